@@ -1,0 +1,1 @@
+"""Pure functions from a trace, a span and a baseline to energy."""

@@ -1,0 +1,98 @@
+"""Every error that JouleLab raises on purpose.
+
+::
+
+    JoulelabError                 base of all; ``exit_code`` 1
+    ├── UserError                 the request cannot be met as given; ``exit_code`` 2
+    │   ├── PlanError             a study plan is malformed
+    │   ├── UnknownModelError     no such model in the registry
+    │   ├── DatasetError          a data set is missing or unreadable
+    │   └── StoreError            a study directory cannot be used
+    ├── SensorError               a sensor cannot be opened or read
+    ├── RecorderError             the recorder did not start, or died
+    └── TraceError                a trace cannot be read
+
+Foreign errors (NVML, the file system, PyTorch) are mapped to these where they enter.
+The message is one line: what happened, the likely reason, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JoulelabError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        what: What happened, without a full stop.
+        why: The likely reason; may be empty.
+        mend: What the user can do about it; may be empty.
+
+    Example:
+        >>> str(JoulelabError("cannot read /x", why="permission denied", mend="run chmod a+r /x"))
+        'cannot read /x: permission denied; run chmod a+r /x'
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", mend: str = "") -> None:
+        self.what, self.why, self.mend = what, why, mend
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = f"{self.what}: {self.why}" if self.why else self.what
+        text = f"{text}; {self.mend}" if self.mend else text
+        return " ".join(text.split())
+
+
+class UserError(JoulelabError):
+    """The request cannot be met as given. The command line exits with 2."""
+
+    exit_code = 2
+
+
+class PlanError(UserError):
+    """A study plan is malformed."""
+
+
+class UnknownModelError(UserError):
+    """No model of that name is in the registry."""
+
+
+class DatasetError(UserError):
+    """A data set is missing or unreadable."""
+
+
+class StoreError(UserError):
+    """A study directory cannot be used."""
+
+
+class SensorError(JoulelabError):
+    """A sensor cannot be opened or read."""
+
+
+class RecorderError(JoulelabError):
+    """The recorder did not start, or died."""
+
+
+class TraceError(JoulelabError):
+    """A trace cannot be read."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy that names the closest known name, or all of them when none is close.
+
+    Example:
+        >>> nearest("ResNet81", ["LeNet", "ResNet18"])
+        'did you mean ResNet18?'
+        >>> nearest("xyz", ["train", "infer"])
+        'choose from train, infer'
+    """
+    known = list(known)
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {by_lower[close[0]]}?"
+    return f"choose from {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""The paper's models, a registry, and model characteristics."""

@@ -1,0 +1,1 @@
+"""The recorder process, the trace it writes, and spans."""

@@ -1,0 +1,1 @@
+"""The one seam to the outside world: what is read, and where from."""

@@ -1,0 +1,157 @@
+"""The seam to the outside world: what a sensor is and what it gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+
+class Provenance(StrEnum):
+    """Where a figure comes from."""
+
+    MEASURED = "measured"
+    """Read from a sensor of the hardware."""
+    ESTIMATED = "estimated"
+    """Worked out by a model with a stated error."""
+    SIMULATED = "simulated"
+    """Read from the simulated machine that ships with JouleLab."""
+
+
+class Quantity(StrEnum):
+    """What a channel measures. The value ends in the unit."""
+
+    POWER = "power_w"
+    ENERGY = "energy_j"
+    UTILIZATION = "utilization_pct"
+    MEMORY_UTILIZATION = "memory_utilization_pct"
+    MEMORY_USED = "memory_used_bytes"
+    TEMPERATURE = "temperature_c"
+    SM_CLOCK = "sm_clock_hz"
+    MEMORY_CLOCK = "memory_clock_hz"
+    CLOCK_OFFSET = "clock_offset_s"
+    """Another clock minus CLOCK_MONOTONIC; the channel's source names that clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One quantity of one component, as one source gives it.
+
+    Attributes:
+        component: ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``, ``"host"``, ``"clock"``.
+        quantity: What is measured, and its unit.
+        source: Which sensor of the world, as ``"nvml.samples"`` or ``"rapl.package-0"``.
+        provenance: Measured, estimated or simulated.
+        update_period_s: Time between two new values; > 0.
+        window_s: Length of the average that a power value stands for, ending at its stamp;
+            0 for an instantaneous value. For the energy counter: 0.
+        resolution: Smallest step of the value, in its unit; 0 when unknown.
+        gain_uncertainty: Standard uncertainty of the scale (k = 1, relative), fully correlated
+            between all readings of this channel.
+        offset_uncertainty_w: Standard uncertainty of the zero (k = 1, watts), fully correlated
+            between all readings of this channel.
+        wrap: A counter returns to 0 after this value; ``None`` when it never does.
+        priority: Among the channels that can give a component's energy, the one with the lowest
+            number is used; see :mod:`joulelab.accounting.sources`.
+        note: What was assumed, in words, for a person to read.
+    """
+
+    component: str
+    quantity: Quantity
+    source: str
+    provenance: Provenance
+    update_period_s: float
+    window_s: float = 0.0
+    resolution: float = 0.0
+    gain_uncertainty: float = 0.0
+    offset_uncertainty_w: float = 0.0
+    wrap: float | None = None
+    priority: int = 0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.update_period_s > 0 and math.isfinite(self.update_period_s)):
+            raise ValueError(f"{self.source}: update_period_s must be positive")
+
+    @property
+    def gives_energy(self) -> bool:
+        """Whether energy can be worked out from this channel."""
+        return self.quantity in (Quantity.POWER, Quantity.ENERGY)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; :meth:`from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Channel:
+        """The channel that :meth:`to_json` wrote."""
+        known = {**data}
+        known["quantity"] = Quantity(data["quantity"])
+        known["provenance"] = Provenance(data["provenance"])
+        return cls(**known)
+
+
+class Reading(NamedTuple):
+    """One value of one channel.
+
+    Attributes:
+        t_ns: CLOCK_MONOTONIC nanoseconds. For a mean over a window, the end of the window.
+        channel: Position in the sensor's :attr:`Sensor.channels`.
+        value: In the unit of the channel's quantity.
+    """
+
+    t_ns: int
+    channel: int
+    value: float
+
+
+class Gap(NamedTuple):
+    """A channel was asked at ``t_ns`` and gave nothing. Absent is not zero."""
+
+    t_ns: int
+    channel: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A source that is not there, and what could be done about it."""
+
+    component: str
+    source: str
+    reason: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.mend}" if self.mend else self.reason
+
+
+@runtime_checkable
+class Sensor(Protocol):
+    """A source of readings. It is opened, read and closed in the recorder's process.
+
+    Attributes:
+        channels: What it gives; fixed for its lifetime.
+        interval_s: How often :meth:`read` wants to be called.
+    """
+
+    channels: Sequence[Channel]
+    interval_s: float
+
+    def read(self) -> list[Reading | Gap]:
+        """Everything new since the last call. Never raises for a failed reading: that is a gap."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the sensor holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What :func:`joulelab.sensors.discovery.discover` found."""
+
+    sensors: tuple[Sensor, ...]
+    absent: tuple[Absence, ...]

@@ -1,0 +1,1 @@
+"""Plans, the runner, and the store of runs."""

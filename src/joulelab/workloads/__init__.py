@@ -1,0 +1,1 @@
+"""What is run while the meter runs: training, inference, idle."""

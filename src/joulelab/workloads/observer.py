@@ -1,0 +1,27 @@
+"""How a workload tells the world what it is doing. Workloads know no meter."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Observer(Protocol):
+    """Told of every phase, epoch and step. :class:`joulelab.Meter` is one."""
+
+    def begin(self, name: str, **attributes: Any) -> Any:
+        """Something starts now. What is returned is handed to :meth:`end`."""
+        ...
+
+    def end(self, span: Any) -> None:
+        """What :meth:`begin` announced is over."""
+        ...
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def begin(self, name: str, **attributes: Any) -> None:
+        """Does nothing."""
+
+    def end(self, span: Any) -> None:
+        """Does nothing."""
