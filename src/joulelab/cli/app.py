@@ -72,9 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0 done, 1 it could not be done, 2 the request was wrong, 130 interrupted.
     """
     try:
-        code = app.main(
-            args=None if arguments is None else list(arguments), standalone_mode=False
-        )
+        code = app.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.exceptions.Abort:
         _complain("interrupted")
         sys.exit(130)
