@@ -10,6 +10,7 @@
     │   └── StoreError            a study directory cannot be used
     ├── SensorError               a sensor cannot be opened or read
     ├── RecorderError             the recorder did not start, or died
+    ├── WorkloadError             training or inference failed; ``kind`` says how
     └── TraceError                a trace cannot be read
 
 Foreign errors (NVML, the file system, PyTorch) are mapped to these where they enter.
@@ -79,6 +80,21 @@ class RecorderError(JoulelabError):
 
 class TraceError(JoulelabError):
     """A trace cannot be read."""
+
+
+class WorkloadError(JoulelabError):
+    """Training or inference failed.
+
+    Args:
+        what: What happened.
+        kind: ``"out_of_memory"``, ``"non_finite_loss"``, ``"model_failed"`` or ``"input_failed"``.
+        why: The likely reason; may be empty.
+        mend: What the user can do about it; may be empty.
+    """
+
+    def __init__(self, what: str, *, kind: str, why: str = "", mend: str = "") -> None:
+        self.kind = kind
+        super().__init__(what, why=why, mend=mend)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
