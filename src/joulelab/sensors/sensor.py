@@ -48,6 +48,8 @@ class Channel:
         window_s: Length of the average that a power value stands for, ending at its stamp;
             0 for an instantaneous value. For the energy counter: 0.
         delay_s: How long after the end of the window the stamp lies; 0 when unknown.
+        polled: The stamp is that of the poll, and the value up to one update period older;
+            otherwise each value has its own stamp.
         time_uncertainty_s: Standard uncertainty of the stamp against CLOCK_MONOTONIC (k = 1).
         resolution: Smallest step of the value, in its unit; 0 when unknown.
         gain_uncertainty: Standard uncertainty of the scale (k = 1, relative), fully correlated
@@ -67,6 +69,7 @@ class Channel:
     update_period_s: float
     window_s: float = 0.0
     delay_s: float = 0.0
+    polled: bool = False
     time_uncertainty_s: float = 0.0
     resolution: float = 0.0
     gain_uncertainty: float = 0.0

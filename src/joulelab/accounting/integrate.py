@@ -1,0 +1,328 @@
+"""From readings to energy over time.
+
+Every source is brought to one form: intervals that follow each other, each with its mean power.
+A sample that is the mean of a window is such an interval; an energy counter's difference is one;
+an instantaneous value stands for the time around it. The integral of the paper's Eqs. 4 and 5 is
+then the running sum, and the energy of any span is a difference of two values of it, with the
+intervals at its edges shared out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from joulelab.sensors.sensor import Channel, Quantity
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+GAP_FACTOR = 2.5
+"""Readings further apart than this many expected intervals have a gap between them."""
+
+STEP_FLATNESS = 0.1
+"""Power counts as stepping within an interval when its neighbours on either side differ from
+their own outer neighbours by less than this share of the step."""
+
+EDGE_SHAPE = 1 / math.sqrt(3)
+"""An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
+
+
+@dataclass(frozen=True)
+class EnergyCurve:
+    """Energy since the first reading, as straight pieces.
+
+    Attributes:
+        time_s: Where the pieces meet, CLOCK_MONOTONIC seconds. Shape: (n + 1,).
+        energy_j: Energy at those times, 0 at the first. Shape: (n + 1,).
+        power_w: Mean power of each piece. Shape: (n,).
+        spread_w: How far power within a piece may be from its mean. Shape: (n,).
+        variance_j2: Running sum of the pieces' own variance, independent of each other.
+            Shape: (n + 1,).
+        gap: Whether a piece has no reading. Shape: (n,).
+        smear_s: The sensor's window beyond one piece: power changes show smeared over it.
+        time_uncertainty_s: Standard uncertainty of ``time_s``.
+        counts: Whether the source counts energy, so that a wrong time is a wrong energy.
+    """
+
+    time_s: Floats
+    energy_j: Floats
+    power_w: Floats
+    spread_w: Floats
+    variance_j2: Floats
+    gap: Bools
+    smear_s: float
+    time_uncertainty_s: float
+    counts: bool
+
+    def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
+        """Energy, standard uncertainty of the edges and gaps, and time without readings.
+
+        Args:
+            start_s: Starts of the spans. Shape: (spans,).
+            stop_s: Their stops, not before their starts. Shape: (spans,).
+
+        Returns:
+            ``energy_j``, ``uncertainty_j`` and ``gap_s``, each of shape (spans,). What lies
+            outside the readings counts as a gap at the power of the nearest reading.
+        """
+        start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
+        energy = self._at(stop) - self._at(start)
+        inner = self._variance_at(stop) - self._variance_at(start)
+        edges = self._edge_variance(start) + self._edge_variance(stop)
+        gap = self._gap_until(stop) - self._gap_until(start)
+        outside = (stop - start) - (
+            np.clip(stop, self.time_s[0], self.time_s[-1])
+            - np.clip(start, self.time_s[0], self.time_s[-1])
+        )
+        unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
+        # A span within one piece cannot be more uncertain than power is within that piece.
+        longest = ((stop - start) * self._spread_over(start, stop) * EDGE_SHAPE) ** 2
+        variance = np.minimum(np.maximum(inner, 0.0) + edges, longest + inner) + unseen
+        return energy, np.sqrt(np.maximum(variance, 0.0)), gap + outside
+
+    @property
+    def _range_w(self) -> float:
+        return float(np.ptp(self.power_w)) if self.power_w.size > 1 else float(self.power_w[0])
+
+    def _piece(self, t: Floats) -> NDArray[np.intp]:
+        found = np.searchsorted(self.time_s, t, side="right") - 1
+        return np.clip(found, 0, self.power_w.size - 1)
+
+    def _at(self, t: Floats) -> Floats:
+        i = self._piece(t)
+        return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
+
+    def _variance_at(self, t: Floats) -> Floats:
+        return np.asarray(np.interp(t, self.time_s, self.variance_j2))
+
+    def _gap_until(self, t: Floats) -> Floats:
+        lengths = np.diff(self.time_s) * self.gap
+        return np.asarray(np.interp(t, self.time_s, np.concatenate(([0.0], np.cumsum(lengths)))))
+
+    def _edge_variance(self, t: Floats) -> Floats:
+        """A step of the piece's spread, anywhere in it, moves this much energy past t."""
+        i = self._piece(t)
+        length = np.diff(self.time_s)[i]
+        share = np.clip((t - self.time_s[i]) / length, 0.0, 1.0)
+        bound = np.maximum(length * share * (1 - share), self.smear_s / 4) * self.spread_w[i]
+        moved = self.time_uncertainty_s * (self.spread_w + self.counts * self.power_w)[i]
+        return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
+
+    def _spread_over(self, start: Floats, stop: Floats) -> Floats:
+        i, j = self._piece(start), self._piece(stop)
+        within = (i == j) & (self.smear_s == 0) & (not self.counts)
+        return np.where(within, self.spread_w[i], np.inf)
+
+
+def energy_curve(
+    channel: Channel, t_ns: NDArray[np.int64], value: Floats, interval_s: float
+) -> EnergyCurve | None:
+    """The energy over time that one channel's readings stand for.
+
+    Args:
+        channel: What was read; its quantity is power or energy.
+        t_ns: Stamps in order of time. Shape: (readings,).
+        value: Readings in W or J; NaN where the channel gave nothing. Shape: (readings,).
+        interval_s: How often it was read.
+
+    Returns:
+        The curve, or ``None`` when there are too few readings to say anything.
+    """
+    seen = np.isfinite(value)
+    t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
+    value = value[seen]
+    if channel.quantity is Quantity.ENERGY:
+        edges, power, gap = _counter_intervals(channel, t, value, interval_s)
+    else:
+        edges, power, gap = _power_intervals(channel, t, value, interval_s)
+    if power.size == 0:
+        return None
+    smear_s = max(0.0, channel.window_s - channel.update_period_s)
+    unseen_s = _unseen(channel, interval_s)
+    spread = _spread(power, gap, reach=1 + math.ceil(smear_s / channel.update_period_s))
+    if smear_s == 0 and unseen_s == 0:
+        edges, power, spread, gap, resolved = _split_steps(edges, power, spread, gap)
+        spread = np.where(resolved, STEP_FLATNESS * spread, spread)
+    length = np.diff(edges)
+    variance = np.where(
+        gap,
+        (length * spread * EDGE_SHAPE) ** 2,
+        (np.minimum(unseen_s, length) * spread * EDGE_SHAPE) ** 2,
+    )
+    if channel.quantity is Quantity.POWER:
+        variance += (channel.resolution * length) ** 2 / 12
+    return EnergyCurve(
+        time_s=edges,
+        energy_j=np.concatenate(([0.0], np.cumsum(length * power))),
+        power_w=power,
+        spread_w=spread,
+        variance_j2=np.concatenate(([0.0], np.cumsum(variance))),
+        gap=gap,
+        smear_s=smear_s,
+        counts=channel.quantity is Quantity.ENERGY,
+        time_uncertainty_s=_time_uncertainty_s(channel),
+    )
+
+
+def _time_uncertainty_s(channel: Channel) -> float:
+    """A polled value is anywhere between 0 and one update period old (rectangular)."""
+    stale_s = channel.update_period_s / math.sqrt(12) if channel.polled else 0.0
+    return math.hypot(stale_s, channel.time_uncertainty_s)
+
+
+def _unseen(channel: Channel, interval_s: float) -> float:
+    """The part of each interval in which the sensor does not look."""
+    if channel.quantity is Quantity.ENERGY:
+        return 0.0
+    return max(0.0, _expected_s(channel, interval_s) - channel.window_s)
+
+
+def _expected_s(channel: Channel, interval_s: float) -> float:
+    return max(channel.update_period_s, interval_s) if channel.polled else channel.update_period_s
+
+
+def _age_s(channel: Channel) -> float:
+    """How long before its stamp a value was new, on average."""
+    return channel.delay_s + (channel.update_period_s / 2 if channel.polled else 0.0)
+
+
+def _power_intervals(
+    channel: Channel, t: Floats, power: Floats, interval_s: float
+) -> tuple[Floats, Floats, Bools]:
+    """Each reading from half way to the reading before it to half way to the one after it.
+
+    Half ways are between the middles of the readings' windows.
+    """
+    if t.size == 0:
+        return t, power, np.zeros(0, dtype=bool)
+    expected = _expected_s(channel, interval_s)
+    middle = t - _age_s(channel) - channel.window_s / 2
+    order = np.concatenate(([True], np.diff(middle) > 0))
+    middle, power = middle[order], power[order]
+    apart = np.diff(middle)
+    gap_after = apart > GAP_FACTOR * expected
+    half = np.where(gap_after, expected / 2, apart / 2)
+    starts = np.concatenate(([middle[0] - expected / 2], middle[1:] - half))
+    stops = np.concatenate((middle[:-1] + half, [middle[-1] + expected / 2]))
+    return _with_gaps(starts, stops, power, gap_after)
+
+
+def _counter_intervals(
+    channel: Channel, t: Floats, energy: Floats, interval_s: float
+) -> tuple[Floats, Floats, Bools]:
+    """Differences of a counter; one that went back has wrapped, or was reset (a gap)."""
+    empty = np.zeros(0)
+    if t.size < 2:
+        return empty, empty, np.zeros(0, dtype=bool)
+    t = t - _age_s(channel)
+    keep = np.concatenate(([True], np.diff(t) > 0))
+    t, energy = t[keep], energy[keep]
+    difference = np.diff(energy)
+    length = np.diff(t)
+    back = difference < 0
+    if channel.wrap is not None:
+        difference = np.where(back, difference + channel.wrap, difference)
+        back = difference < 0
+    expected = _expected_s(channel, interval_s)
+    # A counter that was not read for a while has still counted: only a reset loses energy.
+    gap = back
+    power = np.where(back, np.nan, difference / length)
+    if np.all(back):
+        return empty, empty, np.zeros(0, dtype=bool)
+    power = _filled(power)
+    if channel.polled and channel.update_period_s > expected / GAP_FACTOR:
+        t, power, gap = _merge_unchanged(t, power, gap, difference)
+    return t, power, gap
+
+
+def _merge_unchanged(
+    t: Floats, power: Floats, gap: Bools, difference: Floats
+) -> tuple[Floats, Floats, Bools]:
+    """Joins intervals in which a slow counter had no new value to the one that follows.
+
+    The energy that they drew shows in the next new value. Unchanged intervals at the end have
+    not shown theirs yet and are left out.
+    """
+    shown = np.flatnonzero((difference != 0) | gap)
+    if shown.size == 0:
+        return t, power, gap
+    ends = np.concatenate(([0], shown + 1))
+    sums = np.add.reduceat(np.where(gap, power * np.diff(t), difference), ends[:-1])
+    new_t = t[ends]
+    joined_gap = np.logical_or.reduceat(gap, ends[:-1])
+    return new_t, sums / np.diff(new_t), joined_gap
+
+
+def _filled(power: Floats) -> Floats:
+    """Missing powers become the mean of their nearest neighbours."""
+    known = np.flatnonzero(np.isfinite(power))
+    index = np.arange(power.size)
+    return np.asarray(np.interp(index, known, power[known]))
+
+
+def _with_gaps(
+    starts: Floats, stops: Floats, power: Floats, gap_after: Bools
+) -> tuple[Floats, Floats, Bools]:
+    """Intervals without the time between them become intervals with gaps between them."""
+    where = np.flatnonzero(gap_after)
+    between = (power[where] + power[where + 1]) / 2 if where.size else np.zeros(0)
+    edges = np.concatenate((starts, stops[-1:]))
+    edges = np.insert(edges, where + 1, stops[where])
+    gap = np.insert(np.zeros(power.size, dtype=bool), where + 1, True)
+    return edges, np.insert(power, where + 1, between), gap
+
+
+def _spread(power: Floats, gap: Bools, reach: int) -> Floats:
+    """How far power may be from an interval's mean: as far as its neighbours' means are.
+
+    Looks at ``reach`` neighbours on either side. Within a gap: anything that was seen at all.
+    """
+    padded = np.pad(power, reach, mode="edge")
+    near = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    spread = np.maximum(near.max(axis=1) - power, power - near.min(axis=1))
+    return np.where(gap, np.ptp(power), spread)
+
+
+def _split_steps(
+    edges: Floats, power: Floats, spread: Floats, gap: Bools
+) -> tuple[Floats, Floats, Floats, Bools, Bools]:
+    """Splits intervals in which power plainly stepped from one level to another.
+
+    An interval of mean p between steady neighbours at a and b, p between a and b, had a at first
+    and b after the share x of its length for which p = x a + (1 - x) b. The pieces keep the
+    interval's energy. The neighbours of a step are as steady as their outer neighbours say.
+
+    Returns:
+        Edges, power, spread, gap, and whether each piece is on one side of a resolved step.
+    """
+    none = np.zeros(power.size, dtype=bool)
+    if power.size < 5:
+        return edges, power, spread, gap, none
+    a2, a, p, b, b2 = (power[i : power.size - 4 + i] for i in range(5))
+    step = np.abs(b - a)
+    steady = (np.abs(a - a2) + np.abs(b2 - b)) <= STEP_FLATNESS * step
+    inside = (np.minimum(a, b) < p) & (p < np.maximum(a, b))
+    near_gap = np.logical_or.reduce([gap[i : power.size - 4 + i] for i in range(5)])
+    at = np.flatnonzero(steady & inside & ~near_gap & (step > 0)) + 2
+    if at.size == 0:
+        return edges, power, spread, gap, none
+    a, p, b = power[at - 1], power[at], power[at + 1]
+    share = (p - b) / (a - b)
+    middle = edges[at] + share * (edges[at + 1] - edges[at])
+    resolved = none.copy()
+    resolved[at] = True
+    resolved[at - 1] = True
+    resolved[at + 1] = True
+    new_power = power.copy()
+    new_power[at] = a
+    return (
+        np.insert(edges, at + 1, middle),
+        np.insert(new_power, at + 1, b),
+        np.insert(spread, at + 1, spread[at]),
+        np.insert(gap, at + 1, False),
+        np.insert(resolved, at + 1, True),
+    )
