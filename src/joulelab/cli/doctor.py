@@ -1,0 +1,149 @@
+"""``joulelab doctor``: this machine's hardware and every sensor."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from joulelab.machine import Machine, describe
+from joulelab.sensors.discovery import discover
+from joulelab.sensors.nvml import environment_selection
+from joulelab.sensors.sensor import Channel, Discovery, Gap, Quantity, Reading, Sensor
+
+SETTLE_S = 0.25
+"""Between two readings, so that counters and utilisations have moved."""
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """What can be measured on this machine, and what cannot, and why.
+
+    \b
+    Example:
+      joulelab doctor
+      CUDA_VISIBLE_DEVICES=1 joulelab doctor --json
+    """
+    machine = describe(*environment_selection())
+    found = discover()
+    try:
+        rows = [row for sensor in found.sensors for row in _examine(sensor)]
+    finally:
+        for sensor in found.sensors:
+            sensor.close()
+    if as_json:
+        click.echo(json.dumps(_as_json(machine, found, rows), indent=2))
+    else:
+        _print(machine, found, rows)
+
+
+def _examine(sensor: Sensor) -> list[tuple[Channel, float | None, str]]:
+    """Each channel with its power or value now, or in words why there is none."""
+    readings = sensor.read()
+    time.sleep(SETTLE_S)
+    readings += sensor.read()
+    return [
+        (channel, *_now(channel, [r for r in readings if r.channel == position]))
+        for position, channel in enumerate(sensor.channels)
+    ]
+
+
+def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | None, str]:
+    values = [reading for reading in readings if isinstance(reading, Reading)]
+    if not values:
+        gaps = [reading.reason for reading in readings if isinstance(reading, Gap)]
+        return None, gaps[-1] if gaps else "no reading yet"
+    if channel.quantity is not Quantity.ENERGY:
+        return values[-1].value, ""
+    first, last = values[0], values[-1]
+    if last.t_ns == first.t_ns or last.value < first.value:
+        return None, "a counter: its power shows in a recording"
+    return (last.value - first.value) / ((last.t_ns - first.t_ns) / 1e9), ""
+
+
+def _as_json(
+    machine: Machine, found: Discovery, rows: Sequence[tuple[Channel, float | None, str]]
+) -> dict[str, Any]:
+    sensors = []
+    for channel, value, reason in rows:
+        entry = channel.to_json() | {"power_w" if channel.gives_energy else "value": value}
+        sensors.append(entry | ({"reason": reason} if reason else {}))
+    return {
+        "machine": machine.to_json(),
+        "hardware_configuration": machine.hardware_configuration(),
+        "sensors": sensors,
+        "absent": [asdict(absence) for absence in found.absent],
+    }
+
+
+def _print(
+    machine: Machine, found: Discovery, rows: Sequence[tuple[Channel, float | None, str]]
+) -> None:
+    console = Console()
+    hardware = _table("Hardware configuration")
+    hardware.show_header = False
+    for what, text in machine.hardware_configuration().items():
+        hardware.add_row(what, escape(text))
+    console.print(hardware)
+
+    sensors = _table("Sensors", "component", "source", "quantity", "provenance")
+    for heading in ("every", "step", "now"):
+        sensors.add_column(heading, justify="right", overflow="fold")
+    for channel, value, _ in rows:
+        sensors.add_row(
+            channel.component,
+            channel.source,
+            channel.quantity.rpartition("_")[0].replace("_", " "),
+            channel.provenance,
+            _seconds(channel.update_period_s),
+            f"{channel.resolution:.1g}" if channel.resolution else "?",
+            _value(channel, value),
+        )
+    console.print("\n", sensors)
+
+    for note in dict.fromkeys(f"{c.component}: {c.note}" for c, _, _ in rows if c.note):
+        console.print(f"  {escape(note)}", highlight=False)
+    for reason in dict.fromkeys(f"{c.component} {c.source}: {r}" for c, _, r in rows if r):
+        console.print(f"  no value now: {escape(reason)}", highlight=False)
+    if found.absent:
+        absent = _table("Absent", "component", "source", "reason", "mend")
+        for absence in found.absent:
+            absent.add_row(
+                absence.component, absence.source, escape(absence.reason), escape(absence.mend)
+            )
+        console.print("\n", absent)
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _seconds(duration_s: float) -> str:
+    return f"{duration_s * 1e3:g} ms" if duration_s < 1 else f"{duration_s:g} s"
+
+
+def _value(channel: Channel, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if channel.gives_energy:
+        return f"{value:.1f} W"
+    scale, unit = {
+        Quantity.UTILIZATION: (1.0, "%"),
+        Quantity.MEMORY_UTILIZATION: (1.0, "%"),
+        Quantity.MEMORY_USED: (2.0**30, "GiB"),
+        Quantity.TEMPERATURE: (1.0, "°C"),
+        Quantity.SM_CLOCK: (1e6, "MHz"),
+        Quantity.MEMORY_CLOCK: (1e6, "MHz"),
+    }.get(channel.quantity, (1.0, ""))
+    return f"{value / scale:.4g} {unit}".rstrip()

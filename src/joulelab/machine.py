@@ -1,0 +1,259 @@
+"""What this machine is: its hardware, its software, and whether it equals another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pynvml
+
+from joulelab.sensors.discovery import known_dimms
+from joulelab.sensors.dmi import Dimm
+from joulelab.sensors.host import processors, system_root
+from joulelab.sensors.nvml import Board, list_boards
+from joulelab.sensors.selection import visible_gpus
+from joulelab.sensors.tdp import chip_tdp_w
+
+PACKAGES = ("joulelab", "torch", "torchvision", "numpy", "timm", "nvidia-ml-py", "psutil")
+"""Packages whose versions are part of a run's account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU. ``None`` where the driver does not tell."""
+
+    index: int
+    name: str
+    uuid: str
+    memory_bytes: int | None
+    power_limit_w: float | None
+    default_power_limit_w: float | None
+    driver: str | None
+    cuda_version: str | None
+    mig: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine's hardware and software. ``None`` where the system does not tell.
+
+    Attributes:
+        host: Host name.
+        os: Distribution, as ``"Debian GNU/Linux 13 (trixie)"``.
+        kernel: Kernel release.
+        cpu_model: As in ``/proc/cpuinfo``.
+        cpu_sockets: Chips.
+        cpu_cores: Physical cores, all sockets together.
+        cpu_threads: Hardware threads, all sockets together.
+        cpu_tdp_w: Thermal design power of one chip.
+        dram_bytes: Memory as the operating system reports it.
+        dimms: Memory modules; ``None`` when the firmware's table is missing or refused.
+        gpus: Those that the process may use.
+        virtualization: As ``"virtual machine (KVM), container"``; ``None`` on bare metal.
+        python: Python's version.
+        packages: Versions of the installed ones among :data:`PACKAGES`.
+    """
+
+    host: str
+    os: str
+    kernel: str
+    cpu_model: str | None
+    cpu_sockets: int | None
+    cpu_cores: int | None
+    cpu_threads: int | None
+    cpu_tdp_w: float | None
+    dram_bytes: int
+    dimms: tuple[Dimm, ...] | None
+    gpus: tuple[Gpu, ...]
+    virtualization: str | None
+    python: str
+    packages: dict[str, str]
+
+    @property
+    def comparable(self) -> dict[str, Any]:
+        """What makes energies of two machines comparable, in plain values.
+
+        The number of GPUs' identity is in their models and limits; names of hosts, UUIDs and
+        versions of packages are not part of it.
+        """
+        return {
+            "cpu model": self.cpu_model,
+            "cpu sockets": self.cpu_sockets,
+            "cpu cores": self.cpu_cores,
+            "cpu threads": self.cpu_threads,
+            # The kernel's own share of the memory differs between kernels.
+            "memory (GiB)": round(self.dram_bytes / 2**30),
+            "gpus": [[gpu.name, gpu.memory_bytes, gpu.mig] for gpu in self.gpus],
+            "gpu power limits (W)": [gpu.power_limit_w for gpu in self.gpus],
+            "gpu driver": self.gpus[0].driver if self.gpus else None,
+        }
+
+    @property
+    def identity(self) -> str:
+        """Twelve hexadecimal digits; equal where :attr:`comparable` is equal."""
+        text = json.dumps(self.comparable, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def differences(self, other: Machine) -> list[tuple[str, Any, Any]]:
+        """What differs in :attr:`comparable`: (what, mine, the other's)."""
+        mine, theirs = self.comparable, other.comparable
+        return [(key, mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]]
+
+    def hardware_configuration(self) -> dict[str, str]:
+        """The rows of the paper's Table I: CPU, DRAM, GPU and driver, in words."""
+        rows = {"CPU": self._cpu_text(), "DRAM": self._dram_text()}
+        if not self.gpus:
+            rows["GPU"] = "none that this process may use"
+        for gpu in self.gpus:
+            rows["GPU" if len(self.gpus) == 1 else f"GPU {gpu.index}"] = _gpu_text(gpu)
+        if self.gpus:
+            driver, cuda = self.gpus[0].driver, self.gpus[0].cuda_version
+            rows["Driver"] = f"NVIDIA {driver or 'unknown'}, CUDA {cuda or 'unknown'}"
+        rows["System"] = f"{self.os}, Linux {self.kernel}"
+        if self.virtualization:
+            rows["Runs in"] = self.virtualization
+        versions = [f"{name} {self.packages[name]}" for name in PACKAGES if name in self.packages]
+        rows["Software"] = ", ".join([f"Python {self.python}", *versions])
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, with the identity; :meth:`from_json` is its inverse."""
+        return {**json.loads(json.dumps(asdict(self))), "identity": self.identity}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Machine:
+        """The machine that :meth:`to_json` wrote."""
+        values = {key: value for key, value in data.items() if key != "identity"}
+        if values["dimms"] is not None:
+            values["dimms"] = tuple(Dimm(**dimm) for dimm in values["dimms"])
+        values["gpus"] = tuple(Gpu(**gpu) for gpu in values["gpus"])
+        return cls(**values)
+
+    def _cpu_text(self) -> str:
+        text = self.cpu_model or "unknown"
+        if self.cpu_sockets and self.cpu_sockets > 1:
+            text = f"{self.cpu_sockets} x {text}"
+        tdp = f"{self.cpu_tdp_w:g} W" if self.cpu_tdp_w else "TDP unknown"
+        return f"{text} ({tdp}), {self.cpu_cores or '?'} cores, {self.cpu_threads or '?'} threads"
+
+    def _dram_text(self) -> str:
+        if not self.dimms:
+            return f"{self.dram_bytes / 2**30:.1f} GiB (modules unknown)"
+        kinds: dict[str, int] = {}
+        for dimm in self.dimms:
+            speed = f" {dimm.transfers_hz / 1e6:.0f} MT/s" if dimm.transfers_hz else ""
+            kind = f"{dimm.size_bytes / 2**30:g} GB {dimm.type or 'memory'}{speed}"
+            kinds[kind] = kinds.get(kind, 0) + 1
+        return ", ".join(f"{count}x{kind}" for kind, count in kinds.items())
+
+
+def describe(visible: str | None = None, device_order: str | None = None) -> Machine:
+    """This machine, with the GPUs that the process may use.
+
+    Args:
+        visible: As ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
+        device_order: As ``CUDA_DEVICE_ORDER``.
+    """
+    cpu = processors()
+    dimms, _ = known_dimms()
+    return Machine(
+        host=platform.node(),
+        os=_os_name(),
+        kernel=platform.release(),
+        cpu_model=cpu.model,
+        cpu_sockets=cpu.sockets,
+        cpu_cores=psutil.cpu_count(logical=False),
+        cpu_threads=psutil.cpu_count(logical=True),
+        cpu_tdp_w=chip_tdp_w(cpu.model),
+        dram_bytes=psutil.virtual_memory().total,
+        dimms=tuple(dimms) if dimms else None,
+        gpus=_gpus(visible, device_order),
+        virtualization=_virtualization(cpu.virtual),
+        python=platform.python_version(),
+        packages=_versions(PACKAGES),
+    )
+
+
+def _gpus(visible: str | None, device_order: str | None) -> tuple[Gpu, ...]:
+    try:
+        boards = list_boards()
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        by_index = {board.identity.index: board for board in boards}
+        selection = visible_gpus(visible, [board.identity for board in boards], device_order)
+        return tuple(_gpu(by_index[index]) for index in selection.indices)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(board: Board) -> Gpu:
+    def ask(function: str, *arguments: Any) -> Any:
+        try:
+            return getattr(pynvml, function)(*arguments)
+        except pynvml.NVMLError:
+            return None
+
+    handle = ask("nvmlDeviceGetHandleByUUID", board.identity.uuid)
+    memory = ask("nvmlDeviceGetMemoryInfo", handle)
+    limit_mw = ask("nvmlDeviceGetPowerManagementLimit", handle)
+    default_mw = ask("nvmlDeviceGetPowerManagementDefaultLimit", handle)
+    cuda = ask("nvmlSystemGetCudaDriverVersion_v2")
+    return Gpu(
+        index=board.identity.index,
+        name=board.identity.model,
+        uuid=board.identity.uuid,
+        memory_bytes=None if memory is None else int(memory.total),
+        power_limit_w=None if limit_mw is None else limit_mw / 1e3,
+        default_power_limit_w=None if default_mw is None else default_mw / 1e3,
+        driver=ask("nvmlSystemGetDriverVersion"),
+        cuda_version=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+        mig=board.mig,
+    )
+
+
+def _gpu_text(gpu: Gpu) -> str:
+    limit = f"{gpu.power_limit_w:g} W" if gpu.power_limit_w else "limit unknown"
+    if gpu.default_power_limit_w and gpu.default_power_limit_w != gpu.power_limit_w:
+        limit += f", default {gpu.default_power_limit_w:g} W"
+    memory = f" {gpu.memory_bytes / 2**30:.0f} GiB" if gpu.memory_bytes else ""
+    return f"{gpu.name} ({limit}){memory}{', MIG on' if gpu.mig else ''}"
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.release()}"
+
+
+def _virtualization(virtual: bool) -> str | None:
+    parts = []
+    if virtual:
+        try:
+            vendor = (system_root() / "class" / "dmi" / "id" / "sys_vendor").read_text().strip()
+        except OSError:
+            vendor = ""
+        parts.append(f"virtual machine ({vendor})" if vendor else "virtual machine")
+    if any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
+        parts.append("container")
+    return ", ".join(parts) or None
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

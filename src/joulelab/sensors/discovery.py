@@ -1,0 +1,137 @@
+"""Finds the sensors that this process may use, and says why the others are absent."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from joulelab.errors import UserError, nearest
+from joulelab.sensors.dmi import Dimm, read_dimms
+from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dram_power
+from joulelab.sensors.host import HostSensor, cpu_limit, processors
+from joulelab.sensors.nvml import discover_gpus, environment_selection
+from joulelab.sensors.rapl import discover_rapl
+from joulelab.sensors.sensor import Absence, Discovery, Sensor
+
+HARDWARE = ("gpu", "cpu", "dram", "host")
+"""What is looked for when nothing is asked for."""
+KNOWN = (*HARDWARE, "simulated")
+ENVIRONMENT = "JOULELAB_SENSORS"
+
+
+def discover(request: Sequence[str] | None = None) -> Discovery:
+    """The sensors of this machine that this process may use.
+
+    Energy that is not measured here is estimated (``cpu``, ``dram``), with the reason for it among
+    the absent: the source that would have measured it.
+
+    Args:
+        request: Names among ``gpu``, ``cpu``, ``dram``, ``host``; ``simulated`` or
+            ``simulated:SPEC`` for the simulated machine; ``package.module:factory`` for a callable
+            that returns a sensor or a list of them. ``None`` takes ``$JOULELAB_SENSORS`` (such
+            names with commas, or one entry that starts with ``simulated:``), or else everything
+            that the hardware has.
+
+    Raises:
+        UserError: A name is unknown, or a factory cannot be imported or gives no sensor.
+    """
+    names = list(dict.fromkeys(_from_environment() if request is None else request))
+    sensors: list[Sensor] = []
+    absent: list[Absence] = []
+    for name in names:
+        _check(name)
+    if "gpu" in names:
+        gpus, missing = discover_gpus(*environment_selection())
+        sensors += gpus
+        absent += missing
+    kinds = [kind for kind in ("cpu", "dram") if kind in names]
+    if kinds:
+        found, missing = _processors_and_memory(kinds)
+        sensors += found
+        absent += missing
+    if "host" in names:
+        sensors.append(HostSensor())
+    for name in names:
+        if name == "simulated" or name.startswith("simulated:"):
+            sensors += _simulated(name)
+        elif name not in HARDWARE:
+            sensors += _from_factory(name)
+    return Discovery(tuple(sensors), tuple(absent))
+
+
+def known_dimms(root: Path | None = None) -> tuple[list[Dimm], str]:
+    """The memory modules, and in words why there are none.
+
+    A table whose modules hold less than the operating system reports describes something else
+    than this machine's memory (as in some virtual machines) and is not used.
+    """
+    try:
+        dimms = read_dimms(root)
+    except PermissionError:
+        return [], "memory modules unknown: only root may read /sys/firmware/dmi/tables/DMI"
+    except OSError:
+        return [], "memory modules unknown: no SMBIOS table (usual in virtual machines)"
+    if sum(dimm.size_bytes for dimm in dimms) < psutil.virtual_memory().total:
+        return [], "memory modules unknown: the SMBIOS table lists less memory than there is"
+    return dimms, ""
+
+
+def _from_environment() -> list[str]:
+    text = os.environ.get(ENVIRONMENT, "").strip()
+    if not text:
+        return list(HARDWARE)
+    if text.startswith("simulated:"):
+        return [text]
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _check(name: str) -> None:
+    if name in KNOWN or ":" in name:
+        return
+    raise UserError(
+        f"no sensor {name!r}", mend=f"{nearest(name, KNOWN)} (or package.module:factory)"
+    )
+
+
+def _processors_and_memory(kinds: Sequence[str]) -> tuple[list[Sensor], list[Absence]]:
+    cpu = processors()
+    rapl, absent = discover_rapl(kinds, vendor=cpu.vendor)
+    sensors: list[Sensor] = [*rapl]
+    measured = {channel.component.split(":")[0] for sensor in rapl for channel in sensor.channels}
+    if "cpu" in kinds and "cpu" not in measured:
+        sensors.append(CpuEstimate(cpu_model(cpu, cpu_limit())))
+    if "dram" in kinds and "dram" not in measured:
+        dimms, _ = known_dimms()
+        # A virtual machine's table describes modules that do not exist.
+        modules = [] if cpu.virtual else dimms
+        sensors.append(DramEstimate(dram_power(modules, psutil.virtual_memory().total)))
+    return sensors, absent
+
+
+def _simulated(name: str) -> list[Sensor]:
+    simulated = importlib.import_module("joulelab.sensors.simulated")
+    return list(simulated.from_spec(name.partition(":")[2]))
+
+
+def _from_factory(name: str) -> list[Sensor]:
+    module_name, _, attribute = name.partition(":")
+    mend = "name it as package.module:factory"
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"no sensor factory {name!r}", why=str(error), mend=mend) from error
+    if not callable(factory):
+        raise UserError(f"{name!r} is not callable", mend=mend)
+    made = factory()
+    sensors = list(made) if isinstance(made, list | tuple) else [made]
+    if not sensors or not all(isinstance(sensor, Sensor) for sensor in sensors):
+        raise UserError(
+            f"{name!r} gave no sensor",
+            why=f"it returned {type(made).__name__}",
+            mend="return an object with channels, interval_s, read() and close(), or a list",
+        )
+    return sensors

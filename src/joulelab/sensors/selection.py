@@ -1,0 +1,125 @@
+"""Which GPUs a process may use: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GpuIdentity:
+    """The names by which a GPU can be asked for.
+
+    Attributes:
+        index: NVML's index, in PCI bus order.
+        uuid: ``"GPU-..."``.
+        mig_uuids: ``"MIG-..."`` of its MIG instances; empty when MIG is off.
+        model: The product name.
+    """
+
+    index: int
+    uuid: str
+    mig_uuids: tuple[str, ...] = ()
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The GPUs that CUDA lets a process use.
+
+    Attributes:
+        indices: NVML indices, each once, in the order in which CUDA counts them.
+        reason: Why GPUs are missing; empty when none is.
+        note: What was assumed; empty when nothing was.
+    """
+
+    indices: tuple[int, ...]
+    reason: str = ""
+    note: str = ""
+
+
+def visible_gpus(
+    value: str | None, gpus: Sequence[GpuIdentity], device_order: str | None = None
+) -> Selection:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES=value`` leaves visible.
+
+    The rules are those of the CUDA programming guide ("CUDA environment variables") and of what
+    the driver does: unset, all; entries are indices, or ``GPU-`` UUIDs or their unique beginnings,
+    or ``MIG-`` UUIDs, as the first entry says; the first invalid entry ends the list; a GPU named
+    twice leaves none; a number is read as C's ``strtol`` does.
+
+    Args:
+        value: The variable's value; ``None`` when it is not set.
+        gpus: All GPUs, by ascending NVML index.
+        device_order: ``CUDA_DEVICE_ORDER``; CUDA's default is ``FASTEST_FIRST``, which NVML cannot
+            tell. For GPUs of one model it is taken as PCI order; for unlike ones too, with a note.
+
+    Example:
+        >>> gpus = [GpuIdentity(0, "GPU-aa"), GpuIdentity(1, "GPU-bb"), GpuIdentity(2, "GPU-bc")]
+        >>> visible_gpus("2,0", gpus).indices
+        (2, 0)
+        >>> visible_gpus("GPU-a", gpus).indices
+        (0,)
+        >>> visible_gpus("", gpus)
+        Selection(indices=(), reason='CUDA_VISIBLE_DEVICES is empty', note='')
+    """
+    if value is None:
+        return Selection(tuple(gpu.index for gpu in gpus))
+    entries = [entry.strip() for entry in value.split(",")]
+    if not any(entries):
+        return Selection((), "CUDA_VISIBLE_DEVICES is empty")
+    names = _names(entries[0], gpus)
+    chosen: list[str] = []
+    ended_by = None
+    for entry in entries:
+        name = _resolve(entry, names)
+        if name is None:
+            ended_by = entry
+            break
+        if name in chosen:
+            return Selection((), f"CUDA_VISIBLE_DEVICES={value} names a GPU twice: CUDA sees none")
+        chosen.append(name)
+    # Several MIG instances of one board are one board to a power sensor.
+    indices = tuple(dict.fromkeys(names[name] for name in chosen))
+    return Selection(indices, _reason(value, ended_by), _order_note(entries[0], gpus, device_order))
+
+
+def _names(first: str, gpus: Sequence[GpuIdentity]) -> dict[str, int]:
+    """Every name of the kind of the first entry, and the NVML index it stands for."""
+    if first.startswith("GPU-"):
+        return {gpu.uuid: gpu.index for gpu in gpus}
+    if first.startswith("MIG-"):
+        return {uuid: gpu.index for gpu in gpus for uuid in gpu.mig_uuids}
+    return {str(gpu.index): gpu.index for gpu in gpus}
+
+
+def _resolve(entry: str, names: dict[str, int]) -> str | None:
+    if entry.startswith(("GPU-", "MIG-")):
+        if entry in names:
+            return entry
+        matches = [name for name in names if name.startswith(entry)]
+        return matches[0] if len(matches) == 1 else None
+    number = re.match(r"[+-]?[0-9]+", entry)
+    if number is None:
+        return None
+    name = str(int(number[0]))
+    return name if name in names else None
+
+
+def _reason(value: str, ended_by: str | None) -> str:
+    if ended_by is None:
+        return ""
+    if ended_by.startswith("-1"):
+        return f"CUDA_VISIBLE_DEVICES={value}: -1 ends the list"
+    return f"CUDA_VISIBLE_DEVICES={value}: no GPU {ended_by!r} here, which ends the list"
+
+
+def _order_note(first: str, gpus: Sequence[GpuIdentity], device_order: str | None) -> str:
+    unlike = len({gpu.model for gpu in gpus}) > 1
+    if device_order == "PCI_BUS_ID" or first.startswith(("GPU-", "MIG-")) or not unlike:
+        return ""
+    return (
+        "GPUs of unlike models chosen by index: taken in PCI order, CUDA may count the fastest "
+        "first; export CUDA_DEVICE_ORDER=PCI_BUS_ID"
+    )
