@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 
@@ -25,3 +27,13 @@ class Silent:
 
     def end(self, span: Any) -> None:
         """Does nothing."""
+
+
+@contextmanager
+def announced(observer: Observer, name: str, **attributes: Any) -> Iterator[None]:
+    """Announces the block to the observer; its end too when the block raises."""
+    span = observer.begin(name, **attributes)
+    try:
+        yield
+    finally:
+        observer.end(span)
