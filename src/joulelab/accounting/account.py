@@ -80,10 +80,13 @@ class Accounts:
             curve = energy_curve(channel, *trace.series(i), interval_s)
             if curve is not None:
                 self._curves[channel.component] = (channel, curve)
-                self._absent.pop(channel.component, None)
             else:
                 reasons = trace.gap_reasons(channel.component)
                 self._absent[channel.component] = "; ".join(reasons) or "too few readings"
+        for component in self._curves:
+            # What one source could not give, another did.
+            self._absent.pop(component, None)
+            self._absent.pop(component.partition(":")[0], None)
 
     @property
     def sources(self) -> dict[str, Channel]:
@@ -128,7 +131,7 @@ class Accounts:
     ) -> ComponentEnergy:
         duration_s = stop_s - start_s
         idle_w, idle_uncertainty_w = (
-            self.baseline.power(channel.component, (start_s + stop_s) / 2)
+            self.baseline.power(channel.component, channel.source, (start_s + stop_s) / 2)
             if self.baseline
             else (math.nan, math.nan)
         )

@@ -32,12 +32,14 @@ class IdlePoint:
         power_w: Mean idle power by component.
         uncertainty_w: Standard uncertainty of each without gain and offset, which a net energy
             shares with its gross energy.
+        source: The channel that each was read from: another one's idle power is not this one's.
     """
 
     time_s: float
     duration_s: float
     power_w: Mapping[str, float]
     uncertainty_w: Mapping[str, float]
+    source: Mapping[str, str]
 
     @classmethod
     def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
@@ -50,7 +52,12 @@ class IdlePoint:
                 name: part.edge_uncertainty_j / part.duration_s
                 for name, part in energy.components.items()
             },
+            source={name: part.source for name, part in energy.components.items()},
         )
+
+    def at(self, time_s: float) -> IdlePoint:
+        """The same point at another time or on another clock."""
+        return replace(self, time_s=time_s)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; :meth:`from_json` is its inverse."""
@@ -59,6 +66,7 @@ class IdlePoint:
             "duration_s": self.duration_s,
             "power_w": dict(self.power_w),
             "uncertainty_w": dict(self.uncertainty_w),
+            "source": dict(self.source),
         }
 
     @classmethod
@@ -73,9 +81,9 @@ class Baseline:
 
     Example:
         >>> cold = IdlePoint(time_s=0.0, duration_s=5.0, power_w={"gpu:0": 119.0},
-        ...     uncertainty_w={"gpu:0": 0.1})
+        ...     uncertainty_w={"gpu:0": 0.1}, source={"gpu:0": "nvml.samples"})
         >>> warm = replace(cold, time_s=180.0, power_w={"gpu:0": 128.0})
-        >>> power_w, uncertainty_w = Baseline((cold, warm)).power("gpu:0", 60.0)
+        >>> power_w, uncertainty_w = Baseline((cold, warm)).power("gpu:0", "nvml.samples", 60.0)
         >>> round(power_w, 1), round(uncertainty_w, 1)
         (122.0, 2.6)
     """
@@ -85,15 +93,15 @@ class Baseline:
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda p: p.time_s)))
 
-    def power(self, component: str, time_s: float) -> tuple[float, float]:
+    def power(self, component: str, source: str, time_s: float) -> tuple[float, float]:
         """Idle power of a component at a time, and its standard uncertainty, in watts.
 
         Between two points: the straight line, uncertain by what each point is and by the drift
         between them (rectangular: the true curve lies anywhere between the two). Outside: the
         nearest point, uncertain by :data:`UNKNOWN_DRIFT` or the drift between the nearest two,
-        whichever is more. NaN where the component was never measured.
+        whichever is more. NaN where the component was never measured by that source.
         """
-        points = [point for point in self.points if component in point.power_w]
+        points = [point for point in self.points if point.source.get(component) == source]
         if not points:
             return math.nan, math.nan
         before = [point for point in points if point.time_s <= time_s]
@@ -129,7 +137,7 @@ class Baseline:
         )
 
     def _subtract(self, part: ComponentEnergy, time_s: float) -> ComponentEnergy:
-        power_w, uncertainty_w = self.power(part.component, time_s)
+        power_w, uncertainty_w = self.power(part.component, part.source, time_s)
         if math.isnan(power_w):
             return part
         return replace(

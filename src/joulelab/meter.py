@@ -1,0 +1,294 @@
+"""The object a user holds: it joins sensors, recording and accounting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from joulelab.recording.link import RecorderLink
+from joulelab.recording.spans import Span, SpanLog
+
+if TYPE_CHECKING:
+    from joulelab.accounting.account import Accounts, Window
+    from joulelab.accounting.baseline import Baseline
+    from joulelab.accounting.energy import Energy
+    from joulelab.recording.trace import Trace, TraceReader
+    from joulelab.sensors.sensor import Quantity
+    from joulelab.sensors.simulated import SimulatedMachine
+
+IDLE_SPAN = "idle"
+
+
+class Meter:
+    """Measures a program, or parts of it.
+
+    Marking a span only writes down the time; energy is worked out when it is asked for. The
+    sensors are read by a process of its own, which ends with this one. When it dies the program
+    goes on, and what it no longer saw is absent from the account.
+
+    Args:
+        sensors: What to read. ``None``: everything that this process may use (GPUs by
+            ``CUDA_VISIBLE_DEVICES``). Otherwise names as ``["gpu", "cpu"]``, or a
+            :class:`~joulelab.sensors.simulated.SimulatedMachine`.
+        interval_s: Read every sensor at least this often; ``None``: at each sensor's own pace.
+        baseline: Idle power, so that net energies are known: a
+            :class:`~joulelab.accounting.baseline.Baseline`, or a number of seconds (T_m) for
+            which the program stands still while idle power is measured first; ``None``: what
+            ``joulelab idle`` last kept for this machine, if anything.
+        directory: Where the trace is kept. ``None``: in a temporary place until the meter closes.
+
+    Raises:
+        UserError: A sensor that was asked for does not exist.
+        RecorderError: The recorder did not start.
+
+    Example:
+        >>> from joulelab.sensors.simulated import SimulatedMachine
+        >>> with Meter(sensors=SimulatedMachine.default()) as meter:
+        ...     with meter.span("epoch", index=3) as span:
+        ...         total = sum(range(1000000))
+        ...     print(sorted(span.energy.components))
+        ['cpu:0', 'dram:0', 'gpu:0']
+    """
+
+    def __init__(
+        self,
+        sensors: Sequence[str] | SimulatedMachine | None = None,
+        interval_s: float | None = None,
+        baseline: Baseline | float | None = None,
+        directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if isinstance(sensors, str):
+            sensors = [sensors]
+        elif sensors is not None and not isinstance(sensors, Sequence):
+            sensors = [sensors.spec()]
+        self._temporary = directory is None
+        self.directory = Path(
+            tempfile.mkdtemp(prefix="joulelab-") if directory is None else directory
+        )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._trace: Trace | None = None
+        self._reader: TraceReader | None = None
+        self._accounts: Accounts | None = None
+        self._covered_ns = 0
+        self._closed = False
+        try:
+            self._link = RecorderLink(self.directory, sensors, interval_s)
+        except BaseException:
+            self._remove_temporary()
+            raise
+        self._log = SpanLog(self._link.mark, self._energy_of)
+        self.baseline: Baseline | None = None
+        if isinstance(baseline, (int, float)):
+            self.baseline = self.measure_idle(baseline)
+        elif baseline is not None:
+            self.baseline = baseline
+        else:
+            self.baseline = _kept_baseline()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Marking.
+
+    def begin(self, name: str, **attributes: Any) -> Span:
+        """Opens a span. It nests in the span that is open in the same thread."""
+        return self._log.begin(name, attributes)
+
+    def end(self, span: Span) -> None:
+        """Closes a span.
+
+        Raises:
+            ValueError: It was closed before.
+        """
+        self._log.end(span)
+
+    @contextlib.contextmanager
+    def span(self, name: str, **attributes: Any) -> Iterator[Span]:
+        """A span around a block; closed however the block ends."""
+        span = self._log.begin(name, attributes)
+        try:
+            yield span
+        finally:
+            if span.stop_ns is None:
+                self._log.end(span)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Every span so far, in the order they began."""
+        return tuple(self._log.spans)
+
+    def spans_named(self, name: str, **attributes: Any) -> list[Span]:
+        """The finished spans of that name that have all these attributes."""
+        return [
+            span
+            for span in self._log.spans
+            if span.name == name
+            and span.stop_ns is not None
+            and attributes.items() <= span.attributes.items()
+        ]
+
+    # Resolving.
+
+    def energy(self, name: str, **attributes: Any) -> Energy:
+        """The sum over the finished spans of that name that have all these attributes.
+
+        Raises:
+            ValueError: There is no such span.
+        """
+        from joulelab.accounting.energy import total  # noqa: PLC0415
+
+        spans = self.spans_named(name, **attributes)
+        if not spans:
+            known = ", ".join(sorted({span.name for span in self._log.spans})) or "none"
+            raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
+        return total(self.energies(spans))
+
+    def energies(self, spans: Sequence[Span]) -> list[Energy]:
+        """The energy of each of these spans. Waits at most until the sensors have covered them.
+
+        Raises:
+            ValueError: One of them is still open.
+        """
+        windows = [self._window(span) for span in spans]
+        if not windows:
+            return []
+        return self._accounts_until(_latest_ns(windows)).energies(windows)
+
+    def mean(self, component: str, quantity: Quantity, spans: Sequence[Span]) -> float:
+        """The mean of a quantity, as utilisation, over these spans; NaN when it was not seen."""
+        from joulelab.accounting.account import mean_reading  # noqa: PLC0415
+
+        windows = [self._window(span) for span in spans]
+        if not windows:
+            return float("nan")
+        self._accounts_until(_latest_ns(windows))
+        assert self._trace is not None
+        return mean_reading(self._trace, component, quantity, windows)
+
+    @property
+    def trace(self) -> Trace:
+        """Every reading so far."""
+        self._accounts_until(time.monotonic_ns())
+        assert self._trace is not None
+        return self._trace
+
+    def measure_idle(self, duration_s: float) -> Baseline:
+        """Stands still for a time (the paper's T_m) and adds its power to the baseline."""
+        with self.span(IDLE_SPAN) as span:
+            time.sleep(duration_s)
+        return self.idle_from(span)
+
+    def idle_from(self, span: Span) -> Baseline:
+        """Adds the power of a span in which the program stood still to the baseline."""
+        from joulelab.accounting.baseline import Baseline, IdlePoint  # noqa: PLC0415
+
+        middle_s = span.start_ns * 1e-9 + span.duration_s / 2
+        points = self.baseline.points if self.baseline else ()
+        self.baseline = Baseline((*points, IdlePoint.from_energy(span.energy, middle_s)))
+        self._accounts = None
+        return self.baseline
+
+    # The recorder.
+
+    @property
+    def alive(self) -> bool:
+        """Whether everything is still being recorded."""
+        return self._link.alive
+
+    @property
+    def failure(self) -> str:
+        """Why recording ended early; empty when it did not."""
+        return self._link.failure
+
+    @property
+    def recorder_pid(self) -> int:
+        """The recorder's process."""
+        return self._link.pid
+
+    def close(self) -> None:
+        """Ends the recording. Energies can still be asked for."""
+        if self._closed:
+            return
+        self._log.resolve()
+        self._link.stop()
+        self._closed = True
+        self._trace = self._load()
+        self._accounts = None
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _window(self, span: Span) -> Window:
+        from joulelab.accounting.account import Window  # noqa: PLC0415
+
+        if span.stop_ns is None:
+            raise ValueError(f"span {span.name!r} is still open; end it before asking its energy")
+        device = span.device_window_ns()
+        return Window(span.start_ns, span.stop_ns, *(device or (None, None)))
+
+    def _energy_of(self, span: Span) -> Energy:
+        return self.energies([span])[0]
+
+    def _accounts_until(self, t_ns: int) -> Accounts:
+        from joulelab.accounting.account import Accounts  # noqa: PLC0415
+
+        if not self._closed and t_ns > self._covered_ns:
+            self._link.sync(t_ns)
+            self._covered_ns = t_ns
+            self._trace = self._load()
+            self._accounts = None
+        if self._accounts is None:
+            assert self._trace is not None
+            self._accounts = Accounts(self._trace, self.baseline)
+        return self._accounts
+
+    def _load(self) -> Trace:
+        from joulelab.recording.trace import TraceReader  # noqa: PLC0415
+
+        if self._reader is None:
+            self._reader = TraceReader(self.directory)
+        return self._reader.read()
+
+
+def _kept_baseline() -> Baseline | None:
+    from joulelab.idle import kept  # noqa: PLC0415
+
+    return kept()
+
+
+def _latest_ns(windows: Sequence[Window]) -> int:
+    return max(max(window.stop_ns, window.device_stop_ns or 0) for window in windows)
+
+
+@contextlib.contextmanager
+def measure(
+    name: str = "measured", *, sensors: Sequence[str] | SimulatedMachine | None = None
+) -> Iterator[Span]:
+    """Measures one block.
+
+    Example:
+        >>> from joulelab.sensors.simulated import SimulatedMachine
+        >>> with measure("sum", sensors=SimulatedMachine.default()) as span:
+        ...     total = sum(range(1000000))
+        >>> span.energy.gross_j > 0
+        True
+    """
+    with Meter(sensors=sensors) as meter, meter.span(name) as span:
+        yield span
