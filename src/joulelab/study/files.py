@@ -1,0 +1,93 @@
+"""Writing so that nothing is ever half there, and saying plainly why it could not be written."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from joulelab.errors import StoreError
+
+_MENDS = {
+    errno.ENOSPC: "make room there and start again; all finished runs are kept",
+    errno.EDQUOT: "make room there and start again; all finished runs are kept",
+    errno.EACCES: "give yourself access, or choose another directory with --out",
+    errno.EPERM: "give yourself access, or choose another directory with --out",
+    errno.EROFS: "choose another directory with --out",
+    errno.ENOTDIR: "choose another directory with --out",
+    errno.EEXIST: "choose another directory with --out",
+}
+
+
+@contextmanager
+def mapped(doing: str) -> Iterator[None]:
+    """Maps what the operating system raises in the block.
+
+    Args:
+        doing: What the block does, as ``"cannot write /x"``.
+
+    Raises:
+        StoreError: One line with the reason and the mend.
+    """
+    try:
+        yield
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0, "")
+        raise StoreError(doing, why=error.strerror or str(error), mend=mend) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is either not there or complete, also after a power cut.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with mapped(f"cannot write {path}"):
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Lock:
+    """Held by one process at a time. The kernel releases it when that process ends."""
+
+    def __init__(self, path: Path) -> None:
+        with mapped(f"cannot write {path}"):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise StoreError(
+                f"{path.parent} is in use",
+                why=f"process {holder or 'unknown'} is running this study",
+                mend="wait for it to end, or choose another directory with --out",
+            ) from None
+        with mapped(f"cannot write {path}"):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Lets the next one in."""
+        os.close(self._descriptor)

@@ -1,0 +1,252 @@
+"""What a study runs: a TOML file, checked, with every default written out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from joulelab.errors import UnknownModelError
+from joulelab.study import toml
+
+Precision = Literal["fp32", "tf32", "bf16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+InputPath = Literal["device", "loader"]
+Phase = Literal["train", "infer"]
+DataName = Literal["digits", "cifar10", "fashion-mnist", "synthetic"]
+Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+PositiveInt = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    seen: list[tuple[type, Any]] = []
+    for value in values:
+        if (type(value), value) in seen:
+            raise PydanticCustomError("duplicate", "{value} is given twice", {"value": repr(value)})
+        seen.append((type(value), value))
+    return values
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class DataPlan(_Table):
+    """The data set; see :func:`joulelab.workloads.datasets.load_dataset`.
+
+    Attributes:
+        name: Which one. ``digits`` ships with scikit-learn and needs no network.
+        root: Directory of a local copy; empty: the usual places.
+        download: Whether it may be fetched from the network.
+        image_size: Images are resized to a square of this side, in pixels.
+        train_count: Training images of ``synthetic``.
+        test_count: Test images of ``synthetic``.
+        num_classes: Classes of ``synthetic``.
+        structure: Of ``synthetic``: whether its classes can be learned.
+        loader_workers: Processes that load for ``input_path = "loader"``.
+    """
+
+    name: DataName = "digits"
+    root: str = ""
+    download: bool = False
+    image_size: PositiveInt = 32
+    train_count: Annotated[int, Field(gt=0, le=10_000_000)] = 50_000
+    test_count: Annotated[int, Field(gt=0, le=10_000_000)] = 10_000
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = 10
+    structure: Literal["learnable", "random"] = "learnable"
+    loader_workers: Annotated[int, Field(ge=0)] = 2
+
+
+class FactorsPlan(_Table):
+    """The levels of each factor; the cells are their product with the models.
+
+    A single value is taken as a list of one.
+    """
+
+    batch_size: list[PositiveInt] = Field(default=[128], min_length=1)
+    precision: list[Precision] = Field(default=["fp32"], min_length=1)
+    memory_format: list[MemoryFormat] = Field(default=["contiguous"], min_length=1)
+    compile: list[bool] = Field(default=[False], min_length=1)
+    optimizer: list[Optimizer] = Field(default=["sgd"], min_length=1)
+    input_path: list[InputPath] = Field(default=["device"], min_length=1)
+    device: list[Device] = Field(default=["auto"], min_length=1)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return _as_list(value)
+
+    @field_validator("*")
+    @classmethod
+    def _no_duplicates(cls, value: list[Any]) -> list[Any]:
+        return _distinct(value)
+
+
+def _one_length(table: dict[str, Any], lengths: tuple[str, ...]) -> None:
+    given = [name for name in lengths if table.get(name) is not None]
+    if len(given) > 1:
+        raise PydanticCustomError(
+            "lengths", "{given} are both given; keep one", {"given": " and ".join(given)}
+        )
+
+
+class TrainPlan(_Table):
+    """Training. The defaults are the paper's (section V), but for the length.
+
+    Attributes:
+        epochs: Length in passes over the training set; 1 when no length is given.
+        steps: Length in optimiser steps.
+        seconds: Length in seconds; the step under way is finished.
+        warmup_steps: Steps before the measured ones, discarded and undone.
+        learning_rate: Of the optimiser.
+        momentum: Of SGD.
+        weight_decay: Of the optimiser.
+        augment: Random crop and flip.
+        validate_epochs: Written ``validate`` in the plan: test-set accuracy after each epoch.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    seconds: Seconds | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    augment: bool = True
+    validate_epochs: Annotated[bool, Field(alias="validate")] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        lengths = ("epochs", "steps", "seconds")
+        _one_length(table, lengths)
+        return (
+            table if any(table.get(name) is not None for name in lengths) else {"epochs": 1} | table
+        )
+
+
+class InferPlan(_Table):
+    """Inference over the test set.
+
+    Attributes:
+        passes: Length in passes over the test set; 5 when no length is given, so that both
+            phases see 50,000 images of CIFAR-10 (section V of the paper).
+        steps: Length in batches.
+        seconds: Length in seconds; the batch under way is finished.
+        warmup_steps: Batches before the measured ones, discarded.
+    """
+
+    passes: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    seconds: Seconds | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        lengths = ("passes", "steps", "seconds")
+        _one_length(table, lengths)
+        return (
+            table if any(table.get(name) is not None for name in lengths) else {"passes": 5} | table
+        )
+
+
+def _expand_models(models: Any) -> Any:
+    if not isinstance(models, list):
+        return models
+    from joulelab.models.registry import zoo_names  # noqa: PLC0415
+
+    return [name for entry in models for name in (zoo_names() if entry == "paper" else [entry])]
+
+
+def _known_model(name: str) -> str:
+    from joulelab.models.registry import canonical_name  # noqa: PLC0415
+
+    try:
+        canonical: str = canonical_name(name)
+        return canonical
+    except UnknownModelError as error:
+        raise PydanticCustomError("model", "{text}", {"text": str(error)}) from None
+
+
+def _phase_order(phases: list[Phase]) -> list[Phase]:
+    if phases == ["infer", "train"]:
+        raise PydanticCustomError(
+            "phases", 'inference is of what was trained: write ["train", "infer"]'
+        )
+    return phases
+
+
+class Plan(_Table):
+    """A study.
+
+    Attributes:
+        name: Names the study, and its default directory.
+        models: Canonical names; the word ``paper`` stands for the paper's sixteen.
+        phases: What each cell does, in order.
+        repeats: Blocks; each holds every cell once.
+        seed: Repeat r starts its models from seed + r.
+        idle_s: T_m, the seconds of idle before and after each block; 0 for no baseline.
+        hang_s: A cell that begins or ends nothing for so many seconds is failed.
+        sensors: Names for :func:`joulelab.sensors.discovery.discover`; empty: all.
+        data: The data set.
+        factors: The levels.
+        train: How training is done.
+        infer: How inference is done.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    models: Annotated[
+        list[Annotated[str, AfterValidator(_known_model)]],
+        Field(min_length=1),
+        BeforeValidator(_expand_models),
+        AfterValidator(_distinct),
+    ]
+    phases: Annotated[
+        list[Phase], Field(min_length=1), AfterValidator(_distinct), AfterValidator(_phase_order)
+    ] = ["train", "infer"]
+    repeats: PositiveInt = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    idle_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    hang_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    sensors: Annotated[list[str], AfterValidator(_distinct)] = []
+    data: DataPlan = DataPlan()
+    factors: FactorsPlan = FactorsPlan()
+    train: TrainPlan = TrainPlan()
+    infer: InferPlan = InferPlan()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, as :func:`joulelab.study.plan_file.parse` takes them."""
+        return self.model_dump(exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The plan with all defaults written out; reading it back gives an equal plan."""
+        return toml.dumps(self.to_dict())
+
+    def replaced(self, **changes: Any) -> Self:
+        """The same plan with some top-level keys changed."""
+        return type(self).model_validate(self.to_dict() | changes)
