@@ -35,7 +35,7 @@ def command(as_json: bool) -> None:
     machine = describe(*environment_selection())
     found = discover()
     try:
-        rows = [row for sensor in found.sensors for row in _examine(sensor)]
+        rows = _examine(found.sensors)
     finally:
         for sensor in found.sensors:
             sensor.close()
@@ -45,13 +45,14 @@ def command(as_json: bool) -> None:
         _print(machine, found, rows)
 
 
-def _examine(sensor: Sensor) -> list[tuple[Channel, float | None, str]]:
+def _examine(sensors: Sequence[Sensor]) -> list[tuple[Channel, float | None, str]]:
     """Each channel with its power or value now, or in words why there is none."""
-    readings = sensor.read()
+    readings = [sensor.read() for sensor in sensors]
     time.sleep(SETTLE_S)
-    readings += sensor.read()
     return [
-        (channel, *_now(channel, [r for r in readings if r.channel == position]))
+        (channel, *_now(channel, [r for r in [*before, *after] if r.channel == position]))
+        for sensor, before in zip(sensors, readings, strict=True)
+        for after in [sensor.read()]
         for position, channel in enumerate(sensor.channels)
     ]
 
@@ -104,7 +105,7 @@ def _print(
             channel.quantity.rpartition("_")[0].replace("_", " "),
             channel.provenance,
             _seconds(channel.update_period_s),
-            f"{channel.resolution:.1g}" if channel.resolution else "?",
+            f"{channel.resolution:.4g}" if channel.resolution else "?",
             _value(channel, value),
         )
     console.print("\n", sensors)

@@ -25,8 +25,8 @@ from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity,
 READ_INTERVAL_S = 0.1
 UPDATE_PERIOD_S = 1e-3
 """Intel: "updated every ~1 msec" (SDM, MSR_PKG_ENERGY_STATUS); AMD the same."""
-RESOLUTION_J = 2.0**-14
-"""Intel's usual energy unit (SDM, MSR_RAPL_POWER_UNIT); AMD's is finer, 2^-16 J."""
+RESOLUTION_J = 61e-6
+"""2^-14 J, Intel's usual energy unit (SDM, MSR_RAPL_POWER_UNIT); AMD's is finer, 2^-16 J."""
 FASTEST_W = 1000.0
 """No zone draws more: what the reading interval is safe for."""
 GAIN_UNCERTAINTY = 0.05

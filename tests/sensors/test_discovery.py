@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import sys
+import types
+
+import pynvml
+import pytest
+
+from joulelab.errors import UserError
+from joulelab.sensors.discovery import discover, known_dimms
+from joulelab.sensors.host import HostSensor
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch, tmp_path):
+    def missing():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", missing)
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
+    monkeypatch.delenv("JOULELAB_SENSORS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path
+
+
+def rapl(root, directory, name, energy_uj):
+    path = root / "class" / "powercap" / directory
+    path.mkdir(parents=True)
+    (path / "name").write_text(name)
+    (path / "energy_uj").write_text(str(energy_uj))
+    (path / "max_energy_range_uj").write_text("262143328850")
+
+
+def sources(found):
+    return [c.source for s in found.sensors for c in s.channels]
+
+
+def test_a_machine_with_nothing_estimates_and_says_why():
+    found = discover()
+    assert sources(found)[:2] == ["estimate.cpu", "estimate.dram"]
+    assert {(a.component, a.source) for a in found.absent} == {
+        ("gpu", "nvml"),
+        ("cpu", "rapl"),
+        ("dram", "rapl"),
+    }
+    assert all(a.reason and a.mend for a in found.absent)
+
+
+def test_measured_components_are_not_estimated(bare):
+    rapl(bare, "intel-rapl:0", "package-0", 5)
+    rapl(bare, "intel-rapl:0:0", "dram", 9)
+    assert sources(discover(["cpu", "dram"])) == ["rapl.package-0", "rapl.package-0.dram"]
+
+
+def test_a_client_measures_its_cpu_and_estimates_its_dram(bare):
+    rapl(bare, "intel-rapl:0", "package-0", 5)
+    found = discover(["cpu", "dram"])
+    assert sources(found) == ["rapl.package-0", "estimate.dram"]
+
+
+def test_the_environment_is_used_when_nothing_is_asked_for(monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", "host, cpu")
+    assert {s.split(".")[0] for s in sources(discover())} == {"os", "estimate"}
+    assert {s.split(".")[0] for s in sources(discover(["host"]))} == {"os"}
+
+
+def test_the_simulated_machine_is_given_its_text(monkeypatch):
+    seen = []
+
+    def from_spec(text):
+        seen.append(text)
+        return [HostSensor()]
+
+    module = types.SimpleNamespace(from_spec=from_spec)
+    monkeypatch.setitem(sys.modules, "joulelab.sensors.simulated", module)
+    monkeypatch.setenv("JOULELAB_SENSORS", 'simulated:{"a": 1, "b": "x:y"}')
+    assert len(discover().sensors) == 1
+    discover(["simulated"])
+    assert seen == ['{"a": 1, "b": "x:y"}', ""]
+
+
+def test_a_factory(monkeypatch):
+    module = types.SimpleNamespace(
+        one=HostSensor, many=lambda: [HostSensor(), HostSensor()], none=lambda: 3, number=3
+    )
+    monkeypatch.setitem(sys.modules, "my_sensors", module)
+    assert len(discover(["my_sensors:one", "my_sensors:many"]).sensors) == 3
+    for bad in ("none", "number", "missing"):
+        with pytest.raises(UserError, match=f"my_sensors:{bad}"):
+            discover([f"my_sensors:{bad}"])
+
+
+@pytest.mark.parametrize(("name", "near"), [("gpus", "gpu"), ("drm", "dram"), ("zzz", "choose")])
+def test_unknown_names_name_the_nearest(name, near):
+    with pytest.raises(UserError, match=near):
+        discover([name])
+
+
+def test_a_factory_that_cannot_be_imported():
+    with pytest.raises(UserError, match="no_such_module"):
+        discover(["no_such_module:x"])
+
+
+def test_dmi_that_lists_too_little_memory_is_not_used(bare):
+    path = bare / "firmware" / "dmi" / "tables"
+    path.mkdir(parents=True)
+    (path / "DMI").write_bytes(bytes([127, 4, 0, 0, 0, 0]))
+    dimms, why = known_dimms()
+    assert dimms == []
+    assert "less memory" in why

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from joulelab.sensors import nvml_ring
+from joulelab.sensors.nvml import MIG_NOTE, discover_gpus, list_boards
+from joulelab.sensors.sensor import Gap, Quantity, Reading
+
+_spec = importlib.util.spec_from_file_location("fake_nvml", Path(__file__).parent / "fake_nvml.py")
+fake_nvml = importlib.util.module_from_spec(_spec)
+sys.modules["fake_nvml"] = fake_nvml
+_spec.loader.exec_module(fake_nvml)
+FakeGpu, FakeNvml = fake_nvml.FakeGpu, fake_nvml.FakeNvml
+
+
+def machine(monkeypatch, *gpus, init_code=0):
+    for gpu in gpus:
+        if gpu.ring == []:
+            gpu.fill_ring()
+    return fake_nvml.install(monkeypatch, FakeNvml(list(gpus), init_code))
+
+
+def sources(sensor):
+    return [c.source for c in sensor.channels if c.gives_energy]
+
+
+def of(sensor, readings, source):
+    position = [c.source for c in sensor.channels].index(source)
+    return [r for r in readings if r.channel == position]
+
+
+def test_a_whole_gpu(monkeypatch):
+    library = machine(monkeypatch, FakeGpu("GPU-a", power_mw=123_456))
+    [sensor], absent = discover_gpus()
+    assert absent == []
+    assert {c.component for c in sensor.channels} == {"gpu:0"}
+    assert sources(sensor) == ["nvml.samples", "nvml.energy_counter"]
+    assert [c.priority for c in sensor.channels if c.gives_energy] == [0, 1]
+    assert all(c.update_period_s > 0 for c in sensor.channels)
+    readings = sensor.read()
+    assert len(of(sensor, readings, "nvml.samples")) == 120
+    assert of(sensor, readings, "nvml.samples")[0].value == pytest.approx(123.456)
+    assert of(sensor, readings, "nvml.energy_counter")[0].value == pytest.approx(5000.0)
+    values = {c.quantity: of(sensor, readings, c.source)[-1].value for c in sensor.channels}
+    assert values[Quantity.TEMPERATURE] == 55
+    assert values[Quantity.MEMORY_USED] == 3 * 2**30
+    assert values[Quantity.SM_CLOCK] == pytest.approx(1980e6)
+    assert values[Quantity.MEMORY_CLOCK] == pytest.approx(2619e6)
+    by_quantity = {sensor.channels[r.channel].quantity: r.value for r in readings}
+    assert by_quantity[Quantity.UTILIZATION] == 87
+    assert by_quantity[Quantity.MEMORY_UTILIZATION] == 41
+    sensor.close()
+    assert library.open == 0
+
+
+def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(monkeypatch):
+    gpu = FakeGpu("GPU-a")
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    newest_us = gpu.ring[-1][0]
+    expected_ns = time.monotonic_ns() - (time.time_ns() - newest_us * 1000)
+    first = of(sensor, sensor.read(), "nvml.samples")
+    assert first[-1].t_ns == pytest.approx(expected_ns, abs=5e6)
+    assert [r.t_ns for r in first] == sorted(r.t_ns for r in first)
+    assert of(sensor, sensor.read(), "nvml.samples") == []
+    gpu.ring = [*gpu.ring[1:], (newest_us + 20_000, 222_000)]
+    assert [r.value for r in of(sensor, sensor.read(), "nvml.samples")] == [222.0]
+    sensor.close()
+
+
+@pytest.mark.parametrize("period_us", [20_000, 50_000, 100_000])
+def test_update_period_is_that_of_the_stamps(monkeypatch, period_us):
+    gpu = FakeGpu("GPU-a")
+    gpu.fill_ring(60, period_us)
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    assert sensor.channels[0].update_period_s == pytest.approx(period_us / 1e6)
+    sensor.close()
+
+
+def test_a_nearly_empty_ring_has_the_usual_period(monkeypatch):
+    gpu = FakeGpu("GPU-a")
+    gpu.fill_ring(2, 1)
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    assert sensor.channels[0].update_period_s == pytest.approx(0.02)
+    sensor.close()
+
+
+def test_a_hole_in_the_ring_is_a_gap_at_its_place(monkeypatch):
+    gpu = FakeGpu("GPU-a")
+    gpu.fill_ring()
+    gpu.ring = gpu.ring[:50] + gpu.ring[60:]
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    readings = of(sensor, sensor.read(), "nvml.samples")
+    gaps = [r for r in readings if isinstance(r, Gap)]
+    assert len(gaps) == 1
+    assert len(readings) == 111
+    before, after = readings[49], readings[51]
+    assert before.t_ns < gaps[0].t_ns < after.t_ns
+    sensor.close()
+
+
+def test_a_silent_ring_is_a_gap(monkeypatch):
+    machine(monkeypatch, FakeGpu("GPU-a"))
+    [sensor], _ = discover_gpus()
+    sensor.read()
+    monkeypatch.setattr(nvml_ring, "SILENCE_S", 0)
+    [gap] = of(sensor, sensor.read(), "nvml.samples")
+    assert isinstance(gap, Gap)
+    assert "nothing new" in gap.reason
+    sensor.close()
+
+
+@pytest.mark.parametrize("step_ns", [3_600_000_000_000, -3_600_000_000_000])
+def test_a_step_of_the_wall_clock_gives_a_gap_and_no_wrong_times(monkeypatch, step_ns):
+    gpu = FakeGpu("GPU-a")
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    sensor.read()
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + step_ns)
+    [gap] = of(sensor, sensor.read(), "nvml.samples")
+    assert isinstance(gap, Gap)
+    assert "wall clock" in gap.reason
+    sensor._ring._unsettled_until_ns = 0  # as after RING_S
+    gpu.fill_ring(5, newest_us=time.time_ns() // 1000 + 100_000)
+    readings = [r for r in of(sensor, sensor.read(), "nvml.samples") if isinstance(r, Reading)]
+    assert readings
+    assert all(abs(r.t_ns - time.monotonic_ns()) < 1e9 for r in readings)
+    sensor.close()
+
+
+def test_without_a_ring_the_counter_is_read_more_often(monkeypatch):
+    gpu = FakeGpu("GPU-a", unsupported={"nvmlDeviceGetSamples"})
+    machine(monkeypatch, gpu)
+    [sensor], absent = discover_gpus()
+    assert sources(sensor) == ["nvml.energy_counter"]
+    assert 0.1 <= sensor.interval_s <= 1.0
+    assert [a.source for a in absent] == ["nvml.samples"]
+    assert "Not Supported" in absent[0].reason
+    sensor.close()
+
+
+@pytest.mark.parametrize(
+    ("capability", "window_s"), [((7, 0), 0.0), ((8, 0), 0.0), ((8, 6), 1.0), ((9, 0), 1.0)]
+)
+def test_polled_power_only_where_nothing_better_exists(monkeypatch, capability, window_s):
+    gpu = FakeGpu(
+        "GPU-a",
+        capability=capability,
+        unsupported={"nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption"},
+    )
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    assert sources(sensor) == ["nvml.power_instant", "nvml.power_usage"]
+    assert sensor.channels[1].window_s == window_s
+    assert sensor.interval_s == pytest.approx(0.1)
+    readings = sensor.read()
+    assert of(sensor, readings, "nvml.power_usage")[0].value == pytest.approx(100.0)
+    sensor.close()
+
+
+def test_a_gpu_without_power_says_so_and_gives_no_power(monkeypatch):
+    gpu = FakeGpu(
+        "GPU-a",
+        unsupported={
+            "nvmlDeviceGetSamples",
+            "nvmlDeviceGetTotalEnergyConsumption",
+            "nvmlDeviceGetPowerUsage",
+            "power_instant",
+        },
+    )
+    machine(monkeypatch, gpu)
+    [sensor], absent = discover_gpus()
+    assert sources(sensor) == []
+    assert {a.source for a in absent} >= {"nvml.samples", "nvml.energy_counter", "nvml.power_usage"}
+    assert {a.component for a in absent} == {"gpu:0"}
+    sensor.close()
+
+
+def test_a_lost_gpu_is_a_gap_and_comes_back(monkeypatch):
+    gpu = FakeGpu("GPU-a")
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    sensor.read()
+    gpu.errors = {
+        "nvmlDeviceGetSamples": pynvml.NVML_ERROR_GPU_IS_LOST,
+        "nvmlDeviceGetHandleByUUID": pynvml.NVML_ERROR_GPU_IS_LOST,
+    }
+    lost = of(sensor, sensor.read(), "nvml.samples")
+    assert [type(r) for r in lost] == [Gap]
+    assert "GPU is lost" in lost[0].reason
+    still = sensor.read()
+    assert len(still) == len(sensor.channels)
+    assert all(isinstance(r, Gap) for r in still)
+    gpu.errors = {}
+    gpu.fill_ring(10, newest_us=gpu.ring[-1][0] + 200_000)
+    back = of(sensor, sensor.read(), "nvml.samples")
+    assert len([r for r in back if isinstance(r, Reading)]) == 10
+    sensor.close()
+
+
+def test_errors_after_some_calls_are_gaps_never_zero(monkeypatch):
+    function = "nvmlDeviceGetTotalEnergyConsumption"
+    gpu = FakeGpu("GPU-a", fail_after={function: (1, pynvml.NVML_ERROR_UNKNOWN)})
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    [gap] = of(sensor, sensor.read(), "nvml.energy_counter")
+    assert isinstance(gap, Gap)
+    sensor.close()
+
+
+def test_mig_belongs_to_its_board_and_cannot_be_split(monkeypatch):
+    machine(
+        monkeypatch,
+        FakeGpu("GPU-a", mig_uuids=()),
+        FakeGpu("GPU-b", mig_uuids=("MIG-1", "MIG-2")),
+    )
+    assert [board.mig for board in list_boards()] == [False, True]
+    [sensor], absent = discover_gpus("MIG-2")
+    assert sensor.channels[0].component == "gpu:1"
+    assert all(MIG_NOTE in c.note for c in sensor.channels)
+    assert absent == []
+    sensor.close()
+
+
+def test_visible_devices_choose_and_order(monkeypatch):
+    gpus = [FakeGpu(f"GPU-{n}") for n in range(11)]
+    machine(monkeypatch, *gpus)
+    sensors, absent = discover_gpus("10,0")
+    assert [s.channels[0].component for s in sensors] == ["gpu:10", "gpu:0"]
+    assert absent == []
+    for sensor in sensors:
+        sensor.close()
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "99"])
+def test_no_visible_gpu_is_absent_with_its_reason(monkeypatch, visible):
+    machine(monkeypatch, FakeGpu("GPU-a"))
+    sensors, [absence] = discover_gpus(visible)
+    assert sensors == []
+    assert "CUDA_VISIBLE_DEVICES" in absence.reason
+    assert absence.mend
+
+
+def test_no_driver_library(monkeypatch):
+    def missing():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", missing)
+    sensors, [absence] = discover_gpus()
+    assert sensors == []
+    assert "libnvidia-ml.so.1" in absence.reason
+    assert "--gpus all" in absence.mend
+
+
+def test_a_driver_that_does_not_start(monkeypatch):
+    machine(monkeypatch, init_code=pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    sensors, [absence] = discover_gpus()
+    assert sensors == []
+    assert "mismatch" in absence.reason
+
+
+def test_one_broken_gpu_does_not_hide_the_other(monkeypatch):
+    broken = FakeGpu("GPU-a", errors={"nvmlDeviceGetHandleByUUID": pynvml.NVML_ERROR_GPU_IS_LOST})
+    library = machine(monkeypatch, broken, FakeGpu("GPU-b"))
+    [sensor], [absence] = discover_gpus()
+    assert sensor.channels[0].component == "gpu:1"
+    assert absence.component == "gpu:0"
+    sensor.close()
+    assert library.open == 0

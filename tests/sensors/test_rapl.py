@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from joulelab.sensors.rapl import discover_rapl
+from joulelab.sensors.sensor import Gap, Provenance, Quantity, Reading
+
+WRAP_UJ = 262_143_328_850
+
+
+def zone(root: Path, directory: str, name: str, energy_uj: int | str, wrap_uj: int = WRAP_UJ):
+    path = root / "class" / "powercap" / directory
+    path.mkdir(parents=True)
+    (path / "name").write_text(name + "\n")
+    (path / "energy_uj").write_text(f"{energy_uj}\n")
+    (path / "max_energy_range_uj").write_text(f"{wrap_uj}\n")
+    return path / "energy_uj"
+
+
+def client(root):
+    zone(root, "intel-rapl:0", "package-0", 10_000_000)
+    zone(root, "intel-rapl:0:0", "core", 6_000_000)
+    zone(root, "intel-rapl:0:1", "uncore", 1_000_000)
+    zone(root, "intel-rapl:1", "psys", 20_000_000)
+
+
+def server(root):
+    zone(root, "intel-rapl:0", "package-0", 10_000_000)
+    zone(root, "intel-rapl:0:0", "dram", 3_000_000)
+    zone(root, "intel-rapl:1", "package-1", 11_000_000)
+    zone(root, "intel-rapl:1:0", "dram", 4_000_000)
+
+
+def components(sensors):
+    return {c.component: c.source for s in sensors for c in s.channels}
+
+
+def values(sensor):
+    return {sensor.channels[r.channel].component: r.value for r in sensor.read()}
+
+
+def test_client_counts_the_package_alone(tmp_path):
+    client(tmp_path)
+    [sensor], absent = discover_rapl(root=tmp_path, vendor="GenuineIntel")
+    assert values(sensor) == {"cpu:0": 10.0}
+    assert "psys" in sensor.channels[0].note
+    assert [a.component for a in absent] == ["dram"]
+
+
+def test_server_counts_packages_and_their_dram(tmp_path):
+    server(tmp_path)
+    [sensor], absent = discover_rapl(root=tmp_path)
+    assert values(sensor) == {"cpu:0": 10.0, "cpu:1": 11.0, "dram:0": 3.0, "dram:1": 4.0}
+    assert absent == []
+    for channel in sensor.channels:
+        assert channel.quantity is Quantity.ENERGY
+        assert channel.provenance is Provenance.MEASURED
+        assert channel.wrap == pytest.approx(WRAP_UJ / 1e6)
+        assert channel.gain_uncertainty > 0
+
+
+def test_only_what_is_asked_for(tmp_path):
+    server(tmp_path)
+    [sensor], _ = discover_rapl(["dram"], root=tmp_path)
+    assert set(values(sensor)) == {"dram:0", "dram:1"}
+
+
+def test_psys_alone_is_not_a_cpu(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "psys", 20_000_000)
+    sensors, absent = discover_rapl(["cpu"], root=tmp_path)
+    assert sensors == []
+    assert "psys" in absent[0].reason
+
+
+def test_mmio_repeats_and_is_ignored(tmp_path):
+    client(tmp_path)
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0", 10_000_123)
+    [sensor], _ = discover_rapl(root=tmp_path)
+    assert values(sensor) == {"cpu:0": 10.0}
+
+
+def test_mmio_alone_is_used(tmp_path):
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0", 10_000_000)
+    [sensor], _ = discover_rapl(root=tmp_path)
+    assert values(sensor) == {"cpu:0": 10.0}
+
+
+def test_amd_uses_the_same_names_with_a_wider_gain(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
+    zone(tmp_path, "intel-rapl:0:0", "core", 1_000_000)
+    [amd], _ = discover_rapl(["cpu"], root=tmp_path, vendor="AuthenticAMD")
+    [intel], _ = discover_rapl(["cpu"], root=tmp_path, vendor="GenuineIntel")
+    assert components([amd]) == {"cpu:0": "rapl.package-0"}
+    assert amd.channels[0].gain_uncertainty > intel.channels[0].gain_uncertainty
+
+
+@pytest.mark.parametrize(
+    "names", [("package-0-die-0", "package-0-die-1"), ("package-0", "package-1")]
+)
+def test_mirrored_counters_are_counted_once(tmp_path, names):
+    for number, name in enumerate(names):
+        zone(tmp_path, f"intel-rapl:{number}", name, 7_000_000)
+    [sensor], absent = discover_rapl(["cpu"], root=tmp_path)
+    assert values(sensor) == {"cpu:0": 7.0}
+    assert names[0] in absent[0].reason
+
+
+def test_dies_with_their_own_counters_are_both_counted(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0-die-0", 7_000_000)
+    zone(tmp_path, "intel-rapl:1", "package-0-die-1", 8_000_000)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    assert values(sensor) == {"cpu:0": 7.0, "cpu:1": 8.0}
+
+
+def test_zones_are_ordered_by_number(tmp_path):
+    for number in range(11):
+        zone(tmp_path, f"intel-rapl:{number}", f"package-{number}", (number + 1) * 1_000_000)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    assert values(sensor)["cpu:10"] == 11.0
+
+
+def test_permission_refused_is_absent_with_a_mend(tmp_path, monkeypatch):
+    server(tmp_path)
+    real = io.open
+
+    def refusing(file, *arguments, **keywords):
+        if str(file).endswith("energy_uj") and "max" not in str(file):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *arguments, **keywords)
+
+    monkeypatch.setattr(io, "open", refusing)
+    sensors, absent = discover_rapl(root=tmp_path)
+    assert sensors == []
+    assert len(absent) == 4
+    assert all("chmod a+r" in a.mend and "root only" in a.reason for a in absent)
+
+
+def test_a_directory_in_place_of_the_counter(tmp_path):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 1)
+    path.unlink()
+    path.mkdir()
+    sensors, [absence] = discover_rapl(["cpu"], root=tmp_path)
+    assert sensors == []
+    assert "directory" in absence.reason
+
+
+@pytest.mark.parametrize("text", ["", "abc", "-5", "1.5", "²"])
+def test_a_malformed_value_is_a_gap(tmp_path, text):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    path.write_text(text)
+    [gap] = sensor.read()
+    assert isinstance(gap, Gap)
+    assert "not a number" in gap.reason
+
+
+def test_a_file_that_vanishes_is_a_gap_and_comes_back(tmp_path):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    path.unlink()
+    [gap] = sensor.read()
+    assert isinstance(gap, Gap)
+    assert "no such file" in gap.reason
+    path.write_text("2000000")
+    [reading] = sensor.read()
+    assert isinstance(reading, Reading)
+    assert reading.value == 2.0
+
+
+def test_no_powercap_at_all(tmp_path):
+    sensors, absent = discover_rapl(root=tmp_path)
+    assert sensors == []
+    assert {a.component for a in absent} == {"cpu", "dram"}
+    assert all(a.reason and a.mend for a in absent)
+
+
+def test_a_small_range_is_read_often_enough(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000, wrap_uj=65_000_000)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    assert 0 < sensor.interval_s <= 65 / 1000 / 4
+
+
+def test_the_environment_names_the_root(tmp_path, monkeypatch):
+    server(tmp_path)
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
+    [sensor], _ = discover_rapl()
+    assert len(sensor.channels) == 4
