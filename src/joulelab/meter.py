@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from joulelab.sensors.simulated import SimulatedMachine
 
 IDLE_SPAN = "idle"
+FLUSH_TIMEOUT_S = 5.0
 
 
 class Meter:
@@ -225,6 +226,9 @@ class Meter:
         if self._closed:
             return
         self._log.resolve()
+        deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
+        while not self._log.flush() and (left_s := deadline_s - time.monotonic()) > 0:
+            self._link.wait_for_room(left_s)
         self._link.stop()
         self._closed = True
         self._trace = self._load()

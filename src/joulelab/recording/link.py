@@ -76,8 +76,7 @@ class RecorderLink:
         first = self._answer(START_TIMEOUT_S)
         if first is None or "error" in first:
             self._process.kill()
-            self._process.wait()
-            self._finalizer()
+            self._end()
             if first and first.get("exit_code") == UserError.exit_code:
                 raise UserError(first["error"])
             raise RecorderError(
@@ -109,6 +108,10 @@ class RecorderLink:
             return True
         return True
 
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Waits until the recorder can take more marks, or the time is over."""
+        select.select([], [self._marks], [], timeout_s)
+
     def sync(self, t_ns: int) -> bool:
         """Waits until the sensors have covered that time, at most a few seconds."""
         if self._owner_pid != os.getpid():
@@ -138,14 +141,17 @@ class RecorderLink:
                 except subprocess.TimeoutExpired:
                     self.failure = "the recorder did not end when asked to and was killed"
                     self._process.kill()
-            self._process.wait()
+            self._end()
             if self._process.returncode != 0 and not self.failure:
                 self.failure = f"the recorder failed ({_how(self._process.returncode)})"
-            self._stopped = True
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._log.close()
-            self._finalizer()
+
+    def _end(self) -> None:
+        self._process.wait()
+        self._stopped = True
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._log.close()
+        self._finalizer()
 
     def _ask(self, **request: int) -> bool:
         try:

@@ -156,6 +156,14 @@ class SpanLog:
                     % (os.getpid(), span.index, *window)
                 )
 
+    def flush(self) -> bool:
+        """Hands over the lines that the pipe had no room for; false when some are left."""
+        while self._backlog:
+            if not self._mark(self._backlog[0]):
+                return False
+            self._backlog.popleft()
+        return True
+
     def _stack(self) -> list[Span]:
         try:
             stack: list[Span] = self._open.stack
@@ -165,12 +173,7 @@ class SpanLog:
 
     def _write(self, line: bytes) -> None:
         """Keeps the order of lines when the pipe is full for a while."""
-        while self._backlog:
-            if not self._mark(self._backlog[0]):
-                self._backlog.append(line)
-                return
-            self._backlog.popleft()
-        if not self._mark(line):
+        if not self.flush() or not self._mark(line):
             self._backlog.append(line)
 
 
