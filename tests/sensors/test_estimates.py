@@ -105,8 +105,10 @@ def test_dram_sensor_is_an_estimate_with_its_note():
     assert channel.provenance is Provenance.ESTIMATED
     assert channel.gain_uncertainty == pytest.approx(estimate.relative_uncertainty)
     assert "4 modules" in channel.note
-    [reading] = sensor.read()
-    assert reading.value == pytest.approx(estimate.power_w)
+    [first], [second] = sensor.read(), sensor.read()
+    assert second.value - first.value == pytest.approx(
+        estimate.power_w * (second.t_ns - first.t_ns) * 1e-9
+    )
 
 
 XEON = "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz"
@@ -207,14 +209,14 @@ def test_load_is_the_mean_over_threads(monkeypatch):
     assert load.utilization() is None
 
 
-def test_cpu_estimate_follows_load_and_a_missing_tick_is_a_gap(monkeypatch):
+def test_cpu_estimate_follows_load_and_waits_for_a_tick(monkeypatch):
     scripted(monkeypatch, [(0, 0)], [(1, 1)])
     sensor = CpuEstimate(CpuModel(10, 50, "note"))
-    [reading] = sensor.read()
+    [opened, reading] = sensor.read()
+    assert opened.value == 0
     assert isinstance(reading, Reading)
-    assert reading.value == pytest.approx(30)
-    [gap] = sensor.read()
-    assert isinstance(gap, Gap)
+    assert reading.value == pytest.approx(30 * (reading.t_ns - opened.t_ns) * 1e-9, rel=0.05)
+    assert sensor.read() == []
     assert sensor.channels[0].gain_uncertainty == 0.25
 
 

@@ -13,6 +13,9 @@ from joulelab.sensors.sensor import Provenance
 COVERAGE_FACTOR = 1.959964
 """Half-width of a 95 % interval in standard uncertainties, normal distribution (GUM G.1)."""
 
+WORTH_SAYING = 0.01
+"""Gaps of less than this share of a span are left to the interval to say."""
+
 Interval = tuple[float, float]
 
 
@@ -234,7 +237,7 @@ class Energy:
         text = ", ".join(parts)
         for name, part in self.components.items():
             text += f"; {name} {_joules(part.gross_j)} {part.provenance}"
-        if self.gap_s > 0:
+        if self.gap_s > WORTH_SAYING * self.duration_s:
             text += f"; {self.gap_s:.3g} s without readings"
         if self.absent:
             text += f"; without {', '.join(self.absent)}"

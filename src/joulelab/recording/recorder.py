@@ -178,7 +178,7 @@ class Recorder:
                     for k, channel in enumerate(self._sensors[i].channels)
                     if channel.gives_energy
                     and first + k not in self._reasons
-                    and self._latest_ns[first + k] < t_ns
+                    and self._latest_ns[first + k] < t_ns + _staleness_ns(channel)
                 ]
                 patience_s = max((2 * channel.update_period_s for channel in behind), default=0.0)
                 spent_s = time.monotonic() - max(begin_s, t_ns * 1e-9)
@@ -208,6 +208,11 @@ def _read_safely(sensor: Sensor) -> list[Reading | Gap]:
     except Exception as error:  # noqa: BLE001  (a sensor may come from anyone's package)
         t_ns, reason = time.monotonic_ns(), f"{type(error).__name__}: {error}"
         return [Gap(t_ns, k, reason) for k in range(len(sensor.channels))]
+
+
+def _staleness_ns(channel: Channel) -> int:
+    """A polled value may be this much older than its stamp."""
+    return round(channel.update_period_s * 1e9) if channel.polled else 0
 
 
 def vars_of(absence: Any) -> dict[str, str]:

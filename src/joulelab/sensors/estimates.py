@@ -39,6 +39,9 @@ CPU_GAIN_UNCERTAINTY = 0.25
 """Tools of this kind are off by -50 to +43 % (peers against meters): about twice this."""
 
 CPU_INTERVAL_S = 0.5
+CPU_TICK_S = 0.01
+"""The kernel counts processor time in ticks of 10 ms (USER_HZ, proc(5))."""
+CLOCK_PERIOD_S = 1e-6
 DRAM_INTERVAL_S = 1.0
 
 
@@ -181,20 +184,23 @@ def cpu_model(cpu: Processors, limit_cpus: float | None = None) -> CpuModel:
 
 
 class DramEstimate:
-    """A constant power for all memory modules, with the interval that activity can span."""
+    """A constant power for all memory modules, with the interval that activity can span.
+
+    Given as the energy since it was opened, so that no span's edge falls between two values.
+    """
 
     interval_s = DRAM_INTERVAL_S
 
     def __init__(self, estimate: PowerEstimate) -> None:
         self._power_w = estimate.power_w
+        self._since_ns = time.monotonic_ns()
         self.channels: Sequence[Channel] = (
             Channel(
                 component="dram:0",
-                quantity=Quantity.POWER,
+                quantity=Quantity.ENERGY,
                 source="estimate.dram",
                 provenance=Provenance.ESTIMATED,
-                update_period_s=DRAM_INTERVAL_S,
-                window_s=DRAM_INTERVAL_S,
+                update_period_s=CLOCK_PERIOD_S,
                 gain_uncertainty=estimate.relative_uncertainty,
                 priority=9,
                 note=estimate.note,
@@ -203,28 +209,32 @@ class DramEstimate:
 
     def read(self) -> list[Reading | Gap]:
         """The estimate."""
-        return [Reading(time.monotonic_ns(), 0, self._power_w)]
+        t_ns = time.monotonic_ns()
+        return [Reading(t_ns, 0, self._power_w * (t_ns - self._since_ns) * 1e-9)]
 
     def close(self) -> None:
         """Holds nothing."""
 
 
 class CpuEstimate:
-    """Power of all processors from their utilisation since the last reading."""
+    """Energy of all processors since it was opened, from their utilisation between readings."""
 
     interval_s = CPU_INTERVAL_S
 
     def __init__(self, model: CpuModel) -> None:
         self._model = model
         self._load = CpuLoad()
+        self._energy_j = 0.0
+        self._counted_until_ns = time.monotonic_ns()
+        self._first: list[Reading | Gap] = [Reading(self._counted_until_ns, 0, 0.0)]
         self.channels: Sequence[Channel] = (
             Channel(
                 component="cpu:0",
-                quantity=Quantity.POWER,
+                quantity=Quantity.ENERGY,
                 source="estimate.cpu",
                 provenance=Provenance.ESTIMATED,
-                update_period_s=CPU_INTERVAL_S,
-                window_s=CPU_INTERVAL_S,
+                update_period_s=CPU_TICK_S,
+                polled=True,
                 gain_uncertainty=CPU_GAIN_UNCERTAINTY,
                 priority=9,
                 note=model.note,
@@ -232,12 +242,16 @@ class CpuEstimate:
         )
 
     def read(self) -> list[Reading | Gap]:
-        """The estimate for the time since the last call."""
+        """The estimate up to now; nothing new when the kernel has not counted since the last."""
+        first, self._first = self._first, []
         utilization = self._load.utilization()
-        t_ns = time.monotonic_ns()
         if utilization is None:
-            return [Gap(t_ns, 0, "the kernel has counted no CPU time since the last reading")]
-        return [Reading(t_ns, 0, self._model.power_w(utilization))]
+            return first
+        t_ns = time.monotonic_ns()
+        duration_s = (t_ns - self._counted_until_ns) * 1e-9
+        self._energy_j += self._model.power_w(utilization) * duration_s
+        self._counted_until_ns = t_ns
+        return [*first, Reading(t_ns, 0, self._energy_j)]
 
     def close(self) -> None:
         """Holds nothing."""

@@ -22,6 +22,9 @@ this many periods is no hole."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
 
+STAMP_UNCERTAINTY_S = 0.003
+"""k = 1. Against a known on/off load an H100's stamps lay 0 to 5 ms after their window's end."""
+
 _VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """By nvmlValueType_t."""
 
@@ -57,6 +60,7 @@ class PowerRing:
                 provenance=Provenance.MEASURED,
                 update_period_s=period_s,
                 window_s=period_s,
+                time_uncertainty_s=STAMP_UNCERTAINTY_S,
                 resolution=1e-3,
                 gain_uncertainty=gain_uncertainty,
                 priority=0,

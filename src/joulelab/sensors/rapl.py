@@ -229,6 +229,7 @@ def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Cha
         source=f"rapl.{zone.label}",
         provenance=Provenance.MEASURED,
         update_period_s=UPDATE_PERIOD_S,
+        polled=True,
         resolution=RESOLUTION_J,
         gain_uncertainty=MODELLED_GAIN_UNCERTAINTY if modelled else GAIN_UNCERTAINTY,
         wrap=_wrap_j(zone),
