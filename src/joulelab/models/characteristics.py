@@ -1,0 +1,191 @@
+"""What can be said of a model without training it: its size, and the work of one sample."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
+from torch.utils.flop_counter import FlopCounterMode
+
+from joulelab.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Characteristics:
+    """Size and work of a model.
+
+    Attributes:
+        parameters: Numbers in all parameters, frozen ones included; a parameter that several
+            modules share counts once.
+        trainable_parameters: Numbers in the parameters with ``requires_grad``.
+        parameter_bytes: Bytes of all parameters, by the size of their types.
+        buffer_bytes: Bytes of all buffers (such as the statistics of batch normalisation), those
+            that are not saved included; a shared buffer counts once.
+        size_bytes: ``parameter_bytes + buffer_bytes``.
+        macs: Multiply-accumulate operations of one sample; see :func:`characterize`.
+        macs_per_parameter: ``macs / parameters``; ``None`` for a model without parameters.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    parameter_bytes: int
+    buffer_bytes: int
+    size_bytes: int
+    macs: int
+    macs_per_parameter: float | None
+
+
+def characterize(
+    model: nn.Module,
+    input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    device: torch.device | str | None = None,
+    name: str | None = None,
+) -> Characteristics:
+    """Size of a model, and the multiply-accumulate operations of one sample.
+
+    MACs are half of what :class:`torch.utils.flop_counter.FlopCounterMode` counts in one forward
+    pass in evaluation mode. That is every convolution (grouped, depthwise, transposed; padding
+    counts as if it were data) and every matrix product: linear layers, ``matmul``, ``bmm``, both
+    products of attention (masked entries count), recurrent layers. Additions of biases,
+    normalisation, activations, pooling, embeddings and element-wise work count nothing.
+
+    The forward pass runs on meta tensors, which have shapes but no data, and costs neither memory
+    nor arithmetic. A model that fails on them (because it looks at its data on the way) is run for
+    real, on zeros and copies of its tensors, with fused attention and recurrent kernels switched
+    off, for the counter does not know them. The model's modes, buffers and gradients, PyTorch's
+    random state and settings are as before.
+
+    Args:
+        model: Any module that takes one batch of samples. It is left as it was.
+        input_shape: Shape of one sample, without the batch: ``(channels, height, width)``.
+        device: Where a real forward pass runs, should it be needed; default: where the first
+            parameter is, else the CPU.
+        name: What errors call the model; default: its class.
+
+    Raises:
+        UserError: The model does not take such a sample, has layers that are not initialised, or
+            hides its tensors (TorchScript, packed quantised weights).
+
+    Example:
+        >>> characterize(nn.Linear(8, 4), (8,))
+        Characteristics(parameters=36, trainable_parameters=36, parameter_bytes=144,
+                        buffer_bytes=0, size_bytes=144, macs=32, macs_per_parameter=0.88...)
+    """
+    name = type(model).__name__ if name is None else name
+    _refuse_unreadable(model, name)
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    if any(size < 1 for size in input_shape):
+        raise UserError(f"no sample has the shape {_shape(input_shape)}", why="a size is below 1")
+    count = sum(tensor.numel() for tensor in parameters)
+    parameter_bytes = sum(tensor.nbytes for tensor in parameters)
+    buffer_bytes = sum(tensor.nbytes for tensor in buffers)
+    macs = _macs(model, input_shape, None if device is None else torch.device(device), name)
+    return Characteristics(
+        parameters=count,
+        trainable_parameters=sum(t.numel() for t in parameters if t.requires_grad),
+        parameter_bytes=parameter_bytes,
+        buffer_bytes=buffer_bytes,
+        size_bytes=parameter_bytes + buffer_bytes,
+        macs=macs,
+        macs_per_parameter=macs / count if count else None,
+    )
+
+
+def _refuse_unreadable(model: nn.Module, name: str) -> None:
+    """Raises for layers whose size or work cannot be seen: absent is not zero."""
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise UserError(
+            f"the size of {name} is not known yet",
+            why="it has lazily initialised layers",
+            mend="run one batch through it first",
+        )
+    for module in model.modules():
+        packed = any(isinstance(held, torch.ScriptObject) for held in vars(module).values())
+        if packed or isinstance(module, torch.jit.ScriptModule):
+            raise UserError(
+                f"the size and work of {name} cannot be counted",
+                why=f"{type(module).__name__} is a TorchScript module or holds packed weights",
+                mend="characterize the model that it was made from",
+            )
+
+
+def _macs(
+    model: nn.Module, input_shape: Sequence[int], device: torch.device | None, name: str
+) -> int:
+    first = next(model.parameters(), None)
+    if device is None:
+        device = first.device if first is not None else torch.device("cpu")
+    with _evaluating(model), torch.no_grad():
+        try:
+            with torch.device("meta"):
+                return _count(
+                    model, input_shape, lambda tensor: torch.empty_like(tensor, device="meta")
+                )
+        except Exception as error:  # noqa: BLE001 - the real pass below succeeds, or tells why
+            _log.debug("%s: no forward pass on meta tensors: %s", name, error)
+        seeded = [device] if device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(seeded), _plain_kernels(), device:
+                return _count(
+                    model, input_shape, lambda tensor: tensor.detach().to(device, copy=True)
+                )
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise UserError(f"{name} does not take {_shape(input_shape)}", why=reason) from error
+
+
+def _count(
+    model: nn.Module, input_shape: Sequence[int], replace: Callable[[Tensor], Tensor]
+) -> int:
+    """MACs of one sample of zeros on the current default device, with all tensors replaced."""
+    parameters = {name: replace(tensor) for name, tensor in model.named_parameters()}
+    buffers = {name: replace(tensor) for name, tensor in model.named_buffers()}
+    floating = (p.dtype for p in parameters.values() if p.is_floating_point())
+    sample = torch.zeros((1, *input_shape), dtype=next(floating, None))
+    with FlopCounterMode(display=False) as counter:
+        functional_call(model, parameters | buffers, (sample,))
+    flops: int = counter.get_total_flops()
+    return flops // 2
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module is in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """No fused kernels that hide matrix products from the counter."""
+    backends: Any = torch.backends
+    fast_path = backends.mha.get_fastpath_enabled()
+    cudnn, mkldnn = backends.cudnn.enabled, backends.mkldnn.enabled
+    try:
+        backends.mha.set_fastpath_enabled(False)
+        backends.cudnn.enabled = backends.mkldnn.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        backends.mha.set_fastpath_enabled(fast_path)
+        backends.cudnn.enabled, backends.mkldnn.enabled = cudnn, mkldnn
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))

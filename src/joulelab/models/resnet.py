@@ -1,0 +1,107 @@
+"""Residual networks with 18 layers: ResNet, pre-activation ResNet, SENet.
+
+All three keep the full resolution in the stem (3x3, stride 1, no pooling) where the papers'
+ImageNet versions start with 7x7, stride 2 and a pooling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from joulelab.models.blocks import Classifier, ConvBnAct, Residual, SqueezeExcitation, projection
+
+STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
+"""Channels and stride of each stage; two blocks a stage."""
+
+SQUEEZE_RATIO = 16
+"""Channels over squeezed channels; Hu et al., section 6.1."""
+
+
+def basic_block(in_channels: int, channels: int, stride: int) -> nn.Module:
+    """Two 3x3 convolutions beside a shortcut: ``(N, in_channels, H, W)`` to ``channels``."""
+    return Residual(
+        nn.Sequential(
+            ConvBnAct(in_channels, channels, 3, stride=stride),
+            ConvBnAct(channels, channels, 3, activation=None),
+        ),
+        projection(in_channels, channels, stride),
+    )
+
+
+class PreActBlock(nn.Module):
+    """Normalisation and activation come before each convolution, and before the projection.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        stride: Stride of the first convolution and of the projection.
+        squeezed: Channels of the squeeze-and-excitation gate on the residual branch; ``None``
+            for no gate.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, *, squeezed: int | None = None
+    ) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        )
+        if squeezed is not None:
+            self.body.append(SqueezeExcitation(channels, squeezed))
+        self.projection = (
+            None
+            if stride == 1 and in_channels == channels
+            else nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` to ``(N, channels, H / stride, W / stride)``."""
+        active = self.before(x)
+        shortcut = x if self.projection is None else self.projection(active)
+        summed: Tensor = self.body(active) + shortcut
+        return summed
+
+
+def preact_se_block(in_channels: int, channels: int, stride: int) -> nn.Module:
+    """A :class:`PreActBlock` with a squeeze-and-excitation gate."""
+    return PreActBlock(in_channels, channels, stride, squeezed=channels // SQUEEZE_RATIO)
+
+
+def _eighteen_layers(
+    stem: nn.Module, block: Callable[[int, int, int], nn.Module], num_classes: int
+) -> nn.Module:
+    blocks: list[nn.Module] = []
+    in_channels = 64
+    for channels, stride in STAGES:
+        blocks += [block(in_channels, channels, stride), block(channels, channels, 1)]
+        in_channels = channels
+    return nn.Sequential(stem, *blocks, Classifier(in_channels, num_classes))
+
+
+def resnet18(*, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """ResNet18. He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016."""
+    return _eighteen_layers(ConvBnAct(in_channels, 64, 3), basic_block, num_classes)
+
+
+def preact_resnet18(*, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """PreActResNet18. He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
+
+    Unlike the paper: no normalisation and activation after the last block.
+    """
+    stem = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+    return _eighteen_layers(stem, PreActBlock, num_classes)
+
+
+def senet18(*, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """SENet18. Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018.
+
+    Unlike the paper: the gates sit in pre-activation blocks, and the last block is followed by
+    no normalisation.
+    """
+    return _eighteen_layers(ConvBnAct(in_channels, 64, 3), preact_se_block, num_classes)
