@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import fake_nvml
 import pytest
 from click.testing import CliRunner
 
 from joulelab.cli.doctor import command
 from joulelab.machine import Machine, describe
 from joulelab.sensors.dmi import Dimm
-
-_path = Path(__file__).parent / "sensors" / "fake_nvml.py"
-_spec = importlib.util.spec_from_file_location("fake_nvml_machine", _path)
-fake_nvml = importlib.util.module_from_spec(_spec)
-sys.modules["fake_nvml_machine"] = fake_nvml
-_spec.loader.exec_module(fake_nvml)
 
 
 @pytest.fixture(autouse=True)

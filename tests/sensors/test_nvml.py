@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
+import fake_nvml
 import pynvml
 import pytest
+from fake_nvml import FakeGpu, FakeNvml
 
 from joulelab.sensors import nvml_ring
+from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import MIG_NOTE, discover_gpus, list_boards
 from joulelab.sensors.sensor import Gap, Quantity, Reading
-
-_spec = importlib.util.spec_from_file_location("fake_nvml", Path(__file__).parent / "fake_nvml.py")
-fake_nvml = importlib.util.module_from_spec(_spec)
-sys.modules["fake_nvml"] = fake_nvml
-_spec.loader.exec_module(fake_nvml)
-FakeGpu, FakeNvml = fake_nvml.FakeGpu, fake_nvml.FakeNvml
 
 
 def machine(monkeypatch, *gpus, init_code=0):
@@ -277,3 +271,26 @@ def test_one_broken_gpu_does_not_hide_the_other(monkeypatch):
     assert absence.component == "gpu:0"
     sensor.close()
     assert library.open == 0
+
+
+def test_one_gpu_can_be_chosen_by_its_index(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine(monkeypatch, *(FakeGpu(f"GPU-{i}") for i in range(11)))
+    found = discover(["gpu:10", "gpu:3"])
+    assert [sensor.channels[0].component for sensor in found.sensors] == ["gpu:3", "gpu:10"]
+    assert found.absent == ()
+
+
+def test_a_chosen_gpu_that_is_not_there_is_absent_with_a_reason(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    machine(monkeypatch, FakeGpu("GPU-0"), FakeGpu("GPU-1"))
+    found = discover(["gpu:0", "gpu:1"])
+    assert [sensor.channels[0].component for sensor in found.sensors] == ["gpu:0"]
+    assert [absence.component for absence in found.absent] == ["gpu:1"]
+
+
+def test_a_chosen_gpu_without_a_driver_is_absent_with_the_drivers_reason(monkeypatch):
+    machine(monkeypatch, init_code=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    found = discover(["gpu:0"])
+    assert found.sensors == ()
+    assert len(found.absent) == 1

@@ -30,7 +30,8 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     the absent: the source that would have measured it.
 
     Args:
-        request: Names among ``gpu``, ``cpu``, ``dram``, ``host``; ``simulated`` or
+        request: Names among ``gpu``, ``cpu``, ``dram``, ``host``; ``gpu:2`` for one GPU by its
+            NVML index; ``simulated`` or
             ``simulated:SPEC`` for the simulated machine; ``package.module:factory`` for a callable
             that returns a sensor or a list of them. ``None`` takes ``$JOULELAB_SENSORS`` (such
             names with commas, or one entry that starts with ``simulated:``), or else everything
@@ -42,12 +43,15 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     names = list(dict.fromkeys(_from_environment() if request is None else request))
     sensors: list[Sensor] = []
     absent: list[Absence] = []
+    found: Sequence[Sensor]
     for name in names:
         _check(name)
-    if "gpu" in names:
+    chosen_gpus = [name for name in names if _is_gpu(name)]
+    if chosen_gpus:
         gpus, missing = discover_gpus(*environment_selection())
-        sensors += gpus
-        absent += missing
+        found, missing_too = _chosen(gpus, missing, chosen_gpus)
+        sensors += found
+        absent += missing_too
     kinds = [kind for kind in ("cpu", "dram") if kind in names]
     if kinds:
         found, missing = _processors_and_memory(kinds)
@@ -58,7 +62,7 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     for name in names:
         if name == "simulated" or name.startswith("simulated:"):
             sensors += _simulated(name)
-        elif name not in HARDWARE:
+        elif name not in HARDWARE and not _is_gpu(name):
             sensors += _from_factory(name)
     return Discovery(tuple(sensors), tuple(absent))
 
@@ -87,6 +91,31 @@ def _from_environment() -> list[str]:
     if text.startswith("simulated:"):
         return [text]
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _is_gpu(name: str) -> bool:
+    kind, _, index = name.partition(":")
+    return kind == "gpu" and (name == kind or index.isdigit())
+
+
+def _chosen(
+    gpus: Sequence[Sensor], absent: Sequence[Absence], names: Sequence[str]
+) -> tuple[list[Sensor], list[Absence]]:
+    """Those of the GPUs that are named; an index that is not there is absent with a reason."""
+    if "gpu" in names:
+        return list(gpus), list(absent)
+    by_component = {gpu.channels[0].component: gpu for gpu in gpus}
+    for component, gpu in by_component.items():
+        if component not in names:
+            gpu.close()
+    missing = [one for one in absent if one.component in ("gpu", *names)]
+    known = {one.component for one in missing} | by_component.keys()
+    missing += [
+        Absence(name, "nvml", "no such GPU that this process may use", "see `nvidia-smi -L`")
+        for name in names
+        if name not in known and "gpu" not in known
+    ]
+    return [gpu for component, gpu in by_component.items() if component in names], missing
 
 
 def _check(name: str) -> None:
