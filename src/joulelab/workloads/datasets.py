@@ -31,7 +31,8 @@ def load_dataset(
 
     Args:
         name: ``"cifar10"`` and ``"fashion-mnist"`` are looked for in ``root``,
-            ``$JOULELAB_HOME/data`` and ``./data`` (and the latter where Debian's package puts it);
+            ``data`` in JouleLab's home (``$JOULELAB_HOME``, else ``joulelab`` in the user's data
+            directory) and ``./data``, and the latter where Debian's package puts it too;
             ``"digits"`` ships with scikit-learn; ``"synthetic"`` is generated.
         root: A directory that is looked into first.
         download: Whether a data set that is not found may be fetched, into the first of the

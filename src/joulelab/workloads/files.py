@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import http.client
-import os
 import socket
 import tempfile
+import urllib.error
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from joulelab.errors import DatasetError
+from joulelab.home import home
 
 T = TypeVar("T")
 
@@ -22,11 +23,9 @@ TIMEOUT_S = 30.0
 
 
 def data_directories(root: str | Path | None) -> list[Path]:
-    """Where data sets are looked for: ``root``, ``$JOULELAB_HOME/data``, ``./data``."""
-    home = os.environ.get("JOULELAB_HOME")
-    places = [Path(root).expanduser()] if root is not None else []
-    places += [Path(home).expanduser() / "data"] if home else []
-    return [*places, Path.cwd() / "data"]
+    """Where data sets are looked for: ``root``, ``data`` in JouleLab's home, ``./data``."""
+    given = [Path(root).expanduser()] if root is not None else []
+    return [*given, home() / "data", Path.cwd() / "data"]
 
 
 def first_that_holds(places: Iterable[Path], names: Iterable[str]) -> Path | None:
@@ -104,6 +103,8 @@ def fetch(url: str, directory: Path, *, md5: str) -> Path:
             _with_timeout(lambda: download_url(url, aside, filename=name, md5=md5))
             (Path(aside) / name).replace(directory / name)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise DatasetError(
             f"cannot download {url}",
             why=str(error) or type(error).__name__,
