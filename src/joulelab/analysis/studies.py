@@ -1,0 +1,126 @@
+"""Studies as they lie on the disk, with the idle baseline that belongs to each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joulelab.accounting.baseline import Baseline, IdlePoint
+from joulelab.accounting.energy import Energy
+from joulelab.errors import StoreError
+from joulelab.study.plan import Plan
+from joulelab.study.store import RunRecord, Store
+
+NS = 1e-9
+"""Seconds in a nanosecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study's plan and runs.
+
+    Attributes:
+        label: The plan's name; with the directory's where several studies share a name.
+        directory: Where it is.
+        plan: What was to be run.
+        runs: Every run, finished, failed or damaged.
+    """
+
+    label: str
+    directory: Path
+    plan: Plan
+    runs: tuple[RunRecord, ...]
+
+    def cells(self) -> list[RunRecord]:
+        """The runs that measured something, by block and order of running."""
+        done = [run for run in self.runs if run.kind == "cell" and run.status == "done"]
+        return sorted(done, key=lambda run: (run.data["block"], run.data["order"], run.run_id))
+
+    def readable(self) -> list[RunRecord]:
+        """The runs that ended, done or failed, whose records are not damaged."""
+        return [run for run in self.runs if run.problem is None]
+
+    def idles(self) -> list[RunRecord]:
+        """The finished idle measurements, in order of time."""
+        done = [run for run in self.runs if run.kind == "idle" and run.status == "done"]
+        return sorted(done, key=lambda run: (run.data["started_unix_s"], run.run_id))
+
+    def baseline(self, run: RunRecord) -> Baseline:
+        """Idle power around a run: that of the same block and the same boot.
+
+        The clock is CLOCK_MONOTONIC in seconds, which begins anew with each boot.
+        """
+        place = (run.data["block"], run.data["boot_id"])
+        same = [
+            idle
+            for idle in self.idles()
+            if place[1] and (idle.data["block"], idle.data["boot_id"]) == place
+        ]
+        return Baseline(tuple(point for idle in same for point in idle_points(idle)))
+
+
+def read_studies(directories: Sequence[str | Path]) -> list[Study]:
+    """The studies in these directories; one that is named twice is read once.
+
+    Raises:
+        StoreError: One of them is no study, or cannot be read.
+    """
+    distinct = {Path(directory).resolve(): Path(directory) for directory in directories}
+    stores = [Store.open(directory) for directory in distinct.values()]
+    names = [store.plan.name for store in stores]
+    studies: list[Study] = []
+    for store, resolved in zip(stores, distinct, strict=True):
+        label = store.plan.name
+        if names.count(label) > 1:
+            label = f"{label} ({resolved.name})"
+        taken = {study.label for study in studies}
+        if label in taken:
+            label = f"{store.plan.name} ({resolved})"
+        studies.append(Study(label, store.directory, store.plan, tuple(store.runs())))
+    return studies
+
+
+def idle_points(run: RunRecord) -> list[IdlePoint]:
+    """The idle power of an idle run, one point a span that was measured.
+
+    Raises:
+        StoreError: The record lacks what it should have.
+    """
+    with understood(run):
+        return [
+            IdlePoint.from_energy(energy, middle_s(span))
+            for span in run.data["spans"]
+            if span["name"] == "idle" and (energy := energy_of(span["energy"])).components
+        ]
+
+
+def energy_of(data: Mapping[str, Any] | None) -> Energy:
+    """The energy in a record; one without components where nothing is recorded."""
+    if data is None:
+        return Energy(duration_s=float("nan"))
+    return Energy.from_json(data)
+
+
+def middle_s(span: Mapping[str, Any]) -> float:
+    """The middle of a span on CLOCK_MONOTONIC, in seconds."""
+    return (int(span["start_ns"]) + int(span["stop_ns"])) / 2 * NS
+
+
+@contextmanager
+def understood(run: RunRecord) -> Iterator[None]:
+    """Maps what reading a malformed record raises.
+
+    Raises:
+        StoreError: In one line, naming the run.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{run.directory / 'run.json'} is not as this version writes it",
+            why=f"{type(error).__name__} {error}",
+            mend="remove that run's directory and run the study again",
+        ) from error

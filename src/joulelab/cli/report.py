@@ -1,0 +1,48 @@
+"""``joulelab report``: tables, figures and a page from one or several studies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("directories", metavar="DIR ...", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The page (NAME.html) or the directory for it. "
+    "Default: the study's own; joulelab-report for several studies.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the paths written as JSON.")
+def command(directories: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Report one or several study directories.
+
+    Writes one self-contained HTML page, its figures as PNG, SVG and PDF, and the tables
+    results.csv, results.parquet and epochs.parquet.
+
+    \b
+    Example:
+      joulelab report studies/quick
+      joulelab report studies/desktop studies/server --out both
+    """
+    try:
+        from joulelab.report.page import write_all  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.UsageError(
+            f"reports need {error.name}, which is not installed; run pip install 'joulelab[study]'"
+        ) from error
+
+    written = write_all(directories, out)
+    if as_json:
+        paths = {
+            "page": str(written.page),
+            "figures": [str(path) for path in written.figures],
+            "tables": [str(path) for path in written.tables],
+        }
+        click.echo(json.dumps(paths, indent=2))
+        return
+    for path in (*written.tables, *written.figures, written.page):
+        click.echo(path)

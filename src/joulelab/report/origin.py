@@ -1,0 +1,106 @@
+"""Where a study's energies come from, in words: what was measured, estimated, absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
+from joulelab.analysis.studies import Study, energy_of, understood
+from joulelab.errors import TraceError
+from joulelab.recording.trace import read_trace
+from joulelab.sensors.sensor import Provenance
+
+_KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One source of a study's energies.
+
+    Attributes:
+        component: As ``"gpu:0"``.
+        provenance: ``"measured"``, ``"estimated"`` or ``"simulated"``.
+        statement: A sentence.
+        assumptions: What the source says it assumes; may be empty.
+    """
+
+    component: str
+    provenance: str
+    statement: str
+    assumptions: str
+
+
+def origins(study: Study) -> list[Origin]:
+    """Every source that gave energy in a finished run, by component.
+
+    Raises:
+        StoreError: A record lacks what it should have.
+    """
+    parts: dict[tuple[str, str], ComponentEnergy] = {}
+    for energy in _energies(study):
+        for part in energy.components.values():
+            parts.setdefault((part.component, part.source), part)
+    notes = _notes(study)
+    return [
+        Origin(part.component, str(part.provenance), _statement(part), notes.get(key, ""))
+        for key, part in sorted(parts.items())
+    ]
+
+
+def absences(study: Study) -> dict[str, str]:
+    """Component to reason, for what was absent from a finished run.
+
+    Raises:
+        StoreError: A record lacks what it should have.
+    """
+    found: dict[str, str] = {}
+    for energy in _energies(study):
+        for component, reason in energy.absent.items():
+            found.setdefault(component, reason)
+    return dict(sorted(found.items()))
+
+
+def component_name(component: str) -> str:
+    """``"gpu:0"`` as a person says it.
+
+    Example:
+        >>> component_name("gpu:0"), component_name("dram"), component_name("host")
+        ('GPU 0', 'Memory', 'host')
+    """
+    kind, _, index = component.partition(":")
+    return f"{_KINDS.get(kind, kind)} {index}".strip()
+
+
+def _energies(study: Study) -> Iterator[Energy]:
+    for run in study.cells():
+        with understood(run):
+            yield from [energy_of(result["energy"]) for result in run.data["results"].values()]
+
+
+def _statement(part: ComponentEnergy) -> str:
+    name = component_name(part.component)
+    how = {
+        Provenance.MEASURED: f"{name} power is measured by the hardware ({part.source}).",
+        Provenance.ESTIMATED: f"{name} power is estimated, not measured ({part.source}).",
+        Provenance.SIMULATED: f"{name} power is simulated ({part.source}): it is no measurement.",
+    }[part.provenance]
+    doubts = []
+    if part.gain_uncertainty > 0:
+        doubts.append(f"±{100 * COVERAGE_FACTOR * part.gain_uncertainty:.2g} % of its value")
+    if part.offset_uncertainty_w > 0:
+        doubts.append(f"±{COVERAGE_FACTOR * part.offset_uncertainty_w:.2g} W")
+    if not doubts:
+        return how
+    return f"{how} Its scale is uncertain by {' and '.join(doubts)} (95 %)."
+
+
+def _notes(study: Study) -> dict[tuple[str, str], str]:
+    """What channels say of themselves, from the first trace that can be read."""
+    for run in [*study.idles(), *study.cells()]:
+        try:
+            channels = read_trace(run.directory).channels
+        except (TraceError, OSError):
+            continue
+        return {(one.component, one.source): one.note for one in channels if one.gives_energy}
+    return {}

@@ -1,0 +1,96 @@
+"""Figures and intervals as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import pandas as pd
+
+ABSENT = "–"
+"""Stands where nothing was measured."""
+
+_PREFIXES = (("k", 1e3), ("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9))
+
+
+def number(value: float | None, digits: int = 3, like: float | None = None) -> str:
+    """A figure to some significant digits, never with an exponent.
+
+    Args:
+        value: The figure; ``None`` and NaN give :data:`ABSENT`.
+        digits: Significant digits; those before the decimal point are never dropped.
+        like: Take as many decimals as this figure has, so that an interval fits its value.
+
+    Example:
+        >>> number(1234.5), number(0.01234), number(98.76, like=1234.5), number(-5.0)
+        ('1,234', '0.0123', '99', '−5.00')
+    """
+    if value is None or pd.isna(value) or not math.isfinite(value):
+        return ABSENT
+    reference = value if like is None or not math.isfinite(like) else like
+    magnitude = math.floor(math.log10(abs(reference))) if reference else 0
+    decimals = max(0, digits - 1 - magnitude)
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, value: float) -> str:
+    """``"low to high"`` with the decimals of the value; empty when it is not known.
+
+    Example:
+        >>> interval(541.2, 658.8, 600.0)
+        '541 to 659'
+    """
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"{number(low, like=value)} to {number(high, like=value)}"
+
+
+def prefix(values: pd.Series[float]) -> tuple[str, float]:
+    """The SI prefix that suits most of the values, and its factor.
+
+    Example:
+        >>> prefix(pd.Series([0.002, 0.03, float("nan")]))
+        ('m', 0.001)
+        >>> prefix(pd.Series([float("nan")]))
+        ('', 1.0)
+    """
+    typical = values.abs().median()
+    if pd.isna(typical) or typical == 0:
+        return "", 1.0
+    fitting = [(name, factor) for name, factor in _PREFIXES if typical >= factor]
+    return fitting[0] if fitting else _PREFIXES[-1]
+
+
+def span_of_time(duration_s: float) -> str:
+    """A duration in the units a person would say it in.
+
+    Example:
+        >>> span_of_time(42.0), span_of_time(600.0), span_of_time(9000.0)
+        ('42.0 s', '10.0 min', '2.50 h')
+    """
+    if duration_s >= 2 * 3600:
+        return f"{number(duration_s / 3600)} h"
+    if duration_s >= 120:
+        return f"{number(duration_s / 60)} min"
+    text = number(duration_s)
+    return text if text == ABSENT else f"{text} s"
+
+
+def moment(unix_s: float) -> str:
+    """A moment in UTC, to the second.
+
+    Example:
+        >>> moment(0.0)
+        '1970-01-01 00:00:00 UTC'
+    """
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its noun.
+
+    Example:
+        >>> counted(1, "run"), counted(3, "run"), counted(2, "repeat of", "repeats of")
+        ('1 run', '3 runs', '2 repeats of')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
