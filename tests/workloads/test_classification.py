@@ -18,6 +18,12 @@ from joulelab.workloads.settings import InferSettings, TrainSettings
 fork_is_fine = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
+# PyTorch's compiler uses what PyTorch deprecates, and recommends TF32 to those who chose fp32.
+compiling_is_fine = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:TensorFloat32 tensor cores:UserWarning"
+)
+
+
 def training(**options):
     return TrainSettings(**{"batch_size": 16, "warmup_steps": 2, "learning_rate": 0.05, **options})
 
@@ -389,6 +395,7 @@ def test_a_device_that_is_not_there_is_refused(network, small):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 class TestCuda:
+    @compiling_is_fine
     @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
     @pytest.mark.parametrize("compiled", [False, True])
     def test_it_trains_and_infers(self, new_network, small, precision, compiled):
