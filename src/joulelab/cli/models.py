@@ -22,18 +22,12 @@ if TYPE_CHECKING:
     from joulelab.models.characteristics import Characteristics
 
 
-class InputShape(click.ParamType[tuple[int, ...]]):
-    """``3x32x32``: channels, height, width; each 1 or more."""
-
-    name = "shape"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """The three sizes."""
-        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", value):
-            self.fail(f"{value!r} is not CHANNELSxHEIGHTxWIDTH, as 3x32x32", param, ctx)
-        return tuple(map(int, value.split("x")))
+def _parse_shape(
+    _context: click.Context, _parameter: click.Parameter, value: str
+) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*){2}", value):
+        raise click.BadParameter(f"{value!r} is not CHANNELSxHEIGHTxWIDTH, as 3x32x32")
+    return tuple(map(int, value.split("x")))
 
 
 @click.command()
@@ -41,7 +35,8 @@ class InputShape(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--input",
     "input_shape",
-    type=InputShape(),
+    callback=_parse_shape,
+    metavar="CxHxW",
     default="3x32x32",
     show_default=True,
     help="One sample: channels x height x width.",
