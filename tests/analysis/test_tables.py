@@ -84,7 +84,7 @@ def test_what_was_not_measured_is_empty_and_never_zero(one):
     assert pd.isna(rows["vram_peak_bytes"].iloc[0])
     assert rows["absent"].iloc[0] == "dram:0"
     text = (one.directory / "results.csv").read_text()
-    assert next(iter(pd.read_csv(io.StringIO(text), dtype=str)["dram_j"].isna())) is True
+    assert pd.read_csv(io.StringIO(text), dtype=str)["dram_j"].isna().all()
     stored = pq.read_table(one.directory / "results.parquet")
     assert stored.column("dram_j").null_count == 2
     assert stored.column("vram_peak_bytes").null_count == 2
@@ -100,17 +100,21 @@ def test_a_run_without_any_sensor_has_no_energy(tmp_path, synthetic):
     assert pd.isna(row["provenance"])
 
 
-@pytest.mark.parametrize("change", [{"block": 1}, {"boot_id": "boot-2"}, {"boot_id": None}])
-def test_idle_of_another_block_or_boot_is_not_used(tmp_path, synthetic, change):
+@pytest.mark.parametrize(
+    ("idle_change", "cell_change"),
+    [
+        ({"block": 1}, {}),
+        ({"boot_id": "boot-2"}, {}),
+        ({"boot_id": None}, {"boot_id": None}),
+        ({"status": "failed", "failure": {"kind": "error", "reason": "no"}}, {}),
+    ],
+)
+def test_idle_of_another_block_or_boot_is_not_used(tmp_path, synthetic, idle_change, cell_change):
     writer = synthetic.Writer(tmp_path / "other")
     run = writer.idle(0, "before")
     path = writer.directory / "runs" / run["run_id"] / "run.json"
-    path.write_text(json.dumps(run | change))
-    writer.cell(
-        "LeNet",
-        0,
-        change=lambda data: data.update(boot_id=change.get("boot_id", "boot-1") and "boot-1"),
-    )
+    path.write_text(json.dumps(run | idle_change))
+    writer.cell("LeNet", 0, change=lambda data: data.update(cell_change))
     row = run_rows([writer.directory]).iloc[0]
     assert math.isnan(row["net_j"])
     assert math.isnan(row["idle_j"])

@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from joulelab.report.style import (
-    GRID,
+    FAINT,
     INK,
-    QUIET,
     SERIES_COLOURS,
     WIDTH_IN,
     NothingToDraw,
@@ -74,7 +73,7 @@ def _draw(axes: Axes, lines: pd.DataFrame) -> None:
         axes.plot(
             line.index.to_numpy(),
             line.to_numpy(),
-            color=SERIES_COLOURS[place] if few else GRID,
+            color=SERIES_COLOURS[place] if few else FAINT,
             linewidth=1.4 if few else 0.9,
             marker="o" if len(line) < 30 and few else "",
             markersize=2.6,
@@ -82,6 +81,5 @@ def _draw(axes: Axes, lines: pd.DataFrame) -> None:
         )
     common = lines.dropna()
     if not few and len(common) > 1:
-        x = common.index.to_numpy()
-        axes.fill_between(x, common.min(axis=1), common.max(axis=1), color=QUIET, alpha=0.15)
-        axes.plot(x, common.mean(axis=1), color=INK, linewidth=1.8, label="mean over models")
+        mean = common.mean(axis=1).to_numpy()
+        axes.plot(common.index, mean, color=INK, linewidth=1.8, label="mean over models")

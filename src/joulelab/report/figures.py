@@ -95,7 +95,7 @@ def duration(table: pd.DataFrame) -> Figure:
         axes.set_yticks(list(order.values()), list(order))
         axes.set_xlabel(f"Time for {PER:,} samples (s)")
         axes.set_xlim(left=0)
-        plain_rows(axes)
+        plain_rows(axes, len(order))
         _phase_legend(figure, phases)
         laid_out(figure)
     return figure
@@ -185,7 +185,7 @@ def energy(table: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"Energy for {PER:,} samples (J)")
             if logarithmic:
                 axes.set_xscale("log")
-                plain_numbers(axes.xaxis)
+                plain_numbers(axes.xaxis, PER * ends.min().min(), PER * ends.max().max())
             elif ends.min().min() >= 0:
                 axes.set_xlim(left=0)
         _row_names(panels, order)
@@ -231,8 +231,8 @@ def macs_per_parameter(table: pd.DataFrame) -> Figure:
             y = PER * part[column].to_numpy(dtype=float)
             axes.set_xscale("log")
             axes.set_yscale("log")
-            plain_numbers(axes.xaxis)
-            plain_numbers(axes.yaxis)
+            plain_numbers(axes.xaxis, x.min(), x.max())
+            plain_numbers(axes.yaxis, y.min(), y.max())
             colour = PHASE_COLOURS[phase]
             axes.plot(x, y, MARKERS[phase], color=colour, markersize=4.5, zorder=3)
             low, high = (PER * part[f"{column}{end}"] for end in ("_low", "_high"))
@@ -289,10 +289,8 @@ def _panels(phases: Sequence[str], rows: int) -> tuple[Figure, Sequence[Axes]]:
 
 def _row_names(panels: Sequence[Axes], order: Mapping[str, int]) -> None:
     panels[0].set_yticks(list(order.values()), list(order))
-    plain_rows(panels[0])
-    for axes in panels[1:]:
-        plain_rows(axes)
-        axes.invert_yaxis()
+    for axes in panels:
+        plain_rows(axes, len(order))
 
 
 def _bars(

@@ -9,6 +9,7 @@ from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
 from joulelab.analysis.studies import Study, energy_of, understood
 from joulelab.errors import TraceError
 from joulelab.recording.trace import read_trace
+from joulelab.report.words import listed
 from joulelab.sensors.sensor import Provenance
 
 _KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
@@ -48,8 +49,18 @@ def origins(study: Study) -> list[Origin]:
     ]
 
 
+def provenance_in_short(study: Study) -> str:
+    """As ``"GPU measured, CPU estimated"``; one word where all are alike; empty for none."""
+    found: dict[str, set[str]] = {}
+    for origin in origins(study):
+        found.setdefault(origin.provenance, set()).add(_kind(origin.component))
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{listed(sorted(kinds))} {word}" for word, kinds in sorted(found.items()))
+
+
 def absences(study: Study) -> dict[str, str]:
-    """Component to reason, for what was absent from a finished run.
+    """Component, named for a person, to reason, for what was absent from a finished run.
 
     Raises:
         StoreError: A record lacks what it should have.
@@ -57,7 +68,7 @@ def absences(study: Study) -> dict[str, str]:
     found: dict[str, str] = {}
     for energy in _energies(study):
         for component, reason in energy.absent.items():
-            found.setdefault(component, reason)
+            found.setdefault(component_name(component), reason)
     return dict(sorted(found.items()))
 
 
@@ -68,8 +79,13 @@ def component_name(component: str) -> str:
         >>> component_name("gpu:0"), component_name("dram"), component_name("host")
         ('GPU 0', 'Memory', 'host')
     """
-    kind, _, index = component.partition(":")
-    return f"{_KINDS.get(kind, kind)} {index}".strip()
+    _, _, index = component.partition(":")
+    return f"{_kind(component)} {index}".strip()
+
+
+def _kind(component: str) -> str:
+    kind = component.partition(":")[0]
+    return _KINDS.get(kind, kind)
 
 
 def _energies(study: Study) -> Iterator[Energy]:

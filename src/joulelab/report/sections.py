@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,9 @@ from joulelab.analysis.studies import Study
 from joulelab.analysis.summary import FACTORS, varying
 from joulelab.machine import Machine
 from joulelab.report.figures import names
-from joulelab.report.origin import component_name
+from joulelab.report.origin import component_name, provenance_in_short
 from joulelab.report.style import PHASE_NAMES
-from joulelab.report.words import counted, interval, moment, number, prefix, span_of_time
+from joulelab.report.words import counted, interval, listed, moment, number, prefix, span_of_time
 from joulelab.study.order import blocks
 
 Section = Mapping[str, Any]
@@ -54,7 +55,7 @@ def overview(study: Study, rows: pd.DataFrame) -> Section:
             ("Runs finished", f"{len(cells)} of {planned}" + (f", {failed} failed" * bool(failed))),
             ("Energy of all phases, gross", energy),
             ("Time in all phases", span_of_time(float(rows["duration_s"].sum()))),
-            ("Energy is", ", ".join(sorted(set(known["provenance"]))) or "not known"),
+            ("The power was", provenance_in_short(study) or "not known"),
         ],
     }
 
@@ -131,9 +132,9 @@ def baseline(idle: pd.DataFrame) -> Section:
 
 
 def _result(row: pd.Series[Any], per_sample: float) -> Section:
-    def cell(column: str, factor: float = 1.0) -> tuple[str, str]:
+    def cell(column: str, factor: float = 1.0, most: float = math.inf) -> tuple[str, str]:
         value, low, high = (row[column + end] / factor for end in ("", "_low", "_high"))
-        return number(value), interval(low, high, value)
+        return number(value), interval(low, min(high, most), value)
 
     return {
         "name": row["name"],
@@ -145,7 +146,7 @@ def _result(row: pd.Series[Any], per_sample: float) -> Section:
             cell("net_j_per_sample", per_sample),
             cell("duration_s"),
             cell("mean_power_w"),
-            cell("accuracy_pct"),
+            cell("accuracy_pct", most=100.0),
         ],
     }
 
@@ -157,7 +158,7 @@ def _levels(rows: pd.DataFrame) -> list[str]:
     for name in ordered:
         levels = [_level(name, level) for level in sorted(rows[name].dropna().unique())]
         if levels:
-            texts.append(_FACTOR_WORDS[name].format(" and ".join(levels)))
+            texts.append(_FACTOR_WORDS[name].format(listed(levels)))
     return texts
 
 

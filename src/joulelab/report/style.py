@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,7 @@ SERIES_COLOURS = (
 PHASE_NAMES = {"train": "Training", "infer": "Inference"}
 COMPONENT_NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "DRAM"}
 MARKERS = {"train": "o", "infer": "s"}
-INK, QUIET, GRID = "#1b1f24", "#57606a", "#d8dee4"
+INK, QUIET, FAINT, GRID = "#1b1f24", "#57606a", "#a8b1bb", "#d8dee4"
 WIDTH_IN = 7.0
 """Width of a figure: the text width of an A4 or Letter page."""
 
@@ -108,16 +109,24 @@ def laid_out(figure: Figure) -> Figure:
     return figure
 
 
-def plain_numbers(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as plain numbers: 0.5, 20, 1,000."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+def plain_numbers(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as plain numbers: 0.5, 20, 1,000.
+
+    Args:
+        axis: Of an axes with that scale set.
+        low: The least value that is drawn, positive.
+        high: The greatest.
+    """
+    decades = math.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 1.3 else (1.0, 3.0) if decades < 3 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def plain_rows(axes: Axes) -> None:
+def plain_rows(axes: Axes, rows: int) -> None:
     """Horizontal rows, first on top: no lines between them, no ticks at their names."""
-    axes.invert_yaxis()
+    axes.set_ylim(rows - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

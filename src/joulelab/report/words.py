@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -84,6 +85,18 @@ def moment(unix_s: float) -> str:
         '1970-01-01 00:00:00 UTC'
     """
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Texts as an enumeration.
+
+    Example:
+        >>> listed(["8"]), listed(["8", "16"]), listed(["8", "16", "32"])
+        ('8', '8 and 16', '8, 16 and 32')
+    """
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from joulelab.cli.app import main
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, synthetic):
+    writer = synthetic.Writer(tmp_path_factory.mktemp("cli") / "study")
+    writer.cell("LeNet", 0)
+    return writer.directory
+
+
+@pytest.fixture(autouse=True)
+def only_png(monkeypatch):
+    """The other formats take time and are looked at elsewhere."""
+    monkeypatch.setattr("joulelab.report.page.FORMATS", ("png", "svg"))
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *map(str, arguments)])
+    return stop.value.code
+
+
+def test_prints_what_it_wrote(study, capsys):
+    assert run(study) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(study / "report.html")
+    assert str(study / "results.csv") in lines
+
+
+def test_json_and_out(study, tmp_path, capsys):
+    assert run(study, "--out", tmp_path / "new" / "my.html", "--json") == 0
+    paths = json.loads(capsys.readouterr().out)
+    assert paths["page"] == str(tmp_path / "new" / "my.html")
+    assert (tmp_path / "new" / "figures" / "energy.png").exists()
+    assert paths["tables"][1] == str(tmp_path / "new" / "results.csv")
+
+
+def test_user_errors_are_one_line(study, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    cases = [
+        ([tmp_path], "no study"),
+        ([tmp_path / "missing"], "no study"),
+        ([tmp_path / "file"], "file"),
+        ([study, tmp_path], "no study"),
+        ([study, "--out", tmp_path / "file" / "x.html"], "cannot write"),
+        ([], "Missing argument"),
+    ]
+    for arguments, word in cases:
+        assert run(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 1
+        assert word in captured.err
