@@ -93,3 +93,17 @@ def test_no_runs_give_an_empty_table_with_its_columns(tmp_path, synthetic):
     table = summary(run_rows([writer.directory]))
     assert table.empty
     assert {"model", "gross_j_low", "n"} <= set(table.columns)
+
+
+def test_intervals_end_where_a_quantity_ends(tmp_path, synthetic):
+    writer = synthetic.Writer(tmp_path / "wide", repeats=2)
+
+    def accuracy_pct(value):
+        return lambda run: run["results"]["train"].update(accuracy_pct=value)
+
+    writer.cell("LeNet", 0, change=accuracy_pct(92.0))
+    writer.cell("LeNet", 1, stretch=3.0, change=accuracy_pct(99.0))
+    train = summary(run_rows([writer.directory])).iloc[0]
+    assert train["gross_j_low"] == 0
+    assert train["accuracy_pct_high"] == 100
+    assert train["accuracy_pct_low"] > 0

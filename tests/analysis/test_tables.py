@@ -10,15 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from joulelab.accounting.energy import COVERAGE_FACTOR
+from joulelab.analysis.columns import EPOCH_COLUMNS, RUN_COLUMNS
+from joulelab.analysis.files import write_bytes
 from joulelab.analysis.studies import read_studies
 from joulelab.analysis.tables import (
-    EPOCH_COLUMNS,
-    RUN_COLUMNS,
     epoch_rows,
     failures,
     idle_table,
     run_rows,
-    write_bytes,
     write_results,
 )
 from joulelab.errors import StoreError

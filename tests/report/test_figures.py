@@ -82,6 +82,15 @@ def test_energy_without_a_baseline_is_gross_alone(table):
     ]
 
 
+def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(table):
+    wide = table.assign(gross_j_per_sample_low=0.0, net_j_per_sample_low=-1.0)
+    train = figures.energy(wide).axes[0]
+    least = 1000 * wide["net_j_per_sample"].min()
+    assert train.get_xscale() == "log"
+    assert train.get_xlim()[0] == pytest.approx(least / 3)
+    assert figures.macs_per_parameter(wide).axes[0].get_yscale() == "log"
+
+
 def test_macs_per_parameter_labels_every_model(table):
     for axes in figures.macs_per_parameter(table).axes:
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")

@@ -211,7 +211,7 @@ def test_assumptions_come_from_the_trace(tmp_path, synthetic, monkeypatch):
         source="estimate.cpu",
         provenance=Provenance.ESTIMATED,
         update_period_s=1.0,
-        note="TDP 125 W and an idle share of 0.3",
+        note="estimated: TDP 125 W and an idle share of 0.3",
     )
     monkeypatch.setattr(origin, "read_trace", lambda directory: Trace.of([channel], []))
     writer = synthetic.Writer(tmp_path / "study")

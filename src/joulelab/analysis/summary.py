@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,23 +44,29 @@ MEANS = ("samples", "gpu_power_w", "cpu_power_w", "dram_power_w", "idle_power_w"
 
 @dataclass(frozen=True, slots=True)
 class _Quantity:
-    """What is estimated: a column, over another one, with the columns of its uncertainty."""
+    """What is estimated: a column, over another one, with the columns of its uncertainty.
+
+    An interval is cut at the least and the most that the quantity can be, which costs it no
+    coverage.
+    """
 
     name: str
     column: str
     per: str | None = None
     uncertainty: str | None = None
+    least: float = 0.0
+    most: float = math.inf
 
 
 QUANTITIES = (
     _Quantity("gross_j", "gross_j", None, "gross"),
-    _Quantity("net_j", "net_j", None, "net"),
+    _Quantity("net_j", "net_j", None, "net", least=-math.inf),
     _Quantity("gross_j_per_sample", "gross_j", "samples", "gross"),
-    _Quantity("net_j_per_sample", "net_j", "samples", "net"),
+    _Quantity("net_j_per_sample", "net_j", "samples", "net", least=-math.inf),
     _Quantity("mean_power_w", "gross_j", "duration_s", "gross"),
     _Quantity("duration_s", "duration_s"),
     _Quantity("duration_s_per_sample", "duration_s", "samples"),
-    _Quantity("accuracy_pct", "accuracy_pct"),
+    _Quantity("accuracy_pct", "accuracy_pct", most=100.0),
     _Quantity("loss", "loss"),
 )
 
@@ -78,7 +85,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         interval (``gross_j_low``, ``gross_j_high``) and the number of repeats that had it
         (``gross_j_n``). Per sample and per second are ratios of sums. The formula is
         :func:`joulelab.analysis.statistics.estimate`'s; gain, offset and idle power count as
-        shared by all repeats, the edges of spans as independent.
+        shared by all repeats, the edges of spans as independent. Intervals are cut where a
+        quantity ends: gross energies at 0, accuracy at 100 %.
     """
     groups = rows.groupby(list(KEYS), dropna=False, sort=False)
     return pd.DataFrame(
@@ -109,7 +117,9 @@ def _summarised(group: pd.DataFrame) -> dict[str, object]:
             independent=_uncertainty(group, quantity.uncertainty, "independent"),
         )
         row[quantity.name] = found.value
-        row[f"{quantity.name}_low"], row[f"{quantity.name}_high"] = found.low, found.high
+        # NaN comes first: min and max keep their first argument where nothing compares.
+        row[f"{quantity.name}_low"] = max(found.low, quantity.least)
+        row[f"{quantity.name}_high"] = min(found.high, quantity.most)
         row[f"{quantity.name}_n"] = found.n
     return row
 

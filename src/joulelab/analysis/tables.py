@@ -5,19 +5,17 @@ A figure that was not measured is NaN or NA here, empty in CSV, null in Parquet;
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import Energy
+from joulelab.analysis.columns import EPOCH_COLUMNS, FAILURE_COLUMNS, IDLE_COLUMNS, RUN_COLUMNS
+from joulelab.analysis.files import parquet, write_bytes
 from joulelab.analysis.studies import (
     NS,
     Study,
@@ -27,111 +25,7 @@ from joulelab.analysis.studies import (
     understood,
 )
 from joulelab.machine import Machine
-from joulelab.study.files import mapped, sync
 from joulelab.study.store import RunRecord
-
-_TEXT, _INT, _REAL, _FLAG = "string", "Int64", "float64", "boolean"
-
-RUN_COLUMNS: Mapping[str, str] = {
-    "run_id": _TEXT,
-    "model": _TEXT,
-    "phase": _TEXT,
-    "batch_size": _INT,
-    "repeat": _INT,
-    "epochs": _INT,
-    "samples": _INT,
-    "steps": _INT,
-    "duration_s": _REAL,
-    "gross_j": _REAL,
-    "idle_j": _REAL,
-    "net_j": _REAL,
-    "gross_low_j": _REAL,
-    "gross_high_j": _REAL,
-    "gpu_j": _REAL,
-    "cpu_j": _REAL,
-    "dram_j": _REAL,
-    "provenance": _TEXT,
-    "mean_power_w": _REAL,
-    "gpu_power_w": _REAL,
-    "cpu_power_w": _REAL,
-    "dram_power_w": _REAL,
-    "gpu_utilization_pct": _REAL,
-    "cpu_utilization_pct": _REAL,
-    "memory_utilization_pct": _REAL,
-    "vram_peak_bytes": _INT,
-    "gross_j_per_sample": _REAL,
-    "net_j_per_sample": _REAL,
-    "loss": _REAL,
-    "accuracy_pct": _REAL,
-    "parameters": _INT,
-    "trainable_parameters": _INT,
-    "buffer_bytes": _INT,
-    "size_bytes": _INT,
-    "macs": _INT,
-    "macs_per_parameter": _REAL,
-    "host": _TEXT,
-    "gpu_name": _TEXT,
-    "study": _TEXT,
-    "machine": _TEXT,
-    "block": _INT,
-    "order": _INT,
-    "status": _TEXT,
-    "precision": _TEXT,
-    "memory_format": _TEXT,
-    "compile": _FLAG,
-    "optimizer": _TEXT,
-    "input_path": _TEXT,
-    "device": _TEXT,
-    "resolved_device": _TEXT,
-    "dataset": _TEXT,
-    "sources": _TEXT,
-    "absent": _TEXT,
-    "idle_power_w": _REAL,
-    "net_low_j": _REAL,
-    "net_high_j": _REAL,
-    "gross_correlated_uncertainty_j": _REAL,
-    "gross_independent_uncertainty_j": _REAL,
-    "net_correlated_uncertainty_j": _REAL,
-    "net_independent_uncertainty_j": _REAL,
-    "gap_s": _REAL,
-    "data_wait_s": _REAL,
-    "train_accuracy_pct": _REAL,
-    "cudnn_benchmark": _FLAG,
-}
-"""Columns of ``results.*`` and their pandas types. The uncertainties are standard (k = 1)."""
-
-EPOCH_COLUMNS: Mapping[str, str] = {
-    "run_id": _TEXT,
-    "epoch": _INT,
-    "duration_s": _REAL,
-    "gross_j": _REAL,
-    "net_j": _REAL,
-    "loss": _REAL,
-    "accuracy_pct": _REAL,
-    "study": _TEXT,
-    "model": _TEXT,
-    "phase": _TEXT,
-    "samples": _INT,
-    "complete": _FLAG,
-}
-"""Columns of ``epochs.parquet`` and their pandas types."""
-
-FAILURE_COLUMNS: Mapping[str, str] = dict.fromkeys(
-    ("run_id", "study", "model", "factors", "kind", "reason"), _TEXT
-)
-"""Columns of :func:`failures` and their pandas types."""
-
-IDLE_COLUMNS: Mapping[str, str] = {
-    "run_id": _TEXT,
-    "study": _TEXT,
-    "block": _INT,
-    "component": _TEXT,
-    "time_s": _REAL,
-    "duration_s": _REAL,
-    "power_w": _REAL,
-    "uncertainty_w": _REAL,
-}
-"""Columns of :func:`idle_rows` and their pandas types."""
 
 Directories = Sequence[str | Path]
 
@@ -146,7 +40,7 @@ def run_rows(directories: Directories) -> pd.DataFrame:
         directories: Studies.
 
     Returns:
-        Columns as :data:`RUN_COLUMNS`.
+        Columns as :data:`~joulelab.analysis.columns.RUN_COLUMNS`.
 
     Raises:
         StoreError: A directory is no study, or cannot be read.
@@ -175,7 +69,7 @@ def epoch_rows(directories: Directories) -> pd.DataFrame:
         directories: Studies.
 
     Returns:
-        Columns as :data:`EPOCH_COLUMNS`. An epoch that was cut short is not ``complete``.
+        Columns as :data:`~joulelab.analysis.columns.EPOCH_COLUMNS`. An epoch that was cut short is not ``complete``.
 
     Raises:
         StoreError: A directory is no study, or cannot be read.
@@ -201,7 +95,7 @@ def failures(directories: Directories) -> pd.DataFrame:
         directories: Studies.
 
     Returns:
-        Columns as :data:`FAILURE_COLUMNS`; ``factors`` is text like ``batch_size=128, ...``.
+        Columns as :data:`~joulelab.analysis.columns.FAILURE_COLUMNS`; ``factors`` is text like ``batch_size=128, ...``.
 
     Raises:
         StoreError: A directory is no study, or cannot be read.
@@ -230,7 +124,7 @@ def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
         studies: As :func:`joulelab.analysis.studies.read_studies` gives them.
 
     Returns:
-        Columns as :data:`IDLE_COLUMNS`; ``time_s`` is wall-clock time since 1970.
+        Columns as :data:`~joulelab.analysis.columns.IDLE_COLUMNS`; ``time_s`` is wall-clock time since 1970.
 
     Raises:
         StoreError: A record lacks what it should have.
@@ -276,33 +170,11 @@ def write_tables(studies: Sequence[Study], directory: Path) -> list[Path]:
     """As :func:`write_results`, of studies that are already read, into any directory."""
     runs, epochs = run_table(studies), epoch_table(studies)
     contents = {
-        "results.parquet": _parquet(runs),
+        "results.parquet": parquet(runs),
         "results.csv": runs.to_csv(index=False, lineterminator="\n").encode(),
-        "epochs.parquet": _parquet(epochs),
+        "epochs.parquet": parquet(epochs),
     }
     return [write_bytes(directory / name, content) for name, content in contents.items()]
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Writes a file that is either as before or complete, also after a power cut.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with mapped(f"cannot write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
-    return path
 
 
 def _run_row(
@@ -452,11 +324,3 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.
             for name, dtype in columns.items()
         }
     )
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    """Without pandas' own metadata, which names its version."""
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    target = io.BytesIO()
-    pq.write_table(table, target, compression="zstd")
-    return target.getvalue()

@@ -163,8 +163,9 @@ def energy(table: pd.DataFrame) -> Figure:
     phases = _phases(known)
     net = bool(known["net_j_per_sample"].notna().any())
     columns = ["gross_j_per_sample", *(["net_j_per_sample"] if net else [])]
-    ends = known[[f"{column}{end}" for column in columns for end in ("", "_low")]]
-    logarithmic = bool((ends.min() > 0).all()) and _spread(known, columns) > 10
+    values = PER * known[columns]
+    low, high = float(values.min().min()), float(values.max().max())
+    logarithmic = low > 0 and high / low > 10
     with drawing():
         figure, panels = _panels(phases, len(order))
         for axes, phase in zip(panels, phases, strict=True):
@@ -185,8 +186,9 @@ def energy(table: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"Energy for {PER:,} samples (J)")
             if logarithmic:
                 axes.set_xscale("log")
-                plain_numbers(axes.xaxis, PER * ends.min().min(), PER * ends.max().max())
-            elif ends.min().min() >= 0:
+                plain_numbers(axes.xaxis, low, high)
+                axes.set_xlim(left=_floor(PER * known[[f"{name}_low" for name in columns]], low))
+            elif low >= 0:
                 axes.set_xlim(left=0)
         _row_names(panels, order)
         handles = [_dot(QUIET, QUIET, "gross")]
@@ -236,9 +238,11 @@ def macs_per_parameter(table: pd.DataFrame) -> Figure:
             colour = PHASE_COLOURS[phase]
             axes.plot(x, y, MARKERS[phase], color=colour, markersize=4.5, zorder=3)
             low, high = (PER * part[f"{column}{end}"] for end in ("_low", "_high"))
-            drawn = low > 0
-            axes.vlines(x[drawn], low[drawn], high[drawn], colors=colour, linewidths=1, zorder=2)
+            floor = _floor(low.to_frame(), float(y.min()))
+            axes.vlines(x, low.clip(lower=floor), high, colors=colour, linewidths=1, zorder=2)
             axes.margins(0.16, 0.12)
+            if (low < floor).any():
+                axes.set_ylim(bottom=floor)
             axes.set_title(PHASE_NAMES[phase])
             axes.set_xlabel("MACs per parameter")
             axes.set_ylabel(f"{word} for {PER:,} samples (J)")
@@ -300,9 +304,13 @@ def _bars(
     axes.hlines(at, low, high, colors=colour, linewidths=1, zorder=3)
 
 
-def _spread(known: pd.DataFrame, columns: Sequence[str]) -> float:
-    values = known[list(columns)]
-    return float(values.max().max() / values.min().min())
+def _floor(lows: pd.DataFrame, least: float) -> float:
+    """Where a logarithmic axis begins: below all intervals, or a third of the least value.
+
+    An interval that reaches zero or far below its value runs off the axis.
+    """
+    lowest = float(lows.min().min())
+    return max(0.9 * lowest, least / 3) if lowest > 0 else least / 3
 
 
 def _dot(edge: str, face: str, label: str) -> Line2D:

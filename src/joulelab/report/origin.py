@@ -44,7 +44,12 @@ def origins(study: Study) -> list[Origin]:
             parts.setdefault((part.component, part.source), part)
     notes = _notes(study)
     return [
-        Origin(part.component, str(part.provenance), _statement(part), notes.get(key, ""))
+        Origin(
+            part.component,
+            str(part.provenance),
+            _statement(part),
+            notes.get(key, "").removeprefix(f"{part.provenance}: "),
+        )
         for key, part in sorted(parts.items())
     ]
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import joulelab
+from joulelab.analysis.files import write_bytes
 from joulelab.analysis.studies import Study, read_studies
 from joulelab.analysis.summary import summary
 from joulelab.analysis.tables import (
@@ -20,7 +21,6 @@ from joulelab.analysis.tables import (
     failure_table,
     idle_table,
     run_table,
-    write_bytes,
     write_tables,
 )
 from joulelab.errors import StoreError, UserError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,9 +131,9 @@ def baseline(idle: pd.DataFrame) -> Section:
 
 
 def _result(row: pd.Series[Any], per_sample: float) -> Section:
-    def cell(column: str, factor: float = 1.0, most: float = math.inf) -> tuple[str, str]:
+    def cell(column: str, factor: float = 1.0) -> tuple[str, str]:
         value, low, high = (row[column + end] / factor for end in ("", "_low", "_high"))
-        return number(value), interval(low, min(high, most), value)
+        return number(value), interval(low, high, value)
 
     return {
         "name": row["name"],
@@ -146,7 +145,7 @@ def _result(row: pd.Series[Any], per_sample: float) -> Section:
             cell("net_j_per_sample", per_sample),
             cell("duration_s"),
             cell("mean_power_w"),
-            cell("accuracy_pct", most=100.0),
+            cell("accuracy_pct"),
         ],
     }
 
