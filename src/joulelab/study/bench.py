@@ -90,7 +90,7 @@ class Bench:
                 lambda: run.cell(self._plan, self._data, {**factors, "device": device}, seed, tell)
             )
         finally:
-            _clear(device)
+            _clear(device, compiled=factors["compile"])
 
     def _gpu_component(self, device: str) -> str | None:
         """The sensors' name of the GPU that a cell runs on; of the first where it runs on none."""
@@ -125,7 +125,7 @@ class _Run:
         except WorkloadError as error:
             self._fail(error.kind, str(error))
         except JoulelabError as error:
-            self._fail("refused", str(error))
+            self._fail("unsupported", str(error))
         except MemoryError as error:
             self._fail("out_of_memory", first_line(error))
         except Exception as error:  # noqa: BLE001  (recorded as the cell's failure)
@@ -299,9 +299,10 @@ def _resolved(wish: str) -> str:
     return str(resolve_device(wish))
 
 
-def _clear(device: str) -> None:
+def _clear(device: str, *, compiled: bool) -> None:
     """Gives back what the last cell held, so that the next one starts like the first."""
-    torch.compiler.reset()
+    if compiled:
+        torch.compiler.reset()
     gc.collect()
     if device != "cpu":
         torch.cuda.empty_cache()

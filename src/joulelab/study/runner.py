@@ -21,10 +21,11 @@ from joulelab.study.records import cell_frame, failed_body, idle_frame
 from joulelab.study.store import RunRecord, Store
 from joulelab.study.worker_process import Event, WorkerFailure, WorkerProcess
 
-RECORDER_ATTEMPTS = 3
-"""How often a run is begun whose recorder dies."""
-WORKER_ATTEMPTS = 2
-"""How often a cell is begun whose worker dies. Whoever killed it may not have meant the cell."""
+ATTEMPTS = 3
+"""How often a run is begun whose recorder or worker dies; whoever killed it perhaps meant another."""
+
+PREPARE_S = 3600.0
+"""A worker that imports PyTorch and fetches or reads its data in silence is stopped after this."""
 
 DisplayFactory = Callable[[int, int], Display]
 
@@ -145,44 +146,47 @@ class _Session:
 
     def _attempt(self, run_id: str, request: Event, frame: Callable[[], Event]) -> None:
         """Runs until there is something to record, and records it."""
-        crashes = recorder_deaths = 0
-        while True:
+        for left in reversed(range(ATTEMPTS)):
             worker = self._prepared_worker()
             partial = self._store.begin(run_id)
             started_unix_s = time.time()
             try:
-                answer = worker.ask(
-                    request | {"directory": str(partial)},
-                    hang_s=self._plan.hang_s + self._plan.idle_s,
-                    tell=self._display.phase,
-                )
+                body = self._measured(worker, request | {"directory": str(partial)})
+                break
             except WorkerFailure as failure:
-                self._worker = None
-                crashes += 1
-                if failure.kind == "crash" and crashes < WORKER_ATTEMPTS:
-                    self._display.note(f"{run_id}: {failure}; run again in a new worker")
-                    continue
                 body = failed_body(
                     failure.kind,
                     str(failure),
                     started_unix_s=started_unix_s,
                     stopped_unix_s=time.time(),
                 )
-                break
-            if "body" in answer:
-                body = answer["body"]
-                break
+                if failure.kind == "hang":
+                    break
+                if left:
+                    self._display.note(f"{run_id}: {failure}; it is run again")
+        self._record(partial, frame() | body)
+
+    def _measured(self, worker: WorkerProcess, request: Event) -> Event:
+        """What happened, as the worker says it.
+
+        Raises:
+            WorkerFailure: The worker died or hung, or its recorder died.
+        """
+        try:
+            answer = worker.ask(
+                request,
+                hang_s=self._plan.hang_s + self._plan.idle_s,
+                tell=self._display.phase,
+            )
+        except WorkerFailure:
+            self._worker = None
+            raise
+        if "unrecorded" in answer:
             reason = str(answer["unrecorded"])
             _refuse_full_disk(reason, self._store.directory)
-            recorder_deaths += 1
-            if recorder_deaths < RECORDER_ATTEMPTS:
-                self._display.note(f"{run_id}: {reason}; run again")
-                continue
-            body = failed_body(
-                "recorder", reason, started_unix_s=started_unix_s, stopped_unix_s=time.time()
-            )
-            break
-        self._record(partial, frame() | body)
+            raise WorkerFailure(reason, kind="recorder")
+        body: Event = answer["body"]
+        return body
 
     def _record(self, partial: Path, run: Event) -> None:
         self._store.finish(partial, run)
@@ -199,18 +203,23 @@ class _Session:
         if self._worker is not None:
             return self._worker
         log = self._store.directory / "worker.log"
-        self._worker = worker = WorkerProcess(log)
-        try:
-            ready = worker.ask(
-                {"do": "prepare", "plan": self._plan.to_dict()}, hang_s=self._plan.hang_s
-            )
-        except WorkerFailure as failure:
-            self._worker = None
-            raise JoulelabError(
-                "the worker did not start",
-                why=f"{failure.what}; {_last_line(log)}",
-                mend=f"see {log}",
-            ) from None
+        for left in reversed(range(ATTEMPTS)):
+            worker = WorkerProcess(log)
+            self._worker = worker
+            try:
+                ready = worker.ask(
+                    {"do": "prepare", "plan": self._plan.to_dict()},
+                    hang_s=max(self._plan.hang_s, PREPARE_S),
+                )
+                break
+            except WorkerFailure as failure:
+                self._worker = None
+                if not left or failure.kind == "hang":
+                    raise JoulelabError(
+                        "the worker did not start",
+                        why=f"{failure.what}; {_last_line(log)}",
+                        mend=f"see {log}",
+                    ) from None
         if "refused" in ready:
             name, what, why, mend = ready["refused"]
             error = getattr(joulelab.errors, name, UserError)

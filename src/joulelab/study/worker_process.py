@@ -22,10 +22,10 @@ _STOP_GRACE_S = 20.0
 
 
 class WorkerFailure(JoulelabError):
-    """The worker died or hung.
+    """The worker died or hung, or its recorder died.
 
     Attributes:
-        kind: ``"crash"`` or ``"hang"``.
+        kind: ``"crash"``, ``"hang"`` or ``"recorder"``.
     """
 
     def __init__(self, what: str, *, kind: str, why: str = "", mend: str = "") -> None:
@@ -95,7 +95,7 @@ class WorkerProcess:
                 raise WorkerFailure(
                     f"the worker said nothing for {now - last_word:.0f} s and was stopped",
                     kind="hang",
-                    why=f"see {self._log}",
+                    why=f"see {self._log.name}",
                     mend="raise hang_s in the plan if it was only slow",
                 )
             if event is None:
@@ -123,7 +123,9 @@ class WorkerProcess:
         code = self._process.wait()
         self._close_pipes()
         return WorkerFailure(
-            f"the worker {_ending(code)}", kind="crash", why=f"its last words are in {self._log}"
+            f"the worker {_ending(code)}",
+            kind="crash",
+            why=f"its last words are in {self._log.name}",
         )
 
     def stop(self) -> None:

@@ -1,0 +1,81 @@
+"""Randomised complete blocks."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.models.registry import zoo_names
+from joulelab.study.order import blocks, combinations
+from joulelab.study.plan import FactorsPlan, Plan
+
+ORDER_OF_SEED_7 = [
+    ["VGG16", "ResNet18", "LeNet", "MobileNet"],
+    ["LeNet", "ResNet18", "VGG16", "MobileNet"],
+    ["VGG16", "ResNet18", "LeNet", "MobileNet"],
+]
+
+PLANS = st.builds(
+    Plan,
+    name=st.just("a"),
+    models=st.lists(st.sampled_from(zoo_names()), min_size=1, max_size=5, unique=True),
+    repeats=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    factors=st.builds(
+        FactorsPlan,
+        batch_size=st.lists(st.integers(1, 99), min_size=1, max_size=3, unique=True),
+        precision=st.sampled_from([["fp32"], ["fp32", "bf16"]]),
+        compile=st.sampled_from([[False], [False, True]]),
+        input_path=st.sampled_from([["device"], ["device", "loader"]]),
+    ),
+)
+
+
+@given(PLANS)
+def test_the_cells_are_the_whole_product(plan):
+    every = combinations(plan)
+    levels = [plan.models, *plan.factors.model_dump().values()]
+    assert len(every) == math.prod(map(len, levels))
+    assert len(set(every)) == len(every)
+
+
+@given(PLANS)
+def test_each_block_holds_every_combination_once(plan):
+    every = set(combinations(plan))
+    drawn = blocks(plan)
+    assert len(drawn) == plan.repeats
+    for index, block in enumerate(drawn):
+        assert {cell.factors for cell in block} == every
+        assert [cell.order for cell in block] == list(range(len(every)))
+        assert {cell.block for cell in block} == {index}
+
+
+@given(PLANS)
+def test_ids_are_unique_and_the_same_in_every_block(plan):
+    cells = [cell for block in blocks(plan) for cell in block]
+    assert len({cell.run_id for cell in cells}) == len(cells)
+    names = {cell.factors: set() for cell in cells}
+    for cell in cells:
+        prefix, _, name = cell.run_id.partition("-")
+        assert prefix == f"r{cell.block}"
+        names[cell.factors].add(name)
+    assert all(len(known) == 1 for known in names.values())
+
+
+@given(PLANS)
+def test_the_order_follows_from_the_plan(plan):
+    assert blocks(plan) == blocks(plan)
+
+
+def test_the_order_is_stable_over_versions_and_platforms():
+    plan = Plan(name="a", models=["LeNet", "ResNet18", "VGG16", "MobileNet"], repeats=3, seed=7)
+    assert [[cell.factors.model for cell in block] for block in blocks(plan)] == ORDER_OF_SEED_7
+
+
+def test_blocks_and_seeds_differ_in_order():
+    plan = Plan(name="a", models=zoo_names(), repeats=2)
+    other = Plan(name="a", models=zoo_names(), repeats=2, seed=1)
+    orders = [
+        tuple(cell.factors.model for cell in block) for p in (plan, other) for block in blocks(p)
+    ]
+    assert len(set(orders)) == 4
