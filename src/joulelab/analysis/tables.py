@@ -69,7 +69,8 @@ def epoch_rows(directories: Directories) -> pd.DataFrame:
         directories: Studies.
 
     Returns:
-        Columns as :data:`~joulelab.analysis.columns.EPOCH_COLUMNS`. An epoch that was cut short is not ``complete``.
+        Columns as :data:`~joulelab.analysis.columns.EPOCH_COLUMNS`. An epoch that was cut
+        short is not ``complete``.
 
     Raises:
         StoreError: A directory is no study, or cannot be read.
@@ -95,7 +96,8 @@ def failures(directories: Directories) -> pd.DataFrame:
         directories: Studies.
 
     Returns:
-        Columns as :data:`~joulelab.analysis.columns.FAILURE_COLUMNS`; ``factors`` is text like ``batch_size=128, ...``.
+        Columns as :data:`~joulelab.analysis.columns.FAILURE_COLUMNS`; ``factors`` is text
+        like ``batch_size=128, ...``.
 
     Raises:
         StoreError: A directory is no study, or cannot be read.
@@ -124,7 +126,8 @@ def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
         studies: As :func:`joulelab.analysis.studies.read_studies` gives them.
 
     Returns:
-        Columns as :data:`~joulelab.analysis.columns.IDLE_COLUMNS`; ``time_s`` is wall-clock time since 1970.
+        Columns as :data:`~joulelab.analysis.columns.IDLE_COLUMNS`; ``time_s`` is
+        wall-clock time since 1970.
 
     Raises:
         StoreError: A record lacks what it should have.
