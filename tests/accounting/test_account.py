@@ -242,6 +242,7 @@ def test_gpu_energy_is_taken_when_the_gpu_worked():
     energy = accounts.energies([Window(ns[0], ns[1], ns[2], ns[3])])[0]
     truth_j = source.waveform.energy_j(START_S + 11, START_S + 12)
     assert energy.gross_j == pytest.approx(truth_j, rel=0.01)
+    assert energy.mean_power_w == pytest.approx(truth_j / 1.0, rel=0.01)
 
 
 def test_an_empty_span_is_worth_nothing_for_sure():

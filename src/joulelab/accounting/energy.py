@@ -174,8 +174,11 @@ class Energy:
 
     @property
     def mean_power_w(self) -> float:
-        """Gross energy over duration; NaN for an empty span."""
-        return self.gross_j / self.duration_s if self.duration_s > 0 else math.nan
+        """The sum of the components' mean powers, each over the time in which it worked (Eq. 3).
+
+        A GPU comes to a span's work later than the host and is done later, so the times differ.
+        """
+        return self._total("mean_power_w")
 
     @property
     def interval_j(self) -> Interval:
