@@ -141,6 +141,7 @@ def energy_curve(
         edges, power, gap = _power_intervals(channel, t, value, interval_s)
     if power.size == 0:
         return None
+    power = (power - channel.offset_w) / channel.gain
     smear_s = max(0.0, channel.window_s - channel.update_period_s)
     unseen_s = _unseen(channel, interval_s)
     spread = _spread(power, gap, reach=1 + math.ceil(smear_s / channel.update_period_s))
@@ -154,7 +155,7 @@ def energy_curve(
         (np.minimum(unseen_s, length) * spread * EDGE_SHAPE) ** 2,
     )
     if channel.quantity is Quantity.POWER:
-        variance += (channel.resolution * length) ** 2 / 12
+        variance += (channel.resolution / channel.gain * length) ** 2 / 12
     return EnergyCurve(
         time_s=edges,
         energy_j=np.concatenate(([0.0], np.cumsum(length * power))),

@@ -56,6 +56,10 @@ class Channel:
             between all readings of this channel.
         offset_uncertainty_w: Standard uncertainty of the zero (k = 1, watts), fully correlated
             between all readings of this channel.
+        gain: Readings are ``gain * true + offset_w``: 1 unless this board was calibrated. Readings
+            stay as they were read; energy is worked out from what they stand for.
+        offset_w: The power that is read where there is none; 0 unless it was calibrated. A
+            counter gains so much each second.
         wrap: A counter returns to 0 after this value; ``None`` when it never does.
         priority: Among the channels that can give a component's energy, the one with the lowest
             number is used; see :mod:`joulelab.accounting.sources`.
@@ -74,6 +78,8 @@ class Channel:
     resolution: float = 0.0
     gain_uncertainty: float = 0.0
     offset_uncertainty_w: float = 0.0
+    gain: float = 1.0
+    offset_w: float = 0.0
     wrap: float | None = None
     priority: int = 0
     note: str = ""
@@ -81,6 +87,8 @@ class Channel:
     def __post_init__(self) -> None:
         if not (self.update_period_s > 0 and math.isfinite(self.update_period_s)):
             raise ValueError(f"{self.source}: update_period_s must be positive")
+        if not (self.gain > 0 and math.isfinite(self.gain) and math.isfinite(self.offset_w)):
+            raise ValueError(f"{self.source}: gain must be positive, gain and offset_w finite")
 
     @property
     def gives_energy(self) -> bool:
