@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from joulelab.study.runner import Outcome
 
 _NEEDED = ("pydantic", "torch", "torchvision", "sklearn", "pandas", "pyarrow", "jinja2")
+_FILE_WIDTH = 400
+"""Columns of the table where no terminal limits it."""
+
 _FACTORS = (
     "batch_size",
     "precision",
@@ -153,10 +156,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     varied = [name for name in _FACTORS if len({row[name] for row in rows}) > 1]
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", overflow="fold")
     table.add_column("phase", no_wrap=True)
-    for title in (*varied, "gross J", "95 %", "net J", "J/sample", "W", "s", "acc. %"):
+    for title in (*varied, "gross J", "95 %", "net J", "J/sample", "W", "s", "acc %"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         accuracy_pct = row["accuracy_pct"]
@@ -172,7 +175,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             _number(row["duration_s"]),
             "" if accuracy_pct is None else f"{accuracy_pct:.1f}",
         )
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)
     kinds = sorted({str(row["provenance"]) for row in rows if row["provenance"]})
     click.echo(
         f"Means over repeats; energy is {' and '.join(kinds) or 'not measured'}; "

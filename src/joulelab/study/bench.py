@@ -229,6 +229,9 @@ def _settings(
 
 def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> dict[str, Any]:
     last = result.epochs[-1]
+    # A pass cut short saw a part of the test set: its accuracy is not the test set's.
+    whole = next((epoch for epoch in reversed(result.epochs) if epoch.complete), None)
+    scored = last if result.phase == "train" else whole
     spans = meter.spans_named("epoch", phase=result.phase)
     energy = meter.energy("epoch", phase=result.phase)
     gpu = gpu or _first_gpu(energy)
@@ -241,8 +244,8 @@ def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> dict[str,
         "samples": result.samples,
         "steps": result.steps,
         "epochs": len(result.epochs),
-        "loss": last.loss,
-        "accuracy_pct": last.accuracy_pct,
+        "loss": scored.loss if scored else None,
+        "accuracy_pct": scored.accuracy_pct if scored else None,
         "train_accuracy_pct": last.train_accuracy_pct,
         "data_wait_s": result.data_wait_s,
         "vram_peak_bytes": result.vram_peak_bytes,

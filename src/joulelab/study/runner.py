@@ -22,7 +22,7 @@ from joulelab.study.store import RunRecord, Store
 from joulelab.study.worker_process import Event, WorkerFailure, WorkerProcess
 
 ATTEMPTS = 3
-"""How often a run is begun whose recorder or worker dies; whoever killed it perhaps meant another."""
+"""How often a run is begun whose recorder or worker dies; the killer may have meant another."""
 
 PREPARE_S = 3600.0
 """A worker that imports PyTorch and fetches or reads its data in silence is stopped after this."""
