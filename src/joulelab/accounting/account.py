@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import ComponentEnergy, Energy
@@ -51,6 +52,8 @@ class Accounts:
     Args:
         trace: The readings.
         baseline: Idle power on CLOCK_MONOTONIC seconds; without it nothing is known of idle.
+        marks_ns: Further times at which power may have changed, beside the edges of the spans
+            that the trace holds.
 
     Example:
         >>> from joulelab.sensors.sensor import Provenance, Reading
@@ -62,8 +65,14 @@ class Accounts:
         600.0
     """
 
-    def __init__(self, trace: Trace, baseline: Baseline | None = None) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        baseline: Baseline | None = None,
+        marks_ns: Sequence[int] | NDArray[np.int64] = (),
+    ) -> None:
         self.baseline = baseline
+        marks = _Marks.of(trace, marks_ns)
         self._curves: dict[str, tuple[Channel, EnergyCurve]] = {}
         self._absent = {absence.component: str(absence) for absence in trace.absent}
         intervals_s = trace.header.get("intervals_s")
@@ -77,7 +86,7 @@ class Accounts:
             if channel.component in self._curves:
                 continue
             interval_s = intervals_s[i] if intervals_s else channel.update_period_s
-            curve = energy_curve(channel, *trace.series(i), interval_s)
+            curve = energy_curve(channel, *trace.series(i), interval_s, marks.of_component(channel))
             if curve is not None:
                 self._curves[channel.component] = (channel, curve)
             else:
@@ -149,6 +158,39 @@ class Accounts:
             idle_uncertainty_j=idle_uncertainty_w * duration_s if known else 0.0,
             gap_s=gap_s,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """The edges of a trace's spans, seconds, in order: on the host, and where the GPU was."""
+
+    host_s: NDArray[np.float64]
+    device_s: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Marks:
+        host: list[int] = []
+        device: list[int] = []
+        on_device: set[tuple[int, int]] = set()
+        for event in trace.events:
+            if event.get("event") == "device":
+                device += (event["start_ns"], event["stop_ns"])
+                on_device.add((event["pid"], event["index"]))
+        for event in trace.events:
+            if event.get("event") in ("begin", "end"):
+                host.append(event["t_ns"])
+                if (event["pid"], event["index"]) not in on_device:
+                    device.append(event["t_ns"])
+        further = np.asarray(further_ns, dtype=np.float64)
+        return cls(_seconds(host, further), _seconds(device, further))
+
+    def of_component(self, channel: Channel) -> NDArray[np.float64]:
+        """Those that matter to the component of a channel."""
+        return self.device_s if channel.component.startswith("gpu") else self.host_s
+
+
+def _seconds(times_ns: list[int], further_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.unique(np.concatenate((np.asarray(times_ns, dtype=np.float64), further_ns)) * 1e-9)
 
 
 def mean_reading(

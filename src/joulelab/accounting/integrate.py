@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from joulelab.accounting.marks import Parts, split_at_marks
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -27,6 +28,9 @@ STEP_FLATNESS = 0.1
 """Power counts as stepping within an interval when its neighbours on either side differ from
 their own outer neighbours by less than this share of the step."""
 
+SNAP = 0.2
+"""A step within this share of an interval of a mark is that mark's."""
+
 EDGE_SHAPE = 1 / math.sqrt(3)
 """An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
 
@@ -35,15 +39,19 @@ EDGE_SHAPE = 1 / math.sqrt(3)
 class EnergyCurve:
     """Energy since the first reading, as straight pieces.
 
+    A piece is a sensor's interval, or a part of one that was split where power changed.
+
     Attributes:
         time_s: Where the pieces meet, CLOCK_MONOTONIC seconds. Shape: (n + 1,).
         energy_j: Energy at those times, 0 at the first. Shape: (n + 1,).
         power_w: Mean power of each piece. Shape: (n,).
         spread_w: How far power within a piece may be from its mean. Shape: (n,).
+        interval_start_s: Start of the interval that each piece belongs to. Shape: (n,).
+        interval_length_s: Length of that interval. Shape: (n,).
         variance_j2: Running sum of the pieces' own variance, independent of each other.
             Shape: (n + 1,).
         gap: Whether a piece has no reading. Shape: (n,).
-        smear_s: The sensor's window beyond one piece: power changes show smeared over it.
+        smear_s: The sensor's window beyond one interval: power changes show smeared over it.
         time_uncertainty_s: Standard uncertainty of ``time_s``.
         counts: Whether the source counts energy, so that a wrong time is a wrong energy.
     """
@@ -52,6 +60,8 @@ class EnergyCurve:
     energy_j: Floats
     power_w: Floats
     spread_w: Floats
+    interval_start_s: Floats
+    interval_length_s: Floats
     variance_j2: Floats
     gap: Bools
     smear_s: float
@@ -104,13 +114,18 @@ class EnergyCurve:
         return np.asarray(np.interp(t, self.time_s, np.concatenate(([0.0], np.cumsum(lengths)))))
 
     def _edge_variance(self, t: Floats) -> Floats:
-        """A step of the piece's spread, anywhere in it, moves this much energy past t."""
+        """A step of the piece's spread, anywhere in its interval, moves this much past t."""
         i = self._piece(t)
-        length = np.diff(self.time_s)[i]
-        share = np.clip((t - self.time_s[i]) / length, 0.0, 1.0)
+        length = self.interval_length_s[i]
+        share = np.clip((t - self.interval_start_s[i]) / length, 0.0, 1.0)
         bound = np.maximum(length * share * (1 - share), self.smear_s / 4) * self.spread_w[i]
+        # At a mark the power on either side may be the one that is moved past it.
+        before = np.maximum(i - 1, 0)
+        at_mark = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
+        step = np.where(at_mark, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
         moved = self.time_uncertainty_s * (self.spread_w + self.counts * self.power_w)[i]
-        return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
+        late = self.time_uncertainty_s * step
+        return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2 + late**2)
 
     def _spread_over(self, start: Floats, stop: Floats) -> Floats:
         i, j = self._piece(start), self._piece(stop)
@@ -119,7 +134,11 @@ class EnergyCurve:
 
 
 def energy_curve(
-    channel: Channel, t_ns: NDArray[np.int64], value: Floats, interval_s: float
+    channel: Channel,
+    t_ns: NDArray[np.int64],
+    value: Floats,
+    interval_s: float,
+    marks_s: Floats | None = None,
 ) -> EnergyCurve | None:
     """The energy over time that one channel's readings stand for.
 
@@ -128,27 +147,35 @@ def energy_curve(
         t_ns: Stamps in order of time. Shape: (readings,).
         value: Readings in W or J; NaN where the channel gave nothing. Shape: (readings,).
         interval_s: How often it was read.
+        marks_s: Times at which power may have changed, in order. Shape: (marks,).
 
     Returns:
         The curve, or ``None`` when there are too few readings to say anything.
     """
+    marks = np.zeros(0) if marks_s is None else marks_s
     seen = np.isfinite(value)
     t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
     value = value[seen]
+    unseen_s = _unseen(channel, interval_s)
     if channel.quantity is Quantity.ENERGY:
         edges, power, gap = _counter_intervals(channel, t, value, interval_s)
     else:
-        edges, power, gap = _power_intervals(channel, t, value, interval_s)
+        # Where the sensor does not look all the time, power is taken to change at a mark.
+        change = marks if unseen_s > 0 else marks[:0]
+        edges, power, gap = _power_intervals(channel, t, value, interval_s, change)
     if power.size == 0:
         return None
     power = (power - channel.offset_w) / channel.gain
     smear_s = max(0.0, channel.window_s - channel.update_period_s)
-    unseen_s = _unseen(channel, interval_s)
     spread = _spread(power, gap, reach=1 + math.ceil(smear_s / channel.update_period_s))
     if smear_s == 0 and unseen_s == 0:
-        edges, power, spread, gap, resolved = _split_steps(edges, power, spread, gap)
-        spread = np.where(resolved, STEP_FLATNESS * spread, spread)
-    length = np.diff(edges)
+        times = _change_times(edges, power, gap, marks, _time_uncertainty_s(channel))
+        parts = split_at_marks(edges, power, ~gap, times)
+        spread = _spread_of_parts(parts, spread, gap)
+    else:
+        parts = split_at_marks(edges, power, ~gap, marks[:0])
+    gap = gap[parts.interval]
+    length = np.diff(parts.edges)
     variance = np.where(
         gap,
         (length * spread * EDGE_SHAPE) ** 2,
@@ -157,10 +184,12 @@ def energy_curve(
     if channel.quantity is Quantity.POWER:
         variance += (channel.resolution / channel.gain * length) ** 2 / 12
     return EnergyCurve(
-        time_s=edges,
-        energy_j=np.concatenate(([0.0], np.cumsum(length * power))),
-        power_w=power,
+        time_s=parts.edges,
+        energy_j=np.concatenate(([0.0], np.cumsum(length * parts.power))),
+        power_w=parts.power,
         spread_w=spread,
+        interval_start_s=edges[:-1][parts.interval],
+        interval_length_s=np.diff(edges)[parts.interval],
         variance_j2=np.concatenate(([0.0], np.cumsum(variance))),
         gap=gap,
         smear_s=smear_s,
@@ -192,11 +221,12 @@ def _age_s(channel: Channel) -> float:
 
 
 def _power_intervals(
-    channel: Channel, t: Floats, power: Floats, interval_s: float
+    channel: Channel, t: Floats, power: Floats, interval_s: float, change: Floats
 ) -> tuple[Floats, Floats, Bools]:
     """Each reading from half way to the reading before it to half way to the one after it.
 
-    Half ways are between the middles of the readings' windows.
+    Half ways are between the middles of the readings' windows. Where power changed once between
+    two readings, each stands for its own side of the change.
     """
     if t.size == 0:
         return t, power, np.zeros(0, dtype=bool)
@@ -207,8 +237,14 @@ def _power_intervals(
     apart = np.diff(middle)
     gap_after = apart > GAP_FACTOR * expected
     half = np.where(gap_after, expected / 2, apart / 2)
-    starts = np.concatenate(([middle[0] - expected / 2], middle[1:] - half))
-    stops = np.concatenate((middle[:-1] + half, [middle[-1] + expected / 2]))
+    stops = middle[:-1] + half
+    starts = middle[1:] - half
+    first = np.searchsorted(change, middle[:-1], side="right")
+    once = (np.searchsorted(change, middle[1:], side="left") - first == 1) & ~gap_after
+    if once.any():
+        stops[once] = starts[once] = change[first[once]]
+    starts = np.concatenate(([middle[0] - expected / 2], starts))
+    stops = np.concatenate((stops, [middle[-1] + expected / 2]))
     return _with_gaps(starts, stops, power, gap_after)
 
 
@@ -288,42 +324,46 @@ def _spread(power: Floats, gap: Bools, reach: int) -> Floats:
     return np.where(gap, np.ptp(power), spread)
 
 
-def _split_steps(
-    edges: Floats, power: Floats, spread: Floats, gap: Bools
-) -> tuple[Floats, Floats, Floats, Bools, Bools]:
-    """Splits intervals in which power plainly stepped from one level to another.
+def _change_times(
+    edges: Floats, power: Floats, gap: Bools, marks: Floats, time_uncertainty_s: float
+) -> Floats:
+    """The marks, and the times of plain steps that no mark explains, in order.
 
     An interval of mean p between steady neighbours at a and b, p between a and b, had a at first
-    and b after the share x of its length for which p = x a + (1 - x) b. The pieces keep the
-    interval's energy. The neighbours of a step are as steady as their outer neighbours say.
-
-    Returns:
-        Edges, power, spread, gap, and whether each piece is on one side of a resolved step.
+    and b after the share x of its length for which p = x a + (1 - x) b.
     """
-    none = np.zeros(power.size, dtype=bool)
     if power.size < 5:
-        return edges, power, spread, gap, none
+        return marks
     a2, a, p, b, b2 = (power[i : power.size - 4 + i] for i in range(5))
     step = np.abs(b - a)
     steady = (np.abs(a - a2) + np.abs(b2 - b)) <= STEP_FLATNESS * step
     inside = (np.minimum(a, b) < p) & (p < np.maximum(a, b))
     near_gap = np.logical_or.reduce([gap[i : power.size - 4 + i] for i in range(5)])
     at = np.flatnonzero(steady & inside & ~near_gap & (step > 0)) + 2
-    if at.size == 0:
-        return edges, power, spread, gap, none
     a, p, b = power[at - 1], power[at], power[at + 1]
-    share = (p - b) / (a - b)
-    middle = edges[at] + share * (edges[at + 1] - edges[at])
-    resolved = none.copy()
-    resolved[at] = True
-    resolved[at - 1] = True
-    resolved[at + 1] = True
-    new_power = power.copy()
-    new_power[at] = a
-    return (
-        np.insert(edges, at + 1, middle),
-        np.insert(new_power, at + 1, b),
-        np.insert(spread, at + 1, spread[at]),
-        np.insert(gap, at + 1, False),
-        np.insert(resolved, at + 1, True),
-    )
+    length = edges[at + 1] - edges[at]
+    times = edges[at] + (p - b) / (a - b) * length
+    if marks.size:
+        nearest = np.searchsorted(marks, times)
+        apart = np.minimum(
+            np.abs(marks[np.minimum(nearest, marks.size - 1)] - times),
+            np.abs(marks[np.maximum(nearest - 1, 0)] - times),
+        )
+        times = times[apart > np.maximum(SNAP * length, 3 * time_uncertainty_s)]
+    return np.sort(np.concatenate((marks, times)))
+
+
+def _spread_of_parts(parts: Parts, spread: Floats, gap: Bools) -> Floats:
+    """How far power may be from a part's mean.
+
+    As far as the parts beside it that no change point sets apart; beyond a change point only by
+    :data:`STEP_FLATNESS` of the step; and by what the change points did not explain.
+    """
+    if parts.power.size < 2:
+        return spread
+    jump = np.abs(np.diff(parts.power))
+    at_change = parts.interval[1:] == parts.interval[:-1]
+    jump = np.where(at_change, STEP_FLATNESS * jump, jump)
+    near = np.maximum(np.concatenate(([0.0], jump)), np.concatenate((jump, [0.0])))
+    near += parts.left_over[parts.interval]
+    return np.where(gap[parts.interval], spread[parts.interval], near)
