@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from joulelab.errors import JoulelabError, RecorderError, WorkloadError
 from joulelab.meter import Meter
 from joulelab.models.characteristics import characterize
 from joulelab.models.registry import build_model
+from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import environment_selection
 from joulelab.sensors.sensor import Quantity
@@ -78,19 +80,26 @@ class Bench:
     def idle(self, directory: Path) -> Event:
         """Measures T_m of idle in the state in which cells run: with a CUDA context if any does."""
         device = next((name for name in self._devices.values() if name != "cpu"), "cpu")
-        run = _Run(directory, self._sensors, None)
+        run = _Run(directory, self._sensors_of(*self._devices.values()), None)
         return run.record(lambda: run.idle(self._plan.idle_s, device))
 
     def cell(self, directory: Path, factors: Mapping[str, Any], seed: int, tell: Tell) -> Event:
         """Trains and infers as the plan says, and leaves the process as it was."""
         device = self._devices[factors["device"]]
-        run = _Run(directory, self._sensors, self._gpu_component(device))
+        run = _Run(directory, self._sensors_of(device), self._gpu_component(device))
         try:
             return run.record(
                 lambda: run.cell(self._plan, self._data, {**factors, "device": device}, seed, tell)
             )
         finally:
             _clear(device, compiled=factors["compile"])
+
+    def _sensors_of(self, *devices: str) -> list[str] | None:
+        """What the plan asks for, or else the host and those GPUs alone that the devices are."""
+        if self._sensors or os.environ.get(SENSORS_ENVIRONMENT):
+            return self._sensors
+        gpus = [self._gpu_component(device) for device in devices if device != "cpu"]
+        return [*dict.fromkeys(gpu for gpu in gpus if gpu), "cpu", "dram", "host"]
 
     def _gpu_component(self, device: str) -> str | None:
         """The sensors' name of the GPU that a cell runs on; of the first where it runs on none."""

@@ -1,0 +1,380 @@
+"""Which columns of a log are time, power, energy and GPU, and in which units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from joulelab.accounting.csv_table import Converter, Floats, Table, is_absent, number, numbers
+from joulelab.accounting.log_times import (
+    TIME_UNITS,
+    dates,
+    epoch_unit,
+    is_date,
+    scaled,
+    time_zone,
+)
+from joulelab.errors import UserError, nearest
+
+POWER_UNITS = {"w": 1.0, "mw": 1e-3, "uw": 1e-6, "kw": 1e3}
+ENERGY_UNITS = {"j": 1.0, "mj": 1e-3, "uj": 1e-6, "kj": 1e3, "wh": 3600.0, "kwh": 3.6e6}
+"""In lower case: mW and mJ are milli, as no log of a computer is in mega."""
+_WORDS = {
+    "watt": "w", "watts": "w", "milliwatts": "mw", "joule": "j", "joules": "j",
+    "millijoules": "mj", "seconds": "s", "second": "s", "sec": "s", "secs": "s",
+    "milliseconds": "ms", "millis": "ms", "microseconds": "us", "nanoseconds": "ns",
+    "µs": "us", "µw": "uw", "µj": "uj",
+}  # fmt: skip
+_TIME_WORDS = {"t", "time", "timestamp", "timestamps", "elapsed", "unix", "epoch", "date", "when"}
+_POWER_WORDS = {"power", "watt", "watts"}
+_ENERGY_WORDS = {"energy", "joule", "joules"}
+_NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
+_GPU_COLUMNS = ("index", "gpu_index", "gpu_id", "gpu", "uuid", "gpu_uuid", "pci_bus_id", "serial")
+SUSPICIOUS_POWER_W = 5000.0
+"""Above this, one column's plain numbers may well be milliwatts."""
+MOST_GPUS = 64
+
+NVIDIA_SMI_FIELDS = {
+    "power_draw_instant": "nvml.power_instant",
+    "power_draw_average": "nvml.power_average",
+    "power_draw": "nvml.power_usage",
+    "power_instant": "nvml.power_instant",
+    "power_average": "nvml.power_average",
+    "power_usage": "nvml.power_usage",
+}
+"""Three views of one board's power, the one that is used first first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnChoice:
+    """What the user says of a log's columns. Everything may be left to be recognised.
+
+    Attributes:
+        time_column: Name, or number from 1.
+        time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
+        timezone: Of dates without a zone; ``None`` is this machine's.
+        power_columns: Names or numbers.
+        power_unit: ``"W"``, ``"mW"``, ``"uW"`` or ``"kW"``, for all of them.
+        energy_columns: Names or numbers of counters.
+        energy_unit: ``"J"``, ``"mJ"``, ``"uJ"``, ``"kJ"``, ``"Wh"`` or ``"kWh"``.
+        gpu: Only this GPU's rows, by what the log calls it.
+    """
+
+    time_column: str | None = None
+    time_unit: str | None = None
+    timezone: str | None = None
+    power_columns: Sequence[str] = ()
+    power_unit: str | None = None
+    energy_columns: Sequence[str] = ()
+    energy_unit: str | None = None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A column's name taken apart: ``power.draw [mW]`` is ``power_draw`` in ``mw``."""
+
+    stem: str
+    unit: str
+
+    @property
+    def words(self) -> set[str]:
+        """The parts of the stem."""
+        return set(self.stem.split("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class ValueColumn:
+    """A column of power or energy.
+
+    Attributes:
+        position: In the table.
+        name: As the file has it.
+        stem: Without unit, in one spelling.
+        energy: A counter of energy; otherwise power.
+        converter: To watts or joules; ``None`` for plain watts or joules.
+        source: Channel's source.
+        note: What was assumed.
+    """
+
+    position: int
+    name: str
+    stem: str
+    energy: bool
+    converter: Converter | None
+    source: str
+    note: str = ""
+
+
+def take_apart(text: str) -> Name:
+    """The stem and the unit of a column's name.
+
+    Example:
+        >>> take_apart("power.draw.instant [mW]"), take_apart("t_ns"), take_apart("Watts")
+        (Name(stem='power_draw_instant', unit='mw'), Name(stem='t', unit='ns'),
+         Name(stem='watts', unit='w'))
+    """
+    bracket = re.search(r"[\[(]\s*([^\])]*?)\s*[\])]\s*$", text)
+    name = text[: bracket.start()] if bracket else text
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    unit = _unit(bracket.group(1)) if bracket else ""
+    if not unit and words:
+        unit = _unit(words[-1])
+        if unit and len(words) > 1 and words[-1] not in _POWER_WORDS | _ENERGY_WORDS:
+            words = words[:-1]
+    return Name("_".join(words), unit)
+
+
+def _unit(word: str) -> str:
+    word = word.strip().lower().replace("μ", "µ")
+    word = _WORDS.get(word, word)
+    return word if word in {*POWER_UNITS, *ENERGY_UNITS, *TIME_UNITS} else ""
+
+
+def choose_time(table: Table, choice: ColumnChoice) -> tuple[int, Converter | None, str]:
+    """The time column: its position, its converter to seconds, and what was assumed.
+
+    Raises:
+        UserError: There is none, there are several, or its unit is not known.
+    """
+    position = _time_position(table, choice)
+    cells = [cell for cell in table.cells(position) if not is_absent(cell)]
+    name = table.names[position]
+    if choice.time_unit is not None:
+        unit = _checked_unit(choice.time_unit, TIME_UNITS, "time")
+        return position, scaled(unit), ""
+    if cells and is_date(cells[0]):
+        zone = time_zone(choice.timezone)
+        return position, dates(zone), ""
+    unit = take_apart(name).unit if table.header else ""
+    if unit in TIME_UNITS:
+        return position, scaled(unit), ""
+    since_1970 = epoch_unit(cells)
+    if since_1970:
+        return position, scaled(since_1970), f"{name!r} is taken as {since_1970} since 1970"
+    if not np.isfinite(numbers(cells)).any():
+        shown = cells[0] if cells else ""
+        raise UserError(
+            f"{table.path}: column {name!r} holds no times that can be read ({shown!r})",
+            mend="name another with --time-column",
+        )
+    return position, None, f"{name!r} is taken in seconds (--time-unit says otherwise)"
+
+
+def _time_position(table: Table, choice: ColumnChoice) -> int:
+    if choice.time_column is not None:
+        return find(table, choice.time_column)
+    if table.header:
+        names = [take_apart(name) for name in table.names]
+        found = [i for i, name in enumerate(names) if _is_time(name)]
+    else:
+        found = [i for i in range(len(table.names)) if any(map(is_date, table.cells(i)[:1]))]
+    if len(found) == 1:
+        return found[0]
+    candidates = [table.names[i] for i in found] or list(table.names)
+    raise UserError(
+        f"{table.path}: {'several columns' if found else 'no column'} may be the time",
+        why=f"its columns are {_listed(candidates)}",
+        mend="name one with --time-column" + ("" if table.header else " (numbers from 1)"),
+    )
+
+
+def _is_time(name: Name) -> bool:
+    if name.unit and name.unit not in TIME_UNITS:
+        return False
+    return name.stem in _TIME_WORDS | {*_WORDS, *TIME_UNITS} or bool(
+        name.words & {"time", "timestamp", "elapsed", "unix", "epoch"}
+        and not name.words & {"kernel", "cpu", "gpu", "up", "utilization"}
+    )
+
+
+def choose_values(table: Table, choice: ColumnChoice) -> list[ValueColumn]:
+    """The columns of power and energy.
+
+    The three power fields of nvidia-smi are one board's power; the first that is there of
+    instant, average and draw is used. Several columns of other names are an error, since their
+    sum or one of them may be meant.
+
+    Raises:
+        UserError: There is none, there are several, or a unit is not known.
+    """
+    if choice.power_columns or choice.energy_columns:
+        power = [_value(table, find(table, name), False, choice) for name in choice.power_columns]
+        energy = [_value(table, find(table, name), True, choice) for name in choice.energy_columns]
+        return power + energy
+    found = _recognised(table)
+    known = [
+        column
+        for stem in NVIDIA_SMI_FIELDS
+        for column in found
+        if take_apart(table.names[column[0]]).stem == stem
+    ]
+    if len(found) > 1 and len(known) == len(found) and _first_with_values(table, known):
+        first = _first_with_values(table, known)
+        assert first is not None
+        found = [first]
+    if len(found) == 1:
+        return [_value(table, *found[0], choice)]
+    candidates = [table.names[position] for position, _ in found] or list(table.names)
+    raise UserError(
+        f"{table.path}: {'several columns' if found else 'no column'} may be power or energy",
+        why=f"{'candidates' if found else 'its columns'} are {_listed(candidates)}",
+        mend="name one with --power-column or --energy-column, or several to add them up",
+    )
+
+
+def _recognised(table: Table) -> list[tuple[int, bool]]:
+    """Positions of columns that are power or energy, and whether energy."""
+    found: list[tuple[int, bool]] = []
+    for i, text in enumerate(table.names):
+        name = take_apart(text) if table.header else Name("", _cell_unit(table.cells(i)))
+        if name.words & _NOT_READINGS:
+            continue
+        if name.unit in POWER_UNITS or (not name.unit and name.words & _POWER_WORDS):
+            found.append((i, False))
+        elif name.unit in ENERGY_UNITS or (not name.unit and name.words & _ENERGY_WORDS):
+            found.append((i, True))
+    return found
+
+
+def _first_with_values(
+    table: Table, columns: Sequence[tuple[int, bool]]
+) -> tuple[int, bool] | None:
+    for column in columns:
+        if not all(map(is_absent, table.cells(column[0]))):
+            return column
+    return columns[0] if columns else None
+
+
+def _value(table: Table, position: int, energy: bool, choice: ColumnChoice) -> ValueColumn:
+    units = ENERGY_UNITS if energy else POWER_UNITS
+    kind, option = ("energy", choice.energy_unit) if energy else ("power", choice.power_unit)
+    text = table.names[position]
+    name = take_apart(text) if table.header else Name(f"column_{text}", "")
+    cells = table.cells(position)
+    note = ""
+    cell_unit = _cell_unit(cells)
+    unit = _checked_unit(option, units, kind) if option else cell_unit or name.unit
+    if unit and unit not in units:
+        raise UserError(
+            f"{table.path}: column {text!r} is in {unit}, which is no unit of {kind}",
+            mend=f"say what it is with --{kind}-unit",
+        )
+    if not unit:
+        unit = "j" if energy else "w"
+        if not energy and _typical(cells) > SUSPICIOUS_POWER_W:
+            raise UserError(
+                f"{table.path}: the unit of column {text!r} is not known",
+                why=f"its values are about {_typical(cells):.3g}",
+                mend="give it with --power-unit, as W or mW",
+            )
+        note = f"{text!r} is taken in {'joules' if energy else 'watts'}"
+    converter = _with_unit(units, unit) if cell_unit else _scaled(units[unit])
+    source = NVIDIA_SMI_FIELDS.get(name.stem, f"log.{name.stem}")
+    return ValueColumn(position, text, name.stem, energy, converter, source, note)
+
+
+def _typical(cells: Sequence[str]) -> float:
+    values = numbers(cells)
+    values = values[np.isfinite(values)]
+    return float(np.median(np.abs(values))) if values.size else 0.0
+
+
+def choose_gpu(table: Table) -> int | None:
+    """The column that tells GPUs apart, by what the sample shows; ``None`` without one."""
+    stems = {take_apart(name).stem: i for i, name in enumerate(table.names)}
+    for stem in _GPU_COLUMNS:
+        if stem not in stems:
+            continue
+        cells = table.cells(stems[stem])
+        named = set(cells)
+        # A column of row numbers is called "index" too.
+        if len(named) <= MOST_GPUS and (len(named) < len(cells) or len(cells) == 1):
+            return stems[stem]
+    return None
+
+
+def coded(names: list[str]) -> Converter:
+    """Converts text to its position in ``names``, to which what is new is added."""
+    positions: dict[str, int] = {}
+
+    def convert(cells: Sequence[str]) -> Floats:
+        codes = np.empty(len(cells))
+        for i, cell in enumerate(cells):
+            text = cell.strip()
+            if text not in positions:
+                positions[text] = len(names)
+                names.append(text)
+            codes[i] = positions[text]
+        return codes
+
+    return convert
+
+
+def find(table: Table, name: str) -> int:
+    """The position of a column by its name, its name in another spelling, or its number from 1.
+
+    Raises:
+        UserError: There is no such column, or several fit.
+    """
+    if name in table.names:
+        return table.names.index(name)
+    wanted = take_apart(name)
+    same = [i for i, text in enumerate(table.names) if take_apart(text) == wanted]
+    alike = [i for i, text in enumerate(table.names) if take_apart(text).stem == wanted.stem]
+    for found in (same, alike):
+        if len(found) == 1:
+            return found[0]
+    if name.isdigit() and 1 <= int(name) <= len(table.names):
+        return int(name) - 1
+    raise UserError(f"{table.path} has no column {name!r}", mend=nearest(name, table.names))
+
+
+def _cell_unit(cells: Sequence[str]) -> str:
+    """The unit that follows the numbers of a column, as in ``123.45 W``."""
+    for cell in cells:
+        if not is_absent(cell):
+            match = re.fullmatch(r"[-+\d.,eE]+\s*([A-Za-zµμ]+)", cell)
+            return _unit(match.group(1)) if match else ""
+    return ""
+
+
+def _with_unit(units: dict[str, float], default: str) -> Converter:
+    def one(cell: str) -> float:
+        text, _, unit = cell.strip().rpartition(" ")
+        if text and _unit(unit) in units:
+            return number(text) * units[_unit(unit)]
+        match = re.fullmatch(r"([-+\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)", cell.strip())
+        if match is None:
+            return float("nan")
+        return number(match.group(1)) * units.get(_unit(match.group(2)) or default, float("nan"))
+
+    def convert(cells: Sequence[str]) -> Floats:
+        return np.fromiter(map(one, cells), dtype=np.float64, count=len(cells))
+
+    return convert
+
+
+def _scaled(factor: float) -> Converter | None:
+    if factor == 1.0:
+        return None
+
+    def convert(cells: Sequence[str]) -> Floats:
+        return numbers(cells) * factor
+
+    return convert
+
+
+def _checked_unit(text: str, units: dict[str, float], kind: str) -> str:
+    unit = _unit(text)
+    if unit not in units:
+        raise UserError(f"no unit of {kind} {text!r}", mend=f"choose from {', '.join(units)}")
+    return unit
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)
