@@ -127,12 +127,11 @@ def test_the_trace_holds_every_span(tmp_path):
             with meter.span("step", index=index, text='with "quotes"\n'):
                 pass
     events = read_trace(tmp_path).events
-    begins = [event for event in events if event["event"] == "begin"]
-    ends = [event for event in events if event["event"] == "end"]
-    assert [event["attributes"]["index"] for event in begins] == list(range(3000))
-    assert [event["index"] for event in ends] == [event["index"] for event in begins]
+    spans = [event for event in events if event["event"] == "span"]
+    assert [event["attributes"]["index"] for event in spans] == list(range(3000))
+    assert [event["start_ns"] for event in spans] == [span.start_ns for span in meter.spans]
+    assert [event["stop_ns"] for event in spans] == [span.stop_ns for span in meter.spans]
     assert events[-1]["event"] == "stop"
-    assert begins[0]["t_ns"] == meter.spans[0].start_ns
 
 
 def test_attributes_too_long_for_the_trace_stay_on_the_span(tmp_path):
@@ -142,8 +141,8 @@ def test_attributes_too_long_for_the_trace_stay_on_the_span(tmp_path):
     ):
         pass
     assert len(span.attributes["text"]) == 10000
-    begin = next(event for event in read_trace(tmp_path).events if event["event"] == "begin")
-    assert begin["attributes_omitted"] is True
+    line = next(event for event in read_trace(tmp_path).events if event["event"] == "span")
+    assert line["attributes_omitted"] is True
 
 
 def test_energies_can_be_asked_for_after_the_end():
@@ -350,9 +349,9 @@ meter.close()
 def test_a_forked_childs_spans_reach_the_trace(tmp_path):
     subprocess.run([sys.executable, "-c", FORKING, str(tmp_path)], check=True)
     events = read_trace(tmp_path).events
-    begins = {event["name"]: event["pid"] for event in events if event["event"] == "begin"}
-    assert set(begins) == {"parent", "child"}
-    assert begins["parent"] != begins["child"]
+    pids = {event["name"]: event["pid"] for event in events if event["event"] == "span"}
+    assert set(pids) == {"parent", "child"}
+    assert pids["parent"] != pids["child"]
 
 
 # What it costs.

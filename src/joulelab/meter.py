@@ -225,7 +225,7 @@ class Meter:
         """Ends the recording. Energies can still be asked for."""
         if self._closed:
             return
-        self._log.resolve()
+        self._log.finish()
         deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
         while not self._log.flush() and (left_s := deadline_s - time.monotonic()) > 0:
             self._link.wait_for_room(left_s)
@@ -254,6 +254,7 @@ class Meter:
         from joulelab.accounting.account import Accounts  # noqa: PLC0415
 
         if not self._closed and t_ns > self._covered_ns:
+            self._log.flush()
             self._link.sync(t_ns)
             self._covered_ns = t_ns
             self._trace = self._load()

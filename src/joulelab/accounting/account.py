@@ -169,18 +169,17 @@ class _Marks:
 
     @classmethod
     def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Marks:
+        spans = {
+            (event["pid"], event["index"]): event
+            for event in trace.events
+            if event.get("event") in ("begin", "span")
+        }
         host: list[int] = []
         device: list[int] = []
-        on_device: set[tuple[int, int]] = set()
-        for event in trace.events:
-            if event.get("event") == "device":
-                device += (event["start_ns"], event["stop_ns"])
-                on_device.add((event["pid"], event["index"]))
-        for event in trace.events:
-            if event.get("event") in ("begin", "end"):
-                host.append(event["t_ns"])
-                if (event["pid"], event["index"]) not in on_device:
-                    device.append(event["t_ns"])
+        for span in spans.values():
+            times_ns = [t_ns for t_ns in (span["start_ns"], span["stop_ns"]) if t_ns is not None]
+            host += times_ns
+            device += span["device_ns"] or times_ns
         further = np.asarray(further_ns, dtype=np.float64)
         return cls(_seconds(host, further), _seconds(device, further))
 

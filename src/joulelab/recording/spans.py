@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from joulelab.recording.link import ATOMIC_WRITE_BYTES
 if TYPE_CHECKING:
     from joulelab.accounting.energy import Energy
 
-LONGEST_QUEUE = 1024
-"""Spans whose device times are worked out together at the latest when so many have ended."""
+FLUSH_INTERVAL_S = 0.25
+"""Spans are handed to the recorder this often; a program that is killed loses no more of them."""
+
+_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 class Span:
@@ -29,6 +32,7 @@ class Span:
         attributes: Whatever else the program said of it.
         index: Counts the spans of this process.
         parent: Index of the span that was open in the same thread when this one began.
+        thread: The thread's native id.
         start_ns: CLOCK_MONOTONIC.
         stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
     """
@@ -37,13 +41,14 @@ class Span:
         "_device_start",
         "_device_stop",
         "_device_window_ns",
-        "_energy",
+        "_log",
         "attributes",
         "index",
         "name",
         "parent",
         "start_ns",
         "stop_ns",
+        "thread",
     )
 
     def __init__(
@@ -52,18 +57,20 @@ class Span:
         attributes: dict[str, Any],
         index: int,
         parent: int | None,
-        energy: Callable[[Span], Energy],
+        thread: int,
+        log: SpanLog,
     ) -> None:
         self.name = name
         self.attributes = attributes
         self.index = index
         self.parent = parent
+        self.thread = thread
         self.stop_ns: int | None = None
-        self._energy = energy
+        self._log = log
         self._device_start: DeviceMark | None = None
         self._device_stop: DeviceMark | None = None
         self._device_window_ns: tuple[int, int] | None = None
-        self.start_ns = time.monotonic_ns()
+        self.start_ns = 0
 
     @property
     def duration_s(self) -> float:
@@ -78,15 +85,11 @@ class Span:
         Raises:
             ValueError: The span is still open.
         """
-        return self._energy(self)
+        return self._log.energy_of(self)
 
     def device_window_ns(self) -> tuple[int, int] | None:
         """When the GPU began and finished its work, where it had any. Waits until it has."""
-        if self._device_window_ns is None and self._device_start and self._device_stop:
-            start_ns, stop_ns = self._device_start.time_ns(), self._device_stop.time_ns()
-            self._device_window_ns = (start_ns, max(start_ns, stop_ns))
-            self._device_start = self._device_stop = None
-        return self._device_window_ns
+        return self._log.device_window_ns(self)
 
     def __repr__(self) -> str:
         state = "open" if self.stop_ns is None else f"{self.duration_s:.6g} s"
@@ -96,31 +99,54 @@ class Span:
 class SpanLog:
     """Every span of a process, in memory and on its way to the trace.
 
+    Beginning and ending a span only notes it; a thread formats what was noted and hands it over
+    a few times a second.
+
     Args:
-        mark: Takes a finished line for the trace without waiting; false when it cannot now.
-        energy: Works out a span's energy.
+        mark: Takes finished lines for the trace without waiting; false when it cannot now.
+        energy_of: Works out a span's energy.
     """
 
-    def __init__(self, mark: Callable[[bytes], bool], energy: Callable[[Span], Energy]) -> None:
+    def __init__(self, mark: Callable[[bytes], bool], energy_of: Callable[[Span], Energy]) -> None:
         self.spans: list[Span] = []
+        self.energy_of = energy_of
         self._mark = mark
-        self._energy = energy
         self._clock = DeviceClock()
         self._count = itertools.count()
-        self._open = threading.local()
+        self._local = threading.local()
+        self.start_anew(forked=False)
+        _LOGS.add(self)
+
+    def start_anew(self, *, forked: bool) -> None:
+        """Forgets what is on its way: in a child just forked that is its parent's to hand over.
+
+        A child may end at any moment without a word, as those of multiprocessing do, so it hands
+        over each span as it ends.
+        """
+        self._at_once = forked
+        self._begun: deque[Span] = deque()
+        self._ended: deque[Span] = deque()
         self._backlog: deque[bytes] = deque()
-        self._unresolved: deque[Span] = deque()
+        self._lock = threading.RLock()
+        self._finished = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def begin(self, name: str, attributes: dict[str, Any]) -> Span:
         """Opens a span now."""
-        stack = self._stack()
+        local = self._local
+        try:
+            stack = local.stack
+        except AttributeError:
+            stack = self._new_stack()
         parent = stack[-1].index if stack else None
-        device = self._clock.mark()
-        span = Span(name, attributes, next(self._count), parent, self._energy)
-        span._device_start = device
+        span = Span(name, attributes, next(self._count), parent, local.thread, self)
         stack.append(span)
         self.spans.append(span)
-        self._write(_begin_line(span))
+        self._begun.append(span)
+        if self._thread is None and not self._at_once:
+            self._start()
+        span._device_start = self._clock.mark()
+        span.start_ns = time.monotonic_ns()
         return span
 
     def end(self, span: Span) -> None:
@@ -132,65 +158,135 @@ class SpanLog:
         stop_ns = time.monotonic_ns()
         if span.stop_ns is not None:
             raise ValueError(f"span {span.name!r} was already ended")
-        span.stop_ns = stop_ns
         if span._device_start is not None:
             span._device_stop = self._clock.mark()
-            self._unresolved.append(span)
-        stack = self._stack()
-        if span in stack:
+        span.stop_ns = stop_ns
+        stack = self._local.__dict__.get("stack", ())
+        if stack and stack[-1] is span:
+            stack.pop()
+        elif span in stack:
             stack.remove(span)
-        self._write(
-            b'{"event":"end","pid":%d,"index":%d,"t_ns":%d}\n' % (os.getpid(), span.index, stop_ns)
-        )
-        if len(self._unresolved) > LONGEST_QUEUE:
-            self.resolve(len(self._unresolved) // 2)
+        self._ended.append(span)
+        if self._at_once:
+            self.flush(wait_for_devices=True)
 
-    def resolve(self, count: int | None = None) -> None:
-        """Works out the device times of the oldest ``count`` spans that lack them, or of all."""
-        for _ in range(len(self._unresolved) if count is None else count):
-            span = self._unresolved.popleft()
-            window = span.device_window_ns()
-            if window is not None:
-                self._write(
-                    b'{"event":"device","pid":%d,"index":%d,"start_ns":%d,"stop_ns":%d}\n'
-                    % (os.getpid(), span.index, *window)
-                )
+    def device_window_ns(self, span: Span) -> tuple[int, int] | None:
+        """See :meth:`Span.device_window_ns`."""
+        with self._lock:
+            first, last = span._device_start, span._device_stop
+            if span._device_window_ns is None and first is not None and last is not None:
+                start_ns, stop_ns = first.time_ns(), last.time_ns()
+                span._device_window_ns = (start_ns, max(start_ns, stop_ns))
+                span._device_start = span._device_stop = None
+                self._clock.give_back(first)
+                self._clock.give_back(last)
+        return span._device_window_ns
 
-    def flush(self) -> bool:
-        """Hands over the lines that the pipe had no room for; false when some are left."""
-        while self._backlog:
-            if not self._mark(self._backlog[0]):
-                return False
-            self._backlog.popleft()
+    def flush(self, *, wait_for_devices: bool = False) -> bool:
+        """Hands over what was noted so far; false when the recorder had no room for all.
+
+        Args:
+            wait_for_devices: Also for spans whose work the GPU has not finished.
+        """
+        with self._lock:
+            lines: list[bytes] = []
+            waiting: list[Span] = []
+            while self._ended:
+                span = self._ended.popleft()
+                if span._device_stop and not wait_for_devices and not span._device_stop.reached():
+                    waiting.append(span)
+                    continue
+                lines.append(_line(span, self.device_window_ns(span)))
+            self._ended.extendleft(reversed(waiting))
+            while self._begun:
+                span = self._begun.popleft()
+                if span.stop_ns is None or span._device_stop is not None:
+                    lines.append(_line(span, None))
+            self._backlog.extend(_together(lines))
+            while self._backlog:
+                if not self._mark(self._backlog[0]):
+                    return False
+                self._backlog.popleft()
         return True
 
-    def _stack(self) -> list[Span]:
-        try:
-            stack: list[Span] = self._open.stack
-        except AttributeError:
-            stack = self._open.stack = []
+    def finish(self) -> None:
+        """Ends the thread and hands over everything, waiting for GPUs where it must."""
+        self._finished.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush(wait_for_devices=True)
+
+    def _new_stack(self) -> list[Span]:
+        self._local.thread = threading.get_native_id()
+        self._local.stack = []
+        stack: list[Span] = self._local.stack
         return stack
 
-    def _write(self, line: bytes) -> None:
-        """Keeps the order of lines when the pipe is full for a while."""
-        if not self.flush() or not self._mark(line):
-            self._backlog.append(line)
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._finished.is_set():
+                self._thread = threading.Thread(
+                    target=_flush_often,
+                    args=(weakref.ref(self), self._finished),
+                    name="joulelab-spans",
+                    daemon=True,
+                )
+                self._thread.start()
 
 
-def _begin_line(span: Span) -> bytes:
+_LOGS: weakref.WeakSet[SpanLog] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for log in _LOGS:
+        log.start_anew(forked=True)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _flush_often(log: weakref.ref[SpanLog], finished: threading.Event) -> None:
+    while not finished.wait(FLUSH_INTERVAL_S):
+        living = log()
+        if living is None:
+            return
+        living.flush()
+        del living
+
+
+def _line(span: Span, device_ns: tuple[int, int] | None) -> bytes:
+    """A span as it is known now; a later line of the same process and index has more."""
     event = {
-        "event": "begin",
+        "event": "begin" if span.stop_ns is None else "span",
         "pid": os.getpid(),
         "index": span.index,
         "parent": span.parent,
-        "thread": threading.get_native_id(),
+        "thread": span.thread,
         "name": span.name,
         "attributes": span.attributes,
-        "t_ns": span.start_ns,
+        "start_ns": span.start_ns,
+        "stop_ns": span.stop_ns,
+        "device_ns": device_ns,
     }
-    line = json.dumps(event, default=str).encode() + b"\n"
+    line = _encode(event).encode() + b"\n"
     if len(line) > ATOMIC_WRITE_BYTES:
-        # Longer lines could be torn apart by another thread's. The span itself keeps them.
+        # Longer lines could be torn apart by another process's. The span itself keeps them.
         event |= {"name": span.name[:256], "attributes": {}, "attributes_omitted": True}
-        line = json.dumps(event).encode() + b"\n"
+        line = _encode(event).encode() + b"\n"
     return line
+
+
+def _together(lines: list[bytes]) -> list[bytes]:
+    """Lines joined as far as one write to a pipe stays whole (pipe(7), PIPE_BUF)."""
+    joined: list[bytes] = []
+    pending: list[bytes] = []
+    size = 0
+    for line in lines:
+        if size + len(line) > ATOMIC_WRITE_BYTES:
+            joined.append(b"".join(pending))
+            pending, size = [], 0
+        pending.append(line)
+        size += len(line)
+    if pending:
+        joined.append(b"".join(pending))
+    return joined

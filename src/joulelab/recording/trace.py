@@ -103,6 +103,8 @@ class TraceReader:
         self._absent = tuple(Absence(**data) for data in header.pop("absent"))
         self._header = header
         self._blocks: list[NDArray[np.void]] = []
+        self._events_offset = 0
+        self._past_events: list[Mapping[str, Any]] = []
 
     def read(self) -> Trace:
         """Everything up to the last whole record."""
@@ -114,9 +116,23 @@ class TraceReader:
         if len(self._blocks) > 1:
             self._blocks = [np.concatenate(self._blocks)]
         records = self._blocks[0] if self._blocks else np.zeros(0, dtype=RECORD)
-        return Trace(
-            self._channels, records, self._absent, self._header, _read_events(self._events)
-        )
+        self._read_events()
+        return Trace(self._channels, records, self._absent, self._header, tuple(self._past_events))
+
+    def _read_events(self) -> None:
+        """Whole lines only; a line that a kill or a full disk damaged is left out."""
+        with self._events.open("rb") as file:
+            file.seek(self._events_offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._events_offset += len(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(event, dict):
+                    self._past_events.append(event)
 
 
 def read_trace(directory: Path) -> Trace:
@@ -137,18 +153,3 @@ def _whole(records: NDArray[np.void]) -> int:
         if damaged.size:
             return start + int(damaged[0])
     return len(records)
-
-
-def _read_events(path: Path) -> list[Mapping[str, Any]]:
-    """Whole lines only; a line that a kill or a full disk damaged is left out."""
-    events: list[Mapping[str, Any]] = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
