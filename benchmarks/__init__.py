@@ -1,0 +1,1 @@
+"""Benches of JouleLab, some beside its peers. See docs/benchmarks.md."""

@@ -1,0 +1,75 @@
+"""Builds the stand-in for NVML and tells it what to play. Needs gcc."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from joulelab.sensors.waveform import Waveform
+
+SOURCE = Path(__file__).parent / "nvml_standin" / "nvml_standin.c"
+LIBRARY = "libnvidia-ml.so.1"
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
+SHARED = ("-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensor:
+    """How the stand-in sees its waveform; the defaults make no error of their own.
+
+    Attributes:
+        gain: What it gives over what is true.
+        noise_w: Standard deviation of independent noise on each power value, W.
+        update_phase_s: When the values that are new each 100 ms are new, on CLOCK_MONOTONIC, s.
+        ring_phase_s: The same for the values that are new each 20 ms, s.
+        stamp_delay_s: How long after its window's end a reading of the ring is stamped, s.
+        busy: Calls take their time on the processor; otherwise asleep.
+    """
+
+    gain: float = 1.0
+    noise_w: float = 0.0
+    update_phase_s: float = 0.037
+    ring_phase_s: float = 0.0071
+    stamp_delay_s: float = 0.0
+    busy: bool = True
+
+
+def build(directory: Path) -> Path:
+    """Compiles the library into a directory and gives that directory.
+
+    Raises:
+        subprocess.CalledProcessError: The compiler refused.
+        FileNotFoundError: There is no gcc.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    library = directory / LIBRARY
+    command = ["gcc", *FLAGS, *SHARED, str(SOURCE), "-o", str(library), "-lm", "-lpthread"]
+    subprocess.run(command, check=True)
+    return directory
+
+
+def write(path: Path, waveform: Waveform, sensor: Sensor | None = None) -> Path:
+    """Writes what the stand-in reads when it is initialised, and gives the path."""
+    sensor = sensor or Sensor()
+    settings = [f"{f.name} {float(getattr(sensor, f.name))!r}" for f in fields(sensor)]
+    points = [f"point {t_s!r} {power_w!r}" for t_s, power_w in waveform.points]
+    path.write_text("\n".join([*settings, *points, ""]))
+    return path
+
+
+def environment(
+    library: Path, waveform: Path, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment in which every NVML user of a process sees the stand-in.
+
+    Args:
+        library: The directory that :func:`build` gave.
+        waveform: The file that :func:`write` gave.
+        base: What else is in it; ``None`` is this process's.
+    """
+    environ = dict(os.environ if base is None else base)
+    environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return environ | {"LD_LIBRARY_PATH": str(library), "JOULELAB_STANDIN": str(waveform)}

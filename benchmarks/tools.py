@@ -1,0 +1,257 @@
+"""The tools that are compared, each behind the same three calls.
+
+This module is imported in each tool's own virtual environment, so that it needs nothing but the
+standard library, and it imports a tool only when that is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+JOULES_PER_KWH = 3.6e6
+FASTEST_INTERVAL_S = 0.02
+"""Given to tools that poll: five times as often as the driver has a new value."""
+
+
+class Tool(Protocol):
+    """What is asked of every tool. Windows are opened one after another, never two at once."""
+
+    pids: tuple[int, ...]
+    """Processes of its own, other than this one's children."""
+
+    def begin(self) -> None:
+        """Opens a window."""
+
+    def end(self) -> None:
+        """Closes it."""
+
+    def energies_j(self) -> list[float | None]:
+        """The GPU's energy in every window so far; ``None`` where the tool gave none."""
+
+    def close(self) -> None:
+        """Ends the measuring."""
+
+
+class JouleLab:
+    """``Meter(sensors=["gpu"])``; energies are asked for at the end."""
+
+    def __init__(self) -> None:
+        import joulelab
+
+        self._meter = joulelab.Meter(sensors=["gpu"])
+        self._spans: list[Any] = []
+        self._span: Any = None
+        self.pids = (self._meter.recorder_pid,)
+
+    def begin(self) -> None:
+        self._span = self._meter.begin("window")
+
+    def end(self) -> None:
+        self._meter.end(self._span)
+        self._spans.append(self._span)
+
+    def energies_j(self) -> list[float | None]:
+        found: list[float | None] = []
+        for energy in self._meter.energies(self._spans):
+            gpu = energy.components.get("gpu:0")
+            found.append(None if gpu is None else float(gpu.gross_j))
+        return found
+
+    def close(self) -> None:
+        self._meter.close()
+
+
+class Zeus:
+    """``ZeusMonitor(gpu_indices=[0], cpu_indices=[])``."""
+
+    pids = ()
+    approximate = False
+
+    def __init__(self) -> None:
+        from zeus.monitor import ZeusMonitor
+
+        self._monitor = ZeusMonitor(
+            gpu_indices=[0], cpu_indices=[], approx_instant_energy=self.approximate
+        )
+        self._synchronize = _cuda_available()
+        self._found: list[float | None] = []
+
+    def begin(self) -> None:
+        self._monitor.begin_window("window", sync_execution=self._synchronize)
+
+    def end(self) -> None:
+        measured = self._monitor.end_window("window", sync_execution=self._synchronize)
+        self._found.append(measured.gpu_energy[0])
+
+    def energies_j(self) -> list[float | None]:
+        return self._found
+
+    def close(self) -> None:
+        """It has nothing to close."""
+
+
+class ZeusApproximate(Zeus):
+    """The same with ``approx_instant_energy=True``, Zeus's remedy for windows that read 0."""
+
+    approximate = True
+
+
+class CodeCarbon:
+    """``OfflineEmissionsTracker`` with ``start_task`` and ``stop_task``."""
+
+    pids = ()
+
+    def __init__(self) -> None:
+        from codecarbon import OfflineEmissionsTracker
+
+        self._tracker = OfflineEmissionsTracker(
+            country_iso_code="DNK",
+            measure_power_secs=1,
+            save_to_file=False,
+            log_level="critical",
+            allow_multiple_runs=True,
+            gpu_ids=[0],
+        )
+        self._tracker.start_task("warm-up")
+        self._tracker.stop_task("warm-up")
+        self._found: list[float | None] = []
+
+    def begin(self) -> None:
+        self._tracker.start_task(f"window {len(self._found)}")
+
+    def end(self) -> None:
+        measured = self._tracker.stop_task(f"window {len(self._found)}")
+        self._found.append(measured.gpu_energy * JOULES_PER_KWH)
+
+    def energies_j(self) -> list[float | None]:
+        return self._found
+
+    def close(self) -> None:
+        self._tracker.stop()
+
+
+class CarbonTracker:
+    """``CarbonTracker(components="gpu")`` with ``epoch_start`` and ``epoch_end``.
+
+    Its energies are those of ``total_energy_per_epoch``, without the data centre's overhead (PUE)
+    that it multiplies in.
+    """
+
+    pids = ()
+    epochs = 10_000_000
+    """More than there will be: at the last epoch it prints its account and ends."""
+
+    def __init__(self) -> None:
+        from carbontracker import constants
+        from carbontracker.tracker import CarbonTracker as Tracker
+
+        self._pue = constants.PUE_2023
+        self._tracker = Tracker(
+            epochs=self.epochs,
+            epochs_before_pred=0,
+            monitor_epochs=-1,
+            update_interval=FASTEST_INTERVAL_S,
+            components="gpu",
+            verbose=0,
+        )
+
+    def begin(self) -> None:
+        self._tracker.epoch_start()
+
+    def end(self) -> None:
+        self._tracker.epoch_end()
+
+    def energies_j(self) -> list[float | None]:
+        per_epoch_kwh = self._tracker.tracker.total_energy_per_epoch()
+        return [float(kwh) / self._pue * JOULES_PER_KWH for kwh in per_epoch_kwh]
+
+    def close(self) -> None:
+        self._tracker.stop()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tool in the comparison.
+
+    Attributes:
+        label: Its name in the tables.
+        distribution: Its name on PyPI.
+        version: The pinned version; empty: the working tree's.
+        module: What is imported.
+        open: Makes it ready.
+        settings: How it is used, for the tables' notes.
+    """
+
+    label: str
+    distribution: str
+    version: str
+    module: str
+    open: Callable[[], Tool]
+    settings: str
+
+
+TOOLS = {
+    "joulelab": Entry(
+        "JouleLab",
+        "joulelab",
+        "",
+        "joulelab",
+        JouleLab,
+        'Meter(sensors=["gpu"]), begin and end; energies asked for after all windows.',
+    ),
+    "zeus": Entry(
+        "Zeus",
+        "zeus",
+        "0.16.0",
+        "zeus.monitor",
+        Zeus,
+        "ZeusMonitor(gpu_indices=[0], cpu_indices=[]), begin_window and end_window; "
+        "sync_execution only where torch sees a GPU.",
+    ),
+    "zeus-approximate": Entry(
+        "Zeus, approximate",
+        "zeus",
+        "0.16.0",
+        "zeus.monitor",
+        ZeusApproximate,
+        "as Zeus with approx_instant_energy=True, its remedy for windows that read 0.",
+    ),
+    "codecarbon": Entry(
+        "CodeCarbon",
+        "codecarbon",
+        "3.3.2",
+        "codecarbon",
+        CodeCarbon,
+        "OfflineEmissionsTracker(measure_power_secs=1, save_to_file=False), start_task and "
+        "stop_task after one warm-up task; gpu_energy of each task.",
+    ),
+    "carbontracker": Entry(
+        "CarbonTracker",
+        "carbontracker",
+        "2.4.7",
+        "carbontracker.tracker",
+        CarbonTracker,
+        f'CarbonTracker(components="gpu", update_interval={FASTEST_INTERVAL_S}), epoch_start and '
+        "epoch_end; total_energy_per_epoch without its data-centre overhead (PUE).",
+    ),
+}
+
+
+def installed_version(entry: Entry) -> str:
+    """The version that is installed here.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: None is.
+    """
+    return importlib.metadata.version(entry.distribution)
+
+
+def _cuda_available() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
