@@ -16,6 +16,8 @@ COMMANDS = {
     "doctor": "This machine's hardware and every sensor, present or absent",
     "models": "The models that a study can run, and their characteristics",
     "idle": "Measure this machine's idle power and keep it",
+    "account": "Energy per span from logs that others recorded",
+    "calibrate": "A GPU's power sensor against an external meter",
     "study": "Measure models on this machine: a plan in, a table and a report out",
     "report": "Tables, figures and a page from one or several studies",
 }

@@ -1,0 +1,107 @@
+"""Spans that others wrote down: a CSV file with ``name,start_s,stop_s`` and further columns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from joulelab.accounting.csv_table import is_absent, number, open_table
+from joulelab.accounting.log_times import dates, is_date, time_zone
+from joulelab.errors import UserError, nearest
+
+REQUIRED = ("name", "start_s", "stop_s")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignSpan:
+    """One row of a table of spans.
+
+    Attributes:
+        name: As the table has it.
+        start_s: On the log's clock.
+        stop_s: Not before the start.
+        attributes: The further columns, as text.
+    """
+
+    name: str
+    start_s: float
+    stop_s: float
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+def read_spans(path: Path, timezone: str | None = None) -> list[ForeignSpan]:
+    """The spans of a table, in its order.
+
+    Args:
+        path: A CSV file, plain or gzip, with the columns ``name``, ``start_s`` and ``stop_s``:
+            seconds on the log's clock, or dates.
+        timezone: Of dates without a zone; ``None`` is this machine's.
+
+    Raises:
+        UserError: A column is missing, a time cannot be read, or a span ends before it starts.
+    """
+    table = open_table(path)
+    positions: dict[str, int] = {}
+    for wanted in REQUIRED:
+        if wanted not in table.names:
+            listed = ", ".join(table.names) if table.header else "not named"
+            raise UserError(
+                f"{path} has no column {wanted!r}",
+                why=f"its columns are {listed}",
+                mend="begin it with a line name,start_s,stop_s",
+            )
+        positions[wanted] = table.names.index(wanted)
+    further = [(i, name) for i, name in enumerate(table.names) if name not in REQUIRED and name]
+    to_seconds = dates(time_zone(timezone))
+
+    def seconds(text: str, row: int, column: str) -> float:
+        value = float(to_seconds([text])[0]) if is_date(text) else number(text)
+        if not math.isfinite(value):
+            kind = "is empty" if is_absent(text) else f"is {text!r}, which is no time"
+            raise UserError(f"{path}, row {row}: {column} {kind}")
+        return value
+
+    spans: list[ForeignSpan] = []
+    for row, raw in enumerate(table.rows(), start=1):
+        cells = [cell.strip() for cell in raw]
+        if len(cells) < len(table.names):
+            raise UserError(
+                f"{path}, row {row} has {len(cells)} columns, the header {len(table.names)}"
+            )
+        start_s = seconds(cells[positions["start_s"]], row, "start_s")
+        stop_s = seconds(cells[positions["stop_s"]], row, "stop_s")
+        if stop_s < start_s:
+            raise UserError(
+                f"{path}, row {row}: the span stops before it starts",
+                why=f"start_s is {start_s:.12g}, stop_s {stop_s:.12g}",
+            )
+        attributes = {name: cells[i] for i, name in further}
+        spans.append(ForeignSpan(cells[positions["name"]], start_s, stop_s, attributes))
+    if not spans:
+        raise UserError(f"{path} has a header but no spans")
+    return spans
+
+
+def idle_spans(text: str, spans: list[ForeignSpan]) -> list[ForeignSpan]:
+    """The spans in which the machine was idle: those of a name, or one as ``START:STOP``.
+
+    Raises:
+        UserError: No span has that name, or the times are in the wrong order.
+
+    Example:
+        >>> idle_spans("0.5:5", [])
+        [ForeignSpan(name='idle', start_s=0.5, stop_s=5.0, attributes={})]
+    """
+    named = [span for span in spans if span.name == text and span.stop_s > span.start_s]
+    if named:
+        return named
+    first, colon, last = text.partition(":")
+    start_s, stop_s = number(first), number(last)
+    if colon and math.isfinite(start_s) and math.isfinite(stop_s):
+        if stop_s > start_s:
+            return [ForeignSpan("idle", start_s, stop_s)]
+        raise UserError(f"idle {text!r} stops before it starts")
+    known = sorted({span.name for span in spans})
+    mend = f"{nearest(text, known)}, or give START:STOP" if known else "give START:STOP"
+    raise UserError(f"no span named {text!r} to take idle power from", mend=mend)

@@ -1,0 +1,282 @@
+"""``joulelab account``: energy per span from logs that others recorded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from joulelab.errors import UserError
+
+if TYPE_CHECKING:
+    from joulelab.accounting.energy import Energy
+    from joulelab.accounting.foreign_logs import Log, LogOptions
+    from joulelab.accounting.span_table import ForeignSpan
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+CSV_COLUMNS = (
+    "name", "start_s", "stop_s", "duration_s", "gross_j", "low_j", "high_j", "idle_j", "net_j",
+    "net_low_j", "net_high_j", "mean_power_w", "reason",
+)  # fmt: skip
+WHOLE_LOG = "whole log"
+
+
+def column_options(command: Command) -> Command:
+    """Options that say what a log's columns are; they become one argument ``options``."""
+    for option in (
+        click.option("--gpu", metavar="GPU", help="Only this GPU, by the log's index or UUID."),
+        click.option(
+            "--timezone", metavar="ZONE", help="Of dates without one (UTC); default: here."
+        ),
+        click.option("--window", "window_s", type=click.FloatRange(min=0), metavar="SECONDS",
+            help="What time before its stamp a power value is the mean of."),
+        click.option("--energy-unit", metavar="UNIT", help="J, mJ, uJ, kJ, Wh or kWh."),
+        click.option("--energy-column", "energy_columns", multiple=True, metavar="NAME",
+            help="A counter of energy; name or number. May be repeated."),
+        click.option("--power-unit", metavar="UNIT", help="W, mW, uW or kW."),
+        click.option("--power-column", "power_columns", multiple=True, metavar="NAME",
+            help="A column of power; name or number. Several are added up."),
+        click.option("--time-unit", metavar="UNIT", help="s, ms, us or ns."),
+        click.option("--time-column", metavar="NAME", help="Name, or number from 1."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command("account")
+@click.option("--power", "logs", type=EXISTING, multiple=True, required=True,
+    help="A log of power or energy, CSV, plain or gzip. May be repeated.")  # fmt: skip
+@click.option("--spans", "spans_file", type=EXISTING,
+    help="CSV with name,start_s,stop_s on the log's clock. Default: the whole log.")  # fmt: skip
+@click.option("--idle", metavar="NAME|START:STOP",
+    help="Where the machine was idle: spans of that name, or a time.")  # fmt: skip
+@click.option("--calibration", "calibration_file", type=EXISTING,
+    help="What `joulelab calibrate` found of this board.")  # fmt: skip
+@click.option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
+    metavar="PERCENT", help="Standard uncertainty of the scale. Default: a GPU's.")  # fmt: skip
+@column_options
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures to this file too.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    logs: tuple[Path, ...],
+    spans_file: Path | None,
+    idle: str | None,
+    calibration_file: Path | None,
+    gain_uncertainty_pct: float | None,
+    csv_file: Path | None,
+    as_json: bool,
+    **columns: Any,
+) -> None:
+    """Energy per span, with 95 % intervals, from logs that others recorded.
+
+    Reads what `nvidia-smi --query-gpu=timestamp,index,power.draw --format=csv -lms 50` writes, and
+    any CSV with a time column and a column of power or of an energy counter.
+
+    \b
+    Example:
+      joulelab account --power smi.csv
+      joulelab account --power smi.csv --spans spans.csv --idle idle --json
+    """
+    from joulelab.accounting.foreign_logs import read_logs  # noqa: PLC0415
+    from joulelab.accounting.span_table import idle_spans, read_spans  # noqa: PLC0415
+
+    options = log_options(columns)
+    if gain_uncertainty_pct is not None:
+        options = replace(options, gain_uncertainty=gain_uncertainty_pct / 100)
+    timezone = columns["timezone"]
+    spans = read_spans(spans_file, timezone) if spans_file else []
+    with working("reading the log"):
+        log = read_logs(logs, options)
+    if calibration_file is not None:
+        log = _calibrated(log, calibration_file)
+    if not spans_file:
+        spans = [_whole(log)]
+    idle_at = idle_spans(idle, spans) if idle is not None else []
+    with working("working out energies"):
+        energies = account(log, spans, idle_at)
+    rows = [_row(log, span, energy) for span, energy in zip(spans, energies, strict=True)]
+    if csv_file is not None:
+        _write_csv(csv_file, rows)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        _print(log, rows)
+
+
+def log_options(columns: dict[str, Any]) -> LogOptions:
+    """What :func:`column_options` collected."""
+    from joulelab.accounting.foreign_logs import LogOptions  # noqa: PLC0415
+    from joulelab.accounting.log_columns import ColumnChoice  # noqa: PLC0415
+
+    window_s = columns.pop("window_s")
+    return LogOptions(columns=ColumnChoice(**columns), window_s=window_s)
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """Shows that something is being done, where a person is looking."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    return console.status(what) if console.is_terminal else nullcontext()
+
+
+def account(log: Log, spans: Sequence[ForeignSpan], idle_at: Sequence[ForeignSpan]) -> list[Energy]:
+    """The energy of each span; net of idle where spans of idle are given.
+
+    Raises:
+        UserError: No span lies within the log.
+    """
+    from joulelab.accounting.account import Accounts, Window  # noqa: PLC0415
+    from joulelab.accounting.baseline import Baseline, IdlePoint  # noqa: PLC0415
+
+    if all(_outside(log, span) for span in [*spans, *idle_at]):
+        raise UserError(
+            "no span lies within the log",
+            why=f"the log goes from {log.start_s:.12g} to {log.stop_s:.12g} s, the spans from "
+            f"{min(span.start_s for span in spans):.12g} to "
+            f"{max(span.stop_s for span in spans):.12g} s",
+            mend="put both on one clock",
+        )
+
+    def window(span: ForeignSpan) -> Window:
+        return Window(
+            round((span.start_s - log.origin_s) * 1e9), round((span.stop_s - log.origin_s) * 1e9)
+        )
+
+    windows = [window(span) for span in spans]
+    marks_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
+    accounts = Accounts(log.trace, marks_ns=marks_ns)
+    energies = accounts.energies(windows)
+    if not idle_at:
+        return energies
+    idle_windows = [window(span) for span in idle_at]
+    points = []
+    for one, energy in zip(idle_windows, accounts.energies(idle_windows), strict=True):
+        if energy.components:
+            points.append(IdlePoint.from_energy(energy, (one.start_ns + one.stop_ns) * 0.5e-9))
+    if not points:
+        raise UserError("the log does not cover the time of idle")
+    baseline = Baseline(tuple(points))
+    return [
+        baseline.subtract(energy, one.start_ns * 1e-9, one.stop_ns * 1e-9)
+        for one, energy in zip(windows, energies, strict=True)
+    ]
+
+
+def _calibrated(log: Log, path: Path) -> Log:
+    from joulelab.sensors.calibration import read_calibration  # noqa: PLC0415
+
+    calibration = read_calibration(path)
+    channels = log.trace.channels
+    if not any(calibration.fits(channel) for channel in channels):
+        sources = ", ".join(sorted({channel.source for channel in channels}))
+        raise UserError(f"{path} calibrates {calibration.source}, the log has {sources}")
+    applied = tuple(
+        calibration.apply(channel) if calibration.fits(channel) else channel for channel in channels
+    )
+    return replace(log, trace=replace(log.trace, channels=applied))
+
+
+def _whole(log: Log) -> ForeignSpan:
+    from joulelab.accounting.span_table import ForeignSpan  # noqa: PLC0415
+
+    return ForeignSpan(WHOLE_LOG, log.start_s, log.stop_s)
+
+
+def _outside(log: Log, span: ForeignSpan) -> bool:
+    return span.stop_s < log.start_s or span.start_s > log.stop_s
+
+
+def _row(log: Log, span: ForeignSpan, energy: Energy) -> dict[str, Any]:
+    low_j, high_j = energy.interval_j if energy.components else (math.nan, math.nan)
+    net_low_j, net_high_j = energy.net_interval_j if energy.components else (math.nan, math.nan)
+    figures = {
+        "gross_j": energy.gross_j,
+        "low_j": low_j,
+        "high_j": high_j,
+        "idle_j": energy.idle_j,
+        "net_j": energy.net_j,
+        "net_low_j": net_low_j,
+        "net_high_j": net_high_j,
+        "mean_power_w": energy.mean_power_w if energy.duration_s > 0 else math.nan,
+    }
+    row: dict[str, Any] = {
+        "name": span.name,
+        "start_s": span.start_s,
+        "stop_s": span.stop_s,
+        "duration_s": span.stop_s - span.start_s,
+    }
+    row |= {key: None if math.isnan(value) else value for key, value in figures.items()}
+    row["reason"] = _reason(log, span, energy)
+    row["components"] = {name: part.to_json() for name, part in energy.components.items()}
+    row["attributes"] = span.attributes
+    return row
+
+
+def _reason(log: Log, span: ForeignSpan, energy: Energy) -> str | None:
+    """Why something is missing from a span's energy; ``None`` when nothing is."""
+    if _outside(log, span):
+        return f"outside the log, which goes from {log.start_s:.12g} to {log.stop_s:.12g} s"
+    return "; ".join(f"{name}: {why}" for name, why in energy.absent.items()) or None
+
+
+def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    rows = list(rows)
+    further = [key for key in rows[0]["attributes"] if key not in CSV_COLUMNS]
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*CSV_COLUMNS, *further])
+            for row in rows:
+                attributes = row["attributes"]
+                writer.writerow(
+                    [*(row[key] for key in CSV_COLUMNS), *(attributes[key] for key in further)]
+                )
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot write {path}", why=why) from error
+
+
+def _print(log: Log, rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    net = any(row["net_j"] is not None for row in rows)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("span", overflow="fold")
+    for heading in ("s", "J", "95 %", "W", *(["net J"] if net else [])):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        if row["gross_j"] is None:
+            interval = ""
+        else:
+            interval = f"{_figure(row['low_j'])} to {_figure(row['high_j'])}"
+        cells = [f"{row['duration_s']:.6g}", _figure(row["gross_j"]), interval]
+        cells.append(_figure(row["mean_power_w"]))
+        table.add_row(escape(row["name"]), *cells, *([_figure(row["net_j"])] if net else []))
+    console = Console()
+    console.print(table)
+    reasons = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
+    sources = [
+        f"{channel.component} by {channel.source}: {channel.note}" for channel in log.trace.channels
+    ]
+    for line in dict.fromkeys([*reasons, *sources, *log.notes]):
+        console.print(f"  {escape(line)}", highlight=False)
+
+
+def _figure(value: float | None) -> str:
+    """Four digits, never an exponent; ``-`` where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
