@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,15 @@ class Accounts:
                     )
                     continue
                 components[i][component] = self._component(
-                    channel, start_s, stop_s, float(gross[i]), float(uncertainty[i]), float(gap[i])
+                    replace(
+                        channel,
+                        gain_uncertainty=math.hypot(channel.gain_uncertainty, curve.aliasing),
+                    ),
+                    start_s,
+                    stop_s,
+                    float(gross[i]),
+                    float(uncertainty[i]),
+                    float(gap[i]),
                 )
         return [
             Energy(

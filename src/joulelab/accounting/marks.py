@@ -18,6 +18,10 @@ Indices = NDArray[np.intp]
 
 OUTER_WEIGHT = 1.0
 """How much a part next to a neighbouring interval is held to that neighbour's power."""
+SAME = 0.05
+"""See :func:`split_at_marks`."""
+EXPLAINED = 0.25
+"""See :func:`split_at_marks`."""
 INNER_WEIGHT = 0.01
 """How much a part between two marks is held to the interval's mean: of it nothing else is known."""
 
@@ -47,8 +51,12 @@ def split_at_marks(edges: Floats, power: Floats, usable: Bools, marks: Floats) -
     Σ w_i (x_i - c_i)² under Σ f_i x_i = p (Lagrange). The first part's c is the power of the
     interval before it, the last part's that of the one after it, both heavily weighted; parts in
     between are held to p by almost nothing, so that what the neighbours do not explain is theirs:
-    a burst within one interval gets its joules. A neighbour that has marks itself is no witness,
-    and p stands in for it. An interval whose powers would be negative stays whole.
+    a burst within one interval gets its joules.
+
+    A mark need not be a change. An interval stays whole where a neighbour has marks itself and is
+    no witness, where its mean is that of a neighbour (within :data:`SAME` of the step between the
+    two: power changed at the interval's edge), where a single mark does not explain its mean (but
+    for :data:`EXPLAINED` of the step), and where a power would be negative.
 
     Args:
         edges: Where the intervals meet. Shape: (intervals + 1,).
@@ -83,19 +91,21 @@ def split_at_marks(edges: Floats, power: Floats, usable: Bools, marks: Floats) -
     last = np.r_[interval[1:] != interval[:-1], True]
     wanted = power[interval]
     weight = np.full(interval.size, INNER_WEIGHT)
-    for outer, neighbour, clean in ((first, before, clean_before), (last, after, clean_after)):
-        held = outer & clean[interval] & split[interval]
+    for outer, neighbour in ((first, before), (last, after)):
+        held = outer & split[interval]
         wanted = np.where(held, neighbour[interval], wanted)
         weight = np.where(held, OUTER_WEIGHT, weight)
     missing = power - np.bincount(interval, share * wanted, minlength=power.size)
     stiffness = np.bincount(interval, share**2 / weight, minlength=power.size)
     new_power = wanted + (missing / stiffness)[interval] * share / weight
     impossible = np.bincount(interval, new_power < 0, minlength=power.size) > 0
-    flat = (impossible | ~split)[interval]
-    new_power = np.where(flat, power[interval], new_power)
-    inner = first.astype(int) + last < 1
-    has_inner = np.bincount(interval, inner, minlength=power.size) > 0
-    left_over = np.where(split & ~has_inner, np.abs(missing), 0.0)
+    step = np.abs(after - before)
+    near = np.minimum(np.abs(power - before), np.abs(power - after)) <= SAME * step
+    explained = (counts > 1) | (np.abs(missing) <= EXPLAINED * step)
+    witnessed = clean_before & clean_after
+    whole = impossible | ~witnessed | near | ~explained | ~split
+    new_power = np.where(whole[interval], power[interval], new_power)
+    left_over = np.where(whole | (counts > 1), 0.0, np.abs(missing))
     return Parts(new_edges, new_power, interval, left_over)
 
 
