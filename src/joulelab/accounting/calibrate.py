@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.accounting.account import Accounts, Window
+from joulelab.accounting.account import Window
+from joulelab.accounting.averaged import energies_of
 from joulelab.accounting.calibration import MeterLog, fit
 from joulelab.accounting.csv_table import open_table
 from joulelab.accounting.foreign_logs import LogOptions, Series, as_log, read_series
@@ -147,8 +148,7 @@ def check(
     raw = replace(sensor.channel, gain=1.0, offset_w=0.0)
     applied = calibration.apply(replace(raw, source=calibration.source))
     before_j, after_j = (
-        _energy_j(replace(sensor, channel=channel), start_s, stop_s, marks_s)
-        for channel in (raw, applied)
+        _energy_j(replace(sensor, channel=channel), start_s, stop_s) for channel in (raw, applied)
     )
     return Check(start_s, stop_s, meter_j, before_j, after_j)
 
@@ -222,14 +222,14 @@ def _meter_log(meter: Series) -> MeterLog:
     return MeterLog.of_power(meter.t_s, meter.value)
 
 
-def _energy_j(sensor: Series, start_s: float, stop_s: float, marks_s: Sequence[float]) -> float:
+def _energy_j(sensor: Series, start_s: float, stop_s: float) -> float:
     log = as_log([sensor])
 
     def nanoseconds(t_s: float) -> int:
         return round((t_s - log.origin_s) * 1e9)
 
-    accounts = Accounts(log.trace, marks_ns=[nanoseconds(t) for t in (start_s, stop_s, *marks_s)])
-    return accounts.energies([Window(nanoseconds(start_s), nanoseconds(stop_s))])[0].gross_j
+    window = Window(nanoseconds(start_s), nanoseconds(stop_s))
+    return energies_of(log.trace, [window])[0].gross_j
 
 
 def _sha256(path: Path) -> str:

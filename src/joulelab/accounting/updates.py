@@ -14,6 +14,7 @@ LOOKED_AT = 200_000
 SAME_PERIOD = 1.5
 """New values less than this many periods apart are one period apart."""
 LEAST_CHANGES = 10
+"""New values, and different ones, from which their period can be told."""
 AVERAGE_S = 1.0
 """The window of nvidia-smi's average power (NVML API reference, nvmlDeviceGetPowerUsage)."""
 CONTRAST = 0.2
@@ -54,7 +55,8 @@ def pace_of(t_s: Floats, value: Floats) -> Pace:
     changed = np.flatnonzero(np.diff(value) != 0) + 1
     apart = np.diff(t_s[changed])
     apart = apart[apart > 0]
-    if apart.size < LEAST_CHANGES:
+    # Power that steps between a few levels says nothing of the sensor.
+    if apart.size < LEAST_CHANGES or np.unique(value[changed]).size < LEAST_CHANGES:
         return Pace(interval_s, interval_s, False)
     # Of a quiet board several updates in a row may be alike: the short distances tell.
     short = np.quantile(apart, 0.1)

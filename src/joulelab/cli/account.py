@@ -136,7 +136,8 @@ def account(log: Log, spans: Sequence[ForeignSpan], idle_at: Sequence[ForeignSpa
     Raises:
         UserError: No span lies within the log.
     """
-    from joulelab.accounting.account import Accounts, Window  # noqa: PLC0415
+    from joulelab.accounting.account import Window  # noqa: PLC0415
+    from joulelab.accounting.averaged import energies_of  # noqa: PLC0415
     from joulelab.accounting.baseline import Baseline, IdlePoint  # noqa: PLC0415
 
     if all(_outside(log, span) for span in [*spans, *idle_at]):
@@ -154,22 +155,19 @@ def account(log: Log, spans: Sequence[ForeignSpan], idle_at: Sequence[ForeignSpa
         )
 
     windows = [window(span) for span in spans]
-    marks_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
-    accounts = Accounts(log.trace, marks_ns=marks_ns)
-    energies = accounts.energies(windows)
-    if not idle_at:
-        return energies
     idle_windows = [window(span) for span in idle_at]
-    points = []
-    for one, energy in zip(idle_windows, accounts.energies(idle_windows), strict=True):
-        if energy.components:
-            points.append(IdlePoint.from_energy(energy, (one.start_ns + one.stop_ns) * 0.5e-9))
-    if not points:
+    energies = energies_of(log.trace, [*windows, *idle_windows])
+    points = [
+        IdlePoint.from_energy(energy, (one.start_ns + one.stop_ns) * 0.5e-9)
+        for one, energy in zip(idle_windows, energies[len(windows) :], strict=True)
+        if energy.components
+    ]
+    if idle_at and not points:
         raise UserError("the log does not cover the time of idle")
     baseline = Baseline(tuple(points))
     return [
         baseline.subtract(energy, one.start_ns * 1e-9, one.stop_ns * 1e-9)
-        for one, energy in zip(windows, energies, strict=True)
+        for one, energy in zip(windows, energies, strict=False)
     ]
 
 

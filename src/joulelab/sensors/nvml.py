@@ -24,6 +24,7 @@ from typing import Any
 
 import pynvml
 
+from joulelab.sensors.calibration import calibrated
 from joulelab.sensors.nvml_ring import PowerRing
 from joulelab.sensors.selection import GpuIdentity, Selection, visible_gpus
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
@@ -217,7 +218,9 @@ def discover_gpus(
             continue
         absences += sensor.absent
         if sensor.channels:
-            sensor.channels = _with_note(sensor.channels, selection)
+            noted = _with_note(sensor.channels, selection)
+            sensor.channels, unreadable = calibrated(noted, board.identity.uuid)
+            absences += unreadable
             sensors.append(sensor)
         else:
             sensor.close()
