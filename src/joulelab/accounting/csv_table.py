@@ -82,7 +82,9 @@ class Table:
         last = _LastLine(self.delimiter)
         if all(converter is None for _, converter in columns):
             with open_text(self.path) as file:
-                lines = itertools.islice(last.checked(_lines(file)), int(self.header), None)
+                # NumPy's parser leaves out comments and blank lines by itself.
+                head = list(itertools.islice(_lines(file), int(self.header) + 1))[self.header :]
+                lines = last.checked(itertools.chain(head, file))
                 fast = _load_numbers(lines, self.delimiter, [i for i, _ in columns])
             if fast is not None:
                 return fast, last.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _POWER_WORDS = {"power", "watt", "watts"}
 _ENERGY_WORDS = {"energy", "joule", "joules"}
 _NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
 _GPU_COLUMNS = ("index", "gpu_index", "gpu_id", "gpu", "uuid", "gpu_uuid", "pci_bus_id", "serial")
+_WITH_UNIT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)")
 SUSPICIOUS_POWER_W = 5000.0
 """Above this, one column's plain numbers may well be milliwatts."""
 MOST_GPUS = 64
@@ -338,22 +340,31 @@ def _cell_unit(cells: Sequence[str]) -> str:
     """The unit that follows the numbers of a column, as in ``123.45 W``."""
     for cell in cells:
         if not is_absent(cell):
-            match = re.fullmatch(r"[-+\d.,eE]+\s*([A-Za-zµμ]+)", cell)
-            return _unit(match.group(1)) if match else ""
+            match = _WITH_UNIT.fullmatch(cell)
+            return _unit(match.group(2)) if match else ""
     return ""
 
 
 def _with_unit(units: dict[str, float], default: str) -> Converter:
+    """Converts numbers that are followed by their units; ``default`` for those that are not."""
+
     def one(cell: str) -> float:
-        text, _, unit = cell.strip().rpartition(" ")
-        if text and _unit(unit) in units:
-            return number(text) * units[_unit(unit)]
-        match = re.fullmatch(r"([-+\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)", cell.strip())
+        match = _WITH_UNIT.fullmatch(cell.strip())
         if match is None:
-            return float("nan")
-        return number(match.group(1)) * units.get(_unit(match.group(2)) or default, float("nan"))
+            return math.nan
+        unit = _unit(match.group(2)) or ("" if match.group(2) else default)
+        return number(match.group(1)) * units.get(unit, math.nan)
 
     def convert(cells: Sequence[str]) -> Floats:
+        unit = cells[0].strip().rpartition(" ")[2] if cells else ""
+        factor = units.get(_unit(unit))
+        if factor is not None:
+            # Nearly always all cells have one unit.
+            try:
+                bare = [cell.rstrip().removesuffix(unit) for cell in cells]
+                return np.array(bare, dtype=np.float64) * factor
+            except ValueError:
+                pass
         return np.fromiter(map(one, cells), dtype=np.float64, count=len(cells))
 
     return convert

@@ -18,7 +18,6 @@ TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T]\d")
-_FIXED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?")
 
 
 def is_date(cell: str) -> bool:
@@ -73,11 +72,10 @@ def dates(zone: tzinfo | None) -> Converter:
     """
 
     def convert(cells: Sequence[str]) -> Floats:
-        iso = [_iso(cell) for cell in cells]
-        if all(_FIXED.fullmatch(text) for text in iso):
-            naive = np.array(iso, dtype="datetime64[ns]")
+        naive = _all_naive(cells)
+        if naive is not None:
             return _zoned(naive, zone)
-        return np.array([_one(text, zone) for text in iso], dtype=np.float64)
+        return np.array([_one(_iso(cell), zone) for cell in cells], dtype=np.float64)
 
     return convert
 
@@ -91,6 +89,18 @@ def scaled(unit: str) -> Converter | None:
         return numbers(cells) * TIME_UNITS[unit]
 
     return convert
+
+
+def _all_naive(cells: Sequence[str]) -> NDArray[np.datetime64] | None:
+    """Dates without a zone, all at once; ``None`` when not all are that."""
+    text = "\n".join(cells).replace("/", "-").replace(" ", "T")
+    if "+" in text or "Z" in text or text.count("-") != 2 * len(cells):
+        return None
+    try:
+        naive = np.array(text.split("\n"), dtype="datetime64[ns]")
+    except ValueError:
+        return None
+    return None if np.isnat(naive).any() else naive
 
 
 def _iso(cell: str) -> str:
