@@ -2,7 +2,9 @@
 
 import math
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +181,31 @@ def test_a_gap_widens_the_interval_of_a_span_over_it():
     assert after.gap_s == pytest.approx(3.0, abs=0.1)
     assert after.interval_j[0] < truth_j < after.interval_j[1]
     assert after.components["gpu:0"].uncertainty_j > 20 * before.components["gpu:0"].uncertainty_j
+
+
+def test_a_gap_of_one_source_is_filled_from_another():
+    source, gappy = with_gap(3.0)
+    counter = SimulatedSource(
+        component="gpu:0", waveform=source.waveform, **(SLOW_COUNTER | {"interval_s": 0.5})
+    )
+    second = replace(counter.channel(), priority=1)
+    records = record(counter).records.copy()
+    records["channel"] = 1
+    both = Trace(
+        (*gappy.channels, second),
+        np.concatenate((gappy.records, records)),
+        (),
+        {"intervals_s": [source.interval_s, counter.interval_s]},
+    )
+    span = window(START_S + 18, START_S + 28)
+    truth_j = source.waveform.energy_j(START_S + 18, START_S + 28)
+    alone, helped = (Accounts(trace).energies([span])[0] for trace in (gappy, both))
+    assert helped.gap_s == pytest.approx(0.0)
+    assert helped.gross_j == pytest.approx(truth_j, rel=0.02)
+    assert helped.interval_j[0] < truth_j < helped.interval_j[1]
+    assert helped.components["gpu:0"].uncertainty_j < alone.components["gpu:0"].uncertainty_j / 3
+    inside = Accounts(both).energies([window(START_S + 20.5, START_S + 22.5)])[0]
+    assert inside.components["gpu:0"].source == "simulated.samples"
 
 
 def test_a_span_mostly_in_a_gap_has_no_energy_but_a_reason():

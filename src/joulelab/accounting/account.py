@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.accounting.fill import filled
 from joulelab.accounting.integrate import EnergyCurve, energy_curve
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Quantity
@@ -83,13 +84,16 @@ class Accounts:
         )
         for _, i in by_priority:
             channel = trace.channels[i]
-            if channel.component in self._curves:
+            preferred = self._curves.get(channel.component)
+            if preferred and preferred[0].provenance is not channel.provenance:
                 continue
             interval_s = intervals_s[i] if intervals_s else channel.update_period_s
             curve = energy_curve(channel, *trace.series(i), interval_s, marks.of_component(channel))
             if curve is not None:
-                self._curves[channel.component] = (channel, curve)
-            else:
+                self._curves[channel.component] = (
+                    (preferred[0], filled(preferred[1], curve)) if preferred else (channel, curve)
+                )
+            elif preferred is None:
                 reasons = trace.gap_reasons(channel.component)
                 self._absent[channel.component] = "; ".join(reasons) or "too few readings"
         for component in self._curves:

@@ -1,0 +1,96 @@
+"""Where one source of a component has a gap, another may have seen what went on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.accounting.integrate import EnergyCurve
+
+Floats = NDArray[np.float64]
+
+
+class _Pieces(NamedTuple):
+    """Some pieces of a curve that follow each other. Shapes: (pieces,) each."""
+
+    start_s: Floats
+    stop_s: Floats
+    power_w: Floats
+    spread_w: Floats
+    interval_start_s: Floats
+    interval_length_s: Floats
+    variance_j2: Floats
+    gap: Floats
+
+
+def filled(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
+    """The curve with its gaps, and the time before and after it, taken from another source.
+
+    A stretch is taken over only where the other source covers all of it. It keeps the other's own
+    uncertainty, and gets that of the other's clock at both seams.
+
+    Args:
+        curve: The preferred source's.
+        other: The same component's by another source.
+    """
+    size = curve.power_w.size
+    begin, end = float(curve.time_s[0]), float(curve.time_s[-1])
+    blocks = [_cut(other, float(other.time_s[0]), begin)]
+    done = 0
+    for i in np.flatnonzero(curve.gap):
+        patch = _cut(other, float(curve.time_s[i]), float(curve.time_s[i + 1]))
+        if patch is not None:
+            blocks += [_of(curve, done, int(i)), patch]
+            done = int(i) + 1
+    blocks += [_of(curve, done, size), _cut(other, end, float(other.time_s[-1]))]
+    columns = zip(*(block for block in blocks if block is not None), strict=True)
+    joined = _Pieces(*(np.concatenate(column) for column in columns))
+    energy = (joined.stop_s - joined.start_s) * joined.power_w
+    return replace(
+        curve,
+        time_s=np.concatenate((joined.start_s, joined.stop_s[-1:])),
+        energy_j=np.concatenate(([0.0], np.cumsum(energy))),
+        power_w=joined.power_w,
+        spread_w=joined.spread_w,
+        interval_start_s=joined.interval_start_s,
+        interval_length_s=joined.interval_length_s,
+        variance_j2=np.concatenate(([0.0], np.cumsum(joined.variance_j2))),
+        gap=joined.gap.astype(bool),
+    )
+
+
+def _of(curve: EnergyCurve, first: int, after: int) -> _Pieces:
+    cut = slice(first, after)
+    return _Pieces(
+        curve.time_s[:-1][cut],
+        curve.time_s[1:][cut],
+        curve.power_w[cut],
+        curve.spread_w[cut],
+        curve.interval_start_s[cut],
+        curve.interval_length_s[cut],
+        np.diff(curve.variance_j2)[cut],
+        curve.gap[cut].astype(float),
+    )
+
+
+def _cut(curve: EnergyCurve, start_s: float, stop_s: float) -> _Pieces | None:
+    """The pieces of a curve between two times, or nothing where it does not cover them all."""
+    if start_s >= stop_s or curve.time_s[0] > start_s or curve.time_s[-1] < stop_s:
+        return None
+    first = int(np.searchsorted(curve.time_s, start_s, side="right")) - 1
+    after = int(np.searchsorted(curve.time_s, stop_s, side="left"))
+    pieces = _of(curve, first, after)
+    if pieces.gap.any():
+        return None
+    cut = pieces._replace(
+        start_s=np.maximum(pieces.start_s, start_s), stop_s=np.minimum(pieces.stop_s, stop_s)
+    )
+    share = (cut.stop_s - cut.start_s) / (pieces.stop_s - pieces.start_s)
+    variance = pieces.variance_j2 * share
+    late = curve.time_uncertainty_s * (curve.counts * pieces.power_w + pieces.spread_w)
+    variance[0] += late[0] ** 2
+    variance[-1] += late[-1] ** 2
+    return cut._replace(variance_j2=variance)
