@@ -402,10 +402,12 @@ def _spread(power: Floats, gap: Bools, reach: int) -> Floats:
 
     Looks at ``reach`` neighbours on either side. Within a gap: anything that was seen at all.
     """
-    padded = np.pad(power, reach, mode="edge")
-    near = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
-    spread = np.maximum(near.max(axis=1) - power, power - near.min(axis=1))
-    return np.where(gap, np.ptp(power), spread)
+    highest, lowest = power.copy(), power.copy()
+    for away in range(1, min(reach, power.size - 1) + 1):
+        for here, there in ((np.s_[away:], np.s_[:-away]), (np.s_[:-away], np.s_[away:])):
+            np.maximum(highest[here], power[there], out=highest[here])
+            np.minimum(lowest[here], power[there], out=lowest[here])
+    return np.where(gap, np.ptp(power), np.maximum(highest - power, power - lowest))
 
 
 def _change_times(

@@ -148,8 +148,10 @@ def _whole(records: NDArray[np.void]) -> int:
     """How many records there are before the first damaged one."""
     for start in range(0, len(records), _CHECKED_AT_ONCE):
         block = np.ascontiguousarray(records[start : start + _CHECKED_AT_ONCE])
-        words = block.view("<u4").reshape(-1, RECORD_SIZE // 4)
-        damaged = np.flatnonzero(np.bitwise_xor.reduce(words, axis=1) != CHECK)
+        # The six 32-bit words of a record, two at a time.
+        pairs = block.view("<u8").reshape(-1, RECORD_SIZE // 8)
+        both = pairs[:, 0] ^ pairs[:, 1] ^ pairs[:, 2]
+        damaged = np.flatnonzero(((both >> 32) ^ both).astype("<u4") != CHECK)
         if damaged.size:
             return start + int(damaged[0])
     return len(records)
