@@ -37,8 +37,16 @@ class Sensor:
     busy: bool = True
 
 
+NVIDIA_SMI = """#!/bin/sh
+# CodeCarbon looks for a GPU only where `nvidia-smi --help` succeeds; this answers that and no more.
+[ "$1" = "--help" ] && exit 0
+echo "nvidia-smi: a stand-in that only answers --help" >&2
+exit 1
+"""
+
+
 def build(directory: Path) -> Path:
-    """Compiles the library into a directory and gives that directory.
+    """Compiles the library into a directory, beside an ``nvidia-smi``, and gives that directory.
 
     Raises:
         subprocess.CalledProcessError: The compiler refused.
@@ -48,6 +56,9 @@ def build(directory: Path) -> Path:
     library = directory / LIBRARY
     command = ["gcc", *FLAGS, *SHARED, str(SOURCE), "-o", str(library), "-lm", "-lpthread"]
     subprocess.run(command, check=True)
+    program = directory / "nvidia-smi"
+    program.write_text(NVIDIA_SMI)
+    program.chmod(0o755)
     return directory
 
 
@@ -72,4 +83,8 @@ def environment(
     """
     environ = dict(os.environ if base is None else base)
     environ.pop("CUDA_VISIBLE_DEVICES", None)
-    return environ | {"LD_LIBRARY_PATH": str(library), "JOULELAB_STANDIN": str(waveform)}
+    return environ | {
+        "PATH": f"{library}{os.pathsep}{environ.get('PATH', os.defpath)}",
+        "LD_LIBRARY_PATH": str(library),
+        "JOULELAB_STANDIN": str(waveform),
+    }

@@ -6,7 +6,9 @@ standard library, and it imports a tool only when that is opened.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -39,12 +41,10 @@ class JouleLab:
     """``Meter(sensors=["gpu"])``; energies are asked for at the end."""
 
     def __init__(self) -> None:
-        import joulelab
-
-        self._meter = joulelab.Meter(sensors=["gpu"])
+        self._meter = importlib.import_module("joulelab").Meter(sensors=["gpu"])
         self._spans: list[Any] = []
         self._span: Any = None
-        self.pids = (self._meter.recorder_pid,)
+        self.pids: tuple[int, ...] = (self._meter.recorder_pid,)
 
     def begin(self) -> None:
         self._span = self._meter.begin("window")
@@ -67,13 +67,11 @@ class JouleLab:
 class Zeus:
     """``ZeusMonitor(gpu_indices=[0], cpu_indices=[])``."""
 
-    pids = ()
+    pids: tuple[int, ...] = ()
     approximate = False
 
     def __init__(self) -> None:
-        from zeus.monitor import ZeusMonitor
-
-        self._monitor = ZeusMonitor(
+        self._monitor = importlib.import_module("zeus.monitor").ZeusMonitor(
             gpu_indices=[0], cpu_indices=[], approx_instant_energy=self.approximate
         )
         self._synchronize = _cuda_available()
@@ -102,12 +100,10 @@ class ZeusApproximate(Zeus):
 class CodeCarbon:
     """``OfflineEmissionsTracker`` with ``start_task`` and ``stop_task``."""
 
-    pids = ()
+    pids: tuple[int, ...] = ()
 
     def __init__(self) -> None:
-        from codecarbon import OfflineEmissionsTracker
-
-        self._tracker = OfflineEmissionsTracker(
+        self._tracker = importlib.import_module("codecarbon").OfflineEmissionsTracker(
             country_iso_code="DNK",
             measure_power_secs=1,
             save_to_file=False,
@@ -140,16 +136,13 @@ class CarbonTracker:
     that it multiplies in.
     """
 
-    pids = ()
+    pids: tuple[int, ...] = ()
     epochs = 10_000_000
     """More than there will be: at the last epoch it prints its account and ends."""
 
     def __init__(self) -> None:
-        from carbontracker import constants
-        from carbontracker.tracker import CarbonTracker as Tracker
-
-        self._pue = constants.PUE_2023
-        self._tracker = Tracker(
+        self._pue = importlib.import_module("carbontracker.constants").PUE_2023
+        self._tracker = importlib.import_module("carbontracker.tracker").CarbonTracker(
             epochs=self.epochs,
             epochs_before_pred=0,
             monitor_epochs=-1,
@@ -241,17 +234,14 @@ TOOLS = {
 
 
 def installed_version(entry: Entry) -> str:
-    """The version that is installed here.
-
-    Raises:
-        importlib.metadata.PackageNotFoundError: None is.
-    """
-    return importlib.metadata.version(entry.distribution)
+    """The version that is installed here; JouleLab need not be."""
+    try:
+        return importlib.metadata.version(entry.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return str(importlib.import_module(entry.distribution).__version__)
 
 
 def _cuda_available() -> bool:
-    try:
-        import torch
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:
         return False
-    return bool(torch.cuda.is_available())
+    return bool(importlib.import_module("torch").cuda.is_available())

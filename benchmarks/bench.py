@@ -1,0 +1,165 @@
+"""JouleLab beside its peers, on one simulated GPU beneath them all, or on a real one.
+
+``python -m benchmarks.bench`` prints a table and writes ``benchmarks/results/<date>-<gpu>.md`` and
+``.json``. See docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import costs, errors, standin
+from benchmarks.places import ROOT, Place, places, prepare
+from benchmarks.table import markdown
+from joulelab.sensors.waveform import Waveform
+
+RESULTS = ROOT / "benchmarks" / "results"
+SIMULATED_NOTES = [
+    "The GPU is benchmarks/nvml_standin: an exact waveform on CLOCK_MONOTONIC, seen through the "
+    "windows, update periods and call costs measured on an H100 80GB HBM3, driver 580.159, without "
+    "noise, gain error or jitter of stamps: what is left is each tool's own error.",
+    "The tools are measured side by side, each in a process and a virtual environment of its own, "
+    "on the same waveform; their windows fall at random, and the 100 ms updates have a phase of "
+    "their own. Nothing of the network answers.",
+    "No tool waits for the device here (there is no CUDA): on a real GPU Zeus adds a "
+    "synchronisation, and JouleLab two CUDA events, to each window.",
+    "The counter's 4 ms a call are spent on the processor here; whether the driver does was not "
+    "measured.",
+]
+REAL_NOTES = [
+    "Truth is the energy counter's mean power over 10 s on either side of a window times its "
+    "length (benchmarks/real.py), which takes the counter's gain as right.",
+    "The load is bfloat16 matrix products in another process.",
+]
+
+
+def main() -> None:
+    options = _options()
+    if not options.real:
+        prepare()
+    found, missing = places()
+    result = _real(found, options) if options.real else _simulated(found, options)
+    result = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "about": _about(),
+        "tools": {name: result["costs"][name]["window"]["version"] for name in found},
+        "missing": missing | result.pop("missing"),
+        **result,
+    }
+    page = markdown(result)
+    print(page)
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", f"{result['date']} {result['gpu']}".lower()).strip("-")
+    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / f"{name}.md").write_text(page)
+    print(f"written to {options.out / name}.md and .json", file=sys.stderr)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--real", action="store_true", help="on the first real GPU of this machine")
+    parser.add_argument("--windows", type=int, default=40, help="of each length (default: 40)")
+    parser.add_argument("--rounds", type=int, default=20, help="of the slow-down (default: 20)")
+    parser.add_argument("--sleep", type=float, default=20.0, help="s, for the background work")
+    parser.add_argument("--growth", type=float, default=60.0, help="s, for the recorder's growth")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    return parser.parse_args()
+
+
+def _simulated(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        library = standin.build(Path(folder))
+        waveform = standin.write(Path(folder) / "waveform.txt", Waveform.constant(350))
+        environment = standin.environment(library, waveform)
+        _say("costs")
+        cost = _costs(found, environment, options)
+        _say("slow-down")
+        slow = _module("slowdown", environment, rounds=options.rounds, block_s=0.5, sensors=["gpu"])
+        _say("growth")
+        grown = _module("growth", environment, duration_s=options.growth, speed=20)
+        rows = []
+        for case in errors.cases(options.windows):
+            _say(f"errors: {case.name}")
+            rows += errors.measure(found, library, [case])
+    missing = {"parts on a real GPU": "this run is simulated; `--real` runs them"}
+    return {
+        "gpu": "simulated",
+        "errors": rows,
+        "costs": cost,
+        "slowdown": slow,
+        "growth": grown,
+        "notes": SIMULATED_NOTES,
+        "missing": missing,
+    }
+
+
+def _real(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks import real  # noqa: PLC0415
+
+    environment = dict(os.environ)
+    gpu = real.gpu_name()
+    _say("costs")
+    cost = _costs(found, environment, options)
+    _say("slow-down")
+    slow = _module("slowdown", environment, rounds=options.rounds, block_s=1.5)
+    _say("errors")
+    return {
+        "gpu": gpu,
+        "errors": real.measure(found, options.windows),
+        "costs": cost,
+        "slowdown": slow,
+        "notes": REAL_NOTES,
+        "missing": {
+            "bursts and ramps": "their true energy is not known on a real GPU",
+            "the recorder's growth": "it needs no GPU; see the simulated bench",
+        },
+    }
+
+
+def _costs(
+    found: Mapping[str, Place], environment: Mapping[str, str], options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    return costs.measure(found, environment, count=1000, window_s=10.0, background_s=options.sleep)
+
+
+def _module(name: str, environment: Mapping[str, str], **settings: Any) -> dict[str, Any]:
+    """What a part of the bench, run by this interpreter in a process of its own, gave."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", json.dumps(settings)]
+    environ = {**environment, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True, check=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _about() -> dict[str, str]:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "JouleLab's commit": commit.stdout.strip() or "unknown",
+        "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} threads, "
+        f"Linux {platform.release()}",
+        "Python": platform.python_version(),
+        "command": " ".join(["python -m benchmarks.bench", *sys.argv[1:]]),
+    }
+
+
+def _say(what: str) -> None:
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The errors of windows of known energy, by waveform and window length."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import standin
+from benchmarks.places import Place
+from joulelab.sensors.waveform import Waveform
+
+Truth = Callable[[int, int], float]
+"""The true energy in J between two times on CLOCK_MONOTONIC in ns."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A waveform and the windows that are laid on it.
+
+    Attributes:
+        name: In the tables.
+        waveform: True power.
+        plan: ``(window_s, count)``.
+        burst_period_s: Windows begin with the waveform's period; 0: anywhere.
+    """
+
+    name: str
+    waveform: Waveform
+    plan: tuple[tuple[float, int], ...]
+    burst_period_s: float = 0.0
+
+
+def cases(count: int) -> list[Case]:
+    """The waveforms of the comparison, with ``count`` windows of each length."""
+    plan = (*((window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0)), (10.0, 1))
+    bursts = Waveform.square(low_w=100, high_w=600, period_s=0.2, duty=0.3)
+    return [
+        Case("steady 350 W", Waveform.constant(350), plan),
+        Case("square 100/600 W, 0.2 s", Waveform.square(low_w=100, high_w=600, period_s=0.2), plan),
+        Case("ramps 100 to 600 W, 2 s", Waveform.ramp(low_w=100, high_w=600, period_s=2.0), plan),
+        Case("60 ms bursts each 200 ms", bursts, ((0.06, 2 * count),), burst_period_s=0.2),
+    ]
+
+
+def measure(
+    places: Mapping[str, Place], library: Path, cases: Sequence[Case], seed: int = 1
+) -> list[dict[str, Any]]:
+    """Every tool on every case, the tools side by side; a row a tool, case and window length."""
+    rng = random.Random(seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(places)) as pool:
+        for case in cases:
+            phase_s = rng.uniform(0.0, 0.1)
+            sensor = standin.Sensor(update_phase_s=phase_s, ring_phase_s=rng.uniform(0.0, 0.02))
+            waveform = standin.write(Path(folder) / "waveform.txt", case.waveform, sensor)
+            environment = standin.environment(library, waveform)
+            jobs = {
+                name: pool.submit(
+                    place.run,
+                    name,
+                    "windows",
+                    environment,
+                    plan=case.plan,
+                    seed=seed + i,
+                    burst_period_s=case.burst_period_s,
+                )
+                for i, (name, place) in enumerate(places.items())
+            }
+            for name, job in jobs.items():
+                rows += summarise(name, case.name, job.result()["windows"], truth_of(case.waveform))
+    return rows
+
+
+def truth_of(waveform: Waveform) -> Truth:
+    """The exact energy of a waveform."""
+    return lambda start_ns, stop_ns: waveform.energy_j(start_ns * 1e-9, stop_ns * 1e-9)
+
+
+def summarise(
+    tool: str, case: str, windows: Sequence[Sequence[Any]], truth: Truth
+) -> list[dict[str, Any]]:
+    """A row for each window length.
+
+    Args:
+        tool: Its name.
+        case: The waveform's name.
+        windows: ``(window_s, start_ns, stop_ns, energy_j or None)`` each.
+        truth: What they should be.
+
+    Returns:
+        Rows of ``tool, case, window_s, count, given`` (how many had an energy), ``zeros``,
+        ``median_pct`` and ``p90_pct`` of the error's size, ``bias_pct``, the mean of the signed
+        error; the last three are ``None`` where no window had an energy.
+    """
+    rows = []
+    for window_s in sorted({window[0] for window in windows}):
+        chosen = [window[1:] for window in windows if window[0] == window_s]
+        given = [window for window in chosen if window[2] is not None]
+        error_pct = np.array(
+            [100 * (energy_j / truth(start, stop) - 1) for start, stop, energy_j in given]
+        )
+        known = bool(given)
+        rows.append(
+            {
+                "tool": tool,
+                "case": case,
+                "window_s": window_s,
+                "count": len(chosen),
+                "given": len(given),
+                "zeros": sum(energy_j == 0 for _, _, energy_j in given),
+                "median_pct": float(np.median(np.abs(error_pct))) if known else None,
+                "p90_pct": float(np.percentile(np.abs(error_pct), 90)) if known else None,
+                "bias_pct": float(np.mean(error_pct)) if known else None,
+            }
+        )
+    return rows

@@ -1,0 +1,110 @@
+"""The errors of windows on a real GPU under a known load.
+
+What is true of a short window is not known there. A steady load's mean power is: the driver's
+energy counter over the ten seconds on either side of a window, times the window's length, counts
+as its energy, for a steady load at any length and for a load of 0.2 s period at whole periods.
+That takes the counter's gain as right, and so do all tools that are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pynvml
+
+from benchmarks.errors import summarise
+from benchmarks.places import ROOT, Place
+
+REACH_S = 10.0
+POLL_S = 0.25
+WARM_UP_S = 15.0
+
+
+def measure(places: Mapping[str, Place], count: int, seed: int = 1) -> list[dict[str, Any]]:
+    """Every tool on a steady and on an on/off load; rows as of :func:`errors.summarise`."""
+    plans = {
+        "steady": [(window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0)] + [(10.0, 1)],
+        "square": [(0.2, count), (1.0, count), (10.0, 1)],
+    }
+    names = {"steady": "real: steady load", "square": "real: load on/off, 0.2 s"}
+    rows = []
+    for load, plan in plans.items():
+        with _load(load), _Counter() as counter, ThreadPoolExecutor(len(places)) as pool:
+            time.sleep(WARM_UP_S)
+            jobs = {
+                name: pool.submit(
+                    place.run, name, "windows", dict(os.environ), plan=plan, seed=seed + i
+                )
+                for i, (name, place) in enumerate(places.items())
+            }
+            windows = {name: job.result()["windows"] for name, job in jobs.items()}
+            time.sleep(REACH_S)
+        for name, found in windows.items():
+            rows += summarise(name, names[load], found, counter.energy_j)
+    return rows
+
+
+def gpu_name() -> str:
+    """The name of the first GPU.
+
+    Raises:
+        pynvml.NVMLError: There is none, or no driver.
+    """
+    pynvml.nvmlInit()
+    try:
+        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+class _Counter:
+    """Follows the first GPU's energy counter while it is open."""
+
+    def __enter__(self) -> _Counter:
+        pynvml.nvmlInit()
+        self._stop = threading.Event()
+        self._readings: list[tuple[float, float]] = []
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        pynvml.nvmlShutdown()
+
+    def _follow(self) -> None:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        while not self._stop.wait(POLL_S):
+            energy_j = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+            self._readings.append((time.monotonic(), energy_j))
+
+    def energy_j(self, start_ns: int, stop_ns: int) -> float:
+        """Mean power around a window (a straight line by least squares) times its length."""
+        times_s, energies_j = np.array(self._readings).T
+        near = (times_s > start_ns * 1e-9 - REACH_S) & (times_s < stop_ns * 1e-9 + REACH_S)
+        origin_s, origin_j = times_s[near][0], energies_j[near][0]
+        power_w = np.polyfit(times_s[near] - origin_s, energies_j[near] - origin_j, 1)[0]
+        return float(power_w) * (stop_ns - start_ns) * 1e-9
+
+
+@contextlib.contextmanager
+def _load(name: str) -> Iterator[None]:
+    """Runs :mod:`benchmarks.load` until the block ends."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.load", name], cwd=ROOT)
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"the load ended early, with {process.returncode}")
+    finally:
+        process.terminate()
+        process.wait()

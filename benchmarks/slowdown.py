@@ -1,0 +1,133 @@
+"""How much a meter slows a launch-bound training loop, its blocks interleaved in one process.
+
+``python -m benchmarks.slowdown SETTINGS`` with SETTINGS in JSON prints the result as JSON on its
+last line. Needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import joulelab
+from joulelab.models.registry import build_model
+
+CONDITIONS = ("nothing", "nothing again", "recording", "recording, a span a step")
+GPU_BATCH, CPU_BATCH = 128, 1
+RESAMPLES = 2000
+
+
+def main(arguments: list[str]) -> None:
+    print(json.dumps(measure(**json.loads(arguments[0]))), flush=True)
+
+
+def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None) -> dict[str, Any]:
+    """Times blocks of LeNet's training steps, each condition once a round in random order.
+
+    Args:
+        rounds: How many blocks each condition has.
+        block_s: About how long a block takes.
+        sensors: What the meter reads; ``None``: all that there is.
+
+    Returns:
+        ``device, batch_size, step_s, steps, rounds`` and ``ratios``: for each condition but
+        ``nothing`` the median over rounds of its time over that of ``nothing``, with its 95 %
+        interval by the percentile bootstrap over rounds, as ``{"ratio", "low", "high"}``.
+    """
+    step, synchronize, about = _training()
+    steps = _steps_in(step, synchronize, block_s)
+    rng = random.Random(1)
+    seconds: dict[str, list[float]] = {condition: [] for condition in CONDITIONS}
+    for _ in range(rounds):
+        for condition in rng.sample(CONDITIONS, len(CONDITIONS)):
+            seconds[condition].append(_block_s(condition, step, synchronize, steps, sensors))
+    base_s = np.array(seconds["nothing"])
+    ratios = {name: interval(np.array(seconds[name]) / base_s) for name in CONDITIONS[1:]}
+    step_s = float(np.median(base_s)) / steps
+    return {**about, "step_s": step_s, "steps": steps, "rounds": rounds, "ratios": ratios}
+
+
+def interval(ratios: NDArray[np.float64]) -> dict[str, float]:
+    """The median and its 95 % interval by the percentile bootstrap."""
+    rng = np.random.default_rng(1)
+    resampled = np.median(rng.choice(ratios, (RESAMPLES, ratios.size)), axis=1)
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    return {"ratio": float(np.median(ratios)), "low": float(low), "high": float(high)}
+
+
+def _block_s(
+    condition: str,
+    step: Callable[[], None],
+    synchronize: Callable[[], None],
+    steps: int,
+    sensors: Sequence[str] | None,
+) -> float:
+    """The time of a block; a meter is opened before it and closed after it, outside the time."""
+    with contextlib.ExitStack() as stack:
+        if condition.startswith("recording"):
+            meter = stack.enter_context(joulelab.Meter(sensors=sensors))
+        for _ in range(steps // 20 + 1):
+            step()
+        synchronize()
+        start_s = time.perf_counter()
+        if condition == CONDITIONS[-1]:
+            for index in range(steps):
+                with meter.span("step", index=index):
+                    step()
+        else:
+            for _ in range(steps):
+                step()
+        synchronize()
+        return time.perf_counter() - start_s
+
+
+def _steps_in(step: Callable[[], None], synchronize: Callable[[], None], block_s: float) -> int:
+    for _ in range(50):
+        step()
+    synchronize()
+    start_s = time.perf_counter()
+    for _ in range(100):
+        step()
+    synchronize()
+    return max(100, round(100 * block_s / (time.perf_counter() - start_s)))
+
+
+def _training() -> tuple[Callable[[], None], Callable[[], None], Mapping[str, Any]]:
+    """A training step, what waits for the device, and what they are."""
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        torch.set_num_threads(1)
+    device = torch.device("cuda" if gpu else "cpu")
+    batch_size = GPU_BATCH if gpu else CPU_BATCH
+    torch.manual_seed(1)
+    model = build_model("LeNet").to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    images = torch.randn(batch_size, 3, 32, 32, device=device)
+    labels = torch.randint(10, (batch_size,), device=device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def synchronize() -> None:
+        if gpu:
+            torch.cuda.synchronize()
+
+    name = torch.cuda.get_device_name() if gpu else "CPU, one thread: there is no GPU here"
+    about = {"device": name, "batch_size": batch_size, "torch": torch.__version__}
+    return step, synchronize, about
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,149 @@
+"""The result of a bench as Markdown: one table, then what belongs to JouleLab alone, then notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.tools import TOOLS
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The page of a result, as ``benchmarks.bench`` writes it."""
+    names = list(result["tools"])
+    header = ["", *(_title(name, result["tools"][name]) for name in names)]
+    rows = [*_error_rows(result["errors"], names), *_cost_rows(result["costs"], names)]
+    about = [f"- {what}: {text}" for what, text in result["about"].items()]
+    return "\n".join(
+        [
+            f"# Bench of {result['date']}, {result['gpu']}",
+            "",
+            *about,
+            "",
+            _table([header, *rows]),
+            "",
+            *_alone(result),
+            "## Notes",
+            "",
+            *(f"- {note}" for note in _notes(result, names)),
+            "",
+        ]
+    )
+
+
+def _title(name: str, version: str) -> str:
+    return f"{TOOLS[name].label} {version}"
+
+
+def _error_rows(errors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[str]]:
+    found = {(row["case"], row["window_s"], row["tool"]): row for row in errors}
+    kinds = dict.fromkeys((row["case"], row["window_s"]) for row in errors)
+    return [
+        [
+            f"error, {case}, {_seconds(window_s)}",
+            *(_error(found.get((case, window_s, name))) for name in names),
+        ]
+        for case, window_s in kinds
+    ]
+
+
+def _error(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not run"
+    if row["median_pct"] is None:
+        return "no energy"
+    if row["count"] == 1:
+        text = f"{row['bias_pct']:+.2f} %"
+    else:
+        text = f"{row['median_pct']:.2f} / {row['p90_pct']:.2f} / {row['bias_pct']:+.2f} %"
+    if row["zeros"]:
+        text += f", {row['zeros']} of {row['count']} zero"
+    if row["given"] < row["count"]:
+        text += f", {row['count'] - row['given']} of {row['count']} without energy"
+    return text
+
+
+def _cost_rows(costs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[list[str]]:
+    def row(title: str, cell: Any) -> list[str]:
+        return [title, *(cell(costs[name]) if name in costs else "not run" for name in names)]
+
+    return [
+        row(
+            "open + close a window: median (p90)",
+            lambda c: f"{_seconds(c['window']['median_s'])} ({_seconds(c['window']['p90_s'])})",
+        ),
+        row("of that, processor time", lambda c: _seconds(c["window"]["processor_s"])),
+        row(
+            "background processor time, of one core",
+            lambda c: f"{100 * c['background']['cpu_share']:.3f} %",
+        ),
+        row("memory added to the program", lambda c: _bytes(c["background"]["own_rss_bytes"])),
+        row("memory of its own processes", lambda c: _bytes(c["background"]["process_rss_bytes"])),
+        row("import", lambda c: _seconds(c["import_s"])),
+        row("import and make ready", lambda c: _seconds(c["window"]["ready_s"])),
+        row("installed size", lambda c: _bytes(c["size_bytes"])),
+    ]
+
+
+def _alone(result: Mapping[str, Any]) -> list[str]:
+    lines = ["## JouleLab alone", ""]
+    if slow := result.get("slowdown"):
+        lines += [
+            f"Training LeNet, batch {slow['batch_size']}, on {slow['device']} "
+            f"(torch {slow['torch']}): {_seconds(slow['step_s'])} a step, {slow['rounds']} rounds "
+            f"of interleaved blocks of {slow['steps']} steps. Time over that with nothing, median "
+            "and 95 % interval:",
+            "",
+            _table(
+                [
+                    ["condition", "ratio", "interval"],
+                    *(
+                        [name, f"{r['ratio']:.4f}", f"{r['low']:.4f} to {r['high']:.4f}"]
+                        for name, r in slow["ratios"].items()
+                    ),
+                ]
+            ),
+            "",
+        ]
+    if growth := result.get("growth"):
+        simulated_s = growth["duration_s"] * growth["speed"]
+        lines += [
+            f"The recorder on a simulated machine whose sensors are read {growth['speed']:g} times "
+            f"as often as by default, for {growth['duration_s']:g} s (as many readings as in "
+            f"{simulated_s / 60:.0f} min): {_bytes(growth['start_bytes'])} resident at the start, "
+            f"{_bytes(growth['stop_bytes'])} at the end; least-squares growth "
+            f"{growth['growth_bytes_per_s'] * growth['duration_s'] / 1e3:.1f} kB over the run.",
+            "",
+        ]
+    return lines if len(lines) > 2 else []
+
+
+def _notes(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [
+        "Errors: median of the size / 90th percentile of the size / mean with its sign, of one "
+        "window's GPU energy against the truth between the return of the opening call and the "
+        "closing call. One window only: its error with its sign.",
+        "Memory added to the program is what importing and opening the tool adds to an interpreter "
+        "that has imported nothing else. Import is over a bare interpreter. Installed size is over "
+        "an empty virtual environment, with all that the tool depends on.",
+        *(f"{TOOLS[name].label}: {TOOLS[name].settings}" for name in names),
+        *result["notes"],
+        *(f"Not run: {what}: {why}." for what, why in result["missing"].items()),
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = rows
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _seconds(value_s: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(value_s) >= size:
+            return f"{value_s / size:.3g} {unit}"
+    return f"{value_s / 1e-9:.3g} ns"
+
+
+def _bytes(value: float | None) -> str:
+    return "none" if value is None else f"{value / 1e6:.1f} MB"
