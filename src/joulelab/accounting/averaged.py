@@ -1,9 +1,10 @@
 """Readings that are averages over many update periods, and the marks at which power changed.
 
 Such a reading (the 1 s average of nvidia-smi, renewed each 0.1 s) shows a step of power as a ramp
-as long as its window W. In the middle of the ramp, energy that belongs after a mark seems to lie
-before it, and the other way round: for a step from a to b at the mark, (b - a) W / 8. Where a whole
-window lies undisturbed on either side, a and b are known readings, and the step is put back.
+as long as its window W, so that energy that belongs after a mark seems to lie before it, and the
+other way round: for a step from a to b, (b - a) W / 8. Between marks that follow each other within
+W, power is taken as constant, and its levels are those that explain the readings best (least
+squares); before the first and after the last, a whole window must lie undisturbed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from joulelab.sensors.sensor import Channel, Quantity
 
 LEAST_PERIODS = 1.5
 """A window of fewer update periods smears nothing over its neighbours."""
-NEAR_PERIODS = 2.0
-"""A reading further than this from a mark's window says nothing of it."""
+NEAR_PERIODS = 2.5
+"""Readings further apart than this are no record of what happened between them."""
+MOST_MARKS = 100
+"""More marks without an undisturbed window between them are not resolved."""
+RESOLVED = 0.01
+"""A stretch between marks that shows by less than this share in the readings is not resolved."""
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
@@ -38,8 +43,9 @@ def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
         trace: The readings.
         windows: The spans, on the trace's clock.
     """
-    marks_ns = np.unique([edge for one in windows for edge in (one.start_ns, one.stop_ns)])
-    sharp, done = _sharp_trace(trace, marks_ns * 1e-9)
+    edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
+    marks_ns = np.unique(np.array(edges_ns, dtype=np.int64))
+    sharp, done = _sharp_trace(trace, _seconds(marks_ns))
     known = set(marks_ns[done].tolist())
     of_sharp = [one.start_ns in known and one.stop_ns in known for one in windows]
     energies: list[Energy | None] = [None] * len(windows)
@@ -66,7 +72,7 @@ def _sharp_trace(trace: Trace, marks_s: Floats) -> tuple[Trace, NDArray[np.bool_
     for i in averaged:
         t_ns, value = trace.series(i)
         channels[i], t_s, sharp_w, could = sharpened(
-            channels[i], t_ns * 1e-9, value, intervals_s[i], marks_s
+            channels[i], _seconds(t_ns), value, intervals_s[i], marks_s
         )
         done &= could
         intervals_s[i] = channels[i].update_period_s
@@ -78,6 +84,10 @@ def _sharp_trace(trace: Trace, marks_s: Floats) -> tuple[Trace, NDArray[np.bool_
     return sharp, done
 
 
+def _seconds(t_ns: NDArray[np.int64]) -> Floats:
+    return np.asarray(t_ns * 1e-9, dtype=np.float64)
+
+
 def is_averaged(channel: Channel) -> bool:
     """Whether a channel's readings overlap each other."""
     return (
@@ -86,21 +96,18 @@ def is_averaged(channel: Channel) -> bool:
     )
 
 
-def clusters(marks_s: Floats, period_s: float) -> tuple[Floats, Floats]:
-    """Marks less than a period apart taken together: where each cluster begins and ends.
+def groups(marks_s: Floats, window_s: float) -> list[Floats]:
+    """Marks with less than a window between them taken together.
 
     Args:
         marks_s: In order. Shape: (marks,).
-        period_s: Of the sensor.
+        window_s: Of the sensor.
 
     Example:
-        >>> clusters(np.array([1.0, 1.01, 5.0]), 0.1)
-        (array([1., 5.]), array([1.01, 5.  ]))
+        >>> [group.tolist() for group in groups(np.array([1.0, 1.5, 5.0]), 1.0)]
+        [[1.0, 1.5], [5.0]]
     """
-    apart = np.flatnonzero(np.diff(marks_s) >= period_s)
-    starts = marks_s[np.concatenate(([0], apart + 1))] if marks_s.size else marks_s
-    stops = marks_s[np.concatenate((apart, [-1]))] if marks_s.size else marks_s
-    return starts, stops
+    return np.split(marks_s, np.flatnonzero(np.diff(marks_s) >= window_s) + 1)
 
 
 def sharpened(
@@ -131,16 +138,10 @@ def sharpened(
         end_s = end_s - period_s / 2
     middle_s = end_s - window_s / 2
     sharp_w = mean_w.copy()
-    starts, stops = clusters(marks_s, cell_s)
-    done = np.zeros(starts.size, dtype=bool)
-    before_s = np.concatenate(([-math.inf], stops[:-1]))
-    after_s = np.concatenate((starts[1:], [math.inf]))
-    alone = (starts - before_s >= window_s) & (after_s - stops >= window_s)
-    for i in np.flatnonzero(alone):
-        done[i] = _put_back(
-            end_s, middle_s, mean_w, sharp_w, (starts[i], stops[i]), window_s, cell_s
-        )
-    which = np.searchsorted(starts, marks_s, side="right") - 1
+    done = [
+        np.full(group.size, _put_back(end_s, mean_w, sharp_w, group, window_s, cell_s))
+        for group in groups(marks_s, window_s)
+    ]
     sharp = replace(
         channel,
         update_period_s=cell_s,
@@ -149,7 +150,7 @@ def sharpened(
         polled=False,
         time_uncertainty_s=math.hypot(channel.time_uncertainty_s, _stamp_s(pace, channel)),
     )
-    return sharp, middle_s + cell_s / 2, sharp_w, done[which] if marks_s.size else done
+    return sharp, middle_s + cell_s / 2, sharp_w, np.concatenate(done).astype(bool)
 
 
 def _stamp_s(pace: Pace, channel: Channel) -> float:
@@ -161,31 +162,39 @@ def _stamp_s(pace: Pace, channel: Channel) -> float:
 
 def _put_back(
     end_s: Floats,
-    middle_s: Floats,
     mean_w: Floats,
     sharp_w: Floats,
-    mark_s: tuple[float, float],
+    marks_s: Floats,
     window_s: float,
     cell_s: float,
 ) -> bool:
-    """Turns the ramp around a mark into a step of the same energy; false when it is not known."""
-    first_s, last_s = mark_s
-    near_s = NEAR_PERIODS * cell_s
-    if not (_covered(end_s, first_s, near_s) and _covered(end_s, last_s + window_s, near_s)):
+    """Turns the ramps around marks into steps of the same energy; false when it is not known."""
+    if not 0 < marks_s.size <= MOST_MARKS:
         return False
-    step_w = np.interp(last_s + window_s, end_s, mean_w) - np.interp(first_s, end_s, mean_w)
-    at_s = (first_s + last_s) / 2
-    lo, hi = np.searchsorted(middle_s, (at_s - window_s / 2, at_s + window_s / 2))
-    if (hi - lo) * cell_s < window_s / 2:
+    first_s, last_s = float(marks_s[0]), float(marks_s[-1])
+    lo, hi = np.searchsorted(end_s, (first_s - cell_s, last_s + window_s + cell_s))
+    shown = slice(max(lo - 1, 0), hi + 1)
+    if lo == 0 or hi == end_s.size or np.diff(end_s[shown]).max() > NEAR_PERIODS * cell_s:
         return False
-    share_after = np.clip((middle_s[lo:hi] + cell_s / 2 - at_s) / cell_s, 0.0, 1.0)
-    sharp_w[lo:hi] = mean_w[lo:hi].mean() + step_w * (share_after - share_after.mean())
+    edges_s = np.concatenate(([-math.inf], marks_s, [math.inf]))
+    usual_w = float(mean_w[shown].mean())
+    overlap = _shares(end_s[shown] - window_s, end_s[shown], edges_s)
+    level_w, *_ = np.linalg.lstsq(overlap, mean_w[shown] - usual_w, rcond=RESOLVED)
+    level_w += usual_w
+    if level_w.min() < 0 < mean_w[shown].min():
+        return False
+    middle_s = end_s - window_s / 2
+    lo, hi = np.searchsorted(middle_s, (first_s - window_s / 2, last_s + window_s / 2))
+    cells = _shares(middle_s[lo:hi] - cell_s / 2, middle_s[lo:hi] + cell_s / 2, edges_s)
+    model_w = cells @ level_w
+    sharp_w[lo:hi] = model_w + (mean_w[lo:hi].mean() - model_w.mean())
     return True
 
 
-def _covered(end_s: Floats, at_s: float, near_s: float) -> bool:
-    """Whether there are readings close to a time on both sides."""
-    i = int(np.searchsorted(end_s, at_s))
-    if i in (0, end_s.size):
-        return False
-    return bool(at_s - end_s[i - 1] <= near_s and end_s[i] - at_s <= near_s)
+def _shares(start_s: Floats, stop_s: Floats, edges_s: Floats) -> Floats:
+    """The share of each stretch of time that lies between each two edges.
+
+    Shape: (stretches, edges - 1).
+    """
+    within = np.minimum(stop_s[:, None], edges_s[1:]) - np.maximum(start_s[:, None], edges_s[:-1])
+    return np.asarray(np.maximum(within, 0.0) / (stop_s - start_s)[:, None])

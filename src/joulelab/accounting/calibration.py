@@ -153,6 +153,7 @@ def fit(t_s: Floats, reading_w: Floats, meter: MeterLog, clock_offset_s: float =
             f"{meter.time_s[0]:.9g} to {meter.time_s[-1]:.9g} s",
             mend="record some ten seconds or more on one clock",
         )
+    model.check_contrast()
     window_s, delay_s = model.search(longest_s, clock_offset_s)
     if abs(delay_s) > 0.98 * clock_offset_s:
         raise UserError(
@@ -179,6 +180,17 @@ class _Model:
         """The updates whose window lies within the meter's log for all of these delays."""
         first = self.u_s - most_delay_s - window_s >= self.meter.time_s[0]
         return np.asarray(first & (self.u_s - least_delay_s <= self.meter.time_s[-1]))
+
+    def check_contrast(self) -> None:
+        """Raises a :class:`UserError` when true power varies too little."""
+        true_w = self.meter.mean_power(self.u_s[self.common(self.period_s, 0, 0)], self.period_s)
+        low_w, high_w = np.quantile(true_w, (0.05, 0.95))
+        if high_w - low_w < LEAST_CONTRAST * high_w:
+            raise UserError(
+                "power varies too little to tell gain from offset",
+                why=f"it lies between {low_w:.4g} and {high_w:.4g} W",
+                mend="record the board both idle and at work",
+            )
 
     def search(self, longest_s: float, clock_offset_s: float) -> tuple[float, float]:
         """The window and the delay that leave the least (L1), on grids around the best so far.
@@ -245,12 +257,6 @@ class _Model:
         u_s, value_w = self.u_s[chosen], self.value_w[chosen]
         true_w = self.meter.mean_power(u_s - delay_s, window_s)
         low_w, high_w = np.quantile(true_w, (0.05, 0.95))
-        if high_w - low_w < LEAST_CONTRAST * high_w:
-            raise UserError(
-                "power varies too little to tell gain from offset",
-                why=f"it lies between {low_w:.4g} and {high_w:.4g} W",
-                mend="record the board both idle and at work",
-            )
         gain, offset_w, weight = robust_line(true_w, value_w)
         left_w = value_w - gain * true_w - offset_w
         slopes = self._slopes(u_s, window_s, delay_s, gain)

@@ -192,7 +192,7 @@ def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Serie
 
 def _apart(channel: Channel, column: ValueColumn) -> Channel:
     """One of several columns that are to be added up."""
-    if channel.component == column.stem:
+    if not channel.component.startswith("gpu:"):
         return channel
     return replace(channel, component=f"{channel.component}:{column.stem}")
 

@@ -32,9 +32,9 @@ from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity,
 GAIN_UNCERTAINTY = 0.065
 """k = 1. NVIDIA states ±5 % (NVML API reference, nvmlDeviceGetPowerUsage), but against external
 meters boards commonly read -1 to -6 % and up to -11 % (Yang, Adámek, Armour, "Part-time power
-measurements: nvidia-smi's lack of attention", SC24). Truth is 12 % above a reading that is 11 % low:
-that is the edge of the 95 % interval, 12.4 % / 1.96. Boards that read high exist too, so that no mean
-correction is made; `joulelab calibrate` makes one for a board."""
+measurements: nvidia-smi's lack of attention", SC24). Truth is 12.4 % above a reading that is 11 %
+low, the edge of the 95 % interval: 12.4 % / 1.96. Boards that read high exist too, so no mean
+correction is made; ``joulelab calibrate`` makes one for a board."""
 
 READ_INTERVAL_S = 0.5
 SLOW_INTERVAL_S = 1.0
