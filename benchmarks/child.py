@@ -37,7 +37,12 @@ def main(arguments: list[str]) -> None:
 
 
 def windows(
-    name: str, *, plan: list[tuple[float, int]], seed: int, burst_period_s: float = 0.0
+    name: str,
+    *,
+    plan: list[tuple[float, int]],
+    seed: int,
+    burst_period_s: float = 0.0,
+    after_ns: int = 0,
 ) -> dict[str, Any]:
     """Opens windows and gives their times and energies.
 
@@ -46,6 +51,8 @@ def windows(
         plan: ``(window_s, count)``; the order of windows is shuffled.
         seed: Of the order and the pauses.
         burst_period_s: Windows begin at multiples of this on CLOCK_MONOTONIC; 0: at random.
+        after_ns: No window begins before this on CLOCK_MONOTONIC, so that no other tool is still
+            being imported.
 
     Returns:
         ``{"windows": [[window_s, start_ns, stop_ns, energy_j or None], ...]}``; start is when the
@@ -56,6 +63,7 @@ def windows(
     rng.shuffle(order)
     tool = TOOLS[name].open()
     time.sleep(SETTLE_S)
+    _sleep_to(after_ns)
     times = []
     for window_s in order:
         _sleep_to(_next_start_ns(rng, burst_period_s))

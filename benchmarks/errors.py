@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +15,101 @@ import numpy as np
 
 from benchmarks import standin
 from benchmarks.places import Place
+from benchmarks.standin import ROUGH, Sensor
 from joulelab.sensors.waveform import Waveform
 
 Truth = Callable[[int, int], float]
 """The true energy in J between two times on CLOCK_MONOTONIC in ns."""
 
 
+EXACT = Sensor()
+IMPORT_S = 1.5
+"""For each process that starts at once; windows begin when all have."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """A waveform and the windows that are laid on it.
+    """A waveform, how the sensor sees it, and the windows that are laid on it.
 
     Attributes:
         name: In the tables.
         waveform: True power.
         plan: ``(window_s, count)``.
         burst_period_s: Windows begin with the waveform's period; 0: anywhere.
+        sensor: Its phases are drawn at random.
     """
 
     name: str
     waveform: Waveform
     plan: tuple[tuple[float, int], ...]
     burst_period_s: float = 0.0
+    sensor: Sensor = EXACT
 
 
-def cases(count: int) -> list[Case]:
-    """The waveforms of the comparison, with ``count`` windows of each length."""
-    plan = (*((window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0)), (10.0, 1))
+def cases(count: int) -> list[list[Case]]:
+    """The cases of the comparison, with ``count`` windows of each length; groups run at once."""
+    plan = tuple((window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0))
+    long_plan = (*plan, (10.0, 1))
+    steady = Waveform.constant(350)
+    square = Waveform.square(low_w=100, high_w=600, period_s=0.2)
+    ramps = Waveform.ramp(low_w=100, high_w=600, period_s=2.0)
     bursts = Waveform.square(low_w=100, high_w=600, period_s=0.2, duty=0.3)
+    burst_plan = ((0.06, 2 * count),)
     return [
-        Case("steady 350 W", Waveform.constant(350), plan),
-        Case("square 100/600 W, 0.2 s", Waveform.square(low_w=100, high_w=600, period_s=0.2), plan),
-        Case("ramps 100 to 600 W, 2 s", Waveform.ramp(low_w=100, high_w=600, period_s=2.0), plan),
-        Case("60 ms bursts each 200 ms", bursts, ((0.06, 2 * count),), burst_period_s=0.2),
+        [
+            Case("steady 350 W", steady, long_plan),
+            Case("square 100/600 W, 0.2 s", square, long_plan),
+            Case("ramps 100 to 600 W, 2 s", ramps, long_plan),
+        ],
+        [
+            Case("bursts 60 ms each 200 ms", bursts, burst_plan, 0.2),
+            Case("rough: square 100/600 W, 0.2 s", square, plan, sensor=ROUGH),
+            Case("rough: bursts 60 ms each 200 ms", bursts, burst_plan, 0.2, ROUGH),
+        ],
     ]
 
 
 def measure(
     places: Mapping[str, Place], library: Path, cases: Sequence[Case], seed: int = 1
 ) -> list[dict[str, Any]]:
-    """Every tool on every case, the tools side by side; a row a tool, case and window length."""
+    """Every tool on every case, all at once; a row a tool, case and window length.
+
+    Args:
+        places: Where the tools are.
+        library: The folder of the stand-in.
+        cases: What is played.
+        seed: Of the windows' order and pauses, and of the sensors' phases.
+    """
     rng = random.Random(seed)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(places)) as pool:
-        for case in cases:
-            phase_s = rng.uniform(0.0, 0.1)
-            sensor = standin.Sensor(update_phase_s=phase_s, ring_phase_s=rng.uniform(0.0, 0.02))
-            waveform = standin.write(Path(folder) / "waveform.txt", case.waveform, sensor)
-            environment = standin.environment(library, waveform)
-            jobs = {
-                name: pool.submit(
+    workers = len(places) * len(cases)
+    after_ns = time.monotonic_ns() + int(IMPORT_S * workers * 1e9)
+    jobs = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        for position, case in enumerate(cases):
+            sensor = replace(
+                case.sensor,
+                update_phase_s=rng.uniform(0.0, 0.1),
+                ring_phase_s=rng.uniform(0.0, 0.02),
+            )
+            path = Path(folder) / f"waveform-{position}.txt"
+            environment = standin.environment(library, standin.write(path, case.waveform, sensor))
+            for name, place in places.items():
+                job = pool.submit(
                     place.run,
                     name,
                     "windows",
                     environment,
                     plan=case.plan,
-                    seed=seed + i,
+                    seed=rng.randrange(2**32),
                     burst_period_s=case.burst_period_s,
+                    after_ns=after_ns,
                 )
-                for i, (name, place) in enumerate(places.items())
-            }
-            for name, job in jobs.items():
-                rows += summarise(name, case.name, job.result()["windows"], truth_of(case.waveform))
-    return rows
+                jobs.append((name, case, job))
+    return [
+        row
+        for name, case, job in jobs
+        for row in summarise(name, case.name, job.result()["windows"], truth_of(case.waveform))
+    ]
 
 
 def truth_of(waveform: Waveform) -> Truth:

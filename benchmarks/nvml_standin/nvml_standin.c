@@ -11,6 +11,7 @@
  *   update_phase_s 0.037   when the values that are new each 100 ms are new
  *   ring_phase_s 0.0071    when the values that are new each 20 ms are new
  *   stamp_delay_s 0.0      how long after the end of its window a reading of the ring is stamped
+ *   stamp_jitter_s 0.0     standard deviation of those stamps about their grid, cut at 1.8 of it
  *   busy 1                 calls take their time on the processor (1) or asleep (0)
  *
  * Figures of the sensor, measured on an H100 80GB HBM3, driver 580.159:
@@ -91,6 +92,7 @@ typedef struct {
 } utilization_t;
 
 static const double UPDATE_S = 0.1, AVERAGE_S = 1.0, INSTANT_S = 0.025, RING_S = 0.02;
+static const double LONGEST_JITTER = 1.8;
 enum { RING_LENGTH = 120, MOST_POINTS = 4096 };
 static const double POWER_CALL_S = 2e-6, FIELD_CALL_S = 7e-6, ENERGY_CALL_S = 4e-3,
                     SAMPLES_CALL_S = 0.6e-3;
@@ -105,7 +107,7 @@ static int users;
 static int device;
 static int points;
 static double time_s[MOST_POINTS], power_w[MOST_POINTS], energy_j[MOST_POINTS];
-static double gain, noise_w, update_phase_s, ring_phase_s, stamp_delay_s, busy;
+static double gain, noise_w, update_phase_s, ring_phase_s, stamp_delay_s, stamp_jitter_s, busy;
 static double wall_minus_monotonic_s;
 
 /* Clocks. */
@@ -146,7 +148,7 @@ static ret_t load(void) {
     if (!file) return DRIVER_NOT_LOADED;
     points = 0;
     gain = busy = 1.0;
-    noise_w = stamp_delay_s = 0.0;
+    noise_w = stamp_delay_s = stamp_jitter_s = 0.0;
     update_phase_s = 0.037;
     ring_phase_s = 0.0071;
     while (fgets(line, sizeof line, file)) {
@@ -167,6 +169,7 @@ static ret_t load(void) {
             if (!strcmp(key, "update_phase_s")) update_phase_s = a;
             if (!strcmp(key, "ring_phase_s")) ring_phase_s = a;
             if (!strcmp(key, "stamp_delay_s")) stamp_delay_s = a;
+            if (!strcmp(key, "stamp_jitter_s")) stamp_jitter_s = a;
             if (!strcmp(key, "busy")) busy = a;
         }
     }
@@ -186,9 +189,9 @@ static double energy_since_zero_j(double t_s) {
            into_s * (power_w[i] + slope * into_s / 2);
 }
 
-static double noise(int64_t update) {
-    if (noise_w == 0) return 0.0;
-    uint64_t state = (uint64_t)update * 0x9E3779B97F4A7C15ULL;
+/* The same normal deviate for the same update, in every process. */
+static double deviate(int64_t update, uint64_t kind) {
+    uint64_t state = (uint64_t)update * 0x9E3779B97F4A7C15ULL ^ kind;
     double uniform[2];
     for (int i = 0; i < 2; i++) { /* splitmix64, then Box and Muller's transform */
         state += 0x9E3779B97F4A7C15ULL;
@@ -196,12 +199,12 @@ static double noise(int64_t update) {
         mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EBULL;
         uniform[i] = ((double)((mixed ^ (mixed >> 31)) >> 11) + 0.5) / 9007199254740992.0;
     }
-    return noise_w * sqrt(-2 * log(uniform[0])) * cos(2 * M_PI * uniform[1]);
+    return sqrt(-2 * log(uniform[0])) * cos(2 * M_PI * uniform[1]);
 }
 
 static unsigned int mean_mw(double end_s, double window_s, int64_t update) {
     double mean_w = (energy_since_zero_j(end_s) - energy_since_zero_j(end_s - window_s)) / window_s;
-    double value_mw = 1e3 * (gain * mean_w + noise(update));
+    double value_mw = 1e3 * (gain * mean_w + noise_w * deviate(update, 0));
     return value_mw > 0 ? (unsigned int)llround(value_mw) : 0;
 }
 
@@ -268,6 +271,12 @@ API ret_t nvmlDeviceGetFieldValues(device_t handle, int count, field_t *fields) 
     return OK;
 }
 
+/* Stamp minus the end of the window of a reading of the ring. */
+static double stamp_lag_s(int64_t update) {
+    double jitter = deviate(update, 0x5DEECE66DULL);
+    return stamp_delay_s + stamp_jitter_s * fmax(-LONGEST_JITTER, fmin(LONGEST_JITTER, jitter));
+}
+
 API ret_t nvmlDeviceGetSamples(device_t handle, int type, unsigned long long last_us,
                                int *value_type, unsigned int *count, sample_t *samples) {
     NEEDS_DEVICE(handle);
@@ -279,12 +288,13 @@ API ret_t nvmlDeviceGetSamples(device_t handle, int type, unsigned long long las
     }
     take(SAMPLES_CALL_S);
     double offset_s = wall_offset_s();
-    int64_t latest = latest_update(RING_S, ring_phase_s + stamp_delay_s);
+    double longest_lag_s = stamp_delay_s + LONGEST_JITTER * stamp_jitter_s;
+    int64_t latest = latest_update(RING_S, ring_phase_s + longest_lag_s);
     unsigned int room = *count;
     *count = 0;
     for (int64_t i = latest - RING_LENGTH + 1; i <= latest && *count < room; i++) {
         double end_s = ring_phase_s + (double)i * RING_S;
-        double stamp_s = end_s + stamp_delay_s + offset_s;
+        double stamp_s = end_s + stamp_lag_s(i) + offset_s;
         unsigned long long stamp_us = (unsigned long long)llround(1e6 * stamp_s);
         if (stamp_us <= last_us) continue;
         samples[*count].time_us = stamp_us;
