@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= studies/quick
 .DEFAULT_GOAL := help
-.PHONY: help study test check lint types docs clean
+.PHONY: help study test check lint types docs bench clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -36,8 +36,11 @@ types: $(VENV)/.dev ## mypy, strict
 docs: $(VENV)/.dev ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
+bench: $(VENV)/.study ## JouleLab beside its peers on one simulated GPU (needs gcc; 10 minutes)
+	$(BIN)/python -m benchmarks.bench
+
 clean: ## remove what the targets above made (studies stay)
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,204 @@
+"""The stand-in answers as its waveform and its sensor say, to whoever loads it as NVML."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import standin
+from joulelab.sensors.waveform import Waveform
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds the stand-in")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+READ = """
+import json, time, pynvml
+pynvml.nvmlInit()
+h = pynvml.nvmlDeviceGetHandleByIndex(0)
+wall_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+def field(number):
+    value = pynvml.nvmlDeviceGetFieldValues(h, [number])[0]
+    assert value.nvmlReturn == 0
+    return value.value.ullVal if value.valueType == 3 else value.value.uiVal
+def timed(read):
+    before = time.monotonic_ns(); value = read(); return [before, time.monotonic_ns(), value]
+kind, ring = pynvml.nvmlDeviceGetSamples(h, pynvml.NVML_TOTAL_POWER_SAMPLES, 0)
+newest = ring[-1].timeStamp
+refused = {}
+for name, call in {
+    "fan": lambda: pynvml.nvmlDeviceGetFanSpeed(h),
+    "c2c": lambda: pynvml.nvmlDeviceGetC2cModeInfoV(h),
+    "limit": lambda: pynvml.nvmlDeviceSetPowerManagementLimit(h, 300000),
+    "index": lambda: pynvml.nvmlDeviceGetHandleByIndex(1),
+    "field": lambda: pynvml.nvmlDeviceGetSamples(h, pynvml.NVML_GPU_UTILIZATION_SAMPLES, 0),
+}.items():
+    try:
+        call()
+    except pynvml.NVMLError as error:
+        refused[name] = error.value
+time.sleep(0.1)
+later = pynvml.nvmlDeviceGetSamples(h, pynvml.NVML_TOTAL_POWER_SAMPLES, newest)[1]
+result = {
+    "wall_minus_mono_ns": wall_ns - mono_ns, "kind": kind, "refused": refused,
+    "name": pynvml.nvmlDeviceGetName(h),
+    "same": pynvml.nvmlDeviceGetIndex(
+        pynvml.nvmlDeviceGetHandleByUUID(pynvml.nvmlDeviceGetUUID(h))),
+    "ring": [[s.timeStamp, s.sampleValue.uiVal] for s in ring],
+    "later": [[s.timeStamp, s.sampleValue.uiVal] for s in later],
+    "counter": [timed(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(h)) for _ in range(40)],
+    "counter_field": timed(lambda: field(83)),
+    "usage": timed(lambda: pynvml.nvmlDeviceGetPowerUsage(h)),
+    "average": timed(lambda: field(185)), "instant": timed(lambda: field(186)),
+    "limits": pynvml.nvmlDeviceGetPowerManagementLimitConstraints(h),
+    "memory": pynvml.nvmlDeviceGetMemoryInfo(h).total,
+    "processes": len(pynvml.nvmlDeviceGetComputeRunningProcesses(h)),
+}
+pynvml.nvmlShutdown()
+try:
+    pynvml.nvmlDeviceGetCount()
+except pynvml.NVMLError as error:
+    result["after_shutdown"] = error.value
+print(json.dumps(result))
+"""
+UPDATE_S, PHASE_S = 0.1, 0.037
+WAVES = {
+    "steady": Waveform.constant(350),
+    "square": Waveform.square(low_w=100, high_w=600, period_s=0.2),
+    "ramp": Waveform.ramp(low_w=100, high_w=600, period_s=2.0),
+    "bursts": Waveform.square(low_w=100, high_w=600, period_s=0.2, duty=0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return standin.build(tmp_path_factory.mktemp("standin"))
+
+
+def play(library, path, waveform, sensor=None, code=READ):
+    environment = standin.environment(library, standin.write(path, waveform, sensor))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def updates(before_ns, after_ns, period_s=UPDATE_S, phase_s=PHASE_S):
+    """The times of the updates that a value read between these times may be from."""
+    first = (before_ns * 1e-9 - phase_s) // period_s
+    last = (after_ns * 1e-9 - phase_s) // period_s
+    return [phase_s + i * period_s for i in range(int(first), int(last) + 1)]
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_values_are_the_waveform_through_the_sensors_windows(library, tmp_path, name):
+    wave = WAVES[name]
+    seen = play(library, tmp_path / "wave.txt", wave)
+    for key, window_s in (("usage", 1.0), ("average", 1.0), ("instant", 0.025)):
+        before_ns, after_ns, value_mw = seen[key]
+        expected_w = [
+            wave.energy_j(t - window_s, t) / window_s for t in updates(before_ns, after_ns)
+        ]
+        assert any(value_mw * 1e-3 == pytest.approx(w, abs=2e-3) for w in expected_w), key
+    for before_ns, after_ns, value_mj in [*seen["counter"], seen["counter_field"]]:
+        expected_j = [wave.energy_j(0.0, t) for t in updates(before_ns, after_ns)]
+        assert any(value_mj * 1e-3 == pytest.approx(j, abs=2e-3) for j in expected_j)
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_ring_holds_the_mean_of_each_20_ms_with_wall_clock_stamps(library, tmp_path, name):
+    wave = WAVES[name]
+    seen = play(library, tmp_path / "wave.txt", wave)
+    assert seen["kind"] == 1
+    assert len(seen["ring"]) == 120
+    stamps_us = [stamp_us for stamp_us, _ in seen["ring"]]
+    assert all(abs(b - a - 20_000) <= 1 for a, b in itertools.pairwise(stamps_us))
+    steepest_w_per_s = 500 / 0.02 if name in ("square", "bursts") else 500
+    for stamp_us, value_mw in seen["ring"]:
+        stop_s = stamp_us * 1e-6 - seen["wall_minus_mono_ns"] * 1e-9
+        expected_w = wave.energy_j(stop_s - 0.02, stop_s) / 0.02
+        # The offset between the clocks is read once here and once there, microseconds apart.
+        assert value_mw * 1e-3 == pytest.approx(expected_w, abs=2e-4 * steepest_w_per_s + 2e-3)
+
+
+def test_ring_gives_only_what_is_newer(library, tmp_path):
+    seen = play(library, tmp_path / "wave.txt", Waveform.constant(350))
+    newest_us = seen["ring"][-1][0]
+    assert len(seen["later"]) >= 5
+    assert all(stamp_us > newest_us for stamp_us, _ in seen["later"])
+    assert seen["later"][0][0] - newest_us == pytest.approx(20_000, abs=1)
+
+
+def test_gain_noise_delay_and_jitter_are_as_asked(library, tmp_path):
+    sensor = standin.Sensor(
+        gain=1.1, noise_w=3.0, stamp_delay_s=0.0025, stamp_jitter_s=0.005, ring_phase_s=0.004
+    )
+    seen = play(library, tmp_path / "wave.txt", Waveform.constant(350), sensor)
+    powers_w = [value_mw * 1e-3 for _, value_mw in seen["ring"]]
+    mean_w = sum(powers_w) / len(powers_w)
+    deviation_w = (sum((p - mean_w) ** 2 for p in powers_w) / len(powers_w)) ** 0.5
+    assert mean_w == pytest.approx(385, abs=4 * 3.0 / 120**0.5)
+    assert 2.0 < deviation_w < 4.0
+    offset_s = seen["wall_minus_mono_ns"] * 1e-9
+    lags_s = [(us * 1e-6 - offset_s - 0.004 + 0.008) % 0.02 - 0.008 for us, _ in seen["ring"]]
+    assert -0.0066 < min(lags_s) < -0.001
+    assert 0.006 < max(lags_s) < 0.0116
+    stamps_us = [us for us, _ in seen["ring"]]
+    assert stamps_us == sorted(set(stamps_us))
+    assert max(b - a for a, b in itertools.pairwise(stamps_us)) > 21_000
+
+
+def test_it_is_one_gpu_that_refuses_what_it_does_not_have(library, tmp_path):
+    seen = play(library, tmp_path / "wave.txt", Waveform.constant(350))
+    assert "H100" in seen["name"]
+    assert seen["same"] == 0
+    assert seen["limits"] == [200_000, 700_000]
+    assert seen["memory"] == 80 * 2**30
+    assert seen["processes"] == 0
+    function_not_found, not_supported, no_permission, invalid_argument = 13, 3, 4, 2
+    assert seen["refused"] == {
+        "fan": function_not_found,
+        "c2c": not_supported,
+        "limit": no_permission,
+        "index": invalid_argument,
+        "field": not_supported,
+    }
+    assert seen["after_shutdown"] == 1
+
+
+def test_without_a_waveform_there_is_no_driver(library, tmp_path):
+    environment = standin.environment(library, tmp_path / "missing.txt")
+    code = "import pynvml\ntry: pynvml.nvmlInit()\nexcept pynvml.NVMLError as e: print(e.value)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    driver_not_loaded = 9
+    assert int(done.stdout) == driver_not_loaded
+
+
+def test_joulelab_measures_it(library, tmp_path):
+    wave = Waveform.steps((100, 600, 250), step_s=0.4)
+    code = (
+        "import json, time, joulelab\n"
+        "with joulelab.Meter(sensors=['gpu']) as meter:\n"
+        "    with meter.span('window') as span: time.sleep(0.7)\n"
+        "    gpu = span.energy.components['gpu:0']\n"
+        "print(json.dumps([span.start_ns, span.stop_ns, gpu.gross_j]))\n"
+    )
+    start_ns, stop_ns, energy_j = play(library, tmp_path / "wave.txt", wave, code=code)
+    truth_j = wave.energy_j(start_ns * 1e-9, stop_ns * 1e-9)
+    assert energy_j == pytest.approx(truth_j, rel=0.05)
+
+
+def test_environment_puts_the_stand_in_before_everything_else(library, tmp_path):
+    base = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "3", "HOME": "/nowhere"}
+    environment = standin.environment(library, tmp_path / "wave.txt", base)
+    assert environment["PATH"].split(os.pathsep)[0] == str(library)
+    assert environment["LD_LIBRARY_PATH"] == str(library)
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+    assert environment["HOME"] == "/nowhere"
