@@ -293,6 +293,13 @@ def test_impossible_figures_are_refused(tmp_path, name, value):
         kept.read_calibration(path)
 
 
+def test_an_offset_between_clocks_is_no_delay_of_the_sensor():
+    found = calibrated("k40m_steps", "power_draw_w")
+    power = channel("nvml.power_usage", polled=True)
+    assert found.apply(power).delay_s == found.delay_s
+    assert replace(found, delay_s=0.4).apply(power).delay_s == 0
+
+
 def test_other_families_are_left_alone():
     found = calibrated("k40m_steps", "power_draw_w")
     rapl = channel("rapl.package-0", quantity=Quantity.ENERGY)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.averaged import energies_of, is_averaged, sharpened
 from joulelab.accounting.csv_table import open_table
-from joulelab.accounting.foreign_logs import LogOptions, read_logs
+from joulelab.accounting.foreign_logs import LogOptions, read_logs, read_series
 from joulelab.accounting.log_columns import ColumnChoice, take_apart
 from joulelab.accounting.span_table import idle_spans, read_spans
 from joulelab.accounting.updates import pace_of, updates
@@ -65,6 +65,17 @@ def test_nvidia_smi_with_units_and_two_gpus(tmp_path):
     assert [c.component for c in only.trace.channels] == ["gpu:1"]
     with pytest.raises(UserError, match="no GPU '7'; choose from 0, 1"):
         log_of(tmp_path, text, gpu="7", **UTC)
+
+
+def test_a_gpu_keeps_its_uuid_beside_its_index(tmp_path):
+    header = "timestamp, index, uuid, power.draw [W]"
+    text = smi([(i % 2, f"GPU-{i % 2}f, {100 + i} W") for i in range(40)], header)
+    (tmp_path / "smi.csv").write_text(text)
+    found = read_series(tmp_path / "smi.csv", LogOptions(), [])
+    assert [(one.channel.component, one.uuid) for one in found] == [
+        ("gpu:0", "GPU-0f"),
+        ("gpu:1", "GPU-1f"),
+    ]
 
 
 def test_nvidia_smi_unavailable_values_are_gaps_not_zero(tmp_path):

@@ -24,6 +24,7 @@ from joulelab.accounting.log_columns import (
     choose_time,
     choose_values,
     coded,
+    uuids,
 )
 from joulelab.accounting.updates import AVERAGE_S, Pace, averages, pace_of
 from joulelab.errors import UserError
@@ -175,6 +176,7 @@ def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Serie
         notes.append(f"{path.name}: {lines} lines without a readable time were left out")
     series: list[Series] = []
     codes = columns[-1] if gpu_position is not None else None
+    known_uuids = {} if gpu_position is None else uuids(table, gpu_position)
     for name, rows in _devices(path, names, codes, options.columns.gpu):
         chosen = readable if rows is None else readable & rows
         times = t_s[chosen]
@@ -182,8 +184,8 @@ def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Serie
         times = times if order is None else times[order]
         for column, data in zip(values, columns[1 : 1 + len(values)], strict=True):
             value = data[chosen] if order is None else data[chosen][order]
-            label = gpu_label(name, table.names[gpu_position] if gpu_position is not None else "")
-            one = _series(path, column, label, times, value, options, notes)
+            one = _series(path, column, f"gpu:{name}" if name else "", times, value, options, notes)
+            one = replace(one, uuid=known_uuids.get(name, ""))
             if len(values) > 1:
                 one = replace(one, channel=_apart(one.channel, column))
             series.append(one)
@@ -195,18 +197,6 @@ def _apart(channel: Channel, column: ValueColumn) -> Channel:
     if not channel.component.startswith("gpu:"):
         return channel
     return replace(channel, component=f"{channel.component}:{column.stem}")
-
-
-def gpu_label(name: str, column: str) -> tuple[str, str]:
-    """Component and UUID of a GPU by what a log calls it.
-
-    Example:
-        >>> gpu_label("3", "index"), gpu_label("GPU-1a2b", "uuid"), gpu_label("", "")
-        (('gpu:3', ''), ('gpu:GPU-1a2b', 'GPU-1a2b'), ('', ''))
-    """
-    if not column:
-        return "", ""
-    return f"gpu:{name}", name if name.startswith("GPU-") else ""
 
 
 def _devices(
@@ -237,7 +227,7 @@ def _order(t_s: Floats, path: Path, notes: list[str]) -> NDArray[np.intp] | None
 def _series(
     path: Path,
     column: ValueColumn,
-    label: tuple[str, str],
+    gpu: str,
     t_s: Floats,
     value: Floats,
     options: LogOptions,
@@ -255,7 +245,7 @@ def _series(
         notes.append(f"{path.name}: {column.name!r} has no value in {missing} lines")
     pace = pace_of(t_s[seen], value[seen])
     nvidia = column.source in NVIDIA_SMI_FIELDS.values()
-    component = label[0] or ("gpu:0" if nvidia else column.stem.removesuffix("_power"))
+    component = gpu or ("gpu:0" if nvidia else column.stem.removesuffix("_power"))
     channel = Channel(
         component=component,
         quantity=Quantity.ENERGY if column.energy else Quantity.POWER,
@@ -275,7 +265,7 @@ def _series(
         channel = _nvidia(channel, pace, averages(t_s, value, pace))
     if options.window_s is not None and not column.energy:
         channel = replace(channel, window_s=options.window_s, time_uncertainty_s=0.0)
-    return Series(channel, t_s, value, pace.interval_s, column.name, label[1])
+    return Series(channel, t_s, value, pace.interval_s, column.name)
 
 
 def _nvidia(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:

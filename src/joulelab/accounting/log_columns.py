@@ -300,6 +300,15 @@ def choose_gpu(table: Table) -> int | None:
     return None
 
 
+def uuids(table: Table, gpu_position: int) -> dict[str, str]:
+    """The UUID of each GPU, by what another column calls it, as far as the sample shows."""
+    stems = {take_apart(name).stem: i for i, name in enumerate(table.names)}
+    position = stems.get("uuid", stems.get("gpu_uuid"))
+    if position is None:
+        return {}
+    return dict(zip(table.cells(gpu_position), table.cells(position), strict=False))
+
+
 def coded(names: list[str]) -> Converter:
     """Converts text to its position in ``names``, to which what is new is added."""
     positions: dict[str, int] = {}

@@ -39,8 +39,8 @@ class Calibration:
         meter: What it was held against, in words.
         gain: Reading over true power.
         offset_w: Reading where true power is zero.
-        delay_s: From the end of a value's window until it was readable; with an unknown offset
-            between the two logs' clocks in it.
+        delay_s: From the end of a value's window until it was readable, and whatever the two logs'
+            clocks were apart.
         window_s: Of the average that a value stands for; ``None`` where the data did not show it.
         update_period_s: Time between two new values.
         gain_uncertainty: Standard uncertainty of ``gain`` (k = 1, relative), the meter's included.
@@ -82,6 +82,15 @@ class Calibration:
         """What is added to the name of a calibrated source: energies of unlike scales differ."""
         return f"calibrated-{self.date}"
 
+    @property
+    def clocks_agreed(self) -> bool:
+        """Whether the delay is short enough to be the sensor's own.
+
+        A longer one than the window and two updates is an offset between the clocks of the two
+        logs, which says nothing of other recordings.
+        """
+        return abs(self.delay_s) <= (self.window_s or 0.0) + 2 * self.update_period_s
+
     def apply(self, channel: Channel) -> Channel:
         """The channel as this calibration knows it.
 
@@ -113,7 +122,7 @@ class Calibration:
             channel,
             update_period_s=self.update_period_s if channel.polled else channel.update_period_s,
             window_s=channel.window_s if self.window_s is None else self.window_s,
-            delay_s=self.delay_s,
+            delay_s=self.delay_s if self.clocks_agreed else channel.delay_s,
             time_uncertainty_s=max(channel.time_uncertainty_s, self.delay_uncertainty_s),
         )
 
