@@ -254,7 +254,7 @@ class Meter:
         from joulelab.accounting.account import Accounts  # noqa: PLC0415
 
         if not self._closed and t_ns > self._covered_ns:
-            self._log.flush()
+            self._log.flush(leave_unresolved=0)
             self._link.sync(t_ns)
             self._covered_ns = t_ns
             self._trace = self._load()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,23 +182,27 @@ class _Marks:
 
     @classmethod
     def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Marks:
-        spans = {
-            (event["pid"], event["index"]): event
-            for event in trace.events
-            if event.get("event") in ("begin", "span")
-        }
+        spans: dict[tuple[int, int], Mapping[str, Any]] = {}
+        devices: dict[tuple[int, int], Mapping[str, Any]] = {}
+        for event in trace.events:
+            known = {"span": spans, "device": devices}.get(event["event"])
+            if known is not None:
+                known[event["pid"], event["index"]] = event
         host: list[int] = []
         device: list[int] = []
-        for span in spans.values():
-            times_ns = [t_ns for t_ns in (span["start_ns"], span["stop_ns"]) if t_ns is not None]
-            host += times_ns
-            device += span["device_ns"] or times_ns
+        for key, span in spans.items():
+            host += _times_ns(span)
+            device += _times_ns(devices.get(key, span))
         further = np.asarray(further_ns, dtype=np.float64)
         return cls(_seconds(host, further), _seconds(device, further))
 
     def of_component(self, channel: Channel) -> NDArray[np.float64]:
         """Those that matter to the component of a channel."""
         return self.device_s if channel.component.startswith("gpu") else self.host_s
+
+
+def _times_ns(event: Mapping[str, Any]) -> list[int]:
+    return [t_ns for t_ns in (event["start_ns"], event["stop_ns"]) if t_ns is not None]
 
 
 def _seconds(times_ns: list[int], further_ns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,8 +11,10 @@ A trace is a directory with two files, both only ever appended to:
     told by its length or its check, and everything before it is whole.
 
 ``events.jsonl``
-    A line of JSON an event: spans' begins and ends, why a channel had a gap, and how the
-    recording stopped. A last line without its end of line is not read.
+    Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; a
+    later row of the same process and index has more), ``devices`` (rows of index, start and stop
+    on the GPU), why a channel had a ``gap``, and how the recording came to its ``stop``. A last
+    line without its end of line is not read.
 
 Why not Arrow, Parquet or SQLite: the recorder runs beside what it measures, and importing pyarrow
 alone takes 79 MB where the whole recorder takes 20; a row of an SQLite table takes 30 times as

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from joulelab.recording.device_clock import DeviceClock, DeviceMark
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 FLUSH_INTERVAL_S = 0.25
 """Spans are handed to the recorder this often; a program that is killed loses no more of them."""
+
+ROWS_A_LINE = 24
+MOST_UNRESOLVED = 1 << 16
+"""So many spans may wait for their device times to be worked out, which costs some µs each."""
 
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
@@ -126,6 +130,7 @@ class SpanLog:
         self._at_once = forked
         self._begun: deque[Span] = deque()
         self._ended: deque[Span] = deque()
+        self._unresolved: deque[Span] = deque()
         self._backlog: deque[bytes] = deque()
         self._lock = threading.RLock()
         self._finished = threading.Event()
@@ -168,7 +173,7 @@ class SpanLog:
             stack.remove(span)
         self._ended.append(span)
         if self._at_once:
-            self.flush(wait_for_devices=True)
+            self.flush(leave_unresolved=0, wait=True)
 
     def device_window_ns(self, span: Span) -> tuple[int, int] | None:
         """See :meth:`Span.device_window_ns`."""
@@ -182,27 +187,33 @@ class SpanLog:
                 self._clock.give_back(last)
         return span._device_window_ns
 
-    def flush(self, *, wait_for_devices: bool = False) -> bool:
+    def flush(self, *, leave_unresolved: int = MOST_UNRESOLVED, wait: bool = False) -> bool:
         """Hands over what was noted so far; false when the recorder had no room for all.
 
         Args:
-            wait_for_devices: Also for spans whose work the GPU has not finished.
+            leave_unresolved: Of the spans whose device times are not worked out, leave this many.
+            wait: Also work out those to whose end the device has not come yet.
         """
         with self._lock:
-            lines: list[bytes] = []
-            waiting: list[Span] = []
+            spans: list[Span] = []
             while self._ended:
-                span = self._ended.popleft()
-                if span._device_stop and not wait_for_devices and not span._device_stop.reached():
-                    waiting.append(span)
-                    continue
-                lines.append(_line(span, self.device_window_ns(span)))
-            self._ended.extendleft(reversed(waiting))
+                spans.append(self._ended.popleft())
+            self._unresolved.extend(span for span in spans if span._device_stop)
             while self._begun:
                 span = self._begun.popleft()
-                if span.stop_ns is None or span._device_stop is not None:
-                    lines.append(_line(span, None))
-            self._backlog.extend(_together(lines))
+                if span.stop_ns is None:
+                    spans.append(span)
+            self._backlog += lines("spans", [_row(span) for span in spans])
+            devices = []
+            while len(self._unresolved) > leave_unresolved:
+                last = self._unresolved[0]._device_stop
+                if last is not None and not wait and not last.reached():
+                    break
+                span = self._unresolved.popleft()
+                window_ns = self.device_window_ns(span)
+                if window_ns is not None:
+                    devices.append((span.index, *window_ns))
+            self._backlog += lines("devices", devices)
             while self._backlog:
                 if not self._mark(self._backlog[0]):
                     return False
@@ -214,7 +225,7 @@ class SpanLog:
         self._finished.set()
         if self._thread is not None:
             self._thread.join()
-        self.flush(wait_for_devices=True)
+        self.flush(leave_unresolved=0, wait=True)
 
     def _new_stack(self) -> list[Span]:
         self._local.thread = threading.get_native_id()
@@ -254,39 +265,37 @@ def _flush_often(log: weakref.ref[SpanLog], finished: threading.Event) -> None:
         del living
 
 
-def _line(span: Span, device_ns: tuple[int, int] | None) -> bytes:
-    """A span as it is known now; a later line of the same process and index has more."""
-    event = {
-        "event": "begin" if span.stop_ns is None else "span",
-        "pid": os.getpid(),
-        "index": span.index,
-        "parent": span.parent,
-        "thread": span.thread,
-        "name": span.name,
-        "attributes": span.attributes,
-        "start_ns": span.start_ns,
-        "stop_ns": span.stop_ns,
-        "device_ns": device_ns,
-    }
-    line = _encode(event).encode() + b"\n"
-    if len(line) > ATOMIC_WRITE_BYTES:
-        # Longer lines could be torn apart by another process's. The span itself keeps them.
-        event |= {"name": span.name[:256], "attributes": {}, "attributes_omitted": True}
-        line = _encode(event).encode() + b"\n"
-    return line
+def _row(span: Span) -> tuple[Any, ...]:
+    """A span as it is known now; a later row of the same index has more. See ``format.py``."""
+    return (
+        span.index,
+        span.parent,
+        span.thread,
+        span.name,
+        span.attributes,
+        span.start_ns,
+        span.stop_ns,
+    )
 
 
-def _together(lines: list[bytes]) -> list[bytes]:
-    """Lines joined as far as one write to a pipe stays whole (pipe(7), PIPE_BUF)."""
-    joined: list[bytes] = []
-    pending: list[bytes] = []
-    size = 0
-    for line in lines:
-        if size + len(line) > ATOMIC_WRITE_BYTES:
-            joined.append(b"".join(pending))
-            pending, size = [], 0
-        pending.append(line)
-        size += len(line)
-    if pending:
-        joined.append(b"".join(pending))
-    return joined
+def lines(kind: str, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """Lines for the trace, none longer than one write to a pipe that stays whole (pipe(7)).
+
+    Rows are encoded many at a time: that is one call which holds the interpreter for a moment,
+    where a call for each would keep taking it from the program's own threads.
+    """
+    done: list[bytes] = []
+    for first in range(0, len(rows), ROWS_A_LINE):
+        some = rows[first : first + ROWS_A_LINE]
+        line = _encode({"event": kind, "pid": os.getpid(), "rows": some}).encode() + b"\n"
+        if len(line) <= ATOMIC_WRITE_BYTES:
+            done.append(line)
+        elif len(some) > 1:
+            half = len(some) // 2
+            done += lines(kind, some[:half]) + lines(kind, some[half:])
+        else:
+            # The span itself keeps what is too long for the trace.
+            index, parent, thread, name, _, *times = some[0]
+            short = (index, parent, thread, str(name)[:256], {"attributes_omitted": True}, *times)
+            done += lines(kind, [short])
+    return done

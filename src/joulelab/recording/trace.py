@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 
 RECORD = np.dtype([("t_ns", "<i8"), ("value", "<f8"), ("channel", "<u4"), ("check", "<u4")])
 _CHECKED_AT_ONCE = 1 << 20
+_ROWS = {
+    "spans": (
+        "span",
+        ("index", "parent", "thread", "name", "attributes", "start_ns", "stop_ns"),
+    ),
+    "devices": ("device", ("index", "start_ns", "stop_ns")),
+}
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ class TraceReader:
                 except ValueError:
                     continue
                 if isinstance(event, dict):
-                    self._past_events.append(event)
+                    self._past_events += _expanded(event)
 
 
 def read_trace(directory: Path) -> Trace:
@@ -142,6 +149,16 @@ def read_trace(directory: Path) -> Trace:
         TraceError: There is no trace, or it is not one.
     """
     return TraceReader(directory).read()
+
+
+def _expanded(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """One event for each row of a line of many; any other event as it is."""
+    kind, names = _ROWS.get(str(event.get("event")), ("", ()))
+    if not names:
+        yield event
+        return
+    for row in event["rows"]:
+        yield {"event": kind, "pid": event["pid"], **dict(zip(names, row, strict=True))}
 
 
 def _whole(records: NDArray[np.void]) -> int:
