@@ -32,8 +32,9 @@ SIMULATED_NOTES = [
     "noise or gain error: what is left is each tool's own error. Cases named rough have the stamps "
     "of that H100 (2.5 ms late, 5 ms of jitter) and an assumed noise of 3 W on each power value.",
     "The tools are measured side by side, each in a process and a virtual environment of its own, "
-    "on the same waveforms, three of which play at a time; their windows fall at random, and the "
-    "100 ms updates have a phase of their own. Nothing of the network answers.",
+    "on the same waveforms, three of which play at a time. Windows fall at random, but for those on "
+    "bursts, and are 90 to 110 % as long as named, but for those on bursts; 0.2 s is 0.2003 s, so "
+    "that it drifts through every phase of the sensor's updates. Nothing of the network answers.",
     "No tool waits for the device here (there is no CUDA): on a real GPU Zeus adds a "
     "synchronisation, and JouleLab two CUDA events, to each window.",
     "The counter's 4 ms a call are spent on the processor here; whether the driver does was not "
@@ -72,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("--real", action="store_true", help="on the first real GPU of this machine")
     parser.add_argument("--windows", type=int, default=40, help="of each length (default: 40)")
-    parser.add_argument("--rounds", type=int, default=20, help="of the slow-down (default: 20)")
+    parser.add_argument("--rounds", type=int, default=60, help="of the slow-down (default: 60)")
     parser.add_argument("--sleep", type=float, default=20.0, help="s, for the background work")
     parser.add_argument("--growth", type=float, default=60.0, help="s, for the recorder's growth")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -87,7 +88,9 @@ def _simulated(found: Mapping[str, Place], options: argparse.Namespace) -> dict[
         _say("costs")
         cost = _costs(found, environment, options)
         _say("slow-down")
-        slow = _module("slowdown", environment, rounds=options.rounds, block_s=0.5, sensors=["gpu"])
+        slow = _module(
+            "slowdown", environment, rounds=options.rounds, block_s=0.25, sensors=["gpu"]
+        )
         _say("errors and growth")
         with ThreadPoolExecutor(1) as pool:
             growth = pool.submit(
@@ -116,7 +119,7 @@ def _real(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, 
     _say("costs")
     cost = _costs(found, environment, options)
     _say("slow-down")
-    slow = _module("slowdown", environment, rounds=options.rounds, block_s=1.5)
+    slow = _module("slowdown", environment, rounds=options.rounds, block_s=1.0)
     _say("errors")
     return {
         "gpu": gpu,

@@ -42,6 +42,7 @@ def windows(
     plan: list[tuple[float, int]],
     seed: int,
     burst_period_s: float = 0.0,
+    spread: float = 0.0,
     after_ns: int = 0,
 ) -> dict[str, Any]:
     """Opens windows and gives their times and energies.
@@ -51,6 +52,7 @@ def windows(
         plan: ``(window_s, count)``; the order of windows is shuffled.
         seed: Of the order and the pauses.
         burst_period_s: Windows begin at multiples of this on CLOCK_MONOTONIC; 0: at random.
+        spread: Lengths are drawn from ``1 - spread`` to ``1 + spread`` of ``window_s``.
         after_ns: No window begins before this on CLOCK_MONOTONIC, so that no other tool is still
             being imported.
 
@@ -69,7 +71,8 @@ def windows(
         _sleep_to(_next_start_ns(rng, burst_period_s))
         planned_stop_ns = _begin(tool, window_s, on_grid=burst_period_s)
         start_ns = time.monotonic_ns()
-        _sleep_to(planned_stop_ns or start_ns + int(window_s * 1e9))
+        length_ns = int(window_s * rng.uniform(1 - spread, 1 + spread) * 1e9)
+        _sleep_to(planned_stop_ns or start_ns + length_ns)
         stop_ns = time.monotonic_ns()
         tool.end()
         times.append((window_s, start_ns, stop_ns))
@@ -86,7 +89,7 @@ def _begin(tool: Tool, window_s: float, *, on_grid: float) -> int | None:
     tool.begin()
     if not on_grid:
         return None
-    period_ns = int(on_grid * 1e9)
+    period_ns = round(on_grid * 1e9)
     return round(now_ns / period_ns) * period_ns + int(window_s * 1e9)
 
 
@@ -94,7 +97,7 @@ def _next_start_ns(rng: random.Random, burst_period_s: float) -> int:
     now_ns = time.monotonic_ns()
     if not burst_period_s:
         return now_ns + int(rng.uniform(0.01, 0.13) * 1e9)
-    period_ns = int(burst_period_s * 1e9)
+    period_ns = round(burst_period_s * 1e9)
     return (now_ns // period_ns + rng.randint(1, 2)) * period_ns
 
 

@@ -23,6 +23,13 @@ Truth = Callable[[int, int], float]
 
 
 EXACT = Sensor()
+PERIOD_S = 0.2003
+"""Of the waveforms named 0.2 s: 0.3 ms more, so that they drift through every phase of the
+sensor's 20 and 100 ms instead of staying at one."""
+BURST_S = 0.06
+SPREAD = 0.1
+"""Lengths of windows are within this share of the nominal one: the difference of a counter that is
+new each 100 ms is right by luck over whole multiples of 100 ms."""
 IMPORT_S = 1.5
 """For each process that starts at once; windows begin when all have."""
 
@@ -51,10 +58,10 @@ def cases(count: int) -> list[list[Case]]:
     plan = tuple((window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0))
     long_plan = (*plan, (10.0, 1))
     steady = Waveform.constant(350)
-    square = Waveform.square(low_w=100, high_w=600, period_s=0.2)
+    square = Waveform.square(low_w=100, high_w=600, period_s=PERIOD_S)
     ramps = Waveform.ramp(low_w=100, high_w=600, period_s=2.0)
-    bursts = Waveform.square(low_w=100, high_w=600, period_s=0.2, duty=0.3)
-    burst_plan = ((0.06, 2 * count),)
+    bursts = Waveform.square(low_w=100, high_w=600, period_s=PERIOD_S, duty=BURST_S / PERIOD_S)
+    burst_plan = ((BURST_S, 2 * count),)
     return [
         [
             Case("steady 350 W", steady, long_plan),
@@ -62,9 +69,9 @@ def cases(count: int) -> list[list[Case]]:
             Case("ramps 100 to 600 W, 2 s", ramps, long_plan),
         ],
         [
-            Case("bursts 60 ms each 200 ms", bursts, burst_plan, 0.2),
+            Case("bursts 60 ms each 200 ms", bursts, burst_plan, PERIOD_S),
             Case("rough: square 100/600 W, 0.2 s", square, plan, sensor=ROUGH),
-            Case("rough: bursts 60 ms each 200 ms", bursts, burst_plan, 0.2, ROUGH),
+            Case("rough: bursts 60 ms each 200 ms", bursts, burst_plan, PERIOD_S, ROUGH),
         ],
     ]
 
@@ -102,6 +109,7 @@ def measure(
                     plan=case.plan,
                     seed=rng.randrange(2**32),
                     burst_period_s=case.burst_period_s,
+                    spread=SPREAD,
                     after_ns=after_ns,
                 )
                 jobs.append((name, case, job))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pynvml
 
-from benchmarks.errors import summarise
+from benchmarks.errors import SPREAD, summarise
 from benchmarks.places import ROOT, Place
 
 REACH_S = 10.0
@@ -38,11 +38,17 @@ def measure(places: Mapping[str, Place], count: int, seed: int = 1) -> list[dict
     names = {"steady": "real: steady load", "square": "real: load on/off, 0.2 s"}
     rows = []
     for load, plan in plans.items():
-        with _load(load), _Counter() as counter, ThreadPoolExecutor(len(places)) as pool:
+        with _load(load), Counter() as counter, ThreadPoolExecutor(len(places)) as pool:
             time.sleep(WARM_UP_S)
             jobs = {
                 name: pool.submit(
-                    place.run, name, "windows", dict(os.environ), plan=plan, seed=seed + i
+                    place.run,
+                    name,
+                    "windows",
+                    dict(os.environ),
+                    plan=plan,
+                    seed=seed + i,
+                    spread=SPREAD if load == "steady" else 0.0,
                 )
                 for i, (name, place) in enumerate(places.items())
             }
@@ -66,10 +72,10 @@ def gpu_name() -> str:
         pynvml.nvmlShutdown()
 
 
-class _Counter:
+class Counter:
     """Follows the first GPU's energy counter while it is open."""
 
-    def __enter__(self) -> _Counter:
+    def __enter__(self) -> Counter:
         pynvml.nvmlInit()
         self._stop = threading.Event()
         self._readings: list[tuple[float, float]] = []

@@ -195,6 +195,23 @@ def test_joulelab_measures_it(library, tmp_path):
     assert energy_j == pytest.approx(truth_j, rel=0.05)
 
 
+def test_the_real_benchs_counter_gives_mean_power_times_length(library, tmp_path):
+    code = (
+        "import json, time\n"
+        "from benchmarks.real import Counter, gpu_name\n"
+        "with Counter() as counter:\n"
+        "    start_ns = time.monotonic_ns()\n"
+        "    time.sleep(2.0)\n"
+        "    stop_ns = time.monotonic_ns()\n"
+        "energy_j = counter.energy_j(start_ns, stop_ns)\n"
+        "print(json.dumps([gpu_name(), (stop_ns - start_ns) * 1e-9, energy_j]))\n"
+    )
+    wave = Waveform.constant(350)
+    name, duration_s, energy_j = play(library, tmp_path / "wave.txt", wave, code=code)
+    assert "H100" in name
+    assert energy_j == pytest.approx(350 * duration_s, rel=0.15)
+
+
 def test_environment_puts_the_stand_in_before_everything_else(library, tmp_path):
     base = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "3", "HOME": "/nowhere"}
     environment = standin.environment(library, tmp_path / "wave.txt", base)
