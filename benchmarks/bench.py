@@ -25,6 +25,7 @@ from benchmarks.places import ROOT, Place, places, prepare
 from benchmarks.table import markdown
 from joulelab.sensors.waveform import Waveform
 
+SIMULATED_ROUNDS, REAL_ROUNDS = 60, 20
 RESULTS = ROOT / "benchmarks" / "results"
 SIMULATED_NOTES = [
     "The GPU is benchmarks/nvml_standin: an exact waveform on CLOCK_MONOTONIC, seen through the "
@@ -32,9 +33,9 @@ SIMULATED_NOTES = [
     "noise or gain error: what is left is each tool's own error. Cases named rough have the stamps "
     "of that H100 (2.5 ms late, 5 ms of jitter) and an assumed noise of 3 W on each power value.",
     "The tools are measured side by side, each in a process and a virtual environment of its own, "
-    "on the same waveforms, three of which play at a time. Windows fall at random, but for those on "
-    "bursts, and are 90 to 110 % as long as named, but for those on bursts; 0.2 s is 0.2003 s, so "
-    "that it drifts through every phase of the sensor's updates. Nothing of the network answers.",
+    "on the same waveforms, three of which play at a time. Nothing of the network answers.",
+    "Windows fall at random and are 90 to 110 % as long as named, but for those on bursts. 0.2 s is "
+    "0.2003 s, so that it drifts through every phase of the sensor's updates.",
     "No tool waits for the device here (there is no CUDA): on a real GPU Zeus adds a "
     "synchronisation, and JouleLab two CUDA events, to each window.",
     "The counter's 4 ms a call are spent on the processor here; whether the driver does was not "
@@ -73,7 +74,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("--real", action="store_true", help="on the first real GPU of this machine")
     parser.add_argument("--windows", type=int, default=40, help="of each length (default: 40)")
-    parser.add_argument("--rounds", type=int, default=60, help="of the slow-down (default: 60)")
+    parser.add_argument("--rounds", type=int, help="of the slow-down (default: 60, real 20)")
     parser.add_argument("--sleep", type=float, default=20.0, help="s, for the background work")
     parser.add_argument("--growth", type=float, default=60.0, help="s, for the recorder's growth")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -119,7 +120,7 @@ def _real(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, 
     _say("costs")
     cost = _costs(found, environment, options)
     _say("slow-down")
-    slow = _module("slowdown", environment, rounds=options.rounds, block_s=1.0)
+    slow = _module("slowdown", environment, rounds=options.rounds or REAL_ROUNDS, block_s=1.0)
     _say("errors")
     return {
         "gpu": gpu,
