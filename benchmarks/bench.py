@@ -34,8 +34,8 @@ SIMULATED_NOTES = [
     "of that H100 (2.5 ms late, 5 ms of jitter) and an assumed noise of 3 W on each power value.",
     "The tools are measured side by side, each in a process and a virtual environment of its own, "
     "on the same waveforms, three of which play at a time. Nothing of the network answers.",
-    "Windows fall at random and are 90 to 110 % as long as named, but for those on bursts. 0.2 s is "
-    "0.2003 s, so that it drifts through every phase of the sensor's updates.",
+    "Windows fall at random and are 90 to 110 % as long as named, but for those on bursts. 0.2 s "
+    "is 0.2003 s, so that it drifts through every phase of the sensor's updates.",
     "No tool waits for the device here (there is no CUDA): on a real GPU Zeus adds a "
     "synchronisation, and JouleLab two CUDA events, to each window.",
     "The counter's 4 ms a call are spent on the processor here; whether the driver does was not "
@@ -89,9 +89,8 @@ def _simulated(found: Mapping[str, Place], options: argparse.Namespace) -> dict[
         _say("costs")
         cost = _costs(found, environment, options)
         _say("slow-down")
-        slow = _module(
-            "slowdown", environment, rounds=options.rounds, block_s=0.25, sensors=["gpu"]
-        )
+        rounds = options.rounds or SIMULATED_ROUNDS
+        slow = _module("slowdown", environment, rounds=rounds, block_s=0.25, sensors=["gpu"])
         _say("errors and growth")
         with ThreadPoolExecutor(1) as pool:
             growth = pool.submit(
