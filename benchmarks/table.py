@@ -81,7 +81,7 @@ def _cost_rows(costs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
         row("memory of its own processes", lambda c: _bytes(c["background"]["process_rss_bytes"])),
         row("import", lambda c: _seconds(c["import_s"])),
         row("import and make ready", lambda c: _seconds(c["window"]["ready_s"])),
-        row("installed size", lambda c: _bytes(c["size_bytes"])),
+        row("installed size", lambda c: _bytes(c["size_bytes"], "not measured")),
     ]
 
 
@@ -124,7 +124,8 @@ def _notes(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         "window's GPU energy against the truth between the return of the opening call and the "
         "closing call. One window only: its error with its sign.",
         "Memory added to the program is what importing and opening the tool adds to an interpreter "
-        "that has imported nothing else. Import is over a bare interpreter. Installed size is over "
+        "that has imported nothing else; JouleLab's comes before NumPy is imported, which happens when "
+        "an energy is asked for. Import is over a bare interpreter. Installed size is over "
         "an empty virtual environment, with all that the tool depends on.",
         *(f"{TOOLS[name].label}: {TOOLS[name].settings}" for name in names),
         *result["notes"],
@@ -145,5 +146,5 @@ def _seconds(value_s: float) -> str:
     return f"{value_s / 1e-9:.3g} ns"
 
 
-def _bytes(value: float | None) -> str:
-    return "none" if value is None else f"{value / 1e6:.1f} MB"
+def _bytes(value: float | None, absent: str = "none") -> str:
+    return absent if value is None else f"{value / 1e6:.1f} MB"
