@@ -4,7 +4,7 @@ from importlib.metadata import version as installed_version
 
 project = "JouleLab"
 author = "The JouleLab authors"
-copyright = "2026, The JouleLab authors"  # noqa: A001
+copyright = "2026, The JouleLab authors"
 release = version = installed_version("joulelab")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest"]
 source_suffix = {".md": "markdown"}
