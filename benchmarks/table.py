@@ -124,8 +124,9 @@ def _notes(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         "window's GPU energy against the truth between the return of the opening call and the "
         "closing call. One window only: its error with its sign.",
         "Memory added to the program is what importing and opening the tool adds to an interpreter "
-        "that has imported nothing else; JouleLab's is without NumPy, which is imported when an energy "
-        "is asked for. Import is over a bare interpreter. Installed size is over an empty virtual environment, with all that the tool depends on.",
+        "that has imported nothing else; JouleLab's is without NumPy, which is imported when an "
+        "energy is asked for. Import is over a bare interpreter. Installed size is over an empty "
+        "virtual environment, with all that the tool depends on.",
         *(f"{TOOLS[name].label}: {TOOLS[name].settings}" for name in names),
         *result["notes"],
         *(f"Not run: {what}: {why}." for what, why in result["missing"].items()),
