@@ -253,9 +253,10 @@ def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
     usual = apart[np.abs(apart - period_s) < 0.75 * period_s]
     if usual.size < MANY_READINGS:
         return t, 0.0
-    period = float(usual.mean())
-    # Across a gap the grid starts anew, where the stamp says.
-    count = np.concatenate(([0.0], np.cumsum(np.maximum(1.0, np.round(apart / period)))))
+    period = float(apart[apart <= GAP_FACTOR * period_s].mean())
+    # One reading a step: a stamp that is late by half a period is no reading left out. Across a
+    # gap the grid starts anew, where the stamp says.
+    count = np.arange(t.size, dtype=np.float64)
     off = t - count * period
     runs = np.concatenate(([0], np.cumsum(apart > GAP_FACTOR * period_s)))
     first = np.searchsorted(runs, runs, side="left")
