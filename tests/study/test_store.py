@@ -170,7 +170,7 @@ def test_a_full_disk_loses_nothing_finished(tmp_path):
         store.finish(store.begin("r0-a"), run_of("r0-a"))
         partial = store.begin("r0-b")
         # Every write to /dev/full fails as on a full disk.
-        (partial / f".run.json.{os.getpid()}.new").symlink_to("/dev/full")
+        (partial / f".run.json.{os.getpid()}.partial").symlink_to("/dev/full")
         with pytest.raises(StoreError, match="No space left on device; make room there") as caught:
             store.finish(partial, run_of("r0-b"))
         assert "\n" not in str(caught.value)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joulelab.study.files import mapped, sync
+from joulelab.home import write_whole
+from joulelab.study.files import mapped
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -19,19 +19,9 @@ def write_bytes(path: Path, content: bytes) -> Path:
     Raises:
         StoreError: It cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     with mapped(f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
+        write_whole(path, content)
     return path
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from joulelab import home
 from joulelab.errors import StoreError
 
 _MENDS = {
@@ -45,18 +46,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         StoreError: It cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     with mapped(f"cannot write {path}"):
-        try:
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
+        home.write_whole(path, text.encode())
 
 
 def sync(path: Path) -> None:
