@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -87,6 +88,7 @@ def write(directory: Path, readings: int) -> None:
             words = records.view("<u4").reshape(-1, RECORD_SIZE // 4)
             records["check"] = np.bitwise_xor.reduce(words[:, :-1], axis=1) ^ CHECK
             file.write(records.tobytes())
+        os.fsync(file.fileno())
 
 
 def account(directory: Path, readings: int, spans: int) -> dict[str, float]:

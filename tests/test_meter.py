@@ -234,7 +234,7 @@ def test_the_recorder_is_killed_and_the_program_goes_on(tmp_path):
         assert before.energy.gross_j == pytest.approx(seen)
         assert "covered only" in after.energy.absent["gpu:0"]
         assert math.isnan(after.energy.gross_j)
-    assert len(read_trace(tmp_path).records) > 10
+    assert read_trace(tmp_path).size > 10
 
 
 def test_a_stopped_recorder_does_not_stop_the_program(tmp_path):
@@ -328,7 +328,7 @@ def test_the_recorder_ends_with_its_program_and_leaves_a_whole_trace(tmp_path, n
     assert trace.events[0]["name"] == "forever"
     assert trace.events[0]["stop_ns"] is None
     assert trace.events[-1]["event"] == "stop"
-    assert trace.records["t_ns"].max() > killed_ns - 10**9
+    assert max(t_ns[-1] for t_ns, _ in trace.series if t_ns.size) > killed_ns - 10**9
 
 
 FORKING = """

@@ -4,13 +4,12 @@ import math
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulelab.accounting.account import Accounts, Window, mean_reading
-from joulelab.recording.trace import Trace
+from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
@@ -40,7 +39,7 @@ def record(source, length_s=60.0, seed=0, start_s=START_S):
 
 def as_trace(source, readings):
     trace = Trace.of([source.channel()], readings)
-    return Trace(trace.channels, trace.records, (), {"intervals_s": [source.interval_s]})
+    return replace(trace, header={"intervals_s": [source.interval_s]})
 
 
 def window(start_s, stop_s):
@@ -168,8 +167,9 @@ def with_gap(length_s):
     source = SimulatedSource(component="gpu:0", waveform=WAVES["steps"], **SAMPLES)
     lost = (START_S + 20, START_S + 20 + length_s)
     trace = record(source)
-    keep = [i for i, t in enumerate(trace.records["t_ns"] * 1e-9) if not lost[0] <= t < lost[1]]
-    return source, Trace(trace.channels, trace.records[keep], (), trace.header)
+    [(t_ns, value)] = trace.series
+    keep = [i for i, t in enumerate(t_ns * 1e-9) if not lost[0] <= t < lost[1]]
+    return source, replace(trace, series=(Readings(t_ns[keep], value[keep]),))
 
 
 def test_a_gap_widens_the_interval_of_a_span_over_it():
@@ -189,11 +189,9 @@ def test_a_gap_of_one_source_is_filled_from_another():
         component="gpu:0", waveform=source.waveform, **(SLOW_COUNTER | {"interval_s": 0.5})
     )
     second = replace(counter.channel(), priority=1)
-    records = record(counter).records.copy()
-    records["channel"] = 1
     both = Trace(
         (*gappy.channels, second),
-        np.concatenate((gappy.records, records)),
+        gappy.series + record(counter).series,
         (),
         {"intervals_s": [source.interval_s, counter.interval_s]},
     )
@@ -226,7 +224,7 @@ def test_a_sensor_that_only_failed_is_absent_with_its_reason():
     source = SimulatedSource(component="gpu:0", waveform=WAVES["steady"])
     trace = Trace.of([source.channel()], [Gap(i * 10**9, 0, "lost") for i in range(5)])
     events = [{"event": "gap", "channel": 0, "t_ns": 0, "reason": "GPU is lost"}]
-    trace = Trace(trace.channels, trace.records, (), {}, events)
+    trace = replace(trace, events=events)
     energy = Accounts(trace).energies([window(0, 5)])[0]
     assert energy.absent == {"gpu:0": "GPU is lost"}
 
@@ -235,7 +233,7 @@ def test_absences_stay_unless_another_source_stands_in():
     source = SimulatedSource(component="cpu:0", waveform=WAVES["steady"], **SAMPLES)
     trace = record(source)
     absent = (Absence("cpu", "rapl", "refused", "chmod"), Absence("gpu", "nvml", "no driver"))
-    trace = Trace(trace.channels, trace.records, absent, trace.header)
+    trace = replace(trace, absent=absent)
     energy = Accounts(trace).energies([window(START_S + 1, START_S + 2)])[0]
     assert energy.absent == {"gpu": "no driver"}
 

@@ -28,7 +28,7 @@ def log_of(tmp_path, text, *, name="log.csv", encoding="utf-8", **choice):
 
 
 def series(log, channel=0):
-    t_ns, value = log.trace.series(channel)
+    t_ns, value = log.trace.series[channel]
     return (t_ns * 1e-9 + log.origin_s).tolist(), value.tolist()
 
 
@@ -370,7 +370,7 @@ def test_a_burst_shorter_than_the_window_gets_its_joules(tmp_path):
 def test_marks_at_the_end_of_the_log_or_over_a_hole_are_left_alone(tmp_path):
     log, _ = averaged_log(tmp_path, [15.0], [100.0, 500.0])
     [channel] = log.trace.channels
-    t_ns, value = log.trace.series(0)
+    t_ns, value = log.trace.series[0]
     hole = (t_ns < 14.5 * 1e9) | (t_ns > 15.5 * 1e9)
     marks_s = np.array([0.05, 10.0, 15.0, 29.5])
     *_, done = sharpened(channel, t_ns[hole] * 1e-9, value[hole], 0.02, marks_s)
@@ -433,4 +433,4 @@ def test_any_bytes_are_a_table_or_a_user_error(tmp_path_factory, data):
     path.write_bytes(data)
     with contextlib.suppress(UserError):
         assert open_table(path).names
-        assert read_logs([path]).trace.records.size
+        assert read_logs([path]).trace.size

@@ -51,7 +51,7 @@ def test_reads_what_was_written(tmp_path):
     writer.event(event="gap", channel=0, t_ns=7, reason="lost")
     writer.close()
     trace = read_trace(tmp_path)
-    t_ns, value = trace.series(0)
+    t_ns, value = trace.series[0]
     assert trace.channels == (CHANNEL,)
     assert trace.absent == (Absence("cpu:0", "rapl", "none"),)
     assert trace.header["host"] == "h"
@@ -67,7 +67,7 @@ def test_a_trace_cut_anywhere_reads_up_to_its_last_whole_record(tmp_path_factory
     write(directory, 5).close()
     path = directory / READINGS_FILE
     path.write_bytes(path.read_bytes()[:-cut])
-    t_ns, _ = read_trace(directory).series(0)
+    t_ns, _ = read_trace(directory).series[0]
     assert len(t_ns) == (5 * RECORD_SIZE - cut) // RECORD_SIZE
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_record_ends_the_trace(tmp_path_factory, byte, flip):
     data = bytearray(path.read_bytes())
     data[len(data) - 5 * RECORD_SIZE + byte] ^= flip
     path.write_bytes(data)
-    t_ns, _ = read_trace(directory).series(0)
+    t_ns, _ = read_trace(directory).series[0]
     assert list(t_ns) == [1000 + i for i in range(byte // RECORD_SIZE)]
 
 
@@ -87,7 +87,7 @@ def test_a_tail_of_zeros_is_not_read(tmp_path):
     write(tmp_path, 3).close()
     with (tmp_path / READINGS_FILE).open("ab") as file:
         file.write(bytes(10 * RECORD_SIZE))
-    assert len(read_trace(tmp_path).records) == 3
+    assert read_trace(tmp_path).size == 3
 
 
 def test_a_last_event_without_its_end_is_not_read(tmp_path):
@@ -102,11 +102,11 @@ def test_a_last_event_without_its_end_is_not_read(tmp_path):
 def test_a_growing_trace_is_read_on_from_where_it_was(tmp_path):
     writer = write(tmp_path, 2)
     reader = TraceReader(tmp_path)
-    assert len(reader.read().records) == 2
+    assert reader.read().size == 2
     writer.readings([pack(5000, 1.0, 0), pack(6000, math.nan, 0)])
     trace = reader.read()
-    assert list(trace.series(0)[0]) == [1000, 1001, 5000, 6000]
-    assert math.isnan(trace.series(0)[1][-1])
+    assert list(trace.series[0][0]) == [1000, 1001, 5000, 6000]
+    assert math.isnan(trace.series[0][1][-1])
     writer.close()
 
 
@@ -135,7 +135,7 @@ def test_a_missing_trace_is_refused(tmp_path):
 
 def test_series_are_in_order_of_time_however_they_were_written():
     trace = Trace.of([CHANNEL], [Reading(30, 0, 3.0), Reading(10, 0, 1.0), Gap(20, 0, "lost")])
-    t_ns, value = trace.series(0)
+    t_ns, value = trace.series[0]
     assert list(t_ns) == [10, 20, 30]
     assert value[0] == 1.0
     assert math.isnan(value[1])

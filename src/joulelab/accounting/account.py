@@ -11,11 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.accounting.baseline import Baseline
+from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.fill import filled
-from joulelab.accounting.integrate import EnergyCurve, energy_curve
-from joulelab.recording.trace import Trace
+from joulelab.accounting.integrate import energy_curve
+from joulelab.accounting.thinning import LONG, thinned
+from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Channel, Quantity
+
+Floats = NDArray[np.float64]
+
+_NO_EDGES = np.zeros(0)
 
 LEAST_COVERAGE = 0.5
 """A component whose readings cover less than this share of a span is absent from its energy."""
@@ -75,72 +81,80 @@ class Accounts:
     ) -> None:
         self.baseline = baseline
         marks = _Marks.of(trace, marks_ns)
-        self._curves: dict[str, tuple[Channel, EnergyCurve]] = {}
-        self._absent = {absence.component: str(absence) for absence in trace.absent}
+        self._trace = trace
+        self._sources: dict[str, list[_Source]] = {}
+        self._whole: dict[str, tuple[Channel, EnergyCurve] | None] = {}
         intervals_s = trace.header.get("intervals_s")
-        by_priority = sorted(
-            (channel.priority, i)
-            for i, channel in enumerate(trace.channels)
-            if channel.gives_energy
-        )
-        for _, i in by_priority:
+        for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
-            preferred = self._curves.get(channel.component)
-            if preferred and preferred[0].provenance is not channel.provenance:
-                continue
-            interval_s = intervals_s[i] if intervals_s else channel.update_period_s
-            curve = energy_curve(channel, *trace.series(i), interval_s, marks.of_component(channel))
-            if curve is not None:
-                self._curves[channel.component] = (
-                    (preferred[0], filled(preferred[1], curve)) if preferred else (channel, curve)
-                )
-            elif preferred is None:
-                reasons = trace.gap_reasons(channel.component)
-                self._absent[channel.component] = "; ".join(reasons) or "too few readings"
-        for component in self._curves:
-            # What one source could not give, another did.
-            self._absent.pop(component, None)
-            self._absent.pop(component.partition(":")[0], None)
+            if channel.gives_energy:
+                interval_s = intervals_s[i] if intervals_s else channel.update_period_s
+                source = _Source(channel, trace.series[i], interval_s, marks.of_component(channel))
+                self._sources.setdefault(channel.component, []).append(source)
 
     @property
     def sources(self) -> dict[str, Channel]:
         """The channel that each component's energy comes from."""
-        return {component: channel for component, (channel, _) in sorted(self._curves.items())}
+        curves = {component: self._curve(component, _NO_EDGES) for component in self._sources}
+        return {component: found[0] for component, found in sorted(curves.items()) if found}
 
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
         """The energy of each span, in their order."""
+        reasons = {absence.component: str(absence) for absence in self._trace.absent}
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
-        absent = [dict(self._absent) for _ in windows]
-        for component, (channel, curve) in sorted(self._curves.items()):
+        missing: list[dict[str, str]] = [{} for _ in windows]
+        for component in sorted(self._sources):
             times = np.array([window.of(component) for window in windows], dtype=float)
+            found = self._curve(component, times.reshape(-1))
+            if found is None:
+                given = self._trace.gap_reasons(component)
+                reasons[component] = "; ".join(given) or "too few readings"
+                continue
+            # What one source could not give, another did.
+            reasons.pop(component, None)
+            reasons.pop(component.partition(":")[0], None)
             if times.size == 0:
                 continue
+            channel, curve = found
             gross, uncertainty, gap = curve.energy(times[:, 0], times[:, 1])
-            for i, (start_s, stop_s) in enumerate(times):
-                duration_s = float(stop_s - start_s)
+            gain = math.hypot(channel.gain_uncertainty, curve.aliasing)
+            channel = replace(channel, gain_uncertainty=gain)
+            for i, (start_s, stop_s) in enumerate(times.tolist()):
+                duration_s = stop_s - start_s
                 if duration_s > 0 and gap[i] > (1 - LEAST_COVERAGE) * duration_s:
                     covered_pct = 100 * (1 - gap[i] / duration_s)
-                    absent[i][component] = (
+                    missing[i][component] = (
                         f"{channel.source} covered only {covered_pct:.0f} % of the span"
                     )
                     continue
                 components[i][component] = self._component(
-                    replace(
-                        channel,
-                        gain_uncertainty=math.hypot(channel.gain_uncertainty, curve.aliasing),
-                    ),
-                    start_s,
-                    stop_s,
-                    float(gross[i]),
-                    float(uncertainty[i]),
-                    float(gap[i]),
+                    channel, start_s, stop_s, float(gross[i]), float(uncertainty[i]), float(gap[i])
                 )
         return [
             Energy(
-                duration_s=(window.stop_ns - window.start_ns) * 1e-9, components=parts, absent=why
+                duration_s=(window.stop_ns - window.start_ns) * 1e-9,
+                components=parts,
+                absent=reasons | why,
             )
-            for window, parts, why in zip(windows, components, absent, strict=True)
+            for window, parts, why in zip(windows, components, missing, strict=True)
         ]
+
+    def _curve(self, component: str, edges_s: Floats) -> tuple[Channel, EnergyCurve] | None:
+        """A component's preferred source, and its curve with gaps filled from the others."""
+        if component in self._whole:
+            return self._whole[component]
+        found: tuple[Channel, EnergyCurve] | None = None
+        for source in self._sources[component]:
+            if found is None:
+                curve = source.curve(edges_s)
+                found = None if curve is None else (source.channel, curve)
+            elif source.channel.provenance is found[0].provenance:
+                channel, curve = found
+                other = source.curve(np.concatenate((edges_s, curve.seams_s)))
+                found = channel, curve if other is None else filled(curve, other)
+        if not any(source.is_long for source in self._sources[component]):
+            self._whole[component] = found
+        return found
 
     def _component(
         self,
@@ -173,12 +187,40 @@ class Accounts:
         )
 
 
+class _Source:
+    """One channel's readings as energy over time.
+
+    Args:
+        channel: What was read.
+        readings: All of them.
+        interval_s: How often it was read.
+        marks_s: Times at which power may have changed, in order.
+    """
+
+    def __init__(
+        self, channel: Channel, readings: Readings, interval_s: float, marks_s: Floats
+    ) -> None:
+        self.channel = channel
+        self._readings = readings
+        self._interval_s = interval_s
+        self._marks_s = marks_s
+        self.is_long = readings.t_ns.size >= LONG
+
+    def curve(self, edges_s: Floats) -> EnergyCurve | None:
+        """The curve, exact near these times; ``None`` when there are too few readings."""
+        kept = thinned(self.channel, self._readings, self._interval_s, edges_s)
+        marks_s = kept.near(self._marks_s)
+        return energy_curve(
+            self.channel, kept.t_ns, kept.value, self._interval_s, marks_s, kept.bridges
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Marks:
     """The edges of a trace's spans, seconds, in order: on the host, and where the GPU was."""
 
-    host_s: NDArray[np.float64]
-    device_s: NDArray[np.float64]
+    host_s: Floats
+    device_s: Floats
 
     @classmethod
     def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Marks:
@@ -196,7 +238,7 @@ class _Marks:
         further = np.asarray(further_ns, dtype=np.float64)
         return cls(_seconds(host, further), _seconds(device, further))
 
-    def of_component(self, channel: Channel) -> NDArray[np.float64]:
+    def of_component(self, channel: Channel) -> Floats:
         """Those that matter to the component of a channel."""
         return self.device_s if channel.component.startswith("gpu") else self.host_s
 
@@ -205,7 +247,7 @@ def _times_ns(event: Mapping[str, Any]) -> list[int]:
     return [t_ns for t_ns in (event["start_ns"], event["stop_ns"]) if t_ns is not None]
 
 
-def _seconds(times_ns: list[int], further_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _seconds(times_ns: list[int], further_ns: Floats) -> Floats:
     return np.unique(np.concatenate((np.asarray(times_ns, dtype=np.float64), further_ns)) * 1e-9)
 
 
@@ -223,7 +265,7 @@ def mean_reading(
     for i, channel in enumerate(trace.channels):
         if (channel.component, channel.quantity) != (component, quantity):
             continue
-        t_ns, value = trace.series(i)
+        t_ns, value = trace.series[i]
         inside = np.zeros(t_ns.size, dtype=bool)
         for window in windows:
             inside |= (t_ns >= window.start_ns) & (t_ns <= window.stop_ns)

@@ -20,7 +20,7 @@ from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.csv_table import Floats
 from joulelab.accounting.energy import Energy
 from joulelab.accounting.updates import Pace, updates
-from joulelab.recording.trace import RECORD, Trace
+from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Channel, Quantity
 
 LEAST_PERIODS = 1.5
@@ -67,20 +67,17 @@ def _sharp_trace(trace: Trace, marks_s: Floats) -> tuple[Trace, NDArray[np.bool_
         return trace, np.zeros(marks_s.size, dtype=bool)
     channels = list(trace.channels)
     intervals_s = list(trace.header["intervals_s"])
-    kept = trace.records[~np.isin(trace.records["channel"], averaged)]
-    parts = [kept]
+    series = list(trace.series)
     for i in averaged:
-        t_ns, value = trace.series(i)
+        t_ns, value = series[i]
         channels[i], t_s, sharp_w, could = sharpened(
             channels[i], _seconds(t_ns), value, intervals_s[i], marks_s
         )
         done &= could
         intervals_s[i] = channels[i].update_period_s
-        part = np.zeros(t_s.size, dtype=RECORD)
-        part["t_ns"], part["value"], part["channel"] = np.rint(t_s * 1e9), sharp_w, i
-        parts.append(part)
+        series[i] = Readings(np.rint(t_s * 1e9).astype(np.int64), sharp_w)
     header = {**trace.header, "intervals_s": intervals_s}
-    sharp = replace(trace, channels=tuple(channels), records=np.concatenate(parts), header=header)
+    sharp = replace(trace, channels=tuple(channels), series=tuple(series), header=header)
     return sharp, done
 
 

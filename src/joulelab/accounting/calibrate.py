@@ -197,7 +197,7 @@ def read_recording(directory: Path, source: str | None) -> Series:
             mend="record one GPU alone, or name its source with --column",
         )
     i = min(found, key=lambda position: powers[position].priority)
-    t_ns, value = trace.series(i)
+    t_ns, value = trace.series[i]
     header = trace.header
     t_s = (t_ns - header["start_ns"]) * 1e-9 + header["start_unix_s"]
     return Series(powers[i], t_s, value, header["intervals_s"][i], powers[i].source)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.integrate import EnergyCurve
+from joulelab.accounting.curve import EnergyCurve
 
 Floats = NDArray[np.float64]
 

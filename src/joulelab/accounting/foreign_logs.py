@@ -28,7 +28,7 @@ from joulelab.accounting.log_columns import (
 )
 from joulelab.accounting.updates import AVERAGE_S, Pace, averages, pace_of
 from joulelab.errors import UserError
-from joulelab.recording.trace import RECORD, Trace
+from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.nvml import GAIN_UNCERTAINTY
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
@@ -122,22 +122,16 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
 
 
 def as_log(series: Sequence[Series], notes: Sequence[str] = ()) -> Log:
-    """Readings of one or several devices as a trace. Their memory may be used again after it."""
+    """Readings of one or several devices as a trace."""
     start_s = min(float(one.t_s[0]) for one in series)
     stop_s = max(float(one.t_s[-1]) for one in series)
     origin_s = float(math.floor(start_s))
-    records = np.empty(sum(one.t_s.size for one in series), dtype=RECORD)
-    position = 0
-    for i, one in enumerate(series):
-        part = records[position : position + one.t_s.size]
-        part["t_ns"] = np.rint((one.t_s - origin_s) * 1e9)
-        part["value"] = one.value
-        part["channel"] = i
-        part["check"] = 0
-        position += one.t_s.size
+    readings = tuple(
+        Readings(np.rint((one.t_s - origin_s) * 1e9).astype(np.int64), one.value) for one in series
+    )
     header = {"intervals_s": [one.interval_s for one in series]}
     channels = tuple(one.channel for one in series)
-    return Log(Trace(channels, records, header=header), origin_s, start_s, stop_s, tuple(notes))
+    return Log(Trace(channels, readings, header=header), origin_s, start_s, stop_s, tuple(notes))
 
 
 def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Series]:
