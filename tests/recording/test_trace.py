@@ -143,3 +143,27 @@ def test_series_are_in_order_of_time_however_they_were_written():
 
 def test_channels_survive_json():
     assert Channel.from_json(json.loads(json.dumps(CHANNEL.to_json()))) == CHANNEL
+
+
+def test_blocks_channels_and_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr("joulelab.recording.trace.BLOCK", 7)
+    header = {"channels": [channel.to_json() for channel in (CHANNEL, CHANNEL)], "absent": []}
+    writer = TraceWriter(tmp_path, header)
+    writer.readings([pack(1000 - i, float(i), i % 2) for i in range(40)])
+    writer.readings([bytes(RECORD_SIZE)])
+    writer.readings([pack(5000, 1.0, 0)])
+    writer.close()
+    trace = read_trace(tmp_path)
+    assert trace.size == 40
+    for channel in (0, 1):
+        t_ns, value = trace.series[channel]
+        assert t_ns.tolist() == [1000 - i for i in range(39 - (channel == 0), -1, -2)]
+        assert value.tolist() == [float(i) for i in range(39 - (channel == 0), -1, -2)]
+
+
+def test_a_channel_that_the_header_does_not_name_is_said(tmp_path):
+    writer = write(tmp_path, 2)
+    writer.readings([pack(5000, 1.0, 9)])
+    writer.close()
+    with pytest.raises(TraceError, match="damaged"):
+        read_trace(tmp_path)

@@ -15,7 +15,7 @@ from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.fill import filled
 from joulelab.accounting.integrate import energy_curve
-from joulelab.accounting.thinning import LONG, thinned
+from joulelab.accounting.thinning import is_long, thinned
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Channel, Quantity
 
@@ -204,7 +204,7 @@ class _Source:
         self._readings = readings
         self._interval_s = interval_s
         self._marks_s = marks_s
-        self.is_long = readings.t_ns.size >= LONG
+        self.is_long = is_long(readings)
 
     def curve(self, edges_s: Floats) -> EnergyCurve | None:
         """The curve, exact near these times; ``None`` when there are too few readings."""

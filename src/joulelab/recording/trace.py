@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ RECORD = np.dtype([("t_ns", "<i8"), ("value", "<f8"), ("channel", "<u4"), ("chec
 BLOCK = 1 << 18
 """So many records are read and checked at a time: they fit a processor's cache."""
 THREADS = 4
-"""Blocks that are checked side by side; a third and a fourth only help where there are cores."""
+"""Blocks that are worked on side by side where there are cores."""
 Stamps = NDArray[np.int64]
-Values = NDArray[np.float64]
+T = TypeVar("T")
+R = TypeVar("R")
 _ROWS = {
     "spans": (
         "span",
@@ -58,7 +59,7 @@ class Trace:
     """
 
     channels: tuple[Channel, ...]
-    series: tuple[Readings, ...]
+    series: Sequence[Readings]
     absent: tuple[Absence, ...] = ()
     header: Mapping[str, Any] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
@@ -130,54 +131,40 @@ class TraceReader:
                 f"{self._readings} is not a trace that this version can read",
                 why=f"its first line does not name {SCHEMA}",
             )
-        self._offset = len(line)
+        self._begin = len(line)
         self._channels = tuple(Channel.from_json(data) for data in header.pop("channels"))
         self._absent = tuple(Absence(**data) for data in header.pop("absent"))
         self._header = header
-        self._columns = [_Column() for _ in self._channels]
+        self._counts = np.zeros(len(self._channels), dtype=np.int64)
         self._events_offset = 0
         self._past_events: list[Mapping[str, Any]] = []
 
     def read(self) -> Trace:
         """Everything up to the last whole record."""
-        self._read_readings()
+        size = (self._readings.stat().st_size - self._begin) // RECORD_SIZE
+        records = np.zeros(0, dtype=RECORD)
+        if size:
+            mapped = np.memmap(self._readings, RECORD, "r", offset=self._begin, shape=(size,))
+            records = mapped.view(np.ndarray)
+            self._check(records)
         self._read_events()
-        series = tuple(column.series() for column in self._columns)
+        series = _MappedSeries(records[: self._counts.sum()], self._counts.copy())
         return Trace(self._channels, series, self._absent, self._header, tuple(self._past_events))
 
-    def _read_readings(self) -> None:
-        """Whole records only, a block at a time; what follows a damaged one is left out."""
-        left = (self._readings.stat().st_size - self._offset) // RECORD_SIZE
-        if left <= 0:
-            return
-        places = [self._offset + RECORD_SIZE * first for first in range(0, left, BLOCK)]
-        threads = min(THREADS, len(places), os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads) as pool:
-            blocks = pool.map(self._block, places) if threads > 1 else map(self._block, places)
-            for parts, whole, is_all in blocks:
-                for channel, t_ns, value in parts:
-                    self._columns[channel].append(t_ns, value, left / whole)
-                self._offset += whole * RECORD_SIZE
-                left -= whole
-                if not is_all:
-                    break
-
-    def _block(self, offset: int) -> tuple[list[tuple[int, Stamps, Values]], int, bool]:
-        """Up to :data:`BLOCK` records by channel, how many are whole, and whether all are."""
-        records = np.fromfile(self._readings, dtype=RECORD, count=BLOCK, offset=offset)
-        whole = _whole(records)
-        records, is_all = records[:whole], whole == len(records)
-        counts = np.bincount(records["channel"], minlength=len(self._channels))
-        if counts.size > len(self._channels):
-            raise TraceError(
-                f"{self._readings} is damaged",
-                why="it has readings of a channel that its header does not name",
-            )
-        parts = []
-        for channel in np.flatnonzero(counts):
-            own = records if counts[channel] == whole else records[records["channel"] == channel]
-            parts.append((int(channel), own["t_ns"], own["value"]))
-        return parts, whole, is_all
+    def _check(self, records: NDArray[np.void]) -> None:
+        """Counts the whole records after those that are known; none after a damaged one."""
+        firsts = range(int(self._counts.sum()), len(records), BLOCK)
+        blocks = [records[first : first + BLOCK] for first in firsts]
+        for block, whole in zip(blocks, each(_whole, blocks), strict=True):
+            counts = np.bincount(block["channel"][:whole], minlength=self._counts.size)
+            if counts.size > self._counts.size:
+                raise TraceError(
+                    f"{self._readings} is damaged",
+                    why="it has readings of a channel that its header does not name",
+                )
+            self._counts += counts
+            if whole < len(block):
+                break
 
     def _read_events(self) -> None:
         """Whole lines only; a line that a kill or a full disk damaged is left out."""
@@ -214,40 +201,62 @@ def _expanded(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield {"event": kind, "pid": event["pid"], **dict(zip(names, row, strict=True))}
 
 
-class _Column:
-    """One channel's readings as they come, in arrays with room for more.
+class _MappedSeries(Sequence[Readings]):
+    """The readings of each channel, taken out of the file when they are asked for.
 
-    What was handed out stays as it was: readings are only added after its end.
+    Args:
+        records: The file, mapped: what is not asked for takes no memory.
+        counts: How many readings each channel has. Shape: (channels,).
     """
 
-    def __init__(self) -> None:
-        self._t_ns: Stamps = np.empty(0, dtype=np.int64)
-        self._value: Values = np.empty(0)
-        self._size = 0
-        self._in_order = True
+    def __init__(self, records: NDArray[np.void], counts: NDArray[np.int64]) -> None:
+        self._records = records
+        self._counts = counts
+        self._taken: dict[int, Readings] = {}
 
-    def append(self, t_ns: Stamps, value: Values, share: float) -> None:
-        """Adds readings; about ``share`` times as many are to come at once, these included."""
-        begin, end = self._size, self._size + t_ns.size
-        if end > self._t_ns.size:
-            room = max(begin + int(1.02 * share * t_ns.size), 2 * begin, end)
-            self._t_ns = _with_room(self._t_ns, begin, room)
-            self._value = _with_room(self._value, begin, room)
-        self._t_ns[begin:end] = t_ns
-        self._value[begin:end] = value
-        self._size = end
-        since = self._t_ns[max(begin - 1, 0) : end]
-        self._in_order = self._in_order and not np.any(since[1:] < since[:-1])
+    def __len__(self) -> int:
+        return len(self._counts)
 
-    def series(self) -> Readings:
-        t_ns, value = self._t_ns[: self._size], self._value[: self._size]
-        return Readings(t_ns, value) if self._in_order else in_order(t_ns, value)
+    @overload
+    def __getitem__(self, channel: int) -> Readings: ...
+    @overload
+    def __getitem__(self, channel: slice) -> Sequence[Readings]: ...
+    def __getitem__(self, channel: int | slice) -> Readings | Sequence[Readings]:
+        if isinstance(channel, slice):
+            return [self[i] for i in range(len(self))[channel]]
+        channel = range(len(self))[channel]
+        if channel not in self._taken:
+            self._taken[channel] = self._take(channel)
+        return self._taken[channel]
+
+    def _take(self, channel: int) -> Readings:
+        records, count = self._records, int(self._counts[channel])
+        if count == len(records):
+            t_ns, value = records["t_ns"], records["value"]
+        else:
+            t_ns, value = np.empty(count, dtype=np.int64), np.empty(count)
+            done = 0
+            for first in range(0, len(records), BLOCK):
+                block = records[first : first + BLOCK]
+                own = np.flatnonzero(block["channel"] == channel)
+                t_ns[done : done + own.size] = block["t_ns"][own]
+                value[done : done + own.size] = block["value"][own]
+                done += own.size
+        blocks = [t_ns[first : first + BLOCK + 1] for first in range(0, count, BLOCK)]
+        return Readings(t_ns, value) if all(each(_rises, blocks)) else in_order(t_ns, value)
 
 
-def _with_room(array: NDArray[Any], used: int, room: int) -> NDArray[Any]:
-    larger = np.empty(room, dtype=array.dtype)
-    larger[:used] = array[:used]
-    return larger
+def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Work on each item, several at a time: NumPy lets go of the interpreter while it counts."""
+    threads = min(THREADS, len(items), os.cpu_count() or 1)
+    if threads < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
+
+
+def _rises(t_ns: Stamps) -> bool:
+    return not np.any(t_ns[1:] < t_ns[:-1])
 
 
 def _whole(records: NDArray[np.void]) -> int:
