@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from joulelab.recording.link import RecorderLink
-from joulelab.recording.spans import Span, SpanLog
+from joulelab.recording.spans import Span, SpanBlock, SpanLog
 
 if TYPE_CHECKING:
     from joulelab.accounting.account import Accounts, Window
@@ -118,15 +118,12 @@ class Meter:
         """
         self._log.end(span)
 
-    @contextlib.contextmanager
-    def span(self, name: str, **attributes: Any) -> Iterator[Span]:
-        """A span around a block; closed however the block ends."""
-        span = self._log.begin(name, attributes)
-        try:
-            yield span
-        finally:
-            if span.stop_ns is None:
-                self._log.end(span)
+    def span(self, name: str, **attributes: Any) -> SpanBlock:
+        """A span around a block, as ``with meter.span("epoch", index=3) as span``.
+
+        It is closed however the block ends.
+        """
+        return SpanBlock(self._log, name, attributes)
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -245,6 +245,28 @@ class SpanLog:
                 self._thread.start()
 
 
+class SpanBlock:
+    """A span around a block. Made by :meth:`joulelab.Meter.span`.
+
+    Not a generator: that would take as long as the span itself.
+    """
+
+    __slots__ = ("_attributes", "_log", "_name", "_span")
+
+    def __init__(self, log: SpanLog, name: str, attributes: dict[str, Any]) -> None:
+        self._log = log
+        self._name = name
+        self._attributes = attributes
+
+    def __enter__(self) -> Span:
+        self._span = self._log.begin(self._name, self._attributes)
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        if self._span.stop_ns is None:
+            self._log.end(self._span)
+
+
 _LOGS: weakref.WeakSet[SpanLog] = weakref.WeakSet()
 
 
