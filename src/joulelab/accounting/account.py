@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.fill import filled
 from joulelab.accounting.integrate import energy_curve
+from joulelab.accounting.states import Marks
 from joulelab.accounting.thinning import is_long, thinned
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Channel, Quantity
@@ -80,7 +81,7 @@ class Accounts:
         marks_ns: Sequence[int] | NDArray[np.int64] = (),
     ) -> None:
         self.baseline = baseline
-        marks = _Marks.of(trace, marks_ns)
+        marks = _Clocks.of(trace, marks_ns)
         self._trace = trace
         self._sources: dict[str, list[_Source]] = {}
         self._whole: dict[str, tuple[Channel, EnergyCurve] | None] = {}
@@ -194,61 +195,60 @@ class _Source:
         channel: What was read.
         readings: All of them.
         interval_s: How often it was read.
-        marks_s: Times at which power may have changed, in order.
+        marks: Times at which power may have changed.
     """
 
     def __init__(
-        self, channel: Channel, readings: Readings, interval_s: float, marks_s: Floats
+        self, channel: Channel, readings: Readings, interval_s: float, marks: Marks
     ) -> None:
         self.channel = channel
         self._readings = readings
         self._interval_s = interval_s
-        self._marks_s = marks_s
+        self._marks = marks
         self.is_long = is_long(readings)
 
     def curve(self, edges_s: Floats) -> EnergyCurve | None:
         """The curve, exact near these times; ``None`` when there are too few readings."""
         kept = thinned(self.channel, self._readings, self._interval_s, edges_s)
-        marks_s = kept.near(self._marks_s)
+        marks = self._marks.only(kept.near(self._marks.time_s))
         return energy_curve(
-            self.channel, kept.t_ns, kept.value, self._interval_s, marks_s, kept.bridges
+            self.channel, kept.t_ns, kept.value, self._interval_s, marks, kept.bridges
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
-    """The edges of a trace's spans, seconds, in order: on the host, and where the GPU was."""
+class _Clocks:
+    """The marks of a trace's spans on the host, and where the GPU was."""
 
-    host_s: Floats
-    device_s: Floats
+    host: Marks
+    device: Marks
 
     @classmethod
-    def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Marks:
+    def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Clocks:
         spans: dict[tuple[int, int], Mapping[str, Any]] = {}
         devices: dict[tuple[int, int], Mapping[str, Any]] = {}
         for event in trace.events:
             known = {"span": spans, "device": devices}.get(event["event"])
             if known is not None:
                 known[event["pid"], event["index"]] = event
-        host: list[int] = []
-        device: list[int] = []
-        for key, span in spans.items():
-            host += _times_ns(span)
-            device += _times_ns(devices.get(key, span))
-        further = np.asarray(further_ns, dtype=np.float64)
-        return cls(_seconds(host, further), _seconds(device, further))
+        names = np.array([str(span["name"]) for span in spans.values()], dtype=np.str_)
+        on_device = [devices.get(key, span) for key, span in spans.items()]
+        further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
+        host, device = (
+            Marks.of_spans(names, _seconds(own, "start_ns"), _seconds(own, "stop_ns"), further_s)
+            for own in (spans.values(), on_device)
+        )
+        return cls(host, device)
 
-    def of_component(self, channel: Channel) -> Floats:
+    def of_component(self, channel: Channel) -> Marks:
         """Those that matter to the component of a channel."""
-        return self.device_s if channel.component.startswith("gpu") else self.host_s
+        return self.device if channel.component.startswith("gpu") else self.host
 
 
-def _times_ns(event: Mapping[str, Any]) -> list[int]:
-    return [t_ns for t_ns in (event["start_ns"], event["stop_ns"]) if t_ns is not None]
-
-
-def _seconds(times_ns: list[int], further_ns: Floats) -> Floats:
-    return np.unique(np.concatenate((np.asarray(times_ns, dtype=np.float64), further_ns)) * 1e-9)
+def _seconds(events: Iterable[Mapping[str, Any]], edge: str) -> Floats:
+    """NaN for a span that is open."""
+    times_ns = [event[edge] for event in events]
+    return np.array([np.nan if t is None else t * 1e-9 for t in times_ns], dtype=np.float64)
 
 
 def mean_reading(

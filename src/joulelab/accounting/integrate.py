@@ -23,7 +23,8 @@ from joulelab.accounting.intervals import (
     stamp_uncertainty_s,
     unseen_s,
 )
-from joulelab.accounting.marks import Parts, split_at_marks
+from joulelab.accounting.marks import Parts, cut_everywhere, split_at_marks, split_by_state
+from joulelab.accounting.states import NO_MARKS, Marks
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -53,7 +54,7 @@ def energy_curve(
     t_ns: NDArray[np.int64],
     value: Floats,
     interval_s: float,
-    marks_s: Floats | None = None,
+    marks: Marks = NO_MARKS,
     bridges: Bridges = NO_BRIDGES,
 ) -> EnergyCurve | None:
     """The energy over time that one channel's readings stand for.
@@ -63,14 +64,13 @@ def energy_curve(
         t_ns: Stamps in order of time. Shape: (readings,).
         value: Readings in W or J; NaN where the channel gave nothing. Shape: (readings,).
         interval_s: How often it was read.
-        marks_s: Times at which power may have changed, in order. Shape: (marks,).
+        marks: Times at which power may have changed.
         bridges: Stretches of power readings that were left out of ``t_ns`` and ``value``; then
             every value is finite and every stamp later than the one before it.
 
     Returns:
         The curve, or ``None`` when there are too few readings to say anything.
     """
-    marks = np.zeros(0) if marks_s is None else marks_s
     seen = np.isfinite(value)
     t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
     value = value[seen]
@@ -80,7 +80,7 @@ def energy_curve(
         found = counter_intervals(channel, t, value, interval_s)
     else:
         # Where the sensor does not look all the time, power is taken to change at a mark.
-        change = marks if blind_s > 0 else marks[:0]
+        change = marks.time_s if blind_s > 0 else marks.time_s[:0]
         if not channel.polled:
             t, jitter_s = regular_times(t, channel.update_period_s)
             time_uncertainty_s = math.hypot(time_uncertainty_s, jitter_s)
@@ -93,11 +93,18 @@ def energy_curve(
     spread = _spread(power, gap, reach=1 + math.ceil(smear_s / channel.update_period_s))
     plain = ~gap & (found.bridged < 0)
     if smear_s == 0 and blind_s == 0:
-        times = _change_times(edges, power, ~plain, marks, time_uncertainty_s)
+        looks = edges[:-1], edges[1:]
+        times = _change_times(edges, power, ~plain, marks.time_s, time_uncertainty_s)
         parts = split_at_marks(edges, power, plain, times)
         spread = _spread_of_parts(parts, spread, gap)
     else:
-        parts = split_at_marks(edges, power, plain, marks[:0])
+        looks = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
+        parts = cut_everywhere(edges, power, plain, marks.time_s, looks)
+        spread = spread[parts.interval]
+    if parts.unresolved.any():
+        parts, spread = split_by_state(
+            parts, spread, power, plain, looks, marks, time_uncertainty_s
+        )
     noise_w = _noise_w(power, ~plain) if channel.quantity is Quantity.POWER else 0.0
     gap = gap[parts.interval]
     length = np.diff(parts.edges)

@@ -34,12 +34,23 @@ class Intervals:
         power: Mean power of each, W. Shape: (intervals,).
         gap: Whether an interval has no reading. Shape: (intervals,).
         bridged: Which bridge an interval is; -1 for any other. Shape: (intervals,).
+        middle: Middle of the time in which the sensor looked. Shape: (intervals,).
     """
 
     edges: Floats
     power: Floats
     gap: Bools
     bridged: Indices
+    middle: Floats
+
+
+NO_INTERVALS = Intervals(
+    edges=np.zeros(0),
+    power=np.zeros(0),
+    gap=np.zeros(0, dtype=bool),
+    bridged=np.zeros(0, dtype=np.intp),
+    middle=np.zeros(0),
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ def power_intervals(
             all different.
     """
     if t.size == 0:
-        return Intervals(np.zeros(0), power, np.zeros(0, dtype=bool), np.zeros(0, dtype=np.intp))
+        return NO_INTERVALS
     expected = expected_s(channel, interval_s)
     middle = t - age_s(channel) - channel.window_s / 2
     order = np.concatenate(([True], np.diff(middle) > 0))
@@ -101,14 +112,13 @@ def power_intervals(
         stops[once] = starts[once] = change[first[once]]
     starts = np.concatenate(([middle[0] - expected / 2], starts))
     stops = np.concatenate((stops, [middle[-1] + expected / 2]))
-    return _with_gaps(starts, stops, power, gap_after, bridges)
+    return _with_gaps(starts, stops, power, middle, gap_after, bridges)
 
 
 def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: float) -> Intervals:
     """Differences of a counter; one that went back has wrapped, or was reset (a gap)."""
-    empty = Intervals(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=np.intp))
     if t.size < 2:
-        return empty
+        return NO_INTERVALS
     t = t - age_s(channel)
     keep = np.concatenate(([True], np.diff(t) > 0))
     t, energy = t[keep], energy[keep]
@@ -123,11 +133,11 @@ def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: f
     gap = back
     power = np.where(back, np.nan, difference / length)
     if np.all(back):
-        return empty
+        return NO_INTERVALS
     power = _filled(power)
     if channel.polled and channel.update_period_s > expected / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
-    return Intervals(t, power, gap, np.full(power.size, -1))
+    return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2)
 
 
 def _merge_unchanged(
@@ -156,7 +166,12 @@ def _filled(power: Floats) -> Floats:
 
 
 def _with_gaps(
-    starts: Floats, stops: Floats, power: Floats, gap_after: Bools, bridges: Bridges
+    starts: Floats,
+    stops: Floats,
+    power: Floats,
+    middle: Floats,
+    gap_after: Bools,
+    bridges: Bridges,
 ) -> Intervals:
     """Intervals with the time between them as gaps, or as the bridges that are known."""
     where = np.flatnonzero(gap_after)
@@ -170,6 +185,7 @@ def _with_gaps(
         power=np.insert(power, where + 1, between),
         gap=np.insert(np.zeros(power.size, dtype=bool), where + 1, ~known),
         bridged=np.insert(np.full(power.size, -1), where + 1, bridge),
+        middle=np.insert(middle, where + 1, (stops[where] + starts[where + 1]) / 2),
     )
 
 

@@ -7,10 +7,12 @@ the powers that are nearest to those of the neighbouring intervals and keep the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from joulelab.accounting.states import Marks, state_powers
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -22,6 +24,11 @@ SAME = 0.05
 """See :func:`split_at_marks`."""
 EXPLAINED = 0.25
 """See :func:`split_at_marks`."""
+NEAR = 16
+BELIEVED = 0.75
+"""See :func:`_explained`."""
+MOST_SCALED = 3.0
+"""A sensor that looks elsewhere scales the powers of states by no more than this."""
 INNER_WEIGHT = 0.01
 """How much a part between two marks is held to the interval's mean: of it nothing else is known."""
 
@@ -36,12 +43,35 @@ class Parts:
         interval: The interval that each part belongs to. Shape: (parts,).
         left_over: How far the neighbours' powers were from explaining the interval's mean, for
             each interval; 0 where it was not split. Shape: (intervals,).
+        unresolved: The intervals with marks to which no neighbour bears witness.
+            Shape: (intervals,).
     """
 
     edges: Floats
     power: Floats
     interval: Indices
     left_over: Floats
+    unresolved: Bools
+
+
+def cut_at_marks(edges: Floats, usable: Bools, marks: Floats) -> tuple[Floats, Indices]:
+    """Where parts meet when intervals are cut at the marks within them, and each one's interval.
+
+    Args:
+        edges: Where the intervals meet. Shape: (intervals + 1,).
+        usable: Whether an interval may be cut. Shape: (intervals,).
+        marks: Times of the marks, sorted. Shape: (marks,).
+
+    Returns:
+        ``edges`` of shape (parts + 1,) and ``interval`` of shape (parts,).
+    """
+    inside = np.searchsorted(edges, marks, side="right") - 1
+    within = (inside >= 0) & (inside < usable.size)
+    marks, inside = marks[within], inside[within]
+    proper = (marks > edges[inside]) & usable[inside]
+    marks, inside = marks[proper], inside[proper]
+    counts = np.bincount(inside, minlength=usable.size)
+    return np.insert(edges, inside + 1, marks), np.repeat(np.arange(usable.size), counts + 1)
 
 
 def split_at_marks(edges: Floats, power: Floats, usable: Bools, marks: Floats) -> Parts:
@@ -71,20 +101,14 @@ def split_at_marks(edges: Floats, power: Floats, usable: Bools, marks: Floats) -
         >>> parts.power.tolist(), parts.left_over.tolist()
         ([100.0, 100.0, 500.0, 500.0], [0.0, 0.0, 0.0])
     """
-    inside = np.searchsorted(edges, marks, side="right") - 1
-    within = (inside >= 0) & (inside < power.size)
-    marks, inside = marks[within], inside[within]
-    proper = (marks > edges[inside]) & usable[inside]
-    marks, inside = marks[proper], inside[proper]
-    if marks.size == 0:
-        return Parts(edges, power, np.arange(power.size), np.zeros(power.size))
-    counts = np.bincount(inside, minlength=power.size)
+    new_edges, interval = cut_at_marks(edges, usable, marks)
+    counts = np.bincount(interval, minlength=power.size) - 1
+    if interval.size == power.size:
+        return Parts(edges, power, interval, np.zeros(power.size), counts > 0)
     split = counts > 0
     before, clean_before = _witness(power, usable & ~split, -1)
     after, clean_after = _witness(power, usable & ~split, +1)
 
-    new_edges = np.insert(edges, inside + 1, marks)
-    interval = np.repeat(np.arange(power.size), counts + 1)
     length = np.diff(new_edges)
     share = length / np.diff(edges)[interval]
     first = np.r_[True, interval[1:] != interval[:-1]]
@@ -106,7 +130,103 @@ def split_at_marks(edges: Floats, power: Floats, usable: Bools, marks: Floats) -
     whole = impossible | ~witnessed | near | ~explained | ~split
     new_power = np.where(whole[interval], power[interval], new_power)
     left_over = np.where(whole | (counts > 1), 0.0, np.abs(missing))
-    return Parts(new_edges, new_power, interval, left_over)
+    unresolved = split & (~witnessed | impossible)
+    return Parts(new_edges, new_power, interval, left_over, unresolved)
+
+
+def cut_everywhere(
+    edges: Floats, power: Floats, usable: Bools, marks: Floats, looks: tuple[Floats, Floats]
+) -> Parts:
+    """Intervals of a sensor that does not see just them, cut at their marks.
+
+    An interval is unresolved where a mark lies in it or in the time that the sensor looked at.
+
+    Args:
+        edges: Where the intervals meet. Shape: (intervals + 1,).
+        power: The sensor's reading for each. Shape: (intervals,).
+        usable: Whether an interval may be cut. Shape: (intervals,).
+        marks: Times of the marks, sorted. Shape: (marks,).
+        looks: Begin and end of what each reading is the mean of. Shapes: (intervals,) each.
+    """
+    new_edges, interval = cut_at_marks(edges, usable, marks)
+    first = np.searchsorted(marks, np.minimum(looks[0], edges[:-1]), side="right")
+    last = np.searchsorted(marks, np.maximum(looks[1], edges[1:]), side="left")
+    return Parts(
+        new_edges, power[interval], interval, np.zeros(power.size), usable & (last > first)
+    )
+
+
+def split_by_state(
+    parts: Parts,
+    spread: Floats,
+    power: Floats,
+    usable: Bools,
+    looks: tuple[Floats, Floats],
+    marks: Marks,
+    time_uncertainty_s: float,
+) -> tuple[Parts, Floats]:
+    """Gives the parts of unresolved intervals the powers of the states that they are in.
+
+    The states' powers come from all readings around, see
+    :func:`~joulelab.accounting.states.state_powers`, and are scaled so that they come to what
+    the sensor read. How far they may be off, and how far they differ from one time to the next,
+    becomes the parts' spread.
+
+    Args:
+        parts: Intervals that were cut at every mark.
+        spread: How far power may be from each part's mean. Shape: (parts,).
+        power: What the sensor read for each interval. Shape: (intervals,).
+        usable: Whether an interval has a reading. Shape: (intervals,).
+        looks: Begin and end of what each reading is the mean of. Shapes: (intervals,) each.
+        marks: The marks, and the program's state between them.
+        time_uncertainty_s: Standard uncertainty of ``looks``.
+
+    Returns:
+        The parts, and their spread.
+    """
+    shares = marks.shares(*looks)
+    found = state_powers(shares, power, usable, time_uncertainty_s / (looks[1] - looks[0]))
+    length = np.diff(parts.edges)
+    middle = parts.edges[:-1] + length / 2
+    state = marks.state[np.searchsorted(marks.time_s, middle, side="right")]
+    predicted = (shares * found.power_w).sum(axis=1)
+    scale = np.divide(power, predicted, out=np.ones_like(power), where=predicted > 0)
+    at = np.flatnonzero(parts.unresolved[parts.interval])
+    interval = parts.interval[at]
+    told = found.power_w[interval, state[at]] * np.clip(scale[interval], 0, MOST_SCALED)
+    believed = _explained(power, predicted, usable)[interval] & (predicted[interval] > 0)
+    new_power = parts.power.copy()
+    new_power[at] = np.where(believed, told, power[interval])
+    off_w2 = found.uncertainty_w[interval, state[at]] ** 2 + found.scatter_w[interval] ** 2
+    off_w2 += np.where(believed, 0.0, (told - power[interval]) ** 2)
+    # Of the interval's length, by share: a moment between two spans counts for nothing.
+    total = np.bincount(interval, length[at], minlength=power.size)
+    mean_w2 = np.bincount(interval, length[at] * off_w2, minlength=power.size)[interval]
+    # Rectangular, and of the difference between the powers on either side of an edge.
+    new_spread = spread.copy()
+    new_spread[at] = np.maximum(spread[at], np.sqrt(6 * mean_w2 / total[interval]))
+    return replace(parts, power=new_power), new_spread
+
+
+def _explained(power: Floats, predicted: Floats, usable: Bools) -> Bools:
+    """Where the states account for how readings differ from their neighbours.
+
+    That is, where they leave less than :data:`BELIEVED` of the sum of squares over :data:`NEAR`
+    readings on either side: spans that have nothing to do with power leave all of it.
+    """
+
+    def around(values: Floats) -> Floats:
+        total = np.concatenate(([0.0], np.cumsum(np.where(usable, values, 0.0))))
+        index = np.arange(power.size)
+        return np.asarray(
+            total[np.minimum(index + NEAR + 1, power.size)] - total[np.maximum(index - NEAR, 0)]
+        )
+
+    count = np.maximum(around(np.ones_like(power)), 1.0)
+    usual = float(power[usable].mean()) if usable.any() else 0.0
+    about = power - usual
+    differ = around(about**2) - around(about) ** 2 / count
+    return np.asarray(around((power - predicted) ** 2) < BELIEVED * differ)
 
 
 def _witness(power: Floats, clean: Bools, step: int) -> tuple[Floats, Bools]:

@@ -56,12 +56,10 @@ class Thinned(NamedTuple):
     after: Indices
     bridges: Bridges
 
-    def near(self, times_s: Floats) -> Floats:
-        """Those of the times, given in order, that do not lie within a stretch left out."""
-        if not self.after.size:
-            return times_s
+    def near(self, times_s: Floats) -> NDArray[np.bool_]:
+        """Which of the times, given in order, do not lie within a stretch left out."""
         before = np.searchsorted(self.t_ns, np.rint(times_s * 1e9).astype(np.int64)) - 1
-        return times_s[~np.isin(before, self.after)]
+        return ~np.isin(before, self.after)
 
 
 def is_long(readings: Readings) -> bool:
