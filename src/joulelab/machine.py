@@ -42,7 +42,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's hardware and software. ``None`` where the system does not tell.
+    """A machine's hardware and software. ``None`` where the system, or who recorded, does not tell.
 
     Attributes:
         host: Host name.
@@ -62,18 +62,18 @@ class Machine:
     """
 
     host: str
-    os: str
-    kernel: str
+    os: str | None
+    kernel: str | None
     cpu_model: str | None
     cpu_sockets: int | None
     cpu_cores: int | None
     cpu_threads: int | None
     cpu_tdp_w: float | None
-    dram_bytes: int
+    dram_bytes: int | None
     dimms: tuple[Dimm, ...] | None
     gpus: tuple[Gpu, ...]
     virtualization: str | None
-    python: str
+    python: str | None
     packages: dict[str, str]
 
     @property
@@ -89,7 +89,7 @@ class Machine:
             "cpu cores": self.cpu_cores,
             "cpu threads": self.cpu_threads,
             # The kernel's own share of the memory differs between kernels.
-            "memory (GiB)": round(self.dram_bytes / 2**30),
+            "memory (GiB)": None if self.dram_bytes is None else round(self.dram_bytes / 2**30),
             "gpus": [[gpu.name, gpu.memory_bytes, gpu.mig] for gpu in self.gpus],
             "gpu power limits (W)": [gpu.power_limit_w for gpu in self.gpus],
             "gpu driver": self.gpus[0].driver if self.gpus else None,
@@ -116,11 +116,12 @@ class Machine:
         if self.gpus:
             driver, cuda = self.gpus[0].driver, self.gpus[0].cuda_version
             rows["Driver"] = f"NVIDIA {driver or 'unknown'}, CUDA {cuda or 'unknown'}"
-        rows["System"] = f"{self.os}, Linux {self.kernel}"
+        rows["System"] = f"{self.os}, Linux {self.kernel}" if self.os else "unknown"
         if self.virtualization:
             rows["Runs in"] = self.virtualization
         versions = [f"{name} {self.packages[name]}" for name in PACKAGES if name in self.packages]
-        rows["Software"] = ", ".join([f"Python {self.python}", *versions])
+        python = [f"Python {self.python}"] if self.python else []
+        rows["Software"] = ", ".join([*python, *versions]) or "unknown"
         return rows
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +138,8 @@ class Machine:
         return cls(**values)
 
     def _cpu_text(self) -> str:
+        if self.cpu_model is None and self.cpu_cores is None:
+            return "unknown"
         text = self.cpu_model or "unknown"
         if self.cpu_sockets and self.cpu_sockets > 1:
             text = f"{self.cpu_sockets} x {text}"
@@ -145,6 +148,8 @@ class Machine:
 
     def _dram_text(self) -> str:
         if not self.dimms:
+            if self.dram_bytes is None:
+                return "unknown"
             return f"{self.dram_bytes / 2**30:.1f} GiB (modules unknown)"
         kinds: dict[str, int] = {}
         for dimm in self.dimms:
@@ -225,7 +230,7 @@ def _gpu_text(gpu: Gpu) -> str:
     if gpu.default_power_limit_w and gpu.default_power_limit_w != gpu.power_limit_w:
         limit += f", default {gpu.default_power_limit_w:g} W"
     memory = f" {gpu.memory_bytes / 2**30:.0f} GiB" if gpu.memory_bytes else ""
-    return f"{gpu.name} ({limit}){memory}{', MIG on' if gpu.mig else ''}"
+    return f"{gpu.name or 'unknown'} ({limit}){memory}{', MIG on' if gpu.mig else ''}"
 
 
 def _os_name() -> str:

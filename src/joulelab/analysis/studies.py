@@ -12,6 +12,7 @@ from joulelab.accounting.baseline import Baseline, IdlePoint
 from joulelab.accounting.energy import Energy
 from joulelab.errors import StoreError
 from joulelab.study.plan import Plan
+from joulelab.study.recorded_plan import RecordedPlan
 from joulelab.study.store import RunRecord, Store
 
 NS = 1e-9
@@ -25,13 +26,13 @@ class Study:
     Attributes:
         label: The plan's name; with the directory's where several studies share a name.
         directory: Where it is.
-        plan: What was to be run.
+        plan: What was to be run, or what was recorded.
         runs: Every run, finished, failed or damaged.
     """
 
     label: str
     directory: Path
-    plan: Plan
+    plan: Plan | RecordedPlan
     runs: tuple[RunRecord, ...]
 
     def cells(self) -> list[RunRecord]:

@@ -14,10 +14,11 @@ from joulelab.report.figures import names
 from joulelab.report.origin import component_name, provenance_in_short
 from joulelab.report.style import PHASE_NAMES
 from joulelab.report.words import counted, interval, listed, moment, number, prefix, span_of_time
-from joulelab.study.order import blocks
+from joulelab.study.plan import Plan
 
 Section = Mapping[str, Any]
 
+_TIMES = ("started_unix_s", "stopped_unix_s")
 _FACTOR_WORDS = {
     "batch_size": "batch size {}",
     "precision": "{}",
@@ -33,25 +34,26 @@ _FACTOR_WORDS = {
 def overview(study: Study, rows: pd.DataFrame) -> Section:
     """Title, what was run, when, and how much it came to."""
     cells = study.cells()
-    planned = sum(len(block) for block in blocks(study.plan))
     failed = sum(run.status != "done" for run in study.runs)
     known = rows[rows["gross_j"].notna()]
     simulated = bool((rows["provenance"] == "simulated").any())
     phases = " and ".join(PHASE_NAMES[phase].lower() for phase in study.plan.phases)
-    started = min(float(run.data["started_unix_s"]) for run in study.readable())
-    stopped = max(float(run.data["stopped_unix_s"]) for run in study.readable())
     unit, factor = prefix(pd.Series([known["gross_j"].sum()]))
     energy = f"{number(known['gross_j'].sum() / factor)} {unit}J" if len(known) else "not known"
     return {
         "title": study.label,
         "simulated": simulated,
         "what": f"{counted(len(study.plan.models), 'model')}, {phases}, "
-        f"{counted(study.plan.repeats, 'repeat')} in randomised blocks.",
+        f"{counted(study.plan.repeats, 'repeat')}"
+        f"{' in randomised blocks' if isinstance(study.plan, Plan) else ''}.",
         "data": _sentence(_data(study.readable()[0].data["data"])),
         "settings": _sentence(", ".join(_levels(rows))),
-        "when": f"{moment(started)} to {moment(stopped)}",
+        "when": _when(study),
         "facts": [
-            ("Runs finished", f"{len(cells)} of {planned}" + (f", {failed} failed" * bool(failed))),
+            (
+                "Runs finished",
+                f"{len(cells)} of {study.plan.cells}" + (f", {failed} failed" * bool(failed)),
+            ),
             ("Energy of all phases, gross", energy),
             ("Time in all phases", span_of_time(float(rows["duration_s"].sum()))),
             ("The power was", provenance_in_short(study) or "not known"),
@@ -112,7 +114,7 @@ def baseline(idle: pd.DataFrame) -> Section:
             {
                 "name": str(run_id),
                 "block": block,
-                "when": moment(float(part["time_s"].iloc[0])),
+                "when": _moment(part["time_s"].iloc[0]),
                 "duration": span_of_time(float(part["duration_s"].iloc[0])),
                 "powers": [number(by_component.get(name)) for name in components],
                 "total": number(total_w),
@@ -161,6 +163,17 @@ def _levels(rows: pd.DataFrame) -> list[str]:
     return texts
 
 
+def _moment(unix_s: float) -> str:
+    return "not known" if pd.isna(unix_s) else moment(float(unix_s))
+
+
+def _when(study: Study) -> str:
+    """From the first run's start to the last one's stop; recorded logs may not tell."""
+    times = [run.data[key] for run in study.readable() for key in _TIMES]
+    known = [float(time) for time in times if time is not None]
+    return f"{moment(min(known))} to {moment(max(known))}" if known else "at a time not recorded"
+
+
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
@@ -172,7 +185,9 @@ def _level(name: str, level: Any) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    """The data set in a sentence."""
+    """The data set in a sentence; empty where it is not known."""
+    if not data:
+        return ""
     shape = "×".join(str(size) for size in data["image_shape"])
     text = (
         f"{data['name']}: {data['train_count']:,} training and {data['test_count']:,} test images "

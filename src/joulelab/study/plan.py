@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -34,7 +35,8 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _distinct(values: list[Any]) -> list[Any]:
+def distinct(values: list[Any]) -> list[Any]:
+    """Refuses a value that is given twice."""
     seen: list[tuple[type, Any]] = []
     for value in values:
         if (type(value), value) in seen:
@@ -43,13 +45,23 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a plan: unknown keys and values of other types are refused."""
+
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
     )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, as :func:`joulelab.study.plan_file.parse` takes them."""
+        return self.model_dump(exclude_none=True)
 
-class DataPlan(_Table):
+    def to_toml(self) -> str:
+        """The plan with all defaults written out; reading it back gives an equal plan."""
+        return toml.dumps(self.to_dict())
+
+
+class DataPlan(Table):
     """The data set; see :func:`joulelab.workloads.datasets.load_dataset`.
 
     Attributes:
@@ -75,7 +87,7 @@ class DataPlan(_Table):
     loader_workers: Annotated[int, Field(ge=0)] = 2
 
 
-class FactorsPlan(_Table):
+class FactorsPlan(Table):
     """The levels of each factor; the cells are their product with the models.
 
     A single value is taken as a list of one.
@@ -97,7 +109,7 @@ class FactorsPlan(_Table):
     @field_validator("*")
     @classmethod
     def _no_duplicates(cls, value: list[Any]) -> list[Any]:
-        return _distinct(value)
+        return distinct(value)
 
 
 def _one_length(table: dict[str, Any], lengths: tuple[str, ...]) -> None:
@@ -108,7 +120,7 @@ def _one_length(table: dict[str, Any], lengths: tuple[str, ...]) -> None:
         )
 
 
-class TrainPlan(_Table):
+class TrainPlan(Table):
     """Training. The defaults are the paper's (section V), but for the length.
 
     Attributes:
@@ -147,7 +159,7 @@ class TrainPlan(_Table):
         )
 
 
-class InferPlan(_Table):
+class InferPlan(Table):
     """Inference over the test set.
 
     Attributes:
@@ -201,7 +213,10 @@ def _phase_order(phases: list[Phase]) -> list[Phase]:
     return phases
 
 
-class Plan(_Table):
+StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Plan(Table):
     """A study.
 
     Attributes:
@@ -219,33 +234,31 @@ class Plan(_Table):
         infer: How inference is done.
     """
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: StudyName
     models: Annotated[
         list[Annotated[str, AfterValidator(_known_model)]],
         Field(min_length=1),
         BeforeValidator(_expand_models),
-        AfterValidator(_distinct),
+        AfterValidator(distinct),
     ]
     phases: Annotated[
-        list[Phase], Field(min_length=1), AfterValidator(_distinct), AfterValidator(_phase_order)
+        list[Phase], Field(min_length=1), AfterValidator(distinct), AfterValidator(_phase_order)
     ] = ["train", "infer"]
     repeats: PositiveInt = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     idle_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     hang_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
-    sensors: Annotated[list[str], AfterValidator(_distinct)] = []
+    sensors: Annotated[list[str], AfterValidator(distinct)] = []
     data: DataPlan = DataPlan()
     factors: FactorsPlan = FactorsPlan()
     train: TrainPlan = TrainPlan()
     infer: InferPlan = InferPlan()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every key with its value, as :func:`joulelab.study.plan_file.parse` takes them."""
-        return self.model_dump(exclude_none=True)
-
-    def to_toml(self) -> str:
-        """The plan with all defaults written out; reading it back gives an equal plan."""
-        return toml.dumps(self.to_dict())
+    @property
+    def cells(self) -> int:
+        """How many runs it has, those of idle aside."""
+        levels = self.factors.model_dump().values()
+        return len(self.models) * math.prod(map(len, levels)) * self.repeats
 
     def replaced(self, **changes: Any) -> Self:
         """The same plan with some top-level keys changed."""

@@ -7,13 +7,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from joulelab.errors import PlanError, nearest
-from joulelab.study.plan import Plan
+from joulelab.study.plan import Plan, Table
+from joulelab.study.recorded_plan import RecordedPlan
 
+P = TypeVar("P", bound=Table)
 _PRESETS = resources.files("joulelab.study") / "presets"
 
 
@@ -47,13 +49,19 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
     else:
         text = _read(path)
     document = _parse_toml(text, name)
+    if "recorded" in document:
+        raise PlanError(
+            f"{name} is of recorded logs",
+            why="nothing can be run from it",
+            mend="name a plan or a preset",
+        )
     for entry in overrides:
         _override(document, entry)
-    return parse(document, name)
+    return _checked(Plan, document, name)
 
 
-def parse(document: Mapping[str, Any], name: str) -> Plan:
-    """Checks what TOML gave.
+def parse(document: Mapping[str, Any], name: str) -> Plan | RecordedPlan:
+    """Checks what TOML gave: a plan, or what a study of recorded logs has in its place.
 
     Args:
         document: The parsed plan.
@@ -62,10 +70,16 @@ def parse(document: Mapping[str, Any], name: str) -> Plan:
     Raises:
         PlanError: See :func:`load_plan`.
     """
+    if "recorded" in document:
+        return _checked(RecordedPlan, document, name)
+    return _checked(Plan, document, name)
+
+
+def _checked(kind: type[P], document: Mapping[str, Any], name: str) -> P:
     try:
-        return Plan.model_validate(dict(document))
+        return kind.model_validate(dict(document))
     except ValidationError as error:
-        raise PlanError(_explain(error, name)) from None
+        raise PlanError(_explain(error, name, kind)) from None
 
 
 def _read(path: Path) -> str:
@@ -113,19 +127,19 @@ def _override(document: dict[str, Any], entry: str) -> None:
     table[path[-1]] = parsed
 
 
-def _explain(error: ValidationError, name: str) -> str:
+def _explain(error: ValidationError, name: str, kind: type[Table]) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     key = _dotted(first["loc"])
-    text = f"{name}: {key + ': ' if key else ''}{_what(dict(first))}"
+    text = f"{name}: {key + ': ' if key else ''}{_what(dict(first), kind)}"
     return f"{text} (and {len(problems) - 1} more)" if len(problems) > 1 else text
 
 
-def _what(problem: dict[str, Any]) -> str:
-    kind, given, message = problem["type"], problem["input"], str(problem["msg"])
-    match kind:
+def _what(problem: dict[str, Any], kind: type[Table]) -> str:
+    given, message = problem["input"], str(problem["msg"])
+    match problem["type"]:
         case "extra_forbidden":
-            text = f"unknown key; {_nearest_key(problem['loc'])}"
+            text = f"unknown key; {_nearest_key(problem['loc'], kind)}"
         case "missing":
             text = "required, but missing"
         case "literal_error":
@@ -169,14 +183,14 @@ def _keys(table: type[BaseModel]) -> dict[str, Any]:
     return {field.alias or name: field for name, field in table.model_fields.items()}
 
 
-def _nearest_key(location: tuple[int | str, ...]) -> str:
-    table: type[BaseModel] = Plan
+def _nearest_key(location: tuple[int | str, ...], kind: type[Table]) -> str:
+    table: type[BaseModel] = kind
     for part in location[:-1]:
         table = _keys(table)[str(part)].annotation
     unknown = str(location[-1])
-    tables = {"": Plan} | {
+    tables: dict[str, type[BaseModel]] = {"": kind} | {
         key: field.annotation
-        for key, field in _keys(Plan).items()
+        for key, field in _keys(kind).items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
     if unknown not in _keys(table):

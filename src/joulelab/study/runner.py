@@ -73,7 +73,7 @@ def run_study(
                 if record.status == "failed":
                     store.discard(record.run_id)
             records = [record for record in records if record.status != "failed"]
-        with _Session(store, records, display) as session:
+        with _Session(store, plan, records, display) as session:
             session.run()
         cells = [record for record in store.runs() if record.kind == "cell"]
         failed = sum(record.status == "failed" for record in cells)
@@ -81,11 +81,13 @@ def run_study(
 
 
 class _Session:
-    def __init__(self, store: Store, records: list[RunRecord], display: DisplayFactory) -> None:
-        self._store, self._plan = store, store.plan
+    def __init__(
+        self, store: Store, plan: Plan, records: list[RunRecord], display: DisplayFactory
+    ) -> None:
+        self._store, self._plan = store, plan
         self._runs = [dict(record.data) for record in records]
         self._finished = {record.run_id for record in records}
-        self._cells = [cell for block in blocks(store.plan) for cell in block]
+        self._cells = [cell for block in blocks(plan) for cell in block]
         self._display = display(len(self._cells), len(self._cells) - len(self._missing()))
         self._worker: WorkerProcess | None = None
         self._ready: Event = {}

@@ -26,6 +26,7 @@ from joulelab.errors import PlanError, StoreError
 from joulelab.study.files import Lock, mapped, sync, write_whole
 from joulelab.study.plan import Plan
 from joulelab.study.plan_file import parse
+from joulelab.study.recorded_plan import RecordedPlan
 
 SCHEMA = 1
 """Of ``run.json``."""
@@ -73,7 +74,9 @@ class Store:
         plan: The study's plan.
     """
 
-    def __init__(self, directory: Path, plan: Plan, lock: Lock | None = None) -> None:
+    def __init__(
+        self, directory: Path, plan: Plan | RecordedPlan, lock: Lock | None = None
+    ) -> None:
         self.directory, self.plan, self._lock = directory, plan, lock
 
     @classmethod
@@ -90,7 +93,7 @@ class Store:
         return cls(path, plan)
 
     @classmethod
-    def create(cls, directory: str | Path, plan: Plan) -> Self:
+    def create(cls, directory: str | Path, plan: Plan | RecordedPlan) -> Self:
         """A new study, or one of the same plan to go on with; locked until :meth:`close`.
 
         What killed processes left under way is removed.
@@ -244,7 +247,7 @@ def _what_is_wrong(data: Any, run_id: str) -> str | None:
     return None
 
 
-def _stored_plan(directory: Path) -> Plan | None:
+def _stored_plan(directory: Path) -> Plan | RecordedPlan | None:
     path = directory / "plan.toml"
     with mapped(f"cannot read {path}"):
         try:
@@ -259,7 +262,7 @@ def _stored_plan(directory: Path) -> Plan | None:
         ) from None
 
 
-def _differences(stored: Plan, wanted: Plan) -> str:
+def _differences(stored: Plan | RecordedPlan, wanted: Plan | RecordedPlan) -> str:
     there, here = _flat(stored.to_dict()), _flat(wanted.to_dict())
     keys = [key for key in there | here if there.get(key) != here.get(key)]
     parts = [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys[:3]]
