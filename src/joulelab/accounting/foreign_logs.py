@@ -52,11 +52,13 @@ class LogOptions:
             ``None``: what the column is known to be, or else the sensor's update period.
         gain_uncertainty: Relative standard uncertainty of the scale (k = 1); ``None``: that of
             GPUs' sensors, see :data:`joulelab.sensors.nvml.GAIN_UNCERTAINTY`.
+        component: What the power is of where the log does not tell, as ``"gpu:0"``.
     """
 
     columns: ColumnChoice = field(default_factory=ColumnChoice)
     window_s: float | None = None
     gain_uncertainty: float | None = None
+    component: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,11 @@ def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Serie
     table = open_table(path)
     time_position, to_seconds, time_note = choose_time(table, options.columns)
     values = choose_values(table, options.columns)
+    if options.component and len(values) > 1:
+        raise UserError(
+            f"{path}: {len(values)} columns cannot all be {options.component}",
+            mend="leave out --component, or take one column",
+        )
     gpu_position = choose_gpu(table)
     names: list[str] = []
     wanted = [(time_position, to_seconds), *((one.position, one.converter) for one in values)]
@@ -239,9 +246,9 @@ def _series(
         notes.append(f"{path.name}: {column.name!r} has no value in {missing} lines")
     pace = pace_of(t_s[seen], value[seen])
     nvidia = column.source in NVIDIA_SMI_FIELDS.values()
-    component = gpu or ("gpu:0" if nvidia else column.stem.removesuffix("_power"))
+    unnamed = options.component or ("gpu:0" if nvidia else column.stem.removesuffix("_power"))
     channel = Channel(
-        component=component,
+        component=gpu or unnamed,
         quantity=Quantity.ENERGY if column.energy else Quantity.POWER,
         source=column.source,
         provenance=Provenance.MEASURED,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from joulelab.accounting.csv_table import is_absent, number, open_table
+from joulelab.accounting.csv_table import Table, is_absent, number, open_table
 from joulelab.accounting.log_times import dates, is_date, time_zone
 from joulelab.errors import UserError, nearest
 
-REQUIRED = ("name", "start_s", "stop_s")
+REQUIRED = ("start_s", "stop_s")
+NAMING = ("model", "phase")
+"""Columns that name a span together where no column ``name`` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,41 +21,40 @@ class ForeignSpan:
     """One row of a table of spans.
 
     Attributes:
-        name: As the table has it.
+        name: As the table has it, or its model and phase.
         start_s: On the log's clock.
         stop_s: Not before the start.
         attributes: The further columns, as text.
+        row: Its place in the table, from 1; 0 for one that is in no table.
     """
 
     name: str
     start_s: float
     stop_s: float
     attributes: dict[str, str] = field(default_factory=dict)
+    row: int = field(default=0, repr=False, compare=False)
 
 
-def read_spans(path: Path, timezone: str | None = None) -> list[ForeignSpan]:
+def read_spans(
+    path: Path, timezone: str | None = None, renamed: Mapping[str, str] | None = None
+) -> list[ForeignSpan]:
     """The spans of a table, in its order.
 
     Args:
-        path: A CSV file, plain or gzip, with the columns ``name``, ``start_s`` and ``stop_s``:
-            seconds on the log's clock, or dates.
+        path: A CSV file, plain or gzip, with the columns ``start_s`` and ``stop_s`` (seconds on
+            the log's clock, or dates) and ``name``, or else ``model`` or ``phase``.
         timezone: Of dates without a zone; ``None`` is this machine's.
+        renamed: What the file calls a column, and what it is.
 
     Raises:
         UserError: A column is missing, a time cannot be read, or a span ends before it starts.
     """
     table = open_table(path)
-    positions: dict[str, int] = {}
-    for wanted in REQUIRED:
-        if wanted not in table.names:
-            listed = ", ".join(table.names) if table.header else "not named"
-            raise UserError(
-                f"{path} has no column {wanted!r}",
-                why=f"its columns are {listed}",
-                mend="begin it with a line name,start_s,stop_s",
-            )
-        positions[wanted] = table.names.index(wanted)
-    further = [(i, name) for i, name in enumerate(table.names) if name not in REQUIRED and name]
+    positions = _positions(table, renamed or {})
+    naming = [positions[name] for name in ("name", *NAMING) if name in positions]
+    if "name" in positions:
+        naming = naming[:1]
+    further = [(i, name) for name, i in positions.items() if name not in {*REQUIRED, "name", ""}]
     to_seconds = dates(time_zone(timezone))
 
     def seconds(text: str, row: int, column: str) -> float:
@@ -77,10 +79,34 @@ def read_spans(path: Path, timezone: str | None = None) -> list[ForeignSpan]:
                 why=f"start_s is {start_s:.12g}, stop_s {stop_s:.12g}",
             )
         attributes = {name: cells[i] for i, name in further}
-        spans.append(ForeignSpan(cells[positions["name"]], start_s, stop_s, attributes))
+        name = " ".join(cells[i] for i in naming if cells[i])
+        spans.append(ForeignSpan(name, start_s, stop_s, attributes, row))
     if not spans:
         raise UserError(f"{path} has a header but no spans")
     return spans
+
+
+def _positions(table: Table, renamed: Mapping[str, str]) -> dict[str, int]:
+    """Where each column is, by its name or what it is renamed to."""
+    path = table.path
+    for old in renamed:
+        if old not in table.names:
+            raise UserError(f"{path} has no column {old!r}", mend=nearest(old, table.names))
+    names = [renamed.get(name, name) for name in table.names]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has two columns {twice!r}", mend="keep one")
+    wanted = [name for name in REQUIRED if name not in names]
+    if not {"name", *NAMING} & set(names):
+        wanted.insert(0, "name")
+    if wanted:
+        listed = ", ".join(table.names) if table.header else "not named"
+        raise UserError(
+            f"{path} has no column {wanted[0]!r}",
+            why=f"its columns are {listed}",
+            mend="begin it with a line name,start_s,stop_s",
+        )
+    return {name: i for i, name in enumerate(names)}
 
 
 def idle_spans(text: str, spans: list[ForeignSpan]) -> list[ForeignSpan]:
