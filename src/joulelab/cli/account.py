@@ -6,13 +6,14 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from joulelab.cli.account_study import StudyWish, make_study, study_options
+from joulelab.cli.working import working
 from joulelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def column_options(command: Command) -> Command:
     """Options that say what a log's columns are; they become one argument ``options``."""
     for option in (
         click.option("--gpu", metavar="GPU", help="Only this GPU, by the log's index or UUID."),
+        click.option("--component", metavar="NAME",
+            help="What the power is of where the log does not tell: gpu:0, cpu:0 or dram:0."),
         click.option(
             "--timezone", metavar="ZONE", help="Of dates without one (UTC); default: here."
         ),
@@ -67,6 +70,7 @@ def column_options(command: Command) -> Command:
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path),
     help="Write the figures to this file too.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@study_options
 def command(
     logs: tuple[Path, ...],
     spans_file: Path | None,
@@ -75,7 +79,7 @@ def command(
     gain_uncertainty_pct: float | None,
     csv_file: Path | None,
     as_json: bool,
-    **columns: Any,
+    **further: Any,
 ) -> None:
     """Energy per span, with 95 % intervals, from logs that others recorded.
 
@@ -86,15 +90,18 @@ def command(
     Example:
       joulelab account --power smi.csv
       joulelab account --power smi.csv --spans spans.csv --idle idle --json
+      joulelab account --power smi.csv --spans spans.csv --study recorded
     """
     from joulelab.accounting.foreign_logs import read_logs  # noqa: PLC0415
     from joulelab.accounting.span_table import idle_spans, read_spans  # noqa: PLC0415
 
-    options = log_options(columns)
+    wish = StudyWish.of(further)
+    wish.check(spans_file, csv_file)
+    options = log_options(further)
     if gain_uncertainty_pct is not None:
         options = replace(options, gain_uncertainty=gain_uncertainty_pct / 100)
-    timezone = columns["timezone"]
-    spans = read_spans(spans_file, timezone) if spans_file else []
+    timezone = options.columns.timezone
+    spans = read_spans(spans_file, timezone, wish.renames) if spans_file else []
     with working("reading the log"):
         log = read_logs(logs, options)
     if calibration_file is not None:
@@ -102,6 +109,9 @@ def command(
     if not spans_file:
         spans = [_whole(log)]
     idle_at = idle_spans(idle, spans) if idle is not None else []
+    if wish.directory is not None and spans_file is not None:
+        make_study(wish, log, spans, idle_at, [spans_file, *logs], options.columns, as_json)
+        return
     with working("working out energies"):
         energies = account(log, spans, idle_at)
     rows = [_row(log, span, energy) for span, energy in zip(spans, energies, strict=True)]
@@ -118,16 +128,8 @@ def log_options(columns: dict[str, Any]) -> LogOptions:
     from joulelab.accounting.foreign_logs import LogOptions  # noqa: PLC0415
     from joulelab.accounting.log_columns import ColumnChoice  # noqa: PLC0415
 
-    window_s = columns.pop("window_s")
-    return LogOptions(columns=ColumnChoice(**columns), window_s=window_s)
-
-
-def working(what: str) -> AbstractContextManager[object]:
-    """Shows that something is being done, where a person is looking."""
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    return console.status(what) if console.is_terminal else nullcontext()
+    further = {name: columns.pop(name) for name in ("window_s", "component")}
+    return LogOptions(columns=ColumnChoice(**columns), **further)
 
 
 def account(log: Log, spans: Sequence[ForeignSpan], idle_at: Sequence[ForeignSpan]) -> list[Energy]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from joulelab.cli.account import EXISTING, column_options, log_options, working
+from joulelab.cli.account import EXISTING, column_options, log_options
+from joulelab.cli.working import working
 from joulelab.errors import UserError
 
 if TYPE_CHECKING:

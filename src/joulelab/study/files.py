@@ -15,11 +15,11 @@ from joulelab.errors import StoreError
 _MENDS = {
     errno.ENOSPC: "make room there and start again; all finished runs are kept",
     errno.EDQUOT: "make room there and start again; all finished runs are kept",
-    errno.EACCES: "give yourself access, or choose another directory with --out",
-    errno.EPERM: "give yourself access, or choose another directory with --out",
-    errno.EROFS: "choose another directory with --out",
-    errno.ENOTDIR: "choose another directory with --out",
-    errno.EEXIST: "choose another directory with --out",
+    errno.EACCES: "give yourself access, or choose another directory",
+    errno.EPERM: "give yourself access, or choose another directory",
+    errno.EROFS: "choose another directory",
+    errno.ENOTDIR: "choose another directory",
+    errno.EEXIST: "choose another directory",
 }
 
 
@@ -73,7 +73,7 @@ class Lock:
             raise StoreError(
                 f"{path.parent} is in use",
                 why=f"process {holder or 'unknown'} is running this study",
-                mend="wait for it to end, or choose another directory with --out",
+                mend="wait for it to end, or choose another directory",
             ) from None
         with mapped(f"cannot write {path}"):
             os.ftruncate(self._descriptor, 0)

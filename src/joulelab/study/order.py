@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,25 +80,24 @@ def _block(named: list[tuple[str, Factors]], seed: int, index: int) -> list[Cell
 
 
 def _named(all_factors: list[Factors]) -> list[tuple[str, Factors]]:
-    digests = [_digest(factors) for factors in all_factors]
-    length = next(
-        n for n in range(4, 65) if len({digest[:n] for digest in digests}) == len(digests)
-    )
+    digests = [digest(factors.to_json()) for factors in all_factors]
+    length = next(n for n in range(4, 65) if len({one[:n] for one in digests}) == len(digests))
     return [
-        (f"{_slug(factors.model)}-b{factors.batch_size}-{digest[:length]}", factors)
-        for factors, digest in zip(all_factors, digests, strict=True)
+        (f"{slug(factors.model)}-b{factors.batch_size}-{one[:length]}", factors)
+        for factors, one in zip(all_factors, digests, strict=True)
     ]
 
 
-def _digest(factors: Factors) -> str:
-    return hashlib.sha256(json.dumps(factors.to_json(), sort_keys=True).encode()).hexdigest()
+def digest(factors: Mapping[str, Any]) -> str:
+    """Hexadecimal digits that tell combinations apart."""
+    return hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """Letters and digits of a name, for a directory.
 
     Example:
-        >>> _slug("torchvision:ResNet_50")
+        >>> slug("torchvision:ResNet_50")
         'torchvision-resnet-50'
     """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48]

@@ -258,7 +258,7 @@ def _stored_plan(directory: Path) -> Plan | RecordedPlan | None:
         return parse(tomllib.loads(text), str(path))
     except (tomllib.TOMLDecodeError, PlanError) as error:
         raise StoreError(
-            f"{path} is damaged", why=str(error), mend="choose another directory with --out"
+            f"{path} is damaged", why=str(error), mend="choose another directory"
         ) from None
 
 
