@@ -71,6 +71,7 @@ RUN_COLUMNS: Mapping[str, str] = {
     "data_wait_s": _REAL,
     "train_accuracy_pct": _REAL,
     "cudnn_benchmark": _FLAG,
+    "operators": _INT,
 }
 """Columns of ``results.*`` and their pandas types. The uncertainties are standard (k = 1)."""
 

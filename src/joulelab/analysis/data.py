@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +15,9 @@ from joulelab.analysis.tables import epoch_table, failure_table, idle_table, run
 
 ALIKE = ("study", "machine", "host", "gpu_name", "sources", *FACTORS)
 """Models that agree in all of these were measured alike."""
+
+Place = tuple[str, str]
+"""A machine's host and identity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +59,29 @@ class Data:
 
     def groups(self) -> list[Group]:
         """The models that were measured alike, those with the most models first."""
+        labels = machine_labels(self.summary)
         found = [
-            Group.of(part, self.summary)
+            Group.of(part, self.summary, labels)
             for _, part in self.summary.groupby(list(ALIKE), dropna=False, sort=False)
         ]
         return sorted(found, key=lambda group: -group.table["model"].nunique())
+
+    def leading_groups(self, most: int = 4) -> list[Group]:
+        """Of each study and machine the groups with the most models.
+
+        A study of hundreds of settings would otherwise need hundreds of correlations.
+
+        Args:
+            most: How many settings of one study on one machine; those with the most models, and
+                among equals those that were run first.
+        """
+        taken: Counter[tuple[str, str]] = Counter()
+        leading = []
+        for group in self.groups():
+            taken[group.study, group.machine] += 1
+            if taken[group.study, group.machine] <= most:
+                leading.append(group)
+        return leading
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,28 +94,35 @@ class Group:
         study: The study's label.
         host: The machine's name.
         gpu_name: Its GPUs; empty without one.
-        setting: The levels of the factors that vary within the study, as ``"batch_size=128"``;
-            empty where none does.
+        machine: What it is called beside the other machines, see :func:`machine_labels`.
+        setting: The levels of what varies within the study: factors, machines and sensors, as
+            ``"batch_size=128"``; empty where nothing does.
         table: Rows of :func:`joulelab.analysis.summary.summary`: one a model and phase.
     """
 
     study: str
     host: str
     gpu_name: str
+    machine: str
     setting: str
     table: pd.DataFrame
 
     @classmethod
-    def of(cls, part: pd.DataFrame, whole: pd.DataFrame) -> Self:
+    def of(cls, part: pd.DataFrame, whole: pd.DataFrame, labels: Mapping[Place, str]) -> Self:
         """The group of these rows of a summary."""
         first = part.iloc[0]
         study = whole[whole["study"] == first["study"]]
-        setting = ", ".join(f"{name}={first[name]}" for name in varying(study))
+        machine = labels[str(first["host"]), str(first["machine"])]
+        told = {name: str(first[name]) for name in varying(study, (*FACTORS, "sources"))}
+        if study.groupby(["host", "machine"]).ngroups > 1:
+            told = {"machine": machine} | told
+        setting = ", ".join(f"{name}={level}" for name, level in told.items())
         gpu_name = first["gpu_name"]
         return cls(
             study=str(first["study"]),
             host=str(first["host"]),
             gpu_name="" if pd.isna(gpu_name) else str(gpu_name),
+            machine=machine,
             setting=setting,
             table=part.reset_index(drop=True),
         )
@@ -101,3 +130,27 @@ class Group:
     def phase(self, phase: str) -> pd.DataFrame:
         """The rows of one phase: one a model."""
         return self.table[self.table["phase"] == phase].reset_index(drop=True)
+
+
+def machine_labels(table: pd.DataFrame) -> dict[Place, str]:
+    """A name for each machine, by host and identity: as short as tells them apart.
+
+    The host's name; with the GPU's where unlike machines share it; with the identity where they
+    share that too.
+
+    Args:
+        table: Any with the columns ``host``, ``machine`` and ``gpu_name``.
+    """
+    places = table[["host", "machine", "gpu_name"]].drop_duplicates(["host", "machine"])
+    short: dict[Place, str] = {}
+    long: dict[Place, str] = {}
+    for host, machine, gpu_name in places.itertuples(index=False):
+        short[host, machine] = host
+        long[host, machine] = f"{host} ({'no GPU' if pd.isna(gpu_name) else gpu_name})"
+    full = {place: f"{name}, {place[1]}" for place, name in long.items()}
+    for shorter, longer in ((long, full), (short, long)):
+        shared = Counter(shorter.values())
+        for place, name in shorter.items():
+            if shared[name] > 1:
+                shorter[place] = longer[place]
+    return short

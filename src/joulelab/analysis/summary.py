@@ -34,6 +34,7 @@ CONSTANTS = (
     "size_bytes",
     "macs",
     "macs_per_parameter",
+    "operators",
     "provenance",
 )
 """Columns that are the same in all repeats."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
 from joulelab.analysis.studies import Study, energy_of, understood
+from joulelab.analysis.words import listed
 from joulelab.errors import TraceError
 from joulelab.recording.trace import read_trace
-from joulelab.report.words import listed
 from joulelab.sensors.sensor import Provenance
 
 _KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}

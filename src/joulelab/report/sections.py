@@ -9,11 +9,11 @@ import pandas as pd
 
 from joulelab.analysis.studies import Study
 from joulelab.analysis.summary import FACTORS, varying
+from joulelab.analysis.words import counted, interval, listed, moment, number, prefix, span_of_time
 from joulelab.machine import Machine
 from joulelab.report.figures import names
 from joulelab.report.origin import component_name, provenance_in_short
 from joulelab.report.style import PHASE_NAMES
-from joulelab.report.words import counted, interval, listed, moment, number, prefix, span_of_time
 from joulelab.study.plan import Plan
 
 Section = Mapping[str, Any]

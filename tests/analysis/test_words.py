@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.report.words import ABSENT, interval, number
+from joulelab.analysis.words import ABSENT, interval, number
 
 
 @given(st.floats(1e-6, 1e9))
