@@ -202,6 +202,10 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split("x"))
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _say(
     study: RecordedStudy, results: Sequence[Path], notes: Sequence[str], as_json: bool
 ) -> None:
@@ -216,10 +220,8 @@ def _say(
         }
         click.echo(json.dumps(told, indent=1))
         return
-    click.echo(
-        f"{study.runs} runs of {len(study.models)} models, {study.idle_runs} of idle: "
-        f"{study.directory}"
-    )
+    runs, models = _counted(study.runs, "run"), _counted(len(study.models), "model")
+    click.echo(f"{runs} of {models}, {study.idle_runs} of idle: {study.directory}")
     for note in dict.fromkeys(notes):
         click.echo(f"  {note}")
     click.echo(f"Results: {', '.join(str(path) for path in results)}")

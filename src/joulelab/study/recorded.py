@@ -85,7 +85,7 @@ def record_study(
         StoreError: The directory holds something, or cannot be written.
         UserError: A span lies outside the log, or the spans contradict one another.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()
     _check_place(directory, replace)
     _refuse_outside(log, rows)
     notes: list[str] = []

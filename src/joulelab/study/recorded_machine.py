@@ -46,7 +46,9 @@ def recorded_machine(
         machine.hardware_configuration()
         assert machine.identity
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} describes no machine", why=str(error)) from error
+        raise UserError(
+            f"{file} describes no machine", why=f"a value is of another kind ({error})"
+        ) from error
     return machine
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from joulelab.errors import UserError
+from joulelab.errors import UnknownModelError, UserError
 from joulelab.models.registry import build_model, canonical_name, require_torch
 from joulelab.study.recorded_rows import RecordedSpan
 
@@ -62,22 +62,20 @@ def characteristics_of(
     """
     found: dict[str, dict[str, Any] | None] = {}
     missing: dict[str, list[str]] = {}
-    counted = []
     for name in dict.fromkeys(names.values()):
         given: dict[str, Any] = {}
         for row in rows:
             if row.model and names[row.model] == name:
                 _merge(given, row)
-        counted_here: dict[str, Any] = {}
+        counted: dict[str, Any] = {}
         if not {"parameters", "macs"} <= given.keys():
             try:
-                counted_here = _counted(name, sample)
-                counted.append(name)
+                counted = _counted(name, sample)
             except UserError as error:
                 missing.setdefault(str(error), []).append(name)
-        found[name] = _whole(counted_here | given) or None
-    if counted:
-        notes.append(f"characteristics of {len(counted)} models are for a sample of {sample}")
+        found[name] = _whole(counted | given) or None
+    if len(found) > sum(map(len, missing.values())):
+        notes.append(f"characteristics are for a sample of {sample} (--input, --classes)")
     for why, models in missing.items():
         notes.append(f"characteristics of {', '.join(models)} stay empty: {why}")
     return found
@@ -105,7 +103,13 @@ def _counted(name: str, sample: Sample) -> dict[str, Any]:
     Raises:
         UserError: PyTorch is not installed, or there is no such model that may be built.
     """
-    source, colon, _ = canonical_name(name).partition(":")
+    try:
+        source, colon, _ = canonical_name(name).partition(":")
+    except UnknownModelError:
+        raise UserError(
+            "the registry has no such model",
+            mend="give the spans columns parameters and macs to fill them in",
+        ) from None
     if colon and source not in _TRUSTED:
         raise UserError("code that a table names is not run")
     require_torch()

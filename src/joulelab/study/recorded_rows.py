@@ -141,6 +141,8 @@ def read_rows(
     if not named:
         raise UserError("every span is idle: there is nothing to make a study of")
     _require("model" in columns, "model")
+    known = {*PHASES, IGNORE, *phases}
+    _require("phase" in columns or known >= {span.name.lower() for span in named}, "phase")
     rows = [_row(span, phases) for span in named]
     found = [row for row in rows if row is not None]
     found += [_idle(span) for span in idle_at]
@@ -198,14 +200,13 @@ def _idle(span: ForeignSpan) -> RecordedSpan:
 
 
 def _phase(span: ForeignSpan, cells: Mapping[str, str], phases: Mapping[str, str]) -> str:
-    """The phase by the column ``phase``, or by the name where there is none."""
+    """The phase by the column ``phase``, or by the name where there is no such column."""
     text = cells.get("phase", span.name)
     phase = phases.get(text, text.lower())
     if phase not in (*PHASES, IGNORE):
         kinds = f"--phase {text or 'NAME'}=train, =infer, =idle or =ignore"
         raise UserError(
             f"row {span.row}: the phase {text!r} is neither train, infer nor idle",
-            why="" if "phase" in cells else "there is no column 'phase', so the name was taken",
             mend=f"say what it is with {kinds}",
         )
     return phase
