@@ -20,9 +20,14 @@ def home() -> Path:
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that is seen whole or not at all, also after a power failure.
 
+    A pipe or a device, as ``/dev/stdout``, is written to and never replaced.
+
     Raises:
         OSError: The directory cannot be written to, or the disk is full. Nothing is left behind.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with aside.open("wb") as file:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ import click
 from joulelab.cli.account_study import StudyWish, make_study, study_options
 from joulelab.cli.working import working
 from joulelab.errors import UserError
+from joulelab.home import write_whole
 
 if TYPE_CHECKING:
     from joulelab.accounting.energy import Energy
@@ -230,18 +232,16 @@ def _reason(log: Log, span: ForeignSpan, energy: Energy) -> str | None:
     return "; ".join(f"{name}: {why}" for name, why in energy.absent.items()) or None
 
 
-def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    rows = list(rows)
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     further = [key for key in rows[0]["attributes"] if key not in CSV_COLUMNS]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*CSV_COLUMNS, *further])
+    for row in rows:
+        attributes = row["attributes"]
+        writer.writerow([*(row[key] for key in CSV_COLUMNS), *(attributes[key] for key in further)])
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*CSV_COLUMNS, *further])
-            for row in rows:
-                attributes = row["attributes"]
-                writer.writerow(
-                    [*(row[key] for key in CSV_COLUMNS), *(attributes[key] for key in further)]
-                )
+        write_whole(path, text.getvalue().encode())
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UserError(f"cannot write {path}", why=why) from error
