@@ -1,13 +1,103 @@
-"""Every finding, in the order of the paper's questions."""
+"""Every table behind the figures, and every finding, in the order of the paper's questions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pandas as pd
+
+from joulelab.analysis.accuracy import accuracy, accuracy_findings
+from joulelab.analysis.agreement import agreement, agreement_findings
+from joulelab.analysis.batches import batch_curves, batch_findings, batch_floors
 from joulelab.analysis.data import Data
+from joulelab.analysis.energy_time import time_findings, time_fits, time_points
+from joulelab.analysis.epochs import epoch_findings, epoch_ranges, exchange
 from joulelab.analysis.findings import Finding
-from joulelab.analysis.machines import machine_findings
-from joulelab.analysis.predictors import predictor_findings
+from joulelab.analysis.knee import knee_findings, knees, utilization
+from joulelab.analysis.machines import machine_findings, side_by_side
+from joulelab.analysis.phases import phase_findings, phase_ratios
+from joulelab.analysis.power import component_power, power_findings
+from joulelab.analysis.predictors import correlations, differences, predictor_findings
+from joulelab.analysis.repeats import repeat_findings, scatter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """The tables, each worked out once, and what they show in words.
+
+    Each attribute is named as the function that makes it; its columns are stated there. A table
+    without rows is one that the data cannot fill.
+    """
+
+    phase_ratios: pd.DataFrame
+    component_power: pd.DataFrame
+    utilization: pd.DataFrame
+    knees: pd.DataFrame
+    time_points: pd.DataFrame
+    time_fits: pd.DataFrame
+    correlations: pd.DataFrame
+    differences: pd.DataFrame
+    batch_curves: pd.DataFrame
+    batch_floors: pd.DataFrame
+    accuracy: pd.DataFrame
+    epoch_ranges: pd.DataFrame
+    exchange: pd.DataFrame
+    agreement: pd.DataFrame
+    side_by_side: pd.DataFrame
+    scatter: pd.DataFrame
+    findings: tuple[Finding, ...]
+
+
+def answers(data: Data) -> Answers:
+    """All that the data answer."""
+    groups = data.leading_groups()
+    ratios = phase_ratios(data)
+    powers = component_power(data)
+    points = utilization(data)
+    bends = knees(points)
+    fits = time_fits(groups)
+    timed = time_points(groups, fits)
+    ranked, compared = correlations(groups), differences(groups)
+    curves = batch_curves(data)
+    floors = batch_floors(curves)
+    accurate = accuracy(data)
+    exchanged = exchange(data)
+    agreed = agreement(data)
+    beside = side_by_side(data)
+    scattered = scatter(data)
+    return Answers(
+        phase_ratios=ratios,
+        component_power=powers,
+        utilization=points,
+        knees=bends,
+        time_points=timed,
+        time_fits=fits,
+        correlations=ranked,
+        differences=compared,
+        batch_curves=curves,
+        batch_floors=floors,
+        accuracy=accurate,
+        epoch_ranges=epoch_ranges(data),
+        exchange=exchanged,
+        agreement=agreed,
+        side_by_side=beside,
+        scatter=scattered,
+        findings=(
+            *phase_findings(ratios),
+            *power_findings(powers),
+            *knee_findings(bends),
+            *time_findings(fits, timed),
+            *predictor_findings(ranked, compared),
+            *batch_findings(floors),
+            *accuracy_findings(accurate),
+            *epoch_findings(exchanged),
+            *agreement_findings(agreed),
+            *machine_findings(beside),
+            *repeat_findings(scattered),
+        ),
+    )
 
 
 def all_findings(data: Data) -> list[Finding]:
-    """The findings of relations, predictors and machines."""
-    return [*predictor_findings(data), *machine_findings(data)]
+    """The findings alone; see :func:`answers`."""
+    return list(answers(data).findings)

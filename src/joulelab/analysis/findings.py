@@ -26,6 +26,8 @@ class Finding:
         study: Label of the study it is about; empty for a finding over several.
         setting: See :class:`joulelab.analysis.data.Group`.
         figure: Name of the figure that shows it; empty where there is none.
+        detail: Whether it is one of many alike (as one correlation of a family) that a page
+            shows in a table; the others answer a question of their own.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Finding:
     study: str = ""
     setting: str = ""
     figure: str = ""
+    detail: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Every field; NaN becomes ``None``."""

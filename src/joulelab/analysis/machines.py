@@ -1,4 +1,4 @@
-"""Do machines, and do training and inference, rank models alike?"""
+"""The same models on unlike machines, side by side; never averaged."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import pandas as pd
 
 from joulelab.analysis.data import Data
 from joulelab.analysis.findings import Finding
+from joulelab.analysis.frames import REAL, TEXT, frame
 
 SIDE_BY_SIDE: Mapping[str, str] = {
-    "model": "string",
-    "phase": "string",
-    "quantity": "string",
-    "machine": "string",
-    "reference": "string",
-    "setting": "string",
-    "ratio": "float64",
-    "low": "float64",
-    "high": "float64",
+    "model": TEXT,
+    "phase": TEXT,
+    "quantity": TEXT,
+    "machine": TEXT,
+    "reference": TEXT,
+    "setting": TEXT,
+    "ratio": REAL,
+    "low": REAL,
+    "high": REAL,
 }
 """Columns of :func:`side_by_side`. ``quantity``, a sample each: ``net``, ``gross`` or ``time``."""
 
@@ -26,14 +27,10 @@ SIDE_BY_SIDE: Mapping[str, str] = {
 def side_by_side(data: Data) -> pd.DataFrame:
     """Each model's energy and time a sample on each machine over those on the reference."""
     del data
-    return pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in SIDE_BY_SIDE.items()})
+    return frame([], SIDE_BY_SIDE)
 
 
-def machine_findings(data: Data) -> list[Finding]:
-    """Rank agreement between machines and between phases, and machines' ratios.
-
-    Ids: ``machines.<spearman|kendall|kendall_w|ratio>.<phase>.<net|gross|time>`` and
-    ``phases.<spearman|kendall>.<net|gross|time>``.
-    """
-    del data
+def machine_findings(compared: pd.DataFrame) -> list[Finding]:
+    """Machines' ratios in words. Ids: ``machines.ratio.<phase>.<net|gross|time>``."""
+    del compared
     return []
