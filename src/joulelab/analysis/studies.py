@@ -49,18 +49,32 @@ class Study:
         done = [run for run in self.runs if run.kind == "idle" and run.status == "done"]
         return sorted(done, key=lambda run: (run.data["started_unix_s"], run.run_id))
 
-    def baseline(self, run: RunRecord) -> Baseline:
-        """Idle power around a run: that of the same block and the same boot.
+    def baselines(self) -> Baselines:
+        """Idle power by block and boot."""
+        points: dict[Place, list[IdlePoint]] = {}
+        for idle in self.idles():
+            points.setdefault(_place(idle), []).extend(idle_points(idle))
+        return Baselines({place: Baseline(tuple(found)) for place, found in points.items()})
 
-        The clock is CLOCK_MONOTONIC in seconds, which begins anew with each boot.
-        """
-        place = (run.data["block"], run.data["boot_id"])
-        same = [
-            idle
-            for idle in self.idles()
-            if place[1] and (idle.data["block"], idle.data["boot_id"]) == place
-        ]
-        return Baseline(tuple(point for idle in same for point in idle_points(idle)))
+
+Place = tuple[int, str]
+"""A block and a boot: their clock, CLOCK_MONOTONIC, begins anew with each boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """The idle power of each block within one boot."""
+
+    by_place: Mapping[Place, Baseline]
+
+    def around(self, run: RunRecord) -> Baseline:
+        """Idle power around a run: that of the same block and the same boot, if it is known."""
+        place = _place(run)
+        return self.by_place.get(place, NOTHING) if place[1] else NOTHING
+
+
+NOTHING = Baseline(())
+"""Idle power was not measured."""
 
 
 def read_studies(directories: Sequence[str | Path]) -> list[Study]:
@@ -108,6 +122,10 @@ def energy_of(data: Mapping[str, Any] | None) -> Energy:
 def middle_s(span: Mapping[str, Any]) -> float:
     """The middle of a span on CLOCK_MONOTONIC, in seconds."""
     return (int(span["start_ns"]) + int(span["stop_ns"])) / 2 * NS
+
+
+def _place(run: RunRecord) -> Place:
+    return run.data["block"], run.data["boot_id"]
 
 
 @contextmanager

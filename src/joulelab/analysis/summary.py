@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from joulelab.analysis.statistics import estimate
+from joulelab.analysis.statistics import Array, Codes, Pools, estimates
 
 FACTORS = (
     "batch_size",
@@ -43,33 +42,48 @@ MEANS = ("samples", "gpu_power_w", "cpu_power_w", "dram_power_w", "idle_power_w"
 """Columns that are averaged without an interval."""
 
 
+POOLS = ("study", "machine", "host", "gpu_name", "sources", "phase")
+"""Cells that agree in these may tell of each other's scatter."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Quantity:
     """What is estimated: a column, over another one, with the columns of its uncertainty.
 
-    An interval is cut at the least and the most that the quantity can be, which costs it no
-    coverage.
+    ``scale`` names the quantity that scatter is in proportion to: itself by default; empty where
+    it is in proportion to nothing. An interval is cut at the least and the most that the quantity
+    can be, which costs it no coverage.
     """
 
     name: str
     column: str
     per: str | None = None
     uncertainty: str | None = None
+    scale: str | None = None
     least: float = 0.0
     most: float = math.inf
 
 
 QUANTITIES = (
     _Quantity("gross_j", "gross_j", None, "gross"),
-    _Quantity("net_j", "net_j", None, "net", least=-math.inf),
+    _Quantity("net_j", "net_j", None, "net", scale="gross_j", least=-math.inf),
     _Quantity("gross_j_per_sample", "gross_j", "samples", "gross"),
-    _Quantity("net_j_per_sample", "net_j", "samples", "net", least=-math.inf),
+    _Quantity(
+        "net_j_per_sample",
+        "net_j",
+        "samples",
+        "net",
+        scale="gross_j_per_sample",
+        least=-math.inf,
+    ),
     _Quantity("mean_power_w", "gross_j", "duration_s", "gross"),
     _Quantity("duration_s", "duration_s"),
     _Quantity("duration_s_per_sample", "duration_s", "samples"),
-    _Quantity("accuracy_pct", "accuracy_pct", most=100.0),
+    _Quantity("accuracy_pct", "accuracy_pct", scale="", most=100.0),
     _Quantity("loss", "loss"),
 )
+
+_ENDS = ("", "_low", "_high", "_n", "_random", "_df")
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,17 +97,33 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         columns of :data:`KEYS`, ``n`` (repeats), :data:`CONSTANTS`, :data:`MEANS`, and for each of
         ``gross_j``, ``net_j``, ``gross_j_per_sample``, ``net_j_per_sample``, ``mean_power_w``,
         ``duration_s``, ``duration_s_per_sample``, ``accuracy_pct`` and ``loss`` the estimate, its
-        interval (``gross_j_low``, ``gross_j_high``) and the number of repeats that had it
-        (``gross_j_n``). Per sample and per second are ratios of sums. The formula is
-        :func:`joulelab.analysis.statistics.estimate`'s; gain, offset and idle power count as
-        shared by all repeats, the edges of spans as independent. Intervals are cut where a
-        quantity ends: gross energies at 0, accuracy at 100 %.
+        interval (``gross_j_low``, ``gross_j_high``), the number of repeats that had it
+        (``gross_j_n``), the half-width of the interval without what all repeats share
+        (``gross_j_random``: what is left in a ratio of two runs of one sensor), and the degrees of
+        freedom of the scatter (``gross_j_df``). Per sample and per second are ratios of sums. The
+        formula is :func:`joulelab.analysis.statistics.estimates`'; gain, offset and idle power
+        count as shared by all repeats, the edges of spans as independent. Cells that agree in
+        :data:`POOLS` are pooled. Intervals are cut where a quantity ends: gross energies at 0,
+        accuracy at 100 %.
     """
-    groups = rows.groupby(list(KEYS), dropna=False, sort=False)
-    return pd.DataFrame(
-        [_summarised(group) for _, group in groups],
-        columns=[*KEYS, "n", *CONSTANTS, *MEANS, *_estimate_columns()],
+    keyed = rows.groupby(list(KEYS), dropna=False, sort=False)
+    cells = keyed.ngroup().to_numpy()
+    first = rows.loc[~rows.duplicated(list(KEYS)).to_numpy()].reset_index(drop=True)
+    table = first[[*KEYS, *CONSTANTS]].copy()
+    table.insert(len(KEYS), "n", np.bincount(cells, minlength=len(first)))
+    for name in MEANS:
+        table[name] = estimates(cells, len(first), _values(rows, name))["value"]
+    pools = Pools(
+        pools=first.groupby(list(POOLS), dropna=False, sort=False).ngroup().to_numpy(),
+        blocks=rows.groupby(["study", "block"], dropna=False, sort=False).ngroup().to_numpy(),
     )
+    for quantity in QUANTITIES:
+        found = _estimated(rows, cells, table, quantity, pools)
+        found["low"] = found["low"].clip(lower=quantity.least)
+        found["high"] = found["high"].clip(upper=quantity.most)
+        for end in _ENDS:
+            table[quantity.name + end] = found[end.removeprefix("_") or "value"]
+    return table.copy()
 
 
 def varying(frame: pd.DataFrame, columns: Sequence[str] = FACTORS) -> list[str]:
@@ -101,40 +131,31 @@ def varying(frame: pd.DataFrame, columns: Sequence[str] = FACTORS) -> list[str]:
     return [name for name in columns if frame[name].nunique(dropna=False) > 1]
 
 
-def _estimate_columns() -> list[str]:
-    return [quantity.name + end for quantity in QUANTITIES for end in ("", "_low", "_high", "_n")]
+def _estimated(
+    rows: pd.DataFrame,
+    cells: Codes,
+    table: pd.DataFrame,
+    quantity: _Quantity,
+    pools: Pools,
+) -> pd.DataFrame:
+    scale = None
+    if quantity.scale is not None:
+        scale = _values(table, quantity.scale) if quantity.scale else np.ones(len(table))
+    return estimates(
+        cells,
+        len(table),
+        _values(rows, quantity.column),
+        per=_values(rows, quantity.per) if quantity.per else None,
+        correlated=_uncertainty(rows, quantity.uncertainty, "correlated"),
+        independent=_uncertainty(rows, quantity.uncertainty, "independent"),
+        scale=scale,
+        pools=pools,
+    )
 
 
-def _summarised(group: pd.DataFrame) -> dict[str, object]:
-    row: dict[str, object] = {name: _plain(group[name].iloc[0]) for name in (*KEYS, *CONSTANTS)}
-    row["n"] = len(group)
-    for name in MEANS:
-        row[name] = group[name].astype("float64").mean()
-    for quantity in QUANTITIES:
-        found = estimate(
-            _values(group, quantity.column),
-            per=_values(group, quantity.per) if quantity.per else None,
-            correlated=_uncertainty(group, quantity.uncertainty, "correlated"),
-            independent=_uncertainty(group, quantity.uncertainty, "independent"),
-        )
-        row[quantity.name] = found.value
-        # NaN comes first: min and max keep their first argument where nothing compares.
-        row[f"{quantity.name}_low"] = max(found.low, quantity.least)
-        row[f"{quantity.name}_high"] = min(found.high, quantity.most)
-        row[f"{quantity.name}_n"] = found.n
-    return row
+def _values(frame: pd.DataFrame, column: str) -> Array:
+    return np.asarray(frame[column].astype("float64"), dtype=float)
 
 
-def _values(group: pd.DataFrame, column: str) -> list[float]:
-    return [float(value) for value in group[column].astype("float64")]
-
-
-def _uncertainty(group: pd.DataFrame, of: str | None, kind: str) -> list[float] | None:
-    return None if of is None else _values(group, f"{of}_{kind}_uncertainty_j")
-
-
-def _plain(value: Any) -> object:
-    """Python's own type; ``None`` for what is not known."""
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
+def _uncertainty(rows: pd.DataFrame, of: str | None, kind: str) -> Array | None:
+    return None if of is None else _values(rows, f"{of}_{kind}_uncertainty_j")

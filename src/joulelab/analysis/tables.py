@@ -52,8 +52,9 @@ def run_table(studies: Iterable[Study]) -> pd.DataFrame:
     """As :func:`run_rows`, of studies that are already read."""
     rows: list[dict[str, Any]] = []
     for study in studies:
+        baselines = study.baselines()
         for run in study.cells():
-            baseline = study.baseline(run)
+            baseline = baselines.around(run)
             with understood(run):
                 rows += [
                     _run_row(study, run, phase, result, baseline)
@@ -82,8 +83,9 @@ def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
     """As :func:`epoch_rows`, of studies that are already read."""
     rows: list[dict[str, Any]] = []
     for study in studies:
+        baselines = study.baselines()
         for run in study.cells():
-            baseline = study.baseline(run)
+            baseline = baselines.around(run)
             with understood(run):
                 rows += [_epoch_row(study, run, epoch, baseline) for epoch in run.data["epochs"]]
     return _frame(rows, EPOCH_COLUMNS)
