@@ -241,8 +241,8 @@ class Meter:
 
         if span.stop_ns is None:
             raise ValueError(f"span {span.name!r} is still open; end it before asking its energy")
-        device = span.device_window_ns()
-        return Window(span.start_ns, span.stop_ns, *(device or (None, None)))
+        device = span.device_window()
+        return Window(span.start_ns, span.stop_ns, *(device or ()))
 
     def _energy_of(self, span: Span) -> Energy:
         return self.energies([span])[0]

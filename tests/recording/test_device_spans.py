@@ -1,111 +1,244 @@
 """Spans on a GPU's clock, with a stand-in for torch.cuda that keeps the device behind the host."""
 
-import sys
+import json
+import os
 import time
-import types
 
 import pytest
+from fake_cuda import LAG_NS, FakeCuda
+from hypothesis import given
+from hypothesis import strategies as st
 
+from joulelab.recording import device_clock
+from joulelab.recording.device_clock import Reference, _placed
 from joulelab.recording.spans import SpanLog
-
-LAG_NS = 5_000_000
-
-
-class FakeEvent:
-    """A CUDA event of a device that comes to each point LAG_NS after the host queued it."""
-
-    made = 0
-
-    def __init__(self, enable_timing=False):
-        assert enable_timing
-        FakeEvent.made += 1
-        self.device = types.SimpleNamespace(index=0)
-        self.at_ns = None
-
-    def record(self, stream=None):
-        self.at_ns = time.monotonic_ns() + (0 if stream is not None else LAG_NS)
-
-    def query(self):
-        return time.monotonic_ns() >= self.at_ns
-
-    def synchronize(self):
-        while not self.query():
-            pass
-
-    def elapsed_time(self, other):
-        return (other.at_ns - self.at_ns) / 1e6
 
 
 @pytest.fixture
 def cuda(monkeypatch):
-    FakeEvent.made = 0
-    cuda = types.SimpleNamespace(
-        is_initialized=lambda: True,
-        is_current_stream_capturing=lambda: False,
-        current_device=lambda: 0,
-        Stream=object,
-        Event=FakeEvent,
-    )
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
-    return cuda
+    return FakeCuda().install(monkeypatch)
 
 
 @pytest.fixture
-def log():
-    taken = []
-    log = SpanLog(lambda line: taken.append(line) or True, lambda span: None)
-    log.taken = taken
-    yield log
-    log.finish()
+def make_log(monkeypatch):
+    """Logs whose thread is never awake, so that a test alone decides what happens when."""
+    monkeypatch.setattr("joulelab.recording.spans.FLUSH_INTERVAL_S", 3600)
+    logs = []
+
+    def make():
+        taken = []
+        log = SpanLog(lambda line: taken.append(line) or True, lambda span: None)
+        log.taken = taken
+        logs.append(log)
+        return log
+
+    yield make
+    for log in logs:
+        log.finish()
 
 
-def test_the_device_window_lies_where_the_device_was(cuda, log):
-    span = log.begin("async", {})
+@pytest.fixture
+def log(cuda, make_log):
+    return make_log()
+
+
+def apart():
+    """Longer than two marks may be apart and still be one."""
+    until_ns = time.monotonic_ns() + 2 * device_clock.SHARED_WITHIN_NS
+    while time.monotonic_ns() < until_ns:
+        pass
+
+
+def span_of(log, name="step"):
+    span = log.begin(name, {})
+    apart()
     log.end(span)
-    start_ns, stop_ns = span.device_window_ns()
-    assert start_ns == pytest.approx(span.start_ns + LAG_NS, abs=1_000_000)
-    assert stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
+    apart()
+    return span
+
+
+def rows(log, kind):
+    return [row for line in log.taken if kind in line for row in json.loads(line)["rows"]]
+
+
+def test_the_device_window_lies_where_the_device_was(log):
+    span = span_of(log)
+    window = span.device_window()
+    assert window.start_ns == pytest.approx(span.start_ns + LAG_NS, abs=1_000_000)
+    assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
+    assert 0 < window.uncertainty_ns < 10_000_000
 
 
 def test_marking_does_not_wait_for_the_device(cuda, log):
-    begin_ns = time.monotonic_ns()
+    cuda.lag_ns = 10**12
     for _ in range(20):
+        span_of(log)
+    assert all(mark.time is None for mark in log._device._unresolved)
+    cuda.lag_ns = 0
+    log._device._unresolved.clear()
+
+
+def test_the_end_of_a_span_and_the_begin_of_the_next_are_one_event(cuda, log, monkeypatch):
+    monkeypatch.setattr(device_clock, "SHARED_WITHIN_NS", 10**9)
+    for _ in range(10):
         log.end(log.begin("step", {}))
-    assert not log.spans[-1]._device_stop.reached() or time.monotonic_ns() - begin_ns > LAG_NS
+    assert cuda.recorded == 1
+    first, *_, last = (span.device_window() for span in log.spans)
+    assert first == last
 
 
-def test_spans_are_handed_over_before_the_device_is_done_and_their_windows_after(cuda, log):
-    log.end(log.begin("step", {}))
+def test_marks_with_time_for_work_between_them_are_events_of_their_own(cuda, log):
+    for _ in range(10):
+        span_of(log)
+    assert cuda.recorded == 20
+
+
+def test_marks_on_two_streams_are_two_events(cuda, log, monkeypatch):
+    monkeypatch.setattr(device_clock, "SHARED_WITHIN_NS", 10**9)
+    span = log.begin("step", {})
+    cuda.raw = 7
+    log.end(span)
+    assert cuda.recorded == 2
+
+
+def test_spans_are_handed_over_before_the_device_is_done_and_their_windows_after(log):
+    span = span_of(log)
     log.flush(leave_unresolved=0)
     log.finish()
-    kinds = [line.split(b'"')[3].decode() for line in log.taken]
+    kinds = [json.loads(line)["event"] for line in log.taken]
     assert kinds.index("spans") < kinds.index("devices")
+    assert rows(log, b'"devices"') == [[span.index, *span.device_window()]]
 
 
 def test_events_are_used_again(cuda, log):
     for _ in range(50):
-        span = log.begin("step", {})
-        log.end(span)
-        span.device_window_ns()
-    assert FakeEvent.made <= 3 + 2
+        span_of(log).device_window()
+    # Two at a time, and three for each reference.
+    references = len(log._device._references[0])
+    assert cuda.events <= 2 + 3 * references
 
 
 def test_a_graph_that_is_being_captured_is_left_alone(cuda, log):
-    cuda.is_current_stream_capturing = lambda: True
-    span = log.begin("capture", {})
+    cuda.capturing = True
+    assert span_of(log, "capture").device_window() is None
+    assert cuda.recorded == 0
+
+
+def test_without_cuda_there_is_no_device_window(cuda, make_log):
+    cuda.started = False
+    assert span_of(make_log(), "host").device_window() is None
+
+
+def test_a_span_in_which_cuda_was_started_ends_when_the_device_is_done(cuda, make_log):
+    cuda.started = False
+    log = make_log()
+    span = log.begin("first", {})
+    cuda.started = True
+    log.refer()
     log.end(span)
-    assert span.device_window_ns() is None
+    window = span.device_window()
+    assert window.start_ns == span.start_ns
+    assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
 
 
-def test_without_cuda_there_is_no_device_window(monkeypatch, log):
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    span = log.begin("host", {})
-    log.end(span)
-    assert span.device_window_ns() is None
-
-
-def test_too_many_unresolved_spans_are_resolved_oldest_first(cuda, log):
+def test_too_many_unresolved_marks_are_resolved_oldest_first(log):
     for _ in range(10):
-        log.end(log.begin("step", {}))
-    log.flush(leave_unresolved=4, wait=True)
-    assert [span._device_window_ns is not None for span in log.spans] == [True] * 6 + [False] * 4
+        span_of(log)
+    log.flush(leave_unresolved=8, wait=True)
+    assert [span._device_stop.time is not None for span in log.spans] == [True] * 6 + [False] * 4
+    assert [row[0] for row in rows(log, b'"devices"')] == [0, 1, 2, 3, 4, 5]
+
+
+def test_old_marks_are_resolved_however_few(log, monkeypatch):
+    span = span_of(log)
+    monkeypatch.setattr(device_clock, "UNRESOLVED_FOR_NS", 0)
+    log.flush(wait=True)
+    assert span._device_stop.time is not None
+
+
+def test_cuda_that_fails_is_not_the_programs_to_notice(cuda, log):
+    good = span_of(log)
+    good_window = good.device_window()
+    cuda.error = "CUDA error: device-side assert triggered\nCompile with ..."
+    bad = span_of(log)
+    log.refer()
+    assert log.flush(leave_unresolved=0, wait=True)
+    assert bad.device_window() is None
+    assert good.device_window() == good_window
+    assert bad.stop_ns > bad.start_ns
+    told = [json.loads(line) for line in log.taken if b"device_failed" in line]
+    assert [event["reason"] for event in told] == [
+        "CUDA failed: CUDA error: device-side assert triggered"
+    ]
+
+
+def test_cuda_that_fails_while_marks_wait(cuda, log):
+    span = span_of(log)
+    cuda.error = "CUDA error: an illegal memory access was encountered"
+    assert log.flush(leave_unresolved=0, wait=True)
+    assert span.device_window() is None
+
+
+def test_a_forked_child_leaves_its_parents_cuda_alone(cuda, log):
+    span = log.begin("outer", {})
+    child = os.fork()
+    if child == 0:
+        try:
+            cuda.started, cuda.error = False, "Cannot re-initialize CUDA in forked subprocess"
+            log.end(log.begin("inner", {}))
+            log.end(span)
+            names = [row[3] for row in rows(log, b'"spans"')]
+            os._exit(0 if names == ["inner"] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    log.end(span)
+
+
+class Point:
+    """An event at a time of the device's clock."""
+
+    def __init__(self, device_ns):
+        self.device_ns = device_ns
+
+    def elapsed_time(self, other):
+        return (other.device_ns - self.device_ns) / 1e6
+
+
+@given(
+    drift=st.floats(-3e-4, 3e-4),
+    share=st.floats(-1, 3),
+    error_ns=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)),
+)
+def test_two_references_give_the_drift(drift, share, error_ns):
+    host_ns = [10**12, 10**12 + 10**10, 10**12 + round(share * 10**10)]
+    points = [Point((t_ns - 5 * 10**11) * (1 + drift)) for t_ns in host_ns]
+    near, other = (
+        Reference(point, t_ns + round(off_ns), abs(off_ns))
+        for point, t_ns, off_ns in zip(points, host_ns, error_ns, strict=False)
+    )
+    found = _placed(points[2], near, [other])
+    # The worst that both errors can do, and what 0.3 per mille of drift does to that.
+    worst_ns = abs(1 - share) * abs(error_ns[0]) + abs(share) * abs(error_ns[1])
+    assert abs(found.t_ns - host_ns[2]) <= 1.001 * worst_ns + 10
+    assert found.uncertainty_ns >= worst_ns / 2**0.5 * 0.999
+
+
+def test_one_reference_alone_leaves_the_drift_unknown():
+    near = Reference(Point(0), 10**12, 5000.0)
+    at_once, later = (_placed(Point(x_ns), near, []) for x_ns in (0, 10**9))
+    assert at_once.t_ns == 10**12
+    assert at_once.uncertainty_ns == pytest.approx(5100, abs=100)
+    assert later.uncertainty_ns == pytest.approx(device_clock.DRIFT_UNCERTAINTY * 1e9, rel=0.01)
+
+
+def test_references_are_made_by_the_thread_when_they_are_due(cuda, log, monkeypatch):
+    log.refer()
+    assert log._device._references == {}
+    span_of(log)
+    log.refer()
+    log.refer()
+    assert len(log._device._references[0]) == 1
+    monkeypatch.setattr(device_clock, "REFERENCE_INTERVAL_NS", 0)
+    log.refer()
+    assert len(log._device._references[0]) == 2

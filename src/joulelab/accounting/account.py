@@ -37,12 +37,14 @@ class Window:
         stop_ns: On the host.
         device_start_ns: When the GPU came to the work of the span, where that is known.
         device_stop_ns: When the GPU was done with it.
+        device_uncertainty_ns: Standard uncertainty of both (k = 1), which are wrong together.
     """
 
     start_ns: int
     stop_ns: int
     device_start_ns: int | None = None
     device_stop_ns: int | None = None
+    device_uncertainty_ns: int = 0
 
     def of(self, component: str) -> tuple[float, float]:
         """Start and stop in seconds, on the clock by which that component works."""
@@ -118,6 +120,8 @@ class Accounts:
                 continue
             channel, curve = found
             gross, uncertainty, gap = curve.energy(times[:, 0], times[:, 1])
+            if component.startswith("gpu"):
+                uncertainty = np.hypot(uncertainty, _of_device_clock(windows, times, curve, gross))
             gain = math.hypot(channel.gain_uncertainty, curve.aliasing)
             channel = replace(channel, gain_uncertainty=gain)
             for i, (start_s, stop_s) in enumerate(times.tolist()):
@@ -186,6 +190,26 @@ class Accounts:
             idle_uncertainty_j=idle_uncertainty_w * duration_s if known else 0.0,
             gap_s=gap_s,
         )
+
+
+def _of_device_clock(
+    windows: Sequence[Window], times: Floats, curve: EnergyCurve, gross: Floats
+) -> Floats:
+    """What the uncertainty of the device's clock does to energies: both edges move together.
+
+    Worked out by moving them, to the side where it does more (GUM 5.1.3, note 2). Shape: (spans,).
+
+    Args:
+        windows: The spans.
+        times: Their starts and stops on the device, s. Shape: (spans, 2).
+        curve: Energy over time.
+        gross: Their energies by it, J. Shape: (spans,).
+    """
+    off_s = np.array([window.device_uncertainty_ns for window in windows])[:, None] * 1e-9
+    if not off_s.any():
+        return np.zeros_like(gross)
+    early, late = (curve.energy(*(times + sign * off_s).T)[0] for sign in (-1, 1))
+    return np.maximum(np.abs(early - gross), np.abs(late - gross))
 
 
 class _Source:

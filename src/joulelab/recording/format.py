@@ -13,8 +13,8 @@ A trace is a directory with two files, both only ever appended to:
 ``events.jsonl``
     Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; a
     later row of the same process and index has more), ``devices`` (rows of index, start and stop
-    on the GPU), why a channel had a ``gap``, and how the recording came to its ``stop``. A last
-    line without its end of line is not read.
+    on the GPU, and their standard uncertainty), why a channel had a ``gap``, and how the recording
+    came to its ``stop``. A last line without its end of line is not read.
 
 Why not Arrow, Parquet or SQLite: the recorder runs beside what it measures, and importing pyarrow
 alone takes 79 MB where the whole recorder takes 20; a row of an SQLite table takes 30 times as
@@ -32,7 +32,7 @@ from typing import Any
 
 READINGS_FILE = "trace.bin"
 EVENTS_FILE = "events.jsonl"
-SCHEMA = "joulelab-trace-1"
+SCHEMA = "joulelab-trace-2"
 RECORD_SIZE = 24
 CHECK = 0x4A4C5452
 

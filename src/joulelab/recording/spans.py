@@ -6,13 +6,13 @@ import itertools
 import json
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from joulelab.recording.device_clock import DeviceClock, DeviceMark
+from joulelab.recording.device_clock import DeviceClock, DeviceMark, DeviceTime, device_clock
 from joulelab.recording.link import ATOMIC_WRITE_BYTES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ FLUSH_INTERVAL_S = 0.25
 
 ROWS_A_LINE = 24
 MOST_UNRESOLVED = 1 << 16
-"""So many spans may wait for their device times to be worked out, which costs some µs each."""
+"""So many marks may wait for their device times to be worked out, which costs some µs each."""
 
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
@@ -35,8 +35,6 @@ class Span:
         name: As the program gave it.
         attributes: Whatever else the program said of it.
         index: Counts the spans of this process.
-        parent: Index of the span that was open in the same thread when this one began.
-        thread: The thread's native id.
         start_ns: CLOCK_MONOTONIC.
         stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
     """
@@ -44,42 +42,40 @@ class Span:
     __slots__ = (
         "_device_start",
         "_device_stop",
-        "_device_window_ns",
-        "_log",
+        "_parent",
+        "_thread",
         "attributes",
         "index",
         "name",
-        "parent",
         "start_ns",
         "stop_ns",
-        "thread",
     )
 
-    def __init__(
-        self,
-        name: str,
-        attributes: dict[str, Any],
-        index: int,
-        parent: int | None,
-        thread: int,
-        log: SpanLog,
-    ) -> None:
+    def __init__(self, name: str, attributes: dict[str, Any], index: int, thread: _Thread) -> None:
         self.name = name
         self.attributes = attributes
         self.index = index
-        self.parent = parent
-        self.thread = thread
-        self.stop_ns: int | None = None
-        self._log = log
+        self._thread = thread
+        self._parent = thread.innermost
         self._device_start: DeviceMark | None = None
         self._device_stop: DeviceMark | None = None
-        self._device_window_ns: tuple[int, int] | None = None
+        self.stop_ns: int | None = None
         self.start_ns = 0
+
+    @property
+    def parent(self) -> int | None:
+        """Index of the span that was open in the same thread when this one began."""
+        return None if self._parent is None else self._parent.index
+
+    @property
+    def thread(self) -> int:
+        """The native id of the thread in which it began."""
+        return self._thread.native_id
 
     @property
     def duration_s(self) -> float:
         """Its length on the host's clock; up to now while it is open."""
-        stop_ns = time.monotonic_ns() if self.stop_ns is None else self.stop_ns
+        stop_ns = monotonic_ns() if self.stop_ns is None else self.stop_ns
         return (stop_ns - self.start_ns) * 1e-9
 
     @property
@@ -89,15 +85,46 @@ class Span:
         Raises:
             ValueError: The span is still open.
         """
-        return self._log.energy_of(self)
+        return self._thread.log.energy_of(self)
 
-    def device_window_ns(self) -> tuple[int, int] | None:
+    def device_window(self) -> DeviceWindow | None:
         """When the GPU began and finished its work, where it had any. Waits until it has."""
-        return self._log.device_window_ns(self)
+        return self._thread.log.device_window(self)
 
     def __repr__(self) -> str:
         state = "open" if self.stop_ns is None else f"{self.duration_s:.6g} s"
         return f"<Span {self.name!r} {self.attributes or ''} {state}>"
+
+
+class DeviceWindow(NamedTuple):
+    """A span on a GPU.
+
+    Attributes:
+        start_ns: When the GPU came to its work, CLOCK_MONOTONIC.
+        stop_ns: When it was done with it; not before ``start_ns``.
+        uncertainty_ns: Standard uncertainty of both times (k = 1), which are wrong together.
+    """
+
+    start_ns: int
+    stop_ns: int
+    uncertainty_ns: int
+
+
+class _Thread:
+    """A thread of the program.
+
+    Attributes:
+        log: Where its spans go.
+        native_id: The operating system's.
+        innermost: The span that the next one will be nested in.
+    """
+
+    __slots__ = ("innermost", "log", "native_id")
+
+    def __init__(self, log: SpanLog) -> None:
+        self.log = log
+        self.native_id = threading.get_native_id()
+        self.innermost: Span | None = None
 
 
 class SpanLog:
@@ -115,9 +142,7 @@ class SpanLog:
         self.spans: list[Span] = []
         self.energy_of = energy_of
         self._mark = mark
-        self._clock = DeviceClock()
         self._count = itertools.count()
-        self._local = threading.local()
         self.start_anew(forked=False)
         _LOGS.add(self)
 
@@ -125,33 +150,41 @@ class SpanLog:
         """Forgets what is on its way: in a child just forked that is its parent's to hand over.
 
         A child may end at any moment without a word, as those of multiprocessing do, so it hands
-        over each span as it ends.
+        over each span as it ends, and has no thread for it. Nor can it use its parent's CUDA.
         """
         self._at_once = forked
-        self._begun: deque[Span] = deque()
-        self._ended: deque[Span] = deque()
-        self._unresolved: deque[Span] = deque()
+        self._local = threading.local()
+        self._device: DeviceClock | None = device_clock()
+        self._told_failure = False
+        self._seen = len(self.spans)
+        self._open: list[Span] = []
+        self._on_device: deque[Span] = deque()
         self._backlog: deque[bytes] = deque()
         self._lock = threading.RLock()
         self._finished = threading.Event()
         self._thread: threading.Thread | None = None
+        if not forked:
+            self._thread = threading.Thread(
+                target=_flush_often,
+                args=(weakref.ref(self), self._finished),
+                name="joulelab-spans",
+                daemon=True,
+            )
+            self._thread.start()
 
     def begin(self, name: str, attributes: dict[str, Any]) -> Span:
         """Opens a span now."""
-        local = self._local
         try:
-            stack = local.stack
+            thread = self._local.thread
         except AttributeError:
-            stack = self._new_stack()
-        parent = stack[-1].index if stack else None
-        span = Span(name, attributes, next(self._count), parent, local.thread, self)
-        stack.append(span)
+            thread = self._local.thread = _Thread(self)
+        span = Span(name, attributes, next(self._count), thread)
+        thread.innermost = span
+        device = self._device
+        if device is not None:
+            span._device_start = device.mark()
+        span.start_ns = monotonic_ns()
         self.spans.append(span)
-        self._begun.append(span)
-        if self._thread is None and not self._at_once:
-            self._start()
-        span._device_start = self._clock.mark()
-        span.start_ns = time.monotonic_ns()
         return span
 
     def end(self, span: Span) -> None:
@@ -160,65 +193,78 @@ class SpanLog:
         Raises:
             ValueError: It was closed before.
         """
-        stop_ns = time.monotonic_ns()
+        stop_ns = monotonic_ns()
         if span.stop_ns is not None:
             raise ValueError(f"span {span.name!r} was already ended")
-        if span._device_start is not None:
-            span._device_stop = self._clock.mark()
+        device = self._device
+        if device is not None:
+            span._device_stop = device.mark()
         span.stop_ns = stop_ns
-        stack = self._local.__dict__.get("stack", ())
-        if stack and stack[-1] is span:
-            stack.pop()
-        elif span in stack:
-            stack.remove(span)
-        self._ended.append(span)
+        thread = span._thread
+        if thread.innermost is span:
+            parent = span._parent
+            while parent is not None and parent.stop_ns is not None:
+                parent = parent._parent
+            thread.innermost = parent
         if self._at_once:
             self.flush(leave_unresolved=0, wait=True)
 
-    def device_window_ns(self, span: Span) -> tuple[int, int] | None:
-        """See :meth:`Span.device_window_ns`."""
+    def device_window(self, span: Span) -> DeviceWindow | None:
+        """See :meth:`Span.device_window`."""
+        device, first, last = self._device, span._device_start, span._device_stop
+        if device is None or last is None:
+            return None
         with self._lock:
-            first, last = span._device_start, span._device_stop
-            if span._device_window_ns is None and first is not None and last is not None:
-                start_ns, stop_ns = first.time_ns(), last.time_ns()
-                span._device_window_ns = (start_ns, max(start_ns, stop_ns))
-                span._device_start = span._device_stop = None
-                self._clock.give_back(first)
-                self._clock.give_back(last)
-        return span._device_window_ns
+            # Where CUDA was started only after the span began, so did its work on the device.
+            start = device.time(first) if first else DeviceTime(span.start_ns, 0)
+            stop = device.time(last)
+        if start is None or stop is None:
+            return None
+        return DeviceWindow(
+            start.t_ns,
+            max(start.t_ns, stop.t_ns),
+            max(start.uncertainty_ns, stop.uncertainty_ns),
+        )
 
     def flush(self, *, leave_unresolved: int = MOST_UNRESOLVED, wait: bool = False) -> bool:
         """Hands over what was noted so far; false when the recorder had no room for all.
 
         Args:
-            leave_unresolved: Of the spans whose device times are not worked out, leave this many.
-            wait: Also work out those to whose end the device has not come yet.
+            leave_unresolved: Of the marks whose device times are not worked out, leave this many.
+            wait: Also work out those to which the device has not come yet.
         """
         with self._lock:
-            spans: list[Span] = []
-            while self._ended:
-                spans.append(self._ended.popleft())
-            self._unresolved.extend(span for span in spans if span._device_stop)
-            while self._begun:
-                span = self._begun.popleft()
-                if span.stop_ns is None:
-                    spans.append(span)
-            self._backlog += lines("spans", [_row(span) for span in spans])
-            devices = []
-            while len(self._unresolved) > leave_unresolved:
-                last = self._unresolved[0]._device_stop
-                if last is not None and not wait and not last.reached():
-                    break
-                span = self._unresolved.popleft()
-                window_ns = self.device_window_ns(span)
-                if window_ns is not None:
-                    devices.append((span.index, *window_ns))
-            self._backlog += lines("devices", devices)
+            before, new = self._open, self.spans[self._seen :]
+            self._seen += len(new)
+            spans = [*before, *new]
+            rows = [_row(span) for span in spans]
+            # Whether a span is open is asked once: it may be ended at any moment.
+            is_open = [row[-1] is None for row in rows]
+            self._open = list(itertools.compress(spans, is_open))
+            told = [row for row in rows[: len(before)] if row[-1] is not None]
+            self._backlog += lines("spans", told + rows[len(before) :])
+            self._on_device.extend(
+                span
+                for span, still in zip(spans, is_open, strict=True)
+                if not still and span._device_stop is not None
+            )
+            if self._device is not None:
+                self._device.resolve(leave_unresolved, wait=wait)
+            self._backlog += lines("devices", self._devices())
+            self._backlog += self._device_failure()
             while self._backlog:
                 if not self._mark(self._backlog[0]):
                     return False
                 self._backlog.popleft()
         return True
+
+    def refer(self) -> None:
+        """Keeps the device's clock beside the host's. For the thread of :func:`_flush_often`."""
+        with self._lock:
+            if self._device is None:
+                self._device = device_clock()
+            else:
+                self._device.refer()
 
     def finish(self) -> None:
         """Ends the thread and hands over everything, waiting for GPUs where it must."""
@@ -227,22 +273,26 @@ class SpanLog:
             self._thread.join()
         self.flush(leave_unresolved=0, wait=True)
 
-    def _new_stack(self) -> list[Span]:
-        self._local.thread = threading.get_native_id()
-        self._local.stack = []
-        stack: list[Span] = self._local.stack
-        return stack
+    def _device_failure(self) -> list[bytes]:
+        """A line, once, that says why there are no more device times."""
+        if self._device is None or not self._device.failure or self._told_failure:
+            return []
+        self._told_failure = True
+        event = {"event": "device_failed", "pid": os.getpid(), "t_ns": monotonic_ns()}
+        return [_encode({**event, "reason": self._device.failure}).encode() + b"\n"]
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None and not self._finished.is_set():
-                self._thread = threading.Thread(
-                    target=_flush_often,
-                    args=(weakref.ref(self), self._finished),
-                    name="joulelab-spans",
-                    daemon=True,
-                )
-                self._thread.start()
+    def _devices(self) -> list[tuple[int, int, int, int]]:
+        """Rows of the ended spans whose marks' times are known, in the order they ended."""
+        rows = []
+        while self._on_device:
+            last = self._on_device[0]._device_stop
+            if last is None or last.time is None:
+                break
+            span = self._on_device.popleft()
+            window = self.device_window(span)
+            if window is not None:
+                rows.append((span.index, *window))
+        return rows
 
 
 class SpanBlock:
@@ -283,6 +333,7 @@ def _flush_often(log: weakref.ref[SpanLog], finished: threading.Event) -> None:
         living = log()
         if living is None:
             return
+        living.refer()
         living.flush()
         del living
 

@@ -30,7 +30,7 @@ _ROWS = {
         "span",
         ("index", "parent", "thread", "name", "attributes", "start_ns", "stop_ns"),
     ),
-    "devices": ("device", ("index", "start_ns", "stop_ns")),
+    "devices": ("device", ("index", "start_ns", "stop_ns", "uncertainty_ns")),
 }
 
 

@@ -1,0 +1,78 @@
+"""A stand-in for torch.cuda: a device that keeps behind the host, with a clock that drifts."""
+
+import itertools
+import sys
+import time
+import types
+
+LAG_NS = 5_000_000
+
+
+class FakeCuda:
+    """One device. What is queued on its work stream is done ``lag_ns`` later.
+
+    Args:
+        drift: The device's clock gains so much.
+        lag_ns: How far the device is behind the host.
+    """
+
+    def __init__(self, drift=0.0, lag_ns=LAG_NS):
+        self.drift = drift
+        self.lag_ns = lag_ns
+        self.started = True
+        self.capturing = False
+        self.error = None
+        self.events = 0
+        self.recorded = 0
+        self.work = types.SimpleNamespace(cuda_stream=0)
+        self.raw = 0
+        self.Event = lambda enable_timing: FakeEvent(self)
+        ids = itertools.count(1)
+        self.Stream = lambda device: types.SimpleNamespace(cuda_stream=next(ids), own=True)
+
+    def is_initialized(self):
+        return self.started
+
+    def current_device(self):
+        return 0
+
+    def current_stream(self, device):
+        return types.SimpleNamespace(cuda_stream=self.raw)
+
+    def is_current_stream_capturing(self):
+        return self.capturing
+
+    def install(self, monkeypatch):
+        raw = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: self.raw)
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=self, _C=raw))
+        return self
+
+
+class FakeEvent:
+    def __init__(self, cuda):
+        self._cuda = cuda
+        cuda.events += 1
+        self.host_ns = None
+
+    def record(self, stream):
+        self._check()
+        self._cuda.recorded += 1
+        own = getattr(stream, "own", False)
+        self.host_ns = time.monotonic_ns() + (0 if own else self._cuda.lag_ns)
+
+    def query(self):
+        self._check()
+        return time.monotonic_ns() >= self.host_ns
+
+    def synchronize(self):
+        while not self.query():
+            pass
+
+    def elapsed_time(self, other):
+        assert self.query()
+        assert other.query()
+        return (other.host_ns - self.host_ns) * (1 + self._cuda.drift) / 1e6
+
+    def _check(self):
+        if self._cuda.error:
+            raise RuntimeError(self._cuda.error)
