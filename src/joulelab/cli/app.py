@@ -18,6 +18,7 @@ COMMANDS = {
     "account": "Energy per span from logs that others recorded",
     "calibrate": "A GPU's power sensor against an external meter",
     "study": "Measure models on this machine: a plan in, a table and a report out",
+    "forecast": "What a long run will take, from a short one",
     "report": "Tables, figures and a page from one or several studies",
 }
 """Name and one-line help. The module of the same name is imported when its command is used."""

@@ -1,0 +1,261 @@
+"""The profile that the spans of a run give.
+
+Spans named ``epoch`` are what a run repeats. What lies beside them, or within each at most once,
+as ``validate`` or ``checkpoint``, is a phase of its own. While few epochs are whole their ``step``
+spans are taken together to sections, and those are the profile's pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from joulelab.accounting.account import Accounts, Window
+from joulelab.accounting.energy import Energy
+from joulelab.errors import UserError
+from joulelab.forecast.profile import MAIN, Profile, Row
+from joulelab.recording.trace import Trace
+
+EPOCH, STEP, IDLE = "epoch", "step", "idle"
+
+ENOUGH_EPOCHS = 3
+"""With fewer whole epochs their steps tell more."""
+
+SECTIONS = 64
+"""About so many sections are made of all steps."""
+
+EnergiesOf = Callable[[Sequence[Window]], Sequence[Energy]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """A span that was marked.
+
+    Attributes:
+        name: As the program gave it.
+        start_ns: CLOCK_MONOTONIC.
+        stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
+        key: Tells it from the others.
+        parent: Key of the span that it lies in; ``None`` when that is not known.
+        phase: Its attribute of that name, as ``"train"``; ``None`` when it has none.
+        device_start_ns: When a GPU came to its work, where that is known.
+        device_stop_ns: When the GPU was done with it.
+    """
+
+    name: str
+    start_ns: int
+    stop_ns: int | None
+    key: tuple[int, int]
+    parent: tuple[int, int] | None = None
+    phase: str | None = None
+    device_start_ns: int | None = None
+    device_stop_ns: int | None = None
+
+    @property
+    def window(self) -> Window:
+        """When it was; it must be over."""
+        assert self.stop_ns is not None
+        return Window(self.start_ns, self.stop_ns, self.device_start_ns, self.device_stop_ns)
+
+
+class _Edge(NamedTuple):
+    """A time on the host, and on a GPU where that is known; CLOCK_MONOTONIC nanoseconds."""
+
+    host_ns: int
+    device_ns: int | None
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A window of the run, its phase, and the windows within it that are of other phases."""
+
+    phase: str
+    window: Window
+    work: float = 1.0
+    inner: list[_Piece] = field(default_factory=list)
+
+
+def profile_of_trace(
+    trace: Trace, *, phase: str | None = None, steps_per_epoch: int | None = None
+) -> Profile:
+    """The profile that a trace's spans give, of a run under way, ended or killed.
+
+    Args:
+        trace: Readings and spans.
+        phase: As for :func:`profile_of`.
+        steps_per_epoch: As for :func:`profile_of`.
+
+    Raises:
+        UserError: As :func:`profile_of` does.
+    """
+    accounts = Accounts(trace)
+    return profile_of(
+        marked(trace.events), accounts.energies, phase=phase, steps_per_epoch=steps_per_epoch
+    )
+
+
+def marked(events: Sequence[Mapping[str, Any]]) -> list[Marked]:
+    """The spans that a trace's events tell of, in the order in which they began."""
+    spans: dict[tuple[int, int], Mapping[str, Any]] = {}
+    devices: dict[tuple[int, int], Mapping[str, Any]] = {}
+    for event in events:
+        if event.get("event") == "span":
+            spans[event["pid"], event["index"]] = event
+        elif event.get("event") == "device":
+            devices[event["pid"], event["index"]] = event
+    found = [
+        Marked(
+            name=str(event["name"]),
+            start_ns=event["start_ns"],
+            stop_ns=event["stop_ns"],
+            key=key,
+            parent=None if event["parent"] is None else (key[0], event["parent"]),
+            phase=event["attributes"].get("phase"),
+            device_start_ns=devices.get(key, {}).get("start_ns"),
+            device_stop_ns=devices.get(key, {}).get("stop_ns"),
+        )
+        for key, event in spans.items()
+    ]
+    return sorted(found, key=lambda span: span.start_ns)
+
+
+def profile_of(
+    spans: Sequence[Marked],
+    energies: EnergiesOf,
+    *,
+    phase: str | None = None,
+    steps_per_epoch: int | None = None,
+) -> Profile:
+    """The profile that spans give.
+
+    Args:
+        spans: In the order in which they began.
+        energies: Works out the energy of windows.
+        phase: Spans whose attribute ``phase`` is another are left out. Default: the phase of the
+            first epoch.
+        steps_per_epoch: For a run whose first epoch is not over.
+
+    Raises:
+        UserError: No epoch is over and no step of one; or it is not known how many steps an epoch
+            has.
+    """
+    epochs = [span for span in spans if span.name == EPOCH]
+    if phase is None and epochs:
+        phase = epochs[0].phase
+    spans = [span for span in spans if span.phase is None or phase in (None, span.phase)]
+    epochs = [span for span in epochs if span in spans and span.key[0] == epochs[0].key[0]]
+    whole = [span for span in epochs if span.stop_ns is not None]
+    inside = _inside(spans, epochs)
+    steps = inside.pop(STEP, [])
+    pieces_per_epoch = 1.0
+    if len(whole) >= ENOUGH_EPOCHS or not steps:
+        main = [_Piece(MAIN, span.window) for span in whole]
+    else:
+        main, pieces_per_epoch = _sections(epochs, steps, steps_per_epoch)
+    others = [span for name in _rare(inside) for span in inside[name]] + _beside(spans, epochs)
+    pieces = _nested(main, [_Piece(span.name, span.window) for span in others])
+    return Profile(_rows(pieces, energies), pieces_per_epoch)
+
+
+def _inside(spans: Sequence[Marked], epochs: Sequence[Marked]) -> dict[str, list[Marked]]:
+    """The spans directly within epochs that are over, by name."""
+    keys = {epoch.key for epoch in epochs}
+    found: dict[str, list[Marked]] = {}
+    for span in spans:
+        if span.parent in keys and span.stop_ns is not None:
+            found.setdefault(span.name, []).append(span)
+    return found
+
+
+def _rare(inside: Mapping[str, Sequence[Marked]]) -> list[str]:
+    """The names that no epoch has more than once."""
+    return [
+        name
+        for name, found in inside.items()
+        if max(Counter(span.parent for span in found).values()) == 1
+    ]
+
+
+def _beside(spans: Sequence[Marked], epochs: Sequence[Marked]) -> list[Marked]:
+    """The outermost spans that are over and have no time in common with an epoch; idle aside."""
+    found: list[Marked] = []
+    starts = np.array([epoch.start_ns for epoch in epochs])
+    stops = np.array([math.inf if e.stop_ns is None else e.stop_ns for e in epochs])
+    for span in spans:
+        if span.stop_ns is None or span.name in (EPOCH, IDLE):
+            continue
+        within_last = bool(found) and span.start_ns < (found[-1].stop_ns or 0)
+        if not within_last and not np.any((starts < span.stop_ns) & (stops > span.start_ns)):
+            found.append(span)
+    return found
+
+
+def _sections(
+    epochs: Sequence[Marked], steps: Sequence[Marked], steps_per_epoch: int | None
+) -> tuple[list[_Piece], float]:
+    """Sections of about equally many steps, and how many make an epoch.
+
+    Each goes to the next one's start.
+    Nothing between two steps is left out: the wait for data is work of the run too.
+    """
+    of_epoch = {epoch.key: [step for step in steps if step.parent == epoch.key] for epoch in epochs}
+    counts = [len(of_epoch[epoch.key]) for epoch in epochs if epoch.stop_ns is not None]
+    in_epoch = steps_per_epoch or (float(np.median(counts)) if counts else None)
+    if not in_epoch:
+        raise UserError(
+            "it is not known how many steps an epoch has",
+            why="no epoch is over",
+            mend="give the steps of an epoch",
+        )
+    size = max(1.0, len(steps) / SECTIONS)
+    pieces = []
+    for epoch in epochs:
+        own = of_epoch[epoch.key]
+        if not own:
+            continue
+        edges = _edges(epoch, own)
+        cuts = np.linspace(0, len(own), max(1, round(len(own) / size)) + 1).round().astype(int)
+        for first, last in pairwise(cuts.tolist()):
+            begin, end = edges[first], edges[last]
+            window = Window(begin.host_ns, end.host_ns, begin.device_ns, end.device_ns)
+            pieces.append(_Piece(MAIN, window, (last - first) / size))
+    return pieces, in_epoch / size
+
+
+def _edges(epoch: Marked, steps: Sequence[Marked]) -> list[_Edge]:
+    """Where an epoch's steps meet; the first is its start, the last its end or that of a step."""
+    end = steps[-1] if epoch.stop_ns is None else epoch
+    assert end.stop_ns is not None
+    return [
+        _Edge(epoch.start_ns, steps[0].device_start_ns),
+        *(_Edge(step.start_ns, step.device_start_ns) for step in steps[1:]),
+        _Edge(end.stop_ns, end.device_stop_ns),
+    ]
+
+
+def _nested(main: Sequence[_Piece], others: Sequence[_Piece]) -> list[_Piece]:
+    """All pieces in order of time, each main one with the others that lie within it."""
+    starts = np.array([piece.window.start_ns for piece in main])
+    for other in others:
+        place = int(np.searchsorted(starts, other.window.start_ns, side="right")) - 1
+        if place >= 0 and other.window.stop_ns <= main[place].window.stop_ns:
+            main[place].inner.append(other)
+    return sorted([*main, *others], key=lambda piece: (piece.window.start_ns, piece.phase != MAIN))
+
+
+def _rows(pieces: Sequence[_Piece], energies: EnergiesOf) -> list[Row]:
+    worked_out = energies([piece.window for piece in pieces])
+    rows = {
+        id(piece): Row.of(piece.phase, energy, piece.work)
+        for piece, energy in zip(pieces, worked_out, strict=True)
+    }
+    for piece in pieces:
+        for inner in piece.inner:
+            rows[id(piece)] = rows[id(piece)].less(rows[id(inner)])
+    return list(rows.values())

@@ -1,0 +1,152 @@
+"""The sum of a long series from its first pieces, on random series with a known sum."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulelab.forecast.series import forecast_total, startup_pieces
+
+SIZES = st.integers(1, 40)
+SEEDS = st.integers(0, 10**6)
+
+
+def series(
+    rng, count, *, pace_s=10.0, scatter=0.01, correlation=0.0, drift=0.0, tau_s=100.0, first=0.0
+):
+    """Pieces that drift from ``1 + drift`` to 1 and scatter, the first dearer by ``first``."""
+    noise = rng.normal(size=count) * scatter
+    for i in range(1, count):
+        noise[i] += correlation * noise[i - 1]
+    x = 1 + drift * np.exp(-np.arange(count) * pace_s / tau_s) + noise
+    x[0] *= 1 + first
+    return 250.0 * x
+
+
+def forecast(x, seen, count=None, pace_s=10.0):
+    durations = np.full(seen, pace_s)
+    return forecast_total(x[:seen], np.cumsum(durations), durations, count or len(x))
+
+
+@given(SEEDS, SIZES, st.floats(1e-9, 1e12))
+@settings(max_examples=40, deadline=None)
+def test_the_unit_does_not_matter(seed, seen, scale):
+    x = series(np.random.default_rng(seed), seen)
+    one, other = forecast(x, seen, 100), forecast(scale * x, seen, 100)
+    assert (other.value, other.low, other.high) == pytest.approx(
+        (scale * one.value, scale * one.low, scale * one.high), rel=1e-6
+    )
+    assert other.startup == one.startup
+
+
+@given(SEEDS, SIZES, st.floats(0, 200), st.floats(0.01, 200))
+@settings(max_examples=60, deadline=None)
+def test_a_longer_run_takes_more_and_is_less_sure(seed, seen, count, more):
+    x = series(np.random.default_rng(seed), seen, correlation=0.5)
+    short, long = forecast(x, seen, count + 0.01), forecast(x, seen, count + more)
+    assert long.value >= short.value
+    assert long.high - long.low >= (short.high - short.low) * (1 - 1e-6)
+
+
+@given(SEEDS, SIZES, st.integers(41, 400))
+@settings(max_examples=60, deadline=None)
+def test_the_interval_holds_the_forecast_and_what_was_seen(seed, seen, count):
+    x = series(np.random.default_rng(seed), seen, scatter=0.3)
+    x = np.abs(x) + 1.0
+    total = forecast(x, seen, count)
+    assert total.seen == pytest.approx(x.sum())
+    assert total.seen <= total.low <= total.value <= total.high
+
+
+@given(SEEDS, st.integers(2, 40), st.floats(0.05, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_what_was_seen_is_known(seed, seen, share):
+    x = series(np.random.default_rng(seed), seen)
+    total = forecast(x, seen, share * seen)
+    whole = int(share * seen)
+    part = share * seen - whole
+    expected = x[:whole].sum() + (part * x[whole] if part else 0.0)
+    assert total.low == total.value == total.high == pytest.approx(expected)
+
+
+def test_more_pieces_make_it_surer():
+    widths = []
+    for seen in (1, 2, 4, 16, 64):
+        totals = [
+            forecast(series(np.random.default_rng(seed), 640), seen, pace_s=30.0)
+            for seed in range(60)
+        ]
+        widths.append(np.median([total.high - total.low for total in totals]))
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_one_piece_alone_gives_a_wide_interval():
+    total = forecast(np.array([100.0]), 1, 100)
+    assert total.value == pytest.approx(10_000)
+    assert total.low < 8_000
+    assert total.high > 12_000
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"scatter": 0.001},
+        {"correlation": 0.7},
+        {"correlation": 0.9, "scatter": 0.003},
+        {"first": 0.5},
+        {"drift": -0.03, "tau_s": 120.0},
+        {"drift": -0.03, "tau_s": 30.0, "correlation": 0.5},
+        {"drift": 0.05, "tau_s": 60.0},
+    ],
+    ids=str,
+)
+def test_the_interval_holds_the_sum_and_the_forecast_is_near(kind):
+    held, errors = [], []
+    for seed in range(120):
+        x = series(np.random.default_rng(seed), 1000, **kind)
+        total = forecast(x, 30)
+        held.append(total.low <= x.sum() <= total.high)
+        errors.append(abs(total.value / x.sum() - 1))
+    assert np.mean(held) >= 0.9
+    assert np.median(errors) < 0.03
+
+
+def test_drift_is_followed_where_it_shows():
+    x = np.mean(
+        [series(np.random.default_rng(seed), 1000, drift=-0.05, tau_s=100.0) for seed in range(4)],
+        axis=0,
+    )
+    total = forecast(x, 30)
+    flat = x[:30].mean() * 1000
+    assert abs(total.value - x.sum()) < 0.5 * abs(flat - x.sum())
+
+
+def test_a_drift_too_slow_to_see_widens_the_interval():
+    x = series(np.random.default_rng(0), 1000, scatter=0.002)
+    slow, fast = forecast(x, 30, pace_s=0.5), forecast(x, 30, pace_s=120.0)
+    assert slow.high - slow.low > 2 * (fast.high - fast.low)
+
+
+def test_the_first_pieces_are_recognised_and_counted_once():
+    x = series(np.random.default_rng(3), 1000, scatter=0.005)
+    x[:3] += [2500.0, 1000.0, 100.0]
+    total = forecast(x, 30)
+    assert total.startup == 3
+    assert total.value == pytest.approx(x.sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("place", [1, 7, 20, 29])
+def test_a_disturbed_piece_is_no_startup(place):
+    x = series(np.random.default_rng(4), 30, scatter=0.005)
+    x[place] *= 2
+    assert startup_pieces(x) == 0
+
+
+def test_pieces_of_unlike_size_are_taken_by_their_work():
+    rng = np.random.default_rng(5)
+    work = rng.uniform(0.8, 1.2, 40)
+    values = 50.0 * work
+    total = forecast_total(values, np.cumsum(work), work, 400.0, work)
+    assert total.value == pytest.approx(50.0 * 400.0, rel=1e-3)
+    assert total.startup == 0

@@ -1,0 +1,145 @@
+"""Rows of several phases, the sensors' uncertainty, and what a forecast says of itself."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.errors import UserError
+from joulelab.forecast.profile import Profile, Row
+from joulelab.sensors.sensor import Provenance
+
+
+def row(phase="epoch", duration_s=60.0, gross_j=6000.0, **further):
+    return Row(phase=phase, duration_s=duration_s, gross_j=gross_j, **further)
+
+
+def counts(rows, epochs):
+    forecast = Profile(rows).forecast(epochs)
+    return {phase.phase: phase.count for phase in forecast.phases}
+
+
+@given(st.integers(1, 9), st.integers(1, 300), st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_what_comes_back_each_few_epochs_is_counted_so(period, epochs, seen):
+    rows = []
+    for i in range(1, seen + 1):
+        rows.append(row())
+        if i % period == 0:
+            rows += [row("validate", 5.0, 300.0), row("checkpoint", 1.0, 50.0)]
+    expected = {"epoch": epochs}
+    if seen >= period:
+        expected |= {"validate": epochs // period, "checkpoint": epochs // period}
+    assert counts(rows, epochs) == expected
+
+
+def test_two_validations_an_epoch_stay_two():
+    rows = [row(), row("validate", 5.0, 300.0), row("validate", 5.0, 310.0)] * 3
+    assert counts(rows, 50) == {"epoch": 50, "validate": 100}
+
+
+def test_what_comes_before_the_first_epoch_happens_once():
+    rows = [row("compile", 100.0, 9000.0), *[row()] * 5]
+    forecast = Profile(rows).forecast(50)
+    assert forecast.gross_j == pytest.approx(9000 + 50 * 6000, rel=1e-3)
+    assert forecast.duration_s == pytest.approx(100 + 50 * 60, rel=1e-3)
+    assert [phase.phase for phase in forecast.phases] == ["epoch"]
+
+
+def test_phases_add_up():
+    rows = [row(), row("validate", 5.0, 300.0)] * 4
+    forecast = Profile(rows).forecast(100)
+    assert forecast.gross_j == pytest.approx(100 * 6300, rel=1e-3)
+    assert sum(phase.gross_j for phase in forecast.phases) == pytest.approx(forecast.gross_j)
+    assert sum(phase.duration_s for phase in forecast.phases) == pytest.approx(forecast.duration_s)
+    assert forecast.spent_fraction == pytest.approx(0.04, rel=0.01)
+
+
+@given(st.floats(0.0, 0.2), st.floats(0.0, 0.2))
+@settings(max_examples=30, deadline=None)
+def test_the_scale_of_the_sensors_does_not_average_away(gain, more):
+    def width(gain):
+        forecast = Profile([row(gain_uncertainty=gain)] * 30).forecast(1000)
+        return forecast.gross_high_j - forecast.gross_low_j, forecast.gross_j
+
+    narrow, value = width(gain)
+    wide, _ = width(gain + more)
+    assert wide >= narrow >= 2 * 1.95 * gain * value
+
+
+def test_more_profiling_cannot_mend_the_scale():
+    sharp, blurred = (
+        Profile([row(gain_uncertainty=gain)] * 30).forecast(1000, within=0.02)
+        for gain in (0.0, 0.05)
+    )
+    assert sharp.uncertainty == blurred.uncertainty
+    assert blurred.sure == sharp.sure
+
+
+def test_edges_are_the_least_that_few_rows_can_be_unsure():
+    forecast = Profile([row(edge_uncertainty_j=1200.0)] * 3).forecast(100)
+    per_epoch_j = 1.96 * 1200 / math.sqrt(3)
+    assert forecast.gross_high_j - forecast.gross_j >= 100 * per_epoch_j * 0.999
+
+
+def test_energy_that_was_not_measured_is_not_zero():
+    forecast = Profile([row(gross_j=math.nan)] * 4).forecast(100)
+    assert math.isnan(forecast.gross_j)
+    assert forecast.duration_s == pytest.approx(6000, rel=1e-3)
+    assert forecast.spent_fraction == pytest.approx(0.04, rel=0.01)
+    figures = json.loads(json.dumps(forecast.to_json(), allow_nan=False))
+    assert figures["gross_j"] is None
+    assert figures["gross_low_j"] is None
+
+
+def test_epochs_that_the_sensors_missed_are_forecast_from_the_others():
+    rows = [row(), row(gross_j=math.nan), row(), row()]
+    assert Profile(rows).forecast(100).gross_j == pytest.approx(600_000, rel=1e-3)
+
+
+def test_carbon_is_only_worked_out_from_a_given_intensity():
+    profile = Profile([row()] * 4)
+    assert profile.forecast(100).carbon_g is None
+    assert "carbon_g" not in profile.forecast(100).to_json()
+    with_site = profile.forecast(100, carbon_intensity_g_per_kwh=360.0, pue=1.5)
+    value, low, high = with_site.carbon_g
+    assert value == pytest.approx(with_site.gross_j / 3.6e6 * 360 * 1.5)
+    assert low < value < high
+
+
+def test_an_energy_of_a_span_becomes_a_row():
+    parts = {
+        name: ComponentEnergy(
+            component=name,
+            source="s",
+            provenance=Provenance.MEASURED,
+            duration_s=10.0,
+            gross_j=gross_j,
+            gain_uncertainty=0.05,
+            edge_uncertainty_j=3.0,
+        )
+        for name, gross_j in (("gpu:0", 3000.0), ("cpu:0", 1000.0))
+    }
+    made = Row.of("epoch", Energy(duration_s=10.0, components=parts))
+    assert made.gross_j == 4000.0
+    assert made.edge_uncertainty_j == pytest.approx(math.hypot(3, 3))
+    assert made.gain_uncertainty * 4000 == pytest.approx(math.hypot(150, 50))
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "word"),
+    [
+        ([], 10, "no epoch"),
+        ([row("validate")], 10, "no epoch"),
+        ([row(duration_s=0.0)], 10, "duration"),
+        ([row(duration_s=math.nan)], 10, "duration"),
+        ([row()], 0, "epochs"),
+        ([row()], math.nan, "epochs"),
+    ],
+)
+def test_what_cannot_be_forecast_is_said(rows, epochs, word):
+    with pytest.raises(UserError, match=word):
+        Profile(rows).forecast(epochs)
