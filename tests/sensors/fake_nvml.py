@@ -131,6 +131,9 @@ class FakeNvml:
         if not new:
             return pynvml.NVML_ERROR_NOT_FOUND
         value_type._obj.value = 1
+        if samples is not None:
+            # No more than there is room for.
+            new = new[: count._obj.value]
         count._obj.value = len(new)
         if samples is not None:
             for position, (stamp_us, power_mw) in enumerate(new):

@@ -14,6 +14,7 @@ from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.fill import filled
+from joulelab.accounting.incidents import incidents, notes_of
 from joulelab.accounting.integrate import energy_curve
 from joulelab.accounting.states import Marks
 from joulelab.accounting.thinning import is_long, thinned
@@ -56,6 +57,10 @@ class Window:
             return self.device_start_ns * 1e-9, self.device_stop_ns * 1e-9
         return self.start_ns * 1e-9, self.stop_ns * 1e-9
 
+    def whole(self) -> tuple[float, float]:
+        """From the host's start to the last of all that it did, s."""
+        return self.start_ns * 1e-9, max(self.stop_ns, self.device_stop_ns or 0) * 1e-9
+
 
 class Accounts:
     """Works out the energy of any number of spans of one trace.
@@ -87,6 +92,7 @@ class Accounts:
         self._trace = trace
         self._sources: dict[str, list[_Source]] = {}
         self._whole: dict[str, tuple[Channel, EnergyCurve] | None] = {}
+        self._incidents = incidents(trace)
         intervals_s = trace.header.get("intervals_s")
         for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
@@ -140,6 +146,7 @@ class Accounts:
                 duration_s=(window.stop_ns - window.start_ns) * 1e-9,
                 components=parts,
                 absent=reasons | why,
+                notes=notes_of(self._incidents, *window.whole()),
             )
             for window, parts, why in zip(windows, components, missing, strict=True)
         ]

@@ -136,6 +136,7 @@ class Energy:
         duration_s: Length of the span on the host's clock.
         components: By name. A component that gave nothing is not here but in ``absent``.
         absent: Why each missing component is missing.
+        notes: What happened meanwhile that a person should know of, in words.
 
     Example:
         >>> gpu = ComponentEnergy(component="gpu:0", source="nvml.samples",
@@ -151,6 +152,7 @@ class Energy:
     duration_s: float
     components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def _total(self, name: str) -> float:
         if not self.components:
@@ -222,12 +224,15 @@ class Energy:
             else:
                 components[name] = mine + theirs
         return Energy(
-            duration_s=self.duration_s + other.duration_s, components=components, absent=absent
+            duration_s=self.duration_s + other.duration_s,
+            components=components,
+            absent=absent,
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
     def __str__(self) -> str:
         if not self.components:
-            return f"nothing was measured: {_reasons(self.absent)}"
+            return "; ".join((f"nothing was measured: {_reasons(self.absent)}", *self.notes))
         low, high = self.interval_j
         parts = [f"{_joules(self.gross_j)} ({_joules(low, unit='')} to {_joules(high, unit='')})"]
         if not math.isnan(self.net_j):
@@ -244,10 +249,10 @@ class Energy:
             text += f"; {self.gap_s:.3g} s without readings"
         if self.absent:
             text += f"; without {', '.join(self.absent)}"
-        return text
+        return "; ".join((text, *self.notes))
 
     def to_json(self) -> dict[str, Any]:
-        """Totals, components and absences; NaN becomes ``None``."""
+        """Totals, components, absences and notes; NaN becomes ``None``."""
         totals = {
             name: _plain(getattr(self, name))
             for name in (
@@ -262,7 +267,11 @@ class Energy:
             )
         }
         parts = {name: part.to_json() for name, part in self.components.items()}
-        return totals | {"components": parts, "absent": dict(self.absent)}
+        return totals | {
+            "components": parts,
+            "absent": dict(self.absent),
+            "notes": list(self.notes),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Energy:
@@ -273,6 +282,7 @@ class Energy:
                 name: ComponentEnergy.from_json(part) for name, part in data["components"].items()
             },
             absent=dict(data["absent"]),
+            notes=tuple(data.get("notes", ())),
         )
 
 

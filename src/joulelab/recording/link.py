@@ -94,7 +94,7 @@ class RecorderLink:
     def alive(self) -> bool:
         """Whether the recorder records, or recorded to its proper end."""
         if not self._stopped and not self.failure and self._process.poll() is not None:
-            self.failure = f"the recorder ended early ({_how(self._process.returncode)})"
+            self.failure = f"the recorder ended early ({self._why()})"
         return not self.failure
 
     def mark(self, line: bytes) -> bool:
@@ -141,9 +141,9 @@ class RecorderLink:
                 except subprocess.TimeoutExpired:
                     self.failure = "the recorder did not end when asked to and was killed"
                     self._process.kill()
+            if self._process.wait() != 0 and not self.failure:
+                self.failure = f"the recorder failed ({self._why()})"
             self._end()
-            if self._process.returncode != 0 and not self.failure:
-                self.failure = f"the recorder failed ({_how(self._process.returncode)})"
 
     def _end(self) -> None:
         self._process.wait()
@@ -177,6 +177,16 @@ class RecorderLink:
         assert isinstance(answer, dict)
         return answer
 
+    def _why(self) -> str:
+        """Why it ended: as it said, or else as the operating system saw it."""
+        returncode = self._process.returncode
+        if returncode < 0:
+            return f"killed by signal {-returncode}"
+        last: dict[str, Any] | None = {}
+        while last is not None and "error" not in last:
+            last = self._answer(0.0)
+        return str(last["error"]) if last else f"exit code {returncode}"
+
     def _last_words(self, directory: Path) -> str:
         text = (directory / "recorder.log").read_text(errors="replace").strip()
         return text.splitlines()[-1] if text else "it said nothing"
@@ -190,10 +200,6 @@ def _environment() -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, (path, package_parent))),
     }
-
-
-def _how(returncode: int) -> str:
-    return f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
 
 
 def _close(*descriptors: int) -> None:

@@ -21,49 +21,18 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from joulelab.errors import JoulelabError
 from joulelab.recording.format import TraceWriter, pack
+from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Provenance, Quantity, Reading, Sensor
+from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor
 
-CLOCK_INTERVAL_S = 10.0
 SYNC_EVERY_S = 30.0
 LONGEST_SYNC_S = 2.0
 _PIPE_READ = 1 << 16
-
-
-class ClockSensor:
-    """Other clocks against CLOCK_MONOTONIC: they place wall-clock stamps and show suspends."""
-
-    interval_s = CLOCK_INTERVAL_S
-
-    def __init__(self) -> None:
-        self._clocks = (("realtime", time.CLOCK_REALTIME), ("boottime", time.CLOCK_BOOTTIME))
-        self.channels: Sequence[Channel] = tuple(
-            Channel(
-                component="clock",
-                quantity=Quantity.CLOCK_OFFSET,
-                source=f"clock.{name}",
-                provenance=Provenance.MEASURED,
-                update_period_s=CLOCK_INTERVAL_S,
-            )
-            for name, _ in self._clocks
-        )
-
-    def read(self) -> list[Reading | Gap]:
-        """The offset of each clock."""
-        readings: list[Reading | Gap] = []
-        for i, (_, clock) in enumerate(self._clocks):
-            t_ns = time.monotonic_ns()
-            readings.append(Reading(t_ns, i, (time.clock_gettime_ns(clock) - t_ns) * 1e-9))
-        return readings
-
-    def close(self) -> None:
-        """Nothing to give back."""
 
 
 class Recorder:

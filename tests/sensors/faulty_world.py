@@ -1,0 +1,81 @@
+"""What a recorder sees in these tests: a live GPU, and clocks and errors that a test sets.
+
+Imported by the recorder's interpreter as it starts (``sitecustomize``). A test tells it what goes
+wrong by JSON files in ``$FAULTS``; times in them are CLOCK_MONOTONIC nanoseconds.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pynvml
+from fake_nvml import FakeGpu, FakeNvml
+
+POWER_MW = 200_000
+PERIOD_US = 20_000
+RING = 120
+COUNTER_US = 100_000
+
+_REAL_CLOCK_NS = time.clock_gettime_ns
+
+
+def fault(name):
+    """What the test said of a fault, or nothing."""
+    path = Path(os.environ["FAULTS"], name)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def shift_ns(clock, t_ns):
+    """How far a clock had been moved by a time."""
+    step = fault("step")
+    moved = step and clock in step["clocks"] and t_ns >= step["at_ns"]
+    return round(step["by_s"] * 1e9) if moved else 0
+
+
+def clock_ns(clock):
+    return _REAL_CLOCK_NS(clock) + shift_ns(clock, time.monotonic_ns())
+
+
+def time_ns():
+    return clock_ns(time.CLOCK_REALTIME)
+
+
+class LiveGpu(FakeGpu):
+    """Draws a constant power; its ring and its counter go on by themselves."""
+
+    @property
+    def ring(self):
+        base_us = (_REAL_CLOCK_NS(time.CLOCK_REALTIME) - time.monotonic_ns()) // 1000
+        newest = time.monotonic_ns() // 1000 // PERIOD_US
+        stamps = []
+        for update in range(newest - RING + 1, newest + 1):
+            t_us = update * PERIOD_US
+            moved_us = shift_ns(time.CLOCK_REALTIME, t_us * 1000) // 1000
+            stamps.append((t_us + base_us + moved_us, POWER_MW))
+        return sorted(stamps)
+
+    @ring.setter
+    def ring(self, _):
+        pass
+
+    @property
+    def energy_mj(self):
+        t_us = time.monotonic_ns() // 1000 // COUNTER_US * COUNTER_US
+        reset = fault("reset")
+        start_us = reset["at_ns"] // 1000 if reset else 0
+        return round(POWER_MW * (t_us - start_us) * 1e-6)
+
+    @energy_mj.setter
+    def energy_mj(self, _):
+        pass
+
+    def code(self, name):
+        failing = fault("gpu")
+        return failing["code"] if failing else super().code(name)
+
+
+def install():
+    time.clock_gettime_ns = clock_ns
+    time.time_ns = time_ns
+    pynvml.nvmlLib = FakeNvml([LiveGpu("GPU-live", power_mw=POWER_MW)])
