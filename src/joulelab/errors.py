@@ -11,6 +11,7 @@
     ├── SensorError               a sensor cannot be opened or read
     ├── RecorderError             the recorder did not start, or died
     ├── WorkloadError             training or inference failed; ``kind`` says how
+    ├── BudgetError               a run would go over its budget of energy or carbon
     └── TraceError                a trace cannot be read
 
 Foreign errors (NVML, the file system, PyTorch) are mapped to these where they enter.
@@ -80,6 +81,10 @@ class RecorderError(JoulelabError):
 
 class TraceError(JoulelabError):
     """A trace cannot be read."""
+
+
+class BudgetError(JoulelabError):
+    """A run would go over its budget of energy or carbon."""
 
 
 class WorkloadError(JoulelabError):

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from joulelab.recording.link import RecorderLink
 from joulelab.recording.spans import Span, SpanBlock, SpanLog
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from joulelab.accounting.account import Accounts, Window
     from joulelab.accounting.baseline import Baseline
     from joulelab.accounting.energy import Energy
+    from joulelab.forecast.live import EpochOptions
+    from joulelab.forecast.profile import Forecast
     from joulelab.recording.trace import Trace, TraceReader
     from joulelab.sensors.sensor import Quantity
     from joulelab.sensors.simulated import SimulatedMachine
+
+T = TypeVar("T")
 
 IDLE_SPAN = "idle"
 FLUSH_TIMEOUT_S = 5.0
@@ -200,6 +204,63 @@ class Meter:
         self.baseline = Baseline((*points, IdlePoint.from_energy(span.energy, middle_s)))
         self._accounts = None
         return self.baseline
+
+    # Forecasting.
+
+    def forecast(
+        self,
+        epochs: float,
+        *,
+        within: float | None = None,
+        steps_per_epoch: int | None = None,
+        carbon_intensity_g_per_kwh: float | None = None,
+        pue: float = 1.0,
+    ) -> Forecast:
+        """What a run of so many epochs takes, from those measured so far.
+
+        It rests on the spans named ``epoch``, on the ``step`` spans in them while few epochs are
+        over, and on what lies beside them, as ``validate``.
+
+        Args:
+            epochs: Of the whole run.
+            within: Relative half-width of the interval that would be sure enough; see
+                :attr:`~joulelab.forecast.profile.Forecast.sure`.
+            steps_per_epoch: For a forecast before the first epoch is over.
+            carbon_intensity_g_per_kwh: Of the electricity, for carbon.
+            pue: Power usage effectiveness of the site, for carbon.
+
+        Raises:
+            UserError: There is nothing to forecast from yet, or SciPy is not installed.
+        """
+        from joulelab.forecast.marked import profile_of_trace  # noqa: PLC0415
+
+        return profile_of_trace(self.trace, steps_per_epoch=steps_per_epoch).forecast(
+            epochs,
+            within=within,
+            carbon_intensity_g_per_kwh=carbon_intensity_g_per_kwh,
+            pue=pue,
+        )
+
+    def epochs(
+        self, items: Iterable[T], *, total: int | None = None, **options: Unpack[EpochOptions]
+    ) -> Iterator[T]:
+        """Goes through the items, each within a span ``epoch``, and forecasts meanwhile.
+
+        A line on standard error says what the loop will take, once that is worth saying. Energies
+        are worked out between epochs, seldom enough that the loop does not notice.
+
+        Args:
+            items: As ``range(100)``.
+            total: How many there are, where the items do not tell.
+            **options: See :class:`~joulelab.forecast.live.EpochOptions`.
+
+        Raises:
+            UserError: An option is out of its range.
+            BudgetError: The next epoch would go over a budget, and ``on_budget`` is ``"raise"``.
+        """
+        from joulelab.forecast.live import Options, epochs, length_of  # noqa: PLC0415
+
+        return epochs(self, items, Options(total=length_of(items, total), **options))
 
     # The recorder.
 

@@ -46,6 +46,7 @@ class Marked:
         phase: Its attribute of that name, as ``"train"``; ``None`` when it has none.
         device_start_ns: When a GPU came to its work, where that is known.
         device_stop_ns: When the GPU was done with it.
+        device_uncertainty_ns: Standard uncertainty of both.
     """
 
     name: str
@@ -56,12 +57,19 @@ class Marked:
     phase: str | None = None
     device_start_ns: int | None = None
     device_stop_ns: int | None = None
+    device_uncertainty_ns: int = 0
 
     @property
     def window(self) -> Window:
         """When it was; it must be over."""
         assert self.stop_ns is not None
-        return Window(self.start_ns, self.stop_ns, self.device_start_ns, self.device_stop_ns)
+        return Window(
+            self.start_ns,
+            self.stop_ns,
+            self.device_start_ns,
+            self.device_stop_ns,
+            self.device_uncertainty_ns,
+        )
 
 
 class _Edge(NamedTuple):
@@ -82,7 +90,11 @@ class _Piece:
 
 
 def profile_of_trace(
-    trace: Trace, *, phase: str | None = None, steps_per_epoch: int | None = None
+    trace: Trace,
+    *,
+    phase: str | None = None,
+    steps_per_epoch: int | None = None,
+    since_ns: int = 0,
 ) -> Profile:
     """The profile that a trace's spans give, of a run under way, ended or killed.
 
@@ -90,14 +102,14 @@ def profile_of_trace(
         trace: Readings and spans.
         phase: As for :func:`profile_of`.
         steps_per_epoch: As for :func:`profile_of`.
+        since_ns: Spans that began before, on CLOCK_MONOTONIC, are left out.
 
     Raises:
         UserError: As :func:`profile_of` does.
     """
     accounts = Accounts(trace)
-    return profile_of(
-        marked(trace.events), accounts.energies, phase=phase, steps_per_epoch=steps_per_epoch
-    )
+    spans = [span for span in marked(trace.events) if span.start_ns >= since_ns]
+    return profile_of(spans, accounts.energies, phase=phase, steps_per_epoch=steps_per_epoch)
 
 
 def marked(events: Sequence[Mapping[str, Any]]) -> list[Marked]:
@@ -119,6 +131,7 @@ def marked(events: Sequence[Mapping[str, Any]]) -> list[Marked]:
             phase=event["attributes"].get("phase"),
             device_start_ns=devices.get(key, {}).get("start_ns"),
             device_stop_ns=devices.get(key, {}).get("stop_ns"),
+            device_uncertainty_ns=devices.get(key, {}).get("uncertainty_ns", 0),
         )
         for key, event in spans.items()
     ]
@@ -149,7 +162,8 @@ def profile_of(
     if phase is None and epochs:
         phase = epochs[0].phase
     spans = [span for span in spans if span.phase is None or phase in (None, span.phase)]
-    epochs = [span for span in epochs if span in spans and span.key[0] == epochs[0].key[0]]
+    epochs = [span for span in spans if span.name == EPOCH]
+    epochs = [span for span in epochs if span.key[0] == epochs[0].key[0]]
     whole = [span for span in epochs if span.stop_ns is not None]
     inside = _inside(spans, epochs)
     steps = inside.pop(STEP, [])
@@ -184,15 +198,18 @@ def _rare(inside: Mapping[str, Sequence[Marked]]) -> list[str]:
 
 def _beside(spans: Sequence[Marked], epochs: Sequence[Marked]) -> list[Marked]:
     """The outermost spans that are over and have no time in common with an epoch; idle aside."""
-    found: list[Marked] = []
     starts = np.array([epoch.start_ns for epoch in epochs])
     stops = np.array([math.inf if e.stop_ns is None else e.stop_ns for e in epochs])
+    # Of the epochs that began before a time, when the last of them ended.
+    ended = np.concatenate(([-math.inf], np.maximum.accumulate(stops)))
+    found: list[Marked] = []
+    free_ns = 0
     for span in spans:
-        if span.stop_ns is None or span.name in (EPOCH, IDLE):
+        if span.stop_ns is None or span.name in (EPOCH, IDLE) or span.start_ns < free_ns:
             continue
-        within_last = bool(found) and span.start_ns < (found[-1].stop_ns or 0)
-        if not within_last and not np.any((starts < span.stop_ns) & (stops > span.start_ns)):
+        if ended[np.searchsorted(starts, span.stop_ns)] <= span.start_ns:
             found.append(span)
+            free_ns = span.stop_ns
     return found
 
 
@@ -204,7 +221,9 @@ def _sections(
     Each goes to the next one's start.
     Nothing between two steps is left out: the wait for data is work of the run too.
     """
-    of_epoch = {epoch.key: [step for step in steps if step.parent == epoch.key] for epoch in epochs}
+    of_epoch: dict[tuple[int, int] | None, list[Marked]] = {epoch.key: [] for epoch in epochs}
+    for step in steps:
+        of_epoch[step.parent].append(step)
     counts = [len(of_epoch[epoch.key]) for epoch in epochs if epoch.stop_ns is not None]
     in_epoch = steps_per_epoch or (float(np.median(counts)) if counts else None)
     if not in_epoch:
@@ -220,10 +239,11 @@ def _sections(
         if not own:
             continue
         edges = _edges(epoch, own)
+        unsure_ns = max(step.device_uncertainty_ns for step in own)
         cuts = np.linspace(0, len(own), max(1, round(len(own) / size)) + 1).round().astype(int)
         for first, last in pairwise(cuts.tolist()):
             begin, end = edges[first], edges[last]
-            window = Window(begin.host_ns, end.host_ns, begin.device_ns, end.device_ns)
+            window = Window(begin.host_ns, end.host_ns, begin.device_ns, end.device_ns, unsure_ns)
             pieces.append(_Piece(MAIN, window, (last - first) / size))
     return pieces, in_epoch / size
 

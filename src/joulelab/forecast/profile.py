@@ -14,7 +14,7 @@ import numpy as np
 from joulelab.accounting.carbon import carbon_g
 from joulelab.accounting.energy import COVERAGE_FACTOR, Energy
 from joulelab.errors import UserError
-from joulelab.forecast.series import Total, forecast_total
+from joulelab.forecast.series import Total, forecast_total, load_scipy
 
 MAIN = "epoch"
 """The phase that makes up a run, whole or in sections."""
@@ -234,8 +234,9 @@ class Profile:
             pue: See :func:`~joulelab.accounting.carbon.carbon_g`.
 
         Raises:
-            UserError: ``epochs`` or ``within`` is not positive.
+            UserError: ``epochs`` or ``within`` is not positive, or SciPy is not installed.
         """
+        load_scipy()
         if not epochs > 0:
             raise UserError(f"epochs is {epochs}", why="it must be positive")
         if within is not None and not within > 0:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.errors import UserError
+
 Floats = NDArray[np.float64]
 
 DRIFTS = np.array([0.0, 0.02, 0.04, 0.08])
@@ -39,6 +41,21 @@ SCATTERS = np.geomspace(1e-4, 0.5, 48)
 """Relative to the plateau; equally likely in the logarithm (Jeffreys)."""
 
 _TAIL = 0.025
+
+
+def load_scipy() -> None:
+    """Imports what forecasts need of SciPy.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import scipy.optimize  # noqa: PLC0415
+        import scipy.stats  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise UserError(
+            "a forecast needs SciPy", why=str(error), mend="run pip install 'joulelab[study]'"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,5 +76,5 @@ def _digits(value: float) -> str:
 def _time(duration_s: float) -> str:
     """Hours, minutes and seconds; seconds with their decimals below a minute."""
     if abs(duration_s) < 60:
-        return f"{duration_s:.3g} s"
+        return f"{_digits(duration_s)} s"
     return str(timedelta(seconds=round(duration_s)))

@@ -1,0 +1,204 @@
+"""Loops that forecast and keep to budgets, on a machine of known power."""
+
+import time
+import warnings
+
+import psutil
+import pytest
+
+from joulelab import Meter
+from joulelab.errors import BudgetError, UserError
+from joulelab.forecast import live
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
+
+POWER_W = 300.0
+EPOCH_S = 0.05
+MACHINE = SimulatedMachine(
+    (SimulatedSource(component="gpu:0", waveform=Waveform.constant(POWER_W), noise_w=3.0),)
+)
+
+
+@pytest.fixture
+def meter():
+    with Meter(sensors=MACHINE) as meter:
+        yield meter
+
+
+def work():
+    time.sleep(EPOCH_S)
+
+
+def test_every_item_is_an_epoch(meter):
+    items = []
+    for item in meter.epochs(["a", "b", "c"], quiet=True):
+        items.append(item)
+        work()
+    assert items == ["a", "b", "c"]
+    spans = meter.spans_named("epoch")
+    assert [span.attributes["index"] for span in spans] == [0, 1, 2]
+    assert meter.energy("epoch").gross_j == pytest.approx(POWER_W * 3 * EPOCH_S, rel=0.5)
+
+
+def test_a_loop_that_is_left_closes_its_epoch(meter):
+    for _ in meter.epochs(range(10), quiet=True):
+        break
+    assert [span.stop_ns is None for span in meter.spans] == [False]
+
+
+def test_it_stops_when_it_is_sure(meter, capsys):
+    done = sum(1 for _ in meter.epochs(range(1000), within=0.2) if work() is None)
+    assert 3 <= done < 1000
+    forecast = meter.forecast(1000, within=0.2)
+    assert forecast.sure
+    assert forecast.epochs_seen == done
+    assert forecast.gross_low_j < POWER_W * forecast.duration_s < forecast.gross_high_j
+    assert forecast.spent_fraction < 0.5
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("joulelab: sure to ")
+
+
+def test_it_says_the_forecast_once_it_is_worth_it_and_seldom(meter, capsys, monkeypatch):
+    monkeypatch.setattr(live, "FIRST_LOOK_S", 0.0)
+    monkeypatch.setattr(live, "COST_SHARE", 1e9)
+    for _ in meter.epochs(range(60)):
+        work()
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 6
+    assert all(line.startswith("joulelab: 60 epochs: ") for line in lines)
+
+
+def test_a_quiet_loop_prints_nothing(meter, capsys):
+    for _ in meter.epochs(range(5), max_energy_j=1e9, quiet=True):
+        work()
+    assert capsys.readouterr().err == ""
+
+
+BUDGET_J = 5.5 * POWER_W * EPOCH_S
+
+
+def run(meter, **options):
+    done = 0
+    for _ in meter.epochs(range(12), quiet=True, **options):
+        work()
+        done += 1
+    return done
+
+
+def test_a_loop_stops_within_its_budget(meter):
+    done = run(meter, max_energy_j=BUDGET_J, on_budget="stop")
+    assert 1 <= done <= 6
+    assert meter.energy("epoch").gross_j <= BUDGET_J * 1.02
+
+
+def test_a_loop_without_a_length_keeps_its_budget_too(meter):
+    done = 0
+    for _ in meter.epochs(iter(range(12)), max_energy_j=BUDGET_J, on_budget="stop", quiet=True):
+        work()
+        done += 1
+    assert 1 <= done <= 6
+
+
+def test_a_budget_is_an_exception_on_demand(meter):
+    with pytest.raises(BudgetError, match=r"energy budget of 82\.5 J ends after epoch"):
+        run(meter, max_energy_j=BUDGET_J, on_budget="raise")
+
+
+def test_a_budget_is_a_warning_by_default_and_the_loop_goes_on(meter):
+    with pytest.warns(UserWarning, match="energy budget") as found:
+        assert run(meter, max_energy_j=BUDGET_J) == 12
+    assert len(found) == 1
+
+
+def test_a_budget_calls_back_once(meter):
+    told = []
+    assert run(meter, max_energy_j=BUDGET_J, on_budget=told.append) == 12
+    (overrun,) = told
+    assert overrun.spent <= BUDGET_J < overrun.spent + overrun.next_epoch
+    assert overrun.forecast.epochs == 12
+
+
+def test_a_callback_can_stop_the_loop(meter):
+    assert run(meter, max_energy_j=BUDGET_J, on_budget=lambda overrun: True) <= 6
+
+
+def test_a_carbon_budget_is_kept(meter):
+    grams = BUDGET_J / 3.6e6 * 400 * 1.5
+    told = []
+    run(
+        meter,
+        max_carbon_g=grams,
+        carbon_intensity_g_per_kwh=400.0,
+        pue=1.5,
+        on_budget=told.append,
+    )
+    assert (told[0].quantity, told[0].unit, told[0].budget) == ("carbon", "g", pytest.approx(grams))
+    assert told[0].spent <= grams
+
+
+def test_the_tighter_of_two_budgets_counts(meter):
+    told = []
+    run(
+        meter,
+        max_energy_j=BUDGET_J,
+        max_carbon_g=1e6,
+        carbon_intensity_g_per_kwh=400.0,
+        on_budget=told.append,
+    )
+    assert told[0].quantity == "energy"
+
+
+def test_the_last_epoch_of_a_loop_has_none_after_it(meter):
+    told = []
+    for _ in meter.epochs(range(2), max_energy_j=2.6 * POWER_W * EPOCH_S, on_budget=told.append):
+        work()
+    assert told == []
+
+
+def test_only_the_loops_own_epochs_count(meter):
+    run(meter)
+    assert run(meter, max_energy_j=11 * POWER_W * EPOCH_S, on_budget="stop") >= 8
+
+
+def test_the_loop_goes_on_when_the_recorder_dies(meter):
+    done = 0
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for index in meter.epochs(range(8), max_energy_j=1e9, within=1e-9, quiet=True):
+            work()
+            if index == 1:
+                recorder = psutil.Process(meter.recorder_pid)
+                recorder.kill()
+                recorder.wait(10)
+            done += 1
+    assert done == 8
+    (warning,) = found
+    assert "no more forecasts and the budget is not watched: the recorder" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_whatever_fails_in_a_look_the_loop_goes_on(meter, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(live, "profile_of_trace", broken)
+    with pytest.warns(RuntimeWarning, match="out of luck"):
+        assert run(meter, max_energy_j=1.0, on_budget="raise") == 12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_carbon_g": 1.0},
+        {"max_energy_j": 0.0},
+        {"within": -0.1},
+        {"on_budget": "explode"},
+        {"total": 0},
+    ],
+    ids=str,
+)
+def test_options_that_will_not_do_are_refused_before_the_loop(meter, options):
+    with pytest.raises(UserError):
+        meter.epochs(range(3), **options)
+    with pytest.raises(UserError, match="without a length"):
+        meter.epochs(iter(range(3)), within=0.1)
