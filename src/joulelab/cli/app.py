@@ -19,6 +19,9 @@ COMMANDS = {
     "calibrate": "A GPU's power sensor against an external meter",
     "study": "Measure models on this machine: a plan in, a table and a report out",
     "forecast": "What a long run will take, from a short one",
+    "hardware": "Profiles of devices, for predictions",
+    "predict": "What a model that was never run will take",
+    "rank": "Order models by predicted energy",
     "report": "Tables, figures and a page from one or several studies",
 }
 """Name and one-line help. The module of the same name is imported when its command is used."""

@@ -1,0 +1,44 @@
+"""Models whose parameters have shapes and no memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def weightless() -> Iterator[None]:
+    """Models built within have their parameters on the meta device.
+
+    Each parameter goes there as it is registered, before it is initialised, so that no memory is
+    written. Other tensors are real: constructors that look at the data of what they make (as
+    ``torch.linspace(0, p, depth).tolist()``) work, which they do not under a default device of
+    ``meta`` or a mode of fake tensors.
+
+    Example:
+        >>> with weightless():
+        ...     model = nn.Linear(100_000, 100_000)
+        >>> model.weight.device.type, tuple(model.weight.shape)
+        ('meta', (100000, 100000))
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(
+        module: nn.Module, name: str, param: nn.Parameter | None, *rest: Any
+    ) -> None:
+        register(module, name, param, *rest)
+        if param is not None and param.device.type != "meta" and not nn.parameter.is_lazy(param):
+            on_meta = nn.Parameter(
+                torch.empty_like(param, device="meta"), requires_grad=param.requires_grad
+            )
+            module._parameters[name] = on_meta
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
