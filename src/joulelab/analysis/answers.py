@@ -17,7 +17,8 @@ from joulelab.analysis.knee import knee_findings, knees, utilization
 from joulelab.analysis.machines import machine_findings, side_by_side
 from joulelab.analysis.phases import phase_findings, phase_ratios
 from joulelab.analysis.power import component_power, power_findings
-from joulelab.analysis.predictors import correlations, differences, predictor_findings
+from joulelab.analysis.predictor_findings import predictor_findings
+from joulelab.analysis.predictors import correlations, differences
 from joulelab.analysis.repeats import repeat_findings, scatter
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -30,3 +30,13 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.D
             for name, dtype in columns.items()
         }
     )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column.
+
+    Example:
+        >>> records(frame([{"n": 3}], {"n": INT}))
+        [{'n': 3}]
+    """
+    return cast("list[dict[str, Any]]", table.to_dict("records"))

@@ -107,3 +107,43 @@ def counted(count: int, one: str, many: str = "") -> str:
         ('1 run', '3 runs', '2 repeats of')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def with_interval(value: float, low: float, high: float, unit: str = "", digits: int = 3) -> str:
+    """A figure with its 95 % interval.
+
+    Example:
+        >>> with_interval(0.9, 0.72, 0.97, digits=2)
+        '0.90 (95 % interval 0.72 to 0.97)'
+        >>> with_interval(4.2, float("nan"), float("nan"), "W")
+        '4.20 W (no interval)'
+    """
+    text = number(value, digits)
+    if text != ABSENT and unit:
+        text = f"{text} {unit}"
+    if math.isnan(low) or math.isnan(high):
+        return f"{text} (no interval)"
+    ends = [number(end, digits, like=value) for end in (low, high)]
+    return f"{text} (95 % interval {ends[0]} to {ends[1]})"
+
+
+def probability(p: float) -> str:
+    """A p-value.
+
+    Example:
+        >>> probability(0.0312), probability(0.0002), probability(float("nan"))
+        ('p = 0.031', 'p < 0.001', 'p not known')
+    """
+    if math.isnan(p):
+        return "p not known"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def sentence(text: str) -> str:
+    """With a capital first and a full stop last.
+
+    Example:
+        >>> sentence("net energy rises"), sentence("")
+        ('Net energy rises.', '')
+    """
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

@@ -1,0 +1,188 @@
+"""What rank correlations of energy with characteristics say, in words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from joulelab.analysis.findings import Finding
+from joulelab.analysis.frames import PLACE, records
+from joulelab.analysis.ranks import LEAST
+from joulelab.analysis.terms import NAMES, PHASES
+from joulelab.analysis.words import listed, probability, sentence, with_interval
+
+ALPHA = 0.05
+"""What p is held against."""
+
+_SYMBOLS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ"}
+
+
+def predictor_findings(correlations: pd.DataFrame, differences: pd.DataFrame) -> list[Finding]:
+    """Which characteristic ranks energy best, then each correlation and difference.
+
+    Ids: ``predictors.<phase>.<net|gross>``, ``spearman.<phase>.<net|gross>.<predictor>``,
+    ``kendall.<phase>.<net|gross>.<predictor>`` and
+    ``difference.<phase>.<net|gross>.macs_per_parameter-<predictor>``.
+
+    Args:
+        correlations: See :func:`joulelab.analysis.predictors.correlations`.
+        differences: See :func:`joulelab.analysis.predictors.differences`.
+    """
+    keys = [*PLACE, "phase", "quantity"]
+    families = correlations[correlations["method"] == "spearman"].groupby(keys, sort=False)
+    compared = dict(iter(differences.groupby(keys, sort=False)))
+    best = [_best(part, compared.get(key, differences.head(0))) for key, part in families]
+    return [
+        *best,
+        *(_correlation(row) for row in records(correlations)),
+        *(_difference(row) for row in records(differences)),
+    ]
+
+
+def _correlation(row: dict[str, Any]) -> Finding:
+    energy, predictor = NAMES[row["quantity"]], NAMES[row["predictor"]]
+    phase, symbol = PHASES[row["phase"]], _SYMBOLS[row["method"]]
+    return Finding(
+        id=f"{row['method']}.{row['phase']}.{row['quantity']}.{row['predictor']}",
+        question=f"Do {predictor} rank models by {energy} per sample in {phase}?"
+        if predictor.endswith("s")
+        else f"Does {predictor} rank models by {energy} per sample in {phase}?",
+        statement=_correlated(row, f"{symbol} of {energy} per sample with {predictor}"),
+        estimate=row["estimate"],
+        low=row["low"],
+        high=row["high"],
+        n=row["n"],
+        figure=row["predictor"].replace("_", "-"),
+        detail=True,
+        study=row["study"],
+        setting=row["setting"],
+    )
+
+
+def _correlated(row: dict[str, Any], what: str) -> str:
+    n = row["n"]
+    if math.isnan(row["estimate"]):
+        return sentence(f"{what} is not defined: over {n} models one of the two does not vary")
+    text = f"{what} is {_figure(row)} over {n} models, {probability(row['p'])}"
+    if not math.isnan(row["p_holm"]):
+        text = f"{text}, {probability(row['p_holm'])} after Holm's correction"
+    return f"{sentence(text)} {_unsure(row, 'a correlation')}".strip()
+
+
+def _unsure(row: dict[str, Any], what: str) -> str:
+    """What keeps the figure from being sure, and how many models would tell."""
+    n, value, low, high = row["n"], row["estimate"], row["low"], row["high"]
+    if n < LEAST:
+        return f"{n} models are too few for an interval: at least {LEAST} are needed."
+    if math.isnan(low):
+        return "All resamples of the models give the same figure: more models are needed."
+    if low > 0 or high < 0:
+        return ""
+    text = f"So {what} is not shown at n = {n}"
+    needed = models_needed(n, value, low, high)
+    if needed:
+        text = f"{text}; if it is as large as it looks, some {needed:,} models would show it"
+    return sentence(text)
+
+
+def models_needed(n: int, value: float, low: float, high: float) -> int:
+    """How many models would make an interval exclude 0, were the value to stay.
+
+    The interval's width goes with the root of the number of models. 0 where it would take more
+    than a hundred times as many.
+
+    Example:
+        >>> models_needed(16, 0.1, -0.1, 0.3), models_needed(16, 0.001, -0.1, 0.1)
+        (65, 0)
+    """
+    reach = value - low if value > 0 else high - value
+    if value == 0 or not math.isfinite(reach / value):
+        return 0
+    factor = (reach / value) ** 2
+    return math.floor(n * factor) + 1 if factor < 100 else 0
+
+
+def _difference(row: dict[str, Any]) -> Finding:
+    energy, phase = NAMES[row["quantity"]], PHASES[row["phase"]]
+    mine, other = NAMES[row["predictor"]], NAMES[row["other"]]
+    return Finding(
+        id=f"difference.{row['phase']}.{row['quantity']}.{row['predictor']}-{row['other']}",
+        question=f"Does {mine} rank models by {energy} in {phase} better than {other}?",
+        statement=_correlated(row, f"Spearman's ρ with {mine} less that with {other}").replace(
+            "a correlation is not shown", "a difference is not shown"
+        ),
+        estimate=row["estimate"],
+        low=row["low"],
+        high=row["high"],
+        n=row["n"],
+        detail=True,
+        study=row["study"],
+        setting=row["setting"],
+    )
+
+
+def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
+    """The predictor that ranks best, and those that are not shown to be worse or better."""
+    rows = records(part.sort_values("estimate", ascending=False, kind="stable"))
+    first = rows[0]
+    energy, phase = NAMES[first["quantity"]], PHASES[first["phase"]]
+    known = [row for row in rows if not math.isnan(row["estimate"])]
+    texts = (
+        [_ranking(known, energy)] if known else [f"no predictor varies over {first['n']} models"]
+    )
+    texts += _comparisons(compared)
+    figure = known[0] if known else first
+    return Finding(
+        id=f"predictors.{first['phase']}.{first['quantity']}",
+        question=f"Which characteristic of a model ranks its {energy} best in {phase}?",
+        statement=" ".join(sentence(text) for text in texts),
+        estimate=figure["estimate"],
+        low=figure["low"],
+        high=figure["high"],
+        n=figure["n"],
+        figure="macs-per-parameter",
+        study=first["study"],
+        setting=first["setting"],
+    )
+
+
+def _ranking(known: list[dict[str, Any]], energy: str) -> str:
+    told = [f"{NAMES[row['predictor']]} {_figure(row)}" for row in known]
+    text = f"by Spearman's ρ with {energy} per sample over {known[0]['n']} models: {listed(told)}"
+    if known[0]["n"] < LEAST:
+        text = f"{text}; {known[0]['n']} models are too few to tell, at least {LEAST} are needed"
+    return text
+
+
+def _comparisons(compared: pd.DataFrame) -> list[str]:
+    rows = [row for row in records(compared) if not math.isnan(row["low"])]
+    if not rows:
+        return []
+    mine, n = NAMES[rows[0]["predictor"]], rows[0]["n"]
+    told = []
+    better = [row for row in rows if row["low"] > 0 and row["p_holm"] < ALPHA]
+    worse = [row for row in rows if row["high"] < 0 and row["p_holm"] < ALPHA]
+    for shown, word in ((better, "better"), (worse, "worse")):
+        if shown:
+            told.append(f"{mine} is shown to rank {word} than {_names(shown)}")
+    alike = [row for row in rows if row not in better and row not in worse]
+    if alike:
+        told.append(f"{mine} and {_names(alike)} are not shown to differ at n = {n}")
+    told += [_against_macs(row) for row in alike if row["other"] == "macs"]
+    return told
+
+
+def _against_macs(row: dict[str, Any]) -> str:
+    needed = models_needed(row["n"], row["estimate"], row["low"], row["high"])
+    text = f"the difference to MACs is {_figure(row)}"
+    return text + (f"; some {needed:,} models would show one so large" if needed else "")
+
+
+def _figure(row: dict[str, Any]) -> str:
+    return with_interval(row["estimate"], row["low"], row["high"], digits=2)
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    return listed([NAMES[row["other"]] for row in rows])
