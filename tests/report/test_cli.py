@@ -15,7 +15,7 @@ def study(tmp_path_factory, synthetic):
 @pytest.fixture(autouse=True)
 def only_png(monkeypatch):
     """The other formats take time and are looked at elsewhere."""
-    monkeypatch.setattr("joulelab.report.page.FORMATS", ("png", "svg"))
+    monkeypatch.setattr("joulelab.report.files.FORMATS", ("png",))
 
 
 def run(*arguments):
@@ -35,7 +35,7 @@ def test_json_and_out(study, tmp_path, capsys):
     assert run(study, "--out", tmp_path / "new" / "my.html", "--json") == 0
     paths = json.loads(capsys.readouterr().out)
     assert paths["page"] == str(tmp_path / "new" / "my.html")
-    assert (tmp_path / "new" / "figures" / "energy.png").exists()
+    assert (tmp_path / "new" / "figures" / "energy-train.png").exists()
     assert paths["tables"][1] == str(tmp_path / "new" / "results.csv")
 
 

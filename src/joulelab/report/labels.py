@@ -1,81 +1,99 @@
-"""Names beside points, placed so that they do not lie on each other."""
+"""Names beside points, where there is room for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.transforms import Bbox
+import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.report.style import QUIET
+from joulelab.report.theme import logarithmic
 
-_SIDES = (
-    (1, 0),
-    (-1, 0),
-    (0, 1),
-    (0, -1),
-    (1, 1),
-    (1, -1),
-    (-1, 1),
-    (-1, -1),
-)
-"""Where a name may go, as right and up of its point, the best first."""
+SIDES = ("E", "W", "N", "S", "NE", "NW", "SE", "SW")
+"""Where a name may stand, the first that is free."""
 
-_DISTANCES_PT = (4.0, 10.0, 18.0)
-_POINT_SIZE_PX = 8.0
-_OUTSIDE_COST = 3.0
-"""A name that leaves the axes is worse than one that covers another."""
+FRAMES_PX = {"side": (380.0, 235.0), "side_narrow": (235.0, 235.0)}
+"""Size of the axes in a file and on a wide page, and on a phone."""
+
+_LETTER_PX, _LINE_PX, _GAP_PX, _POINT_PX = 5.9, 13.0, 6.0, 4.5
+MOST = 60
+"""With more points than that none is named."""
+
+Boxes = NDArray[np.float64]
 
 
-def label_points(
-    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str]
-) -> None:
-    """Writes a name beside each point, where it covers least of other names and points.
-
-    Each takes, in order, the first place without an overlap, or the one with the least.
+def with_sides(table: pd.DataFrame, x: str, y: str, by: Sequence[str]) -> pd.DataFrame:
+    """Adds where each row's name stands; empty where it would lie on something.
 
     Args:
-        axes: Laid out, with its scales and limits set.
-        x: In data units. Shape: (points,).
-        y: Likewise.
-        names: One a point.
+        table: With the column ``model``.
+        x: Column of the horizontal axis.
+        y: Of the vertical one.
+        by: Columns that choose what is shown at one time.
+
+    Returns:
+        The table with the columns of :data:`FRAMES_PX`: one of :data:`SIDES`, or ``None``.
     """
-    points = axes.transData.transform(np.column_stack([x, y]))
-    half = _POINT_SIZE_PX / 2
-    taken = [Bbox.from_extents(px - half, py - half, px + half, py + half) for px, py in points]
-    frame = axes.get_window_extent()
-    to_data = axes.transData.inverted()
-    pixels_per_point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-    for point, name in zip(points, names, strict=True):
-        text = axes.text(0, 0, name, fontsize=6.5, color=QUIET, ha="center", va="center", zorder=5)
-        size = text.get_window_extent()
-        boxes = [
-            _beside(point, size.width, size.height, side, distance * pixels_per_point)
-            for distance in _DISTANCES_PT
-            for side in _SIDES
-        ]
-        costs = [
-            sum(_shared(box, other) for other in taken)
-            + _OUTSIDE_COST * (box.width * box.height - _shared(box, frame))
-            for box in boxes
-        ]
-        best = boxes[int(np.argmin(costs))]
-        taken.append(best)
-        at_x, at_y = to_data.transform(((best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2))
-        text.set_position((float(at_x), float(at_y)))
+    found = {name: pd.Series(None, index=table.index, dtype=object) for name in FRAMES_PX}
+    for _, part in table.groupby(list(by), dropna=False):
+        if len(part) > MOST:
+            continue
+        at = np.column_stack([_fraction(part[x]), 1 - _fraction(part[y])])
+        for name, frame in FRAMES_PX.items():
+            found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame)
+    return table.assign(**found)
 
 
-def _beside(
-    point: NDArray[np.float64], width: float, height: float, side: tuple[int, int], distance: float
-) -> Bbox:
-    """The box of a name at that side of a point, in pixels."""
-    centre_x = point[0] + side[0] * (width / 2 + distance)
-    centre_y = point[1] + side[1] * (height / 2 + distance)
-    return Bbox.from_bounds(centre_x - width / 2, centre_y - height / 2, width, height)
+def sides(at: Boxes, names: Sequence[str], frame: tuple[float, float]) -> list[str | None]:
+    """A side for each name, such that no name lies on a point, on another name or outside.
+
+    Args:
+        at: Points from the top left in pixels. Shape: (points, 2).
+        names: Their names.
+        frame: Width and height in pixels.
+
+    Example:
+        >>> sides(np.array([[50.0, 50.0], [50.0, 50.0]]), ["a", "b"], (200.0, 100.0))
+        ['E', 'W']
+    """
+    taken: list[Boxes] = [np.concatenate([point - _POINT_PX, point + _POINT_PX]) for point in at]
+    chosen: list[str | None] = []
+    for own, (point, name) in enumerate(zip(at, names, strict=True)):
+        others = np.array([box for i, box in enumerate(taken) if i != own]).reshape(-1, 4)
+        for side in SIDES:
+            box = _box(point, side, _LETTER_PX * len(name))
+            if _inside(box, frame) and not _meets(box, others):
+                chosen.append(side)
+                taken.append(box)
+                break
+        else:
+            chosen.append(None)
+    return chosen
 
 
-def _shared(one: Bbox, other: Bbox) -> float:
-    both = Bbox.intersection(one, other)
-    return 0.0 if both is None else both.width * both.height
+def _fraction(values: pd.Series[float]) -> Boxes:
+    """Where values lie on their axis, from 0 to 1, with the margins that the axis has."""
+    known = values.to_numpy(dtype=float)
+    if logarithmic(values):
+        known = np.log(known)
+    low, high = np.nanmin(known), np.nanmax(known)
+    return 0.04 + 0.92 * (known - low) / (high - low) if high > low else np.full(len(known), 0.5)
+
+
+def _box(point: Boxes, side: str, width: float) -> Boxes:
+    x, y = point
+    diagonal = len(side) > 1
+    gap = _GAP_PX * (0.6 if diagonal else 1)
+    left = x + gap if "E" in side else x - gap - width if "W" in side else x - width / 2
+    top = y + gap if "S" in side else y - gap - _LINE_PX if "N" in side else y - _LINE_PX / 2
+    return np.array([left, top, left + width, top + _LINE_PX])
+
+
+def _inside(box: Boxes, frame: tuple[float, float]) -> bool:
+    return bool(box[0] >= 0 and box[1] >= -8 and box[2] <= frame[0] + 8 and box[3] <= frame[1])
+
+
+def _meets(box: Boxes, others: Boxes) -> bool:
+    apart = (others[:, :2] >= box[2:]) | (others[:, 2:] <= box[:2])
+    return bool((~apart.any(axis=1)).any())

@@ -1,38 +1,34 @@
-"""The page: sections from studies, put into one self-contained HTML file."""
+"""The report: a self-contained page, figures as files and tables."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
-from matplotlib.figure import Figure
 
 import joulelab
+from joulelab.analysis.answers import answers
+from joulelab.analysis.data import Data
 from joulelab.analysis.files import write_bytes
+from joulelab.analysis.findings import findings_json
+from joulelab.analysis.printed import hardware_table, model_table
 from joulelab.analysis.studies import Study, read_studies
-from joulelab.analysis.summary import summary
-from joulelab.analysis.tables import (
-    epoch_table,
-    failure_table,
-    idle_table,
-    run_table,
-    write_tables,
-)
+from joulelab.analysis.tables import write_tables
 from joulelab.errors import StoreError, UserError
-from joulelab.machine import Machine
-from joulelab.report import epochs as epoch_figure
-from joulelab.report import figures
-from joulelab.report.figures import Limit
-from joulelab.report.origin import absences, origins
-from joulelab.report.sections import baseline, machines, overview, results
-from joulelab.report.style import FORMATS, NothingToDraw, rendered
+from joulelab.report.embedded import page_data, policy, scripts
+from joulelab.report.figure import Figure
+from joulelab.report.figures.catalogue import Missing, drawn
+from joulelab.report.files import Picture, data_address, figure_files, pictures
+from joulelab.report.prose import paragraphs
+from joulelab.report.scopes import Material, Scope
+from joulelab.report.sections import of_study, results, table_of
+from joulelab.report.theme import QUANTITIES
 
 PAGE = "report.html"
+FINDINGS = "findings.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +37,8 @@ class Written:
 
     Attributes:
         page: The HTML file.
-        figures: PNG, SVG and PDF of each figure.
-        tables: CSV and Parquet.
+        figures: SVG, PNG and PDF of each figure, and its rows as CSV.
+        tables: CSV, Parquet and LaTeX, and the findings.
     """
 
     page: Path
@@ -50,29 +46,8 @@ class Written:
     tables: tuple[Path, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A figure on the page.
-
-    Attributes:
-        name: Of its files.
-        title: Its heading.
-        caption: How to read it.
-        alt: What it shows, for those who cannot see it.
-        source: The SVG as a ``data:`` address; empty when there was nothing to draw.
-        missing: Why there was nothing to draw.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str = ""
-    source: str = ""
-    missing: str = ""
-
-
 def write_report(directories: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Writes one self-contained HTML page, its figures and its tables.
+    """Writes one self-contained HTML page, its figures, its tables and the findings.
 
     Args:
         directories: Studies, at least one.
@@ -90,10 +65,84 @@ def write_report(directories: Sequence[str | Path], out: str | Path | None = Non
     return write_all(directories, out).page
 
 
-def write_all(directories: Sequence[str | Path], out: str | Path | None = None) -> Written:
-    """As :func:`write_report`, and says what else it wrote."""
+def write_all(
+    directories: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    traces: Sequence[str] = (),
+) -> Written:
+    """As :func:`write_report`, and says what else it wrote.
+
+    Args:
+        directories: Studies, at least one.
+        out: See :func:`write_report`.
+        traces: Ids of the runs whose power is shown; default: the first ones.
+
+    Raises:
+        UserError: There is no run of such an id.
+        StoreError: See :func:`write_report`.
+    """
     if not directories:
         raise UserError("no study to report", mend="name one or several study directories")
+    studies = _readable(directories)
+    data = Data.of(studies)
+    material = Material.of(data, answers(data))
+    figures, missing = drawn(material, _known(studies, traces))
+    page = _place(studies, out)
+    leading = [scope for scope in material.scopes if scope.leading]
+    found = {
+        figure.name: [
+            picture
+            for scope in leading
+            for picture in pictures(figure, scope, _stem(scope, leading))
+        ]
+        for figure in figures
+    }
+    html = _html(material, figures, missing, found)
+    files = figure_files(page.parent / "figures", figures, found)
+    tables = write_tables(studies, page.parent)
+    tables.append(write_bytes(page.parent / FINDINGS, findings_json(material.answers.findings)))
+    write_bytes(page, html.encode())
+    return Written(page, tuple(files), tuple(tables))
+
+
+def _html(
+    material: Material,
+    figures: Sequence[Figure],
+    missing: Sequence[Missing],
+    found: dict[str, list[Picture]],
+) -> str:
+    names = [figure.name for figure in figures]
+    net = bool(material.summary["net_j"].notna().any())
+    simulated = bool((material.data.runs["provenance"] == "simulated").any())
+    return _render(
+        title=", ".join(study.label for study in material.data.studies),
+        simulated=simulated,
+        version=joulelab.__version__,
+        policy=policy(),
+        scripts=scripts(),
+        data=page_data(material, figures, "net" if net else "gross"),
+        quantities=QUANTITIES,
+        net=net,
+        places=_by_place(material.scopes),
+        models=sorted(material.data.summary["model"].unique()),
+        phases=sorted(set(material.summary["phase"]), reverse=True),
+        figures=figures,
+        missing=missing,
+        pictures={
+            name: [(picture.heading, data_address(picture)) for picture in shown]
+            for name, shown in found.items()
+        },
+        paragraphs=paragraphs(material, names, detail=False),
+        details=paragraphs(material, names, detail=True),
+        results=results(material),
+        hardware=table_of(hardware_table(material.data)),
+        characteristics=table_of(model_table(material.data)),
+        studies=[of_study(study, material) for study in material.data.studies],
+    )
+
+
+def _readable(directories: Sequence[str | Path]) -> list[Study]:
     studies = read_studies(directories)
     for study in studies:
         if not study.readable():
@@ -102,136 +151,28 @@ def write_all(directories: Sequence[str | Path], out: str | Path | None = None) 
                 why="no run has ended, or every record is damaged",
                 mend="run the study first",
             )
-    page = _place(studies, out)
-    several = len(studies) > 1
-    figure_files: list[Path] = []
-    parts = []
-    for study in studies:
-        stem = f"{_slug(study.label)}-" if several else ""
-        part, files = _study(study, page.parent / "figures", stem)
-        parts.append(part)
-        figure_files += files
-    html = _render(studies=parts, version=joulelab.__version__)
-    tables = write_tables(studies, page.parent)
-    write_bytes(page, html.encode())
-    return Written(page, tuple(figure_files), tuple(tables))
+    return studies
 
 
-def _study(study: Study, directory: Path, stem: str) -> tuple[Mapping[str, Any], list[Path]]:
-    rows = run_table([study])
-    table = summary(rows)
-    drawn, files = _figures(study, table, directory, stem)
-    part = {
-        "id": _slug(study.label),
-        "overview": overview(study, rows),
-        "origins": origins(study),
-        "absences": absences(study),
-        "results": results(table),
-        "figures": drawn,
-        "machines": machines(study),
-        "baseline": baseline(idle_table([study])),
-        "failures": failure_table([study]).fillna("").to_dict("records"),
-        "plan": study.plan.to_toml(),
-    }
-    return part, files
-
-
-def _figures(
-    study: Study, table: pd.DataFrame, directory: Path, stem: str
-) -> tuple[list[Drawn], list[Path]]:
-    makers: list[tuple[str, str, str, Callable[[], Figure]]] = [
-        (
-            "energy",
-            "Energy per sample",
-            "Frugal is left and on top. Filled marks are gross energy, hollow ones net of idle; "
-            "lines are 95 % intervals.",
-            lambda: figures.energy(table),
-        ),
-        (
-            "duration",
-            "Time per sample",
-            "Training and inference beside each other; lines are 95 % intervals between repeats.",
-            lambda: figures.duration(table),
-        ),
-        (
-            "power",
-            "Mean power by component",
-            "The dark mark is the idle power of the same components at that time.",
-            lambda: figures.power(table, limits(study)),
-        ),
-        (
-            "macs-per-parameter",
-            "Energy against MACs per parameter",
-            "Both axes are logarithmic; each point is a model.",
-            lambda: figures.macs_per_parameter(table),
-        ),
-        (
-            "epochs",
-            "Loss, accuracy and energy by epoch",
-            "Means over the repeats; an epoch that was cut short is left out.",
-            lambda: epoch_figure.epochs(epoch_table([study])),
-        ),
-    ]
-    drawn: list[Drawn] = []
-    files: list[Path] = []
-    for name, title, caption, make in makers:
-        try:
-            figure = make()
-        except NothingToDraw as reason:
-            drawn.append(Drawn(name, title, caption, missing=str(reason)))
-            continue
-        contents = {kind: rendered(figure, kind) for kind in FORMATS}
-        files += [
-            write_bytes(directory / f"{stem}{name}.{kind}", content)
-            for kind, content in contents.items()
-        ]
-        svg = base64.b64encode(contents["svg"]).decode()
-        drawn.append(
-            Drawn(
-                name,
-                title,
-                caption,
-                alt=_alt(title, table, name),
-                source=f"data:image/svg+xml;base64,{svg}",
+def _known(studies: Sequence[Study], run_ids: Sequence[str]) -> Sequence[str]:
+    known = {run.run_id for study in studies for run in study.cells()}
+    for run_id in run_ids:
+        if run_id not in known:
+            raise UserError(
+                f"no finished run {run_id!r}", mend="see the directories under runs/ of the study"
             )
-        )
-    return drawn, files
+    return run_ids
 
 
-def limits(study: Study) -> list[Limit]:
-    """Power limits of the study's GPUs and TDP of its CPUs, where the record has them all."""
-    machine = Machine.from_json(dict(study.readable()[0].data["machine"]))
-    found: list[Limit] = []
-    gpu_limits = [gpu.power_limit_w for gpu in machine.gpus]
-    if gpu_limits and None not in gpu_limits:
-        power_w = sum(limit for limit in gpu_limits if limit is not None)
-        found.append(Limit("gpu", power_w, f"GPU limit {power_w:g} W"))
-    if machine.cpu_tdp_w and machine.cpu_sockets:
-        power_w = machine.cpu_tdp_w * machine.cpu_sockets
-        found.append(Limit("cpu", power_w, f"CPU TDP {power_w:g} W"))
-    return found
+def _by_place(scopes: Sequence[Scope]) -> dict[str, list[Scope]]:
+    places: dict[str, list[Scope]] = {}
+    for scope in scopes:
+        places.setdefault(scope.place, []).append(scope)
+    return places
 
 
-def _alt(title: str, table: pd.DataFrame, name: str) -> str:
-    columns = {
-        "energy": ("gross_j_per_sample", "gross energy per sample"),
-        "macs-per-parameter": ("gross_j_per_sample", "gross energy per sample"),
-        "duration": ("duration_s_per_sample", "time per sample"),
-        "power": ("mean_power_w", "mean power"),
-    }
-    if name not in columns:
-        return f"{title}, for {table['model'].nunique()} models. The figures are in epochs.parquet."
-    column, what = columns[name]
-    known = table[table[column].notna()]
-    texts = [f"{title}."]
-    for phase, word in (("train", "training"), ("infer", "inference")):
-        part = known[known["phase"] == phase]
-        if not part.empty:
-            models = part.sort_values(column, kind="stable")["model"]
-            texts.append(
-                f"In {word}, {what} is least for {models.iloc[0]} and most for {models.iloc[-1]}."
-            )
-    return " ".join([*texts, "The figures are in the table of results."])
+def _stem(scope: Scope, leading: Sequence[Scope]) -> str:
+    return f"{_slug(scope.place)}-" if len(leading) > 1 else ""
 
 
 def _render(**values: Any) -> str:
@@ -242,6 +183,7 @@ def _render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["slug"] = _slug
     return environment.get_template("report.html.j2").render(**values)
 
 

@@ -10,13 +10,15 @@ import pandas as pd
 from joulelab.analysis.studies import Study
 from joulelab.analysis.summary import FACTORS, varying
 from joulelab.analysis.words import counted, interval, listed, moment, number, prefix, span_of_time
-from joulelab.machine import Machine
-from joulelab.report.figures import names
-from joulelab.report.origin import component_name, provenance_in_short
-from joulelab.report.style import PHASE_NAMES
+from joulelab.report.origin import absences, component_name, origins, provenance_in_short
+from joulelab.report.scopes import Material, Scope
+from joulelab.report.theme import PHASES
 from joulelab.study.plan import Plan
 
 Section = Mapping[str, Any]
+
+MOST_ROWS = 400
+"""A page's table has no more; the files beside it have all."""
 
 _TIMES = ("started_unix_s", "stopped_unix_s")
 _FACTOR_WORDS = {
@@ -37,7 +39,7 @@ def overview(study: Study, rows: pd.DataFrame) -> Section:
     failed = sum(run.status != "done" for run in study.runs)
     known = rows[rows["gross_j"].notna()]
     simulated = bool((rows["provenance"] == "simulated").any())
-    phases = " and ".join(PHASE_NAMES[phase].lower() for phase in study.plan.phases)
+    phases = " and ".join(PHASES[phase].lower() for phase in study.plan.phases)
     unit, factor = prefix(pd.Series([known["gross_j"].sum()]))
     energy = f"{number(known['gross_j'].sum() / factor)} {unit}J" if len(known) else "not known"
     return {
@@ -61,16 +63,19 @@ def overview(study: Study, rows: pd.DataFrame) -> Section:
     }
 
 
-def results(table: pd.DataFrame) -> Section:
-    """The main table, a group of rows a phase, the most frugal model first."""
-    unit, factor = prefix(table["gross_j_per_sample"])
-    named = table.assign(name=names(table))
+def results(material: Material) -> Section:
+    """The main table, a group of rows a phase, the most frugal model of each scope first."""
+    unit, factor = prefix(material.summary["gross_j_per_sample"])
+    order = [scope.key for scope in material.scopes]
+    settings = {scope.key: scope for scope in material.scopes}
+    table = material.summary.assign(rank=material.summary["scope"].map(order.index))
+    table = table.sort_values(["rank", "gross_j_per_sample"], kind="stable")
+    shown = table.head(MOST_ROWS)
     groups = []
-    for phase, title in PHASE_NAMES.items():
-        part = named[named["phase"] == phase]
+    for phase, title in PHASES.items():
+        part = shown[shown["phase"] == phase]
         if not part.empty:
-            ordered = part.sort_values("gross_j_per_sample", kind="stable")
-            rows = [_result(row, factor) for _, row in ordered.iterrows()]
+            rows = [_result(row, factor, settings) for _, row in part.iterrows()]
             groups.append({"title": title, "rows": rows})
     columns = [
         ("Gross energy", "J"),
@@ -81,23 +86,29 @@ def results(table: pd.DataFrame) -> Section:
         ("Mean power", "W"),
         ("Accuracy", "%"),
     ]
-    return {"columns": columns, "groups": groups}
+    return {"columns": columns, "groups": groups, "left_out": len(table) - len(shown)}
 
 
-def machines(study: Study) -> list[Section]:
-    """The paper's Table I for each machine that the study ran on."""
-    found: dict[tuple[str, str], Machine] = {}
-    for run in study.readable():
-        machine = Machine.from_json(dict(run.data["machine"]))
-        found.setdefault((machine.host, machine.identity), machine)
-    return [
-        {
-            "host": machine.host,
-            "identity": machine.identity,
-            "rows": list(machine.hardware_configuration().items()),
-        }
-        for machine in found.values()
-    ]
+def of_study(study: Study, material: Material) -> Section:
+    """What is said of each study by itself."""
+    data = material.data
+    idle = data.idle[data.idle["study"] == study.label]
+    failures = data.failures[data.failures["study"] == study.label].fillna("")
+    return {
+        "overview": overview(study, data.runs[data.runs["study"] == study.label]),
+        "origins": origins(study),
+        "absences": absences(study),
+        "baseline": baseline(idle),
+        "failures": failures.head(MOST_ROWS).to_dict("records"),
+        "failures_left_out": max(0, len(failures) - MOST_ROWS),
+        "plan": study.plan.to_toml(),
+    }
+
+
+def table_of(texts: pd.DataFrame) -> Section:
+    """A table of texts as the template places it."""
+    rows = [["" if pd.isna(cell) else str(cell) for cell in row] for row in texts.to_numpy()]
+    return {"columns": [str(name) for name in texts.columns], "rows": rows}
 
 
 def baseline(idle: pd.DataFrame) -> Section:
@@ -132,13 +143,19 @@ def baseline(idle: pd.DataFrame) -> Section:
     }
 
 
-def _result(row: pd.Series[Any], per_sample: float) -> Section:
+def _result(row: pd.Series[Any], per_sample: float, scopes: Mapping[str, Scope]) -> Section:
     def cell(column: str, factor: float = 1.0) -> tuple[str, str]:
         value, low, high = (row[column + end] / factor for end in ("", "_low", "_high"))
         return number(value), interval(low, high, value)
 
+    scope = scopes[row["scope"]]
     return {
-        "name": row["name"],
+        "scope": scope.key,
+        "phase": row["phase"],
+        "name": row["model"],
+        "setting": " · ".join(filter(None, [scope.place, scope.setting]))
+        if len(scopes) > 1
+        else "",
         "n": int(row["n"]),
         "cells": [
             cell("gross_j"),
@@ -171,7 +188,7 @@ def _when(study: Study) -> str:
     """From the first run's start to the last one's stop; recorded logs may not tell."""
     times = [run.data[key] for run in study.readable() for key in _TIMES]
     known = [float(time) for time in times if time is not None]
-    return f"{moment(min(known))} to {moment(max(known))}" if known else "at a time not recorded"
+    return f"{moment(min(known))} to {moment(max(known))}" if known else "At a time not recorded"
 
 
 def _sentence(text: str) -> str:

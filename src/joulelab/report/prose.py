@@ -1,0 +1,81 @@
+"""Findings, each beside the figure that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from joulelab.analysis.findings import Finding
+from joulelab.analysis.words import ABSENT, interval, number
+from joulelab.report.scopes import Material, without_batch_size
+
+ONE = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """A finding as the page shows it.
+
+    Attributes:
+        scopes: Keys of the scopes it is about, with blanks between; empty for all.
+        setting: Study and setting, for a page without a script; may be empty.
+        question: As a reader asks it.
+        statement: The answer.
+        estimate: The figure, with its unit.
+        interval: Its 95 % interval; may be empty.
+        n: How many points it rests on.
+    """
+
+    scopes: str
+    setting: str
+    question: str
+    statement: str
+    estimate: str
+    interval: str
+    n: int
+
+
+def paragraphs(
+    material: Material, figures: Sequence[str], *, detail: bool
+) -> Mapping[str, list[Paragraph]]:
+    """Findings by the figure that shows them; those of no figure under the empty name.
+
+    Args:
+        material: Whose answers hold the findings.
+        figures: Names of the figures on the page.
+        detail: Those that belong in a table, or the others.
+    """
+    found: dict[str, list[Paragraph]] = {name: [] for name in (*figures, "")}
+    scopes = _by_setting(material)
+    several = len(material.scopes) > 1
+    for finding in material.answers.findings:
+        if finding.detail is detail:
+            place = finding.figure if finding.figure in found else ""
+            found[place].append(_paragraph(finding, scopes, several))
+    return found
+
+
+def _by_setting(material: Material) -> dict[tuple[str, str], list[str]]:
+    keys: dict[tuple[str, str], list[str]] = {}
+    for scope in material.scopes:
+        settings = dict.fromkeys([scope.setting, without_batch_size(scope.setting)])
+        for setting in settings:
+            keys.setdefault((scope.group.study, setting), []).append(scope.key)
+    return keys
+
+
+def _paragraph(
+    finding: Finding, scopes: Mapping[tuple[str, str], Sequence[str]], several: bool
+) -> Paragraph:
+    keys = scopes.get((finding.study, finding.setting), [])
+    unit = "" if finding.unit == ONE else f" {finding.unit}"
+    value = number(finding.estimate)
+    return Paragraph(
+        scopes=" ".join(keys),
+        setting=" · ".join(filter(None, [finding.study, finding.setting])) if several else "",
+        question=finding.question,
+        statement=finding.statement,
+        estimate=value if value == ABSENT else f"{value}{unit}",
+        interval=interval(finding.low, finding.high, finding.estimate),
+        n=finding.n,
+    )

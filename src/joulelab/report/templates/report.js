@@ -1,0 +1,234 @@
+"use strict";
+// Draws the figures from the data on this page, and draws them anew when a reader chooses.
+(() => {
+  const page = JSON.parse(document.getElementById("report-data").textContent);
+  const state = { scope: page.scopes[0].key, quantity: page.quantity, phase: "both", hidden: new Set() };
+  const drawn = new Map();
+  let round = 0;
+
+  // Columns come as plain values, or as levels and the number of each row's level.
+  const tables = new Map();
+  function rowsOf(name) {
+    if (!tables.has(name)) {
+      const columns = Object.entries(page.figures[name].columns).map(([column, packed]) => [
+        column, Array.isArray(packed) ? packed : packed.codes.map((code) => code === null ? null : packed.levels[code]),
+      ]);
+      const count = columns.length ? columns[0][1].length : 0;
+      tables.set(name, Array.from({ length: count }, (_, i) =>
+        Object.fromEntries(columns.map(([column, values]) => [column, values[i]]))));
+    }
+    return tables.get(name);
+  }
+
+  function chosen(name) {
+    const scope = page.scopes.find((one) => one.key === state.scope);
+    const levels = { scope: scope.key, family: scope.family, quantity: state.quantity };
+    if (state.phase !== "both") levels.phase = state.phase;
+    for (const select of document.querySelectorAll(`#figure-${name} select`)) {
+      levels[select.dataset.column] = select.value;
+    }
+    return levels;
+  }
+
+  function shown(name, levels) {
+    return rowsOf(name).filter((row) =>
+      !state.hidden.has(row.model) &&
+      Object.entries(levels).every(([column, level]) => !(column in row) || row[column] === level ||
+        (column === "phase" && row[column] === null)));
+  }
+
+  function specification(name, levels, rows, width) {
+    const figure = page.figures[name];
+    const called = { quantity: page.quantities[levels.quantity] };
+    for (const choice of figure.choices) called[choice.column] = choice.levels[levels[choice.column]];
+    if (figure.panels) called[figure.panels.column] = figure.panels.levels[levels[figure.panels.column]];
+    // A name in braces may itself hold another: twice is enough.
+    const filled = (text) => text.replace(/\{(\w+)\}/g, (whole, column) => called[column] ?? whole);
+    const spec = JSON.parse(JSON.stringify(figure.chart), (_, part) =>
+      typeof part === "string" ? filled(filled(part)) : part);
+    // Vega-Lite fits a width only beside a height in pixels.
+    const height = spec.height.step ? spec.height.step * new Set(rows.map((row) => row.model)).size : spec.height;
+    return { ...spec, width, height, background: null, datasets: { table: rows } };
+  }
+
+  async function drawPanel(name, panel) {
+    const view = panel.querySelector(".view");
+    const levels = chosen(name);
+    const column = panel.dataset.column;
+    panel.hidden = column === "phase" && state.phase !== "both" && state.phase !== panel.dataset.level;
+    if (panel.hidden) return;
+    if (column) levels[column] = panel.dataset.level;
+    const rows = shown(name, levels);
+    drawn.get(view)?.finalize();
+    drawn.delete(view);
+    if (rows.length === 0) {
+      const why = levels.quantity === "net" && rowsOf(name).some((row) => "quantity" in row)
+        ? "Nothing to show: net energy is not known here, or every model is hidden."
+        : "Nothing to show for this choice.";
+      view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
+      return;
+    }
+    const font = getComputedStyle(document.body).fontFamily;
+    const result = await vegaEmbed(view, specification(name, levels, rows, view.clientWidth), {
+      mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false,
+      config: { ...page.config, font }, tooltip: { theme: "page" },
+    });
+    drawn.set(view, result);
+  }
+
+  async function draw(names) {
+    const mine = ++round;
+    document.documentElement.dataset.drawn = "no";
+    for (const name of names) {
+      for (const panel of document.querySelectorAll(`#figure-${name} .panel`)) {
+        if (mine !== round) return;
+        await drawPanel(name, panel);
+      }
+      const details = document.querySelector(`#figure-${name} .data`);
+      if (details.open) fillTable(name, details);
+    }
+    document.documentElement.dataset.drawn = "yes";
+  }
+  const drawAll = () => draw(Object.keys(page.figures));
+
+  // Rows of tables and findings belong to scopes and models, too.
+  function sift() {
+    for (const part of document.querySelectorAll("[data-scopes]")) {
+      part.hidden = !part.dataset.scopes.split(" ").includes(state.scope) ||
+        state.hidden.has(part.dataset.model) ||
+        (state.phase !== "both" && "phase" in part.dataset && part.dataset.phase !== state.phase);
+    }
+    for (const body of document.querySelectorAll(".results tbody")) {
+      body.hidden = ![...body.querySelectorAll("tr[data-scopes]")].some((row) => !row.hidden);
+    }
+  }
+
+  function visibleRows(name) {
+    const levels = chosen(name);
+    for (const select of document.querySelectorAll(`#figure-${name} select`)) delete levels[select.dataset.column];
+    return shown(name, levels);
+  }
+
+  const inner = new Set(page.inner);
+  function columnsOf(name) {
+    return Object.keys(page.figures[name].columns).filter((column) => !inner.has(column));
+  }
+
+  function fillTable(name, details) {
+    const columns = columnsOf(name);
+    const rows = visibleRows(name);
+    const most = 500;
+    const row = (values, tag) => {
+      const line = document.createElement("tr");
+      for (const value of values) {
+        const cell = document.createElement(tag);
+        if (tag === "th") cell.scope = "col";
+        cell.textContent = value === null || value === undefined ? "–"
+          : typeof value === "number" ? Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 }) : value;
+        line.append(cell);
+      }
+      return line;
+    };
+    const table = document.createElement("table");
+    const caption = table.createCaption();
+    caption.textContent = rows.length > most ? `The first ${most} of ${rows.length} rows; the download has all.` : `${rows.length} rows`;
+    table.createTHead().append(row(columns, "th"));
+    table.createTBody().append(...rows.slice(0, most).map((one) => row(columns.map((column) => one[column]), "td")));
+    details.querySelector(".scroll").replaceChildren(table);
+  }
+
+  function save(name, address) {
+    const link = Object.assign(document.createElement("a"), { href: address, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    if (address.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(address), 10000);
+  }
+
+  function csv(name) {
+    const columns = columnsOf(name);
+    const cell = (value) => value === null || value === undefined ? ""
+      : /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
+    const lines = [columns, ...visibleRows(name).map((row) => columns.map((column) => row[column]))];
+    return lines.map((line) => line.map(cell).join(",") + "\n").join("");
+  }
+
+  async function download(name, kind) {
+    if (kind === "csv") {
+      save(`${name}.csv`, URL.createObjectURL(new Blob([csv(name)], { type: "text/csv" })));
+      return;
+    }
+    for (const panel of document.querySelectorAll(`#figure-${name} .panel:not([hidden])`)) {
+      const view = drawn.get(panel.querySelector(".view"))?.view;
+      if (!view) continue;
+      const level = panel.dataset.level ? `-${panel.dataset.level}` : "";
+      view.background("#ffffff");
+      save(`${name}${level}.${kind}`, await view.toImageURL(kind, 3));
+      view.background(null);
+      await view.runAsync();
+    }
+  }
+
+  function listen() {
+    const controls = document.querySelector(".controls");
+    controls.addEventListener("change", (event) => {
+      const field = event.target;
+      if (field.name === "model") {
+        if (field.checked) state.hidden.delete(field.value); else state.hidden.add(field.value);
+      } else {
+        state[field.name] = field.value;
+      }
+      count();
+      sift();
+      drawAll();
+    });
+    controls.addEventListener("submit", (event) => event.preventDefault());
+    controls.addEventListener("click", (event) => {
+      const all = event.target.dataset?.all;
+      if (!all) return;
+      const boxes = [...controls.querySelectorAll("[name=model]")];
+      for (const box of boxes) box.checked = all === "yes";
+      state.hidden = new Set(all === "yes" ? [] : boxes.map((box) => box.value));
+      count();
+      sift();
+      drawAll();
+    });
+    for (const figure of document.querySelectorAll("figure[id]")) {
+      const name = figure.id.slice("figure-".length);
+      for (const select of figure.querySelectorAll("select")) select.addEventListener("change", () => redraw(name));
+      for (const button of figure.querySelectorAll("[data-download]")) {
+        button.addEventListener("click", () => download(name, button.dataset.download));
+      }
+      const details = figure.querySelector(".data");
+      details.addEventListener("toggle", () => details.open && fillTable(name, details));
+    }
+    let width = window.innerWidth;
+    let waiting;
+    window.addEventListener("resize", () => {
+      if (window.innerWidth === width) return;
+      width = window.innerWidth;
+      clearTimeout(waiting);
+      waiting = setTimeout(drawAll, 150);
+    });
+    // A link into the page opens what it leads to.
+    window.addEventListener("hashchange", () => document.querySelector(location.hash || "body")?.closest("details")?.setAttribute("open", ""));
+  }
+
+  // One figure alone, unless all are being drawn.
+  function redraw(name) {
+    if (document.documentElement.dataset.drawn === "yes") draw([name]); else drawAll();
+  }
+
+  function count() {
+    const boxes = document.querySelectorAll(".controls [name=model]");
+    document.querySelector(".controls .count").textContent = `${boxes.length - state.hidden.size} of ${boxes.length}`;
+  }
+
+  document.documentElement.classList.add("scripted");
+  if (window.innerWidth < 640) document.querySelector(".controls > details")?.removeAttribute("open");
+  // Where nothing was drawn from data there is nothing to choose.
+  count();
+  sift();
+  listen();
+  drawAll();
+})();
