@@ -14,6 +14,10 @@ Bools = NDArray[np.bool_]
 EDGE_SHAPE = 1 / math.sqrt(3)
 """An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
 
+UNSEEN_SHARE = 0.3
+"""Power that nobody looked at may be off what was seen before and after by this share at least,
+however steady that was."""
+
 
 @dataclass(frozen=True)
 class EnergyCurve:
@@ -32,8 +36,10 @@ class EnergyCurve:
             Shape: (n + 1,).
         gap: Whether a piece has no reading. Shape: (n,).
         smear_s: The sensor's window beyond one interval: power changes show smeared over it.
-        time_uncertainty_s: Standard uncertainty of ``time_s``.
         counts: Whether the source counts energy, so that a wrong time is a wrong energy.
+        late_uncertainty_s: Standard uncertainty of how late all times are, the same for all.
+        located_uncertainty_s: Standard uncertainty of each time among the others.
+        oldest_s: A polled value is evenly distributed between new and this old.
         aliasing: Relative standard uncertainty, the same in all pieces, from loads that keep
             step with a sensor that looks only part of the time.
     """
@@ -47,8 +53,10 @@ class EnergyCurve:
     variance_j2: Floats
     gap: Bools
     smear_s: float
-    time_uncertainty_s: float
     counts: bool
+    late_uncertainty_s: float
+    located_uncertainty_s: float
+    oldest_s: float
     aliasing: float
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -64,7 +72,7 @@ class EnergyCurve:
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
         energy = self._at(stop) - self._at(start)
-        inner = self._variance_at(stop) - self._variance_at(start)
+        inner = self._inner_variance(start, stop)
         edges = self._edge_variance(start) + self._edge_variance(stop)
         gap = self._gap_until(stop) - self._gap_until(start)
         outside = (stop - start) - (
@@ -72,10 +80,10 @@ class EnergyCurve:
             - np.clip(start, self.time_s[0], self.time_s[-1])
         )
         unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
-        # A span within one piece cannot be more uncertain than power is within that piece.
-        longest = ((stop - start) * self._spread_over(start, stop) * EDGE_SHAPE) ** 2
-        variance = np.minimum(np.maximum(inner, 0.0) + edges, longest + inner) + unseen
-        return energy, np.sqrt(np.maximum(variance, 0.0)), gap + outside
+        # No span is more uncertain than power is around it.
+        longest = ((stop - start) * self._spread_around(start, stop) * EDGE_SHAPE) ** 2
+        variance = inner + np.minimum(edges + self._late_variance(start, stop), longest) + unseen
+        return energy, np.sqrt(variance), gap + outside
 
     @property
     def seams_s(self) -> Floats:
@@ -85,7 +93,10 @@ class EnergyCurve:
 
     @property
     def _range_w(self) -> float:
-        return float(np.ptp(self.power_w)) if self.power_w.size > 1 else float(self.power_w[0])
+        """How far power outside the readings may be from that of the nearest."""
+        if self.power_w.size == 1:
+            return float(self.power_w[0])
+        return max(float(np.ptp(self.power_w)), UNSEEN_SHARE * float(np.mean(self.power_w)))
 
     def _piece(self, t: Floats) -> NDArray[np.intp]:
         found = np.searchsorted(self.time_s, t, side="right") - 1
@@ -95,8 +106,15 @@ class EnergyCurve:
         i = self._piece(t)
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
-    def _variance_at(self, t: Floats) -> Floats:
-        return np.asarray(np.interp(t, self.time_s, self.variance_j2))
+    def _inner_variance(self, start: Floats, stop: Floats) -> Floats:
+        """Of whole pieces, and of a share of the pieces at either end: the mean of each is wrong."""
+        i, j = self._piece(start), self._piece(stop)
+        own, length = np.diff(self.variance_j2), np.diff(self.time_s)
+        first = np.clip((self.time_s[i + 1] - start) / length[i], 0.0, 1.0)
+        last = np.clip((stop - self.time_s[j]) / length[j], 0.0, 1.0)
+        between = np.maximum(self.variance_j2[j] - self.variance_j2[i + 1], 0.0)
+        within = np.clip((stop - start) / length[i], 0.0, 1.0)
+        return np.where(i == j, own[i] * within**2, own[i] * first**2 + between + own[j] * last**2)
 
     def _gap_until(self, t: Floats) -> Floats:
         lengths = np.diff(self.time_s) * self.gap
@@ -107,16 +125,52 @@ class EnergyCurve:
         i = self._piece(t)
         length = self.interval_length_s[i]
         share = np.clip((t - self.interval_start_s[i]) / length, 0.0, 1.0)
-        bound = np.maximum(length * share * (1 - share), self.smear_s / 4) * self.spread_w[i]
+        bound = np.maximum(length * share * (1 - share), self.smear_s / 8) * self.spread_w[i]
         # At a mark the power on either side may be the one that is moved past it.
-        before = np.maximum(i - 1, 0)
-        at_mark = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
-        step = np.where(at_mark, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
-        moved = self.time_uncertainty_s * (self.spread_w + self.counts * self.power_w)[i]
-        late = self.time_uncertainty_s * step
-        return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2 + late**2)
+        moved = self.located_uncertainty_s * np.maximum(self.spread_w[i], self._step_at(t))
+        return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
 
-    def _spread_over(self, start: Floats, stop: Floats) -> Floats:
+    def _late_variance(self, start: Floats, stop: Floats) -> Floats:
+        """What is late by D takes D times the power before the start for that before the stop.
+
+        Ages of polled values, evenly distributed over T, are late by the same at both ends where
+        the polls lie a multiple of T apart; where they lie d further, they differ by d or d - T,
+        with a variance of d (T - d). For power that is the same all the time, only a counter is
+        wrong then.
+        """
         i, j = self._piece(start), self._piece(stop)
-        within = (i == j) & (self.smear_s == 0) & (not self.counts)
-        return np.where(within, self.spread_w[i], np.inf)
+        before = (
+            np.maximum(i - (self.time_s[i] == start), 0),
+            np.maximum(j - (self.time_s[j] == stop), 0),
+        )
+        apart_w = np.maximum(
+            np.abs(self.power_w[j] - self.power_w[i]),
+            np.abs(self.power_w[before[1]] - self.power_w[before[0]]),
+        )
+        variance = (self.late_uncertainty_s**2 + self.oldest_s**2 / 12) * apart_w**2
+        if self.counts and self.oldest_s > 0:
+            rest_s = (self._reading_at(stop, j) - self._reading_at(start, i)) % self.oldest_s
+            both_w2 = self.power_w[i] * self.power_w[j]
+            variance = variance + rest_s * (self.oldest_s - rest_s) * np.maximum(both_w2, 0.0)
+        return np.asarray(variance)
+
+    def _reading_at(self, t: Floats, piece: NDArray[np.intp]) -> Floats:
+        """The reading nearest to a time, of a counter whose intervals lie between its readings."""
+        start, length = self.interval_start_s[piece], self.interval_length_s[piece]
+        return np.asarray(np.where(t - start < length / 2, start, start + length))
+
+    def _step_at(self, t: Floats) -> Floats:
+        """The step of power at a time that is a mark within an interval; 0 elsewhere."""
+        i = self._piece(t)
+        at_mark = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
+        before = np.maximum(i - 1, 0)
+        return np.where(at_mark, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
+
+    def _spread_around(self, start: Floats, stop: Floats) -> Floats:
+        """How far power over a span may be from what the curve says of it."""
+        i, j = self._piece(start), self._piece(stop)
+        apart_w = np.abs(self.power_w[j] - self.power_w[i])
+        step_w = np.maximum(self._step_at(start), self._step_at(stop))
+        return np.asarray(
+            np.maximum(np.maximum(self.spread_w[i], self.spread_w[j]), np.maximum(apart_w, step_w))
+        )

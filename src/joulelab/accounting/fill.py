@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.curve import EnergyCurve
+from joulelab.accounting.curve import EDGE_SHAPE, EnergyCurve
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +91,8 @@ def _cut(curve: EnergyCurve, start_s: float, stop_s: float) -> _Pieces | None:
     )
     share = (cut.stop_s - cut.start_s) / (pieces.stop_s - pieces.start_s)
     variance = pieces.variance_j2 * share
-    late = curve.time_uncertainty_s * (curve.counts * pieces.power_w + pieces.spread_w)
+    off_s = math.hypot(curve.late_uncertainty_s, curve.oldest_s * EDGE_SHAPE / 2)
+    late = off_s * (curve.counts * pieces.power_w + pieces.spread_w)
     variance[0] += late[0] ** 2
     variance[-1] += late[-1] ** 2
     return cut._replace(variance_j2=variance)

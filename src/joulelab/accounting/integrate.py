@@ -7,20 +7,23 @@ energy of any span is a difference of two values of it, with the intervals at it
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.curve import EDGE_SHAPE, EnergyCurve
+from joulelab.accounting import spread
+from joulelab.accounting.alignment import lateness
+from joulelab.accounting.curve import EnergyCurve
+from joulelab.accounting.grid import regular_times
 from joulelab.accounting.intervals import (
-    MANY_READINGS,
     NO_BRIDGES,
     Bridges,
+    Intervals,
     counter_intervals,
-    expected_s,
+    oldest_s,
     power_intervals,
-    regular_times,
-    stamp_uncertainty_s,
     unseen_s,
 )
 from joulelab.accounting.marks import Parts, cut_everywhere, split_at_marks, split_by_state
@@ -29,24 +32,6 @@ from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-STEP_FLATNESS = 0.1
-"""Power counts as stepping within an interval when its neighbours on either side differ from
-their own outer neighbours by less than this share of the step."""
-
-SNAP = 0.2
-"""A step within this share of an interval of a mark is that mark's."""
-
-UNRESOLVED_SHARE = 0.3
-UNRESOLVED_SCALE_S = 0.1
-"""What a sensor's window hides: power within a window of 0.1 s or more may be off its mean by this
-share, in proportion less within a shorter one. Training steps and their kernels are that uneven;
-readings that are all alike are no proof that power is."""
-
-ALIASING = 0.08
-"""Relative standard uncertainty of a sensor that looks none of the time; in proportion to the share
-that it does not see. Polled at 25 ms in 100 ms (unseen: 0.75), an H100 under duty-cycled load was
-off by up to 12 %, two of these."""
 
 
 def energy_curve(
@@ -74,143 +59,105 @@ def energy_curve(
     seen = np.isfinite(value)
     t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
     value = value[seen]
+    counts = channel.quantity is Quantity.ENERGY
     blind_s = unseen_s(channel, interval_s)
-    time_uncertainty_s = stamp_uncertainty_s(channel)
-    if channel.quantity is Quantity.ENERGY:
+    located_s = 0.0
+    if counts:
         found = counter_intervals(channel, t, value, interval_s)
     else:
         # Where the sensor does not look all the time, power is taken to change at a mark.
         change = marks.time_s if blind_s > 0 else marks.time_s[:0]
         if not channel.polled:
-            t, jitter_s = regular_times(t, channel.update_period_s)
-            time_uncertainty_s = math.hypot(time_uncertainty_s, jitter_s)
+            t, located_s = regular_times(t, channel.update_period_s)
         found = power_intervals(channel, t, value, interval_s, change, bridges)
     if found.power.size == 0:
         return None
-    edges, gap = found.edges, found.gap
-    power = (found.power - channel.offset_w) / channel.gain
+    found = replace(found, power=(found.power - channel.offset_w) / channel.gain)
     smear_s = max(0.0, channel.window_s - channel.update_period_s)
-    spread = _spread(power, gap, reach=1 + math.ceil(smear_s / channel.update_period_s))
-    plain = ~gap & (found.bridged < 0)
     if smear_s == 0 and blind_s == 0:
-        looks = edges[:-1], edges[1:]
-        times = _change_times(edges, power, ~plain, marks.time_s, time_uncertainty_s)
-        parts = split_at_marks(edges, power, plain, times)
-        spread = _spread_of_parts(parts, spread, gap)
+        split = _split(channel, found, marks, located_s)
     else:
-        looks = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
-        parts = cut_everywhere(edges, power, plain, marks.time_s, looks)
-        spread = spread[parts.interval]
-    if parts.unresolved.any():
-        parts, spread = split_by_state(
-            parts, spread, power, plain, looks, marks, time_uncertainty_s
-        )
-    noise_w = _noise_w(power, ~plain) if channel.quantity is Quantity.POWER else 0.0
-    gap = gap[parts.interval]
-    length = np.diff(parts.edges)
-    window_s = np.maximum(np.diff(edges)[parts.interval], channel.window_s)
-    unresolved = UNRESOLVED_SHARE * np.minimum(window_s / UNRESOLVED_SCALE_S, 1.0)
-    spread = np.maximum(spread, unresolved * np.abs(parts.power))
-    variance = np.where(
-        gap,
-        (length * spread * EDGE_SHAPE) ** 2,
-        (np.minimum(blind_s, length) * spread * EDGE_SHAPE) ** 2,
-    )
-    if channel.quantity is Quantity.POWER:
-        reading_w2 = noise_w**2 + (channel.resolution / channel.gain) ** 2 / 12
-        # A stamp that is wrong moves the boundary between two powers.
-        jump = np.diff(parts.power, prepend=parts.power[:1])
-        variance += length**2 * reading_w2 + (time_uncertainty_s * jump) ** 2
-        at = np.flatnonzero(found.bridged[parts.interval] >= 0)
-        bridge = found.bridged[parts.interval[at]]
-        readings = bridges.readings[bridge]
-        jump_w2 = bridges.jump_w2[bridge] / channel.gain**2
-        each_s = length[at] / readings
-        # Of each reading's two neighbours the one further from it counts: at most both.
-        spread_w2 = 2 * jump_w2 + readings * (unresolved[at] * parts.power[at]) ** 2
-        variance[at] = readings * each_s**2 * reading_w2 + time_uncertainty_s**2 * jump_w2
-        variance[at] += (np.minimum(blind_s, each_s) * EDGE_SHAPE) ** 2 * spread_w2
+        split = _cut(channel, found, marks, smear_s)
+    parts, gap = split.parts, found.gap[split.parts.interval]
+    interval_length_s = np.diff(found.edges)[parts.interval]
+    hidden_w = spread.unresolved(channel, interval_length_s) * np.abs(parts.power)
+    spread_w = np.maximum(split.spread_w, hidden_w)
+    variance_j2 = spread.variance_j2(channel, interval_s, found, parts, spread_w, bridges)
     return EnergyCurve(
         time_s=parts.edges,
-        energy_j=np.concatenate(([0.0], np.cumsum(length * parts.power))),
+        energy_j=np.concatenate(([0.0], np.cumsum(np.diff(parts.edges) * parts.power))),
         power_w=parts.power,
-        spread_w=spread,
-        interval_start_s=edges[:-1][parts.interval],
-        interval_length_s=np.diff(edges)[parts.interval],
-        variance_j2=np.concatenate(([0.0], np.cumsum(variance))),
+        spread_w=spread_w,
+        interval_start_s=found.edges[:-1][parts.interval] - split.late_s,
+        interval_length_s=interval_length_s,
+        variance_j2=np.concatenate(([0.0], np.cumsum(variance_j2))),
         gap=gap,
         smear_s=smear_s,
-        counts=channel.quantity is Quantity.ENERGY,
-        time_uncertainty_s=time_uncertainty_s,
-        aliasing=ALIASING * blind_s / expected_s(channel, interval_s),
+        counts=counts,
+        late_uncertainty_s=split.late_uncertainty_s,
+        located_uncertainty_s=located_s,
+        oldest_s=oldest_s(channel),
+        aliasing=spread.aliasing(channel, interval_s, parts, gap),
     )
 
 
-def _noise_w(power: Floats, gap: Bools) -> float:
-    """Standard deviation of the readings' own noise: that of their second differences.
+class _Split(NamedTuple):
+    """Intervals split where power changed.
 
-    By the median, so that loads that come and go do not count (Gasser, Sroka, Jennen-Steinmetz,
-    Biometrika 73, 1986, for the pseudo-residuals; variance 6 for weights 1, -2, 1).
+    Attributes:
+        parts: On the clock of the marks.
+        spread_w: How far power may be from each part's mean. Shape: (parts,).
+        late_s: How much later the readings' own times are than the parts'.
+        late_uncertainty_s: Standard uncertainty of that.
     """
-    if power.size < MANY_READINGS:
-        return 0.0
-    residual = np.abs(np.diff(power, 2))[~(gap[:-2] | gap[1:-1] | gap[2:])]
-    return 1.4826 * float(np.median(residual)) / math.sqrt(6) if residual.size else 0.0
+
+    parts: Parts
+    spread_w: Floats
+    late_s: float
+    late_uncertainty_s: float
 
 
-def _spread(power: Floats, gap: Bools, reach: int) -> Floats:
-    """How far power may be from an interval's mean: as far as its neighbours' means are.
+def _split(channel: Channel, found: Intervals, marks: Marks, located_s: float) -> _Split:
+    """Where the sensor sees just its intervals: neighbours tell the powers beside a mark."""
+    power, plain = found.power, ~found.gap & (found.bridged < 0)
+    steps = _steps(found.edges, power, ~plain)
+    late_s, left_s = lateness(steps, marks.time_s, channel.time_uncertainty_s, located_s)
+    edges = found.edges - late_s
+    parts = split_at_marks(edges, power, plain, np.union1d(marks.time_s, steps - late_s))
+    spread_w = spread.of_parts(parts, spread.of_intervals(power, found.gap, 1), found.gap)
+    if parts.unresolved.any():
+        looks = edges[:-1], edges[1:]
+        off_s = math.hypot(left_s, located_s, oldest_s(channel) / math.sqrt(12))
+        parts, spread_w = split_by_state(parts, spread_w, power, plain, looks, marks, off_s)
+    return _Split(parts, spread_w, late_s, left_s)
 
-    Looks at ``reach`` neighbours on either side. Within a gap: anything that was seen at all.
-    """
-    highest, lowest = power.copy(), power.copy()
-    for away in range(1, min(reach, power.size - 1) + 1):
-        for here, there in ((np.s_[away:], np.s_[:-away]), (np.s_[:-away], np.s_[away:])):
-            np.maximum(highest[here], power[there], out=highest[here])
-            np.minimum(lowest[here], power[there], out=lowest[here])
-    return np.where(gap, np.ptp(power), np.maximum(highest - power, power - lowest))
+
+def _cut(channel: Channel, found: Intervals, marks: Marks, smear_s: float) -> _Split:
+    """Where the sensor sees less or more than its intervals: only states tell the powers."""
+    power, plain = found.power, ~found.gap & (found.bridged < 0)
+    looks = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
+    parts = cut_everywhere(found.edges, power, plain, marks.time_s, looks)
+    reach = 1 + math.ceil(smear_s / channel.update_period_s)
+    spread_w = spread.of_intervals(power, found.gap, reach)[parts.interval]
+    if parts.unresolved.any():
+        off_s = math.hypot(channel.time_uncertainty_s, oldest_s(channel) / math.sqrt(12))
+        parts, spread_w = split_by_state(parts, spread_w, power, plain, looks, marks, off_s)
+    return _Split(parts, spread_w, 0.0, channel.time_uncertainty_s)
 
 
-def _change_times(
-    edges: Floats, power: Floats, gap: Bools, marks: Floats, time_uncertainty_s: float
-) -> Floats:
-    """The marks, and the times of plain steps that no mark explains, in order.
+def _steps(edges: Floats, power: Floats, gap: Bools) -> Floats:
+    """The times of plain steps.
 
     An interval of mean p between steady neighbours at a and b, p between a and b, had a at first
     and b after the share x of its length for which p = x a + (1 - x) b.
     """
     if power.size < 5:
-        return marks
+        return np.zeros(0)
     a2, a, p, b, b2 = (power[i : power.size - 4 + i] for i in range(5))
     step = np.abs(b - a)
-    steady = (np.abs(a - a2) + np.abs(b2 - b)) <= STEP_FLATNESS * step
+    steady = (np.abs(a - a2) + np.abs(b2 - b)) <= spread.STEP_FLATNESS * step
     inside = (np.minimum(a, b) < p) & (p < np.maximum(a, b))
     near_gap = np.logical_or.reduce([gap[i : power.size - 4 + i] for i in range(5)])
     at = np.flatnonzero(steady & inside & ~near_gap & (step > 0)) + 2
     a, p, b = power[at - 1], power[at], power[at + 1]
-    length = edges[at + 1] - edges[at]
-    times = edges[at] + (p - b) / (a - b) * length
-    if marks.size:
-        nearest = np.searchsorted(marks, times)
-        apart = np.minimum(
-            np.abs(marks[np.minimum(nearest, marks.size - 1)] - times),
-            np.abs(marks[np.maximum(nearest - 1, 0)] - times),
-        )
-        times = times[apart > np.maximum(SNAP * length, 3 * time_uncertainty_s)]
-    return np.sort(np.concatenate((marks, times)))
-
-
-def _spread_of_parts(parts: Parts, spread: Floats, gap: Bools) -> Floats:
-    """How far power may be from a part's mean.
-
-    As far as the parts beside it that no change point sets apart; beyond a change point only by
-    :data:`STEP_FLATNESS` of the step; and by what the change points did not explain.
-    """
-    if parts.power.size < 2:
-        return spread
-    jump = np.abs(np.diff(parts.power))
-    at_change = parts.interval[1:] == parts.interval[:-1]
-    jump = np.where(at_change, STEP_FLATNESS * jump, jump)
-    near = np.maximum(np.concatenate(([0.0], jump)), np.concatenate((jump, [0.0])))
-    near += parts.left_over[parts.interval]
-    return np.where(gap[parts.interval], spread[parts.interval], near)
+    return np.asarray(edges[at] + (p - b) / (a - b) * (edges[at + 1] - edges[at]))

@@ -6,23 +6,17 @@ an instantaneous value stands for the time around it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.grid import GAP_FACTOR
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
-
-GAP_FACTOR = 2.5
-"""Readings further apart than this many expected intervals have a gap between them."""
-
-JITTER_REACH = 12
-MANY_READINGS = 25
 
 
 @dataclass(frozen=True)
@@ -189,55 +183,6 @@ def _with_gaps(
     )
 
 
-def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
-    """The times at which a regular sensor worked, from stamps that jitter.
-
-    NVML's samples are taken each 20 ms, but stamped up to some milliseconds off: on an H100 the
-    stamps' distances have a lag-1 autocorrelation of -0.46 (-0.5 for independent jitter about a
-    regular grid). Stamps are counted on that grid, and their distance from it is replaced by its
-    mean over :data:`JITTER_REACH` neighbours on either side.
-
-    Args:
-        t: Stamps in order, seconds. Shape: (readings,).
-        period_s: The nominal distance.
-
-    Returns:
-        The times, and the standard uncertainty that is left of each, seconds.
-
-    Example:
-        >>> stamps = 0.02 * np.arange(100) + 0.002 * (-1.0) ** np.arange(100)
-        >>> times, uncertainty_s = regular_times(stamps, 0.02)
-        >>> float(np.abs(times - 0.02 * np.arange(100))[20:80].max()) < 0.0002
-        True
-    """
-    apart = np.diff(t)
-    usual = apart[np.abs(apart - period_s) < 0.75 * period_s]
-    if usual.size < MANY_READINGS:
-        return t, 0.0
-    period = float(apart[apart <= GAP_FACTOR * period_s].mean())
-    # One reading a step: a stamp that is late by half a period is no reading left out. Across a
-    # gap the grid starts anew, where the stamp says.
-    count = np.arange(t.size, dtype=np.float64)
-    off = t - count * period
-    runs = np.concatenate(([0], np.cumsum(apart > GAP_FACTOR * period_s)))
-    first = np.searchsorted(runs, runs, side="left")
-    last = np.searchsorted(runs, runs, side="right")
-    index = np.arange(t.size)
-    low = np.maximum(index - JITTER_REACH, first)
-    high = np.minimum(index + JITTER_REACH + 1, last)
-    running = np.concatenate(([0.0], np.cumsum(off - off[0])))
-    smooth = (running[high] - running[low]) / (high - low) + off[0]
-    jitter_s = 1.4826 * float(np.median(np.abs(off - smooth)))
-    times = np.maximum.accumulate(count * period + smooth)
-    return times, jitter_s / math.sqrt(2 * JITTER_REACH + 1)
-
-
-def stamp_uncertainty_s(channel: Channel) -> float:
-    """A polled value is anywhere between 0 and one update period old (rectangular)."""
-    stale_s = channel.update_period_s / math.sqrt(12) if channel.polled else 0.0
-    return math.hypot(stale_s, channel.time_uncertainty_s)
-
-
 def unseen_s(channel: Channel, interval_s: float) -> float:
     """The part of each interval in which the sensor does not look."""
     if channel.quantity is Quantity.ENERGY:
@@ -250,6 +195,11 @@ def expected_s(channel: Channel, interval_s: float) -> float:
     return max(channel.update_period_s, interval_s) if channel.polled else channel.update_period_s
 
 
+def oldest_s(channel: Channel) -> float:
+    """How old a polled value may be: anything up to one update period. 0 for own stamps."""
+    return channel.update_period_s if channel.polled else 0.0
+
+
 def age_s(channel: Channel) -> float:
     """How long before its stamp a value was new, on average."""
-    return channel.delay_s + (channel.update_period_s / 2 if channel.polled else 0.0)
+    return channel.delay_s + oldest_s(channel) / 2

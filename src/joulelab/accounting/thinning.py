@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.grid import GAP_FACTOR, REACHES
 from joulelab.accounting.intervals import (
-    GAP_FACTOR,
     NO_BRIDGES,
     Bridges,
     age_s,
@@ -30,6 +30,10 @@ LONG = 1 << 17
 """Recordings of fewer readings are kept whole: working them out takes some tens of ms."""
 REACH = 24
 """So many readings on either side of an edge are kept, beside those that a window spans."""
+GRID_REACH = 64
+"""The same for a sensor that stamps its own readings: they tell its grid."""
+HOLE_GRID_REACH = REACHES[0]
+"""The same for holes and extremes, which are few: as many as a grid is ever told from."""
 LEAST_STRETCH = 64
 """Shorter stretches are kept."""
 MOST_KEPT = 0.25
@@ -87,7 +91,10 @@ def thinned(channel: Channel, readings: Readings, interval_s: float, edges_s: Fl
         lambda first: _scan(channel, readings, first, limit_ns), range(0, t_ns.size - 1, BLOCK)
     )
     special = np.concatenate([scan.special for scan in scans])
-    reach = REACH + math.ceil(2 * channel.window_s / expected_s(channel, interval_s))
+    spanned = math.ceil(2 * channel.window_s / expected_s(channel, interval_s))
+    own_stamps = not (channel.polled or counts)
+    reaches = (GRID_REACH, HOLE_GRID_REACH) if own_stamps else (REACH, REACH)
+    reach = np.repeat(reaches, (around.size, special.size)) + spanned
     starts, stops = _neighbourhoods(np.concatenate((around, special)), reach, t_ns.size)
     if np.sum(stops - starts) > MOST_KEPT * t_ns.size:
         return Thinned(t_ns, value, NO_BRIDGES.after, NO_BRIDGES)
@@ -139,15 +146,23 @@ def _scan(channel: Channel, readings: Readings, first: int, limit_ns: int) -> _S
     return _Scan(first + np.concatenate(special), first + wraps)
 
 
-def _neighbourhoods(around: Indices, reach: int, size: int) -> tuple[Indices, Indices]:
+def _neighbourhoods(around: Indices, reach: Indices, size: int) -> tuple[Indices, Indices]:
     """Stretches of positions to keep, from the first reading to the last, apart from each other.
 
+    Args:
+        around: Positions whose neighbourhood is kept. Shape: (positions,).
+        reach: How much on either side of each. Shape: (positions,).
+        size: How many readings there are.
+
     Example:
-        >>> _neighbourhoods(np.array([300]), 24, 1000)
+        >>> _neighbourhoods(np.array([300]), np.array([24]), 1000)
         (array([  0, 276, 975]), array([  25,  325, 1000]))
     """
-    around = np.unique(np.clip(np.concatenate((around, (0, size - 1))), 0, size - 1))
-    starts, stops = np.maximum(around - reach, 0), np.minimum(around + reach + 1, size)
+    around = np.clip(np.concatenate((around, (0, size - 1))), 0, size - 1)
+    reach = np.concatenate((reach, (REACH, REACH)))
+    order = np.argsort(around - reach, kind="stable")
+    starts = np.maximum(around - reach, 0)[order]
+    stops = np.maximum.accumulate(np.minimum(around + reach + 1, size)[order])
     apart = starts[1:] - stops[:-1] >= LEAST_STRETCH
     return starts[np.concatenate(([True], apart))], stops[np.concatenate((apart, [True]))]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import median, pstdev
 from typing import Any
 
 import pynvml
@@ -22,8 +24,11 @@ this many periods is no hole."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
 
-STAMP_UNCERTAINTY_S = 0.003
-"""k = 1. Against a known on/off load an H100's stamps lay 0 to 5 ms after their window's end."""
+LATEST_S = 0.005
+"""Against a known on/off load an H100's stamps lay 0 to 5 ms after their window's end."""
+EXACT_S = 0.001
+"""A driver whose stamps lie this closely (standard deviation) about a regular grid is taken to
+write them as a window ends; one whose stamps jitter, 0 to :data:`LATEST_S` later."""
 
 _VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """By nvmlValueType_t."""
@@ -51,21 +56,7 @@ class PowerRing:
             pynvml.NVMLError: The GPU or driver has no such ring.
         """
         stamps_us = [stamp_us for stamp_us, _ in _samples(handle, 0)]
-        period_s = _period_s(stamps_us)
-        return cls(
-            Channel(
-                component=component,
-                quantity=Quantity.POWER,
-                source="nvml.samples",
-                provenance=Provenance.MEASURED,
-                update_period_s=period_s,
-                window_s=period_s,
-                time_uncertainty_s=STAMP_UNCERTAINTY_S,
-                resolution=1e-3,
-                gain_uncertainty=gain_uncertainty,
-                priority=0,
-            )
-        )
+        return cls(ring_channel(component, stamps_us, gain_uncertainty))
 
     def read(self, handle: Any, channel: int) -> list[Reading | Gap]:
         """The readings since the last call, oldest first; on the first call, all of the ring.
@@ -112,7 +103,44 @@ class PowerRing:
         return abs(offset_ns - self._offset_ns) > CLOCK_STEP_S * 1e9
 
 
-def _period_s(stamps_us: list[int]) -> float:
+def ring_channel(component: str, stamps_us: Sequence[int], gain_uncertainty: float) -> Channel:
+    """What the ring's stamps say of it.
+
+    The stamps' lateness is anywhere between 0 and :data:`LATEST_S`; the uncertainty is the root
+    mean square of its distance from what is taken.
+
+    Args:
+        component: As ``"gpu:0"``.
+        stamps_us: The times of its readings, oldest first.
+        gain_uncertainty: Relative standard uncertainty of its scale.
+
+    Example:
+        >>> channel = ring_channel("gpu:0", [20_000 * i for i in range(120)], 0.065)
+        >>> channel.update_period_s, channel.delay_s, round(channel.time_uncertainty_s, 4)
+        (0.02, 0.0, 0.0029)
+    """
+    period_s = _period_s(stamps_us)
+    steps_s = [(later - earlier) * 1e-6 for earlier, later in pairwise(stamps_us)]
+    steps_s = [step_s for step_s in steps_s if step_s < HOLE_PERIODS * period_s]
+    # The distance of two stamps that jitter independently varies twice as much as one.
+    jitter_s = pstdev(steps_s, period_s) / math.sqrt(2) if steps_s else 0.0
+    delay_s = LATEST_S / 2 if jitter_s > EXACT_S else 0.0
+    return Channel(
+        component=component,
+        quantity=Quantity.POWER,
+        source="nvml.samples",
+        provenance=Provenance.MEASURED,
+        update_period_s=period_s,
+        window_s=period_s,
+        delay_s=delay_s,
+        time_uncertainty_s=math.hypot(LATEST_S / math.sqrt(12), LATEST_S / 2 - delay_s),
+        resolution=1e-3,
+        gain_uncertainty=gain_uncertainty,
+        priority=0,
+    )
+
+
+def _period_s(stamps_us: Sequence[int]) -> float:
     """The median distance of the stamps; the usual 20 ms when there are too few to tell."""
     steps_us = [later - earlier for earlier, later in pairwise(stamps_us)]
     steps_us = [step for step in steps_us if step > 0]
