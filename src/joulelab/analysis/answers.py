@@ -52,12 +52,12 @@ class Answers:
 def answers(data: Data) -> Answers:
     """All that the data answer."""
     groups = data.leading_groups()
-    ratios = phase_ratios(data)
-    powers = component_power(data)
+    ratios = phase_ratios(groups)
+    powers = component_power(data.studies, groups)
     points = utilization(data)
     bends = knees(points)
     fits = time_fits(groups)
-    timed = time_points(groups, fits)
+    timed = time_points(groups)
     ranked, compared = correlations(groups), differences(groups)
     curves = batch_curves(data)
     floors = batch_floors(curves)

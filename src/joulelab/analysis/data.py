@@ -132,6 +132,20 @@ class Group:
         return self.table[self.table["phase"] == phase].reset_index(drop=True)
 
 
+def placed(groups: Sequence[Group]) -> pd.DataFrame:
+    """The groups' tables in one, ``machine`` being its label and ``setting`` beside it.
+
+    Returns:
+        Columns ``study``, ``machine``, ``setting`` and the others of a summary; no rows without
+        groups.
+    """
+    parts = [
+        group.table.assign(study=group.study, machine=group.machine, setting=group.setting)
+        for group in groups
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"study": []})
+
+
 def machine_labels(table: pd.DataFrame) -> dict[Place, str]:
     """A name for each machine, by host and identity: as short as tells them apart.
 

@@ -116,7 +116,8 @@ def kendall(y: Array, xs: Sequence[Array]) -> Statistic:
 
 def _centred_ranks(values: Array) -> Array:
     ranks: Array = np.asarray(stats.rankdata(values, axis=-1), dtype=float)
-    return ranks - (values.shape[-1] + 1) / 2
+    centred: Array = ranks - (values.shape[-1] + 1) / 2
+    return centred
 
 
 def _cosine(a: Array, b: Array) -> Array:

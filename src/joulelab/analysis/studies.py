@@ -11,6 +11,7 @@ from typing import Any
 from joulelab.accounting.baseline import Baseline, IdlePoint
 from joulelab.accounting.energy import Energy
 from joulelab.errors import StoreError
+from joulelab.machine import Machine
 from joulelab.study.plan import Plan
 from joulelab.study.recorded_plan import RecordedPlan
 from joulelab.study.store import RunRecord, Store
@@ -48,6 +49,18 @@ class Study:
         """The finished idle measurements, in order of time."""
         done = [run for run in self.runs if run.kind == "idle" and run.status == "done"]
         return sorted(done, key=lambda run: (run.data["started_unix_s"], run.run_id))
+
+    def machines(self) -> list[Machine]:
+        """The machines that it ran on, each once, in order of first appearance."""
+        found: dict[tuple[str, str], Machine] = {}
+        known: dict[str, None] = {}
+        for run in self.readable():
+            described = repr(run.data["machine"])
+            if described not in known:
+                known[described] = None
+                machine = Machine.from_json(dict(run.data["machine"]))
+                found.setdefault((machine.host, machine.identity), machine)
+        return list(found.values())
 
     def baselines(self) -> Baselines:
         """Idle power by block and boot."""

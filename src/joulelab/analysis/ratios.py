@@ -1,0 +1,49 @@
+"""Ratios of two estimates of a summary, with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from joulelab.analysis.statistics import UNKNOWN, Estimate
+
+Row = Mapping[str, Any]
+
+
+def ratio(one: Row, other: Row, column: str, *, shared: bool) -> Estimate:
+    """One row's quantity over another's.
+
+    The relative half-widths of the two add in quadrature, on a logarithmic scale: the interval of
+    x/y and that of y/x say the same.
+
+    Args:
+        one: Has ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, as a row of
+            :func:`joulelab.analysis.summary.summary` has.
+        other: Likewise.
+        column: The quantity.
+        shared: Whether what all repeats of a row share counts (unlike sensors) or cancels.
+
+    Returns:
+        Unknown where one of the two is not positive; without an interval where one has none.
+
+    Example:
+        >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}
+        >>> found = ratio(one, one | {"x": 2.0, "x_random": 0.1}, "x", shared=False)
+        >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
+        (3.0, 2.8, 3.22)
+    """
+    above, below = float(one[column]), float(other[column])
+    if not (above > 0 and below > 0):
+        return UNKNOWN
+    value = above / below
+    spread = math.exp(math.hypot(_relative(one, column, shared), _relative(other, column, shared)))
+    n = min(int(one[f"{column}_n"]), int(other[f"{column}_n"]))
+    return Estimate(value, value / spread, value * spread, n)
+
+
+def _relative(row: Row, column: str, shared: bool) -> float:
+    value = float(row[column])
+    if not shared:
+        return float(row[f"{column}_random"]) / value
+    return max(float(row[f"{column}_high"]) - value, value - float(row[f"{column}_low"])) / value
