@@ -60,8 +60,11 @@ class Data:
     def groups(self) -> list[Group]:
         """The models that were measured alike, those with the most models first."""
         labels = machine_labels(self.summary)
+        told = {
+            str(study): _told(part) for study, part in self.summary.groupby("study", sort=False)
+        }
         found = [
-            Group.of(part, self.summary, labels)
+            Group.of(part.reset_index(drop=True), told[str(part["study"].iloc[0])], labels)
             for _, part in self.summary.groupby(list(ALIKE), dropna=False, sort=False)
         ]
         return sorted(found, key=lambda group: -group.table["model"].nunique())
@@ -108,28 +111,36 @@ class Group:
     table: pd.DataFrame
 
     @classmethod
-    def of(cls, part: pd.DataFrame, whole: pd.DataFrame, labels: Mapping[Place, str]) -> Self:
-        """The group of these rows of a summary."""
+    def of(cls, part: pd.DataFrame, told: Sequence[str], labels: Mapping[Place, str]) -> Self:
+        """The group of these rows of a summary.
+
+        Args:
+            part: Rows that agree in :data:`ALIKE`.
+            told: What varies within the study, see :attr:`setting`.
+            labels: See :func:`machine_labels`.
+        """
         first = part.iloc[0]
-        study = whole[whole["study"] == first["study"]]
         machine = labels[str(first["host"]), str(first["machine"])]
-        told = {name: str(first[name]) for name in varying(study, (*FACTORS, "sources"))}
-        if study.groupby(["host", "machine"]).ngroups > 1:
-            told = {"machine": machine} | told
-        setting = ", ".join(f"{name}={level}" for name, level in told.items())
+        levels = {name: machine if name == "machine" else str(first[name]) for name in told}
         gpu_name = first["gpu_name"]
         return cls(
             study=str(first["study"]),
             host=str(first["host"]),
             gpu_name="" if pd.isna(gpu_name) else str(gpu_name),
             machine=machine,
-            setting=setting,
-            table=part.reset_index(drop=True),
+            setting=", ".join(f"{name}={level}" for name, level in levels.items()),
+            table=part,
         )
 
     def phase(self, phase: str) -> pd.DataFrame:
         """The rows of one phase: one a model."""
         return self.table[self.table["phase"] == phase].reset_index(drop=True)
+
+
+def _told(study: pd.DataFrame) -> list[str]:
+    """The columns that vary within a study: its machines, factors and sensors."""
+    several = len(study[["host", "machine"]].drop_duplicates()) > 1
+    return ["machine"] * several + varying(study, (*FACTORS, "sources"))
 
 
 def placed(groups: Sequence[Group]) -> pd.DataFrame:

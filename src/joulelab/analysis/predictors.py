@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
 from joulelab.analysis.bootstrap import bootstrap
 from joulelab.analysis.data import Group
@@ -178,8 +177,25 @@ def _corrected(group: Group, rows: Sequence[dict[str, Any]]) -> list[dict[str, A
     """The rows of one family with Holm's p, and where they belong."""
     known = [row for row in rows if math.isfinite(row.get("p", math.nan))]
     if known:
-        corrected = multipletests([row["p"] for row in known], method="holm")[1]
+        corrected = holm([row["p"] for row in known])
         for row, p in zip(known, corrected, strict=True):
             row["p_holm"] = float(p)
     place = {"study": group.study, "machine": group.machine, "setting": group.setting}
     return [place | row for row in rows]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the smallest of n times n, the next times n - 1 and so on.
+
+    As ``statsmodels.stats.multitest.multipletests`` does it, which collects all garbage at each
+    call: seconds where thousands of runs are in memory.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    steps = np.arange(len(p), 0, -1) * np.asarray(p)[order]
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(value) for value in corrected]
