@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from joulelab.recording.link import RecorderLink
-from joulelab.recording.spans import Span, SpanBlock, SpanLog
+from joulelab.recording.spans import Span, SpanLog
 
 if TYPE_CHECKING:
     from joulelab.accounting.account import Accounts, Window
@@ -108,11 +108,17 @@ class Meter:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "a Meter cannot be sent to another process: open one there; "
+            "children that are forked can use their parent's"
+        )
+
     # Marking.
 
     def begin(self, name: str, **attributes: Any) -> Span:
         """Opens a span. It nests in the span that is open in the same thread."""
-        return self._log.begin(name, attributes)
+        return Span(self._log, name, attributes).__enter__()
 
     def end(self, span: Span) -> None:
         """Closes a span.
@@ -120,14 +126,14 @@ class Meter:
         Raises:
             ValueError: It was closed before.
         """
-        self._log.end(span)
+        span.end()
 
-    def span(self, name: str, **attributes: Any) -> SpanBlock:
+    def span(self, name: str, **attributes: Any) -> Span:
         """A span around a block, as ``with meter.span("epoch", index=3) as span``.
 
         It is closed however the block ends.
         """
-        return SpanBlock(self._log, name, attributes)
+        return Span(self._log, name, attributes)
 
     @property
     def spans(self) -> tuple[Span, ...]:

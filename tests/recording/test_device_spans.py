@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from joulelab.recording import device_clock
 from joulelab.recording.device_clock import Reference, _placed
-from joulelab.recording.spans import SpanLog
+from joulelab.recording.spans import Span, SpanLog
 
 
 @pytest.fixture
@@ -49,10 +49,14 @@ def apart():
         pass
 
 
+def begin(log, name):
+    return Span(log, name, {}).__enter__()
+
+
 def span_of(log, name="step"):
-    span = log.begin(name, {})
+    span = begin(log, name)
     apart()
-    log.end(span)
+    span.end()
     apart()
     return span
 
@@ -73,15 +77,15 @@ def test_marking_does_not_wait_for_the_device(cuda, log):
     cuda.lag_ns = 10**12
     for _ in range(20):
         span_of(log)
-    assert all(mark.time is None for mark in log._device._unresolved)
+    assert all(mark.time is None for mark in log.device._unresolved)
     cuda.lag_ns = 0
-    log._device._unresolved.clear()
+    log.device._unresolved.clear()
 
 
 def test_the_end_of_a_span_and_the_begin_of_the_next_are_one_event(cuda, log, monkeypatch):
     monkeypatch.setattr(device_clock, "SHARED_WITHIN_NS", 10**9)
     for _ in range(10):
-        log.end(log.begin("step", {}))
+        begin(log, "step").end()
     assert cuda.recorded == 1
     first, *_, last = (span.device_window() for span in log.spans)
     assert first == last
@@ -95,9 +99,9 @@ def test_marks_with_time_for_work_between_them_are_events_of_their_own(cuda, log
 
 def test_marks_on_two_streams_are_two_events(cuda, log, monkeypatch):
     monkeypatch.setattr(device_clock, "SHARED_WITHIN_NS", 10**9)
-    span = log.begin("step", {})
+    span = begin(log, "step")
     cuda.raw = 7
-    log.end(span)
+    span.end()
     assert cuda.recorded == 2
 
 
@@ -114,7 +118,7 @@ def test_events_are_used_again(cuda, log):
     for _ in range(50):
         span_of(log).device_window()
     # Two at a time, and three for each reference.
-    references = len(log._device._references[0])
+    references = len(log.device._references[0])
     assert cuda.events <= 2 + 3 * references
 
 
@@ -132,10 +136,10 @@ def test_without_cuda_there_is_no_device_window(cuda, make_log):
 def test_a_span_in_which_cuda_was_started_ends_when_the_device_is_done(cuda, make_log):
     cuda.started = False
     log = make_log()
-    span = log.begin("first", {})
+    span = begin(log, "first")
     cuda.started = True
     log.refer()
-    log.end(span)
+    span.end()
     window = span.device_window()
     assert window.start_ns == span.start_ns
     assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
@@ -180,19 +184,19 @@ def test_cuda_that_fails_while_marks_wait(cuda, log):
 
 
 def test_a_forked_child_leaves_its_parents_cuda_alone(cuda, log):
-    span = log.begin("outer", {})
+    span = begin(log, "outer")
     child = os.fork()
     if child == 0:
         try:
             cuda.started, cuda.error = False, "Cannot re-initialize CUDA in forked subprocess"
-            log.end(log.begin("inner", {}))
-            log.end(span)
+            begin(log, "inner").end()
+            span.end()
             names = [row[3] for row in rows(log, b'"spans"')]
             os._exit(0 if names == ["inner"] else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    log.end(span)
+    span.end()
 
 
 class Point:
@@ -234,11 +238,11 @@ def test_one_reference_alone_leaves_the_drift_unknown():
 
 def test_references_are_made_by_the_thread_when_they_are_due(cuda, log, monkeypatch):
     log.refer()
-    assert log._device._references == {}
+    assert log.device._references == {}
     span_of(log)
     log.refer()
     log.refer()
-    assert len(log._device._references[0]) == 1
+    assert len(log.device._references[0]) == 1
     monkeypatch.setattr(device_clock, "REFERENCE_INTERVAL_NS", 0)
     log.refer()
-    assert len(log._device._references[0]) == 2
+    assert len(log.device._references[0]) == 2

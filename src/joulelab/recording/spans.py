@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from joulelab.recording.device_clock import DeviceClock, DeviceMark, DeviceTime, device_clock
 from joulelab.recording.link import ATOMIC_WRITE_BYTES
@@ -29,19 +29,23 @@ _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 class Span:
-    """A named stretch of time. Made by :meth:`joulelab.Meter.begin`.
+    """A named stretch of time, as ``with meter.span("epoch", index=3) as span``.
+
+    Made by :meth:`joulelab.Meter.span`, which leaves it to ``with`` to begin it, or by
+    :meth:`joulelab.Meter.begin`.
 
     Attributes:
         name: As the program gave it.
         attributes: Whatever else the program said of it.
         index: Counts the spans of this process.
-        start_ns: CLOCK_MONOTONIC.
+        start_ns: CLOCK_MONOTONIC; 0 before it began.
         stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
     """
 
     __slots__ = (
         "_device_start",
         "_device_stop",
+        "_log",
         "_parent",
         "_thread",
         "attributes",
@@ -51,16 +55,67 @@ class Span:
         "stop_ns",
     )
 
-    def __init__(self, name: str, attributes: dict[str, Any], index: int, thread: _Thread) -> None:
+    def __init__(self, log: SpanLog, name: str, attributes: dict[str, Any]) -> None:
         self.name = name
         self.attributes = attributes
-        self.index = index
-        self._thread = thread
-        self._parent = thread.innermost
+        self.start_ns = 0
+        self.stop_ns: int | None = None
+        self._log = log
         self._device_start: DeviceMark | None = None
         self._device_stop: DeviceMark | None = None
-        self.stop_ns: int | None = None
-        self.start_ns = 0
+
+    def __enter__(self) -> Self:
+        """Begins it now.
+
+        Raises:
+            ValueError: It began before.
+        """
+        if self.start_ns:
+            raise ValueError(f"span {self.name!r} began already; each block needs one of its own")
+        log = self._log
+        try:
+            thread = log.local.thread
+        except AttributeError:
+            thread = log.local.thread = _Thread()
+        self.index = next(log.count)
+        self._thread: _Thread = thread
+        self._parent: Span | None = thread.innermost
+        thread.innermost = self
+        device = log.device
+        if device is not None:
+            self._device_start = device.mark()
+        self.start_ns = monotonic_ns()
+        log.spans.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends it however its block ended, unless the block has done so itself."""
+        if self.stop_ns is None:
+            self.end()
+
+    def end(self) -> None:
+        """Ends it now.
+
+        Raises:
+            ValueError: It ended before, or has not begun.
+        """
+        stop_ns = monotonic_ns()
+        if self.stop_ns is not None or not self.start_ns:
+            what = "was already ended" if self.start_ns else "has not begun"
+            raise ValueError(f"span {self.name!r} {what}")
+        log = self._log
+        device = log.device
+        if device is not None:
+            self._device_stop = device.mark()
+        self.stop_ns = stop_ns
+        thread = self._thread
+        if thread.innermost is self:
+            parent = self._parent
+            while parent is not None and parent.stop_ns is not None:
+                parent = parent._parent
+            thread.innermost = parent
+        if log.forked:
+            log.flush(leave_unresolved=0, wait=True)
 
     @property
     def parent(self) -> int | None:
@@ -85,11 +140,11 @@ class Span:
         Raises:
             ValueError: The span is still open.
         """
-        return self._thread.log.energy_of(self)
+        return self._log.energy_of(self)
 
     def device_window(self) -> DeviceWindow | None:
         """When the GPU began and finished its work, where it had any. Waits until it has."""
-        return self._thread.log.device_window(self)
+        return self._log.device_window(self)
 
     def __repr__(self) -> str:
         state = "open" if self.stop_ns is None else f"{self.duration_s:.6g} s"
@@ -114,15 +169,13 @@ class _Thread:
     """A thread of the program.
 
     Attributes:
-        log: Where its spans go.
         native_id: The operating system's.
         innermost: The span that the next one will be nested in.
     """
 
-    __slots__ = ("innermost", "log", "native_id")
+    __slots__ = ("innermost", "native_id")
 
-    def __init__(self, log: SpanLog) -> None:
-        self.log = log
+    def __init__(self) -> None:
         self.native_id = threading.get_native_id()
         self.innermost: Span | None = None
 
@@ -142,7 +195,7 @@ class SpanLog:
         self.spans: list[Span] = []
         self.energy_of = energy_of
         self._mark = mark
-        self._count = itertools.count()
+        self.count = itertools.count()
         self.start_anew(forked=False)
         _LOGS.add(self)
 
@@ -152,9 +205,9 @@ class SpanLog:
         A child may end at any moment without a word, as those of multiprocessing do, so it hands
         over each span as it ends, and has no thread for it. Nor can it use its parent's CUDA.
         """
-        self._at_once = forked
-        self._local = threading.local()
-        self._device: DeviceClock | None = device_clock()
+        self.forked = forked
+        self.local = threading.local()
+        self.device: DeviceClock | None = device_clock()
         self._told_failure = False
         self._seen = len(self.spans)
         self._open: list[Span] = []
@@ -172,46 +225,9 @@ class SpanLog:
             )
             self._thread.start()
 
-    def begin(self, name: str, attributes: dict[str, Any]) -> Span:
-        """Opens a span now."""
-        try:
-            thread = self._local.thread
-        except AttributeError:
-            thread = self._local.thread = _Thread(self)
-        span = Span(name, attributes, next(self._count), thread)
-        thread.innermost = span
-        device = self._device
-        if device is not None:
-            span._device_start = device.mark()
-        span.start_ns = monotonic_ns()
-        self.spans.append(span)
-        return span
-
-    def end(self, span: Span) -> None:
-        """Closes a span now.
-
-        Raises:
-            ValueError: It was closed before.
-        """
-        stop_ns = monotonic_ns()
-        if span.stop_ns is not None:
-            raise ValueError(f"span {span.name!r} was already ended")
-        device = self._device
-        if device is not None:
-            span._device_stop = device.mark()
-        span.stop_ns = stop_ns
-        thread = span._thread
-        if thread.innermost is span:
-            parent = span._parent
-            while parent is not None and parent.stop_ns is not None:
-                parent = parent._parent
-            thread.innermost = parent
-        if self._at_once:
-            self.flush(leave_unresolved=0, wait=True)
-
     def device_window(self, span: Span) -> DeviceWindow | None:
         """See :meth:`Span.device_window`."""
-        device, first, last = self._device, span._device_start, span._device_stop
+        device, first, last = self.device, span._device_start, span._device_stop
         if device is None or last is None:
             return None
         with self._lock:
@@ -248,8 +264,8 @@ class SpanLog:
                 for span, still in zip(spans, is_open, strict=True)
                 if not still and span._device_stop is not None
             )
-            if self._device is not None:
-                self._device.resolve(leave_unresolved, wait=wait)
+            if self.device is not None:
+                self.device.resolve(leave_unresolved, wait=wait)
             self._backlog += lines("devices", self._devices())
             self._backlog += self._device_failure()
             while self._backlog:
@@ -261,10 +277,10 @@ class SpanLog:
     def refer(self) -> None:
         """Keeps the device's clock beside the host's. For the thread of :func:`_flush_often`."""
         with self._lock:
-            if self._device is None:
-                self._device = device_clock()
+            if self.device is None:
+                self.device = device_clock()
             else:
-                self._device.refer()
+                self.device.refer()
 
     def finish(self) -> None:
         """Ends the thread and hands over everything, waiting for GPUs where it must."""
@@ -275,11 +291,11 @@ class SpanLog:
 
     def _device_failure(self) -> list[bytes]:
         """A line, once, that says why there are no more device times."""
-        if self._device is None or not self._device.failure or self._told_failure:
+        if self.device is None or not self.device.failure or self._told_failure:
             return []
         self._told_failure = True
         event = {"event": "device_failed", "pid": os.getpid(), "t_ns": monotonic_ns()}
-        return [_encode({**event, "reason": self._device.failure}).encode() + b"\n"]
+        return [_encode({**event, "reason": self.device.failure}).encode() + b"\n"]
 
     def _devices(self) -> list[tuple[int, int, int, int]]:
         """Rows of the ended spans whose marks' times are known, in the order they ended."""
@@ -293,28 +309,6 @@ class SpanLog:
             if window is not None:
                 rows.append((span.index, *window))
         return rows
-
-
-class SpanBlock:
-    """A span around a block. Made by :meth:`joulelab.Meter.span`.
-
-    Not a generator: that would take as long as the span itself.
-    """
-
-    __slots__ = ("_attributes", "_log", "_name", "_span")
-
-    def __init__(self, log: SpanLog, name: str, attributes: dict[str, Any]) -> None:
-        self._log = log
-        self._name = name
-        self._attributes = attributes
-
-    def __enter__(self) -> Span:
-        self._span = self._log.begin(self._name, self._attributes)
-        return self._span
-
-    def __exit__(self, *_: object) -> None:
-        if self._span.stop_ns is None:
-            self._log.end(self._span)
 
 
 _LOGS: weakref.WeakSet[SpanLog] = weakref.WeakSet()

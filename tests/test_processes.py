@@ -1,0 +1,214 @@
+"""Spans from many threads, and from children that were forked or spawned."""
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+
+import joulelab
+from joulelab.recording.trace import read_trace
+from joulelab.sensors.simulated import SimulatedMachine
+
+MACHINE = SimulatedMachine.default()
+THREADS, SPANS = 8, 1000
+
+
+@pytest.fixture(autouse=True)
+def no_kept_baseline(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+
+
+def rows(directory):
+    """Each span as the trace last has it, by process and index."""
+    events = read_trace(directory).events
+    return {(e["pid"], e["index"]): e for e in events if e["event"] == "span"}
+
+
+def test_threads_nest_on_their_own(tmp_path):
+    def work():
+        with meter.span("outer") as outer, meter.span("inner") as inner:
+            parents.append(inner.parent == outer.index)
+
+    parents = []
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter, meter.span("main"):
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert parents == [True] * 8
+    assert {span.parent for span in meter.spans_named("outer")} == {None}
+
+
+def test_thousands_of_spans_from_each_of_many_threads(tmp_path):
+    def work(worker):
+        ready.wait()
+        with meter.span("worker", worker=worker):
+            for step in range(SPANS):
+                with meter.span("step", worker=worker, step=step):
+                    pass
+
+    ready = threading.Barrier(THREADS)
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter:
+        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert meter.energy("step").gross_j > 0
+    spans = rows(tmp_path)
+    assert len(spans) == len(meter.spans) == THREADS * (SPANS + 1)
+    steps = [row for row in spans.values() if row["name"] == "step"]
+    seen = sorted((row["attributes"]["worker"], row["attributes"]["step"]) for row in steps)
+    assert seen == [(worker, step) for worker in range(THREADS) for step in range(SPANS)]
+    for row in steps:
+        parent = spans[row["pid"], row["parent"]]
+        assert parent["attributes"]["worker"] == row["attributes"]["worker"]
+        assert parent["thread"] == row["thread"]
+        assert parent["start_ns"] <= row["start_ns"] <= row["stop_ns"] <= parent["stop_ns"]
+
+
+def test_overlapping_spans_of_one_thread(tmp_path):
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter:
+        first = meter.begin("first")
+        second = meter.begin("second")
+        meter.end(first)
+        third = meter.begin("third")
+        meter.end(second)
+        fourth = meter.begin("fourth")
+        meter.end(third)
+        meter.end(fourth)
+        last = meter.begin("last")
+        meter.end(last)
+    assert [span.parent for span in meter.spans] == [None, 0, 1, 2, None]
+
+
+def test_a_span_that_another_thread_ends(tmp_path):
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter:
+        span = meter.begin("request")
+        thread = threading.Thread(target=meter.end, args=(span,))
+        thread.start()
+        thread.join()
+        with meter.span("next") as after:
+            pass
+    assert span.stop_ns is not None
+    assert after.parent is None
+
+
+FORKING = """
+import os, sys, joulelab
+from joulelab.sensors.simulated import SimulatedMachine
+meter = joulelab.Meter(sensors=SimulatedMachine.default(), directory=sys.argv[1])
+with meter.span("around"):
+    child = os.fork()
+    if child == 0:
+        with meter.span("child"):
+            pass
+        os._exit(0)
+    os.waitpid(child, 0)
+with meter.span("parent"):
+    pass
+meter.close()
+"""
+
+
+def test_a_forked_childs_spans_reach_the_trace(tmp_path):
+    subprocess.run([sys.executable, "-c", FORKING, str(tmp_path)], check=True)
+    names = [(row["name"], row["pid"]) for row in rows(tmp_path).values()]
+    assert sorted(name for name, _ in names) == ["around", "child", "parent"]
+    pids = dict(names)
+    assert pids["around"] == pids["parent"] != pids["child"]
+
+
+POOL = """
+import multiprocessing, os, sys, joulelab
+from joulelab.sensors.simulated import SimulatedMachine
+
+def work(number):
+    with meter.span("task", number=number):
+        return number * number
+
+if __name__ == "__main__":
+    meter = joulelab.Meter(sensors=SimulatedMachine.default(), directory=sys.argv[1])
+    with multiprocessing.get_context("fork").Pool(3) as pool, meter.span("pool"):
+        assert pool.map(work, range(30)) == [n * n for n in range(30)]
+        pool.close()
+        pool.join()
+    meter.close()
+"""
+
+
+def test_a_pool_of_forked_workers(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    subprocess.run([sys.executable, script, tmp_path / "run"], check=True)
+    tasks = [row for row in rows(tmp_path / "run").values() if row["name"] == "task"]
+    assert sorted(row["attributes"]["number"] for row in tasks) == list(range(30))
+    assert all(row["stop_ns"] >= row["start_ns"] > 0 for row in tasks)
+
+
+SPAWNING = """
+import multiprocessing, sys, joulelab
+from joulelab.recording.trace import read_trace
+from joulelab.sensors.simulated import SimulatedMachine
+
+def work(directory):
+    with joulelab.Meter(sensors=SimulatedMachine.default(), directory=directory) as meter:
+        with meter.span("child") as span:
+            total = sum(range(100_000))
+        return total, span.energy.gross_j
+
+if __name__ == "__main__":
+    with joulelab.Meter(sensors=SimulatedMachine.default(), directory=sys.argv[1]) as meter:
+        with meter.span("parent"), multiprocessing.get_context("spawn").Pool(2) as pool:
+            found = pool.map(work, [sys.argv[1] + "/a", sys.argv[1] + "/b"])
+            pool.close()
+            pool.join()
+        assert [total for total, _ in found] == [sum(range(100_000))] * 2
+        assert all(gross_j > 0 for _, gross_j in found)
+        assert meter.alive and meter.energy("parent").gross_j > 0
+"""
+
+
+def test_spawned_children_have_meters_of_their_own(tmp_path):
+    script = tmp_path / "spawning.py"
+    script.write_text(SPAWNING)
+    run = tmp_path / "run"
+    subprocess.run([sys.executable, script, run], check=True)
+    assert [row["name"] for row in rows(run).values()] == ["parent"]
+    for child in ("a", "b"):
+        assert [row["name"] for row in rows(run / child).values()] == ["child"]
+
+
+def test_a_meter_cannot_be_sent_to_another_process_and_says_what_to_do():
+    with joulelab.Meter(sensors=MACHINE) as meter:
+        child = multiprocessing.get_context("spawn").Process(target=print, args=(meter,))
+        with pytest.raises(TypeError, match="open one there"):
+            child.start()
+        assert meter.alive
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_the_recorder(tmp_path):
+    script = (
+        "import os, sys, time, joulelab\n"
+        "meter = joulelab.Meter(sensors=['simulated'], directory=sys.argv[1])\n"
+        "print(meter.recorder_pid, flush=True)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    sys.stdin.read()\n"
+        "    os._exit(0)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        recorder = psutil.Process(int(program.stdout.readline()))
+        program.wait()
+        recorder.wait(20)
+        assert read_trace(tmp_path / "run").events[-1]["event"] == "stop"
