@@ -13,7 +13,7 @@ from joulelab.analysis.data import Data
 from joulelab.analysis.energy_time import time_findings, time_fits, time_points
 from joulelab.analysis.epochs import epoch_findings, epoch_ranges, exchange
 from joulelab.analysis.findings import Finding
-from joulelab.analysis.knee import knee_findings, knees, utilization
+from joulelab.analysis.knee import gpu_points, knee_findings, knees, utilization
 from joulelab.analysis.machines import machine_findings, side_by_side
 from joulelab.analysis.phases import phase_findings, phase_ratios
 from joulelab.analysis.power import component_power, power_findings
@@ -54,7 +54,7 @@ def answers(data: Data) -> Answers:
     groups = data.leading_groups()
     ratios = phase_ratios(groups)
     powers = component_power(data.studies, groups)
-    points = utilization(data)
+    points = gpu_points(groups)
     bends = knees(points)
     fits = time_fits(groups)
     timed = time_points(groups)
@@ -69,7 +69,7 @@ def answers(data: Data) -> Answers:
     return Answers(
         phase_ratios=ratios,
         component_power=powers,
-        utilization=points,
+        utilization=utilization(points, bends),
         knees=bends,
         time_points=timed,
         time_fits=fits,

@@ -38,7 +38,15 @@ CONSTANTS = (
 )
 """Columns that are the same in all repeats."""
 
-MEANS = ("samples", "gpu_power_w", "cpu_power_w", "dram_power_w", "idle_power_w")
+MEANS = (
+    "samples",
+    "gpu_power_w",
+    "cpu_power_w",
+    "dram_power_w",
+    "idle_power_w",
+    "gpu_utilization_pct",
+    "vram_peak_bytes",
+)
 """Columns that are averaged without an interval."""
 
 
