@@ -53,6 +53,7 @@ class Figure:
         table: Every row that can be shown.
         panels: Shown side by side: one a level of this choice.
         choices: The figure's own.
+        also: Further names by which findings refer to it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Figure:
     table: pd.DataFrame
     panels: Choice | None = None
     choices: tuple[Choice, ...] = field(default=())
+    also: tuple[str, ...] = field(default=())
 
     def shown(self, chosen: Mapping[str, str]) -> pd.DataFrame:
         """The rows that agree with what is chosen; columns that the table lacks choose nothing.

@@ -112,7 +112,6 @@ def _html(
     missing: Sequence[Missing],
     found: dict[str, list[Picture]],
 ) -> str:
-    names = [figure.name for figure in figures]
     net = bool(material.summary["net_j"].notna().any())
     simulated = bool((material.data.runs["provenance"] == "simulated").any())
     return _render(
@@ -133,8 +132,8 @@ def _html(
             name: [(picture.heading, data_address(picture)) for picture in shown]
             for name, shown in found.items()
         },
-        paragraphs=paragraphs(material, names, detail=False),
-        details=paragraphs(material, names, detail=True),
+        paragraphs=paragraphs(material, figures, detail=False),
+        details=paragraphs(material, figures, detail=True),
         results=results(material),
         hardware=table_of(hardware_table(material.data)),
         characteristics=table_of(model_table(material.data)),

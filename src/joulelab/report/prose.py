@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from joulelab.analysis.findings import Finding
 from joulelab.analysis.words import ABSENT, interval, number
+from joulelab.report.figure import Figure
 from joulelab.report.scopes import Material, without_batch_size
+from joulelab.report.theme import PHASES
 
 ONE = "1"
 
@@ -24,6 +26,7 @@ class Paragraph:
         estimate: The figure, with its unit.
         interval: Its 95 % interval; may be empty.
         n: How many points it rests on.
+        phase: The phase that it is about; empty for both.
     """
 
     scopes: str
@@ -33,25 +36,26 @@ class Paragraph:
     estimate: str
     interval: str
     n: int
+    phase: str
 
 
 def paragraphs(
-    material: Material, figures: Sequence[str], *, detail: bool
+    material: Material, figures: Sequence[Figure], *, detail: bool
 ) -> Mapping[str, list[Paragraph]]:
     """Findings by the figure that shows them; those of no figure under the empty name.
 
     Args:
         material: Whose answers hold the findings.
-        figures: Names of the figures on the page.
+        figures: Those on the page.
         detail: Those that belong in a table, or the others.
     """
-    found: dict[str, list[Paragraph]] = {name: [] for name in (*figures, "")}
+    found: dict[str, list[Paragraph]] = {name: [] for name in ("", *(one.name for one in figures))}
+    places = {name: figure.name for figure in figures for name in (figure.name, *figure.also)}
     scopes = _by_setting(material)
     several = len(material.scopes) > 1
     for finding in material.answers.findings:
         if finding.detail is detail:
-            place = finding.figure if finding.figure in found else ""
-            found[place].append(_paragraph(finding, scopes, several))
+            found[places.get(finding.figure, "")].append(_paragraph(finding, scopes, several))
     return found
 
 
@@ -78,4 +82,5 @@ def _paragraph(
         estimate=value if value == ABSENT else f"{value}{unit}",
         interval=interval(finding.low, finding.high, finding.estimate),
         n=finding.n,
+        phase=next((phase for phase in PHASES if phase in finding.id.split(".")), ""),
     )

@@ -51,6 +51,7 @@ CONFIG: dict[str, Any] = {
         "labelOverlap": True,
         "labelLimit": 190,
     },
+    "axisXQuantitative": {"tickCount": {"expr": "ceil(width / 75)"}},
     "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
     "legend": {
         "orient": "top",

@@ -111,7 +111,7 @@ def accuracy(material: Material) -> Figure:
         name="accuracy",
         title="Accuracy against energy",
         caption="The dashed line is the Pareto front: of the filled points, no model is both more "
-        "accurate and cheaper. Lines are 95 % intervals.",
+        "accurate and cheaper. Lines are 95 % intervals.",
         alt="Accuracy against energy, a point a model, with the Pareto front.",
         chart=specification(front + across + upright + circles + names_beside(base.encode(x=x))),
         table=table,

@@ -71,7 +71,7 @@ def batch(material: Material) -> Figure:
     return Figure(
         name="batch",
         title="Energy against batch size",
-        caption="A line a model, with 95 % intervals; a ring marks its batch size of least energy.",
+        caption="A line a model, with 95 % intervals; a ring marks its batch size of least energy.",
         alt=f"Energy for {PER:,} samples against batch size, a line a model, the least marked.",
         chart=specification(alt.layer(*layers)),
         table=table,

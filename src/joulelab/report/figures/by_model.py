@@ -26,7 +26,7 @@ _RATIOS = Choice(
 
 
 def energy(material: Material) -> Figure:
-    """Energy for 1,000 samples, net of idle and gross, with 95 % intervals."""
+    """Energy for 1,000 samples, net of idle and gross, with 95 % intervals."""
     parts = [
         interval_rows(material.summary, f"{kind}_j_per_sample", PER).assign(quantity=kind)
         for kind in QUANTITIES
@@ -69,7 +69,7 @@ def duration(material: Material) -> Figure:
     return Figure(
         name="duration",
         title="Time of training and inference",
-        caption="Means over repeats, with 95 % intervals of the scatter between them.",
+        caption="Means over repeats, with 95 % intervals of the scatter between them.",
         alt=f"Time for {PER:,} samples of each model in training and in inference. "
         f"{extremes(table, 'takes least', 'longest')}",
         chart=specification(view),
@@ -96,7 +96,7 @@ def ratio(material: Material) -> Figure:
         name="ratio",
         title="Training over inference",
         caption=f"The dashed line is the rule of thumb that training takes {RULE:g} times as "
-        "long as inference. Lines are 95 % intervals.",
+        "long as inference. Lines are 95 % intervals.",
         alt="Ratio of training to inference of each model, with intervals, beside a line at "
         f"{RULE:g}.",
         chart=specification(rule + view),

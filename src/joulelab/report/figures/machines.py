@@ -50,7 +50,7 @@ def machines(material: Material) -> Figure:
         name="machines",
         title="Machines side by side",
         caption=f"The reference is {reference}. Left of the dashed line a machine needs less. "
-        "Lines are 95 % intervals.",
+        "Lines are 95 % intervals.",
         alt="Energy and time of each model on each machine over those on the reference.",
         chart=specification(one + view),
         table=table,

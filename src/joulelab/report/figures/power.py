@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
+from joulelab.analysis.words import number
 from joulelab.report.figure import Figure, NothingToDraw
 from joulelab.report.figures.marks import PHASE_PANELS, names_beside, phase_colour, spoken, tips
 from joulelab.report.labels import with_sides
@@ -98,7 +99,8 @@ def _limits(parts: pd.DataFrame) -> pd.DataFrame:
     )
     known = known[known["component"] == known["scope"].map(firsts)]
     known = known.drop_duplicates(["scope", "phase"])
-    words = known["limit"] + " " + known["limit_w"].map("{:,.4g} W".format)
+    limits = zip(known["limit"].tolist(), known["limit_w"].tolist(), strict=True)
+    words = [f"{name} {number(power_w)} W" for name, power_w in limits]
     return pd.DataFrame(
         {
             "scope": known["scope"],
@@ -166,7 +168,7 @@ def utilization(material: Material) -> Figure:
         name="utilization",
         title="Utilisation against power",
         caption="Each point is a model. Where a knee is shown, the dashed line is the fit of two "
-        "segments and the thick line the knee's 95 % interval.",
+        "segments and the thick line the knee's 95 % interval.",
         alt="Utilisation of the GPU against its power, a point a model, sized by the peak of GPU "
         "memory.",
         chart=specification(fit + bend + circles + names_beside(marks)),

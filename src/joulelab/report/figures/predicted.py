@@ -54,7 +54,7 @@ def predicted(material: Material) -> Figure:
     return Figure(
         name="predicted",
         title="Predicted against measured energy",
-        caption="On the dashed line both are equal. Vertical lines are the 95 % intervals of the "
+        caption="On the dashed line both are equal. Vertical lines are the 95 % intervals of the "
         "prediction, horizontal ones of the measurement.",
         alt="Predicted against measured gross energy of a step, a point a model.",
         chart=specification(equal + upright + across + circles + names_beside(base.encode(y=y))),

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from joulelab.analysis.predictors import PREDICTORS
-from joulelab.analysis.words import interval, number
+from joulelab.analysis.words import number
 from joulelab.report.figure import Choice, Figure, NothingToDraw
 from joulelab.report.figures.marks import (
     PER,
@@ -67,11 +67,12 @@ def predictors(material: Material) -> Figure:
         name="predictors",
         title="Energy against what a model is known by",
         caption="Each point is a model. Above, Spearman's rank correlation over models with its "
-        "95 % interval.",
+        "95 % interval.",
         alt=f"{title.replace('{quantity}', 'Energy')} against {_NAMES[known[0]]}, a point a model.",
         chart=specification(lines + circles + names_beside(base.encode(y=y)) + note),
         table=table,
         panels=PHASE_PANELS,
+        also=tuple(name.replace("_", "-") for name in PREDICTORS),
         choices=(Choice("predictor", "Against", {name: _NAMES[name] for name in known}),),
     )
 
@@ -93,12 +94,14 @@ def _notes(material: Material) -> pd.DataFrame:
     found = material.scoped(material.answers.correlations)
     found = found[(found["method"] == "spearman") & found["estimate"].notna()]
     texts = [
-        ", ".join(
-            filter(None, [f"Spearman {number(rho, 2)}", interval(low, high, rho), f"n = {n}"])
-        )
+        f"Spearman {number(rho, 2)}{_bracketed(low, high)}, n = {n}"
         for rho, low, high, n in zip(
             *(found[name].tolist() for name in ("estimate", "low", "high", "n")), strict=True
         )
     ]
     columns = ["scope", "quantity", "predictor", "phase"]
     return found[columns].assign(model=pd.Series(texts, found.index, dtype="str"), mark="note")
+
+
+def _bracketed(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f" [{number(low, 2)}, {number(high, 2)}]"

@@ -44,7 +44,7 @@ def time(material: Material) -> Figure:
         tooltip=tips(model="Model", x="Time (s)", value="{view} (J)", fitted="The line (J)"),
     )
     return Figure(
-        name="time",
+        name="energy-time",
         title="Energy against time",
         caption="Each point is a model; the dashed line is the straight line of least squares "
         "through them.",

@@ -70,9 +70,11 @@
     }
     const font = getComputedStyle(document.body).fontFamily;
     const result = await vegaEmbed(view, specification(name, levels, rows, view.clientWidth), {
-      mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false,
+      mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false, logLevel: 1,
       config: { ...page.config, font }, tooltip: { theme: "page" },
     });
+    // The view is described as a whole, and its rows are in the table of its data.
+    view.querySelector("svg").setAttribute("aria-hidden", "true");
     drawn.set(view, result);
   }
 
@@ -93,8 +95,8 @@
 
   // Rows of tables and findings belong to scopes and models, too.
   function sift() {
-    for (const part of document.querySelectorAll("[data-scopes]")) {
-      part.hidden = !part.dataset.scopes.split(" ").includes(state.scope) ||
+    for (const part of document.querySelectorAll("[data-scopes], [data-phase]")) {
+      part.hidden = ("scopes" in part.dataset && !part.dataset.scopes.split(" ").includes(state.scope)) ||
         state.hidden.has(part.dataset.model) ||
         (state.phase !== "both" && "phase" in part.dataset && part.dataset.phase !== state.phase);
     }
