@@ -40,6 +40,9 @@ CORRELATIONS = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
 SCATTERS = np.geomspace(1e-4, 0.5, 48)
 """Relative to the plateau; equally likely in the logarithm (Jeffreys)."""
 
+MAD_TO_DEVIATION = 1.4826
+"""Of a normal distribution, the standard deviation over the median absolute deviation."""
+
 _TAIL = 0.025
 
 
@@ -51,7 +54,7 @@ def load_scipy() -> None:
     """
     try:
         import scipy.optimize  # noqa: PLC0415
-        import scipy.stats  # noqa: F401, PLC0415
+        import scipy.special  # noqa: F401, PLC0415
     except ImportError as error:
         raise UserError(
             "a forecast needs SciPy", why=str(error), mend="run pip install 'joulelab[study]'"
@@ -126,14 +129,14 @@ def startup_pieces(values: Floats) -> int:
         >>> startup_pieces(np.array([10.0, 11.0]))
         0
     """
-    from scipy import stats  # noqa: PLC0415
+    from scipy.special import stdtrit  # noqa: PLC0415
 
     later = values[values.size // 2 :]
     if later.size < 2:
         return 0
     centre = float(np.median(later))
-    scale = float(stats.median_abs_deviation(later, scale="normal"))
-    factor = float(stats.t.ppf(1 - _TAIL, later.size - 1)) * math.sqrt(1 + 1 / later.size)
+    scale = MAD_TO_DEVIATION * float(np.median(np.abs(later - centre)))
+    factor = float(stdtrit(later.size - 1, 1 - _TAIL)) * math.sqrt(1 + 1 / later.size)
     unlike = np.abs(values[: values.size // 2] - centre) > factor * scale
     return int(np.argmin(np.append(unlike, False)))
 
@@ -223,17 +226,14 @@ def _mean_decay(start_s: Floats, stop_s: Floats, tau_s: Floats) -> Floats:
 
 def _interval(weight: Floats, mean: Floats, deviation: Floats) -> tuple[float, float]:
     """The 2.5 and 97.5 % quantiles of a mixture of normal distributions."""
-    from scipy import optimize, stats  # noqa: PLC0415
+    from scipy.optimize import brentq  # noqa: PLC0415
+    from scipy.special import ndtr  # noqa: PLC0415
 
-    likely = weight > 1e-9 * weight.max()
+    likely = weight > 1e-6 * weight.max()
     w, m, s = weight[likely] / weight[likely].sum(), mean[likely], deviation[likely]
     lowest, highest = float((m - 10 * s).min()), float((m + 10 * s).max())
 
     def quantile(p: float) -> float:
-        return float(
-            optimize.brentq(
-                lambda x: float(w @ stats.norm.cdf((x - m) / s)) - p, lowest, highest, rtol=1e-8
-            )
-        )
+        return float(brentq(lambda x: float(w @ ndtr((x - m) / s)) - p, lowest, highest))
 
     return quantile(_TAIL), quantile(1 - _TAIL)
