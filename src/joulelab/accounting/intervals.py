@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
+MOST_W = 2000.0
+"""No package, memory or board draws more: what went back further than that explains was reset."""
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -118,10 +121,10 @@ def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: f
     t, energy = t[keep], energy[keep]
     difference = np.diff(energy)
     length = np.diff(t)
+    fell = np.flatnonzero(difference < 0)
+    wrap = wrapped(channel, difference[fell], length[fell])
+    difference[fell[wrap]] += channel.wrap or 0.0
     back = difference < 0
-    if channel.wrap is not None:
-        difference = np.where(back, difference + channel.wrap, difference)
-        back = difference < 0
     expected = expected_s(channel, interval_s)
     # A counter that was not read for a while has still counted: only a reset loses energy.
     gap = back
@@ -132,6 +135,22 @@ def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: f
     if channel.polled and channel.update_period_s > expected / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
     return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2)
+
+
+def wrapped(channel: Channel, difference: Floats, length_s: Floats) -> Bools:
+    """Where a counter that went back has wrapped; elsewhere it was reset.
+
+    It has wrapped if what it counted then is a power that there can be.
+
+    Args:
+        channel: The counter.
+        difference: What it went back by, below 0, J. Shape: (times,).
+        length_s: In this time. Shape: (times,).
+    """
+    if channel.wrap is None:
+        return np.zeros(difference.size, dtype=bool)
+    counted = difference + channel.wrap
+    return np.asarray((counted >= 0) & (counted <= MOST_W * length_s))
 
 
 def _merge_unchanged(

@@ -19,6 +19,7 @@ from joulelab.accounting.intervals import (
     Bridges,
     age_s,
     expected_s,
+    wrapped,
 )
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel, Quantity
@@ -138,9 +139,9 @@ def _scan(channel: Channel, readings: Readings, first: int, limit_ns: int) -> _S
         value = np.where(finite, value, np.nanmean(value) if finite.any() else 0.0)
     if channel.quantity is Quantity.ENERGY:
         fell = np.flatnonzero(value[1:] < value[:-1])
-        wrapped = value[fell + 1] - value[fell] + (channel.wrap or 0.0) >= 0
-        special.append(fell[~wrapped])
-        wraps = fell[wrapped]
+        wrap = wrapped(channel, value[fell + 1] - value[fell], apart[fell] * 1e-9)
+        special.append(fell[~wrap])
+        wraps = fell[wrap]
     else:
         special.append(np.array([value.argmin(), value.argmax()]))
     return _Scan(first + np.concatenate(special), first + wraps)
