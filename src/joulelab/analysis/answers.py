@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from joulelab.analysis.accuracy import accuracy, accuracy_findings
+from joulelab.analysis.accuracy import accuracy
+from joulelab.analysis.accuracy_findings import accuracy_findings
 from joulelab.analysis.agreement import agreement, agreement_findings
 from joulelab.analysis.batches import batch_curves, batch_findings, batch_floors
 from joulelab.analysis.data import Data
 from joulelab.analysis.energy_time import time_findings, time_fits, time_points
-from joulelab.analysis.epochs import epoch_findings, epoch_ranges, exchange
+from joulelab.analysis.epochs import (
+    epoch_findings,
+    epoch_ranges,
+    epochs_by_model,
+    exchange,
+)
 from joulelab.analysis.findings import Finding
 from joulelab.analysis.knee import gpu_points, knee_findings, knees, utilization
 from joulelab.analysis.machines import machine_findings, side_by_side
@@ -51,7 +57,7 @@ class Answers:
 
 def answers(data: Data) -> Answers:
     """All that the data answer."""
-    groups = data.leading_groups()
+    groups, everything = data.leading_groups(), data.groups()
     ratios = phase_ratios(groups)
     powers = component_power(data.studies, groups)
     points = gpu_points(groups)
@@ -59,12 +65,13 @@ def answers(data: Data) -> Answers:
     fits = time_fits(groups)
     timed = time_points(groups)
     ranked, compared = correlations(groups), differences(groups)
-    curves = batch_curves(data)
-    floors = batch_floors(curves)
-    accurate = accuracy(data)
-    exchanged = exchange(data)
-    agreed = agreement(data)
-    beside = side_by_side(data)
+    curves = batch_curves(everything)
+    floors = batch_floors(everything)
+    accurate = accuracy(data.studies, groups)
+    by_epoch = epochs_by_model(data, groups)
+    exchanged = exchange(by_epoch)
+    agreed = agreement(groups)
+    beside = side_by_side(groups)
     scattered = scatter(data)
     return Answers(
         phase_ratios=ratios,
@@ -78,7 +85,7 @@ def answers(data: Data) -> Answers:
         batch_curves=curves,
         batch_floors=floors,
         accuracy=accurate,
-        epoch_ranges=epoch_ranges(data),
+        epoch_ranges=epoch_ranges(by_epoch),
         exchange=exchanged,
         agreement=agreed,
         side_by_side=beside,
@@ -93,7 +100,7 @@ def answers(data: Data) -> Answers:
             *accuracy_findings(accurate),
             *epoch_findings(exchanged),
             *agreement_findings(agreed),
-            *machine_findings(beside),
+            *machine_findings(beside, groups),
             *repeat_findings(scattered),
         ),
     )

@@ -16,6 +16,9 @@ from joulelab.analysis.tables import epoch_table, failure_table, idle_table, run
 ALIKE = ("study", "machine", "host", "gpu_name", "sources", *FACTORS)
 """Models that agree in all of these were measured alike."""
 
+LEADING = 4
+"""Settings of one study on one machine that are looked into, see :meth:`Data.leading_groups`."""
+
 Place = tuple[str, str]
 """A machine's host and identity."""
 
@@ -69,7 +72,7 @@ class Data:
         ]
         return sorted(found, key=lambda group: -group.table["model"].nunique())
 
-    def leading_groups(self, most: int = 4) -> list[Group]:
+    def leading_groups(self, most: int = LEADING) -> list[Group]:
         """Of each study and machine the groups with the most models.
 
         A study of hundreds of settings would otherwise need hundreds of correlations.
@@ -98,8 +101,8 @@ class Group:
         host: The machine's name.
         gpu_name: Its GPUs; empty without one.
         machine: What it is called beside the other machines, see :func:`machine_labels`.
-        setting: The levels of what varies within the study: factors, machines and sensors, as
-            ``"batch_size=128"``; empty where nothing does.
+        levels: The level of each factor that varies within the study, machines and sensors
+            among them.
         table: Rows of :func:`joulelab.analysis.summary.summary`: one a model and phase.
     """
 
@@ -107,8 +110,17 @@ class Group:
     host: str
     gpu_name: str
     machine: str
-    setting: str
+    levels: Mapping[str, str]
     table: pd.DataFrame
+
+    @property
+    def setting(self) -> str:
+        """The levels, as ``"batch_size=128"``; empty where nothing varies."""
+        return _setting(self.levels)
+
+    def setting_but(self, factor: str) -> str:
+        """The levels without that of one factor."""
+        return _setting({name: self.levels[name] for name in self.levels if name != factor})
 
     @classmethod
     def of(cls, part: pd.DataFrame, told: Sequence[str], labels: Mapping[Place, str]) -> Self:
@@ -116,7 +128,7 @@ class Group:
 
         Args:
             part: Rows that agree in :data:`ALIKE`.
-            told: What varies within the study, see :attr:`setting`.
+            told: What varies within the study, see :attr:`levels`.
             labels: See :func:`machine_labels`.
         """
         first = part.iloc[0]
@@ -128,13 +140,17 @@ class Group:
             host=str(first["host"]),
             gpu_name="" if pd.isna(gpu_name) else str(gpu_name),
             machine=machine,
-            setting=", ".join(f"{name}={level}" for name, level in levels.items()),
+            levels=levels,
             table=part,
         )
 
     def phase(self, phase: str) -> pd.DataFrame:
         """The rows of one phase: one a model."""
         return self.table[self.table["phase"] == phase].reset_index(drop=True)
+
+
+def _setting(levels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={level}" for name, level in levels.items())
 
 
 def _told(study: pd.DataFrame) -> list[str]:

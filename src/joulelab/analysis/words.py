@@ -11,7 +11,7 @@ import pandas as pd
 ABSENT = "–"
 """Stands where nothing was measured."""
 
-_PREFIXES = (("k", 1e3), ("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9))
+_PREFIXES = (("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9))
 
 
 def number(value: float | None, digits: int = 3, like: float | None = None) -> str:
@@ -147,3 +147,15 @@ def sentence(text: str) -> str:
         ('Net energy rises.', '')
     """
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def scaled(value: float, digits: int = 3) -> str:
+    """A figure with an SI prefix, to which a unit is appended.
+
+    Example:
+        >>> scaled(1234.5) + "J", scaled(0.0021) + "J"
+        ('1.23 kJ', '2.10 mJ')
+    """
+    name, factor = prefix(pd.Series([value]))
+    text = number(value / factor, digits)
+    return text if text == ABSENT else f"{text} {name}"
