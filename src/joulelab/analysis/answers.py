@@ -25,7 +25,7 @@ from joulelab.analysis.phases import phase_findings, phase_ratios
 from joulelab.analysis.power import component_power, power_findings
 from joulelab.analysis.predictor_findings import predictor_findings
 from joulelab.analysis.predictors import correlations, differences
-from joulelab.analysis.repeats import repeat_findings, scatter
+from joulelab.analysis.repeats import repeat_findings, repeat_scatter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class Answers:
     exchange: pd.DataFrame
     agreement: pd.DataFrame
     side_by_side: pd.DataFrame
-    scatter: pd.DataFrame
+    repeat_scatter: pd.DataFrame
     findings: tuple[Finding, ...]
 
 
@@ -72,7 +72,7 @@ def answers(data: Data) -> Answers:
     exchanged = exchange(by_epoch)
     agreed = agreement(groups)
     beside = side_by_side(groups)
-    scattered = scatter(data)
+    scattered = repeat_scatter(data)
     return Answers(
         phase_ratios=ratios,
         component_power=powers,
@@ -89,7 +89,7 @@ def answers(data: Data) -> Answers:
         exchange=exchanged,
         agreement=agreed,
         side_by_side=beside,
-        scatter=scattered,
+        repeat_scatter=scattered,
         findings=(
             *phase_findings(ratios),
             *power_findings(powers),
