@@ -240,7 +240,8 @@ def _sections(
             continue
         edges = _edges(epoch, own)
         unsure_ns = max(step.device_uncertainty_ns for step in own)
-        cuts = np.linspace(0, len(own), max(1, round(len(own) / size)) + 1).round().astype(int)
+        count = len(edges) - 1
+        cuts = np.linspace(0, count, max(1, round(count / size)) + 1).round().astype(int)
         for first, last in pairwise(cuts.tolist()):
             begin, end = edges[first], edges[last]
             window = Window(begin.host_ns, end.host_ns, begin.device_ns, end.device_ns, unsure_ns)
@@ -249,14 +250,18 @@ def _sections(
 
 
 def _edges(epoch: Marked, steps: Sequence[Marked]) -> list[_Edge]:
-    """Where an epoch's steps meet; the first is its start, the last its end or that of a step."""
+    """Where an epoch's steps begin, from the epoch's start, and where it ends.
+
+    Of an epoch under way the last step is left out, since what follows it is not over; where it is
+    alone its own end is taken.
+    """
+    starts = [_Edge(step.start_ns, step.device_start_ns) for step in steps]
+    starts[0] = _Edge(epoch.start_ns, steps[0].device_start_ns)
+    if epoch.stop_ns is None and len(steps) > 1:
+        return starts
     end = steps[-1] if epoch.stop_ns is None else epoch
     assert end.stop_ns is not None
-    return [
-        _Edge(epoch.start_ns, steps[0].device_start_ns),
-        *(_Edge(step.start_ns, step.device_start_ns) for step in steps[1:]),
-        _Edge(end.stop_ns, end.device_stop_ns),
-    ]
+    return [*starts, _Edge(end.stop_ns, end.device_stop_ns)]
 
 
 def _nested(main: Sequence[_Piece], others: Sequence[_Piece]) -> list[_Piece]:

@@ -17,6 +17,7 @@ from joulelab import machine
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import Energy
 from joulelab.errors import JoulelabError, RecorderError, WorkloadError
+from joulelab.forecast.profile import Forecast
 from joulelab.meter import Meter
 from joulelab.models.characteristics import characterize
 from joulelab.models.registry import build_model
@@ -24,7 +25,7 @@ from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import environment_selection
 from joulelab.sensors.sensor import Quantity
-from joulelab.study.plan import Plan
+from joulelab.study.plan import Plan, TrainPlan
 from joulelab.study.worker_process import Event
 from joulelab.workloads.classification import infer, train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
@@ -37,6 +38,9 @@ from joulelab.workloads.seeding import build_seeded
 from joulelab.workloads.settings import InferSettings, TrainSettings
 
 Tell = Callable[[Event], None]
+
+LEAST_EPOCHS = 3
+"""Fewer would say little of how epochs differ."""
 
 
 class Bench:
@@ -166,11 +170,12 @@ class _Run:
         self._body["settings"] = {phase: asdict(chosen) for phase, chosen in settings.items()}
         with self._meter() as meter:
             narrator = _Narrator(meter, tell)
+            profiling = _Profiling(meter, plan.train)
             phases: dict[str, PhaseResult] = {}
             try:
                 for phase, chosen in settings.items():
                     phases[phase] = (
-                        train(model, data, chosen, narrator)
+                        train(model, data, chosen, narrator, enough=profiling.is_enough)
                         if isinstance(chosen, TrainSettings)
                         else infer(model, data, chosen, narrator)
                     )
@@ -179,6 +184,9 @@ class _Run:
                 for phase, result in phases.items():
                     self._body["results"][phase] = _phase_json(meter, result, self._gpu)
                     self._body["epochs"] += _epochs_json(meter, result)
+                if plan.train.within is not None and "train" in phases:
+                    forecast = profiling.forecast().to_json()
+                    self._body["results"]["train"]["forecast"] = forecast
 
     def _meter(self) -> Meter:
         # Idle power is measured by runs of its own, some of them later; no other may slip in.
@@ -214,6 +222,25 @@ class _Narrator:
         self._meter.end(span)
 
 
+class _Profiling:
+    """Trains until the energy of a longer training is known as surely as the plan asks."""
+
+    def __init__(self, meter: Meter, plan: TrainPlan) -> None:
+        self._meter, self._plan = meter, plan
+
+    def is_enough(self) -> bool:
+        """Whether no further epoch is needed."""
+        if self._plan.within is None:
+            return False
+        forecast = self.forecast()
+        return forecast.sure and forecast.epochs_seen >= (self._plan.least_epochs or LEAST_EPOCHS)
+
+    def forecast(self) -> Forecast:
+        """Of all the plan's epochs, from those so far."""
+        assert self._plan.epochs is not None
+        return self._meter.forecast(self._plan.epochs, within=self._plan.within)
+
+
 def _settings(
     plan: Plan, factors: Mapping[str, Any], seed: int
 ) -> dict[str, TrainSettings | InferSettings]:
@@ -228,7 +255,10 @@ def _settings(
             "device",
         )
     } | {"loader_workers": plan.data.loader_workers}
-    training = plan.train.model_dump() | {"optimizer": factors["optimizer"], "seed": seed}
+    training = plan.train.model_dump(exclude={"within", "least_epochs", "most_epochs"})
+    training |= {"optimizer": factors["optimizer"], "seed": seed}
+    if plan.train.most_epochs is not None and plan.train.epochs is not None:
+        training["epochs"] = min(plan.train.epochs, plan.train.most_epochs)
     makers: dict[str, Callable[[], TrainSettings | InferSettings]] = {
         "train": lambda: TrainSettings(**common, **training),
         "infer": lambda: InferSettings(**common, **plan.infer.model_dump()),

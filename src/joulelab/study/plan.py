@@ -133,6 +133,11 @@ class TrainPlan(Table):
         weight_decay: Of the optimiser.
         augment: Random crop and flip.
         validate_epochs: Written ``validate`` in the plan: test-set accuracy after each epoch.
+        within: Train no longer than it takes to forecast the energy of ``epochs`` epochs to this
+            share either way, as 0.02; the run's record has the forecast.
+        least_epochs: With ``within``: train at least so many; 3 when it is not given.
+        most_epochs: With ``within``: train at most so many, sure or not; ``epochs`` when it is
+            not given.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -146,6 +151,19 @@ class TrainPlan(Table):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     augment: bool = True
     validate_epochs: Annotated[bool, Field(alias="validate")] = True
+    within: Annotated[float, Field(gt=0, lt=1)] | None = None
+    least_epochs: PositiveInt | None = None
+    most_epochs: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _forecast_has_a_length(self) -> Self:
+        if self.within is not None and self.epochs is None:
+            raise PydanticCustomError("lengths", "within forecasts epochs; give their number")
+        if self.within is None and (self.least_epochs or self.most_epochs):
+            raise PydanticCustomError(
+                "lengths", "least_epochs and most_epochs bound a forecast; give within"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ before its end is announced.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import cycle, islice
 
@@ -52,6 +52,7 @@ def train(
     observer: Observer,
     *,
     announce_steps: bool = False,
+    enough: Callable[[], bool] = lambda: False,
     clock: Clock = time.monotonic,
 ) -> PhaseResult:
     """Trains the model in place, on cross-entropy.
@@ -69,6 +70,7 @@ def train(
         observer: Told of warm-up, epochs and validations.
         announce_steps: Whether each ``step`` is announced too, within its epoch. On a CUDA device
             such a span holds the queueing of the work and not its doing.
+        enough: Asked before each epoch but the first whether to stop.
         clock: Seconds that never go back.
 
     Raises:
@@ -106,7 +108,7 @@ def train(
         torch.manual_seed(settings.seed)
         step = _training_step(model, runner, data.num_classes, settings)
         _reset_peak(device)
-        while not length.reached:
+        while not (length.reached or (epochs and enough())):
             index = len(epochs)
             model.train()
             tally, duration_s, wait_s = _epoch(
