@@ -28,6 +28,7 @@ class FakeGpu:
     energy_mj: int = 5_000_000
     capability: tuple[int, int] = (9, 0)
     mig_uuids: tuple[str, ...] | None = None
+    virtualization: int = pynvml.NVML_GPU_VIRTUALIZATION_MODE_NONE
     ring: list[tuple[int, int]] | None = field(default_factory=list)
     unsupported: set[str] = field(default_factory=set)
     errors: dict[str, int] = field(default_factory=dict)
@@ -107,6 +108,10 @@ class FakeNvml:
         if gpu.mig_uuids is None:
             return pynvml.NVML_ERROR_NOT_SUPPORTED
         current._obj.value = pending._obj.value = 1 if gpu.mig_uuids else 0
+        return OK
+
+    def _c_nvmlDeviceGetVirtualizationMode(self, handle, mode):
+        mode._obj.value = self._gpu(handle).virtualization
         return OK
 
     def _c_nvmlDeviceGetMaxMigDeviceCount(self, handle, count):

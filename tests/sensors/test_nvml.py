@@ -7,7 +7,7 @@ import pynvml
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
-from joulelab.sensors import nvml_ring
+from joulelab.sensors import nvml_ring, pace
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import MIG_NOTE, discover_gpus, list_boards
 from joulelab.sensors.sensor import Gap, Quantity, Reading
@@ -129,6 +129,106 @@ def test_a_step_of_the_wall_clock_gives_a_gap_and_no_wrong_times(monkeypatch, st
     readings = [r for r in of(sensor, sensor.read(), "nvml.samples") if isinstance(r, Reading)]
     assert readings
     assert all(abs(r.t_ns - time.monotonic_ns()) < 1e9 for r in readings)
+    sensor.close()
+
+
+class Clock:
+    """A time that passes by sleeping, 0.1 ms at each look."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 100.0
+        monkeypatch.setattr(pace, "time", self)
+
+    def monotonic(self):
+        self.now_s += 1e-4
+        return self.now_s
+
+    def sleep(self, seconds):
+        self.now_s += seconds
+
+
+class LiveGpu(FakeGpu):
+    """Power and counter have a new value each ``period_s``."""
+
+    clock = None
+    period_s = 0.1
+
+    @property
+    def power_mw(self):
+        return 100_000 + self.update() * 37 % 1000 if self.clock else 100_000
+
+    @property
+    def energy_mj(self):
+        return round(self.update() * self.period_s * 1e5) if self.clock else 0
+
+    def update(self):
+        return int(self.clock.now_s / self.period_s)
+
+    power_mw = power_mw.setter(lambda self, _: None)
+    energy_mj = energy_mj.setter(lambda self, _: None)
+
+
+OLD = {"nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption"}
+
+
+@pytest.mark.parametrize("period_s", [0.015, 0.02, 0.05, 0.1])
+@pytest.mark.parametrize("unsupported", [OLD, {"nvmlDeviceGetSamples"}])
+def test_a_boards_own_update_period_is_found_out(monkeypatch, period_s, unsupported):
+    gpu = LiveGpu("GPU-a", unsupported=unsupported)
+    gpu.clock, gpu.period_s = Clock(monkeypatch), period_s
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    for channel in sensor.channels:
+        if channel.gives_energy:
+            assert channel.update_period_s == pytest.approx(period_s, abs=0.002)
+            assert "assumed" not in channel.note
+    assert sensor.interval_s >= 0.02
+    sensor.close()
+
+
+def test_a_board_that_stands_still_has_the_usual_period_and_says_so(monkeypatch):
+    Clock(monkeypatch)
+    machine(monkeypatch, FakeGpu("GPU-a", unsupported=OLD))
+    [sensor], _ = discover_gpus()
+    power = [channel for channel in sensor.channels if channel.gives_energy]
+    assert {channel.update_period_s for channel in power} == {0.1}
+    assert all("period assumed" in channel.note for channel in power)
+    sensor.close()
+
+
+def test_boards_of_one_model_are_looked_at_once(monkeypatch):
+    clock = Clock(monkeypatch)
+    machine(monkeypatch, *(FakeGpu(f"GPU-{i}", unsupported=OLD) for i in range(8)))
+    sensors, _ = discover_gpus()
+    assert clock.now_s < 100.0 + 1.1 * pace.MOST_S
+    assert len(sensors) == 8
+    for sensor in sensors:
+        sensor.close()
+
+
+def test_a_virtual_gpu_is_met_with_words(monkeypatch):
+    unsupported = {*OLD, "nvmlDeviceGetPowerUsage", "power_instant"}
+    gpu = FakeGpu("GPU-a", unsupported=unsupported)
+    gpu.virtualization = pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
+    machine(monkeypatch, gpu)
+    [sensor], absent = discover_gpus()
+    assert sources(sensor) == []
+    assert absent
+    assert all("virtual GPU" in one.reason and "host" in one.mend for one in absent)
+    sensor.close()
+
+
+def test_a_board_that_may_not_be_seen_from_within_its_instance_is_met_with_words(monkeypatch):
+    refused = dict.fromkeys(
+        ("nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage"),
+        pynvml.NVML_ERROR_NO_PERMISSION,
+    )
+    refused["power_instant"] = pynvml.NVML_ERROR_NO_PERMISSION
+    machine(monkeypatch, FakeGpu("GPU-a", mig_uuids=("MIG-1",), errors=refused))
+    [sensor], absent = discover_gpus("MIG-1")
+    assert sources(sensor) == []
+    assert {one.source for one in absent} >= {"nvml.samples", "nvml.energy_counter"}
+    assert all("Permission" in one.reason and "MIG" in one.reason for one in absent)
     sensor.close()
 
 

@@ -70,12 +70,37 @@ def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | N
     return (last.value - first.value) / ((last.t_ns - first.t_ns) / 1e9), ""
 
 
+def _use(channel: Channel, channels: Sequence[Channel]) -> str | None:
+    """What the account of its component takes a channel for."""
+    if not channel.gives_energy:
+        return None
+    same = [one for one in channels if one.gives_energy and one.component == channel.component]
+    return "energy" if channel is min(same, key=lambda one: one.priority) else "its gaps"
+
+
+def _choices(channels: Sequence[Channel]) -> list[str]:
+    """Where each component's energy comes from."""
+    lines: dict[str, str] = {}
+    for channel in sorted(channels, key=lambda one: one.priority):
+        use = _use(channel, channels)
+        if use is not None:
+            source = channel.source
+            if channel.window_s:
+                source += f" (means of {_seconds(channel.window_s)})"
+            known = lines.get(channel.component)
+            begin = f"{known}; {use}" if known else f"{channel.component}: {use}"
+            lines[channel.component] = f"{begin} by {source}"
+    return list(lines.values())
+
+
 def _as_json(
     machine: Machine, found: Discovery, rows: Sequence[tuple[Channel, float | None, str]]
 ) -> dict[str, Any]:
     sensors = []
+    channels = [channel for channel, _, _ in rows]
     for channel, value, reason in rows:
         entry = channel.to_json() | {"power_w" if channel.gives_energy else "value": value}
+        entry["use"] = _use(channel, channels)
         sensors.append(entry | ({"reason": reason} if reason else {}))
     return {
         "machine": machine.to_json(),
@@ -110,6 +135,8 @@ def _print(
         )
     console.print("\n", sensors)
 
+    for line in _choices([channel for channel, _, _ in rows]):
+        console.print(f"  {escape(line)}", highlight=False)
     for note in dict.fromkeys(f"{c.component}: {c.note}" for c, _, _ in rows if c.note):
         console.print(f"  {escape(note)}", highlight=False)
     for reason in dict.fromkeys(f"{c.component} {c.source}: {r}" for c, _, r in rows if r):

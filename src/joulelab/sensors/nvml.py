@@ -17,36 +17,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 import pynvml
 
 from joulelab.sensors.calibration import calibrated
+from joulelab.sensors.nvml_channels import (
+    GAIN_UNCERTAINTY,
+    Scalar,
+    counter,
+    paced,
+    polled_power,
+    telemetry,
+    update_periods,
+)
 from joulelab.sensors.nvml_ring import PowerRing
 from joulelab.sensors.selection import GpuIdentity, Selection, visible_gpus
-from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
-
-GAIN_UNCERTAINTY = 0.065
-"""k = 1. NVIDIA states ±5 % (NVML API reference, nvmlDeviceGetPowerUsage), but against external
-meters boards commonly read -1 to -6 % and up to -11 % (Yang, Adámek, Armour, "Part-time power
-measurements: nvidia-smi's lack of attention", SC24). Truth is 12.4 % above a reading that is 11 %
-low, the edge of the 95 % interval: 12.4 % / 1.96. Boards that read high exist too, so no mean
-correction is made; ``joulelab calibrate`` makes one for a board."""
+from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 
 READ_INTERVAL_S = 0.5
-SLOW_INTERVAL_S = 1.0
-POLL_INTERVAL_S = 0.1
-COUNTER_PERIOD_S = 0.1
-COUNTER_CPU_SHARE = 0.005
-"""Where the counter is the only source it is read as often as this share of a core allows."""
 
 NO_LIBRARY_MEND = (
     "install the NVIDIA driver; in a container: docker run --gpus all with "
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 )
+VGPU_REASON = "this is a virtual GPU, which is not told what the board draws"
+VGPU_MEND = "measure on the host of the virtual machine"
 MIG_NOTE = "MIG is on: this is the whole board's, and cannot be split between its instances"
 
 
@@ -57,24 +55,17 @@ class Board:
     Attributes:
         identity: Index, UUIDs and model.
         mig: Whether MIG is on; ``None`` where the GPU does not know MIG.
+        virtual: Whether it is a virtual GPU, in a guest.
     """
 
     identity: GpuIdentity
     mig: bool | None
+    virtual: bool
 
     @property
     def component(self) -> str:
         """``"gpu:<NVML index>"``."""
         return f"gpu:{self.identity.index}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Scalar:
-    """A channel that is one call and one number."""
-
-    channel: Channel
-    read: Callable[[Any], float]
-    interval_s: float
 
 
 class NvmlSensor:
@@ -85,18 +76,20 @@ class NvmlSensor:
 
     Args:
         board: Which GPU.
+        periods_s: Update periods of sources by model and name, as far as they were found out;
+            what is found out here is added.
 
     Raises:
         pynvml.NVMLError: The GPU cannot be opened.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, periods_s: dict[tuple[str, str], float | None]) -> None:
         self._uuid = board.identity.uuid
         self.absent: list[Absence] = []
         pynvml.nvmlInit()
         try:
             self._handle: Any = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
-            self._ring, self._scalars = self._probe(board)
+            self._ring, self._scalars = self._probe(board, periods_s)
         except pynvml.NVMLError:
             pynvml.nvmlShutdown()
             raise
@@ -151,39 +144,47 @@ class NvmlSensor:
         """Lets go of NVML."""
         pynvml.nvmlShutdown()
 
-    def _probe(self, board: Board) -> tuple[PowerRing | None, list[_Scalar]]:
+    def _probe(
+        self, board: Board, periods_s: dict[tuple[str, str], float | None]
+    ) -> tuple[PowerRing | None, list[Scalar]]:
         """Which calls this GPU answers; those it refuses go to :attr:`absent`."""
-        component = board.component
+        component, model = board.component, board.identity.model
         ring = None
         try:
             ring = PowerRing.open(self._handle, component, GAIN_UNCERTAINTY)
         except pynvml.NVMLError as error:
-            self._refused(component, "nvml.samples", error)
-        counter = self._supported([_counter(component)])
-        if counter and ring is None:
-            seconds = median(_seconds(counter[0].read, self._handle) for _ in range(3))
-            every_s = min(max(seconds / COUNTER_CPU_SHARE, COUNTER_PERIOD_S), SLOW_INTERVAL_S)
-            counter = [replace(counter[0], interval_s=every_s)]
-        fallbacks: list[_Scalar] = []
-        if ring is None and not counter:
-            fallbacks = self._supported(_polled_power(component, self._handle))
-        return ring, [*counter, *fallbacks, *self._supported(_telemetry(component))]
+            self._refused(board, "nvml.samples", error)
+        power = self._supported(board, [counter(component)])
+        if ring is None:
+            power = power or self._supported(board, polled_power(component, self._handle))
+            new = [one for one in power if (model, one.channel.source) not in periods_s]
+            for scalar, period_s in zip(new, update_periods(new, self._handle), strict=True):
+                periods_s[model, scalar.channel.source] = period_s
+            power = [
+                paced(scalar, periods_s[model, scalar.channel.source], self._handle)
+                for scalar in power
+            ]
+        return ring, [*power, *self._supported(board, telemetry(component))]
 
-    def _supported(self, scalars: Sequence[_Scalar]) -> list[_Scalar]:
+    def _supported(self, board: Board, scalars: Sequence[Scalar]) -> list[Scalar]:
         supported = []
         for scalar in scalars:
             try:
                 scalar.read(self._handle)
             except pynvml.NVMLError as error:
-                self._refused(scalar.channel.component, scalar.channel.source, error)
+                self._refused(board, scalar.channel.source, error)
             else:
                 supported.append(scalar)
         return supported
 
-    def _refused(self, component: str, source: str, error: pynvml.NVMLError) -> None:
-        self.absent.append(
-            Absence(component, source, f"this GPU or driver does not give it: {error}")
-        )
+    def _refused(self, board: Board, source: str, error: pynvml.NVMLError) -> None:
+        reason = f"this GPU or driver does not give it: {error}"
+        mend = ""
+        if board.virtual:
+            reason, mend = f"{VGPU_REASON} ({error})", VGPU_MEND
+        elif board.mig:
+            reason = f"{reason}; MIG is on, and from within an instance the board may not be seen"
+        self.absent.append(Absence(board.component, source, reason, mend))
 
 
 def discover_gpus(
@@ -211,10 +212,11 @@ def discover_gpus(
         absences.append(Absence("gpu", "nvml", selection.reason, mend))
     by_index = {board.identity.index: board for board in boards}
     sensors = []
+    periods_s: dict[tuple[str, str], float | None] = {}
     for index in selection.indices:
         board = by_index[index]
         try:
-            sensor = NvmlSensor(board)
+            sensor = NvmlSensor(board, periods_s)
         except pynvml.NVMLError as error:
             absences.append(Absence(board.component, "nvml", f"cannot open this GPU: {error}"))
             continue
@@ -268,7 +270,15 @@ def _board(index: int) -> Board:
         mig_uuids=_mig_uuids(handle) if mig else (),
         model=pynvml.nvmlDeviceGetName(handle),
     )
-    return Board(identity, mig)
+    return Board(identity, mig, _is_virtual(handle))
+
+
+def _is_virtual(handle: Any) -> bool:
+    try:
+        mode = pynvml.nvmlDeviceGetVirtualizationMode(handle)
+    except pynvml.NVMLError:
+        return False
+    return bool(mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU)
 
 
 def _mig_uuids(handle: Any) -> tuple[str, ...]:
@@ -287,116 +297,3 @@ def _with_note(channels: Sequence[Channel], selection: Selection) -> tuple[Chann
         replace(channel, note="; ".join(filter(None, (channel.note, selection.note))))
         for channel in channels
     )
-
-
-def _counter(component: str) -> _Scalar:
-    channel = Channel(
-        component=component,
-        quantity=Quantity.ENERGY,
-        source="nvml.energy_counter",
-        provenance=Provenance.MEASURED,
-        update_period_s=COUNTER_PERIOD_S,
-        polled=True,
-        resolution=1e-3,
-        gain_uncertainty=GAIN_UNCERTAINTY,
-        priority=1,
-    )
-    return _Scalar(
-        channel,
-        lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
-        SLOW_INTERVAL_S,
-    )
-
-
-def _polled_power(component: str, handle: Any) -> list[_Scalar]:
-    instant = Channel(
-        component=component,
-        quantity=Quantity.POWER,
-        source="nvml.power_instant",
-        provenance=Provenance.MEASURED,
-        update_period_s=POLL_INTERVAL_S,
-        polled=True,
-        window_s=0.025,
-        resolution=1e-3,
-        gain_uncertainty=GAIN_UNCERTAINTY,
-        priority=2,
-    )
-    usage = replace(
-        instant, source="nvml.power_usage", window_s=_usage_window_s(handle), priority=3
-    )
-    return [
-        _Scalar(instant, _instant_power_w, POLL_INTERVAL_S),
-        _Scalar(usage, lambda h: pynvml.nvmlDeviceGetPowerUsage(h) / 1e3, POLL_INTERVAL_S),
-    ]
-
-
-def _usage_window_s(handle: Any) -> float:
-    """1 s on Ampere and newer, but not GA100 (NVML API reference, nvmlDeviceGetPowerUsage)."""
-    try:
-        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
-    except pynvml.NVMLError:
-        return 0.0
-    return 1.0 if capability > (8, 0) else 0.0
-
-
-def _instant_power_w(handle: Any) -> float:
-    field = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
-    if field.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(field.nvmlReturn)
-    return float(field.value.uiVal) / 1e3
-
-
-def _telemetry(component: str) -> list[_Scalar]:
-    def scalar(
-        quantity: Quantity, source: str, read: Callable[[Any], float], note: str = ""
-    ) -> _Scalar:
-        channel = Channel(
-            component=component,
-            quantity=quantity,
-            source=f"nvml.{source}",
-            provenance=Provenance.MEASURED,
-            update_period_s=SLOW_INTERVAL_S,
-            note=note,
-        )
-        return _Scalar(channel, read, SLOW_INTERVAL_S)
-
-    return [
-        scalar(
-            Quantity.UTILIZATION,
-            "utilization",
-            lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).gpu),
-            "share of time with a kernel running",
-        ),
-        scalar(
-            Quantity.MEMORY_UTILIZATION,
-            "utilization",
-            lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).memory),
-            "share of time with memory read or written",
-        ),
-        scalar(
-            Quantity.MEMORY_USED,
-            "memory",
-            lambda h: float(pynvml.nvmlDeviceGetMemoryInfo(h).used),
-        ),
-        scalar(
-            Quantity.TEMPERATURE,
-            "temperature",
-            lambda h: float(pynvml.nvmlDeviceGetTemperature(h, pynvml.NVML_TEMPERATURE_GPU)),
-        ),
-        scalar(
-            Quantity.SM_CLOCK,
-            "sm_clock",
-            lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_SM) * 1e6,
-        ),
-        scalar(
-            Quantity.MEMORY_CLOCK,
-            "memory_clock",
-            lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_MEM) * 1e6,
-        ),
-    ]
-
-
-def _seconds(read: Callable[[Any], float], handle: Any) -> float:
-    start = time.perf_counter()
-    read(handle)
-    return time.perf_counter() - start

@@ -1,0 +1,49 @@
+"""Update periods from the readings themselves, on a clock that tests move."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.sensors import pace
+
+
+class Clock:
+    def __init__(self, look_s):
+        self.now_s = 0.0
+        self.look_s = look_s
+
+    def monotonic(self):
+        self.now_s += self.look_s
+        return self.now_s
+
+    def sleep(self, seconds):
+        self.now_s += seconds
+
+
+@given(
+    period_s=st.floats(0.01, 0.12),
+    phase=st.floats(0, 1),
+    look_s=st.floats(1e-6, 1e-3),
+    same=st.integers(0, 10),
+)
+def test_the_period_is_found_and_is_never_zero(period_s, phase, look_s, same):
+    """Also where now and then an update brings the value that was there before."""
+    clock = Clock(look_s)
+    patched, pace.time = pace.time, clock
+    try:
+
+        def read():
+            update = int(clock.now_s / period_s + phase)
+            return update - 1 if same and update % 11 == same else update
+
+        [found_s] = pace.update_periods_s([read])
+    finally:
+        pace.time = patched
+    assert abs(found_s - period_s) <= 0.004
+    assert found_s > 0
+
+
+def test_a_value_that_is_always_new_has_the_period_of_asking(monkeypatch):
+    clock = Clock(1e-5)
+    monkeypatch.setattr(pace, "time", clock)
+    [found_s] = pace.update_periods_s([lambda: clock.now_s])
+    assert found_s == pace.ASK_EVERY_S
