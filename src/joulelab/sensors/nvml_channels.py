@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -44,7 +45,7 @@ class Scalar:
 def update_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None]:
     """How often each has a new value; ``None`` where the GPU did not show it."""
     try:
-        return update_periods_s([lambda read=one.read: read(handle) for one in scalars])
+        return update_periods_s([partial(one.read, handle) for one in scalars])
     except pynvml.NVMLError:
         return [None] * len(scalars)
 
