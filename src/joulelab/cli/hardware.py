@@ -42,6 +42,8 @@ def command() -> None:
 @click.option("--device", metavar="NAME", help="As its driver names it; default: the study's GPU.")
 @click.option("--idle-power", "idle_power_w", type=click.FloatRange(min=0), metavar="WATTS",
     help="Where the table does not tell it.")  # fmt: skip
+@click.option("--input", "input_text", default="3x32x32", show_default=True, metavar="SHAPE",
+    help="One sample, where a study of recorded logs does not tell it.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The profile's. Default: the file's.")
 @click.option("--numerics", metavar="TEXT", help="Number formats, for the record.")
 def fit(
@@ -49,6 +51,7 @@ def fit(
     out: Path,
     device: str | None,
     idle_power_w: float | None,
+    input_text: str,
     name: str | None,
     numerics: str | None,
 ) -> None:
@@ -68,7 +71,7 @@ def fit(
     from joulelab.forecast.profiling import make_profile  # noqa: PLC0415
     from joulelab.forecast.steps import steps_of  # noqa: PLC0415
 
-    measurements, found_device, found_numerics = _measured(table, idle_power_w)
+    measurements, found_device, found_numerics = _measured(table, idle_power_w, input_text)
     with working("Tracing models"):
         steps = steps_of([one.case for one in measurements])
     with working("Fitting, and leaving each architecture out in turn"):
@@ -120,9 +123,12 @@ def calibrate(out: Path, device: str, budget_s: float, name: str | None) -> None
     _show(profile, out)
 
 
-def _measured(table: Path, idle_power_w: float | None) -> tuple[list[Measurement], str | None, str]:
+def _measured(
+    table: Path, idle_power_w: float | None, input_text: str
+) -> tuple[list[Measurement], str | None, str]:
     """Measurements, the device if it is known, and how they computed."""
     if table.is_dir():
+        from joulelab.forecast.cases import parse_input  # noqa: PLC0415
         from joulelab.forecast.studies import (  # noqa: PLC0415
             device_of,
             measurements_of,
@@ -130,7 +136,7 @@ def _measured(table: Path, idle_power_w: float | None) -> tuple[list[Measurement
             study_frame,
         )
 
-        frame = study_frame([table])
+        frame = study_frame([table], parse_input(input_text))
         measurements = measurements_of(frame)
         device, numerics = device_of(frame), numerics_of(frame)
     else:

@@ -94,7 +94,7 @@ def command(
 
     profile = load_profile(profile_name)
     if study is not None:
-        _predict_study(study, profile)
+        _predict_study(study, profile, parse_input(input_text))
         return
     if table is not None:
         from joulelab.forecast.measurements import read_cases  # noqa: PLC0415
@@ -119,11 +119,11 @@ def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> l
         return predict(cases, profile, classes=classes)
 
 
-def _predict_study(directory: Path, profile: HardwareProfile) -> None:
+def _predict_study(directory: Path, profile: HardwareProfile, shape: tuple[int, ...]) -> None:
     from joulelab.analysis.files import parquet, write_bytes  # noqa: PLC0415
     from joulelab.forecast.studies import cases_of, study_frame  # noqa: PLC0415
 
-    cases = list(dict.fromkeys(cases_of(study_frame([directory]))))
+    cases = list(dict.fromkeys(cases_of(study_frame([directory], shape))))
     frame = _frame(_predict(cases, profile, classes=10)).drop(columns="input")
     path = write_bytes(directory / "predictions.parquet", parquet(frame))
     click.echo(f"{len(cases)} predictions written to {path}")

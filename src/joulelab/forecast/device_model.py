@@ -89,9 +89,10 @@ def estimate(work: Work, logs: Floats, sheet: Datasheet, idle_power_w: Floats | 
         * (value["memory_j_per_byte"] * (1 - cached) + value["cache_j_per_byte"] * cached)
     )
     dynamic_j = work.sums(operator_j)
-    # At its power limit a device slows down.
-    room_w = np.maximum(sheet.power_limit_w - np.asarray(idle_power_w), 1e-9)
-    duration_s = np.maximum(duration_s, dynamic_j / room_w)
+    if not sheet.generic:
+        # At its power limit a device slows down.
+        room_w = np.maximum(sheet.power_limit_w - np.asarray(idle_power_w), 1e-9)
+        duration_s = np.maximum(duration_s, dynamic_j / room_w)
     energy_j = idle_power_w * duration_s + dynamic_j
     return Estimate(duration_s, energy_j, host_s, device_s, operator_s, operator_j)
 

@@ -34,21 +34,19 @@ class LeftOut(NamedTuple):
     variance: Floats
 
 
-def leave_out(
-    observed: Observed, architectures: Sequence[str], fitted: Coefficients
-) -> LeftOut | None:
-    """Predicts each step from all steps of other architectures.
+def leave_out(observed: Observed, groups: Sequence[str], fitted: Coefficients) -> LeftOut | None:
+    """Predicts each step from all steps of other groups.
 
     Args:
         observed: Measured steps.
-        architectures: The model of each. Shape: (steps,).
+        groups: What each belongs to: its architecture. Shape: (steps,).
         fitted: To all of them: where each fit starts.
 
     Returns:
-        Nothing when there are fewer than three architectures.
+        Nothing when there are fewer than three groups.
     """
-    names = np.array(architectures)
-    distinct = list(dict.fromkeys(architectures))
+    names = np.array(groups)
+    distinct = list(dict.fromkeys(groups))
     if len(distinct) < 3:
         return None
     duration_s, energy_j = np.zeros(len(names)), np.zeros(len(names))
@@ -78,11 +76,11 @@ def discrepancy(observed: Observed, left_out: LeftOut | None) -> tuple[float, fl
     return float(duration), float(energy)
 
 
-def coverage_factor(architectures: int) -> float:
+def coverage_factor(groups: int) -> float:
     """Standard deviations on either side that hold 95 %.
 
     Example:
         >>> round(coverage_factor(16), 2)
         2.13
     """
-    return float(stats.t.ppf(0.975, max(architectures - 1, 2)))
+    return float(stats.t.ppf(0.975, max(groups - 1, 2)))

@@ -14,7 +14,7 @@ from joulelab.forecast.device_model import Estimate, device_shares, estimate
 from joulelab.forecast.hardware import HardwareProfile, doublings_beyond
 from joulelab.forecast.operators import KINDS, Step
 from joulelab.forecast.steps import Told, steps_of
-from joulelab.forecast.uncertainty import DOUBLING, coefficient_variance
+from joulelab.forecast.uncertainty import coefficient_variance, extrapolation_variance
 from joulelab.forecast.work import Work, work_of
 
 UNSEEN_SHARE = 0.2
@@ -121,8 +121,9 @@ def predict_steps(
     found = estimate(work, known.logs, sheet, idle_w)
     variance = coefficient_variance(work, known, sheet, idle_w)
     discrepancy = [[profile.duration_discrepancy], [profile.energy_discrepancy]]
-    beyond = np.array([_doublings(case, profile) for case in cases]).T
-    variance = variance + np.square(discrepancy) + np.sum((DOUBLING * beyond) ** 2, axis=0)
+    beyond = np.array([_doublings(case, profile) for case in cases])
+    variance = variance + np.square(discrepancy)
+    variance += extrapolation_variance(found, sheet, idle_w, beyond)
     factor = np.exp(profile.coverage_factor * np.sqrt(variance))
     shares = device_shares(work, found)
     return [

@@ -63,6 +63,7 @@ def make_profile(
     *,
     numerics: str,
     source: str,
+    groups: Sequence[str] | None = None,
 ) -> HardwareProfile:
     """Fits the coefficients, leaves architectures out in turn, and notes what was seen.
 
@@ -73,14 +74,15 @@ def make_profile(
         sheet: Of the device.
         numerics: Number formats and settings of what was measured.
         source: Where the measurements came from.
+        groups: Which measurements are left out together; default: those of a model.
 
     Raises:
         UserError: No row tells idle power.
     """
     observed = observe(measurements, steps, sheet)
     fitted = fit(observed)
-    models = [one.case.model for one in measurements]
-    duration, energy = discrepancy(observed, leave_out(observed, models, fitted))
+    groups = groups or [one.case.model for one in measurements]
+    duration, energy = discrepancy(observed, leave_out(observed, groups, fitted))
     return HardwareProfile(
         name=name,
         numerics=numerics,
@@ -91,7 +93,7 @@ def make_profile(
         log_covariance=covariance_of(fitted),
         duration_discrepancy=round(duration, 5),
         energy_discrepancy=round(energy, 5),
-        coverage_factor=round(coverage_factor(len(set(models))), 5),
+        coverage_factor=round(coverage_factor(len(set(groups))), 5),
         seen=_seen(measurements, observed, fitted),
     )
 

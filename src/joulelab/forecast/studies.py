@@ -13,13 +13,19 @@ from joulelab.analysis.tables import run_table
 from joulelab.errors import UserError
 from joulelab.forecast.cases import Case, Measurement, parse_input
 from joulelab.forecast.measurements import CASE_COLUMNS, grouped
+from joulelab.forecast.operators import PHASES
 
 ONE_OF_EACH = ("machine", "gpu_name", "precision", "memory_format", "compile", "resolved_device")
 """A profile is of one device and one way of computing."""
 
 
-def study_frame(directories: Sequence[Path]) -> pd.DataFrame:
+def study_frame(directories: Sequence[Path], unknown_input: tuple[int, ...]) -> pd.DataFrame:
     """A row for each run and phase of studies, as results have it, and the ``input`` of each.
+
+    Args:
+        directories: Studies.
+        unknown_input: Shape of a sample where the study does not tell it, as one that was made
+            from recorded logs.
 
     Raises:
         StoreError: A directory is no study, or cannot be read.
@@ -27,15 +33,15 @@ def study_frame(directories: Sequence[Path]) -> pd.DataFrame:
     """
     studies = read_studies(directories)
     frame = run_table(studies)
-    shapes: dict[str, str] = {}
+    shapes: dict[str, Sequence[int]] = {}
     for study in studies:
         for run in study.cells():
             with understood(run):
-                shapes[run.run_id] = "x".join(map(str, run.data["data"]["image_shape"]))
-    frame["input"] = frame["run_id"].map(shapes)
+                shapes[run.run_id] = run.data["data"].get("image_shape", unknown_input)
+    frame["input"] = ["x".join(map(str, shapes[run_id])) for run_id in frame["run_id"]]
     frame["seconds_per_step"] = frame["duration_s"] / frame["steps"]
     frame["energy_per_step_j"] = frame["gross_j"] / frame["steps"]
-    frame = frame[frame["input"].notna() & (frame["energy_per_step_j"] > 0)]
+    frame = frame[(frame["energy_per_step_j"] > 0) & frame["phase"].isin(PHASES)]
     if frame.empty:
         raise UserError(
             f"{', '.join(map(str, directories))} has no run with an energy and a number of steps"

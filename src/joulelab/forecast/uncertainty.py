@@ -5,7 +5,8 @@ Three parts, added as variances of the logarithm:
 - what the measurements and the data sheet leave open of each coefficient, by the fit's covariance.
   It is large where a prediction rests on what the fit has not seen, as matrix products;
 - what the model gets wrong beyond that: the residuals of architectures that were left out;
-- :data:`DOUBLING` for each doubling of the batch, and of the side of the images, beyond the fitted.
+- :data:`DOUBLING` of the device's part for each doubling of the batch, and of the side of the
+  images, beyond the fitted. The host's part knows neither.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from collections.abc import Callable
 import numpy as np
 
 from joulelab.forecast.coefficients import Floats
-from joulelab.forecast.device_model import Coefficients, estimate
+from joulelab.forecast.device_model import OVERLAP, Coefficients, Estimate, estimate
 from joulelab.forecast.devices import Datasheet
 from joulelab.forecast.work import Work
 
 DOUBLING = 0.03
-"""Standard deviation of the logarithm for each doubling beyond what was fitted. It is a judgement:
-three doublings (batch 128 to 1024, or 32 to 256 pixels a side) give 9 %, about as much as the
-residuals of architectures that were left out."""
+"""Standard deviation of the logarithm of the device's time and energy for each doubling beyond what
+was fitted. It is a judgement: three doublings (batch 128 to 1024, or 32 to 256 pixels a side) give
+9 %, about as much as the residuals of architectures that were left out."""
 
 
 def coefficient_variance(
@@ -42,6 +43,29 @@ def coefficient_variance(
 
     slopes = _gradient(logarithms, coefficients.logs)
     variance: Floats = np.einsum("qsi,ij,qsj->qs", slopes, coefficients.covariance, slopes)
+    return variance
+
+
+def extrapolation_variance(
+    found: Estimate, sheet: Datasheet, idle_power_w: Floats, doublings: Floats
+) -> Floats:
+    """Variance of the logarithms of duration and energy by what lies beyond the fitted.
+
+    Args:
+        found: The estimate.
+        sheet: Of the device.
+        idle_power_w: As for the estimate. Shape: (steps,).
+        doublings: Of the batch and of the side. Shape: (steps, 2).
+
+    Returns:
+        Shape: (2, steps).
+    """
+    exponent = OVERLAP if sheet.kind == "cuda" else 1.0
+    of_duration = np.minimum(found.device_s / found.duration_s, 1.0) ** exponent
+    idle_share = idle_power_w * found.duration_s / found.energy_j
+    of_energy = 1 - idle_share + idle_share * of_duration
+    device = np.sum((DOUBLING * doublings) ** 2, axis=1)
+    variance: Floats = np.stack([of_duration, of_energy]) ** 2 * device
     return variance
 
 

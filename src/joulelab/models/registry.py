@@ -1,9 +1,11 @@
-"""Models by name: the zoo, torchvision, timm, and anything that can be imported.
+"""Models by name: the zoo, torchvision, timm, transformers, and anything that can be imported.
 
 ======================= ====================================================================
 ``ResNet18``            a model of the zoo; case, ``-``, ``_``, ``.`` and spaces do not matter
 ``torchvision:NAME``    :func:`torchvision.models.get_model`, without weights
 ``timm:NAME``           ``timm.create_model``, without weights
+``hf:CONFIG``           a configuration of Hugging Face's transformers: the path of a config.json
+                        or of its directory, or a type of model, as ``bert``
 ``package.module:NAME`` any class or function that gives an ``nn.Module``
 ======================= ====================================================================
 
@@ -17,6 +19,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joulelab.errors import UnknownModelError, UserError, nearest
@@ -70,7 +73,7 @@ _ALIASES = {
     "VGG": "VGG16",
 }
 
-OTHER_FORMS = ("torchvision:NAME", "timm:NAME", "package.module:factory")
+OTHER_FORMS = ("torchvision:NAME", "timm:NAME", "hf:CONFIG", "package.module:factory")
 """The forms of names beside those of the zoo."""
 
 
@@ -221,6 +224,44 @@ def _from_timm(name: str, num_classes: int, in_channels: int, options: dict[str,
     return _call(full_name, timm.create_model, name, **settings, **options)
 
 
+def _from_transformers(
+    name: str, num_classes: int, in_channels: int, options: dict[str, Any]
+) -> nn.Module:
+    full_name = f"hf:{name}"
+    transformers = _import("transformers", full_name, "run pip install transformers")
+    types = transformers.models.auto.configuration_auto.CONFIG_MAPPING
+    if Path(name).exists():
+        read = transformers.AutoConfig.from_pretrained
+        config = _configuration(full_name, read, name, local_files_only=True)
+    elif name in types:
+        config = _configuration(full_name, transformers.AutoConfig.for_model, name)
+    else:
+        close = _closest(name, types)
+        raise UnknownModelError(
+            f"no configuration {name!r}",
+            why="it is neither a path nor a type of model that transformers has",
+            mend=f"did you mean hf:{close}?" if close else "give the path of a config.json",
+        )
+    named = getattr(transformers, next(iter(config.architectures or ()), ""), None)
+    if named is not None:
+        return _call(full_name, named, config, **options)
+    config.num_labels = num_classes
+    if hasattr(config, "num_channels"):
+        config.num_channels = in_channels
+    classifiers = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    auto = transformers.AutoModel
+    if type(config) in classifiers:
+        auto = transformers.AutoModelForImageClassification
+    return _call(full_name, auto.from_config, config, **options)
+
+
+def _configuration(name: str, read: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    try:
+        return read(*arguments, **options)
+    except Exception as error:
+        raise UserError(f"cannot build {name}", why=_describe(error)) from error
+
+
 def _refuse_weights(name: str, options: dict[str, Any]) -> None:
     asked = {"weights", "weights_backbone", "pretrained", "pretrained_backbone"} & options.keys()
     if asked:
@@ -233,6 +274,7 @@ def _refuse_weights(name: str, options: dict[str, Any]) -> None:
 _SOURCES: dict[str, Callable[[str, int, int, dict[str, Any]], nn.Module]] = {
     "torchvision": _from_torchvision,
     "timm": _from_timm,
+    "hf": _from_transformers,
 }
 
 
