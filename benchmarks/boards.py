@@ -98,10 +98,25 @@ class Kind:
     exact: bool = False
 
     def record(
-        self, power: Power, start_s: float, stop_s: float, rng: np.random.Generator
+        self,
+        power: Power,
+        start_s: float,
+        stop_s: float,
+        rng: np.random.Generator,
+        deviates: tuple[float, float] | None = None,
     ) -> Trace:
-        """What one board of this kind, drawn at random, reads of a power."""
-        scale_deviate, zero_deviate = (0.0, 0.0) if self.exact else rng.standard_normal(2)
+        """What one board of this kind, drawn at random, reads of a power.
+
+        Args:
+            power: What is true.
+            start_s: When recording begins.
+            stop_s: When it ends.
+            rng: What everything is drawn with.
+            deviates: Of gain and offset, standard normal; ``None``: drawn.
+        """
+        scale_deviate, zero_deviate = deviates or rng.standard_normal(2)
+        if self.exact:
+            scale_deviate = zero_deviate = 0.0
         series = []
         for source in self.sources:
             channel = source.channel

@@ -104,7 +104,7 @@ def test_spans_that_change_nothing_are_not_made_unlike():
 
 def test_readings_without_a_state_leave_it_unknown():
     shares = np.stack((np.ones(40), np.zeros(40)), axis=1)
-    found = state_powers(shares, np.full(40, 200.0), np.ones(40, dtype=bool), np.zeros(40))
+    found = state_powers(shares, np.full(40, 200.0), np.ones(40, dtype=bool), np.zeros((40, 2)))
     assert found.power_w[0, 0] == pytest.approx(200.0)
     assert found.uncertainty_w[0, 0] < 1.0
     assert found.uncertainty_w[0, 1] == pytest.approx(200.0)
@@ -116,7 +116,7 @@ def test_powers_change_as_training_goes_on():
     level = np.where(np.arange(2000) < 1024, 100.0, 400.0)
     power = share * level + (1 - share) * 50
     found = state_powers(
-        np.stack((share, 1 - share), axis=1), power, np.ones(2000, dtype=bool), np.zeros(2000)
+        np.stack((share, 1 - share), axis=1), power, np.ones(2000, dtype=bool), np.zeros((2000, 2))
     )
     assert found.power_w[0] == pytest.approx([100, 50], abs=0.5)
     assert found.power_w[-1] == pytest.approx([400, 50], abs=0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,8 +128,6 @@ class Accounts:
             gross, uncertainty, gap = curve.energy(times[:, 0], times[:, 1])
             if component.startswith("gpu"):
                 uncertainty = np.hypot(uncertainty, _of_device_clock(windows, times, curve, gross))
-            gain = math.hypot(channel.gain_uncertainty, curve.aliasing)
-            channel = replace(channel, gain_uncertainty=gain)
             for i, (start_s, stop_s) in enumerate(times.tolist()):
                 duration_s = stop_s - start_s
                 if duration_s > 0 and gap[i] > (1 - LEAST_COVERAGE) * duration_s:

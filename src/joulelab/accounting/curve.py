@@ -40,8 +40,6 @@ class EnergyCurve:
         late_uncertainty_s: Standard uncertainty of how late all times are, the same for all.
         located_uncertainty_s: Standard uncertainty of each time among the others.
         oldest_s: A polled value is evenly distributed between new and this old.
-        aliasing: Relative standard uncertainty, the same in all pieces, from loads that keep
-            step with a sensor that looks only part of the time.
     """
 
     time_s: Floats
@@ -57,7 +55,6 @@ class EnergyCurve:
     late_uncertainty_s: float
     located_uncertainty_s: float
     oldest_s: float
-    aliasing: float
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
         """Energy, standard uncertainty of the edges and gaps, and time without readings.
@@ -107,7 +104,7 @@ class EnergyCurve:
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
     def _inner_variance(self, start: Floats, stop: Floats) -> Floats:
-        """Of whole pieces, and of a share of the pieces at either end: the mean of each is wrong."""
+        """Of whole pieces, and of a share of those at either end: the mean of each is wrong."""
         i, j = self._piece(start), self._piece(stop)
         own, length = np.diff(self.variance_j2), np.diff(self.time_s)
         first = np.clip((self.time_s[i + 1] - start) / length[i], 0.0, 1.0)
@@ -131,33 +128,42 @@ class EnergyCurve:
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
 
     def _late_variance(self, start: Floats, stop: Floats) -> Floats:
-        """What is late by D takes D times the power before the start for that before the stop.
-
-        Ages of polled values, evenly distributed over T, are late by the same at both ends where
-        the polls lie a multiple of T apart; where they lie d further, they differ by d or d - T,
-        with a variance of d (T - d). For power that is the same all the time, only a counter is
-        wrong then.
-        """
+        """What is late by D takes D times the power before the start for that before the stop."""
         i, j = self._piece(start), self._piece(stop)
-        before = (
-            np.maximum(i - (self.time_s[i] == start), 0),
-            np.maximum(j - (self.time_s[j] == stop), 0),
-        )
+        before_i = np.maximum(i - (self.time_s[i] == start), 0)
+        before_j = np.maximum(j - (self.time_s[j] == stop), 0)
         apart_w = np.maximum(
             np.abs(self.power_w[j] - self.power_w[i]),
-            np.abs(self.power_w[before[1]] - self.power_w[before[0]]),
+            np.abs(self.power_w[before_j] - self.power_w[before_i]),
         )
-        variance = (self.late_uncertainty_s**2 + self.oldest_s**2 / 12) * apart_w**2
-        if self.counts and self.oldest_s > 0:
-            rest_s = (self._reading_at(stop, j) - self._reading_at(start, i)) % self.oldest_s
-            both_w2 = self.power_w[i] * self.power_w[j]
-            variance = variance + rest_s * (self.oldest_s - rest_s) * np.maximum(both_w2, 0.0)
-        return np.asarray(variance)
+        if not self.counts:
+            late_s2 = self.late_uncertainty_s**2 + self.oldest_s**2 / 12
+            return np.asarray(late_s2 * apart_w**2)
+        return np.asarray(
+            (self.late_uncertainty_s * apart_w) ** 2 + self._age_variance(start, stop)
+        )
 
-    def _reading_at(self, t: Floats, piece: NDArray[np.intp]) -> Floats:
-        """The reading nearest to a time, of a counter whose intervals lie between its readings."""
-        start, length = self.interval_start_s[piece], self.interval_length_s[piece]
-        return np.asarray(np.where(t - start < length / 2, start, start + length))
+    def _age_variance(self, start: Floats, stop: Floats) -> Floats:
+        """What the ages of a polled counter's readings at either end make of its difference.
+
+        Each age is evenly distributed over T, and the same at polls that lie a multiple of T
+        apart; where they lie d further, ages differ by d or by d - T, so that their covariance is
+        T²/12 - d (T - d) / 2. Between two readings ages count by their share.
+        """
+        period_s = self.oldest_s
+        if period_s == 0:
+            return np.zeros_like(start)
+        readings, weights = [], []
+        for t, sign in ((start, -1.0), (stop, 1.0)):
+            i = self._piece(t)
+            begin, length = self.interval_start_s[i], self.interval_length_s[i]
+            share = np.clip((t - begin) / length, 0.0, 1.0)
+            readings += [begin, begin + length]
+            weights += [sign * (1 - share) * self.power_w[i], sign * share * self.power_w[i]]
+        at, weight = np.stack(readings, axis=1), np.stack(weights, axis=1)
+        apart_s = (at[:, :, None] - at[:, None, :]) % period_s
+        covariance = period_s**2 / 12 - apart_s * (period_s - apart_s) / 2
+        return np.maximum(np.einsum("si,sij,sj->s", weight, covariance, weight), 0.0)
 
     def _step_at(self, t: Floats) -> Floats:
         """The step of power at a time that is a mark within an interval; 0 elsewhere."""

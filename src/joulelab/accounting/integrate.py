@@ -22,7 +22,6 @@ from joulelab.accounting.intervals import (
     Bridges,
     Intervals,
     counter_intervals,
-    oldest_s,
     power_intervals,
     unseen_s,
 )
@@ -96,8 +95,7 @@ def energy_curve(
         counts=counts,
         late_uncertainty_s=split.late_uncertainty_s,
         located_uncertainty_s=located_s,
-        oldest_s=oldest_s(channel),
-        aliasing=spread.aliasing(channel, interval_s, parts, gap),
+        oldest_s=found.oldest_s,
     )
 
 
@@ -121,13 +119,14 @@ def _split(channel: Channel, found: Intervals, marks: Marks, located_s: float) -
     """Where the sensor sees just its intervals: neighbours tell the powers beside a mark."""
     power, plain = found.power, ~found.gap & (found.bridged < 0)
     steps = _steps(found.edges, power, ~plain)
-    late_s, left_s = lateness(steps, marks.time_s, channel.time_uncertainty_s, located_s)
+    unknown_s = math.hypot(channel.time_uncertainty_s, found.late_uncertainty_s)
+    late_s, left_s = lateness(steps, marks.time_s, unknown_s, located_s)
     edges = found.edges - late_s
     parts = split_at_marks(edges, power, plain, np.union1d(marks.time_s, steps - late_s))
-    spread_w = spread.of_parts(parts, spread.of_intervals(power, found.gap, 1), found.gap)
+    spread_w = spread.of_parts(parts, found.gap)
     if parts.unresolved.any():
         looks = edges[:-1], edges[1:]
-        off_s = math.hypot(left_s, located_s, oldest_s(channel) / math.sqrt(12))
+        off_s = math.hypot(left_s, located_s, found.oldest_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, looks, marks, off_s)
     return _Split(parts, spread_w, late_s, left_s)
 
@@ -138,9 +137,10 @@ def _cut(channel: Channel, found: Intervals, marks: Marks, smear_s: float) -> _S
     looks = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
     parts = cut_everywhere(found.edges, power, plain, marks.time_s, looks)
     reach = 1 + math.ceil(smear_s / channel.update_period_s)
-    spread_w = spread.of_intervals(power, found.gap, reach)[parts.interval]
+    at_change = np.isin(found.edges[1:-1], marks.time_s) & (smear_s == 0)
+    spread_w = spread.of_intervals(power, found.gap, reach, at_change)[parts.interval]
     if parts.unresolved.any():
-        off_s = math.hypot(channel.time_uncertainty_s, oldest_s(channel) / math.sqrt(12))
+        off_s = math.hypot(channel.time_uncertainty_s, found.oldest_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, looks, marks, off_s)
     return _Split(parts, spread_w, 0.0, channel.time_uncertainty_s)
 

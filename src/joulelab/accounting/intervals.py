@@ -6,12 +6,13 @@ an instantaneous value stands for the time around it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.accounting.grid import GAP_FACTOR
+from joulelab.accounting.phase import update_times
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -32,6 +33,8 @@ class Intervals:
         gap: Whether an interval has no reading. Shape: (intervals,).
         bridged: Which bridge an interval is; -1 for any other. Shape: (intervals,).
         middle: Middle of the time in which the sensor looked. Shape: (intervals,).
+        oldest_s: A polled value is evenly distributed between new and this old.
+        late_uncertainty_s: Standard uncertainty of how late all edges are, beyond the channel's.
     """
 
     edges: Floats
@@ -39,6 +42,8 @@ class Intervals:
     gap: Bools
     bridged: Indices
     middle: Floats
+    oldest_s: float = 0.0
+    late_uncertainty_s: float = 0.0
 
 
 NO_INTERVALS = Intervals(
@@ -109,14 +114,17 @@ def power_intervals(
         stops[once] = starts[once] = change[first[once]]
     starts = np.concatenate(([middle[0] - expected / 2], starts))
     stops = np.concatenate((stops, [middle[-1] + expected / 2]))
-    return _with_gaps(starts, stops, power, middle, gap_after, bridges)
+    found = _with_gaps(starts, stops, power, middle, gap_after, bridges)
+    return replace(found, oldest_s=oldest_s(channel))
 
 
 def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: float) -> Intervals:
-    """Differences of a counter; one that went back has wrapped, or was reset (a gap)."""
+    """Differences of a counter; one that went back has wrapped, or was reset (a gap).
+
+    Where polls tell when the counter had its new values, intervals lie between these.
+    """
     if t.size < 2:
         return NO_INTERVALS
-    t = t - age_s(channel)
     keep = np.concatenate(([True], np.diff(t) > 0))
     t, energy = t[keep], energy[keep]
     difference = np.diff(energy)
@@ -125,15 +133,28 @@ def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: f
     wrap = wrapped(channel, difference[fell], length[fell])
     difference[fell[wrap]] += channel.wrap or 0.0
     back = difference < 0
+    if np.all(back):
+        return NO_INTERVALS
+    if channel.polled and not np.any(back):
+        counted = np.concatenate(([0.0], np.cumsum(difference)))
+        found = update_times(t - channel.delay_s, counted, channel.update_period_s)
+        if found is not None:
+            difference = np.diff(counted[found.keep])
+            new = _counted(
+                found.time_s, difference / np.diff(found.time_s), back[: difference.size]
+            )
+            return replace(new, late_uncertainty_s=found.uncertainty_s)
+    t = t - age_s(channel)
     expected = expected_s(channel, interval_s)
     # A counter that was not read for a while has still counted: only a reset loses energy.
     gap = back
-    power = np.where(back, np.nan, difference / length)
-    if np.all(back):
-        return NO_INTERVALS
-    power = _filled(power)
+    power = _filled(np.where(back, np.nan, difference / length))
     if channel.polled and channel.update_period_s > expected / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
+    return replace(_counted(t, power, gap), oldest_s=oldest_s(channel))
+
+
+def _counted(t: Floats, power: Floats, gap: Bools) -> Intervals:
     return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2)
 
 

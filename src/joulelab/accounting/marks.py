@@ -185,7 +185,11 @@ def split_by_state(
         The parts, and their spread.
     """
     shares = marks.shares(*looks)
-    found = state_powers(shares, power, usable, time_uncertainty_s / (looks[1] - looks[0]))
+    off = [
+        np.abs(marks.shares(looks[0] + late_s, looks[1] + late_s) - shares)
+        for late_s in (-time_uncertainty_s, time_uncertainty_s)
+    ]
+    found = state_powers(shares, power, usable, np.maximum(*off))
     length = np.diff(parts.edges)
     middle = parts.edges[:-1] + length / 2
     state = marks.state[np.searchsorted(marks.time_s, middle, side="right")]
@@ -197,8 +201,9 @@ def split_by_state(
     believed = _explained(power, predicted, usable)[interval] & (predicted[interval] > 0)
     new_power = parts.power.copy()
     new_power[at] = np.where(believed, told, power[interval])
-    off_w2 = found.uncertainty_w[interval, state[at]] ** 2 + found.scatter_w[interval] ** 2
-    off_w2 += np.where(believed, 0.0, (told - power[interval]) ** 2)
+    # States that do not account for the readings do not tell how far their powers scatter.
+    off_w = np.where(believed, found.scatter_w[interval], told - power[interval])
+    off_w2 = found.uncertainty_w[interval, state[at]] ** 2 + off_w**2
     # Of the interval's length, by share: a moment between two spans counts for nothing.
     total = np.bincount(interval, length[at], minlength=power.size)
     mean_w2 = np.bincount(interval, length[at] * off_w2, minlength=power.size)[interval]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from joulelab.accounting.curve import EDGE_SHAPE
 from joulelab.accounting.grid import MAD_TO_SIGMA, MANY_READINGS
-from joulelab.accounting.intervals import Bridges, Intervals, expected_s, oldest_s, unseen_s
+from joulelab.accounting.intervals import Bridges, Intervals, oldest_s, unseen_s
 from joulelab.accounting.marks import Parts
 from joulelab.sensors.sensor import Channel, Quantity
 
@@ -28,39 +28,37 @@ and by more within longer ones. While an H100 trained and ran 16 models (93 span
 20 ms had standard deviations (median of spans) of 7 % about the means over 0.1 s, and of 11 % over
 1 s: rectangular, sqrt(3) of these. Readings that are all alike are no proof that power is."""
 
-ALIASING = 0.11
-"""Standard uncertainty of a sensor that looks none of the time, over the standard deviation of its
-readings; in proportion to the share that it does not see. Polled at 25 ms in 100 ms (unseen: 0.75),
-an H100 under loads on and off between 120 and 700 W was off by up to 12 %, two of these."""
 
-
-def of_intervals(power: Floats, gap: Bools, reach: int) -> Floats:
+def of_intervals(power: Floats, gap: Bools, reach: int, at_change: Bools) -> Floats:
     """How far power may be from an interval's mean: as far as its neighbours' means are.
 
-    Looks at ``reach`` neighbours on either side. Within a gap: anything that was seen at all.
+    Within a gap: anything that was seen at all.
+
+    Args:
+        power: Mean power of each. Shape: (intervals,).
+        gap: Whether it has no reading. Shape: (intervals,).
+        reach: How many neighbours on either side count.
+        at_change: Whether a known change of power sets an interval and the next apart: beyond it
+            by :data:`STEP_FLATNESS` of the step. Shape: (intervals - 1,).
     """
-    highest, lowest = power.copy(), power.copy()
-    for away in range(1, min(reach, power.size - 1) + 1):
-        for here, there in ((np.s_[away:], np.s_[:-away]), (np.s_[:-away], np.s_[away:])):
-            np.maximum(highest[here], power[there], out=highest[here])
-            np.minimum(lowest[here], power[there], out=lowest[here])
-    return np.where(gap, np.ptp(power), np.maximum(highest - power, power - lowest))
+    away = np.zeros(power.size)
+    for step in range(1, min(reach, power.size - 1) + 1):
+        apart = np.abs(power[step:] - power[:-step])
+        if step == 1:
+            apart = np.where(at_change, STEP_FLATNESS * apart, apart)
+        np.maximum(away[step:], apart, out=away[step:])
+        np.maximum(away[:-step], apart, out=away[:-step])
+    return np.where(gap, np.ptp(power), away)
 
 
-def of_parts(parts: Parts, spread: Floats, gap: Bools) -> Floats:
-    """How far power may be from a part's mean.
+def of_parts(parts: Parts, gap: Bools) -> Floats:
+    """How far power may be from a part's mean: see :func:`of_intervals`.
 
-    As far as the parts beside it that no change point sets apart; beyond a change point only by
-    :data:`STEP_FLATNESS` of the step; and by what the change points did not explain.
+    Parts of one interval are set apart by a change; what the changes did not explain is added.
     """
-    if parts.power.size < 2:
-        return spread
-    jump = np.abs(np.diff(parts.power))
     at_change = parts.interval[1:] == parts.interval[:-1]
-    jump = np.where(at_change, STEP_FLATNESS * jump, jump)
-    near = np.maximum(np.concatenate(([0.0], jump)), np.concatenate((jump, [0.0])))
-    near += parts.left_over[parts.interval]
-    return np.where(gap[parts.interval], spread[parts.interval], near)
+    away = of_intervals(parts.power, gap[parts.interval], 1, at_change)
+    return away + np.where(gap, 0.0, parts.left_over)[parts.interval]
 
 
 def unresolved(channel: Channel, length_s: Floats) -> Floats:
@@ -113,24 +111,6 @@ def variance_j2(
     variance[at] = readings * each_s**2 * reading_w2 + moved_s2 * jump_w2
     variance[at] += (np.minimum(blind_s, each_s) * EDGE_SHAPE) ** 2 * spread_w2
     return variance
-
-
-def aliasing(channel: Channel, interval_s: float, parts: Parts, gap: Bools) -> float:
-    """Relative standard uncertainty, the same everywhere, from loads that keep nearly in step.
-
-    Args:
-        channel: What was read.
-        interval_s: How often.
-        parts: Its intervals' parts.
-        gap: Whether a part has no reading. Shape: (parts,).
-    """
-    unseen = unseen_s(channel, interval_s) / expected_s(channel, interval_s)
-    if unseen == 0 or gap.all():
-        return 0.0
-    weight = np.diff(parts.edges) * ~gap
-    mean_w = float(np.average(parts.power, weights=weight))
-    variance_w2 = float(np.average((parts.power - mean_w) ** 2, weights=weight))
-    return ALIASING * unseen * math.sqrt(variance_w2) / mean_w if mean_w > 0 else 0.0
 
 
 def _noise_w(power: Floats, gap: Bools) -> float:

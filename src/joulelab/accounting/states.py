@@ -142,12 +142,12 @@ def state_powers(
         shares: Of each reading's window that each state took. Shape: (readings, states).
         power: The readings. Shape: (readings,).
         usable: Which of them are readings, and no gaps. Shape: (readings,).
-        share_uncertainty: Standard uncertainty of each reading's shares. Shape: (readings,).
+        share_uncertainty: Standard uncertainty of the shares. Shape: (readings, states).
 
     Example:
         >>> share = np.linspace(0, 1, 50)
         >>> found = state_powers(np.stack((share, 1 - share), axis=1), 100 + 400 * share,
-        ...     np.ones(50, dtype=bool), np.zeros(50))
+        ...     np.ones(50, dtype=bool), np.zeros((50, 2)))
         >>> found.power_w[0].round(3).tolist()
         [500.0, 100.0]
     """
@@ -186,7 +186,7 @@ def _solved(
     by_chance_w2 = (states - 1) * scatter_w2
     off_w *= max(0.0, 1 - by_chance_w2 / explained_w2) if explained_w2 > 0 else 0.0
     differ = shares.var(axis=0)
-    blurred = float((share_uncertainty**2).mean()) / np.maximum(differ, np.finfo(float).tiny)
+    blurred = (share_uncertainty**2).mean(axis=0) / np.maximum(differ, np.finfo(float).tiny)
     untold_w2 = np.minimum(blurred, 1.0) ** 2 * prior_w2
     # A reading's residual is the mean over its parts', weighted by their shares.
     parts = float((shares**2).sum(axis=1).mean())
