@@ -146,7 +146,7 @@ def _texts(row: dict[str, Any], symbol: str) -> list[str]:
     if math.isnan(row["low"]):
         return [
             *texts,
-            "every resample of the models gives the same, which only more models can test",
+            "every resample of the models gives the same: more models are needed",
         ]
     if row["low"] > 0:
         return [*texts, "so models that take more in the one tend to take more in the other"]

@@ -16,7 +16,7 @@ from joulelab.analysis.data import Data, machine_labels
 from joulelab.analysis.files import parquet, write_bytes
 from joulelab.analysis.frames import records
 from joulelab.analysis.latex import latex
-from joulelab.analysis.summary import FACTORS, varying
+from joulelab.analysis.summary import varying
 from joulelab.analysis.terms import PHASES
 from joulelab.analysis.words import ABSENT, interval, number
 
@@ -88,7 +88,10 @@ def model_table(data: Data) -> pd.DataFrame:
 
 
 def result_table(data: Data) -> pd.DataFrame:
-    """Energy, time, power and accuracy with 95 % intervals, a row a model, phase and setting."""
+    """Energy, time, power and accuracy with 95 % intervals, a row a model, phase and setting.
+
+    Columns of what was never measured are left out.
+    """
     several = [name for name in ("study", "host") if data.summary[name].nunique() > 1]
     told = [*several, *varying(data.summary)]
     rows = [
@@ -99,7 +102,8 @@ def result_table(data: Data) -> pd.DataFrame:
     ]
     headings = [heading for heading, _ in _RESULT_COLUMNS.values()]
     named = ["Model", "Phase", *(_heading(name) for name in told), "Repeats"]
-    return _table(rows, [*named, *headings])
+    table = _table(rows, [*named, *headings])
+    return table.drop(columns=[name for name in headings if not table[name].any()])
 
 
 def write_printed(data: Data, directory: Path) -> list[Path]:

@@ -123,9 +123,10 @@ def _finding(row: dict[str, Any]) -> Finding:
 
 
 def _never(row: dict[str, Any]) -> str:
+    runs = counted(row["repeats"], "run")
     return (
-        f"none of {counted(row['cells'] or row['repeats'], 'cell')} was repeated, so the scatter is "
-        "not known; at least two repeats of each are needed"
+        f"no cell of these {runs} was repeated, so the scatter is not known; at least two repeats "
+        "of each are needed"
     )
 
 

@@ -168,12 +168,12 @@ def write_results(study_dir: str | Path) -> list[Path]:
     Raises:
         StoreError: It is no study, or cannot be read or written.
     """
-    return write_tables(read_studies([study_dir]), Path(study_dir))
+    studies = read_studies([study_dir])
+    return write_tables(run_table(studies), epoch_table(studies), Path(study_dir))
 
 
-def write_tables(studies: Sequence[Study], directory: Path) -> list[Path]:
-    """As :func:`write_results`, of studies that are already read, into any directory."""
-    runs, epochs = run_table(studies), epoch_table(studies)
+def write_tables(runs: pd.DataFrame, epochs: pd.DataFrame, directory: Path) -> list[Path]:
+    """As :func:`write_results`, of tables that are already made, into any directory."""
     contents = {
         "results.parquet": parquet(runs),
         "results.csv": runs.to_csv(index=False, lineterminator="\n").encode(),
