@@ -85,7 +85,7 @@ def script_json(content: Any) -> str:
 def scripts() -> tuple[Markup, ...]:
     """Vega, Vega-Lite and Vega-Embed in one, and the page's own."""
     own = resources.files("joulelab.report").joinpath("templates", "report.js")
-    vega = vl_convert.javascript_bundle(None)
+    vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
     texts = (vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"), own.read_text())
     return tuple(Markup(text) for text in texts)  # noqa: S704
 

@@ -23,14 +23,19 @@ MOST = 60
 Boxes = NDArray[np.float64]
 
 
-def with_sides(table: pd.DataFrame, x: str, y: str, by: Sequence[str]) -> pd.DataFrame:
+def with_sides(
+    table: pd.DataFrame, x: str, y: str, by: Sequence[str], *, zero: bool = False
+) -> pd.DataFrame:
     """Adds where each row's name stands; empty where it would lie on something.
+
+    The axes are taken to be as :func:`joulelab.report.theme.scale` makes them.
 
     Args:
         table: With the column ``model``.
         x: Column of the horizontal axis.
         y: Of the vertical one.
         by: Columns that choose what is shown at one time.
+        zero: Whether linear axes begin at zero.
 
     Returns:
         The table with the columns of :data:`FRAMES_PX`: one of :data:`SIDES`, or ``None``.
@@ -39,7 +44,7 @@ def with_sides(table: pd.DataFrame, x: str, y: str, by: Sequence[str]) -> pd.Dat
     for _, part in table.groupby(list(by), dropna=False):
         if len(part) > MOST:
             continue
-        at = np.column_stack([_fraction(part[x]), 1 - _fraction(part[y])])
+        at = np.column_stack([_fraction(part[x], zero), 1 - _fraction(part[y], zero)])
         for name, frame in FRAMES_PX.items():
             found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame)
     return table.assign(**found)
@@ -72,12 +77,15 @@ def sides(at: Boxes, names: Sequence[str], frame: tuple[float, float]) -> list[s
     return chosen
 
 
-def _fraction(values: pd.Series[float]) -> Boxes:
+def _fraction(values: pd.Series[float], zero: bool) -> Boxes:
     """Where values lie on their axis, from 0 to 1, with the margins that the axis has."""
-    known = values.to_numpy(dtype=float)
-    if logarithmic(values):
-        known = np.log(known)
-    low, high = np.nanmin(known), np.nanmax(known)
+    known = np.asarray(values, dtype=np.float64)
+    on_logarithm = logarithmic(values)
+    if on_logarithm:
+        known = np.asarray(np.log(known), dtype=np.float64)
+    low, high = float(np.nanmin(known)), float(np.nanmax(known))
+    if zero and not on_logarithm:
+        low, high = min(low, 0.0), max(high, 0.0)
     return 0.04 + 0.92 * (known - low) / (high - low) if high > low else np.full(len(known), 0.5)
 
 

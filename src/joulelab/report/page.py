@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jinja2
@@ -14,7 +15,7 @@ from joulelab.analysis.answers import answers
 from joulelab.analysis.data import Data
 from joulelab.analysis.files import write_bytes
 from joulelab.analysis.findings import findings_json
-from joulelab.analysis.printed import hardware_table, model_table
+from joulelab.analysis.printed import hardware_table, model_table, write_printed
 from joulelab.analysis.studies import Study, read_studies
 from joulelab.analysis.tables import write_tables
 from joulelab.errors import StoreError, UserError
@@ -84,6 +85,8 @@ def write_all(
     """
     if not directories:
         raise UserError("no study to report", mend="name one or several study directories")
+    # It takes a second and lets go of the interpreter.
+    Thread(target=scripts, daemon=True).start()
     studies = _readable(directories)
     data = Data.of(studies)
     material = Material.of(data, answers(data))
@@ -100,7 +103,8 @@ def write_all(
     }
     html = _html(material, figures, missing, found)
     files = figure_files(page.parent / "figures", figures, found)
-    tables = write_tables(studies, page.parent)
+    tables = write_tables(data.runs, data.epochs, page.parent)
+    tables += write_printed(data, page.parent)
     tables.append(write_bytes(page.parent / FINDINGS, findings_json(material.answers.findings)))
     write_bytes(page, html.encode())
     return Written(page, tuple(files), tuple(tables))

@@ -133,12 +133,13 @@ def ticks(values: pd.Series[float]) -> Any:
     return [mark for mark in marks if 10**low / 5 <= mark <= 10**high * 2]
 
 
-def drawn_low(low: pd.Series[float], value: pd.Series[float]) -> pd.Series[float]:
-    """The lower ends of intervals as a logarithmic axis can show them.
+def drawn_low(
+    low: pd.Series[float], value: pd.Series[float], *, on_logarithm: bool
+) -> pd.Series[float]:
+    """The lower ends of intervals as the axis can show them.
 
-    An interval that reaches zero, or far below its value, runs off the axis at a third of the
-    least positive value.
+    On a logarithmic axis an interval that reaches zero, or far below its value, runs off at a
+    third of the least positive value.
     """
     positive = value[value > 0]
-    floor = positive.min() / 3 if len(positive) else math.nan
-    return low.clip(lower=floor) if logarithmic(positive) else low
+    return low.clip(lower=positive.min() / 3) if on_logarithm and len(positive) else low

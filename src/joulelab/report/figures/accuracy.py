@@ -17,6 +17,7 @@ from joulelab.report.theme import (
     SERIES_COLOURS,
     chart,
     drawn_low,
+    logarithmic,
     rows_of,
     specification,
 )
@@ -63,8 +64,8 @@ def epochs(material: Material) -> Figure:
     return Figure(
         name="epochs",
         title="Loss, accuracy and energy by epoch",
-        caption="The line is the mean over models, the band their range. Energy is added up from "
-        "the first epoch on.",
+        caption="The line is the mean over the models that trained so long, the band their "
+        "range. Energy is added up from the first epoch on.",
         alt="Mean and range over models of loss, accuracy and accumulated energy by epoch of "
         "training.",
         chart=specification(band + line + points),
@@ -82,7 +83,9 @@ def accuracy(material: Material) -> Figure:
     points = points.assign(on_front=points["on_front"].fillna(False).astype(bool))
     points = points.sort_values(["scope", "quantity", "phase", "energy_j"], ignore_index=True)
     table = with_sides(points, "energy_j", "accuracy_pct", ["scope", "quantity", "phase"])
-    table["drawn_low_j"] = drawn_low(table["energy_low_j"], table["energy_j"])
+    table["drawn_low_j"] = drawn_low(
+        table["energy_low_j"], table["energy_j"], on_logarithm=logarithmic(table["energy_j"])
+    )
     base = chart().encode(
         y=alt.Y("accuracy_pct:Q", title="Accuracy (%)", axis=alt.Axis(format=NUMBER),
                 scale=alt.Scale(zero=False)),

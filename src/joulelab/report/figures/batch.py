@@ -7,7 +7,15 @@ import altair as alt
 from joulelab.report.figure import Figure, NothingToDraw
 from joulelab.report.figures.marks import PER, PHASE_PANELS, axis, tips
 from joulelab.report.scopes import Material
-from joulelab.report.theme import INK, QUIET, SERIES_COLOURS, chart, drawn_low, specification
+from joulelab.report.theme import (
+    INK,
+    QUIET,
+    SERIES_COLOURS,
+    chart,
+    drawn_low,
+    logarithmic,
+    specification,
+)
 
 
 def batch(material: Material) -> Figure:
@@ -26,7 +34,9 @@ def batch(material: Material) -> Figure:
     table = table.sort_values(
         ["family", "phase", "quantity", "model", "batch_size"], kind="stable", ignore_index=True
     )
-    table["drawn_low"] = drawn_low(table["low"], table["value"])
+    table["drawn_low"] = drawn_low(
+        table["low"], table["value"], on_logarithm=logarithmic(table["value"])
+    )
     sizes = sorted(table["batch_size"].unique().tolist())
     models = sorted(table["model"].unique())
     base = chart().encode(
@@ -69,7 +79,7 @@ def batch(material: Material) -> Figure:
         )
         layers.append(name)
     return Figure(
-        name="batch",
+        name="batch-size",
         title="Energy against batch size",
         caption="A line a model, with 95 % intervals; a ring marks its batch size of least energy.",
         alt=f"Energy for {PER:,} samples against batch size, a line a model, the least marked.",

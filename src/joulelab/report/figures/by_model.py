@@ -102,4 +102,5 @@ def ratio(material: Material) -> Figure:
         chart=specification(rule + view),
         table=table,
         choices=(_RATIOS,),
+        also=("phases",),
     )

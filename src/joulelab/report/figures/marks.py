@@ -17,6 +17,7 @@ from joulelab.report.theme import (
     QUANTITIES,
     chart,
     drawn_low,
+    logarithmic,
     rows_of,
     scale,
     ticks,
@@ -66,15 +67,15 @@ def dots(
         tooltip: Of the marks.
         more: Further encodings.
     """
-    table["drawn_low"] = drawn_low(table["low"], table["value"])
+    shown = pd.concat([table["value"], table["high"]])
+    table["drawn_low"] = drawn_low(table["low"], table["value"], on_logarithm=logarithmic(shown))
     base = chart(height=rows_of(21)).encode(
         y=alt.Y("model:N", sort=None, title=None),
         color=alt.value(colour) if isinstance(colour, str) else colour,
         tooltip=tooltip,
         **more,
     )
-    axis = alt.Axis(format=NUMBER, values=ticks(table["value"]))
-    x = alt.X("value:Q", title=title, scale=scale(table["value"], zero=True), axis=axis)
+    x = alt.X("value:Q", title=title, **axis(shown, zero=True))
     points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x)
     lines = base.mark_rule(strokeWidth=1.6).encode(x="drawn_low:Q", x2="high:Q")
     return alt.LayerChart(layer=[lines, points])

@@ -141,7 +141,9 @@ def utilization(material: Material) -> Figure:
         size=alt.Size(
             "vram_gib:Q",
             scale=alt.Scale(range=[30, 500], zero=True),
-            legend=alt.Legend(title="Peak of GPU memory (GiB)", titleFontWeight="normal"),
+            legend=alt.Legend(
+                title="Peak of GPU memory (GiB)", titleFontWeight="normal", tickCount=3
+            ),
         )
         if sized
         else alt.value(70),

@@ -19,7 +19,7 @@ from joulelab.report.figures.marks import (
 )
 from joulelab.report.labels import with_sides
 from joulelab.report.scopes import Material
-from joulelab.report.theme import INK, QUANTITIES, chart, drawn_low, specification
+from joulelab.report.theme import INK, QUANTITIES, chart, drawn_low, logarithmic, specification
 
 _NAMES = {
     "macs_per_parameter": "MACs per parameter",
@@ -42,7 +42,9 @@ def predictors(material: Material) -> Figure:
     points = points[points["predictor"].isin(known)].reset_index(drop=True)
     by = ["scope", "quantity", "predictor", "phase"]
     points = with_sides(points, "x", "value", by)
-    points["drawn_low"] = drawn_low(points["low"], points["value"])
+    points["drawn_low"] = drawn_low(
+        points["low"], points["value"], on_logarithm=logarithmic(points["value"])
+    )
     table = pd.concat([points, _notes(material)], ignore_index=True)
     table = table[table["predictor"].isin(known)]
     base = chart().transform_filter("datum.mark == 'point'")

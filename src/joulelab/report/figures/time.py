@@ -32,7 +32,7 @@ def time(material: Material) -> Figure:
         view="residual", x=x, value=PER * points["residual_j_per_sample"], fitted=0.0
     )
     table = pd.concat([energy, residual[residual["value"].notna()]], ignore_index=True)
-    table = with_sides(table, "x", "value", ["scope", "phase", "quantity", "view"])
+    table = with_sides(table, "x", "value", ["scope", "phase", "quantity", "view"], zero=True)
     base = chart().encode(
         x=alt.X("x:Q", title=f"Time for {PER:,} samples (s)", axis=alt.Axis(format=NUMBER)),
     )
