@@ -10,8 +10,7 @@ from fake_nvml import FakeGpu, FakeNvml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.averaged import energies_of
+from joulelab.accounting.account import Accounts, Window, energies_of
 from joulelab.accounting.calibrate import Board, calibrate, check, read_marks, read_one
 from joulelab.accounting.calibration import MeterLog, fit, robust_covariance, robust_line
 from joulelab.accounting.foreign_logs import LogOptions, as_log

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.averaged import energies_of, is_averaged, sharpened
+from joulelab.accounting.account import Accounts, Window, energies_of
+from joulelab.accounting.averaged import is_averaged, sharpened
 from joulelab.accounting.csv_table import open_table
 from joulelab.accounting.foreign_logs import LogOptions, read_logs, read_series
 from joulelab.accounting.log_columns import ColumnChoice, take_apart
@@ -348,7 +348,7 @@ def test_steps_at_the_edges_of_a_span_are_put_back(tmp_path):
     assert is_averaged(log.trace.channels[0])
     window = Window(5_030_000_000, 13_370_000_000)
     true_j = truth(5.03, 13.37)
-    [smeared] = Accounts(log.trace, marks_ns=[window.start_ns, window.stop_ns]).energies([window])
+    [smeared] = Accounts(log.trace).energies([window])
     [sharp] = energies_of(log.trace, [window])
     assert abs(sharp.gross_j / true_j - 1) < 0.005
     assert abs(smeared.gross_j / true_j - 1) > 0.015

@@ -81,7 +81,7 @@ def both(monkeypatch, channels, readings, intervals_s, spans, events=()):
         left_out.append(found.after.size)
         return found
 
-    monkeypatch.setattr("joulelab.accounting.account.thinned", watched)
+    monkeypatch.setattr("joulelab.accounting.sources.thinned", watched)
     thin = energies(trace, spans)
     assert max(left_out) > 10, "something must be left out, or nothing is tried here"
     return whole, thin

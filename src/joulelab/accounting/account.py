@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
-from joulelab.accounting.fill import filled
 from joulelab.accounting.incidents import incidents, notes_of
-from joulelab.accounting.integrate import energy_curve
+from joulelab.accounting.sources import ComponentSources, Source
 from joulelab.accounting.states import Marks
-from joulelab.accounting.thinning import is_long, thinned
-from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -90,31 +88,31 @@ class Accounts:
         self.baseline = baseline
         marks = _Clocks.of(trace, marks_ns)
         self._trace = trace
-        self._sources: dict[str, list[_Source]] = {}
-        self._whole: dict[str, tuple[Channel, EnergyCurve] | None] = {}
         self._incidents = incidents(trace)
+        sources: dict[str, list[Source]] = {}
         intervals_s = trace.header.get("intervals_s")
         for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
             if channel.gives_energy:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
-                source = _Source(channel, trace.series[i], interval_s, marks.of_component(channel))
-                self._sources.setdefault(channel.component, []).append(source)
+                source = Source(channel, trace.series[i], interval_s, marks.of_component(channel))
+                sources.setdefault(channel.component, []).append(source)
+        self._sources = {name: ComponentSources(sources[name]) for name in sorted(sources)}
 
     @property
     def sources(self) -> dict[str, Channel]:
         """The channel that each component's energy comes from."""
-        curves = {component: self._curve(component, _NO_EDGES) for component in self._sources}
-        return {component: found[0] for component, found in sorted(curves.items()) if found}
+        found = {name: one.reconciled(_NO_EDGES) for name, one in self._sources.items()}
+        return {name: one.channel for name, one in found.items() if one}
 
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
         """The energy of each span, in their order."""
         reasons = {absence.component: str(absence) for absence in self._trace.absent}
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
         missing: list[dict[str, str]] = [{} for _ in windows]
-        for component in sorted(self._sources):
+        for component, sources in self._sources.items():
             times = np.array([window.of(component) for window in windows], dtype=float)
-            found = self._curve(component, times.reshape(-1))
+            found = sources.reconciled(times.reshape(-1))
             if found is None:
                 given = self._trace.gap_reasons(component)
                 reasons[component] = "; ".join(given) or "too few readings"
@@ -124,10 +122,12 @@ class Accounts:
             reasons.pop(component.partition(":")[0], None)
             if times.size == 0:
                 continue
-            channel, curve = found
-            gross, uncertainty, gap = curve.energy(times[:, 0], times[:, 1])
+            channel = found.channel
+            gross, uncertainty, gap = found.energy(times[:, 0], times[:, 1])
             if component.startswith("gpu"):
-                uncertainty = np.hypot(uncertainty, _of_device_clock(windows, times, curve, gross))
+                uncertainty = np.hypot(
+                    uncertainty, _of_device_clock(windows, times, found.curve, gross)
+                )
             for i, (start_s, stop_s) in enumerate(times.tolist()):
                 duration_s = stop_s - start_s
                 if duration_s > 0 and gap[i] > (1 - LEAST_COVERAGE) * duration_s:
@@ -148,23 +148,6 @@ class Accounts:
             )
             for window, parts, why in zip(windows, components, missing, strict=True)
         ]
-
-    def _curve(self, component: str, edges_s: Floats) -> tuple[Channel, EnergyCurve] | None:
-        """A component's preferred source, and its curve with gaps filled from the others."""
-        if component in self._whole:
-            return self._whole[component]
-        found: tuple[Channel, EnergyCurve] | None = None
-        for source in self._sources[component]:
-            if found is None:
-                curve = source.curve(edges_s)
-                found = None if curve is None else (source.channel, curve)
-            elif source.channel.provenance is found[0].provenance:
-                channel, curve = found
-                other = source.curve(np.concatenate((edges_s, curve.seams_s)))
-                found = channel, curve if other is None else filled(curve, other)
-        if not any(source.is_long for source in self._sources[component]):
-            self._whole[component] = found
-        return found
 
     def _component(
         self,
@@ -217,34 +200,6 @@ def _of_device_clock(
     return np.maximum(np.abs(early - gross), np.abs(late - gross))
 
 
-class _Source:
-    """One channel's readings as energy over time.
-
-    Args:
-        channel: What was read.
-        readings: All of them.
-        interval_s: How often it was read.
-        marks: Times at which power may have changed.
-    """
-
-    def __init__(
-        self, channel: Channel, readings: Readings, interval_s: float, marks: Marks
-    ) -> None:
-        self.channel = channel
-        self._readings = readings
-        self._interval_s = interval_s
-        self._marks = marks
-        self.is_long = is_long(readings)
-
-    def curve(self, edges_s: Floats) -> EnergyCurve | None:
-        """The curve, exact near these times; ``None`` when there are too few readings."""
-        kept = thinned(self.channel, self._readings, self._interval_s, edges_s)
-        marks = self._marks.only(kept.near(self._marks.time_s))
-        return energy_curve(
-            self.channel, kept.t_ns, kept.value, self._interval_s, marks, kept.bridges
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Clocks:
     """The marks of a trace's spans on the host, and where the GPU was."""
@@ -278,6 +233,17 @@ def _seconds(events: Iterable[Mapping[str, Any]], edge: str) -> Floats:
     """NaN for a span that is open."""
     times_ns = [event[edge] for event in events]
     return np.array([np.nan if t is None else t * 1e-9 for t in times_ns], dtype=np.float64)
+
+
+def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
+    """The energy of each span of a trace in which they are marks, beside those that it holds.
+
+    Args:
+        trace: The readings.
+        windows: The spans, on the trace's clock.
+    """
+    edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
+    return Accounts(trace, marks_ns=edges_ns).energies(windows)
 
 
 def mean_reading(

@@ -10,18 +10,15 @@ squares); before the first and after the last, a whole window must lie undisturb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.csv_table import Floats
-from joulelab.accounting.energy import Energy
 from joulelab.accounting.updates import Pace, updates
-from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Channel, Quantity
+
+Floats = NDArray[np.float64]
 
 LEAST_PERIODS = 1.5
 """A window of fewer update periods smears nothing over its neighbours."""
@@ -31,58 +28,6 @@ MOST_MARKS = 100
 """More marks without an undisturbed window between them are not resolved."""
 RESOLVED = 0.01
 """A stretch between marks that shows by less than this share in the readings is not resolved."""
-
-
-def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
-    """The energy of each span of a trace whose spans' edges are the only known change points.
-
-    A span between two marks at which the steps of every averaging channel can be put back gets
-    its energy from them; any other as :class:`~joulelab.accounting.account.Accounts` works it out.
-
-    Args:
-        trace: The readings.
-        windows: The spans, on the trace's clock.
-    """
-    edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
-    marks_ns = np.unique(np.array(edges_ns, dtype=np.int64))
-    sharp, done = _sharp_trace(trace, _seconds(marks_ns))
-    known = set(marks_ns[done].tolist())
-    of_sharp = [one.start_ns in known and one.stop_ns in known for one in windows]
-    energies: list[Energy | None] = [None] * len(windows)
-    for chosen, readings in ((True, sharp), (False, trace)):
-        positions = [i for i, is_sharp in enumerate(of_sharp) if is_sharp is chosen]
-        if positions:
-            accounts = Accounts(readings, marks_ns=marks_ns)
-            found = accounts.energies([windows[i] for i in positions])
-            for i, energy in zip(positions, found, strict=True):
-                energies[i] = energy
-    return [energy for energy in energies if energy is not None]
-
-
-def _sharp_trace(trace: Trace, marks_s: Floats) -> tuple[Trace, NDArray[np.bool_]]:
-    """The trace with sharpened channels, and at which marks all of them could be."""
-    done = np.ones(marks_s.size, dtype=bool)
-    averaged = [i for i, channel in enumerate(trace.channels) if is_averaged(channel)]
-    if not averaged:
-        return trace, np.zeros(marks_s.size, dtype=bool)
-    channels = list(trace.channels)
-    intervals_s = list(trace.header["intervals_s"])
-    series = list(trace.series)
-    for i in averaged:
-        t_ns, value = series[i]
-        channels[i], t_s, sharp_w, could = sharpened(
-            channels[i], _seconds(t_ns), value, intervals_s[i], marks_s
-        )
-        done &= could
-        intervals_s[i] = channels[i].update_period_s
-        series[i] = Readings(np.rint(t_s * 1e9).astype(np.int64), sharp_w)
-    header = {**trace.header, "intervals_s": intervals_s}
-    sharp = replace(trace, channels=tuple(channels), series=tuple(series), header=header)
-    return sharp, done
-
-
-def _seconds(t_ns: NDArray[np.int64]) -> Floats:
-    return np.asarray(t_ns * 1e-9, dtype=np.float64)
 
 
 def is_averaged(channel: Channel) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.accounting.energy import ComponentEnergy, Energy, sensor_of
 
 UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.
@@ -101,7 +101,11 @@ class Baseline:
         nearest point, uncertain by :data:`UNKNOWN_DRIFT` or the drift between the nearest two,
         whichever is more. NaN where the component was never measured by that source.
         """
-        points = [point for point in self.points if point.source.get(component) == source]
+        points = [
+            point
+            for point in self.points
+            if sensor_of(point.source.get(component, "")) == sensor_of(source)
+        ]
         if not points:
             return math.nan, math.nan
         before = [point for point in points if point.time_s <= time_s]

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.accounting.account import Window
-from joulelab.accounting.averaged import energies_of
+from joulelab.accounting.account import Window, energies_of
 from joulelab.accounting.calibration import MeterLog, fit
 from joulelab.accounting.csv_table import open_table
 from joulelab.accounting.foreign_logs import LogOptions, Series, as_log, read_series

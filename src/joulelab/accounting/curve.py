@@ -163,7 +163,8 @@ class EnergyCurve:
         at, weight = np.stack(readings, axis=1), np.stack(weights, axis=1)
         apart_s = (at[:, :, None] - at[:, None, :]) % period_s
         covariance = period_s**2 / 12 - apart_s * (period_s - apart_s) / 2
-        return np.maximum(np.einsum("si,sij,sj->s", weight, covariance, weight), 0.0)
+        variance = np.einsum("si,sij,sj->s", weight, covariance, weight)
+        return np.asarray(np.maximum(variance, 0.0))
 
     def _step_at(self, t: Floats) -> Floats:
         """The step of power at a time that is a mark within an interval; 0 elsewhere."""

@@ -19,6 +19,16 @@ WORTH_SAYING = 0.01
 Interval = tuple[float, float]
 
 
+def sensor_of(source: str) -> str:
+    """The sensor that gave the readings, without what they were reconciled with.
+
+    Example:
+        >>> sensor_of("nvml.samples+nvml.energy_counter")
+        'nvml.samples'
+    """
+    return source.partition("+")[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentEnergy:
     """The energy of one component over one or several spans. What was not measured is NaN.
@@ -28,7 +38,8 @@ class ComponentEnergy:
 
     Attributes:
         component: ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``.
-        source: The channel that it was worked out from.
+        source: The channel that it was worked out from; behind a ``+`` the counter that its
+            scale was pinned to.
         provenance: Measured, estimated or simulated.
         duration_s: Length of the span.
         gross_j: Integral of power over the span (Eqs. 1, 2, 4, 5 of the paper, first term).
@@ -90,13 +101,14 @@ class ComponentEnergy:
 
     def __add__(self, other: ComponentEnergy) -> ComponentEnergy:
         """The same component over another span."""
-        if (self.component, self.source) != (other.component, other.source):
+        if (self.component, sensor_of(self.source)) != (other.component, sensor_of(other.source)):
             raise ValueError(
                 f"cannot add {other.component} by {other.source} "
                 f"to {self.component} by {self.source}"
             )
         return replace(
             self,
+            source=min(self.source, other.source, key=len),
             duration_s=self.duration_s + other.duration_s,
             gross_j=self.gross_j + other.gross_j,
             idle_j=self.idle_j + other.idle_j,
@@ -219,7 +231,7 @@ class Energy:
             mine, theirs = self.components.get(name), other.components.get(name)
             if mine is None or theirs is None:
                 absent.setdefault(name, "not measured in every span of the sum")
-            elif mine.source != theirs.source:
+            elif sensor_of(mine.source) != sensor_of(theirs.source):
                 absent[name] = f"measured by {mine.source} here and by {theirs.source} there"
             else:
                 components[name] = mine + theirs

@@ -140,8 +140,7 @@ def account(log: Log, spans: Sequence[ForeignSpan], idle_at: Sequence[ForeignSpa
     Raises:
         UserError: No span lies within the log.
     """
-    from joulelab.accounting.account import Window  # noqa: PLC0415
-    from joulelab.accounting.averaged import energies_of  # noqa: PLC0415
+    from joulelab.accounting.account import Window, energies_of  # noqa: PLC0415
     from joulelab.accounting.baseline import Baseline, IdlePoint  # noqa: PLC0415
 
     if all(_outside(log, span) for span in [*spans, *idle_at]):

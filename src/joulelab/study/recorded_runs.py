@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from joulelab.accounting.account import Window, mean_reading
-from joulelab.accounting.averaged import energies_of
+from joulelab.accounting.account import Window, energies_of, mean_reading
 from joulelab.accounting.energy import Energy, total
 from joulelab.accounting.foreign_logs import Log
 from joulelab.machine import Machine
