@@ -1,4 +1,9 @@
-"""How much a meter slows a launch-bound training loop, its blocks interleaved in one process.
+"""How much a meter slows a launch-bound training loop, interleaved in one process.
+
+Recording is compared with nothing in blocks long enough for the recorder to wake many times. What a
+span a step adds to recording is compared in slices of a few steps, one after the other, so that
+what else goes on on the machine is the same in both; what the spans' thread does later is done
+within the slice, where it counts in full.
 
 ``python -m benchmarks.slowdown SETTINGS`` with SETTINGS in JSON prints the result as JSON on its
 last line. Needs torch.
@@ -21,7 +26,10 @@ from numpy.typing import NDArray
 import joulelab
 from joulelab.models.registry import build_model
 
-CONDITIONS = ("nothing", "nothing again", "recording", "recording, a span a step")
+CONDITIONS = ("nothing", "nothing again", "recording")
+SPANS = "a span a step, over recording"
+SLICE_STEPS = 25
+SLICES = 600
 GPU_BATCH, CPU_BATCH = 128, 1
 RESAMPLES = 2000
 
@@ -40,8 +48,9 @@ def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None
 
     Returns:
         ``device, batch_size, step_s, steps, rounds`` and ``ratios``: for each condition but
-        ``nothing`` the median over rounds of its time over that of ``nothing``, with its 95 %
-        interval by the percentile bootstrap over rounds, as ``{"ratio", "low", "high"}``.
+        ``nothing`` the median over rounds of its time over that of ``nothing``, and for spans the
+        median over pairs of slices of the time with over that without, each with its 95 %
+        interval by the percentile bootstrap, as ``{"ratio", "low", "high"}``.
     """
     step, synchronize, about = _training()
     steps = _steps_in(step, synchronize, block_s)
@@ -52,6 +61,7 @@ def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None
             seconds[condition].append(_block_s(condition, step, synchronize, steps, sensors))
     base_s = np.array(seconds["nothing"])
     ratios = {name: interval(np.array(seconds[name]) / base_s) for name in CONDITIONS[1:]}
+    ratios[SPANS] = interval(_spans_over_none(step, synchronize, sensors, rng))
     step_s = float(np.median(base_s)) / steps
     return {**about, "step_s": step_s, "steps": steps, "rounds": rounds, "ratios": ratios}
 
@@ -73,21 +83,47 @@ def _block_s(
 ) -> float:
     """The time of a block; a meter is opened before it and closed after it, outside the time."""
     with contextlib.ExitStack() as stack:
-        if condition.startswith("recording"):
-            meter = stack.enter_context(joulelab.Meter(sensors=sensors))
+        if condition == "recording":
+            stack.enter_context(joulelab.Meter(sensors=sensors))
         for _ in range(steps // 20 + 1):
             step()
         synchronize()
         start_s = time.perf_counter()
-        if condition == CONDITIONS[-1]:
-            for index in range(steps):
-                with meter.span("step", index=index):
-                    step()
-        else:
-            for _ in range(steps):
-                step()
+        for _ in range(steps):
+            step()
         synchronize()
         return time.perf_counter() - start_s
+
+
+def _spans_over_none(
+    step: Callable[[], None],
+    synchronize: Callable[[], None],
+    sensors: Sequence[str] | None,
+    rng: random.Random,
+) -> NDArray[np.float64]:
+    """Time of slices with a span a step over that of the slices beside them without."""
+    with joulelab.Meter(sensors=sensors) as meter:
+
+        def with_spans() -> None:
+            for index in range(SLICE_STEPS):
+                with meter.span("step", index=index):
+                    step()
+            meter._log.flush()
+
+        def without() -> None:
+            for _ in range(SLICE_STEPS):
+                step()
+
+        ratios = []
+        for _ in range(SLICES):
+            seconds = {}
+            for work in rng.sample((with_spans, without), 2):
+                start_s = time.perf_counter()
+                work()
+                synchronize()
+                seconds[work] = time.perf_counter() - start_s
+            ratios.append(seconds[with_spans] / seconds[without])
+    return np.array(ratios)
 
 
 def _steps_in(step: Callable[[], None], synchronize: Callable[[], None], block_s: float) -> int:
