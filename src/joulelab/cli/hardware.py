@@ -44,6 +44,8 @@ def command() -> None:
     help="Where the table does not tell it.")  # fmt: skip
 @click.option("--input", "input_text", default="3x32x32", show_default=True, metavar="SHAPE",
     help="One sample, where a study of recorded logs does not tell it.")  # fmt: skip
+@click.option("--no-matrix-units", is_flag=True,
+    help="The table's convolutions ran without TF32. A study tells it itself.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The profile's. Default: the file's.")
 @click.option("--numerics", metavar="TEXT", help="Number formats, for the record.")
 def fit(
@@ -52,6 +54,7 @@ def fit(
     device: str | None,
     idle_power_w: float | None,
     input_text: str,
+    no_matrix_units: bool,
     name: str | None,
     numerics: str | None,
 ) -> None:
@@ -67,11 +70,15 @@ def fit(
       joulelab hardware fit studies/paper --out mine.json
     """
     require_torch()
+    from joulelab.forecast.devices import without_matrix_units  # noqa: PLC0415
     from joulelab.forecast.hardware import save_profile  # noqa: PLC0415
     from joulelab.forecast.profiling import make_profile  # noqa: PLC0415
     from joulelab.forecast.steps import steps_of  # noqa: PLC0415
 
     measurements, found_device, found_numerics = _measured(table, idle_power_w, input_text)
+    sheet = _datasheet(device or found_device)
+    if no_matrix_units or found_numerics.startswith("fp32"):
+        sheet = without_matrix_units(sheet)
     with working("Tracing models"):
         steps = steps_of([one.case for one in measurements])
     with working("Fitting, and leaving each architecture out in turn"):
@@ -79,7 +86,7 @@ def fit(
             name or out.stem,
             measurements,
             steps,
-            _datasheet(device or found_device),
+            sheet,
             numerics=numerics or found_numerics,
             source=f"{table.name}: {sum(one.repeats for one in measurements)} rows",
         )

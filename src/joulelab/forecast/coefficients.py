@@ -151,8 +151,8 @@ COEFFICIENTS = (
         "backward_call_s", "one of the backward pass", lambda _: 35e-6, 0.7, from_datasheet=False
     ),
     Coefficient(
-        "convolution_call_s",
-        "what a convolution by a library takes more",
+        "library_call_s",
+        "what a convolution or normalisation by a library takes more",
         lambda _: 12e-6,
         0.7,
         from_datasheet=False,

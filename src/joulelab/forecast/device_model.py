@@ -73,7 +73,7 @@ def estimate(work: Work, logs: Floats, sheet: Datasheet, idle_power_w: Floats | 
     host_s = work.calls @ [
         value["forward_call_s"],
         value["backward_call_s"],
-        value["convolution_call_s"],
+        value["library_call_s"],
         value["parameter_s"],
     ]
     host_s += value["step_s"]

@@ -35,6 +35,11 @@ class Datasheet(NamedTuple):
     generic: bool = False
 
 
+def without_matrix_units(sheet: Datasheet) -> Datasheet:
+    """The sheet for work that may not use them, as with 32-bit numbers where TF32 is forbidden."""
+    return sheet._replace(matrix_flops_per_s=sheet.vector_flops_per_s)
+
+
 def known_devices() -> list[Datasheet]:
     """The devices whose data sheets are kept, the most specific names first.
 

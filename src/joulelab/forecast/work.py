@@ -37,7 +37,7 @@ class Work:
         tiles: Tiles of the result; 1 where there are none.
         unaligned: Whether it is a grouped convolution that matrix units cannot take.
         launches: Kernels.
-        calls: Forward calls, backward calls, calls of library convolutions, and tensors of
+        calls: Forward calls, backward calls, calls of a library, and tensors of
             parameters of each step. Shape: (steps, 4).
     """
 
@@ -98,5 +98,6 @@ def _filled(size: Floats) -> Floats:
 
 
 def _calls(step: Step) -> tuple[int, int, int, int]:
-    library = sum(step.calls(part, LIBRARY_CONVOLUTIONS) for part in ("forward", "backward"))
+    kinds = (*LIBRARY_CONVOLUTIONS, "normalization")
+    library = sum(step.calls(part, kinds) for part in ("forward", "backward"))
     return step.calls("forward"), step.calls("backward"), library, step.parameter_tensors

@@ -1,0 +1,189 @@
+"""Each architecture predicted by a fit to all others, beside the paper's estimators.
+
+``python -m benchmarks.leave_one_out`` fits the shipped H100 measurements (or any table that
+``joulelab hardware fit`` reads) as often as there are architectures, each time without one, and
+predicts the energy of a step of that one. Beside it stand power-law regressions on MACs, MACs per
+parameter and parameters, fitted by phase, and a straight line on the FLOPs of the traced step. A
+second table leaves out whole families.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from joulelab.forecast.cases import Measurement
+from joulelab.forecast.devices import require_datasheet, without_matrix_units
+from joulelab.forecast.fitting import Observed, fit
+from joulelab.forecast.leaving_out import LeftOut, coverage_factor, discrepancy, leave_out
+from joulelab.forecast.measurements import read_measurements
+from joulelab.forecast.operators import PHASES, Step
+from joulelab.forecast.profiling import observe
+from joulelab.forecast.steps import steps_of
+from joulelab.models.characteristics import Characteristics, characterize
+from joulelab.models.registry import build_model
+from joulelab.models.weightless import weightless
+
+Floats = NDArray[np.float64]
+
+FAMILIES = {
+    "depthwise": ("MobileNet", "MobileNetV2", "EfficientNetB0", "ShuffleNetV2", "PNASNetB"),
+    "grouped": ("ResNeXt29_2x64d", "RegNetX_200MF", "DPN26"),
+    "residual": ("ResNet18", "PreActResNet18", "SENet18", "SimpleDLA"),
+    "joined": ("DenseNet121", "GoogLeNet"),
+    "plain": ("LeNet", "VGG16"),
+}
+"""Architectures that do alike."""
+
+WIDTH = 34
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.leave_one_out", description=__doc__)
+    shipped = files("joulelab.forecast").joinpath("profiles", "h100.csv")
+    parser.add_argument("--table", type=Path, default=Path(str(shipped)))
+    parser.add_argument("--device", default="NVIDIA H100 80GB HBM3")
+    parser.add_argument("--no-matrix-units", action="store_true", help="TF32 was forbidden")
+    options = parser.parse_args()
+
+    measurements = read_measurements(options.table)
+    steps = steps_of([one.case for one in measurements])
+    sheet = require_datasheet(options.device)
+    if options.no_matrix_units:
+        sheet = without_matrix_units(sheet)
+    observed = observe(measurements, steps, sheet)
+    models = np.array([one.case.model for one in measurements])
+    family = np.array([_family(str(model)) for model in models])
+    print(f"{options.table.name}: {len(set(models))} architectures, {len(measurements)} steps\n")
+    print(header("Each architecture left out"))
+    by_model = physical(observed, models)
+    print_rows("operators (this project)", measurements, by_model.energy_j, held(observed, models))
+    for name, regression in regressions(measurements, steps).items():
+        print_rows(name, measurements, regression(models))
+    print("\n" + header("Each family left out"))
+    by_family = physical(observed, family)
+    print_rows("operators (this project)", measurements, by_family.energy_j)
+    for name, regression in regressions(measurements, steps).items():
+        print_rows(name, measurements, regression(family))
+
+
+def physical(observed: Observed, groups: NDArray[np.str_]) -> LeftOut:
+    """Each group predicted by a fit to the others."""
+    found = leave_out(observed, list(groups), fit(observed))
+    assert found is not None, "there are fewer than three groups"
+    return found
+
+
+def held(observed: Observed, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Whether the 95 % interval of each prediction holds what was measured.
+
+    What the model gets wrong is taken from the other groups' residuals alone.
+    """
+    left_out = physical(observed, groups)
+    inside = np.zeros(len(groups), dtype=bool)
+    for group in set(groups):
+        mine = groups == group
+        others = LeftOut(
+            left_out.duration_s[~mine], left_out.energy_j[~mine], left_out.variance[:, ~mine]
+        )
+        measured = observed._replace(
+            duration_s=observed.duration_s[~mine], energy_j=observed.energy_j[~mine]
+        )
+        _, wrong = discrepancy(measured, others)
+        spread = np.sqrt(left_out.variance[1, mine] + wrong**2)
+        error = np.abs(np.log(left_out.energy_j[mine] / observed.energy_j[mine]))
+        inside[mine] = error <= coverage_factor(len(set(groups)) - 1) * spread
+    return inside
+
+
+def regressions(
+    measurements: Sequence[Measurement], steps: Sequence[Step]
+) -> dict[str, Callable[[NDArray[np.str_]], Floats]]:
+    """Predictions of step energies by each simpler estimator, given the groups to leave out."""
+    energy_j = np.array([one.energy_j for one in measurements])
+    phases = np.array([one.case.phase for one in measurements])
+    known = {one.case.model: _characteristics(one) for one in measurements}
+    batch = np.array([one.case.batch_size for one in measurements], dtype=float)
+    of = [known[one.case.model] for one in measurements]
+
+    def power_law(values: Sequence[float]) -> Callable[[NDArray[np.str_]], Floats]:
+        logs = np.log(np.array(values, dtype=float))
+
+        def predicted(groups: NDArray[np.str_]) -> Floats:
+            per_sample = np.log(energy_j / batch)
+            found = np.zeros(len(groups))
+            for group in set(groups):
+                for phase in PHASES:
+                    mine = (groups == group) & (phases == phase)
+                    others = (groups != group) & (phases == phase)
+                    line = stats.linregress(logs[others], per_sample[others])
+                    found[mine] = line.intercept + line.slope * logs[mine]
+            return np.asarray(np.exp(found) * batch)
+
+        return predicted
+
+    def straight_line(groups: NDArray[np.str_]) -> Floats:
+        flops = np.array([step.flops for step in steps])
+        found = np.zeros(len(groups))
+        for group in set(groups):
+            others = groups != group
+            rows = np.stack([np.ones(others.sum()), flops[others]], axis=1)
+            weighted = rows / energy_j[others, None]  # least squares of relative errors
+            line = np.linalg.lstsq(weighted, np.ones(others.sum()), rcond=None)[0]
+            found[~others] = line[0] + line[1] * flops[~others]
+        return found
+
+    return {
+        "MACs (power law)": power_law([one.macs for one in of]),
+        "MACs per parameter (power law)": power_law([one.macs / one.parameters for one in of]),
+        "parameters (power law)": power_law([one.parameters for one in of]),
+        "FLOPs of the step (straight line)": straight_line,
+    }
+
+
+def header(title: str) -> str:
+    """The two lines above a table."""
+    columns = "".join(f"{phase:>9}{'p90':>7}{'rho':>7}{'held':>6}" for phase in PHASES)
+    return f"{title}: error of a step's energy, median and p90 (%), Spearman's rho\n" + (
+        f"{'':{WIDTH}}{columns}"
+    )
+
+
+def print_rows(
+    name: str,
+    measurements: Sequence[Measurement],
+    energy_j: Floats,
+    inside: NDArray[np.bool_] | None = None,
+) -> None:
+    """One line: both phases beside each other."""
+    measured = np.array([one.energy_j for one in measurements])
+    phases = np.array([one.case.phase for one in measurements])
+    line = f"{name:{WIDTH}}"
+    for phase in PHASES:
+        mine = phases == phase
+        errors = 100 * np.abs(energy_j[mine] / measured[mine] - 1)
+        rho = stats.spearmanr(energy_j[mine], measured[mine]).statistic
+        share = "" if inside is None else f"{100 * inside[mine].mean():.0f} %"
+        line += f"{np.median(errors):9.1f}{np.quantile(errors, 0.9):7.1f}{rho:7.3f}{share:>6}"
+    print(line)
+
+
+def _characteristics(measurement: Measurement) -> Characteristics:
+    case = measurement.case
+    with weightless():
+        model = build_model(case.model, in_channels=case.input_shape[0])
+    return characterize(model, case.input_shape, name=case.model)
+
+
+def _family(model: str) -> str:
+    return next((name for name, members in FAMILIES.items() if model in members), model)
+
+
+if __name__ == "__main__":
+    main()
