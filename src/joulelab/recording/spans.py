@@ -37,7 +37,6 @@ class Span:
     Attributes:
         name: As the program gave it.
         attributes: Whatever else the program said of it.
-        index: Counts the spans of this process.
         start_ns: CLOCK_MONOTONIC; 0 before it began.
         stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
     """
@@ -45,11 +44,11 @@ class Span:
     __slots__ = (
         "_device_start",
         "_device_stop",
+        "_index",
         "_log",
         "_parent",
         "_thread",
         "attributes",
-        "index",
         "name",
         "start_ns",
         "stop_ns",
@@ -61,6 +60,7 @@ class Span:
         self.start_ns = 0
         self.stop_ns: int | None = None
         self._log = log
+        self._index = -1
         self._device_start: DeviceMark | None = None
         self._device_stop: DeviceMark | None = None
 
@@ -77,7 +77,6 @@ class Span:
             thread = log.local.thread
         except AttributeError:
             thread = log.local.thread = _Thread()
-        self.index = next(log.count)
         self._thread: _Thread = thread
         self._parent: Span | None = thread.innermost
         thread.innermost = self
@@ -116,6 +115,13 @@ class Span:
             thread.innermost = parent
         if log.forked:
             log.flush(leave_unresolved=0, wait=True)
+
+    @property
+    def index(self) -> int:
+        """Counts the spans of this process in the order they began; -1 before it began."""
+        if self._index < 0:
+            self._log.number()
+        return self._index
 
     @property
     def parent(self) -> int | None:
@@ -195,7 +201,7 @@ class SpanLog:
         self.spans: list[Span] = []
         self.energy_of = energy_of
         self._mark = mark
-        self.count = itertools.count()
+        self._numbered = 0
         self.start_anew(forked=False)
         _LOGS.add(self)
 
@@ -225,6 +231,13 @@ class SpanLog:
             )
             self._thread.start()
 
+    def number(self) -> None:
+        """Gives the spans that have none yet their index: beginning one need not."""
+        with self._lock:
+            for index in range(self._numbered, len(self.spans)):
+                self.spans[index]._index = index
+                self._numbered = index + 1
+
     def device_window(self, span: Span) -> DeviceWindow | None:
         """See :meth:`Span.device_window`."""
         device, first, last = self.device, span._device_start, span._device_stop
@@ -250,6 +263,7 @@ class SpanLog:
             wait: Also work out those to which the device has not come yet.
         """
         with self._lock:
+            self.number()
             before, new = self._open, self.spans[self._seen :]
             self._seen += len(new)
             spans = [*before, *new]
