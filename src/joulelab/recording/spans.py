@@ -368,15 +368,25 @@ def lines(kind: str, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
     done: list[bytes] = []
     for first in range(0, len(rows), ROWS_A_LINE):
         some = rows[first : first + ROWS_A_LINE]
-        line = _encode({"event": kind, "pid": os.getpid(), "rows": some}).encode() + b"\n"
-        if len(line) <= ATOMIC_WRITE_BYTES:
+        line = _line(kind, some)
+        if line is not None:
             done.append(line)
         elif len(some) > 1:
             half = len(some) // 2
             done += lines(kind, some[:half]) + lines(kind, some[half:])
         else:
-            # The span itself keeps what is too long for the trace.
+            # The span itself keeps what the trace cannot.
             index, parent, thread, name, _, *times = some[0]
-            short = (index, parent, thread, str(name)[:256], {"attributes_omitted": True}, *times)
+            known = name[:256] if isinstance(name, str) else "?"
+            short = (index, parent, thread, known, {"attributes_omitted": True}, *times)
             done += lines(kind, [short])
     return done
+
+
+def _line(kind: str, rows: Sequence[tuple[Any, ...]]) -> bytes | None:
+    """The line; nothing where it is too long, or what the program gave cannot be written."""
+    try:
+        line = _encode({"event": kind, "pid": os.getpid(), "rows": rows}).encode() + b"\n"
+    except Exception:  # noqa: BLE001  (attributes are anyone's objects, and may change meanwhile)
+        return None
+    return line if len(line) <= ATOMIC_WRITE_BYTES else None
