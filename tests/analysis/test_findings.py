@@ -90,7 +90,7 @@ def test_the_whole_study_answers_every_question(whole):
     }  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     models=st.sets(st.sampled_from(MODELS), min_size=0, max_size=len(MODELS)),
     phases=st.sets(st.sampled_from(["train", "infer"]), min_size=1),

@@ -144,10 +144,7 @@ def _texts(row: dict[str, Any], symbol: str) -> list[str]:
     if row["n"] < LEAST:
         return [*texts, f"fewer than {LEAST} models are too few to tell"]
     if math.isnan(row["low"]):
-        return [
-            *texts,
-            "every resample of the models gives the same: more models are needed",
-        ]
+        return [*texts, "every resample of these models gives the same: only others can test it"]
     if row["low"] > 0:
         return [*texts, "so models that take more in the one tend to take more in the other"]
     return [*texts, "so it is not shown that they rank alike"]

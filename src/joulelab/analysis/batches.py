@@ -55,6 +55,14 @@ smallest that is not shown to be above it, ``floor_high`` the smallest that is s
 (both by 95 % intervals of the ratio to the least; empty where there are none). ``saving_pct`` is
 what the best batch size saves over the smallest one that was run."""
 
+_ENDS = ("", "_low", "_high", "_n", "_random")
+_NEEDED = (
+    "model",
+    "phase",
+    "batch_size",
+    *(f"{name}{end}" for name in ENERGIES.values() for end in _ENDS),
+)
+
 
 def batch_curves(groups: Sequence[Group]) -> pd.DataFrame:
     """Energy per sample at each batch size, of models that ran at two or more.
@@ -108,7 +116,7 @@ def _families(groups: Sequence[Group]) -> list[tuple[dict[str, str], pd.DataFram
         if taken[study, machine] <= LEADING:
             table = pd.concat([group.table for group in members], ignore_index=True)
             named = {"study": study, "machine": machine, "setting": setting}
-            families.append((named, table[table["batch_size"].notna()]))
+            families.append((named, table.loc[table["batch_size"].notna(), list(_NEEDED)]))
     return families
 
 

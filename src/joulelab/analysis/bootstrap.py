@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 RESAMPLES = 9999
-"""So many that another seed moves the end of an interval by about a hundredth of its width."""
+"""With another seed an end moves by a few hundredths of its interval's width, of 16 points."""
 
 FEWEST_RESAMPLES = 999
 """Of many points, whose statistics are near normal, fewer resamples tell as much."""

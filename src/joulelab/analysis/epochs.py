@@ -73,8 +73,8 @@ def epochs_by_model(data: Data, groups: Sequence[Group]) -> pd.DataFrame:
         runs.rename(columns={"label": "machine"}), on=["run_id", "study", "phase"]
     ).sort_values("epoch", kind="stable")
     each = found.groupby(["study", "run_id", "phase"], sort=False)
-    for column in ("gross_j", "net_j"):
-        found[column] = each[column].transform(lambda energy: energy.cumsum(skipna=False))
+    energies = ["gross_j", "net_j"]
+    found[energies] = each[energies].cumsum(skipna=False)
     means = found.groupby(keys, sort=False)[list(_QUANTITIES)].mean()
     return means.assign(repeats=found.groupby(keys, sort=False).size()).reset_index()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -39,4 +39,6 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
         >>> records(frame([{"n": 3}], {"n": INT}))
         [{'n': 3}]
     """
-    return cast("list[dict[str, Any]]", table.to_dict("records"))
+    names = [str(name) for name in table.columns]
+    columns = [table[name].tolist() for name in table.columns]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

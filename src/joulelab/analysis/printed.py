@@ -103,7 +103,7 @@ def result_table(data: Data) -> pd.DataFrame:
     headings = [heading for heading, _ in _RESULT_COLUMNS.values()]
     named = ["Model", "Phase", *(_heading(name) for name in told), "Repeats"]
     table = _table(rows, [*named, *headings])
-    return table.drop(columns=[name for name in headings if not table[name].any()])
+    return table.drop(columns=[name for name in headings if (table[name] == "").all()])
 
 
 def write_printed(data: Data, directory: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import Energy
 from joulelab.analysis.columns import EPOCH_COLUMNS, FAILURE_COLUMNS, IDLE_COLUMNS, RUN_COLUMNS
 from joulelab.analysis.files import parquet, write_bytes
+from joulelab.analysis.frames import frame
 from joulelab.analysis.studies import (
     NS,
     Study,
@@ -60,7 +61,7 @@ def run_table(studies: Iterable[Study]) -> pd.DataFrame:
                     _run_row(study, run, phase, result, baseline)
                     for phase, result in run.data["results"].items()
                 ]
-    return _frame(rows, RUN_COLUMNS)
+    return frame(rows, RUN_COLUMNS)
 
 
 def epoch_rows(directories: Directories) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
             baseline = baselines.around(run)
             with understood(run):
                 rows += [_epoch_row(study, run, epoch, baseline) for epoch in run.data["epochs"]]
-    return _frame(rows, EPOCH_COLUMNS)
+    return frame(rows, EPOCH_COLUMNS)
 
 
 def failures(directories: Directories) -> pd.DataFrame:
@@ -118,7 +119,7 @@ def failure_table(studies: Iterable[Study]) -> pd.DataFrame:
             elif run.status == "failed":
                 with understood(run):
                     rows.append(row | _failure(run.data))
-    return _frame(rows, FAILURE_COLUMNS)
+    return frame(rows, FAILURE_COLUMNS)
 
 
 def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
@@ -151,7 +152,7 @@ def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
                 for point in idle_points(run)
                 for component, power_w in point.power_w.items()
             ]
-    return _frame(rows, IDLE_COLUMNS)
+    return frame(rows, IDLE_COLUMNS)
 
 
 def write_results(study_dir: str | Path) -> list[Path]:
@@ -320,12 +321,3 @@ def _failure(data: Mapping[str, Any]) -> dict[str, Any]:
         "kind": data["failure"]["kind"],
         "reason": data["failure"]["reason"],
     }
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            name: pd.Series([row.get(name) for row in rows], dtype=dtype)
-            for name, dtype in columns.items()
-        }
-    )
