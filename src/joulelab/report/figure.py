@@ -12,7 +12,7 @@ import pandas as pd
 TABLE = "table"
 """The name by which a specification refers to its rows."""
 
-INNER = ("family", "side", "side_narrow", "drawn_low", "drawn_low_j", "rank", "rule", "one")
+INNER = ("family", "side", "side_narrow", "drawn_low", "drawn_low_j", "rank", "rule", "one", "last")
 """Columns that serve the drawing alone: no table that a reader sees has them."""
 
 

@@ -24,7 +24,13 @@ Boxes = NDArray[np.float64]
 
 
 def with_sides(
-    table: pd.DataFrame, x: str, y: str, by: Sequence[str], *, zero: bool = False
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    by: Sequence[str],
+    *,
+    zero: bool = False,
+    allowed: Sequence[str] = SIDES,
 ) -> pd.DataFrame:
     """Adds where each row's name stands; empty where it would lie on something.
 
@@ -36,6 +42,7 @@ def with_sides(
         y: Of the vertical one.
         by: Columns that choose what is shown at one time.
         zero: Whether linear axes begin at zero.
+        allowed: Those of :data:`SIDES` that are free of other marks.
 
     Returns:
         The table with the columns of :data:`FRAMES_PX`: one of :data:`SIDES`, or ``None``.
@@ -46,17 +53,23 @@ def with_sides(
             continue
         at = np.column_stack([_fraction(part[x], zero), 1 - _fraction(part[y], zero)])
         for name, frame in FRAMES_PX.items():
-            found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame)
+            found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame, allowed)
     return table.assign(**found)
 
 
-def sides(at: Boxes, names: Sequence[str], frame: tuple[float, float]) -> list[str | None]:
+def sides(
+    at: Boxes,
+    names: Sequence[str],
+    frame: tuple[float, float],
+    allowed: Sequence[str] = SIDES,
+) -> list[str | None]:
     """A side for each name, such that no name lies on a point, on another name or outside.
 
     Args:
         at: Points from the top left in pixels. Shape: (points, 2).
         names: Their names.
         frame: Width and height in pixels.
+        allowed: Sides to choose from, the best first.
 
     Example:
         >>> sides(np.array([[50.0, 50.0], [50.0, 50.0]]), ["a", "b"], (200.0, 100.0))
@@ -66,7 +79,7 @@ def sides(at: Boxes, names: Sequence[str], frame: tuple[float, float]) -> list[s
     chosen: list[str | None] = []
     for own, (point, name) in enumerate(zip(at, names, strict=True)):
         others = np.array([box for i, box in enumerate(taken) if i != own]).reshape(-1, 4)
-        for side in SIDES:
+        for side in allowed:
             box = _box(point, side, _LETTER_PX * len(name))
             if _inside(box, frame) and not _meets(box, others):
                 chosen.append(side)

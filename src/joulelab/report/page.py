@@ -24,7 +24,7 @@ from joulelab.report.figure import Figure
 from joulelab.report.figures.catalogue import Missing, drawn
 from joulelab.report.files import Picture, data_address, figure_files, pictures
 from joulelab.report.prose import paragraphs
-from joulelab.report.scopes import Material, Scope
+from joulelab.report.scopes import Material, Scope, spoken_setting
 from joulelab.report.sections import of_study, results, table_of
 from joulelab.report.theme import QUANTITIES
 
@@ -186,7 +186,7 @@ def _render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["slug"] = _slug
+    environment.filters["spoken"] = spoken_setting
     return environment.get_template("report.html.j2").render(**values)
 
 

@@ -104,6 +104,16 @@ def without_batch_size(setting: str) -> str:
     return ", ".join(part for part in setting.split(", ") if not part.startswith("batch_size="))
 
 
+def spoken_setting(setting: str) -> str:
+    """A setting as a person reads it.
+
+    Example:
+        >>> spoken_setting("batch_size=8, precision=bf16")
+        'batch size 8, precision bf16'
+    """
+    return setting.replace("_", " ").replace("=", " ")
+
+
 def _place(scope: Scope) -> tuple[str, str, str]:
     return scope.group.study, scope.group.machine, scope.group.setting
 

@@ -27,6 +27,9 @@ _MEASURES = {
     "accuracy_pct": "Accuracy (%)",
     "energy": "Energy so far (J)",
 }
+_WHOLE = alt.ExprRef("min(ceil(width / 75), domain('x')[1] - domain('x')[0])")
+"""Ticks of an axis of whole numbers."""
+
 _PHASE_PANELS = Choice(
     "phase", "Phase", {"train": "Training, the whole of it", "infer": "Inference, one sample"}
 )
@@ -49,7 +52,7 @@ def epochs(material: Material) -> Figure:
     present = set(table["measure"])
     measures = {name: title for name, title in _MEASURES.items() if name in present}
     base = chart(height=190).encode(
-        x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", tickMinStep=1),
+        x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", tickCount=_WHOLE),
                 scale=alt.Scale(zero=False, nice=False)),
         tooltip=tips(epoch="Epoch", mean="Mean over models", least="Least", most="Most",
                      n="Models"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import altair as alt
+import pandas as pd
 
 from joulelab.report.figure import Figure, NothingToDraw
-from joulelab.report.figures.marks import PER, PHASE_PANELS, axis, tips
+from joulelab.report.figures.marks import PER, PHASE_PANELS, axis, names_beside, tips
+from joulelab.report.labels import FRAMES_PX, with_sides
 from joulelab.report.scopes import Material
 from joulelab.report.theme import (
     INK,
@@ -37,13 +39,17 @@ def batch(material: Material) -> Figure:
     table["drawn_low"] = drawn_low(
         table["low"], table["value"], on_logarithm=logarithmic(table["value"])
     )
+    table = _with_names(table)
     sizes = sorted(table["batch_size"].unique().tolist())
     models = sorted(table["model"].unique())
+    few = len(models) <= len(SERIES_COLOURS)
+    # Names stand at the right end of many lines.
+    room = 1.0 if few else (sizes[-1] / sizes[0]) ** 0.4
     base = chart().encode(
         x=alt.X(
             "batch_size:Q",
             title="Batch size",
-            scale=alt.Scale(type="log", base=2, nice=False, padding=14),
+            scale=alt.Scale(type="log", base=2, nice=False, domain=[sizes[0], sizes[-1] * room]),
             axis=alt.Axis(values=sizes, format=",d"),
         ),
         detail="model:N",
@@ -52,7 +58,7 @@ def batch(material: Material) -> Figure:
             scale=alt.Scale(domain=models, range=list(SERIES_COLOURS)),
             legend=alt.Legend(columns=3),
         )
-        if len(models) <= len(SERIES_COLOURS)
+        if few
         else alt.value(QUIET),
         tooltip=tips(
             model="Model",
@@ -73,11 +79,8 @@ def batch(material: Material) -> Figure:
         y=y, color=alt.value(INK)
     )
     layers = [lines, whiskers, points, rings]
-    if len(models) > len(SERIES_COLOURS):
-        name = best.mark_text(align="left", dx=9, dy=8).encode(
-            y=y, text="model:N", color=alt.value(INK)
-        )
-        layers.append(name)
+    if not few:
+        layers.append(names_beside(base.transform_filter("datum.last").encode(y=y)))
     return Figure(
         name="batch-size",
         title="Energy against batch size",
@@ -87,3 +90,12 @@ def batch(material: Material) -> Figure:
         table=table,
         panels=PHASE_PANELS,
     )
+
+
+def _with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Marks the right end of each line and says whether there is room for a name beside it."""
+    by = ["family", "phase", "quantity"]
+    last = table.groupby([*by, "model"])["batch_size"].transform("max") == table["batch_size"]
+    ends = table[last].assign(end=0.6)
+    named = with_sides(ends, "end", "value", by, allowed=("E",))
+    return table.assign(last=last).join(named[list(FRAMES_PX)])

@@ -6,7 +6,7 @@ import altair as alt
 
 from joulelab.report.figure import Choice, Figure, NothingToDraw
 from joulelab.report.figures.marks import PHASE_PANELS, dots, tips
-from joulelab.report.scopes import Material
+from joulelab.report.scopes import Material, spoken_setting
 from joulelab.report.theme import SERIES_COLOURS, chart, rows_of, specification
 
 _RATIOS = Choice(
@@ -27,12 +27,12 @@ def machines(material: Material) -> Figure:
         scale=alt.Scale(domain=names, range=list(SERIES_COLOURS)),
         legend=alt.Legend(columns=2),
     )
-    settings = dict.fromkeys(table["setting"].fillna("").tolist())
     table = table.assign(setting=table["setting"].fillna(""))
+    settings = {name: spoken_setting(name) for name in table["setting"].unique()}
     reference = table["reference"].iloc[0]
     view = dots(
         table,
-        "{of} of a sample, over that on the reference",
+        "Ratio to the reference, {of} of a sample",
         colour,
         tips(
             model="Model",
@@ -55,5 +55,8 @@ def machines(material: Material) -> Figure:
         chart=specification(one + view),
         table=table,
         panels=PHASE_PANELS,
-        choices=(_RATIOS, Choice("setting", "Setting", {name: name for name in settings})),
+        choices=(
+            _RATIOS,
+            Choice("setting", "Setting", {name: spoken_setting(name) for name in settings}),
+        ),
     )

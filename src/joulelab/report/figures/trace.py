@@ -125,7 +125,7 @@ def _lines(recorded: Trace) -> Iterator[pd.DataFrame]:
         kind = channel.component.partition(":")[0]
         if not channel.gives_energy or channel.component in taken or kind not in COMPONENTS:
             continue
-        t_s, power_w = _power(channel.quantity, *recorded.series[i])
+        t_s, power_w = power_of(channel.quantity, *recorded.series[i])
         if t_s.size:
             taken.add(channel.component)
             kept = extremes_kept(power_w, BUCKETS)
@@ -140,7 +140,7 @@ def _lines(recorded: Trace) -> Iterator[pd.DataFrame]:
             )
 
 
-def _power(
+def power_of(
     quantity: Quantity, t_ns: NDArray[np.int64], value: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Times and powers that were read; of a counter, between its readings."""
