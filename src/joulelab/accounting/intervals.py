@@ -21,6 +21,8 @@ Indices = NDArray[np.intp]
 
 MOST_W = 2000.0
 """No package, memory or board draws more: what went back further than that explains was reset."""
+LATE_S = 1.0
+"""On a starved machine a counter's stamp may be later than its reading by so much."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def wrapped(channel: Channel, difference: Floats, length_s: Floats) -> Bools:
     if channel.wrap is None:
         return np.zeros(difference.size, dtype=bool)
     counted = difference + channel.wrap
-    return np.asarray((counted >= 0) & (counted <= MOST_W * length_s))
+    return np.asarray((counted >= 0) & (counted <= MOST_W * (length_s + LATE_S)))
 
 
 def _merge_unchanged(

@@ -32,14 +32,14 @@ class ClockSensor:
         """The offset of each clock."""
         t_ns = time.monotonic_ns()
         return [
-            Reading(t_ns, i, offset_ns(clock) * 1e-9) for i, clock in enumerate(CLOCKS.values())
+            Reading(t_ns, i, ahead_ns(clock) * 1e-9) for i, clock in enumerate(CLOCKS.values())
         ]
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
-def offset_ns(clock: int) -> int:
+def ahead_ns(clock: int) -> int:
     """A clock minus CLOCK_MONOTONIC, by the closest of three pairs."""
     pairs = []
     for _ in range(3):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pynvml
 
+from joulelab.sensors.clocks import ahead_ns
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 DEFAULT_PERIOD_S = 0.02
@@ -68,7 +69,7 @@ class PowerRing:
         Raises:
             pynvml.NVMLError: The GPU or driver does not answer.
         """
-        offset_ns = _wall_minus_monotonic_ns()
+        offset_ns = ahead_ns(time.CLOCK_REALTIME)
         try:
             samples = _samples(handle, self._last_stamp_us)
         except pynvml.NVMLError_NotFound:
@@ -79,7 +80,7 @@ class PowerRing:
         self._offset_ns = offset_ns
         if now_ns < self._unsettled_until_ns:
             self._last_stamp_us = (now_ns + offset_ns) // 1000
-            return [Gap(now_ns, channel, "the wall clock was set: the ring's times are unsure")]
+            return [Gap(now_ns, channel, "the wall clock jumped: the ring's times are unsure")]
         new = [(us, w) for us, w in samples if us > self._last_stamp_us]
         if not new:
             if now_ns - self._last_new_ns < SILENCE_S * 1e9:
@@ -147,15 +148,6 @@ def _period_s(stamps_us: Sequence[int]) -> float:
     if len(steps_us) < 10:
         return DEFAULT_PERIOD_S
     return round(median(steps_us) / 1e6, 3) or DEFAULT_PERIOD_S
-
-
-def _wall_minus_monotonic_ns() -> int:
-    """Wall clock minus CLOCK_MONOTONIC, by the closest of three pairs."""
-    pairs = []
-    for _ in range(3):
-        before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        pairs.append((after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2))
-    return min(pairs)[1]
 
 
 def _samples(handle: Any, since_us: int) -> list[tuple[int, float]]:
