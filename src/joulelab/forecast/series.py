@@ -231,9 +231,20 @@ def _interval(weight: Floats, mean: Floats, deviation: Floats) -> tuple[float, f
 
     likely = weight > 1e-6 * weight.max()
     w, m, s = weight[likely] / weight[likely].sum(), mean[likely], deviation[likely]
-    lowest, highest = float((m - 10 * s).min()), float((m + 10 * s).max())
+    centre = float((w * m).sum())
+    spread = math.sqrt(float((w * (s**2 + (m - centre) ** 2)).sum()))
+    # No more than a share p lies further than sqrt(1/p - 1) deviations to one side (Cantelli).
+    reach = spread * math.sqrt(1 / _TAIL)
 
     def quantile(p: float) -> float:
-        return float(brentq(lambda x: float(w @ ndtr((x - m) / s)) - p, lowest, highest))
+        # A dot product of this length would wake BLAS's threads beside those of the training.
+        return float(
+            brentq(
+                lambda x: float((w * ndtr((x - m) / s)).sum()) - p,
+                centre - reach,
+                centre + reach,
+                xtol=1e-6 * spread,
+            )
+        )
 
     return quantile(_TAIL), quantile(1 - _TAIL)
