@@ -123,6 +123,26 @@ def test_a_forked_childs_spans_reach_the_trace(tmp_path):
     assert pids["around"] == pids["parent"] != pids["child"]
 
 
+LEAVING = """
+import os, sys, joulelab
+with joulelab.Meter(sensors=["simulated"]) as meter:
+    with meter.span("around") as span:
+        if os.fork() == 0:
+            with meter.span("child"):
+                pass
+            raise SystemExit(0)
+        assert os.wait()[1] == 0
+    assert meter.directory.exists() and meter.alive
+    assert span.energy.gross_j > 0
+    assert b"child" in (meter.directory / "events.jsonl").read_bytes()
+assert not meter.directory.exists()
+"""
+
+
+def test_a_forked_child_that_leaves_the_meters_block_leaves_the_recording_to_its_parent():
+    subprocess.run([sys.executable, "-c", LEAVING], check=True)
+
+
 POOL = """
 import multiprocessing, os, sys, joulelab
 from joulelab.sensors.simulated import SimulatedMachine

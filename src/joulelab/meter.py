@@ -286,7 +286,10 @@ class Meter:
         return self._link.pid
 
     def close(self) -> None:
-        """Ends the recording. Energies can still be asked for."""
+        """Ends the recording. Energies can still be asked for.
+
+        In a forked child it hands over the child's spans; the recording is its parent's.
+        """
         if self._closed:
             return
         self._log.finish()
@@ -297,7 +300,8 @@ class Meter:
         self._closed = True
         self._trace = self._load()
         self._accounts = None
-        self._remove_temporary()
+        if self._link.owned:
+            self._remove_temporary()
 
     def _remove_temporary(self) -> None:
         if self._temporary:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import warnings
 
 import pytest
 from fake_cuda import LAG_NS, FakeCuda
@@ -185,7 +186,10 @@ def test_cuda_that_fails_while_marks_wait(cuda, log):
 
 def test_a_forked_child_leaves_its_parents_cuda_alone(cuda, log):
     span = begin(log, "outer")
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads, which is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         try:
             cuda.started, cuda.error = False, "Cannot re-initialize CUDA in forked subprocess"

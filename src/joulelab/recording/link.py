@@ -91,6 +91,11 @@ class RecorderLink:
         return self._process.pid
 
     @property
+    def owned(self) -> bool:
+        """Whether it is this process's own, and not that of the parent that forked it."""
+        return self._owner_pid == os.getpid()
+
+    @property
     def alive(self) -> bool:
         """Whether the recorder records, or recorded to its proper end."""
         if not self._stopped and not self.failure and self._process.poll() is not None:
@@ -114,7 +119,7 @@ class RecorderLink:
 
     def sync(self, t_ns: int) -> bool:
         """Waits until the sensors have covered that time, at most a few seconds."""
-        if self._owner_pid != os.getpid():
+        if not self.owned:
             return False
         with self._lock:
             if not self.alive or not self._ask(sync=t_ns):
@@ -130,7 +135,7 @@ class RecorderLink:
 
     def stop(self) -> None:
         """Lets it cover the time until now, and ends it."""
-        if self._owner_pid != os.getpid():
+        if not self.owned:
             return
         with self._lock:
             if self._stopped:
