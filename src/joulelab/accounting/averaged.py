@@ -3,14 +3,16 @@
 Such a reading (the 1 s average of nvidia-smi, renewed each 0.1 s) shows a step of power as a ramp
 as long as its window W, so that energy that belongs after a mark seems to lie before it, and the
 other way round: for a step from a to b, (b - a) W / 8. Between marks that follow each other within
-W, power is taken as constant, and its levels are those that explain the readings best (least
-squares); before the first and after the last, a whole window must lie undisturbed.
+W, power is taken as constant, and its levels are those that explain the readings best; before the
+first and after the last, a whole window must lie undisturbed. What power does within W otherwise
+stays unseen.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,31 @@ MOST_MARKS = 100
 """More marks without an undisturbed window between them are not resolved."""
 RESOLVED = 0.01
 """A stretch between marks that shows by less than this share in the readings is not resolved."""
+EXACT = 1e-4
+"""No reading is exact to less than this share."""
+UNEXPLAINED = 0.2
+"""See :meth:`_Smooth._levels`."""
+NOISE = 2.0
+"""The median square of noise's second differences is 2.7 times its variance: this allows five."""
+
+
+class Sharpened(NamedTuple):
+    """An averaging channel with the steps at its marks put back.
+
+    Attributes:
+        channel: Its readings no longer overlap each other.
+        t_s: Ends of what each reading is the mean of now. Shape: (updates,).
+        power_w: Means over one update period each. Shape: (updates,).
+        off_w: Standard uncertainty of what was put back; 0 elsewhere. Shape: (updates,).
+        could: For each mark whether its step could be put back: a whole window without another
+            mark and with readings on either side. Shape: (marks,).
+    """
+
+    channel: Channel
+    t_s: Floats
+    power_w: Floats
+    off_w: Floats
+    could: NDArray[np.bool_]
 
 
 def is_averaged(channel: Channel) -> bool:
@@ -54,7 +81,7 @@ def groups(marks_s: Floats, window_s: float) -> list[Floats]:
 
 def sharpened(
     channel: Channel, t_s: Floats, value: Floats, interval_s: float, marks_s: Floats
-) -> tuple[Channel, Floats, Floats, NDArray[np.bool_]]:
+) -> Sharpened:
     """An averaging channel with the steps at its marks put back.
 
     Args:
@@ -64,10 +91,6 @@ def sharpened(
         interval_s: How often they were taken.
         marks_s: Times at which power may have changed, in order. Shape: (marks,).
 
-    Returns:
-        The channel, times and values of the readings as means over one update period each; and for
-        each mark whether its step could be put back: a whole window without another mark and with
-        readings on either side. Shapes: (updates,) twice, (marks,).
     """
     seen = np.isfinite(value)
     period_s, window_s = channel.update_period_s, channel.window_s
@@ -78,10 +101,11 @@ def sharpened(
     end_s = u_s - channel.delay_s
     if channel.polled and not pace.polled:
         end_s = end_s - period_s / 2
-    middle_s = end_s - window_s / 2
-    sharp_w = mean_w.copy()
+    late_s = math.hypot(channel.time_uncertainty_s, _stamp_s(pace, channel))
+    smooth = _Smooth(end_s, mean_w, window_s, cell_s, late_s)
+    sharp_w, off_w = mean_w.copy(), np.zeros_like(mean_w)
     done = [
-        np.full(group.size, _put_back(end_s, mean_w, sharp_w, group, window_s, cell_s))
+        np.full(group.size, smooth.put_back(group, sharp_w, off_w))
         for group in groups(marks_s, window_s)
     ]
     sharp = replace(
@@ -90,9 +114,10 @@ def sharpened(
         window_s=cell_s,
         delay_s=0.0,
         polled=False,
-        time_uncertainty_s=math.hypot(channel.time_uncertainty_s, _stamp_s(pace, channel)),
+        time_uncertainty_s=late_s,
     )
-    return sharp, middle_s + cell_s / 2, sharp_w, np.concatenate(done).astype(bool)
+    times_s = end_s - window_s / 2 + cell_s / 2
+    return Sharpened(sharp, times_s, sharp_w, off_w, np.concatenate(done).astype(bool))
 
 
 def _stamp_s(pace: Pace, channel: Channel) -> float:
@@ -102,35 +127,89 @@ def _stamp_s(pace: Pace, channel: Channel) -> float:
     return channel.update_period_s / math.sqrt(12) if channel.polled else 0.0
 
 
-def _put_back(
-    end_s: Floats,
-    mean_w: Floats,
-    sharp_w: Floats,
-    marks_s: Floats,
-    window_s: float,
-    cell_s: float,
-) -> bool:
-    """Turns the ramps around marks into steps of the same energy; false when it is not known."""
-    if not 0 < marks_s.size <= MOST_MARKS:
-        return False
-    first_s, last_s = float(marks_s[0]), float(marks_s[-1])
-    lo, hi = np.searchsorted(end_s, (first_s - cell_s, last_s + window_s + cell_s))
-    shown = slice(max(lo - 1, 0), hi + 1)
-    if lo == 0 or hi == end_s.size or np.diff(end_s[shown]).max() > NEAR_PERIODS * cell_s:
-        return False
-    edges_s = np.concatenate(([-math.inf], marks_s, [math.inf]))
-    usual_w = float(mean_w[shown].mean())
-    overlap = _shares(end_s[shown] - window_s, end_s[shown], edges_s)
-    level_w, *_ = np.linalg.lstsq(overlap, mean_w[shown] - usual_w, rcond=RESOLVED)
-    level_w += usual_w
-    if level_w.min() < 0 < mean_w[shown].min():
-        return False
-    middle_s = end_s - window_s / 2
-    lo, hi = np.searchsorted(middle_s, (first_s - window_s / 2, last_s + window_s / 2))
-    cells = _shares(middle_s[lo:hi] - cell_s / 2, middle_s[lo:hi] + cell_s / 2, edges_s)
-    model_w = cells @ level_w
-    sharp_w[lo:hi] = model_w + (mean_w[lo:hi].mean() - model_w.mean())
-    return True
+class _Levels(NamedTuple):
+    """Powers between marks, and their standard uncertainties. Shapes: (levels,) each."""
+
+    power_w: Floats
+    uncertainty_w: Floats
+
+
+class _Smooth(NamedTuple):
+    """Readings that are averages.
+
+    Attributes:
+        end_s: When the time that each is the mean of ended. Shape: (updates,).
+        mean_w: Shape: (updates,).
+        window_s: How long that time is.
+        cell_s: The distance of two updates.
+        late_s: Standard uncertainty of ``end_s``.
+    """
+
+    end_s: Floats
+    mean_w: Floats
+    window_s: float
+    cell_s: float
+    late_s: float
+
+    def put_back(self, marks_s: Floats, sharp_w: Floats, off_w: Floats) -> bool:
+        """Turns the ramps around marks into steps of the same energy; false when it cannot be.
+
+        Args:
+            marks_s: Marks with less than a window between them, in order. Shape: (marks,).
+            sharp_w: Changed in place. Shape: (updates,).
+            off_w: Gets the standard uncertainty of what was changed. Shape: (updates,).
+        """
+        if not 0 < marks_s.size <= MOST_MARKS:
+            return False
+        first_s, last_s = float(marks_s[0]), float(marks_s[-1])
+        window_s, cell_s = self.window_s, self.cell_s
+        lo, hi = np.searchsorted(self.end_s, (first_s - cell_s, last_s + window_s + cell_s))
+        shown = slice(max(lo - 1, 0), hi + 1)
+        end_s, mean_w = self.end_s[shown], self.mean_w[shown]
+        if lo == 0 or hi == self.end_s.size or np.diff(end_s).max() > NEAR_PERIODS * cell_s:
+            return False
+        edges_s = np.concatenate(([-math.inf], marks_s, [math.inf]))
+        levels = self._levels(_shares(end_s - window_s, end_s, edges_s), mean_w)
+        if levels is None or levels.power_w.min() < 0 < mean_w.min():
+            return False
+        middle_s = self.end_s - window_s / 2
+        lo, hi = np.searchsorted(middle_s, (first_s - window_s / 2, last_s + window_s / 2))
+        if lo == hi:
+            return False
+        cells = _shares(middle_s[lo:hi] - cell_s / 2, middle_s[lo:hi] + cell_s / 2, edges_s)
+        model_w = cells @ levels.power_w
+        sharp_w[lo:hi] = model_w + (self.mean_w[lo:hi].mean() - model_w.mean())
+        off_w[lo:hi] = cells @ levels.uncertainty_w
+        return True
+
+    def _levels(self, overlap: Floats, mean_w: Floats) -> _Levels | None:
+        """The powers between marks that explain the readings best; ``None`` when none do.
+
+        Bayesian least squares; beforehand each is the readings' mean, with a standard uncertainty
+        as large. A reading is off by its noise, and by what its time is uncertain along a ramp.
+        Where the powers leave more unexplained than that, or a share :data:`UNEXPLAINED` of how
+        readings differ, power changed elsewhere.
+
+        Args:
+            overlap: The share of each reading's window between each two marks.
+                Shape: (readings, levels).
+            mean_w: The readings. Shape: (readings,).
+        """
+        usual_w = float(mean_w.mean())
+        plain_w, *_ = np.linalg.lstsq(overlap, mean_w - usual_w, rcond=RESOLVED)
+        left_w = mean_w - usual_w - overlap @ plain_w
+        ramp_w = float(np.ptp(plain_w)) * self.late_s / self.window_s
+        left_w2 = float(left_w @ left_w) / max(mean_w.size - overlap.shape[1], 1)
+        noise_w2 = NOISE * float(np.median(np.diff(mean_w, 2) ** 2)) if mean_w.size > 2 else 0.0
+        if left_w2 > noise_w2 + ramp_w**2 + UNEXPLAINED**2 * float(mean_w.var()):
+            return None
+        reading_w2 = left_w2 + ramp_w**2 + (EXACT * usual_w) ** 2
+        prior_w2 = max(usual_w**2, np.finfo(float).tiny)
+        beforehand = np.eye(overlap.shape[1]) / prior_w2
+        covariance = np.linalg.inv(overlap.T @ overlap / reading_w2 + beforehand)
+        power_w = usual_w + covariance @ (overlap.T @ (mean_w - usual_w)) / reading_w2
+        # What the powers leave unexplained, power differed by within them at least.
+        return _Levels(np.asarray(power_w), np.sqrt(np.diag(covariance) + left_w2))
 
 
 def _shares(start_s: Floats, stop_s: Floats, edges_s: Floats) -> Floats:

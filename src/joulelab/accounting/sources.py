@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.averaged import is_averaged, sharpened
+from joulelab.accounting.averaged import Sharpened, is_averaged, sharpened
 from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.fill import filled
 from joulelab.accounting.integrate import energy_curve
 from joulelab.accounting.pin import can_pin, pinned, pins_s
+from joulelab.accounting.spread import still_averaged
 from joulelab.accounting.states import Marks
 from joulelab.accounting.thinning import is_long, thinned
 from joulelab.recording.trace import Readings
@@ -39,6 +40,7 @@ class Source:
         self, channel: Channel, readings: Readings, interval_s: float, marks: Marks
     ) -> None:
         self.channel = channel
+        self._steps: tuple[Sharpened, float] | None = None
         self._readings = readings
         self._interval_s = interval_s
         self._marks = marks
@@ -51,13 +53,12 @@ class Source:
 
     def sharpened(self) -> tuple[Source, Floats]:
         """The same with the steps at marks put back, and the marks at which they could be."""
-        t_ns, value = self._readings
-        marks_s = self._marks.time_s
-        channel, t_s, sharp_w, could = sharpened(
-            self.channel, np.asarray(t_ns * 1e-9, float), value, self._interval_s, marks_s
-        )
-        readings = Readings(np.rint(t_s * 1e9).astype(np.int64), sharp_w)
-        return Source(channel, readings, channel.update_period_s, self._marks), marks_s[could]
+        t_s, marks_s = np.asarray(self._readings.t_ns * 1e-9, float), self._marks.time_s
+        found = sharpened(self.channel, t_s, self._readings.value, self._interval_s, marks_s)
+        readings = Readings(np.rint(found.t_s * 1e9).astype(np.int64), found.power_w)
+        source = Source(found.channel, readings, found.channel.update_period_s, self._marks)
+        source._steps = found, self.channel.window_s
+        return source, marks_s[found.could]
 
     @property
     def extent_s(self) -> tuple[float, float]:
@@ -69,9 +70,14 @@ class Source:
         """The curve, exact near these times; ``None`` when there are too few readings."""
         kept = thinned(self.channel, self._readings, self._interval_s, edges_s)
         marks = self._marks.only(kept.near(self._marks.time_s))
-        return energy_curve(
+        curve = energy_curve(
             self.channel, kept.t_ns, kept.value, self._interval_s, marks, kept.bridges
         )
+        if curve is None or self._steps is None:
+            return curve
+        found, window_s = self._steps
+        off_w = np.interp(curve.time_s[:-1], found.t_s - found.channel.window_s / 2, found.off_w)
+        return still_averaged(curve, off_w, window_s)
 
 
 class Reconciled(NamedTuple):

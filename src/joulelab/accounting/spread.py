@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.curve import EDGE_SHAPE
+from joulelab.accounting.curve import EDGE_SHAPE, EnergyCurve
 from joulelab.accounting.grid import MAD_TO_SIGMA, MANY_READINGS
 from joulelab.accounting.intervals import Bridges, Intervals, oldest_s, unseen_s
 from joulelab.accounting.marks import Parts
@@ -64,11 +65,31 @@ def of_parts(parts: Parts, gap: Bools) -> Floats:
 def unresolved(channel: Channel, length_s: Floats) -> Floats:
     """The share by which power may be off its mean within intervals of this length.
 
+    A power sensor hides what goes on within its own window: between windows, readings show it.
     Shape: (intervals,).
     """
-    window_s = np.maximum(length_s, channel.window_s)
+    counts = channel.quantity is Quantity.ENERGY or channel.window_s == 0
+    return hidden_within(length_s if counts else np.full_like(length_s, channel.window_s))
+
+
+def hidden_within(window_s: Floats) -> Floats:
+    """The share by which power may be off its mean within windows of this length."""
     scale = (window_s / UNRESOLVED_SCALE_S) ** UNRESOLVED_EXPONENT
     return np.asarray(np.minimum(UNRESOLVED_SHARE * scale, 1.0))
+
+
+def still_averaged(curve: EnergyCurve, off_w: Floats, window_s: float) -> EnergyCurve:
+    """A curve whose steps were put back: beside them power may be as uneven as its window hides.
+
+    Args:
+        curve: With its steps.
+        off_w: Standard uncertainty of the powers beside them. Shape: (pieces,).
+        window_s: Of the sensor.
+    """
+    hidden_w = hidden_within(np.array(window_s)) * np.abs(curve.power_w)
+    spread_w = np.hypot(hidden_w, off_w / EDGE_SHAPE)
+    smear_s = window_s - float(np.median(curve.interval_length_s))
+    return replace(curve, spread_w=np.maximum(curve.spread_w, spread_w), smear_s=max(smear_s, 0.0))
 
 
 def variance_j2(
