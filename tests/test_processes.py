@@ -130,7 +130,7 @@ with joulelab.Meter(sensors=["simulated"]) as meter:
         if os.fork() == 0:
             with meter.span("child"):
                 pass
-            raise SystemExit(0)
+            raise SystemExit(0 if meter.alive else 1)
         assert os.wait()[1] == 0
     assert meter.directory.exists() and meter.alive
     assert span.energy.gross_j > 0

@@ -98,7 +98,8 @@ class RecorderLink:
     @property
     def alive(self) -> bool:
         """Whether the recorder records, or recorded to its proper end."""
-        if not self._stopped and not self.failure and self._process.poll() is not None:
+        known = self._stopped or self.failure or not self.owned
+        if not known and self._process.poll() is not None:
             self.failure = f"the recorder ended early ({self._why()})"
         return not self.failure
 
