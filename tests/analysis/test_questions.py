@@ -153,7 +153,7 @@ def test_machines_side_by_side(tmp_path, synthetic):
     found, by_id = answered(*directories)
     # Idle power drifts a little, so that net energies are not quite twice as much.
     assert found.side_by_side["ratio"].tolist() == pytest.approx([2.0] * 6 * len(ZOO), rel=1e-3)
-    assert (found.side_by_side["low"] < 2).all()
+    assert (found.side_by_side["low"] <= 2).all()
     assert found.side_by_side["reference"].eq("m0").all()
     assert by_id["machines.ratio.train.time"].estimate == pytest.approx(2.0)
     assert by_id["machines.spearman.train.net"].estimate == pytest.approx(1.0)

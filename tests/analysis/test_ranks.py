@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -87,6 +87,7 @@ def test_exact_p_of_few_models():
     assert rank.p == pytest.approx(2 / 120)
 
 
+@settings(max_examples=15, deadline=None)  # statsmodels' own collects garbage at each call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_statsmodels(p):
     assert holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))

@@ -170,9 +170,9 @@ def _finding(row: dict[str, Any], points: pd.DataFrame) -> Finding:
     worst = points["model"][errors == most].iloc[0] if most < math.inf else ""
     slope = with_interval(row["slope_w"], row["slope_low_w"], row["slope_high_w"], "W")
     texts = [
-        f"over {row['n']} models the {energy} of a sample rises by {slope} with its time",
+        _bend(row, energy),
+        f"the {energy} of a sample rises by {slope} with its time",
         _start(row),
-        _bend(row),
         f"the line is off by {number(row['typical_error_pct'])} % for the median model"
         + (f", by {number(100 * most)} % for {worst}" if worst else ""),
     ]
@@ -205,10 +205,10 @@ def _start(row: dict[str, Any]) -> str:
     return f"{text}, which {'includes' if low <= 0 <= high else 'excludes'} 0"
 
 
-def _bend(row: dict[str, Any]) -> str:
-    p = row["curvature_p"]
+def _bend(row: dict[str, Any], energy: str) -> str:
+    p, over = row["curvature_p"], f"over {row['n']} models"
     if math.isnan(p):
-        return f"{row['n']} models are too few to test for a bend"
+        return f"{over} it cannot be told whether {energy} bends over time: more are needed"
     if p < ALPHA:
-        return f"a bend is shown ({probability(p)}), so it is not linear"
-    return f"a bend is not shown ({probability(p)})"
+        return f"{over} {energy} is not linear in time: a bend is shown ({probability(p)})"
+    return f"{over} {energy} is not shown to depart from a line in time ({probability(p)})"

@@ -11,7 +11,14 @@ from joulelab.analysis.findings import Finding
 from joulelab.analysis.frames import PLACE, records
 from joulelab.analysis.ranks import LEAST
 from joulelab.analysis.terms import NAMES, PHASES
-from joulelab.analysis.words import listed, probability, sentence, with_interval
+from joulelab.analysis.words import (
+    interval,
+    listed,
+    number,
+    probability,
+    sentence,
+    with_interval,
+)
 
 ALPHA = 0.05
 """What p is held against."""
@@ -124,43 +131,65 @@ def _difference(row: dict[str, Any]) -> Finding:
 
 
 def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
-    """The predictor that ranks best, and those that are not shown to be worse or better."""
-    rows = records(part.sort_values("estimate", ascending=False, kind="stable"))
-    first = rows[0]
+    """The characteristic that ranks best, and those that are not shown to be worse or better."""
+    ordered = records(part.sort_values("estimate", ascending=False, kind="stable"))
+    first = ordered[0]
+    known = [row for row in ordered if not math.isnan(row["estimate"])]
+    characteristics = [row for row in known if row["predictor"] != "time"]
     energy, phase = NAMES[first["quantity"]], PHASES[first["phase"]]
-    known = [row for row in rows if not math.isnan(row["estimate"])]
-    texts = (
-        [_ranking(known, energy)] if known else [f"no predictor varies over {first['n']} models"]
-    )
-    texts += _comparisons(compared)
-    figure = known[0] if known else first
+    if characteristics:
+        texts = [*_ranking(characteristics, energy), *_time(known), *_comparisons(compared)]
+    else:
+        texts = [f"no characteristic is known that varies over {first['n']} models", *_time(known)]
+    figure = characteristics[0] if characteristics else {"n": first["n"]}
     return Finding(
         id=f"predictors.{first['phase']}.{first['quantity']}",
         question=f"Which characteristic of a model ranks its {energy} best in {phase}?",
         statement=" ".join(sentence(text) for text in texts),
-        estimate=figure["estimate"],
-        low=figure["low"],
-        high=figure["high"],
+        estimate=figure.get("estimate", math.nan),
+        low=figure.get("low", math.nan),
+        high=figure.get("high", math.nan),
         n=figure["n"],
-        figure="macs-per-parameter",
         study=first["study"],
         setting=first["setting"],
+        figure="macs-per-parameter",
     )
 
 
-def _ranking(known: list[dict[str, Any]], energy: str) -> str:
-    told = [f"{NAMES[row['predictor']]} {_figure(row)}" for row in known]
-    text = f"by Spearman's ρ with {energy} per sample over {known[0]['n']} models: {listed(told)}"
-    if known[0]["n"] < LEAST:
-        text = f"{text}; {known[0]['n']} models are too few to tell, at least {LEAST} are needed"
-    return text
+def _ranking(rows: list[dict[str, Any]], energy: str) -> list[str]:
+    best, *others = rows
+    name, n = NAMES[best["predictor"]], best["n"]
+    texts = [
+        f"over {n} models, {name} ranks {energy} per sample best: Spearman's ρ {_figure(best)}"
+    ]
+    if others:
+        told = [f"{NAMES[row['predictor']]} {_shortly(row)}" for row in others]
+        texts[0] += f", before {listed(told)}"
+    if n < LEAST:
+        texts.append(f"{n} models are too few to tell, at least {LEAST} are needed")
+    return texts
+
+
+def _time(known: list[dict[str, Any]]) -> list[str]:
+    """What ranking by time gives, which is no characteristic: it takes a run to know it."""
+    return [
+        f"time, which has to be measured first, gives {_shortly(row)}"
+        for row in known
+        if row["predictor"] == "time"
+    ]
+
+
+def _shortly(row: dict[str, Any]) -> str:
+    value = number(row["estimate"], 2)
+    ends = interval(row["low"], row["high"], row["estimate"], 2)
+    return f"{value} ({ends})" if ends else value
 
 
 def _comparisons(compared: pd.DataFrame) -> list[str]:
     rows = [row for row in records(compared) if not math.isnan(row["low"])]
     if not rows:
         return []
-    mine, n = NAMES[rows[0]["predictor"]], rows[0]["n"]
+    mine = NAMES[rows[0]["predictor"]]
     told = []
     better = [row for row in rows if row["low"] > 0 and row["p_holm"] < ALPHA]
     worse = [row for row in rows if row["high"] < 0 and row["p_holm"] < ALPHA]
@@ -168,15 +197,23 @@ def _comparisons(compared: pd.DataFrame) -> list[str]:
         if shown:
             told.append(f"{mine} is shown to rank {word} than {_names(shown)}")
     alike = [row for row in rows if row not in better and row not in worse]
-    if alike:
-        told.append(f"{mine} and {_names(alike)} are not shown to differ at n = {n}")
-    told += [_against_macs(row) for row in alike if row["other"] == "macs"]
+    told += [_not_shown(row, mine) for row in alike if row["other"] == "macs"]
+    others = [row for row in alike if row["other"] != "macs"]
+    if others:
+        told.append(
+            f"a difference to {_names(others)} is not shown either, after Holm's correction"
+            if len(others) < len(alike)
+            else f"{mine} and {_names(others)} are not shown to differ, after Holm's correction"
+        )
     return told
 
 
-def _against_macs(row: dict[str, Any]) -> str:
+def _not_shown(row: dict[str, Any], mine: str) -> str:
     needed = models_needed(row["n"], row["estimate"], row["low"], row["high"])
-    text = f"the difference to MACs is {_figure(row)}"
+    text = (
+        f"{mine} and {NAMES[row['other']]} are not shown to differ at n = {row['n']}: the "
+        f"difference of ρ is {_figure(row)}"
+    )
     return text + (f"; some {needed:,} models would show one so large" if needed else "")
 
 

@@ -34,7 +34,7 @@ def number(value: float | None, digits: int = 3, like: float | None = None) -> s
     return f"{value:,.{decimals}f}".replace("-", "−")
 
 
-def interval(low: float, high: float, value: float) -> str:
+def interval(low: float, high: float, value: float, digits: int = 3) -> str:
     """``"low to high"`` with the decimals of the value; empty when it is not known.
 
     Example:
@@ -43,7 +43,7 @@ def interval(low: float, high: float, value: float) -> str:
     """
     if math.isnan(low) or math.isnan(high):
         return ""
-    return f"{number(low, like=value)} to {number(high, like=value)}"
+    return f"{number(low, digits, like=value)} to {number(high, digits, like=value)}"
 
 
 def prefix(values: pd.Series[float]) -> tuple[str, float]:
@@ -123,8 +123,7 @@ def with_interval(value: float, low: float, high: float, unit: str = "", digits:
         text = f"{text} {unit}"
     if math.isnan(low) or math.isnan(high):
         return f"{text} (no interval)"
-    ends = [number(end, digits, like=value) for end in (low, high)]
-    return f"{text} (95 % interval {ends[0]} to {ends[1]})"
+    return f"{text} (95 % interval {interval(low, high, value, digits)})"
 
 
 def probability(p: float) -> str:
