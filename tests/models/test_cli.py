@@ -56,7 +56,7 @@ def test_the_table_names_all_16_and_the_other_forms(capsys):
     assert rows["ResNeXt29_2x64d"] == ["9,128,778", "9,128,778", "36.62", "1,409.49", "154.40"]
     assert rows["LeNet"] == ["62,006", "62,006", "0.25", "0.65", "10.51"]
     assert sum(len(cells) == 5 and cells[0][0].isdigit() for cells in rows.values()) == 16
-    assert "torchvision:NAME, timm:NAME, package.module:factory" in out
+    assert "torchvision:NAME, timm:NAME, hf:CONFIG, package.module:factory" in out
 
 
 def test_input_and_classes_reach_the_model(capsys):
@@ -77,7 +77,7 @@ def test_a_model_without_parameters_has_no_ratio(capsys):
     ("arguments", "message"),
     [
         (["ResNet81"], "did you mean ResNet18?"),
-        (["VGG16", "LeNet", "--input", "3x64x64"], "LeNet does not take 3x64x64: mat1 and mat2"),
+        (["VGG16", "LeNet", "--input", "3x64x64"], "LeNet does not take 3x64x64: "),
         (["VGG16", "--input", "3x8x8"], "VGG16 does not take 3x8x8"),
         (["--input", "32x32"], "'32x32' is not CHANNELSxHEIGHTxWIDTH, as 3x32x32"),
         (["--input", "0x32x32"], "is not CHANNELSxHEIGHTxWIDTH"),

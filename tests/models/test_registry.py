@@ -1,5 +1,6 @@
 """Names: the zoo's, torchvision's, timm's, and anything that can be imported."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -195,3 +196,32 @@ def test_names_are_checked_without_torch():
         "assert not {'torch', 'torchvision'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_configuration_without_transformers_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UnknownModelError, match="run pip install transformers"):
+        build_model("hf:bert")
+
+
+class TestHuggingFace:
+    """Where transformers is installed. Nothing is downloaded."""
+
+    @pytest.fixture(autouse=True)
+    def installed(self, monkeypatch):
+        pytest.importorskip("transformers")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def test_a_path_and_a_type(self, tmp_path):
+        config = {"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 32,
+                  "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50,
+                  "architectures": ["BertForSequenceClassification"]}  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        model = build_model(f"hf:{tmp_path}")
+        assert type(model).__name__ == "BertForSequenceClassification"
+        assert type(build_model(f"hf:{tmp_path / 'config.json'}")) is type(model)
+        assert build_model("hf:resnet", num_classes=7).config.num_labels == 7
+
+    def test_an_unknown_one(self):
+        with pytest.raises(UnknownModelError, match="did you mean hf:bert"):
+            build_model("hf:berrt")

@@ -52,8 +52,8 @@ class FusedKernels(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is self._original:
             return self._attention(*args, **kwargs)
-        if func is torch.dropout:
-            return torch.native_dropout(*args, **kwargs)[0]
+        if func is F.dropout or func is torch.dropout:
+            return _dropout(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _attention(
@@ -68,6 +68,15 @@ class FusedKernels(TorchFunctionMode):
     ) -> Tensor:
         found: Tensor = _Attention.apply(query, key, value, is_causal, self._note)
         return found
+
+
+def _dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    return torch.native_dropout(input, p, training)[0] if training and p > 0 else input
 
 
 class _Attention(torch.autograd.Function):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 @contextlib.contextmanager
@@ -26,16 +27,18 @@ def weightless() -> Iterator[None]:
         ('meta', (100000, 100000))
     """
     register = nn.Module.register_parameter
+    on_meta = WeakIdKeyDictionary()  # so that what is shared stays shared
 
     def register_on_meta(
         module: nn.Module, name: str, param: nn.Parameter | None, *rest: Any
     ) -> None:
         register(module, name, param, *rest)
-        if param is not None and param.device.type != "meta" and not nn.parameter.is_lazy(param):
-            on_meta = nn.Parameter(
-                torch.empty_like(param, device="meta"), requires_grad=param.requires_grad
-            )
-            module._parameters[name] = on_meta
+        if param is None or param.device.type == "meta" or nn.parameter.is_lazy(param):
+            return
+        if param not in on_meta:
+            empty = torch.empty_like(param, device="meta")
+            on_meta[param] = nn.Parameter(empty, requires_grad=param.requires_grad)
+        module._parameters[name] = on_meta[param]
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
     try:

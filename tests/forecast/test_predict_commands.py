@@ -1,0 +1,176 @@
+"""``joulelab predict`` and ``joulelab rank``, as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from joulelab.cli.app import main
+
+DATA = Path(__file__).parents[1] / "data" / "h100"
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of two models' spans of a recorded H100."""
+    directory = tmp_path_factory.mktemp("recorded")
+    spans = pd.read_csv(DATA / "zoo_spans.csv")
+    chosen = spans["model"].isin(["LeNet", "VGG16", "MobileNet"]) | (spans["phase"] == "idle")
+    spans[chosen].to_csv(directory / "spans.csv", index=False)
+    with pytest.raises(SystemExit) as stop:
+        main([
+            "account", "--power", str(DATA / "zoo_power_samples.csv.gz"),
+            "--spans", str(directory / "spans.csv"), "--study", str(directory / "study"),
+            "--gpu-name", "NVIDIA H100 80GB HBM3",
+        ])  # fmt: skip
+    assert stop.value.code == 0
+    return directory / "study"
+
+
+def test_predict_in_a_process_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-m", "joulelab", "predict", "resnet-18", "--profile", "h100", "--phase",
+         "train", "--batch-size", "128", "--input", "3x32x32", "--json"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert found["model"] == "ResNet18"
+    assert found["energy_low_j"] < found["energy_per_step_j"] < found["energy_high_j"]
+    assert found["seconds_low"] < found["seconds_per_step"] < found["seconds_high"]
+    kinds = {share["kind"]: share for share in found["operators"]}
+    assert kinds["convolution"]["flops"] > 1e11
+    assert kinds["elementwise"]["flops"] == 0
+
+
+def test_a_page_for_people(run):
+    code, out, _ = run("predict", "LeNet", "--phase", "infer", "--batch-size", 8)
+    assert code == 0
+    assert "NVIDIA H100 80GB HBM3" in out
+    assert "J per 1,000 samples" in out
+    assert "batch 8 is outside what was measured (128)" in out
+
+
+def test_a_table_of_cases_becomes_a_table_of_predictions(run, tmp_path):
+    table, out = tmp_path / "cases.csv", tmp_path / "found.csv"
+    table.write_text(
+        "model,phase,batch_size,input,note\n"
+        "torchvision:resnet18,train,64,3x224x224,a\n"
+        "LeNet,infer,8,3x32x32,b\n"
+        "torchvision:resnet18,infer,64,3x224x224,c\n"
+    )
+    code, printed, err = run("predict", "--table", table, "--out", out, "--classes", 1000)
+    assert code == 0, err
+    found = pd.read_csv(out)
+    assert found["model"].tolist() == ["torchvision:resnet18", "LeNet", "torchvision:resnet18"]
+    assert found["phase"].tolist() == ["train", "infer", "infer"]
+    assert (found["energy_low_j"] < found["energy_per_step_j"]).all()
+    assert (found["energy_per_step_j"] < found["energy_high_j"]).all()
+    assert (found["seconds_per_step"] > 0).all()
+    code, printed, _ = run("predict", "--table", table, "--json")
+    assert [one["phase"] for one in json.loads(printed)] == ["train", "infer", "infer"]
+    code, printed, _ = run("predict", "--table", table)
+    assert printed.splitlines()[0].startswith("model,phase,batch_size,input,energy_per_step_j")
+
+
+def test_what_a_study_ran_is_predicted_into_it(run, study):
+    code, out, err = run("predict", "--study", study)
+    assert code == 0, err
+    assert "6 predictions" in out
+    found = pd.read_parquet(study / "predictions.parquet")
+    assert list(found) == [
+        "model", "phase", "batch_size", "energy_per_step_j", "energy_low_j", "energy_high_j",
+        "seconds_per_step",
+    ]  # fmt: skip
+    results = pd.read_parquet(study / "results.parquet")
+    measured = (results["gross_j"] / results["steps"]).groupby(
+        [results["model"], results["phase"]]
+    ).median()  # fmt: skip
+    for row in found.itertuples():
+        truth = measured[row.model, row.phase]
+        assert 0.7 < row.energy_per_step_j / truth < 1.4
+
+
+def test_a_study_gives_a_profile(run, study, tmp_path):
+    out = tmp_path / "p.json"
+    code, printed, err = run("hardware", "fit", study, "--out", out)
+    assert code == 0, err
+    assert "6 steps of 3 models" in printed
+    profile = json.loads(out.read_text())
+    assert 110 < profile["idle_power_w"] < 130
+    assert profile["datasheet"]["device"] == "NVIDIA H100 80GB HBM3"
+
+
+def test_rank_beside_the_papers_estimators(run, study):
+    code, out, err = run("rank", "DenseNet121", "LeNet", "MobileNet", "--study", study, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [one["model"] for one in found["models"]] == ["LeNet", "MobileNet", "DenseNet121"]
+    energies = [one["j_per_1000_samples"] for one in found["models"]]
+    assert energies == sorted(energies)
+    assert found["models"][0]["macs"] == 651_720
+    assert {row["phase"] for row in found["spearman"]} == {"train", "infer"}
+    for row in found["spearman"]:
+        assert row["models"] == 3
+        assert -1 <= row["predicted_j"]["value"] <= 1
+        assert row["predicted_j"]["low"] is None  # three models tell no interval
+    code, out, _ = run("rank", "LeNet", "VGG16", "--study", study)
+    assert code == 0
+    assert "Spearman's correlation with 3 models' measured energy, train" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict"], "give MODEL, or --table, or --study"),
+        (["predict", "LeNet", "--out", "x.csv"], "--out belongs to --table"),
+        (["predict", "ResNet81"], "did you mean ResNet18"),
+        (["predict", "LeNet", "--profile", "h101"], "did you mean h100"),
+        (["predict", "LeNet", "--input", "3x64x64"], "LeNet does not take 128x3x64x64"),
+        (["predict", "LeNet", "--input", "3,32,32"], "is no shape of a sample"),
+        (["predict", "LeNet", "--phase", "test"], "--phase"),
+        (["predict", "hf:nothing/here"], "hf:nothing/here"),
+        (["predict", "torch.nn:Identity", "--phase", "train"], "the model cannot be trained"),
+        (["rank"], "MODEL"),
+        (["rank", "LeNet", "--study", "."], "study"),
+        (["hardware", "fit", "nowhere.csv", "--out", "x"], "nowhere.csv"),
+        (["hardware", "calibrate", "--out", "x", "--device", "cuda:99"], "cuda:99"),
+    ],
+)
+def test_bad_requests_end_in_one_line_and_2(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "example"),
+    [
+        (["predict"], "joulelab predict ResNet18 --profile h100"),
+        (["rank"], "joulelab rank ResNet18 MobileNetV2"),
+        (["hardware"], "joulelab hardware calibrate --out here.json"),
+        (["hardware", "fit"], "joulelab hardware fit studies/paper --out mine.json"),
+        (["hardware", "calibrate"], "joulelab hardware calibrate --out here.json"),
+    ],
+)
+def test_help_shows_an_example(run, arguments, example):
+    code, out, _ = run(*arguments, "--help")
+    assert code == 0
+    assert example in out
