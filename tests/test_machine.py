@@ -79,7 +79,7 @@ def test_doctor_prints_each_sensor_and_each_absence():
     for word in ("gpu:1", "nvml.samples", "estimate.cpu", "measured", "100.0 W", "rapl", "Absent"):
         assert word in result.output
     assert "gpu:0" not in result.output
-    choice = "gpu:1: energy by nvml.samples (means of 20 ms); its gaps by nvml.energy_counter"
+    choice = "energy by nvml.samples (means of 20 ms), its scale and gaps by nvml.energy_counter"
     assert choice in " ".join(result.output.split())
     assert max(len(line) for line in result.output.splitlines()) <= 80
 
@@ -91,7 +91,7 @@ def test_doctor_json():
     assert sensors["nvml.samples"]["power_w"] == 100.0
     assert sensors["estimate.dram"]["provenance"] == "estimated"
     assert sensors["nvml.samples"]["use"] == "energy"
-    assert sensors["nvml.energy_counter"]["use"] == "its gaps"
+    assert sensors["nvml.energy_counter"]["use"] == "its scale and gaps"
     assert sensors["nvml.temperature"]["use"] is None
     assert {a["component"] for a in data["absent"]} == {"cpu", "dram"}
     assert data["machine"]["gpus"][0]["uuid"] == "GPU-b"

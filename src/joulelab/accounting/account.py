@@ -125,9 +125,7 @@ class Accounts:
             channel = found.channel
             gross, uncertainty, gap = found.energy(times[:, 0], times[:, 1])
             if component.startswith("gpu"):
-                uncertainty = np.hypot(
-                    uncertainty, _of_device_clock(windows, times, found.curve, gross)
-                )
+                uncertainty = np.hypot(uncertainty, _of_device_clock(windows, times, found.curve))
             for i, (start_s, stop_s) in enumerate(times.tolist()):
                 duration_s = stop_s - start_s
                 if duration_s > 0 and gap[i] > (1 - LEAST_COVERAGE) * duration_s:
@@ -180,9 +178,7 @@ class Accounts:
         )
 
 
-def _of_device_clock(
-    windows: Sequence[Window], times: Floats, curve: EnergyCurve, gross: Floats
-) -> Floats:
+def _of_device_clock(windows: Sequence[Window], times: Floats, curve: EnergyCurve) -> Floats:
     """What the uncertainty of the device's clock does to energies: both edges move together.
 
     Worked out by moving them, to the side where it does more (GUM 5.1.3, note 2). Shape: (spans,).
@@ -191,13 +187,12 @@ def _of_device_clock(
         windows: The spans.
         times: Their starts and stops on the device, s. Shape: (spans, 2).
         curve: Energy over time.
-        gross: Their energies by it, J. Shape: (spans,).
     """
     off_s = np.array([window.device_uncertainty_ns for window in windows])[:, None] * 1e-9
     if not off_s.any():
-        return np.zeros_like(gross)
-    early, late = (curve.energy(*(times + sign * off_s).T)[0] for sign in (-1, 1))
-    return np.maximum(np.abs(early - gross), np.abs(late - gross))
+        return np.zeros(len(windows))
+    early, here, late = (curve.energy(*(times + sign * off_s).T)[0] for sign in (-1, 0, 1))
+    return np.maximum(np.abs(early - here), np.abs(late - here))
 
 
 @dataclass(frozen=True, slots=True)

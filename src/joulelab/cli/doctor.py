@@ -72,25 +72,26 @@ def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | N
 
 def _use(channel: Channel, channels: Sequence[Channel]) -> str | None:
     """What the account of its component takes a channel for."""
+    from joulelab.accounting.pin import can_pin  # noqa: PLC0415
+
     if not channel.gives_energy:
         return None
     same = [one for one in channels if one.gives_energy and one.component == channel.component]
-    return "energy" if channel is min(same, key=lambda one: one.priority) else "its gaps"
+    first = min(same, key=lambda one: one.priority)
+    if channel is first:
+        return "energy"
+    return "its scale and gaps" if can_pin(first, channel) else "its gaps"
 
 
 def _choices(channels: Sequence[Channel]) -> list[str]:
     """Where each component's energy comes from."""
-    lines: dict[str, str] = {}
+    lines: dict[str, list[str]] = {}
     for channel in sorted(channels, key=lambda one: one.priority):
         use = _use(channel, channels)
         if use is not None:
-            source = channel.source
-            if channel.window_s:
-                source += f" (means of {_seconds(channel.window_s)})"
-            known = lines.get(channel.component)
-            begin = f"{known}; {use}" if known else f"{channel.component}: {use}"
-            lines[channel.component] = f"{begin} by {source}"
-    return list(lines.values())
+            window = f" (means of {_seconds(channel.window_s)})" if channel.window_s else ""
+            lines.setdefault(channel.component, []).append(f"{use} by {channel.source}{window}")
+    return [f"{component}: {', '.join(uses)}" for component, uses in lines.items()]
 
 
 def _as_json(
