@@ -47,6 +47,7 @@ def test_user_errors_are_one_line(study, tmp_path, capsys):
         ([tmp_path / "file"], "file"),
         ([study, tmp_path], "no study"),
         ([study, "--out", tmp_path / "file" / "x.html"], "cannot write"),
+        ([study, "--trace", "r9-none"], "no finished run 'r9-none'"),
         ([], "Missing argument"),
     ]
     for arguments, word in cases:

@@ -15,12 +15,13 @@ from joulelab.analysis.data import Data
 from joulelab.analysis.studies import read_studies
 from joulelab.errors import StoreError
 from joulelab.report import files
+from joulelab.report.drawing import draw, drawing
 from joulelab.report.embedded import packed
 from joulelab.report.figure import NothingToDraw
 from joulelab.report.figures import accuracy, batch, by_model, machines, power, predicted, trace
 from joulelab.report.figures.catalogue import drawn
 from joulelab.report.figures.predictors import predictors
-from joulelab.report.files import pictures, rendered
+from joulelab.report.files import pictures, sheets_of
 from joulelab.report.labels import FRAMES_PX, SIDES, sides
 from joulelab.report.scopes import Material
 from joulelab.sensors.sensor import Quantity
@@ -81,11 +82,12 @@ def test_every_figure_becomes_a_picture_of_its_rows(pair):
     leading = [scope for scope in pair.scopes if scope.leading]
     names = []
     for figure in figures:
-        for picture in pictures(figure, leading[0]):
-            names.append(picture.name)
-            assert "NaN" not in picture.svg
-            assert "undefined" not in picture.svg
-            assert "{" not in picture.svg.replace("{\n", "")
+        for picture in pictures(sheets_of(figure, leading[0])):
+            names.append(picture.sheet.name)
+            svg = picture.content["svg"].decode()
+            assert "NaN" not in svg
+            assert "undefined" not in svg
+            assert "{" not in svg
     assert len(names) == len(set(names)) > len(figures)
     assert {"energy-train", "predictors-macs-infer", "energy-time-residual-train"} <= set(names)
 
@@ -208,7 +210,7 @@ def test_what_is_missing_is_said_and_never_an_empty_axis(small, hole):
     figures, missing = drawn(material)
     assert all(lacking.reason for lacking in missing)
     for figure in figures:
-        assert next(pictures(figure, material.scopes[0]), None), figure.name
+        assert pictures(sheets_of(figure, material.scopes[0])[:1]), figure.name
 
 
 def test_no_run_finished(tmp_path, synthetic):
@@ -220,14 +222,18 @@ def test_no_run_finished(tmp_path, synthetic):
 
 
 def test_same_figure_same_bytes(material):
-    figure = power.power(material)
+    sheets = sheets_of(predictors(material), material.scopes[0])
+    assert len(sheets) > 8
+    apart = pictures(sheets)
+    here = [drawing(sheet.specification, files.FORMATS) for sheet in sheets]
+    assert [picture.content for picture in apart] == here
     for kind, magic in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
-        first, second = (
-            rendered(next(iter(pictures(figure, material.scopes[0]))), kind) for _ in range(2)
-        )
-        assert first == second
-        assert first.startswith(magic)
-    assert files.FORMATS == ("svg", "png", "pdf")
+        assert all(one[kind].startswith(magic) for one in here)
+
+
+def test_what_cannot_be_drawn_is_one_line():
+    with pytest.raises(StoreError, match="figures cannot be drawn"):
+        draw([{"mark": 1}] * 20, ("svg",))
 
 
 def write_forecast(directory, **changes):

@@ -1,4 +1,4 @@
-"""``joulelab report``: tables, figures and a page from one or several studies."""
+"""``joulelab report``: tables, figures, findings and a page from one or several studies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import click
+
+from joulelab.cli.working import working
 
 
 @click.command("report")
@@ -16,17 +18,27 @@ import click
     help="The page (NAME.html) or the directory for it. "
     "Default: the study's own; joulelab-report for several studies.",
 )
+@click.option(
+    "--trace",
+    "traces",
+    metavar="RUN",
+    multiple=True,
+    help="Show the power of this run, by its id. May be repeated. Default: the first 64 runs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the paths written as JSON.")
-def command(directories: tuple[str, ...], out: Path | None, as_json: bool) -> None:
-    """Report one or several study directories.
+def command(
+    directories: tuple[str, ...], out: Path | None, traces: tuple[str, ...], as_json: bool
+) -> None:
+    """Report one or several study directories, of one or several machines.
 
-    Writes one self-contained HTML page, its figures as PNG, SVG and PDF, and the tables
-    results.csv, results.parquet and epochs.parquet.
+    Writes one self-contained HTML page, its figures as SVG, PNG, PDF and CSV, tables as CSV,
+    Parquet and LaTeX, and findings.json.
 
     \b
     Example:
       joulelab report studies/quick
       joulelab report studies/desktop studies/server --out both
+      joulelab report studies/paper --trace r0-vgg16-b128-6ca89a
     """
     try:
         from joulelab.report.page import write_all  # noqa: PLC0415
@@ -35,7 +47,8 @@ def command(directories: tuple[str, ...], out: Path | None, as_json: bool) -> No
             f"reports need {error.name}, which is not installed; run pip install 'joulelab[study]'"
         ) from error
 
-    written = write_all(directories, out)
+    with working("making the report"):
+        written = write_all(directories, out, traces=traces)
     if as_json:
         paths = {
             "page": str(written.page),

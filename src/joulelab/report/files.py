@@ -3,43 +3,70 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-
-import vl_convert
+from typing import Any
 
 from joulelab.analysis.files import write_bytes
+from joulelab.report.drawing import Drawing, draw
 from joulelab.report.figure import INNER, Choice, Figure
 from joulelab.report.scopes import Scope
 from joulelab.report.theme import CONFIG, QUANTITIES
 
 FORMATS = ("svg", "png", "pdf")
-_PNG_SCALE = 3.0
-_PDF_NAMES = re.compile(rb"(?:\n +/[a-z]+\d+ \d+ 0 R){2,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One view of a figure.
+
+    Attributes:
+        figure: The figure's name.
+        name: Of its file, without ending.
+        heading: What is shown, as ``"Training"``; may be empty.
+        specification: Vega-Lite with its data and configuration.
+    """
+
+    figure: str
+    name: str
+    heading: str
+    specification: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One view of a figure, drawn.
+    """A sheet that was drawn.
 
     Attributes:
-        name: Of its file, without ending.
-        heading: What is shown, as ``"Training"``; may be empty.
-        svg: The drawing.
+        sheet: What it shows.
+        content: Its bytes in each of :data:`FORMATS`.
     """
 
-    name: str
-    heading: str
-    svg: str
+    sheet: Sheet
+    content: Drawing
+
+    @property
+    def address(self) -> str:
+        """The drawing as an address that needs no network."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.content['svg']).decode()}"
 
 
-def pictures(figure: Figure, scope: Scope, stem: str = "") -> Iterator[Picture]:
+def pictures(sheets: Sequence[Sheet]) -> list[Picture]:
+    """The sheets, drawn.
+
+    Raises:
+        StoreError: They cannot be drawn.
+    """
+    drawings = draw([sheet.specification for sheet in sheets], FORMATS)
+    return [Picture(sheet, one) for sheet, one in zip(sheets, drawings, strict=True)]
+
+
+def sheets_of(figure: Figure, scope: Scope, stem: str = "") -> list[Sheet]:
     """Each panel and level of a figure for one scope, net of idle where that is known.
 
-    A level without rows gives no picture. Of runs, only the first one's trace becomes a file.
+    A level without rows gives no sheet. Of runs, only the first one's trace becomes a file.
 
     Args:
         figure: What to draw.
@@ -50,18 +77,17 @@ def pictures(figure: Figure, scope: Scope, stem: str = "") -> Iterator[Picture]:
     for quantity, title in QUANTITIES.items():
         found = list(_levels(figure, general | {"quantity": quantity}, {"quantity": title}, stem))
         if found:
-            yield from found
-            return
+            return found
+    return []
 
 
 def _levels(
     figure: Figure, chosen: Mapping[str, str], called: Mapping[str, str], stem: str
-) -> Iterator[Picture]:
+) -> Iterator[Sheet]:
     choices = [*figure.choices, *([figure.panels] if figure.panels else [])]
     for levels in product(*(_shown_levels(choice) for choice in choices)):
         picked = {choice.column: level for choice, level in zip(choices, levels, strict=True)}
-        rows = figure.shown({**chosen, **picked})
-        if rows.empty:
+        if figure.shown({**chosen, **picked}).empty:
             continue
         titles = {choice.column: choice.levels[picked[choice.column]] for choice in choices}
         parts = [
@@ -69,11 +95,12 @@ def _levels(
             for choice, level in zip(choices, levels, strict=True)
             if len(choice.levels) > 1 and choice.column != "run"
         ]
-        spec = figure.specification({**chosen, **picked}, {**titles, **called})
-        yield Picture(
+        made = figure.specification({**chosen, **picked}, {**titles, **called})
+        yield Sheet(
+            figure=figure.name,
             name="-".join([f"{stem}{figure.name}", *parts]),
             heading=", ".join(titles.values()),
-            svg=vl_convert.vegalite_to_svg(spec, config=CONFIG),
+            specification=made | {"config": CONFIG},
         )
 
 
@@ -82,27 +109,8 @@ def _shown_levels(choice: Choice) -> list[str]:
     return levels[:1] if choice.column == "run" else levels
 
 
-def rendered(picture: Picture, kind: str) -> bytes:
-    """The picture as SVG, PNG or PDF; the same picture gives the same bytes."""
-    if kind == "svg":
-        return picture.svg.encode()
-    if kind == "png":
-        return vl_convert.svg_to_png(picture.svg, scale=_PNG_SCALE)
-    return _PDF_NAMES.sub(_sorted, vl_convert.svg_to_pdf(picture.svg))
-
-
-def _sorted(lines: re.Match[bytes]) -> bytes:
-    """Names of a PDF's resources, whose order differs from one call to the next, in order."""
-    return b"\n" + b"\n".join(sorted(lines[0].split(b"\n")[1:]))
-
-
-def data_address(picture: Picture) -> str:
-    """The picture as an address that needs no network."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture.svg.encode()).decode()}"
-
-
 def figure_files(
-    directory: Path, figures: Sequence[Figure], found: Mapping[str, Sequence[Picture]]
+    directory: Path, figures: Sequence[Figure], drawn: Sequence[Picture]
 ) -> list[Path]:
     """Writes every picture as SVG, PNG and PDF, and the rows of every figure as CSV.
 
@@ -110,10 +118,9 @@ def figure_files(
         StoreError: They cannot be written.
     """
     written = [
-        write_bytes(directory / f"{picture.name}.{kind}", rendered(picture, kind))
-        for shown in found.values()
-        for picture in shown
-        for kind in FORMATS
+        write_bytes(directory / f"{picture.sheet.name}.{kind}", content)
+        for picture in drawn
+        for kind, content in picture.content.items()
     ]
     for figure in figures:
         rows = figure.table.drop(columns=[name for name in INNER if name in figure.table])

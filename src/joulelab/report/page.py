@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from joulelab.errors import StoreError, UserError
 from joulelab.report.embedded import page_data, policy, scripts
 from joulelab.report.figure import Figure
 from joulelab.report.figures.catalogue import Missing, drawn
-from joulelab.report.files import Picture, data_address, figure_files, pictures
+from joulelab.report.files import Picture, Sheet, figure_files, pictures, sheets_of
 from joulelab.report.prose import paragraphs
 from joulelab.report.scopes import Material, Scope, spoken_setting
 from joulelab.report.sections import of_study, results, table_of
@@ -93,14 +94,13 @@ def write_all(
     figures, missing = drawn(material, _known(studies, traces))
     page = _place(studies, out)
     leading = [scope for scope in material.scopes if scope.leading]
-    found = {
-        figure.name: [
-            picture
-            for scope in leading
-            for picture in pictures(figure, scope, _stem(scope, leading))
-        ]
+    sheets = [
+        sheet
         for figure in figures
-    }
+        for scope in leading
+        for sheet in sheets_of(figure, scope, _stem(scope, leading))
+    ]
+    found = pictures(_distinct(sheets))
     html = _html(material, figures, missing, found)
     files = figure_files(page.parent / "figures", figures, found)
     tables = write_tables(data.runs, data.epochs, page.parent)
@@ -114,7 +114,7 @@ def _html(
     material: Material,
     figures: Sequence[Figure],
     missing: Sequence[Missing],
-    found: dict[str, list[Picture]],
+    found: Sequence[Picture],
 ) -> str:
     net = bool(material.summary["net_j"].notna().any())
     simulated = bool((material.data.runs["provenance"] == "simulated").any())
@@ -133,8 +133,8 @@ def _html(
         figures=figures,
         missing=missing,
         pictures={
-            name: [(picture.heading, data_address(picture)) for picture in shown]
-            for name, shown in found.items()
+            figure.name: [one for one in found if one.sheet.figure == figure.name]
+            for figure in figures
         },
         paragraphs=paragraphs(material, figures, detail=False),
         details=paragraphs(material, figures, detail=True),
@@ -176,6 +176,14 @@ def _by_place(scopes: Sequence[Scope]) -> dict[str, list[Scope]]:
 
 def _stem(scope: Scope, leading: Sequence[Scope]) -> str:
     return f"{_slug(scope.place)}-" if len(leading) > 1 else ""
+
+
+def _distinct(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Without those that are the same for every scope, as machines side by side."""
+    distinct: dict[str, Sheet] = {}
+    for sheet in sheets:
+        distinct.setdefault(json.dumps(sheet.specification), sheet)
+    return list(distinct.values())
 
 
 def _render(**values: Any) -> str:
