@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import io
+import os
 from pathlib import Path
 
 import pytest
@@ -124,14 +124,14 @@ def test_zones_are_ordered_by_number(tmp_path):
 
 def test_permission_refused_is_absent_with_a_mend(tmp_path, monkeypatch):
     server(tmp_path)
-    real = io.open
+    real = os.open
 
-    def refusing(file, *arguments, **keywords):
-        if str(file).endswith("energy_uj") and "max" not in str(file):
-            raise PermissionError(13, "Permission denied", str(file))
-        return real(file, *arguments, **keywords)
+    def refusing(path, *arguments, **keywords):
+        if str(path).endswith("energy_uj") and "max" not in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **keywords)
 
-    monkeypatch.setattr(io, "open", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     sensors, absent = discover_rapl(root=tmp_path)
     assert sensors == []
     assert len(absent) == 4

@@ -13,6 +13,7 @@ Linux: Documentation/power/powercap/powercap.rst. What is counted:
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -251,9 +252,14 @@ def _read_number(path: Path) -> int:
         OSError: The file cannot be read.
         ValueError: It holds something else.
     """
-    text = path.read_text().strip()
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{path.name} holds {text[:40]!r}, not a number")
+    # Read ten times a second for hours: a file object would take three times as long.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(descriptor, 64).strip()
+    finally:
+        os.close(descriptor)
+    if not text.isdigit():
+        raise ValueError(f"{path.name} holds {text.decode(errors='replace')!r}, not a number")
     return int(text)
 
 
