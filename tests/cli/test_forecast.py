@@ -128,6 +128,20 @@ def test_a_run_of_a_study(tmp_path):
     again = figures("forecast", record.directory, "--epochs", 3)
     assert again["phases"][0]["gross_j"] == pytest.approx(trained["gross_j"])
     assert figures("forecast", record.directory, "--epochs", 9, "--phase", "infer")["startup"] >= 0
+    short = dict(record.data)
+    first = next(epoch for epoch in short["epochs"] if epoch["phase"] == "train")
+    short["epochs"] = [first | {"complete": False, "samples": 48}]
+    kept = ("epoch", "train", 0)
+    short["spans"] = [
+        span
+        for span in short["spans"]
+        if (span["name"], span["attributes"]["phase"], span["attributes"].get("index")) == kept
+    ]
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "run.json").write_text(json.dumps(short))
+    cut = figures("forecast", tmp_path / "short", "--epochs", 30)
+    assert cut["epochs_seen"] == 0.75
+    assert cut["spent_fraction"] == pytest.approx(0.75 / 30)
     refused = joulelab("forecast", tmp_path / "study", "--epochs", 30)
     assert refused.returncode == 2
     assert record.run_id in refused.stderr

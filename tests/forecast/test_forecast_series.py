@@ -150,3 +150,12 @@ def test_pieces_of_unlike_size_are_taken_by_their_work():
     total = forecast_total(values, np.cumsum(work), work, 400.0, work)
     assert total.value == pytest.approx(50.0 * 400.0, rel=1e-3)
     assert total.startup == 0
+
+
+@pytest.mark.parametrize("seen", [501, 777, 20_000])
+def test_many_pieces_are_as_good_as_few(seen):
+    x = series(np.random.default_rng(6), 10 * seen, scatter=0.02, pace_s=1.0)
+    total = forecast(x, seen, pace_s=1.0)
+    assert total.seen == pytest.approx(x[:seen].sum())
+    assert total.low < x.sum() < total.high
+    assert total.value == pytest.approx(x.sum(), rel=0.01)

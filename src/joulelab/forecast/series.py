@@ -40,6 +40,9 @@ CORRELATIONS = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
 SCATTERS = np.geomspace(1e-4, 0.5, 48)
 """Relative to the plateau; equally likely in the logarithm (Jeffreys)."""
 
+MOST_PIECES = 500
+"""More are taken together: they would tell no more of a run, and cost more."""
+
 MAD_TO_DEVIATION = 1.4826
 """Of a normal distribution, the standard deviation over the median absolute deviation."""
 
@@ -105,6 +108,8 @@ def forecast_total(
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
+    if values.size > MOST_PIECES:
+        values, stop_s, duration_s, work, left = _merged(values, stop_s, duration_s, work, left)
     rate = values / work
     startup = startup_pieces(rate)
     unit = float(np.median(rate[startup:]))
@@ -112,8 +117,21 @@ def forecast_total(
         rate[startup:] / unit - 1, stop_s[startup:], duration_s[startup:], left
     )
     plain = seen + unit * left
-    low, high = (plain + unit * edge for edge in spread)
-    return Total(plain + unit * excess, max(low, seen), high, seen, startup)
+    value, low, high = (max(seen, plain + unit * more) for more in (excess, *spread))
+    return Total(value, low, high, seen, startup)
+
+
+def _merged(
+    values: Floats, stop_s: Floats, duration_s: Floats, work: Floats, left: float
+) -> tuple[Floats, Floats, Floats, Floats, float]:
+    """Neighbouring pieces as one, so that there are few; work and what is left in the new unit."""
+    first = np.linspace(0, values.size, MOST_PIECES, endpoint=False).astype(int)
+    size = values.size / MOST_PIECES
+    values, duration_s, work = (
+        np.add.reduceat(column, first) for column in (values, duration_s, work)
+    )
+    last = np.append(first[1:], stop_s.size) - 1
+    return values, stop_s[last], duration_s, work / size, left / size
 
 
 def startup_pieces(values: Floats) -> int:
