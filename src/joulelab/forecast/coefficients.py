@@ -48,8 +48,8 @@ def _stream_rate(sheet: Datasheet) -> float:
 
 
 def _product_j(sheet: Datasheet) -> float:
-    """A dense product at full rate draws the power limit, of which 40 % is not its own."""
-    return 0.6 * sheet.power_limit_w / _product_rate(sheet)
+    """A dense product at full rate draws about the power limit: half of it is not its own."""
+    return 0.45 * sheet.power_limit_w / _product_rate(sheet)
 
 
 def _stream_j(sheet: Datasheet) -> float:
@@ -174,7 +174,7 @@ COEFFICIENTS = (
     Coefficient(
         "convolution_j_per_flop",
         "convolutions on matrix units",
-        lambda sheet: 0.15 * _product_j(sheet) if _has_matrix_units(sheet) else _product_j(sheet),
+        lambda sheet: 0.2 * _product_j(sheet) if _has_matrix_units(sheet) else _product_j(sheet),
         0.4,
     ),
     Coefficient("depthwise_j_per_flop", "depthwise convolutions", _product_j, 0.5),

@@ -113,10 +113,7 @@ def attention_layers(num_classes: int = 10) -> nn.Module:
 
 def activations(num_classes: int = 10) -> nn.Module:
     """Normalisation, activation and addition: memory traffic."""
-    blocks = [
-        Added(nn.Sequential(nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(3, 1, 1)))
-        for _ in range(DEPTH)
-    ]
+    blocks = [Added(nn.Sequential(nn.BatchNorm2d(32), nn.ReLU())) for _ in range(DEPTH)]
     return nn.Sequential(*blocks, Pooled(), nn.Linear(32, num_classes))
 
 
