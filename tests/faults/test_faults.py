@@ -76,19 +76,19 @@ def test_a_gpu_is_lost_for_good(world, meter, work):
 
 
 def test_the_driver_fails_for_three_seconds(world, meter, work):
-    before = measured(meter, work, 1.0).energy
+    before = measured(meter, work, 0.7).energy
     with meter.span("work") as span:
-        assert work(1.0) == RESULT
+        assert work(0.7) == RESULT
         world.set("gpu", code=pynvml.NVML_ERROR_UNKNOWN)
         assert work(3.0) == RESULT
         world.mend("gpu")
-        assert work(1.0) == RESULT
+        assert work(0.7) == RESULT
     energy = span.energy
     assert noted(energy, "gpu:0: nvml.samples gave nothing for a while (NVML: Unknown Error)")
     assert energy.gross_j == pytest.approx(POWER_W * energy.duration_s, rel=0.02)
     assert edges_w(energy) > edges_w(before)
+    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
     after = measured(meter, work, 0.5).energy
-    assert after.notes == ()
     assert after.gross_j == pytest.approx(POWER_W * after.duration_s, rel=0.01)
 
 
@@ -121,19 +121,19 @@ def test_the_energy_counter_is_reset(world, meter, work):
 
 @pytest.mark.parametrize(("by_s", "way"), [(3600.0, "forward"), (-3600.0, "back")])
 def test_the_wall_clock_is_set_by_an_hour(world, meter, work, by_s, way):
-    before = measured(meter, work, 1.0).energy
+    before = measured(meter, work, 0.7).energy
     with meter.span("work") as span:
-        assert work(1.0) == RESULT
+        assert work(0.7) == RESULT
         world.set("step", clocks=[time.CLOCK_REALTIME], at_ns=time.monotonic_ns(), by_s=by_s)
-        assert work(2.5) == RESULT
-    work(2.0)
+        assert work(1.5) == RESULT
     energy = span.energy
     assert noted(energy, f"the wall clock was set {way} by 3600 s")
     low, high = energy.interval_j
     assert low < POWER_W * energy.duration_s < high
     assert edges_w(energy) > edges_w(before)
-    work(2.0)
-    after = measured(meter, work, 1.0).energy
+    # Until the ring holds no stamp of the old clock any more.
+    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
+    after = measured(meter, work, 0.7).energy
     assert after.notes == ()
     assert after.gross_j == pytest.approx(POWER_W * after.duration_s, rel=0.01)
 

@@ -30,8 +30,8 @@ class _Pieces(NamedTuple):
 def filled(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
     """The curve with its gaps, and the time before and after it, taken from another source.
 
-    A stretch is taken over only where the other source covers all of it. It keeps the other's own
-    uncertainty, and gets that of the other's clock at both seams.
+    Of a gap, what the other source covers is taken over; the rest stays a gap. What is taken over
+    keeps the other's own uncertainty, and gets that of the other's clock at both seams.
 
     Args:
         curve: The preferred source's.
@@ -42,9 +42,13 @@ def filled(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
     blocks = [_cut(other, float(other.time_s[0]), begin)]
     done = 0
     for i in np.flatnonzero(curve.gap):
-        patch = _cut(other, float(curve.time_s[i]), float(curve.time_s[i + 1]))
+        begin_s, end_s = float(curve.time_s[i]), float(curve.time_s[i + 1])
+        from_s, to_s = max(begin_s, float(other.time_s[0])), min(end_s, float(other.time_s[-1]))
+        patch = _cut(other, from_s, to_s)
         if patch is not None:
-            blocks += [_of(curve, done, int(i)), patch]
+            gap = _of(curve, int(i), int(i) + 1)
+            rest = _part(gap, begin_s, from_s), _part(gap, to_s, end_s)
+            blocks += [_of(curve, done, int(i)), rest[0], patch, rest[1]]
             done = int(i) + 1
     blocks += [_of(curve, done, size), _cut(other, end, float(other.time_s[-1]))]
     columns = zip(*(block for block in blocks if block is not None), strict=True)
@@ -74,6 +78,18 @@ def _of(curve: EnergyCurve, first: int, after: int) -> _Pieces:
         curve.interval_length_s[cut],
         np.diff(curve.variance_j2)[cut],
         curve.gap[cut].astype(float),
+    )
+
+
+def _part(gap: _Pieces, start_s: float, stop_s: float) -> _Pieces | None:
+    """A part of a gap, whose error is in proportion to its length."""
+    if start_s >= stop_s:
+        return None
+    share = (stop_s - start_s) / (gap.stop_s - gap.start_s)
+    return gap._replace(
+        start_s=np.array([start_s]),
+        stop_s=np.array([stop_s]),
+        variance_j2=gap.variance_j2 * share**2,
     )
 
 
