@@ -73,20 +73,20 @@ class Run:
 
 _OWN = "benchmarks.forecast_models:"
 RUNS = (
-    Run(model="LeNet", data="digits", batch_size=8, epochs=30),
-    Run(model="LeNet", data="digits", batch_size=64, epochs=60, validate=True),
-    Run(model="MobileNet", data="synthetic", batch_size=4, epochs=40, images=12),
-    Run(model="ShuffleNetV2", data="synthetic", batch_size=4, epochs=10, images=40),
-    Run(model="EfficientNetB0", data="synthetic", batch_size=2, epochs=4, images=60),
-    Run(model="MobileNetV2", data="digits", batch_size=24, epochs=1),
-    Run(model=_OWN + "perceptron", data="digits", batch_size=32, epochs=80, validate=True),
-    Run(model=_OWN + "perceptron", data="synthetic", batch_size=16, epochs=20, images=3000,
+    Run(model="LeNet", data="digits", batch_size=8, epochs=50),
+    Run(model="LeNet", data="digits", batch_size=64, epochs=80, validate=True),
+    Run(model="MobileNet", data="synthetic", batch_size=2, epochs=50, images=16),
+    Run(model="ShuffleNetV2", data="synthetic", batch_size=2, epochs=10, images=100),
+    Run(model="EfficientNetB0", data="synthetic", batch_size=2, epochs=4, images=200),
+    Run(model="MobileNetV2", data="digits", batch_size=4, epochs=1),
+    Run(model=_OWN + "perceptron", data="digits", batch_size=32, epochs=100, validate=True),
+    Run(model=_OWN + "perceptron", data="synthetic", batch_size=16, epochs=30, images=3000,
         optimizer="adam"),
-    Run(model=_OWN + "convolutions", data="digits", batch_size=16, epochs=30),
-    Run(model=_OWN + "convolutions", data="synthetic", batch_size=64, epochs=40, images=1500,
+    Run(model=_OWN + "convolutions", data="digits", batch_size=16, epochs=80),
+    Run(model=_OWN + "convolutions", data="synthetic", batch_size=64, epochs=60, images=1500,
         validate=True, optimizer="adamw"),
-    Run(model=_OWN + "attention", data="digits", batch_size=16, epochs=15),
-    Run(model=_OWN + "attention", data="digits", batch_size=64, epochs=40, optimizer="adam",
+    Run(model=_OWN + "attention", data="digits", batch_size=16, epochs=25),
+    Run(model=_OWN + "attention", data="digits", batch_size=64, epochs=50, optimizer="adam",
         validate=True),
 )  # fmt: skip
 
