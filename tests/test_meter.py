@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,9 @@ from joulelab.sensors.sensor import Provenance, Quantity
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
 
-MACHINE = SimulatedMachine.default()
+MACHINE = SimulatedMachine(
+    tuple(replace(source, gain=1.0) for source in SimulatedMachine.default().sources)
+)
 
 
 def busy(seconds):
