@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from joulelab.errors import UserError
@@ -36,7 +36,10 @@ class SimulatedSource:
         delay_s: The stamp of a sample lies this long after the end of its window.
         interval_s: How often the recorder reads it.
         gain: What the sensor gives over what is true.
-        gain_uncertainty: What the sensor's maker says of its gain (k = 1, relative).
+        gain_uncertainty: What the sensor's maker says of its gain (k = 1, relative): truth is
+            what is read times 1 ± this. :meth:`drawn` gives a board for which that is so.
+        offset_w: What the sensor gives where there is no power; a counter gains so much a second.
+        offset_uncertainty_w: What its maker says of that (k = 1).
         noise_w: Standard deviation of independent noise on each value of power.
         resolution: Values are rounded to this step, in W or J; 0 for none.
         wrap_j: A counter returns to 0 after this value.
@@ -52,10 +55,33 @@ class SimulatedSource:
     interval_s: float = 0.25
     gain: float = 1.0
     gain_uncertainty: float = 0.0
+    offset_w: float = 0.0
+    offset_uncertainty_w: float = 0.0
     noise_w: float = 0.0
     resolution: float = 0.0
     wrap_j: float | None = None
     lost_s: tuple[tuple[float, float], ...] = ()
+
+    def drawn(self, seed: int) -> SimulatedSource:
+        """This source on one board of many, with errors as large as its maker says they may be.
+
+        Gain and offset are normally distributed, as stated; the same for the same seed.
+
+        Args:
+            seed: Which board.
+
+        Example:
+            >>> source = SimulatedSource(
+            ...     component="gpu:0", waveform=Waveform.constant(100), gain_uncertainty=0.05)
+            >>> source.drawn(1).gain == source.drawn(1).gain != source.drawn(2).gain
+            True
+        """
+        deviate = random.Random(f"{self.component}/{self.kind}/{seed}").gauss
+        return replace(
+            self,
+            gain=1 / (1 + self.gain_uncertainty * deviate(0.0, 1.0)),
+            offset_w=self.offset_uncertainty_w * deviate(0.0, 1.0),
+        )
 
     def channel(self) -> Channel:
         """What this source says of itself."""
@@ -71,6 +97,7 @@ class SimulatedSource:
             polled=self.kind != "samples",
             resolution=self.resolution,
             gain_uncertainty=self.gain_uncertainty,
+            offset_uncertainty_w=self.offset_uncertainty_w,
             wrap=self.wrap_j,
             note="simulated: a known waveform, not a measurement",
         )
@@ -79,12 +106,13 @@ class SimulatedSource:
         """The value that the sensor has from its update of that number to the next."""
         t_s = update * self.update_period_s
         if self.kind == "counter":
-            value = self.gain * self.waveform.energy_j(0.0, t_s)
+            value = self.gain * self.waveform.energy_j(0.0, t_s) + self.offset_w * t_s
             value = value % self.wrap_j if self.wrap_j else value
         elif self.window_s > 0:
-            value = self.gain * self.waveform.energy_j(t_s - self.window_s, t_s) / self.window_s
+            mean_w = self.waveform.energy_j(t_s - self.window_s, t_s) / self.window_s
+            value = self.gain * mean_w + self.offset_w
         else:
-            value = self.gain * self.waveform.power_w(t_s)
+            value = self.gain * self.waveform.power_w(t_s) + self.offset_w
         if self.noise_w and self.kind != "counter":
             value += random.Random(f"{self.component}/{update}").gauss(0.0, self.noise_w)
         if self.resolution:
@@ -131,38 +159,32 @@ class SimulatedMachine:
     sources: tuple[SimulatedSource, ...]
 
     @classmethod
-    def default(cls) -> SimulatedMachine:
-        """A GPU that works and rests, a CPU with RAPL and DRAM, with typical sensors."""
-        return cls(
-            (
-                SimulatedSource(
-                    component="gpu:0",
-                    waveform=Waveform.square(low_w=120, high_w=420, period_s=0.7, duty=0.6),
-                    resolution=0.001,
-                    gain_uncertainty=0.05,
-                ),
-                SimulatedSource(
-                    component="cpu:0",
-                    waveform=Waveform.ramp(low_w=40, high_w=90, period_s=3.0),
-                    kind="counter",
-                    update_period_s=0.001,
-                    interval_s=0.1,
-                    resolution=6.1e-5,
-                    wrap_j=262143.328850,
-                    gain_uncertainty=0.025,
-                ),
-                SimulatedSource(
-                    component="dram:0",
-                    waveform=Waveform.constant(6.0),
-                    kind="counter",
-                    update_period_s=0.001,
-                    interval_s=0.1,
-                    resolution=6.1e-5,
-                    wrap_j=65712.999613,
-                    gain_uncertainty=0.025,
-                ),
-            )
+    def default(cls, seed: int = 0) -> SimulatedMachine:
+        """A GPU that works and rests, a CPU with RAPL and DRAM, with typical sensors.
+
+        Args:
+            seed: Which machine of that kind: each has errors of its own, as its channels state.
+        """
+        gpu = SimulatedSource(
+            component="gpu:0",
+            waveform=Waveform.square(low_w=120, high_w=420, period_s=0.7, duty=0.6),
+            resolution=0.001,
+            gain_uncertainty=0.05,
         )
+        cpu = SimulatedSource(
+            component="cpu:0",
+            waveform=Waveform.ramp(low_w=40, high_w=90, period_s=3.0),
+            kind="counter",
+            update_period_s=0.001,
+            interval_s=0.1,
+            resolution=6.1e-5,
+            wrap_j=262143.328850,
+            gain_uncertainty=0.025,
+        )
+        dram = replace(
+            cpu, component="dram:0", waveform=Waveform.constant(6.0), wrap_j=65712.999613
+        )
+        return cls(tuple(source.drawn(seed) for source in (gpu, cpu, dram)))
 
     def energy_j(self, start_s: float, stop_s: float, component: str | None = None) -> float:
         """The true energy of a span on CLOCK_MONOTONIC, of one component or of all."""
@@ -180,19 +202,23 @@ class SimulatedMachine:
     def from_spec(cls, text: str) -> SimulatedMachine:
         """What :meth:`spec` wrote; ``"simulated"`` or an empty text is the default machine.
 
+        ``"simulated:7"`` is the default machine of that seed.
+
         Raises:
             UserError: The text is not of that form.
         """
         text = text.removeprefix("simulated").removeprefix(":")
         if not text:
             return cls.default()
+        if text.isdecimal():
+            return cls.default(int(text))
         try:
             return cls(tuple(SimulatedSource.from_json(source) for source in json.loads(text)))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(
                 "cannot read the simulated machine",
                 why=str(error),
-                mend="give what SimulatedMachine.spec() writes, or 'simulated' alone",
+                mend="give what SimulatedMachine.spec() writes, a seed, or 'simulated' alone",
             ) from error
 
 
