@@ -55,6 +55,15 @@ def pages(tmp_path_factory, synthetic):
     return write_report([directory / "a", directory / "b"], directory / "both.html")
 
 
+@pytest.fixture(scope="module", params=["two machines", "quick", "h100"])
+def path(request, pages):
+    if request.param == "two machines":
+        return pages
+    if request.param == "quick":
+        return request.getfixturevalue("quick")
+    return request.getfixturevalue("h100").page
+
+
 class Opened:
     """A page, with everything that it said and asked for."""
 
@@ -83,6 +92,11 @@ class Opened:
         """How many marks a figure's visible panels have."""
         return self.page.locator(f"#figure-{figure} .panel:visible .role-mark path").count()
 
+    def says_why(self, figure):
+        """Whether every visible panel of a figure says why it is empty."""
+        panels = self.page.locator(f"#figure-{figure} .panel:visible").all_inner_texts()
+        return all("Nothing to show" in text for text in panels)
+
     def choose(self, label):
         self.page.get_by_label(label, exact=True).first.check()
         return self.drawn()
@@ -97,14 +111,15 @@ def opened(browser, pages):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_figure_is_drawn_without_a_word_or_a_request(browser, pages, size, scheme):
-    one = Opened(browser, pages, size, scheme)
+def test_every_figure_is_drawn_without_a_word_or_a_request(browser, path, size, scheme):
+    one = Opened(browser, path, size, scheme)
     assert one.said == []
     assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert len([url for url in one.asked if url.startswith("file:")]) == 1
     names = one.page.eval_on_selector_all("figure", "all => all.map(f => f.id.slice(7))")
     assert len(names) > 4
-    assert [name for name in names if one.marks(name) == 0] == []
+    # A second of the quick study may leave no energy net of idle to compare: it says so.
+    assert [name for name in names if not one.marks(name) and not one.says_why(name)] == []
     overflow = one.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
     cut = one.page.evaluate(
@@ -117,11 +132,12 @@ def test_every_figure_is_drawn_without_a_word_or_a_request(browser, pages, size,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser, pages, scheme):
-    one = Opened(browser, pages, "desktop", scheme)
-    for details in one.page.locator("details").all():
+def test_axe_finds_nothing_serious(browser, path, scheme):
+    one = Opened(browser, path, "desktop", scheme)
+    opened = one.page.locator("details:not(.data), #figure-duration .data").all()
+    for details in opened:
         details.evaluate("one => one.open = true")
-    one.drawn()
+    one.page.locator("#figure-duration .data tbody tr").first.wait_for()
     found = Axe().run(one.page).response["violations"]
     serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
     assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
@@ -215,6 +231,7 @@ def test_downloads(opened, tmp_path):
 def test_data_is_a_table_for_those_who_cannot_see_it(opened):
     details = opened.page.locator("#figure-duration .data")
     details.locator("summary").click()
+    details.locator("tbody tr").first.wait_for()
     assert details.locator("tbody tr").count() == 6
     assert details.locator("th").first.inner_text() == "phase"
 

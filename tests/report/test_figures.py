@@ -15,7 +15,7 @@ from joulelab.analysis.data import Data
 from joulelab.analysis.studies import read_studies
 from joulelab.errors import StoreError
 from joulelab.report import files
-from joulelab.report.drawing import draw, drawing
+from joulelab.report.drawing import Drawers, processes_for
 from joulelab.report.embedded import packed
 from joulelab.report.figure import NothingToDraw
 from joulelab.report.figures import accuracy, batch, by_model, machines, power, predicted, trace
@@ -82,7 +82,7 @@ def test_every_figure_becomes_a_picture_of_its_rows(pair):
     leading = [scope for scope in pair.scopes if scope.leading]
     names = []
     for figure in figures:
-        for picture in pictures(sheets_of(figure, leading[0])):
+        for picture in pictures(sheets_of(figure, leading[0]), Drawers(("svg",), 0)):
             names.append(picture.sheet.name)
             svg = picture.content["svg"].decode()
             assert "NaN" not in svg
@@ -210,7 +210,7 @@ def test_what_is_missing_is_said_and_never_an_empty_axis(small, hole):
     figures, missing = drawn(material)
     assert all(lacking.reason for lacking in missing)
     for figure in figures:
-        assert pictures(sheets_of(figure, material.scopes[0])[:1]), figure.name
+        assert pictures(sheets_of(figure, material.scopes[0])[:1], Drawers(("svg",), 0))
 
 
 def test_no_run_finished(tmp_path, synthetic):
@@ -224,16 +224,22 @@ def test_no_run_finished(tmp_path, synthetic):
 def test_same_figure_same_bytes(material):
     sheets = sheets_of(predictors(material), material.scopes[0])
     assert len(sheets) > 8
-    apart = pictures(sheets)
-    here = [drawing(sheet.specification, files.FORMATS) for sheet in sheets]
+    with Drawers(files.FORMATS, 2) as drawers:
+        apart = pictures(sheets, drawers)
+    here = [picture.content for picture in pictures(sheets, Drawers(files.FORMATS, 0))]
     assert [picture.content for picture in apart] == here
     for kind, magic in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
         assert all(one[kind].startswith(magic) for one in here)
 
 
 def test_what_cannot_be_drawn_is_one_line():
-    with pytest.raises(StoreError, match="figures cannot be drawn"):
-        draw([{"mark": 1}] * 20, ("svg",))
+    with Drawers(("svg",), 1) as drawers, pytest.raises(StoreError, match="cannot be drawn: "):
+        drawers.draw([{"mark": 1}])
+
+
+def test_few_runs_are_not_worth_a_process():
+    assert processes_for(8) == 0
+    assert 1 <= processes_for(64) <= 4
 
 
 def write_forecast(directory, **changes):
@@ -319,3 +325,11 @@ def test_packed_columns_are_the_rows(rows):
     assert models == [model for model, _ in rows]
     for found, (_, value) in zip(columns["value"], rows, strict=True):
         assert found is None if value is None else found == pytest.approx(value, rel=1e-5)
+
+
+def test_a_note_without_points_is_no_figure(material):
+    figure = predictors(material)
+    notes = figure.table[figure.table["mark"] == "note"]
+    assert len(notes)
+    assert replace(figure, table=notes).shown({"quantity": "net"}).empty
+    assert sheets_of(replace(figure, table=notes), material.scopes[0]) == []

@@ -11,9 +11,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import vl_convert
 
@@ -24,36 +24,73 @@ Drawing = Mapping[str, bytes]
 """A drawing in each format."""
 
 MOST_PROCESSES = 4
-_FEW = 6
-"""So many are drawn in the time that a process takes to start."""
+_FEW_RUNS = 24
+"""Their figures are drawn in the time that a process takes to start."""
+
+_SMALL: Specification = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {}}
+"""Drawn first, so that everything is loaded before it is needed."""
 
 _PNG_SCALE = 3.0
 _PDF_NAMES = re.compile(rb"(?:\n +/[a-z]+\d+ \d+ 0 R){2,}")
 
 
-def draw(specifications: Sequence[Specification], formats: Sequence[str]) -> list[Drawing]:
-    """The drawings of Vega-Lite specifications. The same specification gives the same bytes.
+class Drawers:
+    """Processes that draw. They start at once, and are warm when there is something to draw.
 
     Args:
-        specifications: With their data and configuration.
         formats: Among ``svg``, ``png`` and ``pdf``.
-
-    Raises:
-        StoreError: Drawing failed.
+        processes: How many; with none, everything is drawn by this process.
     """
-    processes = min(MOST_PROCESSES, os.cpu_count() or 1, len(specifications) // _FEW)
-    if processes < 2:
-        return [drawing(one, formats) for one in specifications]
-    shares = [specifications[first::processes] for first in range(processes)]
-    with ThreadPoolExecutor(processes) as pool:
-        drawn = list(pool.map(lambda share: _drawn_apart(share, formats), shares))
-    return [drawn[i % processes][i // processes] for i in range(len(specifications))]
+
+    def __init__(self, formats: Sequence[str], processes: int) -> None:
+        self._formats = formats
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, *formats],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for _ in range(processes)
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+    def draw(self, specifications: Sequence[Specification]) -> list[Drawing]:
+        """The drawings of Vega-Lite specifications; to be called once.
+
+        The same specification gives the same bytes.
+
+        Args:
+            specifications: With their data and configuration.
+
+        Raises:
+            StoreError: Drawing failed.
+        """
+        count = len(self._processes)
+        if not count:
+            return [drawing(one, self._formats) for one in specifications]
+        shares = [specifications[first::count] for first in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            drawn = list(pool.map(_drawn_by, self._processes, shares))
+        return [drawn[i % count][i // count] for i in range(len(specifications))]
+
+
+def processes_for(runs: int) -> int:
+    """How many processes are worth their start for the figures of so many runs."""
+    return min(MOST_PROCESSES, os.cpu_count() or 1) if runs > _FEW_RUNS else 0
 
 
 def drawing(specification: Specification, formats: Sequence[str]) -> Drawing:
     """One drawing, made by this process."""
     svg = vl_convert.vegalite_to_svg(dict(specification))
-    makers = {
+    makers: Mapping[str, Callable[[], bytes]] = {
         "svg": svg.encode,
         "png": lambda: vl_convert.svg_to_png(svg, scale=_PNG_SCALE),
         "pdf": lambda: _PDF_NAMES.sub(_sorted, vl_convert.svg_to_pdf(svg)),
@@ -66,24 +103,18 @@ def _sorted(lines: re.Match[bytes]) -> bytes:
     return b"\n" + b"\n".join(sorted(lines[0].split(b"\n")[1:]))
 
 
-def _drawn_apart(share: Sequence[Specification], formats: Sequence[str]) -> list[Drawing]:
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, *formats],
-        input=json.dumps(share).encode(),
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise StoreError("figures cannot be drawn", why=reason or f"exit code {done.returncode}")
-    return [
-        {kind: base64.b64decode(text) for kind, text in one.items()}
-        for one in json.loads(done.stdout)
-    ]
+def _drawn_by(process: subprocess.Popen[bytes], share: Sequence[Specification]) -> list[Drawing]:
+    out, error = process.communicate(json.dumps(share).encode())
+    if process.returncode:
+        reason = error.decode(errors="replace").strip().rpartition("\n")[2]
+        raise StoreError("figures cannot be drawn", why=reason or f"exit {process.returncode}")
+    return [{kind: base64.b64decode(text) for kind, text in one.items()} for one in json.loads(out)]
 
 
 def _main() -> None:
-    drawn = [drawing(one, sys.argv[1:]) for one in json.load(sys.stdin)]
+    formats = sys.argv[1:]
+    drawing(_SMALL, formats)
+    drawn = [drawing(one, formats) for one in json.load(sys.stdin)]
     texts = [
         {kind: base64.b64encode(content).decode() for kind, content in one.items()} for one in drawn
     ]

@@ -14,7 +14,7 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
-from joulelab.report.figure import INNER, Choice, Figure, plain
+from joulelab.report.figure import BESIDE, INNER, Choice, Figure, plain
 from joulelab.report.scopes import Material
 from joulelab.report.theme import CONFIG, QUANTITIES
 
@@ -33,6 +33,7 @@ def page_data(material: Material, figures: Sequence[Figure], quantity: str) -> M
         "quantities": QUANTITIES,
         "config": CONFIG,
         "inner": ["scope", *INNER],
+        "beside": BESIDE,
         "figures": {
             figure.name: {
                 "chart": figure.chart,

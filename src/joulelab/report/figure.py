@@ -15,6 +15,9 @@ TABLE = "table"
 INNER = ("family", "side", "side_narrow", "drawn_low", "drawn_low_j", "rank", "rule", "one", "last")
 """Columns that serve the drawing alone: no table that a reader sees has them."""
 
+BESIDE = ("note", "limit", "knee", "span")
+"""Levels of the column ``mark`` that say nothing without other marks."""
+
 
 class NothingToDraw(Exception):
     """A figure's data are missing; the message says which."""
@@ -69,6 +72,8 @@ class Figure:
     def shown(self, chosen: Mapping[str, str]) -> pd.DataFrame:
         """The rows that agree with what is chosen; columns that the table lacks choose nothing.
 
+        Where all that is left are marks of :data:`BESIDE`, nothing is.
+
         Example:
             >>> table = pd.DataFrame({"quantity": ["gross", "net"], "value": [3.0, 2.0]})
             >>> Figure("f", "", "", "", {}, table).shown({"quantity": "net", "phase": "train"})
@@ -79,6 +84,8 @@ class Figure:
         for column, level in chosen.items():
             if column in rows:
                 rows = rows[rows[column] == level]
+        if "mark" in rows and rows["mark"].isin(BESIDE).all():
+            return rows.iloc[:0]
         return rows
 
     def specification(self, chosen: Mapping[str, str], called: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.analysis.files import write_bytes
-from joulelab.report.drawing import Drawing, draw
+from joulelab.report.drawing import Drawers, Drawing
 from joulelab.report.figure import INNER, Choice, Figure
 from joulelab.report.scopes import Scope
 from joulelab.report.theme import CONFIG, QUANTITIES
@@ -41,7 +41,7 @@ class Picture:
 
     Attributes:
         sheet: What it shows.
-        content: Its bytes in each of :data:`FORMATS`.
+        content: Its bytes in each format.
     """
 
     sheet: Sheet
@@ -53,13 +53,13 @@ class Picture:
         return f"data:image/svg+xml;base64,{base64.b64encode(self.content['svg']).decode()}"
 
 
-def pictures(sheets: Sequence[Sheet]) -> list[Picture]:
+def pictures(sheets: Sequence[Sheet], drawers: Drawers) -> list[Picture]:
     """The sheets, drawn.
 
     Raises:
         StoreError: They cannot be drawn.
     """
-    drawings = draw([sheet.specification for sheet in sheets], FORMATS)
+    drawings = drawers.draw([sheet.specification for sheet in sheets])
     return [Picture(sheet, one) for sheet, one in zip(sheets, drawings, strict=True)]
 
 

@@ -20,10 +20,12 @@ from joulelab.analysis.printed import hardware_table, model_table, write_printed
 from joulelab.analysis.studies import Study, read_studies
 from joulelab.analysis.tables import write_tables
 from joulelab.errors import StoreError, UserError
+from joulelab.report import files
+from joulelab.report.drawing import Drawers, processes_for
 from joulelab.report.embedded import page_data, policy, scripts
 from joulelab.report.figure import Figure
 from joulelab.report.figures.catalogue import Missing, drawn
-from joulelab.report.files import Picture, Sheet, figure_files, pictures, sheets_of
+from joulelab.report.files import Picture, Sheet
 from joulelab.report.prose import paragraphs
 from joulelab.report.scopes import Material, Scope, spoken_setting
 from joulelab.report.sections import of_study, results, table_of
@@ -89,25 +91,21 @@ def write_all(
     # It takes a second and lets go of the interpreter.
     Thread(target=scripts, daemon=True).start()
     studies = _readable(directories)
-    data = Data.of(studies)
-    material = Material.of(data, answers(data))
-    figures, missing = drawn(material, _known(studies, traces))
+    with Drawers(
+        files.FORMATS, processes_for(sum(len(study.runs) for study in studies))
+    ) as drawers:
+        data = Data.of(studies)
+        material = Material.of(data, answers(data))
+        figures, missing = drawn(material, _known(studies, traces))
+        found = files.pictures(_sheets(material, figures), drawers)
     page = _place(studies, out)
-    leading = [scope for scope in material.scopes if scope.leading]
-    sheets = [
-        sheet
-        for figure in figures
-        for scope in leading
-        for sheet in sheets_of(figure, scope, _stem(scope, leading))
-    ]
-    found = pictures(_distinct(sheets))
     html = _html(material, figures, missing, found)
-    files = figure_files(page.parent / "figures", figures, found)
+    figure_files = files.figure_files(page.parent / "figures", figures, found)
     tables = write_tables(data.runs, data.epochs, page.parent)
     tables += write_printed(data, page.parent)
     tables.append(write_bytes(page.parent / FINDINGS, findings_json(material.answers.findings)))
     write_bytes(page, html.encode())
-    return Written(page, tuple(files), tuple(tables))
+    return Written(page, tuple(figure_files), tuple(tables))
 
 
 def _html(
@@ -178,11 +176,14 @@ def _stem(scope: Scope, leading: Sequence[Scope]) -> str:
     return f"{_slug(scope.place)}-" if len(leading) > 1 else ""
 
 
-def _distinct(sheets: Sequence[Sheet]) -> list[Sheet]:
-    """Without those that are the same for every scope, as machines side by side."""
+def _sheets(material: Material, figures: Sequence[Figure]) -> list[Sheet]:
+    """Those of leading scopes, without what is the same for each, as machines side by side."""
+    leading = [scope for scope in material.scopes if scope.leading]
     distinct: dict[str, Sheet] = {}
-    for sheet in sheets:
-        distinct.setdefault(json.dumps(sheet.specification), sheet)
+    for figure in figures:
+        for scope in leading:
+            for sheet in files.sheets_of(figure, scope, _stem(scope, leading)):
+                distinct.setdefault(json.dumps(sheet.specification), sheet)
     return list(distinct.values())
 
 

@@ -4,6 +4,7 @@
   const page = JSON.parse(document.getElementById("report-data").textContent);
   const state = { scope: page.scopes[0].key, quantity: page.quantity, phase: "both", hidden: new Set() };
   const drawn = new Map();
+  const beside = new Set(page.beside);
   let round = 0;
 
   // Columns come as plain values, or as levels and the number of each row's level.
@@ -31,10 +32,11 @@
   }
 
   function shown(name, levels) {
-    return rowsOf(name).filter((row) =>
+    const rows = rowsOf(name).filter((row) =>
       !state.hidden.has(row.model) &&
       Object.entries(levels).every(([column, level]) => !(column in row) || row[column] === level ||
         (column === "phase" && row[column] === null)));
+    return rows.every((row) => beside.has(row.mark)) ? [] : rows;
   }
 
   function specification(name, levels, rows, width) {
@@ -63,7 +65,7 @@
     drawn.delete(view);
     if (rows.length === 0) {
       const why = levels.quantity === "net" && rowsOf(name).some((row) => "quantity" in row)
-        ? "Nothing to show: net energy is not known here, or every model is hidden."
+        ? "Nothing to show: net energy is not known or not above zero here, or every model is hidden."
         : "Nothing to show for this choice.";
       view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
       return;

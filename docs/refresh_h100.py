@@ -1,0 +1,49 @@
+"""Makes the figures and the quoted findings of h100.md anew: ``python docs/refresh_h100.py``."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+DATA = DOCS.parent / "tests" / "data" / "h100"
+PAGE = DOCS / "h100.md"
+QUOTED = re.compile(r"^% finding: (\S+)\n> ?(.*)$", re.MULTILINE)
+SHOWN = re.compile(r"\]\(images/h100-(.+?\.svg)\)")
+
+ARGUMENTS = (
+    *("--spans", str(DATA / "zoo_spans.csv")),
+    *("--power", str(DATA / "zoo_power_samples.csv.gz")),
+    *("--telemetry", str(DATA / "zoo_telemetry.csv.gz")),
+    *("--machine", str(DATA / "machine.json")),
+    *("--component", "gpu:0"),
+)
+
+
+def refresh(report: Path) -> None:
+    """Takes figures and findings from a report of the recording."""
+    found = json.loads((report / "findings.json").read_text(encoding="utf-8"))
+    statements = {finding["id"]: finding["statement"] for finding in found}
+    text = PAGE.read_text(encoding="utf-8")
+    text = QUOTED.sub(lambda quote: f"% finding: {quote[1]}\n> {statements[quote[1]]}", text)
+    PAGE.write_text(text, encoding="utf-8")
+    for name in SHOWN.findall(text):
+        drawn = (report / "figures" / name).read_bytes()
+        (DOCS / "images" / f"h100-{name}").write_bytes(drawn)
+
+
+def main() -> None:
+    """Makes the study and its report aside."""
+    with tempfile.TemporaryDirectory() as directory:
+        study = Path(directory) / "h100"
+        for command in (["account", *ARGUMENTS, "--study", str(study)], ["report", str(study)]):
+            subprocess.run([sys.executable, "-m", "joulelab", *command], check=True)
+        refresh(study)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The recording of sixteen models on an H100: its report, as the documentation shows it."""
+
+import json
+import re
+
+import pytest
+import refresh_h100
+from reading import Page
+
+
+@pytest.fixture(scope="module")
+def page(h100):
+    return Page(h100.page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def findings(h100):
+    found = json.loads((h100.page.parent / "findings.json").read_text(encoding="utf-8"))
+    return {finding["id"]: finding for finding in found}
+
+
+def test_figures(page):
+    assert set(page.data["figures"]) == {
+        "energy",
+        "duration",
+        "ratio",
+        "power",
+        "utilization",
+        "predictors",
+        "energy-time",
+        "trace",
+    }
+    for missing in ("no model ran at two batch sizes", "no model's accuracy is known"):
+        assert missing in page.words
+    assert len({row["model"] for row in page.rows("energy")}) == 16
+
+
+@pytest.mark.parametrize("phase", ["train", "infer"])
+def test_rank_correlations_are_those_of_the_recording(findings, page, phase):
+    best = findings[f"spearman.{phase}.net.macs_per_parameter"]
+    assert best["estimate"] == pytest.approx(0.90, abs=0.02)
+    assert best["low"] == pytest.approx(0.72, abs=0.08)
+    assert best["high"] == pytest.approx(0.97, abs=0.03)
+    assert best["n"] == 16
+    assert findings[f"spearman.{phase}.net.macs"]["estimate"] == pytest.approx(0.79, abs=0.03)
+    [note] = [
+        row["model"]
+        for row in page.rows("predictors")
+        if row["mark"] == "note"
+        and (row["predictor"], row["quantity"], row["phase"])
+        == ("macs_per_parameter", "net", phase)
+    ]
+    assert note.startswith(f"Spearman {best['estimate']:.2f}")
+    assert "not shown to differ at n = 16" in page.words
+
+
+def test_power_of_every_run_is_there(page):
+    rows = page.rows("trace")
+    assert len({row["run"] for row in rows}) == 48
+    powers = [row["power_w"] for row in rows if row["mark"] == "power"]
+    assert 60 < min(powers) < 150
+    assert 550 < max(powers) < 720
+
+
+def test_the_documentation_quotes_its_findings(findings):
+    quoted = refresh_h100.QUOTED.findall(refresh_h100.PAGE.read_text(encoding="utf-8"))
+    assert len(quoted) >= 5
+    for name, statement in quoted:
+        assert statement == findings[name]["statement"], "run python docs/refresh_h100.py"
+
+
+def test_the_documentation_shows_its_figures(h100):
+    shown = refresh_h100.SHOWN.findall(refresh_h100.PAGE.read_text(encoding="utf-8"))
+    drawn = {path.name: path for path in h100.figures}
+    assert len(shown) >= 5
+    for name in shown:
+        kept = refresh_h100.DOCS / "images" / f"h100-{name}"
+        # Other fonts may move a text by a pixel, but not change it.
+        assert texts(kept) == texts(drawn[name]), "run python docs/refresh_h100.py"
+
+
+def texts(path):
+    return re.findall(r">([^<>]+)</text>", path.read_text(encoding="utf-8"))
