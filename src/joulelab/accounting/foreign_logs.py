@@ -29,7 +29,7 @@ from joulelab.accounting.log_columns import (
 from joulelab.accounting.updates import AVERAGE_S, Pace, averages, pace_of
 from joulelab.errors import UserError
 from joulelab.recording.trace import Readings, Trace
-from joulelab.sensors.nvml import GAIN_UNCERTAINTY
+from joulelab.sensors.nvml_channels import GAIN_UNCERTAINTY
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 INSTANT_WINDOW_S = 0.025
