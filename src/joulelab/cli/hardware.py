@@ -184,4 +184,4 @@ def _show(profile: HardwareProfile, out: Path) -> None:
         f"in turn, models are off by {profile.energy_discrepancy:.1%} (energy) and "
         f"{profile.duration_discrepancy:.1%} (time) beyond what their coefficients leave open."
     )
-    click.echo(f"written to {out}")
+    click.echo(f"from {profile.source}; written to {out}")

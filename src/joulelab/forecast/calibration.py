@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import psutil
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everyone calls it
 from torch import Tensor
@@ -75,7 +76,9 @@ def calibrated_profile(name: str, device_wish: str, budget_s: float, told: Told)
     machine = describe()
     told(0.0, "idle power")
     with Meter() as meter, _searching_cudnn():
+        psutil.cpu_percent()
         idle = meter.measure_idle(IDLE_SHARE * budget_s).points[-1]
+        busy_pct = psutil.cpu_percent()
         sheet = datasheet_of(device_name(device, machine))
         if sheet is None:
             told(IDLE_SHARE, "limits of the device")
@@ -89,7 +92,8 @@ def calibrated_profile(name: str, device_wish: str, budget_s: float, told: Told)
         steps_of([one.case for one in measurements]),
         sheet,
         numerics="32-bit floating point, PyTorch's defaults",
-        source=f"micro-workloads, {len(measurements)} steps on {machine.host}",
+        source=f"{len(measurements)} micro-workloads on {machine.host}, "
+        f"its processors {busy_pct:.0f} % busy while they should have been idle",
         # Each workload alone tells of its kind of operator: only single steps can be left out.
         groups=[str(one.case) for one in measurements],
     )

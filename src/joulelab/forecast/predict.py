@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -126,6 +125,7 @@ def predict_steps(
     variance += extrapolation_variance(found, sheet, idle_w, beyond)
     factor = np.exp(profile.coverage_factor * np.sqrt(variance))
     shares = device_shares(work, found)
+    operators = _operators(work, found)
     return [
         Prediction(
             case=case,
@@ -137,7 +137,7 @@ def predict_steps(
             seconds_high=float(found.duration_s[index] * factor[0, index]),
             host_s=float(found.host_s[index]),
             device_s=float(found.device_s[index]),
-            operators=_operators(work, found, index),
+            operators=operators[index],
             notes=_notes(case, profile, shares[index], found.host_s[index] > found.device_s[index]),
         )
         for index, case in enumerate(cases)
@@ -153,23 +153,18 @@ def _doublings(case: Case, profile: HardwareProfile) -> tuple[float, float]:
     )
 
 
-def _operators(work: Work, found: Estimate, step: int) -> tuple[Share, ...]:
-    def total(values: Any, kind: str) -> float:
-        chosen = work.is_kind(kind) & (work.step == step)
-        return float(np.sum((values * work.count)[chosen]))
-
-    return tuple(
-        Share(
-            kind,
-            int(total(work.launches, kind)),
-            total(work.flops, kind),
-            total(work.bytes, kind),
-            total(found.operator_s, kind),
-            total(found.operator_j, kind),
-        )
-        for kind in KINDS
-        if total(work.count, kind)
-    )
+def _operators(work: Work, found: Estimate) -> list[tuple[Share, ...]]:
+    """Of each step, what the operators of each kind do."""
+    shares: list[list[Share]] = [[] for _ in found.duration_s]
+    of_one = (work.launches, work.flops, work.bytes, found.operator_s, found.operator_j)
+    for kind in KINDS:
+        chosen = work.is_kind(kind)
+        counts = work.sums(chosen.astype(np.float64))
+        totals = np.stack([work.sums(values * chosen) for values in of_one], axis=1)
+        for step in np.flatnonzero(counts):
+            launches, *rest = map(float, totals[step])
+            shares[step].append(Share(kind, int(launches), *rest))
+    return [tuple(one) for one in shares]
 
 
 def _notes(

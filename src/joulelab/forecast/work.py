@@ -13,6 +13,10 @@ from joulelab.forecast.operators import KINDS, Step
 TILE = 64
 """Rows and columns of a result that one processor works out at a time."""
 
+SLICE = 16384
+"""Terms of a sum that one processor adds up; more are shared out (split-K), as the gradients of
+convolutions' weights need, which are small and sum over all pixels of a batch."""
+
 FRAGMENT = 32
 """Rows, columns and depth are filled up to multiples of it."""
 
@@ -86,7 +90,12 @@ def work_of(steps: Sequence[Step]) -> Work:
         count=count,
         flops=np.where(library, filled, flops),
         bytes=moved,
-        tiles=matrices * np.ceil(rows_ / TILE) * np.ceil(columns_ / TILE),
+        tiles=(
+            matrices
+            * np.ceil(rows_ / TILE)
+            * np.ceil(columns_ / TILE)
+            * np.ceil(np.maximum(depth, 1) / SLICE)
+        ),
         unaligned=grouped & (columns_ % ALIGNED_CHANNELS > 0),
         launches=launches,
         calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
