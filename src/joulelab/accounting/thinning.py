@@ -190,11 +190,12 @@ def _sums(channel: Channel, readings: Readings, first: int, stop: int) -> tuple[
         end = min(begin + BLOCK, stop)
         power = np.ascontiguousarray(readings.value[begin:end])
         jump = np.diff(power)
-        jump_w2 += float(jump @ jump)
+        # No BLAS: its threads would wait for those that already share the stretches out.
+        jump_w2 += float(np.einsum("i,i->", jump, jump))
         if channel.polled:
             t_ns = readings.t_ns[begin - 1 : end + 1]
             weight = (t_ns[2:] - t_ns[:-2]).astype(np.float64)
-            power_s += float(power @ weight)
+            power_s += float(np.einsum("i,i->", power, weight))
             total += float(weight.sum())
         else:
             power_s += float(power.sum())
