@@ -9,7 +9,8 @@ from joulelab.errors import UserError
 from joulelab.forecast.marked import Marked, profile_of, profile_of_trace
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.sensor import Provenance
-from joulelab.sensors.simulated import SimulatedMachine
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
 
 POWER_W = 200.0
 
@@ -170,14 +171,15 @@ def test_a_run_without_epochs_is_refused():
 
 
 def test_a_live_meter_and_its_directory_say_the_same(tmp_path):
-    with Meter(sensors=SimulatedMachine.default(), directory=tmp_path) as meter:
+    steady = SimulatedSource(component="gpu:0", waveform=Waveform.constant(POWER_W))
+    with Meter(sensors=SimulatedMachine((steady,)), directory=tmp_path) as meter:
         for i in range(4):
             with meter.span("epoch", index=i):
                 sum(range(500_000))
         live = meter.forecast(20)
     after = profile_of_trace(read_trace(tmp_path)).forecast(20)
     assert after.duration_s == live.duration_s
-    assert after.gross_j == pytest.approx(live.gross_j, rel=0.05)
+    assert after.gross_j == pytest.approx(live.gross_j, rel=0.01)
     assert meter.forecast(20).gross_j == pytest.approx(after.gross_j)
 
 
