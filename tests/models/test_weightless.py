@@ -27,8 +27,7 @@ def test_the_zoo_is_built_without_weights_and_has_the_same_parameters(name):
     "name", ["convnext_tiny", "swin_t", "vit_b_16", "regnet_y_400mf", "googlenet", "maxvit_t"]
 )
 def test_constructors_that_look_at_data_are_built(name):
-    with weightless(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warnings.warn", lambda *_, **__: None)  # GoogLeNet's of its initialisation
+    with weightless():
         options = {"input_size": (224, 224)} if name == "maxvit_t" else {}
         model = build_model(f"torchvision:{name}", num_classes=10, **options)
     assert devices(model) == {"meta"}

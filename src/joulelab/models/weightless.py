@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,9 @@ def weightless() -> Iterator[None]:
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
     try:
-        yield
+        with warnings.catch_warnings():
+            # torchvision's GoogLeNet and Inception warn of how they will initialise their weights.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
