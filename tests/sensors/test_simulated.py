@@ -1,6 +1,7 @@
 """The simulated machine: its waveform is known exactly, and its sensors look at it as told."""
 
 import math
+from statistics import fmean, pstdev
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,30 @@ def test_its_sensors_are_sensors_and_say_that_they_are_simulated():
         assert all(channel.provenance is Provenance.SIMULATED for channel in sensor.channels)
         assert all("simulated" in channel.source for channel in sensor.channels)
         sensor.close()
+
+
+def test_boards_have_the_errors_that_their_channels_state():
+    source = SimulatedSource(
+        component="gpu:0",
+        waveform=Waveform.constant(200),
+        gain_uncertainty=0.05,
+        offset_uncertainty_w=3.0,
+    )
+    drawn = [source.drawn(seed) for seed in range(2000)]
+    # Stated is how far truth lies from what is read.
+    off = [(200 / (one.value(1) - one.offset_w) - 1) / 0.05 for one in drawn]
+    zero = [one.offset_w / 3.0 for one in drawn]
+    for deviates in (off, zero):
+        assert abs(fmean(deviates)) < 0.1
+        assert pstdev(deviates) == pytest.approx(1.0, abs=0.05)
+    assert drawn[0].channel().offset_uncertainty_w == 3.0
+
+
+def test_a_machine_is_that_of_its_seed():
+    machine = SimulatedMachine.from_spec("simulated:7")
+    assert machine == SimulatedMachine.default(7)
+    assert machine != SimulatedMachine.default()
+    assert machine.energy_j(0.0, 10.0) == SimulatedMachine.default().energy_j(0.0, 10.0)
 
 
 @pytest.mark.parametrize("text", ["simulated:{", "simulated:[1]", 'simulated:[{"component":"x"}]'])

@@ -31,7 +31,7 @@ LONG = 1 << 17
 """Recordings of fewer readings are kept whole: working them out takes some tens of ms."""
 REACH = 24
 """So many readings on either side of an edge are kept, beside those that a window spans."""
-GRID_REACH = 64
+GRID_REACH = 32
 """The same for a sensor that stamps its own readings: they tell its grid."""
 HOLE_GRID_REACH = REACHES[0]
 """The same for holes and extremes, which are few: as many as a grid is ever told from."""
