@@ -8,7 +8,7 @@ import torch
 
 from joulelab.cli.app import main
 from joulelab.errors import UserError
-from joulelab.forecast.calibration import Trial, measure, trials_for
+from joulelab.forecast.calibration import Trial, calibrated_profile, measure, trials_for
 from joulelab.forecast.coefficients import NAMES
 from joulelab.forecast.devices import datasheet_of
 from joulelab.forecast.hardware import load_profile, save_profile, shipped_profiles
@@ -20,6 +20,7 @@ from joulelab.forecast.profiling import make_profile
 from joulelab.forecast.steps import steps_of
 from joulelab.machine import describe
 from joulelab.meter import Meter
+from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.simulated import SimulatedMachine
 
 HEADER = "model,phase,batch_size,input,seconds_per_step,energy_per_step_j"
@@ -235,3 +236,19 @@ def test_repeating_runs_at_least_twice():
     done = []
     assert repeat_for(lambda: done.append(1), 0.0, CPU) >= 0
     assert len(done) == 2
+
+
+def test_a_machine_is_calibrated_from_idle_to_profile(monkeypatch, tmp_path):
+    monkeypatch.setenv(SENSORS_ENVIRONMENT, "simulated")
+    chosen = [one for one in WORKLOADS if one.factory in {"tiny_layers", "linear_layers"}]
+    monkeypatch.setattr("joulelab.forecast.calibration.WORKLOADS", chosen)
+    monkeypatch.setattr("joulelab.forecast.probing.PROBE_S", 0.05)
+    told = []
+    profile = calibrated_profile("here", "cpu", 2.0, lambda done, what: told.append(done))
+    assert profile.name == "here"
+    assert profile.datasheet.kind == "cpu"
+    assert profile.seen.architectures == 2
+    assert profile.idle_power_w > 0
+    assert "busy while they should have been idle" in profile.source
+    assert told == sorted(told)
+    assert told[-1] == 1.0

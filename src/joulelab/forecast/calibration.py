@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,9 +21,10 @@ from joulelab.forecast.operators import PHASES
 from joulelab.forecast.probing import device_name, probed_datasheet, repeat_for
 from joulelab.forecast.profiling import make_profile
 from joulelab.forecast.steps import steps_of
-from joulelab.machine import describe
+from joulelab.machine import Machine, describe
 from joulelab.meter import Meter
 from joulelab.models.registry import build_model
+from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.workloads.devices import resolve_device
 
 IDLE_SHARE = 0.08
@@ -75,7 +77,7 @@ def calibrated_profile(name: str, device_wish: str, budget_s: float, told: Told)
     device = resolve_device("cuda" if cuda else device_wish.replace("auto", "cpu"))
     machine = describe()
     told(0.0, "idle power")
-    with Meter() as meter, _searching_cudnn():
+    with Meter(_sensors(device, machine)) as meter, _searching_cudnn():
         psutil.cpu_percent()
         idle = meter.measure_idle(IDLE_SHARE * budget_s).points[-1]
         busy_pct = psutil.cpu_percent()
@@ -84,7 +86,14 @@ def calibrated_profile(name: str, device_wish: str, budget_s: float, told: Told)
             told(IDLE_SHARE, "limits of the device")
             sheet = probed_datasheet(device, machine, meter)
         trials = trials_for(WORKLOADS, device)
-        measurements = measure(trials, device, meter, (1 - IDLE_SHARE) * budget_s, told)
+        rest = 1 - IDLE_SHARE
+        measurements = measure(
+            trials,
+            device,
+            meter,
+            rest * budget_s,
+            lambda done, what: told(IDLE_SHARE + rest * done, what),
+        )
     told(1.0, "fitting")
     return make_profile(
         name,
@@ -97,6 +106,20 @@ def calibrated_profile(name: str, device_wish: str, budget_s: float, told: Told)
         # Each workload alone tells of its kind of operator: only single steps can be left out.
         groups=[str(one.case) for one in measurements],
     )
+
+
+def _sensors(device: torch.device, machine: Machine) -> list[str] | None:
+    """Those of the device alone, or what the environment says."""
+    if os.environ.get(SENSORS_ENVIRONMENT):
+        return None
+    if device.type == "cpu":
+        return ["cpu", "dram"]
+    place = device.index or 0
+    if place >= len(machine.gpus):
+        raise UserError(
+            f"the power of {device} cannot be measured", mend="see what joulelab doctor says"
+        )
+    return [f"gpu:{machine.gpus[place].index}"]
 
 
 def trials_for(workloads: Sequence[Workload], device: torch.device) -> list[Trial]:
