@@ -151,8 +151,12 @@ def axis_title(opened, figure):
 
 def test_net_and_gross(opened):
     assert axis_title(opened, "energy").startswith("Energy net of idle")
+    gross = opened.page.locator(".finding[data-quantity=gross]:visible")
+    assert gross.count() == 0
     opened.choose("Gross")
     assert axis_title(opened, "energy").startswith("Gross energy")
+    assert gross.count() > 0
+    assert opened.page.locator(".finding[data-quantity=net]:visible").count() == 0
     opened.choose("Net of idle")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from joulelab.analysis.findings import Finding
 from joulelab.analysis.words import ABSENT, interval, number
 from joulelab.report.figure import Figure
 from joulelab.report.scopes import Material, without_batch_size
-from joulelab.report.theme import PHASES
+from joulelab.report.theme import PHASES, QUANTITIES
 
 ONE = "1"
 
@@ -27,6 +27,7 @@ class Paragraph:
         interval: Its 95 % interval; may be empty.
         n: How many points it rests on.
         phase: The phase that it is about; empty for both.
+        quantity: The energy that it is about, net or gross; empty for neither or both.
     """
 
     scopes: str
@@ -37,6 +38,7 @@ class Paragraph:
     interval: str
     n: int
     phase: str
+    quantity: str
 
 
 def paragraphs(
@@ -82,5 +84,16 @@ def _paragraph(
         estimate=value if value == ABSENT else f"{value}{unit}",
         interval=interval(finding.low, finding.high, finding.estimate),
         n=finding.n,
-        phase=next((phase for phase in PHASES if phase in finding.id.split(".")), ""),
+        phase=_named(finding.id, PHASES),
+        quantity=_named(finding.id, QUANTITIES),
     )
+
+
+def _named(finding_id: str, levels: Iterable[str]) -> str:
+    """Which of these a finding's id names; empty for none.
+
+    Example:
+        >>> _named("predictors.train.net", ["train", "infer"]), _named("ratio.time", ["net"])
+        ('train', '')
+    """
+    return next((level for level in levels if level in finding_id.split(".")), "")

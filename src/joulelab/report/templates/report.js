@@ -97,9 +97,10 @@
 
   // Rows of tables and findings belong to scopes and models, too.
   function sift() {
-    for (const part of document.querySelectorAll("[data-scopes], [data-phase]")) {
+    for (const part of document.querySelectorAll("[data-scopes], [data-phase], [data-quantity]")) {
       part.hidden = ("scopes" in part.dataset && !part.dataset.scopes.split(" ").includes(state.scope)) ||
         state.hidden.has(part.dataset.model) ||
+        ("quantity" in part.dataset && part.dataset.quantity !== state.quantity) ||
         (state.phase !== "both" && "phase" in part.dataset && part.dataset.phase !== state.phase);
     }
     for (const body of document.querySelectorAll(".results tbody")) {
