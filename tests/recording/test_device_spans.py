@@ -139,10 +139,19 @@ def test_a_span_in_which_cuda_was_started_ends_when_the_device_is_done(cuda, mak
     log = make_log()
     span = begin(log, "first")
     cuda.started = True
-    log.refer()
     span.end()
     window = span.device_window()
     assert window.start_ns == span.start_ns
+    assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
+
+
+def test_the_first_span_after_cuda_was_started_is_on_the_device(cuda, make_log):
+    cuda.started = False
+    log = make_log()
+    cuda.started = True
+    span = span_of(log)
+    window = span.device_window()
+    assert window.start_ns == pytest.approx(span.start_ns + LAG_NS, abs=1_000_000)
     assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
 
 

@@ -30,6 +30,10 @@ class FakeCuda:
         ids = itertools.count(1)
         self.Stream = lambda device: types.SimpleNamespace(cuda_stream=next(ids), own=True)
 
+    @property
+    def _initialized(self):
+        return self.started
+
     def is_initialized(self):
         return self.started
 
@@ -45,6 +49,7 @@ class FakeCuda:
     def install(self, monkeypatch):
         raw = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: self.raw)
         monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=self, _C=raw))
+        monkeypatch.setitem(sys.modules, "torch.cuda", self)
         return self
 
 

@@ -92,6 +92,11 @@ class Reference:
     uncertainty_ns: float
 
 
+def cuda_started() -> bool:
+    """Whether the program has started CUDA with PyTorch: asked at every span, so only a look."""
+    return getattr(modules.get("torch.cuda"), "_initialized", False)
+
+
 def device_clock() -> DeviceClock | None:
     """A clock for the GPUs of this process, once the program has started CUDA with PyTorch."""
     torch: Any = modules.get("torch")

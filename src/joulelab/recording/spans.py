@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from joulelab.recording.device_clock import DeviceClock, DeviceMark, DeviceTime, device_clock
+from joulelab.recording.device_clock import (
+    DeviceClock,
+    DeviceMark,
+    DeviceTime,
+    cuda_started,
+    device_clock,
+)
 from joulelab.recording.link import ATOMIC_WRITE_BYTES
 
 if TYPE_CHECKING:
@@ -81,6 +87,8 @@ class Span:
         self._parent: Span | None = thread.innermost
         thread.innermost = self
         device = log.device
+        if device is None and cuda_started():
+            device = log.notice_device()
         if device is not None:
             self._device_start = device.mark()
         self.start_ns = monotonic_ns()
@@ -104,6 +112,8 @@ class Span:
             raise ValueError(f"span {self.name!r} {what}")
         log = self._log
         device = log.device
+        if device is None and cuda_started():
+            device = log.notice_device()
         if device is not None:
             self._device_stop = device.mark()
         self.stop_ns = stop_ns
@@ -288,12 +298,17 @@ class SpanLog:
                 self._backlog.popleft()
         return True
 
-    def refer(self) -> None:
-        """Keeps the device's clock beside the host's. For the thread of :func:`_flush_often`."""
+    def notice_device(self) -> DeviceClock | None:
+        """The clock of the GPUs, now that CUDA was started."""
         with self._lock:
             if self.device is None:
                 self.device = device_clock()
-            else:
+            return self.device
+
+    def refer(self) -> None:
+        """Keeps the device's clock beside the host's. For the thread of :func:`_flush_often`."""
+        with self._lock:
+            if self.device is not None:
                 self.device.refer()
 
     def finish(self) -> None:
