@@ -15,7 +15,7 @@ def study(tmp_path_factory, synthetic):
 @pytest.fixture(autouse=True)
 def only_png(monkeypatch):
     """The other formats take time and are looked at elsewhere."""
-    monkeypatch.setattr("joulelab.report.files.FORMATS", ("png",))
+    monkeypatch.setattr("joulelab.report.files.FORMATS", ("svg", "png"))
 
 
 def run(*arguments):
