@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,7 +62,14 @@ class Work:
 
     def is_kind(self, *kinds: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which operators are of one of these kinds."""
-        return np.isin(self.kind, [KINDS.index(kind) for kind in kinds])
+        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.logical_or.reduce(
+            [self._of_kind[kind] for kind in kinds]
+        )
+        return found
+
+    @cached_property
+    def _of_kind(self) -> dict[str, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+        return {kind: self.kind == index for index, kind in enumerate(KINDS)}
 
 
 def work_of(steps: Sequence[Step]) -> Work:
