@@ -1,5 +1,10 @@
 import pytest
 import synthetic_study
+from hypothesis import settings
+
+# A busy machine is no error.
+settings.register_profile("joulelab", deadline=None)
+settings.load_profile("joulelab")
 
 
 @pytest.fixture(scope="session")

@@ -299,6 +299,26 @@ def test_a_log_of_every_value_is_not_polled():
     assert pace.period_s == pytest.approx(0.02, rel=0.1)
 
 
+@pytest.mark.parametrize(("jitter_s", "delay_s"), [(0.0, 0.0), (0.004, 0.0025)])
+def test_a_log_of_nvmls_ring_has_its_lateness(tmp_path, jitter_s, delay_s):
+    random = np.random.default_rng(0)
+    t_s = 0.02 * np.arange(500) + random.uniform(0, jitter_s, 500)
+    power_w = random.uniform(100, 300, 500)
+    lines = [f"{t:.6f},{w:.1f}" for t, w in zip(t_s, power_w, strict=True)]
+    log = log_of(tmp_path, "t_s,gpu_power_w\n" + "\n".join(lines))
+    (channel,) = log.trace.channels
+    assert channel.delay_s == delay_s
+    assert 0.001 < channel.time_uncertainty_s < 0.003
+
+
+def test_other_logs_are_taken_at_their_word(tmp_path):
+    power_w = np.random.default_rng(0).uniform(100, 300, 500)
+    for period_s in (0.001, 0.1):
+        lines = [f"{period_s * i:.4f},{w:.1f}" for i, w in enumerate(power_w)]
+        log = log_of(tmp_path, "t_s,gpu_power_w\n" + "\n".join(lines))
+        assert log.trace.channels[0].time_uncertainty_s == 0
+
+
 def test_two_levels_say_nothing_of_a_sensors_period():
     t_s = np.arange(0, 100, 0.1)
     assert not pace_of(t_s, np.where(np.floor(t_s / 3) % 2 > 0, 300.0, 100.0)).polled

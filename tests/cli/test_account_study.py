@@ -211,6 +211,45 @@ def test_idle_at_a_time(made):
     assert results(directory)["net_j"].tolist() == pytest.approx([2000], rel=0.01)
 
 
+def counted(tmp_path, scale):
+    """A counter that gains ``scale`` times the energy of the log of power, read each 50 ms."""
+    path = tmp_path / "counter.csv"
+    energy_j, lines = 0.0, ["t_s,gpu_energy_j"]
+    for i in range(1200):
+        lines.append(f"{i / 20:.2f},{energy_j:.4f}")
+        energy_j += scale * power_at(i / 20) / 20
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_counter_in_the_telemetry_gives_power_its_scale(made, tmp_path):
+    counter = counted(tmp_path, 1.03)
+    directory, _ = made(*ROWS, options=("--telemetry", counter))
+    rows = results(directory)
+    assert rows["sources"].unique().tolist() == ["gpu=log.gpu_power+log.gpu_energy"]
+    # The longer the recording, the more of the counter's 3 %.
+    assert rows["gross_j"].tolist() == pytest.approx([3090] * 3, rel=0.01)
+    assert (rows["gross_j"] > 3060).all()
+
+
+def test_a_counter_of_something_else_is_no_energy_of_the_run(made, tmp_path):
+    counter = counted(tmp_path, 2.0)
+    counter.write_text(counter.read_text().replace("gpu_energy_j", "cpu_energy_j"))
+    first, _ = made(*ROWS, out="first")
+    second, _ = made(*ROWS, options=("--telemetry", counter), out="second")
+    assert results(second)["gross_j"].tolist() == results(first)["gross_j"].tolist()
+
+
+def test_power_of_nothing_named_is_the_gpus_where_there_is_one(made, tmp_path):
+    log = tmp_path / "power.csv"
+    log.write_text(log.read_text().replace("gpu_power_w", "power_w"))
+    directory, _ = made(*ROWS, out="unnamed")
+    assert results(directory)["gpu_j"].isna().all()
+    directory, said = made(*ROWS, options=("--gpu-name", "A100"))
+    assert "power_w of power.csv is taken for gpu:0's" in said
+    assert results(directory)["gpu_j"].tolist() == results(directory)["gross_j"].tolist()
+
+
 def test_telemetry_joins(made, tmp_path):
     path = tmp_path / "more.csv"
     lines = (f"{i / 10},{90 if i < 200 else 40} %,1024 MiB,61" for i in range(600))
@@ -267,8 +306,10 @@ def test_the_report_of_it(made):
 
 
 def test_a_study_that_is_there_is_kept_or_replaced(made, refused):
+    from joulelab.report.page import write_report
+
     directory, _ = made(*ROWS)
-    (directory / "report.html").write_text("old")
+    write_report([directory])
     assert "--force" in refused(*ROWS)
     assert (directory / "report.html").exists()
     made(ROWS[1], options=("--force",))

@@ -26,16 +26,20 @@ from joulelab.accounting.log_columns import (
     coded,
     uuids,
 )
-from joulelab.accounting.updates import AVERAGE_S, Pace, averages, pace_of
+from joulelab.accounting.updates import AVERAGE_S, LOOKED_AT, Pace, averages, pace_of
 from joulelab.errors import UserError
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.nvml_channels import GAIN_UNCERTAINTY
+from joulelab.sensors.nvml_ring import stamps_lateness
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 INSTANT_WINDOW_S = 0.025
 """Measured on an H100 with driver 580, see ``docs/sensors.md``."""
 NVML_PERIOD_S = 0.1
 """Of the power fields, where the log is too slow to show it (the same)."""
+RING_PERIODS_S = (0.01, 0.04)
+"""A log with own times this far apart is taken for NVML's ring of samples, 20 ms apart, whose
+stamps are late."""
 LEAST_READABLE = 0.5
 """A time column of which less than this share can be read is not one."""
 COUNTER_RESETS = 0.05
@@ -264,6 +268,8 @@ def _series(
         _check_counter(path, column, value[seen])
     elif nvidia:
         channel = _nvidia(channel, pace, averages(t_s, value, pace))
+    elif not (pace.polled or channel.component.startswith(("cpu", "dram"))):
+        channel = _ring(channel, t_s[seen])
     if options.window_s is not None and not column.energy:
         channel = replace(channel, window_s=options.window_s, time_uncertainty_s=0.0)
     return Series(channel, t_s, value, pace.interval_s, column.name)
@@ -290,6 +296,16 @@ def _nvidia(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
             note=f"{channel.note}: whether it is an average over {AVERAGE_S:g} s is not known",
         )
     return replace(channel, window_s=period_s)
+
+
+def _ring(channel: Channel, t_s: Floats) -> Channel:
+    """What is known of NVML's ring, where a log has its pace."""
+    low_s, high_s = RING_PERIODS_S
+    if not low_s < channel.update_period_s < high_s:
+        return channel
+    steps_s = np.diff(t_s[:LOOKED_AT]).tolist()
+    delay_s, time_uncertainty_s = stamps_lateness(steps_s, channel.update_period_s)
+    return replace(channel, delay_s=delay_s, time_uncertainty_s=time_uncertainty_s)
 
 
 def _check_counter(path: Path, column: ValueColumn, value: Floats) -> None:

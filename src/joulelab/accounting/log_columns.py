@@ -208,7 +208,7 @@ def choose_values(table: Table, choice: ColumnChoice) -> list[ValueColumn]:
         power = [_value(table, find(table, name), False, choice) for name in choice.power_columns]
         energy = [_value(table, find(table, name), True, choice) for name in choice.energy_columns]
         return power + energy
-    found = _recognised(table)
+    found = recognised(table)
     known = [
         column
         for stem in NVIDIA_SMI_FIELDS
@@ -229,7 +229,7 @@ def choose_values(table: Table, choice: ColumnChoice) -> list[ValueColumn]:
     )
 
 
-def _recognised(table: Table) -> list[tuple[int, bool]]:
+def recognised(table: Table) -> list[tuple[int, bool]]:
     """Positions of columns that are power or energy, and whether energy."""
     found: list[tuple[int, bool]] = []
     for i, text in enumerate(table.names):

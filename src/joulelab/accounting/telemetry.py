@@ -1,4 +1,4 @@
-"""What logs hold beside power: utilisation, memory, temperature and clocks, as channels."""
+"""What logs hold beside power: utilisation, memory, temperature, clocks and a counter of energy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import numpy as np
 
 from joulelab.accounting.csv_table import Converter, Floats, Table, is_absent, number, open_table
 from joulelab.accounting.foreign_logs import Log
-from joulelab.accounting.log_columns import ColumnChoice, choose_gpu, choose_time, coded
+from joulelab.accounting.log_columns import (
+    ColumnChoice,
+    choose_gpu,
+    choose_time,
+    choose_values,
+    coded,
+    recognised,
+)
+from joulelab.accounting.updates import pace_of
 from joulelab.errors import UserError
 from joulelab.recording.trace import Readings, in_order
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
@@ -60,7 +68,7 @@ class _Column:
     name: str
     stem: str
     quantity: Quantity
-    converter: Converter
+    converter: Converter | None
 
     def component(self, gpu: str) -> str:
         """What it is of: the host for its processor, otherwise that GPU."""
@@ -86,7 +94,7 @@ def with_telemetry(log: Log, paths: Sequence[Path], choice: ColumnChoice, requir
         columns = list(_columns(table))
         if not columns and required:
             raise UserError(
-                f"{path} has no column of utilisation, memory, temperature or clocks",
+                f"{path} has no column of utilisation, memory, temperature, clocks or energy",
                 why=f"its columns are {', '.join(table.names)}",
             )
         if columns:
@@ -107,6 +115,18 @@ def with_telemetry(log: Log, paths: Sequence[Path], choice: ColumnChoice, requir
             },
         ),
     )
+
+
+def power_of_gpu(log: Log) -> Log:
+    """The log with its power taken for the first GPU's, where it does not tell of what it is."""
+    powers = [one for one in log.trace.channels if one.gives_energy]
+    if len(powers) != 1 or powers[0].component.startswith(("gpu", "cpu", "dram")):
+        return log
+    channels = tuple(
+        replace(one, component="gpu:0") if one is powers[0] else one for one in log.trace.channels
+    )
+    note = f"{powers[0].note} is taken for gpu:0's (--component says otherwise)"
+    return replace(log, trace=replace(log.trace, channels=channels), notes=(*log.notes, note))
 
 
 def gpu_names(paths: Iterable[Path]) -> list[str]:
@@ -133,6 +153,11 @@ def _columns(table: Table) -> Iterator[_Column]:
             unit = match.group(2).lower()
         if match and unit in units:
             yield _Column(position, name, stem, quantity, _converter(units, unit))
+    counters = [position for position, is_energy in recognised(table) if is_energy]
+    if len(counters) == 1:
+        name = table.names[counters[0]]
+        (value,) = choose_values(table, ColumnChoice(energy_columns=(name,)))
+        yield _Column(value.position, name, value.stem, Quantity.ENERGY, value.converter)
 
 
 def _stem_and_unit(name: str) -> tuple[str, str]:
@@ -192,17 +217,38 @@ def _read(
                 continue
             t_ns = np.rint((t_s[rows] - log.origin_s) * 1e9).astype(np.int64)
             readings = in_order(t_ns, value[rows])
-            steps_ns = np.diff(readings.t_ns)
-            channel = Channel(
-                component=column.component(gpu),
-                quantity=column.quantity,
-                source=f"log.{column.stem}",
-                provenance=Provenance.MEASURED,
-                update_period_s=float(np.median(steps_ns[steps_ns > 0])) * 1e-9,
-                polled=True,
-                note=f"{column.name} of {table.path.name}",
-            )
+            channel = _channel(column, table, column.component(gpu), readings)
+            if channel.quantity is Quantity.ENERGY:
+                beside = _measured_by_power(log, channel.component)
+                if beside is None or np.any(np.diff(readings.value) < 0):
+                    continue
+                channel = replace(channel, gain_uncertainty=beside.gain_uncertainty, priority=1)
             yield channel, readings
+
+
+def _channel(column: _Column, table: Table, component: str, readings: Readings) -> Channel:
+    pace = pace_of(np.asarray(readings.t_ns * 1e-9, dtype=np.float64), readings.value)
+    is_counter = column.quantity is Quantity.ENERGY
+    return Channel(
+        component=component,
+        quantity=column.quantity,
+        source=f"log.{column.stem}",
+        provenance=Provenance.MEASURED,
+        update_period_s=pace.period_s if is_counter else pace.interval_s,
+        polled=pace.polled if is_counter else True,
+        note=f"{column.name} of {table.path.name}",
+    )
+
+
+def _measured_by_power(log: Log, component: str) -> Channel | None:
+    """The power beside which a counter tells more; ``None`` where the log has none, or a counter.
+
+    A counter of something else would be energy that nobody asked for.
+    """
+    own = [one for one in log.trace.channels if one.component == component and one.gives_energy]
+    if len(own) == 1 and own[0].quantity is Quantity.POWER:
+        return own[0]
+    return None
 
 
 def _only_gpu(log: Log) -> str:

@@ -142,7 +142,11 @@ def make_study(
     Raises:
         UserError: It cannot be made; see :func:`joulelab.study.recorded.record_study`.
     """
-    from joulelab.accounting.telemetry import gpu_names, with_telemetry  # noqa: PLC0415
+    from joulelab.accounting.telemetry import (  # noqa: PLC0415
+        gpu_names,
+        power_of_gpu,
+        with_telemetry,
+    )
     from joulelab.analysis.tables import write_results  # noqa: PLC0415
     from joulelab.study.recorded import record_study  # noqa: PLC0415
     from joulelab.study.recorded_models import Sample  # noqa: PLC0415
@@ -153,6 +157,8 @@ def make_study(
     check_phases(phases)
     sample = Sample(_shape(wish.shape), wish.classes)
     rows, notes = read_rows(spans, phases, idle_at)
+    if wish.telemetry or wish.gpu_name or wish.machine_file:
+        log = power_of_gpu(log)
     with working("reading the log"):
         # Logs of power may hold more than power; what they hold of time was told before.
         log = with_telemetry(log, files[1:], choice, required=False)

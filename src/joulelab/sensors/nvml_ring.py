@@ -107,9 +107,6 @@ class PowerRing:
 def ring_channel(component: str, stamps_us: Sequence[int], gain_uncertainty: float) -> Channel:
     """What the ring's stamps say of it.
 
-    The stamps' lateness is anywhere between 0 and :data:`LATEST_S`; the uncertainty is the root
-    mean square of its distance from what is taken.
-
     Args:
         component: As ``"gpu:0"``.
         stamps_us: The times of its readings, oldest first.
@@ -122,10 +119,7 @@ def ring_channel(component: str, stamps_us: Sequence[int], gain_uncertainty: flo
     """
     period_s = _period_s(stamps_us)
     steps_s = [(later - earlier) * 1e-6 for earlier, later in pairwise(stamps_us)]
-    steps_s = [step_s for step_s in steps_s if step_s < HOLE_PERIODS * period_s]
-    # The distance of two stamps that jitter independently varies twice as much as one.
-    jitter_s = pstdev(steps_s, period_s) / math.sqrt(2) if steps_s else 0.0
-    delay_s = LATEST_S / 2 if jitter_s > EXACT_S else 0.0
+    delay_s, time_uncertainty_s = stamps_lateness(steps_s, period_s)
     return Channel(
         component=component,
         quantity=Quantity.POWER,
@@ -134,11 +128,36 @@ def ring_channel(component: str, stamps_us: Sequence[int], gain_uncertainty: flo
         update_period_s=period_s,
         window_s=period_s,
         delay_s=delay_s,
-        time_uncertainty_s=math.hypot(LATEST_S / math.sqrt(12), LATEST_S / 2 - delay_s),
+        time_uncertainty_s=time_uncertainty_s,
         resolution=1e-3,
         gain_uncertainty=gain_uncertainty,
         priority=0,
     )
+
+
+def stamps_lateness(steps_s: Sequence[float], period_s: float) -> tuple[float, float]:
+    """How late the ring's stamps are, by how they jitter.
+
+    It is anywhere between 0 and :data:`LATEST_S`; the uncertainty is the root mean square of its
+    distance from what is taken.
+
+    Args:
+        steps_s: The distances between stamps that follow each other.
+        period_s: Of the readings.
+
+    Returns:
+        The lateness that is taken, and its standard uncertainty (k = 1), seconds.
+
+    Example:
+        >>> delay_s, uncertainty_s = stamps_lateness([0.015, 0.025] * 60, 0.02)
+        >>> delay_s, round(uncertainty_s, 4)
+        (0.0025, 0.0014)
+    """
+    steps_s = [step_s for step_s in steps_s if step_s < HOLE_PERIODS * period_s]
+    # The distance of two stamps that jitter independently varies twice as much as one.
+    jitter_s = pstdev(steps_s, period_s) / math.sqrt(2) if steps_s else 0.0
+    delay_s = LATEST_S / 2 if jitter_s > EXACT_S else 0.0
+    return delay_s, math.hypot(LATEST_S / math.sqrt(12), LATEST_S / 2 - delay_s)
 
 
 def _period_s(stamps_us: Sequence[int]) -> float:

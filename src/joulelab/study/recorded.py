@@ -29,13 +29,18 @@ from joulelab.study.recorded_trace import write_slice
 from joulelab.study.store import Store
 
 _DERIVED = {
+    *(
+        f"{table}.{kind}"
+        for table in ("hardware", "models", "summary")
+        for kind in ("csv", "parquet", "tex")
+    ),
     "results.csv",
     "results.parquet",
     "epochs.parquet",
+    "predictions.parquet",
     "findings.json",
     "report.html",
     "figures",
-    "tables",
 }
 """What is made from runs, and may be replaced with them."""
 _RECORD = {"plan.toml", "runs", ".partial", ".lock"}
