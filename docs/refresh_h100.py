@@ -20,7 +20,6 @@ ARGUMENTS = (
     *("--power", str(DATA / "zoo_power_samples.csv.gz")),
     *("--telemetry", str(DATA / "zoo_telemetry.csv.gz")),
     *("--machine", str(DATA / "machine.json")),
-    *("--component", "gpu:0"),
 )
 
 

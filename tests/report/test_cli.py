@@ -26,9 +26,10 @@ def run(*arguments):
 
 def test_prints_what_it_wrote(study, capsys):
     assert run(study) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == str(study / "report.html")
-    assert str(study / "results.csv") in lines
+    tables, figures, page = capsys.readouterr().out.splitlines()
+    assert page == f"Report:  {study / 'report.html'}"
+    assert "results" in tables
+    assert figures.endswith(f"in {study / 'figures'}")
 
 
 def test_json_and_out(study, tmp_path, capsys):

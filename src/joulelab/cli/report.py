@@ -57,5 +57,9 @@ def command(
         }
         click.echo(json.dumps(paths, indent=2))
         return
-    for path in (*written.tables, *written.figures, written.page):
-        click.echo(path)
+    drawn = sum(path.suffix == ".svg" for path in written.figures)
+    tables = dict.fromkeys(path.stem for path in written.tables)
+    click.echo(f"Tables:  {', '.join(tables)} in {written.page.parent}")
+    if drawn:
+        click.echo(f"Figures: {drawn} as SVG, PNG and PDF in {written.figures[0].parent}")
+    click.echo(f"Report:  {written.page}")
