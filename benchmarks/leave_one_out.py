@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from joulelab.forecast.cases import Measurement
-from joulelab.forecast.devices import require_datasheet, without_matrix_units
-from joulelab.forecast.fitting import Observed, fit
-from joulelab.forecast.leaving_out import LeftOut, coverage_factor, discrepancy, leave_out
-from joulelab.forecast.measurements import read_measurements
-from joulelab.forecast.operators import PHASES, Step
-from joulelab.forecast.profiling import observe
-from joulelab.forecast.steps import steps_of
 from joulelab.models.characteristics import Characteristics, characterize
 from joulelab.models.registry import build_model
 from joulelab.models.weightless import weightless
+from joulelab.prediction.cases import Measurement
+from joulelab.prediction.devices import require_datasheet, without_matrix_units
+from joulelab.prediction.fitting import Observed, fit
+from joulelab.prediction.leaving_out import LeftOut, coverage_factor, discrepancy, leave_out
+from joulelab.prediction.measurements import read_measurements
+from joulelab.prediction.operators import PHASES, Step
+from joulelab.prediction.profiling import observe
+from joulelab.prediction.steps import steps_of
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ WIDTH = 34
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leave_one_out", description=__doc__)
-    shipped = files("joulelab.forecast").joinpath("profiles", "h100.csv")
+    shipped = files("joulelab.prediction").joinpath("profiles", "h100.csv")
     parser.add_argument("--table", type=Path, default=Path(str(shipped)))
     parser.add_argument("--device", default="NVIDIA H100 80GB HBM3")
     parser.add_argument("--no-matrix-units", action="store_true", help="TF32 was forbidden")

@@ -15,9 +15,9 @@ from joulelab.errors import UserError
 from joulelab.models.registry import canonical_name, require_torch
 
 if TYPE_CHECKING:
-    from joulelab.forecast.cases import Case
-    from joulelab.forecast.hardware import HardwareProfile
-    from joulelab.forecast.predict import Prediction
+    from joulelab.prediction.cases import Case
+    from joulelab.prediction.hardware import HardwareProfile
+    from joulelab.prediction.predict import Prediction
 
 PROFILE = click.option(
     "--profile",
@@ -89,15 +89,15 @@ def command(
     if out is not None and table is None:
         raise click.UsageError("--out belongs to --table")
     require_torch()
-    from joulelab.forecast.cases import Case, parse_input  # noqa: PLC0415
-    from joulelab.forecast.hardware import load_profile  # noqa: PLC0415
+    from joulelab.prediction.cases import Case, parse_input  # noqa: PLC0415
+    from joulelab.prediction.hardware import load_profile  # noqa: PLC0415
 
     profile = load_profile(profile_name)
     if study is not None:
         _predict_study(study, profile, parse_input(input_text))
         return
     if table is not None:
-        from joulelab.forecast.measurements import read_cases  # noqa: PLC0415
+        from joulelab.prediction.measurements import read_cases  # noqa: PLC0415
 
         cases = read_cases(table)
     else:
@@ -113,7 +113,7 @@ def command(
 
 
 def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> list[Prediction]:
-    from joulelab.forecast.predict import predict  # noqa: PLC0415
+    from joulelab.prediction.predict import predict  # noqa: PLC0415
 
     with working(f"Tracing {len(cases)} steps" if len(cases) > 1 else "Tracing a step"):
         return predict(cases, profile, classes=classes)
@@ -121,7 +121,7 @@ def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> l
 
 def _predict_study(directory: Path, profile: HardwareProfile, shape: tuple[int, ...]) -> None:
     from joulelab.analysis.files import parquet, write_bytes  # noqa: PLC0415
-    from joulelab.forecast.studies import cases_of, study_frame  # noqa: PLC0415
+    from joulelab.prediction.studies import cases_of, study_frame  # noqa: PLC0415
 
     cases = list(dict.fromkeys(cases_of(study_frame([directory], shape))))
     frame = _frame(_predict(cases, profile, classes=10)).drop(columns="input")

@@ -1,1 +1,1 @@
-"""What a run will cost before it is run: from a short one, or from the model alone."""
+"""What a long run will take, from a short profile of it."""

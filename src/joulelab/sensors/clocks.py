@@ -31,9 +31,7 @@ class ClockSensor:
     def read(self) -> list[Reading | Gap]:
         """The offset of each clock."""
         t_ns = time.monotonic_ns()
-        return [
-            Reading(t_ns, i, ahead_ns(clock) * 1e-9) for i, clock in enumerate(CLOCKS.values())
-        ]
+        return [Reading(t_ns, i, ahead_ns(clock) * 1e-9) for i, clock in enumerate(CLOCKS.values())]
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from joulelab.forecast.coefficients import Floats
-from joulelab.forecast.operators import KINDS, Step
+from joulelab.prediction.coefficients import Floats
+from joulelab.prediction.operators import KINDS, Step
 
 TILE = 64
 """Rows and columns of a result that one processor works out at a time."""
@@ -34,7 +34,7 @@ class Work:
 
     Attributes:
         step: The step that each belongs to, an index.
-        kind: Index into :data:`~joulelab.forecast.operators.KINDS`.
+        kind: Index into :data:`~joulelab.prediction.operators.KINDS`.
         count: How often it occurs.
         flops: Floating-point operations of one, filled up to whole fragments for the convolutions
             of a library.

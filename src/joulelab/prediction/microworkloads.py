@@ -1,6 +1,6 @@
 """Small networks that each keep one kind of operator busy. They need no data set.
 
-They are named as any model is, like ``joulelab.forecast.microworkloads:convolutions``, so that a
+They are named as any model is, like ``joulelab.prediction.microworkloads:convolutions``, so that a
 measured step of theirs is traced and fitted as that of any other model.
 """
 

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from joulelab.errors import UserError
-from joulelab.forecast.cases import Measurement
-from joulelab.forecast.device_model import Coefficients, device_shares, estimate
-from joulelab.forecast.devices import Datasheet
-from joulelab.forecast.fitting import Observed, fit
-from joulelab.forecast.hardware import (
+from joulelab.prediction.cases import Measurement
+from joulelab.prediction.device_model import Coefficients, device_shares, estimate
+from joulelab.prediction.devices import Datasheet
+from joulelab.prediction.fitting import Observed, fit
+from joulelab.prediction.hardware import (
     HardwareProfile,
     Seen,
     Sheet,
     coefficients_of,
     covariance_of,
 )
-from joulelab.forecast.leaving_out import coverage_factor, discrepancy, leave_out
-from joulelab.forecast.operators import KINDS, Step
-from joulelab.forecast.work import work_of
+from joulelab.prediction.leaving_out import coverage_factor, discrepancy, leave_out
+from joulelab.prediction.operators import KINDS, Step
+from joulelab.prediction.work import work_of
 
 
 def observe(

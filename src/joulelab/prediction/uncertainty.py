@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from joulelab.forecast.coefficients import Floats
-from joulelab.forecast.device_model import OVERLAP, Coefficients, Estimate, estimate
-from joulelab.forecast.devices import Datasheet
-from joulelab.forecast.work import Work
+from joulelab.prediction.coefficients import Floats
+from joulelab.prediction.device_model import OVERLAP, Coefficients, Estimate, estimate
+from joulelab.prediction.devices import Datasheet
+from joulelab.prediction.work import Work
 
 DOUBLING = 0.03
 """Standard deviation of the logarithm of the device's time and energy for each doubling beyond what

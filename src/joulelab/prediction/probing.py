@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import torch
 
-from joulelab.forecast.devices import Datasheet
 from joulelab.machine import Machine
 from joulelab.meter import Meter
+from joulelab.prediction.devices import Datasheet
 from joulelab.workloads.devices import synchronize
 
 PROBE_S = 1.5

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.forecast.devices import Datasheet
+from joulelab.prediction.devices import Datasheet
 
 Floats = NDArray[np.float64]
 

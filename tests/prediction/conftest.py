@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from joulelab.forecast.devices import require_datasheet
-from joulelab.forecast.measurements import read_measurements
-from joulelab.forecast.profiling import observe
-from joulelab.forecast.steps import steps_of
+from joulelab.prediction.devices import require_datasheet
+from joulelab.prediction.measurements import read_measurements
+from joulelab.prediction.profiling import observe
+from joulelab.prediction.steps import steps_of
 
-TABLE = Path(str(files("joulelab.forecast").joinpath("profiles", "h100.csv")))
+TABLE = Path(str(files("joulelab.prediction").joinpath("profiles", "h100.csv")))
 
 
 @pytest.fixture(scope="session")

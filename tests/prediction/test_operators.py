@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from joulelab.errors import UserError
-from joulelab.forecast.operators import KINDS, Product
-from joulelab.forecast.tracing import trace_step
 from joulelab.models.characteristics import characterize
 from joulelab.models.registry import build_model, zoo_names
 from joulelab.models.weightless import weightless
+from joulelab.prediction.operators import KINDS, Product
+from joulelab.prediction.tracing import trace_step
 
 
 def operators(model, phase="infer", batch=2, shape=(8, 6, 6)):
@@ -213,7 +213,7 @@ def test_the_model_is_left_as_it_was():
     assert all(one.grad is None for one in model.parameters())
     assert all(torch.equal(before[key], one) for key, one in model.state_dict().items())
     fused = F.scaled_dot_product_attention
-    assert fused.__module__ != "joulelab.forecast.attention"
+    assert fused.__module__ != "joulelab.prediction.attention"
 
 
 def test_frozen_parameters_are_not_trained():

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from joulelab.errors import UserError
-from joulelab.forecast.cases import Case, Measurement, parse_input
-from joulelab.forecast.operators import PHASES
+from joulelab.prediction.cases import Case, Measurement, parse_input
+from joulelab.prediction.operators import PHASES
 
 CASE_COLUMNS = ("model", "phase", "batch_size", "input")
 MEASURED_COLUMNS = ("seconds_per_step", "energy_per_step_j")

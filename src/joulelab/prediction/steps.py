@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from joulelab.forecast.cases import Case
-from joulelab.forecast.operators import Step
-from joulelab.forecast.tracing import trace_step
 from joulelab.models.registry import build_model
 from joulelab.models.weightless import weightless
+from joulelab.prediction.cases import Case
+from joulelab.prediction.operators import Step
+from joulelab.prediction.tracing import trace_step
 
 Told = Callable[[str], None]
 """Told of each model as it is begun."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulelab.forecast.cases import Case
-from joulelab.forecast.device_model import Estimate, device_shares, estimate
-from joulelab.forecast.hardware import HardwareProfile, doublings_beyond
-from joulelab.forecast.operators import KINDS, Step
-from joulelab.forecast.steps import Told, steps_of
-from joulelab.forecast.uncertainty import coefficient_variance, extrapolation_variance
-from joulelab.forecast.work import Work, work_of
+from joulelab.prediction.cases import Case
+from joulelab.prediction.device_model import Estimate, device_shares, estimate
+from joulelab.prediction.hardware import HardwareProfile, doublings_beyond
+from joulelab.prediction.operators import KINDS, Step
+from joulelab.prediction.steps import Told, steps_of
+from joulelab.prediction.uncertainty import coefficient_variance, extrapolation_variance
+from joulelab.prediction.work import Work, work_of
 
 UNSEEN_SHARE = 0.2
 """A kind of operator is told that takes so much more of the device's time than in fitted steps."""
@@ -25,7 +25,7 @@ class Share:
     """What the operators of one kind do in a step.
 
     Attributes:
-        kind: As :data:`~joulelab.forecast.operators.KINDS`.
+        kind: As :data:`~joulelab.prediction.operators.KINDS`.
         launches: Kernels.
         flops: Floating-point operations.
         bytes: Read and written.
@@ -101,7 +101,7 @@ def predict(
         UserError: A model is not known or does not take the sample.
 
     Example:
-        >>> from joulelab.forecast.hardware import load_profile
+        >>> from joulelab.prediction.hardware import load_profile
         >>> case = Case("LeNet", "infer", 128, (3, 32, 32))
         >>> (found,) = predict([case], load_profile("h100"))
         >>> found.energy_low_j < found.energy_per_step_j < found.energy_high_j

@@ -13,17 +13,17 @@ import torch.nn.functional as F  # noqa: N812 - as everyone calls it
 from torch import Tensor
 
 from joulelab.errors import UserError
-from joulelab.forecast.cases import Case, Measurement
-from joulelab.forecast.devices import datasheet_of
-from joulelab.forecast.hardware import HardwareProfile
-from joulelab.forecast.microworkloads import WORKLOADS, Workload, random_batch
-from joulelab.forecast.operators import PHASES
-from joulelab.forecast.probing import device_name, probed_datasheet, repeat_for
-from joulelab.forecast.profiling import make_profile
-from joulelab.forecast.steps import steps_of
 from joulelab.machine import Machine, describe
 from joulelab.meter import Meter
 from joulelab.models.registry import build_model
+from joulelab.prediction.cases import Case, Measurement
+from joulelab.prediction.devices import datasheet_of
+from joulelab.prediction.hardware import HardwareProfile
+from joulelab.prediction.microworkloads import WORKLOADS, Workload, random_batch
+from joulelab.prediction.operators import PHASES
+from joulelab.prediction.probing import device_name, probed_datasheet, repeat_for
+from joulelab.prediction.profiling import make_profile
+from joulelab.prediction.steps import steps_of
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.workloads.devices import resolve_device
 

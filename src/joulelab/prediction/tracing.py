@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from joulelab.errors import UserError
-from joulelab.forecast.attention import FusedKernels
-from joulelab.forecast.counting import (
+from joulelab.prediction.attention import FusedKernels
+from joulelab.prediction.counting import (
     attention_operator,
     is_view,
     operators_of,
     sgd_operators,
 )
-from joulelab.forecast.operators import PHASES, Operator, Step
+from joulelab.prediction.operators import PHASES, Operator, Step
 
 
 def trace_step(

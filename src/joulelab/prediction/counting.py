@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from joulelab.forecast.operators import Operator, Product
+from joulelab.prediction.operators import Operator, Product
 
 aten = torch.ops.aten
 

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from joulelab.errors import UserError, nearest
-from joulelab.forecast.coefficients import NAMES
-from joulelab.forecast.device_model import Coefficients
-from joulelab.forecast.devices import Datasheet
 from joulelab.home import home, write_whole
+from joulelab.prediction.coefficients import NAMES
+from joulelab.prediction.device_model import Coefficients
+from joulelab.prediction.devices import Datasheet
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -27,7 +27,7 @@ class _Strict(BaseModel):
 
 
 class Sheet(_Strict):
-    """As :class:`~joulelab.forecast.devices.Datasheet`."""
+    """As :class:`~joulelab.prediction.devices.Datasheet`."""
 
     device: str
     kind: Literal["cuda", "cpu"]
@@ -68,10 +68,10 @@ class HardwareProfile(_Strict):
         source: Where the measurements came from.
         datasheet: The device's limits.
         idle_power_w: Of what was metered.
-        coefficients: As :data:`joulelab.forecast.coefficients.COEFFICIENTS`.
+        coefficients: As :data:`joulelab.prediction.coefficients.COEFFICIENTS`.
         log_covariance: Of the logarithms of the coefficients, in their order.
         duration_discrepancy: Standard deviation of what the model gets wrong of durations'
-            logarithms; see :mod:`joulelab.forecast.uncertainty`.
+            logarithms; see :mod:`joulelab.prediction.uncertainty`.
         energy_discrepancy: The same of energies.
         coverage_factor: Standard deviations on either side that hold 95 %.
         seen: What was measured.
@@ -132,7 +132,7 @@ def shipped_profiles() -> list[str]:
     """
     return sorted(
         entry.name.removesuffix(".json")
-        for entry in files("joulelab.forecast").joinpath("profiles").iterdir()
+        for entry in files("joulelab.prediction").joinpath("profiles").iterdir()
         if entry.name.endswith(".json")
     )
 
@@ -155,7 +155,7 @@ def load_profile(name: str) -> HardwareProfile:
         elif "/" not in name and kept.is_file():
             text = kept.read_text(encoding="utf-8")
         elif name in shipped_profiles():
-            shipped = files("joulelab.forecast").joinpath("profiles", f"{name}.json")
+            shipped = files("joulelab.prediction").joinpath("profiles", f"{name}.json")
             text = shipped.read_text(encoding="utf-8")
         else:
             raise UserError(

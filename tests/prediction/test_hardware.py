@@ -8,18 +8,18 @@ import torch
 
 from joulelab.cli.app import main
 from joulelab.errors import UserError
-from joulelab.forecast.calibration import Trial, calibrated_profile, measure, trials_for
-from joulelab.forecast.coefficients import NAMES
-from joulelab.forecast.devices import datasheet_of
-from joulelab.forecast.hardware import load_profile, save_profile, shipped_profiles
-from joulelab.forecast.measurements import read_measurements
-from joulelab.forecast.microworkloads import WORKLOADS
-from joulelab.forecast.operators import KINDS
-from joulelab.forecast.probing import probed_datasheet, repeat_for
-from joulelab.forecast.profiling import make_profile
-from joulelab.forecast.steps import steps_of
 from joulelab.machine import describe
 from joulelab.meter import Meter
+from joulelab.prediction.calibration import Trial, calibrated_profile, measure, trials_for
+from joulelab.prediction.coefficients import NAMES
+from joulelab.prediction.devices import datasheet_of
+from joulelab.prediction.hardware import load_profile, save_profile, shipped_profiles
+from joulelab.prediction.measurements import read_measurements
+from joulelab.prediction.microworkloads import WORKLOADS
+from joulelab.prediction.operators import KINDS
+from joulelab.prediction.probing import probed_datasheet, repeat_for
+from joulelab.prediction.profiling import make_profile
+from joulelab.prediction.steps import steps_of
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.simulated import SimulatedMachine
 
@@ -221,9 +221,9 @@ def test_without_sensors_calibration_is_refused():
 
 
 def test_a_device_without_data_sheet_is_probed(monkeypatch):
-    monkeypatch.setattr("joulelab.forecast.probing.PROBE_S", 0.05)
-    monkeypatch.setattr("joulelab.forecast.probing.MATRIX_SIZE", 128)
-    monkeypatch.setattr("joulelab.forecast.probing.STREAM_NUMBERS", 1 << 16)
+    monkeypatch.setattr("joulelab.prediction.probing.PROBE_S", 0.05)
+    monkeypatch.setattr("joulelab.prediction.probing.MATRIX_SIZE", 128)
+    monkeypatch.setattr("joulelab.prediction.probing.STREAM_NUMBERS", 1 << 16)
     with Meter(sensors=SimulatedMachine.default()) as meter:
         sheet = probed_datasheet(CPU, describe(), meter)
     assert sheet.generic
@@ -241,8 +241,8 @@ def test_repeating_runs_at_least_twice():
 def test_a_machine_is_calibrated_from_idle_to_profile(monkeypatch, tmp_path):
     monkeypatch.setenv(SENSORS_ENVIRONMENT, "simulated")
     chosen = [one for one in WORKLOADS if one.factory in {"tiny_layers", "linear_layers"}]
-    monkeypatch.setattr("joulelab.forecast.calibration.WORKLOADS", chosen)
-    monkeypatch.setattr("joulelab.forecast.probing.PROBE_S", 0.05)
+    monkeypatch.setattr("joulelab.prediction.calibration.WORKLOADS", chosen)
+    monkeypatch.setattr("joulelab.prediction.probing.PROBE_S", 0.05)
     told = []
     profile = calibrated_profile("here", "cpu", 2.0, lambda done, what: told.append(done))
     assert profile.name == "here"

@@ -47,7 +47,7 @@ def known_devices() -> list[Datasheet]:
         >>> known_devices()[0].device
         'NVIDIA H100 80GB HBM3'
     """
-    text = files("joulelab.forecast").joinpath("profiles", "datasheets.csv").read_text()
+    text = files("joulelab.prediction").joinpath("profiles", "datasheets.csv").read_text()
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return [
         Datasheet(

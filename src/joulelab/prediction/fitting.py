@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from joulelab.forecast.coefficients import Floats, expected
-from joulelab.forecast.device_model import Coefficients, estimate
-from joulelab.forecast.devices import Datasheet
-from joulelab.forecast.work import Work
+from joulelab.prediction.coefficients import Floats, expected
+from joulelab.prediction.device_model import Coefficients, estimate
+from joulelab.prediction.devices import Datasheet
+from joulelab.prediction.work import Work
 
 DURATION_SCATTER = 0.08
 """Standard deviation of a measured duration's logarithm about the model. Hosts vary most."""

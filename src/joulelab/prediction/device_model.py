@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.forecast.coefficients import NAMES, Floats
-from joulelab.forecast.devices import Datasheet
-from joulelab.forecast.operators import KINDS
-from joulelab.forecast.work import LIBRARY_CONVOLUTIONS, Work
+from joulelab.prediction.coefficients import NAMES, Floats
+from joulelab.prediction.devices import Datasheet
+from joulelab.prediction.operators import KINDS
+from joulelab.prediction.work import LIBRARY_CONVOLUTIONS, Work
 
 OVERLAP = 4.0
 """Exponent p of (host^p + device^p)^(1/p), for a GPU: 19 % over the longer where both are equal."""
@@ -49,7 +49,7 @@ class Coefficients(NamedTuple):
     """A device's coefficients and how well they are known.
 
     Attributes:
-        logs: Natural logarithms, as :data:`~joulelab.forecast.coefficients.NAMES`. Shape:
+        logs: Natural logarithms, as :data:`~joulelab.prediction.coefficients.NAMES`. Shape:
             (coefficients,).
         covariance: Of these. Shape: (coefficients, coefficients).
     """
@@ -63,7 +63,7 @@ def estimate(work: Work, logs: Floats, sheet: Datasheet, idle_power_w: Floats | 
 
     Args:
         work: Operators of the steps.
-        logs: Natural logarithms, as :data:`~joulelab.forecast.coefficients.NAMES`.
+        logs: Natural logarithms, as :data:`~joulelab.prediction.coefficients.NAMES`.
         sheet: Kind, processors and power limit are used.
         idle_power_w: Of the device; a number, or one a step.
     """

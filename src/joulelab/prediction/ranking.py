@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from joulelab.analysis.ranks import Rank, rank_correlations
 from joulelab.errors import UserError
-from joulelab.forecast.cases import Case
-from joulelab.forecast.hardware import HardwareProfile
-from joulelab.forecast.predict import Prediction, predict
-from joulelab.forecast.steps import Told
-from joulelab.forecast.studies import cases_of, study_frame
 from joulelab.models.characteristics import Characteristics, characterize
 from joulelab.models.registry import build_model
 from joulelab.models.weightless import weightless
+from joulelab.prediction.cases import Case
+from joulelab.prediction.hardware import HardwareProfile
+from joulelab.prediction.predict import Prediction, predict
+from joulelab.prediction.steps import Told
+from joulelab.prediction.studies import cases_of, study_frame
 
 ESTIMATORS = ("predicted_j", "macs", "macs_per_parameter", "parameters")
 """What models can be ordered by: this prediction, and the three of the paper."""

@@ -11,9 +11,9 @@ import pandas as pd
 from joulelab.analysis.studies import read_studies, understood
 from joulelab.analysis.tables import run_table
 from joulelab.errors import UserError
-from joulelab.forecast.cases import Case, Measurement, parse_input
-from joulelab.forecast.measurements import CASE_COLUMNS, grouped
-from joulelab.forecast.operators import PHASES
+from joulelab.prediction.cases import Case, Measurement, parse_input
+from joulelab.prediction.measurements import CASE_COLUMNS, grouped
+from joulelab.prediction.operators import PHASES
 
 ONE_OF_EACH = ("machine", "gpu_name", "precision", "memory_format", "compile", "resolved_device")
 """A profile is of one device and one way of computing."""

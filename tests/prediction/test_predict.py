@@ -9,22 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from joulelab.forecast.cases import Case
-from joulelab.forecast.coefficients import COEFFICIENTS, NAMES, expected
-from joulelab.forecast.device_model import estimate
-from joulelab.forecast.devices import (
+from joulelab.prediction.cases import Case
+from joulelab.prediction.coefficients import COEFFICIENTS, NAMES, expected
+from joulelab.prediction.device_model import estimate
+from joulelab.prediction.devices import (
     datasheet_of,
     generic_datasheet,
     known_devices,
     without_matrix_units,
 )
-from joulelab.forecast.fitting import fit
-from joulelab.forecast.hardware import doublings_beyond, load_profile
-from joulelab.forecast.leaving_out import UNKNOWN_DISCREPANCY, discrepancy, leave_out
-from joulelab.forecast.predict import predict
-from joulelab.forecast.ranking import rank
-from joulelab.forecast.uncertainty import coefficient_variance
-from joulelab.forecast.work import work_of
+from joulelab.prediction.fitting import fit
+from joulelab.prediction.hardware import doublings_beyond, load_profile
+from joulelab.prediction.leaving_out import UNKNOWN_DISCREPANCY, discrepancy, leave_out
+from joulelab.prediction.predict import predict
+from joulelab.prediction.ranking import rank
+from joulelab.prediction.uncertainty import coefficient_variance
+from joulelab.prediction.work import work_of
 
 H100 = datasheet_of("NVIDIA H100 80GB HBM3")
 BATCHES = (8, 32, 128, 512, 1024)

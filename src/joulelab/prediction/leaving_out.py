@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from joulelab.forecast.coefficients import Floats
-from joulelab.forecast.device_model import Coefficients, estimate
-from joulelab.forecast.fitting import Observed, fit
-from joulelab.forecast.uncertainty import coefficient_variance
+from joulelab.prediction.coefficients import Floats
+from joulelab.prediction.device_model import Coefficients, estimate
+from joulelab.prediction.fitting import Observed, fit
+from joulelab.prediction.uncertainty import coefficient_variance
 
 UNKNOWN_DISCREPANCY = 0.25
 """What the model may get wrong on a device of which too little was measured to leave some out."""
