@@ -1,4 +1,4 @@
-"""Makes the figures and the quoted findings of h100.md anew: ``python docs/refresh_h100.py``."""
+"""Makes the figures and quoted findings of the H100 anew: ``python docs/refresh_h100.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 DATA = DOCS.parent / "tests" / "data" / "h100"
-PAGE = DOCS / "h100.md"
+PAGES = (DOCS / "h100.md", DOCS / "findings.md")
 QUOTED = re.compile(r"^% finding: (\S+)\n> ?(.*)$", re.MULTILINE)
 SHOWN = re.compile(r"\]\(images/h100-(.+?\.svg)\)")
 
@@ -27,12 +27,13 @@ def refresh(report: Path) -> None:
     """Takes figures and findings from a report of the recording."""
     found = json.loads((report / "findings.json").read_text(encoding="utf-8"))
     statements = {finding["id"]: finding["statement"] for finding in found}
-    text = PAGE.read_text(encoding="utf-8")
-    text = QUOTED.sub(lambda quote: f"% finding: {quote[1]}\n> {statements[quote[1]]}", text)
-    PAGE.write_text(text, encoding="utf-8")
-    for name in SHOWN.findall(text):
-        drawn = (report / "figures" / name).read_bytes()
-        (DOCS / "images" / f"h100-{name}").write_bytes(drawn)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        text = QUOTED.sub(lambda quote: f"% finding: {quote[1]}\n> {statements[quote[1]]}", text)
+        page.write_text(text, encoding="utf-8")
+        for name in SHOWN.findall(text):
+            drawn = (report / "figures" / name).read_bytes()
+            (DOCS / "images" / f"h100-{name}").write_bytes(drawn)
 
 
 def main() -> None:

@@ -1,8 +1,6 @@
 """What the recording of sixteen models on an H100 shows, and what it does not."""
 
 import math
-import re
-from pathlib import Path
 
 import pytest
 
@@ -83,23 +81,3 @@ def test_what_was_not_measured_has_no_finding(by_id, found):
     assert not names & {"front", "frugal", "exchange", "batch", "machines"}
     assert found.accuracy.empty
     assert all(math.isfinite(finding.estimate) for finding in by_id.values())
-
-
-def test_the_page_on_findings_quotes_them(found):
-    page = Path(__file__).parents[2] / "docs" / "findings.md"
-    quoted = [line[2:] for line in page.read_text("utf-8").splitlines() if line.startswith("> ")]
-    said = [finding.statement for finding in found.findings]
-    assert len(quoted) >= 5
-    for text in quoted:
-        expected = pytest.approx(figures(text), rel=0.05, abs=0.03)
-        alike = [other for other in said if words(other) == words(text)]
-        assert any(figures(other) == expected for other in alike), text
-
-
-def words(text):
-    return re.sub(r"[−\d.,]+", "#", text)
-
-
-def figures(text):
-    found = re.findall(r"−?\d[\d,]*(?:\.\d+)?", text)
-    return [float(figure.replace("−", "-").replace(",", "")) for figure in found]

@@ -7,6 +7,8 @@ import pytest
 import refresh_h100
 from reading import Page
 
+NUMBER = re.compile(r"−?\d[\d,]*(?:\.\d+)?")
+
 
 @pytest.fixture(scope="module")
 def page(h100):
@@ -62,22 +64,36 @@ def test_power_of_every_run_is_there(page):
     assert 550 < max(powers) < 720
 
 
-def test_the_documentation_quotes_its_findings(findings):
-    quoted = refresh_h100.QUOTED.findall(refresh_h100.PAGE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", refresh_h100.PAGES, ids=lambda page: page.name)
+def test_the_documentation_quotes_its_findings(findings, page):
+    quoted = refresh_h100.QUOTED.findall(page.read_text(encoding="utf-8"))
     assert len(quoted) >= 5
     for name, statement in quoted:
-        assert statement == findings[name]["statement"], "run python docs/refresh_h100.py"
+        assert alike(statement, findings[name]["statement"]), "run python docs/refresh_h100.py"
 
 
 def test_the_documentation_shows_its_figures(h100):
-    shown = refresh_h100.SHOWN.findall(refresh_h100.PAGE.read_text(encoding="utf-8"))
+    (page,) = (one for one in refresh_h100.PAGES if one.name == "h100.md")
+    shown = refresh_h100.SHOWN.findall(page.read_text(encoding="utf-8"))
     drawn = {path.name: path for path in h100.figures}
     assert len(shown) >= 5
     for name in shown:
         kept = refresh_h100.DOCS / "images" / f"h100-{name}"
         # Other fonts may move a text by a pixel, but not change it.
-        assert texts(kept) == texts(drawn[name]), "run python docs/refresh_h100.py"
+        pairs = zip(texts(kept), texts(drawn[name]), strict=True)
+        assert all(alike(*pair) for pair in pairs), "run python docs/refresh_h100.py"
 
 
 def texts(path):
     return re.findall(r">([^<>]+)</text>", path.read_text(encoding="utf-8"))
+
+
+def alike(one, other):
+    """The same but for the last digits, which another processor or library may move."""
+    if NUMBER.sub("#", one) != NUMBER.sub("#", other):
+        return False
+    return numbers(one) == pytest.approx(numbers(other), rel=0.05, abs=0.03)
+
+
+def numbers(text):
+    return [float(one.replace("−", "-").replace(",", "")) for one in NUMBER.findall(text)]

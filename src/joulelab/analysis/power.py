@@ -127,14 +127,13 @@ def _finding(part: pd.DataFrame) -> Finding:
     first, last, n = rows[0], rows[-1], len(rows)
     name, phase = COMPONENTS[first["component"]], PHASES[first["phase"]]
     mean_w = float(part["power_w"].mean())
-    low_w, high_w = first["low_w"], first["high_w"]
-    if n > 1:
-        low_w, high_w = (float(end) for end in DescrStatsW(part["power_w"]).tconfint_mean())
+    low_w, high_w = _mean_interval_w(part) if n > 1 else (first["low_w"], first["high_w"])
     text = f"in {phase}, {name} draws {with_interval(mean_w, low_w, high_w, 'W')}"
     if n > 1:
+        aside = "" if part["low_w"].notna().all() else ", the sensors' own uncertainty aside"
         text += (
-            f" on average over {n} models, from {number(first['power_w'])} W ({first['model']}) to "
-            f"{number(last['power_w'])} W ({last['model']})"
+            f" on average over {n} models{aside}, from {number(first['power_w'])} W "
+            f"({first['model']}) to {number(last['power_w'])} W ({last['model']})"
         )
     texts = [text]
     if first["component"] in ("gpu", "cpu"):
@@ -153,6 +152,19 @@ def _finding(part: pd.DataFrame) -> Finding:
         figure="power",
         detail=first["component"] not in ("gpu", "all"),
     )
+
+
+def _mean_interval_w(part: pd.DataFrame) -> tuple[float, float]:
+    """The 95 % interval of the mean over models, with the sensors' own where it is known.
+
+    The sensors err alike for all models, so that theirs does not average away; the two join by the
+    root of the sum of squares (GUM 5.1.2).
+    """
+    low_w, high_w = (float(end) for end in DescrStatsW(part["power_w"]).tconfint_mean())
+    own_w = (part["high_w"] - part["low_w"]).mean(skipna=False) / 2
+    half_w = math.hypot((high_w - low_w) / 2, 0.0 if math.isnan(own_w) else own_w)
+    mean_w = (low_w + high_w) / 2
+    return mean_w - half_w, mean_w + half_w
 
 
 def _against_limit(part: pd.DataFrame) -> str:
