@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import threading
@@ -225,11 +224,12 @@ class SpanLog:
         self.local = threading.local()
         self.device: DeviceClock | None = device_clock()
         self._told_failure = False
+        self._lock = threading.RLock()
+        self.number()
         self._seen = len(self.spans)
         self._open: list[Span] = []
         self._on_device: deque[Span] = deque()
         self._backlog: deque[bytes] = deque()
-        self._lock = threading.RLock()
         self._finished = threading.Event()
         self._thread: threading.Thread | None = None
         if not forked:
@@ -273,21 +273,28 @@ class SpanLog:
             wait: Also work out those to which the device has not come yet.
         """
         with self._lock:
-            self.number()
-            before, new = self._open, self.spans[self._seen :]
-            self._seen += len(new)
-            spans = [*before, *new]
-            rows = [_row(span) for span in spans]
-            # Whether a span is open is asked once: it may be ended at any moment.
-            is_open = [row[-1] is None for row in rows]
-            self._open = list(itertools.compress(spans, is_open))
-            told = [row for row in rows[: len(before)] if row[-1] is not None]
-            self._backlog += lines("spans", told + rows[len(before) :])
-            self._on_device.extend(
-                span
-                for span, still in zip(spans, is_open, strict=True)
-                if not still and span._device_stop is not None
-            )
+            rows, is_open = [], []
+            for span in self._open:
+                row = _row(span)
+                if row[-1] is None:
+                    is_open.append(span)
+                    continue
+                rows.append(row)
+                if span._device_stop is not None:
+                    self._on_device.append(span)
+            new = self.spans[self._seen :]
+            for span in new:
+                span._index = self._seen
+                self._seen += 1
+                # Whether it is open is asked once: it may be ended at any moment.
+                row = _row(span)
+                rows.append(row)
+                if row[-1] is None:
+                    is_open.append(span)
+                elif span._device_stop is not None:
+                    self._on_device.append(span)
+            self._open, self._numbered = is_open, self._seen
+            self._backlog += lines("spans", rows)
             if self.device is not None:
                 self.device.resolve(leave_unresolved, wait=wait)
             self._backlog += lines("devices", self._devices())
@@ -362,11 +369,15 @@ def _flush_often(log: weakref.ref[SpanLog], finished: threading.Event) -> None:
 
 
 def _row(span: Span) -> tuple[Any, ...]:
-    """A span as it is known now; a later row of the same index has more. See ``format.py``."""
+    """A numbered span as it is known now; a later row of the same index has more.
+
+    See ``format.py``. Not by properties, which would take as long as all else.
+    """
+    parent = span._parent
     return (
-        span.index,
-        span.parent,
-        span.thread,
+        span._index,
+        None if parent is None else parent._index,
+        span._thread.native_id,
         span.name,
         span.attributes,
         span.start_ns,
