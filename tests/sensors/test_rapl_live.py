@@ -113,7 +113,8 @@ def test_a_counter_that_wraps_within_the_span(rapl, wrap_j, before_j):
     )
     energy, late = measured(rapl, 2.0, sensors=["cpu"])
     check(energy, "cpu:0", PACKAGE_W, late)
-    assert energy.gap_s == 0
+    # The span's edges may lie some µs beyond the readings; a wrap taken for a gap would be 0.1 s.
+    assert energy.gap_s < 0.001
 
 
 def test_a_counter_that_vanishes_has_counted_meanwhile_and_the_account_says_so(rapl):

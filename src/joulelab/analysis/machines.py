@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
 
 from joulelab.analysis.data import Group
 from joulelab.analysis.findings import Finding
 from joulelab.analysis.frames import REAL, TEXT, frame, records
-from joulelab.analysis.ratios import ratio
+from joulelab.analysis.ratios import mean_interval, ratio
 from joulelab.analysis.summary import FACTORS, varying
 from joulelab.analysis.terms import NAMES, PHASES, QUANTITIES
 from joulelab.analysis.words import listed, number, sentence, with_interval
@@ -136,7 +135,7 @@ def _finding(part: pd.DataFrame) -> Finding:
     logs = np.log(part["ratio"].to_numpy(dtype=float))
     mean, low, high = float(np.exp(logs.mean())), first["low"], first["high"]
     if n > 1:
-        low, high = (math.exp(end) for end in DescrStatsW(logs).tconfint_mean())
+        low, high = mean_interval(logs)
     text = (
         f"a sample of {phase} takes {with_interval(mean, low, high)} times as much {what} on "
         f"{first['machine']} as on {first['reference']}"

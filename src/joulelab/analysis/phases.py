@@ -13,7 +13,7 @@ from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-unt
 from joulelab.analysis.data import Group, placed
 from joulelab.analysis.findings import Finding
 from joulelab.analysis.frames import FLAG, INT, INTERVAL, PLACE, TEXT, frame, records
-from joulelab.analysis.ratios import ratio
+from joulelab.analysis.ratios import mean_interval, ratio
 from joulelab.analysis.terms import NAMES, QUANTITIES
 from joulelab.analysis.words import counted, number, probability, sentence, with_interval
 
@@ -89,7 +89,7 @@ def _finding(part: pd.DataFrame) -> Finding:
     logs = np.log(part["estimate"].to_numpy(dtype=float))
     mean, low, high = float(np.exp(logs.mean())), math.nan, math.nan
     if n > 1:
-        low, high = (float(math.exp(end)) for end in DescrStatsW(logs).tconfint_mean())
+        low, high = mean_interval(logs)
     question = (
         "Does training take three times as long as inference?"
         if quantity == "time"

@@ -6,9 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
+
 from joulelab.analysis.statistics import UNKNOWN, Estimate
 
 Row = Mapping[str, Any]
+
+WIDEST = 50.0
+"""Half-width in the logarithm beyond which an interval says nothing: a factor of 10^21."""
 
 
 def ratio(one: Row, other: Row, column: str, *, shared: bool) -> Estimate:
@@ -25,7 +32,8 @@ def ratio(one: Row, other: Row, column: str, *, shared: bool) -> Estimate:
         shared: Whether what all repeats of a row share counts (unlike sensors) or cancels.
 
     Returns:
-        Unknown where one of the two is not positive; without an interval where one has none.
+        Unknown where one of the two is not positive; without an interval where one has none, or
+        where it would be wider than numbers go (a figure that is nothing but scatter).
 
     Example:
         >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}
@@ -37,9 +45,32 @@ def ratio(one: Row, other: Row, column: str, *, shared: bool) -> Estimate:
     if not (above > 0 and below > 0):
         return UNKNOWN
     value = above / below
-    spread = math.exp(math.hypot(_relative(one, column, shared), _relative(other, column, shared)))
+    relative = math.hypot(_relative(one, column, shared), _relative(other, column, shared))
     n = min(int(one[f"{column}_n"]), int(other[f"{column}_n"]))
+    if relative > WIDEST:
+        return Estimate(value, math.nan, math.nan, n)
+    spread = math.exp(relative)
     return Estimate(value, value / spread, value * spread, n)
+
+
+def mean_interval(logs: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % interval of a geometric mean, by Student's t on the logarithms.
+
+    Args:
+        logs: Natural logarithms, at least two. Shape: (ratios,).
+
+    Returns:
+        NaN twice where it would be wider than numbers go.
+
+    Example:
+        >>> low, high = mean_interval(np.log([2.0, 3.0, 4.0]))
+        >>> round(low, 2), round(high, 2)
+        (1.21, 6.85)
+    """
+    low, high = (float(end) for end in DescrStatsW(logs).tconfint_mean())
+    if max(abs(low), abs(high)) > WIDEST:
+        return math.nan, math.nan
+    return math.exp(low), math.exp(high)
 
 
 def _relative(row: Row, column: str, shared: bool) -> float:
