@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.least_squares import LEAST_W2, posterior
 from joulelab.accounting.updates import Pace, updates
 from joulelab.sensors.sensor import Channel, Quantity
 
@@ -203,10 +204,8 @@ class _Smooth(NamedTuple):
         noise_w2 = NOISE * float(np.median(np.diff(mean_w, 2) ** 2)) if mean_w.size > 2 else 0.0
         if left_w2 > noise_w2 + ramp_w**2 + UNEXPLAINED**2 * float(mean_w.var()):
             return None
-        reading_w2 = left_w2 + ramp_w**2 + (EXACT * usual_w) ** 2
-        prior_w2 = max(usual_w**2, np.finfo(float).tiny)
-        beforehand = np.eye(overlap.shape[1]) / prior_w2
-        covariance = np.linalg.inv(overlap.T @ overlap / reading_w2 + beforehand)
+        reading_w2 = max(left_w2 + ramp_w**2 + (EXACT * usual_w) ** 2, LEAST_W2)
+        covariance = posterior(overlap.T @ overlap, reading_w2, usual_w**2)
         power_w = usual_w + covariance @ (overlap.T @ (mean_w - usual_w)) / reading_w2
         # What the powers leave unexplained, power differed by within them at least.
         return _Levels(np.asarray(power_w), np.sqrt(np.diag(covariance) + left_w2))

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.least_squares import LEAST_W2, posterior
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
@@ -171,16 +173,16 @@ def _solved(
     if power.size == 0:
         return np.zeros(states), np.zeros(states), 0.0
     usual_w = float(power.mean())
-    prior_w2 = max(usual_w**2, float(power.var()), np.finfo(float).tiny)
+    prior_w2 = max(usual_w**2, float(power.var()), LEAST_W2)
     normal, right = shares.T @ shares, shares.T @ (power - usual_w)
-    scatter_w2 = float(power.var()) or prior_w2 * 1e-12
+    scatter_w2 = max(float(power.var()), prior_w2 * 1e-12, LEAST_W2)
     for _ in range(ROUNDS):
-        covariance = np.linalg.inv(normal / scatter_w2 + np.eye(states) / prior_w2)
+        covariance = posterior(normal, scatter_w2, prior_w2)
         off_w = covariance @ right / scatter_w2
         told = states - float(np.trace(covariance)) / prior_w2
         residual = power - usual_w - shares @ off_w
         left_w2 = float(residual @ residual) / max(power.size - told, 1.0)
-        scatter_w2 = max(left_w2, prior_w2 * 1e-12)
+        scatter_w2 = max(left_w2, prior_w2 * 1e-12, LEAST_W2)
     explained_w2 = max(float(power.var()) * power.size - float(residual @ residual), 0.0)
     # Differences that chance makes as well are drawn together (James and Stein, 1961).
     by_chance_w2 = (states - 1) * scatter_w2
