@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from sys import modules
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -15,7 +16,6 @@ from joulelab.recording.device_clock import (
     DeviceClock,
     DeviceMark,
     DeviceTime,
-    cuda_started,
     device_clock,
 )
 from joulelab.recording.link import ATOMIC_WRITE_BYTES
@@ -86,7 +86,7 @@ class Span:
         self._parent: Span | None = thread.innermost
         thread.innermost = self
         device = log.device
-        if device is None and cuda_started():
+        if device is None and getattr(modules.get("torch.cuda"), "_initialized", False):
             device = log.notice_device()
         if device is not None:
             self._device_start = device.mark()
@@ -96,22 +96,12 @@ class Span:
 
     def __exit__(self, *_: object) -> None:
         """Ends it however its block ended, unless the block has done so itself."""
-        if self.stop_ns is None:
-            self.end()
-
-    def end(self) -> None:
-        """Ends it now.
-
-        Raises:
-            ValueError: It ended before, or has not begun.
-        """
+        if self.stop_ns is not None:
+            return
         stop_ns = monotonic_ns()
-        if self.stop_ns is not None or not self.start_ns:
-            what = "was already ended" if self.start_ns else "has not begun"
-            raise ValueError(f"span {self.name!r} {what}")
         log = self._log
         device = log.device
-        if device is None and cuda_started():
+        if device is None and getattr(modules.get("torch.cuda"), "_initialized", False):
             device = log.notice_device()
         if device is not None:
             self._device_stop = device.mark()
@@ -124,6 +114,17 @@ class Span:
             thread.innermost = parent
         if log.forked:
             log.flush(leave_unresolved=0, wait=True)
+
+    def end(self) -> None:
+        """Ends it now.
+
+        Raises:
+            ValueError: It ended before, or has not begun.
+        """
+        if self.stop_ns is not None or not self.start_ns:
+            what = "was already ended" if self.start_ns else "has not begun"
+            raise ValueError(f"span {self.name!r} {what}")
+        self.__exit__()
 
     @property
     def index(self) -> int:
