@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.forecast_case import Case
 from joulelab import Meter
 from joulelab.accounting.account import Accounts, Window
-from joulelab.forecast.marked import EPOCH, SECTIONS, STEP, Marked, marked, profile_of
+from joulelab.accounting.marked import Marked, marked
+from joulelab.forecast.marked import EPOCH, SECTIONS, STEP, profile_of
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.models.registry import build_model
 from joulelab.recording.spans import Span

@@ -5,8 +5,9 @@ import pytest
 
 from joulelab import Meter
 from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.accounting.marked import Marked
 from joulelab.errors import UserError
-from joulelab.forecast.marked import Marked, profile_of, profile_of_trace
+from joulelab.forecast.marked import profile_of, profile_of_trace
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.sensor import Provenance
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.energy import Energy
+from joulelab.accounting.marked import Marked, marked
 from joulelab.errors import UserError
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.recording.trace import Trace
@@ -33,45 +34,6 @@ Effects in the Analysis of Simulation Output*, Operations Research 30 (1982), ad
 means. In more and shorter ones the scatter of single steps would hide how a run wanders."""
 
 EnergiesOf = Callable[[Sequence[Window]], Sequence[Energy]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
-    """A span that was marked.
-
-    Attributes:
-        name: As the program gave it.
-        start_ns: CLOCK_MONOTONIC.
-        stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
-        key: Tells it from the others.
-        parent: Key of the span that it lies in; ``None`` when that is not known.
-        phase: Its attribute of that name, as ``"train"``; ``None`` when it has none.
-        device_start_ns: When a GPU came to its work, where that is known.
-        device_stop_ns: When the GPU was done with it.
-        device_uncertainty_ns: Standard uncertainty of both.
-    """
-
-    name: str
-    start_ns: int
-    stop_ns: int | None
-    key: tuple[int, int]
-    parent: tuple[int, int] | None = None
-    phase: str | None = None
-    device_start_ns: int | None = None
-    device_stop_ns: int | None = None
-    device_uncertainty_ns: int = 0
-
-    @property
-    def window(self) -> Window:
-        """When it was; it must be over."""
-        assert self.stop_ns is not None
-        return Window(
-            self.start_ns,
-            self.stop_ns,
-            self.device_start_ns,
-            self.device_stop_ns,
-            self.device_uncertainty_ns,
-        )
 
 
 class _Edge(NamedTuple):
@@ -112,32 +74,6 @@ def profile_of_trace(
     accounts = Accounts(trace)
     spans = [span for span in marked(trace.events) if span.start_ns >= since_ns]
     return profile_of(spans, accounts.energies, phase=phase, steps_per_epoch=steps_per_epoch)
-
-
-def marked(events: Sequence[Mapping[str, Any]]) -> list[Marked]:
-    """The spans that a trace's events tell of, in the order in which they began."""
-    spans: dict[tuple[int, int], Mapping[str, Any]] = {}
-    devices: dict[tuple[int, int], Mapping[str, Any]] = {}
-    for event in events:
-        if event.get("event") == "span":
-            spans[event["pid"], event["index"]] = event
-        elif event.get("event") == "device":
-            devices[event["pid"], event["index"]] = event
-    found = [
-        Marked(
-            name=str(event["name"]),
-            start_ns=event["start_ns"],
-            stop_ns=event["stop_ns"],
-            key=key,
-            parent=None if event["parent"] is None else (key[0], event["parent"]),
-            phase=event["attributes"].get("phase"),
-            device_start_ns=devices.get(key, {}).get("start_ns"),
-            device_stop_ns=devices.get(key, {}).get("stop_ns"),
-            device_uncertainty_ns=devices.get(key, {}).get("uncertainty_ns", 0),
-        )
-        for key, event in spans.items()
-    ]
-    return sorted(found, key=lambda span: span.start_ns)
 
 
 def profile_of(

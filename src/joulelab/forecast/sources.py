@@ -12,8 +12,9 @@ from typing import Any
 from joulelab.accounting.account import Window
 from joulelab.accounting.csv_table import number, open_table
 from joulelab.accounting.energy import Energy
+from joulelab.accounting.marked import Marked
 from joulelab.errors import UserError, nearest
-from joulelab.forecast.marked import Marked, profile_of, profile_of_trace
+from joulelab.forecast.marked import profile_of, profile_of_trace
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import read_trace
