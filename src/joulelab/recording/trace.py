@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,15 +142,35 @@ class TraceReader:
 
     def read(self) -> Trace:
         """Everything up to the last whole record."""
+        series = _MappedSeries(self._whole_records(), self._counts.copy())
+        self._past_events += self.new_events()
+        return self._trace(series, tuple(self._past_events))
+
+    def read_since(self, t_ns: int, events: Sequence[Mapping[str, Any]] = ()) -> Trace:
+        """The last readings only: what came before is neither read nor kept.
+
+        Args:
+            t_ns: CLOCK_MONOTONIC. Readings are on file in the order in which they came, so some
+                that are older may be among them.
+            events: What the trace is to say of its events; see :meth:`new_events`.
+        """
+        records = self._whole_records()
+        recent = records[bisect.bisect_left(records["t_ns"], t_ns) :]
+        counts = np.bincount(recent["channel"], minlength=self._counts.size)
+        return self._trace(_MappedSeries(recent, counts), events)
+
+    def _trace(self, series: Sequence[Readings], events: Sequence[Mapping[str, Any]]) -> Trace:
+        return Trace(self._channels, series, self._absent, self._header, events)
+
+    def _whole_records(self) -> NDArray[np.void]:
+        """The file, mapped, up to its last whole record."""
         size = (self._readings.stat().st_size - self._begin) // RECORD_SIZE
-        records = np.zeros(0, dtype=RECORD)
-        if size:
-            mapped = np.memmap(self._readings, RECORD, "r", offset=self._begin, shape=(size,))
-            records = mapped.view(np.ndarray)
-            self._check(records)
-        self._read_events()
-        series = _MappedSeries(records[: self._counts.sum()], self._counts.copy())
-        return Trace(self._channels, series, self._absent, self._header, tuple(self._past_events))
+        if not size:
+            return np.zeros(0, dtype=RECORD)
+        mapped = np.memmap(self._readings, RECORD, "r", offset=self._begin, shape=(size,))
+        records = mapped.view(np.ndarray)
+        self._check(records)
+        return records[: self._counts.sum()]
 
     def _check(self, records: NDArray[np.void]) -> None:
         """Counts the whole records after those that are known; none after a damaged one."""
@@ -166,8 +187,12 @@ class TraceReader:
             if whole < len(block):
                 break
 
-    def _read_events(self) -> None:
-        """Whole lines only; a line that a kill or a full disk damaged is left out."""
+    def new_events(self) -> list[Mapping[str, Any]]:
+        """The events since it was last asked, by this or by :meth:`read`.
+
+        Whole lines only; a line that a kill or a full disk damaged is left out.
+        """
+        found: list[Mapping[str, Any]] = []
         with self._events.open("rb") as file:
             file.seek(self._events_offset)
             for line in file:
@@ -179,7 +204,8 @@ class TraceReader:
                 except ValueError:
                     continue
                 if isinstance(event, dict):
-                    self._past_events += _expanded(event)
+                    found += _expanded(event)
+        return found
 
 
 def read_trace(directory: Path) -> Trace:
