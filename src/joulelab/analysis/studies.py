@@ -154,6 +154,25 @@ def energy_of(data: Mapping[str, Any] | None) -> Energy:
     return Energy.from_json(data)
 
 
+def phase_energy(run: RunRecord, phase: str, baseline: Baseline) -> Energy:
+    """The energy of a phase of a run, its idle share over the stretch of its epochs."""
+    spans = [
+        span
+        for span in run.data["spans"]
+        if span["name"] == "epoch" and span["attributes"]["phase"] == phase
+    ]
+    return less_idle(energy_of(run.data["results"][phase]["energy"]), spans, baseline)
+
+
+def less_idle(energy: Energy, spans: Sequence[Mapping[str, Any]], baseline: Baseline) -> Energy:
+    """The energy with its idle share over the stretch of these spans; none without spans."""
+    if not spans:
+        return energy
+    start_s = min(int(span["start_ns"]) for span in spans) * NS
+    stop_s = max(int(span["stop_ns"]) for span in spans) * NS
+    return baseline.subtract(energy, start_s, stop_s)
+
+
 def middle_s(span: Mapping[str, Any]) -> float:
     """The middle of a span on CLOCK_MONOTONIC, in seconds."""
     return (int(span["start_ns"]) + int(span["stop_ns"])) / 2 * NS

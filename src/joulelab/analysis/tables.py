@@ -18,10 +18,11 @@ from joulelab.analysis.columns import EPOCH_COLUMNS, FAILURE_COLUMNS, IDLE_COLUM
 from joulelab.analysis.files import parquet, write_bytes
 from joulelab.analysis.frames import frame
 from joulelab.analysis.studies import (
-    NS,
     Study,
     energy_of,
     idle_points,
+    less_idle,
+    phase_energy,
     read_studies,
     understood,
 )
@@ -187,12 +188,7 @@ def _run_row(
     study: Study, run: RunRecord, phase: str, result: Mapping[str, Any], baseline: Baseline
 ) -> dict[str, Any]:
     data = run.data
-    spans = [
-        span
-        for span in data["spans"]
-        if span["name"] == "epoch" and span["attributes"]["phase"] == phase
-    ]
-    energy = _net(energy_of(result["energy"]), spans, baseline)
+    energy = phase_energy(run, phase, baseline)
     samples = result["samples"]
     row = {name: result.get(name) for name in RUN_COLUMNS if name in result}
     row |= data["characteristics"] or {}
@@ -223,7 +219,7 @@ def _epoch_row(
         if span["name"] == "epoch"
         and (span["attributes"]["phase"], span["attributes"]["index"]) == (phase, index)
     ]
-    energy = _net(energy_of(epoch["energy"]), spans, baseline)
+    energy = less_idle(energy_of(epoch["energy"]), spans, baseline)
     return {
         "run_id": run.run_id,
         "epoch": index,
@@ -238,15 +234,6 @@ def _epoch_row(
         "samples": epoch["samples"],
         "complete": epoch["complete"],
     }
-
-
-def _net(energy: Energy, spans: Sequence[Mapping[str, Any]], baseline: Baseline) -> Energy:
-    """The energy with its idle share over the stretch of these spans; none without spans."""
-    if not spans:
-        return energy
-    start_s = min(int(span["start_ns"]) for span in spans) * NS
-    stop_s = max(int(span["stop_ns"]) for span in spans) * NS
-    return baseline.subtract(energy, start_s, stop_s)
 
 
 def _energy_columns(energy: Energy) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Whether two sides, jobs or studies, differ in energy: effect, interval, test, and doubts."""
