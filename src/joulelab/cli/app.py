@@ -22,6 +22,7 @@ COMMANDS = {
     "hardware": "Profiles of devices, for predictions",
     "predict": "What a model that was never run will take",
     "rank": "Order models by predicted energy",
+    "compare": "Are two jobs or studies different: effect, interval, test",
     "report": "Tables, figures and a page from one or several studies",
 }
 """Name and one-line help. The module of the same name is imported when its command is used."""

@@ -1,0 +1,372 @@
+"""Two sides compared: which runs are paired, the effect of each pair, and of all."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
+
+from joulelab.analysis.statistics import CONFIDENCE
+from joulelab.analysis.words import listed
+from joulelab.comparison.doubts import Difference, differences, doubts
+from joulelab.comparison.effects import Cell, Repeats, shift
+from joulelab.comparison.figures import Figure, Metric, figure
+from joulelab.comparison.measurement import Measurement
+from joulelab.comparison.shift import Shift
+from joulelab.comparison.sides import Side
+from joulelab.errors import UserError, nearest
+from joulelab.study.store import plain
+
+DISTINCT = ("name", "project")
+"""Levels of jobs that tell cells apart where both sides have one in common."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """The second side over the first. What is not known is NaN.
+
+    Attributes:
+        levels: Of the cell; empty for all cells together.
+        a: Mean of the first side; NaN for several cells together.
+        b: Mean of the second.
+        n_a: How many runs.
+        n_b: Likewise.
+        ratio: Of geometric means; NaN where a figure is not positive.
+        ratio_interval: Its ends.
+        difference: The second less the first; NaN for several cells together.
+        difference_interval: Its ends.
+        p: Of no difference.
+        test: What p is by; empty where it cannot be tested.
+        detectable_ratio: A ratio this large would be shown four times in five.
+        shown: Whether the interval leaves out no difference; ``None`` where it cannot be tested.
+    """
+
+    levels: Mapping[str, str]
+    a: float
+    b: float
+    n_a: int
+    n_b: int
+    ratio: float
+    ratio_interval: tuple[float, float]
+    difference: float
+    difference_interval: tuple[float, float]
+    p: float
+    test: str
+    detectable_ratio: float
+    shown: bool | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; NaN becomes ``None``."""
+        return dict(plain({name: getattr(self, name) for name in self.__dataclass_fields__}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Comparison:
+    """What is known of two sides.
+
+    Attributes:
+        a: The first side.
+        b: The second side.
+        metric: What is compared.
+        confidence: Of every interval.
+        effect: Over all cells.
+        cells: Of each cell, where there are several; ``shown`` after Holm's correction.
+        differences: In machines, software, sensors and settings.
+        doubts: What a person should know before believing it, in words.
+    """
+
+    a: Side
+    b: Side
+    metric: Metric
+    confidence: float
+    effect: Effect
+    cells: tuple[Effect, ...]
+    differences: tuple[Difference, ...]
+    doubts: tuple[str, ...]
+
+    def above(self, limit: float) -> bool | None:
+        """Whether the second side is shown to be above the first by more than a fraction.
+
+        Returns:
+            ``True``: the whole interval is above it. ``False``: none of it is. ``None``: it
+            cannot be told, which is always so without a test.
+
+        Example:
+            ``comparison.above(0.05)`` for 5 %.
+        """
+        low, high = self.effect.ratio_interval
+        if not self.effect.test or math.isnan(low):
+            return None
+        if low > 1 + limit:
+            return True
+        return False if high <= 1 + limit else None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; NaN becomes ``None``."""
+        return {
+            "metric": self.metric.name,
+            "unit": self.metric.unit,
+            "confidence": self.confidence,
+            "a": self.a.to_json(),
+            "b": self.b.to_json(),
+            "effect": self.effect.to_json(),
+            "cells": [cell.to_json() for cell in self.cells],
+            "differences": [difference.to_json() for difference in self.differences],
+            "doubts": list(self.doubts),
+        }
+
+
+def compare(
+    a: Side,
+    b: Side,
+    metric: Metric,
+    *,
+    by: Sequence[str] | None = None,
+    confidence: float = CONFIDENCE,
+    stated_scatter: float | None = None,
+) -> Comparison:
+    """Compares two sides.
+
+    Args:
+        a: What is compared with.
+        b: What is compared.
+        metric: In what.
+        by: Levels in which runs must agree to be compared; ``None``: those that vary within a
+            side.
+        confidence: Of the intervals, as 0.95.
+        stated_scatter: Relative standard deviation of a run, for where runs do not tell it.
+
+    Raises:
+        UserError: There is nothing to compare.
+    """
+    if a.kind != b.kind:
+        raise UserError(
+            f"{a.label} holds {a.kind} and {b.label} {b.kind}",
+            mend="compare jobs with jobs and studies with studies",
+        )
+    components, left_out = _components(metric, a, b)
+    chosen = _levels(a, b) if by is None else _checked(by, a, b)
+    (known_a, missing_a), (known_b, missing_b) = (_known(one, metric, components) for one in (a, b))
+    pairs = _paired(known_a, known_b, chosen)
+    cells = [
+        (levels, Cell(_repeats(in_a), _repeats(in_b), unit=levels.get("model")))
+        for levels, in_a, in_b in pairs
+    ]
+    each = [_effect([cell], levels, confidence, stated_scatter) for levels, cell in cells]
+    paired_a = _only(a, [known for _, in_a, _ in pairs for known in in_a])
+    paired_b = _only(b, [known for _, _, in_b in pairs for known in in_b])
+    several = len(cells) > 1
+    return Comparison(
+        a=a,
+        b=b,
+        metric=metric,
+        confidence=confidence,
+        effect=_effect([cell for _, cell in cells], {}, confidence, stated_scatter)
+        if several
+        else each[0],
+        cells=tuple(_corrected(each, confidence)) if several else (),
+        differences=tuple(differences(paired_a, paired_b, chosen)),
+        doubts=(
+            *left_out,
+            *missing_a,
+            *missing_b,
+            *_unpaired(paired_a, known_a),
+            *_unpaired(paired_b, known_b),
+            *doubts(paired_a, paired_b, metric, cells),
+        ),
+    )
+
+
+Known = tuple[Measurement, Figure]
+
+
+def _components(metric: Metric, a: Side, b: Side) -> tuple[frozenset[str], list[str]]:
+    """Those measured in every run, and words on those that were only in some."""
+    if not metric.energetic:
+        return frozenset(), []
+    runs = [
+        {name for name in run.energy.components if metric.takes(name)}
+        for side in (a, b)
+        for run in side.measurements
+    ]
+    measured = [names for names in runs if names]
+    common = frozenset.intersection(*map(frozenset, measured)) if measured else frozenset()
+    if not common:
+        raise UserError(
+            f"nothing in common was measured of the {metric.words}",
+            why="; ".join(_absent(side) for side in (a, b)),
+            mend="run joulelab doctor on each machine",
+        )
+    partly = sorted(set().union(*measured) - common)
+    if not partly:
+        return common, []
+    return common, [f"{listed(partly)} left out: not measured in every run of both sides"]
+
+
+def _absent(side: Side) -> str:
+    names = sorted({name for run in side.measurements for name in run.energy.components})
+    return f"{side.label} has {listed(names) or 'nothing'}"
+
+
+def _known(side: Side, metric: Metric, components: frozenset[str]) -> tuple[list[Known], list[str]]:
+    """The runs that have the figure, and words on those that have not."""
+    found = [
+        (
+            run,
+            figure(metric, run.energy, run.samples, run.boards, run.baseline, components),
+        )
+        for run in side.measurements
+    ]
+    known = [(run, value) for run, value in found if math.isfinite(value.value)]
+    if not known:
+        raise UserError(
+            f"{side.label} has no {metric.name}", why=_why(metric), mend=_mend(metric, side)
+        )
+    lost = len(found) - len(known)
+    if not lost:
+        return known, []
+    return known, [f"{side.letter}: {lost} of {len(found)} runs have no {metric.name}"]
+
+
+def _why(metric: Metric) -> str:
+    if metric.per == "samples":
+        return "how many samples it took is not known"
+    return "idle power is not known" if metric.of == "net" else "it was not measured"
+
+
+def _mend(metric: Metric, side: Side) -> str:
+    if metric.per == "samples" and side.kind == "jobs":
+        return "give --tag samples=N to joulelab run, or another --metric"
+    if metric.of == "net":
+        return "run joulelab idle before measuring, or compare gross_j"
+    return "choose another --metric"
+
+
+def _levels(a: Side, b: Side) -> list[str]:
+    """The levels that tell cells apart: those that vary within a side.
+
+    Jobs that are all called otherwise are repeats, and so are those whose tags have not the same
+    levels on both sides, as seeds.
+    """
+    sets: dict[str, tuple[set[str], set[str]]] = {}
+    for place, side in enumerate((a, b)):
+        for run in side.measurements:
+            for name, level in run.levels.items():
+                sets.setdefault(name, (set(), set()))[place].add(level)
+    varying = [name for name, (in_a, in_b) in sets.items() if len(in_a) > 1 or len(in_b) > 1]
+    if a.kind == "studies":
+        return varying
+    return [
+        name
+        for name in varying
+        if (sets[name][0] & sets[name][1] if name in DISTINCT else sets[name][0] == sets[name][1])
+    ]
+
+
+def _checked(by: Sequence[str], a: Side, b: Side) -> list[str]:
+    known = {
+        name.removeprefix("tag "): name
+        for side in (a, b)
+        for run in side.measurements
+        for name in run.levels
+    }
+    for name in by:
+        if name not in known:
+            raise UserError(f"nothing is known by {name!r}", mend=nearest(name, known))
+    return [known[name] for name in by]
+
+
+def _paired(
+    a: Sequence[Known], b: Sequence[Known], by: Sequence[str]
+) -> list[tuple[dict[str, str], list[Known], list[Known]]]:
+    """The cells that both sides have, with their runs."""
+    cells: dict[tuple[str, ...], tuple[list[Known], list[Known]]] = defaultdict(lambda: ([], []))
+    for place, side in enumerate((a, b)):
+        for known in side:
+            cells[tuple(known[0].levels.get(name, "") for name in by)][place].append(known)
+    both = [
+        (dict(zip(by, key, strict=True)), in_a, in_b)
+        for key, (in_a, in_b) in cells.items()
+        if in_a and in_b
+    ]
+    if not both:
+        raise UserError(
+            "the two sides have no cell in common",
+            why=f"none agrees in {listed(by)}",
+            mend=f"choose with --by fewer of {', '.join(by)}",
+        )
+    return both
+
+
+def _repeats(runs: Sequence[Known]) -> Repeats:
+    return Repeats(tuple(value for _, value in runs), tuple(run.block for run, _ in runs))
+
+
+def _only(side: Side, paired: Sequence[Known]) -> Side:
+    return replace(side, measurements=tuple(run for run, _ in paired))
+
+
+def _unpaired(paired: Side, known: Sequence[Known]) -> list[str]:
+    left = len(known) - len(paired.measurements)
+    if not left:
+        return []
+    return [
+        f"{paired.letter}: {left} of {len(known)} runs left out: the other side has none like them"
+    ]
+
+
+def _effect(
+    cells: Sequence[Cell],
+    levels: Mapping[str, str],
+    confidence: float,
+    stated_scatter: float | None,
+) -> Effect:
+    one = cells[0] if len(cells) == 1 else None
+    positive = all(cell.a.positive and cell.b.positive for cell in cells)
+    logarithms = [replace(cell, a=cell.a.logarithms(), b=cell.b.logarithms()) for cell in cells]
+    on_logs = shift(logarithms, stated_scatter) if positive else Shift(math.nan, 0.0, 0.0)
+    plain_scatter = None
+    if stated_scatter is not None and one is not None:
+        plain_scatter = stated_scatter * abs(one.a.mean)
+    on_values = shift(cells, plain_scatter) if one else Shift(math.nan, 0.0, 0.0)
+    tested = on_logs if positive else on_values
+    low, high = on_logs.interval(confidence)
+    apart = tested.half_width(confidence) < abs(tested.value)
+    return Effect(
+        levels=levels,
+        a=one.a.mean if one else math.nan,
+        b=one.b.mean if one else math.nan,
+        n_a=sum(cell.a.n for cell in cells),
+        n_b=sum(cell.b.n for cell in cells),
+        ratio=_exp(on_logs.value),
+        ratio_interval=(_exp(low), _exp(high)),
+        difference=on_values.value,
+        difference_interval=on_values.interval(confidence),
+        p=tested.p,
+        test=tested.test,
+        detectable_ratio=_exp(on_logs.detectable(confidence)),
+        shown=apart if tested.tested else None,
+    )
+
+
+def _exp(value: float) -> float:
+    """The ratio; NaN beyond what numbers can tell."""
+    return math.exp(value) if abs(value) < 50 else math.nan
+
+
+def _corrected(effects: Sequence[Effect], confidence: float) -> list[Effect]:
+    """What is shown after Holm's correction for looking at many cells."""
+    tested = [place for place, effect in enumerate(effects) if math.isfinite(effect.p)]
+    if not tested:
+        return list(effects)
+    shown = multipletests(
+        [effects[place].p for place in tested], alpha=1 - confidence, method="holm"
+    )[0]
+    corrected = list(effects)
+    for place, verdict in zip(tested, shown, strict=True):
+        corrected[place] = replace(effects[place], shown=bool(verdict))
+    return corrected

@@ -1,0 +1,147 @@
+"""What a person may name as a side: jobs, studies, folders of them, ``previous``, ``latest``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from glob import glob
+from pathlib import Path
+from typing import Any, Literal
+
+from joulelab.analysis.studies import read_studies
+from joulelab.comparison.measurement import Measurement, of_job, of_study
+from joulelab.errors import UserError, nearest
+from joulelab.jobs.record import Job, default_place, find_jobs, is_job
+
+Kind = Literal["jobs", "studies"]
+
+LATEST, PREVIOUS = "latest", "previous"
+_DAYS_AGO = re.compile(r"^(\d+)d$")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        label: As it was named.
+        letter: ``"A"`` or ``"B"``.
+        kind: What it is made of.
+        measurements: Oldest first; at least one.
+    """
+
+    label: str
+    letter: str
+    kind: Kind
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def started_unix_s(self) -> tuple[float, float]:
+        """When its first and its last run began."""
+        times = [one.started_unix_s for one in self.measurements]
+        return min(times), max(times)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "label": self.label,
+            "kind": self.kind,
+            "started_unix_s": list(self.started_unix_s),
+            "runs": [one.run for one in self.measurements],
+        }
+
+
+def read_side(name: str, letter: str) -> Side:
+    """The jobs or studies that a name stands for.
+
+    Args:
+        name: A job, a study, a folder or a pattern of either, the name or id of jobs in the
+            default place, ``latest``, ``previous`` (the one of the same name before it), or as
+            ``7d`` (the last one of that name that began at least so many days before it).
+        letter: What the side is called, ``"A"`` or ``"B"``.
+
+    Raises:
+        UserError: It stands for nothing, for both jobs and studies, or for a damaged record.
+    """
+    paths = [Path(name)] if Path(name).exists() else _matching(name)
+    if not paths:
+        return _jobs(name, _in_default_place(name), letter)
+    studies = [found for path in paths for found in _studies(path)]
+    folders = [path for path in paths if path.is_dir() and not _studies(path)]
+    jobs = find_jobs(*folders) if folders else []
+    if studies and jobs:
+        raise UserError(
+            f"{name} holds both jobs and studies", mend="name the ones or the others for each side"
+        )
+    if not studies:
+        return _jobs(name, jobs, letter)
+    measured = [one for study in read_studies(studies) for one in of_study(study)]
+    if not measured:
+        raise UserError(f"{name} has no finished run", mend="run joulelab study on it first")
+    return Side(
+        name, letter, "studies", tuple(sorted(measured, key=lambda one: one.started_unix_s))
+    )
+
+
+def _jobs(name: str, jobs: Sequence[Job], letter: str) -> Side:
+    if not jobs:
+        raise UserError(
+            f"{name} is no job, no study and no folder of either",
+            mend="give what `joulelab run` or `joulelab study` named, or previous and latest",
+        )
+    return Side(name, letter, "jobs", tuple(of_job(job, letter) for job in jobs))
+
+
+def _matching(pattern: str) -> list[Path]:
+    return [Path(one) for one in sorted(glob(pattern))]  # noqa: PTH207  (may be absolute)
+
+
+def _studies(path: Path) -> list[Path]:
+    """The study at a path, or those directly below it."""
+    if (path / "plan.toml").is_file():
+        return [path]
+    if not path.is_dir() or is_job(path):
+        return []
+    return sorted(plan.parent for plan in path.glob("*/plan.toml"))
+
+
+def _in_default_place(name: str) -> list[Job]:
+    jobs = [job for job in find_jobs() if job.finished] if default_place().is_dir() else []
+    if name in (LATEST, PREVIOUS) or _DAYS_AGO.match(name):
+        return [_relative(name, jobs)]
+    found = [job for job in jobs if name in (job.id, job.name)]
+    if not found:
+        known = dict.fromkeys(job.name for job in jobs)
+        raise UserError(
+            f"there is no {name!r}: no file, and no job of that name in {default_place()}",
+            mend=nearest(name, [*known, LATEST, PREVIOUS]),
+        )
+    return found
+
+
+def _relative(name: str, jobs: Sequence[Job]) -> Job:
+    if not jobs:
+        raise UserError(
+            f"there is no {name} job: {default_place()} has none that finished",
+            mend="measure one with joulelab run -- COMMAND",
+        )
+    latest = jobs[-1]
+    if name == LATEST:
+        return latest
+    days = _DAYS_AGO.match(name)
+    before_unix_s = latest.started_unix_s - (86400.0 * int(days[1]) if days else 0.0)
+    earlier = [
+        job
+        for job in jobs[:-1]
+        if (job.name, job.project) == (latest.name, latest.project)
+        and job.started_unix_s <= before_unix_s
+    ]
+    if not earlier:
+        raise UserError(
+            f"there is no {name} job: {latest.name!r} has no other that finished by "
+            f"{datetime.fromtimestamp(before_unix_s, UTC):%Y-%m-%d %H:%M UTC}",
+            mend="name two jobs by their directories",
+        )
+    return earlier[-1]
