@@ -10,9 +10,22 @@ Example:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from joulelab.errors import JoulelabError, UserError
-from joulelab.meter import Meter, measure
+
+if TYPE_CHECKING:
+    from joulelab.meter import Meter, measure
 
 __version__ = "0.1.0"
 
 __all__ = ["JoulelabError", "Meter", "UserError", "__version__", "measure"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the meter when it is used: a command that is wrapped does not wait for it."""
+    if name in ("Meter", "measure"):
+        from joulelab import meter  # noqa: PLC0415
+
+        return getattr(meter, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

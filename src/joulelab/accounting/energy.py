@@ -246,9 +246,9 @@ class Energy:
         if not self.components:
             return "; ".join((f"nothing was measured: {_reasons(self.absent)}", *self.notes))
         low, high = self.interval_j
-        parts = [f"{_joules(self.gross_j)} ({_joules(low, unit='')} to {_joules(high, unit='')})"]
+        parts = [f"{joules(self.gross_j)} ({joules(low, unit='')} to {joules(high, unit='')})"]
         if not math.isnan(self.net_j):
-            parts.append(f"{_joules(self.net_j)} net of idle")
+            parts.append(f"{joules(self.net_j)} net of idle")
         parts.append(
             f"{self.duration_s:.3g} s" if self.duration_s < 1 else f"{self.duration_s:.1f} s"
         )
@@ -256,7 +256,7 @@ class Energy:
             parts.append(f"{self.mean_power_w:.3g} W")
         text = ", ".join(parts)
         for name, part in self.components.items():
-            text += f"; {name} {_joules(part.gross_j)} {part.provenance}"
+            text += f"; {name} {joules(part.gross_j)} {part.provenance}"
         if self.gap_s > WORTH_SAYING * self.duration_s:
             text += f"; {self.gap_s:.3g} s without readings"
         if self.absent:
@@ -315,11 +315,15 @@ def _interval(value: float, uncertainty: float) -> Interval:
     return (value - half, value + half)
 
 
-def _joules(value: float, unit: str = " J") -> str:
+def joules(value: float, unit: str = " J") -> str:
     """Three significant digits, never an exponent below 10 MJ.
 
+    Args:
+        value: J; may be NaN.
+        unit: What stands behind it.
+
     Example:
-        >>> _joules(1234.5), _joules(0.01234), _joules(98.76, unit="")
+        >>> joules(1234.5), joules(0.01234), joules(98.76, unit="")
         ('1,234 J', '0.0123 J', '98.8')
     """
     if abs(value) >= 1e7:

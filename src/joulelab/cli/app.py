@@ -1,18 +1,18 @@
-"""``joulelab``: finds the command, runs it, and turns errors into one line and an exit code."""
+"""``joulelab``: finds the command, runs it, and turns errors into one line and an exit code.
+
+``joulelab run`` is not kept waiting for what only the other commands need.
+"""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 
-import click
-
-import joulelab
-from joulelab.errors import JoulelabError, nearest
+from joulelab.errors import JoulelabError
 
 COMMANDS = {
     "doctor": "This machine's hardware and every sensor, present or absent",
+    "run": "Measure any command as it runs",
     "models": "The models that a study can run, and their characteristics",
     "idle": "Measure this machine's idle power and keep it",
     "account": "Energy per span from logs that others recorded",
@@ -28,68 +28,50 @@ COMMANDS = {
 """Name and one-line help. The module of the same name is imported when its command is used."""
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order a new user needs them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or nothing."""
-        if cmd_name not in COMMANDS:
-            return None
-        command = importlib.import_module(f"joulelab.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but an unknown command names its nearest."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            raise click.UsageError(f"no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(
-    cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(joulelab.__version__, prog_name="joulelab")
-def app() -> None:
-    """Measure, study, forecast and reduce the energy of machine learning.
-
-    \b
-    Example:
-      joulelab doctor                     what can be measured here
-      joulelab study quick --out mystudy  measure four models and report them
-    """
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits.
 
-    Exit codes: 0 done, 1 it could not be done, 2 the request was wrong, 130 interrupted.
+    Exit codes: 0 done, 1 it could not be done, 2 the request was wrong, 130 interrupted; those of
+    ``run`` are its command's.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app.main(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except click.exceptions.Abort:
-        _complain("interrupted")
-        sys.exit(130)
-    except click.ClickException as error:
-        _complain(error.format_message())
-        sys.exit(2)
+        if given[:1] == ["run"]:
+            _run(given[1:])
+        code = _others(given)
     except JoulelabError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
-def _complain(message: str) -> None:
-    click.echo(f"joulelab: {' '.join(message.split())}", err=True)
+def complain(message: str) -> None:
+    """Says on standard error, in one line, what is wrong."""
+    if sys.stderr is not None:
+        print(f"joulelab: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Runs and measures a command and does not come back, but for a user who asks for help."""
+    from joulelab.jobs.options import parse  # noqa: PLC0415
+    from joulelab.jobs.run import run  # noqa: PLC0415
+
+    options = parse(arguments)
+    if options is not None:
+        run(options)
+
+
+def _others(arguments: Sequence[str]) -> int:
+    import click  # noqa: PLC0415
+
+    from joulelab.cli.group import app  # noqa: PLC0415
+
+    try:
+        code = app.main(args=list(arguments), prog_name="joulelab", standalone_mode=False)
+    except click.exceptions.Abort:
+        complain("interrupted")
+        return 130
+    except click.ClickException as error:
+        complain(error.format_message())
+        return 2
+    return code if isinstance(code, int) else 0

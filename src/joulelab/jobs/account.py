@@ -64,13 +64,13 @@ def account_until_last_reading(directory: Path, data: Mapping[str, Any]) -> JobA
     """
     if data["joined"] is not None:
         reason = f"its readings are in {data['joined']}, and when it ended was not recorded"
-        return JobAccount(_nothing(reason), ())
+        return nothing(reason)
     if not (directory / READINGS_FILE).exists():
-        return JobAccount(_nothing("recording had not begun"), ())
+        return nothing("recording had not begun")
     trace = TraceReader(directory).read()
     last_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
     if last_ns <= data["start_ns"]:
-        return JobAccount(_nothing("there is no reading"), ())
+        return nothing("there is no reading")
     return account(trace, data["start_ns"], last_ns, baseline_of(data["baseline"]))
 
 
@@ -81,8 +81,9 @@ def baseline_of(points: Sequence[Mapping[str, Any]] | None) -> Baseline | None:
     return Baseline(tuple(IdlePoint.from_json(point) for point in points))
 
 
-def _nothing(reason: str) -> Energy:
-    return Energy(duration_s=math.nan, absent={"all": reason})
+def nothing(reason: str) -> JobAccount:
+    """The account of a job of which nothing was seen."""
+    return JobAccount(Energy(duration_s=math.nan, absent={"all": reason}), ())
 
 
 def _total(accounts: Accounts, name: str, spans: Sequence[Marked]) -> SpanTotal:

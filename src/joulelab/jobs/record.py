@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 SCHEMA = "joulelab-job-1"
 STARTED_FILE = "job.json"
 FINISHED_FILE = "run.json"
-PHASES = ("data", "experimentation", "training", "inference")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ class Job:
         command: As it was given, the program first.
         name: What it is called; by default after its program or script.
         project: What it belongs to, where that was said.
-        phase: One of :data:`PHASES`, where that was said.
+        phase: One of :data:`joulelab.jobs.options.PHASES`, where that was said.
         tags: Whatever else was said of it.
         host: Where it ran.
         machine: The hardware and software; ``None`` when it ended before that was known.

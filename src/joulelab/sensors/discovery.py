@@ -44,8 +44,7 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     sensors: list[Sensor] = []
     absent: list[Absence] = []
     found: Sequence[Sensor]
-    for name in names:
-        _check(name)
+    check_names(names)
     chosen_gpus = [name for name in names if _is_gpu(name)]
     if chosen_gpus:
         gpus, missing = discover_gpus(*environment_selection())
@@ -65,6 +64,19 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
         elif name not in HARDWARE and not _is_gpu(name):
             sensors += _from_factory(name)
     return Discovery(tuple(sensors), tuple(absent))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Tells a misspelt sensor before anything is opened.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    for name in names:
+        if name not in KNOWN and ":" not in name:
+            raise UserError(
+                f"no sensor {name!r}", mend=f"{nearest(name, KNOWN)} (or package.module:factory)"
+            )
 
 
 def known_dimms(root: Path | None = None) -> tuple[list[Dimm], str]:
@@ -116,14 +128,6 @@ def _chosen(
         if name not in known and "gpu" not in known
     ]
     return [gpu for component, gpu in by_component.items() if component in names], missing
-
-
-def _check(name: str) -> None:
-    if name in KNOWN or ":" in name:
-        return
-    raise UserError(
-        f"no sensor {name!r}", mend=f"{nearest(name, KNOWN)} (or package.module:factory)"
-    )
 
 
 def _processors_and_memory(kinds: Sequence[str]) -> tuple[list[Sensor], list[Absence]]:

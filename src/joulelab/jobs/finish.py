@@ -1,0 +1,65 @@
+"""The end of a job: its record, and what is printed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from joulelab.errors import UserError
+from joulelab.jobs.measuring import Measuring
+from joulelab.jobs.options import Options
+from joulelab.jobs.record import FINISHED_FILE, read_job, write_record
+from joulelab.jobs.summary import show, summary
+
+
+def finish(
+    measuring: Measuring, status: int, stop_ns: int, options: Options, standard_output: int | None
+) -> None:
+    """Writes ``run.json``, then prints the summary and the JSON that was asked for.
+
+    Args:
+        measuring: What was measured.
+        status: The command's, as :func:`os.waitpid` gives it.
+        stop_ns: When it ended, CLOCK_MONOTONIC.
+        options: What was asked for.
+        standard_output: Where JSON goes if it is to go there.
+
+    Raises:
+        UserError: Something cannot be written.
+    """
+    account, notes = measuring.finish(stop_ns)
+    signalled = os.WIFSIGNALED(status)
+    duration_s = (stop_ns - measuring.started["start_ns"]) * 1e-9
+    record = measuring.started | {
+        "ended_unix_s": measuring.started["started_unix_s"] + duration_s,
+        "duration_s": duration_s,
+        "exit_code": None if signalled else os.WEXITSTATUS(status),
+        "signal": os.WTERMSIG(status) if signalled else None,
+        "energy": account.energy.to_json(),
+        "spans": [span.to_json() for span in account.spans],
+        "notes": notes,
+    }
+    write_record(measuring.directory / FINISHED_FILE, record)
+    job = read_job(measuring.directory)
+    if not options.quiet:
+        # A terminal that has gone away must not keep the command's end from being this one's.
+        with contextlib.suppress(OSError, AttributeError):
+            show(summary(job, measuring.previous), sys.stderr)
+    if options.json is not None:
+        _write_json(record, options.json, standard_output)
+
+
+def _write_json(record: dict[str, Any], target: str, standard_output: int | None) -> None:
+    text = json.dumps(record, indent=1) + "\n"
+    try:
+        if standard_output is None:
+            Path(target).write_text(text)
+        else:
+            with open(standard_output, "w") as stream:  # noqa: PTH123
+                stream.write(text)
+    except OSError as error:
+        raise UserError(f"cannot write {target}", why=error.strerror or str(error)) from error

@@ -1,0 +1,96 @@
+"""Measuring a command while it runs: all that need not happen before it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from joulelab.errors import JoulelabError
+from joulelab.jobs.record import SCHEMA, STARTED_FILE, Job, write_record
+
+if TYPE_CHECKING:
+    from joulelab.jobs.account import JobAccount
+    from joulelab.meter import Meter
+
+NICE = 10
+"""What can wait gives way to the command."""
+
+
+class Measuring(threading.Thread):
+    """Starts the recorder beside a command, and gets ready what its end will need.
+
+    Args:
+        directory: The job's.
+        started: What is known of it.
+        meter: What already records it; ``None``: it is started beside the command.
+
+    Attributes:
+        directory: The job's.
+        started: What ``job.json`` says.
+        failure: Why nothing is recorded; empty while it is.
+        previous: The last job like this one.
+    """
+
+    def __init__(self, directory: str, started: Mapping[str, Any], meter: Meter | None) -> None:
+        super().__init__(name="joulelab-run", daemon=True)
+        self.directory = Path(directory)
+        self.started = {"schema": SCHEMA, **started}
+        self.failure = ""
+        self.previous: Job | None = None
+        self._meter = meter
+
+    def run(self) -> None:
+        """Never raises: the command comes first."""
+        try:
+            self._begin()
+        except JoulelabError as error:
+            self.failure = str(error)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)
+            self.failure = f"{type(error).__name__}: {error}"
+
+    def _begin(self) -> None:
+        from joulelab.meter import Meter  # noqa: PLC0415
+
+        write_record(self.directory / STARTED_FILE, self.started)
+        if self._meter is None:
+            sensors = self.started["settings"]["sensors"]
+            self._meter = Meter(sensors=sensors, directory=self.directory)
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        self._prepare(self._meter)
+
+    def _prepare(self, meter: Meter) -> None:
+        """Everything that takes time and does not need the command's end."""
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        from joulelab.jobs import account, summary  # noqa: F401, PLC0415
+        from joulelab.jobs.previous import last_like  # noqa: PLC0415
+        from joulelab.machine import describe  # noqa: PLC0415
+
+        self.started["machine"] = describe().to_json()
+        if meter.baseline is not None:
+            self.started["baseline"] = [point.to_json() for point in meter.baseline.points]
+        write_record(self.directory / STARTED_FILE, self.started)
+        self.previous = last_like(self.started, self.directory)
+
+    def finish(self, stop_ns: int) -> tuple[JobAccount, list[str]]:
+        """The job's energy and spans, and what is to be said of the measurement.
+
+        Args:
+            stop_ns: When the command ended, CLOCK_MONOTONIC.
+        """
+        self.join()
+        from joulelab.jobs.account import account, nothing  # noqa: PLC0415
+
+        if self._meter is None:
+            return nothing(self.failure or "recording had not begun"), []
+        meter = self._meter
+        trace = meter.trace
+        ending = threading.Thread(target=meter.close, name="joulelab-close")
+        ending.start()
+        found = account(trace, self.started["start_ns"], stop_ns, meter.baseline)
+        ending.join()
+        return found, [note for note in (self.failure, meter.failure) if note]

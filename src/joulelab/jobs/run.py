@@ -1,0 +1,118 @@
+"""``joulelab run``: a command is started, measured, and ended as it ended.
+
+The command is started at once and the recorder beside it; what was not seen of the first tenths
+of a second is in the interval. So nothing is imported before that can wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from joulelab.errors import JoulelabError, UserError
+from joulelab.jobs.launch import environment, let_go, start
+from joulelab.jobs.options import Options, name_of, slug
+from joulelab.jobs.supervise import attend, end_as, take_signals
+
+if TYPE_CHECKING:
+    from joulelab.meter import Meter
+
+RECORDING = b"JOULELAB_RECORDING"
+
+
+def run(options: Options) -> NoReturn:
+    """Runs and measures a command, and ends this process as the command ended.
+
+    Raises:
+        UserError: The command cannot be started, or there is no place for its record.
+    """
+    if options.sensors is not None:
+        from joulelab.sensors.discovery import check_names  # noqa: PLC0415
+
+        check_names(options.sensors)
+    name = options.name or name_of(options.command)
+    directory = _place(options.out, name)
+    mask = take_signals()
+    try:
+        meter = _meter(options, directory) if options.wait else None
+        started_unix_s, start_ns = time.time(), time.monotonic_ns()
+        given = environment() | {RECORDING: os.fsencode(directory)}
+        pid = start(options.command, given, mask)
+    except JoulelabError:
+        _remove(directory)
+        raise
+    standard_output = os.dup(1) if options.json == "-" else None
+    let_go()
+
+    from joulelab.jobs.measuring import Measuring  # noqa: PLC0415
+
+    measuring = Measuring(
+        directory,
+        {
+            "id": os.path.basename(directory),  # noqa: PTH119
+            "command": options.command,
+            "name": name,
+            "project": options.project,
+            "phase": options.phase,
+            "tags": options.tags,
+            "host": os.uname().nodename,
+            "machine": None,
+            "settings": {"sensors": options.sensors, "wait": options.wait},
+            "started_unix_s": started_unix_s,
+            "start_ns": start_ns,
+            "pid": pid,
+            "baseline": None,
+            "joined": None,
+        },
+        meter,
+    )
+    measuring.start()
+    status = attend(pid)
+    stop_ns = time.monotonic_ns()
+    try:
+        from joulelab.jobs.finish import finish  # noqa: PLC0415
+
+        finish(measuring, status, stop_ns, options, standard_output)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the command's end is not changed)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"joulelab: the record is not whole: {error}\n")
+    end_as(status)
+
+
+def _place(out: str | None, name: str) -> str:
+    """An empty directory for the record."""
+    if out is not None:
+        directory = os.path.abspath(out)  # noqa: PTH100
+    else:
+        from joulelab.home import home  # noqa: PLC0415
+
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        directory = f"{home()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
+        directory = os.path.abspath(directory)  # noqa: PTH100
+    try:
+        os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+        if os.listdir(directory):  # noqa: PTH208
+            raise UserError(f"{directory} is not empty", mend="choose another directory with --out")
+    except OSError as error:
+        raise UserError(
+            f"cannot make {directory}",
+            why=error.strerror or str(error),
+            mend="choose another directory with --out",
+        ) from error
+    return directory
+
+
+def _meter(options: Options, directory: str) -> Meter:
+    from joulelab.meter import Meter  # noqa: PLC0415
+
+    return Meter(sensors=options.sensors, directory=directory)
+
+
+def _remove(directory: str) -> None:
+    """What was made for a command that did not start."""
+    import shutil  # noqa: PLC0415
+
+    shutil.rmtree(directory, ignore_errors=True)
