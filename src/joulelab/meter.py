@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from joulelab.recording.link import RecorderLink
+from joulelab.errors import TraceError
+from joulelab.recording.joining import open_link
 from joulelab.recording.spans import Span, SpanLog
+from joulelab.sensors.sensor import Absence
 
 if TYPE_CHECKING:
     from joulelab.accounting.account import Accounts, Window
@@ -35,8 +36,11 @@ class Meter:
     """Measures a program, or parts of it.
 
     Marking a span only writes down the time; energy is worked out when it is asked for. The
-    sensors are read by a process of its own, which ends with this one. When it dies the program
-    goes on, and what it no longer saw is absent from the account.
+    sensors are read by a process of its own, the recorder, which ends with this one. When it dies
+    the program goes on, and what it no longer saw is absent from the account.
+
+    Under ``joulelab run`` it joins the recorder that is there, and the processes of one job (of
+    torchrun, Slurm or MPI) share one on each host: see ``recording/joining.py``.
 
     Args:
         sensors: What to read. ``None``: everything that this process may use (GPUs by
@@ -47,7 +51,14 @@ class Meter:
             :class:`~joulelab.accounting.baseline.Baseline`, or a number of seconds (T_m) for
             which the program stands still while idle power is measured first; ``None``: what
             ``joulelab idle`` last kept for this machine, if anything.
-        directory: Where the trace is kept. ``None``: in a temporary place until the meter closes.
+        directory: Where the trace is kept; in a job of several processes, in
+            ``directory/<host>/<number>`` of it. ``None``: in a temporary place until the meter
+            closes.
+        own_recorder: Do not share one in any case.
+
+    Attributes:
+        directory: Where the trace is.
+        baseline: Idle power, as far as it is known.
 
     Raises:
         UserError: A sensor that was asked for does not exist.
@@ -68,27 +79,23 @@ class Meter:
         interval_s: float | None = None,
         baseline: Baseline | float | None = None,
         directory: str | os.PathLike[str] | None = None,
+        *,
+        own_recorder: bool = False,
     ) -> None:
         if isinstance(sensors, str):
             sensors = [sensors]
         elif sensors is not None and not isinstance(sensors, Sequence):
             sensors = [sensors.spec()]
+        place = None if directory is None else Path(directory)
         self._temporary = directory is None
-        self.directory = Path(
-            tempfile.mkdtemp(prefix="joulelab-") if directory is None else directory
-        )
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._link, self._not_joined = open_link(place, sensors, interval_s, alone=own_recorder)
+        self.directory = self._link.directory
         self._trace: Trace | None = None
         self._reader: TraceReader | None = None
         self._accounts: Accounts | None = None
         self._covered_ns = 0
         self._closed = False
-        try:
-            self._link = RecorderLink(self.directory, sensors, interval_s)
-        except BaseException:
-            self._remove_temporary()
-            raise
-        self._log = SpanLog(self._link.mark, self._energy_of)
+        self._log = SpanLog(self._link.mark, self._energy_of, shared=self.joined)
         self.baseline: Baseline | None = None
         if isinstance(baseline, (int, float)):
             self.baseline = self.measure_idle(baseline)
@@ -276,9 +283,14 @@ class Meter:
         return self._link.alive
 
     @property
+    def joined(self) -> bool:
+        """Whether other processes share the recorder, or may: energies are those of the host."""
+        return not self._link.private
+
+    @property
     def failure(self) -> str:
-        """Why recording ended early; empty when it did not."""
-        return self._link.failure
+        """Why recording ended early, or is not the one to join; empty when neither is so."""
+        return "; ".join(filter(None, (self._not_joined, self._link.failure)))
 
     @property
     def recorder_pid(self) -> int:
@@ -288,7 +300,8 @@ class Meter:
     def close(self) -> None:
         """Ends the recording. Energies can still be asked for.
 
-        In a forked child it hands over the child's spans; the recording is its parent's.
+        It goes on for others that share it. In a forked child it hands over the child's spans;
+        the recording is its parent's.
         """
         if self._closed:
             return
@@ -296,15 +309,13 @@ class Meter:
         deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
         while not self._log.flush() and (left_s := deadline_s - time.monotonic()) > 0:
             self._link.wait_for_room(left_s)
-        self._link.stop()
-        self._closed = True
+        self._link.sync(time.monotonic_ns())
+        # The recorder removes a temporary directory when it ends.
         self._trace = self._load()
         self._accounts = None
-        if self._link.owned:
-            self._remove_temporary()
-
-    def _remove_temporary(self) -> None:
-        if self._temporary:
+        self._closed = True
+        self._link.stop()
+        if self._link.owned and self._link.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _window(self, span: Span) -> Window:
@@ -333,11 +344,16 @@ class Meter:
         return self._accounts
 
     def _load(self) -> Trace:
-        from joulelab.recording.trace import TraceReader  # noqa: PLC0415
+        from joulelab.recording.trace import Trace, TraceReader  # noqa: PLC0415
 
-        if self._reader is None:
-            self._reader = TraceReader(self.directory)
-        return self._reader.read()
+        try:
+            if self._reader is None:
+                self._reader = TraceReader(self.directory)
+            return self._reader.read()
+        except (OSError, TraceError) as error:
+            # Another has removed what is not this process's alone: what was read stays.
+            gone = Absence("recording", "trace", str(error))
+            return self._trace or Trace.of((), (), [gone])
 
 
 def _kept_baseline() -> Baseline | None:

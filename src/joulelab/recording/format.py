@@ -13,8 +13,9 @@ A trace is a directory with two files, both only ever appended to:
 ``events.jsonl``
     Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; a
     later row of the same process and index has more), ``devices`` (rows of index, start and stop
-    on the GPU, and their standard uncertainty), why a channel had a ``gap``, and how the recording
-    came to its ``stop``. A last line without its end of line is not read.
+    on the GPU, and their standard uncertainty), why a channel had a ``gap``, which processes
+    ``joined`` the recording (with their place in a job) and ``left`` it, and how it came to its
+    ``stop``. A last line without its end of line is not read.
 
 Why not Arrow, Parquet or SQLite: the recorder runs beside what it measures, and importing pyarrow
 alone takes 79 MB where the whole recorder takes 20; a row of an SQLite table takes 30 times as
@@ -59,6 +60,29 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
     text = json.dumps({"schema": SCHEMA, **header}).encode()
     padding = -(len(text) + 1) % RECORD_SIZE
     return text + b" " * padding + b"\n"
+
+
+def read_header(directory: Path) -> dict[str, Any]:
+    """The header of the trace in a directory, once it is there.
+
+    Raises:
+        OSError: There is no trace.
+        ValueError: It is not one that this version can read.
+    """
+    with (directory / READINGS_FILE).open("rb") as file:
+        line = file.readline()
+    header = json.loads(line) if line.endswith(b"\n") else None
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+        raise ValueError(f"its first line does not name {SCHEMA}")
+    return header
+
+
+def boot_id() -> str:
+    """Names the time since this machine last started: CLOCK_MONOTONIC means nothing across it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 class TraceWriter:

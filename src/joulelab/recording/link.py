@@ -1,12 +1,12 @@
-"""The user's end of the recorder: starts it, tells it, and notices when it is gone."""
+"""The user's end of the recorder: starts it or joins it, tells it, and notices when it is gone."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -14,93 +14,175 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from joulelab.errors import RecorderError, UserError
+from joulelab.recording.connection import Connection, Message
+from joulelab.recording.format import boot_id, read_header
+from joulelab.recording.launch import current_launch
 
 START_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 5.0
-MARKS_PIPE_BYTES = 1 << 20
 ATOMIC_WRITE_BYTES = select.PIPE_BUF
+_GONE = "the recorder ended early"
 
 
 class RecorderLink:
-    """A running recorder.
+    """A running recorder, as one of the processes sees it that it serves.
+
+    Made by :meth:`start`, :meth:`start_shared` and :meth:`join`.
 
     Args:
-        directory: Where it writes its trace.
-        sensors: What to read; ``None`` for everything that the process may use.
-        interval_s: Read every sensor at least this often; ``None`` for each sensor's own pace.
+        directory: Where the recorder writes its trace.
+        connection: The line to it.
+        process: The recorder, where it is this process's own.
+
+    Attributes:
+        directory: Where the trace is.
+        failure: Why recording ended early; empty when it did not.
+        ready_ns: When the recorder said that it records, CLOCK_MONOTONIC.
+        pid: The recorder's process.
 
     Raises:
         UserError: A sensor that was asked for does not exist.
-        RecorderError: It did not start; the message says what it said.
+        RecorderError: It does not record; the message says what it said.
     """
 
     def __init__(
-        self, directory: Path, sensors: Sequence[str] | None, interval_s: float | None
+        self,
+        directory: Path,
+        connection: Connection,
+        process: subprocess.Popen[bytes] | None,
+        timeout_s: float,
     ) -> None:
+        self.directory = directory
         self.failure = ""
+        self._connection = connection
+        self._process = process
         self._stopped = False
         self._lock = threading.Lock()
-        self._answers = b""
-        marks_out, self._marks = os.pipe()
-        requests_out, self._requests = os.pipe()
-        os.set_blocking(self._marks, False)
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._marks, fcntl.F_SETPIPE_SZ, MARKS_PIPE_BYTES)
+        self._owner_pid = os.getpid()
+        connection.send({"join": _introduction()})
+        first = connection.answer(timeout_s)
+        if first is None or "error" in first or len(connection.descriptors) < 2:
+            self._abandon()
+            if first and first.get("exit_code") == UserError.exit_code:
+                raise UserError(first["error"])
+            raise RecorderError(
+                "the recorder did not start" if process else "the recorder does not answer",
+                why=first["error"] if first else _last_words(directory),
+            )
+        self.ready_ns: int = first["ready"]
+        self.pid: int = first["pid"]
+        # That end is held, too, so that a write to a recorder that is gone is no SIGPIPE.
+        self._marks = connection.descriptors[1]
+        descriptors = tuple(connection.descriptors)
+        self._finalizer = weakref.finalize(self, _close, connection, descriptors)
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        sensors: Sequence[str] | None,
+        interval_s: float | None,
+        *,
+        temporary: bool = False,
+    ) -> Self:
+        """A recorder of this process's own, which ends when it is told to.
+
+        Args:
+            directory: Where it writes its trace.
+            sensors: What to read; ``None`` for everything that the process may use.
+            interval_s: Read every sensor at least this often; ``None`` for each sensor's own pace.
+            temporary: The recorder removes the directory when it ends.
+        """
+        return cls._start(directory, sensors, interval_s, temporary=temporary, detached=False)
+
+    @classmethod
+    def start_shared(
+        cls,
+        directory: Path,
+        sensors: Sequence[str] | None,
+        interval_s: float | None,
+        *,
+        temporary: bool = False,
+    ) -> Self:
+        """A recorder for all who join it, which ends when the last of them is gone."""
+        return cls._start(directory, sensors, interval_s, temporary=temporary, detached=True)
+
+    @classmethod
+    def join(cls, directory: Path) -> Self:
+        """The recorder that writes to a directory.
+
+        Raises:
+            RecorderError: There is none, or it does not answer.
+        """
+        try:
+            header = read_header(directory)
+        except (OSError, ValueError) as error:
+            raise RecorderError(f"no recording in {directory}", why=str(error)) from error
+        if header.get("boot_id") != boot_id() or not header.get("socket"):
+            raise RecorderError(f"the recording in {directory} is another machine's, or over")
+        try:
+            connection = Connection.to(Path(header["socket"]), JOIN_TIMEOUT_S)
+        except OSError as error:
+            raise RecorderError(f"the recording in {directory} is over", why=str(error)) from error
+        return cls(directory, connection, None, JOIN_TIMEOUT_S)
+
+    @classmethod
+    def _start(
+        cls,
+        directory: Path,
+        sensors: Sequence[str] | None,
+        interval_s: float | None,
+        *,
+        temporary: bool,
+        detached: bool,
+    ) -> Self:
+        ours, theirs = socket.socketpair()
         config = {
             "directory": str(directory),
             "sensors": None if sensors is None else list(sensors),
             "interval_s": interval_s,
-            "marks": marks_out,
-            "requests": requests_out,
+            "temporary": temporary,
+            "detached": detached,
+            "connection": theirs.fileno(),
             "parent_pid": os.getpid(),
         }
-        self._log = (directory / "recorder.log").open("wb")
-        self._process = subprocess.Popen(
-            # -P: a file of the user's named like a module of ours must not be imported for it.
-            [sys.executable, "-P", "-m", "joulelab.recording.recorder", json.dumps(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            pass_fds=(marks_out, requests_out),
-            start_new_session=True,
-            env=_environment(),
-        )
-        os.close(marks_out)
-        os.close(requests_out)
-        self._owner_pid = os.getpid()
-        self._finalizer = weakref.finalize(self, _close, self._marks, self._requests)
-        first = self._answer(START_TIMEOUT_S)
-        if first is None or "error" in first:
-            self._process.kill()
-            self._end()
-            if first and first.get("exit_code") == UserError.exit_code:
-                raise UserError(first["error"])
-            raise RecorderError(
-                "the recorder did not start",
-                why=first["error"] if first else self._last_words(directory),
+        with theirs, (directory / "recorder.log").open("wb") as log:
+            process = subprocess.Popen(
+                # -P: a file of the user's named like a module of ours must not be imported for it.
+                [sys.executable, "-P", "-m", "joulelab.recording.recorder", json.dumps(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=_environment(),
             )
-        self.ready_ns: int = first["ready"]
-
-    @property
-    def pid(self) -> int:
-        """The recorder's process."""
-        return self._process.pid
+        if detached:
+            process.wait()
+        connection = Connection(ours)
+        return cls(directory, connection, None if detached else process, START_TIMEOUT_S)
 
     @property
     def owned(self) -> bool:
-        """Whether it is this process's own, and not that of the parent that forked it."""
+        """Whether it is this process that holds the line, and not the parent that forked it."""
         return self._owner_pid == os.getpid()
+
+    @property
+    def private(self) -> bool:
+        """Whether the recorder is this process's own."""
+        return self._process is not None
 
     @property
     def alive(self) -> bool:
         """Whether the recorder records, or recorded to its proper end."""
         known = self._stopped or self.failure or not self.owned
-        if not known and self._process.poll() is not None:
-            self.failure = f"the recorder ended early ({self._why()})"
+        if not known and self._ended():
+            self.failure = f"{_GONE} ({self._why()})"
         return not self.failure
 
     def mark(self, line: bytes) -> bool:
@@ -108,26 +190,28 @@ class RecorderLink:
         try:
             os.write(self._marks, line)
         except BlockingIOError:
-            return False
+            # The workload goes on without its recorder; ``alive`` will say so.
+            return not self._connection.open
         except OSError:
-            # The recorder is gone. The workload goes on; ``alive`` will say so.
             return True
         return True
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Waits until the recorder can take more marks, or the time is over."""
-        select.select([], [self._marks], [], timeout_s)
+        poll = select.poll()
+        poll.register(self._marks, select.POLLOUT)
+        poll.poll(timeout_s * 1e3)
 
     def sync(self, t_ns: int) -> bool:
         """Waits until the sensors have covered that time, at most a few seconds."""
         if not self.owned:
             return False
         with self._lock:
-            if not self.alive or not self._ask(sync=t_ns):
+            if self._stopped or not self.alive or not self._connection.send({"sync": t_ns}):
                 return False
             deadline_s = time.monotonic() + SYNC_TIMEOUT_S
             while (left_s := deadline_s - time.monotonic()) > 0:
-                answer = self._answer(left_s)
+                answer = self._connection.answer(left_s)
                 if answer is None:
                     return False
                 if answer.get("synced", -1) >= t_ns:
@@ -135,67 +219,73 @@ class RecorderLink:
             return False
 
     def stop(self) -> None:
-        """Lets it cover the time until now, and ends it."""
+        """Ends the recording if it is this process's own, and leaves it otherwise.
+
+        One's own recorder covers the time until now first.
+        """
         if not self.owned:
             return
         with self._lock:
             if self._stopped:
                 return
-            if self.alive and self._ask(stop=time.monotonic_ns()):
-                try:
-                    self._process.wait(STOP_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    self.failure = "the recorder did not end when asked to and was killed"
-                    self._process.kill()
-            if self._process.wait() != 0 and not self.failure:
-                self.failure = f"the recorder failed ({self._why()})"
-            self._end()
+            alive = self.alive
+            self._stopped = True
+            if self._process is not None:
+                self._end(self._process, ask=alive)
+            self._finalizer()
 
-    def _end(self) -> None:
-        self._process.wait()
-        self._stopped = True
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._log.close()
-        self._finalizer()
+    def _end(self, process: subprocess.Popen[bytes], *, ask: bool) -> None:
+        if ask and self._connection.send({"stop": time.monotonic_ns()}):
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.failure = "the recorder did not end when asked to and was killed"
+                process.kill()
+        if process.wait() != 0 and not self.failure:
+            self.failure = f"the recorder failed ({self._why()})"
 
-    def _ask(self, **request: int) -> bool:
-        try:
-            os.write(self._requests, json.dumps(request).encode() + b"\n")
-        except OSError:
-            return False
-        return True
-
-    def _answer(self, timeout_s: float) -> dict[str, Any] | None:
-        """The recorder's next line, or nothing when it is silent or gone."""
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        deadline_s = time.monotonic() + timeout_s
-        while b"\n" not in self._answers:
-            left_s = deadline_s - time.monotonic()
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, left_s))
-            data = os.read(descriptor, ATOMIC_WRITE_BYTES) if ready else b""
-            if not data:
-                return None
-            self._answers += data
-        line, _, self._answers = self._answers.partition(b"\n")
-        answer = json.loads(line)
-        assert isinstance(answer, dict)
-        return answer
+    def _ended(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is not None
+        return not self._connection.open
 
     def _why(self) -> str:
         """Why it ended: as it said, or else as the operating system saw it."""
-        returncode = self._process.returncode
+        returncode = 0 if self._process is None else self._process.returncode
         if returncode < 0:
             return f"killed by signal {-returncode}"
-        last: dict[str, Any] | None = {}
+        last: Message | None = {}
         while last is not None and "error" not in last:
-            last = self._answer(0.0)
-        return str(last["error"]) if last else f"exit code {returncode}"
+            last = self._connection.answer(0.0)
+        if last:
+            return str(last["error"])
+        return f"exit code {returncode}" if self._process else "it was ended or killed"
 
-    def _last_words(self, directory: Path) -> str:
+    def _abandon(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._stopped = True
+        _close(self._connection, self._connection.descriptors)
+
+
+def _introduction() -> Message:
+    """What a recorder is told of this process."""
+    launch = current_launch()
+    return {
+        "pid": os.getpid(),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "cuda_device_order": os.environ.get("CUDA_DEVICE_ORDER"),
+        "launch": None if launch is None else launch.to_json(),
+    }
+
+
+def _last_words(directory: Path) -> str:
+    try:
         text = (directory / "recorder.log").read_text(errors="replace").strip()
-        return text.splitlines()[-1] if text else "it said nothing"
+    except OSError:
+        text = ""
+    return text.splitlines()[-1] if text else "it said nothing"
 
 
 def _environment() -> dict[str, str]:
@@ -208,6 +298,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _close(*descriptors: int) -> None:
+def _close(connection: Connection, descriptors: Sequence[int]) -> None:
+    connection.close()
     for descriptor in descriptors:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

@@ -1,37 +1,44 @@
 """The recorder: a process of its own that reads the sensors and appends to a trace.
 
 It imports the standard library and the sensors, no more, so that it starts in a tenth of a second
-and stays small. It outlives neither its parent nor its usefulness: it stops when told, when its
-parent is gone, or at SIGTERM, and what it has written stays readable however it ends.
+and stays small. It serves the process that started it and those that join; it ends when it is told
+to, when the last of them is gone, or at SIGTERM, and what it has written stays readable however it
+ends.
 
-What it is told comes in on two pipes. *Marks* are finished lines of JSON for ``events.jsonl``;
-they are taken whenever the recorder wakes, so that marking never wakes it. *Requests* wake it:
-``{"sync": t_ns}`` asks it to read until every energy channel has covered that time,
-``{"stop": t_ns}`` the same and then to end. It answers each with a line of JSON on its standard
-output.
+*Marks* are finished lines of JSON for ``events.jsonl``, in one pipe for all; they are taken
+whenever the recorder wakes, so that marking never wakes it. *Requests* come on a line to each
+process (:mod:`joulelab.recording.connection`) and wake it: ``{"join": {...}}`` asks for the pipe
+and says who is there, ``{"sync": t_ns}`` asks it to read until every energy channel has covered
+that time, ``{"stop": t_ns}`` the same and then to end, for all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
-import select
+import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from joulelab.errors import JoulelabError
-from joulelab.recording.format import TraceWriter, pack
+from joulelab.recording.clients import Client, Clients
+from joulelab.recording.connection import Connection, Message
+from joulelab.recording.format import TraceWriter, boot_id, pack
+from joulelab.recording.launch import host_name
 from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor
 
 SYNC_EVERY_S = 30.0
 LONGEST_SYNC_S = 2.0
+MARKS_PIPE_BYTES = 1 << 20
 _PIPE_READ = 1 << 16
 
 
@@ -42,11 +49,18 @@ class Recorder:
         directory: Where the trace is made.
         discovery: The sensors, open, and what is absent.
         interval_s: Read every sensor at least this often; ``None`` for each sensor's own pace.
-        marks: Descriptor of the marks' pipe, not blocking.
+        parent_pid: The process that started it.
+        socket_path: Where processes can join; ``None`` where they cannot.
     """
 
     def __init__(
-        self, directory: Path, discovery: Discovery, interval_s: float | None, marks: int
+        self,
+        directory: Path,
+        discovery: Discovery,
+        interval_s: float | None,
+        *,
+        parent_pid: int,
+        socket_path: Path | None,
     ) -> None:
         self._sensors: list[Sensor] = [*discovery.sensors, ClockSensor()]
         self._intervals_s = [
@@ -62,7 +76,8 @@ class Recorder:
         self._latest_ns = [0] * len(channels)
         self._reasons: dict[int, str] = {}
         self._due_s = [0.0] * len(self._sensors)
-        self._marks, self._partial_mark = marks, b""
+        self.marks_end = _marks_pipe()
+        self._partial_mark = b""
         self._writer = TraceWriter(
             directory,
             {
@@ -70,8 +85,9 @@ class Recorder:
                 "intervals_s": self._channel_intervals(),
                 "absent": [vars_of(absence) for absence in discovery.absent],
                 "pid": os.getpid(),
-                "parent_pid": os.getppid(),
-                "host": os.uname().nodename,
+                "parent_pid": parent_pid,
+                "socket": None if socket_path is None else str(socket_path),
+                "host": host_name(),
                 "boot_id": boot_id(),
                 "start_ns": time.monotonic_ns(),
                 "start_unix_s": time.time(),
@@ -120,7 +136,7 @@ class Recorder:
     def take_marks(self) -> None:
         """Moves the marks that have come in to the trace, whole lines at a time."""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._marks, _PIPE_READ):
+            while data := os.read(self.marks_end[0], _PIPE_READ):
                 whole, newline, rest = (self._partial_mark + data).rpartition(b"\n")
                 self._partial_mark = rest
                 if newline:
@@ -157,6 +173,10 @@ class Recorder:
                 time.sleep(0.005)
         self.take_marks()
 
+    def event(self, **fields: Any) -> None:
+        """Writes down something that happened now."""
+        self._writer.event(**fields, t_ns=time.monotonic_ns())
+
     def sync(self) -> None:
         """Waits until the trace is on the disk."""
         self._writer.sync()
@@ -164,7 +184,7 @@ class Recorder:
     def finish(self, why: str) -> None:
         """Writes how the recording ended, and closes everything."""
         self.take_marks()
-        self._writer.event(event="stop", t_ns=time.monotonic_ns(), reason=why)
+        self.event(event="stop", reason=why)
         self._writer.close()
         for sensor in self._sensors:
             sensor.close()
@@ -189,20 +209,6 @@ def vars_of(absence: Any) -> dict[str, str]:
     return {name: getattr(absence, name) for name in absence.__dataclass_fields__}
 
 
-def boot_id() -> str:
-    """Names the time since this machine last started: CLOCK_MONOTONIC means nothing across it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def answer(**fields: Any) -> None:
-    """Tells the parent; if it no longer listens there is nobody to tell."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(1, json.dumps(fields).encode() + b"\n")
-
-
 class _StopRequested(Exception):
     """SIGTERM came."""
 
@@ -211,76 +217,92 @@ def _on_term(_signal: int, _frame: Any) -> None:
     raise _StopRequested
 
 
-def record(recorder: Recorder, requests: int, parent_pid: int) -> str:
-    """Records until there is a reason to stop, and returns it.
-
-    Args:
-        recorder: What to keep busy.
-        requests: Descriptor of the requests' pipe.
-        parent_pid: The process that is measured; recording ends with it.
-    """
-    parent = _watch(parent_pid)
-    pending = b""
+def record(recorder: Recorder, clients: Clients) -> str:
+    """Records until there is a reason to stop, and returns it."""
     synced_s = time.monotonic()
-    watched = [requests] if parent is None else [requests, parent]
-    while True:
+    while clients.members:
         due_s = recorder.read_due()
         recorder.take_marks()
         if time.monotonic() - synced_s > SYNC_EVERY_S:
             recorder.sync()
             synced_s = time.monotonic()
-        ready, _, _ = select.select(watched, [], [], max(0.0, due_s - time.monotonic()))
-        if requests in ready:
-            data = os.read(requests, _PIPE_READ)
-            if not data:
-                return "the meter closed its end"
-            *lines, pending = (pending + data).split(b"\n")
-            for line in lines:
-                request = json.loads(line)
-                if "stop" in request:
-                    recorder.cover(request["stop"])
-                    return "asked to stop"
-                recorder.cover(request["sync"])
-                answer(synced=request["sync"])
-        if (parent is not None and parent in ready) or os.getppid() != parent_pid:
-            return "the process that was measured ended"
+        covered: list[tuple[Client, int]] = []
+        for client, request in clients.requests(max(0.0, due_s - time.monotonic())):
+            if request is None:
+                if not client.own:
+                    recorder.event(event="left", pid=client.pid)
+            elif "join" in request:
+                _welcome(recorder, client, request["join"])
+            elif "stop" in request:
+                recorder.cover(request["stop"])
+                return "asked to stop"
+            elif "sync" in request:
+                covered.append((client, request["sync"]))
+        if covered:
+            # Once for all who ask: ranks do so at about the same time.
+            recorder.cover(max(t_ns for _, t_ns in covered))
+        for client, t_ns in covered:
+            client.connection.send({"synced": t_ns})
+    return "the process that was measured ended"
+
+
+def _welcome(recorder: Recorder, client: Client, who: Message) -> None:
+    """Gives a process what it needs to hand over its spans."""
+    if not client.own:
+        recorder.event(event="joined", **{**who, "pid": client.pid or who.get("pid", 0)})
+    answer = {"ready": time.monotonic_ns(), "pid": os.getpid()}
+    client.connection.send(answer, recorder.marks_end)
 
 
 def main() -> None:
     """``python -m joulelab.recording.recorder CONFIG``, with CONFIG in JSON."""
     config = json.loads(sys.argv[1])
+    first = Connection(socket.socket(fileno=config["connection"]))
+    if config["detached"] and os.fork():
+        # Not a child of a process that it may outlive.
+        os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    directory = Path(config["directory"])
+    clients = Clients(first, own=not config["detached"])
     try:
-        discovery = discover(config["sensors"])
-        os.set_blocking(config["marks"], False)
         recorder = Recorder(
-            Path(config["directory"]), discovery, config["interval_s"], config["marks"]
+            directory,
+            discover(config["sensors"]),
+            config["interval_s"],
+            parent_pid=config["parent_pid"],
+            socket_path=clients.listen(),
         )
     except (JoulelabError, OSError) as error:
-        answer(error=str(error), exit_code=getattr(error, "exit_code", 1))
+        clients.end({"error": str(error), "exit_code": getattr(error, "exit_code", 1)})
         sys.exit(1)
+    temporary = config["temporary"]
     try:
         recorder.read_due()
-        answer(ready=time.monotonic_ns())
-        why = record(recorder, config["requests"], config["parent_pid"])
+        why = record(recorder, clients)
     except _StopRequested:
-        why = "terminated"
+        # Those who are still there will want to read it.
+        why, temporary = "terminated", False
     except OSError as error:
-        # The disk is full or gone: what is written stays, and the parent learns why.
-        answer(error=str(error), exit_code=1)
+        # The disk is full or gone: what is written stays, and the programs learn why.
+        clients.end({"error": str(error), "exit_code": 1})
         sys.exit(1)
+    clients.stop_listening()
     recorder.finish(why)
-    answer(stopped=why)
+    if temporary:
+        shutil.rmtree(directory, ignore_errors=True)
+    clients.end({"stopped": why})
 
 
-def _watch(pid: int) -> int | None:
-    """A descriptor that becomes readable when that process ends, where the kernel has them."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
+def _marks_pipe() -> tuple[int, int]:
+    """A pipe for whole lines, of which neither end waits."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, MARKS_PIPE_BYTES)
+    return ends
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -27,6 +28,8 @@ FLUSH_INTERVAL_S = 0.25
 """Spans are handed to the recorder this often; a program that is killed loses no more of them."""
 
 ROWS_A_LINE = 24
+INDICES_A_LOG = 1 << 32
+"""Logs of one process that share a trace number their spans this far apart."""
 MOST_UNRESOLVED = 1 << 16
 """So many marks may wait for their device times to be worked out, which costs some µs each."""
 
@@ -205,10 +208,18 @@ class SpanLog:
     Args:
         mark: Takes finished lines for the trace without waiting; false when it cannot now.
         energy_of: Works out a span's energy.
+        shared: This process may have other logs in the same trace, before or beside this one.
     """
 
-    def __init__(self, mark: Callable[[bytes], bool], energy_of: Callable[[Span], Energy]) -> None:
+    def __init__(
+        self,
+        mark: Callable[[bytes], bool],
+        energy_of: Callable[[Span], Energy],
+        *,
+        shared: bool = False,
+    ) -> None:
         self.spans: list[Span] = []
+        self._first_index = next(_SHARED) * INDICES_A_LOG if shared else 0
         self.energy_of = energy_of
         self._mark = mark
         self._numbered = 0
@@ -245,9 +256,9 @@ class SpanLog:
     def number(self) -> None:
         """Gives the spans that have none yet their index: beginning one need not."""
         with self._lock:
-            for index in range(self._numbered, len(self.spans)):
-                self.spans[index]._index = index
-                self._numbered = index + 1
+            for position in range(self._numbered, len(self.spans)):
+                self.spans[position]._index = self._first_index + position
+                self._numbered = position + 1
 
     def device_window(self, span: Span) -> DeviceWindow | None:
         """See :meth:`Span.device_window`."""
@@ -285,7 +296,7 @@ class SpanLog:
                     self._on_device.append(span)
             new = self.spans[self._seen :]
             for span in new:
-                span._index = self._seen
+                span._index = self._first_index + self._seen
                 self._seen += 1
                 # Whether it is open is asked once: it may be ended at any moment.
                 row = _row(span)
@@ -348,6 +359,7 @@ class SpanLog:
         return rows
 
 
+_SHARED = itertools.count()
 _LOGS: weakref.WeakSet[SpanLog] = weakref.WeakSet()
 
 
