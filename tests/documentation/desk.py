@@ -1,0 +1,121 @@
+"""A desk on which the examples of the pages find the files that they name."""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import examples
+
+from joulelab import Meter
+
+LOGS = examples.ROOT / "tests" / "accounting" / "data"
+H100 = examples.ROOT / "tests" / "data" / "h100"
+STUDIES = ("mine", "quick", "paper", "desktop", "server")
+PLAN = """
+name = "mine"
+models = ["LeNet"]
+sensors = ["simulated"]
+repeats = 2
+idle_s = 0.2
+[data]
+name = "synthetic"
+train_count = 64
+test_count = 32
+[factors]
+batch_size = [32]
+[train]
+epochs = 3
+warmup_steps = 0
+[infer]
+passes = 1
+warmup_steps = 0
+"""
+EPOCHS = "epoch,duration_s,gross_j,accuracy_pct\n" + "".join(
+    f"{epoch},10,{2500 + 7 * (-1) ** epoch},{95 - 40 / (epoch + 1)}\n" for epoch in range(12)
+)
+
+
+def lay_out(folder):
+    """Puts what every page takes as given into a folder."""
+    for name in ("smi", "meter"):
+        source = LOGS / f"rtx3090_square_{'nvidia_smi' if name == 'smi' else name}.csv.gz"
+        (folder / f"{name}.csv").write_bytes(gzip.decompress(source.read_bytes()))
+    shutil.copy(LOGS / "rtx3090_square_marks.csv", folder / "marks.csv")
+    (folder / "epochs.csv").write_text(EPOCHS)
+    (folder / "plan.toml").write_text(PLAN)
+    for data in (LOGS, H100):
+        shutil.copytree(data, folder / data.relative_to(examples.ROOT))
+
+
+def studies(folder, request):
+    """The studies that pages speak of: one small study of a simulated machine, several times."""
+    study = request.getfixturevalue("study")
+    for name in STUDIES:
+        shutil.copytree(study, folder / "studies" / name)
+
+
+def run(script, folder):
+    """Runs a script of the shell as a user would; fails when anything reaches for the network."""
+    log = folder / "network.log"
+    environment = {
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "HOME": str(folder),
+        "JOULELAB_HOME": str(folder / "home"),
+        "COLUMNS": "100",
+        "PYTHONPATH": str(Path(__file__).parent / "no_network"),
+        "NETWORK_LOG": str(log),
+    }
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not log.exists(), log.read_text()
+    return result
+
+
+def recorded(folder, _request):
+    """A log of an H100 and its spans, and spans of the log of the RTX 3090."""
+    (folder / "spans.csv").write_text(
+        "name,start_s,stop_s\nidle,-0.15,1.0\nload,1.050233,9.023917\nidle,10,12\n"
+    )
+    shutil.copy(H100 / "zoo_spans.csv", folder / "runs.csv")
+    shutil.copy(H100 / "zoo_power_samples.csv.gz", folder / "samples.csv.gz")
+    telemetry = gzip.decompress((H100 / "zoo_telemetry.csv.gz").read_bytes())
+    (folder / "telemetry.csv").write_bytes(telemetry)
+
+
+def traces(folder, _request):
+    """What a program's own meter left behind."""
+    with Meter(sensors=["simulated"], directory=folder / "mymeter") as meter:
+        for index in range(4):
+            with meter.span("epoch", index=index):
+                sum(range(100_000))
+    shutil.copytree(folder / "mymeter", folder / "mytrace")
+
+
+def candidates(folder, _request):
+    """Models to predict, and steps that were measured."""
+    (folder / "candidates.csv").write_text(
+        "model,phase,batch_size,input\nLeNet,train,32,3x32x32\nResNet18,infer,64,3x32x32\n"
+    )
+    results = examples.ROOT / "benchmarks" / "results"
+    shutil.copy(results / "h100-fp32-steps.csv", folder / "steps.csv")
+
+
+PREPARE = {
+    "report": (studies,),
+    "findings": (studies,),
+    "forecast": (studies, traces),
+    "logs": (recorded,),
+    "measuring": (traces,),
+    "predict": (studies, candidates),
+}
+"""What a page takes as given beyond what every page does."""

@@ -1,0 +1,66 @@
+"""The examples of a page that are not doctests: its blocks of shell, Python and TOML."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+KINDS = ("sh", "console", "python", "toml")
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n\n?)?"
+    r"^(?P<indent> *)```(?P<kind>[a-z]+)\n(?P<text>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A block.
+
+    Attributes:
+        line: Its first line in the page.
+        kind: One of :data:`KINDS`.
+        text: What it says, without prompts and what commands print.
+        reason: Why it is not run; empty when it is.
+    """
+
+    line: int
+    kind: str
+    text: str
+    reason: str
+
+
+def examples(page):
+    """The examples of a page, in order."""
+    source = page.read_text(encoding="utf-8")
+    return [
+        Example(
+            line=source.count("\n", 0, match.start("text")) + 1,
+            kind=match["kind"],
+            text=_commands(match["text"]) if match["kind"] == "console" else match["text"],
+            reason=match["reason"] or "",
+        )
+        for match in _BLOCK.finditer(source)
+        if match["kind"] in KINDS
+    ]
+
+
+def _commands(text):
+    """What was typed: lines behind ``$``, and those that carry them on."""
+    typed = []
+    goes_on = False
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            typed.append(line[2:])
+        elif goes_on:
+            typed.append(line)
+        else:
+            continue
+        goes_on = typed[-1].endswith("\\") or _is_open("\n".join(typed))
+    return "\n".join(typed) + "\n"
+
+
+def _is_open(text):
+    """Whether a double quote waits for its end."""
+    return text.count('"') % 2 == 1
