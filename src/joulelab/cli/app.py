@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "Measure any command as it runs",
     "models": "The models that a study can run, and their characteristics",
     "idle": "Measure this machine's idle power and keep it",
+    "watch": "What is being measured, live",
     "account": "Energy per span from logs that others recorded",
     "calibrate": "A GPU's power sensor against an external meter",
     "study": "Measure models on this machine: a plan in, a table and a report out",

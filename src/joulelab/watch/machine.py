@@ -1,0 +1,77 @@
+"""This machine, watched by a recorder of its own, and the jobs on it that can be watched."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, default_place
+from joulelab.meter import Meter
+from joulelab.watch.model import View
+from joulelab.watch.places import RecordingPlace, is_recording
+
+
+class MachinePlace:
+    """This machine. Its recorder writes to a temporary directory and ends with the context.
+
+    Args:
+        sensors: As for :class:`~joulelab.meter.Meter`.
+
+    Raises:
+        UserError: A sensor that was asked for does not exist.
+        RecorderError: The recorder did not start.
+    """
+
+    def __init__(self, sensors: Sequence[str] | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="joulelab-watch-")
+        try:
+            self._meter = Meter(sensors=sensors, directory=self._temporary.name)
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+        self._place = RecordingPlace(
+            self._meter.directory,
+            title=platform.node(),
+            detail="this machine",
+            baseline=self._meter.baseline,
+        )
+        self._hints = tuple(f"joulelab watch {directory}" for directory in running_jobs())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._meter.close()
+        self._temporary.cleanup()
+
+    def look(self) -> View:
+        """What it shows now."""
+        return replace(self._place.look(), hints=self._hints)
+
+
+def running_jobs() -> list[Path]:
+    """The jobs in the default place that are under way on this machine, the last one first."""
+    root = default_place()
+    found = sorted(root.iterdir(), reverse=True) if root.is_dir() else []
+    return [path for path in found if _is_running(path)]
+
+
+def _is_running(path: Path) -> bool:
+    if (path / FINISHED_FILE).exists():
+        return False
+    try:
+        data = json.loads((path / STARTED_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return is_recording(Path(data.get("joined") or path))

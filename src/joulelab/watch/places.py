@@ -1,0 +1,247 @@
+"""What can be watched: this machine, a recording, and (in ``studies.py``) a study."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from joulelab.accounting.baseline import Baseline
+from joulelab.accounting.energy import Energy
+from joulelab.errors import TraceError, UserError
+from joulelab.idle import kept
+from joulelab.jobs.account import baseline_of
+from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, Job, is_job, read_job
+from joulelab.recording.format import READINGS_FILE, boot_id
+from joulelab.recording.trace import TraceReader
+from joulelab.watch.following import NEVER_NS, Figures, Following
+from joulelab.watch.model import Component, Ended, State, View
+
+SILENT_S = 10.0
+"""A recorder whose last reading is older, and whose process is not there, is gone."""
+FINISHING_S = 5.0
+"""So long after the end of the recording the record of a job is waited for."""
+
+
+class Place(Protocol):
+    """Something that can be watched."""
+
+    def look(self) -> View:
+        """What it shows now."""
+        ...
+
+
+class RecordingPlace:
+    """A directory with a trace, as a Meter or a run of a study has it.
+
+    Args:
+        directory: Holds the trace, or will.
+        title: What it is called.
+        detail: More of it.
+        baseline: Idle power on the trace's clock.
+        start_ns: Where what is watched began; ``None``: with the recording.
+        epochs: How many there will be, where that is known.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        title: str,
+        detail: str = "",
+        baseline: Baseline | None = None,
+        start_ns: int | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        self._directory = directory
+        self._title, self._detail = title, detail
+        self._baseline, self._start_ns, self._epochs = baseline, start_ns, epochs
+        self._following: Following | None = None
+
+    def look(self) -> View:
+        """What it shows now."""
+        following = self._follow()
+        if following is None:
+            return View(
+                title=self._title, detail=self._detail, state="waiting",
+                state_words="the recording has not begun",
+            )  # fmt: skip
+        figures = following.look()
+        state, words = _state(following, figures)
+        if state in ("ended", "lost"):
+            figures = following.look(final=True)
+        return self._view(following, figures, state, words)
+
+    def _follow(self) -> Following | None:
+        """What follows the trace, once there is one."""
+        if self._following is None:
+            path = self._directory / READINGS_FILE
+            if not path.exists() or not path.stat().st_size:
+                return None
+            self._following = Following(
+                self._directory,
+                baseline=self._baseline,
+                start_ns=self._start_ns,
+                epochs=self._epochs,
+            )
+        return self._following
+
+    def _view(self, following: Following, figures: Figures, state: State, words: str) -> View:
+        """The figures with what is known beside them."""
+        until_ns = figures.until_ns
+        live = state in ("live", "waiting") and _is_this_boot(following.header)
+        now_ns = time.monotonic_ns() if live else until_ns
+        whole = figures.whole
+        absent = {one.component: str(one) for one in following.absent}
+        if figures.energy is not None:
+            absent |= figures.energy.absent
+        notes = figures.energy.notes if figures.energy else ()
+        if state == "ended":
+            notes = tuple(note for note in notes if note != "the recording had ended")
+        return View(
+            title=self._title,
+            detail=self._detail,
+            state=state,
+            state_words=words,
+            elapsed_s=(now_ns - following.start_ns) * 1e-9 if until_ns or live else math.nan,
+            components=figures.components,
+            power_w=figures.power_w,
+            energy=figures.energy,
+            gauges=figures.gauges,
+            stacks=following.book.stacks(now_ns, psutil.pid_exists) if live else (),
+            ended=figures.ended,
+            forecast=whole.forecast if whole else None,
+            forecast_words=whole.forecast_words if whole else "",
+            absent=absent,
+            notes=notes,
+        )
+
+
+class JobPlace(RecordingPlace):
+    """A job of ``joulelab run``.
+
+    Args:
+        directory: Of the job.
+        epochs: As for :class:`RecordingPlace`.
+    """
+
+    def __init__(self, directory: Path, *, epochs: int | None = None) -> None:
+        data = json.loads((directory / STARTED_FILE).read_bytes())
+        self._job_directory = directory
+        super().__init__(
+            Path(data["joined"] or directory),
+            title=str(data["name"]),
+            detail=" ".join(data["command"]),
+            baseline=baseline_of(data["baseline"]),
+            start_ns=data["start_ns"],
+            epochs=epochs,
+        )
+        self._stopped_s = math.inf
+
+    def look(self) -> View:
+        """What it shows now; when it has finished, the figures of its record."""
+        finished = (self._job_directory / FINISHED_FILE).exists()
+        view = super().look()
+        if finished:
+            return _with_record(view, read_job(self._job_directory))
+        if view.state != "ended":
+            return view
+        self._stopped_s = min(self._stopped_s, time.monotonic())
+        if time.monotonic() - self._stopped_s < FINISHING_S:
+            return replace(view, state="live", state_words="finishing")
+        return replace(view, state="lost", state_words="its end was not recorded")
+
+
+def _with_record(view: View, job: Job) -> View:
+    how = f"signal {job.signal}" if job.exit_code is None else f"exit code {job.exit_code}"
+    return replace(
+        view,
+        state="ended",
+        state_words=how,
+        elapsed_s=job.duration_s,
+        components=tuple(_with_energy(one, job.energy) for one in view.components),
+        energy=job.energy,
+        ended=tuple(
+            Ended(name=one.name, count=one.count, duration_s=one.duration_s, total=one)
+            for one in reversed(job.spans)
+        ),
+        stacks=(),
+        absent=job.energy.absent,
+        notes=tuple(dict.fromkeys((*job.energy.notes, *job.notes))),
+    )
+
+
+def _with_energy(component: Component, energy: Energy) -> Component:
+    part = energy.components.get(component.name)
+    return component if part is None else replace(component, gross_j=part.gross_j)
+
+
+def _state(following: Following, figures: Figures) -> tuple[State, str]:
+    """Whether a recording goes on, and how it ended."""
+    stop = following.book.stop
+    if stop is not None:
+        return "ended", str(stop["reason"])
+    silent_s = _silent_s(following.header, figures.newest_ns)
+    if silent_s > SILENT_S and not _recorder_is_there(following.header):
+        return "lost", "the recorder is gone"
+    return ("live", "") if figures.until_ns else ("waiting", "no reading yet")
+
+
+def _is_this_boot(header: Mapping[str, Any]) -> bool:
+    return bool(header.get("boot_id")) and header["boot_id"] == boot_id()
+
+
+def _silent_s(header: Mapping[str, Any], newest_ns: int) -> float:
+    """How long ago the last reading was; other machines' clocks are taken to agree with ours."""
+    start_ns = int(header.get("start_ns", 0))
+    newest_s = max(newest_ns, start_ns) * 1e-9
+    if _is_this_boot(header):
+        return time.monotonic() - newest_s
+    start_unix_s = float(header.get("start_unix_s", 0.0))
+    return time.time() - (start_unix_s + newest_s - start_ns * 1e-9)
+
+
+def _recorder_is_there(header: Mapping[str, Any]) -> bool:
+    return _is_this_boot(header) and psutil.pid_exists(header.get("pid", -1))
+
+
+def place_of(path: Path, *, epochs: int | None = None) -> Place:
+    """What a path stands for.
+
+    Args:
+        path: A study, a job, or a directory with a trace.
+        epochs: How many there will be, where that is known.
+
+    Raises:
+        UserError: It is none of them.
+    """
+    if not path.is_dir():
+        raise UserError(f"there is no directory {path}", mend="give a job, a study or a recording")
+    if (path / "plan.toml").exists():
+        from joulelab.watch.studies import StudyPlace  # noqa: PLC0415
+
+        return StudyPlace(path)
+    if (path / STARTED_FILE).exists() and is_job(path):
+        return JobPlace(path, epochs=epochs)
+    if (path / READINGS_FILE).exists():
+        return RecordingPlace(path, title=path.resolve().name, baseline=kept(), epochs=epochs)
+    raise UserError(
+        f"there is nothing to watch in {path}",
+        why="it holds no job, no study and no recording",
+        mend="give what `joulelab run`, `joulelab study` or a Meter writes to",
+    )
+
+
+def is_recording(directory: Path) -> bool:
+    """Whether a recorder of this machine writes to that directory."""
+    try:
+        header = TraceReader(directory).read_since(NEVER_NS).header
+    except TraceError:
+        return False
+    return _recorder_is_there(header)

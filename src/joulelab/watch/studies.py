@@ -1,0 +1,127 @@
+"""A study under way: its cells, what they took, and the run that is being measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from joulelab.errors import UserError
+from joulelab.recording.format import READINGS_FILE
+from joulelab.watch.model import Study, View
+from joulelab.watch.places import RecordingPlace
+
+try:
+    from joulelab.study.estimate import cost_of_all, spent
+    from joulelab.study.order import Cell, blocks
+    from joulelab.study.plan import Plan
+    from joulelab.study.progress import summary
+    from joulelab.study.store import Store
+except ImportError as error:
+    raise UserError(
+        "a study cannot be watched here",
+        why=f"{error.name} is not installed",
+        mend="pip install 'joulelab[study]'",
+    ) from error
+
+LAST_RUNS = 5
+WRITTEN_S = 1.0
+"""The lock's file is written a moment after its process began, by clocks that may differ so."""
+
+
+class StudyPlace:
+    """A study's directory.
+
+    Args:
+        directory: Of the study.
+
+    Raises:
+        StoreError: It is none, or cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._store = Store.open(directory)
+        self._cells = _cells(self._store)
+        self._names: set[str] = set()
+        self._runs: list[Mapping[str, Any]] = []
+        self._running: tuple[Path, RecordingPlace] | None = None
+
+    def look(self) -> View:
+        """What it shows now."""
+        self._read_new_runs()
+        under_way = self._under_way()
+        missing = self._missing()
+        view = View(title=self._store.plan.name, state="live", state_words="between two runs")
+        if under_way is not None:
+            view = replace(under_way.look(), title=self._store.plan.name)
+        elif not missing:
+            view = replace(view, state="ended", state_words="complete")
+        elif not _runner_is_there(self._directory):
+            view = replace(view, state="lost", state_words="nobody runs it")
+        return replace(view, study=self._study(missing))
+
+    def _read_new_runs(self) -> None:
+        directory = self._directory / "runs"
+        names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+        if names != self._names:
+            records = self._store.runs()
+            self._names = names
+            self._runs = [record.data for record in records if not record.problem]
+
+    def _missing(self) -> list[Cell]:
+        finished = {run["run_id"] for run in self._runs}
+        return [cell for cell in self._cells if cell.run_id not in finished]
+
+    def _under_way(self) -> RecordingPlace | None:
+        """The run that is being measured, where there is one."""
+        partial = self._directory / ".partial"
+        paths = [path for path in partial.glob("*") if (path / READINGS_FILE).exists()]
+        if not paths or not _runner_is_there(self._directory):
+            self._running = None
+            return None
+        path = max(paths, key=lambda path: path.stat().st_mtime)
+        if self._running is None or self._running[0] != path:
+            self._running = path, RecordingPlace(path, title="", epochs=self._epochs())
+        return self._running[1]
+
+    def _epochs(self) -> int | None:
+        plan = self._store.plan
+        return plan.train.epochs if isinstance(plan, Plan) and "train" in plan.phases else None
+
+    def _study(self, missing: list[Cell]) -> Study:
+        plan = self._store.plan
+        cells = [run for run in self._runs if run["kind"] == "cell"]
+        in_order = sorted(self._runs, key=lambda run: float(run["stopped_unix_s"]))
+        to_go = ""
+        if missing and isinstance(plan, Plan):
+            to_go = str(cost_of_all(missing, plan, self._runs))
+        return Study(
+            name=plan.name,
+            cells=len(self._cells) or len(cells),
+            done=len(cells),
+            failed=sum(run["status"] == "failed" for run in cells),
+            running=self._running[0].name.rpartition("-")[0] if self._running else "",
+            spent=str(spent(self._runs)) if self._runs else "",
+            to_go=to_go,
+            last=tuple(summary(run) for run in in_order[-LAST_RUNS:]),
+        )
+
+
+def _cells(store: Store) -> list[Cell]:
+    """All that the plan has; none of a study of recorded logs, which are all there."""
+    plan = store.plan
+    return [cell for block in blocks(plan) for cell in block] if isinstance(plan, Plan) else []
+
+
+def _runner_is_there(directory: Path) -> bool:
+    """Whether the process that last took the study's lock is still there."""
+    lock = directory / ".lock"
+    try:
+        pid = int(lock.read_text())
+        return psutil.Process(pid).create_time() <= lock.stat().st_mtime + WRITTEN_S
+    except (OSError, ValueError, psutil.Error):
+        return False

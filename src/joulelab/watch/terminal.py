@@ -1,0 +1,77 @@
+"""The terminal while something is watched: single keys, and a size that changes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import tty
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+QUIT = {b"q", b"Q", b"\x03", b"\x04"}
+"""q, and Ctrl-C and Ctrl-D where they come as keys."""
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminal:
+    """Within it keys come at once and are not echoed; afterwards all is as it was.
+
+    SIGTERM and SIGHUP end the program by :class:`SystemExit`, so that this is so then too.
+    """
+
+    def __init__(self) -> None:
+        self._input: int | None = None
+        self._modes: list[Any] = []
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._woken, self._wakes = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wakes, False)
+        self._before = signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
+        for number in _ENDING:
+            self._handlers[number] = signal.signal(number, _end)
+        self._handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, _nothing)
+        if sys.stdin is not None and sys.stdin.isatty():
+            self._input = sys.stdin.fileno()
+            self._modes = termios.tcgetattr(self._input)
+            tty.setcbreak(self._input, termios.TCSANOW)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._input is not None:
+            termios.tcsetattr(self._input, termios.TCSANOW, self._modes)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._before)
+        os.close(self._woken)
+        os.close(self._wakes)
+
+    def quits_within(self, duration_s: float) -> bool:
+        """Waits so long, less when the terminal's size changes; true as soon as one quits."""
+        watched = [self._woken] if self._input is None else [self._woken, self._input]
+        ready, _, _ = select.select(watched, [], [], duration_s)
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+        if self._input is None or self._input not in ready:
+            return False
+        key = os.read(self._input, 1)
+        if not key:
+            self._input = None
+        return key in QUIT
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Only wakes who waits."""
