@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -95,7 +95,9 @@ class Meter:
         self._accounts: Accounts | None = None
         self._covered_ns = 0
         self._closed = False
-        self._log = SpanLog(self._link.mark, self._energy_of, shared=self.joined)
+        self._log = SpanLog(
+            self._link.mark, self._energy_of, shared=self.joined, further=self._cuda_use()
+        )
         self.baseline: Baseline | None = None
         if isinstance(baseline, (int, float)):
             self.baseline = self.measure_idle(baseline)
@@ -309,14 +311,23 @@ class Meter:
         deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
         while not self._log.flush() and (left_s := deadline_s - time.monotonic()) > 0:
             self._link.wait_for_room(left_s)
-        self._link.sync(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._link.sync(now_ns)
         # The recorder removes a temporary directory when it ends.
         self._trace = self._load()
         self._accounts = None
         self._closed = True
-        self._link.stop()
+        self._link.stop(now_ns)
         if self._link.owned and self._link.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _cuda_use(self) -> Callable[[], Sequence[bytes]]:
+        """What the trace of a job is told of the GPUs that this process uses."""
+        if not self.joined:
+            return tuple
+        from joulelab.recording.cuda_use import CudaUse  # noqa: PLC0415
+
+        return CudaUse().lines
 
     def _window(self, span: Span) -> Window:
         from joulelab.accounting.account import Window  # noqa: PLC0415

@@ -14,6 +14,7 @@ from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.incidents import incidents, notes_of
+from joulelab.accounting.job_gpus import foreign_gpus
 from joulelab.accounting.sources import ComponentSources, Source
 from joulelab.accounting.states import Marks
 from joulelab.recording.trace import Trace
@@ -89,11 +90,12 @@ class Accounts:
         marks = _Clocks.of(trace, marks_ns)
         self._trace = trace
         self._incidents = incidents(trace)
+        self._foreign_gpus = foreign_gpus(trace)
         sources: dict[str, list[Source]] = {}
         intervals_s = trace.header.get("intervals_s")
         for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
-            if channel.gives_energy:
+            if channel.gives_energy and channel.component not in self._foreign_gpus:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
                 source = Source(channel, trace.series[i], interval_s, marks.of_component(channel))
                 sources.setdefault(channel.component, []).append(source)
@@ -108,6 +110,7 @@ class Accounts:
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
         """The energy of each span, in their order."""
         reasons = {absence.component: str(absence) for absence in self._trace.absent}
+        reasons |= self._foreign_gpus
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
         missing: list[dict[str, str]] = [{} for _ in windows]
         for component, sources in self._sources.items():

@@ -14,7 +14,8 @@ A trace is a directory with two files, both only ever appended to:
     Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; a
     later row of the same process and index has more), ``devices`` (rows of index, start and stop
     on the GPU, and their standard uncertainty), why a channel had a ``gap``, which processes
-    ``joined`` the recording (with their place in a job) and ``left`` it, and how it came to its
+    ``joined`` the recording (with their place in a job and the GPUs that they may use), on which
+    GPUs they had a ``cuda`` context, when they ``left``, and how the recording came to its
     ``stop``. A last line without its end of line is not read.
 
 Why not Arrow, Parquet or SQLite: the recorder runs beside what it measures, and importing pyarrow

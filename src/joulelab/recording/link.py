@@ -160,7 +160,7 @@ class RecorderLink:
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=_environment(),
+                env=_environment(all_gpus=detached),
             )
         if detached:
             process.wait()
@@ -218,10 +218,11 @@ class RecorderLink:
                     return True
             return False
 
-    def stop(self) -> None:
+    def stop(self, t_ns: int) -> None:
         """Ends the recording if it is this process's own, and leaves it otherwise.
 
-        One's own recorder covers the time until now first.
+        Args:
+            t_ns: One's own recorder covers this time first.
         """
         if not self.owned:
             return
@@ -231,14 +232,13 @@ class RecorderLink:
             alive = self.alive
             self._stopped = True
             if self._process is not None:
-                self._end(self._process, ask=alive)
+                self._end(self._process, t_ns, ask=alive)
             self._finalizer()
 
-    def _end(self, process: subprocess.Popen[bytes], *, ask: bool) -> None:
-        if ask and self._connection.send({"stop": time.monotonic_ns()}):
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
+    def _end(self, process: subprocess.Popen[bytes], t_ns: int, *, ask: bool) -> None:
+        if ask and self._connection.send({"stop": t_ns}):
+            _await_end(process)
+            if process.poll() is None:
                 self.failure = "the recorder did not end when asked to and was killed"
                 process.kill()
         if process.wait() != 0 and not self.failure:
@@ -269,6 +269,22 @@ class RecorderLink:
         _close(self._connection, self._connection.descriptors)
 
 
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a process's end, and not a moment longer as its own ``wait`` would."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(STOP_TIMEOUT_S * 1e3)
+    finally:
+        os.close(descriptor)
+
+
 def _introduction() -> Message:
     """What a recorder is told of this process."""
     launch = current_launch()
@@ -288,14 +304,21 @@ def _last_words(directory: Path) -> str:
     return text.splitlines()[-1] if text else "it said nothing"
 
 
-def _environment() -> dict[str, str]:
-    """The process's own, in which this very package is found."""
+def _environment(*, all_gpus: bool) -> dict[str, str]:
+    """The process's own, in which this very package is found.
+
+    Args:
+        all_gpus: Without the choice of GPUs, which other processes of the job may make otherwise.
+    """
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.environ.get("PYTHONPATH", "")
-    return {
+    environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, (path, package_parent))),
     }
+    if all_gpus:
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+    return environment
 
 
 def _close(connection: Connection, descriptors: Sequence[int]) -> None:

@@ -34,6 +34,7 @@ from joulelab.recording.format import TraceWriter, boot_id, pack
 from joulelab.recording.launch import host_name
 from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
+from joulelab.sensors.nvml import NvmlSensor, visible_components
 from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor
 
 SYNC_EVERY_S = 30.0
@@ -84,6 +85,11 @@ class Recorder:
                 "channels": [channel.to_json() for channel in channels],
                 "intervals_s": self._channel_intervals(),
                 "absent": [vars_of(absence) for absence in discovery.absent],
+                "gpus": {
+                    sensor.channels[0].component: sensor.uuids
+                    for sensor in discovery.sensors
+                    if isinstance(sensor, NvmlSensor)
+                },
                 "pid": os.getpid(),
                 "parent_pid": parent_pid,
                 "socket": None if socket_path is None else str(socket_path),
@@ -249,7 +255,8 @@ def record(recorder: Recorder, clients: Clients) -> str:
 def _welcome(recorder: Recorder, client: Client, who: Message) -> None:
     """Gives a process what it needs to hand over its spans."""
     if not client.own:
-        recorder.event(event="joined", **{**who, "pid": client.pid or who.get("pid", 0)})
+        gpus = visible_components(who.pop("cuda_visible_devices"), who.pop("cuda_device_order"))
+        recorder.event(event="joined", **{**who, "pid": client.pid or who["pid"], "gpus": gpus})
     answer = {"ready": time.monotonic_ns(), "pid": os.getpid()}
     client.connection.send(answer, recorder.marks_end)
 
@@ -261,6 +268,8 @@ def main() -> None:
     if config["detached"] and os.fork():
         # Not a child of a process that it may outlive.
         os._exit(0)
+    # Whoever started it may have blocked signals for itself.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -293,6 +302,8 @@ def main() -> None:
     if temporary:
         shutil.rmtree(directory, ignore_errors=True)
     clients.end({"stopped": why})
+    # Nothing is left to do, and somebody waits for this end: not for the interpreter's.
+    os._exit(0)
 
 
 def _marks_pipe() -> tuple[int, int]:

@@ -209,6 +209,7 @@ class SpanLog:
         mark: Takes finished lines for the trace without waiting; false when it cannot now.
         energy_of: Works out a span's energy.
         shared: This process may have other logs in the same trace, before or beside this one.
+        further: Gives further lines for the trace whenever spans are handed over.
     """
 
     def __init__(
@@ -217,11 +218,13 @@ class SpanLog:
         energy_of: Callable[[Span], Energy],
         *,
         shared: bool = False,
+        further: Callable[[], Sequence[bytes]] = tuple,
     ) -> None:
         self.spans: list[Span] = []
         self._first_index = next(_SHARED) * INDICES_A_LOG if shared else 0
         self.energy_of = energy_of
         self._mark = mark
+        self._further = further
         self._numbered = 0
         self.start_anew(forked=False)
         _LOGS.add(self)
@@ -311,6 +314,7 @@ class SpanLog:
                 self.device.resolve(leave_unresolved, wait=wait)
             self._backlog += lines("devices", self._devices())
             self._backlog += self._device_failure()
+            self._backlog += self._further()
             while self._backlog:
                 if not self._mark(self._backlog[0]):
                     return False

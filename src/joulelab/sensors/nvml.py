@@ -79,12 +79,16 @@ class NvmlSensor:
         periods_s: Update periods of sources by model and name, as far as they were found out;
             what is found out here is added.
 
+    Attributes:
+        uuids: The board's, and those of its MIG instances.
+
     Raises:
         pynvml.NVMLError: The GPU cannot be opened.
     """
 
     def __init__(self, board: Board, periods_s: dict[tuple[str, str], float | None]) -> None:
         self._uuid = board.identity.uuid
+        self.uuids = (board.identity.uuid, *board.identity.mig_uuids)
         self.absent: list[Absence] = []
         pynvml.nvmlInit()
         try:
@@ -229,6 +233,24 @@ def discover_gpus(
         else:
             sensor.close()
     return sensors, absences
+
+
+def visible_components(visible: str | None, device_order: str | None) -> list[str] | None:
+    """The GPUs that a process with these variables may use, as CUDA counts them.
+
+    Args:
+        visible: As ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
+        device_order: As ``CUDA_DEVICE_ORDER``.
+
+    Returns:
+        As ``["gpu:2", "gpu:0"]``; ``None`` where the driver does not tell.
+    """
+    try:
+        boards = list_boards()
+    except pynvml.NVMLError:
+        return None
+    selection = visible_gpus(visible, [board.identity for board in boards], device_order)
+    return [f"gpu:{index}" for index in selection.indices]
 
 
 def list_boards() -> list[Board]:

@@ -190,7 +190,12 @@ class _Run:
 
     def _meter(self) -> Meter:
         # Idle power is measured by runs of its own, some of them later; no other may slip in.
-        return Meter(directory=self._directory, sensors=self._sensors, baseline=Baseline(()))
+        return Meter(
+            directory=self._directory,
+            sensors=self._sensors,
+            baseline=Baseline(()),
+            own_recorder=True,
+        )
 
     def _account(self, meter: Meter) -> None:
         spans = [span for span in meter.spans if span.stop_ns is not None]
