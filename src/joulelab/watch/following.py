@@ -15,12 +15,12 @@ from pathlib import Path
 from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import Energy
-from joulelab.accounting.marked import Marked
 from joulelab.recording.trace import Trace, TraceReader
 from joulelab.watch.history import History
 from joulelab.watch.model import Component, Ended, Gauge
 from joulelab.watch.recent import covered_ns, gauges, in_order, newest_ns, slowest_s, source_of
-from joulelab.watch.spans import Key, SpanBook
+from joulelab.watch.spans import SpanBook
+from joulelab.watch.totals import Totals
 from joulelab.watch.whole import Whole, account_whole
 
 NOW_S = 1.0
@@ -80,7 +80,7 @@ class Following:
         self.book = SpanBook(self.start_ns)
         self._baseline, self._epochs = baseline, epochs
         self._history = History(self.start_ns)
-        self._of_latest: dict[Key, Energy] = {}
+        self._totals = Totals()
         self._whole: Whole | None = None
         self._next_whole_s = 0.0
 
@@ -91,6 +91,7 @@ class Following:
             final: It will not grow any more, so that everything is accounted for once more.
         """
         self.book.add(self._reader.new_events())
+        self._totals.add(self.book.newly_ended())
         since_ns = self._history.since_ns
         if self._whole is not None:
             since_ns = min(since_ns, self._whole.until_ns)
@@ -103,6 +104,11 @@ class Following:
             self._whole = self._account_whole(until_ns)
         return self._figures(trace, since_ns, until_ns, self._whole)
 
+    def unix_s(self, t_ns: int) -> float:
+        """The wall clock's time at a time of the trace, as it went when the recording began."""
+        start_ns = int(self.header.get("start_ns", 0))
+        return float(self.header.get("start_unix_s", math.nan)) + (t_ns - start_ns) * 1e-9
+
     def _read_since(self, t_ns: int) -> Trace:
         since_ns = t_ns - round(MARGIN_S * 1e9)
         return self._reader.read_since(since_ns, self.book.events(since_ns))
@@ -112,6 +118,7 @@ class Following:
         whole = account_whole(
             self._read_since(self.start_ns),
             self.book,
+            self._totals,
             start_ns=self.start_ns,
             until_ns=until_ns,
             baseline=self._baseline,
@@ -124,21 +131,17 @@ class Following:
     def _figures(self, trace: Trace, since_ns: int, until_ns: int, whole: Whole) -> Figures:
         now_ns = round(max(NOW_S, 2 * slowest_s(trace)) * 1e9)
         steps = self._history.due(until_ns)
-        latest = [span for span in self.book.latest() if _lies_within(span, since_ns, until_ns)]
+        ended = self._totals.waiting(since_ns, until_ns)
         now, since, *others = Accounts(trace, self._baseline).energies(
             [
                 Window(max(until_ns - now_ns, self.start_ns), until_ns),
                 Window(min(whole.until_ns, until_ns), until_ns),
                 *(self._history.window(step) for step in steps),
-                *(span.window for span in latest),
+                *(span.window for span in ended),
             ]
         )
         self._history.fill(steps, others[: len(steps)])
-        known = {**whole.of_span, **self._of_latest}
-        known |= {span.key: one for span, one in zip(latest, others[len(steps) :], strict=True)}
-        self._of_latest = {
-            span.key: known[span.key] for span in self.book.latest() if span.key in known
-        }
+        self._totals.fill(ended, others[len(steps) :])
         energy = _sum(whole.energy, since)
         return Figures(
             until_ns=until_ns,
@@ -147,7 +150,7 @@ class Following:
             components=self._components(trace, now, energy),
             power_w=now.mean_power_w,
             energy=energy,
-            ended=self._ended(whole),
+            ended=self._totals.rows(),
             whole=whole,
         )
 
@@ -169,27 +172,6 @@ class Following:
                 )
             )
         return tuple(rows)
-
-    def _ended(self, whole: Whole) -> tuple[Ended, ...]:
-        rows = []
-        for span in sorted(self.book.latest(), key=lambda one: -(one.stop_ns or 0)):
-            name, energy = self.book.ended[span.name], self._of_latest.get(span.key)
-            rows.append(
-                Ended(
-                    name=span.name,
-                    count=name.count,
-                    duration_s=name.duration_s,
-                    total=whole.spans.get(span.name),
-                    last_duration_s=(span.window.stop_ns - span.start_ns) * 1e-9,
-                    last=energy,
-                )
-            )
-        return tuple(rows)
-
-
-def _lies_within(span: Marked, since_ns: int, until_ns: int) -> bool:
-    stop_ns = max(span.window.stop_ns, span.device_stop_ns or 0)
-    return since_ns <= span.start_ns and stop_ns <= until_ns
 
 
 def _sum(whole: Energy, since: Energy) -> Energy:

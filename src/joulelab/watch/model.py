@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from joulelab.accounting.energy import Energy
+from joulelab.costs import Costs
 from joulelab.jobs.record import SpanTotal
 from joulelab.sensors.sensor import Quantity
 
@@ -104,22 +105,21 @@ class Stack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The spans of one name that ended.
+    """The spans of one name that ended and whose readings are there.
 
     Attributes:
         name: Of the spans.
         count: How many.
         duration_s: Of all together.
-        total: Their energies, as far as they were added up: its ``count`` may be a little behind;
-            ``None`` when there are too many of them, or not yet.
-        last_duration_s: Of the one that ended last.
-        last: Its energy; ``None`` when it is not known yet.
+        energy: Of all together; ``None`` when there are too many to add up.
+        last_duration_s: Of the one that ended last; NaN when it is not known.
+        last: Its energy; ``None`` when it is not known.
     """
 
     name: str
     count: int
     duration_s: float
-    total: SpanTotal | None = None
+    energy: Energy | SpanTotal | None = None
     last_duration_s: float = math.nan
     last: Energy | None = None
 
@@ -168,7 +168,7 @@ class View:
         ended: The spans that ended, by name, the one that ended last first.
         forecast: Of the whole run, where its epochs and their number are known.
         forecast_words: The forecast, or why there is none; may be empty.
-        cost_words: Carbon and price; may be empty.
+        costs: Carbon and price of the energy; ``None`` before the first readings.
         absent: Why each missing component is missing.
         notes: What happened that a person should know of.
         study: How the study stands, where one is watched.
@@ -188,7 +188,7 @@ class View:
     ended: tuple[Ended, ...] = ()
     forecast: Forecast | None = None
     forecast_words: str = ""
-    cost_words: tuple[str, ...] = ()
+    costs: Costs | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     study: Study | None = None

@@ -14,14 +14,17 @@ import psutil
 
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import Energy
+from joulelab.costs import Costs
 from joulelab.errors import TraceError, UserError
 from joulelab.idle import kept
 from joulelab.jobs.account import baseline_of
 from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, Job, is_job, read_job
 from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.recording.trace import TraceReader
+from joulelab.site import Site
 from joulelab.watch.following import NEVER_NS, Figures, Following
 from joulelab.watch.model import Component, Ended, State, View
+from joulelab.watch.whole import Whole
 
 SILENT_S = 10.0
 """A recorder whose last reading is older, and whose process is not there, is gone."""
@@ -63,6 +66,9 @@ class RecordingPlace:
         self._title, self._detail = title, detail
         self._baseline, self._start_ns, self._epochs = baseline, start_ns, epochs
         self._following: Following | None = None
+        self._site = Site.configured()
+        self._costed: Whole | None = None
+        self._costs: Costs | None = None
 
     def look(self) -> View:
         """What it shows now."""
@@ -97,10 +103,10 @@ class RecordingPlace:
         until_ns = figures.until_ns
         live = state in ("live", "waiting") and _is_this_boot(following.header)
         now_ns = time.monotonic_ns() if live else until_ns
-        whole = figures.whole
+        whole, costs = figures.whole, self._costs_of(following, figures)
         absent = {one.component: str(one) for one in following.absent}
         if figures.energy is not None:
-            absent |= figures.energy.absent
+            absent = dict(figures.energy.absent)
         notes = figures.energy.notes if figures.energy else ()
         if state == "ended":
             notes = tuple(note for note in notes if note != "the recording had ended")
@@ -118,9 +124,27 @@ class RecordingPlace:
             ended=figures.ended,
             forecast=whole.forecast if whole else None,
             forecast_words=whole.forecast_words if whole else "",
+            costs=costs,
             absent=absent,
             notes=notes,
         )
+
+    def _costs_of(self, following: Following, figures: Figures) -> Costs | None:
+        """What the energy costs, at an intensity that is worked out with each whole account."""
+        energy, whole = figures.energy, figures.whole
+        if energy is None or whole is None:
+            return None
+        if self._costs is None or whole is not self._costed:
+            start_unix_s = following.unix_s(following.start_ns)
+            self._costed, self._costs = (
+                whole,
+                self._site.costs(
+                    whole.energy,
+                    started_unix_s=start_unix_s,
+                    stopped_unix_s=start_unix_s + whole.energy.duration_s,
+                ),
+            )
+        return replace(self._costs, energy_j=energy.gross_j, interval_j=energy.interval_j)
 
 
 class JobPlace(RecordingPlace):
@@ -167,8 +191,11 @@ def _with_record(view: View, job: Job) -> View:
         elapsed_s=job.duration_s,
         components=tuple(_with_energy(one, job.energy) for one in view.components),
         energy=job.energy,
+        costs=None
+        if view.costs is None
+        else replace(view.costs, energy_j=job.energy.gross_j, interval_j=job.energy.interval_j),
         ended=tuple(
-            Ended(name=one.name, count=one.count, duration_s=one.duration_s, total=one)
+            Ended(name=one.name, count=one.count, duration_s=one.duration_s, energy=one)
             for one in reversed(job.spans)
         ),
         stacks=(),
@@ -203,8 +230,7 @@ def _silent_s(header: Mapping[str, Any], newest_ns: int) -> float:
     newest_s = max(newest_ns, start_ns) * 1e-9
     if _is_this_boot(header):
         return time.monotonic() - newest_s
-    start_unix_s = float(header.get("start_unix_s", 0.0))
-    return time.time() - (start_unix_s + newest_s - start_ns * 1e-9)
+    return time.time() - (float(header.get("start_unix_s", 0.0)) + newest_s - start_ns * 1e-9)
 
 
 def _recorder_is_there(header: Mapping[str, Any]) -> bool:

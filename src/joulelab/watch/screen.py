@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
+from joulelab.costs import Costs
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.model import (
     BIN_S,
@@ -87,7 +88,7 @@ def _power(view: View, width: int, plain: bool) -> list[Text]:
     histories = [one.history_w for one in view.components]
     name_width = max(5, *(cell_len(one.name) for one in view.components))
     columns = [name_width, 8, 0, 8, 9]
-    columns += [7] if width >= WIDE else []
+    columns += [8] if width >= WIDE else []
     columns += [max(len(one.source) for one in view.components)] if width >= WIDER else []
     columns[2] = width - sum(columns) - (len(columns) - 1)
     rows = [_power_row(one, columns, plain) for one in view.components]
@@ -99,8 +100,15 @@ def _power(view: View, width: int, plain: bool) -> list[Text]:
         )  # fmt: skip
         rows.append(_power_row(together, columns, plain, style="bold"))
     shown_s = min(columns[2], max(map(len, histories))) * BIN_S
-    heading = ["", "now", f"last {clock(shown_s)}" if shown_s else "", "so far", ""]
-    heading += ["peak"] if width >= WIDE else []
+    over = view.state in ("ended", "lost")
+    heading = [
+        "",
+        "last" if over else "now",
+        f"last {clock(shown_s)}" if shown_s else "",
+        "so far",
+        "",
+    ]
+    heading += ["full bar"] if width >= WIDE else []
     heading += ["source"] if width >= WIDER else []
     return [_row(heading, columns, "dim"), *rows]
 
@@ -143,10 +151,17 @@ def _energy(view: View, width: int) -> list[Text]:
         low, high = energy.net_interval_j
         parts.append(f"net {amount(energy.net_j, 'J')} ({amount(low, 'J')} to {amount(high, 'J')})")
     else:
-        parts.append("net not known: no idle power measured")
+        parts.append("net not known: no idle power measured (joulelab idle)")
     parts.append(f"over {clock(energy.duration_s)}")
     parts.append(f"mean {amount(energy.mean_power_w, 'W')}")
-    return _flow("energy", [*parts, *view.cost_words], width)
+    return [*_flow("energy", parts, width), *_costs(view.costs, width)]
+
+
+def _costs(costs: Costs | None, width: int) -> list[Text]:
+    if costs is None:
+        return []
+    unknown = [f"CO2e: {costs.no_carbon}"] if costs.no_carbon else []
+    return _flow("cost", [*filter(None, costs.words().split("; ")), *unknown], width)
 
 
 def _flow(label: str, parts: Sequence[str], width: int, style: str = "") -> list[Text]:
@@ -210,7 +225,7 @@ def _ended_spans(ended: Sequence[Ended], width: int) -> list[Text]:
     columns[4] = width - sum(columns) - 4
     lines = [_row(["ended", "count", "time", "energy", " last"], columns, "dim")]
     for one in shown:
-        gross_j = one.total.gross_j if one.total else math.nan
+        gross_j = one.energy.gross_j if one.energy else math.nan
         cells = [
             printable(one.name), f"{one.count:,}", clock(one.duration_s), amount(gross_j, "J"),
             " " + _last(one, columns[4]),
@@ -251,8 +266,9 @@ def _further(view: View, width: int) -> list[Text]:
     lines = []
     if view.forecast_words:
         lines += _flow("forecast", [view.forecast_words], width)
-    for component, reason in view.absent.items():
-        lines += _flow("absent", [f"{component}: {reason}"], width)
+    for reason in dict.fromkeys(view.absent.values()):
+        components = ", ".join(name for name, why in view.absent.items() if why == reason)
+        lines += _flow("absent", [f"{components}: {reason}"], width)
     for note in view.notes:
         lines += _flow("note", [note], width)
     for hint in view.hints[:MOST_HINTS]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,43 +17,9 @@ EPOCH = "epoch"
 TOTAL = "total"
 """The attribute of an epoch that says how many there will be."""
 MOST_KEPT = 2000
-"""Of so many ended spans of one name the energies are added up; of more, the latest are kept."""
+"""Of each name the latest spans are kept."""
 MOST_DEVICES = 10 * MOST_KEPT
 """So many times of GPUs are kept."""
-
-
-class EndedSpans:
-    """The spans of one name that ended.
-
-    Attributes:
-        count: How many.
-        duration_s: Of all together.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.duration_s = 0.0
-        self._latest: deque[Event] = deque(maxlen=MOST_KEPT)
-
-    def add(self, span: Event) -> None:
-        """Takes one more."""
-        self._latest.append(span)
-        self.count += 1
-        self.duration_s += (span["stop_ns"] - span["start_ns"]) * 1e-9
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of them are kept."""
-        return self.count == len(self._latest)
-
-    @property
-    def latest(self) -> Event:
-        """The one that ended last."""
-        return self._latest[-1]
-
-    def since(self, t_ns: int) -> Iterable[Event]:
-        """Those that ended after that time, as far as they are kept, the last first."""
-        return itertools.takewhile(lambda span: span["stop_ns"] >= t_ns, reversed(self._latest))
 
 
 class SpanBook:
@@ -66,7 +32,9 @@ class SpanBook:
     def __init__(self, start_ns: int = 0) -> None:
         self._start_ns = start_ns
         self.open: dict[Key, Event] = {}
-        self.ended: dict[str, EndedSpans] = {}
+        self._ended: dict[str, deque[Event]] = {}
+        self._counts: Counter[str] = Counter()
+        self._new: list[Event] = []
         self._devices: OrderedDict[Key, Event] = OrderedDict()
         self._others: list[Event] = []
 
@@ -90,7 +58,15 @@ class SpanBook:
             self.open[key] = span
             return
         self.open.pop(key, None)
-        self.ended.setdefault(str(span["name"]), EndedSpans()).add(span)
+        name = str(span["name"])
+        self._ended.setdefault(name, deque(maxlen=MOST_KEPT)).append(span)
+        self._counts[name] += 1
+        self._new.append(span)
+
+    def newly_ended(self) -> list[Marked]:
+        """The spans that ended since it was last asked, in the order in which they began."""
+        new, self._new = self._new, []
+        return marked([*new, *self._devices_of(new)])
 
     @property
     def stop(self) -> Event | None:
@@ -99,33 +75,38 @@ class SpanBook:
 
     def events(self, since_ns: int = 0) -> list[Event]:
         """Events for a trace that begins at that time."""
-        spans = [span for name in self.ended.values() for span in name.since(since_ns)]
+        spans = [
+            span
+            for name in self._ended.values()
+            for span in itertools.takewhile(lambda one: one["stop_ns"] >= since_ns, reversed(name))
+        ]
         spans += self.open.values()
-        keys = ((span["pid"], span["index"]) for span in spans)
-        devices = [self._devices[key] for key in keys if key in self._devices]
         others = [one for one in self._others if one.get("t_ns", since_ns) >= since_ns]
-        return [*spans, *devices, *others]
+        return [*spans, *self._devices_of(spans), *others]
 
     def complete(self) -> list[Marked]:
         """The spans of which all of that name are kept, in the order in which they began."""
-        left_out = {name for name, ended in self.ended.items() if not ended.complete}
-        return [span for span in marked(self.events()) if span.name not in left_out]
+        return [span for span in marked(self.events()) if self._counts[span.name] <= MOST_KEPT]
+
+    def _devices_of(self, spans: Iterable[Event]) -> list[Event]:
+        keys = ((span["pid"], span["index"]) for span in spans)
+        return [self._devices[key] for key in keys if key in self._devices]
 
     @property
     def epochs(self) -> int | None:
         """How many epochs there will be, where the program says so."""
-        ended = self.ended.get(EPOCH)
-        latest = [ended.latest] if ended else []
-        for span in (*latest, *self.open.values()):
-            total = span["attributes"].get(TOTAL)
-            if span["name"] == EPOCH and isinstance(total, int) and total > 0:
-                return total
-        return None
+        totals = [span["attributes"].get(TOTAL) for span in self._epochs()]
+        return next((one for one in totals if isinstance(one, int) and one > 0), None)
 
     @property
     def has_epochs(self) -> bool:
         """Whether there are epochs at all."""
-        return EPOCH in self.ended or any(span["name"] == EPOCH for span in self.open.values())
+        return bool(self._epochs())
+
+    def _epochs(self) -> list[Event]:
+        """The last epoch that ended and those that are open."""
+        last = list(self._ended.get(EPOCH, ()))[-1:]
+        return [*last, *(span for span in self.open.values() if span["name"] == EPOCH)]
 
     def stacks(self, now_ns: int, is_alive: Callable[[int], bool]) -> tuple[Stack, ...]:
         """The open spans of each thread whose process is there.
@@ -142,13 +123,6 @@ class SpanBook:
             for (pid, _), spans in sorted(by_thread.items())
             if is_alive(pid)
         )
-
-    def latest(self) -> list[Marked]:
-        """The last span of each name that ended."""
-        events = [one.latest for one in self.ended.values()]
-        keys = ((event["pid"], event["index"]) for event in events)
-        devices = [self._devices[key] for key in keys if key in self._devices]
-        return marked([*events, *devices])
 
 
 def _start(span: Event) -> int:

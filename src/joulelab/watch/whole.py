@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.baseline import Baseline
-from joulelab.accounting.energy import Energy, total
-from joulelab.accounting.marked import Marked, marked
+from joulelab.accounting.energy import Energy
 from joulelab.errors import UserError
-from joulelab.jobs.record import SpanTotal
 from joulelab.recording.trace import Trace
-from joulelab.watch.spans import Key, SpanBook
+from joulelab.watch.spans import SpanBook
+from joulelab.watch.totals import Totals
 
 if TYPE_CHECKING:
     from joulelab.forecast.profile import Forecast
@@ -26,16 +24,12 @@ class Whole:
     Attributes:
         until_ns: That time, CLOCK_MONOTONIC.
         energy: Of all of it.
-        spans: Of the ended spans by name; a name that has more than are kept is not here.
-        of_span: The energy of single spans.
         forecast: Of the run; ``None`` where there is none.
         forecast_words: The forecast, or why there is none; empty where nobody asks.
     """
 
     until_ns: int
     energy: Energy
-    spans: Mapping[str, SpanTotal] = field(default_factory=dict)
-    of_span: Mapping[Key, Energy] = field(default_factory=dict)
     forecast: Forecast | None = None
     forecast_words: str = ""
 
@@ -43,6 +37,7 @@ class Whole:
 def account_whole(
     trace: Trace,
     book: SpanBook,
+    totals: Totals,
     *,
     start_ns: int,
     until_ns: int,
@@ -54,54 +49,20 @@ def account_whole(
     Args:
         trace: All of it.
         book: Its spans.
+        totals: Gets the energies of those that wait.
         start_ns: Where what is watched began.
         until_ns: What the sensors have covered.
         baseline: Idle power.
         epochs: How many there will be, where that is known beside what the spans say.
     """
     accounts = Accounts(trace, baseline)
-    ended = [
-        span
-        for span in marked(book.events())
-        if span.stop_ns is not None and span.stop_ns <= until_ns
-    ]
+    spans = totals.waiting(start_ns, until_ns)
     energy, *of_spans = accounts.energies(
-        [Window(start_ns, until_ns), *(span.window for span in ended)]
+        [Window(start_ns, until_ns), *(span.window for span in spans)]
     )
-    of_span = {span.key: one for span, one in zip(ended, of_spans, strict=True)}
+    totals.fill(spans, of_spans)
     forecast, words = _forecast(accounts, book, epochs)
-    return Whole(
-        until_ns=until_ns,
-        energy=energy,
-        spans=_totals(book, ended, of_span),
-        of_span=of_span,
-        forecast=forecast,
-        forecast_words=words,
-    )
-
-
-def _totals(
-    book: SpanBook, ended: list[Marked], of_span: Mapping[Key, Energy]
-) -> dict[str, SpanTotal]:
-    by_name: dict[str, list[Energy]] = {}
-    for span in ended:
-        if book.ended[span.name].complete:
-            by_name.setdefault(span.name, []).append(of_span[span.key])
-    return {name: _total(name, energies) for name, energies in by_name.items()}
-
-
-def _total(name: str, energies: list[Energy]) -> SpanTotal:
-    energy = total(energies)
-    low_j, high_j = energy.interval_j
-    return SpanTotal(
-        name=name,
-        count=len(energies),
-        duration_s=energy.duration_s,
-        gross_j=energy.gross_j,
-        low_j=low_j,
-        high_j=high_j,
-        net_j=energy.net_j,
-    )
+    return Whole(until_ns=until_ns, energy=energy, forecast=forecast, forecast_words=words)
 
 
 def _forecast(
