@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from joulelab.accounting.account import Window
@@ -19,6 +19,7 @@ class Marked:
         stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
         key: Tells it from the others.
         parent: Key of the span that it lies in; ``None`` when that is not known.
+        attributes: Whatever else the program said of it.
         phase: Its attribute of that name, as ``"train"``; ``None`` when it has none.
         device_start_ns: When a GPU came to its work, where that is known.
         device_stop_ns: When the GPU was done with it.
@@ -30,6 +31,7 @@ class Marked:
     stop_ns: int | None
     key: tuple[int, int]
     parent: tuple[int, int] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     phase: str | None = None
     device_start_ns: int | None = None
     device_stop_ns: int | None = None
@@ -64,6 +66,7 @@ def marked(events: Sequence[Mapping[str, Any]]) -> list[Marked]:
             stop_ns=event["stop_ns"],
             key=key,
             parent=None if event["parent"] is None else (key[0], event["parent"]),
+            attributes=event["attributes"],
             phase=event["attributes"].get("phase"),
             device_start_ns=devices.get(key, {}).get("start_ns"),
             device_stop_ns=devices.get(key, {}).get("stop_ns"),

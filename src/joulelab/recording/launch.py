@@ -15,6 +15,8 @@ from typing import Any
 
 HOST = "JOULELAB_HOST"
 """Another name for this host, where the system's own is not its alone."""
+OF_HOST = "parent "
+"""A job's name begins with it where it is only this host's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +148,13 @@ def _number(environ: Mapping[str, str], *names: str) -> int | None:
 
 
 def _parent() -> str:
-    """The launcher's process on this host, told from any other that had its number."""
+    """The launcher's process on this host, told from any other that had its number.
+
+    Where a launcher gives a job no name; then hosts know the same job by different ones.
+    """
     pid = os.getppid()
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = ""
-    return f"{pid} {started}"
+    return f"{OF_HOST}{pid} {started}"

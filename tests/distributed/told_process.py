@@ -1,0 +1,48 @@
+"""A program with a meter that does what its input says. See ``told.py``."""
+
+import json
+import sys
+import time
+
+import joulelab
+
+
+def say(**what):
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def energy_of(span):
+    energy = span.energy
+    return {
+        "start_ns": span.start_ns,
+        "stop_ns": span.stop_ns,
+        "gross_j": {name: part.gross_j for name, part in energy.components.items()},
+        "absent": dict(energy.absent),
+    }
+
+
+def main():
+    meter = joulelab.Meter(**json.loads(sys.argv[1]))
+    say(
+        joined=meter.joined,
+        recorder=meter.recorder_pid,
+        directory=str(meter.directory),
+        failure=meter.failure,
+        alive=meter.alive,
+    )
+    for line in sys.stdin:
+        what, _, rest = line.strip().partition(" ")
+        if what == "span":
+            name, _, seconds = rest.partition(" ")
+            with meter.span(name) as span:
+                time.sleep(float(seconds))
+            say(**energy_of(span))
+        elif what == "close":
+            meter.close()
+            say(alive=meter.alive, failure=meter.failure, spans=len(meter.spans))
+            break
+
+
+if __name__ == "__main__":
+    main()
