@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "What a model that was never run will take",
     "rank": "Order models by predicted energy",
     "compare": "Are two jobs or studies different: effect, interval, test",
+    "site": "Country, price and PUE, for carbon and money",
     "report": "Tables, figures and a page from one or several studies",
 }
 """Name and one-line help. The module of the same name is imported when its command is used."""

@@ -1,0 +1,40 @@
+"""The shipped table of carbon intensities by country."""
+
+import pytest
+
+from joulelab.accounting.carbon_factors import countries, country
+from joulelab.errors import UserError
+
+
+def test_codes_and_names_are_told_apart_and_complete():
+    table = countries()
+    for key in ("alpha2", "alpha3", "name"):
+        assert len({getattr(one, key) for one in table}) == len(table)
+    assert all(len(one.alpha2) == 2 and len(one.alpha3) == 3 for one in table)
+
+
+def test_figures_are_dated_and_those_of_electricity():
+    for one in countries():
+        assert 2000 <= one.year <= 2026
+        # Nothing below hydropower's life cycle, nothing above lignite's.
+        assert 5 < one.g_per_kwh < 1500
+
+
+@pytest.mark.parametrize("name", ["DE", "de", "deu", "Germany", " GERMANY "])
+def test_every_way_of_naming_a_country(name):
+    assert country(name).alpha2 == "DE"
+
+
+def test_reserved_codes_are_understood():
+    assert (country("UK").name, country("el").name) == ("United Kingdom", "Greece")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("Germny", "Germany (DE)"), ("United State", "United States (US)"), ("XX", "ISO 3166"),
+     ("atlantis", "ISO 3166"), ("", "ISO 3166")],
+)  # fmt: skip
+def test_an_unknown_country_names_the_remedy(name, hint):
+    with pytest.raises(UserError) as error:
+        country(name)
+    assert hint in str(error.value)

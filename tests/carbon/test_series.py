@@ -1,0 +1,135 @@
+"""Intensity over time: from a file, and met by the energy of a trace."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.accounting.carbon_series import IntensitySeries, read_series
+from joulelab.accounting.carbon_trace import intensity_met
+from joulelab.errors import UserError
+from joulelab.recording.trace import Trace
+from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+
+UNIX_S = 1_800_000_000.0
+"""What the wall clock is ahead of CLOCK_MONOTONIC by in the traces here."""
+
+
+def trace_of(powers_w, step_s=100.0, ahead_s=lambda t: UNIX_S):
+    """An energy counter under known power, and the wall clock."""
+    counter = Channel(
+        component="gpu:0",
+        quantity=Quantity.ENERGY,
+        source="counter",
+        provenance=Provenance.SIMULATED,
+        update_period_s=1.0,
+    )
+    clock = Channel(
+        component="clock",
+        quantity=Quantity.CLOCK_OFFSET,
+        source="clock.realtime",
+        provenance=Provenance.MEASURED,
+        update_period_s=1.0,
+    )
+    readings, energy_j = [], 0.0
+    for t in range(int(len(powers_w) * step_s) + 1):
+        readings += [Reading(t * 10**9, 0, energy_j), Reading(t * 10**9, 1, ahead_s(t))]
+        energy_j += powers_w[min(int(t // step_s), len(powers_w) - 1)]
+    return Trace.of([counter, clock], readings)
+
+
+def series_of(values, step_s=100.0, start_s=UNIX_S):
+    edges = tuple(start_s + i * step_s for i in range(len(values) + 1))
+    return IntensitySeries(edges, tuple(values), "grid.csv")
+
+
+def test_energy_meets_the_intensity_of_its_own_time():
+    trace, series = trace_of([100.0, 300.0]), series_of([100.0, 500.0])
+    met = intensity_met(trace, series, UNIX_S, UNIX_S + 200)
+    assert met == pytest.approx((100 * 100 + 300 * 500) / 400)
+    assert series.mean(UNIX_S, UNIX_S + 200) == pytest.approx(300.0)
+
+
+def test_power_within_a_step_of_the_series_need_not_be_even():
+    trace = trace_of([50.0, 350.0, 100.0, 100.0], step_s=50.0)
+    series = series_of([100.0, 500.0])
+    met = intensity_met(trace, series, UNIX_S, UNIX_S + 200)
+    assert met == pytest.approx((400 * 100 + 200 * 500) / 600)
+
+
+def test_a_wall_clock_that_is_set_forward_is_followed():
+    # After 100 s of work the clock jumps an hour: the second half is in the series' second step.
+    trace = trace_of([100.0, 300.0], ahead_s=lambda t: UNIX_S + (3600.0 if t >= 100 else 0.0))
+    series = series_of([100.0, 500.0], step_s=2000.0)
+    met = intensity_met(trace, series, UNIX_S, UNIX_S + 3800.0)
+    assert met == pytest.approx((100 * 100 + 300 * 500) / 400, rel=0.01)
+
+
+def test_a_trace_without_a_wall_clock_says_nothing():
+    trace = trace_of([100.0])
+    bare = Trace(trace.channels[:1], trace.series[:1])
+    assert math.isnan(intensity_met(bare, series_of([1.0, 2.0]), UNIX_S, UNIX_S + 100))
+
+
+@given(
+    st.lists(st.floats(0, 1000), min_size=1, max_size=20),
+    st.integers(0, 1000),
+    st.integers(0, 1000),
+)
+def test_steps_cover_a_time_once_and_the_mean_lies_within(values, first, second):
+    series = series_of(values, start_s=0.0)
+    start, stop = sorted((first * 0.1 * len(values), second * 0.1 * len(values)))
+    steps = series.steps(start, stop)
+    assert math.fsum(b - a for a, b, _ in steps) == pytest.approx(stop - start, abs=1e-9)
+    assert all(a <= b for a, b, _ in steps)
+    assert not series.missing(start, stop)
+    seen = [value for _, _, value in steps]
+    assert min(seen) - 1e-9 <= series.mean(start, stop) <= max(seen) + 1e-9
+
+
+def test_a_time_beyond_the_series_is_refused():
+    series = series_of([100.0, 200.0], start_s=0.0)
+    assert "1970-01-01 00:00 to 1970-01-01 00:03" in series.missing(150.0, 201.0)
+    assert series.missing(-1.0, 10.0)
+    assert "when it ran is not known" in series.missing(math.nan, 1.0)
+    assert "no value" in series_of([100.0, math.nan], start_s=0.0).missing(50.0, 150.0)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_times_have_their_zone_or_are_utc(tmp_path):
+    series = read_series(
+        write(
+            tmp_path / "grid.csv",
+            "region,time,g_per_kwh\n"
+            "DE,2026-11-01T00:00Z,300\n"
+            "DE,2026-11-01T02:00+01:00,\n"
+            "DE,2026-11-01 02:00,120.5\n",
+        )
+    )
+    start = series.edge_unix_s[0]
+    assert [edge - start for edge in series.edge_unix_s] == [0.0, 3600.0, 7200.0, 10800.0]
+    assert series.g_per_kwh[0] == 300.0
+    assert math.isnan(series.g_per_kwh[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("when,g_per_kwh\n2026-11-01,1\n", "no column time"),
+        ("time,g_per_kwh\nyesterday,1\n", "line 2"),
+        ("time,g_per_kwh\n2026-11-01T01:00,1\n2026-11-01T01:00,2\n", "line 3"),
+        ("time,g_per_kwh\n2026-11-01T01:00,-3\n", "0 or more"),
+        ("time,g_per_kwh\n2026-11-01T01:00,inf\n", "0 or more"),
+        ("time,g_per_kwh\n2026-11-01T01:00,3\n", "at least two"),
+        ("", "no column"),
+    ],
+)
+def test_a_file_that_is_no_series_is_refused(tmp_path, text, hint):
+    with pytest.raises(UserError) as error:
+        read_series(write(tmp_path / "grid.csv", text))
+    assert hint in str(error.value)

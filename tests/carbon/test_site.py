@@ -1,0 +1,147 @@
+"""What is configured of a machine's electricity, and what energy costs with it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.costs import Costs, Factor
+from joulelab.errors import UserError
+from joulelab.sensors.sensor import Provenance
+from joulelab.site import ENVIRONMENT, Site, keep, site_file
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    for variable in ENVIRONMENT.values():
+        monkeypatch.delenv(variable, raising=False)
+
+
+def joulelab(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "joulelab", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+
+
+def test_nothing_is_guessed(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    site = Site.configured()
+    assert site == Site()
+    costs = site.costs(3.6e6, (3.5e6, 3.7e6))
+    assert math.isnan(costs.carbon_g)
+    assert math.isnan(costs.price)
+    assert costs.words() == ""
+    assert "joulelab site --country" in costs.no_carbon
+    assert costs.to_json()["carbon_g"] is None
+
+
+def test_an_energy_costs_what_factor_pue_and_price_make_of_it():
+    part = ComponentEnergy(
+        component="gpu:0",
+        source="counter",
+        provenance=Provenance.MEASURED,
+        duration_s=3600.0,
+        gross_j=3.6e6,
+        gain_uncertainty=0.05,
+    )
+    energy = Energy(duration_s=3600.0, components={"gpu:0": part})
+    site = Site(intensity_g_per_kwh=400.0, pue=1.5, price_per_kwh=0.2, currency="EUR")
+    costs = site.costs(energy)
+    assert costs.carbon_g == pytest.approx(600.0)
+    assert costs.price == pytest.approx(0.3)
+    low, high = energy.interval_j
+    assert costs.carbon_interval_g == pytest.approx((low / 6000, high / 6000))
+    assert "400 g/kWh (given), PUE 1.5" in costs.words()
+    assert "0.2 EUR/kWh" in costs.words()
+
+
+def test_the_country_stands_beside_the_figure_with_its_year():
+    words = Site(country="FRA").costs(3.6e6).words()
+    assert "France, mean of 20" in words
+    assert "Ember" in words
+    assert "PUE 1" in words
+
+
+@given(st.floats(0, 1e12), st.floats(0, 2000), st.floats(1, 3))
+def test_carbon_is_in_proportion_to_each(energy_j, intensity, pue):
+    one = Costs(energy_j=energy_j, interval_j=(0.9 * energy_j, 1.1 * energy_j), pue=pue,
+        factor=Factor(intensity, "", "", "given"))  # fmt: skip
+    assert one.carbon_g == pytest.approx(energy_j / 3.6e6 * intensity * pue)
+    low, high = one.carbon_interval_g
+    assert low <= one.carbon_g <= high
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"pue": 0.9}, "1 or more"),
+        ({"intensity_g_per_kwh": -1.0}, "0 or more"),
+        ({"price_per_kwh": math.nan, "currency": "EUR"}, "finite"),
+        ({"price_per_kwh": 0.3}, "currency"),
+        ({"currency": "€"}, "ISO 4217"),
+        ({"country": "Germny"}, "Germany (DE)"),
+    ],
+)
+def test_what_cannot_be_is_refused(values, hint):
+    with pytest.raises(UserError) as error:
+        Site(**values)
+    assert hint in str(error.value)
+
+
+def test_options_come_before_the_environment_and_that_before_the_file(monkeypatch):
+    keep(country="germany", pue=1.2, price_per_kwh=0.3, currency="EUR")
+    assert Site.configured().country == "DE"
+    monkeypatch.setenv("JOULELAB_INTENSITY", "50")
+    site = Site.configured()
+    assert (site.country, site.intensity_g_per_kwh, site.pue) == (None, 50.0, 1.2)
+    assert Site.configured(country="FR").factor.location == "France"
+
+
+def test_a_damaged_file_is_said(tmp_path):
+    keep(country="DE")
+    site_file().write_text("countri = 'DE'\n")
+    with pytest.raises(UserError, match="countri"):
+        Site.configured()
+    site_file().write_text("country = ")
+    with pytest.raises(UserError, match="cannot read"):
+        Site.configured()
+
+
+def test_a_file_of_intensities_needs_a_time_that_it_covers(tmp_path):
+    path = tmp_path / "grid.csv"
+    path.write_text("time,g_per_kwh\n1970-01-01T00:00Z,100\n1970-01-01T01:00Z,500\n")
+    site = Site(intensity_file=path, country="Baden")
+    costs = site.costs(3.6e6, started_unix_s=1800.0, stopped_unix_s=5400.0)
+    assert costs.carbon_g == pytest.approx(300.0)
+    assert "Baden" in costs.words()
+    assert "power taken as even" in costs.words()
+    assert "grid.csv covers" in site.costs(3.6e6, started_unix_s=0, stopped_unix_s=9000).no_carbon
+    assert "not known" in site.costs(3.6e6).no_carbon
+
+
+def test_the_command_keeps_shows_and_forgets(tmp_path):
+    assert "not known" in joulelab("site").stdout
+    result = joulelab("site", "--country", "de", "--price", "0.30", "--currency", "EUR")
+    assert result.returncode == 0
+    assert "Germany" in result.stdout
+    shown = json.loads(joulelab("site", "--json").stdout)
+    assert (shown["country"], shown["price_per_kwh"], shown["pue"]) == ("DE", 0.3, 1.0)
+    assert Path(shown["kept_in"]).exists()
+    wrong = joulelab("site", "--country", "Germny")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert joulelab("site", "--forget").returncode == 0
+    assert not site_file().exists()
