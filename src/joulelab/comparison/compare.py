@@ -327,12 +327,12 @@ def _effect(
 ) -> Effect:
     one = cells[0] if len(cells) == 1 else None
     positive = all(cell.a.positive and cell.b.positive for cell in cells)
-    logarithms = [replace(cell, a=cell.a.logarithms(), b=cell.b.logarithms()) for cell in cells]
-    on_logs = shift(logarithms, stated_scatter) if positive else Shift(math.nan, 0.0, 0.0)
+    unknown = Shift(math.nan, 0.0, 0.0)
+    on_logs = shift([cell.logarithms() for cell in cells], stated_scatter) if positive else unknown
     plain_scatter = None
     if stated_scatter is not None and one is not None:
         plain_scatter = stated_scatter * abs(one.a.mean)
-    on_values = shift(cells, plain_scatter) if one else Shift(math.nan, 0.0, 0.0)
+    on_values = shift(cells, plain_scatter) if one else unknown
     tested = on_logs if positive else on_values
     low, high = on_logs.interval(confidence)
     apart = tested.half_width(confidence) < abs(tested.value)

@@ -72,6 +72,10 @@ class Cell:
     b: Repeats
     unit: Hashable = None
 
+    def logarithms(self) -> Cell:
+        """The same runs by the logarithms of their values."""
+        return Cell(self.a.logarithms(), self.b.logarithms(), self.unit)
+
 
 def shift(cells: Sequence[Cell], stated_scatter: float | None = None) -> Shift:
     """The second side less the first, the mean over cells.

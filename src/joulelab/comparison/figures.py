@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.machine import Machine
 
 Errors = Mapping[Hashable, float]
 """Standard uncertainties of a figure by what they come from, each with its sign.
@@ -84,6 +85,18 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """What can be compared, by name. Of each, less is better."""
+
+
+def boards(machine: Machine | None, host: str, energy: Energy) -> dict[str, Hashable]:
+    """The piece of hardware that each component is: a GPU by its UUID, what else by the host.
+
+    Args:
+        machine: Where it was measured; ``None`` when that is not known.
+        host: Its name.
+        energy: What was measured.
+    """
+    uuids = {} if machine is None else {f"gpu:{gpu.index}": gpu.uuid for gpu in machine.gpus}
+    return {name: uuids.get(name) or host for name in energy.components}
 
 
 def figure(

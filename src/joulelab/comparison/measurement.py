@@ -11,6 +11,7 @@ from typing import Any
 from joulelab.accounting.energy import Energy
 from joulelab.analysis.studies import Baselines, Study, phase_energy, understood
 from joulelab.analysis.summary import FACTORS
+from joulelab.comparison.figures import boards
 from joulelab.jobs.record import Job
 from joulelab.machine import Machine
 from joulelab.study.store import RunRecord
@@ -72,7 +73,7 @@ def of_job(job: Job, side: str) -> Measurement:
         energy=job.energy,
         samples=_number(job.tags.get(SAMPLES_TAG)),
         started_unix_s=job.started_unix_s,
-        boards=_boards(job.machine, job.host, job.energy),
+        boards=boards(job.machine, job.host, job.energy),
         block=job.id,
         baseline=side,
         facts={
@@ -115,7 +116,7 @@ def _of_phase(study: Study, run: RunRecord, phase: str, baselines: Baselines) ->
         energy=energy,
         samples=_number(result["samples"]),
         started_unix_s=float(data["started_unix_s"]),
-        boards=_boards(machine, machine.host, energy),
+        boards=boards(machine, machine.host, energy),
         block=place,
         baseline=place,
         facts={
@@ -135,11 +136,6 @@ def _number(value: Any) -> float:
 
 def _ended(job: Job) -> str:
     return f"signal was {job.signal}" if job.signal else f"exit code was {job.exit_code}"
-
-
-def _boards(machine: Machine | None, host: str, energy: Energy) -> dict[str, Hashable]:
-    uuids = {} if machine is None else {f"gpu:{gpu.index}": gpu.uuid for gpu in machine.gpus}
-    return {name: uuids.get(name) or host for name in energy.components}
 
 
 def _machine_facts(machine: Machine | None, host: str) -> dict[str, dict[str, str]]:
