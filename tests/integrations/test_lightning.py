@@ -1,0 +1,282 @@
+"""The Lightning callback in real trainings of a second or less."""
+
+import csv
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import joulelab
+
+torch = pytest.importorskip("torch")
+pl = pytest.importorskip("lightning.pytorch")
+
+from joulelab.integrations import fit as fit_module  # noqa: E402
+from joulelab.integrations.lightning import EnergyCallback  # noqa: E402
+
+pytestmark = [
+    # Lightning's own, about this machine and about these small trainings.
+    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
+    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+]
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+SAMPLES, BATCH = 20, 4
+
+LATER = 0.05
+"""What readings that come after a row was logged may change at most, here."""
+
+
+class Tiny(pl.LightningModule):
+    """A linear layer; ``at`` is called at each step of training with its index."""
+
+    def __init__(self, at=None):
+        super().__init__()
+        self.layer, self.at = torch.nn.Linear(8, 2), at
+
+    def _loss(self, batch):
+        x, y = batch
+        return torch.nn.functional.cross_entropy(self.layer(x), y)
+
+    def training_step(self, batch, batch_idx):
+        if self.at is not None:
+            self.at(self.trainer)
+        loss = self._loss(batch)
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self._loss(batch))
+
+    def test_step(self, batch, batch_idx):
+        self._loss(batch)
+
+    def predict_step(self, batch, batch_idx):
+        return self.layer(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def data():
+    samples = torch.utils.data.TensorDataset(
+        torch.randn(SAMPLES, 8), torch.randint(0, 2, (SAMPLES,))
+    )
+    return torch.utils.data.DataLoader(samples, batch_size=BATCH)
+
+
+@pytest.fixture
+def trainer_with(tmp_path):
+    def build(*callbacks, **options):
+        defaults = {
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "logger": False,
+            "num_sanity_val_steps": 0,
+            "max_epochs": 2,
+            "default_root_dir": tmp_path,
+        }
+        return pl.Trainer(callbacks=list(callbacks), **(defaults | options))
+
+    return build
+
+
+def test_a_fit_has_epochs_steps_validations_and_checkpoints(trainer_with, spans_of, tmp_path):
+    callback = EnergyCallback()
+    trainer = trainer_with(
+        callback,
+        num_sanity_val_steps=1,
+        enable_checkpointing=True,
+        logger=pl.loggers.CSVLogger(tmp_path),
+    )
+    trainer.fit(Tiny(), data(), data())
+    epoch = ["epoch", *[["step"]] * 5, ["validate"]]
+    assert spans_of(callback.meter) == [
+        ["fit", ["sanity_check"], epoch, ["checkpoint"], epoch, ["checkpoint"]]
+    ]
+    assert "save_checkpoint" not in vars(trainer)
+
+
+def test_a_step_is_the_optimisers_whatever_it_accumulates(trainer_with, spans_of):
+    callback = EnergyCallback()
+    trainer_with(callback, accumulate_grad_batches=2, max_epochs=1).fit(Tiny(), data())
+    assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 3]]]
+    indices = [span.attributes["index"] for span in callback.meter.spans_named("step")]
+    assert indices == [0, 1, 2]
+
+
+def test_a_validation_in_the_middle_of_a_step_is_no_part_of_it(trainer_with, spans_of):
+    callback = EnergyCallback()
+    trainer_with(callback, accumulate_grad_batches=5, val_check_interval=2, max_epochs=1).fit(
+        Tiny(), data(), data()
+    )
+    step, validate = ["step"], ["validate"]
+    assert spans_of(callback.meter) == [["fit", ["epoch", step, validate, step, validate, step]]]
+
+
+def test_a_fit_may_end_in_the_middle_of_an_epoch(trainer_with, spans_of):
+    callback = EnergyCallback()
+    trainer_with(callback, max_steps=7, max_epochs=-1).fit(Tiny(), data())
+    assert spans_of(callback.meter) == [
+        ["fit", ["epoch", *[["step"]] * 5], ["epoch", *[["step"]] * 2]]
+    ]
+
+
+def test_energy_is_logged_beside_the_loss(trainer_with, tmp_path):
+    callback = EnergyCallback()
+    logger = pl.loggers.CSVLogger(tmp_path)
+    trainer_with(callback, logger=logger).fit(Tiny(), data(), data())
+    with Path(logger.log_dir, "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    losses = {row["step"]: row["epoch"] for row in rows if row["loss"]}
+    energies = {row["step"]: row for row in rows if row["energy/epoch_gross_j"]}
+    assert {step: row["epoch"] for step, row in energies.items()} == losses
+    epochs = callback.meter.spans_named("epoch")
+    for span, row in zip(epochs, energies.values(), strict=True):
+        assert float(row["energy/epoch_gross_j"]) == pytest.approx(span.energy.gross_j, rel=LATER)
+        in_epoch = [s for s in callback.meter.spans_named("validate") if s.parent == span.index]
+        train_j = span.energy.gross_j - sum(s.energy.gross_j for s in in_epoch)
+        assert float(row["energy/train_j_per_sample"]) == pytest.approx(
+            train_j / SAMPLES, rel=LATER
+        )
+    [fit] = [row for row in rows if row["energy/fit_gross_j"]]
+    assert float(fit["energy/fit_gross_j"]) == pytest.approx(
+        callback.meter.energy("fit").gross_j, rel=LATER
+    )
+
+
+def test_an_epoch_is_logged_at_its_end_where_that_costs_little(trainer_with, monkeypatch):
+    monkeypatch.setattr(fit_module, "COST_SHARE", float("inf"))
+    callback, seen = EnergyCallback(), []
+    model = Tiny(at=lambda _: seen.append(len(callback.history)))
+    trainer_with(callback, max_epochs=3).fit(model, data())
+    assert seen == [0] * 5 + [1] * 5 + [2] * 5
+    assert "energy/forecast_gross_j" in callback.history[0]
+
+
+def test_validation_test_and_prediction_stand_alone(trainer_with, spans_of):
+    callback = EnergyCallback()
+    trainer = trainer_with(callback)
+    trainer.validate(Tiny(), data(), verbose=False)
+    assert spans_of(callback.meter) == [["validate"]]
+    trainer.test(Tiny(), data(), verbose=False)
+    assert spans_of(callback.meter) == [["test"]]
+    trainer.predict(Tiny(), data())
+    assert spans_of(callback.meter) == [["predict"]]
+    names = [next(iter(row)) for row in callback.history]
+    assert names == ["energy/validate_gross_j", "energy/test_gross_j", "energy/predict_gross_j"]
+
+
+def test_several_fits_with_one_callback_and_a_meter_of_the_callers(trainer_with, spans_of):
+    with joulelab.Meter() as meter:
+        callback = EnergyCallback(meter)
+        for _ in range(2):
+            trainer_with(callback, max_epochs=1).fit(Tiny(), data())
+        with meter.span("after"):
+            pass
+    fit = ["fit", ["epoch", *[["step"]] * 5]]
+    assert spans_of(meter) == [fit, fit, ["after"]]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_spans_and_meter_end_with_an_error(trainer_with, spans_of, error):
+    def fail(trainer):
+        if trainer.global_step == 7:
+            raise error("now")
+
+    callback = EnergyCallback()
+    # Lightning turns an interrupt into SystemExit, in earlier versions into the end of the fit.
+    with pytest.raises((error, SystemExit)):
+        trainer_with(callback).fit(Tiny(at=fail), data())
+    assert spans_of(callback.meter) == [
+        ["fit", ["epoch", *[["step"]] * 5], ["epoch", *[["step"]] * 3]]
+    ]
+    assert "energy/fit_gross_j" in callback.history[-1]
+    assert callback.meter.energy("fit").gross_j > 0
+    trainer_with(callback, max_epochs=1).fit(Tiny(), data())
+    assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 5]]]
+
+
+def test_a_resumed_training_counts_on(trainer_with, spans_of, tmp_path):
+    checkpoint = tmp_path / "in-the-second-epoch.ckpt"
+
+    def save(trainer):
+        if trainer.global_step == 7:
+            trainer.save_checkpoint(checkpoint)
+
+    trainer_with().fit(Tiny(at=save), data())
+    callback = EnergyCallback()
+    trainer_with(callback).fit(Tiny(), data(), ckpt_path=checkpoint)
+    epochs = callback.meter.spans_named("epoch")
+    assert [span.attributes["index"] for span in epochs] == [1]
+    assert callback.history[0]["epoch"] == 1
+
+
+def test_steps_need_not_be_marked_and_samples_may_be_counted_otherwise(trainer_with, spans_of):
+    callback = EnergyCallback(steps=False, samples_in=lambda batch: 1000)
+    trainer_with(callback, max_epochs=1).fit(Tiny(), data())
+    assert spans_of(callback.meter) == [["fit", ["epoch"]]]
+    row = callback.history[0]
+    assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / 5000)
+
+
+def test_of_two_processes_the_first_logs_and_both_are_in_one_recording(tmp_path):
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent(
+            """
+            import json, os, sys
+            sys.path.insert(0, sys.argv[1])
+            import lightning.pytorch as pl
+            from test_lightning import Tiny, data
+            from joulelab.integrations.lightning import EnergyCallback
+
+            if __name__ == "__main__":
+                callback = EnergyCallback()
+                pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1,
+                    callbacks=[callback], logger=False, enable_checkpointing=False,
+                    enable_progress_bar=False, enable_model_summary=False).fit(Tiny(), data())
+                rank = os.environ["LOCAL_RANK"]
+                with open(f"rank{rank}.json", "w") as file:
+                    json.dump([callback.meter.recorder_pid, callback.meter.joined,
+                        [span.name for span in callback.meter.spans], callback.history], file)
+            """
+        )
+    )
+    subprocess.run(
+        [sys.executable, "script.py", Path(__file__).parent],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first[2] == second[2] == ["fit", "epoch", *["step"] * 3]
+    assert second[3] == []
+    row = first[3][0]
+    assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / SAMPLES)
+    assert first[0] == second[0]
+
+
+def test_a_missing_package_is_named_with_its_remedy():
+    code = textwrap.dedent(
+        """
+        import sys
+        sys.modules["lightning"] = sys.modules["pytorch_lightning"] = None
+        try:
+            import joulelab.integrations.lightning
+        except ImportError as error:
+            print(error)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == ("Lightning is not installed; run pip install 'joulelab[integrations]'\n")
