@@ -148,6 +148,11 @@ def compare(
             f"{a.label} holds {a.kind} and {b.label} {b.kind}",
             mend="compare jobs with jobs and studies with studies",
         )
+    twice = {run.directory.resolve() for run in a.measurements}.intersection(
+        run.directory.resolve() for run in b.measurements
+    )
+    if twice:
+        raise UserError(f"{min(twice)} is on both sides", mend="compare it with another run")
     components, left_out = _components(metric, a, b)
     chosen = _levels(a, b) if by is None else _checked(by, a, b)
     (known_a, missing_a), (known_b, missing_b) = (_known(one, metric, components) for one in (a, b))
@@ -176,7 +181,7 @@ def compare(
             *missing_b,
             *_unpaired(paired_a, known_a),
             *_unpaired(paired_b, known_b),
-            *doubts(paired_a, paired_b, metric, cells),
+            *doubts(paired_a, paired_b, metric, chosen, cells),
         ),
     )
 

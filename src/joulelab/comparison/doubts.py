@@ -72,7 +72,11 @@ def differences(a: Side, b: Side, by: Sequence[str]) -> list[Difference]:
 
 
 def doubts(
-    a: Side, b: Side, metric: Metric, cells: Sequence[tuple[Mapping[str, str], Cell]]
+    a: Side,
+    b: Side,
+    metric: Metric,
+    by: Sequence[str],
+    cells: Sequence[tuple[Mapping[str, str], Cell]],
 ) -> list[str]:
     """What else a person should know, in words, the gravest first.
 
@@ -80,9 +84,11 @@ def doubts(
         a: The first side's runs.
         b: The second's.
         metric: What is compared.
+        by: Levels that tell cells apart.
         cells: As they were compared.
     """
     found = [text for side in (a, b) for text in _of_side(side, metric)]
+    found += [text for side in (a, b) for text in _mixed(side, by)]
     return [*found, *_of_times(a, b), *_outliers(cells)]
 
 
@@ -114,17 +120,35 @@ def _of_side(side: Side, metric: Metric) -> list[str]:
         f"{side.letter}: {text}" + (f" ({_named(names)})" if len(runs) > 1 else "")
         for text, names in by_text.items()
     ]
-    provenances = {
-        str(part.provenance): name
-        for run in runs
-        for name, part in run.energy.components.items()
-        if metric.takes(name) and part.provenance is not Provenance.MEASURED
-    }
-    found += [
-        f"{side.letter}: {name} is {provenance}, not measured"
-        for provenance, name in provenances.items()
+    return found + _of_provenance(side, metric)
+
+
+def _of_provenance(side: Side, metric: Metric) -> list[str]:
+    names: dict[Provenance, dict[str, None]] = {}
+    for run in side.measurements:
+        for name, part in run.energy.components.items():
+            if metric.takes(name) and part.provenance is not Provenance.MEASURED:
+                names.setdefault(part.provenance, {})[name] = None
+    return [
+        f"{side.letter}: {provenance}, not measured: {listed(list(found))}"
+        for provenance, found in names.items()
     ]
-    return found
+
+
+def _mixed(side: Side, by: Sequence[str]) -> list[str]:
+    """What varies within a cell, so that it counts as scatter of runs."""
+    levels: dict[str, dict[tuple[str, ...], set[str]]] = {}
+    for run in side.measurements:
+        cell = tuple(run.levels.get(name, "") for name in by)
+        for name, level in run.levels.items():
+            if name not in by:
+                levels.setdefault(name, {}).setdefault(cell, set()).add(level)
+    mixed = [
+        name for name, cells in levels.items() if any(len(found) > 1 for found in cells.values())
+    ]
+    if not mixed:
+        return []
+    return [f"{side.letter}: {listed(mixed)} not told apart, so what that does counts as scatter"]
 
 
 def _gaps(run: Measurement) -> str:

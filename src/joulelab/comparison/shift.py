@@ -73,10 +73,10 @@ class Shift:
         def beyond(log_p: float) -> float:
             return self.half_width(-math.expm1(log_p)) - abs(self.value)
 
-        least = math.log(LEAST_P)
-        if self.value == 0 or beyond(least) < 0:
-            return 1.0 if self.value == 0 else 0.0
-        return math.exp(float(optimize.brentq(beyond, least, -1e-12)))
+        least, most = math.log(LEAST_P), -LEAST_P
+        if self.value == 0 or beyond(most) >= 0:
+            return 1.0
+        return 0.0 if beyond(least) < 0 else math.exp(optimize.brentq(beyond, least, most))
 
     def detectable(self, confidence: float) -> float:
         """The difference that would be shown four times in five with as many runs; NaN without s.

@@ -6,6 +6,7 @@ before the first test that is measured.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.energy_update and not option.energy_baseline:
         raise pytest.UsageError("--energy-update needs --energy-baseline FILE")
     _tolerance(option.energy_tolerance)
-    workers = getattr(option, "numprocesses", None) or 0
+    workers = _workers(config)
     if (option.energy or option.energy_baseline) and workers > 1 and not option.energy_shared:
         raise pytest.UsageError(WORKERS_WHY.format(count=workers))
 
@@ -166,7 +167,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     found.close()
     worker_output = getattr(session.config, "workeroutput", None)
     if worker_output is not None:
-        worker_output[WORKER_ROWS] = [row.to_json() for row in found.rows]
+        worker_output[WORKER_ROWS] = json.dumps([row.to_json() for row in found.rows])
     else:
         found.keep()
 
@@ -177,7 +178,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     del error
     rows = getattr(node, "workeroutput", {}).get(WORKER_ROWS)
     if rows:
-        _session(node.config).take(rows)
+        _session(node.config).take(json.loads(rows))
 
 
 def pytest_terminal_summary(
@@ -198,20 +199,26 @@ def _session(config: pytest.Config) -> EnergySession:
     if SESSION not in config.stash:
         from joulelab.integrations.pytest_session import EnergySession, Options  # noqa: PLC0415
 
-        option = config.option
-        sensors = option.energy_sensors
+        option, workers = config.option, _workers(config)
+        refused = workers > 1 and not option.energy_shared
         config.stash[SESSION] = EnergySession(
             Options(
-                sensors=None if sensors is None else sensors.split(","),
+                sensors=_sensors(option.energy_sensors),
                 baseline=option.energy_baseline,
                 update=option.energy_update,
                 tolerance=_tolerance(option.energy_tolerance),
                 strict=option.energy_strict,
-                shared_by=_workers() if option.energy_shared else 1,
+                shared_by=workers,
             ),
-            refusal="" if option.energy_shared else _refusal(),
+            refusal=WORKERS_WHY.format(count=workers) if refused else "",
         )
     return config.stash[SESSION]
+
+
+def _sensors(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [text] if text.startswith("simulated:") else text.split(",")
 
 
 def _meter(session: EnergySession) -> Meter:
@@ -223,12 +230,10 @@ def _meter(session: EnergySession) -> Meter:
         pytest.exit(f"joulelab: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
-def _workers() -> int:
-    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-
-
-def _refusal() -> str:
-    return WORKERS_WHY.format(count=_workers()) if _workers() > 1 else ""
+def _workers(config: pytest.Config) -> int:
+    """How many processes run tests, as a worker of xdist and as who started it see it."""
+    count = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    return int(count) if count else getattr(config.option, "numprocesses", None) or 1
 
 
 def _tolerance(text: str) -> float:

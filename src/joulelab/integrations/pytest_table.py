@@ -13,7 +13,7 @@ MOST_ROWS = 30
 
 def table(session: EnergySession) -> Iterator[str]:
     """The lines."""
-    if session.options.shared_by > 1:
+    if session.options.shared_by > 1 and not session.refusal:
         yield (
             f"{session.options.shared_by} workers shared the machine: each figure is the whole "
             "machine's, an upper bound of the test's"
