@@ -2,12 +2,18 @@
 
 import pytest
 
-SENSORS = "simulated"
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
+
+POWER_W = 150.0
+MACHINE = SimulatedMachine(
+    (SimulatedSource(component="gpu:0", waveform=Waveform.constant(POWER_W)),)
+)
 
 
 @pytest.fixture(autouse=True)
 def simulated_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_SENSORS", SENSORS)
+    monkeypatch.setenv("JOULELAB_SENSORS", MACHINE.spec())
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -25,3 +31,9 @@ def tree(meter):
 @pytest.fixture
 def spans_of():
     return tree
+
+
+@pytest.fixture
+def energy_of():
+    """The true energy of spans, on the simulated machine, whose power is always the same."""
+    return lambda *spans: POWER_W * sum(span.duration_s for span in spans)

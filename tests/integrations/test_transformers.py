@@ -1,0 +1,260 @@
+"""The callback of Transformers in real trainings of a tiny BERT, made here and not downloaded."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import joulelab
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from joulelab.integrations import fit as fit_module  # noqa: E402
+from joulelab.integrations.transformers import EnergyCallback  # noqa: E402
+
+SAMPLES, BATCH = 22, 4
+
+
+class Sentences(torch.utils.data.Dataset):
+    def __len__(self):
+        return SAMPLES
+
+    def __getitem__(self, index):
+        if index >= SAMPLES:
+            raise IndexError
+        return {
+            "input_ids": torch.arange(8) + index,
+            "attention_mask": torch.ones(8, dtype=torch.long),
+            "labels": torch.tensor(index % 2),
+        }
+
+
+@pytest.fixture
+def trainer_with(tmp_path):
+    def build(*, at=None, **options):
+        """A trainer; ``at`` is called at each step with the trainer's state."""
+
+        class Watched(transformers.Trainer):
+            def training_step(self, *args, **kwargs):
+                if at is not None:
+                    at(self.state)
+                return super().training_step(*args, **kwargs)
+
+        callbacks = options.pop("callbacks", None)
+        config = transformers.BertConfig(
+            vocab_size=64,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=16,
+        )
+        defaults = {
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": BATCH,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        return Watched(
+            transformers.BertForSequenceClassification(config),
+            transformers.TrainingArguments(output_dir=str(tmp_path), **(defaults | options)),
+            train_dataset=Sentences(),
+            eval_dataset=Sentences(),
+            callbacks=callbacks,
+        )
+
+    return build
+
+
+@pytest.fixture(params=["with the trainer", "without"])
+def measured(request, trainer_with):
+    """A trainer and its callback, which knows the trainer or does not."""
+
+    def build(**options):
+        if request.param == "without":
+            callback = EnergyCallback()
+            return trainer_with(callbacks=[callback], **options), callback
+        trainer = trainer_with(**options)
+        callback = EnergyCallback(trainer)
+        trainer.add_callback(callback)
+        return trainer, callback
+
+    return build
+
+
+def rows_of(trainer, name):
+    return [row for row in trainer.state.log_history if name in row]
+
+
+def test_a_fit_has_epochs_steps_validations_and_checkpoints(measured, spans_of):
+    every_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch", "logging_strategy": "epoch"}
+    trainer, callback = measured(**every_epoch)
+    trainer.train()
+    epoch = [["epoch", *[["step"]] * 6], ["validate"], ["checkpoint"]]
+    assert spans_of(callback.meter) == [["fit", *epoch, *epoch]]
+
+
+def test_a_step_is_the_optimisers_whatever_it_accumulates(measured, spans_of):
+    trainer, callback = measured(gradient_accumulation_steps=4, num_train_epochs=1)
+    trainer.train()
+    steps = trainer.state.global_step
+    assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * steps]]]
+
+
+def test_validation_and_checkpoints_in_the_middle_of_an_epoch(measured, spans_of):
+    trainer, callback = measured(
+        eval_strategy="steps", eval_steps=3, save_strategy="steps", save_steps=3, max_steps=8
+    )
+    trainer.train()
+    found = spans_of(callback.meter)
+    half = [*[["step"]] * 3, ["validate"], ["checkpoint"]]
+    assert found[0][:2] == ["fit", ["epoch", *half, *half]]
+    assert found[0][2][:3] == ["epoch", ["step"], ["step"]]
+
+
+def test_energy_is_logged_beside_the_loss_under_its_own_epoch(measured, energy_of):
+    trainer, callback = measured(logging_strategy="epoch", eval_strategy="epoch")
+    trainer.train()
+    losses = [(row["epoch"], row["step"]) for row in rows_of(trainer, "loss")]
+    energies = rows_of(trainer, "energy_epoch_gross_j")
+    assert [(row["epoch"], row["step"]) for row in energies] == losses == [(1.0, 6), (2.0, 12)]
+    for span, row in zip(callback.meter.spans_named("epoch"), energies, strict=True):
+        true_j = energy_of(span)
+        assert row["energy_epoch_gross_j"] == pytest.approx(true_j, rel=1e-3)
+        assert row["energy_train_j_per_sample"] == pytest.approx(true_j / SAMPLES, rel=1e-3)
+    validations = callback.meter.spans_named("validate")
+    for span, row in zip(validations, energies, strict=True):
+        assert row["energy_validate_gross_j"] == pytest.approx(energy_of(span), rel=1e-3)
+    [row] = rows_of(trainer, "energy_fit_gross_j")
+    [fit] = callback.meter.spans_named("fit")
+    assert row["energy_fit_gross_j"] == pytest.approx(energy_of(fit), rel=1e-3)
+
+
+def test_logging_at_an_epochs_end_hides_no_loss(measured, monkeypatch):
+    monkeypatch.setattr(fit_module, "COST_SHARE", float("inf"))
+    trainer, _ = measured(
+        logging_strategy="steps", logging_steps=1, num_train_epochs=3, eval_strategy="epoch"
+    )
+    trainer.train()
+    assert [row["step"] for row in rows_of(trainer, "loss")] == list(range(1, 19))
+    energies = rows_of(trainer, "energy_epoch_gross_j")
+    assert [row["step"] for row in energies] == [6, 12, 18]
+    assert "energy_forecast_gross_j" in energies[0]
+    order = [
+        "epoch" if "energy_epoch_gross_j" in row else "loss"
+        for row in trainer.state.log_history
+        if "loss" in row or "energy_epoch_gross_j" in row
+    ]
+    assert order == [*["loss"] * 6, "epoch", *["loss"] * 6, "epoch", *["loss"] * 6, "epoch"]
+
+
+def test_other_callbacks_are_told_of_the_energies_before_the_end(trainer_with):
+    told = []
+
+    class Reporter(transformers.TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            told.extend((name, state.global_step) for name in logs)
+
+        def on_train_end(self, args, state, control, **_):
+            told.append(("the end", state.global_step))
+
+    trainer = trainer_with(callbacks=[Reporter()], logging_strategy="epoch")
+    trainer.add_callback(EnergyCallback(trainer))
+    trainer.train()
+    assert ("energy_epoch_gross_j", 6) in told
+    assert ("energy_epoch_gross_j", 12) in told
+    assert told.index(("energy_fit_gross_j", 12)) < told.index(("the end", 12))
+
+
+def test_evaluation_and_prediction_stand_alone(trainer_with, spans_of):
+    trainer = trainer_with()
+    callback = EnergyCallback(trainer)
+    trainer.add_callback(callback)
+    trainer.evaluate()
+    assert spans_of(callback.meter) == [["validate"]]
+    trainer.predict(Sentences())
+    assert spans_of(callback.meter) == [["predict"]]
+    assert rows_of(trainer, "energy_validate_gross_j")
+    assert rows_of(trainer, "energy_predict_gross_j")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_spans_and_meter_end_with_an_error(measured, spans_of, error):
+    failing = [True]
+
+    def fail(state):
+        if failing and state.global_step == 8:
+            raise error("now")
+
+    trainer, callback = measured(at=fail)
+    with pytest.raises(error), callback:
+        trainer.train()
+    assert spans_of(callback.meter) == [
+        ["fit", ["epoch", *[["step"]] * 6], ["epoch", *[["step"]] * 3]]
+    ]
+    assert callback.meter.energy("fit").gross_j > 0
+    failing.clear()
+    trainer.train()
+    assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 6]] * 2]]
+
+
+def test_with_the_trainer_an_error_needs_no_block_and_what_was_measured_is_logged(
+    trainer_with, spans_of
+):
+    def fail(state):
+        if state.global_step == 8:
+            raise RuntimeError("now")
+
+    trainer = trainer_with(at=fail)
+    callback = EnergyCallback(trainer)
+    trainer.add_callback(callback)
+    with pytest.raises(RuntimeError):
+        trainer.train()
+    assert len(spans_of(callback.meter)) == 1
+    assert [row["step"] for row in rows_of(trainer, "energy_epoch_gross_j")] == [6]
+    assert rows_of(trainer, "energy_fit_gross_j")
+
+
+def test_a_resumed_training_counts_on(measured, trainer_with, tmp_path):
+    trainer_with(save_strategy="steps", save_steps=8).train()
+    trainer, callback = measured(num_train_epochs=3)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    epochs = callback.meter.spans_named("epoch")
+    assert [span.attributes["index"] for span in epochs] == [1, 2]
+    steps = [span.attributes["index"] for span in callback.meter.spans_named("step")]
+    assert steps == list(range(8, 18))
+
+
+def test_several_trainings_with_a_meter_of_the_callers(trainer_with, spans_of):
+    with joulelab.Meter() as meter:
+        for _ in range(2):
+            trainer_with(callbacks=[EnergyCallback(meter=meter)], num_train_epochs=1).train()
+        with meter.span("after"):
+            pass
+    fit = ["fit", ["epoch", *[["step"]] * 6]]
+    assert spans_of(meter) == [fit, fit, ["after"]]
+
+
+def test_a_missing_package_is_named_with_its_remedy():
+    code = textwrap.dedent(
+        """
+        import sys
+        sys.modules["transformers"] = None
+        try:
+            import joulelab.integrations.transformers
+        except ImportError as error:
+            print(error)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "run pip install 'joulelab[integrations]'" in done.stdout
+    assert done.stdout.count("\n") == 1
