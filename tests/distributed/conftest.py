@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from told import MACHINE, Told, torchrun
+from told import MACHINE, WITHOUT, Told, torchrun
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def private(tmp_path, monkeypatch):
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    for name in ("JOULELAB_RECORDING", "JOULELAB_HOST", "CUDA_VISIBLE_DEVICES", "RANK"):
+    for name in WITHOUT:
         monkeypatch.delenv(name, raising=False)
     return runtime / "joulelab"
 

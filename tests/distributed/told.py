@@ -9,6 +9,20 @@ from pathlib import Path
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
 
+WITHOUT = (
+    "JOULELAB_RECORDING",
+    "JOULELAB_HOST",
+    "JOULELAB_SENSORS",
+    "CUDA_VISIBLE_DEVICES",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SLURM_JOB_ID",
+)
+"""What a test's own environment must not say."""
+
 PROCESS = Path(__file__).with_name("told_process.py")
 
 MACHINE = SimulatedMachine(
