@@ -33,7 +33,7 @@ class Percent(click.ParamType[float]):
             self.fail(f"{value!r} is no percentage; give 5% or 0.05", param, ctx)
         fraction = number / 100 if text.endswith("%") else number
         if not 0 <= fraction < (10 if text.endswith("%") else 1):
-            self.fail(f"{value!r} is out of range; 5 per cent are 5% or 0.05", param, ctx)
+            self.fail(f"{value!r} is out of range; give 5% or 0.05", param, ctx)
         return fraction
 
 
@@ -106,6 +106,8 @@ def _compare(
             f"comparisons need {error.name}, which is not installed; "
             "run pip install 'joulelab[study]'"
         ) from error
+    from joulelab.site import Site  # noqa: PLC0415
+
     sides = read_side(a, "A"), read_side(b, "B")
     default = "gross_j" if sides[0].kind == "jobs" else "gross_j_per_sample"
     return compare(
@@ -114,6 +116,7 @@ def _compare(
         by=None if by is None else [name for name in by.split(",") if name],
         confidence=confidence,
         stated_scatter=scatter,
+        site=Site.configured(),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,18 +10,24 @@ from typing import Any
 from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
 from joulelab.analysis.statistics import CONFIDENCE
-from joulelab.analysis.words import listed
+from joulelab.comparison.costs import costs_of
 from joulelab.comparison.doubts import Difference, differences, doubts
 from joulelab.comparison.effects import Cell, Repeats, shift
-from joulelab.comparison.figures import Figure, Metric, figure
-from joulelab.comparison.measurement import Measurement
+from joulelab.comparison.figures import Metric
+from joulelab.comparison.pairing import (
+    Known,
+    checked_levels,
+    components_in_common,
+    known_figures,
+    paired,
+    telling_levels,
+)
 from joulelab.comparison.shift import Shift
 from joulelab.comparison.sides import Side
-from joulelab.errors import UserError, nearest
+from joulelab.costs import Costs
+from joulelab.errors import UserError
+from joulelab.site import Site
 from joulelab.study.store import plain
-
-DISTINCT = ("name", "project")
-"""Levels of jobs that tell cells apart where both sides have one in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ class Comparison:
         confidence: Of every interval.
         effect: Over all cells.
         cells: Of each cell, where there are several; ``shown`` after Holm's correction.
+        costs: Of the first side and the second, all of what was compared.
         differences: In machines, software, sensors and settings.
         doubts: What a person should know before believing it, in words.
     """
@@ -85,6 +91,7 @@ class Comparison:
     confidence: float
     effect: Effect
     cells: tuple[Effect, ...]
+    costs: tuple[Costs | None, Costs | None]
     differences: tuple[Difference, ...]
     doubts: tuple[str, ...]
 
@@ -111,8 +118,8 @@ class Comparison:
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "confidence": self.confidence,
-            "a": self.a.to_json(),
-            "b": self.b.to_json(),
+            "a": self.a.to_json() | {"costs": _costs_json(self.costs[0])},
+            "b": self.b.to_json() | {"costs": _costs_json(self.costs[1])},
             "effect": self.effect.to_json(),
             "cells": [cell.to_json() for cell in self.cells],
             "differences": [difference.to_json() for difference in self.differences],
@@ -128,6 +135,7 @@ def compare(
     by: Sequence[str] | None = None,
     confidence: float = CONFIDENCE,
     stated_scatter: float | None = None,
+    site: Site | None = None,
 ) -> Comparison:
     """Compares two sides.
 
@@ -139,6 +147,7 @@ def compare(
             side.
         confidence: Of the intervals, as 0.95.
         stated_scatter: Relative standard deviation of a run, for where runs do not tell it.
+        site: Where the electricity comes from; ``None``: not known.
 
     Raises:
         UserError: There is nothing to compare.
@@ -153,10 +162,12 @@ def compare(
     )
     if twice:
         raise UserError(f"{min(twice)} is on both sides", mend="compare it with another run")
-    components, left_out = _components(metric, a, b)
-    chosen = _levels(a, b) if by is None else _checked(by, a, b)
-    (known_a, missing_a), (known_b, missing_b) = (_known(one, metric, components) for one in (a, b))
-    pairs = _paired(known_a, known_b, chosen)
+    components, left_out = components_in_common(metric, a, b)
+    chosen = telling_levels(a, b) if by is None else checked_levels(by, a, b)
+    (known_a, missing_a), (known_b, missing_b) = (
+        known_figures(one, metric, components) for one in (a, b)
+    )
+    pairs = paired(known_a, known_b, chosen)
     cells = [
         (levels, Cell(_repeats(in_a), _repeats(in_b), unit=levels.get("model")))
         for levels, in_a, in_b in pairs
@@ -174,6 +185,7 @@ def compare(
         if several
         else each[0],
         cells=tuple(_corrected(each, confidence)) if several else (),
+        costs=(costs_of(paired_a, site or Site()), costs_of(paired_b, site or Site())),
         differences=tuple(differences(paired_a, paired_b, chosen)),
         doubts=(
             *left_out,
@@ -186,125 +198,8 @@ def compare(
     )
 
 
-Known = tuple[Measurement, Figure]
-
-
-def _components(metric: Metric, a: Side, b: Side) -> tuple[frozenset[str], list[str]]:
-    """Those measured in every run, and words on those that were only in some."""
-    if not metric.energetic:
-        return frozenset(), []
-    runs = [
-        {name for name in run.energy.components if metric.takes(name)}
-        for side in (a, b)
-        for run in side.measurements
-    ]
-    measured = [names for names in runs if names]
-    common = frozenset.intersection(*map(frozenset, measured)) if measured else frozenset()
-    if not common:
-        raise UserError(
-            f"nothing in common was measured of the {metric.words}",
-            why="; ".join(_absent(side) for side in (a, b)),
-            mend="run joulelab doctor on each machine",
-        )
-    partly = sorted(set().union(*measured) - common)
-    if not partly:
-        return common, []
-    return common, [f"{listed(partly)} left out: not measured in every run of both sides"]
-
-
-def _absent(side: Side) -> str:
-    names = sorted({name for run in side.measurements for name in run.energy.components})
-    return f"{side.label} has {listed(names) or 'nothing'}"
-
-
-def _known(side: Side, metric: Metric, components: frozenset[str]) -> tuple[list[Known], list[str]]:
-    """The runs that have the figure, and words on those that have not."""
-    found = [
-        (
-            run,
-            figure(metric, run.energy, run.samples, run.boards, run.baseline, components),
-        )
-        for run in side.measurements
-    ]
-    known = [(run, value) for run, value in found if math.isfinite(value.value)]
-    if not known:
-        raise UserError(
-            f"{side.label} has no {metric.name}", why=_why(metric), mend=_mend(metric, side)
-        )
-    lost = len(found) - len(known)
-    if not lost:
-        return known, []
-    return known, [f"{side.letter}: {lost} of {len(found)} runs have no {metric.name}"]
-
-
-def _why(metric: Metric) -> str:
-    if metric.per == "samples":
-        return "how many samples it took is not known"
-    return "idle power is not known" if metric.of == "net" else "it was not measured"
-
-
-def _mend(metric: Metric, side: Side) -> str:
-    if metric.per == "samples" and side.kind == "jobs":
-        return "give --tag samples=N to joulelab run, or another --metric"
-    if metric.of == "net":
-        return "run joulelab idle before measuring, or compare gross_j"
-    return "choose another --metric"
-
-
-def _levels(a: Side, b: Side) -> list[str]:
-    """The levels that tell cells apart: those that vary within a side.
-
-    Jobs that are all called otherwise are repeats, and so are those whose tags have not the same
-    levels on both sides, as seeds.
-    """
-    sets: dict[str, tuple[set[str], set[str]]] = {}
-    for place, side in enumerate((a, b)):
-        for run in side.measurements:
-            for name, level in run.levels.items():
-                sets.setdefault(name, (set(), set()))[place].add(level)
-    varying = [name for name, (in_a, in_b) in sets.items() if len(in_a) > 1 or len(in_b) > 1]
-    if a.kind == "studies":
-        return varying
-    return [
-        name
-        for name in varying
-        if (sets[name][0] & sets[name][1] if name in DISTINCT else sets[name][0] == sets[name][1])
-    ]
-
-
-def _checked(by: Sequence[str], a: Side, b: Side) -> list[str]:
-    known = {
-        name.removeprefix("tag "): name
-        for side in (a, b)
-        for run in side.measurements
-        for name in run.levels
-    }
-    for name in by:
-        if name not in known:
-            raise UserError(f"nothing is known by {name!r}", mend=nearest(name, known))
-    return [known[name] for name in by]
-
-
-def _paired(
-    a: Sequence[Known], b: Sequence[Known], by: Sequence[str]
-) -> list[tuple[dict[str, str], list[Known], list[Known]]]:
-    """The cells that both sides have, with their runs."""
-    cells: dict[tuple[str, ...], tuple[list[Known], list[Known]]] = defaultdict(lambda: ([], []))
-    for place, side in enumerate((a, b)):
-        for known in side:
-            cells[tuple(known[0].levels.get(name, "") for name in by)][place].append(known)
-    both = [
-        (dict(zip(by, key, strict=True)), in_a, in_b)
-        for key, (in_a, in_b) in cells.items()
-        if in_a and in_b
-    ]
-    if not both:
-        raise UserError(
-            "the two sides have no cell in common",
-            why=f"none agrees in {listed(by)}",
-            mend=f"choose with --by fewer of {', '.join(by)}",
-        )
-    return both
+def _costs_json(costs: Costs | None) -> dict[str, Any] | None:
+    return None if costs is None else costs.to_json()
 
 
 def _repeats(runs: Sequence[Known]) -> Repeats:

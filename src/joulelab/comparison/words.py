@@ -46,8 +46,14 @@ def percent(ratio: float, like: float | None = None) -> str:
 def lines(comparison: Comparison) -> Iterator[str]:
     """The whole, without differences and doubts."""
     effect, metric = comparison.effect, comparison.metric
-    for name, side in (("A", comparison.a), ("B", comparison.b)):
-        yield f"{name}  {_side(side)}{_mean(effect, name, metric.unit)}"
+    sides = (comparison.a, comparison.b)
+    for side, costs in zip(sides, comparison.costs, strict=True):
+        yield f"{side.letter}  {_side(side)}{_mean(effect, side.letter, metric.unit)}"
+        if costs is not None and costs.words():
+            altogether = "altogether " if len(side.measurements) > 1 else ""
+            yield f"   {altogether}{costs.words()}"
+    if not any(costs is not None and costs.words() for costs in comparison.costs):
+        yield "   without CO2e and money: `joulelab site` keeps the country and the price"
     yield f"{metric.words}: {verdict(comparison)}"
     low, high = effect.difference_interval
     if not math.isnan(effect.difference):

@@ -1,0 +1,102 @@
+"""``joulelab compare`` as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from joulelab.cli.app import main
+
+
+@pytest.fixture
+def joulelab(capsys):
+    """The command in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(["compare", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def sides(tmp_path, write_jobs):
+    return (
+        write_jobs(tmp_path / "a", [300, 302, 298]),
+        write_jobs(tmp_path / "b", [340, 342, 338], started_unix_s=1.79e9 + 3600),
+    )
+
+
+def test_the_effect_in_words_and_in_figures(sides, joulelab):
+    done = subprocess.run(
+        [sys.executable, "-m", "joulelab", "compare", *sides],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "B takes 11.4 % more than A (95 % interval" in done.stdout
+    assert "Welch's t test, on logarithms, 3 and 3 runs: p < 0.001" in done.stdout
+    assert "not in turns: a drift of the machine would look like an effect" in done.stdout
+    code, out, _ = joulelab(*sides, "--json", "--metric", "mean_power_w")
+    found = json.loads(out)
+    assert code == 0
+    assert found["metric"] == "mean_power_w"
+    assert found["effect"]["ratio"] == pytest.approx(390 / 350, rel=1e-4)
+    assert found["effect"]["shown"] is True
+    assert found["a"]["runs"] == ["job-0", "job-1", "job-2"]
+    assert found["a"]["costs"]["carbon_g"] is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "strict", "code", "above"),
+    [
+        ("5%", False, 1, True),
+        ("0.05", False, 1, True),
+        ("11.4%", False, 0, None),
+        ("11.4%", True, 1, None),
+        ("20%", False, 0, False),
+        ("20%", True, 0, False),
+    ],
+)
+def test_a_limit_fails_when_it_is_shown_and_strictly_when_it_cannot_be_excluded(
+    sides, joulelab, limit, strict, code, above
+):
+    found, out, _ = joulelab(*sides, "--json", "--fail-above", limit, *["--strict"] * strict)
+    assert (found, json.loads(out)["above"]) == (code, above)
+
+
+def test_one_run_each_never_fails_but_strictly(tmp_path, write_job, joulelab):
+    a, b = write_job(tmp_path / "a", 300.0), write_job(tmp_path / "b", 900.0)
+    code, out, _ = joulelab(a, b, "--fail-above", "5%")
+    assert code == 0
+    assert "cannot be told with one run each" in out
+    assert "limit of 5 %: cannot be told whether B is above it" in out
+    assert joulelab(a, b, "--fail-above", "5%", "--strict")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["previous", "latest"], "has none that finished"),
+        (["a", "nowhere"], "there is no 'nowhere'"),
+        (["a", "b", "--metric", "gross"], "did you mean gross_j?"),
+        (["a", "b", "--by", "model"], "nothing is known by 'model'"),
+        (["a", "b", "--fail-above", "5"], "give 5% or 0.05"),
+        (["a", "b", "--strict"], "--strict needs --fail-above"),
+        (["a", "b", "--metric", "net_j"], "run joulelab idle before measuring"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(
+    sides, joulelab, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(sides[0].parent)
+    code, out, err = joulelab(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
