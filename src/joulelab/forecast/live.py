@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TOTAL = "total"
+"""The attribute of an epoch that says how many there will be, where that is known."""
+
 FIRST_LOOK_S = 10.0
 """Without a budget nobody needs a forecast sooner."""
 
@@ -143,8 +146,9 @@ class Options:
 def epochs(meter: Meter, items: Iterable[T], options: Options) -> Iterator[T]:
     """Each item within a span ``epoch``; see :meth:`joulelab.Meter.epochs`."""
     watch = _Watch(meter, options)
+    known = {} if options.total is None else {TOTAL: options.total}
     for index, item in enumerate(items):
-        with meter.span(EPOCH, index=index):
+        with meter.span(EPOCH, index=index, **known):
             yield item
         if watch.ends_after(index + 1):
             return

@@ -1,14 +1,13 @@
 """Follows a trace that grows, and says what is known of it by now.
 
 What changes from second to second is worked out of the last readings alone. The energy since the
-beginning needs them all: it is worked out so seldom that it takes at most :data:`WHOLE_SHARE` of
-the time, and what came since is added to it.
+beginning needs them all: it is worked out seldom, and what came since is added to it. Both are done
+no oftener than keeps them to a share of one processor's time, whatever they take.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from joulelab.accounting.energy import Energy
 from joulelab.recording.trace import Trace, TraceReader
 from joulelab.watch.history import History
 from joulelab.watch.model import Component, Ended, Gauge
+from joulelab.watch.pace import Pace
 from joulelab.watch.recent import covered_ns, gauges, in_order, newest_ns, slowest_s, source_of
 from joulelab.watch.spans import SpanBook
 from joulelab.watch.totals import Totals
@@ -27,8 +27,10 @@ NOW_S = 1.0
 """Power now is the mean over this time, or over two readings of the slowest sensor."""
 MARGIN_S = 5.0
 """Readings from so long before what is asked for are looked at too."""
-WHOLE_SHARE = 0.005
-LEAST_WHOLE_S = 2.0
+RECENT_SHARE, LEAST_RECENT_S = 0.01, 0.9
+"""Share of a processor's time for the last readings, and the least time between two accounts."""
+WHOLE_SHARE, LEAST_WHOLE_S = 0.005, 2.0
+"""The same for all readings."""
 NEVER_NS = 1 << 62
 
 
@@ -78,11 +80,13 @@ class Following:
         self.header, self.absent = nothing.header, nothing.absent
         self.start_ns = int(self.header.get("start_ns", 0) if start_ns is None else start_ns)
         self.book = SpanBook(self.start_ns)
-        self._baseline, self._epochs = baseline, epochs
+        self.baseline, self._epochs = baseline, epochs
         self._history = History(self.start_ns)
         self._totals = Totals()
         self._whole: Whole | None = None
-        self._next_whole_s = 0.0
+        self._figures = Figures(until_ns=0, newest_ns=0, gauges=())
+        self._recent_pace = Pace(RECENT_SHARE, LEAST_RECENT_S)
+        self._whole_pace = Pace(WHOLE_SHARE, LEAST_WHOLE_S)
 
     def look(self, *, final: bool = False) -> Figures:
         """What the trace says by now.
@@ -92,17 +96,24 @@ class Following:
         """
         self.book.add(self._reader.new_events())
         self._totals.add(self.book.newly_ended())
-        since_ns = self._history.since_ns
-        if self._whole is not None:
-            since_ns = min(since_ns, self._whole.until_ns)
-        trace = self._read_since(since_ns)
-        until_ns = covered_ns(trace)
-        seen_s = (until_ns - self.start_ns) * 1e-9
-        if seen_s <= 0 or (seen_s < NOW_S and not final):
-            return Figures(until_ns=0, newest_ns=newest_ns(trace), gauges=gauges(trace))
-        if self._whole is None or final or time.monotonic() >= self._next_whole_s:
-            self._whole = self._account_whole(until_ns)
-        return self._figures(trace, since_ns, until_ns, self._whole)
+        if not self._figures.until_ns:
+            self._figures = self._begin(final=final)
+        elif final or self._whole_pace.due:
+            with self._whole_pace:
+                self._whole = self._account_whole()
+        if self._whole is not None and (final or self._recent_pace.due):
+            with self._recent_pace:
+                self._figures = self._account_recent(self._whole)
+        return self._figures
+
+    def _begin(self, *, final: bool) -> Figures:
+        """Looks whether there is enough to begin with, and then accounts for all of it."""
+        trace = self._read_since(self.start_ns)
+        seen_s = (covered_ns(trace) - self.start_ns) * 1e-9
+        if seen_s >= NOW_S or (seen_s > 0 and final):
+            with self._whole_pace:
+                self._whole = self._account_whole()
+        return Figures(until_ns=0, newest_ns=newest_ns(trace), gauges=gauges(trace))
 
     def unix_s(self, t_ns: int) -> float:
         """The wall clock's time at a time of the trace, as it went when the recording began."""
@@ -113,26 +124,26 @@ class Following:
         since_ns = t_ns - round(MARGIN_S * 1e9)
         return self._reader.read_since(since_ns, self.book.events(since_ns))
 
-    def _account_whole(self, until_ns: int) -> Whole:
-        begin_s = time.thread_time()
-        whole = account_whole(
-            self._read_since(self.start_ns),
+    def _account_whole(self) -> Whole:
+        trace = self._read_since(self.start_ns)
+        return account_whole(
+            trace,
             self.book,
             self._totals,
             start_ns=self.start_ns,
-            until_ns=until_ns,
-            baseline=self._baseline,
+            until_ns=covered_ns(trace),
+            baseline=self.baseline,
             epochs=self._epochs,
         )
-        cost_s = time.thread_time() - begin_s
-        self._next_whole_s = time.monotonic() + max(LEAST_WHOLE_S, cost_s / WHOLE_SHARE)
-        return whole
 
-    def _figures(self, trace: Trace, since_ns: int, until_ns: int, whole: Whole) -> Figures:
+    def _account_recent(self, whole: Whole) -> Figures:
+        since_ns = min(self._history.since_ns(whole.until_ns), whole.until_ns)
+        trace = self._read_since(since_ns)
+        until_ns = covered_ns(trace)
         now_ns = round(max(NOW_S, 2 * slowest_s(trace)) * 1e9)
         steps = self._history.due(until_ns)
         ended = self._totals.waiting(since_ns, until_ns)
-        now, since, *others = Accounts(trace, self._baseline).energies(
+        now, since, *others = Accounts(trace, self.baseline).energies(
             [
                 Window(max(until_ns - now_ns, self.start_ns), until_ns),
                 Window(min(whole.until_ns, until_ns), until_ns),
@@ -143,12 +154,13 @@ class Following:
         self._history.fill(steps, others[: len(steps)])
         self._totals.fill(ended, others[len(steps) :])
         energy = _sum(whole.energy, since)
+        components = self._components(trace, now, energy)
         return Figures(
             until_ns=until_ns,
             newest_ns=newest_ns(trace),
             gauges=gauges(trace),
-            components=self._components(trace, now, energy),
-            power_w=now.mean_power_w,
+            components=components,
+            power_w=math.fsum(one.power_w for one in components) if components else math.nan,
             energy=energy,
             ended=self._totals.rows(),
             whole=whole,

@@ -27,15 +27,14 @@ class History:
         self._first = -(-start_ns // _BIN_NS)
         self._power_w: dict[int, dict[str, float]] = {}
 
-    @property
-    def since_ns(self) -> int:
-        """From when readings are needed for the steps that are due."""
-        return max(max(self._power_w, default=self._first) - LATE, self._first) * _BIN_NS
+    def since_ns(self, until_ns: int) -> int:
+        """From when readings are needed for the steps that are due by then."""
+        latest = max(self._power_w, default=self._first)
+        return max(latest - LATE, self._first, until_ns // _BIN_NS - MOST) * _BIN_NS
 
     def due(self, until_ns: int) -> list[int]:
         """The steps to work out, now that readings reach until then."""
-        last = until_ns // _BIN_NS
-        return list(range(max(self.since_ns // _BIN_NS, last - MOST), last))
+        return list(range(self.since_ns(until_ns) // _BIN_NS, until_ns // _BIN_NS))
 
     def window(self, step: int) -> Window:
         """When a step is."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, Group, ScreenContext
+from rich.text import Text
 
 from joulelab.watch.line import line
 from joulelab.watch.model import View
 from joulelab.watch.places import Place
 from joulelab.watch.screen import screen
-from joulelab.watch.terminal import Terminal
+from joulelab.watch.terminal import Terminal, Wish
 
 FRAME_S = 0.5
 FIRST_S = 10.0
@@ -52,18 +54,43 @@ def print_frame(view: View, console: Console | None = None) -> None:
 
 
 def _frames(place: Place, console: Console) -> None:
-    view: View | None = None
-    with contextlib.suppress(KeyboardInterrupt), Terminal() as terminal, console.screen() as shown:
-        while True:
-            view = place.look()
-            lines = screen(view, console.width, plain=not _has_unicode(console))
-            shown.update(Group(*lines))
-            if _is_over(view) or terminal.quits_within(FRAME_S):
+    view = View(title="joulelab watch", state="waiting", state_words="reading")
+    with contextlib.suppress(KeyboardInterrupt):
+        while not _is_over(view):
+            with Terminal() as terminal, console.screen() as shown:
+                view, wish = _until_a_wish(place, view, console, terminal, shown)
+            if wish is Wish.QUIT:
                 break
-    if view is not None and _is_over(view):
+            if wish is Wish.SUSPEND:
+                os.kill(os.getpid(), signal.SIGSTOP)
+    if _is_over(view):
         print_frame(view, console)
-    elif view is not None:
+    else:
         click.echo(line(view))
+
+
+def _until_a_wish(
+    place: Place, view: View, console: Console, terminal: Terminal, shown: ScreenContext
+) -> tuple[View, Wish]:
+    """Draws until the end or a wish, and gives the last view."""
+    while True:
+        shown.update(Group(*_frame(view, console)))
+        wish = terminal.wish_within(FRAME_S)
+        if wish is not Wish.NOTHING:
+            return view, wish
+        view = place.look()
+        if _is_over(view):
+            return view, Wish.NOTHING
+
+
+def _frame(view: View, console: Console) -> list[Text]:
+    """The lines that the terminal has room for, and one at the bottom."""
+    width, height = console.size
+    lines = screen(view, width, plain=not _has_unicode(console))
+    room = max(height - 2, 1)
+    more = f" - {len(lines) - room} more lines need a higher terminal" if len(lines) > room else ""
+    lines = [*lines[:room], *(Text() for _ in range(room - len(lines)))]
+    return [*lines, Text(), Text(f"q quits{more}", style="dim")]
 
 
 def _lines(place: Place, interval_s: float) -> None:

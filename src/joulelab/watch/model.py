@@ -111,7 +111,8 @@ class Ended:
         name: Of the spans.
         count: How many.
         duration_s: Of all together.
-        energy: Of all together; ``None`` when there are too many to add up.
+        energy: Of all together; ``None`` when there are too many to add up, or what gave their
+            readings changed.
         last_duration_s: Of the one that ended last; NaN when it is not known.
         last: Its energy; ``None`` when it is not known.
     """
@@ -134,6 +135,7 @@ class Study:
         done: Cells that are recorded, failed ones included.
         failed: Those that failed.
         running: The run under way; empty when there is none.
+        running_s: How long it has been.
         spent: Time and energy of all finished runs, in words.
         to_go: What the missing cells will take, in words; empty when nothing is missing.
         last: The last finished runs, a line each, the last one last.
@@ -144,6 +146,7 @@ class Study:
     done: int
     failed: int
     running: str
+    running_s: float
     spent: str
     to_go: str
     last: tuple[str, ...] = ()
@@ -159,9 +162,9 @@ class View:
         state: ``"waiting"`` for the first readings, ``"live"``, ``"ended"``, or ``"lost"`` when
             the recorder is gone and did not say why.
         state_words: How it ended, or why it waits.
-        elapsed_s: Since the beginning, or how long it took.
+        elapsed_s: Since the beginning, or how long it took; NaN where nobody knows, and of a study.
         components: Those that power is known of, in order.
-        power_w: Of all together.
+        power_w: Of all together; NaN while one of them is not known.
         energy: Since the beginning; ``None`` before the first readings.
         gauges: Utilisation, memory, temperature, clocks.
         stacks: The open spans of each thread.

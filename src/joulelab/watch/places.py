@@ -101,8 +101,9 @@ class RecordingPlace:
     def _view(self, following: Following, figures: Figures, state: State, words: str) -> View:
         """The figures with what is known beside them."""
         until_ns = figures.until_ns
-        live = state in ("live", "waiting") and _is_this_boot(following.header)
-        now_ns = time.monotonic_ns() if live else until_ns
+        live, here = state in ("live", "waiting"), _is_this_boot(following.header)
+        now_ns = time.monotonic_ns() if live and here else until_ns
+        is_alive = psutil.pid_exists if here else _unknown_to_us
         whole, costs = figures.whole, self._costs_of(following, figures)
         absent = {one.component: str(one) for one in following.absent}
         if figures.energy is not None:
@@ -115,15 +116,15 @@ class RecordingPlace:
             detail=self._detail,
             state=state,
             state_words=words,
-            elapsed_s=(now_ns - following.start_ns) * 1e-9 if until_ns or live else math.nan,
+            elapsed_s=(now_ns - following.start_ns) * 1e-9 if now_ns else math.nan,
             components=figures.components,
             power_w=figures.power_w,
             energy=figures.energy,
             gauges=figures.gauges,
-            stacks=following.book.stacks(now_ns, psutil.pid_exists) if live else (),
+            stacks=following.book.stacks(now_ns, is_alive) if live else (),
             ended=figures.ended,
             forecast=whole.forecast if whole else None,
-            forecast_words=whole.forecast_words if whole else "",
+            forecast_words=whole.forecast_words if whole and state == "live" else "",
             costs=costs,
             absent=absent,
             notes=notes,
@@ -156,21 +157,22 @@ class JobPlace(RecordingPlace):
     """
 
     def __init__(self, directory: Path, *, epochs: int | None = None) -> None:
-        data = json.loads((directory / STARTED_FILE).read_bytes())
-        self._job_directory = directory
+        data = _started(directory)
         super().__init__(
             Path(data["joined"] or directory),
             title=str(data["name"]),
             detail=" ".join(data["command"]),
-            baseline=baseline_of(data["baseline"]),
             start_ns=data["start_ns"],
             epochs=epochs,
         )
+        self._job_directory = directory
+        self._is_prepared = False
         self._stopped_s = math.inf
 
     def look(self) -> View:
         """What it shows now; when it has finished, the figures of its record."""
         finished = (self._job_directory / FINISHED_FILE).exists()
+        self._prepare()
         view = super().look()
         if finished:
             return _with_record(view, read_job(self._job_directory))
@@ -181,27 +183,59 @@ class JobPlace(RecordingPlace):
             return replace(view, state="live", state_words="finishing")
         return replace(view, state="lost", state_words="its end was not recorded")
 
+    def _prepare(self) -> None:
+        """Idle power is known to the record a moment after the command was started."""
+        if self._is_prepared:
+            return
+        data = _started(self._job_directory)
+        self._is_prepared = data["machine"] is not None
+        self._baseline = baseline_of(data["baseline"])
+        if self._following is not None:
+            self._following.baseline = self._baseline
+
+
+def _started(directory: Path) -> dict[str, Any]:
+    """What ``job.json`` says."""
+    path = directory / STARTED_FILE
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}", why=str(error)) from error
+    assert isinstance(data, dict)
+    return data
+
 
 def _with_record(view: View, job: Job) -> View:
-    how = f"signal {job.signal}" if job.exit_code is None else f"exit code {job.exit_code}"
+    """What a job's record says, over what its trace does."""
+    costs = view.costs
+    if costs is not None:
+        costs = replace(costs, energy_j=job.energy.gross_j, interval_j=job.energy.interval_j)
+    seen = {one.name: one for one in view.ended}
     return replace(
         view,
         state="ended",
-        state_words=how,
+        state_words=_how_it_ended(job),
         elapsed_s=job.duration_s,
         components=tuple(_with_energy(one, job.energy) for one in view.components),
         energy=job.energy,
-        costs=None
-        if view.costs is None
-        else replace(view.costs, energy_j=job.energy.gross_j, interval_j=job.energy.interval_j),
+        costs=costs,
         ended=tuple(
-            Ended(name=one.name, count=one.count, duration_s=one.duration_s, energy=one)
-            for one in reversed(job.spans)
+            replace(
+                seen.get(one.name, Ended(name=one.name, count=0, duration_s=0.0)),
+                count=one.count,
+                duration_s=one.duration_s,
+                energy=one,
+            )
+            for one in job.spans
         ),
         stacks=(),
         absent=job.energy.absent,
         notes=tuple(dict.fromkeys((*job.energy.notes, *job.notes))),
     )
+
+
+def _how_it_ended(job: Job) -> str:
+    return f"signal {job.signal}" if job.exit_code is None else f"exit code {job.exit_code}"
 
 
 def _with_energy(component: Component, energy: Energy) -> Component:
@@ -218,6 +252,11 @@ def _state(following: Following, figures: Figures) -> tuple[State, str]:
     if silent_s > SILENT_S and not _recorder_is_there(following.header):
         return "lost", "the recorder is gone"
     return ("live", "") if figures.until_ns else ("waiting", "no reading yet")
+
+
+def _unknown_to_us(_pid: int) -> bool:
+    """A process of another machine may well be there."""
+    return True
 
 
 def _is_this_boot(header: Mapping[str, Any]) -> bool:

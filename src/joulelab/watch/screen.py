@@ -70,9 +70,9 @@ def screen(view: View, width: int, *, plain: bool = False) -> list[Text]:
 
 def _header(view: View, width: int) -> list[Text]:
     words = f" ({view.state_words})" if view.state_words else ""
-    right = Text.assemble(
-        (f"{view.state}{words}", _STATES[view.state]), ("  " + clock(view.elapsed_s), "bold")
-    )
+    right = Text(f"{view.state}{words}", style=_STATES[view.state])
+    if math.isfinite(view.elapsed_s):
+        right.append(f"  {clock(view.elapsed_s)}", style="bold")
     left = Text(printable(view.title), style="bold")
     if view.detail:
         left.append(f"  {printable(view.detail)}", style="dim")
@@ -103,7 +103,7 @@ def _power(view: View, width: int, plain: bool) -> list[Text]:
     over = view.state in ("ended", "lost")
     heading = [
         "",
-        "last" if over else "now",
+        "at end" if over else "now",
         f"last {clock(shown_s)}" if shown_s else "",
         "so far",
         "",
@@ -219,7 +219,7 @@ def _open_spans(view: View, width: int) -> list[Text]:
 def _ended_spans(ended: Sequence[Ended], width: int) -> list[Text]:
     if not ended:
         return []
-    shown = ended[:MOST_NAMES]
+    shown = sorted(ended[:MOST_NAMES], key=lambda one: -one.duration_s / one.count)
     name_width = min(max(5, *(cell_len(printable(one.name)) for one in shown)), width // 3)
     columns = [name_width, 7, 9, 9, 0]
     columns[4] = width - sum(columns) - 4
@@ -258,7 +258,7 @@ def _study(study: Study, width: int, plain: bool) -> list[Text]:
     for line in study.last:
         lines += _flow("", [line], width, "dim")
     if study.running:
-        lines += _flow("running", [study.running], width)
+        lines += _flow("running", [study.running, f"for {clock(study.running_s)}"], width)
     return lines
 
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from joulelab.accounting.marked import Marked, marked
+from joulelab.forecast.live import TOTAL
+from joulelab.forecast.marked import EPOCH
 from joulelab.watch.model import OpenSpan, Stack
 
 Event = Mapping[str, Any]
 Key = tuple[int, int]
 
-EPOCH = "epoch"
-TOTAL = "total"
-"""The attribute of an epoch that says how many there will be."""
 MOST_KEPT = 2000
 """Of each name the latest spans are kept."""
 MOST_DEVICES = 10 * MOST_KEPT

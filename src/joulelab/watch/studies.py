@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,12 +58,25 @@ class StudyPlace:
         missing = self._missing()
         view = View(title=self._store.plan.name, state="live", state_words="between two runs")
         if under_way is not None:
-            view = replace(under_way.look(), title=self._store.plan.name)
+            view = self._run_view(under_way)
         elif not missing:
             view = replace(view, state="ended", state_words="complete")
         elif not _runner_is_there(self._directory):
             view = replace(view, state="lost", state_words="nobody runs it")
-        return replace(view, study=self._study(missing))
+        study = self._study(missing, view.elapsed_s)
+        return replace(view, study=study, elapsed_s=math.nan)
+
+    def _run_view(self, run: RecordingPlace) -> View:
+        """A run between its end and its record is still under way."""
+        view = run.look()
+        words = "" if view.state in ("live", "waiting") else "a run ends"
+        return replace(
+            view,
+            title=self._store.plan.name,
+            state="live",
+            state_words=words,
+            forecast_words=view.forecast_words if view.forecast else "",
+        )
 
     def _read_new_runs(self) -> None:
         directory = self._directory / "runs"
@@ -92,7 +106,7 @@ class StudyPlace:
         plan = self._store.plan
         return plan.train.epochs if isinstance(plan, Plan) and "train" in plan.phases else None
 
-    def _study(self, missing: list[Cell]) -> Study:
+    def _study(self, missing: list[Cell], running_s: float) -> Study:
         plan = self._store.plan
         cells = [run for run in self._runs if run["kind"] == "cell"]
         in_order = sorted(self._runs, key=lambda run: float(run["stopped_unix_s"]))
@@ -105,6 +119,7 @@ class StudyPlace:
             done=len(cells),
             failed=sum(run["status"] == "failed" for run in cells),
             running=self._running[0].name.rpartition("-")[0] if self._running else "",
+            running_s=running_s if self._running else math.nan,
             spent=str(spent(self._runs)) if self._runs else "",
             to_go=to_go,
             last=tuple(summary(run) for run in in_order[-LAST_RUNS:]),

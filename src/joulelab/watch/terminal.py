@@ -8,18 +8,28 @@ import signal
 import sys
 import termios
 import tty
+from enum import Enum, auto
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-QUIT = {b"q", b"Q", b"\x03", b"\x04"}
-"""q, and Ctrl-C and Ctrl-D where they come as keys."""
+_QUIT = {b"q", b"Q", b"\x04"}
+"""q and Ctrl-D; Ctrl-C comes as a signal."""
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Wish(Enum):
+    """What a person wants."""
+
+    NOTHING = auto()
+    QUIT = auto()
+    SUSPEND = auto()
 
 
 class Terminal:
     """Within it keys come at once and are not echoed; afterwards all is as it was.
 
-    SIGTERM and SIGHUP end the program by :class:`SystemExit`, so that this is so then too.
+    SIGTERM and SIGHUP end the program by :class:`SystemExit`, so that this is so then too; SIGTSTP
+    (Ctrl-Z) is a wish, so that the terminal can be given back before.
     """
 
     def __init__(self) -> None:
@@ -34,7 +44,8 @@ class Terminal:
         self._before = signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
         for number in _ENDING:
             self._handlers[number] = signal.signal(number, _end)
-        self._handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, _nothing)
+        for number in (signal.SIGWINCH, signal.SIGTSTP):
+            self._handlers[number] = signal.signal(number, _nothing)
         if sys.stdin is not None and sys.stdin.isatty():
             self._input = sys.stdin.fileno()
             self._modes = termios.tcgetattr(self._input)
@@ -55,18 +66,18 @@ class Terminal:
         os.close(self._woken)
         os.close(self._wakes)
 
-    def quits_within(self, duration_s: float) -> bool:
-        """Waits so long, less when the terminal's size changes; true as soon as one quits."""
+    def wish_within(self, duration_s: float) -> Wish:
+        """Waits so long, less when the terminal's size changes or a wish is made."""
         watched = [self._woken] if self._input is None else [self._woken, self._input]
         ready, _, _ = select.select(watched, [], [], duration_s)
-        if self._woken in ready:
-            os.read(self._woken, 4096)
+        if self._woken in ready and signal.SIGTSTP in os.read(self._woken, 4096):
+            return Wish.SUSPEND
         if self._input is None or self._input not in ready:
-            return False
+            return Wish.NOTHING
         key = os.read(self._input, 1)
         if not key:
             self._input = None
-        return key in QUIT
+        return Wish.QUIT if key in _QUIT else Wish.NOTHING
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

@@ -1,0 +1,160 @@
+"""What watching costs: ``python -m benchmarks.watch`` follows a long recording that grows.
+
+A recording of a simulated machine is written as its recorder would have written it, with epochs
+and steps, and goes on growing while it is watched. Given is the CPU time of reading, accounting,
+laying out and drawing, as a share of one core, and beside it what reading the whole recording at
+each frame would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console, Group
+
+from joulelab.accounting.account import Accounts, Window
+from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, pack_header
+from joulelab.recording.trace import RECORD, read_trace
+from joulelab.sensors.host import HostSensor
+from joulelab.sensors.simulated import SimulatedMachine
+from joulelab.watch.places import RecordingPlace
+from joulelab.watch.screen import screen
+
+FRAME_S = 0.5
+EPOCH_S, STEP_S = 60.0, 0.5
+
+
+class Recording:
+    """A recording of the simulated machine that began some hours ago and grows when told.
+
+    Args:
+        directory: Where it is written.
+        hours: How long ago it began.
+    """
+
+    def __init__(self, directory: Path, hours: float) -> None:
+        self._sources = SimulatedMachine.default().sources
+        host = HostSensor()
+        self._channels = [*(source.channel() for source in self._sources), *host.channels]
+        self._intervals_s = [
+            *(source.interval_s for source in self._sources),
+            *(host.interval_s for _ in host.channels),
+        ]
+        self._begin_unix_s = time.time() - hours * 3600
+        self._readings = (directory / READINGS_FILE).open("ab", buffering=0)
+        self._events = (directory / EVENTS_FILE).open("ab", buffering=0)
+        header = {
+            "channels": [channel.to_json() for channel in self._channels],
+            "intervals_s": self._intervals_s,
+            "absent": [],
+            "pid": 0,
+            "boot_id": "",
+            "start_ns": 0,
+            "start_unix_s": self._begin_unix_s,
+        }
+        self._readings.write(pack_header(header))
+        self._until_s = 0.0
+        self._spans = 0
+
+    def grow(self) -> None:
+        """Writes what came since the last call."""
+        until_s = time.time() - self._begin_unix_s
+        parts = [self._records(i, self._until_s, until_s) for i in range(len(self._channels))]
+        records = np.concatenate(parts)
+        records = records[np.argsort(records["t_ns"], kind="stable")]
+        words = records.view("<u4").reshape(-1, 6)
+        records["check"] = np.bitwise_xor.reduce(words, axis=1) ^ CHECK
+        self._readings.write(records.tobytes())
+        self._events.write(self._ended_spans(self._until_s, until_s))
+        self._until_s = until_s
+
+    def _records(self, i: int, after_s: float, until_s: float) -> NDArray[np.void]:
+        channel = self._channels[i]
+        period_s = self._intervals_s[i] if channel.polled else channel.update_period_s
+        first, last = (int(t_s / period_s) for t_s in (after_s, until_s))
+        t_s = np.arange(first + 1, last + 1) * period_s
+        records = np.zeros(t_s.size, RECORD)
+        records["t_ns"] = np.rint(t_s * 1e9).astype(np.int64)
+        records["channel"] = i
+        if i >= len(self._sources):
+            records["value"] = 50 + 30 * np.sin(t_s)
+        elif channel.wrap is None:
+            records["value"] = 300 + 120 * np.sign(np.sin(t_s * 9))
+        else:
+            records["value"] = t_s * 60 % channel.wrap
+        return records
+
+    def _ended_spans(self, after_s: float, until_s: float) -> bytes:
+        """Steps, and the epochs that they lie in, that ended between two times."""
+        rows = []
+        for name, length_s in (("step", STEP_S), ("epoch", EPOCH_S)):
+            for number in range(int(after_s / length_s), int(until_s / length_s)):
+                start_ns, stop_ns = (round(edge * length_s * 1e9) for edge in (number, number + 1))
+                row = (self._spans, None, 1, name, {"index": number}, start_ns, stop_ns)
+                rows.append(row)
+                self._spans += 1
+        lines = (
+            json.dumps({"event": "spans", "pid": 1, "rows": rows[first : first + 50]})
+            for first in range(0, len(rows), 50)
+        )
+        return "".join(f"{one}\n" for one in lines).encode()
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hours", type=float, nargs="+", default=[0.1, 1.0, 8.0, 24.0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to watch each")
+    parser.add_argument("--columns", type=int, default=120)
+    given = parser.parse_args()
+    print(
+        f"{'hours':>6} {'MB':>6} {'first look':>11} {'a frame':>9} {'of a core':>10} {'whole':>9}"
+    )
+    for hours in given.hours:
+        with tempfile.TemporaryDirectory() as directory:
+            _watch(Path(directory), hours, given.seconds, given.columns)
+
+
+def _watch(directory: Path, hours: float, duration_s: float, columns: int) -> None:
+    recording = Recording(directory, hours)
+    recording.grow()
+    whole_s = _whole_s(directory)
+    place = RecordingPlace(directory, title="bench", epochs=10_000)
+    console = Console(file=io.StringIO(), width=columns, height=40, force_terminal=True)
+    frames_s = []
+    begin_s = time.monotonic()
+    while time.monotonic() - begin_s < duration_s:
+        before_s = time.process_time()
+        console.print(Group(*screen(place.look(), columns)))
+        frames_s.append(time.process_time() - before_s)
+        due_s = begin_s + len(frames_s) * FRAME_S
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        recording.grow()
+    first_s, *others_s = frames_s
+    size_mb = (directory / READINGS_FILE).stat().st_size / 1e6
+    frame_s = sum(others_s) / len(others_s)
+    share = sum(others_s) / (time.monotonic() - begin_s)
+    print(
+        f"{hours:6g} {size_mb:6.1f} {first_s * 1e3:8.0f} ms {frame_s * 1e3:6.1f} ms "
+        f"{100 * share:8.2f} % {whole_s * 1e3:6.0f} ms"
+    )
+
+
+def _whole_s(directory: Path) -> float:
+    """CPU time of reading and accounting for all of it."""
+    before_s = time.process_time()
+    trace = read_trace(directory)
+    last_ns = int(trace.series[0].t_ns[-1])
+    Accounts(trace).energies([Window(0, last_ns)])
+    return time.process_time() - before_s
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+import pytest
+import recordings
+
+from joulelab.watch import places
+
+
+class Clock:
+    """Stands in for the clocks of whoever watches: as far on as the recording."""
+
+    def __init__(self):
+        self.elapsed_s = 0.0
+
+    def time(self):
+        return recordings.BEGIN_UNIX_S + self.elapsed_s
+
+    def monotonic(self):
+        return recordings.BEGIN_S + self.elapsed_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(places, "time", clock)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def no_site(monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    for name in ("COUNTRY", "INTENSITY", "INTENSITY_FILE", "PUE", "PRICE", "CURRENCY"):
+        monkeypatch.delenv(f"JOULELAB_{name}", raising=False)

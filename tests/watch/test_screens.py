@@ -1,0 +1,205 @@
+"""What a person sees, against snapshots; ``JOULELAB_UPDATE_SNAPSHOTS=1`` writes them anew."""
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from recordings import CPU, GPU, NOTHING, Recording
+
+from joulelab.study.order import blocks
+from joulelab.watch.line import line
+from joulelab.watch.model import View
+from joulelab.watch.places import RecordingPlace, place_of
+from joulelab.watch.screen import screen
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+def check(name, view, width, *, plain=False):
+    """Compares a frame with its snapshot."""
+    lines = screen(view, width, plain=plain)
+    assert all(one.cell_len <= width for one in lines)
+    text = "\n".join(one.plain.rstrip() for one in lines) + "\n"
+    path = SNAPSHOTS / f"{name}-{width}.txt"
+    if os.environ.get("JOULELAB_UPDATE_SNAPSHOTS"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def looked(recording, clock, **options):
+    clock.elapsed_s = recording.until_s - 1000.0
+    return RecordingPlace(recording.directory, title="train.py", **options).look()
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Three epochs of steps, and one under way on two processes."""
+    recording = Recording(tmp_path).until(75.0)
+    for epoch in range(3):
+        begin_s = 2.0 + 20.0 * epoch
+        parent = recording.span("epoch", begin_s, begin_s + 20.0, index=epoch, total=12)
+        for step in range(4):
+            start_s = begin_s + 4.0 * step
+            recording.span("step", start_s, start_s + 4.0, parent=parent, index=step)
+        recording.span("validate", begin_s + 16.5, begin_s + 19.0, parent=parent)
+    parent = recording.span("epoch", 62.0, index=3, total=12)
+    recording.span("step", 70.0, parent=parent, index=2)
+    recording.span("evaluate \x1b[31m", 71.0, pid=8)
+    return recording
+
+
+@pytest.mark.parametrize("width", [60, 100, 140])
+def test_a_job_with_spans(job, clock, width):
+    check("job", looked(job, clock, detail="python train.py --epochs 12"), width)
+
+
+def test_figures_are_those_of_the_waveform(job, clock):
+    view = looked(job, clock)
+    true_j = {one.component: one.waveform.energy_j(1000.0, 1075.0) for one in (GPU, CPU)}
+    assert view.energy.gross_j == pytest.approx(sum(true_j.values()), rel=0.005)
+    assert {one.name: one.gross_j for one in view.components} == pytest.approx(true_j, rel=0.005)
+    gpu, cpu = view.components
+    assert cpu.power_w == pytest.approx(60.0, rel=0.01)
+    assert gpu.power_w == pytest.approx(GPU.waveform.energy_j(1073.98, 1074.98), rel=0.01)
+    assert len(gpu.history_w) == 37
+    for i, power_w in enumerate(gpu.history_w):
+        start_s = 1000.0 + 2 * i
+        assert power_w == pytest.approx(
+            GPU.waveform.energy_j(start_s, start_s + 2) / 2, rel=0.02, abs=4
+        )
+    epoch = next(one for one in view.ended if one.name == "epoch")
+    assert (epoch.count, epoch.duration_s) == (3, pytest.approx(60.0))
+    assert epoch.energy.gross_j == pytest.approx(
+        sum(one.waveform.energy_j(1002.0, 1062.0) for one in (GPU, CPU)), rel=0.005
+    )
+    assert view.forecast.gross_low_j < view.forecast.gross_j < view.forecast.gross_high_j
+    assert view.forecast.epochs == 12
+
+
+def test_it_is_json(job, clock):
+    data = json.loads(json.dumps(looked(job, clock).to_json(), allow_nan=False))
+    assert data["components"][0]["name"] == "gpu:0"
+    assert data["energy"]["net_j"] is None
+    assert data["stacks"][0]["spans"][0] == {
+        "name": "epoch", "index": 3, "total": 12, "elapsed_s": pytest.approx(13.0, abs=0.3),
+    }  # fmt: skip
+
+
+def test_a_machine(tmp_path, clock):
+    view = looked(Recording(tmp_path).until(30.0), clock, detail="this machine")
+    check("machine", replace(view, hints=("joulelab watch jobs/a",)), 100)
+
+
+def test_a_machine_without_unicode(tmp_path, clock):
+    check("ascii", looked(Recording(tmp_path).until(30.0), clock), 100, plain=True)
+
+
+def test_a_gap_is_a_hole(tmp_path, clock):
+    lost = replace(GPU, kind="power", update_period_s=0.1, lost_s=((1020.0, 1032.0),))
+    view = looked(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
+    check("gap", view, 100)
+    holes = [i for i, power_w in enumerate(view.components[0].history_w) if math.isnan(power_w)]
+    assert holes == [10, 11, 12, 13, 14, 15]
+    assert not any(power_w == 0 for power_w in view.components[0].history_w)
+
+
+def test_a_gpu_that_is_not_there_is_not_zero(tmp_path, clock):
+    view = looked(Recording(tmp_path, (CPU,), (), absent=[NOTHING]).until(30.0), clock)
+    check("absent", view, 80)
+    assert [one.name for one in view.components] == ["cpu:0"]
+
+
+def test_a_gpu_that_is_lost_for_good_keeps_its_account(tmp_path, clock):
+    lost = replace(GPU, kind="power", update_period_s=0.1, lost_s=((1050.0, 2000.0),))
+    view = looked(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
+    gpu, cpu = view.components
+    assert math.isnan(gpu.power_w)
+    assert math.isnan(view.power_w)
+    assert gpu.gross_j > 0
+    assert cpu.power_w == pytest.approx(60.0, rel=0.01)
+    check("lost", view, 100)
+
+
+def test_a_finished_recording(job, clock):
+    job.span("epoch", 62.0, 75.0, index=3, total=12)
+    job.stop()
+    view = looked(job, clock)
+    assert view.state == "ended"
+    check("finished", view, 100)
+
+
+def test_before_the_first_reading(tmp_path, clock):
+    place = RecordingPlace(tmp_path / "none", title="train.py")
+    assert place.look().state == "waiting"
+    check("waiting", place.look(), 60)
+    recording = Recording(tmp_path / "none")
+    assert place.look().state == "waiting"
+    recording.until(0.2)
+    assert place.look().state == "waiting"
+    recording.until(3.0)
+    clock.elapsed_s = 3.0
+    assert place.look().state == "live"
+
+
+def test_a_recorder_that_is_gone(tmp_path, clock):
+    recording = Recording(tmp_path).until(30.0)
+    clock.elapsed_s = 35.0
+    assert RecordingPlace(tmp_path, title="t").look().state == "live"
+    clock.elapsed_s = 45.0
+    view = RecordingPlace(tmp_path, title="t").look()
+    assert (view.state, view.state_words) == ("lost", "the recorder is gone")
+    assert recording.until_s == 1030.0
+
+
+def test_what_nobody_measures_is_said(tmp_path, clock):
+    view = looked(Recording(tmp_path, ()).until(5.0), clock)
+    assert view.energy is None
+    assert "CPU busy" in "\n".join(one.plain for one in screen(view, 100))
+
+
+def test_a_line_a_view(job, clock):
+    text = line(looked(job, clock))
+    assert text.startswith("train.py: live; 0:01:1")
+    assert "epoch 4/12 > step #2" in text
+    assert "\x1b" not in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("width", range(20, 220, 7))
+def test_every_width_is_kept_to(job, clock, width):
+    view = looked(job, clock, detail="python " + "x" * 300)
+    assert all(one.cell_len <= max(width, 40) for one in screen(view, width))
+
+
+def test_a_study(tmp_path, clock, synthetic):
+    writer = synthetic.Writer(tmp_path / "study", models=["LeNet", "ResNet18"], repeats=2)
+    cells = [cell for block in blocks(writer.plan) for cell in block]
+    writer.idle(0, "before")
+    for cell in cells[:2]:
+        writer.cell(cell.factors.model, 0, change=lambda run, c=cell: run.update(run_id=c.run_id))
+    study = tmp_path / "study"
+    view = place_of(study).look()
+    assert (view.state, view.study.done, view.study.cells) == ("lost", 2, 4)
+    (study / ".lock").write_text(str(os.getpid()))
+    place = place_of(study)
+    assert place.look().state_words == "between two runs"
+    recording = Recording(study / ".partial" / f"{cells[2].run_id}-99").until(20.0)
+    recording.span("epoch", 2.0, 8.0, index=0, phase="train")
+    recording.span("epoch", 8.0, index=1, phase="train")
+    clock.elapsed_s = 20.0
+    view = place.look()
+    assert view.study.running == cells[2].run_id
+    assert view.components[0].power_w > 0
+    check("study", view, 100)
+    for cell in cells[2:]:
+        writer.cell(cell.factors.model, 1, change=lambda run, c=cell: run.update(run_id=c.run_id))
+    (study / ".partial" / f"{cells[2].run_id}-99").rename(tmp_path / "gone")
+    view = place.look()
+    assert (view.state, view.study.done) == ("ended", 4)
+
+
+def test_an_empty_view():
+    assert screen(View(title="x", state="waiting"), 80)[0].plain.startswith("x")
