@@ -54,7 +54,8 @@ class Meter:
         directory: Where the trace is kept; in a job of several processes, in
             ``directory/<host>/<number>`` of it. ``None``: in a temporary place until the meter
             closes.
-        own_recorder: Do not share one in any case.
+        own_recorder: ``True``: share none in any case. ``False``, for a program that wraps others:
+            join also with a directory, which can then be read as the recording, wherever that is.
 
     Attributes:
         directory: Where the trace is.
@@ -80,7 +81,7 @@ class Meter:
         baseline: Baseline | float | None = None,
         directory: str | os.PathLike[str] | None = None,
         *,
-        own_recorder: bool = False,
+        own_recorder: bool | None = None,
     ) -> None:
         if isinstance(sensors, str):
             sensors = [sensors]
@@ -88,7 +89,7 @@ class Meter:
             sensors = [sensors.spec()]
         place = None if directory is None else Path(directory)
         self._temporary = directory is None
-        self._link, self._not_joined = open_link(place, sensors, interval_s, alone=own_recorder)
+        self._link, self._not_joined = open_link(place, sensors, interval_s, own=own_recorder)
         self.directory = self._link.directory
         self._trace: Trace | None = None
         self._reader: TraceReader | None = None
@@ -299,11 +300,14 @@ class Meter:
         """The recorder's process."""
         return self._link.pid
 
-    def close(self) -> None:
+    def close(self, covered_ns: int | None = None) -> None:
         """Ends the recording. Energies can still be asked for.
 
         It goes on for others that share it. In a forked child it hands over the child's spans;
         the recording is its parent's.
+
+        Args:
+            covered_ns: Until when the sensors must have seen all, CLOCK_MONOTONIC; ``None``: now.
         """
         if self._closed:
             return
@@ -311,13 +315,13 @@ class Meter:
         deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
         while not self._log.flush() and (left_s := deadline_s - time.monotonic()) > 0:
             self._link.wait_for_room(left_s)
-        now_ns = time.monotonic_ns()
-        self._link.sync(now_ns)
+        covered_ns = time.monotonic_ns() if covered_ns is None else covered_ns
+        self._link.sync(covered_ns)
         # The recorder removes a temporary directory when it ends.
         self._trace = self._load()
         self._accounts = None
         self._closed = True
-        self._link.stop(now_ns)
+        self._link.stop(covered_ns)
         if self._link.owned and self._link.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from joulelab.errors import RecorderError
-from joulelab.recording.format import boot_id, read_header
+from joulelab.recording.format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
 from joulelab.recording.launch import Launch, current_launch, host_name
 from joulelab.recording.link import JOIN_TIMEOUT_S, START_TIMEOUT_S, RecorderLink
 from joulelab.recording.runtime import runtime_directory
@@ -42,7 +42,7 @@ def open_link(
     sensors: Sequence[str] | None,
     interval_s: float | None,
     *,
-    alone: bool = False,
+    own: bool | None = None,
 ) -> Joined:
     """Joins the recorder that this process should use, or starts it.
 
@@ -62,20 +62,34 @@ def open_link(
             removes when it ends.
         sensors: What to read; ``None`` for everything that the process may use.
         interval_s: Read every sensor at least this often; ``None`` for each sensor's own pace.
-        alone: Start one of its own in any case.
+        own: ``True``: start one of its own in any case. ``False``, for a program that wraps
+            others: join by 1 also with a directory, and let the directory be read as the recording,
+            wherever that is, so that it can be named to others in ``$JOULELAB_RECORDING``.
 
     Raises:
         UserError: A sensor that was asked for does not exist.
         RecorderError: It did not start.
     """
+    found = _found(directory, sensors, interval_s, own)
+    if own is False and directory is not None and found.link.directory != directory:
+        _point_to(found.link.directory, directory)
+    return found
+
+
+def _found(
+    directory: Path | None,
+    sensors: Sequence[str] | None,
+    interval_s: float | None,
+    own: bool | None,
+) -> Joined:
     failures: list[str] = []
-    named = os.environ.get(ENVIRONMENT)
-    if named and not alone and directory is None and sensors is None:
+    named = None if own else os.environ.get(ENVIRONMENT)
+    if named and sensors is None and (directory is None or own is False):
         try:
             return Joined(_join_named(Path(named)))
         except RecorderError as error:
             failures.append(f"not joined, with a recorder of its own instead: {error}")
-    launch = None if alone else current_launch()
+    launch = None if own else current_launch()
     if launch is not None:
         try:
             with _meeting(launch, sensors) as place:
@@ -84,6 +98,14 @@ def open_link(
         except (OSError, RecorderError) as error:
             failures.append(f"not with the job's other processes, but alone: {error}")
     return Joined(_own(directory, sensors, interval_s), "; ".join(failures))
+
+
+def _point_to(recording: Path, directory: Path) -> None:
+    """Lets a directory be read as a recording that is elsewhere."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (READINGS_FILE, EVENTS_FILE):
+        with contextlib.suppress(FileExistsError):
+            (directory / name).symlink_to(recording.absolute() / name)
 
 
 def _join_named(directory: Path) -> RecorderLink:

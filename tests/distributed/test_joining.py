@@ -1,0 +1,152 @@
+"""Joining the recorder that $JOULELAB_RECORDING names."""
+
+import os
+import shutil
+
+import psutil
+import pytest
+from told import MACHINE, eventually
+
+import joulelab
+from joulelab.recording.trace import read_trace
+
+
+@pytest.fixture
+def owner(private, tmp_path):
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path / "recording") as meter:
+        yield meter
+
+
+def names(directory):
+    events = read_trace(directory).events
+    return [(e["pid"], e["name"]) for e in events if e["event"] == "span"]
+
+
+def named(directory):
+    return {"JOULELAB_RECORDING": str(directory)}
+
+
+def test_a_process_joins_the_recorder_that_is_named_to_it(start, owner):
+    joiner = start(sensors=None, environment=named(owner.directory))
+    found = joiner.hear()
+    assert found["joined"]
+    assert found["recorder"] == owner.recorder_pid
+    assert not owner.joined
+    span = joiner.ask("span inside 0.3")
+    for component, gross_j in span["gross_j"].items():
+        truth = MACHINE.energy_j(span["start_ns"] * 1e-9, span["stop_ns"] * 1e-9, component)
+        assert gross_j == pytest.approx(truth, rel=0.02)
+    assert joiner.end()["alive"]
+    assert owner.alive
+    assert owner.spans == ()
+    assert (joiner.pid, "inside") in names(owner.directory)
+
+
+def test_meters_one_after_the_other_number_their_spans_apart(owner, monkeypatch):
+    monkeypatch.setenv("JOULELAB_RECORDING", str(owner.directory))
+    for name in ("first", "second"):
+        with joulelab.measure(name) as span:
+            pass
+        assert span.energy.gross_j >= 0
+    assert {name for _, name in names(owner.directory)} == {"first", "second"}
+
+
+def test_sensors_or_a_directory_of_ones_own_are_not_joined(owner, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_RECORDING", str(owner.directory))
+    for options in ({"sensors": ["simulated"]}, {"directory": tmp_path / "other"}):
+        with joulelab.Meter(**options) as meter:
+            assert not meter.joined
+
+
+@pytest.mark.parametrize("left", ["closed", "removed"])
+def test_a_recorder_that_is_gone_is_said_once_and_replaced(start, tmp_path, left):
+    directory = tmp_path / "recording"
+    joulelab.Meter(sensors=MACHINE, directory=directory).close()
+    if left == "removed":
+        shutil.rmtree(directory)
+    simulated = {"JOULELAB_SENSORS": MACHINE.spec()}
+    program = start(sensors=None, environment={**named(directory), **simulated})
+    found = program.hear()
+    assert found["alive"]
+    assert not found["joined"]
+    assert found["failure"].startswith("not joined, with a recorder of its own instead")
+    assert program.ask("span work 0.3")["gross_j"].keys() == {"gpu:0", "gpu:1", "cpu:0"}
+
+
+def test_who_comes_before_the_recorder_waits_for_it(start, private, tmp_path):
+    directory = tmp_path / "recording"
+    directory.mkdir()
+    early = start(sensors=None, environment=named(directory))
+    eventually(lambda: psutil.Process(early.pid).num_threads() > 0)
+    with joulelab.Meter(sensors=MACHINE, directory=directory) as owner:
+        assert early.hear()["recorder"] == owner.recorder_pid
+
+
+def test_a_recording_that_ends_is_told_to_who_joined_it(start, owner):
+    joiner = start(sensors=None, environment=named(owner.directory))
+    joiner.hear()
+    owner.close()
+    assert joiner.ask("span after 0.1")["gross_j"] == {}
+    assert "the recorder ended early" in joiner.end()["failure"]
+
+
+def test_a_recording_outlives_its_owner_while_others_are_measured(start, tmp_path):
+    owner = start(directory=str(tmp_path))
+    recorder = psutil.Process(owner.hear()["recorder"])
+    joiner = start(sensors=None, environment=named(tmp_path))
+    joiner.hear()
+    owner.kill()
+    assert joiner.ask("span after 0.3")["gross_j"].keys() == {"gpu:0", "gpu:1", "cpu:0"}
+    joiner.end()
+    eventually(lambda: not recorder.is_running())
+    assert read_trace(tmp_path).events[-1]["event"] == "stop"
+
+
+def test_the_environment_of_another_host_is_no_recorder_here(start, owner, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(owner.directory, elsewhere)
+    trace = elsewhere / "trace.bin"
+    boot_id = read_trace(elsewhere).header["boot_id"].encode()
+    trace.write_bytes(trace.read_bytes().replace(boot_id, boot_id[::-1]))
+    program = start(0, sensors=None, environment=named(elsewhere) | {"JOULELAB_SENSORS": "host"})
+    found = program.hear()
+    assert found["joined"]
+    assert found["recorder"] != owner.recorder_pid
+
+
+def test_a_wrapper_joins_and_names_its_directory_to_others(start, owner, tmp_path):
+    wrapper = start(
+        sensors=None,
+        directory=str(tmp_path / "inner"),
+        own_recorder=False,
+        environment=named(owner.directory),
+    )
+    assert wrapper.hear()["recorder"] == owner.recorder_pid
+    program = start(sensors=None, environment=named(tmp_path / "inner"))
+    assert program.hear()["recorder"] == owner.recorder_pid
+    program.ask("span inside 0.1")
+    program.end()
+    assert (program.pid, "inside") in names(tmp_path / "inner")
+
+
+def test_wrappers_of_the_ranks_of_a_job_share_a_recorder(start, tmp_path):
+    wrappers = [
+        start(rank, directory=str(tmp_path / str(rank)), own_recorder=False) for rank in range(2)
+    ]
+    (recorder,) = {wrapper.hear()["recorder"] for wrapper in wrappers}
+    ranks = [
+        start(rank, sensors=None, environment=named(tmp_path / str(rank))) for rank in range(2)
+    ]
+    assert {rank.hear()["recorder"] for rank in ranks} == {recorder}
+
+
+def test_a_recorder_with_no_place_for_its_socket_serves_its_own_process(private, monkeypatch):
+    shutil.rmtree(private, ignore_errors=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(private.parent))
+    monkeypatch.setenv("TMPDIR", str(private.parent))
+    for path in (private, private.parent / f"joulelab-{os.getuid()}"):
+        path.write_text("in the way")
+    with joulelab.Meter(sensors=MACHINE) as meter, meter.span("work") as span:
+        pass
+    assert meter.alive
+    assert span.energy.gross_j >= 0
