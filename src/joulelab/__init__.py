@@ -10,11 +10,12 @@ Example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from joulelab.errors import JoulelabError, UserError
 
+TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would wait.
 if TYPE_CHECKING:
+    from typing import Any
+
     from joulelab.meter import Meter, measure
 
 __version__ = "0.1.0"

@@ -20,7 +20,6 @@ The message is one line: what happened, the likely reason, what to do.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -111,6 +110,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("xyz", ["train", "infer"])
         'choose from train, infer'
     """
+    import difflib  # noqa: PLC0415
+
     known = list(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)

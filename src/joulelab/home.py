@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+TYPE_CHECKING = False  # A command under ``joulelab run`` would wait 7 ms for typing and pathlib.
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ENVIRONMENT = "JOULELAB_HOME"
 
 
 def home() -> Path:
     """``$JOULELAB_HOME``, or ``joulelab`` in the user's data directory. It may not exist yet."""
+    from pathlib import Path  # noqa: PLC0415
+
+    return Path(home_path())
+
+
+def home_path() -> str:
+    """:func:`home` as text."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
-        return Path(chosen)
+        return chosen
     data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "joulelab"
+    return os.path.join(data or os.path.expanduser("~/.local/share"), "joulelab")  # noqa: PTH111, PTH118
 
 
 def write_whole(path: Path, data: bytes) -> None:

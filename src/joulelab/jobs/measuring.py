@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from joulelab.jobs.account import JobAccount
     from joulelab.meter import Meter
 
+UNSEEN_SHARE = 0.005
+"""Of a command's time; its end is not held up for so little of it, which is in the interval."""
+
 NICE = 10
 """What can wait gives way to the command."""
 
@@ -58,7 +61,7 @@ class Measuring(threading.Thread):
         write_record(self.directory / STARTED_FILE, self.started)
         if self._meter is None:
             sensors = self.started["settings"]["sensors"]
-            self._meter = Meter(sensors=sensors, directory=self.directory)
+            self._meter = Meter(sensors, directory=self.directory, own_recorder=False)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         self._prepare(self._meter)
@@ -66,7 +69,7 @@ class Measuring(threading.Thread):
     def _prepare(self, meter: Meter) -> None:
         """Everything that takes time and does not need the command's end."""
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        from joulelab.jobs import account, summary  # noqa: F401, PLC0415
+        from joulelab.jobs import account, finish  # noqa: F401, PLC0415
         from joulelab.jobs.previous import last_like  # noqa: PLC0415
         from joulelab.machine import describe  # noqa: PLC0415
 
@@ -84,13 +87,12 @@ class Measuring(threading.Thread):
         """
         self.join()
         from joulelab.jobs.account import account, nothing  # noqa: PLC0415
+        from joulelab.recording.trace import TraceReader  # noqa: PLC0415
 
         if self._meter is None:
             return nothing(self.failure or "recording had not begun"), []
-        meter = self._meter
-        trace = meter.trace
-        ending = threading.Thread(target=meter.close, name="joulelab-close")
-        ending.start()
-        found = account(trace, self.started["start_ns"], stop_ns, meter.baseline)
-        ending.join()
+        meter, start_ns = self._meter, self.started["start_ns"]
+        meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - start_ns)))
+        trace = TraceReader(meter.directory).read()
+        found = account(trace, start_ns, stop_ns, meter.baseline)
         return found, [note for note in (self.failure, meter.failure) if note]

@@ -10,14 +10,16 @@ import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
 
 from joulelab.errors import JoulelabError, UserError
 from joulelab.jobs.launch import environment, let_go, start
 from joulelab.jobs.options import Options, name_of, slug
 from joulelab.jobs.supervise import attend, end_as, take_signals
 
+TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would wait.
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from joulelab.meter import Meter
 
 RECORDING = b"JOULELAB_RECORDING"
@@ -85,13 +87,13 @@ def run(options: Options) -> NoReturn:
 def _place(out: str | None, name: str) -> str:
     """An empty directory for the record."""
     if out is not None:
-        directory = os.path.abspath(out)  # noqa: PTH100
+        directory = out
     else:
-        from joulelab.home import home  # noqa: PLC0415
+        from joulelab.home import home_path  # noqa: PLC0415
 
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        directory = f"{home()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
-        directory = os.path.abspath(directory)  # noqa: PTH100
+        directory = f"{home_path()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
+    directory = os.path.abspath(directory)  # noqa: PTH100
     try:
         os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         if os.listdir(directory):  # noqa: PTH208
@@ -108,7 +110,7 @@ def _place(out: str | None, name: str) -> str:
 def _meter(options: Options, directory: str) -> Meter:
     from joulelab.meter import Meter  # noqa: PLC0415
 
-    return Meter(sensors=options.sensors, directory=directory)
+    return Meter(options.sensors, directory=directory, own_recorder=False)
 
 
 def _remove(directory: str) -> None:

@@ -12,7 +12,10 @@ import os
 import resource
 import signal
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _OWN = {
     signal.SIGKILL,
@@ -49,17 +52,17 @@ def attend(pid: int) -> int:
     Returns:
         Its status, as :func:`os.waitpid` gives it.
     """
-    # Where it was ignored the kernel would throw the status away.
+    # Where it is ignored the kernel throws the status away. This forgets one that is pending, so
+    # the command is looked after before its end is waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
+        found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        if found and not os.WIFSTOPPED(status):
+            return status
+        if found:
+            _stop(os.WSTOPSIG(status))
         told = signal.sigwaitinfo(TAKEN)
-        if told.si_signo == signal.SIGCHLD:
-            found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
-            if found and os.WIFSTOPPED(status):
-                _stop(os.WSTOPSIG(status))
-            elif found:
-                return status
-        elif told.si_signo == signal.SIGCONT:
+        if told.si_signo == signal.SIGCONT:
             if _is_stopped(pid):
                 _send(pid, signal.SIGCONT)
         elif told.si_code <= 0 and told.si_pid != pid:
