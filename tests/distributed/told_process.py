@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import types
 
 import joulelab
 
@@ -22,6 +23,20 @@ def energy_of(span):
     }
 
 
+def use_gpu(index, uuids):
+    """From now on PyTorch tells of a CUDA context on that GPU."""
+    from fake_cuda import FakeCuda
+
+    cuda = FakeCuda()
+    cuda.device_count = lambda: len(uuids)
+    cuda.get_device_properties = lambda i: types.SimpleNamespace(uuid=uuids[i])
+    binding = types.SimpleNamespace(
+        _cuda_hasPrimaryContext=lambda i: i == index, _cuda_getCurrentRawStream=lambda device: 0
+    )
+    sys.modules["torch"] = types.SimpleNamespace(cuda=cuda, _C=binding)
+    sys.modules["torch.cuda"] = cuda
+
+
 def main():
     meter = joulelab.Meter(**json.loads(sys.argv[1]))
     say(
@@ -38,6 +53,10 @@ def main():
             with meter.span(name) as span:
                 time.sleep(float(seconds))
             say(**energy_of(span))
+        elif what == "cuda":
+            index, *uuids = rest.split()
+            use_gpu(int(index), uuids)
+            say()
         elif what == "close":
             meter.close()
             say(alive=meter.alive, failure=meter.failure, spans=len(meter.spans))

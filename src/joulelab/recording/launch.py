@@ -70,7 +70,8 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     if not several:
         return None
     outer, inner = several[0], several[-1]
-    return Launch(**(inner.to_json() | {"launcher": outer.launcher, "job": outer.job}))
+    told = {name: value for name, value in inner.to_json().items() if value is not None}
+    return Launch(**(outer.to_json() | told | {"launcher": outer.launcher, "job": outer.job}))
 
 
 def _torch(environ: Mapping[str, str]) -> Launch | None:
@@ -121,6 +122,9 @@ def _openmpi(environ: Mapping[str, str]) -> Launch | None:
 
 
 def _pmix(environ: Mapping[str, str]) -> Launch | None:
+    """Another launcher with PMIx; Open MPI and Slurm, which may use it, tell more themselves."""
+    if "OMPI_COMM_WORLD_RANK" in environ or "SLURM_STEP_ID" in environ:
+        return None
     if "PMIX_RANK" not in environ or "PMIX_NAMESPACE" not in environ:
         return None
     return Launch(
