@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,7 +129,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if session.refusal:
             session.not_measured(item.nodeid, session.refusal)
         else:
-            item.stash[MEASURED] = EnergyOfTest(_meter(session), item.nodeid)
+            item.stash[MEASURED] = _measured(item.config, item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -141,7 +142,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         result = yield
     if getattr(item, "_excinfo", None):  # where unittest's tests keep what they raised
         return result
-    why = _session(item.config).add(item, measured.test)
+    with _usage_errors():
+        why = _session(item.config).add(item, measured.test)
     if why:
         pytest.fail(why, pytrace=False)
     return result
@@ -153,7 +155,7 @@ def energy(request: pytest.FixtureRequest) -> EnergyOfTest:
     session = _session(request.config)
     if session.refusal:
         pytest.skip(session.refusal)
-    measured = EnergyOfTest(_meter(session), request.node.nodeid)
+    measured = _measured(request.config, request.node.nodeid)
     request.node.stash[MEASURED] = measured
     return measured
 
@@ -169,7 +171,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if worker_output is not None:
         worker_output[WORKER_ROWS] = json.dumps([row.to_json() for row in found.rows])
     else:
-        found.keep()
+        with _usage_errors():
+            found.keep()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -221,11 +224,22 @@ def _sensors(text: str | None) -> list[str] | None:
     return [text] if text.startswith("simulated:") else text.split(",")
 
 
-def _meter(session: EnergySession) -> Meter:
+def _measured(config: pytest.Config, nodeid: str) -> EnergyOfTest:
+    """A test that is about to be measured; the first starts the meter and reads the baselines."""
+    session = _session(config)
+    with _usage_errors():
+        meter = session.meter
+        _ = session.baselines
+    return EnergyOfTest(meter, nodeid)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """What no test is to blame for ends the session, in one line."""
     from joulelab.errors import JoulelabError  # noqa: PLC0415
 
     try:
-        return session.meter
+        yield
     except JoulelabError as error:
         pytest.exit(f"joulelab: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
 

@@ -1,0 +1,298 @@
+"""The pytest plugin, by sessions of its own on the simulated machine."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+# pytester forgets what a session imported; NumPy cannot be imported twice.
+from joulelab.comparison import effects  # noqa: F401
+from joulelab.integrations import pytest_baseline, pytest_session  # noqa: F401
+from joulelab.recording import trace  # noqa: F401
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
+
+pytest_plugins = ["pytester"]
+
+BUSY = """
+    import time
+    import unittest
+
+    import pytest
+
+    def busy(seconds=0.05):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            sum(range(1000))
+"""
+PLENTY_J = 1e9
+GPU = SimulatedSource(component="gpu:0", waveform=Waveform.constant(100.0))
+
+
+@pytest.fixture
+def session(pytester, monkeypatch, tmp_path):
+    """Runs tests in a session of their own, on a machine that draws 100 W for certain."""
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JOULELAB_SENSORS", SimulatedMachine((GPU,)).spec())
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+
+    def run(tests, *arguments, processes=False):
+        pytester.makepyfile(test_it=BUSY + tests)
+        start = pytester.runpytest_subprocess if processes else pytester.runpytest_inprocess
+        return start("-p", "no:cacheprovider", "--strict-markers", *arguments)
+
+    return run
+
+
+def test_a_budget_fails_what_is_shown_to_be_over_it_and_nothing_else(session):
+    result = session(
+        """
+    @pytest.mark.energy(budget_j=0.1)
+    def test_over():
+        busy()
+
+    @pytest.mark.energy(budget_j=1e9)
+    @pytest.mark.parametrize("seconds", [0.02, 0.04])
+    def test_within(seconds):
+        busy(seconds)
+
+    @pytest.mark.energy(budget_j=0.1)
+    def test_fails_of_itself():
+        assert False, "its own reason"
+
+    @pytest.mark.energy(budget_j=0.1)
+    def test_skips():
+        pytest.skip("no need")
+
+    @pytest.mark.energy(budget_j=0.1)
+    @pytest.mark.xfail(strict=True)
+    def test_is_known_to_be_over():
+        busy()
+
+    @pytest.mark.energy(budget_j=0.1)
+    @pytest.mark.xfail(strict=True)
+    def test_is_known_to_fail():
+        assert False
+
+    def test_is_not_measured():
+        busy()
+
+    class TestOld(unittest.TestCase):
+        @pytest.mark.energy(budget_j=0.1)
+        def test_over(self):
+            busy()
+
+        @pytest.mark.energy(budget_j=0.1)
+        def test_fails_of_itself(self):
+            busy()
+            self.fail("the old reason")
+
+        @pytest.mark.energy(budget_j=0.1)
+        def test_skips(self):
+            self.skipTest("no need")
+"""
+    )
+    result.assert_outcomes(passed=3, failed=4, skipped=2, xfailed=2)
+    text = result.stdout.str()
+    assert text.count("energy budget exceeded:") == 2 + 2  # and their lines in the summary
+    assert "over 0.1 J; the whole 95 % interval is above it" in text
+    assert "its own reason" in text
+    assert "the old reason" in text
+    result.stdout.fnmatch_lines(
+        ["*= energy =*", "*gross energy*interval*", "* J *test_it.py::test_over  (budget 0.1 J)"]
+    )
+    assert "test_is_not_measured" not in text
+    assert "simulated: these are no measurements" in text
+
+
+def test_a_budget_within_the_interval_is_told_and_fails_where_that_is_asked(session, monkeypatch):
+    unsure = SimulatedMachine((replace(GPU, gain_uncertainty=0.45),))
+    monkeypatch.setenv("JOULELAB_SENSORS", unsure.spec())
+    tests = """
+    @pytest.mark.energy(budget_j=9.0)
+    def test_it():
+        busy(0.08)
+"""
+    result = session(tests)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*the budget is within the interval*", "1 could not be told: --energy-strict fails them"]
+    )
+    strict = session(tests, "--energy-strict")
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines(["energy: cannot be told: the budget is within the interval*"])
+
+
+def test_a_budget_without_a_sensor_is_not_kept_in_silence(session, monkeypatch):
+    lost = SimulatedMachine((replace(GPU, lost_s=((0.0, 1e12),)),))
+    monkeypatch.setenv("JOULELAB_SENSORS", lost.spec())
+    tests = "\n    @pytest.mark.energy(budget_j=1.0)\n    def test_it(): busy()\n"
+    result = session(tests)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*not measured*test_it*", "*the budget was not checked*"])
+    session(tests, "--energy-strict").assert_outcomes(failed=1)
+
+
+def test_the_fixture_measures_parts_of_a_test_and_knows_the_whole_afterwards(session):
+    result = session(
+        """
+    @pytest.fixture
+    def whole(energy):
+        yield
+        print("afterwards", energy.energy.gross_j > 1.0)
+
+    def test_parts(energy, whole):
+        with pytest.raises(ValueError, match="not over"):
+            energy.energy
+        with energy.span("fit", index=1) as span:
+            busy(0.1)
+        assert span.energy.gross_j == pytest.approx(100 * span.duration_s, rel=0.02)
+        assert span.attributes["test"].endswith("::test_parts")
+""",
+        "-s",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*afterwards True*", "* W *test_it.py::test_parts"])
+
+
+def test_every_test_is_measured_on_demand_also_coroutines(session):
+    pytest.importorskip("anyio")
+    result = session(
+        """
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    def test_one():
+        busy()
+
+    @pytest.mark.anyio
+    async def test_two():
+        import asyncio
+        await asyncio.sleep(0.05)
+""",
+        "--energy",
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["* J *test_it.py::test_one", "* J *test_it.py::test_two"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("energy(5)", "takes budget_j and tolerance by name, not 5"),
+        ("energy(budget=5)", "takes budget_j and tolerance by name, not budget"),
+        ("energy(budget_j=-1)", "energy(budget_j=-1) is not above 0"),
+        ("energy(budget_j='5 J')", "energy(budget_j='5 J') is not above 0"),
+    ],
+)
+def test_a_marker_that_says_nothing_that_can_be_checked_is_refused(session, marker, message):
+    result = session(f"\n    @pytest.mark.{marker}\n    def test_it(): busy()\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert message in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--energy-update"], "--energy-update needs --energy-baseline FILE"),
+        (["--energy-tolerance", "ten"], "give a percentage, as 10%"),
+        (["--energy", "--energy-sensors", "gpv"], "did you mean gpu"),
+        (["--energy", "--energy-baseline", "test_it.py"], "cannot read test_it.py"),
+    ],
+)
+def test_what_was_asked_for_wrongly_is_a_usage_error(session, arguments, message):
+    result = session("\n    def test_it(): busy()\n", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert message in result.stdout.str() + result.stderr.str()
+
+
+def test_baselines_are_kept_in_a_file_and_fail_what_is_shown_to_take_more(session, pytester):
+    tests = """
+    @pytest.mark.energy
+    def test_it():
+        busy({seconds})
+"""
+    options = ("--energy-baseline", "energy/baseline.json")
+    first = session(tests.format(seconds=0.1), *options)
+    first.assert_outcomes(passed=1)
+    first.stdout.fnmatch_lines(["*no baseline: run with --energy-update"])
+    path = pytester.path / "energy" / "baseline.json"
+    assert not path.exists()
+    for _ in range(2):
+        session(tests.format(seconds=0.1), *options, "--energy-update").assert_outcomes(passed=1)
+    data = json.loads(path.read_text())
+    (runs,) = data["tests"].values()
+    assert len(runs) == 2
+    # How much a test scatters depends on what else runs here; the file says how these did.
+    gpu = runs[0]["components"]["gpu:0"]
+    data["tests"]["test_it.py::test_it"] = [
+        {**runs[0], "components": {"gpu:0": {**gpu, "gross_j": gross_j}}}
+        for gross_j in (10.0, 10.1, 9.9, 10.05)
+    ]
+    path.write_text(json.dumps(data))
+    over = session(tests.format(seconds=0.4), *options)
+    over.assert_outcomes(failed=1)
+    over.stdout.fnmatch_lines(["more energy than its baseline: * times its baseline (*; 4 runs)"])
+    bearable = session(tests.format(seconds=0.4), *options, "--energy-tolerance", "900%")
+    bearable.assert_outcomes(passed=1)
+    session(tests.format(seconds=0.4), *options, "--energy-update").assert_outcomes(passed=1)
+
+
+SHARED = """
+    @pytest.mark.energy(budget_j=0.001)
+    def test_marked():
+        busy()
+
+    def test_fixture(energy):
+        busy()
+
+    def test_plain():
+        busy()
+"""
+
+
+def test_several_workers_are_refused_with_a_reason(session):
+    result = session(SHARED, "-n", "2", processes=True)
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(["*not measured*test_marked*", "*each would count the others'*"])
+    asked = session(SHARED, "-n", "2", "--energy")
+    assert asked.ret == pytest.ExitCode.USAGE_ERROR
+    assert "each would count the others' work; run with -n 1" in asked.stderr.str()
+
+
+def test_several_workers_give_an_upper_bound_on_demand_and_fail_nothing(session):
+    result = session(SHARED, "-n", "2", "--energy-shared", processes=True)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "2 workers shared the machine: each figure is the whole machine's, an upper bound*",
+            "* J *test_marked  (budget 0.001 J)",
+        ]
+    )
+
+
+def test_one_worker_measures_as_none_does(session):
+    result = session(SHARED, "-n", "1", processes=True)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["* J *test_marked  (budget 0.001 J)"])
+
+
+def test_nothing_is_loaded_before_a_test_is_measured():
+    heavy = (
+        "numpy",
+        "psutil",
+        "pynvml",
+        "joulelab.accounting.energy",
+        "joulelab.sensors.discovery",
+    )
+    code = (
+        "import sys, joulelab.integrations.pytest_plugin\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
