@@ -121,7 +121,7 @@ def quantity(value: float, interval: Interval, units: Units) -> str:
 
     Args:
         value: In the last of the units.
-        interval: In the same; not shown where it is not known.
+        interval: In the same; not shown where it is not known, or has no width.
         units: Size and name, the largest first.
 
     Example:
@@ -133,7 +133,7 @@ def quantity(value: float, interval: Interval, units: Units) -> str:
     size, unit = next((one for one in units if abs(value) >= one[0]), units[-1])
     low, high = interval
     text = f"{digits(value / size)} {unit}"
-    if math.isnan(low) or math.isnan(high):
+    if math.isnan(low) or math.isnan(high) or low == high:
         return text
     return f"{text} ({digits(low / size)} to {digits(high / size)})"
 

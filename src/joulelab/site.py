@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -94,19 +95,18 @@ class Site:
             country(self.country)
 
     @classmethod
-    def configured(cls, **given: Any) -> Self:
+    def configured(cls, *, file: Path | None = None, **given: Any) -> Self:
         """What options, the environment and the file of this machine say, in that order.
 
         Args:
+            file: Of another machine, instead of this one's file and environment.
             **given: Fields; those that are ``None`` are not given.
 
         Raises:
             UserError: One of them says what cannot be.
         """
-        values = stored()
-        for layer in (environment(), {k: v for k, v in given.items() if v is not None}):
-            values = overlaid(values, layer)
-        return cls(**values)
+        kept = overlaid(stored(), environment()) if file is None else stored(file)
+        return cls(**overlaid(kept, {k: v for k, v in given.items() if v is not None}))
 
     @property
     def file(self) -> IntensitySeries | None:
@@ -117,9 +117,13 @@ class Site:
         """
         if self.intensity_file is None:
             return None
-        from joulelab.accounting.carbon_series import read_series  # noqa: PLC0415
-
-        return read_series(self.intensity_file)
+        try:
+            changed_ns = self.intensity_file.stat().st_mtime_ns
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self.intensity_file}", why=error.strerror or str(error)
+            ) from error
+        return _series(self.intensity_file, changed_ns)
 
     @property
     def factor(self) -> Factor | None:
@@ -248,13 +252,16 @@ def forget() -> bool:
     return True
 
 
-def stored() -> dict[str, Any]:
+def stored(file: Path | None = None) -> dict[str, Any]:
     """The fields that are kept.
+
+    Args:
+        file: Where, if not for this machine.
 
     Raises:
         UserError: The file cannot be read, or says what cannot be.
     """
-    path = site_file()
+    path = file or site_file()
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -267,6 +274,8 @@ def stored() -> dict[str, Any]:
         if name not in ENVIRONMENT:
             raise UserError(f"{path} has an unknown {name!r}", mend=nearest(name, ENVIRONMENT))
         data[name] = _typed(name, value, f"{path}: {name}")
+    if "intensity_file" in data:
+        data["intensity_file"] = path.parent / data["intensity_file"]
     return data
 
 
@@ -281,6 +290,14 @@ def environment() -> dict[str, Any]:
         for name, variable in ENVIRONMENT.items()
         if os.environ.get(variable)
     }
+
+
+@lru_cache(maxsize=8)
+def _series(path: Path, changed_ns: int) -> IntensitySeries:
+    """The file as it was then; read once however many energies are worked out with it."""
+    from joulelab.accounting.carbon_series import read_series  # noqa: PLC0415
+
+    return read_series(path)
 
 
 def _typed(name: str, value: Any, where: str) -> Any:

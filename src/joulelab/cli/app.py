@@ -25,6 +25,7 @@ COMMANDS = {
     "rank": "Order models by predicted energy",
     "compare": "Are two jobs or studies different: effect, interval, test",
     "site": "Country, price and PUE, for carbon and money",
+    "ledger": "What a project took over its life: jobs and studies of months and machines",
     "report": "Tables, figures and a page from one or several studies",
 }
 """Name and one-line help. The module of the same name is imported when its command is used."""

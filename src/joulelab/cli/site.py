@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
+from joulelab.cli.site_options import site_options
 from joulelab.errors import UserError
 from joulelab.site import ENVIRONMENT, Site, environment, forget, keep, site_file, stored
 
@@ -22,14 +22,7 @@ LABELS = {
 
 
 @click.command("site")
-@click.option("--country", metavar="COUNTRY", help="ISO 3166 code or English name.")
-@click.option("--intensity", "intensity_g_per_kwh", type=float, metavar="G/KWH",
-    help="Of the electricity, instead of the country's mean.")  # fmt: skip
-@click.option("--intensity-file", type=click.Path(exists=True, dir_okay=False, resolve_path=True,
-    path_type=Path), metavar="FILE", help="Over time: CSV with time,g_per_kwh.")  # fmt: skip
-@click.option("--pue", type=float, metavar="PUE", help="Power usage effectiveness. Default: 1.")
-@click.option("--price", "price_per_kwh", type=float, metavar="PRICE", help="Of a kWh.")
-@click.option("--currency", metavar="CODE", help="Of the price, as EUR.")
+@site_options
 @click.option("--forget", "forgotten", is_flag=True, help="Forget what was kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(forgotten: bool, as_json: bool, **given: Any) -> None:

@@ -11,10 +11,8 @@ from typing import Any
 
 from joulelab.study.order import Cell
 from joulelab.study.plan import Plan
+from joulelab.study.spans import WHOLE_SPANS
 from joulelab.study.store import SCHEMA
-
-WHOLE_SPANS = ("idle", "warmup", "epoch", "validate")
-"""Spans that do not lie within one another; together they are what a run spent."""
 
 
 def cell_frame(plan: Plan, cell: Cell, ready: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""``joulelab ledger``: what a project took over its life."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from joulelab.cli.ledger_models import break_even, inference
+from joulelab.cli.site_options import site_options
+from joulelab.cli.working import working
+from joulelab.errors import JoulelabError, UserError
+from joulelab.jobs.options import PHASES
+from joulelab.ledger.book import KEYS
+
+if TYPE_CHECKING:
+    from joulelab.ledger.ledger import Ledger
+
+
+class LedgerGroup(click.Group):
+    """A group whose first subcommand, ``show``, need not be named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts ``show`` before what names no subcommand."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("ledger", cls=LedgerGroup)
+def command() -> None:
+    """Energy, money and carbon of a project's life: jobs and studies of months and machines.
+
+    `joulelab ledger [DIR ...]` adds them up; see `joulelab ledger show --help`.
+
+    \b
+    Example:
+      joulelab ledger --by week
+      joulelab ledger --project digits --since 2026-11-01
+      joulelab ledger laptop-home/ cluster-home/ studies/ --by host
+    """
+
+
+@command.command("show")
+@click.argument("directories", metavar="[DIR ...]", nargs=-1,
+    type=click.Path(path_type=Path))  # fmt: skip
+@click.option("--by", type=click.Choice(KEYS), default="phase", show_default=True,
+    help="What the rows are told apart by.")  # fmt: skip
+@click.option("--project", metavar="P", help="Of this project alone.")
+@click.option("--since", metavar="DAY", help="First day (UTC), as 2026-11-01.")
+@click.option("--until", metavar="DAY", help="Last day (UTC).")
+@site_options
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE", help="Write the rows to a CSV file.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(
+    directories: Sequence[Path],
+    by: str,
+    project: str | None,
+    since: str | None,
+    until: str | None,
+    csv_path: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Add up jobs and studies: energy, money and carbon, with 95 % intervals.
+
+    DIR are jobs, studies, or directories that hold some, also copied from other machines; without
+    one, what `joulelab run` kept here. A record that is found twice counts once. By week or month
+    each row stands against the one before.
+
+    \b
+    Example:
+      joulelab ledger --by week
+      joulelab ledger studies/ --project digits --by phase --json
+    """
+    ledger = _ledger(directories, by, project, since, until, given)
+    if csv_path is not None:
+        _write_csv(ledger, csv_path)
+    if as_json:
+        click.echo(json.dumps(ledger.to_json(), indent=1, allow_nan=False))
+        return
+    if not ledger.entries:
+        click.echo("nothing here yet: `joulelab run -- COMMAND` makes a record")
+        for note in ledger.notes:
+            click.echo(f"- {note}")
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    from joulelab.ledger.terminal import show as print_ledger  # noqa: PLC0415
+
+    print_ledger(ledger, Console())
+
+
+@command.command("tag")
+@click.argument("records", metavar="RECORD ...", nargs=-1, required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
+@click.option("--project", metavar="P", help="What it belongs to.")
+@click.option("--phase", type=click.Choice(PHASES), help="Of the project's life.")
+@click.option("--tag", "tags", metavar="K=V", multiple=True,
+    help="Whatever else is to be known of a job.")  # fmt: skip
+def tag(
+    records: Sequence[Path], project: str | None, phase: str | None, tags: Sequence[str]
+) -> None:
+    """Say afterwards to which project and phase jobs and studies belong.
+
+    What was measured stays as it is.
+
+    \b
+    Example:
+      joulelab ledger tag studies/grid --project digits --phase experimentation
+    """
+    from joulelab.ledger.tags import tag as write  # noqa: PLC0415
+
+    pairs = [one.partition("=")[::2] for one in tags]
+    if project is None and phase is None and not tags:
+        raise click.UsageError("give --project, --phase or --tag")
+    if any(not key or not value for key, value in pairs):
+        raise click.UsageError("write a tag as --tag key=value")
+    for record in records:
+        write(record, project=project, phase=phase, tags=dict(pairs))
+        click.echo(f"tagged {record}")
+
+
+command.add_command(inference)
+command.add_command(break_even)
+
+
+def _ledger(
+    directories: Sequence[Path],
+    by: str,
+    project: str | None,
+    since: str | None,
+    until: str | None,
+    given: dict[str, Any],
+) -> Ledger:
+    from joulelab.ledger.book import day_of  # noqa: PLC0415
+    from joulelab.ledger.ledger import read_ledger  # noqa: PLC0415
+
+    with working("reading the records"):
+        return read_ledger(
+            directories,
+            by=by,
+            project=project,
+            since=None if since is None else day_of(since),
+            until=None if until is None else day_of(until),
+            given=given,
+            complain=complain,
+        )
+
+
+def complain(error: JoulelabError) -> None:
+    """Tells of a record that is left out."""
+    click.echo(f"joulelab: left out: {error}", err=True)
+
+
+def _write_csv(ledger: Ledger, path: Path) -> None:
+    import csv  # noqa: PLC0415
+    import io  # noqa: PLC0415
+
+    from joulelab.home import write_whole  # noqa: PLC0415
+
+    rows = ledger.to_json()["rows"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["key"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        write_whole(path, text.getvalue().encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error

@@ -1,0 +1,32 @@
+"""The options of a command that works out carbon or money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+OPTIONS = (
+    click.option("--country", metavar="COUNTRY",
+        help="For carbon: ISO 3166 code or English name."),
+    click.option("--intensity", "intensity_g_per_kwh", type=float, metavar="G/KWH",
+        help="For carbon: of the electricity, instead of the country's mean."),
+    click.option("--intensity-file", metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+        help="For carbon: over time, CSV with time,g_per_kwh."),
+    click.option("--pue", type=float, metavar="PUE", help="Power usage effectiveness."),
+    click.option("--price", "price_per_kwh", type=float, metavar="PRICE", help="Of a kWh."),
+    click.option("--currency", metavar="CODE", help="Of the price, as EUR."),
+)  # fmt: skip
+"""Named after the fields of :class:`joulelab.site.Site`; what is not given is ``None``."""
+
+
+def site_options(command: Command) -> Command:
+    """Adds the options; each comes before what ``joulelab site`` keeps."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command

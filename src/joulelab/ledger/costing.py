@@ -1,0 +1,86 @@
+"""Entries with what they cost at the site of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from joulelab.costs import Costs
+from joulelab.errors import JoulelabError
+from joulelab.ledger.amounts import Amount
+from joulelab.ledger.entries import Complain, Entry
+from joulelab.recording.format import READINGS_FILE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Costed:
+    """An entry and its costs.
+
+    Attributes:
+        entry: It.
+        energy: Gross, J; ``None`` when nothing was measured.
+        costs: Of that energy; ``None`` without one.
+    """
+
+    entry: Entry
+    energy: Amount | None
+    costs: Costs | None
+
+    @property
+    def carbon(self) -> Amount | None:
+        """Grams of CO2-equivalent; ``None`` when they are not known."""
+        return self._times(math.nan if self.costs is None else self.costs.carbon_g_per_j)
+
+    @property
+    def price(self) -> Amount | None:
+        """In :attr:`currency`; ``None`` when it is not known."""
+        return self._times(math.nan if self.costs is None else self.costs.price_per_j)
+
+    @property
+    def currency(self) -> str | None:
+        """Of the price; ``None`` when there is none."""
+        return None if self.price is None or self.costs is None else self.costs.currency
+
+    def _times(self, factor: float) -> Amount | None:
+        if self.energy is None or math.isnan(factor):
+            return None
+        return self.energy.scaled(factor)
+
+
+def costed(entries: Iterable[Entry], complain: Complain) -> list[Costed]:
+    """Each entry with its costs.
+
+    Args:
+        entries: Any.
+        complain: Is told, once, of an intensity that cannot be read.
+    """
+    found = []
+    told: set[str] = set()
+    for entry in entries:
+        energy = entry.energy
+        costs = None
+        if energy is not None:
+            try:
+                costs = _costs(entry, energy)
+            except JoulelabError as error:
+                if str(error) not in told:
+                    told.add(str(error))
+                    complain(error)
+        found.append(Costed(entry, energy, costs))
+    return found
+
+
+def _costs(entry: Entry, energy: Amount) -> Costs:
+    from joulelab.recording.trace import TraceReader  # noqa: PLC0415
+
+    trace = None
+    if (entry.directory / READINGS_FILE).is_file():
+        trace = TraceReader(entry.directory).read
+    return entry.site.costs(
+        energy.value,
+        energy.interval,
+        started_unix_s=entry.started_unix_s,
+        stopped_unix_s=entry.ended_unix_s,
+        trace=trace,
+    )
