@@ -74,6 +74,7 @@ def two_hosts(tmp_path):
         ]
         record(tmp_path / host / "0", host, clock_ns=clock_ns, power_w=power_w, spans=spans,
                ranks=ranks)  # fmt: skip
+    (tmp_path / "trace.bin").symlink_to(tmp_path / "a" / "0" / "trace.bin")
     return tmp_path
 
 

@@ -14,8 +14,22 @@ from numpy.typing import NDArray
 
 from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.energy import Energy, total
+from joulelab.accounting.marked import Marked
 
 Times = NDArray[np.int64]
+
+
+def energy_of_spans(accounts: Accounts, spans: Sequence[Marked]) -> Energy:
+    """The energy of all spans of one name: of one process their sum, of several their union.
+
+    Args:
+        accounts: Of the trace.
+        spans: They ended; at least one.
+    """
+    windows = [span.window for span in spans]
+    if len({span.key[0] for span in spans}) == 1:
+        return total(accounts.energies(windows))
+    return energy_of_union(accounts, windows)
 
 
 def energy_of_union(accounts: Accounts, windows: Sequence[Window]) -> Energy:

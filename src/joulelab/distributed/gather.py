@@ -32,7 +32,8 @@ def gather(
         TraceError: One of them cannot be read.
     """
     baselines = baselines or {}
-    places = sorted(path.parent for path in Path(directory).rglob(READINGS_FILE))
+    # A program that wrapped a rank left links to the recording that it joined.
+    places = sorted({path.resolve().parent for path in Path(directory).rglob(READINGS_FILE)})
     traces = [(place, read_trace(place)) for place in places]
     if not traces:
         raise UserError(

@@ -10,8 +10,9 @@ from typing import Any
 
 from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.baseline import Baseline, IdlePoint
-from joulelab.accounting.energy import Energy, total
+from joulelab.accounting.energy import Energy
 from joulelab.accounting.marked import Marked, marked
+from joulelab.accounting.union import energy_of_spans
 from joulelab.jobs.record import SpanTotal
 from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import Trace, TraceReader
@@ -87,7 +88,7 @@ def nothing(reason: str) -> JobAccount:
 
 
 def _total(accounts: Accounts, name: str, spans: Sequence[Marked]) -> SpanTotal:
-    energy = total(accounts.energies([span.window for span in spans]))
+    energy = energy_of_spans(accounts, spans)
     low_j, high_j = energy.interval_j
     return SpanTotal(
         name=name,
