@@ -89,7 +89,7 @@ class Span:
         self._parent: Span | None = thread.innermost
         thread.innermost = self
         device = log.device
-        if device is None and getattr(modules.get("torch.cuda"), "_initialized", False):
+        if device is None and log.cuda._initialized:
             device = log.notice_device()
         if device is not None:
             self._device_start = device.mark()
@@ -104,7 +104,7 @@ class Span:
         stop_ns = monotonic_ns()
         log = self._log
         device = log.device
-        if device is None and getattr(modules.get("torch.cuda"), "_initialized", False):
+        if device is None and log.cuda._initialized:
             device = log.notice_device()
         if device is not None:
             self._device_stop = device.mark()
@@ -199,6 +199,12 @@ class _Thread:
         self.innermost: Span | None = None
 
 
+class _NoCuda:
+    """Stands for ``torch.cuda`` while the program has not imported it."""
+
+    _initialized = False
+
+
 class SpanLog:
     """Every span of a process, in memory and on its way to the trace.
 
@@ -238,6 +244,8 @@ class SpanLog:
         self.forked = forked
         self.local = threading.local()
         self.device: DeviceClock | None = device_clock()
+        self.cuda: Any = _NoCuda
+        self.look_for_cuda()
         self._told_failure = False
         self._lock = threading.RLock()
         self.number()
@@ -287,6 +295,7 @@ class SpanLog:
             leave_unresolved: Of the marks whose device times are not worked out, leave this many.
             wait: Also work out those to which the device has not come yet.
         """
+        self.look_for_cuda()
         with self._lock:
             rows, is_open = [], []
             for span in self._open:
@@ -320,6 +329,15 @@ class SpanLog:
                     return False
                 self._backlog.popleft()
         return True
+
+    def look_for_cuda(self) -> None:
+        """Finds ``torch.cuda``, which says at every span whether the program has started CUDA.
+
+        Importing PyTorch takes longer than the time between two looks, and comes before.
+        """
+        cuda = modules.get("torch.cuda")
+        if hasattr(cuda, "_initialized"):
+            self.cuda = cuda
 
     def notice_device(self) -> DeviceClock | None:
         """The clock of the GPUs, now that CUDA was started."""
