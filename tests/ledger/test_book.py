@@ -1,0 +1,196 @@
+"""Ledgers of invented records: what is counted, once, under which key, with what beside it."""
+
+import json
+import math
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.accounting.energy import Energy
+from joulelab.errors import UserError
+from joulelab.ledger.book import KEYS
+from joulelab.ledger.ledger import read_ledger
+from joulelab.ledger.overlaps import _too_often_j
+from joulelab.ledger.split import REFERENCES
+from joulelab.ledger.tags import tag
+from joulelab.site import keep
+
+
+def read(*directories, **options):
+    def complain(error):
+        raise error
+
+    return read_ledger(directories, **{"complain": complain} | options)
+
+
+def test_records_of_machines_and_months_add_up(tmp_path, job):
+    job(tmp_path / "a" / "one", 1000.0, host="a", phase="training", project="digits")
+    job(tmp_path / "a" / "two", 2000.0, host="a", phase="inference", began="2026-10-05T00:00Z")
+    job(tmp_path / "b" / "one", 4000.0, host="b")
+    ledger = read(tmp_path)
+    assert ledger.total.energy.value == pytest.approx(7000.0)
+    # The gain of 5 % adds up on a machine, and not across machines.
+    assert ledger.total.energy.uncertainty == pytest.approx(math.hypot(150.0, 200.0))
+    for by in KEYS:
+        rows = read(tmp_path, by=by).rows
+        assert math.fsum(row.energy.value for row in rows) == pytest.approx(7000.0)
+    assert {row.key for row in ledger.rows} == {"training", "inference", "untagged"}
+    assert [row.key for row in read(tmp_path, by="month").rows] == ["2026-10", "2026-11"]
+
+
+def test_a_copy_counts_once_and_the_finished_and_tagged_one_counts(tmp_path, job):
+    first = job(tmp_path / "here" / "one", 1000.0)
+    shutil.copytree(first, tmp_path / "there" / "one")
+    tag(tmp_path / "there" / "one", project="digits", phase="training", tags={})
+    ledger = read(tmp_path)
+    assert ledger.total.energy.value == pytest.approx(1000.0)
+    assert [row.key for row in ledger.rows] == ["training"]
+    assert any("1 copies" in note for note in ledger.notes)
+
+
+def test_another_record_of_the_same_name_is_no_copy(tmp_path, job):
+    job(tmp_path / "a" / "out", 1000.0, began="2026-11-02T12:00Z")
+    job(tmp_path / "b" / "out", 1000.0, began="2026-11-03T12:00Z")
+    assert read(tmp_path).total.energy.value == pytest.approx(2000.0)
+
+
+def test_days_are_those_of_utc_and_both_ends_count(tmp_path, job):
+    job(tmp_path / "before", 1.0, began="2026-11-01T23:59:59Z")
+    job(tmp_path / "first", 10.0, began="2026-11-02T01:00+00:00")
+    job(tmp_path / "last", 100.0, began="2026-11-04T00:30+01:00")
+    job(tmp_path / "after", 1000.0, began="2026-11-04T00:00Z")
+    from datetime import date
+
+    ledger = read(tmp_path, since=date(2026, 11, 2), until=date(2026, 11, 3))
+    assert ledger.total.energy.value == pytest.approx(110.0)
+
+
+def test_a_week_stands_against_the_one_before_and_the_gain_cancels(tmp_path, job):
+    job(tmp_path / "one", 1000.0, began="2026-12-22T00:00Z")
+    job(tmp_path / "two", 1200.0, began="2026-12-29T00:00Z")
+    job(tmp_path / "three", 900.0, began="2027-01-12T00:00Z")
+    ledger = read(tmp_path, by="week")
+    changes = [ledger.change_of(row, ledger.rows) for row in ledger.rows]
+    assert [row.key for row in ledger.rows] == ["2026-W52", "2026-W53", "2027-W02"]
+    assert math.isnan(changes[0].value)
+    assert (changes[1].low, changes[1].high) == pytest.approx((1.2, 1.2), rel=1e-6)
+    # The week before had no record: nothing to stand against.
+    assert math.isnan(changes[2].value)
+
+
+def test_phases_stand_beside_the_published_splits(tmp_path, job):
+    shares = {"data": 31.0, "experimentation": 9.0, "training": 20.0, "inference": 40.0}
+    for phase, gross_j in shares.items():
+        job(tmp_path / phase, gross_j, phase=phase)
+    job(tmp_path / "other", 1000.0)
+    whole, cycles = (parts for _, parts in read(tmp_path).splits)
+    assert [part.share.value for part in whole] == pytest.approx([0.31, 0.29, 0.40])
+    assert [part.reference for part in whole] == [0.31, 0.29, 0.40]
+    assert [part.share.value for part in cycles] == pytest.approx([9 / 69, 20 / 69, 40 / 69])
+    for reference in REFERENCES:
+        assert math.fsum(part for part, _ in reference.parts.values()) == pytest.approx(1.0)
+
+
+def test_what_was_not_measured_is_said_and_not_counted_as_nothing(tmp_path, job, make_energy):
+    job(tmp_path / "blind", Energy(duration_s=9.0, absent={"gpu:0": "no driver"}), name="blind")
+    job(tmp_path / "seen", 1000.0)
+    job(tmp_path / "cpu", make_energy(500.0, component="cpu:0"))
+    ledger = read(tmp_path, by="command")
+    assert ledger.total.energy.value == pytest.approx(1500.0)
+    text = "\n".join(ledger.notes)
+    assert "1 without any energy, not in the sums: blind" in text
+    assert "gpu not measured in 1, though in others: train" in text
+    assert "cpu not measured in 1, though in others: train" in text
+    figures = ledger.to_json()["dearest"]
+    assert all(row["gross_j"] is not None for row in figures)
+
+
+def test_an_unfinished_job_is_flagged(tmp_path, job):
+    (job(tmp_path / "one", 1000.0) / "run.json").unlink()
+    ledger = read(tmp_path)
+    assert any(note.startswith("1 not finished") for note in ledger.notes)
+    assert ledger.rows[0].unfinished == 1
+
+
+def test_records_made_at_the_same_time_are_told_of(tmp_path, job):
+    job(tmp_path / "one", 1000.0)
+    job(tmp_path / "two", 1000.0, began="2026-11-02T12:00:50Z")
+    job(tmp_path / "far", 1000.0, host="elsewhere")
+    (note,) = [note for note in read(tmp_path).notes if "same time" in note]
+    assert "500 J too large" in note
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 10), st.floats(1.0, 100.0)), max_size=8)
+)
+def test_overlaps_are_the_sum_less_the_largest_at_every_moment(found):
+    stretches = [(float(start), float(start + length), power) for start, length, power in found]
+    expected = 0.0
+    for second in range(31):
+        powers = [power for start, stop, power in stretches if start <= second < stop]
+        expected += sum(powers) - max(powers, default=0.0)
+    assert _too_often_j(stretches) == pytest.approx(expected, abs=1e-9)
+
+
+def test_each_record_costs_what_its_own_site_says(tmp_path, job):
+    keep(country="DE", price_per_kwh=0.3, currency="EUR")
+    job(tmp_path / "home" / "jobs" / "here", 3.6e6)
+    job(tmp_path / "cluster" / "jobs" / "there", 3.6e6, host="there")
+    (tmp_path / "cluster" / "site.toml").write_text("intensity_g_per_kwh = 50.0\npue = 2\n")
+    ledger = read(tmp_path)
+    by_name = {one.entry.directory.name: one for one in ledger.entries}
+    assert by_name["there"].carbon.value == pytest.approx(100.0)
+    assert by_name["there"].price is None
+    assert by_name["here"].price.value == pytest.approx(0.3)
+    assert len(ledger.rests_on) == 3
+    assert read(tmp_path, given={"country": "FR"}).rests_on[0].startswith("carbon at 41")
+
+
+def test_studies_count_all_that_their_runs_did(tmp_path, synthetic):
+    study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"])
+    study.idle(0, "before")
+    runs = [study.cell("LeNet", 0), study.cell("VGG16", 0)]
+    spent_j = sum(span["energy"]["gross_j"] for run in runs for span in run["spans"])
+    tag(tmp_path / "study", project="digits", phase="experimentation", tags={})
+    ledger = read(tmp_path, by="model")
+    (idle,) = [row for row in ledger.rows if row.key == "untagged"]
+    assert ledger.total.energy.value - idle.energy.value == pytest.approx(spent_j)
+    assert {row.key for row in ledger.rows} == {"LeNet", "VGG16", "untagged"}
+    assert [row.key for row in read(tmp_path).rows] == ["experimentation"]
+
+
+def test_tagging_leaves_what_was_measured(tmp_path, job):
+    path = job(tmp_path / "one", 1000.0, tags={"seed": "1"})
+    before = json.loads((path / "run.json").read_text())
+    tag(path, project="digits", phase=None, tags={"samples": "10"})
+    after = json.loads((path / "run.json").read_text())
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {"project", "tags"}
+    assert after["tags"] == {"seed": "1", "samples": "10"}
+
+
+def test_what_cannot_be_tagged_is_refused(tmp_path, job):
+    import os
+
+    with pytest.raises(UserError, match="no job and no study"):
+        tag(tmp_path, project="p", phase=None, tags={})
+    path = job(tmp_path / "one", 1.0, host=os.uname().nodename, pid=os.getpid())
+    with pytest.raises(UserError, match="no phase"):
+        tag(path, project=None, phase="trainin", tags={})
+    (path / "run.json").unlink()
+    with pytest.raises(UserError, match="still running"):
+        tag(path, project="p", phase=None, tags={})
+
+
+def test_a_damaged_record_is_told_of_and_the_others_count(tmp_path, job, synthetic):
+    job(tmp_path / "one", 1000.0)
+    (job(tmp_path / "two", 1000.0) / "run.json").write_text('{"schema": "joulelab-job-1"}')
+    study = synthetic.Writer(tmp_path / "study", models=["LeNet"])
+    study.cell("LeNet", 0)
+    (tmp_path / "study" / "runs" / "r0-lenet" / "run.json").write_text("{")
+    errors = []
+    ledger = read_ledger([tmp_path], complain=errors.append)
+    assert ledger.total.energy.value == pytest.approx(1000.0)
+    assert len(errors) == 2

@@ -1,0 +1,145 @@
+"""``joulelab ledger`` in a real process, on invented records."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from joulelab.ledger.models import model_cost, request_energy, training_energy
+
+
+def joulelab(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "joulelab", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_what_did_training_cost_compared_with_last_week(tmp_path, job):
+    place = tmp_path / "home" / "jobs"
+    job(place / "last", 1.8e6, began="2026-11-10T00:00Z", phase="training")
+    job(place / "this", 3.6e6, began="2026-11-17T00:00Z", phase="training")
+    result = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3",
+        "--currency", "EUR")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for words in ("3.60 MJ", "+100 %", "2026-W47", "0.300 EUR", "330 g", "Germany, mean of 2025"):
+        assert words in result.stdout
+    # No terminal, and narrow: nothing is cut off.
+    assert "…" not in joulelab("ledger", COLUMNS="80").stdout
+
+
+def test_json_and_csv_hold_the_same_rows(tmp_path, job):
+    job(tmp_path / "jobs" / "one", 3.6e6, phase="training")
+    job(tmp_path / "jobs" / "two", 1.2e6)
+    out = tmp_path / "rows.csv"
+    result = joulelab("ledger", tmp_path / "jobs", "--json", "--csv", out)
+    ledger = json.loads(result.stdout)
+    assert [row["key"] for row in ledger["rows"]] == ["training", "untagged"]
+    assert ledger["total"]["gross_j"] == pytest.approx(4.8e6)
+    assert ledger["total"]["carbon_g"] is None
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["gross_j"]) == pytest.approx(3.6e6)
+    assert rows[0]["carbon_g"] == ""
+
+
+def test_an_empty_ledger_says_how_to_begin():
+    result = joulelab("ledger")
+    assert result.returncode == 0
+    assert "joulelab run" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["nowhere"], "there is no directory nowhere"),
+        (["--since", "yesterday"], "2026-11-01"),
+        (["--by", "weak"], "week"),
+        (["break-even", "a", "b"], "no figure, no job and no study"),
+        (["break-even", "5", "6"], "one figure"),
+        (["tag", "."], "--phase"),
+        (["inference", "--requests-per-day", "10", "--energy-per-request", "-1"], "0 or more"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_line(arguments, hint):
+    result = joulelab("ledger", *arguments)
+    assert result.returncode == 2
+    assert hint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_break_even_of_jobs(tmp_path, job):
+    job(tmp_path / "train-a", 1e6)
+    job(tmp_path / "train-b", 3e6)
+    job(tmp_path / "serve-a", 2000.0, tags={"samples": "1000"})
+    span = {"name": "request", "count": 1000, "duration_s": 90.0, "gross_j": 1000.0,
+        "low_j": 900.0, "high_j": 1100.0, "net_j": None}  # fmt: skip
+    job(tmp_path / "serve-b", 1200.0, spans=[span])
+    result = joulelab(
+        "ledger", "break-even", f"small={tmp_path}/train-a,{tmp_path}/serve-a",
+        f"large={tmp_path}/train-b,{tmp_path}/serve-b", "--json",
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    assert found["requests"] == pytest.approx(2e6)
+    assert found["requests_low"] < 2e6 < found["requests_high"]
+    assert [one["frugal"] for one in found["stretches"]] == ["small", None, "large"]
+
+
+def test_the_uncertainty_of_spans_is_that_of_the_record(tmp_path, job):
+    span = {"name": "request", "count": 10, "duration_s": 90.0, "gross_j": 1000.0,
+        "low_j": 800.0, "high_j": 1200.0, "net_j": None}  # fmt: skip
+    path = job(tmp_path / "serve", 1200.0, spans=[span])
+    assert request_energy(str(path)).interval == pytest.approx((80.0, 120.0))
+
+
+def test_a_study_gives_both_figures_and_repeats_their_scatter(tmp_path, synthetic):
+    study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"], repeats=3)
+    for block, stretch in enumerate((0.8, 1.0, 1.2)):
+        study.cell("LeNet", block, stretch=stretch)
+        study.cell("VGG16", block)
+    one = model_cost(f"{tmp_path}/study:LeNet")
+    results = [
+        json.loads((tmp_path / "study" / "runs" / f"r{block}-lenet" / "run.json").read_text())
+        for block in range(3)
+    ]
+    trained = [run["results"]["train"]["energy"]["gross_j"] for run in results]
+    assert one.training.value == pytest.approx(sum(trained) / 3)
+    # Student's t of two degrees of freedom, 4.303, on a standard error of 0.2 / sqrt(3).
+    half = one.training.random * 1.959964
+    assert half == pytest.approx(4.3027 * 0.2 / 3**0.5 * one.training.value, rel=1e-3)
+    infer = results[1]["results"]["infer"]
+    assert one.per_request.value == pytest.approx(infer["energy"]["gross_j"] / infer["samples"])
+
+
+def test_a_study_of_several_models_asks_which(tmp_path, synthetic):
+    study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"])
+    study.cell("LeNet", 0)
+    study.cell("VGG16", 0)
+    result = joulelab("ledger", "break-even", tmp_path / "study", f"{tmp_path}/study:VGG61")
+    assert result.returncode == 2
+    assert "they differ in model" in result.stderr
+    result = joulelab("ledger", "break-even", f"{tmp_path}/study:VGG61", f"{tmp_path}/study:LeNet")
+    assert "did you mean VGG16?" in result.stderr
+
+
+def test_inference_against_the_training_of_the_ledger(tmp_path, job):
+    job(tmp_path / "home" / "jobs" / "one", 3.6e6, phase="training", project="digits")
+    assert training_energy("3.6e6").value == 3.6e6
+    arguments = ("ledger", "inference", "--requests-per-day", "1e6", "--energy-per-request", "0.5")
+    found = json.loads(joulelab(*arguments, "--project", "digits", "--json").stdout)
+    assert found["day_j"] == pytest.approx(5e5)
+    assert found["days_to_training"] == pytest.approx(7.2)
+    assert found["days_low_to_training"] < 7.2 < found["days_high_to_training"]
+    assert "not known" in joulelab(*arguments, "--project", "other").stdout
+
+
+def test_tags_are_written_and_counted(tmp_path, job):
+    path = job(tmp_path / "home" / "jobs" / "one", 1000.0)
+    assert joulelab("ledger", "tag", path, "--phase", "data", "--project", "p").returncode == 0
+    assert "data" in joulelab("ledger", "--project", "p").stdout
