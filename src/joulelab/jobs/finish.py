@@ -12,8 +12,12 @@ from typing import Any
 from joulelab.errors import UserError
 from joulelab.jobs.measuring import Measuring
 from joulelab.jobs.options import Options
+from joulelab.jobs.previous import compare
 from joulelab.jobs.record import FINISHED_FILE, read_job, write_record
 from joulelab.jobs.summary import show, summary
+from joulelab.recording.launch import current_launch
+from joulelab.recording.trace import read_trace
+from joulelab.site import Site
 
 
 def finish(
@@ -45,12 +49,27 @@ def finish(
     }
     write_record(measuring.directory / FINISHED_FILE, record)
     job = read_job(measuring.directory)
-    if not options.quiet:
+    costs = Site.configured().costs(
+        job.energy,
+        started_unix_s=job.started_unix_s,
+        stopped_unix_s=job.ended_unix_s,
+        trace=lambda: read_trace(measuring.directory),
+    )
+    if not options.quiet and _is_first():
         # A terminal that has gone away must not keep the command's end from being this one's.
         with contextlib.suppress(OSError, AttributeError):
-            show(summary(job, measuring.previous), sys.stderr)
+            show(summary(job, costs, measuring.previous), sys.stderr)
     if options.json is not None:
-        _write_json(record, options.json, standard_output)
+        compared = compare(job, measuring.previous)
+        last = None if compared is None else compared.to_json()
+        result = record | {"costs": costs.to_json(), "last_time": last}
+        _write_json(result, options.json, standard_output)
+
+
+def _is_first() -> bool:
+    """Whether it is this process that speaks for a job's processes on this host."""
+    launch = current_launch()
+    return launch is None or launch.local_rank in (None, 0)
 
 
 def _write_json(record: dict[str, Any], target: str, standard_output: int | None) -> None:

@@ -74,6 +74,8 @@ class Measuring(threading.Thread):
         from joulelab.machine import describe  # noqa: PLC0415
 
         self.started["machine"] = describe().to_json()
+        if meter.directory != self.directory:
+            self.started["joined"] = str(meter.directory)
         if meter.baseline is not None:
             self.started["baseline"] = [point.to_json() for point in meter.baseline.points]
         write_record(self.directory / STARTED_FILE, self.started)

@@ -88,6 +88,57 @@ def ratio(mine: Energy, other: Energy, *, same_boards: bool) -> Ratio | None:
     return Ratio(value, value / factor, value * factor)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A job beside an earlier one.
+
+    Attributes:
+        previous: The earlier one.
+        energy: The ratio of gross energies.
+        duration: The ratio of durations.
+        differ: What else is not the same, in words.
+    """
+
+    previous: Job
+    energy: Ratio
+    duration: float
+    differ: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "id": self.previous.id,
+            "directory": str(self.previous.directory),
+            "started_unix_s": self.previous.started_unix_s,
+            "energy_ratio": self.energy.value,
+            "energy_ratio_low": self.energy.low,
+            "energy_ratio_high": self.energy.high,
+            "duration_ratio": self.duration,
+            "differ": list(self.differ),
+        }
+
+
+def compare(job: Job, previous: Job | None) -> Compared | None:
+    """A job beside the last one like it; ``None`` where there is none that compares."""
+    if previous is None:
+        return None
+    same_machine = job.machine is not None and job.machine == previous.machine
+    found = ratio(job.energy, previous.energy, same_boards=same_machine)
+    if found is None:
+        return None
+    alike = {
+        "other arguments": job.command == previous.command,
+        "another machine or other software": same_machine,
+        "another end": (job.exit_code, job.signal) == (previous.exit_code, previous.signal),
+    }
+    return Compared(
+        previous=previous,
+        energy=found,
+        duration=job.duration_s / previous.duration_s,
+        differ=tuple(what for what, same in alike.items() if not same),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Relative:
     """What each of a component's errors does to the total, relative standard uncertainty."""

@@ -13,7 +13,8 @@ from typing import TextIO
 
 from joulelab.accounting.carbon import J_PER_KWH
 from joulelab.accounting.energy import Energy, joules, sensor_of
-from joulelab.jobs.previous import ratio
+from joulelab.costs import Costs
+from joulelab.jobs.previous import compare
 from joulelab.jobs.record import Job, SpanTotal
 
 WORTH_KWH = 0.01
@@ -21,23 +22,26 @@ WORTH_KWH = 0.01
 MOST_SPANS = 8
 UNSEEN = 0.01
 """Time without readings is told from this share of the duration on."""
+HINT = "say once where this is, as `joulelab site --country FR --price 0.25 --currency EUR`"
 _LABEL = 10
 
 Line = tuple[str, str]
 """A label and what there is to say."""
 
 
-def summary(job: Job, previous: Job | None = None) -> list[Line]:
+def summary(job: Job, costs: Costs, previous: Job | None = None) -> list[Line]:
     """What a person wants to know of a job that has just ended.
 
     Args:
         job: It.
+        costs: Of its energy.
         previous: The last one like it.
     """
     return [
         ("joulelab", f"{_shortened(shlex.join(job.command), 60)}  {_ending(job)}"),
         *_energy(job.energy),
         *_spans(job.spans),
+        *_costs(costs),
         *_compared(job, previous),
         *_warnings(job),
         ("record", str(job.directory)),
@@ -111,32 +115,31 @@ def _spans(spans: Sequence[SpanTotal]) -> Iterator[Line]:
         yield "spans", f"and {len(spans) - MOST_SPANS} more names, in the record"
 
 
-def _compared(job: Job, previous: Job | None) -> Iterator[Line]:
-    if previous is None:
+def _costs(costs: Costs) -> Iterator[Line]:
+    if math.isnan(costs.energy_j):
         return
-    when = f"the one of {_date(previous.started_unix_s)}"
-    if job.machine is None or previous.machine is None:
-        same_boards = False
-    else:
-        same_boards = job.host == previous.host and job.machine == previous.machine
-    found = ratio(job.energy, previous.energy, same_boards=same_boards)
+    words = costs.words()
+    if not words:
+        yield "costs", HINT
+        return
+    for part in words.split("; "):
+        yield "costs", part
+    if costs.no_carbon:
+        yield "costs", f"CO2e unknown: {costs.no_carbon}"
+
+
+def _compared(job: Job, previous: Job | None) -> Iterator[Line]:
+    found = compare(job, previous)
     if found is None:
         return
-    differ = [
-        what
-        for what, same in (
-            ("other arguments", job.command == previous.command),
-            ("another machine", same_boards or _identity(job) == _identity(previous)),
-            ("it ended otherwise", _ending_of(job) == _ending_of(previous)),
-        )
-        if not same
-    ]
-    note = f"; {', '.join(differ)}" if differ else ""
+    times = f"{found.energy.value:.3g} times ({found.energy.low:.3g} to {found.energy.high:.3g})"
     yield (
         "last time",
-        f"{found.value:.3g} times ({found.low:.3g} to {found.high:.3g}) the energy and "
-        f"{job.duration_s / previous.duration_s:.3g} times the time of {when}{note}",
+        f"{times} the energy and {found.duration:.3g} times the time of that of "
+        f"{_date(found.previous.started_unix_s)}",
     )
+    if found.differ:
+        yield "last time", f"with {', '.join(found.differ)}"
 
 
 def _warnings(job: Job) -> Iterator[Line]:
@@ -168,14 +171,6 @@ def _date(unix_s: float) -> str:
     when = datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
     days = (time.time() - unix_s) / 86400
     return f"{when}, {days:.0f} days ago" if days >= 1.5 else when
-
-
-def _identity(job: Job) -> str | None:
-    return None if job.machine is None else job.machine.identity
-
-
-def _ending_of(job: Job) -> tuple[int | None, int | None]:
-    return job.exit_code, job.signal
 
 
 def _signal_name(number: int) -> str:
