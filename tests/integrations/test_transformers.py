@@ -94,11 +94,19 @@ def rows_of(trainer, name):
 
 
 def test_a_fit_has_epochs_steps_validations_and_checkpoints(measured, spans_of):
-    every_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch", "logging_strategy": "epoch"}
-    trainer, callback = measured(**every_epoch)
+    trainer, callback = measured(
+        eval_strategy="epoch", save_strategy="steps", save_steps=6, logging_strategy="epoch"
+    )
     trainer.train()
-    epoch = [["epoch", *[["step"]] * 6], ["validate"], ["checkpoint"]]
+    epoch = [["epoch", *[["step"]] * 6, ["checkpoint"]], ["validate"]]
     assert spans_of(callback.meter) == [["fit", *epoch, *epoch]]
+
+
+def test_a_checkpoint_after_an_epoch_is_no_part_of_it(measured, spans_of):
+    trainer, callback = measured(eval_strategy="epoch", save_strategy="epoch")
+    trainer.train()
+    first = [["epoch", *[["step"]] * 6], ["validate"], ["checkpoint"]]
+    assert spans_of(callback.meter)[0][1:4] == first
 
 
 def test_a_step_is_the_optimisers_whatever_it_accumulates(measured, spans_of):
