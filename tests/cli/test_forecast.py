@@ -56,6 +56,7 @@ def test_a_table_of_epochs_is_enough(table):
     assert forecast["startup"] == 1
     assert "carbon_g" not in forecast
     with_carbon = figures("forecast", path, "--epochs", 100, "--carbon-intensity", 360)
+    assert with_carbon["intensity_of"] == "360 g/kWh (given)"
     assert with_carbon["carbon_g"] == pytest.approx(with_carbon["gross_j"] / 1e4)
     assert with_carbon["carbon_low_g"] < with_carbon["carbon_g"] < with_carbon["carbon_high_g"]
 

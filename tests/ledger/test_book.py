@@ -107,6 +107,11 @@ def test_what_was_not_measured_is_said_and_not_counted_as_nothing(tmp_path, job,
     assert all(row["gross_j"] is not None for row in figures)
 
 
+def test_what_is_simulated_is_named_so(tmp_path, job):
+    job(tmp_path / "one", 1000.0)
+    assert "100 % of the energy is simulated, not measured" in read(tmp_path).notes
+
+
 def test_an_unfinished_job_is_flagged(tmp_path, job):
     (job(tmp_path / "one", 1000.0) / "run.json").unlink()
     ledger = read(tmp_path)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.cli.working import working
+from joulelab.site import Site
 
 if TYPE_CHECKING:
+    from joulelab.costs import Costs
     from joulelab.forecast.learning import EpochsTo
+    from joulelab.forecast.profile import Forecast
     from joulelab.forecast.sources import Source
 
 
@@ -24,9 +27,13 @@ if TYPE_CHECKING:
 @click.option("--within", type=click.FloatRange(min=0, min_open=True), metavar="FRACTION",
     help="Say whether the forecast is this sure, as 0.02.")  # fmt: skip
 @click.option("--carbon-intensity", "intensity", type=click.FloatRange(min=0), metavar="G/KWH",
-    help="Of the electricity; without it no carbon is worked out.")  # fmt: skip
-@click.option("--pue", type=click.FloatRange(min=1), default=1.0, show_default=True,
-    help="Power usage effectiveness of the site, for carbon alone.")  # fmt: skip
+    help="Of the electricity, for carbon.")  # fmt: skip
+@click.option("--country", metavar="COUNTRY",
+    help="Instead: a year's mean there; ISO 3166 code or English name.")  # fmt: skip
+@click.option("--pue", type=click.FloatRange(min=1),
+    help="Power usage effectiveness of the site, for carbon and money. Default: 1.")  # fmt: skip
+@click.option("--price", type=float, metavar="PRICE", help="Of a kWh, with --currency.")
+@click.option("--currency", metavar="CODE", help="Of the price, as EUR.")
 @click.option("--phase", metavar="NAME",
     help="train or infer, where the run has both. Default: the first.")  # fmt: skip
 @click.option("--steps-per-epoch", type=click.IntRange(min=1), metavar="N",
@@ -39,12 +46,17 @@ def command(
     phase: str | None,
     steps_per_epoch: int | None,
     as_json: bool,
-    **how: Any,
+    within: float | None,
+    intensity: float | None,
+    price: float | None,
+    **given: Any,
 ) -> None:
-    """Energy, time and carbon of a longer run, with 95 % prediction intervals.
+    """Energy, time, carbon and money of a longer run, with 95 % prediction intervals.
 
     RUN is a run of a study, the directory of a Meter, or a CSV file with the columns
     epoch,duration_s,gross_j and, where there are, phase and accuracy_pct.
+
+    Country, intensity, PUE and price are as `joulelab site` keeps them, unless given here.
 
     \b
     Example:
@@ -58,22 +70,24 @@ def command(
         from joulelab.forecast.sources import read_source  # noqa: PLC0415
 
         source = read_source(run, phase=phase, steps_per_epoch=steps_per_epoch)
-    how["carbon_intensity_g_per_kwh"] = how.pop("intensity")
+    site = Site.configured(intensity_g_per_kwh=intensity, price_per_kwh=price, **given)
+    how = {"within": within, "pue": site.pue}
+    how["carbon_intensity_g_per_kwh"] = site.factor.g_per_kwh if site.factor else None
     if epochs is not None:
-        _show(source, epochs, how, as_json)
+        _show(source, epochs, how, site, as_json)
     elif target_pct is not None:
-        _show_target(source, target_pct, how, as_json)
+        _show_target(source, target_pct, how, site, as_json)
 
 
-def _show(source: Source, epochs: float, how: dict[str, Any], as_json: bool) -> None:
+def _show(source: Source, epochs: float, how: dict[str, Any], site: Site, as_json: bool) -> None:
     from joulelab.forecast.words import details, line  # noqa: PLC0415
 
     forecast = source.profile.forecast(epochs, **how)
     if as_json:
-        _print_json(forecast.to_json())
+        _print_json(forecast.to_json() | _costs_json(site, forecast))
         return
     click.echo(line(forecast))
-    for detail in details(forecast):
+    for detail in (*details(forecast), *_costs_line(site, forecast)):
         click.echo(f"  {detail}")
     if forecast.within is not None:
         click.echo(
@@ -82,7 +96,9 @@ def _show(source: Source, epochs: float, how: dict[str, Any], as_json: bool) -> 
         )
 
 
-def _show_target(source: Source, target_pct: float, how: dict[str, Any], as_json: bool) -> None:
+def _show_target(
+    source: Source, target_pct: float, how: dict[str, Any], site: Site, as_json: bool
+) -> None:
     from joulelab.forecast.learning import epochs_to  # noqa: PLC0415
     from joulelab.forecast.words import details, line  # noqa: PLC0415
 
@@ -95,14 +111,30 @@ def _show_target(source: Source, target_pct: float, how: dict[str, Any], as_json
         return
     forecast = source.profile.forecast_between(found.low, found.epochs, found.high, **how)
     if as_json:
-        _print_json(_target_json(target_pct, found) | forecast.to_json())
+        figures = forecast.to_json() | _costs_json(site, forecast)
+        _print_json(_target_json(target_pct, found) | figures)
         return
     click.echo(
         f"{target_pct:g} % after {found.epochs:g} epochs ({found.low:g} to {found.high:g}); "
         f"{line(forecast)}"
     )
-    for detail in details(forecast):
+    for detail in (*details(forecast), *_costs_line(site, forecast)):
         click.echo(f"  {detail}")
+
+
+def _costs(site: Site, forecast: Forecast) -> Costs:
+    return site.costs(forecast.gross_j, (forecast.gross_low_j, forecast.gross_high_j))
+
+
+def _costs_line(site: Site, forecast: Forecast) -> list[str]:
+    words = _costs(site, forecast).words()
+    return [words] if words else []
+
+
+def _costs_json(site: Site, forecast: Forecast) -> dict[str, Any]:
+    """Nothing where neither carbon nor money is known."""
+    costs = _costs(site, forecast)
+    return costs.to_json() if costs.words() else {}
 
 
 def _target_json(target_pct: float, found: EpochsTo) -> dict[str, Any]:

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
 from joulelab.errors import UserError
 from joulelab.models.registry import canonical_name, require_torch
+from joulelab.site import Site
 
 if TYPE_CHECKING:
     from joulelab.prediction.cases import Case
     from joulelab.prediction.hardware import HardwareProfile
     from joulelab.prediction.predict import Prediction
+
+MILLION = 1e6
 
 PROFILE = click.option(
     "--profile",
@@ -60,6 +64,7 @@ CLASSES = click.option(
     help="With --table: write the predictions to this CSV file.")  # fmt: skip
 @click.option("--study", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Predict what a study ran, into its predictions.parquet.")  # fmt: skip
+@site_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     model: str | None,
@@ -72,6 +77,7 @@ def command(
     out: Path | None,
     study: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Predict energy and time of one step of a model, with 95 % intervals, without running it.
 
@@ -105,7 +111,7 @@ def command(
         cases = [Case(canonical_name(model), phase, batch_size, parse_input(input_text))]
     found = _predict(cases, profile, classes)
     if table is None:
-        _show_one(found[0], profile, as_json)
+        _show_one(found[0], profile, Site.configured(**given), as_json)
     elif out is None and as_json:
         click.echo(json.dumps([_json(one) for one in found], indent=2))
     else:
@@ -182,9 +188,14 @@ def _json(one: Prediction) -> dict[str, Any]:
     }
 
 
-def _show_one(one: Prediction, profile: HardwareProfile, as_json: bool) -> None:
+def _show_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
+    costs = site.costs(
+        MILLION * one.energy_per_step_j, (MILLION * one.energy_low_j, MILLION * one.energy_high_j)
+    )
+    words = costs.words()
     if as_json:
-        click.echo(json.dumps(_json(one), indent=2))
+        known = {"costs_of_a_million_steps": costs.to_json()} if words else {}
+        click.echo(json.dumps(_json(one) | known, indent=2))
         return
     case = one.case
     click.echo(f"{case.model}, {case.phase}, {case.batch_size} x {case.input}")
@@ -199,6 +210,8 @@ def _show_one(one: Prediction, profile: HardwareProfile, as_json: bool) -> None:
         f" ({one.seconds_low * 1e3:.4g} to {one.seconds_high * 1e3:.4g}),"
         f" {one.power_w:.0f} W: host {one.host_s * 1e3:.3g} ms, device {one.device_s * 1e3:.3g} ms"
     )
+    if words:
+        click.echo(f"a million steps  {words}")
     _show_operators(one)
     for note in one.notes:
         click.echo(f"The interval is wide because {note}." if "outside" in note else f"{note}.")

@@ -14,6 +14,7 @@ from joulelab.ledger.amounts import Amount
 from joulelab.ledger.costing import Costed
 from joulelab.ledger.entries import Entry
 from joulelab.ledger.overlaps import counted_twice_j
+from joulelab.sensors.sensor import Provenance
 
 UNTAGGED = "untagged"
 UNDATED = "undated"
@@ -182,6 +183,7 @@ def remarks(entries: Sequence[Costed], copies: int, undated: int) -> list[str]:
     if unmeasured:
         notes.append(f"{len(unmeasured)} without any energy, not in the sums: {_some(unmeasured)}")
     measured = [one.entry for one in entries if one.energy is not None]
+    notes += _provenances(measured)
     for component, lacking in sorted(_lacking(measured).items()):
         notes.append(
             f"{component} not measured in {len(lacking)}, though in others: {_some(lacking)}"
@@ -210,6 +212,18 @@ def day_of(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise UserError(f"{text!r} is no day", mend="write it as 2026-11-01") from error
+
+
+def _provenances(entries: Sequence[Entry]) -> list[str]:
+    """How much of the energy no sensor measured."""
+    parts = [part for one in entries for part in one.parts if part.gross_j > 0]
+    total_j = math.fsum(part.gross_j for part in parts)
+    notes = []
+    for kind in (Provenance.SIMULATED, Provenance.ESTIMATED):
+        some_j = math.fsum(part.gross_j for part in parts if part.provenance is kind)
+        if some_j:
+            notes.append(f"{100 * some_j / total_j:.3g} % of the energy is {kind}, not measured")
+    return notes
 
 
 def _lacking(entries: Sequence[Entry]) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ def show(ledger: Ledger, console: Console) -> None:
         table = _splits(ledger)
         if table is not None:
             console.print(table)
-    console.print(_dearest(ledger))
+    console.print(_dearest(ledger, console))
     partly = "* without those whose intensity or price is not known, see below"
     total = ledger.total
     starred = total.without_carbon and any(one.carbon is not None for one in total.entries)
@@ -159,24 +159,27 @@ def _splits(ledger: Ledger) -> Table | None:
     return table if shown else None
 
 
-def _dearest(ledger: Ledger) -> Table:
-    table = _table("where most of it went")
-    table.add_column("phase")
-    table.add_column("began")
+def _dearest(ledger: Ledger, console: Console) -> Table:
+    dated = console.width >= WIDE
+    table = _table("most went to")
+    table.add_column("phase", no_wrap=True)
+    if dated:
+        table.add_column("began", no_wrap=True)
     table.add_column("energy", justify="right", no_wrap=True)
     table.add_column("record", overflow="fold")
     for one in ledger.dearest:
         assert one.energy is not None
         entry = one.entry
-        begun = "" if math.isnan(entry.started_unix_s) else _day(entry.started_unix_s)
+        began = "" if math.isnan(entry.started_unix_s) else _day(entry.started_unix_s)
         energy = words(one.energy, JOULES)
-        table.add_row(entry.name, entry.phase or "", begun, energy, entry.directory.name)
+        cells = [entry.name, entry.phase or "", *([began] if dated else []), energy]
+        table.add_row(*cells, entry.directory.name)
     return table
 
 
 def _table(first: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold", min_width=10)
+    table.add_column(first, overflow="fold", min_width=16)
     return table
 
 
