@@ -175,8 +175,8 @@ def _of_times(a: Side, b: Side) -> list[str]:
         return [f"{order}, by {days} days: whatever changed meanwhile is in the effect"]
     if len(a.measurements) > 1 and len(b.measurements) > 1:
         return [
-            f"{order}, by {span_of_time(apart_s)}, and not in turns: a drift of the machine would "
-            "look like an effect"
+            f"{order}, by {span_of_time(apart_s)}, and not in turns: a drift would look like "
+            "an effect"
         ]
     return []
 
