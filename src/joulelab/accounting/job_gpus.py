@@ -100,4 +100,10 @@ def _component(
 
 
 def _bare(uuid: str) -> str:
-    return uuid.removeprefix("GPU-").removeprefix("MIG-").lower()
+    """Its digits alone: NVML and PyTorch write what is about them in different ways.
+
+    Example:
+        >>> _bare("GPU-1A2b-3c") == _bare("1a2b3c")
+        True
+    """
+    return uuid.removeprefix("GPU-").removeprefix("MIG-").replace("-", "").lower()

@@ -22,6 +22,8 @@ class Client:
     Attributes:
         connection: The line to it.
         pid: Its process; 0 where it cannot be seen from here.
+        introduced_pid: Its process as it sees itself, as its spans have it; ``None`` until it has
+            joined.
         own: The recorder is this process's own; others join it.
         ending: A descriptor that becomes readable when it ends; ``None`` where the kernel has none.
     """
@@ -29,6 +31,7 @@ class Client:
     def __init__(self, connection: Connection, *, own: bool = False) -> None:
         self.connection = connection
         self.own = own
+        self.introduced_pid: int | None = None
         self.pid, _ = connection.peer()
         self.ending: int | None = None
         with contextlib.suppress(AttributeError, OSError):

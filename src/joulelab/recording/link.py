@@ -163,7 +163,8 @@ class RecorderLink:
                 env=_environment(all_gpus=detached),
             )
         if detached:
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(START_TIMEOUT_S)
         connection = Connection(ours)
         return cls(directory, connection, None if detached else process, START_TIMEOUT_S)
 
