@@ -16,11 +16,12 @@ TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would 
 if TYPE_CHECKING:
     from typing import Any
 
+    from joulelab.loops import epochs
     from joulelab.meter import Meter, measure
 
 __version__ = "0.1.0"
 
-__all__ = ["JoulelabError", "Meter", "UserError", "__version__", "measure"]
+__all__ = ["JoulelabError", "Meter", "UserError", "__version__", "epochs", "measure"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,4 +30,8 @@ def __getattr__(name: str) -> Any:
         from joulelab import meter  # noqa: PLC0415
 
         return getattr(meter, name)
+    if name == "epochs":
+        from joulelab.loops import epochs  # noqa: PLC0415
+
+        return epochs
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

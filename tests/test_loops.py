@@ -1,0 +1,113 @@
+"""The loop that a user holds, on the simulated machine."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import joulelab
+from joulelab.errors import BudgetError, UserError
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
+
+POWER_W = 150.0
+MACHINE = SimulatedMachine(
+    (SimulatedSource(component="gpu:0", waveform=Waveform.constant(POWER_W)),)
+)
+
+
+@pytest.fixture(autouse=True)
+def simulated_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", MACHINE.spec())
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+
+
+def test_epochs_and_steps_are_measured_and_the_loop_says_what_it_took(capsys):
+    loop = joulelab.epochs(range(2))
+    seen = [(epoch, batch) for epoch in loop for batch in loop.steps("ab")]
+    assert seen == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    names = [span.name for span in loop.meter.spans]
+    assert names == ["fit", *["epoch", "step", "step"] * 2]
+    [fit] = loop.meter.spans_named("fit")
+    assert loop.energy.gross_j == pytest.approx(POWER_W * fit.duration_s, rel=1e-3)
+    assert capsys.readouterr().err == f"joulelab: {loop.energy}\n"
+
+
+def test_an_error_goes_through_and_ends_spans_and_recording():
+    loop = joulelab.epochs(range(5), quiet=True)
+
+    def train():
+        for epoch in loop:
+            for _ in loop.steps(range(3)):
+                if epoch == 1:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert all(span.stop_ns is not None for span in loop.meter.spans)
+    assert len(loop.meter.spans_named("step")) == 4
+    assert loop.energy.gross_j > 0
+
+
+def test_a_loop_may_be_left():
+    loop = joulelab.epochs(range(5), quiet=True)
+    for epoch in loop:
+        if epoch == 2:
+            break
+    assert len(loop.meter.spans_named("epoch")) == 3
+    assert loop.energy.gross_j > 0
+
+
+def test_a_meter_of_the_callers_stays_open_and_options_go_to_the_epochs():
+    with joulelab.Meter() as meter:
+        loop = joulelab.epochs(
+            range(5), meter=meter, max_energy_j=1e-6, on_budget="raise", quiet=True
+        )
+        with pytest.raises(BudgetError):
+            list(loop)
+        with meter.span("after"):
+            pass
+    assert meter.spans_named("after")
+
+
+def test_what_is_asked_too_early_is_a_users_error():
+    loop = joulelab.epochs(range(2))
+    with pytest.raises(UserError, match="none has begun"):
+        next(loop.steps([1]))
+    with pytest.raises(UserError, match="not over"):
+        _ = loop.energy
+
+
+def test_of_two_processes_of_a_job_the_first_speaks(tmp_path):
+    script = textwrap.dedent(
+        """
+        import joulelab
+        loop = joulelab.epochs(range(2))
+        for _ in loop:
+            pass
+        print(loop.meter.recorder_pid)
+        input()
+        """
+    )
+
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        recorders = {process.stdout.readline() for process in processes}
+    finally:
+        said = [process.communicate("\n", timeout=60)[1] for process in processes]
+    assert said[0].startswith("joulelab: ")
+    assert said[1] == ""
+    assert len(recorders) == 1
