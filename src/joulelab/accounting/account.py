@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.incidents import incidents, notes_of
 from joulelab.accounting.job_gpus import foreign_gpus
+from joulelab.accounting.shares import Shares
 from joulelab.accounting.sources import ComponentSources, Source
 from joulelab.accounting.states import Marks
 from joulelab.recording.trace import Trace
@@ -90,6 +91,7 @@ class Accounts:
         marks = _Clocks.of(trace, marks_ns)
         self._trace = trace
         self._incidents = incidents(trace)
+        self._shares = Shares(trace)
         self._foreign_gpus = foreign_gpus(trace)
         sources: dict[str, list[Source]] = {}
         intervals_s = trace.header.get("intervals_s")
@@ -113,6 +115,7 @@ class Accounts:
         reasons |= self._foreign_gpus
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
         missing: list[dict[str, str]] = [{} for _ in windows]
+        sharing: list[dict[str, None]] = [{} for _ in windows]
         for component, sources in self._sources.items():
             times = np.array([window.of(component) for window in windows], dtype=float)
             found = sources.reconciled(times.reshape(-1))
@@ -129,6 +132,7 @@ class Accounts:
             gross, uncertainty, gap = found.energy(times[:, 0], times[:, 1])
             if component.startswith("gpu"):
                 uncertainty = np.hypot(uncertainty, _of_device_clock(windows, times, found.curve))
+            shares = self._shares.of(component, times)
             for i, (start_s, stop_s) in enumerate(times.tolist()):
                 duration_s = stop_s - start_s
                 if duration_s > 0 and gap[i] > (1 - LEAST_COVERAGE) * duration_s:
@@ -137,17 +141,22 @@ class Accounts:
                         f"{channel.source} covered only {covered_pct:.0f} % of the span"
                     )
                     continue
-                components[i][component] = self._component(
+                part = self._component(
                     channel, start_s, stop_s, float(gross[i]), float(uncertainty[i]), float(gap[i])
                 )
+                components[i][component] = replace(part, share=shares[i])
+                if note := self._shares.note(component, shares[i]):
+                    sharing[i][note] = None
         return [
             Energy(
                 duration_s=(window.stop_ns - window.start_ns) * 1e-9,
                 components=parts,
                 absent=reasons | why,
-                notes=notes_of(self._incidents, *window.whole()),
+                notes=(*notes_of(self._incidents, *window.whole()), *others),
             )
-            for window, parts, why in zip(windows, components, missing, strict=True)
+            for window, parts, why, others in zip(
+                windows, components, missing, sharing, strict=True
+            )
         ]
 
     def _component(

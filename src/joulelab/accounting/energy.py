@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from typing import Any
 
+from joulelab.accounting.job_share import Share, added, in_words
 from joulelab.sensors.sensor import Provenance
 
 COVERAGE_FACTOR = 1.959964
@@ -49,6 +50,8 @@ class ComponentEnergy:
         edge_uncertainty_j: Standard uncertainty from the span's edges, gaps and noise.
         idle_uncertainty_j: Standard uncertainty of ``idle_j`` from the baseline's spread and drift.
         gap_s: Time within the span in which the source gave no reading.
+        share: The job's part of ``net_j`` on a machine that others use, too; ``None`` where it is
+            not known. All other figures are the whole component's.
     """
 
     component: str
@@ -62,6 +65,7 @@ class ComponentEnergy:
     edge_uncertainty_j: float = 0.0
     idle_uncertainty_j: float = 0.0
     gap_s: float = 0.0
+    share: Share | None = None
 
     @property
     def net_j(self) -> float:
@@ -99,6 +103,21 @@ class ComponentEnergy:
         """95 % interval of ``net_j``."""
         return _interval(self.net_j, self.net_uncertainty_j)
 
+    @property
+    def job_j(self) -> float:
+        """The job's part of ``gross_j``, idle divided like the rest; NaN where it is not known."""
+        return math.nan if self.share is None else self.share.fraction * self.gross_j
+
+    @property
+    def job_interval_j(self) -> Interval:
+        """95 % interval of ``job_j``: without idle, where that is known, to its part of all."""
+        if self.share is None:
+            return math.nan, math.nan
+        low_j, high_j = self.interval_j
+        if not (self.share.is_whole or math.isnan(self.net_j)):
+            low_j = self.net_interval_j[0]
+        return self.share.low * max(low_j, 0.0), self.share.high * high_j
+
     def __add__(self, other: ComponentEnergy) -> ComponentEnergy:
         """The same component over another span."""
         if (self.component, sensor_of(self.source)) != (other.component, sensor_of(other.source)):
@@ -117,6 +136,7 @@ class ComponentEnergy:
             edge_uncertainty_j=math.hypot(self.edge_uncertainty_j, other.edge_uncertainty_j),
             idle_uncertainty_j=self.idle_uncertainty_j + other.idle_uncertainty_j,
             gap_s=self.gap_s + other.gap_s,
+            share=added(self.share, self.gross_j, other.share, other.gross_j),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -126,18 +146,20 @@ class ComponentEnergy:
             "mean_power_w": self.mean_power_w,
             "interval_j": self.interval_j,
             "net_interval_j": self.net_interval_j,
+            "job_j": self.job_j,
+            "job_interval_j": self.job_interval_j,
         }
         return {key: _plain(value) for key, value in (asdict(self) | derived).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ComponentEnergy:
         """What :meth:`to_json` wrote."""
-        values = {name: data[name] for name in cls.__dataclass_fields__}
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name != "share"}
         for name, value in values.items():
             if value is None:
                 values[name] = math.nan
         values["provenance"] = Provenance(values["provenance"])
-        return cls(**values)
+        return cls(**values, share=Share.from_json(data.get("share")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +229,25 @@ class Energy:
         return _interval(self.net_j, math.hypot(*(part.net_uncertainty_j for part in parts)))
 
     @property
+    def job_j(self) -> float:
+        """The job's part of ``gross_j``; NaN where it is not known of every component."""
+        return self._total("job_j")
+
+    @property
+    def job_interval_j(self) -> Interval:
+        """95 % interval of ``job_j``; what two users differ in, they do in all components."""
+        parts = self.components.values()
+        if not parts or all(part.share is not None and part.share.is_whole for part in parts):
+            return self.interval_j
+        lows_j, highs_j = zip(*(part.job_interval_j for part in parts), strict=True)
+        return math.fsum(lows_j), math.fsum(highs_j)
+
+    @property
+    def job_words(self) -> str:
+        """What part of it is this job's, where others used the machine, too; otherwise empty."""
+        return in_words(tuple(self.components.values()))
+
+    @property
     def provenance(self) -> Provenance:
         """The weakest of the components': simulated, then estimated, then measured."""
         kinds = {part.provenance for part in self.components.values()}
@@ -261,7 +302,7 @@ class Energy:
             text += f"; {self.gap_s:.3g} s without readings"
         if self.absent:
             text += f"; without {', '.join(self.absent)}"
-        return "; ".join((text, *self.notes))
+        return "; ".join(filter(None, (text, self.job_words, *self.notes)))
 
     def to_json(self) -> dict[str, Any]:
         """Totals, components, absences and notes; NaN becomes ``None``."""
@@ -273,6 +314,8 @@ class Energy:
                 "net_j",
                 "interval_j",
                 "net_interval_j",
+                "job_j",
+                "job_interval_j",
                 "duration_s",
                 "mean_power_w",
                 "provenance",

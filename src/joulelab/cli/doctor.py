@@ -16,7 +16,7 @@ from rich.table import Table
 from joulelab.machine import Machine, describe
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import environment_selection
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Quantity, Reading, Sensor
+from joulelab.sensors.sensor import Channel, Discovery, Gap, Happening, Quantity, Reading, Sensor
 
 SETTLE_S = 0.25
 """Between two readings, so that counters and utilisations have moved."""
@@ -47,14 +47,18 @@ def command(as_json: bool) -> None:
 
 def _examine(sensors: Sequence[Sensor]) -> list[tuple[Channel, float | None, str]]:
     """Each channel with its power or value now, or in words why there is none."""
-    readings = [sensor.read() for sensor in sensors]
+    readings = [_numbers(sensor) for sensor in sensors]
     time.sleep(SETTLE_S)
     return [
         (channel, *_now(channel, [r for r in [*before, *after] if r.channel == position]))
         for sensor, before in zip(sensors, readings, strict=True)
-        for after in [sensor.read()]
+        for after in [_numbers(sensor)]
         for position, channel in enumerate(sensor.channels)
     ]
+
+
+def _numbers(sensor: Sensor) -> list[Reading | Gap]:
+    return [one for one in sensor.read() if not isinstance(one, Happening)]
 
 
 def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | None, str]:

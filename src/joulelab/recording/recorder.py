@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from joulelab.recording.launch import host_name
 from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import NvmlSensor, visible_components
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor
+from joulelab.sensors.sensor import Channel, Discovery, Gap, Happening, Quantity, Reading, Sensor
+from joulelab.sensors.sharing import with_sharing
 
 SYNC_EVERY_S = 30.0
 LONGEST_SYNC_S = 2.0
@@ -125,6 +127,9 @@ class Recorder:
         first = self._first_id[i]
         records = []
         for one in _read_safely(self._sensors[i]):
+            if isinstance(one, Happening):
+                self._writer.event(**one.fields, t_ns=one.t_ns)
+                continue
             channel = first + one.channel
             if isinstance(one, Reading):
                 records.append(pack(one.t_ns, one.value, channel))
@@ -177,6 +182,9 @@ class Recorder:
                     waiting.discard(i)
             if waiting:
                 time.sleep(0.005)
+        for i, sensor in enumerate(self._sensors):
+            if any(channel.quantity is Quantity.USE for channel in sensor.channels):
+                self._read(i)
         self.take_marks()
 
     def event(self, **fields: Any) -> None:
@@ -196,7 +204,7 @@ class Recorder:
             sensor.close()
 
 
-def _read_safely(sensor: Sensor) -> list[Reading | Gap]:
+def _read_safely(sensor: Sensor) -> Sequence[Reading | Gap | Happening]:
     """What the sensor gives; one that breaks its promise not to raise gives gaps."""
     try:
         return sensor.read()
@@ -235,8 +243,8 @@ def record(recorder: Recorder, clients: Clients) -> str:
         covered: list[tuple[Client, int]] = []
         for client, request in clients.requests(max(0.0, due_s - time.monotonic())):
             if request is None:
-                if not client.own:
-                    recorder.event(event="left", pid=client.pid)
+                if client.introduced_pid is not None:
+                    recorder.event(event="left", pid=client.introduced_pid)
             elif "join" in request:
                 _welcome(recorder, client, request["join"])
             elif "stop" in request:
@@ -256,7 +264,8 @@ def _welcome(recorder: Recorder, client: Client, who: Message) -> None:
     """Gives a process what it needs to hand over its spans."""
     if not client.own:
         gpus = visible_components(who.pop("cuda_visible_devices"), who.pop("cuda_device_order"))
-        recorder.event(event="joined", **{**who, "pid": client.pid or who["pid"], "gpus": gpus})
+        recorder.event(event="joined", **who, gpus=gpus)
+        client.introduced_pid = who["pid"]
     answer = {"ready": time.monotonic_ns(), "pid": os.getpid()}
     client.connection.send(answer, recorder.marks_end)
 
@@ -278,7 +287,7 @@ def main() -> None:
     try:
         recorder = Recorder(
             directory,
-            discover(config["sensors"]),
+            with_sharing(discover(config["sensors"]), lambda: clients.pids, directory.absolute()),
             config["interval_s"],
             parent_pid=config["parent_pid"],
             socket_path=clients.listen(),

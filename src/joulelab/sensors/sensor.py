@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -33,6 +33,11 @@ class Quantity(StrEnum):
     MEMORY_CLOCK = "memory_clock_hz"
     CLOCK_OFFSET = "clock_offset_s"
     """Another clock minus CLOCK_MONOTONIC; the channel's source names that clock."""
+    USE = "use_s"
+    """Time for which the component was fully used since the recording began, by anybody: of one
+    hardware thread for processors, so that two that work for a second are 2 s."""
+    JOB_USE = "job_use_s"
+    """The part of ``use_s`` that is the job's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +135,18 @@ class Gap(NamedTuple):
     reason: str
 
 
+class Happening(NamedTuple):
+    """Something that is no number, for ``events.jsonl``.
+
+    Attributes:
+        t_ns: CLOCK_MONOTONIC nanoseconds.
+        fields: ``event`` names what it is; the others say more.
+    """
+
+    t_ns: int
+    fields: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Absence:
     """A source that is not there, and what could be done about it."""
@@ -155,7 +172,7 @@ class Sensor(Protocol):
     channels: Sequence[Channel]
     interval_s: float
 
-    def read(self) -> list[Reading | Gap]:
+    def read(self) -> Sequence[Reading | Gap | Happening]:
         """Everything new since the last call. Never raises for a failed reading: that is a gap."""
         ...
 

@@ -1,0 +1,150 @@
+"""Which processes use a GPU, and how much each does, as the driver tells it (NVML)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pynvml
+
+from joulelab.sensors.process_table import PROC, Key, Process, sees_whole_machine
+
+
+class Use(NamedTuple):
+    """What was used of a component since the last look.
+
+    Attributes:
+        job_s: By the job, in seconds of full use.
+        all_s: By all.
+        others: By each of the others, with its name.
+    """
+
+    job_s: float
+    all_s: float
+    others: Mapping[Key, tuple[str, float]]
+
+
+class CannotTell(Exception):
+    """How a component's use is divided cannot be told; the message says why."""
+
+
+class GpuUse:
+    """One GPU's use by process: the time for which each had a kernel running, as of the SMs.
+
+    Args:
+        component: As ``"gpu:0"``.
+        uuid: The board's.
+        proc: Where ``/proc`` is.
+
+    Raises:
+        pynvml.NVMLError: NVML does not start.
+    """
+
+    def __init__(self, component: str, uuid: str, proc: Path = PROC) -> None:
+        self.component = component
+        self._uuid = uuid
+        self._proc = proc
+        self._handle: Any = None
+        self._last_us = time.time_ns() // 1000
+        pynvml.nvmlInit()
+
+    def close(self) -> None:
+        """Lets go of NVML."""
+        pynvml.nvmlShutdown()
+
+    def look(self, job: Collection[int], table: Mapping[int, Process], duration_s: float) -> Use:
+        """Who used it since the last look.
+
+        Args:
+            job: The job's processes.
+            table: All processes that can be seen.
+            duration_s: Since the last look.
+
+        Raises:
+            CannotTell: The driver does not say, or not in a way that can be understood here.
+        """
+        try:
+            if self._handle is None:
+                self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
+            there = self._there()
+        except pynvml.NVMLError as error:
+            self._handle = None
+            raise CannotTell(f"the driver does not tell who uses it: {error}") from error
+        utilization, refused = self._utilization()
+        pids = there | utilization.keys()
+        self._check_namespace(pids, table)
+        others = pids - set(job)
+        if refused is not None:
+            if others:
+                names = ", ".join(_named(pid, table) for pid in sorted(others))
+                raise CannotTell(
+                    f"{names} may use it too, and the driver does not tell how much each process "
+                    f"does: {refused}"
+                )
+            used_s = duration_s if pids else 0.0
+            return Use(used_s, used_s, {})
+        used = {pid: utilization.get(pid, 0.0) * duration_s for pid in pids}
+        named = {_key(pid, table): (_name(pid, table), used[pid]) for pid in others}
+        return Use(sum(used[pid] for pid in pids - others), sum(used.values()), named)
+
+    def _there(self) -> set[int]:
+        """The processes with a context on the GPU."""
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        with contextlib.suppress(pynvml.NVMLError_NotSupported):
+            found = [*found, *pynvml.nvmlDeviceGetGraphicsRunningProcesses(self._handle)]
+        return {int(one.pid) for one in found}
+
+    def _utilization(self) -> tuple[dict[int, float], pynvml.NVMLError | None]:
+        """SM utilisation by process since the last look, 0 to 1; or why there is none."""
+        try:
+            samples = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us)
+        except pynvml.NVMLError_NotFound:
+            # Nobody has done anything since.
+            return {}, None
+        except pynvml.NVMLError as error:
+            return {}, error
+        by_pid: dict[int, list[float]] = {}
+        for sample in samples:
+            if sample.timeStamp > self._last_us:
+                by_pid.setdefault(int(sample.pid), []).append(min(sample.smUtil, 100) / 100)
+        self._last_us = max([self._last_us, *(int(sample.timeStamp) for sample in samples)])
+        return {pid: sum(values) / len(values) for pid, values in by_pid.items()}, None
+
+    def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
+        """The driver's pids are the host's: in a container they mean nothing, or are not given."""
+        if sees_whole_machine(self._proc):
+            return
+        if not pids:
+            raise CannotTell("which processes use it cannot be seen in this container")
+        if not all(pid in table and _has_device(self._proc, pid) for pid in pids):
+            count = len(pids)
+            raise CannotTell(
+                f"{count} processes use it, and which of them are yours cannot be told in this "
+                "container"
+                if count > 1
+                else "one process uses it, and whether it is yours cannot be told in this container"
+            )
+
+
+def _has_device(proc: Path, pid: int) -> bool:
+    """Whether a process holds a device file of the NVIDIA driver."""
+    try:
+        links = [str(link.readlink()) for link in (proc / str(pid) / "fd").iterdir()]
+    except OSError:
+        return False
+    return any(link.startswith("/dev/nvidia") for link in links)
+
+
+def _key(pid: int, table: Mapping[int, Process]) -> Key:
+    return table[pid].key if pid in table else (pid, 0)
+
+
+def _name(pid: int, table: Mapping[int, Process]) -> str:
+    return table[pid].name if pid in table else "a process that cannot be seen"
+
+
+def _named(pid: int, table: Mapping[int, Process]) -> str:
+    return f"{_name(pid, table)} (pid {pid})"
