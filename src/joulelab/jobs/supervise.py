@@ -92,8 +92,9 @@ def end_as(status: int) -> NoReturn:
 
 def _stop(number: int) -> None:
     """Stops here until somebody continues this process."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    # Sent while it is blocked, it is one with the terminal's own that may be pending.
     os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
 
 

@@ -1,0 +1,451 @@
+"""``joulelab run`` as a shell sees it: real processes, real signals, a real terminal."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+
+import pytest
+
+from joulelab.jobs.record import find_jobs, read_job
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
+
+JOULELAB = [sys.executable, "-m", "joulelab", "run"]
+MACHINE = SimulatedMachine(
+    (SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0), gain_uncertainty=0.05),)
+)
+READY = "import sys, time; print('ready', flush=True)\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home of its own, and a machine of 200 W."""
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JOULELAB_SENSORS", MACHINE.spec())
+    monkeypatch.delenv("JOULELAB_RECORDING", raising=False)
+    return tmp_path / "home"
+
+
+def python(code, *arguments):
+    return [sys.executable, "-c", textwrap.dedent(code), *arguments]
+
+
+def run(*options, command, **keywords):
+    """Runs a command to its end under ``joulelab run``."""
+    return subprocess.run(
+        [*JOULELAB, *options, "--", *command],
+        check=False,
+        capture_output=True,
+        timeout=60,
+        **keywords,
+    )
+
+
+def begin(*options, command, **keywords):
+    """Begins one, and waits until it says that it is ready."""
+    process = subprocess.Popen(
+        [*JOULELAB, *options, "--", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **keywords,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def the_job():
+    (job,) = find_jobs()
+    return job
+
+
+def wait_until(what, timeout_s=30):
+    deadline_s = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline_s, "it did not come to it"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 255])
+def test_the_exit_code_is_the_commands(code):
+    done = run(command=["sh", "-c", f"exit {code}"])
+    assert done.returncode == code
+    assert (the_job().exit_code, the_job().signal, the_job().finished) == (code, None, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_it_dies_of_the_signal_that_the_command_died_of(number):
+    done = run(command=["sh", "-c", f"ulimit -c 0; kill -{int(number)} $$"])
+    assert done.returncode == -number
+    assert (the_job().exit_code, the_job().signal) == (None, number)
+    assert signal.Signals(number).name in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["no-such-command-here"], 127, "command not found: no-such-command-here"),
+        (["/no/such/command"], 127, "command not found"),
+        (["/etc"], 126, "cannot run: /etc: Permission denied"),
+        ([__file__], 126, "Permission denied"),
+    ],
+)
+def test_what_cannot_be_started_ends_as_in_a_shell(command, code, words, home):
+    done = run(command=command)
+    assert done.returncode == code
+    assert words in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((home / "jobs").iterdir())
+
+
+def test_a_script_without_a_first_line_is_the_shells(tmp_path):
+    script = tmp_path / "script"
+    script.write_text("echo $0 $1\n")
+    script.chmod(0o755)
+    assert run(command=[str(script), "x y"]).stdout == f"{script} x y\n".encode()
+
+
+def test_everything_that_it_is_given_reaches_the_command(tmp_path):
+    """Arguments, environment, directory, umask, limits, descriptors, streams, signals."""
+    code = """
+        import os, resource, signal, sys, json
+        given = {name: value for name, value in os.environ.items() if name != "JOULELAB_RECORDING"}
+        json.dump([sys.argv[1:], given, os.getcwd(), os.umask(0o22),
+            resource.getrlimit(resource.RLIMIT_NOFILE), os.getpgrp(), os.getsid(0),
+            sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+            signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
+            [name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
+             and not os.path.isdir(f"/proc/self/fd/{name}")]], sys.stdout)
+    """
+    environment = {
+        "JOULELAB_HOME": str(tmp_path / "home"),
+        "PATH": os.environ["PATH"],
+        "A": "\udcff",
+    }
+    reading, writing = os.pipe()
+
+    def prepare():
+        os.umask(0o27)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+
+    seen = []
+    for before in ([], [*JOULELAB, "--quiet", "--"]):
+        done = subprocess.run(
+            [*before, *python(code, "--name", "", "\udcfe", "--", "-h")],
+            check=False,
+            env=environment,
+            cwd=tmp_path,
+            pass_fds=[writing],
+            preexec_fn=prepare,
+            stdout=subprocess.PIPE,
+            timeout=60,
+        )
+        seen.append(json.loads(done.stdout))
+    os.close(reading)
+    os.close(writing)
+    assert seen[0] == seen[1]
+
+
+def test_streams_are_the_commands_own():
+    data = bytes(range(256)) * 4096
+    done = run(command=["cat"], input=data)
+    assert done.stdout == data
+    assert b"joulelab" in done.stderr
+    done = run("--quiet", command=["sh", "-c", "cat >&2"], input=data)
+    assert (done.stdout, done.stderr) == (b"", data)
+
+
+def test_a_pipe_that_the_command_closes_is_closed():
+    code = "import os, time; os.close(0); os.close(1); time.sleep(60)"
+    ours, theirs = os.pipe(), os.pipe()
+    process = subprocess.Popen(
+        [*JOULELAB, "--quiet", "--", *python(code)], stdin=theirs[0], stdout=ours[1]
+    )
+    os.close(theirs[0])
+    os.close(ours[1])
+    assert os.read(ours[0], 1) == b""
+    wait_until(lambda: _refuses(theirs[1]))
+    process.terminate()
+    assert process.wait(30) == -signal.SIGTERM
+    os.close(ours[0])
+    os.close(theirs[1])
+
+
+def _refuses(descriptor):
+    """Whether nobody can read what is written there."""
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(descriptor, False)
+        try:
+            os.write(descriptor, bytes(1 << 16))
+        except BrokenPipeError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGWINCH])
+def test_signals_are_handed_on_once_and_leave_a_finished_record(number):
+    code = f"""
+        import signal, sys, time
+        seen = []
+        signal.signal({int(number)}, lambda *_: seen.append(1))
+        signal.signal(signal.SIGCONT, lambda *_: seen.append("continued"))
+        print("ready", flush=True)
+        while not seen:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        print(seen, flush=True)
+        sys.exit(7)
+    """
+    process = begin("--wait", command=python(code))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (7, b"[1]\n")
+    job = the_job()
+    assert job.finished
+    assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+
+
+def test_a_command_that_minds_no_signal_dies_of_it_and_so_does_the_wrapper():
+    process = begin(command=python(READY + "time.sleep(60)"))
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert the_job().signal == signal.SIGTERM
+
+
+def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
+    code = READY + "sys.stdin.read(); open('done', 'w').close()"
+    process = begin("--wait", command=python(code), stdin=subprocess.PIPE, cwd=tmp_path)
+    wait_until(lambda: find_jobs() and the_job().duration_s > 0.4)
+    process.kill()
+    process.communicate(timeout=30)
+    wait_until((tmp_path / "done").exists)
+    job = the_job()
+    assert not job.finished
+    assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+
+
+def test_spans_from_inside_are_in_the_record(tmp_path):
+    code = """
+        import time, joulelab
+        with joulelab.Meter() as meter:
+            assert meter.joined, meter.failure
+            for index in range(3):
+                with meter.span("step", index=index) as span:
+                    time.sleep(0.2)
+            print(span.energy.gross_j)
+    """
+    done = run("--out", str(tmp_path / "job"), command=python(code))
+    assert done.returncode == 0, done.stderr
+    job = read_job(tmp_path / "job")
+    (span,) = job.spans
+    assert (span.name, span.count) == ("step", 3)
+    assert span.gross_j == pytest.approx(200 * span.duration_s, rel=0.05)
+    assert float(done.stdout) == pytest.approx(40, rel=0.1)
+    assert "step" in done.stderr.decode()
+
+
+def test_a_run_within_a_run_shares_its_recorder(tmp_path):
+    inner = [*JOULELAB, "--wait", "--out", str(tmp_path / "inner"), "--", "sleep", "0.8"]
+    assert run("--wait", "--out", str(tmp_path / "outer"), command=inner).returncode == 0
+    outer, inner = read_job(tmp_path / "outer"), read_job(tmp_path / "inner")
+    assert outer.duration_s > inner.duration_s > 0.8
+    for job in (outer, inner):
+        assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+    assert json.loads((tmp_path / "inner" / "run.json").read_text())["joined"] == str(
+        tmp_path / "outer"
+    )
+
+
+def test_what_was_said_of_a_job_is_in_its_record(monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_PROJECT", "digits")
+    options = ["--phase", "training", "--tag", "seed=1", "--tag", "lr=0.1=", "--name", "my run"]
+    done = run(*options, "--json", str(tmp_path / "result.json"), command=["true"])
+    assert done.returncode == 0
+    job = the_job()
+    assert (job.project, job.phase, job.name) == ("digits", "training", "my run")
+    assert job.tags == {"seed": "1", "lr": "0.1="}
+    assert job.command == ("true",)
+    assert "-my-run-" in job.directory.name
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["id"] == job.id
+    assert result["costs"]["carbon_g"] is None
+
+
+def test_json_comes_after_the_commands_own_output():
+    done = run("--json", "-", "--quiet", "--wait", command=["sh", "-c", "echo out; sleep 0.5"])
+    own, _, rest = done.stdout.partition(b"\n")
+    assert own == b"out"
+    result = json.loads(rest)
+    assert result["energy"]["gross_j"] == pytest.approx(200 * result["duration_s"], rel=0.05)
+    assert done.stderr == b""
+
+
+def test_a_command_over_at_once_has_an_honest_record():
+    assert run(command=["true"]).returncode == 0
+    job = the_job()
+    assert job.finished
+    assert not job.energy.components
+    assert "covered" in job.energy.absent["gpu:0"]
+
+
+def test_sensors_that_fail_do_not_touch_the_command(monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", "no_such_module:factory")
+    done = run(command=["sh", "-c", "echo out; exit 3"])
+    assert (done.returncode, done.stdout) == (3, b"out\n")
+    assert "no sensor factory" in done.stderr.decode()
+    assert the_job().exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nmae", "x", "--", "true"], "did you mean --name?"),
+        (["--phase", "trainig", "--", "true"], "did you mean training?"),
+        (["--tag", "seed", "--", "true"], "--tag key=value"),
+        (["--sensors", "gpuu", "--", "true"], "did you mean gpu?"),
+        (["--name"], "requires argument"),
+        (["--"], "there is no command"),
+        ([], "there is no command"),
+        (["--out", "/proc/x", "--", "true"], "cannot make /proc/x"),
+        (["--out", "/etc", "--", "true"], "/etc is not empty"),
+    ],
+)
+def test_a_users_error_is_one_line(arguments, words):
+    done = subprocess.run([*JOULELAB, *arguments], check=False, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_and_only_before_the_command():
+    done = subprocess.run(
+        [*JOULELAB, "--help"], check=False, capture_output=True, timeout=60, text=True
+    )
+    assert done.returncode == 0
+    assert "joulelab run -- python train.py" in done.stdout
+    assert "--project" in done.stdout
+    assert run("--quiet", command=["printf", "%s", "--help"]).stdout == b"--help"
+
+
+def test_the_last_job_like_it_is_compared():
+    assert b"last time" not in run(command=["sleep", "0.8"]).stderr
+    done = run("--json", "-", command=["sleep", "0.9"])
+    assert b"last time" in done.stderr
+    last = json.loads(done.stdout)["last_time"]
+    assert last["energy_ratio_low"] <= last["energy_ratio"] <= last["energy_ratio_high"]
+    assert last["energy_ratio"] == pytest.approx(last["duration_ratio"], rel=0.1)
+    assert "other arguments" in last["differ"]
+
+
+# On a terminal.
+
+
+class Terminal:
+    """A session of a shell with job control on a terminal of its own."""
+
+    def __init__(self, *command):
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.execvp(command[0], command)
+        self.seen = b""
+
+    def expect(self, text, timeout_s=30):
+        """Waits until the terminal shows that, and forgets all before it."""
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self.seen:
+            ready, _, _ = select.select([self.master], [], [], deadline_s - time.monotonic())
+            assert ready, f"{text!r} did not come: {self.seen!r}"
+            try:
+                self.seen += os.read(self.master, 4096)
+            except OSError as error:
+                raise AssertionError(f"{text!r} did not come: {self.seen!r}") from error
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def type(self, data):
+        os.write(self.master, data)
+
+    def close(self):
+        os.close(self.master)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def shell():
+    terminal = Terminal("bash", "--norc", "--noprofile", "-i")
+    terminal.type(b"PS1='[$?]prompt> '\n")
+    terminal.expect(b"[0]prompt> ")
+    yield terminal
+    terminal.close()
+
+
+def script(tmp_path, code):
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(code))
+    return f"{sys.executable} -m joulelab run --quiet -- {sys.executable} {path}\n".encode()
+
+
+def test_the_terminal_is_the_commands(shell, tmp_path):
+    code = """
+        import os, sys
+        print([os.isatty(fd) for fd in (0, 1, 2)], os.get_terminal_size(0).columns,
+              os.tcgetpgrp(0) == os.getpgrp(), "got " + input())
+    """
+    fcntl.ioctl(shell.master, termios.TIOCSWINSZ, b"\x28\x00\x7b\x00\x00\x00\x00\x00")
+    shell.type(script(tmp_path, code))
+    shell.type(b"hello\n")
+    shell.expect(b"[True, True, True] 123 True got hello")
+    shell.expect(b"[0]prompt> ")
+
+
+def test_ctrl_c_reaches_the_command_once(shell, tmp_path):
+    code = """
+        import signal, time
+        seen = []
+        signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        print("rea" + "dy", flush=True)
+        while not seen:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("seen", len(seen), flush=True)
+        time.sleep(60)
+    """
+    shell.type(script(tmp_path, code))
+    shell.expect(b"ready")
+    shell.type(b"\x03")
+    shell.expect(b"seen 1")
+    shell.type(b"\x03")
+    shell.expect(b"[130]prompt> ")
+    assert the_job().signal == signal.SIGINT
+
+
+def test_ctrl_z_and_fg_stop_and_continue_both(shell, tmp_path):
+    code = """
+        import time
+        print("rea" + "dy", flush=True)
+        print("got " + input(), flush=True)
+    """
+    shell.type(script(tmp_path, code))
+    shell.expect(b"ready")
+    shell.type(b"\x1a")
+    shell.expect(b"Stopped")
+    shell.expect(b"prompt> ")
+    shell.type(b"fg\n")
+    shell.expect(b"joulelab run")
+    shell.type(b"hello\n")
+    shell.expect(b"got hello")
+    shell.expect(b"[0]prompt> ")
