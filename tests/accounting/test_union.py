@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.union import energy_of_union, union_of
+from joulelab.accounting.union import Times, energy_of_times, union_of
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
 
@@ -46,8 +46,21 @@ def test_a_union_has_each_time_once(pairs):
     assert all(before[1] < after[0] for before, after in pairwise(found))
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), min_size=1, max_size=8),
+    st.lists(st.integers(0, 80), max_size=4),
+)
+def test_parts_of_a_time_make_the_whole(pairs, cuts):
+    times = Times.of([Window(start, start + length) for start, length in pairs])
+    edges = [0, *sorted(cuts), 100]
+    parts = [times.within(start, stop) for start, stop in pairwise(edges)]
+    lengths = [int((part.host[:, 1] - part.host[:, 0]).sum()) for part in parts if part]
+    assert sum(lengths) == (times.host[:, 1] - times.host[:, 0]).sum()
+    assert lengths
+
+
 def test_ranks_in_one_epoch_at_one_time_count_it_once(accounts):
-    energy = energy_of_union(accounts, [Window(10 * S, 20 * S), Window(12 * S, 22 * S)])
+    energy = energy_of_times(accounts, Times.of([Window(10 * S, 20 * S), Window(12 * S, 22 * S)]))
     assert energy.duration_s == pytest.approx(12.0)
     assert energy.components["gpu:0"].gross_j == pytest.approx(3600.0)
     assert energy.components["cpu:0"].gross_j == pytest.approx(600.0)
@@ -58,7 +71,7 @@ def test_gpus_are_accounted_where_their_work_was(accounts):
         Window(10 * S, 20 * S, 11 * S, 23 * S, 1000),
         Window(12 * S, 22 * S),
     ]
-    energy = energy_of_union(accounts, windows)
+    energy = energy_of_times(accounts, Times.of(windows))
     assert energy.components["gpu:0"].gross_j == pytest.approx(300.0 * 12)
     assert energy.components["cpu:0"].gross_j == pytest.approx(50.0 * 12)
     assert energy.components["gpu:0"].duration_s == pytest.approx(12.0)

@@ -127,6 +127,19 @@ def test_a_host_that_was_started_again_is_another(two_hosts):
     assert job.energy("epoch", index=2).components["gpu:0@a#2"].gross_j == pytest.approx(600)
 
 
+def test_recorders_at_one_time_on_one_host_count_it_once(two_hosts):
+    """As of ranks that did not find each other: each has spans of its own."""
+    power_w = {"gpu:0": 300.0, "cpu:0": 50.0}
+    late = [(7, "epoch", {"index": 0}, 3, 8), (7, "late", {}, 17, 19)]
+    record(two_hosts / "a" / "1", "a", clock_ns=5 * S + S // 2, power_w=power_w, spans=late,
+           ranks=[7], start_unix_s=1e9 + 0.5)  # fmt: skip
+    job = gather(two_hosts)
+    # From 2 to 8.5 s, by either recorder.
+    assert job.energy("epoch", index=0).components["gpu:0@a"].gross_j == pytest.approx(6.5 * 300)
+    # The first recording ends 18 s after its beginning.
+    assert job.energy("late").gross_j == pytest.approx(2 * 350)
+
+
 def test_two_names_of_one_machine_are_told(two_hosts):
     record(two_hosts / "c" / "0", "c", clock_ns=0, power_w={"cpu:0": 10.0}, spans=[], ranks=[0],
            boot_id="boot of a")  # fmt: skip

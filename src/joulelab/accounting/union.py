@@ -7,7 +7,8 @@ their spans' energies would count it once for each of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,42 @@ from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.energy import Energy, total
 from joulelab.accounting.marked import Marked
 
-Times = NDArray[np.int64]
+Intervals = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Times that lie in at least one of several windows, each once.
+
+    Attributes:
+        host: Starts and stops on the host, CLOCK_MONOTONIC nanoseconds, apart and in order.
+            Shape: (intervals, 2).
+        device: The same on the GPUs. Shape: (intervals, 2).
+        device_uncertainty_ns: Standard uncertainty of the latter.
+    """
+
+    host: Intervals
+    device: Intervals
+    device_uncertainty_ns: int = 0
+
+    @classmethod
+    def of(cls, windows: Sequence[Window]) -> Self:
+        """The union of windows; at least one."""
+        return cls(
+            union_of([(window.start_ns, window.stop_ns) for window in windows]),
+            union_of([_on_device(window) for window in windows]),
+            max(window.device_uncertainty_ns for window in windows),
+        )
+
+    def within(self, start_ns: int, stop_ns: int) -> Self | None:
+        """Those from one time to another, on the host; nothing where there are none."""
+        host, device = (_within(one, start_ns, stop_ns) for one in (self.host, self.device))
+        if not len(host):
+            return None
+        if not len(device):
+            # The work of it was done on the GPUs before or after.
+            device = np.full((1, 2), host[0, 0])
+        return replace(self, host=host, device=device)
 
 
 def energy_of_spans(accounts: Accounts, spans: Sequence[Marked]) -> Energy:
@@ -29,29 +65,23 @@ def energy_of_spans(accounts: Accounts, spans: Sequence[Marked]) -> Energy:
     windows = [span.window for span in spans]
     if len({span.key[0] for span in spans}) == 1:
         return total(accounts.energies(windows))
-    return energy_of_union(accounts, windows)
+    return energy_of_times(accounts, Times.of(windows))
 
 
-def energy_of_union(accounts: Accounts, windows: Sequence[Window]) -> Energy:
-    """The energy of all times that lie in at least one window, each counted once.
+def energy_of_times(accounts: Accounts, times: Times) -> Energy:
+    """The energy of all these times: of GPUs by theirs, of everything else by the host's.
 
-    GPUs are accounted over the union of the windows' times on the GPU, everything else over that of
-    their times on the host. The length is the latter's.
-
-    Args:
-        accounts: Of the trace.
-        windows: On its clock; at least one.
+    The length is that on the host.
     """
-    uncertainty_ns = max(window.device_uncertainty_ns for window in windows)
-    host = union_of([(window.start_ns, window.stop_ns) for window in windows])
-    device = union_of([_on_device(window) for window in windows])
-    on_host = total(accounts.energies([Window(start, stop) for start, stop in host.tolist()]))
-    if np.array_equal(host, device) and uncertainty_ns == 0:
+    of_host = [Window(start, stop) for start, stop in times.host.tolist()]
+    on_host = total(accounts.energies(of_host))
+    uncertainty_ns = times.device_uncertainty_ns
+    if np.array_equal(times.host, times.device) and uncertainty_ns == 0:
         return on_host
-    own_times = [
-        Window(start, stop, start, stop, uncertainty_ns) for start, stop in device.tolist()
+    of_device = [
+        Window(start, stop, start, stop, uncertainty_ns) for start, stop in times.device.tolist()
     ]
-    on_device = total(accounts.energies(own_times))
+    on_device = total(accounts.energies(of_device))
     parts = {
         name: part
         for energy, gpus in ((on_host, False), (on_device, True))
@@ -67,7 +97,7 @@ def energy_of_union(accounts: Accounts, windows: Sequence[Window]) -> Energy:
     )
 
 
-def union_of(intervals: Sequence[tuple[int, int]]) -> Times:
+def union_of(intervals: Sequence[tuple[int, int]]) -> Intervals:
     """The times that lie in at least one interval, as intervals that are apart, in order.
 
     Args:
@@ -86,6 +116,13 @@ def union_of(intervals: Sequence[tuple[int, int]]) -> Times:
     latest = np.maximum.accumulate(times[:, 1])
     begins = np.flatnonzero(np.concatenate(([True], times[1:, 0] > latest[:-1])))
     return np.column_stack((times[begins, 0], np.maximum.reduceat(times[:, 1], begins)))
+
+
+def _within(intervals: Intervals, start_ns: int, stop_ns: int) -> Intervals:
+    """An empty interval counts to where it begins."""
+    starts, stops = intervals[:, 0], intervals[:, 1]
+    inside = (starts < stop_ns) & ((stops > start_ns) | (starts >= start_ns))
+    return intervals[inside].clip(start_ns, stop_ns)
 
 
 def _on_device(window: Window) -> tuple[int, int]:

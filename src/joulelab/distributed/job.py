@@ -12,9 +12,12 @@ from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.energy import ComponentEnergy, Energy, total
 from joulelab.accounting.marked import Marked, marked
-from joulelab.accounting.union import energy_of_union
+from joulelab.accounting.union import Times, energy_of_times
 from joulelab.recording.launch import Launch
 from joulelab.recording.trace import Trace
+
+END_OF_TIME_NS = 1 << 62
+"""No clock comes to it."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,27 @@ class HostRecording:
         """The spans of every process that ended, in the order in which they began."""
         return tuple(span for span in marked(self.trace.events) if span.stop_ns is not None)
 
-    @property
+    @cached_property
     def whole(self) -> Window:
         """From when the first process joined to the last reading, or to when the last one left."""
-        start_ns = min((event["t_ns"] for event in self._of_kind("joined")), default=None)
-        stop_ns = max((event["t_ns"] for event in self._of_kind("left")), default=None)
-        if start_ns is None:
-            start_ns = int(self.trace.header["start_ns"])
-        last_ns = max((int(one.t_ns[-1]) for one in self.trace.series if one.t_ns.size), default=0)
-        latest_ns = last_ns if stop_ns is None else min(stop_ns, last_ns)
-        return Window(start_ns, max(start_ns, latest_ns))
+        joined_ns = [int(event["t_ns"]) for event in self._of_kind("joined")]
+        left_ns = [int(event["t_ns"]) for event in self._of_kind("left")]
+        last_ns = [int(one.t_ns[-1]) for one in self.trace.series if one.t_ns.size]
+        start_ns = min(joined_ns, default=int(self.trace.header["start_ns"]))
+        stop_ns = min([max(last_ns, default=start_ns), *([max(left_ns)] if left_ns else [])])
+        return Window(start_ns, max(start_ns, stop_ns))
 
-    def energy(self, windows: Sequence[Window]) -> Energy:
-        """The energy of the time that lies in at least one of these windows."""
-        return energy_of_union(self._accounts, windows)
+    def windows(self, name: str, **attributes: Any) -> list[Window]:
+        """When its processes were in spans of that name that have all these attributes."""
+        return [
+            span.window
+            for span in self.spans
+            if span.name == name and attributes.items() <= span.attributes.items()
+        ]
 
     @cached_property
-    def _accounts(self) -> Accounts:
+    def accounts(self) -> Accounts:
+        """Works out energies on this host's clock."""
         return Accounts(self.trace, self.baseline)
 
     def _of_kind(self, kind: str) -> Iterable[Mapping[str, Any]]:
@@ -130,10 +137,10 @@ class DistributedJob:
 
     @property
     def total(self) -> Energy:
-        """The energy of the whole job, from its first process's start to its last one's end."""
+        """The energy of the whole job, on each host from its first process's start to the end."""
         return self._sum(
             {
-                host: [one.energy([one.whole]) for one in recordings]
+                host: _energy(recordings, [one.whole for one in recordings])
                 for host, recordings in self.hosts.items()
             }
         )
@@ -151,40 +158,58 @@ class DistributedJob:
         Raises:
             ValueError: There is no such span.
         """
-        energies: dict[str, list[Energy]] = {}
+        energies: dict[str, Energy] = {}
         without: list[str] = []
         for host, recordings in self.hosts.items():
-            for one in recordings:
-                windows = [
-                    span.window
-                    for span in one.spans
-                    if span.name == name and attributes.items() <= span.attributes.items()
-                ]
-                if windows:
-                    energies.setdefault(host, []).append(one.energy(windows))
-            if host not in energies:
+            windows = [window for one in recordings for window in one.windows(name, **attributes)]
+            if windows:
+                energies[host] = _energy(recordings, windows)
+            else:
                 without.append(f"{host} has no span {name!r}{_such(attributes)}")
         if not energies:
             known = ", ".join(self.names) or "none"
             raise ValueError(f"no span {name!r}{_such(attributes)} on any host; known: {known}")
         return self._sum(energies, without)
 
-    def _sum(self, energies: Mapping[str, Sequence[Energy]], without: Sequence[str] = ()) -> Energy:
+    def _sum(self, energies: Mapping[str, Energy], without: Sequence[str] = ()) -> Energy:
         """The sum over hosts. A component that was not measured on a host is absent there."""
-        of_hosts = {host: total(several) for host, several in energies.items()}
         components: dict[str, ComponentEnergy] = {}
         absent: dict[str, str] = {}
         notes: list[str] = []
-        for host, energy in of_hosts.items():
+        for host, energy in energies.items():
             components |= {f"{name}@{host}": part for name, part in energy.components.items()}
             absent |= {f"{name}@{host}": why for name, why in energy.absent.items()}
             notes += [f"{host}: {note}" for note in energy.notes]
         return Energy(
-            duration_s=max(energy.duration_s for energy in of_hosts.values()),
+            duration_s=max(energy.duration_s for energy in energies.values()),
             components=components,
             absent=absent,
             notes=(*notes, *without, *self.missing, *self.doubled),
         )
+
+
+def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> Energy:
+    """The energy of a host in these windows, each time once and by one recording.
+
+    Args:
+        recordings: Of one clock, in order of time. Where two were made at once, as by processes
+            that did not find each other, the one that began first has it.
+        windows: On that clock; at least one.
+    """
+    times = Times.of(windows)
+    owners: list[tuple[int, HostRecording]] = []
+    covered_ns = 0
+    for one in recordings:
+        if one.whole.stop_ns > covered_ns or not owners:
+            owners.append((max(one.whole.start_ns, covered_ns) if owners else 0, one))
+            covered_ns = one.whole.stop_ns
+    ends_ns = [*(begin_ns for begin_ns, _ in owners[1:]), END_OF_TIME_NS]
+    energies: list[Energy] = []
+    for (begin_ns, one), end_ns in zip(owners, ends_ns, strict=True):
+        own = times.within(begin_ns, end_ns)
+        if own is not None:
+            energies.append(energy_of_times(one.accounts, own))
+    return total(energies)
 
 
 def _such(attributes: Mapping[str, Any]) -> str:
