@@ -114,6 +114,7 @@ PREPARE = {
     "report": (studies,),
     "findings": (studies,),
     "forecast": (studies, traces),
+    "ledger": (studies,),
     "logs": (recorded,),
     "measuring": (traces,),
     "predict": (studies, candidates),
