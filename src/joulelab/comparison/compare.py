@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
-
-from joulelab.analysis.statistics import CONFIDENCE
 from joulelab.comparison.costs import costs_of
 from joulelab.comparison.doubts import Difference, differences, doubts
 from joulelab.comparison.effects import Cell, Repeats, shift
@@ -22,12 +19,11 @@ from joulelab.comparison.pairing import (
     paired,
     telling_levels,
 )
-from joulelab.comparison.shift import Shift
+from joulelab.comparison.shift import CONFIDENCE, Shift
 from joulelab.comparison.sides import Side
 from joulelab.costs import Costs
 from joulelab.errors import UserError
 from joulelab.site import Site
-from joulelab.study.store import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +62,8 @@ class Effect:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; NaN becomes ``None``."""
+        from joulelab.study.store import plain  # noqa: PLC0415
+
         return dict(plain({name: getattr(self, name) for name in self.__dataclass_fields__}))
 
 
@@ -260,6 +258,8 @@ def _exp(value: float) -> float:
 
 def _corrected(effects: Sequence[Effect], confidence: float) -> list[Effect]:
     """What is shown after Holm's correction for looking at many cells."""
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped] # noqa: PLC0415
+
     tested = [place for place, effect in enumerate(effects) if math.isfinite(effect.p)]
     if not tested:
         return list(effects)

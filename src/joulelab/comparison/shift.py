@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import optimize, stats
+from scipy import optimize, special
+
+CONFIDENCE = 0.95
+"""Of an interval unless something else is asked for."""
 
 POWER = 0.8
 """How often a difference that is called detectable would be shown (Cohen 1988)."""
@@ -53,10 +56,11 @@ class Shift:
 
     def half_width(self, confidence: float) -> float:
         """Half the width of the interval."""
-        z = float(stats.norm.ppf((1 + confidence) / 2))
+        upper = (1 + confidence) / 2
+        z = float(special.ndtri(upper))
         random = z * self.own
         if self.tested:
-            random = max(random, float(stats.t.ppf((1 + confidence) / 2, self.df)) * self.scatter)
+            random = max(random, _student(upper, self.df) * self.scatter)
         return math.hypot(z * self.shared, random)
 
     def interval(self, confidence: float) -> tuple[float, float]:
@@ -86,7 +90,7 @@ class Shift:
         if not self.tested:
             return math.nan
         upper = (1 + confidence) / 2
-        z = float(stats.norm.ppf(upper) + stats.norm.ppf(POWER))
+        z = float(special.ndtri(upper) + special.ndtri(POWER))
         random = z * self.own
         if self.scatter > 0:
             random = max(random, _noncentrality(upper, self.df) * self.scatter)
@@ -96,8 +100,17 @@ class Shift:
 def _noncentrality(upper: float, df: float) -> float:
     """How many standard errors a difference must be to be shown with a probability of POWER."""
     if math.isinf(df):
-        return float(stats.norm.ppf(upper) + stats.norm.ppf(POWER))
-    critical = float(stats.t.ppf(upper, df))
-    return float(
-        optimize.brentq(lambda ncp: stats.nct.sf(critical, df, ncp) - POWER, 0.0, 4 * critical + 8)
-    )
+        return float(special.ndtri(upper) + special.ndtri(POWER))
+    critical = _student(upper, df)
+
+    def missed(shift: float) -> float:
+        return float(special.nctdtr(df, shift, critical)) - (1 - POWER)
+
+    return float(optimize.brentq(missed, 0.0, 4 * critical + 8))
+
+
+def _student(probability: float, df: float) -> float:
+    """The quantile of Student's t distribution."""
+    if math.isinf(df):
+        return float(special.ndtri(probability))
+    return float(special.stdtrit(df, probability))

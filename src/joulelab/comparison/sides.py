@@ -10,8 +10,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-from joulelab.analysis.studies import read_studies
-from joulelab.comparison.measurement import Measurement, of_job, of_study
+from joulelab.comparison.measurement import Measurement, of_job
 from joulelab.errors import UserError, nearest
 from joulelab.jobs.record import Job, default_place, find_jobs, is_job
 
@@ -77,12 +76,19 @@ def read_side(name: str, letter: str) -> Side:
         )
     if not studies:
         return _jobs(name, jobs, letter)
-    measured = [one for study in read_studies(studies) for one in of_study(study)]
+    measured = _studied(studies)
     if not measured:
         raise UserError(f"{name} has no finished run", mend="run joulelab study on it first")
     return Side(
         name, letter, "studies", tuple(sorted(measured, key=lambda one: one.started_unix_s))
     )
+
+
+def _studied(directories: Sequence[Path]) -> list[Measurement]:
+    from joulelab.analysis.studies import read_studies  # noqa: PLC0415
+    from joulelab.comparison.studied import of_study  # noqa: PLC0415
+
+    return [one for study in read_studies(directories) for one in of_study(study)]
 
 
 def _jobs(name: str, jobs: Sequence[Job], letter: str) -> Side:

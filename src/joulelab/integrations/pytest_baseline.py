@@ -27,8 +27,6 @@ MOST_RUNS = 20
 LEAST_RUNS = 3
 """So many runs are advised."""
 
-CONFIDENCE = 0.95
-
 KEPT = (
     "source",
     "provenance",
@@ -155,6 +153,7 @@ def _judged(
 ) -> Judged:
     try:
         from joulelab.comparison.effects import Cell, Repeats, shift  # noqa: PLC0415
+        from joulelab.comparison.shift import CONFIDENCE  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
             f"baselines need {error.name}, which is not installed",
