@@ -169,17 +169,19 @@ def test_a_channel_that_the_header_does_not_name_is_said(tmp_path):
         read_trace(tmp_path)
 
 
-def test_the_last_readings_are_those_of_the_whole_trace(tmp_path):
+def test_a_stretch_of_readings_is_that_of_the_whole_trace(tmp_path):
     writer = write(tmp_path, 5)
     reader = TraceReader(tmp_path)
     writer.event(event="gap", channel=0, t_ns=7, reason="lost")
     events = reader.new_events()
-    trace = reader.read_since(1003, events)
+    trace = reader.read_between(1003, 2000, events)
     assert trace.series[0].t_ns.tolist() == [1003, 1004]
     assert trace.gap_reasons("gpu:0") == ["lost"]
     assert reader.new_events() == []
     writer.readings([pack(1009, 1.0, 0)])
-    assert reader.read_since(1004).series[0].t_ns.tolist() == [1004, 1009]
-    assert reader.read_since(2000).size == 0
-    assert reader.read_since(0).size == 6
+    assert reader.read_between(1004, 2000).series[0].t_ns.tolist() == [1004, 1009]
+    assert reader.read_between(1001, 1003).series[0].t_ns.tolist() == [1001, 1002, 1003]
+    assert reader.latest_ns() == 1009
+    assert reader.read_between(2000, 3000).size == 0
+    assert reader.read_between(0, 3000).size == 6
     writer.close()

@@ -146,18 +146,27 @@ class TraceReader:
         self._past_events += self.new_events()
         return self._trace(series, tuple(self._past_events))
 
-    def read_since(self, t_ns: int, events: Sequence[Mapping[str, Any]] = ()) -> Trace:
-        """The last readings only: what came before is neither read nor kept.
+    def read_between(
+        self, start_ns: int, stop_ns: int, events: Sequence[Mapping[str, Any]] = ()
+    ) -> Trace:
+        """The readings of a stretch only: the others are neither read nor kept.
 
         Args:
-            t_ns: CLOCK_MONOTONIC. Readings are on file in the order in which they came, so some
-                that are older may be among them.
+            start_ns: CLOCK_MONOTONIC. Readings are on file in the order in which they came, so
+                some that are a little older may be among them.
+            stop_ns: CLOCK_MONOTONIC; as for the start.
             events: What the trace is to say of its events; see :meth:`new_events`.
         """
         records = self._whole_records()
-        recent = records[bisect.bisect_left(records["t_ns"], t_ns) :]
-        counts = np.bincount(recent["channel"], minlength=self._counts.size)
-        return self._trace(_MappedSeries(recent, counts), events)
+        first = bisect.bisect_left(records["t_ns"], start_ns)
+        last = bisect.bisect_right(records["t_ns"], stop_ns, first)
+        counts = np.bincount(records["channel"][first:last], minlength=self._counts.size)
+        return self._trace(_MappedSeries(records[first:last], counts), events)
+
+    def latest_ns(self) -> int:
+        """The stamp of the last reading on file; 0 when there is none."""
+        records = self._whole_records()
+        return int(records["t_ns"][-1]) if records.size else 0
 
     def _trace(self, series: Sequence[Readings], events: Sequence[Mapping[str, Any]]) -> Trace:
         return Trace(self._channels, series, self._absent, self._header, events)

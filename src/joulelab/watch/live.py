@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from joulelab.watch.terminal import Terminal, Wish
 
 FRAME_S = 0.5
 FIRST_S = 10.0
-"""So long the first readings are waited for where one frame is asked for."""
+"""So long something new is waited for before the first readings, where one frame is asked for."""
 _LOOK_S = 0.1
 
 
@@ -40,8 +41,12 @@ def watch(place: Place, interval_s: float) -> None:
 
 def look_once(place: Place) -> View:
     """The first view that shows something."""
-    deadline_s = time.monotonic() + FIRST_S
-    while (view := place.look()).state == "waiting" and time.monotonic() < deadline_s:
+    words, deadline_s = "", math.inf
+    while (view := place.look()).state == "waiting":
+        if view.state_words != words:
+            words, deadline_s = view.state_words, time.monotonic() + FIRST_S
+        if time.monotonic() >= deadline_s:
+            break
         time.sleep(_LOOK_S)
     return view
 

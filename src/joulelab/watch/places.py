@@ -22,9 +22,8 @@ from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, Job, is_job, read_
 from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.recording.trace import TraceReader
 from joulelab.site import Site
-from joulelab.watch.following import NEVER_NS, Figures, Following
+from joulelab.watch.following import Figures, Following
 from joulelab.watch.model import Component, Ended, State, View
-from joulelab.watch.whole import Whole
 
 SILENT_S = 10.0
 """A recorder whose last reading is older, and whose process is not there, is gone."""
@@ -67,7 +66,7 @@ class RecordingPlace:
         self._baseline, self._start_ns, self._epochs = baseline, start_ns, epochs
         self._following: Following | None = None
         self._site = Site.configured()
-        self._costed: Whole | None = None
+        self._costed: Energy | None = None
         self._costs: Costs | None = None
 
     def look(self) -> View:
@@ -79,6 +78,11 @@ class RecordingPlace:
                 state_words="the recording has not begun",
             )  # fmt: skip
         figures = following.look()
+        if figures.read_share < 1:
+            return View(
+                title=self._title, detail=self._detail, state="waiting",
+                state_words=f"reading, {100 * figures.read_share:.0f} %",
+            )  # fmt: skip
         state, words = _state(following, figures)
         if state in ("ended", "lost"):
             figures = following.look(final=True)
@@ -104,7 +108,7 @@ class RecordingPlace:
         live, here = state in ("live", "waiting"), _is_this_boot(following.header)
         now_ns = time.monotonic_ns() if live and here else until_ns
         is_alive = psutil.pid_exists if here else _unknown_to_us
-        whole, costs = figures.whole, self._costs_of(following, figures)
+        costs = self._costs_of(following, figures)
         absent = {one.component: str(one) for one in following.absent}
         if figures.energy is not None:
             absent = dict(figures.energy.absent)
@@ -123,28 +127,26 @@ class RecordingPlace:
             gauges=figures.gauges,
             stacks=following.book.stacks(now_ns, is_alive) if live else (),
             ended=figures.ended,
-            forecast=whole.forecast if whole else None,
-            forecast_words=whole.forecast_words if whole and state == "live" else "",
+            forecast=figures.outlook.forecast,
+            forecast_words=figures.outlook.words if state == "live" else "",
             costs=costs,
             absent=absent,
             notes=notes,
         )
 
     def _costs_of(self, following: Following, figures: Figures) -> Costs | None:
-        """What the energy costs, at an intensity that is worked out with each whole account."""
-        energy, whole = figures.energy, figures.whole
-        if energy is None or whole is None:
+        """What the energy costs, at an intensity that is worked out as seldom as all of it."""
+        energy, accounted = figures.energy, figures.accounted
+        if energy is None or accounted is None:
             return None
-        if self._costs is None or whole is not self._costed:
+        if self._costs is None or accounted is not self._costed:
             start_unix_s = following.unix_s(following.start_ns)
-            self._costed, self._costs = (
-                whole,
-                self._site.costs(
-                    whole.energy,
-                    started_unix_s=start_unix_s,
-                    stopped_unix_s=start_unix_s + whole.energy.duration_s,
-                ),
+            self._costs = self._site.costs(
+                accounted,
+                started_unix_s=start_unix_s,
+                stopped_unix_s=start_unix_s + accounted.duration_s,
             )
+            self._costed = accounted
         return replace(self._costs, energy_j=energy.gross_j, interval_j=energy.interval_j)
 
 
@@ -306,7 +308,7 @@ def place_of(path: Path, *, epochs: int | None = None) -> Place:
 def is_recording(directory: Path) -> bool:
     """Whether a recorder of this machine writes to that directory."""
     try:
-        header = TraceReader(directory).read_since(NEVER_NS).header
+        header = TraceReader(directory).read_between(0, 0).header
     except TraceError:
         return False
     return _recorder_is_there(header)

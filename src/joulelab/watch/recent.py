@@ -12,9 +12,8 @@ from joulelab.sensors.sensor import Channel, Quantity
 from joulelab.watch.model import Gauge
 
 LOST_S = 5.0
-"""A component whose readings are so far behind the others' is not waited for."""
 STALE = 4.0
-"""A reading that so many intervals passed over is not shown any more."""
+"""What is older than this, and than so many intervals, is of the past."""
 _SHOWN = (
     Quantity.UTILIZATION,
     Quantity.MEMORY_UTILIZATION,
@@ -46,13 +45,13 @@ def covered_ns(trace: Trace) -> int:
             own_ns = _last(readings)[0]
             latest[channel.component] = max(latest.get(channel.component, 0), own_ns)
     last_ns = max(latest.values(), default=0)
-    lost_ns = round(max(LOST_S, STALE * slowest_s(trace)) * 1e9)
+    lost_ns = round(lost_s(trace) * 1e9)
     return min((t_ns for t_ns in latest.values() if last_ns - t_ns <= lost_ns), default=0)
 
 
-def newest_ns(trace: Trace) -> int:
-    """When the last reading of all was, CLOCK_MONOTONIC; 0 when there is none."""
-    return max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
+def lost_s(trace: Trace) -> float:
+    """A component whose readings are so far behind the others' is not waited for."""
+    return max(LOST_S, STALE * slowest_s(trace))
 
 
 def slowest_s(trace: Trace) -> float:
@@ -66,7 +65,7 @@ def slowest_s(trace: Trace) -> float:
 
 def gauges(trace: Trace) -> tuple[Gauge, ...]:
     """The last reading of each channel that gives no energy, one a component and quantity."""
-    latest_ns = newest_ns(trace)
+    latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
     found: dict[tuple[str, Quantity], float] = {}
     for channel, readings, interval_s in zip(
         trace.channels, trace.series, _intervals_s(trace), strict=True

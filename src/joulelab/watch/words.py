@@ -28,11 +28,13 @@ def clock(duration_s: float) -> str:
     """A time as a clock shows it; with decimals below ten seconds.
 
     Example:
-        >>> clock(0.1234), clock(75.2), clock(90000), clock(math.nan)
-        ('0.12 s', '0:01:15', '1 day, 1:00:00', '-')
+        >>> clock(0.1234), clock(1.234), clock(75.2), clock(90000), clock(math.nan)
+        ('123 ms', '1.23 s', '0:01:15', '1 day, 1:00:00', '-')
     """
     if not math.isfinite(duration_s):
         return UNKNOWN
+    if duration_s < 0.9995:
+        return f"{1e3 * duration_s:.3g} ms"
     return f"{duration_s:.2f} s" if duration_s < 10 else str(timedelta(seconds=int(duration_s)))
 
 
