@@ -16,6 +16,8 @@ TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would 
 if TYPE_CHECKING:
     from typing import Any
 
+    from IPython.core.interactiveshell import InteractiveShell
+
     from joulelab.loops import epochs
     from joulelab.meter import Meter, measure
 
@@ -35,3 +37,10 @@ def __getattr__(name: str) -> Any:
 
         return epochs
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """``%load_ext joulelab``: cells are measured with ``%%joulelab``."""
+    from joulelab.integrations.notebook import load  # noqa: PLC0415
+
+    load(shell)

@@ -304,6 +304,12 @@ class Energy:
             text += f"; without {', '.join(self.absent)}"
         return "; ".join(filter(None, (text, self.job_words, *self.notes)))
 
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        from joulelab.accounting.energy_html import table  # noqa: PLC0415
+
+        return table(self)
+
     def to_json(self) -> dict[str, Any]:
         """Totals, components, absences and notes; NaN becomes ``None``."""
         totals = {

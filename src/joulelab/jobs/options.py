@@ -54,7 +54,7 @@ class Options:
         self.project = last.get("--project") or os.environ.get("JOULELAB_PROJECT") or None
         self.phase = last.get("--phase") or os.environ.get("JOULELAB_PHASE") or None
         self.tags = dict(_tag(value) for option, value in given if option == "--tag")
-        self.sensors = _names(last["--sensors"]) if "--sensors" in last else None
+        self.sensors = names(last["--sensors"]) if "--sensors" in last else None
         self.wait = "--wait" in last
         self.quiet = not {"--quiet", "-q"}.isdisjoint(last)
 
@@ -127,7 +127,13 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Sensors as one writes them: names with commas, or one simulated machine.
+
+    Example:
+        >>> names("gpu, cpu")
+        ['gpu', 'cpu']
+    """
     if text.startswith("simulated:"):
         return [text]
     return [name.strip() for name in text.split(",") if name.strip()]

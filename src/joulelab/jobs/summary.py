@@ -96,6 +96,8 @@ def _energy(energy: Energy) -> Iterator[Line]:
             f"{joules(part.gross_j):>10} ± {joules(half_j, ''):6} {part.mean_power_w:6.3g} W  "
             f"{part.provenance} ({sensor_of(part.source)})",
         )
+    if energy.job_words:
+        yield "this job", energy.job_words
     for name, reason in energy.absent.items():
         yield f"  {name}", f"not metered: {reason}"
 
