@@ -30,6 +30,10 @@ class FakeGpu:
     mig_uuids: tuple[str, ...] | None = None
     virtualization: int = pynvml.NVML_GPU_VIRTUALIZATION_MODE_NONE
     ring: list[tuple[int, int]] | None = field(default_factory=list)
+    processes: tuple[int, ...] = ()
+    """Those with a compute context."""
+    used: list[tuple[int, int, int]] = field(default_factory=list)
+    """Samples of (pid, stamp in µs, SM utilisation in %)."""
     unsupported: set[str] = field(default_factory=set)
     errors: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
@@ -144,6 +148,42 @@ class FakeNvml:
             for position, (stamp_us, power_mw) in enumerate(new):
                 samples[position].timeStamp = stamp_us
                 samples[position].sampleValue.uiVal = power_mw
+        return OK
+
+    def _c_nvmlDeviceGetComputeRunningProcesses_v3(self, handle, count, processes):
+        gpu = self._gpu(handle)
+        code = gpu.code("nvmlDeviceGetComputeRunningProcesses")
+        if code != OK or not gpu.processes:
+            count._obj.value = 0
+            return code
+        if processes is None:
+            count._obj.value = len(gpu.processes)
+            return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
+        count._obj.value = len(gpu.processes)
+        for position, pid in enumerate(gpu.processes):
+            processes[position].pid = pid
+            processes[position].usedGpuMemory = 2**30
+        return OK
+
+    def _c_nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle, count, processes):
+        count._obj.value = 0
+        return OK
+
+    def _c_nvmlDeviceGetProcessUtilization(self, handle, samples, count, since):
+        gpu = self._gpu(handle)
+        code = gpu.code("nvmlDeviceGetProcessUtilization")
+        if code != OK:
+            return code
+        new = [one for one in gpu.used if one[1] > since.value]
+        if not new:
+            return pynvml.NVML_ERROR_NOT_FOUND
+        count._obj.value = len(new)
+        if samples is None:
+            return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
+        for position, (pid, stamp_us, sm_pct) in enumerate(new):
+            samples[position].pid = pid
+            samples[position].timeStamp = stamp_us
+            samples[position].smUtil = sm_pct
         return OK
 
     def _c_nvmlDeviceGetFieldValues(self, handle, count, values):

@@ -50,6 +50,7 @@ class SharingSensor:
         gpus: The GPUs that are recorded.
         host: Whether processors and memory are.
         mark: What only the job's processes have in their environment, as ``b"NAME=value"``.
+        recorder_pid: Who looks: it is there because of the job, and belongs to it.
         proc: Where ``/proc`` is.
     """
 
@@ -62,9 +63,11 @@ class SharingSensor:
         *,
         host: bool,
         mark: bytes,
+        recorder_pid: int,
         proc: Path = PROC,
     ) -> None:
         self._roots = roots
+        self._recorder_pid = recorder_pid
         self._gpus = gpus
         self._proc = proc
         self._job = JobProcesses(lambda process: environment_has(process.pid, mark, proc))
@@ -113,8 +116,7 @@ class SharingSensor:
         if not any(pid in table for pid in roots) and not self._job.pids:
             return self._gaps(t_ns, NOT_SEEN)
         before, self._table = self._table, table
-        # The recorder is there because of the job.
-        job_s = self._job.update(table, {*roots, os.getpid()})
+        job_s = self._job.update(table, {*roots, self._recorder_pid})
         found: list[Reading | Gap | Happening] = []
         for position, component in enumerate(self._components):
             try:
@@ -194,7 +196,7 @@ def with_sharing(
     if not host and not gpus:
         return found
     mark = b"JOULELAB_RECORDING=" + os.fsencode(directory)
-    sharing = SharingSensor(roots, gpus, host=host, mark=mark)
+    sharing = SharingSensor(roots, gpus, host=host, mark=mark, recorder_pid=os.getpid())
     return Discovery((*found.sensors, sharing), found.absent)
 
 

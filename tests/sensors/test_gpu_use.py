@@ -1,0 +1,118 @@
+"""Who uses a GPU, from the driver's lists of processes."""
+
+import time
+
+import fake_nvml
+import pynvml
+import pytest
+
+from joulelab.sensors.gpu_use import CannotTell, GpuUse
+from joulelab.sensors.process_table import Process
+
+OURS, THEIRS = 70, 71
+TABLE = {
+    pid: Process(pid, name, 1, pid, pid, 0.0, 0.0, 5, 0)
+    for pid, name in ((OURS, "train"), (THEIRS, "render"))
+}
+
+
+@pytest.fixture
+def board(monkeypatch):
+    gpu = fake_nvml.FakeGpu("GPU-1", processes=(OURS, THEIRS))
+    fake_nvml.install(monkeypatch, fake_nvml.FakeNvml([gpu]))
+    return gpu
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A ``/proc`` of the whole machine."""
+    return namespace(tmp_path, 4026531836)
+
+
+@pytest.fixture
+def container(tmp_path):
+    return namespace(tmp_path, 4026532999)
+
+
+def namespace(root, number):
+    (root / "self/ns").mkdir(parents=True)
+    (root / "self/ns/pid").symlink_to(f"pid:[{number}]")
+    return root
+
+
+def later_us(seconds):
+    return time.time_ns() // 1000 + round(seconds * 1e6)
+
+
+def test_two_processes_are_told_apart_by_the_time_of_their_kernels(board, host):
+    use = GpuUse("gpu:0", "GPU-1", host)
+    board.used = [(OURS, later_us(1), 60), (OURS, later_us(1.5), 40), (THEIRS, later_us(1), 25)]
+    found = use.look({OURS}, TABLE, 2.0)
+    assert found.job_s == pytest.approx(1.0)
+    assert found.all_s == pytest.approx(1.5)
+    assert found.others == {(THEIRS, 5): ("render", 0.5)}
+
+
+def test_a_sample_counts_once(board, host):
+    use = GpuUse("gpu:0", "GPU-1", host)
+    board.used = [(OURS, later_us(1), 60)]
+    use.look({OURS}, TABLE, 1.0)
+    assert use.look({OURS}, TABLE, 1.0).all_s == 0.0
+
+
+def test_a_process_that_cannot_be_seen_is_another(board, host):
+    use = GpuUse("gpu:0", "GPU-1", host)
+    board.processes = (OURS, 999)
+    board.used = [(999, later_us(1), 50)]
+    found = use.look({OURS}, TABLE, 1.0)
+    assert found.job_s == 0.0
+    assert found.others[999, 0] == ("a process that cannot be seen", 0.5)
+
+
+def test_a_job_alone_needs_no_utilisation(board, host):
+    board.unsupported = {"nvmlDeviceGetProcessUtilization"}
+    board.processes = (OURS,)
+    found = GpuUse("gpu:0", "GPU-1", host).look({OURS}, TABLE, 2.0)
+    assert (found.job_s, found.all_s) == (2.0, 2.0)
+
+
+def test_without_utilisation_the_others_are_named_and_nothing_is_divided(board, host):
+    board.unsupported = {"nvmlDeviceGetProcessUtilization"}
+    with pytest.raises(CannotTell, match=r"render \(pid 71\) may use it too"):
+        GpuUse("gpu:0", "GPU-1", host).look({OURS}, TABLE, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("pids", "words"),
+    [
+        ((), "cannot be seen in this container"),
+        ((4000,), "one process uses it, and whether it is yours cannot be told"),
+        # A number that means something here too, but not this.
+        ((OURS, 4000), "2 processes use it, and which of them are yours cannot be told"),
+        ((OURS,), "one process uses it, and whether it is yours cannot be told"),
+    ],
+)
+def test_in_a_container_the_hosts_numbers_mean_nothing(board, container, pids, words):
+    board.processes = pids
+    with pytest.raises(CannotTell, match=words):
+        GpuUse("gpu:0", "GPU-1", container).look({OURS}, TABLE, 1.0)
+
+
+def test_a_driver_that_gives_the_containers_own_numbers_is_believed(board, container):
+    for pid in (OURS, THEIRS):
+        (container / f"{pid}/fd").mkdir(parents=True)
+        (container / f"{pid}/fd/9").symlink_to("/dev/nvidia0")
+    use = GpuUse("gpu:0", "GPU-1", container)
+    board.used = [(OURS, later_us(1), 30)]
+    assert use.look({OURS}, TABLE, 1.0).job_s == pytest.approx(0.3)
+
+
+def test_a_lost_gpu_is_looked_up_again(board, host):
+    use = GpuUse("gpu:0", "GPU-1", host)
+    use.look({OURS}, TABLE, 1.0)
+    board.errors["nvmlDeviceGetComputeRunningProcesses"] = pynvml.NVML_ERROR_GPU_IS_LOST
+    with pytest.raises(CannotTell, match="the driver does not tell who uses it"):
+        use.look({OURS}, TABLE, 1.0)
+    board.errors.clear()
+    use.look({OURS}, TABLE, 1.0)
+    assert board.calls["nvmlDeviceGetHandleByUUID"] == 2

@@ -1,0 +1,156 @@
+"""Use by a job and by others, of real processes whose CPU time is known."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from joulelab.sensors import sharing
+from joulelab.sensors.discovery import discover
+from joulelab.sensors.process_table import read_processes
+from joulelab.sensors.sensor import Discovery, Gap, Happening, Quantity, Reading
+from joulelab.sensors.sharing import SharingSensor, with_sharing
+
+MARK = b"JOULELAB_RECORDING=/nowhere/of-this-test"
+BURN = """
+import os, sys, time
+
+def burn(cpu_s):
+    end_s = time.process_time() + cpu_s
+    while time.process_time() < end_s:
+        pass
+"""
+JOB = (
+    BURN
+    + """
+def child(work):
+    pid = os.fork()
+    if not pid:
+        work()
+        os._exit(0)
+    return pid
+
+def with_grandchild():
+    grandchild = child(lambda: burn(0.2))
+    burn(0.2)
+    os.waitpid(grandchild, 0)
+
+def daemon():
+    burn(0.3)
+    print("done", flush=True)
+    time.sleep(600)
+
+def leave():
+    os.setsid()
+    print(child(daemon), flush=True)
+
+sys.stdin.readline()
+os.waitpid(child(leave), 0)  # no look falls between its start and its end
+os.waitpid(child(with_grandchild), 0)
+os.waitpid(child(lambda: burn(0.1)), 0)
+print("done", flush=True)
+sys.stdin.readline()
+"""
+)
+JOB_S = 0.3 + 0.2 + 0.2 + 0.1
+OTHER = BURN + "burn(0.5)\nprint('done', flush=True)\nsys.stdin.readline()"
+
+
+@pytest.fixture
+def start():
+    """Starts Python programs that end with the test."""
+    started = []
+
+    def start(code, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def host_sensor(*roots, **more):
+    """Of processors and memory; nobody is the recorder."""
+    return SharingSensor(lambda: roots, [], host=True, mark=MARK, recorder_pid=0, **more)
+
+
+def by_quantity(sensor, found, component):
+    """The last reading of each of a component's channels."""
+    return {
+        sensor.channels[one.channel].quantity: one.value
+        for one in found
+        if isinstance(one, Reading) and sensor.channels[one.channel].component == component
+    }
+
+
+def test_children_grandchildren_daemons_and_what_came_and_went_are_the_jobs(start, monkeypatch):
+    monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
+    name, value = MARK.decode().split("=")
+    job = start(JOB, **{name: value})
+    sensor = host_sensor(job.pid)
+    sensor.read()
+    job.stdin.write("go\n")
+    job.stdin.flush()
+    daemon = int(job.stdout.readline())
+    other = start(OTHER)
+    assert [job.stdout.readline(), job.stdout.readline()] == ["done\n"] * 2
+    assert other.stdout.readline() == "done\n"
+    try:
+        found = sensor.read()
+    finally:
+        os.kill(daemon, 9)
+    cpu = by_quantity(sensor, found, "cpu")
+    # Each of the five may be off by what the kernel rounds away, and takes something to fork.
+    assert cpu[Quantity.JOB_USE] == pytest.approx(JOB_S, abs=0.1)
+    assert cpu[Quantity.USE] >= cpu[Quantity.JOB_USE] + 0.5
+    (told,) = (one for one in found if isinstance(one, Happening))
+    assert other.pid in [pid for pid, _, _ in told.fields["used"]]
+    assert not {job.pid, daemon, os.getpid()} & {pid for pid, _, _ in told.fields["used"]}
+    memory = by_quantity(sensor, found, "dram")
+    assert 0 < memory[Quantity.JOB_USE] < memory[Quantity.USE]
+
+
+def test_names_are_recorded_and_never_arguments(start):
+    secret = start("import sys; sys.stdin.readline()", SECRET="s3cret")
+    seen = read_processes()[secret.pid]
+    assert seen.name.startswith("python")
+    assert "sys.stdin" not in repr(seen)
+
+
+def test_a_costly_look_is_not_repeated_soon(monkeypatch):
+    monkeypatch.setattr(sharing, "CPU_SHARE", 1e-9)
+    sensor = host_sensor(os.getpid())
+    assert sensor.read()
+    assert sensor.read(), "the second follows at once, so that there is something to say"
+    assert sensor.read() == []
+
+
+def test_a_job_that_cannot_be_seen_is_no_job_without_use():
+    sensor = host_sensor()
+    found = sensor.read()
+    assert len(found) == len(sensor.channels)
+    assert {one.reason for one in found} == {sharing.NOT_SEEN}
+
+
+def test_without_processes_to_read_there_are_gaps(tmp_path):
+    sensor = host_sensor(1, proc=tmp_path / "nothing")
+    assert all(isinstance(one, Gap) for one in sensor.read())
+
+
+def test_only_real_machines_are_shared(tmp_path):
+    simulated = discover(["simulated"])
+    assert with_sharing(simulated, list, tmp_path) == simulated
+    real = discover(["cpu"])
+    added = with_sharing(real, list, tmp_path).sensors[len(real.sensors) :]
+    assert [type(one) for one in added] == [SharingSensor]
+    assert with_sharing(Discovery((), ()), list, tmp_path).sensors == ()
