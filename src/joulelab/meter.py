@@ -274,9 +274,9 @@ class Meter:
             UserError: An option is out of its range.
             BudgetError: The next epoch would go over a budget, and ``on_budget`` is ``"raise"``.
         """
-        from joulelab.forecast.live import Options, epochs, length_of  # noqa: PLC0415
+        from joulelab.forecast.live import Options, at_site, epochs, length_of  # noqa: PLC0415
 
-        return epochs(self, items, Options(total=length_of(items, total), **options))
+        return epochs(self, items, Options(total=length_of(items, total), **at_site(options)))
 
     # The recorder.
 

@@ -132,6 +132,20 @@ def test_a_file_of_intensities_needs_a_time_that_it_covers(tmp_path):
     assert "not known" in site.costs(3.6e6).no_carbon
 
 
+def test_a_budget_of_carbon_takes_what_is_kept():
+    from joulelab.forecast.live import at_site
+
+    budget = {"max_carbon_g": 5.0, "quiet": True}
+    assert at_site(budget) == budget
+    keep(intensity_g_per_kwh=400.0, pue=1.5)
+    kept = {"carbon_intensity_g_per_kwh": 400.0, "pue": 1.5}
+    assert at_site(budget) == budget | kept
+    assert at_site(budget | {"pue": 2.0})["pue"] == 2.0
+    assert at_site({"max_energy_j": 5.0}) == {"max_energy_j": 5.0}
+    given = budget | {"carbon_intensity_g_per_kwh": 50.0}
+    assert at_site(given) == given
+
+
 def test_the_command_keeps_shows_and_forgets(tmp_path):
     assert "not known" in joulelab("site").stdout
     result = joulelab("site", "--country", "de", "--price", "0.30", "--currency", "EUR")

@@ -5,9 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
+from joulelab.jobs.record import find_jobs
 from joulelab.ledger.models import model_cost, request_energy, training_energy
 
 
@@ -32,6 +34,20 @@ def test_what_did_training_cost_compared_with_last_week(tmp_path, job):
         assert words in result.stdout
     # No terminal, and narrow: nothing is cut off.
     assert "…" not in joulelab("ledger", COLUMNS="80").stdout
+
+
+def test_a_recorded_job_meets_the_intensities_of_its_time(tmp_path):
+    ran = joulelab("run", "--sensors", "simulated", "--wait", "--", "sleep", "1")
+    assert ran.returncode == 0, ran.stderr
+    (record,) = find_jobs()
+    middle_s = (record.started_unix_s + record.ended_unix_s) / 2
+    steps = {middle_s - 1000: 900, middle_s: 100, middle_s + 1000: 0}
+    rows = [f"{datetime.fromtimestamp(t, UTC).isoformat()},{value}" for t, value in steps.items()]
+    (tmp_path / "grid.csv").write_text("time,g_per_kwh\n" + "\n".join(rows) + "\n")
+    result = joulelab("ledger", "--intensity-file", tmp_path / "grid.csv", "--json")
+    ledger = json.loads(result.stdout)
+    assert "weighted by the energy" in ledger["rests_on"][0]
+    assert 100 < ledger["total"]["carbon_g"] / ledger["total"]["gross_kwh"] < 900
 
 
 def test_json_and_csv_hold_the_same_rows(tmp_path, job):

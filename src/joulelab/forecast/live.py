@@ -15,6 +15,7 @@ from joulelab.errors import BudgetError, UserError
 from joulelab.forecast.marked import EPOCH, profile_of_trace
 from joulelab.forecast.series import load_scipy
 from joulelab.forecast.words import figure, line
+from joulelab.site import Site
 
 if TYPE_CHECKING:
     from joulelab.forecast.profile import Forecast, Profile
@@ -79,7 +80,8 @@ class EpochOptions(TypedDict, total=False):
         least: Do not end it so before this many epochs.
         max_energy_j: Gross energy that the loop may spend.
         max_carbon_g: Grams of CO2-equivalent that it may cause.
-        carbon_intensity_g_per_kwh: Of the electricity, for carbon; it is not guessed.
+        carbon_intensity_g_per_kwh: Of the electricity, for carbon. Without it a budget of carbon
+            takes what ``joulelab site`` keeps; it is not guessed.
         pue: Power usage effectiveness of the site, for carbon.
         on_budget: What to do when the next epoch would go over a budget: ``"warn"`` (and go on),
             ``"raise"`` :class:`~joulelab.errors.BudgetError`, ``"stop"`` the loop, or a function,
@@ -129,6 +131,7 @@ class Options:
             raise UserError(
                 "max_carbon_g is given without carbon_intensity_g_per_kwh",
                 why="the intensity of the electricity is not guessed",
+                mend="give it, or keep the country with joulelab site --country XX",
             )
         if self.within is not None and self.total is None:
             raise UserError("within is given without a length", mend="give total")
@@ -141,6 +144,20 @@ class Options:
             per_j = carbon_g(1.0, self.carbon_intensity_g_per_kwh, pue=self.pue)
             limits.append(self.max_carbon_g / per_j)
         return min(limits)
+
+
+def at_site(given: EpochOptions) -> EpochOptions:
+    """The options with what is kept of the site, where a budget of carbon needs it.
+
+    Raises:
+        UserError: What is kept cannot be read.
+    """
+    if given.get("max_carbon_g") is None or given.get("carbon_intensity_g_per_kwh") is not None:
+        return given
+    site = Site.configured(pue=given.get("pue"))
+    if site.factor is None:
+        return given
+    return {**given, "carbon_intensity_g_per_kwh": site.factor.g_per_kwh, "pue": site.pue}
 
 
 def epochs(meter: Meter, items: Iterable[T], options: Options) -> Iterator[T]:

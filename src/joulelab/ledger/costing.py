@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from joulelab.costs import Costs
 from joulelab.errors import JoulelabError
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.entries import Complain, Entry
 from joulelab.recording.format import READINGS_FILE
+
+if TYPE_CHECKING:
+    from joulelab.recording.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,15 +78,17 @@ def costed(entries: Iterable[Entry], complain: Complain) -> list[Costed]:
 
 
 def _costs(entry: Entry, energy: Amount) -> Costs:
-    from joulelab.recording.trace import TraceReader  # noqa: PLC0415
-
-    trace = None
-    if (entry.directory / READINGS_FILE).is_file():
-        trace = TraceReader(entry.directory).read
+    recorded = (entry.directory / READINGS_FILE).is_file()
     return entry.site.costs(
         energy.value,
         energy.interval,
         started_unix_s=entry.started_unix_s,
         stopped_unix_s=entry.ended_unix_s,
-        trace=trace,
+        trace=partial(_trace, entry.directory) if recorded else None,
     )
+
+
+def _trace(directory: Path) -> Trace:
+    from joulelab.recording.trace import read_trace  # noqa: PLC0415
+
+    return read_trace(directory)
