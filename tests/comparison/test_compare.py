@@ -1,16 +1,20 @@
 """Jobs and studies compared, on records with invented figures."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
 
+from joulelab import Meter
 from joulelab.accounting.baseline import Baseline, IdlePoint
 from joulelab.comparison.compare import compare
 from joulelab.comparison.figures import METRICS
 from joulelab.comparison.sides import read_side
 from joulelab.comparison.words import lines, practice, verdict
 from joulelab.errors import UserError
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
+from joulelab.sensors.waveform import Waveform
 from joulelab.site import Site
 
 DAY_S = 86400.0
@@ -238,3 +242,24 @@ def test_names_that_stand_for_jobs(tmp_path, write_job, home):
         runs(str(tmp_path / "home" / "jobs" / "other" / "run.json"))
     with pytest.raises(UserError, match="on both sides"):
         compared("latest", jobs)
+
+
+def test_spans_are_compared_one_by_one_however_many_there_are(tmp_path, write_job):
+    gpu = SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0))
+    for name, epochs in (("a", 2), ("b", 5)):
+        directory = write_job(tmp_path / name, 300.0)
+        with Meter(sensors=SimulatedMachine((gpu,)), directory=directory) as meter:
+            for index in range(epochs):
+                with meter.span("epoch", index=index):
+                    time.sleep(0.05)
+    sides = [read_side(str(tmp_path / name), name.upper(), "epoch") for name in ("a", "b")]
+    assert [side.measurements[0].pieces for side in sides] == [2, 5]
+    found = compare(*sides, METRICS["gross_j"])
+    for side, value_j in zip(sides, (found.effect.a, found.effect.b), strict=True):
+        (run,) = side.measurements
+        assert value_j == pytest.approx(200 * run.energy.duration_s / run.pieces, rel=0.02)
+    assert compare(*sides, METRICS["mean_power_w"]).effect.ratio == pytest.approx(1.0, rel=0.02)
+    with pytest.raises(UserError, match="did you mean epoch"):
+        read_side(str(tmp_path / "a"), "A", "epochs")
+    with pytest.raises(UserError, match="no readings of its own"):
+        read_side(str(write_job(tmp_path / "c", 300.0)), "A", "epoch")

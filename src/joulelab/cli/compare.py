@@ -44,6 +44,8 @@ class Percent(click.ParamType[float]):
     "Default: gross_j of jobs, gross_j_per_sample of studies.")  # fmt: skip
 @click.option("--by", metavar="NAME,...", help="Levels in which runs must agree to be compared, "
     "as model,batch_size. Default: those that vary within a side.")  # fmt: skip
+@click.option("--span", metavar="NAME", help="Compare the spans of that name that jobs marked, "
+    "as epoch: one of them, on average.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True,
     help="Of the intervals.")  # fmt: skip
 @click.option("--scatter", type=Percent(), metavar="PERCENT",
@@ -58,6 +60,7 @@ def command(
     b: str,
     metric: str | None,
     by: str | None,
+    span: str | None,
     confidence: float,
     scatter: float | None,
     limit: float | None,
@@ -73,13 +76,14 @@ def command(
     Example:
       joulelab compare previous latest
       joulelab compare 7d latest --metric duration_s
+      joulelab compare previous latest --span epoch
       joulelab compare jobs/before jobs/after --fail-above 5% --strict
       joulelab compare studies/fp32 studies/bf16 --by model,phase
     """
     if strict and limit is None:
         raise click.UsageError("--strict needs --fail-above")
     with working("comparing"):
-        found = _compare(a, b, metric, by, confidence, scatter)
+        found = _compare(a, b, metric, by, span, confidence, scatter)
     above = None if limit is None else found.above(limit)
     if as_json:
         click.echo(json.dumps(_json(found, limit, above), indent=1, allow_nan=False))
@@ -95,6 +99,7 @@ def _compare(
     b: str,
     metric: str | None,
     by: str | None,
+    span: str | None,
     confidence: float,
     scatter: float | None,
 ) -> Comparison:
@@ -108,7 +113,7 @@ def _compare(
         ) from error
     from joulelab.site import Site  # noqa: PLC0415
 
-    sides = read_side(a, "A"), read_side(b, "B")
+    sides = read_side(a, "A", span), read_side(b, "B", span)
     default = "gross_j" if sides[0].kind == "jobs" else "gross_j_per_sample"
     return compare(
         *sides,

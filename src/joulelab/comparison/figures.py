@@ -106,6 +106,7 @@ def figure(
     boards: Mapping[str, Hashable],
     baseline: Hashable,
     components: frozenset[str],
+    pieces: int = 1,
 ) -> Figure:
     """One run's figure.
 
@@ -119,6 +120,7 @@ def figure(
         boards: What each component is on, the same for the same piece of hardware.
         baseline: Whose idle power was subtracted.
         components: Those that count.
+        pieces: The figure is that of one of so many spans, unless it is over something else.
 
     Example:
         >>> from joulelab.sensors.sensor import Provenance
@@ -136,7 +138,7 @@ def figure(
         found = Figure(energy.duration_s)
     if metric.per == "samples":
         return found.over(samples)
-    return found.over(energy.duration_s) if metric.per == "duration" else found
+    return found.over(energy.duration_s if metric.per == "duration" else pieces)
 
 
 def _energy(

@@ -36,6 +36,7 @@ class Measurement:
         block: What it shares an error with.
         baseline: Whose idle power was subtracted.
         facts: See :data:`Facts`.
+        pieces: So many spans of the run were measured, where it is not the whole of it.
         doubts: Why it may not be a fair measurement, in words.
     """
 
@@ -49,6 +50,7 @@ class Measurement:
     block: Hashable
     baseline: Hashable
     facts: Facts
+    pieces: int = 1
     doubts: tuple[str, ...] = field(default=())
 
 

@@ -62,7 +62,9 @@ def known_figures(
     found = [
         (
             run,
-            figure(metric, run.energy, run.samples, run.boards, run.baseline, components),
+            figure(
+                metric, run.energy, run.samples, run.boards, run.baseline, components, run.pieces
+            ),
         )
         for run in side.measurements
     ]

@@ -29,12 +29,14 @@ class Side:
         letter: ``"A"`` or ``"B"``.
         kind: What it is made of.
         measurements: Oldest first; at least one.
+        span: The name of the spans that stand for each; ``None`` for the whole of it.
     """
 
     label: str
     letter: str
     kind: Kind
     measurements: tuple[Measurement, ...]
+    span: str | None = None
 
     @property
     def started_unix_s(self) -> tuple[float, float]:
@@ -47,12 +49,13 @@ class Side:
         return {
             "label": self.label,
             "kind": self.kind,
+            "span": self.span,
             "started_unix_s": list(self.started_unix_s),
             "runs": [one.run for one in self.measurements],
         }
 
 
-def read_side(name: str, letter: str) -> Side:
+def read_side(name: str, letter: str, span: str | None = None) -> Side:
     """The jobs or studies that a name stands for.
 
     Args:
@@ -60,13 +63,14 @@ def read_side(name: str, letter: str) -> Side:
             default place, ``latest``, ``previous`` (the one of the same name before it), or as
             ``7d`` (the last one of that name that began at least so many days before it).
         letter: What the side is called, ``"A"`` or ``"B"``.
+        span: Compare the spans of that name in each job, instead of the whole.
 
     Raises:
         UserError: It stands for nothing, for both jobs and studies, or for a damaged record.
     """
     paths = [Path(name)] if Path(name).exists() else _matching(name)
     if not paths:
-        return _jobs(name, _in_default_place(name), letter)
+        return _jobs(name, _in_default_place(name), letter, span)
     studies = [found for path in paths for found in _studies(path)]
     folders = [path for path in paths if path.is_dir() and not _studies(path)]
     jobs = find_jobs(*folders) if folders else []
@@ -75,7 +79,11 @@ def read_side(name: str, letter: str) -> Side:
             f"{name} holds both jobs and studies", mend="name the ones or the others for each side"
         )
     if not studies:
-        return _jobs(name, jobs, letter)
+        return _jobs(name, jobs, letter, span)
+    if span is not None:
+        raise UserError(
+            f"{name} is of studies, whose spans are not compared", mend="leave --span out"
+        )
     measured = _studied(studies)
     if not measured:
         raise UserError(f"{name} has no finished run", mend="run joulelab study on it first")
@@ -91,13 +99,18 @@ def _studied(directories: Sequence[Path]) -> list[Measurement]:
     return [one for study in read_studies(directories) for one in of_study(study)]
 
 
-def _jobs(name: str, jobs: Sequence[Job], letter: str) -> Side:
+def _jobs(name: str, jobs: Sequence[Job], letter: str, span: str | None) -> Side:
     if not jobs:
         raise UserError(
             f"{name} is no job, no study and no folder of either",
             mend="give what `joulelab run` or `joulelab study` named, or previous and latest",
         )
-    return Side(name, letter, "jobs", tuple(of_job(job, letter) for job in jobs))
+    measured = tuple(of_job(job, letter) for job in jobs)
+    if span is not None:
+        from joulelab.comparison.spanned import spanned  # noqa: PLC0415
+
+        measured = tuple(spanned(one, span) for one in measured)
+    return Side(name, letter, "jobs", measured, span)
 
 
 def _matching(pattern: str) -> list[Path]:
