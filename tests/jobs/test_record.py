@@ -8,62 +8,11 @@ import pytest
 
 from joulelab import Meter
 from joulelab.errors import UserError
-from joulelab.jobs.account import account
-from joulelab.jobs.record import SCHEMA, find_jobs, is_job, read_job, write_record
+from joulelab.jobs.record import find_jobs, is_job, read_job
 from joulelab.machine import describe
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
-
-MACHINE = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0)),))
 
 
-def started(directory, *, name="train", start_ns=None, **changed):
-    """A job.json in a new directory."""
-    directory.mkdir(parents=True)
-    data = {
-        "schema": SCHEMA,
-        "id": directory.name,
-        "command": ["python", "train.py"],
-        "name": name,
-        "project": "digits",
-        "phase": "training",
-        "tags": {"seed": "1"},
-        "host": "here",
-        "machine": describe().to_json(),
-        "started_unix_s": 1000.0,
-        "start_ns": start_ns or time.monotonic_ns(),
-        "settings": {"sensors": None},
-        "baseline": None,
-        "joined": None,
-        **changed,
-    }
-    write_record(directory / "job.json", data)
-    return data
-
-
-def finished(directory, **changed):
-    """A job that has finished, with a span, and what its record says."""
-    with Meter(sensors=MACHINE) as meter:
-        start_ns = time.monotonic_ns()
-        with meter.span("epoch"):
-            time.sleep(0.3)
-        stop_ns = time.monotonic_ns()
-        found = account(meter.trace, start_ns, stop_ns)
-    data = started(directory, start_ns=start_ns, **changed)
-    data |= {
-        "ended_unix_s": data["started_unix_s"] + (stop_ns - start_ns) * 1e-9,
-        "duration_s": (stop_ns - start_ns) * 1e-9,
-        "exit_code": 3,
-        "signal": None,
-        "energy": found.energy.to_json(),
-        "spans": [row.to_json() for row in found.spans],
-        "notes": ["a note"],
-    }
-    write_record(directory / "run.json", data)
-    return data
-
-
-def test_a_finished_job_is_read_back(tmp_path):
+def test_a_finished_job_is_read_back(tmp_path, finished):
     data = finished(tmp_path / "one")
     job = read_job(tmp_path / "one")
     assert is_job(tmp_path / "one")
@@ -81,9 +30,9 @@ def test_a_finished_job_is_read_back(tmp_path):
     assert data["spans"][0]["net_j"] is None
 
 
-def test_a_job_that_was_cut_off_is_worked_out_of_its_trace(tmp_path):
+def test_a_job_that_was_cut_off_is_worked_out_of_its_trace(tmp_path, started, constant):
     started(tmp_path / "cut")
-    with Meter(sensors=MACHINE, directory=tmp_path / "cut") as meter, meter.span("step"):
+    with Meter(sensors=constant, directory=tmp_path / "cut") as meter, meter.span("step"):
         time.sleep(0.4)
     job = read_job(tmp_path / "cut")
     assert not job.finished
@@ -94,7 +43,7 @@ def test_a_job_that_was_cut_off_is_worked_out_of_its_trace(tmp_path):
 
 
 @pytest.mark.parametrize("joined", [None, "/somewhere"])
-def test_a_job_without_readings_has_no_energy(tmp_path, joined):
+def test_a_job_without_readings_has_no_energy(tmp_path, joined, started):
     started(tmp_path / "bare", joined=joined)
     job = read_job(tmp_path / "bare")
     assert math.isnan(job.energy.gross_j)
@@ -102,7 +51,7 @@ def test_a_job_without_readings_has_no_energy(tmp_path, joined):
     assert job.energy.absent
 
 
-def test_jobs_are_found_oldest_first_wherever_they_lie(tmp_path, monkeypatch):
+def test_jobs_are_found_oldest_first_wherever_they_lie(tmp_path, monkeypatch, started):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
     assert find_jobs() == []
     for place, started_unix_s in (("jobs/b/c", 3.0), ("jobs/a", 5.0), ("jobs/z", 1.0)):
@@ -117,7 +66,7 @@ def test_jobs_are_found_oldest_first_wherever_they_lie(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ['{"schema": "joulelab-job-1"}', '{"schema": "jou', "\xff"])
-def test_a_damaged_job_is_told(tmp_path, content):
+def test_a_damaged_job_is_told(tmp_path, content, started):
     started(tmp_path / "good")
     started(tmp_path / "bad")
     (tmp_path / "bad" / "run.json").write_text(content, encoding="latin-1")
@@ -137,7 +86,7 @@ def test_what_is_no_job_is_refused(tmp_path):
         find_jobs(tmp_path / "absent")
 
 
-def test_a_record_has_no_number_that_json_lacks(tmp_path):
+def test_a_record_has_no_number_that_json_lacks(tmp_path, finished):
     finished(tmp_path / "one")
     text = (tmp_path / "one" / "run.json").read_text()
     json.loads(text, parse_constant=pytest.fail)

@@ -27,6 +27,7 @@ COMMANDS = {
     "site": "Country, price and PUE, for carbon and money",
     "ledger": "What a project took over its life: jobs and studies of months and machines",
     "report": "Tables, figures and a page from one or several studies",
+    "completion": "What lets a shell complete commands and options",
 }
 """Name and one-line help. The module of the same name is imported when its command is used."""
 

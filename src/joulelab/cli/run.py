@@ -10,6 +10,10 @@ import click
 from joulelab.jobs.options import FLAGS, PHASES, TAKES_VALUE, parse
 from joulelab.jobs.run import run
 
+_COMMAND = click.Argument(
+    ["command"], nargs=-1, required=True, metavar="COMMAND ...", type=click.Path()
+)
+
 
 def _options() -> list[click.Parameter]:
     kinds = {"phase": click.Choice(PHASES), "out": click.Path(), "json": click.Path()}
@@ -34,7 +38,9 @@ class _Run(click.Command):
     """Leaves its arguments as they are: their meaning is told in one place."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Shows help where it is asked for."""
+        """Shows help where it is asked for; a line that is being completed is click's."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         ctx.obj = options = parse(args)
         if options is None:
             click.echo(ctx.get_help(), color=ctx.color)
@@ -48,7 +54,8 @@ class _Run(click.Command):
 
 command = _Run(
     "run",
-    params=[*_options(), click.Argument(["command"], nargs=-1, required=True, metavar="COMMAND")],
+    context_settings={"allow_interspersed_args": False},
+    params=[*_options(), _COMMAND],
     options_metavar="[OPTIONS] --",
     help="""Measure any command as it runs.
 

@@ -101,12 +101,12 @@ def name_of(command: Sequence[str]) -> str:
     program, *rest = (os.path.basename(one) for one in command)  # noqa: PTH119
     if program.startswith(("python", "bash", "sh", "torchrun", "accelerate")):
         for option, argument in zip(["", *rest], rest, strict=False):
-            if argument.endswith((".py", ".sh")):
-                return argument[: argument.rindex(".")] or program
-            if option == "-m":
-                return argument
             if option == "-c":
                 break
+            if option == "-m":
+                return argument
+            if argument.endswith((".py", ".sh")):
+                return argument[: argument.rindex(".")] or program
     return program
 
 

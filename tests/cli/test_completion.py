@@ -1,0 +1,52 @@
+"""Completion as a real bash does it, and what the other shells are given."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+
+
+def completed(*words):
+    """What bash offers for the last of these words."""
+    line = " ".join(f"'{word}'" for word in words)
+    script = f"""
+        eval "$(joulelab completion bash)"
+        COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}
+        _joulelab_completion joulelab
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes_commands_options_and_choices():
+    assert completed("joulelab", "compl") == ["completion"]
+    assert completed("joulelab", "run", "--pro") == ["--project"]
+    assert completed("joulelab", "run", "--phase", "tr") == ["training"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_is_told_how_to_keep_it(shell):
+    done = subprocess.run(
+        [sys.executable, "-m", "joulelab", "completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert f"joulelab completion {shell}" in done.stdout
+    assert "_JOULELAB_COMPLETE" in done.stdout
