@@ -187,7 +187,9 @@ def test_studies_are_paired_by_cell_and_blocks_are_one_error(tmp_path, synthetic
         for model in synthetic.SCALE:
             writer.cell(model, block, stretch=1.1 * (1 + 0.02 * block))
         writer.idle(block, "after")
+    writer.failed("DLA", 0)
     found = compared(tmp_path / "a", tmp_path / "b", "gross_j_per_sample")
+    assert "B: 1 run failed and left out" in found.doubts
     assert len(found.cells) == 8
     assert found.effect.ratio == pytest.approx(1.1)
     for cell in found.cells:

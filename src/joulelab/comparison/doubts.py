@@ -87,7 +87,12 @@ def doubts(
         by: Levels that tell cells apart.
         cells: As they were compared.
     """
-    found = [text for side in (a, b) for text in _of_side(side, metric)]
+    found = [
+        f"{side.letter}: {counted(side.failed, 'run')} failed and left out"
+        for side in (a, b)
+        if side.failed
+    ]
+    found += [text for side in (a, b) for text in _of_side(side, metric)]
     found += [text for side in (a, b) for text in _mixed(side, by)]
     return [*found, *_of_times(a, b), *_outliers(cells)]
 

@@ -30,6 +30,7 @@ class Side:
         kind: What it is made of.
         measurements: Oldest first; at least one.
         span: The name of the spans that stand for each; ``None`` for the whole of it.
+        failed: How many runs of its studies failed or are damaged.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Side:
     kind: Kind
     measurements: tuple[Measurement, ...]
     span: str | None = None
+    failed: int = 0
 
     @property
     def started_unix_s(self) -> tuple[float, float]:
@@ -84,19 +86,20 @@ def read_side(name: str, letter: str, span: str | None = None) -> Side:
         raise UserError(
             f"{name} is of studies, whose spans are not compared", mend="leave --span out"
         )
-    measured = _studied(studies)
-    if not measured:
-        raise UserError(f"{name} has no finished run", mend="run joulelab study on it first")
-    return Side(
-        name, letter, "studies", tuple(sorted(measured, key=lambda one: one.started_unix_s))
-    )
+    return _studied(name, studies, letter)
 
 
-def _studied(directories: Sequence[Path]) -> list[Measurement]:
+def _studied(name: str, directories: Sequence[Path], letter: str) -> Side:
     from joulelab.analysis.studies import read_studies  # noqa: PLC0415
     from joulelab.comparison.studied import of_study  # noqa: PLC0415
 
-    return [one for study in read_studies(directories) for one in of_study(study)]
+    studies = read_studies(directories)
+    measured = [one for study in studies for one in of_study(study)]
+    if not measured:
+        raise UserError(f"{name} has no finished run", mend="run joulelab study on it first")
+    measured.sort(key=lambda one: one.started_unix_s)
+    failed = sum(run.status != "done" for study in studies for run in study.runs)
+    return Side(name, letter, "studies", tuple(measured), failed=failed)
 
 
 def _jobs(name: str, jobs: Sequence[Job], letter: str, span: str | None) -> Side:
