@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.recording.link import ATOMIC_WRITE_BYTES
-from joulelab.recording.spans import lines
+from joulelab.recording.span_lines import lines
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 values = st.recursive(

@@ -55,6 +55,20 @@ class DeviceTime(NamedTuple):
     uncertainty_ns: int
 
 
+class DeviceWindow(NamedTuple):
+    """A span on a GPU.
+
+    Attributes:
+        start_ns: When the GPU came to its work, CLOCK_MONOTONIC.
+        stop_ns: When it was done with it; not before ``start_ns``.
+        uncertainty_ns: Standard uncertainty of both times (k = 1), which are wrong together.
+    """
+
+    start_ns: int
+    stop_ns: int
+    uncertainty_ns: int
+
+
 class DeviceMark:
     """A point in a stream's work, perhaps still to come.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import threading
 import weakref
@@ -11,15 +10,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from sys import modules
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from joulelab.recording.device_clock import (
     DeviceClock,
     DeviceMark,
     DeviceTime,
+    DeviceWindow,
     device_clock,
 )
-from joulelab.recording.link import ATOMIC_WRITE_BYTES
+from joulelab.recording.span_lines import encode, lines
 
 if TYPE_CHECKING:
     from joulelab.accounting.energy import Energy
@@ -27,13 +27,10 @@ if TYPE_CHECKING:
 FLUSH_INTERVAL_S = 0.25
 """Spans are handed to the recorder this often; a program that is killed loses no more of them."""
 
-ROWS_A_LINE = 24
 INDICES_A_LOG = 1 << 32
 """Logs of one process that share a trace number their spans this far apart."""
 MOST_UNRESOLVED = 1 << 16
 """So many marks may wait for their device times to be worked out, which costs some µs each."""
-
-_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 class Span:
@@ -168,20 +165,6 @@ class Span:
     def __repr__(self) -> str:
         state = "open" if self.stop_ns is None else f"{self.duration_s:.6g} s"
         return f"<Span {self.name!r} {self.attributes or ''} {state}>"
-
-
-class DeviceWindow(NamedTuple):
-    """A span on a GPU.
-
-    Attributes:
-        start_ns: When the GPU came to its work, CLOCK_MONOTONIC.
-        stop_ns: When it was done with it; not before ``start_ns``.
-        uncertainty_ns: Standard uncertainty of both times (k = 1), which are wrong together.
-    """
-
-    start_ns: int
-    stop_ns: int
-    uncertainty_ns: int
 
 
 class _Thread:
@@ -365,7 +348,7 @@ class SpanLog:
             return []
         self._told_failure = True
         event = {"event": "device_failed", "pid": os.getpid(), "t_ns": monotonic_ns()}
-        return [_encode({**event, "reason": self.device.failure}).encode() + b"\n"]
+        return [encode({**event, "reason": self.device.failure}).encode() + b"\n"]
 
     def _devices(self) -> list[tuple[int, int, int, int]]:
         """Rows of the ended spans whose marks' times are known, in the order they ended."""
@@ -418,36 +401,3 @@ def _row(span: Span) -> tuple[Any, ...]:
         span.start_ns,
         span.stop_ns,
     )
-
-
-def lines(kind: str, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
-    """Lines for the trace, none longer than one write to a pipe that stays whole (pipe(7)).
-
-    Rows are encoded many at a time: that is one call which holds the interpreter for a moment,
-    where a call for each would keep taking it from the program's own threads.
-    """
-    done: list[bytes] = []
-    for first in range(0, len(rows), ROWS_A_LINE):
-        some = rows[first : first + ROWS_A_LINE]
-        line = _line(kind, some)
-        if line is not None:
-            done.append(line)
-        elif len(some) > 1:
-            half = len(some) // 2
-            done += lines(kind, some[:half]) + lines(kind, some[half:])
-        else:
-            # The span itself keeps what the trace cannot.
-            index, parent, thread, name, _, *times = some[0]
-            known = name[:256] if isinstance(name, str) else "?"
-            short = (index, parent, thread, known, {"attributes_omitted": True}, *times)
-            done += lines(kind, [short])
-    return done
-
-
-def _line(kind: str, rows: Sequence[tuple[Any, ...]]) -> bytes | None:
-    """The line; nothing where it is too long, or what the program gave cannot be written."""
-    try:
-        line = _encode({"event": kind, "pid": os.getpid(), "rows": rows}).encode() + b"\n"
-    except Exception:  # noqa: BLE001  (attributes are anyone's objects, and may change meanwhile)
-        return None
-    return line if len(line) <= ATOMIC_WRITE_BYTES else None
