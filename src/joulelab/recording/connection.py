@@ -85,7 +85,7 @@ class Connection:
         return sent == len(data)
 
     def receive(self) -> list[Message] | None:
-        """The messages that have come in; ``None`` when the other end is gone and has said all."""
+        """The messages that have come in; ``None`` when the other end is gone or talks nonsense."""
         space = socket.CMSG_LEN(MOST_DESCRIPTORS * array.array("i").itemsize)
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
@@ -103,9 +103,10 @@ class Connection:
             return None
         *lines, self._received = (self._received + data).split(b"\n")
         try:
-            return [json.loads(line) for line in lines]
+            messages = [json.loads(line) for line in lines]
         except ValueError:
             return None
+        return messages if all(isinstance(one, dict) for one in messages) else None
 
     def answer(self, timeout_s: float) -> Message | None:
         """The next message, or nothing when the other end is silent or gone."""

@@ -291,6 +291,7 @@ def _introduction() -> Message:
     launch = current_launch()
     return {
         "pid": os.getpid(),
+        "now_ns": time.monotonic_ns(),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cuda_device_order": os.environ.get("CUDA_DEVICE_ORDER"),
         "launch": None if launch is None else launch.to_json(),

@@ -41,6 +41,8 @@ from joulelab.sensors.sharing import with_sharing
 
 SYNC_EVERY_S = 30.0
 LONGEST_SYNC_S = 2.0
+OTHER_CLOCK_NS = 60 * 10**9
+"""A process whose clock is so far from the recorder's, and not late, has another."""
 MARKS_PIPE_BYTES = 1 << 20
 _PIPE_READ = 1 << 16
 
@@ -157,7 +159,9 @@ class Recorder:
         """Reads until every energy channel that works has a reading at or after ``t_ns``.
 
         Gives up on a channel after two of its update periods, at most :data:`LONGEST_SYNC_S`.
+        A time to come is not waited for.
         """
+        t_ns = min(t_ns, time.monotonic_ns())
         waiting = {
             i
             for i, sensor in enumerate(self._sensors)
@@ -240,34 +244,41 @@ def record(recorder: Recorder, clients: Clients) -> str:
         if time.monotonic() - synced_s > SYNC_EVERY_S:
             recorder.sync()
             synced_s = time.monotonic()
-        covered: list[tuple[Client, int]] = []
+        asked: list[tuple[Client, int]] = []
         for client, request in clients.requests(max(0.0, due_s - time.monotonic())):
             if request is None:
                 if client.introduced_pid is not None:
                     recorder.event(event="left", pid=client.introduced_pid)
             elif "join" in request:
-                _welcome(recorder, client, request["join"])
-            elif "stop" in request:
+                client.connection.send(*_welcome(recorder, client, request["join"]))
+            elif client.own and "stop" in request:
                 recorder.cover(request["stop"])
                 return "asked to stop"
-            elif "sync" in request:
-                covered.append((client, request["sync"]))
-        if covered:
+            elif isinstance(request.get("sync"), int):
+                asked.append((client, request["sync"]))
+        if asked:
             # Once for all who ask: ranks do so at about the same time.
-            recorder.cover(max(t_ns for _, t_ns in covered))
-        for client, t_ns in covered:
+            recorder.cover(max(t_ns for _, t_ns in asked))
+        for client, t_ns in asked:
             client.connection.send({"synced": t_ns})
     return "the process that was measured ended"
 
 
-def _welcome(recorder: Recorder, client: Client, who: Message) -> None:
-    """Gives a process what it needs to hand over its spans."""
-    if not client.own:
+def _welcome(recorder: Recorder, client: Client, who: Message) -> tuple[Message, Sequence[int]]:
+    """What a process is answered that wants to join: why it cannot, or the ends of the pipe."""
+    now_ns = time.monotonic_ns()
+    try:
+        apart_ns = abs(who.pop("now_ns") - now_ns)
         gpus = visible_components(who.pop("cuda_visible_devices"), who.pop("cuda_device_order"))
+        pid = int(who["pid"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {"error": "this recorder is of another version of JouleLab"}, ()
+    if apart_ns > OTHER_CLOCK_NS:
+        return {"error": "this recorder's clock is another, as of another time namespace"}, ()
+    if not client.own:
         recorder.event(event="joined", **who, gpus=gpus)
-        client.introduced_pid = who["pid"]
-    answer = {"ready": time.monotonic_ns(), "pid": os.getpid()}
-    client.connection.send(answer, recorder.marks_end)
+        client.introduced_pid = pid
+    return {"ready": now_ns, "pid": os.getpid()}, recorder.marks_end
 
 
 def main() -> None:
