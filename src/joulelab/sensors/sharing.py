@@ -37,7 +37,7 @@ from joulelab.sensors.sensor import (
 )
 
 READ_INTERVAL_S = 1.0
-CPU_SHARE = 0.005
+CPU_SHARE = 0.003
 """Looks take no more of one core than this."""
 NOT_SEEN = "the process that is measured cannot be seen from here"
 
