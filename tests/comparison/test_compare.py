@@ -265,3 +265,20 @@ def test_spans_are_compared_one_by_one_however_many_there_are(tmp_path, write_jo
         read_side(str(tmp_path / "a"), "A", "epochs")
     with pytest.raises(UserError, match="no readings of its own"):
         read_side(str(write_job(tmp_path / "c", 300.0)), "A", "epoch")
+
+
+def test_a_limit_for_each_cell_finds_the_one_that_the_mean_hides(tmp_path, write_jobs):
+    for side, watts in (("a", (300, 300, 300)), ("b", (300, 280, 345))):
+        for index, gpu_w in enumerate(watts):
+            write_jobs(
+                tmp_path / side / f"model-{index}",
+                [gpu_w - 1, gpu_w, gpu_w + 1.5],
+                name=f"model-{index}",
+            )
+    found = compared(tmp_path / "a", tmp_path / "b")
+    assert len(found.cells) == 3
+    assert found.effect.ratio == pytest.approx(1.02, abs=0.01)
+    assert found.above(0.05) is False
+    assert found.above(0.05, each=True) is True
+    assert found.above(0.128, each=True) is None
+    assert found.above(0.2, each=True) is False

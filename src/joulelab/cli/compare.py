@@ -52,6 +52,8 @@ class Percent(click.ParamType[float]):
     help="What runs are known to scatter by, where too few are there to tell.")  # fmt: skip
 @click.option("--fail-above", "limit", type=Percent(), metavar="PERCENT",
     help="Exit 1 when B is shown to take so much more than A.")  # fmt: skip
+@click.option("--each", is_flag=True,
+    help="With --fail-above: of each cell, not of their mean alone.")  # fmt: skip
 @click.option("--strict", is_flag=True,
     help="With --fail-above: exit 1 also when that cannot be excluded.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -64,6 +66,7 @@ def command(
     confidence: float,
     scatter: float | None,
     limit: float | None,
+    each: bool,
     strict: bool,
     as_json: bool,
 ) -> int:
@@ -80,15 +83,20 @@ def command(
       joulelab compare jobs/before jobs/after --fail-above 5% --strict
       joulelab compare studies/fp32 studies/bf16 --by model,phase
     """
-    if strict and limit is None:
-        raise click.UsageError("--strict needs --fail-above")
+    if (strict or each) and limit is None:
+        raise click.UsageError(f"--{'strict' if strict else 'each'} needs --fail-above")
     with working("comparing"):
         found = _compare(a, b, metric, by, span, confidence, scatter)
-    above = None if limit is None else found.above(limit)
+    above = None if limit is None else found.above(limit, each=each)
     if as_json:
-        click.echo(json.dumps(_json(found, limit, above), indent=1, allow_nan=False))
+        figures = found.to_json() | {"fail_above": limit, "above": above}
+        click.echo(json.dumps(figures, indent=1, allow_nan=False))
     else:
-        _print(found, limit, above)
+        from joulelab.comparison.words import verdict_of_limit  # noqa: PLC0415
+
+        _print(found)
+        if limit is not None:
+            click.echo(verdict_of_limit(limit, above, each=each and bool(found.cells)))
     if limit is None:
         return 0
     return int(above is not False if strict else above is True)
@@ -133,8 +141,8 @@ def _metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def _print(found: Comparison, limit: float | None, above: bool | None) -> None:
-    from joulelab.comparison.words import cell_line, lines, verdict_of_limit  # noqa: PLC0415
+def _print(found: Comparison) -> None:
+    from joulelab.comparison.words import cell_line, lines  # noqa: PLC0415
 
     for line in lines(found):
         click.echo(line)
@@ -150,9 +158,3 @@ def _print(found: Comparison, limit: float | None, above: bool | None) -> None:
         click.echo("to be borne in mind:")
         for doubt in found.doubts:
             click.echo(f"  {doubt}")
-    if limit is not None:
-        click.echo(verdict_of_limit(limit, above))
-
-
-def _json(found: Comparison, limit: float | None, above: bool | None) -> dict[str, Any]:
-    return found.to_json() | {"fail_above": limit, "above": above}

@@ -44,6 +44,7 @@ class Effect:
         test: What p is by; empty where it cannot be tested.
         detectable_ratio: A ratio this large would be shown four times in five.
         shown: Whether the interval leaves out no difference; ``None`` where it cannot be tested.
+        logarithms: What the ratio was worked out from.
     """
 
     levels: Mapping[str, str]
@@ -59,12 +60,28 @@ class Effect:
     test: str
     detectable_ratio: float
     shown: bool | None
+    logarithms: Shift
+
+    def above(self, limit: float) -> bool | None:
+        """Whether the interval of the ratio is above 1 by more than a fraction.
+
+        Returns:
+            ``True``: all of it. ``False``: none of it. ``None``: it cannot be told, which is
+            always so without a test.
+        """
+        low, high = self.ratio_interval
+        if not self.test or math.isnan(low):
+            return None
+        if low > 1 + limit:
+            return True
+        return False if high <= 1 + limit else None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; NaN becomes ``None``."""
         from joulelab.study.store import plain  # noqa: PLC0415
 
-        return dict(plain({name: getattr(self, name) for name in self.__dataclass_fields__}))
+        told = (name for name in self.__dataclass_fields__ if name != "logarithms")
+        return dict(plain({name: getattr(self, name) for name in told}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,22 +110,25 @@ class Comparison:
     differences: tuple[Difference, ...]
     doubts: tuple[str, ...]
 
-    def above(self, limit: float) -> bool | None:
+    def above(self, limit: float, *, each: bool = False) -> bool | None:
         """Whether the second side is shown to be above the first by more than a fraction.
 
-        Returns:
-            ``True``: the whole interval is above it. ``False``: none of it is. ``None``: it
-            cannot be told, which is always so without a test.
+        Args:
+            limit: As 0.05 for 5 %.
+            each: Whether each cell has to keep to it, not their mean alone; that a cell does not
+                is shown after Holm's correction for their number.
 
-        Example:
-            ``comparison.above(0.05)`` for 5 %.
+        Returns:
+            See :meth:`Effect.above`.
         """
-        low, high = self.effect.ratio_interval
-        if not self.effect.test or math.isnan(low):
-            return None
-        if low > 1 + limit:
+        if not (each and self.cells):
+            return self.effect.above(limit)
+        alpha = (1 - self.confidence) / 2
+        if any(
+            _rejected([cell.logarithms.p_above(math.log1p(limit)) for cell in self.cells], alpha)
+        ):
             return True
-        return False if high <= 1 + limit else None
+        return False if all(cell.above(limit) is False for cell in self.cells) else None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; NaN becomes ``None``."""
@@ -248,6 +268,7 @@ def _effect(
         test=tested.test,
         detectable_ratio=_exp(on_logs.detectable(confidence)),
         shown=apart if tested.tested else None,
+        logarithms=on_logs,
     )
 
 
@@ -258,15 +279,21 @@ def _exp(value: float) -> float:
 
 def _corrected(effects: Sequence[Effect], confidence: float) -> list[Effect]:
     """What is shown after Holm's correction for looking at many cells."""
+    rejected = _rejected([effect.p for effect in effects], 1 - confidence)
+    return [
+        effect if effect.shown is None else replace(effect, shown=shown)
+        for effect, shown in zip(effects, rejected, strict=True)
+    ]
+
+
+def _rejected(p: Sequence[float], alpha: float) -> list[bool]:
+    """Which hypotheses Holm's procedure rejects; none that has no p."""
     from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped] # noqa: PLC0415
 
-    tested = [place for place, effect in enumerate(effects) if math.isfinite(effect.p)]
-    if not tested:
-        return list(effects)
-    shown = multipletests(
-        [effects[place].p for place in tested], alpha=1 - confidence, method="holm"
-    )[0]
-    corrected = list(effects)
-    for place, verdict in zip(tested, shown, strict=True):
-        corrected[place] = replace(effects[place], shown=bool(verdict))
-    return corrected
+    known = [place for place, value in enumerate(p) if math.isfinite(value)]
+    rejected = [False] * len(p)
+    if known:
+        verdicts = multipletests([p[place] for place in known], alpha=alpha, method="holm")[0]
+        for place, verdict in zip(known, verdicts, strict=True):
+            rejected[place] = bool(verdict)
+    return rejected

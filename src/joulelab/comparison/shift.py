@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import optimize, special
 
@@ -81,6 +81,11 @@ class Shift:
         if self.value == 0 or beyond(most) >= 0:
             return 1.0
         return 0.0 if beyond(least) < 0 else math.exp(optimize.brentq(beyond, least, most))
+
+    def p_above(self, limit: float) -> float:
+        """Of not being above a limit, one-sided; NaN without a test."""
+        p = replace(self, value=self.value - limit).p
+        return p / 2 if self.value > limit else 1 - p / 2
 
     def detectable(self, confidence: float) -> float:
         """The difference that would be shown four times in five with as many runs; NaN without s.

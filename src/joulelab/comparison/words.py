@@ -143,19 +143,21 @@ def _test(effect: Effect) -> str:
     runs = f"{effect.n_a} and {counted(effect.n_b, 'run')}"
     if not effect.test:
         return f"none: {runs} do not tell how much runs scatter; repeat each three times or more"
-    return f"{effect.test}, on logarithms, {runs}: {probability(effect.p)}"
+    scale = "" if math.isnan(effect.ratio) else ", on logarithms"
+    return f"{effect.test}{scale}, {runs}: {probability(effect.p)}"
 
 
-def verdict_of_limit(limit: float, above: bool | None) -> str:
+def verdict_of_limit(limit: float, above: bool | None, *, each: bool = False) -> str:
     """Whether the second side is above a limit.
 
     Example:
         >>> verdict_of_limit(0.05, None)
         'limit of 5 %: cannot be told whether B is above it'
     """
+    what = "a cell of B" if each else "B"
     told = {
-        True: "B is shown to be above it",
-        False: "B is shown to be within it",
-        None: "cannot be told whether B is above it",
+        True: f"{what} is shown to be above it",
+        False: f"{'every cell of B' if each else 'B'} is shown to be within it",
+        None: f"cannot be told whether {what} is above it",
     }
     return f"limit of {100 * limit:g} %: {told[above]}"
