@@ -3,12 +3,14 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.accounting.energy import Energy
+from joulelab.accounting.job_share import Share
 from joulelab.errors import UserError
 from joulelab.ledger.book import KEYS
 from joulelab.ledger.ledger import read_ledger
@@ -125,6 +127,23 @@ def test_records_made_at_the_same_time_are_told_of(tmp_path, job):
     job(tmp_path / "far", 1000.0, host="elsewhere")
     (note,) = [note for note in read(tmp_path).notes if "same time" in note]
     assert "500 J too large" in note
+
+
+def test_what_others_had_of_a_machine_is_told_and_can_be_left_out(tmp_path, job, make_energy):
+    whole = make_energy(1000.0, gain=0.0)
+    share = Share(fraction=0.4, low=0.3, high=0.5, method="CPU time")
+    part = replace(whole.components["gpu:0"], share=share)
+    job(tmp_path / "one", replace(whole, components={"gpu:0": part}))
+    job(tmp_path / "two", replace(whole, components={"gpu:0": part}))
+    job(tmp_path / "alone", make_energy(1000.0, gain=0.0), host="elsewhere")
+    ledger = read(tmp_path)
+    assert ledger.total.energy.value == pytest.approx(3000.0)
+    assert any("about 800 J (600 to 1,000) was their own" in note for note in ledger.notes)
+    assert any("same time" in note for note in ledger.notes)
+    own = read(tmp_path, own_share=True)
+    assert own.total.energy.value == pytest.approx(1800.0)
+    assert own.total.energy.interval == pytest.approx((1600.0, 2000.0))
+    assert not any("same time" in note for note in own.notes)
 
 
 @given(

@@ -69,6 +69,7 @@ def test_an_empty_ledger_says_how_to_begin():
     result = joulelab("ledger")
     assert result.returncode == 0
     assert "joulelab run" in result.stdout
+    assert "of that project" in joulelab("ledger", "--project", "x").stdout
 
 
 @pytest.mark.parametrize(

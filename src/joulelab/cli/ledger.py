@@ -14,7 +14,8 @@ from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
 from joulelab.errors import JoulelabError, UserError
 from joulelab.jobs.options import PHASES
-from joulelab.ledger.book import KEYS
+from joulelab.ledger.book import KEYS, day_of
+from joulelab.ledger.ledger import read_ledger
 
 if TYPE_CHECKING:
     from joulelab.ledger.ledger import Ledger
@@ -52,6 +53,8 @@ def command() -> None:
 @click.option("--project", metavar="P", help="Of this project alone.")
 @click.option("--since", metavar="DAY", help="First day (UTC), as 2026-11-01.")
 @click.option("--until", metavar="DAY", help="Last day (UTC).")
+@click.option("--own-share", is_flag=True,
+    help="On machines that others used, too, count each job's own part, an estimate.")  # fmt: skip
 @site_options
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE", help="Write the rows to a CSV file.")  # fmt: skip
@@ -62,6 +65,7 @@ def show(
     project: str | None,
     since: str | None,
     until: str | None,
+    own_share: bool,
     csv_path: Path | None,
     as_json: bool,
     **given: Any,
@@ -77,14 +81,25 @@ def show(
       joulelab ledger --by week
       joulelab ledger studies/ --project digits --by phase --json
     """
-    ledger = _ledger(directories, by, project, since, until, given)
+    with working("reading the records"):
+        ledger = read_ledger(
+            directories,
+            by=by,
+            project=project,
+            since=None if since is None else day_of(since),
+            until=None if until is None else day_of(until),
+            own_share=own_share,
+            given=given,
+            complain=complain,
+        )
     if csv_path is not None:
         _write_csv(ledger, csv_path)
     if as_json:
         click.echo(json.dumps(ledger.to_json(), indent=1, allow_nan=False))
         return
     if not ledger.entries:
-        click.echo("nothing here yet: `joulelab run -- COMMAND` makes a record")
+        wanted = "of that project and time" if project or since or until else "here"
+        click.echo(f"no record {wanted}: `joulelab run -- COMMAND` makes one")
         for note in ledger.notes:
             click.echo(f"- {note}")
         return
@@ -127,29 +142,6 @@ def tag(
 
 command.add_command(inference)
 command.add_command(break_even)
-
-
-def _ledger(
-    directories: Sequence[Path],
-    by: str,
-    project: str | None,
-    since: str | None,
-    until: str | None,
-    given: dict[str, Any],
-) -> Ledger:
-    from joulelab.ledger.book import day_of  # noqa: PLC0415
-    from joulelab.ledger.ledger import read_ledger  # noqa: PLC0415
-
-    with working("reading the records"):
-        return read_ledger(
-            directories,
-            by=by,
-            project=project,
-            since=None if since is None else day_of(since),
-            until=None if until is None else day_of(until),
-            given=given,
-            complain=complain,
-        )
 
 
 def complain(error: JoulelabError) -> None:

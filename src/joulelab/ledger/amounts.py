@@ -64,6 +64,19 @@ class Amount:
         return cls(part.gross_j, known, part.edge_uncertainty_j)
 
     @classmethod
+    def of_own_share(cls, part: ComponentEnergy, board: Hashable) -> Self:
+        """A job's own part of a component that others used, too, in joules: an estimate.
+
+        Where the share is not known, or all of it, the whole. What users of one machine differ in
+        is the same in all its records.
+        """
+        if part.share is None or part.share.is_whole:
+            return cls.of_component(part, board)
+        low_j, high_j = part.job_interval_j
+        half_j = max(high_j - part.job_j, part.job_j - low_j)
+        return cls(part.job_j, {("share", board, part.component): half_j / COVERAGE_FACTOR})
+
+    @classmethod
     def total(cls, amounts: Iterable[Amount]) -> Self:
         """The sum; 0 of nothing."""
         values: list[float] = []

@@ -7,14 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from joulelab.accounting.energy import WORTH_SAYING
-from joulelab.costs import JOULES, quantity
 from joulelab.errors import UserError
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.costing import Costed
 from joulelab.ledger.entries import Entry
-from joulelab.ledger.overlaps import counted_twice_j
-from joulelab.sensors.sensor import Provenance
 
 UNTAGGED = "untagged"
 UNDATED = "undated"
@@ -171,37 +167,6 @@ def period_before(key: str) -> str:
     return f"{date.fromisoformat(f'{key}-01') - timedelta(days=1):%Y-%m}"
 
 
-def remarks(entries: Sequence[Costed], copies: int, undated: int) -> list[str]:
-    """What a person should know of the sums."""
-    notes = []
-    unfinished = [one.entry.name for one in entries if one.entry.unfinished]
-    if unfinished:
-        notes.append(
-            f"{len(unfinished)} not finished, counted up to the last reading: {_some(unfinished)}"
-        )
-    unmeasured = [one.entry.name for one in entries if one.energy is None]
-    if unmeasured:
-        notes.append(f"{len(unmeasured)} without any energy, not in the sums: {_some(unmeasured)}")
-    measured = [one.entry for one in entries if one.energy is not None]
-    notes += _provenances(measured)
-    for component, lacking in sorted(_lacking(measured).items()):
-        notes.append(
-            f"{component} not measured in {len(lacking)}, though in others: {_some(lacking)}"
-        )
-    twice_j, total_j = counted_twice_j(measured), Row("", tuple(entries)).energy.value
-    if twice_j > WORTH_SAYING * total_j:
-        energy = quantity(twice_j, NO_INTERVAL, JOULES)
-        notes.append(
-            f"some ran at the same time on the same machine: the sums are {energy} too large, "
-            "since each record has all that the machine drew"
-        )
-    if copies:
-        notes.append(f"{copies} copies of records count once")
-    if undated:
-        notes.append(f"{undated} left out: nobody knows when they began")
-    return notes
-
-
 def day_of(text: str) -> date:
     """A day as ``2026-11-01``.
 
@@ -212,30 +177,6 @@ def day_of(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise UserError(f"{text!r} is no day", mend="write it as 2026-11-01") from error
-
-
-def _provenances(entries: Sequence[Entry]) -> list[str]:
-    """How much of the energy no sensor measured."""
-    parts = [part for one in entries for part in one.parts if part.gross_j > 0]
-    total_j = math.fsum(part.gross_j for part in parts)
-    notes = []
-    for kind in (Provenance.SIMULATED, Provenance.ESTIMATED):
-        some_j = math.fsum(part.gross_j for part in parts if part.provenance is kind)
-        if some_j:
-            notes.append(f"{100 * some_j / total_j:.3g} % of the energy is {kind}, not measured")
-    return notes
-
-
-def _lacking(entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Kinds of component that some entries have, and the names of those that lack them."""
-    kinds = [({_kind(part.component) for part in one.parts}, one.name) for one in entries]
-    every = set().union(*(found for found, _ in kinds))
-    lacking = {kind: [name for found, name in kinds if kind not in found] for kind in every}
-    return {kind: names for kind, names in lacking.items() if names}
-
-
-def _kind(component: str) -> str:
-    return component.partition(":")[0]
 
 
 def _worth(entry: Entry) -> tuple[bool, bool, bool]:
@@ -253,8 +194,3 @@ def _week(day: date) -> str:
 
 def _day(entry: Entry) -> date:
     return datetime.fromtimestamp(entry.started_unix_s, UTC).date()
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -54,17 +54,20 @@ class Costed:
         return self.energy.scaled(factor)
 
 
-def costed(entries: Iterable[Entry], complain: Complain) -> list[Costed]:
+def costed(
+    entries: Iterable[Entry], complain: Complain, *, own_share: bool = False
+) -> list[Costed]:
     """Each entry with its costs.
 
     Args:
         entries: Any.
         complain: Is told, once, of an intensity that cannot be read.
+        own_share: Of each its own part of what its machine drew, where that is known.
     """
     found = []
     told: set[str] = set()
     for entry in entries:
-        energy = entry.energy
+        energy = entry.own_energy if own_share else entry.energy
         costs = None
         if energy is not None:
             try:

@@ -67,11 +67,26 @@ class Entry:
 
     @property
     def energy(self) -> Amount | None:
-        """Gross, J; ``None`` when nothing was measured."""
+        """Gross, of all that the machine drew, J; ``None`` when nothing was measured."""
+        return self._total(Amount.of_component)
+
+    @property
+    def own_energy(self) -> Amount | None:
+        """Its own part of that where it is known, an estimate, J."""
+        return self._total(Amount.of_own_share)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others are known to have used its machine."""
+        return any(part.share is not None and not part.share.is_whole for part in self.parts)
+
+    def _total(self, amount: Callable[[ComponentEnergy, Hashable], Amount]) -> Amount | None:
         known = [part for part in self.parts if not math.isnan(part.gross_j)]
         if not known:
             return None
-        return Amount.of_parts(known, self.boards, self.host)
+        return Amount.total(
+            amount(part, self.boards.get(part.component, self.host)) for part in known
+        )
 
 
 def find_entries(

@@ -11,9 +11,10 @@ from typing import Any
 
 from joulelab.accounting.carbon import J_PER_KWH
 from joulelab.ledger.amounts import UNKNOWN, Amount, Ratio, ratio, share
-from joulelab.ledger.book import OF_TIME, Row, once, period_before, remarks, rows, selected
+from joulelab.ledger.book import OF_TIME, Row, once, period_before, rows, selected
 from joulelab.ledger.costing import Costed, costed
 from joulelab.ledger.entries import Complain, find_entries
+from joulelab.ledger.remarks import remarks
 from joulelab.ledger.split import REFERENCES, Part, Reference, split
 
 MOST_SHOWN = 10
@@ -144,6 +145,7 @@ def read_ledger(
     project: str | None = None,
     since: date | None = None,
     until: date | None = None,
+    own_share: bool = False,
     given: Mapping[str, Any] | None = None,
     complain: Complain,
 ) -> Ledger:
@@ -155,6 +157,7 @@ def read_ledger(
         project: ``None``: of every project.
         since: First day, UTC.
         until: Last day, UTC.
+        own_share: Count of each its own part of what its machine drew, where that is known.
         given: Fields of :class:`~joulelab.site.Site`, before what is kept.
         complain: Is told of a record that cannot be read, which is then left out.
 
@@ -163,8 +166,9 @@ def read_ledger(
     """
     entries, copies = once(find_entries(*directories, given=given or {}, complain=complain))
     entries, undated = selected(entries, project=project, since=since, until=until)
-    found = costed(entries, complain)
-    return Ledger(tuple(found), by, tuple(remarks(found, copies, undated)))
+    found = costed(entries, complain, own_share=own_share)
+    notes = remarks(found, copies, undated, own_share=own_share)
+    return Ledger(tuple(found), by, tuple(notes))
 
 
 def _before(key: str) -> str:

@@ -12,19 +12,24 @@ Stretch = tuple[float, float, float]
 """Start and end, unix seconds, and mean power, W."""
 
 
-def counted_twice_j(entries: Iterable[Entry]) -> float:
+def counted_twice_j(entries: Iterable[Entry], *, unshared_only: bool = False) -> float:
     """How much more the sum of the entries is than what their machines drew.
 
     A job's record has all that its machine's components drew meanwhile. Where records of one
     component overlap, all but the largest of their mean powers is in the sum once too often.
+
+    Args:
+        entries: All that are in the sum.
+        unshared_only: Only components whose share is not known: of the others own parts are added.
     """
     stretches: dict[Hashable, list[Stretch]] = {}
     for entry in entries:
         if not entry.duration_s > 0 or math.isnan(entry.started_unix_s):
             continue
-        for component in {part.component for part in entry.parts}:
+        parts = [one for one in entry.parts if one.share is None or not unshared_only]
+        for component in {part.component for part in parts}:
             board = entry.boards.get(component, entry.host)
-            gross_j = math.fsum(p.gross_j for p in entry.parts if p.component == component)
+            gross_j = math.fsum(one.gross_j for one in parts if one.component == component)
             end_unix_s = entry.started_unix_s + entry.duration_s
             stretch = (entry.started_unix_s, end_unix_s, gross_j / entry.duration_s)
             stretches.setdefault((board, component), []).append(stretch)
