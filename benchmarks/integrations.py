@@ -1,0 +1,212 @@
+"""What the frameworks' callbacks add to the steps of a training.
+
+The model is a single layer, so that a step is hardly more than the framework's own work: where a
+step does more, the same µs are a smaller share. Slices of a few steps with the callback's hooks and
+without take turns in one training, so that what else goes on on the machine is the same in both;
+what recording itself costs, and handing spans over, is in :mod:`benchmarks.slowdown`.
+
+``python -m benchmarks.integrations [--pairs N]`` prints a table. Needs joulelab[integrations].
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+import joulelab
+
+RESAMPLES = 2000
+SLICE_STEPS = 20
+BATCH, FEATURES = 8, 8
+
+
+class Slices:
+    """Which steps of a training are marked, and when each began.
+
+    Args:
+        pairs: How many pairs of slices there are, each in random order.
+    """
+
+    def __init__(self, pairs: int) -> None:
+        order = random.Random(1)
+        self.on = [on for _ in range(pairs) for on in order.sample((False, True), 2)]
+        self.steps = len(self.on) * SLICE_STEPS
+        self.starts: list[int] = []
+
+    def begin_step(self) -> None:
+        self.starts.append(time.perf_counter_ns())
+
+    @property
+    def marked(self) -> bool:
+        """Whether the step under way is."""
+        return self.on[min(len(self.starts) // SLICE_STEPS, len(self.on) - 1)]
+
+    def times_us(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean times of a step, without and with marks, of each pair of slices but the first.
+
+        A slice's first step is left out, since the callback's hooks lie on both sides of where a
+        step begins.
+        """
+        times = np.diff(np.array(self.starts[: self.steps + 1], float)) / 1000
+        times = np.append(times, times[-1])[: self.steps].reshape(-1, SLICE_STEPS)
+        means = np.median(times[:, 1:-1], axis=1)
+        on = np.array(self.on)
+        return means[~on][1:], means[on][1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=200)
+    pairs = parser.parse_args().pairs
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    warnings.simplefilter("ignore")
+    print("| | a step, µs | with the callback, µs more | ratio |\n|---|---|---|---|")
+    for name, train in (
+        ("PyTorch, `joulelab.epochs`", plain),
+        ("Lightning", lightning),
+        ("Transformers", transformers),
+        ("Keras", keras),
+    ):
+        slices = Slices(pairs)
+        train(slices)
+        without, having = slices.times_us()
+        more, ratio = interval(having - without), interval(having / without)
+        print(
+            f"| {name} | {np.median(without):.0f} | {more[0]:.1f} ({more[1]:.1f} to {more[2]:.1f}) "
+            f"| {ratio[0]:.4f} ({ratio[1]:.4f} to {ratio[2]:.4f}) |",
+            flush=True,
+        )
+
+
+def gated(callback: type, slices: Slices, *hooks: str) -> type:
+    """A callback that leaves out these hooks where the slice is one without."""
+
+    def gate(name: str) -> Callable[..., None]:
+        hook = getattr(callback, name)
+
+        def call(self: object, *args: object, **options: object) -> None:
+            if slices.marked:
+                hook(self, *args, **options)
+
+        return call
+
+    return type("Gated", (callback,), {name: gate(name) for name in hooks})
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The median over rounds, and its 95 % interval by the percentile bootstrap."""
+    rng = np.random.default_rng(1)
+    medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return float(np.median(values)), float(low), float(high)
+
+
+def plain(slices: Slices) -> None:
+    layer = torch.nn.Linear(FEATURES, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    x = torch.zeros(BATCH, FEATURES)
+
+    def step() -> None:
+        slices.begin_step()
+        optimizer.zero_grad()
+        layer(x).square().mean().backward()
+        optimizer.step()
+
+    loop = joulelab.epochs(range(1), quiet=True)
+    for _ in loop:
+        while len(slices.starts) < slices.steps:
+            batches = range(SLICE_STEPS)
+            for _ in loop.steps(batches) if slices.marked else batches:
+                step()
+
+
+def lightning(slices: Slices) -> None:
+    from lightning import pytorch as pl  # noqa: PLC0415
+
+    from joulelab.integrations.lightning import EnergyCallback  # noqa: PLC0415
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Model(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(FEATURES, 1)
+
+        def training_step(self, x: torch.Tensor, _: int) -> torch.Tensor:
+            slices.begin_step()
+            return self.layer(x).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    callback = gated(EnergyCallback, slices, "on_train_batch_start", "on_train_batch_end")
+    pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callback()],
+    ).fit(Model(), torch.utils.data.DataLoader(torch.zeros(slices.steps * BATCH, FEATURES), BATCH))
+
+
+def transformers(slices: Slices) -> None:
+    import transformers as hf  # noqa: PLC0415
+
+    from joulelab.integrations.transformers import EnergyCallback  # noqa: PLC0415
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(FEATURES, 1)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            slices.begin_step()
+            return {"loss": self.layer(x).square().mean()}
+
+    with tempfile.TemporaryDirectory() as place:
+        settings = hf.TrainingArguments(
+            output_dir=place,
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        data = [{"x": torch.zeros(FEATURES)}] * (slices.steps * BATCH)
+        trainer = hf.Trainer(Model(), settings, train_dataset=data)
+        trainer.remove_callback(hf.PrinterCallback)
+        trainer.add_callback(gated(EnergyCallback, slices, "on_step_begin", "on_step_end")(trainer))
+        trainer.train()
+
+
+def keras(slices: Slices) -> None:
+    import keras as framework  # noqa: PLC0415
+
+    from joulelab.integrations.keras import EnergyCallback  # noqa: PLC0415
+
+    class Clock(framework.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+            slices.begin_step()
+
+    model = framework.Sequential([framework.layers.Input((FEATURES,)), framework.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss="mse")
+    x = np.zeros((slices.steps * BATCH, FEATURES), "float32")
+    callback = gated(EnergyCallback, slices, "on_train_batch_begin", "on_train_batch_end")
+    model.fit(x, x[:, :1], batch_size=BATCH, epochs=1, verbose=0, callbacks=[Clock(), callback()])
+
+
+if __name__ == "__main__":
+    main()
