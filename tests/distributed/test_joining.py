@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import psutil
 import pytest
-from told import MACHINE, eventually
+from told import MACHINE, eventually, torchrun
 
 import joulelab
 from joulelab.recording.trace import read_trace
@@ -150,3 +152,30 @@ def test_a_recorder_with_no_place_for_its_socket_serves_its_own_process(private,
         pass
     assert meter.alive
     assert span.energy.gross_j >= 0
+
+
+UNKIND = """
+import os, resource, signal, joulelab
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1500)]
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+meter = joulelab.Meter(sensors=["simulated"])
+with meter.span("work") as span:
+    pass
+assert span.energy.gross_j >= 0 and not meter.failure
+os.kill(meter.recorder_pid, signal.SIGKILL)
+while meter.alive:
+    pass
+for index in range(30_000):
+    with meter.span("step", index=index):
+        pass
+meter.close()
+assert len(meter.spans) == 30_001 and "the recorder ended early" in meter.failure
+"""
+
+
+@pytest.mark.parametrize("job", [{}, torchrun(0, 2, "job")], ids=["alone", "shared"])
+def test_a_recorder_that_dies_costs_an_unkind_program_nothing(private, job):
+    """It has many files open, and a broken pipe would kill it."""
+    environment = {**os.environ, **job}
+    subprocess.run([sys.executable, "-c", UNKIND], env=environment, check=True, timeout=60)
