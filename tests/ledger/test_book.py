@@ -172,6 +172,25 @@ def test_each_record_costs_what_its_own_site_says(tmp_path, job):
     assert read(tmp_path, given={"country": "FR"}).rests_on[0].startswith("carbon at 41")
 
 
+def test_a_site_is_looked_for_no_higher_than_what_was_asked_for(tmp_path, job):
+    (tmp_path / "site.toml").write_text("intensity_g_per_kwh = 50.0\n")
+    job(tmp_path / "work" / "one", 3.6e6)
+    job(tmp_path / "jobs" / "two", 3.6e6)
+    assert read(tmp_path / "work").total.without_carbon == 1
+    # That directory is a home's, and so what lies beside it belongs to it.
+    assert read(tmp_path / "jobs").total.carbon.value == pytest.approx(50.0)
+
+
+def test_what_is_no_site_leaves_the_records_in_the_sums(tmp_path, job):
+    (tmp_path / "site.toml").write_text("title = 'my pages'\n")
+    job(tmp_path / "one", 1000.0)
+    errors = []
+    ledger = read_ledger([tmp_path], complain=errors.append)
+    assert ledger.total.energy.value == pytest.approx(1000.0)
+    assert len(errors) == 1
+    assert "title" in str(errors[0])
+
+
 def test_studies_count_all_that_their_runs_did(tmp_path, synthetic):
     study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"])
     study.idle(0, "before")

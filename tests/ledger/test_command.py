@@ -160,3 +160,19 @@ def test_tags_are_written_and_counted(tmp_path, job):
     path = job(tmp_path / "home" / "jobs" / "one", 1000.0)
     assert joulelab("ledger", "tag", path, "--phase", "data", "--project", "p").returncode == 0
     assert "data" in joulelab("ledger", "--project", "p").stdout
+
+
+def test_the_core_alone_does_it(tmp_path, job, synthetic):
+    job(tmp_path / "all" / "one", 1000.0)
+    study = synthetic.Writer(tmp_path / "all" / "study", models=["LeNet"])
+    study.cell("LeNet", 0)
+    blocked = ("torch", "pandas", "scipy", "pydantic", "pyarrow", "altair", "statsmodels")
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"from joulelab.cli.app import main; main(['ledger', {str(tmp_path / 'all')!r}])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "2 records" in result.stdout

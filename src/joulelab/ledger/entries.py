@@ -108,7 +108,7 @@ def find_entries(
             raise UserError(
                 f"there is no directory {root}", mend="give jobs, studies, or where they lie"
             )
-        sites = _Sites(given)
+        sites = _Sites(Path(root), given, complain)
         for directory, below, files in os.walk(root):
             below.sort()
             path = Path(directory)
@@ -198,20 +198,39 @@ def _number(value: Any) -> float:
 
 
 class _Sites:
-    """The site of each record: as given, else as kept beside it, else as configured here.
+    """The site of each record: as given, else as kept beside or above it, else as configured here.
 
-    Records copied from another machine bring their ``site.toml`` with them, in a directory above.
+    Records copied from another machine bring their ``site.toml`` with them. It is looked for from a
+    record up to the directory that was asked for, and where that is a home's ``jobs``, in the home.
     """
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
+    def __init__(self, root: Path, given: Mapping[str, Any], complain: Complain) -> None:
+        root = root.resolve()
+        self._top = root.parent if root.name == default_place().name else root
+        self._given, self._complain = given, complain
         self._known: dict[Path | None, Site] = {}
 
     def of(self, directory: Path) -> Site:
-        beside = (parent / SITE_FILE for parent in directory.resolve().parents)
-        file = next((path for path in beside if path.is_file()), None)
-        if file == site_file().resolve():
-            file = None
+        """Where the electricity of a record came from."""
+        file = self._file(directory.resolve())
         if file not in self._known:
-            self._known[file] = Site.configured(file=file, **self._given)
+            self._known[file] = self._read(file)
         return self._known[file]
+
+    def _file(self, directory: Path) -> Path | None:
+        for place in (directory, *directory.parents):
+            file = place / SITE_FILE
+            if file.is_file():
+                return None if file == site_file().resolve() else file
+            if place == self._top:
+                break
+        return None
+
+    def _read(self, file: Path | None) -> Site:
+        if file is None:
+            return Site.configured(**self._given)
+        try:
+            return Site.configured(file=file, **self._given)
+        except UserError as error:
+            self._complain(error)
+            return Site(**{name: value for name, value in self._given.items() if value is not None})
