@@ -232,12 +232,14 @@ def test_names_that_stand_for_jobs(tmp_path, write_job, home):
     assert runs("latest") == ["job-3"]
     assert runs("previous") == ["job-2"]
     assert runs("7d") == ["job-1"]
+    assert runs("17d") == ["job-0"]
+    assert runs("2d") == ["job-2"]
     assert runs("eval.py") == ["other"]
     assert runs("job-2") == ["job-2"]
     assert runs(str(jobs / "job-[12]")) == ["job-1", "job-2"]
     assert len(runs(str(jobs))) == 5
-    with pytest.raises(UserError, match="30d"):
-        runs("30d")
+    with pytest.raises(UserError, match="no 50d job"):
+        runs("50d")
     with pytest.raises(UserError, match=r"did you mean eval\.py"):
         runs("evil.py")
     with pytest.raises(UserError, match="no job, no study"):

@@ -40,6 +40,7 @@ def test_the_effect_in_words_and_in_figures(sides, joulelab):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert f"A  {sides[0]} (train.py): 3 runs, " in done.stdout
     assert "B takes 11.4 % more than A (95 % interval" in done.stdout
     assert "Welch's t test, on logarithms, 3 and 3 runs: p < 0.001" in done.stdout
     assert "not in turns: a drift would look like an effect" in done.stdout

@@ -73,7 +73,7 @@ def command(
     """Is B different from A? Effect, interval, test, and in what the two are not alike.
 
     A and B are jobs of joulelab run, studies, folders or patterns of either (all in one are
-    repeats), names of jobs, or previous, latest, and 7d: the last one at least 7 days older.
+    repeats), names of jobs, or previous, latest, and 7d: the one nearest to a week older.
 
     \b
     Example:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from joulelab.jobs.record import Job, default_place, find_jobs, is_job
 Kind = Literal["jobs", "studies"]
 
 LATEST, PREVIOUS = "latest", "previous"
+DAY_S = 86400.0
 _DAYS_AGO = re.compile(r"^(\d+)d$")
 
 
@@ -63,7 +63,8 @@ def read_side(name: str, letter: str, span: str | None = None) -> Side:
     Args:
         name: A job, a study, a folder or a pattern of either, the name or id of jobs in the
             default place, ``latest``, ``previous`` (the one of the same name before it), or as
-            ``7d`` (the last one of that name that began at least so many days before it).
+            ``7d`` (the one of that name that began nearest to so many days before it, and at
+            least half as many).
         letter: What the side is called, ``"A"`` or ``"B"``.
         span: Compare the spans of that name in each job, instead of the whole.
 
@@ -152,18 +153,23 @@ def _relative(name: str, jobs: Sequence[Job]) -> Job:
     latest = jobs[-1]
     if name == LATEST:
         return latest
+    earlier = [job for job in jobs[:-1] if _alike(job) == _alike(latest)]
     days = _DAYS_AGO.match(name)
-    before_unix_s = latest.started_unix_s - (86400.0 * int(days[1]) if days else 0.0)
-    earlier = [
-        job
-        for job in jobs[:-1]
-        if (job.name, job.project) == (latest.name, latest.project)
-        and job.started_unix_s <= before_unix_s
-    ]
+    if days:
+        wanted_unix_s = latest.started_unix_s - DAY_S * int(days[1])
+        half_unix_s = (wanted_unix_s + latest.started_unix_s) / 2
+        earlier = sorted(
+            (job for job in earlier if job.started_unix_s <= half_unix_s),
+            key=lambda job: -abs(job.started_unix_s - wanted_unix_s),
+        )
     if not earlier:
         raise UserError(
-            f"there is no {name} job: {latest.name!r} has no other that finished by "
-            f"{datetime.fromtimestamp(before_unix_s, UTC):%Y-%m-%d %H:%M UTC}",
+            f"there is no {name} job: {default_place()} has no other {latest.name!r} "
+            f"from {'about then' if days else 'before'}",
             mend="name two jobs by their directories",
         )
     return earlier[-1]
+
+
+def _alike(job: Job) -> tuple[str, str | None]:
+    return job.name, job.project

@@ -124,7 +124,9 @@ def _side(side: Side) -> str:
     first, last = side.started_unix_s
     count = counted(len(side.measurements), "run")
     when = moment(first) if first == last else f"{moment(first)} to {moment(last)}"
-    return f"{side.label}: {count}, {when}"
+    names = {run.levels.get("name", side.label) for run in side.measurements}
+    name = f" ({names.pop()})" if len(names) == 1 and side.label not in names else ""
+    return f"{side.label}{name}: {count}, {when}"
 
 
 def _mean(effect: Effect, name: str, unit: str) -> str:
