@@ -27,9 +27,9 @@ def rank(start, tmp_path):
         "JOULELAB_HOME": str(tmp_path / "home"),
     }
 
-    def rank(number, visible=None):
+    def rank(number, visible=None, **further):
         chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-        one = start(number, sensors=["gpu"], environment=always | chosen)
+        one = start(number, sensors=["gpu"], environment=always | chosen | further)
         assert one.hear()["joined"]
         return one
 
@@ -66,3 +66,9 @@ def test_a_gpu_that_the_recorder_does_not_see_is_told_in_words(rank):
     found = first.ask("span epoch 0.1")
     assert set(found["gross_j"]) == {"gpu:0"}
     assert "rank 1 uses it, and the recorder" in found["absent"]["gpu:5"]
+
+
+def test_fewer_gpus_than_slurm_gave_are_told_in_words(rank):
+    found = rank(0, "0", SLURM_GPUS_ON_NODE="4").ask("span epoch 0.1")
+    assert set(found["gross_j"]) == {"gpu:0"}
+    assert "has 4 GPUs on this host and the recorder sees 3" in found["absent"]["gpu:unseen"]

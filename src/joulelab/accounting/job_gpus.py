@@ -9,6 +9,7 @@ from typing import Any
 from joulelab.recording.trace import Trace
 
 NOT_THE_JOBS = "no process of the job uses it"
+MEND = "let the job's processes on a host see each other's GPUs"
 
 
 @dataclass(slots=True)
@@ -18,12 +19,14 @@ class _Process:
     Attributes:
         rank: Its rank, for words.
         visible: Components that it may use, as CUDA counts them; ``None``: not known.
+        gpus_on_host: How many Slurm gave the job on this host; 0 where it does not tell.
         contexts: CUDA's index and UUID of each GPU on which it has, or had, a context.
         present: It has not left the recording.
     """
 
     rank: int | None
     visible: list[str] | None
+    gpus_on_host: int
     contexts: dict[int, str | None] = field(default_factory=dict)
     present: bool = True
 
@@ -39,11 +42,12 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
             it nothing is left out.
 
     Returns:
-        The reason by component; by UUID for a GPU that the recorder did not see.
+        The reason by component; by UUID for a GPU that the recorder did not see, as far as it is
+        known.
     """
     recorded: Mapping[str, list[str]] = trace.header.get("gpus") or {}
-    processes = _processes(trace)
-    if not recorded or not processes:
+    processes = _processes(trace) if recorded else []
+    if not processes:
         return {}
     components = {_bare(uuid): name for name, uuids in recorded.items() for uuid in uuids}
     told = {process.rank for process in processes if process.contexts}
@@ -55,8 +59,7 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
             if component is None:
                 reasons[f"gpu:{uuid or index}"] = (
                     f"rank {process.rank} uses it, and the recorder, which another process of the "
-                    "job started, does not see it; let the job's processes on a host see each "
-                    "other's GPUs"
+                    f"job started, does not see it; {MEND}"
                 )
             else:
                 used.add(component)
@@ -64,6 +67,10 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
         silent = process.rank not in told and not process.contexts
         if silent and (process.present or not told):
             used.update(recorded if process.visible is None else process.visible)
+    allotted = max(process.gpus_on_host for process in processes)
+    if allotted > len(recorded) and not reasons:
+        seen = f"{allotted} GPUs on this host and the recorder sees {len(recorded)}"
+        reasons["gpu:unseen"] = f"the job has {seen}; {MEND}"
     return reasons | {name: NOT_THE_JOBS for name in recorded if name not in used}
 
 
@@ -74,7 +81,9 @@ def _processes(trace: Trace) -> list[_Process]:
     for event in trace.events:
         kind, pid = event.get("event"), event.get("pid")
         if kind == "joined" and event.get("launch"):
-            process = _Process(_rank(event), event.get("gpus"))
+            allotted = event.get("gpus_on_host") or ""
+            on_host = int(allotted) if allotted.isdecimal() else 0
+            process = _Process(_rank(event), event.get("gpus"), on_host)
             found.append(process)
             latest[event["pid"]] = process
         elif pid in latest and kind == "cuda":
@@ -85,7 +94,9 @@ def _processes(trace: Trace) -> list[_Process]:
 
 
 def _rank(event: Mapping[str, Any]) -> int | None:
-    rank = event["launch"].get("rank")
+    """Its rank, or else the one on this host, where the launcher tells no other."""
+    launch = event["launch"]
+    rank = launch.get("local_rank") if launch.get("rank") is None else launch["rank"]
     return None if rank is None else int(rank)
 
 

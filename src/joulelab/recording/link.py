@@ -295,6 +295,7 @@ def _introduction() -> Message:
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cuda_device_order": os.environ.get("CUDA_DEVICE_ORDER"),
         "launch": None if launch is None else launch.to_json(),
+        "gpus_on_host": os.environ.get("SLURM_GPUS_ON_NODE"),
     }
 
 
