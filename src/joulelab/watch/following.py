@@ -28,9 +28,9 @@ NOW_S = 1.0
 """Power now is the mean over this time, or over two readings of the slowest sensor."""
 MARGIN_S = 5.0
 """Readings from so long before and after what is asked for are looked at too."""
-RECENT_SHARE, LEAST_RECENT_S = 0.01, 0.9
+RECENT_SHARE, LEAST_RECENT_S = 0.008, 0.9
 """Share of a processor's time for the last readings, and the least time between two accounts."""
-RUNNING_SHARE, LEAST_RUNNING_S = 0.005, 2.0
+RUNNING_SHARE, LEAST_RUNNING_S = 0.004, 2.0
 """The same for the energy since the beginning."""
 _ALWAYS_NS = 1 << 62
 _NO_OUTLOOK = Outlook()
@@ -104,11 +104,16 @@ class Following:
         """
         self.book.add(self._reader.new_events())
         self._totals.add(self.book.newly_ended())
-        if self._figures is None or final or self._running_pace.due:
+        if self._figures is None:
+            # The first time takes longest, and says nothing of how long the others do.
             beginning = self._bring_up_to_date(final=final)
             if beginning is not None:
                 return beginning
-        if self._figures is None or final or self._recent_pace.due:
+            self._figures = self._account_recent()
+        if final or self._running_pace.due:
+            with self._running_pace:
+                self._bring_up_to_date(final=final)
+        if final or self._recent_pace.due:
             with self._recent_pace:
                 self._figures = self._account_recent()
         return self._figures
@@ -134,13 +139,12 @@ class Following:
         epochs = self._epochs or self.book.epochs
         if epochs:
             prepare()
-        with self._running_pace:
+        self._running.advance(until_ns, self.baseline)
+        while final and self._running.until_ns < until_ns:
             self._running.advance(until_ns, self.baseline)
-            while final and self._running.until_ns < until_ns:
-                self._running.advance(until_ns, self.baseline)
-            if self._running.until_ns == until_ns:
-                self._outlook = outlook(self.book, self._totals, self._read, epochs)
-                return None
+        if self._running.until_ns == until_ns:
+            self._outlook = outlook(self.book, self._totals, self._read, epochs)
+            return None
         read_s = (self._running.until_ns - self.start_ns) * 1e-9
         return Figures(
             until_ns=0, newest_ns=newest_ns, gauges=gauges(tail), read_share=read_s / seen_s

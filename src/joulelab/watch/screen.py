@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
+from joulelab.accounting.energy import Energy
 from joulelab.costs import Costs
+from joulelab.jobs.record import SpanTotal
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.model import (
     BIN_S,
@@ -59,7 +61,7 @@ def screen(view: View, width: int, *, plain: bool = False) -> list[Text]:
         _energy(view, width),
         _gauges(view.gauges, width, plain),
         _open_spans(view, width),
-        _ended_spans(view.ended, width),
+        _ended_spans(view, width),
         _further(view, width),
     )
     lines = [line for section in sections if section for line in (*section, Text())]
@@ -216,19 +218,21 @@ def _open_spans(view: View, width: int) -> list[Text]:
     ]
 
 
-def _ended_spans(ended: Sequence[Ended], width: int) -> list[Text]:
+def _ended_spans(view: View, width: int) -> list[Text]:
+    ended = view.ended
     if not ended:
         return []
+    names = {one.name for one in view.components}
     shown = sorted(ended[:MOST_NAMES], key=lambda one: -one.duration_s / one.count)
     name_width = min(max(5, *(cell_len(printable(one.name)) for one in shown)), width // 3)
     columns = [name_width, 7, 9, 9, 0]
     columns[4] = width - sum(columns) - 4
     lines = [_row(["ended", "count", "time", "energy", " last"], columns, "dim")]
     for one in shown:
-        gross_j = one.energy.gross_j if one.energy else math.nan
+        gross_j = one.energy.gross_j if one.energy and _has_all(one.energy, names) else math.nan
         cells = [
             printable(one.name), f"{one.count:,}", clock(one.duration_s), amount(gross_j, "J"),
-            " " + _last(one, columns[4]),
+            " " + _last(one, names, columns[4]),
         ]  # fmt: skip
         lines.append(_row(cells, columns))
     if len(ended) > len(shown):
@@ -236,10 +240,15 @@ def _ended_spans(ended: Sequence[Ended], width: int) -> list[Text]:
     return lines
 
 
-def _last(one: Ended, room: int) -> str:
+def _has_all(energy: Energy | SpanTotal, names: set[str]) -> bool:
+    """Whether no component is missing; a record's own sum says so of its job."""
+    return not isinstance(energy, Energy) or names <= set(energy.components)
+
+
+def _last(one: Ended, names: set[str], room: int) -> str:
     if not math.isfinite(one.last_duration_s):
         return ""
-    if one.last is None:
+    if one.last is None or not _has_all(one.last, names):
         return clock(one.last_duration_s)
     low, high = one.last.interval_j
     text = f"{amount(one.last.gross_j, 'J')} in {clock(one.last_duration_s)}"
