@@ -36,6 +36,12 @@ def figures(*arguments):
     return json.loads(done.stdout)
 
 
+@pytest.fixture(autouse=True)
+def no_site(tmp_path, monkeypatch):
+    """Whatever is kept on this machine."""
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def table(tmp_path):
     def write(text):

@@ -127,8 +127,11 @@ def _costs(site: Site, forecast: Forecast) -> Costs:
 
 
 def _costs_line(site: Site, forecast: Forecast) -> list[str]:
-    words = _costs(site, forecast).words()
-    return [words] if words else []
+    costs = _costs(site, forecast)
+    lines = [costs.words()] if costs.words() else []
+    if site.intensity_file is not None:
+        lines.append(f"CO2e not known: {costs.no_carbon}")
+    return lines
 
 
 def _costs_json(site: Site, forecast: Forecast) -> dict[str, Any]:

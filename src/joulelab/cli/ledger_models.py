@@ -61,6 +61,9 @@ def inference(
         costs_in_words = site.costs(amount.value, amount.interval).words()
         click.echo(f"a {period:6}{words(amount, JOULES)}{', ' if costs_in_words else ''}"
                    f"{costs_in_words}")  # fmt: skip
+    unknown = site.costs(found.over("year").value).no_carbon
+    if unknown:
+        click.echo(f"CO2e not known: {unknown}")
     if once is None:
         click.echo("training  not known: give --training, or tag jobs with --phase training")
     else:
