@@ -1,8 +1,12 @@
 """A job's recordings on several hosts make one account, each on its own clock."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
+from joulelab.cli.app import main
 from joulelab.distributed import gather
 from joulelab.errors import UserError
 from joulelab.recording.format import TraceWriter, pack
@@ -99,7 +103,7 @@ def test_hosts_with_clocks_an_hour_apart_are_one_account(two_hosts):
 
 
 def test_a_host_that_is_missing_is_named(two_hosts):
-    (two_hosts / "b").rename(two_hosts.parent / "elsewhere")
+    shutil.rmtree(two_hosts / "b")
     job = gather(two_hosts)
     assert job.missing == (
         "without ranks 2 to 3 of 4, which left no recording",
@@ -138,6 +142,39 @@ def test_recorders_at_one_time_on_one_host_count_it_once(two_hosts):
     assert job.energy("epoch", index=0).components["gpu:0@a"].gross_j == pytest.approx(6.5 * 300)
     # The first recording ends 18 s after its beginning.
     assert job.energy("late").gross_j == pytest.approx(2 * 350)
+
+
+@pytest.fixture
+def command(capsys):
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(["gather", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_the_command_tells_what_the_job_took(two_hosts, command):
+    code, out, err = command(two_hosts, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert figures["ranks"] == [0, 1, 2, 3]
+    assert set(figures["hosts"]) == {"a", "b"}
+    assert figures["spans"]["epoch"]["gross_j"] == pytest.approx(4700)
+    assert figures["total"]["gross_j"] == pytest.approx(470.0 * 17)
+    code, out, _ = command(two_hosts)
+    assert code == 0
+    assert out.startswith("2 hosts, 4 ranks: a, b\n")
+    assert "epoch      4,700 J" in out
+
+
+def test_the_command_names_what_is_missing_and_what_is_not_there(two_hosts, command):
+    shutil.rmtree(two_hosts / "b")
+    assert "without ranks 2 to 3 of 4, which left no recording" in command(two_hosts)[1]
+    code, out, err = command(two_hosts / "nowhere")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
 
 
 def test_two_names_of_one_machine_are_told(two_hosts):

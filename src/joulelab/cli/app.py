@@ -16,6 +16,7 @@ COMMANDS = {
     "models": "The models that a study can run, and their characteristics",
     "idle": "Measure this machine's idle power and keep it",
     "watch": "What is being measured, live",
+    "gather": "What a job of many processes took, on all its hosts",
     "account": "Energy per span from logs that others recorded",
     "calibrate": "A GPU's power sensor against an external meter",
     "study": "Measure models on this machine: a plan in, a table and a report out",
