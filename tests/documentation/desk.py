@@ -101,6 +101,15 @@ def traces(folder, _request):
     shutil.copytree(folder / "mymeter", folder / "mytrace")
 
 
+def script(folder, _request):
+    """A program that marks its epochs."""
+    (folder / "train.py").write_text(
+        "import joulelab\nwith joulelab.Meter() as meter:\n"
+        "    for index in range(3):\n        with meter.span('epoch', index=index):\n"
+        "            sum(range(1_000_000))\n"
+    )
+
+
 def candidates(folder, _request):
     """Models to predict, and steps that were measured."""
     (folder / "candidates.csv").write_text(
@@ -118,5 +127,6 @@ PREPARE = {
     "logs": (recorded,),
     "measuring": (traces,),
     "predict": (studies, candidates),
+    "run": (script,),
 }
 """What a page takes as given beyond what every page does."""

@@ -1,0 +1,107 @@
+"""What ``joulelab run`` costs the command that it wraps, against the command alone, interleaved.
+
+A script does a fixed amount of work on one processor and says on the monotonic clock when its work
+began and ended. So each round tells, beside the whole time, what came before the work, what the
+work took, and what came after.
+
+``python -m benchmarks.wrap [--seconds 10] [--rounds 20]`` prints a table; ratios are medians over
+rounds with their 95 % intervals by the percentile bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.slowdown import interval
+
+WORK = """
+import sys, time
+begin = time.monotonic()
+total = 0
+for n in range(int(sys.argv[1])):
+    total += n * n
+print(begin, time.monotonic(), flush=True)
+"""
+CALIBRATION = 2_000_000
+JOULELAB = str(Path(sys.executable).with_name("joulelab"))
+WRAPPERS: Mapping[str, Sequence[str]] = {
+    "nothing": (),
+    "nothing again": (),
+    "joulelab run": (JOULELAB, "run", "--"),
+    "joulelab run --wait": (JOULELAB, "run", "--wait", "--"),
+}
+PARTS = ("whole", "before", "work", "after")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="about how long the script is")
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        script = Path(home) / "work.py"
+        script.write_text(WORK)
+        environment = {**os.environ, "JOULELAB_HOME": home}
+        found = measure(script, environment, options.seconds, options.rounds)
+    for line in table(found):
+        print(line)
+
+
+def measure(
+    script: Path, environment: Mapping[str, str], duration_s: float, rounds: int
+) -> dict[str, np.ndarray]:
+    """Seconds of each part; one row a round, in the order of :data:`PARTS`, by wrapper."""
+    command = [sys.executable, str(script)]
+    _, _, work_s, _ = _once([*command, str(CALIBRATION)], environment)
+    count = str(round(CALIBRATION * duration_s / work_s))
+    seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in WRAPPERS}
+    order = random.Random(1)
+    for _ in range(rounds):
+        for name in order.sample(list(WRAPPERS), len(WRAPPERS)):
+            seconds[name].append(_once([*WRAPPERS[name], *command, count], environment))
+    return {name: np.array(rows) for name, rows in seconds.items()}
+
+
+def table(seconds: Mapping[str, np.ndarray]) -> list[str]:
+    """A table in Markdown: each wrapper beside nothing."""
+    base = seconds["nothing"]
+    lines = [
+        f"{len(base)} rounds of a script of {np.median(base[:, 0]):.2f} s",
+        "",
+        "| | time, ratio | before (ms) | work, ratio | after (ms) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rows in seconds.items():
+        if name == "nothing":
+            continue
+        whole, work = (interval(rows[:, i] / base[:, i]) for i in (0, 2))
+        before_ms, after_ms = (1e3 * np.median(rows[:, i] - base[:, i]) for i in (1, 3))
+        ratios = [
+            f"{one['ratio']:.4f} ({one['low']:.4f} to {one['high']:.4f})" for one in (whole, work)
+        ]
+        lines.append(f"| {name} | {ratios[0]} | {before_ms:.0f} | {ratios[1]} | {after_ms:.0f} |")
+    return lines
+
+
+def _once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, ...]:
+    begin_s = time.monotonic()
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+    )
+    end_s = time.monotonic()
+    first_s, last_s = (float(word) for word in done.stdout.split())
+    return end_s - begin_s, first_s - begin_s, last_s - first_s, end_s - last_s
+
+
+if __name__ == "__main__":
+    main()
