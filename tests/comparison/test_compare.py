@@ -1,5 +1,6 @@
 """Jobs and studies compared, on records with invented figures."""
 
+import json
 import math
 import time
 from dataclasses import replace
@@ -263,6 +264,13 @@ def test_spans_are_compared_one_by_one_however_many_there_are(tmp_path, write_jo
         (run,) = side.measurements
         assert value_j == pytest.approx(200 * run.energy.duration_s / run.pieces, rel=0.02)
     assert compare(*sides, METRICS["mean_power_w"]).effect.ratio == pytest.approx(1.0, rel=0.02)
+    events = tmp_path / "a" / "events.jsonl"
+    written = [json.loads(line) for line in events.read_text().splitlines()]
+    rank = [line | {"pid": line["pid"] + 1} for line in written if line["event"] == "span"]
+    events.write_text("".join(json.dumps(line) + "\n" for line in (*written, *rank)))
+    (both,) = read_side(str(tmp_path / "a"), "A", "epoch").measurements
+    assert both.pieces == 2
+    assert both.energy.gross_j == pytest.approx(sides[0].measurements[0].energy.gross_j)
     with pytest.raises(UserError, match="did you mean epoch"):
         read_side(str(tmp_path / "a"), "A", "epochs")
     with pytest.raises(UserError, match="no readings of its own"):

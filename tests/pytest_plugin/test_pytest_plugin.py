@@ -198,6 +198,11 @@ def test_a_marker_that_says_nothing_that_can_be_checked_is_refused(session, mark
     ("arguments", "message"),
     [
         (["--energy-update"], "--energy-update needs --energy-baseline FILE"),
+        (["-n", "2", "--energy-strict"], "each would count the others' work; run with -n 1"),
+        (
+            ["-n", "2", "--energy-shared", "--energy-baseline", "x", "--energy-update"],
+            "keeps no figures that several workers share",
+        ),
         (["--energy-tolerance", "ten"], "give a percentage, as 10%"),
         (["--energy", "--energy-sensors", "gpv"], "did you mean gpu"),
         (["--energy", "--energy-baseline", "test_it.py"], "cannot read test_it.py"),

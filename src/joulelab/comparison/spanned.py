@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 from joulelab.accounting.account import Accounts
@@ -47,4 +48,6 @@ def spanned(measurement: Measurement, name: str) -> Measurement:
     record = record if record.exists() else directory / STARTED_FILE
     baseline = baseline_of(json.loads(record.read_bytes()).get("baseline"))
     energy = energy_of_spans(Accounts(trace, baseline), chosen)
-    return replace(measurement, energy=energy, pieces=len(chosen))
+    # Ranks of a job are in one span together, whose time and energy count once.
+    by_process = Counter(pid for pid, _ in (span.key for span in chosen))
+    return replace(measurement, energy=energy, pieces=max(by_process.values()))

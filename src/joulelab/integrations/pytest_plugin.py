@@ -109,8 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--energy-update needs --energy-baseline FILE")
     _tolerance(option.energy_tolerance)
     workers = _workers(config)
-    if (option.energy or option.energy_baseline) and workers > 1 and not option.energy_shared:
+    asked = option.energy or option.energy_baseline or option.energy_strict
+    if workers > 1 and asked and not option.energy_shared:
         raise pytest.UsageError(WORKERS_WHY.format(count=workers))
+    if workers > 1 and option.energy_update:
+        raise pytest.UsageError("--energy-update keeps no figures that several workers share")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -166,13 +169,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     found = session.config.stash.get(SESSION, None)
     if found is None:
         return
-    found.close()
     worker_output = getattr(session.config, "workeroutput", None)
+    with _usage_errors():
+        found.close()
+        if worker_output is None:
+            found.keep()
     if worker_output is not None:
         worker_output[WORKER_ROWS] = json.dumps([row.to_json() for row in found.rows])
-    else:
-        with _usage_errors():
-            found.keep()
 
 
 @pytest.hookimpl(optionalhook=True)
