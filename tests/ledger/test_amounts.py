@@ -79,6 +79,13 @@ def test_shares_add_up_and_lie_between_nothing_and_all(one, other):
     assert 0.0 <= mine.low <= mine.value <= mine.high <= 1.0
 
 
+@given(values, values)
+def test_a_share_of_exact_figures_is_exact(one, other):
+    found = share(Amount(one), Amount(other))
+    assert found.low <= found.value <= found.high
+    assert found.high - found.low <= 1e-7
+
+
 def test_the_interval_of_a_ratio_covers_as_often_as_it_says():
     generator = random.Random(1)
     upper_true, lower_true, sd_upper, sd_lower, shared = 300.0, 100.0, 20.0, 8.0, 0.1

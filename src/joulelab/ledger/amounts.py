@@ -158,7 +158,9 @@ def ratio(upper: Amount, lower: Amount) -> Ratio:
     value = upper.value / lower.value
     if len(roots) != 1:
         return Ratio(value, -math.inf, math.inf)
-    return Ratio(value, *roots[0])
+    low, high = roots[0]
+    # Of figures that are exact the ends are the ratio itself, but for rounding.
+    return Ratio(value, min(low, value), max(high, value))
 
 
 def share(part: Amount, rest: Amount) -> Ratio:
@@ -177,10 +179,10 @@ def share(part: Amount, rest: Amount) -> Ratio:
     if rest.value == 0 and rest.uncertainty == 0:
         return Ratio(1.0, 1.0, 1.0)
     odds = ratio(part, rest)
-    low, high = (_from_odds(end) for end in (odds.low, odds.high))
+    value = part.value / whole
     if math.isnan(odds.value):
-        low, high = 0.0, 1.0
-    return Ratio(part.value / whole, low, high)
+        return Ratio(value, 0.0, 1.0)
+    return Ratio(value, min(_from_odds(odds.low), value), max(_from_odds(odds.high), value))
 
 
 def undecided(upper: Amount, lower: Amount) -> list[Interval]:
