@@ -128,5 +128,6 @@ PREPARE = {
     "measuring": (traces,),
     "predict": (studies, candidates),
     "run": (script,),
+    "watch": (studies,),
 }
 """What a page takes as given beyond what every page does."""
