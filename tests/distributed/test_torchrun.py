@@ -27,7 +27,7 @@ def torchrun(ranks, arguments, *options, **environment):
         env={**clean, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

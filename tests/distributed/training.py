@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from told import MACHINE
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import joulelab
@@ -26,7 +25,12 @@ EPOCHS, STEPS = 2, 4
 
 def model_of(kind):
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
-    return DistributedDataParallel(model) if kind == "ddp" else fully_shard(model)
+    if kind == "ddp":
+        return DistributedDataParallel(model)
+    # It takes seconds to import.
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(model)
 
 
 def main():

@@ -51,8 +51,8 @@ def open_link(
     1. The one that writes to ``$JOULELAB_RECORDING``, where neither sensors nor a directory are
        asked for. ``joulelab run`` sets it for the command that it wraps.
     2. In a job of several processes (:func:`joulelab.recording.launch.current_launch`), the one
-       that the job has on this host for these sensors. Whichever process comes first starts it,
-       with its trace in ``directory/<host>/<number>``; it ends when the last of them is gone.
+       that the job has on this host for these sensors and this pace. Whichever process comes first
+       starts it, with its trace in ``directory/<host>/<number>``; it ends when the last of them is gone.
     3. One of its own, with its trace in the directory.
 
     Whatever fails on the way to 3 is told in :attr:`Joined.failure`, and raises nothing.
@@ -61,7 +61,8 @@ def open_link(
         directory: Where the trace is to be; ``None``: in a temporary place, which the recorder
             removes when it ends.
         sensors: What to read; ``None`` for everything that the process may use.
-        interval_s: Read every sensor at least this often; ``None`` for each sensor's own pace.
+        interval_s: Read every sensor at least this often; ``None`` for each sensor's own pace. One
+            that is joined by 1 keeps its own.
         own: ``True``: start one of its own in any case. ``False``, for a program that wraps
             others: join by 1 also with a directory, and let the directory be read as the recording,
             wherever that is, so that it can be named to others in ``$JOULELAB_RECORDING``.
@@ -92,7 +93,7 @@ def _found(
     launch = None if own else current_launch()
     if launch is not None:
         try:
-            with _meeting(launch, sensors) as place:
+            with _meeting(launch, sensors, interval_s) as place:
                 link = _join_at(place) or _start_at(place, directory, sensors, interval_s)
             return Joined(link, "; ".join(failures))
         except (OSError, RecorderError) as error:
@@ -152,7 +153,9 @@ def _place_for_trace(directory: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _meeting(launch: Launch, sensors: Sequence[str] | None) -> Iterator[Path]:
+def _meeting(
+    launch: Launch, sensors: Sequence[str] | None, interval_s: float | None
+) -> Iterator[Path]:
     """The meeting point of a job on this host, held by this process alone."""
     parts = (
         boot_id(),
@@ -161,6 +164,7 @@ def _meeting(launch: Launch, sensors: Sequence[str] | None) -> Iterator[Path]:
         launch.job,
         sensors if sensors is None else list(sensors),
         os.environ.get("JOULELAB_SENSORS", "") if sensors is None else "",
+        interval_s,
     )
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     path = runtime_directory() / f"{key}.job"
@@ -172,6 +176,8 @@ def _meeting(launch: Launch, sensors: Sequence[str] | None) -> Iterator[Path]:
                 yield path
                 return
         finally:
+            # Not by closing alone: a child that was forked meanwhile has it open, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
         if time.monotonic() > deadline_s:
             raise RecorderError("another process of the job keeps the others from its recorder")
