@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from joulelab.accounting.carbon_factors import Factor, country
 from joulelab.costs import Costs
-from joulelab.errors import UserError, nearest
+from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.home import home, write_whole
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ OF_INTENSITY = ("country", "intensity_g_per_kwh", "intensity_file")
 OF_PRICE = ("price_per_kwh", "currency")
 
 UNKNOWN = "the country is not known: `joulelab site --country XX` keeps it"
+"""Why there is no carbon where nobody said anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +198,25 @@ class Site:
         if math.isnan(met):
             met, how = series.mean(start_s, stop_s), "power taken as even"
         return Factor(met, self.country or "", f"mean over its time, {how}", series.name), ""
+
+
+def costs_here(
+    energy: Energy,
+    *,
+    started_unix_s: float = math.nan,
+    stopped_unix_s: float = math.nan,
+    trace: Callable[[], Trace] | None = None,
+) -> Costs:
+    """What an energy costs at the site that is configured, for who must not fail by it.
+
+    See :meth:`Site.costs`. What is wrong with the site is why there is no carbon.
+    """
+    try:
+        return Site.configured().costs(
+            energy, started_unix_s=started_unix_s, stopped_unix_s=stopped_unix_s, trace=trace
+        )
+    except JoulelabError as error:
+        return Costs(energy_j=energy.gross_j, interval_j=energy.interval_j, no_carbon=str(error))
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

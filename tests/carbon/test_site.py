@@ -15,7 +15,7 @@ from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.costs import Costs, Factor
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Provenance
-from joulelab.site import ENVIRONMENT, Site, keep, site_file
+from joulelab.site import ENVIRONMENT, Site, costs_here, keep, site_file
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,17 @@ def test_a_file_of_intensities_needs_a_time_that_it_covers(tmp_path):
     assert "power taken as even" in costs.words()
     assert "grid.csv covers" in site.costs(3.6e6, started_unix_s=0, stopped_unix_s=9000).no_carbon
     assert "not known" in site.costs(3.6e6).no_carbon
+
+
+def test_a_site_that_cannot_be_is_why_there_is_no_carbon(monkeypatch):
+    energy = Energy(duration_s=1.0)
+    assert "joulelab site" in costs_here(energy).no_carbon
+    keep(country="DE")
+    assert costs_here(energy).factor.location == "Germany"
+    monkeypatch.setenv("JOULELAB_COUNTRY", "XX")
+    costs = costs_here(energy)
+    assert "no country 'XX'" in costs.no_carbon
+    assert math.isnan(costs.carbon_g)
 
 
 def test_a_budget_of_carbon_takes_what_is_kept():

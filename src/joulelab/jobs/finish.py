@@ -17,7 +17,7 @@ from joulelab.jobs.record import FINISHED_FILE, read_job, write_record
 from joulelab.jobs.summary import show, summary
 from joulelab.recording.launch import current_launch
 from joulelab.recording.trace import read_trace
-from joulelab.site import Site
+from joulelab.site import costs_here
 
 
 def finish(
@@ -49,7 +49,7 @@ def finish(
     }
     write_record(measuring.directory / FINISHED_FILE, record)
     job = read_job(measuring.directory)
-    costs = Site.configured().costs(
+    costs = costs_here(
         job.energy,
         started_unix_s=job.started_unix_s,
         stopped_unix_s=job.ended_unix_s,

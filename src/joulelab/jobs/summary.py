@@ -16,6 +16,7 @@ from joulelab.accounting.energy import Energy, joules, sensor_of
 from joulelab.costs import Costs
 from joulelab.jobs.previous import compare
 from joulelab.jobs.record import Job, SpanTotal
+from joulelab.site import UNKNOWN
 
 WORTH_KWH = 0.01
 """From here on energies are given in kWh, too."""
@@ -122,7 +123,8 @@ def _costs(costs: Costs) -> Iterator[Line]:
         return
     words = costs.words()
     if not words:
-        yield "costs", HINT
+        unknown = f"CO2e unknown: {costs.no_carbon}"
+        yield "costs", HINT if costs.no_carbon in {"", UNKNOWN} else unknown
         return
     for part in words.split("; "):
         yield "costs", part

@@ -32,7 +32,8 @@ def show(ledger: Ledger, console: Console) -> None:
         table = _splits(ledger)
         if table is not None:
             console.print(table)
-    console.print(_dearest(ledger, console))
+    if ledger.dearest:
+        console.print(_dearest(ledger, console))
     partly = "* without those whose intensity or price is not known, see below"
     total = ledger.total
     starred = total.without_carbon and any(one.carbon is not None for one in total.entries)
