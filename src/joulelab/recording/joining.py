@@ -52,7 +52,8 @@ def open_link(
        asked for. ``joulelab run`` sets it for the command that it wraps.
     2. In a job of several processes (:func:`joulelab.recording.launch.current_launch`), the one
        that the job has on this host for these sensors and this pace. Whichever process comes first
-       starts it, with its trace in ``directory/<host>/<number>``; it ends when the last of them is gone.
+       starts it, with its trace in ``directory/<host>/<number>``; it ends when the last of them is
+       gone.
     3. One of its own, with its trace in the directory.
 
     Whatever fails on the way to 3 is told in :attr:`Joined.failure`, and raises nothing.
