@@ -22,10 +22,12 @@ pytestmark = [
     # Lightning's own, about this machine and about these small trainings.
     pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
 ]
 
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+for name in ("lightning.pytorch", "pytorch_lightning"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 SAMPLES, BATCH = 20, 4
 
@@ -162,6 +164,37 @@ def test_an_epoch_is_logged_at_its_end_where_that_costs_little(trainer_with, mon
     trainer_with(callback, max_epochs=3).fit(model, data())
     assert seen == [0] * 5 + [1] * 5 + [2] * 5
     assert "energy/forecast_gross_j" in callback.history[0]
+
+
+def test_the_fit_is_told_of_in_lightnings_log(trainer_with, caplog):
+    callback = EnergyCallback()
+    with caplog.at_level(logging.INFO, "lightning.pytorch"):
+        trainer_with(callback, max_epochs=1).fit(Tiny(), data())
+    assert f"energy of the fit: {callback.meter.energy('fit')}" in caplog.messages
+
+
+def test_a_trainer_of_the_package_by_its_other_name_will_do(spans_of, tmp_path):
+    other = pytest.importorskip("pytorch_lightning")
+
+    class OtherTiny(other.LightningModule):
+        training_step, configure_optimizers = Tiny.training_step, Tiny.configure_optimizers
+        _loss, at = Tiny._loss, None
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 2)
+
+    callback = EnergyCallback()
+    other.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+        callbacks=[callback],
+        default_root_dir=tmp_path,
+    ).fit(OtherTiny(), data())
+    assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 5], ["checkpoint"]]]
 
 
 def test_validation_test_and_prediction_stand_alone(trainer_with, spans_of):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,8 +64,19 @@ def epoch_figures(epoch: Epoch, whole: Energy, validations: Sequence[Energy]) ->
     )
 
 
-def stage_figures(name: str, energy: Energy) -> dict[str, float]:
-    """The figures of a stage that is over, as ``fit`` or ``test``."""
+def stage_energy(span: Span) -> Energy | None:
+    """The energy of a stage that is over; ``None``, and a warning, where it cannot be had."""
+    try:
+        return span.energy
+    except Exception as error:  # noqa: BLE001  (whatever it is, the training goes on)
+        warnings.warn(f"the energy of {span.name} is not known: {error}", RuntimeWarning, 3)
+        return None
+
+
+def stage_figures(name: str, energy: Energy | None) -> dict[str, float]:
+    """The figures of a stage, as ``fit`` or ``test``, that are known."""
+    if energy is None:
+        return {}
     low_j, high_j = energy.interval_j
     return known(
         {

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from joulelab.errors import UserError
-from joulelab.integrations.figures import Epoch, epoch_figures, known, stage_figures
+from joulelab.integrations.figures import Epoch, epoch_figures, known, stage_energy
 from joulelab.integrations.stages import Stages
 from joulelab.recording.spans import Span
 
 if TYPE_CHECKING:
+    from joulelab.accounting.energy import Energy
     from joulelab.forecast.profile import Forecast
     from joulelab.recording.trace import Trace
 
@@ -125,26 +126,19 @@ class Fit:
         try:
             rows = self._work_out(epochs)
         except Exception as error:  # noqa: BLE001  (whatever it is, the training goes on)
-            self._give_up(error)
+            self._given_up = True
+            warnings.warn(f"no more energies are logged: {error}", RuntimeWarning, stacklevel=3)
             return []
         self._looked_s = time.monotonic()
         self._cost_s = self._looked_s - begin_s
         return list(zip(epochs, rows, strict=True))
 
-    def end(self) -> dict[str, float]:
-        """Ends the fit and all within it; its figures, as far as they are known."""
+    def end(self) -> Energy | None:
+        """Ends the fit and all within it; its energy, where it is known and to be logged."""
         self._stages.end(FIT)
         if self._given_up or self._span is None:
-            return {}
-        try:
-            return stage_figures(FIT, self._span.energy)
-        except Exception as error:  # noqa: BLE001  (as above)
-            self._give_up(error)
-            return {}
-
-    def _give_up(self, error: Exception) -> None:
-        self._given_up = True
-        warnings.warn(f"no more energies are logged: {error}", RuntimeWarning, stacklevel=4)
+            return None
+        return stage_energy(self._span)
 
     def _load(self) -> None:
         """Imports what working out takes now, and not while the training runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Self
 
-from joulelab.integrations.figures import stage_figures
+from joulelab.integrations.figures import stage_energy, stage_figures
 from joulelab.integrations.fit import FIT, STEP, Fit
 from joulelab.integrations.stages import Stages
 from joulelab.meter import Meter
@@ -73,7 +73,7 @@ class EnergyCallback(Callback):  # type: ignore[misc]
         if fit is not None:
             for epoch, row in fit.due(at_once=True):
                 self._take(epoch.epoch, row)
-            self._keep(fit.end())
+            self._keep(stage_figures(FIT, fit.end()))
         self._stages.close()
 
     # Training.
@@ -142,7 +142,7 @@ class EnergyCallback(Callback):  # type: ignore[misc]
     def _end_stage(self, name: str) -> None:
         span = self._stages.end(name)
         if span is not None and self._stages.find(FIT) is None:
-            self._keep(stage_figures(name, span.energy))
+            self._keep(stage_figures(name, stage_energy(span)))
             self._stages.close()
 
     # Logging.

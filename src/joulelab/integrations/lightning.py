@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from joulelab.integrations.batches import first_length
-from joulelab.integrations.figures import stage_figures
+from joulelab.integrations.figures import stage_energy, stage_figures
 from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
 from joulelab.integrations.stages import Stages, bracket, takes_part
 from joulelab.meter import Meter
@@ -32,6 +33,8 @@ else:
 
 SANITY_CHECK = "sanity_check"
 PREFIX = "energy/"
+LOG = logging.getLogger(Callback.__module__.partition(".callbacks")[0])
+"""Lightning's own."""
 
 
 class EnergyCallback(Callback):
@@ -216,7 +219,7 @@ class EnergyCallback(Callback):
     def _end_stage(self, trainer: Trainer, name: str) -> None:
         span = self._stages.end(name)
         if span is not None and self._logs:
-            self._log(trainer, stage_figures(name, span.energy), trainer.global_step)
+            self._log(trainer, stage_figures(name, stage_energy(span)), trainer.global_step)
 
     def _log_epochs(self, trainer: Trainer, *, at_once: bool = False) -> None:
         assert self._fit is not None
@@ -237,7 +240,10 @@ class EnergyCallback(Callback):
         self._stages.end_all()
         if self._fit is not None:
             self._log_epochs(trainer, at_once=True)
-            self._log(trainer, self._fit.end(), max(0, trainer.global_step - 1))
+            energy = self._fit.end()
+            if energy is not None:
+                LOG.info("energy of the fit: %s", energy)
+            self._log(trainer, stage_figures(FIT, energy), max(0, trainer.global_step - 1))
         self._close()
 
     def _close(self) -> None:

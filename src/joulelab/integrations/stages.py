@@ -83,7 +83,7 @@ class Stages:
         self._recording = True
         try:
             self.meter = Meter()
-        except JoulelabError as error:
+        except (JoulelabError, OSError) as error:
             self.meter = None
             warnings.warn(f"energy is not measured: {error}", RuntimeWarning, stacklevel=4)
 

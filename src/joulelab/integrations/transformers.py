@@ -8,8 +8,8 @@ import os
 from functools import partial
 from typing import Any, Self
 
-from joulelab.integrations.figures import Epoch, stage_figures
-from joulelab.integrations.fit import CHECKPOINT, STEP, VALIDATE, Fit
+from joulelab.integrations.figures import Epoch, stage_energy, stage_figures
+from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
 from joulelab.integrations.stages import Stages, bracket, takes_part
 from joulelab.meter import Meter
 
@@ -209,7 +209,7 @@ class EnergyCallback(TrainerCallback):
         span = self._stages.end(name)
         if self._fit is None and span is not None:
             if self._trainer.is_local_process_zero():
-                row = stage_figures(name, span.energy)
+                row = stage_figures(name, stage_energy(span))
                 self._log(self._trainer.state, self._trainer.control, row)
             self._stages.close()
 
@@ -253,7 +253,7 @@ class EnergyCallback(TrainerCallback):
         self._stages.end_all()
         self._log_epochs(state, control, at_once=True)
         self._fit = None  # the trainer tells of what is logged now as well
-        self._log(state, control, fit.end())
+        self._log(state, control, stage_figures(FIT, fit.end()))
 
 
 def _samples(args: TrainingArguments, state: TrainerState, steps: int, loader: Any) -> float:
