@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from recordings import CPU, GPU, NOTHING, Recording
 
+from joulelab.errors import TraceError
 from joulelab.study.order import blocks
 from joulelab.watch.line import line
 from joulelab.watch.model import View
@@ -198,7 +199,18 @@ def test_a_study(tmp_path, clock, synthetic):
         writer.cell(cell.factors.model, 1, change=lambda run, c=cell: run.update(run_id=c.run_id))
     (study / ".partial" / f"{cells[2].run_id}-99").rename(tmp_path / "gone")
     view = place.look()
-    assert (view.state, view.study.done) == ("ended", 4)
+    assert (view.state, view.study.done) == ("live", 4)
+    (study / ".lock").unlink()
+    assert place.look().state == "ended"
+
+
+def test_a_recording_that_is_removed(tmp_path, clock):
+    recording = Recording(tmp_path / "gone").until(10.0)
+    place = RecordingPlace(recording.directory, title="t")
+    assert place.look().state == "live"
+    recording.directory.rename(tmp_path / "elsewhere")
+    with pytest.raises(TraceError, match=r"cannot read the trace in .*gone: No such file"):
+        place.look()
 
 
 def test_an_empty_view():

@@ -70,7 +70,19 @@ class RecordingPlace:
         self._costs: Costs | None = None
 
     def look(self) -> View:
-        """What it shows now."""
+        """What it shows now.
+
+        Raises:
+            TraceError: The trace is damaged, or was removed.
+        """
+        try:
+            return self._look()
+        except OSError as error:
+            raise TraceError(
+                f"cannot read the trace in {self._directory}", why=error.strerror or str(error)
+            ) from error
+
+    def _look(self) -> View:
         following = self._follow()
         if following is None:
             return View(

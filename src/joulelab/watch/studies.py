@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from joulelab.errors import UserError
+from joulelab.errors import TraceError, UserError
 from joulelab.recording.format import READINGS_FILE
-from joulelab.watch.model import Study, View
+from joulelab.watch.model import State, Study, View
 from joulelab.watch.places import RecordingPlace
 
 try:
     from joulelab.study.estimate import cost_of_all, spent
+    from joulelab.study.files import mapped
     from joulelab.study.order import Cell, blocks
     from joulelab.study.plan import Plan
     from joulelab.study.progress import summary
@@ -54,33 +55,42 @@ class StudyPlace:
     def look(self) -> View:
         """What it shows now."""
         self._read_new_runs()
-        under_way = self._under_way()
         missing = self._missing()
-        view = View(title=self._store.plan.name, state="live", state_words="between two runs")
-        if under_way is not None:
-            view = self._run_view(under_way)
-        elif not missing:
-            view = replace(view, state="ended", state_words="complete")
-        elif not _runner_is_there(self._directory):
-            view = replace(view, state="lost", state_words="nobody runs it")
+        view = self._look_at_run()
+        if view is None:
+            state, words = self._without_run(missing)
+            view = View(title="", state=state, state_words=words)
         study = self._study(missing, view.elapsed_s)
-        return replace(view, study=study, elapsed_s=math.nan)
+        return replace(view, title=study.name, study=study, elapsed_s=math.nan)
 
-    def _run_view(self, run: RecordingPlace) -> View:
-        """A run between its end and its record is still under way."""
-        view = run.look()
-        words = "" if view.state in ("live", "waiting") else "a run ends"
+    def _look_at_run(self) -> View | None:
+        """The run that is being measured; nothing where there is none."""
+        run = self._under_way()
+        if run is None:
+            return None
+        try:
+            view = run.look()
+        except TraceError:
+            # It has ended and lies in another place now.
+            self._running = None
+            return None
+        goes_on = view.state in ("live", "waiting")
         return replace(
             view,
-            title=self._store.plan.name,
             state="live",
-            state_words=words,
+            state_words="" if goes_on else "a run ends",
             forecast_words=view.forecast_words if view.forecast else "",
         )
 
+    def _without_run(self, missing: Sequence[Cell]) -> tuple[State, str]:
+        if _runner_is_there(self._directory):
+            return "live", "between two runs"
+        return ("lost", "no process here runs it") if missing else ("ended", "complete")
+
     def _read_new_runs(self) -> None:
         directory = self._directory / "runs"
-        names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+        with mapped(f"cannot read {directory}"):
+            names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
         if names != self._names:
             records = self._store.runs()
             self._names = names
@@ -97,7 +107,7 @@ class StudyPlace:
         if not paths or not _runner_is_there(self._directory):
             self._running = None
             return None
-        path = max(paths, key=lambda path: path.stat().st_mtime)
+        path = max(paths)
         if self._running is None or self._running[0] != path:
             self._running = path, RecordingPlace(path, title="", epochs=self._epochs())
         return self._running[1]
