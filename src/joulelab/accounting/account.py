@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.incidents import incidents, notes_of
 from joulelab.accounting.job_gpus import foreign_gpus
+from joulelab.accounting.job_share import Share, together
 from joulelab.accounting.shares import Shares
 from joulelab.accounting.sources import ComponentSources, Source
 from joulelab.accounting.states import Marks
@@ -111,41 +112,17 @@ class Accounts:
 
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
         """The energy of each span, in their order."""
-        reasons = {absence.component: str(absence) for absence in self._trace.absent}
-        reasons |= self._foreign_gpus
+        seen, reasons = self._seen(windows)
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
         missing: list[dict[str, str]] = [{} for _ in windows]
         sharing: list[dict[str, None]] = [{} for _ in windows]
-        for component, sources in self._sources.items():
-            times = np.array([window.of(component) for window in windows], dtype=float)
-            found = sources.reconciled(times.reshape(-1))
-            if found is None:
-                given = self._trace.gap_reasons(component)
-                reasons[component] = "; ".join(given) or "too few readings"
-                continue
-            # What one source could not give, another did.
-            reasons.pop(component, None)
-            reasons.pop(component.partition(":")[0], None)
-            if times.size == 0:
-                continue
-            channel = found.channel
-            gross, uncertainty, gap = found.energy(times[:, 0], times[:, 1])
-            if component.startswith("gpu"):
-                uncertainty = np.hypot(uncertainty, _of_device_clock(windows, times, found.curve))
-            shares = self._shares.of(component, times)
-            for i, (start_s, stop_s) in enumerate(times.tolist()):
-                duration_s = stop_s - start_s
-                if duration_s > 0 and gap[i] > (1 - LEAST_COVERAGE) * duration_s:
-                    covered_pct = 100 * (1 - gap[i] / duration_s)
-                    missing[i][component] = (
-                        f"{channel.source} covered only {covered_pct:.0f} % of the span"
-                    )
+        for one in seen:
+            for i, uncovered in enumerate(one.uncovered.tolist()):
+                if uncovered:
+                    missing[i][one.component] = one.why_not(i)
                     continue
-                part = self._component(
-                    channel, start_s, stop_s, float(gross[i]), float(uncertainty[i]), float(gap[i])
-                )
-                components[i][component] = replace(part, share=shares[i])
-                if note := self._shares.note(component, shares[i]):
+                components[i][one.component] = self._component(one, i)
+                if note := self._shares.note(one.component, one.shares[i]):
                     sharing[i][note] = None
         return [
             Energy(
@@ -159,34 +136,148 @@ class Accounts:
             )
         ]
 
-    def _component(
-        self,
-        channel: Channel,
-        start_s: float,
-        stop_s: float,
-        gross_j: float,
-        edge_uncertainty_j: float,
-        gap_s: float,
-    ) -> ComponentEnergy:
-        duration_s = stop_s - start_s
-        idle_w, idle_uncertainty_w = (
-            self.baseline.power(channel.component, channel.source, (start_s + stop_s) / 2)
-            if self.baseline
-            else (math.nan, math.nan)
+    def total(self, windows: Sequence[Window]) -> Energy:
+        """The sum over the spans, as :func:`~joulelab.accounting.energy.total` of each gives it.
+
+        Many spans are added up as columns, without an energy for each.
+
+        Args:
+            windows: At least one.
+        """
+        seen, absent = self._seen(windows)
+        components = {}
+        notes = dict.fromkeys(
+            note for window in windows for note in notes_of(self._incidents, *window.whole())
         )
-        known = not math.isnan(idle_w)
+        for one in seen:
+            if one.uncovered.any():
+                absent[one.component] = one.why_not(int(one.uncovered.argmax()))
+                continue
+            components[one.component] = self._sum(one)
+            # There is a note for each of three cases, and not for each share.
+            cases = {share if share is None else share.is_whole: share for share in one.shares}
+            told = (self._shares.note(one.component, share) for share in cases.values())
+            notes |= dict.fromkeys(note for note in told if note)
+        return Energy(
+            duration_s=math.fsum((one.stop_ns - one.start_ns) * 1e-9 for one in windows),
+            components=components,
+            absent=absent,
+            notes=tuple(notes),
+        )
+
+    def _seen(self, windows: Sequence[Window]) -> tuple[list[_Seen], dict[str, str]]:
+        """What each component's sensors saw of the spans, and why those that saw nothing did not.
+
+        Of no spans nothing was seen.
+        """
+        reasons = {absence.component: str(absence) for absence in self._trace.absent}
+        reasons |= self._foreign_gpus
+        seen = []
+        for component, sources in self._sources.items():
+            times = np.array([window.of(component) for window in windows], dtype=float)
+            found = sources.reconciled(times.reshape(-1))
+            if found is None:
+                given = self._trace.gap_reasons(component)
+                reasons[component] = "; ".join(given) or "too few readings"
+                continue
+            # What one source could not give, another did.
+            reasons.pop(component, None)
+            reasons.pop(component.partition(":")[0], None)
+            if times.size == 0:
+                continue
+            gross_j, uncertainty_j, gap_s = found.energy(times[:, 0], times[:, 1])
+            if component.startswith("gpu"):
+                off_j = _of_device_clock(windows, times, found.curve)
+                uncertainty_j = np.hypot(uncertainty_j, off_j)
+            shares = self._shares.of(component, times)
+            seen.append(
+                _Seen(component, found.channel, times, gross_j, uncertainty_j, gap_s, shares)
+            )
+        return seen, reasons
+
+    def _idle(self, seen: _Seen, i: int) -> tuple[float, float]:
+        """Idle energy of a span, and its standard uncertainty; NaN and 0 without a baseline."""
+        if self.baseline is None:
+            return math.nan, 0.0
+        start_s, stop_s = seen.times_s[i].tolist()
+        channel = seen.channel
+        middle_s = (start_s + stop_s) / 2
+        idle_w, off_w = self.baseline.power(channel.component, channel.source, middle_s)
+        duration_s = stop_s - start_s
+        return idle_w * duration_s, 0.0 if math.isnan(idle_w) else off_w * duration_s
+
+    def _component(self, seen: _Seen, i: int) -> ComponentEnergy:
+        """Of one span."""
+        start_s, stop_s = seen.times_s[i].tolist()
+        idle_j, idle_uncertainty_j = self._idle(seen, i)
+        return seen.energy(
+            duration_s=stop_s - start_s,
+            gross_j=float(seen.gross_j[i]),
+            idle_j=idle_j,
+            edge_uncertainty_j=float(seen.uncertainty_j[i]),
+            idle_uncertainty_j=idle_uncertainty_j,
+            gap_s=float(seen.gap_s[i]),
+            share=seen.shares[i],
+        )
+
+    def _sum(self, seen: _Seen) -> ComponentEnergy:
+        """Of all spans: gain, offset and baseline are one error in all, edges are independent."""
+        count = len(seen.times_s)
+        idle = [self._idle(seen, i) for i in range(count)] if self.baseline else [(math.nan, 0.0)]
+        return seen.energy(
+            duration_s=math.fsum((seen.times_s[:, 1] - seen.times_s[:, 0]).tolist()),
+            gross_j=math.fsum(seen.gross_j.tolist()),
+            idle_j=sum(idle_j for idle_j, _ in idle),
+            edge_uncertainty_j=math.hypot(*seen.uncertainty_j.tolist()),
+            idle_uncertainty_j=math.fsum(off_j for _, off_j in idle),
+            gap_s=math.fsum(seen.gap_s.tolist()),
+            share=together(seen.shares, seen.gross_j.tolist()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one component's sensors saw of some spans, one row a span.
+
+    Attributes:
+        component: As ``"gpu:0"``.
+        channel: That it comes from.
+        times_s: Starts and stops on the component's clock. Shape: (spans, 2).
+        gross_j: Shape: (spans,).
+        uncertainty_j: Standard uncertainty of the edges, gaps and noise. Shape: (spans,).
+        gap_s: Time without readings. Shape: (spans,).
+        shares: The job's.
+    """
+
+    component: str
+    channel: Channel
+    times_s: Floats
+    gross_j: Floats
+    uncertainty_j: Floats
+    gap_s: Floats
+    shares: list[Share | None]
+
+    @property
+    def uncovered(self) -> NDArray[np.bool_]:
+        """Which spans the readings cover too little of. Shape: (spans,)."""
+        duration_s = self.times_s[:, 1] - self.times_s[:, 0]
+        return (duration_s > 0) & (self.gap_s > (1 - LEAST_COVERAGE) * duration_s)
+
+    def why_not(self, i: int) -> str:
+        """Of an uncovered span."""
+        start_s, stop_s = self.times_s[i].tolist()
+        covered_pct = 100 * (1 - float(self.gap_s[i]) / (stop_s - start_s))
+        return f"{self.channel.source} covered only {covered_pct:.0f} % of the span"
+
+    def energy(self, **figures: Any) -> ComponentEnergy:
+        """These figures with what the channel says of all."""
         return ComponentEnergy(
-            component=channel.component,
-            source=channel.source,
-            provenance=channel.provenance,
-            duration_s=duration_s,
-            gross_j=gross_j,
-            idle_j=idle_w * duration_s,
-            gain_uncertainty=channel.gain_uncertainty,
-            offset_uncertainty_w=channel.offset_uncertainty_w,
-            edge_uncertainty_j=edge_uncertainty_j,
-            idle_uncertainty_j=idle_uncertainty_w * duration_s if known else 0.0,
-            gap_s=gap_s,
+            component=self.channel.component,
+            source=self.channel.source,
+            provenance=self.channel.provenance,
+            gain_uncertainty=self.channel.gain_uncertainty,
+            offset_uncertainty_w=self.channel.offset_uncertainty_w,
+            **figures,
         )
 
 

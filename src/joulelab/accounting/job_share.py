@@ -68,6 +68,37 @@ def added(mine: Share | None, mine_j: float, theirs: Share | None, theirs_j: flo
     return Share(fraction=fraction, low=low, high=high, method=mine.method)
 
 
+def together(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:
+    """The share of many spans together, as :func:`added` gives it of two; at least one span.
+
+    Args:
+        shares: Of each span.
+        gross_j: Its energy.
+
+    Example:
+        >>> half = Share(fraction=0.5, low=0.25, high=0.75, method="CPU time")
+        >>> together([half, Share.whole("CPU time")], [10.0, 10.0]).fraction
+        0.75
+    """
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return None
+    if all(share.is_whole for share in known):
+        return known[0]
+    weights = [max(one_j, 0.0) for one_j in gross_j]
+    whole = math.fsum(weights)
+    if whole <= 0:
+        weights, whole = [1.0] * len(known), float(len(known))
+    fraction, low, high = (
+        math.fsum(
+            weight * getattr(share, name) for weight, share in zip(weights, known, strict=True)
+        )
+        / whole
+        for name in ("fraction", "low", "high")
+    )
+    return Share(fraction=fraction, low=low, high=high, method=known[0].method)
+
+
 class HasShare(Protocol):
     """A component's energy, as far as it matters here."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.energy import Energy, total
+from joulelab.accounting.energy import Energy
 from joulelab.accounting.marked import Marked
 
 Intervals = NDArray[np.int64]
@@ -64,7 +64,7 @@ def energy_of_spans(accounts: Accounts, spans: Sequence[Marked]) -> Energy:
     """
     windows = [span.window for span in spans]
     if len({span.key[0] for span in spans}) == 1:
-        return total(accounts.energies(windows))
+        return accounts.total(windows)
     return energy_of_times(accounts, Times.of(windows))
 
 
@@ -74,14 +74,14 @@ def energy_of_times(accounts: Accounts, times: Times) -> Energy:
     The length is that on the host.
     """
     of_host = [Window(start, stop) for start, stop in times.host.tolist()]
-    on_host = total(accounts.energies(of_host))
+    on_host = accounts.total(of_host)
     uncertainty_ns = times.device_uncertainty_ns
     if np.array_equal(times.host, times.device) and uncertainty_ns == 0:
         return on_host
     of_device = [
         Window(start, stop, start, stop, uncertainty_ns) for start, stop in times.device.tolist()
     ]
-    on_device = total(accounts.energies(of_device))
+    on_device = accounts.total(of_device)
     parts = {
         name: part
         for energy, gpus in ((on_host, False), (on_device, True))
