@@ -30,6 +30,7 @@ class FakeGpu:
     mig_uuids: tuple[str, ...] | None = None
     virtualization: int = pynvml.NVML_GPU_VIRTUALIZATION_MODE_NONE
     ring: list[tuple[int, int]] | None = field(default_factory=list)
+    utilization_pct: int = 87
     processes: tuple[int, ...] = ()
     """Those with a compute context."""
     used: list[tuple[int, int, int]] = field(default_factory=list)
@@ -214,7 +215,7 @@ class FakeNvml:
 
     def _c_nvmlDeviceGetUtilizationRates(self, handle, value):
         code = self._gpu(handle).code("nvmlDeviceGetUtilizationRates")
-        value._obj.gpu, value._obj.memory = 87, 41
+        value._obj.gpu, value._obj.memory = self._gpu(handle).utilization_pct, 41
         return code
 
     def _c_nvmlDeviceGetMemoryInfo(self, handle, value):

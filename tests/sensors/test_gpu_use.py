@@ -46,24 +46,32 @@ def later_us(seconds):
 
 def test_two_processes_are_told_apart_by_the_time_of_their_kernels(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
-    board.used = [(OURS, later_us(1), 60), (OURS, later_us(1.5), 40), (THEIRS, later_us(1), 25)]
+    board.used = [(OURS, later_us(0.1), 60), (OURS, later_us(0.2), 40), (THEIRS, later_us(0.1), 50)]
     found = use.look({OURS}, TABLE, 2.0)
     assert found.job_s == pytest.approx(1.0)
-    assert found.all_s == pytest.approx(1.5)
+    assert found.all_s == pytest.approx(1.5), "one did nothing in the second period"
     assert found.others == {(THEIRS, 5): ("render", 0.5)}
 
 
 def test_a_sample_counts_once(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
-    board.used = [(OURS, later_us(1), 60)]
+    board.used = [(OURS, later_us(0.1), 60)]
     use.look({OURS}, TABLE, 1.0)
     assert use.look({OURS}, TABLE, 1.0).all_s == 0.0
+
+
+def test_rubbish_of_the_drivers_is_left_out(board, host):
+    use = GpuUse("gpu:0", "GPU-1", host)
+    board.used = [(OURS, later_us(0.1), 30), (4, later_us(0.1), 4_000_000_000), (5, 2**60, 1)]
+    assert use.look({OURS}, TABLE, 1.0).all_s == pytest.approx(0.3)
+    board.used = [(OURS, later_us(0.2), 50)]
+    assert use.look({OURS}, TABLE, 1.0).all_s == pytest.approx(0.5)
 
 
 def test_a_process_that_cannot_be_seen_is_another(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.processes = (OURS, 999)
-    board.used = [(999, later_us(1), 50)]
+    board.used = [(999, later_us(0.1), 50)]
     found = use.look({OURS}, TABLE, 1.0)
     assert found.job_s == 0.0
     assert found.others[999, 0] == ("a process that cannot be seen", 0.5)
@@ -98,12 +106,18 @@ def test_in_a_container_the_hosts_numbers_mean_nothing(board, container, pids, w
         GpuUse("gpu:0", "GPU-1", container).look({OURS}, TABLE, 1.0)
 
 
+def test_a_gpu_that_rests_is_nobodys_in_a_container_too(board, container):
+    board.processes = ()
+    board.utilization_pct = 0
+    assert GpuUse("gpu:0", "GPU-1", container).look({OURS}, TABLE, 1.0) == (0.0, 0.0, {})
+
+
 def test_a_driver_that_gives_the_containers_own_numbers_is_believed(board, container):
     for pid in (OURS, THEIRS):
         (container / f"{pid}/fd").mkdir(parents=True)
         (container / f"{pid}/fd/9").symlink_to("/dev/nvidia0")
     use = GpuUse("gpu:0", "GPU-1", container)
-    board.used = [(OURS, later_us(1), 30)]
+    board.used = [(OURS, later_us(0.1), 30)]
     assert use.look({OURS}, TABLE, 1.0).job_s == pytest.approx(0.3)
 
 

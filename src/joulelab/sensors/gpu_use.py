@@ -12,6 +12,9 @@ import pynvml
 
 from joulelab.sensors.process_table import PROC, Key, Process, sees_whole_machine
 
+CLOCK_SLACK_US = 1_000_000
+"""A sample is not from a later time than this after now."""
+
 
 class Use(NamedTuple):
     """What was used of a component since the last look.
@@ -70,12 +73,14 @@ class GpuUse:
             if self._handle is None:
                 self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
             there = self._there()
+            is_busy = pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu > 0
         except pynvml.NVMLError as error:
             self._handle = None
             raise CannotTell(f"the driver does not tell who uses it: {error}") from error
         utilization, refused = self._utilization()
         pids = there | utilization.keys()
-        self._check_namespace(pids, table)
+        if pids or is_busy:
+            self._check_namespace(pids, table)
         others = pids - set(job)
         if refused is not None:
             if others:
@@ -105,13 +110,20 @@ class GpuUse:
             # Nobody has done anything since.
             return {}, None
         except pynvml.NVMLError as error:
-            return {}, error
+            # The binding takes an empty list for an error.
+            return {}, None if error.value == pynvml.NVML_SUCCESS else error
+        newest_us = self._last_us
+        latest_us = time.time_ns() // 1000 + CLOCK_SLACK_US
         by_pid: dict[int, list[float]] = {}
         for sample in samples:
-            if sample.timeStamp > self._last_us:
-                by_pid.setdefault(int(sample.pid), []).append(min(sample.smUtil, 100) / 100)
-        self._last_us = max([self._last_us, *(int(sample.timeStamp) for sample in samples)])
-        return {pid: sum(values) / len(values) for pid, values in by_pid.items()}, None
+            # Drivers are known to fill up the list with rubbish.
+            if self._last_us < sample.timeStamp <= latest_us and sample.smUtil <= 100:
+                by_pid.setdefault(int(sample.pid), []).append(sample.smUtil / 100)
+                newest_us = max(newest_us, int(sample.timeStamp))
+        self._last_us = newest_us
+        # A process has no sample for a period in which it did nothing.
+        periods = max((len(values) for values in by_pid.values()), default=0)
+        return {pid: sum(values) / periods for pid, values in by_pid.items()}, None
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
         """The driver's pids are the host's: in a container they mean nothing, or are not given."""
