@@ -106,6 +106,12 @@ def test_in_a_container_the_hosts_numbers_mean_nothing(board, container, pids, w
         GpuUse("gpu:0", "GPU-1", container).look({OURS}, TABLE, 1.0)
 
 
+def test_work_that_no_process_is_named_for_is_not_the_jobs(board, host):
+    board.processes = ()
+    with pytest.raises(CannotTell, match="names no process"):
+        GpuUse("gpu:0", "GPU-1", host).look({OURS}, TABLE, 1.0)
+
+
 def test_a_gpu_that_rests_is_nobodys_in_a_container_too(board, container):
     board.processes = ()
     board.utilization_pct = 0

@@ -126,8 +126,14 @@ class GpuUse:
         return {pid: sum(values) / periods for pid, values in by_pid.items()}, None
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
-        """The driver's pids are the host's: in a container they mean nothing, or are not given."""
+        """The driver's pids are the host's: in a container they mean nothing, or are not given.
+
+        Raises:
+            CannotTell: So it is here, or nobody is named who uses it.
+        """
         if sees_whole_machine(self._proc):
+            if not pids:
+                raise CannotTell("it is at work, and the driver names no process that uses it")
             return
         if not pids:
             raise CannotTell("which processes use it cannot be seen in this container")
