@@ -94,7 +94,7 @@ class Costs:
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Figures, intervals and what they rest on; NaN becomes ``None``."""
+        """Figures, intervals (the energy's) and what they rest on; NaN becomes ``None``."""
         carbon_low_g, carbon_high_g = self.carbon_interval_g
         price_low, price_high = self.price_interval
         figures = {
@@ -113,6 +113,7 @@ class Costs:
             "intensity_of": str(self.factor) if self.factor else None,
             "no_carbon": self.no_carbon or None,
             "pue": self.pue,
+            "intervals_of": "energy",
         }
 
 

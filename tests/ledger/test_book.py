@@ -58,6 +58,14 @@ def test_another_record_of_the_same_name_is_no_copy(tmp_path, job):
     assert read(tmp_path).total.energy.value == pytest.approx(2000.0)
 
 
+def test_one_phase_or_what_has_none(tmp_path, job):
+    job(tmp_path / "one", 1.0, phase="training")
+    job(tmp_path / "two", 10.0, phase="inference")
+    job(tmp_path / "three", 100.0)
+    found = [read(tmp_path, phase=phase).total.energy.value for phase in ("training", "untagged")]
+    assert found == pytest.approx([1.0, 100.0])
+
+
 def test_days_are_those_of_utc_and_both_ends_count(tmp_path, job):
     job(tmp_path / "before", 1.0, began="2026-11-01T23:59:59Z")
     job(tmp_path / "first", 10.0, began="2026-11-02T01:00+00:00")

@@ -14,7 +14,7 @@ from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
 from joulelab.errors import JoulelabError, UserError
 from joulelab.jobs.options import PHASES
-from joulelab.ledger.book import KEYS, day_of
+from joulelab.ledger.book import KEYS, UNTAGGED, day_of
 from joulelab.ledger.ledger import read_ledger
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def command() -> None:
 @click.option("--by", type=click.Choice(KEYS), default="phase", show_default=True,
     help="What the rows are told apart by.")  # fmt: skip
 @click.option("--project", metavar="P", help="Of this project alone.")
+@click.option("--phase", type=click.Choice([*PHASES, UNTAGGED]), help="Of this phase alone.")
 @click.option("--since", metavar="DAY", help="First day (UTC), as 2026-11-01.")
 @click.option("--until", metavar="DAY", help="Last day (UTC).")
 @click.option("--own-share", is_flag=True,
@@ -63,6 +64,7 @@ def show(
     directories: Sequence[Path],
     by: str,
     project: str | None,
+    phase: str | None,
     since: str | None,
     until: str | None,
     own_share: bool,
@@ -78,7 +80,7 @@ def show(
 
     \b
     Example:
-      joulelab ledger --by week
+      joulelab ledger --by week --phase training
       joulelab ledger studies/ --project digits --by phase --json
     """
     with working("reading the records"):
@@ -86,6 +88,7 @@ def show(
             directories,
             by=by,
             project=project,
+            phase=phase,
             since=None if since is None else day_of(since),
             until=None if until is None else day_of(until),
             own_share=own_share,
@@ -98,7 +101,7 @@ def show(
         click.echo(json.dumps(ledger.to_json(), indent=1, allow_nan=False))
         return
     if not ledger.entries:
-        wanted = "of that project and time" if project or since or until else "here"
+        wanted = "of that project, phase and time" if project or phase or since or until else "here"
         click.echo(f"no record {wanted}: `joulelab run -- COMMAND` makes one")
         for note in ledger.notes:
             click.echo(f"- {note}")

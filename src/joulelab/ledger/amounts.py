@@ -197,12 +197,12 @@ def undecided(upper: Amount, lower: Amount) -> list[Interval]:
     c = upper.value**2 - square * upper.uncertainty**2
     if a == 0:
         return _linear(b, c)
-    # With no uncertainty at all the two roots are one, which rounding may turn into none.
     discriminant = b * b - 4 * a * c
-    if discriminant < 0 < a and discriminant >= -1e-12 * b * b:
-        discriminant = 0.0
+    if a > 0:
+        # r = u / l is always a solution, though rounding may turn two roots that are one into none.
+        discriminant = max(discriminant, 0.0)
     if discriminant < 0:
-        return [] if a > 0 else [(-math.inf, math.inf)]
+        return [(-math.inf, math.inf)]
     half = -(b + math.copysign(math.sqrt(discriminant), b)) / 2
     first, second = sorted((half / a, c / half if half else 0.0))
     if a > 0:

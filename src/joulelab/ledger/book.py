@@ -86,14 +86,16 @@ def selected(
     entries: Iterable[Entry],
     *,
     project: str | None = None,
+    phase: str | None = None,
     since: date | None = None,
     until: date | None = None,
 ) -> tuple[list[Entry], int]:
-    """The entries of a project that began in a time.
+    """The entries of a project and phase that began in a time.
 
     Args:
         entries: All.
         project: ``None``: of every project.
+        phase: ``None``: of every phase; :data:`UNTAGGED`: of none.
         since: First day, UTC.
         until: Last day, UTC.
 
@@ -103,6 +105,8 @@ def selected(
     kept, undated = [], 0
     for entry in entries:
         if project is not None and entry.project != project:
+            continue
+        if phase is not None and (entry.phase or UNTAGGED) != phase:
             continue
         if since is not None or until is not None:
             if math.isnan(entry.started_unix_s):

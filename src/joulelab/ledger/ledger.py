@@ -143,6 +143,7 @@ def read_ledger(
     *,
     by: str = "phase",
     project: str | None = None,
+    phase: str | None = None,
     since: date | None = None,
     until: date | None = None,
     own_share: bool = False,
@@ -155,6 +156,7 @@ def read_ledger(
         directories: Jobs, studies, or directories that hold some; none: where jobs are kept.
         by: One of :data:`~joulelab.ledger.book.KEYS`.
         project: ``None``: of every project.
+        phase: ``None``: of every phase.
         since: First day, UTC.
         until: Last day, UTC.
         own_share: Count of each its own part of what its machine drew, where that is known.
@@ -165,7 +167,7 @@ def read_ledger(
         UserError: There is no such directory, or what is given cannot be.
     """
     entries, copies = once(find_entries(*directories, given=given or {}, complain=complain))
-    entries, undated = selected(entries, project=project, since=since, until=until)
+    entries, undated = selected(entries, project=project, phase=phase, since=since, until=until)
     found = costed(entries, complain, own_share=own_share)
     notes = remarks(found, copies, undated, own_share=own_share)
     return Ledger(tuple(found), by, tuple(notes))
