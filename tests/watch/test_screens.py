@@ -10,6 +10,7 @@ import pytest
 from recordings import CPU, GPU, NOTHING, Recording
 
 from joulelab.errors import TraceError
+from joulelab.recording.format import boot_id
 from joulelab.study.order import blocks
 from joulelab.watch.line import line
 from joulelab.watch.model import View
@@ -176,7 +177,9 @@ def test_every_width_is_kept_to(job, clock, width):
 
 
 def test_a_study(tmp_path, clock, synthetic):
-    writer = synthetic.Writer(tmp_path / "study", models=["LeNet", "ResNet18"], repeats=2)
+    writer = synthetic.Writer(
+        tmp_path / "study", boot_id=boot_id(), models=["LeNet", "ResNet18"], repeats=2
+    )
     cells = [cell for block in blocks(writer.plan) for cell in block]
     writer.idle(0, "before")
     for cell in cells[:2]:

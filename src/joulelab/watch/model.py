@@ -137,7 +137,7 @@ class Study:
         running: The run under way; empty when there is none.
         running_s: How long it has been.
         spent: Time and energy of all finished runs, in words.
-        to_go: What the missing cells will take, in words; empty when nothing is missing.
+        to_go: What the missing cells will take, in words; empty when nobody can say.
         last: The last finished runs, a line each, the last one last.
     """
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import psutil
 
+from joulelab.accounting.baseline import Baseline, IdlePoint
+from joulelab.accounting.energy import Energy
 from joulelab.errors import TraceError, UserError
-from joulelab.recording.format import READINGS_FILE
+from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.watch.model import State, Study, View
 from joulelab.watch.places import RecordingPlace
 
@@ -109,8 +111,22 @@ class StudyPlace:
             return None
         path = max(paths)
         if self._running is None or self._running[0] != path:
-            self._running = path, RecordingPlace(path, title="", epochs=self._epochs())
+            place = RecordingPlace(path, title="", baseline=self._baseline(), epochs=self._epochs())
+            self._running = path, place
         return self._running[1]
+
+    def _baseline(self) -> Baseline | None:
+        """The idle power that the study has measured since this machine started."""
+        points = [
+            IdlePoint.from_energy(
+                Energy.from_json(span["energy"]), (span["start_ns"] + span["stop_ns"]) * 0.5e-9
+            )
+            for run in self._runs
+            if run["kind"] == "idle" and run["status"] == "done" and run["boot_id"] == boot_id()
+            for span in run["spans"]
+            if span["energy"] is not None
+        ]
+        return Baseline(tuple(points)) if points else None
 
     def _epochs(self) -> int | None:
         plan = self._store.plan
@@ -122,7 +138,8 @@ class StudyPlace:
         in_order = sorted(self._runs, key=lambda run: float(run["stopped_unix_s"]))
         to_go = ""
         if missing and isinstance(plan, Plan):
-            to_go = str(cost_of_all(missing, plan, self._runs))
+            cost = cost_of_all(missing, plan, self._runs)
+            to_go = "" if math.isnan(cost.duration_s) and cost.energy_j is None else str(cost)
         return Study(
             name=plan.name,
             cells=len(self._cells) or len(cells),
