@@ -117,6 +117,9 @@ def test_where_processes_were_not_looked_at_any_part_may_be_the_jobs():
     assert shorter.fraction == pytest.approx(1 / 2)
     assert shorter.low == pytest.approx(1 / 3 * (1 - unseen))
     assert shorter.high == pytest.approx(2 / 3 * (1 - unseen) + unseen)
+    alone = energy_of(machine(others=0.0, until_s=8))
+    assert "about 100 % (70 to 100)" in alone.job_words
+    assert alone.notes == (), "nobody else was seen"
     little = energy_of(machine(others=1.0, until_s=3))
     assert little.components["cpu:0"].share is None
     assert "too little of the span" in little.notes[0]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from joulelab.accounting.job_share import Share, added, in_words
+from joulelab.accounting.job_share import Share, in_words, together
 from joulelab.sensors.sensor import Provenance
 
 COVERAGE_FACTOR = 1.959964
@@ -136,7 +136,7 @@ class ComponentEnergy:
             edge_uncertainty_j=math.hypot(self.edge_uncertainty_j, other.edge_uncertainty_j),
             idle_uncertainty_j=self.idle_uncertainty_j + other.idle_uncertainty_j,
             gap_s=self.gap_s + other.gap_s,
-            share=added(self.share, self.gross_j, other.share, other.gross_j),
+            share=together((self.share, other.share), (self.gross_j, other.gross_j)),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -40,39 +40,13 @@ class Share:
         return self.low == 1
 
 
-def added(mine: Share | None, mine_j: float, theirs: Share | None, theirs_j: float) -> Share | None:
-    """The share of two spans together, each with its weight; ``None`` if one is not known.
-
-    What two users differ in is the same in both spans, so that the bounds add up like the
-    estimates.
-
-    Args:
-        mine: Of one span.
-        mine_j: Its energy.
-        theirs: Of the other.
-        theirs_j: Its energy.
-
-    Example:
-        >>> half = Share(fraction=0.5, low=0.25, high=0.75, method="CPU time")
-        >>> added(half, 10.0, Share.whole("CPU time"), 10.0)
-        Share(fraction=0.75, low=0.625, high=0.875, method='CPU time')
-    """
-    if mine is None or theirs is None:
-        return None
-    mine_j, theirs_j = max(mine_j, 0.0), max(theirs_j, 0.0)
-    weight = mine_j / (mine_j + theirs_j) if mine_j + theirs_j > 0 else 0.5
-    fraction, low, high = (
-        weight * getattr(mine, name) + (1 - weight) * getattr(theirs, name)
-        for name in ("fraction", "low", "high")
-    )
-    return Share(fraction=fraction, low=low, high=high, method=mine.method)
-
-
 def together(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:
-    """The share of many spans together, as :func:`added` gives it of two; at least one span.
+    """The share of several spans together, by their energies; ``None`` if one is not known.
+
+    What two users differ in is the same in all spans, so that bounds add up like estimates.
 
     Args:
-        shares: Of each span.
+        shares: Of each span; at least one.
         gross_j: Its energy.
 
     Example:

@@ -115,7 +115,7 @@ class Shares:
         Names are those of the whole recording, so that it is one text for all its spans.
         """
         name = _name(component)
-        if name == "dram" or (share is not None and share.is_whole):
+        if name == "dram" or (share is not None and share.fraction == 1):
             return ""
         shown = "the CPU" if name == "cpu" else name
         if share is not None:
