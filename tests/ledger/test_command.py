@@ -33,7 +33,10 @@ def test_what_did_training_cost_compared_with_last_week(tmp_path, job):
     for words in ("3.60 MJ", "+100 %", "2026-W47", "0.300 EUR", "330 g", "Germany, mean of 2025"):
         assert words in result.stdout
     # No terminal, and narrow: nothing is cut off.
-    assert "…" not in joulelab("ledger", COLUMNS="80").stdout
+    narrow = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3", "--currency",
+        "EUR", COLUMNS="50").stdout  # fmt: skip
+    assert "…" not in narrow
+    assert "0.300 EUR" in narrow
 
 
 def test_a_recorded_job_meets_the_intensities_of_its_time(tmp_path):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from joulelab.ledger.ledger import Ledger
 
 
+LEAST_COLUMNS = 80
+
+
 class LedgerGroup(click.Group):
     """A group whose first subcommand, ``show``, need not be named."""
 
@@ -110,7 +113,10 @@ def show(
 
     from joulelab.ledger.terminal import show as print_ledger  # noqa: PLC0415
 
-    print_ledger(ledger, Console())
+    console = Console()
+    # A narrow terminal folds lines; a narrow table would leave figures out.
+    console.width = max(console.width, LEAST_COLUMNS)
+    print_ledger(ledger, console)
 
 
 @command.command("tag")

@@ -19,6 +19,8 @@ from joulelab.ledger.ledger import Ledger
 
 BAR = 16
 """Characters of a bar of 100 %."""
+NAME = 16
+"""Characters of a name that are kept on one line."""
 WIDE = 100
 """Bars are drawn where there are as many columns."""
 
@@ -55,10 +57,8 @@ def percent(found: Ratio) -> str:
     """
     if math.isnan(found.value):
         return ""
-    text = f"{digits(100 * found.value)} %"
-    if found.low == found.high:
-        return text
-    return f"{text} ({digits(100 * found.low)} to {digits(100 * found.high)})"
+    value, low, high = (digits(100 * one) for one in (found.value, found.low, found.high))
+    return f"{value} %" if low == high else f"{value} % ({low} to {high})"
 
 
 def change(found: Ratio) -> str:
@@ -73,7 +73,7 @@ def change(found: Ratio) -> str:
     value, low, high = (_signed(100 * (end - 1)) for end in (found.value, found.low, found.high))
     if math.isinf(found.low) or math.isinf(found.high):
         return f"{value} % (not shown to differ)"
-    return f"{value} % ({low} to {high})"
+    return f"{value} %" if low == high else f"{value} % ({low} to {high})"
 
 
 def duration(value_s: float) -> str:
@@ -116,13 +116,14 @@ def _rows(ledger: Ledger, console: Console) -> Table:
     timed = ledger.by in OF_TIME
     carbon = any(one.carbon is not None for one in ledger.entries)
     bars = console.width >= WIDE
-    table = _table(f"{ledger.by} (UTC)" if timed else ledger.by)
+    longest = max((len(row.key) for row in found), default=0)
+    table = _table(f"{ledger.by}\n(UTC)" if timed else ledger.by, min(longest, NAME))
     for heading in ("n", "time", "energy", "change" if timed else "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     if bars:
         table.add_column("")
     for heading in (*(["CO2e"] if carbon else []), *("money" for _ in ledger.currencies)):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     largest = max((row.energy.value for row in found), default=0.0)
     today = period_of(ledger.by, time.time()) if timed else ""
     for row in found:
@@ -146,7 +147,7 @@ def _rows(ledger: Ledger, console: Console) -> Table:
 
 def _splits(ledger: Ledger) -> Table | None:
     """Nothing where no entry has a phase."""
-    table = _table("share of")
+    table = _table("share of", NAME)
     table.add_column("here", justify="right")
     table.add_column("published", justify="right")
     shown = False
@@ -162,7 +163,7 @@ def _splits(ledger: Ledger) -> Table | None:
 
 def _dearest(ledger: Ledger, console: Console) -> Table:
     dated = console.width >= WIDE
-    table = _table("most went to")
+    table = _table("most went to", NAME)
     table.add_column("phase", no_wrap=True)
     if dated:
         table.add_column("began", no_wrap=True)
@@ -178,9 +179,9 @@ def _dearest(ledger: Ledger, console: Console) -> Table:
     return table
 
 
-def _table(first: str) -> Table:
+def _table(first: str, min_width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold", min_width=16)
+    table.add_column(first, overflow="fold", min_width=min_width)
     return table
 
 
