@@ -57,7 +57,8 @@ class MachinePlace:
 
     def look(self) -> View:
         """What it shows now."""
-        return replace(self._place.look(), hints=self._hints)
+        # Who watches is no job whose share would matter.
+        return replace(self._place.look(), job_words="", hints=self._hints)
 
 
 def running_jobs() -> list[Path]:

@@ -166,6 +166,7 @@ class View:
         components: Those that power is known of, in order.
         power_w: Of all together; NaN while one of them is not known.
         energy: Since the beginning; ``None`` before the first readings.
+        job_words: What part of it is the job's, where others used the machine, too.
         gauges: Utilisation, memory, temperature, clocks.
         stacks: The open spans of each thread.
         ended: The spans that ended, by name, the one that ended last first.
@@ -186,6 +187,7 @@ class View:
     components: tuple[Component, ...] = ()
     power_w: float = math.nan
     energy: Energy | None = None
+    job_words: str = ""
     gauges: tuple[Gauge, ...] = ()
     stacks: tuple[Stack, ...] = ()
     ended: tuple[Ended, ...] = ()

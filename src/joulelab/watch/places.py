@@ -136,6 +136,7 @@ class RecordingPlace:
             components=figures.components,
             power_w=figures.power_w,
             energy=figures.energy,
+            job_words=figures.energy.job_words if figures.energy else "",
             gauges=figures.gauges,
             stacks=following.book.stacks(now_ns, is_alive) if live else (),
             ended=figures.ended,
@@ -232,6 +233,7 @@ def _with_record(view: View, job: Job) -> View:
         elapsed_s=job.duration_s,
         components=tuple(_with_energy(one, job.energy) for one in view.components),
         energy=job.energy,
+        job_words=job.energy.job_words,
         costs=costs,
         ended=tuple(
             replace(

@@ -156,7 +156,9 @@ def _energy(view: View, width: int) -> list[Text]:
         parts.append("net not known: no idle power measured (joulelab idle)")
     parts.append(f"over {clock(energy.duration_s)}")
     parts.append(f"mean {amount(energy.mean_power_w, 'W')}")
-    return [*_flow("energy", parts, width), *_costs(view.costs, width)]
+    lines = _flow("energy", parts, width)
+    lines += _flow("", [view.job_words], width) if view.job_words else []
+    return [*lines, *_costs(view.costs, width)]
 
 
 def _costs(costs: Costs | None, width: int) -> list[Text]:
