@@ -1,0 +1,83 @@
+"""What it costs the recorder to look at processes, on a machine with many.
+
+``python -m benchmarks.sharing`` starts sleeping processes until there are 500, records this
+machine, and prints the recorder's processor time over wall time, with looks at processes and
+without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+import joulelab
+from joulelab.sensors.process_table import read_processes
+from joulelab.sensors.sensor import Quantity
+
+SETTLE_S = 2.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=500)
+    parser.add_argument("--duration", type=float, default=30.0, help="s, for each of the two")
+    options = parser.parse_args()
+    with sleeping(options.processes - len(read_processes())):
+        count = len(read_processes())
+        for sensors in (["cpu", "dram", "host"], ["host"]):
+            share, looks = recorder_share(sensors, options.duration)
+            print(
+                f"{count} processes, {looks} looks in {options.duration:.0f} s: "
+                f"{100 * share:.2f} % of a core ({', '.join(sensors)})"
+            )
+
+
+def recorder_share(sensors: list[str], duration_s: float) -> tuple[float, int]:
+    """The recorder's processor time over wall time, and how often it looked at processes.
+
+    Args:
+        sensors: Beside ``host`` alone, which nobody can share, nothing is looked at.
+        duration_s: For how long.
+    """
+    with joulelab.Meter(sensors=sensors) as meter:
+        recorder = psutil.Process(meter.recorder_pid)
+        time.sleep(SETTLE_S)
+        start_s, before_s = time.monotonic(), sum(recorder.cpu_times()[:2])
+        time.sleep(duration_s)
+        used_s = sum(recorder.cpu_times()[:2]) - before_s
+        share = used_s / (time.monotonic() - start_s)
+        trace = meter.trace
+    looks = [
+        int((readings.t_ns > start_s * 1e9).sum())
+        for channel, readings in zip(trace.channels, trace.series, strict=True)
+        if (channel.component, channel.quantity) == ("cpu", Quantity.USE)
+    ]
+    return share, sum(looks)
+
+
+@contextmanager
+def sleeping(count: int) -> Iterator[None]:
+    """So many processes that do nothing."""
+    started = []
+    try:
+        for _ in range(count):
+            pid = os.fork()
+            if not pid:
+                signal.pause()
+                os._exit(0)
+            started.append(pid)
+        yield
+    finally:
+        for pid in started:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main()
