@@ -16,6 +16,7 @@ import time
 import pytest
 
 from joulelab.jobs.record import find_jobs, read_job
+from joulelab.recording.format import read_header
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
 
@@ -233,6 +234,38 @@ def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
     job = the_job()
     assert not job.finished
     assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+
+
+def test_a_recorder_that_is_killed_leaves_the_command_and_says_so():
+    process = begin("--wait", command=python(READY + "sys.stdin.read()"), stdin=subprocess.PIPE)
+    wait_until(lambda: find_jobs() and the_job().duration_s > 0.4)
+    header = read_header(the_job().directory)
+    os.kill(header["pid"], signal.SIGKILL)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "the recorder ended early (killed by signal 9)" in the_job().notes
+    assert b"killed by signal 9" in said
+
+
+def test_of_a_jobs_processes_on_one_host_the_first_prints_and_all_share(tmp_path, monkeypatch):
+    port = str(os.getpid())
+    for name, value in (("MASTER_ADDR", "here"), ("MASTER_PORT", port), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    ranks = [
+        subprocess.Popen(
+            [*JOULELAB, "--wait", "--out", str(tmp_path / str(rank)), "--", "sleep", "0.8"],
+            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=60)[1] for rank in ranks]
+    assert [b"energy" in text for text in said] == [True, False]
+    jobs = [read_job(tmp_path / str(rank)) for rank in range(2)]
+    for job in jobs:
+        assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+    recorders = {read_header(job.directory)["pid"] for job in jobs}
+    assert len(recorders) == 1
 
 
 def test_spans_from_inside_are_in_the_record(tmp_path):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 UNSEEN_SHARE = 0.005
 """Of a command's time; its end is not held up for so little of it, which is in the interval."""
 
+PATIENCE_S = 60.0
+"""A driver that hangs keeps nobody from the end of a command for longer."""
+
 NICE = 10
 """What can wait gives way to the command."""
 
@@ -87,11 +90,11 @@ class Measuring(threading.Thread):
         Args:
             stop_ns: When the command ended, CLOCK_MONOTONIC.
         """
-        self.join()
+        self.join(PATIENCE_S)
         from joulelab.jobs.account import account, nothing  # noqa: PLC0415
         from joulelab.recording.trace import TraceReader  # noqa: PLC0415
 
-        if self._meter is None:
+        if self.is_alive() or self._meter is None:
             return nothing(self.failure or "recording had not begun"), []
         meter, start_ns = self._meter, self.started["start_ns"]
         meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - start_ns)))
