@@ -109,6 +109,7 @@ def test_break_even_of_jobs(tmp_path, job):
     assert found["requests"] == pytest.approx(2e6)
     assert found["requests_low"] < 2e6 < found["requests_high"]
     assert [one["frugal"] for one in found["stretches"]] == ["small", None, "large"]
+    assert all(model["simulated"] for model in found["models"])
 
 
 def test_the_uncertainty_of_spans_is_that_of_the_record(tmp_path, job):

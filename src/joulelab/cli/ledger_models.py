@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.cli.site_options import site_options
-from joulelab.costs import JOULES
+from joulelab.costs import JOULES, quantity
 
 if TYPE_CHECKING:
     from joulelab.ledger.amounts import Amount
@@ -44,7 +44,6 @@ def inference(
     """
     from joulelab.ledger.inference import DAYS, Inference  # noqa: PLC0415
     from joulelab.ledger.models import request_energy, training_energy  # noqa: PLC0415
-    from joulelab.ledger.terminal import words  # noqa: PLC0415
     from joulelab.site import Site  # noqa: PLC0415
 
     once = _trained(project, given) if training is None else training_energy(training)
@@ -55,11 +54,11 @@ def inference(
         costs = site.costs(year.value, year.interval).to_json()
         click.echo(json.dumps(found.to_json() | {"costs_of_a_year": costs}, indent=1))
         return
-    click.echo(f"{requests_per_day:,.12g} requests a day at {words(found.per_request, JOULES)}")
+    click.echo(f"{requests_per_day:,.12g} requests a day at {_joules(found.per_request)}")
     for period in DAYS:
         amount = found.over(period)
         costs_in_words = site.costs(amount.value, amount.interval).words()
-        click.echo(f"a {period:6}{words(amount, JOULES)}{', ' if costs_in_words else ''}"
+        click.echo(f"a {period:6}{_joules(amount)}{', ' if costs_in_words else ''}"
                    f"{costs_in_words}")  # fmt: skip
     unknown = site.costs(found.over("year").value).no_carbon
     if unknown:
@@ -67,7 +66,7 @@ def inference(
     if once is None:
         click.echo("training  not known: give --training, or tag jobs with --phase training")
     else:
-        click.echo(f"training  {words(once, JOULES)}, which inference passes {_after(found)}")
+        click.echo(f"training  {_joules(once)}, passed by inference {_after(found)}")
 
 
 @click.command("break-even")
@@ -91,15 +90,14 @@ def break_even(a: str, b: str, requests_per_day: float | None, as_json: bool) ->
     """
     from joulelab.ledger.break_even import break_even as work_out  # noqa: PLC0415
     from joulelab.ledger.models import model_cost  # noqa: PLC0415
-    from joulelab.ledger.terminal import words  # noqa: PLC0415
 
     found = work_out(model_cost(a), model_cost(b))
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1))
         return
     for model in (found.a, found.b):
-        click.echo(f"{model.name}: {words(model.training, JOULES)} for training, "
-                   f"{words(model.per_request, JOULES)} a request")  # fmt: skip
+        click.echo(f"{model.name}: {_joules(model.training)} for training, "
+                   f"{_joules(model.per_request)} a request")  # fmt: skip
     for line in _verdict(found, requests_per_day):
         click.echo(line)
 
@@ -136,8 +134,14 @@ def _trained(project: str | None, given: dict[str, Any]) -> Amount | None:
 def _after(found: Any) -> str:
     days = found.days_to_training
     if math.isinf(days.high) or math.isinf(days.low):
-        return f"after {days.value:,.3g} days, an interval for which is not shown"
+        return f"after {days.value:,.3g} days (its interval has no bound)"
     return f"after {days.value:,.3g} days ({days.low:,.3g} to {days.high:,.3g})"
+
+
+def _joules(amount: Amount) -> str:
+    """A figure with its interval; a simulation is named one."""
+    text = quantity(amount.value, amount.interval, JOULES)
+    return f"simulated {text}" if amount.simulated else text
 
 
 def _requests(count: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy, sensor_of
+from joulelab.sensors.sensor import Provenance
 
 Interval = tuple[float, float]
 
@@ -23,6 +24,7 @@ class Amount:
         value: In any unit.
         shared: Of each cause that may have a part in other figures, too, as the gain of a sensor.
         random: Of all that has a part in this figure alone.
+        simulated: Whether any of it is of a simulated sensor.
 
     Example:
         >>> week, last = Amount(110.0, {"gain": 11.0}), Amount(100.0, {"gain": 10.0})
@@ -33,6 +35,7 @@ class Amount:
     value: float = 0.0
     shared: Mapping[Hashable, float] = field(default_factory=dict)
     random: float = 0.0
+    simulated: bool = False
 
     @classmethod
     def of(cls, energy: Energy, boards: Mapping[str, Hashable], host: str) -> Self:
@@ -61,7 +64,8 @@ class Amount:
             ("offset", *sensor): part.offset_uncertainty_w * part.duration_s,
         }
         known = {cause: value for cause, value in shared.items() if value}
-        return cls(part.gross_j, known, part.edge_uncertainty_j)
+        simulated = part.provenance is Provenance.SIMULATED
+        return cls(part.gross_j, known, part.edge_uncertainty_j, simulated)
 
     @classmethod
     def of_own_share(cls, part: ComponentEnergy, board: Hashable) -> Self:
@@ -74,7 +78,8 @@ class Amount:
             return cls.of_component(part, board)
         low_j, high_j = part.job_interval_j
         half_j = max(high_j - part.job_j, part.job_j - low_j)
-        return cls(part.job_j, {("share", board, part.component): half_j / COVERAGE_FACTOR})
+        shared: dict[Hashable, float] = {("share", board, part.component): half_j / COVERAGE_FACTOR}
+        return cls(part.job_j, shared, simulated=part.provenance is Provenance.SIMULATED)
 
     @classmethod
     def total(cls, amounts: Iterable[Amount]) -> Self:
@@ -82,12 +87,14 @@ class Amount:
         values: list[float] = []
         randoms: list[float] = []
         shared: dict[Hashable, float] = {}
+        simulated = False
         for one in amounts:
+            simulated |= one.simulated
             values.append(one.value)
             randoms.append(one.random)
             for cause, part in one.shared.items():
                 shared[cause] = shared.get(cause, 0.0) + part
-        return cls(math.fsum(values), shared, math.hypot(*randoms))
+        return cls(math.fsum(values), shared, math.hypot(*randoms), simulated)
 
     def __add__(self, other: Amount) -> Amount:
         return Amount.total((self, other))
@@ -98,7 +105,7 @@ class Amount:
     def scaled(self, factor: float) -> Amount:
         """So many times the figure."""
         shared = {cause: part * factor for cause, part in self.shared.items()}
-        return Amount(self.value * factor, shared, self.random * abs(factor))
+        return Amount(self.value * factor, shared, self.random * abs(factor), self.simulated)
 
     @property
     def uncertainty(self) -> float:

@@ -127,6 +127,7 @@ def break_even(a: ModelCost, b: ModelCost) -> BreakEven:
 def _model_json(model: ModelCost) -> dict[str, Any]:
     return {
         "name": model.name,
+        "simulated": model.training.simulated or model.per_request.simulated,
         "training_j": model.training.value,
         "training_low_j": model.training.interval[0],
         "training_high_j": model.training.interval[1],

@@ -49,6 +49,7 @@ class Inference:
         periods = {period: self.over(period) for period in DAYS}
         return {
             "requests_per_day": self.requests_per_day,
+            "simulated": self.per_request.simulated,
             "per_request_j": self.per_request.value,
             "training_j": None if self.training is None else self.training.value,
             **{f"{name}_j": amount.value for name, amount in periods.items()},
