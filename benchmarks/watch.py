@@ -24,7 +24,7 @@ from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, pack_he
 from joulelab.recording.trace import RECORD, read_trace
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.simulated import SimulatedMachine
-from joulelab.watch.places import RecordingPlace
+from joulelab.watch.recording import RecordingPlace
 from joulelab.watch.screen import screen
 
 FRAME_S = 0.5

@@ -1,7 +1,7 @@
 import pytest
 import recordings
 
-from joulelab.watch import places
+from joulelab.watch import recording
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(places, "time", clock)
+    monkeypatch.setattr(recording, "time", clock)
     return clock
 
 

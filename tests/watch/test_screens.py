@@ -14,7 +14,8 @@ from joulelab.recording.format import boot_id
 from joulelab.study.order import blocks
 from joulelab.watch.line import line
 from joulelab.watch.model import View
-from joulelab.watch.places import RecordingPlace, place_of
+from joulelab.watch.places import place_of
+from joulelab.watch.recording import RecordingPlace
 from joulelab.watch.screen import screen
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

@@ -14,7 +14,7 @@ from typing import Self
 from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, default_place
 from joulelab.meter import Meter
 from joulelab.watch.model import View
-from joulelab.watch.places import RecordingPlace, is_recording
+from joulelab.watch.recording import RecordingPlace, is_recording
 
 
 class MachinePlace:

@@ -15,7 +15,7 @@ from joulelab.accounting.energy import Energy
 from joulelab.errors import TraceError, UserError
 from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.watch.model import State, Study, View
-from joulelab.watch.places import RecordingPlace
+from joulelab.watch.recording import RecordingPlace
 
 try:
     from joulelab.study.estimate import cost_of_all, spent
