@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.cli.site_options import complete_country
 from joulelab.costs import Costs, Factor
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Provenance
@@ -170,3 +171,9 @@ def test_the_command_keeps_shows_and_forgets(tmp_path):
     assert wrong.stderr.count("\n") == 1
     assert joulelab("site", "--forget").returncode == 0
     assert not site_file().exists()
+
+
+def test_shells_complete_countries():
+    found = {item.value: item.help for item in complete_country(None, None, "d")}
+    assert found["DE"] == "Germany"
+    assert all(code.startswith("D") for code in found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.cli.site_options import complete_country
 from joulelab.cli.working import working
 from joulelab.site import Site
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     help="Say whether the forecast is this sure, as 0.02.")  # fmt: skip
 @click.option("--carbon-intensity", "intensity", type=click.FloatRange(min=0), metavar="G/KWH",
     help="Of the electricity, for carbon.")  # fmt: skip
-@click.option("--country", metavar="COUNTRY",
+@click.option("--country", metavar="COUNTRY", shell_complete=complete_country,
     help="Instead: a year's mean there; ISO 3166 code or English name.")  # fmt: skip
 @click.option("--pue", type=click.FloatRange(min=1),
     help="Power usage effectiveness of the site, for carbon and money. Default: 1.")  # fmt: skip

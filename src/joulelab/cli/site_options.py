@@ -7,11 +7,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def complete_country(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The codes of countries that begin so, with their names."""
+    from joulelab.accounting.carbon_factors import countries  # noqa: PLC0415
+
+    return [
+        CompletionItem(one.alpha2, help=one.name)
+        for one in countries()
+        if one.alpha2.startswith(incomplete.upper())
+    ]
+
+
 OPTIONS = (
-    click.option("--country", metavar="COUNTRY",
+    click.option("--country", metavar="COUNTRY", shell_complete=complete_country,
         help="For carbon: ISO 3166 code or English name."),
     click.option("--intensity", "intensity_g_per_kwh", type=float, metavar="G/KWH",
         help="For carbon: of the electricity, instead of the country's mean."),
