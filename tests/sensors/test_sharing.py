@@ -3,11 +3,18 @@
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
+import fake_nvml
+import numpy as np
 import pytest
 
+from joulelab.accounting.shares import Shares
+from joulelab.recording.trace import Trace
 from joulelab.sensors import sharing
 from joulelab.sensors.discovery import discover
+from joulelab.sensors.gpu_use import GpuUse
 from joulelab.sensors.process_table import read_processes
 from joulelab.sensors.sensor import Discovery, Gap, Happening, Quantity, Reading
 from joulelab.sensors.sharing import SharingSensor, with_sharing
@@ -118,6 +125,32 @@ def test_children_grandchildren_daemons_and_what_came_and_went_are_the_jobs(star
     assert not {job.pid, daemon, os.getpid()} & {pid for pid, _, _ in told.fields["used"]}
     memory = by_quantity(sensor, found, "dram")
     assert 0 < memory[Quantity.JOB_USE] < memory[Quantity.USE]
+
+
+def test_a_gpu_is_shared_with_a_process_that_is_not_the_jobs(start, monkeypatch):
+    monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
+    job, other = (start("import sys; sys.stdin.readline()") for _ in range(2))
+    board = fake_nvml.FakeGpu("GPU-1", processes=(job.pid, other.pid))
+    fake_nvml.install(monkeypatch, fake_nvml.FakeNvml([board]))
+    gpu = GpuUse("gpu:0", "GPU-1")
+    sensor = SharingSensor(lambda: [job.pid], [gpu], host=False, mark=MARK, recorder_pid=0)
+    begin_ns = time.monotonic_ns()
+    found = sensor.read()
+    for _ in range(3):
+        time.sleep(0.05)
+        now_us = time.time_ns() // 1000
+        board.used = [(job.pid, now_us, 60), (other.pid, now_us, 20)]
+        found += sensor.read()
+    told = [one for one in found if isinstance(one, Happening)]
+    trace = Trace.of(sensor.channels, [one for one in found if not isinstance(one, Happening)])
+    shares = Shares(replace(trace, events=[{**one.fields, "t_ns": one.t_ns} for one in told]))
+    times_s = np.array([[begin_ns, time.monotonic_ns()]]) * 1e-9
+    (share,) = shares.of("gpu:0", times_s)
+    assert share.fraction == pytest.approx(0.75)
+    assert share.low < 0.75 < share.high
+    assert f"(pid {other.pid})" in shares.note("gpu:0", share)
+    assert f"(pid {job.pid})" not in shares.note("gpu:0", share)
+    sensor.close()
 
 
 def test_names_are_recorded_and_never_arguments(start):
