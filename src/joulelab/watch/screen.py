@@ -59,9 +59,10 @@ def screen(view: View, width: int, *, plain: bool = False) -> list[Text]:
         _study(view.study, width, plain) if view.study else [],
         _power(view, width, plain),
         _energy(view, width),
-        _gauges(view.gauges, width, plain),
         _open_spans(view, width),
         _ended_spans(view, width),
+        _forecast(view, width),
+        _gauges(view.gauges, width, plain),
         _further(view, width),
     )
     lines = [line for section in sections if section for line in (*section, Text())]
@@ -92,7 +93,7 @@ def _power(view: View, width: int, plain: bool) -> list[Text]:
     columns = [name_width, 8, 0, 8, 9]
     columns += [8] if width >= WIDE else []
     columns += [max(len(one.source) for one in view.components)] if width >= WIDER else []
-    columns[2] = width - sum(columns) - (len(columns) - 1)
+    columns[2] = max(width - sum(columns) - (len(columns) - 1), 1)
     rows = [_power_row(one, columns, plain) for one in view.components]
     if len(view.components) > 1:
         gross_j = view.energy.gross_j if view.energy else math.nan
@@ -273,10 +274,13 @@ def _study(study: Study, width: int, plain: bool) -> list[Text]:
     return lines
 
 
+def _forecast(view: View, width: int) -> list[Text]:
+    return _flow("forecast", [view.forecast_words], width) if view.forecast_words else []
+
+
 def _further(view: View, width: int) -> list[Text]:
-    lines = []
-    if view.forecast_words:
-        lines += _flow("forecast", [view.forecast_words], width)
+    """What is missing, what happened, and what else there is."""
+    lines: list[Text] = []
     for reason in dict.fromkeys(view.absent.values()):
         components = ", ".join(name for name, why in view.absent.items() if why == reason)
         lines += _flow("absent", [f"{components}: {reason}"], width)
