@@ -33,8 +33,11 @@ def channel(component, quantity, **more):
     )
 
 
-def machine(*, others, job=1.0, gap=None, until_s=15, events=()):
-    """100 W for as long as it lasts; the job and others use so many threads."""
+def machine(*, others, job=1.0, gap=None, gaps_s=range(20), until_s=15, events=()):
+    """100 W for as long as it lasts; the job and others use so many threads.
+
+    With ``gap`` nothing is told at ``gaps_s``, for the reason that it gives.
+    """
     channels = [
         channel("cpu:0", Quantity.ENERGY),
         channel("cpu", Quantity.USE),
@@ -44,7 +47,8 @@ def machine(*, others, job=1.0, gap=None, until_s=15, events=()):
     for i in range(until_s):
         use = (job + others) * i, job * i
         readings += [
-            Gap(i * 10**9, k, gap) if gap else Reading(i * 10**9, k, use[k - 1]) for k in (1, 2)
+            Gap(i * 10**9, k, gap) if gap and i in gaps_s else Reading(i * 10**9, k, use[k - 1])
+            for k in (1, 2)
         ]
     trace = Trace.of(channels, readings)
     if gap:
@@ -123,6 +127,16 @@ def test_where_processes_were_not_looked_at_any_part_may_be_the_jobs():
     little = energy_of(machine(others=1.0, until_s=3))
     assert little.components["cpu:0"].share is None
     assert "too little of the span" in little.notes[0]
+
+
+def test_time_for_which_it_could_not_be_told_may_be_anybodys():
+    trace = machine(others=1.0, gap="busy", gaps_s=(5, 6, 7))
+    share = energy_of(trace).components["cpu:0"].share
+    assert share.low == pytest.approx(1 / 3 * 0.7)
+    assert share.high == pytest.approx(2 / 3 * 0.7 + 0.3)
+    within = energy_of(trace, Window(round(5.2e9), round(6.8e9)))
+    assert within.components["cpu:0"].share is None
+    assert within.notes == ("the CPU: this job's share cannot be told: busy",)
 
 
 def test_a_short_span_is_as_the_time_around_it():

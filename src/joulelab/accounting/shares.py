@@ -42,6 +42,7 @@ LEAST_SEEN = 0.5
 LOOKS = 2.0
 """What was seen is taken to go on for so many looks before the first and after the last."""
 NAMED = 5
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +168,13 @@ class _Counters:
         t_s: CLOCK_MONOTONIC; at least two.
         all_s: By all.
         job_s: By the job.
+        told_s: For how long it could be told.
     """
 
     t_s: Floats
     all_s: Floats
     job_s: Floats
+    told_s: Floats
 
     @classmethod
     def of(cls, trace: Trace, use: int, job_use: int) -> _Counters | None:
@@ -181,14 +184,16 @@ class _Counters:
         told = np.isfinite(everybody.value[:count]) & np.isfinite(job.value[:count])
         if told.sum() < 2:
             return None
-        return cls(
-            np.asarray(everybody.t_ns[:count][told] * 1e-9, dtype=np.float64),
-            everybody.value[:count][told],
-            job.value[:count][told],
+        t_s = np.asarray(everybody.t_ns[:count] * 1e-9, dtype=np.float64)
+        all_s, job_s = (
+            np.maximum.accumulate(np.where(told, one.value[:count], 0.0))
+            for one in (everybody, job)
         )
+        since_last_s = np.diff(t_s, prepend=t_s[0])
+        return cls(t_s, all_s, job_s, np.cumsum(np.where(told, since_last_s, 0.0)))
 
     def within(self, times_s: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """What all and the job used in each span, in which time, and what part of it was not seen.
+        """What all and the job used in each span, in which time, and what part could not be told.
 
         A span that no look falls into is as the time between the looks around it.
 
@@ -206,11 +211,13 @@ class _Counters:
         outside = begin == end
         begin = np.where(outside, self.t_s[before], begin)
         end = np.where(outside, self.t_s[before + 1], end)
-        all_s, job_s = (
+        all_s, job_s, told_s = (
             np.interp(end, self.t_s, values) - np.interp(begin, self.t_s, values)
-            for values in (self.all_s, self.job_s)
+            for values in (self.all_s, self.job_s, self.told_s)
         )
-        return all_s, job_s, end - begin, np.minimum(unseen, 1)
+        untold = 1 - (1 - np.minimum(unseen, 1)) * told_s / (end - begin)
+        # What rounding leaves of nothing is nothing.
+        return all_s, job_s, told_s, np.where(untold < ROUNDING, 0.0, untold)
 
 
 def _name(component: str) -> str:
