@@ -2,7 +2,7 @@
 
 import pytest
 
-from joulelab.recording.launch import OF_HOST, Launch, current_launch
+from joulelab.recording.launch import Launch, current_launch
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "run",
@@ -56,6 +56,7 @@ def test_each_launcher_is_known(environ, launcher, rank, local_rank, world_size,
     assert launch == Launch(
         launcher=launcher,
         job=launch.job,
+        agent=launch.agent,
         rank=rank,
         local_rank=local_rank,
         world_size=world_size,
@@ -100,4 +101,20 @@ def test_jobs_of_one_launcher_have_names_of_their_own():
     assert job(TORCHRUN) != job(TORCHRUN, MASTER_PORT="29401")
     assert job(SLURM) != job(SLURM, SLURM_STEP_ID="1")
     assert job(SLURM) == job(SLURM, SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0")
-    assert job(MPICH).startswith(OF_HOST)
+
+
+def test_jobs_without_a_name_are_told_apart_by_who_started_them():
+    def torchrun(name, directory, local_rank):
+        file = f"/tmp/{directory}/attempt_0/{local_rank}/error.json"
+        changes = {"TORCHELASTIC_RUN_ID": name, "TORCHELASTIC_ERROR_FILE": file}
+        return current_launch({**TORCHRUN, **changes})
+
+    first, second = (torchrun("none", "first", local_rank) for local_rank in (0, 1))
+    assert (first.job, first.agent) == (second.job, second.agent)
+    next_one = torchrun("none", "next", 0)
+    assert first.job == next_one.job
+    assert first.agent != next_one.agent
+    assert torchrun("named", "first", 0).agent is None
+    assert current_launch(SLURM).agent is None
+    assert current_launch(MPICH).agent is not None
+    assert current_launch(MPICH).job == ""

@@ -11,7 +11,7 @@ from joulelab.accounting.baseline import Baseline
 from joulelab.distributed.job import DistributedJob, HostRecording
 from joulelab.errors import UserError
 from joulelab.recording.format import READINGS_FILE
-from joulelab.recording.launch import OF_HOST, Launch
+from joulelab.recording.launch import Launch
 from joulelab.recording.trace import read_trace
 
 
@@ -69,7 +69,7 @@ def _missing(recordings: Sequence[HostRecording]) -> Iterable[str]:
 
 
 def _job(launch: Launch) -> tuple[str, str]:
-    return launch.launcher, "" if launch.job.startswith(OF_HOST) else launch.job
+    return launch.launcher, launch.job
 
 
 def _numbered(what: str, numbers: Sequence[int]) -> str:

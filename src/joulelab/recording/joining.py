@@ -163,6 +163,7 @@ def _meeting(
         host_name(),
         launch.launcher,
         launch.job,
+        launch.agent,
         sensors if sensors is None else list(sensors),
         os.environ.get("JOULELAB_SENSORS", "") if sensors is None else "",
         interval_s,

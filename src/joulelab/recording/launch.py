@@ -15,8 +15,8 @@ from typing import Any
 
 HOST = "JOULELAB_HOST"
 """Another name for this host, where the system's own is not its alone."""
-OF_HOST = "parent "
-"""A job's name begins with it where it is only this host's."""
+NO_NAME = "none"
+"""torchrun's name for a job that was given none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,9 @@ class Launch:
 
     Attributes:
         launcher: ``"torchrun"``, ``"slurm"``, ``"openmpi"``, ``"pmix"`` or ``"mpich"``.
-        job: Names the job among all of this launcher.
+        job: Names the job among all of this launcher, on every host alike.
+        agent: Tells it from others of that name on this host, where the launcher gives none of its
+            own; ``None`` where it does.
         rank: Among all processes of the job; ``None`` where the launcher does not tell.
         local_rank: Among those on this host.
         world_size: How many processes the job has.
@@ -35,6 +37,7 @@ class Launch:
 
     launcher: str
     job: str
+    agent: str | None = None
     rank: int | None = None
     local_rank: int | None = None
     world_size: int | None = None
@@ -71,7 +74,8 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
         return None
     outer, inner = several[0], several[-1]
     told = {name: value for name, value in inner.to_json().items() if value is not None}
-    return Launch(**(outer.to_json() | told | {"launcher": outer.launcher, "job": outer.job}))
+    named = {"launcher": outer.launcher, "job": outer.job, "agent": outer.agent}
+    return Launch(**(outer.to_json() | told | named))
 
 
 def _torch(environ: Mapping[str, str]) -> Launch | None:
@@ -84,12 +88,25 @@ def _torch(environ: Mapping[str, str]) -> Launch | None:
     return Launch(
         launcher="torchrun",
         job=" ".join(environ.get(name, "") for name in names),
+        agent=_torch_agent(environ),
         rank=rank,
         local_rank=local_rank,
         world_size=world_size,
         node=_number(environ, "GROUP_RANK", "NODE_RANK"),
         nodes=_number(environ, "GROUP_WORLD_SIZE"),
     )
+
+
+def _torch_agent(environ: Mapping[str, str]) -> str | None:
+    """The temporary directory that torchrun makes anew each time that it is started.
+
+    Without it the processes that a killed torchrun left would be of the next one's job.
+    """
+    told = environ.get("TORCHELASTIC_ERROR_FILE")
+    if told is None or environ.get("TORCHELASTIC_RUN_ID") != NO_NAME:
+        return None
+    # <directory>/attempt_<number>/<local rank>/error.json
+    return str(Path(told).parent.parent.parent)
 
 
 def _slurm(environ: Mapping[str, str]) -> Launch | None:
@@ -114,7 +131,8 @@ def _openmpi(environ: Mapping[str, str]) -> Launch | None:
     names = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid")
     return Launch(
         launcher="openmpi",
-        job=next((environ[name] for name in names if name in environ), _parent()),
+        job=next((environ[name] for name in names if name in environ), ""),
+        agent=None if any(name in environ for name in names) else _parent(),
         rank=_number(environ, "OMPI_COMM_WORLD_RANK"),
         local_rank=_number(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
         world_size=_number(environ, "OMPI_COMM_WORLD_SIZE"),
@@ -136,9 +154,11 @@ def _mpich(environ: Mapping[str, str]) -> Launch | None:
     """MPICH and those made of it, as Intel MPI and MVAPICH."""
     if "PMI_RANK" not in environ or "PMI_SIZE" not in environ:
         return None
+    name = environ.get("PMI_JOBID") or environ.get("PMI_PORT") or ""
     return Launch(
         launcher="mpich",
-        job=environ.get("PMI_JOBID") or environ.get("PMI_PORT") or _parent(),
+        job=name,
+        agent=None if name else _parent(),
         rank=_number(environ, "PMI_RANK"),
         local_rank=_number(environ, "MPI_LOCALRANKID"),
         world_size=_number(environ, "PMI_SIZE"),
@@ -152,13 +172,10 @@ def _number(environ: Mapping[str, str], *names: str) -> int | None:
 
 
 def _parent() -> str:
-    """The launcher's process on this host, told from any other that had its number.
-
-    Where a launcher gives a job no name; then hosts know the same job by different ones.
-    """
+    """The launcher's process on this host, told from any other that had its number."""
     pid = os.getppid()
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = ""
-    return f"{OF_HOST}{pid} {started}"
+    return f"{pid} {started}"
