@@ -238,7 +238,7 @@ def _from_transformers(
     else:
         close = _closest(name, types)
         raise UnknownModelError(
-            f"no configuration {name!r}",
+            f"no configuration {full_name!r}",
             why="it is neither a path nor a type of model that transformers has",
             mend=f"did you mean hf:{close}?" if close else "give the path of a config.json",
         )
