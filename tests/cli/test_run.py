@@ -166,6 +166,18 @@ def test_streams_are_the_commands_own():
     assert (done.stdout, done.stderr) == (b"", data)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_closed_for_the_command(closed, tmp_path):
+    listed = tmp_path / "listed"
+    code = f"import os; open({str(listed)!r}, 'w').write(str(os.listdir('/proc/self/fd')))"
+    seen = []
+    for before in ("", " ".join([*JOULELAB, "--quiet", "--"])):
+        script = f'{before} {sys.executable} -c "{code}" {closed}'
+        assert subprocess.run(["sh", "-c", script], check=False, timeout=60).returncode == 0
+        seen.append(listed.read_text())
+    assert seen[0] == seen[1]
+
+
 def test_a_pipe_that_the_command_closes_is_closed():
     code = "import os, time; os.close(0); os.close(1); time.sleep(60)"
     ours, theirs = os.pipe(), os.pipe()
@@ -322,6 +334,8 @@ def test_json_comes_after_the_commands_own_output():
     result = json.loads(rest)
     assert result["energy"]["gross_j"] == pytest.approx(200 * result["duration_s"], rel=0.05)
     assert done.stderr == b""
+    done = run("--json", "/dev/stdout", "--quiet", command=["true"])
+    assert json.loads(done.stdout)["command"] == ["true"]
 
 
 def test_a_command_over_at_once_has_an_honest_record():
@@ -352,6 +366,7 @@ def test_sensors_that_fail_do_not_touch_the_command(monkeypatch):
         ([], "there is no command"),
         (["--out", "/proc/x", "--", "true"], "cannot make /proc/x"),
         (["--out", "/etc", "--", "true"], "/etc is not empty"),
+        (["--json", "/no/such/place", "--", "true"], "cannot write /no/such/place"),
     ],
 )
 def test_a_users_error_is_one_line(arguments, words):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import UserError
+from joulelab.home import write_whole
 from joulelab.jobs.measuring import Measuring
 from joulelab.jobs.options import Options
 from joulelab.jobs.previous import compare
@@ -21,7 +22,7 @@ from joulelab.site import costs_here
 
 
 def finish(
-    measuring: Measuring, status: int, stop_ns: int, options: Options, standard_output: int | None
+    measuring: Measuring, status: int, stop_ns: int, options: Options, descriptor: int | None
 ) -> None:
     """Writes ``run.json``, then prints the summary and the JSON that was asked for.
 
@@ -30,7 +31,7 @@ def finish(
         status: The command's, as :func:`os.waitpid` gives it.
         stop_ns: When it ended, CLOCK_MONOTONIC.
         options: What was asked for.
-        standard_output: Where JSON goes if it is to go there.
+        descriptor: Where JSON goes, where that was open before.
 
     Raises:
         UserError: Something cannot be written.
@@ -63,7 +64,7 @@ def finish(
         compared = compare(job, measuring.previous)
         last = None if compared is None else compared.to_json()
         result = record | {"costs": costs.to_json(), "last_time": last}
-        _write_json(result, options.json, standard_output)
+        _write_json(result, options.json, descriptor)
 
 
 def _is_first() -> bool:
@@ -72,13 +73,13 @@ def _is_first() -> bool:
     return launch is None or launch.local_rank in (None, 0)
 
 
-def _write_json(record: dict[str, Any], target: str, standard_output: int | None) -> None:
-    text = json.dumps(record, indent=1) + "\n"
+def _write_json(record: dict[str, Any], target: str, descriptor: int | None) -> None:
+    data = json.dumps(record, indent=1).encode() + b"\n"
     try:
-        if standard_output is None:
-            Path(target).write_text(text)
+        if descriptor is None:
+            write_whole(Path(target), data)
         else:
-            with open(standard_output, "w") as stream:  # noqa: PTH123
-                stream.write(text)
+            with open(descriptor, "wb") as stream:  # noqa: PTH123
+                stream.write(data)
     except OSError as error:
         raise UserError(f"cannot write {target}", why=error.strerror or str(error)) from error

@@ -75,7 +75,7 @@ def let_go() -> None:
     A pipe that the command closes must be closed. Standard error stays, for the summary.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
+    for descriptor in {0, 1} - {nothing}:
         os.dup2(nothing, descriptor, inheritable=False)
     if nothing > 2:
         os.close(nothing)

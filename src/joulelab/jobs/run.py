@@ -35,6 +35,7 @@ def run(options: Options) -> NoReturn:
         from joulelab.sensors.discovery import check_names  # noqa: PLC0415
 
         check_names(options.sensors)
+    result = _result_descriptor(options.json)
     name = options.name or name_of(options.command)
     directory = _place(options.out, name)
     mask = take_signals()
@@ -46,7 +47,6 @@ def run(options: Options) -> NoReturn:
     except JoulelabError:
         _remove(directory)
         raise
-    standard_output = os.dup(1) if options.json == "-" else None
     let_go()
 
     from joulelab.jobs.measuring import Measuring  # noqa: PLC0415
@@ -77,11 +77,29 @@ def run(options: Options) -> NoReturn:
     try:
         from joulelab.jobs.finish import finish  # noqa: PLC0415
 
-        finish(measuring, status, stop_ns, options, standard_output)
+        finish(measuring, status, stop_ns, options, result)
     except Exception as error:  # noqa: BLE001  (whatever it is, the command's end is not changed)
+        what = error if isinstance(error, JoulelabError) else f"the record is not whole: {error!r}"
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"joulelab: the record is not whole: {error}\n")
+            sys.stderr.write(f"joulelab: {what}\n")
     end_as(status)
+
+
+def _result_descriptor(target: str | None) -> int | None:
+    """Where the JSON goes if that is open already: standard output, a pipe, a device."""
+    if target is None:
+        return None
+    try:
+        if target in ("-", "/dev/stdout"):
+            return os.dup(1)
+        if os.path.exists(target) and not os.path.isfile(target):  # noqa: PTH110, PTH113
+            return os.open(target, os.O_WRONLY)
+    except OSError as error:
+        raise UserError(f"cannot write {target}", why=error.strerror or str(error)) from error
+    parent = os.path.dirname(target) or "."  # noqa: PTH120
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"cannot write {target}", why=f"{parent} is no directory to write to")
+    return None
 
 
 def _place(out: str | None, name: str) -> str:
