@@ -142,6 +142,7 @@ def test_signals_restore_the_terminal(meter, number, code):
         ended, last = terminal.ends()
         assert ended == code
         assert LEAVES in last
+        assert (": live; " in last) == (code == 0)
         assert terminal.is_restored()
 
 

@@ -47,17 +47,28 @@ def command(
         raise click.UsageError("--json prints one frame; give --once too")
     if directory is not None and sensors is not None:
         raise click.UsageError("--sensors is for this machine; a recording has its own")
-    from joulelab.watch.live import look_once, print_frame, watch  # noqa: PLC0415
+    if not once:
+        # Ctrl-C is how a person ends it, at any time.
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(directory, epochs, sensors, interval_s)
+        return
+    from joulelab.watch.live import look_once, print_frame  # noqa: PLC0415
 
     with _place(directory, epochs, sensors) as place:
-        if not once:
-            watch(place, interval_s)
-            return
         view = look_once(place)
         if as_json:
             click.echo(json.dumps(view.to_json(), indent=1, allow_nan=False))
         else:
             print_frame(view)
+
+
+def _watch(
+    directory: Path | None, epochs: int | None, sensors: str | None, interval_s: float
+) -> None:
+    from joulelab.watch.live import watch  # noqa: PLC0415
+
+    with _place(directory, epochs, sensors) as place:
+        watch(place, interval_s)
 
 
 def _place(

@@ -19,7 +19,7 @@ from joulelab.watch.forecasting import Outlook, outlook, prepare
 from joulelab.watch.history import History
 from joulelab.watch.model import Component, Ended, Gauge
 from joulelab.watch.pace import Pace
-from joulelab.watch.recent import covered_ns, gauges, in_order, lost_s, slowest_s, source_of
+from joulelab.watch.recent import covered_ns, gauges, grain_s, in_order, lost_s, source_of
 from joulelab.watch.running import RunningEnergy
 from joulelab.watch.spans import SpanBook
 from joulelab.watch.totals import Totals
@@ -156,7 +156,7 @@ class Following:
         since_ns = min(self._history.since_ns(accounted_ns), accounted_ns)
         trace = self._read(since_ns, _ALWAYS_NS)
         until_ns = max(covered_ns(trace), accounted_ns)
-        now_ns = round(max(NOW_S, 2 * slowest_s(trace)) * 1e9)
+        now_ns = round(max(NOW_S, 2 * grain_s(trace)) * 1e9)
         steps = self._history.due(until_ns)
         ended = self._totals.waiting(since_ns, until_ns)
         now, since, *others = Accounts(trace, self.baseline).energies(

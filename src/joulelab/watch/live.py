@@ -60,14 +60,13 @@ def print_frame(view: View, console: Console | None = None) -> None:
 
 def _frames(place: Place, console: Console) -> None:
     view = View(title="joulelab watch", state="waiting", state_words="reading")
-    with contextlib.suppress(KeyboardInterrupt):
-        while not _is_over(view):
-            with Terminal() as terminal, console.screen() as shown:
-                view, wish = _until_a_wish(place, view, console, terminal, shown)
-            if wish is Wish.QUIT:
-                break
-            if wish is Wish.SUSPEND:
-                os.kill(os.getpid(), signal.SIGSTOP)
+    while not _is_over(view):
+        with Terminal() as terminal, console.screen() as shown:
+            view, wish = _until_a_wish(place, view, console, terminal, shown)
+        if wish is Wish.QUIT:
+            break
+        if wish is Wish.SUSPEND:
+            os.kill(os.getpid(), signal.SIGSTOP)
     if _is_over(view):
         print_frame(view, console)
     else:
@@ -78,14 +77,17 @@ def _until_a_wish(
     place: Place, view: View, console: Console, terminal: Terminal, shown: ScreenContext
 ) -> tuple[View, Wish]:
     """Draws until the end or a wish, and gives the last view."""
-    while True:
-        shown.update(Group(*_frame(view, console)))
-        wish = terminal.wish_within(FRAME_S)
-        if wish is not Wish.NOTHING:
-            return view, wish
-        view = place.look()
-        if _is_over(view):
-            return view, Wish.NOTHING
+    try:
+        while True:
+            shown.update(Group(*_frame(view, console)))
+            wish = terminal.wish_within(FRAME_S)
+            if wish is not Wish.NOTHING:
+                return view, wish
+            view = place.look()
+            if _is_over(view):
+                return view, Wish.NOTHING
+    except KeyboardInterrupt:
+        return view, Wish.QUIT
 
 
 def _frame(view: View, console: Console) -> list[Text]:

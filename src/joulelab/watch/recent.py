@@ -63,6 +63,19 @@ def slowest_s(trace: Trace) -> float:
     )
 
 
+def grain_s(trace: Trace) -> float:
+    """The longest time that a single reading of an energy stands for."""
+    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
+    return max(
+        (
+            max(interval_s, channel.update_period_s) if channel.polled else channel.update_period_s
+            for channel, interval_s in pairs
+            if channel.gives_energy
+        ),
+        default=0.0,
+    )
+
+
 def gauges(trace: Trace) -> tuple[Gauge, ...]:
     """The last reading of each channel that gives no energy, one a component and quantity."""
     latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
