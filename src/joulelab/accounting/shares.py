@@ -13,6 +13,7 @@ been drawn without the job.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,17 +99,10 @@ class Shares:
         if kind == "dram":
             found = self._of_memory(times_s)
         else:
-            found = self._by_use(_name(component), DIFFER.get(kind, 1.0), times_s)
+            found = self._by_use(_name(component), times_s)
         if found is None:
             return [None] * len(times_s)
-        return [
-            None
-            if np.isnan(fraction)
-            else Share(fraction=fraction, low=low, high=high, method=METHODS[kind])
-            for fraction, low, high in zip(
-                found.fraction.tolist(), found.low.tolist(), found.high.tolist(), strict=True
-            )
-        ]
+        return _each(found, METHODS[kind])
 
     def note(self, component: str, share: Share | None) -> str:
         """What is to be said of a component's other users; empty where there is nothing.
@@ -127,11 +121,12 @@ class Shares:
             reason = "processes were looked at in too little of the span"
         return f"{shown}: this job's share cannot be told: {reason}" if reason else ""
 
-    def _by_use(self, name: str, differ: float, times_s: Floats) -> _Fractions | None:
+    def _by_use(self, name: str, times_s: Floats) -> _Fractions | None:
         counters = self._counters.get(name)
         if counters is None:
             return None
         kind = name.partition(":")[0]
+        differ = DIFFER[kind]
         all_s, job_s, length_s, unseen = counters.within(times_s)
         others_s = all_s - job_s
         little_s = np.maximum(LITTLE_S[kind] * length_s, TICKS_S if kind == "cpu" else 0.0)
@@ -146,7 +141,7 @@ class Shares:
 
     def _of_memory(self, times_s: Floats) -> _Fractions | None:
         """By memory in RAM; what draws is as much the work on it: the interval spans both."""
-        by_time = self._by_use("cpu", DIFFER["cpu"], times_s)
+        by_time = self._by_use("cpu", times_s)
         memory = self._counters.get("dram")
         if by_time is None or memory is None:
             return None
@@ -220,6 +215,22 @@ class _Counters:
         return all_s, job_s, told_s, np.where(untold < ROUNDING, 0.0, untold)
 
 
+def _each(found: _Fractions, method: str) -> list[Share | None]:
+    """A share for each span; those of spans in which the job was alone are one and the same."""
+    whole = Share.whole(method)
+    shares: list[Share | None] = []
+    for fraction, low, high in zip(
+        found.fraction.tolist(), found.low.tolist(), found.high.tolist(), strict=True
+    ):
+        if math.isnan(fraction):
+            shares.append(None)
+        elif low == 1:
+            shares.append(whole)
+        else:
+            shares.append(Share(fraction=fraction, low=low, high=high, method=method))
+    return shares
+
+
 def _name(component: str) -> str:
     """The component by which use is recorded: processors and memory are one."""
     kind = component.partition(":")[0]
@@ -230,7 +241,8 @@ def _pairs(trace: Trace) -> dict[str, tuple[int, int]]:
     """The channels of use and of the job's use, by component."""
     found: dict[str, dict[Quantity, int]] = {}
     for i, channel in enumerate(trace.channels):
-        if channel.quantity in (Quantity.USE, Quantity.JOB_USE):
+        known = channel.component.partition(":")[0] in METHODS
+        if known and channel.quantity in (Quantity.USE, Quantity.JOB_USE):
             found.setdefault(channel.component, {})[channel.quantity] = i
     return {
         name: (pair[Quantity.USE], pair[Quantity.JOB_USE])
