@@ -97,7 +97,9 @@ def test_a_machine(tmp_path, clock):
 
 
 def test_a_machine_without_unicode(tmp_path, clock):
-    check("ascii", looked(Recording(tmp_path).until(30.0), clock), 100, plain=True)
+    view = looked(Recording(tmp_path).until(30.0), clock)
+    check("ascii", replace(view, title="Übung.py"), 100, plain=True)
+    assert all(one.plain.isascii() for one in screen(view, 60, plain=True))
 
 
 def test_a_gap_is_a_hole(tmp_path, clock):

@@ -142,7 +142,7 @@ class Following:
         self._running.advance(until_ns, self.baseline)
         while final and self._running.until_ns < until_ns:
             self._running.advance(until_ns, self.baseline)
-        if self._running.until_ns == until_ns:
+        if self._running.until_ns >= until_ns:
             self._outlook = outlook(self.book, self._totals, self._read, epochs)
             return None
         read_s = (self._running.until_ns - self.start_ns) * 1e-9

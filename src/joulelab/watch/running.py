@@ -47,7 +47,8 @@ class RunningEnergy:
             until_ns: What the sensors have covered.
             baseline: Idle power.
         """
-        until_ns = min(until_ns, self._settled_ns + LONGEST_NS)
+        # A sensor that comes back may be behind for a moment.
+        until_ns = max(min(until_ns, self._settled_ns + LONGEST_NS), self.until_ns)
         stretch = self._account(self._settled_ns, until_ns, baseline)
         self.until_ns = until_ns
         if self._settled is None:

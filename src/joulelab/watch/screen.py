@@ -31,6 +31,7 @@ WIDER = 120
 LEAST_WIDTH = 40
 INDENT, BETWEEN = 10, " · "
 MOST_STACKS, MOST_NAMES, MOST_HINTS = 6, 8, 4
+_PLAIN = {"·": "|", "…": "~"}
 _STATES = {"live": "bold green", "waiting": "yellow", "ended": "bold", "lost": "bold red"}
 _PROVENANCE = {"measured": "green", "estimated": "yellow", "simulated": "magenta"}
 _LABELS = {
@@ -68,6 +69,10 @@ def screen(view: View, width: int, *, plain: bool = False) -> list[Text]:
     lines = [line for section in sections if section for line in (*section, Text())]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
+        if plain:
+            line.plain = "".join(
+                _PLAIN.get(one, one if one.isascii() else "?") for one in line.plain
+            )
     return lines[:-1]
 
 
@@ -203,7 +208,7 @@ def _gauge(gauge: Gauge, width: int, plain: bool) -> str:
     elif gauge.quantity is Quantity.MEMORY_USED:
         text = f"{value / 2**30:.1f} GiB"
     elif gauge.quantity is Quantity.TEMPERATURE:
-        text = f"{value:.0f} °C" if not plain else f"{value:.0f} C"
+        text = f"{value:.0f} {'C' if plain else '°C'}"
     else:
         text = f"{value / 1e6:,.0f} MHz"
     return f"{label} {text}".strip()
