@@ -24,6 +24,7 @@ MOST_SPANS = 8
 UNSEEN = 0.01
 """Time without readings is told from this share of the duration on."""
 HINT = "say once where this is, as `joulelab site --country FR --price 0.25 --currency EUR`"
+NEVER_METERED = "never metered: power supply, fans, board, disks, network"
 _LABEL = 10
 
 Line = tuple[str, str]
@@ -101,6 +102,7 @@ def _energy(energy: Energy) -> Iterator[Line]:
         yield "this job", energy.job_words
     for name, reason in energy.absent.items():
         yield f"  {name}", f"not metered: {reason}"
+    yield "", NEVER_METERED
 
 
 def _spans(spans: Sequence[SpanTotal]) -> Iterator[Line]:
