@@ -1,7 +1,7 @@
 import pytest
 import recordings
 
-from joulelab.watch import recording
+from joulelab.watch import following, recording
 
 
 class Clock:
@@ -29,3 +29,12 @@ def no_site(monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     for name in ("COUNTRY", "INTENSITY", "INTENSITY_FILE", "PUE", "PRICE", "CURRENCY"):
         monkeypatch.delenv(f"JOULELAB_{name}", raising=False)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """Everything is worked out at each look."""
+    for name in ("LEAST_RECENT_S", "LEAST_RUNNING_S"):
+        monkeypatch.setattr(following, name, 0.0)
+    for name in ("RECENT_SHARE", "RUNNING_SHARE"):
+        monkeypatch.setattr(following, name, 1e9)

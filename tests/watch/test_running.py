@@ -11,20 +11,11 @@ from joulelab.accounting.account import Accounts, Window
 from joulelab.accounting.energy import total
 from joulelab.accounting.marked import marked
 from joulelab.recording.trace import read_trace
-from joulelab.watch import following, running, spans, totals
+from joulelab.watch import running, spans, totals
 from joulelab.watch.following import Following
 
 LOST = replace(GPU, kind="power", update_period_s=0.1, lost_s=((BEGIN_S + 50, BEGIN_S + 62),))
 NAMES = {"epoch": 20.0, "step": 2.5}
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    """Everything is worked out at each look."""
-    for name in ("LEAST_RECENT_S", "LEAST_RUNNING_S"):
-        monkeypatch.setattr(following, name, 0.0)
-    for name in ("RECENT_SHARE", "RUNNING_SHARE"):
-        monkeypatch.setattr(following, name, 1e9)
 
 
 @pytest.fixture

@@ -128,6 +128,25 @@ def test_a_gpu_that_is_lost_for_good_keeps_its_account(tmp_path, clock):
     check("lost", view, 100)
 
 
+@pytest.mark.usefixtures("no_pauses")
+def test_all_that_gave_energy_is_lost(tmp_path, clock):
+    lost = ((1020.0, 2000.0),)
+    sources = [replace(one, kind="power", update_period_s=0.1, lost_s=lost) for one in (GPU, CPU)]
+    recording = Recording(tmp_path, sources).until(30.0)
+    place = RecordingPlace(tmp_path, title="train.py")
+    for elapsed_s in (30.0, 60.0):
+        clock.elapsed_s = elapsed_s
+        recording.until(elapsed_s)
+        for view in (place.look(), looked(recording, clock)):
+            assert view.state == "live"
+            assert math.isnan(view.power_w)
+            assert all(math.isnan(one.power_w) for one in view.components)
+    assert len(view.components[0].history_w) == 27
+    assert [math.isnan(power_w) for power_w in view.components[0].history_w] == [False] * 10 + [
+        True
+    ] * 17
+
+
 def test_a_finished_recording(job, clock):
     job.span("epoch", 62.0, 75.0, index=3, total=12)
     job.stop()

@@ -8,7 +8,7 @@ than keeps them to a share of one processor's time, whatever they take.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from joulelab.accounting.account import Accounts, Window
@@ -87,6 +87,7 @@ class Following:
         self.start_ns = int(self.header.get("start_ns", 0) if start_ns is None else start_ns)
         self.book = SpanBook(self.start_ns)
         self.baseline, self._epochs = baseline, epochs
+        self._gives_energy = any(channel.gives_energy for channel in nothing.channels)
         self._tail_ns = round(max(MARGIN_S, 2 * lost_s(nothing)) * 1e9)
         self._history = History(self.start_ns)
         self._totals = Totals()
@@ -116,7 +117,7 @@ class Following:
         if final or self._recent_pace.due:
             with self._recent_pace:
                 self._figures = self._account_recent()
-        return self._figures
+        return replace(self._figures, newest_ns=self._reader.latest_ns())
 
     def unix_s(self, t_ns: int) -> float:
         """The wall clock's time at a time of the trace, as it went when the recording began."""
@@ -132,7 +133,10 @@ class Following:
         """Accounts for everything; what is known before that is done, where it is not."""
         newest_ns = self._reader.latest_ns()
         tail = self._read(newest_ns - self._tail_ns, _ALWAYS_NS)
-        until_ns = covered_ns(tail)
+        until_ns = covered_ns(tail, was_seen=self._figures is not None)
+        if not until_ns and self._figures is None and self._gives_energy:
+            # What gave energy may all be lost by now.
+            until_ns = covered_ns(self._read(self.start_ns, _ALWAYS_NS))
         seen_s = (until_ns - self.start_ns) * 1e-9
         if seen_s <= 0 or (seen_s < NOW_S and not final):
             return Figures(until_ns=0, newest_ns=newest_ns, gauges=gauges(tail))
@@ -155,7 +159,7 @@ class Following:
         assert accounted is not None
         since_ns = min(self._history.since_ns(accounted_ns), accounted_ns)
         trace = self._read(since_ns, _ALWAYS_NS)
-        until_ns = max(covered_ns(trace), accounted_ns)
+        until_ns = max(covered_ns(trace, was_seen=True), accounted_ns)
         now_ns = round(max(NOW_S, 2 * grain_s(trace)) * 1e9)
         steps = self._history.due(until_ns)
         ended = self._totals.waiting(since_ns, until_ns)

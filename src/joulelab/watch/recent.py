@@ -37,16 +37,26 @@ def in_order(component: str) -> tuple[int, str, int]:
     return place, component.rstrip("0123456789"), int(re.sub(r"\D", "", number) or 0)
 
 
-def covered_ns(trace: Trace) -> int:
-    """Up to when every energy that is still measured is known, CLOCK_MONOTONIC; 0 for never."""
-    latest: dict[str, int] = {}
+def covered_ns(trace: Trace, *, was_seen: bool = False) -> int:
+    """Up to when every energy that is still measured is known, CLOCK_MONOTONIC; 0 for never.
+
+    Where none is measured any more, what else is read says how late it is.
+
+    Args:
+        trace: Its last readings.
+        was_seen: Whether energy was measured before.
+    """
+    energies: dict[str, int] = {}
+    newest_ns = 0
     for channel, readings in zip(trace.channels, trace.series, strict=True):
+        last_ns = _last(readings)[0]
+        newest_ns = max(newest_ns, last_ns)
         if channel.gives_energy:
-            own_ns = _last(readings)[0]
-            latest[channel.component] = max(latest.get(channel.component, 0), own_ns)
-    last_ns = max(latest.values(), default=0)
-    lost_ns = round(lost_s(trace) * 1e9)
-    return min((t_ns for t_ns in latest.values() if last_ns - t_ns <= lost_ns), default=0)
+            energies[channel.component] = max(energies.get(channel.component, 0), last_ns)
+    if not was_seen and not any(energies.values()):
+        return 0
+    lost_ns = newest_ns - round(lost_s(trace) * 1e9)
+    return min((t_ns for t_ns in energies.values() if t_ns >= lost_ns), default=lost_ns)
 
 
 def lost_s(trace: Trace) -> float:
