@@ -180,6 +180,12 @@ def test_without_processes_to_read_there_are_gaps(tmp_path):
     assert all(isinstance(one, Gap) for one in sensor.read())
 
 
+def test_pids_of_another_namespace_are_not_taken_for_ones_own(tmp_path):
+    (tmp_path / "self").symlink_to("1")
+    found = host_sensor(1, proc=tmp_path).read()
+    assert "another namespace" in {one.reason for one in found}.pop()
+
+
 def test_only_real_machines_are_shared(tmp_path):
     simulated = discover(["simulated"])
     assert with_sharing(simulated, list, tmp_path) == simulated

@@ -100,8 +100,10 @@ def read_processes(proc: Path = PROC) -> dict[int, Process]:
     One that ends while it is looked at is left out.
 
     Raises:
-        OSError: There is no ``/proc``.
+        OSError: There is no ``/proc``, or its pids are those of another namespace.
     """
+    if (proc / "self").readlink() != Path(str(os.getpid())):
+        raise OSError(f"{proc} has the pids of another namespace")
     found = {}
     for entry in os.listdir(proc):  # noqa: PTH208  (500 paths a second are not for nothing)
         if entry.isdecimal():
