@@ -1,8 +1,10 @@
 """The callback of Transformers in real trainings of a tiny BERT, made here and not downloaded."""
 
+import math
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from joulelab.integrations import fit as fit_module  # noqa: E402
-from joulelab.integrations.transformers import EnergyCallback  # noqa: E402
+from joulelab.integrations.transformers import EnergyCallback, _samples  # noqa: E402
 
 SAMPLES, BATCH = 22, 4
 
@@ -248,6 +250,30 @@ def test_several_trainings_with_a_meter_of_the_callers(trainer_with, spans_of):
             pass
     fit = ["fit", ["epoch", *[["step"]] * 6]]
     assert spans_of(meter) == [fit, fit, ["after"]]
+
+
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_NTASKS", "SLURM_NNODES")
+
+
+@pytest.mark.parametrize(
+    ("told", "samples"),
+    [
+        ({"LOCAL_WORLD_SIZE": "2"}, 500),
+        (
+            {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_NNODES": "4"},
+            250,
+        ),
+        ({}, math.nan),
+    ],
+    ids=["torchrun", "slurm", "not told"],
+)
+def test_of_several_hosts_each_has_its_share_of_the_samples(monkeypatch, told, samples):
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    args = SimpleNamespace(world_size=4, gradient_accumulation_steps=2)
+    state = SimpleNamespace(train_batch_size=16)
+    loader = SimpleNamespace(dataset=range(1000))
+    assert _samples(args, state, 10, loader) == pytest.approx(samples, nan_ok=True)
 
 
 def test_a_missing_package_is_named_with_its_remedy():

@@ -12,6 +12,7 @@ from joulelab.integrations.figures import Epoch, stage_energy, stage_figures
 from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
 from joulelab.integrations.stages import Stages, bracket, takes_part
 from joulelab.meter import Meter
+from joulelab.recording.launch import current_launch
 
 try:
     from transformers import (
@@ -262,5 +263,14 @@ def _samples(args: TrainingArguments, state: TrainerState, steps: int, loader: A
     samples = steps * a_step * args.world_size
     with contextlib.suppress(TypeError, AttributeError):
         samples = min(samples, len(loader.dataset))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size))
-    return float(samples * here / args.world_size)
+    return float(samples * _share_of_host(args.world_size))
+
+
+def _share_of_host(world_size: int) -> float:
+    """The share of the job's processes that are on this host; NaN where that is not told."""
+    if world_size == 1:
+        return 1.0
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"]) / world_size
+    launch = current_launch()
+    return 1 / launch.nodes if launch is not None and launch.nodes else math.nan
