@@ -4,8 +4,8 @@ A script does a fixed amount of work on one processor and says on the monotonic 
 began and ended. So each round tells, beside the whole time, what came before the work, what the
 work took, and what came after.
 
-``python -m benchmarks.wrap [--seconds 10] [--rounds 20]`` prints a table; ratios are medians over
-rounds with their 95 % intervals by the percentile bootstrap.
+``python -m benchmarks.wrap [--seconds 10] [--rounds 20] [--sleep]`` prints a table;
+ratios are medians over rounds with their 95 % intervals by the percentile bootstrap.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ for n in range(int(sys.argv[1])):
     total += n * n
 print(begin, time.monotonic(), flush=True)
 """
+SLEEP = """
+import sys, time
+begin = time.monotonic()
+time.sleep(float(sys.argv[1]))
+print(begin, time.monotonic(), flush=True)
+"""
 CALIBRATION = 2_000_000
 JOULELAB = str(Path(sys.executable).with_name("joulelab"))
 WRAPPERS: Mapping[str, Sequence[str]] = {
@@ -47,28 +53,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long the script is")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument(
+        "--sleep", action="store_true", help="the script sleeps: what comes before and after"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         script = Path(home) / "work.py"
-        script.write_text(WORK)
+        script.write_text(SLEEP if options.sleep else WORK)
         environment = {**os.environ, "JOULELAB_HOME": home}
-        found = measure(script, environment, options.seconds, options.rounds)
+        amount = options.seconds
+        if not options.sleep:
+            command = [sys.executable, str(script), str(CALIBRATION)]
+            amount = round(CALIBRATION * options.seconds / _once(command, environment)[2])
+        found = measure([sys.executable, str(script), str(amount)], environment, options.rounds)
     for line in table(found):
         print(line)
 
 
 def measure(
-    script: Path, environment: Mapping[str, str], duration_s: float, rounds: int
+    command: Sequence[str], environment: Mapping[str, str], rounds: int
 ) -> dict[str, np.ndarray]:
     """Seconds of each part; one row a round, in the order of :data:`PARTS`, by wrapper."""
-    command = [sys.executable, str(script)]
-    _, _, work_s, _ = _once([*command, str(CALIBRATION)], environment)
-    count = str(round(CALIBRATION * duration_s / work_s))
     seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in WRAPPERS}
     order = random.Random(1)
     for _ in range(rounds):
         for name in order.sample(list(WRAPPERS), len(WRAPPERS)):
-            seconds[name].append(_once([*WRAPPERS[name], *command, count], environment))
+            seconds[name].append(_once([*WRAPPERS[name], *command], environment))
     return {name: np.array(rows) for name, rows in seconds.items()}
 
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from joulelab.jobs.account import JobAccount
     from joulelab.meter import Meter
 
-UNSEEN_SHARE = 0.005
-"""Of a command's time; its end is not held up for so little of it, which is in the interval."""
+UNSEEN_SHARE = 0.01
+"""Of a command's time; its end is not held up for so little of it, which is in the interval.
+
+Of ten seconds it is the 100 ms between two values of an NVIDIA GPU's counter."""
 
 PATIENCE_S = 60.0
 """A driver that hangs keeps nobody from the end of a command for longer."""
