@@ -25,8 +25,10 @@ class LaunchError(UserError):
     def __init__(self, program: str, error: OSError) -> None:
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         self.exit_code = NOT_FOUND if missing else NOT_EXECUTABLE
-        what = "command not found" if missing else "cannot run"
-        super().__init__(f"{what}: {program}", why=error.strerror or str(error))
+        if missing:
+            super().__init__(f"command not found: {program}")
+        else:
+            super().__init__(f"cannot run: {program}", why=error.strerror or str(error))
 
 
 def environment() -> dict[bytes, bytes]:
