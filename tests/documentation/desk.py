@@ -120,6 +120,7 @@ def candidates(folder, _request):
 
 
 PREPARE = {
+    "README": (script,),
     "report": (studies,),
     "findings": (studies,),
     "forecast": (studies, traces),
