@@ -106,6 +106,10 @@ def test_what_cannot_be_started_ends_as_in_a_shell(command, code, words, home):
     assert words in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
     assert not list((home / "jobs").iterdir())
+    assert run("--out", str(home), command=command).returncode == 2
+    (home / "jobs").rmdir()
+    assert run("--out", str(home), command=command).returncode == code
+    assert home.is_dir()
 
 
 def test_a_script_without_a_first_line_is_the_shells(tmp_path):

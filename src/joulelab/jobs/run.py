@@ -37,6 +37,7 @@ def run(options: Options) -> NoReturn:
         check_names(options.sensors)
     result = _result_descriptor(options.json)
     name = options.name or name_of(options.command)
+    given_place = options.out is not None and os.path.isdir(options.out)  # noqa: PTH112
     directory = _place(options.out, name)
     mask = take_signals()
     try:
@@ -45,7 +46,8 @@ def run(options: Options) -> NoReturn:
         given = environment() | {RECORDING: os.fsencode(directory)}
         pid = start(options.command, given, mask)
     except JoulelabError:
-        _remove(directory)
+        if not given_place:
+            _remove(directory)
         raise
     let_go()
 
