@@ -133,8 +133,9 @@ def test_a_forecast_is_of_all_epochs_whether_epochs_or_steps_are_told(fit_of):
         fit = fit_of(**options)
         for index in range(4):
             run_epoch(fit, index)
-        row = fit.due(at_once=True)[-1][1]
+        epoch, row = fit.due(at_once=True)[-1]
         fit.end()
+        assert epoch.span.attributes.get("total") == options.get("total_epochs")
         mean_j = row["total_gross_j"] / 4
         assert row["forecast_low_j"] < row["forecast_gross_j"] < row["forecast_high_j"]
         assert row["forecast_gross_j"] == pytest.approx(100 * mean_j, rel=0.5)

@@ -71,7 +71,9 @@ class Fit:
     def begin_epoch(self, index: int, step: int) -> None:
         """Begins an epoch; the framework has made so many steps of the optimiser before it."""
         self._first_step, self._validations = step, []
-        self._stages.begin(EPOCH, index=index)
+        total = self._total_epochs
+        known_total = {"total": int(total)} if float(total).is_integer() else {}
+        self._stages.begin(EPOCH, index=index, **known_total)
 
     def end_epoch(self, epoch: float, step: int, samples: float = math.nan) -> None:
         """Ends the epoch.
