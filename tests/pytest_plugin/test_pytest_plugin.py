@@ -36,7 +36,6 @@ def session(pytester, monkeypatch, tmp_path):
     """Runs tests in a session of their own, on a machine that draws 100 W for certain."""
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JOULELAB_SENSORS", SimulatedMachine((GPU,)).spec())
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
 
     def run(tests, *arguments, processes=False):
         pytester.makepyfile(test_it=BUSY + tests)

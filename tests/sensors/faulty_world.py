@@ -16,6 +16,8 @@ POWER_MW = 200_000
 PERIOD_US = 20_000
 RING = 120
 COUNTER_US = 100_000
+USE_US = 166_000
+USE_SAMPLES = 100
 
 _REAL_CLOCK_NS = time.clock_gettime_ns
 
@@ -41,22 +43,45 @@ def time_ns():
     return clock_ns(time.CLOCK_REALTIME)
 
 
+def stamps_us(period_us, count):
+    """When the driver had its latest values, as its clock said then."""
+    base_us = (_REAL_CLOCK_NS(time.CLOCK_REALTIME) - time.monotonic_ns()) // 1000
+    newest = time.monotonic_ns() // 1000 // period_us
+    times_us = (update * period_us for update in range(newest - count + 1, newest + 1))
+    return sorted(
+        t_us + base_us + shift_ns(time.CLOCK_REALTIME, t_us * 1000) // 1000 for t_us in times_us
+    )
+
+
 class LiveGpu(FakeGpu):
-    """Draws a constant power; its ring and its counter go on by themselves."""
+    """Draws a constant power; its ring and its counter go on by themselves.
+
+    The process whose recorder this is uses it.
+    """
 
     @property
     def ring(self):
-        base_us = (_REAL_CLOCK_NS(time.CLOCK_REALTIME) - time.monotonic_ns()) // 1000
-        newest = time.monotonic_ns() // 1000 // PERIOD_US
-        stamps = []
-        for update in range(newest - RING + 1, newest + 1):
-            t_us = update * PERIOD_US
-            moved_us = shift_ns(time.CLOCK_REALTIME, t_us * 1000) // 1000
-            stamps.append((t_us + base_us + moved_us, POWER_MW))
-        return sorted(stamps)
+        return [(t_us, POWER_MW) for t_us in stamps_us(PERIOD_US, RING)]
 
     @ring.setter
     def ring(self, _):
+        pass
+
+    @property
+    def processes(self):
+        return (os.getppid(),)
+
+    @processes.setter
+    def processes(self, _):
+        pass
+
+    @property
+    def used(self):
+        samples = stamps_us(USE_US, USE_SAMPLES)
+        return [(os.getppid(), t_us, self.utilization_pct) for t_us in samples]
+
+    @used.setter
+    def used(self, _):
         pass
 
     @property

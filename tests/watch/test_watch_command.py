@@ -43,7 +43,8 @@ def command(*arguments):
 
 
 def environment(**more):
-    return os.environ | {"TERM": "xterm-256color", "JOULELAB_SENSORS": "simulated"} | more
+    own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return own | {"TERM": "xterm-256color", "JOULELAB_SENSORS": "simulated"} | more
 
 
 def run(*arguments, **more):

@@ -7,7 +7,6 @@ before the first test that is measured.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -249,8 +248,8 @@ def _usage_errors() -> Iterator[None]:
 
 def _workers(config: pytest.Config) -> int:
     """How many processes run tests, as a worker of xdist and as who started it see it."""
-    count = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
-    return int(count) if count else getattr(config.option, "numprocesses", None) or 1
+    worker = getattr(config, "workerinput", None)
+    return worker["workercount"] if worker else getattr(config.option, "numprocesses", None) or 1
 
 
 def _tolerance(text: str) -> float:
