@@ -104,6 +104,9 @@ class GpuUse:
 
     def _utilization(self) -> tuple[dict[int, float], pynvml.NVMLError | None]:
         """SM utilisation by process since the last look, 0 to 1; or why there is none."""
+        latest_us = time.time_ns() // 1000 + CLOCK_SLACK_US
+        # The driver stamps in wall time, and the wall clock may have been set back.
+        self._last_us = min(self._last_us, latest_us)
         try:
             samples = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us)
         except pynvml.NVMLError_NotFound:
@@ -113,7 +116,6 @@ class GpuUse:
             # The binding takes an empty list for an error.
             return {}, None if error.value == pynvml.NVML_SUCCESS else error
         newest_us = self._last_us
-        latest_us = time.time_ns() // 1000 + CLOCK_SLACK_US
         by_pid: dict[int, list[float]] = {}
         for sample in samples:
             # Drivers are known to fill up the list with rubbish.
