@@ -1,14 +1,21 @@
+import fcntl
+
 import pytest
 from desk import PLAN, lay_out, run
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory):
-    """A small study on a simulated machine."""
-    folder = tmp_path_factory.mktemp("study")
-    (folder / "plan.toml").write_text(PLAN)
-    result = run("joulelab study plan.toml --out mine", folder)
-    assert result.returncode == 0, result.stderr
+def study(tmp_path_factory, worker_id):
+    """A small study on a simulated machine, made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "study-of-the-pages"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "plan.toml").exists():
+            (folder / "plan.toml").write_text(PLAN)
+            result = run("joulelab study plan.toml --out mine", folder)
+            assert result.returncode == 0, result.stderr
     return folder / "mine"
 
 
