@@ -129,9 +129,24 @@ static void take(double duration_s) {
     }
 }
 
-/* Wall minus monotonic, held still so that a reading keeps its stamp, until the wall is set. */
+/* Wall minus monotonic, of the try in which the least time passed between the two. */
+static double wall_now_s(void) {
+    double offset_s = 0, least_s = 1e9;
+    for (int i = 0; i < 5; i++) {
+        double before_s = seconds(CLOCK_MONOTONIC);
+        double wall_s = seconds(CLOCK_REALTIME);
+        double took_s = seconds(CLOCK_MONOTONIC) - before_s;
+        if (took_s < least_s) {
+            least_s = took_s;
+            offset_s = wall_s - before_s - took_s / 2;
+        }
+    }
+    return offset_s;
+}
+
+/* The same, held still so that a reading keeps its stamp, until the wall is set. */
 static double wall_offset_s(void) {
-    double offset_s = seconds(CLOCK_REALTIME) - seconds(CLOCK_MONOTONIC);
+    double offset_s = wall_now_s();
     pthread_mutex_lock(&lock);
     if (fabs(offset_s - wall_minus_monotonic_s) > 1e-3) wall_minus_monotonic_s = offset_s;
     offset_s = wall_minus_monotonic_s;

@@ -21,7 +21,10 @@ READ = """
 import json, time, pynvml
 pynvml.nvmlInit()
 h = pynvml.nvmlDeviceGetHandleByIndex(0)
-wall_ns, mono_ns = time.time_ns(), time.monotonic_ns()
+def read_clocks():
+    before_ns, wall_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+    return after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2
+_, wall_minus_mono_ns = min(read_clocks() for _ in range(5))
 def field(number):
     value = pynvml.nvmlDeviceGetFieldValues(h, [number])[0]
     assert value.nvmlReturn == 0
@@ -45,7 +48,7 @@ for name, call in {
 time.sleep(0.1)
 later = pynvml.nvmlDeviceGetSamples(h, pynvml.NVML_TOTAL_POWER_SAMPLES, newest)[1]
 result = {
-    "wall_minus_mono_ns": wall_ns - mono_ns, "kind": kind, "refused": refused,
+    "wall_minus_mono_ns": wall_minus_mono_ns, "kind": kind, "refused": refused,
     "name": pynvml.nvmlDeviceGetName(h),
     "same": pynvml.nvmlDeviceGetIndex(
         pynvml.nvmlDeviceGetHandleByUUID(pynvml.nvmlDeviceGetUUID(h))),
