@@ -387,8 +387,8 @@ def test_help_and_only_before_the_command():
 
 
 def test_the_last_job_like_it_is_compared():
-    assert b"last time" not in run(command=["sleep", "0.8"]).stderr
-    done = run("--json", "-", command=["sleep", "0.9"])
+    assert b"last time" not in run("--wait", command=["sleep", "0.8"]).stderr
+    done = run("--wait", "--json", "-", command=["sleep", "0.9"])
     assert b"last time" in done.stderr
     last = json.loads(done.stdout)["last_time"]
     assert last["energy_ratio_low"] <= last["energy_ratio"] <= last["energy_ratio_high"]
