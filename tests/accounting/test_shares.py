@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import joulelab
 from joulelab.accounting.account import Accounts, Window
@@ -33,10 +35,11 @@ def channel(component, quantity, **more):
     )
 
 
-def machine(*, others, job=1.0, gap=None, gaps_s=range(20), until_s=15, events=()):
+def machine(*, others, job=1.0, gap=None, gaps_s=range(20), looks_s=range(15), events=()):
     """100 W for as long as it lasts; the job and others use so many threads.
 
-    With ``gap`` nothing is told at ``gaps_s``, for the reason that it gives.
+    Processes are looked at at ``looks_s``. With ``gap`` nothing is told at ``gaps_s``, for the
+    reason that it gives.
     """
     channels = [
         channel("cpu:0", Quantity.ENERGY),
@@ -44,10 +47,10 @@ def machine(*, others, job=1.0, gap=None, gaps_s=range(20), until_s=15, events=(
         channel("cpu", Quantity.JOB_USE),
     ]
     readings = [Reading(i * 10**9, 0, 100.0 * i) for i in range(20)]
-    for i in range(until_s):
-        use = (job + others) * i, job * i
+    for at_s in looks_s:
+        t_ns, use = round(at_s * 1e9), ((job + others) * at_s, job * at_s)
         readings += [
-            Gap(i * 10**9, k, gap) if gap and i in gaps_s else Reading(i * 10**9, k, use[k - 1])
+            Gap(t_ns, k, gap) if gap and at_s in gaps_s else Reading(t_ns, k, use[k - 1])
             for k in (1, 2)
         ]
     trace = Trace.of(channels, readings)
@@ -116,17 +119,63 @@ def test_a_share_that_cannot_be_told_is_none_and_says_why():
 
 
 def test_where_processes_were_not_looked_at_any_part_may_be_the_jobs():
-    shorter = energy_of(machine(others=1.0, until_s=8)).components["cpu:0"].share
+    shorter = energy_of(machine(others=1.0, looks_s=range(8))).components["cpu:0"].share
     unseen = (12 - 7 - 2) / 10
     assert shorter.fraction == pytest.approx(1 / 2)
     assert shorter.low == pytest.approx(1 / 3 * (1 - unseen))
     assert shorter.high == pytest.approx(2 / 3 * (1 - unseen) + unseen)
-    alone = energy_of(machine(others=0.0, until_s=8))
+    alone = energy_of(machine(others=0.0, looks_s=range(8)))
     assert "about 100 % (70 to 100)" in alone.job_words
     assert alone.notes == (), "nobody else was seen"
-    little = energy_of(machine(others=1.0, until_s=3))
+    little = energy_of(machine(others=1.0, looks_s=range(3)))
     assert little.components["cpu:0"].share is None
     assert "too little of the span" in little.notes[0]
+
+
+SELDOM = {"event": "looks", "pace_s": 3.4, "t_ns": 0}
+
+
+def test_looks_around_a_span_tell_of_it_however_far_apart():
+    found = Shares(machine(others=1.0, looks_s=(0, 0.3, 3.7, 7.1), events=[SELDOM]))
+    spans_s = np.array([[1.0, 1.2], [3.0, 4.0], [4.0, 7.0]])
+    assert [share.fraction for share in found.of("cpu:0", spans_s)] == pytest.approx([0.5] * 3)
+
+
+def test_what_was_seen_goes_on_for_two_looks_at_the_pace_that_was_stated():
+    looks_s = (0, 0.3, 0.6)
+    spans_s = np.array([[2.0, 2.5], [7.0, 7.3], [8.0, 8.5]])
+    at_once = Shares(machine(others=1.0, looks_s=looks_s)).of("cpu:0", spans_s)
+    assert [share is None for share in at_once] == [False, True, True]
+    seldom = Shares(machine(others=1.0, looks_s=looks_s, events=[SELDOM])).of("cpu:0", spans_s)
+    assert [share is None for share in seldom] == [False, False, True]
+
+
+@given(
+    rates=st.lists(st.tuples(st.floats(0, 2), st.floats(0.2, 2)), min_size=2, max_size=8),
+    first=st.floats(0, 1),
+    length_s=st.floats(0.001, 2),
+)
+def test_a_share_lies_between_those_of_the_looks_around_it(rates, first, length_s):
+    used = np.vstack([[0.0, 0.0], np.cumsum(rates, axis=0)])
+    channels = [channel("cpu", Quantity.USE), channel("cpu", Quantity.JOB_USE)]
+    readings = [
+        Reading(i * 10**9, k, value)
+        for i, (job, others) in enumerate(used.tolist())
+        for k, value in enumerate((job + others, job))
+    ]
+    start_s = first * (len(rates) - length_s)
+    span_s = np.array([[start_s, start_s + length_s]])
+    (share,) = Shares(Trace.of(channels, readings)).of("cpu:0", span_s)
+    around = rates[int(start_s) : int(np.ceil(start_s + length_s))]
+    fractions = [job / (job + others) for job, others in around]
+    assert min(fractions) - 1e-6 <= share.fraction <= max(fractions) + 1e-6
+    assert share.low <= share.fraction <= share.high
+
+
+@pytest.mark.parametrize("length_s", [0.001, 0.01, 0.1])
+def test_a_neighbour_is_there_in_the_shortest_span(length_s):
+    (share,) = Shares(machine(others=1.0)).of("cpu:0", np.array([[5.0, 5.0 + length_s]]))
+    assert share.fraction == pytest.approx(0.5)
 
 
 def test_time_for_which_it_could_not_be_told_may_be_anybodys():

@@ -48,16 +48,22 @@ def eventually(condition, timeout_s=20.0):
         time.sleep(0.01)
 
 
-def told(energy):
-    """What is noted of the sensors; who else uses the machine is another matter."""
-    return [note for note in energy.notes if "share" not in note and "used by" not in note]
-
-
 def test_nothing_goes_wrong(meter, work):
     energy = measured(meter, work, 1.0).energy
     assert energy.gross_j == pytest.approx(POWER_W * energy.duration_s, rel=0.01)
-    assert told(energy) == []
+    assert energy.notes == ()
     assert energy.gap_s == 0
+
+
+def test_a_look_at_processes_is_costly(world, meter, work):
+    """Then they are seldom looked at, and yet whenever it is asked for."""
+    world.set("looks", cpu_s=0.02)
+    eventually(lambda: any(event["event"] == "looks" for event in meter.trace.events))
+    for _ in range(4):
+        work(0.3)
+        energy = measured(meter, work, 0.2).energy
+        assert energy.components["gpu:0"].share.is_whole
+        assert energy.notes == ()
 
 
 def test_a_gpu_is_lost_for_good(world, meter, work):
@@ -92,7 +98,7 @@ def test_the_driver_fails_for_three_seconds(world, meter, work):
     assert noted(energy, "gpu:0: nvml.samples gave nothing for a while (NVML: Unknown Error)")
     assert energy.gross_j == pytest.approx(POWER_W * energy.duration_s, rel=0.02)
     assert edges_w(energy) > edges_w(before)
-    eventually(lambda: not told(measured(meter, work, 0.2).energy))
+    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
     after = measured(meter, work, 0.5).energy
     assert after.gross_j == pytest.approx(POWER_W * after.duration_s, rel=0.01)
 
@@ -137,9 +143,9 @@ def test_the_wall_clock_is_set_by_an_hour(world, meter, work, by_s, way):
     assert low < POWER_W * energy.duration_s < high
     assert edges_w(energy) > edges_w(before)
     # Until the ring holds no stamp of the old clock any more.
-    eventually(lambda: not told(measured(meter, work, 0.2).energy))
+    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
     after = measured(meter, work, 0.7).energy
-    assert told(after) == []
+    assert after.notes == ()
     assert after.gross_j == pytest.approx(POWER_W * after.duration_s, rel=0.01)
 
 

@@ -91,6 +91,30 @@ def host_sensor(*roots, **more):
     return SharingSensor(lambda: roots, [], host=True, mark=MARK, recorder_pid=0, **more)
 
 
+class Clock:
+    """Time that passes when a test says so, and looks that take what it says."""
+
+    def __init__(self, monkeypatch, *, look_s):
+        self._monotonic_ns = 10**9
+        self._thread_s = 0.0
+        self._look_s = look_s
+        monkeypatch.setattr(sharing, "time", self)
+        monkeypatch.setattr(sharing, "read_processes", self._read_processes)
+
+    def pass_by(self, duration_s):
+        self._monotonic_ns += round(duration_s * 1e9)
+
+    def monotonic_ns(self):
+        return self._monotonic_ns
+
+    def thread_time(self):
+        return self._thread_s
+
+    def _read_processes(self, proc):
+        self._thread_s += self._look_s
+        return read_processes(proc)
+
+
 def by_quantity(sensor, found, component):
     """The last reading of each of a component's channels."""
     return {
@@ -166,6 +190,48 @@ def test_a_costly_look_is_not_repeated_soon(monkeypatch):
     assert sensor.read()
     assert sensor.read(), "the second follows at once, so that there is something to say"
     assert sensor.read() == []
+
+
+def test_what_is_asked_for_is_looked_at_on_credit(monkeypatch):
+    clock = Clock(monkeypatch, look_s=0.02)
+    sensor = host_sensor(os.getpid())
+    sensor.read()
+    clock.pass_by(1.0)
+    sensor.read()
+    looks = 0
+    for _ in range(200):
+        clock.pass_by(1.0)
+        sensor.ask()
+        looks += bool(sensor.read())
+    rate = sharing.CPU_SHARE / 0.02
+    assert 200 * rate < looks <= 200 * rate + sharing.CREDIT_S / 0.02 + 1
+    clock.pass_by(0.02 / sharing.CPU_SHARE)
+    assert sensor.read() == [], "what was lent is paid back first"
+    clock.pass_by(sharing.CREDIT_S / sharing.CPU_SHARE)
+    assert sensor.read()
+
+
+def test_looks_that_are_asked_for_are_no_closer_than_ticks_can_tell(monkeypatch):
+    clock = Clock(monkeypatch, look_s=0.0)
+    sensor = host_sensor(os.getpid())
+    assert sensor.read()
+    clock.pass_by(sharing.LEAST_APART_NS * 0.9e-9)
+    sensor.ask()
+    assert sensor.read() == []
+    clock.pass_by(sharing.LEAST_APART_NS * 0.2e-9)
+    sensor.ask()
+    assert sensor.read()
+
+
+def test_how_far_apart_looks_are_is_told_once(monkeypatch):
+    clock = Clock(monkeypatch, look_s=0.02)
+    sensor = host_sensor(os.getpid())
+    told = []
+    for _ in range(5):
+        told += [one.fields for one in sensor.read() if isinstance(one, Happening)]
+        clock.pass_by(60.0)
+    told = [fields for fields in told if fields["event"] == "looks"]
+    assert told == [{"event": "looks", "pace_s": pytest.approx(0.02 / sharing.CPU_SHARE, rel=0.01)}]
 
 
 def test_a_job_that_cannot_be_seen_is_no_job_without_use():

@@ -37,11 +37,12 @@ LITTLE = 0.05
 LITTLE_S = {"cpu": 0.05, "gpu": 0.01}
 """And so do those who take less than this of one hardware thread, or of the GPU, all the time."""
 TICKS_S = 0.03
-"""Or less than three ticks of the kernel's in all (USER_HZ, proc(5))."""
+"""Or less than three ticks of the kernel's (USER_HZ, proc(5)) from one look to another."""
 LEAST_SEEN = 0.5
 """Below this share of a span in which processes were looked at, nothing is said of them."""
 LOOKS = 2.0
-"""What was seen is taken to go on for so many looks before the first and after the last."""
+"""What was seen is taken to go on for so many looks, at their stated pace, before the first and
+after the last."""
 NAMED = 5
 ROUNDING = 1e-6
 
@@ -127,11 +128,11 @@ class Shares:
             return None
         kind = name.partition(":")[0]
         differ = DIFFER[kind]
-        all_s, job_s, length_s, unseen = counters.within(times_s)
-        others_s = all_s - job_s
-        little_s = np.maximum(LITTLE_S[kind] * length_s, TICKS_S if kind == "cpu" else 0.0)
-        alone = (others_s <= LITTLE * all_s) | (others_s <= little_s)
-        job_s = np.where(alone, 1.0, job_s)
+        used = counters.within(times_s)
+        others_s, unseen = used.all_s - used.job_s, used.unseen
+        little = np.maximum(LITTLE_S[kind], (TICKS_S if kind == "cpu" else 0.0) / used.looked_s)
+        alone = (others_s <= LITTLE * used.all_s) | (others_s <= little * used.told_s)
+        job_s = np.where(alone, 1.0, used.job_s)
         others_s = np.where(alone, 0.0, others_s)
         fraction = job_s / (job_s + others_s)
         low = job_s / (job_s + differ * others_s) * (1 - unseen)
@@ -145,14 +146,33 @@ class Shares:
         memory = self._counters.get("dram")
         if by_time is None or memory is None:
             return None
-        all_s, job_s, _, _ = memory.within(times_s)
-        resident = job_s / np.maximum(all_s, np.finfo(float).tiny)
+        used = memory.within(times_s)
+        resident = used.job_s / np.maximum(used.all_s, np.finfo(float).tiny)
         # Who is alone at work is alone with the memory's energy, whatever else lies in it.
         alone = by_time.low == 1
         fraction = np.where(alone | np.isnan(by_time.fraction), by_time.fraction, resident)
         return _Fractions(
             fraction, np.minimum(by_time.low, fraction), np.maximum(by_time.high, fraction)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What was used in several spans. Shapes: (spans,).
+
+    Attributes:
+        all_s: By all.
+        job_s: By the job.
+        told_s: In which time, as far as it could be told.
+        looked_s: From the last look before the span to the first after it.
+        unseen: The part of the span of which nothing could be told, 0 to 1.
+    """
+
+    all_s: Floats
+    job_s: Floats
+    told_s: Floats
+    looked_s: Floats
+    unseen: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +184,14 @@ class _Counters:
         all_s: By all.
         job_s: By the job.
         told_s: For how long it could be told.
+        pace_s: Looks are that far apart, or less.
     """
 
     t_s: Floats
     all_s: Floats
     job_s: Floats
     told_s: Floats
+    pace_s: float
 
     @classmethod
     def of(cls, trace: Trace, use: int, job_use: int) -> _Counters | None:
@@ -185,34 +207,45 @@ class _Counters:
             for one in (everybody, job)
         )
         since_last_s = np.diff(t_s, prepend=t_s[0])
-        return cls(t_s, all_s, job_s, np.cumsum(np.where(told, since_last_s, 0.0)))
+        told_s = np.cumsum(np.where(told, since_last_s, 0.0))
+        stated = (event["pace_s"] for event in trace.events if event.get("event") == "looks")
+        pace_s = max(stated, default=trace.channels[use].update_period_s)
+        return cls(t_s, all_s, job_s, told_s, pace_s)
 
-    def within(self, times_s: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """What all and the job used in each span, in which time, and what part could not be told.
+    def within(self, times_s: Floats) -> _Used:
+        """What all and the job used in each span.
 
-        A span that no look falls into is as the time between the looks around it.
+        Use is even from one look to the next. What lies beyond the looks is as the time between
+        the two that are nearest.
 
         Args:
             times_s: Starts and stops. Shape: (spans, 2).
         """
         start, stop = times_s[:, 0], times_s[:, 1]
         first, last = self.t_s[0], self.t_s[-1]
-        near = LOOKS * float(np.median(np.diff(self.t_s)))
+        near = LOOKS * self.pace_s
         missed = np.maximum(0, np.minimum(stop, first - near) - start)
         missed += np.maximum(0, stop - np.maximum(start, last + near))
         unseen = missed / np.maximum(stop - start, np.finfo(float).tiny)
         begin, end = np.clip(start, first, last), np.clip(stop, first, last)
-        before = np.clip(np.searchsorted(self.t_s, start, side="right") - 1, 0, self.t_s.size - 2)
+        before = np.clip(np.searchsorted(self.t_s, begin, side="right") - 1, 0, self.t_s.size - 2)
+        after = np.maximum(np.searchsorted(self.t_s, end, side="left"), before + 1)
         outside = begin == end
         begin = np.where(outside, self.t_s[before], begin)
-        end = np.where(outside, self.t_s[before + 1], end)
+        end = np.where(outside, self.t_s[after], end)
         all_s, job_s, told_s = (
             np.interp(end, self.t_s, values) - np.interp(begin, self.t_s, values)
             for values in (self.all_s, self.job_s, self.told_s)
         )
         untold = 1 - (1 - np.minimum(unseen, 1)) * told_s / (end - begin)
-        # What rounding leaves of nothing is nothing.
-        return all_s, job_s, told_s, np.where(untold < ROUNDING, 0.0, untold)
+        return _Used(
+            all_s,
+            job_s,
+            told_s,
+            self.t_s[after] - self.t_s[before],
+            # What rounding leaves of nothing is nothing.
+            np.where(untold < ROUNDING, 0.0, untold),
+        )
 
 
 def _each(found: _Fractions, method: str) -> list[Share | None]:

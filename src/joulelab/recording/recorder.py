@@ -36,8 +36,8 @@ from joulelab.recording.launch import host_name
 from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import NvmlSensor, visible_components
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Happening, Quantity, Reading, Sensor
-from joulelab.sensors.sharing import with_sharing
+from joulelab.sensors.sensor import Channel, Discovery, Gap, Happening, Reading, Sensor
+from joulelab.sensors.sharing import SharingSensor, with_sharing
 
 SYNC_EVERY_S = 30.0
 LONGEST_SYNC_S = 2.0
@@ -187,7 +187,8 @@ class Recorder:
             if waiting:
                 time.sleep(0.005)
         for i, sensor in enumerate(self._sensors):
-            if any(channel.quantity is Quantity.USE for channel in sensor.channels):
+            if isinstance(sensor, SharingSensor):
+                sensor.ask()
                 self._read(i)
         self.take_marks()
 

@@ -1,7 +1,8 @@
 """How much of the machine the job uses, and who else does: a sensor of processes.
 
 Processes are looked at once a second where that costs less than :data:`CPU_SHARE` of a core, and
-as seldom as it takes otherwise. Their names are recorded, and never their arguments.
+as seldom as it takes otherwise; what is asked for is looked at on credit, and paid back by fewer
+looks later. Their names are recorded, and never their arguments.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ from joulelab.sensors.sensor import (
 READ_INTERVAL_S = 1.0
 CPU_SHARE = 0.003
 """Looks take no more of one core than this."""
+CREDIT_S = 0.1
+"""So much of its time can be had in advance, for looks that are asked for."""
+LEAST_APART_NS = 250_000_000
+"""What is used in less than this is lost in the ticks that the kernel counts."""
+WORTH_TELLING = 1.25
+"""A pace is told again when it is slower by this factor."""
 NOT_SEEN = "the process that is measured cannot be seen from here"
 
 
@@ -74,8 +81,10 @@ class SharingSensor:
         self._table: dict[int, Process] = {}
         self._busy_s = 0.0
         self._last_ns = time.monotonic_ns()
-        self._rest_ns = 0
+        self._debt_s = 0.0
+        self._asked = False
         self._looks = 0
+        self._pace_s = READ_INTERVAL_S
         sources = {"cpu": "proc.cpu_time", "dram": "proc.resident_memory"} if host else {}
         sources |= {gpu.component: "nvml.process_utilization" for gpu in gpus}
         self._components = tuple(sources)
@@ -87,18 +96,26 @@ class SharingSensor:
         self._counted = dict.fromkeys(self._components, (0.0, 0.0))
         self._others = {name: Others(name, self._last_ns) for name in self._components}
 
+    def ask(self) -> None:
+        """Lets the next look come early, on credit: somebody wants to know by now."""
+        self._asked = True
+
     def read(self) -> list[Reading | Gap | Happening]:
-        """The counters, and who else there is; nothing where the last look was too costly."""
+        """The counters, and who else there is; nothing where it is too early for a look."""
         t_ns = time.monotonic_ns()
-        if t_ns - self._last_ns < self._rest_ns:
+        since_ns = t_ns - self._last_ns
+        asked, self._asked = self._asked, False
+        debt_s = max(0.0, self._debt_s - CPU_SHARE * since_ns * 1e-9)
+        if debt_s > (CREDIT_S if asked else 0.0) or (asked and since_ns < LEAST_APART_NS):
             return []
         begin_s = time.thread_time()
-        duration_s = (t_ns - self._last_ns) * 1e-9
         self._last_ns = t_ns
-        found = self._look(t_ns, duration_s)
+        found = self._look(t_ns, since_ns * 1e-9)
         if self._looks > 0:
             # The second look may follow at once: with it there is something to say.
-            self._rest_ns = round((time.thread_time() - begin_s) / CPU_SHARE * 1e9)
+            cost_s = time.thread_time() - begin_s
+            self._debt_s = debt_s + cost_s
+            found += self._slower(t_ns, cost_s / CPU_SHARE)
         self._looks += 1
         return found
 
@@ -106,6 +123,13 @@ class SharingSensor:
         """Lets go of the GPUs."""
         for gpu in self._gpus:
             gpu.close()
+
+    def _slower(self, t_ns: int, pace_s: float) -> list[Happening]:
+        """Tells how far apart looks are, where that is farther than was said."""
+        if pace_s < WORTH_TELLING * self._pace_s:
+            return []
+        self._pace_s = pace_s
+        return [Happening(t_ns, {"event": "looks", "pace_s": round(pace_s, 3)})]
 
     def _look(self, t_ns: int, duration_s: float) -> list[Reading | Gap | Happening]:
         roots = self._roots()
