@@ -10,7 +10,7 @@ from fake_cuda import LAG_NS, FakeCuda
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.recording import device_clock
+from joulelab.recording import device_clock, spans
 from joulelab.recording.device_clock import Reference, _placed
 from joulelab.recording.spans import Span, SpanLog
 
@@ -259,3 +259,12 @@ def test_references_are_made_by_the_thread_when_they_are_due(cuda, log, monkeypa
     monkeypatch.setattr(device_clock, "REFERENCE_INTERVAL_NS", 0)
     log.refer()
     assert len(log.device._references[0]) == 2
+
+
+def test_pytorch_tells_when_the_program_starts_cuda(make_log):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_initialized():
+        pytest.skip("CUDA was started already")
+    make_log()
+    queued = [call for call, _ in torch.cuda._queued_calls]
+    assert spans._notice_cuda in queued

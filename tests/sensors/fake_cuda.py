@@ -19,7 +19,8 @@ class FakeCuda:
     def __init__(self, drift=0.0, lag_ns=LAG_NS):
         self.drift = drift
         self.lag_ns = lag_ns
-        self.started = True
+        self._started = True
+        self._queued = []
         self.capturing = False
         self.error = None
         self.events = 0
@@ -29,6 +30,23 @@ class FakeCuda:
         self.Event = lambda enable_timing: FakeEvent(self)
         ids = itertools.count(1)
         self.Stream = lambda device: types.SimpleNamespace(cuda_stream=next(ids), own=True)
+
+    @property
+    def started(self):
+        return self._started
+
+    @started.setter
+    def started(self, started):
+        while started and self._queued:
+            self._queued.pop(0)()
+        self._started = started
+
+    def _lazy_call(self, call):
+        """As in PyTorch: what is queued is called within the start of CUDA, before it is said."""
+        if self.started:
+            call()
+        else:
+            self._queued.append(call)
 
     @property
     def _initialized(self):

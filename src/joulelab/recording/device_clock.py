@@ -10,9 +10,11 @@ the program has imported it and has started CUDA itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from sys import modules
 from typing import Any, NamedTuple
@@ -107,8 +109,28 @@ class Reference:
 
 
 def cuda_started() -> bool:
-    """Whether the program has started CUDA with PyTorch: asked at every span, so only a look."""
+    """Whether the program has started CUDA with PyTorch: only a look, which starts nothing."""
     return getattr(modules.get("torch.cuda"), "_initialized", False)
+
+
+def tell_when_cuda_starts(notice: Callable[[], None]) -> None:
+    """Has PyTorch say when the program starts CUDA, so that no span need ask whether it has.
+
+    To be called again now and then: PyTorch may be imported later, which takes longer than the
+    time between two spans being handed over, and comes before CUDA. ``torch.cuda._lazy_call`` is
+    PyTorch's own way to put off what needs CUDA, as seeds, until that is there.
+
+    Args:
+        notice: Called at once where CUDA was started already. It must not raise.
+    """
+    lazy_call = getattr(modules.get("torch.cuda"), "_lazy_call", None)
+    if lazy_call is not None:
+        _ask_once(lazy_call, notice)
+
+
+@functools.lru_cache(maxsize=1)
+def _ask_once(lazy_call: Callable[[Callable[[], None]], None], notice: Callable[[], None]) -> None:
+    lazy_call(notice)
 
 
 def device_clock() -> DeviceClock | None:

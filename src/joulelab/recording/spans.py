@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from sys import modules
+from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,7 @@ from joulelab.recording.device_clock import (
     DeviceTime,
     DeviceWindow,
     device_clock,
+    tell_when_cuda_starts,
 )
 from joulelab.recording.span_lines import encode, lines
 
@@ -39,11 +41,15 @@ class Span:
     Made by :meth:`joulelab.Meter.span`, which leaves it to ``with`` to begin it, or by
     :meth:`joulelab.Meter.begin`.
 
+    Beginning and ending one is on the program's way, so each does what must be done at that moment
+    and no more: the number of a span and the one around it are worked out when they are wanted.
+
     Attributes:
         name: As the program gave it.
         attributes: Whatever else the program said of it.
         start_ns: CLOCK_MONOTONIC; 0 before it began.
         stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
+        thread: In which it began, as ``threading.get_ident`` has it; 0 before.
     """
 
     __slots__ = (
@@ -52,11 +58,11 @@ class Span:
         "_index",
         "_log",
         "_parent",
-        "_thread",
         "attributes",
         "name",
         "start_ns",
         "stop_ns",
+        "thread",
     )
 
     def __init__(self, log: SpanLog, name: str, attributes: dict[str, Any]) -> None:
@@ -64,8 +70,10 @@ class Span:
         self.attributes = attributes
         self.start_ns = 0
         self.stop_ns: int | None = None
+        self.thread = 0
         self._log = log
         self._index = -1
+        self._parent: Span | None = None
         self._device_start: DeviceMark | None = None
         self._device_stop: DeviceMark | None = None
 
@@ -78,18 +86,9 @@ class Span:
         if self.start_ns:
             raise ValueError(f"span {self.name!r} began already; each block needs one of its own")
         log = self._log
-        try:
-            thread = log.local.thread
-        except AttributeError:
-            thread = log.local.thread = _Thread()
-        self._thread: _Thread = thread
-        self._parent: Span | None = thread.innermost
-        thread.innermost = self
-        device = log.device
-        if device is None and log.cuda._initialized:
-            device = log.notice_device()
-        if device is not None:
-            self._device_start = device.mark()
+        self.thread = get_ident()
+        if log.device is not None:
+            self._device_start = log.device.mark()
         self.start_ns = monotonic_ns()
         log.spans.append(self)
         return self
@@ -100,18 +99,9 @@ class Span:
             return
         stop_ns = monotonic_ns()
         log = self._log
-        device = log.device
-        if device is None and log.cuda._initialized:
-            device = log.notice_device()
-        if device is not None:
-            self._device_stop = device.mark()
+        if log.device is not None:
+            self._device_stop = log.device.mark()
         self.stop_ns = stop_ns
-        thread = self._thread
-        if thread.innermost is self:
-            parent = self._parent
-            while parent is not None and parent.stop_ns is not None:
-                parent = parent._parent
-            thread.innermost = parent
         if log.forked:
             log.flush(leave_unresolved=0, wait=True)
 
@@ -130,18 +120,15 @@ class Span:
     def index(self) -> int:
         """Counts the spans of this process in the order they began; -1 before it began."""
         if self._index < 0:
-            self._log.number()
+            self._log.place()
         return self._index
 
     @property
     def parent(self) -> int | None:
         """Index of the span that was open in the same thread when this one began."""
+        if self._index < 0:
+            self._log.place()
         return None if self._parent is None else self._parent.index
-
-    @property
-    def thread(self) -> int:
-        """The native id of the thread in which it began."""
-        return self._thread.native_id
 
     @property
     def duration_s(self) -> float:
@@ -158,6 +145,10 @@ class Span:
         """
         return self._log.energy_of(self)
 
+    def ended_by(self, t_ns: int) -> bool:
+        """Whether it was over at that time, CLOCK_MONOTONIC."""
+        return self.stop_ns is not None and self.stop_ns <= t_ns
+
     def device_window(self) -> DeviceWindow | None:
         """When the GPU began and finished its work, where it had any. Waits until it has."""
         return self._log.device_window(self)
@@ -165,27 +156,6 @@ class Span:
     def __repr__(self) -> str:
         state = "open" if self.stop_ns is None else f"{self.duration_s:.6g} s"
         return f"<Span {self.name!r} {self.attributes or ''} {state}>"
-
-
-class _Thread:
-    """A thread of the program.
-
-    Attributes:
-        native_id: The operating system's.
-        innermost: The span that the next one will be nested in.
-    """
-
-    __slots__ = ("innermost", "native_id")
-
-    def __init__(self) -> None:
-        self.native_id = threading.get_native_id()
-        self.innermost: Span | None = None
-
-
-class _NoCuda:
-    """Stands for ``torch.cuda`` while the program has not imported it."""
-
-    _initialized = False
 
 
 class SpanLog:
@@ -199,6 +169,11 @@ class SpanLog:
         energy_of: Works out a span's energy.
         shared: This process may have other logs in the same trace, before or beside this one.
         further: Gives further lines for the trace whenever spans are handed over.
+
+    Attributes:
+        spans: In the order they began.
+        device: The clock of the GPUs, once the program has started CUDA.
+        forked: This process is a child that was forked, and its spans are handed over as they end.
     """
 
     def __init__(
@@ -214,9 +189,10 @@ class SpanLog:
         self.energy_of = energy_of
         self._mark = mark
         self._further = further
-        self._numbered = 0
+        self._placed = 0
         self.start_anew(forked=False)
-        _LOGS.add(self)
+        _LOGS[id(self)] = self
+        tell_when_cuda_starts(_notice_cuda)
 
     def start_anew(self, *, forked: bool) -> None:
         """Forgets what is on its way: in a child just forked that is its parent's to hand over.
@@ -224,14 +200,13 @@ class SpanLog:
         A child may end at any moment without a word, as those of multiprocessing do, so it hands
         over each span as it ends, and has no thread for it. Nor can it use its parent's CUDA.
         """
-        self.forked = forked
-        self.local = threading.local()
         self.device: DeviceClock | None = device_clock()
-        self.cuda: Any = _NoCuda
-        self.look_for_cuda()
+        self.forked = forked
         self._told_failure = False
         self._lock = threading.RLock()
-        self.number()
+        self._unended: dict[int, list[Span]] = {}
+        self.place()
+        self._unended.clear()
         self._seen = len(self.spans)
         self._open: list[Span] = []
         self._on_device: deque[Span] = deque()
@@ -247,12 +222,21 @@ class SpanLog:
             )
             self._thread.start()
 
-    def number(self) -> None:
-        """Gives the spans that have none yet their index: beginning one need not."""
+    def place(self) -> None:
+        """Gives the spans that have none yet their index and the span around them.
+
+        That is told by the times, as one may have ended since another began in it.
+        """
         with self._lock:
-            for position in range(self._numbered, len(self.spans)):
-                self.spans[position]._index = self._first_index + position
-                self._numbered = position + 1
+            for position in range(self._placed, len(self.spans)):
+                span = self.spans[position]
+                around = self._unended.setdefault(span.thread, [])
+                while around and around[-1].ended_by(span.start_ns):
+                    around.pop()
+                span._parent = around[-1] if around else None
+                around.append(span)
+                span._index = self._first_index + position
+                self._placed = position + 1
 
     def device_window(self, span: Span) -> DeviceWindow | None:
         """See :meth:`Span.device_window`."""
@@ -278,8 +262,10 @@ class SpanLog:
             leave_unresolved: Of the marks whose device times are not worked out, leave this many.
             wait: Also work out those to which the device has not come yet.
         """
-        self.look_for_cuda()
+        tell_when_cuda_starts(_notice_cuda)
         with self._lock:
+            self.device = self.device or device_clock()
+            self.place()
             rows, is_open = [], []
             for span in self._open:
                 row = _row(span)
@@ -289,10 +275,7 @@ class SpanLog:
                 rows.append(row)
                 if span._device_stop is not None:
                     self._on_device.append(span)
-            new = self.spans[self._seen :]
-            for span in new:
-                span._index = self._first_index + self._seen
-                self._seen += 1
+            for span in self.spans[self._seen : self._placed]:
                 # Whether it is open is asked once: it may be ended at any moment.
                 row = _row(span)
                 rows.append(row)
@@ -300,7 +283,7 @@ class SpanLog:
                     is_open.append(span)
                 elif span._device_stop is not None:
                     self._on_device.append(span)
-            self._open, self._numbered = is_open, self._seen
+            self._open, self._seen = is_open, self._placed
             self._backlog += lines("spans", rows)
             if self.device is not None:
                 self.device.resolve(leave_unresolved, wait=wait)
@@ -312,22 +295,6 @@ class SpanLog:
                     return False
                 self._backlog.popleft()
         return True
-
-    def look_for_cuda(self) -> None:
-        """Finds ``torch.cuda``, which says at every span whether the program has started CUDA.
-
-        Importing PyTorch takes longer than the time between two looks, and comes before.
-        """
-        cuda = modules.get("torch.cuda")
-        if hasattr(cuda, "_initialized"):
-            self.cuda = cuda
-
-    def notice_device(self) -> DeviceClock | None:
-        """The clock of the GPUs, now that CUDA was started."""
-        with self._lock:
-            if self.device is None:
-                self.device = device_clock()
-            return self.device
 
     def refer(self) -> None:
         """Keeps the device's clock beside the host's. For the thread of :func:`_flush_often`."""
@@ -365,11 +332,21 @@ class SpanLog:
 
 
 _SHARED = itertools.count()
-_LOGS: weakref.WeakSet[SpanLog] = weakref.WeakSet()
+_LOGS: weakref.WeakValueDictionary[int, SpanLog] = weakref.WeakValueDictionary()
+
+
+def _logs() -> list[SpanLog]:
+    """Those that live, also while other threads make some."""
+    return [log for reference in _LOGS.valuerefs() if (log := reference()) is not None]
+
+
+def _notice_cuda() -> None:
+    for log in _logs():
+        log.device = log.device or DeviceClock(modules["torch"])
 
 
 def _after_fork() -> None:
-    for log in _LOGS:
+    for log in _logs():
         log.start_anew(forked=True)
 
 
@@ -395,7 +372,7 @@ def _row(span: Span) -> tuple[Any, ...]:
     return (
         span._index,
         None if parent is None else parent._index,
-        span._thread.native_id,
+        span.thread,
         span.name,
         span.attributes,
         span.start_ns,
