@@ -9,8 +9,8 @@ import pytest
 
 from joulelab import Meter
 from joulelab.accounting.baseline import Baseline, IdlePoint
+from joulelab.accounting.figures import METRICS
 from joulelab.comparison.compare import compare
-from joulelab.comparison.figures import METRICS
 from joulelab.comparison.sides import read_side
 from joulelab.comparison.words import lines, practice, verdict
 from joulelab.errors import UserError

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
+from joulelab.accounting.figures import Figure
 from joulelab.comparison.effects import Cell, Repeats, shift
-from joulelab.comparison.figures import Figure
 from joulelab.comparison.shift import Shift
 
 VALUES = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=8, unique=True)

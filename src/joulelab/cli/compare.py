@@ -11,8 +11,8 @@ from joulelab.cli.working import working
 from joulelab.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from joulelab.accounting.figures import Metric
     from joulelab.comparison.compare import Comparison
-    from joulelab.comparison.figures import Metric
 
 
 class Percent(click.ParamType[float]):
@@ -134,7 +134,7 @@ def _compare(
 
 
 def _metric(name: str) -> Metric:
-    from joulelab.comparison.figures import METRICS  # noqa: PLC0415
+    from joulelab.accounting.figures import METRICS  # noqa: PLC0415
 
     if name not in METRICS:
         raise UserError(f"no metric {name!r}", mend=nearest(name, METRICS))

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from joulelab.accounting.figures import Metric
 from joulelab.comparison.costs import costs_of
 from joulelab.comparison.doubts import Difference, differences, doubts
 from joulelab.comparison.effects import Cell, Repeats, shift
-from joulelab.comparison.figures import Metric
 from joulelab.comparison.pairing import (
     Known,
     checked_levels,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from joulelab.accounting.energy import WORTH_SAYING
+from joulelab.accounting.figures import Metric
 from joulelab.analysis.words import counted, listed, number, span_of_time
 from joulelab.comparison.effects import Cell, Repeats
-from joulelab.comparison.figures import Metric
 from joulelab.comparison.measurement import Measurement
 from joulelab.comparison.sides import Side
 from joulelab.sensors.sensor import Provenance

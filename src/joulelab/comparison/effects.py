@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulelab.comparison.figures import Figure
+from joulelab.accounting.figures import Figure, not_cancelled
 from joulelab.comparison.shift import Shift
 
 
@@ -47,15 +47,7 @@ class Repeats:
 
     def logarithms(self) -> Repeats:
         """The same runs with the natural logarithms of their values, errors to first order."""
-        figures = (
-            Figure(
-                math.log(figure.value),
-                {origin: error / figure.value for origin, error in figure.shared.items()},
-                figure.own / figure.value,
-            )
-            for figure in self.figures
-        )
-        return Repeats(tuple(figures), self.blocks)
+        return Repeats(tuple(figure.logarithm() for figure in self.figures), self.blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,7 @@ def shift(cells: Sequence[Cell], stated_scatter: float | None = None) -> Shift:
         False
     """
     a, b = _Side.of([cell.a for cell in cells]), _Side.of([cell.b for cell in cells])
-    value, shared = b.mean - a.mean, _not_cancelled(a, b)
+    value, shared = b.mean - a.mean, not_cancelled(a.shared, b.shared)
     own = math.hypot(a.own, b.own)
     over = "" if len(cells) == 1 else f" of the mean over {len(cells)} cells"
     if a.df > 0 and b.df > 0:
@@ -136,7 +128,7 @@ class _Side:
 
     Attributes:
         mean: Over cells of the means over runs.
-        shared: Errors that may cancel; see :data:`joulelab.comparison.figures.Errors`.
+        shared: Errors that may cancel; see :data:`joulelab.accounting.figures.Errors`.
         own: Standard uncertainty of the mean from the runs' own errors of measurement.
         single: Whether every cell has one run.
         variance: Of the mean, from the scatter of runs.
@@ -195,8 +187,3 @@ def _scatter(cells: Sequence[Repeats]) -> tuple[float, float, float]:
     df = total**2 / spread if spread > 0 else math.fsum(n - 1 for _, n in parts)
     count = len(cells)
     return total / count**2, math.fsum(variance for variance, _ in each) / count**2, df
-
-
-def _not_cancelled(a: _Side, b: _Side) -> float:
-    origins = {*a.shared, *b.shared}
-    return math.hypot(*(b.shared.get(one, 0.0) - a.shared.get(one, 0.0) for one in origins))

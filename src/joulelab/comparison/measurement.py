@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.accounting.energy import Energy
+from joulelab.accounting.figures import boards
 from joulelab.analysis.words import listed
-from joulelab.comparison.figures import boards
 from joulelab.jobs.record import Job
 from joulelab.machine import Gpu, Machine
 

@@ -6,8 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from joulelab.accounting.figures import Figure, Metric, figure
 from joulelab.analysis.words import listed
-from joulelab.comparison.figures import Figure, Metric, figure
 from joulelab.comparison.measurement import Measurement
 from joulelab.comparison.sides import Side
 from joulelab.errors import UserError, nearest

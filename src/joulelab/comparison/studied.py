@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from joulelab.accounting.figures import boards
 from joulelab.analysis.studies import Baselines, Study, phase_energy, understood
 from joulelab.analysis.summary import FACTORS
-from joulelab.comparison.figures import boards
 from joulelab.comparison.measurement import (
     Measurement,
     machine_facts,

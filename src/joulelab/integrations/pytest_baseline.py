@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from joulelab.accounting.energy import ComponentEnergy, Energy
-from joulelab.comparison.figures import METRICS, boards, figure
+from joulelab.accounting.figures import METRICS, boards, figure
 from joulelab.errors import UserError
 from joulelab.home import write_whole
 from joulelab.machine import Machine, describe

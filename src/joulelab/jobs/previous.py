@@ -8,28 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy, sensor_of
+from joulelab.accounting.energy import Energy, sensor_of
+from joulelab.accounting.figures import METRICS, Figure, Ratio, boards, figure, ratio
 from joulelab.errors import JoulelabError
 from joulelab.jobs.options import slug
 from joulelab.jobs.record import Job, default_place, read_job
 
 MOST_LOOKED_AT = 50
 """So many older records are looked at before the search is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """One energy over another.
-
-    Attributes:
-        value: This over the other.
-        low: Lower end of the 95 % interval by the sensors' uncertainties.
-        high: Its upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def last_like(started: Mapping[str, Any], directory: Path) -> Job | None:
@@ -50,42 +36,6 @@ def last_like(started: Mapping[str, Any], directory: Path) -> Job | None:
         if same and job.finished and not math.isnan(job.energy.gross_j):
             return job
     return None
-
-
-def ratio(mine: Energy, other: Energy, *, same_boards: bool) -> Ratio | None:
-    """The ratio of two gross energies; ``None`` where other components or sensors were read.
-
-    To first order (GUM 5.1.2) of ln(ΣE/ΣE'): edges are independent. Gain and offset are one error
-    in both where the boards are the same, and then only the difference of what they do counts.
-
-    Args:
-        mine: The numerator.
-        other: The denominator.
-        same_boards: Whether the same sensors gave both.
-
-    Example:
-        >>> from joulelab.sensors.sensor import Provenance
-        >>> def joules(gross_j):
-        ...     return Energy(duration_s=1.0, components={"gpu:0": ComponentEnergy(
-        ...         component="gpu:0", source="nvml.samples", provenance=Provenance.MEASURED,
-        ...         duration_s=1.0, gross_j=gross_j, gain_uncertainty=0.05)})
-        >>> found = ratio(joules(110.0), joules(100.0), same_boards=True)
-        >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
-        (1.1, 1.1, 1.1)
-    """
-    if _sensors(mine) != _sensors(other) or not (mine.gross_j > 0 and other.gross_j > 0):
-        return None
-    variance = 0.0
-    for name, part in mine.components.items():
-        a, b = _relative(part, mine.gross_j), _relative(other.components[name], other.gross_j)
-        variance += a.edge**2 + b.edge**2
-        if same_boards:
-            variance += (a.gain - b.gain) ** 2 + (a.offset - b.offset) ** 2
-        else:
-            variance += a.gain**2 + b.gain**2 + a.offset**2 + b.offset**2
-    value = mine.gross_j / other.gross_j
-    factor = math.exp(COVERAGE_FACTOR * math.sqrt(variance))
-    return Ratio(value, value / factor, value * factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +69,16 @@ class Compared:
 
 
 def compare(job: Job, previous: Job | None) -> Compared | None:
-    """A job beside the last one like it; ``None`` where there is none that compares."""
-    if previous is None:
+    """A job beside the last one like it; ``None`` where there is none that compares.
+
+    Those compare of which the same components were read by the same sensors.
+    """
+    if previous is None or _sensors(job.energy) != _sensors(previous.energy):
         return None
-    same_machine = job.machine is not None and job.machine == previous.machine
-    found = ratio(job.energy, previous.energy, same_boards=same_machine)
+    found = ratio(_gross(job), _gross(previous))
     if found is None:
         return None
+    same_machine = job.machine is not None and job.machine == previous.machine
     alike = {
         "other arguments": job.command == previous.command,
         "another machine or other software": same_machine,
@@ -139,21 +92,10 @@ def compare(job: Job, previous: Job | None) -> Compared | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Relative:
-    """What each of a component's errors does to the total, relative standard uncertainty."""
-
-    edge: float
-    gain: float
-    offset: float
-
-
-def _relative(part: ComponentEnergy, total_j: float) -> _Relative:
-    return _Relative(
-        part.edge_uncertainty_j / total_j,
-        part.gain_uncertainty * part.gross_j / total_j,
-        part.offset_uncertainty_w * part.duration_s / total_j,
-    )
+def _gross(job: Job) -> Figure:
+    of, components = job.energy, frozenset(job.energy.components)
+    on = boards(job.machine, job.host, of)
+    return figure(METRICS["gross_j"], of, math.nan, on, "", components)
 
 
 def _sensors(energy: Energy) -> dict[str, str]:

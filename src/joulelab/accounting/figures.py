@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
-from joulelab.machine import Machine
+from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
+
+if TYPE_CHECKING:
+    from joulelab.machine import Machine
 
 Errors = Mapping[Hashable, float]
 """Standard uncertainties of a figure by what they come from, each with its sign.
@@ -35,8 +38,61 @@ class Figure:
         """This figure divided by an exact number; unknown where that is not positive."""
         if not divisor > 0:
             return Figure(math.nan)
-        shared = {origin: error / divisor for origin, error in self.shared.items()}
-        return Figure(self.value / divisor, shared, self.own / divisor)
+        return Figure(self.value / divisor, self._errors_over(divisor), self.own / divisor)
+
+    def logarithm(self) -> Figure:
+        """The natural logarithm of this positive figure, with its errors to first order."""
+        errors = self._errors_over(self.value)
+        return Figure(math.log(self.value), errors, self.own / self.value)
+
+    def _errors_over(self, divisor: float) -> Errors:
+        return {origin: error / divisor for origin, error in self.shared.items()}
+
+
+def not_cancelled(a: Errors, b: Errors) -> float:
+    """What is left of shared errors in the difference of two figures, standard uncertainty.
+
+    Example:
+        >>> not_cancelled({"gain": 5.0, "offset": 3.0}, {"gain": 5.0, "offset": -1.0})
+        4.0
+    """
+    return math.hypot(*(b.get(origin, 0.0) - a.get(origin, 0.0) for origin in {*a, *b}))
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One figure over another.
+
+    Attributes:
+        value: This over the other.
+        low: Lower end of the 95 % interval by the sensors' uncertainties.
+        high: Its upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(mine: Figure, other: Figure) -> Ratio | None:
+    """The ratio of two figures; ``None`` unless both are positive.
+
+    To first order (GUM 5.1.2) of the logarithm of the ratio: of an error that both share only the
+    difference of what it does to each counts.
+
+    Example:
+        >>> mine, other = Figure(110.0, {"gain": 5.5}), Figure(100.0, {"gain": 5.0})
+        >>> found = ratio(mine, other)
+        >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
+        (1.1, 1.1, 1.1)
+    """
+    if not (mine.value > 0 and other.value > 0):
+        return None
+    a, b = mine.logarithm(), other.logarithm()
+    uncertainty = math.hypot(not_cancelled(a.shared, b.shared), a.own, b.own)
+    factor = math.exp(COVERAGE_FACTOR * uncertainty)
+    value = mine.value / other.value
+    return Ratio(value, value / factor, value * factor)
 
 
 @dataclass(frozen=True, slots=True)
