@@ -22,7 +22,7 @@ class LiveRapl:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
-        self._advance()
+        self.count()
         self._thread.start()
         return self
 
@@ -54,18 +54,19 @@ class LiveRapl:
             self._counters[path][1] = 0.0
             self._counters[path][3] = time.monotonic_ns()
 
-    def _run(self):
-        last_s = time.monotonic()
-        while not self._stop.wait(STEP_S):
-            self._advance()
-            now_s = time.monotonic()
-            self.slowest_s = max(self.slowest_s, now_s - last_s)
-            last_s = now_s
-
-    def _advance(self):
+    def count(self):
+        """Brings the files up to now, however late the thread is."""
         with self._lock:
             for path, (power_w, start_j, wrap_j, since_ns) in self._counters.items():
                 counted_j = start_j + power_w * (time.monotonic_ns() - since_ns) * 1e-9
                 aside = path.with_suffix(".next")
                 aside.write_text(f"{round(counted_j % wrap_j * 1e6)}\n")
                 aside.replace(path)
+
+    def _run(self):
+        last_s = time.monotonic()
+        while not self._stop.wait(STEP_S):
+            self.count()
+            now_s = time.monotonic()
+            self.slowest_s = max(self.slowest_s, now_s - last_s)
+            last_s = now_s

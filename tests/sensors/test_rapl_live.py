@@ -29,11 +29,20 @@ def client(rapl):
     return package
 
 
+def read_new_values(rapl, meter):
+    """Two, one after the other, so that one came after whatever is marked before or after."""
+    for _ in range(2):
+        rapl.count()
+        meter.trace  # noqa: B018  (reads the counters)
+
+
 def measured(rapl, seconds=1.0, sensors=("cpu", "dram")):
     """The energy of a span, and the power that its counters' standing still may add or hide."""
     with rapl, joulelab.Meter(sensors=list(sensors)) as meter:
+        read_new_values(rapl, meter)
         with meter.span("work") as span:
             time.sleep(seconds)
+        read_new_values(rapl, meter)
         energy = span.energy
     return energy, 2 * rapl.slowest_s / energy.duration_s
 
