@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 
@@ -37,11 +36,6 @@ class Pace:
         self._begin_s = time.thread_time()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         cost_s = time.thread_time() - self._begin_s
         self._next_s = time.monotonic() + max(self._least_s, cost_s / self._share)

@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from enum import Enum, auto
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 _QUIT = {b"q", b"Q", b"\x04"}
@@ -52,12 +52,7 @@ class Terminal:
             tty.setcbreak(self._input, termios.TCSANOW)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._input is not None:
             termios.tcsetattr(self._input, termios.TCSANOW, self._modes)
         for number, handler in self._handlers.items():
