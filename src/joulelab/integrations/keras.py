@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 from joulelab.integrations.figures import stage_energy, stage_figures
 from joulelab.integrations.fit import FIT, STEP, Fit
-from joulelab.integrations.stages import Stages
+from joulelab.integrations.hooks import EnergyHooks
 from joulelab.meter import Meter
 
 try:
@@ -23,7 +22,7 @@ LOGGED = ("epoch_gross_j", "epoch_net_j", "mean_power_w", "total_gross_j")
 """The figures that Keras is given. Its history has each in every epoch, or in none."""
 
 
-class EnergyCallback(Callback):  # type: ignore[misc]
+class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     """Marks what a Keras model does, and puts its energy beside the loss.
 
     Spans are ``fit`` > ``epoch`` > ``step`` and ``validate``; and ``test`` and ``predict`` of their
@@ -48,23 +47,9 @@ class EnergyCallback(Callback):  # type: ignore[misc]
     def __init__(
         self, meter: Meter | None = None, *, steps: bool = True, forecast: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(meter, steps=steps, forecast=forecast)
         self.history: list[dict[str, float]] = []
-        self._stages = Stages(meter)
-        self._steps, self._forecast = steps, forecast
-        self._fit: Fit | None = None
         self._step = 0
-
-    @property
-    def meter(self) -> Meter | None:
-        """Of the latest call of the model; ``None`` where nothing was measured."""
-        return self._stages.meter
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends whatever is open, works out what can be, and ends the recording."""
@@ -74,7 +59,7 @@ class EnergyCallback(Callback):  # type: ignore[misc]
             for epoch, row in fit.due(at_once=True):
                 self._take(epoch.epoch, row)
             self._keep(stage_figures(FIT, fit.end()))
-        self._stages.close()
+        super().close()
 
     # Training.
 

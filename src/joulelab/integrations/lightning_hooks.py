@@ -10,7 +10,8 @@ from typing import Any, ClassVar, TypeAlias
 from joulelab.integrations.batches import first_length
 from joulelab.integrations.figures import stage_energy, stage_figures
 from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
-from joulelab.integrations.stages import Stages, bracket, takes_part
+from joulelab.integrations.hooks import EnergyHooks
+from joulelab.integrations.stages import bracket, takes_part
 from joulelab.meter import Meter
 
 # Of either package, whose types have nothing in common.
@@ -21,7 +22,7 @@ SANITY_CHECK = "sanity_check"
 PREFIX = "energy/"
 
 
-class LightningHooks:
+class LightningHooks(EnergyHooks):
     """Marks what a Lightning trainer does, and logs its energy to the trainer's loggers.
 
     Spans are ``fit`` > ``epoch`` > ``step``, with ``sanity_check``, ``validate`` and
@@ -50,26 +51,19 @@ class LightningHooks:
         forecast: bool = True,
         samples_in: Callable[[Any], float] | None = None,
     ) -> None:
+        super().__init__(meter, steps=steps, forecast=forecast)
         self.history: list[dict[str, float]] = []
-        self._stages = Stages(meter)
-        self._steps, self._forecast = steps, forecast
         self._samples_in = samples_in or first_length
-        self._fit: Fit | None = None
         self._active = self._logs = False
         self._step_at: int | None = None
         self._samples = 0.0
         self._undo: Callable[[], None] | None = None
 
-    @property
-    def meter(self) -> Meter | None:
-        """Of the latest call of the trainer; ``None`` where nothing was measured."""
-        return self._stages.meter
-
     # The trainer's calls.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begins to record."""
-        self._close()
+        self.close()
         self._logs = trainer.local_rank == 0
         self._active = takes_part(first=self._logs)
         if not self._active:
@@ -230,11 +224,12 @@ class LightningHooks:
             if energy is not None:
                 self._lightnings_log.info("energy of the fit: %s", energy)
             self._log(trainer, stage_figures(FIT, energy), max(0, trainer.global_step - 1))
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
-        self._stages.close()
-        self._fit = self._step_at = None
+    def close(self) -> None:
+        """Ends whatever is open, and the recording; nothing is logged."""
+        super().close()
+        self._step_at = None
         if self._undo is not None:
             self._undo()
             self._undo = None

@@ -6,11 +6,12 @@ import contextlib
 import math
 import os
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from joulelab.integrations.figures import Epoch, stage_energy, stage_figures
 from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
-from joulelab.integrations.stages import Stages, bracket, takes_part
+from joulelab.integrations.hooks import EnergyHooks
+from joulelab.integrations.stages import bracket, takes_part
 from joulelab.meter import Meter
 from joulelab.recording.launch import current_launch
 
@@ -33,7 +34,7 @@ BRACKETED = {"evaluate": VALIDATE, "predict": "predict", "_save_checkpoint": CHE
 PREFIX = "energy_"
 
 
-class EnergyCallback(TrainerCallback):
+class EnergyCallback(EnergyHooks, TrainerCallback):
     """Marks what a trainer does, and logs its energy as the trainer logs its loss.
 
     Spans are ``fit`` > ``epoch`` > ``step``, with ``validate`` and ``checkpoint`` where they
@@ -62,33 +63,19 @@ class EnergyCallback(TrainerCallback):
         steps: bool = True,
         forecast: bool = True,
     ) -> None:
+        super().__init__(meter, steps=steps, forecast=forecast)
         self._trainer = trainer
-        self._stages = Stages(meter)
-        self._steps, self._forecast = steps, forecast
-        self._fit: Fit | None = None
         self._index = self._first_step = 0
         if trainer is not None:
             bracket(trainer, "train", lambda: None, self.close)
             for method, name in BRACKETED.items():
                 bracket(trainer, method, partial(self._begin, name), partial(self._end, name))
 
-    @property
-    def meter(self) -> Meter | None:
-        """Of the latest call of the trainer; ``None`` where nothing was measured."""
-        return self._stages.meter
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Ends whatever is open, logs what can be, and ends the recording."""
         if self._trainer is not None:
             self._finish(self._trainer.state, self._trainer.control)
-        self._fit = None
-        self._stages.close()
+        super().close()
 
     # Training.
 
