@@ -15,8 +15,8 @@ MACHINE = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform
 
 
 def started(directory, *, name="train", start_ns=None, **changed):
-    """A job.json in a new directory."""
-    directory.mkdir(parents=True)
+    """A job.json in a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
     data = {
         "schema": SCHEMA,
         "id": directory.name,
