@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from joulelab.accounting.baseline import Baseline
 from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.energy import ComponentEnergy, Energy
-from joulelab.accounting.incidents import incidents, notes_of
+from joulelab.accounting.incidents import incidents, notes_of, why_nothing
 from joulelab.accounting.job_gpus import foreign_gpus
 from joulelab.accounting.job_share import Share, together
 from joulelab.accounting.shares import Shares
@@ -177,8 +177,7 @@ class Accounts:
             times = np.array([window.of(component) for window in windows], dtype=float)
             found = sources.reconciled(times.reshape(-1))
             if found is None:
-                given = self._trace.gap_reasons(component)
-                reasons[component] = "; ".join(given) or "too few readings"
+                reasons[component] = why_nothing(self._trace, self._incidents, component)
                 continue
             # What one source could not give, another did.
             reasons.pop(component, None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from joulelab.accounting.counters import doubts
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Quantity
 
@@ -55,7 +56,22 @@ def incidents(trace: Trace) -> tuple[Incident, ...]:
         10 20.0 the wall clock was set forward by 60 s
         31 inf the recording had ended
     """
-    return (*_gaps(trace), *_clock_changes(trace), *_device_failures(trace), *_end(trace))
+    return (
+        *_gaps(trace),
+        *_counters(trace),
+        *_clock_changes(trace),
+        *_device_failures(trace),
+        *_end(trace),
+    )
+
+
+def why_nothing(trace: Trace, happened: Iterable[Incident], component: str) -> str:
+    """Why a component has too few readings for an energy."""
+    counters = (one.text for one in happened if one.text.startswith(f"{component}: "))
+    found = trace.gap_reasons(component) or dict.fromkeys(
+        text.partition(": ")[2] for text in counters
+    )
+    return "; ".join(found) or "too few readings"
 
 
 def notes_of(happened: Iterable[Incident], start_s: float, stop_s: float) -> tuple[str, ...]:
@@ -80,6 +96,17 @@ def _gaps(trace: Trace) -> Iterator[Incident]:
             stop_s = _next_s(readings, event["t_ns"])
             text = f"{channel.component}: {channel.source} gave nothing for a while"
             yield Incident(event["t_ns"] * 1e-9, stop_s, f"{text} ({event['reason']})")
+
+
+def _counters(trace: Trace) -> Iterator[Incident]:
+    """Where a counter did not tell what it counted."""
+    intervals_s = trace.header.get("intervals_s")
+    for i, (channel, readings) in enumerate(zip(trace.channels, trace.series, strict=True)):
+        if channel.quantity is Quantity.ENERGY:
+            interval_s = intervals_s[i] if intervals_s else channel.update_period_s
+            for one in doubts(channel, readings, interval_s):
+                text = f"{channel.component}: {channel.source} {one.text}"
+                yield Incident(one.start_s, one.stop_s, text)
 
 
 def _next_s(readings: Readings, t_ns: int) -> float:

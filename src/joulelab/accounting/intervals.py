@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.counters import counted
 from joulelab.accounting.grid import GAP_FACTOR
 from joulelab.accounting.phase import update_times
 from joulelab.sensors.sensor import Channel, Quantity
@@ -18,11 +19,6 @@ from joulelab.sensors.sensor import Channel, Quantity
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
-
-MOST_W = 2000.0
-"""No package, memory or board draws more: what went back further than that explains was reset."""
-LATE_S = 1.0
-"""On a starved machine a counter's stamp may be later than its reading by so much."""
 
 
 @dataclass(frozen=True)
@@ -121,59 +117,49 @@ def power_intervals(
 
 
 def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: float) -> Intervals:
-    """Differences of a counter; one that went back has wrapped, or was reset (a gap).
+    """Differences of a counter; where it does not tell what it counted, a gap.
 
     Where polls tell when the counter had its new values, intervals lie between these.
     """
     if t.size < 2:
         return NO_INTERVALS
     keep = np.concatenate(([True], np.diff(t) > 0))
-    t, energy = t[keep], energy[keep]
-    difference = np.diff(energy)
-    length = np.diff(t)
-    fell = np.flatnonzero(difference < 0)
-    wrap = wrapped(channel, difference[fell], length[fell])
-    difference[fell[wrap]] += channel.wrap or 0.0
-    back = difference < 0
-    if np.all(back):
-        return NO_INTERVALS
-    if channel.polled and not np.any(back):
-        counted = np.concatenate(([0.0], np.cumsum(difference)))
-        found = update_times(t - channel.delay_s, counted, channel.update_period_s)
-        if found is not None:
-            difference = np.diff(counted[found.keep])
-            new = _counted(
-                found.time_s, difference / np.diff(found.time_s), back[: difference.size]
-            )
-            return replace(new, late_uncertainty_s=found.uncertainty_s)
-    t = t - age_s(channel)
     expected = expected_s(channel, interval_s)
-    # A counter that was not read for a while has still counted: only a reset loses energy.
-    gap = back
-    power = _filled(np.where(back, np.nan, difference / length))
+    t, difference, gap = _known(channel, t[keep], energy[keep], expected)
+    if np.all(gap):
+        return NO_INTERVALS
+    if channel.polled and not np.any(gap):
+        risen = np.concatenate(([0.0], np.cumsum(difference)))
+        found = update_times(t - channel.delay_s, risen, channel.update_period_s)
+        if found is not None:
+            difference = np.diff(risen[found.keep])
+            new = _counted(found.time_s, difference / np.diff(found.time_s), gap[: difference.size])
+            return replace(new, late_uncertainty_s=found.uncertainty_s)
+    power = _filled(np.where(gap, np.nan, difference / np.diff(t)))
+    t = t - age_s(channel)
     if channel.polled and channel.update_period_s > expected / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
     return replace(_counted(t, power, gap), oldest_s=oldest_s(channel))
 
 
+def _known(
+    channel: Channel, t: Floats, energy: Floats, expected: float
+) -> tuple[Floats, Floats, Bools]:
+    """Readings, what was counted between them, and where that is not known.
+
+    A counter that was not read for a while has still counted. The time for which one stood still is
+    one interval, with what it caught up then, or a gap.
+    """
+    found = counted(channel, t, energy, expected)
+    within = np.zeros(t.size, dtype=bool)
+    for run in (found.caught_up, found.still):
+        within[1:-1] |= run[:-1] & run[1:]
+    risen = np.concatenate(([0.0], np.cumsum(found.energy_j)))[~within]
+    return t[~within], np.diff(risen), found.lost[~within[:-1]]
+
+
 def _counted(t: Floats, power: Floats, gap: Bools) -> Intervals:
     return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2)
-
-
-def wrapped(channel: Channel, difference: Floats, length_s: Floats) -> Bools:
-    """Where a counter that went back has wrapped; elsewhere it was reset.
-
-    It has wrapped if what it counted then is a power that there can be.
-
-    Args:
-        channel: The counter.
-        difference: What it went back by, below 0, J. Shape: (times,).
-        length_s: In this time. Shape: (times,).
-    """
-    if channel.wrap is None:
-        return np.zeros(difference.size, dtype=bool)
-    counted = difference + channel.wrap
-    return np.asarray((counted >= 0) & (counted <= MOST_W * (length_s + LATE_S)))
 
 
 def _merge_unchanged(

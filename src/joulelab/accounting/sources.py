@@ -7,6 +7,7 @@ gives their scale; where the preferred source has a gap, another fills it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -70,9 +71,8 @@ class Source:
         """The curve, exact near these times; ``None`` when there are too few readings."""
         kept = thinned(self.channel, self._readings, self._interval_s, edges_s)
         marks = self._marks.only(kept.near(self._marks.time_s))
-        curve = energy_curve(
-            self.channel, kept.t_ns, kept.value, self._interval_s, marks, kept.bridges
-        )
+        channel = replace(self.channel, wrap=kept.wrap)
+        curve = energy_curve(channel, kept.t_ns, kept.value, self._interval_s, marks, kept.bridges)
         if curve is None or self._steps is None:
             return curve
         found, window_s = self._steps

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.counters import counted
 from joulelab.accounting.grid import GAP_FACTOR, REACHES
 from joulelab.accounting.intervals import (
     NO_BRIDGES,
     Bridges,
     age_s,
     expected_s,
-    wrapped,
 )
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel, Quantity
@@ -42,6 +42,8 @@ MOST_KEPT = 0.25
 BLOCK = 1 << 17
 """Readings that are gone through at a time: they fit a processor's cache."""
 SHARE = 256
+RESET_J = 1e9
+"""Where it is not known what a counter counted, it goes back by more than it ever counts."""
 
 
 class Thinned(NamedTuple):
@@ -49,8 +51,8 @@ class Thinned(NamedTuple):
 
     Attributes:
         t_ns: Stamps. Shape: (kept,).
-        value: Finite, unless nothing was left out; a counter's wraps are undone.
-            Shape: (kept,).
+        value: Finite, unless nothing was left out. Shape: (kept,).
+        wrap: Where a counter still goes back to 0; ``None`` where its wraps were undone.
         after: Position of the reading before each stretch that was left out.
             Shape: (stretches,).
         bridges: What the readings left out come to, where they are power.
@@ -58,6 +60,7 @@ class Thinned(NamedTuple):
 
     t_ns: NDArray[np.int64]
     value: Floats
+    wrap: float | None
     after: Indices
     bridges: Bridges
 
@@ -83,27 +86,28 @@ def thinned(channel: Channel, readings: Readings, interval_s: float, edges_s: Fl
     """
     t_ns, value = readings
     if not is_long(readings):
-        return Thinned(t_ns, value, NO_BRIDGES.after, NO_BRIDGES)
+        return Thinned(t_ns, value, channel.wrap, NO_BRIDGES.after, NO_BRIDGES)
     late_s = age_s(channel) + channel.window_s / 2
     around = np.searchsorted(t_ns, np.rint((edges_s + late_s) * 1e9).astype(np.int64))
-    limit_ns = round(GAP_FACTOR * expected_s(channel, interval_s) * 1e9)
+    apart_s = expected_s(channel, interval_s)
     counts = channel.quantity is Quantity.ENERGY
     scans = each(
-        lambda first: _scan(channel, readings, first, limit_ns), range(0, t_ns.size - 1, BLOCK)
+        lambda first: _scan(channel, readings, first, apart_s), range(0, t_ns.size - 1, BLOCK)
     )
     special = np.concatenate([scan.special for scan in scans])
-    spanned = math.ceil(2 * channel.window_s / expected_s(channel, interval_s))
+    spanned = math.ceil(2 * channel.window_s / apart_s)
     own_stamps = not (channel.polled or counts)
     reaches = (GRID_REACH, HOLE_GRID_REACH) if own_stamps else (REACH, REACH)
     reach = np.repeat(reaches, (around.size, special.size)) + spanned
     starts, stops = _neighbourhoods(np.concatenate((around, special)), reach, t_ns.size)
     if np.sum(stops - starts) > MOST_KEPT * t_ns.size:
-        return Thinned(t_ns, value, NO_BRIDGES.after, NO_BRIDGES)
+        return Thinned(t_ns, value, channel.wrap, NO_BRIDGES.after, NO_BRIDGES)
     kept = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
     t_kept, kept_value = t_ns[kept], value[kept]
-    if channel.wrap is not None:
-        wraps = np.concatenate([scan.wraps for scan in scans])
-        kept_value = kept_value + channel.wrap * np.searchsorted(wraps, kept)
+    if counts:
+        wraps, lost = (np.concatenate(one) for one in zip(*(s[1:] for s in scans), strict=True))
+        kept_value = kept_value + (channel.wrap or 0.0) * np.searchsorted(wraps, kept)
+        kept_value = kept_value - RESET_J * np.searchsorted(lost, kept)
     usable = np.isfinite(kept_value) & (np.diff(t_kept, prepend=t_kept[0] - 1) > 0)
     after = (np.cumsum(usable) - 1)[np.cumsum(stops - starts)[:-1] - 1]
     bridges = NO_BRIDGES
@@ -111,7 +115,7 @@ def thinned(channel: Channel, readings: Readings, interval_s: float, edges_s: Fl
         # A stretch without values stays a gap.
         seen = np.isfinite(value[stops[:-1]])
         bridges = _bridges(channel, readings, after[seen], stops[:-1][seen], starts[1:][seen])
-    return Thinned(t_kept[usable], kept_value[usable], after, bridges)
+    return Thinned(t_kept[usable], kept_value[usable], None, after, bridges)
 
 
 class _Scan(NamedTuple):
@@ -120,31 +124,45 @@ class _Scan(NamedTuple):
     Attributes:
         special: What must be kept.
         wraps: Of a counter, the readings after which it wrapped.
+        lost: Of a counter, the readings after which it does not tell what it counted.
     """
 
     special: Indices
     wraps: Indices
+    lost: Indices
 
 
-def _scan(channel: Channel, readings: Readings, first: int, limit_ns: int) -> _Scan:
-    """Looks for holes, missing values, a counter's resets, and a block's extremes of power."""
+def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _Scan:
+    """Looks for holes, missing values, what a counter does not tell, and power's extremes.
+
+    Args:
+        channel: What was read.
+        readings: All of them.
+        first: Where the block begins.
+        apart_s: How far apart readings are when none is missing.
+    """
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + BLOCK + 1])
     apart = np.diff(t_ns)
-    special = [np.flatnonzero((apart > limit_ns) | (apart <= 0))]
-    wraps = np.zeros(0, dtype=np.intp)
+    special = [np.flatnonzero((apart > round(GAP_FACTOR * apart_s * 1e9)) | (apart <= 0))]
+    wraps = lost = np.zeros(0, dtype=np.intp)
+    finite = None
     if not math.isfinite(float(value.sum())):
         finite = np.isfinite(value)
         special.append(np.flatnonzero(finite[1:] != finite[:-1]))
-        value = np.where(finite, value, np.nanmean(value) if finite.any() else 0.0)
     if channel.quantity is Quantity.ENERGY:
-        fell = np.flatnonzero(value[1:] < value[:-1])
-        wrap = wrapped(channel, value[fell + 1] - value[fell], apart[fell] * 1e-9)
-        special.append(fell[~wrap])
-        wraps = fell[wrap]
+        usable = np.diff(t_ns, prepend=t_ns[0] - 1) > 0
+        at = np.flatnonzero(usable if finite is None else usable & finite)
+        found = counted(channel, np.asarray(t_ns[at] * 1e-9, dtype=np.float64), value[at], apart_s)
+        unsure = found.lost | found.caught_up
+        changes = np.flatnonzero(np.diff(unsure.astype(np.int8), prepend=0, append=0))
+        wraps, lost = at[:-1][found.wrapped], at[:-1][found.lost]
+        special.append(at[changes])
     else:
+        if finite is not None:
+            value = np.where(finite, value, np.nanmean(value) if finite.any() else 0.0)
         special.append(np.array([value.argmin(), value.argmax()]))
-    return _Scan(first + np.concatenate(special), first + wraps)
+    return _Scan(first + np.concatenate(special), first + wraps, first + lost)
 
 
 def _neighbourhoods(around: Indices, reach: Indices, size: int) -> tuple[Indices, Indices]:
