@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from joulelab.errors import TraceError
 from joulelab.recording.joining import open_link
-from joulelab.recording.spans import Span, SpanLog
+from joulelab.recording.span_log import SpanLog
+from joulelab.recording.spans import Span
 from joulelab.sensors.sensor import Absence
 
 if TYPE_CHECKING:
@@ -142,16 +143,14 @@ class Meter:
     @property
     def spans(self) -> tuple[Span, ...]:
         """Every span so far, in the order they began."""
-        return tuple(self._log.spans)
+        return tuple(self._log.spans())
 
     def spans_named(self, name: str, **attributes: Any) -> list[Span]:
         """The finished spans of that name that have all these attributes."""
         return [
             span
-            for span in self._log.spans
-            if span.name == name
-            and span.stop_ns is not None
-            and attributes.items() <= span.attributes.items()
+            for span in self._log.spans(name)
+            if span.stop_ns is not None and attributes.items() <= span.attributes.items()
         ]
 
     # Resolving.
@@ -166,7 +165,7 @@ class Meter:
 
         spans = self.spans_named(name, **attributes)
         if not spans:
-            known = ", ".join(sorted({span.name for span in self._log.spans})) or "none"
+            known = ", ".join(sorted({span.name for span in self._log.spans()})) or "none"
             raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
         return total(self.energies(spans))
 

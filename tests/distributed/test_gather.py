@@ -10,7 +10,7 @@ from joulelab.cli.app import main
 from joulelab.distributed import gather
 from joulelab.errors import UserError
 from joulelab.recording.format import TraceWriter, pack
-from joulelab.recording.spans import lines
+from joulelab.recording.span_lines import lines
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 S = 10**9

@@ -10,9 +10,10 @@ from fake_cuda import LAG_NS, FakeCuda
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.recording import device_clock, spans
+from joulelab.recording import device_clock, span_log
 from joulelab.recording.device_clock import Reference, _placed
-from joulelab.recording.spans import Span, SpanLog
+from joulelab.recording.span_log import SpanLog
+from joulelab.recording.spans import Span
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def cuda(monkeypatch):
 @pytest.fixture
 def make_log(monkeypatch):
     """Logs whose thread is never awake, so that a test alone decides what happens when."""
-    monkeypatch.setattr("joulelab.recording.spans.FLUSH_INTERVAL_S", 3600)
+    monkeypatch.setattr("joulelab.recording.span_log.FLUSH_INTERVAL_S", 3600)
     logs = []
 
     def make():
@@ -88,7 +89,7 @@ def test_the_end_of_a_span_and_the_begin_of_the_next_are_one_event(cuda, log, mo
     for _ in range(10):
         begin(log, "step").end()
     assert cuda.recorded == 1
-    first, *_, last = (span.device_window() for span in log.spans)
+    first, *_, last = (span.device_window() for span in log.spans())
     assert first == last
 
 
@@ -159,7 +160,7 @@ def test_too_many_unresolved_marks_are_resolved_oldest_first(log):
     for _ in range(10):
         span_of(log)
     log.flush(leave_unresolved=8, wait=True)
-    assert [span._device_stop.time is not None for span in log.spans] == [True] * 6 + [False] * 4
+    assert [span._device_stop.time is not None for span in log.spans()] == [True] * 6 + [False] * 4
     assert [row[0] for row in rows(log, b'"devices"')] == [0, 1, 2, 3, 4, 5]
 
 
@@ -267,4 +268,18 @@ def test_pytorch_tells_when_the_program_starts_cuda(make_log):
         pytest.skip("CUDA was started already")
     make_log()
     queued = [call for call, _ in torch.cuda._queued_calls]
-    assert spans._notice_cuda in queued
+    assert span_log._notice_cuda in queued
+
+
+def test_spans_that_are_over_keep_their_device_windows(cuda, make_log):
+    cuda.started = False
+    log = make_log()
+    first = begin(log, "first")
+    cuda.started = True
+    first.end()
+    held = [first, *(span_of(log) for _ in range(3))]
+    log.flush(leave_unresolved=0, wait=True)
+    again = log.spans()
+    assert not any(one is other for one, other in zip(again, held, strict=True))
+    assert [span.device_window() for span in again] == [span.device_window() for span in held]
+    assert None not in [span.device_window() for span in held]

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.recording.spans import Span, SpanLog
+from joulelab.recording.span_log import SpanLog
+from joulelab.recording.spans import Span
 
 ACTS = st.lists(
     st.one_of(st.just("begin"), st.just("place"), st.tuples(st.just("end"), st.integers(0, 9))),
@@ -24,7 +25,7 @@ def test_a_span_is_in_the_last_begun_that_was_open(acts):
         elif open_spans:
             open_spans.pop(act[1] % len(open_spans)).end()
     log.finish()
-    assert [span.index for span in log.spans] == list(range(len(expected)))
-    assert [span.parent for span in log.spans] == [
+    assert [span.index for span in log.spans()] == list(range(len(expected)))
+    assert [span.parent for span in log.spans()] == [
         None if around is None else around.index for around in expected
     ]
