@@ -97,6 +97,24 @@ def test_doctor_json():
     assert data["machine"]["gpus"][0]["uuid"] == "GPU-b"
 
 
+def test_doctor_tells_a_counter_that_stands_still(tmp_path, monkeypatch):
+    """And units of steps, and what two components lack alike in one row."""
+    for number in (0, 1):
+        zone = tmp_path / "class" / "powercap" / f"intel-rapl:{number}"
+        zone.mkdir(parents=True)
+        (zone / "name").write_text(f"package-{number}")
+        (zone / "energy_uj").write_text(str(7_000_000 + number))
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
+    result = CliRunner().invoke(command, [], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    assert "no value now: cpu:0 rapl.package-0: the counter stood still for 0.2" in result.output
+    assert "61 µJ" in result.output
+    assert "cpu:0, cpu:1: core and uncore are inside it" in result.output
+    assert "RAPL counts no dram on this processor, only 'package-0', 'package-1'" in result.output
+    sensors = json.loads(CliRunner().invoke(command, ["--json"]).output)["sensors"]
+    assert [one["power_w"] for one in sensors if one["component"].startswith("cpu")] == [None] * 2
+
+
 def test_doctor_gives_no_number_for_a_failing_gpu(two_gpus):
     two_gpus[1].fail_after = {"nvmlDeviceGetSamples": (2, 15)}
     result = CliRunner().invoke(command, ["--json"])

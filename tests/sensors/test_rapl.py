@@ -188,3 +188,65 @@ def test_the_environment_names_the_root(tmp_path, monkeypatch):
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
     [sensor], _ = discover_rapl()
     assert len(sensor.channels) == 4
+
+
+def test_a_zone_without_a_name_is_told_and_not_taken_for_nothing(tmp_path):
+    package = zone(tmp_path, "intel-rapl:0", "package-0", 7_000_000)
+    (package.parent / "name").unlink()
+    sensors, absent = discover_rapl(["cpu"], root=tmp_path)
+    assert sensors == []
+    [absence] = absent
+    assert absence.reason.startswith(f"what {package.parent} counts is not known: cannot read")
+
+
+def test_zones_of_other_names_are_named(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "Package 0 \x1b[31m", 7_000_000)
+    [absence] = discover_rapl(["cpu"], root=tmp_path)[1]
+    assert "counts no package" in absence.reason
+    assert "'Package 0 \\x1b[31m'" in absence.reason
+
+
+@pytest.mark.parametrize(("wrap_uj", "interval_s"), [(3_000_000, 1e-3), (40_000_000, 0.01)])
+def test_a_small_range_is_read_often_but_not_without_end(tmp_path, wrap_uj, interval_s):
+    zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000, wrap_uj=wrap_uj)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    assert sensor.interval_s == pytest.approx(interval_s)
+
+
+def test_a_range_that_wraps_between_any_two_readings_is_absent(tmp_path):
+    zone(tmp_path, "intel-rapl:0", "package-0", 1_000, wrap_uj=65_535)
+    sensors, [absence] = discover_rapl(["cpu"], root=tmp_path)
+    assert sensors == []
+    assert "counts to 0.065535 J only" in absence.reason
+
+
+@pytest.mark.parametrize("lag_uj", [0, 50_000])
+def test_a_mirror_may_be_new_a_moment_later(tmp_path, monkeypatch, lag_uj):
+    """Between two looks both counters move on; in two looks of nine the twin is still old."""
+    first = zone(tmp_path, "intel-rapl:0", "package-0-die-0", 7_000_000)
+    twin = zone(tmp_path, "intel-rapl:1", "package-0-die-1", 7_000_000)
+    looks = iter(range(1, 100))
+
+    def move(_):
+        look = next(looks)
+        now_uj = 7_000_000 + look * 100_000
+        first.write_text(str(now_uj))
+        twin.write_text(str(now_uj - (lag_uj if look % 4 == 0 else 0)))
+
+    monkeypatch.setattr("joulelab.sensors.rapl.time.sleep", move)
+    [sensor], absent = discover_rapl(["cpu"], root=tmp_path)
+    assert [channel.component for channel in sensor.channels] == ["cpu:0"]
+    assert "same counter" in absent[0].reason
+
+
+def test_counters_that_meet_once_are_two(tmp_path, monkeypatch):
+    first = zone(tmp_path, "intel-rapl:0", "package-0", 7_000_000)
+    zone(tmp_path, "intel-rapl:1", "package-1", 7_300_000)
+    looks = iter(range(1, 100))
+
+    def move(_):
+        first.write_text(str(7_000_000 + next(looks) * 100_000))
+
+    monkeypatch.setattr("joulelab.sensors.rapl.time.sleep", move)
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
+    assert [channel.component for channel in sensor.channels] == ["cpu:0", "cpu:1"]

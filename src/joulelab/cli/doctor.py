@@ -16,10 +16,33 @@ from rich.table import Table
 from joulelab.machine import Machine, describe
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import environment_selection
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Happening, Quantity, Reading, Sensor
+from joulelab.sensors.sensor import (
+    Absence,
+    Channel,
+    Discovery,
+    Gap,
+    Happening,
+    Quantity,
+    Reading,
+    Sensor,
+)
 
 SETTLE_S = 0.25
 """Between two readings, so that counters and utilisations have moved."""
+ALWAYS_S = 1e-5
+UNITS = {
+    Quantity.POWER: "W",
+    Quantity.ENERGY: "J",
+    Quantity.UTILIZATION: "%",
+    Quantity.MEMORY_UTILIZATION: "%",
+    Quantity.MEMORY_USED: "B",
+    Quantity.TEMPERATURE: "°C",
+    Quantity.SM_CLOCK: "Hz",
+    Quantity.MEMORY_CLOCK: "Hz",
+    Quantity.CLOCK_OFFSET: "s",
+    Quantity.USE: "s",
+    Quantity.JOB_USE: "s",
+}
 
 
 @click.command("doctor")
@@ -71,6 +94,8 @@ def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | N
     first, last = values[0], values[-1]
     if last.t_ns == first.t_ns or last.value < first.value:
         return None, "a counter: its power shows in a recording"
+    if last.value == first.value:
+        return None, f"the counter stood still for {(last.t_ns - first.t_ns) / 1e9:.2g} s"
     return (last.value - first.value) / ((last.t_ns - first.t_ns) / 1e9), ""
 
 
@@ -134,25 +159,36 @@ def _print(
             channel.source,
             channel.quantity.rpartition("_")[0].replace("_", " "),
             channel.provenance,
-            _seconds(channel.update_period_s),
-            f"{channel.resolution:.4g}" if channel.resolution else "?",
+            _period(channel.update_period_s),
+            _step(channel),
             _value(channel, value),
         )
     console.print("\n", sensors)
 
     for line in _choices([channel for channel, _, _ in rows]):
         console.print(f"  {escape(line)}", highlight=False)
-    for note in dict.fromkeys(f"{c.component}: {c.note}" for c, _, _ in rows if c.note):
-        console.print(f"  {escape(note)}", highlight=False)
+    notes: dict[str, dict[str, None]] = {}
+    for channel, _, _ in rows:
+        if channel.note:
+            notes.setdefault(channel.note, {})[channel.component] = None
+    for note, components in notes.items():
+        console.print(f"  {', '.join(components)}: {escape(note)}", highlight=False)
     for reason in dict.fromkeys(f"{c.component} {c.source}: {r}" for c, _, r in rows if r):
         console.print(f"  no value now: {escape(reason)}", highlight=False)
     if found.absent:
-        absent = _table("Absent", "component", "source", "reason", "mend")
-        for absence in found.absent:
-            absent.add_row(
-                absence.component, absence.source, escape(absence.reason), escape(absence.mend)
-            )
+        absent = _table("Absent", "component", "source", "why, and what to do")
+        for (source, why), lacking in _alike(found.absent).items():
+            absent.add_row(", ".join(lacking), source, escape(why))
         console.print("\n", absent)
+
+
+def _alike(absences: Sequence[Absence]) -> dict[tuple[str, str], list[str]]:
+    """Components by the source that they lack, and its reason and mend."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in absences:
+        why = f"{one.reason}\n-> {one.mend}" if one.mend else one.reason
+        found.setdefault((one.source, why), []).append(one.component)
+    return found
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -162,8 +198,23 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
+def _period(duration_s: float) -> str:
+    """What a clock is multiplied by has a new value whenever it is asked."""
+    return "always" if duration_s <= ALWAYS_S else _seconds(duration_s)
+
+
 def _seconds(duration_s: float) -> str:
     return f"{duration_s * 1e3:g} ms" if duration_s < 1 else f"{duration_s:g} s"
+
+
+def _step(channel: Channel) -> str:
+    if not channel.resolution:
+        return "?"
+    unit = UNITS[channel.quantity]
+    for scale, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ")):
+        if channel.resolution >= scale:
+            return f"{channel.resolution / scale:.4g} {prefix}{unit}"
+    return f"{channel.resolution:.1g} {unit}"
 
 
 def _value(channel: Channel, value: float | None) -> str:

@@ -13,10 +13,11 @@ Linux: Documentation/power/powercap/powercap.rst. What is counted:
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,19 @@ from joulelab.sensors.host import system_root
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
 
 READ_INTERVAL_S = 0.1
+FASTEST_READ_S = 1e-3
+"""Small ranges are read more often, but never so often that reading them is work."""
 UPDATE_PERIOD_S = 1e-3
 """Intel: "updated every ~1 msec" (SDM, MSR_PKG_ENERGY_STATUS); AMD the same."""
 RESOLUTION_J = 61e-6
 """2^-14 J, Intel's usual energy unit (SDM, MSR_RAPL_POWER_UNIT); AMD's is finer, 2^-16 J."""
 FASTEST_W = 1000.0
 """No zone draws more: what the reading interval is safe for."""
+LEAST_RANGE_J = FASTEST_W * FASTEST_READ_S
+"""A counter that can wrap between two readings tells nothing."""
+MIRROR_LOOKS = 9
+MIRROR_APART_S = 2e-3
+"""Two counters are looked at so often, two of their updates apart, to tell whether they are one."""
 GAIN_UNCERTAINTY = 0.05
 """Packages since Haswell measure (Hackenberg et al. 2015; Khan et al. 2018 find RAPL within a few
 per cent of plug power's changes)."""
@@ -73,7 +81,8 @@ class RaplSensor:
         self.channels = channels
         self._paths = tuple(paths)
         wraps_j = [channel.wrap for channel in channels if channel.wrap]
-        self.interval_s = min([READ_INTERVAL_S, *(wrap_j / FASTEST_W / 4 for wrap_j in wraps_j)])
+        fastest_s = min(wraps_j, default=math.inf) / FASTEST_W / 4
+        self.interval_s = min(READ_INTERVAL_S, max(FASTEST_READ_S, fastest_s))
 
     def read(self) -> list[Reading | Gap]:
         """Every counter."""
@@ -109,17 +118,17 @@ def discover_rapl(
     """
     kinds = tuple(kinds)
     powercap = (root or system_root()) / "class" / "powercap"
-    names = _zone_names(powercap)
-    if not names:
+    names, nameless = _zone_names(powercap)
+    if not names and not nameless:
         reason = f"no RAPL counters in {powercap}: usual in virtual machines and containers"
         mend = "on Linux on bare metal: sudo modprobe intel_rapl_msr"
         return [], [Absence(kind, "rapl", reason, mend) for kind in kinds]
-    absences: list[Absence] = []
+    absences = [Absence(kind, "rapl", why) for kind in kinds for why in nameless]
     channels: list[Channel] = []
     paths: list[Path] = []
     for kind in kinds:
         zones = [zone for zone in _counted(powercap, names) if zone.kind == kind]
-        if not zones:
+        if not zones and names:
             absences.append(_no_zone(kind, names))
         readable, refused = _readable(zones)
         absences += refused
@@ -131,19 +140,21 @@ def discover_rapl(
     return ([RaplSensor(channels, paths)] if channels else []), absences
 
 
-def _zone_names(powercap: Path) -> dict[str, str]:
-    """The zones' directory names and what they are called, ordered by number."""
-    found = {}
+def _zone_names(powercap: Path) -> tuple[dict[str, str], list[str]]:
+    """The zones' directory names and what they are called, by number; and why some have no name."""
+    found, nameless = {}, []
     if powercap.is_dir():
-        for path in powercap.iterdir():
+        for path in sorted(powercap.iterdir()):
             if _ZONE.match(path.name):
                 try:
-                    found[path.name] = (path / "name").read_text().strip()
-                except OSError:
-                    continue
-    return dict(
-        sorted(found.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])])
-    )
+                    found[path.name] = (path / "name").read_text(errors="replace").strip()
+                except OSError as error:
+                    nameless.append(
+                        f"what {path} counts is not known: cannot read {path / 'name'}: "
+                        f"{_why(error)}"
+                    )
+    by_number = sorted(found.items(), key=lambda one: [int(n) for n in re.findall(r"\d+", one[0])])
+    return dict(by_number), nameless
 
 
 def _counted(powercap: Path, names: dict[str, str]) -> list[_Zone]:
@@ -168,11 +179,13 @@ def _counted(powercap: Path, names: dict[str, str]) -> list[_Zone]:
 
 
 def _no_zone(kind: str, names: dict[str, str]) -> Absence:
-    if kind == "cpu" and "psys" in names.values():
-        reason = "RAPL has only psys here, which is the whole platform and not the processor"
-    else:
-        reason = f"RAPL gives no {'package' if kind == 'cpu' else 'dram'} counter on this processor"
-    return Absence(kind, "rapl", reason)
+    if kind == "cpu" and set(names.values()) == {"psys"}:
+        return Absence(
+            kind, "rapl", "RAPL has only psys here, which is the whole platform, not the processor"
+        )
+    listed = ", ".join(dict.fromkeys(map(repr, names.values())))
+    what = "package" if kind == "cpu" else "dram"
+    return Absence(kind, "rapl", f"RAPL counts no {what} on this processor, only {listed}")
 
 
 def _readable(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
@@ -187,36 +200,50 @@ def _readable(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
             reason = f"cannot read {zone.energy_uj}: {_why(error)}"
             refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
         else:
-            good.append(zone)
+            range_j = _wrap_j(zone)
+            if range_j is None or range_j >= LEAST_RANGE_J:
+                good.append(zone)
+                continue
+            reason = f"{zone.path} counts to {range_j:g} J only: it wraps unseen between readings"
+            refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
     return good, refused
 
 
 def _without_mirrors(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
     """Each counter once, by whichever zone shows it first."""
-    kept: list[_Zone] = []
+    looks = list(_looks(zones)) if len(zones) > 1 else []
+    kept: list[int] = []
     absences = []
-    for zone in zones:
-        twin = next((other for other in kept if _same_counter(other, zone)), None)
+    for i, zone in enumerate(zones):
+        twin = next((k for k in kept if _same_counter([(one[k], one[i]) for one in looks])), None)
         if twin is None:
-            kept.append(zone)
+            kept.append(i)
         else:
-            reason = f"shows the same counter as {twin.label}, which is counted"
+            reason = f"shows the same counter as {zones[twin].label}, which is counted"
             absences.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
-    return kept, absences
+    return [zones[i] for i in kept], absences
 
 
-def _same_counter(one: _Zone, other: _Zone, rounds: int = 3) -> bool:
-    """Whether the second always lies between two readings of the first."""
-    try:
-        for _ in range(rounds):
-            before = _read_number(one.energy_uj)
-            between = _read_number(other.energy_uj)
-            after = _read_number(one.energy_uj)
-            if not before <= between <= after:
-                return False
-    except (OSError, ValueError):
-        return False
-    return True
+def _looks(zones: Sequence[_Zone]) -> Iterator[list[tuple[int, int]]]:
+    """Readings of each zone on the way through all of them, and on the way back."""
+    for look in range(MIRROR_LOOKS):
+        if look:
+            time.sleep(MIRROR_APART_S)
+        try:
+            there = [_read_number(zone.energy_uj) for zone in zones]
+            back = [_read_number(zone.energy_uj) for zone in reversed(zones)]
+        except (OSError, ValueError):
+            continue
+        yield list(zip(there, reversed(back), strict=True))
+
+
+def _same_counter(pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> bool:
+    """Whether a counter mostly lies between two readings of one that is read around it.
+
+    Not always: the other may wrap, or be new a moment before this one.
+    """
+    between = sum(before <= value <= after for (before, after), (value, _) in pairs)
+    return between > len(pairs) / 2
 
 
 def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Channel:
