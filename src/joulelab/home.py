@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+
+from joulelab.errors import UserError
 
 TYPE_CHECKING = False  # A command under ``joulelab run`` would wait 7 ms for typing and pathlib.
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ENVIRONMENT = "JOULELAB_HOME"
@@ -25,6 +29,25 @@ def home_path() -> str:
         return chosen
     data = os.environ.get("XDG_DATA_HOME")
     return os.path.join(data or os.path.expanduser("~/.local/share"), "joulelab")  # noqa: PTH111, PTH118
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Says what is wrong where a file that was asked for cannot be written in the block.
+
+    Raises:
+        UserError: So it is.
+
+    Example:
+        >>> with writing("/x"):
+        ...     raise PermissionError(13, "Permission denied")
+        Traceback (most recent call last):
+        joulelab.errors.UserError: cannot write /x: Permission denied
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

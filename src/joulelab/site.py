@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from joulelab.accounting.carbon_factors import Factor, country
 from joulelab.costs import Costs
 from joulelab.errors import JoulelabError, UserError, nearest
-from joulelab.home import home, write_whole
+from joulelab.home import home, write_whole, writing
 
 if TYPE_CHECKING:
     from joulelab.accounting.carbon_series import IntensitySeries
@@ -249,11 +249,9 @@ def keep(**given: Any) -> Site:
         values["country"] = country(site.country).alpha2
     lines = [f"{name} = {_toml(value)}\n" for name, value in values.items()]
     path = site_file()
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, "".join(lines).encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error
     return Site(**values)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from joulelab.cli.account_study import StudyWish, make_study, study_options
+from joulelab.cli.csv_file import write_csv
 from joulelab.cli.working import working
 from joulelab.errors import UserError
-from joulelab.home import write_whole
 
 if TYPE_CHECKING:
     from joulelab.accounting.energy import Energy
@@ -233,17 +231,8 @@ def _reason(log: Log, span: ForeignSpan, energy: Energy) -> str | None:
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     further = [key for key in rows[0]["attributes"] if key not in CSV_COLUMNS]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow([*CSV_COLUMNS, *further])
-    for row in rows:
-        attributes = row["attributes"]
-        writer.writerow([*(row[key] for key in CSV_COLUMNS), *(attributes[key] for key in further)])
-    try:
-        write_whole(path, text.getvalue().encode())
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise UserError(f"cannot write {path}", why=why) from error
+    named = [row | {key: row["attributes"][key] for key in further} for row in rows]
+    write_csv(path, [{key: row[key] for key in (*CSV_COLUMNS, *further)} for row in named])
 
 
 def _print(log: Log, rows: Sequence[dict[str, Any]]) -> None:

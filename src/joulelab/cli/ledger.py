@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from joulelab.cli.csv_file import write_csv
 from joulelab.cli.ledger_models import break_even, inference
 from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
-from joulelab.errors import JoulelabError, UserError
+from joulelab.errors import JoulelabError
 from joulelab.jobs.options import PHASES
 from joulelab.ledger.book import KEYS, UNTAGGED, day_of
 from joulelab.ledger.ledger import read_ledger
-
-if TYPE_CHECKING:
-    from joulelab.ledger.ledger import Ledger
-
 
 LEAST_COLUMNS = 80
 
@@ -99,7 +96,7 @@ def show(
             complain=complain,
         )
     if csv_path is not None:
-        _write_csv(ledger, csv_path)
+        write_csv(csv_path, ledger.to_json()["rows"])
     if as_json:
         click.echo(json.dumps(ledger.to_json(), indent=1, allow_nan=False))
         return
@@ -156,20 +153,3 @@ command.add_command(break_even)
 def complain(error: JoulelabError) -> None:
     """Tells of a record that is left out."""
     click.echo(f"joulelab: left out: {error}", err=True)
-
-
-def _write_csv(ledger: Ledger, path: Path) -> None:
-    import csv  # noqa: PLC0415
-    import io  # noqa: PLC0415
-
-    from joulelab.home import write_whole  # noqa: PLC0415
-
-    rows = ledger.to_json()["rows"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["key"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    try:
-        write_whole(path, text.getvalue().encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.cli.csv_file import csv_text, write_csv
 from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
-from joulelab.errors import UserError
 from joulelab.models.registry import canonical_name, require_torch
 from joulelab.site import Site
 
@@ -126,50 +126,19 @@ def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> l
 
 
 def _predict_study(directory: Path, profile: HardwareProfile, shape: tuple[int, ...]) -> None:
+    import pandas as pd  # noqa: PLC0415
+
     from joulelab.analysis.files import parquet, write_bytes  # noqa: PLC0415
     from joulelab.prediction.studies import cases_of, study_frame  # noqa: PLC0415
 
     cases = list(dict.fromkeys(cases_of(study_frame([directory], shape))))
-    frame = _frame(_predict(cases, profile, classes=10)).drop(columns="input")
+    rows = [_row(one) for one in _predict(cases, profile, classes=10)]
+    frame = pd.DataFrame(rows).drop(columns="input")
     path = write_bytes(directory / "predictions.parquet", parquet(frame))
     click.echo(f"{len(cases)} predictions written to {path}")
 
 
-def _frame(found: Sequence[Prediction]) -> Any:
-    import pandas as pd  # noqa: PLC0415
-
-    return pd.DataFrame(
-        [
-            {
-                "model": one.case.model,
-                "phase": one.case.phase,
-                "batch_size": one.case.batch_size,
-                "input": one.case.input,
-                "energy_per_step_j": one.energy_per_step_j,
-                "energy_low_j": one.energy_low_j,
-                "energy_high_j": one.energy_high_j,
-                "seconds_per_step": one.seconds_per_step,
-            }
-            for one in found
-        ]
-    )
-
-
-def _write_table(found: Sequence[Prediction], out: Path | None) -> None:
-    text = _frame(found).to_csv(index=False, lineterminator="\n")
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    from joulelab.home import write_whole  # noqa: PLC0415
-
-    try:
-        write_whole(out, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {out}", why=error.strerror or str(error)) from error
-    click.echo(f"{len(found)} predictions written to {out}")
-
-
-def _json(one: Prediction) -> dict[str, Any]:
+def _row(one: Prediction) -> dict[str, Any]:
     return {
         "model": one.case.model,
         "phase": one.case.phase,
@@ -179,6 +148,20 @@ def _json(one: Prediction) -> dict[str, Any]:
         "energy_low_j": one.energy_low_j,
         "energy_high_j": one.energy_high_j,
         "seconds_per_step": one.seconds_per_step,
+    }
+
+
+def _write_table(found: Sequence[Prediction], out: Path | None) -> None:
+    rows = [_row(one) for one in found]
+    if out is None:
+        click.echo(csv_text(rows), nl=False)
+        return
+    write_csv(out, rows)
+    click.echo(f"{len(found)} predictions written to {out}")
+
+
+def _json(one: Prediction) -> dict[str, Any]:
+    return _row(one) | {
         "seconds_low": one.seconds_low,
         "seconds_high": one.seconds_high,
         "host_s": one.host_s,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from joulelab.accounting.energy import ComponentEnergy, Energy
 from joulelab.accounting.figures import METRICS, boards, figure
 from joulelab.errors import UserError
-from joulelab.home import write_whole
+from joulelab.home import write_whole, writing
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
 
@@ -115,11 +115,9 @@ class Baselines:
             if row.passed and row.energy is not None and row.energy.components:
                 runs = [*self._tests.get(row.nodeid, []), self._run(row.energy, row.started_unix_s)]
                 self._tests[row.nodeid] = runs[-MOST_RUNS:]
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, _text(self._tests).encode())
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}", why=str(error)) from error
 
     @cached_property
     def _machine(self) -> Machine:

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from joulelab.errors import UserError
-from joulelab.home import write_whole
+from joulelab.home import write_whole, writing
 from joulelab.jobs.measuring import Measuring
 from joulelab.jobs.options import Options
 from joulelab.jobs.previous import compare
@@ -75,11 +74,9 @@ def _is_first() -> bool:
 
 def _write_json(record: dict[str, Any], target: str, descriptor: int | None) -> None:
     data = json.dumps(record, indent=1).encode() + b"\n"
-    try:
+    with writing(target):
         if descriptor is None:
             write_whole(Path(target), data)
         else:
             with open(descriptor, "wb") as stream:  # noqa: PTH123
                 stream.write(data)
-    except OSError as error:
-        raise UserError(f"cannot write {target}", why=error.strerror or str(error)) from error

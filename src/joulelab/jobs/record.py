@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from joulelab.errors import JoulelabError, UserError
-from joulelab.home import home, write_whole
+from joulelab.home import home, write_whole, writing
 
 if TYPE_CHECKING:
     from joulelab.accounting.energy import Energy
@@ -186,10 +186,8 @@ def write_record(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    try:
+    with writing(path):
         write_whole(path, json.dumps(data, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error
 
 
 def _directories(*paths: str | os.PathLike[str]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ import sys
 import time
 
 from joulelab.errors import JoulelabError, UserError
+from joulelab.home import home_path, writing
 from joulelab.jobs.launch import environment, let_go, start
 from joulelab.jobs.options import Options, name_of, slug
 from joulelab.jobs.supervise import attend, end_as, take_signals
@@ -91,13 +92,11 @@ def _result_descriptor(target: str | None) -> int | None:
     """Where the JSON goes if that is open already: standard output, a pipe, a device."""
     if target is None:
         return None
-    try:
+    with writing(target):
         if target in ("-", "/dev/stdout"):
             return os.dup(1)
         if os.path.exists(target) and not os.path.isfile(target):  # noqa: PTH110, PTH113
             return os.open(target, os.O_WRONLY)
-    except OSError as error:
-        raise UserError(f"cannot write {target}", why=error.strerror or str(error)) from error
     parent = os.path.dirname(target) or "."  # noqa: PTH120
     if not os.access(parent, os.W_OK):
         raise UserError(f"cannot write {target}", why=f"{parent} is no directory to write to")
@@ -109,8 +108,6 @@ def _place(out: str | None, name: str) -> str:
     if out is not None:
         directory = out
     else:
-        from joulelab.home import home_path  # noqa: PLC0415
-
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         directory = f"{home_path()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
     directory = os.path.abspath(directory)  # noqa: PTH100

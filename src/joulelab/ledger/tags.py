@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import UserError, nearest
-from joulelab.home import write_whole
+from joulelab.home import write_whole, writing
 from joulelab.jobs.options import PHASES
 from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, is_job, write_record
 
@@ -84,10 +84,8 @@ def _tag_study(directory: Path, changed: Mapping[str, str]) -> None:
     project, phase = study_tags(directory)
     data = {"schema": SCHEMA, "project": project, "phase": phase} | dict(changed)
     path = directory / STUDY_FILE
-    try:
+    with writing(path):
         write_whole(path, json.dumps(data, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error
 
 
 def _alive(data: Mapping[str, Any]) -> bool:

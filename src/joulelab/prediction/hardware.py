@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from joulelab.errors import UserError, nearest
-from joulelab.home import home, write_whole
+from joulelab.home import home, write_whole, writing
 from joulelab.prediction.coefficients import NAMES
 from joulelab.prediction.device_model import Coefficients
 from joulelab.prediction.devices import Datasheet
@@ -181,11 +181,9 @@ def save_profile(profile: HardwareProfile, path: Path) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (profile.model_dump_json(indent=1) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error
 
 
 def doublings_beyond(value: float, seen: Sequence[float]) -> float:
