@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from joulelab.cli.app import main
-
 DATA = Path(__file__).parents[1] / "accounting" / "data"
 
 
@@ -14,17 +12,6 @@ DATA = Path(__file__).parents[1] / "accounting" / "data"
 def own_home(monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

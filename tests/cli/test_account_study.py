@@ -28,17 +28,6 @@ def own_home(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(["account", *(str(argument) for argument in arguments)])
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
-
-
 def power_at(t_s):
     """300 W at work; idle at 100 W, later at 120 W."""
     return next((w for (start, stop), w in IDLE_W.items() if start <= t_s < stop), 300.0)
@@ -62,7 +51,9 @@ def table(tmp_path, *rows, header=HEADER, name="spans.csv"):
 def made(tmp_path, power, run):
     def make(*rows, header=HEADER, options=(), out="study"):
         spans = table(tmp_path, *rows, header=header)
-        code, said, error = run("--power", power, "--spans", spans, "--study", out, *options)
+        code, said, error = run(
+            "account", "--power", power, "--spans", spans, "--study", out, *options
+        )
         assert (code, error) == (0, "")
         return tmp_path / out, said
 
@@ -73,7 +64,9 @@ def made(tmp_path, power, run):
 def refused(tmp_path, power, run):
     def refuse(*rows, header=HEADER, options=(), out="study"):
         spans = table(tmp_path, *rows, header=header)
-        code, said, error = run("--power", power, "--spans", spans, "--study", out, *options)
+        code, said, error = run(
+            "account", "--power", power, "--spans", spans, "--study", out, *options
+        )
         assert (code, said) == (2, "")
         assert len(error.splitlines()) == 1
         return error
@@ -279,7 +272,16 @@ def test_a_log_of_nvidia_smi_tells_more_than_power(tmp_path, run):
         header="model,phase,start_s,stop_s",
     )
     code, _, error = run(
-        "--power", path, "--spans", spans, "--timezone", "UTC", "--study", "smi", "--json"
+        "account",
+        "--power",
+        path,
+        "--spans",
+        spans,
+        "--timezone",
+        "UTC",
+        "--study",
+        "smi",
+        "--json",
     )
     assert (code, error) == (0, "")
     [row] = results(tmp_path / "smi").to_dict("records")
@@ -433,10 +435,10 @@ def test_a_machine_that_cannot_be(refused, tmp_path, text, words):
 
 
 def test_options_of_a_study_without_one(run, power):
-    code, _, error = run("--power", power, "--host", "n1")
+    code, _, error = run("account", "--power", power, "--host", "n1")
     assert code == 2
     assert "add --study DIR" in error
-    code, _, error = run("--power", power, "--study", "x")
+    code, _, error = run("account", "--power", power, "--study", "x")
     assert code == 2
     assert "needs --spans" in error
 

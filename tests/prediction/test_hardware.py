@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.machine import describe
 from joulelab.meter import Meter
@@ -31,17 +30,6 @@ CPU = torch.device("cpu")
 def own_home(monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -13,17 +13,6 @@ from joulelab.cli.app import main
 DATA = Path(__file__).parents[1] / "data" / "h100"
 
 
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study of two models' spans of a recorded H100."""
