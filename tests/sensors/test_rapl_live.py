@@ -112,16 +112,14 @@ def test_dies_that_mirror_one_counter_are_counted_once(rapl):
 
 
 @pytest.mark.parametrize(
-    ("wrap_j", "before_j"),
-    [(262_143.328850, 20.0), (262_143.328850, 100.0), (65.0, 20.0)],
+    ("power_w", "wrap_j", "before_j"),
+    [(80.0, 262_143.328850, 20.0), (80.0, 262_143.328850, 100.0), (800.0, 650.0, 200.0)],
     ids=["soon", "late", "small range, several times"],
 )
-def test_a_counter_that_wraps_within_the_span(rapl, wrap_j, before_j):
-    rapl.zone(
-        "intel-rapl:0", "package-0", PACKAGE_W, start_j=wrap_j - before_j - 40.0, wrap_j=wrap_j
-    )
+def test_a_counter_that_wraps_within_the_span(rapl, power_w, wrap_j, before_j):
+    rapl.zone("intel-rapl:0", "package-0", power_w, start_j=wrap_j - before_j - 40.0, wrap_j=wrap_j)
     energy, late = measured(rapl, 2.0, sensors=["cpu"])
-    check(energy, "cpu:0", PACKAGE_W, late)
+    check(energy, "cpu:0", power_w, late)
     # The span's edges may lie some µs beyond the readings; a wrap taken for a gap would be 0.1 s.
     assert energy.gap_s < 0.001
 
