@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from joulelab.cli.app import COMMANDS
+from joulelab.cli.group import COMMANDS
 
 
 def joulelab(*arguments, **environment):

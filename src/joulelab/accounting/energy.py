@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any
 
 from joulelab.accounting.job_share import Share, in_words, together
+from joulelab.accounting.words import joules
 from joulelab.sensors.sensor import Provenance
 
 COVERAGE_FACTOR = 1.959964
@@ -362,24 +363,6 @@ def total(energies: Iterable[Energy]) -> Energy:
 def _interval(value: float, uncertainty: float) -> Interval:
     half = COVERAGE_FACTOR * uncertainty
     return (value - half, value + half)
-
-
-def joules(value: float, unit: str = " J") -> str:
-    """Three significant digits, never an exponent below 10 MJ.
-
-    Args:
-        value: J; may be NaN.
-        unit: What stands behind it.
-
-    Example:
-        >>> joules(1234.5), joules(0.01234), joules(98.76, unit="")
-        ('1,234 J', '0.0123 J', '98.8')
-    """
-    if abs(value) >= 1e7:
-        return f"{value:.3e}{unit}"
-    if abs(value) >= 100:
-        return f"{value:,.0f}{unit}"
-    return f"{value:.3g}{unit}"
 
 
 def _reasons(absent: Mapping[str, str]) -> str:

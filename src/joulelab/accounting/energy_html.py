@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from joulelab.accounting.energy import joules
+from joulelab.accounting.words import joules
 
 if TYPE_CHECKING:
     from joulelab.accounting.energy import ComponentEnergy, Energy

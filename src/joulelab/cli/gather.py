@@ -80,6 +80,6 @@ def _line(energy: Energy) -> str:
 
 
 def _joules(value: float, unit: str = " J") -> str:
-    from joulelab.accounting.energy import joules  # noqa: PLC0415
+    from joulelab.accounting.words import joules  # noqa: PLC0415
 
     return joules(value, unit)

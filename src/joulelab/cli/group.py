@@ -7,8 +7,29 @@ import importlib
 import click
 
 import joulelab
-from joulelab.cli.app import COMMANDS
 from joulelab.errors import nearest
+
+COMMANDS = {
+    "doctor": "This machine's hardware and every sensor, present or absent",
+    "run": "Measure any command as it runs",
+    "models": "The models that a study can run, and their characteristics",
+    "idle": "Measure this machine's idle power and keep it",
+    "watch": "What is being measured, live",
+    "gather": "What a job of many processes took, on all its hosts",
+    "account": "Energy per span from logs that others recorded",
+    "calibrate": "A GPU's power sensor against an external meter",
+    "study": "Measure models on this machine: a plan in, a table and a report out",
+    "forecast": "What a long run will take, from a short one",
+    "hardware": "Profiles of devices, for predictions",
+    "predict": "What a model that was never run will take",
+    "rank": "Order models by predicted energy",
+    "compare": "Are two jobs or studies different: effect, interval, test",
+    "site": "Country, price and PUE, for carbon and money",
+    "ledger": "What a project took over its life: jobs and studies of months and machines",
+    "report": "Tables, figures and a page from one or several studies",
+    "completion": "What lets a shell complete commands and options",
+}
+"""Name and one-line help. The module of the same name is imported when its command is used."""
 
 
 class LazyGroup(click.Group):

@@ -11,9 +11,9 @@ import click
 
 from joulelab.cli.csv_file import write_csv
 from joulelab.cli.ledger_models import break_even, inference
+from joulelab.cli.left_out import left_out
 from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
-from joulelab.errors import JoulelabError
 from joulelab.jobs.options import PHASES
 from joulelab.ledger.book import KEYS, UNTAGGED, day_of
 from joulelab.ledger.ledger import read_ledger
@@ -93,7 +93,7 @@ def show(
             until=None if until is None else day_of(until),
             own_share=own_share,
             given=given,
-            complain=complain,
+            complain=left_out,
         )
     if csv_path is not None:
         write_csv(csv_path, ledger.to_json()["rows"])
@@ -148,8 +148,3 @@ def tag(
 
 command.add_command(inference)
 command.add_command(break_even)
-
-
-def complain(error: JoulelabError) -> None:
-    """Tells of a record that is left out."""
-    click.echo(f"joulelab: left out: {error}", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.cli.left_out import left_out
 from joulelab.cli.site_options import site_options
 from joulelab.costs import JOULES, quantity
 
@@ -122,11 +123,10 @@ def _verdict(found: BreakEven, per_day: float | None) -> list[str]:
 
 def _trained(project: str | None, given: dict[str, Any]) -> Amount | None:
     """What the ledger has in its phase training; ``None`` for nothing."""
-    from joulelab.cli.ledger import complain  # noqa: PLC0415
     from joulelab.ledger.ledger import read_ledger  # noqa: PLC0415
 
     directories: list[Path] = []
-    ledger = read_ledger(directories, project=project, given=given, complain=complain)
+    ledger = read_ledger(directories, project=project, given=given, complain=left_out)
     row = next((one for one in ledger.rows if one.key == "training"), None)
     return None if row is None or row.unmeasured == len(row.entries) else row.energy
 

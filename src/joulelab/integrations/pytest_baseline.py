@@ -18,7 +18,7 @@ from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
 
 if TYPE_CHECKING:
-    from joulelab.integrations.pytest_session import Row
+    from joulelab.integrations.pytest_row import Row
 
 SCHEMA = "joulelab-pytest-1"
 MOST_RUNS = 20

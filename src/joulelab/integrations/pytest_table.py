@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from joulelab.integrations.pytest_session import EnergySession, Row
+from joulelab.integrations.pytest_row import Row
+from joulelab.integrations.pytest_session import EnergySession
 
 MOST_ROWS = 30
 """So many tests are shown; those with a budget or something to say, then the costliest."""

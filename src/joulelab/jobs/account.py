@@ -13,7 +13,7 @@ from joulelab.accounting.baseline import Baseline, IdlePoint
 from joulelab.accounting.energy import Energy
 from joulelab.accounting.marked import Marked, marked
 from joulelab.accounting.union import energy_of_spans
-from joulelab.jobs.record import SpanTotal
+from joulelab.jobs.span_total import SpanTotal
 from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import Trace, TraceReader
 

@@ -14,15 +14,15 @@ worked out from the trace up to the last reading.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from joulelab.errors import JoulelabError, UserError
 from joulelab.home import home, write_whole, writing
+from joulelab.jobs.span_total import SpanTotal
 
 if TYPE_CHECKING:
     from joulelab.accounting.energy import Energy
@@ -31,45 +31,6 @@ if TYPE_CHECKING:
 SCHEMA = "joulelab-job-1"
 STARTED_FILE = "job.json"
 FINISHED_FILE = "run.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanTotal:
-    """The spans of one name that a command marked from inside. What was not measured is NaN.
-
-    Attributes:
-        name: Of the spans.
-        count: How many ended.
-        duration_s: Of all together.
-        gross_j: Of all together.
-        low_j: Lower end of the 95 % interval of ``gross_j``.
-        high_j: Its upper end.
-        net_j: Gross less idle; NaN without a baseline.
-    """
-
-    name: str
-    count: int
-    duration_s: float
-    gross_j: float
-    low_j: float
-    high_j: float
-    net_j: float
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; NaN becomes ``None``."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in values.items()
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What :meth:`to_json` wrote."""
-        values: dict[str, Any] = {
-            name: math.nan if value is None else value for name, value in data.items()
-        }
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

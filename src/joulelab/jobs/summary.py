@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from joulelab.accounting.carbon import J_PER_KWH
-from joulelab.accounting.energy import Energy, joules, sensor_of
+from joulelab.accounting.energy import Energy, sensor_of
+from joulelab.accounting.words import joules
 from joulelab.costs import Costs
 from joulelab.jobs.previous import compare
-from joulelab.jobs.record import Job, SpanTotal
+from joulelab.jobs.record import Job
+from joulelab.jobs.span_total import SpanTotal
 from joulelab.site import UNKNOWN
 
 WORTH_KWH = 0.01

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from joulelab.accounting.energy import Energy
 from joulelab.costs import Costs
-from joulelab.jobs.record import SpanTotal
+from joulelab.jobs.span_total import SpanTotal
 from joulelab.sensors.sensor import Quantity
 
 if TYPE_CHECKING:

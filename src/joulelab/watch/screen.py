@@ -11,7 +11,7 @@ from rich.text import Text
 
 from joulelab.accounting.energy import Energy
 from joulelab.costs import Costs
-from joulelab.jobs.record import SpanTotal
+from joulelab.jobs.span_total import SpanTotal
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.model import (
     BIN_S,
