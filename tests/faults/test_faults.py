@@ -63,8 +63,8 @@ def test_a_look_at_processes_is_costly(world, meter, work):
     for _ in range(4):
         work(0.3)
         energy = measured(meter, work, 0.2).energy
-        assert energy.components["gpu:0"].share.is_whole
         assert energy.notes == ()
+        assert energy.components["gpu:0"].share.is_whole
 
 
 def test_a_gpu_is_lost_for_good(world, meter, work):

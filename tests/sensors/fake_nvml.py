@@ -178,8 +178,8 @@ class FakeNvml:
         new = [one for one in gpu.used if one[1] > since.value]
         if not new:
             return pynvml.NVML_ERROR_NOT_FOUND
-        count._obj.value = len(new)
-        if samples is None:
+        room, count._obj.value = count._obj.value, len(new)
+        if samples is None or room < len(new):
             return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
         for position, (pid, stamp_us, sm_pct) in enumerate(new):
             samples[position].pid = pid

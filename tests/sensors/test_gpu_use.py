@@ -60,6 +60,25 @@ def test_a_sample_counts_once(board, host):
     assert use.look({OURS}, TABLE, 1.0).all_s == 0.0
 
 
+class Growing(list):
+    """Samples to which one is added after they were looked at."""
+
+    def __init__(self, samples, further):
+        super().__init__(samples)
+        self._further = list(further)
+
+    def __iter__(self):
+        yield from list(super().__iter__())
+        if self._further:
+            self.append(self._further.pop(0))
+
+
+def test_a_sample_that_comes_while_they_are_asked_for_is_no_error(board, host):
+    use = GpuUse("gpu:0", "GPU-1", host)
+    board.used = Growing([(OURS, later_us(0.1), 60)], [(OURS, later_us(0.2), 40)])
+    assert use.look({OURS}, TABLE, 2.0).job_s == pytest.approx(1.0)
+
+
 def test_rubbish_of_the_drivers_is_left_out(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 30), (4, later_us(0.1), 4_000_000_000), (5, 2**60, 1)]

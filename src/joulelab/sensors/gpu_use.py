@@ -14,6 +14,8 @@ from joulelab.sensors.process_table import PROC, Key, Process, sees_whole_machin
 
 CLOCK_SLACK_US = 1_000_000
 """A sample is not from a later time than this after now."""
+TRIES = 3
+"""So often samples are asked for when there are more of them than there were a moment before."""
 
 
 class Use(NamedTuple):
@@ -108,7 +110,7 @@ class GpuUse:
         # The driver stamps in wall time, and the wall clock may have been set back.
         self._last_us = min(self._last_us, latest_us)
         try:
-            samples = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us)
+            samples = self._samples()
         except pynvml.NVMLError_NotFound:
             # Nobody has done anything since.
             return {}, None
@@ -126,6 +128,16 @@ class GpuUse:
         # A process has no sample for a period in which it did nothing.
         periods = max((len(values) for values in by_pid.values()), default=0)
         return {pid: sum(values) / periods for pid, values in by_pid.items()}, None
+
+    def _samples(self) -> list[Any]:
+        """What the driver has sampled since the last look.
+
+        The binding asks how many there are and then for so many: one may come in between.
+        """
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(pynvml.NVMLError_InsufficientSize):
+                return list(pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us))
+        return list(pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us))
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
         """The driver's pids are the host's: in a container they mean nothing, or are not given.
