@@ -153,6 +153,7 @@ def test_children_grandchildren_daemons_and_what_came_and_went_are_the_jobs(star
 
 def test_a_gpu_is_shared_with_a_process_that_is_not_the_jobs(start, monkeypatch):
     monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
+    monkeypatch.setattr(sharing, "LEAST_APART_NS", 0)
     job, other = (start("import sys; sys.stdin.readline()") for _ in range(2))
     board = fake_nvml.FakeGpu("GPU-1", processes=(job.pid, other.pid))
     fake_nvml.install(monkeypatch, fake_nvml.FakeNvml([board]))
@@ -211,16 +212,17 @@ def test_what_is_asked_for_is_looked_at_on_credit(monkeypatch):
     assert sensor.read()
 
 
-def test_looks_that_are_asked_for_are_no_closer_than_ticks_can_tell(monkeypatch):
+@pytest.mark.parametrize("asked", [True, False])
+def test_looks_are_no_closer_than_ticks_can_tell(monkeypatch, asked):
     clock = Clock(monkeypatch, look_s=0.0)
     sensor = host_sensor(os.getpid())
-    assert sensor.read()
-    clock.pass_by(sharing.LEAST_APART_NS * 0.9e-9)
-    sensor.ask()
-    assert sensor.read() == []
-    clock.pass_by(sharing.LEAST_APART_NS * 0.2e-9)
-    sensor.ask()
-    assert sensor.read()
+    found = []
+    for after_s in (0.0, 0.01, 0.24, 0.02):
+        clock.pass_by(after_s)
+        if asked:
+            sensor.ask()
+        found.append(bool(sensor.read()))
+    assert found == [True, True, False, True], "the second may follow at once"
 
 
 def test_how_far_apart_looks_are_is_told_once(monkeypatch):

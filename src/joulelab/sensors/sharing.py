@@ -106,13 +106,14 @@ class SharingSensor:
         since_ns = t_ns - self._last_ns
         asked, self._asked = self._asked, False
         debt_s = max(0.0, self._debt_s - CPU_SHARE * since_ns * 1e-9)
-        if debt_s > (CREDIT_S if asked else 0.0) or (asked and since_ns < LEAST_APART_NS):
+        # The second look may follow at once: with it there is something to say.
+        too_early = self._looks > 1 and since_ns < LEAST_APART_NS
+        if too_early or debt_s > (CREDIT_S if asked else 0.0):
             return []
         begin_s = time.thread_time()
         self._last_ns = t_ns
         found = self._look(t_ns, since_ns * 1e-9)
         if self._looks > 0:
-            # The second look may follow at once: with it there is something to say.
             cost_s = time.thread_time() - begin_s
             self._debt_s = debt_s + cost_s
             found += self._slower(t_ns, cost_s / CPU_SHARE)
