@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from joulelab.accounting.least_squares import LEAST_W2, posterior
 from joulelab.accounting.updates import Pace, updates
+from joulelab.accounting.variogram import Variogram, of_windows
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,7 @@ class Sharpened(NamedTuple):
         t_s: Ends of what each reading is the mean of now. Shape: (updates,).
         power_w: Means over one update period each. Shape: (updates,).
         off_w: Standard uncertainty of what was put back; 0 elsewhere. Shape: (updates,).
+        wander: How energy wanders between the readings that no mark lies in. Shapes: (updates,).
         could: For each mark whether its step could be put back: a whole window without another
             mark and with readings on either side. Shape: (marks,).
     """
@@ -55,6 +57,7 @@ class Sharpened(NamedTuple):
     t_s: Floats
     power_w: Floats
     off_w: Floats
+    wander: Variogram
     could: NDArray[np.bool_]
 
 
@@ -118,7 +121,10 @@ def sharpened(
         time_uncertainty_s=late_s,
     )
     times_s = end_s - window_s / 2 + cell_s / 2
-    return Sharpened(sharp, times_s, sharp_w, off_w, np.concatenate(done).astype(bool))
+    marked = np.searchsorted(marks_s, end_s) > np.searchsorted(marks_s, end_s - window_s)
+    wander = of_windows(end_s - window_s / 2, mean_w, ~marked, window_s, cell_s)
+    could = np.concatenate(done).astype(bool)
+    return Sharpened(sharp, times_s, sharp_w, off_w, wander, could)
 
 
 def _stamp_s(pace: Pace, channel: Channel) -> float:

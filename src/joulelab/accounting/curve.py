@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from joulelab.accounting.variogram import Variogram
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 EDGE_SHAPE = 1 / math.sqrt(3)
 """An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
+
+BOX = 8
+"""Times that stand for all of a window."""
 
 UNSEEN_SHARE = 0.3
 """Power that nobody looked at may be off what was seen before and after by this share at least,
@@ -40,6 +45,7 @@ class EnergyCurve:
         late_uncertainty_s: Standard uncertainty of how late all times are, the same for all.
         located_uncertainty_s: Standard uncertainty of each time among the others.
         oldest_s: A polled value is evenly distributed between new and this old.
+        wander: How energy wanders between readings, of each piece.
     """
 
     time_s: Floats
@@ -55,6 +61,7 @@ class EnergyCurve:
     late_uncertainty_s: float
     located_uncertainty_s: float
     oldest_s: float
+    wander: Variogram
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
         """Energy, standard uncertainty of the edges and gaps, and time without readings.
@@ -79,7 +86,8 @@ class EnergyCurve:
         unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
         # No span is more uncertain than power is around it.
         longest = ((stop - start) * self._spread_around(start, stop) * EDGE_SHAPE) ** 2
-        variance = inner + np.minimum(edges + self._late_variance(start, stop), longest) + unseen
+        told = np.minimum(edges + self._late_variance(start, stop), longest)
+        variance = inner + np.maximum(told, self._wander_variance(start, stop)) + unseen
         return energy, np.sqrt(variance), gap + outside
 
     @property
@@ -126,6 +134,38 @@ class EnergyCurve:
         # At a mark the power on either side may be the one that is moved past it.
         moved = self.located_uncertainty_s * np.maximum(self.spread_w[i], self._step_at(t))
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
+
+    def _wander_variance(self, start: Floats, stop: Floats) -> Floats:
+        """What energy does between the readings on either side of each edge."""
+        variance = np.zeros_like(start)
+        i, j = self._piece(start), self._piece(stop)
+        told = np.flatnonzero(self.wander.middle_j2[i] + self.wander.middle_j2[j])
+        if not told.size:
+            return variance
+        i, j = i[told], j[told]
+        read = self._read_at(start[told], i, -1.0), self._read_at(stop[told], j, 1.0)
+        at_s, weight = (np.concatenate(columns, axis=1) for columns in zip(*read, strict=True))
+        one, other = self.wander.at(i), self.wander.at(j)
+        # Both edges together: the mean of two variances is half of their sum.
+        rougher = self.wander.at(np.where(one.middle_j2 > other.middle_j2, i, j))
+        law = rougher._replace(middle_j2=(one.middle_j2 + other.middle_j2) / 2)
+        variance[told] = law.variance_j2(at_s, weight)
+        return variance
+
+    def _read_at(self, t: Floats, piece: NDArray[np.intp], sign: float) -> tuple[Floats, Floats]:
+        """The times whose energies make up that at ``t``, less that at ``t``; and their weights."""
+        length = self.interval_length_s[piece]
+        if self.smear_s > 0:
+            share = (np.arange(BOX) + 0.5) / BOX - 0.5
+            at_s = t[:, None] + (self.smear_s + length)[:, None] * share
+            weight = np.full_like(at_s, 1 / BOX)
+        else:
+            begin = self.interval_start_s[piece]
+            into = np.clip((t - begin) / length, 0.0, 1.0)
+            at_s = np.stack((begin, begin + length), axis=1)
+            weight = np.stack((1 - into, into), axis=1)
+        all_s = np.concatenate((at_s, t[:, None]), axis=1)
+        return all_s, sign * np.concatenate((weight, np.full((t.size, 1), -1.0)), axis=1)
 
     def _late_variance(self, start: Floats, stop: Floats) -> Floats:
         """What is late by D takes D times the power before the start for that before the stop."""

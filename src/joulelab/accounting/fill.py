@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.accounting.curve import EDGE_SHAPE, EnergyCurve
+from joulelab.accounting.variogram import Variogram
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,9 @@ class _Pieces(NamedTuple):
     interval_length_s: Floats
     variance_j2: Floats
     gap: Floats
+    middle_j2: Floats
+    exponent: Floats
+    wander_length_s: Floats
 
 
 def filled(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
@@ -64,6 +68,7 @@ def filled(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
         interval_length_s=joined.interval_length_s,
         variance_j2=np.concatenate(([0.0], np.cumsum(joined.variance_j2))),
         gap=joined.gap.astype(bool),
+        wander=Variogram(joined.middle_j2, joined.exponent, joined.wander_length_s),
     )
 
 
@@ -78,6 +83,7 @@ def _of(curve: EnergyCurve, first: int, after: int) -> _Pieces:
         curve.interval_length_s[cut],
         np.diff(curve.variance_j2)[cut],
         curve.gap[cut].astype(float),
+        *(column[cut] for column in curve.wander),
     )
 
 

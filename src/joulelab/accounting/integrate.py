@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting import spread
+from joulelab.accounting import spread, variogram
 from joulelab.accounting.alignment import lateness
 from joulelab.accounting.curve import EnergyCurve
 from joulelab.accounting.grid import regular_times
@@ -82,6 +82,7 @@ def energy_curve(
     hidden_w = spread.unresolved(channel, interval_length_s) * np.abs(parts.power)
     spread_w = np.maximum(split.spread_w, hidden_w)
     variance_j2 = spread.variance_j2(channel, interval_s, found, parts, spread_w, bridges)
+    law = _wander(channel, found, marks, smear_s, blind_s)
     return EnergyCurve(
         time_s=parts.edges,
         energy_j=np.concatenate(([0.0], np.cumsum(np.diff(parts.edges) * parts.power))),
@@ -96,7 +97,23 @@ def energy_curve(
         late_uncertainty_s=split.late_uncertainty_s,
         located_uncertainty_s=located_s,
         oldest_s=found.oldest_s,
+        wander=law.at(parts.interval),
     )
+
+
+def _wander(
+    channel: Channel, found: Intervals, marks: Marks, smear_s: float, blind_s: float
+) -> variogram.Variogram:
+    """How energy wanders between the readings, where they tell."""
+    plain = ~found.gap & (found.bridged < 0)
+    if blind_s > 0:
+        return variogram.unknown(found.power.size)
+    if smear_s > 0:
+        period_s = channel.update_period_s
+        return variogram.of_windows(found.middle, found.power, plain, channel.window_s, period_s)
+    marked = np.searchsorted(marks.time_s, found.edges)
+    plain &= marked[1:] == marked[:-1]
+    return variogram.of_intervals(found.edges, found.power, plain)
 
 
 class _Split(NamedTuple):

@@ -30,6 +30,9 @@ SLOWEST = 20.0
 KNOWN = 0.5
 """A phase counts as told when it is less uncertain than this share of an age that is not."""
 
+MOST_LOST = 10
+"""Polls that are not sure, at either end of a recording, may last for so many updates."""
+
 
 class Updates(NamedTuple):
     """The updates that polls showed.
@@ -61,7 +64,7 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> Updates | None:
 
     Returns:
         The updates; ``None`` where the polls keep step with them, or the load is so uneven, that
-        they do not tell.
+        they do not tell, or not for an end of the recording.
 
     Example:
         >>> polls = np.cumsum(np.full(300, 0.101))
@@ -84,6 +87,9 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> Updates | None:
         from_update_s = np.abs(updates - np.rint(updates)) * period_s
         sure[block] = from_update_s > NEAR * uncertainty_s
         variances.append(uncertainty_s**2)
+    at = t[sure]
+    if not at.size or max(at[0] - t[0], t[-1] - at[-1]) > MOST_LOST * period_s:
+        return None
     keep = sure.copy()
     keep[sure] = np.diff(time_s[sure], prepend=-math.inf) > period_s / 2
     return Updates(keep, time_s[keep], math.sqrt(float(np.mean(variances))))

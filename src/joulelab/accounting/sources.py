@@ -77,7 +77,9 @@ class Source:
             return curve
         found, window_s = self._steps
         off_w = np.interp(curve.time_s[:-1], found.t_s - found.channel.window_s / 2, found.off_w)
-        return still_averaged(curve, off_w, window_s)
+        at = np.searchsorted(found.t_s, curve.time_s[:-1])
+        wander = found.wander.at(np.minimum(at, found.t_s.size - 1))
+        return replace(still_averaged(curve, off_w, window_s), wander=wander)
 
 
 class Reconciled(NamedTuple):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.accounting.averaged import is_averaged
 from joulelab.accounting.counters import counted
 from joulelab.accounting.grid import GAP_FACTOR, REACHES
 from joulelab.accounting.intervals import (
@@ -21,6 +22,7 @@ from joulelab.accounting.intervals import (
     age_s,
     expected_s,
 )
+from joulelab.accounting.variogram import POOL
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel, Quantity
 
@@ -95,7 +97,8 @@ def thinned(channel: Channel, readings: Readings, interval_s: float, edges_s: Fl
         lambda first: _scan(channel, readings, first, apart_s), range(0, t_ns.size - 1, BLOCK)
     )
     special = np.concatenate([scan.special for scan in scans])
-    spanned = math.ceil(2 * channel.window_s / apart_s)
+    windows = POOL / 2 if is_averaged(channel) else 2
+    spanned = math.ceil(windows * channel.window_s / apart_s)
     own_stamps = not (channel.polled or counts)
     reaches = (GRID_REACH, HOLE_GRID_REACH) if own_stamps else (REACH, REACH)
     reach = np.repeat(reaches, (around.size, special.size)) + spanned
