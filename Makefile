@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Python compiles what is imported, when it is; most of what is installed never is.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 OUT    ?= studies/quick
 .DEFAULT_GOAL := help
 .PHONY: help study test check lint types docs bench clean
@@ -11,11 +13,11 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.study: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[study]'
+	$(PIP) -e '.[study]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	$(PIP) -e '.[all,dev]'
 	@touch $@ $(VENV)/.study
 
 study: $(VENV)/.study ## measure real models on this machine and write a report (OUT=studies/quick)

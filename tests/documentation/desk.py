@@ -57,6 +57,11 @@ def studies(folder, request):
         shutil.copytree(study, folder / "studies" / name)
 
 
+def finished(folder, request):
+    """The study that a page runs. The shared one was made by that very command."""
+    shutil.copytree(request.getfixturevalue("study"), folder / "mine")
+
+
 def run(script, folder):
     """Runs a script of the shell as a user would; fails when anything reaches for the network."""
     log = folder / "network.log"
@@ -129,6 +134,7 @@ PREPARE = {
     "measuring": (traces,),
     "predict": (studies, candidates),
     "run": (script,),
+    "studies": (finished,),
     "watch": (studies,),
 }
 """What a page takes as given beyond what every page does."""

@@ -1,8 +1,5 @@
 """What the frameworks' tests share: the simulated machine, and a look at the spans."""
 
-import contextlib
-import os
-
 import pytest
 
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
@@ -12,16 +9,6 @@ POWER_W = 150.0
 MACHINE = SimulatedMachine(
     (SimulatedSource(component="gpu:0", waveform=Waveform.constant(POWER_W)),)
 )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Trainings as small as these only wait for threads, the longer the busier the machine is."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with contextlib.suppress(ImportError):
-        import torch
-
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
