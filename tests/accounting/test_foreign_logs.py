@@ -162,6 +162,7 @@ def variants():
     plain = "t_s,power_w\n" + rows()
     yield "plain", plain.encode(), ""
     yield "gzip whatever its name", gzip.compress(plain.encode()), ""
+    yield "UTF-16, as PowerShell writes", plain.replace("\n", "\r\n").encode("utf-16"), ""
     yield "byte order mark", plain.encode("utf-8-sig"), ""
     yield "CRLF", plain.replace("\n", "\r\n").encode(), ""
     yield "semicolon", ("t_s;power_w\n" + rows(";")).encode(), ""
@@ -178,7 +179,11 @@ def variants():
     yield "text beside", plain.replace("\n", ",idle\n").encode(), ""
     lines = plain.splitlines(keepends=True)
     yield "unsorted", "".join([lines[0], *lines[11:], *lines[1:11]]).encode(), "sorted"
-    yield "header again", "".join([*lines[:9], lines[0], *lines[9:]]).encode(), "1 lines without"
+    yield (
+        "header again",
+        "".join([*lines[:9], lines[0], *lines[9:]]).encode(),
+        "1 lines that repeat the header",
+    )
 
 
 @pytest.mark.parametrize(("what", "data", "note"), [pytest.param(*v, id=v[0]) for v in variants()])
@@ -211,6 +216,8 @@ def test_duplicates_are_kept_and_constant_power_is_not_lost(tmp_path):
         ("t_s,power_w,energy_j\n0,1,2\n1,2,3\n", "'power_w', 'energy_j'"),
         ("t_s,power\n0,90000\n1,90001\n2,90000\n", "--power-unit"),
         ("t_s,energy_j\n" + "".join(f"{i},{i % 2}\n" for i in range(30)), "no energy counter"),
+        ("t_s,power_w\n0,a\n1,b\n", "its cells are no numbers: 'a'"),
+        ("t_s,power_w\n\0\0\0", "is no text"),
         ("t_s,power_w\nx,1\ny,2\n", "no times that can be read"),
     ],
 )

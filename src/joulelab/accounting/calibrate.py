@@ -15,7 +15,8 @@ from joulelab.accounting.account import Window, energies_of
 from joulelab.accounting.calibration import MeterLog, fit
 from joulelab.accounting.csv_table import open_table
 from joulelab.accounting.foreign_logs import LogOptions, Series, as_log, read_series
-from joulelab.accounting.log_columns import ColumnChoice, choose_time
+from joulelab.accounting.log_columns import ColumnChoice
+from joulelab.accounting.time_column import choose_time
 from joulelab.errors import UserError
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.calibration import Calibration

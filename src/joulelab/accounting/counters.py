@@ -161,7 +161,7 @@ def _doubts(found: Counted, t_s: Floats) -> Iterator[Doubt]:
     for what, text in (
         (found.back, "went back without having wrapped: it was reset"),
         (found.leapt & ~found.unread, "leapt further than anything can draw"),
-        (found.unread, "was not read for {:.3g} s, in which it may have wrapped unseen"),
+        (found.unread, "was read so late that it may have wrapped unseen"),
         (found.still, "stood still for {:.3g} s, in which it measured nothing"),
     ):
         ends = np.diff(np.concatenate(([False], what, [False])).astype(np.int8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import itertools
@@ -26,6 +27,7 @@ COMMENT = "#"
 DELIMITERS = ",;\t"
 SAMPLE_ROWS = 200
 ROWS_AT_ONCE = 1 << 16
+LOOKED_AT_BYTES = 4096
 
 ABSENT = {"", "n/a", "na", "nan", "none", "null", "-"}
 """Cells without a value; so is everything in square brackets, as ``[Not Supported]``."""
@@ -40,6 +42,8 @@ class Table:
         names: Of the columns; ``"1"``, ``"2"``, ... when there is no header.
         header: Whether the first line names the columns.
         delimiter: Comma, semicolon or tab.
+        heading: The line that names the columns; wherever it comes again (as ``nvidia-smi`` writes
+            it whenever it is started) it is left out.
         sample: Up to :data:`SAMPLE_ROWS` first rows. Each as long as the file gives it.
     """
 
@@ -47,6 +51,7 @@ class Table:
     names: tuple[str, ...]
     header: bool
     delimiter: str
+    heading: str
     sample: tuple[tuple[str, ...], ...]
 
     def cells(self, column: int) -> list[str]:
@@ -60,11 +65,10 @@ class Table:
             UserError: The file cannot be read.
         """
         with open_text(self.path) as file:
-            yield from self._rows(_lines(file))
+            yield from self._rows(_Headings(self).left_out(_lines(file)))
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        rows = csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
-        yield from itertools.islice(rows, int(self.header), None)
+        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
 
     def read(self, columns: Sequence[tuple[int, Converter | None]]) -> tuple[list[Floats], str]:
         """Columns of the whole file.
@@ -91,9 +95,9 @@ class Table:
         converters = [converter or numbers for _, converter in columns]
         width = 1 + max(position for position, _ in columns)
         chunks: list[list[Floats]] = [[] for _ in columns]
-        short = 0
+        short, headings = 0, _Headings(self)
         with open_text(self.path) as file:
-            rows = self._rows(last.checked(_lines(file)))
+            rows = self._rows(last.checked(headings.left_out(_lines(file))))
             while taken := list(itertools.islice(rows, ROWS_AT_ONCE)):
                 whole = [row for row in taken if len(row) >= width]
                 short += len(taken) - len(whole)
@@ -101,9 +105,9 @@ class Table:
                     chunks, converters, columns, strict=True
                 ):
                     chunk.append(converter([row[position] for row in whole]))
-        notes = [last.note, f"{short} lines with too few columns were left out" if short else ""]
+        too_short = f"{short} lines with too few columns were left out" if short else ""
         columns_read = [np.concatenate(chunk) if chunk else np.zeros(0) for chunk in chunks]
-        return columns_read, "; ".join(filter(None, notes))
+        return columns_read, "; ".join(filter(None, (last.note, headings.note, too_short)))
 
 
 def open_table(path: Path) -> Table:
@@ -117,13 +121,20 @@ def open_table(path: Path) -> Table:
     if not head:
         raise UserError(f"{path} holds no data", mend="give a CSV file with a header and rows")
     delimiter = max(DELIMITERS, key=head[0].count)
-    rows = [
+    heading = head[0].strip()
+    first, *rows = [
         tuple(cell.strip() for cell in row)
-        for row in csv.reader(head, delimiter=delimiter, skipinitialspace=True)
+        for row in csv.reader(
+            [head[0], *(line for line in head[1:] if line.strip() != heading)],
+            delimiter=delimiter,
+            skipinitialspace=True,
+        )
     ]
-    header = not any(cell[:1].isdigit() or cell[:1] in "+-." for cell in rows[0] if cell)
-    names = rows[0] if header else tuple(str(i + 1) for i in range(len(rows[0])))
-    return Table(path, names, header, delimiter, tuple(rows[int(header) :]))
+    header = not any(cell[:1].isdigit() or cell[:1] in "+-." for cell in first if cell)
+    if header:
+        return Table(path, first, True, delimiter, heading, tuple(rows))
+    names = tuple(str(i + 1) for i in range(len(first)))
+    return Table(path, names, False, delimiter, heading, (first, *rows))
 
 
 @contextmanager
@@ -137,7 +148,9 @@ def open_text(path: Path) -> Iterator[TextIO]:
         with path.open("rb") as file:
             packed = file.read(2) == GZIP_MAGIC
         opener = gzip.open if packed else open
-        with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
+        with opener(path, "rb") as file:
+            encoding = _encoding(file.read(LOOKED_AT_BYTES), path)
+        with opener(path, "rt", encoding=encoding, errors="replace", newline="") as text:
             yield text
     except EOFError as error:
         raise UserError(
@@ -148,6 +161,15 @@ def open_text(path: Path) -> Iterator[TextIO]:
     except (OSError, zlib.error) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read {path}", why=why.lower()) from error
+
+
+def _encoding(beginning: bytes, path: Path) -> str:
+    """UTF-8, or UTF-16 as Windows' PowerShell writes what is sent to a file."""
+    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in beginning:
+        raise UserError(f"{path} is no text", mend="give a CSV file, plain or gzip")
+    return "utf-8-sig"
 
 
 def numbers(cells: Sequence[str]) -> Floats:
@@ -198,6 +220,26 @@ def _load_numbers(
     except ValueError:
         return None
     return [np.ascontiguousarray(values[:, i]) for i in range(len(positions))]
+
+
+class _Headings:
+    """Leaves out the line that names the columns, wherever it comes."""
+
+    def __init__(self, table: Table) -> None:
+        self._heading = table.heading if table.header else None
+        self._count = 0
+
+    def left_out(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            if line.strip() == self._heading:
+                self._count += 1
+            else:
+                yield line
+
+    @property
+    def note(self) -> str:
+        again = self._count - 1
+        return f"{again} lines that repeat the header were left out" if again > 0 else ""
 
 
 class _LastLine:

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.accounting.csv_table import Floats, open_table
+from joulelab.accounting.csv_table import Floats, Table, is_absent, open_table
 from joulelab.accounting.log_columns import (
     NVIDIA_SMI_FIELDS,
     ColumnChoice,
     ValueColumn,
     choose_gpu,
-    choose_time,
     choose_values,
     coded,
     uuids,
 )
+from joulelab.accounting.time_column import choose_time
 from joulelab.accounting.updates import AVERAGE_S, LOOKED_AT, Pace, averages, pace_of
 from joulelab.errors import UserError
 from joulelab.recording.trace import Readings, Trace
@@ -189,12 +189,23 @@ def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Serie
         times = times if order is None else times[order]
         for column, data in zip(values, columns[1 : 1 + len(values)], strict=True):
             value = data[chosen] if order is None else data[chosen][order]
-            one = _series(path, column, f"gpu:{name}" if name else "", times, value, options, notes)
+            one = _series(
+                table, column, f"gpu:{name}" if name else "", times, value, options, notes
+            )
             one = replace(one, uuid=known_uuids.get(name, ""))
             if len(values) > 1:
                 one = replace(one, channel=_apart(one.channel, column))
             series.append(one)
     return series
+
+
+def _other_cells(table: Table, column: ValueColumn) -> str:
+    """What a column holds where it has no numbers."""
+    cells = dict.fromkeys(table.cells(column.position))
+    shown = next(iter(cells), "")
+    if all(map(is_absent, cells)):
+        return f"its cells say that there is none: {shown!r}"
+    return f"its cells are no numbers: {shown!r}"
 
 
 def _apart(channel: Channel, column: ValueColumn) -> Channel:
@@ -230,7 +241,7 @@ def _order(t_s: Floats, path: Path, notes: list[str]) -> NDArray[np.intp] | None
 
 
 def _series(
-    path: Path,
+    table: Table,
     column: ValueColumn,
     gpu: str,
     t_s: Floats,
@@ -238,11 +249,11 @@ def _series(
     options: LogOptions,
     notes: list[str],
 ) -> Series:
-    seen = np.isfinite(value)
+    path, seen = table.path, np.isfinite(value)
     if np.count_nonzero(seen) < 2 or t_s[seen][0] == t_s[seen][-1]:
         raise UserError(
             f"{path}: column {column.name!r} has fewer than two readings",
-            why="the others are empty or not available" if value.size > 1 else "",
+            why=_other_cells(table, column) if value.size > 1 else "",
             mend="name another with --power-column or --energy-column",
         )
     missing = value.size - np.count_nonzero(seen)

@@ -1,4 +1,4 @@
-"""Which columns of a log are time, power, energy and GPU, and in which units."""
+"""Which columns of a log are power, energy and GPU, and in which units."""
 
 from __future__ import annotations
 
@@ -10,26 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from joulelab.accounting.csv_table import Converter, Floats, Table, is_absent, number, numbers
-from joulelab.accounting.log_times import (
-    TIME_UNITS,
-    dates,
-    epoch_unit,
-    is_date,
-    scaled,
-    time_zone,
-)
+from joulelab.accounting.log_times import TIME_UNITS
 from joulelab.errors import UserError, nearest
 
 POWER_UNITS = {"w": 1.0, "mw": 1e-3, "uw": 1e-6, "kw": 1e3}
 ENERGY_UNITS = {"j": 1.0, "mj": 1e-3, "uj": 1e-6, "kj": 1e3, "wh": 3600.0, "kwh": 3.6e6}
 """In lower case: mW and mJ are milli, as no log of a computer is in mega."""
-_WORDS = {
+WORDS = {
     "watt": "w", "watts": "w", "milliwatts": "mw", "joule": "j", "joules": "j",
     "millijoules": "mj", "seconds": "s", "second": "s", "sec": "s", "secs": "s",
     "milliseconds": "ms", "millis": "ms", "microseconds": "us", "nanoseconds": "ns",
     "µs": "us", "µw": "uw", "µj": "uj",
 }  # fmt: skip
-_TIME_WORDS = {"t", "time", "timestamp", "timestamps", "elapsed", "unix", "epoch", "date", "when"}
+"""Units written out."""
 _POWER_WORDS = {"power", "watt", "watts"}
 _ENERGY_WORDS = {"energy", "joule", "joules"}
 _NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
@@ -133,65 +126,8 @@ def take_apart(text: str) -> Name:
 
 def _unit(word: str) -> str:
     word = word.strip().lower().replace("μ", "µ")
-    word = _WORDS.get(word, word)
+    word = WORDS.get(word, word)
     return word if word in {*POWER_UNITS, *ENERGY_UNITS, *TIME_UNITS} else ""
-
-
-def choose_time(table: Table, choice: ColumnChoice) -> tuple[int, Converter | None, str]:
-    """The time column: its position, its converter to seconds, and what was assumed.
-
-    Raises:
-        UserError: There is none, there are several, or its unit is not known.
-    """
-    position = _time_position(table, choice)
-    cells = [cell for cell in table.cells(position) if not is_absent(cell)]
-    name = table.names[position]
-    if choice.time_unit is not None:
-        unit = _checked_unit(choice.time_unit, TIME_UNITS, "time")
-        return position, scaled(unit), ""
-    if cells and is_date(cells[0]):
-        zone = time_zone(choice.timezone)
-        return position, dates(zone), ""
-    unit = take_apart(name).unit if table.header else ""
-    if unit in TIME_UNITS:
-        return position, scaled(unit), ""
-    since_1970 = epoch_unit(cells)
-    if since_1970:
-        return position, scaled(since_1970), f"{name!r} is taken as {since_1970} since 1970"
-    if not np.isfinite(numbers(cells)).any():
-        shown = cells[0] if cells else ""
-        raise UserError(
-            f"{table.path}: column {name!r} holds no times that can be read ({shown!r})",
-            mend="name another with --time-column",
-        )
-    return position, None, f"{name!r} is taken in seconds (--time-unit says otherwise)"
-
-
-def _time_position(table: Table, choice: ColumnChoice) -> int:
-    if choice.time_column is not None:
-        return find(table, choice.time_column)
-    if table.header:
-        names = [take_apart(name) for name in table.names]
-        found = [i for i, name in enumerate(names) if _is_time(name)]
-    else:
-        found = [i for i in range(len(table.names)) if any(map(is_date, table.cells(i)[:1]))]
-    if len(found) == 1:
-        return found[0]
-    candidates = [table.names[i] for i in found] or list(table.names)
-    raise UserError(
-        f"{table.path}: {'several columns' if found else 'no column'} may be the time",
-        why=f"its columns are {_listed(candidates)}",
-        mend="name one with --time-column" + ("" if table.header else " (numbers from 1)"),
-    )
-
-
-def _is_time(name: Name) -> bool:
-    if name.unit and name.unit not in TIME_UNITS:
-        return False
-    return name.stem in _TIME_WORDS | {*_WORDS, *TIME_UNITS} or bool(
-        name.words & {"time", "timestamp", "elapsed", "unix", "epoch"}
-        and not name.words & {"kernel", "cpu", "gpu", "up", "utilization"}
-    )
 
 
 def choose_values(table: Table, choice: ColumnChoice) -> list[ValueColumn]:
@@ -224,7 +160,7 @@ def choose_values(table: Table, choice: ColumnChoice) -> list[ValueColumn]:
     candidates = [table.names[position] for position, _ in found] or list(table.names)
     raise UserError(
         f"{table.path}: {'several columns' if found else 'no column'} may be power or energy",
-        why=f"{'candidates' if found else 'its columns'} are {_listed(candidates)}",
+        why=f"{'candidates' if found else 'its columns'} are {listed(candidates)}",
         mend="name one with --power-column or --energy-column, or several to add them up",
     )
 
@@ -260,7 +196,7 @@ def _value(table: Table, position: int, energy: bool, choice: ColumnChoice) -> V
     cells = table.cells(position)
     note = ""
     cell_unit = _cell_unit(cells)
-    unit = _checked_unit(option, units, kind) if option else cell_unit or name.unit
+    unit = checked_unit(option, units, kind) if option else cell_unit or name.unit
     if unit and unit not in units:
         raise UserError(
             f"{table.path}: column {text!r} is in {unit}, which is no unit of {kind}",
@@ -389,12 +325,18 @@ def _scaled(factor: float) -> Converter | None:
     return convert
 
 
-def _checked_unit(text: str, units: dict[str, float], kind: str) -> str:
+def checked_unit(text: str, units: dict[str, float], kind: str) -> str:
+    """A unit in lower case.
+
+    Raises:
+        UserError: It is none of them.
+    """
     unit = _unit(text)
     if unit not in units:
         raise UserError(f"no unit of {kind} {text!r}", mend=f"choose from {', '.join(units)}")
     return unit
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names of columns, for a message."""
     return ", ".join(repr(name) for name in names)

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from joulelab.accounting.csv_table import Table, is_absent, number, open_table
-from joulelab.accounting.log_times import dates, is_date, time_zone
+from joulelab.accounting.log_times import (
+    clock_times,
+    dates,
+    day_first,
+    is_clock,
+    is_date,
+    time_zone,
+)
 from joulelab.errors import UserError, nearest
 
 REQUIRED = ("start_s", "stop_s")
@@ -55,10 +62,15 @@ def read_spans(
     if "name" in positions:
         naming = naming[:1]
     further = [(i, name) for name, i in positions.items() if name not in {*REQUIRED, "name", ""}]
-    to_seconds = dates(time_zone(timezone))
+    times = [cell for name in REQUIRED for cell in table.cells(positions[name])]
+    to_seconds = dates(time_zone(timezone), day_first(times, path))
 
     def seconds(text: str, row: int, column: str) -> float:
-        value = float(to_seconds([text])[0]) if is_date(text) else number(text)
+        value = number(text)
+        if is_clock(text):
+            value = float(clock_times()([text])[0])
+        elif not math.isfinite(value) and is_date(text):
+            value = float(to_seconds([text])[0])
         if not math.isfinite(value):
             kind = "is empty" if is_absent(text) else f"is {text!r}, which is no time"
             raise UserError(f"{path}, row {row}: {column} {kind}")
@@ -104,7 +116,7 @@ def _positions(table: Table, renamed: Mapping[str, str]) -> dict[str, int]:
         raise UserError(
             f"{path} has no column {wanted[0]!r}",
             why=f"its columns are {listed}",
-            mend="begin it with a line name,start_s,stop_s",
+            mend="begin it with a line name,start_s,stop_s, or say which is which with --rename",
         )
     return {name: i for i, name in enumerate(names)}
 

@@ -15,11 +15,11 @@ from joulelab.accounting.foreign_logs import Log
 from joulelab.accounting.log_columns import (
     ColumnChoice,
     choose_gpu,
-    choose_time,
     choose_values,
     coded,
     recognised,
 )
+from joulelab.accounting.time_column import choose_time
 from joulelab.accounting.updates import pace_of
 from joulelab.errors import UserError
 from joulelab.recording.trace import Readings, in_order

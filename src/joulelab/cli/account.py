@@ -29,6 +29,8 @@ CSV_COLUMNS = (
     "net_low_j", "net_high_j", "mean_power_w", "reason",
 )  # fmt: skip
 WHOLE_LOG = "whole log"
+TOLD_GAP = 0.01
+"""Gaps are told where they are a larger share of a span."""
 
 
 def column_options(command: Command) -> Command:
@@ -118,6 +120,8 @@ def command(
     if csv_file is not None:
         _write_csv(csv_file, rows)
     if as_json:
+        for note in log.notes:
+            click.echo(note, err=True)
         click.echo(json.dumps(rows, indent=1))
     else:
         _print(log, rows)
@@ -223,10 +227,21 @@ def _row(log: Log, span: ForeignSpan, energy: Energy) -> dict[str, Any]:
 
 
 def _reason(log: Log, span: ForeignSpan, energy: Energy) -> str | None:
-    """Why something is missing from a span's energy; ``None`` when nothing is."""
+    """Why something is missing from a span's energy, or not known; ``None`` when nothing is."""
     if _outside(log, span):
         return f"outside the log, which goes from {log.start_s:.12g} to {log.stop_s:.12g} s"
-    return "; ".join(f"{name}: {why}" for name, why in energy.absent.items()) or None
+    reasons = [f"{name}: {why}" for name, why in energy.absent.items()]
+    reasons += [
+        f"{name}: {part.gap_s:.3g} s of {part.duration_s:.3g} s without readings"
+        for name, part in energy.components.items()
+        if part.gap_s > TOLD_GAP * part.duration_s
+    ]
+    reasons += [
+        note
+        for note in energy.notes
+        if any(note.startswith(f"{name}: ") for name in energy.components)
+    ]
+    return "; ".join(reasons) or None
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -252,15 +267,22 @@ def _print(log: Log, rows: Sequence[dict[str, Any]]) -> None:
             interval = f"{_figure(row['low_j'])} to {_figure(row['high_j'])}"
         cells = [f"{row['duration_s']:.6g}", _figure(row["gross_j"]), interval]
         cells.append(_figure(row["mean_power_w"]))
-        table.add_row(escape(row["name"]), *cells, *([_figure(row["net_j"])] if net else []))
+        table.add_row(
+            escape(_one_line(row["name"])), *cells, *([_figure(row["net_j"])] if net else [])
+        )
     console = Console()
     console.print(table)
-    reasons = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
+    reasons = [f"{_one_line(row['name'])}: {row['reason']}" for row in rows if row["reason"]]
     sources = [
         f"{channel.component} by {channel.source}: {channel.note}" for channel in log.trace.channels
     ]
     for line in dict.fromkeys([*reasons, *sources, *log.notes]):
         console.print(f"  {escape(line)}", highlight=False)
+
+
+def _one_line(name: str) -> str:
+    """A name as it is, with what cannot be seen of it spelt out."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in name) or "(no name)"
 
 
 def _figure(value: float | None) -> str:
