@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from joulelab.cli.figures_table import figures_table
 from joulelab.models.registry import (
     OTHER_FORMS,
     build_model,
@@ -93,15 +94,9 @@ def _characterize(
 
 
 def _print_table(rows: dict[str, Characteristics], input_shape: tuple[int, ...]) -> None:
-    from rich import box  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
 
     shape = "x".join(map(str, input_shape))
-    table = Table(
-        title=f"One sample of {shape}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    table.add_column("model", overflow="fold")
     headings = (
         "parameters",
         "trainable",
@@ -109,8 +104,7 @@ def _print_table(rows: dict[str, Characteristics], input_shape: tuple[int, ...])
         "MACs\n(million)",
         "MACs per\nparameter",
     )
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = figures_table("model", headings, f"One sample of {shape}")
     for name, row in rows.items():
         ratio = row.macs_per_parameter
         table.add_row(

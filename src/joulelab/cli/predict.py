@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.cli.csv_file import csv_text, write_csv
+from joulelab.cli.figures_table import figures_table
 from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
 from joulelab.models.registry import canonical_name, require_torch
@@ -201,14 +202,10 @@ def _show_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: bo
 
 
 def _show_operators(one: Prediction) -> None:
-    from rich import box  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("operators")
-    for heading in ("launches", "GFLOP", "GB", "device ms", "J beyond idle"):
-        table.add_column(heading, justify="right")
+    headings = ("launches", "GFLOP", "GB", "device\nms", "J beyond\nidle")
+    table = figures_table("operators", headings)
     for share in sorted(one.operators, key=lambda share: -share.device_s):
         table.add_row(
             share.kind.replace("_", " "),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.cli.figures_table import figures_table
 from joulelab.cli.predict import BATCH_SIZE, CLASSES, INPUT, PROFILE
 from joulelab.cli.working import working
 from joulelab.models.registry import canonical_name, require_torch
@@ -108,20 +109,16 @@ def _known(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _show(candidates: Sequence[Candidate]) -> None:
-    from rich import box  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    for heading in (
+    headings = (
         "J per 1,000\nsamples",
         "95 %",
         "MACs\n(million)",
         "MACs per\nparameter",
         "parameters",
-    ):
-        table.add_column(heading, justify="right")
+    )
+    table = figures_table("model", headings)
     for one in candidates:
         samples = one.prediction.case.batch_size / 1000
         ratio = one.characteristics.macs_per_parameter
