@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Python compiles what is imported, when it is; most of what is installed never is.
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OUT    ?= studies/quick
 .DEFAULT_GOAL := help
 .PHONY: help study test check lint types docs bench clean
@@ -17,14 +16,15 @@ $(VENV)/.study: $(VENV)/.made pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(PIP) -e '.[all,dev]'
+	$(PIP) --no-compile -e '.[all,dev]'
 	@touch $@ $(VENV)/.study
 
 study: $(VENV)/.study ## measure real models on this machine and write a report (OUT=studies/quick)
 	$(BIN)/joulelab study quick --out $(OUT)
 
+# What is imported is compiled once here: much of what was installed never is.
 test: $(VENV)/.dev ## run every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: lint types test docs ## tests, lint, types and docs
 
