@@ -65,6 +65,10 @@ def test_a_look_at_processes_is_costly(world, meter, work):
         energy = measured(meter, work, 0.2).energy
         assert energy.notes == ()
         assert energy.components["gpu:0"].share.is_whole
+    last = measured(meter, work, 0.3)
+    meter.close()
+    assert last.energy.notes == ()
+    assert last.energy.components["gpu:0"].share.is_whole
 
 
 def test_a_gpu_is_lost_for_good(world, meter, work):
