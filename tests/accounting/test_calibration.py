@@ -305,3 +305,36 @@ def test_other_families_are_left_alone():
     assert not found.fits(rapl)
     with pytest.raises(ValueError, match="says nothing"):
         found.apply(rapl)
+
+
+@pytest.mark.parametrize("gain", [0.9, 1.1])
+@pytest.mark.parametrize(("window_s", "delay_s"), [(0.025, 0.0), (0.5, 0.3), (1.0, 1.0)])
+@pytest.mark.parametrize("meter_hz", [1.0, 10.0])
+def test_a_slow_meter_tells_gain_and_offset(meter_hz, window_s, delay_s, gain):
+    """Means over a second tell nothing of changes: only where power is steady do they count."""
+    rng = np.random.default_rng(7)
+    t_s = np.arange(0.0, 160.0, 0.001)
+    true_w = np.concatenate(
+        [np.full(round(s * 1000), w) for s, w in zip(
+            rng.uniform(4, 8, 40), rng.choice([60.0, 130, 210, 300], 40), strict=True
+        )]
+    )[: t_s.size]  # fmt: skip
+    energy_j = np.concatenate(([0.0], np.cumsum(true_w) * 0.001))[:-1]
+
+    def mean_w(stop_s, length_s):
+        both = np.interp(stop_s, t_s, energy_j) - np.interp(stop_s - length_s, t_s, energy_j)
+        return both / length_s
+
+    polls_s = np.arange(4.0, 158.0, 0.1)
+    reading_w = gain * mean_w(polls_s - delay_s, window_s) + 20 + rng.normal(0, 0.5, polls_s.size)
+    meter_s = np.arange(2.0, 159.0, 1 / meter_hz)
+    meter_w = mean_w(meter_s, 1 / meter_hz) + rng.normal(0, 0.3, meter_s.size)
+    found = fit(polls_s, reading_w, MeterLog.of_power(meter_s, meter_w), 2.0)
+    gain_off, offset_off = np.sqrt(np.diag(found.covariance))[:2]
+    assert found.gain == pytest.approx(gain, abs=3.5 * gain_off)
+    assert found.offset_w == pytest.approx(20.0, abs=3.5 * offset_off)
+    assert gain_off < 0.003
+    assert found.delay_s + found.window_s / 2 == pytest.approx(
+        delay_s + window_s / 2, abs=2 * np.sqrt(found.covariance[2, 2])
+    )
+    assert found.window_shown is False or found.window_s == pytest.approx(window_s, rel=0.1)

@@ -36,6 +36,10 @@ WINDOW_SHARE = 0.1
 """The longest window that is tried is this share of what both logs cover."""
 MOST_SEARCHED = 4000
 """Updates that the grid is searched with; all are used for the result."""
+LEAST_WINDOW = 2.5
+"""A window is seen by a meter with more than so many readings within it."""
+STEADY_SHARE = 0.03
+"""Power that changes by less than this share of its range counts as steady."""
 REFINEMENTS = 5
 PLAUSIBLE_GAIN = (0.7, 1.4)
 """A window and a delay that need another gain are not those of a power sensor. Boards are known to
@@ -111,6 +115,13 @@ class MeterLog:
             (stop_j - np.interp(stop_s - window_s, self.time_s, self.energy_j)) / window_s
         )
 
+    def spread_w(self, stop_s: Floats, window_s: float) -> Floats:
+        """How far apart powers are from two readings before a window to two after it."""
+        reach_s = 2 * self.resolution_s
+        ends_s = np.arange(-window_s - reach_s, reach_s, self.resolution_s) + self.resolution_s
+        powers = [self.mean_power(stop_s + end_s, self.resolution_s) for end_s in ends_s]
+        return np.asarray(np.ptp(powers, axis=0))
+
     @property
     def resolution_s(self) -> float:
         """Median time between two readings."""
@@ -144,6 +155,8 @@ def fit(t_s: Floats, reading_w: Floats, meter: MeterLog, clock_offset_s: float =
     pace = pace_of(t_s, reading_w)
     u_s, value_w = updates(t_s, reading_w, pace)
     model = _Model(u_s, value_w, meter, pace)
+    # A slow meter's readings may be late by as much as lies between them.
+    clock_offset_s = max(clock_offset_s, 2 * meter.resolution_s)
     covered_s = min(u_s[-1], meter.time_s[-1]) - max(u_s[0], meter.time_s[0])
     longest_s = min(LONGEST_WINDOW_S, WINDOW_SHARE * covered_s)
     if model.common(longest_s, -clock_offset_s, clock_offset_s).sum() < LEAST_UPDATES:
@@ -198,7 +211,8 @@ class _Model:
         The middle of the window is searched beside its length, since the two trade little.
         """
         # A window leaves its mark on any change; as first guesses a few lengths will do.
-        windows = np.geomspace(self.shortest_s, max(longest_s, 2 * self.shortest_s), 9)
+        longest_s = max(longest_s, 2 * self.shortest_s)
+        windows = np.geomspace(self.shortest_s, longest_s, 9)
         step_s = min(self.period_s / 4, 0.02)
         steps = min(int(clock_offset_s / step_s), 200)
         delays = np.linspace(-clock_offset_s, clock_offset_s, 2 * max(steps, 10) + 1)
@@ -262,15 +276,26 @@ class _Model:
         slopes = self._slopes(u_s, window_s, delay_s, gain)
         design = np.column_stack((true_w, np.ones_like(true_w), slopes))
         covariance = robust_covariance(design, left_w, weight)
+        steady = self._steady(u_s - delay_s, window_s, high_w - low_w)
+        if steady is not None:
+            # What a slow meter makes of a change is not what the sensor makes of it.
+            true_w, value_w = true_w[steady], value_w[steady]
+            gain, offset_w, weight = robust_line(true_w, value_w)
+            left_w = value_w - gain * true_w - offset_w
+            line = np.column_stack((true_w, np.ones_like(true_w)))
+            covariance[:2] = covariance[:, :2] = 0.0
+            covariance[:2, :2] = robust_covariance(line, left_w, weight)
         # Each change of power shows the delay once, by a reading whose own time is not exact.
         stamp_s = self.stamp_s / math.sqrt(max(effective_count(slopes[:, 0]), 1.0))
-        covariance[2, 2] += stamp_s**2
+        # A meter's own reading may be of any time between the readings before and after it.
+        covariance[2, 2] += stamp_s**2 + (self.meter.resolution_s / math.sqrt(3)) ** 2
         return Fit(
             gain=gain,
             offset_w=offset_w,
             delay_s=delay_s,
             window_s=window_s,
-            window_shown=effective_count(slopes[:, 1]) >= LEAST_SHOWN,
+            window_shown=effective_count(slopes[:, 1]) >= LEAST_SHOWN
+            and window_s > LEAST_WINDOW * self.meter.resolution_s,
             update_period_s=self.period_s,
             covariance=covariance[:3, :3],
             residual_w=float(np.sqrt(np.mean(left_w**2))),
@@ -279,6 +304,21 @@ class _Model:
             high_w=float(high_w),
             count=int(u_s.size),
         )
+
+    def _steady(
+        self, stop_s: Floats, window_s: float, contrast_w: float
+    ) -> NDArray[np.bool_] | None:
+        """Updates far from any change, of a meter as slow as the sensor; ``None`` of another.
+
+        ``None`` too where they do not show both low and high power.
+        """
+        if self.meter.resolution_s < self.period_s / 2:
+            return None
+        steady = self.meter.spread_w(stop_s, window_s) < STEADY_SHARE * contrast_w
+        true_w = self.meter.mean_power(stop_s, window_s)[steady]
+        if true_w.size < LEAST_UPDATES or np.ptp(true_w) < contrast_w / 2:
+            return None
+        return np.asarray(steady)
 
     def _slopes(self, u_s: Floats, window_s: float, delay_s: float, gain: float) -> Floats:
         """How readings change with delay and with window, W/s. Shape: (updates, 2)."""
