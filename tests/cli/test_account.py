@@ -265,3 +265,38 @@ def test_calibrate_user_errors(tmp_path, run, steady):
         assert (code, out) == (2, ""), words
         assert words in err
         assert len(err.splitlines()) == 1
+
+
+def test_what_was_left_out_is_told_beside_json_and_gaps_with_their_span(tmp_path, run):
+    log = tmp_path / "smi.csv"
+    rows = [f"{i / 10},{'[N/A]' if 50 <= i < 100 else '100.00 W'}" for i in range(201)]
+    log.write_text("\n".join(["t_s,power.draw.instant [W]", *rows, ""]))
+    table = spans(tmp_path, "a,2,12", "b,12,18")
+    code, out, err = run("account", "--power", log, "--spans", table, "--json")
+    assert code == 0
+    assert err == "smi.csv: 'power.draw.instant [W]' has no value in 50 lines\n"
+    first, second = json.loads(out)
+    assert first["reason"].endswith("s of 10 s without readings")
+    assert float(first["reason"].split()[1]) == pytest.approx(5.0, abs=0.15)
+    assert first["gross_j"] == pytest.approx(1000.0)
+    assert second["reason"] is None
+
+
+def test_a_counter_that_stands_still_is_null_and_one_that_was_reset_is_told(tmp_path, account):
+    log = tmp_path / "counter.csv"
+    log.write_text("t_s,energy_j\n" + "".join(f"{i},500\n" for i in range(101)))
+    [row] = account("--power", log)
+    assert row["gross_j"] is None
+    assert "stood still for 100 s" in row["reason"]
+    counted = (f"{i},{9000 + 100 * i if i < 50 else 100 * i - 5000}\n" for i in range(101))
+    log.write_text("t_s,energy_j\n" + "".join(counted))
+    [row] = account("--power", log)
+    assert row["gross_j"] == pytest.approx(10_000.0)
+    assert "it was reset" in row["reason"]
+
+
+def test_names_that_would_break_a_table(tmp_path, steady, run):
+    table = spans(tmp_path, '"two\nlines [bold]",1,2', ",3,4")
+    _, out, _ = run("account", "--power", steady, "--spans", table)
+    assert "two\\nlines [bold]" in out
+    assert "(no name)" in out
