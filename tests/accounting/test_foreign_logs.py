@@ -461,3 +461,17 @@ def test_any_bytes_are_a_table_or_a_user_error(tmp_path_factory, data):
     with contextlib.suppress(UserError):
         assert open_table(path).names
         assert read_logs([path]).trace.size
+
+
+def test_one_of_several_gpus_without_readings_is_absent(tmp_path):
+    rows = "".join(f"{i / 10},0,100 W\n{i / 10},1,[N/A]\n" for i in range(100))
+    log = log_of(tmp_path, "t_s,index,power.draw.instant [W]\n" + rows)
+    [energy] = Accounts(log.trace).energies([Window(10**9, 9 * 10**9)])
+    assert list(energy.components) == ["gpu:0"]
+    assert energy.absent["gpu:1"] == "log.csv has no readings of it in 'power.draw.instant [W]'"
+
+
+def test_no_gpu_with_readings_is_an_error(tmp_path):
+    rows = "".join(f"{i / 10},{gpu},[N/A]\n" for i in range(100) for gpu in (0, 1))
+    with pytest.raises(UserError, match="no readings of any of its 2 GPUs"):
+        log_of(tmp_path, "t_s,index,power.draw.instant [W]\n" + rows)

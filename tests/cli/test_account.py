@@ -300,3 +300,16 @@ def test_names_that_would_break_a_table(tmp_path, steady, run):
     _, out, _ = run("account", "--power", steady, "--spans", table)
     assert "two\\nlines [bold]" in out
     assert "(no name)" in out
+
+
+def test_a_calibration_of_no_source_of_the_board_says_so(tmp_path, run):
+    t_s = [i / 10 for i in range(600)]
+    true_w = [300.0 if int(t / 7) % 2 else 80.0 for t in t_s]
+    for name, gain in (("log", 0.95), ("meter", 1.0)):
+        rows = (f"{t},{gain * w}\n" for t, w in zip(t_s, true_w, strict=True))
+        (tmp_path / f"{name}.csv").write_text("t_s,power_w\n" + "".join(rows))
+    files = ("--log", tmp_path / "log.csv", "--meter", tmp_path / "meter.csv", "--json")
+    _, out, _ = run("calibrate", *files, "--board", "GPU-1")
+    assert "none is log.power" in json.loads(out)["notes"][-1]
+    _, out, _ = run("calibrate", *files, "--out", tmp_path / "board.json")
+    assert json.loads(out)["notes"] == []

@@ -31,7 +31,7 @@ from joulelab.errors import UserError
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.nvml_channels import GAIN_UNCERTAINTY
 from joulelab.sensors.nvml_ring import stamps_lateness
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
+from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 
 INSTANT_WINDOW_S = 0.025
 """Measured on an H100 with driver 580, see ``docs/sensors.md``."""
@@ -119,15 +119,18 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
         UserError: One cannot be read, or what a column is cannot be told; the message says which.
     """
     notes: list[str] = []
+    absent: list[Absence] = []
     found = [
         (path, series)
         for path in paths
-        for series in read_series(path, options or LogOptions(), notes)
+        for series in read_series(path, options or LogOptions(), notes, absent)
     ]
-    return as_log(_distinct(found), notes)
+    return as_log(_distinct(found), notes, absent)
 
 
-def as_log(series: Sequence[Series], notes: Sequence[str] = ()) -> Log:
+def as_log(
+    series: Sequence[Series], notes: Sequence[str] = (), absent: Sequence[Absence] = ()
+) -> Log:
     """Readings of one or several devices as a trace."""
     start_s = min(float(one.t_s[0]) for one in series)
     stop_s = max(float(one.t_s[-1]) for one in series)
@@ -137,16 +140,20 @@ def as_log(series: Sequence[Series], notes: Sequence[str] = ()) -> Log:
     )
     header = {"intervals_s": [one.interval_s for one in series]}
     channels = tuple(one.channel for one in series)
-    return Log(Trace(channels, readings, header=header), origin_s, start_s, stop_s, tuple(notes))
+    trace = Trace(channels, readings, tuple(absent), header=header)
+    return Log(trace, origin_s, start_s, stop_s, tuple(notes))
 
 
-def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Series]:
+def read_series(
+    path: Path, options: LogOptions, notes: list[str], absent: list[Absence] | None = None
+) -> list[Series]:
     """The readings of each device and column of one log.
 
     Args:
         path: The file.
         options: How it is read.
         notes: What was assumed and left out is added here.
+        absent: Devices of which the log has no readings are added here; ``None``: an error.
 
     Raises:
         UserError: It cannot be read, or what a column is cannot be told.
@@ -189,14 +196,25 @@ def read_series(path: Path, options: LogOptions, notes: list[str]) -> list[Serie
         times = times if order is None else times[order]
         for column, data in zip(values, columns[1 : 1 + len(values)], strict=True):
             value = data[chosen] if order is None else data[chosen][order]
-            one = _series(
-                table, column, f"gpu:{name}" if name else "", times, value, options, notes
-            )
+            gpu = f"gpu:{name}" if name else ""
+            if absent is not None and len(names) > 1 and not _has_readings(times, value):
+                why = f"{path.name} has no readings of it in {column.name!r}"
+                absent.append(Absence(gpu, column.source, why))
+                continue
+            one = _series(table, column, gpu, times, value, options, notes)
             one = replace(one, uuid=known_uuids.get(name, ""))
             if len(values) > 1:
                 one = replace(one, channel=_apart(one.channel, column))
             series.append(one)
+    if not series:
+        raise UserError(f"{path} has no readings of any of its {len(names)} GPUs")
     return series
+
+
+def _has_readings(t_s: Floats, value: Floats) -> bool:
+    """Whether there are two, at different times."""
+    seen = t_s[np.isfinite(value)]
+    return bool(seen.size) and seen[0] != seen[-1]
 
 
 def _other_cells(table: Table, column: ValueColumn) -> str:
@@ -250,7 +268,7 @@ def _series(
     notes: list[str],
 ) -> Series:
     path, seen = table.path, np.isfinite(value)
-    if np.count_nonzero(seen) < 2 or t_s[seen][0] == t_s[seen][-1]:
+    if not _has_readings(t_s, value):
         raise UserError(
             f"{path}: column {column.name!r} has fewer than two readings",
             why=_other_cells(table, column) if value.size > 1 else "",

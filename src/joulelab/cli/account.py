@@ -29,7 +29,7 @@ CSV_COLUMNS = (
     "net_low_j", "net_high_j", "mean_power_w", "reason",
 )  # fmt: skip
 WHOLE_LOG = "whole log"
-TOLD_GAP = 0.01
+TOLD_GAP = 0.05
 """Gaps are told where they are a larger share of a span."""
 
 

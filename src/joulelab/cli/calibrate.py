@@ -105,6 +105,11 @@ def command(
             clock_offset_s,
         )
         checked = calibrate.check(sensor, meter, found, marks_s)
+    if out is None and not found.source.startswith("nvml."):
+        notes.append(
+            f"recordings of a board are of NVML's sources, and none is {found.source}: where it is "
+            "one, call the column as nvidia-smi does, as power.draw.instant, and calibrate again"
+        )
     path = _write(found, out)
     if as_json:
         shown = asdict(checked) | {
