@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.accounting.grid import GAP_FACTOR
-from joulelab.recording.trace import Readings
+from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ STILL_S = 2.0
 STILL_PERIODS = 20
 """A counter without a new value for so long, and for so many of its update periods, stands still:
 whatever is switched on draws more than one step of a counter in that time."""
-AT_ONCE = 1 << 20
+AT_ONCE = 1 << 17
 
 
 class Counted(NamedTuple):
@@ -97,6 +97,26 @@ def counted(channel: Channel, t_s: Floats, value: Floats, expected_s: float) -> 
     return Counted(energy, wrapped, back, leapt, unread, still, caught_up)
 
 
+def is_plain(
+    channel: Channel, apart_ns: NDArray[np.int64], energy: Floats, expected_s: float
+) -> bool:
+    """Whether a counter rose from each reading to the next by what there can be: nothing to undo.
+
+    Args:
+        channel: The counter.
+        apart_ns: From reading to reading. Shape: (readings - 1,).
+        energy: The same, J; NaN where a value is missing. Shape: (readings - 1,).
+        expected_s: How far apart readings are when none is missing.
+    """
+    if energy.size == 0:
+        return True
+    most_w = LEAP_W if channel.wrap is None else MOST_W
+    longest_s = float(apart_ns.max()) * 1e-9
+    in_time = channel.wrap is None or longest_s <= GAP_FACTOR * expected_s
+    rises = float(energy.min()) > 0 and float(energy.max()) <= most_w * LATE_S
+    return rises and in_time and int(apart_ns.min()) > 0
+
+
 def _stood_still(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Bools]:
     """Where a counter stood still for good, and where it caught up afterwards.
 
@@ -148,13 +168,22 @@ def doubts(channel: Channel, readings: Readings, interval_s: float) -> Iterator[
         interval_s: How often it was read.
     """
     expected_s = max(channel.update_period_s, interval_s)
-    for first in range(0, readings.t_ns.size - 1, AT_ONCE):
-        t_ns = readings.t_ns[first : first + AT_ONCE + 1]
-        value = readings.value[first : first + AT_ONCE + 1]
-        use = np.isfinite(value) & (np.diff(t_ns, prepend=t_ns[0] - 1) > 0)
-        t_s = np.asarray(t_ns[use] * 1e-9, dtype=np.float64)
-        if t_s.size > 1:
-            yield from _doubts(counted(channel, t_s, value[use], expected_s), t_s)
+    firsts = range(0, readings.t_ns.size - 1, AT_ONCE)
+    for found in each(lambda first: _doubts_from(channel, readings, first, expected_s), firsts):
+        yield from found
+
+
+def _doubts_from(
+    channel: Channel, readings: Readings, first: int, expected_s: float
+) -> list[Doubt]:
+    """Of one block."""
+    t_ns = np.ascontiguousarray(readings.t_ns[first : first + AT_ONCE + 1])
+    value = np.ascontiguousarray(readings.value[first : first + AT_ONCE + 1])
+    if is_plain(channel, np.diff(t_ns), np.diff(value), expected_s):
+        return []
+    use = np.isfinite(value) & (np.diff(t_ns, prepend=t_ns[0] - 1) > 0)
+    t_s = np.asarray(t_ns[use] * 1e-9, dtype=np.float64)
+    return list(_doubts(counted(channel, t_s, value[use], expected_s), t_s))
 
 
 def _doubts(found: Counted, t_s: Floats) -> Iterator[Doubt]:

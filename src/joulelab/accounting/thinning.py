@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.accounting.averaged import is_averaged
-from joulelab.accounting.counters import counted
+from joulelab.accounting.counters import counted, is_plain
 from joulelab.accounting.grid import GAP_FACTOR, REACHES
 from joulelab.accounting.intervals import (
     NO_BRIDGES,
@@ -154,6 +154,8 @@ def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _
         finite = np.isfinite(value)
         special.append(np.flatnonzero(finite[1:] != finite[:-1]))
     if channel.quantity is Quantity.ENERGY:
+        if is_plain(channel, apart, np.diff(value), apart_s):
+            return _Scan(first + np.concatenate(special), wraps, lost)
         usable = np.diff(t_ns, prepend=t_ns[0] - 1) > 0
         at = np.flatnonzero(usable if finite is None else usable & finite)
         found = counted(channel, np.asarray(t_ns[at] * 1e-9, dtype=np.float64), value[at], apart_s)
