@@ -259,6 +259,16 @@ def telegraph(
     return steps(times_s, rng.choice(levels_w, stays_s.size))
 
 
+def walk(
+    length_s: float, low_w: float, high_w: float, step_s: float, rng: np.random.Generator
+) -> Power:
+    """A random walk between two powers, thrown back at both: a tenth of the way in each step."""
+    range_w = high_w - low_w
+    times_s = np.arange(0.0, length_s + 2 * step_s, step_s)
+    along_w = np.cumsum(0.1 * range_w * rng.standard_normal(times_s.size - 1))
+    return steps(times_s, high_w - np.abs(along_w % (2 * range_w) - range_w))
+
+
 def after_idle(power: Power, idle_w: float, idle_s: float, length_s: float) -> Power:
     """Idle from time 0, and after ``idle_s`` what ``power`` is from its time 0 on."""
     later = power.time_s > 0

@@ -38,7 +38,7 @@ SPANS = 6
 """Of each board, short and long each."""
 BURSTS = 10
 """Spans on bursts, where the waveform has them."""
-WAVES = ("steady", "square", "phases", "ramps", "telegraph", "bursts")
+WAVES = ("steady", "square", "phases", "ramps", "telegraph", "bursts", "walk")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def wave_of(name: str, rng: np.random.Generator) -> tuple[Power, Floats]:
         case "telegraph":
             levels_w = (low_w, (low_w + high_w) / 2, high_w)
             power = boards.telegraph(length_s, levels_w, rng.uniform(0.05, 2.0), rng)
+        case "walk":
+            power = boards.walk(length_s, low_w, high_w, rng.uniform(0.02, 0.2), rng)
         case _:
             period_s = rng.uniform(0.15, 1.0)
             burst_s = period_s * rng.uniform(0.2, 0.8)

@@ -22,6 +22,8 @@ UPDATE_S = 0.1
 """An H100's counter and power fields are new so often."""
 READ_S, SLOW_S, COSTLY_S = 0.5, 1.0, 0.8
 """How often the ring is read, a counter beside it, and one of which each call takes 4 ms."""
+OTHER_READ_S, OTHER_WINDOW_S = 0.3, 0.5
+"""Of boards that nobody here has seen."""
 NOISE_W = 3.0
 RING = 120
 JITTER_S = 0.005
@@ -95,8 +97,10 @@ def kinds() -> list[Kind]:
         Kind("ring, rough, and counter", (rough, slow_counter)),
         Kind("counter, 100 ms", (counter,)),
         Kind("counter, read each 0.8 s", (replace(counter, interval_s=COSTLY_S),)),
+        Kind("counter, read each 0.3 s", (replace(counter, interval_s=OTHER_READ_S),)),
         Kind("instant, 25 of 100 ms", (instant,)),
         Kind("average over 1 s", (average,)),
+        Kind("average over 0.5 s", (_power(OTHER_WINDOW_S),)),
         Kind("RAPL package, with wraps", (_rapl("cpu:0", rapl.GAIN_UNCERTAINTY),)),
         Kind("RAPL DRAM, with wraps", (_rapl("dram:0", rapl.MODELLED_GAIN_UNCERTAINTY),)),
         Kind("CPU estimate", (_cpu_estimate(),)),

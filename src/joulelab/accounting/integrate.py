@@ -22,6 +22,7 @@ from joulelab.accounting.intervals import (
     Bridges,
     Intervals,
     counter_intervals,
+    expected_s,
     power_intervals,
     unseen_s,
 )
@@ -73,16 +74,17 @@ def energy_curve(
         return None
     found = replace(found, power=(found.power - channel.offset_w) / channel.gain)
     smear_s = max(0.0, channel.window_s - channel.update_period_s)
+    apart_s = expected_s(channel, interval_s)
     if smear_s == 0 and blind_s == 0:
         split = _split(channel, found, marks, located_s)
     else:
-        split = _cut(channel, found, marks, smear_s)
+        split = _cut(channel, found, marks, smear_s, apart_s)
     parts, gap = split.parts, found.gap[split.parts.interval]
     interval_length_s = np.diff(found.edges)[parts.interval]
     hidden_w = spread.unresolved(channel, interval_length_s) * np.abs(parts.power)
     spread_w = np.maximum(split.spread_w, hidden_w)
     variance_j2 = spread.variance_j2(channel, interval_s, found, parts, spread_w, bridges)
-    law = _wander(channel, found, marks, smear_s, blind_s)
+    law = _wander(channel, found, marks, smear_s, blind_s, apart_s)
     return EnergyCurve(
         time_s=parts.edges,
         energy_j=np.concatenate(([0.0], np.cumsum(np.diff(parts.edges) * parts.power))),
@@ -102,15 +104,19 @@ def energy_curve(
 
 
 def _wander(
-    channel: Channel, found: Intervals, marks: Marks, smear_s: float, blind_s: float
+    channel: Channel,
+    found: Intervals,
+    marks: Marks,
+    smear_s: float,
+    blind_s: float,
+    apart_s: float,
 ) -> variogram.Variogram:
     """How energy wanders between the readings, where they tell."""
     plain = ~found.gap & (found.bridged < 0)
     if blind_s > 0:
         return variogram.unknown(found.power.size)
     if smear_s > 0:
-        period_s = channel.update_period_s
-        return variogram.of_windows(found.middle, found.power, plain, channel.window_s, period_s)
+        return variogram.of_windows(found.middle, found.power, plain, channel.window_s, apart_s)
     marked = np.searchsorted(marks.time_s, found.edges)
     plain &= marked[1:] == marked[:-1]
     return variogram.of_intervals(found.edges, found.power, plain)
@@ -148,12 +154,14 @@ def _split(channel: Channel, found: Intervals, marks: Marks, located_s: float) -
     return _Split(parts, spread_w, late_s, left_s)
 
 
-def _cut(channel: Channel, found: Intervals, marks: Marks, smear_s: float) -> _Split:
+def _cut(
+    channel: Channel, found: Intervals, marks: Marks, smear_s: float, apart_s: float
+) -> _Split:
     """Where the sensor sees less or more than its intervals: only states tell the powers."""
     power, plain = found.power, ~found.gap & (found.bridged < 0)
     looks = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
     parts = cut_everywhere(found.edges, power, plain, marks.time_s, looks)
-    reach = 1 + math.ceil(smear_s / channel.update_period_s)
+    reach = 1 + math.ceil(smear_s / apart_s)
     at_change = np.isin(found.edges[1:-1], marks.time_s) & (smear_s == 0)
     spread_w = spread.of_intervals(power, found.gap, reach, at_change)[parts.interval]
     if parts.unresolved.any():
