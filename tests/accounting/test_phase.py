@@ -71,3 +71,12 @@ def test_random_power_does_not_make_up_a_phase():
             off_s.append(np.median(found.time_s - true_s[found.keep]))
             said_s.append(found.uncertainty_s)
     assert np.all(np.abs(off_s) < 4 * np.array(said_s))
+
+
+@pytest.mark.parametrize(("unsure", "told"), [(5, True), (15, False)])
+def test_an_end_that_its_polls_do_not_tell_is_not_lost(unsure, told):
+    # The first polls come as the counter is renewed: they show an update, or the one before.
+    apart_s = np.append(np.full(unsure, 0.1), np.full(400, 0.101))
+    polls = 0.0301 + np.append(0.0, np.cumsum(apart_s))
+    true_s = np.floor((polls - 0.03) / 0.1) * 0.1 + 0.03
+    assert (update_times(polls, 50.0 * true_s, 0.1) is not None) == told
