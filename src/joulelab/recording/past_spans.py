@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ class PastSpans:
         ...     pass
         >>> log.place()
         >>> past = PastSpans()
-        >>> past.add(step)
+        >>> past.add([step])
+        []
         >>> [again] = past.spans(log, "step")
         >>> again == step, again.attributes
         (True, {'index': 7})
@@ -42,31 +43,42 @@ class PastSpans:
     def __init__(self) -> None:
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
 
-    def add(self, span: Span) -> None:
-        """Keeps a span that has its index.
+    def add(self, spans: Iterable[Span]) -> list[Span]:
+        """Keeps spans that have their index.
 
-        Raises:
-            TypeError: Its name is nothing to keep it by, as a list.
+        Many at a time: it is done beside the program's own threads.
+
+        Returns:
+            Those that cannot be kept so, as where a name is a list.
         """
-        attributes, stop_mark = span.attributes, span._device_stop
-        on_device = stop_mark is not None and stop_mark.time is not None
-        key = (on_device, span.name, *attributes)
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = _Kind(span.name, tuple(attributes))
-        for column, value in zip(kind.columns, attributes.values(), strict=True):
-            column.append(value)
-        if on_device:
-            kind.marks += MARKS.pack(*_time(span._device_start), *_time(stop_mark))
-        # Last: what has no times is not there, should another thread fork at this moment.
-        parent = span._parent
-        kind.times += TIMES.pack(
-            span._index,
-            -1 if parent is None else parent,
-            span.thread,
-            span.start_ns,
-            span.stop_ns,
-        )
+        left = []
+        for span in spans:
+            attributes, stop_mark, parent = span.attributes, span._device_stop, span._parent
+            on_device = stop_mark is not None and stop_mark.time is not None
+            names, values = tuple(attributes), tuple(attributes.values())
+            key = (on_device, span.name, names)
+            try:
+                kind = self._kinds.get(key)
+            except TypeError:
+                left.append(span)
+                continue
+            if len(names) != len(values):  # The program is adding one at this moment.
+                left.append(span)
+                continue
+            if kind is None:
+                kind = self._kinds[key] = _Kind(span.name, names)
+            kind.values.extend(values)
+            if on_device:
+                kind.marks += MARKS.pack(*_time(span._device_start), *_time(stop_mark))
+            # Last: what has no times is not there, should another thread fork at this moment.
+            kind.times += TIMES.pack(
+                span._index,
+                -1 if parent is None else parent,
+                span.thread,
+                span.start_ns,
+                span.stop_ns,
+            )
+        return left
 
     def spans(self, log: SpanLog, name: str | None = None) -> Iterator[Span]:
         """Those of a name, or all, as objects again; kind by kind."""
@@ -86,29 +98,29 @@ class _Kind:
     Attributes:
         name: Of each of them.
         attributes: Their names.
-        columns: The values of each attribute.
-        times: One after another, as :data:`TIMES`.
+        values: The attributes' values, span after span.
+        times: Likewise, as :data:`TIMES`.
         marks: Likewise, as :data:`MARKS`; empty where the spans have none.
     """
 
-    __slots__ = ("attributes", "columns", "marks", "name", "times")
+    __slots__ = ("attributes", "marks", "name", "times", "values")
 
     def __init__(self, name: str, attributes: tuple[str, ...]) -> None:
         self.name = name
         self.attributes = attributes
-        self.columns: list[list[Any]] = [[] for _ in attributes]
+        self.values: list[Any] = []
         self.times = bytearray()
         self.marks = bytearray()
 
     def spans(self, log: SpanLog) -> Iterator[Span]:
         """Each as an object."""
-        rows = zip(*self.columns, strict=True) if self.columns else itertools.repeat(())
-        marks = MARKS.iter_unpack(self.marks) if self.marks else itertools.repeat(None)
-        for times, values, both in zip(TIMES.iter_unpack(self.times), rows, marks, strict=False):
-            span = Span(log, self.name, dict(zip(self.attributes, values, strict=True)))
+        values = iter(self.values)
+        marks = MARKS.iter_unpack(self.marks)
+        for times in TIMES.iter_unpack(self.times):
+            span = Span(log, self.name, dict(zip(self.attributes, values, strict=False)))
             span._index, parent, span.thread, span.start_ns, span.stop_ns = times
             span._parent = None if parent < 0 else parent
-            if both is not None:
+            for both in itertools.islice(marks, 1):
                 span._device_start, span._device_stop = _mark(*both[:2]), _mark(*both[2:])
             yield span
 
@@ -116,8 +128,7 @@ class _Kind:
         """See :meth:`PastSpans.mend`."""
         count = len(self.times) // TIMES.size
         del self.marks[count * MARKS.size :]
-        for column in self.columns:
-            del column[count:]
+        del self.values[count * len(self.attributes) :]
 
 
 def _time(mark: DeviceMark | None) -> tuple[int, int]:

@@ -67,7 +67,10 @@ class SpanLog:
         self._mark = mark
         self._further = further
         self._count = 0
-        self._present: dict[int, Span] = {}
+        self._kept: list[Span] = []
+        self._new: list[Span] = []
+        self._open: list[Span] = []
+        self._on_device: deque[Span] = deque()
         self._past = PastSpans()
         self.start_anew(forked=False)
         _LOGS[id(self)] = self
@@ -84,13 +87,11 @@ class SpanLog:
         self._told_failure = False
         self._lock = threading.RLock()
         self._unended: dict[int, list[Span]] = {}
-        self._new: list[Span] = []
         self._past.mend()
         self.place()
         self._unended.clear()
-        self._new.clear()
-        self._open: list[Span] = []
-        self._on_device: deque[Span] = deque()
+        self._kept += (*self._new, *self._open, *self._on_device)
+        self._new, self._open, self._on_device = [], [], deque()
         self._backlog: deque[bytes] = deque()
         self._finished = threading.Event()
         self._thread: threading.Thread | None = None
@@ -119,7 +120,6 @@ class SpanLog:
                     around.append(span)
                     self._count += 1
                     span._index = self._first_index + self._count - 1
-                self._present[span._index] = span
             self._new += begun
             del self.begun[: len(begun)]
 
@@ -128,11 +128,8 @@ class SpanLog:
         with self._lock:
             self.place()
             found = {span.index: span for span in self._past.spans(self, name)}
-            found |= {
-                index: span
-                for index, span in self._present.items()
-                if name is None or span.name == name
-            }
+            objects = itertools.chain(self._kept, self._on_device, self._open, self._new)
+            found |= {span.index: span for span in objects if name is None or span.name == name}
         return [found[index] for index in sorted(found)]
 
     def device_window(self, span: Span) -> DeviceWindow | None:
@@ -180,11 +177,8 @@ class SpanLog:
             self._backlog += lines("spans", rows)
             if self.device is not None:
                 self.device.resolve(leave_unresolved, wait=wait)
-            for span in ended:
-                if span._device_stop is None:
-                    self._leave(span)
-                else:
-                    self._on_device.append(span)
+            self._kept += self._past.add(span for span in ended if span._device_stop is None)
+            self._on_device += (span for span in ended if span._device_stop is not None)
             self._backlog += lines("devices", self._devices())
             self._backlog += self._device_failure()
             self._backlog += self._further()
@@ -217,7 +211,7 @@ class SpanLog:
 
     def _devices(self) -> list[tuple[int, int, int, int]]:
         """Rows of the ended spans whose marks' times are known, in the order they ended."""
-        rows = []
+        rows, done = [], []
         while self._on_device:
             last = self._on_device[0]._device_stop
             failed = self.device is None or self.device.failure
@@ -227,16 +221,9 @@ class SpanLog:
             window = self.device_window(span)
             if window is not None:
                 rows.append((span.index, *window))
-            self._leave(span)
+            done.append(span)
+        self._kept += self._past.add(done)
         return rows
-
-    def _leave(self, span: Span) -> None:
-        """Keeps a span that is over as one of the past."""
-        try:
-            self._past.add(span)
-        except TypeError:
-            return
-        self._present.pop(span._index, None)
 
 
 _SHARED = itertools.count()
