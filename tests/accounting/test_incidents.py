@@ -129,5 +129,6 @@ def test_many_windows_ask_for_what_happened_once():
 def test_clocks_are_compared_as_they_are():
     [wall, boot] = ClockSensor().read()
     assert wall.value > 1e8
-    assert boot.value >= 0
+    # One clock is read between two looks at the other, which are not quite at once.
+    assert boot.value >= -1e-3
     assert boot.value == pytest.approx(ClockSensor().read()[1].value, abs=1e-3)
