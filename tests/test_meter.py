@@ -85,6 +85,14 @@ def test_spans_nest_carry_attributes_and_add_up(meter):
     assert epochs.gross_j <= fit.energy.gross_j
 
 
+def test_an_attribute_may_have_any_name(meter):
+    with meter.span("load", name="digits", self=1) as span:
+        pass
+    assert span.attributes == {"name": "digits", "self": 1}
+    assert meter.spans_named("load", name="digits") == [span]
+    assert meter.energy("load", name="digits").duration_s == span.energy.duration_s
+
+
 def test_an_unknown_name_is_told_with_the_known_ones(meter):
     with meter.span("epoch"):
         pass

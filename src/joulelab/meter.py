@@ -121,7 +121,7 @@ class Meter:
 
     # Marking.
 
-    def begin(self, name: str, **attributes: Any) -> Span:
+    def begin(self, name: str, /, **attributes: Any) -> Span:
         """Opens a span. It nests in the span that is open in the same thread."""
         return Span(self._log, name, attributes).__enter__()
 
@@ -133,7 +133,7 @@ class Meter:
         """
         span.end()
 
-    def span(self, name: str, **attributes: Any) -> Span:
+    def span(self, name: str, /, **attributes: Any) -> Span:
         """A span around a block, as ``with meter.span("epoch", index=3) as span``.
 
         It is closed however the block ends.
@@ -145,7 +145,7 @@ class Meter:
         """Every span so far, in the order they began."""
         return tuple(self._log.spans())
 
-    def spans_named(self, name: str, **attributes: Any) -> list[Span]:
+    def spans_named(self, name: str, /, **attributes: Any) -> list[Span]:
         """The finished spans of that name that have all these attributes."""
         return [
             span
@@ -155,7 +155,7 @@ class Meter:
 
     # Resolving.
 
-    def energy(self, name: str, **attributes: Any) -> Energy:
+    def energy(self, name: str, /, **attributes: Any) -> Energy:
         """The sum over the finished spans of that name that have all these attributes.
 
         Raises:

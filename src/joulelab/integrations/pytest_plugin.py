@@ -42,7 +42,7 @@ class EnergyOfTest:
         self.meter, self._nodeid = meter, nodeid
         self.test: Span | None = None
 
-    def span(self, name: str, **attributes: Any) -> Span:
+    def span(self, name: str, /, **attributes: Any) -> Span:
         """A span around a part of the test."""
         return self.meter.span(name, test=self._nodeid, **attributes)
 

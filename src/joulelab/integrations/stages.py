@@ -38,7 +38,7 @@ class Stages:
         self._recording = self._given
         self._open: list[Span] = []
 
-    def begin(self, name: str, **attributes: Any) -> Span | None:
+    def begin(self, name: str, /, **attributes: Any) -> Span | None:
         """Begins a span within the innermost open one; ``None`` where nothing is measured."""
         if not self._recording:
             self._start()

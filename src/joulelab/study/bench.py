@@ -219,7 +219,7 @@ class _Narrator:
     def __init__(self, meter: Meter, tell: Tell) -> None:
         self._meter, self._tell = meter, tell
 
-    def begin(self, name: str, **attributes: Any) -> Any:
+    def begin(self, name: str, /, **attributes: Any) -> Any:
         self._tell({"event": "phase", "name": name} | attributes)
         return self._meter.begin(name, **attributes)
 

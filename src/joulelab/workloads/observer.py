@@ -10,7 +10,7 @@ from typing import Any, Protocol
 class Observer(Protocol):
     """Told of every phase, epoch and step. :class:`joulelab.Meter` is one."""
 
-    def begin(self, name: str, **attributes: Any) -> Any:
+    def begin(self, name: str, /, **attributes: Any) -> Any:
         """Something starts now. What is returned is handed to :meth:`end`."""
         ...
 
@@ -22,7 +22,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that does nothing."""
 
-    def begin(self, name: str, **attributes: Any) -> None:
+    def begin(self, name: str, /, **attributes: Any) -> None:
         """Does nothing."""
 
     def end(self, span: Any) -> None:
