@@ -65,7 +65,9 @@ class FakeCuda:
         return self.capturing
 
     def install(self, monkeypatch):
-        raw = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: self.raw)
+        raw = types.SimpleNamespace(
+            _cuda_getCurrentRawStream=lambda device: self.raw, _CudaEventBase=FakeEvent
+        )
         monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=self, _C=raw))
         monkeypatch.setitem(sys.modules, "torch.cuda", self)
         return self

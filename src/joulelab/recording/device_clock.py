@@ -168,6 +168,9 @@ class DeviceClock:
         self._raw_stream = getattr(
             own, "_cuda_getCurrentRawStream", lambda device: cuda.current_stream(device).cuda_stream
         )
+        # What torch.cuda.Event.record calls once it has a stream.
+        events = getattr(own, "_CudaEventBase", cuda.Event)
+        self._record: Callable[[Any, Any], None] = events.record
         self._streams: dict[tuple[int, int], Any] = {}
         self._served: dict[int, deque[Any]] = {}
         self._last: DeviceMark | None = None
@@ -263,7 +266,7 @@ class DeviceClock:
         except (KeyError, IndexError):
             event = self._cuda.Event(enable_timing=True)
         mark = DeviceMark(device, raw, event)
-        event.record(stream)
+        self._record(event, stream)
         mark.host_ns = time.monotonic_ns()
         self._last = mark
         self._unresolved.append(mark)
