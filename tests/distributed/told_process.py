@@ -30,9 +30,7 @@ def use_gpu(index, uuids):
     cuda = FakeCuda()
     cuda.device_count = lambda: len(uuids)
     cuda.get_device_properties = lambda i: types.SimpleNamespace(uuid=uuids[i])
-    binding = types.SimpleNamespace(
-        _cuda_hasPrimaryContext=lambda i: i == index, _cuda_getCurrentRawStream=lambda device: 0
-    )
+    binding = cuda.binding(_cuda_hasPrimaryContext=lambda i: i == index)
     sys.modules["torch"] = types.SimpleNamespace(cuda=cuda, _C=binding)
     sys.modules["torch.cuda"] = cuda
 

@@ -64,11 +64,15 @@ class FakeCuda:
     def is_current_stream_capturing(self):
         return self.capturing
 
-    def install(self, monkeypatch):
-        raw = types.SimpleNamespace(
-            _cuda_getCurrentRawStream=lambda device: self.raw, _CudaEventBase=FakeEvent
+    def binding(self, **further):
+        """What stands for ``torch._C``."""
+        return types.SimpleNamespace(
+            _cuda_getCurrentRawStream=lambda device: self.raw, _CudaEventBase=FakeEvent, **further
         )
-        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=self, _C=raw))
+
+    def install(self, monkeypatch):
+        torch = types.SimpleNamespace(cuda=self, _C=self.binding())
+        monkeypatch.setitem(sys.modules, "torch", torch)
         monkeypatch.setitem(sys.modules, "torch.cuda", self)
         return self
 
