@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks import boards
 from benchmarks.boards import Kind, Power, with_spans
 from benchmarks.sensor_kinds import kinds
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.baseline import UNKNOWN_DRIFT, Baseline, IdlePoint
+from joulelab.energy.baseline import UNKNOWN_DRIFT, Baseline, IdlePoint
+from joulelab.energy.estimator import EnergyEstimator, Window
 
 Floats = NDArray[np.float64]
 
@@ -128,13 +128,13 @@ def outcome(
     duration_s = spans_s[:, 1] - spans_s[:, 0]
 
     idle_s = (1.0, IDLE_S - 1.0)
-    idle = Accounts(trace).energies(_windows([idle_s]))[0]
+    idle = EnergyEstimator(trace).energies(_windows([idle_s]))[0]
     baseline = Baseline((IdlePoint.from_energy(idle, sum(idle_s) / 2),))
     # After its measurement idle power is no longer what it was.
     idle_w = power.power_w[0] * (1 + UNKNOWN_DRIFT * rng.standard_normal())
     net_truth_j = truth_j - idle_w * duration_s
 
-    energies = Accounts(trace, baseline).energies(_windows(spans_s))
+    energies = EnergyEstimator(trace, baseline).energies(_windows(spans_s))
     gross = np.array([energy.interval_j for energy in energies])
     net = np.array([energy.net_interval_j for energy in energies])
     return Outcome(

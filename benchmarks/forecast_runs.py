@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from benchmarks.forecast_case import Case
 from joulelab import Meter
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.marked import Marked, marked
-from joulelab.forecast.marked import EPOCH, SECTIONS, STEP, profile_of
+from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.forecast.from_spans import EPOCH, SECTIONS, STEP, profile_of
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.models.registry import build_model
 from joulelab.recording.spans import Span
 from joulelab.recording.trace import Trace, read_trace
+from joulelab.recording.trace_spans import TraceSpan, read_spans
 from joulelab.workloads.classification import train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
 from joulelab.workloads.seeding import build_seeded
@@ -109,8 +109,8 @@ def cases(run: Run) -> Iterator[Case]:
 
 
 def _measured(run: Run, trace: Trace) -> Iterator[Case]:
-    spans = marked(trace.events)
-    accounts = Accounts(trace)
+    spans = read_spans(trace.events)
+    accounts = EnergyEstimator(trace)
     whole = profile_of(spans, accounts.energies)
     truth_j, truth_s = whole.spent_j, sum(row.duration_s for row in whole.rows)
     begin_ns, end_ns = spans[0].start_ns, max(span.stop_ns or 0 for span in spans)
@@ -189,7 +189,7 @@ class _CpuTimes:
         self._meter.end(span)
 
 
-def _until(spans: Sequence[Marked], t_ns: int) -> list[Marked]:
+def _until(spans: Sequence[TraceSpan], t_ns: int) -> list[TraceSpan]:
     """The spans as they were known at that time."""
     return [
         span if span.stop_ns is not None and span.stop_ns <= t_ns else replace(span, stop_ns=None)
@@ -198,7 +198,7 @@ def _until(spans: Sequence[Marked], t_ns: int) -> list[Marked]:
     ]
 
 
-def _first_epoch_j(spans: Sequence[Marked], accounts: Accounts) -> float:
+def _first_epoch_j(spans: Sequence[TraceSpan], accounts: EnergyEstimator) -> float:
     """From the first epoch's start to the second's: its validation is in it."""
     epochs = [span for span in spans if span.name == EPOCH]
     stop_ns = epochs[1].start_ns if len(epochs) > 1 else spans[-1].stop_ns

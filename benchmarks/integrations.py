@@ -46,7 +46,7 @@ class Slices:
         self.starts.append(time.perf_counter_ns())
 
     @property
-    def marked(self) -> bool:
+    def read_spans(self) -> bool:
         """Whether the step under way is."""
         return self.on[min(len(self.starts) // SLICE_STEPS, len(self.on) - 1)]
 

@@ -21,14 +21,14 @@ from scipy import stats
 from joulelab.models.characteristics import Characteristics, characterize
 from joulelab.models.registry import build_model
 from joulelab.models.weightless import weightless
-from joulelab.prediction.cases import Measurement
-from joulelab.prediction.devices import require_datasheet, without_matrix_units
-from joulelab.prediction.fitting import Observed, fit
-from joulelab.prediction.leaving_out import LeftOut, coverage_factor, discrepancy, leave_out
-from joulelab.prediction.measurements import read_measurements
-from joulelab.prediction.operators import PHASES, Step
-from joulelab.prediction.profiling import observe
-from joulelab.prediction.steps import steps_of
+from joulelab.predict.cases import Measurement
+from joulelab.predict.devices import require_datasheet, without_matrix_units
+from joulelab.predict.fitting import Observed, fit
+from joulelab.predict.leaving_out import LeftOut, coverage_factor, discrepancy, leave_out
+from joulelab.predict.measurements import read_measurements
+from joulelab.predict.operators import PHASES, Step
+from joulelab.predict.profiling import observe
+from joulelab.predict.steps import steps_of
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ WIDTH = 34
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leave_one_out", description=__doc__)
-    shipped = files("joulelab.prediction").joinpath("profiles", "h100.csv")
+    shipped = files("joulelab.predict").joinpath("profiles", "h100.csv")
     parser.add_argument("--table", type=Path, default=Path(str(shipped)))
     parser.add_argument("--device", default="NVIDIA H100 80GB HBM3")
     parser.add_argument("--no-matrix-units", action="store_true", help="TF32 was forbidden")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.boards import Kind, Power, Source
-from joulelab.accounting.foreign_logs import INSTANT_WINDOW_S, LogOptions, read_logs
-from joulelab.accounting.log_columns import ColumnChoice
-from joulelab.accounting.updates import AVERAGE_S
+from joulelab.energy.signal.update_times import AVERAGE_S
+from joulelab.logs.columns import ColumnChoice
+from joulelab.logs.power_log import INSTANT_WINDOW_S, LogOptions, read_logs
 from joulelab.recording.trace import Trace
 from joulelab.sensors import estimates, nvml, rapl
 from joulelab.sensors.nvml_ring import DEFAULT_PERIOD_S, LATEST_S, ring_channel

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group
 
-from joulelab.accounting.account import Accounts, Window
+from joulelab.energy.estimator import EnergyEstimator, Window
 from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, pack_header
 from joulelab.recording.trace import RECORD, read_trace
 from joulelab.sensors.host import HostSensor
@@ -155,7 +155,7 @@ def _whole_s(directory: Path) -> float:
     before_s = time.process_time()
     trace = read_trace(directory)
     last_ns = int(trace.series[0].t_ns[-1])
-    Accounts(trace).energies([Window(0, last_ns)])
+    EnergyEstimator(trace).energies([Window(0, last_ns)])
     return time.process_time() - before_s
 
 

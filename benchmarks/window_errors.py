@@ -24,7 +24,7 @@ from benchmarks.boards import (
     telegraph,
     with_spans,
 )
-from joulelab.accounting.account import Accounts, Window
+from joulelab.energy.estimator import EnergyEstimator, Window
 from joulelab.sensors.nvml_ring import DEFAULT_PERIOD_S, LATEST_S, ring_channel
 
 Floats = NDArray[np.float64]
@@ -95,7 +95,7 @@ def errors_pct(
     trace = kind(name, rng).record(power, 0.0, length_s, rng)
     trace = with_spans(trace, ["window"] * count, spans_s[:, 0], spans_s[:, 1])
     windows = [Window(round(a * 1e9), round(b * 1e9)) for a, b in spans_s.tolist()]
-    found = Accounts(trace).energies(windows)
+    found = EnergyEstimator(trace).energies(windows)
     gross_j = np.array([energy.gross_j for energy in found])
     truth_j = power.energy_j(spans_s[:, 1]) - power.energy_j(spans_s[:, 0])
     return np.asarray(100 * (gross_j / truth_j - 1))

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from joulelab.home import write_whole
+from joulelab.storage import write_whole
 
 
 def test_a_file_appears_whole_and_nothing_is_left_beside_it(tmp_path):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import joulelab
-from joulelab.accounting.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.errors import UserError
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.sensor import Provenance, Quantity

@@ -29,22 +29,22 @@ class JoulelabError(Exception):
     Args:
         what: What happened, without a full stop.
         why: The likely reason; may be empty.
-        mend: What the user can do about it; may be empty.
+        hint: What the user can do about it; may be empty.
 
     Example:
-        >>> str(JoulelabError("cannot read /x", why="permission denied", mend="run chmod a+r /x"))
+        >>> str(JoulelabError("cannot read /x", why="permission denied", hint="run chmod a+r /x"))
         'cannot read /x: permission denied; run chmod a+r /x'
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, why: str = "", mend: str = "") -> None:
-        self.what, self.why, self.mend = what, why, mend
+    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+        self.what, self.why, self.hint = what, why, hint
         super().__init__(what)
 
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what
-        text = f"{text}; {self.mend}" if self.mend else text
+        text = f"{text}; {self.hint}" if self.hint else text
         return " ".join(text.split())
 
 
@@ -93,12 +93,12 @@ class WorkloadError(JoulelabError):
         what: What happened.
         kind: ``"out_of_memory"``, ``"non_finite_loss"``, ``"model_failed"`` or ``"input_failed"``.
         why: The likely reason; may be empty.
-        mend: What the user can do about it; may be empty.
+        hint: What the user can do about it; may be empty.
     """
 
-    def __init__(self, what: str, *, kind: str, why: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, kind: str, why: str = "", hint: str = "") -> None:
         self.kind = kind
-        super().__init__(what, why=why, mend=mend)
+        super().__init__(what, why=why, hint=hint)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
 from joulelab.errors import UserError
 from joulelab.meter import Meter
-from joulelab.recording.launch import current_launch
+from joulelab.recording.launcher import current_launch
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.energy import Energy
     from joulelab.forecast.live import EpochOptions
     from joulelab.recording.spans import Span
 
@@ -93,7 +93,7 @@ class epochs(Generic[T]):  # noqa: N801  (is used as a function, as `range` is)
         """
         if self.meter is None:
             raise UserError(
-                "steps are within epochs, and none has begun", mend="loop over the epochs first"
+                "steps are within epochs, and none has begun", hint="loop over the epochs first"
             )
         for index, batch in enumerate(batches):
             with self.meter.span("step", index=index):

@@ -17,9 +17,9 @@ from joulelab.recording.spans import Span
 from joulelab.sensors.sensor import Absence
 
 if TYPE_CHECKING:
-    from joulelab.accounting.account import Accounts, Window
-    from joulelab.accounting.baseline import Baseline
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.baseline import Baseline
+    from joulelab.energy.energy import Energy
+    from joulelab.energy.estimator import EnergyEstimator, Window
     from joulelab.forecast.live import EpochOptions
     from joulelab.forecast.profile import Forecast
     from joulelab.recording.trace import Trace, TraceReader
@@ -48,7 +48,7 @@ class Meter:
             :class:`~joulelab.sensors.simulated.SimulatedMachine`.
         interval_s: Read every sensor at least this often; ``None``: at each sensor's own pace.
         baseline: Idle power, so that net energies are known: a
-            :class:`~joulelab.accounting.baseline.Baseline`, or a number of seconds (T_m) for
+            :class:`~joulelab.energy.baseline.Baseline`, or a number of seconds (T_m) for
             which the program stands still while idle power is measured first; ``None``: what
             ``joulelab idle`` last kept for this machine, if anything.
         directory: Where the trace is kept; in a job of several processes, in
@@ -93,7 +93,7 @@ class Meter:
         self.directory = self._link.directory
         self._trace: Trace | None = None
         self._reader: TraceReader | None = None
-        self._accounts: Accounts | None = None
+        self._accounts: EnergyEstimator | None = None
         self._covered_ns = 0
         self._closed = False
         self._log = SpanLog(
@@ -161,7 +161,7 @@ class Meter:
         Raises:
             ValueError: There is no such span.
         """
-        from joulelab.accounting.energy import total  # noqa: PLC0415
+        from joulelab.energy.energy import total  # noqa: PLC0415
 
         spans = self.spans_named(name, **attributes)
         if not spans:
@@ -182,7 +182,7 @@ class Meter:
 
     def mean(self, component: str, quantity: Quantity, spans: Sequence[Span]) -> float:
         """The mean of a quantity, as utilisation, over these spans; NaN when it was not seen."""
-        from joulelab.accounting.account import mean_reading  # noqa: PLC0415
+        from joulelab.energy.estimator import mean_reading  # noqa: PLC0415
 
         windows = [self._window(span) for span in spans]
         if not windows:
@@ -206,7 +206,7 @@ class Meter:
 
     def idle_from(self, span: Span) -> Baseline:
         """Adds the power of a span in which the program stood still to the baseline."""
-        from joulelab.accounting.baseline import Baseline, IdlePoint  # noqa: PLC0415
+        from joulelab.energy.baseline import Baseline, IdlePoint  # noqa: PLC0415
 
         middle_s = span.start_ns * 1e-9 + span.duration_s / 2
         points = self.baseline.points if self.baseline else ()
@@ -241,7 +241,7 @@ class Meter:
         Raises:
             UserError: There is nothing to forecast from yet, or SciPy is not installed.
         """
-        from joulelab.forecast.marked import profile_of_trace  # noqa: PLC0415
+        from joulelab.forecast.from_spans import profile_of_trace  # noqa: PLC0415
 
         return profile_of_trace(self.trace, steps_per_epoch=steps_per_epoch).forecast(
             epochs,
@@ -327,7 +327,7 @@ class Meter:
         return CudaUse().lines
 
     def _window(self, span: Span) -> Window:
-        from joulelab.accounting.account import Window  # noqa: PLC0415
+        from joulelab.energy.estimator import Window  # noqa: PLC0415
 
         if span.stop_ns is None:
             raise ValueError(f"span {span.name!r} is still open; end it before asking its energy")
@@ -337,8 +337,8 @@ class Meter:
     def _energy_of(self, span: Span) -> Energy:
         return self.energies([span])[0]
 
-    def _accounts_until(self, t_ns: int) -> Accounts:
-        from joulelab.accounting.account import Accounts  # noqa: PLC0415
+    def _accounts_until(self, t_ns: int) -> EnergyEstimator:
+        from joulelab.energy.estimator import EnergyEstimator  # noqa: PLC0415
 
         if not self._closed and t_ns > self._covered_ns:
             self._log.flush(leave_unresolved=0)
@@ -348,7 +348,7 @@ class Meter:
             self._accounts = None
         if self._accounts is None:
             assert self._trace is not None
-            self._accounts = Accounts(self._trace, self.baseline)
+            self._accounts = EnergyEstimator(self._trace, self.baseline)
         return self._accounts
 
     def _load(self) -> Trace:
@@ -365,7 +365,7 @@ class Meter:
 
 
 def _kept_baseline() -> Baseline | None:
-    from joulelab.idle import kept  # noqa: PLC0415
+    from joulelab.energy.saved_baseline import kept  # noqa: PLC0415
 
     return kept()
 

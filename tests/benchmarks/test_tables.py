@@ -6,7 +6,7 @@ from benchmarks.errors import cases, summarise, truth_of
 from benchmarks.table import markdown
 from benchmarks.tools import TOOLS
 
-from benchmarks import accounting_scale
+from benchmarks import energy_scale
 from joulelab.sensors.waveform import Waveform
 
 SECOND_NS = 10**9
@@ -106,7 +106,7 @@ def test_interval_of_ratios_holds_their_median():
 
 
 def test_a_small_trace_of_the_accounting_bench_is_read_and_right(tmp_path):
-    accounting_scale.write(tmp_path, 5000)
-    found = accounting_scale.account(tmp_path, 5000, 20)
+    energy_scale.write(tmp_path, 5000)
+    found = energy_scale.account(tmp_path, 5000, 20)
     assert found["largest_error_pct"] < 0.5
     assert found["peak_bytes"] > 0

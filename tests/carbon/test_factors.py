@@ -2,7 +2,7 @@
 
 import pytest
 
-from joulelab.accounting.carbon_factors import countries, country
+from joulelab.carbon.factors import countries, country
 from joulelab.errors import UserError
 
 

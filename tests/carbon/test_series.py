@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.accounting.carbon_series import IntensitySeries, read_series
-from joulelab.accounting.carbon_trace import intensity_met
+from joulelab.carbon.series import IntensitySeries, read_series
+from joulelab.carbon.weighting import intensity_met
 from joulelab.errors import UserError
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.carbon.costs import Costs, Factor
+from joulelab.carbon.site import ENVIRONMENT, Site, costs_here, keep, site_file
 from joulelab.cli.site_options import complete_country
-from joulelab.costs import Costs, Factor
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Provenance
-from joulelab.site import ENVIRONMENT, Site, costs_here, keep, site_file
 
 
 @pytest.fixture(autouse=True)

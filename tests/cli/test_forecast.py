@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from joulelab import Meter
+from joulelab.runs.store import Store
 from joulelab.sensors.simulated import SimulatedMachine
 from joulelab.study.plan import Plan
 from joulelab.study.runner import run_study
-from joulelab.study.store import Store
 
 EPOCHS = """epoch,duration_s,gross_j
 0,12,3000

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from joulelab.jobs.record import find_jobs, read_job
 from joulelab.recording.format import read_header
+from joulelab.runs.job import find_jobs, read_job
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from joulelab.jobs.record import find_jobs
+from joulelab.runs.job import find_jobs
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import examples
 
 from joulelab import Meter
 
-LOGS = examples.ROOT / "tests" / "accounting" / "data"
+LOGS = examples.ROOT / "tests" / "logs" / "data"
 H100 = examples.ROOT / "tests" / "data" / "h100"
 STUDIES = ("mine", "quick", "paper", "desktop", "server")
 PLAN = """

@@ -14,7 +14,7 @@ import pynvml
 import pytest
 from faulty_world import POWER_MW
 
-from joulelab.accounting.energy import COVERAGE_FACTOR
+from joulelab.energy.energy import COVERAGE_FACTOR
 from joulelab.recording.trace import read_trace
 
 POWER_W = POWER_MW / 1e3

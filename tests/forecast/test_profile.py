@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.forecast.profile import Profile, Row
 from joulelab.sensors.sensor import Provenance

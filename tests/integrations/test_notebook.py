@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.sensors.sensor import Provenance
 
 pytest.importorskip("IPython")

@@ -5,10 +5,10 @@ from datetime import datetime
 
 import pytest
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
-from joulelab.jobs.record import SCHEMA
+from joulelab.carbon.site import ENVIRONMENT
+from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.runs.job import SCHEMA
 from joulelab.sensors.sensor import Provenance
-from joulelab.site import ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)

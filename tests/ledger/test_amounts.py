@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from joulelab.accounting.energy import COVERAGE_FACTOR, total
+from joulelab.energy.energy import COVERAGE_FACTOR, total
 from joulelab.ledger.amounts import Amount, ratio, share, undecided
 from joulelab.ledger.break_even import ModelCost, break_even
 

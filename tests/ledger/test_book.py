@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.accounting.energy import Energy
-from joulelab.accounting.job_share import Share
+from joulelab.carbon.site import keep
+from joulelab.energy.energy import Energy
+from joulelab.energy.share import Share
 from joulelab.errors import UserError
 from joulelab.ledger.book import KEYS
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.overlaps import _too_often_j
 from joulelab.ledger.split import REFERENCES
 from joulelab.ledger.tags import tag
-from joulelab.site import keep
 
 
 def read(*directories, **options):

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from joulelab.jobs.record import find_jobs
 from joulelab.ledger.models import model_cost, request_energy, training_energy
+from joulelab.runs.job import find_jobs
 
 
 def joulelab(*arguments, **environment):

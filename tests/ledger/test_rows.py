@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.accounting.energy import ComponentEnergy
+from joulelab.carbon.site import Site
+from joulelab.energy.energy import ComponentEnergy
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.book import KEYS, once, period_before, period_of, rows, selected
 from joulelab.ledger.costing import costed
 from joulelab.ledger.entries import Entry
 from joulelab.ledger.ledger import Ledger
 from joulelab.sensors.sensor import Provenance
-from joulelab.site import Site
 
 SITES = (Site(), Site(country="FR"), Site(intensity_g_per_kwh=400.0, pue=1.5))
 times = st.floats(1.6e9, 1.8e9)

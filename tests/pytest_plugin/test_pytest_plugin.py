@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-# pytester forgets what a session imported; NumPy cannot be imported twice.
-from joulelab.comparison import effects  # noqa: F401
 from joulelab.integrations import pytest_baseline, pytest_session  # noqa: F401
 from joulelab.recording import trace  # noqa: F401
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
+
+# pytester forgets what a session imported; NumPy cannot be imported twice.
+from joulelab.stats import effects  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
@@ -289,7 +290,7 @@ def test_nothing_is_loaded_before_a_test_is_measured():
         "numpy",
         "psutil",
         "pynvml",
-        "joulelab.accounting.energy",
+        "joulelab.energy.energy",
         "joulelab.sensors.discovery",
     )
     code = (

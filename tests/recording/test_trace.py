@@ -23,7 +23,7 @@ CHANNEL = Channel(
 )
 HEADER = {
     "channels": [CHANNEL.to_json()],
-    "absent": [{"component": "cpu:0", "source": "rapl", "reason": "none", "mend": ""}],
+    "absent": [{"component": "cpu:0", "source": "rapl", "reason": "none", "hint": ""}],
     "host": "h",
 }
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from studies import MODELS, write_rich
 
-from joulelab.analysis.answers import answers
-from joulelab.analysis.data import Data
-from joulelab.analysis.studies import read_studies
 from joulelab.errors import StoreError
+from joulelab.findings.answers import answers
+from joulelab.findings.data import Data
 from joulelab.report import files
 from joulelab.report.drawing import Drawers, processes_for
 from joulelab.report.embedded import packed
@@ -24,6 +23,7 @@ from joulelab.report.figures.predictors import predictors
 from joulelab.report.files import pictures, sheets_of
 from joulelab.report.labels import FRAMES_PX, SIDES, sides
 from joulelab.report.scopes import Material
+from joulelab.runs.studies import read_studies
 from joulelab.sensors.sensor import Quantity
 
 
@@ -196,7 +196,7 @@ def small(tmp_path_factory, synthetic):
 
 @pytest.mark.parametrize("hole", HOLES)
 def test_what_is_missing_is_said_and_never_an_empty_axis(small, hole):
-    from joulelab.analysis.summary import summary
+    from joulelab.findings.summary import summary
 
     whole = small
     runs = whole.runs.copy()

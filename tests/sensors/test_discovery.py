@@ -43,7 +43,7 @@ def test_a_machine_with_nothing_estimates_and_says_why():
         ("cpu", "rapl"),
         ("dram", "rapl"),
     }
-    assert all(a.reason and a.mend for a in found.absent)
+    assert all(a.reason and a.hint for a in found.absent)
 
 
 def test_measured_components_are_not_estimated(bare):

@@ -214,7 +214,7 @@ def test_a_virtual_gpu_is_met_with_words(monkeypatch):
     [sensor], absent = discover_gpus()
     assert sources(sensor) == []
     assert absent
-    assert all("virtual GPU" in one.reason and "host" in one.mend for one in absent)
+    assert all("virtual GPU" in one.reason and "host" in one.hint for one in absent)
     sensor.close()
 
 
@@ -342,7 +342,7 @@ def test_no_visible_gpu_is_absent_with_its_reason(monkeypatch, visible):
     sensors, [absence] = discover_gpus(visible)
     assert sensors == []
     assert "CUDA_VISIBLE_DEVICES" in absence.reason
-    assert absence.mend
+    assert absence.hint
 
 
 def test_no_driver_library(monkeypatch):
@@ -353,7 +353,7 @@ def test_no_driver_library(monkeypatch):
     sensors, [absence] = discover_gpus()
     assert sensors == []
     assert "libnvidia-ml.so.1" in absence.reason
-    assert "--gpus all" in absence.mend
+    assert "--gpus all" in absence.hint
 
 
 def test_a_driver_that_does_not_start(monkeypatch):

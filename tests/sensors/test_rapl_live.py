@@ -188,7 +188,7 @@ def test_counters_for_root_only_are_absent_with_a_mend_and_power_is_estimated(ra
     assert set(refused) == {"cpu", "dram"}
     for one in refused.values():
         assert "root only" in one["reason"]
-        assert "chmod a+r" in one["mend"]
+        assert "chmod a+r" in one["hint"]
     power = {one["source"]: one for one in said["sensors"] if one["component"] == "cpu:0"}
     assert set(power) == {"estimate.cpu"}
     assert power["estimate.cpu"]["provenance"] == "estimated"

@@ -10,7 +10,7 @@ import fake_nvml
 import numpy as np
 import pytest
 
-from joulelab.accounting.shares import Shares
+from joulelab.energy.attribution import Shares
 from joulelab.recording.trace import Trace
 from joulelab.sensors import sharing
 from joulelab.sensors.discovery import discover

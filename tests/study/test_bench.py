@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from joulelab.machine import Gpu
-from joulelab.study.bench import Bench
+from joulelab.study.executor import Bench
 from joulelab.study.plan_file import parse
 
 PLAN = """

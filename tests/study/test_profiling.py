@@ -5,11 +5,11 @@ import math
 import pytest
 
 from joulelab.errors import PlanError
+from joulelab.runs.store import Store
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
 from joulelab.study.plan_file import parse
 from joulelab.study.runner import run_study
-from joulelab.study.store import Store
 
 STEADY = SimulatedMachine(
     (SimulatedSource(component="gpu:0", waveform=Waveform.constant(300.0), noise_w=1.0),)

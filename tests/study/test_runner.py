@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from joulelab.errors import DatasetError, StoreError, UserError
+from joulelab.runs.store import Store
 from joulelab.study.order import blocks
 from joulelab.study.runner import run_study
-from joulelab.study.store import Store
 
 WORKER, RECORDER = "joulelab.study.worker", "joulelab.recording.recorder"
 

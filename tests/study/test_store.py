@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.errors import StoreError
+from joulelab.runs.store import SCHEMA, Store, plain
 from joulelab.study.plan import Plan
-from joulelab.study.store import SCHEMA, Store, plain
 
 PLAN = Plan(name="a", models=["LeNet"])
 
@@ -121,7 +121,7 @@ def test_a_second_runner_is_refused_and_the_lock_ends_with_its_holder(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys; from joulelab.study.files import Lock; from pathlib import Path\n"
+            "import sys; from joulelab.runs.files import Lock; from pathlib import Path\n"
             "lock = Lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()",
             str(tmp_path / ".lock"),
         ],

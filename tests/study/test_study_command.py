@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from joulelab.study.store import Store
+from joulelab.runs.store import Store
 
 JOULELAB = [sys.executable, "-m", "joulelab", "study"]
 

@@ -7,7 +7,7 @@ from joulelab.sensors.waveform import Waveform
 
 BEGIN_S = 1000.0
 BEGIN_UNIX_S = 1.8e9
-NOTHING = {"component": "gpu", "source": "nvml", "reason": "no driver", "mend": "install it"}
+NOTHING = {"component": "gpu", "source": "nvml", "reason": "no driver", "hint": "install it"}
 GPU = SimulatedSource(
     component="gpu:0",
     waveform=Waveform.ramp(low_w=100, high_w=400, period_s=37.0),

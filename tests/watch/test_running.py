@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import BEGIN_S, CPU, GPU, Recording
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.energy import total
-from joulelab.accounting.marked import marked
+from joulelab.energy.energy import total
+from joulelab.energy.estimator import EnergyEstimator, Window
 from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_spans import read_spans
 from joulelab.watch import running, spans, totals
 from joulelab.watch.following import Following
 
@@ -52,7 +52,7 @@ def test_followed_or_read_at_once(tmp_path, gpu, looks_s):
     assert len(shares) == (2 if len(looks_s) == 1 else 0)
     figures = follower.look()
     trace = read_trace(tmp_path)
-    (true,) = Accounts(trace).energies([Window(follower.start_ns, figures.until_ns)])
+    (true,) = EnergyEstimator(trace).energies([Window(follower.start_ns, figures.until_ns)])
     assert figures.energy.duration_s == pytest.approx(true.duration_s)
     for name, part in true.components.items():
         found = figures.energy.components[name]
@@ -60,8 +60,8 @@ def test_followed_or_read_at_once(tmp_path, gpu, looks_s):
         assert found.uncertainty_j == pytest.approx(part.uncertainty_j, rel=0.5)
     assert {one.name: one.count for one in figures.ended} == {"epoch": 6, "step": 52}
     for one in figures.ended:
-        windows = [span.window for span in marked(trace.events) if span.name == one.name]
-        true = total(Accounts(trace).energies(windows))
+        windows = [span.window for span in read_spans(trace.events) if span.name == one.name]
+        true = total(EnergyEstimator(trace).energies(windows))
         assert set(one.energy.components) == set(true.components)
         assert one.energy.gross_j == pytest.approx(true.gross_j, rel=2e-3)
 

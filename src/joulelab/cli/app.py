@@ -36,8 +36,8 @@ def complain(message: str) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     """Runs and measures a command and does not come back, but for a user who asks for help."""
-    from joulelab.jobs.options import parse  # noqa: PLC0415
-    from joulelab.jobs.run import run  # noqa: PLC0415
+    from joulelab.run.options import parse  # noqa: PLC0415
+    from joulelab.run.run import run  # noqa: PLC0415
 
     options = parse(arguments)
     if options is not None:

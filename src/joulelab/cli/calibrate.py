@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from joulelab.cli.account import EXISTING, column_options, log_options
+from joulelab.cli.import_log import EXISTING, column_options, log_options
 from joulelab.cli.working import working
 from joulelab.errors import UserError
 
 if TYPE_CHECKING:
-    from joulelab.accounting.calibrate import Check
+    from joulelab.logs.calibrate import Check
     from joulelab.sensors.calibration import Calibration
 
 
@@ -67,9 +67,9 @@ def command(
       joulelab calibrate --log smi.csv --meter meter.csv.gz --marks marks.csv --board GPU-1a2b3c4d
       joulelab calibrate --log smi.csv --meter meter.csv --column power.draw --out board.json
     """
-    from joulelab.accounting import calibrate  # noqa: PLC0415
-    from joulelab.accounting.foreign_logs import LogOptions  # noqa: PLC0415
-    from joulelab.accounting.log_columns import ColumnChoice  # noqa: PLC0415
+    from joulelab.logs import calibrate  # noqa: PLC0415
+    from joulelab.logs.columns import ColumnChoice  # noqa: PLC0415
+    from joulelab.logs.power_log import LogOptions  # noqa: PLC0415
 
     options = log_options(columns)
     timezone = options.columns.timezone
@@ -93,7 +93,7 @@ def command(
         raise UserError(
             "it is not known which board this is",
             why="the log has no uuid column",
-            mend="name it with --board UUID, or give --out FILE",
+            hint="name it with --board UUID, or give --out FILE",
         )
     with working("fitting"):
         found = calibrate.calibrate(

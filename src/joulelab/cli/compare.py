@@ -11,8 +11,8 @@ from joulelab.cli.working import working
 from joulelab.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from joulelab.accounting.figures import Metric
-    from joulelab.comparison.compare import Comparison
+    from joulelab.compare.compare import Comparison
+    from joulelab.uncertain import Metric
 
 
 class Percent(click.ParamType[float]):
@@ -92,7 +92,7 @@ def command(
         figures = found.to_json() | {"fail_above": limit, "above": above}
         click.echo(json.dumps(figures, indent=1, allow_nan=False))
     else:
-        from joulelab.comparison.words import verdict_of_limit  # noqa: PLC0415
+        from joulelab.compare.words import verdict_of_limit  # noqa: PLC0415
 
         _print(found)
         if limit is not None:
@@ -112,14 +112,14 @@ def _compare(
     scatter: float | None,
 ) -> Comparison:
     try:
-        from joulelab.comparison.compare import compare  # noqa: PLC0415
-        from joulelab.comparison.sides import read_side  # noqa: PLC0415
+        from joulelab.compare.compare import compare  # noqa: PLC0415
+        from joulelab.compare.sides import read_side  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.UsageError(
             f"comparisons need {error.name}, which is not installed; "
             "run pip install 'joulelab[study]'"
         ) from error
-    from joulelab.site import Site  # noqa: PLC0415
+    from joulelab.carbon.site import Site  # noqa: PLC0415
 
     sides = read_side(a, "A", span), read_side(b, "B", span)
     default = "gross_j" if sides[0].kind == "jobs" else "gross_j_per_sample"
@@ -134,15 +134,15 @@ def _compare(
 
 
 def _metric(name: str) -> Metric:
-    from joulelab.accounting.figures import METRICS  # noqa: PLC0415
+    from joulelab.uncertain import METRICS  # noqa: PLC0415
 
     if name not in METRICS:
-        raise UserError(f"no metric {name!r}", mend=nearest(name, METRICS))
+        raise UserError(f"no metric {name!r}", hint=nearest(name, METRICS))
     return METRICS[name]
 
 
 def _print(found: Comparison) -> None:
-    from joulelab.comparison.words import cell_line, lines  # noqa: PLC0415
+    from joulelab.compare.words import cell_line, lines  # noqa: PLC0415
 
     for line in lines(found):
         click.echo(line)

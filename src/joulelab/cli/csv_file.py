@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from joulelab.home import write_whole, writing
+from joulelab.storage import write_whole, writing
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -101,7 +101,7 @@ def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | N
 
 def _use(channel: Channel, channels: Sequence[Channel]) -> str | None:
     """What the account of its component takes a channel for."""
-    from joulelab.accounting.pin import can_pin  # noqa: PLC0415
+    from joulelab.energy.signal.scale_to_counter import can_pin  # noqa: PLC0415
 
     if not channel.gives_energy:
         return None
@@ -183,10 +183,10 @@ def _print(
 
 
 def _alike(absences: Sequence[Absence]) -> dict[tuple[str, str], list[str]]:
-    """Components by the source that they lack, and its reason and mend."""
+    """Components by the source that they lack, and its reason and hint."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in absences:
-        why = f"{one.reason}\n-> {one.mend}" if one.mend else one.reason
+        why = f"{one.reason}\n-> {one.hint}" if one.hint else one.reason
         found.setdefault((one.source, why), []).append(one.component)
     return found
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.carbon.site import Site
 from joulelab.cli.site_options import complete_country
 from joulelab.cli.working import working
-from joulelab.site import Site
 
 if TYPE_CHECKING:
-    from joulelab.costs import Costs
+    from joulelab.carbon.costs import Costs
     from joulelab.forecast.learning import EpochsTo
     from joulelab.forecast.profile import Forecast
     from joulelab.forecast.sources import Source

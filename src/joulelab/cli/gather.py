@@ -10,8 +10,8 @@ import click
 from joulelab.cli.working import working
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
-    from joulelab.distributed import DistributedJob
+    from joulelab.energy.energy import Energy
+    from joulelab.runs import DistributedJob
 
 
 @click.command("gather")
@@ -27,7 +27,7 @@ def command(directory: str, as_json: bool) -> None:
     Example:
       joulelab gather job/
     """
-    from joulelab.distributed import gather  # noqa: PLC0415
+    from joulelab.runs import gather  # noqa: PLC0415
 
     with working("adding up"):
         job = gather(directory)
@@ -80,6 +80,6 @@ def _line(energy: Energy) -> str:
 
 
 def _joules(value: float, unit: str = " J") -> str:
-    from joulelab.accounting.words import joules  # noqa: PLC0415
+    from joulelab.energy.words import joules  # noqa: PLC0415
 
     return joules(value, unit)

@@ -1,64 +1,87 @@
-"""The group of all commands, each imported when it is used."""
+"""The top-level command group. Each command's module is imported only when the command runs."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 
 import click
 
 import joulelab
 from joulelab.errors import nearest
 
-COMMANDS = {
-    "doctor": "This machine's hardware and every sensor, present or absent",
-    "run": "Measure any command as it runs",
-    "models": "The models that a study can run, and their characteristics",
-    "idle": "Measure this machine's idle power and keep it",
-    "watch": "What is being measured, live",
-    "gather": "What a job of many processes took, on all its hosts",
-    "account": "Energy per span from logs that others recorded",
-    "calibrate": "A GPU's power sensor against an external meter",
-    "study": "Measure models on this machine: a plan in, a table and a report out",
-    "forecast": "What a long run will take, from a short one",
-    "hardware": "Profiles of devices, for predictions",
-    "predict": "What a model that was never run will take",
-    "rank": "Order models by predicted energy",
-    "compare": "Are two jobs or studies different: effect, interval, test",
-    "site": "Country, price and PUE, for carbon and money",
-    "ledger": "What a project took over its life: jobs and studies of months and machines",
-    "report": "Tables, figures and a page from one or several studies",
-    "completion": "What lets a shell complete commands and options",
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Measure": {
+        "doctor": "Show this machine's hardware and check every sensor",
+        "idle": "Measure and save this machine's idle power",
+        "run": "Measure any command while it runs",
+        "watch": "Show power, spans and energy live",
+        "gather": "Add up the energy of a multi-process job over its hosts",
+        "import": "Compute energy per span from logs of other tools",
+        "calibrate": "Calibrate a GPU's power sensor against an external meter",
+    },
+    "Study": {
+        "models": "List models and their characteristics",
+        "study": "Measure models on this machine and report the results",
+        "report": "Write tables, figures and a page for one or more studies",
+        "compare": "Test whether two runs or studies differ, and by how much",
+    },
+    "Predict": {
+        "forecast": "Forecast a long run from a short one",
+        "predict": "Predict the energy of a model that was never run",
+        "rank": "Rank models by predicted energy",
+        "hardware": "Create and list hardware profiles for predictions",
+    },
+    "Track": {
+        "ledger": "Add up energy, carbon and cost over all runs",
+        "site": "Set the country, price and PUE for carbon and cost",
+    },
+    "Other": {
+        "completion": "Print the shell completion script",
+    },
 }
-"""Name and one-line help. The module of the same name is imported when its command is used."""
+"""The sections of ``joulelab --help``: commands and their one-line summaries."""
+
+COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
+
+ALIASES = {"account": "import"}
+"""Names that work but are not listed."""
+
+MODULES = {"import": "import_log"}
+"""The module of each command whose module has another name."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used."""
+    """A click group that imports a command's module when the command runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order a new user needs them."""
+        """List the command names in the order of the help page."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or nothing."""
-        if cmd_name not in COMMANDS:
+        """Import and return the command, or return ``None`` if there is none of that name."""
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        command = importlib.import_module(f"joulelab.cli.{cmd_name}").command
+        module = importlib.import_module(f"joulelab.cli.{MODULES.get(name, name)}")
+        command = module.command
         assert isinstance(command, click.Command)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, but an unknown command names its nearest."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            raise click.UsageError(f"no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+        """Resolve like click, but suggest the nearest command for an unknown name."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in {*COMMANDS, *ALIASES}:
+            raise click.UsageError(f"no command {name!r}; {nearest(name, COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """Write the sections without importing any command."""
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()), col_max=12)
 
 
 @click.group(
@@ -70,8 +93,8 @@ def app() -> None:
     """Measure, study, forecast and reduce the energy of machine learning.
 
     \b
-    Example:
-      joulelab doctor                     what can be measured here
-      joulelab run -- python train.py     what one command takes
-      joulelab study quick --out mystudy  measure four models and report them
+    Examples:
+      joulelab doctor                     check what can be measured here
+      joulelab run -- python train.py     measure one command
+      joulelab study quick --out mystudy  measure four models and write a report
     """

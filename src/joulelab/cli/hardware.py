@@ -12,9 +12,9 @@ from joulelab.errors import UserError
 from joulelab.models.registry import require_torch
 
 if TYPE_CHECKING:
-    from joulelab.prediction.cases import Measurement
-    from joulelab.prediction.devices import Datasheet
-    from joulelab.prediction.hardware import HardwareProfile
+    from joulelab.predict.cases import Measurement
+    from joulelab.predict.devices import Datasheet
+    from joulelab.predict.hardware import HardwareProfile
 
 OUT = click.option(
     "--out",
@@ -70,10 +70,10 @@ def fit(
       joulelab hardware fit studies/paper --out mine.json
     """
     require_torch()
-    from joulelab.prediction.devices import without_matrix_units  # noqa: PLC0415
-    from joulelab.prediction.hardware import save_profile  # noqa: PLC0415
-    from joulelab.prediction.profiling import make_profile  # noqa: PLC0415
-    from joulelab.prediction.steps import steps_of  # noqa: PLC0415
+    from joulelab.predict.devices import without_matrix_units  # noqa: PLC0415
+    from joulelab.predict.hardware import save_profile  # noqa: PLC0415
+    from joulelab.predict.profiling import make_profile  # noqa: PLC0415
+    from joulelab.predict.steps import steps_of  # noqa: PLC0415
 
     measurements, found_device, found_numerics = _measured(table, idle_power_w, input_text)
     sheet = _datasheet(device or found_device)
@@ -115,8 +115,8 @@ def calibrate(out: Path, device: str, budget_s: float, name: str | None) -> None
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
-    from joulelab.prediction.calibration import calibrated_profile  # noqa: PLC0415
-    from joulelab.prediction.hardware import save_profile  # noqa: PLC0415
+    from joulelab.predict.calibration import calibrated_profile  # noqa: PLC0415
+    from joulelab.predict.hardware import save_profile  # noqa: PLC0415
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -135,8 +135,8 @@ def _measured(
 ) -> tuple[list[Measurement], str | None, str]:
     """Measurements, the device if it is known, and how they computed."""
     if table.is_dir():
-        from joulelab.prediction.cases import parse_input  # noqa: PLC0415
-        from joulelab.prediction.studies import (  # noqa: PLC0415
+        from joulelab.predict.cases import parse_input  # noqa: PLC0415
+        from joulelab.predict.studies import (  # noqa: PLC0415
             device_of,
             measurements_of,
             numerics_of,
@@ -147,7 +147,7 @@ def _measured(
         measurements = measurements_of(frame)
         device, numerics = device_of(frame), numerics_of(frame)
     else:
-        from joulelab.prediction.measurements import read_measurements  # noqa: PLC0415
+        from joulelab.predict.measurements import read_measurements  # noqa: PLC0415
 
         measurements, device, numerics = read_measurements(table), None, "not stated"
     if idle_power_w is not None:
@@ -156,7 +156,7 @@ def _measured(
 
 
 def _datasheet(device: str | None) -> Datasheet:
-    from joulelab.prediction.devices import (  # noqa: PLC0415
+    from joulelab.predict.devices import (  # noqa: PLC0415
         datasheet_of,
         generic_datasheet,
         known_devices,
@@ -166,7 +166,7 @@ def _datasheet(device: str | None) -> Datasheet:
         known = ", ".join(one.device for one in known_devices())
         raise UserError(
             "the table does not say what device it is of",
-            mend=f"give it with --device; data sheets are kept of {known}",
+            hint=f"give it with --device; data sheets are kept of {known}",
         )
     found = datasheet_of(device)
     if found is None:

@@ -32,7 +32,7 @@ def command(duration_s: float, dry_run: bool, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import track  # noqa: PLC0415
 
-    from joulelab.idle import keep  # noqa: PLC0415
+    from joulelab.energy.saved_baseline import keep  # noqa: PLC0415
     from joulelab.meter import Meter  # noqa: PLC0415
 
     terminal = Console(stderr=True)

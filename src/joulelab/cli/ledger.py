@@ -14,9 +14,9 @@ from joulelab.cli.ledger_models import break_even, inference
 from joulelab.cli.left_out import left_out
 from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
-from joulelab.jobs.options import PHASES
 from joulelab.ledger.book import KEYS, UNTAGGED, day_of
 from joulelab.ledger.ledger import read_ledger
+from joulelab.run.options import PHASES
 
 LEAST_COLUMNS = 80
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.carbon.costs import JOULES, quantity
 from joulelab.cli.left_out import left_out
 from joulelab.cli.site_options import site_options
-from joulelab.costs import JOULES, quantity
 
 if TYPE_CHECKING:
     from joulelab.ledger.amounts import Amount
@@ -43,9 +43,9 @@ def inference(
       joulelab ledger inference --requests-per-day 1e6 --energy-per-request 0.8 --training 3.6e7
       joulelab ledger inference --requests-per-day 20000 --energy-per-request studies/a:LeNet
     """
+    from joulelab.carbon.site import Site  # noqa: PLC0415
     from joulelab.ledger.inference import DAYS, Inference  # noqa: PLC0415
     from joulelab.ledger.models import request_energy, training_energy  # noqa: PLC0415
-    from joulelab.site import Site  # noqa: PLC0415
 
     once = _trained(project, given) if training is None else training_energy(training)
     found = Inference(requests_per_day, request_energy(per_request), once)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.carbon.site import Site
 from joulelab.cli.csv_file import csv_text, write_csv
 from joulelab.cli.figures_table import figures_table
 from joulelab.cli.site_options import site_options
 from joulelab.cli.working import working
 from joulelab.models.registry import canonical_name, require_torch
-from joulelab.site import Site
 
 if TYPE_CHECKING:
-    from joulelab.prediction.cases import Case
-    from joulelab.prediction.hardware import HardwareProfile
-    from joulelab.prediction.predict import Prediction
+    from joulelab.predict.cases import Case
+    from joulelab.predict.hardware import HardwareProfile
+    from joulelab.predict.predict import Prediction
 
 MILLION = 1e6
 
@@ -96,15 +96,15 @@ def command(
     if out is not None and table is None:
         raise click.UsageError("--out belongs to --table")
     require_torch()
-    from joulelab.prediction.cases import Case, parse_input  # noqa: PLC0415
-    from joulelab.prediction.hardware import load_profile  # noqa: PLC0415
+    from joulelab.predict.cases import Case, parse_input  # noqa: PLC0415
+    from joulelab.predict.hardware import load_profile  # noqa: PLC0415
 
     profile = load_profile(profile_name)
     if study is not None:
         _predict_study(study, profile, parse_input(input_text))
         return
     if table is not None:
-        from joulelab.prediction.measurements import read_cases  # noqa: PLC0415
+        from joulelab.predict.measurements import read_cases  # noqa: PLC0415
 
         cases = read_cases(table)
     else:
@@ -120,7 +120,7 @@ def command(
 
 
 def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> list[Prediction]:
-    from joulelab.prediction.predict import predict  # noqa: PLC0415
+    from joulelab.predict.predict import predict  # noqa: PLC0415
 
     with working(f"Tracing {len(cases)} steps" if len(cases) > 1 else "Tracing a step"):
         return predict(cases, profile, classes=classes)
@@ -129,8 +129,8 @@ def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> l
 def _predict_study(directory: Path, profile: HardwareProfile, shape: tuple[int, ...]) -> None:
     import pandas as pd  # noqa: PLC0415
 
-    from joulelab.analysis.files import parquet, write_bytes  # noqa: PLC0415
-    from joulelab.prediction.studies import cases_of, study_frame  # noqa: PLC0415
+    from joulelab.findings.files import parquet, write_bytes  # noqa: PLC0415
+    from joulelab.predict.studies import cases_of, study_frame  # noqa: PLC0415
 
     cases = list(dict.fromkeys(cases_of(study_frame([directory], shape))))
     rows = [_row(one) for one in _predict(cases, profile, classes=10)]

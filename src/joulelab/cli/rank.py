@@ -17,7 +17,7 @@ from joulelab.cli.working import working
 from joulelab.models.registry import canonical_name, require_torch
 
 if TYPE_CHECKING:
-    from joulelab.prediction.ranking import Agreement, Candidate
+    from joulelab.predict.ranking import Agreement, Candidate
 
 _WORDS = {
     "predicted_j": "predicted energy",
@@ -58,9 +58,9 @@ def command(
       joulelab rank LeNet ResNet18 --study studies/paper
     """
     require_torch()
-    from joulelab.prediction.cases import Case, parse_input  # noqa: PLC0415
-    from joulelab.prediction.hardware import load_profile  # noqa: PLC0415
-    from joulelab.prediction.ranking import agreements, rank  # noqa: PLC0415
+    from joulelab.predict.cases import Case, parse_input  # noqa: PLC0415
+    from joulelab.predict.hardware import load_profile  # noqa: PLC0415
+    from joulelab.predict.ranking import agreements, rank  # noqa: PLC0415
 
     profile = load_profile(profile_name)
     shape = parse_input(input_text)

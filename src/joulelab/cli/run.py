@@ -1,14 +1,14 @@
 """``joulelab run``: its help and its options for the shell's completion.
 
-Running is :mod:`joulelab.jobs.run`'s, which does not wait for click.
+Running is :mod:`joulelab.run.run`'s, which does not wait for click.
 """
 
 from __future__ import annotations
 
 import click
 
-from joulelab.jobs.options import FLAGS, PHASES, TAKES_VALUE, parse
-from joulelab.jobs.run import run
+from joulelab.run.options import FLAGS, PHASES, TAKES_VALUE, parse
+from joulelab.run.run import run
 
 _COMMAND = click.Argument(
     ["command"], nargs=-1, required=True, metavar="COMMAND ...", type=click.Path()

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from joulelab.carbon.site import ENVIRONMENT, Site, environment, forget, keep, site_file, stored
 from joulelab.cli.site_options import site_options
 from joulelab.errors import UserError
-from joulelab.site import ENVIRONMENT, Site, environment, forget, keep, site_file, stored
 
 LABELS = {
     "country": "country",
@@ -41,7 +41,7 @@ def command(forgotten: bool, as_json: bool, **given: Any) -> None:
     given = {name: value for name, value in given.items() if value is not None}
     if forgotten:
         if given:
-            raise UserError("--forget goes alone", mend="give the values in a second call")
+            raise UserError("--forget goes alone", hint="give the values in a second call")
         forget()
     if given:
         keep(**given)

@@ -16,7 +16,7 @@ def complete_country(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The codes of countries that begin so, with their names."""
-    from joulelab.accounting.carbon_factors import countries  # noqa: PLC0415
+    from joulelab.carbon.factors import countries  # noqa: PLC0415
 
     return [
         CompletionItem(one.alpha2, help=one.name)
@@ -37,7 +37,7 @@ OPTIONS = (
     click.option("--price", "price_per_kwh", type=float, metavar="PRICE", help="Of a kWh."),
     click.option("--currency", metavar="CODE", help="Of the price, as EUR."),
 )  # fmt: skip
-"""Named after the fields of :class:`joulelab.site.Site`; what is not given is ``None``."""
+"""Named after the fields of :class:`joulelab.carbon.site.Site`; what is not given is ``None``."""
 
 
 def site_options(command: Command) -> Command:

@@ -112,15 +112,15 @@ def _require_packages() -> None:
         raise UserError(
             "a study needs more packages",
             why=f"{', '.join(missing)} cannot be imported",
-            mend="run pip install 'joulelab[study]'",
+            hint="run pip install 'joulelab[study]'",
         )
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:
-    from joulelab.analysis.summary import summary  # noqa: PLC0415
-    from joulelab.analysis.tables import run_rows, write_results  # noqa: PLC0415
+    from joulelab.findings.summary import summary  # noqa: PLC0415
+    from joulelab.findings.tables import run_rows, write_results  # noqa: PLC0415
     from joulelab.report.page import write_report  # noqa: PLC0415
-    from joulelab.study.store import plain  # noqa: PLC0415
+    from joulelab.runs.store import plain  # noqa: PLC0415
 
     directory = outcome.directory
     paths = [str(path) for path in write_results(directory)]
@@ -201,9 +201,9 @@ def _number(value: float | None) -> str:
 
 
 def _list(plan: Plan, directory: Path, as_json: bool) -> None:
+    from joulelab.runs.store import Store  # noqa: PLC0415
     from joulelab.study.estimate import cost_of, cost_of_all  # noqa: PLC0415
     from joulelab.study.order import blocks  # noqa: PLC0415
-    from joulelab.study.store import Store  # noqa: PLC0415
 
     records = Store.open(directory).runs() if (directory / "plan.toml").exists() else []
     status = {record.run_id: record.status for record in records}
@@ -239,7 +239,7 @@ def _list(plan: Plan, directory: Path, as_json: bool) -> None:
 
 
 def _cost_json(cost: Any) -> dict[str, float | None]:
-    from joulelab.study.store import plain  # noqa: PLC0415
+    from joulelab.runs.store import plain  # noqa: PLC0415
 
     return {"duration_s": plain(cost.duration_s), "energy_j": cost.energy_j}
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
-from joulelab.accounting.carbon import carbon_g
+from joulelab.carbon.quantities import carbon_g
+from joulelab.carbon.site import Site
 from joulelab.errors import BudgetError, UserError
-from joulelab.forecast.marked import EPOCH, profile_of_trace
+from joulelab.forecast.from_spans import EPOCH, profile_of_trace
 from joulelab.forecast.series import load_scipy
 from joulelab.forecast.words import figure, line
-from joulelab.site import Site
 
 if TYPE_CHECKING:
     from joulelab.forecast.profile import Forecast, Profile
@@ -125,16 +125,16 @@ class Options:
         if not callable(self.on_budget) and self.on_budget not in ("warn", "raise", "stop"):
             raise UserError(
                 f"on_budget is {self.on_budget!r}",
-                mend='give "warn", "raise", "stop" or a function of the overrun',
+                hint='give "warn", "raise", "stop" or a function of the overrun',
             )
         if self.max_carbon_g is not None and self.carbon_intensity_g_per_kwh is None:
             raise UserError(
                 "max_carbon_g is given without carbon_intensity_g_per_kwh",
                 why="the intensity of the electricity is not guessed",
-                mend="give it, or keep the country with joulelab site --country XX",
+                hint="give it, or keep the country with joulelab site --country XX",
             )
         if self.within is not None and self.total is None:
-            raise UserError("within is given without a length", mend="give total")
+            raise UserError("within is given without a length", hint="give total")
 
     @property
     def limit_j(self) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from joulelab.accounting.carbon import carbon_g
-from joulelab.accounting.energy import COVERAGE_FACTOR, Energy
+from joulelab.carbon.quantities import carbon_g
+from joulelab.energy.energy import COVERAGE_FACTOR, Energy
 from joulelab.errors import UserError
 from joulelab.forecast.series import Total, forecast_total, load_scipy
 
@@ -193,10 +193,10 @@ class Profile:
             raise UserError(
                 "nothing to forecast from",
                 why="no epoch was seen",
-                mend="profile at least one, or mark its steps",
+                hint="profile at least one, or mark its steps",
             )
         if not all(row.duration_s > 0 for row in rows):
-            raise UserError("a row has no positive duration", mend="give durations in seconds")
+            raise UserError("a row has no positive duration", hint="give durations in seconds")
         self.rows, self.pieces = tuple(rows), pieces
         self._first = first
         self._stop_s = np.cumsum([row.duration_s for row in rows])
@@ -231,7 +231,7 @@ class Profile:
             epochs: Positive.
             within: Relative half-width that would be narrow enough; see :attr:`Forecast.sure`.
             carbon_intensity_g_per_kwh: Of the electricity.
-            pue: See :func:`~joulelab.accounting.carbon.carbon_g`.
+            pue: See :func:`~joulelab.carbon.quantities.carbon_g`.
 
         Raises:
             UserError: ``epochs`` or ``within`` is not positive, or SciPy is not installed.

@@ -64,7 +64,7 @@ def load_scipy() -> None:
         import scipy.special  # noqa: F401, PLC0415
     except ImportError as error:
         raise UserError(
-            "a forecast needs SciPy", why=str(error), mend="run pip install 'joulelab[study]'"
+            "a forecast needs SciPy", why=str(error), hint="run pip install 'joulelab[study]'"
         ) from error
 
 

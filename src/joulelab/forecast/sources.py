@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from joulelab.accounting.account import Window
-from joulelab.accounting.csv_table import number, open_table
-from joulelab.accounting.energy import Energy
-from joulelab.accounting.marked import Marked
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import Window
 from joulelab.errors import UserError, nearest
-from joulelab.forecast.marked import profile_of, profile_of_trace
+from joulelab.forecast.from_spans import profile_of, profile_of_trace
 from joulelab.forecast.profile import MAIN, Profile, Row
+from joulelab.logs.csv_table import number, open_table
 from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_spans import TraceSpan
 
 RUN_FILE = "run.json"
 TRAINING = {"", "epoch", "train", "training"}
@@ -65,12 +65,12 @@ def read_source(
         runs = sorted(entry.name for entry in (path / "runs").iterdir() if "idle" not in entry.name)
         raise UserError(
             f"{path} is a study of {len(runs)} runs",
-            mend=f"name one of them, as {path / 'runs' / runs[0]}" if runs else "run it first",
+            hint=f"name one of them, as {path / 'runs' / runs[0]}" if runs else "run it first",
         )
     raise UserError(
         f"{path} is no run",
         why=f"it has neither {RUN_FILE} nor {READINGS_FILE}",
-        mend="name a run of a study, a meter's directory or a CSV file",
+        hint="name a run of a study, a meter's directory or a CSV file",
     )
 
 
@@ -90,7 +90,7 @@ def _of_run(run: dict[str, Any], phase: str | None) -> Source:
     epochs = run["epochs"]
     phases = list(dict.fromkeys(epoch["phase"] for epoch in epochs))
     if phase is not None and phase not in phases:
-        raise UserError(f"the run has no epoch of phase {phase!r}", mend=nearest(phase, phases))
+        raise UserError(f"the run has no epoch of phase {phase!r}", hint=nearest(phase, phases))
     phase = phase or next(iter(phases), None)
     epochs = [epoch for epoch in epochs if epoch["phase"] == phase]
     cut_short = {epoch["index"] for epoch in epochs if not epoch["complete"]}
@@ -103,7 +103,7 @@ def _of_run(run: dict[str, Any], phase: str | None) -> Source:
             continue
         energies[span["start_ns"], span["stop_ns"]] = Energy.from_json(span["energy"])
         spans.append(
-            Marked(
+            TraceSpan(
                 name=span["name"],
                 start_ns=span["start_ns"],
                 stop_ns=span["stop_ns"],
@@ -133,7 +133,7 @@ def _of_table(path: Path) -> Source:
             raise UserError(
                 f"{path} has no column {name}",
                 why=f"it has {', '.join(table.names)}",
-                mend="give epoch,duration_s,gross_j with a header",
+                hint="give epoch,duration_s,gross_j with a header",
             )
     cells = [
         {name: row[i].strip() if i < len(row) else "" for name, i in places.items()}
@@ -150,7 +150,7 @@ def _of_table(path: Path) -> Source:
             raise UserError(
                 f"{path} has epoch {cell['epoch']}{of} twice",
                 why="it may hold several runs",
-                mend="give one",
+                hint="give one",
             )
         seen.add(place)
         name = MAIN if phase.lower() in main else phase

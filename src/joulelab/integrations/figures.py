@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.energy import Energy
     from joulelab.recording.spans import Span
 
 

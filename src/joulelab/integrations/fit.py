@@ -15,7 +15,7 @@ from joulelab.integrations.stages import Stages
 from joulelab.recording.spans import Span
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.energy import Energy
     from joulelab.forecast.profile import Forecast
     from joulelab.recording.trace import Trace
 
@@ -144,7 +144,7 @@ class Fit:
 
     def _load(self) -> None:
         """Imports what working out takes now, and not while the training runs."""
-        import joulelab.accounting.account  # noqa: F401, PLC0415
+        import joulelab.energy.estimator  # noqa: F401, PLC0415
 
         if self._forecasts:
             from joulelab.forecast.series import load_scipy  # noqa: PLC0415
@@ -184,14 +184,14 @@ class Fit:
 
     def _forecast(self, trace: Trace, epochs: float) -> Forecast:
         """Of the whole fit, from the spans that this process marked in it."""
-        from joulelab.accounting.account import Accounts  # noqa: PLC0415
-        from joulelab.accounting.marked import marked  # noqa: PLC0415
-        from joulelab.forecast.marked import profile_of  # noqa: PLC0415
+        from joulelab.energy.estimator import EnergyEstimator  # noqa: PLC0415
+        from joulelab.forecast.from_spans import profile_of  # noqa: PLC0415
+        from joulelab.recording.trace_spans import read_spans  # noqa: PLC0415
 
         assert self._span is not None
         spans = [
             span
-            for span in marked(trace.events)
+            for span in read_spans(trace.events)
             if span.key[0] == os.getpid() and span.start_ns >= self._span.start_ns
         ]
-        return profile_of(spans, Accounts(trace).energies).forecast(epochs)
+        return profile_of(spans, EnergyEstimator(trace).energies).forecast(epochs)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from IPython.display import display
 
 from joulelab.errors import UserError
-from joulelab.jobs.options import names
 from joulelab.meter import Meter
+from joulelab.run.options import names
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -96,13 +96,13 @@ def _arguments(line: str) -> tuple[str, list[str] | None]:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise UserError(f"%%joulelab {line}", why=str(error), mend=f"write {USAGE}") from error
+        raise UserError(f"%%joulelab {line}", why=str(error), hint=f"write {USAGE}") from error
     while words:
         word = words.pop(0)
         if word == "--sensors" and words:
             sensors = names(words.pop(0))
         elif word.startswith("-") or name != CELL:
-            raise UserError(f"%%joulelab does not know {word!r}", mend=f"write {USAGE}")
+            raise UserError(f"%%joulelab does not know {word!r}", hint=f"write {USAGE}")
         else:
             name = word
     return name, sensors

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
-from joulelab.accounting.figures import METRICS, boards, figure
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
-from joulelab.home import write_whole, writing
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
+from joulelab.storage import write_whole, writing
+from joulelab.uncertain import METRICS, boards, figure
 
 if TYPE_CHECKING:
     from joulelab.integrations.pytest_row import Row
@@ -77,7 +77,7 @@ class Baselines:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise UserError(
                 f"{path} is no file of energy baselines",
-                mend="name another with --energy-baseline, or let --energy-update make it",
+                hint="name another with --energy-baseline, or let --energy-update make it",
             )
         return cls(path, data["tests"])
 
@@ -150,12 +150,12 @@ def _judged(
     before: Sequence[tuple[Energy, Boards]], now: tuple[Energy, Boards], tolerance: float
 ) -> Judged:
     try:
-        from joulelab.comparison.effects import Cell, Repeats, shift  # noqa: PLC0415
-        from joulelab.comparison.shift import CONFIDENCE  # noqa: PLC0415
+        from joulelab.stats.effects import Cell, Repeats, shift  # noqa: PLC0415
+        from joulelab.stats.shift import CONFIDENCE  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
             f"baselines need {error.name}, which is not installed",
-            mend="run pip install 'joulelab[study]'",
+            hint="run pip install 'joulelab[study]'",
         ) from error
     measured = [frozenset(energy.components) for energy, _ in (*before, now)]
     common = frozenset.intersection(*measured)

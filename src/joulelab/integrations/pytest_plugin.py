@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.energy import Energy
     from joulelab.integrations.pytest_session import EnergySession
     from joulelab.meter import Meter
     from joulelab.recording.spans import Span

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from joulelab.accounting.energy import Energy
+from joulelab.energy.energy import Energy
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from joulelab.errors import JoulelabError
 from joulelab.meter import Meter
-from joulelab.recording.launch import current_launch
+from joulelab.recording.launcher import current_launch
 from joulelab.recording.spans import Span
 
 

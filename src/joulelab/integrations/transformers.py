@@ -13,7 +13,7 @@ from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
 from joulelab.integrations.hooks import EnergyHooks
 from joulelab.integrations.stages import bracket, takes_part
 from joulelab.meter import Meter
-from joulelab.recording.launch import current_launch
+from joulelab.recording.launcher import current_launch
 
 try:
     from transformers import (

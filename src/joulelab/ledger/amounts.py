@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy, sensor_of
+from joulelab.energy.energy import COVERAGE_FACTOR, ComponentEnergy, Energy, sensor_of
 from joulelab.sensors.sensor import Provenance
 
 Interval = tuple[float, float]

@@ -180,7 +180,7 @@ def day_of(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise UserError(f"{text!r} is no day", mend="write it as 2026-11-01") from error
+        raise UserError(f"{text!r} is no day", hint="write it as 2026-11-01") from error
 
 
 def _worth(entry: Entry) -> tuple[bool, bool, bool]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from joulelab.accounting.energy import COVERAGE_FACTOR
+from joulelab.energy.energy import COVERAGE_FACTOR
 from joulelab.ledger.amounts import Amount, Interval, undecided
 
 

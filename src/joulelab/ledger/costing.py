@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from joulelab.costs import Costs
+from joulelab.carbon.costs import Costs
 from joulelab.errors import JoulelabError
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.entries import Complain, Entry

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joulelab.accounting.energy import ComponentEnergy, Energy
+from joulelab.carbon.site import Site, site_file
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import JoulelabError, UserError
-from joulelab.jobs.record import Job, default_place, is_job, read_job
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.tags import study_tags
-from joulelab.site import Site, site_file
-from joulelab.study.spans import WHOLE_SPANS
+from joulelab.runs.job import Job, default_place, is_job, read_job
+from joulelab.runs.whole_spans import WHOLE_SPANS
 
 RUN_FILE = "run.json"
 PLAN_FILE = "plan.toml"
@@ -106,7 +106,7 @@ def find_entries(
     for root in paths or _default_places():
         if not Path(root).is_dir():
             raise UserError(
-                f"there is no directory {root}", mend="give jobs, studies, or where they lie"
+                f"there is no directory {root}", hint="give jobs, studies, or where they lie"
             )
         sites = _Sites(Path(root), given, complain)
         for directory, below, files in os.walk(root):

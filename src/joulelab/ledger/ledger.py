@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from joulelab.accounting.carbon import J_PER_KWH
+from joulelab.carbon.quantities import J_PER_KWH
 from joulelab.ledger.amounts import UNKNOWN, Amount, Ratio, ratio, share
 from joulelab.ledger.book import OF_TIME, Row, once, period_before, rows, selected
 from joulelab.ledger.costing import Costed, costed
@@ -160,7 +160,7 @@ def read_ledger(
         since: First day, UTC.
         until: Last day, UTC.
         own_share: Count of each its own part of what its machine drew, where that is known.
-        given: Fields of :class:`~joulelab.site.Site`, before what is kept.
+        given: Fields of :class:`~joulelab.carbon.site.Site`, before what is kept.
         complain: Is told of a record that cannot be read, which is then left out.
 
     Raises:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from joulelab.accounting.energy import COVERAGE_FACTOR, Energy
+from joulelab.energy.energy import COVERAGE_FACTOR, Energy
 from joulelab.errors import UserError, nearest
-from joulelab.jobs.record import Job, is_job, read_job
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.break_even import ModelCost
 from joulelab.ledger.entries import boards_of
+from joulelab.runs.job import Job, is_job, read_job
 
 REQUEST = "request"
 """Spans of this name in a job are its requests."""
@@ -46,7 +46,7 @@ def model_cost(text: str) -> ModelCost:
         per_request = training
         if _number(training) is not None:
             raise UserError(
-                f"{text!r} is one figure", mend="give training and request as 3.6e6,0.5"
+                f"{text!r} is one figure", hint="give training and request as 3.6e6,0.5"
             )
     return ModelCost(name or rest, training_energy(training), request_energy(per_request))
 
@@ -111,7 +111,7 @@ def _job_request(job: Job) -> Amount:
     if not samples:
         raise UserError(
             f"{job.directory} does not say how many requests it served",
-            mend=f"mark them as spans named {REQUEST}, or tag it: joulelab ledger tag "
+            hint=f"mark them as spans named {REQUEST}, or tag it: joulelab ledger tag "
             f"{job.directory} --tag {SAMPLES_TAG}=N",
         )
     return whole.scaled(1 / samples)
@@ -163,16 +163,16 @@ def _repeats(text: str) -> Sequence[Run]:
     if not done:
         raise UserError(
             f"{text!r} is no figure, no job and no study with finished runs",
-            mend="give joules, or the directory of either",
+            hint="give joules, or the directory of either",
         )
     known = sorted({str(run["factors"]["model"]) for run in done})
     if not cells:
-        raise UserError(f"{path} has no model {model!r}", mend=nearest(str(model), known))
+        raise UserError(f"{path} has no model {model!r}", hint=nearest(str(model), known))
     if len(cells) > 1:
         raise UserError(
             f"{text} has {len(cells)} kinds of runs",
             why=f"they differ in {', '.join(_differing(list(cells)))}",
-            mend=f"name a model, as {path}:{known[0]}, or one run, as {done[0]['run_id']}",
+            hint=f"name a model, as {path}:{known[0]}, or one run, as {done[0]['run_id']}",
         )
     return next(iter(cells.values()))
 

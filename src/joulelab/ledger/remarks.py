@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from joulelab.accounting.energy import WORTH_SAYING
-from joulelab.costs import JOULES, quantity
+from joulelab.carbon.costs import JOULES, quantity
+from joulelab.energy.energy import WORTH_SAYING
 from joulelab.ledger.amounts import Amount
 from joulelab.ledger.book import NO_INTERVAL, Row
 from joulelab.ledger.costing import Costed

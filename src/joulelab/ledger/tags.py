@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import UserError, nearest
-from joulelab.home import write_whole, writing
-from joulelab.jobs.options import PHASES
-from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, is_job, write_record
+from joulelab.run.options import PHASES
+from joulelab.runs.job import FINISHED_FILE, STARTED_FILE, is_job, write_record
+from joulelab.storage import write_whole, writing
 
 STUDY_FILE = "ledger.json"
 """Beside a study's plan; jobs say it in their own record."""
@@ -25,7 +25,7 @@ def tag(path: Path, *, project: str | None, phase: str | None, tags: Mapping[str
     Args:
         path: The directory of either.
         project: ``None`` leaves it.
-        phase: One of :data:`joulelab.jobs.options.PHASES`; ``None`` leaves it.
+        phase: One of :data:`joulelab.run.options.PHASES`; ``None`` leaves it.
         tags: Added to a job's; a study has none.
 
     Raises:
@@ -33,7 +33,7 @@ def tag(path: Path, *, project: str | None, phase: str | None, tags: Mapping[str
             record cannot be written.
     """
     if phase is not None and phase not in PHASES:
-        raise UserError(f"no phase {phase!r}", mend=nearest(phase, PHASES))
+        raise UserError(f"no phase {phase!r}", hint=nearest(phase, PHASES))
     changed = {
         name: value for name, value in (("project", project), ("phase", phase)) if value is not None
     }
@@ -44,7 +44,7 @@ def tag(path: Path, *, project: str | None, phase: str | None, tags: Mapping[str
             raise UserError(f"{path} is a study", why="only a job takes tags beside these")
         _tag_study(path, changed)
     else:
-        raise UserError(f"{path} is no job and no study", mend="give the directory of one")
+        raise UserError(f"{path} is no job and no study", hint="give the directory of one")
 
 
 def study_tags(directory: Path) -> tuple[str | None, str | None]:
@@ -63,7 +63,7 @@ def study_tags(directory: Path) -> tuple[str | None, str | None]:
         return None, None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged", why=str(error), mend="remove it, and tag the study again"
+            f"{path} is damaged", why=str(error), hint="remove it, and tag the study again"
         ) from error
 
 
@@ -74,7 +74,7 @@ def _tag_job(directory: Path, changed: Mapping[str, str], tags: Mapping[str, str
         raise UserError(
             f"{directory} is still running",
             why="its record is written at its end",
-            mend="tag it then, or give --project and --phase to joulelab run",
+            hint="tag it then, or give --project and --phase to joulelab run",
         )
     for path, data in found.items():
         write_record(path, data | dict(changed) | {"tags": data["tags"] | dict(tags)})

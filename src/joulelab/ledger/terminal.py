@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from joulelab.accounting.carbon import J_PER_KWH
-from joulelab.costs import GRAMS, JOULES, digits, quantity
+from joulelab.carbon.costs import GRAMS, JOULES, digits, quantity
+from joulelab.carbon.quantities import J_PER_KWH
 from joulelab.ledger.amounts import Amount, Ratio
 from joulelab.ledger.book import NO_INTERVAL, OF_TIME, Row, period_of
 from joulelab.ledger.ledger import Ledger

@@ -108,7 +108,7 @@ def _refuse_unreadable(model: nn.Module, name: str) -> None:
         raise UserError(
             f"the size of {name} is not known yet",
             why="it has lazily initialised layers",
-            mend="run one batch through it first",
+            hint="run one batch through it first",
         )
     for module in model.modules():
         packed = any(isinstance(held, torch.ScriptObject) for held in vars(module).values())
@@ -116,7 +116,7 @@ def _refuse_unreadable(model: nn.Module, name: str) -> None:
             raise UserError(
                 f"the size and work of {name} cannot be counted",
                 why=f"{type(module).__name__} is a TorchScript module or holds packed weights",
-                mend="characterize the model that it was made from",
+                hint="characterize the model that it was made from",
             )
 
 

@@ -121,7 +121,7 @@ def canonical_name(name: str) -> str:
     if colon:
         if not source or not rest:
             raise UnknownModelError(
-                f"no model {name!r}", why="a part is empty", mend=f"write {_or(OTHER_FORMS)}"
+                f"no model {name!r}", why="a part is empty", hint=f"write {_or(OTHER_FORMS)}"
             )
         prefix = source.lower()
         return f"{prefix if prefix in _SOURCES else source}:{rest}"
@@ -129,7 +129,7 @@ def canonical_name(name: str) -> str:
     if found is None:
         raise UnknownModelError(
             f"no model {name!r}",
-            mend=f"{nearest(name, _BUILDERS)} (or {_or(OTHER_FORMS)})",
+            hint=f"{nearest(name, _BUILDERS)} (or {_or(OTHER_FORMS)})",
         )
     return found
 
@@ -144,7 +144,7 @@ def require_torch() -> None:
         import torch  # noqa: F401, PLC0415 - names are listed and checked without torch
     except ModuleNotFoundError as error:
         raise UserError(
-            "models need PyTorch", why=str(error), mend="run pip install 'joulelab[study]'"
+            "models need PyTorch", why=str(error), hint="run pip install 'joulelab[study]'"
         ) from error
 
 
@@ -240,7 +240,7 @@ def _from_transformers(
         raise UnknownModelError(
             f"no configuration {full_name!r}",
             why="it is neither a path nor a type of model that transformers has",
-            mend=f"did you mean hf:{close}?" if close else "give the path of a config.json",
+            hint=f"did you mean hf:{close}?" if close else "give the path of a config.json",
         )
     named = getattr(transformers, next(iter(config.architectures or ()), ""), None)
     if named is not None:
@@ -292,7 +292,7 @@ def _from_factory(
             raise UnknownModelError(
                 f"no model {name!r}",
                 why=f"{module} has no {attribute!r}",
-                mend=f"did you mean {close}?" if close else "",
+                hint=f"did you mean {close}?" if close else "",
             )
         factory = getattr(factory, part)
     if not callable(factory):
@@ -315,7 +315,7 @@ def _takes(factory: Callable[..., Any], keyword: str) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
-def _import(module: str, name: str, mend: str) -> Any:
+def _import(module: str, name: str, hint: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -323,7 +323,7 @@ def _import(module: str, name: str, mend: str) -> Any:
         raise UnknownModelError(
             f"cannot build {name}",
             why=f"importing {module} failed ({_describe(error)})",
-            mend=mend if missing else "",
+            hint=hint if missing else "",
         ) from error
 
 
@@ -354,7 +354,7 @@ def _unknown(package: str, name: str, known: Iterable[str]) -> UnknownModelError
     close = _closest(name, known)
     return UnknownModelError(
         f"{package} has no model {name!r}",
-        mend=f"did you mean {package}:{close}?"
+        hint=f"did you mean {package}:{close}?"
         if close
         else f"{package}'s list_models() lists what it has",
     )

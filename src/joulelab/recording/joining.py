@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from joulelab.errors import RecorderError
 from joulelab.recording.format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
-from joulelab.recording.launch import Launch, current_launch, host_name
+from joulelab.recording.launcher import Launch, current_launch, host_name
 from joulelab.recording.link import JOIN_TIMEOUT_S, START_TIMEOUT_S, RecorderLink
 from joulelab.recording.runtime import runtime_directory
 
@@ -50,7 +50,7 @@ def open_link(
 
     1. The one that writes to ``$JOULELAB_RECORDING``, where neither sensors nor a directory are
        asked for. ``joulelab run`` sets it for the command that it wraps.
-    2. In a job of several processes (:func:`joulelab.recording.launch.current_launch`), the one
+    2. In a job of several processes (:func:`joulelab.recording.launcher.current_launch`), the one
        that the job has on this host for these sensors and this pace. Whichever process comes first
        starts it, with its trace in ``directory/<host>/<number>``; it ends when the last of them is
        gone.

@@ -19,7 +19,7 @@ from typing import Self
 from joulelab.errors import RecorderError, UserError
 from joulelab.recording.connection import Connection, Message
 from joulelab.recording.format import boot_id, read_header
-from joulelab.recording.launch import current_launch
+from joulelab.recording.launcher import current_launch
 
 START_TIMEOUT_S = 30.0
 JOIN_TIMEOUT_S = 5.0

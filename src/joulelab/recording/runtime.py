@@ -45,7 +45,7 @@ def _private(path: Path) -> Path:
         raise RecorderError(
             f"{path} is not this user's alone",
             why="it should be a directory that its owner alone may use",
-            mend=f"remove it, or run chmod 700 {path}",
+            hint=f"remove it, or run chmod 700 {path}",
         )
     return path
 

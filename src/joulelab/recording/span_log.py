@@ -24,7 +24,7 @@ from joulelab.recording.span_lines import encode, lines
 from joulelab.recording.spans import Span
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.energy import Energy
 
 FLUSH_INTERVAL_S = 0.25
 """Spans are handed to the recorder this often; a program that is killed loses no more of them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from joulelab.recording.device_clock import DeviceMark, DeviceWindow
 
 if TYPE_CHECKING:
-    from joulelab.accounting.energy import Energy
+    from joulelab.energy.energy import Energy
     from joulelab.recording.span_log import SpanLog
 
 

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from joulelab.analysis.files import write_bytes
+from joulelab.findings.files import write_bytes
 from joulelab.report.drawing import Drawers, Drawing
 from joulelab.report.figure import INNER, Choice, Figure
 from joulelab.report.scopes import Scope

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from joulelab.accounting.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
-from joulelab.analysis.studies import Study, energy_of, understood
-from joulelab.analysis.words import listed
+from joulelab.energy.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
 from joulelab.errors import TraceError
+from joulelab.findings.words import listed
 from joulelab.recording.trace import read_trace
+from joulelab.runs.studies import Study, energy_of, understood
 from joulelab.sensors.sensor import Provenance
 
 _KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}

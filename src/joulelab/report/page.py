@@ -12,14 +12,13 @@ from typing import Any
 import jinja2
 
 import joulelab
-from joulelab.analysis.answers import answers
-from joulelab.analysis.data import Data
-from joulelab.analysis.files import write_bytes
-from joulelab.analysis.findings import findings_json
-from joulelab.analysis.printed import hardware_table, model_table, write_printed
-from joulelab.analysis.studies import Study, read_studies
-from joulelab.analysis.tables import write_tables
 from joulelab.errors import StoreError, UserError
+from joulelab.findings.answers import answers
+from joulelab.findings.data import Data
+from joulelab.findings.files import write_bytes
+from joulelab.findings.findings import findings_json
+from joulelab.findings.printed import hardware_table, model_table, write_printed
+from joulelab.findings.tables import write_tables
 from joulelab.report import files
 from joulelab.report.drawing import Drawers, processes_for
 from joulelab.report.embedded import page_data, policy, scripts
@@ -30,6 +29,7 @@ from joulelab.report.prose import paragraphs
 from joulelab.report.scopes import Material, Scope, spoken_setting
 from joulelab.report.sections import of_study, results, table_of
 from joulelab.report.theme import QUANTITIES
+from joulelab.runs.studies import Study, read_studies
 
 PAGE = "report.html"
 FINDINGS = "findings.json"
@@ -87,7 +87,7 @@ def write_all(
         StoreError: See :func:`write_report`.
     """
     if not directories:
-        raise UserError("no study to report", mend="name one or several study directories")
+        raise UserError("no study to report", hint="name one or several study directories")
     # It takes a second and lets go of the interpreter.
     Thread(target=scripts, daemon=True).start()
     studies = _readable(directories)
@@ -150,7 +150,7 @@ def _readable(directories: Sequence[str | Path]) -> list[Study]:
             raise StoreError(
                 f"{study.directory} has nothing to report",
                 why="no run has ended, or every record is damaged",
-                mend="run the study first",
+                hint="run the study first",
             )
     return studies
 
@@ -160,7 +160,7 @@ def _known(studies: Sequence[Study], run_ids: Sequence[str]) -> Sequence[str]:
     for run_id in run_ids:
         if run_id not in known:
             raise UserError(
-                f"no finished run {run_id!r}", mend="see the directories under runs/ of the study"
+                f"no finished run {run_id!r}", hint="see the directories under runs/ of the study"
             )
     return run_ids
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joulelab.analysis.findings import Finding
-from joulelab.analysis.words import ABSENT, interval, number
+from joulelab.findings.findings import Finding
+from joulelab.findings.words import ABSENT, interval, number
 from joulelab.report.figure import Figure
 from joulelab.report.scopes import Material, without_batch_size
 from joulelab.report.theme import PHASES, QUANTITIES

@@ -7,9 +7,9 @@ from typing import Self
 
 import pandas as pd
 
-from joulelab.analysis.answers import Answers
-from joulelab.analysis.data import ALIKE, Data, Group
-from joulelab.analysis.frames import PLACE
+from joulelab.findings.answers import Answers
+from joulelab.findings.data import ALIKE, Data, Group
+from joulelab.findings.frames import PLACE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Material:
         data: Studies and their tables.
         answers: Tables worked out from them.
         scopes: Those with the most models first.
-        summary: The scopes' rows of :func:`joulelab.analysis.summary.summary`, with the columns
+        summary: The scopes' rows of :func:`joulelab.findings.summary.summary`, with the columns
             ``scope`` and ``family``.
     """
 

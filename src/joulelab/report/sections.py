@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from joulelab.analysis.studies import Study
-from joulelab.analysis.summary import FACTORS, varying
-from joulelab.analysis.words import counted, interval, listed, moment, number, prefix, span_of_time
+from joulelab.findings.summary import FACTORS, varying
+from joulelab.findings.words import counted, interval, listed, moment, number, prefix, span_of_time
 from joulelab.report.origin import absences, component_name, origins, provenance_in_short
 from joulelab.report.scopes import Material, Scope
 from joulelab.report.theme import PHASES
+from joulelab.runs.studies import Study
 from joulelab.study.plan import Plan
 
 Section = Mapping[str, Any]

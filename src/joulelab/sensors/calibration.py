@@ -1,7 +1,7 @@
 """What is known of a board's sensor from an external meter: kept on disk, applied to channels.
 
 A reading stands for ``gain * true + offset_w``. The fit is in
-:mod:`joulelab.accounting.calibration`; this module is small since the recorder imports it.
+:mod:`joulelab.logs.calibration_fit`; this module is small since the recorder imports it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import UserError
-from joulelab.home import home, write_whole
 from joulelab.sensors.sensor import Absence, Channel, Quantity
+from joulelab.storage import home, write_whole
 
 SCHEMA = "joulelab-calibration-1"
 TRANSFER_UNCERTAINTY = 0.01
@@ -218,7 +218,7 @@ def calibrated(
         try:
             calibration = read_calibration(path)
         except UserError as error:
-            absent.append(Absence("calibration", path.name, str(error), f"mend or remove {path}"))
+            absent.append(Absence("calibration", path.name, str(error), f"hint or remove {path}"))
             continue
         if calibration.board_uuid == board_uuid:
             kept.append(calibration)

@@ -75,7 +75,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in KNOWN and ":" not in name:
             raise UserError(
-                f"no sensor {name!r}", mend=f"{nearest(name, KNOWN)} (or package.module:factory)"
+                f"no sensor {name!r}", hint=f"{nearest(name, KNOWN)} (or package.module:factory)"
             )
 
 
@@ -152,19 +152,19 @@ def _simulated(name: str) -> list[Sensor]:
 
 def _from_factory(name: str) -> list[Sensor]:
     module_name, _, attribute = name.partition(":")
-    mend = "name it as package.module:factory"
+    hint = "name it as package.module:factory"
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"no sensor factory {name!r}", why=str(error), mend=mend) from error
+        raise UserError(f"no sensor factory {name!r}", why=str(error), hint=hint) from error
     if not callable(factory):
-        raise UserError(f"{name!r} is not callable", mend=mend)
+        raise UserError(f"{name!r} is not callable", hint=hint)
     made = factory()
     sensors = list(made) if isinstance(made, list | tuple) else [made]
     if not sensors or not all(isinstance(sensor, Sensor) for sensor in sensors):
         raise UserError(
             f"{name!r} gave no sensor",
             why=f"it returned {type(made).__name__}",
-            mend="return an object with channels, interval_s, read() and close(), or a list",
+            hint="return an object with channels, interval_s, read() and close(), or a list",
         )
     return sensors

@@ -44,7 +44,7 @@ NO_LIBRARY_MEND = (
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 )
 VGPU_REASON = "this is a virtual GPU, which is not told what the board draws"
-VGPU_MEND = "measure on the host of the virtual machine"
+VGPU_HINT = "measure on the host of the virtual machine"
 MIG_NOTE = "MIG is on: this is the whole board's, and cannot be split between its instances"
 
 
@@ -183,12 +183,12 @@ class NvmlSensor:
 
     def _refused(self, board: Board, source: str, error: pynvml.NVMLError) -> None:
         reason = f"this GPU or driver does not give it: {error}"
-        mend = ""
+        hint = ""
         if board.virtual:
-            reason, mend = f"{VGPU_REASON} ({error})", VGPU_MEND
+            reason, hint = f"{VGPU_REASON} ({error})", VGPU_HINT
         elif board.mig:
             reason = f"{reason}; MIG is on, and from within an instance the board may not be seen"
-        self.absent.append(Absence(board.component, source, reason, mend))
+        self.absent.append(Absence(board.component, source, reason, hint))
 
 
 def discover_gpus(
@@ -212,8 +212,8 @@ def discover_gpus(
     selection = visible_gpus(visible, [board.identity for board in boards], device_order)
     absences = []
     if selection.reason:
-        mend = "unset CUDA_VISIBLE_DEVICES, or name GPUs that `nvidia-smi -L` lists"
-        absences.append(Absence("gpu", "nvml", selection.reason, mend))
+        hint = "unset CUDA_VISIBLE_DEVICES, or name GPUs that `nvidia-smi -L` lists"
+        absences.append(Absence("gpu", "nvml", selection.reason, hint))
     by_index = {board.identity.index: board for board in boards}
     sensors = []
     periods_s: dict[tuple[str, str], float | None] = {}
@@ -271,8 +271,8 @@ def nvml_absence(error: pynvml.NVMLError) -> Absence:
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
         reason = "no NVIDIA driver library (libnvidia-ml.so.1) here"
         return Absence("gpu", "nvml", reason, NO_LIBRARY_MEND)
-    mend = "see whether `nvidia-smi` works; after an update of the driver, restart the machine"
-    return Absence("gpu", "nvml", f"NVML does not start: {error}", mend)
+    hint = "see whether `nvidia-smi` works; after an update of the driver, restart the machine"
+    return Absence("gpu", "nvml", f"NVML does not start: {error}", hint)
 
 
 def environment_selection() -> tuple[str | None, str | None]:

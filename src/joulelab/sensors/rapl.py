@@ -121,8 +121,8 @@ def discover_rapl(
     names, nameless = _zone_names(powercap)
     if not names and not nameless:
         reason = f"no RAPL counters in {powercap}: usual in virtual machines and containers"
-        mend = "on Linux on bare metal: sudo modprobe intel_rapl_msr"
-        return [], [Absence(kind, "rapl", reason, mend) for kind in kinds]
+        hint = "on Linux on bare metal: sudo modprobe intel_rapl_msr"
+        return [], [Absence(kind, "rapl", reason, hint) for kind in kinds]
     absences = [Absence(kind, "rapl", why) for kind in kinds for why in nameless]
     channels: list[Channel] = []
     paths: list[Path] = []

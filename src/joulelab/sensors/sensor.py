@@ -67,7 +67,7 @@ class Channel:
             counter gains so much each second.
         wrap: A counter returns to 0 after this value; ``None`` when it never does.
         priority: Among the channels that can give a component's energy, the one with the lowest
-            number is used; see :mod:`joulelab.accounting.sources`.
+            number is used; see :mod:`joulelab.energy.signal.sources`.
         note: What was assumed, in words, for a person to read.
     """
 
@@ -154,10 +154,10 @@ class Absence:
     component: str
     source: str
     reason: str
-    mend: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.reason}; {self.mend}" if self.mend else self.reason
+        return f"{self.reason}; {self.hint}" if self.hint else self.reason
 
 
 @runtime_checkable

@@ -218,7 +218,7 @@ class SimulatedMachine:
             raise UserError(
                 "cannot read the simulated machine",
                 why=str(error),
-                mend="give what SimulatedMachine.spec() writes, a seed, or 'simulated' alone",
+                hint="give what SimulatedMachine.spec() writes, a seed, or 'simulated' alone",
             ) from error
 
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from joulelab.errors import PlanError, nearest
+from joulelab.study.log_plan import RecordedPlan
 from joulelab.study.plan import Plan, Table
-from joulelab.study.recorded_plan import RecordedPlan
 
 P = TypeVar("P", bound=Table)
 _PRESETS = resources.files("joulelab.study") / "presets"
@@ -53,7 +53,7 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
         raise PlanError(
             f"{name} is of recorded logs",
             why="nothing can be run from it",
-            mend="name a plan or a preset",
+            hint="name a plan or a preset",
         )
     for entry in overrides:
         _override(document, entry)
@@ -90,7 +90,7 @@ def _read(path: Path) -> str:
         raise PlanError(
             f"no plan {str(path)!r}",
             why="neither a file nor a preset",
-            mend=nearest(str(path), presets),
+            hint=nearest(str(path), presets),
         ) from None
     except UnicodeDecodeError as error:
         raise PlanError(f"{path}: not UTF-8 at byte {error.start}") from None
@@ -109,7 +109,7 @@ def _override(document: dict[str, Any], entry: str) -> None:
     key, equals, value = entry.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
-        raise PlanError(f"--set {entry}: expected key=value", mend="as --set train.epochs=2")
+        raise PlanError(f"--set {entry}: expected key=value", hint="as --set train.epochs=2")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -144,8 +144,8 @@ def _what(problem: dict[str, Any], kind: type[Table]) -> str:
             text = "required, but missing"
         case "literal_error":
             known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
-            mend = nearest(given, known) if isinstance(given, str) else _choices(known)
-            text = f"unknown value {_shown(given)}; {mend}"
+            hint = nearest(given, known) if isinstance(given, str) else _choices(known)
+            text = f"unknown value {_shown(given)}; {hint}"
         case "too_short":
             text = "must not be empty"
         case "model_type":

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from joulelab.runs.store import SCHEMA
+from joulelab.runs.whole_spans import WHOLE_SPANS
 from joulelab.study.order import Cell
 from joulelab.study.plan import Plan
-from joulelab.study.spans import WHOLE_SPANS
-from joulelab.study.store import SCHEMA
 
 
 def cell_frame(plan: Plan, cell: Cell, ready: Mapping[str, Any]) -> dict[str, Any]:

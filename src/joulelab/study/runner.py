@@ -13,12 +13,12 @@ from typing import Any, Self
 import joulelab.errors
 from joulelab.errors import JoulelabError, StoreError, UserError
 from joulelab.machine import Machine
+from joulelab.runs.store import RunRecord, Store
 from joulelab.study.estimate import cost_of_all, spent
 from joulelab.study.order import Cell, blocks
 from joulelab.study.plan import Plan
 from joulelab.study.progress import Display, display_for
 from joulelab.study.records import cell_frame, failed_body, idle_frame
-from joulelab.study.store import RunRecord, Store
 from joulelab.study.worker_process import Event, WorkerFailure, WorkerProcess
 
 ATTEMPTS = 3
@@ -220,12 +220,12 @@ class _Session:
                     raise JoulelabError(
                         "the worker did not start",
                         why=f"{failure.what}; {_last_line(log)}",
-                        mend=f"see {log}",
+                        hint=f"see {log}",
                     ) from None
         if "refused" in ready:
-            name, what, why, mend = ready["refused"]
+            name, what, why, hint = ready["refused"]
             error = getattr(joulelab.errors, name, UserError)
-            raise error(what, why=why, mend=mend)
+            raise error(what, why=why, hint=hint)
         self._refuse_other_machine(ready)
         self._ready = ready
         return worker
@@ -243,7 +243,7 @@ class _Session:
             raise StoreError(
                 f"{self._store.directory} was begun on another machine",
                 why=f"{what} is {mine} here and {theirs} there",
-                mend="energies of unlike machines do not mix; choose another directory with --out",
+                hint="energies of unlike machines do not mix; choose another directory with --out",
             )
 
 
@@ -253,7 +253,7 @@ def _refuse_damaged(records: list[RunRecord]) -> None:
             raise StoreError(
                 f"{record.directory} is damaged",
                 why=record.problem,
-                mend="remove it to have that run measured again",
+                hint="remove it to have that run measured again",
             )
 
 
@@ -262,7 +262,7 @@ def _refuse_full_disk(reason: str, directory: Path) -> None:
         raise StoreError(
             f"cannot write below {directory}",
             why=os.strerror(errno.ENOSPC),
-            mend="make room there and start again; all finished runs are kept",
+            hint="make room there and start again; all finished runs are kept",
         )
 
 

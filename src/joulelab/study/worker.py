@@ -5,7 +5,7 @@ each, and ends when its input ends. Every request gets one event ``answer``; on 
 events ``phase``. Requests:
 
 ``{"do": "prepare", "plan": {...}}``
-    Answers ``{"machine", "data", "devices"}``, or ``{"refused": [class, what, why, mend]}``.
+    Answers ``{"machine", "data", "devices"}``, or ``{"refused": [class, what, why, hint]}``.
 ``{"do": "cell", "directory": ..., "factors": {...}, "seed": n}``
     Answers ``{"body": {...}}``, what happened as :mod:`joulelab.study.records` has it, or
     ``{"unrecorded": reason}`` when the recorder died.
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from joulelab.errors import UserError
+from joulelab.runs.store import plain
 from joulelab.study.plan import Plan
-from joulelab.study.store import plain
 from joulelab.study.worker_process import Event
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -52,7 +52,7 @@ def main() -> None:
                 answer = bench.describe()
             except UserError as error:
                 answer = {
-                    "refused": [type(error).__name__, error.what, error.why, error.mend],
+                    "refused": [type(error).__name__, error.what, error.why, error.hint],
                 }
         elif request["do"] == "idle":
             answer = bench.idle(Path(request["directory"]))
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _prepare(plan: Plan) -> Any:
-    from joulelab.study.bench import Bench  # noqa: PLC0415  (imports torch)
+    from joulelab.study.executor import Bench  # noqa: PLC0415  (imports torch)
 
     return Bench(plan)
 

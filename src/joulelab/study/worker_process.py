@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import JoulelabError
-from joulelab.study.files import mapped
+from joulelab.runs.files import mapped
 
 Event = dict[str, Any]
 _STOP_GRACE_S = 20.0
@@ -28,8 +28,8 @@ class WorkerFailure(JoulelabError):
         kind: ``"crash"``, ``"hang"`` or ``"recorder"``.
     """
 
-    def __init__(self, what: str, *, kind: str, why: str = "", mend: str = "") -> None:
-        super().__init__(what, why=why, mend=mend)
+    def __init__(self, what: str, *, kind: str, why: str = "", hint: str = "") -> None:
+        super().__init__(what, why=why, hint=hint)
         self.kind = kind
 
 
@@ -96,7 +96,7 @@ class WorkerProcess:
                     f"the worker said nothing for {now - last_word:.0f} s and was stopped",
                     kind="hang",
                     why=f"see {self._log.name}",
-                    mend="raise hang_s in the plan if it was only slow",
+                    hint="raise hang_s in the plan if it was only slow",
                 )
             if event is None:
                 continue

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.baseline import Baseline
-from joulelab.accounting.energy import Energy
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator, Window
 from joulelab.recording.trace import Trace, TraceReader
 from joulelab.watch.forecasting import Outlook, outlook, prepare
 from joulelab.watch.history import History
@@ -130,7 +130,7 @@ class Following:
         return self._reader.read_between(start_ns, stop_ns + margin_ns, self.book.events(start_ns))
 
     def _bring_up_to_date(self, *, final: bool) -> Figures | None:
-        """Accounts for everything; what is known before that is done, where it is not."""
+        """EnergyEstimator for everything; what is known before that is done, where it is not."""
         newest_ns = self._reader.latest_ns()
         tail = self._read(newest_ns - self._tail_ns, _ALWAYS_NS)
         until_ns = covered_ns(tail, was_seen=self._figures is not None)
@@ -163,7 +163,7 @@ class Following:
         now_ns = round(max(NOW_S, 2 * grain_s(trace)) * 1e9)
         steps = self._history.due(until_ns)
         ended = self._totals.waiting(since_ns, until_ns)
-        now, since, *others = Accounts(trace, self.baseline).energies(
+        now, since, *others = EnergyEstimator(trace, self.baseline).energies(
             [
                 Window(max(until_ns - now_ns, self.start_ns), until_ns),
                 Window(accounted_ns, until_ns),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.energy import Energy
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator, Window
 from joulelab.errors import UserError
 from joulelab.watch.running import Read
 from joulelab.watch.spans import SpanBook
@@ -55,7 +55,7 @@ def outlook(book: SpanBook, totals: Totals, read: Read, epochs: int | None) -> O
         return Outlook()
     if epochs is None:
         return Outlook(None, "no forecast: the number of epochs is not known; give --epochs N")
-    from joulelab.forecast.marked import profile_of  # noqa: PLC0415
+    from joulelab.forecast.from_spans import profile_of  # noqa: PLC0415
     from joulelab.forecast.words import line  # noqa: PLC0415
 
     def energies(windows: Sequence[Window]) -> list[Energy]:
@@ -64,7 +64,7 @@ def outlook(book: SpanBook, totals: Totals, read: Read, epochs: int | None) -> O
         if missing:
             first_ns = min(window.start_ns for window in missing)
             last_ns = max(max(one.stop_ns, one.device_stop_ns or 0) for one in missing)
-            accounts = Accounts(read(first_ns, last_ns))
+            accounts = EnergyEstimator(read(first_ns, last_ns))
             found |= zip(missing, accounts.energies(missing), strict=True)
         return [energy for window in windows if (energy := found[window]) is not None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from joulelab.accounting.account import Window
-from joulelab.accounting.energy import Energy
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import Window
 from joulelab.watch.model import BIN_S
 
 MOST = 300

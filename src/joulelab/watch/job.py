@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from joulelab.accounting.energy import Energy
+from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
-from joulelab.jobs.account import baseline_of
-from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, Job, read_job
+from joulelab.runs.job import FINISHED_FILE, STARTED_FILE, Job, read_job
+from joulelab.runs.job_energy import baseline_of
 from joulelab.watch.model import Component, Ended, View
 from joulelab.watch.recording import RecordingPlace, silent_s
 

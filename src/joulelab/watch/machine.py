@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from joulelab.jobs.record import FINISHED_FILE, STARTED_FILE, default_place
 from joulelab.meter import Meter
+from joulelab.runs.job import FINISHED_FILE, STARTED_FILE, default_place
 from joulelab.watch.model import View
 from joulelab.watch.recording import RecordingPlace, is_recording
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from joulelab.accounting.energy import Energy
-from joulelab.costs import Costs
-from joulelab.jobs.span_total import SpanTotal
+from joulelab.carbon.costs import Costs
+from joulelab.energy.energy import Energy
+from joulelab.runs.span_total import SpanTotal
 from joulelab.sensors.sensor import Quantity
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from joulelab.energy.saved_baseline import kept
 from joulelab.errors import UserError
-from joulelab.idle import kept
-from joulelab.jobs.record import is_job
 from joulelab.recording.format import READINGS_FILE
+from joulelab.runs.job import is_job
 from joulelab.watch.job import JobPlace
 from joulelab.watch.model import View
 from joulelab.watch.recording import RecordingPlace, header_of, is_this_boot
@@ -33,7 +33,7 @@ def place_of(path: Path, *, epochs: int | None = None) -> Place:
         UserError: It is none of them.
     """
     if not path.is_dir():
-        raise UserError(f"there is no directory {path}", mend="give a job, a study or a recording")
+        raise UserError(f"there is no directory {path}", hint="give a job, a study or a recording")
     if (path / "plan.toml").exists():
         from joulelab.watch.studies import StudyPlace  # noqa: PLC0415
 
@@ -47,5 +47,5 @@ def place_of(path: Path, *, epochs: int | None = None) -> Place:
     raise UserError(
         f"there is nothing to watch in {path}",
         why="it holds no job, no study and no recording",
-        mend="give what `joulelab run`, `joulelab study` or a Meter writes to",
+        hint="give what `joulelab run`, `joulelab study` or a Meter writes to",
     )

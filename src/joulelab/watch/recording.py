@@ -11,13 +11,13 @@ from typing import Any
 
 import psutil
 
-from joulelab.accounting.baseline import Baseline
-from joulelab.accounting.energy import Energy
-from joulelab.costs import Costs
+from joulelab.carbon.costs import Costs
+from joulelab.carbon.site import costs_here
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError
 from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.recording.trace import TraceReader
-from joulelab.site import costs_here
 from joulelab.watch.following import Figures, Following
 from joulelab.watch.model import State, View
 

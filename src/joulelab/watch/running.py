@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from joulelab.accounting.account import Accounts, Window
-from joulelab.accounting.baseline import Baseline
-from joulelab.accounting.energy import Energy
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator, Window
 from joulelab.recording.trace import Trace
 from joulelab.watch.totals import Totals
 
@@ -63,7 +63,7 @@ class RunningEnergy:
     def _account(self, start_ns: int, until_ns: int, baseline: Baseline | None) -> Energy:
         spans = self._totals.waiting(self._start_ns, until_ns)
         first_ns = min([start_ns, *(span.start_ns for span in spans)])
-        accounts = Accounts(self._read(first_ns, until_ns), baseline)
+        accounts = EnergyEstimator(self._read(first_ns, until_ns), baseline)
         energy, *of_spans = accounts.energies(
             [Window(start_ns, until_ns), *(span.window for span in spans)]
         )

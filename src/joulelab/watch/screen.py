@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from joulelab.accounting.energy import Energy
-from joulelab.costs import Costs
-from joulelab.jobs.span_total import SpanTotal
+from joulelab.carbon.costs import Costs
+from joulelab.energy.energy import Energy
+from joulelab.runs.span_total import SpanTotal
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.model import (
     BIN_S,

@@ -7,9 +7,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from joulelab.accounting.marked import Marked, marked
+from joulelab.forecast.from_spans import EPOCH
 from joulelab.forecast.live import TOTAL
-from joulelab.forecast.marked import EPOCH
+from joulelab.recording.trace_spans import TraceSpan, read_spans
 from joulelab.watch.model import OpenSpan, Stack
 
 Event = Mapping[str, Any]
@@ -62,10 +62,10 @@ class SpanBook:
         self._counts[name] += 1
         self._new.append(span)
 
-    def newly_ended(self) -> list[Marked]:
+    def newly_ended(self) -> list[TraceSpan]:
         """The spans that ended since it was last asked, in the order in which they began."""
         new, self._new = self._new, []
-        return marked([*new, *self._devices_of(new)])
+        return read_spans([*new, *self._devices_of(new)])
 
     @property
     def stop(self) -> Event | None:
@@ -83,9 +83,9 @@ class SpanBook:
         others = [one for one in self._others if one.get("t_ns", since_ns) >= since_ns]
         return [*spans, *self._devices_of(spans), *others]
 
-    def complete(self) -> list[Marked]:
+    def complete(self) -> list[TraceSpan]:
         """The spans of which all of that name are kept, in the order in which they began."""
-        return [span for span in marked(self.events()) if self._counts[span.name] <= MOST_KEPT]
+        return [span for span in read_spans(self.events()) if self._counts[span.name] <= MOST_KEPT]
 
     def _devices_of(self, spans: Iterable[Event]) -> list[Event]:
         keys = ((span["pid"], span["index"]) for span in spans)

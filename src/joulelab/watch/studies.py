@@ -10,25 +10,25 @@ from typing import Any
 
 import psutil
 
-from joulelab.accounting.baseline import Baseline, IdlePoint
-from joulelab.accounting.energy import Energy
+from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError, UserError
 from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.watch.model import State, Study, View
 from joulelab.watch.recording import RecordingPlace
 
 try:
+    from joulelab.runs.files import mapped
+    from joulelab.runs.store import Store
     from joulelab.study.estimate import cost_of_all, spent
-    from joulelab.study.files import mapped
     from joulelab.study.order import Cell, blocks
     from joulelab.study.plan import Plan
     from joulelab.study.progress import summary
-    from joulelab.study.store import Store
 except ImportError as error:
     raise UserError(
         "a study cannot be watched here",
         why=f"{error.name} is not installed",
-        mend="pip install 'joulelab[study]'",
+        hint="pip install 'joulelab[study]'",
     ) from error
 
 LAST_RUNS = 5

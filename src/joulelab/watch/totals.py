@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from joulelab.accounting.account import Window
-from joulelab.accounting.energy import Energy
-from joulelab.accounting.marked import Marked
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import Window
+from joulelab.recording.trace_spans import TraceSpan
 from joulelab.watch.model import Ended
 
 MOST_KNOWN = 10_000
@@ -27,13 +27,13 @@ class Totals:
 
     def __init__(self) -> None:
         self.known: OrderedDict[Window, Energy] = OrderedDict()
-        self._waiting: list[Marked] = []
+        self._waiting: list[TraceSpan] = []
         self._too_many: set[str] = set()
         self._rows: dict[str, Ended] = {}
 
-    def add(self, spans: Iterable[Marked]) -> None:
+    def add(self, spans: Iterable[TraceSpan]) -> None:
         """Takes spans that ended, whose energies are to be worked out."""
-        by_name: dict[str, list[Marked]] = {}
+        by_name: dict[str, list[TraceSpan]] = {}
         for span in (*self._waiting, *spans):
             by_name.setdefault(span.name, []).append(span)
         self._waiting = []
@@ -44,7 +44,7 @@ class Totals:
             else:
                 self._waiting += own
 
-    def waiting(self, since_ns: int, until_ns: int) -> list[Marked]:
+    def waiting(self, since_ns: int, until_ns: int) -> list[TraceSpan]:
         """Those that lie within these times and whose energies are not known yet."""
         return [
             span
@@ -52,7 +52,7 @@ class Totals:
             if since_ns <= span.start_ns and _stop_ns(span) <= until_ns
         ]
 
-    def fill(self, spans: Sequence[Marked], energies: Sequence[Energy]) -> None:
+    def fill(self, spans: Sequence[TraceSpan], energies: Sequence[Energy]) -> None:
         """Takes the energies of spans that waited."""
         done = {span.key for span in spans}
         self._waiting = [span for span in self._waiting if span.key not in done]
@@ -67,7 +67,7 @@ class Totals:
         return tuple(reversed(self._rows.values()))
 
     def _count(
-        self, name: str, count: int, duration_s: float, last: Marked, energy: Energy | None
+        self, name: str, count: int, duration_s: float, last: TraceSpan, energy: Energy | None
     ) -> None:
         """Adds spans to their row, which becomes the last one."""
         before = self._rows.pop(name, None) or Ended(name=name, count=0, duration_s=0.0)
@@ -84,9 +84,9 @@ class Totals:
         )
 
 
-def _duration_s(span: Marked) -> float:
+def _duration_s(span: TraceSpan) -> float:
     return (span.window.stop_ns - span.start_ns) * 1e-9
 
 
-def _stop_ns(span: Marked) -> int:
+def _stop_ns(span: TraceSpan) -> int:
     return max(span.window.stop_ns, span.device_stop_ns or 0)

@@ -59,7 +59,7 @@ def load_cifar10(root: str | Path | None, *, download: bool, image_size: int | N
             "no copy of cifar10",
             why=f"looked for {BINARY_FOLDER}, {ARCHIVE} and {PYTHON_FOLDER} in "
             + ", ".join(str(directory) for directory in directories),
-            mend=f"put {ARCHIVE} into one of these, or set download = true",
+            hint=f"put {ARCHIVE} into one of these, or set download = true",
         )
     read, path = found
     train, test = read(path)
@@ -187,5 +187,5 @@ def _require_md5(path: Path, actual: str, published: str) -> None:
         raise DatasetError(
             f"{path} is damaged",
             why=f"its MD5 sum is {actual} and the published one {published}",
-            mend="fetch it again",
+            hint="fetch it again",
         )

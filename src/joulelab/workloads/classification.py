@@ -82,7 +82,7 @@ def train(
     train_bounds = _bounds(settings.batch_size, len(data.train_labels), data, training=True)
     test_bounds = batch_bounds(len(data.test_labels), settings.batch_size)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError("the model has no trainable parameter", mend="unfreeze some, or infer")
+        raise UserError("the model has no trainable parameter", hint="unfreeze some, or infer")
     length = Length(settings.epochs, settings.steps, settings.seconds, clock)
     epochs: list[EpochResult] = []
     with _prepared(model, data, settings, device) as (runner, source):
@@ -365,7 +365,7 @@ def _bounds(batch_size: int, count: int, data: ImageData, *, training: bool) -> 
         raise UserError(
             f"batch_size {batch_size} is larger than the {part} set of {data.name}",
             why=f"it has {count} images",
-            mend=f"use a batch_size of at most {count}",
+            hint=f"use a batch_size of at most {count}",
         )
     return batch_bounds(count, batch_size, fold_single=training)
 

@@ -60,7 +60,7 @@ def load_dataset(
         case "synthetic":
             return load_synthetic(synthetic or SyntheticOptions(), image_size=image_size)
         case _:
-            raise DatasetError(f"no data set {name!r}", mend=nearest(str(name), DATASETS))
+            raise DatasetError(f"no data set {name!r}", hint=nearest(str(name), DATASETS))
 
 
 def _load_digits(image_size: int | None) -> ImageData:

@@ -30,13 +30,13 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(
             f"device {name!r} is not there",
             why="PyTorch finds no CUDA device",
-            mend="choose device cpu, or see what joulelab doctor says of the GPU",
+            hint="choose device cpu, or see what joulelab doctor says of the GPU",
         )
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= torch.cuda.device_count():
         raise UserError(
             f"device {name!r} is not there",
-            mend=f"choose from {', '.join(f'cuda:{n}' for n in range(torch.cuda.device_count()))}",
+            hint=f"choose from {', '.join(f'cuda:{n}' for n in range(torch.cuda.device_count()))}",
         )
     return torch.device("cuda", index)
 
@@ -114,7 +114,7 @@ def _require_hardware(precision: str, device: torch.device) -> None:
         raise UserError(
             f"precision {precision!r} on {torch.cuda.get_device_name(device)}",
             why=f"it needs compute capability 8.0 and the device has {major}.{minor}",
-            mend="choose fp32",
+            hint="choose fp32",
         )
 
 

@@ -64,7 +64,7 @@ class Tally:
                 f"the loss became {loss}",
                 kind="non_finite_loss",
                 why="the weights or the activations overflowed",
-                mend="use a smaller learning_rate or a wider precision",
+                hint="use a smaller learning_rate or a wider precision",
             )
         return loss
 

@@ -30,7 +30,7 @@ def torch_failures(doing: str) -> Iterator[None]:
                 f"out of memory in {doing}",
                 kind="out_of_memory",
                 why=first_line(error),
-                mend="use a smaller batch_size or a smaller model",
+                hint="use a smaller batch_size or a smaller model",
             ) from error
         raise WorkloadError(
             f"{doing} failed", kind="model_failed", why=first_line(error)

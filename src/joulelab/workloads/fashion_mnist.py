@@ -65,7 +65,7 @@ def load_fashion_mnist(
             "no copy of fashion-mnist",
             why=f"looked for {FILES[0]}[.gz] and its three siblings in "
             + ", ".join(str(place) for place in places),
-            mend="install Debian's package dataset-fashion-mnist, put the files into one of "
+            hint="install Debian's package dataset-fashion-mnist, put the files into one of "
             "these, or set download = true",
         )
     train_images, train_labels, test_images, test_labels = (
@@ -116,7 +116,7 @@ def read_idx(path: Path) -> torch.Tensor:
         raise DatasetError(
             f"{path} is not an IDX file of {dimensions} dimensions",
             why=f"it starts with {header[:4].hex(' ') or 'nothing'}",
-            mend="fetch it again",
+            hint="fetch it again",
         )
     shape = struct.unpack(f">{dimensions}I", header[4:])
     content = read_exactly(path, header_bytes + math.prod(shape))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from joulelab.errors import DatasetError
-from joulelab.home import home
+from joulelab.storage import home
 
 T = TypeVar("T")
 
@@ -58,10 +58,10 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DatasetError(f"{path} is damaged", why=str(error), mend="fetch it again") from error
+        raise DatasetError(f"{path} is damaged", why=str(error), hint="fetch it again") from error
     except OSError as error:
         raise DatasetError(
-            f"cannot read {path}", why=error.strerror or str(error), mend="check its permissions"
+            f"cannot read {path}", why=error.strerror or str(error), hint="check its permissions"
         ) from error
 
 
@@ -78,7 +78,7 @@ def read_exactly(path: Path, size_bytes: int) -> bytes:
         raise DatasetError(
             f"{path} is damaged",
             why=f"it should be {size_bytes:,} bytes long and is {length}",
-            mend="fetch it again",
+            hint="fetch it again",
         )
     return content
 
@@ -108,7 +108,7 @@ def fetch(url: str, directory: Path, *, md5: str) -> Path:
         raise DatasetError(
             f"cannot download {url}",
             why=str(error) or type(error).__name__,
-            mend=f"check the network, or fetch it elsewhere and put it into {directory}",
+            hint=f"check the network, or fetch it elsewhere and put it into {directory}",
         ) from error
     return directory / name
 

@@ -111,6 +111,6 @@ def _mapped(samples: Iterator[Sample]) -> Iterator[Sample]:
                 "the data loader failed",
                 kind="input_failed",
                 why=first_line(error),
-                mend="use fewer loader_workers, or input_path 'device'",
+                hint="use fewer loader_workers, or input_path 'device'",
             ) from error
         yield sample

@@ -140,7 +140,7 @@ def _check_common(settings: TrainSettings | InferSettings, *, epochs_name: str) 
         raise UserError(
             f"{' and '.join(given)} are both given",
             why="a phase has one length",
-            mend=f"give exactly one of {', '.join(lengths)}",
+            hint=f"give exactly one of {', '.join(lengths)}",
         )
     if given[0] == "seconds":
         _number("seconds", settings.seconds, above=0)
@@ -159,7 +159,7 @@ def _check_common(settings: TrainSettings | InferSettings, *, epochs_name: str) 
         raise UserError(
             "precision 'tf32' on device 'cpu'",
             why="TF32 is a number format of CUDA devices",
-            mend="choose fp32 or bf16, or a CUDA device",
+            hint="choose fp32 or bf16, or a CUDA device",
         )
 
 
@@ -191,11 +191,11 @@ def _flag(name: str, value: Any) -> None:
 
 def _choice(name: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
-        raise UserError(f"{name} is {value!r}", mend=nearest(str(value), known))
+        raise UserError(f"{name} is {value!r}", hint=nearest(str(value), known))
 
 
 def _device(value: Any) -> None:
     kind, _, index = value.partition(":") if isinstance(value, str) else ("", "", "")
     if value in ("cpu", "cuda") or (kind == "cuda" and index.isascii() and index.isdigit()):
         return
-    raise UserError(f"device is {value!r}", mend="choose cpu, cuda or cuda:N")
+    raise UserError(f"device is {value!r}", hint="choose cpu, cuda or cuda:N")

@@ -50,7 +50,7 @@ class SyntheticOptions:
         if self.structure not in ("learnable", "random"):
             raise UserError(
                 f"structure is {self.structure!r}",
-                mend=nearest(str(self.structure), ("learnable", "random")),
+                hint=nearest(str(self.structure), ("learnable", "random")),
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from joulelab.analysis.phases import RULE
+from joulelab.findings.phases import RULE
 from joulelab.report.figure import Choice, Figure, NothingToDraw
 from joulelab.report.figures.marks import (
     PER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from joulelab.analysis.words import number
+from joulelab.findings.words import number
 from joulelab.report.figure import Figure, NothingToDraw
 from joulelab.report.figures.marks import PHASE_PANELS, names_beside, phase_colour, spoken, tips
 from joulelab.report.labels import with_sides

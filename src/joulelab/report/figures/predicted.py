@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import altair as alt
 import pandas as pd
 
-from joulelab.analysis.statistics import estimate
-from joulelab.analysis.studies import Study
 from joulelab.errors import StoreError
 from joulelab.report.figure import Figure, NothingToDraw
 from joulelab.report.figures.marks import PHASE_PANELS, names_beside, phase_colour, tips
 from joulelab.report.labels import with_sides
 from joulelab.report.scopes import Material, Scope
 from joulelab.report.theme import NUMBER, QUIET, chart, specification, ticks
+from joulelab.runs.studies import Study
+from joulelab.stats.estimates import estimate
 
 FILE = "predictions.parquet"
 """Written by ``joulelab predict --study``, beside the plan."""
@@ -76,7 +76,7 @@ def _predictions(study: Study) -> pd.DataFrame | None:
         raise StoreError(
             f"{path} is no forecast",
             why=f"it lacks the column {missing[0]}",
-            mend="write it anew with joulelab predict --study",
+            hint="write it anew with joulelab predict --study",
         )
     return found[_COLUMNS].astype({"model": "string", "phase": "string", "batch_size": "Int64"})
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from joulelab.analysis.predictors import PREDICTORS
-from joulelab.analysis.words import number
+from joulelab.findings.predictors import PREDICTORS
+from joulelab.findings.words import number
 from joulelab.report.figure import Choice, Figure, NothingToDraw
 from joulelab.report.figures.marks import (
     PER,

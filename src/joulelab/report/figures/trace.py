@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.analysis.studies import NS
 from joulelab.errors import TraceError
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.report.figure import Choice, Figure, NothingToDraw
@@ -25,8 +24,9 @@ from joulelab.report.theme import (
     chart,
     specification,
 )
+from joulelab.runs.store import RunRecord
+from joulelab.runs.studies import NS
 from joulelab.sensors.sensor import Quantity
-from joulelab.study.store import RunRecord
 
 MOST_RUNS = 64
 """So many runs have their trace on the page, if none is asked for."""

@@ -1,0 +1,135 @@
+"""10^8 readings accounted for 10^4 spans: time and peak memory.
+
+``python -m benchmarks.energy_scale`` writes a trace of one GPU's power in a temporary folder
+(24 bytes a reading: 2.4 GB), reads it, and works out the energies in a process of its own, whose
+peak memory it prints. The file was just written and is in the page cache: this times the
+accounting and not the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, RECORD_SIZE, pack_header
+from joulelab.recording.trace import RECORD, read_trace
+from joulelab.sensors.sensor import Channel, Provenance, Quantity
+
+PERIOD_NS = 20_000_000
+CHUNK = 1 << 20
+FREE_BYTES = 10e9
+LIMIT_S, LIMIT_BYTES = 5.0, 4e9
+"""What the project promises."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.energy_scale", description=__doc__)
+    parser.add_argument("--readings", type=int, default=10**8)
+    parser.add_argument("--spans", type=int, default=10**4)
+    parser.add_argument("--trace", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.trace:
+        print(json.dumps(account(options.trace, options.readings, options.spans)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        free_bytes = shutil.disk_usage(folder).free
+        if free_bytes < max(FREE_BYTES, 2 * options.readings * RECORD_SIZE):
+            print(f"not run: only {free_bytes / 1e9:.1f} GB are free in {folder}")
+            return
+        write(Path(folder), options.readings)
+        command = [sys.executable, "-m", "benchmarks.energy_scale", "--trace", folder]
+        command += ["--readings", str(options.readings), "--spans", str(options.spans)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout)
+    total_s = found["read_s"] + found["account_s"] + found["energies_s"]
+    print(
+        f"{options.readings:.0e} readings, {options.spans:.0e} spans: {total_s:.2f} s "
+        f"(read {found['read_s']:.2f}, accounts {found['account_s']:.2f}, "
+        f"energies {found['energies_s']:.2f}; limit {LIMIT_S:g}), peak resident "
+        f"{found['peak_bytes'] / 1e9:.2f} GB (limit {LIMIT_BYTES / 1e9:g}); "
+        f"largest error of a span {found['largest_error_pct']:.3f} %"
+    )
+
+
+def write(directory: Path, readings: int) -> None:
+    """Writes a trace of a power of 300 W plus a slow wave, each reading the mean of its 20 ms."""
+    channel = Channel(
+        component="gpu:0",
+        quantity=Quantity.POWER,
+        source="benchmark",
+        provenance=Provenance.SIMULATED,
+        update_period_s=PERIOD_NS * 1e-9,
+        window_s=PERIOD_NS * 1e-9,
+    )
+    header = {"channels": [channel.to_json()], "absent": []}
+    (directory / EVENTS_FILE).touch()
+    with (directory / READINGS_FILE).open("wb") as file:
+        file.write(pack_header(header))
+        for start in range(0, readings, CHUNK):
+            records = np.zeros(min(CHUNK, readings - start), dtype=RECORD)
+            stamps = np.arange(start + 1, start + 1 + records.size, dtype=np.int64)
+            records["t_ns"] = stamps * PERIOD_NS
+            edges_s = np.append(stamps[0] - 1, stamps) * (PERIOD_NS * 1e-9)
+            records["value"] = np.diff(_energy_j(edges_s)) / (PERIOD_NS * 1e-9)
+            words = records.view("<u4").reshape(-1, RECORD_SIZE // 4)
+            records["check"] = np.bitwise_xor.reduce(words[:, :-1], axis=1) ^ CHECK
+            file.write(records.tobytes())
+        os.fsync(file.fileno())
+
+
+def account(directory: Path, readings: int, spans: int) -> dict[str, float]:
+    """Times the reading and the accounting of random spans of 0.1 s to 1 h.
+
+    Returns:
+        ``read_s, account_s, energies_s, peak_bytes`` (of this process) and
+        ``largest_error_pct`` of a span's energy against the truth.
+    """
+    rng = np.random.default_rng(1)
+    length_s = readings * PERIOD_NS * 1e-9
+    durations_s = np.exp(rng.uniform(np.log(0.1), np.log(min(3600.0, length_s / 4)), spans))
+    starts_s = rng.uniform(1.0, length_s - durations_s - 1.0)
+    windows = [
+        Window(int(start_s * 1e9), int((start_s + duration_s) * 1e9))
+        for start_s, duration_s in zip(starts_s, durations_s, strict=True)
+    ]
+    begin_s = time.perf_counter()
+    trace = read_trace(directory)
+    read_s = time.perf_counter()
+    accounts = EnergyEstimator(trace)
+    account_s = time.perf_counter()
+    energies = accounts.energies(windows)
+    end_s = time.perf_counter()
+    gross_j = np.array([energy.components["gpu:0"].gross_j for energy in energies])
+    truth_j = _energy_j(starts_s + durations_s) - _energy_j(starts_s)
+    return {
+        "read_s": read_s - begin_s,
+        "account_s": account_s - read_s,
+        "energies_s": end_s - account_s,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+        "largest_error_pct": float(100 * np.max(np.abs(gross_j / truth_j - 1))),
+    }
+
+
+def _energy_j(t_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The integral from 0 of 300 W + 100 W sin(2 pi t / 60 s)."""
+    angular = 2 * np.pi / 60
+    energy_j: np.typing.NDArray[np.float64] = 300 * t_s + 100 / angular * (
+        1 - np.cos(angular * t_s)
+    )
+    return energy_j
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Idle power, its drift, and what is left of an energy when idle is taken away.
+
+The paper subtracts the idle energy of a fixed interval T_m (Eqs. 1 and 2), which is right only
+when T_m is as long as the run. Here idle *power* is measured over T_m, before and after, and
+idle power times the span's own length is subtracted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
+
+UNKNOWN_DRIFT = 0.04
+"""Relative standard uncertainty of idle power measured on one side of a span only.
+
+An H100's idle power rose from 119 to 128 W (7 %) within three minutes of work; a rectangular
+distribution of that width has a standard deviation of 2 %, doubled since boards differ.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdlePoint:
+    """Idle power measured once.
+
+    Attributes:
+        time_s: Middle of the measurement, on a clock of the caller's choice, in seconds.
+        duration_s: T_m.
+        power_w: Mean idle power by component.
+        uncertainty_w: Standard uncertainty of each without gain and offset, which a net energy
+            shares with its gross energy.
+        source: The channel that each was read from: another one's idle power is not this one's.
+    """
+
+    time_s: float
+    duration_s: float
+    power_w: Mapping[str, float]
+    uncertainty_w: Mapping[str, float]
+    source: Mapping[str, str]
+
+    @classmethod
+    def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
+        """The idle power that an idle span's energy stands for."""
+        return cls(
+            time_s=time_s,
+            duration_s=energy.duration_s,
+            power_w={name: part.mean_power_w for name, part in energy.components.items()},
+            uncertainty_w={
+                name: part.edge_uncertainty_j / part.duration_s
+                for name, part in energy.components.items()
+            },
+            source={name: part.source for name, part in energy.components.items()},
+        )
+
+    def at(self, time_s: float) -> IdlePoint:
+        """The same point at another time or on another clock."""
+        return replace(self, time_s=time_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; :meth:`from_json` is its inverse."""
+        return {
+            "time_s": self.time_s,
+            "duration_s": self.duration_s,
+            "power_w": dict(self.power_w),
+            "uncertainty_w": dict(self.uncertainty_w),
+            "source": dict(self.source),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> IdlePoint:
+        """What :meth:`to_json` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Idle power over time: measured points, straight lines between them.
+
+    Example:
+        >>> cold = IdlePoint(time_s=0.0, duration_s=5.0, power_w={"gpu:0": 119.0},
+        ...     uncertainty_w={"gpu:0": 0.1}, source={"gpu:0": "nvml.samples"})
+        >>> warm = replace(cold, time_s=180.0, power_w={"gpu:0": 128.0})
+        >>> power_w, uncertainty_w = Baseline((cold, warm)).power("gpu:0", "nvml.samples", 60.0)
+        >>> round(power_w, 1), round(uncertainty_w, 1)
+        (122.0, 2.6)
+    """
+
+    points: tuple[IdlePoint, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda p: p.time_s)))
+
+    def power(self, component: str, source: str, time_s: float) -> tuple[float, float]:
+        """Idle power of a component at a time, and its standard uncertainty, in watts.
+
+        Between two points: the straight line, uncertain by what each point is and by the drift
+        between them (rectangular: the true curve lies anywhere between the two). Outside: the
+        nearest point, uncertain by :data:`UNKNOWN_DRIFT` or the drift between the nearest two,
+        whichever is more. NaN where the component was never measured by that source.
+        """
+        points = [
+            point
+            for point in self.points
+            if sensor_of(point.source.get(component, "")) == sensor_of(source)
+        ]
+        if not points:
+            return math.nan, math.nan
+        before = [point for point in points if point.time_s <= time_s]
+        after = [point for point in points if point.time_s > time_s]
+        if before and after:
+            first, second = before[-1], after[0]
+            share = (time_s - first.time_s) / (second.time_s - first.time_s)
+            low_w, high_w = first.power_w[component], second.power_w[component]
+            spread_w = abs(high_w - low_w) / math.sqrt(12)
+            point_w = math.hypot(
+                (1 - share) * first.uncertainty_w[component],
+                share * second.uncertainty_w[component],
+            )
+            return low_w + share * (high_w - low_w), math.hypot(spread_w, point_w)
+        nearest = before[-1] if before else after[0]
+        power_w = nearest.power_w[component]
+        pair = (points[-2:] if before else points[:2]) if len(points) > 1 else []
+        drift_w = abs(pair[1].power_w[component] - pair[0].power_w[component]) if pair else 0.0
+        unknown_w = max(UNKNOWN_DRIFT * power_w, drift_w / math.sqrt(3))
+        return power_w, math.hypot(unknown_w, nearest.uncertainty_w[component])
+
+    def subtract(self, energy: Energy, start_s: float, stop_s: float) -> Energy:
+        """The same energy with its idle share, on the baseline's clock.
+
+        Idle power is taken at the middle of the span, exact for a straight line.
+        """
+        middle_s = (start_s + stop_s) / 2
+        return replace(
+            energy,
+            components={
+                name: self._subtract(part, middle_s) for name, part in energy.components.items()
+            },
+        )
+
+    def _subtract(self, part: ComponentEnergy, time_s: float) -> ComponentEnergy:
+        power_w, uncertainty_w = self.power(part.component, part.source, time_s)
+        if math.isnan(power_w):
+            return part
+        return replace(
+            part,
+            idle_j=power_w * part.duration_s,
+            idle_uncertainty_j=uncertainty_w * part.duration_s,
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A plain list of points."""
+        return [point.to_json() for point in self.points]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> Baseline:
+        """What :meth:`to_json` wrote."""
+        return cls(tuple(IdlePoint.from_json(point) for point in data))

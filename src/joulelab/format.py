@@ -1,0 +1,344 @@
+"""Format values for people: numbers, SI prefixes, durations, money, intervals and lists.
+
+Every text that JouleLab shows (terminal, page, notebook, log, finding) takes its numbers from here.
+:func:`finite_or_none` and :func:`nan_if_none` are the only translation between NaN and JSON's null.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+ABSENT = "–"
+"""Shown in place of a value that was not measured."""
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+_GRAMS = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"), (1e-6, "µg"))
+_UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
+    "g": _GRAMS,
+    **{
+        unit: tuple((size, prefix + unit) for size, prefix in _PREFIXES)
+        for unit in ("J", "W", "B", "J/step", "J/sample", "J/token", "FLOP", "MAC")
+    },
+}
+_LEAST_MULTIPLE = 10.0
+"""A prefix above the base unit is used from this multiple on: 9,876 J, but 12.3 kJ."""
+_LEAST_FRACTION = 0.1
+"""A prefix below the base unit is used below this fraction: 0.123 J, but 12.3 mJ."""
+
+
+def number(value: float | None, digits: int = 3, like: float | None = None) -> str:
+    """Format a number to a number of significant digits, without an exponent.
+
+    Args:
+        value: The number. ``None``, NaN and infinities give :data:`ABSENT`.
+        digits: Significant digits. Digits before the decimal point are never dropped.
+        like: Use as many decimals as this number gets, so that the ends of an interval match it.
+
+    Example:
+        >>> number(1234.5), number(0.01234), number(98.76, like=1234.5), number(-5.0)
+        ('1,234', '0.0123', '99', '-5.00')
+    """
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    reference = value if like is None or not math.isfinite(like) else like
+    text = f"{value:,.{_decimals(reference, digits)}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text
+
+
+def quantity(value: float | None, unit: str, digits: int = 3) -> str:
+    """Format a value with its unit, scaled by an SI prefix where the unit takes one.
+
+    J, W, B and g (up to t) are scaled; other units (kWh, EUR, %) are kept.
+
+    Args:
+        value: In ``unit``. ``None``, NaN and infinities give :data:`ABSENT`.
+        unit: The unit without a prefix.
+        digits: Significant digits.
+
+    Example:
+        >>> quantity(12.34e6, "J"), quantity(2882.0, "J"), quantity(0.0123, "J")
+        ('12.3 MJ', '2,882 J', '12.3 mJ')
+        >>> quantity(25_000.0, "g"), quantity(0.25, "kWh"), quantity(float("nan"), "J")
+        ('25.0 kg', '0.250 kWh', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    size, name = scale(value, unit)
+    return f"{number(value / size, digits)} {name}".rstrip()
+
+
+def with_interval(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    unit: str = "",
+    *,
+    digits: int = 3,
+    level: str = "95 % CI ",
+) -> str:
+    """Format a value with its unit and interval, all three on one scale.
+
+    Args:
+        value: In ``unit``.
+        low: Lower end of the interval. Without an interval (``None`` or NaN) only the value is
+            formatted.
+        high: Upper end.
+        unit: The unit without a prefix.
+        digits: Significant digits of the value; the ends get as many decimals.
+        level: Text in front of the ends; empty in tables whose heading states the level.
+
+    Example:
+        >>> with_interval(2882.0, 2622.0, 3141.0, "J")
+        '2,882 J (95 % CI 2,622–3,141 J)'
+        >>> with_interval(12.34e6, 11.9e6, 12.8e6, "J", level="")
+        '12.3 MJ (11.9–12.8 MJ)'
+        >>> with_interval(0.9, 0.72, 0.97), with_interval(3.0, -36.0, 42.0, "mJ", level="")
+        ('0.900 (95 % CI 0.720–0.970)', '3.00 mJ (-36.00 to 42.00 mJ)')
+    """
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    size, name = scale(value, unit)
+    text = f"{number(value / size, digits)} {name}".rstrip()
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return text
+    ends = interval(low / size, high / size, value / size, digits=digits)
+    return f"{text} ({level}{ends}{' ' + name if name else ''})"
+
+
+def interval(low: float, high: float, value: float, *, digits: int = 3) -> str:
+    """Format the two ends of an interval with the decimals of its value.
+
+    Example:
+        >>> interval(541.2, 658.8, 600.0), interval(-1.5, 2.5, 0.5), interval(1.0, math.inf, 2.0)
+        ('541–659', '-1.500 to 2.500', 'above 1.00')
+    """
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    lower, upper = number(low, digits, like=value), number(high, digits, like=value)
+    if math.isinf(low) and math.isinf(high):
+        return "unbounded"
+    if math.isinf(high):
+        return f"above {lower}"
+    if math.isinf(low):
+        return f"below {upper}"
+    return f"{lower} to {upper}" if "-" in lower + upper else f"{lower}–{upper}"
+
+
+def scale(value: float, unit: str) -> tuple[float, str]:
+    """Choose the scale on which to show a value: the size of the scaled unit and its name.
+
+    Example:
+        >>> scale(12.34e6, "J"), scale(2882.0, "J"), scale(0.5, "EUR")
+        ((1000000.0, 'MJ'), (1.0, 'J'), (1.0, 'EUR'))
+    """
+    scales = _UNITS.get(unit)
+    if scales is None or not math.isfinite(value) or value == 0:
+        return 1.0, unit
+    for size, name in scales:
+        least = size * (_LEAST_MULTIPLE if size > 1 else _LEAST_FRACTION)
+        if abs(value) >= least * (1 - 1e-12):
+            return size, name
+    return scales[-1]
+
+
+def percent(fraction: float, digits: int = 3, *, signed: bool = False) -> str:
+    """Format a fraction as a percentage.
+
+    Example:
+        >>> percent(0.0731), percent(0.5, signed=True), percent(float("nan"))
+        ('7.31 %', '+50.0 %', '–')
+    """
+    text = number(100 * fraction, digits)
+    if text == ABSENT:
+        return text
+    return f"{'+' if signed and fraction > 0 else ''}{text} %"
+
+
+def duration(value_s: float | None) -> str:
+    """Format a duration in the units in which people state it.
+
+    Args:
+        value_s: Seconds. ``None``, NaN and infinities give :data:`ABSENT`.
+
+    Example:
+        >>> duration(0.0123), duration(12.34), duration(125.0), duration(7325.0)
+        ('12.3 ms', '12.3 s', '2 min 5 s', '2 h 2 min')
+        >>> duration(3600.0), duration(200_000.0), duration(7.5e-6)
+        ('1 h', '2 d 8 h', '7.50 µs')
+    """
+    if value_s is None or not math.isfinite(value_s):
+        return ABSENT
+    if value_s < 0:
+        return f"-{duration(-value_s)}"
+    if value_s < 59.95:
+        scales = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+        size, unit = next((one for one in scales if value_s >= 0.9995 * one[0]), (1e-9, "ns"))
+        return f"{number(value_s / size)} {unit}" if value_s else "0 s"
+    seconds = round(value_s)
+    if seconds >= 86400:
+        return _two_units(round(seconds / 3600), 24, "d", "h")
+    if seconds >= 3600:
+        return _two_units(round(seconds / 60), 60, "h", "min")
+    return _two_units(seconds, 60, "min", "s")
+
+
+def money(value: float | None, currency: str) -> str:
+    """Format an amount of money: two decimals from 10 on, three significant digits below.
+
+    Args:
+        value: In ``currency``.
+        currency: ISO 4217 code.
+
+    Example:
+        >>> money(1234.5, "EUR"), money(0.00024, "EUR"), money(float("nan"), "EUR")
+        ('1,234.50 EUR', '0.000240 EUR', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    text = f"{value:,.2f}" if abs(value) >= 10 else number(value)
+    return f"{text} {currency}"
+
+
+def money_with_interval(value: float, low: float, high: float, currency: str) -> str:
+    """Format an amount of money with its 95 % interval; only the amount if there is none.
+
+    Example:
+        >>> money_with_interval(0.24, 0.219, 0.262, "EUR")
+        '0.240 EUR (95 % CI 0.219–0.262 EUR)'
+    """
+    if not math.isfinite(value) or abs(value) < 10:
+        return with_interval(value, low, high, currency)
+    text = money(value, currency)
+    if math.isnan(low) or math.isnan(high):
+        return text
+    return f"{text} (95 % CI {low:,.2f}–{high:,.2f} {currency})"
+
+
+def date(unix_s: float) -> str:
+    """Format a time as a UTC date.
+
+    Example:
+        >>> date(0.0)
+        '1970-01-01'
+    """
+    return timestamp(unix_s)[:10]
+
+
+def timestamp(unix_s: float) -> str:
+    """Format a time in UTC, to the second.
+
+    Example:
+        >>> timestamp(0.0)
+        '1970-01-01 00:00:00 UTC'
+    """
+    if not math.isfinite(unix_s):
+        return ABSENT
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def join_words(texts: Sequence[str], conjunction: str = "and") -> str:
+    """Join texts into an enumeration.
+
+    Example:
+        >>> join_words(["8"]), join_words(["8", "16"]), join_words(["8", "16", "32"], "or")
+        ('8', '8 and 16', '8, 16 or 32')
+    """
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{', '.join(texts[:-1])} {conjunction} {texts[-1]}"
+
+
+def count(value: int, singular: str, plural: str = "") -> str:
+    """Format a count with its noun.
+
+    Example:
+        >>> count(1, "run"), count(3, "run"), count(2, "repeat of", "repeats of")
+        ('1 run', '3 runs', '2 repeats of')
+    """
+    return f"{value:,} {singular if value == 1 else plural or singular + 's'}"
+
+
+def p_value(p: float) -> str:
+    """Format a p-value.
+
+    Example:
+        >>> p_value(0.0312), p_value(0.0002), p_value(float("nan"))
+        ('p = 0.031', 'p < 0.001', 'p unknown')
+    """
+    if math.isnan(p):
+        return "p unknown"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def sentence(text: str) -> str:
+    """Capitalise a text and end it with a full stop.
+
+    Example:
+        >>> sentence("net energy rises"), sentence("")
+        ('Net energy rises.', '')
+    """
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def shorten(text: str, width: int) -> str:
+    """Put a text on one line and cut it to a width.
+
+    Example:
+        >>> shorten("python  train.py --epochs 100", 15)
+        'python train.p…'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def slug(text: str) -> str:
+    """Turn a text into a file name: letters, digits, dots and hyphens.
+
+    Example:
+        >>> slug("ResNet-18 (batch 8)"), slug("///")
+        ('ResNet-18-batch-8', 'unnamed')
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
+
+
+def finite_or_none(value: Any) -> Any:
+    """Replace NaN and infinities by ``None``, also inside mappings and sequences, for JSON.
+
+    Example:
+        >>> finite_or_none({"gross_j": math.nan, "interval_j": (1.0, math.inf)})
+        {'gross_j': None, 'interval_j': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(item) for item in value]
+    return value
+
+
+def nan_if_none(value: float | None) -> float:
+    """Read a number back from JSON, where null stands for NaN.
+
+    Example:
+        >>> nan_if_none(None), nan_if_none(2.5)
+        (nan, 2.5)
+    """
+    return math.nan if value is None else float(value)
+
+
+def _decimals(value: float, digits: int) -> int:
+    magnitude = math.floor(math.log10(abs(value))) if value else 0
+    # 9.996 to three digits is 10.0, not 10.00.
+    if value and round(abs(value), digits - 1 - magnitude) >= 10 ** (magnitude + 1):
+        magnitude += 1
+    return min(max(0, digits - 1 - magnitude), 12)
+
+
+def _two_units(value: int, factor: int, large: str, small: str) -> str:
+    whole, rest = divmod(value, factor)
+    return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"

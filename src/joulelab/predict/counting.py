@@ -1,0 +1,221 @@
+"""What one call of a PyTorch operator asks of a device: kinds, FLOPs, bytes and launches.
+
+Bytes are those of the passes that PyTorch's CUDA kernels make over their tensors. Batch
+normalisation in training reads its input twice (statistics, then result), its gradient reads both
+inputs twice (ATen/native/cuda/Normalization.cuh); other operators read each input once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from joulelab.predict.operators import Operator, Product
+
+aten = torch.ops.aten
+
+TENSORS_A_LAUNCH = 48
+"""Of multi-tensor kernels, a typical number (ATen/native/cuda/MultiTensorApply.cuh has 30 to 110,
+by how many lists of tensors there are)."""
+
+_FREE = {
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.detach,
+    aten.lift_fresh,
+}
+_CONVOLUTIONS = {aten.convolution, aten._convolution}
+_PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.addbmm}
+_LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take}
+_REDUCTIONS = (
+    "sum", "mean", "amax", "max", "amin", "min", "argmax", "softmax", "avg_pool", "max_pool",
+    "adaptive", "norm", "linalg_vector_norm", "nll_loss", "var", "std", "logsumexp", "cumsum",
+    "topk", "sort", "all", "any",
+)  # fmt: skip
+_NORMALIZATIONS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "instance_norm")
+
+
+def is_view(func: Any) -> bool:
+    """Whether what comes out is another look at what went in, unchanged."""
+    returns = func._schema.returns
+    return bool(returns) and all(
+        one.alias_info is not None and not one.alias_info.is_write for one in returns
+    )
+
+
+def operators_of(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, part: str
+) -> list[Operator]:
+    """The device's work for one call: none where no kernel is started.
+
+    Args:
+        func: An overload of an ATen operator.
+        args: Positional arguments of the call.
+        kwargs: Named arguments of the call.
+        out: What it gave.
+        part: Of the step.
+    """
+    packet = func.overloadpacket
+    inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    outputs = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
+    if packet in _FREE or not outputs:
+        return []
+    if packet in _CONVOLUTIONS:
+        return _convolution(args, outputs[0], part)
+    if packet is aten.convolution_backward:
+        return _convolution_backward(args, outputs, part)
+    written = size_bytes(outputs)
+    if packet in _PRODUCTS:
+        product = _product(*[one for one in inputs if one.ndim > 1][-2:])
+        flops = 2.0 * math.prod(product)
+        return [Operator("matrix_product", part, flops, size_bytes(inputs), written, product)]
+    name = packet.__name__.strip("_")
+    if any(known in name for known in _NORMALIZATIONS):
+        reads, launches = _normalization_passes(name, args)
+        read = reads * size_bytes([one for one in inputs if one.ndim > 1])
+        return [Operator("normalization", part, 0.0, read, written, launches=launches)]
+    read = written if packet in _LOOKUPS else size_bytes(inputs)
+    kind = "reduction" if name.startswith(_REDUCTIONS) else "elementwise"
+    return [Operator(kind, part, 0.0, read, written)]
+
+
+def sgd_operators(parameters: Sequence[Tensor]) -> list[Operator]:
+    """A step of SGD with momentum, by PyTorch's multi-tensor kernels.
+
+    Momentum is scaled, the gradient added to it, and it to the parameters.
+    """
+    if not parameters:
+        return []
+    size = size_bytes(parameters)
+    launches = math.ceil(len(parameters) / TENSORS_A_LAUNCH)
+    return [
+        Operator("optimizer", "optimizer", 0.0, reads * size, size, launches=launches)
+        for reads in (1, 2, 2)
+    ]
+
+
+def attention_operator(
+    query: Tensor, key: Tensor, value: Tensor, part: str, *, causal: bool
+) -> Operator:
+    """Fused attention: two matrix products forward, five backward (Dao, FlashAttention-2, 2023).
+
+    The scores are never written. Causal attention leaves out half of them.
+    """
+    rows, depth = query.shape[-2], query.shape[-1]
+    matrices = query.numel() // (rows * depth)
+    columns = key.shape[-2]
+    width = (depth + value.shape[-1]) / 2
+    products = 5 if part == "backward" else 2
+    flops = 2.0 * products * matrices * rows * columns * width / (2 if causal else 1)
+    out = query.numel() // depth * value.shape[-1] * query.element_size()
+    tensors = size_bytes([query, key, value])
+    backward = part == "backward"
+    return Operator(
+        kind="attention",
+        part=part,
+        flops=flops,
+        read_bytes=tensors + (2.0 * out if backward else 0.0),
+        written_bytes=tensors if backward else float(out),
+        product=Product(matrices, rows, columns, depth),
+    )
+
+
+def size_bytes(tensors: Sequence[Tensor]) -> float:
+    """Bytes of the numbers that tensors hold; broadcast ones only once."""
+    total = 0
+    for one in tensors:
+        held = 1
+        for size, stride in zip(one.shape, one.stride(), strict=True):
+            held *= size if stride else 1
+        total += held * one.element_size()
+    return float(total)
+
+
+def _convolution(args: tuple[Any, ...], out: Tensor, part: str) -> list[Operator]:
+    image, weight, bias = args[:3]
+    transposed, groups = args[6], args[8]
+    kind = _convolution_kind(weight, groups)
+    pixels = image if transposed else out
+    flops = 2.0 * _pixels(pixels) * weight.numel()
+    depth = round(flops / (2.0 * out.numel()))
+    found = [
+        Operator(
+            kind,
+            part,
+            flops,
+            size_bytes([image, weight]),
+            size_bytes([out]),
+            Product(groups, _pixels(out), out.shape[1] // groups, depth),
+        )
+    ]
+    # cuDNN's convolution is followed by a kernel that adds the bias; PyTorch's own for depthwise
+    # adds it itself (ATen/native/Convolution.cpp).
+    if bias is not None and kind != "depthwise_convolution":
+        size = size_bytes([out])
+        found.append(Operator("elementwise", part, 0.0, size, size, calls=0))
+    return found
+
+
+def _convolution_backward(
+    args: tuple[Any, ...], outputs: Sequence[Tensor], part: str
+) -> list[Operator]:
+    """Gradients of the image, of the weights and of the bias are passes of their own."""
+    gradient, image, weight = args[:3]
+    transposed, groups, wanted = args[7], args[9], args[10]
+    kind = _convolution_kind(weight, groups)
+    weights_kind = "depthwise_weight_gradient" if kind == "depthwise_convolution" else kind
+    pixels = image if transposed else gradient
+    flops = 2.0 * _pixels(pixels) * weight.numel()
+    found: list[Operator] = []
+    if wanted[0]:
+        depth = round(flops / (2.0 * image.numel()))
+        product = Product(groups, _pixels(image), image.shape[1] // groups, depth)
+        read = size_bytes([gradient, weight])
+        found.append(Operator(kind, part, flops, read, size_bytes([image]), product))
+    if wanted[1]:
+        rows = weight.shape[0] // groups
+        product = Product(groups, rows, weight.numel() // weight.shape[0], _pixels(pixels))
+        read = size_bytes([gradient, image])
+        found.append(Operator(weights_kind, part, flops, read, size_bytes([weight]), product))
+    if wanted[2]:
+        read = size_bytes([gradient])
+        found.append(Operator("reduction", part, 0.0, read, size_bytes(outputs[-1:])))
+    return [one if index == 0 else one._replace(calls=0) for index, one in enumerate(found)]
+
+
+def _convolution_kind(weight: Tensor, groups: int) -> str:
+    if groups == 1:
+        return "pointwise_convolution" if weight[0, 0].numel() == 1 else "convolution"
+    # Weights are (out, in / groups, ...), or (in, out / groups, ...) of a transposed one.
+    return "depthwise_convolution" if weight.shape[1] == 1 else "grouped_convolution"
+
+
+def _pixels(images: Tensor) -> int:
+    """Of all images of a batch (N, C, ...)."""
+    return images.numel() // images.shape[1] if images.numel() else 0
+
+
+def _product(left: Tensor, right: Tensor) -> Product:
+    """Of matrices (rows, depth) and (depth, columns), or as many of each as the first size says."""
+    return Product(
+        left.shape[0] if left.ndim == 3 else 1, left.shape[-2], right.shape[-1], left.shape[-1]
+    )
+
+
+def _normalization_passes(name: str, args: tuple[Any, ...]) -> tuple[float, int]:
+    """Times that the tensors are read, and kernels."""
+    if "backward" in name:
+        return 2.0, 2
+    if "layer_norm" in name or "rms_norm" in name:
+        return 1.0, 1
+    # (input, weight, bias, mean, variance, training, ...) of native_batch_norm.
+    infers = "no_training" in name or (name.startswith("native_batch_norm") and not args[5])
+    return (1.0, 1) if infers else (2.0, 2)

@@ -1,0 +1,204 @@
+"""Estimates over repeats, with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from joulelab.stats.blocks import scatter
+from joulelab.stats.pooling import prior
+
+CONFIDENCE = 0.95
+"""Coverage of every interval."""
+
+UPPER = (1 + CONFIDENCE) / 2
+"""The quantile at an interval's upper end."""
+
+_NORMAL = float(stats.norm.ppf(UPPER))
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pools:
+    """Which cells tell of each other's scatter, and which repeats share an error.
+
+    Attributes:
+        pools: The pool of each cell, from 0. Shape: (cells,).
+        blocks: The block of each repeat, from 0. Shape: (repeats,).
+    """
+
+    pools: Codes
+    blocks: Codes
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its 95 % interval. What is not known is NaN.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: How many repeats it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
+"""Nothing was measured."""
+
+
+def estimate(
+    values: Sequence[float],
+    *,
+    per: Sequence[float] | None = None,
+    correlated: Sequence[float] | None = None,
+    independent: Sequence[float] | None = None,
+) -> Estimate:
+    """The mean over repeats of one cell, or the ratio of sums, and its 95 % interval.
+
+    Args:
+        values: x, one a repeat; see :func:`estimates`. Shape: (repeats,).
+        per: d.
+        correlated: c.
+        independent: e.
+
+    Returns:
+        The estimate; :data:`UNKNOWN` when no repeat has a value.
+
+    Example:
+        >>> estimate([10.0, 12.0, 11.0])
+        Estimate(value=11.0, low=8.51..., high=13.48..., n=3)
+        >>> estimate([100.0], correlated=[5.0], independent=[0.0])
+        Estimate(value=100.0, low=90.2..., high=109.7..., n=1)
+    """
+    found = estimates(
+        np.zeros(len(values), dtype=np.intp),
+        1,
+        values,
+        per=per,
+        correlated=correlated,
+        independent=independent,
+    ).iloc[0]
+    if not found["n"]:
+        return UNKNOWN
+    return Estimate(
+        float(found["value"]), float(found["low"]), float(found["high"]), int(found["n"])
+    )
+
+
+def estimates(
+    cells: Codes,
+    count: int,
+    values: ArrayLike,
+    *,
+    per: ArrayLike | None = None,
+    correlated: ArrayLike | None = None,
+    independent: ArrayLike | None = None,
+    scale: Array | None = None,
+    pools: Pools | None = None,
+) -> pd.DataFrame:
+    r"""The mean over repeats, or the ratio of sums, of each cell, and its 95 % interval.
+
+    With values x, divisors d (all 1 for a mean) and n repeats, the estimate is
+    r = Σx / Σd: energies over samples are added before they are divided, since a mean of ratios
+    would weigh a short repeat like a long one. The interval is r ± h with
+
+    .. math::
+
+        h^2 = (z c)^2 + \max(t s, z e)^2, \quad
+        s^2 = \frac{n}{n-1} \frac{\sum (x_i - r d_i)^2}{(\sum d_i)^2}, \quad
+        c = \frac{\sum c_i}{\sum d_i}, \quad
+        e^2 = \frac{\sum e_i^2}{(\sum d_i)^2}
+
+    - s is the scatter between repeats: for a mean, its standard error; for a ratio, Cochran,
+      *Sampling Techniques*, 3rd ed., Eq. 6.13. t is Student's for n-1 degrees of freedom. Among
+      the cells of a pool, n s², over the scale squared, is moderated, see
+      :mod:`joulelab.stats.pooling`, and t has the degrees of freedom that it gives.
+    - c is what all repeats share, as a sensor's gain; repeating does not average it away. z is
+      the normal distribution's 1.96.
+    - e is what differs from repeat to repeat, as the edges of a span. The scatter holds it
+      already, but the scatter of a few repeats may be small by chance, so e is its floor. One
+      repeat has no scatter of its own: without a pool its interval is that of the measurement
+      alone, or unknown where the measurement states no uncertainty.
+
+    The root of the sum of squares of a systematic part and t times a random part is the model of
+    ANSI/ASME PTC 19.1. With Welch-Satterthwaite degrees of freedom (GUM G.4.1) in its place, a
+    more uncertain sensor could give a narrower interval when repeats are few.
+
+    Args:
+        cells: Which cell each repeat is of, from 0. Shape: (repeats,).
+        count: How many cells there are.
+        values: x. Shape: (repeats,). Repeats with NaN are left out.
+        per: d, positive. Default: all 1.
+        correlated: c of each repeat, standard uncertainty in the unit of x. Default: none stated.
+        independent: e of each repeat, likewise.
+        scale: What the scatter of a cell is in proportion to. Shape: (cells,). Default: the
+            estimate itself.
+        pools: Cells that tell of each other's scatter. Default: none.
+
+    Returns:
+        A row a cell with ``value``, ``low``, ``high``, ``n``; ``random``, the half-width of the
+        interval without c; and ``df``, the degrees of freedom of its scatter.
+    """
+    x = np.asarray(values, dtype=float)
+    d = np.ones_like(x) if per is None else np.asarray(per, dtype=float)
+    stated = correlated is not None or independent is not None
+    c = np.zeros_like(x) if correlated is None else np.asarray(correlated, dtype=float)
+    e = np.zeros_like(x) if independent is None else np.asarray(independent, dtype=float)
+    known = np.isfinite(x) & (d > 0)
+    cells, x, d, c, e = cells[known], x[known], d[known], c[known], e[known]
+
+    def added(parts: Array) -> Array:
+        return np.bincount(cells, weights=parts, minlength=count).astype(float)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = np.bincount(cells, minlength=count)
+        divisor = added(d)
+        value = added(x) / divisor
+        df = np.maximum(n - 1, 0).astype(float)
+        variance = np.where(
+            df > 0, n**2 / df * added((x - value[cells] * d) ** 2) / divisor**2, np.nan
+        )
+        if pools is not None:
+            scaled = np.abs(value if scale is None else scale)
+            deviations = (x / d - value[cells]) / scaled[cells]
+            for pool in range(pools.pools.max(initial=-1) + 1):
+                members = (pools.pools == pool) & np.isfinite(scaled) & (scaled > 0)
+                rows = members[cells]
+                together = scatter(deviations[rows], cells[rows], pools.blocks[known][rows])
+                squared = scaled[members] ** 2
+                typical = prior(variance[members] / squared, df[members], together.df)
+                if typical is not None:
+                    moderated, df[members] = typical.moderate(
+                        variance[members] / squared, df[members]
+                    )
+                    variance[members] = moderated * squared
+        floor = _NORMAL * np.sqrt(added(e**2)) / divisor
+        t = stats.t.ppf(UPPER, np.where(df > 0, df, np.nan))
+        seen = np.maximum(t * np.sqrt(variance / n), floor)
+        random = np.where(df > 0, seen, floor if stated else np.nan)
+        half = np.hypot(_NORMAL * added(c) / divisor, random)
+    return pd.DataFrame(
+        {
+            "value": value,
+            "low": value - half,
+            "high": value + half,
+            "n": n,
+            "random": random,
+            "df": df,
+        }
+    )

@@ -1,0 +1,266 @@
+"""A job's share of what others use, too: from made counters, and of a real processor."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import joulelab
+from joulelab.energy.attribution import Shares
+from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.share import Share
+from joulelab.recording.trace import Trace
+from joulelab.sensors.process_table import busy_s
+from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+
+WHOLE = Window(2 * 10**9, 12 * 10**9)
+HALF = Share(fraction=0.5, low=1 / 3, high=2 / 3, method="CPU time")
+
+
+def channel(component, quantity, **more):
+    return Channel(
+        component=component,
+        quantity=quantity,
+        source="test",
+        provenance=Provenance.MEASURED,
+        update_period_s=1.0,
+        **more,
+    )
+
+
+def machine(*, others, job=1.0, gap=None, gaps_s=range(20), looks_s=range(15), events=()):
+    """100 W for as long as it lasts; the job and others use so many threads.
+
+    Processes are looked at at ``looks_s``. With ``gap`` nothing is told at ``gaps_s``, for the
+    reason that it gives.
+    """
+    channels = [
+        channel("cpu:0", Quantity.ENERGY),
+        channel("cpu", Quantity.USE),
+        channel("cpu", Quantity.JOB_USE),
+    ]
+    readings = [Reading(i * 10**9, 0, 100.0 * i) for i in range(20)]
+    for at_s in looks_s:
+        t_ns, use = round(at_s * 1e9), ((job + others) * at_s, job * at_s)
+        readings += [
+            Gap(t_ns, k, gap) if gap and at_s in gaps_s else Reading(t_ns, k, use[k - 1])
+            for k in (1, 2)
+        ]
+    trace = Trace.of(channels, readings)
+    if gap:
+        events = (*events, {"event": "gap", "channel": 1, "t_ns": 0, "reason": gap})
+    return Trace(trace.channels, trace.series, events=events)
+
+
+def named(*names):
+    used = [[pid, name, 1.0 / pid] for pid, name in enumerate(names, 1)]
+    return {"event": "others", "component": "cpu", "used": used, "more": 3, "t_ns": 0}
+
+
+def energy_of(trace, window=WHOLE, baseline=None):
+    return EnergyEstimator(trace, baseline).energies([window])[0]
+
+
+def test_a_share_is_by_use_with_an_interval_for_unlike_use():
+    energy = energy_of(machine(others=1.0, events=[named("stress", "make")]))
+    assert energy.gross_j == pytest.approx(1000), "totals stay the machine's"
+    share = energy.components["cpu:0"].share
+    assert (share.fraction, share.low, share.high) == pytest.approx((1 / 2, 1 / 3, 2 / 3))
+    assert energy.job_j == pytest.approx(500)
+    assert energy.notes == (
+        "the CPU was used by others, too: stress (pid 1), make (pid 2) and 3 more",
+    )
+    assert "of it this job's about 50 % (33 to 67), by CPU time: an estimate" in str(energy)
+
+
+def test_the_idle_part_is_nobodys_at_the_least():
+    point = IdlePoint(
+        time_s=0.0,
+        duration_s=5.0,
+        power_w={"cpu:0": 40.0},
+        uncertainty_w={"cpu:0": 0.0},
+        source={"cpu:0": "test"},
+    )
+    energy = energy_of(machine(others=1.0), baseline=Baseline((point,)))
+    assert energy.net_j == pytest.approx(600)
+    assert energy.job_j == pytest.approx(500)
+    low_j, high_j = energy.net_interval_j[0] / 3, energy.interval_j[1] * 2 / 3
+    assert energy.job_interval_j == pytest.approx((low_j, high_j))
+    assert "about 50 % (20 to 67)" in energy.job_words
+
+
+@pytest.mark.parametrize("others", [0.0, 0.04])
+def test_of_a_job_alone_nothing_is_said(others):
+    energy = energy_of(machine(others=others))
+    assert energy.components["cpu:0"].share.is_whole
+    assert energy.job_j == energy.gross_j
+    assert energy.job_interval_j == energy.interval_j
+    assert energy.notes == ()
+    assert "this job" not in str(energy)
+
+
+def test_a_job_that_did_nothing_has_none_of_it():
+    assert energy_of(machine(others=1.0, job=0.0)).job_j == 0.0
+
+
+def test_a_share_that_cannot_be_told_is_none_and_says_why():
+    energy = energy_of(machine(others=1.0, gap="processes are hidden"))
+    assert energy.components["cpu:0"].share is None
+    assert np.isnan(energy.job_j)
+    assert energy.to_json()["job_j"] is None
+    assert energy.notes == ("the CPU: this job's share cannot be told: processes are hidden",)
+
+
+def test_where_processes_were_not_looked_at_any_part_may_be_the_jobs():
+    shorter = energy_of(machine(others=1.0, looks_s=range(8))).components["cpu:0"].share
+    unseen = (12 - 7 - 2) / 10
+    assert shorter.fraction == pytest.approx(1 / 2)
+    assert shorter.low == pytest.approx(1 / 3 * (1 - unseen))
+    assert shorter.high == pytest.approx(2 / 3 * (1 - unseen) + unseen)
+    alone = energy_of(machine(others=0.0, looks_s=range(8)))
+    assert "about 100 % (70 to 100)" in alone.job_words
+    assert alone.notes == (), "nobody else was seen"
+    little = energy_of(machine(others=1.0, looks_s=range(3)))
+    assert little.components["cpu:0"].share is None
+    assert "too little of the span" in little.notes[0]
+
+
+SELDOM = {"event": "looks", "pace_s": 3.4, "t_ns": 0}
+
+
+def test_looks_around_a_span_tell_of_it_however_far_apart():
+    found = Shares(machine(others=1.0, looks_s=(0, 0.3, 3.7, 7.1), events=[SELDOM]))
+    spans_s = np.array([[1.0, 1.2], [3.0, 4.0], [4.0, 7.0]])
+    assert [share.fraction for share in found.of("cpu:0", spans_s)] == pytest.approx([0.5] * 3)
+
+
+def test_what_was_seen_goes_on_for_two_looks_at_the_pace_that_was_stated():
+    looks_s = (0, 0.3, 0.6)
+    spans_s = np.array([[2.0, 2.5], [7.0, 7.3], [8.0, 8.5]])
+    at_once = Shares(machine(others=1.0, looks_s=looks_s)).of("cpu:0", spans_s)
+    assert [share is None for share in at_once] == [False, True, True]
+    seldom = Shares(machine(others=1.0, looks_s=looks_s, events=[SELDOM])).of("cpu:0", spans_s)
+    assert [share is None for share in seldom] == [False, False, True]
+
+
+@given(
+    rates=st.lists(st.tuples(st.floats(0, 2), st.floats(0.2, 2)), min_size=2, max_size=8),
+    first=st.floats(0, 1),
+    length_s=st.floats(0.001, 2),
+)
+def test_a_share_lies_between_those_of_the_looks_around_it(rates, first, length_s):
+    used = np.vstack([[0.0, 0.0], np.cumsum(rates, axis=0)])
+    channels = [channel("cpu", Quantity.USE), channel("cpu", Quantity.JOB_USE)]
+    readings = [
+        Reading(i * 10**9, k, value)
+        for i, (job, others) in enumerate(used.tolist())
+        for k, value in enumerate((job + others, job))
+    ]
+    start_s = first * (len(rates) - length_s)
+    span_s = np.array([[start_s, start_s + length_s]])
+    (share,) = Shares(Trace.of(channels, readings)).of("cpu:0", span_s)
+    around = rates[int(start_s) : int(np.ceil(start_s + length_s))]
+    fractions = [job / (job + others) for job, others in around]
+    assert min(fractions) - 1e-6 <= share.fraction <= max(fractions) + 1e-6
+    assert share.low <= share.fraction <= share.high
+
+
+@pytest.mark.parametrize("length_s", [0.001, 0.01, 0.1])
+def test_a_neighbour_is_there_in_the_shortest_span(length_s):
+    (share,) = Shares(machine(others=1.0)).of("cpu:0", np.array([[5.0, 5.0 + length_s]]))
+    assert share.fraction == pytest.approx(0.5)
+
+
+def test_time_for_which_it_could_not_be_told_may_be_anybodys():
+    trace = machine(others=1.0, gap="busy", gaps_s=(5, 6, 7))
+    share = energy_of(trace).components["cpu:0"].share
+    assert share.low == pytest.approx(1 / 3 * 0.7)
+    assert share.high == pytest.approx(2 / 3 * 0.7 + 0.3)
+    within = energy_of(trace, Window(round(5.2e9), round(6.8e9)))
+    assert within.components["cpu:0"].share is None
+    assert within.notes == ("the CPU: this job's share cannot be told: busy",)
+
+
+def test_a_short_span_is_as_the_time_around_it():
+    found = Shares(machine(others=3.0)).of("cpu:0", np.array([[5.2, 5.3], [14.5, 14.6], [7, 7]]))
+    assert [share.fraction for share in found] == pytest.approx([0.25] * 3)
+
+
+def test_traces_without_looks_say_nothing():
+    trace = Trace.of(
+        [channel("cpu:0", Quantity.ENERGY)], [Reading(i * 10**9, 0, 9.0 * i) for i in range(20)]
+    )
+    energy = energy_of(trace)
+    assert energy.components["cpu:0"].share is None
+    assert energy.notes == ()
+
+
+def test_memory_lies_between_what_is_held_and_what_is_worked():
+    channels = [
+        channel(component, quantity)
+        for component in ("cpu", "dram")
+        for quantity in (Quantity.USE, Quantity.JOB_USE)
+    ]
+    rates = (2.0, 1.0, 0.5, 0.05)
+    readings = [Reading(i * 10**9, k, rates[k] * i) for i in range(10) for k in range(4)]
+    (share,) = Shares(Trace.of(channels, readings)).of("dram:0", np.array([[1.0, 8.0]]))
+    assert (share.fraction, share.low, share.high) == pytest.approx((0.1, 0.1, 2 / 3))
+
+
+def part(**more):
+    return ComponentEnergy(
+        component="cpu:0",
+        source="test",
+        provenance=Provenance.MEASURED,
+        duration_s=1.0,
+        **more,
+    )
+
+
+def test_shares_of_spans_add_up_by_their_energies():
+    both = part(gross_j=300.0, share=Share.whole("CPU time")) + part(gross_j=100.0, share=HALF)
+    assert both.job_j == pytest.approx(350)
+    assert (both + part(gross_j=1.0)).share is None, "one that is not known"
+
+
+def test_a_share_is_kept_in_json_and_older_records_have_none():
+    energy = Energy(duration_s=1.0, components={"cpu:0": part(gross_j=10.0, share=HALF)})
+    data = json.loads(json.dumps(energy.to_json()))
+    assert Energy.from_json(data) == energy
+    assert data["job_j"] == 5.0
+    del data["components"]["cpu:0"]["share"]
+    assert Energy.from_json(data).components["cpu:0"].share is None
+
+
+def test_a_neighbour_on_the_same_processor_is_named_and_has_its_part(tmp_path):
+    pid_file = tmp_path / "pid"
+    spin = (
+        f"import os, pathlib; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()) + ' ')\n"
+        "while os.getppid() == os.getppid(): pass"
+    )
+    # A process of its own session, whose parent ends at once: nobody's here.
+    subprocess.run(["setsid", "--fork", sys.executable, "-c", spin], check=True)
+    while not (pid_file.exists() and pid_file.read_text().endswith(" ")):
+        time.sleep(0.01)
+    pid = int(pid_file.read_text())
+    try:
+        with joulelab.Meter(sensors=["cpu"]) as meter:
+            before_s, own_before_s = busy_s(), time.process_time()
+            with meter.span("work") as span:
+                while time.process_time() < own_before_s + 1.5:
+                    pass
+            truth = (time.process_time() - own_before_s) / (busy_s() - before_s)
+            energy = span.energy
+    finally:
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+    share = energy.components["cpu:0"].share
+    assert share.fraction == pytest.approx(truth, abs=0.1)
+    assert share.low < truth < share.high
+    assert any(f"(pid {pid})" in note for note in energy.notes)

@@ -1,0 +1,131 @@
+"""Whether the law by which energy wanders is found, and what it says of errors."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.signal.variogram import Variogram, of_intervals, of_windows, unknown
+from joulelab.recording.trace import Readings, Trace
+from joulelab.sensors.sensor import Channel, Provenance, Quantity
+
+S = 10**9
+FINE_S = 0.01
+
+
+def walk(count, rng):
+    """Energy of power that is independent each 10 ms: 100 W, standard deviation 50 W."""
+    return np.append(0.0, np.cumsum(FINE_S * rng.normal(100.0, 50.0, count)))
+
+
+def intervals(energy_j, every):
+    edges_s = FINE_S * np.arange(energy_j.size)[::every]
+    return edges_s, np.diff(energy_j[::every]) / np.diff(edges_s)
+
+
+def law_of(energy_j, every):
+    edges_s, power_w = intervals(energy_j, every)
+    return of_intervals(edges_s, power_w, np.ones(power_w.size, dtype=bool))
+
+
+def test_independent_power_is_a_random_walk_of_energy():
+    law = law_of(walk(400_000, np.random.default_rng(1)), 100)
+    # Half way through L of a Brownian bridge: D L / 4.
+    true_j2 = 50.0**2 * FINE_S * 1.0 / 4
+    assert np.median(law.middle_j2) == pytest.approx(true_j2, rel=0.15)
+    assert np.median(law.exponent) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_load_that_comes_and_goes_is_off_by_as_much_however_far_readings_are_apart():
+    # Each reading comes at another moment of the load's period: energy is ahead or behind by 5 J.
+    energy_j = FINE_S * 300 * np.arange(200_001) + np.random.default_rng(5).normal(0, 5, 200_001)
+    for every in (10, 100):
+        law = law_of(energy_j, every)
+        assert np.median(law.exponent) < 0.2
+        # Of 32 readings a is known to 0.3 or so, and never below 0: the variance is a little low.
+        assert np.median(law.middle_j2) == pytest.approx(1.5 * 5**2, rel=0.25)
+
+
+def test_steady_power_and_rare_steps_do_not_wander():
+    edges_s = np.arange(201.0)
+    power_w = np.where(np.arange(200) % 50 < 25, 100.0, 400.0)
+    law = of_intervals(edges_s, power_w, np.ones(200, dtype=bool))
+    # Single steps of 300 W within one of 32 readings: 75 J² each way at most.
+    assert law.middle_j2.max() < 0.001 * 300.0**2
+
+
+def test_windows_tell_what_intervals_do():
+    energy_j = walk(400_000, np.random.default_rng(2))
+    ends = np.arange(100, 400_000, 10)
+    power_w = (energy_j[ends] - energy_j[ends - 100]) / 1.0
+    law = of_windows(FINE_S * (ends - 50), power_w, np.ones(ends.size, dtype=bool), 1.0, 0.1)
+    assert np.median(law.middle_j2) == pytest.approx(50.0**2 * FINE_S / 4, rel=0.15)
+    assert np.median(law.exponent) == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("usable", [np.zeros(100, dtype=bool), np.arange(100) % 2 == 0])
+def test_what_marks_cut_up_is_unknown(usable):
+    rng = np.random.default_rng(3)
+    law = of_intervals(np.arange(101.0), rng.normal(100, 30, 100), usable)
+    assert not law.middle_j2.any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_few_readings_tell_nothing(count):
+    told = of_intervals(np.arange(count + 1.0), np.ones(count), np.ones(count, dtype=bool))
+    windows = of_windows(np.arange(float(count)), np.ones(count), np.ones(count) > 0, 10.0, 1.0)
+    assert not told.middle_j2.any()
+    assert not windows.middle_j2.any()
+
+
+@given(
+    st.floats(0.0, 1.9),
+    st.floats(0.01, 0.99),
+    st.floats(0.01, 100.0),
+)
+def test_the_variance_of_an_interpolation_is_that_of_the_law(exponent, share, length_s):
+    law = Variogram(np.ones(1), np.array([exponent]), np.array([length_s]))
+    at_s = length_s * np.array([[0.0, 1.0, share]])
+    found = law.variance_j2(at_s, np.array([[1 - share, share, -1.0]]))
+    bridge = (1 - share) * share**exponent + share * (1 - share) ** exponent - share * (1 - share)
+    assert found[0] == pytest.approx(bridge / (2.0**-exponent - 0.25), rel=1e-6)
+
+
+def test_an_unknown_law_adds_nothing():
+    at_s, weight = np.array([[0.0, 1.0, 0.5]]), np.array([[0.5, 0.5, -1.0]])
+    assert unknown(1).variance_j2(at_s, weight).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("window_s", [None, 1.0])
+def test_intervals_hold_for_a_load_faster_than_the_readings(window_s):
+    """95 % of 400 short spans, whose power no reading shows by itself."""
+    rng = np.random.default_rng(4)
+    energy_j = walk(60_000, rng)
+    t_s = FINE_S * np.arange(energy_j.size)
+    if window_s is None:
+        read = np.arange(0, energy_j.size, 80)
+        value, quantity = energy_j[read], Quantity.ENERGY
+    else:
+        read = np.arange(100, energy_j.size, 10)
+        value, quantity = energy_j[read] - energy_j[read - 100], Quantity.POWER
+    channel = Channel(
+        component="cpu:0",
+        quantity=quantity,
+        source="it",
+        provenance=Provenance.SIMULATED,
+        update_period_s=float(np.diff(t_s[read])[0]),
+        window_s=window_s or 0.0,
+    )
+    readings = Readings(np.rint(t_s[read] * S).astype(np.int64), value)
+    trace = Trace((channel,), (readings,), header={"intervals_s": [channel.update_period_s]})
+    start = rng.integers(500, 59_000, 400)
+    stop = start + rng.integers(5, 100, 400)
+    spans = [Window(round(a * S), round(b * S)) for a, b in zip(t_s[start], t_s[stop], strict=True)]
+    parts = [energy.components["cpu:0"] for energy in EnergyEstimator(trace).energies(spans)]
+    true_j = energy_j[stop] - energy_j[start]
+    held = [
+        low <= true <= high
+        for (low, high), true in zip((part.interval_j for part in parts), true_j, strict=True)
+    ]
+    assert 0.9 < np.mean(held) < 0.995

@@ -1,0 +1,213 @@
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from joulelab.energy.energy import COVERAGE_FACTOR
+from joulelab.errors import StoreError
+from joulelab.findings.columns import EPOCH_COLUMNS, RUN_COLUMNS
+from joulelab.findings.files import write_bytes
+from joulelab.findings.tables import (
+    epoch_rows,
+    failures,
+    idle_table,
+    run_rows,
+    write_results,
+)
+from joulelab.runs.studies import read_studies
+
+INTERFACE = (
+    "run_id, model, phase, batch_size, repeat, epochs, samples, steps, duration_s, gross_j, "
+    "idle_j, net_j, gross_low_j, gross_high_j, gpu_j, cpu_j, dram_j, provenance, mean_power_w, "
+    "gpu_power_w, cpu_power_w, dram_power_w, gpu_utilization_pct, cpu_utilization_pct, "
+    "memory_utilization_pct, vram_peak_bytes, gross_j_per_sample, net_j_per_sample, loss, "
+    "accuracy_pct, parameters, trainable_parameters, buffer_bytes, size_bytes, macs, "
+    "macs_per_parameter, host, gpu_name"
+)
+
+
+@pytest.fixture
+def one(tmp_path, synthetic):
+    """One cell: LeNet at a fifth of the unit length, at 10 s of idle from each end."""
+    writer = synthetic.Writer(tmp_path / "one")
+    writer.idle(0, "before")
+    writer.cell("LeNet", 0)
+    writer.idle(0, "after")
+    return writer
+
+
+def test_columns_are_those_that_people_rely_on(one):
+    rows = run_rows([one.directory])
+    assert ", ".join(rows.columns).startswith(f"{INTERFACE}, ")
+    assert list(rows["phase"]) == ["train", "infer"]
+
+
+def test_energies_by_hand(one):
+    train = run_rows([one.directory]).iloc[0]
+    # 3 epochs of 0.2 * 4 s at 300 W GPU and 50 W CPU
+    assert train["duration_s"] == pytest.approx(2.4)
+    assert train["gpu_j"] == pytest.approx(720)
+    assert train["cpu_j"] == pytest.approx(120)
+    assert train["gross_j"] == pytest.approx(840)
+    assert train["mean_power_w"] == pytest.approx(350)
+    assert train["gpu_power_w"] == pytest.approx(300)
+    assert train["gross_j_per_sample"] == pytest.approx(840 / 3000)
+    # gain 5 % of 720 J and 25 % of 120 J; the edges 1 J an epoch and component
+    u_j = math.hypot(36, 30, math.sqrt(3), math.sqrt(3))
+    assert train["gross_low_j"] == pytest.approx(840 - COVERAGE_FACTOR * u_j)
+    assert train["gross_high_j"] == pytest.approx(840 + COVERAGE_FACTOR * u_j)
+    assert train["provenance"] == "estimated"
+    assert train["sources"] == "cpu:0=estimate.cpu gpu:0=nvml.samples"
+
+
+def test_idle_is_interpolated_over_the_runs_own_span(one):
+    train = run_rows([one.directory]).iloc[0]
+    # Idle middles lie 12.8 s apart: 5 s + 2.4 s + 0.4 s + 5 s; training's middle is 6.2 s in.
+    gpu_w = 100 + 4 * (5 + 1.2) / 12.8
+    assert train["idle_power_w"] == pytest.approx(gpu_w + 30)
+    assert train["idle_j"] == pytest.approx((gpu_w + 30) * 2.4)
+    assert train["net_j"] == pytest.approx(840 - (gpu_w + 30) * 2.4)
+    assert train["net_low_j"] < train["net_j"] < train["net_high_j"]
+
+
+def test_what_was_not_measured_is_empty_and_never_zero(one):
+    write_results(one.directory)
+    rows = run_rows([one.directory])
+    assert math.isnan(rows["dram_j"].iloc[0])
+    assert pd.isna(rows["vram_peak_bytes"].iloc[0])
+    assert rows["absent"].iloc[0] == "dram:0"
+    text = (one.directory / "results.csv").read_text()
+    assert pd.read_csv(io.StringIO(text), dtype=str)["dram_j"].isna().all()
+    stored = pq.read_table(one.directory / "results.parquet")
+    assert stored.column("dram_j").null_count == 2
+    assert stored.column("vram_peak_bytes").null_count == 2
+    assert stored.column_names == list(RUN_COLUMNS)
+
+
+def test_a_run_without_any_sensor_has_no_energy(tmp_path, synthetic):
+    writer = synthetic.Writer(tmp_path / "none")
+    writer.cell("LeNet", 0, energies=False)
+    row = run_rows([writer.directory]).iloc[0]
+    for name in ("gross_j", "net_j", "gross_low_j", "mean_power_w", "gpu_j", "gross_j_per_sample"):
+        assert math.isnan(row[name]), name
+    assert pd.isna(row["provenance"])
+
+
+@pytest.mark.parametrize(
+    ("idle_change", "cell_change"),
+    [
+        ({"block": 1}, {}),
+        ({"boot_id": "boot-2"}, {}),
+        ({"boot_id": None}, {"boot_id": None}),
+        ({"status": "failed", "failure": {"kind": "error", "reason": "no"}}, {}),
+    ],
+)
+def test_idle_of_another_block_or_boot_is_not_used(tmp_path, synthetic, idle_change, cell_change):
+    writer = synthetic.Writer(tmp_path / "other")
+    run = writer.idle(0, "before")
+    path = writer.directory / "runs" / run["run_id"] / "run.json"
+    path.write_text(json.dumps(run | idle_change))
+    writer.cell("LeNet", 0, change=lambda data: data.update(cell_change))
+    row = run_rows([writer.directory]).iloc[0]
+    assert math.isnan(row["net_j"])
+    assert math.isnan(row["idle_j"])
+    assert row["gross_j"] == pytest.approx(840)
+
+
+def test_epochs(one):
+    rows = epoch_rows([one.directory])
+    assert list(rows.columns) == list(EPOCH_COLUMNS)
+    assert list(rows["epoch"]) == [0, 1, 2, 0, 1]
+    runs = run_rows([one.directory])
+    train = rows[rows["phase"] == "train"]
+    assert train["gross_j"].sum() == pytest.approx(runs["gross_j"].iloc[0])
+    assert train["net_j"].sum() == pytest.approx(runs["net_j"].iloc[0])
+    assert list(train["loss"]) == [2.0, 1.0, pytest.approx(2 / 3)]
+
+
+def test_failures_are_listed_and_are_no_results(one):
+    one.failed("VGG16", 1)
+    damaged = one.directory / "runs" / "r1-damaged"
+    damaged.mkdir()
+    (damaged / "run.json").write_text("{")
+    listed = failures([one.directory])
+    assert list(listed["run_id"]) == ["r1-damaged", "r1-vgg16"]
+    assert list(listed["kind"]) == ["damaged", "out_of_memory"]
+    assert listed["reason"].iloc[1] == "CUDA out of memory"
+    assert listed["model"].iloc[1] == "VGG16"
+    assert "batch_size=128" in listed["factors"].iloc[1]
+    assert set(run_rows([one.directory])["model"]) == {"LeNet"}
+
+
+def test_idle_rows(one):
+    idle = idle_table(read_studies([one.directory]))
+    gpu = idle[idle["component"] == "gpu:0"]
+    assert list(gpu["power_w"]) == pytest.approx([100, 104])
+    assert list(gpu["duration_s"]) == pytest.approx([10, 10])
+
+
+def test_empty_study_gives_typed_empty_tables(tmp_path, synthetic):
+    writer = synthetic.Writer(tmp_path / "empty")
+    paths = write_results(writer.directory)
+    assert [path.name for path in paths] == ["results.parquet", "results.csv", "epochs.parquet"]
+    stored = pq.read_table(paths[0])
+    assert stored.num_rows == 0
+    assert str(stored.schema.field("gross_j").type) == "double"
+
+
+def test_same_bytes_in_any_time_zone_and_locale(one):
+    paths = write_results(one.directory)
+    before = [path.read_bytes() for path in paths]
+    code = (
+        f"from joulelab.findings.tables import write_results; write_results({str(one.directory)!r})"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env=os.environ | {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "PYTHONHASHSEED": "7"},
+    )
+    assert [path.read_bytes() for path in paths] == before
+    assert not list(one.directory.glob(".*.new"))
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = write_bytes(tmp_path / "a.csv", b"old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_malformed_record_is_one_line(one):
+    run = next((one.directory / "runs").glob("r0-lenet*")) / "run.json"
+    data = json.loads(run.read_text())
+    del data["results"]["train"]["samples"]
+    run.write_text(json.dumps(data))
+    with pytest.raises(
+        StoreError, match=r"run\.json is not as this version writes it.*samples"
+    ) as e:
+        run_rows([one.directory])
+    assert "\n" not in str(e.value)
+
+
+def test_no_study(tmp_path):
+    with pytest.raises(StoreError, match="no study"):
+        run_rows([tmp_path])
+
+
+def test_studies_of_one_name_are_told_apart_and_read_once(tmp_path, synthetic):
+    for name in ("here", "there"):
+        synthetic.Writer(tmp_path / name).cell("LeNet", 0)
+    both = [tmp_path / "here", tmp_path / "there", tmp_path / "here"]
+    assert list(run_rows(both)["study"].unique()) == ["synthetic (here)", "synthetic (there)"]

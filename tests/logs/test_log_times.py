@@ -1,0 +1,99 @@
+"""Times as loggers of many kinds write them."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+
+from joulelab.errors import UserError
+from joulelab.logs.columns import ColumnChoice
+from joulelab.logs.power_log import LogOptions, read_logs
+from joulelab.logs.span_table import read_spans
+from joulelab.logs.times import clock_times, dates, day_first, is_clock, is_date
+
+START = datetime(2026, 3, 14, 12, 0, 0, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+LAST_SUMMER_HOUR = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+
+
+def logged(tmp_path, stamps, **columns):
+    path = tmp_path / "log.csv"
+    path.write_text("timestamp,power_w\n" + "".join(f"{stamp},100\n" for stamp in stamps))
+    log = read_logs([path], LogOptions(columns=ColumnChoice(**columns)))
+    return log.origin_s + log.trace.series[0].t_ns * 1e-9, log.notes
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "%Y/%m/%d %H:%M:%S.%f",
+        "%Y-%m-%dT%H:%M:%S+00:00",
+        "%d.%m.%Y %H:%M:%S",
+        "%d.%m.%Y %H:%M:%S,%f",
+        "%d/%m/%Y %H:%M:%S.%f",
+        "%m/%d/%Y %I:%M:%S %p",
+        "%a %b %d %H:%M:%S %Y",
+        "%Y%m%d %H:%M:%S",
+        "%Y%m%d-%H%M%S",
+    ],
+)
+def test_dates_of_every_manner(tmp_path, pattern):
+    when = [START + timedelta(seconds=i) for i in range(30)]
+    t_s, _ = logged(tmp_path, [f'"{one.strftime(pattern)}"' for one in when], timezone="UTC")
+    assert t_s.tolist() == [one.timestamp() for one in when]
+
+
+def test_day_and_month_are_not_guessed():
+    assert day_first(["31/01/2026 12:00:00"], Path("log.csv"))
+    assert not day_first(["01/31/2026 12:00:00"], Path("log.csv"))
+    assert not day_first(["03/04/2026 12:00:00 PM"], Path("log.csv"))
+    assert not day_first(["2026/03/04 12:00:00"], Path("log.csv"))
+    with pytest.raises(UserError, match="may begin with the day or with the month"):
+        day_first(["03/04/2026 12:00:00"], Path("log.csv"))
+
+
+@pytest.mark.parametrize("cell", ["", "12.5", "1.7e9", "[N/A]", "12:00", "P0"])
+def test_what_is_no_time(cell):
+    assert not is_date(cell)
+    assert not is_clock(cell)
+
+
+def test_hours_and_minutes_go_on_after_midnight(tmp_path):
+    t_s, notes = logged(tmp_path, ["23:59:58", "23:59:59.5", '"00:00:00,5"', "00:00:01"])
+    assert np.diff(t_s).tolist() == [1.5, 1.0, 0.5]
+    assert "log.csv: 'timestamp' is taken as hours, minutes and seconds" in notes
+
+
+def test_unreadable_clock_times_are_missing():
+    assert np.isnan(clock_times()(["x", "00:00:01"])[0])
+
+
+def berlin_times(step_s, count):
+    when = [LAST_SUMMER_HOUR + timedelta(seconds=i * step_s) for i in range(count)]
+    return [one.astimezone(BERLIN).strftime("%Y/%m/%d %H:%M:%S") for one in when], when
+
+
+@pytest.mark.parametrize("step_s", [0.5, 10.0])
+def test_the_hour_that_comes_twice(tmp_path, step_s):
+    local, when = berlin_times(step_s, round(7200 / step_s))
+    t_s, notes = logged(tmp_path, local, timezone="Europe/Berlin")
+    assert t_s.tolist() == [float(int(one.timestamp())) for one in when]
+    assert notes == ()
+
+
+def test_the_hour_that_comes_twice_in_parts():
+    local, when = berlin_times(10.0, 720)
+    convert = dates(BERLIN)
+    parts = [convert(local[i : i + 50]) for i in range(0, 720, 50)]
+    assert np.concatenate(parts).tolist() == [one.timestamp() for one in when]
+
+
+def test_spans_in_the_manner_of_their_log(tmp_path):
+    path = tmp_path / "spans.csv"
+    path.write_text("name,start_s,stop_s\na,31/01/2026 12:00:00,31.01.2026 12:00:05\n")
+    [span] = read_spans(path, "UTC")
+    assert span.stop_s - span.start_s == 5.0
+    path.write_text("name,start_s,stop_s\na,00:01:00,00:01:05.5\nb,7,00:00:08\n")
+    assert [(one.start_s, one.stop_s) for one in read_spans(path)] == [(60.0, 65.5), (7.0, 8.0)]

@@ -1,0 +1,163 @@
+"""The statistics of comparisons, against scipy's and against what was drawn."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.power import TTestIndPower
+
+from joulelab.stats.effects import Cell, Repeats, shift
+from joulelab.stats.shift import Shift
+from joulelab.uncertain import Figure
+
+VALUES = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=8, unique=True)
+
+
+@given(VALUES, VALUES)
+def test_repeats_on_both_sides_are_welchs_test(a, b):
+    found = shift([Cell(Repeats.of(*a), Repeats.of(*b))])
+    expected = stats.ttest_ind(b, a, equal_var=False)
+    assert found.test == "Welch's t test"
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-9)
+    low, high = expected.confidence_interval(0.9)
+    assert found.interval(0.9) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
+
+
+@given(VALUES, st.floats(1.0, 1e6))
+def test_one_run_against_repeats_is_a_prediction(values, one):
+    found = shift([Cell(Repeats.of(*values), Repeats.of(one))])
+    n, sd = len(values), np.std(values, ddof=1)
+    half = stats.t.ppf(0.975, n - 1) * sd * math.sqrt(1 + 1 / n)
+    middle = one - np.mean(values)
+    assert found.test == "Student's t test of one run"
+    assert found.interval(0.95) == pytest.approx((middle - half, middle + half))
+
+
+def test_cells_without_repeats_are_paired():
+    a, b = [10.0, 20.0, 33.0, 41.0], [11.0, 23.0, 33.0, 45.0]
+    cells = [Cell(Repeats.of(x), Repeats.of(y)) for x, y in zip(a, b, strict=True)]
+    found, expected = shift(cells), stats.ttest_rel(b, a)
+    assert found.test == "paired t test over 4 cells"
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_cells_of_one_model_are_no_independent_witnesses():
+    cells = [
+        Cell(Repeats.of(10.0), Repeats.of(value), unit=model)
+        for model, value in (("a", 11.0), ("a", 11.2), ("a", 11.1), ("b", 10.2))
+    ]
+    found = shift(cells)
+    assert found.test == "paired t test over 2 units"
+    assert found.df == 1
+    assert found.value == pytest.approx((1.1 + 0.2) / 2)
+
+
+def test_one_run_on_each_side_is_not_tested_unless_the_scatter_is_stated():
+    cell = Cell(Repeats((Figure(100.0, own=1.0),), (0,)), Repeats((Figure(110.0, own=1.0),), (1,)))
+    found = shift([cell])
+    assert not found.tested
+    assert found.test == ""
+    assert math.isnan(found.p)
+    assert math.isnan(found.detectable(0.95))
+    assert found.interval(0.95) == pytest.approx((10 - 1.959964 * 2**0.5, 10 + 1.959964 * 2**0.5))
+    stated = shift([cell], stated_scatter=2.0)
+    assert stated.half_width(0.95) == pytest.approx(1.959964 * 2.0 * 2**0.5)
+    assert stated.p == pytest.approx(2 * stats.norm.sf(10 / (2 * 2**0.5)))
+
+
+def test_what_a_block_shares_is_one_error_and_not_many():
+    rng = np.random.default_rng(5)
+    blocks = rng.normal(0, 1, (2, 3))
+    cells = [
+        Cell(*(Repeats(tuple(Figure(10 * cell + x) for x in side), (0, 1, 2)) for side in blocks))
+        for cell in range(20)
+    ]
+    found, expected = shift(cells), stats.ttest_ind(blocks[1], blocks[0], equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.df == pytest.approx(expected.df)
+
+
+def test_cells_without_common_blocks_add_their_variances():
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(10, 1, (2, 5, 4))
+    cells = [
+        Cell(
+            Repeats(tuple(map(Figure, x)), tuple((cell, i) for i in range(4))),
+            Repeats(tuple(map(Figure, y)), tuple((cell, i) for i in range(4))),
+        )
+        for cell, (x, y) in enumerate(zip(a, b, strict=True))
+    ]
+    variances = np.concatenate([a.var(axis=1, ddof=1), b.var(axis=1, ddof=1)])
+    found = shift(cells)
+    assert found.scatter == pytest.approx(math.sqrt(variances.sum() / 4) / 5)
+    assert found.df == pytest.approx(variances.sum() ** 2 / (variances**2 / 3).sum())
+
+
+@pytest.mark.parametrize(("board", "expected"), [("one", 0.0), ("other", math.hypot(5.0, 5.5))])
+def test_a_gain_cancels_on_the_same_board_alone(board, expected):
+    a = Figure(100.0, {("gain", "one"): 5.0})
+    b = Figure(110.0, {("gain", board): 5.5})
+    cell = Cell(Repeats((a,), (0,)), Repeats((b,), (1,)))
+    on_values, on_logs = shift([cell]), shift([cell.logarithms()])
+    assert on_values.shared == pytest.approx(0.5 if board == "one" else expected)
+    assert on_logs.shared == pytest.approx(0.0 if board == "one" else 0.05 * 2**0.5)
+
+
+def test_a_gain_of_one_part_moves_a_total_whose_shares_change():
+    a = Figure(100.0, {"gpu": 0.1 * 50, "cpu": 0.0})
+    b = Figure(100.0, {"gpu": 0.1 * 90, "cpu": 0.0})
+    found = shift([Cell(Repeats((a,), (0,)), Repeats((b,), (1,))).logarithms()])
+    assert found.shared == pytest.approx(0.1 * (0.9 - 0.5))
+
+
+@given(st.floats(-5, 5), st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 1), st.integers(1, 40))
+def test_p_is_where_the_interval_touches_no_difference(value, shared, own, scatter, df):
+    found = Shift(value, shared, own, scatter, float(df), "a test")
+    assert 0 <= found.p <= 1
+    if 1e-9 < found.p < 1 - 1e-9:
+        assert found.half_width(1 - found.p) == pytest.approx(abs(value), rel=1e-6)
+    assert (found.p < 0.05) == (found.half_width(0.95) < abs(value))
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_what_can_be_detected_is_what_statsmodels_says(n):
+    found = Shift(0.0, 0.0, 0.0, 0.02 * math.sqrt(2 / n), 2 * n - 2.0, "Welch's t test")
+    effect = TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)
+    assert found.detectable(0.95) == pytest.approx(0.02 * effect, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_a", "n_b", "cells", "same_board", "block_sd"),
+    [(3, 3, 1, True, 0.0), (3, 3, 1, False, 0.0), (6, 1, 1, True, 0.0), (3, 3, 8, True, 0.02)],
+)
+def test_intervals_hold_the_truth_and_nothing_is_shown_where_nothing_is(
+    n_a, n_b, cells, same_board, block_sd
+):
+    """5 % of 2000 draws is 100 ± 10; bars are three of those, on the wrong side alone."""
+    rng = np.random.default_rng(11)
+    draws, gain_sd, run_sd = 2000, 0.03, 0.02
+    missed = 0
+    for _ in range(draws):
+        gains = rng.normal(0, gain_sd, 2)
+        drawn = []
+        for side, n in enumerate((n_a, n_b)):
+            board = 0 if same_board else side
+            in_block = rng.normal(0, block_sd, n)
+            logs = gains[board] + in_block + rng.normal(0, run_sd, (cells, n))
+            drawn.append(
+                [
+                    Repeats(
+                        tuple(Figure(x, {board: gain_sd}) for x in row),
+                        tuple((side, i if block_sd else (cell, i)) for i in range(n)),
+                    )
+                    for cell, row in enumerate(logs)
+                ]
+            )
+        found = shift([Cell(a, b) for a, b in zip(*drawn, strict=True)])
+        missed += found.half_width(0.95) < abs(found.value)
+    assert missed <= 130
+    assert missed >= 20

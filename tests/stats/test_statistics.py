@@ -1,0 +1,92 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from joulelab.stats.estimates import UNKNOWN, estimate
+
+NORMAL = stats.norm.ppf(0.975)
+values = st.lists(st.floats(0.1, 1e4), min_size=2, max_size=8)
+uncertainty = st.floats(0.01, 100.0)
+
+
+def half(found):
+    return (found.high - found.low) / 2
+
+
+def test_scatter_alone_is_the_students_t_interval():
+    repeats = [10.0, 12.0, 11.0, 14.0]
+    low, high = stats.t.interval(0.95, 3, loc=11.75, scale=stats.sem(repeats))
+    found = estimate(repeats)
+    assert (found.value, found.n) == (11.75, 4)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_one_repeat_has_the_interval_of_the_measurement_alone():
+    found = estimate([100.0], correlated=[3.0], independent=[4.0])
+    assert (found.low, found.high) == pytest.approx((100 - NORMAL * 5, 100 + NORMAL * 5))
+
+
+def test_one_repeat_without_a_stated_uncertainty_has_no_interval():
+    found = estimate([100.0])
+    assert found.value == 100.0
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_what_was_not_measured_is_left_out():
+    assert estimate([1.0, math.nan, 3.0]).n == 2
+    assert estimate([math.nan]) == UNKNOWN
+    assert estimate([]) == UNKNOWN
+
+
+def test_ratio_is_of_sums():
+    found = estimate([10.0, 90.0], per=[1.0, 3.0])
+    assert found.value == 25.0
+    # residuals 10 - 25 and 90 - 75: ±15; s = sqrt(2/1) * sqrt(450) / 4
+    assert half(found) == pytest.approx(stats.t.ppf(0.975, 1) * math.sqrt(2 * 450) / 4)
+
+
+def test_shared_and_scattered_parts_add_in_quadrature():
+    repeats = [10.0, 12.0, 11.0]
+    alone = half(estimate(repeats))
+    assert half(estimate(repeats, correlated=[2.0] * 3)) == pytest.approx(
+        math.hypot(alone, NORMAL * 2)
+    )
+
+
+@given(values, uncertainty)
+def test_repeating_never_averages_the_shared_part_away(repeats, shared):
+    found = estimate(repeats, correlated=[shared] * len(repeats))
+    assert half(found) >= NORMAL * shared * (1 - 1e-9)
+
+
+@given(values, uncertainty)
+def test_more_uncertainty_never_narrows(repeats, shared):
+    n = len(repeats)
+    assert half(estimate(repeats, correlated=[2 * shared] * n)) >= half(
+        estimate(repeats, correlated=[shared] * n)
+    ) * (1 - 1e-9)
+
+
+@given(values, st.floats(0.01, 100.0), uncertainty)
+def test_scales_with_the_unit(repeats, factor, shared):
+    n = len(repeats)
+    one = estimate(repeats, correlated=[shared] * n)
+    other = estimate([factor * x for x in repeats], correlated=[factor * shared] * n)
+    assert other.value == pytest.approx(factor * one.value)
+    assert half(other) == pytest.approx(factor * half(one))
+
+
+@given(values)
+def test_order_does_not_matter(repeats):
+    forward, backward = estimate(repeats), estimate(repeats[::-1])
+    assert (forward.low, forward.high) == pytest.approx((backward.low, backward.high))
+
+
+@given(st.floats(1.0, 100.0), st.integers(2, 9), uncertainty)
+def test_equal_repeats_average_only_the_independent_part(value, n, edge):
+    found = estimate([value] * n, independent=[edge] * n)
+    assert half(found) == pytest.approx(NORMAL * edge / math.sqrt(n))
