@@ -134,7 +134,11 @@ class TraceReader:
             )
         self._begin = len(line)
         self._channels = tuple(Channel.from_json(data) for data in header.pop("channels"))
-        self._absent = tuple(Absence(**data) for data in header.pop("absent"))
+        # Traces of earlier versions name the hint "mend".
+        self._absent = tuple(
+            Absence(**{("hint" if key == "mend" else key): value for key, value in data.items()})
+            for data in header.pop("absent")
+        )
         self._header = header
         self._counts = np.zeros(len(self._channels), dtype=np.int64)
         self._events_offset = 0
