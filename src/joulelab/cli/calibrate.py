@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.cli.import_log import EXISTING, column_options, log_options
-from joulelab.cli.working import working
+from joulelab.cli.output import progress
 from joulelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def command(
         timezone=timezone,
     )
     notes: list[str] = []
-    with working("reading the logs"):
+    with progress("reading the logs"):
         if log_file.is_dir():
             sensor = calibrate.read_recording(log_file, column)
         else:
@@ -95,7 +95,7 @@ def command(
             why="the log has no uuid column",
             hint="name it with --board UUID, or give --out FILE",
         )
-    with working("fitting"):
+    with progress("fitting"):
         found = calibrate.calibrate(
             sensor,
             meter,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from joulelab.cli.working import working
+from joulelab.cli.output import progress
 from joulelab.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def command(
     """
     if (strict or each) and limit is None:
         raise click.UsageError(f"--{'strict' if strict else 'each'} needs --fail-above")
-    with working("comparing"):
+    with progress("comparing"):
         found = _compare(a, b, metric, by, span, confidence, scatter)
     above = None if limit is None else found.above(limit, each=each)
     if as_json:

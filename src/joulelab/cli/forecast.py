@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.carbon.site import Site
+from joulelab.cli.output import progress
 from joulelab.cli.site_options import complete_country
-from joulelab.cli.working import working
 
 if TYPE_CHECKING:
     from joulelab.carbon.costs import Costs
@@ -67,7 +67,7 @@ def command(
     """
     if (epochs is None) == (target_pct is None):
         raise click.UsageError("give either --epochs or --target-accuracy")
-    with working("reading the run"):
+    with progress("reading the run"):
         from joulelab.forecast.sources import read_source  # noqa: PLC0415
 
         source = read_source(run, phase=phase, steps_per_epoch=steps_per_epoch)

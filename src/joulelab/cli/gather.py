@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from joulelab.cli.working import working
+from joulelab.cli.output import progress
 
 if TYPE_CHECKING:
     from joulelab.energy.energy import Energy
@@ -29,7 +29,7 @@ def command(directory: str, as_json: bool) -> None:
     """
     from joulelab.runs import gather  # noqa: PLC0415
 
-    with working("adding up"):
+    with progress("adding up"):
         job = gather(directory)
         energies = {name: job.energy(name) for name in job.names}
         total = job.total

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from joulelab.cli.working import working
+from joulelab.cli.output import progress
 from joulelab.errors import UserError
 from joulelab.models.registry import require_torch
 
@@ -79,9 +79,9 @@ def fit(
     sheet = _datasheet(device or found_device)
     if no_matrix_units or found_numerics.startswith("fp32"):
         sheet = without_matrix_units(sheet)
-    with working("Tracing models"):
+    with progress("Tracing models"):
         steps = steps_of([one.case for one in measurements])
-    with working("Fitting, and leaving each architecture out in turn"):
+    with progress("Fitting, and leaving each architecture out in turn"):
         profile = make_profile(
             name or out.stem,
             measurements,

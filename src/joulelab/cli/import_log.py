@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from joulelab.cli.csv_file import write_csv
 from joulelab.cli.import_study import StudyWish, make_study, study_options
-from joulelab.cli.working import working
+from joulelab.cli.output import progress, write_csv
 from joulelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def command(
         options = replace(options, gain_uncertainty=gain_uncertainty_pct / 100)
     timezone = options.columns.timezone
     spans = read_spans(spans_file, timezone, wish.renames) if spans_file else []
-    with working("reading the log"):
+    with progress("reading the log"):
         log = read_logs(logs, options)
     if calibration_file is not None:
         log = _calibrated(log, calibration_file)
@@ -114,7 +113,7 @@ def command(
     if wish.directory is not None and spans_file is not None:
         make_study(wish, log, spans, idle_at, [spans_file, *logs], options.columns, as_json)
         return
-    with working("working out energies"):
+    with progress("working out energies"):
         energies = account(log, spans, idle_at)
     rows = [_row(log, span, energy) for span, energy in zip(spans, energies, strict=True)]
     if csv_file is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
-from joulelab.cli.working import working
+from joulelab.cli.output import progress
 from joulelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -159,14 +159,14 @@ def make_study(
     rows, notes = read_rows(spans, phases, idle_at)
     if wish.telemetry or wish.gpu_name or wish.machine_file:
         log = power_of_gpu(log)
-    with working("reading the log"):
+    with progress("reading the log"):
         # Logs of power may hold more than power; what they hold of time was told before.
         log = with_telemetry(log, files[1:], choice, required=False)
         log = with_telemetry(
             log, wish.telemetry, replace(choice, time_column=None, time_unit=None), required=True
         )
     machine = _machine(wish, log, gpu_names([*files[1:], *wish.telemetry]))
-    with working("making the study"):
+    with progress("making the study"):
         study = record_study(
             wish.directory,
             log,

@@ -9,11 +9,9 @@ from typing import Any
 
 import click
 
-from joulelab.cli.csv_file import write_csv
 from joulelab.cli.ledger_models import break_even, inference
-from joulelab.cli.left_out import left_out
+from joulelab.cli.output import progress, warn_skipped, write_csv
 from joulelab.cli.site_options import site_options
-from joulelab.cli.working import working
 from joulelab.ledger.book import KEYS, UNTAGGED, day_of
 from joulelab.ledger.ledger import read_ledger
 from joulelab.run.options import PHASES
@@ -83,7 +81,7 @@ def show(
       joulelab ledger --by week --phase training
       joulelab ledger studies/ --project digits --by phase --json
     """
-    with working("reading the records"):
+    with progress("reading the records"):
         ledger = read_ledger(
             directories,
             by=by,
@@ -93,7 +91,7 @@ def show(
             until=None if until is None else day_of(until),
             own_share=own_share,
             given=given,
-            complain=left_out,
+            complain=warn_skipped,
         )
     if csv_path is not None:
         write_csv(csv_path, ledger.to_json()["rows"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.carbon.costs import JOULES, quantity
-from joulelab.cli.left_out import left_out
+from joulelab.cli.output import warn_skipped
 from joulelab.cli.site_options import site_options
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _trained(project: str | None, given: dict[str, Any]) -> Amount | None:
     from joulelab.ledger.ledger import read_ledger  # noqa: PLC0415
 
     directories: list[Path] = []
-    ledger = read_ledger(directories, project=project, given=given, complain=left_out)
+    ledger = read_ledger(directories, project=project, given=given, complain=warn_skipped)
     row = next((one for one in ledger.rows if one.key == "training"), None)
     return None if row is None or row.unmeasured == len(row.entries) else row.energy
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from joulelab.cli.figures_table import figures_table
+from joulelab.cli.output import value_table
 from joulelab.models.registry import (
     OTHER_FORMS,
     build_model,
@@ -104,7 +104,7 @@ def _print_table(rows: dict[str, Characteristics], input_shape: tuple[int, ...])
         "MACs\n(million)",
         "MACs per\nparameter",
     )
-    table = figures_table("model", headings, f"One sample of {shape}")
+    table = value_table("model", headings, f"One sample of {shape}")
     for name, row in rows.items():
         ratio = row.macs_per_parameter
         table.add_row(

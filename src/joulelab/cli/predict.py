@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.carbon.site import Site
-from joulelab.cli.csv_file import csv_text, write_csv
-from joulelab.cli.figures_table import figures_table
+from joulelab.cli.output import csv_text, progress, value_table, write_csv
 from joulelab.cli.site_options import site_options
-from joulelab.cli.working import working
 from joulelab.models.registry import canonical_name, require_torch
 
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ def command(
 def _predict(cases: Sequence[Case], profile: HardwareProfile, classes: int) -> list[Prediction]:
     from joulelab.predict.predict import predict  # noqa: PLC0415
 
-    with working(f"Tracing {len(cases)} steps" if len(cases) > 1 else "Tracing a step"):
+    with progress(f"Tracing {len(cases)} steps" if len(cases) > 1 else "Tracing a step"):
         return predict(cases, profile, classes=classes)
 
 
@@ -205,7 +203,7 @@ def _show_operators(one: Prediction) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     headings = ("launches", "GFLOP", "GB", "device\nms", "J beyond\nidle")
-    table = figures_table("operators", headings)
+    table = value_table("operators", headings)
     for share in sorted(one.operators, key=lambda share: -share.device_s):
         table.add_row(
             share.kind.replace("_", " "),

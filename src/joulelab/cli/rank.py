@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from joulelab.cli.figures_table import figures_table
+from joulelab.cli.output import progress, value_table
 from joulelab.cli.predict import BATCH_SIZE, CLASSES, INPUT, PROFILE
-from joulelab.cli.working import working
 from joulelab.models.registry import canonical_name, require_torch
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def command(
     shape = parse_input(input_text)
     names = dict.fromkeys(map(canonical_name, models))
     cases = [Case(name, phase, batch_size, shape) for name in names]
-    with working("Tracing models"):
+    with progress("Tracing models"):
         candidates = rank(cases, profile, classes=classes)
         agreed = agreements(study, profile, shape) if study is not None else []
     if as_json:
@@ -118,7 +117,7 @@ def _show(candidates: Sequence[Candidate]) -> None:
         "MACs per\nparameter",
         "parameters",
     )
-    table = figures_table("model", headings)
+    table = value_table("model", headings)
     for one in candidates:
         samples = one.prediction.case.batch_size / 1000
         ratio = one.characteristics.macs_per_parameter

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from joulelab.cli.working import working
+from joulelab.cli.output import progress
 
 
 @click.command("report")
@@ -47,7 +47,7 @@ def command(
             f"reports need {error.name}, which is not installed; run pip install 'joulelab[study]'"
         ) from error
 
-    with working("making the report"):
+    with progress("making the report"):
         written = write_all(directories, out, traces=traces)
     if as_json:
         paths = {

@@ -1,0 +1,88 @@
+"""Shared output of the commands: CSV, JSON, tables, progress and warnings about skipped records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from joulelab.errors import JoulelabError
+from joulelab.format import finite_or_none
+from joulelab.storage import write_whole, writing
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format rows as CSV with a header; NaN and ``None`` become empty cells.
+
+    Args:
+        rows: Values by column; all with the columns of the first.
+
+    Example:
+        >>> csv_text([{"name": "epoch", "gross_j": 2.5}, {"name": "step", "gross_j": math.nan}])
+        'name,gross_j\\nepoch,2.5\\nstep,\\n'
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    if rows:
+        writer.writerow(rows[0])
+    writer.writerows(
+        ["" if isinstance(value, float) and math.isnan(value) else value for value in row.values()]
+        for row in rows
+    )
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows to a CSV file, all of it or nothing.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with writing(path):
+        write_whole(path, csv_text(rows).encode())
+
+
+def print_json(data: Any) -> None:
+    """Print a value as JSON; NaN and infinities become ``null``."""
+    click.echo(json.dumps(finite_or_none(data), indent=1, allow_nan=False))
+
+
+def value_table(first: str, headings: Sequence[str], title: str | None = None) -> Table:
+    """Create a table with a column of names, which may wrap, and columns of values.
+
+    Args:
+        first: Heading of the column of names.
+        headings: Headings of the columns of values.
+        title: Text above the table.
+
+    Example:
+        >>> table = value_table("model", ["MACs"])
+        >>> [(column.header, column.justify) for column in table.columns]
+        [('model', 'left'), ('MACs', 'right')]
+    """
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def progress(text: str) -> AbstractContextManager[object]:
+    """Show that work is in progress while standard error is a terminal."""
+    console = Console(stderr=True)
+    return console.status(text) if console.is_terminal else nullcontext()
+
+
+def warn_skipped(error: JoulelabError) -> None:
+    """Warn on standard error that a record was skipped, and why."""
+    click.echo(f"joulelab: skipped: {error}", err=True)
