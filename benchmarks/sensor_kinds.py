@@ -12,10 +12,16 @@ import numpy as np
 from benchmarks.boards import Kind, Power, Source
 from joulelab.energy.signal.update_times import AVERAGE_S
 from joulelab.logs.columns import ColumnChoice
-from joulelab.logs.power_log import INSTANT_WINDOW_S, LogOptions, read_logs
+from joulelab.logs.power_log import LogOptions, read_logs
 from joulelab.recording.trace import Trace
-from joulelab.sensors import estimates, nvml, rapl
-from joulelab.sensors.nvml_ring import DEFAULT_PERIOD_S, LATEST_S, ring_channel
+from joulelab.sensors import estimates, rapl
+from joulelab.sensors.nvml_accuracy import (
+    GAIN_UNCERTAINTY,
+    INSTANT_WINDOW_S,
+    LATEST_S,
+    RING_PERIOD_S,
+)
+from joulelab.sensors.nvml_ring import ring_channel
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 UPDATE_S = 0.1
@@ -71,7 +77,7 @@ def ring(
 ) -> Source:
     """The ring of an H100; what its stamps say of it is told from as many as it holds."""
     deviates = np.random.default_rng(1).standard_normal(RING)
-    stamps_us = 1e6 * (np.arange(RING) * DEFAULT_PERIOD_S + jitter_s * deviates)
+    stamps_us = 1e6 * (np.arange(RING) * RING_PERIOD_S + jitter_s * deviates)
     channel = ring_channel(
         "gpu:0", sorted(np.rint(stamps_us).astype(int).tolist()), gain_uncertainty
     )
@@ -86,13 +92,13 @@ def ring(
 
 def kinds() -> list[Kind]:
     """Every kind of sensor."""
-    rough = ring(gain_uncertainty=nvml.GAIN_UNCERTAINTY)
-    counter = _counter("gpu:0", UPDATE_S, nvml.GAIN_UNCERTAINTY)
+    rough = ring(gain_uncertainty=GAIN_UNCERTAINTY)
+    counter = _counter("gpu:0", UPDATE_S, GAIN_UNCERTAINTY)
     slow_counter = replace(counter, interval_s=SLOW_S)
     instant, average = _power(INSTANT_WINDOW_S), _power(AVERAGE_S)
     seconds = [replace(one, interval_s=1.0) for one in (instant, average)]
     return [
-        Kind("ring, ideal", (ring(0.0, 0.0, nvml.GAIN_UNCERTAINTY),)),
+        Kind("ring, ideal", (ring(0.0, 0.0, GAIN_UNCERTAINTY),)),
         Kind("ring, rough", (rough,)),
         Kind("ring, rough, and counter", (rough, slow_counter)),
         Kind("counter, 100 ms", (counter,)),
@@ -138,7 +144,7 @@ def _power(window_s: float) -> Source:
         window_s=window_s,
         polled=True,
         resolution=1e-3,
-        gain_uncertainty=nvml.GAIN_UNCERTAINTY,
+        gain_uncertainty=GAIN_UNCERTAINTY,
     )
     return Source(channel=channel, interval_s=UPDATE_S, noise_w=NOISE_W)
 

@@ -25,7 +25,8 @@ from benchmarks.boards import (
     with_spans,
 )
 from joulelab.energy.estimator import EnergyEstimator, Window
-from joulelab.sensors.nvml_ring import DEFAULT_PERIOD_S, LATEST_S, ring_channel
+from joulelab.sensors.nvml_accuracy import LATEST_S, RING_PERIOD_S
+from joulelab.sensors.nvml_ring import ring_channel
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ WAVES = ("steady", "square", "ramps", "telegraph", "bursts")
 def kind(name: str, rng: np.random.Generator) -> Kind:
     """``"ideal"`` or ``"rough"``: what the driver's stamps say of the ring is told from 120."""
     jitter_s = JITTER_S if name == "rough" else 0.0
-    stamps_us = 1e6 * (np.arange(RING) * DEFAULT_PERIOD_S + jitter_s * rng.standard_normal(RING))
+    stamps_us = 1e6 * (np.arange(RING) * RING_PERIOD_S + jitter_s * rng.standard_normal(RING))
     channel = ring_channel(COMPONENT, np.sort(np.rint(stamps_us)).astype(int).tolist(), 0.0)
     source = Source(channel=channel, interval_s=READ_INTERVAL_S, late_s=(0.0, 0.0))
     if name == "rough":

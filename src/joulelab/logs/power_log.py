@@ -29,14 +29,14 @@ from joulelab.logs.columns import (
 from joulelab.logs.csv_table import Floats, Table, is_absent, open_table
 from joulelab.logs.time_column import choose_time
 from joulelab.recording.trace import Readings, Trace
-from joulelab.sensors.nvml_channels import GAIN_UNCERTAINTY
-from joulelab.sensors.nvml_ring import stamps_lateness
+from joulelab.sensors.nvml_accuracy import (
+    GAIN_UNCERTAINTY,
+    INSTANT_WINDOW_S,
+    USUAL_PERIOD_S,
+    timestamp_latency,
+)
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 
-INSTANT_WINDOW_S = 0.025
-"""Measured on an H100 with driver 580, see ``docs/sensors.md``."""
-NVML_PERIOD_S = 0.1
-"""Of the power fields, where the log is too slow to show it (the same)."""
 RING_PERIODS_S = (0.01, 0.04)
 """A log with own times this far apart is taken for NVML's ring of samples, 20 ms apart, whose
 stamps are late."""
@@ -55,7 +55,7 @@ class LogOptions:
         window_s: Length of the average that a power value stands for, ending at its time;
             ``None``: what the column is known to be, or else the sensor's update period.
         gain_uncertainty: Relative standard uncertainty of the scale (k = 1); ``None``: that of
-            GPUs' sensors, see :data:`joulelab.sensors.nvml.GAIN_UNCERTAINTY`.
+            GPUs' sensors, see :data:`joulelab.sensors.nvml_accuracy.GAIN_UNCERTAINTY`.
         component: What the power is of where the log does not tell, as ``"gpu:0"``.
     """
 
@@ -311,7 +311,7 @@ def _nvidia(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
     does not show which, it is taken in the middle between the two and the time as uncertain as
     that (rectangular, GUM 4.3.7).
     """
-    period_s = pace.period_s if pace.polled else min(pace.period_s, NVML_PERIOD_S)
+    period_s = pace.period_s if pace.polled else min(pace.period_s, USUAL_PERIOD_S)
     channel = replace(channel, update_period_s=period_s, polled=True)
     if channel.source == "nvml.power_instant":
         return replace(channel, window_s=min(INSTANT_WINDOW_S, period_s))
@@ -333,7 +333,7 @@ def _ring(channel: Channel, t_s: Floats) -> Channel:
     if not low_s < channel.update_period_s < high_s:
         return channel
     steps_s = np.diff(t_s[:LOOKED_AT]).tolist()
-    delay_s, time_uncertainty_s = stamps_lateness(steps_s, channel.update_period_s)
+    delay_s, time_uncertainty_s = timestamp_latency(steps_s, channel.update_period_s)
     return replace(channel, delay_s=delay_s, time_uncertainty_s=time_uncertainty_s)
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import pynvml
 
 from joulelab.sensors.calibration import calibrated
+from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY
 from joulelab.sensors.nvml_channels import (
-    GAIN_UNCERTAINTY,
     Scalar,
     counter,
     paced,

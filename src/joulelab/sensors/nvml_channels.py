@@ -11,23 +11,12 @@ from typing import Any
 
 import pynvml
 
+from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY, INSTANT_WINDOW_S, USUAL_PERIOD_S
 from joulelab.sensors.pace import update_periods_s
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
-GAIN_UNCERTAINTY = 0.065
-"""k = 1. NVIDIA states ±5 % (NVML API reference, nvmlDeviceGetPowerUsage), but against external
-meters boards commonly read -1 to -6 % and up to -11 % (Yang, Adámek, Armour, "Part-time power
-measurements: nvidia-smi's lack of attention", SC24). Truth is 12.4 % above a reading that is 11 %
-low, the edge of the 95 % interval: 12.4 % / 1.96. Boards that read high exist too, so no mean
-correction is made; ``joulelab calibrate`` makes one for a board."""
-
 SLOW_INTERVAL_S = 1.0
-USUAL_PERIOD_S = 0.1
-"""Power and counter of most boards since Turing are new this often (Yang et al.); older ones, whose
-power is new each 20 ms, are told by their readings."""
 LEAST_INTERVAL_S = 0.02
-INSTANT_WINDOW_S = 0.025
-"""Of an H100's instant power; no other board's is known here, so that it is a guess for them."""
 COUNTER_CPU_SHARE = 0.005
 """Where the counter is the only source it is read as often as this share of a core allows."""
 ASSUMED = "update period assumed: the value stood still while it was looked at"

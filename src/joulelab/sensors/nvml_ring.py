@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import median, pstdev
+from statistics import median
 from typing import Any
 
 import pynvml
 
 from joulelab.sensors.clocks import ahead_ns
+from joulelab.sensors.nvml_accuracy import HOLE_PERIODS, RING_PERIOD_S, timestamp_latency
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
-DEFAULT_PERIOD_S = 0.02
 RING_S = 3.0
 """Longer than the ring reaches back (120 readings of 20 ms are 2.4 s)."""
 CLOCK_STEP_S = 0.05
 """Wall and monotonic clock drift apart by at most 500 ppm unless the wall clock is set."""
-HOLE_PERIODS = 2.5
-"""Stamps jitter by more than a period (8 to 45 ms about 20 ms on an H100), so that a wait of up to
-this many periods is no hole."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
-
-LATEST_S = 0.005
-"""Against a known on/off load an H100's stamps lay 0 to 5 ms after their window's end."""
-EXACT_S = 0.001
-"""A driver whose stamps lie this closely (standard deviation) about a regular grid is taken to
-write them as a window ends; one whose stamps jitter, 0 to :data:`LATEST_S` later."""
 
 _VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """By nvmlValueType_t."""
@@ -119,7 +109,7 @@ def ring_channel(component: str, stamps_us: Sequence[int], gain_uncertainty: flo
     """
     period_s = _period_s(stamps_us)
     steps_s = [(later - earlier) * 1e-6 for earlier, later in pairwise(stamps_us)]
-    delay_s, time_uncertainty_s = stamps_lateness(steps_s, period_s)
+    delay_s, time_uncertainty_s = timestamp_latency(steps_s, period_s)
     return Channel(
         component=component,
         quantity=Quantity.POWER,
@@ -135,38 +125,13 @@ def ring_channel(component: str, stamps_us: Sequence[int], gain_uncertainty: flo
     )
 
 
-def stamps_lateness(steps_s: Sequence[float], period_s: float) -> tuple[float, float]:
-    """How late the ring's stamps are, by how they jitter.
-
-    It is anywhere between 0 and :data:`LATEST_S`; the uncertainty is the root mean square of its
-    distance from what is taken.
-
-    Args:
-        steps_s: The distances between stamps that follow each other.
-        period_s: Of the readings.
-
-    Returns:
-        The lateness that is taken, and its standard uncertainty (k = 1), seconds.
-
-    Example:
-        >>> delay_s, uncertainty_s = stamps_lateness([0.015, 0.025] * 60, 0.02)
-        >>> delay_s, round(uncertainty_s, 4)
-        (0.0025, 0.0014)
-    """
-    steps_s = [step_s for step_s in steps_s if step_s < HOLE_PERIODS * period_s]
-    # The distance of two stamps that jitter independently varies twice as much as one.
-    jitter_s = pstdev(steps_s, period_s) / math.sqrt(2) if steps_s else 0.0
-    delay_s = LATEST_S / 2 if jitter_s > EXACT_S else 0.0
-    return delay_s, math.hypot(LATEST_S / math.sqrt(12), LATEST_S / 2 - delay_s)
-
-
 def _period_s(stamps_us: Sequence[int]) -> float:
     """The median distance of the stamps; the usual 20 ms when there are too few to tell."""
     steps_us = [later - earlier for earlier, later in pairwise(stamps_us)]
     steps_us = [step for step in steps_us if step > 0]
     if len(steps_us) < 10:
-        return DEFAULT_PERIOD_S
-    return round(median(steps_us) / 1e6, 3) or DEFAULT_PERIOD_S
+        return RING_PERIOD_S
+    return round(median(steps_us) / 1e6, 3) or RING_PERIOD_S
 
 
 def _samples(handle: Any, since_us: int) -> list[tuple[int, float]]:
