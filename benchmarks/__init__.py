@@ -1,1 +1,1 @@
-"""Benches of JouleLab, some beside its peers. See docs/benchmarks.md."""
+"""Benches of JouleLab, some beside its peers. See docs/reference/benchmarks.md."""

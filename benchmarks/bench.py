@@ -1,7 +1,7 @@
 """JouleLab beside its peers, on one simulated GPU beneath them all, or on a real one.
 
 ``python -m benchmarks.bench`` prints a table and writes ``benchmarks/results/<date>-<gpu>.md`` and
-``.json``. See docs/benchmarks.md.
+``.json``. See docs/reference/benchmarks.md.
 """
 
 from __future__ import annotations

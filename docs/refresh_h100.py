@@ -11,9 +11,9 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 DATA = DOCS.parent / "tests" / "data" / "h100"
-PAGES = (DOCS / "h100.md", DOCS / "findings.md")
+PAGES = (DOCS / "explanation" / "h100.md", DOCS / "reference" / "findings.md")
 QUOTED = re.compile(r"^% finding: (\S+)\n> ?(.*)$", re.MULTILINE)
-SHOWN = re.compile(r"\]\(images/h100-(.+?\.svg)\)")
+SHOWN = re.compile(r"\]\(\.\./images/h100-(.+?\.svg)\)")
 
 ARGUMENTS = (
     *("--spans", str(DATA / "zoo_spans.csv")),

@@ -126,15 +126,16 @@ def candidates(folder, _request):
 
 PREPARE = {
     "README": (script,),
+    "index": (script,),
     "report": (studies,),
     "findings": (studies,),
     "forecast": (studies, traces),
     "ledger": (studies,),
-    "logs": (recorded,),
-    "measuring": (traces,),
+    "import-logs": (recorded,),
+    "measure-your-code": (traces,),
     "predict": (studies, candidates),
-    "run": (script,),
-    "studies": (finished,),
-    "watch": (studies,),
+    "measure-a-command": (script,),
+    "run-a-study": (finished,),
+    "watch-live": (studies,),
 }
 """What a page takes as given beyond what every page does."""

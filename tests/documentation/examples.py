@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 KINDS = ("sh", "console", "python", "toml")
+_SAVE_AS = re.compile(r"Save this as `(?P<name>[^`]+)`[^`]*:\n\n$")
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n\n?)?"
     r"^(?P<indent> *)```(?P<kind>[a-z]+)\n(?P<text>.*?)^ *```$",
@@ -23,12 +24,14 @@ class Example:
         kind: One of :data:`KINDS`.
         text: What it says, without prompts and what commands print.
         reason: Why it is not run; empty when it is.
+        save_as: File name under which the page asks the reader to save it; may be empty.
     """
 
     line: int
     kind: str
     text: str
     reason: str
+    save_as: str = ""
 
 
 def examples(page):
@@ -40,10 +43,16 @@ def examples(page):
             kind=match["kind"],
             text=_commands(match["text"]) if match["kind"] == "console" else match["text"],
             reason=match["reason"] or "",
+            save_as=_saved_name(source[: match.start()]),
         )
         for match in _BLOCK.finditer(source)
         if match["kind"] in KINDS
     ]
+
+
+def _saved_name(before):
+    match = _SAVE_AS.search(before)
+    return match["name"] if match else ""
 
 
 def _commands(text):

@@ -22,6 +22,8 @@ def test_examples_run(page, desk, request):
         prepare(desk, request)
     for example in examples.examples(page):
         where = f"{page.name}:{example.line}"
+        if example.save_as:
+            (desk / example.save_as).write_text(example.text)
         if example.reason:
             continue
         if example.kind == "toml":

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "training-frameworks.md").read_text(
+    encoding="utf-8"
+)
 EXAMPLES = dict(
     re.findall(r"^## ([^\n]+)\n.*?^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
@@ -26,4 +28,7 @@ def test_each_framework_has_its_example():
 def test_examples_run(name, tmp_path, monkeypatch):
     pytest.importorskip(PACKAGES[name])
     monkeypatch.chdir(tmp_path)
-    exec(compile(EXAMPLES[name], f"docs/integrations.md: {name}", "exec"), {"__name__": name})
+    exec(
+        compile(EXAMPLES[name], f"docs/how-to/training-frameworks.md: {name}", "exec"),
+        {"__name__": name},
+    )

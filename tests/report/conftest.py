@@ -10,7 +10,7 @@ from joulelab.report.page import write_all
 
 @pytest.fixture(scope="session")
 def h100(tmp_path_factory):
-    """What was written for the study of docs/h100.md."""
+    """What was written for the study of docs/explanation/h100.md."""
     directory = tmp_path_factory.mktemp("h100") / "h100"
     arguments = ["account", *refresh_h100.ARGUMENTS, "--study", str(directory)]
     subprocess.run([sys.executable, "-m", "joulelab", *arguments], check=True)

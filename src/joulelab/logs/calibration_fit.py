@@ -5,7 +5,7 @@ The model of a reading that was new at time u::
     reading(u) = gain * mean of true power over [u - delay - window, u - delay] + offset
 
 Gain and offset are fitted by least squares with Huber's weights for every window and delay on a
-grid that is refined around the best of them; see ``docs/calibration.md``.
+grid that is refined around the best of them; see ``docs/how-to/calibrate.md``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Power and energy logs that others recorded, as a trace.
 
 What is read: what ``nvidia-smi --query-gpu=... --format=csv`` writes, and any CSV file with a time
-column and columns of power or energy. See ``docs/logs.md`` for what is recognised.
+column and columns of power or energy. See ``docs/how-to/import-logs.md`` for what is recognised.
 """
 
 from __future__ import annotations
