@@ -10,7 +10,7 @@ from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.recording.format import TraceWriter, pack
 from joulelab.recording.span_lines import lines
-from joulelab.runs import gather
+from joulelab.runs.hosts import gather
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 S = 10**9
@@ -106,8 +106,8 @@ def test_a_host_that_is_missing_is_named(two_hosts):
     shutil.rmtree(two_hosts / "b")
     job = gather(two_hosts)
     assert job.missing == (
-        "without ranks 2 to 3 of 4, which left no recording",
-        "without host 1 of 2, which left no recording",
+        "no recording of ranks 2 to 3 (of 4)",
+        "no recording of host 1 (of 2)",
     )
     energy = job.energy("epoch")
     assert energy.gross_j == pytest.approx(3500)
@@ -171,7 +171,7 @@ def test_the_command_tells_what_the_job_took(two_hosts, command):
 
 def test_the_command_names_what_is_missing_and_what_is_not_there(two_hosts, command):
     shutil.rmtree(two_hosts / "b")
-    assert "without ranks 2 to 3 of 4, which left no recording" in command(two_hosts)[1]
+    assert "no recording of ranks 2 to 3 (of 4)" in command(two_hosts)[1]
     code, out, err = command(two_hosts / "nowhere")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
@@ -181,7 +181,7 @@ def test_two_names_of_one_machine_are_told(two_hosts):
     record(two_hosts / "c" / "0", "c", clock_ns=0, power_w={"cpu:0": 10.0}, spans=[], ranks=[0],
            boot_id="boot of a")  # fmt: skip
     assert gather(two_hosts).doubled == (
-        "a and c are one machine, and what both recorded of it counts twice",
+        "a and c are one machine: what both recorded counts twice",
     )
 
 

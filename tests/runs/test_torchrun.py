@@ -11,7 +11,7 @@ from told import MACHINE, WITHOUT
 
 import joulelab
 from joulelab.energy.union import Times, energy_of_times, union_of
-from joulelab.runs import gather
+from joulelab.runs.hosts import gather
 
 COMPONENTS = {"gpu:0", "gpu:1", "cpu:0"}
 
@@ -76,7 +76,7 @@ def test_the_jobs_energy_is_the_waveforms_once(killed_and_restarted):
     last = job.recordings[1]
     windows = [(span.start_ns, span.stop_ns) for span in last.spans if span.name == "epoch"]
     assert len(windows) == 8
-    energy = energy_of_times(last.accounts, Times.of(last.windows("epoch")))
+    energy = energy_of_times(last.estimator, Times.of(last.windows("epoch")))
     found = {name: part.gross_j for name, part in energy.components.items()}
     assert found == pytest.approx(truth(union_of(windows).tolist()), rel=0.02)
     four_times = sum(sum(rank["gross_j"].values()) for rank in ranks)
@@ -89,7 +89,7 @@ def test_a_rank_that_was_killed_leaves_the_first_attempts_account_whole(killed_a
     assert sorted(launch.rank for launch in first.launches) == [0, 1, 2, 3]
     windows = first.windows("epoch", index=0)
     assert len(windows) == 4
-    energy = energy_of_times(first.accounts, Times.of(windows))
+    energy = energy_of_times(first.estimator, Times.of(windows))
     union = union_of([(window.start_ns, window.stop_ns) for window in windows])
     found = {name: part.gross_j for name, part in energy.components.items()}
     assert found == pytest.approx(truth(union.tolist()), rel=0.02)

@@ -1,0 +1,284 @@
+"""Add up the energy of a job of many processes over the hosts that recorded it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import ComponentEnergy, Energy, total
+from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.union import Times, energy_of_times
+from joulelab.errors import UserError
+from joulelab.format import join_words
+from joulelab.recording.format import READINGS_FILE
+from joulelab.recording.launcher import Launch
+from joulelab.recording.trace import Trace, read_trace
+from joulelab.recording.trace_spans import TraceSpan, read_spans
+
+_END_OF_TIME_NS = 1 << 62
+
+
+@dataclass(frozen=True)
+class HostRecording:
+    """One recording of one host.
+
+    Attributes:
+        directory: Directory of the trace.
+        trace: Readings, and the spans of all ranks there, on this host's clock.
+        baseline: Idle power of the host.
+    """
+
+    directory: Path
+    trace: Trace
+    baseline: Baseline | None = None
+
+    @property
+    def host(self) -> str:
+        """Name of the host."""
+        return str(self.trace.header["host"])
+
+    @property
+    def boot_id(self) -> str:
+        """Boot of the host; its clock restarts with each boot."""
+        return str(self.trace.header["boot_id"])
+
+    @cached_property
+    def launches(self) -> tuple[Launch, ...]:
+        """What the launcher told each recorded process about its place in the job."""
+        found = (event["launch"] for event in self._of_kind("joined") if event["launch"])
+        return tuple(dict.fromkeys(Launch(**launch) for launch in found))
+
+    @cached_property
+    def spans(self) -> tuple[TraceSpan, ...]:
+        """The finished spans of every process, in the order in which they began."""
+        return tuple(span for span in read_spans(self.trace.events) if span.stop_ns is not None)
+
+    @cached_property
+    def whole(self) -> Window:
+        """From when the first process joined to when the last one left, or the last reading."""
+        joined_ns = [int(event["t_ns"]) for event in self._of_kind("joined")]
+        left_ns = [int(event["t_ns"]) for event in self._of_kind("left")]
+        last_ns = [int(one.t_ns[-1]) for one in self.trace.series if one.t_ns.size]
+        start_ns = min(joined_ns, default=int(self.trace.header["start_ns"]))
+        stop_ns = min([max(last_ns, default=start_ns), *([max(left_ns)] if left_ns else [])])
+        return Window(start_ns, max(start_ns, stop_ns))
+
+    def windows(self, name: str, **attributes: Any) -> list[Window]:
+        """Return when its processes were in spans of that name with all these attributes."""
+        return [
+            span.window
+            for span in self.spans
+            if span.name == name and attributes.items() <= span.attributes.items()
+        ]
+
+    @cached_property
+    def estimator(self) -> EnergyEstimator:
+        """Computes energies on this host's clock."""
+        return EnergyEstimator(self.trace, self.baseline)
+
+    def _of_kind(self, kind: str) -> Iterable[Mapping[str, Any]]:
+        return (event for event in self.trace.events if event.get("event") == kind)
+
+
+@dataclass(frozen=True)
+class DistributedJob:
+    """A job on one host or several.
+
+    Each host's energy is computed on its own clock and only energies are added, so clocks may
+    differ.
+
+    Attributes:
+        recordings: In order of host names; several for a host on which the job restarted.
+        missing: Ranks and hosts that left no recording. Energies do not include them.
+    """
+
+    recordings: tuple[HostRecording, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> dict[str, list[HostRecording]]:
+        """The recordings of each host, in order of time; a reboot counts as another host."""
+        boots: dict[str, list[str]] = {}
+        found: dict[str, list[HostRecording]] = {}
+        for one in self.recordings:
+            known = boots.setdefault(one.host, [])
+            if one.boot_id not in known:
+                known.append(one.boot_id)
+            again = known.index(one.boot_id)
+            found.setdefault(f"{one.host}#{again + 1}" if again else one.host, []).append(one)
+        return found
+
+    @property
+    def doubled(self) -> tuple[str, ...]:
+        """Warnings about names of one machine (containers of it), whose energy counts twice."""
+        names: dict[str, dict[str, None]] = {}
+        for one in self.recordings:
+            names.setdefault(one.boot_id, {})[one.host] = None
+        return tuple(
+            f"{join_words(list(hosts))} are one machine: what both recorded counts twice"
+            for boot, hosts in names.items()
+            if boot and len(hosts) > 1
+        )
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that were recorded."""
+        found = {launch.rank for one in self.recordings for launch in one.launches}
+        return tuple(sorted(rank for rank in found if rank is not None))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of finished spans, in the order in which they appear."""
+        return tuple(dict.fromkeys(span.name for one in self.recordings for span in one.spans))
+
+    @property
+    def total(self) -> Energy:
+        """Energy of the whole job, on each host from the first process's start to the end."""
+        return self._sum(
+            {
+                host: _energy(recordings, [one.whole for one in recordings])
+                for host, recordings in self.hosts.items()
+            }
+        )
+
+    def energy(self, name: str, **attributes: Any) -> Energy:
+        """Compute the energy of the time in which at least one rank was in such a span.
+
+        Components are named with their hosts, for example ``"gpu:0@node1"``; the duration is that
+        of the host on which it was longest.
+
+        Args:
+            name: Name of the spans.
+            **attributes: Attributes that the spans must have, for example ``index=3``.
+
+        Raises:
+            ValueError: There is no such span.
+        """
+        energies: dict[str, Energy] = {}
+        without: list[str] = []
+        such = f"{name!r}{f' with {attributes}' if attributes else ''}"
+        for host, recordings in self.hosts.items():
+            windows = [window for one in recordings for window in one.windows(name, **attributes)]
+            if windows:
+                energies[host] = _energy(recordings, windows)
+            else:
+                without.append(f"{host} has no span {such}")
+        if not energies:
+            known = ", ".join(self.names) or "none"
+            raise ValueError(f"no span {such} on any host; known: {known}")
+        return self._sum(energies, without)
+
+    def _sum(self, energies: Mapping[str, Energy], without: Sequence[str] = ()) -> Energy:
+        """Add up hosts. A component that was not measured on a host is absent there."""
+        components: dict[str, ComponentEnergy] = {}
+        absent: dict[str, str] = {}
+        notes: list[str] = []
+        for host, energy in energies.items():
+            components |= {f"{name}@{host}": part for name, part in energy.components.items()}
+            absent |= {f"{name}@{host}": why for name, why in energy.absent.items()}
+            notes += [f"{host}: {note}" for note in energy.notes]
+        return Energy(
+            duration_s=max(energy.duration_s for energy in energies.values()),
+            components=components,
+            absent=absent,
+            notes=(*notes, *without, *self.missing, *self.doubled),
+        )
+
+
+def gather(
+    directory: str | os.PathLike[str], baselines: Mapping[str, Baseline] | None = None
+) -> DistributedJob:
+    """Gather all that the processes of a job recorded below a directory.
+
+    Every host writes there, as ``Meter(directory=DIR)`` does on each rank. If hosts share no file
+    system, copy what they wrote into one directory.
+
+    Args:
+        directory: Contains ``<host>/<number>`` for each recording.
+        baselines: Idle power by host, for net energies.
+
+    Raises:
+        UserError: There is no recording.
+        TraceError: A recording cannot be read.
+    """
+    baselines = baselines or {}
+    # A wrapped rank left links to the recording that it joined.
+    found = sorted({path.resolve().parent for path in Path(directory).rglob(READINGS_FILE)})
+    if not found:
+        raise UserError(
+            f"no recording in {directory}",
+            why="there is no trace below it",
+            hint="give the directory that was given to Meter(directory=...)",
+        )
+    recordings = []
+    for path in found:
+        trace = read_trace(path)
+        recordings.append(HostRecording(path, trace, baselines.get(str(trace.header["host"]))))
+    recordings.sort(key=lambda one: (one.host, float(one.trace.header["start_unix_s"])))
+    return DistributedJob(tuple(recordings), tuple(_missing(recordings)))
+
+
+def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> Energy:
+    """Compute the energy of a host in these windows, each moment once and from one recording.
+
+    Args:
+        recordings: On one clock, in order of time. Where two overlap, because processes did not
+            find each other, the one that began first is used.
+        windows: On that clock; at least one.
+    """
+    times = Times.of(windows)
+    owners: list[tuple[int, HostRecording]] = []
+    covered_ns = 0
+    for one in recordings:
+        if one.whole.stop_ns > covered_ns or not owners:
+            owners.append((max(one.whole.start_ns, covered_ns) if owners else 0, one))
+            covered_ns = one.whole.stop_ns
+    ends_ns = [*(begin_ns for begin_ns, _ in owners[1:]), _END_OF_TIME_NS]
+    energies: list[Energy] = []
+    for (begin_ns, one), end_ns in zip(owners, ends_ns, strict=True):
+        own = times.within(begin_ns, end_ns)
+        if own is not None:
+            energies.append(energy_of_times(one.estimator, own))
+    return total(energies)
+
+
+def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
+    """Describe the ranks and hosts of each start of the job that left no recording."""
+    launches = dict.fromkeys(launch for one in recordings for launch in one.launches)
+    for _, group in groupby(sorted(launches, key=_job), key=_job):
+        several = list(group)
+        for what, sizes, numbers in (
+            ("rank", [one.world_size for one in several], {one.rank for one in several}),
+            ("host", [one.nodes for one in several], {one.node for one in several}),
+        ):
+            size = max((one for one in sizes if one is not None), default=0)
+            absent = [number for number in range(size) if number not in numbers]
+            if None not in numbers and absent:
+                yield f"no recording of {_numbered(what, absent)} (of {size})"
+
+
+def _job(launch: Launch) -> tuple[str, str]:
+    return launch.launcher, launch.job
+
+
+def _numbered(what: str, numbers: Sequence[int]) -> str:
+    """Name numbered things.
+
+    Example:
+        >>> _numbered("rank", [2, 3, 7]), _numbered("host", [1])
+        ('ranks 2 to 3 and 7', 'host 1')
+    """
+    stretches: list[list[int]] = []
+    for number in numbers:
+        if stretches and number == stretches[-1][-1] + 1:
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
+    texts = [f"{one[0]} to {one[-1]}" if len(one) > 1 else str(one[0]) for one in stretches]
+    return f"{what}{'s' if len(numbers) > 1 else ''} {join_words(texts)}"

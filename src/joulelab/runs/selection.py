@@ -1,0 +1,181 @@
+"""Select runs by what the user names: a directory, a pattern, a name, an id, "latest", "7d"."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
+
+from joulelab.errors import JoulelabError, UserError, nearest
+from joulelab.runs.record import (
+    Run,
+    default_directory,
+    is_recording,
+    is_run,
+    read_run,
+    saved_run_directories,
+)
+from joulelab.runs.study_runs import is_study, read_study, read_study_run
+
+LATEST, PREVIOUS = "latest", "previous"
+DAY_S = 86400.0
+_DAYS_AGO = re.compile(r"^(\d+)d$")
+
+OnError = Callable[[JoulelabError], None]
+
+
+def open_run(name_or_path: str | os.PathLike[str]) -> Run:
+    """Open one run, also one that is still running or was killed.
+
+    Args:
+        name_or_path: The directory of a run (``STUDY/runs/ID`` for a run of a study), or what
+            :func:`select` takes; the newest of several runs.
+
+    Raises:
+        UserError: There is no such run, or its record is damaged.
+        TraceError: The run is unfinished and its trace is damaged.
+    """
+    path = Path(name_or_path)
+    if is_run(path) or is_recording(path):
+        return _net_run(path)
+    if is_study(path):
+        raise UserError(
+            f"{path} is a study", hint=f"name one of its runs, for example {path}/runs/ID"
+        )
+    if path.exists():
+        raise UserError(
+            f"{path} is not a run",
+            why="it has neither run.json nor trace.bin",
+            hint="give the directory that `joulelab run` printed",
+        )
+    return select(str(name_or_path))[-1]
+
+
+def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -> list[Run]:
+    """Open all runs in these directories and below, oldest first.
+
+    Args:
+        *paths: Runs, studies, or directories that contain them; none: the saved runs.
+        on_error: Called with the error of a run that cannot be read, which is then left out.
+
+    Raises:
+        UserError: There is no such directory, or a record is damaged and there is no ``on_error``.
+    """
+    runs: list[Run] = []
+
+    def complain(error: JoulelabError) -> None:
+        if on_error is None:
+            raise error
+        on_error(error)
+
+    for path in find_runs(*paths):
+        try:
+            if not is_study(path):
+                runs.append(_net_run(path))
+                continue
+            study = read_study(path)
+            runs += study.runs
+            for one in study.damaged:
+                complain(UserError(f"{one.directory} is damaged", why=one.problem))
+        except JoulelabError as error:
+            complain(error)
+    return sorted(runs, key=lambda run: (run.started_unix_s, run.id))
+
+
+def find_runs(*paths: str | os.PathLike[str]) -> Iterator[Path]:
+    """Find the directories of runs and of whole studies in these directories and below.
+
+    Raises:
+        UserError: There is no such directory.
+    """
+    roots = [Path(path) for path in paths] if paths else saved_run_directories()
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(
+                f"there is no directory {root}", hint="give runs, studies, or a folder of them"
+            )
+        for directory, below, _ in os.walk(root):
+            below.sort()
+            path = Path(directory)
+            if is_study(path) or is_run(path):
+                below.clear()
+                yield path
+            elif is_recording(path):
+                # Meters of child processes may write below it.
+                yield path
+
+
+def select(name: str) -> list[Run]:
+    """Return the runs that a name stands for, oldest first; of studies, the finished cells.
+
+    Args:
+        name: A run, a study, a directory or a pattern of either; the name or id of saved runs;
+            ``latest``; ``previous`` (the one of the same name and project before it); or, for
+            example, ``7d`` (the one of that name that started closest to seven days before the
+            latest, and at least half as long before it).
+
+    Raises:
+        UserError: It stands for nothing, or for a damaged record.
+    """
+    paths = [Path(name)] if Path(name).exists() else [Path(one) for one in sorted(glob(name))]  # noqa: PTH207
+    if not paths:
+        return _saved(name)
+    runs = [run for run in open_runs(*paths) if run.study is None or _is_finished_cell(run)]
+    if not runs:
+        raise UserError(
+            f"there is no finished run in {name}",
+            hint="give what `joulelab run` or `joulelab study` printed, or previous and latest",
+        )
+    return runs
+
+
+def _net_run(path: Path) -> Run:
+    run = read_run(path)
+    return run if run.study is None else read_study_run(path)
+
+
+def _is_finished_cell(run: Run) -> bool:
+    return run.study is not None and not run.study.is_idle and run.status == "done"
+
+
+def _saved(name: str) -> list[Run]:
+    runs = [run for run in open_runs() if run.finished and run.study is None]
+    if name in (LATEST, PREVIOUS) or _DAYS_AGO.match(name):
+        return [_relative(name, runs)]
+    found = [run for run in runs if name in (run.id, run.name)]
+    if not found:
+        known = dict.fromkeys(run.name for run in runs)
+        raise UserError(
+            f"there is no {name!r}: no file, and no run of that name in {default_directory()}",
+            hint=nearest(name, [*known, LATEST, PREVIOUS]),
+        )
+    return found
+
+
+def _relative(name: str, runs: Sequence[Run]) -> Run:
+    if not runs:
+        raise UserError(
+            f"there is no {name} run: none has finished in {default_directory()}",
+            hint="measure one with `joulelab run -- COMMAND`",
+        )
+    latest = runs[-1]
+    if name == LATEST:
+        return latest
+    earlier = [run for run in runs[:-1] if (run.name, run.project) == (latest.name, latest.project)]
+    days = _DAYS_AGO.match(name)
+    if days:
+        wanted_unix_s = latest.started_unix_s - DAY_S * int(days[1])
+        half_unix_s = (wanted_unix_s + latest.started_unix_s) / 2
+        earlier = sorted(
+            (run for run in earlier if run.started_unix_s <= half_unix_s),
+            key=lambda run: -abs(run.started_unix_s - wanted_unix_s),
+        )
+    if not earlier:
+        raise UserError(
+            f"there is no {name} run: {default_directory()} has no other {latest.name!r} "
+            f"from {'about then' if days else 'before'}",
+            hint="name two runs by their directories",
+        )
+    return earlier[-1]
