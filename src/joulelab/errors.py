@@ -7,7 +7,7 @@
     │   ├── PlanError             a study plan is malformed
     │   ├── UnknownModelError     no such model in the registry
     │   ├── DatasetError          a data set is missing or unreadable
-    │   └── StoreError            a study directory cannot be used
+    │   └── StoreError            a file, or a directory of runs, cannot be used
     ├── SensorError               a sensor cannot be opened or read
     ├── RecorderError             the recorder did not start, or died
     ├── WorkloadError             training or inference failed; ``kind`` says how
@@ -67,7 +67,7 @@ class DatasetError(UserError):
 
 
 class StoreError(UserError):
-    """A study directory cannot be used."""
+    """A file, or the directory of a run or a study, cannot be used."""
 
 
 class SensorError(JoulelabError):

@@ -1,59 +1,71 @@
-"""Where JouleLab keeps what it learns about a machine, and how a file appears whole."""
+"""Where JouleLab saves what it learns, and how a file is written whole, locked and refused."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import fcntl
 import os
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from joulelab.errors import UserError
+from joulelab.errors import StoreError
 
-TYPE_CHECKING = False  # A command under ``joulelab run`` would wait 7 ms for typing and pathlib.
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ENVIRONMENT = "JOULELAB_HOME"
 
+_FULL = "free some space and start again; everything that was finished is saved"
+_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "give yourself access, or choose another path"),
+    **dict.fromkeys((errno.EROFS, errno.ENOTDIR, errno.EEXIST), "choose another path"),
+}
+
 
 def home() -> Path:
-    """``$JOULELAB_HOME``, or ``joulelab`` in the user's data directory. It may not exist yet."""
-    from pathlib import Path  # noqa: PLC0415
-
-    return Path(home_path())
-
-
-def home_path() -> str:
-    """:func:`home` as text."""
+    """Return ``$JOULELAB_HOME``, or ``joulelab`` in the user's data directory. It may not exist."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
-        return chosen
+        return Path(chosen)
     data = os.environ.get("XDG_DATA_HOME")
-    return os.path.join(data or os.path.expanduser("~/.local/share"), "joulelab")  # noqa: PTH111, PTH118
+    return Path(data or Path("~/.local/share").expanduser()) / "joulelab"
 
 
-@contextlib.contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Says what is wrong where a file that was asked for cannot be written in the block.
+@contextmanager
+def file_errors(doing: str) -> Iterator[None]:
+    """Map the errors of the operating system in a block.
+
+    Args:
+        doing: What the block does, for example ``"cannot read /x"``.
 
     Raises:
-        UserError: So it is.
-
-    Example:
-        >>> with writing("/x"):
-        ...     raise PermissionError(13, "Permission denied")
-        Traceback (most recent call last):
-        joulelab.errors.UserError: cannot write /x: Permission denied
+        StoreError: One line with the reason and a hint.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}", why=error.strerror or str(error)) from error
+        hint = _HINTS.get(error.errno or 0, "")
+        raise StoreError(doing, why=error.strerror or str(error), hint=hint) from error
+
+
+def writing(path: Path | str) -> AbstractContextManager[None]:
+    """Map the errors of a block that writes a file.
+
+    Example:
+        >>> with writing("/x"):
+        ...     raise PermissionError(errno.EACCES, "Permission denied")
+        Traceback (most recent call last):
+        joulelab.errors.StoreError: cannot write /x: Permission denied; give yourself access, ...
+    """
+    return file_errors(f"cannot write {path}")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is seen whole or not at all, also after a power failure.
+    """Write a file that is seen whole or not at all, also after a power failure.
 
-    A pipe or a device, as ``/dev/stdout``, is written to and never replaced.
+    A pipe or a device, for example ``/dev/stdout``, is written to and not replaced.
 
     Raises:
         OSError: The directory cannot be written to, or the disk is full. Nothing is left behind.
@@ -71,8 +83,42 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file, or the entries of a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
+
+
+class Lock:
+    """A lock file that one process has at a time; the kernel releases it when that process ends.
+
+    Raises:
+        StoreError: Another process has it, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with writing(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise StoreError(
+                f"{path.parent} is in use",
+                why=f"process {owner or 'unknown'} is running this study",
+                hint="wait for it to end, or choose another directory",
+            ) from None
+        with writing(path):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Let another process have the lock."""
+        os.close(self._descriptor)

@@ -112,7 +112,7 @@ def test_a_damaged_plan_is_a_store_error(tmp_path):
 @pytest.mark.parametrize("below", ["file", "file/deeper"])
 def test_a_path_that_cannot_be_a_directory(tmp_path, below):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"cannot make .*choose another directory"):
+    with pytest.raises(StoreError, match=r"cannot make .*choose another path"):
         Store.create(tmp_path / below, PLAN)
 
 
@@ -121,7 +121,7 @@ def test_a_second_runner_is_refused_and_the_lock_ends_with_its_holder(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys; from joulelab.runs.files import Lock; from pathlib import Path\n"
+            "import sys; from joulelab.storage import Lock; from pathlib import Path\n"
             "lock = Lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()",
             str(tmp_path / ".lock"),
         ],
@@ -171,7 +171,7 @@ def test_a_full_disk_loses_nothing_finished(tmp_path):
         partial = store.begin("r0-b")
         # Every write to /dev/full fails as on a full disk.
         (partial / f".run.json.{os.getpid()}.partial").symlink_to("/dev/full")
-        with pytest.raises(StoreError, match="No space left on device; make room there") as caught:
+        with pytest.raises(StoreError, match="No space left on device; free some space") as caught:
             store.finish(partial, run_of("r0-b"))
         assert "\n" not in str(caught.value)
         assert [record.run_id for record in store.runs()] == ["r0-a"]

@@ -9,8 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joulelab.runs.files import mapped
-from joulelab.storage import write_whole
+from joulelab.storage import file_errors, write_whole
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -19,7 +18,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
     Raises:
         StoreError: It cannot be written.
     """
-    with mapped(f"cannot write {path}"):
+    with file_errors(f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     return path

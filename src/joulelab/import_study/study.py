@@ -24,8 +24,8 @@ from joulelab.import_study.runs import Record, RecordedRuns
 from joulelab.import_study.trace import write_slice
 from joulelab.logs.power_log import Log
 from joulelab.machine import Machine
-from joulelab.runs.files import Lock, mapped, sync
 from joulelab.runs.store import Store
+from joulelab.storage import Lock, file_errors, sync
 from joulelab.study.log_plan import RecordedFactors, RecordedFiles, RecordedPlan
 
 _DERIVED = {
@@ -121,7 +121,7 @@ def record_study(
 
 def _check_place(directory: Path, replace: bool) -> None:
     """Refuses to lose anything that could not be made again."""
-    with mapped(f"cannot read {directory}"):
+    with file_errors(f"cannot read {directory}"):
         held = {entry.name for entry in directory.iterdir()} if directory.exists() else set()
     if not held:
         return
@@ -181,7 +181,7 @@ def _plan(name: str, cells: Sequence[RecordedCell], files: Sequence[Path]) -> Re
 def _digest(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        with mapped(f"cannot read {path}"), path.open("rb") as file:
+        with file_errors(f"cannot read {path}"), path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
@@ -192,7 +192,7 @@ def _clear(aside: Path) -> None:
     if aside.exists():
         lock = Lock(aside / ".lock")
         try:
-            with mapped(f"cannot remove {aside}"):
+            with file_errors(f"cannot remove {aside}"):
                 shutil.rmtree(aside)
         finally:
             lock.release()
@@ -200,7 +200,7 @@ def _clear(aside: Path) -> None:
 
 def _write(store: Store, log: Log, run: Record) -> None:
     partial = store.begin(run["run_id"])
-    with mapped(f"cannot write {partial}"):
+    with file_errors(f"cannot write {partial}"):
         write_slice(partial, log, run["spans"])
     store.finish(partial, run)
 
@@ -208,7 +208,7 @@ def _write(store: Store, log: Log, run: Record) -> None:
 def _appear(aside: Path, directory: Path) -> None:
     """Puts the study in its place by one rename."""
     replaced = aside.with_name(f".{directory.name}.replaced")
-    with mapped(f"cannot write {directory}"):
+    with file_errors(f"cannot write {directory}"):
         shutil.rmtree(replaced, ignore_errors=True)
         if directory.exists():
             directory.rename(replaced)

@@ -15,7 +15,7 @@ from joulelab.errors import JoulelabError, UserError
 from joulelab.run.options import Options, name_of, slug
 from joulelab.run.spawn import environment, let_go, start
 from joulelab.run.supervise import attend, end_as, take_signals
-from joulelab.storage import home_path, writing
+from joulelab.storage import home, writing
 
 TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would wait.
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _place(out: str | None, name: str) -> str:
         directory = out
     else:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        directory = f"{home_path()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
+        directory = f"{home()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
     directory = os.path.abspath(directory)  # noqa: PTH100
     try:
         os.makedirs(directory, exist_ok=True)  # noqa: PTH103

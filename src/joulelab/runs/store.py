@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from joulelab.errors import PlanError, StoreError
-from joulelab.runs.files import Lock, mapped, sync, write_whole
+from joulelab.storage import Lock, file_errors, sync, write_whole, writing
 from joulelab.study.log_plan import RecordedPlan
 from joulelab.study.plan import Plan
 from joulelab.study.plan_file import parse
@@ -102,7 +102,7 @@ class Store:
                 the study, or it cannot be written.
         """
         path = Path(directory)
-        with mapped(f"cannot make {path}"):
+        with file_errors(f"cannot make {path}"):
             path.mkdir(parents=True, exist_ok=True)
             foreign = sorted(entry.name for entry in path.iterdir() if not _is_ours(entry.name))
         if foreign and not (path / "plan.toml").exists():
@@ -127,14 +127,15 @@ class Store:
                 why=_differences(existing, self.plan),
                 hint="choose another directory with --out",
             )
-        with mapped(f"cannot write {self.directory}"):
+        with file_errors(f"cannot write {self.directory}"):
             (self.directory / "runs").mkdir(exist_ok=True)
             partial = self.directory / ".partial"
             if partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir()
         if existing is None:
-            write_whole(self.directory / "plan.toml", self.plan.to_toml())
+            with writing(self.directory / "plan.toml"):
+                write_whole(self.directory / "plan.toml", self.plan.to_toml().encode())
 
     def close(self) -> None:
         """Releases the lock."""
@@ -155,7 +156,7 @@ class Store:
             StoreError: It cannot be made.
         """
         path = self.directory / ".partial" / f"{run_id}-{os.getpid()}"
-        with mapped(f"cannot make {path}"):
+        with file_errors(f"cannot make {path}"):
             if path.exists():
                 shutil.rmtree(path)
             path.mkdir()
@@ -174,8 +175,9 @@ class Store:
         """
         final = self.directory / "runs" / str(run["run_id"])
         text = json.dumps(plain(run), allow_nan=False, indent=1)
-        write_whole(partial / "run.json", text + "\n")
-        with mapped(f"cannot write {final}"):
+        with writing(partial / "run.json"):
+            write_whole(partial / "run.json", f"{text}\n".encode())
+        with file_errors(f"cannot write {final}"):
             for path in partial.rglob("*"):
                 sync(path)
             sync(partial)
@@ -187,7 +189,7 @@ class Store:
         """Removes a finished run, so that it is run again."""
         path = self.directory / "runs" / run_id
         aside = self.directory / ".partial" / f"{run_id}-discarded"
-        with mapped(f"cannot remove {path}"):
+        with file_errors(f"cannot remove {path}"):
             path.rename(aside)
             shutil.rmtree(aside)
 
@@ -205,7 +207,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _records(directory: Path) -> Iterator[RunRecord]:
-    with mapped(f"cannot read {directory}"):
+    with file_errors(f"cannot read {directory}"):
         entries = sorted(directory.iterdir()) if directory.exists() else []
     for entry in entries:
         if entry.is_dir():
@@ -243,7 +245,7 @@ def _what_is_wrong(data: Any, run_id: str) -> str | None:
 
 def _stored_plan(directory: Path) -> Plan | RecordedPlan | None:
     path = directory / "plan.toml"
-    with mapped(f"cannot read {path}"):
+    with file_errors(f"cannot read {path}"):
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:

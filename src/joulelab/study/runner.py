@@ -262,7 +262,7 @@ def _refuse_full_disk(reason: str, directory: Path) -> None:
         raise StoreError(
             f"cannot write below {directory}",
             why=os.strerror(errno.ENOSPC),
-            hint="make room there and start again; all finished runs are kept",
+            hint="free some space and start again; all finished runs are saved",
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import JoulelabError
-from joulelab.runs.files import mapped
+from joulelab.storage import writing
 
 Event = dict[str, Any]
 _STOP_GRACE_S = 20.0
@@ -44,7 +44,7 @@ class WorkerProcess:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        with mapped(f"cannot write {log}"), log.open("ab") as stream:
+        with writing(log), log.open("ab") as stream:
             self._process = subprocess.Popen(
                 # -P: a file of the user's named like a module of ours must not be imported for it.
                 [sys.executable, "-P", "-m", "joulelab.study.worker", str(os.getpid())],

@@ -18,8 +18,8 @@ from joulelab.watch.model import State, Study, View
 from joulelab.watch.recording import RecordingPlace
 
 try:
-    from joulelab.runs.files import mapped
     from joulelab.runs.store import Store
+    from joulelab.storage import file_errors
     from joulelab.study.estimate import cost_of_all, spent
     from joulelab.study.order import Cell, blocks
     from joulelab.study.plan import Plan
@@ -91,7 +91,7 @@ class StudyPlace:
 
     def _read_new_runs(self) -> None:
         directory = self._directory / "runs"
-        with mapped(f"cannot read {directory}"):
+        with file_errors(f"cannot read {directory}"):
             names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
         if names != self._names:
             records = self._store.runs()
