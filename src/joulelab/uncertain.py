@@ -1,72 +1,119 @@
-"""A measured figure with its errors kept apart by what they come from."""
+"""A value with its standard uncertainties, and sums, differences and ratios of such values.
+
+Uncertainties propagate to first order (JCGM 100:2008, the GUM, 5.1.2 and 5.2.2). A value lists its
+errors by cause. Two values that name the same cause have the same error: in a sum it adds up with
+its sign, in a difference or a ratio it cancels as far as both have it. Errors of different causes,
+and a value's own error, are independent and add in quadrature.
+
+What the causes of an energy are is decided in :mod:`joulelab.energy.uncertainty`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Self
 
-from joulelab.energy.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
+CONFIDENCE = 0.95
+"""Coverage of every interval, unless another is asked for."""
 
-if TYPE_CHECKING:
-    from joulelab.machine import Machine
+COVERAGE_FACTOR = 1.959964
+"""Half-width of a 95 % interval in standard uncertainties, normal distribution (GUM G.1)."""
 
-Errors = Mapping[Hashable, float]
-"""Standard uncertainties of a figure by what they come from, each with its sign.
-
-Figures that name the same origin have that error in common: it is the same gain of the same
-board. What it does to their difference is the difference of the two entries.
-"""
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of one run.
+class UncertainValue:
+    """A value and its standard uncertainties by cause.
 
     Attributes:
-        value: NaN when it was not measured.
-        shared: What other figures may have in common with it; see :data:`Errors`.
-        own: Standard uncertainty of this figure alone, as from a span's edges.
-    """
-
-    value: float
-    shared: Errors = field(default_factory=dict)
-    own: float = 0.0
-
-    def over(self, divisor: float) -> Figure:
-        """This figure divided by an exact number; unknown where that is not positive."""
-        if not divisor > 0:
-            return Figure(math.nan)
-        return Figure(self.value / divisor, self._errors_over(divisor), self.own / divisor)
-
-    def logarithm(self) -> Figure:
-        """The natural logarithm of this positive figure, with its errors to first order."""
-        errors = self._errors_over(self.value)
-        return Figure(math.log(self.value), errors, self.own / self.value)
-
-    def _errors_over(self, divisor: float) -> Errors:
-        return {origin: error / divisor for origin, error in self.shared.items()}
-
-
-def not_cancelled(a: Errors, b: Errors) -> float:
-    """What is left of shared errors in the difference of two figures, standard uncertainty.
+        value: In any unit; NaN if it was not measured.
+        shared: Signed standard uncertainty for each cause that may affect other values too, for
+            example the gain of a sensor, in the unit of ``value``.
+        own: Standard uncertainty from everything that affects this value alone.
+        simulated: Whether a simulated sensor contributed to it.
 
     Example:
-        >>> not_cancelled({"gain": 5.0, "offset": 3.0}, {"gain": 5.0, "offset": -1.0})
-        4.0
+        >>> a, b = UncertainValue(110.0, {"gain": 11.0}), UncertainValue(100.0, {"gain": 10.0})
+        >>> (a + b).uncertainty, (a - b).uncertainty
+        (21.0, 1.0)
     """
-    return math.hypot(*(b.get(origin, 0.0) - a.get(origin, 0.0) for origin in {*a, *b}))
+
+    value: float = 0.0
+    shared: Mapping[Hashable, float] = field(default_factory=dict)
+    own: float = 0.0
+    simulated: bool = False
+
+    @classmethod
+    def total(cls, values: Iterable[UncertainValue]) -> Self:
+        """Add values; the sum of none is 0."""
+        values = list(values)
+        shared: dict[Hashable, float] = {}
+        for one in values:
+            for cause, error in one.shared.items():
+                shared[cause] = shared.get(cause, 0.0) + error
+        return cls(
+            math.fsum(one.value for one in values),
+            shared,
+            math.hypot(*(one.own for one in values)),
+            any(one.simulated for one in values),
+        )
+
+    def __add__(self, other: UncertainValue) -> UncertainValue:
+        return UncertainValue.total((self, other))
+
+    def __sub__(self, other: UncertainValue) -> UncertainValue:
+        return UncertainValue.total((self, other.scaled(-1.0)))
+
+    def scaled(self, factor: float) -> UncertainValue:
+        """Multiply by an exact factor."""
+        errors = {cause: error * factor for cause, error in self.shared.items()}
+        return UncertainValue(self.value * factor, errors, self.own * abs(factor), self.simulated)
+
+    def per(self, divisor: float) -> UncertainValue:
+        """Divide by an exact number; NaN unless it is positive."""
+        if not divisor > 0:
+            return UncertainValue(math.nan, simulated=self.simulated)
+        errors = {cause: error / divisor for cause, error in self.shared.items()}
+        return UncertainValue(self.value / divisor, errors, self.own / divisor, self.simulated)
+
+    def logarithm(self) -> UncertainValue:
+        """Return the natural logarithm of a positive value, with its errors to first order."""
+        relative = self.per(self.value)
+        return UncertainValue(math.log(self.value), relative.shared, relative.own, self.simulated)
+
+    @property
+    def shared_uncertainty(self) -> float:
+        """Standard uncertainty from the shared causes."""
+        return math.hypot(*self.shared.values())
+
+    @property
+    def uncertainty(self) -> float:
+        """Standard uncertainty."""
+        return math.hypot(self.own, *self.shared.values())
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval."""
+        half = COVERAGE_FACTOR * self.uncertainty
+        return self.value - half, self.value + half
+
+    def covariance(self, other: UncertainValue) -> float:
+        """Return the covariance with another value, from the causes that both have."""
+        both = self.shared.keys() & other.shared.keys()
+        return math.fsum(self.shared[cause] * other.shared[cause] for cause in both)
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One figure over another.
+    """A ratio of two values.
 
     Attributes:
-        value: This over the other.
-        low: Lower end of the 95 % interval by the sensors' uncertainties.
-        high: Its upper end.
+        value: The ratio; NaN if it is undefined.
+        low: Lower end of its 95 % interval; infinite if the data do not bound it.
+        high: Upper end.
     """
 
     value: float
@@ -74,150 +121,99 @@ class Ratio:
     high: float
 
 
-def ratio(mine: Figure, other: Figure) -> Ratio | None:
-    """The ratio of two figures; ``None`` unless both are positive.
+UNKNOWN_RATIO = Ratio(math.nan, math.nan, math.nan)
 
-    To first order (GUM 5.1.2) of the logarithm of the ratio: of an error that both share only the
-    difference of what it does to each counts.
+
+def ratio(numerator: UncertainValue, denominator: UncertainValue) -> Ratio | None:
+    """Return the ratio of two values that are well above 0; ``None`` unless both are positive.
+
+    The interval is first-order in the logarithm (GUM 5.1.2), so that it is the same for the
+    inverse. Use :func:`fieller_ratio` where the denominator may not differ from 0.
 
     Example:
-        >>> mine, other = Figure(110.0, {"gain": 5.5}), Figure(100.0, {"gain": 5.0})
-        >>> found = ratio(mine, other)
+        >>> week, last = UncertainValue(110.0, {"gain": 5.5}), UncertainValue(100.0, {"gain": 5.0})
+        >>> found = ratio(week, last)
         >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
         (1.1, 1.1, 1.1)
     """
-    if not (mine.value > 0 and other.value > 0):
+    if not (numerator.value > 0 and denominator.value > 0):
         return None
-    a, b = mine.logarithm(), other.logarithm()
-    uncertainty = math.hypot(not_cancelled(a.shared, b.shared), a.own, b.own)
-    factor = math.exp(COVERAGE_FACTOR * uncertainty)
-    value = mine.value / other.value
+    difference = numerator.logarithm() - denominator.logarithm()
+    factor = math.exp(COVERAGE_FACTOR * difference.uncertainty)
+    value = numerator.value / denominator.value
     return Ratio(value, value / factor, value * factor)
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What is compared.
+def fieller_ratio(numerator: UncertainValue, denominator: UncertainValue) -> Ratio:
+    """Return the ratio of two values with its interval by Fieller's theorem (Fieller 1954).
 
-    Attributes:
-        name: As in tables.
-        words: As a person says it.
-        unit: Of the figure.
-        of: ``"gross"``, ``"net"`` or ``"duration"``.
-        per: ``"samples"`` or ``"duration"`` that it is divided by; empty for neither.
-        kind: Of the components that count, as ``"gpu"``; empty for all.
-    """
-
-    name: str
-    words: str
-    unit: str
-    of: str
-    per: str = ""
-    kind: str = ""
-
-    @property
-    def energetic(self) -> bool:
-        """Whether it rests on sensors."""
-        return self.of != "duration"
-
-    def takes(self, component: str) -> bool:
-        """Whether a component counts."""
-        return self.energetic and self.kind in ("", component.partition(":")[0])
-
-
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("gross_j", "gross energy", "J", "gross"),
-        Metric("net_j", "energy net of idle", "J", "net"),
-        Metric("duration_s", "time", "s", "duration"),
-        Metric("mean_power_w", "mean power", "W", "gross", per="duration"),
-        Metric("gross_j_per_sample", "gross energy of a sample", "J", "gross", per="samples"),
-        Metric("net_j_per_sample", "net energy of a sample", "J", "net", per="samples"),
-        Metric("duration_s_per_sample", "time of a sample", "s", "duration", per="samples"),
-        Metric("gpu_j", "gross energy of the GPUs", "J", "gross", kind="gpu"),
-        Metric("cpu_j", "gross energy of the CPUs", "J", "gross", kind="cpu"),
-        Metric("dram_j", "gross energy of the memory", "J", "gross", kind="dram"),
-    )
-}
-"""What can be compared, by name. Of each, less is better."""
-
-
-def boards(machine: Machine | None, host: str, energy: Energy) -> dict[str, Hashable]:
-    """The piece of hardware that each component is: a GPU by its UUID, what else by the host.
-
-    Args:
-        machine: Where it was measured; ``None`` when that is not known.
-        host: Its name.
-        energy: What was measured.
-    """
-    uuids = {} if machine is None else {f"gpu:{gpu.index}": gpu.uuid for gpu in machine.gpus}
-    return {name: uuids.get(name) or host for name in energy.components}
-
-
-def figure(
-    metric: Metric,
-    energy: Energy,
-    samples: float,
-    boards: Mapping[str, Hashable],
-    baseline: Hashable,
-    components: frozenset[str],
-    pieces: int = 1,
-) -> Figure:
-    """One run's figure.
-
-    Gain acts on the energy, an offset on the time (and cancels in net energy); both belong to a
-    sensor on a board. Idle power belongs to its baseline. Edges are the run's own.
-
-    Args:
-        metric: What is wanted.
-        energy: Of the run.
-        samples: How many it took; NaN when that is not known.
-        boards: What each component is on, the same for the same piece of hardware.
-        baseline: Whose idle power was subtracted.
-        components: Those that count.
-        pieces: The figure is that of one of so many spans, unless it is over something else.
+    The interval contains every r for which ``numerator - r denominator`` does not differ
+    significantly from 0. It is unbounded if the denominator does not differ significantly from 0.
 
     Example:
-        >>> from joulelab.sensors.sensor import Provenance
-        >>> gpu = ComponentEnergy(component="gpu:0", source="nvml.samples",
-        ...     provenance=Provenance.MEASURED, duration_s=2.0, gross_j=600.0,
-        ...     gain_uncertainty=0.05, edge_uncertainty_j=1.0)
-        >>> energy = Energy(duration_s=2.0, components={"gpu:0": gpu})
-        >>> found = figure(METRICS["gross_j"], energy, 10.0, {"gpu:0": "GPU-1"}, "", {"gpu:0"})
-        >>> found.value, found.own, found.shared[("gain", "GPU-1", "gpu:0", "nvml.samples")]
-        (600.0, 1.0, 30.0)
+        >>> week, last = UncertainValue(110.0, {"gain": 5.5}), UncertainValue(100.0, {"gain": 5.0})
+        >>> found = fieller_ratio(week, last)
+        >>> round(found.value, 6), round(found.low, 6), round(found.high, 6)
+        (1.1, 1.1, 1.1)
+        >>> fieller_ratio(UncertainValue(1.0), UncertainValue(1.0, {}, 2.0)).high
+        inf
     """
-    if metric.energetic:
-        found = _energy(metric, energy, boards, baseline, components)
-    else:
-        found = Figure(energy.duration_s)
-    if metric.per == "samples":
-        return found.over(samples)
-    return found.over(energy.duration_s if metric.per == "duration" else pieces)
+    if denominator.value == 0 or math.isnan(denominator.value) or math.isnan(numerator.value):
+        return UNKNOWN_RATIO
+    value = numerator.value / denominator.value
+    intervals = fieller_intervals(numerator, denominator)
+    if len(intervals) != 1:
+        return Ratio(value, -math.inf, math.inf)
+    low, high = intervals[0]
+    # With exact values the ends are the ratio itself, except for rounding.
+    return Ratio(value, min(low, value), max(high, value))
 
 
-def _energy(
-    metric: Metric,
-    energy: Energy,
-    boards: Mapping[str, Hashable],
-    baseline: Hashable,
-    components: frozenset[str],
-) -> Figure:
-    parts = [energy.components[name] for name in sorted(components) if name in energy.components]
-    if not parts or len(parts) < len(components):
-        return Figure(math.nan)
-    shared: dict[Hashable, float] = {}
-    for part in parts:
-        value_j = part.net_j if metric.of == "net" else part.gross_j
-        sensor = (boards.get(part.component), part.component, part.source)
-        shared["gain", *sensor] = part.gain_uncertainty * value_j
-        if metric.of == "net":
-            shared["idle", baseline, part.component] = part.idle_uncertainty_j
-        else:
-            shared["offset", *sensor] = part.offset_uncertainty_w * part.duration_s
-    return Figure(_total(metric, parts), shared, math.hypot(*(p.edge_uncertainty_j for p in parts)))
+def fieller_intervals(numerator: UncertainValue, denominator: UncertainValue) -> list[Interval]:
+    """Return all r for which ``numerator - r denominator`` does not differ from 0 at 95 %.
+
+    They solve ``(n - r d)^2 <= k^2 Var(n - r d)``, a quadratic in r: one interval, all but one
+    interval, everything or nothing. Ascending; the ends may be infinite.
+    """
+    square = COVERAGE_FACTOR**2
+    a = denominator.value**2 - square * denominator.uncertainty**2
+    b = -2 * (numerator.value * denominator.value - square * numerator.covariance(denominator))
+    c = numerator.value**2 - square * numerator.uncertainty**2
+    if a == 0:
+        if b == 0:
+            return [(-math.inf, math.inf)] if c <= 0 else []
+        return [(-math.inf, -c / b)] if b > 0 else [(-c / b, math.inf)]
+    discriminant = b * b - 4 * a * c
+    if a > 0:
+        # r = n / d is always a solution, though rounding may turn a double root into none.
+        discriminant = max(discriminant, 0.0)
+    if discriminant < 0:
+        return [(-math.inf, math.inf)]
+    half = -(b + math.copysign(math.sqrt(discriminant), b)) / 2
+    first, second = sorted((half / a, c / half if half else 0.0))
+    return [(first, second)] if a > 0 else [(-math.inf, first), (second, math.inf)]
 
 
-def _total(metric: Metric, parts: list[ComponentEnergy]) -> float:
-    return math.fsum(part.net_j if metric.of == "net" else part.gross_j for part in parts)
+def share(part: UncertainValue, rest: UncertainValue) -> Ratio:
+    """Return what fraction ``part`` is of ``part + rest``, between 0 and 1.
+
+    Computed from the ratio q of the two, as q / (1 + q), which grows with q.
+
+    Example:
+        >>> found = share(UncertainValue(30.0, {"gain": 3.0}), UncertainValue(70.0, {"gain": 7.0}))
+        >>> round(found.value, 6), round(found.low, 6), round(found.high, 6)
+        (0.3, 0.3, 0.3)
+    """
+    whole = part.value + rest.value
+    if not whole > 0:
+        return UNKNOWN_RATIO
+    if rest.value == 0 and rest.uncertainty == 0:
+        return Ratio(1.0, 1.0, 1.0)
+    odds = fieller_ratio(part, rest)
+    value = part.value / whole
+    if math.isnan(odds.value):
+        return Ratio(value, 0.0, 1.0)
+    low, high = (
+        1.0 if q == math.inf else max(q, 0.0) / (1 + max(q, 0.0)) for q in (odds.low, odds.high)
+    )
+    return Ratio(value, min(low, value), max(high, value))

@@ -13,10 +13,15 @@ from joulelab.compare.compare import compare
 from joulelab.compare.sides import read_side
 from joulelab.compare.words import lines, practice, verdict
 from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError
+from joulelab.ledger.ledger import read_ledger
+from joulelab.run import previous
+from joulelab.runs.job import read_job
+from joulelab.sensors.sensor import Provenance
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
-from joulelab.uncertain import METRICS
 
 DAY_S = 86400.0
 NOW_UNIX_S = 1.79e9
@@ -292,3 +297,37 @@ def test_a_limit_for_each_cell_finds_the_one_that_the_mean_hides(tmp_path, write
     assert found.above(0.05, each=True) is True
     assert found.above(0.128, each=True) is None
     assert found.above(0.2, each=True) is False
+
+
+def test_run_compare_and_ledger_agree_on_a_ratio(tmp_path, write_job):
+    """The same two runs of one board, read with and without its energy counter."""
+
+    def energy(gross_j, source):
+        part = ComponentEnergy(
+            component="gpu:0",
+            source=source,
+            provenance=Provenance.MEASURED,
+            duration_s=100.0,
+            gross_j=gross_j,
+            gain_uncertainty=0.065,
+            edge_uncertainty_j=1.0,
+        )
+        return Energy(duration_s=100.0, components={"gpu:0": part})
+
+    last = write_job(
+        tmp_path / "jobs" / "last",
+        0.0,
+        energy=energy(1000.0, "nvml.samples+nvml.energy_counter"),
+        started_unix_s=NOW_UNIX_S - 7 * DAY_S,
+    )
+    this = write_job(tmp_path / "jobs" / "this", 0.0, energy=energy(1100.0, "nvml.samples"))
+    by_run = previous.compare(read_job(this), read_job(last)).energy
+    by_compare = compared(last, this).effect
+    ledger = read_ledger([tmp_path / "jobs"], by="week", complain=pytest.fail)
+    by_ledger = ledger.change_of(ledger.rows[1], ledger.rows)
+    half = 1.959964 * math.hypot(0.01, 1 / 1100, 1 / 1000)
+    expected = (1.1, 1.1 * math.exp(-half), 1.1 * math.exp(half))
+    assert (by_run.value, by_run.low, by_run.high) == pytest.approx(expected)
+    assert (by_compare.ratio, *by_compare.ratio_interval) == pytest.approx(expected)
+    # The ledger's interval is Fieller's.
+    assert (by_ledger.value, by_ledger.low, by_ledger.high) == pytest.approx(expected, rel=1e-4)

@@ -9,7 +9,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from joulelab.energy.energy import COVERAGE_FACTOR
 from joulelab.errors import StoreError
 from joulelab.findings.columns import EPOCH_COLUMNS, RUN_COLUMNS
 from joulelab.findings.files import write_bytes
@@ -21,6 +20,7 @@ from joulelab.findings.tables import (
     write_results,
 )
 from joulelab.runs.studies import read_studies
+from joulelab.uncertain import COVERAGE_FACTOR
 
 INTERFACE = (
     "run_id, model, phase, batch_size, repeat, epochs, samples, steps, duration_s, gross_j, "

@@ -132,7 +132,7 @@ def test_a_study_gives_both_figures_and_repeats_their_scatter(tmp_path, syntheti
     trained = [run["results"]["train"]["energy"]["gross_j"] for run in results]
     assert one.training.value == pytest.approx(sum(trained) / 3)
     # Student's t of two degrees of freedom, 4.303, on a standard error of 0.2 / sqrt(3).
-    half = one.training.random * 1.959964
+    half = one.training.own * 1.959964
     assert half == pytest.approx(4.3027 * 0.2 / 3**0.5 * one.training.value, rel=1e-3)
     infer = results[1]["results"]["infer"]
     assert one.per_request.value == pytest.approx(infer["energy"]["gross_j"] / infer["samples"])

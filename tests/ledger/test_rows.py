@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from joulelab.carbon.site import Site
 from joulelab.energy.energy import ComponentEnergy
-from joulelab.ledger.amounts import Amount
 from joulelab.ledger.book import KEYS, once, period_before, period_of, rows, selected
 from joulelab.ledger.costing import costed
 from joulelab.ledger.entries import Entry
 from joulelab.ledger.ledger import Ledger
 from joulelab.sensors.sensor import Provenance
+from joulelab.uncertain import UncertainValue
 
 SITES = (Site(), Site(country="FR"), Site(intensity_g_per_kwh=400.0, pue=1.5))
 times = st.floats(1.6e9, 1.8e9)
@@ -71,7 +71,7 @@ def test_rows_add_up_to_the_total(found, by):
     assert sum(len(row.entries) for row in ledger.rows) == len(found)
     for figure in ("energy", "carbon"):
         whole = getattr(total, figure)
-        parts = Amount.total(getattr(row, figure) for row in ledger.rows)
+        parts = UncertainValue.total(getattr(row, figure) for row in ledger.rows)
         assert parts.value == pytest.approx(whole.value)
         assert parts.uncertainty == pytest.approx(whole.uncertainty)
     shares = [ledger.share_of(row) for row in ledger.rows]

@@ -13,7 +13,7 @@ from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
 
 # pytester forgets what a session imported; NumPy cannot be imported twice.
-from joulelab.stats import effects  # noqa: F401
+from joulelab.stats import difference  # noqa: F401
 
 pytest_plugins = ["pytester"]
 

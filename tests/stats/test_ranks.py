@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from joulelab.findings.predictor_findings import models_needed
-from joulelab.findings.predictors import holm
 from joulelab.stats.bootstrap import bootstrap
+from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, kendall, rank_correlations, spearman
 
 points = st.lists(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.stats.ratios import mean_interval, ratio
+from joulelab.stats.estimates import estimate_ratio, geometric_mean_interval
 
 positive = st.floats(1e-300, 1e300)
 
@@ -20,14 +20,14 @@ def test_any_figures_have_a_ratio_and_an_interval_or_none(above, below, random, 
     one, other = row(above, random), row(below, 0.0)
     if not 0 < above / below < math.inf:
         return
-    found = ratio(one, other, "x", shared=shared)
+    found = estimate_ratio(one, other, "x", shared=shared)
     assert found.value == above / below
     assert math.isnan(found.low) or found.low <= found.value <= found.high
 
 
 def test_a_figure_that_is_nothing_but_scatter_has_no_interval():
-    found = ratio(row(1e-6, 1.0), row(1.0, 0.1), "x", shared=False)
+    found = estimate_ratio(row(1e-6, 1.0), row(1.0, 0.1), "x", shared=False)
     assert found.value == pytest.approx(1e-6)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
-    assert all(map(math.isnan, mean_interval(np.log([1e-200, 1e200]))))
+    assert all(map(math.isnan, geometric_mean_interval(np.log([1e-200, 1e200]))))

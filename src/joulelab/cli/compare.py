@@ -12,7 +12,7 @@ from joulelab.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from joulelab.compare.compare import Comparison
-    from joulelab.uncertain import Metric
+    from joulelab.energy.uncertainty import Metric
 
 
 class Percent(click.ParamType[float]):
@@ -134,7 +134,7 @@ def _compare(
 
 
 def _metric(name: str) -> Metric:
-    from joulelab.uncertain import METRICS  # noqa: PLC0415
+    from joulelab.energy.uncertainty import METRICS  # noqa: PLC0415
 
     if name not in METRICS:
         raise UserError(f"no metric {name!r}", hint=nearest(name, METRICS))

@@ -14,8 +14,8 @@ from joulelab.cli.output import warn_skipped
 from joulelab.cli.site_options import site_options
 
 if TYPE_CHECKING:
-    from joulelab.ledger.amounts import Amount
     from joulelab.ledger.break_even import BreakEven
+    from joulelab.uncertain import UncertainValue
 
 
 @click.command("inference")
@@ -121,7 +121,7 @@ def _verdict(found: BreakEven, per_day: float | None) -> list[str]:
     return lines
 
 
-def _trained(project: str | None, given: dict[str, Any]) -> Amount | None:
+def _trained(project: str | None, given: dict[str, Any]) -> UncertainValue | None:
     """What the ledger has in its phase training; ``None`` for nothing."""
     from joulelab.ledger.ledger import read_ledger  # noqa: PLC0415
 
@@ -138,7 +138,7 @@ def _after(found: Any) -> str:
     return f"after {days.value:,.3g} days ({days.low:,.3g} to {days.high:,.3g})"
 
 
-def _joules(amount: Amount) -> str:
+def _joules(amount: UncertainValue) -> str:
     """A figure with its interval; a simulation is named one."""
     text = quantity(amount.value, amount.interval, JOULES)
     return f"simulated {text}" if amount.simulated else text

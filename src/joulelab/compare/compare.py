@@ -20,10 +20,12 @@ from joulelab.compare.pairing import (
     telling_levels,
 )
 from joulelab.compare.sides import Side
+from joulelab.energy.uncertainty import Metric
 from joulelab.errors import UserError
-from joulelab.stats.effects import Cell, Repeats, shift
-from joulelab.stats.shift import CONFIDENCE, Shift
-from joulelab.uncertain import Metric
+from joulelab.stats.difference import Cell, Repeats, holm
+from joulelab.stats.difference import Difference as MeanDifference
+from joulelab.stats.difference import difference as mean_difference
+from joulelab.uncertain import CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Effect:
     test: str
     detectable_ratio: float
     shown: bool | None
-    logarithms: Shift
+    logarithms: MeanDifference
 
     def above(self, limit: float) -> bool | None:
         """Whether the interval of the ratio is above 1 by more than a fraction.
@@ -244,22 +246,26 @@ def _effect(
     stated_scatter: float | None,
 ) -> Effect:
     one = cells[0] if len(cells) == 1 else None
-    positive = all(cell.a.positive and cell.b.positive for cell in cells)
-    unknown = Shift(math.nan, 0.0, 0.0)
-    on_logs = shift([cell.logarithms() for cell in cells], stated_scatter) if positive else unknown
+    positive = all(cell.baseline.is_positive and cell.candidate.is_positive for cell in cells)
+    unknown = MeanDifference(math.nan, 0.0, 0.0)
+    on_logs = (
+        mean_difference([cell.logarithms() for cell in cells], stated_scatter)
+        if positive
+        else unknown
+    )
     plain_scatter = None
     if stated_scatter is not None and one is not None:
-        plain_scatter = stated_scatter * abs(one.a.mean)
-    on_values = shift(cells, plain_scatter) if one else unknown
+        plain_scatter = stated_scatter * abs(one.baseline.mean)
+    on_values = mean_difference(cells, plain_scatter) if one else unknown
     tested = on_logs if positive else on_values
     low, high = on_logs.interval(confidence)
     apart = tested.half_width(confidence) < abs(tested.value)
     return Effect(
         levels=levels,
-        a=one.a.mean if one else math.nan,
-        b=one.b.mean if one else math.nan,
-        n_a=sum(cell.a.n for cell in cells),
-        n_b=sum(cell.b.n for cell in cells),
+        a=one.baseline.mean if one else math.nan,
+        b=one.candidate.mean if one else math.nan,
+        n_a=sum(cell.baseline.n for cell in cells),
+        n_b=sum(cell.candidate.n for cell in cells),
         ratio=_exp(on_logs.value),
         ratio_interval=(_exp(low), _exp(high)),
         difference=on_values.value,
@@ -267,7 +273,7 @@ def _effect(
         p=tested.p,
         test=tested.test,
         detectable_ratio=_exp(on_logs.detectable(confidence)),
-        shown=apart if tested.tested else None,
+        shown=apart if tested.is_tested else None,
         logarithms=on_logs,
     )
 
@@ -288,12 +294,4 @@ def _corrected(effects: Sequence[Effect], confidence: float) -> list[Effect]:
 
 def _rejected(p: Sequence[float], alpha: float) -> list[bool]:
     """Which hypotheses Holm's procedure rejects; none that has no p."""
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped] # noqa: PLC0415
-
-    known = [place for place, value in enumerate(p) if math.isfinite(value)]
-    rejected = [False] * len(p)
-    if known:
-        verdicts = multipletests([p[place] for place in known], alpha=alpha, method="holm")[0]
-        for place, verdict in zip(known, verdicts, strict=True):
-            rejected[place] = bool(verdict)
-    return rejected
+    return [value <= alpha for value in holm(p)]

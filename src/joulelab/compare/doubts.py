@@ -12,10 +12,10 @@ import numpy as np
 from joulelab.compare.measurement import Measurement
 from joulelab.compare.sides import Side
 from joulelab.energy.energy import WORTH_SAYING
+from joulelab.energy.uncertainty import Metric
 from joulelab.findings.words import counted, listed, number, span_of_time
 from joulelab.sensors.sensor import Provenance
-from joulelab.stats.effects import Cell, Repeats
-from joulelab.uncertain import Metric
+from joulelab.stats.difference import Cell, Repeats
 
 OUTLIER = 3.5
 """Modified z-score beyond which a run is named (Iglewicz and Hoaglin 1993); none is dropped."""
@@ -115,7 +115,7 @@ def _gathered(side: Side, by: Sequence[str]) -> dict[tuple[str, str], tuple[str,
 def _of_side(side: Side, metric: Metric) -> list[str]:
     runs = side.measurements
     said = [(text, run.run) for run in runs for text in run.doubts]
-    if metric.energetic:
+    if metric.is_energy:
         said += [(text, run.run) for run in runs for text in run.energy.notes]
         said += [(text, run.run) for run in runs if (text := _gaps(run))]
     by_text: dict[str, list[str]] = {}
@@ -132,7 +132,7 @@ def _of_provenance(side: Side, metric: Metric) -> list[str]:
     names: dict[Provenance, dict[str, None]] = {}
     for run in side.measurements:
         for name, part in run.energy.components.items():
-            if metric.takes(name) and part.provenance is not Provenance.MEASURED:
+            if metric.includes(name) and part.provenance is not Provenance.MEASURED:
                 names.setdefault(part.provenance, {})[name] = None
     return [
         f"{side.letter}: {provenance}, not measured: {listed(list(found))}"
@@ -189,7 +189,7 @@ def _of_times(a: Side, b: Side) -> list[str]:
 def _outliers(cells: Sequence[tuple[Mapping[str, str], Cell]]) -> list[str]:
     found = []
     for levels, cell in cells:
-        for name, repeats in (("A", cell.a), ("B", cell.b)):
+        for name, repeats in (("A", cell.baseline), ("B", cell.candidate)):
             apart = _apart(repeats)
             if apart:
                 where = f" at {', '.join(levels.values())}" if levels else ""
@@ -203,7 +203,7 @@ def _outliers(cells: Sequence[tuple[Mapping[str, str], Cell]]) -> list[str]:
 def _apart(repeats: Repeats) -> int:
     if repeats.n < LEAST_FOR_OUTLIERS:
         return 0
-    values = np.array([figure.value for figure in repeats.figures])
+    values = np.array([figure.value for figure in repeats.values])
     deviations = np.abs(values - np.median(values))
     mad = float(np.median(deviations))
     if mad == 0 or math.isnan(mad):

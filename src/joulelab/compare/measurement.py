@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.energy.energy import Energy
+from joulelab.energy.uncertainty import find_boards
 from joulelab.findings.words import listed
 from joulelab.machine import Gpu, Machine
 from joulelab.runs.job import Job
-from joulelab.uncertain import boards
 
 SAMPLES_TAG = "samples"
 """The tag that says how many samples a job took, so that figures a sample can be compared."""
@@ -75,7 +75,7 @@ def of_job(job: Job, side: str) -> Measurement:
         energy=job.energy,
         samples=number_or_nan(job.tags.get(SAMPLES_TAG)),
         started_unix_s=job.started_unix_s,
-        boards=boards(job.machine, job.host, job.energy),
+        boards=find_boards(job.machine, job.host, job.energy),
         block=job.id,
         baseline=side,
         facts={

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from joulelab.compare.measurement import Measurement
 from joulelab.compare.sides import Side
+from joulelab.energy.uncertainty import Metric, metric_value
 from joulelab.errors import UserError, nearest
 from joulelab.findings.words import listed
-from joulelab.uncertain import Figure, Metric, figure
+from joulelab.uncertain import UncertainValue
 
 DISTINCT = ("name", "project")
 """Levels of jobs that tell cells apart where both sides have one in common."""
 
-Known = tuple[Measurement, Figure]
+Known = tuple[Measurement, UncertainValue]
 """A run and its figure."""
 
 
@@ -25,10 +26,10 @@ def components_in_common(metric: Metric, a: Side, b: Side) -> tuple[frozenset[st
     Raises:
         UserError: There is none.
     """
-    if not metric.energetic:
+    if not metric.is_energy:
         return frozenset(), []
     runs = [
-        {name for name in run.energy.components if metric.takes(name)}
+        {name for name in run.energy.components if metric.includes(name)}
         for side in (a, b)
         for run in side.measurements
     ]
@@ -36,7 +37,7 @@ def components_in_common(metric: Metric, a: Side, b: Side) -> tuple[frozenset[st
     common = frozenset.intersection(*map(frozenset, measured)) if measured else frozenset()
     if not common:
         raise UserError(
-            f"nothing in common was measured of the {metric.words}",
+            f"nothing in common was measured of the {metric.label}",
             why="; ".join(_absent(side) for side in (a, b)),
             hint="run joulelab doctor on each machine",
         )
@@ -62,8 +63,14 @@ def known_figures(
     found = [
         (
             run,
-            figure(
-                metric, run.energy, run.samples, run.boards, run.baseline, components, run.pieces
+            metric_value(
+                metric,
+                run.energy,
+                run.boards,
+                components,
+                samples=run.samples,
+                baseline=run.baseline,
+                pieces=run.pieces,
             ),
         )
         for run in side.measurements
@@ -82,13 +89,13 @@ def known_figures(
 def _why(metric: Metric) -> str:
     if metric.per == "samples":
         return "how many samples it took is not known"
-    return "idle power is not known" if metric.of == "net" else "it was not measured"
+    return "idle power is not known" if metric.quantity == "net" else "it was not measured"
 
 
 def _mend(metric: Metric, side: Side) -> str:
     if metric.per == "samples" and side.kind == "jobs":
         return "give --tag samples=N to joulelab run, or another --metric"
-    if metric.of == "net":
+    if metric.quantity == "net":
         return "run joulelab idle before measuring, or compare gross_j"
     return "choose another --metric"
 

@@ -10,11 +10,11 @@ from joulelab.compare.measurement import (
     number_or_nan,
     sensor_facts,
 )
+from joulelab.energy.uncertainty import find_boards
 from joulelab.findings.summary import FACTORS
 from joulelab.machine import Machine
 from joulelab.runs.store import RunRecord
 from joulelab.runs.studies import Baselines, Study, phase_energy, understood
-from joulelab.uncertain import boards
 
 
 def of_study(study: Study) -> Iterator[Measurement]:
@@ -47,7 +47,7 @@ def _of_phase(study: Study, run: RunRecord, phase: str, baselines: Baselines) ->
         energy=energy,
         samples=number_or_nan(result["samples"]),
         started_unix_s=float(data["started_unix_s"]),
-        boards=boards(machine, machine.host, energy),
+        boards=find_boards(machine, machine.host, energy),
         block=place,
         baseline=place,
         facts={

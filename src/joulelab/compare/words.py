@@ -55,7 +55,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
     if not any(costs is not None and costs.words() for costs in comparison.costs):
         yield "   without CO2e and money: `joulelab site` keeps the country and the price"
     of_span = "" if comparison.a.span is None else f" of one {comparison.a.span}"
-    yield f"{metric.words}{of_span}: {verdict(comparison)}"
+    yield f"{metric.label}{of_span}: {verdict(comparison)}"
     low, high = effect.difference_interval
     if not math.isnan(effect.difference):
         yield f"  difference  {_change(effect.difference, low, high, metric.unit)}"

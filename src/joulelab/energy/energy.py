@@ -11,14 +11,10 @@ from typing import Any
 from joulelab.energy.share import Share, in_words, together
 from joulelab.energy.words import joules
 from joulelab.sensors.sensor import Provenance
-
-COVERAGE_FACTOR = 1.959964
-"""Half-width of a 95 % interval in standard uncertainties, normal distribution (GUM G.1)."""
+from joulelab.uncertain import COVERAGE_FACTOR, Interval
 
 WORTH_SAYING = 0.01
 """Gaps of less than this share of a span are left to the interval to say."""
-
-Interval = tuple[float, float]
 
 
 def sensor_of(source: str) -> str:

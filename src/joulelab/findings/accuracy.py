@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint  # type: ignore[impo
 from joulelab.findings.data import Group, placed
 from joulelab.findings.frames import FLAG, PLACE, REAL, TEXT, frame, records
 from joulelab.runs.studies import Study
-from joulelab.stats.ratios import ratio
+from joulelab.stats.estimates import estimate_ratio
 
 ENERGY_COLUMNS: Mapping[tuple[str, str], str] = {
     ("train", "net"): "net_j",
@@ -101,7 +101,7 @@ def _rows(models: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
     rows = []
     for row in models:
         energy_j, points = row[column], row["accuracy_pct"]
-        saved = ratio(row, best, column, shared=False)
+        saved = estimate_ratio(row, best, column, shared=False)
         rows.append(
             {name: row[name] for name in (*PLACE, "model")}
             | {

@@ -14,7 +14,7 @@ from joulelab.findings.findings import Finding
 from joulelab.findings.frames import FLAG, INT, INTERVAL, PLACE, REAL, TEXT, frame, records
 from joulelab.findings.terms import ENERGIES, NAMES, PHASES
 from joulelab.findings.words import counted, listed, number, sentence
-from joulelab.stats.ratios import ratio
+from joulelab.stats.estimates import estimate_ratio
 
 TOLERANCE = 0.05
 """A batch size whose energy is at most so much above the least is at the floor."""
@@ -140,7 +140,7 @@ def _curve(by_size: pd.DataFrame, column: str) -> list[dict[str, Any]]:
 def _floor(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
     """The floor of one model's rows, which are in order of batch size."""
     best = min(rows, key=lambda row: float(row[column]))
-    over = [(row["batch_size"], ratio(row, best, column, shared=False)) for row in rows]
+    over = [(row["batch_size"], estimate_ratio(row, best, column, shared=False)) for row in rows]
     # The best size is at the floor by definition, however wide its interval.
     others = {size: found for size, found in over if size != best["batch_size"]}
     most = 1 + TOLERANCE
@@ -148,7 +148,7 @@ def _floor(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
     possible = [size for size, found in others.items() if found.low <= most]
     shown = [size for size, found in others.items() if found.high <= most]
     known = any(not math.isnan(found.low) for found in others.values())
-    saved = ratio(best, rows[0], column, shared=False)
+    saved = estimate_ratio(best, rows[0], column, shared=False)
     return {
         "best_batch_size": best["batch_size"],
         "floor_batch_size": min(within),

@@ -16,7 +16,7 @@ from joulelab.findings.frames import REAL, TEXT, frame, records
 from joulelab.findings.summary import FACTORS, varying
 from joulelab.findings.terms import NAMES, PHASES, QUANTITIES
 from joulelab.findings.words import listed, number, sentence, with_interval
-from joulelab.stats.ratios import mean_interval, ratio
+from joulelab.stats.estimates import estimate_ratio, geometric_mean_interval
 
 SIDE_BY_SIDE: Mapping[str, str] = {
     "model": TEXT,
@@ -93,7 +93,7 @@ def side_by_side(groups: Sequence[Group]) -> pd.DataFrame:
 def _ratios(row: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for quantity, column in QUANTITIES.items():
-        compared = ratio(row, other, column, shared=True)
+        compared = estimate_ratio(row, other, column, shared=True)
         if not math.isnan(compared.value):
             ends = {"ratio": compared.value, "low": compared.low, "high": compared.high}
             named = {name: row[name] for name in ("model", "phase")}
@@ -135,7 +135,7 @@ def _finding(part: pd.DataFrame) -> Finding:
     logs = np.log(part["ratio"].to_numpy(dtype=float))
     mean, low, high = float(np.exp(logs.mean())), first["low"], first["high"]
     if n > 1:
-        low, high = mean_interval(logs)
+        low, high = geometric_mean_interval(logs)
     text = (
         f"a sample of {phase} takes {with_interval(mean, low, high)} times as much {what} on "
         f"{first['machine']} as on {first['reference']}"

@@ -15,7 +15,7 @@ from joulelab.findings.findings import Finding
 from joulelab.findings.frames import FLAG, INT, INTERVAL, PLACE, TEXT, frame, records
 from joulelab.findings.terms import NAMES, QUANTITIES
 from joulelab.findings.words import counted, number, probability, sentence, with_interval
-from joulelab.stats.ratios import mean_interval, ratio
+from joulelab.stats.estimates import estimate_ratio, geometric_mean_interval
 
 RULE = 3.0
 """Training over inference in time, by the paper's rule of thumb (section V-A)."""
@@ -57,7 +57,7 @@ def phase_ratios(groups: Sequence[Group]) -> pd.DataFrame:
 def _ratios(train: dict[str, Any], infer: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for quantity, column in QUANTITIES.items():
-        found = ratio(train, infer, column, shared=quantity == "net")
+        found = estimate_ratio(train, infer, column, shared=quantity == "net")
         if math.isnan(found.value):
             continue
         known = not math.isnan(found.low)
@@ -89,7 +89,7 @@ def _finding(part: pd.DataFrame) -> Finding:
     logs = np.log(part["estimate"].to_numpy(dtype=float))
     mean, low, high = float(np.exp(logs.mean())), math.nan, math.nan
     if n > 1:
-        low, high = mean_interval(logs)
+        low, high = geometric_mean_interval(logs)
     question = (
         "Does training take three times as long as inference?"
         if quantity == "time"

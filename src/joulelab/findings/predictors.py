@@ -13,6 +13,7 @@ from joulelab.findings.data import Group
 from joulelab.findings.frames import INT, INTERVAL, PLACE, REAL, TEXT, frame
 from joulelab.findings.terms import ENERGIES, PHASES
 from joulelab.stats.bootstrap import bootstrap
+from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, Rank, rank_correlations, spearman
 
 PREDICTORS = ("macs_per_parameter", "macs", "parameters", "size_bytes", "operators", "time")
@@ -182,20 +183,3 @@ def _corrected(group: Group, rows: Sequence[dict[str, Any]]) -> list[dict[str, A
             row["p_holm"] = float(p)
     place = {"study": group.study, "machine": group.machine, "setting": group.setting}
     return [place | row for row in rows]
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the smallest of n times n, the next times n - 1 and so on.
-
-    As ``statsmodels.stats.multitest.multipletests`` does it, which collects all garbage at each
-    call: seconds where thousands of runs are in memory.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    steps = np.arange(len(p), 0, -1) * np.asarray(p)[order]
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return [float(value) for value in corrected]

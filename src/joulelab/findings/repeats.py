@@ -16,8 +16,8 @@ from joulelab.findings.frames import INT, PLACE, REAL, TEXT, frame, records
 from joulelab.findings.summary import KEYS, POOLS
 from joulelab.findings.terms import NAMES, PHASES
 from joulelab.findings.words import counted, number, probability, sentence, with_interval
-from joulelab.stats.blocks import Scatter, scatter
 from joulelab.stats.estimates import UPPER
+from joulelab.stats.variance import Scatter, scatter
 
 ALPHA = 0.05
 """What p is held against."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from joulelab.stats.estimates import Array, Codes, Pools, estimates
+from joulelab.stats.estimates import Pools, estimates
+from joulelab.stats.variance import Array, Codes
 
 FACTORS = (
     "batch_size",

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from joulelab.carbon.quantities import carbon_g
-from joulelab.energy.energy import COVERAGE_FACTOR, Energy
+from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
 from joulelab.forecast.series import Total, forecast_total, load_scipy
+from joulelab.uncertain import COVERAGE_FACTOR
 
 MAIN = "epoch"
 """The phase that makes up a run, whole or in sections."""

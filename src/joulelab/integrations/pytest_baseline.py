@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
 from joulelab.errors import UserError
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
 from joulelab.storage import write_whole, writing
-from joulelab.uncertain import METRICS, boards, figure
+from joulelab.uncertain import CONFIDENCE
 
 if TYPE_CHECKING:
     from joulelab.integrations.pytest_row import Row
@@ -103,7 +104,8 @@ class Baselines:
             raise UserError(
                 f"{self.path} is damaged at {nodeid}", why=f"{type(error).__name__}: {error}"
             ) from error
-        return _judged(kept, (energy, boards(self._machine, self._machine.host, energy)), tolerance)
+        boards = find_boards(self._machine, self._machine.host, energy)
+        return _judged(kept, (energy, boards), tolerance)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Adds the tests that passed, and writes the file.
@@ -128,7 +130,7 @@ class Baselines:
             "started_unix_s": round(started_unix_s),
             "machine": self._machine.identity,
             "duration_s": energy.duration_s,
-            "boards": boards(self._machine, self._machine.host, energy),
+            "boards": find_boards(self._machine, self._machine.host, energy),
             "components": {
                 name: {field: getattr(part, field) for field in KEPT}
                 for name, part in energy.components.items()
@@ -150,8 +152,7 @@ def _judged(
     before: Sequence[tuple[Energy, Boards]], now: tuple[Energy, Boards], tolerance: float
 ) -> Judged:
     try:
-        from joulelab.stats.effects import Cell, Repeats, shift  # noqa: PLC0415
-        from joulelab.stats.shift import CONFIDENCE  # noqa: PLC0415
+        from joulelab.stats.difference import Cell, Repeats, difference  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
             f"baselines need {error.name}, which is not installed",
@@ -160,13 +161,12 @@ def _judged(
     measured = [frozenset(energy.components) for energy, _ in (*before, now)]
     common = frozenset.intersection(*measured)
     figures = [
-        figure(METRICS["gross_j"], energy, math.nan, on, "", common)
-        for energy, on in (*before, now)
+        metric_value(METRICS["gross_j"], energy, on, common) for energy, on in (*before, now)
     ]
     if not all(one.value > 0 for one in figures):
         return Judged(None, "nothing was measured then and now")
     *then, last = figures
-    found = shift(
+    found = difference(
         [
             Cell(
                 Repeats(tuple(then), tuple(range(len(then)))), Repeats((last,), (len(then),))
@@ -176,7 +176,7 @@ def _judged(
     low, high = (math.exp(end) for end in found.interval(CONFIDENCE))
     ratio = math.exp(found.value)
     words = f"{ratio:.3g} times its baseline ({low:.3g} to {high:.3g}; {_counted(len(then))})"
-    if not found.tested:
+    if not found.is_tested:
         return Judged(None, f"{words}: not shown, {LEAST_RUNS} runs or more tell how they scatter")
     if low > 1 + tolerance:
         return Judged(True, words)

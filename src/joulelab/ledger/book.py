@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from joulelab.errors import UserError
-from joulelab.ledger.amounts import Amount
 from joulelab.ledger.costing import Costed
 from joulelab.ledger.entries import Entry
+from joulelab.uncertain import UncertainValue
 
 UNTAGGED = "untagged"
 UNDATED = "undated"
@@ -30,19 +30,19 @@ class Row:
     entries: tuple[Costed, ...]
 
     @property
-    def energy(self) -> Amount:
+    def energy(self) -> UncertainValue:
         """Gross, J, of those that were measured."""
-        return Amount.total(one.energy for one in self.entries if one.energy is not None)
+        return UncertainValue.total(one.energy for one in self.entries if one.energy is not None)
 
     @property
-    def carbon(self) -> Amount:
+    def carbon(self) -> UncertainValue:
         """Grams of CO2-equivalent, of those whose intensity is known."""
-        return Amount.total(one.carbon for one in self.entries if one.carbon is not None)
+        return UncertainValue.total(one.carbon for one in self.entries if one.carbon is not None)
 
-    def price(self, currency: str) -> Amount:
+    def price(self, currency: str) -> UncertainValue:
         """Of those whose price is known in that currency."""
         known = (one.price for one in self.entries if one.currency == currency)
-        return Amount.total(amount for amount in known if amount is not None)
+        return UncertainValue.total(amount for amount in known if amount is not None)
 
     @property
     def duration_s(self) -> float:

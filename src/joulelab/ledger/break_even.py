@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from joulelab.energy.energy import COVERAGE_FACTOR
-from joulelab.ledger.amounts import Amount, Interval, undecided
+from joulelab.uncertain import COVERAGE_FACTOR, Interval, UncertainValue, fieller_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +20,10 @@ class ModelCost:
     """
 
     name: str
-    training: Amount
-    per_request: Amount
+    training: UncertainValue
+    per_request: UncertainValue
 
-    def after(self, requests: float) -> Amount:
+    def after(self, requests: float) -> UncertainValue:
         """Training and so many requests, J."""
         return self.training + self.per_request.scaled(requests)
 
@@ -99,11 +98,11 @@ def break_even(a: ModelCost, b: ModelCost) -> BreakEven:
     """Where two models' energies cross, and what is shown on either side.
 
     ``T_a + n e_a = T_b + n e_b`` at ``n = (T_b - T_a) / (e_a - e_b)``, a ratio of differences, with
-    its interval by Fieller's theorem (:func:`~joulelab.ledger.amounts.undecided`).
+    its interval by Fieller's theorem (:func:`~joulelab.uncertain.fieller_intervals`).
 
     Example:
-        >>> small = ModelCost("small", Amount(1e6, {}, 1e4), Amount(2.0, {}, 0.02))
-        >>> large = ModelCost("large", Amount(3e6, {}, 3e4), Amount(1.0, {}, 0.01))
+        >>> small = ModelCost("small", UncertainValue(1e6, {}, 1e4), UncertainValue(2.0, {}, 0.02))
+        >>> large = ModelCost("large", UncertainValue(3e6, {}, 3e4), UncertainValue(1.0, {}, 0.01))
         >>> found = break_even(small, large)
         >>> round(found.requests), [round(end) for end in found.interval]
         (2000000, [1896325, 2111373])
@@ -118,7 +117,7 @@ def break_even(a: ModelCost, b: ModelCost) -> BreakEven:
         requests = crossing if crossing >= 0 else math.nan
     stretches = tuple(
         (max(low, 0.0), high)
-        for low, high in undecided(extra_training, saved_per_request)
+        for low, high in fieller_intervals(extra_training, saved_per_request)
         if high >= 0
     )
     return BreakEven(a, b, requests, stretches)

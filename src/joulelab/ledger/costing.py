@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from joulelab.carbon.costs import Costs
 from joulelab.errors import JoulelabError
-from joulelab.ledger.amounts import Amount
 from joulelab.ledger.entries import Complain, Entry
 from joulelab.recording.format import READINGS_FILE
+from joulelab.uncertain import UncertainValue
 
 if TYPE_CHECKING:
     from joulelab.recording.trace import Trace
@@ -30,16 +30,16 @@ class Costed:
     """
 
     entry: Entry
-    energy: Amount | None
+    energy: UncertainValue | None
     costs: Costs | None
 
     @property
-    def carbon(self) -> Amount | None:
+    def carbon(self) -> UncertainValue | None:
         """Grams of CO2-equivalent; ``None`` when they are not known."""
         return self._times(math.nan if self.costs is None else self.costs.carbon_g_per_j)
 
     @property
-    def price(self) -> Amount | None:
+    def price(self) -> UncertainValue | None:
         """In :attr:`currency`; ``None`` when it is not known."""
         return self._times(math.nan if self.costs is None else self.costs.price_per_j)
 
@@ -48,7 +48,7 @@ class Costed:
         """Of the price; ``None`` when there is none."""
         return None if self.price is None or self.costs is None else self.costs.currency
 
-    def _times(self, factor: float) -> Amount | None:
+    def _times(self, factor: float) -> UncertainValue | None:
         if self.energy is None or math.isnan(factor):
             return None
         return self.energy.scaled(factor)
@@ -80,7 +80,7 @@ def costed(
     return found
 
 
-def _costs(entry: Entry, energy: Amount) -> Costs:
+def _costs(entry: Entry, energy: UncertainValue) -> Costs:
     recorded = (entry.directory / READINGS_FILE).is_file()
     return entry.site.costs(
         energy.value,

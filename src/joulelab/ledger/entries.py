@@ -12,11 +12,12 @@ from typing import Any
 
 from joulelab.carbon.site import Site, site_file
 from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.uncertainty import component_gross, component_own_share
 from joulelab.errors import JoulelabError, UserError
-from joulelab.ledger.amounts import Amount
 from joulelab.ledger.tags import study_tags
 from joulelab.runs.job import Job, default_place, is_job, read_job
 from joulelab.runs.whole_spans import WHOLE_SPANS
+from joulelab.uncertain import UncertainValue
 
 RUN_FILE = "run.json"
 PLAN_FILE = "plan.toml"
@@ -66,25 +67,27 @@ class Entry:
     site: Site
 
     @property
-    def energy(self) -> Amount | None:
+    def energy(self) -> UncertainValue | None:
         """Gross, of all that the machine drew, J; ``None`` when nothing was measured."""
-        return self._total(Amount.of_component)
+        return self._total(component_gross)
 
     @property
-    def own_energy(self) -> Amount | None:
+    def own_energy(self) -> UncertainValue | None:
         """Its own part of that where it is known, an estimate, J."""
-        return self._total(Amount.of_own_share)
+        return self._total(component_own_share)
 
     @property
     def is_shared(self) -> bool:
         """Whether others are known to have used its machine."""
         return any(part.share is not None and not part.share.is_whole for part in self.parts)
 
-    def _total(self, amount: Callable[[ComponentEnergy, Hashable], Amount]) -> Amount | None:
+    def _total(
+        self, amount: Callable[[ComponentEnergy, Hashable], UncertainValue]
+    ) -> UncertainValue | None:
         known = [part for part in self.parts if not math.isnan(part.gross_j)]
         if not known:
             return None
-        return Amount.total(
+        return UncertainValue.total(
             amount(part, self.boards.get(part.component, self.host)) for part in known
         )
 

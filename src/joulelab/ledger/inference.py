@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from joulelab.ledger.amounts import Amount, Ratio, ratio
+from joulelab.uncertain import Ratio, UncertainValue, fieller_ratio
 
 DAYS = {"day": 1.0, "month": 365.25 / 12, "year": 365.25}
 """Mean lengths, Julian year."""
@@ -22,16 +22,16 @@ class Inference:
         training: Gross, J; ``None`` when it is not known.
 
     Example:
-        >>> served = Inference(1e6, Amount(0.5), Amount(3.6e6))
+        >>> served = Inference(1e6, UncertainValue(0.5), UncertainValue(3.6e6))
         >>> served.over("day").value, served.days_to_training.value
         (500000.0, 7.2)
     """
 
     requests_per_day: float
-    per_request: Amount
-    training: Amount | None
+    per_request: UncertainValue
+    training: UncertainValue | None
 
-    def over(self, period: str) -> Amount:
+    def over(self, period: str) -> UncertainValue:
         """Gross energy of a ``"day"``, ``"month"`` or ``"year"``, J."""
         return self.per_request.scaled(self.requests_per_day * DAYS[period])
 
@@ -40,7 +40,7 @@ class Inference:
         """After how many days inference has taken as much as training, by Fieller's theorem."""
         if self.training is None:
             return Ratio(math.nan, math.nan, math.nan)
-        return ratio(self.training, self.over("day"))
+        return fieller_ratio(self.training, self.over("day"))
 
     def to_json(self) -> dict[str, Any]:
         """The figures; what is not known or infinite becomes ``None``."""

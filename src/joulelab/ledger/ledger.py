@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.carbon.quantities import J_PER_KWH
-from joulelab.ledger.amounts import UNKNOWN, Amount, Ratio, ratio, share
 from joulelab.ledger.book import OF_TIME, Row, once, period_before, rows, selected
 from joulelab.ledger.costing import Costed, costed
 from joulelab.ledger.entries import Complain, find_entries
 from joulelab.ledger.remarks import remarks
 from joulelab.ledger.split import REFERENCES, Part, Reference, split
+from joulelab.uncertain import UNKNOWN_RATIO, Ratio, UncertainValue, fieller_ratio, share
 
 MOST_SHOWN = 10
 """So many of the dearest entries are told."""
@@ -86,9 +86,9 @@ class Ledger:
         What a sensor is off by in both cancels.
         """
         if self.by not in OF_TIME or row.unmeasured == len(row.entries):
-            return UNKNOWN
+            return UNKNOWN_RATIO
         found = next((one for one in before if one.key == _before(row.key)), None)
-        return UNKNOWN if found is None else ratio(row.energy, found.energy)
+        return UNKNOWN_RATIO if found is None else fieller_ratio(row.energy, found.energy)
 
     def to_json(self) -> dict[str, Any]:
         """Everything in plain values; what is not known becomes ``None``."""
@@ -199,7 +199,7 @@ def _part_json(part: Part) -> dict[str, Any]:
     }
 
 
-def _amount_json(name: str, unit: str, amount: Amount | None) -> dict[str, float | None]:
+def _amount_json(name: str, unit: str, amount: UncertainValue | None) -> dict[str, float | None]:
     low, high = (None, None) if amount is None else amount.interval
     value = None if amount is None else amount.value
     return {f"{name}{unit}": value, f"{name}_low{unit}": low, f"{name}_high{unit}": high}

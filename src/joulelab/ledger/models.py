@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from joulelab.energy.energy import COVERAGE_FACTOR, Energy
+from joulelab.energy.energy import Energy
+from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import UserError, nearest
-from joulelab.ledger.amounts import Amount
 from joulelab.ledger.break_even import ModelCost
-from joulelab.ledger.entries import boards_of
+from joulelab.machine import Machine
 from joulelab.runs.job import Job, is_job, read_job
+from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
 
 REQUEST = "request"
 """Spans of this name in a job are its requests."""
@@ -51,7 +52,7 @@ def model_cost(text: str) -> ModelCost:
     return ModelCost(name or rest, training_energy(training), request_energy(per_request))
 
 
-def training_energy(text: str) -> Amount:
+def training_energy(text: str) -> UncertainValue:
     """Gross energy of a training, J: a figure, a job, or a study's training, the mean of repeats.
 
     Raises:
@@ -59,13 +60,13 @@ def training_energy(text: str) -> Amount:
     """
     given = _number(text)
     if given is not None:
-        return Amount(given)
+        return UncertainValue(given)
     if is_job(text):
         return _job_energy(read_job(text))
     return _mean(text, lambda run: _phase(run, "train", text))
 
 
-def request_energy(text: str) -> Amount:
+def request_energy(text: str) -> UncertainValue:
     """Gross energy of a request, J: a figure, a job, or a study's inference a sample.
 
     A job says how many requests it served by its spans named ``request``, else by its tag
@@ -76,11 +77,11 @@ def request_energy(text: str) -> Amount:
     """
     given = _number(text)
     if given is not None:
-        return Amount(given)
+        return UncertainValue(given)
     if is_job(text):
         return _job_request(read_job(text))
 
-    def each(run: Run) -> Amount:
+    def each(run: Run) -> UncertainValue:
         samples = run["results"]["infer"]["samples"] if "infer" in run["results"] else None
         energy = _phase(run, "infer", text)
         if not samples:
@@ -90,14 +91,13 @@ def request_energy(text: str) -> Amount:
     return _mean(text, each)
 
 
-def _job_energy(job: Job) -> Amount:
+def _job_energy(job: Job) -> UncertainValue:
     if not job.energy.components:
         raise UserError(f"{job.directory} has no energy", why="nothing was measured")
-    boards = {} if job.machine is None else boards_of(job.machine.to_json())
-    return Amount.of(job.energy, boards, job.host)
+    return gross_energy(job.energy, find_boards(job.machine, job.host, job.energy))
 
 
-def _job_request(job: Job) -> Amount:
+def _job_request(job: Job) -> UncertainValue:
     whole = _job_energy(job)
     for span in job.spans:
         if span.name == REQUEST and not math.isnan(span.gross_j):
@@ -106,7 +106,7 @@ def _job_request(job: Job) -> Amount:
             uncertainty = (span.high_j - span.low_j) / 2 / COVERAGE_FACTOR
             shared = math.hypot(*part.shared.values())
             random = math.sqrt(max(uncertainty**2 - shared**2, 0.0))
-            return replace(part, random=random).scaled(1 / span.count)
+            return replace(part, own=random).scaled(1 / span.count)
     samples = _number(job.tags.get(SAMPLES_TAG, ""))
     if not samples:
         raise UserError(
@@ -117,20 +117,20 @@ def _job_request(job: Job) -> Amount:
     return whole.scaled(1 / samples)
 
 
-def _phase(run: Run, phase: str, text: str) -> Amount:
+def _phase(run: Run, phase: str, text: str) -> UncertainValue:
     result = run["results"].get(phase)
     energy = None if result is None else result["energy"]
     if energy is None or energy["gross_j"] is None:
         raise UserError(f"{text} has no energy of {phase}", why="it was not measured")
-    machine = run["machine"]
-    return Amount.of(Energy.from_json(energy), boards_of(machine), machine["host"])
+    machine, found = Machine.from_json(run["machine"]), Energy.from_json(energy)
+    return gross_energy(found, find_boards(machine, machine.host, found))
 
 
-def _mean(text: str, energy: Callable[[Run], Amount]) -> Amount:
+def _mean(text: str, energy: Callable[[Run], UncertainValue]) -> UncertainValue:
     """Over the repeats of a study. Its random part is by their scatter where that is larger."""
     amounts = [energy(run) for run in _repeats(text)]
     count = len(amounts)
-    mean = Amount.total(amounts).scaled(1 / count)
+    mean = UncertainValue.total(amounts).scaled(1 / count)
     if count == 1:
         return mean
     from joulelab.forecast.series import load_scipy  # noqa: PLC0415
@@ -141,7 +141,7 @@ def _mean(text: str, energy: Callable[[Run], Amount]) -> Amount:
     scatter = statistics.stdev(one.value for one in amounts) / math.sqrt(count)
     # Student's t for so few, as a standard uncertainty for the normal quantile (GUM G.3).
     wide = scatter * float(t.ppf(0.975, count - 1)) / COVERAGE_FACTOR
-    return replace(mean, random=max(mean.random, wide))
+    return replace(mean, own=max(mean.own, wide))
 
 
 def _repeats(text: str) -> Sequence[Run]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from joulelab.carbon.costs import JOULES, quantity
 from joulelab.energy.energy import WORTH_SAYING
-from joulelab.ledger.amounts import Amount
 from joulelab.ledger.book import NO_INTERVAL, Row
 from joulelab.ledger.costing import Costed
 from joulelab.ledger.entries import Entry
 from joulelab.ledger.overlaps import counted_twice_j
 from joulelab.sensors.sensor import Provenance
+from joulelab.uncertain import UncertainValue
 
 
 def remarks(
@@ -74,8 +74,8 @@ def _sharing(entries: Sequence[Entry], *, own_share: bool) -> list[str]:
         return []
     if own_share:
         return [f"of {len(shared)} that shared their machine the own part counts, an estimate"]
-    whole = Amount.total(filter(None, (one.energy for one in shared)))
-    own = Amount.total(filter(None, (one.own_energy for one in shared)))
+    whole = UncertainValue.total(filter(None, (one.energy for one in shared)))
+    own = UncertainValue.total(filter(None, (one.own_energy for one in shared)))
     whole_words = quantity(whole.value, NO_INTERVAL, JOULES)
     own_words = quantity(own.value, own.interval, JOULES)
     return [

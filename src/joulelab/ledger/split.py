@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from joulelab.ledger.amounts import Amount, Ratio, share
+from joulelab.uncertain import Ratio, UncertainValue, share
 
 EXPERIMENTATION_AND_TRAINING = "experimentation and training"
 
@@ -57,12 +57,12 @@ class Part:
     """
 
     name: str
-    energy: Amount
+    energy: UncertainValue
     share: Ratio
     reference: float
 
 
-def split(phases: Mapping[str, Amount], reference: Reference) -> list[Part]:
+def split(phases: Mapping[str, UncertainValue], reference: Reference) -> list[Part]:
     """The parts of a reference, of the energy of the phases that it has.
 
     Args:
@@ -70,7 +70,7 @@ def split(phases: Mapping[str, Amount], reference: Reference) -> list[Part]:
         reference: A published split.
 
     Example:
-        >>> phases = {"training": Amount(30.0), "inference": Amount(70.0)}
+        >>> phases = {"training": UncertainValue(30.0), "inference": UncertainValue(70.0)}
         >>> [(part.name, part.share.value) for part in split(phases, REFERENCES[1])]
         [('experimentation', 0.0), ('training', 0.3), ('inference', 0.7)]
     """
@@ -80,7 +80,8 @@ def split(phases: Mapping[str, Amount], reference: Reference) -> list[Part]:
             name,
             energies[name],
             share(
-                energies[name], Amount.total(e for other, e in energies.items() if other != name)
+                energies[name],
+                UncertainValue.total(e for other, e in energies.items() if other != name),
             ),
             fraction,
         )
@@ -88,5 +89,5 @@ def split(phases: Mapping[str, Amount], reference: Reference) -> list[Part]:
     ]
 
 
-def _sum(phases: Mapping[str, Amount], names: Sequence[str]) -> Amount:
-    return Amount.total(phases[name] for name in names if name in phases)
+def _sum(phases: Mapping[str, UncertainValue], names: Sequence[str]) -> UncertainValue:
+    return UncertainValue.total(phases[name] for name in names if name in phases)

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from joulelab.carbon.costs import GRAMS, JOULES, digits, quantity
 from joulelab.carbon.quantities import J_PER_KWH
-from joulelab.ledger.amounts import Amount, Ratio
 from joulelab.ledger.book import NO_INTERVAL, OF_TIME, Row, period_of
 from joulelab.ledger.ledger import Ledger
+from joulelab.uncertain import Ratio, UncertainValue
 
 BAR = 16
 """Characters of a bar of 100 %."""
@@ -43,7 +43,7 @@ def show(ledger: Ledger, console: Console) -> None:
         console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def words(amount: Amount, units: tuple[tuple[float, str], ...]) -> str:
+def words(amount: UncertainValue, units: tuple[tuple[float, str], ...]) -> str:
     """A figure with its interval."""
     return quantity(amount.value, amount.interval, units)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from joulelab.energy.energy import COVERAGE_FACTOR, ComponentEnergy, Energy
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import TraceError
 from joulelab.findings.words import listed
 from joulelab.recording.trace import read_trace
 from joulelab.runs.studies import Study, energy_of, understood
 from joulelab.sensors.sensor import Provenance
+from joulelab.uncertain import COVERAGE_FACTOR
 
 _KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.energy.energy import Energy, sensor_of
+from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import JoulelabError
 from joulelab.run.options import slug
 from joulelab.runs.job import Job, default_place, read_job
-from joulelab.uncertain import METRICS, Figure, Ratio, boards, figure, ratio
+from joulelab.uncertain import Ratio, UncertainValue, ratio
 
 MOST_LOOKED_AT = 50
 """So many older records are looked at before the search is given up."""
@@ -92,10 +93,8 @@ def compare(job: Job, previous: Job | None) -> Compared | None:
     )
 
 
-def _gross(job: Job) -> Figure:
-    of, components = job.energy, frozenset(job.energy.components)
-    on = boards(job.machine, job.host, of)
-    return figure(METRICS["gross_j"], of, math.nan, on, "", components)
+def _gross(job: Job) -> UncertainValue:
+    return gross_energy(job.energy, find_boards(job.machine, job.host, job.energy))
 
 
 def _sensors(energy: Energy) -> dict[str, str]:

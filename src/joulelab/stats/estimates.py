@@ -1,30 +1,27 @@
-"""Estimates over repeats, with 95 % intervals."""
+"""Estimates over repeats and ratios of estimates, with 95 % intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-from joulelab.stats.blocks import scatter
-from joulelab.stats.pooling import prior
-
-CONFIDENCE = 0.95
-"""Coverage of every interval."""
+from joulelab.stats.variance import Array, Codes, prior, scatter
+from joulelab.uncertain import CONFIDENCE
 
 UPPER = (1 + CONFIDENCE) / 2
 """The quantile at an interval's upper end."""
 
-_NORMAL = float(stats.norm.ppf(UPPER))
+WIDEST = 50.0
+"""Half-width in the logarithm beyond which an interval says nothing: a factor of 10^21."""
 
-Array = NDArray[np.float64]
-Codes = NDArray[np.integer[Any]]
+_NORMAL = float(stats.norm.ppf(UPPER))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +124,7 @@ def estimates(
     - s is the scatter between repeats: for a mean, its standard error; for a ratio, Cochran,
       *Sampling Techniques*, 3rd ed., Eq. 6.13. t is Student's for n-1 degrees of freedom. Among
       the cells of a pool, n s², over the scale squared, is moderated, see
-      :mod:`joulelab.stats.pooling`, and t has the degrees of freedom that it gives.
+      :mod:`joulelab.stats.variance`, and t has the degrees of freedom that it gives.
     - c is what all repeats share, as a sensor's gain; repeating does not average it away. z is
       the normal distribution's 1.96.
     - e is what differs from repeat to repeat, as the edges of a span. The scatter holds it
@@ -202,3 +199,68 @@ def estimates(
             "df": df,
         }
     )
+
+
+def estimate_ratio(
+    numerator: Mapping[str, Any], denominator: Mapping[str, Any], column: str, *, shared: bool
+) -> Estimate:
+    """Return one row's quantity over another's.
+
+    The relative half-widths of the two add in quadrature, on a logarithmic scale, so that x/y and
+    y/x have the same interval.
+
+    Args:
+        numerator: Has ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, like a
+            row of :func:`joulelab.findings.summary.summary`.
+        denominator: Likewise.
+        column: The quantity.
+        shared: Whether what all repeats of a row share counts (different sensors) or cancels.
+
+    Returns:
+        Unknown unless both are positive; without an interval if one has none, or if it would be
+        wider than numbers go (a value that is nothing but scatter).
+
+    Example:
+        >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}
+        >>> found = estimate_ratio(one, one | {"x": 2.0, "x_random": 0.1}, "x", shared=False)
+        >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
+        (3.0, 2.8, 3.22)
+    """
+    above, below = float(numerator[column]), float(denominator[column])
+    if not (above > 0 and below > 0):
+        return UNKNOWN
+    value = above / below
+    relative = math.hypot(*(_relative(row, column, shared) for row in (numerator, denominator)))
+    n = min(int(numerator[f"{column}_n"]), int(denominator[f"{column}_n"]))
+    if relative > WIDEST:
+        return Estimate(value, math.nan, math.nan, n)
+    spread = math.exp(relative)
+    return Estimate(value, value / spread, value * spread, n)
+
+
+def geometric_mean_interval(logs: Array) -> tuple[float, float]:
+    """Return the 95 % interval of a geometric mean, by Student's t on the logarithms.
+
+    Args:
+        logs: Natural logarithms, at least two. Shape: (ratios,).
+
+    Returns:
+        NaN twice if it would be wider than numbers go.
+
+    Example:
+        >>> low, high = geometric_mean_interval(np.log([2.0, 3.0, 4.0]))
+        >>> round(low, 2), round(high, 2)
+        (1.21, 6.85)
+    """
+    half = float(stats.t.ppf(UPPER, len(logs) - 1) * stats.sem(logs))
+    low, high = float(np.mean(logs)) - half, float(np.mean(logs)) + half
+    if max(abs(low), abs(high)) > WIDEST:
+        return math.nan, math.nan
+    return math.exp(low), math.exp(high)
+
+
+def _relative(row: Mapping[str, Any], column: str, shared: bool) -> float:
+    value = float(row[column])
+    if not shared:
+        return float(row[f"{column}_random"]) / value
+    return max(float(row[f"{column}_high"]) - value, value - float(row[f"{column}_low"])) / value

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from joulelab.stats.blocks import scatter
 from joulelab.stats.estimates import Pools, estimates
-from joulelab.stats.pooling import LEAST_CELLS, prior
+from joulelab.stats.variance import LEAST_CELLS, prior, scatter
 
 
 def repeated(rng, cells, repeats, spread=0.0, block=0.0):

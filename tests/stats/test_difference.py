@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from joulelab.stats.effects import Cell, Repeats, shift
-from joulelab.stats.shift import Shift
-from joulelab.uncertain import Figure
+from joulelab.stats.difference import Cell, Difference, Repeats, difference
+from joulelab.uncertain import UncertainValue
 
 VALUES = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=8, unique=True)
 
 
 @given(VALUES, VALUES)
 def test_repeats_on_both_sides_are_welchs_test(a, b):
-    found = shift([Cell(Repeats.of(*a), Repeats.of(*b))])
+    found = difference([Cell(Repeats.of(*a), Repeats.of(*b))])
     expected = stats.ttest_ind(b, a, equal_var=False)
     assert found.test == "Welch's t test"
     assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-9)
@@ -28,7 +27,7 @@ def test_repeats_on_both_sides_are_welchs_test(a, b):
 
 @given(VALUES, st.floats(1.0, 1e6))
 def test_one_run_against_repeats_is_a_prediction(values, one):
-    found = shift([Cell(Repeats.of(*values), Repeats.of(one))])
+    found = difference([Cell(Repeats.of(*values), Repeats.of(one))])
     n, sd = len(values), np.std(values, ddof=1)
     half = stats.t.ppf(0.975, n - 1) * sd * math.sqrt(1 + 1 / n)
     middle = one - np.mean(values)
@@ -39,7 +38,7 @@ def test_one_run_against_repeats_is_a_prediction(values, one):
 def test_cells_without_repeats_are_paired():
     a, b = [10.0, 20.0, 33.0, 41.0], [11.0, 23.0, 33.0, 45.0]
     cells = [Cell(Repeats.of(x), Repeats.of(y)) for x, y in zip(a, b, strict=True)]
-    found, expected = shift(cells), stats.ttest_rel(b, a)
+    found, expected = difference(cells), stats.ttest_rel(b, a)
     assert found.test == "paired t test over 4 cells"
     assert found.p == pytest.approx(expected.pvalue)
     assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
@@ -50,21 +49,24 @@ def test_cells_of_one_model_are_no_independent_witnesses():
         Cell(Repeats.of(10.0), Repeats.of(value), unit=model)
         for model, value in (("a", 11.0), ("a", 11.2), ("a", 11.1), ("b", 10.2))
     ]
-    found = shift(cells)
+    found = difference(cells)
     assert found.test == "paired t test over 2 units"
     assert found.df == 1
     assert found.value == pytest.approx((1.1 + 0.2) / 2)
 
 
 def test_one_run_on_each_side_is_not_tested_unless_the_scatter_is_stated():
-    cell = Cell(Repeats((Figure(100.0, own=1.0),), (0,)), Repeats((Figure(110.0, own=1.0),), (1,)))
-    found = shift([cell])
-    assert not found.tested
+    cell = Cell(
+        Repeats((UncertainValue(100.0, own=1.0),), (0,)),
+        Repeats((UncertainValue(110.0, own=1.0),), (1,)),
+    )
+    found = difference([cell])
+    assert not found.is_tested
     assert found.test == ""
     assert math.isnan(found.p)
     assert math.isnan(found.detectable(0.95))
     assert found.interval(0.95) == pytest.approx((10 - 1.959964 * 2**0.5, 10 + 1.959964 * 2**0.5))
-    stated = shift([cell], stated_scatter=2.0)
+    stated = difference([cell], assumed_sd=2.0)
     assert stated.half_width(0.95) == pytest.approx(1.959964 * 2.0 * 2**0.5)
     assert stated.p == pytest.approx(2 * stats.norm.sf(10 / (2 * 2**0.5)))
 
@@ -73,10 +75,15 @@ def test_what_a_block_shares_is_one_error_and_not_many():
     rng = np.random.default_rng(5)
     blocks = rng.normal(0, 1, (2, 3))
     cells = [
-        Cell(*(Repeats(tuple(Figure(10 * cell + x) for x in side), (0, 1, 2)) for side in blocks))
+        Cell(
+            *(
+                Repeats(tuple(UncertainValue(10 * cell + x) for x in side), (0, 1, 2))
+                for side in blocks
+            )
+        )
         for cell in range(20)
     ]
-    found, expected = shift(cells), stats.ttest_ind(blocks[1], blocks[0], equal_var=False)
+    found, expected = difference(cells), stats.ttest_ind(blocks[1], blocks[0], equal_var=False)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.df == pytest.approx(expected.df)
 
@@ -86,37 +93,37 @@ def test_cells_without_common_blocks_add_their_variances():
     a, b = rng.normal(10, 1, (2, 5, 4))
     cells = [
         Cell(
-            Repeats(tuple(map(Figure, x)), tuple((cell, i) for i in range(4))),
-            Repeats(tuple(map(Figure, y)), tuple((cell, i) for i in range(4))),
+            Repeats(tuple(map(UncertainValue, x)), tuple((cell, i) for i in range(4))),
+            Repeats(tuple(map(UncertainValue, y)), tuple((cell, i) for i in range(4))),
         )
         for cell, (x, y) in enumerate(zip(a, b, strict=True))
     ]
     variances = np.concatenate([a.var(axis=1, ddof=1), b.var(axis=1, ddof=1)])
-    found = shift(cells)
+    found = difference(cells)
     assert found.scatter == pytest.approx(math.sqrt(variances.sum() / 4) / 5)
     assert found.df == pytest.approx(variances.sum() ** 2 / (variances**2 / 3).sum())
 
 
 @pytest.mark.parametrize(("board", "expected"), [("one", 0.0), ("other", math.hypot(5.0, 5.5))])
 def test_a_gain_cancels_on_the_same_board_alone(board, expected):
-    a = Figure(100.0, {("gain", "one"): 5.0})
-    b = Figure(110.0, {("gain", board): 5.5})
+    a = UncertainValue(100.0, {("gain", "one"): 5.0})
+    b = UncertainValue(110.0, {("gain", board): 5.5})
     cell = Cell(Repeats((a,), (0,)), Repeats((b,), (1,)))
-    on_values, on_logs = shift([cell]), shift([cell.logarithms()])
+    on_values, on_logs = difference([cell]), difference([cell.logarithms()])
     assert on_values.shared == pytest.approx(0.5 if board == "one" else expected)
     assert on_logs.shared == pytest.approx(0.0 if board == "one" else 0.05 * 2**0.5)
 
 
 def test_a_gain_of_one_part_moves_a_total_whose_shares_change():
-    a = Figure(100.0, {"gpu": 0.1 * 50, "cpu": 0.0})
-    b = Figure(100.0, {"gpu": 0.1 * 90, "cpu": 0.0})
-    found = shift([Cell(Repeats((a,), (0,)), Repeats((b,), (1,))).logarithms()])
+    a = UncertainValue(100.0, {"gpu": 0.1 * 50, "cpu": 0.0})
+    b = UncertainValue(100.0, {"gpu": 0.1 * 90, "cpu": 0.0})
+    found = difference([Cell(Repeats((a,), (0,)), Repeats((b,), (1,))).logarithms()])
     assert found.shared == pytest.approx(0.1 * (0.9 - 0.5))
 
 
 @given(st.floats(-5, 5), st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 1), st.integers(1, 40))
 def test_p_is_where_the_interval_touches_no_difference(value, shared, own, scatter, df):
-    found = Shift(value, shared, own, scatter, float(df), "a test")
+    found = Difference(value, shared, own, scatter, float(df), "a test")
     assert 0 <= found.p <= 1
     if 1e-9 < found.p < 1 - 1e-9:
         assert found.half_width(1 - found.p) == pytest.approx(abs(value), rel=1e-6)
@@ -125,7 +132,7 @@ def test_p_is_where_the_interval_touches_no_difference(value, shared, own, scatt
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_what_can_be_detected_is_what_statsmodels_says(n):
-    found = Shift(0.0, 0.0, 0.0, 0.02 * math.sqrt(2 / n), 2 * n - 2.0, "Welch's t test")
+    found = Difference(0.0, 0.0, 0.0, 0.02 * math.sqrt(2 / n), 2 * n - 2.0, "Welch's t test")
     effect = TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)
     assert found.detectable(0.95) == pytest.approx(0.02 * effect, rel=1e-3)
 
@@ -151,13 +158,13 @@ def test_intervals_hold_the_truth_and_nothing_is_shown_where_nothing_is(
             drawn.append(
                 [
                     Repeats(
-                        tuple(Figure(x, {board: gain_sd}) for x in row),
+                        tuple(UncertainValue(x, {board: gain_sd}) for x in row),
                         tuple((side, i if block_sd else (cell, i)) for i in range(n)),
                     )
                     for cell, row in enumerate(logs)
                 ]
             )
-        found = shift([Cell(a, b) for a, b in zip(*drawn, strict=True)])
+        found = difference([Cell(a, b) for a, b in zip(*drawn, strict=True)])
         missed += found.half_width(0.95) < abs(found.value)
     assert missed <= 130
     assert missed >= 20

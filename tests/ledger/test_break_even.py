@@ -1,0 +1,80 @@
+"""Break-even of two models."""
+
+import math
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from joulelab.ledger.break_even import ModelCost, break_even
+from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
+
+values = st.floats(1.0, 1e6)
+parts = st.floats(0.0, 0.2)
+
+
+@st.composite
+def uncertain(draw):
+    value = draw(values)
+    shared = {cause: value * draw(parts) for cause in ("gain a", "gain b") if draw(st.booleans())}
+    return UncertainValue(value, shared, value * draw(parts))
+
+
+model = st.builds(ModelCost, st.just("m"), uncertain(), uncertain())
+
+
+@given(model, model, st.floats(0.0, 1e7))
+def test_break_even_agrees_with_the_sums_at_any_number_of_requests(a, b, requests):
+    found = break_even(a, b)
+    inside = any(low <= requests <= high for low, high in found.undecided)
+    edge = any(
+        abs(requests - end) <= 1e-6 * (1 + requests)
+        for stretch in found.undecided for end in stretch
+    )  # fmt: skip
+    assume(not edge)
+    excess = found.a.after(requests) - found.b.after(requests)
+    near = abs(abs(excess.value) - COVERAGE_FACTOR * excess.uncertainty) < 1e-9 * a.training.value
+    assume(not near)
+    assert (found.frugal(requests) is None) == inside
+
+
+@given(model, model)
+def test_break_even_is_the_same_from_either_side(a, b):
+    one, other = break_even(a, b), break_even(b, a)
+    assert one.requests == pytest.approx(other.requests, nan_ok=True)
+    assert one.interval == pytest.approx(other.interval, nan_ok=True, rel=1e-6)
+
+
+def test_where_the_energies_are_equal():
+    small = ModelCost("small", UncertainValue(1e6), UncertainValue(2.0))
+    large = ModelCost("large", UncertainValue(3e6), UncertainValue(1.0))
+    found = break_even(small, large)
+    assert found.requests == pytest.approx(2e6)
+    assert found.interval == pytest.approx((2e6, 2e6), rel=1e-6)
+    assert [one and one.name for *_, one in found.stretches()] == ["small", "large"]
+
+
+def test_a_model_that_is_frugal_at_both_never_loses():
+    good = ModelCost("good", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.01))
+    bad = ModelCost("bad", UncertainValue(3e6, {}, 1e4), UncertainValue(2.0, {}, 0.01))
+    found = break_even(good, bad)
+    assert math.isnan(found.requests)
+    assert found.stretches() == [(0.0, math.inf, good)]
+
+
+def test_energies_a_request_that_are_not_shown_to_differ_give_no_upper_bound():
+    a = ModelCost("a", UncertainValue(1e6, {}, 1e4), UncertainValue(1.05, {}, 0.1))
+    b = ModelCost("b", UncertainValue(3e6, {}, 1e4), UncertainValue(1.0, {}, 0.1))
+    found = break_even(a, b)
+    begin, end, frugal = found.stretches()[-1]
+    assert frugal is None
+    assert math.isinf(end)
+    assert begin > 0
+    assert found.to_json()["requests_high"] is None
+
+
+def test_models_that_are_the_same_are_never_told_apart():
+    same = ModelCost("same", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.1))
+    assert break_even(same, same).stretches() == [(0.0, math.inf, None)]
+    exact = ModelCost("exact", UncertainValue(1.0), UncertainValue(1.0))
+    assert break_even(exact, exact).stretches() == [(0.0, math.inf, None)]
