@@ -66,7 +66,9 @@ def run(script, folder):
     """Runs a script of the shell as a user would; fails when anything reaches for the network."""
     log = folder / "network.log"
     environment = {
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        "PATH": os.pathsep.join(
+            (os.environ["COMMANDS"], str(Path(sys.executable).parent), os.environ["PATH"])
+        ),
         "HOME": str(folder),
         "JOULELAB_HOME": str(folder / "home"),
         "COLUMNS": "100",
