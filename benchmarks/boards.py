@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import TraceSpan
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -200,20 +201,13 @@ class _Sensor:
 
 def with_spans(trace: Trace, names: Sequence[str], start_s: Floats, stop_s: Floats) -> Trace:
     """The trace as a meter that marked these spans would have left it."""
-    events = tuple(
-        {
-            "event": "span",
-            "pid": 1,
-            "index": index,
-            "name": name,
-            "start_ns": round(start * 1e9),
-            "stop_ns": round(stop * 1e9),
-        }
+    spans = tuple(
+        TraceSpan(name, round(start * 1e9), round(stop * 1e9), key=(1, index))
         for index, (name, start, stop) in enumerate(
             zip(names, start_s.tolist(), stop_s.tolist(), strict=True)
         )
     )
-    return replace(trace, events=(*trace.events, *events))
+    return replace(trace, spans=(*trace.spans, *spans))
 
 
 # Powers.

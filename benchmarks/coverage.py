@@ -25,7 +25,8 @@ from benchmarks import boards
 from benchmarks.boards import Kind, Power, with_spans
 from benchmarks.sensor_kinds import kinds
 from joulelab.energy.baseline import UNKNOWN_DRIFT, Baseline, IdlePoint
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.recording.trace_spans import Window
 
 Floats = NDArray[np.float64]
 

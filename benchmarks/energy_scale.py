@@ -22,9 +22,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.estimator import EnergyEstimator, Window
-from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, RECORD_SIZE, pack_header
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import RECORD, read_trace
+from joulelab.recording.trace_format import (
+    CHECK,
+    EVENTS_FILE,
+    READINGS_FILE,
+    RECORD_SIZE,
+    pack_header,
+)
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 PERIOD_NS = 20_000_000

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from benchmarks.forecast_case import Case
 from joulelab import Meter
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.forecast.from_spans import EPOCH, SECTIONS, STEP, profile_of
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.models.registry import build_model
 from joulelab.recording.spans import Span
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_spans import TraceSpan, read_spans
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.workloads.classification import train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
 from joulelab.workloads.seeding import build_seeded
@@ -109,7 +109,7 @@ def cases(run: Run) -> Iterator[Case]:
 
 
 def _measured(run: Run, trace: Trace) -> Iterator[Case]:
-    spans = read_spans(trace.events)
+    spans = trace.spans
     accounts = EnergyEstimator(trace)
     whole = profile_of(spans, accounts.energies)
     truth_j, truth_s = whole.spent_j, sum(row.duration_s for row in whole.rows)
@@ -167,12 +167,8 @@ def _by_cpu_time(run: Run, step_s: Floats) -> Iterator[Case]:
 
 def _step_times(trace: Trace) -> Floats:
     """The CPU time of each step, s."""
-    steps = {
-        event["index"]: event["attributes"]
-        for event in trace.events
-        if event["event"] == "span" and event["name"] == STEP and event["stop_ns"]
-    }
-    return np.array([step["cpu_stop_s"] - step["cpu_start_s"] for step in steps.values()])
+    steps = [span.attributes for span in trace.finished_spans if span.name == STEP]
+    return np.array([step["cpu_stop_s"] - step["cpu_start_s"] for step in steps])
 
 
 class _CpuTimes:
@@ -192,7 +188,7 @@ class _CpuTimes:
 def _until(spans: Sequence[TraceSpan], t_ns: int) -> list[TraceSpan]:
     """The spans as they were known at that time."""
     return [
-        span if span.stop_ns is not None and span.stop_ns <= t_ns else replace(span, stop_ns=None)
+        span if span.stop_ns is not None and span.stop_ns <= t_ns else span._replace(stop_ns=None)
         for span in spans
         if span.start_ns < t_ns
     ]

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group
 
-from joulelab.energy.estimator import EnergyEstimator, Window
-from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, pack_header
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import RECORD, read_trace
+from joulelab.recording.trace_format import CHECK, EVENTS_FILE, READINGS_FILE, pack_header
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.simulated import SimulatedMachine
 from joulelab.watch.recording import RecordingPlace

@@ -24,7 +24,8 @@ from benchmarks.boards import (
     telegraph,
     with_spans,
 )
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.nvml_accuracy import LATEST_S, RING_PERIOD_S
 from joulelab.sensors.nvml_ring import ring_channel
 

@@ -130,12 +130,11 @@ def test_the_trace_holds_every_span(tmp_path):
         for index in range(3000):
             with meter.span("step", index=index, text='with "quotes"\n'):
                 pass
-    events = read_trace(tmp_path).events
-    spans = [event for event in events if event["event"] == "span"]
-    assert [event["attributes"]["index"] for event in spans] == list(range(3000))
-    assert [event["start_ns"] for event in spans] == [span.start_ns for span in meter.spans]
-    assert [event["stop_ns"] for event in spans] == [span.stop_ns for span in meter.spans]
-    assert events[-1]["event"] == "stop"
+    trace = read_trace(tmp_path)
+    assert [span.attributes["index"] for span in trace.spans] == list(range(3000))
+    assert [span.start_ns for span in trace.spans] == [span.start_ns for span in meter.spans]
+    assert [span.stop_ns for span in trace.spans] == [span.stop_ns for span in meter.spans]
+    assert trace.events[-1]["event"] == "stop"
 
 
 def test_attributes_too_long_for_the_trace_stay_on_the_span(tmp_path):
@@ -145,8 +144,8 @@ def test_attributes_too_long_for_the_trace_stay_on_the_span(tmp_path):
     ):
         pass
     assert len(span.attributes["text"]) == 10000
-    line = next(event for event in read_trace(tmp_path).events if event["event"] == "span")
-    assert line["attributes"] == {"attributes_omitted": True}
+    [recorded] = read_trace(tmp_path).spans
+    assert recorded.attributes == {"attributes_omitted": True}
 
 
 def test_energies_can_be_asked_for_after_the_end():
@@ -253,10 +252,8 @@ def test_a_stopped_recorder_does_not_stop_the_program(tmp_path):
             recorder.resume()
         with meter.span("last"):
             busy(0.1)
-    names = [
-        e["attributes"]["index"] for e in read_trace(tmp_path).events if e.get("name") == "step"
-    ]
-    assert names == list(range(20000))
+    steps = [span for span in read_trace(tmp_path).spans if span.name == "step"]
+    assert [step.attributes["index"] for step in steps] == list(range(20000))
 
 
 def test_a_sensor_that_raises_is_a_gap_with_its_reason(tmp_path, monkeypatch):
@@ -329,8 +326,8 @@ def test_the_recorder_ends_with_its_program_and_leaves_a_whole_trace(tmp_path, n
         program.wait()
         eventually(lambda: not recorder.is_running() or recorder.status() == "zombie")
     trace = read_trace(tmp_path)
-    assert trace.events[0]["name"] == "forever"
-    assert trace.events[0]["stop_ns"] is None
+    assert trace.spans[0].name == "forever"
+    assert trace.spans[0].stop_ns is None
     assert trace.events[-1]["event"] == "stop"
     assert max(t_ns[-1] for t_ns, _ in trace.series if t_ns.size) > killed_ns - 10**9
 

@@ -23,8 +23,7 @@ def no_kept_baseline(tmp_path, monkeypatch):
 
 def rows(directory):
     """Each span as the trace last has it, by process and index."""
-    events = read_trace(directory).events
-    return {(e["pid"], e["index"]): e for e in events if e["event"] == "span"}
+    return {span.key: span for span in read_trace(directory).spans}
 
 
 def test_threads_nest_on_their_own(tmp_path):
@@ -61,14 +60,14 @@ def test_thousands_of_spans_from_each_of_many_threads(tmp_path):
         assert meter.energy("step").gross_j > 0
     spans = rows(tmp_path)
     assert len(spans) == len(meter.spans) == THREADS * (SPANS + 1)
-    steps = [row for row in spans.values() if row["name"] == "step"]
-    seen = sorted((row["attributes"]["worker"], row["attributes"]["step"]) for row in steps)
+    steps = [span for span in spans.values() if span.name == "step"]
+    seen = sorted((span.attributes["worker"], span.attributes["step"]) for span in steps)
     assert seen == [(worker, step) for worker in range(THREADS) for step in range(SPANS)]
-    for row in steps:
-        parent = spans[row["pid"], row["parent"]]
-        assert parent["attributes"]["worker"] == row["attributes"]["worker"]
-        assert parent["thread"] == row["thread"]
-        assert parent["start_ns"] <= row["start_ns"] <= row["stop_ns"] <= parent["stop_ns"]
+    for span in steps:
+        parent = spans[span.parent]
+        assert parent.attributes["worker"] == span.attributes["worker"]
+        assert parent.thread == span.thread
+        assert parent.start_ns <= span.start_ns <= span.stop_ns <= parent.stop_ns
 
 
 def test_overlapping_spans_of_one_thread(tmp_path):
@@ -117,7 +116,7 @@ meter.close()
 
 def test_a_forked_childs_spans_reach_the_trace(tmp_path):
     subprocess.run([sys.executable, "-c", FORKING, str(tmp_path)], check=True)
-    names = [(row["name"], row["pid"]) for row in rows(tmp_path).values()]
+    names = [(span.name, span.key[0]) for span in rows(tmp_path).values()]
     assert sorted(name for name, _ in names) == ["around", "child", "parent"]
     pids = dict(names)
     assert pids["around"] == pids["parent"] != pids["child"]
@@ -165,9 +164,9 @@ def test_a_pool_of_forked_workers(tmp_path):
     script = tmp_path / "pool.py"
     script.write_text(POOL)
     subprocess.run([sys.executable, script, tmp_path / "run"], check=True)
-    tasks = [row for row in rows(tmp_path / "run").values() if row["name"] == "task"]
-    assert sorted(row["attributes"]["number"] for row in tasks) == list(range(30))
-    assert all(row["stop_ns"] >= row["start_ns"] > 0 for row in tasks)
+    tasks = [span for span in rows(tmp_path / "run").values() if span.name == "task"]
+    assert sorted(span.attributes["number"] for span in tasks) == list(range(30))
+    assert all(span.stop_ns >= span.start_ns > 0 for span in tasks)
 
 
 SPAWNING = """
@@ -198,9 +197,9 @@ def test_spawned_children_have_meters_of_their_own(tmp_path):
     script.write_text(SPAWNING)
     run = tmp_path / "run"
     subprocess.run([sys.executable, script, run], check=True)
-    assert [row["name"] for row in rows(run).values()] == ["parent"]
+    assert [span.name for span in rows(run).values()] == ["parent"]
     for child in ("a", "b"):
-        assert [row["name"] for row in rows(run / child).values()] == ["child"]
+        assert [span.name for span in rows(run / child).values()] == ["child"]
 
 
 def test_a_meter_cannot_be_sent_to_another_process_and_says_what_to_do():

@@ -19,10 +19,11 @@ from joulelab.sensors.sensor import Absence
 if TYPE_CHECKING:
     from joulelab.energy.baseline import Baseline
     from joulelab.energy.energy import Energy
-    from joulelab.energy.estimator import EnergyEstimator, Window
+    from joulelab.energy.estimator import EnergyEstimator
     from joulelab.forecast.live import EpochOptions
     from joulelab.forecast.profile import Forecast
     from joulelab.recording.trace import Trace, TraceReader
+    from joulelab.recording.trace_spans import Window
     from joulelab.sensors.sensor import Quantity
     from joulelab.sensors.simulated import SimulatedMachine
 
@@ -327,7 +328,7 @@ class Meter:
         return CudaUse().lines
 
     def _window(self, span: Span) -> Window:
-        from joulelab.energy.estimator import Window  # noqa: PLC0415
+        from joulelab.recording.trace_spans import Window  # noqa: PLC0415
 
         if span.stop_ns is None:
             raise ValueError(f"span {span.name!r} is still open; end it before asking its energy")

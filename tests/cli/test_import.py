@@ -217,7 +217,7 @@ def test_the_meters_uncertainty_is_in_the_result(tmp_path, run):
 
 def test_calibrate_from_a_recording(tmp_path, run):
     """A trace of JouleLab beside a meter in wall-clock time."""
-    from joulelab.recording.format import TraceWriter, pack
+    from joulelab.recording.trace_format import TraceWriter, pack
     from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
     with gzip.open(DATA / "rtx3090_steps_nvidia_smi.csv.gz", "rt") as file:

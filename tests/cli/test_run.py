@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from joulelab.recording.format import read_header
+from joulelab.recording.trace_format import read_header
 from joulelab.runs.job import find_jobs, read_job
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform

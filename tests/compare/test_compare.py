@@ -271,7 +271,7 @@ def test_spans_are_compared_one_by_one_however_many_there_are(tmp_path, write_jo
     assert compare(*sides, METRICS["mean_power_w"]).effect.ratio == pytest.approx(1.0, rel=0.02)
     events = tmp_path / "a" / "events.jsonl"
     written = [json.loads(line) for line in events.read_text().splitlines()]
-    rank = [line | {"pid": line["pid"] + 1} for line in written if line["event"] == "span"]
+    rank = [line | {"pid": line["pid"] + 1} for line in written if line["event"] == "spans"]
     events.write_text("".join(json.dumps(line) + "\n" for line in (*written, *rank)))
     (both,) = read_side(str(tmp_path / "a"), "A", "epoch").measurements
     assert both.pieces == 2

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.energy.estimator import EnergyEstimator, Window, mean_reading
+from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
 
 PERIOD_NS = 10**7

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.energy import Energy, total
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.incidents import incidents, notes_of
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 

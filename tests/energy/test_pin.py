@@ -7,8 +7,9 @@ import pytest
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import sensor_of
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 LENGTH_S = 200.0

@@ -14,9 +14,10 @@ import joulelab
 from joulelab.energy.attribution import Shares
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.share import Share
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.process_table import busy_s
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 

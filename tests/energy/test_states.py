@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.signal.power_states import Marks, state_powers
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.simulated import SimulatedSource
 from joulelab.sensors.waveform import Waveform
 
@@ -34,19 +35,12 @@ def bursts(sensor, period_s, burst_s, seed=1):
         last_s = now_s
     first = int((START_S - 1) / period_s)
     on_s = [(first + i) * period_s for i in range(int((LENGTH_S + 2) / period_s))]
-    events = [
-        {
-            "event": "span",
-            "pid": 1,
-            "index": i,
-            "name": "burst",
-            "start_ns": round(t_s * 1e9),
-            "stop_ns": round((t_s + burst_s) * 1e9),
-        }
+    spans = [
+        TraceSpan("burst", round(t_s * 1e9), round((t_s + burst_s) * 1e9), key=(1, i))
         for i, t_s in enumerate(on_s)
     ]
     trace = Trace.of([source.channel()], readings)
-    trace = replace(trace, header={"intervals_s": [source.interval_s]}, events=events)
+    trace = replace(trace, header={"intervals_s": [source.interval_s]}, spans=spans)
     inside = [t_s for t_s in on_s if START_S + 2 < t_s < START_S + LENGTH_S - 2]
     return (
         trace,
@@ -97,7 +91,7 @@ def test_spans_that_change_nothing_are_not_made_unlike():
         for t in np.arange(START_S, START_S + LENGTH_S, 0.101)
         for one in source.readings(0, round(t * 1e9))
     ]
-    same = replace(Trace.of([source.channel()], readings), header=trace.header, events=trace.events)
+    same = replace(Trace.of([source.channel()], readings), header=trace.header, spans=trace.spans)
     error, _ = errors(EnergyEstimator(same), on + off, 300)
     assert error.max() < 0.02
 

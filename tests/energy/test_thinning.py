@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.signal import thinning
 from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 S = 10**9
@@ -65,9 +66,9 @@ def energies(trace, spans):
     return EnergyEstimator(trace).energies(spans)
 
 
-def both(monkeypatch, channels, readings, intervals_s, spans, events=()):
+def both(monkeypatch, channels, readings, intervals_s, spans, marked=()):
     trace = Trace(
-        tuple(channels), tuple(readings), header={"intervals_s": intervals_s}, events=events
+        tuple(channels), tuple(readings), header={"intervals_s": intervals_s}, spans=marked
     )
     whole = energies(trace, spans)
     monkeypatch.setattr(thinning, "LONG", 1000)
@@ -95,17 +96,7 @@ def both(monkeypatch, channels, readings, intervals_s, spans, events=()):
 def test_the_same_energies_and_intervals(monkeypatch, channel, interval_s):
     readings = recorded(channel, interval_s)
     spans = windows(20)
-    marks = [
-        {
-            "event": "span",
-            "pid": 1,
-            "index": i,
-            "name": "a",
-            "start_ns": one.start_ns,
-            "stop_ns": one.stop_ns,
-        }
-        for i, one in enumerate(spans)
-    ]
+    marks = [TraceSpan("a", one.start_ns, one.stop_ns, key=(1, i)) for i, one in enumerate(spans)]
     whole, thin = both(monkeypatch, [channel], [readings], [interval_s], spans, marks)
     for one, other in zip(whole, thin, strict=True):
         a, b = (energy.components[channel.component] for energy in (one, other))

@@ -6,8 +6,9 @@ import pytest
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import total
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 SECOND = 10**9

@@ -154,10 +154,10 @@ def test_a_gpu_behind_the_host_is_accounted_on_its_own_clock():
 def test_the_phase_of_the_first_epoch_is_meant():
     script = Script()
     for _ in range(3):
-        script.add("epoch", 10.0, phase="train")
-        script.add("validate", 1.0, phase="train")
+        script.add("epoch", 10.0, attributes={"phase": "train"})
+        script.add("validate", 1.0, attributes={"phase": "train"})
     for _ in range(3):
-        script.add("epoch", 2.0, phase="infer")
+        script.add("epoch", 2.0, attributes={"phase": "infer"})
     spans = script.read_spans()
     assert profile_of(spans, energies).forecast(10).duration_s == pytest.approx(110, rel=1e-3)
     infer = profile_of(spans, energies, phase="infer").forecast(10)

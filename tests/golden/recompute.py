@@ -23,7 +23,7 @@ import numpy as np
 from joulelab.cli.app import main
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, total
-from joulelab.energy.estimator import EnergyEstimator, Window, energies_of
+from joulelab.energy.estimator import EnergyEstimator, energies_of
 from joulelab.energy.union import energy_of_spans
 from joulelab.findings.data import Data
 from joulelab.logs.calibrate import Board, calibrate, check, read_marks, read_one
@@ -32,8 +32,7 @@ from joulelab.logs.power_log import Log, LogOptions, Series, as_log, read_logs
 from joulelab.logs.span_table import idle_spans, read_spans
 from joulelab.logs.telemetry import power_of_gpu, with_telemetry
 from joulelab.recording.trace import Readings, Trace, read_trace
-from joulelab.recording.trace_spans import TraceSpan
-from joulelab.recording.trace_spans import read_spans as spans_of_events
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.job import read_job
 from joulelab.runs.studies import read_studies
 from joulelab.sensors.calibration import Calibration
@@ -75,7 +74,7 @@ def _trace(case: Case) -> dict[str, Any]:
     directory = TESTS / case["directory"]
     trace = read_trace(directory)
     baseline = _baseline(trace, directory, case)
-    found = spans_of_events(trace.events)
+    found = trace.spans
     spans = [span for span in found if span.stop_ns is not None]
     accounts = EnergyEstimator(trace, baseline)
     energies = accounts.energies([span.window for span in spans])
@@ -108,8 +107,7 @@ def _of_two_processes(spans: Sequence[TraceSpan], members: Sequence[int]) -> lis
     """The spans, and each again as a second process marked it 5 ms earlier."""
     own = [spans[i] for i in members]
     others = [
-        replace(
-            one,
+        one._replace(
             key=(one.key[0] + 1, one.key[1]),
             start_ns=one.start_ns - 5_000_000,
             stop_ns=(one.stop_ns or 0) - 5_000_000,
@@ -128,7 +126,7 @@ def _baseline(trace: Trace, directory: Path, case: Case) -> Baseline | None:
         return None
     windows = [
         span.window
-        for span in spans_of_events(trace.events)
+        for span in trace.spans
         if span.name == case["idle"] and span.stop_ns is not None
     ]
     return _measured_baseline(windows, EnergyEstimator(trace).energies(windows))

@@ -10,13 +10,14 @@ from fake_nvml import FakeGpu, FakeNvml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.energy.estimator import EnergyEstimator, Window, energies_of
+from joulelab.energy.estimator import EnergyEstimator, energies_of
 from joulelab.errors import UserError
 from joulelab.logs.calibrate import Board, calibrate, check, read_marks, read_one
 from joulelab.logs.calibration_fit import MeterLog, fit, robust_covariance, robust_line
 from joulelab.logs.columns import ColumnChoice
 from joulelab.logs.power_log import LogOptions, as_log
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors import calibration as kept
 from joulelab.sensors.nvml import discover_gpus
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading

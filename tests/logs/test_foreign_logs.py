@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.energy.estimator import EnergyEstimator, Window, energies_of
+from joulelab.energy.estimator import EnergyEstimator, energies_of
 from joulelab.energy.signal.averaged import is_averaged, sharpened
 from joulelab.energy.signal.update_times import pace_of, updates
 from joulelab.errors import UserError
@@ -15,6 +15,7 @@ from joulelab.logs.columns import ColumnChoice, take_apart
 from joulelab.logs.csv_table import open_table
 from joulelab.logs.power_log import LogOptions, read_logs, read_series
 from joulelab.logs.span_table import idle_spans, read_spans
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Quantity
 
 DATA = Path(__file__).parent / "data"

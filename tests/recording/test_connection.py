@@ -13,8 +13,8 @@ import joulelab
 from joulelab.errors import RecorderError
 from joulelab.recording import runtime
 from joulelab.recording.connection import Connection, address
-from joulelab.recording.format import read_header
 from joulelab.recording.link import RecorderLink
+from joulelab.recording.trace_format import read_header
 
 
 @pytest.fixture

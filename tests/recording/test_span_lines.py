@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.recording.link import ATOMIC_WRITE_BYTES
-from joulelab.recording.span_lines import lines
+from joulelab.recording.trace_format import ATOMIC_WRITE_BYTES, span_lines
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 values = st.recursive(
@@ -29,7 +28,7 @@ def test_every_span_reaches_the_trace_whatever_its_attributes(spans, long):
     if long:
         spans = [(name, {**attributes, "long": "x" * 3000}) for name, attributes in spans]
     rows = [row(i, name, attributes) for i, (name, attributes) in enumerate(spans)]
-    made = lines("spans", rows)
+    made = span_lines("spans", rows)
     assert all(len(line) <= ATOMIC_WRITE_BYTES and line.endswith(b"\n") for line in made)
     read = [one for line in made for one in json.loads(line)["rows"]]
     assert [(one[0], one[5]) for one in read] == [(i, 10**15 + i) for i in range(len(spans))]
@@ -52,12 +51,12 @@ def circular():
 def test_what_cannot_be_written_is_left_out_and_the_spans_beside_it_stay(value):
     rows = [row(i, f"span {i}", {"i": i}) for i in range(50)]
     rows[20] = row(20, "odd", {"value": value})
-    read = [one for line in lines("spans", rows) for one in json.loads(line)["rows"]]
+    read = [one for line in span_lines("spans", rows) for one in json.loads(line)["rows"]]
     assert [one[0] for one in read] == list(range(50))
     assert read[20][3:5] == ["odd", {"attributes_omitted": True}]
     assert read[21][4] == {"i": 21}
 
 
 def test_a_name_that_cannot_be_written():
-    [line] = lines("spans", [row(0, Hostile(), {})])
+    [line] = span_lines("spans", [row(0, Hostile(), {})])
     assert json.loads(line)["rows"][0][3] == "?"

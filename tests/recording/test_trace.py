@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.errors import TraceError
-from joulelab.recording.format import EVENTS_FILE, READINGS_FILE, RECORD_SIZE, TraceWriter, pack
 from joulelab.recording.trace import RECORD, Trace, TraceReader, read_trace
+from joulelab.recording.trace_format import (
+    EVENTS_FILE,
+    READINGS_FILE,
+    RECORD_SIZE,
+    TraceWriter,
+    pack,
+)
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
 
 CHANNEL = Channel(

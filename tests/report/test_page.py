@@ -11,7 +11,7 @@ from PIL import Image
 from reading import Page
 
 from joulelab.errors import StoreError, UserError
-from joulelab.recording.format import EVENTS_FILE, READINGS_FILE
+from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE
 from joulelab.report import files
 from joulelab.report.page import write_all, write_report
 from joulelab.sensors.sensor import Provenance

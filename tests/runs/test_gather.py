@@ -8,8 +8,7 @@ import pytest
 
 from joulelab.cli.app import main
 from joulelab.errors import UserError
-from joulelab.recording.format import TraceWriter, pack
-from joulelab.recording.span_lines import lines
+from joulelab.recording.trace_format import TraceWriter, pack, span_lines
 from joulelab.runs.hosts import gather
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
@@ -57,7 +56,7 @@ def record(place, host, *, clock_ns, power_w, spans, ranks, world_size=4, **head
     for rank, name, attributes, start_s, stop_s in spans:
         times = (clock_ns + round(start_s * S), clock_ns + round(stop_s * S))
         index = int(start_s * 10)
-        for line in lines("spans", [(index, None, 1, name, attributes, *times)]):
+        for line in span_lines("spans", [(index, None, 1, name, attributes, *times)]):
             writer.events(line.replace(b'"pid":', b'"pid":%d,"written_by":' % (100 + rank)))
     for rank in ranks:
         writer.event(event="left", pid=100 + rank, t_ns=clock_ns + 18 * S)

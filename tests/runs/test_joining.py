@@ -20,8 +20,7 @@ def owner(private, tmp_path):
 
 
 def names(directory):
-    events = read_trace(directory).events
-    return [(e["pid"], e["name"]) for e in events if e["event"] == "span"]
+    return [(span.key[0], span.name) for span in read_trace(directory).spans]
 
 
 def named(directory):

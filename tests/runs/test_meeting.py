@@ -42,11 +42,11 @@ def test_ranks_that_come_at_once_share_a_recorder_that_ends_with_the_last(start,
     ranks[3].end()
     eventually(lambda: gone(recorder))
     (place,) = {one["directory"] for one in first}
-    events = read_trace(tmp_path / "trace" / os.uname().nodename / "0").events
+    trace = read_trace(tmp_path / "trace" / os.uname().nodename / "0")
     assert place.endswith("/0")
-    spans = {(e["pid"], e["name"]) for e in events if e["event"] == "span"}
-    assert {pid for pid, name in spans if name == "epoch"} == {rank.pid for rank in ranks}
-    assert {e["launch"]["rank"] for e in events if e["event"] == "joined"} == {0, 1, 2, 3}
+    pids = {span.key[0] for span in trace.spans if span.name == "epoch"}
+    assert pids == {rank.pid for rank in ranks}
+    assert {e["launch"]["rank"] for e in trace.events if e["event"] == "joined"} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("killed", ["starter", "joiner"])

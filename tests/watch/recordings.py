@@ -1,6 +1,6 @@
 """Recordings of simulated machines as their recorder would have written them, at given times."""
 
-from joulelab.recording.format import TraceWriter, pack
+from joulelab.recording.trace_format import TraceWriter, pack
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 from joulelab.sensors.simulated import SimulatedSource
 from joulelab.sensors.waveform import Waveform

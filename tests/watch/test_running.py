@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from recordings import BEGIN_S, CPU, GPU, Recording
 
 from joulelab.energy.energy import total
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import read_trace
-from joulelab.recording.trace_spans import read_spans
+from joulelab.recording.trace_spans import Window
 from joulelab.watch import running, spans, totals
 from joulelab.watch.following import Following
 
@@ -60,7 +60,7 @@ def test_followed_or_read_at_once(tmp_path, gpu, looks_s):
         assert found.uncertainty_j == pytest.approx(part.uncertainty_j, rel=0.5)
     assert {one.name: one.count for one in figures.ended} == {"epoch": 6, "step": 52}
     for one in figures.ended:
-        windows = [span.window for span in read_spans(trace.events) if span.name == one.name]
+        windows = [span.window for span in trace.spans if span.name == one.name]
         true = total(EnergyEstimator(trace).energies(windows))
         assert set(one.energy.components) == set(true.components)
         assert one.energy.gross_j == pytest.approx(true.gross_j, rel=2e-3)
@@ -88,15 +88,11 @@ def test_spans_are_counted_however_they_come(counts, most):
         patch.setattr(totals, "MOST_WAITING", most)
         for count in counts:
             rows = [
-                {
-                    "event": "span", "pid": 1, "index": index + i, "parent": None, "thread": 1,
-                    "name": "step", "attributes": {}, "start_ns": (index + i) * 10**9,
-                    "stop_ns": (index + i + 1) * 10**9,
-                }
-                for i in range(count)
-            ]  # fmt: skip
+                (i, None, 1, "step", {}, i * 10**9, (i + 1) * 10**9)
+                for i in range(index, index + count)
+            ]
             index += count
-            book.add(rows)
+            book.add([{"event": "spans", "pid": 1, "rows": rows}])
             sums.add(book.newly_ended())
         waiting = sums.waiting(0, 1 << 62)
     counted = sum(row.count for row in sums.rows())

@@ -10,7 +10,7 @@ import pytest
 from recordings import CPU, GPU, NOTHING, Recording
 
 from joulelab.errors import TraceError
-from joulelab.recording.format import boot_id
+from joulelab.recording.trace_format import boot_id
 from joulelab.study.order import blocks
 from joulelab.watch.line import line
 from joulelab.watch.model import View

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from joulelab.carbon.series import IntensitySeries
-from joulelab.energy.estimator import Floats, Window, energies_of
+from joulelab.energy.estimator import Floats, energies_of
 from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Quantity
 
 

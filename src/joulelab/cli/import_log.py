@@ -142,7 +142,8 @@ def account(log: Log, spans: Sequence[ForeignSpan], idle_at: Sequence[ForeignSpa
         UserError: No span lies within the log.
     """
     from joulelab.energy.baseline import Baseline, IdlePoint  # noqa: PLC0415
-    from joulelab.energy.estimator import Window, energies_of  # noqa: PLC0415
+    from joulelab.energy.estimator import energies_of  # noqa: PLC0415
+    from joulelab.recording.trace_spans import Window  # noqa: PLC0415
 
     if all(_outside(log, span) for span in [*spans, *idle_at]):
         raise UserError(

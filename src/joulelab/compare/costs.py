@@ -8,8 +8,8 @@ from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import Site
 from joulelab.compare.sides import Side
 from joulelab.energy.energy import total
-from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_format import READINGS_FILE
 
 
 def costs_of(side: Side, site: Site) -> Costs | None:

@@ -10,9 +10,8 @@ from joulelab.compare.measurement import Measurement
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.union import energy_of_spans
 from joulelab.errors import UserError, nearest
-from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import read_trace
-from joulelab.recording.trace_spans import read_spans
+from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.runs.job import FINISHED_FILE, STARTED_FILE
 from joulelab.runs.job_energy import baseline_of
 
@@ -38,7 +37,7 @@ def spanned(measurement: Measurement, name: str) -> Measurement:
             hint="compare the outer jobs",
         )
     trace = read_trace(directory)
-    spans = [span for span in read_spans(trace.events) if span.stop_ns is not None]
+    spans = trace.finished_spans
     chosen = [span for span in spans if span.name == name]
     if not chosen:
         known = dict.fromkeys(span.name for span in spans)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.power_states import Marks
 from joulelab.energy.signal.sources import ComponentSources, Source
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -28,39 +29,6 @@ _NO_EDGES = np.zeros(0)
 
 LEAST_COVERAGE = 0.5
 """A component whose readings cover less than this share of a span is absent from its energy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """When a span began and ended, CLOCK_MONOTONIC nanoseconds.
-
-    Attributes:
-        start_ns: On the host.
-        stop_ns: On the host.
-        device_start_ns: When the GPU came to the work of the span, where that is known.
-        device_stop_ns: When the GPU was done with it.
-        device_uncertainty_ns: Standard uncertainty of both (k = 1), which are wrong together.
-    """
-
-    start_ns: int
-    stop_ns: int
-    device_start_ns: int | None = None
-    device_stop_ns: int | None = None
-    device_uncertainty_ns: int = 0
-
-    def of(self, component: str) -> tuple[float, float]:
-        """Start and stop in seconds, on the clock by which that component works."""
-        if (
-            component.startswith("gpu")
-            and self.device_start_ns is not None
-            and self.device_stop_ns is not None
-        ):
-            return self.device_start_ns * 1e-9, self.device_stop_ns * 1e-9
-        return self.start_ns * 1e-9, self.stop_ns * 1e-9
-
-    def whole(self) -> tuple[float, float]:
-        """From the host's start to the last of all that it did, s."""
-        return self.start_ns * 1e-9, max(self.stop_ns, self.device_stop_ns or 0) * 1e-9
 
 
 class EnergyEstimator:
@@ -306,19 +274,17 @@ class _Clocks:
 
     @classmethod
     def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Clocks:
-        spans: dict[tuple[int, int], Mapping[str, Any]] = {}
-        devices: dict[tuple[int, int], Mapping[str, Any]] = {}
-        for event in trace.events:
-            known = {"span": spans, "device": devices}.get(event["event"])
-            if known is not None:
-                known[event["pid"], event["index"]] = event
-        names = np.array([str(span["name"]) for span in spans.values()], dtype=np.str_)
-        on_device = [devices.get(key, span) for key, span in spans.items()]
+        spans = trace.spans
+        names = np.array([span.name for span in spans], dtype=np.str_)
         further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
-        host, device = (
-            Marks.of_spans(names, _seconds(own, "start_ns"), _seconds(own, "stop_ns"), further_s)
-            for own in (spans.values(), on_device)
-        )
+        on_host = [(span.start_ns, span.stop_ns) for span in spans]
+        on_device = [
+            edges if span.device_start_ns is None else (span.device_start_ns, span.device_stop_ns)
+            for span, edges in zip(spans, on_host, strict=True)
+        ]
+        (start_s, stop_s), (device_start_s, device_stop_s) = map(_seconds, (on_host, on_device))
+        host = Marks.of_spans(names, start_s, stop_s, further_s)
+        device = Marks.of_spans(names, device_start_s, device_stop_s, further_s)
         return cls(host, device)
 
     def of_component(self, channel: Channel) -> Marks:
@@ -326,10 +292,9 @@ class _Clocks:
         return self.device if channel.component.startswith("gpu") else self.host
 
 
-def _seconds(events: Iterable[Mapping[str, Any]], edge: str) -> Floats:
-    """NaN for a span that is open."""
-    times_ns = [event[edge] for event in events]
-    return np.array([np.nan if t is None else t * 1e-9 for t in times_ns], dtype=np.float64)
+def _seconds(edges_ns: Sequence[tuple[int, int | None]]) -> Floats:
+    """Starts and stops; a stop is NaN while the span is open. Shape: (2, spans)."""
+    return np.array(edges_ns, dtype=np.float64).reshape(-1, 2).T * 1e-9
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
-from joulelab.recording.trace_spans import TraceSpan
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.recording.trace_spans import TraceSpan, Window
 
 Intervals = NDArray[np.int64]
 

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.recording.trace import Trace
-from joulelab.recording.trace_spans import TraceSpan, read_spans
+from joulelab.recording.trace_spans import TraceSpan, Window
 
 EPOCH, STEP, IDLE = "epoch", "step", "idle"
 
@@ -72,7 +72,7 @@ def profile_of_trace(
         UserError: As :func:`profile_of` does.
     """
     accounts = EnergyEstimator(trace)
-    spans = [span for span in read_spans(trace.events) if span.start_ns >= since_ns]
+    spans = [span for span in trace.spans if span.start_ns >= since_ns]
     return profile_of(spans, accounts.energies, phase=phase, steps_per_epoch=steps_per_epoch)
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import Window
 from joulelab.errors import UserError, nearest
 from joulelab.forecast.from_spans import profile_of, profile_of_trace
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.logs.csv_table import number, open_table
-from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import read_trace
-from joulelab.recording.trace_spans import TraceSpan
+from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.recording.trace_spans import TraceSpan, Window
 
 RUN_FILE = "run.json"
 TRAINING = {"", "epoch", "train", "training"}
@@ -108,7 +107,7 @@ def _of_run(run: dict[str, Any], phase: str | None) -> Source:
                 start_ns=span["start_ns"],
                 stop_ns=span["stop_ns"],
                 key=(0, i),
-                phase=attributes.get("phase"),
+                attributes=attributes,
             )
         )
 

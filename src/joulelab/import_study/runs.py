@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from joulelab.energy.energy import Energy, total
-from joulelab.energy.estimator import Window, energies_of, mean_reading
+from joulelab.energy.estimator import energies_of, mean_reading
 from joulelab.import_study.cells import RecordedCell, RecordedIdle
 from joulelab.import_study.rows import FIGURES, RecordedSpan
 from joulelab.logs.power_log import Log
 from joulelab.machine import Machine
+from joulelab.recording.trace_spans import Window
 from joulelab.runs.store import SCHEMA
 from joulelab.sensors.sensor import Quantity
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.logs.power_log import Log
-from joulelab.recording.format import CHECK, TraceWriter
 from joulelab.recording.trace import RECORD, Readings
+from joulelab.recording.trace_format import CHECK, TraceWriter
 
 MARGIN_S = 2.0
 """So much of the log before and after each span is kept: an average may reach back 1 s."""

@@ -186,12 +186,11 @@ class Fit:
         """Of the whole fit, from the spans that this process marked in it."""
         from joulelab.energy.estimator import EnergyEstimator  # noqa: PLC0415
         from joulelab.forecast.from_spans import profile_of  # noqa: PLC0415
-        from joulelab.recording.trace_spans import read_spans  # noqa: PLC0415
 
         assert self._span is not None
         spans = [
             span
-            for span in read_spans(trace.events)
+            for span in trace.spans
             if span.key[0] == os.getpid() and span.start_ns >= self._span.start_ns
         ]
         return profile_of(spans, EnergyEstimator(trace).energies).forecast(epochs)

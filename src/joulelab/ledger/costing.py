@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from joulelab.carbon.costs import Costs
 from joulelab.errors import JoulelabError
 from joulelab.ledger.entries import Complain, Entry
-from joulelab.recording.format import READINGS_FILE
+from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.uncertain import UncertainValue
 
 if TYPE_CHECKING:

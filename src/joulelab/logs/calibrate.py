@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.energy.estimator import Window, energies_of
+from joulelab.energy.estimator import energies_of
 from joulelab.errors import UserError
 from joulelab.logs.calibration_fit import MeterLog, fit
 from joulelab.logs.columns import ColumnChoice
@@ -19,6 +19,7 @@ from joulelab.logs.csv_table import open_table
 from joulelab.logs.power_log import LogOptions, Series, as_log, read_series
 from joulelab.logs.time_column import choose_time
 from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.calibration import Calibration
 from joulelab.sensors.sensor import Quantity
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from joulelab.errors import RecorderError
-from joulelab.recording.format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
 from joulelab.recording.launcher import Launch, current_launch, host_name
 from joulelab.recording.link import JOIN_TIMEOUT_S, START_TIMEOUT_S, RecorderLink
 from joulelab.recording.runtime import runtime_directory
+from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
 
 ENVIRONMENT = "JOULELAB_RECORDING"
 """The directory to which a recorder writes that processes are to join."""

@@ -18,14 +18,13 @@ from typing import Self
 
 from joulelab.errors import RecorderError, UserError
 from joulelab.recording.connection import Connection, Message
-from joulelab.recording.format import boot_id, read_header
 from joulelab.recording.launcher import current_launch
+from joulelab.recording.trace_format import boot_id, read_header
 
 START_TIMEOUT_S = 30.0
 JOIN_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 5.0
-ATOMIC_WRITE_BYTES = select.PIPE_BUF
 _GONE = "the recorder ended early"
 
 

@@ -31,8 +31,8 @@ from typing import Any
 from joulelab.errors import JoulelabError
 from joulelab.recording.clients import Client, Clients
 from joulelab.recording.connection import Connection, Message
-from joulelab.recording.format import TraceWriter, boot_id, pack
 from joulelab.recording.launcher import host_name
+from joulelab.recording.trace_format import TraceWriter, boot_id, pack
 from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import NvmlSensor, visible_components

@@ -20,8 +20,8 @@ from joulelab.recording.device_clock import (
     tell_when_cuda_starts,
 )
 from joulelab.recording.past_spans import PastSpans
-from joulelab.recording.span_lines import encode, lines
 from joulelab.recording.spans import Span
+from joulelab.recording.trace_format import encode, span_lines
 
 if TYPE_CHECKING:
     from joulelab.energy.energy import Energy
@@ -174,12 +174,12 @@ class SpanLog:
                 rows.append(row)
                 (is_open if row[-1] is None else ended).append(span)
             self._open, self._new = is_open, []
-            self._backlog += lines("spans", rows)
+            self._backlog += span_lines("spans", rows)
             if self.device is not None:
                 self.device.resolve(leave_unresolved, wait=wait)
             self._kept += self._past.add(span for span in ended if span._device_stop is None)
             self._on_device += (span for span in ended if span._device_stop is not None)
-            self._backlog += lines("devices", self._devices())
+            self._backlog += span_lines("devices", self._devices())
             self._backlog += self._device_failure()
             self._backlog += self._further()
             while self._backlog:

@@ -1,11 +1,11 @@
-"""Reading a trace: live, finished, cut short by a kill, or made in memory."""
+"""Reading a trace: growing, finished, cut short by a kill, or made in memory."""
 
 from __future__ import annotations
 
 import bisect
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,48 +15,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import TraceError
-from joulelab.recording.format import CHECK, EVENTS_FILE, READINGS_FILE, RECORD_SIZE, SCHEMA
+from joulelab.recording.trace_format import (
+    CHECK,
+    EVENTS_FILE,
+    READINGS_FILE,
+    RECORD_SIZE,
+    parse_header,
+)
+from joulelab.recording.trace_spans import SpanFold, TraceSpan
 from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 
 RECORD = np.dtype([("t_ns", "<i8"), ("value", "<f8"), ("channel", "<u4"), ("check", "<u4")])
 BLOCK = 1 << 18
-"""So many records are read and checked at a time: they fit a processor's cache."""
+"""Number of records that are read and checked at a time: they fit a processor's cache."""
 THREADS = 4
-"""Blocks that are worked on side by side where there are cores."""
-Stamps = NDArray[np.int64]
+"""Number of blocks worked on at a time, if there are as many cores."""
+Timestamps = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")
-_ROWS = {
-    "spans": (
-        "span",
-        ("index", "parent", "thread", "name", "attributes", "start_ns", "stop_ns"),
-    ),
-    "devices": ("device", ("index", "start_ns", "stop_ns", "uncertainty_ns")),
-}
 
 
 class Readings(NamedTuple):
     """One channel's readings in order of time.
 
     Attributes:
-        t_ns: Stamps, CLOCK_MONOTONIC. Shape: (readings,).
+        t_ns: Timestamps, CLOCK_MONOTONIC. Shape: (readings,).
         value: In the unit of the channel's quantity; NaN is a gap. Shape: (readings,).
     """
 
-    t_ns: NDArray[np.int64]
+    t_ns: Timestamps
     value: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Every reading of a recording.
+    """Everything that a recording has.
 
     Attributes:
         channels: What was recorded.
         series: The readings of each channel.
-        absent: The sources that were not there when the recording began, and why.
-        header: Everything else that the recorder said of itself.
-        events: Spans, reasons of gaps, and how the recording stopped.
+        absent: The sources that were missing when the recording began, and why.
+        header: What else the recorder stated about itself.
+        events: Reasons of gaps, processes that joined and left, why the recording stopped.
+        spans: The program's spans, in the order in which they began.
     """
 
     channels: tuple[Channel, ...]
@@ -64,14 +65,20 @@ class Trace:
     absent: tuple[Absence, ...] = ()
     header: Mapping[str, Any] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
+    spans: Sequence[TraceSpan] = ()
 
     @property
     def size(self) -> int:
-        """How many readings there are, gaps included."""
+        """The number of readings, gaps included."""
         return sum(one.t_ns.size for one in self.series)
 
+    @property
+    def finished_spans(self) -> list[TraceSpan]:
+        """The spans that have ended."""
+        return [span for span in self.spans if span.stop_ns is not None]
+
     def gap_reasons(self, component: str) -> list[str]:
-        """Why that component's channels had gaps, each reason once."""
+        """Return why that component's channels had gaps, each reason once."""
         named = {i for i, channel in enumerate(self.channels) if channel.component == component}
         reasons = (
             str(event["reason"])
@@ -87,7 +94,7 @@ class Trace:
         readings: Sequence[Reading | Gap],
         absent: Sequence[Absence] = (),
     ) -> Trace:
-        """A trace made in memory; a reading's ``channel`` is its position in ``channels``."""
+        """Make a trace in memory. A reading's ``channel`` is its position in ``channels``."""
         series = []
         for position in range(len(channels)):
             own = [one for one in readings if one.channel == position]
@@ -97,8 +104,8 @@ class Trace:
         return cls(tuple(channels), tuple(series), tuple(absent))
 
 
-def in_order(t_ns: NDArray[np.int64], value: NDArray[np.float64]) -> Readings:
-    """Readings in order of their stamps; those of one stamp keep theirs.
+def in_order(t_ns: Timestamps, value: NDArray[np.float64]) -> Readings:
+    """Sort readings by their timestamps; those with equal timestamps keep their order.
 
     Example:
         >>> in_order(np.array([2, 1]), np.array([20.0, 10.0])).value.tolist()
@@ -112,10 +119,14 @@ class TraceReader:
     """Reads a trace that may still be growing.
 
     Args:
-        directory: Holds ``trace.bin`` and ``events.jsonl``.
+        directory: The directory with ``trace.bin`` and ``events.jsonl``.
+
+    Attributes:
+        spans: What the events read so far state about spans. Replace it before the first read to
+            keep fewer of them.
 
     Raises:
-        TraceError: There is no trace, or it is not one.
+        TraceError: There is no trace, or it cannot be read.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -124,59 +135,86 @@ class TraceReader:
         try:
             with self._readings.open("rb") as file:
                 line = file.readline()
-            header = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError) as error:
+            header = parse_header(line)
+        except OSError as error:
             raise TraceError(f"cannot read the trace in {directory}", why=str(error)) from error
-        if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+        except ValueError as error:
             raise TraceError(
-                f"{self._readings} is not a trace that this version can read",
-                why=f"its first line does not name {SCHEMA}",
-            )
+                f"{self._readings} is not a trace that this version can read", why=str(error)
+            ) from error
         self._begin = len(line)
         self._channels = tuple(Channel.from_json(data) for data in header.pop("channels"))
-        # Traces of earlier versions name the hint "mend".
-        self._absent = tuple(
-            Absence(**{("hint" if key == "mend" else key): value for key, value in data.items()})
-            for data in header.pop("absent")
-        )
+        self._absent = tuple(Absence.from_json(data) for data in header.pop("absent"))
         self._header = header
         self._counts = np.zeros(len(self._channels), dtype=np.int64)
         self._events_offset = 0
         self._past_events: list[Mapping[str, Any]] = []
+        self.spans = SpanFold()
 
     def read(self) -> Trace:
-        """Everything up to the last whole record."""
+        """Read everything up to the last whole record."""
         series = _MappedSeries(self._whole_records(), self._counts.copy())
         self._past_events += self.new_events()
-        return self._trace(series, tuple(self._past_events))
+        return self._trace(series, tuple(self._past_events), self.spans.spans())
 
     def read_between(
-        self, start_ns: int, stop_ns: int, events: Sequence[Mapping[str, Any]] = ()
+        self,
+        start_ns: int,
+        stop_ns: int,
+        events: Sequence[Mapping[str, Any]] = (),
+        spans: Sequence[TraceSpan] = (),
     ) -> Trace:
-        """The readings of a stretch only: the others are neither read nor kept.
+        """Read only the readings between two times (CLOCK_MONOTONIC).
+
+        The file has readings in the order in which they arrived, so a few may be slightly older.
 
         Args:
-            start_ns: CLOCK_MONOTONIC. Readings are on file in the order in which they came, so
-                some that are a little older may be among them.
-            stop_ns: CLOCK_MONOTONIC; as for the start.
-            events: What the trace is to say of its events; see :meth:`new_events`.
+            start_ns: Start of the stretch.
+            stop_ns: Its end.
+            events: The events that the trace is to have; see :meth:`new_events`.
+            spans: The spans that it is to have.
         """
         records = self._whole_records()
         first = bisect.bisect_left(records["t_ns"], start_ns)
         last = bisect.bisect_right(records["t_ns"], stop_ns, first)
         counts = np.bincount(records["channel"][first:last], minlength=self._counts.size)
-        return self._trace(_MappedSeries(records[first:last], counts), events)
+        return self._trace(_MappedSeries(records[first:last], counts), events, spans)
 
     def latest_ns(self) -> int:
-        """The stamp of the last reading on file; 0 when there is none."""
+        """Return the timestamp of the last reading; 0 if there is none."""
         records = self._whole_records()
         return int(records["t_ns"][-1]) if records.size else 0
 
-    def _trace(self, series: Sequence[Readings], events: Sequence[Mapping[str, Any]]) -> Trace:
-        return Trace(self._channels, series, self._absent, self._header, events)
+    def new_events(self) -> list[Mapping[str, Any]]:
+        """Return the events since the last call of this or of :meth:`read`; fold those of spans.
+
+        Only whole lines are read; a line that a kill or a full disk damaged is skipped.
+        """
+        found: list[Mapping[str, Any]] = []
+        with self._events.open("rb") as file:
+            file.seek(self._events_offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._events_offset += len(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(event, dict) and not self.spans.add(event):
+                    found.append(event)
+        return found
+
+    def _trace(
+        self,
+        series: Sequence[Readings],
+        events: Sequence[Mapping[str, Any]],
+        spans: Sequence[TraceSpan],
+    ) -> Trace:
+        return Trace(self._channels, series, self._absent, self._header, events, spans)
 
     def _whole_records(self) -> NDArray[np.void]:
-        """The file, mapped, up to its last whole record."""
+        """Map the file up to its last whole record."""
         size = (self._readings.stat().st_size - self._begin) // RECORD_SIZE
         if not size:
             return np.zeros(0, dtype=RECORD)
@@ -186,7 +224,7 @@ class TraceReader:
         return records[: self._counts.sum()]
 
     def _check(self, records: NDArray[np.void]) -> None:
-        """Counts the whole records after those that are known; none after a damaged one."""
+        """Count the whole records after those already counted; stop at a damaged one."""
         firsts = range(int(self._counts.sum()), len(records), BLOCK)
         blocks = [records[first : first + BLOCK] for first in firsts]
         for block, whole in zip(blocks, each(_whole, blocks), strict=True):
@@ -200,58 +238,28 @@ class TraceReader:
             if whole < len(block):
                 break
 
-    def new_events(self) -> list[Mapping[str, Any]]:
-        """The events since it was last asked, by this or by :meth:`read`.
-
-        Whole lines only; a line that a kill or a full disk damaged is left out.
-        """
-        found: list[Mapping[str, Any]] = []
-        with self._events.open("rb") as file:
-            file.seek(self._events_offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._events_offset += len(line)
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict):
-                    found += _expanded(event)
-        return found
-
 
 def read_trace(directory: Path) -> Trace:
-    """The trace in a directory, up to its last whole record.
+    """Read the trace in a directory, up to its last whole record.
 
     Raises:
-        TraceError: There is no trace, or it is not one.
+        TraceError: There is no trace, or it cannot be read.
     """
     return TraceReader(directory).read()
 
 
-def _expanded(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """One event for each row of a line of many; any other event as it is."""
-    kind, names = _ROWS.get(str(event.get("event")), ("", ()))
-    if not names:
-        yield event
-        return
-    for row in event["rows"]:
-        yield {"event": kind, "pid": event["pid"], **dict(zip(names, row, strict=True))}
-
-
 class _MappedSeries(Sequence[Readings]):
-    """The readings of each channel, taken out of the file when they are asked for.
+    """The readings of each channel, extracted from the mapped file when first used.
 
     Args:
-        records: The file, mapped: what is not asked for takes no memory.
-        counts: How many readings each channel has. Shape: (channels,).
+        records: The mapped file.
+        counts: Number of readings of each channel. Shape: (channels,).
     """
 
     def __init__(self, records: NDArray[np.void], counts: NDArray[np.int64]) -> None:
         self._records = records
         self._counts = counts
-        self._taken: dict[int, Readings] = {}
+        self._extracted: dict[int, Readings] = {}
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -264,11 +272,11 @@ class _MappedSeries(Sequence[Readings]):
         if isinstance(channel, slice):
             return [self[i] for i in range(len(self))[channel]]
         channel = range(len(self))[channel]
-        if channel not in self._taken:
-            self._taken[channel] = self._take(channel)
-        return self._taken[channel]
+        if channel not in self._extracted:
+            self._extracted[channel] = self._extract(channel)
+        return self._extracted[channel]
 
-    def _take(self, channel: int) -> Readings:
+    def _extract(self, channel: int) -> Readings:
         records, count = self._records, int(self._counts[channel])
         if count == len(records):
             t_ns, value = records["t_ns"], records["value"]
@@ -286,7 +294,7 @@ class _MappedSeries(Sequence[Readings]):
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Work on each item, several at a time: NumPy lets go of the interpreter while it counts."""
+    """Work on several items at a time. NumPy releases the interpreter lock while it counts."""
     threads = min(THREADS, len(items), os.cpu_count() or 1)
     if threads < 2:
         return [work(item) for item in items]
@@ -294,12 +302,12 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return list(pool.map(work, items))
 
 
-def _rises(t_ns: Stamps) -> bool:
+def _rises(t_ns: Timestamps) -> bool:
     return not np.any(t_ns[1:] < t_ns[:-1])
 
 
 def _whole(records: NDArray[np.void]) -> int:
-    """How many records there are before the first damaged one."""
+    """Count the records before the first damaged one."""
     # The six 32-bit words of a record, two at a time.
     pairs = records.view("<u8").reshape(-1, RECORD_SIZE // 8)
     both = pairs[:, 0] ^ pairs[:, 1]

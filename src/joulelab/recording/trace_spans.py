@@ -1,45 +1,87 @@
-"""The spans that a program marked, as a trace's events tell of them."""
+"""The spans of a trace, folded from its events, whether the trace is finished or still growing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from joulelab.energy.estimator import Window
+Key = tuple[int, int]
+"""A span's process and its index there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceSpan:
-    """A span that was marked.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Start and stop of a span, in CLOCK_MONOTONIC nanoseconds.
 
     Attributes:
-        name: As the program gave it.
+        start_ns: Start on the host.
+        stop_ns: Stop on the host.
+        device_start_ns: When the GPU started the span's work, if known.
+        device_stop_ns: When the GPU finished it.
+        device_uncertainty_ns: Standard uncertainty of both device times (k = 1), which share one
+            error.
+    """
+
+    start_ns: int
+    stop_ns: int
+    device_start_ns: int | None = None
+    device_stop_ns: int | None = None
+    device_uncertainty_ns: int = 0
+
+    def of(self, component: str) -> tuple[float, float]:
+        """Return start and stop in seconds, on the clock that the component works by."""
+        if (
+            component.startswith("gpu")
+            and self.device_start_ns is not None
+            and self.device_stop_ns is not None
+        ):
+            return self.device_start_ns * 1e-9, self.device_stop_ns * 1e-9
+        return self.start_ns * 1e-9, self.stop_ns * 1e-9
+
+    def whole(self) -> tuple[float, float]:
+        """Return the host's start and the end of the last work on host or GPU, in seconds."""
+        return self.start_ns * 1e-9, max(self.stop_ns, self.device_stop_ns or 0) * 1e-9
+
+
+class TraceSpan(NamedTuple):
+    """A span as a trace has it.
+
+    Attributes:
+        name: The name given by the program.
         start_ns: CLOCK_MONOTONIC.
-        stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
-        key: Tells it from the others.
-        parent: Key of the span that it lies in; ``None`` when that is not known.
-        attributes: Whatever else the program said of it.
-        phase: Its attribute of that name, as ``"train"``; ``None`` when it has none.
-        device_start_ns: When a GPU came to its work, where that is known.
-        device_stop_ns: When the GPU was done with it.
-        device_uncertainty_ns: Standard uncertainty of both.
+        stop_ns: CLOCK_MONOTONIC; ``None`` while the span is open.
+        key: Process and index; unique within a trace.
+        parent: Key of the enclosing span; ``None`` for an outermost span.
+        thread: Thread in which the span began, as ``threading.get_ident`` names it.
+        attributes: Whatever else the program attached to the span.
+        device_start_ns: When the GPU started the span's work, if known.
+        device_stop_ns: When the GPU finished it.
+        device_uncertainty_ns: Standard uncertainty of both device times.
     """
 
     name: str
     start_ns: int
     stop_ns: int | None
-    key: tuple[int, int]
-    parent: tuple[int, int] | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    phase: str | None = None
+    key: Key
+    parent: Key | None = None
+    thread: int = 0
+    attributes: Mapping[str, Any] = MappingProxyType({})
     device_start_ns: int | None = None
     device_stop_ns: int | None = None
     device_uncertainty_ns: int = 0
 
     @property
+    def phase(self) -> str | None:
+        """The attribute ``phase``, for example ``"train"``; ``None`` if there is none."""
+        return self.attributes.get("phase")
+
+    @property
     def window(self) -> Window:
-        """When it was; it must be over."""
+        """Start and stop on host and GPU. The span must be finished."""
         assert self.stop_ns is not None
         return Window(
             self.start_ns,
@@ -50,28 +92,106 @@ class TraceSpan:
         )
 
 
-def read_spans(events: Sequence[Mapping[str, Any]]) -> list[TraceSpan]:
-    """The spans that a trace's events tell of, in the order in which they began."""
-    spans: dict[tuple[int, int], Mapping[str, Any]] = {}
-    devices: dict[tuple[int, int], Mapping[str, Any]] = {}
-    for event in events:
-        if event.get("event") == "span":
-            spans[event["pid"], event["index"]] = event
-        elif event.get("event") == "device":
-            devices[event["pid"], event["index"]] = event
-    found = [
-        TraceSpan(
-            name=str(event["name"]),
-            start_ns=event["start_ns"],
-            stop_ns=event["stop_ns"],
-            key=key,
-            parent=None if event["parent"] is None else (key[0], event["parent"]),
-            attributes=event["attributes"],
-            phase=event["attributes"].get("phase"),
-            device_start_ns=devices.get(key, {}).get("start_ns"),
-            device_stop_ns=devices.get(key, {}).get("stop_ns"),
-            device_uncertainty_ns=devices.get(key, {}).get("uncertainty_ns", 0),
-        )
-        for key, event in spans.items()
-    ]
-    return sorted(found, key=lambda span: span.start_ns)
+class SpanFold:
+    """Folds the events of a trace into its spans, one event at a time.
+
+    A span has an event when it begins and another when it ends (or one for both), and a third when
+    its times on the GPU are known.
+
+    Args:
+        since_ns: Leave out spans that began before this time (CLOCK_MONOTONIC).
+        most_per_name: Keep only this many finished spans of each name, the latest; ``None`` keeps
+            all.
+        on_finish: Called once with each span that ends, in the order of the trace.
+
+    Attributes:
+        open: The spans that have not ended.
+        finished: The number of finished spans by name, including those that are no longer kept.
+
+    Example:
+        >>> fold = SpanFold()
+        >>> row = [0, None, 1, "epoch", {"phase": "train"}, 100]
+        >>> fold.add({"event": "spans", "pid": 7, "rows": [[*row, None]]})
+        True
+        >>> [span.name for span in fold.open.values()]
+        ['epoch']
+        >>> fold.add({"event": "spans", "pid": 7, "rows": [[*row, 250]]})
+        True
+        >>> [(span.phase, span.window.stop_ns) for span in fold.spans()]
+        [('train', 250)]
+    """
+
+    def __init__(
+        self,
+        *,
+        since_ns: int = 0,
+        most_per_name: int | None = None,
+        on_finish: Callable[[TraceSpan], None] | None = None,
+    ) -> None:
+        self.open: dict[Key, TraceSpan] = {}
+        self.finished: Counter[str] = Counter()
+        self._since_ns = since_ns
+        self._most_per_name = most_per_name
+        self._on_finish = on_finish
+        self._spans: dict[Key, TraceSpan] = {}
+        self._latest: dict[str, deque[Key]] = {}
+
+    def add(self, event: Mapping[str, Any]) -> bool:
+        """Fold one event into the spans. Return whether the event is about spans."""
+        kind = event.get("event")
+        if kind == "spans":
+            for row in event["rows"]:
+                self._add_span(event["pid"], *row)
+        elif kind == "devices":
+            for index, start_ns, stop_ns, uncertainty_ns in event["rows"]:
+                self._add_device((event["pid"], index), start_ns, stop_ns, uncertainty_ns)
+        return kind in ("spans", "devices")
+
+    def spans(self) -> list[TraceSpan]:
+        """Return the spans in the order in which they began."""
+        return sorted(self._spans.values(), key=attrgetter("start_ns"))
+
+    def get(self, span: TraceSpan) -> TraceSpan:
+        """Return the span as it is known now; the given one if it is no longer kept."""
+        return self._spans.get(span.key, span)
+
+    def _add_span(
+        self,
+        pid: int,
+        index: int,
+        parent: int | None,
+        thread: int,
+        name: str,
+        attributes: Mapping[str, Any],
+        start_ns: int,
+        stop_ns: int | None,
+    ) -> None:
+        if start_ns < self._since_ns:
+            return
+        key = pid, index
+        around = None if parent is None else (pid, parent)
+        span = TraceSpan(str(name), start_ns, stop_ns, key, around, thread or 0, attributes)
+        before = self._spans.get(key)
+        if before is not None:
+            span = TraceSpan(*span[:7], *before[7:])
+        self._spans[key] = span
+        if stop_ns is None:
+            self.open[key] = span
+        elif before is None or before.stop_ns is None:
+            self.open.pop(key, None)
+            self._finish(span)
+
+    def _finish(self, span: TraceSpan) -> None:
+        self.finished[span.name] += 1
+        if self._on_finish is not None:
+            self._on_finish(span)
+        if self._most_per_name is not None:
+            latest = self._latest.setdefault(span.name, deque())
+            latest.append(span.key)
+            if len(latest) > self._most_per_name:
+                del self._spans[latest.popleft()]
+
+    def _add_device(self, key: Key, start_ns: int, stop_ns: int, uncertainty_ns: int) -> None:
+        span = self._spans.get(key)
+        if span is not None:
+            self._spans[key] = TraceSpan(*span[:7], start_ns, stop_ns, uncertainty_ns)

@@ -12,14 +12,14 @@ from typing import Any
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy, total
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.union import Times, energy_of_times
 from joulelab.errors import UserError
 from joulelab.format import join_words
-from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.launcher import Launch
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_spans import TraceSpan, read_spans
+from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.recording.trace_spans import TraceSpan, Window
 
 _END_OF_TIME_NS = 1 << 62
 
@@ -57,7 +57,7 @@ class HostRecording:
     @cached_property
     def spans(self) -> tuple[TraceSpan, ...]:
         """The finished spans of every process, in the order in which they began."""
-        return tuple(span for span in read_spans(self.trace.events) if span.stop_ns is not None)
+        return tuple(self.trace.finished_spans)
 
     @cached_property
     def whole(self) -> Window:

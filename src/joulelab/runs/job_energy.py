@@ -10,11 +10,11 @@ from typing import Any
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.union import energy_of_spans
-from joulelab.recording.format import READINGS_FILE
 from joulelab.recording.trace import Trace, TraceReader
-from joulelab.recording.trace_spans import TraceSpan, read_spans
+from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.span_total import SpanTotal
 
 
@@ -44,7 +44,7 @@ def account(
     """
     accounts = EnergyEstimator(trace, baseline)
     by_name: dict[str, list[TraceSpan]] = {}
-    for span in read_spans(trace.events):
+    for span in trace.spans:
         if span.stop_ns is not None and start_ns <= span.start_ns and span.stop_ns <= stop_ns:
             by_name.setdefault(span.name, []).append(span)
     (energy,) = accounts.energies([Window(start_ns, stop_ns)])

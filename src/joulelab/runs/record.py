@@ -40,15 +40,15 @@ from typing import Any, Literal, Self
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.saved_baseline import kept
 from joulelab.energy.union import energy_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
 from joulelab.machine import Machine
-from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_spans import TraceSpan, read_spans
+from joulelab.recording.trace_format import READINGS_FILE, boot_id
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs import phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, is_old, upgrade
 from joulelab.storage import home, write_whole, writing
@@ -404,7 +404,7 @@ def measure(
     """
     estimator = estimator or EnergyEstimator(trace, baseline)
     by_name: dict[str, list[TraceSpan]] = {}
-    for span in read_spans(trace.events):
+    for span in trace.spans:
         if span.stop_ns is not None and start_ns <= span.start_ns and span.stop_ns <= stop_ns:
             by_name.setdefault(span.name, []).append(span)
     (energy,) = estimator.energies([Window(start_ns, stop_ns)])

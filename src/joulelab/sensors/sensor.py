@@ -156,6 +156,11 @@ class Absence:
     reason: str
     hint: str = ""
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, str]) -> Absence:
+        """Read what a trace's header states. Earlier versions call the hint ``mend``."""
+        return cls(**{"hint" if key == "mend" else key: value for key, value in data.items()})
+
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}" if self.hint else self.reason
 

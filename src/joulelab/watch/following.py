@@ -13,8 +13,9 @@ from pathlib import Path
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace, TraceReader
+from joulelab.recording.trace_spans import Window
 from joulelab.watch.forecasting import Outlook, outlook, prepare
 from joulelab.watch.history import History
 from joulelab.watch.model import Component, Ended, Gauge
@@ -86,6 +87,7 @@ class Following:
         self.header, self.absent = nothing.header, nothing.absent
         self.start_ns = int(self.header.get("start_ns", 0) if start_ns is None else start_ns)
         self.book = SpanBook(self.start_ns)
+        self._reader.spans = self.book.fold
         self.baseline, self._epochs = baseline, epochs
         self._gives_energy = any(channel.gives_energy for channel in nothing.channels)
         self._tail_ns = round(max(MARGIN_S, 2 * lost_s(nothing)) * 1e9)
@@ -127,7 +129,8 @@ class Following:
     def _read(self, start_ns: int, stop_ns: int) -> Trace:
         margin_ns = round(MARGIN_S * 1e9)
         start_ns -= margin_ns
-        return self._reader.read_between(start_ns, stop_ns + margin_ns, self.book.events(start_ns))
+        events, spans = self.book.events(start_ns), self.book.spans(start_ns)
+        return self._reader.read_between(start_ns, stop_ns + margin_ns, events, spans)
 
     def _bring_up_to_date(self, *, final: bool) -> Figures | None:
         """EnergyEstimator for everything; what is known before that is done, where it is not."""

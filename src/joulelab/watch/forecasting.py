@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError
+from joulelab.recording.trace_spans import Window
 from joulelab.watch.running import Read
 from joulelab.watch.spans import SpanBook
 from joulelab.watch.totals import Totals

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import Window
+from joulelab.recording.trace_spans import Window
 from joulelab.watch.model import BIN_S
 
 MOST = 300

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from joulelab.energy.saved_baseline import kept
 from joulelab.errors import UserError
-from joulelab.recording.format import READINGS_FILE
+from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.runs.job import is_job
 from joulelab.watch.job import JobPlace
 from joulelab.watch.model import View

@@ -16,8 +16,8 @@ from joulelab.carbon.site import costs_here
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError
-from joulelab.recording.format import READINGS_FILE, boot_id
 from joulelab.recording.trace import TraceReader
+from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.watch.following import Figures, Following
 from joulelab.watch.model import State, View
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, Window
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.watch.totals import Totals
 
 LONGEST_NS = 4 * 3600 * 10**9

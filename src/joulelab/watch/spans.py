@@ -2,70 +2,51 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from joulelab.forecast.from_spans import EPOCH
 from joulelab.forecast.live import TOTAL
-from joulelab.recording.trace_spans import TraceSpan, read_spans
+from joulelab.recording.trace_spans import SpanFold, TraceSpan
 from joulelab.watch.model import OpenSpan, Stack
 
 Event = Mapping[str, Any]
-Key = tuple[int, int]
 
 MOST_KEPT = 2000
 """Of each name the latest spans are kept."""
-MOST_DEVICES = 10 * MOST_KEPT
-"""So many times of GPUs are kept."""
 
 
 class SpanBook:
-    """What a trace's events tell of spans, kept small however many there are.
+    """What a trace's events state about spans, kept small however many there are.
 
     Args:
-        start_ns: Spans that began before are another's, CLOCK_MONOTONIC.
+        start_ns: Leave out spans that began before, CLOCK_MONOTONIC.
+
+    Attributes:
+        fold: The spans; give it to the reader of the trace.
     """
 
     def __init__(self, start_ns: int = 0) -> None:
-        self._start_ns = start_ns
-        self.open: dict[Key, Event] = {}
-        self._ended: dict[str, deque[Event]] = {}
-        self._counts: Counter[str] = Counter()
-        self._new: list[Event] = []
-        self._devices: OrderedDict[Key, Event] = OrderedDict()
+        self.fold = SpanFold(
+            since_ns=start_ns, most_per_name=MOST_KEPT, on_finish=self._add_finished
+        )
+        self._new: list[TraceSpan] = []
+        self._last_epoch: TraceSpan | None = None
         self._others: list[Event] = []
 
     def add(self, events: Iterable[Event]) -> None:
         """Takes events in the order in which the trace has them."""
-        for event in events:
-            kind = event.get("event")
-            if kind == "span":
-                if event["start_ns"] >= self._start_ns:
-                    self._add_span(event)
-            elif kind == "device":
-                self._devices[event["pid"], event["index"]] = event
-                if len(self._devices) > MOST_DEVICES:
-                    self._devices.popitem(last=False)
-            else:
-                self._others.append(event)
+        self._others += (event for event in events if not self.fold.add(event))
 
-    def _add_span(self, span: Event) -> None:
-        key = span["pid"], span["index"]
-        if span["stop_ns"] is None:
-            self.open[key] = span
-            return
-        self.open.pop(key, None)
-        name = str(span["name"])
-        self._ended.setdefault(name, deque(maxlen=MOST_KEPT)).append(span)
-        self._counts[name] += 1
+    def _add_finished(self, span: TraceSpan) -> None:
         self._new.append(span)
+        if span.name == EPOCH:
+            self._last_epoch = span
 
     def newly_ended(self) -> list[TraceSpan]:
         """The spans that ended since it was last asked, in the order in which they began."""
         new, self._new = self._new, []
-        return read_spans([*new, *self._devices_of(new)])
+        return sorted((self.fold.get(span) for span in new), key=_start)
 
     @property
     def stop(self) -> Event | None:
@@ -74,27 +55,23 @@ class SpanBook:
 
     def events(self, since_ns: int = 0) -> list[Event]:
         """Events for a trace that begins at that time."""
-        spans = [
-            span
-            for name in self._ended.values()
-            for span in itertools.takewhile(lambda one: one["stop_ns"] >= since_ns, reversed(name))
+        return [one for one in self._others if one.get("t_ns", since_ns) >= since_ns]
+
+    def spans(self, since_ns: int) -> list[TraceSpan]:
+        """Spans for a trace that begins at that time."""
+        return [
+            span for span in self.fold.spans() if span.stop_ns is None or span.stop_ns >= since_ns
         ]
-        spans += self.open.values()
-        others = [one for one in self._others if one.get("t_ns", since_ns) >= since_ns]
-        return [*spans, *self._devices_of(spans), *others]
 
     def complete(self) -> list[TraceSpan]:
         """The spans of which all of that name are kept, in the order in which they began."""
-        return [span for span in read_spans(self.events()) if self._counts[span.name] <= MOST_KEPT]
-
-    def _devices_of(self, spans: Iterable[Event]) -> list[Event]:
-        keys = ((span["pid"], span["index"]) for span in spans)
-        return [self._devices[key] for key in keys if key in self._devices]
+        counts = self.fold.finished
+        return [span for span in self.fold.spans() if counts[span.name] <= MOST_KEPT]
 
     @property
     def epochs(self) -> int | None:
         """How many epochs there will be, where the program says so."""
-        totals = [span["attributes"].get(TOTAL) for span in self._epochs()]
+        totals = [span.attributes.get(TOTAL) for span in self._epochs()]
         return next((one for one in totals if isinstance(one, int) and one > 0), None)
 
     @property
@@ -102,10 +79,10 @@ class SpanBook:
         """Whether there are epochs at all."""
         return bool(self._epochs())
 
-    def _epochs(self) -> list[Event]:
+    def _epochs(self) -> list[TraceSpan]:
         """The last epoch that ended and those that are open."""
-        last = list(self._ended.get(EPOCH, ()))[-1:]
-        return [*last, *(span for span in self.open.values() if span["name"] == EPOCH)]
+        last = [] if self._last_epoch is None else [self._last_epoch]
+        return [*last, *(span for span in self.fold.open.values() if span.name == EPOCH)]
 
     def stacks(self, now_ns: int, is_alive: Callable[[int], bool]) -> tuple[Stack, ...]:
         """The open spans of each thread whose process is there.
@@ -114,9 +91,9 @@ class SpanBook:
             now_ns: CLOCK_MONOTONIC.
             is_alive: Tells of a process whether it is there: one that was killed ends no spans.
         """
-        by_thread: dict[tuple[int, int], list[Event]] = {}
-        for span in self.open.values():
-            by_thread.setdefault((span["pid"], span["thread"] or 0), []).append(span)
+        by_thread: dict[tuple[int, int], list[TraceSpan]] = {}
+        for span in self.fold.open.values():
+            by_thread.setdefault((span.key[0], span.thread), []).append(span)
         return tuple(
             Stack(pid=pid, spans=tuple(_open(span, now_ns) for span in sorted(spans, key=_start)))
             for (pid, _), spans in sorted(by_thread.items())
@@ -124,15 +101,15 @@ class SpanBook:
         )
 
 
-def _start(span: Event) -> int:
-    return int(span["start_ns"])
+def _start(span: TraceSpan) -> int:
+    return span.start_ns
 
 
-def _open(span: Event, now_ns: int) -> OpenSpan:
-    index, total = (span["attributes"].get(name) for name in ("index", TOTAL))
+def _open(span: TraceSpan, now_ns: int) -> OpenSpan:
+    index, total = (span.attributes.get(name) for name in ("index", TOTAL))
     return OpenSpan(
-        name=str(span["name"]),
+        name=span.name,
         index=index if isinstance(index, int) else None,
         total=total if isinstance(total, int) else None,
-        elapsed_s=max(0.0, (now_ns - span["start_ns"]) * 1e-9),
+        elapsed_s=max(0.0, (now_ns - span.start_ns) * 1e-9),
     )

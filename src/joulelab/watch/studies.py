@@ -13,7 +13,7 @@ import psutil
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError, UserError
-from joulelab.recording.format import READINGS_FILE, boot_id
+from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.watch.model import State, Study, View
 from joulelab.watch.recording import RecordingPlace
 

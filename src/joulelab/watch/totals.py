@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import Window
-from joulelab.recording.trace_spans import TraceSpan
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.watch.model import Ended
 
 MOST_KNOWN = 10_000
