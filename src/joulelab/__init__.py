@@ -1,46 +1,74 @@
-"""JouleLab measures, studies, forecasts and reduces the energy of machine learning.
+"""Measure, study, forecast and reduce the energy of machine learning.
 
 Example:
     >>> import joulelab
     >>> with joulelab.measure("preprocessing", sensors=["simulated"]) as span:
-    ...     squares = [n * n for n in range(100000)]
-    >>> span.energy.net_j < span.energy.gross_j or span.energy.idle_j != span.energy.idle_j
+    ...     squares = [n * n for n in range(100_000)]
+    >>> low_j, high_j = span.energy.interval_j
+    >>> low_j <= span.energy.gross_j <= high_j
     True
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from joulelab.errors import JoulelabError, UserError
 
-TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would wait.
 if TYPE_CHECKING:
-    from typing import Any
-
     from IPython.core.interactiveshell import InteractiveShell
 
+    from joulelab import integrations
+    from joulelab.carbon.site import Site
+    from joulelab.energy.energy import Energy
     from joulelab.loops import epochs
     from joulelab.meter import Meter, measure
+    from joulelab.runs.record import Run
+    from joulelab.runs.selection import open_run, open_runs
 
 __version__ = "0.1.0"
 
-__all__ = ["JoulelabError", "Meter", "UserError", "__version__", "epochs", "measure"]
+__all__ = [
+    "Energy",
+    "JoulelabError",
+    "Meter",
+    "Run",
+    "Site",
+    "UserError",
+    "__version__",
+    "epochs",
+    "integrations",
+    "measure",
+    "open_run",
+    "open_runs",
+]
+
+_MODULES = {
+    "Energy": "joulelab.energy.energy",
+    "Meter": "joulelab.meter",
+    "Run": "joulelab.runs.record",
+    "Site": "joulelab.carbon.site",
+    "epochs": "joulelab.loops",
+    "measure": "joulelab.meter",
+    "open_run": "joulelab.runs.selection",
+    "open_runs": "joulelab.runs.selection",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the meter when it is used: a command that is wrapped does not wait for it."""
-    if name in ("Meter", "measure"):
-        from joulelab import meter  # noqa: PLC0415
-
-        return getattr(meter, name)
-    if name == "epochs":
-        from joulelab.loops import epochs  # noqa: PLC0415
-
-        return epochs
+    """Import public names on first use, so that ``joulelab run`` starts without NumPy."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    if name == "integrations":
+        return importlib.import_module("joulelab.integrations")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load_ipython_extension(shell: InteractiveShell) -> None:
-    """``%load_ext joulelab``: cells are measured with ``%%joulelab``."""
-    from joulelab.integrations.notebook import load  # noqa: PLC0415
+def __dir__() -> list[str]:
+    return __all__
 
-    load(shell)
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the cell magic ``%%joulelab``; called by ``%load_ext joulelab``."""
+    importlib.import_module("joulelab.integrations.notebook").load(shell)
