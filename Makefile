@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OUT    ?= studies/quick
 .DEFAULT_GOAL := help
-.PHONY: help study test check lint types docs bench clean
+.PHONY: help study test check lint types contracts docs bench clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -22,27 +22,30 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 study: $(VENV)/.study ## measure real models on this machine and write a report (OUT=studies/quick)
 	$(BIN)/joulelab study quick --out $(OUT)
 
-# What is imported is compiled once here: much of what was installed never is.
-test: $(VENV)/.dev ## run every test
+# The first test run compiles the imported modules; compiling all installed ones would take longer.
+test: $(VENV)/.dev ## run all tests
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-check: lint types test docs ## tests, lint, types and docs
+check: test lint types contracts docs ## run tests, lint, type checks, import contracts and docs
 
-lint: $(VENV)/.dev ## ruff: lint and format
+lint: $(VENV)/.dev ## run ruff: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev ## mypy, strict
+types: $(VENV)/.dev ## run mypy in strict mode
 	$(BIN)/mypy
 
-docs: $(VENV)/.dev ## build the documentation, warnings are errors
+contracts: $(VENV)/.dev ## check that imports go down only, without cycles
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## build the documentation; warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
-bench: $(VENV)/.study ## JouleLab beside its peers on one simulated GPU (needs gcc; 10 minutes)
+bench: $(VENV)/.study ## compare JouleLab with its peers on a simulated GPU (needs gcc; 10 minutes)
 	$(BIN)/python -m benchmarks.bench
 
-clean: ## remove what the targets above made (studies stay)
+clean: ## remove build results and environments, but no studies
 	rm -rf $(VENV) .venv-bench docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
