@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.forecast_case import Case
 from joulelab import Meter
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.forecast.from_spans import EPOCH, SECTIONS, STEP, profile_of
 from joulelab.forecast.profile import MAIN, Profile, Row
+from joulelab.forecast.sources import EPOCH, SECTIONS, STEP, profile_of
 from joulelab.models.registry import build_model
 from joulelab.recording.spans import Span
 from joulelab.recording.trace import Trace, read_trace

@@ -46,7 +46,7 @@ class Slices:
         self.starts.append(time.perf_counter_ns())
 
     @property
-    def read_spans(self) -> bool:
+    def is_on(self) -> bool:
         """Whether the step under way is."""
         return self.on[min(len(self.starts) // SLICE_STEPS, len(self.on) - 1)]
 
@@ -94,7 +94,7 @@ def gated(callback: type, slices: Slices, *hooks: str) -> type:
         hook = getattr(callback, name)
 
         def call(self: object, *args: object, **options: object) -> None:
-            if slices.marked:
+            if slices.is_on:
                 hook(self, *args, **options)
 
         return call
@@ -125,7 +125,7 @@ def plain(slices: Slices) -> None:
     for _ in loop:
         while len(slices.starts) < slices.steps:
             batches = range(SLICE_STEPS)
-            for _ in loop.steps(batches) if slices.marked else batches:
+            for _ in loop.steps(batches) if slices.is_on else batches:
                 step()
 
 

@@ -1,4 +1,4 @@
-"""The loop that a user holds, on the simulated machine."""
+"""``joulelab.epochs`` on the simulated machine."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def simulated_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
 
 
-def test_epochs_and_steps_are_measured_and_the_loop_says_what_it_took(capsys):
+def test_epochs_and_steps_are_measured_and_the_energy_is_printed(capsys):
     loop = joulelab.epochs(range(2))
     seen = [(epoch, batch) for epoch in loop for batch in loop.steps("ab")]
     assert seen == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
@@ -35,7 +35,7 @@ def test_epochs_and_steps_are_measured_and_the_loop_says_what_it_took(capsys):
     assert capsys.readouterr().err == f"joulelab: {loop.energy}\n"
 
 
-def test_an_error_goes_through_and_ends_spans_and_recording():
+def test_an_error_ends_spans_and_recording():
     loop = joulelab.epochs(range(5), quiet=True)
 
     def train():
@@ -51,7 +51,7 @@ def test_an_error_goes_through_and_ends_spans_and_recording():
     assert loop.energy.gross_j > 0
 
 
-def test_a_loop_may_be_left():
+def test_break_ends_the_recording():
     loop = joulelab.epochs(range(5), quiet=True)
     for epoch in loop:
         if epoch == 2:
@@ -60,7 +60,7 @@ def test_a_loop_may_be_left():
     assert loop.energy.gross_j > 0
 
 
-def test_a_meter_of_the_callers_stays_open_and_options_go_to_the_epochs():
+def test_a_given_meter_stays_open_and_options_reach_the_epochs():
     with joulelab.Meter() as meter:
         loop = joulelab.epochs(
             range(5), meter=meter, max_energy_j=1e-6, on_budget="raise", quiet=True
@@ -72,15 +72,15 @@ def test_a_meter_of_the_callers_stays_open_and_options_go_to_the_epochs():
     assert meter.spans_named("after")
 
 
-def test_what_is_asked_too_early_is_a_users_error():
+def test_asking_too_early_is_a_user_error():
     loop = joulelab.epochs(range(2))
-    with pytest.raises(UserError, match="none has begun"):
+    with pytest.raises(UserError, match="no epoch has begun"):
         next(loop.steps([1]))
-    with pytest.raises(UserError, match="not over"):
+    with pytest.raises(UserError, match="until the loop ends"):
         _ = loop.energy
 
 
-def test_of_two_processes_of_a_job_the_first_speaks(tmp_path):
+def test_of_two_processes_only_the_first_prints(tmp_path):
     script = textwrap.dedent(
         """
         import joulelab

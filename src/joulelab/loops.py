@@ -1,11 +1,11 @@
-"""A training loop that is measured, in one line."""
+"""The measured training loop: :func:`joulelab.epochs`."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from joulelab.errors import UserError
 from joulelab.meter import Meter
@@ -13,34 +13,31 @@ from joulelab.recording.launcher import current_launch
 
 if TYPE_CHECKING:
     from joulelab.energy.energy import Energy
-    from joulelab.forecast.live import EpochOptions
     from joulelab.recording.spans import Span
 
 T = TypeVar("T")
 S = TypeVar("S")
 
-FIT = "fit"
 
+class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
+    """Iterate over the epochs of a training, measure them and print what they used.
 
-class epochs(Generic[T]):  # noqa: N801  (is used as a function, as `range` is)
-    """Goes through a training's epochs, measures them, and says what they took.
-
-    Spans are ``fit`` > ``epoch``, and ``step`` within :meth:`steps`. Meanwhile lines on standard
-    error say what the loop will take, as :meth:`joulelab.Meter.epochs` does, and one at the end
-    what it took; of the processes on one host only the first says so.
+    The spans are ``fit`` > ``epoch``, and ``step`` within :meth:`steps`. Forecasts are printed on
+    standard error while the loop runs, as by :meth:`joulelab.Meter.epochs`, and the energy at its
+    end. Of several processes on one host, only the first prints.
 
     Args:
-        items: As ``range(100)``.
-        total: How many there are, where the items do not tell.
-        meter: The caller's own; ``None``: one is opened for the loop.
-        **options: See :class:`~joulelab.forecast.live.EpochOptions`.
+        items: For example ``range(100)``.
+        total: Number of epochs. Default: the length of ``items``, if it has one.
+        meter: Meter to use. Default: a new one for the time of the loop.
+        **options: Fields of :class:`~joulelab.forecast.loop.EpochOptions`.
 
     Attributes:
-        meter: ``None`` before the loop begins, unless it was given.
+        meter: The meter; ``None`` before the loop begins, unless it was given.
 
     Raises:
-        UserError: An option is out of its range.
-        BudgetError: The next epoch would go over a budget, and ``on_budget`` is ``"raise"``.
+        UserError: An option is out of range.
+        BudgetError: The next epoch would exceed a budget, and ``on_budget`` is ``"raise"``.
 
     Example:
         >>> with Meter(sensors=["simulated"]) as meter:
@@ -53,67 +50,58 @@ class epochs(Generic[T]):  # noqa: N801  (is used as a function, as `range` is)
     """
 
     def __init__(
-        self,
-        items: Iterable[T],
-        *,
-        total: int | None = None,
-        meter: Meter | None = None,
-        **options: Unpack[EpochOptions],
-    ) -> None:
-        self.meter = meter
-        self._given = meter is not None
-        self._items, self._total, self._options = items, total, options
+        self, items: Iterable[T], *, total: int | None = None, meter: Meter | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        self.meter, self._is_own = meter, meter is None
+        self._items, self._options = items, {"total": total, **options}
         self._fit: Span | None = None
         launch = current_launch()
         if launch is not None and launch.local_rank:
             self._options["quiet"] = True
 
     def __iter__(self) -> Iterator[T]:
-        meter = self.meter if self._given else Meter()
-        assert meter is not None
+        meter = Meter() if self._is_own or self.meter is None else self.meter
         self.meter = meter
         try:
-            with meter.span(FIT) as self._fit:
-                yield from meter.epochs(self._items, total=self._total, **self._options)
+            with meter.span("fit") as self._fit:
+                yield from meter.epochs(self._items, **self._options)
         finally:
-            if not self._given:
+            if self._is_own:
                 meter.close()
-            self._say_energy()
+            self._print_energy()
 
     def steps(self, batches: Iterable[S]) -> Iterator[S]:
-        """Goes through an epoch's batches, each within a span ``step``.
+        """Iterate over an epoch's batches, each within a span ``step``.
 
-        What the loop waits for the next batch is the epoch's, and no step's.
+        The time that the loop waits for a batch belongs to the epoch, not to a step.
 
         Args:
-            batches: As a ``torch.utils.data.DataLoader``.
+            batches: For example a ``torch.utils.data.DataLoader``.
 
         Raises:
             UserError: The loop over epochs has not begun.
         """
         if self.meter is None:
-            raise UserError(
-                "steps are within epochs, and none has begun", hint="loop over the epochs first"
-            )
+            raise UserError("no epoch has begun", hint="iterate over the epochs first")
         for index, batch in enumerate(batches):
             with self.meter.span("step", index=index):
                 yield batch
 
     @property
     def energy(self) -> Energy:
-        """Of the whole loop, the latest time it was gone through.
+        """Energy of the whole loop, the last time it ran.
 
         Raises:
-            UserError: It is not over.
+            UserError: The loop has not ended.
         """
         if self._fit is None or self._fit.stop_ns is None:
-            raise UserError("the loop is not over, so its energy is not known yet")
+            raise UserError("the energy is unknown until the loop ends")
         return self._fit.energy
 
-    def _say_energy(self) -> None:
-        if self._options.get("quiet"):
-            return
-        try:
-            sys.stderr.write(f"joulelab: {self.energy}\n")
-        except Exception as error:  # noqa: BLE001  (whatever it is, the program goes on)
-            warnings.warn(f"the loop's energy is not known: {error}", RuntimeWarning, stacklevel=3)
+    def _print_energy(self) -> None:
+        if not self._options.get("quiet"):
+            try:
+                print(f"joulelab: {self.energy}", file=sys.stderr)  # noqa: T201
+            except Exception as error:  # noqa: BLE001  (the program must go on, whatever fails)
+                warnings.warn(f"the loop's energy is unknown: {error}", RuntimeWarning, 3)

@@ -6,9 +6,9 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from joulelab.errors import TraceError
 from joulelab.recording.joining import open_link
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from joulelab.energy.baseline import Baseline
     from joulelab.energy.energy import Energy
     from joulelab.energy.estimator import EnergyEstimator
-    from joulelab.forecast.live import EpochOptions
     from joulelab.forecast.profile import Forecast
     from joulelab.recording.trace import Trace, TraceReader
     from joulelab.recording.trace_spans import Window
@@ -242,7 +241,7 @@ class Meter:
         Raises:
             UserError: There is nothing to forecast from yet, or SciPy is not installed.
         """
-        from joulelab.forecast.from_spans import profile_of_trace  # noqa: PLC0415
+        from joulelab.forecast.sources import profile_of_trace  # noqa: PLC0415
 
         return profile_of_trace(self.trace, steps_per_epoch=steps_per_epoch).forecast(
             epochs,
@@ -252,25 +251,28 @@ class Meter:
         )
 
     def epochs(
-        self, items: Iterable[T], *, total: int | None = None, **options: Unpack[EpochOptions]
+        self, items: Iterable[T], *, total: int | None = None, **options: Any
     ) -> Iterator[T]:
-        """Goes through the items, each within a span ``epoch``, and forecasts meanwhile.
+        """Iterate over the items, each within a span ``epoch``, and forecast the loop.
 
-        A line on standard error says what the loop will take, once that is worth saying. Energies
-        are worked out between epochs, seldom enough that the loop does not notice.
+        The forecast is printed on standard error once it is narrow enough to be useful. It is made
+        between epochs and takes at most 0.5 % of the loop's time.
 
         Args:
-            items: As ``range(100)``.
-            total: How many there are, where the items do not tell.
-            **options: See :class:`~joulelab.forecast.live.EpochOptions`.
+            items: For example ``range(100)``.
+            total: Number of epochs. Default: the length of ``items``, if it has one.
+            **options: Fields of :class:`~joulelab.forecast.loop.EpochOptions`, for example
+                ``max_energy_j=1e6``.
 
         Raises:
-            UserError: An option is out of its range.
-            BudgetError: The next epoch would go over a budget, and ``on_budget`` is ``"raise"``.
+            UserError: An option is out of range.
+            BudgetError: The next epoch would exceed a budget, and ``on_budget`` is ``"raise"``.
         """
-        from joulelab.forecast.live import Options, at_site, epochs, length_of  # noqa: PLC0415
+        from joulelab.forecast.loop import EpochOptions, epochs  # noqa: PLC0415
 
-        return epochs(self, items, Options(total=length_of(items, total), **at_site(options)))
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        return epochs(self, items, EpochOptions(total=total, **options))
 
     # The recorder.
 

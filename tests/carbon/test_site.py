@@ -144,18 +144,21 @@ def test_a_site_that_cannot_be_is_why_there_is_no_carbon(monkeypatch):
     assert math.isnan(costs.carbon_g)
 
 
-def test_a_budget_of_carbon_takes_what_is_kept():
-    from joulelab.forecast.live import at_site
+def test_a_carbon_budget_uses_the_saved_site():
+    from joulelab.forecast.loop import EpochOptions
 
-    budget = {"max_carbon_g": 5.0, "quiet": True}
-    assert at_site(budget) == budget
+    def intensity_and_pue(**options):
+        found = EpochOptions(**options)
+        return found.carbon_intensity_g_per_kwh, found.pue
+
+    with pytest.raises(UserError, match="needs the carbon intensity"):
+        EpochOptions(max_carbon_g=5.0)
     keep(intensity_g_per_kwh=400.0, pue=1.5)
-    kept = {"carbon_intensity_g_per_kwh": 400.0, "pue": 1.5}
-    assert at_site(budget) == budget | kept
-    assert at_site(budget | {"pue": 2.0})["pue"] == 2.0
-    assert at_site({"max_energy_j": 5.0}) == {"max_energy_j": 5.0}
-    given = budget | {"carbon_intensity_g_per_kwh": 50.0}
-    assert at_site(given) == given
+    assert intensity_and_pue(max_carbon_g=5.0) == (400.0, 1.5)
+    assert intensity_and_pue(max_carbon_g=5.0, pue=2.0) == (400.0, 2.0)
+    assert intensity_and_pue(max_energy_j=5.0) == (None, None)
+    given = {"max_carbon_g": 5.0, "carbon_intensity_g_per_kwh": 50.0}
+    assert intensity_and_pue(**given) == (50.0, None)
 
 
 def test_the_command_keeps_shows_and_forgets(tmp_path):

@@ -1,16 +1,17 @@
-"""A short profile of a run, and what the whole run will take."""
+"""Forecast the energy and time of a whole run from a short profile of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from joulelab import format as fmt
 from joulelab.carbon.quantities import carbon_g
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
@@ -18,21 +19,23 @@ from joulelab.forecast.series import Total, forecast_total, load_scipy
 from joulelab.uncertain import COVERAGE_FACTOR
 
 MAIN = "epoch"
-"""The phase that makes up a run, whole or in sections."""
+"""The phase that a run repeats, whole or in sections."""
+
+_QUANTITIES = ("gross_j", "duration_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A piece of a run that was seen.
+    """A measured piece of a run.
 
     Attributes:
-        phase: :data:`MAIN`, or what else a run does, as ``"validate"`` or ``"checkpoint"``.
-        duration_s: How long it took.
-        gross_j: What it took; NaN when it was not measured.
-        work: How much of a typical piece of its phase it is.
-        gain_uncertainty: Relative standard uncertainty of the sensors' scale, the same error in
-            every row.
-        edge_uncertainty_j: Standard uncertainty that differs from row to row.
+        phase: :data:`MAIN`, or another phase, for example ``"validate"`` or ``"checkpoint"``.
+        duration_s: Duration in seconds.
+        gross_j: Gross energy in joules; NaN if it was not measured.
+        work: Size relative to a typical piece of its phase.
+        gain_uncertainty: Relative standard uncertainty of the sensors' scale, which is the same
+            error in every row.
+        edge_uncertainty_j: Standard uncertainty that is independent in every row.
     """
 
     phase: str
@@ -44,7 +47,7 @@ class Row:
 
     @classmethod
     def of(cls, phase: str, energy: Energy, work: float = 1.0) -> Row:
-        """From the energy of a span."""
+        """Make a row from the energy of a span."""
         parts = energy.components.values()
         edge_j = math.hypot(*(part.edge_uncertainty_j for part in parts))
         whole_j = math.hypot(*(part.uncertainty_j for part in parts))
@@ -60,7 +63,7 @@ class Row:
         )
 
     def less(self, inner: Row) -> Row:
-        """What is left without a row that lies within this one."""
+        """Subtract a row that lies within this one."""
         return Row(
             phase=self.phase,
             duration_s=self.duration_s - inner.duration_s,
@@ -73,13 +76,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseForecast:
-    """One phase's share of a forecast.
+    """Contribution of one phase to a forecast.
 
     Attributes:
-        phase: Its name.
-        count: How often it happens in the whole run.
-        gross_j: Its energy in the whole run.
-        duration_s: Its time in the whole run.
+        phase: Name of the phase.
+        count: Number of times it happens in the whole run.
+        gross_j: Gross energy in the whole run.
+        duration_s: Time in the whole run.
     """
 
     phase: str
@@ -90,26 +93,28 @@ class PhaseForecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a whole run will take, with 95 % prediction intervals. Not known is NaN.
+    """Energy and time of a whole run with 95 % prediction intervals. Unknown values are NaN.
 
     Attributes:
-        epochs: Of the whole run.
-        epochs_seen: How many the profile has; less than 1 within the first.
-        gross_j: Energy of the whole run, what was seen included.
-        gross_low_j: Lower end of its interval, the sensors' scale included.
+        epochs: Number of epochs of the whole run.
+        epochs_seen: Number of epochs in the profile; below 1 within the first epoch.
+        gross_j: Gross energy of the whole run, including the profile.
+        gross_low_j: Lower end of its interval, with the uncertainty of the sensors' scale.
         gross_high_j: Upper end.
-        duration_s: Time of the whole run, in what was marked.
+        duration_s: Time of the whole run, as far as spans cover it.
         duration_low_s: Lower end of its interval.
         duration_high_s: Upper end.
-        spent_j: Energy that the profile took.
-        spent_fraction: Its share of the forecast energy; of the time where no energy is known.
-        uncertainty: Relative half-width of the interval of energy without the sensors' scale, which
-            no longer profile makes surer; of the time where no energy is known.
-        within: What ``uncertainty`` was asked to be at most; ``None`` when nothing was asked.
-        startup: Rows at the beginning that are unlike the rest, and are counted once.
-        phases: What the energy and the time are made of.
-        carbon_intensity_g_per_kwh: As given; ``None`` when it was not.
-        pue: As given.
+        spent_j: Energy of the profile.
+        spent_fraction: Fraction of the forecast energy that is spent; of the time if no energy
+            was measured.
+        uncertainty: Relative half-width of the energy interval without the uncertainty of the
+            sensors' scale, which a longer profile does not reduce; of the time interval if no
+            energy was measured.
+        within: Requested upper limit of ``uncertainty``; ``None`` if there is none.
+        startup: Number of first rows that differ from the rest and are counted once.
+        phases: Contribution of each phase.
+        carbon_intensity_g_per_kwh: Carbon intensity of the electricity; ``None`` if not given.
+        pue: Power usage effectiveness of the site.
     """
 
     epochs: float
@@ -131,7 +136,7 @@ class Forecast:
 
     @property
     def sure(self) -> bool:
-        """Whether the forecast is as sure as was asked."""
+        """Whether the uncertainty is within the requested limit."""
         return self.within is not None and self.uncertainty <= self.within
 
     @property
@@ -149,36 +154,65 @@ class Forecast:
         )
         return value, low, high
 
+    def __str__(self) -> str:
+        """Format energy, time and carbon with their intervals on one line.
+
+        Example:
+            >>> rows = [Row(phase="epoch", duration_s=60.0, gross_j=30e3) for _ in range(4)]
+            >>> print(Profile(rows).forecast(4, carbon_intensity_g_per_kwh=400.0))
+            4 epochs: 120 kJ (95 % CI 120–120 kJ), 4 min (95 % CI 4 min to 4 min), \
+13.3 g (95 % CI 13.3–13.3 g) CO2e
+        """
+        time, low, high = map(
+            fmt.duration, (self.duration_s, self.duration_low_s, self.duration_high_s)
+        )
+        parts = [f"{time} (95 % CI {low} to {high})"]
+        if math.isfinite(self.gross_j):
+            energy = fmt.with_interval(self.gross_j, self.gross_low_j, self.gross_high_j, "J")
+            parts.insert(0, energy)
+            if self.carbon_g is not None:
+                parts.append(f"{fmt.with_interval(*self.carbon_g, 'g')} CO2e")
+        return f"{self.epochs:g} epochs: {', '.join(parts)}"
+
+    def details(self) -> list[str]:
+        """Describe the profile and each phase, one line each."""
+        seen = (
+            f"{self.epochs_seen:.3g} epochs measured, {fmt.percent(self.spent_fraction)} of the run"
+        )
+        if self.startup:
+            seen += f"; {fmt.count(self.startup, 'start-up piece')} counted once"
+        if len(self.phases) == 1:
+            return [seen]
+        lines = [seen]
+        for phase in self.phases:
+            values = [fmt.quantity(phase.gross_j, "J"), fmt.duration(phase.duration_s)]
+            lines.append(f"{phase.count:g} x {phase.phase}: {', '.join(values)}")
+        return lines
+
     def to_json(self) -> dict[str, Any]:
-        """Every figure; NaN becomes ``None``."""
-        figures = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name != "phases"
-        }
+        """Return every value under its attribute's name, with ``None`` for NaN."""
+        data = asdict(self)
+        phases = data.pop("phases")
         if self.within is not None:
-            figures["sure"] = self.sure
+            data["sure"] = self.sure
         if self.carbon_g is not None:
-            figures |= zip(
-                ("carbon_g", "carbon_low_g", "carbon_high_g"), self.carbon_g, strict=True
-            )
-        figures["phases"] = [
-            {name: _plain(getattr(phase, name)) for name in phase.__dataclass_fields__}
-            for phase in self.phases
-        ]
-        return {name: _plain(value) for name, value in figures.items()}
+            data |= zip(("carbon_g", "carbon_low_g", "carbon_high_g"), self.carbon_g, strict=True)
+        plain: dict[str, Any] = fmt.finite_or_none(data | {"phases": phases})
+        return plain
 
 
 class Profile:
-    """Rows of a run in the order in which they happened.
+    """Measured rows of a run, in order of time.
 
-    What comes before the first row of :data:`MAIN` happens once. Any other phase comes back as it
-    did: after each epoch, after each few, several times an epoch.
+    Rows before the first row of :data:`MAIN` happen once. Every other phase is expected to
+    return as it did so far: after each epoch, after every few, or several times per epoch.
 
     Args:
-        rows: What was seen.
-        pieces: Rows of :data:`MAIN` and work 1 that make an epoch.
+        rows: Measured pieces.
+        pieces: Number of :data:`MAIN` rows of work 1 per epoch.
 
     Raises:
-        UserError: There is no row of :data:`MAIN`, or a row took no time.
+        UserError: There is no :data:`MAIN` row, or a row has no positive duration.
 
     Example:
         >>> rows = [Row(phase="epoch", duration_s=10.0 + i % 2, gross_j=2000.0 + 100 * (i % 2))
@@ -193,8 +227,8 @@ class Profile:
         if first is None:
             raise UserError(
                 "nothing to forecast from",
-                why="no epoch was seen",
-                hint="profile at least one, or mark its steps",
+                why="no epoch was measured",
+                hint="measure at least one, or mark its steps",
             )
         if not all(row.duration_s > 0 for row in rows):
             raise UserError("a row has no positive duration", hint="give durations in seconds")
@@ -204,12 +238,12 @@ class Profile:
 
     @property
     def epochs_seen(self) -> float:
-        """How many epochs the profile has."""
+        """Number of measured epochs."""
         return sum(row.work for row in self.rows if row.phase == MAIN) / self.pieces
 
     @property
     def spent_j(self) -> float:
-        """The energy of all rows; NaN when none was measured."""
+        """Energy of all rows; NaN if none was measured."""
         known = [row.gross_j for row in self.rows if math.isfinite(row.gross_j)]
         return math.fsum(known) if known else math.nan
 
@@ -221,18 +255,19 @@ class Profile:
         carbon_intensity_g_per_kwh: float | None = None,
         pue: float = 1.0,
     ) -> Forecast:
-        """What so many epochs take, from the first on.
+        """Forecast a run of this many epochs, counted from the first.
 
-        The errors of the phases are added, since what makes one of them dearer, as a machine that
-        warms, makes the others dearer too. The sensors' scale is common to all and joins by the
-        root of the sum of squares (GUM 5.1.2). The edges of the rows are part of their scatter
-        already; where the scatter of a few rows is small by chance they are the interval's floor.
+        The errors of the phases are added, because a cause such as a warming machine raises all of
+        them. The uncertainty of the sensors' scale is common to all phases and is combined as the
+        root of the sum of squares (GUM 5.1.2). The uncertainties at the edges of the rows are part
+        of their scatter; they are also the least half-width, because the scatter of a few rows may
+        be small by chance.
 
         Args:
-            epochs: Positive.
-            within: Relative half-width that would be narrow enough; see :attr:`Forecast.sure`.
-            carbon_intensity_g_per_kwh: Of the electricity.
-            pue: See :func:`~joulelab.carbon.quantities.carbon_g`.
+            epochs: Length of the run, positive.
+            within: Relative half-width that is narrow enough; see :attr:`Forecast.sure`.
+            carbon_intensity_g_per_kwh: Carbon intensity of the electricity.
+            pue: Power usage effectiveness of the site.
 
         Raises:
             UserError: ``epochs`` or ``within`` is not positive, or SciPy is not installed.
@@ -241,7 +276,7 @@ class Profile:
         if not epochs > 0:
             raise UserError(f"epochs is {epochs}", why="it must be positive")
         if within is not None and not within > 0:
-            raise UserError(f"within is {within}", why="it must be positive, as 0.02 for 2 %")
+            raise UserError(f"within is {within}", why="it must be positive, for example 0.02")
         energies, durations, phases = [], [], []
         edge_j = 0.0
         for phase in dict.fromkeys(row.phase for row in self.rows[self._first :]):
@@ -262,18 +297,23 @@ class Profile:
                 )
             )
         once = self.rows[: self._first]
-        once_j = math.fsum(row.gross_j for row in once)
         time = _sum(durations, math.fsum(row.duration_s for row in once))
-        total = _widened(_sum(energies, once_j), COVERAGE_FACTOR * edge_j)
+        total = _sum(energies, math.fsum(row.gross_j for row in once))
+        least_j = COVERAGE_FACTOR * edge_j
+        total = replace(
+            total,
+            low=min(total.low, total.value - least_j),
+            high=max(total.high, total.value + least_j),
+        )
         gain = max((row.gain_uncertainty for row in self.rows), default=0.0)
-        gross = _widened_too(total, COVERAGE_FACTOR * gain * total.value)
+        gain_j = COVERAGE_FACTOR * gain * total.value
         leading = total if math.isfinite(total.value) else time
         return Forecast(
             epochs=epochs,
             epochs_seen=self.epochs_seen,
-            gross_j=gross.value,
-            gross_low_j=gross.low,
-            gross_high_j=gross.high,
+            gross_j=total.value,
+            gross_low_j=total.value - math.hypot(total.value - total.low, gain_j),
+            gross_high_j=total.value + math.hypot(total.high - total.value, gain_j),
             duration_s=time.value,
             duration_low_s=time.low,
             duration_high_s=time.high,
@@ -287,18 +327,18 @@ class Profile:
             pue=pue,
         )
 
-    def forecast_between(self, low: float, epochs: float, high: float, **further: Any) -> Forecast:
-        """What a number of epochs takes that is itself only known to lie between two ends.
+    def forecast_between(self, low: float, epochs: float, high: float, **options: Any) -> Forecast:
+        """Forecast a run whose number of epochs is itself only known as an interval.
 
-        The ends of the interval are those of the fewest and of the most epochs.
+        The ends of the forecast's intervals are those of the fewest and of the most epochs.
 
         Args:
-            low: The fewest epochs.
-            epochs: The likely number.
-            high: The most epochs.
-            **further: As for :meth:`forecast`.
+            low: Fewest epochs.
+            epochs: Most likely number of epochs.
+            high: Most epochs.
+            **options: Options of :meth:`forecast`.
         """
-        fewest, likely, most = (self.forecast(count, **further) for count in (low, epochs, high))
+        fewest, likely, most = (self.forecast(count, **options) for count in (low, epochs, high))
         return replace(
             likely,
             gross_low_j=fewest.gross_low_j,
@@ -308,7 +348,7 @@ class Profile:
         )
 
     def _total(self, positions: Sequence[int], count: float, quantity: str) -> Total:
-        """One phase's sum of a quantity; rows in which it was not measured are still to come."""
+        """Forecast one phase's sum; rows that were not measured count as still to come."""
         rows = [self.rows[i] for i in positions]
         values = np.array([getattr(row, quantity) for row in rows])
         known = np.isfinite(values) & (values > 0)
@@ -323,7 +363,7 @@ class Profile:
         )
 
     def _count(self, phase: str, positions: Sequence[int], epochs: float) -> float:
-        """How many pieces of a phase there are in so many epochs."""
+        """Count the pieces of a phase in this many epochs."""
         if phase == MAIN:
             return epochs * self.pieces
         done = np.cumsum([row.work * (row.phase == MAIN) for row in self.rows]) / self.pieces
@@ -333,36 +373,17 @@ class Profile:
         return times * len(positions) / len(after)
 
     def _edge_j(self, positions: Sequence[int], count: float) -> float:
-        """Standard uncertainty of a phase's energy from the edges of its rows alone."""
+        """Compute the standard uncertainty of a phase's energy from the edges of its rows."""
         edges_j = [self.rows[i].edge_uncertainty_j for i in positions]
         work = sum(self.rows[i].work for i in positions)
         return math.hypot(*edges_j) * count / work
 
 
-_QUANTITIES = ("gross_j", "duration_s")
-
-
 def _sum(totals: Iterable[Total], once: float) -> Total:
+    """Add up totals, and what happens once."""
     totals = list(totals)
     value, low, high, seen = (
         once + math.fsum(getattr(total, name) for total in totals)
         for name in ("value", "low", "high", "seen")
     )
     return Total(value, low, high, seen, 0)
-
-
-def _widened(total: Total, least: float) -> Total:
-    """At least so far to either side."""
-    low, high = min(total.low, total.value - least), max(total.high, total.value + least)
-    return Total(total.value, low, high, total.seen, total.startup)
-
-
-def _widened_too(total: Total, more: float) -> Total:
-    """By the root of the sum of squares."""
-    low = total.value - math.hypot(total.value - total.low, more)
-    high = total.value + math.hypot(total.high - total.value, more)
-    return Total(total.value, low, high, total.seen, total.startup)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,24 +1,24 @@
-"""The sum of a long series of equal pieces of work, from its first few.
+"""Forecast the sum of a long series of equal pieces of work from the first few pieces.
 
-The first pieces of a run differ from the rest (caches fill, cuDNN searches for its algorithms);
-what follows drifts towards a plateau as the machine warms, and scatters about it, each piece a
-little like the one before. With x_i the energy or the duration of piece i, in units of a typical
-one,
+The first pieces of a run differ from the rest: caches fill, cuDNN searches for its algorithms.
+The later ones drift towards a plateau while the machine warms up and scatter around it with some
+serial correlation. With x_i the energy or duration of piece i, relative to a typical piece,
 
     x_i = mu + a * g_tau(i) + e_i,        e_i = phi * e_(i-1) + N(0, sigma^2)
 
 where g_tau(i) is the mean of exp(-t / tau) over the time of piece i. The plateau mu, the drift a,
 its time constant tau, the correlation phi and the scatter sigma are all unknown. Given tau, phi and
-sigma this is a normal linear regression, whose posterior is known in closed form (Gelman et al.,
-*Bayesian Data Analysis*, 3rd ed., section 14.2, with serial correlation as in Box and Jenkins,
-*Time Series Analysis*, chapter 3); those three are summed over a grid. What the pieces seen cannot
-tell, as a drift slower than they took, so keeps its possible size and widens the interval.
+sigma this is a normal linear regression with a closed-form posterior (Gelman et al., *Bayesian Data
+Analysis*, 3rd ed., section 14.2, with serial correlation as in Box and Jenkins, *Time Series
+Analysis*, chapter 3); the other three are summed over a grid. Whatever the first pieces cannot
+show, for example a drift slower than they took, keeps its prior size and widens the interval.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,56 +28,56 @@ from joulelab.errors import UserError
 Floats = NDArray[np.float64]
 
 DRIFTS = np.array([0.0, 0.02, 0.04, 0.08])
-"""Standard deviations of the drift that are thought possible beforehand, relative to the plateau;
-all equally likely. None at all is one; the idle power of an H100 rose by 7.6 % in minutes."""
+"""Prior standard deviations of the drift, relative to the plateau, all equally likely. They include
+no drift; the idle power of an H100 rose by 7.6 % within minutes."""
 
 TIME_CONSTANTS_S = np.geomspace(1.0, 1000.0, 10)
-"""A chip warms in seconds, its heat sink and its case in minutes; all equally likely."""
+"""Prior time constants, all equally likely: a chip warms up in seconds, a heat sink in minutes."""
 
 CORRELATIONS = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
-"""From piece to piece; all equally likely."""
+"""Prior correlations from piece to piece, all equally likely."""
 
 SCATTERS = np.geomspace(1e-4, 0.5, 48)
-"""Relative to the plateau; equally likely in the logarithm (Jeffreys)."""
+"""Prior scatter relative to the plateau, uniform in the logarithm (Jeffreys)."""
 
 FIRST_OVER_LATER = 4.0
-"""The first step of a training took up to 3.1 times as long as the later ones, on a CPU. A first
-piece alone does not tell how much of it was such a start."""
+"""On a CPU, the first step of a training took up to 3.1 times as long as later ones. A single piece
+does not show how much of it was start-up, so its interval allows for this ratio."""
 
 MOST_PIECES = 500
-"""More are taken together: they would tell no more of a run, and cost more."""
+"""Longer series are merged to this many pieces: more would cost time and add no information."""
 
 MAD_TO_DEVIATION = 1.4826
-"""Of a normal distribution, the standard deviation over the median absolute deviation."""
+"""Ratio of standard deviation to median absolute deviation of a normal distribution."""
 
 _TAIL = 0.025
 
 
-def load_scipy() -> None:
-    """Imports what forecasts need of SciPy.
+def load_scipy() -> tuple[Any, Any]:
+    """Import and return ``scipy.optimize`` and ``scipy.special``.
 
     Raises:
-        UserError: It is not installed.
+        UserError: SciPy is not installed.
     """
     try:
-        import scipy.optimize  # noqa: PLC0415
-        import scipy.special  # noqa: F401, PLC0415
+        from scipy import optimize, special  # noqa: PLC0415
     except ImportError as error:
         raise UserError(
             "a forecast needs SciPy", why=str(error), hint="run pip install 'joulelab[study]'"
         ) from error
+    return optimize, special
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The sum of a series and its 95 % prediction interval, in the unit of the series.
+    """Sum of a series with its 95 % prediction interval, in the unit of the series.
 
     Attributes:
         value: The sum.
-        low: Lower end; never below what was seen.
-        high: Upper end.
-        seen: The part of the sum that was seen.
-        startup: How many of the first pieces were found unlike the rest, and counted once.
+        low: Lower end of the interval; never below ``seen``.
+        high: Upper end of the interval.
+        seen: Sum over the pieces that were measured.
+        startup: Number of first pieces that differ from the rest and are counted once.
     """
 
     value: float
@@ -90,14 +90,15 @@ class Total:
 def forecast_total(
     values: Floats, stop_s: Floats, duration_s: Floats, count: float, work: Floats | None = None
 ) -> Total:
-    """The sum over ``count`` pieces of work, of which the first were seen.
+    """Forecast the sum over ``count`` pieces of work from the first ones.
 
     Args:
-        values: Energy or duration of each piece seen, positive. Shape: (pieces,), at least 1.
-        stop_s: When each ended, from the start of the run, seconds. Shape: (pieces,).
-        duration_s: How long each took, seconds. Shape: (pieces,).
-        count: How many pieces of work 1 the whole run has. When fewer were seen, the sum is known.
-        work: How much of a piece each is, near 1. Shape: (pieces,). Default: all 1.
+        values: Energy or duration of each measured piece, positive. Shape: (pieces,), at least 1.
+        stop_s: End of each piece in seconds from the start of the run. Shape: (pieces,).
+        duration_s: Duration of each piece in seconds. Shape: (pieces,).
+        count: Number of pieces of work 1 in the whole run. If that many were measured, the sum is
+            known and its interval has no width.
+        work: Size of each piece relative to a typical one. Shape: (pieces,). Default: all 1.
 
     Example:
         >>> pieces = np.array([14.0, 10.1, 9.9, 10.0, 10.0, 10.1, 9.9, 10.0])
@@ -130,7 +131,7 @@ def forecast_total(
 def _merged(
     values: Floats, stop_s: Floats, duration_s: Floats, work: Floats, left: float
 ) -> tuple[Floats, Floats, Floats, Floats, float]:
-    """Neighbouring pieces as one, so that there are few; work and what is left in the new unit."""
+    """Merge neighbouring pieces; return work and the remaining count in the new unit."""
     first = np.linspace(0, values.size, MOST_PIECES, endpoint=False).astype(int)
     size = values.size / MOST_PIECES
     values, duration_s, work = (
@@ -141,11 +142,10 @@ def _merged(
 
 
 def startup_pieces(values: Floats) -> int:
-    """How many of the first pieces are unlike the later half.
+    """Count the first pieces that differ from the later half.
 
-    Those that lie, one after another from the first, outside the 95 % prediction interval that the
-    later half gives (centre and scale by median and median absolute deviation, which a disturbed
-    piece does not move).
+    These are the leading pieces outside the 95 % prediction interval of the later half. Its centre
+    and scale are the median and median absolute deviation, so single outliers do not move them.
 
     Example:
         >>> startup_pieces(np.array([30.0, 12.0, 10.1, 9.9, 10.0, 10.0, 25.0, 10.1, 9.9, 10.0]))
@@ -153,14 +153,13 @@ def startup_pieces(values: Floats) -> int:
         >>> startup_pieces(np.array([10.0, 11.0]))
         0
     """
-    from scipy.special import stdtrit  # noqa: PLC0415
-
+    _, special = load_scipy()
     later = values[values.size // 2 :]
     if later.size < 2:
         return 0
     centre = float(np.median(later))
     scale = MAD_TO_DEVIATION * float(np.median(np.abs(later - centre)))
-    factor = float(stdtrit(later.size - 1, 1 - _TAIL)) * math.sqrt(1 + 1 / later.size)
+    factor = float(special.stdtrit(later.size - 1, 1 - _TAIL)) * math.sqrt(1 + 1 / later.size)
     unlike = np.abs(values[: values.size // 2] - centre) > factor * scale
     return int(np.argmin(np.append(unlike, False)))
 
@@ -168,27 +167,27 @@ def startup_pieces(values: Floats) -> int:
 def _future(
     y: Floats, stop_s: Floats, duration_s: Floats, count: float
 ) -> tuple[float, tuple[float, float]]:
-    """The sum of the ``count`` pieces to come: its mean and its 95 % interval.
+    """Forecast the sum of the next ``count`` pieces: its mean and its 95 % interval.
 
     Args:
-        y: What was seen less 1, in units of a typical piece. Shape: (pieces,).
-        stop_s: When each ended. Shape: (pieces,).
-        duration_s: How long each took. Shape: (pieces,).
-        count: How many are to come.
+        y: Measured pieces minus 1, in units of a typical piece. Shape: (pieces,).
+        stop_s: End of each piece. Shape: (pieces,).
+        duration_s: Duration of each piece. Shape: (pieces,).
+        count: Number of pieces to come.
     """
     tau = TIME_CONSTANTS_S[:, None, None, None]
     phi = CORRELATIONS[:, None, None]
     alpha = DRIFTS[:, None]
     sigma = SCATTERS
-    # The time from one piece to the next; other work may lie between them.
+    # Time from one piece to the next; other work may lie in between.
     pace_s = (stop_s[-1] - stop_s[0]) / (y.size - 1) if y.size > 1 else stop_s[-1]
     end_s = stop_s[-1]
     g = _mean_decay(stop_s - duration_s, stop_s, TIME_CONSTANTS_S[:, None])
     g_sum = count * _mean_decay(end_s, end_s + count * pace_s, tau)
     last = g[:, -1][:, None, None, None]
 
-    # The regression's sums, and the precision of plateau and drift; the drift in units of alpha,
-    # so that its prior is a standard normal. Shapes broadcast to (tau, phi, alpha, sigma).
+    # Sums of the regression and precision of plateau and drift. The drift is in units of alpha, so
+    # that its prior is a standard normal. Shapes broadcast to (tau, phi, alpha, sigma).
     one_one, one_g, g_g, one_y, g_y, y_y = (
         sums[..., None, None] / sigma**2 for sums in _sums(g, y, CORRELATIONS)
     )
@@ -206,7 +205,7 @@ def _future(
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
 
-    # To come: the last piece's deviation dies out, the rest is new.
+    # In the pieces to come the deviation of the last piece decays; the rest is new noise.
     carried = phi * (1 - phi**count) / (1 - phi)
     c1, c2 = count - carried, alpha * (g_sum - carried * last)
     mean = c1 * plateau + c2 * drift + carried * y[-1]
@@ -217,9 +216,10 @@ def _future(
 
 
 def _sums(g: Floats, y: Floats, phi: Floats) -> tuple[Floats, ...]:
-    """Products of 1, g and y over the pieces, freed of their serial correlation.
+    """Sum the products of 1, g and y over the pieces, with the serial correlation removed.
 
-    The first piece is scaled by sqrt(1 - phi^2), any other less phi times the one before it.
+    The first piece is scaled by sqrt(1 - phi^2); each other piece is reduced by phi times the
+    previous one.
 
     Args:
         g: Shape: (tau, pieces).
@@ -230,41 +230,39 @@ def _sums(g: Floats, y: Floats, phi: Floats) -> tuple[Floats, ...]:
         1·1, 1·g, g·g, 1·y, g·y and y·y, each of shape (tau, correlations).
     """
 
-    def freed(x: Floats) -> Floats:
+    def whitened(x: Floats) -> Floats:
         x = x[..., None, :]
         first = np.sqrt(1 - phi**2)[:, None] * x[..., :1]
         return np.concatenate((first, x[..., 1:] - phi[:, None] * x[..., :-1]), axis=-1)
 
     shape = (len(g), len(phi))
-    one, g, y = freed(np.ones_like(y)), freed(g), freed(y)
+    one, g, y = whitened(np.ones_like(y)), whitened(g), whitened(y)
     pairs = ((one, one), (one, g), (g, g), (one, y), (g, y), (y, y))
     return tuple(np.broadcast_to((a * b).sum(axis=-1), shape) for a, b in pairs)
 
 
 def _mean_decay(start_s: Floats, stop_s: Floats, tau_s: Floats) -> Floats:
-    """The mean of exp(-t / tau) from start to stop."""
+    """Average exp(-t / tau) from start to stop."""
     length = (stop_s - start_s) / tau_s
     mean: Floats = np.exp(-start_s / tau_s) * -np.expm1(-length) / length
     return mean
 
 
 def _interval(weight: Floats, mean: Floats, deviation: Floats) -> tuple[float, float]:
-    """The 2.5 and 97.5 % quantiles of a mixture of normal distributions."""
-    from scipy.optimize import brentq  # noqa: PLC0415
-    from scipy.special import ndtr  # noqa: PLC0415
-
+    """Compute the 2.5 and 97.5 % quantiles of a mixture of normal distributions."""
+    optimize, special = load_scipy()
     likely = weight > 1e-6 * weight.max()
     w, m, s = weight[likely] / weight[likely].sum(), mean[likely], deviation[likely]
     centre = float((w * m).sum())
     spread = math.sqrt(float((w * (s**2 + (m - centre) ** 2)).sum()))
-    # No more than a share p lies further than sqrt(1/p - 1) deviations to one side (Cantelli).
+    # At most a fraction p lies more than sqrt(1/p - 1) deviations to one side (Cantelli).
     reach = spread * math.sqrt(1 / _TAIL)
 
     def quantile(p: float) -> float:
-        # A dot product of this length would wake BLAS's threads beside those of the training.
+        # No dot product: at this length it would wake up BLAS threads next to the training.
         return float(
-            brentq(
-                lambda x: float((w * ndtr((x - m) / s)).sum()) - p,
+            optimize.brentq(
+                lambda x: float((w * special.ndtr((x - m) / s)).sum()) - p,
                 centre - reach,
                 centre + reach,
                 xtol=1e-6 * spread,

@@ -1,36 +1,60 @@
-"""Profiles from files: a run of a study, a meter's directory, or a table of epochs."""
+"""Build profiles from spans, recorded runs and tables of epochs.
+
+Spans named ``epoch`` are what a run repeats. Spans outside epochs, and spans that each epoch
+contains at most once, for example ``validate`` or ``checkpoint``, are phases of their own. While
+few epochs are finished, their ``step`` spans are merged to sections and the sections are the
+pieces of the profile.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError, nearest
-from joulelab.forecast.from_spans import profile_of, profile_of_trace
 from joulelab.forecast.profile import MAIN, Profile, Row
+from joulelab.format import nan_if_none
 from joulelab.logs.csv_table import number, open_table
-from joulelab.recording.trace import read_trace
-from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.runs.record import StudyPart
+from joulelab.runs.selection import open_run
 
-RUN_FILE = "run.json"
-TRAINING = {"", "epoch", "train", "training"}
-"""What tables call the phase that makes up a run."""
+EPOCH, STEP, IDLE = "epoch", "step", "idle"
+
+ENOUGH_EPOCHS = 3
+"""With fewer finished epochs, the steps carry more information."""
+
+SECTIONS = 20
+"""Number of sections made of all steps: between 10 and 30, as Schmeiser, *Batch Size Effects in the
+Analysis of Simulation Output*, Operations Research 30 (1982), advises for batch means. More and
+shorter sections would hide slow changes of the run in the scatter of single steps."""
+
+MAIN_NAMES = {"", "epoch", "train", "training"}
+"""Names of the phase that makes up a run, in tables."""
+
+EnergiesOf = Callable[[Sequence[Window]], Sequence[Energy]]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a file or directory gives.
+class _Piece(NamedTuple):
+    """A window of the run, its phase, and its size relative to a typical piece."""
 
-    Attributes:
-        profile: The rows that were seen.
-        accuracy_pct: After each epoch, from the first on; NaN where it was not measured.
-    """
+    phase: str
+    window: Window
+    work: float = 1.0
+
+
+class Source(NamedTuple):
+    """A profile, and the accuracy after each epoch in percent (NaN if not measured)."""
 
     profile: Profile
     accuracy_pct: tuple[float, ...] = ()
@@ -39,14 +63,15 @@ class Source:
 def read_source(
     path: Path, *, phase: str | None = None, steps_per_epoch: int | None = None
 ) -> Source:
-    """The profile in a run directory or a CSV file.
+    """Read a profile from a run or a CSV file.
 
     Args:
-        path: A run of a study (``STUDY/runs/<id>``), the directory of a
-            :class:`~joulelab.Meter`, or a CSV file with columns ``epoch, duration_s, gross_j`` and,
-            where there are, ``phase`` and ``accuracy_pct``; its rows are in order of time.
-        phase: Of a run of several, as ``"infer"``. Default: that of the first epoch.
-        steps_per_epoch: For a meter's run whose first epoch is not over.
+        path: A run as :func:`~joulelab.runs.selection.open_run` takes it, or a CSV file with the
+            columns ``epoch, duration_s, gross_j`` and optionally ``phase`` and ``accuracy_pct``,
+            in order of time.
+        phase: Phase to forecast if a run has several, for example ``"infer"``. Default: the phase
+            of the first epoch.
+        steps_per_epoch: Needed if the first epoch has not ended.
 
     Raises:
         UserError: There is nothing to forecast from.
@@ -54,112 +79,219 @@ def read_source(
     """
     if path.is_file():
         return _of_table(path)
-    run = _run(path)
-    if run is not None:
-        return _of_run(run, phase)
-    if (path / READINGS_FILE).is_file():
-        trace = read_trace(path)
-        return Source(profile_of_trace(trace, phase=phase, steps_per_epoch=steps_per_epoch))
-    if (path / "runs").is_dir():
-        runs = sorted(entry.name for entry in (path / "runs").iterdir() if "idle" not in entry.name)
-        raise UserError(
-            f"{path} is a study of {len(runs)} runs",
-            hint=f"name one of them, as {path / 'runs' / runs[0]}" if runs else "run it first",
-        )
-    raise UserError(
-        f"{path} is no run",
-        why=f"it has neither {RUN_FILE} nor {READINGS_FILE}",
-        hint="name a run of a study, a meter's directory or a CSV file",
+    run = open_run(path)
+    if run.study is not None:
+        return _of_study_run(run.study, phase)
+    trace = read_trace(run.inside or run.directory)
+    since_ns = run.start_ns or 0
+    return Source(
+        profile_of_trace(trace, since_ns=since_ns, phase=phase, steps_per_epoch=steps_per_epoch)
     )
 
 
-def _run(path: Path) -> dict[str, Any] | None:
-    """What ``run.json`` says of a study's run; ``None`` when there is none."""
-    try:
-        run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path / RUN_FILE}", why=str(error)) from error
-    return run if isinstance(run, dict) and "spans" in run and "epochs" in run else None
+def profile_of_trace(
+    trace: Trace, *, since_ns: int = 0, pid: int | None = None, **options: Any
+) -> Profile:
+    """Build the profile of a trace, whether its run is live, finished or killed.
+
+    Args:
+        trace: Readings and spans.
+        since_ns: Ignore spans that began before this time, CLOCK_MONOTONIC.
+        pid: Ignore spans of other processes. ``None``: use all.
+        **options: Options of :func:`profile_of`.
+    """
+    spans = [
+        span for span in trace.spans if span.start_ns >= since_ns and pid in (None, span.key[0])
+    ]
+    return profile_of(spans, EnergyEstimator(trace).energies, **options)
 
 
-def _of_run(run: dict[str, Any], phase: str | None) -> Source:
-    """From the energies that the run's record has. Epochs cut short count where no other is."""
-    epochs = run["epochs"]
-    phases = list(dict.fromkeys(epoch["phase"] for epoch in epochs))
+def profile_of(
+    spans: Sequence[TraceSpan],
+    energies: EnergiesOf,
+    *,
+    phase: str | None = None,
+    steps_per_epoch: int | None = None,
+) -> Profile:
+    """Build the profile of a list of spans.
+
+    Args:
+        spans: Spans in the order in which they began.
+        energies: Function that returns the energy of each window.
+        phase: Ignore spans whose attribute ``phase`` differs. Default: the phase of the first
+            epoch.
+        steps_per_epoch: Needed if the first epoch has not ended.
+
+    Raises:
+        UserError: No epoch and no step of one has ended, or the number of steps per epoch is
+            unknown.
+    """
+    epochs = [span for span in spans if span.name == EPOCH]
+    if phase is None and epochs:
+        phase = epochs[0].phase
+    spans = [span for span in spans if span.phase is None or phase in (None, span.phase)]
+    epochs = [span for span in spans if span.name == EPOCH]
+    epochs = [span for span in epochs if span.key[0] == epochs[0].key[0]]
+    finished = [span for span in epochs if span.stop_ns is not None]
+    keys = {epoch.key for epoch in epochs}
+    inside: dict[str, list[TraceSpan]] = {}
+    for span in spans:
+        if span.parent in keys and span.stop_ns is not None:
+            inside.setdefault(span.name, []).append(span)
+    steps = inside.pop(STEP, [])
+    pieces_per_epoch = 1.0
+    if len(finished) >= ENOUGH_EPOCHS or not steps:
+        main = [_Piece(MAIN, span.window) for span in finished]
+    else:
+        main, pieces_per_epoch = _sections(epochs, steps, steps_per_epoch)
+    others = _outside(spans, epochs)
+    for found in inside.values():
+        if max(Counter(span.parent for span in found).values()) == 1:
+            others += found
+    pieces = [*main, *(_Piece(span.name, span.window) for span in others)]
+    return Profile(_rows(pieces, energies), pieces_per_epoch)
+
+
+def _outside(spans: Sequence[TraceSpan], epochs: Sequence[TraceSpan]) -> list[TraceSpan]:
+    """List the outermost finished spans that overlap no epoch, except idle ones."""
+    starts = np.array([epoch.start_ns for epoch in epochs])
+    stops = np.array([math.inf if e.stop_ns is None else e.stop_ns for e in epochs])
+    # The latest end of the epochs that began before a time.
+    ended = np.concatenate(([-math.inf], np.maximum.accumulate(stops)))
+    found: list[TraceSpan] = []
+    free_ns = 0
+    for span in spans:
+        if span.stop_ns is None or span.name in (EPOCH, IDLE) or span.start_ns < free_ns:
+            continue
+        if ended[np.searchsorted(starts, span.stop_ns)] <= span.start_ns:
+            found.append(span)
+            free_ns = span.stop_ns
+    return found
+
+
+def _sections(
+    epochs: Sequence[TraceSpan], steps: Sequence[TraceSpan], steps_per_epoch: int | None
+) -> tuple[list[_Piece], float]:
+    """Merge steps to sections of about equal size, and count the sections per epoch.
+
+    Each section lasts until the next one begins, because waiting for data is part of the run too.
+    """
+    of_epoch: dict[tuple[int, int] | None, list[TraceSpan]] = {epoch.key: [] for epoch in epochs}
+    for step in steps:
+        of_epoch[step.parent].append(step)
+    counts = [len(of_epoch[epoch.key]) for epoch in epochs if epoch.stop_ns is not None]
+    in_epoch = steps_per_epoch or (float(np.median(counts)) if counts else None)
+    if not in_epoch:
+        raise UserError(
+            "the number of steps per epoch is unknown",
+            why="no epoch has ended",
+            hint="give the steps per epoch",
+        )
+    size = max(1.0, len(steps) / SECTIONS)
+    pieces = []
+    for epoch in epochs:
+        own = of_epoch[epoch.key]
+        if not own:
+            continue
+        edges = [(step.start_ns, step.device_start_ns) for step in own]
+        edges[0] = (epoch.start_ns, own[0].device_start_ns)
+        # In an open epoch the last step is dropped, because what follows it has not ended.
+        if epoch.stop_ns is not None or len(own) == 1:
+            end = own[0] if epoch.stop_ns is None else epoch
+            assert end.stop_ns is not None
+            edges.append((end.stop_ns, end.device_stop_ns))
+        uncertainty_ns = max(step.device_uncertainty_ns for step in own)
+        count = len(edges) - 1
+        cuts = np.linspace(0, count, max(1, round(count / size)) + 1).round().astype(int)
+        for first, last in pairwise(cuts.tolist()):
+            (start_ns, device_start_ns), (stop_ns, device_stop_ns) = edges[first], edges[last]
+            window = Window(start_ns, stop_ns, device_start_ns, device_stop_ns, uncertainty_ns)
+            pieces.append(_Piece(MAIN, window, (last - first) / size))
+    return pieces, in_epoch / size
+
+
+def _rows(pieces: Iterable[_Piece], energies: EnergiesOf) -> list[Row]:
+    """Measure the pieces in order of time, each main one without the others within it."""
+    pieces = sorted(pieces, key=lambda piece: (piece.window.start_ns, piece.phase != MAIN))
+    of_windows = energies([piece.window for piece in pieces])
+    rows: list[Row] = []
+    main = -1
+    for piece, energy in zip(pieces, of_windows, strict=True):
+        rows.append(Row.of(piece.phase, energy, piece.work))
+        if piece.phase == MAIN:
+            main = len(rows) - 1
+        elif main >= 0 and piece.window.stop_ns <= pieces[main].window.stop_ns:
+            rows[main] = rows[main].less(rows[-1])
+    return rows
+
+
+def _of_study_run(study: StudyPart, phase: str | None) -> Source:
+    """Use the recorded energies. Incomplete epochs count only if there are no others."""
+    phases = list(dict.fromkeys(epoch.phase for epoch in study.epochs))
     if phase is not None and phase not in phases:
         raise UserError(f"the run has no epoch of phase {phase!r}", hint=nearest(phase, phases))
     phase = phase or next(iter(phases), None)
-    epochs = [epoch for epoch in epochs if epoch["phase"] == phase]
-    cut_short = {epoch["index"] for epoch in epochs if not epoch["complete"]}
-    alone = len(cut_short) == len(epochs)
-    energies: dict[tuple[int, int], Energy] = {}
-    spans = []
-    for i, span in enumerate(run["spans"]):
-        attributes = span["attributes"]
-        if span["name"] == "epoch" and attributes.get("index") in cut_short and not alone:
-            continue
-        energies[span["start_ns"], span["stop_ns"]] = Energy.from_json(span["energy"])
-        spans.append(
-            TraceSpan(
-                name=span["name"],
-                start_ns=span["start_ns"],
-                stop_ns=span["stop_ns"],
-                key=(0, i),
-                attributes=attributes,
-            )
+    epochs = [epoch for epoch in study.epochs if epoch.phase == phase]
+    incomplete = {epoch.index for epoch in epochs if not epoch.complete}
+    ignored = incomplete if len(incomplete) < len(epochs) else set()
+    measured = [
+        span
+        for span in study.spans
+        if span.name != EPOCH or span.attributes.get("index") not in ignored
+    ]
+    energies = {(span.start_ns, span.stop_ns): span.energy for span in measured}
+    spans = [
+        TraceSpan(
+            name=span.name,
+            start_ns=span.start_ns,
+            stop_ns=span.stop_ns,
+            key=(0, i),
+            attributes=span.attributes,
         )
-
-    def recorded(windows: Sequence[Window]) -> list[Energy]:
-        return [energies[window.start_ns, window.stop_ns] for window in windows]
-
-    spans.sort(key=lambda span: span.start_ns)
-    profile = profile_of(spans, recorded, phase=phase)
-    if alone and epochs:
-        images = run["data"]["train_count" if phase == "train" else "test_count"]
-        done = iter([epoch["samples"] / images for epoch in epochs])
-        rows = [replace(row, work=next(done)) if row.phase == MAIN else row for row in profile.rows]
-        profile = Profile(rows)
-    return Source(profile, tuple(_or_nan(epoch["accuracy_pct"]) for epoch in epochs))
+        for i, span in enumerate(measured)
+    ]
+    profile = profile_of(
+        spans, lambda windows: [energies[one.start_ns, one.stop_ns] for one in windows], phase=phase
+    )
+    if incomplete and not ignored:
+        images = study.data["train_count" if phase == "train" else "test_count"]
+        work = iter([epoch.values["samples"] / images for epoch in epochs])
+        profile = Profile(
+            [replace(row, work=next(work)) if row.phase == MAIN else row for row in profile.rows]
+        )
+    return Source(profile, tuple(nan_if_none(epoch.values["accuracy_pct"]) for epoch in epochs))
 
 
 def _of_table(path: Path) -> Source:
     table = open_table(path)
-    places = {name.strip().lower(): i for i, name in enumerate(table.names)}
+    columns = {name.strip().lower(): i for i, name in enumerate(table.names)}
     for name in ("epoch", "duration_s", "gross_j"):
-        if name not in places:
+        if name not in columns:
             raise UserError(
                 f"{path} has no column {name}",
                 why=f"it has {', '.join(table.names)}",
                 hint="give epoch,duration_s,gross_j with a header",
             )
     cells = [
-        {name: row[i].strip() if i < len(row) else "" for name, i in places.items()}
+        {name: row[i].strip() if i < len(row) else "" for name, i in columns.items()}
         for row in table.rows()
     ]
-    main = _main_phase([cell.get("phase", "") for cell in cells])
+    main = _main_names([cell.get("phase", "") for cell in cells])
     rows, accuracy = [], []
     seen = set()
     for cell in cells:
         phase = cell.get("phase", "")
-        place = (cell["epoch"], phase)
-        if place in seen:
-            of = f" of {phase}" if phase else ""
+        key = (cell["epoch"], phase)
+        if key in seen:
             raise UserError(
-                f"{path} has epoch {cell['epoch']}{of} twice",
-                why="it may hold several runs",
-                hint="give one",
+                f"{path} has epoch {cell['epoch']}{' of ' * bool(phase)}{phase} twice",
+                why="it may contain several runs",
+                hint="give one run",
             )
-        seen.add(place)
+        seen.add(key)
         name = MAIN if phase.lower() in main else phase
-        rows.append(
-            Row(
-                phase=name,
-                duration_s=number(cell["duration_s"]),
-                gross_j=number(cell["gross_j"]),
-            )
-        )
+        duration_s, gross_j = number(cell["duration_s"]), number(cell["gross_j"])
+        rows.append(Row(phase=name, duration_s=duration_s, gross_j=gross_j))
         if name == MAIN:
             accuracy.append(math.nan)
         if accuracy and (found := number(cell.get("accuracy_pct", ""))) == found:
@@ -167,11 +299,7 @@ def _of_table(path: Path) -> Source:
     return Source(Profile(rows), tuple(accuracy))
 
 
-def _main_phase(phases: Sequence[str]) -> set[str]:
-    """What the phase that makes up the run is called in a table."""
-    called = {phase.lower() for phase in phases}
-    return TRAINING if called & TRAINING or not phases else {phases[0].lower()}
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _main_names(phases: Sequence[str]) -> set[str]:
+    """Find the names of the phase that makes up the run of a table."""
+    names = {phase.lower() for phase in phases}
+    return MAIN_NAMES if names & MAIN_NAMES or not phases else {phases[0].lower()}

@@ -185,7 +185,7 @@ class Fit:
     def _forecast(self, trace: Trace, epochs: float) -> Forecast:
         """Of the whole fit, from the spans that this process marked in it."""
         from joulelab.energy.estimator import EnergyEstimator  # noqa: PLC0415
-        from joulelab.forecast.from_spans import profile_of  # noqa: PLC0415
+        from joulelab.forecast.sources import profile_of  # noqa: PLC0415
 
         assert self._span is not None
         spans = [

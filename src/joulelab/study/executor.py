@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import time
 import traceback
@@ -17,7 +18,7 @@ from joulelab import machine
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, RecorderError, WorkloadError
-from joulelab.forecast.profile import Forecast
+from joulelab.forecast.loop import EpochLoop, EpochOptions
 from joulelab.meter import Meter
 from joulelab.models.characteristics import characterize
 from joulelab.models.registry import build_model
@@ -170,12 +171,12 @@ class _Run:
         self._body["settings"] = {phase: asdict(chosen) for phase, chosen in settings.items()}
         with self._meter() as meter:
             narrator = _Narrator(meter, tell)
-            profiling = _Profiling(meter, plan.train)
+            is_enough = _profiling(meter, plan.train)
             phases: dict[str, PhaseResult] = {}
             try:
                 for phase, chosen in settings.items():
                     phases[phase] = (
-                        train(model, data, chosen, narrator, enough=profiling.is_enough)
+                        train(model, data, chosen, narrator, enough=is_enough)
                         if isinstance(chosen, TrainSettings)
                         else infer(model, data, chosen, narrator)
                     )
@@ -185,8 +186,9 @@ class _Run:
                     self._body["results"][phase] = _phase_json(meter, result, self._gpu)
                     self._body["epochs"] += _epochs_json(meter, result)
                 if plan.train.within is not None and "train" in phases:
-                    forecast = profiling.forecast().to_json()
-                    self._body["results"]["train"]["forecast"] = forecast
+                    assert plan.train.epochs is not None
+                    forecast = meter.forecast(plan.train.epochs, within=plan.train.within)
+                    self._body["results"]["train"]["forecast"] = forecast.to_json()
 
     def _meter(self) -> Meter:
         # Idle power is measured by runs of its own, some of them later; no other may slip in.
@@ -227,23 +229,14 @@ class _Narrator:
         self._meter.end(span)
 
 
-class _Profiling:
-    """Trains until the energy of a longer training is known as surely as the plan asks."""
-
-    def __init__(self, meter: Meter, plan: TrainPlan) -> None:
-        self._meter, self._plan = meter, plan
-
-    def is_enough(self) -> bool:
-        """Whether no further epoch is needed."""
-        if self._plan.within is None:
-            return False
-        forecast = self.forecast()
-        return forecast.sure and forecast.epochs_seen >= (self._plan.least_epochs or LEAST_EPOCHS)
-
-    def forecast(self) -> Forecast:
-        """Of all the plan's epochs, from those so far."""
-        assert self._plan.epochs is not None
-        return self._meter.forecast(self._plan.epochs, within=self._plan.within)
+def _profiling(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
+    """Return a function that tells after each epoch whether the plan's forecast is sure enough."""
+    if plan.within is None:
+        return lambda: False
+    least = plan.least_epochs or LEAST_EPOCHS
+    options = EpochOptions(total=plan.epochs, within=plan.within, least=least, quiet=True)
+    loop, done = EpochLoop(meter, options), itertools.count(1)
+    return lambda: loop.ends_after(next(done))
 
 
 def _settings(

@@ -56,8 +56,7 @@ def outlook(book: SpanBook, totals: Totals, read: Read, epochs: int | None) -> O
         return Outlook()
     if epochs is None:
         return Outlook(None, "no forecast: the number of epochs is not known; give --epochs N")
-    from joulelab.forecast.from_spans import profile_of  # noqa: PLC0415
-    from joulelab.forecast.words import line  # noqa: PLC0415
+    from joulelab.forecast.sources import profile_of  # noqa: PLC0415
 
     def energies(windows: Sequence[Window]) -> list[Energy]:
         found = {window: totals.known.get(window) for window in windows}
@@ -73,4 +72,4 @@ def outlook(book: SpanBook, totals: Totals, read: Read, epochs: int | None) -> O
         forecast = profile_of(book.complete(), energies).forecast(epochs)
     except UserError as error:
         return Outlook(None, f"no forecast: {error}")
-    return Outlook(forecast, line(forecast))
+    return Outlook(forecast, str(forecast))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from joulelab.forecast.from_spans import EPOCH
-from joulelab.forecast.live import TOTAL
+from joulelab.forecast.loop import TOTAL
+from joulelab.forecast.sources import EPOCH
 from joulelab.recording.trace_spans import SpanFold, TraceSpan
 from joulelab.watch.model import OpenSpan, Stack
 

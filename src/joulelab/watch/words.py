@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import timedelta
 
-from joulelab.forecast.words import figure
+from joulelab.format import quantity
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = ".:-=+*#@"
@@ -19,9 +19,9 @@ def amount(value: float, unit: str) -> str:
 
     Example:
         >>> amount(1234.5, "J"), amount(math.nan, "W")
-        ('1.23 kJ', '-')
+        ('1,234 J', '-')
     """
-    return figure(value, unit) if math.isfinite(value) else UNKNOWN
+    return quantity(value, unit) if math.isfinite(value) else UNKNOWN
 
 
 def clock(duration_s: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 from joulelab import Meter
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
-from joulelab.forecast.from_spans import profile_of, profile_of_trace
+from joulelab.forecast.sources import profile_of, profile_of_trace
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.sensors.sensor import Provenance
@@ -117,7 +117,7 @@ def test_how_many_steps_an_epoch_has_is_not_guessed():
     script = Script()
     script.begin("epoch")
     script.add("step", 1.0)
-    with pytest.raises(UserError, match="how many steps"):
+    with pytest.raises(UserError, match="number of steps"):
         profile_of(script.read_spans(), energies)
     epoch = script.open[0]
     script.end(epoch)
@@ -167,7 +167,7 @@ def test_the_phase_of_the_first_epoch_is_meant():
 def test_a_run_without_epochs_is_refused():
     script = Script()
     script.add("step", 1.0)
-    with pytest.raises(UserError, match="no epoch was seen"):
+    with pytest.raises(UserError, match="no epoch was measured"):
         profile_of(script.read_spans(), energies)
 
 

@@ -1,4 +1,4 @@
-"""Loops that forecast and keep to budgets, on a machine of known power."""
+"""Loops that forecast themselves and keep to a budget, on a machine of known power."""
 
 import time
 import warnings
@@ -8,7 +8,7 @@ import pytest
 
 from joulelab import Meter
 from joulelab.errors import BudgetError, UserError
-from joulelab.forecast import live
+from joulelab.forecast import loop
 from joulelab.forecast.profile import Profile, Row
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
 from joulelab.sensors.waveform import Waveform
@@ -41,13 +41,13 @@ def test_every_item_is_an_epoch(meter):
     assert meter.energy("epoch").gross_j == pytest.approx(POWER_W * 3 * EPOCH_S, rel=0.5)
 
 
-def test_a_loop_that_is_left_closes_its_epoch(meter):
+def test_breaking_out_of_a_loop_closes_its_epoch(meter):
     for _ in meter.epochs(range(10), quiet=True):
         break
     assert [span.stop_ns is None for span in meter.spans] == [False]
 
 
-def test_it_stops_when_it_is_sure(meter, capsys):
+def test_within_ends_the_loop(meter, capsys):
     done = sum(1 for _ in meter.epochs(range(1000), within=0.2) if work() is None)
     assert 3 <= done < 1000
     forecast = meter.forecast(1000, within=0.2)
@@ -59,9 +59,9 @@ def test_it_stops_when_it_is_sure(meter, capsys):
     assert last.startswith("joulelab: sure to ")
 
 
-def test_it_says_the_forecast_once_it_is_worth_it_and_seldom(meter, capsys, monkeypatch):
-    monkeypatch.setattr(live, "FIRST_LOOK_S", 0.0)
-    monkeypatch.setattr(live, "COST_SHARE", 1e9)
+def test_the_forecast_is_printed_a_few_times(meter, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "FIRST_FORECAST_S", 0.0)
+    monkeypatch.setattr(loop, "COST_SHARE", 1e9)
     for _ in meter.epochs(range(60)):
         work()
     lines = capsys.readouterr().err.splitlines()
@@ -75,7 +75,7 @@ def test_a_quiet_loop_prints_nothing(meter, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_real_loop_stops_within_its_budget(meter):
+def test_a_measured_loop_stops_within_its_budget(meter):
     budget_j = 5.5 * POWER_W * EPOCH_S
     done = 0
     for _ in meter.epochs(range(12), max_energy_j=budget_j, on_budget="stop", quiet=True):
@@ -83,7 +83,7 @@ def test_a_real_loop_stops_within_its_budget(meter):
         done += 1
     assert 1 <= done <= 6
     energies_j = [span.energy.gross_j for span in meter.spans_named("epoch")]
-    # An epoch that takes longer than those before it may go over.
+    # An epoch that takes longer than the earlier ones may exceed the budget.
     assert sum(energies_j) <= budget_j + max(energies_j) - min(energies_j) + 0.02 * budget_j
 
 
@@ -93,13 +93,13 @@ BUDGET_J = 55.0
 
 @pytest.fixture
 def known(meter, monkeypatch):
-    """A meter whose every epoch took 10 J in a second."""
+    """A meter on which every epoch takes 10 J and 1 s."""
 
-    def profile(trace, since_ns):
+    def profile(trace, since_ns, pid):
         begun = sum(span.start_ns >= since_ns for span in meter.spans_named("epoch"))
         return Profile([Row(phase="epoch", duration_s=1.0, gross_j=KNOWN_J)] * begun)
 
-    monkeypatch.setattr(live, "profile_of_trace", profile)
+    monkeypatch.setattr(loop, "profile_of_trace", profile)
     return meter
 
 
@@ -107,33 +107,33 @@ def run(meter, items=range(12), **options):
     return sum(1 for _ in meter.epochs(items, quiet=True, **options))
 
 
-def test_a_loop_stops_before_the_epoch_that_goes_over_its_budget(known):
+def test_a_loop_stops_before_it_exceeds_its_budget(known):
     assert run(known, max_energy_j=BUDGET_J, on_budget="stop") == 5
     assert run(known, max_energy_j=5 * KNOWN_J, on_budget="stop") == 5
     assert run(known, max_energy_j=12 * KNOWN_J, on_budget="stop") == 12
 
 
-def test_a_loop_without_a_length_keeps_its_budget_too(known):
+def test_a_loop_of_unknown_length_keeps_its_budget(known):
     assert run(known, iter(range(12)), max_energy_j=BUDGET_J, on_budget="stop") == 5
 
 
-def test_a_budget_is_an_exception_on_demand(known):
-    words = r"energy budget of 55\.0 J ends after epoch 5: 50\.0 J are spent, .* about 10\.0 J"
-    with pytest.raises(BudgetError, match=words):
+def test_a_budget_can_raise(known):
+    message = r"energy budget of 55\.0 J ends after epoch 5: 50\.0 J are spent, .* about 10\.0 J"
+    with pytest.raises(BudgetError, match=message):
         run(known, max_energy_j=BUDGET_J, on_budget="raise")
 
 
-def test_a_budget_is_a_warning_by_default_and_the_loop_goes_on(known):
+def test_by_default_a_budget_warns_once(known):
     with pytest.warns(UserWarning, match="energy budget") as found:
         assert run(known, max_energy_j=BUDGET_J) == 12
     assert len(found) == 1
     assert found[0].filename == __file__
 
 
-def test_a_budget_calls_back_once(known):
-    told = []
-    assert run(known, max_energy_j=BUDGET_J, on_budget=told.append) == 12
-    (overrun,) = told
+def test_a_budget_can_call_a_function_once(known):
+    overruns = []
+    assert run(known, max_energy_j=BUDGET_J, on_budget=overruns.append) == 12
+    (overrun,) = overruns
     assert (overrun.spent, overrun.next_epoch, overrun.epochs) == (50.0, 10.0, 5)
     assert overrun.forecast.epochs == 12
 
@@ -144,51 +144,51 @@ def test_a_callback_can_stop_the_loop(known):
 
 def test_a_carbon_budget_is_kept(known):
     grams = BUDGET_J / 3.6e6 * 400 * 1.5
-    told = []
+    overruns = []
     run(
         known,
         max_carbon_g=grams,
         carbon_intensity_g_per_kwh=400.0,
         pue=1.5,
-        on_budget=told.append,
+        on_budget=overruns.append,
     )
-    assert (told[0].quantity, told[0].unit, told[0].epochs) == ("carbon", "g", 5)
-    assert told[0].budget == pytest.approx(grams)
-    assert told[0].spent == pytest.approx(grams * 50 / 55)
+    assert (overruns[0].quantity, overruns[0].unit, overruns[0].epochs) == ("carbon", "g", 5)
+    assert overruns[0].budget == pytest.approx(grams)
+    assert overruns[0].spent == pytest.approx(grams * 50 / 55)
 
 
-def test_the_tighter_of_two_budgets_counts(known):
-    told = []
+def test_the_tighter_of_two_budgets_applies(known):
+    overruns = []
     run(
         known,
         max_energy_j=BUDGET_J,
         max_carbon_g=1e6,
         carbon_intensity_g_per_kwh=400.0,
-        on_budget=told.append,
+        on_budget=overruns.append,
     )
-    assert told[0].quantity == "energy"
+    assert overruns[0].quantity == "energy"
 
 
-def test_the_last_epoch_of_a_loop_has_none_after_it(known):
-    told = []
-    run(known, range(5), max_energy_j=BUDGET_J, on_budget=told.append)
-    assert told == []
+def test_after_the_last_epoch_nothing_can_exceed_the_budget(known):
+    overruns = []
+    run(known, range(5), max_energy_j=BUDGET_J, on_budget=overruns.append)
+    assert overruns == []
 
 
-def test_only_the_loops_own_epochs_count(meter):
+def test_earlier_epochs_of_the_meter_do_not_count(meter):
     for _ in meter.epochs(range(3), quiet=True):
         work()
     before_j = meter.energy("epoch").gross_j
-    told = []
-    for _ in meter.epochs(range(2), max_energy_j=1e-3, on_budget=told.append, quiet=True):
+    overruns = []
+    for _ in meter.epochs(range(2), max_energy_j=1e-3, on_budget=overruns.append, quiet=True):
         work()
-    assert told[0].epochs == 1
+    assert overruns[0].epochs == 1
     first_j = meter.spans_named("epoch")[3].energy.gross_j
-    assert told[0].spent == pytest.approx(first_j, rel=0.1)
-    assert told[0].spent < before_j + first_j
+    assert overruns[0].spent == pytest.approx(first_j, rel=0.1)
+    assert overruns[0].spent < before_j + first_j
 
 
-def test_the_loop_goes_on_when_the_recorder_dies(meter):
+def test_the_loop_continues_when_the_recorder_dies(meter):
     done = 0
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -201,15 +201,16 @@ def test_the_loop_goes_on_when_the_recorder_dies(meter):
             done += 1
     assert done == 8
     (warning,) = found
-    assert "no more forecasts and the budget is not watched: the recorder" in str(warning.message)
+    expected = "no more forecasts and the budget is no longer checked: the recorder"
+    assert expected in str(warning.message)
     assert warning.filename == __file__
 
 
-def test_whatever_fails_in_a_look_the_loop_goes_on(meter, monkeypatch):
+def test_a_failing_forecast_does_not_stop_the_loop(meter, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(live, "profile_of_trace", broken)
+    monkeypatch.setattr(loop, "profile_of_trace", broken)
     with pytest.warns(RuntimeWarning, match="out of luck"):
         assert run(meter, max_energy_j=1.0, on_budget="raise") == 12
 
@@ -225,8 +226,8 @@ def test_whatever_fails_in_a_look_the_loop_goes_on(meter, monkeypatch):
     ],
     ids=str,
 )
-def test_options_that_will_not_do_are_refused_before_the_loop(meter, options):
+def test_invalid_options_are_refused_before_the_loop(meter, options):
     with pytest.raises(UserError):
         meter.epochs(range(3), **options)
-    with pytest.raises(UserError, match="without a length"):
+    with pytest.raises(UserError, match="number of epochs"):
         meter.epochs(iter(range(3)), within=0.1)

@@ -1,0 +1,379 @@
+"""Forecast a training loop between its epochs, and keep it within a budget.
+
+Everything here takes at most 0.5 % of the loop's time, except right before a budget is used up,
+and no failure of it stops the training.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar
+
+from joulelab.carbon.quantities import carbon_g
+from joulelab.carbon.site import Site
+from joulelab.errors import BudgetError, RecorderError, UserError
+from joulelab.forecast.profile import Forecast, Profile
+from joulelab.forecast.series import load_scipy
+from joulelab.forecast.sources import EPOCH, profile_of_trace
+from joulelab.format import percent, quantity
+
+if TYPE_CHECKING:
+    from joulelab.recording.trace import Trace
+
+T = TypeVar("T")
+
+TOTAL = "total"
+"""Attribute of an epoch's span: the number of epochs of the loop."""
+
+COST_SHARE = 0.005
+"""Largest share of the loop's time that energies and forecasts may take."""
+
+FIRST_COST_S = 0.05
+"""Assumed cost before the first measurement of it."""
+
+FIRST_FORECAST_S = 10.0
+"""Without a budget, the first forecast is not made earlier in the loop."""
+
+GROWTH = 1.5
+"""The next forecast is made after this many times the epochs of the last one."""
+
+WORTH_PRINTING = 0.1
+"""Forecasts with a larger relative uncertainty are not printed."""
+
+
+class _Recording(Protocol):
+    """The parts of a :class:`joulelab.Meter` that forecasts need."""
+
+    @property
+    def trace(self) -> Trace: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def failure(self) -> str: ...
+    def span(self, name: str, /, **attributes: Any) -> AbstractContextManager[Any]: ...
+
+
+class Pace:
+    """Limit repeated work to a share of the time.
+
+    Args:
+        share: Largest share of the time that the work may take.
+        least_s: Minimum time between two runs of the work.
+        first_cost_s: Assumed cost before the first run; 0 to make it due immediately.
+        clock: Clock that measures the cost, for example ``time.thread_time``.
+
+    Example:
+        >>> pace = Pace(0.01, least_s=60.0)
+        >>> pace.due
+        True
+        >>> with pace:
+        ...     pass
+        >>> pace.due
+        False
+    """
+
+    def __init__(
+        self,
+        share: float,
+        *,
+        least_s: float = 0.0,
+        first_cost_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._share, self._least_s, self._clock = share, least_s, clock
+        self._next_s = time.monotonic() + first_cost_s / share
+        self._begin_s = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the work may run again."""
+        return time.monotonic() >= self._next_s
+
+    def __enter__(self) -> Self:
+        self._begin_s = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cost_s = self._clock() - self._begin_s
+        self._next_s = time.monotonic() + max(self._least_s, cost_s / self._share)
+
+
+class EpochForecaster:
+    """Forecasts a loop between its epochs: rarely enough, and without ever failing the training.
+
+    Args:
+        meter: Records the loop.
+        since_ns: Start of the loop, CLOCK_MONOTONIC; earlier spans are ignored.
+        wanted: Whether forecasts are wanted. SciPy is then loaded now, before the loop runs.
+
+    Attributes:
+        possible: Whether forecasts are wanted and SciPy is installed.
+        problem: Why wanted forecasts are not possible.
+        stopped: Whether all work was given up after a failure.
+        pace: Limits the work to :data:`COST_SHARE`.
+    """
+
+    def __init__(self, meter: _Recording, since_ns: int, *, wanted: bool = True) -> None:
+        self._meter, self._since_ns = meter, since_ns
+        self.possible, self.problem, self.stopped = wanted, "", False
+        if wanted:
+            try:
+                load_scipy()
+            except UserError as error:
+                self.possible, self.problem = False, str(error)
+        self.pace = Pace(COST_SHARE, first_cost_s=FIRST_COST_S)
+
+    def profile(self) -> Profile:
+        """Build the profile of this process's spans since the start of the loop."""
+        return profile_of_trace(self._meter.trace, since_ns=self._since_ns, pid=os.getpid())
+
+    def attempt(self, work: Callable[[], T], consequence: str, stacklevel: int) -> T | None:
+        """Run some work. If it fails, warn of the consequence and stop for good."""
+        try:
+            with self.pace:
+                return work()
+        except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
+            self.stopped = True
+            warnings.warn(f"{consequence}: {error}", RuntimeWarning, stacklevel + 1)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun:
+    """A budget that the next epoch would exceed.
+
+    Attributes:
+        quantity: ``"energy"`` or ``"carbon"``.
+        unit: ``"J"`` or ``"g"``.
+        budget: The limit.
+        spent: Amount that the epochs so far have used.
+        next_epoch: Amount that the next epoch is expected to use.
+        epochs: Number of finished epochs.
+        forecast: Forecast of the whole loop; ``None`` if its length is unknown.
+    """
+
+    quantity: str
+    unit: str
+    budget: float
+    spent: float
+    next_epoch: float
+    epochs: int
+    forecast: Forecast | None
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.quantity} budget of {quantity(self.budget, self.unit)} ends after epoch "
+            f"{self.epochs}: {quantity(self.spent, self.unit)} are spent, and the next epoch takes "
+            f"about {quantity(self.next_epoch, self.unit)}"
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class EpochOptions:
+    """Options of :func:`joulelab.epochs` and :meth:`joulelab.Meter.epochs`.
+
+    Attributes:
+        total: Number of epochs; ``None`` if it is unknown.
+        within: End the loop once the relative uncertainty of the forecast is below this value, for
+            example 0.02, so that the loop only profiles a longer one.
+        least: Minimum number of epochs before ``within`` ends the loop.
+        max_energy_j: Budget of gross energy in joules.
+        max_carbon_g: Budget of carbon in grams of CO2-equivalent.
+        carbon_intensity_g_per_kwh: Carbon intensity of the electricity. Default: that of the
+            country set with ``joulelab site``.
+        pue: Power usage effectiveness of the site. Default: 1, or that of ``joulelab site`` if its
+            carbon intensity is used.
+        on_budget: Reaction when the next epoch would exceed a budget: ``"warn"`` and go on,
+            ``"raise"`` :class:`~joulelab.errors.BudgetError`, ``"stop"`` the loop, or a function
+            that is called once with the :class:`Overrun` and returns whether to stop.
+        quiet: Print nothing.
+
+    Raises:
+        UserError: A value is out of range, or the carbon intensity is unknown.
+    """
+
+    total: int | None = None
+    within: float | None = None
+    least: int = 3
+    max_energy_j: float | None = None
+    max_carbon_g: float | None = None
+    carbon_intensity_g_per_kwh: float | None = None
+    pue: float | None = None
+    on_budget: Literal["warn", "raise", "stop"] | Callable[[Overrun], object] = "warn"
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("total", "within", "least", "max_energy_j", "max_carbon_g"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} is {value!r}", why="it must be positive")
+        if not callable(self.on_budget) and self.on_budget not in ("warn", "raise", "stop"):
+            raise UserError(
+                f"on_budget is {self.on_budget!r}",
+                hint='give "warn", "raise", "stop" or a function of the overrun',
+            )
+        if self.within is not None and self.total is None:
+            raise UserError("within needs the number of epochs", hint="give total")
+        if self.max_carbon_g is not None and self.carbon_intensity_g_per_kwh is None:
+            site = Site.configured(pue=self.pue)
+            if site.factor is None:
+                raise UserError(
+                    "max_carbon_g needs the carbon intensity of the electricity",
+                    hint="give carbon_intensity_g_per_kwh, or run joulelab site --country XX",
+                )
+            self.carbon_intensity_g_per_kwh, self.pue = site.factor.g_per_kwh, site.pue
+
+
+class _Budget(NamedTuple):
+    """A limit in joules, its quantity and unit, and how much of the quantity a joule is."""
+
+    limit_j: float
+    quantity: str = "energy"
+    unit: str = "J"
+    per_j: float = 1.0
+
+
+def _budget(options: EpochOptions) -> _Budget | None:
+    """Choose the tighter budget; ``None`` if there is none."""
+    budgets = [_Budget(options.max_energy_j)] if options.max_energy_j else []
+    if options.max_carbon_g and options.carbon_intensity_g_per_kwh:
+        per_j = carbon_g(1.0, options.carbon_intensity_g_per_kwh, pue=options.pue or 1.0)
+        budgets.append(_Budget(options.max_carbon_g / per_j, "carbon", "g", per_j))
+    return min(budgets, default=None)
+
+
+class EpochLoop:
+    """Decides after each epoch whether to forecast, print, warn or stop."""
+
+    def __init__(self, meter: _Recording, options: EpochOptions) -> None:
+        self._meter, self._options, self._budget = meter, options, _budget(options)
+        wanted = options.total is not None
+        self._forecaster = EpochForecaster(meter, time.monotonic_ns(), wanted=wanted)
+        if self._forecaster.problem:
+            self._print(self._forecaster.problem)
+        self._forecaster.stopped = not (self._budget or self._forecaster.possible)
+        self._printed: Forecast | None = None
+        self._overrun_reported = False
+        self._checked = 0
+        self._begin_s = time.monotonic()
+        self._spent_j = self._epoch_j = 0.0
+
+    def ends_after(self, done: int) -> bool:
+        """Whether the loop ends after this many epochs.
+
+        Raises:
+            BudgetError: A budget is used up and ``on_budget`` is ``"raise"``.
+        """
+        if self._forecaster.stopped or not self._is_due(done):
+            return False
+        self._checked = done
+        unchecked = " and the budget is no longer checked" if self._budget else ""
+        checked = self._forecaster.attempt(self._check, f"no more forecasts{unchecked}", 3)
+        if checked is None:
+            return False
+        (forecast,) = checked
+        if forecast is not None:
+            self._print_forecast(forecast)
+            if forecast.sure and done >= self._options.least:
+                self._print(f"sure to {percent(forecast.uncertainty, 2)} after {done} epochs")
+                return True
+        return self._is_over_budget(done, forecast)
+
+    def _is_due(self, done: int) -> bool:
+        budget, within = self._budget, self._options.within
+        if not self._checked:
+            waited_s = time.monotonic() - self._begin_s
+            return budget is not None or within is not None or waited_s > FIRST_FORECAST_S
+        if budget is not None and not self._overrun_reported:
+            spent_j = self._spent_j + self._epoch_j * (done - self._checked)
+            halfway_j = (self._spent_j + budget.limit_j) / 2
+            if spent_j >= halfway_j or spent_j + self._epoch_j > budget.limit_j:
+                return True
+        has_grown = done >= self._checked * GROWTH
+        if within is not None:
+            return has_grown or done >= self._checked + 5 or self._forecaster.pace.due
+        return has_grown and self._forecaster.pace.due
+
+    def _check(self) -> tuple[Forecast | None]:
+        """Measure the epochs so far and forecast the loop, if its length is known."""
+        profile, options = self._forecaster.profile(), self._options
+        unmeasured = self._budget is not None and not math.isfinite(profile.spent_j)
+        if not self._meter.alive or unmeasured:
+            raise RecorderError(self._meter.failure or "no sensor measures energy")
+        self._spent_j = profile.spent_j
+        self._epoch_j = self._spent_j / profile.epochs_seen
+        if not self._forecaster.possible or options.total is None:
+            return (None,)
+        forecast = profile.forecast(
+            options.total,
+            within=options.within,
+            carbon_intensity_g_per_kwh=options.carbon_intensity_g_per_kwh,
+            pue=options.pue or 1.0,
+        )
+        return (forecast,)
+
+    def _print_forecast(self, forecast: Forecast) -> None:
+        """Print a narrow forecast, and again when it has become twice as sure or was wrong."""
+        before, budget = self._printed, self._budget
+        limit = WORTH_PRINTING
+        if before is not None and before.gross_low_j <= forecast.gross_j <= before.gross_high_j:
+            limit = before.uncertainty / 2
+        if forecast.uncertainty > limit:
+            return
+        self._printed = forecast
+        note = ""
+        if budget is not None and forecast.gross_j > budget.limit_j:
+            note = f", over the budget of {quantity(budget.limit_j * budget.per_j, budget.unit)}"
+        self._print(f"{forecast}{note}")
+
+    def _is_over_budget(self, done: int, forecast: Forecast | None) -> bool:
+        """Whether the loop stops because the next epoch would exceed the budget."""
+        budget = self._budget
+        self._epoch_j *= done != self._options.total
+        if budget is None or self._overrun_reported:
+            return False
+        if self._spent_j + self._epoch_j <= budget.limit_j:
+            return False
+        self._overrun_reported = True
+        overrun = Overrun(
+            quantity=budget.quantity,
+            unit=budget.unit,
+            budget=budget.limit_j * budget.per_j,
+            spent=self._spent_j * budget.per_j,
+            next_epoch=self._epoch_j * budget.per_j,
+            epochs=done,
+            forecast=forecast,
+        )
+        match self._options.on_budget:
+            case "warn":
+                warnings.warn(str(overrun), UserWarning, stacklevel=4)
+                return False
+            case "raise":
+                raise BudgetError(str(overrun))
+            case "stop":
+                self._print(str(overrun))
+                return True
+            case call:
+                return bool(call(overrun))
+
+    def _print(self, text: str) -> None:
+        if not self._options.quiet:
+            print(f"joulelab: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def epochs(meter: _Recording, items: Iterable[T], options: EpochOptions) -> Iterator[T]:
+    """Iterate over the items, each within a span ``epoch``; see :meth:`joulelab.Meter.epochs`."""
+    loop = EpochLoop(meter, options)
+    total = {} if options.total is None else {TOTAL: options.total}
+    for index, item in enumerate(items):
+        with meter.span(EPOCH, index=index, **total):
+            yield item
+        if loop.ends_after(index + 1):
+            return
