@@ -21,14 +21,19 @@ from scipy import stats
 from joulelab.models.characteristics import Characteristics, characterize
 from joulelab.models.registry import build_model
 from joulelab.models.weightless import weightless
-from joulelab.predict.cases import Measurement
-from joulelab.predict.devices import require_datasheet, without_matrix_units
-from joulelab.predict.fitting import Observed, fit
-from joulelab.predict.leaving_out import LeftOut, coverage_factor, discrepancy, leave_out
-from joulelab.predict.measurements import read_measurements
-from joulelab.predict.operators import PHASES, Step
-from joulelab.predict.profiling import observe
-from joulelab.predict.steps import steps_of
+from joulelab.predict.coefficients import find_datasheet
+from joulelab.predict.measurements import Measurement, read_measurements
+from joulelab.predict.profile_fitting import (
+    LeftOut,
+    MeasuredSteps,
+    combine,
+    coverage_factor,
+    estimate_discrepancy,
+    fit,
+    leave_out,
+)
+from joulelab.predict.step_tracing import trace_cases
+from joulelab.predict.steps import PHASES, TracedStep
 
 Floats = NDArray[np.float64]
 
@@ -53,11 +58,13 @@ def main() -> None:
     options = parser.parse_args()
 
     measurements = read_measurements(options.table)
-    steps = steps_of([one.case for one in measurements])
-    sheet = require_datasheet(options.device)
+    steps = trace_cases([one.case for one in measurements])
+    sheet = find_datasheet(options.device)
+    if sheet is None:
+        parser.error(f"there is no data sheet for {options.device}")
     if options.no_matrix_units:
-        sheet = without_matrix_units(sheet)
-    observed = observe(measurements, steps, sheet)
+        sheet = sheet.without_matrix_units()
+    observed = combine(measurements, steps, sheet)
     models = np.array([one.case.model for one in measurements])
     family = np.array([_family(str(model)) for model in models])
     print(f"{options.table.name}: {len(set(models))} architectures, {len(measurements)} steps\n")
@@ -73,14 +80,14 @@ def main() -> None:
         print_rows(name, measurements, regression(family))
 
 
-def physical(observed: Observed, groups: NDArray[np.str_]) -> LeftOut:
+def physical(observed: MeasuredSteps, groups: NDArray[np.str_]) -> LeftOut:
     """Each group predicted by a fit to the others."""
     found = leave_out(observed, list(groups), fit(observed))
     assert found is not None, "there are fewer than three groups"
     return found
 
 
-def held(observed: Observed, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+def held(observed: MeasuredSteps, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Whether the 95 % interval of each prediction holds what was measured.
 
     What the model gets wrong is taken from the other groups' residuals alone.
@@ -95,7 +102,7 @@ def held(observed: Observed, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
         measured = observed._replace(
             duration_s=observed.duration_s[~mine], energy_j=observed.energy_j[~mine]
         )
-        _, wrong = discrepancy(measured, others)
+        _, wrong = estimate_discrepancy(measured, others)
         spread = np.sqrt(left_out.variance[1, mine] + wrong**2)
         error = np.abs(np.log(left_out.energy_j[mine] / observed.energy_j[mine]))
         inside[mine] = error <= coverage_factor(len(set(groups)) - 1) * spread
@@ -103,7 +110,7 @@ def held(observed: Observed, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 
 def regressions(
-    measurements: Sequence[Measurement], steps: Sequence[Step]
+    measurements: Sequence[Measurement], steps: Sequence[TracedStep]
 ) -> dict[str, Callable[[NDArray[np.str_]], Floats]]:
     """Predictions of step energies by each simpler estimator, given the groups to leave out."""
     energy_j = np.array([one.energy_j for one in measurements])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,24 @@ def canonical_name(name: str) -> str:
             hint=f"{nearest(name, _BUILDERS)} (or {_or(OTHER_FORMS)})",
         )
     return found
+
+
+def parse_input_shape(text: str) -> tuple[int, ...]:
+    """Parse the shape of one sample.
+
+    Raises:
+        UserError: It is not written like ``3x32x32``, or ``128`` for tokens.
+
+    Example:
+        >>> parse_input_shape("3x224x224"), parse_input_shape("128")
+        ((3, 224, 224), (128,))
+    """
+    if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*){0,3}", text, re.ASCII):
+        raise UserError(
+            f"{text!r} is not the shape of a sample",
+            hint="write CHANNELSxHEIGHTxWIDTH, for example 3x32x32, or the number of tokens",
+        )
+    return tuple(map(int, text.split("x")))
 
 
 def require_torch() -> None:

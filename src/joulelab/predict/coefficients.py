@@ -1,42 +1,115 @@
-"""The coefficients of a device: what each is, and what is known of it before any measurement.
+"""Coefficients of a device, and what its data sheet leads to expect of them.
 
-What a table of measurements does not show is taken from the device's data sheet by stated rules,
-only as firmly as the rule deserves: each is the centre of a log-normal distribution with a standard
-deviation of the logarithm. A fit moves a coefficient as far as the measurements bear.
+Each coefficient has a log-normal prior: a rule derives its centre from the data sheet, and the
+width of the prior reflects how reliable the rule is. A fit to measurements moves a coefficient
+only as far as they justify.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from joulelab.predict.devices import Datasheet
+from pydantic import BaseModel, ConfigDict, Field
 
 Floats = NDArray[np.float64]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 GENERIC_WIDENING = 3.0
-"""Times that rules are less firm for a device whose data sheet is not known."""
+"""Priors that rest on the data sheet are wider by this factor if the sheet is generic."""
+
+
+class Datasheet(BaseModel):
+    """Limits of a device.
+
+    Attributes:
+        device: Name as the driver reports it, or a part of it.
+        kind: ``"cuda"`` runs asynchronously to the host; ``"cpu"`` is the host itself.
+        vector_flops_per_s: Peak 32-bit floating-point operations without matrix units.
+        matrix_flops_per_s: Peak with matrix units on 32-bit numbers (TF32), without sparsity.
+        memory_bytes_per_s: Bandwidth of the main memory.
+        cache_bytes: Size of the last-level cache.
+        processors: Units that each process one tile: streaming multiprocessors, or cores.
+        power_limit_w: Maximum power that the device may draw.
+        generic: Whether it stands for an unknown device, so that it is only a rough guess.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str
+    kind: Literal["cuda", "cpu"]
+    vector_flops_per_s: Positive
+    matrix_flops_per_s: Positive
+    memory_bytes_per_s: Positive
+    cache_bytes: Positive
+    processors: Annotated[int, Field(gt=0)]
+    power_limit_w: Positive
+    generic: bool = False
+
+    def without_matrix_units(self) -> Datasheet:
+        """Return the sheet for work that may not use them, such as 32-bit numbers without TF32."""
+        return self.model_copy(update={"matrix_flops_per_s": self.vector_flops_per_s})
+
+
+def known_datasheets() -> list[Datasheet]:
+    """Return the data sheets that come with JouleLab, the most specific names first.
+
+    Example:
+        >>> known_datasheets()[0].device
+        'NVIDIA H100 80GB HBM3'
+    """
+    text = files("joulelab.predict").joinpath("profiles", "datasheets.csv").read_text()
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return [
+        Datasheet(
+            device=row["device"],
+            kind="cuda",
+            vector_flops_per_s=float(row["vector_tflops_per_s"]) * 1e12,
+            matrix_flops_per_s=float(row["matrix_tflops_per_s"]) * 1e12,
+            memory_bytes_per_s=float(row["memory_gb_per_s"]) * 1e9,
+            cache_bytes=float(row["cache_mb"]) * 1e6,
+            processors=int(row["processors"]),
+            power_limit_w=float(row["power_limit_w"]),
+        )
+        for row in rows
+    ]
+
+
+def find_datasheet(device: str) -> Datasheet | None:
+    """Return the data sheet of a device by the name that its driver reports, if there is one.
+
+    Example:
+        >>> find_datasheet("NVIDIA H100 80GB HBM3").memory_bytes_per_s
+        3350000000000.0
+        >>> find_datasheet("Abacus") is None
+        True
+    """
+    return next((one for one in known_datasheets() if one.device.lower() in device.lower()), None)
+
+
+def generic_datasheet(device: str) -> Datasheet:
+    """Return a stand-in for an unknown device: a GPU in the middle of the known ones, in logs."""
+    middle = find_datasheet("NVIDIA A100")
+    assert middle is not None
+    return middle.model_copy(update={"device": device, "generic": True})
 
 
 class Coefficient(NamedTuple):
-    """One positive number of the model.
+    """One positive number of the device model."""
 
-    Attributes:
-        name: With its unit.
-        about: What it is.
-        expected: Its value by the data sheet.
-        width: Standard deviation of the logarithm of its value about that.
-        from_datasheet: Whether the value rests on the data sheet's figures, or on PyTorch's habits.
-    """
+    name: str  # with its unit
+    prior: Callable[[Datasheet], float] | float  # rule for the data sheet, or a fact of PyTorch
+    width: float  # standard deviation of the logarithm about the prior
 
-    name: str
-    about: str
-    expected: Callable[[Datasheet], float]
-    width: float
-    from_datasheet: bool = True
+    def expected(self, sheet: Datasheet) -> tuple[float, float]:
+        """Return the centre of the prior and the standard deviation of its logarithm."""
+        if isinstance(self.prior, float):
+            return self.prior, self.width
+        return self.prior(sheet), self.width * (GENERIC_WIDENING if sheet.generic else 1.0)
 
 
 def _product_rate(sheet: Datasheet) -> float:
@@ -48,12 +121,12 @@ def _stream_rate(sheet: Datasheet) -> float:
 
 
 def _product_j(sheet: Datasheet) -> float:
-    """A dense product at full rate draws about the power limit: half of it is not its own."""
+    """A dense product at full rate draws about the power limit, half of it for other reasons."""
     return 0.45 * sheet.power_limit_w / _product_rate(sheet)
 
 
 def _stream_j(sheet: Datasheet) -> float:
-    """Streaming draws three quarters of the power limit, 40 % of the limit not its own."""
+    """Streaming draws three quarters of the power limit, 40 % of the limit for other reasons."""
     return 0.36 * sheet.power_limit_w / _stream_rate(sheet)
 
 
@@ -61,145 +134,61 @@ def _depthwise_rate(sheet: Datasheet) -> float:
     return 0.075 * sheet.vector_flops_per_s
 
 
+def _convolution_j(sheet: Datasheet) -> float:
+    has_matrix_units = sheet.matrix_flops_per_s > sheet.vector_flops_per_s
+    return 0.2 * _product_j(sheet) if has_matrix_units else _product_j(sheet)
+
+
 COEFFICIENTS = (
+    # Dense and aligned grouped convolutions, with all processors busy.
+    Coefficient("convolution_flops_per_s", lambda sheet: 0.3 * sheet.matrix_flops_per_s, 0.5),
+    # Grouped convolutions whose channels per group are no multiple of 4 (of 16 bytes).
     Coefficient(
-        "convolution_flops_per_s",
-        "dense and aligned grouped convolutions, once every processor has work",
-        lambda sheet: 0.3 * sheet.matrix_flops_per_s,
-        0.5,
+        "unaligned_convolution_flops_per_s", lambda sheet: 0.2 * sheet.vector_flops_per_s, 0.3
     ),
-    Coefficient(
-        "unaligned_convolution_flops_per_s",
-        "grouped convolutions of groups of no multiple of 4 channels: matrix units read 16 bytes",
-        lambda sheet: 0.2 * sheet.vector_flops_per_s,
-        0.3,
-    ),
-    Coefficient(
-        "depthwise_flops_per_s",
-        "PyTorch's own kernel: one thread an output",
-        _depthwise_rate,
-        0.5,
-    ),
-    Coefficient(
-        "depthwise_gradient_flops_per_s",
-        "PyTorch's own kernel for the gradient of depthwise weights: one block a weight",
-        lambda sheet: _depthwise_rate(sheet) / 3,
-        0.6,
-    ),
-    Coefficient(
-        "product_flops_per_s",
-        "matrix products and attention in 32 bits",
-        _product_rate,
-        0.15,
-    ),
-    Coefficient(
-        "idle_waves",
-        "waves of tiles that a convolution loses while processors start and end",
-        lambda _: 0.3,
-        0.5,
-        from_datasheet=False,
-    ),
-    Coefficient(
-        "convolution_copies",
-        "times that a convolution moves its tensors once more, into the layout of matrix units",
-        lambda _: 1.5,
-        0.4,
-        from_datasheet=False,
-    ),
-    Coefficient(
-        "pointwise_copies",
-        "the same of pointwise and grouped convolutions",
-        lambda _: 1.0,
-        0.4,
-        from_datasheet=False,
-    ),
-    Coefficient("memory_bytes_per_s", "tensors larger than the cache", _stream_rate, 0.1),
-    Coefficient(
-        "cache_bytes_per_s",
-        "tensors that stay in the last-level cache",
-        lambda sheet: 2 * _stream_rate(sheet),
-        0.2,
-    ),
-    Coefficient(
-        "cache_bytes",
-        "what an operator moves where half of it comes from the cache",
-        lambda sheet: 0.8 * sheet.cache_bytes,
-        0.3,
-    ),
-    Coefficient(
-        "launch_s",
-        "start and end of a kernel on the device",
-        lambda _: 2.5e-6,
-        0.3,
-        from_datasheet=False,
-    ),
-    Coefficient(
-        "convolution_launch_s",
-        "the same of a convolution with its kernels before and after",
-        lambda _: 6e-6,
-        0.4,
-        from_datasheet=False,
-    ),
-    Coefficient(
-        "forward_call_s",
-        "the host hands out one operator of the forward pass",
-        lambda _: 25e-6,
-        0.7,
-        from_datasheet=False,
-    ),
-    Coefficient(
-        "backward_call_s", "one of the backward pass", lambda _: 35e-6, 0.7, from_datasheet=False
-    ),
-    Coefficient(
-        "library_call_s",
-        "what a convolution or normalisation by a library takes more",
-        lambda _: 12e-6,
-        0.7,
-        from_datasheet=False,
-    ),
-    Coefficient(
-        "parameter_s",
-        "the optimiser's host work for one tensor of parameters",
-        lambda _: 8e-6,
-        0.7,
-        from_datasheet=False,
-    ),
-    Coefficient("step_s", "the loop around a step", lambda _: 60e-6, 0.5, from_datasheet=False),
-    Coefficient(
-        "busy_power_w",
-        "over idle, while the device works on anything",
-        lambda sheet: 0.2 * sheet.power_limit_w,
-        0.4,
-    ),
-    Coefficient(
-        "convolution_j_per_flop",
-        "convolutions on matrix units",
-        lambda sheet: 0.2 * _product_j(sheet) if _has_matrix_units(sheet) else _product_j(sheet),
-        0.4,
-    ),
-    Coefficient("depthwise_j_per_flop", "depthwise convolutions", _product_j, 0.5),
-    Coefficient("product_j_per_flop", "matrix products and attention", _product_j, 0.2),
-    Coefficient("memory_j_per_byte", "main memory", _stream_j, 0.3),
-    Coefficient("cache_j_per_byte", "cache", lambda sheet: 0.45 * _stream_j(sheet), 0.4),
+    # PyTorch's own kernels: one thread per output, and one block per weight for their gradient.
+    Coefficient("depthwise_flops_per_s", _depthwise_rate, 0.5),
+    Coefficient("depthwise_gradient_flops_per_s", lambda sheet: _depthwise_rate(sheet) / 3, 0.6),
+    # 32-bit matrix products and attention.
+    Coefficient("product_flops_per_s", _product_rate, 0.15),
+    # Waves of tiles that are lost while a convolution starts and ends.
+    Coefficient("idle_waves", 0.3, 0.5),
+    # Extra passes over the tensors to convert their layout; pointwise also covers grouped.
+    Coefficient("convolution_copies", 1.5, 0.4),
+    Coefficient("pointwise_copies", 1.0, 0.4),
+    # Tensors larger than the last-level cache, tensors that fit into it, and the traffic of an
+    # operator at which half of it comes from the cache.
+    Coefficient("memory_bytes_per_s", _stream_rate, 0.1),
+    Coefficient("cache_bytes_per_s", lambda sheet: 2 * _stream_rate(sheet), 0.2),
+    Coefficient("cache_bytes", lambda sheet: 0.8 * sheet.cache_bytes, 0.3),
+    # Start and end of a kernel on the device; for a convolution with its auxiliary kernels.
+    Coefficient("launch_s", 2.5e-6, 0.3),
+    Coefficient("convolution_launch_s", 6e-6, 0.4),
+    # Host time: per operator, more per convolution or normalisation from a library, per parameter
+    # tensor that the optimiser updates, and for the loop around a step.
+    Coefficient("forward_call_s", 25e-6, 0.7),
+    Coefficient("backward_call_s", 35e-6, 0.7),
+    Coefficient("library_call_s", 12e-6, 0.7),
+    Coefficient("parameter_s", 8e-6, 0.7),
+    Coefficient("step_s", 60e-6, 0.5),
+    # Power above idle whenever the device is busy.
+    Coefficient("busy_power_w", lambda sheet: 0.2 * sheet.power_limit_w, 0.4),
+    Coefficient("convolution_j_per_flop", _convolution_j, 0.4),
+    Coefficient("depthwise_j_per_flop", _product_j, 0.5),
+    Coefficient("product_j_per_flop", _product_j, 0.2),
+    Coefficient("memory_j_per_byte", _stream_j, 0.3),
+    Coefficient("cache_j_per_byte", lambda sheet: 0.45 * _stream_j(sheet), 0.4),
 )
-"""All coefficients. Rules are rounded from what is published of GPUs and of PyTorch's kernels."""
+"""All coefficients. The rules are rounded from published data on GPUs and PyTorch's kernels."""
 
-NAMES = tuple(one.name for one in COEFFICIENTS)
+COEFFICIENT_NAMES = tuple(one.name for one in COEFFICIENTS)
 
 
-def expected(sheet: Datasheet) -> tuple[Floats, Floats]:
-    """Logarithms of the coefficients by the data sheet, and their standard deviations.
+def expect_coefficients(sheet: Datasheet) -> tuple[Floats, Floats]:
+    """Derive the priors of the coefficients from the data sheet.
 
     Returns:
-        Two arrays, shape (coefficients,).
+        Means and standard deviations of the logarithms, each of shape (coefficients,).
     """
-    centres = np.log([one.expected(sheet) for one in COEFFICIENTS])
-    widths = [
-        one.width * (GENERIC_WIDENING if sheet.generic and one.from_datasheet else 1.0)
-        for one in COEFFICIENTS
-    ]
-    return centres, np.array(widths)
-
-
-def _has_matrix_units(sheet: Datasheet) -> bool:
-    return sheet.matrix_flops_per_s > sheet.vector_flops_per_s
+    centres, widths = zip(*(one.expected(sheet) for one in COEFFICIENTS), strict=True)
+    return np.log(centres), np.array(widths)

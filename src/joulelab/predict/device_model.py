@@ -1,76 +1,69 @@
-"""Time and energy of steps on a device, from their operators and the device's coefficients.
+"""Estimate time and energy of steps from their operators and a device's coefficients.
 
 An operator takes the longer of its arithmetic and its memory traffic (the roofline of Williams,
-Waterman, Patterson, CACM 2009), and the start and end of its kernels. A GPU works off what the
-host hands out, so that a step takes about the longer of both; a CPU does one after the other.
-Energy is idle power over the step's time, busy power over the device's, and a share for each
+Waterman, Patterson, CACM 2009), plus the start and end of its kernels. A GPU runs asynchronously
+to the host, so a step takes about the longer of both; a CPU does one after the other. Energy is
+idle power over the step's time, busy power over the device's time, and a share for each
 floating-point operation and byte.
+
+The uncertainty of an estimate has three parts, added as variances of the logarithm:
+
+- what measurements and data sheet leave open about each coefficient, by the covariance of the fit.
+  It is large if a prediction depends on operators that the fit has not seen;
+- the error of the model itself: the residuals of architectures left out of the fit
+  (:mod:`joulelab.predict.profile_fitting`);
+- :data:`EXTRAPOLATION` of the device's part for each doubling of the batch, and of the side of the
+  images, beyond the fitted range. The host's part depends on neither.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from joulelab.predict.coefficients import NAMES, Floats
-from joulelab.predict.devices import Datasheet
-from joulelab.predict.operators import KINDS
-from joulelab.predict.work import LIBRARY_CONVOLUTIONS, Work
+from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Floats
+from joulelab.predict.steps import LIBRARY_CONVOLUTIONS, OperatorTable
 
 OVERLAP = 4.0
-"""Exponent p of (host^p + device^p)^(1/p), for a GPU: 19 % over the longer where both are equal."""
+"""Exponent p of (host^p + device^p)^(1/p) for a GPU: 19 % over the longer if both are equal."""
 
 CACHE_SHARPNESS = 2.0
-"""Exponent of the share that comes from the cache, 1 / (1 + (bytes / cache_bytes)^2)."""
+"""Exponent in the share that comes from the cache, 1 / (1 + (bytes / cache_bytes)^2)."""
+
+EXTRAPOLATION = 0.03
+"""Standard deviation of the logarithm of the device's time and energy for each doubling beyond the
+fitted range. It is a judgement: three doublings (batch 128 to 1024, or 32 to 256 pixels a side)
+give 9 %, about as much as the residuals of architectures left out of the fit."""
 
 
-class Estimate(NamedTuple):
-    """What steps take.
+class FittedCoefficients(NamedTuple):
+    """A device's coefficients with their uncertainty."""
 
-    Attributes:
-        duration_s: Shape: (steps,).
-        energy_j: Gross. Shape: (steps,).
-        host_s: The host's part. Shape: (steps,).
-        device_s: The device's part. Shape: (steps,).
-        operator_s: Of one operator on the device. Shape: (operators,).
-        operator_j: Of one operator beyond idle power. Shape: (operators,).
-    """
+    logs: Floats  # natural logarithms in the order of COEFFICIENT_NAMES
+    covariance: Floats  # of the logarithms
+
+
+class StepEstimates(NamedTuple):
+    """Time and energy of steps, shape (steps,), and of their operators, shape (operators,)."""
 
     duration_s: Floats
-    energy_j: Floats
-    host_s: Floats
-    device_s: Floats
-    operator_s: Floats
-    operator_j: Floats
+    energy_j: Floats  # gross
+    host_s: Floats  # the host's part of the duration
+    device_s: Floats  # the device's part
+    operator_s: Floats  # device time of one operator
+    operator_j: Floats  # energy of one operator above idle
 
 
-class Coefficients(NamedTuple):
-    """A device's coefficients and how well they are known.
-
-    Attributes:
-        logs: Natural logarithms, as :data:`~joulelab.predict.coefficients.NAMES`. Shape:
-            (coefficients,).
-        covariance: Of these. Shape: (coefficients, coefficients).
-    """
-
-    logs: Floats
-    covariance: Floats
-
-
-def estimate(work: Work, logs: Floats, sheet: Datasheet, idle_power_w: Floats | float) -> Estimate:
-    """Time and energy of each step.
-
-    Args:
-        work: Operators of the steps.
-        logs: Natural logarithms, as :data:`~joulelab.predict.coefficients.NAMES`.
-        sheet: Kind, processors and power limit are used.
-        idle_power_w: Of the device; a number, or one a step.
-    """
-    value = dict(zip(NAMES, np.exp(logs), strict=True))
-    operator_s, copies, cached = _times(work, value, sheet)
-    device_s = work.sums(operator_s)
-    host_s = work.calls @ [
+def estimate_steps(
+    operators: OperatorTable, logs: Floats, sheet: Datasheet, idle_power_w: Floats | float
+) -> StepEstimates:
+    """Estimate time and energy of each step, given the logarithms of the coefficients."""
+    value = dict(zip(COEFFICIENT_NAMES, np.exp(logs), strict=True))
+    operator_s, copies, cached = _operator_times(operators, value, sheet)
+    device_s = operators.sum_by_step(operator_s)
+    host_s = operators.calls @ [
         value["forward_call_s"],
         value["backward_call_s"],
         value["library_call_s"],
@@ -83,62 +76,103 @@ def estimate(work: Work, logs: Floats, sheet: Datasheet, idle_power_w: Floats | 
         duration_s = device_s + host_s
     operator_j = (
         value["busy_power_w"] * operator_s
-        + _joules_per_flop(work, value) * work.flops
+        + _joules_per_flop(operators, value) * operators.flops
         + (1 + copies)
-        * work.bytes
+        * operators.bytes
         * (value["memory_j_per_byte"] * (1 - cached) + value["cache_j_per_byte"] * cached)
     )
-    dynamic_j = work.sums(operator_j)
+    dynamic_j = operators.sum_by_step(operator_j)
     if not sheet.generic:
-        # At its power limit a device slows down.
-        room_w = np.maximum(sheet.power_limit_w - np.asarray(idle_power_w), 1e-9)
-        duration_s = np.maximum(duration_s, dynamic_j / room_w)
+        # A device slows down at its power limit.
+        available_w = np.maximum(sheet.power_limit_w - np.asarray(idle_power_w), 1e-9)
+        duration_s = np.maximum(duration_s, dynamic_j / available_w)
     energy_j = idle_power_w * duration_s + dynamic_j
-    return Estimate(duration_s, energy_j, host_s, device_s, operator_s, operator_j)
+    return StepEstimates(duration_s, energy_j, host_s, device_s, operator_s, operator_j)
 
 
-def device_shares(work: Work, found: Estimate) -> list[dict[str, float]]:
-    """Of each step, the share of the device's time that goes to each kind of operator."""
-    by_kind = {
-        kind: work.sums(found.operator_s * work.is_kind(kind)) / found.device_s for kind in KINDS
-    }
-    return [
-        {kind: float(share[step]) for kind, share in by_kind.items()}
-        for step in range(len(found.device_s))
-    ]
+def coefficient_variance(
+    operators: OperatorTable,
+    coefficients: FittedCoefficients,
+    sheet: Datasheet,
+    idle_power_w: Floats,
+) -> Floats:
+    """Propagate the coefficients' covariance to the logarithms of duration and energy.
+
+    To first order (GUM, section 5.2.2). Shape: (2, steps).
+    """
+
+    def logarithms(logs: Floats) -> Floats:
+        found = estimate_steps(operators, logs, sheet, idle_power_w)
+        return np.log(np.stack([found.duration_s, found.energy_j]))
+
+    slopes = _differentiate(logarithms, coefficients.logs)
+    variance: Floats = np.einsum("qsi,ij,qsj->qs", slopes, coefficients.covariance, slopes)
+    return variance
 
 
-def _times(work: Work, value: dict[str, float], sheet: Datasheet) -> tuple[Floats, Floats, Floats]:
-    """Seconds of each operator, how often it copies its tensors, and its share from the cache."""
-    library = work.is_kind(*LIBRARY_CONVOLUTIONS)
-    waves = work.tiles / sheet.processors
-    arithmetic_s = work.flops / _flops_per_s(work, value)
+def extrapolation_variance(
+    found: StepEstimates, sheet: Datasheet, idle_power_w: Floats, doublings: Floats
+) -> Floats:
+    """Return the variance of the logarithms of duration and energy due to extrapolation.
+
+    Args:
+        found: The estimates.
+        sheet: Data sheet of the device.
+        idle_power_w: Idle power as for the estimates. Shape: (steps,).
+        doublings: Doublings of batch and side beyond the fitted range. Shape: (steps, 2).
+    """
+    exponent = OVERLAP if sheet.kind == "cuda" else 1.0
+    of_duration = np.minimum(found.device_s / found.duration_s, 1.0) ** exponent
+    idle_share = idle_power_w * found.duration_s / found.energy_j
+    of_energy = 1 - idle_share + idle_share * of_duration
+    device = np.sum((EXTRAPOLATION * doublings) ** 2, axis=1)
+    variance: Floats = np.stack([of_duration, of_energy]) ** 2 * device
+    return variance
+
+
+def _operator_times(
+    operators: OperatorTable, value: dict[str, float], sheet: Datasheet
+) -> tuple[Floats, Floats, Floats]:
+    """Return each operator's seconds, extra copies of its tensors, and share from the cache."""
+    library = operators.is_kind(*LIBRARY_CONVOLUTIONS)
+    waves = operators.tiles / sheet.processors
+    arithmetic_s = operators.flops / _flops_per_s(operators, value)
     arithmetic_s *= np.where(library, 1 + value["idle_waves"] / waves, 1.0)
-    cached = 1 / (1 + (work.bytes / value["cache_bytes"]) ** CACHE_SHARPNESS)
-    memory_s = work.bytes * (
+    cached = 1 / (1 + (operators.bytes / value["cache_bytes"]) ** CACHE_SHARPNESS)
+    memory_s = operators.bytes * (
         (1 - cached) / value["memory_bytes_per_s"] + cached / value["cache_bytes_per_s"]
     )
-    copies = np.zeros_like(work.bytes)
-    copies[work.is_kind("convolution")] = value["convolution_copies"]
-    copies[work.is_kind("pointwise_convolution", "grouped_convolution")] = value["pointwise_copies"]
-    convolution = library | work.is_kind("depthwise_convolution", "depthwise_weight_gradient")
+    copies = np.zeros_like(operators.bytes)
+    copies[operators.is_kind("convolution")] = value["convolution_copies"]
+    copied = operators.is_kind("pointwise_convolution", "grouped_convolution")
+    copies[copied] = value["pointwise_copies"]
+    convolution = library | operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     launch_s = np.where(convolution, value["convolution_launch_s"], value["launch_s"])
-    seconds = np.maximum(arithmetic_s, memory_s) + copies * memory_s + launch_s * work.launches
+    seconds = np.maximum(arithmetic_s, memory_s) + copies * memory_s + launch_s * operators.launches
     return seconds, copies, cached
 
 
-def _flops_per_s(work: Work, value: dict[str, float]) -> Floats:
-    rate = np.full_like(work.flops, value["convolution_flops_per_s"])
-    rate[work.unaligned] = value["unaligned_convolution_flops_per_s"]
-    rate[work.is_kind("depthwise_convolution")] = value["depthwise_flops_per_s"]
-    rate[work.is_kind("depthwise_weight_gradient")] = value["depthwise_gradient_flops_per_s"]
-    rate[work.is_kind("matrix_product", "attention")] = value["product_flops_per_s"]
+def _flops_per_s(operators: OperatorTable, value: dict[str, float]) -> Floats:
+    rate = np.full_like(operators.flops, value["convolution_flops_per_s"])
+    rate[operators.unaligned] = value["unaligned_convolution_flops_per_s"]
+    rate[operators.is_kind("depthwise_convolution")] = value["depthwise_flops_per_s"]
+    gradient = operators.is_kind("depthwise_weight_gradient")
+    rate[gradient] = value["depthwise_gradient_flops_per_s"]
+    rate[operators.is_kind("matrix_product", "attention")] = value["product_flops_per_s"]
     return rate
 
 
-def _joules_per_flop(work: Work, value: dict[str, float]) -> Floats:
-    found = np.full_like(work.flops, value["convolution_j_per_flop"])
-    depthwise = work.is_kind("depthwise_convolution", "depthwise_weight_gradient")
+def _joules_per_flop(operators: OperatorTable, value: dict[str, float]) -> Floats:
+    found = np.full_like(operators.flops, value["convolution_j_per_flop"])
+    depthwise = operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     found[depthwise] = value["depthwise_j_per_flop"]
-    found[work.is_kind("matrix_product", "attention")] = value["product_j_per_flop"]
+    found[operators.is_kind("matrix_product", "attention")] = value["product_j_per_flop"]
     return found
+
+
+def _differentiate(of: Callable[[Floats], Floats], at: Floats, step: float = 1e-4) -> Floats:
+    """Return derivatives by central differences. Shape: (values..., coefficients)."""
+    columns = [
+        (of(at + step * unit) - of(at - step * unit)) / (2 * step) for unit in np.eye(len(at))
+    ]
+    return np.stack(columns, axis=-1)

@@ -1,58 +1,227 @@
-"""Tables of cases and of measured steps."""
+"""Measured steps, read from tables and studies, and how well predictions agree with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from joulelab.errors import UserError
-from joulelab.predict.cases import Case, Measurement, parse_input
-from joulelab.predict.operators import PHASES
+from joulelab.findings.files import parquet, write_bytes
+from joulelab.findings.tables import run_table
+from joulelab.format import finite_or_none
+from joulelab.models.registry import parse_input_shape
+from joulelab.predict.hardware_profile import HardwareProfile
+from joulelab.predict.prediction import ESTIMATORS, predict
+from joulelab.predict.steps import PHASES, Case
+from joulelab.runs.studies import read_studies, understood
+from joulelab.stats.ranks import Rank, rank_correlations
 
 CASE_COLUMNS = ("model", "phase", "batch_size", "input")
 MEASURED_COLUMNS = ("seconds_per_step", "energy_per_step_j")
+SETTING_COLUMNS = (
+    "machine", "gpu_name", "precision", "memory_format", "compile", "resolved_device",
+)  # fmt: skip
+"""Columns that must not vary within a profile, which describes one device and one setting."""
+
+
+class Measurement(NamedTuple):
+    """A step that was run, with medians over its repeats."""
+
+    case: Case
+    duration_s: float
+    energy_j: float  # gross
+    idle_power_w: float  # of the metered components; NaN if unknown
+    repeats: int
+
+
+class MeasuredTable(NamedTuple):
+    """The measurements of one table or study, one per case."""
+
+    measurements: list[Measurement]
+    device: str | None  # name of the GPU; None if unknown, or if the runs used the CPU
+    numerics: str  # number formats and settings of the runs
+
+
+class Agreement(NamedTuple):
+    """How well estimators rank the models that a study measured."""
+
+    phase: str
+    models: int
+    ranks: dict[str, Rank]  # Spearman's correlation of each estimator with gross energy per sample
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the agreement for JSON; unknown values are ``None``."""
+        ranks = {name: finite_or_none(asdict(rank)) for name, rank in self.ranks.items()}
+        return {"phase": self.phase, "models": self.models, **ranks}
+
+    def labelled_ranks(self) -> list[tuple[str, Rank]]:
+        """Return the correlations with the names of their estimators for people."""
+        return [(ESTIMATORS[name], rank) for name, rank in self.ranks.items()]
 
 
 def read_cases(path: Path) -> list[Case]:
-    """The cases in a CSV or Parquet file, one a row.
+    """Read the cases in a CSV or Parquet file, one per row.
 
     Raises:
-        UserError: The file cannot be read, or a row is not understood.
+        UserError: The file cannot be read, or a row is invalid.
     """
-    return _cases(_read(path, CASE_COLUMNS), path)
+    return _parse_cases(_read(path, CASE_COLUMNS), path)
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """Measured rows of a CSV or Parquet file, repeats of a case drawn together.
+    """Read measured rows of a CSV or Parquet file and summarise repeats.
 
     Args:
-        path: Its columns are :data:`CASE_COLUMNS`, :data:`MEASURED_COLUMNS` and, if it is known,
-            ``idle_power_w``. Lines that begin with ``#`` are comments.
+        path: File with the columns :data:`CASE_COLUMNS`, :data:`MEASURED_COLUMNS` and optionally
+            ``idle_power_w``. Lines that start with ``#`` are comments.
 
     Raises:
-        UserError: The file cannot be read, or a row is not understood.
+        UserError: The file cannot be read, or a row is invalid.
     """
     frame = _read(path, (*CASE_COLUMNS, *MEASURED_COLUMNS))
-    numbers = {}
-    for name in MEASURED_COLUMNS:
-        numbers[name] = _positive(frame, name, path)
+    numbers = {name: _parse_positive(frame, name, path) for name in MEASURED_COLUMNS}
     if "idle_power_w" in frame:
         numbers["idle_power_w"] = pd.to_numeric(frame["idle_power_w"], errors="coerce")
-    return grouped(_cases(frame, path), pd.DataFrame(numbers))
+    return _summarise(_parse_cases(frame, path), pd.DataFrame(numbers))
 
 
-def grouped(cases: Sequence[Case], measured: pd.DataFrame) -> list[Measurement]:
-    """Repeats of a case become one measurement, in the order of the first of each.
+def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:
+    """Read the measurements of a study directory or of a CSV or Parquet file.
 
     Args:
-        cases: One a row.
-        measured: :data:`MEASURED_COLUMNS` and perhaps ``idle_power_w``. Shape: (rows, 2 or 3).
+        path: The directory, or a file for :func:`read_measurements`.
+        input_shape: Shape of a sample, if a study does not state it.
+
+    Raises:
+        UserError: It cannot be read, or its runs differ in device or settings.
     """
-    place = {case: index for index, case in enumerate(dict.fromkeys(cases))}
-    groups = measured.reset_index(drop=True).groupby([place[case] for case in cases])
+    if not path.is_dir():
+        return MeasuredTable(read_measurements(path), None, "not stated")
+    frame = read_study(path, input_shape)
+    for name in SETTING_COLUMNS:
+        values: list[Any] = sorted(map(str, frame[name].dropna().unique()))
+        if len(values) > 1:
+            raise UserError(
+                f"the runs differ in {name}",
+                why=f"they have {', '.join(values)}",
+                hint="fit a profile to runs with one device and one setting",
+            )
+    measured = frame[[*MEASURED_COLUMNS, "idle_power_w"]]
+    names = ("precision", "memory_format", "resolved_device")
+    settings = [str(value) for name in names for value in frame[name].dropna().unique()]
+    on_cpu = frame["resolved_device"].dropna().astype(str).str.startswith("cpu")
+    gpus = frame["gpu_name"].dropna().unique()
+    device = str(gpus[0]) if len(gpus) and not (len(on_cpu) and on_cpu.all()) else None
+    return MeasuredTable(_summarise(_cases_of(frame), measured), device, ", ".join(settings))
+
+
+def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
+    """Read one row per run and phase of a study, with the columns of :data:`CASE_COLUMNS`.
+
+    Args:
+        directory: The study.
+        input_shape: Shape of a sample if the study does not state it, for example because it was
+            imported from logs.
+
+    Raises:
+        StoreError: The directory is not a study, or cannot be read.
+        UserError: The study measured nothing.
+    """
+    studies = read_studies([directory])
+    frame = run_table(studies)
+    shapes: dict[str, Sequence[int]] = {}
+    for study in studies:
+        for run in study.cells():
+            with understood(run):
+                shapes[run.run_id] = run.data["data"].get("image_shape", input_shape)
+    frame["input"] = ["x".join(map(str, shapes[run_id])) for run_id in frame["run_id"]]
+    frame["seconds_per_step"] = frame["duration_s"] / frame["steps"]
+    frame["energy_per_step_j"] = frame["gross_j"] / frame["steps"]
+    frame = frame[(frame["energy_per_step_j"] > 0) & frame["phase"].isin(PHASES)]
+    if frame.empty:
+        raise UserError(f"{directory} has no run with an energy and a number of steps")
+    return frame
+
+
+def predict_study(
+    directory: Path, profile: HardwareProfile, input_shape: tuple[int, ...]
+) -> tuple[Path, int]:
+    """Predict what a study ran, write ``predictions.parquet`` into its directory, and count them.
+
+    Args:
+        directory: The study.
+        profile: Profile of the device.
+        input_shape: Shape of a sample if the study does not state it.
+
+    Raises:
+        UserError: The study measured nothing, or the file cannot be written.
+    """
+    cases = list(dict.fromkeys(_cases_of(read_study(directory, input_shape))))
+    frame = pd.DataFrame([one.to_row() for one in predict(cases, profile)]).drop(columns="input")
+    return write_bytes(directory / "predictions.parquet", parquet(frame)), len(cases)
+
+
+def compare_with_study(
+    directory: Path, profile: HardwareProfile, input_shape: tuple[int, ...]
+) -> list[Agreement]:
+    """Test how well each estimator ranks the models of a study, by phase.
+
+    The energy per sample of a model is that of its median run at the batch size that most models
+    were run with.
+
+    Args:
+        directory: The study.
+        profile: Profile of the device that it ran on.
+        input_shape: Shape of a sample if the study does not state it.
+
+    Raises:
+        UserError: The study measured fewer than three models.
+    """
+    frame = read_study(directory, input_shape)
+    frame["energy_per_sample_j"] = frame["gross_j"] / frame["samples"]
+    cases = _cases_of(frame)
+    predictions = {one.case: one for one in predict(list(dict.fromkeys(cases)), profile)}
+    frame["predicted_j"] = [predictions[case].energy_per_sample_j for case in cases]
+    names = list(ESTIMATORS)
+    found = []
+    for phase, rows in frame.groupby("phase", sort=False):
+        common = rows.groupby("batch_size")["model"].nunique().idxmax()
+        chosen = rows[rows["batch_size"] == common]
+        by_model = chosen.groupby("model")[["energy_per_sample_j", *names]].median()
+        by_model = by_model.dropna().astype(float)
+        if len(by_model) < 3:
+            continue
+        ranks = rank_correlations(
+            by_model["energy_per_sample_j"], {name: by_model[name] for name in names}
+        )["spearman"]
+        found.append(Agreement(str(phase), len(by_model), dict(zip(names, ranks, strict=True))))
+    if not found:
+        raise UserError(
+            f"{directory} has too few models to rank",
+            why="at least three models must have run with the same batch size",
+        )
+    return found
+
+
+def _cases_of(frame: pd.DataFrame) -> list[Case]:
+    """Return the case of each row of :func:`read_study`."""
+    return [
+        Case(model, phase, int(batch_size), parse_input_shape(shape))
+        for model, phase, batch_size, shape in zip(
+            *(frame[name] for name in CASE_COLUMNS), strict=True
+        )
+    ]
+
+
+def _summarise(cases: Sequence[Case], measured: pd.DataFrame) -> list[Measurement]:
+    """Reduce the repeats of each case to their medians, in the order of first appearance."""
+    numbers = {case: index for index, case in enumerate(dict.fromkeys(cases))}
+    groups = measured.reset_index(drop=True).groupby([numbers[case] for case in cases])
     medians, sizes = groups.median(), groups.size()
     idle = medians.get("idle_power_w", pd.Series(np.nan, medians.index))
     return [
@@ -63,7 +232,7 @@ def grouped(cases: Sequence[Case], measured: pd.DataFrame) -> list[Measurement]:
             float(idle[index]),
             int(sizes[index]),
         )
-        for case, index in place.items()
+        for case, index in numbers.items()
     ]
 
 
@@ -79,37 +248,37 @@ def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}",
-            why=f"it has {', '.join(map(str, frame.columns))}",
+            why=f"its columns are {', '.join(map(str, frame.columns))}",
         )
     if frame.empty:
         raise UserError(f"{path} has no rows")
     return frame
 
 
-def _positive(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
+def _parse_positive(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
     values = pd.to_numeric(frame[name], errors="coerce")
-    wrong = ~(np.isfinite(values) & (values > 0))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
+    invalid = ~(np.isfinite(values) & (values > 0))
+    if invalid.any():
+        row = int(np.flatnonzero(invalid)[0])
         raise UserError(
             f"{path}: row {row + 1} has no {name}",
-            why=f"it is {frame[name].iloc[row]!r}, which is not a positive number",
-            hint="leave out rows that were not measured",
+            why=f"{frame[name].iloc[row]!r} is not a positive number",
+            hint="remove rows that were not measured",
         )
     return values
 
 
-def _cases(frame: pd.DataFrame, path: Path) -> list[Case]:
-    sizes = _positive(frame, "batch_size", path)
+def _parse_cases(frame: pd.DataFrame, path: Path) -> list[Case]:
+    sizes = _parse_positive(frame, "batch_size", path)
     cases = []
     for row, (model, phase, size, shape) in enumerate(
         zip(frame["model"], frame["phase"], sizes, frame["input"], strict=True), start=1
     ):
         if phase not in PHASES:
             raise UserError(
-                f"{path}: row {row} has no phase {phase!r}", hint=f"it is {' or '.join(PHASES)}"
+                f"{path}: row {row} has no phase {phase!r}", hint=f"write {' or '.join(PHASES)}"
             )
         if size != int(size):
             raise UserError(f"{path}: row {row} has a batch_size of {size}")
-        cases.append(Case(str(model), str(phase), int(size), parse_input(str(shape))))
+        cases.append(Case(str(model), str(phase), int(size), parse_input_shape(str(shape))))
     return cases

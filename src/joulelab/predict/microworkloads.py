@@ -1,129 +1,57 @@
-"""Small networks that each keep one kind of operator busy. They need no data set.
+"""Small networks that each exercise one kind of operator. They need no data set.
 
-They are named as any model is, like ``joulelab.predict.microworkloads:convolutions``, so that a
-measured step of theirs is traced and fitted as that of any other model.
+They have names like any model, for example ``joulelab.predict.microworkloads:convolutions``, so
+their steps are traced and fitted like those of other models.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 DEPTH = 6
-"""Repeated layers of each network."""
+"""Number of repeated layers in each network."""
 
 
-class Workload(NamedTuple):
-    """A network and what it takes.
-
-    Attributes:
-        factory: Name in this module.
-        input_shape: Of one sample.
-    """
-
-    factory: str
-    input_shape: tuple[int, ...]
-
-    @property
-    def model(self) -> str:
-        """As the registry takes it."""
-        return f"{__name__}:{self.factory}"
+INPUT_SHAPES: Mapping[str, tuple[int, ...]] = {
+    "convolutions": (64, 32, 32),
+    "wide_convolutions": (256, 8, 8),
+    "pointwise_convolutions": (128, 16, 16),
+    "grouped_convolutions": (96, 16, 16),
+    "unaligned_convolutions": (96, 16, 16),
+    "depthwise_convolutions": (96, 16, 16),
+    "linear_layers": (1024,),
+    "attention_layers": (64, 192),
+    "activations": (32, 32, 32),
+    "tiny_layers": (8,),
+}
+"""Shape of one sample for each network of this module."""
 
 
-WORKLOADS = (
-    Workload("convolutions", (64, 32, 32)),
-    Workload("wide_convolutions", (256, 8, 8)),
-    Workload("pointwise_convolutions", (128, 16, 16)),
-    Workload("grouped_convolutions", (96, 16, 16)),
-    Workload("unaligned_convolutions", (96, 16, 16)),
-    Workload("depthwise_convolutions", (96, 16, 16)),
-    Workload("linear_layers", (1024,)),
-    Workload("attention_layers", (64, 192)),
-    Workload("activations", (32, 32, 32)),
-    Workload("tiny_layers", (8,)),
-)
-
-
-class Added(nn.Module):
-    """A block whose input is added to its output; shape unchanged."""
+class AddedInput(nn.Module):
+    """Adds the input of a block to its output; shape unchanged."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum."""
+        """Return the sum."""
         summed: Tensor = x + self.block(x)
         return summed
 
 
-class Pooled(nn.Module):
-    """The mean over pixels, (N, C, H, W) to (N, C), or over tokens, (N, T, C) to (N, C)."""
+class MeanPool(nn.Module):
+    """Averages over pixels, (N, C, H, W) to (N, C), or over tokens, (N, T, C) to (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mean."""
+        """Return the mean."""
         return x.mean((2, 3)) if x.ndim == 4 else x.mean(1)
 
 
-def convolutions(num_classes: int = 10, channels: int = 64) -> nn.Module:
-    """3x3 convolutions."""
-    return _convolutional(channels, 3, 1, num_classes)
-
-
-def wide_convolutions(num_classes: int = 10) -> nn.Module:
-    """3x3 convolutions of many channels and few pixels."""
-    return _convolutional(256, 3, 1, num_classes)
-
-
-def pointwise_convolutions(num_classes: int = 10) -> nn.Module:
-    """1x1 convolutions."""
-    return _convolutional(128, 1, 1, num_classes)
-
-
-def grouped_convolutions(num_classes: int = 10) -> nn.Module:
-    """3x3 convolutions of groups of 8 channels, which matrix units take."""
-    return _convolutional(96, 3, 12, num_classes)
-
-
-def unaligned_convolutions(num_classes: int = 10) -> nn.Module:
-    """3x3 convolutions of groups of 3 channels, which they do not."""
-    return _convolutional(96, 3, 32, num_classes)
-
-
-def depthwise_convolutions(num_classes: int = 10) -> nn.Module:
-    """5x5 depthwise convolutions."""
-    return _convolutional(96, 5, 96, num_classes)
-
-
-def linear_layers(num_classes: int = 10) -> nn.Module:
-    """Matrix products."""
-    layers = [layer for _ in range(DEPTH) for layer in (nn.Linear(1024, 1024), nn.ReLU())]
-    return nn.Sequential(*layers, nn.Linear(1024, num_classes))
-
-
-def attention_layers(num_classes: int = 10) -> nn.Module:
-    """Transformer layers on 64 tokens of 192 numbers."""
-    layers = [
-        nn.TransformerEncoderLayer(192, 3, 768, dropout=0.0, batch_first=True) for _ in range(DEPTH)
-    ]
-    return nn.Sequential(*layers, Pooled(), nn.Linear(192, num_classes))
-
-
-def activations(num_classes: int = 10) -> nn.Module:
-    """Normalisation, activation and addition: memory traffic."""
-    blocks = [Added(nn.Sequential(nn.BatchNorm2d(32), nn.ReLU())) for _ in range(DEPTH)]
-    return nn.Sequential(*blocks, Pooled(), nn.Linear(32, num_classes))
-
-
-def tiny_layers(num_classes: int = 10) -> nn.Module:
-    """Operators so small that only handing them out takes time."""
-    layers = [layer for _ in range(5 * DEPTH) for layer in (nn.Linear(8, 8), nn.Tanh())]
-    return nn.Sequential(*layers, nn.Linear(8, num_classes))
-
-
-def _convolutional(channels: int, kernel: int, groups: int, num_classes: int) -> nn.Module:
+def _convolve(channels: int, kernel: int, groups: int, num_classes: int = 10) -> nn.Module:
     layers: list[nn.Module] = []
     for _ in range(DEPTH):
         layers += [
@@ -131,14 +59,44 @@ def _convolutional(channels: int, kernel: int, groups: int, num_classes: int) ->
             nn.BatchNorm2d(channels),
             nn.ReLU(),
         ]
-    return nn.Sequential(*layers, Pooled(), nn.Linear(channels, num_classes))
+    return nn.Sequential(*layers, MeanPool(), nn.Linear(channels, num_classes))
 
 
-def random_batch(
-    batch_size: int, workload: Workload, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Samples and labels."""
-    return (
-        torch.randn((batch_size, *workload.input_shape), device=device),
-        torch.zeros(batch_size, dtype=torch.long, device=device),
-    )
+convolutions = partial(_convolve, 64, 3, 1)
+wide_convolutions = partial(_convolve, 256, 3, 1)
+"""Many channels and few pixels."""
+
+pointwise_convolutions = partial(_convolve, 128, 1, 1)
+grouped_convolutions = partial(_convolve, 96, 3, 12)
+"""Groups of 8 channels, which matrix units can process."""
+
+unaligned_convolutions = partial(_convolve, 96, 3, 32)
+"""Groups of 3 channels, which matrix units cannot process."""
+
+depthwise_convolutions = partial(_convolve, 96, 5, 96)
+
+
+def linear_layers(num_classes: int = 10) -> nn.Module:
+    """Build matrix products."""
+    layers = [layer for _ in range(DEPTH) for layer in (nn.Linear(1024, 1024), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(1024, num_classes))
+
+
+def attention_layers(num_classes: int = 10) -> nn.Module:
+    """Build transformer layers for 64 tokens of 192 numbers."""
+    layers = [
+        nn.TransformerEncoderLayer(192, 3, 768, dropout=0.0, batch_first=True) for _ in range(DEPTH)
+    ]
+    return nn.Sequential(*layers, MeanPool(), nn.Linear(192, num_classes))
+
+
+def activations(num_classes: int = 10) -> nn.Module:
+    """Build normalisation, activation and addition: memory traffic."""
+    blocks = [AddedInput(nn.Sequential(nn.BatchNorm2d(32), nn.ReLU())) for _ in range(DEPTH)]
+    return nn.Sequential(*blocks, MeanPool(), nn.Linear(32, num_classes))
+
+
+def tiny_layers(num_classes: int = 10) -> nn.Module:
+    """Build operators so small that only launching them takes time."""
+    layers = [layer for _ in range(5 * DEPTH) for layer in (nn.Linear(8, 8), nn.Tanh())]
+    return nn.Sequential(*layers, nn.Linear(8, num_classes))

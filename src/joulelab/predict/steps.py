@@ -1,41 +1,205 @@
-"""Steps of named models, each traced once."""
+"""Steps of training and inference, and the operators that they consist of on a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from joulelab.models.registry import build_model
-from joulelab.models.weightless import weightless
-from joulelab.predict.cases import Case
-from joulelab.predict.operators import Step
-from joulelab.predict.tracing import trace_step
+import numpy as np
 
-Told = Callable[[str], None]
-"""Told of each model as it is begun."""
+from joulelab.predict.coefficients import Floats
+
+PHASES = ("train", "infer")
+
+KINDS = (
+    "convolution",
+    "pointwise_convolution",
+    "grouped_convolution",
+    "depthwise_convolution",
+    "depthwise_weight_gradient",
+    "matrix_product",
+    "attention",
+    "normalization",
+    "reduction",
+    "elementwise",
+    "optimizer",
+)
+"""Operators that use a device in the same way. A pointwise convolution has a 1x1 kernel."""
+
+LIBRARY_CONVOLUTIONS = ("convolution", "pointwise_convolution", "grouped_convolution")
+"""Convolutions that run in cuDNN; PyTorch has its own kernels for depthwise ones."""
+
+TILE = 64
+"""Rows and columns of a result that one processor computes at a time."""
+
+SLICE = 16384
+"""Terms of a sum that one processor adds up. Longer sums are distributed (split-K), for example
+the gradients of convolution weights, which are small and sum over all pixels of a batch."""
+
+FRAGMENT = 32
+"""Rows, columns and depth are padded to multiples of this."""
+
+ALIGNED_CHANNELS = 4
+"""4-byte numbers in the 16 bytes that matrix units read (cuDNN's developer guide)."""
+
+Booleans = np.ndarray[tuple[int], np.dtype[np.bool_]]
+Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
-def steps_of(cases: Iterable[Case], *, classes: int = 10, told: Told | None = None) -> list[Step]:
-    """The traced steps of cases, in their order. A model is built once.
+class Case(NamedTuple):
+    """A step that can be run.
 
-    Args:
-        cases: What to trace.
-        classes: Classes that the models tell apart.
-        told: Of each model.
-
-    Raises:
-        UserError: A model is not known or does not take the sample.
+    Attributes:
+        model: Name as :mod:`joulelab.models.registry` accepts it.
+        phase: ``"train"`` or ``"infer"``.
+        batch_size: Samples in the step.
+        input_shape: Shape of one sample.
     """
-    cases = list(cases)
-    found: dict[Case, Step] = {}
-    for model in dict.fromkeys((case.model, case.input_shape[0]) for case in cases):
-        name, channels = model
-        if told is not None:
-            told(name)
-        with weightless():
-            built = build_model(name, num_classes=classes, in_channels=channels)
-        for case in cases:
-            if (case.model, case.input_shape[0]) == model and case not in found:
-                found[case] = trace_step(
-                    built, case.phase, case.batch_size, case.input_shape, name=name
-                )
-    return [found[case] for case in cases]
+
+    model: str
+    phase: str
+    batch_size: int
+    input_shape: tuple[int, ...]
+
+    @property
+    def input(self) -> str:
+        """The shape as text, for example ``3x32x32``."""
+        return "x".join(map(str, self.input_shape))
+
+
+class MatrixProduct(NamedTuple):
+    """Matrix products that an operator consists of or is equivalent to.
+
+    A convolution is a product of pixels by channels (the implicit matrix product of Chetlur et
+    al., "cuDNN: Efficient Primitives for Deep Learning", 2014, section 3).
+    """
+
+    matrices: int  # independent products of the same shape: groups, or matrices of a batch
+    rows: int
+    columns: int
+    depth: int  # terms in the sum for each element of a result
+
+
+class Operator(NamedTuple):
+    """One piece of work for the device."""
+
+    kind: str  # one of KINDS
+    part: str  # "forward", "backward" or "optimizer"
+    flops: float  # of matrix products and convolutions, two per multiply-accumulate; otherwise 0
+    read_bytes: float  # in all passes over the inputs
+    written_bytes: float
+    product: MatrixProduct | None = None
+    launches: int = 1  # kernels started
+    calls: int = 1  # calls by the host: 0 if another operator of the same call counts it
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """The operators of one step and how often each occurs."""
+
+    operators: Counter[Operator]
+    parameter_tensors: int  # that the optimiser updates
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the whole step."""
+        return self._sum(lambda one: one.flops)
+
+    @property
+    def bytes(self) -> float:
+        """Bytes read and written in the whole step."""
+        return self._sum(lambda one: one.read_bytes + one.written_bytes)
+
+    @property
+    def launches(self) -> int:
+        """Kernels started in the whole step."""
+        return int(self._sum(lambda one: one.launches))
+
+    def calls(self, part: str, kinds: Sequence[str] = KINDS) -> int:
+        """Count the host's calls of operators of some kinds in one part of the step."""
+        return int(
+            self._sum(lambda one: one.calls if one.part == part and one.kind in kinds else 0)
+        )
+
+    def _sum(self, of: Callable[[Operator], float]) -> float:
+        return math.fsum(of(one) * count for one, count in self.operators.items())
+
+
+@dataclass(frozen=True)
+class OperatorTable:
+    """The distinct operators of several steps as arrays of shape (operators,)."""
+
+    step: Indices  # the step that the operator belongs to
+    kind: Indices  # index into KINDS
+    count: Floats  # occurrences in the step
+    flops: Floats  # of one occurrence, padded to whole fragments for convolutions of a library
+    bytes: Floats  # read and written by one occurrence
+    tiles: Floats  # of the result; 1 if it has none
+    unaligned: Booleans  # whether it is a grouped convolution that matrix units cannot process
+    launches: Floats
+    calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
+
+    def sum_by_step(self, values: Floats) -> Floats:
+        """Sum values over the operators of each step. Shape: (operators,) to (steps,)."""
+        return np.bincount(self.step, values * self.count, len(self.calls)).astype(np.float64)
+
+    def is_kind(self, *kinds: str) -> Booleans:
+        """Return which operators are of one of these kinds."""
+        found: Booleans = np.logical_or.reduce([self._of_kind[kind] for kind in kinds])
+        return found
+
+    @cached_property
+    def _of_kind(self) -> dict[str, Booleans]:
+        return {kind: self.kind == index for index, kind in enumerate(KINDS)}
+
+
+def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
+    """Convert the operators of steps to arrays."""
+    table = [
+        (
+            index,
+            KINDS.index(one.kind),
+            count,
+            one.flops,
+            one.read_bytes + one.written_bytes,
+            *(one.product or (1, 1, 1, 0)),
+            one.launches,
+        )
+        for index, step in enumerate(steps)
+        for one, count in step.operators.items()
+    ]
+    fields = np.array(table, dtype=np.float64).reshape(len(table), 10).T
+    step, kind, count, flops, traffic, matrices, rows, columns, depth, launches = fields
+    from_library = np.isin(kind, [KINDS.index(one) for one in LIBRARY_CONVOLUTIONS])
+    padded = 2 * matrices * _pad(rows) * _pad(columns) * _pad(depth)
+    grouped = kind == KINDS.index("grouped_convolution")
+    return OperatorTable(
+        step=step.astype(np.intp),
+        kind=kind.astype(np.intp),
+        count=count,
+        flops=np.where(from_library, padded, flops),
+        bytes=traffic,
+        tiles=(
+            matrices
+            * np.ceil(rows / TILE)
+            * np.ceil(columns / TILE)
+            * np.ceil(np.maximum(depth, 1) / SLICE)
+        ),
+        unaligned=grouped & (columns % ALIGNED_CHANNELS > 0),
+        launches=launches,
+        calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
+    )
+
+
+def _pad(size: Floats) -> Floats:
+    return np.ceil(size / FRAGMENT) * FRAGMENT
+
+
+def _calls(step: TracedStep) -> tuple[int, int, int, int]:
+    kinds = (*LIBRARY_CONVOLUTIONS, "normalization")
+    library = sum(step.calls(part, kinds) for part in ("forward", "backward"))
+    return step.calls("forward"), step.calls("backward"), library, step.parameter_tensors

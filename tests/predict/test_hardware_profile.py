@@ -1,4 +1,4 @@
-"""Hardware profiles: fitted, measured, kept, refused."""
+"""Hardware profiles: fitting, measuring, saving, loading and refusing them."""
 
 import json
 
@@ -9,16 +9,13 @@ import torch
 from joulelab.errors import UserError
 from joulelab.machine import describe
 from joulelab.meter import Meter
-from joulelab.predict.calibration import Trial, calibrated_profile, measure, trials_for
-from joulelab.predict.coefficients import NAMES
-from joulelab.predict.devices import datasheet_of
-from joulelab.predict.hardware import load_profile, save_profile, shipped_profiles
+from joulelab.predict import measure_profile, microworkloads
+from joulelab.predict.coefficients import COEFFICIENT_NAMES, find_datasheet
+from joulelab.predict.hardware_profile import load_profile, shipped_profiles
 from joulelab.predict.measurements import read_measurements
-from joulelab.predict.microworkloads import WORKLOADS
-from joulelab.predict.operators import KINDS
-from joulelab.predict.probing import probed_datasheet, repeat_for
-from joulelab.predict.profiling import make_profile
-from joulelab.predict.steps import steps_of
+from joulelab.predict.profile_fitting import make_profile
+from joulelab.predict.step_tracing import trace_cases
+from joulelab.predict.steps import KINDS, Case
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.simulated import SimulatedMachine
 
@@ -27,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def own_home(monkeypatch, tmp_path):
+def empty_home(monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
@@ -36,14 +33,14 @@ def own_home(monkeypatch, tmp_path):
 def table(tmp_path):
     def write(*rows, header=HEADER):
         path = tmp_path / "table.csv"
-        path.write_text("\n".join(["# made up", header, *rows]) + "\n")
+        path.write_text("\n".join(["# invented", header, *rows]) + "\n")
         return path
 
     return write
 
 
-def test_the_shipped_profile_is_what_its_table_gives(h100, h100_measurements, h100_steps):
-    shipped = load_profile("h100")
+def test_the_shipped_profile_follows_from_its_table(profile, h100, h100_measurements, h100_steps):
+    shipped = profile
     made = make_profile(
         "h100",
         h100_measurements,
@@ -57,15 +54,15 @@ def test_the_shipped_profile_is_what_its_table_gives(h100, h100_measurements, h1
     assert made.seen == shipped.seen.model_copy(update={"device_share": made.seen.device_share})
 
 
-def test_a_profile_is_read_as_it_was_written(tmp_path):
-    profile = load_profile("h100")
+def test_a_saved_profile_loads_unchanged(tmp_path, profile):
     path = tmp_path / "deep" / "copy.json"
-    save_profile(profile, path)
+    profile.save(path)
     assert load_profile(str(path)) == profile
-    kept = tmp_path / "home" / "profiles" / "mine.json"
-    save_profile(profile.model_copy(update={"name": "mine"}), kept)
+    profile.model_copy(update={"name": "mine"}).save(tmp_path / "home/profiles/mine.json")
     assert load_profile("mine").name == "mine"
-    np.testing.assert_allclose(np.exp(profile.known.logs), list(profile.coefficients.values()))
+    np.testing.assert_allclose(
+        np.exp(profile.fitted_coefficients.logs), list(profile.coefficients.values())
+    )
 
 
 def damaged(change):
@@ -82,12 +79,12 @@ def damaged(change):
         (damaged(lambda v: v.update(schema_version=2)), "schema_version"),
         (damaged(lambda v: v["coefficients"].update(launch_s=-1)), "coefficients.launch_s"),
         (damaged(lambda v: v["coefficients"].pop("launch_s")), "['launch_s']"),
-        (damaged(lambda v: v["log_covariance"].pop()), f"{len(NAMES)} rows"),
+        (damaged(lambda v: v["log_covariance"].pop()), f"{len(COEFFICIENT_NAMES)} rows"),
         (damaged(lambda v: v.update(idle_power_w=None)), "idle_power_w"),
         (damaged(lambda v: v.update(surprise=1)), "surprise"),
     ],
 )
-def test_a_file_that_is_no_profile_is_refused_in_one_line(tmp_path, text, message):
+def test_an_invalid_profile_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -96,7 +93,7 @@ def test_a_file_that_is_no_profile_is_refused_in_one_line(tmp_path, text, messag
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_profile_names_its_nearest():
+def test_an_unknown_profile_suggests_the_nearest_name():
     with pytest.raises(UserError, match="did you mean h100"):
         load_profile("h1000")
     assert shipped_profiles() == ["h100"]
@@ -117,19 +114,18 @@ def test_fit_writes_a_profile_that_predicts(run, table, tmp_path):
     assert "4 steps of 2 models" in printed
     profile = load_profile(str(out))
     assert profile.idle_power_w == 60
-    assert profile.datasheet == load_profile(str(out)).datasheet
     code, printed, err = run("predict", "LeNet", "--profile", out, "--batch-size", 8, "--json")
     assert code == 0, err
     answer = json.loads(printed)
     assert answer["energy_low_j"] < 0.1 < answer["energy_high_j"]
 
 
-def test_fit_says_when_no_data_sheet_is_kept(run, table, tmp_path):
+def test_fit_warns_about_a_device_without_data_sheet(run, table, tmp_path):
     path = table("LeNet,train,8,3x32x32,0.001,0.1,50", header=HEADER + ",idle_power_w")
     out = tmp_path / "p.json"
     code, _, err = run("hardware", "fit", path, "--device", "Abacus", "--out", out)
     assert code == 0
-    assert "no data sheet of 'Abacus'" in err
+    assert "no data sheet for 'Abacus'" in err
     assert load_profile(str(out)).datasheet.generic
 
 
@@ -142,14 +138,14 @@ def test_fit_says_when_no_data_sheet_is_kept(run, table, tmp_path):
         (("LeNet,train,8,3x32x32,1,nan",), HEADER, "row 1 has no energy_per_step_j"),
         (("LeNet,train,8,3x32x32,1,inf",), HEADER, "row 1 has no energy_per_step_j"),
         (("LeNet,test,8,3x32x32,1,1",), HEADER, "row 1 has no phase 'test'"),
-        (("LeNet,train,8,32,32,1,1",), HEADER + ",x", "LeNet does not take"),
-        (("LeNet,train,8,3by32,1,1",), HEADER, "'3by32' is no shape"),
+        (("LeNet,train,8,32,32,1,1",), HEADER + ",x", "LeNet does not accept"),
+        (("LeNet,train,8,3by32,1,1",), HEADER, "'3by32' is not the shape"),
         (("LeNet,train,1.5,3x32x32,1,1",), HEADER, "batch_size of 1.5"),
         (("LeNot,train,8,3x32x32,1,1",), HEADER, "did you mean LeNet"),
-        (("LeNet,train,8,3x32x32,1,1",), HEADER, "idle power is not known"),
+        (("LeNet,train,8,3x32x32,1,1",), HEADER, "the idle power is unknown"),
     ],
 )
-def test_bad_tables_end_in_one_line_and_2(run, table, tmp_path, rows, header, message):
+def test_invalid_tables_exit_with_2_and_one_line(run, table, tmp_path, rows, header, message):
     path = table(*rows, header=header)
     code, out, err = run(
         "hardware", "fit", path, "--device", "NVIDIA A100", "--out", tmp_path / "p.json"
@@ -160,14 +156,14 @@ def test_bad_tables_end_in_one_line_and_2(run, table, tmp_path, rows, header, me
     assert not (tmp_path / "p.json").exists()
 
 
-def test_the_device_must_be_known(run, table, tmp_path):
+def test_a_table_without_a_device_is_refused(run, table, tmp_path):
     path = table("LeNet,train,8,3x32x32,1,1")
     code, _, err = run("hardware", "fit", path, "--out", tmp_path / "p.json")
     assert code == 2
     assert "--device" in err
 
 
-def test_repeats_become_medians(table):
+def test_repeats_are_reduced_to_medians(table):
     path = table(
         "LeNet,train,8,3x32x32,1,10,5",
         "LeNet,train,8,3x32x32,3,30,",
@@ -180,40 +176,51 @@ def test_repeats_become_medians(table):
     assert np.isnan(second.idle_power_w)
 
 
-def test_microworkloads_are_of_every_kind():
-    trials = [Trial(workload, "train", 4).case for workload in WORKLOADS]
-    kinds = {one.kind for step in steps_of(trials) for one in step.operators}
-    assert kinds == set(KINDS)
+def test_microworkloads_cover_every_kind_of_operator():
+    cases = [
+        Case(f"{microworkloads.__name__}:{network}", "train", 4, shape)
+        for network, shape in microworkloads.INPUT_SHAPES.items()
+    ]
+    assert {one.kind for step in trace_cases(cases) for one in step.operators} == set(KINDS)
 
 
-def test_calibration_measures_what_is_traced():
-    chosen = [one for one in WORKLOADS if one.factory == "tiny_layers"]
-    told = []
+def test_measured_cases_are_those_that_are_traced():
+    progress = []
+    cases = measure_profile.choose_cases({"tiny_layers": (8,)}, CPU)[:2]
     with Meter(sensors=SimulatedMachine.default()) as meter:
-        trials = trials_for(chosen, CPU)[:2]
-        found = measure(trials, CPU, meter, 0.4, lambda done, what: told.append((done, what)))
-    assert [one.case for one in found] == [trial.case for trial in trials]
+        found = measure_profile.measure_cases(
+            cases, CPU, meter, 0.2, lambda done, what: progress.append((done, what))
+        )
+    assert [one.case for one in found] == cases
     assert all(one.duration_s > 0 and one.energy_j > 0 for one in found)
-    assert told == [(0.0, "tiny_layers, train, 1"), (0.5, "tiny_layers, infer, 1")]
-    rows = [one._replace(idle_power_w=50.0) for one in found]
-    sheet = datasheet_of("NVIDIA A100")._replace(kind="cpu", generic=True)
-    profile = make_profile(
-        "tiny", rows, steps_of([one.case for one in rows]), sheet, numerics="", source=""
-    )
+    assert progress == [(0.0, "tiny_layers, train, batch 1"), (0.5, "tiny_layers, infer, batch 1")]
+    sheet = find_datasheet("NVIDIA A100").model_copy(update={"kind": "cpu", "generic": True})
+    measured = [one._replace(idle_power_w=50.0) for one in found]
+    profile = make_profile("tiny", measured, trace_cases(cases), sheet, numerics="", source="")
     assert profile.seen.batch_size == (1, 1)
 
 
-def test_without_sensors_calibration_is_refused():
-    with Meter(sensors=[]) as meter, pytest.raises(UserError, match="no energy was measured"):
-        measure([Trial(WORKLOADS[-1], "infer", 1)], CPU, meter, 0.05, lambda *_: None)
+@pytest.fixture
+def short_probes(monkeypatch):
+    monkeypatch.setattr(measure_profile, "PROBE_S", 0.05)
+    monkeypatch.setattr(measure_profile, "MATRIX_SIZE", 128)
+    monkeypatch.setattr(measure_profile, "STREAM_NUMBERS", 1 << 16)
 
 
-def test_a_device_without_data_sheet_is_probed(monkeypatch):
-    monkeypatch.setattr("joulelab.predict.probing.PROBE_S", 0.05)
-    monkeypatch.setattr("joulelab.predict.probing.MATRIX_SIZE", 128)
-    monkeypatch.setattr("joulelab.predict.probing.STREAM_NUMBERS", 1 << 16)
+@pytest.mark.usefixtures("short_probes")
+def test_without_sensors_measuring_is_refused():
+    cases = measure_profile.choose_cases({"tiny_layers": (8,)}, CPU)[1:2]
+    with Meter(sensors=[]) as meter:
+        with pytest.raises(UserError, match="no energy was measured"):
+            measure_profile.measure_cases(cases, CPU, meter, 0.05, lambda *_: None)
+        with pytest.raises(UserError, match="no energy was measured"):
+            measure_profile.probe_datasheet(CPU, describe(), meter)
+
+
+@pytest.mark.usefixtures("short_probes")
+def test_a_device_without_data_sheet_is_probed():
     with Meter(sensors=SimulatedMachine.default()) as meter:
-        sheet = probed_datasheet(CPU, describe(), meter)
+        sheet = measure_profile.probe_datasheet(CPU, describe(), meter)
     assert sheet.generic
     assert sheet.kind == "cpu"
     assert min(sheet.vector_flops_per_s, sheet.memory_bytes_per_s, sheet.cache_bytes) > 1e6
@@ -222,21 +229,23 @@ def test_a_device_without_data_sheet_is_probed(monkeypatch):
 
 def test_repeating_runs_at_least_twice():
     done = []
-    assert repeat_for(lambda: done.append(1), 0.0, CPU) >= 0
+    assert measure_profile.repeat_for(lambda: done.append(1), 0.0, CPU) >= 0
     assert len(done) == 2
 
 
-def test_a_machine_is_calibrated_from_idle_to_profile(monkeypatch, tmp_path):
+@pytest.mark.usefixtures("short_probes")
+def test_a_machine_is_measured_from_idle_to_profile(monkeypatch):
     monkeypatch.setenv(SENSORS_ENVIRONMENT, "simulated")
-    chosen = [one for one in WORKLOADS if one.factory in {"tiny_layers", "linear_layers"}]
-    monkeypatch.setattr("joulelab.predict.calibration.WORKLOADS", chosen)
-    monkeypatch.setattr("joulelab.predict.probing.PROBE_S", 0.05)
-    told = []
-    profile = calibrated_profile("here", "cpu", 2.0, lambda done, what: told.append(done))
+    shapes = {"tiny_layers": (8,), "linear_layers": (1024,)}
+    monkeypatch.setattr(microworkloads, "INPUT_SHAPES", shapes)
+    progress = []
+    profile = measure_profile.measure_profile(
+        "here", "cpu", 1.0, lambda done, _: progress.append(done)
+    )
     assert profile.name == "here"
     assert profile.datasheet.kind == "cpu"
     assert profile.seen.architectures == 2
     assert profile.idle_power_w > 0
-    assert "busy while they should have been idle" in profile.source
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert "busy during the idle measurement" in profile.source
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0

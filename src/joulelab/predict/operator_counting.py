@@ -1,8 +1,8 @@
-"""What one call of a PyTorch operator asks of a device: kinds, FLOPs, bytes and launches.
+"""Count the kinds, FLOPs, bytes and launches of one call of a PyTorch operator.
 
 Bytes are those of the passes that PyTorch's CUDA kernels make over their tensors. Batch
-normalisation in training reads its input twice (statistics, then result), its gradient reads both
-inputs twice (ATen/native/cuda/Normalization.cuh); other operators read each input once.
+normalisation in training reads its input twice (statistics, then result), and its gradient reads
+both inputs twice (ATen/native/cuda/Normalization.cuh). Other operators read each input once.
 """
 
 from __future__ import annotations
@@ -15,23 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from joulelab.predict.operators import Operator, Product
+from joulelab.predict.steps import MatrixProduct, Operator
 
 aten = torch.ops.aten
 
 TENSORS_A_LAUNCH = 48
-"""Of multi-tensor kernels, a typical number (ATen/native/cuda/MultiTensorApply.cuh has 30 to 110,
-by how many lists of tensors there are)."""
+"""Tensors per launch of a multi-tensor kernel, a typical number (30 to 110, depending on the number
+of tensor lists; ATen/native/cuda/MultiTensorApply.cuh)."""
 
 _FREE = {
-    aten.empty,
-    aten.empty_like,
-    aten.empty_strided,
-    aten.new_empty,
-    aten.new_empty_strided,
-    aten.detach,
-    aten.lift_fresh,
-}
+    aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided,
+    aten.detach, aten.lift_fresh,
+}  # fmt: skip
 _CONVOLUTIONS = {aten.convolution, aten._convolution}
 _PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.addbmm}
 _LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take}
@@ -44,25 +39,17 @@ _NORMALIZATIONS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "instan
 
 
 def is_view(func: Any) -> bool:
-    """Whether what comes out is another look at what went in, unchanged."""
+    """Return whether the operator only gives a view of its input and does no work."""
     returns = func._schema.returns
     return bool(returns) and all(
         one.alias_info is not None and not one.alias_info.is_write for one in returns
     )
 
 
-def operators_of(
+def count_call(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, part: str
 ) -> list[Operator]:
-    """The device's work for one call: none where no kernel is started.
-
-    Args:
-        func: An overload of an ATen operator.
-        args: Positional arguments of the call.
-        kwargs: Named arguments of the call.
-        out: What it gave.
-        part: Of the step.
-    """
+    """Return the device operators of one call of an ATen overload; none if it starts no kernel."""
     packet = func.overloadpacket
     inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
     outputs = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
@@ -87,10 +74,10 @@ def operators_of(
     return [Operator(kind, part, 0.0, read, written)]
 
 
-def sgd_operators(parameters: Sequence[Tensor]) -> list[Operator]:
-    """A step of SGD with momentum, by PyTorch's multi-tensor kernels.
+def count_sgd(parameters: Sequence[Tensor]) -> list[Operator]:
+    """Return the operators of one SGD step with momentum, as PyTorch's multi-tensor kernels do it.
 
-    Momentum is scaled, the gradient added to it, and it to the parameters.
+    They scale the momentum, add the gradient to it, and add it to the parameters.
     """
     if not parameters:
         return []
@@ -102,40 +89,33 @@ def sgd_operators(parameters: Sequence[Tensor]) -> list[Operator]:
     ]
 
 
-def attention_operator(
+def count_attention(
     query: Tensor, key: Tensor, value: Tensor, part: str, *, causal: bool
 ) -> Operator:
-    """Fused attention: two matrix products forward, five backward (Dao, FlashAttention-2, 2023).
+    """Return fused attention: two matrix products forward, five backward.
 
-    The scores are never written. Causal attention leaves out half of them.
+    The scores are never written, and causal attention skips half of them (Dao, "FlashAttention-2:
+    Faster Attention with Better Parallelism and Work Partitioning", 2023).
     """
     rows, depth = query.shape[-2], query.shape[-1]
+    columns, width = key.shape[-2], (depth + value.shape[-1]) / 2
     matrices = query.numel() // (rows * depth)
-    columns = key.shape[-2]
-    width = (depth + value.shape[-1]) / 2
-    products = 5 if part == "backward" else 2
-    flops = 2.0 * products * matrices * rows * columns * width / (2 if causal else 1)
-    out = query.numel() // depth * value.shape[-1] * query.element_size()
-    tensors = size_bytes([query, key, value])
+    product = MatrixProduct(matrices, rows, columns, depth)
     backward = part == "backward"
-    return Operator(
-        kind="attention",
-        part=part,
-        flops=flops,
-        read_bytes=tensors + (2.0 * out if backward else 0.0),
-        written_bytes=tensors if backward else float(out),
-        product=Product(matrices, rows, columns, depth),
-    )
+    flops = 2.0 * (5 if backward else 2) * matrices * rows * columns * width
+    out = float(query.numel() // depth * value.shape[-1] * query.element_size())
+    tensors = size_bytes([query, key, value])
+    read, written = (tensors + 2.0 * out, tensors) if backward else (tensors, out)
+    return Operator("attention", part, flops / (2 if causal else 1), read, written, product)
 
 
 def size_bytes(tensors: Sequence[Tensor]) -> float:
-    """Bytes of the numbers that tensors hold; broadcast ones only once."""
+    """Return the bytes of all elements of tensors; broadcast elements count once."""
     total = 0
     for one in tensors:
-        held = 1
-        for size, stride in zip(one.shape, one.stride(), strict=True):
-            held *= size if stride else 1
-        total += held * one.element_size()
+        sizes = zip(one.shape, one.stride(), strict=True)
+        elements = math.prod(size for size, stride in sizes if stride)
+        total += elements * one.element_size()
     return float(total)
 
 
@@ -146,28 +126,20 @@ def _convolution(args: tuple[Any, ...], out: Tensor, part: str) -> list[Operator
     pixels = image if transposed else out
     flops = 2.0 * _pixels(pixels) * weight.numel()
     depth = round(flops / (2.0 * out.numel()))
-    found = [
-        Operator(
-            kind,
-            part,
-            flops,
-            size_bytes([image, weight]),
-            size_bytes([out]),
-            Product(groups, _pixels(out), out.shape[1] // groups, depth),
-        )
-    ]
-    # cuDNN's convolution is followed by a kernel that adds the bias; PyTorch's own for depthwise
-    # adds it itself (ATen/native/Convolution.cpp).
+    product = MatrixProduct(groups, _pixels(out), out.shape[1] // groups, depth)
+    read, written = size_bytes([image, weight]), size_bytes([out])
+    found = [Operator(kind, part, flops, read, written, product)]
+    # After a cuDNN convolution another kernel adds the bias; PyTorch's depthwise kernel adds it
+    # itself (ATen/native/Convolution.cpp).
     if bias is not None and kind != "depthwise_convolution":
-        size = size_bytes([out])
-        found.append(Operator("elementwise", part, 0.0, size, size, calls=0))
+        found.append(Operator("elementwise", part, 0.0, written, written, calls=0))
     return found
 
 
 def _convolution_backward(
     args: tuple[Any, ...], outputs: Sequence[Tensor], part: str
 ) -> list[Operator]:
-    """Gradients of the image, of the weights and of the bias are passes of their own."""
+    """Return one operator for each gradient: of the image, of the weights and of the bias."""
     gradient, image, weight = args[:3]
     transposed, groups, wanted = args[7], args[9], args[10]
     kind = _convolution_kind(weight, groups)
@@ -177,12 +149,12 @@ def _convolution_backward(
     found: list[Operator] = []
     if wanted[0]:
         depth = round(flops / (2.0 * image.numel()))
-        product = Product(groups, _pixels(image), image.shape[1] // groups, depth)
+        product = MatrixProduct(groups, _pixels(image), image.shape[1] // groups, depth)
         read = size_bytes([gradient, weight])
         found.append(Operator(kind, part, flops, read, size_bytes([image]), product))
     if wanted[1]:
         rows = weight.shape[0] // groups
-        product = Product(groups, rows, weight.numel() // weight.shape[0], _pixels(pixels))
+        product = MatrixProduct(groups, rows, weight.numel() // weight.shape[0], _pixels(pixels))
         read = size_bytes([gradient, image])
         found.append(Operator(weights_kind, part, flops, read, size_bytes([weight]), product))
     if wanted[2]:
@@ -199,19 +171,18 @@ def _convolution_kind(weight: Tensor, groups: int) -> str:
 
 
 def _pixels(images: Tensor) -> int:
-    """Of all images of a batch (N, C, ...)."""
+    """Return the number of pixels in all images of a batch (N, C, ...)."""
     return images.numel() // images.shape[1] if images.numel() else 0
 
 
-def _product(left: Tensor, right: Tensor) -> Product:
-    """Of matrices (rows, depth) and (depth, columns), or as many of each as the first size says."""
-    return Product(
-        left.shape[0] if left.ndim == 3 else 1, left.shape[-2], right.shape[-1], left.shape[-1]
-    )
+def _product(left: Tensor, right: Tensor) -> MatrixProduct:
+    """Describe (rows, depth) times (depth, columns), or a batch of these."""
+    matrices = left.shape[0] if left.ndim == 3 else 1
+    return MatrixProduct(matrices, left.shape[-2], right.shape[-1], left.shape[-1])
 
 
 def _normalization_passes(name: str, args: tuple[Any, ...]) -> tuple[float, int]:
-    """Times that the tensors are read, and kernels."""
+    """Return how often the tensors are read, and the number of kernels."""
     if "backward" in name:
         return 2.0, 2
     if "layer_norm" in name or "rms_norm" in name:

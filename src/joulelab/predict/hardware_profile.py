@@ -1,0 +1,174 @@
+"""Hardware profiles: JSON files that describe the time and energy of a device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from joulelab.errors import UserError, nearest
+from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Positive
+from joulelab.predict.device_model import FittedCoefficients
+from joulelab.storage import home, write_whole, writing
+
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class MeasuredRange(BaseModel):
+    """The steps that a profile was fitted to.
+
+    Attributes:
+        architectures: Number of models.
+        cases: Number of steps.
+        batch_size: Smallest and largest batch.
+        input_elements: Smallest and largest number of elements in a sample.
+        device_share: Largest share of the device's time in any step, by kind of operator.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architectures: int
+    cases: int
+    batch_size: tuple[int, int]
+    input_elements: tuple[int, int]
+    device_share: dict[str, NotNegative]
+
+
+class HardwareProfile(BaseModel):
+    """Time and energy of a device.
+
+    Attributes:
+        schema_version: Version of the file format.
+        name: Short name, for example ``h100``.
+        numerics: Number formats and settings of the measured steps.
+        source: Origin of the measurements.
+        datasheet: Limits of the device.
+        idle_power_w: Idle power of the metered components.
+        coefficients: Values of :data:`joulelab.predict.coefficients.COEFFICIENTS`.
+        log_covariance: Covariance of their logarithms, in the same order.
+        duration_discrepancy: Standard deviation of the model's own error in the logarithm of a
+            duration; see :mod:`joulelab.predict.device_model`.
+        energy_discrepancy: The same for energies.
+        coverage_factor: Half width of a 95 % interval in standard deviations.
+        seen: The measured steps.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    name: str
+    numerics: str
+    source: str
+    datasheet: Datasheet
+    idle_power_w: NotNegative
+    coefficients: dict[str, Positive]
+    log_covariance: list[list[Finite]]
+    duration_discrepancy: NotNegative
+    energy_discrepancy: NotNegative
+    coverage_factor: Positive
+    seen: MeasuredRange
+
+    @model_validator(mode="after")
+    def _check_coefficients(self) -> HardwareProfile:
+        names = COEFFICIENT_NAMES
+        if tuple(self.coefficients) != names:
+            different = set(self.coefficients) ^ set(names)
+            raise ValueError(f"coefficients differ from this version's: {sorted(different)}")
+        if [len(row) for row in self.log_covariance] != [len(names)] * len(names):
+            raise ValueError(f"log_covariance must be {len(names)} rows of {len(names)} numbers")
+        return self
+
+    @property
+    def fitted_coefficients(self) -> FittedCoefficients:
+        """Coefficients and their covariance as arrays."""
+        return FittedCoefficients(
+            np.log(list(self.coefficients.values())), np.array(self.log_covariance, dtype=float)
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the profile to a JSON file.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, (self.model_dump_json(indent=1) + "\n").encode())
+
+
+def shipped_profiles() -> list[str]:
+    """Return the names of the profiles that come with JouleLab.
+
+    Example:
+        >>> shipped_profiles()
+        ['h100']
+    """
+    return sorted(
+        entry.name.removesuffix(".json")
+        for entry in files("joulelab.predict").joinpath("profiles").iterdir()
+        if entry.name.endswith(".json")
+    )
+
+
+def load_profile(name: str) -> HardwareProfile:
+    """Load a profile by its path, or by its name if it comes with JouleLab or is saved.
+
+    Args:
+        name: Path of a file, name of a shipped profile, or ``NAME`` for
+            ``$JOULELAB_HOME/profiles/NAME.json``.
+
+    Raises:
+        UserError: There is no such profile, or it is invalid.
+
+    Example:
+        >>> load_profile("h100").datasheet.device
+        'NVIDIA H100 80GB HBM3'
+    """
+    path = Path(name)
+    saved = home() / "profiles" / f"{name}.json"
+    try:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+        elif "/" not in name and saved.is_file():
+            text = saved.read_text(encoding="utf-8")
+        elif name in shipped_profiles():
+            shipped = files("joulelab.predict").joinpath("profiles", f"{name}.json")
+            text = shipped.read_text(encoding="utf-8")
+        else:
+            names = sorted(
+                {*shipped_profiles(), *(one.stem for one in saved.parent.glob("*.json"))}
+            )
+            raise UserError(
+                f"no hardware profile {name!r}",
+                hint=f"{nearest(name, names)}, or create one: joulelab hardware calibrate",
+            )
+        return HardwareProfile.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{name} is not a hardware profile of this version",
+            why=f"{field}: {first['msg']}" if field else first["msg"],
+            hint="create it again with joulelab hardware fit or calibrate",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the profile {name}", why=str(error)) from error
+
+
+def doublings_beyond(value: float, fitted: Sequence[float]) -> float:
+    """Return the doublings from the fitted range to a value; negative below the range.
+
+    Example:
+        >>> doublings_beyond(1024, (128, 128)), doublings_beyond(8, (16, 64))
+        (3.0, -1.0)
+    """
+    low, high = fitted
+    if value > high:
+        return math.log2(value / high)
+    return math.log2(value / low) if value < low else 0.0

@@ -1,0 +1,300 @@
+"""Fit a hardware profile to measured steps.
+
+The fit minimises the squared residuals of the logarithms of time and energy, and of each
+coefficient from its prior, with less weight on large residuals (pseudo-Huber). The result is the
+most probable set of coefficients; its covariance is that of the quadratic approximation around it
+(Laplace's approximation: Gelman et al., Bayesian Data Analysis, 3rd ed., section 4.1). The error
+of the model itself is estimated by leaving architectures out of the fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import least_squares
+
+from joulelab.errors import UserError
+from joulelab.predict.coefficients import (
+    COEFFICIENT_NAMES,
+    Datasheet,
+    Floats,
+    expect_coefficients,
+    find_datasheet,
+    generic_datasheet,
+    known_datasheets,
+)
+from joulelab.predict.device_model import (
+    FittedCoefficients,
+    StepEstimates,
+    coefficient_variance,
+    estimate_steps,
+)
+from joulelab.predict.hardware_profile import HardwareProfile, MeasuredRange
+from joulelab.predict.measurements import Measurement, read_measured
+from joulelab.predict.step_tracing import trace_cases
+from joulelab.predict.steps import (
+    KINDS,
+    Booleans,
+    OperatorTable,
+    TracedStep,
+    tabulate_operators,
+)
+
+DURATION_SCATTER = 0.08
+"""Standard deviation of the logarithm of a measured duration about the model. Hosts vary most."""
+
+ENERGY_SCATTER = 0.05
+"""The same for energies."""
+
+STARTS = 3
+"""Starting points of the search: the prior, and random ones around it."""
+
+UNKNOWN_DISCREPANCY = 0.25
+"""Assumed error of the model if there are too few measurements to leave some out."""
+
+FOLDS = 24
+"""Maximum number of fits that leave some architectures out."""
+
+
+class MeasuredSteps(NamedTuple):
+    """Measured steps with their operators. Arrays have the shape (steps,)."""
+
+    operators: OperatorTable
+    sheet: Datasheet
+    duration_s: Floats
+    energy_j: Floats  # gross
+    idle_power_w: Floats
+
+
+class LeftOut(NamedTuple):
+    """Predictions of each measured step by a fit without its architecture."""
+
+    duration_s: Floats
+    energy_j: Floats
+    variance: Floats  # of the logarithms of both due to the coefficients; shape (2, steps)
+
+
+def fit_profile(
+    table: Path,
+    *,
+    name: str,
+    device: str | None = None,
+    idle_power_w: float | None = None,
+    input_shape: tuple[int, ...] = (3, 32, 32),
+    matrix_units: bool = True,
+    numerics: str | None = None,
+) -> HardwareProfile:
+    """Fit a profile to a table of measured steps or to a study.
+
+    Args:
+        table: See :func:`~joulelab.predict.measurements.read_measured`.
+        name: Name of the profile.
+        device: Name of the device; default: the study's GPU.
+        idle_power_w: Idle power, if the table does not state it.
+        input_shape: Shape of a sample if a study does not state it.
+        matrix_units: Whether convolutions could use matrix units. A study in fp32 decides itself.
+        numerics: Number formats and settings; default: those of the study.
+
+    Raises:
+        UserError: The table is invalid, a model cannot be traced, or the device or the idle power
+            is unknown.
+    """
+    measurements, study_device, study_numerics = read_measured(table, input_shape)
+    if idle_power_w is not None:
+        measurements = [one._replace(idle_power_w=idle_power_w) for one in measurements]
+    device = device or study_device
+    if device is None:
+        known = ", ".join(one.device for one in known_datasheets())
+        raise UserError(
+            "the table does not name its device",
+            hint=f"name it with --device; there are data sheets for {known}",
+        )
+    sheet = find_datasheet(device) or generic_datasheet(device)
+    if not matrix_units or study_numerics.startswith("fp32"):
+        sheet = sheet.without_matrix_units()
+    return make_profile(
+        name,
+        measurements,
+        trace_cases([one.case for one in measurements]),
+        sheet,
+        numerics=numerics or study_numerics,
+        source=f"{table.name}: {sum(one.repeats for one in measurements)} rows",
+    )
+
+
+def make_profile(
+    name: str,
+    measurements: Sequence[Measurement],
+    steps: Sequence[TracedStep],
+    sheet: Datasheet,
+    *,
+    numerics: str,
+    source: str,
+    groups: Sequence[str] | None = None,
+) -> HardwareProfile:
+    """Fit the coefficients and estimate the model's error by leaving out each architecture.
+
+    Args:
+        name: Name of the profile.
+        measurements: Measured steps.
+        steps: The same steps traced.
+        sheet: Data sheet of the device.
+        numerics: Number formats and settings of the measurements.
+        source: Origin of the measurements.
+        groups: Measurements with the same group are left out together; default: by model.
+
+    Raises:
+        UserError: The idle power is unknown.
+    """
+    measured = combine(measurements, steps, sheet)
+    fitted = fit(measured)
+    groups = groups or [one.case.model for one in measurements]
+    duration, energy = estimate_discrepancy(measured, leave_out(measured, groups, fitted))
+    values = np.exp(fitted.logs)
+    return HardwareProfile(
+        name=name,
+        numerics=numerics,
+        source=source,
+        datasheet=sheet,
+        idle_power_w=float(np.median(measured.idle_power_w)),
+        coefficients={
+            one: float(f"{value:.6g}") for one, value in zip(COEFFICIENT_NAMES, values, strict=True)
+        },
+        log_covariance=[[float(f"{value:.4g}") for value in row] for row in fitted.covariance],
+        duration_discrepancy=round(duration, 5),
+        energy_discrepancy=round(energy, 5),
+        coverage_factor=round(coverage_factor(len(set(groups))), 5),
+        seen=_measured_range(measurements, measured, fitted),
+    )
+
+
+def combine(
+    measurements: Sequence[Measurement], steps: Sequence[TracedStep], sheet: Datasheet
+) -> MeasuredSteps:
+    """Combine measurements with their traced steps; the median replaces unknown idle powers."""
+    idle_w = np.array([one.idle_power_w for one in measurements])
+    if np.isnan(idle_w).all():
+        raise UserError(
+            "the idle power is unknown",
+            why="no row has an idle_power_w",
+            hint="state it with --idle-power",
+        )
+    return MeasuredSteps(
+        tabulate_operators(steps),
+        sheet,
+        np.array([one.duration_s for one in measurements]),
+        np.array([one.energy_j for one in measurements]),
+        np.where(np.isnan(idle_w), np.nanmedian(idle_w), idle_w),
+    )
+
+
+def fit(
+    measured: MeasuredSteps, used: Booleans | None = None, start: Floats | None = None
+) -> FittedCoefficients:
+    """Return the most probable coefficients.
+
+    Args:
+        measured: Measured steps.
+        used: Steps that the fit may use, shape (steps,); default: all.
+        start: Logarithms of coefficients near the result; default: several starting points.
+    """
+    centre, width = expect_coefficients(measured.sheet)
+    random = np.random.default_rng(0)
+    starts = [start] if start is not None else [centre]
+    while start is None and len(starts) < STARTS:
+        starts.append(centre + width * random.standard_normal(len(centre)))
+    chosen = np.ones(len(measured.duration_s), dtype=bool) if used is None else used
+
+    def residuals(logs: Floats) -> Floats:
+        robust = _huber(_scaled_residuals(logs, measured)[:, chosen].ravel())
+        return np.concatenate([robust, (logs - centre) / width])
+
+    found = min((least_squares(residuals, begin) for begin in starts), key=lambda one: one.cost)
+    jacobian = np.asarray(found.jac)
+    return FittedCoefficients(np.asarray(found.x), np.linalg.inv(jacobian.T @ jacobian))
+
+
+def leave_out(
+    measured: MeasuredSteps, groups: Sequence[str], fitted: FittedCoefficients
+) -> LeftOut | None:
+    """Predict each step by a fit to the other groups; ``None`` if there are fewer than three."""
+    names = np.array(groups)
+    distinct = list(dict.fromkeys(groups))
+    if len(distinct) < 3:
+        return None
+    operators, sheet, idle_w = measured.operators, measured.sheet, measured.idle_power_w
+    duration_s, energy_j = np.zeros(len(names)), np.zeros(len(names))
+    variance = np.zeros((2, len(names)))
+    for fold in range(min(FOLDS, len(distinct))):
+        out = np.isin(names, distinct[fold::FOLDS])
+        without = fit(measured, ~out, start=fitted.logs)
+        found = estimate_steps(operators, without.logs, sheet, idle_w)
+        spread = coefficient_variance(operators, without, sheet, idle_w)
+        duration_s[out], energy_j[out] = found.duration_s[out], found.energy_j[out]
+        variance[:, out] = spread[:, out]
+    return LeftOut(duration_s, energy_j, variance)
+
+
+def estimate_discrepancy(measured: MeasuredSteps, left_out: LeftOut | None) -> tuple[float, float]:
+    """Estimate the model's own errors: standard deviations of log duration and log energy."""
+    if left_out is None:
+        return UNKNOWN_DISCREPANCY, UNKNOWN_DISCREPANCY
+    truth = np.log([measured.duration_s, measured.energy_j])
+    residual = truth - np.log([left_out.duration_s, left_out.energy_j])
+    excess = np.mean(residual**2 - left_out.variance, axis=1)
+    duration, energy = np.sqrt(np.maximum(excess, 0.0))
+    return float(duration), float(energy)
+
+
+def coverage_factor(groups: int) -> float:
+    """Return the half width of a 95 % interval in standard deviations.
+
+    Example:
+        >>> round(coverage_factor(16), 2)
+        2.13
+    """
+    return float(stats.t.ppf(0.975, max(groups - 1, 2)))
+
+
+def _measured_range(
+    measurements: Sequence[Measurement], measured: MeasuredSteps, fitted: FittedCoefficients
+) -> MeasuredRange:
+    operators = measured.operators
+    found = estimate_steps(operators, fitted.logs, measured.sheet, measured.idle_power_w)
+    batches = [one.case.batch_size for one in measurements]
+    elements = [math.prod(one.case.input_shape) for one in measurements]
+    return MeasuredRange(
+        architectures=len({one.case.model for one in measurements}),
+        cases=len(measurements),
+        batch_size=(min(batches), max(batches)),
+        input_elements=(min(elements), max(elements)),
+        device_share={kind: round(_largest_share(operators, found, kind), 4) for kind in KINDS},
+    )
+
+
+def _largest_share(operators: OperatorTable, found: StepEstimates, kind: str) -> float:
+    """Return the largest share of the device's time in any step for a kind of operator."""
+    kind_s = operators.sum_by_step(found.operator_s * operators.is_kind(kind))
+    return float((kind_s / found.device_s).max())
+
+
+def _scaled_residuals(logs: Floats, measured: MeasuredSteps) -> Floats:
+    """Return residuals of durations and energies in standard deviations. Shape: (2, steps)."""
+    found = estimate_steps(measured.operators, logs, measured.sheet, measured.idle_power_w)
+    return np.stack(
+        [
+            np.log(found.duration_s / measured.duration_s) / DURATION_SCATTER,
+            np.log(found.energy_j / measured.energy_j) / ENERGY_SCATTER,
+        ]
+    )
+
+
+def _huber(residual: Floats) -> Floats:
+    """Return residuals whose squares are the pseudo-Huber loss 2 (sqrt(1 + r^2) - 1)."""
+    found: Floats = np.sign(residual) * np.sqrt(2 * (np.sqrt(1 + residual**2) - 1))
+    return found
