@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.boards import Kind, Power, Source
-from joulelab.energy.signal.update_times import AVERAGE_S
+from joulelab.energy.signal import AVERAGE_S
 from joulelab.logs.columns import ColumnChoice
 from joulelab.logs.power_log import LogOptions, read_logs
 from joulelab.recording.trace import Trace

@@ -213,14 +213,14 @@ def test_a_span_mostly_in_a_gap_has_no_energy_but_a_reason():
     _, gappy = with_gap(3.0)
     energy = EnergyEstimator(gappy).energies([window(START_S + 20.5, START_S + 22.5)])[0]
     assert not energy.components
-    assert "covered only" in energy.absent["gpu:0"]
+    assert "covers only" in energy.absent["gpu:0"]
     assert math.isnan(energy.gross_j)
 
 
 def test_a_span_after_the_last_reading_has_no_energy_but_a_reason():
     source = SimulatedSource(component="gpu:0", waveform=WAVES["steady"], **SAMPLES)
     energy = EnergyEstimator(record(source)).energies([window(START_S + 100, START_S + 110)])[0]
-    assert "covered only" in energy.absent["gpu:0"]
+    assert "covers only" in energy.absent["gpu:0"]
 
 
 def test_a_sensor_that_only_failed_is_absent_with_its_reason():

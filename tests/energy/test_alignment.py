@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from joulelab.energy.signal.alignment import lateness
+from joulelab.energy.signal.timestamp_alignment import timestamp_latency
 
 PRIOR_S = 0.0015
 
@@ -11,7 +11,7 @@ PRIOR_S = 0.0015
 @pytest.mark.parametrize("late_s", [-0.002, 0.0, 0.0024])
 def test_marks_at_steps_tell_how_late_stamps_are(late_s):
     marks_s = np.cumsum(np.random.default_rng(1).uniform(0.2, 0.5, 40))
-    found_s, left_s = lateness(marks_s + late_s, marks_s, PRIOR_S, 0.0002)
+    found_s, left_s = timestamp_latency(marks_s + late_s, marks_s, PRIOR_S, 0.0002)
     assert found_s == pytest.approx(late_s, abs=0.0003)
     assert left_s < PRIOR_S / 5
 
@@ -19,7 +19,9 @@ def test_marks_at_steps_tell_how_late_stamps_are(late_s):
 def test_marks_that_are_no_steps_leave_what_was_known():
     rng = np.random.default_rng(2)
     found = [
-        lateness(np.arange(0.0, 20.0, 0.1), np.sort(rng.uniform(0, 20, 40)), PRIOR_S, 0.0002)
+        timestamp_latency(
+            np.arange(0.0, 20.0, 0.1), np.sort(rng.uniform(0, 20, 40)), PRIOR_S, 0.0002
+        )
         for _ in range(50)
     ]
     late_s, left_s = np.array(found).T
@@ -32,13 +34,13 @@ def test_some_marks_that_are_no_steps_do_no_harm():
     rng = np.random.default_rng(3)
     steps_s = np.cumsum(rng.uniform(0.2, 0.5, 40))
     marks_s = np.sort(np.concatenate((steps_s - 0.002, rng.uniform(0, steps_s[-1], 20))))
-    found_s, left_s = lateness(steps_s, marks_s, PRIOR_S, 0.0002)
+    found_s, left_s = timestamp_latency(steps_s, marks_s, PRIOR_S, 0.0002)
     assert found_s == pytest.approx(0.002, abs=0.0004)
     assert left_s < PRIOR_S
 
 
 def test_without_steps_or_marks_nothing_is_told():
     none, some = np.zeros(0), np.array([1.0])
-    assert lateness(none, some, PRIOR_S, 0.0) == (0.0, PRIOR_S)
-    assert lateness(some, none, PRIOR_S, 0.0) == (0.0, PRIOR_S)
-    assert lateness(some, some, 0.0, 0.0) == (0.0, 0.0)
+    assert timestamp_latency(none, some, PRIOR_S, 0.0) == (0.0, PRIOR_S)
+    assert timestamp_latency(some, none, PRIOR_S, 0.0) == (0.0, PRIOR_S)
+    assert timestamp_latency(some, some, 0.0, 0.0) == (0.0, 0.0)

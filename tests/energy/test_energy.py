@@ -93,7 +93,7 @@ def test_nothing_measured_is_nan_and_never_zero():
     assert math.isnan(nothing.gross_j)
     assert math.isnan(nothing.net_j)
     assert math.isnan(nothing.mean_power_w)
-    assert str(nothing) == "nothing was measured: gpu:0: no driver"
+    assert str(nothing) == "no energy was measured (gpu:0: no driver)"
     assert nothing.to_json()["gross_j"] is None
 
 

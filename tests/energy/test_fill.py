@@ -51,7 +51,7 @@ def account(counted):
 def test_what_the_other_source_covers_is_taken_over_and_the_rest_stays_a_gap(counted, gap_s):
     energy = account(counted)
     if gap_s > 8:
-        assert "covered only" in energy.absent["gpu:0"]
+        assert "covers only" in energy.absent["gpu:0"]
         return
     part = energy.components["gpu:0"]
     assert part.gap_s == pytest.approx(gap_s, abs=0.2)

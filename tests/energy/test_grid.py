@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from joulelab.energy.signal.grid import regular_times
+from joulelab.energy.signal.timestamp_alignment import regular_times
 
 PERIOD_S = 0.02
 

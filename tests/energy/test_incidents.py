@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from joulelab.energy.energy import Energy, total
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.incidents import incidents, notes_of
+from joulelab.energy.incidents import find_incidents, notes_within
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.clocks import ClockSensor
@@ -71,7 +71,7 @@ def test_a_suspend_moves_both_clocks(slept_s):
 def test_a_suspend_in_which_the_wall_clock_was_set_as_well():
     trace = recording(lambda t: 70.0 * (t >= 8), lambda t: 10.0 * (t >= 8))
     assert [note.split(" by ")[0] for note in notes(trace, 5, 10)] == [
-        "the machine was suspended for 10 s, which neither duration nor energy include",
+        "the machine was suspended for 10.0 s, which is not part of duration and energy",
         "the wall clock was set forward",
     ]
 
@@ -79,7 +79,7 @@ def test_a_suspend_in_which_the_wall_clock_was_set_as_well():
 def test_a_gap_is_told_with_its_reason_to_the_spans_that_it_reaches():
     event = {"event": "gap", "channel": 0, "t_ns": 5 * S, "reason": "lost"}
     trace = recording(lost=range(50, 80), events=[event])
-    told = ("gpu:0: test gave nothing for a while (lost)",)
+    told = ("gpu:0: gap in test (lost)",)
     assert notes(trace, 4, 6) == notes(trace, 7, 7.9) == notes(trace, 1, 19) == told
     assert notes(trace, 1, 4.9) == notes(trace, 8.1, 12) == ()
 
@@ -87,7 +87,7 @@ def test_a_gap_is_told_with_its_reason_to_the_spans_that_it_reaches():
 def test_a_gap_that_never_ended():
     event = {"event": "gap", "channel": 0, "t_ns": 5 * S, "reason": "lost"}
     trace = recording(lost=range(50, 200), events=[event])
-    assert notes(trace, 18, 19) == ("gpu:0: test gave nothing for a while (lost)",)
+    assert notes(trace, 18, 19) == ("gpu:0: gap in test (lost)",)
 
 
 def test_a_gap_of_what_gives_no_energy_is_nothing_to_say():
@@ -96,8 +96,8 @@ def test_a_gap_of_what_gives_no_energy_is_nothing_to_say():
 
 
 def test_a_recording_that_ended_before_the_span():
-    assert notes(recording(), 25, 30) == ("the recording had ended",)
-    assert notes(recording(), 15, 30) == ("the recording had ended",)
+    assert notes(recording(), 25, 30) == ("the recording ended early",)
+    assert notes(recording(), 15, 30) == ("the recording ended early",)
 
 
 def test_devices_whose_times_could_not_be_told():
@@ -105,7 +105,7 @@ def test_devices_whose_times_could_not_be_told():
     trace = recording(events=[event])
     assert notes(trace, 1, 4) == ()
     assert notes(trace, 4, 6) == (
-        "CUDA failed: lost: GPUs are accounted by the host's times from then on",
+        "CUDA failed: lost: from then on, GPU energy uses the span times of the host",
     )
 
 
@@ -113,8 +113,8 @@ def test_notes_are_kept_added_printed_and_written():
     trace = recording(wall_s=lambda t: 60.0 if t >= 8 else 0.0)
     energies = EnergyEstimator(trace).energies([Window(S, 9 * S), Window(2 * S, 9 * S)])
     both = total(energies)
-    assert both.notes == energies[0].notes == ("the wall clock was set forward by 60 s",)
-    assert str(both).endswith("; the wall clock was set forward by 60 s")
+    assert both.notes == energies[0].notes == ("the wall clock was set forward by 1 min",)
+    assert str(both).endswith("; the wall clock was set forward by 1 min")
     assert Energy.from_json(both.to_json()).notes == both.notes
     old = both.to_json()
     del old["notes"]
@@ -122,9 +122,9 @@ def test_notes_are_kept_added_printed_and_written():
 
 
 def test_many_windows_ask_for_what_happened_once():
-    happened = incidents(recording(wall_s=lambda t: 60.0 if t >= 8 else 0.0))
-    assert len(notes_of(happened, 0, 10)) == 1
-    assert notes_of(happened, 0, 5) == ()
+    happened = find_incidents(recording(wall_s=lambda t: 60.0 if t >= 8 else 0.0))
+    assert len(notes_within(happened, 0, 10)) == 1
+    assert notes_within(happened, 0, 5) == ()
 
 
 def test_clocks_are_compared_as_they_are():

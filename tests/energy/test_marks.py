@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.energy.signal.change_points import split_at_marks
+from joulelab.energy.signal.change_points import split_at_change_points
 
 
 def split(powers, marks, usable=None):
     edges = np.arange(len(powers) + 1, dtype=float)
     power = np.array(powers, dtype=float)
     usable = np.ones(len(powers), dtype=bool) if usable is None else np.array(usable)
-    return split_at_marks(edges, power, usable, np.array(marks, dtype=float))
+    return split_at_change_points(edges, power, usable, np.array(marks, dtype=float))
 
 
 @given(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from joulelab.energy.signal.update_phase import update_times
+from joulelab.energy.signal.counters import update_times
 
 PERIOD_S, PHASE_S = 0.1, 0.037
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import joulelab
-from joulelab.energy.attribution import Shares
+from joulelab.energy.attribution import Attribution, Share
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.share import Share
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.process_table import busy_s
@@ -76,9 +75,11 @@ def test_a_share_is_by_use_with_an_interval_for_unlike_use():
     assert (share.fraction, share.low, share.high) == pytest.approx((1 / 2, 1 / 3, 2 / 3))
     assert energy.job_j == pytest.approx(500)
     assert energy.notes == (
-        "the CPU was used by others, too: stress (pid 1), make (pid 2) and 3 more",
+        "other processes also used the CPU: stress (pid 1), make (pid 2) and 3 more",
     )
-    assert "of it this job's about 50 % (33 to 67), by CPU time: an estimate" in str(energy)
+    assert "this job used about 50 % (95 % CI 33–67 %) of it, estimated from CPU time" in str(
+        energy
+    )
 
 
 def test_the_idle_part_is_nobodys_at_the_least():
@@ -94,7 +95,7 @@ def test_the_idle_part_is_nobodys_at_the_least():
     assert energy.job_j == pytest.approx(500)
     low_j, high_j = energy.net_interval_j[0] / 3, energy.interval_j[1] * 2 / 3
     assert energy.job_interval_j == pytest.approx((low_j, high_j))
-    assert "about 50 % (20 to 67)" in energy.job_words
+    assert "about 50 % (95 % CI 20–67 %)" in energy.job_text
 
 
 @pytest.mark.parametrize("others", [0.0, 0.04])
@@ -116,7 +117,7 @@ def test_a_share_that_cannot_be_told_is_none_and_says_why():
     assert energy.components["cpu:0"].share is None
     assert np.isnan(energy.job_j)
     assert energy.to_json()["job_j"] is None
-    assert energy.notes == ("the CPU: this job's share cannot be told: processes are hidden",)
+    assert energy.notes == ("the CPU: this job's share is unknown: processes are hidden",)
 
 
 def test_where_processes_were_not_looked_at_any_part_may_be_the_jobs():
@@ -126,7 +127,7 @@ def test_where_processes_were_not_looked_at_any_part_may_be_the_jobs():
     assert shorter.low == pytest.approx(1 / 3 * (1 - unseen))
     assert shorter.high == pytest.approx(2 / 3 * (1 - unseen) + unseen)
     alone = energy_of(machine(others=0.0, looks_s=range(8)))
-    assert "about 100 % (70 to 100)" in alone.job_words
+    assert "about 100 % (95 % CI 70–100 %)" in alone.job_text
     assert alone.notes == (), "nobody else was seen"
     little = energy_of(machine(others=1.0, looks_s=range(3)))
     assert little.components["cpu:0"].share is None
@@ -137,17 +138,19 @@ SELDOM = {"event": "looks", "pace_s": 3.4, "t_ns": 0}
 
 
 def test_looks_around_a_span_tell_of_it_however_far_apart():
-    found = Shares(machine(others=1.0, looks_s=(0, 0.3, 3.7, 7.1), events=[SELDOM]))
+    found = Attribution(machine(others=1.0, looks_s=(0, 0.3, 3.7, 7.1), events=[SELDOM]))
     spans_s = np.array([[1.0, 1.2], [3.0, 4.0], [4.0, 7.0]])
-    assert [share.fraction for share in found.of("cpu:0", spans_s)] == pytest.approx([0.5] * 3)
+    assert [share.fraction for share in found.shares("cpu:0", spans_s)] == pytest.approx([0.5] * 3)
 
 
 def test_what_was_seen_goes_on_for_two_looks_at_the_pace_that_was_stated():
     looks_s = (0, 0.3, 0.6)
     spans_s = np.array([[2.0, 2.5], [7.0, 7.3], [8.0, 8.5]])
-    at_once = Shares(machine(others=1.0, looks_s=looks_s)).of("cpu:0", spans_s)
+    at_once = Attribution(machine(others=1.0, looks_s=looks_s)).shares("cpu:0", spans_s)
     assert [share is None for share in at_once] == [False, True, True]
-    seldom = Shares(machine(others=1.0, looks_s=looks_s, events=[SELDOM])).of("cpu:0", spans_s)
+    seldom = Attribution(machine(others=1.0, looks_s=looks_s, events=[SELDOM])).shares(
+        "cpu:0", spans_s
+    )
     assert [share is None for share in seldom] == [False, False, True]
 
 
@@ -166,7 +169,7 @@ def test_a_share_lies_between_those_of_the_looks_around_it(rates, first, length_
     ]
     start_s = first * (len(rates) - length_s)
     span_s = np.array([[start_s, start_s + length_s]])
-    (share,) = Shares(Trace.of(channels, readings)).of("cpu:0", span_s)
+    (share,) = Attribution(Trace.of(channels, readings)).shares("cpu:0", span_s)
     around = rates[int(start_s) : int(np.ceil(start_s + length_s))]
     fractions = [job / (job + others) for job, others in around]
     assert min(fractions) - 1e-6 <= share.fraction <= max(fractions) + 1e-6
@@ -175,7 +178,7 @@ def test_a_share_lies_between_those_of_the_looks_around_it(rates, first, length_
 
 @pytest.mark.parametrize("length_s", [0.001, 0.01, 0.1])
 def test_a_neighbour_is_there_in_the_shortest_span(length_s):
-    (share,) = Shares(machine(others=1.0)).of("cpu:0", np.array([[5.0, 5.0 + length_s]]))
+    (share,) = Attribution(machine(others=1.0)).shares("cpu:0", np.array([[5.0, 5.0 + length_s]]))
     assert share.fraction == pytest.approx(0.5)
 
 
@@ -186,11 +189,13 @@ def test_time_for_which_it_could_not_be_told_may_be_anybodys():
     assert share.high == pytest.approx(2 / 3 * 0.7 + 0.3)
     within = energy_of(trace, Window(round(5.2e9), round(6.8e9)))
     assert within.components["cpu:0"].share is None
-    assert within.notes == ("the CPU: this job's share cannot be told: busy",)
+    assert within.notes == ("the CPU: this job's share is unknown: busy",)
 
 
 def test_a_short_span_is_as_the_time_around_it():
-    found = Shares(machine(others=3.0)).of("cpu:0", np.array([[5.2, 5.3], [14.5, 14.6], [7, 7]]))
+    found = Attribution(machine(others=3.0)).shares(
+        "cpu:0", np.array([[5.2, 5.3], [14.5, 14.6], [7, 7]])
+    )
     assert [share.fraction for share in found] == pytest.approx([0.25] * 3)
 
 
@@ -211,7 +216,7 @@ def test_memory_lies_between_what_is_held_and_what_is_worked():
     ]
     rates = (2.0, 1.0, 0.5, 0.05)
     readings = [Reading(i * 10**9, k, rates[k] * i) for i in range(10) for k in range(4)]
-    (share,) = Shares(Trace.of(channels, readings)).of("dram:0", np.array([[1.0, 8.0]]))
+    (share,) = Attribution(Trace.of(channels, readings)).shares("dram:0", np.array([[1.0, 8.0]]))
     assert (share.fraction, share.low, share.high) == pytest.approx((0.1, 0.1, 2 / 3))
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.signal.power_states import Marks, state_powers
+from joulelab.energy.signal.change_points import ChangePoints
+from joulelab.energy.signal.power_states import state_powers
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.simulated import SimulatedSource
@@ -116,7 +117,8 @@ def test_powers_change_as_training_goes_on():
     assert found.power_w[-1] == pytest.approx([400, 50], abs=0.5)
 
 
-one_span = st.tuples(st.sampled_from("abc"), st.floats(0, 10), st.floats(0.001, 10))
+ms = st.integers(1, 10_000).map(lambda t_ms: t_ms / 1000)
+one_span = st.tuples(st.sampled_from("abc"), ms, ms)
 one_window = st.tuples(st.floats(-1, 12), st.floats(0.01, 5))
 
 
@@ -126,10 +128,10 @@ def test_shares_are_those_of_the_spans_that_are_open(given_spans, windows):
     names = np.array([name for name, _, _ in given_spans])
     start_s = np.array([start for _, start, _ in given_spans])
     stop_s = start_s + np.array([length for _, _, length in given_spans])
-    marks = Marks.of_spans(names, start_s, stop_s, np.zeros(0))
+    marks = ChangePoints.of_spans(names, start_s, stop_s, np.zeros(0))
     begin_s = np.array([begin for begin, _ in windows])
     end_s = begin_s + np.array([length for _, length in windows])
-    shares = marks.shares(begin_s, end_s)
+    shares = marks.state_shares(begin_s, end_s)
     assert shares.sum(axis=1) == pytest.approx(1.0)
     assert (shares > -1e-9).all()
     # Between two marks the set of open names is one.
@@ -145,4 +147,4 @@ def test_shares_are_those_of_the_spans_that_are_open(given_spans, windows):
 def test_too_many_kinds_of_spans_are_not_told_apart():
     names = np.array([f"kind {i}" for i in range(100)])
     starts = np.arange(100.0)
-    assert Marks.of_spans(names, starts, starts + 0.5, np.zeros(0)).states == 1
+    assert ChangePoints.of_spans(names, starts, starts + 0.5, np.zeros(0)).state.max() == 0

@@ -71,18 +71,18 @@ def both(monkeypatch, channels, readings, intervals_s, spans, marked=()):
         tuple(channels), tuple(readings), header={"intervals_s": intervals_s}, spans=marked
     )
     whole = energies(trace, spans)
-    monkeypatch.setattr(thinning, "LONG", 1000)
-    monkeypatch.setattr(thinning, "MOST_KEPT", 0.9)
+    monkeypatch.setattr(thinning, "MIN_READINGS", 1000)
+    monkeypatch.setattr(thinning, "MAX_KEPT", 0.9)
     monkeypatch.setattr(thinning, "BLOCK", 7777)
     left_out = []
-    thinned = thinning.thinned
+    thinned = thinning.thin
 
     def watched(*args):
         found = thinned(*args)
         left_out.append(found.after.size)
         return found
 
-    monkeypatch.setattr("joulelab.energy.signal.sources.thinned", watched)
+    monkeypatch.setattr("joulelab.energy.signal.thin", watched)
     thin = energies(trace, spans)
     assert max(left_out) > 10, "something must be left out, or nothing is tried here"
     return whole, thin
@@ -165,8 +165,8 @@ def test_a_hole_is_filled_from_the_other_source(monkeypatch):
 
 
 def test_where_edges_are_everywhere_nothing_is_left_out(monkeypatch):
-    monkeypatch.setattr(thinning, "LONG", 1000)
+    monkeypatch.setattr(thinning, "MIN_READINGS", 1000)
     readings = recorded(SAMPLES, 0.02)
-    kept = thinning.thinned(SAMPLES, readings, 0.02, readings.t_ns[::20] / S)
+    kept = thinning.thin(SAMPLES, readings, 0.02, readings.t_ns[::20] / S)
     assert kept.t_ns.size == readings.t_ns.size
     assert kept.after.size == 0

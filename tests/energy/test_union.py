@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.union import Times, energy_of_times, union_of
+from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_union, merge_ranges
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
@@ -40,7 +39,7 @@ def accounts():
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12))
 def test_a_union_has_each_time_once(pairs):
     intervals = [(start, start + length) for start, length in pairs]
-    found = union_of(intervals).tolist()
+    found = merge_ranges(intervals).tolist()
     inside = {t for a, b in intervals for t in range(a, b)}
     assert {t for a, b in found for t in range(a, b)} == inside
     assert sum(b - a for a, b in found) == len(inside)
@@ -52,7 +51,7 @@ def test_a_union_has_each_time_once(pairs):
     st.lists(st.integers(0, 80), max_size=4),
 )
 def test_parts_of_a_time_make_the_whole(pairs, cuts):
-    times = Times.of([Window(start, start + length) for start, length in pairs])
+    times = WindowUnion.of([Window(start, start + length) for start, length in pairs])
     edges = [0, *sorted(cuts), 100]
     parts = [times.within(start, stop) for start, stop in pairwise(edges)]
     lengths = [int((part.host[:, 1] - part.host[:, 0]).sum()) for part in parts if part]
@@ -61,7 +60,9 @@ def test_parts_of_a_time_make_the_whole(pairs, cuts):
 
 
 def test_ranks_in_one_epoch_at_one_time_count_it_once(accounts):
-    energy = energy_of_times(accounts, Times.of([Window(10 * S, 20 * S), Window(12 * S, 22 * S)]))
+    energy = energy_of_union(
+        accounts, WindowUnion.of([Window(10 * S, 20 * S), Window(12 * S, 22 * S)])
+    )
     assert energy.duration_s == pytest.approx(12.0)
     assert energy.components["gpu:0"].gross_j == pytest.approx(3600.0)
     assert energy.components["cpu:0"].gross_j == pytest.approx(600.0)
@@ -72,7 +73,7 @@ def test_gpus_are_accounted_where_their_work_was(accounts):
         Window(10 * S, 20 * S, 11 * S, 23 * S, 1000),
         Window(12 * S, 22 * S),
     ]
-    energy = energy_of_times(accounts, Times.of(windows))
+    energy = energy_of_union(accounts, WindowUnion.of(windows))
     assert energy.components["gpu:0"].gross_j == pytest.approx(300.0 * 12)
     assert energy.components["cpu:0"].gross_j == pytest.approx(50.0 * 12)
     assert energy.components["gpu:0"].duration_s == pytest.approx(12.0)

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.signal.variogram import Variogram, of_intervals, of_windows, unknown
+from joulelab.energy.signal.variability import (
+    Variogram,
+    interval_variogram,
+    unknown_variogram,
+    window_variogram,
+)
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
@@ -27,7 +32,7 @@ def intervals(energy_j, every):
 
 def law_of(energy_j, every):
     edges_s, power_w = intervals(energy_j, every)
-    return of_intervals(edges_s, power_w, np.ones(power_w.size, dtype=bool))
+    return interval_variogram(edges_s, power_w, np.ones(power_w.size, dtype=bool))
 
 
 def test_independent_power_is_a_random_walk_of_energy():
@@ -51,7 +56,7 @@ def test_a_load_that_comes_and_goes_is_off_by_as_much_however_far_readings_are_a
 def test_steady_power_and_rare_steps_do_not_wander():
     edges_s = np.arange(201.0)
     power_w = np.where(np.arange(200) % 50 < 25, 100.0, 400.0)
-    law = of_intervals(edges_s, power_w, np.ones(200, dtype=bool))
+    law = interval_variogram(edges_s, power_w, np.ones(200, dtype=bool))
     # Single steps of 300 W within one of 32 readings: 75 J² each way at most.
     assert law.middle_j2.max() < 0.001 * 300.0**2
 
@@ -60,7 +65,7 @@ def test_windows_tell_what_intervals_do():
     energy_j = walk(400_000, np.random.default_rng(2))
     ends = np.arange(100, 400_000, 10)
     power_w = (energy_j[ends] - energy_j[ends - 100]) / 1.0
-    law = of_windows(FINE_S * (ends - 50), power_w, np.ones(ends.size, dtype=bool), 1.0, 0.1)
+    law = window_variogram(FINE_S * (ends - 50), power_w, np.ones(ends.size, dtype=bool), 1.0, 0.1)
     assert np.median(law.middle_j2) == pytest.approx(50.0**2 * FINE_S / 4, rel=0.15)
     assert np.median(law.exponent) == pytest.approx(1.0, abs=0.2)
 
@@ -68,14 +73,16 @@ def test_windows_tell_what_intervals_do():
 @pytest.mark.parametrize("usable", [np.zeros(100, dtype=bool), np.arange(100) % 2 == 0])
 def test_what_marks_cut_up_is_unknown(usable):
     rng = np.random.default_rng(3)
-    law = of_intervals(np.arange(101.0), rng.normal(100, 30, 100), usable)
+    law = interval_variogram(np.arange(101.0), rng.normal(100, 30, 100), usable)
     assert not law.middle_j2.any()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_a_few_readings_tell_nothing(count):
-    told = of_intervals(np.arange(count + 1.0), np.ones(count), np.ones(count, dtype=bool))
-    windows = of_windows(np.arange(float(count)), np.ones(count), np.ones(count) > 0, 10.0, 1.0)
+    told = interval_variogram(np.arange(count + 1.0), np.ones(count), np.ones(count, dtype=bool))
+    windows = window_variogram(
+        np.arange(float(count)), np.ones(count), np.ones(count) > 0, 10.0, 1.0
+    )
     assert not told.middle_j2.any()
     assert not windows.middle_j2.any()
 
@@ -95,7 +102,7 @@ def test_the_variance_of_an_interpolation_is_that_of_the_law(exponent, share, le
 
 def test_an_unknown_law_adds_nothing():
     at_s, weight = np.array([[0.0, 1.0, 0.5]]), np.array([[0.5, 0.5, -1.0]])
-    assert unknown(1).variance_j2(at_s, weight).tolist() == [0.0]
+    assert unknown_variogram(1).variance_j2(at_s, weight).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("window_s", [None, 1.0])

@@ -85,7 +85,7 @@ def test_a_gpu_is_lost_for_good(world, meter, work):
     assert low < POWER_W * energy.duration_s < high
     assert edges_w(energy) > edges_w(before)
     gone = measured(meter, work, 0.5).energy
-    assert "covered only 0 %" in gone.absent["gpu:0"]
+    assert "covers only 0 %" in gone.absent["gpu:0"]
     assert noted(gone, "GPU is lost")
     assert math.isnan(gone.gross_j)
     assert "GPU is lost" in str(gone)
@@ -100,7 +100,7 @@ def test_the_driver_fails_for_three_seconds(world, meter, work):
         world.mend("gpu")
         assert work(0.7) == RESULT
     energy = span.energy
-    assert noted(energy, "gpu:0: nvml.samples gave nothing for a while (NVML: Unknown Error)")
+    assert noted(energy, "gpu:0: gap in nvml.samples (NVML: Unknown Error)")
     # The counter tells what was drawn meanwhile, as well as it is known when it was read.
     uncertainty_j = energy.components["gpu:0"].edge_uncertainty_j
     assert uncertainty_j < 0.05 * energy.gross_j
@@ -148,7 +148,7 @@ def test_the_wall_clock_is_set_by_an_hour(world, meter, work, by_s, way):
         world.set("step", clocks=[time.CLOCK_REALTIME], at_ns=time.monotonic_ns(), by_s=by_s)
         assert work(1.5) == RESULT
     energy = span.energy
-    assert noted(energy, f"the wall clock was set {way} by 3600 s")
+    assert noted(energy, f"the wall clock was set {way} by 1 h")
     low, high = energy.interval_j
     assert low < POWER_W * energy.duration_s < high
     assert edges_w(energy) > edges_w(before)
@@ -189,8 +189,8 @@ def test_the_recorder_is_killed(meter, work):
     assert low < POWER_W * energy.duration_s < high
     work(1.0)
     after = measured(meter, work, 0.2).energy
-    assert "covered only 0 %" in after.absent["gpu:0"]
-    assert noted(after, "the recording had ended")
+    assert "covers only 0 %" in after.absent["gpu:0"]
+    assert noted(after, "the recording ended early")
     assert math.isnan(after.gross_j)
 
 
@@ -205,5 +205,5 @@ def test_the_disk_is_full(meter, work, tmp_path):
     eventually(lambda: not meter.alive)
     assert "File too large" in meter.failure
     assert before.energy.gross_j == pytest.approx(seen.gross_j)
-    assert "covered only" in span.energy.absent["gpu:0"]
+    assert "covers only" in span.energy.absent["gpu:0"]
     assert read_trace(tmp_path / "run").size > 0

@@ -23,8 +23,7 @@ import numpy as np
 from joulelab.cli.app import main
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, total
-from joulelab.energy.estimator import EnergyEstimator, energies_of
-from joulelab.energy.union import energy_of_spans
+from joulelab.energy.estimator import EnergyEstimator, energies_of, energy_of_spans
 from joulelab.findings.data import Data
 from joulelab.logs.calibrate import Board, calibrate, check, read_marks, read_one
 from joulelab.logs.columns import ColumnChoice

@@ -135,7 +135,7 @@ def test_an_energy_is_a_table_without_colours_of_its_own():
     parser = _Text()
     parser.feed(shown)
     assert parser.open == []
-    for text in ("gpu:0", "600 J", "541 to 659 J", "measured", "total", "no <RAPL>", "a & b"):
+    for text in ("gpu:0", "600 J", "541–659 J", "measured", "total", "no <RAPL>", "a & b"):
         assert text in parser.text
     assert "nan" not in parser.text
     assert "color" not in shown

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.carbon.site import keep
+from joulelab.energy.attribution import Share
 from joulelab.energy.energy import Energy
-from joulelab.energy.share import Share
 from joulelab.errors import UserError
 from joulelab.ledger.book import KEYS
 from joulelab.ledger.ledger import read_ledger

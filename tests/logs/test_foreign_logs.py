@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator, energies_of
-from joulelab.energy.signal.averaged import is_averaged, sharpened
-from joulelab.energy.signal.update_times import pace_of, updates
+from joulelab.energy.signal import pace_of, updates
+from joulelab.energy.signal.averaged_readings import is_averaged, sharpen
 from joulelab.errors import UserError
 from joulelab.logs.columns import ColumnChoice, take_apart
 from joulelab.logs.csv_table import open_table
@@ -401,7 +401,7 @@ def test_marks_at_the_end_of_the_log_or_over_a_hole_are_left_alone(tmp_path):
     t_ns, value = log.trace.series[0]
     hole = (t_ns < 14.5 * 1e9) | (t_ns > 15.5 * 1e9)
     marks_s = np.array([0.05, 10.0, 15.0, 29.5])
-    *_, done = sharpened(channel, t_ns[hole] * 1e-9, value[hole], 0.02, marks_s)
+    *_, done = sharpen(channel, t_ns[hole] * 1e-9, value[hole], 0.02, marks_s)
     assert done.tolist() == [False, True, False, False]
 
 

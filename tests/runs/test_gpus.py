@@ -43,7 +43,7 @@ def test_gpus_are_those_that_the_ranks_may_use_together(rank):
         duration_s = (found["stop_ns"] - found["start_ns"]) * 1e-9
         energy_j = pytest.approx(POWER_W * duration_s, rel=0.02)
         assert found["gross_j"] == {"gpu:0": energy_j, "gpu:2": energy_j}
-        assert found["absent"]["gpu:1"] == "no process of the job uses it"
+        assert found["absent"]["gpu:1"] == "not used by this job"
 
 
 def test_of_gpus_that_all_may_use_those_with_a_context_count(rank):
@@ -65,10 +65,10 @@ def test_a_gpu_that_the_recorder_does_not_see_is_told_in_words(rank):
     second.ask("span epoch 0.1")
     found = first.ask("span epoch 0.1")
     assert set(found["gross_j"]) == {"gpu:0"}
-    assert "rank 1 uses it, and the recorder" in found["absent"]["gpu:5"]
+    assert "used by rank 1, but invisible to the recorder" in found["absent"]["gpu:5"]
 
 
 def test_fewer_gpus_than_slurm_gave_are_told_in_words(rank):
     found = rank(0, "0", SLURM_GPUS_ON_NODE="4").ask("span epoch 0.1")
     assert set(found["gross_j"]) == {"gpu:0"}
-    assert "has 4 GPUs on this host and the recorder sees 3" in found["absent"]["gpu:unseen"]
+    assert "has 4 GPUs on this host, but the recorder sees only 3" in found["absent"]["gpu:unseen"]

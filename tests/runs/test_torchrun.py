@@ -10,7 +10,7 @@ import pytest
 from told import MACHINE, WITHOUT
 
 import joulelab
-from joulelab.energy.union import Times, energy_of_times, union_of
+from joulelab.energy.estimator import WindowUnion, energy_of_union, merge_ranges
 from joulelab.runs.hosts import gather
 
 COMPONENTS = {"gpu:0", "gpu:1", "cpu:0"}
@@ -76,9 +76,9 @@ def test_the_jobs_energy_is_the_waveforms_once(killed_and_restarted):
     last = job.recordings[1]
     windows = [(span.start_ns, span.stop_ns) for span in last.spans if span.name == "epoch"]
     assert len(windows) == 8
-    energy = energy_of_times(last.estimator, Times.of(last.windows("epoch")))
+    energy = energy_of_union(last.estimator, WindowUnion.of(last.windows("epoch")))
     found = {name: part.gross_j for name, part in energy.components.items()}
-    assert found == pytest.approx(truth(union_of(windows).tolist()), rel=0.02)
+    assert found == pytest.approx(truth(merge_ranges(windows).tolist()), rel=0.02)
     four_times = sum(sum(rank["gross_j"].values()) for rank in ranks)
     assert energy.gross_j < four_times / 3
 
@@ -89,8 +89,8 @@ def test_a_rank_that_was_killed_leaves_the_first_attempts_account_whole(killed_a
     assert sorted(launch.rank for launch in first.launches) == [0, 1, 2, 3]
     windows = first.windows("epoch", index=0)
     assert len(windows) == 4
-    energy = energy_of_times(first.estimator, Times.of(windows))
-    union = union_of([(window.start_ns, window.stop_ns) for window in windows])
+    energy = energy_of_union(first.estimator, WindowUnion.of(windows))
+    union = merge_ranges([(window.start_ns, window.stop_ns) for window in windows])
     found = {name: part.gross_j for name, part in energy.components.items()}
     assert found == pytest.approx(truth(union.tolist()), rel=0.02)
     assert job.missing == ()

@@ -10,7 +10,7 @@ import fake_nvml
 import numpy as np
 import pytest
 
-from joulelab.energy.attribution import Shares
+from joulelab.energy.attribution import Attribution
 from joulelab.recording.trace import Trace
 from joulelab.sensors import sharing
 from joulelab.sensors.discovery import discover
@@ -168,9 +168,9 @@ def test_a_gpu_is_shared_with_a_process_that_is_not_the_jobs(start, monkeypatch)
         found += sensor.read()
     told = [one for one in found if isinstance(one, Happening)]
     trace = Trace.of(sensor.channels, [one for one in found if not isinstance(one, Happening)])
-    shares = Shares(replace(trace, events=[{**one.fields, "t_ns": one.t_ns} for one in told]))
+    shares = Attribution(replace(trace, events=[{**one.fields, "t_ns": one.t_ns} for one in told]))
     times_s = np.array([[begin_ns, time.monotonic_ns()]]) * 1e-9
-    (share,) = shares.of("gpu:0", times_s)
+    (share,) = shares.shares("gpu:0", times_s)
     assert share.fraction == pytest.approx(0.75)
     assert share.low < 0.75 < share.high
     assert f"(pid {other.pid})" in shares.note("gpu:0", share)

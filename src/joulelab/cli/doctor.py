@@ -101,7 +101,7 @@ def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | N
 
 def _use(channel: Channel, channels: Sequence[Channel]) -> str | None:
     """What the account of its component takes a channel for."""
-    from joulelab.energy.signal.scale_to_counter import can_pin  # noqa: PLC0415
+    from joulelab.energy.signal import can_scale  # noqa: PLC0415
 
     if not channel.gives_energy:
         return None
@@ -109,7 +109,7 @@ def _use(channel: Channel, channels: Sequence[Channel]) -> str | None:
     first = min(same, key=lambda one: one.priority)
     if channel is first:
         return "energy"
-    return "its scale and gaps" if can_pin(first, channel) else "its gaps"
+    return "its scale and gaps" if can_scale(first, channel) else "its gaps"
 
 
 def _choices(channels: Sequence[Channel]) -> list[str]:

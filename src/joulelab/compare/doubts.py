@@ -11,7 +11,7 @@ import numpy as np
 
 from joulelab.compare.measurement import Measurement
 from joulelab.compare.sides import Side
-from joulelab.energy.energy import WORTH_SAYING
+from joulelab.energy.energy import REPORTED_GAP
 from joulelab.energy.uncertainty import Metric
 from joulelab.findings.words import counted, listed, number, span_of_time
 from joulelab.sensors.sensor import Provenance
@@ -157,7 +157,7 @@ def _mixed(side: Side, by: Sequence[str]) -> list[str]:
 
 
 def _gaps(run: Measurement) -> str:
-    if run.energy.gap_s > WORTH_SAYING * run.energy.duration_s:
+    if run.energy.gap_s > REPORTED_GAP * run.energy.duration_s:
         share_pct = 100 * run.energy.gap_s / run.energy.duration_s
         return f"{number(share_pct, 2)} % of its time has no readings"
     return ""

@@ -7,8 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 from joulelab.compare.measurement import Measurement
-from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.union import energy_of_spans
+from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.errors import UserError, nearest
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_format import READINGS_FILE

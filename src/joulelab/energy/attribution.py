@@ -1,66 +1,127 @@
-"""What part of a shared machine's energy is the job's, from who used what meanwhile.
+"""Attribution of a shared machine's energy: which part is the job's, and which GPUs are.
 
 *Net of idle* the energy is divided like use: CPU time; time with a kernel running on a GPU, as the
-driver tells it by process; memory in RAM times time. That is right where every second of use draws
-the same, which it does not, so the interval is as wide as seconds of use differ: where a second of
-the one may draw ``r`` times as much as one of the other, a job with use ``u`` beside others with
-``o`` did between ``u / (u + r o)`` and ``u / (u + o / r)`` (:data:`DIFFER`).
+driver reports it by process; memory in RAM times time. That would be exact if every second of use
+drew the same power. It does not, so the interval is as wide as seconds of use differ: if a second
+of one process may draw ``r`` times as much as one of another, a job with use ``u`` next to others
+with ``o`` caused between ``u / (u + r o)`` and ``u / (u + o / r)`` (:data:`POWER_RATIO`).
 
-*The idle part* is drawn for all and by nobody's doing. The estimate divides it like use, too, so
-that the parts of all users add up to the whole; the lower bound leaves it out, for it would have
+*Idle power* serves every user and is caused by none. The estimate divides it like use, too, so that
+the parts of all users add up to the whole; the lower bound leaves it out, because it would have
 been drawn without the job.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.share import Share
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Quantity
 
 Floats = NDArray[np.float64]
 
 METHODS = {"cpu": "CPU time", "dram": "resident memory", "gpu": "SM utilisation"}
-DIFFER = {"cpu": 2.0, "gpu": 2.9}
+POWER_RATIO = {"cpu": 2.0, "gpu": 2.9}
 """How much more a second of one program's use may draw than one of another's (95 %).
 
 GPU: measured. Of 16 models in training and inference on an H100, watts net of idle per unit of SM
 utilisation go from 101 to 441; 95 % of all pairs are within a factor of 2.9.
 CPU: a bound of this project, from threads that wait for memory to those that fill vector units."""
-LITTLE = 0.05
-"""Others who do less than this part of all use leave the job alone."""
-LITTLE_S = {"cpu": 0.05, "gpu": 0.01}
-"""And so do those who take less than this of one hardware thread, or of the GPU, all the time."""
+NEGLIGIBLE = 0.05
+"""If the others' part of all use is below this, the job counts as alone."""
+NEGLIGIBLE_LOAD = {"cpu": 0.05, "gpu": 0.01}
+"""Also if the others use less than this part of one hardware thread or of the GPU all the time."""
 TICKS_S = 0.03
-"""Or less than three ticks of the kernel's (USER_HZ, proc(5)) from one look to another."""
-LEAST_SEEN = 0.5
-"""Below this share of a span in which processes were looked at, nothing is said of them."""
-LOOKS = 2.0
-"""What was seen is taken to go on for so many looks, at their stated pace, before the first and
-after the last."""
-NAMED = 5
+"""Or less than three ticks of the kernel's (USER_HZ, proc(5)) from one sample to the next."""
+MIN_SAMPLED = 0.5
+"""If processes were sampled in less than this part of a span, its share is unknown."""
+SAMPLES_BEYOND = 2.0
+"""Use is extrapolated by this many samples, at their stated pace, before the first and after the
+last."""
+MAX_NAMED = 5
 ROUNDING = 1e-6
 
-
-@dataclass(frozen=True, slots=True)
-class _Fractions:
-    """Shares of several spans; NaN where they are not known. Shapes: (spans,)."""
-
-    fraction: Floats
-    low: Floats
-    high: Floats
+NOT_USED = "not used by this job"
+VISIBILITY_HINT = "let the job's processes on a host see each other's GPUs"
 
 
-class Shares:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The job's part of a component's net energy, 0 to 1.
+
+    Attributes:
+        fraction: The estimate.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        method: What it was estimated from, for example ``"CPU time"``.
+    """
+
+    fraction: float
+    low: float
+    high: float
+    method: str
+
+    @classmethod
+    def whole(cls, method: str) -> Self:
+        """The job was alone, or other processes' use was negligible."""
+        return cls(fraction=1.0, low=1.0, high=1.0, method=method)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Self | None:
+        """Read what ``dataclasses.asdict`` made."""
+        return None if data is None else cls(**data)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the job was alone."""
+        return self.low == 1
+
+
+def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:
+    """Combine the shares of several spans by their energies; ``None`` if one is unknown.
+
+    Two users differ in the same way in all spans, so that bounds add up like estimates.
+
+    Args:
+        shares: Of each span; at least one.
+        gross_j: Its energy.
+
+    Example:
+        >>> half = Share(fraction=0.5, low=0.25, high=0.75, method="CPU time")
+        >>> combine_shares([half, Share.whole("CPU time")], [10.0, 10.0]).fraction
+        0.75
+    """
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return None
+    if all(share.is_whole for share in known):
+        return known[0]
+    weights = [max(one_j, 0.0) for one_j in gross_j]
+    whole = math.fsum(weights)
+    if whole <= 0:
+        weights, whole = [1.0] * len(known), float(len(known))
+    fraction, low, high = (
+        math.fsum(
+            weight * getattr(share, name) for weight, share in zip(weights, known, strict=True)
+        )
+        / whole
+        for name in ("fraction", "low", "high")
+    )
+    return Share(fraction=fraction, low=low, high=high, method=known[0].method)
+
+
+class Attribution:
     """The job's share of each component, in any spans of a trace.
 
     Args:
-        trace: With the channels of :mod:`joulelab.sensors.sharing`. Without them nothing is known.
+        trace: With the channels of :mod:`joulelab.sensors.sharing`; without them, shares are
+            unknown.
 
     Example:
         >>> from joulelab.sensors.sensor import Channel, Provenance, Reading
@@ -69,161 +130,159 @@ class Shares:
         ...     for quantity in (Quantity.USE, Quantity.JOB_USE)]
         >>> trace = Trace.of(channels, [Reading(t * 10**9, k, t * (1.0 if k else 1.5))
         ...     for t in range(10) for k in (0, 1)])
-        >>> Shares(trace).of("cpu:0", np.array([[2.0, 5.0]]))[0].fraction
+        >>> Attribution(trace).shares("cpu:0", np.array([[2.0, 5.0]]))[0].fraction
         0.6666666666666666
     """
 
     def __init__(self, trace: Trace) -> None:
-        self._counters: dict[str, _Counters] = {}
+        self._use: dict[str, _UseCounters] = {}
         self._reasons: dict[str, str] = {}
-        for component, (use, job_use) in _pairs(trace).items():
-            counters = _Counters.of(trace, use, job_use)
+        for component, (use, job_use) in _use_channels(trace).items():
+            counters = _UseCounters.of(trace, use, job_use)
             if counters is not None:
-                self._counters[component] = counters
-            told = [
-                str(event["reason"])
-                for event in trace.events
-                if event.get("event") == "gap" and event.get("channel") == use
-            ]
-            if told:
-                self._reasons[component] = told[-1]
-        self._others = _others(trace)
+                self._use[component] = counters
+            for event in trace.events:
+                if event.get("event") == "gap" and event.get("channel") == use:
+                    self._reasons[component] = str(event["reason"])
+        self._others = _other_processes(trace)
 
-    def of(self, component: str, times_s: Floats) -> list[Share | None]:
-        """The job's share of a component's net energy in each span; ``None``: it is not known.
+    def shares(self, component: str, times_s: Floats) -> list[Share | None]:
+        """Return the job's share of a component's net energy in each span; ``None``: unknown.
 
         Args:
-            component: As ``"cpu:0"``.
+            component: For example ``"cpu:0"``.
             times_s: Starts and stops, CLOCK_MONOTONIC. Shape: (spans, 2).
         """
         kind = component.partition(":")[0]
         if kind == "dram":
-            found = self._of_memory(times_s)
+            found = self._by_memory(times_s)
         else:
-            found = self._by_use(_name(component), times_s)
+            found = self._by_use(_recorded_as(component), times_s)
         if found is None:
             return [None] * len(times_s)
-        return _each(found, METHODS[kind])
+        shares: list[Share | None] = []
+        for fraction, low, high in zip(*(column.tolist() for column in found), strict=True):
+            share = Share(fraction=fraction, low=low, high=high, method=METHODS[kind])
+            shares.append(None if math.isnan(fraction) else share)
+        return shares
 
     def note(self, component: str, share: Share | None) -> str:
-        """What is to be said of a component's other users; empty where there is nothing.
+        """Describe a component's other users, or why the share is unknown; empty for neither.
 
         Names are those of the whole recording, so that it is one text for all its spans.
         """
-        name = _name(component)
+        name = _recorded_as(component)
         if name == "dram" or (share is not None and share.fraction == 1):
             return ""
-        shown = "the CPU" if name == "cpu" else name
+        label = "the CPU" if name == "cpu" else name
         if share is not None:
-            others = self._others.get(name, "processes that were not seen")
-            return f"{shown} was used by others, too: {others}"
+            names = self._others.get(name)
+            return f"other processes also used {label}{f': {names}' if names else ''}"
         reason = self._reasons.get(name)
-        if reason is None and name in self._counters:
-            reason = "processes were looked at in too little of the span"
-        return f"{shown}: this job's share cannot be told: {reason}" if reason else ""
+        if reason is None and name in self._use:
+            reason = "processes were sampled in too little of the span"
+        return f"{label}: this job's share is unknown: {reason}" if reason else ""
 
-    def _by_use(self, name: str, times_s: Floats) -> _Fractions | None:
-        counters = self._counters.get(name)
-        if counters is None:
+    def _by_use(self, name: str, times_s: Floats) -> tuple[Floats, Floats, Floats] | None:
+        """Return fractions (NaN: unknown), lower and upper ends. Shapes: (spans,) each."""
+        if name not in self._use:
             return None
         kind = name.partition(":")[0]
-        differ = DIFFER[kind]
-        used = counters.within(times_s)
-        others_s, unseen = used.all_s - used.job_s, used.unseen
-        little = np.maximum(LITTLE_S[kind], (TICKS_S if kind == "cpu" else 0.0) / used.looked_s)
-        alone = (others_s <= LITTLE * used.all_s) | (others_s <= little * used.told_s)
-        job_s = np.where(alone, 1.0, used.job_s)
+        ratio = POWER_RATIO[kind]
+        used = self._use[name].within(times_s)
+        job_s, others_s, unseen = used.job_s, used.all_s - used.job_s, used.unseen
+        load = np.maximum(
+            NEGLIGIBLE_LOAD[kind], (TICKS_S if kind == "cpu" else 0.0) / used.sampled_over_s
+        )
+        alone = (others_s <= NEGLIGIBLE * used.all_s) | (others_s <= load * used.known_s)
+        job_s = np.where(alone, 1.0, job_s)
         others_s = np.where(alone, 0.0, others_s)
         fraction = job_s / (job_s + others_s)
-        low = job_s / (job_s + differ * others_s) * (1 - unseen)
-        high = job_s / (job_s + others_s / differ) * (1 - unseen) + unseen
-        fraction[unseen > 1 - LEAST_SEEN] = np.nan
-        return _Fractions(fraction, low, high)
+        low = job_s / (job_s + ratio * others_s) * (1 - unseen)
+        high = job_s / (job_s + others_s / ratio) * (1 - unseen) + unseen
+        fraction[unseen > 1 - MIN_SAMPLED] = np.nan
+        return fraction, low, high
 
-    def _of_memory(self, times_s: Floats) -> _Fractions | None:
-        """By memory in RAM; what draws is as much the work on it: the interval spans both."""
+    def _by_memory(self, times_s: Floats) -> tuple[Floats, Floats, Floats] | None:
+        """Like :meth:`_by_use`, by memory in RAM.
+
+        What draws power is as much the work on it: the interval covers both.
+        """
         by_time = self._by_use("cpu", times_s)
-        memory = self._counters.get("dram")
-        if by_time is None or memory is None:
+        if by_time is None or "dram" not in self._use:
             return None
-        used = memory.within(times_s)
+        fraction, low, high = by_time
+        used = self._use["dram"].within(times_s)
         resident = used.job_s / np.maximum(used.all_s, np.finfo(float).tiny)
-        # Who is alone at work is alone with the memory's energy, whatever else lies in it.
-        alone = by_time.low == 1
-        fraction = np.where(alone | np.isnan(by_time.fraction), by_time.fraction, resident)
-        return _Fractions(
-            fraction, np.minimum(by_time.low, fraction), np.maximum(by_time.high, fraction)
-        )
+        # A job that works alone causes all of the memory's energy, whatever else is in it.
+        fraction = np.where((low == 1) | np.isnan(fraction), fraction, resident)
+        return fraction, np.minimum(low, fraction), np.maximum(high, fraction)
 
 
 @dataclass(frozen=True, slots=True)
 class _Used:
-    """What was used in several spans. Shapes: (spans,).
+    """Use in several spans. Shapes: (spans,).
 
     Attributes:
-        all_s: By all.
+        all_s: By all processes.
         job_s: By the job.
-        told_s: In which time, as far as it could be told.
-        looked_s: From the last look before the span to the first after it.
-        unseen: The part of the span of which nothing could be told, 0 to 1.
+        known_s: Time for which use is known.
+        sampled_over_s: From the last sample before the span to the first after it.
+        unseen: Part of the span for which use is unknown, 0 to 1.
     """
 
     all_s: Floats
     job_s: Floats
-    told_s: Floats
-    looked_s: Floats
+    known_s: Floats
+    sampled_over_s: Floats
     unseen: Floats
 
 
 @dataclass(frozen=True, slots=True)
-class _Counters:
-    """What was used since the recording began, at each look. Shapes: (looks,).
+class _UseCounters:
+    """Use since the recording began, at each sample. Shapes: (samples,), at least two.
 
     Attributes:
-        t_s: CLOCK_MONOTONIC; at least two.
-        all_s: By all.
+        t_s: CLOCK_MONOTONIC.
+        all_s: By all processes.
         job_s: By the job.
-        told_s: For how long it could be told.
-        pace_s: Looks are that far apart, or less.
+        known_s: Time for which use is known.
+        pace_s: Samples are this far apart, or less.
     """
 
     t_s: Floats
     all_s: Floats
     job_s: Floats
-    told_s: Floats
+    known_s: Floats
     pace_s: float
 
     @classmethod
-    def of(cls, trace: Trace, use: int, job_use: int) -> _Counters | None:
-        """From two channels; ``None`` where there are too few looks."""
-        everybody, job = trace.series[use], trace.series[job_use]
-        count = min(everybody.t_ns.size, job.t_ns.size)
-        told = np.isfinite(everybody.value[:count]) & np.isfinite(job.value[:count])
-        if told.sum() < 2:
+    def of(cls, trace: Trace, use: int, job_use: int) -> _UseCounters | None:
+        """Read two channels; ``None`` if there are too few samples."""
+        everyone, job = trace.series[use], trace.series[job_use]
+        count = min(everyone.t_ns.size, job.t_ns.size)
+        known = np.isfinite(everyone.value[:count]) & np.isfinite(job.value[:count])
+        if known.sum() < 2:
             return None
-        t_s = np.asarray(everybody.t_ns[:count] * 1e-9, dtype=np.float64)
+        t_s = np.asarray(everyone.t_ns[:count] * 1e-9, dtype=np.float64)
         all_s, job_s = (
-            np.maximum.accumulate(np.where(told, one.value[:count], 0.0))
-            for one in (everybody, job)
+            np.maximum.accumulate(np.where(known, one.value[:count], 0.0))
+            for one in (everyone, job)
         )
-        since_last_s = np.diff(t_s, prepend=t_s[0])
-        told_s = np.cumsum(np.where(told, since_last_s, 0.0))
+        known_s = np.cumsum(np.where(known, np.diff(t_s, prepend=t_s[0]), 0.0))
         stated = (event["pace_s"] for event in trace.events if event.get("event") == "looks")
         pace_s = max(stated, default=trace.channels[use].update_period_s)
-        return cls(t_s, all_s, job_s, told_s, pace_s)
+        return cls(t_s, all_s, job_s, known_s, pace_s)
 
     def within(self, times_s: Floats) -> _Used:
-        """What all and the job used in each span.
-
-        Use is even from one look to the next. What lies beyond the looks is as the time between
-        the two that are nearest.
+        """Return the use in each span: even between samples, extrapolated from the nearest two.
 
         Args:
             times_s: Starts and stops. Shape: (spans, 2).
         """
         start, stop = times_s[:, 0], times_s[:, 1]
         first, last = self.t_s[0], self.t_s[-1]
-        near = LOOKS * self.pace_s
+        near = SAMPLES_BEYOND * self.pace_s
         missed = np.maximum(0, np.minimum(stop, first - near) - start)
         missed += np.maximum(0, stop - np.maximum(start, last + near))
         unseen = missed / np.maximum(stop - start, np.finfo(float).tiny)
@@ -233,45 +292,24 @@ class _Counters:
         outside = begin == end
         begin = np.where(outside, self.t_s[before], begin)
         end = np.where(outside, self.t_s[after], end)
-        all_s, job_s, told_s = (
+        all_s, job_s, known_s = (
             np.interp(end, self.t_s, values) - np.interp(begin, self.t_s, values)
-            for values in (self.all_s, self.job_s, self.told_s)
+            for values in (self.all_s, self.job_s, self.known_s)
         )
-        untold = 1 - (1 - np.minimum(unseen, 1)) * told_s / (end - begin)
-        return _Used(
-            all_s,
-            job_s,
-            told_s,
-            self.t_s[after] - self.t_s[before],
-            # What rounding leaves of nothing is nothing.
-            np.where(untold < ROUNDING, 0.0, untold),
-        )
+        unknown = 1 - (1 - np.minimum(unseen, 1)) * known_s / (end - begin)
+        sampled_over_s = self.t_s[after] - self.t_s[before]
+        unknown = np.where(unknown < ROUNDING, 0.0, unknown)
+        return _Used(all_s, job_s, known_s, sampled_over_s, unknown)
 
 
-def _each(found: _Fractions, method: str) -> list[Share | None]:
-    """A share for each span; those of spans in which the job was alone are one and the same."""
-    whole = Share.whole(method)
-    shares: list[Share | None] = []
-    for fraction, low, high in zip(
-        found.fraction.tolist(), found.low.tolist(), found.high.tolist(), strict=True
-    ):
-        if math.isnan(fraction):
-            shares.append(None)
-        elif low == 1:
-            shares.append(whole)
-        else:
-            shares.append(Share(fraction=fraction, low=low, high=high, method=method))
-    return shares
-
-
-def _name(component: str) -> str:
-    """The component by which use is recorded: processors and memory are one."""
+def _recorded_as(component: str) -> str:
+    """Return the component by which use is recorded: processors and memory are one each."""
     kind = component.partition(":")[0]
     return kind if kind in ("cpu", "dram") else component
 
 
-def _pairs(trace: Trace) -> dict[str, tuple[int, int]]:
-    """The channels of use and of the job's use, by component."""
+def _use_channels(trace: Trace) -> dict[str, tuple[int, int]]:
+    """Return the channels of everyone's use and of the job's, by component."""
     found: dict[str, dict[Quantity, int]] = {}
     for i, channel in enumerate(trace.channels):
         known = channel.component.partition(":")[0] in METHODS
@@ -284,8 +322,8 @@ def _pairs(trace: Trace) -> dict[str, tuple[int, int]]:
     }
 
 
-def _others(trace: Trace) -> dict[str, str]:
-    """By component: who used it beside the job, who did most first."""
+def _other_processes(trace: Trace) -> dict[str, str]:
+    """Name the other processes that used each component, the busiest first."""
     used: dict[str, dict[str, float]] = {}
     unnamed: dict[str, int] = {}
     for event in trace.events:
@@ -294,11 +332,118 @@ def _others(trace: Trace) -> dict[str, str]:
             unnamed[component] = max(unnamed.get(component, 0), event["more"])
             names = used.setdefault(component, {})
             for pid, name, used_s in event["used"]:
-                shown = f"{name} (pid {pid})"
-                names[shown] = names.get(shown, 0.0) + used_s
-    said = {}
+                label = f"{name} (pid {pid})"
+                names[label] = names.get(label, 0.0) + used_s
+    texts = {}
     for component, names in used.items():
-        first = sorted(names, key=lambda name: -names[name])[:NAMED]
+        first = sorted(names, key=lambda name: -names[name])[:MAX_NAMED]
         more = len(names) - len(first) + unnamed[component]
-        said[component] = ", ".join(first) + (f" and {more} more" if more else "")
-    return said
+        texts[component] = ", ".join(first) + (f" and {more} more" if more else "")
+    return texts
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process of the job, as it was recorded.
+
+    Attributes:
+        rank: Its rank, for messages.
+        visible: Components that it may use, as CUDA counts them; ``None`` if unknown.
+        gpus_on_host: How many Slurm gave the job on this host; 0 if unknown.
+        contexts: CUDA's index and UUID of each GPU on which it has, or had, a context.
+        present: It has not left the recording.
+    """
+
+    rank: int | None
+    visible: list[str] | None
+    gpus_on_host: int
+    contexts: dict[int, str | None] = field(default_factory=dict)
+    present: bool = True
+
+
+def foreign_gpus(trace: Trace) -> dict[str, str]:
+    """Return the GPUs that are not counted, with the reason: not the job's, or not recorded.
+
+    A process uses the GPUs on which PyTorch reports a CUDA context. One that reports none may use
+    all that it sees, as long as it is there, or as long as no other process of its rank reports
+    any.
+
+    Args:
+        trace: With the events ``joined``, ``cuda`` and ``left`` of the processes. Without a job in
+            it every GPU counts.
+
+    Returns:
+        The reason by component; by UUID, if known, for a GPU that the recorder does not see.
+    """
+    recorded: Mapping[str, list[str]] = trace.header.get("gpus") or {}
+    processes = _processes(trace) if recorded else []
+    if not processes:
+        return {}
+    components = {_bare(uuid): name for name, uuids in recorded.items() for uuid in uuids}
+    reporting = {process.rank for process in processes if process.contexts}
+    used: set[str] = set()
+    reasons: dict[str, str] = {}
+    for process in processes:
+        for index, uuid in process.contexts.items():
+            component = _component(components, process, index, uuid)
+            if component is None:
+                reasons[f"gpu:{uuid or index}"] = (
+                    f"used by rank {process.rank}, but invisible to the recorder, which another "
+                    f"process of the job started; {VISIBILITY_HINT}"
+                )
+            else:
+                used.add(component)
+        # A program that wraps a process of the job has its rank.
+        silent = process.rank not in reporting and not process.contexts
+        if silent and (process.present or not reporting):
+            used.update(recorded if process.visible is None else process.visible)
+    allotted = max(process.gpus_on_host for process in processes)
+    if allotted > len(recorded) and not reasons:
+        reasons["gpu:unseen"] = (
+            f"the job has {allotted} GPUs on this host, but the recorder sees only "
+            f"{len(recorded)}; {VISIBILITY_HINT}"
+        )
+    return reasons | {name: NOT_USED for name in recorded if name not in used}
+
+
+def _processes(trace: Trace) -> list[_Process]:
+    """Return the job's processes, in the order in which they joined."""
+    found: list[_Process] = []
+    latest: dict[int, _Process] = {}
+    for event in trace.events:
+        kind, pid = event.get("event"), event.get("pid")
+        if kind == "joined" and event.get("launch"):
+            launch, allotted = event["launch"], event.get("gpus_on_host") or ""
+            rank = launch.get("local_rank") if launch.get("rank") is None else launch["rank"]
+            process = _Process(
+                rank=None if rank is None else int(rank),
+                visible=event.get("gpus"),
+                gpus_on_host=int(allotted) if allotted.isdecimal() else 0,
+            )
+            found.append(process)
+            latest[event["pid"]] = process
+        elif pid in latest and kind == "cuda":
+            latest[pid].contexts |= dict(event["gpus"])
+        elif pid in latest and kind == "left":
+            latest[pid].present = False
+    return found
+
+
+def _component(
+    components: Mapping[str, str], process: _Process, index: int, uuid: str | None
+) -> str | None:
+    """Find a GPU's component by its UUID or, where PyTorch gives none, by CUDA's index."""
+    if uuid is not None:
+        return components.get(_bare(uuid))
+    visible = process.visible or []
+    return visible[index] if index < len(visible) else None
+
+
+def _bare(uuid: str) -> str:
+    """Return a UUID's digits alone: NVML and PyTorch write the rest differently.
+
+    Example:
+        >>> _bare("GPU-1A2b-3c") == _bare("1a2b3c")
+        True
+    """
+    return uuid.removeprefix("GPU-").removeprefix("MIG-").replace("-", "").lower()

@@ -1,15 +1,15 @@
-"""Idle power, its drift, and what is left of an energy when idle is taken away.
+"""Idle power over time, and how it is subtracted from an energy.
 
-The paper subtracts the idle energy of a fixed interval T_m (Eqs. 1 and 2), which is right only
-when T_m is as long as the run. Here idle *power* is measured over T_m, before and after, and
-idle power times the span's own length is subtracted.
+The paper subtracts the idle energy of a fixed interval T_m (Eqs. 1 and 2), which is right only if
+T_m is as long as the run. Here idle *power* is measured over T_m, before and after, and idle power
+times the span's own length is subtracted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
@@ -18,8 +18,7 @@ UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.
 
 An H100's idle power rose from 119 to 128 W (7 %) within three minutes of work; a rectangular
-distribution of that width has a standard deviation of 2 %, doubled since boards differ.
-"""
+distribution of that width has a standard deviation of 2 %, doubled since boards differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class IdlePoint:
         power_w: Mean idle power by component.
         uncertainty_w: Standard uncertainty of each without gain and offset, which a net energy
             shares with its gross energy.
-        source: The channel that each was read from: another one's idle power is not this one's.
+        source: The channel that each was read from; idle power of another does not apply.
     """
 
     time_s: float
@@ -43,7 +42,7 @@ class IdlePoint:
 
     @classmethod
     def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
-        """The idle power that an idle span's energy stands for."""
+        """Take the mean power of an idle span."""
         return cls(
             time_s=time_s,
             duration_s=energy.duration_s,
@@ -56,22 +55,16 @@ class IdlePoint:
         )
 
     def at(self, time_s: float) -> IdlePoint:
-        """The same point at another time or on another clock."""
+        """Return the same point at another time or on another clock."""
         return replace(self, time_s=time_s)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; :meth:`from_json` is its inverse."""
-        return {
-            "time_s": self.time_s,
-            "duration_s": self.duration_s,
-            "power_w": dict(self.power_w),
-            "uncertainty_w": dict(self.uncertainty_w),
-            "source": dict(self.source),
-        }
+        """Return a plain dictionary."""
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> IdlePoint:
-        """What :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         return cls(**data)
 
 
@@ -94,12 +87,12 @@ class Baseline:
         object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda p: p.time_s)))
 
     def power(self, component: str, source: str, time_s: float) -> tuple[float, float]:
-        """Idle power of a component at a time, and its standard uncertainty, in watts.
+        """Return a component's idle power at a time, and its standard uncertainty, in watts.
 
-        Between two points: the straight line, uncertain by what each point is and by the drift
-        between them (rectangular: the true curve lies anywhere between the two). Outside: the
-        nearest point, uncertain by :data:`UNKNOWN_DRIFT` or the drift between the nearest two,
-        whichever is more. NaN where the component was never measured by that source.
+        Between two points: the straight line; its uncertainty is that of each point and of the
+        drift between them (rectangular: the true curve lies anywhere between the two). Outside: the
+        nearest point, with an uncertainty of :data:`UNKNOWN_DRIFT` or of the drift between the
+        nearest two, whichever is more. NaN if the source never measured the component.
         """
         points = [
             point
@@ -128,9 +121,9 @@ class Baseline:
         return power_w, math.hypot(unknown_w, nearest.uncertainty_w[component])
 
     def subtract(self, energy: Energy, start_s: float, stop_s: float) -> Energy:
-        """The same energy with its idle share, on the baseline's clock.
+        """Return an energy with its idle part; start and stop are on the baseline's clock.
 
-        Idle power is taken at the middle of the span, exact for a straight line.
+        Idle power is taken at the middle of the span, which is exact for a straight line.
         """
         middle_s = (start_s + stop_s) / 2
         return replace(
@@ -151,10 +144,10 @@ class Baseline:
         )
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A plain list of points."""
+        """Return a plain list of points."""
         return [point.to_json() for point in self.points]
 
     @classmethod
     def from_json(cls, data: Sequence[Mapping[str, Any]]) -> Baseline:
-        """What :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         return cls(tuple(IdlePoint.from_json(point) for point in data))

@@ -1,4 +1,4 @@
-"""Energies, and how they add up."""
+"""The energy of a span and of its components, with intervals, sums, text and JSON."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
+from html import escape
 from typing import Any
 
-from joulelab.energy.share import Share, in_words, together
-from joulelab.energy.words import joules
+from joulelab.energy.attribution import Share, combine_shares
+from joulelab.format import (
+    duration,
+    finite_or_none,
+    interval,
+    join_words,
+    nan_if_none,
+    quantity,
+    scale,
+    with_interval,
+)
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import COVERAGE_FACTOR, Interval
 
-WORTH_SAYING = 0.01
-"""Gaps of less than this share of a span are left to the interval to say."""
+REPORTED_GAP = 0.01
+"""Gaps of less than this share of a span only show in its interval."""
 
 
 def sensor_of(source: str) -> str:
-    """The sensor that gave the readings, without what they were reconciled with.
+    """Return the sensor that gave the readings, without what they were reconciled with.
 
     Example:
         >>> sensor_of("nvml.samples+nvml.energy_counter")
@@ -31,13 +41,13 @@ def sensor_of(source: str) -> str:
 class ComponentEnergy:
     """The energy of one component over one or several spans. What was not measured is NaN.
 
-    The uncertainties are kept apart by how they add up: gain and offset are the same error in
-    every span, the edges' errors are independent from span to span.
+    Uncertainties are kept apart by how they add up: gain and offset are the same error in every
+    span, the errors of the edges are independent from span to span.
 
     Attributes:
         component: ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``.
-        source: The channel that it was worked out from; behind a ``+`` the counter that its
-            scale was pinned to.
+        source: The channel that it was estimated from; after a ``+``, the counter that it was
+            scaled to.
         provenance: Measured, estimated or simulated.
         duration_s: Length of the span.
         gross_j: Integral of power over the span (Eqs. 1, 2, 4, 5 of the paper, first term).
@@ -46,9 +56,9 @@ class ComponentEnergy:
         offset_uncertainty_w: Standard uncertainty of the source's zero.
         edge_uncertainty_j: Standard uncertainty from the span's edges, gaps and noise.
         idle_uncertainty_j: Standard uncertainty of ``idle_j`` from the baseline's spread and drift.
-        gap_s: Time within the span in which the source gave no reading.
-        share: The job's part of ``net_j`` on a machine that others use, too; ``None`` where it is
-            not known. All other figures are the whole component's.
+        gap_s: Time within the span without readings.
+        share: The job's part of ``net_j`` on a shared machine; ``None`` if it is unknown. All other
+            values are the whole component's.
     """
 
     component: str
@@ -66,7 +76,7 @@ class ComponentEnergy:
 
     @property
     def net_j(self) -> float:
-        """Gross less idle; NaN without a baseline."""
+        """Gross minus idle; NaN without a baseline."""
         return self.gross_j - self.idle_j
 
     @property
@@ -102,12 +112,12 @@ class ComponentEnergy:
 
     @property
     def job_j(self) -> float:
-        """The job's part of ``gross_j``, idle divided like the rest; NaN where it is not known."""
+        """The job's part of ``gross_j``, idle divided like the rest; NaN if it is unknown."""
         return math.nan if self.share is None else self.share.fraction * self.gross_j
 
     @property
     def job_interval_j(self) -> Interval:
-        """95 % interval of ``job_j``: without idle, where that is known, to its part of all."""
+        """95 % interval of ``job_j``; its lower end excludes idle energy, where that is known."""
         if self.share is None:
             return math.nan, math.nan
         low_j, high_j = self.interval_j
@@ -116,7 +126,7 @@ class ComponentEnergy:
         return self.share.low * max(low_j, 0.0), self.share.high * high_j
 
     def __add__(self, other: ComponentEnergy) -> ComponentEnergy:
-        """The same component over another span."""
+        """Add the same component's energy over another span."""
         if (self.component, sensor_of(self.source)) != (other.component, sensor_of(other.source)):
             raise ValueError(
                 f"cannot add {other.component} by {other.source} "
@@ -133,30 +143,28 @@ class ComponentEnergy:
             edge_uncertainty_j=math.hypot(self.edge_uncertainty_j, other.edge_uncertainty_j),
             idle_uncertainty_j=self.idle_uncertainty_j + other.idle_uncertainty_j,
             gap_s=self.gap_s + other.gap_s,
-            share=together((self.share, other.share), (self.gross_j, other.gross_j)),
+            share=combine_shares((self.share, other.share), (self.gross_j, other.gross_j)),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Every field and the derived figures; NaN becomes ``None``."""
-        derived = {
-            "net_j": self.net_j,
-            "mean_power_w": self.mean_power_w,
-            "interval_j": self.interval_j,
-            "net_interval_j": self.net_interval_j,
-            "job_j": self.job_j,
-            "job_interval_j": self.job_interval_j,
-        }
-        return {key: _plain(value) for key, value in (asdict(self) | derived).items()}
+        """Return every field and derived value; NaN becomes ``None``."""
+        names = (
+            "net_j", "mean_power_w", "interval_j", "net_interval_j", "job_j", "job_interval_j",
+        )  # fmt: skip
+        values = asdict(self) | {name: getattr(self, name) for name in names}
+        return {name: finite_or_none(value) for name, value in values.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ComponentEnergy:
-        """What :meth:`to_json` wrote."""
-        values = {name: data[name] for name in cls.__dataclass_fields__ if name != "share"}
-        for name, value in values.items():
-            if value is None:
-                values[name] = math.nan
-        values["provenance"] = Provenance(values["provenance"])
-        return cls(**values, share=Share.from_json(data.get("share")))
+        """Read what :meth:`to_json` wrote."""
+        texts = "component", "source"
+        values = {
+            name: data[name] if name in texts else nan_if_none(data[name])
+            for name in cls.__dataclass_fields__
+            if name not in ("provenance", "share")
+        }
+        share = Share.from_json(data.get("share"))
+        return cls(**values, provenance=Provenance(data["provenance"]), share=share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +173,9 @@ class Energy:
 
     Attributes:
         duration_s: Length of the span on the host's clock.
-        components: By name. A component that gave nothing is not here but in ``absent``.
+        components: By name. A component without an energy is not here but in ``absent``.
         absent: Why each missing component is missing.
-        notes: What happened meanwhile that a person should know of, in words.
+        notes: Events during the span that affect its energy, as sentences without a full stop.
 
     Example:
         >>> gpu = ComponentEnergy(component="gpu:0", source="nvml.samples",
@@ -177,7 +185,8 @@ class Energy:
         >>> energy.gross_j, energy.net_j, energy.mean_power_w
         (600.0, 400.0, 300.0)
         >>> print(energy)
-        600 J (541 to 659), 400 J net of idle, 2.0 s, 300 W; gpu:0 600 J measured; without cpu:0
+        600 J (95 % CI 541–659 J), 400 J net of idle, 2.00 s, 300 W; gpu:0 600 J measured; \
+without cpu:0
     """
 
     duration_s: float
@@ -192,24 +201,24 @@ class Energy:
 
     @property
     def gross_j(self) -> float:
-        """Gross energy of all components; NaN when none was measured."""
+        """Gross energy of all components; NaN if none was measured."""
         return self._total("gross_j")
 
     @property
     def idle_j(self) -> float:
-        """Idle energy over the span's length; NaN when a component has no baseline."""
+        """Idle energy over the span's length; NaN if a component has no baseline."""
         return self._total("idle_j")
 
     @property
     def net_j(self) -> float:
-        """Gross less idle; NaN when a component has no baseline."""
+        """Gross minus idle; NaN if a component has no baseline."""
         return self._total("net_j")
 
     @property
     def mean_power_w(self) -> float:
-        """The sum of the components' mean powers, each over the time in which it worked (Eq. 3).
+        """Sum of the components' mean powers, each over the time in which it worked (Eq. 3).
 
-        A GPU comes to a span's work later than the host and is done later, so the times differ.
+        A GPU begins and finishes a span's work later than the host, so the times differ.
         """
         return self._total("mean_power_w")
 
@@ -227,12 +236,12 @@ class Energy:
 
     @property
     def job_j(self) -> float:
-        """The job's part of ``gross_j``; NaN where it is not known of every component."""
+        """The job's part of ``gross_j``; NaN unless it is known for every component."""
         return self._total("job_j")
 
     @property
     def job_interval_j(self) -> Interval:
-        """95 % interval of ``job_j``; what two users differ in, they do in all components."""
+        """95 % interval of ``job_j``; two users differ in the same way in all components."""
         parts = self.components.values()
         if not parts or all(part.share is not None and part.share.is_whole for part in parts):
             return self.interval_j
@@ -240,9 +249,24 @@ class Energy:
         return math.fsum(lows_j), math.fsum(highs_j)
 
     @property
-    def job_words(self) -> str:
-        """What part of it is this job's, where others used the machine, too; otherwise empty."""
-        return in_words(tuple(self.components.values()))
+    def job_text(self) -> str:
+        """The job's part of a shared machine's energy; empty if it was alone or is unknown."""
+        known = [(part, part.share) for part in self.components.values() if part.share]
+        methods = dict.fromkeys(share.method for _, share in known if not share.is_whole)
+        whole_j = math.fsum(part.gross_j for part, _ in known)
+        if not methods or not whole_j > 0:
+            return ""
+        job_j = math.fsum(share.fraction * part.gross_j for part, share in known)
+        high_j = math.fsum(share.high * part.gross_j for part, share in known)
+        low_j = 0.0
+        for part, share in known:
+            use_gross = share.is_whole or math.isnan(part.net_j)
+            low_j += share.low * (part.gross_j if use_gross else max(part.net_j, 0.0))
+        job, low, high = (100 * one_j / whole_j for one_j in (job_j, low_j, high_j))
+        used = with_interval(job, low, high, "%", digits=1)
+        names = [part.component for part, _ in known]
+        of = "it" if len(known) == len(self.components) else join_words(names)
+        return f"this job used about {used} of {of}, estimated from {join_words([*methods])}"
 
     @property
     def provenance(self) -> Provenance:
@@ -255,11 +279,11 @@ class Energy:
 
     @property
     def gap_s(self) -> float:
-        """The longest time that one of the components gave no reading."""
+        """The longest time that one of the components had no readings."""
         return max((part.gap_s for part in self.components.values()), default=0.0)
 
     def __add__(self, other: Energy) -> Energy:
-        """Another span's energy beside this one's.
+        """Add another span's energy.
 
         A component measured in only one of the two is absent from the sum.
         """
@@ -270,7 +294,7 @@ class Energy:
             if mine is None or theirs is None:
                 absent.setdefault(name, "not measured in every span of the sum")
             elif sensor_of(mine.source) != sensor_of(theirs.source):
-                absent[name] = f"measured by {mine.source} here and by {theirs.source} there"
+                absent[name] = f"measured by {mine.source} in one span, {theirs.source} in another"
             else:
                 components[name] = mine + theirs
         return Energy(
@@ -282,58 +306,55 @@ class Energy:
 
     def __str__(self) -> str:
         if not self.components:
-            return "; ".join((f"nothing was measured: {_reasons(self.absent)}", *self.notes))
-        low, high = self.interval_j
-        parts = [f"{joules(self.gross_j)} ({joules(low, unit='')} to {joules(high, unit='')})"]
+            reasons = (f"{name}: {why}" for name, why in self.absent.items())
+            text = f"no energy was measured ({'; '.join(reasons) or 'there is no sensor'})"
+            return "; ".join((text, *self.notes))
+        values = [with_interval(self.gross_j, *self.interval_j, "J")]
         if not math.isnan(self.net_j):
-            parts.append(f"{joules(self.net_j)} net of idle")
-        parts.append(
-            f"{self.duration_s:.3g} s" if self.duration_s < 1 else f"{self.duration_s:.1f} s"
-        )
+            values.append(f"{quantity(self.net_j, 'J')} net of idle")
+        values.append(duration(self.duration_s))
         if self.duration_s > 0:
-            parts.append(f"{self.mean_power_w:.3g} W")
-        text = ", ".join(parts)
+            values.append(quantity(self.mean_power_w, "W"))
+        texts = [", ".join(values)]
         for name, part in self.components.items():
-            text += f"; {name} {joules(part.gross_j)} {part.provenance}"
-        if self.gap_s > WORTH_SAYING * self.duration_s:
-            text += f"; {self.gap_s:.3g} s without readings"
+            texts.append(f"{name} {quantity(part.gross_j, 'J')} {part.provenance}")
+        if self.gap_s > REPORTED_GAP * self.duration_s:
+            texts.append(f"no readings for {duration(self.gap_s)}")
         if self.absent:
-            text += f"; without {', '.join(self.absent)}"
-        return "; ".join(filter(None, (text, self.job_words, *self.notes)))
+            texts.append(f"without {', '.join(self.absent)}")
+        return "; ".join(filter(None, (*texts, self.job_text, *self.notes)))
 
     def _repr_html_(self) -> str:
-        """A table, for notebooks."""
-        from joulelab.energy.energy_html import table  # noqa: PLC0415
-
-        return table(self)
+        """Return a table for notebooks, in the page's own colours."""
+        rows = [_html_row(name, one, one.provenance) for name, one in self.components.items()]
+        heads = ("", "gross", "95 % interval", "idle", "net", "mean power", "source")
+        if rows:
+            rows.append(_html_row("total", self, duration(self.duration_s)))
+        head = "".join(f'<th style="{_CELL}">{text}</th>' for text in heads) if rows else ""
+        notes = [f"{name}: {why}" for name, why in self.absent.items()]
+        notes += filter(None, (self.job_text, *self.notes))
+        below = "".join(f"<div>{escape(note)}</div>" for note in notes)
+        return (
+            f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f'<div style="opacity:0.75;font-size:90%">{below}</div>'
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Totals, components, absences and notes; NaN becomes ``None``."""
-        totals = {
-            name: _plain(getattr(self, name))
-            for name in (
-                "gross_j",
-                "idle_j",
-                "net_j",
-                "interval_j",
-                "net_interval_j",
-                "job_j",
-                "job_interval_j",
-                "duration_s",
-                "mean_power_w",
-                "provenance",
-            )
-        }
-        parts = {name: part.to_json() for name, part in self.components.items()}
-        return totals | {
-            "components": parts,
+        """Return totals, components, absences and notes; NaN becomes ``None``."""
+        names = (
+            "gross_j", "idle_j", "net_j", "interval_j", "net_interval_j", "job_j",
+            "job_interval_j", "duration_s", "mean_power_w", "provenance",
+        )  # fmt: skip
+        return {name: finite_or_none(getattr(self, name)) for name in names} | {
+            "components": {name: part.to_json() for name, part in self.components.items()},
             "absent": dict(self.absent),
             "notes": list(self.notes),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Energy:
-        """What :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         return cls(
             duration_s=data["duration_s"],
             components={
@@ -345,7 +366,7 @@ class Energy:
 
 
 def total(energies: Iterable[Energy]) -> Energy:
-    """The sum over several spans.
+    """Add up the energy of several spans.
 
     Raises:
         ValueError: There is nothing to add.
@@ -361,13 +382,20 @@ def _interval(value: float, uncertainty: float) -> Interval:
     return (value - half, value + half)
 
 
-def _reasons(absent: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in absent.items()) or "there was no sensor"
+_CELL = "padding:0.15em 0.7em;text-align:right;border:0;border-top:1px solid #8884"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _html_row(name: str, energy: Energy | ComponentEnergy, source: str) -> str:
+    size, unit = scale(energy.gross_j, "J")
+    low, high = (end_j / size for end_j in energy.interval_j)
+    cells = (
+        quantity(energy.gross_j, "J"),
+        f"{interval(low, high, energy.gross_j / size)} {unit}",
+        quantity(energy.idle_j, "J"),
+        quantity(energy.net_j, "J"),
+        quantity(energy.mean_power_w, "W"),
+    )
+    side = _CELL.replace("right", "left")
+    values = "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells)
+    head = f'<th style="{side}">{escape(name)}</th>'
+    return f'<tr>{head}{values}<td style="{side}">{escape(source)}</td></tr>'

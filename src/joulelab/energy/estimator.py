@@ -1,52 +1,55 @@
-"""The energy of spans: from a trace, their times and a baseline, and from nothing else."""
+"""Energy of spans: a pure function of a trace, the spans' times and a baseline."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.attribution import Shares
+from joulelab.energy.attribution import Attribution, Share, combine_shares, foreign_gpus
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy
-from joulelab.energy.incidents import incidents, notes_of, why_nothing
-from joulelab.energy.job_gpus import foreign_gpus
-from joulelab.energy.share import Share, together
-from joulelab.energy.signal.curve import EnergyCurve
-from joulelab.energy.signal.power_states import Marks
-from joulelab.energy.signal.sources import ComponentSources, Source
+from joulelab.energy.incidents import find_incidents, notes_within, reason_for_absence
+from joulelab.energy.signal import (
+    ChangePoints,
+    ComponentCurve,
+    EnergyCurve,
+    Source,
+    energy_curve,
+    is_long,
+)
+from joulelab.format import percent
 from joulelab.recording.trace import Trace
-from joulelab.recording.trace_spans import Window
+from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
+TimeRanges = NDArray[np.int64]
 
-_NO_EDGES = np.zeros(0)
-
-LEAST_COVERAGE = 0.5
+MIN_COVERAGE = 0.5
 """A component whose readings cover less than this share of a span is absent from its energy."""
 
 
 class EnergyEstimator:
-    """Works out the energy of any number of spans of one trace.
+    """Estimates the energy of any number of spans of one trace.
 
     Args:
         trace: The readings.
-        baseline: Idle power on CLOCK_MONOTONIC seconds; without it nothing is known of idle.
-        marks_ns: Further times at which power may have changed, beside the edges of the spans
-            that the trace holds.
+        baseline: Idle power on CLOCK_MONOTONIC seconds; without it, idle energy is NaN.
+        change_points_ns: Times at which power may have changed, in addition to the edges of the
+            spans in the trace.
 
     Example:
         >>> from joulelab.sensors.sensor import Provenance, Reading
         >>> channel = Channel(component="gpu:0", quantity=Quantity.ENERGY, source="counter",
         ...     provenance=Provenance.MEASURED, update_period_s=0.1)
         >>> trace = Trace.of([channel], [Reading(i * 10**8, 0, 30.0 * i) for i in range(100)])
-        >>> accounts = EnergyEstimator(trace)
-        >>> round(accounts.energies([Window(10**9, 3 * 10**9)])[0].gross_j, 6)
+        >>> estimator = EnergyEstimator(trace)
+        >>> round(estimator.energies([Window(10**9, 3 * 10**9)])[0].gross_j, 6)
         600.0
     """
 
@@ -54,78 +57,82 @@ class EnergyEstimator:
         self,
         trace: Trace,
         baseline: Baseline | None = None,
-        marks_ns: Sequence[int] | NDArray[np.int64] = (),
+        change_points_ns: Sequence[int] | NDArray[np.int64] = (),
     ) -> None:
         self.baseline = baseline
-        marks = _Clocks.of(trace, marks_ns)
         self._trace = trace
-        self._incidents = incidents(trace)
-        self._shares = Shares(trace)
+        self._incidents = find_incidents(trace)
+        self._attribution = Attribution(trace)
         self._foreign_gpus = foreign_gpus(trace)
-        sources: dict[str, list[Source]] = {}
+        self._sources: dict[str, list[Source]] = {}
+        self._curves: dict[str, ComponentCurve | None] = {}
+        on_host, on_device = _change_points(trace, change_points_ns)
         intervals_s = trace.header.get("intervals_s")
         for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
             if channel.gives_energy and channel.component not in self._foreign_gpus:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
-                source = Source(channel, trace.series[i], interval_s, marks.of_component(channel))
-                sources.setdefault(channel.component, []).append(source)
-        self._sources = {name: ComponentSources(sources[name]) for name in sorted(sources)}
+                points = on_device if channel.component.startswith("gpu") else on_host
+                source = Source(channel, trace.series[i], interval_s, points)
+                self._sources.setdefault(channel.component, []).append(source)
 
     @property
     def sources(self) -> dict[str, Channel]:
         """The channel that each component's energy comes from."""
-        found = {name: one.reconciled(_NO_EDGES) for name, one in self._sources.items()}
+        found = {name: self._curve(name, np.zeros(0)) for name in sorted(self._sources)}
         return {name: one.channel for name, one in found.items() if one}
 
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
-        """The energy of each span, in their order."""
-        seen, reasons = self._seen(windows)
+        """Estimate the energy of each span.
+
+        Args:
+            windows: When the spans began and ended.
+
+        Returns:
+            One energy for each, in the same order.
+        """
+        readings, reasons = self._read(windows)
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
-        missing: list[dict[str, str]] = [{} for _ in windows]
-        sharing: list[dict[str, None]] = [{} for _ in windows]
-        for one in seen:
+        absent = [dict(reasons) for _ in windows]
+        notes = [dict.fromkeys(notes_within(self._incidents, *one.whole())) for one in windows]
+        for one in readings:
             for i, uncovered in enumerate(one.uncovered.tolist()):
                 if uncovered:
-                    missing[i][one.component] = one.why_not(i)
+                    absent[i][one.component] = one.reason_for_absence(i)
                     continue
                 components[i][one.component] = self._component(one, i)
-                if note := self._shares.note(one.component, one.shares[i]):
-                    sharing[i][note] = None
+                if note := self._attribution.note(one.component, one.shares[i]):
+                    notes[i][note] = None
         return [
             Energy(
                 duration_s=(window.stop_ns - window.start_ns) * 1e-9,
-                components=parts,
-                absent=reasons | why,
-                notes=(*notes_of(self._incidents, *window.whole()), *others),
+                components=components[i],
+                absent=absent[i],
+                notes=tuple(notes[i]),
             )
-            for window, parts, why, others in zip(
-                windows, components, missing, sharing, strict=True
-            )
+            for i, window in enumerate(windows)
         ]
 
     def total(self, windows: Sequence[Window]) -> Energy:
-        """The sum over the spans, as :func:`~joulelab.energy.energy.total` of each gives it.
-
-        Many spans are added up as columns, without an energy for each.
+        """Add up the energy of spans, like :func:`~joulelab.energy.energy.total` but faster.
 
         Args:
             windows: At least one.
         """
-        seen, absent = self._seen(windows)
+        readings, absent = self._read(windows)
         components = {}
         notes = dict.fromkeys(
-            note for window in windows for note in notes_of(self._incidents, *window.whole())
+            note for window in windows for note in notes_within(self._incidents, *window.whole())
         )
-        for one in seen:
+        for one in readings:
             if one.uncovered.any():
-                absent[one.component] = one.why_not(int(one.uncovered.argmax()))
+                absent[one.component] = one.reason_for_absence(int(one.uncovered.argmax()))
                 continue
             components[one.component] = self._sum(one)
-            # There is a note for each of three cases, and not for each share.
+            # Notes differ between three cases only: alone, shared and unknown.
             cases = {share if share is None else share.is_whole: share for share in one.shares}
-            told = (self._shares.note(one.component, share) for share in cases.values())
-            notes |= dict.fromkeys(note for note in told if note)
+            found = (self._attribution.note(one.component, share) for share in cases.values())
+            notes |= dict.fromkeys(note for note in found if note)
         return Energy(
             duration_s=math.fsum((one.stop_ns - one.start_ns) * 1e-9 for one in windows),
             components=components,
@@ -133,90 +140,81 @@ class EnergyEstimator:
             notes=tuple(notes),
         )
 
-    def _seen(self, windows: Sequence[Window]) -> tuple[list[_Seen], dict[str, str]]:
-        """What each component's sensors saw of the spans, and why those that saw nothing did not.
+    def _curve(self, component: str, edges_s: Floats) -> ComponentCurve | None:
+        if component not in self._curves:
+            sources = self._sources[component]
+            curve = energy_curve(sources, edges_s)
+            if any(is_long(source.readings) for source in sources):
+                return curve
+            self._curves[component] = curve
+        return self._curves[component]
 
-        Of no spans nothing was seen.
-        """
+    def _read(self, windows: Sequence[Window]) -> tuple[list[_Spans], dict[str, str]]:
+        """Read the energy of the spans off each component's curve; and why others have none."""
         reasons = {absence.component: str(absence) for absence in self._trace.absent}
         reasons |= self._foreign_gpus
-        seen = []
-        for component, sources in self._sources.items():
-            times = np.array([window.of(component) for window in windows], dtype=float)
-            found = sources.reconciled(times.reshape(-1))
-            if found is None:
-                reasons[component] = why_nothing(self._trace, self._incidents, component)
+        found = []
+        for component in sorted(self._sources):
+            times_s = np.array([window.of(component) for window in windows], dtype=float)
+            curve = self._curve(component, times_s.reshape(-1))
+            if curve is None:
+                reasons[component] = reason_for_absence(self._trace, self._incidents, component)
                 continue
-            # What one source could not give, another did.
+            # One source was absent, but another gave readings.
             reasons.pop(component, None)
             reasons.pop(component.partition(":")[0], None)
-            if times.size == 0:
+            if times_s.size == 0:
                 continue
-            gross_j, uncertainty_j, gap_s = found.energy(times[:, 0], times[:, 1])
+            gross_j, uncertainty_j, gap_s = curve.energy(times_s[:, 0], times_s[:, 1])
             if component.startswith("gpu"):
-                off_j = _of_device_clock(windows, times, found.curve)
-                uncertainty_j = np.hypot(uncertainty_j, off_j)
-            shares = self._shares.of(component, times)
-            seen.append(
-                _Seen(component, found.channel, times, gross_j, uncertainty_j, gap_s, shares)
-            )
-        return seen, reasons
+                clock_j = _device_clock_uncertainty_j(windows, times_s, curve.curve)
+                uncertainty_j = np.hypot(uncertainty_j, clock_j)
+            shares = self._attribution.shares(component, times_s)
+            found.append(_Spans(curve.channel, times_s, gross_j, uncertainty_j, gap_s, shares))
+        return found, reasons
 
-    def _idle(self, seen: _Seen, i: int) -> tuple[float, float]:
-        """Idle energy of a span, and its standard uncertainty; NaN and 0 without a baseline."""
+    def _idle(self, spans: _Spans, i: int) -> tuple[float, float]:
+        """Return a span's idle energy and its standard uncertainty; NaN and 0 if unknown."""
         if self.baseline is None:
             return math.nan, 0.0
-        start_s, stop_s = seen.times_s[i].tolist()
-        channel = seen.channel
-        middle_s = (start_s + stop_s) / 2
-        idle_w, off_w = self.baseline.power(channel.component, channel.source, middle_s)
+        start_s, stop_s = spans.times_s[i].tolist()
+        source, middle_s = spans.channel.source, (start_s + stop_s) / 2
+        idle_w, off_w = self.baseline.power(spans.component, source, middle_s)
         duration_s = stop_s - start_s
         return idle_w * duration_s, 0.0 if math.isnan(idle_w) else off_w * duration_s
 
-    def _component(self, seen: _Seen, i: int) -> ComponentEnergy:
-        """Of one span."""
-        start_s, stop_s = seen.times_s[i].tolist()
-        idle_j, idle_uncertainty_j = self._idle(seen, i)
-        return seen.energy(
+    def _component(self, spans: _Spans, i: int) -> ComponentEnergy:
+        start_s, stop_s = spans.times_s[i].tolist()
+        idle_j, idle_uncertainty_j = self._idle(spans, i)
+        return spans.energy(
             duration_s=stop_s - start_s,
-            gross_j=float(seen.gross_j[i]),
+            gross_j=float(spans.gross_j[i]),
             idle_j=idle_j,
-            edge_uncertainty_j=float(seen.uncertainty_j[i]),
+            edge_uncertainty_j=float(spans.uncertainty_j[i]),
             idle_uncertainty_j=idle_uncertainty_j,
-            gap_s=float(seen.gap_s[i]),
-            share=seen.shares[i],
+            gap_s=float(spans.gap_s[i]),
+            share=spans.shares[i],
         )
 
-    def _sum(self, seen: _Seen) -> ComponentEnergy:
-        """Of all spans: gain, offset and baseline are one error in all, edges are independent."""
-        count = len(seen.times_s)
-        idle = [self._idle(seen, i) for i in range(count)] if self.baseline else [(math.nan, 0.0)]
-        return seen.energy(
-            duration_s=math.fsum((seen.times_s[:, 1] - seen.times_s[:, 0]).tolist()),
-            gross_j=math.fsum(seen.gross_j.tolist()),
+    def _sum(self, spans: _Spans) -> ComponentEnergy:
+        """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
+        count = len(spans.times_s)
+        idle = [self._idle(spans, i) for i in range(count)] if self.baseline else [(math.nan, 0.0)]
+        return spans.energy(
+            duration_s=math.fsum((spans.times_s[:, 1] - spans.times_s[:, 0]).tolist()),
+            gross_j=math.fsum(spans.gross_j.tolist()),
             idle_j=sum(idle_j for idle_j, _ in idle),
-            edge_uncertainty_j=math.hypot(*seen.uncertainty_j.tolist()),
+            edge_uncertainty_j=math.hypot(*spans.uncertainty_j.tolist()),
             idle_uncertainty_j=math.fsum(off_j for _, off_j in idle),
-            gap_s=math.fsum(seen.gap_s.tolist()),
-            share=together(seen.shares, seen.gross_j.tolist()),
+            gap_s=math.fsum(spans.gap_s.tolist()),
+            share=combine_shares(spans.shares, spans.gross_j.tolist()),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What one component's sensors saw of some spans, one row a span.
+class _Spans:
+    """The energy of spans by one component's readings. Shapes: (spans,), times (spans, 2)."""
 
-    Attributes:
-        component: As ``"gpu:0"``.
-        channel: That it comes from.
-        times_s: Starts and stops on the component's clock. Shape: (spans, 2).
-        gross_j: Shape: (spans,).
-        uncertainty_j: Standard uncertainty of the edges, gaps and noise. Shape: (spans,).
-        gap_s: Time without readings. Shape: (spans,).
-        shares: The job's.
-    """
-
-    component: str
     channel: Channel
     times_s: Floats
     gross_j: Floats
@@ -225,98 +223,193 @@ class _Seen:
     shares: list[Share | None]
 
     @property
+    def component(self) -> str:
+        return self.channel.component
+
+    @property
     def uncovered(self) -> NDArray[np.bool_]:
-        """Which spans the readings cover too little of. Shape: (spans,)."""
+        """Whether the readings cover too little of each span."""
         duration_s = self.times_s[:, 1] - self.times_s[:, 0]
-        return (duration_s > 0) & (self.gap_s > (1 - LEAST_COVERAGE) * duration_s)
+        return (duration_s > 0) & (self.gap_s > (1 - MIN_COVERAGE) * duration_s)
 
-    def why_not(self, i: int) -> str:
-        """Of an uncovered span."""
+    def reason_for_absence(self, i: int) -> str:
         start_s, stop_s = self.times_s[i].tolist()
-        covered_pct = 100 * (1 - float(self.gap_s[i]) / (stop_s - start_s))
-        return f"{self.channel.source} covered only {covered_pct:.0f} % of the span"
+        covered = max(1 - float(self.gap_s[i]) / (stop_s - start_s), 0.0)
+        return f"{self.channel.source} covers only {percent(covered, 1)} of the span"
 
-    def energy(self, **figures: Any) -> ComponentEnergy:
-        """These figures with what the channel says of all."""
+    def energy(self, **values: Any) -> ComponentEnergy:
         return ComponentEnergy(
             component=self.channel.component,
             source=self.channel.source,
             provenance=self.channel.provenance,
             gain_uncertainty=self.channel.gain_uncertainty,
             offset_uncertainty_w=self.channel.offset_uncertainty_w,
-            **figures,
+            **values,
         )
 
 
-def _of_device_clock(windows: Sequence[Window], times: Floats, curve: EnergyCurve) -> Floats:
-    """What the uncertainty of the device's clock does to energies: both edges move together.
+def _device_clock_uncertainty_j(
+    windows: Sequence[Window], times_s: Floats, curve: EnergyCurve
+) -> Floats:
+    """Return the energy uncertainty from the device's clock, which moves both edges together.
 
-    Worked out by moving them, to the side where it does more (GUM 5.1.3, note 2). Shape: (spans,).
-
-    Args:
-        windows: The spans.
-        times: Their starts and stops on the device, s. Shape: (spans, 2).
-        curve: Energy over time.
+    Both edges are moved by the uncertainty, to the side that changes more (GUM 5.1.3, note 2).
     """
     off_s = np.array([window.device_uncertainty_ns for window in windows])[:, None] * 1e-9
     if not off_s.any():
         return np.zeros(len(windows))
-    early, here, late = (curve.energy(*(times + sign * off_s).T)[0] for sign in (-1, 0, 1))
+    early, here, late = (curve.energy(*(times_s + sign * off_s).T)[0] for sign in (-1, 0, 1))
     return np.maximum(np.abs(early - here), np.abs(late - here))
 
 
-@dataclass(frozen=True, slots=True)
-class _Clocks:
-    """The marks of a trace's spans on the host, and where the GPU was."""
-
-    host: Marks
-    device: Marks
-
-    @classmethod
-    def of(cls, trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]) -> _Clocks:
-        spans = trace.spans
-        names = np.array([span.name for span in spans], dtype=np.str_)
-        further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
-        on_host = [(span.start_ns, span.stop_ns) for span in spans]
-        on_device = [
-            edges if span.device_start_ns is None else (span.device_start_ns, span.device_stop_ns)
-            for span, edges in zip(spans, on_host, strict=True)
-        ]
-        (start_s, stop_s), (device_start_s, device_stop_s) = map(_seconds, (on_host, on_device))
-        host = Marks.of_spans(names, start_s, stop_s, further_s)
-        device = Marks.of_spans(names, device_start_s, device_stop_s, further_s)
-        return cls(host, device)
-
-    def of_component(self, channel: Channel) -> Marks:
-        """Those that matter to the component of a channel."""
-        return self.device if channel.component.startswith("gpu") else self.host
-
-
-def _seconds(edges_ns: Sequence[tuple[int, int | None]]) -> Floats:
-    """Starts and stops; a stop is NaN while the span is open. Shape: (2, spans)."""
-    return np.array(edges_ns, dtype=np.float64).reshape(-1, 2).T * 1e-9
+def _change_points(
+    trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]
+) -> tuple[ChangePoints, ChangePoints]:
+    """Return the edges of a trace's spans on the host, and on the GPU."""
+    names = np.array([span.name for span in trace.spans], dtype=np.str_)
+    further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
+    on_host = [(span.start_ns, span.stop_ns) for span in trace.spans]
+    on_device = [
+        edges if span.device_start_ns is None else (span.device_start_ns, span.device_stop_ns)
+        for span, edges in zip(trace.spans, on_host, strict=True)
+    ]
+    # The stop of an open span is NaN.
+    host_s, device_s = (
+        np.array(edges_ns, dtype=np.float64).reshape(-1, 2).T * 1e-9
+        for edges_ns in (on_host, on_device)
+    )
+    return (
+        ChangePoints.of_spans(names, *host_s, further_s),
+        ChangePoints.of_spans(names, *device_s, further_s),
+    )
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
-    """The energy of each span of a trace in which they are marks, beside those that it holds.
+    """Estimate the energy of spans that are not in the trace's own events.
 
     Args:
         trace: The readings.
-        windows: The spans, on the trace's clock.
+        windows: The spans, on the trace's clock; power may have changed at their edges.
     """
     edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
-    return EnergyEstimator(trace, marks_ns=edges_ns).energies(windows)
+    return EnergyEstimator(trace, change_points_ns=edges_ns).energies(windows)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowUnion:
+    """Times that lie in at least one of several windows, each once.
+
+    Ranks of a job are in the same epoch at the same time, and sensors read the whole host: adding
+    up the energies of their spans would count it once for each rank.
+
+    Attributes:
+        host: Starts and stops on the host, CLOCK_MONOTONIC nanoseconds, disjoint and in order.
+            Shape: (ranges, 2).
+        device: The same on the GPUs. Shape: (ranges, 2).
+        device_uncertainty_ns: Standard uncertainty of the latter.
+    """
+
+    host: TimeRanges
+    device: TimeRanges
+    device_uncertainty_ns: int = 0
+
+    @classmethod
+    def of(cls, windows: Sequence[Window]) -> Self:
+        """Unite windows, at least one."""
+        return cls(
+            merge_ranges([(window.start_ns, window.stop_ns) for window in windows]),
+            merge_ranges([_on_device(window) for window in windows]),
+            max(window.device_uncertainty_ns for window in windows),
+        )
+
+    def within(self, start_ns: int, stop_ns: int) -> Self | None:
+        """Return the part between two times on the host; ``None`` if there is none."""
+        host, device = (_clip(one, start_ns, stop_ns) for one in (self.host, self.device))
+        if not len(host):
+            return None
+        if not len(device):
+            # The GPUs did this work before or after.
+            device = np.full((1, 2), host[0, 0])
+        return replace(self, host=host, device=device)
+
+
+def energy_of_spans(estimator: EnergyEstimator, spans: Sequence[TraceSpan]) -> Energy:
+    """Add up the energy of spans: the sum of those of one process, the union of several.
+
+    Args:
+        estimator: Estimator of the trace.
+        spans: Finished spans; at least one.
+    """
+    windows = [span.window for span in spans]
+    if len({span.key[0] for span in spans}) == 1:
+        return estimator.total(windows)
+    return energy_of_union(estimator, WindowUnion.of(windows))
+
+
+def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
+    """Return the energy of a union: GPUs by its device times, all else by the host's.
+
+    The duration is that on the host.
+    """
+    on_host = estimator.total([Window(*one) for one in union.host.tolist()])
+    uncertainty_ns = union.device_uncertainty_ns
+    if np.array_equal(union.host, union.device) and uncertainty_ns == 0:
+        return on_host
+    on_device = estimator.total(
+        [Window(*one, *one, uncertainty_ns) for one in union.device.tolist()]
+    )
+    parts = {
+        name: part
+        for energy, gpus in ((on_host, False), (on_device, True))
+        for name, part in energy.components.items()
+        if name.startswith("gpu") is gpus
+    }
+    absent = {**on_host.absent, **on_device.absent}
+    return replace(
+        on_host,
+        components=dict(sorted(parts.items())),
+        absent={name: why for name, why in absent.items() if name not in parts},
+        notes=tuple(dict.fromkeys((*on_host.notes, *on_device.notes))),
+    )
+
+
+def _on_device(window: Window) -> tuple[int, int]:
+    if window.device_start_ns is None or window.device_stop_ns is None:
+        return window.start_ns, window.stop_ns
+    return window.device_start_ns, window.device_stop_ns
+
+
+def merge_ranges(ranges: Sequence[tuple[int, int]]) -> TimeRanges:
+    """Merge overlapping ranges into disjoint ones, in order. Shape: (ranges, 2).
+
+    Example:
+        >>> merge_ranges([(5, 7), (0, 2), (1, 3)]).tolist()
+        [[0, 3], [5, 7]]
+    """
+    times = np.array(sorted(ranges), dtype=np.int64).reshape(-1, 2)
+    if not len(times):
+        return times
+    latest = np.maximum.accumulate(times[:, 1])
+    begins = np.flatnonzero(np.concatenate(([True], times[1:, 0] > latest[:-1])))
+    return np.column_stack((times[begins, 0], np.maximum.reduceat(times[:, 1], begins)))
+
+
+def _clip(ranges: TimeRanges, start_ns: int, stop_ns: int) -> TimeRanges:
+    """Return the ranges between two times. An empty range counts where it begins."""
+    starts, stops = ranges[:, 0], ranges[:, 1]
+    inside = (starts < stop_ns) & ((stops > start_ns) | (starts >= start_ns))
+    return ranges[inside].clip(start_ns, stop_ns)
 
 
 def mean_reading(
     trace: Trace, component: str, quantity: Quantity, windows: Sequence[Window]
 ) -> float:
-    """The mean of a quantity's readings within the spans; NaN when there are none.
+    """Return the mean of a quantity's readings within spans; NaN if there are none.
 
     Args:
         trace: The readings.
-        component: As ``"gpu:0"``.
-        quantity: As ``Quantity.UTILIZATION``.
+        component: For example ``"gpu:0"``.
+        quantity: For example ``Quantity.UTILIZATION``.
         windows: The spans; readings at either edge count.
     """
     for i, channel in enumerate(trace.channels):

@@ -12,7 +12,7 @@ error of some thing, and two energies share it if they share the thing:
   has the error of its calibration instead. RAPL zones and estimates are sensors of their own.
 - *Scale.* The sources of one sensor average and drop readings differently, and agree only within
   about 1 % on short spans (:data:`~joulelab.sensors.calibration.TRANSFER_UNCERTAINTY`, also what
-  :mod:`joulelab.energy.signal.scale_to_counter` assumes beforehand). That part of the gain's
+  :mod:`joulelab.energy.signal` takes as its prior). That part of the gain's
   uncertainty belongs to one source: 1 % / sqrt(2) each, so that the ratio of two sources is
   uncertain by 1 %. The rest is the sensor's; the sum of both is unchanged.
 - *Idle power* is an error of a baseline.

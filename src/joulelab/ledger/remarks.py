@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from joulelab.carbon.costs import JOULES, quantity
-from joulelab.energy.energy import WORTH_SAYING
+from joulelab.energy.energy import REPORTED_GAP
 from joulelab.ledger.book import NO_INTERVAL, Row
 from joulelab.ledger.costing import Costed
 from joulelab.ledger.entries import Entry
@@ -42,7 +42,7 @@ def remarks(
             f"{component} not measured in {len(lacking)}, though in others: {_some(lacking)}"
         )
     twice_j = counted_twice_j(measured, unshared_only=own_share)
-    if twice_j > WORTH_SAYING * Row("", tuple(entries)).energy.value:
+    if twice_j > REPORTED_GAP * Row("", tuple(entries)).energy.value:
         energy = quantity(twice_j, NO_INTERVAL, JOULES)
         notes.append(
             f"some ran at the same time on the same machine: the sums are {energy} too large, "

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.update_times import Pace, pace_of, updates
+from joulelab.energy.signal import Pace, pace_of, updates
 from joulelab.errors import UserError
 from joulelab.logs.csv_table import Floats
 

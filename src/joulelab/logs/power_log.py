@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.update_times import AVERAGE_S, LOOKED_AT, Pace, averages, pace_of
+from joulelab.energy.signal import AVERAGE_S, INSPECTED_READINGS, Pace, is_moving_average, pace_of
 from joulelab.errors import UserError
 from joulelab.logs.columns import (
     NVIDIA_SMI_FIELDS,
@@ -296,7 +296,7 @@ def _series(
     if column.energy:
         _check_counter(path, column, value[seen])
     elif nvidia:
-        channel = _nvidia(channel, pace, averages(t_s, value, pace))
+        channel = _nvidia(channel, pace, is_moving_average(t_s, value, pace))
     elif not (pace.polled or channel.component.startswith(("cpu", "dram"))):
         channel = _ring(channel, t_s[seen])
     if options.window_s is not None and not column.energy:
@@ -332,7 +332,7 @@ def _ring(channel: Channel, t_s: Floats) -> Channel:
     low_s, high_s = RING_PERIODS_S
     if not low_s < channel.update_period_s < high_s:
         return channel
-    steps_s = np.diff(t_s[:LOOKED_AT]).tolist()
+    steps_s = np.diff(t_s[:INSPECTED_READINGS]).tolist()
     delay_s, time_uncertainty_s = timestamp_latency(steps_s, channel.update_period_s)
     return replace(channel, delay_s=delay_s, time_uncertainty_s=time_uncertainty_s)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.energy.signal.update_times import pace_of
+from joulelab.energy.signal import pace_of
 from joulelab.errors import UserError
 from joulelab.logs.columns import (
     ColumnChoice,

@@ -15,7 +15,7 @@ from joulelab.carbon.costs import Costs
 from joulelab.carbon.quantities import J_PER_KWH
 from joulelab.carbon.site import UNKNOWN
 from joulelab.energy.energy import Energy, sensor_of
-from joulelab.energy.words import joules
+from joulelab.format import quantity, with_interval
 from joulelab.run.previous import compare
 from joulelab.runs.job import Job
 from joulelab.runs.span_total import SpanTotal
@@ -79,29 +79,25 @@ def _energy(energy: Energy) -> Iterator[Line]:
         for reason in dict.fromkeys(energy.absent.values()):
             yield "energy", f"not measured: {reason}"
         return
-    low_j, high_j = energy.interval_j
-    text = f"{joules(energy.gross_j)} ({joules(low_j, '')} to {joules(high_j, '')})"
+    text = with_interval(energy.gross_j, *energy.interval_j, "J")
     if energy.gross_j >= WORTH_KWH * J_PER_KWH:
         text += f", {energy.gross_j / J_PER_KWH:.3g} kWh"
     yield "energy", f"{text}, {energy.mean_power_w:.3g} W on average"
     if math.isnan(energy.net_j):
         yield "", "net of idle unknown: measure the idle machine once with `joulelab idle`"
     else:
-        low_j, high_j = energy.net_interval_j
-        yield (
-            "",
-            f"{joules(energy.net_j)} ({joules(low_j, '')} to {joules(high_j, '')}) net of "
-            f"{joules(energy.idle_j)} idle",
-        )
+        net = with_interval(energy.net_j, *energy.net_interval_j, "J")
+        yield "", f"{net} net of {quantity(energy.idle_j, 'J')} idle"
     for name, part in energy.components.items():
         half_j = (part.interval_j[1] - part.interval_j[0]) / 2
         yield (
             f"  {name}",
-            f"{joules(part.gross_j):>10} ± {joules(half_j, ''):6} {part.mean_power_w:6.3g} W  "
+            f"{quantity(part.gross_j, 'J'):>10} ± {quantity(half_j, 'J'):8} "
+            f"{quantity(part.mean_power_w, 'W'):>7}  "
             f"{part.provenance} ({sensor_of(part.source)})",
         )
-    if energy.job_words:
-        yield "this job", energy.job_words
+    if energy.job_text:
+        yield "this job", energy.job_text
     for name, reason in energy.absent.items():
         yield f"  {name}", f"not metered: {reason}"
     yield "", NEVER_METERED
@@ -112,8 +108,8 @@ def _spans(spans: Sequence[SpanTotal]) -> Iterator[Line]:
     width = max((len(span.name) for span in largest), default=0)
     for span in largest:
         known = not math.isnan(span.gross_j)
-        interval = f" ({joules(span.low_j, '')} to {joules(span.high_j, '')})" if known else ""
-        energy = joules(span.gross_j) + interval if known else "not measured"
+        energy = with_interval(span.gross_j, span.low_j, span.high_j, "J", level="")
+        energy = energy if known else "not measured"
         yield (
             "spans",
             f"{span.name:{width}}  {span.count:6} x  {duration(span.duration_s):>9}  {energy}",

@@ -12,8 +12,7 @@ from typing import Any
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy, total
-from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.union import Times, energy_of_times
+from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_union
 from joulelab.errors import UserError
 from joulelab.format import join_words
 from joulelab.recording.launcher import Launch
@@ -232,7 +231,7 @@ def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> E
             find each other, the one that began first is used.
         windows: On that clock; at least one.
     """
-    times = Times.of(windows)
+    times = WindowUnion.of(windows)
     owners: list[tuple[int, HostRecording]] = []
     covered_ns = 0
     for one in recordings:
@@ -244,7 +243,7 @@ def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> E
     for (begin_ns, one), end_ns in zip(owners, ends_ns, strict=True):
         own = times.within(begin_ns, end_ns)
         if own is not None:
-            energies.append(energy_of_times(one.estimator, own))
+            energies.append(energy_of_union(one.estimator, own))
     return total(energies)
 
 

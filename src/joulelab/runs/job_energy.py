@@ -10,8 +10,7 @@ from typing import Any
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.union import energy_of_spans
+from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.recording.trace import Trace, TraceReader
 from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.recording.trace_spans import TraceSpan, Window

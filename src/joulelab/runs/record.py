@@ -40,9 +40,8 @@ from typing import Any, Literal, Self
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
-from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.energy.saved_baseline import kept
-from joulelab.energy.union import energy_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
 from joulelab.machine import Machine

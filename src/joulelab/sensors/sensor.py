@@ -67,7 +67,7 @@ class Channel:
             counter gains so much each second.
         wrap: A counter returns to 0 after this value; ``None`` when it never does.
         priority: Among the channels that can give a component's energy, the one with the lowest
-            number is used; see :mod:`joulelab.energy.signal.sources`.
+            number is used; see :mod:`joulelab.energy.signal`.
         note: What was assumed, in words, for a person to read.
     """
 

@@ -92,7 +92,7 @@ def _with_record(view: View, job: Job) -> View:
         elapsed_s=job.duration_s,
         components=tuple(_with_energy(one, job.energy) for one in view.components),
         energy=job.energy,
-        job_words=job.energy.job_words,
+        job_words=job.energy.job_text,
         costs=costs,
         ended=tuple(
             replace(

@@ -121,7 +121,7 @@ class RecordingPlace:
             components=figures.components,
             power_w=figures.power_w,
             energy=figures.energy,
-            job_words=figures.energy.job_words if figures.energy else "",
+            job_words=figures.energy.job_text if figures.energy else "",
             gauges=figures.gauges,
             stacks=following.book.stacks(now_ns, is_alive) if live else (),
             ended=figures.ended,

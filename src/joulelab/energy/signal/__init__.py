@@ -1,1 +1,362 @@
-"""."""
+"""From the readings of a component's sensors to its energy over time.
+
+:func:`energy_curve` is the entry. In order, it
+
+1. restores steps in readings that average over many update periods (``averaged_readings``),
+2. thins long recordings to the surroundings of the spans' edges (``thinning``),
+3. aligns timestamps (``timestamp_alignment``) and gives each reading its interval (``intervals``;
+   ``counters`` for energy counters, with their wraps and faults),
+4. splits the intervals where power changed (``change_points``, ``power_states``),
+5. bounds what the readings do not show (``variability``),
+6. integrates to a curve (``curve``),
+7. scales it to an energy counter of the same board, and fills its gaps from the component's other
+   sources (``reconciliation``).
+
+The integral of the paper's Eqs. 4 and 5 is the running sum over the sensors' intervals. The energy
+of any span is a difference of two of its values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.energy.signal.averaged_readings import (
+    AVERAGE_S,
+    INSPECTED_READINGS,
+    Pace,
+    Sharpened,
+    is_averaged,
+    is_moving_average,
+    pace_of,
+    sharpen,
+    sharpened_curve,
+    updates,
+)
+from joulelab.energy.signal.change_points import (
+    NO_CHANGE_POINTS,
+    ChangePoints,
+    Parts,
+    cut_at_change_points,
+    split_at_change_points,
+)
+from joulelab.energy.signal.counters import CounterFault, counter_faults, counter_intervals
+from joulelab.energy.signal.curve import EnergyCurve
+from joulelab.energy.signal.intervals import (
+    NO_STRETCHES,
+    Intervals,
+    Stretches,
+    blind_s,
+    power_intervals,
+    spacing_s,
+)
+from joulelab.energy.signal.power_states import split_by_state
+from joulelab.energy.signal.reconciliation import (
+    can_scale,
+    fill_gaps,
+    scale_to_counter,
+    stretch_edges_s,
+)
+from joulelab.energy.signal.thinning import is_long, thin
+from joulelab.energy.signal.timestamp_alignment import regular_times, timestamp_latency
+from joulelab.energy.signal.variability import (
+    STEP_FLATNESS,
+    Variogram,
+    hidden_share,
+    interval_spread,
+    interval_variogram,
+    part_spread,
+    part_variance_j2,
+    unknown_variogram,
+    window_variogram,
+)
+from joulelab.recording.trace import Readings
+from joulelab.sensors.sensor import Channel, Quantity
+
+__all__ = [
+    "AVERAGE_S",
+    "INSPECTED_READINGS",
+    "NO_CHANGE_POINTS",
+    "ChangePoints",
+    "ComponentCurve",
+    "CounterFault",
+    "EnergyCurve",
+    "Pace",
+    "Source",
+    "can_scale",
+    "counter_faults",
+    "energy_curve",
+    "integrate",
+    "is_long",
+    "is_moving_average",
+    "pace_of",
+    "updates",
+]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The readings of one channel.
+
+    Attributes:
+        channel: What was read; its quantity is power or energy.
+        readings: W or J in order of time; NaN where the channel gave nothing.
+        interval_s: Time between two reads.
+        points: Times at which power may have changed.
+    """
+
+    channel: Channel
+    readings: Readings
+    interval_s: float
+    points: ChangePoints = NO_CHANGE_POINTS
+
+
+class ComponentCurve(NamedTuple):
+    """Energy of one component over time, from all its sources.
+
+    Attributes:
+        channel: The preferred source's; its name lists what else was used.
+        curve: Energy over time.
+        sharp: The same with the steps at change points restored, if the preferred source averages.
+        sharp_at_s: The change points at which steps were restored, in order.
+    """
+
+    channel: Channel
+    curve: EnergyCurve
+    sharp: EnergyCurve | None
+    sharp_at_s: Floats
+
+    def energy(self, start_s: Floats, stop_s: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return what :meth:`EnergyCurve.energy` does, with restored steps where possible."""
+        plain = self.curve.energy(start_s, stop_s)
+        if self.sharp is None:
+            return plain
+        chosen = np.isin(start_s, self.sharp_at_s) & np.isin(stop_s, self.sharp_at_s)
+        sharp = self.sharp.energy(start_s, stop_s)
+        energy_j, uncertainty_j, gap_s = (
+            np.where(chosen, *pair) for pair in zip(sharp, plain, strict=True)
+        )
+        return energy_j, uncertainty_j, gap_s
+
+
+def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve | None:
+    """Return the energy of one component over time.
+
+    The preferred source (:attr:`Channel.priority`) gives the shape. A counter next to samples of
+    power gives their scale; where the preferred source has a gap, another fills it.
+
+    Args:
+        sources: The component's sources, the preferred one first.
+        edges_s: Edges of spans: the curve is exact near them, which only matters for long
+            recordings. Shape: (edges,).
+
+    Returns:
+        The curve; ``None`` if there are too few readings.
+    """
+    for position, first in enumerate(sources):
+        others = [
+            other
+            for other in sources[position + 1 :]
+            if other.channel.provenance is first.channel.provenance
+        ]
+        combined = _combine(first, others, edges_s)
+        if combined is None:
+            continue
+        if not is_averaged(first.channel):
+            return ComponentCurve(*combined, None, np.zeros(0))
+        readings, points_s = first.readings, first.points.time_s
+        t_s = np.asarray(readings.t_ns * 1e-9, dtype=np.float64)
+        sharpened = sharpen(first.channel, t_s, readings.value, first.interval_s, points_s)
+        sharp = _combine(first, others, edges_s, sharpened)
+        return ComponentCurve(*combined, sharp and sharp[1], points_s[sharpened.restored])
+    return None
+
+
+def _combine(
+    first: Source, others: Sequence[Source], edges_s: Floats, sharpened: Sharpened | None = None
+) -> tuple[Channel, EnergyCurve] | None:
+    """Scale a source to the first counter among the others, and fill its gaps from all of them."""
+    counter = next((one for one in others if can_scale(first.channel, one.channel)), None)
+    if counter and (t_ns := counter.readings.t_ns).size:
+        extent_s = float(t_ns[0]) * 1e-9, float(t_ns[-1]) * 1e-9
+        edges_s = np.concatenate((edges_s, stretch_edges_s(counter.channel, *extent_s)))
+    if sharpened:
+        readings = Readings(np.rint(sharpened.t_s * 1e9).astype(np.int64), sharpened.power_w)
+        channel = sharpened.channel
+        source = Source(channel, readings, channel.update_period_s, first.points)
+        curve = _source_curve(source, edges_s)
+        curve = curve and sharpened_curve(curve, sharpened, first.channel.window_s)
+    else:
+        channel, curve = first.channel, _source_curve(first, edges_s)
+    if curve is None:
+        return None
+    if counter and (counted := _source_curve(counter, edges_s)):
+        channel, curve = scale_to_counter(channel, curve, counter.channel, counted)
+    for other in others:
+        patch = _source_curve(other, np.concatenate((edges_s, curve.seams_s)))
+        if patch:
+            curve = fill_gaps(curve, patch)
+    return channel, curve
+
+
+def _source_curve(source: Source, edges_s: Floats) -> EnergyCurve | None:
+    """Integrate the readings of one source, exactly near these edges."""
+    kept = thin(source.channel, source.readings, source.interval_s, edges_s)
+    points = source.points.only(kept.near(source.points.time_s))
+    channel = replace(source.channel, wrap=kept.wrap)
+    return integrate(channel, kept.t_ns, kept.value, source.interval_s, points, kept.stretches)
+
+
+def integrate(
+    channel: Channel,
+    t_ns: NDArray[np.int64],
+    value: Floats,
+    interval_s: float,
+    points: ChangePoints = NO_CHANGE_POINTS,
+    stretches: Stretches = NO_STRETCHES,
+) -> EnergyCurve | None:
+    """Integrate the readings of one channel.
+
+    Args:
+        channel: What was read; its quantity is power or energy.
+        t_ns: Timestamps in order. Shape: (readings,).
+        value: Readings in W or J; NaN where the channel gave nothing. Shape: (readings,).
+        interval_s: Time between two reads.
+        points: Times at which power may have changed.
+        stretches: Stretches of power readings that were left out of ``t_ns`` and ``value``; with
+            any, every value is finite and every timestamp later than the one before it.
+
+    Returns:
+        The curve; ``None`` if there are too few readings.
+    """
+    seen = np.isfinite(value)
+    t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
+    value = value[seen]
+    is_counter = channel.quantity is Quantity.ENERGY
+    unseen_s = blind_s(channel, interval_s)
+    jitter_s = 0.0
+    if is_counter:
+        found = counter_intervals(channel, t, value, interval_s)
+    else:
+        # A sensor that is blind at times sees a power on either side of a change point.
+        change = points.time_s if unseen_s > 0 else points.time_s[:0]
+        if not channel.polled:
+            t, jitter_s = regular_times(t, channel.update_period_s)
+        found = power_intervals(channel, t, value, interval_s, change, stretches)
+    if found.power.size == 0:
+        return None
+    found = replace(found, power=(found.power - channel.offset_w) / channel.gain)
+    smear_s = max(0.0, channel.window_s - channel.update_period_s)
+    if smear_s == 0 and unseen_s == 0:
+        split = _split(channel, found, points, jitter_s)
+    else:
+        split = _cut(channel, found, points, smear_s, spacing_s(channel, interval_s))
+    parts, length_s = split.parts, np.diff(found.edges)[split.parts.interval]
+    hidden_w = hidden_share(channel, length_s) * np.abs(parts.power)
+    spread_w = np.maximum(split.spread_w, hidden_w)
+    variance_j2 = part_variance_j2(channel, interval_s, found, parts, spread_w, stretches)
+    variogram = _variogram(channel, found, points, smear_s, interval_s)
+    return EnergyCurve(
+        time_s=parts.edges,
+        energy_j=np.concatenate(([0.0], np.cumsum(np.diff(parts.edges) * parts.power))),
+        power_w=parts.power,
+        spread_w=spread_w,
+        interval_start_s=found.edges[:-1][parts.interval] - split.latency_s,
+        interval_length_s=length_s,
+        variance_j2=np.concatenate(([0.0], np.cumsum(variance_j2))),
+        gap=found.gap[parts.interval],
+        smear_s=smear_s,
+        is_counter=is_counter,
+        latency_uncertainty_s=split.latency_uncertainty_s,
+        jitter_s=jitter_s,
+        max_age_s=found.max_age_s,
+        variogram=variogram.at(parts.interval),
+    )
+
+
+def _variogram(
+    channel: Channel, found: Intervals, points: ChangePoints, smear_s: float, interval_s: float
+) -> Variogram:
+    """Estimate how energy varies between the readings, where they show it."""
+    if blind_s(channel, interval_s) > 0:
+        return unknown_variogram(found.power.size)
+    if smear_s > 0:
+        apart_s = spacing_s(channel, interval_s)
+        return window_variogram(found.middle, found.power, found.plain, channel.window_s, apart_s)
+    before = np.searchsorted(points.time_s, found.edges)
+    return interval_variogram(found.edges, found.power, found.plain & (before[1:] == before[:-1]))
+
+
+class _Split(NamedTuple):
+    """Intervals split where power changed.
+
+    Attributes:
+        parts: On the clock of the change points.
+        spread_w: How far power may be from each part's mean. Shape: (parts,).
+        latency_s: How much later the readings' own times are than the parts'.
+        latency_uncertainty_s: Standard uncertainty of that.
+    """
+
+    parts: Parts
+    spread_w: Floats
+    latency_s: float
+    latency_uncertainty_s: float
+
+
+def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: float) -> _Split:
+    """Split the intervals of a sensor that averages just these, by their neighbours' powers."""
+    power, plain = found.power, found.plain
+    steps = _steps(found.edges, power, ~plain)
+    unknown_s = math.hypot(channel.time_uncertainty_s, found.latency_uncertainty_s)
+    latency_s, left_s = timestamp_latency(steps, points.time_s, unknown_s, jitter_s)
+    edges = found.edges - latency_s
+    times = np.union1d(points.time_s, steps - latency_s)
+    parts = split_at_change_points(edges, power, plain, times)
+    spread_w = part_spread(parts, found.gap)
+    if parts.unresolved.any():
+        windows = edges[:-1], edges[1:]
+        off_s = math.hypot(left_s, jitter_s, found.max_age_s / math.sqrt(12))
+        parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)
+    return _Split(parts, spread_w, latency_s, left_s)
+
+
+def _cut(
+    channel: Channel, found: Intervals, points: ChangePoints, smear_s: float, apart_s: float
+) -> _Split:
+    """Split the intervals of a sensor that averages less or more than these, by state."""
+    power, plain = found.power, found.plain
+    windows = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
+    parts = cut_at_change_points(found.edges, power, plain, points.time_s, windows)
+    reach = 1 + math.ceil(smear_s / apart_s)
+    at_change = np.isin(found.edges[1:-1], points.time_s) & (smear_s == 0)
+    spread_w = interval_spread(power, found.gap, reach, at_change)[parts.interval]
+    if parts.unresolved.any():
+        off_s = math.hypot(channel.time_uncertainty_s, found.max_age_s / math.sqrt(12))
+        parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)
+    return _Split(parts, spread_w, 0.0, channel.time_uncertainty_s)
+
+
+def _steps(edges: Floats, power: Floats, gap: Bools) -> Floats:
+    """Return the times of plain steps.
+
+    An interval of mean p between steady neighbours at a and b, p between a and b, had a at first
+    and b after the share x of its length for which p = x a + (1 - x) b.
+    """
+    if power.size < 5:
+        return np.zeros(0)
+    a2, a, p, b, b2 = (power[i : power.size - 4 + i] for i in range(5))
+    step = np.abs(b - a)
+    steady = (np.abs(a - a2) + np.abs(b2 - b)) <= STEP_FLATNESS * step
+    inside = (np.minimum(a, b) < p) & (p < np.maximum(a, b))
+    near_gap = np.logical_or.reduce([gap[i : power.size - 4 + i] for i in range(5)])
+    at = np.flatnonzero(steady & inside & ~near_gap & (step > 0)) + 2
+    a, p, b = power[at - 1], power[at], power[at + 1]
+    return np.asarray(edges[at] + (p - b) / (a - b) * (edges[at + 1] - edges[at]))

@@ -1,156 +1,247 @@
-"""What an energy counter's readings tell, and where they do not.
+"""Energy counters: differences, wraps, faults, and the times of their updates.
 
-A counter loses energy where it goes back without having wrapped, leaps, stands still, or is not
-read for so long that it may have wrapped more than once. None of these is a figure: each is a gap.
+A counter loses energy where it goes back without a wrap, jumps, stands still, or is not read for so
+long that it may have wrapped more than once. None of these is a value: each becomes a gap.
+
+A counter that updates each T and is polled each T or so shows, now and then, the energy of two
+updates in one poll, or of none. When that happens reveals where in T the updates fall: of all
+phases the true one makes power least rough.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.grid import GAP_FACTOR
+from joulelab.energy.signal.intervals import (
+    GAP_FACTOR,
+    NO_INTERVALS,
+    Intervals,
+    max_age_s,
+    mean_age_s,
+    spacing_s,
+)
+from joulelab.format import duration
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
-MOST_W = 2000.0
-"""No package, memory or board draws more: what went back further than that explains was reset."""
-FULL_W = 1000.0
-"""What a part with a counter that wraps may draw for long: until then it has wrapped once at most.
-RAPL is read so often that it cannot wrap unseen at this power."""
-LEAP_W = 1e5
+MAX_POWER_W = 2000.0
+"""No package, memory or board draws more: a larger step back is a reset, not a wrap."""
+MAX_SUSTAINED_W = 1000.0
+"""No component with a counter that wraps draws more for long: until it could have wrapped twice at
+this power, it wrapped at most once. RAPL is read often enough for that."""
+MAX_RACK_W = 1e5
 """Nothing with one counter draws more, a rack of accelerators included."""
-LATE_S = 1.0
-"""On a starved machine a counter's stamp may be later than its reading by so much."""
-STILL_S = 2.0
-STILL_PERIODS = 20
-"""A counter without a new value for so long, and for so many of its update periods, stands still:
-whatever is switched on draws more than one step of a counter in that time."""
-AT_ONCE = 1 << 17
+MAX_LATENCY_S = 1.0
+"""On a busy machine a counter's timestamp may be this much later than its value."""
+STUCK_S = 2.0
+STUCK_PERIODS = 20
+"""A counter without a new value for this time and this number of update periods is stuck: any
+device that is switched on draws more than one step of a counter in that time."""
+READINGS_PER_BLOCK = 1 << 17
+
+POLLS_PER_PHASE = 256
+"""Polls from which a phase is estimated: it moves, since clocks drift apart by some 10 ppm."""
+COHERENCE_S = 60.0
+"""Polls further apart than this do not share a phase."""
+AMBIGUOUS_SIGMAS = 2.0
+"""Polls within this many standard uncertainties of an update may or may not show it."""
+MIN_POLLS = 32
+MIN_ROUGHNESS = 1e-6
+"""Readings are rounded: no power is smoother than this share of itself."""
+MAX_UPDATES_PER_POLL = 20.0
+"""With more updates per poll, the age of a value does not matter."""
+PHASE_KNOWN = 0.5
+"""A phase is usable if its uncertainty is below this share of the uncertainty of an unknown age."""
+MAX_AMBIGUOUS_UPDATES = 10
+"""Ambiguous polls at either end of a recording may last this many updates."""
 
 
-class Counted(NamedTuple):
-    """What was counted between readings that follow each other.
+def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: float) -> Intervals:
+    """Turn counter readings into intervals; a counter fault is a gap.
+
+    Where polls reveal when the counter updated, intervals lie between its updates.
+
+    Args:
+        channel: The counter.
+        t: Timestamps in order, seconds. Shape: (readings,).
+        energy: Finite, J. Shape: (readings,).
+        interval_s: Time between two reads.
+    """
+    if t.size < 2:
+        return NO_INTERVALS
+    rises = np.concatenate(([True], np.diff(t) > 0))
+    t, energy = t[rises], energy[rises]
+    spacing = spacing_s(channel, interval_s)
+    steps = counter_steps(channel, t, energy, spacing)
+    # The time for which a counter was stuck is one interval, with what it caught up, or a gap.
+    within = np.zeros(t.size, dtype=bool)
+    for stuck in (steps.caught_up, steps.stuck):
+        within[1:-1] |= stuck[:-1] & stuck[1:]
+    t = t[~within]
+    difference = np.diff(np.concatenate(([0.0], np.cumsum(steps.energy_j)))[~within])
+    gap = steps.unknown[~within[:-1]]
+    if np.all(gap):
+        return NO_INTERVALS
+    if channel.polled and not np.any(gap):
+        risen = np.concatenate(([0.0], np.cumsum(difference)))
+        found = update_times(t - channel.delay_s, risen, channel.update_period_s)
+        if found is not None:
+            power = np.diff(risen[found.keep]) / np.diff(found.time_s)
+            new = _counter_intervals(found.time_s, power, np.zeros(power.size, dtype=bool))
+            return replace(new, latency_uncertainty_s=found.uncertainty_s)
+    known = np.flatnonzero(~gap)
+    power = np.interp(np.arange(gap.size), known, (difference / np.diff(t))[known])
+    t = t - mean_age_s(channel)
+    if channel.polled and channel.update_period_s > spacing / GAP_FACTOR:
+        t, power, gap = _merge_unchanged(t, power, gap, difference)
+    return replace(_counter_intervals(t, power, gap), max_age_s=max_age_s(channel))
+
+
+def _counter_intervals(t: Floats, power: Floats, gap: Bools) -> Intervals:
+    return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2)
+
+
+def _merge_unchanged(
+    t: Floats, power: Floats, gap: Bools, difference: Floats
+) -> tuple[Floats, Floats, Bools]:
+    """Merge intervals without a new value into the next one, which shows their energy.
+
+    Unchanged intervals at the end have not shown theirs yet and are left out.
+    """
+    shown = np.flatnonzero((difference != 0) | gap)
+    if shown.size == 0:
+        return t, power, gap
+    ends = np.concatenate(([0], shown + 1))
+    sums = np.add.reduceat(np.where(gap, power * np.diff(t), difference), ends[:-1])
+    merged_t = t[ends]
+    return merged_t, sums / np.diff(merged_t), np.logical_or.reduceat(gap, ends[:-1])
+
+
+class CounterSteps(NamedTuple):
+    """Energy between consecutive counter readings, and faults. Shapes: (readings - 1,) each.
 
     Attributes:
-        energy_j: Differences, wraps undone. Shape: (readings - 1,).
-        wrapped: Where the counter wrapped. Shape: (readings - 1,).
-        back: Where it was reset. Shape: (readings - 1,).
-        leapt: Where it counted more than can be. Shape: (readings - 1,).
-        unread: Where it may have wrapped more than once. Shape: (readings - 1,).
-        still: Where it stood still and did not catch up. Shape: (readings - 1,).
-        caught_up: Where it stood still, and then counted what it had not shown.
-            Shape: (readings - 1,).
+        energy_j: Differences, wraps undone.
+        wrapped: The counter wrapped.
+        reset: It went back without a wrap.
+        jumped: It counted more than any device can draw.
+        unread: It was not read for so long that it may have wrapped more than once.
+        stuck: It stood still and did not catch up.
+        caught_up: It stood still, and then counted what it had not shown.
     """
 
     energy_j: Floats
     wrapped: Bools
-    back: Bools
-    leapt: Bools
+    reset: Bools
+    jumped: Bools
     unread: Bools
-    still: Bools
+    stuck: Bools
     caught_up: Bools
 
     @property
-    def lost(self) -> Bools:
-        """Where the energy is not known."""
-        return np.asarray(self.back | self.leapt | self.unread | self.still)
+    def unknown(self) -> Bools:
+        """Where the energy is unknown."""
+        return np.asarray(self.reset | self.jumped | self.unread | self.stuck)
 
 
-def counted(channel: Channel, t_s: Floats, value: Floats, expected_s: float) -> Counted:
-    """What a counter counted from reading to reading.
+def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) -> CounterSteps:
+    """Return what a counter counted from reading to reading.
 
     Args:
         channel: The counter.
-        t_s: Times that rise. Shape: (readings,).
+        t_s: Strictly increasing times. Shape: (readings,).
         value: Finite, J. Shape: (readings,).
-        expected_s: How far apart readings are when none is missing.
+        spacing: Time between two readings when none is missing, seconds.
 
     Example:
         >>> from joulelab.sensors.sensor import Provenance, Quantity
         >>> channel = Channel(component="cpu:0", quantity=Quantity.ENERGY, source="rapl",
         ...     provenance=Provenance.MEASURED, update_period_s=1e-3, wrap=1000.0)
         >>> t_s = np.array([0.0, 0.1, 0.2, 5.2])
-        >>> found = counted(channel, t_s, np.array([990.0, 998.0, 6.0, 400.0]), 0.1)
-        >>> found.energy_j.tolist(), found.unread.tolist()
+        >>> steps = counter_steps(channel, t_s, np.array([990.0, 998.0, 6.0, 400.0]), 0.1)
+        >>> steps.energy_j.tolist(), steps.unread.tolist()
         ([8.0, 8.0, 394.0], [False, False, True])
     """
     energy, length = np.diff(value), np.diff(t_s)
     fell = energy < 0
     if channel.wrap is None:
         wrapped = unread = np.zeros(energy.size, dtype=bool)
-        most = LEAP_W * (length + LATE_S)
+        most = MAX_RACK_W * (length + MAX_LATENCY_S)
     else:
-        most = MOST_W * (length + LATE_S)
+        most = MAX_POWER_W * (length + MAX_LATENCY_S)
         wrapped = fell & (energy + channel.wrap >= 0) & (energy + channel.wrap <= most)
-        unread = (length > GAP_FACTOR * expected_s) & (FULL_W * length >= channel.wrap)
+        unread = (length > GAP_FACTOR * spacing) & (MAX_SUSTAINED_W * length >= channel.wrap)
         energy = np.where(wrapped, energy + channel.wrap, energy)
-    back, leapt = fell & ~wrapped, energy > most
-    still, caught_up = _stood_still(channel, energy, length)
-    return Counted(energy, wrapped, back, leapt, unread, still, caught_up)
+    stuck, caught_up = _stuck(channel, energy, length)
+    return CounterSteps(energy, wrapped, fell & ~wrapped, energy > most, unread, stuck, caught_up)
 
 
-def is_plain(
-    channel: Channel, apart_ns: NDArray[np.int64], energy: Floats, expected_s: float
+def is_faultless(
+    channel: Channel, apart_ns: NDArray[np.int64], energy: Floats, spacing: float
 ) -> bool:
-    """Whether a counter rose from each reading to the next by what there can be: nothing to undo.
+    """Report whether a counter plainly rose from each reading to the next.
 
     Args:
         channel: The counter.
-        apart_ns: From reading to reading. Shape: (readings - 1,).
-        energy: The same, J; NaN where a value is missing. Shape: (readings - 1,).
-        expected_s: How far apart readings are when none is missing.
+        apart_ns: Time between consecutive readings. Shape: (readings - 1,).
+        energy: Differences of consecutive readings, J; NaN where a value is missing.
+            Shape: (readings - 1,).
+        spacing: Time between two readings when none is missing, seconds.
     """
     if energy.size == 0:
         return True
-    most_w = LEAP_W if channel.wrap is None else MOST_W
+    most_w = MAX_RACK_W if channel.wrap is None else MAX_POWER_W
     longest_s = float(apart_ns.max()) * 1e-9
-    in_time = channel.wrap is None or longest_s <= GAP_FACTOR * expected_s
-    rises = float(energy.min()) > 0 and float(energy.max()) <= most_w * LATE_S
+    in_time = channel.wrap is None or longest_s <= GAP_FACTOR * spacing
+    rises = float(energy.min()) > 0 and float(energy.max()) <= most_w * MAX_LATENCY_S
     return rises and in_time and int(apart_ns.min()) > 0
 
 
-def _stood_still(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Bools]:
-    """Where a counter stood still for good, and where it caught up afterwards.
+def _stuck(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Bools]:
+    """Find where a counter was stuck for good, and where it caught up afterwards.
 
-    A counter that counted nothing resumes with the power of its neighbours; one that only showed
-    nothing resumes with all that it had not shown.
+    A counter that counted nothing resumes with the power of its neighbours; one that only did not
+    show it resumes with all that it had not shown.
     """
-    still, caught_up = (np.zeros(energy.size, dtype=bool) for _ in range(2))
-    unchanged = energy == 0
-    if np.count_nonzero(unchanged) < 1:
-        return still, caught_up
-    ends = np.diff(np.concatenate(([False], unchanged, [False])).astype(np.int8))
+    stuck, caught_up = (np.zeros(energy.size, dtype=bool) for _ in range(2))
     since = np.concatenate(([0.0], np.cumsum(length)))
-    starts, stops = np.flatnonzero(ends > 0), np.flatnonzero(ends < 0)
-    long_s = max(STILL_S, STILL_PERIODS * channel.update_period_s)
-    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+    long_s = max(STUCK_S, STUCK_PERIODS * channel.update_period_s)
+    for start, stop in _runs(energy == 0):
         length_s = since[stop] - since[start]
         if length_s < long_s:
             continue
-        beside = [i for i in (start - 1, stop + 1) if 0 <= i < energy.size and energy[i] > 0]
-        if stop < energy.size and beside:
-            neighbours_w = np.mean([energy[i] / length[i] for i in beside])
+        rising = [i for i in (start - 1, stop + 1) if 0 <= i < energy.size and energy[i] > 0]
+        if stop < energy.size and rising:
+            neighbours_w = np.mean([energy[i] / length[i] for i in rising])
             if energy[stop] > neighbours_w * (length[stop] + length_s / 2):
                 caught_up[start : stop + 1] = True
                 continue
-        still[start:stop] = True
-    return still, caught_up
+        stuck[start:stop] = True
+    return stuck, caught_up
 
 
-class Doubt(NamedTuple):
-    """A stretch of a counter's readings that is no energy.
+def _runs(flags: Bools) -> list[tuple[int, int]]:
+    """Return the start and the end of each run of true values."""
+    ends = np.diff(np.concatenate(([False], flags, [False])).astype(np.int8))
+    starts, stops = np.flatnonzero(ends > 0), np.flatnonzero(ends < 0)
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+class CounterFault(NamedTuple):
+    """A stretch of a counter's readings whose energy is unknown.
 
     Attributes:
         start_s: The last reading before it.
-        stop_s: The first after it.
+        stop_s: The first reading after it.
         text: What happened, without a subject.
     """
 
@@ -159,41 +250,131 @@ class Doubt(NamedTuple):
     text: str
 
 
-def doubts(channel: Channel, readings: Readings, interval_s: float) -> Iterator[Doubt]:
-    """What a counter does not tell, stretch by stretch.
+def counter_faults(
+    channel: Channel, readings: Readings, interval_s: float
+) -> Iterator[CounterFault]:
+    """Find the stretches in which a counter lost energy.
 
     Args:
         channel: The counter.
-        readings: All of them.
-        interval_s: How often it was read.
+        readings: All of its readings.
+        interval_s: Time between two reads.
     """
-    expected_s = max(channel.update_period_s, interval_s)
-    firsts = range(0, readings.t_ns.size - 1, AT_ONCE)
-    for found in each(lambda first: _doubts_from(channel, readings, first, expected_s), firsts):
+    spacing = max(channel.update_period_s, interval_s)
+    firsts = range(0, readings.t_ns.size - 1, READINGS_PER_BLOCK)
+    for found in each(lambda first: _faults_in_block(channel, readings, first, spacing), firsts):
         yield from found
 
 
-def _doubts_from(
-    channel: Channel, readings: Readings, first: int, expected_s: float
-) -> list[Doubt]:
-    """Of one block."""
-    t_ns = np.ascontiguousarray(readings.t_ns[first : first + AT_ONCE + 1])
-    value = np.ascontiguousarray(readings.value[first : first + AT_ONCE + 1])
-    if is_plain(channel, np.diff(t_ns), np.diff(value), expected_s):
+def _faults_in_block(
+    channel: Channel, readings: Readings, first: int, spacing: float
+) -> list[CounterFault]:
+    t_ns = np.ascontiguousarray(readings.t_ns[first : first + READINGS_PER_BLOCK + 1])
+    value = np.ascontiguousarray(readings.value[first : first + READINGS_PER_BLOCK + 1])
+    if is_faultless(channel, np.diff(t_ns), np.diff(value), spacing):
         return []
     use = np.isfinite(value) & (np.diff(t_ns, prepend=t_ns[0] - 1) > 0)
     t_s = np.asarray(t_ns[use] * 1e-9, dtype=np.float64)
-    return list(_doubts(counted(channel, t_s, value[use], expected_s), t_s))
-
-
-def _doubts(found: Counted, t_s: Floats) -> Iterator[Doubt]:
-    for what, text in (
-        (found.back, "went back without having wrapped: it was reset"),
-        (found.leapt & ~found.unread, "leapt further than anything can draw"),
-        (found.unread, "was read so late that it may have wrapped unseen"),
-        (found.still, "stood still for {:.3g} s, in which it measured nothing"),
+    steps = counter_steps(channel, t_s, value[use], spacing)
+    found = []
+    for flags, text in (
+        (steps.reset, "was reset"),
+        (steps.jumped & ~steps.unread, "jumped by more than any device can draw"),
+        (steps.unread, "was read too late to detect every wrap"),
+        (steps.stuck, "did not advance for {}"),
     ):
-        ends = np.diff(np.concatenate(([False], what, [False])).astype(np.int8))
-        for start, stop in zip(np.flatnonzero(ends > 0), np.flatnonzero(ends < 0), strict=True):
+        for start, stop in _runs(flags):
             start_s, stop_s = float(t_s[start]), float(t_s[stop])
-            yield Doubt(start_s, stop_s, text.format(stop_s - start_s))
+            found.append(CounterFault(start_s, stop_s, text.format(duration(stop_s - start_s))))
+    return found
+
+
+class CounterUpdates(NamedTuple):
+    """The updates of a polled counter.
+
+    Attributes:
+        keep: Which polls certainly showed a new update. Shape: (polls,).
+        time_s: When each was. Shape: (polls kept,).
+        uncertainty_s: Standard uncertainty of these times, nearly the same for all.
+    """
+
+    keep: Bools
+    time_s: Floats
+    uncertainty_s: float
+
+
+def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates | None:
+    """Estimate the times of a counter's updates from its polled values.
+
+    Between two polls there are n(phase) updates, and power was P = ΔE / (n T). Differences of
+    consecutive powers are taken to follow Laplace's distribution, so that steps of the load do not
+    count for much; its scale unknown, a phase has the likelihood (Σ |ΔP|)^-m for m differences.
+    Half of them are counted, since each power is in two. Polls so near to an update that it may lie
+    on either side are left out.
+
+    Args:
+        t: Polls in order, seconds. Shape: (polls,).
+        energy: The counter, rising. Shape: (polls,).
+        period_s: T.
+
+    Returns:
+        The updates; ``None`` where the polls are in step with them or the load is too uneven to
+        find the phase, or where the phase is unknown at an end of the recording.
+
+    Example:
+        >>> polls = np.cumsum(np.full(300, 0.101))
+        >>> true_s = np.floor((polls - 0.03) / 0.1) * 0.1 + 0.03
+        >>> found = update_times(polls, 50.0 * true_s, 0.1)
+        >>> bool(np.abs(found.time_s - true_s[found.keep]).max() < 0.002)
+        True
+    """
+    if t.size < MIN_POLLS or np.median(np.diff(t)) > MAX_UPDATES_PER_POLL * period_s:
+        return None
+    time_s = np.empty_like(t)
+    sure = np.empty(t.size, dtype=bool)
+    variances = []
+    runs = np.split(np.arange(t.size), np.flatnonzero(np.diff(t) > COHERENCE_S) + 1)
+    for run in runs:
+        for block in np.array_split(run, math.ceil(run.size / POLLS_PER_PHASE)):
+            phase_s, uncertainty_s = _phase(t[block], energy[block], period_s)
+            if uncertainty_s > PHASE_KNOWN * period_s / math.sqrt(12):
+                return None
+            updates = (t[block] - phase_s) / period_s
+            time_s[block] = phase_s + period_s * np.floor(updates)
+            from_update_s = np.abs(updates - np.rint(updates)) * period_s
+            sure[block] = from_update_s > AMBIGUOUS_SIGMAS * uncertainty_s
+            variances.append(uncertainty_s**2)
+    at = t[sure]
+    if not at.size or max(at[0] - t[0], t[-1] - at[-1]) > MAX_AMBIGUOUS_UPDATES * period_s:
+        return None
+    keep = sure.copy()
+    keep[sure] = np.diff(time_s[sure], prepend=-math.inf) > period_s / 2
+    return CounterUpdates(keep, time_s[keep], math.sqrt(float(np.mean(variances))))
+
+
+def _phase(t: Floats, energy: Floats, period_s: float) -> tuple[float, float]:
+    """Estimate where in T the updates fall, and its standard uncertainty (circular statistics)."""
+    if t.size < MIN_POLLS:
+        return 0.0, period_s
+    # Between two polls, modulo T, all phases are equally likely.
+    rests_s = np.sort(t % period_s)
+    widths_s = np.diff(rests_s, append=rests_s[0] + period_s)
+    phases_s = rests_s + widths_s / 2
+    count = np.diff(np.floor((t - phases_s[:, None]) / period_s), axis=1)
+    gained = np.diff(energy)
+    # A poll without an update shows no energy; one that does rules the phase out.
+    impossible = np.any((count == 0) & (gained > 0), axis=1)
+    if impossible.all():
+        return 0.0, period_s
+    power_w = gained / np.maximum(count, 1) / period_s
+    rough_w = np.abs(np.diff(power_w, axis=1)).mean(axis=1)
+    least_w = MIN_ROUGHNESS * float(np.abs(power_w).mean()) + np.finfo(float).tiny
+    log_likelihood = -(t.size - 2) / 2 * np.log(rough_w + least_w)
+    log_likelihood[impossible] = -np.inf
+    weight = widths_s * np.exp(log_likelihood - log_likelihood.max())
+    weight /= weight.sum()
+    mean = weight @ np.exp(2j * np.pi * phases_s / period_s)
+    length = min(max(float(abs(mean)), 1e-12), 1.0)
+    between_s = period_s / (2 * math.pi) * math.sqrt(-2 * math.log(length))
+    within_s = math.sqrt(float(weight @ widths_s**2) / 12)
+    return float(np.angle(mean)) / (2 * math.pi) * period_s, math.hypot(between_s, within_s)

@@ -1,27 +1,22 @@
-"""Energy over time as a curve of straight pieces, from which any span's energy is read off."""
+"""Energy over time as a curve of straight pieces, which gives the energy of any span."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from joulelab.energy.signal.variogram import Variogram
+from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-EDGE_SHAPE = 1 / math.sqrt(3)
-"""An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
-
-BOX = 8
-"""Times that stand for all of a window."""
-
+SAMPLES_PER_WINDOW = 8
+"""Number of times that represent all of a window."""
 UNSEEN_SHARE = 0.3
-"""Power that nobody looked at may be off what was seen before and after by this share at least,
-however steady that was."""
+"""Power without readings may differ from the power before and after by at least this share, however
+steady that was."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +36,11 @@ class EnergyCurve:
             Shape: (n + 1,).
         gap: Whether a piece has no reading. Shape: (n,).
         smear_s: The sensor's window beyond one interval: power changes show smeared over it.
-        counts: Whether the source counts energy, so that a wrong time is a wrong energy.
-        late_uncertainty_s: Standard uncertainty of how late all times are, the same for all.
-        located_uncertainty_s: Standard uncertainty of each time among the others.
-        oldest_s: A polled value is evenly distributed between new and this old.
-        wander: How energy wanders between readings, of each piece.
+        is_counter: Whether the source counts energy, so that a time error is an energy error.
+        latency_uncertainty_s: Standard uncertainty of the latency that all times share.
+        jitter_s: Standard uncertainty of each time relative to the others.
+        max_age_s: The age of a polled value is evenly distributed between 0 and this.
+        variogram: Within-interval variability of each piece.
     """
 
     time_s: Floats
@@ -57,14 +52,14 @@ class EnergyCurve:
     variance_j2: Floats
     gap: Bools
     smear_s: float
-    counts: bool
-    late_uncertainty_s: float
-    located_uncertainty_s: float
-    oldest_s: float
-    wander: Variogram
+    is_counter: bool
+    latency_uncertainty_s: float
+    jitter_s: float
+    max_age_s: float
+    variogram: Variogram
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
-        """Energy, standard uncertainty of the edges and gaps, and time without readings.
+        """Return energy, standard uncertainty of the edges and gaps, and time without readings.
 
         Args:
             start_s: Starts of the spans. Shape: (spans,).
@@ -75,24 +70,24 @@ class EnergyCurve:
             outside the readings counts as a gap at the power of the nearest reading.
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
-        energy = self._at(stop) - self._at(start)
-        inner = self._inner_variance(start, stop)
-        edges = self._edge_variance(start) + self._edge_variance(stop)
+        energy = self._energy_until(stop) - self._energy_until(start)
         gap = self._gap_until(stop) - self._gap_until(start)
         outside = (stop - start) - (
             np.clip(stop, self.time_s[0], self.time_s[-1])
             - np.clip(start, self.time_s[0], self.time_s[-1])
         )
         unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
-        # No span is more uncertain than power is around it.
+        edges = self._edge_variance(start) + self._edge_variance(stop)
+        # No span is more uncertain than power around it.
         longest = ((stop - start) * self._spread_around(start, stop) * EDGE_SHAPE) ** 2
-        told = np.minimum(edges + self._late_variance(start, stop), longest)
-        variance = inner + np.maximum(told, self._wander_variance(start, stop)) + unseen
+        bounded = np.minimum(edges + self._latency_variance(start, stop), longest)
+        bounded = np.maximum(bounded, self._variogram_variance(start, stop))
+        variance = self._inner_variance(start, stop) + bounded + unseen
         return energy, np.sqrt(variance), gap + outside
 
     @property
     def seams_s(self) -> Floats:
-        """Where its gaps begin and end, and where it does itself. Shape: (2 gaps + 2,)."""
+        """Where the curve and its gaps begin and end. Shape: (2 gaps + 2,)."""
         starts, stops = self.time_s[:-1][self.gap], self.time_s[1:][self.gap]
         return np.concatenate((self.time_s[[0, -1]], starts, stops))
 
@@ -107,12 +102,16 @@ class EnergyCurve:
         found = np.searchsorted(self.time_s, t, side="right") - 1
         return np.clip(found, 0, self.power_w.size - 1)
 
-    def _at(self, t: Floats) -> Floats:
+    def _energy_until(self, t: Floats) -> Floats:
         i = self._piece(t)
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
+    def _gap_until(self, t: Floats) -> Floats:
+        lengths = np.diff(self.time_s) * self.gap
+        return np.asarray(np.interp(t, self.time_s, np.concatenate(([0.0], np.cumsum(lengths)))))
+
     def _inner_variance(self, start: Floats, stop: Floats) -> Floats:
-        """Of whole pieces, and of a share of those at either end: the mean of each is wrong."""
+        """Return the variance of whole pieces' means, and of a share of those at either end."""
         i, j = self._piece(start), self._piece(stop)
         own, length = np.diff(self.variance_j2), np.diff(self.time_s)
         first = np.clip((self.time_s[i + 1] - start) / length[i], 0.0, 1.0)
@@ -121,44 +120,40 @@ class EnergyCurve:
         within = np.clip((stop - start) / length[i], 0.0, 1.0)
         return np.where(i == j, own[i] * within**2, own[i] * first**2 + between + own[j] * last**2)
 
-    def _gap_until(self, t: Floats) -> Floats:
-        lengths = np.diff(self.time_s) * self.gap
-        return np.asarray(np.interp(t, self.time_s, np.concatenate(([0.0], np.cumsum(lengths)))))
-
     def _edge_variance(self, t: Floats) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
         i = self._piece(t)
         length = self.interval_length_s[i]
         share = np.clip((t - self.interval_start_s[i]) / length, 0.0, 1.0)
         bound = np.maximum(length * share * (1 - share), self.smear_s / 8) * self.spread_w[i]
-        # At a mark the power on either side may be the one that is moved past it.
-        moved = self.located_uncertainty_s * np.maximum(self.spread_w[i], self._step_at(t))
+        # At a change point the power on either side may be the one that is moved past it.
+        moved = self.jitter_s * np.maximum(self.spread_w[i], self._step_at(t))
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
 
-    def _wander_variance(self, start: Floats, stop: Floats) -> Floats:
-        """What energy does between the readings on either side of each edge."""
+    def _variogram_variance(self, start: Floats, stop: Floats) -> Floats:
+        """Return the variance of energy between the readings on either side of each edge."""
         variance = np.zeros_like(start)
         i, j = self._piece(start), self._piece(stop)
-        told = np.flatnonzero(self.wander.middle_j2[i] + self.wander.middle_j2[j])
-        if not told.size:
+        known = np.flatnonzero(self.variogram.middle_j2[i] + self.variogram.middle_j2[j])
+        if not known.size:
             return variance
-        i, j = i[told], j[told]
-        read = self._read_at(start[told], i, -1.0), self._read_at(stop[told], j, 1.0)
+        i, j = i[known], j[known]
+        read = self._read_at(start[known], i, -1.0), self._read_at(stop[known], j, 1.0)
         at_s, weight = (np.concatenate(columns, axis=1) for columns in zip(*read, strict=True))
-        one, other = self.wander.at(i), self.wander.at(j)
+        one, other = self.variogram.at(i), self.variogram.at(j)
         # Both edges together: the mean of two variances is half of their sum.
-        rougher = self.wander.at(np.where(one.middle_j2 > other.middle_j2, i, j))
-        law = rougher._replace(middle_j2=(one.middle_j2 + other.middle_j2) / 2)
-        variance[told] = law.variance_j2(at_s, weight)
+        rougher = self.variogram.at(np.where(one.middle_j2 > other.middle_j2, i, j))
+        both = rougher._replace(middle_j2=(one.middle_j2 + other.middle_j2) / 2)
+        variance[known] = both.variance_j2(at_s, weight)
         return variance
 
     def _read_at(self, t: Floats, piece: NDArray[np.intp], sign: float) -> tuple[Floats, Floats]:
-        """The times whose energies make up that at ``t``, less that at ``t``; and their weights."""
+        """Return times and weights of energies that add up to the error of that at ``t``."""
         length = self.interval_length_s[piece]
         if self.smear_s > 0:
-            share = (np.arange(BOX) + 0.5) / BOX - 0.5
+            share = (np.arange(SAMPLES_PER_WINDOW) + 0.5) / SAMPLES_PER_WINDOW - 0.5
             at_s = t[:, None] + (self.smear_s + length)[:, None] * share
-            weight = np.full_like(at_s, 1 / BOX)
+            weight = np.full_like(at_s, 1 / SAMPLES_PER_WINDOW)
         else:
             begin = self.interval_start_s[piece]
             into = np.clip((t - begin) / length, 0.0, 1.0)
@@ -167,8 +162,8 @@ class EnergyCurve:
         all_s = np.concatenate((at_s, t[:, None]), axis=1)
         return all_s, sign * np.concatenate((weight, np.full((t.size, 1), -1.0)), axis=1)
 
-    def _late_variance(self, start: Floats, stop: Floats) -> Floats:
-        """What is late by D takes D times the power before the start for that before the stop."""
+    def _latency_variance(self, start: Floats, stop: Floats) -> Floats:
+        """A latency D exchanges D times the power before the start for that before the stop."""
         i, j = self._piece(start), self._piece(stop)
         before_i = np.maximum(i - (self.time_s[i] == start), 0)
         before_j = np.maximum(j - (self.time_s[j] == stop), 0)
@@ -176,21 +171,21 @@ class EnergyCurve:
             np.abs(self.power_w[j] - self.power_w[i]),
             np.abs(self.power_w[before_j] - self.power_w[before_i]),
         )
-        if not self.counts:
-            late_s2 = self.late_uncertainty_s**2 + self.oldest_s**2 / 12
-            return np.asarray(late_s2 * apart_w**2)
+        if not self.is_counter:
+            latency_s2 = self.latency_uncertainty_s**2 + self.max_age_s**2 / 12
+            return np.asarray(latency_s2 * apart_w**2)
         return np.asarray(
-            (self.late_uncertainty_s * apart_w) ** 2 + self._age_variance(start, stop)
+            (self.latency_uncertainty_s * apart_w) ** 2 + self._age_variance(start, stop)
         )
 
     def _age_variance(self, start: Floats, stop: Floats) -> Floats:
-        """What the ages of a polled counter's readings at either end make of its difference.
+        """Return the variance that the ages of a polled counter's readings give its difference.
 
         Each age is evenly distributed over T, and the same at polls that lie a multiple of T
         apart; where they lie d further, ages differ by d or by d - T, so that their covariance is
         T²/12 - d (T - d) / 2. Between two readings ages count by their share.
         """
-        period_s = self.oldest_s
+        period_s = self.max_age_s
         if period_s == 0:
             return np.zeros_like(start)
         readings, weights = [], []
@@ -207,14 +202,14 @@ class EnergyCurve:
         return np.asarray(np.maximum(variance, 0.0))
 
     def _step_at(self, t: Floats) -> Floats:
-        """The step of power at a time that is a mark within an interval; 0 elsewhere."""
+        """Return the step of power at a change point within an interval; 0 elsewhere."""
         i = self._piece(t)
-        at_mark = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
+        at_point = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
         before = np.maximum(i - 1, 0)
-        return np.where(at_mark, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
+        return np.where(at_point, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
 
     def _spread_around(self, start: Floats, stop: Floats) -> Floats:
-        """How far power over a span may be from what the curve says of it."""
+        """Return how far power over a span may be from the curve's."""
         i, j = self._piece(start), self._piece(stop)
         apart_w = np.abs(self.power_w[j] - self.power_w[i])
         step_w = np.maximum(self._step_at(start), self._step_at(stop))

@@ -1,116 +1,112 @@
-"""What the program said it was doing, and the power that goes with it.
+"""Power of the program's states, for change points that follow each other faster than readings.
 
-The spans that are open at a time are the program's state. Where marks follow each other faster
-than a sensor's readings, no single reading tells the power on either side of a mark; but many
-readings, each with its own share of every state, tell the power of the states.
+The spans that are open at a time are the program's state. Where they change faster than a sensor
+reads, no single reading shows the power on either side of a change point; but many readings, each
+with its own share of every state, determine the power of the states.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.least_squares import LEAST_W2, posterior
+from joulelab.energy.signal.change_points import ChangePoints, Parts
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
-MOST_STATES = 24
-"""With more, states are not told apart: each would be seen too seldom."""
-AT_ONCE = 512
-"""Readings from which the states' powers are worked out: states change as training goes on."""
+READINGS_PER_FIT = 512
+"""Readings from which the states' powers are estimated: they change as training goes on."""
 ROUNDS = 4
+NEIGHBOURS = 16
+UNEXPLAINED = 0.75
+"""See :func:`_explained`."""
+MAX_SCALE = 3.0
+"""A sensor whose window is not the interval scales the powers of states by no more than this."""
+ROUNDING = 100
+"""Sums of many products are off by this many times a number's resolution."""
+MIN_VARIANCE_W2 = 1e-12
+"""Nothing is known to less than a microwatt: variances are at least this, so that readings that are
+all 0 or all equal can be divided by."""
 
 
-@dataclass(frozen=True)
-class Marks:
-    """Times at which power may have changed.
+def split_by_state(
+    parts: Parts,
+    spread: Floats,
+    power: Floats,
+    usable: Bools,
+    windows: tuple[Floats, Floats],
+    points: ChangePoints,
+    time_uncertainty_s: float,
+) -> tuple[Parts, Floats]:
+    """Give the parts of unresolved intervals the powers of their states.
 
-    Attributes:
-        time_s: In order, each once. Shape: (marks,).
-        state: The program's state before the first mark, and after each. Shape: (marks + 1,).
+    The states' powers come from all readings around, see :func:`state_powers`, and are scaled so
+    that they add up to the sensor's reading. Their uncertainty, and how much they differ from one
+    time to the next, becomes the parts' spread.
+
+    Args:
+        parts: Intervals that were cut at every change point.
+        spread: How far power may be from each part's mean. Shape: (parts,).
+        power: The sensor's reading for each interval. Shape: (intervals,).
+        usable: Whether an interval has a reading. Shape: (intervals,).
+        windows: Begin and end of each reading's averaging window. Shapes: (intervals,) each.
+        points: The change points, and the program's state between them.
+        time_uncertainty_s: Standard uncertainty of ``windows``.
+
+    Returns:
+        The parts, and their spread.
+    """
+    shares = points.state_shares(*windows)
+    off = [
+        np.abs(points.state_shares(windows[0] + late_s, windows[1] + late_s) - shares)
+        for late_s in (-time_uncertainty_s, time_uncertainty_s)
+    ]
+    found = state_powers(shares, power, usable, np.maximum(*off))
+    length = np.diff(parts.edges)
+    middle = parts.edges[:-1] + length / 2
+    state = points.state[np.searchsorted(points.time_s, middle, side="right")]
+    predicted = (shares * found.power_w).sum(axis=1)
+    scale = np.divide(power, predicted, out=np.ones_like(power), where=predicted > 0)
+    at = np.flatnonzero(parts.unresolved[parts.interval])
+    interval = parts.interval[at]
+    by_state = found.power_w[interval, state[at]] * np.clip(scale[interval], 0, MAX_SCALE)
+    explained = _explained(power, predicted, usable)[interval] & (predicted[interval] > 0)
+    new_power = parts.power.copy()
+    new_power[at] = np.where(explained, by_state, power[interval])
+    # States that do not explain the readings do not show how much their powers scatter.
+    off_w = np.where(explained, found.scatter_w[interval], by_state - power[interval])
+    off_w2 = found.uncertainty_w[interval, state[at]] ** 2 + off_w**2
+    # Mean over the interval, by share: a moment between two spans counts for nothing.
+    total = np.bincount(interval, length[at], minlength=power.size)
+    mean_w2 = np.bincount(interval, length[at] * off_w2, minlength=power.size)[interval]
+    # Rectangular, and of the difference between the powers on either side of an edge.
+    new_spread = spread.copy()
+    new_spread[at] = np.maximum(spread[at], np.sqrt(6 * mean_w2 / total[interval]))
+    return replace(parts, power=new_power), new_spread
+
+
+def _explained(power: Floats, predicted: Floats, usable: Bools) -> Bools:
+    """Find where the states explain how readings differ from their neighbours.
+
+    They do if they leave less than :data:`UNEXPLAINED` of the sum of squares over
+    :data:`NEIGHBOURS` readings on either side: spans unrelated to power leave all of it.
     """
 
-    time_s: Floats
-    state: Indices
+    def around(values: Floats) -> Floats:
+        total = np.concatenate(([0.0], np.cumsum(np.where(usable, values, 0.0))))
+        index = np.arange(power.size)
+        stop = np.minimum(index + NEIGHBOURS + 1, power.size)
+        return np.asarray(total[stop] - total[np.maximum(index - NEIGHBOURS, 0)])
 
-    @classmethod
-    def at(cls, times_s: Floats) -> Marks:
-        """Marks of which it is not known what changed there."""
-        time_s = np.unique(times_s)
-        return cls(time_s, np.zeros(time_s.size + 1, dtype=np.intp))
-
-    @classmethod
-    def of_spans(
-        cls, names: NDArray[np.str_], start_s: Floats, stop_s: Floats, further_s: Floats
-    ) -> Marks:
-        """The edges of spans; a state is the set of the names that are open.
-
-        Args:
-            names: Of the spans. Shape: (spans,).
-            start_s: When they began. Shape: (spans,).
-            stop_s: When they ended; NaN for one that is open. Shape: (spans,).
-            further_s: Further times.
-
-        Example:
-            >>> marks = Marks.of_spans(np.array(["step", "epoch"]), np.array([1.0, 0.0]),
-            ...     np.array([2.0, 5.0]), np.zeros(0))
-            >>> marks.time_s.tolist(), marks.state.tolist()
-            ([0.0, 1.0, 2.0, 5.0], [0, 1, 2, 1, 0])
-        """
-        edges = np.concatenate((start_s, stop_s, further_s))
-        time_s = np.unique(edges[np.isfinite(edges)])
-        found, code = np.unique(names, return_inverse=True)
-        if found.size > MOST_STATES:
-            return cls.at(time_s)
-        is_open = np.zeros((time_s.size + 1, found.size), dtype=bool)
-        for i in range(found.size):
-            starts, stops = np.sort(start_s[code == i]), np.sort(stop_s[code == i])
-            began = np.searchsorted(starts, time_s, side="right")
-            is_open[1:, i] = began > np.searchsorted(stops, time_s, side="right")
-        states, state = np.unique(is_open, axis=0, return_inverse=True)
-        if len(states) > MOST_STATES:
-            return cls.at(time_s)
-        return cls(time_s, np.asarray(state.reshape(-1), dtype=np.intp))
-
-    @property
-    def states(self) -> int:
-        """How many states there are."""
-        return int(self.state.max()) + 1
-
-    def only(self, keep: Bools) -> Marks:
-        """Some of the marks, with the one before each stretch that is kept: it says the state."""
-        keep = keep | np.append(keep[1:], False)
-        return Marks(self.time_s[keep], np.concatenate((self.state[:1], self.state[1:][keep])))
-
-    def shares(self, start_s: Floats, stop_s: Floats) -> Floats:
-        """The share of each window that each state took. Shape: (windows, states).
-
-        Args:
-            start_s: Shape: (windows,).
-            stop_s: After the starts. Shape: (windows,).
-        """
-        if not self.time_s.size:
-            return np.ones((start_s.size, 1))
-        lengths = np.zeros((self.time_s.size, self.states))
-        lengths[np.arange(1, self.time_s.size), self.state[1:-1]] = np.diff(self.time_s)
-        until = np.cumsum(lengths, axis=0)
-
-        def spent(t_s: Floats) -> Floats:
-            after = np.searchsorted(self.time_s, t_s, side="right")
-            last = np.maximum(after - 1, 0)
-            done = until[last]
-            done[np.arange(t_s.size), self.state[after]] += t_s - self.time_s[last]
-            return done
-
-        return np.asarray((spent(stop_s) - spent(start_s)) / (stop_s - start_s)[:, None])
-
-
-NO_MARKS = Marks.at(np.zeros(0))
+    count = np.maximum(around(np.ones_like(power)), 1.0)
+    usual = float(power[usable].mean()) if usable.any() else 0.0
+    about = power - usual
+    differ = around(about**2) - around(about) ** 2 / count
+    return np.asarray(around((power - predicted) ** 2) < UNEXPLAINED * differ)
 
 
 class StatePowers(NamedTuple):
@@ -119,7 +115,7 @@ class StatePowers(NamedTuple):
     Attributes:
         power_w: Shape: (readings, states).
         uncertainty_w: Standard uncertainty. Shape: (readings, states).
-        scatter_w: How much a state's power differs from one time to the next.
+        scatter_w: Standard deviation of a state's power from one time to the next.
             Shape: (readings,).
     """
 
@@ -131,19 +127,19 @@ class StatePowers(NamedTuple):
 def state_powers(
     shares: Floats, power: Floats, usable: Bools, share_uncertainty: Floats
 ) -> StatePowers:
-    """The power of the states, from readings that have different shares of them.
+    """Estimate the power of the states from readings that have different shares of them.
 
-    A linear model, p_k = Σ_s f_ks x_s, by Bayesian least squares over :data:`AT_ONCE` readings
-    that follow each other. Beforehand a state's power is the readings' mean, with a standard
-    uncertainty as large; what the readings do not tell apart stays that uncertain. Shares are
-    uncertain themselves, as stamps are, which draws the states' powers together (Fuller,
+    A linear model, p_k = Σ_s f_ks x_s, by Bayesian least squares over :data:`READINGS_PER_FIT`
+    consecutive readings. The prior of a state's power is the readings' mean, with a standard
+    uncertainty as large; states that the readings cannot separate stay that uncertain. Shares are
+    uncertain themselves, like timestamps, which draws the states' powers together (Fuller,
     *Measurement Error Models*, 1987, section 1.1): where the shares differ by no more than that,
-    they tell nothing.
+    they carry no information.
 
     Args:
-        shares: Of each reading's window that each state took. Shape: (readings, states).
+        shares: The share of each reading's window that each state took. Shape: (readings, states).
         power: The readings. Shape: (readings,).
-        usable: Which of them are readings, and no gaps. Shape: (readings,).
+        usable: Which of them are readings and not gaps. Shape: (readings,).
         share_uncertainty: Standard uncertainty of the shares. Shape: (readings, states).
 
     Example:
@@ -155,45 +151,67 @@ def state_powers(
     """
     count, states = shares.shape
     found = StatePowers(np.empty((count, states)), np.empty((count, states)), np.empty(count))
-    for first in range(0, count, AT_ONCE):
-        # The last block has as many readings as the others: it reaches back.
-        begin = max(min(first, count - AT_ONCE), 0)
-        rows = np.arange(begin, min(begin + AT_ONCE, count))
+    for first in range(0, count, READINGS_PER_FIT):
+        # The last block reaches back, to have as many readings as the others.
+        begin = max(min(first, count - READINGS_PER_FIT), 0)
+        rows = np.arange(begin, min(begin + READINGS_PER_FIT, count))
         rows = rows[usable[rows]]
-        block = slice(first, first + AT_ONCE)
-        solved = _solved(shares[rows], power[rows], share_uncertainty[rows])
+        block = slice(first, first + READINGS_PER_FIT)
+        solved = _solve(shares[rows], power[rows], share_uncertainty[rows])
         found.power_w[block], found.uncertainty_w[block], found.scatter_w[block] = solved
     return found
 
 
-def _solved(
+def _solve(
     shares: Floats, power: Floats, share_uncertainty: Floats
 ) -> tuple[Floats, Floats, float]:
     states = shares.shape[1]
     if power.size == 0:
         return np.zeros(states), np.zeros(states), 0.0
     usual_w = float(power.mean())
-    prior_w2 = max(usual_w**2, float(power.var()), LEAST_W2)
+    prior_w2 = max(usual_w**2, float(power.var()), MIN_VARIANCE_W2)
     normal, right = shares.T @ shares, shares.T @ (power - usual_w)
-    scatter_w2 = max(float(power.var()), prior_w2 * 1e-12, LEAST_W2)
+    scatter_w2 = max(float(power.var()), prior_w2 * 1e-12, MIN_VARIANCE_W2)
     for _ in range(ROUNDS):
-        covariance = posterior(normal, scatter_w2, prior_w2)
+        covariance = posterior_covariance(normal, scatter_w2, prior_w2)
         off_w = covariance @ right / scatter_w2
-        told = states - float(np.trace(covariance)) / prior_w2
+        determined = states - float(np.trace(covariance)) / prior_w2
         residual = power - usual_w - shares @ off_w
-        left_w2 = float(residual @ residual) / max(power.size - told, 1.0)
-        scatter_w2 = max(left_w2, prior_w2 * 1e-12, LEAST_W2)
+        left_w2 = float(residual @ residual) / max(power.size - determined, 1.0)
+        scatter_w2 = max(left_w2, prior_w2 * 1e-12, MIN_VARIANCE_W2)
     explained_w2 = max(float(power.var()) * power.size - float(residual @ residual), 0.0)
-    # Differences that chance makes as well are drawn together (James and Stein, 1961).
+    # Differences that chance makes as well are shrunk (James and Stein, 1961).
     by_chance_w2 = (states - 1) * scatter_w2
     off_w *= max(0.0, 1 - by_chance_w2 / explained_w2) if explained_w2 > 0 else 0.0
     differ = shares.var(axis=0)
     blurred = (share_uncertainty**2).mean(axis=0) / np.maximum(differ, np.finfo(float).tiny)
-    untold_w2 = np.minimum(blurred, 1.0) ** 2 * prior_w2
+    undetermined_w2 = np.minimum(blurred, 1.0) ** 2 * prior_w2
     # A reading's residual is the mean over its parts', weighted by their shares.
     parts = float((shares**2).sum(axis=1).mean())
     return (
         np.maximum(usual_w + off_w, 0.0),
-        np.sqrt(np.diag(covariance) + untold_w2),
+        np.sqrt(np.diag(covariance) + undetermined_w2),
         float(np.sqrt(scatter_w2 / parts)),
     )
+
+
+def posterior_covariance(normal: Floats, reading_w2: float, prior_w2: float) -> Floats:
+    """Return the powers' covariance in W², ``(normal / reading_w2 + 1 / prior_w2)^-1``.
+
+    By the eigenvectors of ``normal``: what readings cannot separate keeps its prior variance
+    exactly, however precise the readings are.
+
+    Args:
+        normal: Shares by shares, over the readings. Shape: (powers, powers), symmetric.
+        reading_w2: Variance of a reading; :data:`MIN_VARIANCE_W2` if it is less.
+        prior_w2: Prior variance of each power; likewise.
+
+    Example:
+        >>> posterior_covariance(np.ones((2, 2)), 0.0, 4.0).round(6).tolist()
+        [[2.0, -2.0], [-2.0, 2.0]]
+    """
+    values, vectors = np.linalg.eigh(normal)
+    # Eigenvalues below the rounding errors are zero.
+    least = values[-1] * len(values) * np.finfo(float).eps * ROUNDING
+    precision = np.where(values > least, values, 0.0) / max(reading_w2, MIN_VARIANCE_W2)
+    return np.asarray((vectors / (precision + 1 / max(prior_w2, MIN_VARIANCE_W2))) @ vectors.T)

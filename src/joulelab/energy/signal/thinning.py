@@ -1,8 +1,8 @@
-"""Of a long recording, only what lies near the edges of spans matters in every detail.
+"""Thinning of long recordings: full detail near the edges of spans, sums everywhere else.
 
-Between them only the energy of a whole stretch counts: for a counter the difference of its ends,
-for power the mean of its readings. Holes, resets and the extremes of power stay in detail too, so
-that what is said of gaps is the same as with every reading kept.
+Between edges only the energy of a whole stretch counts: for a counter the difference of its ends,
+for power the mean of its readings. Holes, resets and the extremes of power keep their detail too,
+so that gaps are reported as if every reading were kept.
 """
 
 from __future__ import annotations
@@ -13,121 +13,122 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.averaged import is_averaged
-from joulelab.energy.signal.counters import counted, is_plain
-from joulelab.energy.signal.grid import GAP_FACTOR, REACHES
+from joulelab.energy.signal.averaged_readings import is_averaged
+from joulelab.energy.signal.counters import counter_steps, is_faultless
 from joulelab.energy.signal.intervals import (
-    NO_BRIDGES,
-    Bridges,
-    age_s,
-    expected_s,
+    GAP_FACTOR,
+    NO_STRETCHES,
+    Stretches,
+    mean_age_s,
+    spacing_s,
 )
-from joulelab.energy.signal.variogram import POOL
+from joulelab.energy.signal.timestamp_alignment import GRID_REACHES
+from joulelab.energy.signal.variability import POOL
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-LONG = 1 << 17
-"""Recordings of fewer readings are kept whole: working them out takes some tens of ms."""
+MIN_READINGS = 1 << 17
+"""Shorter recordings are not thinned: integrating them takes some tens of ms."""
 REACH = 24
-"""So many readings on either side of an edge are kept, beside those that a window spans."""
+"""Readings on either side of an edge that are kept, in addition to those that a window spans."""
 GRID_REACH = 32
-"""The same for a sensor that stamps its own readings: they tell its grid."""
-HOLE_GRID_REACH = REACHES[0]
-"""The same for holes and extremes, which are few: as many as a grid is ever told from."""
-LEAST_STRETCH = 64
+"""The same for a sensor that timestamps its own readings: they determine its grid."""
+HOLE_GRID_REACH = GRID_REACHES[0]
+"""The same for holes and extremes, which are few: as many as a grid is ever estimated from."""
+MIN_STRETCH = 64
 """Shorter stretches are kept."""
-MOST_KEPT = 0.25
+MAX_KEPT = 0.25
 """Where more than this share would be kept, everything is."""
 BLOCK = 1 << 17
-"""Readings that are gone through at a time: they fit a processor's cache."""
-SHARE = 256
+"""Readings that are processed at a time: they fit a processor's cache."""
+STRETCHES_PER_THREAD = 256
 RESET_J = 1e9
-"""Where it is not known what a counter counted, it goes back by more than it ever counts."""
+"""Where it is unknown what a counter counted, it is made to go back by more than any count."""
 
 
 class Thinned(NamedTuple):
-    """The readings that are kept, and what is known of the others.
+    """The readings that are kept, and sums of the others.
 
     Attributes:
-        t_ns: Stamps. Shape: (kept,).
+        t_ns: Timestamps. Shape: (kept,).
         value: Finite, unless nothing was left out. Shape: (kept,).
-        wrap: Where a counter still goes back to 0; ``None`` where its wraps were undone.
-        after: Position of the reading before each stretch that was left out.
-            Shape: (stretches,).
-        bridges: What the readings left out come to, where they are power.
+        wrap: Where a counter still goes back to 0; ``None`` if its wraps were undone.
+        after: Position of the reading before each omitted stretch. Shape: (stretches,).
+        stretches: The sums over the omitted stretches of a power channel.
     """
 
     t_ns: NDArray[np.int64]
     value: Floats
     wrap: float | None
     after: Indices
-    bridges: Bridges
+    stretches: Stretches
 
     def near(self, times_s: Floats) -> NDArray[np.bool_]:
-        """Which of the times, given in order, do not lie within a stretch left out."""
+        """Report which of the times, given in order, lie outside the omitted stretches."""
         before = np.searchsorted(self.t_ns, np.rint(times_s * 1e9).astype(np.int64)) - 1
         return ~np.isin(before, self.after)
 
 
 def is_long(readings: Readings) -> bool:
-    """Whether it is worth leaving something out."""
-    return readings.t_ns.size >= LONG
+    """Report whether readings are worth thinning."""
+    return readings.t_ns.size >= MIN_READINGS
 
 
-def thinned(channel: Channel, readings: Readings, interval_s: float, edges_s: Floats) -> Thinned:
-    """The readings near these edges in detail, and the stretches between them as sums.
+def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Floats) -> Thinned:
+    """Keep the readings near these edges, and sum up the stretches between them.
 
     Args:
-        channel: What was read; its quantity is power or energy.
-        readings: All of them.
-        interval_s: How often it was read.
+        channel: The channel; its quantity is power or energy.
+        readings: All of its readings.
+        interval_s: Time between two reads.
         edges_s: Times whose surroundings matter. Shape: (edges,).
     """
     t_ns, value = readings
+    everything = Thinned(t_ns, value, channel.wrap, NO_STRETCHES.after, NO_STRETCHES)
     if not is_long(readings):
-        return Thinned(t_ns, value, channel.wrap, NO_BRIDGES.after, NO_BRIDGES)
-    late_s = age_s(channel) + channel.window_s / 2
-    around = np.searchsorted(t_ns, np.rint((edges_s + late_s) * 1e9).astype(np.int64))
-    apart_s = expected_s(channel, interval_s)
-    counts = channel.quantity is Quantity.ENERGY
+        return everything
+    latency_s = mean_age_s(channel) + channel.window_s / 2
+    around = np.searchsorted(t_ns, np.rint((edges_s + latency_s) * 1e9).astype(np.int64))
+    apart_s = spacing_s(channel, interval_s)
+    is_counter = channel.quantity is Quantity.ENERGY
     scans = each(
         lambda first: _scan(channel, readings, first, apart_s), range(0, t_ns.size - 1, BLOCK)
     )
     special = np.concatenate([scan.special for scan in scans])
     windows = POOL / 2 if is_averaged(channel) else 2
     spanned = math.ceil(windows * channel.window_s / apart_s)
-    own_stamps = not (channel.polled or counts)
-    reaches = (GRID_REACH, HOLE_GRID_REACH) if own_stamps else (REACH, REACH)
+    on_grid = not (channel.polled or is_counter)
+    reaches = (GRID_REACH, HOLE_GRID_REACH) if on_grid else (REACH, REACH)
     reach = np.repeat(reaches, (around.size, special.size)) + spanned
     starts, stops = _neighbourhoods(np.concatenate((around, special)), reach, t_ns.size)
-    if np.sum(stops - starts) > MOST_KEPT * t_ns.size:
-        return Thinned(t_ns, value, channel.wrap, NO_BRIDGES.after, NO_BRIDGES)
+    if np.sum(stops - starts) > MAX_KEPT * t_ns.size:
+        return everything
     kept = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
     t_kept, kept_value = t_ns[kept], value[kept]
-    if counts:
+    if is_counter:
         wraps, lost = (np.concatenate(one) for one in zip(*(s[1:] for s in scans), strict=True))
         kept_value = kept_value + (channel.wrap or 0.0) * np.searchsorted(wraps, kept)
         kept_value = kept_value - RESET_J * np.searchsorted(lost, kept)
     usable = np.isfinite(kept_value) & (np.diff(t_kept, prepend=t_kept[0] - 1) > 0)
     after = (np.cumsum(usable) - 1)[np.cumsum(stops - starts)[:-1] - 1]
-    bridges = NO_BRIDGES
-    if not counts:
+    stretches = NO_STRETCHES
+    if not is_counter:
         # A stretch without values stays a gap.
         seen = np.isfinite(value[stops[:-1]])
-        bridges = _bridges(channel, readings, after[seen], stops[:-1][seen], starts[1:][seen])
-    return Thinned(t_kept[usable], kept_value[usable], None, after, bridges)
+        stretches = _sum_up(channel, readings, after[seen], stops[:-1][seen], starts[1:][seen])
+    return Thinned(t_kept[usable], kept_value[usable], None, after, stretches)
 
 
 class _Scan(NamedTuple):
     """What a block of readings has in it, as positions in the whole series.
 
     Attributes:
-        special: What must be kept.
-        wraps: Of a counter, the readings after which it wrapped.
-        lost: Of a counter, the readings after which it does not tell what it counted.
+        special: Readings that must be kept.
+        wraps: Readings after which a counter wrapped.
+        lost: Readings after which it is unknown what a counter counted.
     """
 
     special: Indices
@@ -136,14 +137,7 @@ class _Scan(NamedTuple):
 
 
 def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _Scan:
-    """Looks for holes, missing values, what a counter does not tell, and power's extremes.
-
-    Args:
-        channel: What was read.
-        readings: All of them.
-        first: Where the block begins.
-        apart_s: How far apart readings are when none is missing.
-    """
+    """Find holes, missing values, counter faults, and power's extremes in the block at first."""
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + BLOCK + 1])
     apart = np.diff(t_ns)
@@ -154,14 +148,15 @@ def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _
         finite = np.isfinite(value)
         special.append(np.flatnonzero(finite[1:] != finite[:-1]))
     if channel.quantity is Quantity.ENERGY:
-        if is_plain(channel, apart, np.diff(value), apart_s):
+        if is_faultless(channel, apart, np.diff(value), apart_s):
             return _Scan(first + np.concatenate(special), wraps, lost)
         usable = np.diff(t_ns, prepend=t_ns[0] - 1) > 0
         at = np.flatnonzero(usable if finite is None else usable & finite)
-        found = counted(channel, np.asarray(t_ns[at] * 1e-9, dtype=np.float64), value[at], apart_s)
-        unsure = found.lost | found.caught_up
+        t_s = np.asarray(t_ns[at] * 1e-9, dtype=np.float64)
+        steps = counter_steps(channel, t_s, value[at], apart_s)
+        unsure = steps.unknown | steps.caught_up
         changes = np.flatnonzero(np.diff(unsure.astype(np.int8), prepend=0, append=0))
-        wraps, lost = at[:-1][found.wrapped], at[:-1][found.lost]
+        wraps, lost = at[:-1][steps.wrapped], at[:-1][steps.unknown]
         special.append(at[changes])
     else:
         if finite is not None:
@@ -171,12 +166,12 @@ def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _
 
 
 def _neighbourhoods(around: Indices, reach: Indices, size: int) -> tuple[Indices, Indices]:
-    """Stretches of positions to keep, from the first reading to the last, apart from each other.
+    """Return disjoint ranges of positions to keep, from the first reading to the last.
 
     Args:
         around: Positions whose neighbourhood is kept. Shape: (positions,).
-        reach: How much on either side of each. Shape: (positions,).
-        size: How many readings there are.
+        reach: Readings to keep on either side of each. Shape: (positions,).
+        size: Number of readings.
 
     Example:
         >>> _neighbourhoods(np.array([300]), np.array([24]), 1000)
@@ -187,33 +182,32 @@ def _neighbourhoods(around: Indices, reach: Indices, size: int) -> tuple[Indices
     order = np.argsort(around - reach, kind="stable")
     starts = np.maximum(around - reach, 0)[order]
     stops = np.maximum.accumulate(np.minimum(around + reach + 1, size)[order])
-    apart = starts[1:] - stops[:-1] >= LEAST_STRETCH
+    apart = starts[1:] - stops[:-1] >= MIN_STRETCH
     return starts[np.concatenate(([True], apart))], stops[np.concatenate((apart, [True]))]
 
 
-def _bridges(
+def _sum_up(
     channel: Channel, readings: Readings, after: Indices, firsts: Indices, stops: Indices
-) -> Bridges:
-    """The sums over these stretches, some hundreds of stretches at a time."""
-    stretches = list(zip(firsts.tolist(), stops.tolist(), strict=True))
-    shares = [stretches[i : i + SHARE] for i in range(0, len(stretches), SHARE)]
-    done = each(lambda share: [_sums(channel, readings, *ends) for ends in share], shares)
+) -> Stretches:
+    ends = list(zip(firsts.tolist(), stops.tolist(), strict=True))
+    shares = [ends[i : i + STRETCHES_PER_THREAD] for i in range(0, len(ends), STRETCHES_PER_THREAD)]
+    done = each(lambda share: [_sums(channel, readings, *one) for one in share], shares)
     power_w, jump_w2 = np.array([one for share in done for one in share]).reshape(-1, 2).T
-    return Bridges(after, power_w, (stops - firsts).astype(np.float64), jump_w2)
+    return Stretches(after, power_w, (stops - firsts).astype(np.float64), jump_w2)
 
 
 def _sums(channel: Channel, readings: Readings, first: int, stop: int) -> tuple[float, float]:
-    """Mean power of a stretch without holes, and the sum of its squared jumps.
+    """Return the mean power of a stretch without holes, and the sum of its squared jumps.
 
-    Readings of a regular sensor stand for one period each, whatever their stamps; polled ones for
-    the time half way to their neighbours.
+    Readings of a regular sensor stand for one period each, whatever their timestamps; polled ones
+    for the time halfway to their neighbours.
     """
     power_s = jump_w2 = total = 0.0
     for begin in range(first, stop, BLOCK):
         end = min(begin + BLOCK, stop)
         power = np.ascontiguousarray(readings.value[begin:end])
         jump = np.diff(power)
-        # No BLAS: its threads would wait for those that already share the stretches out.
+        # No BLAS: its threads would wait for those that already share the stretches.
         jump_w2 += float(np.einsum("i,i->", jump, jump))
         if channel.polled:
             t_ns = readings.t_ns[begin - 1 : end + 1]

@@ -1,0 +1,216 @@
+"""Reconciliation of a component's sources: scale samples to a counter, and fill gaps.
+
+Samples of power and an energy counter of the same board read one sensor (on an H100 their totals
+over 350 s agree within 0.01 %), but samples may be missing, or weighted otherwise. Over stretches
+long enough for the counter's update period the counter determines the energy; within them, the
+samples determine when it was used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.energy.signal.curve import EnergyCurve
+from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
+from joulelab.sensors.sensor import Channel, Quantity
+
+Floats = NDArray[np.float64]
+
+STRETCH_UPDATES = 300
+"""Length of a stretch in updates of the counter: an update's time is then 0.1 % of it."""
+MAX_STRETCHES = 1000
+SCALE_UNCERTAINTY = 0.01
+"""Prior relative standard uncertainty of the samples' scale against the counter's: they agree
+within 1 to 3 % over spans of 2 s, most of which are the counter's 0.1 s."""
+CONTRADICTION = 0.1
+"""Sources that differ by more than this, beyond their uncertainty (k = 3), do not measure the same
+component."""
+
+
+def can_scale(channel: Channel, counter: Channel) -> bool:
+    """Report whether a counter determines the scale of a source's power.
+
+    It does not if the source's own scale is known better, for example after a calibration.
+    """
+    return (
+        channel.quantity is Quantity.POWER
+        and counter.quantity is Quantity.ENERGY
+        and counter.gain_uncertainty <= channel.gain_uncertainty
+    )
+
+
+def stretch_edges_s(counter: Channel, first_s: float, last_s: float) -> Floats:
+    """Return times that divide a recording into stretches.
+
+    Example:
+        >>> from joulelab.sensors.sensor import Provenance
+        >>> counter = Channel(component="gpu:0", quantity=Quantity.ENERGY, source="counter",
+        ...     provenance=Provenance.MEASURED, update_period_s=0.1)
+        >>> stretch_edges_s(counter, 0.0, 100.0).round(1).tolist()
+        [0.0, 33.3, 66.7, 100.0]
+    """
+    stretches = (last_s - first_s) / (STRETCH_UPDATES * counter.update_period_s)
+    return np.linspace(first_s, last_s, int(np.clip(stretches, 1, MAX_STRETCHES)) + 1)
+
+
+def scale_to_counter(
+    channel: Channel, curve: EnergyCurve, counter_channel: Channel, counter: EnergyCurve
+) -> tuple[Channel, EnergyCurve]:
+    """Scale a curve to a counter; return it with its channel, which names both.
+
+    Over each stretch the counter's energy is r times the samples', with a standard uncertainty u
+    from the counter's times and the samples' own. With the prior s ~ N(1, σ) of the scale, σ =
+    :data:`SCALE_UNCERTAINTY`, its posterior mean is 1 + (r - 1) w, w = σ² / (σ² + u²): a short
+    recording's samples keep their scale, a long one's get the counter's. The remaining uncertainty,
+    or how far the two contradict each other, is added to the gain's.
+    """
+    # At the counter's own readings nothing is interpolated.
+    first_s = max(float(curve.time_s[0]), float(counter.time_s[0]))
+    last_s = max(first_s, min(float(curve.time_s[-1]), float(counter.time_s[-1])))
+    at = np.searchsorted(counter.time_s, stretch_edges_s(counter_channel, first_s, last_s))
+    at_s = np.unique(counter.time_s[np.minimum(at, counter.time_s.size - 1)])
+    at_s = at_s[(at_s >= curve.time_s[0]) & (at_s <= curve.time_s[-1])]
+    if at_s.size < 2:
+        return channel, curve
+    own_j, own_u_j, own_gap_s = curve.energy(at_s[:-1], at_s[1:])
+    counted_j, counted_u_j, counted_gap_s = counter.energy(at_s[:-1], at_s[1:])
+    usable = (own_gap_s + counted_gap_s == 0) & (own_j > 0) & (counted_j > 0)
+    if not usable.any():
+        return channel, curve
+    ratio = counted_j[usable] / own_j[usable]
+    u = np.hypot(counted_u_j, own_u_j)[usable] / own_j[usable]
+    contradict = np.abs(ratio - 1) > np.hypot(CONTRADICTION, 3 * u)
+    share = np.where(contradict, 0.0, SCALE_UNCERTAINTY**2 / (SCALE_UNCERTAINTY**2 + u**2))
+    left = np.where(contradict, np.abs(ratio - 1) / math.sqrt(3), np.sqrt(share) * u)
+    uncertainty = math.sqrt(float(np.average(left**2, weights=own_j[usable])))
+    scaled = replace(
+        channel,
+        source=channel.source if contradict.all() else f"{channel.source}+{counter_channel.source}",
+        gain_uncertainty=math.hypot(channel.gain_uncertainty, uncertainty),
+    )
+    middle_s = (at_s[:-1] + at_s[1:])[usable] / 2
+    return scaled, _scaled(curve, middle_s, 1 + (ratio - 1) * share)
+
+
+def _scaled(curve: EnergyCurve, middle_s: Floats, scale: Floats) -> EnergyCurve:
+    """Scale each piece by the scale of the stretch whose middle is nearest."""
+    piece_s = (curve.time_s[:-1] + curve.time_s[1:]) / 2
+    by = scale[np.searchsorted((middle_s[:-1] + middle_s[1:]) / 2, piece_s)]
+    power_w = curve.power_w * by
+    return replace(
+        curve,
+        power_w=power_w,
+        energy_j=np.concatenate(([0.0], np.cumsum(np.diff(curve.time_s) * power_w))),
+        spread_w=curve.spread_w * by,
+        variance_j2=np.concatenate(([0.0], np.cumsum(np.diff(curve.variance_j2) * by**2))),
+    )
+
+
+class _Pieces(NamedTuple):
+    """Consecutive pieces of a curve. Shapes: (pieces,) each."""
+
+    start_s: Floats
+    stop_s: Floats
+    power_w: Floats
+    spread_w: Floats
+    interval_start_s: Floats
+    interval_length_s: Floats
+    variance_j2: Floats
+    gap: Floats
+    variogram_middle_j2: Floats
+    variogram_exponent: Floats
+    variogram_length_s: Floats
+
+    @classmethod
+    def of(cls, curve: EnergyCurve, first: int, after: int) -> _Pieces:
+        pieces = slice(first, after)
+        return cls(
+            curve.time_s[:-1][pieces],
+            curve.time_s[1:][pieces],
+            curve.power_w[pieces],
+            curve.spread_w[pieces],
+            curve.interval_start_s[pieces],
+            curve.interval_length_s[pieces],
+            np.diff(curve.variance_j2)[pieces],
+            curve.gap[pieces].astype(float),
+            *(column[pieces] for column in curve.variogram),
+        )
+
+
+def fill_gaps(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
+    """Fill a curve's gaps, and the time before and after it, from another source.
+
+    Whatever of a gap the other source covers is filled; the rest stays a gap. Filled pieces keep
+    the other's own uncertainty, and that of the other's clock is added at both seams.
+
+    Args:
+        curve: The preferred source's.
+        other: Another source's of the same component.
+    """
+    size = curve.power_w.size
+    begin, end = float(curve.time_s[0]), float(curve.time_s[-1])
+    blocks = [_cut(other, float(other.time_s[0]), begin)]
+    done = 0
+    for i in np.flatnonzero(curve.gap):
+        begin_s, end_s = float(curve.time_s[i]), float(curve.time_s[i + 1])
+        from_s, to_s = max(begin_s, float(other.time_s[0])), min(end_s, float(other.time_s[-1]))
+        patch = _cut(other, from_s, to_s)
+        if patch is not None:
+            gap = _Pieces.of(curve, int(i), int(i) + 1)
+            rest = _part(gap, begin_s, from_s), _part(gap, to_s, end_s)
+            blocks += [_Pieces.of(curve, done, int(i)), rest[0], patch, rest[1]]
+            done = int(i) + 1
+    blocks += [_Pieces.of(curve, done, size), _cut(other, end, float(other.time_s[-1]))]
+    columns = zip(*(block for block in blocks if block is not None), strict=True)
+    joined = _Pieces(*(np.concatenate(column) for column in columns))
+    energy = (joined.stop_s - joined.start_s) * joined.power_w
+    return replace(
+        curve,
+        time_s=np.concatenate((joined.start_s, joined.stop_s[-1:])),
+        energy_j=np.concatenate(([0.0], np.cumsum(energy))),
+        power_w=joined.power_w,
+        spread_w=joined.spread_w,
+        interval_start_s=joined.interval_start_s,
+        interval_length_s=joined.interval_length_s,
+        variance_j2=np.concatenate(([0.0], np.cumsum(joined.variance_j2))),
+        gap=joined.gap.astype(bool),
+        variogram=Variogram(*joined[-3:]),
+    )
+
+
+def _part(gap: _Pieces, start_s: float, stop_s: float) -> _Pieces | None:
+    """Return a part of a gap, whose error is in proportion to its length."""
+    if start_s >= stop_s:
+        return None
+    share = (stop_s - start_s) / (gap.stop_s - gap.start_s)
+    return gap._replace(
+        start_s=np.array([start_s]),
+        stop_s=np.array([stop_s]),
+        variance_j2=gap.variance_j2 * share**2,
+    )
+
+
+def _cut(curve: EnergyCurve, start_s: float, stop_s: float) -> _Pieces | None:
+    """Return the pieces of a curve between two times, or nothing if it does not cover them all."""
+    if start_s >= stop_s or curve.time_s[0] > start_s or curve.time_s[-1] < stop_s:
+        return None
+    first = int(np.searchsorted(curve.time_s, start_s, side="right")) - 1
+    after = int(np.searchsorted(curve.time_s, stop_s, side="left"))
+    pieces = _Pieces.of(curve, first, after)
+    if pieces.gap.any():
+        return None
+    cut = pieces._replace(
+        start_s=np.maximum(pieces.start_s, start_s), stop_s=np.minimum(pieces.stop_s, stop_s)
+    )
+    share = (cut.stop_s - cut.start_s) / (pieces.stop_s - pieces.start_s)
+    variance = pieces.variance_j2 * share
+    off_s = math.hypot(curve.latency_uncertainty_s, curve.max_age_s * EDGE_SHAPE / 2)
+    late = off_s * (curve.is_counter * pieces.power_w + pieces.spread_w)
+    variance[0] += late[0] ** 2
+    variance[-1] += late[-1] ** 2
+    return cut._replace(variance_j2=variance)

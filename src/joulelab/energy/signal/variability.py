@@ -1,0 +1,326 @@
+"""Within-interval variability: how far power may be from its mean within an interval of a sensor.
+
+*Spread* bounds it: by the neighbouring intervals, and by what a sensor's window hides.
+
+The *variogram* estimates it where power changes all the time and faster than it is read. A sensor
+reports how much energy went by, not when within its interval. Energy less its steady growth is then
+a random function that is known at some points. Its variogram is taken as a power of the distance,
+γ(τ) = c τ^a with 0 ≤ a < 2 (Matheron, *Principles of geostatistics*, Economic Geology 58, 1963):
+a = 0 for a load that comes and goes much faster than the readings, 1 for power that is independent
+from one moment to the next. For weights λ that take a constant and a straight line to zero,
+Σ λ_i E(t_i) has the variance -Σ λ_i λ_j γ(t_i - t_j). Omitting readings determines c and a: by how
+far energy at one is from the straight line between its neighbours, and between their neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.energy.signal.change_points import Parts
+from joulelab.energy.signal.intervals import Intervals, Stretches, blind_s
+from joulelab.energy.signal.timestamp_alignment import MAD_TO_SIGMA, sum_between
+from joulelab.sensors.sensor import Channel, Quantity
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+
+EDGE_SHAPE = 1 / math.sqrt(3)
+"""An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
+MIN_READINGS_FOR_NOISE = 25
+STEP_FLATNESS = 0.1
+"""Power counts as stepping within an interval when its neighbours on either side differ from
+their own outer neighbours by less than this share of the step."""
+HIDDEN_SHARE = 0.12
+HIDDEN_SCALE_S = 0.1
+HIDDEN_EXPONENT = 0.25
+"""What a sensor's window hides: power within a window of 0.1 s may be off its mean by this share,
+and by more within longer ones. While an H100 trained and ran 16 models (93 spans), readings of
+20 ms had standard deviations (median of spans) of 7 % about the means over 0.1 s, and of 11 % over
+1 s: rectangular, sqrt(3) of these. Readings that are all equal do not prove that power is."""
+
+POOL = 32
+"""Number of intervals, or of windows' lengths, that share a variogram."""
+MIN_POOL = 8
+"""With fewer of them, the variogram is unknown."""
+SAMPLES_PER_WINDOW = 4
+"""Overlapping windows are sampled this often in each of their lengths."""
+SIMILAR = 1.6
+"""Intervals on either side of a reading are similar if none is this many times as long."""
+MAX_EXPONENT = 1.9
+"""A variogram grows more slowly than the square of the distance: what looks smoother may be a load
+that is nearly in step with the readings."""
+SAME_S = 1e-9
+"""Times that are no further apart are the same."""
+
+
+def interval_spread(power: Floats, gap: Bools, reach: int, at_change: Bools) -> Floats:
+    """Bound how far power may be from each interval's mean: as far as its neighbours' means are.
+
+    Within a gap, any power that was read is possible.
+
+    Args:
+        power: Mean power of each. Shape: (intervals,).
+        gap: Whether it has no reading. Shape: (intervals,).
+        reach: Number of neighbours on either side that count.
+        at_change: Whether a change point separates an interval and the next: then they count for
+            :data:`STEP_FLATNESS` of the step between them. Shape: (intervals - 1,).
+    """
+    spread = np.zeros(power.size)
+    for step in range(1, min(reach, power.size - 1) + 1):
+        apart = np.abs(power[step:] - power[:-step])
+        if step == 1:
+            apart = np.where(at_change, STEP_FLATNESS * apart, apart)
+        np.maximum(spread[step:], apart, out=spread[step:])
+        np.maximum(spread[:-step], apart, out=spread[:-step])
+    return np.where(gap, np.ptp(power), spread)
+
+
+def part_spread(parts: Parts, gap: Bools) -> Floats:
+    """Bound how far power may be from each part's mean: see :func:`interval_spread`.
+
+    Parts of one interval are separated by a change point; what these did not explain is added.
+    """
+    at_change = parts.interval[1:] == parts.interval[:-1]
+    spread = interval_spread(parts.power, gap[parts.interval], 1, at_change)
+    return spread + np.where(gap, 0.0, parts.unexplained)[parts.interval]
+
+
+def hidden_share(channel: Channel, length_s: Floats) -> Floats:
+    """Return the share by which power may be off its mean within intervals of this length.
+
+    A power sensor hides what happens within its own window: between windows, readings show it.
+    Shape: (intervals,).
+    """
+    over_interval = channel.quantity is Quantity.ENERGY or channel.window_s == 0
+    return hidden_within(length_s if over_interval else np.full_like(length_s, channel.window_s))
+
+
+def hidden_within(window_s: Floats) -> Floats:
+    """Return the share by which power may be off its mean within windows of this length."""
+    scale = (window_s / HIDDEN_SCALE_S) ** HIDDEN_EXPONENT
+    return np.asarray(np.minimum(HIDDEN_SHARE * scale, 1.0))
+
+
+def part_variance_j2(
+    channel: Channel,
+    interval_s: float,
+    found: Intervals,
+    parts: Parts,
+    spread: Floats,
+    stretches: Stretches,
+) -> Floats:
+    """Return the variance of each part's own energy, independent of the others'. Shape: (parts,).
+
+    Args:
+        channel: The channel.
+        interval_s: Time between two reads.
+        found: The intervals.
+        parts: Their parts.
+        spread: How far power may be from each part's mean. Shape: (parts,).
+        stretches: The summarised stretches.
+    """
+    gap = found.gap[parts.interval]
+    length = np.diff(parts.edges)
+    unseen_s = blind_s(channel, interval_s)
+    variance = (np.where(gap, length, np.minimum(unseen_s, length)) * spread * EDGE_SHAPE) ** 2
+    if channel.quantity is Quantity.ENERGY:
+        return variance
+    noise_w = _noise_w(found.power, found.plain)
+    reading_w2 = noise_w**2 + (channel.resolution / channel.gain) ** 2 / 12
+    # A polled value is of any age up to the maximum, which moves the boundary between two powers.
+    moved_s2 = found.max_age_s**2 / 12
+    jump = np.diff(parts.power, prepend=parts.power[:1])
+    variance += length**2 * reading_w2 + moved_s2 * jump**2
+    at = np.flatnonzero(found.stretch[parts.interval] >= 0)
+    stretch = found.stretch[parts.interval[at]]
+    readings, jump_w2 = stretches.readings[stretch], stretches.jump_w2[stretch] / channel.gain**2
+    each_s = length[at] / readings
+    hidden_w = hidden_share(channel, each_s) * parts.power[at]
+    # Of each reading's two neighbours the one further from it counts: at most both.
+    spread_w2 = 2 * jump_w2 + readings * hidden_w**2
+    variance[at] = readings * each_s**2 * reading_w2 + moved_s2 * jump_w2
+    variance[at] += (np.minimum(unseen_s, each_s) * EDGE_SHAPE) ** 2 * spread_w2
+    return variance
+
+
+def _noise_w(power: Floats, plain: Bools) -> float:
+    """Return the standard deviation of the readings' own noise: that of their second differences.
+
+    By the median, so that loads that come and go do not count (Gasser, Sroka, Jennen-Steinmetz,
+    Biometrika 73, 1986, for the pseudo-residuals; variance 6 for weights 1, -2, 1).
+    """
+    if power.size < MIN_READINGS_FOR_NOISE:
+        return 0.0
+    residual = np.abs(np.diff(power, 2))[plain[:-2] & plain[1:-1] & plain[2:]]
+    return MAD_TO_SIGMA * float(np.median(residual)) / math.sqrt(6) if residual.size else 0.0
+
+
+class Variogram(NamedTuple):
+    """Variogram of energy around some points. Shapes: (points,) each.
+
+    Attributes:
+        middle_j2: Variance of energy halfway through L when it is known at both ends, J²; 0
+            where the readings do not determine it.
+        exponent: a.
+        length_s: L.
+    """
+
+    middle_j2: Floats
+    exponent: Floats
+    length_s: Floats
+
+    def at(self, index: Indices) -> Variogram:
+        """Select points."""
+        return Variogram(*(column[index] for column in self))
+
+    def variance_j2(self, at_s: Floats, weight: Floats) -> Floats:
+        """Return the variance of a weighted sum of energies at some times. Shape: (points,).
+
+        Args:
+            at_s: Times. Shape: (points, times).
+            weight: Weights that take a constant and a straight line to zero.
+                Shape: (points, times).
+
+        Example:
+            >>> law = Variogram(np.array([4.0]), np.array([1.0]), np.array([2.0]))
+            >>> ends_and_middle = np.array([[0.0, 2.0, 1.0]]), np.array([[0.5, 0.5, -1.0]])
+            >>> law.variance_j2(*ends_and_middle).round(9).tolist()
+            [4.0]
+        """
+        apart_s = np.abs(at_s[:, :, None] - at_s[:, None, :])
+        share = np.maximum(apart_s, SAME_S) / self.length_s[:, None, None]
+        grown = np.where(apart_s > SAME_S, share ** self.exponent[:, None, None], 0.0)
+        variance = -np.einsum("pi,pij,pj->p", weight, grown, weight)
+        # The variance halfway between two known points one apart, for γ(τ) = τ^a.
+        halfway = 2 * 2.0**-self.exponent - 0.5
+        return np.asarray(self.middle_j2 * np.maximum(variance, 0.0) / halfway)
+
+
+def unknown_variogram(count: int) -> Variogram:
+    """Return a variogram that adds no variance."""
+    return Variogram(np.zeros(count), np.ones(count), np.ones(count))
+
+
+def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Variogram:
+    """Estimate the variogram around consecutive intervals.
+
+    Args:
+        edges_s: Where they meet. Shape: (intervals + 1,).
+        power_w: Mean power of each. Shape: (intervals,).
+        usable: Those that show how power varies by itself: no gap, no change point.
+            Shape: (intervals,).
+    """
+    single_j = _interval_deviation_j(edges_s, power_w, usable, 1)
+    double_j = _interval_deviation_j(edges_s, power_w, usable, 2)
+    return _fit(single_j, double_j, float(np.median(np.diff(edges_s))), 1)
+
+
+def window_variogram(
+    middle_s: Floats, power_w: Floats, usable: Bools, window_s: float, each_s: float
+) -> Variogram:
+    """Estimate the variogram around means over overlapping windows.
+
+    Windows that are a whole window apart do not overlap.
+
+    Args:
+        middle_s: Middles of the windows, in order. Shape: (windows,).
+        power_w: Means over them. Shape: (windows,).
+        usable: Those that show how power varies by itself. Shape: (windows,).
+        window_s: Length of each.
+        each_s: Distance between two.
+    """
+    apart = max(1, round(window_s / each_s))
+    known_w = np.where(usable, power_w, np.nan)
+    single_j, double_j = (
+        _window_deviation_j(middle_s, known_w, window_s, each_s, [k * apart for k in range(count)])
+        for count in (2, 4)
+    )
+    every = max(1, apart // SAMPLES_PER_WINDOW)
+    law = _fit(single_j[::every], double_j[::every], window_s, apart // every)
+    return law.at(np.arange(power_w.size) // every)
+
+
+def _interval_deviation_j(edges_s: Floats, power_w: Floats, usable: Bools, reach: int) -> Floats:
+    """Return how far energy at the end of each interval is from a straight line, J.
+
+    The line goes from ``reach`` intervals before it to ``reach`` after it. NaN where these are not
+    usable, or not similar. Shape: (intervals,).
+    """
+    count = power_w.size
+    off_j = np.full(count, np.nan)
+    if count < 2 * reach:
+        return off_j
+    energy_j = np.append(0.0, np.cumsum(np.diff(edges_s) * power_w))
+    unusable = np.append(0, np.cumsum(~usable))
+    first, middle, last = (slice(k * reach, count + 1 - (2 - k) * reach) for k in range(3))
+    before_s, after_s = edges_s[middle] - edges_s[first], edges_s[last] - edges_s[middle]
+    share = before_s / (before_s + after_s)
+    line_j = energy_j[first] + share * (energy_j[last] - energy_j[first])
+    similar = np.maximum(before_s, after_s) < SIMILAR * np.minimum(before_s, after_s)
+    known = (unusable[last] == unusable[first]) & similar
+    off_j[reach - 1 : count - reach] = np.where(known, energy_j[middle] - line_j, np.nan)
+    return off_j
+
+
+def _window_deviation_j(
+    middle_s: Floats, power_w: Floats, window_s: float, each_s: float, offsets: list[int]
+) -> Floats:
+    """Return how far energy in the middle of adjacent windows is from a straight line, J.
+
+    NaN where one of them is missing. Shape: (windows,).
+    """
+    off_j = np.full(power_w.size, np.nan)
+    reach = offsets[-1]
+    count = power_w.size - reach
+    if count <= 0:
+        return off_j
+    parts = [power_w[offset : offset + count] for offset in offsets]
+    half = len(parts) // 2
+    found_j = window_s / 2 * (np.sum(parts[:half], axis=0) - np.sum(parts[half:], axis=0))
+    took_s = middle_s[reach:] - middle_s[:count]
+    found_j[np.abs(took_s - reach * each_s) > each_s] = np.nan
+    off_j[reach // 2 : reach // 2 + count] = found_j
+    return off_j
+
+
+def _fit(single_j: Floats, double_j: Floats, length_s: float, each: int) -> Variogram:
+    """Fit c and a to deviations of energy from straight lines over L on either side, and over 2 L.
+
+    Args:
+        single_j: Over L; NaN where it is unknown. Shape: (points,).
+        double_j: Over 2 L. Shape: (points,).
+        length_s: L.
+        each: Number of points within L.
+    """
+    single_j2, double_j2 = _pooled_variance_j2(single_j, each), _pooled_variance_j2(double_j, each)
+    known = (single_j2 > 0) & np.isfinite(double_j2)
+    ratio = np.divide(double_j2, single_j2, out=np.ones_like(single_j2), where=known)
+    exponent = np.clip(np.log2(np.maximum(ratio, 1.0)), 0.0, MAX_EXPONENT)
+    # The deviation is known at the middle of 2 L.
+    middle_j2 = np.where(known, single_j2 * 2.0**-exponent, 0.0)
+    return Variogram(middle_j2, exponent, np.full(single_j.size, length_s))
+
+
+def _pooled_variance_j2(off_j: Floats, each: int) -> Floats:
+    """Return the variance of the known deviations around each point, or of all if too few are.
+
+    Rare steps count for little: (mean |x|^(1/2))^4 / (0.457 + 0.494 / N), N the number of x
+    (Cressie and Hawkins, *Robust estimation of the variogram I*, Math. Geol. 12, 1980). NaN where
+    too few are known at all. J². Shape: (points,).
+    """
+    known = np.isfinite(off_j)
+    root = np.sqrt(np.abs(np.where(known, off_j, 0.0)))
+    point, reach = np.arange(off_j.size), POOL * each // 2
+    low, high = np.maximum(point - reach, 0), np.minimum(point + reach, off_j.size)
+    count = sum_between(known.astype(float), low, high)
+    few = count < MIN_POOL * each
+    total = np.where(few, root.sum(), sum_between(root, low, high))
+    count = np.where(few, np.count_nonzero(known), count)
+    mean = np.maximum(total, 0.0) / np.maximum(count, 1.0)
+    variance_j2 = mean**4 / (0.457 + 0.494 / np.maximum(count, 1.0))
+    return np.where(count >= MIN_POOL * each, variance_j2, np.nan)
