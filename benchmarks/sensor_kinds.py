@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.boards import Kind, Power, Source
 from joulelab.energy.signal import AVERAGE_S
-from joulelab.logs.columns import ColumnChoice
-from joulelab.logs.power_log import LogOptions, read_logs
+from joulelab.logs.columns import LogOptions
+from joulelab.logs.power_log import read_logs
 from joulelab.recording.trace import Trace
 from joulelab.sensors import estimates, rapl
 from joulelab.sensors.nvml_accuracy import (
@@ -67,8 +67,7 @@ class Logged(Kind):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "smi.csv"
             path.write_text("\n".join([*lines, ""]))
-            columns = ColumnChoice(timezone="UTC")
-            options = LogOptions(columns=columns, gain_uncertainty=uncertainty)
+            options = LogOptions(timezone="UTC", gain_uncertainty=uncertainty)
             return read_logs([path], options).trace
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     """Makes the study and its report aside."""
     with tempfile.TemporaryDirectory() as directory:
         study = Path(directory) / "h100"
-        for command in (["account", *ARGUMENTS, "--study", str(study)], ["report", str(study)]):
+        for command in (["import-study", *ARGUMENTS, "--out", str(study)], ["report", str(study)]):
             subprocess.run([sys.executable, "-m", "joulelab", *command], check=True)
         refresh(study)
 

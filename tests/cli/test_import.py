@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def own_home(monkeypatch, tmp_path):
 @pytest.fixture
 def account(run):
     def call(*arguments):
-        code, out, err = run("account", *arguments, "--json")
+        code, out, err = run("import", *arguments, "--json")
         assert (code, err) == (0, "")
         return json.loads(out)
 
@@ -102,7 +103,7 @@ def test_csv_has_the_spans_own_columns(tmp_path, steady, account):
 
 def test_table_for_people(tmp_path, steady, run):
     table = spans(tmp_path, "a[b],1,5", "out,30,40")
-    code, out, _ = run("account", "--power", steady, "--spans", table)
+    code, out, _ = run("import", "--power", steady, "--spans", table)
     assert code == 0
     assert "a[b]" in out
     assert "power_w of power.csv" in out
@@ -143,9 +144,9 @@ def test_samples_of_an_h100_agree_with_its_counter(account):
         (("--power", "missing.csv"), "does not exist"),
         ((), "Missing option"),
         (("--power", "LOG", "--spans", "EMPTY"), "no column 'name'"),
-        (("--power", "LOG", "--spans", "FAR"), "no span lies within the log"),
-        (("--power", "LOG", "--idle", "100:200"), "does not cover the time of idle"),
-        (("--power", "LOG", "--idle", "idle"), "no span named 'idle'"),
+        (("--power", "LOG", "--spans", "FAR"), "no span is within the log"),
+        (("--power", "LOG", "--idle", "100:200"), "does not cover the idle spans"),
+        (("--power", "LOG", "--idle", "idle"), "no span is named 'idle'"),
         (("--power", "LOG", "--calibration", "LOG"), "is not a calibration"),
         (("--power", "LOG", "--power-column", "watt"), "has no column 'watt'"),
         (("--power", "LOG", "--csv", "/nowhere/out.csv"), "cannot write"),
@@ -155,7 +156,7 @@ def test_user_errors_are_one_line(tmp_path, steady, run, arguments, words):
     (tmp_path / "empty.csv").write_text("a,b\n1,2\n")
     files = {"LOG": steady, "EMPTY": tmp_path / "empty.csv"}
     files["FAR"] = spans(tmp_path, "a,1000,1001")
-    code, out, err = run("account", *(files.get(argument, argument) for argument in arguments))
+    code, out, err = run("import", *(files.get(argument, argument) for argument in arguments))
     assert code == 2
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -254,7 +255,7 @@ def test_calibrate_from_a_recording(tmp_path, run):
 
 def test_calibrate_user_errors(tmp_path, run, steady):
     cases = [
-        ([], "not known which board"),
+        ([], "board is unknown"),
         (["--out", "/nowhere/x.json"], "cannot write"),
         (["--board", "x", "--marks", steady, "--column", "volts"], "has no column 'volts'"),
         (["--board", "x", "--log", steady], "do not follow"),
@@ -272,12 +273,11 @@ def test_what_was_left_out_is_told_beside_json_and_gaps_with_their_span(tmp_path
     rows = [f"{i / 10},{'[N/A]' if 50 <= i < 100 else '100.00 W'}" for i in range(201)]
     log.write_text("\n".join(["t_s,power.draw.instant [W]", *rows, ""]))
     table = spans(tmp_path, "a,2,12", "b,12,18")
-    code, out, err = run("account", "--power", log, "--spans", table, "--json")
+    code, out, err = run("import", "--power", log, "--spans", table, "--json")
     assert code == 0
     assert err == "smi.csv: 'power.draw.instant [W]' has no value in 50 lines\n"
     first, second = json.loads(out)
-    assert first["reason"].endswith("s of 10 s without readings")
-    assert float(first["reason"].split()[1]) == pytest.approx(5.0, abs=0.15)
+    assert re.fullmatch(r"gpu:0: no readings for (4\.9|5\.[01])\d* s of 10\.0 s", first["reason"])
     assert first["gross_j"] == pytest.approx(1000.0)
     assert second["reason"] is None
 
@@ -297,7 +297,7 @@ def test_a_counter_that_stands_still_is_null_and_one_that_was_reset_is_told(tmp_
 
 def test_names_that_would_break_a_table(tmp_path, steady, run):
     table = spans(tmp_path, '"two\nlines [bold]",1,2', ",3,4")
-    _, out, _ = run("account", "--power", steady, "--spans", table)
+    _, out, _ = run("import", "--power", steady, "--spans", table)
     assert "two\\nlines [bold]" in out
     assert "(no name)" in out
 
@@ -310,6 +310,6 @@ def test_a_calibration_of_no_source_of_the_board_says_so(tmp_path, run):
         (tmp_path / f"{name}.csv").write_text("t_s,power_w\n" + "".join(rows))
     files = ("--log", tmp_path / "log.csv", "--meter", tmp_path / "meter.csv", "--json")
     _, out, _ = run("calibrate", *files, "--board", "GPU-1")
-    assert "none is log.power" in json.loads(out)["notes"][-1]
+    assert "not log.power" in json.loads(out)["notes"][-1]
     _, out, _ = run("calibrate", *files, "--out", tmp_path / "board.json")
     assert json.loads(out)["notes"] == []

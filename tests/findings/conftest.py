@@ -17,7 +17,7 @@ def h100(tmp_path_factory):
         patch.setenv("JOULELAB_HOME", str(directory.with_name("home")))
         with pytest.raises(SystemExit) as stop:
             main([
-                "account", "--study", str(directory),
+                "import-study", "--out", str(directory),
                 "--spans", str(RECORDED / "zoo_spans.csv"),
                 "--power", str(RECORDED / "zoo_power_samples.csv.gz"),
                 "--telemetry", str(RECORDED / "zoo_telemetry.csv.gz"),

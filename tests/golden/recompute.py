@@ -25,11 +25,17 @@ from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, total
 from joulelab.energy.estimator import EnergyEstimator, energies_of, energy_of_spans
 from joulelab.findings.data import Data
-from joulelab.logs.calibrate import Board, calibrate, check, read_marks, read_one
-from joulelab.logs.columns import ColumnChoice
-from joulelab.logs.power_log import Log, LogOptions, Series, as_log, read_logs
-from joulelab.logs.span_table import idle_spans, read_spans
-from joulelab.logs.telemetry import power_of_gpu, with_telemetry
+from joulelab.logs.calibrate import calibrate, check, read_marks, read_one
+from joulelab.logs.columns import LogOptions
+from joulelab.logs.power_log import (
+    Log,
+    Series,
+    as_log,
+    assign_power_to_gpu,
+    read_logs,
+    with_telemetry,
+)
+from joulelab.logs.span_energies import idle_spans, read_spans
 from joulelab.recording.trace import Readings, Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.job import read_job
@@ -192,8 +198,8 @@ def _logs(case: Case) -> dict[str, Any]:
     log = read_logs(paths, options)
     if "telemetry" in case:
         further = [TESTS / path for path in case["telemetry"]]
-        log = with_telemetry(power_of_gpu(log), further, ColumnChoice(), required=True)
-    spans = read_spans(TESTS / case["spans"], options.columns.timezone)
+        log = with_telemetry(assign_power_to_gpu(log), further, LogOptions(), required=True)
+    spans = read_spans(TESTS / case["spans"], options.timezone)
     idle_at = idle_spans(case["idle"], spans) if "idle" in case else []
     windows = [_log_window(log, span.start_s, span.stop_s) for span in spans]
     idle_windows = [_log_window(log, span.start_s, span.stop_s) for span in idle_at]
@@ -220,7 +226,7 @@ def _log_options(case: Case) -> LogOptions:
     choice = dict(case.get("columns", {}))
     if "timezone" not in choice:
         choice["timezone"] = "UTC"
-    return LogOptions(columns=ColumnChoice(**choice), **case.get("options", {}))
+    return LogOptions(**choice, **case.get("options", {}))
 
 
 def _log_window(log: Log, start_s: float, stop_s: float) -> Window:
@@ -249,7 +255,9 @@ def _calibration(case: Case) -> dict[str, Any]:
     sensor = _sensor(case["sensor"], case["column"])
     meter = read_one(TESTS / case["meter"], LogOptions(), [])
     files = [TESTS / case["sensor"], TESTS / case["meter"]]
-    found = calibrate(sensor, meter, files, Board("a board", "GPU-a", "530.30"))
+    found = calibrate(
+        sensor, meter, files, board_name="a board", board_uuid="GPU-a", driver="530.30"
+    )
     other = _sensor(case["check"]["sensor"], case["column"])
     other_meter = read_one(TESTS / case["check"]["meter"], LogOptions(), [])
     marks_s = read_marks(TESTS / case["check"]["marks"])
@@ -278,7 +286,7 @@ def _calibration(case: Case) -> dict[str, Any]:
 
 
 def _sensor(path: str, column: str) -> Series:
-    options = LogOptions(columns=ColumnChoice(power_columns=[column]))
+    options = LogOptions(power_columns=[column])
     return read_one(TESTS / path, options, [])
 
 

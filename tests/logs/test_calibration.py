@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator, energies_of
 from joulelab.errors import UserError
-from joulelab.logs.calibrate import Board, calibrate, check, read_marks, read_one
+from joulelab.logs.calibrate import calibrate, check, read_marks, read_one
 from joulelab.logs.calibration_fit import MeterLog, fit, robust_covariance, robust_line
-from joulelab.logs.columns import ColumnChoice
-from joulelab.logs.power_log import LogOptions, as_log
+from joulelab.logs.columns import LogOptions
+from joulelab.logs.power_log import as_log
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors import calibration as kept
@@ -32,7 +32,7 @@ def own_home(monkeypatch, tmp_path):
 
 
 def sensor_log(name, column):
-    options = LogOptions(columns=ColumnChoice(power_columns=[column]))
+    options = LogOptions(power_columns=[column])
     return read_one(DATA / f"{name}_nvidia_smi.csv.gz", options, [])
 
 
@@ -43,8 +43,10 @@ def meter_log(name):
 @functools.cache
 def calibrated(name, column):
     files = [DATA / f"{name}_nvidia_smi.csv.gz", DATA / f"{name}_meter.csv.gz"]
-    board = Board("RTX 3090", "GPU-3090", "530.30")
-    return calibrate(sensor_log(name, column), meter_log(name), files, board)
+    sensor, meter = sensor_log(name, column), meter_log(name)
+    return calibrate(
+        sensor, meter, files, board_name="RTX 3090", board_uuid="GPU-3090", driver="530.30"
+    )
 
 
 # Real boards beside a real meter.
@@ -184,7 +186,7 @@ def test_logs_that_cannot_be_held_against_each_other():
     t_s, power = waveform(rng)
     polls_s = np.arange(2, 50, 0.1)
     value = 0.95 * np.interp(polls_s, t_s, power) + rng.normal(0, 0.5, polls_s.size)
-    with pytest.raises(UserError, match="too little in common"):
+    with pytest.raises(UserError, match="overlap too little"):
         fitted(polls_s + 1000, value, t_s, power)
     with pytest.raises(UserError, match="varies too little"):
         fitted(polls_s, 100 + rng.normal(0, 0.2, polls_s.size), t_s, 100 + 0.001 * power)
@@ -338,4 +340,4 @@ def test_a_slow_meter_tells_gain_and_offset(meter_hz, window_s, delay_s, gain):
     assert found.delay_s + found.window_s / 2 == pytest.approx(
         delay_s + window_s / 2, abs=2 * np.sqrt(found.covariance[2, 2])
     )
-    assert found.window_shown is False or found.window_s == pytest.approx(window_s, rel=0.1)
+    assert found.window_resolved is False or found.window_s == pytest.approx(window_s, rel=0.1)

@@ -20,8 +20,8 @@ def study(tmp_path_factory):
     spans[chosen].to_csv(directory / "spans.csv", index=False)
     with pytest.raises(SystemExit) as stop:
         main([
-            "account", "--power", str(DATA / "zoo_power_samples.csv.gz"),
-            "--spans", str(directory / "spans.csv"), "--study", str(directory / "study"),
+            "import-study", "--power", str(DATA / "zoo_power_samples.csv.gz"),
+            "--spans", str(directory / "spans.csv"), "--out", str(directory / "study"),
             "--gpu-name", "NVIDIA H100 80GB HBM3",
         ])  # fmt: skip
     assert stop.value.code == 0

@@ -12,7 +12,7 @@ from joulelab.report.page import write_all
 def h100(tmp_path_factory):
     """What was written for the study of docs/explanation/h100.md."""
     directory = tmp_path_factory.mktemp("h100") / "h100"
-    arguments = ["account", *refresh_h100.ARGUMENTS, "--study", str(directory)]
+    arguments = ["import-study", *refresh_h100.ARGUMENTS, "--out", str(directory)]
     subprocess.run([sys.executable, "-m", "joulelab", *arguments], check=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "FORMATS", ("svg",))

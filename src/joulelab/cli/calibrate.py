@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from joulelab.cli.import_log import EXISTING, column_options, log_options
-from joulelab.cli.output import progress
+from joulelab.cli.import_log import FILE, SectionedCommand, column_options
+from joulelab.cli.output import print_json, progress
 from joulelab.errors import UserError
+from joulelab.format import duration, number, percent, quantity
+from joulelab.logs.calibrate import (
+    Check,
+    calibrate,
+    check,
+    read_marks,
+    read_one,
+    read_recording,
+)
+from joulelab.logs.columns import LogOptions
+from joulelab.sensors.calibration import Calibration, keep, write_calibration
+from joulelab.storage import file_errors
 
-if TYPE_CHECKING:
-    from joulelab.logs.calibrate import Check
-    from joulelab.sensors.calibration import Calibration
 
-
-@click.command("calibrate")
+@click.command("calibrate", cls=SectionedCommand)
 @click.option("--log", "log_file", type=click.Path(exists=True, path_type=Path), required=True,
-    help="The sensor's log: nvidia-smi's, another CSV, or the directory of a trace.")  # fmt: skip
-@click.option("--meter", "meter_file", type=EXISTING, required=True,
-    help="The meter's log of the same time, CSV, plain or gzip.")  # fmt: skip
-@click.option("--marks", "marks_file", type=EXISTING,
-    help="CSV with times; the energy between the first and the last is compared.")  # fmt: skip
-@click.option("--column", metavar="NAME", help="The sensor's power column, or a trace's source.")
-@click.option("--meter-column", metavar="NAME", help="The meter's power column.")
-@click.option("--meter-unit", metavar="UNIT", help="Of the meter's power column.")
+    help="Log of the sensor: CSV, for example from nvidia-smi, or a recording.")  # fmt: skip
+@click.option("--meter", "meter_file", type=FILE, required=True,
+    help="Log of the meter over the same time: CSV, plain or gzip.")  # fmt: skip
+@click.option("--marks", "marks_file", type=FILE,
+    help="CSV of times; compare the energy between the first and the last one.")  # fmt: skip
+@click.option("--column", metavar="NAME",
+    help="Power column of the sensor's log, or source of a recording.")  # fmt: skip
+@click.option("--meter-column", metavar="NAME", help="Power column of the meter's log.")
+@click.option("--meter-unit", metavar="UNIT", help="Unit of the meter's power column.")
 @click.option("--meter-uncertainty", "meter_uncertainty_pct", type=click.FloatRange(0, 100),
     default=1.0, show_default=True, metavar="PERCENT",
     help="Standard uncertainty of the meter (k = 1).")  # fmt: skip
 @click.option("--clock-offset", "clock_offset_s", type=click.FloatRange(0.01, 60), default=0.5,
-    show_default=True, metavar="SECONDS", help="How far apart the clocks may be.")  # fmt: skip
+    show_default=True, metavar="SECONDS",
+    help="Largest difference between the clocks of the two logs.")  # fmt: skip
 @click.option("--board", "uuid", default="", metavar="UUID",
-    help="The board, as `nvidia-smi -L` names it; it is then used for it by default.")  # fmt: skip
-@click.option("--name", default="", help="The board's model, for the record.")
-@click.option("--driver", default="", help="The driver's version, for the record.")
+    help="UUID of the board, from `nvidia-smi -L`, to apply the calibration to.")  # fmt: skip
+@click.option("--name", default="", help="Model of the board, for the record.")
+@click.option("--driver", default="", help="Version of the driver, for the record.")
 @column_options
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write to this file and keep nothing.")  # fmt: skip
+    help="Write the calibration to this file instead of saving it for the board.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     log_file: Path,
@@ -57,102 +66,89 @@ def command(
     as_json: bool,
     **columns: Any,
 ) -> None:
-    """Fits gain, offset and delay of a GPU's power sensor to an external meter.
+    """Calibrate a GPU's power sensor (gain, offset, delay) against an external meter.
 
-    Record both at once, on one clock, with the board idle and at work in turns of some seconds.
-    What is found is used from then on whenever that board is recorded.
+    Record both logs at the same time and on one clock, while the board alternates between idle and
+    busy every few seconds. The calibration is saved and applied to all later recordings of the
+    board.
 
     \b
     Example:
       joulelab calibrate --log smi.csv --meter meter.csv.gz --marks marks.csv --board GPU-1a2b3c4d
       joulelab calibrate --log smi.csv --meter meter.csv --column power.draw --out board.json
     """
-    from joulelab.logs import calibrate  # noqa: PLC0415
-    from joulelab.logs.columns import ColumnChoice  # noqa: PLC0415
-    from joulelab.logs.power_log import LogOptions  # noqa: PLC0415
-
-    options = log_options(columns)
-    timezone = options.columns.timezone
-    of_meter = ColumnChoice(
-        power_columns=(meter_column,) if meter_column else (),
-        power_unit=meter_unit,
-        timezone=timezone,
+    options = LogOptions(**columns)
+    meter_columns = (meter_column,) if meter_column else ()
+    meter_options = LogOptions(
+        power_columns=meter_columns, power_unit=meter_unit, timezone=options.timezone
     )
     notes: list[str] = []
     with progress("reading the logs"):
         if log_file.is_dir():
-            sensor = calibrate.read_recording(log_file, column)
+            sensor = read_recording(log_file, column)
         else:
             if column is not None:
-                chosen = replace(options.columns, power_columns=(column,))
-                options = replace(options, columns=chosen)
-            sensor = calibrate.read_one(log_file, options, notes)
-        meter = calibrate.read_one(meter_file, LogOptions(columns=of_meter), notes)
-        marks_s = calibrate.read_marks(marks_file, timezone) if marks_file else []
+                options = replace(options, power_columns=(column,))
+            sensor = read_one(log_file, options, notes)
+        meter = read_one(meter_file, meter_options, notes)
+        marks_s = read_marks(marks_file, options.timezone) if marks_file else []
     if out is None and not (uuid or sensor.uuid):
         raise UserError(
-            "it is not known which board this is",
+            "the board is unknown",
             why="the log has no uuid column",
             hint="name it with --board UUID, or give --out FILE",
         )
     with progress("fitting"):
-        found = calibrate.calibrate(
+        found = calibrate(
             sensor,
             meter,
             [log_file, meter_file],
-            calibrate.Board(name, uuid, driver),
-            meter_uncertainty_pct / 100,
-            clock_offset_s,
+            board_name=name,
+            board_uuid=uuid,
+            driver=driver,
+            meter_uncertainty=meter_uncertainty_pct / 100,
+            clock_offset_s=clock_offset_s,
         )
-        checked = calibrate.check(sensor, meter, found, marks_s)
+        compared = check(sensor, meter, found, marks_s)
     if out is None and not found.source.startswith("nvml."):
         notes.append(
-            f"recordings of a board are of NVML's sources, and none is {found.source}: where it is "
-            "one, call the column as nvidia-smi does, as power.draw.instant, and calibrate again"
+            f"recordings of a board use NVML's sources, not {found.source}: if the column is one, "
+            "name it as nvidia-smi does, for example power.draw.instant, and calibrate again"
         )
-    path = _write(found, out)
-    if as_json:
-        shown = asdict(checked) | {
-            "before_pct": checked.before_pct,
-            "after_pct": checked.after_pct,
-        }
-        content = found.to_json() | {"check": shown, "kept_in": str(path), "notes": notes}
-        click.echo(json.dumps(content, indent=1))
-    else:
-        _print(found, checked, notes, path)
-
-
-def _write(found: Calibration, out: Path | None) -> Path:
-    from joulelab.sensors.calibration import keep, write_calibration  # noqa: PLC0415
-
-    try:
+    with file_errors("cannot write the calibration"):
         if out is None:
-            return keep(found)
-        write_calibration(out, found)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise UserError("cannot write the calibration", why=why) from error
-    return out
+            path = keep(found)
+        else:
+            write_calibration(path := out, found)
+    if as_json:
+        errors = {"before_pct": compared.before_pct, "after_pct": compared.after_pct}
+        content = {"check": asdict(compared) | errors, "kept_in": str(path), "notes": notes}
+        print_json(found.to_json() | content)
+    else:
+        _print(found, compared, notes, path)
 
 
-def _print(found: Calibration, checked: Check, notes: list[str], path: Path) -> None:
-    window = "not shown by the data" if found.window_s is None else f"{found.window_s:.3g} s"
-    lines = (
-        ("source", f"{found.source} {found.board_name} {found.board_uuid}".rstrip()),
-        ("gain", f"{found.gain:.4f} ± {found.gain * found.gain_uncertainty:.4f}"),
-        ("offset", f"{found.offset_w:+.2f} W ± {found.offset_uncertainty_w:.2g} W"),
-        ("delay", f"{found.delay_s * 1e3:+.0f} ms ± {found.delay_uncertainty_s * 1e3:.2g} ms"),
-        ("window", window),
-        ("new value each", f"{found.update_period_s:.3g} s"),
-        ("left over", f"{found.residual_w:.2g} W, {found.residual_pct:.2g} % of mean power"),
-        ("fitted from", f"{found.low_w:.0f} to {found.high_w:.0f} W"),
-        ("energy", f"{checked.meter_j:.0f} J by the meter in "
-            f"{checked.stop_s - checked.start_s:.1f} s"),
-        ("  before", f"{checked.before_j:.0f} J, {checked.before_pct:+.2f} %"),
-        ("  after", f"{checked.after_j:.0f} J, {checked.after_pct:+.2f} %"),
-    )  # fmt: skip
-    for what, text in lines:
-        click.echo(f"{what:15} {text}")
+def _print(found: Calibration, compared: Check, notes: list[str], path: Path) -> None:
+    gain_u, offset_u = found.gain * found.gain_uncertainty, found.offset_uncertainty_w
+    lines = {
+        "source": f"{found.source} {found.board_name} {found.board_uuid}".rstrip(),
+        "gain": f"{number(found.gain, 4)} ± {number(gain_u, 2)}",
+        "offset": f"{quantity(found.offset_w, 'W')} ± {quantity(offset_u, 'W', 2)}",
+        "delay": f"{duration(found.delay_s)} ± {duration(found.delay_uncertainty_s)}",
+        "window": "not resolved" if found.window_s is None else duration(found.window_s),
+        "update period": duration(found.update_period_s),
+        "residuals": f"{quantity(found.residual_w, 'W')} "
+        f"({percent(found.residual_pct / 100)} of mean power)",
+        "fitted range": f"{quantity(found.low_w, 'W')} to {quantity(found.high_w, 'W')}",
+        "meter": f"{quantity(compared.meter_j, 'J')} in "
+        f"{duration(compared.stop_s - compared.start_s)}",
+        "before": f"{quantity(compared.before_j, 'J')} "
+        f"({percent(compared.before_pct / 100, signed=True)})",
+        "after": f"{quantity(compared.after_j, 'J')} "
+        f"({percent(compared.after_pct / 100, signed=True)})",
+    }
+    for label, text in lines.items():
+        click.echo(f"{label:15} {text}")
     for note in notes:
         click.echo(f"  {note}")
-    click.echo(f"± are standard uncertainties (k = 1); kept in {path}")
+    click.echo(f"Values after ± are standard uncertainties (k = 1). Saved in {path}")

@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Study": {
         "models": "List models and their characteristics",
         "study": "Measure models on this machine and report the results",
+        "import-study": "Build a study from logs of other tools",
         "report": "Write tables, figures and a page for one or more studies",
         "compare": "Test whether two runs or studies differ, and by how much",
     },
@@ -47,7 +48,7 @@ COMMANDS = {name: text for section in SECTIONS.values() for name, text in sectio
 ALIASES = {"account": "import"}
 """Names that work but are not listed."""
 
-MODULES = {"import": "import_log"}
+MODULES = {"import": "import_log", "import-study": "import_study"}
 """The module of each command whose module has another name."""
 
 

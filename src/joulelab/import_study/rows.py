@@ -10,7 +10,7 @@ from typing import Any
 
 from joulelab.errors import UserError, nearest
 from joulelab.logs.csv_table import is_absent, number
-from joulelab.logs.span_table import ForeignSpan
+from joulelab.logs.span_energies import ImportedSpan
 from joulelab.study.log_plan import RecordedFactors
 
 PHASES = ("train", "infer", "idle")
@@ -118,7 +118,7 @@ class RecordedSpan:
 
 
 def read_rows(
-    spans: Sequence[ForeignSpan], phases: Mapping[str, str], idle_at: Sequence[ForeignSpan] = ()
+    spans: Sequence[ImportedSpan], phases: Mapping[str, str], idle_at: Sequence[ImportedSpan] = ()
 ) -> tuple[list[RecordedSpan], list[str]]:
     """What each span is, and what of the table was not understood.
 
@@ -161,7 +161,7 @@ def _require(given: bool, column: str) -> None:
         )
 
 
-def _row(span: ForeignSpan, phases: Mapping[str, str]) -> RecordedSpan | None:
+def _row(span: ImportedSpan, phases: Mapping[str, str]) -> RecordedSpan | None:
     """What one span is; ``None`` for one that is to be ignored."""
     cells = {ALIASES.get(name, name): cell for name, cell in span.attributes.items()}
     phase = _phase(span, cells, phases)
@@ -193,13 +193,13 @@ def _row(span: ForeignSpan, phases: Mapping[str, str]) -> RecordedSpan | None:
     )
 
 
-def _idle(span: ForeignSpan) -> RecordedSpan:
+def _idle(span: ImportedSpan) -> RecordedSpan:
     cells = span.attributes
     place = _read(span, cells, {"block": PLACE["block"]})
     return RecordedSpan(span.row, span.start_s, span.stop_s, "idle", place=place)
 
 
-def _phase(span: ForeignSpan, cells: Mapping[str, str], phases: Mapping[str, str]) -> str:
+def _phase(span: ImportedSpan, cells: Mapping[str, str], phases: Mapping[str, str]) -> str:
     """The phase by the column ``phase``, or by the name where there is no such column."""
     text = cells.get("phase", span.name)
     phase = phases.get(text, text.lower())
@@ -213,7 +213,7 @@ def _phase(span: ForeignSpan, cells: Mapping[str, str], phases: Mapping[str, str
 
 
 def _read(
-    span: ForeignSpan, cells: Mapping[str, str], readers: Mapping[str, Reader]
+    span: ImportedSpan, cells: Mapping[str, str], readers: Mapping[str, Reader]
 ) -> dict[str, Any]:
     """Those cells that are not empty."""
     found: dict[str, Any] = {}

@@ -130,17 +130,17 @@ def _check_place(directory: Path, replace: bool) -> None:
         raise StoreError(
             f"{directory} is not empty",
             why=f"it holds {(foreign or sorted(held))[0]}",
-            hint="choose another directory with --study",
+            hint="choose another directory with --out",
         )
     if not isinstance(Store.open(directory).plan, RecordedPlan):
         raise StoreError(
             f"{directory} holds a study that was measured",
-            hint="choose another directory with --study",
+            hint="choose another directory with --out",
         )
     if not replace:
         raise StoreError(
             f"{directory} holds a study of recorded logs already",
-            hint="replace it with --force, or choose another directory with --study",
+            hint="replace it with --force, or choose another directory with --out",
         )
 
 

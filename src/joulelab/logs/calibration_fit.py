@@ -1,16 +1,17 @@
-"""A power sensor against an external meter: gain, offset, delay and window, with uncertainties.
+"""Fit of a power sensor to an external meter: gain, offset, delay and window.
 
-The model of a reading that was new at time u::
+A new reading at time u is modelled as::
 
     reading(u) = gain * mean of true power over [u - delay - window, u - delay] + offset
 
-Gain and offset are fitted by least squares with Huber's weights for every window and delay on a
-grid that is refined around the best of them; see ``docs/how-to/calibrate.md``.
+For every window and delay on a grid, which is refined around the best of them, gain and offset are
+fitted by least squares with Huber's weights; see ``docs/how-to/calibrate.md``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,64 +22,57 @@ from joulelab.errors import UserError
 from joulelab.logs.csv_table import Floats
 
 HUBER = 1.345
-"""Residuals beyond so many standard deviations count by their size and not by its square; 95 %
-efficient on normal errors (Huber, Robust Statistics, 1981)."""
+"""Residuals beyond this many standard deviations count by their size instead of their square; 95 %
+efficient for normal errors (Huber, Robust Statistics, 1981)."""
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 REWEIGHTINGS = 8
 
 LEAST_UPDATES = 30
 LEAST_CONTRAST = 0.1
-"""Power that varies by less than this share of its maximum cannot tell gain from offset."""
+"""Power that varies by a smaller share of its maximum cannot separate gain from offset."""
 LONGEST_WINDOW_S = 1.5
-"""Somewhat longer than the longest that is known of NVIDIA's boards, 1 s."""
+"""Somewhat longer than the longest known window of NVIDIA's boards, 1 s."""
 WINDOW_SHARE = 0.1
-"""The longest window that is tried is this share of what both logs cover."""
+"""The longest window that is tried is this share of the time that both logs cover."""
 MOST_SEARCHED = 4000
-"""Updates that the grid is searched with; all are used for the result."""
+"""Updates used to search the grid; the result uses all of them."""
 LEAST_WINDOW = 2.5
-"""A window is seen by a meter with more than so many readings within it."""
+"""A meter resolves a window if more than this many of its readings are within it."""
 STEADY_SHARE = 0.03
-"""Power that changes by less than this share of its range counts as steady."""
+"""Power that changes by less than this share of its range is steady."""
 REFINEMENTS = 5
 PLAUSIBLE_GAIN = (0.7, 1.4)
-"""A window and a delay that need another gain are not those of a power sensor. Boards are known to
-be off by up to 13 %; a load that repeats in step with the sensor fits many a wrong pair."""
-LEAST_SHOWN = 8.0
-"""Readings within changes of power, effectively, from which a window can be told."""
+"""A window and a delay that need another gain are wrong. Boards are known to be off by up to 13 %;
+a load that repeats in step with the sensor fits many wrong pairs."""
+LEAST_RESOLVED = 8.0
+"""Effective number of readings within changes of power from which the window is resolved."""
+
+Pair = tuple[float, float]
+"""A window and a delay, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A sensor's gain, offset, delay and window.
+    """What :class:`joulelab.sensors.calibration.Calibration` describes, before it is saved.
 
     Attributes:
-        gain: Reading over true power.
-        offset_w: Reading where true power is zero.
-        delay_s: From the end of the window until the reading was new.
-        window_s: Of the average that a reading stands for.
-        window_shown: Whether enough readings lie within changes of power to tell the window.
-        update_period_s: Time between two new values.
-        covariance: Of gain, offset and delay. Shape: (3, 3).
-        residual_w: Root mean square of what is left.
+        window_resolved: Whether enough readings are within changes of power to show the window.
+        covariance: Covariance of gain, offset and delay. Shape: (3, 3).
         mean_power_w: True mean power at the readings.
-        low_w: 5th percentile of the true power that readings stand for.
-        high_w: 95th percentile.
-        count: Updates that were used.
     """
 
     gain: float
     offset_w: float
     delay_s: float
     window_s: float
-    window_shown: bool
+    window_resolved: bool
     update_period_s: float
     covariance: Floats
     residual_w: float
     mean_power_w: float
     low_w: float
     high_w: float
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +80,8 @@ class MeterLog:
     """An external meter's readings as energy over time.
 
     Attributes:
-        time_s: In order. Shape: (n,).
-        energy_j: Energy since the first. Shape: (n,).
+        time_s: Times, in order. Shape: (n,).
+        energy_j: Energy since the first reading. Shape: (n,).
     """
 
     time_s: Floats
@@ -95,50 +89,55 @@ class MeterLog:
 
     @classmethod
     def of_power(cls, t_s: Floats, power_w: Floats) -> MeterLog:
-        """From power readings, with straight lines between them (trapezoidal rule)."""
+        """Integrate power readings by the trapezoidal rule."""
         seen = np.isfinite(power_w)
         t_s, power_w = t_s[seen], power_w[seen]
         pieces = np.diff(t_s) * (power_w[1:] + power_w[:-1]) / 2
         return cls(t_s, np.concatenate(([0.0], np.cumsum(pieces))))
 
-    def energy(self, start_s: float, stop_s: float) -> float:
-        """Energy from start to stop; NaN where the meter did not cover them."""
-        if start_s < self.time_s[0] or stop_s > self.time_s[-1]:
-            return math.nan
-        at = np.interp([start_s, stop_s], self.time_s, self.energy_j)
-        return float(at[1] - at[0])
-
-    def mean_power(self, stop_s: Floats, window_s: float) -> Floats:
-        """Mean power over the window before each time."""
-        stop_j = np.interp(stop_s, self.time_s, self.energy_j)
-        return np.asarray(
-            (stop_j - np.interp(stop_s - window_s, self.time_s, self.energy_j)) / window_s
-        )
-
-    def spread_w(self, stop_s: Floats, window_s: float) -> Floats:
-        """How far apart powers are from two readings before a window to two after it."""
-        reach_s = 2 * self.resolution_s
-        ends_s = np.arange(-window_s - reach_s, reach_s, self.resolution_s) + self.resolution_s
-        powers = [self.mean_power(stop_s + end_s, self.resolution_s) for end_s in ends_s]
-        return np.asarray(np.ptp(powers, axis=0))
+    @property
+    def extent(self) -> str:
+        """The time that the meter covers, for a message."""
+        return f"from {self.time_s[0]:.9g} to {self.time_s[-1]:.9g} s"
 
     @property
     def resolution_s(self) -> float:
         """Median time between two readings."""
         return float(np.median(np.diff(self.time_s)))
 
+    def energy(self, start_s: float, stop_s: float) -> float:
+        """Return the energy from start to stop; NaN if the meter did not cover them."""
+        if start_s < self.time_s[0] or stop_s > self.time_s[-1]:
+            return math.nan
+        at = np.interp([start_s, stop_s], self.time_s, self.energy_j)
+        return float(at[1] - at[0])
+
+    def mean_power(self, stop_s: Floats, window_s: float) -> Floats:
+        """Return the mean power over the window before each time."""
+        stop_j = np.interp(stop_s, self.time_s, self.energy_j)
+        return np.asarray(
+            (stop_j - np.interp(stop_s - window_s, self.time_s, self.energy_j)) / window_s
+        )
+
+    def power_range(self, stop_s: Floats, window_s: float) -> Floats:
+        """Return the range of power from two readings before each window to two after it."""
+        reach_s = 2 * self.resolution_s
+        ends_s = np.arange(-window_s - reach_s, reach_s, self.resolution_s) + self.resolution_s
+        powers = [self.mean_power(stop_s + end_s, self.resolution_s) for end_s in ends_s]
+        return np.asarray(np.ptp(powers, axis=0))
+
 
 def fit(t_s: Floats, reading_w: Floats, meter: MeterLog, clock_offset_s: float = 0.5) -> Fit:
-    """Fits a sensor's readings to a meter's.
+    """Fit a sensor's readings to a meter's.
 
     Args:
         t_s: Times of the sensor's readings, in order. Shape: (readings,).
-        reading_w: Its readings; NaN where there is none. Shape: (readings,).
+        reading_w: The readings, NaN where there is none. Shape: (readings,).
         meter: The meter's log, on the same clock or nearly.
-        clock_offset_s: Delays from minus to plus this are tried.
+        clock_offset_s: Largest delay to try, in both directions.
 
     Raises:
-        UserError: The logs have too little in common, power varies too little, or no delay within
+        UserError: The logs overlap too little, power varies too little, or no delay within
             ``clock_offset_s`` fits.
 
     Example:
@@ -155,16 +154,16 @@ def fit(t_s: Floats, reading_w: Floats, meter: MeterLog, clock_offset_s: float =
     pace = pace_of(t_s, reading_w)
     u_s, value_w = updates(t_s, reading_w, pace)
     model = _Model(u_s, value_w, meter, pace)
-    # A slow meter's readings may be late by as much as lies between them.
+    # The readings of a slow meter may be late by the time between them.
     clock_offset_s = max(clock_offset_s, 2 * meter.resolution_s)
     covered_s = min(u_s[-1], meter.time_s[-1]) - max(u_s[0], meter.time_s[0])
     longest_s = min(LONGEST_WINDOW_S, WINDOW_SHARE * covered_s)
-    if model.common(longest_s, -clock_offset_s, clock_offset_s).sum() < LEAST_UPDATES:
+    if model.covered(longest_s, -clock_offset_s, clock_offset_s).sum() < LEAST_UPDATES:
         raise UserError(
-            "the sensor's log and the meter's have too little in common",
-            why=f"the sensor's goes from {u_s[0]:.9g} to {u_s[-1]:.9g} s, the meter's from "
-            f"{meter.time_s[0]:.9g} to {meter.time_s[-1]:.9g} s",
-            hint="record some ten seconds or more on one clock",
+            "the sensor's log and the meter's overlap too little",
+            why=f"the sensor's goes from {u_s[0]:.9g} to {u_s[-1]:.9g} s, the meter's "
+            f"{meter.extent}",
+            hint="record ten seconds or more on one clock",
         )
     model.check_contrast()
     window_s, delay_s = model.search(longest_s, clock_offset_s)
@@ -172,7 +171,7 @@ def fit(t_s: Floats, reading_w: Floats, meter: MeterLog, clock_offset_s: float =
         raise UserError(
             f"no delay within {clock_offset_s:g} s fits the two logs",
             why="their clocks are further apart",
-            hint="widen --clock-offset, or put both on one clock",
+            hint="increase --clock-offset, or put both on one clock",
         )
     return model.result(window_s, delay_s)
 
@@ -184,67 +183,56 @@ class _Model:
         self.u_s, self.value_w = u_s, value_w
         self.meter = meter
         self.period_s = pace.period_s
-        self.stamp_s = pace.interval_s / math.sqrt(12) if pace.polled else 0.0
+        self.poll_s = pace.interval_s / math.sqrt(12) if pace.polled else 0.0
         self.shortest_s = max(2 * meter.resolution_s, 1e-4)
 
-    def common(
+    def covered(
         self, window_s: float, least_delay_s: float, most_delay_s: float
     ) -> NDArray[np.bool_]:
-        """The updates whose window lies within the meter's log for all of these delays."""
+        """Select the updates whose window is within the meter's log for all these delays."""
         first = self.u_s - most_delay_s - window_s >= self.meter.time_s[0]
         return np.asarray(first & (self.u_s - least_delay_s <= self.meter.time_s[-1]))
 
     def check_contrast(self) -> None:
-        """Raises a :class:`UserError` when true power varies too little."""
-        true_w = self.meter.mean_power(self.u_s[self.common(self.period_s, 0, 0)], self.period_s)
+        """Raise a :class:`UserError` if true power varies too little."""
+        true_w = self.meter.mean_power(self.u_s[self.covered(self.period_s, 0, 0)], self.period_s)
         low_w, high_w = np.quantile(true_w, (0.05, 0.95))
         if high_w - low_w < LEAST_CONTRAST * high_w:
             raise UserError(
-                "power varies too little to tell gain from offset",
-                why=f"it lies between {low_w:.4g} and {high_w:.4g} W",
-                hint="record the board both idle and at work",
+                "power varies too little to separate gain from offset",
+                why=f"it is between {low_w:.4g} and {high_w:.4g} W",
+                hint="record the board both idle and busy",
             )
 
-    def search(self, longest_s: float, clock_offset_s: float) -> tuple[float, float]:
-        """The window and the delay that leave the least (L1), on grids around the best so far.
+    def search(self, longest_s: float, clock_offset_s: float) -> Pair:
+        """Find the window and delay with the least residuals (L1), on grids around the best pair.
 
-        The middle of the window is searched beside its length, since the two trade little.
+        The grids vary the middle of the window and its length, which are nearly independent.
         """
-        # A window leaves its mark on any change; as first guesses a few lengths will do.
+        # The window shows at any change of power, so a few lengths are enough to begin with.
         longest_s = max(longest_s, 2 * self.shortest_s)
         windows = np.geomspace(self.shortest_s, longest_s, 9)
         step_s = min(self.period_s / 4, 0.02)
         steps = min(int(clock_offset_s / step_s), 200)
         delays = np.linspace(-clock_offset_s, clock_offset_s, 2 * max(steps, 10) + 1)
-        window_s, delay_s = self._best(windows, delays, longest_s, clock_offset_s)
+        window_s, delay_s = self._best((w, d) for w in windows for d in delays)
         ratio = windows[1] / windows[0]
         width_s = delays[1] - delays[0]
         for _ in range(REFINEMENTS):
-            # Along equal middles: a longer window goes with a shorter delay.
             windows = window_s * np.geomspace(1 / ratio, ratio, 7)
             windows = windows[(windows >= self.shortest_s) & (windows <= longest_s)]
             middles = delay_s + window_s / 2 + width_s * np.linspace(-1, 1, 9)
-            pairs = [(w, m - w / 2) for w in windows for m in middles]
-            pairs = [(w, d) for w, d in pairs if abs(d) <= clock_offset_s]
-            window_s, delay_s = self._best_of(pairs)
+            pairs = ((w, m - w / 2) for w in windows for m in middles)
+            window_s, delay_s = self._best(p for p in pairs if abs(p[1]) <= clock_offset_s)
             ratio, width_s = ratio**0.4, width_s * 0.4
         return window_s, delay_s
 
-    def _best(
-        self, windows: Floats, delays: Floats, longest_s: float, clock_offset_s: float
-    ) -> tuple[float, float]:
-        chosen = np.flatnonzero(self.common(longest_s, -clock_offset_s, clock_offset_s))
-        return self._least([(w, d) for w in windows for d in delays], chosen)
-
-    def _best_of(self, pairs: list[tuple[float, float]]) -> tuple[float, float]:
-        longest_s = max(w for w, _ in pairs)
-        delays = [d for _, d in pairs]
-        chosen = np.flatnonzero(self.common(longest_s, min(delays), max(delays)))
-        return self._least(pairs, chosen)
-
-    def _least(
-        self, pairs: list[tuple[float, float]], chosen: NDArray[np.intp]
-    ) -> tuple[float, float]:
+    def _best(self, candidates: Iterable[Pair]) -> Pair:
+        """Return the pair that leaves the least residuals."""
+        pairs = list(candidates)
+        delays = [delay_s for _, delay_s in pairs]
+        longest_s = max(window_s for window_s, _ in pairs)
+        chosen = np.flatnonzero(self.covered(longest_s, min(delays), max(delays)))
         chosen = chosen[:: 1 + chosen.size // MOST_SEARCHED]
         losses = [self._loss(w, d, chosen) for w, d in pairs]
         if not math.isfinite(min(losses)):
@@ -252,7 +240,7 @@ class _Model:
                 "the sensor's readings do not follow the meter's",
                 why="no window and delay give a gain between "
                 f"{PLAUSIBLE_GAIN[0]:g} and {PLAUSIBLE_GAIN[1]:g}",
-                hint="see that both are of one board, in watts, and on one clock",
+                hint="check that both are of one board, in watts, and on one clock",
             )
         window_s, delay_s = pairs[int(np.argmin(losses))]
         return float(window_s), float(delay_s)
@@ -266,8 +254,8 @@ class _Model:
         return float(np.mean(np.abs(value_w - gain * true_w - offset_w)))
 
     def result(self, window_s: float, delay_s: float) -> Fit:
-        """Gain and offset at a window and a delay, and the uncertainties of all four."""
-        chosen = self.common(window_s, delay_s, delay_s)
+        """Fit gain and offset at a window and a delay, with the uncertainties of all."""
+        chosen = self.covered(window_s, delay_s, delay_s)
         u_s, value_w = self.u_s[chosen], self.value_w[chosen]
         true_w = self.meter.mean_power(u_s - delay_s, window_s)
         low_w, high_w = np.quantile(true_w, (0.05, 0.95))
@@ -278,7 +266,7 @@ class _Model:
         covariance = robust_covariance(design, left_w, weight)
         steady = self._steady(u_s - delay_s, window_s, high_w - low_w)
         if steady is not None:
-            # What a slow meter makes of a change is not what the sensor makes of it.
+            # A slow meter smooths a change differently than the sensor does.
             true_w, value_w = true_w[steady], value_w[steady]
             gain, offset_w, weight = robust_line(true_w, value_w)
             left_w = value_w - gain * true_w - offset_w
@@ -286,15 +274,15 @@ class _Model:
             covariance[:2] = covariance[:, :2] = 0.0
             covariance[:2, :2] = robust_covariance(line, left_w, weight)
         # Each change of power shows the delay once, by a reading whose own time is not exact.
-        stamp_s = self.stamp_s / math.sqrt(max(effective_count(slopes[:, 0]), 1.0))
-        # A meter's own reading may be of any time between the readings before and after it.
-        covariance[2, 2] += stamp_s**2 + (self.meter.resolution_s / math.sqrt(3)) ** 2
+        poll_s = self.poll_s / math.sqrt(max(effective_count(slopes[:, 0]), 1.0))
+        # A meter's reading may be of any time between the readings before and after it.
+        covariance[2, 2] += poll_s**2 + (self.meter.resolution_s / math.sqrt(3)) ** 2
         return Fit(
             gain=gain,
             offset_w=offset_w,
             delay_s=delay_s,
             window_s=window_s,
-            window_shown=effective_count(slopes[:, 1]) >= LEAST_SHOWN
+            window_resolved=effective_count(slopes[:, 1]) >= LEAST_RESOLVED
             and window_s > LEAST_WINDOW * self.meter.resolution_s,
             update_period_s=self.period_s,
             covariance=covariance[:3, :3],
@@ -302,26 +290,25 @@ class _Model:
             mean_power_w=float(true_w.mean()),
             low_w=float(low_w),
             high_w=float(high_w),
-            count=int(u_s.size),
         )
 
     def _steady(
         self, stop_s: Floats, window_s: float, contrast_w: float
     ) -> NDArray[np.bool_] | None:
-        """Updates far from any change, of a meter as slow as the sensor; ``None`` of another.
+        """Select the updates far from any change if the meter is as slow as the sensor.
 
-        ``None`` too where they do not show both low and high power.
+        ``None`` if the meter is faster, or if they do not include both low and high power.
         """
         if self.meter.resolution_s < self.period_s / 2:
             return None
-        steady = self.meter.spread_w(stop_s, window_s) < STEADY_SHARE * contrast_w
+        steady = self.meter.power_range(stop_s, window_s) < STEADY_SHARE * contrast_w
         true_w = self.meter.mean_power(stop_s, window_s)[steady]
         if true_w.size < LEAST_UPDATES or np.ptp(true_w) < contrast_w / 2:
             return None
         return np.asarray(steady)
 
     def _slopes(self, u_s: Floats, window_s: float, delay_s: float, gain: float) -> Floats:
-        """How readings change with delay and with window, W/s. Shape: (updates, 2)."""
+        """Differentiate the readings by delay and window, in W/s. Shape: (updates, 2)."""
         step_s = max(self.shortest_s, self.period_s / 10)
         mean = self.meter.mean_power
         by_delay = mean(u_s - delay_s - step_s, window_s) - mean(u_s - delay_s + step_s, window_s)
@@ -333,7 +320,7 @@ class _Model:
 
 
 def effective_count(slope: Floats) -> float:
-    """How many readings tell a parameter, by their slopes (Kish): ``(Σ s²)² / Σ s⁴``.
+    """Count the readings that determine a parameter, by their slopes (Kish): ``(Σ s²)² / Σ s⁴``.
 
     Example:
         >>> effective_count(np.array([0.0, 1, 1, 0])), effective_count(np.zeros(3))
@@ -344,7 +331,7 @@ def effective_count(slope: Floats) -> float:
 
 
 def robust_line(x: Floats, y: Floats) -> tuple[float, float, Floats]:
-    """Slope, intercept and weights of a straight line by Huber's reweighted least squares."""
+    """Fit slope and intercept by Huber's reweighted least squares; return them and the weights."""
     weight = np.ones_like(x)
     slope, intercept = 1.0, 0.0
     for _ in range(REWEIGHTINGS):
@@ -362,15 +349,15 @@ def robust_line(x: Floats, y: Floats) -> tuple[float, float, Floats]:
 
 
 def robust_covariance(design: Floats, left: Floats, weight: Floats) -> Floats:
-    """Covariance of a weighted fit whose residuals go on for a while.
+    """Compute the covariance of a weighted fit whose residuals are autocorrelated.
 
-    The sandwich of White with Bartlett's weights over lags (Newey and West, Econometrica 55, 1987),
-    up to the lag at which the residuals are no longer correlated, at most a tenth of them.
+    White's sandwich with Bartlett's weights over lags (Newey and West, Econometrica 55, 1987), up
+    to the lag at which the residuals are no longer correlated, at most a tenth of them.
 
     Args:
         design: Derivatives of the readings by the parameters. Shape: (n, parameters).
         left: Residuals. Shape: (n,).
-        weight: Of each reading. Shape: (n,).
+        weight: Weight of each reading. Shape: (n,).
     """
     bread = np.linalg.pinv((design * weight[:, None]).T @ design)
     score = design * (weight * left)[:, None]

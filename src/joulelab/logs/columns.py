@@ -1,38 +1,54 @@
-"""Which columns of a log are power, energy and GPU, and in which units."""
+"""Columns of logs: which are power, energy, telemetry and GPU, and in which units.
+
+To read another tool's columns, add their names to :data:`NVIDIA_POWER` or :data:`TELEMETRY` and
+their units to :data:`UNITS`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from joulelab.errors import UserError, nearest
 from joulelab.logs.csv_table import Converter, Floats, Table, is_absent, number, numbers
-from joulelab.logs.times import TIME_UNITS
+from joulelab.sensors.sensor import Quantity
 
-POWER_UNITS = {"w": 1.0, "mw": 1e-3, "uw": 1e-6, "kw": 1e3}
-ENERGY_UNITS = {"j": 1.0, "mj": 1e-3, "uj": 1e-6, "kj": 1e3, "wh": 3600.0, "kwh": 3.6e6}
-"""In lower case: mW and mJ are milli, as no log of a computer is in mega."""
-WORDS = {
+Units = Mapping[str, float]
+"""Units in lower case and their factors to the SI unit. ``""``: the unit of plain numbers."""
+
+TIME_UNITS: Units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_PERCENT: Units = {"": 1.0, "%": 1.0, "pct": 1.0, "percent": 1.0}
+_HERTZ: Units = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
+UNITS: Mapping[Quantity, Units] = {
+    # mW and mJ are milli: no log of a computer is in megawatts.
+    Quantity.POWER: {"w": 1.0, "mw": 1e-3, "uw": 1e-6, "kw": 1e3},
+    Quantity.ENERGY: {"j": 1.0, "mj": 1e-3, "uj": 1e-6, "kj": 1e3, "wh": 3600.0, "kwh": 3.6e6},
+    Quantity.UTILIZATION: _PERCENT,
+    Quantity.MEMORY_UTILIZATION: _PERCENT,
+    Quantity.MEMORY_USED: {
+        "b": 1.0, "bytes": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
+        "kb": 1e3, "mb": 1e6, "gb": 1e9,
+    },
+    Quantity.TEMPERATURE: {"": 1.0, "c": 1.0, "celsius": 1.0},
+    Quantity.SM_CLOCK: _HERTZ,
+    Quantity.MEMORY_CLOCK: _HERTZ,
+}  # fmt: skip
+"""Columns of bytes or hertz without a unit are not read."""
+UNIT_NAMES = {
     "watt": "w", "watts": "w", "milliwatts": "mw", "joule": "j", "joules": "j",
     "millijoules": "mj", "seconds": "s", "second": "s", "sec": "s", "secs": "s",
     "milliseconds": "ms", "millis": "ms", "microseconds": "us", "nanoseconds": "ns",
-    "µs": "us", "µw": "uw", "µj": "uj",
+    "µs": "us", "µw": "uw", "µj": "uj", "°c": "c",
 }  # fmt: skip
-"""Units written out."""
-_POWER_WORDS = {"power", "watt", "watts"}
-_ENERGY_WORDS = {"energy", "joule", "joules"}
-_NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
-_GPU_COLUMNS = ("index", "gpu_index", "gpu_id", "gpu", "uuid", "gpu_uuid", "pci_bus_id", "serial")
-_WITH_UNIT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)")
-SUSPICIOUS_POWER_W = 5000.0
-"""Above this, one column's plain numbers may well be milliwatts."""
-MOST_GPUS = 64
+"""Other names of units."""
 
-NVIDIA_SMI_FIELDS = {
+
+NVIDIA_POWER: Mapping[str, str] = {
     "power_draw_instant": "nvml.power_instant",
     "power_draw_average": "nvml.power_average",
     "power_draw": "nvml.power_usage",
@@ -40,22 +56,48 @@ NVIDIA_SMI_FIELDS = {
     "power_average": "nvml.power_average",
     "power_usage": "nvml.power_usage",
 }
-"""Three views of one board's power, the one that is used first first."""
+"""Sources of the power fields of nvidia-smi. They show one board; the first with values is used."""
+TELEMETRY: Mapping[Quantity, Sequence[str]] = {
+    Quantity.UTILIZATION: ("utilization_gpu", "gpu_utilization", "gpu_util", "cpu_utilization"),
+    Quantity.MEMORY_UTILIZATION: ("utilization_memory", "memory_utilization"),
+    Quantity.MEMORY_USED: ("memory_used",),
+    Quantity.TEMPERATURE: ("temperature_gpu", "gpu_temperature", "temperature"),
+    Quantity.SM_CLOCK: ("clocks_sm", "clocks_current_sm", "sm_clock"),
+    Quantity.MEMORY_CLOCK: ("clocks_mem", "clocks_current_memory", "memory_clock"),
+}
+"""Columns of telemetry by their names without units, see :func:`parse_name`. Columns of power and
+energy are recognised by their words and units."""
+_TELEMETRY = {name: quantity for quantity, names in TELEMETRY.items() for name in names}
+_WORDS = {
+    Quantity.POWER: {"power", "watt", "watts"},
+    Quantity.ENERGY: {"energy", "joule", "joules"},
+}
+_NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
+_GPU_COLUMNS = ("index", "gpu_index", "gpu_id", "gpu", "uuid", "gpu_uuid", "pci_bus_id", "serial")
+_NUMBER_WITH_UNIT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ°%]*)")
+SUSPICIOUS_POWER_W = 5000.0
+"""Plain numbers above this may be milliwatts."""
+MOST_GPUS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnChoice:
-    """What the user says of a log's columns. Everything may be left to be recognised.
+class LogOptions:
+    """What the user states about a log; the rest is recognised.
 
     Attributes:
         time_column: Name, or number from 1.
         time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
-        timezone: Of dates without a zone; ``None`` is this machine's.
+        timezone: Time zone of dates without one; ``None``: this machine's.
         power_columns: Names or numbers.
-        power_unit: ``"W"``, ``"mW"``, ``"uW"`` or ``"kW"``, for all of them.
-        energy_columns: Names or numbers of counters.
+        power_unit: ``"W"``, ``"mW"``, ``"uW"`` or ``"kW"``, for all power columns.
+        energy_columns: Names or numbers of energy counters.
         energy_unit: ``"J"``, ``"mJ"``, ``"uJ"``, ``"kJ"``, ``"Wh"`` or ``"kWh"``.
-        gpu: Only this GPU's rows, by what the log calls it.
+        gpu: Read only the rows of this GPU, named as in the log.
+        component: Component to assign if the log does not name one, for example ``"gpu:0"``.
+        window_s: Averaging window of each power value, ending at its timestamp; ``None``: the
+            known window of the column, or else the sensor's update period.
+        gain_uncertainty: Relative standard uncertainty of the scale (k = 1); ``None``: see
+            :data:`joulelab.sensors.nvml_accuracy.GAIN_UNCERTAINTY`.
     """
 
     time_column: str | None = None
@@ -66,49 +108,41 @@ class ColumnChoice:
     energy_columns: Sequence[str] = ()
     energy_unit: str | None = None
     gpu: str | None = None
+    component: str | None = None
+    window_s: float | None = None
+    gain_uncertainty: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A column's name taken apart: ``power.draw [mW]`` is ``power_draw`` in ``mw``."""
+class Name(NamedTuple):
+    """A column's name in one spelling, without its unit, and the unit or an empty text."""
 
     stem: str
     unit: str
 
     @property
     def words(self) -> set[str]:
-        """The parts of the stem."""
+        """The words of the stem."""
         return set(self.stem.split("_"))
 
 
 @dataclass(frozen=True, slots=True)
-class ValueColumn:
-    """A column of power or energy.
-
-    Attributes:
-        position: In the table.
-        name: As the file has it.
-        stem: Without unit, in one spelling.
-        energy: A counter of energy; otherwise power.
-        converter: To watts or joules; ``None`` for plain watts or joules.
-        source: Channel's source.
-        note: What was assumed.
-    """
+class Column:
+    """A column of readings; ``converter`` is ``None`` for plain numbers in the quantity's unit."""
 
     position: int
     name: str
     stem: str
-    energy: bool
+    quantity: Quantity
     converter: Converter | None
     source: str
     note: str = ""
 
 
-def take_apart(text: str) -> Name:
-    """The stem and the unit of a column's name.
+def parse_name(text: str) -> Name:
+    """Separate a column's name from its unit.
 
     Example:
-        >>> take_apart("power.draw.instant [mW]"), take_apart("t_ns"), take_apart("Watts")
+        >>> parse_name("power.draw.instant [mW]"), parse_name("t_ns"), parse_name("Watts")
         (Name(stem='power_draw_instant', unit='mw'), Name(stem='t', unit='ns'),
          Name(stem='watts', unit='w'))
     """
@@ -116,104 +150,114 @@ def take_apart(text: str) -> Name:
     name = text[: bracket.start()] if bracket else text
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
-    unit = _unit(bracket.group(1)) if bracket else ""
+    unit = _unit(bracket.group(1), words) if bracket else ""
     if not unit and words:
-        unit = _unit(words[-1])
-        if unit and len(words) > 1 and words[-1] not in _POWER_WORDS | _ENERGY_WORDS:
+        unit = _unit(words[-1], words[:-1])
+        if unit and len(words) > 1 and not any(words[-1] in known for known in _WORDS.values()):
             words = words[:-1]
     return Name("_".join(words), unit)
 
 
-def _unit(word: str) -> str:
-    word = word.strip().lower().replace("μ", "µ")
-    word = WORDS.get(word, word)
-    return word if word in {*POWER_UNITS, *ENERGY_UNITS, *TIME_UNITS} else ""
+def _unit(text: str, words: Sequence[str]) -> str:
+    """Return the usual name of a unit of the column with these words; an empty text if none."""
+    unit = _usual(text)
+    if unit in TIME_UNITS or any(unit in UNITS[quantity] for quantity in _WORDS):
+        return unit
+    # Phases of a power meter are called a, b and c too.
+    quantity = _TELEMETRY.get("_".join(words))
+    return unit if quantity and unit in UNITS[quantity] else ""
 
 
-def choose_values(table: Table, choice: ColumnChoice) -> list[ValueColumn]:
-    """The columns of power and energy.
+def choose_values(table: Table, options: LogOptions) -> list[Column]:
+    """Choose the columns of power and energy.
 
-    The three power fields of nvidia-smi are one board's power; the first that is there of
-    instant, average and draw is used. Several columns of other names are an error, since their
-    sum or one of them may be meant.
+    Of the power fields of nvidia-smi, the first that has values is used. Several columns of other
+    names are an error, since either their sum or one of them may be meant.
 
     Raises:
-        UserError: There is none, there are several, or a unit is not known.
+        UserError: There is no such column, there are several, or a unit is unknown.
     """
-    if choice.power_columns or choice.energy_columns:
-        power = [_value(table, find(table, name), False, choice) for name in choice.power_columns]
-        energy = [_value(table, find(table, name), True, choice) for name in choice.energy_columns]
-        return power + energy
-    found = recognised(table)
-    known = [
-        column
-        for stem in NVIDIA_SMI_FIELDS
-        for column in found
-        if take_apart(table.names[column[0]]).stem == stem
-    ]
-    if len(found) > 1 and len(known) == len(found) and _first_with_values(table, known):
-        first = _first_with_values(table, known)
-        assert first is not None
-        found = [first]
+    if options.power_columns or options.energy_columns:
+        named = [(name, Quantity.POWER) for name in options.power_columns]
+        named += [(name, Quantity.ENERGY) for name in options.energy_columns]
+        return [_value(table, find(table, name), kind, options) for name, kind in named]
+    found = _recognise(table)
+    stems = {i: parse_name(table.names[i]).stem for i in found}
+    views = [i for field in NVIDIA_POWER for i in found if stems[i] == field]
+    if len(found) > 1 and len(views) == len(found):
+        used = next((i for i in views if not all(map(is_absent, table.cells(i)))), views[0])
+        found = {used: found[used]}
     if len(found) == 1:
-        return [_value(table, *found[0], choice)]
-    candidates = [table.names[position] for position, _ in found] or list(table.names)
+        return [_value(table, *found.popitem(), options)]
+    candidates = [table.names[i] for i in found] or table.names
     raise UserError(
         f"{table.path}: {'several columns' if found else 'no column'} may be power or energy",
-        why=f"{'candidates' if found else 'its columns'} are {listed(candidates)}",
+        why=f"{'candidates' if found else 'its columns'} are {quoted(candidates)}",
         hint="name one with --power-column or --energy-column, or several to add them up",
     )
 
 
-def recognised(table: Table) -> list[tuple[int, bool]]:
-    """Positions of columns that are power or energy, and whether energy."""
-    found: list[tuple[int, bool]] = []
+def choose_telemetry(table: Table) -> list[Column]:
+    """Choose the columns of telemetry, and the energy counter if there is exactly one."""
+    found: list[Column] = []
     for i, text in enumerate(table.names):
-        name = take_apart(text) if table.header else Name("", _cell_unit(table.cells(i)))
-        if name.words & _NOT_READINGS:
+        name = parse_name(text)
+        quantity = _TELEMETRY.get(name.stem)
+        cell_unit = _cell_unit(table.cells(i))
+        if quantity is None or cell_unit is None:
             continue
-        if name.unit in POWER_UNITS or (not name.unit and name.words & _POWER_WORDS):
-            found.append((i, False))
-        elif name.unit in ENERGY_UNITS or (not name.unit and name.words & _ENERGY_WORDS):
-            found.append((i, True))
+        units, unit = UNITS[quantity], cell_unit or name.unit
+        if unit in units:
+            convert = _converter(units, unit, bool(cell_unit))
+            found.append(Column(i, text, name.stem, quantity, convert, f"log.{name.stem}"))
+    counters = [i for i, kind in _recognise(table).items() if kind is Quantity.ENERGY]
+    if len(counters) == 1:
+        found.append(_value(table, counters[0], Quantity.ENERGY, LogOptions()))
     return found
 
 
-def _first_with_values(
-    table: Table, columns: Sequence[tuple[int, bool]]
-) -> tuple[int, bool] | None:
-    for column in columns:
-        if not all(map(is_absent, table.cells(column[0]))):
-            return column
-    return columns[0] if columns else None
+def _recognise(table: Table) -> dict[int, Quantity]:
+    """Find the columns that are power or energy by their words and units."""
+    found: dict[int, Quantity] = {}
+    for i, text in enumerate(table.names):
+        name = parse_name(text) if table.header else Name("", _cell_unit(table.cells(i)) or "")
+        if name.words & _NOT_READINGS:
+            continue
+        for quantity, words in _WORDS.items():
+            if name.unit in UNITS[quantity] or (not name.unit and name.words & words):
+                found[i] = quantity
+                break
+    return found
 
 
-def _value(table: Table, position: int, energy: bool, choice: ColumnChoice) -> ValueColumn:
-    units = ENERGY_UNITS if energy else POWER_UNITS
-    kind, option = ("energy", choice.energy_unit) if energy else ("power", choice.power_unit)
-    text = table.names[position]
-    name = take_apart(text) if table.header else Name(f"column_{text}", "")
-    cells = table.cells(position)
-    note = ""
-    cell_unit = _cell_unit(cells)
-    unit = checked_unit(option, units, kind) if option else cell_unit or name.unit
+def _value(table: Table, position: int, quantity: Quantity, options: LogOptions) -> Column:
+    """Describe a column of power or energy."""
+    units = UNITS[quantity]
+    is_energy = quantity is Quantity.ENERGY
+    kind, stated = ("energy", options.energy_unit) if is_energy else ("power", options.power_unit)
+    text, cells = table.names[position], table.cells(position)
+    name = parse_name(text) if table.header else Name(f"column_{text}", "")
+    cell_unit = _cell_unit(cells) or ""
+    unit = check_unit(stated, units, kind) if stated else cell_unit or name.unit
     if unit and unit not in units:
         raise UserError(
-            f"{table.path}: column {text!r} is in {unit}, which is no unit of {kind}",
-            hint=f"say what it is with --{kind}-unit",
+            f"{table.path}: column {text!r} is in {unit}, which is not a unit of {kind}",
+            hint=f"state its unit with --{kind}-unit",
         )
+    note = ""
     if not unit:
-        unit = "j" if energy else "w"
-        if not energy and _typical(cells) > SUSPICIOUS_POWER_W:
+        typical = _typical(cells)
+        if not is_energy and typical > SUSPICIOUS_POWER_W:
             raise UserError(
-                f"{table.path}: the unit of column {text!r} is not known",
-                why=f"its values are about {_typical(cells):.3g}",
-                hint="give it with --power-unit, as W or mW",
+                f"{table.path}: the unit of column {text!r} is unknown",
+                why=f"its values are about {typical:.3g}",
+                hint="state it with --power-unit, for example W or mW",
             )
-        note = f"{text!r} is taken in {'joules' if energy else 'watts'}"
-    converter = _with_unit(units, unit) if cell_unit else _scaled(units[unit])
-    source = NVIDIA_SMI_FIELDS.get(name.stem, f"log.{name.stem}")
-    return ValueColumn(position, text, name.stem, energy, converter, source, note)
+        unit, si_unit = ("j", "joules") if is_energy else ("w", "watts")
+        note = f"{text!r} has no unit; assuming {si_unit}"
+    convert = _converter(units, unit, bool(cell_unit))
+    source = NVIDIA_POWER.get(name.stem, f"log.{name.stem}")
+    return Column(position, text, name.stem, quantity, convert, source, note)
 
 
 def _typical(cells: Sequence[str]) -> float:
@@ -222,58 +266,104 @@ def _typical(cells: Sequence[str]) -> float:
     return float(np.median(np.abs(values))) if values.size else 0.0
 
 
-def choose_gpu(table: Table) -> int | None:
-    """The column that tells GPUs apart, by what the sample shows; ``None`` without one."""
-    stems = {take_apart(name).stem: i for i, name in enumerate(table.names)}
-    for stem in _GPU_COLUMNS:
-        if stem not in stems:
-            continue
-        cells = table.cells(stems[stem])
-        named = set(cells)
-        # A column of row numbers is called "index" too.
-        if len(named) <= MOST_GPUS and (len(named) < len(cells) or len(cells) == 1):
-            return stems[stem]
+def _cell_unit(cells: Sequence[str]) -> str | None:
+    """Return the unit after the first number, as in ``123.45 W``; ``None`` if it is no number."""
+    cell = next((cell for cell in cells if not is_absent(cell)), "")
+    match = _NUMBER_WITH_UNIT.fullmatch(cell)
+    if match is None:
+        return None
+    unit = _usual(match.group(2))
+    return unit if unit in TIME_UNITS or any(unit in units for units in UNITS.values()) else ""
+
+
+def _usual(unit: str) -> str:
+    """Write a unit as in the tables of units."""
+    unit = unit.strip().lower().replace("μ", "µ")
+    return UNIT_NAMES.get(unit, unit)
+
+
+def check_unit(text: str, units: Units, kind: str) -> str:
+    """Return a unit that the user stated, as in the table, or raise a :class:`UserError`."""
+    unit = _usual(text)
+    if unit not in units:
+        raise UserError(f"unknown unit of {kind} {text!r}", hint=f"choose from {', '.join(units)}")
+    return unit
+
+
+def scaled(factor: float) -> Converter | None:
+    """Create a converter that multiplies plain numbers; ``None`` if the factor is 1."""
+    return None if factor == 1.0 else lambda cells: numbers(cells) * factor
+
+
+def _converter(units: Units, unit: str, in_cells: bool) -> Converter | None:
+    """Create a converter of numbers, each with its unit if ``in_cells``, otherwise in ``unit``."""
+    if not in_cells:
+        return scaled(units[unit])
+
+    def convert_one(cell: str) -> float:
+        match = _NUMBER_WITH_UNIT.fullmatch(cell.strip())
+        if match is None:
+            return math.nan
+        return number(match.group(1)) * units.get(_usual(match.group(2)) or unit, math.nan)
+
+    def convert(cells: Sequence[str]) -> Floats:
+        first = cells[0].strip().rpartition(" ")[2] if cells else ""
+        factor = units.get(_usual(first))
+        if factor is not None:
+            # Nearly always all cells have one unit.
+            try:
+                bare = [cell.rstrip().removesuffix(first) for cell in cells]
+                return np.array(bare, dtype=np.float64) * factor
+            except ValueError:
+                pass
+        return np.fromiter(map(convert_one, cells), dtype=np.float64, count=len(cells))
+
+    return convert
+
+
+def find_gpu_column(table: Table) -> int | None:
+    """Find the column that names each row's GPU; ``None`` if there is none."""
+    stems = {parse_name(name).stem: i for i, name in enumerate(table.names)}
+    for position in (stems[stem] for stem in _GPU_COLUMNS if stem in stems):
+        cells = table.cells(position)
+        gpus = set(cells)
+        # A column of row numbers may be called "index" too.
+        if len(gpus) <= MOST_GPUS and (len(gpus) < len(cells) or len(cells) == 1):
+            return position
     return None
 
 
-def uuids(table: Table, gpu_position: int) -> dict[str, str]:
-    """The UUID of each GPU, by what another column calls it, as far as the sample shows."""
-    stems = {take_apart(name).stem: i for i, name in enumerate(table.names)}
+def gpu_uuids(table: Table, gpu_position: int) -> dict[str, str]:
+    """Map each GPU's name in the log to its UUID, as far as the sample shows."""
+    stems = {parse_name(name).stem: i for i, name in enumerate(table.names)}
     position = stems.get("uuid", stems.get("gpu_uuid"))
     if position is None:
         return {}
     return dict(zip(table.cells(gpu_position), table.cells(position), strict=False))
 
 
-def coded(names: list[str]) -> Converter:
-    """Converts text to its position in ``names``, to which what is new is added."""
+def code_names(names: list[str]) -> Converter:
+    """Create a converter of texts to their positions in ``names``, to which new ones are added."""
     positions: dict[str, int] = {}
 
-    def convert(cells: Sequence[str]) -> Floats:
-        codes = np.empty(len(cells))
-        for i, cell in enumerate(cells):
-            text = cell.strip()
-            if text not in positions:
-                positions[text] = len(names)
-                names.append(text)
-            codes[i] = positions[text]
-        return codes
+    def code(cell: str) -> int:
+        text = cell.strip()
+        if text not in positions:
+            positions[text] = len(names)
+            names.append(text)
+        return positions[text]
 
-    return convert
+    return lambda cells: np.array([code(cell) for cell in cells], dtype=np.float64)
 
 
 def find(table: Table, name: str) -> int:
-    """The position of a column by its name, its name in another spelling, or its number from 1.
-
-    Raises:
-        UserError: There is no such column, or several fit.
-    """
+    """Find a column by its name, in this or another spelling, or by its number from 1."""
     if name in table.names:
         return table.names.index(name)
-    wanted = take_apart(name)
-    same = [i for i, text in enumerate(table.names) if take_apart(text) == wanted]
-    alike = [i for i, text in enumerate(table.names) if take_apart(text).stem == wanted.stem]
-    for found in (same, alike):
+    wanted, known = parse_name(name), [parse_name(text) for text in table.names]
+    same = [i for i, one in enumerate(known) if one == wanted]
+    similar = [i for i, one in enumerate(known) if one.stem == wanted.stem]
+    for found in (same, similar):
         if len(found) == 1:
             return found[0]
     if name.isdigit() and 1 <= int(name) <= len(table.names):
@@ -281,62 +371,6 @@ def find(table: Table, name: str) -> int:
     raise UserError(f"{table.path} has no column {name!r}", hint=nearest(name, table.names))
 
 
-def _cell_unit(cells: Sequence[str]) -> str:
-    """The unit that follows the numbers of a column, as in ``123.45 W``."""
-    for cell in cells:
-        if not is_absent(cell):
-            match = _WITH_UNIT.fullmatch(cell)
-            return _unit(match.group(2)) if match else ""
-    return ""
-
-
-def _with_unit(units: dict[str, float], default: str) -> Converter:
-    """Converts numbers that are followed by their units; ``default`` for those that are not."""
-
-    def one(cell: str) -> float:
-        match = _WITH_UNIT.fullmatch(cell.strip())
-        if match is None:
-            return math.nan
-        unit = _unit(match.group(2)) or ("" if match.group(2) else default)
-        return number(match.group(1)) * units.get(unit, math.nan)
-
-    def convert(cells: Sequence[str]) -> Floats:
-        unit = cells[0].strip().rpartition(" ")[2] if cells else ""
-        factor = units.get(_unit(unit))
-        if factor is not None:
-            # Nearly always all cells have one unit.
-            try:
-                bare = [cell.rstrip().removesuffix(unit) for cell in cells]
-                return np.array(bare, dtype=np.float64) * factor
-            except ValueError:
-                pass
-        return np.fromiter(map(one, cells), dtype=np.float64, count=len(cells))
-
-    return convert
-
-
-def _scaled(factor: float) -> Converter | None:
-    if factor == 1.0:
-        return None
-
-    def convert(cells: Sequence[str]) -> Floats:
-        return numbers(cells) * factor
-
-    return convert
-
-
-def checked_unit(text: str, units: dict[str, float], kind: str) -> str:
-    """A unit in lower case.
-
-    Raises:
-        UserError: It is none of them.
-    """
-    unit = _unit(text)
-    if unit not in units:
-        raise UserError(f"no unit of {kind} {text!r}", hint=f"choose from {', '.join(units)}")
-    return unit
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names of columns, for a message."""
+def quoted(names: Sequence[str]) -> str:
+    """List names of columns for a message."""
     return ", ".join(repr(name) for name in names)

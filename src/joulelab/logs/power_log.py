@@ -1,34 +1,36 @@
-"""Power and energy logs that others recorded, as a trace.
+"""Logs of power, energy and telemetry that other tools recorded, as a trace.
 
-What is read: what ``nvidia-smi --query-gpu=... --format=csv`` writes, and any CSV file with a time
-column and columns of power or energy. See ``docs/how-to/import-logs.md`` for what is recognised.
+They are what ``nvidia-smi --query-gpu=... --format=csv`` writes, and any CSV files with a time
+column and columns of power or energy. ``docs/how-to/import-logs.md`` says what is recognised.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulelab.energy.signal import AVERAGE_S, INSPECTED_READINGS, Pace, is_moving_average, pace_of
 from joulelab.errors import UserError
+from joulelab.format import count
 from joulelab.logs.columns import (
-    NVIDIA_SMI_FIELDS,
-    ColumnChoice,
-    ValueColumn,
-    choose_gpu,
+    NVIDIA_POWER,
+    Column,
+    LogOptions,
+    choose_telemetry,
     choose_values,
-    coded,
-    uuids,
+    code_names,
+    find_gpu_column,
+    gpu_uuids,
 )
 from joulelab.logs.csv_table import Floats, Table, is_absent, open_table
-from joulelab.logs.time_column import choose_time
+from joulelab.logs.timestamps import choose_time
 from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.nvml_accuracy import (
     GAIN_UNCERTAINTY,
     INSTANT_WINDOW_S,
@@ -38,44 +40,25 @@ from joulelab.sensors.nvml_accuracy import (
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 
 RING_PERIODS_S = (0.01, 0.04)
-"""A log with own times this far apart is taken for NVML's ring of samples, 20 ms apart, whose
-stamps are late."""
+"""A log with its own timestamps this far apart is assumed to be NVML's ring of readings, 20 ms
+apart, whose timestamps are late."""
 LEAST_READABLE = 0.5
-"""A time column of which less than this share can be read is not one."""
-COUNTER_RESETS = 0.05
-"""A counter that goes back more often than this is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogOptions:
-    """How logs are read.
-
-    Attributes:
-        columns: Which columns, and their units.
-        window_s: Length of the average that a power value stands for, ending at its time;
-            ``None``: what the column is known to be, or else the sensor's update period.
-        gain_uncertainty: Relative standard uncertainty of the scale (k = 1); ``None``: that of
-            GPUs' sensors, see :data:`joulelab.sensors.nvml_accuracy.GAIN_UNCERTAINTY`.
-        component: What the power is of where the log does not tell, as ``"gpu:0"``.
-    """
-
-    columns: ColumnChoice = field(default_factory=ColumnChoice)
-    window_s: float | None = None
-    gain_uncertainty: float | None = None
-    component: str | None = None
+"""A time column of which a smaller share can be read is an error."""
+MOST_RESETS = 0.05
+"""A counter that goes back in a larger share of its readings is not a counter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One device's readings of one column.
+    """The readings of one device in one column.
 
     Attributes:
-        channel: What they are.
-        t_s: The log's own times, in order. Shape: (readings,).
+        channel: What they measure.
+        t_s: Times on the log's clock, in order. Shape: (readings,).
         value: W or J, NaN where the log has none. Shape: (readings,).
-        interval_s: How often it was logged.
-        column: Its name in the file.
-        uuid: Of the GPU, where the log names it.
+        interval_s: Median time between two rows.
+        column: Name of the column in the file.
+        uuid: UUID of the GPU if the log has it.
     """
 
     channel: Channel
@@ -88,14 +71,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Logs as a trace.
+    """One or several logs as a trace, whose time 0 is ``origin_s`` on the log's clock.
 
-    Attributes:
-        trace: On the log's clock from ``origin_s``.
-        origin_s: The log's time at the trace's time 0; a whole number of seconds.
-        start_s: First reading, on the log's clock.
-        stop_s: Last reading.
-        notes: What was assumed, left out or put in order, for a person to read.
+    ``start_s`` and ``stop_s`` are the first and last reading on the log's clock; ``notes`` state
+    what was assumed, skipped or sorted.
     """
 
     trace: Trace
@@ -104,34 +83,54 @@ class Log:
     stop_s: float
     notes: tuple[str, ...]
 
+    @property
+    def extent(self) -> str:
+        """The time that the log covers, for a message."""
+        return f"from {self.start_s:.12g} to {self.stop_s:.12g} s"
+
+    def overlaps(self, start_s: float, stop_s: float) -> bool:
+        """Return whether a span on the log's clock overlaps the log."""
+        return stop_s >= self.start_s and start_s <= self.stop_s
+
+    def window(self, start_s: float, stop_s: float) -> Window:
+        """Convert a span on the log's clock to the clock of the trace."""
+        start_ns, stop_ns = (round((t_s - self.origin_s) * 1e9) for t_s in (start_s, stop_s))
+        return Window(start_ns, stop_ns)
+
 
 def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
-    """Logs of one clock as one trace.
+    """Read logs of one clock as one trace.
 
-    Files whose devices have the same name are one log in parts where their times do not overlap,
-    and different devices, named after their files, where they do.
-
-    Args:
-        paths: CSV files, plain or gzip.
-        options: How they are read.
+    Files whose devices have the same names are parts of one log if their times do not overlap.
+    Otherwise they are different devices, which are named after their files.
 
     Raises:
-        UserError: One cannot be read, or what a column is cannot be told; the message says which.
+        UserError: A file cannot be read, or the meaning of a column is unclear.
     """
     notes: list[str] = []
     absent: list[Absence] = []
-    found = [
-        (path, series)
-        for path in paths
-        for series in read_series(path, options or LogOptions(), notes, absent)
-    ]
-    return as_log(_distinct(found), notes, absent)
+    groups: dict[tuple[str, str], list[tuple[Path, Series]]] = {}
+    for path in paths:
+        for one in read_series(path, options or LogOptions(), notes, absent):
+            groups.setdefault((one.channel.component, one.column), []).append((path, one))
+    series: list[Series] = []
+    for group in groups.values():
+        parts = sorted((one for _, one in group), key=lambda one: float(one.t_s[0]))
+        if all(one.t_s[-1] <= following.t_s[0] for one, following in pairwise(parts)):
+            t_s = np.concatenate([one.t_s for one in parts])
+            value = np.concatenate([one.value for one in parts])
+            series.append(replace(parts[0], t_s=t_s, value=value))
+            continue
+        for path, one in group:
+            component = f"{path.name.partition('.')[0]}:{one.channel.component}"
+            series.append(replace(one, channel=replace(one.channel, component=component)))
+    return as_log(series, notes, absent)
 
 
 def as_log(
     series: Sequence[Series], notes: Sequence[str] = (), absent: Sequence[Absence] = ()
 ) -> Log:
-    """Readings of one or several devices as a trace."""
+    """Combine the readings of one or several devices to a trace."""
     start_s = min(float(one.t_s[0]) for one in series)
     stop_s = max(float(one.t_s[-1]) for one in series)
     origin_s = float(math.floor(start_s))
@@ -147,169 +146,162 @@ def as_log(
 def read_series(
     path: Path, options: LogOptions, notes: list[str], absent: list[Absence] | None = None
 ) -> list[Series]:
-    """The readings of each device and column of one log.
+    """Read the power and energy of each device of one log.
 
-    Args:
-        path: The file.
-        options: How it is read.
-        notes: What was assumed and left out is added here.
-        absent: Devices of which the log has no readings are added here; ``None``: an error.
+    Assumptions and skipped lines are added to ``notes``, devices without readings to ``absent``;
+    if that is ``None``, they are an error.
 
     Raises:
-        UserError: It cannot be read, or what a column is cannot be told.
+        UserError: The file cannot be read, or the meaning of a column is unclear.
     """
     table = open_table(path)
-    time_position, to_seconds, time_note = choose_time(table, options.columns)
-    values = choose_values(table, options.columns)
-    if options.component and len(values) > 1:
+    columns = choose_values(table, options)
+    if options.component and len(columns) > 1:
         raise UserError(
-            f"{path}: {len(values)} columns cannot all be {options.component}",
-            hint="leave out --component, or take one column",
+            f"{path}: {len(columns)} columns cannot all be {options.component}",
+            hint="omit --component, or choose one column",
         )
-    gpu_position = choose_gpu(table)
+    notes += [f"{path.name}: {column.note}" for column in columns if column.note]
+    devices = _read_devices(table, columns, options, notes)
+    names = [device.name for device in devices]
+    if options.gpu is not None and options.gpu not in names:
+        if names == [""]:
+            raise UserError(f"{path} does not name GPUs", hint="omit --gpu")
+        known = ", ".join(names)
+        raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
+    series: list[Series] = []
+    for device in devices:
+        if options.gpu not in (None, device.name):
+            continue
+        for column, value in zip(columns, device.values, strict=True):
+            if absent is not None and len(devices) > 1 and not _has_readings(device.t_s, value):
+                why = f"{path.name} has no readings of it in {column.name!r}"
+                absent.append(Absence(device.component, column.source, why))
+                continue
+            one = _series(table, column, device, value, options, notes)
+            if len(columns) > 1 and one.channel.component.startswith("gpu:"):
+                part = f"{one.channel.component}:{column.stem}"
+                one = replace(one, channel=replace(one.channel, component=part))
+            series.append(one)
+    if not series:
+        raise UserError(f"{path} has no readings of any of its {len(devices)} GPUs")
+    return series
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """One GPU's rows of a file, in order of time; ``name`` is empty if the file names no GPUs."""
+
+    name: str
+    uuid: str
+    t_s: Floats
+    values: list[Floats]
+
+    @property
+    def component(self) -> str:
+        return f"gpu:{self.name}" if self.name else ""
+
+
+def _read_devices(
+    table: Table, columns: Sequence[Column], options: LogOptions, notes: list[str]
+) -> list[_Device]:
+    """Read the rows with readable times, by GPU."""
+    path = table.path
+    time_position, to_seconds, time_note = choose_time(table, options)
+    wanted = [(time_position, to_seconds), *((one.position, one.converter) for one in columns)]
     names: list[str] = []
-    wanted = [(time_position, to_seconds), *((one.position, one.converter) for one in values)]
+    gpu_position = find_gpu_column(table)
     if gpu_position is not None:
-        wanted.append((gpu_position, coded(names)))
-    columns, left_out = table.read(wanted)
-    said = [time_note, *(one.note for one in values), left_out]
-    notes += [f"{path.name}: {note}" for note in said if note]
-    t_s = columns[0]
+        wanted.append((gpu_position, code_names(names)))
+    (t_s, *values), skipped_note = table.read(wanted)
+    codes = np.zeros(t_s.size) if gpu_position is None else values.pop()
+    uuids = {} if gpu_position is None else gpu_uuids(table, gpu_position)
+    notes += [f"{path.name}: {note}" for note in (time_note, skipped_note) if note]
     if t_s.size == 0:
         raise UserError(f"{path} has a header but no readings")
     readable = np.isfinite(t_s)
     if readable.mean() < LEAST_READABLE:
         raise UserError(
-            f"{path}: column {table.names[time_position]!r} holds no times that can be read",
+            f"{path}: column {table.names[time_position]!r} has no readable times",
             hint="name another with --time-column, or its unit with --time-unit",
         )
-    if not readable.all():
-        lines = np.count_nonzero(~readable)
-        notes.append(f"{path.name}: {lines} lines without a readable time were left out")
-    series: list[Series] = []
-    codes = columns[-1] if gpu_position is not None else None
-    known_uuids = {} if gpu_position is None else uuids(table, gpu_position)
-    for name, rows in _devices(path, names, codes, options.columns.gpu):
-        chosen = readable if rows is None else readable & rows
-        times = t_s[chosen]
-        order = _order(times, path, notes)
-        times = times if order is None else times[order]
-        for column, data in zip(values, columns[1 : 1 + len(values)], strict=True):
-            value = data[chosen] if order is None else data[chosen][order]
-            gpu = f"gpu:{name}" if name else ""
-            if absent is not None and len(names) > 1 and not _has_readings(times, value):
-                why = f"{path.name} has no readings of it in {column.name!r}"
-                absent.append(Absence(gpu, column.source, why))
-                continue
-            one = _series(table, column, gpu, times, value, options, notes)
-            one = replace(one, uuid=known_uuids.get(name, ""))
-            if len(values) > 1:
-                one = replace(one, channel=_apart(one.channel, column))
-            series.append(one)
-    if not series:
-        raise UserError(f"{path} has no readings of any of its {len(names)} GPUs")
-    return series
+    if unreadable := int(np.count_nonzero(~readable)):
+        notes.append(f"{path.name}: skipped {count(unreadable, 'line')} without a readable time")
+    devices: list[_Device] = []
+    for code, name in enumerate(names or [""]):
+        rows = np.flatnonzero(readable & (codes == code))
+        if back := int(np.count_nonzero(np.diff(t_s[rows]) < 0)):
+            notes.append(f"{path.name}: time goes back {count(back, 'time')}; sorted the readings")
+            rows = rows[np.argsort(t_s[rows], kind="stable")]
+        of_rows = [value[rows] for value in values]
+        devices.append(_Device(name, uuids.get(name, ""), t_s[rows], of_rows))
+    return devices
 
 
 def _has_readings(t_s: Floats, value: Floats) -> bool:
-    """Whether there are two, at different times."""
+    """Return whether there are two readings at different times."""
     seen = t_s[np.isfinite(value)]
-    return bool(seen.size) and seen[0] != seen[-1]
-
-
-def _other_cells(table: Table, column: ValueColumn) -> str:
-    """What a column holds where it has no numbers."""
-    cells = dict.fromkeys(table.cells(column.position))
-    shown = next(iter(cells), "")
-    if all(map(is_absent, cells)):
-        return f"its cells say that there is none: {shown!r}"
-    return f"its cells are no numbers: {shown!r}"
-
-
-def _apart(channel: Channel, column: ValueColumn) -> Channel:
-    """One of several columns that are to be added up."""
-    if not channel.component.startswith("gpu:"):
-        return channel
-    return replace(channel, component=f"{channel.component}:{column.stem}")
-
-
-def _devices(
-    path: Path, names: Sequence[str], codes: Floats | None, wanted: str | None
-) -> Iterator[tuple[str, NDArray[np.bool_] | None]]:
-    """Each device's name and rows; one of no name when the log does not tell them apart."""
-    if codes is None:
-        if wanted is not None:
-            raise UserError(f"{path} does not tell GPUs apart", hint="leave out --gpu")
-        yield "", None
-        return
-    if wanted is not None and wanted not in names:
-        raise UserError(f"{path} has no GPU {wanted!r}", hint=f"choose from {', '.join(names)}")
-    for code, name in enumerate(names):
-        if wanted in (None, name):
-            yield name, codes == code
-
-
-def _order(t_s: Floats, path: Path, notes: list[str]) -> NDArray[np.intp] | None:
-    """How to sort the readings by time; ``None`` when they are in order."""
-    back = np.count_nonzero(np.diff(t_s) < 0)
-    if back == 0:
-        return None
-    notes.append(f"{path.name}: time goes back {back} times; the readings were sorted")
-    return np.argsort(t_s, kind="stable")
+    return bool(seen.size) and bool(seen[0] != seen[-1])
 
 
 def _series(
     table: Table,
-    column: ValueColumn,
-    gpu: str,
-    t_s: Floats,
+    column: Column,
+    device: _Device,
     value: Floats,
     options: LogOptions,
     notes: list[str],
 ) -> Series:
-    path, seen = table.path, np.isfinite(value)
+    """Infer from the readings of one device how its sensor works."""
+    name, t_s, seen = table.path.name, device.t_s, np.isfinite(value)
     if not _has_readings(t_s, value):
+        cells = table.cells(column.position)
+        kind = "state that there is no value" if all(map(is_absent, cells)) else "are not numbers"
         raise UserError(
-            f"{path}: column {column.name!r} has fewer than two readings",
-            why=_other_cells(table, column) if value.size > 1 else "",
+            f"{table.path}: column {column.name!r} has fewer than two readings",
+            why=f"its cells {kind}: {next(iter(cells), '')!r}" if value.size > 1 else "",
             hint="name another with --power-column or --energy-column",
         )
-    missing = value.size - np.count_nonzero(seen)
-    if missing:
-        notes.append(f"{path.name}: {column.name!r} has no value in {missing} lines")
+    if missing := value.size - int(np.count_nonzero(seen)):
+        notes.append(f"{name}: {column.name!r} has no value in {count(missing, 'line')}")
     pace = pace_of(t_s[seen], value[seen])
-    nvidia = column.source in NVIDIA_SMI_FIELDS.values()
-    unnamed = options.component or ("gpu:0" if nvidia else column.stem.removesuffix("_power"))
+    is_nvidia = column.source in NVIDIA_POWER.values()
+    is_energy = column.quantity is Quantity.ENERGY
+    unnamed = options.component or ("gpu:0" if is_nvidia else column.stem.removesuffix("_power"))
+    gain_uncertainty = options.gain_uncertainty
     channel = Channel(
-        component=gpu or unnamed,
-        quantity=Quantity.ENERGY if column.energy else Quantity.POWER,
+        component=device.component or unnamed,
+        quantity=column.quantity,
         source=column.source,
         provenance=Provenance.MEASURED,
         update_period_s=pace.period_s,
-        window_s=0.0 if column.energy else pace.period_s,
+        window_s=0.0 if is_energy else pace.period_s,
         polled=pace.polled,
-        gain_uncertainty=(
-            GAIN_UNCERTAINTY if options.gain_uncertainty is None else options.gain_uncertainty
-        ),
-        note=f"{column.name} of {path.name}",
+        gain_uncertainty=GAIN_UNCERTAINTY if gain_uncertainty is None else gain_uncertainty,
+        note=f"{column.name} of {name}",
     )
-    if column.energy:
-        _check_counter(path, column, value[seen])
-    elif nvidia:
-        channel = _nvidia(channel, pace, is_moving_average(t_s, value, pace))
+    if is_energy:
+        back = int(np.count_nonzero(np.diff(value[seen]) < 0))
+        if back > MOST_RESETS * np.count_nonzero(seen):
+            raise UserError(
+                f"{table.path}: column {column.name!r} is not an energy counter",
+                why=f"it goes back {count(back, 'time')}",
+                hint="name a column of power, or of energy since a fixed time",
+            )
+    elif is_nvidia:
+        channel = _with_nvidia_window(channel, pace, is_moving_average(t_s, value, pace))
     elif not (pace.polled or channel.component.startswith(("cpu", "dram"))):
-        channel = _ring(channel, t_s[seen])
-    if options.window_s is not None and not column.energy:
+        channel = _with_ring_latency(channel, t_s[seen])
+    if options.window_s is not None and not is_energy:
         channel = replace(channel, window_s=options.window_s, time_uncertainty_s=0.0)
-    return Series(channel, t_s, value, pace.interval_s, column.name)
+    return Series(channel, t_s, value, pace.interval_s, column.name, device.uuid)
 
 
-def _nvidia(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
-    """What is known of the power fields of nvidia-smi.
+def _with_nvidia_window(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
+    """Set the window of a power field of nvidia-smi.
 
-    ``power.draw`` is an average over 1 s on Ampere and newer (but not on GA100), where the log
-    does not show which, it is taken in the middle between the two and the time as uncertain as
-    that (rectangular, GUM 4.3.7).
+    ``power.draw`` is an average over 1 s on Ampere and newer boards except GA100. If the log does
+    not show it, the window is half of that and the times are as uncertain (rectangular, GUM 4.3.7).
     """
     period_s = pace.period_s if pace.polled else min(pace.period_s, USUAL_PERIOD_S)
     channel = replace(channel, update_period_s=period_s, polled=True)
@@ -322,13 +314,13 @@ def _nvidia(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
             channel,
             window_s=AVERAGE_S / 2,
             time_uncertainty_s=AVERAGE_S / 4 / math.sqrt(3),
-            note=f"{channel.note}: whether it is an average over {AVERAGE_S:g} s is not known",
+            note=f"{channel.note}: it may or may not be an average over {AVERAGE_S:g} s",
         )
     return replace(channel, window_s=period_s)
 
 
-def _ring(channel: Channel, t_s: Floats) -> Channel:
-    """What is known of NVML's ring, where a log has its pace."""
+def _with_ring_latency(channel: Channel, t_s: Floats) -> Channel:
+    """Set the timestamp latency of NVML's ring of readings if the log has its period."""
     low_s, high_s = RING_PERIODS_S
     if not low_s < channel.update_period_s < high_s:
         return channel
@@ -337,41 +329,101 @@ def _ring(channel: Channel, t_s: Floats) -> Channel:
     return replace(channel, delay_s=delay_s, time_uncertainty_s=time_uncertainty_s)
 
 
-def _check_counter(path: Path, column: ValueColumn, value: Floats) -> None:
-    back = np.count_nonzero(np.diff(value) < 0)
-    if back > COUNTER_RESETS * value.size:
+def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, required: bool) -> Log:
+    """Add utilisation, memory, temperature, clocks and an energy counter to a log of power.
+
+    A file without such columns adds nothing, or is an error if they are ``required``.
+
+    Raises:
+        UserError: A file cannot be read, or its times are outside the log.
+    """
+    found: list[tuple[Channel, Readings]] = []
+    for path in paths:
+        table = open_table(path)
+        columns = choose_telemetry(table)
+        if columns:
+            found += _read_telemetry(table, columns, options, log)
+        elif required:
+            raise UserError(
+                f"{path} has no column of utilisation, memory, temperature, clocks or energy",
+                why=f"its columns are {', '.join(table.names)}",
+            )
+    trace = log.trace
+    intervals_s = [channel.update_period_s for channel, _ in found]
+    header = {**trace.header, "intervals_s": [*trace.header["intervals_s"], *intervals_s]}
+    channels = (*trace.channels, *(channel for channel, _ in found))
+    series = (*trace.series, *(readings for _, readings in found))
+    return replace(log, trace=replace(trace, channels=channels, series=series, header=header))
+
+
+def _read_telemetry(
+    table: Table, columns: Sequence[Column], options: LogOptions, log: Log
+) -> Iterator[tuple[Channel, Readings]]:
+    devices = _read_devices(table, columns, options, [])
+    times_s = [device.t_s[[0, -1]] for device in devices if device.t_s.size]
+    if not log.overlaps(float(np.min(times_s)), float(np.max(times_s))):
         raise UserError(
-            f"{path}: column {column.name!r} is no energy counter",
-            why=f"it goes back {back} times",
-            hint="name a column of power, or of energy since a fixed time",
+            f"no reading of {table.path} is within the log of power",
+            why=f"which goes {log.extent}",
+            hint="put both on one clock",
         )
+    gpus = {one.component for one in log.trace.channels if one.component.startswith("gpu")}
+    unnamed = gpus.pop() if len(gpus) == 1 else "gpu:0"
+    for device in devices:
+        if device.name and options.gpu not in (None, device.name):
+            continue
+        for column, value in zip(columns, device.values, strict=True):
+            seen = np.isfinite(value)
+            if not _has_readings(device.t_s, value):
+                continue
+            t_ns = np.rint((device.t_s[seen] - log.origin_s) * 1e9).astype(np.int64)
+            pace = pace_of(np.asarray(t_ns * 1e-9, dtype=np.float64), value[seen])
+            is_counter = column.quantity is Quantity.ENERGY
+            is_host = column.stem.startswith("cpu")
+            channel = Channel(
+                component="host" if is_host else device.component or unnamed,
+                quantity=column.quantity,
+                source=f"log.{column.stem}",
+                provenance=Provenance.MEASURED,
+                update_period_s=pace.period_s if is_counter else pace.interval_s,
+                polled=pace.polled if is_counter else True,
+                note=f"{column.name} of {table.path.name}",
+            )
+            if is_counter:
+                power = _only_power(log, channel.component)
+                if power is None or np.any(np.diff(value[seen]) < 0):
+                    continue
+                channel = replace(channel, gain_uncertainty=power.gain_uncertainty, priority=1)
+            yield channel, Readings(t_ns, value[seen])
 
 
-def _distinct(found: Sequence[tuple[Path, Series]]) -> list[Series]:
-    """Parts of one log joined; devices of one name in several logs named apart."""
-    groups: dict[tuple[str, str], list[tuple[Path, Series]]] = {}
-    for path, one in found:
-        groups.setdefault((one.channel.component, one.column), []).append((path, one))
-    distinct: list[Series] = []
-    for group in groups.values():
-        parts = sorted((one for _, one in group), key=lambda one: float(one.t_s[0]))
-        if all(one.t_s[-1] <= after.t_s[0] for one, after in pairwise(parts)):
-            distinct.append(_joined(parts))
-        else:
-            distinct += [_named_after(path, one) for path, one in group]
-    return distinct
+def _only_power(log: Log, component: str) -> Channel | None:
+    """Return the power of a component that has no other meter, which a counter can refine.
+
+    The counter of a component without power would add energy that was not asked for.
+    """
+    meters = [one for one in log.trace.channels if one.component == component and one.gives_energy]
+    return meters[0] if len(meters) == 1 and meters[0].quantity is Quantity.POWER else None
 
 
-def _joined(parts: Sequence[Series]) -> Series:
-    if len(parts) == 1:
-        return parts[0]
-    return replace(
-        parts[0],
-        t_s=np.concatenate([one.t_s for one in parts]),
-        value=np.concatenate([one.value for one in parts]),
+def assign_power_to_gpu(log: Log) -> Log:
+    """Assign the log's only power to the first GPU if the log does not name its component."""
+    powers = [one for one in log.trace.channels if one.gives_energy]
+    if len(powers) != 1 or powers[0].component.startswith(("gpu", "cpu", "dram")):
+        return log
+    channels = tuple(
+        replace(one, component="gpu:0") if one is powers[0] else one for one in log.trace.channels
     )
+    note = f"assuming that {powers[0].note} is the power of gpu:0 (change it with --component)"
+    return replace(log, trace=replace(log.trace, channels=channels), notes=(*log.notes, note))
 
 
-def _named_after(path: Path, one: Series) -> Series:
-    stem = path.name.partition(".")[0]
-    return replace(one, channel=replace(one.channel, component=f"{stem}:{one.channel.component}"))
+def gpu_models(paths: Iterable[Path]) -> list[str]:
+    """List the models of GPUs in the column ``name`` of logs, in order of appearance."""
+    models: dict[str, None] = {}
+    for path in paths:
+        table = open_table(path)
+        if "name" in table.names:
+            cells = table.cells(table.names.index("name"))
+            models |= dict.fromkeys(cell for cell in cells if not is_absent(cell))
+    return list(models)

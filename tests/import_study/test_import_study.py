@@ -52,7 +52,7 @@ def made(tmp_path, power, run):
     def make(*rows, header=HEADER, options=(), out="study"):
         spans = table(tmp_path, *rows, header=header)
         code, said, error = run(
-            "account", "--power", power, "--spans", spans, "--study", out, *options
+            "import-study", "--power", power, "--spans", spans, "--out", out, *options
         )
         assert (code, error) == (0, "")
         return tmp_path / out, said
@@ -65,7 +65,7 @@ def refused(tmp_path, power, run):
     def refuse(*rows, header=HEADER, options=(), out="study"):
         spans = table(tmp_path, *rows, header=header)
         code, said, error = run(
-            "account", "--power", power, "--spans", spans, "--study", out, *options
+            "import-study", "--power", power, "--spans", spans, "--out", out, *options
         )
         assert (code, said) == (2, "")
         assert len(error.splitlines()) == 1
@@ -239,7 +239,7 @@ def test_power_of_nothing_named_is_the_gpus_where_there_is_one(made, tmp_path):
     directory, _ = made(*ROWS, out="unnamed")
     assert results(directory)["gpu_j"].isna().all()
     directory, said = made(*ROWS, options=("--gpu-name", "A100"))
-    assert "power_w of power.csv is taken for gpu:0's" in said
+    assert "assuming that power_w of power.csv is the power of gpu:0" in said
     assert results(directory)["gpu_j"].tolist() == results(directory)["gross_j"].tolist()
 
 
@@ -272,14 +272,14 @@ def test_a_log_of_nvidia_smi_tells_more_than_power(tmp_path, run):
         header="model,phase,start_s,stop_s",
     )
     code, _, error = run(
-        "account",
+        "import-study",
         "--power",
         path,
         "--spans",
         spans,
         "--timezone",
         "UTC",
-        "--study",
+        "--out",
         "smi",
         "--json",
     )
@@ -407,7 +407,6 @@ def test_it_cannot_be_run(made, capsys):
         (["m,train,10,20"], None, ("--rename", "modl=model"), "did you mean model?"),
         (["m,train,10,20"], None, ("--input", "3x0"), "--input 3x0"),
         (["m,train,10,20"], None, ("--idle", "5:15"), "--idle and row 1 overlap"),
-        (["m,train,10,20"], None, ("--csv", "x.csv"), "leave out --csv"),
         (["m,train,10,20"], None, ("--telemetry", "power.csv"), "no column of utilisation"),
     ],
 )  # fmt: skip
@@ -432,15 +431,6 @@ def test_a_machine_that_cannot_be(refused, tmp_path, text, words):
     path = tmp_path / "machine.json"
     path.write_text(text)
     assert words in refused(*ROWS, options=("--machine", path))
-
-
-def test_options_of_a_study_without_one(run, power):
-    code, _, error = run("account", "--power", power, "--host", "n1")
-    assert code == 2
-    assert "add --study DIR" in error
-    code, _, error = run("account", "--power", power, "--study", "x")
-    assert code == 2
-    assert "needs --spans" in error
 
 
 def test_without_pytorch_characteristics_stay_empty(made, monkeypatch):

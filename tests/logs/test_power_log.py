@@ -11,10 +11,10 @@ from joulelab.energy.estimator import EnergyEstimator, energies_of
 from joulelab.energy.signal import pace_of, updates
 from joulelab.energy.signal.averaged_readings import is_averaged, sharpen
 from joulelab.errors import UserError
-from joulelab.logs.columns import ColumnChoice, take_apart
+from joulelab.logs.columns import LogOptions, parse_name
 from joulelab.logs.csv_table import open_table
-from joulelab.logs.power_log import LogOptions, read_logs, read_series
-from joulelab.logs.span_table import idle_spans, read_spans
+from joulelab.logs.power_log import read_logs, read_series
+from joulelab.logs.span_energies import idle_spans, read_spans
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Quantity
 
@@ -25,7 +25,7 @@ UTC = {"timezone": "UTC"}
 def log_of(tmp_path, text, *, name="log.csv", encoding="utf-8", **choice):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
-    return read_logs([path], LogOptions(columns=ColumnChoice(**choice)))
+    return read_logs([path], LogOptions(**choice))
 
 
 def series(log, channel=0):
@@ -183,7 +183,7 @@ def variants():
     yield (
         "header again",
         "".join([*lines[:9], lines[0], *lines[9:]]).encode(),
-        "1 lines that repeat the header",
+        "skipped 1 repeated header line",
     )
 
 
@@ -206,7 +206,7 @@ def test_duplicates_are_kept_and_constant_power_is_not_lost(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds no data"),
+        ("", "contains no data"),
         ("t_s,power_w\n", "no readings"),
         ("t_s,power_w\n1,2\n", "fewer than two readings"),
         ("t_s,power_w\n0,[N/A]\n1,[N/A]\n", "fewer than two readings"),
@@ -216,10 +216,13 @@ def test_duplicates_are_kept_and_constant_power_is_not_lost(tmp_path):
         ("t_s,cpu_power_w,gpu_power_w\n0,1,2\n1,2,3\n", "'cpu_power_w', 'gpu_power_w'"),
         ("t_s,power_w,energy_j\n0,1,2\n1,2,3\n", "'power_w', 'energy_j'"),
         ("t_s,power\n0,90000\n1,90001\n2,90000\n", "--power-unit"),
-        ("t_s,energy_j\n" + "".join(f"{i},{i % 2}\n" for i in range(30)), "no energy counter"),
-        ("t_s,power_w\n0,a\n1,b\n", "its cells are no numbers: 'a'"),
-        ("t_s,power_w\n\0\0\0", "is no text"),
-        ("t_s,power_w\nx,1\ny,2\n", "no times that can be read"),
+        (
+            "t_s,energy_j\n" + "".join(f"{i},{i % 2}\n" for i in range(30)),
+            "is not an energy counter",
+        ),
+        ("t_s,power_w\n0,a\n1,b\n", "its cells are not numbers: 'a'"),
+        ("t_s,power_w\n\0\0\0", "is not a text file"),
+        ("t_s,power_w\nx,1\ny,2\n", "no readable times"),
     ],
 )
 def test_what_is_not_clear_is_an_error_of_one_line(tmp_path, text, words):
@@ -235,9 +238,9 @@ def test_damaged_gzip_and_missing_columns(tmp_path):
         log_of(tmp_path, packed[:-20])
     with pytest.raises(UserError, match="did you mean power_w"):
         log_of(tmp_path, "t_s,power_w\n" + rows(), power_columns=["powr_w"])
-    with pytest.raises(UserError, match="no unit of power"):
+    with pytest.raises(UserError, match="unknown unit of power"):
         log_of(tmp_path, "t_s,power_w\n" + rows(), power_unit="horse")
-    with pytest.raises(UserError, match="is in mw, which is no unit of energy"):
+    with pytest.raises(UserError, match="is in mw, which is not a unit of energy"):
         log_of(tmp_path, "t_s,power_mw\n" + rows(), energy_columns=["power_mw"])
 
 
@@ -343,7 +346,7 @@ def test_two_levels_say_nothing_of_a_sensors_period():
     ],
 )
 def test_real_logs_show_their_sensors(log, column, period_s, window_s):
-    options = LogOptions(columns=ColumnChoice(power_columns=[column]))
+    options = LogOptions(power_columns=[column])
     [channel] = read_logs([DATA / f"{log}_nvidia_smi.csv.gz"], options).trace.channels
     assert channel.polled
     assert channel.update_period_s == pytest.approx(period_s, rel=0.05)
@@ -450,7 +453,7 @@ def test_idle_by_name_or_time(tmp_path):
 
 @given(st.text(max_size=40))
 def test_any_name_can_be_taken_apart(text):
-    name = take_apart(text)
+    name = parse_name(text)
     assert name.stem == name.stem.lower()
 
 

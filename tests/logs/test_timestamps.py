@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from joulelab.errors import UserError
-from joulelab.logs.columns import ColumnChoice
-from joulelab.logs.power_log import LogOptions, read_logs
-from joulelab.logs.span_table import read_spans
-from joulelab.logs.times import clock_times, dates, day_first, is_clock, is_date
+from joulelab.logs.columns import LogOptions
+from joulelab.logs.power_log import read_logs
+from joulelab.logs.span_energies import read_spans
+from joulelab.logs.timestamps import clock_times, dates, day_first, is_clock, is_date
 
 START = datetime(2026, 3, 14, 12, 0, 0, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -21,7 +21,7 @@ LAST_SUMMER_HOUR = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 def logged(tmp_path, stamps, **columns):
     path = tmp_path / "log.csv"
     path.write_text("timestamp,power_w\n" + "".join(f"{stamp},100\n" for stamp in stamps))
-    log = read_logs([path], LogOptions(columns=ColumnChoice(**columns)))
+    log = read_logs([path], LogOptions(**columns))
     return log.origin_s + log.trace.series[0].t_ns * 1e-9, log.notes
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_time(cell):
 def test_hours_and_minutes_go_on_after_midnight(tmp_path):
     t_s, notes = logged(tmp_path, ["23:59:58", "23:59:59.5", '"00:00:00,5"', "00:00:01"])
     assert np.diff(t_s).tolist() == [1.5, 1.0, 0.5]
-    assert "log.csv: 'timestamp' is taken as hours, minutes and seconds" in notes
+    assert "log.csv: 'timestamp' is read as hours, minutes and seconds" in notes
 
 
 def test_unreadable_clock_times_are_missing():

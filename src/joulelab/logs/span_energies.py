@@ -1,0 +1,231 @@
+"""Energy of the spans in a CSV file with ``name,start_s,stop_s``, from logs of power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import energies_of
+from joulelab.errors import UserError, nearest
+from joulelab.format import duration, finite_or_none
+from joulelab.logs.csv_table import Table, is_absent, number, open_table
+from joulelab.logs.power_log import Log
+from joulelab.logs.timestamps import clock_times, dates, day_first, is_clock, is_date, time_zone
+from joulelab.sensors.calibration import Calibration
+
+TIMES = ("start_s", "stop_s")
+NAMES = ("model", "phase")
+"""Columns that together name a span if there is no column ``name``."""
+REPORTED_GAP = 0.05
+"""Gaps are reported from this share of a span on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedSpan:
+    """One row of a table of spans; ``attributes`` are its other columns, as text.
+
+    ``row`` counts from 1; 0 is a span that is in no table.
+    """
+
+    name: str
+    start_s: float
+    stop_s: float
+    attributes: dict[str, str] = field(default_factory=dict)
+    row: int = field(default=0, repr=False, compare=False)
+
+
+def read_spans(
+    path: Path, timezone: str | None = None, renamed: Mapping[str, str] | None = None
+) -> list[ImportedSpan]:
+    """Read a table of spans.
+
+    Args:
+        path: A CSV file, plain or gzip, with the columns ``start_s`` and ``stop_s`` (seconds on
+            the log's clock, or dates) and ``name``, or else ``model`` or ``phase``.
+        timezone: Time zone of dates without one; ``None``: this machine's.
+        renamed: What to call columns, by their name in the file.
+
+    Raises:
+        UserError: A column is missing, a time cannot be read, or a span ends before it starts.
+    """
+    table = open_table(path)
+    positions = _positions(table, renamed or {})
+    naming = ["name"] if "name" in positions else [name for name in NAMES if name in positions]
+    attributes = [name for name in positions if name not in {*TIMES, "name", ""}]
+    times = [cell for name in TIMES for cell in table.cells(positions[name])]
+    parse_dates = dates(time_zone(timezone), day_first(times, path))
+
+    def seconds(cells: Sequence[str], row: int, column: str) -> float:
+        text = cells[positions[column]]
+        value = number(text)
+        if is_clock(text):
+            value = float(clock_times()([text])[0])
+        elif not math.isfinite(value) and is_date(text):
+            value = float(parse_dates([text])[0])
+        if not math.isfinite(value):
+            problem = "is empty" if is_absent(text) else f"is {text!r}, which is not a time"
+            raise UserError(f"{path}, row {row}: {column} {problem}")
+        return value
+
+    spans: list[ImportedSpan] = []
+    for row, raw in enumerate(table.rows(), start=1):
+        cells = [cell.strip() for cell in raw]
+        if len(cells) < len(table.names):
+            raise UserError(
+                f"{path}, row {row} has {len(cells)} columns, the header {len(table.names)}"
+            )
+        start_s, stop_s = (seconds(cells, row, column) for column in TIMES)
+        if stop_s < start_s:
+            raise UserError(
+                f"{path}, row {row}: the span stops before it starts",
+                why=f"start_s is {start_s:.12g}, stop_s {stop_s:.12g}",
+            )
+        name = " ".join(filter(None, (cells[positions[column]] for column in naming)))
+        others = {column: cells[positions[column]] for column in attributes}
+        spans.append(ImportedSpan(name, start_s, stop_s, others, row))
+    if not spans:
+        raise UserError(f"{path} has a header but no spans")
+    return spans
+
+
+def _positions(table: Table, renamed: Mapping[str, str]) -> dict[str, int]:
+    """Map the names of columns, after renaming, to their positions."""
+    path = table.path
+    for old in renamed:
+        if old not in table.names:
+            raise UserError(f"{path} has no column {old!r}", hint=nearest(old, table.names))
+    names = [renamed.get(name, name) for name in table.names]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has two columns {twice!r}", hint="remove one")
+    missing = [name for name in TIMES if name not in names]
+    if not {"name", *NAMES} & set(names):
+        missing.insert(0, "name")
+    if missing:
+        known = f"its columns are {', '.join(table.names)}" if table.header else "it has no header"
+        raise UserError(
+            f"{path} has no column {missing[0]!r}",
+            why=known,
+            hint="begin it with a line name,start_s,stop_s, or name the columns with --rename",
+        )
+    return {name: i for i, name in enumerate(names)}
+
+
+def idle_spans(text: str, spans: Sequence[ImportedSpan]) -> list[ImportedSpan]:
+    """Choose the spans in which the machine was idle: those of a name, or ``START:STOP``.
+
+    Raises:
+        UserError: No span has that name, or the times are in the wrong order.
+
+    Example:
+        >>> idle_spans("0.5:5", [])
+        [ImportedSpan(name='idle', start_s=0.5, stop_s=5.0, attributes={})]
+    """
+    named = [span for span in spans if span.name == text and span.stop_s > span.start_s]
+    if named:
+        return named
+    first, colon, last = text.partition(":")
+    start_s, stop_s = number(first), number(last)
+    if colon and math.isfinite(start_s) and math.isfinite(stop_s):
+        if stop_s > start_s:
+            return [ImportedSpan("idle", start_s, stop_s)]
+        raise UserError(f"idle {text!r} stops before it starts")
+    known = sorted({span.name for span in spans})
+    hint = f"{nearest(text, known)}, or give START:STOP" if known else "give START:STOP"
+    raise UserError(f"no span is named {text!r} to measure idle power in", hint=hint)
+
+
+def with_calibration(log: Log, calibration: Calibration) -> Log:
+    """Apply the calibration of a sensor to a log; raise an error if it is of another sensor."""
+    channels = log.trace.channels
+    if not any(calibration.fits(channel) for channel in channels):
+        sources = ", ".join(sorted({channel.source for channel in channels}))
+        raise UserError(f"the calibration is of {calibration.source}, the log has {sources}")
+    applied = tuple(
+        calibration.apply(channel) if calibration.fits(channel) else channel for channel in channels
+    )
+    return replace(log, trace=replace(log.trace, channels=applied))
+
+
+def energy_rows(
+    log: Log, spans: Sequence[ImportedSpan], idle: Sequence[ImportedSpan] = ()
+) -> list[dict[str, Any]]:
+    """Compute the energy of each span, net of idle power if there are idle spans.
+
+    Returns:
+        A row for each span, see ``docs/how-to/import-logs.md``. Unknown values are ``None``;
+        ``reason`` says what is missing.
+
+    Raises:
+        UserError: No span is within the log.
+    """
+    known = [*spans, *idle]
+    if not any(log.overlaps(span.start_s, span.stop_s) for span in known):
+        raise UserError(
+            "no span is within the log",
+            why=f"the log goes {log.extent}, the spans go from "
+            f"{min(span.start_s for span in known):.12g} to "
+            f"{max(span.stop_s for span in known):.12g} s",
+            hint="put both on one clock",
+        )
+    windows = [log.window(span.start_s, span.stop_s) for span in known]
+    energies = energies_of(log.trace, windows)
+    points = [
+        IdlePoint.from_energy(energy, (window.start_ns + window.stop_ns) * 0.5e-9)
+        for energy, window in zip(energies[len(spans) :], windows[len(spans) :], strict=True)
+        if energy.components
+    ]
+    if idle and not points:
+        raise UserError("the log does not cover the idle spans")
+    baseline = Baseline(tuple(points))
+    return [
+        _row(log, span, baseline.subtract(energy, one.start_ns * 1e-9, one.stop_ns * 1e-9))
+        for span, energy, one in zip(spans, energies, windows, strict=False)
+    ]
+
+
+def _row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
+    (low_j, high_j), (net_low_j, net_high_j) = energy.interval_j, energy.net_interval_j
+    values = {
+        "gross_j": energy.gross_j,
+        "low_j": low_j,
+        "high_j": high_j,
+        "idle_j": energy.idle_j,
+        "net_j": energy.net_j,
+        "net_low_j": net_low_j,
+        "net_high_j": net_high_j,
+        "mean_power_w": energy.mean_power_w if energy.duration_s > 0 else None,
+    }
+    return {
+        "name": span.name,
+        "start_s": span.start_s,
+        "stop_s": span.stop_s,
+        "duration_s": span.stop_s - span.start_s,
+        **finite_or_none(values),
+        "reason": _reason(log, span, energy),
+        "components": {name: part.to_json() for name, part in energy.components.items()},
+        "attributes": span.attributes,
+    }
+
+
+def _reason(log: Log, span: ImportedSpan, energy: Energy) -> str | None:
+    """Explain why a part of a span's energy is missing or uncertain; ``None`` if nothing is."""
+    if not log.overlaps(span.start_s, span.stop_s):
+        return f"outside the log, which goes {log.extent}"
+    reasons = [f"{name}: {why}" for name, why in energy.absent.items()]
+    reasons += [
+        f"{name}: no readings for {duration(part.gap_s)} of {duration(part.duration_s)}"
+        for name, part in energy.components.items()
+        if part.gap_s > REPORTED_GAP * part.duration_s
+    ]
+    reasons += [
+        note
+        for note in energy.notes
+        if any(note.startswith(f"{name}: ") for name in energy.components)
+    ]
+    return "; ".join(reasons) or None
