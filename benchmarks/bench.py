@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import costs, errors, standin
 from benchmarks.places import ROOT, Place, places, prepare
 from benchmarks.table import markdown
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import Waveform
 
 SIMULATED_ROUNDS, REAL_ROUNDS = 60, 20
 RESULTS = ROOT / "benchmarks" / "results"

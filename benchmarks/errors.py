@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import standin
 from benchmarks.places import Place
 from benchmarks.standin import ROUGH, Sensor
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import Waveform
 
 Truth = Callable[[int, int], float]
 """The true energy in J between two times on CLOCK_MONOTONIC in ns."""

@@ -21,7 +21,7 @@ from joulelab.sensors.nvml_accuracy import (
     LATEST_S,
     RING_PERIOD_S,
 )
-from joulelab.sensors.nvml_ring import ring_channel
+from joulelab.sensors.nvml_channels import ring_channel
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 UPDATE_S = 0.1

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import psutil
 
 import joulelab
-from joulelab.sensors.process_table import read_processes
+from joulelab.sensors.processes import read_processes
 from joulelab.sensors.sensor import Quantity
 
 SETTLE_S = 2.0

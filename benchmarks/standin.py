@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import Waveform
 
 SOURCE = Path(__file__).parent / "nvml_standin" / "nvml_standin.c"
 LIBRARY = "libnvidia-ml.so.1"

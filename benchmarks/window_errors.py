@@ -27,7 +27,7 @@ from benchmarks.boards import (
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.nvml_accuracy import LATEST_S, RING_PERIOD_S
-from joulelab.sensors.nvml_ring import ring_channel
+from joulelab.sensors.nvml_channels import ring_channel
 
 Floats = NDArray[np.float64]
 

@@ -12,8 +12,7 @@ import pytest
 import joulelab
 from joulelab.energy.baseline import IdlePoint
 from joulelab.energy.saved_baseline import idle_file, keep, kept
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 from joulelab.storage import write_whole
 
 STEADY = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform.constant(150.0)),))

@@ -9,8 +9,7 @@ import pytest
 
 import joulelab
 from joulelab.errors import BudgetError, UserError
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 150.0
 MACHINE = SimulatedMachine(

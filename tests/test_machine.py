@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from joulelab.cli.doctor import command
 from joulelab.machine import Machine, describe
-from joulelab.sensors.dmi import Dimm
+from joulelab.sensors.host_hardware import Dimm
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def test_doctor_tells_a_counter_that_stands_still(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "no value now: cpu:0 rapl.package-0: the counter stood still for 0.2" in result.output
     assert "61 µJ" in result.output
-    assert "cpu:0, cpu:1: core and uncore are inside it" in result.output
+    assert "cpu:0, cpu:1: includes core and uncore" in result.output
     assert "RAPL counts no dram on this processor, only 'package-0', 'package-1'" in result.output
     sensors = json.loads(CliRunner().invoke(command, ["--json"]).output)["sensors"]
     assert [one["power_w"] for one in sensors if one["component"].startswith("cpu")] == [None] * 2

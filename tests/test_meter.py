@@ -19,8 +19,7 @@ from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.errors import UserError
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.sensor import Provenance, Quantity
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 MACHINE = SimulatedMachine(
     tuple(replace(source, gain=1.0) for source in SimulatedMachine.default().sources)

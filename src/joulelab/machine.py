@@ -14,12 +14,9 @@ from typing import Any
 import psutil
 import pynvml
 
-from joulelab.sensors.discovery import known_dimms
-from joulelab.sensors.dmi import Dimm
-from joulelab.sensors.host import processors, system_root
+from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors, system_root
 from joulelab.sensors.nvml import Board, list_boards
-from joulelab.sensors.selection import visible_gpus
-from joulelab.sensors.tdp import chip_tdp_w
+from joulelab.sensors.visible_devices import visible_gpus
 
 PACKAGES = ("joulelab", "torch", "torchvision", "numpy", "timm", "nvidia-ml-py", "psutil")
 """Packages whose versions are part of a run's account."""

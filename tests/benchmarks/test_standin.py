@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import standin
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import Waveform
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds the stand-in")
 

@@ -7,7 +7,7 @@ from benchmarks.table import markdown
 from benchmarks.tools import TOOLS
 
 from benchmarks import energy_scale
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import Waveform
 
 SECOND_NS = 10**9
 

@@ -13,8 +13,7 @@ import pytest
 
 from joulelab.recording.trace_format import read_header
 from joulelab.runs.job import find_jobs, read_job
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 JOULELAB = [sys.executable, "-m", "joulelab", "run"]
 MACHINE = SimulatedMachine(

@@ -20,8 +20,7 @@ from joulelab.ledger.ledger import read_ledger
 from joulelab.run import previous
 from joulelab.runs.job import read_job
 from joulelab.sensors.sensor import Provenance
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 DAY_S = 86400.0
 NOW_UNIX_S = 1.79e9

@@ -12,8 +12,7 @@ from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 START_S = 5000.0
 SAMPLES = {"kind": "samples", "update_period_s": 0.02, "window_s": 0.02, "interval_s": 0.25}

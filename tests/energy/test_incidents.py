@@ -11,7 +11,7 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.incidents import find_incidents, notes_within
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.clocks import ClockSensor
+from joulelab.sensors.host import ClockSensor
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 S = 10**9

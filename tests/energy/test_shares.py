@@ -17,7 +17,7 @@ from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.process_table import busy_s
+from joulelab.sensors.processes import busy_s
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 WHOLE = Window(2 * 10**9, 12 * 10**9)

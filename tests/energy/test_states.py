@@ -14,8 +14,7 @@ from joulelab.energy.signal.change_points import ChangePoints
 from joulelab.energy.signal.power_states import state_powers
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
-from joulelab.sensors.simulated import SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedSource, Waveform
 
 START_S, LENGTH_S = 5000.0, 30.0
 RAPL = {"kind": "counter", "update_period_s": 0.001, "interval_s": 0.1}

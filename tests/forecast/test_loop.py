@@ -10,8 +10,7 @@ from joulelab import Meter
 from joulelab.errors import BudgetError, UserError
 from joulelab.forecast import loop
 from joulelab.forecast.profile import Profile, Row
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 300.0
 EPOCH_S = 0.05

@@ -10,8 +10,7 @@ from joulelab.forecast.sources import profile_of, profile_of_trace
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.sensors.sensor import Provenance
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 200.0
 

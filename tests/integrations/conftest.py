@@ -2,8 +2,7 @@
 
 import pytest
 
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 150.0
 MACHINE = SimulatedMachine(

@@ -9,8 +9,7 @@ import pytest
 
 from joulelab.integrations import pytest_baseline, pytest_session  # noqa: F401
 from joulelab.recording import trace  # noqa: F401
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 # pytester forgets what a session imported; NumPy cannot be imported twice.
 from joulelab.stats import difference  # noqa: F401

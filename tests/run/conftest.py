@@ -8,8 +8,7 @@ from joulelab import Meter
 from joulelab.machine import describe
 from joulelab.runs.job import SCHEMA, write_record
 from joulelab.runs.job_energy import account
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 MACHINE = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0)),))
 

@@ -6,8 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 WITHOUT = (
     "JOULELAB_RECORDING",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pynvml
 from fake_nvml import FakeGpu, FakeNvml
 
-from joulelab.sensors import gpu_use, process_table, sharing
+from joulelab.sensors import gpu_processes, processes, sharing
 
 POWER_MW = 200_000
 PERIOD_US = 20_000
@@ -106,7 +106,7 @@ def read_processes(*args):
     """As the recorder does it; where looks are costly, with so much more of its time."""
     costly = fault("looks")
     until_s = time.thread_time() + (costly["cpu_s"] if costly else 0.0)
-    found = process_table.read_processes(*args)
+    found = processes.read_processes(*args)
     while time.thread_time() < until_s:
         pass
     return found
@@ -118,4 +118,4 @@ def install():
     pynvml.nvmlLib = FakeNvml([LiveGpu("GPU-live", power_mw=POWER_MW)])
     sharing.read_processes = read_processes
     # The world ends where this test's processes do, be it in a container.
-    gpu_use.sees_whole_machine = lambda _: True
+    gpu_processes.sees_whole_machine = lambda _: True

@@ -7,8 +7,9 @@ import pynvml
 import pytest
 
 from joulelab.errors import UserError
-from joulelab.sensors.discovery import discover, known_dimms
+from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import HostSensor
+from joulelab.sensors.host_hardware import known_dimms
 
 
 @pytest.fixture(autouse=True)
@@ -67,11 +68,11 @@ def test_the_environment_is_used_when_nothing_is_asked_for(monkeypatch):
 def test_the_simulated_machine_is_given_its_text(monkeypatch):
     seen = []
 
-    def from_spec(text):
+    def simulated_sensors(text):
         seen.append(text)
         return [HostSensor()]
 
-    module = types.SimpleNamespace(from_spec=from_spec)
+    module = types.SimpleNamespace(simulated_sensors=simulated_sensors)
     monkeypatch.setitem(sys.modules, "joulelab.sensors.simulated", module)
     monkeypatch.setenv("JOULELAB_SENSORS", 'simulated:{"a": 1, "b": "x:y"}')
     assert len(discover().sensors) == 1

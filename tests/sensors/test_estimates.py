@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.sensors.dmi import Dimm, parse_dimms, read_dimms
 from joulelab.sensors.estimates import (
     DIMM_MAX_W,
     CpuEstimate,
@@ -17,9 +16,20 @@ from joulelab.sensors.estimates import (
     dimm_power,
     dram_power,
 )
-from joulelab.sensors.host import CpuLoad, HostSensor, Processors, cpu_limit, parse_cpuinfo
+from joulelab.sensors.host import CpuLoad, HostSensor
+from joulelab.sensors.host_hardware import (
+    Dimm,
+    Processors,
+    _tdp_table,
+    chip_tdp_w,
+    chip_threads,
+    cpu_limit,
+    normalise,
+    parse_cpuinfo,
+    parse_dimms,
+    read_dimms,
+)
 from joulelab.sensors.sensor import Gap, Provenance, Reading
-from joulelab.sensors.tdp import _table, chip_tdp_w, chip_threads, normalise
 
 GB = 10**9
 
@@ -53,7 +63,7 @@ def test_dmi_unknown_speed_and_voltage_are_none():
     assert (dimm.type, dimm.transfers_hz, dimm.voltage_v) == (None, None, None)
 
 
-def test_dmi_missing_table(tmp_path):
+def test_dmi_missing_tdp_table(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_dimms(tmp_path)
 
@@ -128,8 +138,8 @@ def test_tdp_is_exact_or_nothing():
     assert chip_threads("AMD EPYC Processor") is None
 
 
-def test_every_name_of_the_table_can_be_found():
-    names = list(_table())
+def test_every_name_of_the_tdp_table_can_be_found():
+    names = list(_tdp_table())
     assert len(names) > 2000
     assert [name for name in names if normalise(name) != name] == []
 

@@ -6,8 +6,8 @@ import fake_nvml
 import pynvml
 import pytest
 
-from joulelab.sensors.gpu_use import CannotTell, GpuUse
-from joulelab.sensors.process_table import Process
+from joulelab.sensors.gpu_processes import GpuUse, UseUnknown
+from joulelab.sensors.processes import Process
 
 OURS, THEIRS = 70, 71
 TABLE = {
@@ -47,7 +47,7 @@ def later_us(seconds):
 def test_two_processes_are_told_apart_by_the_time_of_their_kernels(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 60), (OURS, later_us(0.2), 40), (THEIRS, later_us(0.1), 50)]
-    found = use.look({OURS}, TABLE, 2.0)
+    found = use.scan({OURS}, TABLE, 2.0)
     assert found.job_s == pytest.approx(1.0)
     assert found.all_s == pytest.approx(1.5), "one did nothing in the second period"
     assert found.others == {(THEIRS, 5): ("render", 0.5)}
@@ -56,8 +56,8 @@ def test_two_processes_are_told_apart_by_the_time_of_their_kernels(board, host):
 def test_a_sample_counts_once(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 60)]
-    use.look({OURS}, TABLE, 1.0)
-    assert use.look({OURS}, TABLE, 1.0).all_s == 0.0
+    use.scan({OURS}, TABLE, 1.0)
+    assert use.scan({OURS}, TABLE, 1.0).all_s == 0.0
 
 
 class Growing(list):
@@ -76,65 +76,65 @@ class Growing(list):
 def test_a_sample_that_comes_while_they_are_asked_for_is_no_error(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = Growing([(OURS, later_us(0.1), 60)], [(OURS, later_us(0.2), 40)])
-    assert use.look({OURS}, TABLE, 2.0).job_s == pytest.approx(1.0)
+    assert use.scan({OURS}, TABLE, 2.0).job_s == pytest.approx(1.0)
 
 
 def test_rubbish_of_the_drivers_is_left_out(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 30), (4, later_us(0.1), 4_000_000_000), (5, 2**60, 1)]
-    assert use.look({OURS}, TABLE, 1.0).all_s == pytest.approx(0.3)
+    assert use.scan({OURS}, TABLE, 1.0).all_s == pytest.approx(0.3)
     board.used = [(OURS, later_us(0.2), 50)]
-    assert use.look({OURS}, TABLE, 1.0).all_s == pytest.approx(0.5)
+    assert use.scan({OURS}, TABLE, 1.0).all_s == pytest.approx(0.5)
 
 
 def test_a_process_that_cannot_be_seen_is_another(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.processes = (OURS, 999)
     board.used = [(999, later_us(0.1), 50)]
-    found = use.look({OURS}, TABLE, 1.0)
+    found = use.scan({OURS}, TABLE, 1.0)
     assert found.job_s == 0.0
-    assert found.others[999, 0] == ("a process that cannot be seen", 0.5)
+    assert found.others[999, 0] == ("an invisible process", 0.5)
 
 
 def test_a_job_alone_needs_no_utilisation(board, host):
     board.unsupported = {"nvmlDeviceGetProcessUtilization"}
     board.processes = (OURS,)
-    found = GpuUse("gpu:0", "GPU-1", host).look({OURS}, TABLE, 2.0)
+    found = GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 2.0)
     assert (found.job_s, found.all_s) == (2.0, 2.0)
 
 
 def test_without_utilisation_the_others_are_named_and_nothing_is_divided(board, host):
     board.unsupported = {"nvmlDeviceGetProcessUtilization"}
-    with pytest.raises(CannotTell, match=r"render \(pid 71\) may use it too"):
-        GpuUse("gpu:0", "GPU-1", host).look({OURS}, TABLE, 2.0)
+    with pytest.raises(UseUnknown, match=r"render \(pid 71\) may use it too"):
+        GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 2.0)
 
 
 @pytest.mark.parametrize(
     ("pids", "words"),
     [
-        ((), "cannot be seen in this container"),
-        ((4000,), "one process uses it, and whether it is yours cannot be told"),
+        ((), "a container cannot see which processes use it"),
+        ((4000,), "one process uses it, and a container cannot see whether it is yours"),
         # A number that means something here too, but not this.
-        ((OURS, 4000), "2 processes use it, and which of them are yours cannot be told"),
-        ((OURS,), "one process uses it, and whether it is yours cannot be told"),
+        ((OURS, 4000), "2 processes use it, and a container cannot see which of them are yours"),
+        ((OURS,), "one process uses it, and a container cannot see whether it is yours"),
     ],
 )
 def test_in_a_container_the_hosts_numbers_mean_nothing(board, container, pids, words):
     board.processes = pids
-    with pytest.raises(CannotTell, match=words):
-        GpuUse("gpu:0", "GPU-1", container).look({OURS}, TABLE, 1.0)
+    with pytest.raises(UseUnknown, match=words):
+        GpuUse("gpu:0", "GPU-1", container).scan({OURS}, TABLE, 1.0)
 
 
 def test_work_that_no_process_is_named_for_is_not_the_jobs(board, host):
     board.processes = ()
-    with pytest.raises(CannotTell, match="names no process"):
-        GpuUse("gpu:0", "GPU-1", host).look({OURS}, TABLE, 1.0)
+    with pytest.raises(UseUnknown, match="names no process"):
+        GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 1.0)
 
 
 def test_a_gpu_that_rests_is_nobodys_in_a_container_too(board, container):
     board.processes = ()
     board.utilization_pct = 0
-    assert GpuUse("gpu:0", "GPU-1", container).look({OURS}, TABLE, 1.0) == (0.0, 0.0, {})
+    assert GpuUse("gpu:0", "GPU-1", container).scan({OURS}, TABLE, 1.0) == (0.0, 0.0, {})
 
 
 def test_a_driver_that_gives_the_containers_own_numbers_is_believed(board, container):
@@ -143,15 +143,15 @@ def test_a_driver_that_gives_the_containers_own_numbers_is_believed(board, conta
         (container / f"{pid}/fd/9").symlink_to("/dev/nvidia0")
     use = GpuUse("gpu:0", "GPU-1", container)
     board.used = [(OURS, later_us(0.1), 30)]
-    assert use.look({OURS}, TABLE, 1.0).job_s == pytest.approx(0.3)
+    assert use.scan({OURS}, TABLE, 1.0).job_s == pytest.approx(0.3)
 
 
 def test_a_lost_gpu_is_looked_up_again(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
-    use.look({OURS}, TABLE, 1.0)
+    use.scan({OURS}, TABLE, 1.0)
     board.errors["nvmlDeviceGetComputeRunningProcesses"] = pynvml.NVML_ERROR_GPU_IS_LOST
-    with pytest.raises(CannotTell, match="the driver does not tell who uses it"):
-        use.look({OURS}, TABLE, 1.0)
+    with pytest.raises(UseUnknown, match="the driver does not report which processes use it"):
+        use.scan({OURS}, TABLE, 1.0)
     board.errors.clear()
-    use.look({OURS}, TABLE, 1.0)
+    use.scan({OURS}, TABLE, 1.0)
     assert board.calls["nvmlDeviceGetHandleByUUID"] == 2

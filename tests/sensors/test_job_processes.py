@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.sensors.job_processes import JobProcesses
-from joulelab.sensors.process_table import Process
+from joulelab.sensors.processes import JobProcesses, Process
 
 ROOT = 100
 

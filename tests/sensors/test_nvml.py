@@ -7,7 +7,7 @@ import pynvml
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
-from joulelab.sensors import nvml_ring, pace
+from joulelab.sensors import nvml_channels
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import MIG_NOTE, discover_gpus, list_boards
 from joulelab.sensors.sensor import Gap, Quantity, Reading
@@ -106,7 +106,7 @@ def test_a_silent_ring_is_a_gap(monkeypatch):
     machine(monkeypatch, FakeGpu("GPU-a"))
     [sensor], _ = discover_gpus()
     sensor.read()
-    monkeypatch.setattr(nvml_ring, "SILENCE_S", 0)
+    monkeypatch.setattr(nvml_channels, "SILENCE_S", 0)
     [gap] = of(sensor, sensor.read(), "nvml.samples")
     assert isinstance(gap, Gap)
     assert "nothing new" in gap.reason
@@ -137,7 +137,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now_s = 100.0
-        monkeypatch.setattr(pace, "time", self)
+        monkeypatch.setattr(nvml_channels, "time", self)
 
     def monotonic(self):
         self.now_s += 1e-4
@@ -145,6 +145,8 @@ class Clock:
 
     def sleep(self, seconds):
         self.now_s += seconds
+
+    perf_counter = staticmethod(time.perf_counter)
 
 
 class LiveGpu(FakeGpu):
@@ -200,7 +202,7 @@ def test_boards_of_one_model_are_looked_at_once(monkeypatch):
     clock = Clock(monkeypatch)
     machine(monkeypatch, *(FakeGpu(f"GPU-{i}", unsupported=OLD) for i in range(8)))
     sensors, _ = discover_gpus()
-    assert clock.now_s < 100.0 + 1.1 * pace.MOST_S
+    assert clock.now_s < 100.0 + 1.1 * nvml_channels.OBSERVE_S
     assert len(sensors) == 8
     for sensor in sensors:
         sensor.close()

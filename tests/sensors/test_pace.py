@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.sensors import pace
+from joulelab.sensors import nvml_channels
 
 
 class Clock:
@@ -28,22 +28,22 @@ class Clock:
 def test_the_period_is_found_and_is_never_zero(period_s, phase, look_s, same):
     """Also where now and then an update brings the value that was there before."""
     clock = Clock(look_s)
-    patched, pace.time = pace.time, clock
+    patched, nvml_channels.time = nvml_channels.time, clock
     try:
 
         def read():
             update = int(clock.now_s / period_s + phase)
             return update - 1 if same and update % 11 == same else update
 
-        [found_s] = pace.update_periods_s([read])
+        [found_s] = nvml_channels.update_periods_s([read])
     finally:
-        pace.time = patched
+        nvml_channels.time = patched
     assert abs(found_s - period_s) <= 0.004
     assert found_s > 0
 
 
 def test_a_value_that_is_always_new_has_the_period_of_asking(monkeypatch):
     clock = Clock(1e-5)
-    monkeypatch.setattr(pace, "time", clock)
-    [found_s] = pace.update_periods_s([lambda: clock.now_s])
-    assert found_s == pace.ASK_EVERY_S
+    monkeypatch.setattr(nvml_channels, "time", clock)
+    [found_s] = nvml_channels.update_periods_s([lambda: clock.now_s])
+    assert found_s == nvml_channels.POLL_S

@@ -135,7 +135,7 @@ def test_permission_refused_is_absent_with_a_mend(tmp_path, monkeypatch):
     sensors, absent = discover_rapl(root=tmp_path)
     assert sensors == []
     assert len(absent) == 4
-    assert all("chmod a+r" in a.hint and "root only" in a.reason for a in absent)
+    assert all("chmod a+r" in a.hint and "only root may read" in a.reason for a in absent)
 
 
 def test_a_directory_in_place_of_the_counter(tmp_path):
@@ -196,7 +196,7 @@ def test_a_zone_without_a_name_is_told_and_not_taken_for_nothing(tmp_path):
     sensors, absent = discover_rapl(["cpu"], root=tmp_path)
     assert sensors == []
     [absence] = absent
-    assert absence.reason.startswith(f"what {package.parent} counts is not known: cannot read")
+    assert absence.reason.startswith(f"it is unknown what {package.parent} counts: cannot read")
 
 
 def test_zones_of_other_names_are_named(tmp_path):
@@ -217,7 +217,7 @@ def test_a_range_that_wraps_between_any_two_readings_is_absent(tmp_path):
     zone(tmp_path, "intel-rapl:0", "package-0", 1_000, wrap_uj=65_535)
     sensors, [absence] = discover_rapl(["cpu"], root=tmp_path)
     assert sensors == []
-    assert "counts to 0.065535 J only" in absence.reason
+    assert "counts only to 0.065535 J" in absence.reason
 
 
 @pytest.mark.parametrize("lag_uj", [0, 50_000])

@@ -187,7 +187,7 @@ def test_counters_for_root_only_are_absent_with_a_mend_and_power_is_estimated(ra
     refused = {one["component"]: one for one in said["absent"] if one["source"].startswith("rapl")}
     assert set(refused) == {"cpu", "dram"}
     for one in refused.values():
-        assert "root only" in one["reason"]
+        assert "only root may read" in one["reason"]
         assert "chmod a+r" in one["hint"]
     power = {one["source"]: one for one in said["sensors"] if one["component"] == "cpu:0"}
     assert set(power) == {"estimate.cpu"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.sensors.selection import GpuIdentity, visible_gpus
+from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 GPUS = [GpuIdentity(n, f"GPU-{n:02d}abc", (f"MIG-{n}x", f"MIG-{n}y"), "A") for n in range(12)]
 

@@ -14,9 +14,9 @@ from joulelab.energy.attribution import Attribution
 from joulelab.recording.trace import Trace
 from joulelab.sensors import sharing
 from joulelab.sensors.discovery import discover
-from joulelab.sensors.gpu_use import GpuUse
-from joulelab.sensors.process_table import read_processes
-from joulelab.sensors.sensor import Discovery, Gap, Happening, Quantity, Reading
+from joulelab.sensors.gpu_processes import GpuUse
+from joulelab.sensors.processes import read_processes
+from joulelab.sensors.sensor import Discovery, Gap, Quantity, Reading, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
 
 MARK = b"JOULELAB_RECORDING=/nowhere/of-this-test"
@@ -144,7 +144,7 @@ def test_children_grandchildren_daemons_and_what_came_and_went_are_the_jobs(star
     # Each of the five may be off by what the kernel rounds away, and takes something to fork.
     assert cpu[Quantity.JOB_USE] == pytest.approx(JOB_S, abs=0.1)
     assert cpu[Quantity.USE] >= cpu[Quantity.JOB_USE] + 0.5
-    (told,) = (one for one in found if isinstance(one, Happening))
+    (told,) = (one for one in found if isinstance(one, SensorEvent))
     assert other.pid in [pid for pid, _, _ in told.fields["used"]]
     assert not {job.pid, daemon, os.getpid()} & {pid for pid, _, _ in told.fields["used"]}
     memory = by_quantity(sensor, found, "dram")
@@ -166,8 +166,8 @@ def test_a_gpu_is_shared_with_a_process_that_is_not_the_jobs(start, monkeypatch)
         now_us = time.time_ns() // 1000
         board.used = [(job.pid, now_us, 60), (other.pid, now_us, 20)]
         found += sensor.read()
-    told = [one for one in found if isinstance(one, Happening)]
-    trace = Trace.of(sensor.channels, [one for one in found if not isinstance(one, Happening)])
+    told = [one for one in found if isinstance(one, SensorEvent)]
+    trace = Trace.of(sensor.channels, [one for one in found if not isinstance(one, SensorEvent)])
     shares = Attribution(replace(trace, events=[{**one.fields, "t_ns": one.t_ns} for one in told]))
     times_s = np.array([[begin_ns, time.monotonic_ns()]]) * 1e-9
     (share,) = shares.shares("gpu:0", times_s)
@@ -202,7 +202,7 @@ def test_what_is_asked_for_is_looked_at_on_credit(monkeypatch):
     looks = 0
     for _ in range(200):
         clock.pass_by(1.0)
-        sensor.ask()
+        sensor.request()
         looks += bool(sensor.read())
     rate = sharing.CPU_SHARE / 0.02
     assert 200 * rate < looks <= 200 * rate + sharing.CREDIT_S / 0.02 + 1
@@ -220,7 +220,7 @@ def test_looks_are_no_closer_than_ticks_can_tell(monkeypatch, asked):
     for after_s in (0.0, 0.01, 0.24, 0.02):
         clock.pass_by(after_s)
         if asked:
-            sensor.ask()
+            sensor.request()
         found.append(bool(sensor.read()))
     assert found == [True, True, False, True], "the second may follow at once"
 
@@ -230,7 +230,7 @@ def test_how_far_apart_looks_are_is_told_once(monkeypatch):
     sensor = host_sensor(os.getpid())
     told = []
     for _ in range(5):
-        told += [one.fields for one in sensor.read() if isinstance(one, Happening)]
+        told += [one.fields for one in sensor.read() if isinstance(one, SensorEvent)]
         clock.pass_by(60.0)
     told = [fields for fields in told if fields["event"] == "looks"]
     assert told == [{"event": "looks", "pace_s": pytest.approx(0.02 / sharing.CPU_SHARE, rel=0.01)}]

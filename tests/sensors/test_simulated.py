@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Gap, Provenance, Sensor
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, from_spec
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import (
+    SimulatedMachine,
+    SimulatedSource,
+    Waveform,
+    simulated_sensors,
+)
 
 times = st.floats(0, 1e6)
 waves = st.sampled_from(
@@ -98,7 +102,7 @@ def test_a_machine_survives_its_spec():
 
 
 def test_its_sensors_are_sensors_and_say_that_they_are_simulated():
-    for sensor in from_spec("simulated"):
+    for sensor in simulated_sensors("simulated"):
         assert isinstance(sensor, Sensor)
         assert all(channel.provenance is Provenance.SIMULATED for channel in sensor.channels)
         assert all("simulated" in channel.source for channel in sensor.channels)

@@ -6,8 +6,7 @@ import pytest
 
 from joulelab.errors import PlanError
 from joulelab.runs.store import Store
-from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 from joulelab.study.plan_file import parse
 from joulelab.study.runner import run_study
 

@@ -2,8 +2,7 @@
 
 from joulelab.recording.trace_format import TraceWriter, pack
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
-from joulelab.sensors.simulated import SimulatedSource
-from joulelab.sensors.waveform import Waveform
+from joulelab.sensors.simulated import SimulatedSource, Waveform
 
 BEGIN_S = 1000.0
 BEGIN_UNIX_S = 1.8e9

@@ -15,17 +15,17 @@ from rich.table import Table
 
 from joulelab.machine import Machine, describe
 from joulelab.sensors.discovery import discover
-from joulelab.sensors.nvml import environment_selection
 from joulelab.sensors.sensor import (
     Absence,
     Channel,
     Discovery,
     Gap,
-    Happening,
     Quantity,
     Reading,
     Sensor,
+    SensorEvent,
 )
+from joulelab.sensors.visible_devices import environment_selection
 
 SETTLE_S = 0.25
 """Between two readings, so that counters and utilisations have moved."""
@@ -81,7 +81,7 @@ def _examine(sensors: Sequence[Sensor]) -> list[tuple[Channel, float | None, str
 
 
 def _numbers(sensor: Sensor) -> list[Reading | Gap]:
-    return [one for one in sensor.read() if not isinstance(one, Happening)]
+    return [one for one in sensor.read() if not isinstance(one, SensorEvent)]
 
 
 def _now(channel: Channel, readings: Sequence[Reading | Gap]) -> tuple[float | None, str]:

@@ -33,10 +33,10 @@ from joulelab.recording.clients import Client, Clients
 from joulelab.recording.connection import Connection, Message
 from joulelab.recording.launcher import host_name
 from joulelab.recording.trace_format import TraceWriter, boot_id, pack
-from joulelab.sensors.clocks import ClockSensor
 from joulelab.sensors.discovery import discover
+from joulelab.sensors.host import ClockSensor
 from joulelab.sensors.nvml import NvmlSensor, visible_components
-from joulelab.sensors.sensor import Channel, Discovery, Gap, Happening, Reading, Sensor
+from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
 
 SYNC_EVERY_S = 30.0
@@ -129,7 +129,7 @@ class Recorder:
         first = self._first_id[i]
         records = []
         for one in _read_safely(self._sensors[i]):
-            if isinstance(one, Happening):
+            if isinstance(one, SensorEvent):
                 self._writer.event(**one.fields, t_ns=one.t_ns)
                 continue
             channel = first + one.channel
@@ -188,7 +188,7 @@ class Recorder:
                 time.sleep(0.005)
         for i, sensor in enumerate(self._sensors):
             if isinstance(sensor, SharingSensor):
-                sensor.ask()
+                sensor.request()
                 self._read(i)
         self.take_marks()
 
@@ -209,7 +209,7 @@ class Recorder:
             sensor.close()
 
 
-def _read_safely(sensor: Sensor) -> Sequence[Reading | Gap | Happening]:
+def _read_safely(sensor: Sensor) -> Sequence[Reading | Gap | SensorEvent]:
     """What the sensor gives; one that breaks its promise not to raise gives gaps."""
     try:
         return sensor.read()

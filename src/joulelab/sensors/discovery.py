@@ -1,44 +1,43 @@
-"""Finds the sensors that this process may use, and says why the others are absent."""
+"""Discovery of the sensors that this process may use, and why the others are absent."""
 
 from __future__ import annotations
 
 import importlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 
 from joulelab.errors import UserError, nearest
-from joulelab.sensors.dmi import Dimm, read_dimms
 from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dram_power
-from joulelab.sensors.host import HostSensor, cpu_limit, processors
-from joulelab.sensors.nvml import discover_gpus, environment_selection
+from joulelab.sensors.host import HostSensor
+from joulelab.sensors.host_hardware import cpu_limit, known_dimms, processors
+from joulelab.sensors.nvml import discover_gpus
 from joulelab.sensors.rapl import discover_rapl
 from joulelab.sensors.sensor import Absence, Discovery, Sensor
+from joulelab.sensors.visible_devices import environment_selection
 
 HARDWARE = ("gpu", "cpu", "dram", "host")
-"""What is looked for when nothing is asked for."""
+"""The sensors to discover by default."""
 KNOWN = (*HARDWARE, "simulated")
 ENVIRONMENT = "JOULELAB_SENSORS"
 
 
 def discover(request: Sequence[str] | None = None) -> Discovery:
-    """The sensors of this machine that this process may use.
+    """Open the sensors of this machine that this process may use.
 
-    Energy that is not measured here is estimated (``cpu``, ``dram``), with the reason for it among
-    the absent: the source that would have measured it.
+    CPU and DRAM energy that cannot be measured is estimated; the source that would have measured it
+    is then listed as absent, with the reason.
 
     Args:
         request: Names among ``gpu``, ``cpu``, ``dram``, ``host``; ``gpu:2`` for one GPU by its
-            NVML index; ``simulated`` or
-            ``simulated:SPEC`` for the simulated machine; ``package.module:factory`` for a callable
-            that returns a sensor or a list of them. ``None`` takes ``$JOULELAB_SENSORS`` (such
-            names with commas, or one entry that starts with ``simulated:``), or else everything
-            that the hardware has.
+            NVML index; ``simulated`` or ``simulated:SPEC`` for the simulated machine;
+            ``package.module:factory`` for a callable that returns a sensor or a list of sensors.
+            ``None`` reads ``$JOULELAB_SENSORS`` (names separated by commas, or one entry that
+            starts with ``simulated:``), and otherwise takes everything that the hardware has.
 
     Raises:
-        UserError: A name is unknown, or a factory cannot be imported or gives no sensor.
+        UserError: A name is unknown, or a factory cannot be imported or returns no sensor.
     """
     names = list(dict.fromkeys(_from_environment() if request is None else request))
     sensors: list[Sensor] = []
@@ -67,7 +66,7 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Tells a misspelt sensor before anything is opened.
+    """Check the names of sensors before anything is opened.
 
     Raises:
         UserError: A name is unknown.
@@ -77,23 +76,6 @@ def check_names(names: Sequence[str]) -> None:
             raise UserError(
                 f"no sensor {name!r}", hint=f"{nearest(name, KNOWN)} (or package.module:factory)"
             )
-
-
-def known_dimms(root: Path | None = None) -> tuple[list[Dimm], str]:
-    """The memory modules, and in words why there are none.
-
-    A table whose modules hold less than the operating system reports describes something else
-    than this machine's memory (as in some virtual machines) and is not used.
-    """
-    try:
-        dimms = read_dimms(root)
-    except PermissionError:
-        return [], "memory modules unknown: only root may read /sys/firmware/dmi/tables/DMI"
-    except OSError:
-        return [], "memory modules unknown: no SMBIOS table (usual in virtual machines)"
-    if sum(dimm.size_bytes for dimm in dimms) < psutil.virtual_memory().total:
-        return [], "memory modules unknown: the SMBIOS table lists less memory than there is"
-    return dimms, ""
 
 
 def _from_environment() -> list[str]:
@@ -113,7 +95,7 @@ def _is_gpu(name: str) -> bool:
 def _chosen(
     gpus: Sequence[Sensor], absent: Sequence[Absence], names: Sequence[str]
 ) -> tuple[list[Sensor], list[Absence]]:
-    """Those of the GPUs that are named; an index that is not there is absent with a reason."""
+    """Select the named GPUs; an index that does not exist is absent."""
     if "gpu" in names:
         return list(gpus), list(absent)
     by_component = {gpu.channels[0].component: gpu for gpu in gpus}
@@ -123,7 +105,7 @@ def _chosen(
     missing = [one for one in absent if one.component in ("gpu", *names)]
     known = {one.component for one in missing} | by_component.keys()
     missing += [
-        Absence(name, "nvml", "no such GPU that this process may use", "see `nvidia-smi -L`")
+        Absence(name, "nvml", "this process may use no such GPU", "see `nvidia-smi -L`")
         for name in names
         if name not in known and "gpu" not in known
     ]
@@ -147,7 +129,7 @@ def _processors_and_memory(kinds: Sequence[str]) -> tuple[list[Sensor], list[Abs
 
 def _simulated(name: str) -> list[Sensor]:
     simulated = importlib.import_module("joulelab.sensors.simulated")
-    return list(simulated.from_spec(name.partition(":")[2]))
+    return list(simulated.simulated_sensors(name.partition(":")[2]))
 
 
 def _from_factory(name: str) -> list[Sensor]:
@@ -163,7 +145,7 @@ def _from_factory(name: str) -> list[Sensor]:
     sensors = list(made) if isinstance(made, list | tuple) else [made]
     if not sensors or not all(isinstance(sensor, Sensor) for sensor in sensors):
         raise UserError(
-            f"{name!r} gave no sensor",
+            f"{name!r} returned no sensor",
             why=f"it returned {type(made).__name__}",
             hint="return an object with channels, interval_s, read() and close(), or a list",
         )

@@ -1,9 +1,9 @@
-"""Power that no sensor measures, estimated with a stated error.
+"""Estimates of power that no sensor measures, with a stated error.
 
-Two models. Both say in their channel's note what they assume.
+Both models state their assumptions in the note of their channel.
 
 *DRAM* (the paper's section IV-A): the sum over modules of 1/2 C V² f.
-*CPU*: idle power and full power, joined in a straight line by utilisation.
+*CPU*: a straight line from idle power to full power by utilisation.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulelab.sensors.dmi import Dimm
-from joulelab.sensors.host import CpuLoad, Processors
+from joulelab.sensors.host import CpuLoad
+from joulelab.sensors.host_hardware import Dimm, Processors, chip_tdp_w, chip_threads
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
-from joulelab.sensors.tdp import chip_tdp_w, chip_threads
 
 DRAM_W_PER_GB = (0.03, 0.38)
-"""Measured DDR4 modules, idle to busy, in watts per 10^9 bytes."""
+"""Measured DDR4 modules from idle to busy, in watts per 10^9 bytes."""
 DIMM_MAX_W = 12.0
-"""No module is taken to draw more than this: a bound of this project, somewhat above the 10 W or
-so of a large registered module at full bandwidth. Power does not grow with capacity without end,
-since one rank of a channel works at a time."""
+"""Upper bound for one module, chosen here somewhat above the roughly 10 W of a large registered
+module at full bandwidth. Power does not grow with capacity indefinitely, since one rank of a
+channel works at a time."""
 REFERENCE_VOLTAGE_V = 1.2
 REFERENCE_CLOCK_HZ = 1333e6
 """DDR4-2666, the middle of DDR4's speeds (JESD79-4), at its 1.2 V."""
 SUPPLY_V = {"DDR2": 1.8, "DDR3": 1.5, "DDR4": 1.2, "DDR5": 1.1, "LPDDR4": 1.1, "LPDDR5": 1.05}
-"""Nominal supply where the firmware gives none (JESD79-2, -3, -4, -5, JESD209-4, -5)."""
+"""Nominal supply if the firmware gives none (JESD79-2, -3, -4, -5, JESD209-4, -5)."""
 
 VCPU_IDLE_W = 0.74
 VCPU_FULL_W = 3.5
@@ -36,7 +35,7 @@ VCPU_FULL_W = 3.5
 IDLE_SHARE = VCPU_IDLE_W / VCPU_FULL_W
 """Idle power as a share of full power: 0.21."""
 CPU_GAIN_UNCERTAINTY = 0.25
-"""Tools of this kind are off by -50 to +43 % (peers against meters): about twice this."""
+"""Such estimates are off by -50 to +43 % (other tools against meters): about twice this."""
 
 CPU_INTERVAL_S = 0.5
 CPU_TICK_S = 0.01
@@ -47,12 +46,12 @@ DRAM_INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PowerEstimate:
-    """A power between two bounds, all values in between equally likely.
+    """A power between two bounds; all values in between are equally likely.
 
     Attributes:
         low_w: Lower bound.
         high_w: Upper bound.
-        note: What is assumed.
+        note: What was assumed.
     """
 
     low_w: float
@@ -66,17 +65,17 @@ class PowerEstimate:
 
     @property
     def relative_uncertainty(self) -> float:
-        """Standard uncertainty (k = 1) over the middle: half-width / √3 (GUM 4.3.7)."""
+        """Standard uncertainty (k = 1) relative to the middle: half-width / √3 (GUM 4.3.7)."""
         return (self.high_w - self.low_w) / 2 / math.sqrt(3) / self.power_w
 
 
 def dimm_power(dimm: Dimm) -> PowerEstimate:
-    """The power of one module: 1/2 C V² f, with C proportional to capacity.
+    """Estimate the power of one module: 1/2 C V² f, with C proportional to capacity.
 
     C per byte is such that a DDR4-2666 module at 1.2 V spans :data:`DRAM_W_PER_GB`; voltage and
-    clock then scale it. The upper bound stops at :data:`DIMM_MAX_W`, and the lower at half of
-    that. A module whose voltage or speed the firmware does not tell gets its type's nominal
-    voltage and the reference clock.
+    clock scale it. The upper bound stops at :data:`DIMM_MAX_W`, and the lower at half of that. If
+    the firmware reports no voltage or speed, the type's nominal voltage and the reference clock
+    are used.
 
     Example:
         >>> estimate = dimm_power(Dimm(16 * 10**9, "DDR4", 2666e6, 1.2))
@@ -93,11 +92,11 @@ def dimm_power(dimm: Dimm) -> PowerEstimate:
 
 
 def dram_power(dimms: Sequence[Dimm], total_bytes: int) -> PowerEstimate:
-    """The power of all memory: the sum over modules, or by capacity where no module is known.
+    """Estimate the power of all memory: the sum over modules, or by capacity if none is known.
 
     Args:
-        dimms: Modules; empty when the firmware's table is missing or refused.
-        total_bytes: Memory as the operating system reports it; used when ``dimms`` is empty.
+        dimms: Modules; empty if the firmware's table is missing or may not be read.
+        total_bytes: Memory that the operating system reports; used if ``dimms`` is empty.
 
     Example:
         >>> estimate = dram_power([], 24 * 10**9)
@@ -129,7 +128,7 @@ class CpuModel:
     Attributes:
         idle_w: At utilisation 0.
         full_w: At utilisation 1.
-        note: What is assumed.
+        note: What was assumed.
     """
 
     idle_w: float
@@ -137,22 +136,22 @@ class CpuModel:
     note: str
 
     def power_w(self, utilization: float) -> float:
-        """Power at a utilisation from 0 to 1 (values outside are brought inside)."""
+        """Return the power at a utilisation, which is clipped to 0 to 1."""
         return self.idle_w + (self.full_w - self.idle_w) * min(max(utilization, 0.0), 1.0)
 
 
 def cpu_model(cpu: Processors, limit_cpus: float | None = None) -> CpuModel:
-    """The model for these processors.
+    """Choose the model for these processors.
 
     - A known chip on bare metal: its thermal design power x sockets at full load.
-    - A known chip in a virtual machine, whose threads are known: the machine's share of it.
-    - Otherwise :data:`VCPU_IDLE_W` to :data:`VCPU_FULL_W` for each thread; never more than the
-      chips' thermal design power where that is known.
+    - A known chip with known threads, in a virtual machine: the machine's share of it.
+    - Otherwise :data:`VCPU_IDLE_W` to :data:`VCPU_FULL_W` per thread, but at most the chips'
+      thermal design power if it is known.
 
     Args:
         cpu: The processors.
-        limit_cpus: CPUs that the process's control group may use; only noted, since the
-            utilisation is that of the whole machine.
+        limit_cpus: CPUs that the process's control group may use. They appear only in the note,
+            since the utilisation is that of the whole machine.
 
     Example:
         >>> chip = Processors("AMD EPYC 7763 64-Core Processor", "AuthenticAMD", 1, 4, True)
@@ -184,9 +183,9 @@ def cpu_model(cpu: Processors, limit_cpus: float | None = None) -> CpuModel:
 
 
 class DramEstimate:
-    """A constant power for all memory modules, with the interval that activity can span.
+    """Energy of all memory modules since the sensor was opened, at constant power.
 
-    Given as the energy since it was opened, so that no span's edge falls between two values.
+    The interval is that which activity can span. A counter is exact at the edges of a span.
     """
 
     interval_s = DRAM_INTERVAL_S
@@ -208,16 +207,16 @@ class DramEstimate:
         )
 
     def read(self) -> list[Reading | Gap]:
-        """The estimate."""
+        """Return the energy so far."""
         t_ns = time.monotonic_ns()
         return [Reading(t_ns, 0, self._power_w * (t_ns - self._since_ns) * 1e-9)]
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: nothing is open."""
 
 
 class CpuEstimate:
-    """Energy of all processors since it was opened, from their utilisation between readings."""
+    """Energy of all processors since the sensor was opened, from their utilisation."""
 
     interval_s = CPU_INTERVAL_S
 
@@ -242,7 +241,7 @@ class CpuEstimate:
         )
 
     def read(self) -> list[Reading | Gap]:
-        """The estimate up to now; nothing new when the kernel has not counted since the last."""
+        """Return the energy so far; nothing if the kernel has not counted time since."""
         first, self._first = self._first, []
         utilization = self._load.utilization()
         if utilization is None:
@@ -254,10 +253,10 @@ class CpuEstimate:
         return [*first, Reading(t_ns, 0, self._energy_j)]
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: nothing is open."""
 
 
 def _capacitance_f(w_per_gb: float, size_bytes: int) -> float:
-    """The switched capacitance with which a reference module draws ``w_per_gb``."""
+    """The switched capacitance at which a reference module draws ``w_per_gb``."""
     power_w = w_per_gb * size_bytes / 1e9
     return 2 * power_w / (REFERENCE_VOLTAGE_V**2 * REFERENCE_CLOCK_HZ)

@@ -1,116 +1,33 @@
-"""The host as the operating system sees it: processors, utilisation and memory."""
+"""Sensors of the host: processor and memory utilisation, and its clocks."""
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
-READ_INTERVAL_S = 0.5
-KERNEL_TICK_S = 0.01
-"""The kernel counts CPU time in ticks of 1/USER_HZ = 10 ms (``man 5 proc``, /proc/stat)."""
-
-
-def system_root() -> Path:
-    """Where ``/sys`` is: ``$JOULELAB_SYSFS``, or ``/sys``."""
-    return Path(os.environ.get("JOULELAB_SYSFS") or "/sys")
-
-
-@dataclass(frozen=True, slots=True)
-class Processors:
-    """The processors of this machine. ``None`` where the system does not tell.
-
-    Attributes:
-        model: The name in ``/proc/cpuinfo``.
-        vendor: The vendor's identifier there, as ``"GenuineIntel"``.
-        sockets: Chips.
-        threads: Hardware threads, or the virtual CPUs of a virtual machine.
-        virtual: Whether a hypervisor says that it is there.
-    """
-
-    model: str | None
-    vendor: str | None
-    sockets: int | None
-    threads: int
-    virtual: bool
-
-
-def parse_cpuinfo(text: str, threads: int) -> Processors:
-    """What ``/proc/cpuinfo`` says.
-
-    Args:
-        text: The file's text.
-        threads: The number of logical processors, as the operating system counts them.
-
-    Example:
-        >>> text = "processor: 0\\nvendor_id : AuthenticAMD\\nmodel name\\t: AMD EPYC 7763\\n"
-        >>> parse_cpuinfo(text + "physical id\\t: 0\\nflags: fpu hypervisor\\n", 2)
-        Processors(model='AMD EPYC 7763', vendor='AuthenticAMD', sockets=1, threads=2, virtual=True)
-    """
-    values: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^([\w ]+?)\s*:[ \t]*(.*)$", text, flags=re.MULTILINE):
-        values.setdefault(key, []).append(value.strip())
-    sockets = len(set(values.get("physical id", ())))
-    flags = values.get("flags", [""])[0].split()
-    return Processors(
-        model=_first(values.get("model name")),
-        vendor=_first(values.get("vendor_id")),
-        sockets=sockets or None,
-        threads=threads,
-        virtual="hypervisor" in flags,
-    )
-
-
-def processors() -> Processors:
-    """The processors of this machine."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    return parse_cpuinfo(text, psutil.cpu_count(logical=True) or os.cpu_count() or 1)
-
-
-def cpu_limit(root: Path | None = None) -> float | None:
-    """How many CPUs the control group of this process may use; ``None`` when there is no limit.
-
-    Args:
-        root: Where ``/sys`` is; :func:`system_root` by default.
-    """
-    base = (root or system_root()) / "fs" / "cgroup"
-    try:
-        quota, period = (base / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (base / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (base / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if not (quota.isdigit() and period.isdigit() and int(period) > 0):
-        return None
-    return int(quota) / int(period)
+HOST_INTERVAL_S = 0.5
+CLOCK_INTERVAL_S = 1.0
+CLOCKS = {"realtime": time.CLOCK_REALTIME, "boottime": time.CLOCK_BOOTTIME}
 
 
 class CpuLoad:
     """Utilisation of all hardware threads, averaged, between two calls.
 
-    Each object keeps its own last count, so that several readers do not disturb each other.
+    Each object has its own counts, so several readers do not disturb each other.
     """
 
     def __init__(self) -> None:
         self._last = _busy_and_total_s()
 
     def utilization(self) -> float | None:
-        """The mean over the threads since the last call, 0 to 1.
+        """Return the mean over the threads since the last call, 0 to 1.
 
         Returns:
-            ``None`` when the kernel has not counted any time since the last call.
+            ``None`` if the kernel has not counted any time since the last call.
         """
         last, now = self._last, _busy_and_total_s()
         shares = [
@@ -125,20 +42,20 @@ class CpuLoad:
 
 
 class HostSensor:
-    """CPU utilisation (per thread, averaged), memory utilisation and memory used."""
+    """CPU utilisation (averaged over threads), memory utilisation and memory used."""
 
-    interval_s = READ_INTERVAL_S
+    interval_s = HOST_INTERVAL_S
 
     def __init__(self) -> None:
         self.channels: Sequence[Channel] = (
-            _channel(Quantity.UTILIZATION, "os.cpu", window_s=READ_INTERVAL_S),
+            _channel(Quantity.UTILIZATION, "os.cpu", window_s=HOST_INTERVAL_S),
             _channel(Quantity.MEMORY_UTILIZATION, "os.memory", note="100 x (1 - available/total)"),
             _channel(Quantity.MEMORY_USED, "os.memory", resolution=4096),
         )
         self._load = CpuLoad()
 
     def read(self) -> list[Reading | Gap]:
-        """One reading of each channel."""
+        """Read each channel once."""
         utilization = self._load.utilization()
         memory = psutil.virtual_memory()
         t_ns = time.monotonic_ns()
@@ -150,7 +67,49 @@ class HostSensor:
         return [cpu, Reading(t_ns, 1, memory.percent), Reading(t_ns, 2, float(memory.used))]
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: nothing is open."""
+
+
+class ClockSensor:
+    """Other clocks minus CLOCK_MONOTONIC.
+
+    The wall clock dates readings; CLOCK_BOOTTIME, which also counts while the machine is suspended,
+    shows suspends.
+    """
+
+    interval_s = CLOCK_INTERVAL_S
+
+    def __init__(self) -> None:
+        self.channels: Sequence[Channel] = tuple(
+            Channel(
+                component="clock",
+                quantity=Quantity.CLOCK_OFFSET,
+                source=f"clock.{name}",
+                provenance=Provenance.MEASURED,
+                update_period_s=CLOCK_INTERVAL_S,
+            )
+            for name in CLOCKS
+        )
+
+    def read(self) -> list[Reading | Gap]:
+        """Read the offset of each clock."""
+        t_ns = time.monotonic_ns()
+        offsets_ns = (clock_offset_ns(clock) for clock in CLOCKS.values())
+        return [Reading(t_ns, i, offset_ns * 1e-9) for i, offset_ns in enumerate(offsets_ns)]
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+def clock_offset_ns(clock: int) -> int:
+    """Return a clock minus CLOCK_MONOTONIC, by the closest of three pairs of readings."""
+    pairs = []
+    for _ in range(3):
+        before_ns = time.monotonic_ns()
+        there_ns = time.clock_gettime_ns(clock)
+        after_ns = time.monotonic_ns()
+        pairs.append((after_ns - before_ns, there_ns - (before_ns + after_ns) // 2))
+    return min(pairs)[1]
 
 
 def _channel(
@@ -161,7 +120,7 @@ def _channel(
         quantity=quantity,
         source=source,
         provenance=Provenance.MEASURED,
-        update_period_s=READ_INTERVAL_S,
+        update_period_s=HOST_INTERVAL_S,
         window_s=window_s,
         resolution=resolution,
         note=note,
@@ -178,7 +137,3 @@ def _busy_and_total_s() -> list[tuple[float, float]]:
         idle = fields["idle"] + fields.get("iowait", 0.0)
         counts.append((total - idle, total))
     return counts
-
-
-def _first(values: list[str] | None) -> str | None:
-    return next((value for value in values or () if value), None)

@@ -1,21 +1,20 @@
 """NVIDIA GPUs, through the driver's management library (NVML).
 
-What the driver offers, on an H100 (driver 580), and what is made of it:
+What the driver offers on an H100 (driver 580):
 
 ==========================================  ==================================================
-``nvmlDeviceGetSamples`` (total power)      a ring of about 120 readings, one each 20 ms, with
-                                            their times; 0.6 ms a call. The preferred source.
-``nvmlDeviceGetTotalEnergyConsumption``     a counter, new each 100 ms; 4 ms a call.
-field ``NVML_FI_DEV_POWER_INSTANT``         a mean of 25 ms, new each 100 ms: a quarter of the time.
+``nvmlDeviceGetSamples`` (total power)      a ring of about 120 readings, one every 20 ms, with
+                                            timestamps; 0.6 ms per call. The preferred source.
+``nvmlDeviceGetTotalEnergyConsumption``     a counter, updated every 100 ms; 4 ms per call.
+field ``NVML_FI_DEV_POWER_INSTANT``         a mean of 25 ms every 100 ms: a quarter of the time.
 ``nvmlDeviceGetPowerUsage``                 a mean of 1 s (on Ampere and newer, but not on GA100).
 ==========================================  ==================================================
 
-The last two are polled only where the first two do not exist.
+The last two are polled only if the first two do not exist.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,38 +23,37 @@ from typing import Any
 import pynvml
 
 from joulelab.sensors.calibration import calibrated
-from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY
 from joulelab.sensors.nvml_channels import (
+    PowerRing,
     Scalar,
     counter,
-    paced,
+    observe_periods,
     polled_power,
     telemetry,
-    update_periods,
+    with_period,
 )
-from joulelab.sensors.nvml_ring import PowerRing
-from joulelab.sensors.selection import GpuIdentity, Selection, visible_gpus
 from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
+from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 READ_INTERVAL_S = 0.5
 
-NO_LIBRARY_MEND = (
+NO_LIBRARY_HINT = (
     "install the NVIDIA driver; in a container: docker run --gpus all with "
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 )
-VGPU_REASON = "this is a virtual GPU, which is not told what the board draws"
+VGPU_REASON = "a virtual GPU does not report the board's power"
 VGPU_HINT = "measure on the host of the virtual machine"
-MIG_NOTE = "MIG is on: this is the whole board's, and cannot be split between its instances"
+MIG_NOTE = "MIG is on: this is the whole board, which cannot be split between its instances"
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One GPU as NVML names it.
+    """One GPU.
 
     Attributes:
         identity: Index, UUIDs and model.
-        mig: Whether MIG is on; ``None`` where the GPU does not know MIG.
-        virtual: Whether it is a virtual GPU, in a guest.
+        mig: Whether MIG is on; ``None`` if the GPU does not have MIG.
+        virtual: Whether it is a virtual GPU in a guest.
     """
 
     identity: GpuIdentity
@@ -69,18 +67,18 @@ class Board:
 
 
 class NvmlSensor:
-    """One GPU. Power from the ring, energy from the counter, and telemetry.
+    """One GPU: power from the ring, energy from the counter, and telemetry.
 
-    A failed call is a gap with NVML's reason; the GPU is looked up again by its UUID before the
-    next reading.
+    A failed call is a gap with NVML's reason; the next reading first looks up the GPU again by its
+    UUID.
 
     Args:
-        board: Which GPU.
-        periods_s: Update periods of sources by model and name, as far as they were found out;
-            what is found out here is added.
+        board: The GPU.
+        periods_s: Update periods observed so far, by model and source. New ones are added.
 
     Attributes:
-        uuids: The board's, and those of its MIG instances.
+        uuids: The UUIDs of the board and of its MIG instances.
+        absent: The sources that this GPU does not give.
 
     Raises:
         pynvml.NVMLError: The GPU cannot be opened.
@@ -99,16 +97,15 @@ class NvmlSensor:
             raise
         self._first_scalar = 0 if self._ring is None else 1
         rings = [] if self._ring is None else [self._ring.channel]
-        note = MIG_NOTE if board.mig else ""
         self.channels: Sequence[Channel] = tuple(
-            replace(channel, note="; ".join(filter(None, (channel.note, note))))
+            _with_note(channel, MIG_NOTE if board.mig else "")
             for channel in [*rings, *(scalar.channel for scalar in self._scalars)]
         )
         self.interval_s = min([READ_INTERVAL_S, *(s.interval_s for s in self._scalars)])
         self._due_ns = [0] * len(self._scalars)
 
     def read(self) -> list[Reading | Gap]:
-        """The ring's new readings, and one of each other channel that is due."""
+        """Return the ring's new readings, and one of each other channel that is due."""
         now_ns = time.monotonic_ns()
         if self._handle is None:
             try:
@@ -127,7 +124,7 @@ class NvmlSensor:
         for position, scalar in enumerate(self._scalars):
             if now_ns < self._due_ns[position]:
                 continue
-            # Half a read's interval of leeway: a wake-up a little early is not a turn missed.
+            # Half an interval of leeway: waking up slightly early must not skip a turn.
             wait_s = scalar.interval_s - self.interval_s / 2
             self._due_ns[position] = now_ns + int(wait_s * 1e9)
             channel = self._first_scalar + position
@@ -145,27 +142,27 @@ class NvmlSensor:
         return readings
 
     def close(self) -> None:
-        """Lets go of NVML."""
+        """Shut NVML down."""
         pynvml.nvmlShutdown()
 
     def _probe(
         self, board: Board, periods_s: dict[tuple[str, str], float | None]
     ) -> tuple[PowerRing | None, list[Scalar]]:
-        """Which calls this GPU answers; those it refuses go to :attr:`absent`."""
+        """Find the calls that this GPU answers; the others go to :attr:`absent`."""
         component, model = board.component, board.identity.model
         ring = None
         try:
-            ring = PowerRing.open(self._handle, component, GAIN_UNCERTAINTY)
+            ring = PowerRing.open(self._handle, component)
         except pynvml.NVMLError as error:
             self._refused(board, "nvml.samples", error)
         power = self._supported(board, [counter(component)])
         if ring is None:
             power = power or self._supported(board, polled_power(component, self._handle))
             new = [one for one in power if (model, one.channel.source) not in periods_s]
-            for scalar, period_s in zip(new, update_periods(new, self._handle), strict=True):
+            for scalar, period_s in zip(new, observe_periods(new, self._handle), strict=True):
                 periods_s[model, scalar.channel.source] = period_s
             power = [
-                paced(scalar, periods_s[model, scalar.channel.source], self._handle)
+                with_period(scalar, periods_s[model, scalar.channel.source], self._handle)
                 for scalar in power
             ]
         return ring, [*power, *self._supported(board, telemetry(component))]
@@ -182,33 +179,33 @@ class NvmlSensor:
         return supported
 
     def _refused(self, board: Board, source: str, error: pynvml.NVMLError) -> None:
-        reason = f"this GPU or driver does not give it: {error}"
+        reason = f"this GPU or driver does not support it: {error}"
         hint = ""
         if board.virtual:
             reason, hint = f"{VGPU_REASON} ({error})", VGPU_HINT
         elif board.mig:
-            reason = f"{reason}; MIG is on, and from within an instance the board may not be seen"
+            reason = f"{reason}; MIG is on, and an instance may not see its board"
         self.absent.append(Absence(board.component, source, reason, hint))
 
 
 def discover_gpus(
     visible: str | None = None, device_order: str | None = None
 ) -> tuple[list[NvmlSensor], list[Absence]]:
-    """The GPUs that this process may use, one sensor each.
+    """Open the GPUs that this process may use, one sensor each.
 
     Args:
-        visible: As ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
-        device_order: As ``CUDA_DEVICE_ORDER``.
+        visible: The value of ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
+        device_order: The value of ``CUDA_DEVICE_ORDER``.
 
     Returns:
-        Sensors in the order in which CUDA counts the GPUs, and what is absent.
+        Sensors in the order in which CUDA numbers the GPUs, and what is absent.
     """
     try:
         boards = list_boards()
     except pynvml.NVMLError as error:
         return [], [nvml_absence(error)]
     if not boards:
-        return [], [Absence("gpu", "nvml", "the NVIDIA driver sees no GPU", NO_LIBRARY_MEND)]
+        return [], [Absence("gpu", "nvml", "the NVIDIA driver sees no GPU", NO_LIBRARY_HINT)]
     selection = visible_gpus(visible, [board.identity for board in boards], device_order)
     absences = []
     if selection.reason:
@@ -226,7 +223,7 @@ def discover_gpus(
             continue
         absences += sensor.absent
         if sensor.channels:
-            noted = _with_note(sensor.channels, selection)
+            noted = [_with_note(channel, selection.note) for channel in sensor.channels]
             sensor.channels, unreadable = calibrated(noted, board.identity.uuid)
             absences += [one for one in unreadable if one not in absences]
             sensors.append(sensor)
@@ -236,14 +233,14 @@ def discover_gpus(
 
 
 def visible_components(visible: str | None, device_order: str | None) -> list[str] | None:
-    """The GPUs that a process with these variables may use, as CUDA counts them.
+    """Name the GPUs that a process may use, in CUDA's order.
 
     Args:
-        visible: As ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
-        device_order: As ``CUDA_DEVICE_ORDER``.
+        visible: The value of ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
+        device_order: The value of ``CUDA_DEVICE_ORDER``.
 
     Returns:
-        As ``["gpu:2", "gpu:0"]``; ``None`` where the driver does not tell.
+        For example ``["gpu:2", "gpu:0"]``; ``None`` if the driver does not answer.
     """
     try:
         boards = list_boards()
@@ -254,7 +251,7 @@ def visible_components(visible: str | None, device_order: str | None) -> list[st
 
 
 def list_boards() -> list[Board]:
-    """All GPUs of this machine, by NVML index, which is PCI bus order.
+    """List all GPUs of this machine by NVML index, which is PCI bus order.
 
     Raises:
         pynvml.NVMLError: There is no driver, or it refuses.
@@ -267,17 +264,12 @@ def list_boards() -> list[Board]:
 
 
 def nvml_absence(error: pynvml.NVMLError) -> Absence:
-    """Why NVML as a whole is not there."""
+    """Explain why NVML as a whole is missing."""
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
-        reason = "no NVIDIA driver library (libnvidia-ml.so.1) here"
-        return Absence("gpu", "nvml", reason, NO_LIBRARY_MEND)
-    hint = "see whether `nvidia-smi` works; after an update of the driver, restart the machine"
+        reason = "there is no NVIDIA driver library (libnvidia-ml.so.1)"
+        return Absence("gpu", "nvml", reason, NO_LIBRARY_HINT)
+    hint = "check that `nvidia-smi` works; after a driver update, restart the machine"
     return Absence("gpu", "nvml", f"NVML does not start: {error}", hint)
-
-
-def environment_selection() -> tuple[str | None, str | None]:
-    """``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER`` of this process."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER")
 
 
 def _board(index: int) -> Board:
@@ -314,8 +306,5 @@ def _mig_uuids(handle: Any) -> tuple[str, ...]:
     return tuple(uuids)
 
 
-def _with_note(channels: Sequence[Channel], selection: Selection) -> tuple[Channel, ...]:
-    return tuple(
-        replace(channel, note="; ".join(filter(None, (channel.note, selection.note))))
-        for channel in channels
-    )
+def _with_note(channel: Channel, note: str) -> Channel:
+    return replace(channel, note="; ".join(filter(None, (channel.note, note))))

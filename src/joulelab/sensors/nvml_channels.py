@@ -1,4 +1,4 @@
-"""The channels of a GPU that are one call to NVML and one number."""
+"""The channels of an NVIDIA GPU: the driver's ring of power readings, and single values."""
 
 from __future__ import annotations
 
@@ -6,20 +6,154 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import median
+from itertools import pairwise
+from statistics import median, quantiles
 from typing import Any
 
 import pynvml
 
-from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY, INSTANT_WINDOW_S, USUAL_PERIOD_S
-from joulelab.sensors.pace import update_periods_s
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
+from joulelab.sensors.host import clock_offset_ns
+from joulelab.sensors.nvml_accuracy import (
+    GAIN_UNCERTAINTY,
+    HOLE_PERIODS,
+    INSTANT_WINDOW_S,
+    RING_PERIOD_S,
+    USUAL_PERIOD_S,
+    timestamp_latency,
+)
+from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+
+RING_S = 3.0
+"""More than the ring covers (120 readings of 20 ms are 2.4 s)."""
+CLOCK_STEP_S = 0.05
+"""Wall and monotonic clock drift apart by at most 500 ppm unless the wall clock is set."""
+SILENCE_S = 1.0
+"""No new reading for this long is a gap."""
+_VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+"""By nvmlValueType_t."""
 
 SLOW_INTERVAL_S = 1.0
 LEAST_INTERVAL_S = 0.02
 COUNTER_CPU_SHARE = 0.005
-"""Where the counter is the only source it is read as often as this share of a core allows."""
-ASSUMED = "update period assumed: the value stood still while it was looked at"
+"""A counter that is the only source is read as often as this share of a core allows."""
+ASSUMED = "update period assumed: the value did not change while it was observed"
+
+OBSERVE_S = 0.8
+"""Longest time for which update periods are observed: eight updates of 100 ms."""
+ENOUGH_UPDATES = 7
+"""A sensor is observed no longer than this many new values."""
+LEAST_UPDATES = 4
+POLL_S = 0.001
+SAME_PERIOD = 1.5
+"""New values less than this many periods apart are one period apart: an update may repeat the
+previous value and then goes unnoticed."""
+
+
+class PowerRing:
+    """Reads what is new in the ring of power readings of one GPU.
+
+    Args:
+        channel: The channel to which the readings belong.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._last_stamp_us = 0
+        self._last_new_ns = time.monotonic_ns()
+        self._offset_ns: int | None = None
+        self._unsettled_until_ns = 0
+
+    @classmethod
+    def open(cls, handle: Any, component: str) -> PowerRing:
+        """Open the ring of a GPU. Its own timestamps give its update period.
+
+        Raises:
+            pynvml.NVMLError: The GPU or driver has no such ring.
+        """
+        stamps_us = [stamp_us for stamp_us, _ in _samples(handle, 0)]
+        return cls(ring_channel(component, stamps_us))
+
+    def read(self, handle: Any, channel: int) -> list[Reading | Gap]:
+        """Return the readings since the last call, oldest first; at first, the whole ring.
+
+        If readings are missing in between, there is a :class:`Gap` where the first of them would
+        be. After a step of the wall clock the ring is ignored until it has no timestamp of before.
+
+        Raises:
+            pynvml.NVMLError: The GPU or driver does not answer.
+        """
+        offset_ns = clock_offset_ns(time.CLOCK_REALTIME)
+        try:
+            samples = _samples(handle, self._last_stamp_us)
+        except pynvml.NVMLError_NotFound:
+            samples = []
+        now_ns = time.monotonic_ns()
+        if self._offset_ns is not None and abs(offset_ns - self._offset_ns) > CLOCK_STEP_S * 1e9:
+            self._unsettled_until_ns = now_ns + int(RING_S * 1e9)
+        self._offset_ns = offset_ns
+        if now_ns < self._unsettled_until_ns:
+            self._last_stamp_us = (now_ns + offset_ns) // 1000
+            return [Gap(now_ns, channel, "the wall clock jumped: the ring's times are unreliable")]
+        new = [(us, w) for us, w in samples if us > self._last_stamp_us]
+        if not new:
+            if now_ns - self._last_new_ns < SILENCE_S * 1e9:
+                return []
+            return [Gap(now_ns, channel, "the driver's power ring has nothing new")]
+        readings: list[Reading | Gap] = []
+        hole_us = HOLE_PERIODS * self.channel.update_period_s * 1e6
+        for stamp_us, power_w in new:
+            if self._last_stamp_us and stamp_us - self._last_stamp_us > hole_us:
+                missing_us = self._last_stamp_us + int(self.channel.update_period_s * 1e6)
+                reason = "readings are missing from the driver's power ring"
+                readings.append(Gap(missing_us * 1000 - offset_ns, channel, reason))
+            readings.append(Reading(stamp_us * 1000 - offset_ns, channel, power_w))
+            self._last_stamp_us = stamp_us
+        self._last_new_ns = now_ns
+        return readings
+
+
+def ring_channel(
+    component: str, stamps_us: Sequence[int], gain_uncertainty: float = GAIN_UNCERTAINTY
+) -> Channel:
+    """Describe the ring as a channel, timed by its own timestamps.
+
+    Args:
+        component: For example ``"gpu:0"``.
+        stamps_us: The timestamps of its readings, oldest first.
+        gain_uncertainty: Relative standard uncertainty of its scale.
+
+    Example:
+        >>> channel = ring_channel("gpu:0", [20_000 * i for i in range(120)])
+        >>> channel.update_period_s, channel.delay_s, round(channel.time_uncertainty_s, 4)
+        (0.02, 0.0, 0.0029)
+    """
+    steps_us = [later - earlier for earlier, later in pairwise(stamps_us)]
+    forward_us = [step for step in steps_us if step > 0]
+    period_s = RING_PERIOD_S
+    if len(forward_us) >= 10:
+        period_s = round(median(forward_us) / 1e6, 3) or RING_PERIOD_S
+    delay_s, time_uncertainty_s = timestamp_latency([step * 1e-6 for step in steps_us], period_s)
+    return Channel(
+        component=component,
+        quantity=Quantity.POWER,
+        source="nvml.samples",
+        provenance=Provenance.MEASURED,
+        update_period_s=period_s,
+        window_s=period_s,
+        delay_s=delay_s,
+        time_uncertainty_s=time_uncertainty_s,
+        resolution=1e-3,
+        gain_uncertainty=gain_uncertainty,
+        priority=0,
+    )
+
+
+def _samples(handle: Any, since_us: int) -> list[tuple[int, float]]:
+    """(wall-clock microseconds, watts), oldest first."""
+    kind, samples = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, since_us)
+    field = _VALUE_FIELDS[kind]
+    pairs = [(int(s.timeStamp), float(getattr(s.sampleValue, field)) / 1e3) for s in samples]
+    return sorted(pair for pair in pairs if pair[0] > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +165,8 @@ class Scalar:
     interval_s: float
 
 
-def update_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None]:
-    """How often each has a new value; ``None`` where the GPU did not show it."""
-    try:
-        return update_periods_s([partial(one.read, handle) for one in scalars])
-    except pynvml.NVMLError:
-        return [None] * len(scalars)
-
-
-def paced(scalar: Scalar, period_s: float | None, handle: Any) -> Scalar:
-    """The channel with its update period, read once in that.
-
-    Args:
-        scalar: Power, or the counter.
-        period_s: As :func:`update_periods` found it.
-        handle: The GPU.
-    """
-    channel = replace(
-        scalar.channel,
-        update_period_s=period_s or USUAL_PERIOD_S,
-        note=scalar.channel.note if period_s else ASSUMED,
-    )
-    interval_s = max(channel.update_period_s, LEAST_INTERVAL_S)
-    if channel.quantity is Quantity.ENERGY:
-        call_s = median(_seconds(scalar.read, handle) for _ in range(3))
-        interval_s = min(max(call_s / COUNTER_CPU_SHARE, interval_s), SLOW_INTERVAL_S)
-    return replace(scalar, channel=channel, interval_s=interval_s)
-
-
 def counter(component: str) -> Scalar:
-    """The energy counter."""
+    """Return the energy counter."""
     channel = Channel(
         component=component,
         quantity=Quantity.ENERGY,
@@ -80,7 +186,7 @@ def counter(component: str) -> Scalar:
 
 
 def polled_power(component: str, handle: Any) -> list[Scalar]:
-    """The power fields, for a GPU that has nothing better."""
+    """Return the power fields, for a GPU that has nothing better."""
     instant = Channel(
         component=component,
         quantity=Quantity.POWER,
@@ -118,8 +224,12 @@ def _instant_power_w(handle: Any) -> float:
     return float(field.value.uiVal) / 1e3
 
 
+def _temperature_c(handle: Any) -> float:
+    return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+
+
 def telemetry(component: str) -> list[Scalar]:
-    """What a GPU tells of itself beside power."""
+    """Return what else a GPU reports about itself."""
 
     def scalar(
         quantity: Quantity, source: str, read: Callable[[Any], float], note: str = ""
@@ -152,11 +262,7 @@ def telemetry(component: str) -> list[Scalar]:
             "memory",
             lambda h: float(pynvml.nvmlDeviceGetMemoryInfo(h).used),
         ),
-        scalar(
-            Quantity.TEMPERATURE,
-            "temperature",
-            lambda h: float(pynvml.nvmlDeviceGetTemperature(h, pynvml.NVML_TEMPERATURE_GPU)),
-        ),
+        scalar(Quantity.TEMPERATURE, "temperature", _temperature_c),
         scalar(
             Quantity.SM_CLOCK,
             "sm_clock",
@@ -170,7 +276,70 @@ def telemetry(component: str) -> list[Scalar]:
     ]
 
 
-def _seconds(read: Callable[[Any], float], handle: Any) -> float:
+def with_period(scalar: Scalar, period_s: float | None, handle: Any) -> Scalar:
+    """Return the channel with its update period, to be read once per period.
+
+    Args:
+        scalar: Power, or the counter.
+        period_s: What :func:`observe_periods` returned.
+        handle: The GPU.
+    """
+    channel = replace(
+        scalar.channel,
+        update_period_s=period_s or USUAL_PERIOD_S,
+        note=scalar.channel.note if period_s else ASSUMED,
+    )
+    interval_s = max(channel.update_period_s, LEAST_INTERVAL_S)
+    if channel.quantity is Quantity.ENERGY:
+        call_s = median(_call_s(scalar.read, handle) for _ in range(3))
+        interval_s = min(max(call_s / COUNTER_CPU_SHARE, interval_s), SLOW_INTERVAL_S)
+    return replace(scalar, channel=channel, interval_s=interval_s)
+
+
+def _call_s(read: Callable[[Any], float], handle: Any) -> float:
     start_s = time.perf_counter()
     read(handle)
     return time.perf_counter() - start_s
+
+
+def observe_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None]:
+    """Observe how often each value changes; ``None`` if the GPU did not show it."""
+    try:
+        return update_periods_s([partial(one.read, handle) for one in scalars])
+    except pynvml.NVMLError:
+        return [None] * len(scalars)
+
+
+def update_periods_s(reads: Sequence[Callable[[], float]]) -> list[float | None]:
+    """Find each sensor's update period by reading it more often than that.
+
+    Args:
+        reads: Each returns one sensor's current value.
+
+    Returns:
+        In the same order, to the millisecond and never 0; ``None`` for a sensor whose value
+        changed too rarely.
+    """
+    values: list[float | None] = [None] * len(reads)
+    new_s: list[list[float]] = [[] for _ in reads]
+    deadline_s = time.monotonic() + OBSERVE_S
+    while (
+        time.monotonic() < deadline_s
+        and min(map(len, new_s), default=ENOUGH_UPDATES) < ENOUGH_UPDATES
+    ):
+        for i, read in enumerate(reads):
+            value = read()
+            if values[i] is not None and value != values[i]:
+                new_s[i].append(time.monotonic())
+            values[i] = value
+        time.sleep(POLL_S)
+    return [_period_s(times_s) for times_s in new_s]
+
+
+def _period_s(new_s: Sequence[float]) -> float | None:
+    if len(new_s) < LEAST_UPDATES:
+        return None
+    apart_s = [later - earlier for earlier, later in pairwise(new_s)]
+    short_s = quantiles(apart_s, n=4)[0]
+    period_s = median(step for step in apart_s if step <= SAME_PERIOD * short_s)
+    return max(round(period_s, 3), POLL_S)

@@ -1,14 +1,14 @@
 """Processor and memory energy from RAPL, through Linux's powercap files.
 
 Intel: Software Developer's Manual, volume 3B, "Platform specific power management support".
-Linux: Documentation/power/powercap/powercap.rst. What is counted:
+Linux: Documentation/power/powercap/powercap.rst. These zones are counted:
 
-- ``intel-rapl:N`` named ``package-N``, also on AMD: a ``cpu``. Its ``core`` and ``uncore`` are
+- ``intel-rapl:N`` named ``package-N`` (also on AMD) is a ``cpu``. Its ``core`` and ``uncore`` are
   inside it and not counted.
-- ``dram`` below a package: a ``dram``, which on servers is not inside the package.
+- ``dram`` below a package is a ``dram``, which on servers is not inside the package.
 - ``psys`` overlaps everything and is never counted.
-- ``intel-rapl-mmio`` repeats ``intel-rapl``: used only for a package that the latter lacks.
-- Packages or dies that show one and the same counter: counted once.
+- ``intel-rapl-mmio`` repeats ``intel-rapl``: it is used only for a package that the latter lacks.
+- Packages or dies that show the same counter are counted once.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joulelab.sensors.host import system_root
+from joulelab.sensors.host_hardware import system_root
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
 
 READ_INTERVAL_S = 0.1
 FASTEST_READ_S = 1e-3
-"""Small ranges are read more often, but never so often that reading them is work."""
+"""Counters of a small range are read more often, but at most this often."""
 UPDATE_PERIOD_S = 1e-3
 """Intel: "updated every ~1 msec" (SDM, MSR_PKG_ENERGY_STATUS); AMD the same."""
 RESOLUTION_J = 61e-6
 """2^-14 J, Intel's usual energy unit (SDM, MSR_RAPL_POWER_UNIT); AMD's is finer, 2^-16 J."""
 FASTEST_W = 1000.0
-"""No zone draws more: what the reading interval is safe for."""
+"""The highest power for which the reading interval is safe."""
 LEAST_RANGE_J = FASTEST_W * FASTEST_READ_S
-"""A counter that can wrap between two readings tells nothing."""
-MIRROR_LOOKS = 9
+"""A counter that can wrap between two readings is useless."""
+MIRROR_READINGS = 9
 MIRROR_APART_S = 2e-3
-"""Two counters are looked at so often, two of their updates apart, to tell whether they are one."""
+"""Counters are read this often, two of their updates apart, to find those that are the same."""
 GAIN_UNCERTAINTY = 0.05
-"""Packages since Haswell measure (Hackenberg et al. 2015; Khan et al. 2018 find RAPL within a few
-per cent of plug power's changes)."""
+"""Packages since Haswell measure (Hackenberg et al. 2015); RAPL is within a few per cent of changes
+of plug power (Khan et al. 2018)."""
 MODELLED_GAIN_UNCERTAINTY = 0.10
-"""DRAM is within 20 % of metered modules (Desrochers et al. 2016), which is twice this; AMD's
-counters come from a model (Schöne et al. 2021)."""
-UNREADABLE_MEND = (
-    "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj (until reboot), or for good a line "
-    "'z /sys/class/powercap/intel-rapl:*/energy_uj 0444 - - -' in /etc/tmpfiles.d/rapl.conf"
+"""DRAM is within 20 % of metered modules (Desrochers et al. 2016), twice this value; AMD's counters
+come from a model (Schöne et al. 2021)."""
+UNREADABLE_HINT = (
+    "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj (until reboot); to make it "
+    "permanent, add the line 'z /sys/class/powercap/intel-rapl:*/energy_uj 0444 - - -' to "
+    "/etc/tmpfiles.d/rapl.conf"
 )
 
 _ZONE = re.compile(r"^(intel-rapl|intel-rapl-mmio):(\d+)(?::(\d+))?$")
@@ -55,7 +56,7 @@ _PACKAGE = re.compile(r"^package-\d+(?:-die-\d+)?$")
 
 @dataclass(frozen=True, slots=True)
 class _Zone:
-    """One power zone of powercap that is counted."""
+    """A power zone of powercap."""
 
     path: Path
     kind: str
@@ -67,13 +68,13 @@ class _Zone:
 
 
 class RaplSensor:
-    """The energy counters of packages and of their memory, in joules as they stand.
+    """The energy counters of packages and of their memory, in joules.
 
-    A counter returns to zero after :attr:`Channel.wrap`; unwrapping is for accounting. Files are
-    opened for each reading: one that vanishes is a gap, and is read again when it is back.
+    A counter returns to zero after :attr:`Channel.wrap`; the energy estimate unwraps it. Files are
+    opened for each reading: one that vanishes is a gap until it is back.
 
     Args:
-        channels: One a counter.
+        channels: One channel per counter.
         paths: The ``energy_uj`` file of each channel.
     """
 
@@ -85,7 +86,7 @@ class RaplSensor:
         self.interval_s = min(READ_INTERVAL_S, max(FASTEST_READ_S, fastest_s))
 
     def read(self) -> list[Reading | Gap]:
-        """Every counter."""
+        """Read every counter."""
         readings: list[Reading | Gap] = []
         for position, path in enumerate(self._paths):
             try:
@@ -97,7 +98,7 @@ class RaplSensor:
         return readings
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: nothing is open."""
 
 
 def discover_rapl(
@@ -106,11 +107,11 @@ def discover_rapl(
     root: Path | None = None,
     vendor: str | None = None,
 ) -> tuple[list[RaplSensor], list[Absence]]:
-    """The RAPL counters of this machine.
+    """Find the RAPL counters of this machine.
 
     Args:
-        kinds: Which components: ``"cpu"``, ``"dram"``.
-        root: Where ``/sys`` is; ``$JOULELAB_SYSFS`` or ``/sys`` by default.
+        kinds: The components to look for: ``"cpu"``, ``"dram"``.
+        root: Where ``/sys`` is; :func:`~joulelab.sensors.host_hardware.system_root` by default.
         vendor: The processor's vendor as in ``/proc/cpuinfo``.
 
     Returns:
@@ -120,7 +121,7 @@ def discover_rapl(
     powercap = (root or system_root()) / "class" / "powercap"
     names, nameless = _zone_names(powercap)
     if not names and not nameless:
-        reason = f"no RAPL counters in {powercap}: usual in virtual machines and containers"
+        reason = f"no RAPL counters in {powercap} (usual in virtual machines and containers)"
         hint = "on Linux on bare metal: sudo modprobe intel_rapl_msr"
         return [], [Absence(kind, "rapl", reason, hint) for kind in kinds]
     absences = [Absence(kind, "rapl", why) for kind in kinds for why in nameless]
@@ -132,16 +133,16 @@ def discover_rapl(
             absences.append(_no_zone(kind, names))
         readable, refused = _readable(zones)
         absences += refused
-        kept, mirrored = _without_mirrors(readable)
+        distinct, mirrored = _without_mirrors(readable)
         absences += mirrored
-        for number, zone in enumerate(kept):
+        for number, zone in enumerate(distinct):
             channels.append(_channel(zone, f"{kind}:{number}", vendor, "psys" in names.values()))
             paths.append(zone.energy_uj)
     return ([RaplSensor(channels, paths)] if channels else []), absences
 
 
 def _zone_names(powercap: Path) -> tuple[dict[str, str], list[str]]:
-    """The zones' directory names and what they are called, by number; and why some have no name."""
+    """The name of each zone by its directory, in order; and why some have no name."""
     found, nameless = {}, []
     if powercap.is_dir():
         for path in sorted(powercap.iterdir()):
@@ -150,7 +151,7 @@ def _zone_names(powercap: Path) -> tuple[dict[str, str], list[str]]:
                     found[path.name] = (path / "name").read_text(errors="replace").strip()
                 except OSError as error:
                     nameless.append(
-                        f"what {path} counts is not known: cannot read {path / 'name'}: "
+                        f"it is unknown what {path} counts: cannot read {path / 'name'}: "
                         f"{_why(error)}"
                     )
     by_number = sorted(found.items(), key=lambda one: [int(n) for n in re.findall(r"\d+", one[0])])
@@ -181,7 +182,7 @@ def _counted(powercap: Path, names: dict[str, str]) -> list[_Zone]:
 def _no_zone(kind: str, names: dict[str, str]) -> Absence:
     if kind == "cpu" and set(names.values()) == {"psys"}:
         return Absence(
-            kind, "rapl", "RAPL has only psys here, which is the whole platform, not the processor"
+            kind, "rapl", "RAPL has only psys, which is the whole platform and not the processor"
         )
     listed = ", ".join(dict.fromkeys(map(repr, names.values())))
     what = "package" if kind == "cpu" else "dram"
@@ -194,8 +195,8 @@ def _readable(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
         try:
             _read_number(zone.energy_uj)
         except PermissionError:
-            reason = f"{zone.energy_uj} may be read by root only (since Linux 5.10, CVE-2020-8694)"
-            refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason, UNREADABLE_MEND))
+            reason = f"only root may read {zone.energy_uj} (since Linux 5.10, CVE-2020-8694)"
+            refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason, UNREADABLE_HINT))
         except (OSError, ValueError) as error:
             reason = f"cannot read {zone.energy_uj}: {_why(error)}"
             refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
@@ -204,43 +205,44 @@ def _readable(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
             if range_j is None or range_j >= LEAST_RANGE_J:
                 good.append(zone)
                 continue
-            reason = f"{zone.path} counts to {range_j:g} J only: it wraps unseen between readings"
+            reason = f"{zone.path} counts only to {range_j:g} J: it can wrap between two readings"
             refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
     return good, refused
 
 
 def _without_mirrors(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
-    """Each counter once, by whichever zone shows it first."""
-    looks = list(_looks(zones)) if len(zones) > 1 else []
-    kept: list[int] = []
+    """Each counter once, from the first zone that shows it."""
+    readings = list(_repeated_readings(zones)) if len(zones) > 1 else []
+    distinct: list[int] = []
     absences = []
     for i, zone in enumerate(zones):
-        twin = next((k for k in kept if _same_counter([(one[k], one[i]) for one in looks])), None)
+        twins = (k for k in distinct if _same_counter([(one[k], one[i]) for one in readings]))
+        twin = next(twins, None)
         if twin is None:
-            kept.append(i)
+            distinct.append(i)
         else:
             reason = f"shows the same counter as {zones[twin].label}, which is counted"
             absences.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
-    return [zones[i] for i in kept], absences
+    return [zones[i] for i in distinct], absences
 
 
-def _looks(zones: Sequence[_Zone]) -> Iterator[list[tuple[int, int]]]:
-    """Readings of each zone on the way through all of them, and on the way back."""
-    for look in range(MIRROR_LOOKS):
-        if look:
+def _repeated_readings(zones: Sequence[_Zone]) -> Iterator[list[tuple[int, int]]]:
+    """Readings of each zone, in order and then in reverse order."""
+    for i in range(MIRROR_READINGS):
+        if i:
             time.sleep(MIRROR_APART_S)
         try:
-            there = [_read_number(zone.energy_uj) for zone in zones]
-            back = [_read_number(zone.energy_uj) for zone in reversed(zones)]
+            first = [_read_number(zone.energy_uj) for zone in zones]
+            second = [_read_number(zone.energy_uj) for zone in reversed(zones)]
         except (OSError, ValueError):
             continue
-        yield list(zip(there, reversed(back), strict=True))
+        yield list(zip(first, reversed(second), strict=True))
 
 
 def _same_counter(pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> bool:
-    """Whether a counter mostly lies between two readings of one that is read around it.
+    """Whether a counter mostly lies between the two readings of another that surround it.
 
-    Not always: the other may wrap, or be new a moment before this one.
+    Not always: the other may wrap, or be updated a moment earlier.
     """
     between = sum(before <= value <= after for (before, after), (value, _) in pairs)
     return between > len(pairs) / 2
@@ -248,7 +250,7 @@ def _same_counter(pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> b
 
 def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Channel:
     modelled = zone.kind == "dram" or vendor in ("AuthenticAMD", "HygonGenuine")
-    note = "core and uncore are inside it" if zone.kind == "cpu" else ""
+    note = "includes core and uncore" if zone.kind == "cpu" else ""
     if psys and zone.kind == "cpu":
         note += "; psys overlaps it and is not counted"
     return Channel(
@@ -273,20 +275,20 @@ def _wrap_j(zone: _Zone) -> float | None:
 
 
 def _read_number(path: Path) -> int:
-    """A non-negative integer from a file.
+    """Read a non-negative integer from a file.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It holds something else.
+        ValueError: Its content is something else.
     """
-    # Read ten times a second for hours: a file object would take three times as long.
+    # A file object would take three times as long, ten times a second.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(descriptor, 64).strip()
     finally:
         os.close(descriptor)
     if not text.isdigit():
-        raise ValueError(f"{path.name} holds {text.decode(errors='replace')!r}, not a number")
+        raise ValueError(f"{path.name} contains {text.decode(errors='replace')!r}, not a number")
     return int(text)
 
 

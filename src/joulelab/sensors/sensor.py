@@ -1,4 +1,4 @@
-"""The seam to the outside world: what a sensor is and what it gives."""
+"""The sensor protocol: what a sensor is and what it gives."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Provenance(StrEnum):
-    """Where a figure comes from."""
+    """Where a value comes from."""
 
     MEASURED = "measured"
     """Read from a sensor of the hardware."""
     ESTIMATED = "estimated"
-    """Worked out by a model with a stated error."""
+    """Calculated by a model with a stated error."""
     SIMULATED = "simulated"
     """Read from the simulated machine that ships with JouleLab."""
 
@@ -34,41 +34,41 @@ class Quantity(StrEnum):
     CLOCK_OFFSET = "clock_offset_s"
     """Another clock minus CLOCK_MONOTONIC; the channel's source names that clock."""
     USE = "use_s"
-    """Time for which the component was fully used since the recording began, by anybody: of one
-    hardware thread for processors, so that two that work for a second are 2 s."""
+    """Time of full use of the component since the recording began, by all processes. For processors
+    it counts hardware threads: two that work for a second are 2 s."""
     JOB_USE = "job_use_s"
-    """The part of ``use_s`` that is the job's."""
+    """The job's part of ``use_s``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One quantity of one component, as one source gives it.
+    """One quantity of one component from one source.
 
     Attributes:
         component: ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``, ``"host"``, ``"clock"``.
         quantity: What is measured, and its unit.
-        source: Which sensor of the world, as ``"nvml.samples"`` or ``"rapl.package-0"``.
+        source: The sensor, for example ``"nvml.samples"`` or ``"rapl.package-0"``.
         provenance: Measured, estimated or simulated.
         update_period_s: Time between two new values; > 0.
-        window_s: Length of the average that a power value stands for, ending at its stamp;
-            0 for an instantaneous value. For the energy counter: 0.
-        delay_s: How long after the end of the window the stamp lies; 0 when unknown.
-        polled: The stamp is that of the poll, and the value up to one update period older;
-            otherwise each value has its own stamp.
-        time_uncertainty_s: Standard uncertainty of the stamp against CLOCK_MONOTONIC (k = 1).
-        resolution: Smallest step of the value, in its unit; 0 when unknown.
+        window_s: Averaging window of each power value, ending at its timestamp; 0 for an
+            instantaneous value and for an energy counter.
+        delay_s: How long after the end of the window the timestamp is; 0 if unknown.
+        polled: The timestamp is that of the poll, and the value up to one update period older;
+            otherwise each value has a timestamp of its own.
+        time_uncertainty_s: Standard uncertainty of the timestamp against CLOCK_MONOTONIC (k = 1).
+        resolution: Smallest step of the value, in its unit; 0 if unknown.
         gain_uncertainty: Standard uncertainty of the scale (k = 1, relative), fully correlated
             between all readings of this channel.
         offset_uncertainty_w: Standard uncertainty of the zero (k = 1, watts), fully correlated
             between all readings of this channel.
-        gain: Readings are ``gain * true + offset_w``: 1 unless this board was calibrated. Readings
-            stay as they were read; energy is worked out from what they stand for.
-        offset_w: The power that is read where there is none; 0 unless it was calibrated. A
-            counter gains so much each second.
-        wrap: A counter returns to 0 after this value; ``None`` when it never does.
-        priority: Among the channels that can give a component's energy, the one with the lowest
+        gain: A reading is ``gain * true + offset_w``; 1 unless this board was calibrated. Readings
+            are recorded as they are; the energy estimate corrects them.
+        offset_w: The reading at zero power; 0 unless this board was calibrated. A counter gains
+            this much each second.
+        wrap: A counter returns to 0 after this value; ``None`` if it never does.
+        priority: Of the channels that can give a component's energy, the one with the lowest
             number is used; see :mod:`joulelab.energy.signal`.
-        note: What was assumed, in words, for a person to read.
+        note: What was assumed, as text for people.
     """
 
     component: str
@@ -97,16 +97,16 @@ class Channel:
 
     @property
     def gives_energy(self) -> bool:
-        """Whether energy can be worked out from this channel."""
+        """Whether energy can be calculated from this channel."""
         return self.quantity in (Quantity.POWER, Quantity.ENERGY)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; :meth:`from_json` is its inverse."""
+        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Channel:
-        """The channel that :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         known = {**data}
         known["quantity"] = Quantity(data["quantity"])
         known["provenance"] = Provenance(data["provenance"])
@@ -128,19 +128,19 @@ class Reading(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A channel was asked at ``t_ns`` and gave nothing. Absent is not zero."""
+    """A channel was read at ``t_ns`` and gave nothing. Absent is not zero."""
 
     t_ns: int
     channel: int
     reason: str
 
 
-class Happening(NamedTuple):
-    """Something that is no number, for ``events.jsonl``.
+class SensorEvent(NamedTuple):
+    """Something that is not a number, for ``events.jsonl``.
 
     Attributes:
         t_ns: CLOCK_MONOTONIC nanoseconds.
-        fields: ``event`` names what it is; the others say more.
+        fields: ``event`` names its kind; the others depend on that.
     """
 
     t_ns: int
@@ -149,7 +149,7 @@ class Happening(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A source that is not there, and what could be done about it."""
+    """A source that is missing, why, and how to fix it."""
 
     component: str
     source: str
@@ -170,19 +170,19 @@ class Sensor(Protocol):
     """A source of readings. It is opened, read and closed in the recorder's process.
 
     Attributes:
-        channels: What it gives; fixed for its lifetime.
-        interval_s: How often :meth:`read` wants to be called.
+        channels: What the sensor gives; fixed for its lifetime.
+        interval_s: How often :meth:`read` should be called.
     """
 
     channels: Sequence[Channel]
     interval_s: float
 
-    def read(self) -> Sequence[Reading | Gap | Happening]:
-        """Everything new since the last call. Never raises for a failed reading: that is a gap."""
+    def read(self) -> Sequence[Reading | Gap | SensorEvent]:
+        """Return everything new since the last call. A failed reading is a gap and never raises."""
         ...
 
     def close(self) -> None:
-        """Gives back what the sensor holds."""
+        """Close what the sensor has open."""
         ...
 
 

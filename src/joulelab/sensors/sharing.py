@@ -1,8 +1,8 @@
-"""How much of the machine the job uses, and who else does: a sensor of processes.
+"""How much of the machine the job uses, and who else uses it: a sensor that scans processes.
 
-Processes are looked at once a second where that costs less than :data:`CPU_SHARE` of a core, and
-as seldom as it takes otherwise; what is asked for is looked at on credit, and paid back by fewer
-looks later. Their names are recorded, and never their arguments.
+Processes are scanned once a second if that costs less than :data:`CPU_SHARE` of a core, and less
+often otherwise. A scan that is requested may come earlier, on credit, which later scans pay back by
+coming later. The names of processes are recorded, but never their arguments.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from joulelab.sensors.gpu_use import CannotTell, GpuUse, Use
-from joulelab.sensors.job_processes import JobProcesses
+from joulelab.sensors.gpu_processes import GpuUse, Use, UseUnknown
 from joulelab.sensors.nvml import NvmlSensor
-from joulelab.sensors.others import Others
-from joulelab.sensors.process_table import (
+from joulelab.sensors.processes import (
     KERNEL_TICKS_PER_S,
     PROC,
+    JobProcesses,
     Key,
     Process,
     busy_s,
@@ -31,33 +30,42 @@ from joulelab.sensors.sensor import (
     Channel,
     Discovery,
     Gap,
-    Happening,
     Provenance,
     Quantity,
     Reading,
+    SensorEvent,
 )
 
 READ_INTERVAL_S = 1.0
 CPU_SHARE = 0.003
-"""Looks take no more of one core than this."""
+"""Scans take at most this share of one core."""
 CREDIT_S = 0.1
-"""So much of its time can be had in advance, for looks that are asked for."""
+"""CPU time that requested scans may take in advance."""
 LEAST_APART_NS = 250_000_000
-"""What is used in less than this is lost in the ticks that the kernel counts."""
-WORTH_TELLING = 1.25
-"""A pace is told again when it is slower by this factor."""
-NOT_SEEN = "the process that is measured cannot be seen from here"
+"""Use in less time than this is lost in the ticks that the kernel counts."""
+WORTH_REPORTING = 1.25
+"""A longer time between scans is reported again if it grew by this factor."""
+NOT_SEEN = "the measured process is not visible"
+
+MOST_NAMED = 10
+"""Number of other processes that one event names."""
+REPORT_EVERY_S = 10.0
+WORTH_NAMING = 0.01
+"""Share of all use, and of the time, below which a process is not named."""
+WORTH_NAMING_NOW = 0.05
+"""Share above which a process that was not named before is reported immediately."""
 
 
 class SharingSensor:
-    """What the job and all processes together use of each component, as counters.
+    """The use of each component by the job and by all processes, as counters.
 
     Args:
-        roots: Tells the processes that are measured now.
-        gpus: The GPUs that are recorded.
-        host: Whether processors and memory are.
-        mark: What only the job's processes have in their environment, as ``b"NAME=value"``.
-        recorder_pid: Who looks: it is there because of the job, and belongs to it.
+        roots: Returns the processes that are measured now.
+        gpus: The recorded GPUs.
+        host: Whether processors and memory are recorded.
+        mark: An entry that only the job's processes have in their environment, for example
+            ``b"NAME=value"``.
+        recorder_pid: The process that scans. It is there for the job and belongs to it.
         proc: Where ``/proc`` is.
     """
 
@@ -75,64 +83,71 @@ class SharingSensor:
     ) -> None:
         self._roots = roots
         self._recorder_pid = recorder_pid
-        self._gpus = gpus
+        self._gpus = {gpu.component: gpu for gpu in gpus}
         self._proc = proc
         self._job = JobProcesses(lambda process: environment_has(process.pid, mark, proc))
         self._table: dict[int, Process] = {}
         self._busy_s = 0.0
         self._last_ns = time.monotonic_ns()
         self._debt_s = 0.0
-        self._asked = False
-        self._looks = 0
-        self._pace_s = READ_INTERVAL_S
+        self._requested = False
+        self._scans = 0
+        self._interval_s = READ_INTERVAL_S
         sources = {"cpu": "proc.cpu_time", "dram": "proc.resident_memory"} if host else {}
-        sources |= {gpu.component: "nvml.process_utilization" for gpu in gpus}
+        sources |= dict.fromkeys(self._gpus, "nvml.process_utilization")
         self._components = tuple(sources)
         self.channels: Sequence[Channel] = tuple(
-            _channel(component, quantity, source)
+            Channel(
+                component=component,
+                quantity=quantity,
+                source=source,
+                provenance=Provenance.MEASURED,
+                update_period_s=READ_INTERVAL_S,
+                resolution=1 / KERNEL_TICKS_PER_S,
+            )
             for component, source in sources.items()
             for quantity in (Quantity.USE, Quantity.JOB_USE)
         )
         self._counted = dict.fromkeys(self._components, (0.0, 0.0))
-        self._others = {name: Others(name, self._last_ns) for name in self._components}
+        self._others = {name: OtherUse(name, self._last_ns) for name in self._components}
 
-    def ask(self) -> None:
-        """Lets the next look come early, on credit: somebody wants to know by now."""
-        self._asked = True
+    def request(self) -> None:
+        """Let the next scan come early, on credit: a client needs its result."""
+        self._requested = True
 
-    def read(self) -> list[Reading | Gap | Happening]:
-        """The counters, and who else there is; nothing where it is too early for a look."""
+    def read(self) -> list[Reading | Gap | SensorEvent]:
+        """Return the counters and the other users; nothing if it is too early for a scan."""
         t_ns = time.monotonic_ns()
         since_ns = t_ns - self._last_ns
-        asked, self._asked = self._asked, False
+        requested, self._requested = self._requested, False
         debt_s = max(0.0, self._debt_s - CPU_SHARE * since_ns * 1e-9)
-        # The second look may follow at once: with it there is something to say.
-        too_early = self._looks > 1 and since_ns < LEAST_APART_NS
-        if too_early or debt_s > (CREDIT_S if asked else 0.0):
+        # The second scan may follow immediately: it is the first that has a result.
+        too_early = self._scans > 1 and since_ns < LEAST_APART_NS
+        if too_early or debt_s > (CREDIT_S if requested else 0.0):
             return []
         begin_s = time.thread_time()
         self._last_ns = t_ns
-        found = self._look(t_ns, since_ns * 1e-9)
-        if self._looks > 0:
+        found = self._scan(t_ns, since_ns * 1e-9)
+        if self._scans > 0:
             cost_s = time.thread_time() - begin_s
             self._debt_s = debt_s + cost_s
             found += self._slower(t_ns, cost_s / CPU_SHARE)
-        self._looks += 1
+        self._scans += 1
         return found
 
     def close(self) -> None:
-        """Lets go of the GPUs."""
-        for gpu in self._gpus:
+        """Close the GPUs."""
+        for gpu in self._gpus.values():
             gpu.close()
 
-    def _slower(self, t_ns: int, pace_s: float) -> list[Happening]:
-        """Tells how far apart looks are, where that is farther than was said."""
-        if pace_s < WORTH_TELLING * self._pace_s:
+    def _slower(self, t_ns: int, interval_s: float) -> list[SensorEvent]:
+        """Report the time between scans if it is longer than reported before."""
+        if interval_s < WORTH_REPORTING * self._interval_s:
             return []
-        self._pace_s = pace_s
-        return [Happening(t_ns, {"event": "looks", "pace_s": round(pace_s, 3)})]
+        self._interval_s = interval_s
+        return [SensorEvent(t_ns, {"event": "looks", "pace_s": round(interval_s, 3)})]
 
-    def _look(self, t_ns: int, duration_s: float) -> list[Reading | Gap | Happening]:
+    def _scan(self, t_ns: int, duration_s: float) -> list[Reading | Gap | SensorEvent]:
         roots = self._roots()
         try:
             table = read_processes(self._proc)
@@ -142,7 +157,7 @@ class SharingSensor:
             return self._gaps(t_ns, NOT_SEEN)
         before, self._table = self._table, table
         job_s = self._job.update(table, {*roots, self._recorder_pid})
-        found: list[Reading | Gap | Happening] = []
+        found: list[Reading | Gap | SensorEvent] = []
         for position, component in enumerate(self._components):
             try:
                 if component == "cpu":
@@ -150,9 +165,8 @@ class SharingSensor:
                 elif component == "dram":
                     use = self._memory(duration_s)
                 else:
-                    gpu = next(one for one in self._gpus if one.component == component)
-                    use = gpu.look(self._job.pids, table, duration_s)
-            except (CannotTell, OSError, ValueError) as error:
+                    use = self._gpus[component].scan(self._job.pids, table, duration_s)
+            except (UseUnknown, OSError, ValueError) as error:
                 found += [Gap(t_ns, 2 * position + k, str(error)) for k in (0, 1)]
                 continue
             if before:
@@ -161,16 +175,16 @@ class SharingSensor:
             found += [Reading(t_ns, 2 * position, all_s), Reading(t_ns, 2 * position + 1, own_s)]
         return found
 
-    def _count(self, component: str, use: Use, t_ns: int) -> list[Happening]:
+    def _count(self, component: str, use: Use, t_ns: int) -> list[SensorEvent]:
         all_s, own_s = self._counted[component]
         self._counted[component] = all_s + use.all_s, own_s + use.job_s
         others = self._others[component]
         others.add(use.others, use.all_s)
-        told = others.told(t_ns)
-        return [] if told is None else [told]
+        report = others.report(t_ns)
+        return [] if report is None else [report]
 
     def _cpu(self, before: Mapping[int, Process], job_s: float) -> Use:
-        """CPU time. What no process accounts for is others': the kernel's, or short-lived."""
+        """CPU time. What belongs to no process (kernel, short-lived) counts as others'."""
         busy_before_s, self._busy_s = self._busy_s, busy_s(self._proc)
         others: dict[Key, tuple[str, float]] = {}
         for pid, process in self._table.items():
@@ -183,28 +197,80 @@ class SharingSensor:
         return Use(job_s, max(self._busy_s - busy_before_s, parts_s), others)
 
     def _memory(self, duration_s: float) -> Use:
-        """Memory in RAM times time, as a part of all memory of the machine."""
+        """Memory in RAM times time, as a share of all memory of the machine."""
         memory = psutil.virtual_memory()
         used_bytes = memory.total - memory.available
-        own_bytes = min(sum(one.resident_bytes for one in self._job.members), used_bytes)
+        own_bytes = min(self._job.resident_bytes, used_bytes)
         return Use(
             own_bytes / memory.total * duration_s, used_bytes / memory.total * duration_s, {}
         )
 
-    def _gaps(self, t_ns: int, reason: str) -> list[Reading | Gap | Happening]:
+    def _gaps(self, t_ns: int, reason: str) -> list[Reading | Gap | SensorEvent]:
         return [Gap(t_ns, position, reason) for position in range(len(self.channels))]
+
+
+class OtherUse:
+    """Adds up what other processes use of a component, and reports the top ones at times.
+
+    Args:
+        component: For example ``"cpu"`` or ``"gpu:0"``.
+        t_ns: When the sum begins, CLOCK_MONOTONIC.
+
+    Example:
+        >>> others = OtherUse("cpu", 0)
+        >>> others.add({(7, 100): ("stress", 0.9)}, 1.5)
+        >>> others.report(10**9).fields["used"]
+        [[7, 'stress', 0.9]]
+        >>> others.report(2 * 10**9) is None  # nothing since
+        True
+    """
+
+    def __init__(self, component: str, t_ns: int) -> None:
+        self._component = component
+        self._since_ns = t_ns
+        self._all_s = 0.0
+        self._used: dict[Key, tuple[str, float]] = {}
+        self._named: set[Key] = set()
+
+    def add(self, used: Mapping[Key, tuple[str, float]], all_s: float) -> None:
+        """Add each process's name and use since the last scan, and the use of all together, s."""
+        self._all_s += all_s
+        for key, (name, used_s) in used.items():
+            self._used[key] = name, self._used.get(key, ("", 0.0))[1] + used_s
+
+    def report(self, t_ns: int) -> SensorEvent | None:
+        """Return the event that names them, if it is due and there are any."""
+        period_s = (t_ns - self._since_ns) * 1e-9
+        new = self._above(WORTH_NAMING_NOW, period_s).keys() - self._named
+        if period_s < REPORT_EVERY_S and not new:
+            return None
+        worth = self._above(WORTH_NAMING, period_s)
+        most = sorted(worth, key=lambda key: -worth[key][1])
+        fields = {
+            "event": "others",
+            "component": self._component,
+            "since_ns": self._since_ns,
+            "all_s": round(self._all_s, 3),
+            "used": [[key[0], worth[key][0], round(worth[key][1], 3)] for key in most[:MOST_NAMED]],
+            "more": len(most[MOST_NAMED:]),
+        }
+        self._since_ns, self._all_s, self._used, self._named = t_ns, 0.0, {}, set(most)
+        return SensorEvent(t_ns, fields) if most else None
+
+    def _above(self, share: float, period_s: float) -> dict[Key, tuple[str, float]]:
+        least_s = share * max(self._all_s, period_s)
+        return {key: one for key, one in self._used.items() if one[1] > least_s}
 
 
 def with_sharing(
     found: Discovery, roots: Callable[[], Collection[int]], directory: Path
 ) -> Discovery:
-    """The sensors, and beside real ones that of who uses what they measure.
+    """Add to real sensors the one that finds out who uses what they measure.
 
     Args:
         found: The sensors.
-        roots: Tells the processes that are measured now.
-        directory: Where is recorded to, which is in the environment of what ``joulelab run``
-            started.
+        roots: Returns the processes that are measured now.
+        directory: The recording, named in the environment of what ``joulelab run`` started.
     """
     real = {
         channel.component.partition(":")[0]
@@ -223,14 +289,3 @@ def with_sharing(
     mark = b"JOULELAB_RECORDING=" + os.fsencode(directory)
     sharing = SharingSensor(roots, gpus, host=host, mark=mark, recorder_pid=os.getpid())
     return Discovery((*found.sensors, sharing), found.absent)
-
-
-def _channel(component: str, quantity: Quantity, source: str) -> Channel:
-    return Channel(
-        component=component,
-        quantity=quantity,
-        source=source,
-        provenance=Provenance.MEASURED,
-        update_period_s=READ_INTERVAL_S,
-        resolution=1 / KERNEL_TICKS_PER_S,
-    )

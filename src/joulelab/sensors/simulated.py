@@ -1,7 +1,7 @@
-"""A simulated machine with a known waveform. It stands in for sensors, never for measurements.
+"""A simulated machine whose power is known exactly. It replaces sensors, never measurements.
 
-Its power is a function of CLOCK_MONOTONIC alone, so that any process can work out the true energy
-of any span and compare it with what was recorded. Everything it gives says that it is simulated.
+Its power is a function of CLOCK_MONOTONIC alone, so any process can calculate the true energy of
+any span and compare it with what was recorded. Everything it gives is labelled as simulated.
 """
 
 from __future__ import annotations
@@ -10,40 +10,129 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
-from joulelab.sensors.waveform import Waveform
 
 Kind = Literal["samples", "power", "counter"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulatedSource:
-    """One component's power, and the sensor that looks at it.
+@dataclass(frozen=True)
+class Waveform:
+    """Power as straight lines between points, repeated forever.
 
     Attributes:
-        component: As ``"gpu:0"``.
+        points: ``(t_s, power_w)`` in order of time, the first at 0, the last at the period.
+            Two points at one time are a jump.
+
+    Example:
+        >>> wave = Waveform.square(low_w=100, high_w=600, period_s=0.2)
+        >>> wave.power_w(0.05), wave.power_w(0.15), wave.energy_j(0.0, 1.0)
+        (600.0, 100.0, 350.0)
+    """
+
+    points: tuple[tuple[float, float], ...]
+    _times: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _energies: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        points = tuple((float(t), float(p)) for t, p in self.points)
+        times = tuple(t for t, _ in points)
+        if len(points) < 2 or times[0] != 0 or times[-1] <= 0 or list(times) != sorted(times):
+            raise ValueError("a waveform needs points in order of time, the first at 0")
+        energies = [0.0]
+        for (t0, p0), (t1, p1) in pairwise(points):
+            energies.append(energies[-1] + (t1 - t0) * (p0 + p1) / 2)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "_times", times)
+        object.__setattr__(self, "_energies", tuple(energies))
+
+    @property
+    def period_s(self) -> float:
+        """The time after which the waveform repeats, s."""
+        return self._times[-1]
+
+    def power_w(self, t_s: float) -> float:
+        """Return the power at a time; at a jump, the value after it."""
+        return self._piece(t_s % self.period_s)[0]
+
+    def energy_j(self, start_s: float, stop_s: float) -> float:
+        """Return the exact integral of power from start to stop."""
+        return self._since_zero(stop_s) - self._since_zero(start_s)
+
+    def _since_zero(self, t_s: float) -> float:
+        periods, rest_s = divmod(t_s, self.period_s)
+        return periods * self._energies[-1] + self._piece(rest_s)[1]
+
+    def _piece(self, t_s: float) -> tuple[float, float]:
+        """Power at a time within the period, and the energy since its beginning."""
+        i = min(bisect_right(self._times, t_s), len(self._times) - 1) - 1
+        (t0, p0), (t1, p1) = self.points[i], self.points[i + 1]
+        power_w = p0 + (p1 - p0) * (t_s - t0) / (t1 - t0) if t1 > t0 else p1
+        return power_w, self._energies[i] + (t_s - t0) * (p0 + power_w) / 2
+
+    @classmethod
+    def constant(cls, power_w: float) -> Waveform:
+        """Make a waveform of one power."""
+        return cls(((0.0, power_w), (1.0, power_w)))
+
+    @classmethod
+    def square(cls, *, low_w: float, high_w: float, period_s: float, duty: float = 0.5) -> Waveform:
+        """Make a waveform that is high for a share ``duty`` of each period, then low."""
+        edge_s = duty * period_s
+        return cls(((0.0, high_w), (edge_s, high_w), (edge_s, low_w), (period_s, low_w)))
+
+    @classmethod
+    def ramp(cls, *, low_w: float, high_w: float, period_s: float) -> Waveform:
+        """Make a waveform that rises in the first half of the period and falls in the second."""
+        return cls(((0.0, low_w), (period_s / 2, high_w), (period_s, low_w)))
+
+    @classmethod
+    def steps(cls, powers_w: Sequence[float], *, step_s: float) -> Waveform:
+        """Make a waveform that stays at each power in turn for ``step_s``."""
+        points: list[tuple[float, float]] = []
+        for i, power_w in enumerate(powers_w):
+            points += [(i * step_s, power_w), ((i + 1) * step_s, power_w)]
+        return cls(tuple(points))
+
+    def to_json(self) -> list[list[float]]:
+        """Convert to a plain list of points; :meth:`from_json` is the inverse."""
+        return [list(point) for point in self.points]
+
+    @classmethod
+    def from_json(cls, points: Any) -> Waveform:
+        """Read what :meth:`to_json` wrote."""
+        return cls(tuple((t, p) for t, p in points))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSource:
+    """One component's power, and the sensor that measures it.
+
+    Attributes:
+        component: For example ``"gpu:0"``.
         waveform: Its true power; time 0 is that of CLOCK_MONOTONIC.
-        kind: ``"samples"``: every value that the sensor ever had, each with its own stamp, as
-            NVML's buffer gives them. ``"power"``: the latest value, stamped when it was polled.
-            ``"counter"``: energy since time 0, renewed each ``update_period_s``.
+        kind: ``"samples"``: every value that the sensor ever had, each with its own timestamp, like
+            NVML's buffer. ``"power"``: the latest value, with the timestamp of the poll.
+            ``"counter"``: energy since time 0, updated every ``update_period_s``.
         update_period_s: Time between two new values.
         window_s: Each power value is the mean of this time before its update; 0: instantaneous.
-        delay_s: The stamp of a sample lies this long after the end of its window.
+        delay_s: The timestamp of a sample is this long after the end of its window.
         interval_s: How often the recorder reads it.
-        gain: What the sensor gives over what is true.
-        gain_uncertainty: What the sensor's maker says of its gain (k = 1, relative): truth is
-            what is read times 1 ± this. :meth:`drawn` gives a board for which that is so.
-        offset_w: What the sensor gives where there is no power; a counter gains so much a second.
-        offset_uncertainty_w: What its maker says of that (k = 1).
+        gain: Reading over true value.
+        gain_uncertainty: Stated uncertainty of the gain (k = 1, relative): truth is the reading
+            times 1 ± this. :meth:`drawn` gives a board for which that holds.
+        offset_w: Reading at zero power; a counter gains this much each second.
+        offset_uncertainty_w: Stated uncertainty of the offset (k = 1).
         noise_w: Standard deviation of independent noise on each value of power.
         resolution: Values are rounded to this step, in W or J; 0 for none.
         wrap_j: A counter returns to 0 after this value.
-        lost_s: Periods ``(start, stop)`` on CLOCK_MONOTONIC in which it does not answer.
+        lost_s: Periods ``(start, stop)`` on CLOCK_MONOTONIC without answers.
     """
 
     component: str
@@ -63,12 +152,9 @@ class SimulatedSource:
     lost_s: tuple[tuple[float, float], ...] = ()
 
     def drawn(self, seed: int) -> SimulatedSource:
-        """This source on one board of many, with errors as large as its maker says they may be.
+        """Draw one board of many, with errors as large as their stated uncertainties.
 
-        Gain and offset are normally distributed, as stated; the same for the same seed.
-
-        Args:
-            seed: Which board.
+        Gain and offset are normally distributed; the same seed gives the same board.
 
         Example:
             >>> source = SimulatedSource(
@@ -84,7 +170,7 @@ class SimulatedSource:
         )
 
     def channel(self) -> Channel:
-        """What this source says of itself."""
+        """Describe this source as a channel."""
         counter = self.kind == "counter"
         return Channel(
             component=self.component,
@@ -103,7 +189,7 @@ class SimulatedSource:
         )
 
     def value(self, update: int) -> float:
-        """The value that the sensor has from its update of that number to the next."""
+        """Return the value that the sensor has from one update to the next."""
         t_s = update * self.update_period_s
         if self.kind == "counter":
             value = self.gain * self.waveform.energy_j(0.0, t_s) + self.offset_w * t_s
@@ -120,7 +206,7 @@ class SimulatedSource:
         return value
 
     def readings(self, after_ns: int, until_ns: int, channel: int = 0) -> list[Reading | Gap]:
-        """What one call at ``until_ns`` gives that the one at ``after_ns`` did not."""
+        """Return what a call at ``until_ns`` gives that one at ``after_ns`` did not."""
         now_s = until_ns * 1e-9
         if any(start <= now_s < stop for start, stop in self.lost_s):
             return [Gap(until_ns, channel, "simulated loss of the sensor")]
@@ -134,19 +220,19 @@ class SimulatedSource:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; :meth:`from_json` is its inverse."""
+        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
         return {**vars(self), "waveform": self.waveform.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SimulatedSource:
-        """What :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         lost_s = tuple((start, stop) for start, stop in data.get("lost_s", ()))
         return cls(**{**data, "waveform": Waveform.from_json(data["waveform"]), "lost_s": lost_s})
 
 
 @dataclass(frozen=True)
 class SimulatedMachine:
-    """Several simulated sources. Give it to ``Meter(sensors=...)``.
+    """Several simulated sources, for ``Meter(sensors=...)``.
 
     Example:
         >>> machine = SimulatedMachine.default()
@@ -160,10 +246,10 @@ class SimulatedMachine:
 
     @classmethod
     def default(cls, seed: int = 0) -> SimulatedMachine:
-        """A GPU that works and rests, a CPU with RAPL and DRAM, with typical sensors.
+        """Make a GPU that works and rests, a CPU and DRAM with RAPL, all with typical sensors.
 
         Args:
-            seed: Which machine of that kind: each has errors of its own, as its channels state.
+            seed: Chooses the sensors' errors, which are as large as their channels state.
         """
         gpu = SimulatedSource(
             component="gpu:0",
@@ -187,7 +273,7 @@ class SimulatedMachine:
         return cls(tuple(source.drawn(seed) for source in (gpu, cpu, dram)))
 
     def energy_j(self, start_s: float, stop_s: float, component: str | None = None) -> float:
-        """The true energy of a span on CLOCK_MONOTONIC, of one component or of all."""
+        """Return the true energy of a span on CLOCK_MONOTONIC, of one component or of all."""
         return math.fsum(
             source.waveform.energy_j(start_s, stop_s)
             for source in self.sources
@@ -195,17 +281,17 @@ class SimulatedMachine:
         )
 
     def spec(self) -> str:
-        """Text that :func:`from_spec` and ``JOULELAB_SENSORS`` take."""
+        """Describe the machine as text for :meth:`from_spec` and ``JOULELAB_SENSORS``."""
         return "simulated:" + json.dumps([source.to_json() for source in self.sources])
 
     @classmethod
     def from_spec(cls, text: str) -> SimulatedMachine:
-        """What :meth:`spec` wrote; ``"simulated"`` or an empty text is the default machine.
+        """Read what :meth:`spec` wrote.
 
-        ``"simulated:7"`` is the default machine of that seed.
+        ``"simulated"`` is the default machine, ``"simulated:7"`` the one with that seed.
 
         Raises:
-            UserError: The text is not of that form.
+            UserError: The text does not describe a simulated machine.
         """
         text = text.removeprefix("simulated").removeprefix(":")
         if not text:
@@ -218,12 +304,12 @@ class SimulatedMachine:
             raise UserError(
                 "cannot read the simulated machine",
                 why=str(error),
-                hint="give what SimulatedMachine.spec() writes, a seed, or 'simulated' alone",
+                hint="use the text of SimulatedMachine.spec(), a seed, or 'simulated' alone",
             ) from error
 
 
 class SimulatedSensor:
-    """Plays one simulated source against the clock. See :class:`joulelab.sensors.Sensor`."""
+    """Reads one simulated source by the clock."""
 
     def __init__(self, source: SimulatedSource) -> None:
         self._source = source
@@ -232,7 +318,7 @@ class SimulatedSensor:
         self.interval_s = source.interval_s
 
     def read(self) -> list[Reading | Gap]:
-        """Everything new since the last call."""
+        """Return everything new since the last call."""
         now_ns = time.monotonic_ns()
         found = self._source.readings(self._last_ns, now_ns)
         if not any(isinstance(one, Gap) for one in found):
@@ -240,14 +326,9 @@ class SimulatedSensor:
         return found
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: nothing is open."""
 
 
-def from_spec(text: str) -> list[SimulatedSensor]:
-    """The sensors of a simulated machine, from the text after ``"simulated:"``."""
-    return sensors_of(SimulatedMachine.from_spec(text).sources)
-
-
-def sensors_of(sources: Iterable[SimulatedSource]) -> list[SimulatedSensor]:
-    """A sensor for each source."""
-    return [SimulatedSensor(source) for source in sources]
+def simulated_sensors(text: str) -> list[SimulatedSensor]:
+    """Make the sensors of the simulated machine that a text describes."""
+    return [SimulatedSensor(source) for source in SimulatedMachine.from_spec(text).sources]

@@ -24,8 +24,8 @@ from joulelab.models.characteristics import characterize
 from joulelab.models.registry import build_model
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
-from joulelab.sensors.nvml import environment_selection
 from joulelab.sensors.sensor import Quantity
+from joulelab.sensors.visible_devices import environment_selection
 from joulelab.study.plan import Plan, TrainPlan
 from joulelab.study.worker_process import Event
 from joulelab.workloads.classification import infer, train

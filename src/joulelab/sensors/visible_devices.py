@@ -1,7 +1,8 @@
-"""Which GPUs a process may use: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it."""
+"""The GPUs that a process may use: ``CUDA_VISIBLE_DEVICES``, read the way CUDA reads it."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
-    """The names by which a GPU can be asked for.
+    """The names by which a GPU can be selected.
 
     Attributes:
         index: NVML's index, in PCI bus order.
@@ -29,9 +30,9 @@ class Selection:
     """The GPUs that CUDA lets a process use.
 
     Attributes:
-        indices: NVML indices, each once, in the order in which CUDA counts them.
-        reason: Why GPUs are missing; empty when none is.
-        note: What was assumed; empty when nothing was.
+        indices: NVML indices, each once, in the order in which CUDA numbers them.
+        reason: Why GPUs are missing; empty if none is.
+        note: What was assumed; empty if nothing was.
     """
 
     indices: tuple[int, ...]
@@ -39,21 +40,26 @@ class Selection:
     note: str = ""
 
 
+def environment_selection() -> tuple[str | None, str | None]:
+    """Return ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER`` of this process."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER")
+
+
 def visible_gpus(
     value: str | None, gpus: Sequence[GpuIdentity], device_order: str | None = None
 ) -> Selection:
-    """The GPUs that ``CUDA_VISIBLE_DEVICES=value`` leaves visible.
+    """Select the GPUs that ``CUDA_VISIBLE_DEVICES=value`` leaves visible.
 
-    The rules are those of the CUDA programming guide ("CUDA environment variables") and of what
-    the driver does: unset, all; entries are indices, or ``GPU-`` UUIDs or their unique beginnings,
-    or ``MIG-`` UUIDs, as the first entry says; the first invalid entry ends the list; a GPU named
-    twice leaves none; a number is read as C's ``strtol`` does.
+    The rules are those of the CUDA programming guide ("CUDA environment variables") and of the
+    driver: all GPUs if the variable is unset; entries are indices, or ``GPU-`` UUIDs or their
+    unique beginnings, or ``MIG-`` UUIDs, depending on the first entry; the first invalid entry
+    ends the list; a GPU named twice leaves none; a number is read as C's ``strtol`` reads it.
 
     Args:
-        value: The variable's value; ``None`` when it is not set.
+        value: The variable's value; ``None`` if it is not set.
         gpus: All GPUs, by ascending NVML index.
-        device_order: ``CUDA_DEVICE_ORDER``; CUDA's default is ``FASTEST_FIRST``, which NVML cannot
-            tell. For GPUs of one model it is taken as PCI order; for unlike ones too, with a note.
+        device_order: ``CUDA_DEVICE_ORDER``. CUDA's default is ``FASTEST_FIRST``, an order that
+            NVML does not report; PCI order is assumed, with a note if the models differ.
 
     Example:
         >>> gpus = [GpuIdentity(0, "GPU-aa"), GpuIdentity(1, "GPU-bb"), GpuIdentity(2, "GPU-bc")]
@@ -86,7 +92,7 @@ def visible_gpus(
 
 
 def _names(first: str, gpus: Sequence[GpuIdentity]) -> dict[str, int]:
-    """Every name of the kind of the first entry, and the NVML index it stands for."""
+    """Every name of the first entry's kind, with its NVML index."""
     if first.startswith("GPU-"):
         return {gpu.uuid: gpu.index for gpu in gpus}
     if first.startswith("MIG-"):
@@ -112,14 +118,14 @@ def _reason(value: str, ended_by: str | None) -> str:
         return ""
     if ended_by.startswith("-1"):
         return f"CUDA_VISIBLE_DEVICES={value}: -1 ends the list"
-    return f"CUDA_VISIBLE_DEVICES={value}: no GPU {ended_by!r} here, which ends the list"
+    return f"CUDA_VISIBLE_DEVICES={value}: there is no GPU {ended_by!r}, which ends the list"
 
 
 def _order_note(first: str, gpus: Sequence[GpuIdentity], device_order: str | None) -> str:
-    unlike = len({gpu.model for gpu in gpus}) > 1
-    if device_order == "PCI_BUS_ID" or first.startswith(("GPU-", "MIG-")) or not unlike:
+    differ = len({gpu.model for gpu in gpus}) > 1
+    if device_order == "PCI_BUS_ID" or first.startswith(("GPU-", "MIG-")) or not differ:
         return ""
     return (
-        "GPUs of unlike models chosen by index: taken in PCI order, CUDA may count the fastest "
-        "first; export CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        "GPUs of different models selected by index: PCI order is assumed, but CUDA may count the "
+        "fastest first; export CUDA_DEVICE_ORDER=PCI_BUS_ID"
     )

@@ -1,4 +1,4 @@
-"""Which processes use a GPU, and how much each does, as the driver tells it (NVML)."""
+"""Which processes use a GPU, and how much each of them does, as the driver reports it (NVML)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 
 import pynvml
 
-from joulelab.sensors.process_table import PROC, Key, Process, sees_whole_machine
+from joulelab.sensors.processes import PROC, Key, Process, sees_whole_machine
 
 CLOCK_SLACK_US = 1_000_000
-"""A sample is not from a later time than this after now."""
+"""A sample's timestamp may be at most this far in the future."""
 TRIES = 3
-"""So often samples are asked for when there are more of them than there were a moment before."""
+"""How often samples are requested while new ones keep coming."""
 
 
 class Use(NamedTuple):
-    """What was used of a component since the last look.
+    """The use of a component since the last scan.
 
     Attributes:
         job_s: By the job, in seconds of full use.
-        all_s: By all.
-        others: By each of the others, with its name.
+        all_s: By all processes.
+        others: By each other process, with its name.
     """
 
     job_s: float
@@ -32,16 +32,16 @@ class Use(NamedTuple):
     others: Mapping[Key, tuple[str, float]]
 
 
-class CannotTell(Exception):
-    """How a component's use is divided cannot be told; the message says why."""
+class UseUnknown(Exception):
+    """It is unknown how a component's use is divided; the message says why."""
 
 
 class GpuUse:
-    """One GPU's use by process: the time for which each had a kernel running, as of the SMs.
+    """One GPU's use by process: the time for which each had a kernel on its SMs.
 
     Args:
-        component: As ``"gpu:0"``.
-        uuid: The board's.
+        component: For example ``"gpu:0"``.
+        uuid: The board's UUID.
         proc: Where ``/proc`` is.
 
     Raises:
@@ -57,47 +57,52 @@ class GpuUse:
         pynvml.nvmlInit()
 
     def close(self) -> None:
-        """Lets go of NVML."""
+        """Shut NVML down."""
         pynvml.nvmlShutdown()
 
-    def look(self, job: Collection[int], table: Mapping[int, Process], duration_s: float) -> Use:
-        """Who used it since the last look.
+    def scan(self, job: Collection[int], table: Mapping[int, Process], duration_s: float) -> Use:
+        """Find out who used the GPU since the last scan.
 
         Args:
             job: The job's processes.
-            table: All processes that can be seen.
-            duration_s: Since the last look.
+            table: All visible processes.
+            duration_s: Time since the last scan.
 
         Raises:
-            CannotTell: The driver does not say, or not in a way that can be understood here.
+            UseUnknown: The driver does not report it, or its pids have no meaning here.
         """
         try:
             if self._handle is None:
                 self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
-            there = self._there()
+            present = self._present()
             is_busy = pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu > 0
         except pynvml.NVMLError as error:
             self._handle = None
-            raise CannotTell(f"the driver does not tell who uses it: {error}") from error
+            raise UseUnknown(
+                f"the driver does not report which processes use it: {error}"
+            ) from error
         utilization, refused = self._utilization()
-        pids = there | utilization.keys()
+        pids = present | utilization.keys()
         if pids or is_busy:
             self._check_namespace(pids, table)
         others = pids - set(job)
         if refused is not None:
             if others:
-                names = ", ".join(_named(pid, table) for pid in sorted(others))
-                raise CannotTell(
-                    f"{names} may use it too, and the driver does not tell how much each process "
-                    f"does: {refused}"
+                names = ", ".join(f"{_name(pid, table)} (pid {pid})" for pid in sorted(others))
+                raise UseUnknown(
+                    f"{names} may use it too, and the driver does not report the use of each "
+                    f"process: {refused}"
                 )
             used_s = duration_s if pids else 0.0
             return Use(used_s, used_s, {})
         used = {pid: utilization.get(pid, 0.0) * duration_s for pid in pids}
-        named = {_key(pid, table): (_name(pid, table), used[pid]) for pid in others}
+        named = {
+            (table[pid].key if pid in table else (pid, 0)): (_name(pid, table), used[pid])
+            for pid in others
+        }
         return Use(sum(used[pid] for pid in pids - others), sum(used.values()), named)
 
-    def _there(self) -> set[int]:
+    def _present(self) -> set[int]:
         """The processes with a context on the GPU."""
         found = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         with contextlib.suppress(pynvml.NVMLError_NotSupported):
@@ -105,22 +110,22 @@ class GpuUse:
         return {int(one.pid) for one in found}
 
     def _utilization(self) -> tuple[dict[int, float], pynvml.NVMLError | None]:
-        """SM utilisation by process since the last look, 0 to 1; or why there is none."""
+        """SM utilisation by process since the last scan, 0 to 1; or why there is none."""
         latest_us = time.time_ns() // 1000 + CLOCK_SLACK_US
-        # The driver stamps in wall time, and the wall clock may have been set back.
+        # The driver's timestamps are wall time, and the wall clock may have been set back.
         self._last_us = min(self._last_us, latest_us)
         try:
             samples = self._samples()
         except pynvml.NVMLError_NotFound:
-            # Nobody has done anything since.
+            # No process has done anything since.
             return {}, None
         except pynvml.NVMLError as error:
-            # The binding takes an empty list for an error.
+            # The binding reports an empty list as an error.
             return {}, None if error.value == pynvml.NVML_SUCCESS else error
         newest_us = self._last_us
         by_pid: dict[int, list[float]] = {}
         for sample in samples:
-            # Drivers are known to fill up the list with rubbish.
+            # Some drivers fill up the list with garbage.
             if self._last_us < sample.timeStamp <= latest_us and sample.smUtil <= 100:
                 by_pid.setdefault(int(sample.pid), []).append(sample.smUtil / 100)
                 newest_us = max(newest_us, int(sample.timeStamp))
@@ -130,9 +135,9 @@ class GpuUse:
         return {pid: sum(values) / periods for pid, values in by_pid.items()}, None
 
     def _samples(self) -> list[Any]:
-        """What the driver has sampled since the last look.
+        """The driver's samples since the last scan.
 
-        The binding asks how many there are and then for so many: one may come in between.
+        The binding first asks for their number: another may come in between.
         """
         for _ in range(TRIES - 1):
             with contextlib.suppress(pynvml.NVMLError_InsufficientSize):
@@ -140,29 +145,29 @@ class GpuUse:
         return list(pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us))
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
-        """The driver's pids are the host's: in a container they mean nothing, or are not given.
+        """Check that the driver's pids mean the processes in ``/proc``.
+
+        They are the host's: a container does not get them, or cannot interpret them.
 
         Raises:
-            CannotTell: So it is here, or nobody is named who uses it.
+            UseUnknown: They do not, or there are none although the GPU works.
         """
         if sees_whole_machine(self._proc):
             if not pids:
-                raise CannotTell("it is at work, and the driver names no process that uses it")
+                raise UseUnknown("it is working, but the driver names no process that uses it")
             return
         if not pids:
-            raise CannotTell("which processes use it cannot be seen in this container")
+            raise UseUnknown("a container cannot see which processes use it")
         if not all(pid in table and _has_device(self._proc, pid) for pid in pids):
-            count = len(pids)
-            raise CannotTell(
-                f"{count} processes use it, and which of them are yours cannot be told in this "
-                "container"
-                if count > 1
-                else "one process uses it, and whether it is yours cannot be told in this container"
+            raise UseUnknown(
+                f"{len(pids)} processes use it, and a container cannot see which of them are yours"
+                if len(pids) > 1
+                else "one process uses it, and a container cannot see whether it is yours"
             )
 
 
 def _has_device(proc: Path, pid: int) -> bool:
-    """Whether a process holds a device file of the NVIDIA driver."""
+    """Whether a process has a device file of the NVIDIA driver open."""
     try:
         links = [str(link.readlink()) for link in (proc / str(pid) / "fd").iterdir()]
     except OSError:
@@ -170,13 +175,5 @@ def _has_device(proc: Path, pid: int) -> bool:
     return any(link.startswith("/dev/nvidia") for link in links)
 
 
-def _key(pid: int, table: Mapping[int, Process]) -> Key:
-    return table[pid].key if pid in table else (pid, 0)
-
-
 def _name(pid: int, table: Mapping[int, Process]) -> str:
-    return table[pid].name if pid in table else "a process that cannot be seen"
-
-
-def _named(pid: int, table: Mapping[int, Process]) -> str:
-    return f"{_name(pid, table)} (pid {pid})"
+    return table[pid].name if pid in table else "an invisible process"
