@@ -84,8 +84,8 @@ def with_interval(
 
     Args:
         value: In ``unit``.
-        low: Lower end of the interval. Without an interval (``None`` or NaN) only the value is
-            formatted.
+        low: Lower end of the interval. Without an interval (``None``, NaN or no width) only the
+            value is formatted.
         high: Upper end.
         unit: The unit without a prefix.
         digits: Significant digits of the value; the ends get as many decimals.
@@ -103,7 +103,7 @@ def with_interval(
         return ABSENT
     size, name = scale(value, unit)
     text = f"{number(value / size, digits)} {name}".rstrip()
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
+    if low is None or high is None or math.isnan(low) or math.isnan(high) or low == high:
         return text
     ends = interval(low / size, high / size, value / size, digits=digits)
     return f"{text} ({level}{ends}{' ' + name if name else ''})"

@@ -1,79 +1,72 @@
-"""Writes records of jobs with invented figures, as ``joulelab run`` leaves them."""
-
-import json
+"""Records of runs with invented values, like those of ``joulelab run``."""
 
 import pytest
 import synthetic_study
 
-from joulelab.runs.job import SCHEMA
+from joulelab.runs.record import Run, write_record
 
 DAY_S = 86400.0
 NOW_UNIX_S = 1.79e9
 
 
-def write_job(
+def write_run(
     directory,
     gpu_w,
     *,
     duration_s=100.0,
     started_unix_s=NOW_UNIX_S,
-    name="train.py",
-    tags=None,
     machine=synthetic_study.MACHINE,
-    command=("python", "train.py"),
     exit_code=0,
     energy=None,
     **more,
 ):
-    """A job that took ``gpu_w`` on its GPU and 50 W on its CPU for ``duration_s``."""
-    directory.mkdir(parents=True)
+    """A run with ``gpu_w`` on its GPU and 50 W on its CPU for ``duration_s``."""
+    directory.mkdir(parents=True, exist_ok=True)
     if energy is None:
         energy = synthetic_study.energy({"gpu:0": gpu_w, "cpu:0": 50.0}, duration_s)
-    data = {
-        "schema": SCHEMA,
+    values = {
         "id": directory.name,
-        "command": list(command),
-        "name": name,
-        "project": None,
-        "phase": None,
-        "tags": tags or {},
-        "host": machine.host,
-        "machine": machine.to_json(),
-        "started_unix_s": started_unix_s,
+        "kind": "command",
+        "command": ("python", "train.py"),
+        "name": "train.py",
         "settings": {"sensors": None},
-        "ended_unix_s": started_unix_s + duration_s,
-        "duration_s": duration_s,
-        "exit_code": exit_code,
-        "signal": None,
-        "energy": energy.to_json(),
-        "spans": [],
-        "notes": [],
-    } | more
-    (directory / "run.json").write_text(json.dumps(data), encoding="utf-8")
+        "status": "failed" if exit_code else "done",
+    }
+    run = Run(
+        directory=directory,
+        host=machine.host,
+        machine=machine,
+        started_unix_s=started_unix_s,
+        ended_unix_s=started_unix_s + duration_s,
+        duration_s=duration_s,
+        exit_code=exit_code,
+        energy=energy,
+        **values | more,
+    )
+    write_record(directory, run.to_json())
     return directory
 
 
-def write_jobs(folder, watts, started_unix_s=NOW_UNIX_S, **options):
+def write_runs(directory, watts, started_unix_s=NOW_UNIX_S, **options):
     """Repeats, two minutes apart."""
     for index, gpu_w in enumerate(watts):
-        write_job(
-            folder / f"job-{index}", gpu_w, started_unix_s=started_unix_s + 120 * index, **options
-        )
-    return folder
+        started = started_unix_s + 120 * index
+        write_run(directory / f"run-{index}", gpu_w, started_unix_s=started, **options)
+    return directory
 
 
-@pytest.fixture(name="write_job")
-def _write_job():
-    return write_job
+@pytest.fixture(name="write_run")
+def _write_run():
+    return write_run
 
 
-@pytest.fixture(name="write_jobs")
-def _write_jobs():
-    return write_jobs
+@pytest.fixture(name="write_runs")
+def _write_runs():
+    return write_runs
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A place of its own for jobs and the site."""
+    """A directory of its own for saved runs and the site."""
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

@@ -23,14 +23,14 @@ def joulelab(capsys):
 
 
 @pytest.fixture
-def sides(tmp_path, write_jobs):
+def sides(tmp_path, write_runs):
     return (
-        write_jobs(tmp_path / "a", [300, 302, 298]),
-        write_jobs(tmp_path / "b", [340, 342, 338], started_unix_s=1.79e9 + 3600),
+        write_runs(tmp_path / "a", [300, 302, 298]),
+        write_runs(tmp_path / "b", [340, 342, 338], started_unix_s=1.79e9 + 3600),
     )
 
 
-def test_the_effect_in_words_and_in_figures(sides, joulelab):
+def test_effect_as_text_and_as_json(sides, joulelab):
     done = subprocess.run(
         [sys.executable, "-m", "joulelab", "compare", *sides],
         check=False,
@@ -40,18 +40,19 @@ def test_the_effect_in_words_and_in_figures(sides, joulelab):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert f"A  {sides[0]} (train.py): 3 runs, " in done.stdout
-    assert "B takes 11.4 % more than A (95 % interval" in done.stdout
-    assert "Welch's t test, on logarithms, 3 and 3 runs: p < 0.001" in done.stdout
-    assert "not in turns: a drift would look like an effect" in done.stdout
+    assert f"baseline   {sides[0]} (train.py): 3 runs, " in done.stdout
+    assert "gross energy: 11.4 % higher in the candidate (95 % CI +" in done.stdout
+    assert "): significant\n" in done.stdout
+    assert "Welch's t test on logarithms, 3 and 3 runs: p < 0.001" in done.stdout
+    assert "not alternating with it: a drift would look like an effect" in done.stdout
     code, out, _ = joulelab(*sides, "--json", "--metric", "mean_power_w")
     found = json.loads(out)
     assert code == 0
     assert found["metric"] == "mean_power_w"
     assert found["effect"]["ratio"] == pytest.approx(390 / 350, rel=1e-4)
-    assert found["effect"]["shown"] is True
-    assert found["a"]["runs"] == ["job-0", "job-1", "job-2"]
-    assert found["a"]["costs"]["carbon_g"] is None
+    assert found["effect"]["significant"] is True
+    assert found["baseline"]["runs"] == ["run-0", "run-1", "run-2"]
+    assert found["baseline"]["costs"]["carbon_g"] is None
 
 
 @pytest.mark.parametrize(
@@ -65,37 +66,35 @@ def test_the_effect_in_words_and_in_figures(sides, joulelab):
         ("20%", True, 0, False),
     ],
 )
-def test_a_limit_fails_when_it_is_shown_and_strictly_when_it_cannot_be_excluded(
+def test_fail_above_exits_with_1_if_significant_and_strict_also_if_undecided(
     sides, joulelab, limit, strict, code, above
 ):
     found, out, _ = joulelab(*sides, "--json", "--fail-above", limit, *["--strict"] * strict)
     assert (found, json.loads(out)["above"]) == (code, above)
 
 
-def test_one_run_each_never_fails_but_strictly(tmp_path, write_job, joulelab):
-    a, b = write_job(tmp_path / "a", 300.0), write_job(tmp_path / "b", 900.0)
+def test_one_run_each_is_undecided(tmp_path, write_run, joulelab):
+    a, b = write_run(tmp_path / "a", 300.0), write_run(tmp_path / "b", 900.0)
     code, out, _ = joulelab(a, b, "--fail-above", "5%")
     assert code == 0
-    assert "cannot be told with one run each" in out
-    assert "limit of 5 %: cannot be told whether B is above it" in out
+    assert "not tested, since one run each" in out
+    assert "limit of +5 %: undecided whether the candidate is above it" in out
     assert joulelab(a, b, "--fail-above", "5%", "--strict")[0] == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["previous", "latest"], "has none that finished"),
+        (["previous", "latest"], "none has finished"),
         (["a", "nowhere"], "there is no 'nowhere'"),
         (["a", "b", "--metric", "gross"], "did you mean gross_j?"),
-        (["a", "b", "--by", "model"], "nothing is known by 'model'"),
+        (["a", "b", "--by", "model"], "there is no level 'model'"),
         (["a", "b", "--fail-above", "5"], "give 5% or 0.05"),
         (["a", "b", "--strict"], "--strict needs --fail-above"),
         (["a", "b", "--metric", "net_j"], "run joulelab idle before measuring"),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_one_line(
-    sides, joulelab, monkeypatch, arguments, message
-):
+def test_errors_are_one_line(sides, joulelab, monkeypatch, arguments, message):
     monkeypatch.chdir(sides[0].parent)
     code, out, err = joulelab(*arguments)
     assert (code, out) == (2, "")

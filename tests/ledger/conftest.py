@@ -1,13 +1,12 @@
-"""Writes records with known, invented figures: no machine measured them."""
+"""Records of runs with invented values: no machine measured them."""
 
-import json
 from datetime import datetime
 
 import pytest
 
 from joulelab.carbon.site import ENVIRONMENT
 from joulelab.energy.energy import ComponentEnergy, Energy
-from joulelab.runs.job import SCHEMA
+from joulelab.runs.record import Run, SpanTotal, write_record
 from joulelab.sensors.sensor import Provenance
 
 
@@ -31,45 +30,51 @@ def energy(gross_j, duration_s=100.0, gain=0.05, edge_j=0.0, component="gpu:0"):
     return Energy(duration_s=duration_s, components={component: part})
 
 
-def write_job(directory, gross_j, *, began="2026-11-02T12:00+00:00", duration_s=100.0, **changed):
-    """A finished job of a steady load; ``gross_j`` may be an Energy."""
+def write_run(directory, gross_j, *, began="2026-11-02T12:00+00:00", duration_s=100.0, **changed):
+    """A finished run of constant power; ``gross_j`` may be an Energy."""
     directory.mkdir(parents=True)
-    spent = gross_j if isinstance(gross_j, Energy) else energy(gross_j, duration_s)
     started_unix_s = datetime.fromisoformat(began).timestamp()
-    data = {
-        "schema": SCHEMA,
+    values = {
         "id": directory.name,
-        "command": ["python", "train.py"],
+        "kind": "command",
         "name": "train",
-        "project": None,
-        "phase": None,
-        "tags": {},
+        "command": ("python", "train.py"),
         "host": "here",
-        "machine": None,
-        "settings": {},
         "started_unix_s": started_unix_s,
-        "start_ns": 0,
-        "pid": None,
-        "baseline": None,
-        "joined": None,
         "ended_unix_s": started_unix_s + duration_s,
         "duration_s": duration_s,
+        "status": "done",
         "exit_code": 0,
-        "signal": None,
-        "energy": spent.to_json(),
-        "spans": [],
-        "notes": [],
-    } | changed
-    for name in ("job.json", "run.json"):
-        (directory / name).write_text(json.dumps(data))
+        "energy": gross_j if isinstance(gross_j, Energy) else energy(gross_j, duration_s),
+    }
+    run = Run(directory=directory, **values | changed)
+    write_record(directory, run.to_json())
     return directory
 
 
+def requests(count, gross_j, low_j, high_j):
+    """The total of a number of spans named ``request``."""
+    return SpanTotal(
+        name="request",
+        count=count,
+        duration_s=90.0,
+        gross_j=gross_j,
+        low_j=low_j,
+        high_j=high_j,
+        net_j=float("nan"),
+    )
+
+
 @pytest.fixture
-def job():
-    return write_job
+def run_record():
+    return write_run
 
 
 @pytest.fixture
 def make_energy():
     return energy
+
+
+@pytest.fixture
+def request_spans():
+    return requests

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from joulelab.ledger.models import model_cost, request_energy, training_energy
-from joulelab.runs.job import find_jobs
+from joulelab.ledger.model_energy import read_model, request_energy, training_energy
+from joulelab.runs.selection import open_runs
 
 
 def joulelab(*arguments, **environment):
@@ -23,14 +23,14 @@ def joulelab(*arguments, **environment):
     )
 
 
-def test_what_did_training_cost_compared_with_last_week(tmp_path, job):
-    place = tmp_path / "home" / "jobs"
-    job(place / "last", 1.8e6, began="2026-11-10T00:00Z", phase="training")
-    job(place / "this", 3.6e6, began="2026-11-17T00:00Z", phase="training")
+def test_this_week_compared_with_last_week(tmp_path, run_record):
+    place = tmp_path / "home" / "runs"
+    run_record(place / "last", 1.8e6, began="2026-11-10T00:00Z", phase="train")
+    run_record(place / "this", 3.6e6, began="2026-11-17T00:00Z", phase="train")
     result = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3",
         "--currency", "EUR")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    for words in ("3.60 MJ", "+100 %", "2026-W47", "0.300 EUR", "330 g", "Germany, mean of 2025"):
+    for words in ("3,600 kJ", "+100 %", "2026-W47", "0.300 EUR", "330 g", "Germany, mean of 2025"):
         assert words in result.stdout
     # No terminal, and narrow: nothing is cut off.
     narrow = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3", "--currency",
@@ -39,27 +39,27 @@ def test_what_did_training_cost_compared_with_last_week(tmp_path, job):
     assert "0.300 EUR" in narrow
 
 
-def test_a_recorded_job_meets_the_intensities_of_its_time(tmp_path):
+def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path):
     ran = joulelab("run", "--sensors", "simulated", "--wait", "--", "sleep", "1")
     assert ran.returncode == 0, ran.stderr
-    (record,) = find_jobs()
+    (record,) = open_runs()
     middle_s = (record.started_unix_s + record.ended_unix_s) / 2
     steps = {middle_s - 1000: 900, middle_s: 100, middle_s + 1000: 0}
     rows = [f"{datetime.fromtimestamp(t, UTC).isoformat()},{value}" for t, value in steps.items()]
     (tmp_path / "grid.csv").write_text("time,g_per_kwh\n" + "\n".join(rows) + "\n")
     result = joulelab("ledger", "--intensity-file", tmp_path / "grid.csv", "--json")
     ledger = json.loads(result.stdout)
-    assert "weighted by the energy" in ledger["rests_on"][0]
+    assert "weighted by the energy" in ledger["sources"][0]
     assert 100 < ledger["total"]["carbon_g"] / ledger["total"]["gross_kwh"] < 900
 
 
-def test_json_and_csv_hold_the_same_rows(tmp_path, job):
-    job(tmp_path / "jobs" / "one", 3.6e6, phase="training")
-    job(tmp_path / "jobs" / "two", 1.2e6)
+def test_json_and_csv_have_the_same_rows(tmp_path, run_record):
+    run_record(tmp_path / "jobs" / "one", 3.6e6, phase="train")
+    run_record(tmp_path / "jobs" / "two", 1.2e6)
     out = tmp_path / "rows.csv"
     result = joulelab("ledger", tmp_path / "jobs", "--json", "--csv", out)
     ledger = json.loads(result.stdout)
-    assert [row["key"] for row in ledger["rows"]] == ["training", "untagged"]
+    assert [row["key"] for row in ledger["rows"]] == ["train", "untagged"]
     assert ledger["total"]["gross_j"] == pytest.approx(4.8e6)
     assert ledger["total"]["carbon_g"] is None
     with out.open(newline="") as file:
@@ -68,11 +68,11 @@ def test_json_and_csv_hold_the_same_rows(tmp_path, job):
     assert rows[0]["carbon_g"] == ""
 
 
-def test_an_empty_ledger_says_how_to_begin():
+def test_an_empty_ledger_explains_how_to_begin():
     result = joulelab("ledger")
     assert result.returncode == 0
     assert "joulelab run" in result.stdout
-    assert "of that project" in joulelab("ledger", "--project", "x").stdout
+    assert "no runs match" in joulelab("ledger", "--project", "x").stdout
 
 
 @pytest.mark.parametrize(
@@ -81,26 +81,25 @@ def test_an_empty_ledger_says_how_to_begin():
         (["nowhere"], "there is no directory nowhere"),
         (["--since", "yesterday"], "2026-11-01"),
         (["--by", "weak"], "week"),
-        (["break-even", "a", "b"], "no figure, no job and no study"),
-        (["break-even", "5", "6"], "one figure"),
+        (["break-even", "a", "b"], "is not a number, a run or a study"),
+        (["break-even", "5", "6"], "a single value"),
         (["tag", "."], "--phase"),
         (["inference", "--requests-per-day", "10", "--energy-per-request", "-1"], "0 or more"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_one_line(arguments, hint):
+def test_errors_are_one_line(arguments, hint):
     result = joulelab("ledger", *arguments)
     assert result.returncode == 2
     assert hint in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_break_even_of_jobs(tmp_path, job):
-    job(tmp_path / "train-a", 1e6)
-    job(tmp_path / "train-b", 3e6)
-    job(tmp_path / "serve-a", 2000.0, tags={"samples": "1000"})
-    span = {"name": "request", "count": 1000, "duration_s": 90.0, "gross_j": 1000.0,
-        "low_j": 900.0, "high_j": 1100.0, "net_j": None}  # fmt: skip
-    job(tmp_path / "serve-b", 1200.0, spans=[span])
+def test_break_even_of_runs(tmp_path, run_record, request_spans):
+    run_record(tmp_path / "train-a", 1e6)
+    run_record(tmp_path / "train-b", 3e6)
+    run_record(tmp_path / "serve-a", 2000.0, tags={"samples": "1000"})
+    span = request_spans(1000, 1000.0, 900.0, 1100.0)
+    run_record(tmp_path / "serve-b", 1200.0, spans=(span,))
     result = joulelab(
         "ledger", "break-even", f"small={tmp_path}/train-a,{tmp_path}/serve-a",
         f"large={tmp_path}/train-b,{tmp_path}/serve-b", "--json",
@@ -108,23 +107,22 @@ def test_break_even_of_jobs(tmp_path, job):
     found = json.loads(result.stdout)
     assert found["requests"] == pytest.approx(2e6)
     assert found["requests_low"] < 2e6 < found["requests_high"]
-    assert [one["frugal"] for one in found["stretches"]] == ["small", None, "large"]
+    assert [one["efficient"] for one in found["ranges"]] == ["small", None, "large"]
     assert all(model["simulated"] for model in found["models"])
 
 
-def test_the_uncertainty_of_spans_is_that_of_the_record(tmp_path, job):
-    span = {"name": "request", "count": 10, "duration_s": 90.0, "gross_j": 1000.0,
-        "low_j": 800.0, "high_j": 1200.0, "net_j": None}  # fmt: skip
-    path = job(tmp_path / "serve", 1200.0, spans=[span])
+def test_request_spans_have_the_uncertainty_of_their_record(tmp_path, run_record, request_spans):
+    span = request_spans(10, 1000.0, 800.0, 1200.0)
+    path = run_record(tmp_path / "serve", 1200.0, spans=(span,))
     assert request_energy(str(path)).interval == pytest.approx((80.0, 120.0))
 
 
-def test_a_study_gives_both_figures_and_repeats_their_scatter(tmp_path, synthetic):
+def test_a_study_gives_both_energies_and_the_scatter_of_its_repeats(tmp_path, synthetic):
     study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"], repeats=3)
     for block, stretch in enumerate((0.8, 1.0, 1.2)):
         study.cell("LeNet", block, stretch=stretch)
         study.cell("VGG16", block)
-    one = model_cost(f"{tmp_path}/study:LeNet")
+    one = read_model(f"{tmp_path}/study:LeNet")
     results = [
         json.loads((tmp_path / "study" / "runs" / f"r{block}-lenet" / "run.json").read_text())
         for block in range(3)
@@ -149,25 +147,25 @@ def test_a_study_of_several_models_asks_which(tmp_path, synthetic):
     assert "did you mean VGG16?" in result.stderr
 
 
-def test_inference_against_the_training_of_the_ledger(tmp_path, job):
-    job(tmp_path / "home" / "jobs" / "one", 3.6e6, phase="training", project="digits")
+def test_inference_against_the_training_of_the_ledger(tmp_path, run_record):
+    run_record(tmp_path / "home" / "runs" / "one", 3.6e6, phase="train", project="digits")
     assert training_energy("3.6e6").value == 3.6e6
     arguments = ("ledger", "inference", "--requests-per-day", "1e6", "--energy-per-request", "0.5")
     found = json.loads(joulelab(*arguments, "--project", "digits", "--json").stdout)
     assert found["day_j"] == pytest.approx(5e5)
     assert found["days_to_training"] == pytest.approx(7.2)
     assert found["days_low_to_training"] < 7.2 < found["days_high_to_training"]
-    assert "not known" in joulelab(*arguments, "--project", "other").stdout
+    assert "training   unknown" in joulelab(*arguments, "--project", "other").stdout
 
 
-def test_tags_are_written_and_counted(tmp_path, job):
-    path = job(tmp_path / "home" / "jobs" / "one", 1000.0)
+def test_tags_are_written_and_counted(tmp_path, run_record):
+    path = run_record(tmp_path / "home" / "runs" / "one", 1000.0)
     assert joulelab("ledger", "tag", path, "--phase", "data", "--project", "p").returncode == 0
     assert "data" in joulelab("ledger", "--project", "p").stdout
 
 
-def test_the_core_alone_does_it(tmp_path, job, synthetic):
-    job(tmp_path / "all" / "one", 1000.0)
+def test_the_core_install_is_enough(tmp_path, run_record, synthetic):
+    run_record(tmp_path / "all" / "one", 1000.0)
     study = synthetic.Writer(tmp_path / "all" / "study", models=["LeNet"])
     study.cell("LeNet", 0)
     blocked = ("torch", "pandas", "scipy", "pydantic", "pyarrow", "altair", "statsmodels")

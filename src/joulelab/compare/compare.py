@@ -1,59 +1,61 @@
-"""Two sides compared: which runs are paired, the effect of each pair, and of all."""
+"""Compare a candidate with a baseline: the effect in each cell and over all of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import Site
-from joulelab.compare.costs import costs_of
-from joulelab.compare.doubts import Difference, differences, doubts
+from joulelab.compare.caveats import Mismatch, find_caveats, find_mismatches
+from joulelab.compare.measurement import Group
 from joulelab.compare.pairing import (
-    Known,
+    Measured,
     checked_levels,
-    components_in_common,
-    known_figures,
-    paired,
-    telling_levels,
+    compared_components,
+    default_levels,
+    measured_values,
+    pair_cells,
 )
-from joulelab.compare.sides import Side
+from joulelab.energy.energy import total
 from joulelab.energy.uncertainty import Metric
 from joulelab.errors import UserError
-from joulelab.stats.difference import Cell, Repeats, holm
-from joulelab.stats.difference import Difference as MeanDifference
-from joulelab.stats.difference import difference as mean_difference
+from joulelab.format import finite_or_none
+from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.stats.difference import Cell, Difference, Repeats, difference, holm
 from joulelab.uncertain import CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """The second side over the first. What is not known is NaN.
+    """The candidate relative to the baseline. Unknown values are NaN.
 
     Attributes:
-        levels: Of the cell; empty for all cells together.
-        a: Mean of the first side; NaN for several cells together.
-        b: Mean of the second.
-        n_a: How many runs.
-        n_b: Likewise.
-        ratio: Of geometric means; NaN where a figure is not positive.
-        ratio_interval: Its ends.
-        difference: The second less the first; NaN for several cells together.
-        difference_interval: Its ends.
-        p: Of no difference.
-        test: What p is by; empty where it cannot be tested.
-        detectable_ratio: A ratio this large would be shown four times in five.
-        shown: Whether the interval leaves out no difference; ``None`` where it cannot be tested.
-        logarithms: What the ratio was worked out from.
+        levels: Levels of the cell; empty for all cells together.
+        baseline_mean: Mean over the baseline's runs; NaN for several cells together.
+        candidate_mean: Mean over the candidate's runs.
+        n_baseline: Number of the baseline's runs.
+        n_candidate: Number of the candidate's runs.
+        ratio: Ratio of geometric means; NaN if a value is not positive.
+        ratio_interval: Its interval.
+        difference: Candidate minus baseline; NaN for several cells together.
+        difference_interval: Its interval.
+        p: p-value of no difference.
+        test: Name of the test that p is from; empty if it cannot be tested.
+        detectable_ratio: A ratio this large is detected with a power of 0.8.
+        significant: Whether the interval excludes no difference; ``None`` if it cannot be tested.
+        logarithms: What the ratio was computed from.
     """
 
     levels: Mapping[str, str]
-    a: float
-    b: float
-    n_a: int
-    n_b: int
+    baseline_mean: float
+    candidate_mean: float
+    n_baseline: int
+    n_candidate: int
     ratio: float
     ratio_interval: tuple[float, float]
     difference: float
@@ -61,15 +63,15 @@ class Effect:
     p: float
     test: str
     detectable_ratio: float
-    shown: bool | None
-    logarithms: MeanDifference
+    significant: bool | None
+    logarithms: Difference
 
-    def above(self, limit: float) -> bool | None:
-        """Whether the interval of the ratio is above 1 by more than a fraction.
+    def is_above(self, limit: float) -> bool | None:
+        """Report whether the candidate exceeds the baseline by more than a fraction.
 
         Returns:
-            ``True``: all of it. ``False``: none of it. ``None``: it cannot be told, which is
-            always so without a test.
+            ``True`` if the whole interval of the ratio is above ``1 + limit``, ``False`` if none of
+            it is, ``None`` if it is undecided, which it always is without a test.
         """
         low, high = self.ratio_interval
         if not self.test or math.isnan(low):
@@ -79,193 +81,176 @@ class Effect:
         return False if high <= 1 + limit else None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; NaN becomes ``None``."""
-        from joulelab.runs.store import plain  # noqa: PLC0415
-
-        told = (name for name in self.__dataclass_fields__ if name != "logarithms")
-        return dict(plain({name: getattr(self, name) for name in told}))
+        """Return a plain dictionary; NaN becomes ``None``."""
+        names = (one.name for one in fields(self) if one.name != "logarithms")
+        return {name: finite_or_none(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparison:
-    """What is known of two sides.
+    """A candidate compared with a baseline.
 
     Attributes:
-        a: The first side.
-        b: The second side.
+        baseline: The baseline's measurements.
+        candidate: The candidate's.
         metric: What is compared.
-        confidence: Of every interval.
+        confidence: Coverage of every interval.
         effect: Over all cells.
-        cells: Of each cell, where there are several; ``shown`` after Holm's correction.
-        costs: Of the first side and the second, all of what was compared.
-        differences: In machines, software, sensors and settings.
-        doubts: What a person should know before believing it, in words.
+        cells: In each cell, if there are several; ``significant`` after Holm's correction.
+        costs: Costs of everything that was compared, of the baseline and of the candidate.
+        mismatches: Differences in machine, software, sensors and settings.
+        caveats: What the user should know before relying on it.
     """
 
-    a: Side
-    b: Side
+    baseline: Group
+    candidate: Group
     metric: Metric
     confidence: float
     effect: Effect
     cells: tuple[Effect, ...]
     costs: tuple[Costs | None, Costs | None]
-    differences: tuple[Difference, ...]
-    doubts: tuple[str, ...]
+    mismatches: tuple[Mismatch, ...]
+    caveats: tuple[str, ...]
 
-    def above(self, limit: float, *, each: bool = False) -> bool | None:
-        """Whether the second side is shown to be above the first by more than a fraction.
+    def is_above(self, limit: float, *, each: bool = False) -> bool | None:
+        """Report whether the candidate exceeds the baseline by more than a fraction.
 
         Args:
-            limit: As 0.05 for 5 %.
-            each: Whether each cell has to keep to it, not their mean alone; that a cell does not
-                is shown after Holm's correction for their number.
+            limit: For example 0.05 for 5 %.
+            each: Check each cell instead of their mean, with Holm's correction for their number.
 
         Returns:
-            See :meth:`Effect.above`.
+            See :meth:`Effect.is_above`.
         """
         if not (each and self.cells):
-            return self.effect.above(limit)
-        alpha = (1 - self.confidence) / 2
-        if any(
-            _rejected([cell.logarithms.p_above(math.log1p(limit)) for cell in self.cells], alpha)
-        ):
+            return self.effect.is_above(limit)
+        p = [cell.logarithms.p_above(math.log1p(limit)) for cell in self.cells]
+        if any(one <= (1 - self.confidence) / 2 for one in holm(p)):
             return True
-        return False if all(cell.above(limit) is False for cell in self.cells) else None
+        return False if all(cell.is_above(limit) is False for cell in self.cells) else None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; NaN becomes ``None``."""
+        """Return a plain dictionary; NaN becomes ``None``."""
+        costs = [None if one is None else one.to_json() for one in self.costs]
         return {
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "confidence": self.confidence,
-            "a": self.a.to_json() | {"costs": _costs_json(self.costs[0])},
-            "b": self.b.to_json() | {"costs": _costs_json(self.costs[1])},
+            "baseline": self.baseline.to_json() | {"costs": costs[0]},
+            "candidate": self.candidate.to_json() | {"costs": costs[1]},
             "effect": self.effect.to_json(),
             "cells": [cell.to_json() for cell in self.cells],
-            "differences": [difference.to_json() for difference in self.differences],
-            "doubts": list(self.doubts),
+            "differences": [one.to_json() for one in self.mismatches],
+            "caveats": list(self.caveats),
         }
 
 
 def compare(
-    a: Side,
-    b: Side,
+    baseline: Group,
+    candidate: Group,
     metric: Metric,
     *,
     by: Sequence[str] | None = None,
     confidence: float = CONFIDENCE,
-    stated_scatter: float | None = None,
+    assumed_scatter: float | None = None,
     site: Site | None = None,
 ) -> Comparison:
-    """Compares two sides.
+    """Compare a candidate with a baseline.
 
     Args:
-        a: What is compared with.
-        b: What is compared.
-        metric: In what.
-        by: Levels in which runs must agree to be compared; ``None``: those that vary within a
-            side.
-        confidence: Of the intervals, as 0.95.
-        stated_scatter: Relative standard deviation of a run, for where runs do not tell it.
-        site: Where the electricity comes from; ``None``: not known.
+        baseline: What to compare with.
+        candidate: What to compare.
+        metric: The quantity to compare.
+        by: Levels in which runs must agree to be compared; ``None``: those that vary in a group.
+        confidence: Coverage of the intervals.
+        assumed_scatter: Relative standard deviation of a run, used if there are too few repeats.
+        site: Where the electricity comes from; ``None`` if unknown.
 
     Raises:
         UserError: There is nothing to compare.
     """
-    if a.kind != b.kind:
+    if baseline.kind != candidate.kind:
         raise UserError(
-            f"{a.label} holds {a.kind} and {b.label} {b.kind}",
-            hint="compare jobs with jobs and studies with studies",
+            f"{baseline.label} contains {baseline.kind} and {candidate.label} {candidate.kind}",
+            hint="compare runs with runs and studies with studies",
         )
-    twice = {run.directory.resolve() for run in a.measurements}.intersection(
-        run.directory.resolve() for run in b.measurements
-    )
-    if twice:
-        raise UserError(f"{min(twice)} is on both sides", hint="compare it with another run")
-    components, left_out = components_in_common(metric, a, b)
-    chosen = telling_levels(a, b) if by is None else checked_levels(by, a, b)
-    (known_a, missing_a), (known_b, missing_b) = (
-        known_figures(one, metric, components) for one in (a, b)
-    )
-    pairs = paired(known_a, known_b, chosen)
-    cells = [
-        (levels, Cell(_repeats(in_a), _repeats(in_b), unit=levels.get("model")))
-        for levels, in_a, in_b in pairs
+    directories = [
+        {one.directory.resolve() for one in group.measurements} for group in (baseline, candidate)
     ]
-    each = [_effect([cell], levels, confidence, stated_scatter) for levels, cell in cells]
-    paired_a = _only(a, [known for _, in_a, _ in pairs for known in in_a])
-    paired_b = _only(b, [known for _, _, in_b in pairs for known in in_b])
+    twice = set.intersection(*directories)
+    if twice:
+        raise UserError(f"{min(twice)} is in both groups", hint="compare it with another run")
+    components, not_compared = compared_components(metric, baseline, candidate)
+    if by is None:
+        levels = default_levels(baseline, candidate)
+    else:
+        levels = checked_levels(by, baseline, candidate)
+    known_a, missing_a = measured_values(baseline, metric, components)
+    known_b, missing_b = measured_values(candidate, metric, components)
+    pairs = pair_cells(known_a, known_b, levels)
+    cells = [
+        (of_cell, Cell(_repeats(in_a), _repeats(in_b), unit=of_cell.get("model")))
+        for of_cell, in_a, in_b in pairs
+    ]
+    effects = [
+        estimate_effect([cell], of_cell, confidence, assumed_scatter) for of_cell, cell in cells
+    ]
+    paired_a = _only(baseline, [one for _, in_a, _ in pairs for one in in_a])
+    paired_b = _only(candidate, [one for _, _, in_b in pairs for one in in_b])
     several = len(cells) > 1
+    overall = effects[0]
+    if several:
+        overall = estimate_effect([cell for _, cell in cells], {}, confidence, assumed_scatter)
+        corrected = holm([one.p for one in effects])
+        effects = [
+            one if one.significant is None else replace(one, significant=p <= 1 - confidence)
+            for one, p in zip(effects, corrected, strict=True)
+        ]
     return Comparison(
-        a=a,
-        b=b,
+        baseline=baseline,
+        candidate=candidate,
         metric=metric,
         confidence=confidence,
-        effect=_effect([cell for _, cell in cells], {}, confidence, stated_scatter)
-        if several
-        else each[0],
-        cells=tuple(_corrected(each, confidence)) if several else (),
-        costs=(costs_of(paired_a, site or Site()), costs_of(paired_b, site or Site())),
-        differences=tuple(differences(paired_a, paired_b, chosen)),
-        doubts=(
-            *left_out,
+        effect=overall,
+        cells=tuple(effects) if several else (),
+        costs=(_costs(paired_a, site or Site()), _costs(paired_b, site or Site())),
+        mismatches=tuple(find_mismatches(paired_a, paired_b, levels)),
+        caveats=(
+            *not_compared,
             *missing_a,
             *missing_b,
-            *_unpaired(paired_a, known_a),
-            *_unpaired(paired_b, known_b),
-            *doubts(paired_a, paired_b, metric, chosen, cells),
+            *_unpaired(paired_a, len(known_a)),
+            *_unpaired(paired_b, len(known_b)),
+            *find_caveats(paired_a, paired_b, metric, levels, cells),
         ),
     )
 
 
-def _costs_json(costs: Costs | None) -> dict[str, Any] | None:
-    return None if costs is None else costs.to_json()
-
-
-def _repeats(runs: Sequence[Known]) -> Repeats:
-    return Repeats(tuple(value for _, value in runs), tuple(run.block for run, _ in runs))
-
-
-def _only(side: Side, paired: Sequence[Known]) -> Side:
-    return replace(side, measurements=tuple(run for run, _ in paired))
-
-
-def _unpaired(paired: Side, known: Sequence[Known]) -> list[str]:
-    left = len(known) - len(paired.measurements)
-    if not left:
-        return []
-    return [
-        f"{paired.letter}: {left} of {len(known)} runs left out: the other side has none like them"
-    ]
-
-
-def _effect(
+def estimate_effect(
     cells: Sequence[Cell],
-    levels: Mapping[str, str],
-    confidence: float,
-    stated_scatter: float | None,
+    levels: Mapping[str, str] | None = None,
+    confidence: float = CONFIDENCE,
+    assumed_scatter: float | None = None,
 ) -> Effect:
+    """Estimate the candidate relative to the baseline over cells; see :func:`compare`."""
     one = cells[0] if len(cells) == 1 else None
-    positive = all(cell.baseline.is_positive and cell.candidate.is_positive for cell in cells)
-    unknown = MeanDifference(math.nan, 0.0, 0.0)
-    on_logs = (
-        mean_difference([cell.logarithms() for cell in cells], stated_scatter)
-        if positive
-        else unknown
-    )
-    plain_scatter = None
-    if stated_scatter is not None and one is not None:
-        plain_scatter = stated_scatter * abs(one.baseline.mean)
-    on_values = mean_difference(cells, plain_scatter) if one else unknown
-    tested = on_logs if positive else on_values
+    is_positive = all(cell.baseline.is_positive and cell.candidate.is_positive for cell in cells)
+    on_logs = on_values = Difference(math.nan, 0.0, 0.0)
+    if is_positive:
+        on_logs = difference([cell.logarithms() for cell in cells], assumed_scatter)
+    if one is not None:
+        assumed_sd = None
+        if assumed_scatter is not None:
+            assumed_sd = assumed_scatter * abs(one.baseline.mean)
+        on_values = difference(cells, assumed_sd)
+    tested = on_logs if is_positive else on_values
     low, high = on_logs.interval(confidence)
-    apart = tested.half_width(confidence) < abs(tested.value)
     return Effect(
-        levels=levels,
-        a=one.baseline.mean if one else math.nan,
-        b=one.candidate.mean if one else math.nan,
-        n_a=sum(cell.baseline.n for cell in cells),
-        n_b=sum(cell.candidate.n for cell in cells),
+        levels=levels or {},
+        baseline_mean=one.baseline.mean if one else math.nan,
+        candidate_mean=one.candidate.mean if one else math.nan,
+        n_baseline=sum(cell.baseline.n for cell in cells),
+        n_candidate=sum(cell.candidate.n for cell in cells),
         ratio=_exp(on_logs.value),
         ratio_interval=(_exp(low), _exp(high)),
         difference=on_values.value,
@@ -273,25 +258,43 @@ def _effect(
         p=tested.p,
         test=tested.test,
         detectable_ratio=_exp(on_logs.detectable(confidence)),
-        shown=apart if tested.is_tested else None,
+        significant=tested.half_width(confidence) < abs(tested.value) if tested.is_tested else None,
         logarithms=on_logs,
     )
 
 
+def _costs(group: Group, site: Site) -> Costs | None:
+    """Compute the costs of all runs together, with the intensity at its time for a single run."""
+    runs = [one for one in group.measurements if one.energy.components]
+    if not runs:
+        return None
+    if len(runs) > 1:
+        return site.costs(total(one.energy for one in runs))
+    run = runs[0]
+    is_recorded = (run.directory / READINGS_FILE).exists()
+    return site.costs(
+        run.energy,
+        started_unix_s=run.started_unix_s,
+        stopped_unix_s=run.started_unix_s + run.energy.duration_s,
+        trace=partial(read_trace, run.directory) if is_recorded else None,
+    )
+
+
+def _repeats(measured: Sequence[Measured]) -> Repeats:
+    return Repeats(tuple(value for _, value in measured), tuple(one.block for one, _ in measured))
+
+
+def _only(group: Group, measured: Sequence[Measured]) -> Group:
+    return replace(group, measurements=tuple(one for one, _ in measured))
+
+
+def _unpaired(paired: Group, known: int) -> list[str]:
+    unpaired = known - len(paired.measurements)
+    if not unpaired:
+        return []
+    return [f"{paired.role}: {unpaired} of {known} runs not compared: no counterpart"]
+
+
 def _exp(value: float) -> float:
-    """The ratio; NaN beyond what numbers can tell."""
+    """Return the exponential; NaN if the ratio is too large to mean anything."""
     return math.exp(value) if abs(value) < 50 else math.nan
-
-
-def _corrected(effects: Sequence[Effect], confidence: float) -> list[Effect]:
-    """What is shown after Holm's correction for looking at many cells."""
-    rejected = _rejected([effect.p for effect in effects], 1 - confidence)
-    return [
-        effect if effect.shown is None else replace(effect, shown=shown)
-        for effect, shown in zip(effects, rejected, strict=True)
-    ]
-
-
-def _rejected(p: Sequence[float], alpha: float) -> list[bool]:
-    """Which hypotheses Holm's procedure rejects; none that has no p."""
-    return [value <= alpha for value in holm(p)]

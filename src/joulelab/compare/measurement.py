@@ -1,46 +1,53 @@
-"""One measured run, as comparisons take it, and jobs as such."""
+"""The measurements to compare: runs, phases of study runs, or spans, in two groups."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.energy.uncertainty import find_boards
-from joulelab.findings.words import listed
+from joulelab.errors import JoulelabError, UserError, nearest
+from joulelab.format import join_words
 from joulelab.machine import Gpu, Machine
-from joulelab.runs.job import Job
+from joulelab.recording.trace import read_trace
+from joulelab.runs import FACTORS
+from joulelab.runs.record import Run, is_recording
+from joulelab.runs.selection import select
 
+BASELINE, CANDIDATE = "baseline", "candidate"
 SAMPLES_TAG = "samples"
-"""The tag that says how many samples a job took, so that figures a sample can be compared."""
 
+Kind = Literal["runs", "studies"]
 Facts = Mapping[str, Mapping[str, str]]
-"""What a run's figures depend on beside what is compared: by group, by name."""
+"""What a run's energy depends on besides what is compared: values by group and name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measurement:
-    """One run.
+    """One measurement: a run, a phase of a study run, or the spans of one name in a run.
 
     Attributes:
-        run: What it is called.
-        directory: Where its record is.
-        levels: What it is a measurement of: model, phase and factors, or a job's name and tags.
-        energy: What it took.
-        samples: How many samples it took; NaN when nobody said.
-        started_unix_s: When it began.
-        boards: What each component is on.
+        name: Name of the run, with the phase in a study.
+        directory: Directory of the run's record.
+        levels: What was measured: model, phase and factors, or a run's name, project and tags.
+        energy: Its energy.
+        samples: Number of samples that it processed; NaN if unknown.
+        started_unix_s: When the run started.
+        boards: The piece of hardware of each component.
         block: What it shares an error with.
-        baseline: Whose idle power was subtracted.
+        idle_baseline: The measurement of idle power that was subtracted.
         facts: See :data:`Facts`.
-        pieces: So many spans of the run were measured, where it is not the whole of it.
-        doubts: Why it may not be a fair measurement, in words.
+        pieces: Number of spans that ``energy`` is the sum of.
+        caveats: Why it may not be a fair measurement.
     """
 
-    run: str
+    name: str
     directory: Path
     levels: Mapping[str, str]
     energy: Energy
@@ -48,63 +55,174 @@ class Measurement:
     started_unix_s: float
     boards: Mapping[str, Hashable]
     block: Hashable
-    baseline: Hashable
+    idle_baseline: Hashable
     facts: Facts
     pieces: int = 1
-    doubts: tuple[str, ...] = field(default=())
+    caveats: tuple[str, ...] = ()
 
 
-def of_job(job: Job, side: str) -> Measurement:
-    """A job. Its idle power is taken for an error of its side: which baseline it was is not told.
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """The baseline or the candidate of a comparison.
+
+    Attributes:
+        label: As the user named it.
+        role: ``"baseline"`` or ``"candidate"``.
+        kind: What it consists of.
+        measurements: Oldest first; at least one.
+        span: Name of the spans that were measured; ``None`` for whole runs.
+        failed: Number of runs of its studies that failed or are damaged.
+    """
+
+    label: str
+    role: str
+    kind: Kind
+    measurements: tuple[Measurement, ...]
+    span: str | None = None
+    failed: int = 0
+
+    @property
+    def started_unix_s(self) -> tuple[float, float]:
+        """When its first and its last run started."""
+        times = [one.started_unix_s for one in self.measurements]
+        return min(times), max(times)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary."""
+        return {
+            "label": self.label,
+            "kind": self.kind,
+            "span": self.span,
+            "started_unix_s": list(self.started_unix_s),
+            "runs": [one.name for one in self.measurements],
+        }
+
+
+def read_group(name: str, role: str, span: str | None = None) -> Group:
+    """Read the runs or studies that a name stands for.
 
     Args:
-        job: The job.
-        side: What tells the side's baseline from the other's.
+        name: See :func:`joulelab.runs.selection.select`.
+        role: :data:`BASELINE` or :data:`CANDIDATE`.
+        span: Measure the spans of this name instead of whole runs.
+
+    Raises:
+        UserError: It stands for nothing, for both runs and studies, or for a damaged record.
+        TraceError: The trace that the spans are in is damaged.
     """
-    doubts = [f"its {_ended(job)}"] if job.finished and job.exit_code != 0 else []
-    if not job.finished:
-        doubts.append("its end was not recorded")
-    else:
-        doubts += job.notes
-    named = {"name": job.name, "project": job.project, "phase": job.phase}
+    damaged: list[JoulelabError] = []
+    runs = select(name, on_error=damaged.append, with_failed_cells=True)
+    in_studies = [run for run in runs if run.study is not None]
+    if not in_studies and damaged:
+        raise damaged[0]
+    if not in_studies:
+        measured = [_of_run(run, role) for run in runs]
+        if span is not None:
+            measured = [_of_spans(run, one, span) for run, one in zip(runs, measured, strict=True)]
+        return Group(name, role, "runs", tuple(measured), span)
+    if len(in_studies) < len(runs):
+        raise UserError(
+            f"{name} contains both single runs and studies", hint="name either of them on each side"
+        )
+    if span is not None:
+        raise UserError(f"{name} is a study, whose spans cannot be compared", hint="omit --span")
+    done = [run for run in runs if run.status == "done"]
+    measured = [one for run in done for one in _of_study_run(run)]
+    if not measured:
+        raise UserError(f"{name} has no finished run", hint="run joulelab study on it first")
+    return Group(name, role, "studies", tuple(measured), None, len(runs) - len(done) + len(damaged))
+
+
+def _of_run(run: Run, role: str) -> Measurement:
+    """Measure a run. Which idle baseline it has is unknown: it is one error of its group."""
+    named = {"name": run.name, "project": run.project, "phase": run.phase}
+    tags = {f"tag {key}": value for key, value in run.tags.items() if key != SAMPLES_TAG}
+    caveats = list(run.notes)
+    if run.status == "failed":
+        how = f"signal {run.signal}" if run.signal else f"exit code {run.exit_code}"
+        caveats.insert(0, f"ended with {how}")
     return Measurement(
-        run=job.id,
-        directory=job.directory,
-        levels={key: value for key, value in named.items() if value is not None}
-        | {f"tag {key}": value for key, value in job.tags.items() if key != SAMPLES_TAG},
-        energy=job.energy,
-        samples=number_or_nan(job.tags.get(SAMPLES_TAG)),
-        started_unix_s=job.started_unix_s,
-        boards=find_boards(job.machine, job.host, job.energy),
-        block=job.id,
-        baseline=side,
+        name=run.id,
+        directory=run.directory,
+        levels={key: value for key, value in named.items() if value is not None} | tags,
+        energy=run.energy,
+        samples=run.samples,
+        started_unix_s=run.started_unix_s,
+        boards=find_boards(run.machine, run.host, run.energy),
+        block=run.id,
+        idle_baseline=role,
         facts={
-            "job": {"command": " ".join(job.command)},
-            **machine_facts(job.machine, job.host),
-            "sensors": sensor_facts(job.energy),
-            "settings": {key: str(value) for key, value in sorted(job.settings.items())},
+            "command": {"command": " ".join(run.command)},
+            **_machine_facts(run.machine, run.host),
+            "sensors": _sensor_facts(run.energy),
+            "settings": {key: str(value) for key, value in sorted(run.settings.items())},
         },
-        doubts=tuple(doubts),
+        caveats=tuple(caveats),
     )
 
 
-def number_or_nan(value: Any) -> float:
-    """A number out of a record; NaN where there is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
+def _of_spans(run: Run, whole: Measurement, name: str) -> Measurement:
+    """Measure the spans of a name in a run, as their mean.
+
+    They are not repeats: what one run has in common, all of its spans have.
+    """
+    if not is_recording(run.directory):
+        raise UserError(
+            f"{run.directory} has no readings of its own",
+            why="it was recorded by the run that it ran in",
+            hint="compare the outer runs",
+        )
+    trace = read_trace(run.directory)
+    spans = trace.finished_spans
+    chosen = [span for span in spans if span.name == name]
+    if not chosen:
+        known = dict.fromkeys(span.name for span in spans)
+        hint = nearest(name, known) if known else "mark spans with joulelab.Meter in the program"
+        raise UserError(f"{run.id} has no span {name!r}", hint=hint)
+    energy = energy_of_spans(EnergyEstimator(trace, run.baseline), chosen)
+    # Ranks of a job are in one span together, whose time and energy count once.
+    by_process = Counter(pid for pid, _ in (span.key for span in chosen))
+    return replace(whole, energy=energy, pieces=max(by_process.values()))
 
 
-def _ended(job: Job) -> str:
-    return f"signal was {job.signal}" if job.signal else f"exit code was {job.exit_code}"
+def _of_study_run(run: Run) -> list[Measurement]:
+    """Measure each phase of a study run."""
+    study = run.study
+    assert study is not None
+    block = (run.directory.resolve().parent.parent, study.block)
+    levels = {name: str(run.factors.get(name)) for name in FACTORS}
+    measured = []
+    for phase, result in study.results.items():
+        settings = dict(run.settings.get(phase) or {}) | {
+            "epochs": result.values.get("epochs"),
+            "resolved_device": run.factors.get("resolved_device"),
+            "data": study.data.get("name"),
+        }
+        samples = result.values.get("samples")
+        one = Measurement(
+            name=f"{run.id} ({phase})",
+            directory=run.directory,
+            levels={"phase": phase, "model": str(run.model)} | levels,
+            energy=result.energy,
+            samples=math.nan if samples is None else float(samples),
+            started_unix_s=run.started_unix_s,
+            boards=find_boards(run.machine, run.host, result.energy),
+            block=block,
+            idle_baseline=block,
+            facts={
+                **_machine_facts(run.machine, run.host),
+                "sensors": _sensor_facts(result.energy),
+                "settings": {key: str(value) for key, value in sorted(settings.items())},
+            },
+        )
+        measured.append(one)
+    return measured
 
 
-def machine_facts(machine: Machine | None, host: str) -> dict[str, dict[str, str]]:
-    """What a run's figures depend on of its machine and software."""
+def _machine_facts(machine: Machine | None, host: str) -> dict[str, dict[str, str]]:
     if machine is None:
         return {"machine": {"host": host}, "software": {}}
-    hardware = machine.comparable | {"gpus": [_gpu(gpu) for gpu in machine.gpus]}
+    hardware = machine.comparable | {"gpus": [_describe_gpu(gpu) for gpu in machine.gpus]}
     software = {"system": machine.os, "kernel": machine.kernel, "python": machine.python}
     return {
         "machine": {"host": host} | {name: _text(value) for name, value in hardware.items()},
@@ -112,23 +230,22 @@ def machine_facts(machine: Machine | None, host: str) -> dict[str, dict[str, str
     }
 
 
-def sensor_facts(energy: Energy) -> dict[str, str]:
-    """Where a run's figures come from, by component."""
+def _sensor_facts(energy: Energy) -> dict[str, str]:
     return {name: f"{part.source} ({part.provenance})" for name, part in energy.components.items()}
 
 
-def _gpu(gpu: Gpu) -> str:
+def _describe_gpu(gpu: Gpu) -> str:
     memory = "" if gpu.memory_bytes is None else f" {gpu.memory_bytes / 2**30:.0f} GiB"
     return f"{gpu.name}{memory}{' with MIG' if gpu.mig else ''}"
 
 
 def _text(value: Any) -> str:
-    """A value as a person reads it.
+    """Format a value of a machine's description.
 
     Example:
         >>> _text([350.0, None]), _text([]), _text(16)
         ('350.0 and unknown', 'none', '16')
     """
     if isinstance(value, list):
-        return listed([_text(one) for one in value]) or "none"
+        return join_words([_text(one) for one in value]) or "none"
     return "unknown" if value is None else str(value)

@@ -1,165 +1,164 @@
-"""Which runs of two sides are compared with which, and by what figures."""
+"""Which measurements of the baseline and the candidate are compared with which."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from joulelab.compare.measurement import Measurement
-from joulelab.compare.sides import Side
+from joulelab.compare.measurement import Group, Measurement
+from joulelab.energy.energy import Energy
 from joulelab.energy.uncertainty import Metric, metric_value
 from joulelab.errors import UserError, nearest
-from joulelab.findings.words import listed
+from joulelab.format import join_words
 from joulelab.uncertain import UncertainValue
 
-DISTINCT = ("name", "project")
-"""Levels of jobs that tell cells apart where both sides have one in common."""
+NAMING_LEVELS = ("name", "project")
+"""Levels of runs that define cells if the groups have one of their values in common."""
 
-Known = tuple[Measurement, UncertainValue]
-"""A run and its figure."""
+Measured = tuple[Measurement, UncertainValue]
+"""A measurement and its value of the metric."""
 
 
-def components_in_common(metric: Metric, a: Side, b: Side) -> tuple[frozenset[str], list[str]]:
-    """Those measured in every run, and words on those that were only in some.
+def common_components(
+    metric: Metric, energies: Iterable[Energy]
+) -> tuple[frozenset[str], list[str]]:
+    """Return the components measured in every energy that has any, and the other components."""
+    found = [frozenset(filter(metric.includes, energy.components)) for energy in energies]
+    measured = [names for names in found if names]
+    if not measured:
+        return frozenset(), []
+    common = frozenset.intersection(*measured)
+    return common, sorted(frozenset().union(*measured) - common)
+
+
+def compared_components(
+    metric: Metric, baseline: Group, candidate: Group
+) -> tuple[frozenset[str], list[str]]:
+    """Return the components to compare, and caveats about those left out.
 
     Raises:
-        UserError: There is none.
+        UserError: No component was measured in both groups.
     """
     if not metric.is_energy:
         return frozenset(), []
-    runs = [
-        {name for name in run.energy.components if metric.includes(name)}
-        for side in (a, b)
-        for run in side.measurements
-    ]
-    measured = [names for names in runs if names]
-    common = frozenset.intersection(*map(frozenset, measured)) if measured else frozenset()
+    groups = (baseline, candidate)
+    common, partly = common_components(
+        metric, (one.energy for group in groups for one in group.measurements)
+    )
     if not common:
         raise UserError(
-            f"nothing in common was measured of the {metric.label}",
-            why="; ".join(_absent(side) for side in (a, b)),
+            f"no component was measured in both groups for {metric.label}",
+            why="; ".join(f"{group.label} has {_components(group)}" for group in groups),
             hint="run joulelab doctor on each machine",
         )
-    partly = sorted(set().union(*measured) - common)
     if not partly:
         return common, []
-    return common, [f"{listed(partly)} left out: not measured in every run of both sides"]
+    return common, [f"{join_words(partly)} not compared: not measured in every run"]
 
 
-def _absent(side: Side) -> str:
-    names = sorted({name for run in side.measurements for name in run.energy.components})
-    return f"{side.label} has {listed(names) or 'nothing'}"
+def _components(group: Group) -> str:
+    names = {name for one in group.measurements for name in one.energy.components}
+    return join_words(sorted(names)) or "none"
 
 
-def known_figures(
-    side: Side, metric: Metric, components: frozenset[str]
-) -> tuple[list[Known], list[str]]:
-    """The runs that have the figure, and words on those that have not.
+def measured_values(
+    group: Group, metric: Metric, components: frozenset[str]
+) -> tuple[list[Measured], list[str]]:
+    """Return the measurements that have a value of the metric, and a caveat about the others.
 
     Raises:
-        UserError: None has it.
+        UserError: None has a value.
     """
     found = [
         (
-            run,
+            one,
             metric_value(
                 metric,
-                run.energy,
-                run.boards,
+                one.energy,
+                one.boards,
                 components,
-                samples=run.samples,
-                baseline=run.baseline,
-                pieces=run.pieces,
+                samples=one.samples,
+                baseline=one.idle_baseline,
+                pieces=one.pieces,
             ),
         )
-        for run in side.measurements
+        for one in group.measurements
     ]
-    known = [(run, value) for run, value in found if math.isfinite(value.value)]
+    known = [(one, value) for one, value in found if math.isfinite(value.value)]
     if not known:
-        raise UserError(
-            f"{side.label} has no {metric.name}", why=_why(metric), hint=_mend(metric, side)
-        )
+        why, hint = "it was not measured", "choose another --metric"
+        if metric.per == "samples":
+            why = "the number of samples is unknown"
+            if group.kind == "runs":
+                hint = "pass --tag samples=N to joulelab run, or choose another --metric"
+        elif metric.quantity == "net":
+            why = "idle power is unknown"
+            hint = "run joulelab idle before measuring, or compare gross_j"
+        raise UserError(f"{group.label} has no {metric.name}", why=why, hint=hint)
     lost = len(found) - len(known)
     if not lost:
         return known, []
-    return known, [f"{side.letter}: {lost} of {len(found)} runs have no {metric.name}"]
+    return known, [f"{group.role}: {lost} of {len(found)} runs have no {metric.name}"]
 
 
-def _why(metric: Metric) -> str:
-    if metric.per == "samples":
-        return "how many samples it took is not known"
-    return "idle power is not known" if metric.quantity == "net" else "it was not measured"
+def default_levels(baseline: Group, candidate: Group) -> list[str]:
+    """Return the levels that define cells: those that vary within a group.
 
-
-def _mend(metric: Metric, side: Side) -> str:
-    if metric.per == "samples" and side.kind == "jobs":
-        return "give --tag samples=N to joulelab run, or another --metric"
-    if metric.quantity == "net":
-        return "run joulelab idle before measuring, or compare gross_j"
-    return "choose another --metric"
-
-
-def telling_levels(a: Side, b: Side) -> list[str]:
-    """The levels that tell cells apart: those that vary within a side.
-
-    Jobs that are all called otherwise are repeats, and so are those whose tags have not the same
-    levels on both sides, as seeds.
+    Runs that all have different names are repeats, and so are runs whose tags do not have the same
+    values in both groups, for example seeds.
     """
-    sets: dict[str, tuple[set[str], set[str]]] = {}
-    for place, side in enumerate((a, b)):
-        for run in side.measurements:
-            for name, level in run.levels.items():
-                sets.setdefault(name, (set(), set()))[place].add(level)
-    varying = [name for name, (in_a, in_b) in sets.items() if len(in_a) > 1 or len(in_b) > 1]
-    if a.kind == "studies":
+    values: dict[str, tuple[set[str], set[str]]] = {}
+    for index, group in enumerate((baseline, candidate)):
+        for one in group.measurements:
+            for name, level in one.levels.items():
+                values.setdefault(name, (set(), set()))[index].add(level)
+    varying = [name for name, (a, b) in values.items() if len(a) > 1 or len(b) > 1]
+    if baseline.kind == "studies":
         return varying
     return [
         name
         for name in varying
-        if (sets[name][0] & sets[name][1] if name in DISTINCT else sets[name][0] == sets[name][1])
+        for a, b in (values[name],)
+        if (a & b if name in NAMING_LEVELS else a == b)
     ]
 
 
-def checked_levels(by: Sequence[str], a: Side, b: Side) -> list[str]:
-    """The levels that a person asked for; a tag by its name alone.
+def checked_levels(by: Sequence[str], baseline: Group, candidate: Group) -> list[str]:
+    """Check the levels that the user asked for; a tag may be given by its name alone.
 
     Raises:
-        UserError: Neither side has one of them.
+        UserError: Neither group has one of them.
     """
     known = {
         name.removeprefix("tag "): name
-        for side in (a, b)
-        for run in side.measurements
-        for name in run.levels
+        for group in (baseline, candidate)
+        for one in group.measurements
+        for name in one.levels
     }
     for name in by:
         if name not in known:
-            raise UserError(f"nothing is known by {name!r}", hint=nearest(name, known))
+            raise UserError(f"there is no level {name!r}", hint=nearest(name, known))
     return [known[name] for name in by]
 
 
-def paired(
-    a: Sequence[Known], b: Sequence[Known], by: Sequence[str]
-) -> list[tuple[dict[str, str], list[Known], list[Known]]]:
-    """The cells that both sides have: their levels, and the runs of each side.
+def pair_cells(
+    baseline: Sequence[Measured], candidate: Sequence[Measured], by: Sequence[str]
+) -> list[tuple[dict[str, str], list[Measured], list[Measured]]]:
+    """Return the cells that both groups have: their levels, and the measurements of each group.
 
     Raises:
         UserError: There is none.
     """
-    cells: dict[tuple[str, ...], tuple[list[Known], list[Known]]] = defaultdict(lambda: ([], []))
-    for place, side in enumerate((a, b)):
-        for known in side:
-            cells[tuple(known[0].levels.get(name, "") for name in by)][place].append(known)
-    both = [
-        (dict(zip(by, key, strict=True)), in_a, in_b)
-        for key, (in_a, in_b) in cells.items()
-        if in_a and in_b
-    ]
+    cells: dict[tuple[str, ...], tuple[list[Measured], list[Measured]]] = {}
+    for index, group in enumerate((baseline, candidate)):
+        for measured in group:
+            key = tuple(measured[0].levels.get(name, "") for name in by)
+            cells.setdefault(key, ([], []))[index].append(measured)
+    both = [(dict(zip(by, key, strict=True)), a, b) for key, (a, b) in cells.items() if a and b]
     if not both:
         raise UserError(
-            "the two sides have no cell in common",
-            why=f"none agrees in {listed(by)}",
-            hint=f"choose with --by fewer of {', '.join(by)}",
+            "the baseline and the candidate have no cell in common",
+            why=f"no two runs agree in {join_words(by)}",
+            hint=f"choose fewer levels with --by, out of {', '.join(by)}",
         )
     return both

@@ -1,231 +1,247 @@
-"""What a ledger adds up: jobs, and the runs of studies."""
+"""The entries of a ledger: runs with their site, energy and costs, and the labels of runs."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import Site, site_file
-from joulelab.energy.energy import ComponentEnergy, Energy
-from joulelab.energy.uncertainty import component_gross, component_own_share
-from joulelab.errors import JoulelabError, UserError
-from joulelab.ledger.tags import study_tags
-from joulelab.runs.job import Job, default_place, is_job, read_job
-from joulelab.runs.whole_spans import WHOLE_SPANS
+from joulelab.energy.energy import ComponentEnergy
+from joulelab.energy.uncertainty import component_gross, component_own_share, find_boards
+from joulelab.errors import JoulelabError, UserError, nearest
+from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.runs import PHASES
+from joulelab.runs.record import Run, is_run, read_record, saved_run_directories, write_record
+from joulelab.runs.selection import open_runs
+from joulelab.runs.study_runs import LABELS_FILE, LABELS_SCHEMA, is_study, study_labels
+from joulelab.storage import write_whole, writing
 from joulelab.uncertain import UncertainValue
 
-RUN_FILE = "run.json"
-PLAN_FILE = "plan.toml"
 SITE_FILE = "site.toml"
+SAVED_RUNS = ("runs", "jobs")
+"""Names of the directories in a home that contain saved runs."""
 
-Complain = Callable[[JoulelabError], None]
+OnError = Callable[[JoulelabError], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """Something that took energy. ``None`` and NaN where nobody knows.
+    """A run in a ledger.
 
     Attributes:
-        key: Equal in copies of one record.
-        kind: ``"job"`` or ``"study run"``.
-        name: Of the job, or of the study and its run.
-        project: What it belongs to.
-        phase: Of the project's life.
-        model: That was trained or asked.
-        command: Its program and arguments; the study's name for a run of it.
-        host: Where it ran.
-        directory: Where its record is.
-        started_unix_s: When it began.
-        ended_unix_s: When it ended.
-        duration_s: How long it took.
-        unfinished: Whether its end was not recorded.
-        parts: The energy of each component, one or several spans of it.
-        boards: What each component is on.
-        site: Of the electricity that it took.
+        run: The run.
+        site: Where its electricity comes from.
+        energy: Gross energy, J; ``None`` if nothing was measured.
+        costs: Costs of that energy; ``None`` without it.
     """
 
-    key: Hashable
-    kind: str
-    name: str
-    project: str | None
-    phase: str | None
-    model: str | None
-    command: str
-    host: str
-    directory: Path
-    started_unix_s: float
-    ended_unix_s: float
-    duration_s: float
-    unfinished: bool
-    parts: tuple[ComponentEnergy, ...]
-    boards: Mapping[str, Hashable]
+    run: Run
     site: Site
+    energy: UncertainValue | None = None
+    costs: Costs | None = None
 
     @property
-    def energy(self) -> UncertainValue | None:
-        """Gross, of all that the machine drew, J; ``None`` when nothing was measured."""
-        return self._total(component_gross)
+    def key(self) -> Hashable:
+        """Equal for copies of one record."""
+        return self.run.name, self.run.id, self.run.host, self.run.started_unix_s
 
     @property
-    def own_energy(self) -> UncertainValue | None:
-        """Its own part of that where it is known, an estimate, J."""
-        return self._total(component_own_share)
+    def parts(self) -> list[ComponentEnergy]:
+        """The measured components."""
+        return [
+            part for part in self.run.energy.components.values() if not math.isnan(part.gross_j)
+        ]
+
+    @cached_property
+    def boards(self) -> Mapping[str, Hashable]:
+        """The piece of hardware that each component is."""
+        return find_boards(self.run.machine, self.run.host, self.run.energy)
 
     @property
     def is_shared(self) -> bool:
-        """Whether others are known to have used its machine."""
+        """Whether other processes are known to have used its machine."""
         return any(part.share is not None and not part.share.is_whole for part in self.parts)
 
-    def _total(
-        self, amount: Callable[[ComponentEnergy, Hashable], UncertainValue]
-    ) -> UncertainValue | None:
-        known = [part for part in self.parts if not math.isnan(part.gross_j)]
-        if not known:
+    def gross_energy(self, *, own_share: bool = False) -> UncertainValue | None:
+        """Return what the machine used, or the run's own share of it where that is known, J."""
+        component = component_own_share if own_share else component_gross
+        parts = [component(part, self.boards[part.component]) for part in self.parts]
+        return UncertainValue.total(parts) if parts else None
+
+    @property
+    def carbon(self) -> UncertainValue | None:
+        """Grams of CO2-equivalent; ``None`` if unknown."""
+        return self._times(math.nan if self.costs is None else self.costs.carbon_g_per_j)
+
+    @property
+    def price(self) -> UncertainValue | None:
+        """Price in :attr:`currency`; ``None`` if unknown."""
+        return self._times(math.nan if self.costs is None else self.costs.price_per_j)
+
+    @property
+    def currency(self) -> str | None:
+        """Currency of the price; ``None`` without a price."""
+        return None if self.price is None or self.costs is None else self.costs.currency
+
+    def _times(self, factor: float) -> UncertainValue | None:
+        if self.energy is None or math.isnan(factor):
             return None
-        return UncertainValue.total(
-            amount(part, self.boards.get(part.component, self.host)) for part in known
-        )
+        return self.energy.scaled(factor)
 
 
 def find_entries(
-    *paths: str | os.PathLike[str], given: Mapping[str, Any], complain: Complain
+    *paths: str | os.PathLike[str], given: Mapping[str, Any], on_error: OnError
 ) -> list[Entry]:
-    """The jobs and studies in these directories and all below them.
+    """Find all runs in these directories and below, without energy and costs.
 
     Args:
-        *paths: Jobs, studies, or directories that hold some; none: where jobs are kept.
-        given: What is said of the site, before anything that is kept.
-        complain: Is told of a record that cannot be read, which is then left out.
+        *paths: Runs, studies, or directories that contain them; none: the saved runs.
+        given: Fields of the site that override every configured one.
+        on_error: Called with the error of a record that cannot be read, which is then left out.
 
     Raises:
         UserError: There is no such directory.
     """
     found: list[Entry] = []
-    for root in paths or _default_places():
-        if not Path(root).is_dir():
-            raise UserError(
-                f"there is no directory {root}", hint="give jobs, studies, or where they lie"
-            )
-        sites = _Sites(Path(root), given, complain)
-        for directory, below, files in os.walk(root):
-            below.sort()
-            path = Path(directory)
-            try:
-                if is_job(path):
-                    below.clear()
-                    found.append(_of_job(read_job(path), sites.of(path)))
-                elif PLAN_FILE in files and "runs" in below:
-                    below.clear()
-                    found.extend(_of_study(path, sites.of(path), complain))
-            except JoulelabError as error:
-                complain(error)
+    for root in paths or saved_run_directories():
+        sites = _Sites(Path(root), given, on_error)
+        runs = open_runs(root, on_error=on_error)
+        found += [Entry(run, sites.of(run.directory)) for run in runs]
     return found
 
 
-def _default_places() -> Sequence[Path]:
-    return [default_place()] if default_place().is_dir() else []
+def price_entries(
+    entries: Iterable[Entry], on_error: OnError, *, own_share: bool = False
+) -> list[Entry]:
+    """Compute the energy and the costs of entries.
+
+    Args:
+        entries: Any.
+        on_error: Called once with the error of an intensity that cannot be read.
+        own_share: Count each run's own share of its machine's energy where it is known.
+    """
+    priced = []
+    reported: set[str] = set()
+    for entry in entries:
+        energy = entry.gross_energy(own_share=own_share)
+        costs = None
+        if energy is not None:
+            try:
+                costs = _costs(entry, energy)
+            except JoulelabError as error:
+                if str(error) not in reported:
+                    reported.add(str(error))
+                    on_error(error)
+        priced.append(replace(entry, energy=energy, costs=costs))
+    return priced
 
 
-def _of_job(job: Job, site: Site) -> Entry:
-    machine = job.machine
-    return Entry(
-        key=(job.id, job.host, job.started_unix_s),
-        kind="job",
-        name=job.name,
-        project=job.project,
-        phase=job.phase,
-        model=job.tags.get("model"),
-        command=" ".join(job.command),
-        host=job.host,
-        directory=job.directory,
-        started_unix_s=job.started_unix_s,
-        ended_unix_s=job.ended_unix_s,
-        duration_s=job.duration_s,
-        unfinished=not job.finished,
-        parts=tuple(job.energy.components.values()),
-        boards={} if machine is None else boards_of(machine.to_json()),
-        site=site,
+def label_run(
+    directory: Path, *, project: str | None, phase: str | None, tags: Mapping[str, str]
+) -> None:
+    """Set the project, the phase and tags of a run or a study; its measurements do not change.
+
+    Args:
+        directory: Directory of the run or the study.
+        project: ``None`` keeps the present one.
+        phase: One of :data:`joulelab.runs.PHASES`; ``None`` keeps the present one.
+        tags: Added to a run's; a study has none.
+
+    Raises:
+        UserError: There is no run or study, no such phase, the run is still running, or the
+            record cannot be written.
+    """
+    if phase is not None and phase not in PHASES:
+        raise UserError(f"no phase {phase!r}", hint=nearest(phase, PHASES))
+    labels = {
+        name: value for name, value in (("project", project), ("phase", phase)) if value is not None
+    }
+    if is_study(directory):
+        if tags:
+            raise UserError(f"{directory} is a study", why="only runs have tags")
+        _label_study(directory, labels)
+        return
+    data = read_record(directory) if is_run(directory) else None
+    if data is None:
+        raise UserError(f"{directory} is neither a run nor a study", hint="name its directory")
+    if data["kind"] == "study":
+        raise UserError(f"{directory} is a run of a study", hint="label the whole study")
+    if data["status"] == "unfinished" and _is_alive(data["host"], data["pid"]):
+        raise UserError(
+            f"{directory} is still running",
+            why="its record is written at its end",
+            hint="label it then, or pass --project and --phase to joulelab run",
+        )
+    write_record(directory, data | labels | {"tags": data["tags"] | dict(tags)})
+
+
+def _label_study(directory: Path, labels: Mapping[str, str]) -> None:
+    project, phase = study_labels(directory)
+    data = {"schema": LABELS_SCHEMA, "project": project, "phase": phase, **labels}
+    path = directory / LABELS_FILE
+    with writing(path):
+        write_whole(path, json.dumps(data, indent=1).encode() + b"\n")
+
+
+def _is_alive(host: str, pid: int | None) -> bool:
+    """Report whether a process still runs on this host."""
+    if host != os.uname().nodename or not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _costs(entry: Entry, energy: UncertainValue) -> Costs:
+    run = entry.run
+    is_recorded = (run.directory / READINGS_FILE).is_file()
+    return entry.site.costs(
+        energy.value,
+        energy.interval,
+        started_unix_s=run.started_unix_s,
+        stopped_unix_s=run.ended_unix_s,
+        trace=partial(read_trace, run.directory) if is_recorded else None,
     )
-
-
-def _of_study(directory: Path, site: Site, complain: Complain) -> Iterator[Entry]:
-    project, phase = study_tags(directory)
-    for path in sorted((directory / "runs").glob(f"*/{RUN_FILE}")):
-        try:
-            yield _of_run(path, project, phase, site)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            complain(UserError(f"{path} is damaged", why=f"{type(error).__name__}: {error}"))
-
-
-def _of_run(path: Path, project: str | None, phase: str | None, site: Site) -> Entry:
-    run = json.loads(path.read_bytes())
-    machine = run["machine"]
-    started, stopped = (_number(run[name]) for name in ("started_unix_s", "stopped_unix_s"))
-    energies = [
-        Energy.from_json(span["energy"])
-        for span in run["spans"]
-        if span["name"] in WHOLE_SPANS and span["energy"] is not None
-    ]
-    return Entry(
-        key=(run["study"], run["run_id"], machine["host"], started),
-        kind="study run",
-        name=f"{run['study']}/{run['run_id']}",
-        project=project,
-        phase=phase,
-        model=(run.get("factors") or {}).get("model"),
-        command=str(run["study"]),
-        host=machine["host"],
-        directory=path.parent,
-        started_unix_s=started,
-        ended_unix_s=stopped,
-        duration_s=stopped - started,
-        unfinished=False,
-        parts=tuple(part for energy in energies for part in energy.components.values()),
-        boards=boards_of(machine),
-        site=site,
-    )
-
-
-def boards_of(machine: Mapping[str, Any]) -> dict[str, Hashable]:
-    """Each GPU's UUID, from what a record says of its machine."""
-    return {f"gpu:{gpu['index']}": gpu["uuid"] for gpu in machine["gpus"] if gpu["uuid"]}
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 class _Sites:
-    """The site of each record: as given, else as kept beside or above it, else as configured here.
+    """The site of each record: as given, else from a file above it, else this machine's.
 
-    Records copied from another machine bring their ``site.toml`` with them. It is looked for from a
-    record up to the directory that was asked for, and where that is a home's ``jobs``, in the home.
+    Records that were copied from another machine bring their ``site.toml`` with them. It is looked
+    up from a record up to the directory that was asked for, and in a home for its saved runs.
     """
 
-    def __init__(self, root: Path, given: Mapping[str, Any], complain: Complain) -> None:
+    def __init__(self, root: Path, given: Mapping[str, Any], on_error: OnError) -> None:
         root = root.resolve()
-        self._top = root.parent if root.name == default_place().name else root
-        self._given, self._complain = given, complain
-        self._known: dict[Path | None, Site] = {}
+        self._top = root.parent if root.name in SAVED_RUNS else root
+        self._given, self._on_error = given, on_error
+        self._sites: dict[Path | None, Site] = {}
 
     def of(self, directory: Path) -> Site:
-        """Where the electricity of a record came from."""
+        """Return where the electricity of a record came from."""
         file = self._file(directory.resolve())
-        if file not in self._known:
-            self._known[file] = self._read(file)
-        return self._known[file]
+        if file not in self._sites:
+            self._sites[file] = self._read(file)
+        return self._sites[file]
 
     def _file(self, directory: Path) -> Path | None:
-        for place in (directory, *directory.parents):
-            file = place / SITE_FILE
+        for parent in (directory, *directory.parents):
+            file = parent / SITE_FILE
             if file.is_file():
                 return None if file == site_file().resolve() else file
-            if place == self._top:
+            if parent == self._top:
                 break
         return None
 
@@ -235,5 +251,5 @@ class _Sites:
         try:
             return Site.configured(file=file, **self._given)
         except UserError as error:
-            self._complain(error)
+            self._on_error(error)
             return Site(**{name: value for name, value in self._given.items() if value is not None})

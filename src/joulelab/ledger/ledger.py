@@ -1,4 +1,4 @@
-"""The whole of a ledger: what was found, added up, with what the figures rest on."""
+"""A ledger: energy, carbon and cost of all runs of a project, with shares and warnings."""
 
 from __future__ import annotations
 
@@ -10,15 +10,98 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.carbon.quantities import J_PER_KWH
-from joulelab.ledger.book import OF_TIME, Row, once, period_before, rows, selected
-from joulelab.ledger.costing import Costed, costed
-from joulelab.ledger.entries import Complain, find_entries
-from joulelab.ledger.remarks import remarks
-from joulelab.ledger.split import REFERENCES, Part, Reference, split
+from joulelab.format import finite_or_none
+from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries
+from joulelab.ledger.group import (
+    PERIODS,
+    LedgerRow,
+    group_entries,
+    previous_period,
+    select_entries,
+    without_copies,
+)
+from joulelab.ledger.warnings import find_warnings
 from joulelab.uncertain import UNKNOWN_RATIO, Ratio, UncertainValue, fieller_ratio, share
 
 MOST_SHOWN = 10
-"""So many of the dearest entries are told."""
+"""Number of top consumers that are reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSplit:
+    """A published split of a workload over the phases of its life.
+
+    Attributes:
+        of: What was split.
+        parts: The share of each part, and the phases that it consists of.
+    """
+
+    of: str
+    parts: Mapping[str, tuple[float, tuple[str, ...]]]
+
+
+PUBLISHED_SPLITS = (
+    PublishedSplit(
+        "energy of the whole pipeline",
+        {
+            "data": (0.31, ("data",)),
+            "experiment and train": (0.29, ("experiment", "train")),
+            "infer": (0.40, ("infer",)),
+        },
+    ),
+    PublishedSplit(
+        "compute cycles without data",
+        {
+            "experiment": (0.10, ("experiment",)),
+            "train": (0.20, ("train",)),
+            "infer": (0.70, ("infer",)),
+        },
+    ),
+)
+"""31:29:40 and 10:20:70, of a large company's workloads: section III-A of the paper, after
+C.-J. Wu et al., "Sustainable AI", MLSys 2022."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """A part of a project next to a published one.
+
+    Attributes:
+        name: Name of the part.
+        energy: Gross energy, J.
+        share: Of the phases that the published split has; NaN if none of them has energy.
+        published: The published share.
+    """
+
+    name: str
+    energy: UncertainValue
+    share: Ratio
+    published: float
+
+
+def split_phases(
+    phases: Mapping[str, UncertainValue], published: PublishedSplit
+) -> list[SplitPart]:
+    """Split the energy of phases in the parts of a published split.
+
+    Args:
+        phases: Energy of each phase, J; phases that the published split lacks are left out.
+        published: The published split.
+
+    Example:
+        >>> phases = {"train": UncertainValue(30.0), "infer": UncertainValue(70.0)}
+        >>> [(part.name, part.share.value) for part in split_phases(phases, PUBLISHED_SPLITS[1])]
+        [('experiment', 0.0), ('train', 0.3), ('infer', 0.7)]
+    """
+    energies = {
+        name: UncertainValue.total(phases[one] for one in names if one in phases)
+        for name, (_, names) in published.parts.items()
+    }
+    parts = []
+    for name, energy in energies.items():
+        rest = UncertainValue.total(one for other, one in energies.items() if other != name)
+        parts.append(SplitPart(name, energy, share(energy, rest), published.parts[name][0]))
+    return parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,115 +109,118 @@ class Ledger:
     """Entries and their sums.
 
     Attributes:
-        entries: With their costs.
-        by: What the rows are told apart by.
-        notes: What a person should know of the sums.
+        entries: All entries, with their costs.
+        by: What the rows are grouped by.
+        warnings: What the user should know about the sums.
     """
 
-    entries: tuple[Costed, ...]
+    entries: tuple[Entry, ...]
     by: str
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
-    def total(self) -> Row:
-        """Of everything."""
-        return Row("total", self.entries)
+    def total(self) -> LedgerRow:
+        """The sum of everything."""
+        return LedgerRow("total", self.entries)
 
     @property
-    def rows(self) -> list[Row]:
-        """By :attr:`by`."""
-        return rows(self.entries, self.by)
+    def rows(self) -> list[LedgerRow]:
+        """The sums by :attr:`by`."""
+        return group_entries(self.entries, self.by)
 
     @property
     def currencies(self) -> list[str]:
-        """Of the prices that are known."""
+        """Currencies of the known prices."""
         return sorted({one.currency for one in self.entries if one.currency is not None})
 
     @property
-    def dearest(self) -> list[Costed]:
-        """The entries that took most energy, the first the most."""
+    def top_consumers(self) -> list[Entry]:
+        """The entries with the most energy, the largest first."""
         measured = [one for one in self.entries if one.energy is not None]
         measured.sort(key=lambda one: -one.energy.value if one.energy else 0.0)
         return measured[:MOST_SHOWN]
 
     @property
-    def splits(self) -> list[tuple[Reference, list[Part]]]:
-        """The phases beside each published split."""
-        phases = {row.key: row.energy for row in rows(self.entries, "phase")}
-        return [(reference, split(phases, reference)) for reference in REFERENCES]
+    def splits(self) -> list[tuple[PublishedSplit, list[SplitPart]]]:
+        """The phases next to each published split."""
+        phases = {row.key: row.energy for row in group_entries(self.entries, "phase")}
+        return [(published, split_phases(phases, published)) for published in PUBLISHED_SPLITS]
 
     @property
-    def rests_on(self) -> list[str]:
-        """Each intensity and price that was used, with its origin, and why there is none."""
+    def sources(self) -> list[str]:
+        """Each carbon intensity and price that was used, and why there is none."""
         found: dict[str, int] = {}
-        for one in self.entries:
-            if one.costs is None:
-                continue
-            for line in _origins(one):
-                found[line] = found.get(line, 0) + 1
+        for line in (line for one in self.entries for line in _cost_sources(one)):
+            found[line] = found.get(line, 0) + 1
         return [f"{line} ({count} of {len(self.entries)})" for line, count in found.items()]
 
-    def share_of(self, row: Row) -> Ratio:
-        """A row's share of all energy."""
-        mine = set(map(id, row.entries))
-        rest = Row("", tuple(one for one in self.entries if id(one) not in mine))
+    def share_of(self, row: LedgerRow) -> Ratio:
+        """Return a row's share of the total energy."""
+        own = set(map(id, row.entries))
+        rest = LedgerRow("", tuple(one for one in self.entries if id(one) not in own))
         return share(row.energy, rest.energy)
 
-    def change_of(self, row: Row, before: Sequence[Row]) -> Ratio:
-        """The energy of a week or month over that of the one before; NaN without one.
+    def change_of(self, row: LedgerRow, rows: Sequence[LedgerRow]) -> Ratio:
+        """Return the energy of a period relative to the one before; NaN without one.
 
-        What a sensor is off by in both cancels.
+        Errors that sensors have in both periods cancel.
         """
-        if self.by not in OF_TIME or row.unmeasured == len(row.entries):
+        if self.by not in PERIODS or not row.is_measured:
             return UNKNOWN_RATIO
-        found = next((one for one in before if one.key == _before(row.key)), None)
-        return UNKNOWN_RATIO if found is None else fieller_ratio(row.energy, found.energy)
+        before = next((one for one in rows if one.key == previous_period(row.key)), None)
+        return UNKNOWN_RATIO if before is None else fieller_ratio(row.energy, before.energy)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values; what is not known becomes ``None``."""
-        found = self.rows
-        return {
-            "total": self.figures(self.total),
+        """Return everything in plain values; unknown values become ``None``."""
+        rows = self.rows
+        data = {
+            "total": self.row_json(self.total),
             "by": self.by,
-            "rows": [self.figures(row) | self._beside(row, found) for row in found],
+            "rows": [self.row_json(row, rows) for row in rows],
             "splits": [
-                {"of": reference.of, "parts": [_part_json(part) for part in parts]}
-                for reference, parts in self.splits
+                {
+                    "of": published.of,
+                    "parts": [
+                        {"part": part.name, "gross_j": part.energy.value}
+                        | _ratio_json("share", part.share)
+                        | {"published": part.published}
+                        for part in parts
+                    ],
+                }
+                for published, parts in self.splits
             ],
-            "dearest": [
-                self.figures(Row(one.entry.name, (one,)))
-                | {"directory": str(one.entry.directory), "phase": one.entry.phase}
-                for one in self.dearest
+            "top_consumers": [
+                self.row_json(LedgerRow(one.run.name, (one,)))
+                | {"directory": str(one.run.directory), "phase": one.run.phase}
+                for one in self.top_consumers
             ],
-            "rests_on": self.rests_on,
-            "notes": list(self.notes),
+            "sources": self.sources,
+            "warnings": list(self.warnings),
         }
+        return dict(finite_or_none(data))
 
-    def figures(self, row: Row) -> dict[str, Any]:
-        """A row in plain values, one level deep."""
-        known = row.unmeasured < len(row.entries)
+    def row_json(self, row: LedgerRow, rows: Sequence[LedgerRow] | None = None) -> dict[str, Any]:
+        """Return a row in plain values; with its share and change if it is one of ``rows``."""
         carbon = any(one.carbon is not None for one in row.entries)
-        figures = {
+        values = {
             "key": row.key,
             "records": len(row.entries),
             "unfinished": row.unfinished,
             "unmeasured": row.unmeasured,
             "duration_s": row.duration_s,
-            **_amount_json("gross", "_j", row.energy if known else None),
-            "gross_kwh": row.energy.value / J_PER_KWH if known else None,
-            **_amount_json("carbon", "_g", row.carbon if carbon else None),
+            **_value_json("gross", "_j", row.energy if row.is_measured else None),
+            "gross_kwh": row.energy.value / J_PER_KWH if row.is_measured else None,
+            **_value_json("carbon", "_g", row.carbon if carbon else None),
             "without_carbon": row.without_carbon,
         }
         for currency in self.currencies:
-            priced = any(one.currency == currency for one in row.entries)
-            price = row.price(currency) if priced else None
-            figures |= _amount_json("price", f"_{currency.lower()}", price)
-        return figures
-
-    def _beside(self, row: Row, found: Sequence[Row]) -> dict[str, Any]:
-        values = _ratio_json("share", self.share_of(row))
-        if self.by in OF_TIME:
-            values |= _ratio_json("over_before", self.change_of(row, found))
+            is_priced = any(one.currency == currency for one in row.entries)
+            price = row.price(currency) if is_priced else None
+            values |= _value_json("price", f"_{currency.lower()}", price)
+        if rows is not None:
+            values |= _ratio_json("share", self.share_of(row))
+            if self.by in PERIODS:
+                values |= _ratio_json("ratio_to_previous", self.change_of(row, rows))
         return values
 
 
@@ -148,63 +234,54 @@ def read_ledger(
     until: date | None = None,
     own_share: bool = False,
     given: Mapping[str, Any] | None = None,
-    complain: Complain,
+    on_error: OnError,
 ) -> Ledger:
-    """The ledger of what lies in some directories.
+    """Read the ledger of the runs in some directories.
 
     Args:
-        directories: Jobs, studies, or directories that hold some; none: where jobs are kept.
-        by: One of :data:`~joulelab.ledger.book.KEYS`.
-        project: ``None``: of every project.
-        phase: ``None``: of every phase.
+        directories: Runs, studies, or directories that contain them; none: the saved runs.
+        by: One of :data:`~joulelab.ledger.group.KEYS`.
+        project: ``None``: every project.
+        phase: ``None``: every phase.
         since: First day, UTC.
         until: Last day, UTC.
-        own_share: Count of each its own part of what its machine drew, where that is known.
-        given: Fields of :class:`~joulelab.carbon.site.Site`, before what is kept.
-        complain: Is told of a record that cannot be read, which is then left out.
+        own_share: Count each run's own share of its machine's energy where it is known.
+        given: Fields of :class:`~joulelab.carbon.site.Site` that override every configured one.
+        on_error: Called with the error of a record that cannot be read, which is then left out.
 
     Raises:
-        UserError: There is no such directory, or what is given cannot be.
+        UserError: There is no such directory, or ``given`` is invalid.
     """
-    entries, copies = once(find_entries(*directories, given=given or {}, complain=complain))
-    entries, undated = selected(entries, project=project, phase=phase, since=since, until=until)
-    found = costed(entries, complain, own_share=own_share)
-    notes = remarks(found, copies, undated, own_share=own_share)
-    return Ledger(tuple(found), by, tuple(notes))
+    entries = find_entries(*directories, given=given or {}, on_error=on_error)
+    distinct, copies = without_copies(entries)
+    selected, undated = select_entries(
+        distinct, project=project, phase=phase, since=since, until=until
+    )
+    priced = price_entries(selected, on_error, own_share=own_share)
+    warnings = find_warnings(priced, copies, undated, own_share=own_share)
+    return Ledger(tuple(priced), by, tuple(warnings))
 
 
-def _before(key: str) -> str:
-    return period_before(key) if key[:1].isdigit() else ""
-
-
-def _origins(one: Costed) -> list[str]:
+def _cost_sources(one: Entry) -> list[str]:
     costs = one.costs
-    assert costs is not None
-    lines = [
-        f"carbon at {costs.factor}, PUE {costs.pue:g}"
-        if costs.factor
-        else f"no carbon: {costs.no_carbon}"
-    ]
+    if costs is None:
+        return []
+    lines = [f"carbon unknown: {costs.no_carbon}"]
+    if costs.factor:
+        lines = [f"carbon at {costs.factor}, PUE {costs.pue:g}"]
     if not math.isnan(costs.price_per_kwh):
-        lines.append(f"money at {costs.price_per_kwh:g} {costs.currency}/kWh, PUE {costs.pue:g}")
+        lines.append(f"cost at {costs.price_per_kwh:g} {costs.currency}/kWh, PUE {costs.pue:g}")
     return lines
 
 
-def _part_json(part: Part) -> dict[str, Any]:
+def _value_json(name: str, unit: str, value: UncertainValue | None) -> dict[str, float | None]:
+    low, high = (None, None) if value is None else value.interval
     return {
-        "part": part.name,
-        "gross_j": part.energy.value,
-        **_ratio_json("share", part.share),
-        "reference": part.reference,
+        f"{name}{unit}": None if value is None else value.value,
+        f"{name}_low{unit}": low,
+        f"{name}_high{unit}": high,
     }
 
 
-def _amount_json(name: str, unit: str, amount: UncertainValue | None) -> dict[str, float | None]:
-    low, high = (None, None) if amount is None else amount.interval
-    value = None if amount is None else amount.value
-    return {f"{name}{unit}": value, f"{name}_low{unit}": low, f"{name}_high{unit}": high}
-
-
-def _ratio_json(name: str, found: Ratio) -> dict[str, float | None]:
-    values = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+def _ratio_json(name: str, found: Ratio) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

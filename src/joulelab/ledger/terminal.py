@@ -1,181 +1,173 @@
-"""A ledger on a terminal."""
+"""Print a ledger on the terminal."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from joulelab.carbon.costs import GRAMS, JOULES, digits, quantity
 from joulelab.carbon.quantities import J_PER_KWH
-from joulelab.ledger.book import NO_INTERVAL, OF_TIME, Row, period_of
+from joulelab.format import (
+    count,
+    date,
+    duration,
+    interval,
+    money,
+    money_with_interval,
+    number,
+    percent,
+    quantity,
+    with_interval,
+)
+from joulelab.ledger.group import PERIODS, LedgerRow, period_of
 from joulelab.ledger.ledger import Ledger
-from joulelab.uncertain import Ratio, UncertainValue
+from joulelab.uncertain import Ratio
 
 BAR = 16
 """Characters of a bar of 100 %."""
 NAME = 16
-"""Characters of a name that are kept on one line."""
+"""Characters of a name that stay on one line."""
 WIDE = 100
-"""Bars are drawn where there are as many columns."""
+"""Bars and dates are shown if there are this many columns."""
+PARTLY = "* without the runs whose carbon intensity or price is unknown, see below"
 
 
-def show(ledger: Ledger, console: Console) -> None:
-    """Prints the sums, the split over phases, and where the energy goes."""
+def print_ledger(ledger: Ledger, console: Console) -> None:
+    """Print the sums, the split over phases, and the top consumers."""
     for line in _head(ledger):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(_rows(ledger, console))
+    console.print(_row_table(ledger, console))
     if ledger.by == "phase":
-        table = _splits(ledger)
+        table = _split_table(ledger)
         if table is not None:
             console.print(table)
-    if ledger.dearest:
-        console.print(_dearest(ledger, console))
-    partly = "* without those whose intensity or price is not known, see below"
+    if ledger.top_consumers:
+        console.print(_top_consumer_table(ledger, console))
     total = ledger.total
-    starred = total.without_carbon and any(one.carbon is not None for one in total.entries)
-    for line in (*([partly] if starred else []), *ledger.rests_on, *ledger.notes):
+    is_partial = total.without_carbon and any(one.carbon is not None for one in total.entries)
+    for line in (*([PARTLY] if is_partial else []), *ledger.sources, *ledger.warnings):
         console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def words(amount: UncertainValue, units: tuple[tuple[float, str], ...]) -> str:
-    """A figure with its interval."""
-    return quantity(amount.value, amount.interval, units)
-
-
-def percent(found: Ratio) -> str:
-    """A share with its interval, in per cent.
+def share_text(share: Ratio) -> str:
+    """Format a share with its interval.
 
     Example:
-        >>> percent(Ratio(0.312, 0.29, 0.33)), percent(Ratio(math.nan, math.nan, math.nan))
-        ('31.2 % (29.0 to 33.0)', '')
+        >>> share_text(Ratio(0.312, 0.29, 0.33)), share_text(Ratio(math.nan, math.nan, math.nan))
+        ('31.2 % (29.0–33.0 %)', '')
     """
-    if math.isnan(found.value):
+    if math.isnan(share.value):
         return ""
-    value, low, high = (digits(100 * one) for one in (found.value, found.low, found.high))
-    return f"{value} %" if low == high else f"{value} % ({low} to {high})"
+    return with_interval(100 * share.value, 100 * share.low, 100 * share.high, "%", level="")
 
 
-def change(found: Ratio) -> str:
-    """What a ratio is more or less than 1, in per cent.
+def change_text(ratio: Ratio) -> str:
+    """Format a ratio as a change with its interval.
 
     Example:
-        >>> change(Ratio(1.12, 1.08, 1.16)), change(Ratio(0.5, -math.inf, math.inf))
-        ('+12.0 % (+8.00 to +16.0)', '-50.0 % (not shown to differ)')
+        >>> change_text(Ratio(1.12, 1.08, 1.16)), change_text(Ratio(0.5, -math.inf, math.inf))
+        ('+12.0 % (8.0–16.0 %)', '-50.0 % (unbounded)')
     """
-    if math.isnan(found.value):
+    if math.isnan(ratio.value):
         return ""
-    value, low, high = (_signed(100 * (end - 1)) for end in (found.value, found.low, found.high))
-    if math.isinf(found.low) or math.isinf(found.high):
-        return f"{value} % (not shown to differ)"
-    return f"{value} %" if low == high else f"{value} % ({low} to {high})"
-
-
-def duration(value_s: float) -> str:
-    """Days, hours, minutes and seconds.
-
-    Example:
-        >>> duration(12.34), duration(3725.0)
-        ('12.3 s', '1:02:05')
-    """
-    return f"{digits(value_s)} s" if value_s < 60 else str(timedelta(seconds=round(value_s)))
-
-
-def _signed(value: float) -> str:
-    if math.isinf(value):
-        return "any"
-    return f"{'+' if value >= 0 else '-'}{digits(abs(value))}"
+    value, low, high = (100 * (one - 1) for one in (ratio.value, ratio.low, ratio.high))
+    text = percent(ratio.value - 1, signed=True)
+    if low == high:
+        return text
+    ends = interval(low, high, value)
+    return f"{text} ({ends}{'' if math.isinf(low) and math.isinf(high) else ' %'})"
 
 
 def _head(ledger: Ledger) -> Iterator[str]:
     total = ledger.total
-    starts = [one.entry.started_unix_s for one in ledger.entries]
+    starts = [one.run.started_unix_s for one in ledger.entries]
     known = [start for start in starts if not math.isnan(start)]
-    hosts = len({one.entry.host for one in ledger.entries})
-    when = f", {_day(min(known))} to {_day(max(known))}" if known else ""
-    count = len(ledger.entries)
+    when = f", {date(min(known))} to {date(max(known))}" if known else ""
+    machines = count(len({one.run.host for one in ledger.entries}), "machine")
     yield (
-        f"{count} record{'s' if count != 1 else ''}{when}, "
-        f"{hosts} machine{'s' if hosts != 1 else ''}, {duration(total.duration_s)}"
+        f"{count(len(ledger.entries), 'record')}{when}, {machines}, {duration(total.duration_s)}"
     )
-    if total.unmeasured < len(total.entries):
-        yield f"{words(total.energy, JOULES)}, {digits(total.energy.value / J_PER_KWH)} kWh"
-    parts = [*filter(None, (_carbon(total), *(_price(total, one) for one in ledger.currencies)))]
-    if parts:
-        yield ", ".join(parts)
+    if total.is_measured:
+        energy = with_interval(total.energy.value, *total.energy.interval, "J")
+        yield f"{energy}, {number(total.energy.value / J_PER_KWH)} kWh"
+    prices = (_price(total, currency) for currency in ledger.currencies)
+    costs = [*filter(None, (_carbon(total), *prices))]
+    if costs:
+        yield ", ".join(costs)
 
 
-def _rows(ledger: Ledger, console: Console) -> Table:
-    """Of carbon and money the figures alone: their intervals are as wide as the energy's."""
-    found = ledger.rows
-    timed = ledger.by in OF_TIME
-    carbon = any(one.carbon is not None for one in ledger.entries)
-    bars = console.width >= WIDE
-    longest = max((len(row.key) for row in found), default=0)
-    table = _table(f"{ledger.by}\n(UTC)" if timed else ledger.by, min(longest, NAME))
-    for heading in ("n", "time", "energy", "change" if timed else "share"):
+def _row_table(ledger: Ledger, console: Console) -> Table:
+    """Carbon and cost have no intervals: they are in proportion to the energy's."""
+    rows = ledger.rows
+    is_timed = ledger.by in PERIODS
+    with_carbon = any(one.carbon is not None for one in ledger.entries)
+    with_bars = console.width >= WIDE
+    longest = max((len(row.key) for row in rows), default=0)
+    table = _table(f"{ledger.by}\n(UTC)" if is_timed else ledger.by, min(longest, NAME))
+    for heading in ("n", "time", "energy (95 % CI)", "change" if is_timed else "share"):
         table.add_column(heading, justify="right", no_wrap=True)
-    if bars:
+    if with_bars:
         table.add_column("")
-    for heading in (*(["CO2e"] if carbon else []), *("money" for _ in ledger.currencies)):
+    for heading in (*(["CO2e"] if with_carbon else []), *("cost" for _ in ledger.currencies)):
         table.add_column(heading, justify="right")
-    largest = max((row.energy.value for row in found), default=0.0)
-    today = period_of(ledger.by, time.time()) if timed else ""
-    for row in found:
-        known = row.unmeasured < len(row.entries)
-        compared = change(ledger.change_of(row, found)) if timed else percent(ledger.share_of(row))
+    largest = max((row.energy.value for row in rows), default=0.0)
+    today = period_of(ledger.by, time.time()) if is_timed else ""
+    for row in rows:
+        energy = "not measured"
+        if row.is_measured:
+            energy = with_interval(row.energy.value, *row.energy.interval, "J", level="")
+        compared = share_text(ledger.share_of(row))
+        if is_timed:
+            compared = change_text(ledger.change_of(row, rows))
         cells = [
             f"{row.key}\nso far" if row.key == today else row.key,
             str(len(row.entries)),
             duration(row.duration_s),
-            _two_lines(words(row.energy, JOULES)) if known else "not measured",
+            _two_lines(energy),
             _two_lines(compared),
         ]
-        if bars:
+        if with_bars:
             cells.append(_bar(row.energy.value / largest if largest > 0 else 0.0, console))
-        if carbon:
+        if with_carbon:
             cells.append(_carbon(row, bare=True))
         cells += [_price(row, currency, bare=True) for currency in ledger.currencies]
         table.add_row(*cells)
     return table
 
 
-def _splits(ledger: Ledger) -> Table | None:
-    """Nothing where no entry has a phase."""
+def _split_table(ledger: Ledger) -> Table | None:
+    """Return no table if no entry has a phase."""
     table = _table("share of", NAME)
     table.add_column("here", justify="right")
     table.add_column("published", justify="right")
-    shown = False
-    for reference, parts in ledger.splits:
+    for published, parts in ledger.splits:
         if all(math.isnan(part.share.value) for part in parts):
             continue
-        shown = True
-        table.add_row(f"{reference.of}:", "", "")
+        table.add_row(f"{published.of}:", "", "")
         for part in parts:
-            table.add_row(f"  {part.name}", percent(part.share), f"{100 * part.reference:.0f} %")
-    return table if shown else None
+            table.add_row(f"  {part.name}", share_text(part.share), percent(part.published, 2))
+    return table if table.row_count else None
 
 
-def _dearest(ledger: Ledger, console: Console) -> Table:
-    dated = console.width >= WIDE
-    table = _table("most went to", NAME)
+def _top_consumer_table(ledger: Ledger, console: Console) -> Table:
+    is_dated = console.width >= WIDE
+    table = _table("top consumers", NAME)
     table.add_column("phase", no_wrap=True)
-    if dated:
-        table.add_column("began", no_wrap=True)
-    table.add_column("energy", justify="right", no_wrap=True)
+    if is_dated:
+        table.add_column("started", no_wrap=True)
+    table.add_column("energy (95 % CI)", justify="right", no_wrap=True)
     table.add_column("record", overflow="fold")
-    for one in ledger.dearest:
+    for one in ledger.top_consumers:
         assert one.energy is not None
-        entry = one.entry
-        began = "" if math.isnan(entry.started_unix_s) else _day(entry.started_unix_s)
-        energy = words(one.energy, JOULES)
-        cells = [entry.name, entry.phase or "", *([began] if dated else []), energy]
-        table.add_row(*cells, entry.directory.name)
+        run = one.run
+        started = "" if math.isnan(run.started_unix_s) else date(run.started_unix_s)
+        energy = with_interval(one.energy.value, *one.energy.interval, "J", level="")
+        cells = [run.name, run.phase or "", *([started] if is_dated else []), energy]
+        table.add_row(*cells, run.directory.name)
     return table
 
 
@@ -185,35 +177,33 @@ def _table(first: str, min_width: int) -> Table:
     return table
 
 
-def _carbon(row: Row, *, bare: bool = False) -> str:
-    """With a star where it is not of everything; bare, the figure alone."""
+def _carbon(row: LedgerRow, *, bare: bool = False) -> str:
+    """Format the carbon, with a star if some of it is unknown; bare without interval."""
     if all(one.carbon is None for one in row.entries):
         return ""
     star = "*" if row.without_carbon else ""
     if bare:
-        return quantity(row.carbon.value, NO_INTERVAL, GRAMS) + star
-    return f"{words(row.carbon, GRAMS)} CO2e{star}"
+        return quantity(row.carbon.value, "g") + star
+    return f"{with_interval(row.carbon.value, *row.carbon.interval, 'g')} CO2e{star}"
 
 
-def _price(row: Row, currency: str, *, bare: bool = False) -> str:
-    """With a star where it is not of everything; bare, the figure alone."""
+def _price(row: LedgerRow, currency: str, *, bare: bool = False) -> str:
+    """Format the price, with a star if some of it is unknown; bare without interval."""
     if all(one.currency != currency for one in row.entries):
         return ""
-    price, unit = row.price(currency), ((1.0, currency),)
-    partly = any(one.energy is not None and one.currency != currency for one in row.entries)
-    text = quantity(price.value, NO_INTERVAL, unit) if bare else words(price, unit)
-    return text + ("*" if partly else "")
+    price = row.price(currency)
+    is_partial = any(one.energy is not None and one.currency != currency for one in row.entries)
+    text = money(price.value, currency)
+    if not bare:
+        text = money_with_interval(price.value, *price.interval, currency)
+    return text + ("*" if is_partial else "")
 
 
 def _two_lines(text: str) -> str:
-    """The interval under its figure."""
+    """Put the interval under its value."""
     return text.replace(" (", "\n(", 1)
 
 
 def _bar(fraction: float, console: Console) -> str:
     block = "█" if (console.encoding or "").lower().startswith("utf") else "#"
     return block * round(BAR * fraction)
-
-
-def _day(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d")

@@ -107,7 +107,9 @@ def find_runs(*paths: str | os.PathLike[str]) -> Iterator[Path]:
                 yield path
 
 
-def select(name: str) -> list[Run]:
+def select(
+    name: str, *, on_error: OnError | None = None, with_failed_cells: bool = False
+) -> list[Run]:
     """Return the runs that a name stands for, oldest first; of studies, the finished cells.
 
     Args:
@@ -115,6 +117,8 @@ def select(name: str) -> list[Run]:
             ``latest``; ``previous`` (the one of the same name and project before it); or, for
             example, ``7d`` (the one of that name that started closest to seven days before the
             latest, and at least half as long before it).
+        on_error: Called with the error of a run that cannot be read, which is then left out.
+        with_failed_cells: Include the failed cells of studies.
 
     Raises:
         UserError: It stands for nothing, or for a damaged record.
@@ -122,7 +126,12 @@ def select(name: str) -> list[Run]:
     paths = [Path(name)] if Path(name).exists() else [Path(one) for one in sorted(glob(name))]  # noqa: PTH207
     if not paths:
         return _saved(name)
-    runs = [run for run in open_runs(*paths) if run.study is None or _is_finished_cell(run)]
+    statuses = ("done", "failed") if with_failed_cells else ("done",)
+    runs = [
+        run
+        for run in open_runs(*paths, on_error=on_error)
+        if run.study is None or (not run.study.is_idle and run.status in statuses)
+    ]
     if not runs:
         raise UserError(
             f"there is no finished run in {name}",
@@ -134,10 +143,6 @@ def select(name: str) -> list[Run]:
 def _net_run(path: Path) -> Run:
     run = read_run(path)
     return run if run.study is None else read_study_run(path)
-
-
-def _is_finished_cell(run: Run) -> bool:
-    return run.study is not None and not run.study.is_idle and run.status == "done"
 
 
 def _saved(name: str) -> list[Run]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from joulelab.ledger.break_even import ModelCost, break_even
+from joulelab.ledger.scenarios import ModelEnergy, break_even
 from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
 
 values = st.floats(1.0, 1e6)
@@ -20,7 +20,7 @@ def uncertain(draw):
     return UncertainValue(value, shared, value * draw(parts))
 
 
-model = st.builds(ModelCost, st.just("m"), uncertain(), uncertain())
+model = st.builds(ModelEnergy, st.just("m"), uncertain(), uncertain())
 
 
 @given(model, model, st.floats(0.0, 1e7))
@@ -35,7 +35,7 @@ def test_break_even_agrees_with_the_sums_at_any_number_of_requests(a, b, request
     excess = found.a.after(requests) - found.b.after(requests)
     near = abs(abs(excess.value) - COVERAGE_FACTOR * excess.uncertainty) < 1e-9 * a.training.value
     assume(not near)
-    assert (found.frugal(requests) is None) == inside
+    assert (found.efficient(requests) is None) == inside
 
 
 @given(model, model)
@@ -45,36 +45,36 @@ def test_break_even_is_the_same_from_either_side(a, b):
     assert one.interval == pytest.approx(other.interval, nan_ok=True, rel=1e-6)
 
 
-def test_where_the_energies_are_equal():
-    small = ModelCost("small", UncertainValue(1e6), UncertainValue(2.0))
-    large = ModelCost("large", UncertainValue(3e6), UncertainValue(1.0))
+def test_break_even_of_exact_energies():
+    small = ModelEnergy("small", UncertainValue(1e6), UncertainValue(2.0))
+    large = ModelEnergy("large", UncertainValue(3e6), UncertainValue(1.0))
     found = break_even(small, large)
     assert found.requests == pytest.approx(2e6)
     assert found.interval == pytest.approx((2e6, 2e6), rel=1e-6)
-    assert [one and one.name for *_, one in found.stretches()] == ["small", "large"]
+    assert [one and one.name for *_, one in found.ranges()] == ["small", "large"]
 
 
-def test_a_model_that_is_frugal_at_both_never_loses():
-    good = ModelCost("good", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.01))
-    bad = ModelCost("bad", UncertainValue(3e6, {}, 1e4), UncertainValue(2.0, {}, 0.01))
+def test_a_model_that_is_cheaper_in_both_never_loses():
+    good = ModelEnergy("good", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.01))
+    bad = ModelEnergy("bad", UncertainValue(3e6, {}, 1e4), UncertainValue(2.0, {}, 0.01))
     found = break_even(good, bad)
     assert math.isnan(found.requests)
-    assert found.stretches() == [(0.0, math.inf, good)]
+    assert found.ranges() == [(0.0, math.inf, good)]
 
 
-def test_energies_a_request_that_are_not_shown_to_differ_give_no_upper_bound():
-    a = ModelCost("a", UncertainValue(1e6, {}, 1e4), UncertainValue(1.05, {}, 0.1))
-    b = ModelCost("b", UncertainValue(3e6, {}, 1e4), UncertainValue(1.0, {}, 0.1))
+def test_requests_that_do_not_differ_significantly_give_no_upper_bound():
+    a = ModelEnergy("a", UncertainValue(1e6, {}, 1e4), UncertainValue(1.05, {}, 0.1))
+    b = ModelEnergy("b", UncertainValue(3e6, {}, 1e4), UncertainValue(1.0, {}, 0.1))
     found = break_even(a, b)
-    begin, end, frugal = found.stretches()[-1]
-    assert frugal is None
+    begin, end, efficient = found.ranges()[-1]
+    assert efficient is None
     assert math.isinf(end)
     assert begin > 0
     assert found.to_json()["requests_high"] is None
 
 
-def test_models_that_are_the_same_are_never_told_apart():
-    same = ModelCost("same", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.1))
-    assert break_even(same, same).stretches() == [(0.0, math.inf, None)]
-    exact = ModelCost("exact", UncertainValue(1.0), UncertainValue(1.0))
-    assert break_even(exact, exact).stretches() == [(0.0, math.inf, None)]
+def test_equal_models_never_differ_significantly():
+    same = ModelEnergy("same", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.1))
+    assert break_even(same, same).ranges() == [(0.0, math.inf, None)]
+    exact = ModelEnergy("exact", UncertainValue(1.0), UncertainValue(1.0))
+    assert break_even(exact, exact).ranges() == [(0.0, math.inf, None)]

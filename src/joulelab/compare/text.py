@@ -1,0 +1,153 @@
+"""The text of a comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from joulelab.carbon.costs import Costs
+from joulelab.compare.compare import Comparison, Effect
+from joulelab.compare.measurement import Group
+from joulelab.format import count, p_value, percent, quantity, timestamp, with_interval
+
+NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
+"""Effects below these are negligible, small, moderate; above the last they are large.
+
+Repeats of a training on one machine differ by 1 to 2 % anyway; nobody decides on less.
+"""
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """Write a whole comparison."""
+    effect, metric = comparison.effect, comparison.metric
+    means = (effect.baseline_mean, effect.candidate_mean)
+    groups = (comparison.baseline, comparison.candidate)
+    texts = [_costs_text(costs) for costs in comparison.costs]
+    for group, mean, costs in zip(groups, means, texts, strict=True):
+        yield f"{group.role:11}{_describe(group, mean, metric.unit)}"
+        if costs:
+            yield f"{'':11}{'total ' if len(group.measurements) > 1 else ''}{costs}"
+    if not any(texts):
+        yield "carbon and cost unknown: set your location once with `joulelab site`"
+    of_span = "" if comparison.baseline.span is None else f" per {comparison.baseline.span}"
+    yield f"{metric.label}{of_span}: {verdict(effect, comparison.confidence)}"
+    if not math.isnan(effect.difference):
+        value = with_interval(
+            effect.difference,
+            *effect.difference_interval,
+            metric.unit,
+            level=_level(comparison.confidence),
+        )
+        yield f"  difference   {'+' if effect.difference > 0 else ''}{value}"
+    yield f"  in practice  {practical_meaning(effect)}"
+    yield f"  test         {_test(effect)}"
+    if comparison.cells:
+        yield f"{len(comparison.cells)} cells, with Holm's correction for their number:"
+        for cell in comparison.cells:
+            levels = ", ".join(cell.levels.values())
+            yield f"  {levels}: {verdict(cell, comparison.confidence)}"
+    if comparison.mismatches:
+        yield "baseline and candidate differ in:"
+        for mismatch in comparison.mismatches:
+            yield f"  {mismatch.group}: {mismatch}"
+    if comparison.caveats:
+        yield "caveats:"
+        for caveat in comparison.caveats:
+            yield f"  {caveat}"
+
+
+def verdict(effect: Effect, confidence: float) -> str:
+    """Write an effect in one line, which never claims more than was tested."""
+    if math.isnan(effect.ratio):
+        return "no ratio, since a value is not positive"
+    change = effect.ratio - 1
+    low, high = (ratio - 1 for ratio in effect.ratio_interval)
+    text = "equal"
+    if change:
+        text = f"{percent(abs(change))} {'higher' if change > 0 else 'lower'} in the candidate"
+    if math.isnan(low):
+        return f"{text}, without an interval"
+    text += f" ({_level(confidence)}{change_range(low, high)})"
+    if effect.significant is None:
+        return f"{text}: not tested, since one run each does not show how much runs vary"
+    return f"{text}: {'significant' if effect.significant else 'no significant difference'}"
+
+
+def practical_meaning(effect: Effect) -> str:
+    """Write what an effect means in practice, and what could have been detected."""
+    text = size(effect.ratio)
+    low, high = effect.ratio_interval
+    if effect.test and low >= 1 / (1 + NEGLIGIBLE) and high <= 1 + NEGLIGIBLE:
+        text = f"no practical difference: the whole interval is within {percent(NEGLIGIBLE, 1)}"
+    elif effect.significant is False:
+        text += f" if real; the true effect may be {change_range(low - 1, high - 1)}"
+    if math.isnan(effect.detectable_ratio):
+        return text
+    detectable = percent(effect.detectable_ratio - 1, 2)
+    return f"{text}; this many runs detect {detectable} with a power of 0.8"
+
+
+def size(ratio: float) -> str:
+    """Name how much a ratio matters in practice; the same for a ratio and its inverse.
+
+    Example:
+        >>> size(1.01), size(1 / 1.04), size(1.1), size(2.0), size(float("nan"))
+        ('no practical difference', 'small', 'moderate', 'large', 'unknown')
+    """
+    if math.isnan(ratio):
+        return "unknown"
+    fold = max(ratio, 1 / ratio) - 1
+    if fold < NEGLIGIBLE:
+        return "no practical difference"
+    return "small" if fold < SMALL else "moderate" if fold < MODERATE else "large"
+
+
+def change_range(low: float, high: float) -> str:
+    """Write the two ends of a relative change.
+
+    Example:
+        >>> change_range(-0.0123, 0.0456)
+        '-1.23 % to +4.56 %'
+    """
+    return f"{percent(low, signed=True)} to {percent(high, signed=True)}"
+
+
+def limit_verdict(limit: float, is_above: bool | None, *, each: bool = False) -> str:
+    """Write whether the candidate is above a limit.
+
+    Example:
+        >>> limit_verdict(0.05, None)
+        'limit of +5 %: undecided whether the candidate is above it'
+    """
+    what = "a cell of the candidate" if each else "the candidate"
+    result = {
+        True: f"{what} is above it (significant)",
+        False: f"{'every cell of ' if each else ''}the candidate is within it",
+        None: f"undecided whether {what} is above it",
+    }
+    return f"limit of +{100 * limit:g} %: {result[is_above]}"
+
+
+def _level(confidence: float) -> str:
+    return f"{100 * confidence:g} % CI "
+
+
+def _costs_text(costs: Costs | None) -> str:
+    return "" if costs is None else costs.words()
+
+
+def _describe(group: Group, mean: float, unit: str) -> str:
+    first, last = (timestamp(one) for one in group.started_unix_s)
+    names = {one.levels.get("name", group.label) for one in group.measurements}
+    name = f" ({names.pop()})" if len(names) == 1 and group.label not in names else ""
+    when = first if first == last else f"{first} to {last}"
+    text = f"{group.label}{name}: {count(len(group.measurements), 'run')}, {when}"
+    return text if math.isnan(mean) else f"{text}, {quantity(mean, unit)}"
+
+
+def _test(effect: Effect) -> str:
+    runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
+    if not effect.test:
+        return f"none: {runs} do not show how much runs vary; repeat each three times or more"
+    scale = "" if math.isnan(effect.ratio) else " on logarithms"
+    return f"{effect.test}{scale}, {runs}: {p_value(effect.p)}"

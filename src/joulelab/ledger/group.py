@@ -1,0 +1,202 @@
+"""Group the entries of a ledger by project, phase, week and others, and add them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from joulelab.errors import UserError
+from joulelab.ledger.entries import Entry
+from joulelab.runs.record import Run
+from joulelab.uncertain import UncertainValue
+
+UNTAGGED = "untagged"
+UNDATED = "undated"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LedgerRow:
+    """The sum of some entries.
+
+    Attributes:
+        key: What they have in common.
+        entries: The entries.
+    """
+
+    key: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def energy(self) -> UncertainValue:
+        """Gross energy of the measured entries, J."""
+        return UncertainValue.total(one.energy for one in self.entries if one.energy is not None)
+
+    @property
+    def carbon(self) -> UncertainValue:
+        """Grams of CO2-equivalent of the entries whose intensity is known."""
+        return UncertainValue.total(one.carbon for one in self.entries if one.carbon is not None)
+
+    def price(self, currency: str) -> UncertainValue:
+        """Return the price of the entries whose price is known in that currency."""
+        known = (one.price for one in self.entries if one.currency == currency)
+        return UncertainValue.total(price for price in known if price is not None)
+
+    @property
+    def duration_s(self) -> float:
+        """Duration of the entries whose duration is known."""
+        known = (one.run.duration_s for one in self.entries)
+        return math.fsum(value for value in known if not math.isnan(value))
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any entry has energy."""
+        return any(one.energy is not None for one in self.entries)
+
+    @property
+    def unmeasured(self) -> int:
+        """Number of entries without energy."""
+        return sum(one.energy is None for one in self.entries)
+
+    @property
+    def without_carbon(self) -> int:
+        """Number of entries with energy and without carbon."""
+        return sum(one.energy is not None and one.carbon is None for one in self.entries)
+
+    @property
+    def unfinished(self) -> int:
+        """Number of entries that are still running or were killed."""
+        return sum(not one.run.finished for one in self.entries)
+
+
+def without_copies(entries: Iterable[Entry]) -> tuple[list[Entry], int]:
+    """Keep one copy of each record, oldest run first, and count the other copies.
+
+    Of several copies, one that has ended and is tagged is kept.
+    """
+    best: dict[object, Entry] = {}
+    total = 0
+    for entry in entries:
+        total += 1
+        other = best.get(entry.key)
+        if other is None or _preference(entry.run) > _preference(other.run):
+            best[entry.key] = entry
+    found = sorted(best.values(), key=lambda one: (_order(one.run.started_unix_s), one.run.name))
+    return found, total - len(found)
+
+
+def select_entries(
+    entries: Iterable[Entry],
+    *,
+    project: str | None = None,
+    phase: str | None = None,
+    since: date | None = None,
+    until: date | None = None,
+) -> tuple[list[Entry], int]:
+    """Select the entries of a project and phase that started in a time.
+
+    Args:
+        entries: All.
+        project: ``None``: every project.
+        phase: ``None``: every phase; :data:`UNTAGGED`: those without a phase.
+        since: First day, UTC.
+        until: Last day, UTC.
+
+    Returns:
+        The entries, and how many were left out because their start is unknown.
+    """
+    selected, undated = [], 0
+    for entry in entries:
+        run = entry.run
+        if project is not None and run.project != project:
+            continue
+        if phase is not None and (run.phase or UNTAGGED) != phase:
+            continue
+        if since is not None or until is not None:
+            if math.isnan(run.started_unix_s):
+                undated += 1
+                continue
+            day = datetime.fromtimestamp(run.started_unix_s, UTC).date()
+            if (since and day < since) or (until and day > until):
+                continue
+        selected.append(entry)
+    return selected, undated
+
+
+KEYS: dict[str, Callable[[Run], str]] = {
+    "project": lambda run: run.project or UNTAGGED,
+    "phase": lambda run: run.phase or UNTAGGED,
+    "week": lambda run: period_of("week", run.started_unix_s),
+    "month": lambda run: period_of("month", run.started_unix_s),
+    "host": lambda run: run.host,
+    "model": lambda run: run.model or UNTAGGED,
+    "command": lambda run: run.study.name if run.study else " ".join(run.command) or run.name,
+}
+"""What entries can be grouped by. Weeks are those of ISO 8601, days those of UTC."""
+
+PERIODS = ("week", "month")
+
+
+def group_entries(entries: Sequence[Entry], by: str) -> list[LedgerRow]:
+    """Add up entries by a key: in order of time for a period, else the largest first."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(KEYS[by](entry.run), []).append(entry)
+    rows = [LedgerRow(key, tuple(members)) for key, members in groups.items()]
+    if by in PERIODS:
+        return sorted(rows, key=lambda row: row.key)
+    return sorted(rows, key=lambda row: (-row.energy.value, row.key))
+
+
+def period_of(by: str, unix_s: float) -> str:
+    """Return the week or month of a time.
+
+    Example:
+        >>> period_of("week", 0.0), period_of("month", 0.0), period_of("week", math.nan)
+        ('1970-W01', '1970-01', 'undated')
+    """
+    if math.isnan(unix_s):
+        return UNDATED
+    day = datetime.fromtimestamp(unix_s, UTC).date()
+    return _week(day) if by == "week" else f"{day:%Y-%m}"
+
+
+def previous_period(key: str) -> str:
+    """Return the week or month before one; empty before :data:`UNDATED`.
+
+    Example:
+        >>> previous_period("2026-W01"), previous_period("2026-01"), previous_period("undated")
+        ('2025-W52', '2025-12', '')
+    """
+    if key == UNDATED:
+        return ""
+    if "W" in key:
+        year, week = key.split("-W")
+        return _week(date.fromisocalendar(int(year), int(week), 1) - timedelta(days=7))
+    return f"{date.fromisoformat(f'{key}-01') - timedelta(days=1):%Y-%m}"
+
+
+def parse_day(text: str) -> date:
+    """Parse a day.
+
+    Raises:
+        UserError: It is not a day.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"{text!r} is not a day", hint="write it like 2026-11-01") from error
+
+
+def _preference(run: Run) -> tuple[bool, bool, bool]:
+    return run.finished, run.phase is not None, run.project is not None
+
+
+def _order(unix_s: float) -> float:
+    return math.inf if math.isnan(unix_s) else unix_s
+
+
+def _week(day: date) -> str:
+    year, week, _ = day.isocalendar()
+    return f"{year}-W{week:02}"

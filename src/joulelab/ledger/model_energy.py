@@ -1,0 +1,198 @@
+"""The energy of a model's training and of a request to it, from runs, studies or given values."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from joulelab.energy.energy import Energy
+from joulelab.energy.uncertainty import find_boards, gross_energy
+from joulelab.errors import UserError, nearest
+from joulelab.format import join_words
+from joulelab.ledger.scenarios import ModelEnergy
+from joulelab.runs.record import Run, is_run
+from joulelab.runs.selection import open_run
+from joulelab.runs.study_runs import is_study, read_study
+from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
+
+REQUEST = "request"
+"""Spans of this name in a run are its requests."""
+
+
+def read_model(text: str) -> ModelEnergy:
+    """Read the energy of a model from ``[NAME=]STUDY[:MODEL]`` or ``[NAME=]TRAINING,PER_REQUEST``.
+
+    ``TRAINING`` and ``PER_REQUEST`` are joules, runs, or studies with or without a model.
+
+    Raises:
+        UserError: It is none of these, or its records lack what is needed.
+
+    Example:
+        >>> read_model("small=3.6e6,0.5").per_request.value
+        0.5
+    """
+    name, equals, rest = text.partition("=")
+    if not equals:
+        name, rest = "", text
+    training, comma, per_request = rest.partition(",")
+    if not comma:
+        per_request = training
+        if _joules(training) is not None:
+            raise UserError(
+                f"{text!r} is a single value", hint="give training and request, like 3.6e6,0.5"
+            )
+    return ModelEnergy(name or rest, training_energy(training), request_energy(per_request))
+
+
+def training_energy(text: str) -> UncertainValue:
+    """Read the gross energy of a training, J, from joules, a run or a study (mean of repeats).
+
+    Raises:
+        UserError: It is none of these, or nothing was measured.
+    """
+    given = _joules(text)
+    if given is not None:
+        return UncertainValue(given)
+    run = _single_run(text)
+    if run is not None:
+        return _measured(run, run.energy)
+    return _mean_of_repeats(text, lambda one: _phase_energy(one, "train"))
+
+
+def request_energy(text: str) -> UncertainValue:
+    """Read the gross energy of a request, J, from joules, a run or a study (per sample).
+
+    The number of requests of a run is that of its spans named ``request``, else its tag
+    ``samples``.
+
+    Raises:
+        UserError: It is none of these, or the number of requests is unknown.
+    """
+    given = _joules(text)
+    if given is not None:
+        return UncertainValue(given)
+    run = _single_run(text)
+    if run is not None:
+        return _of_requests(run)
+
+    def per_sample(one: Run) -> UncertainValue:
+        assert one.study is not None
+        energy = _phase_energy(one, "infer")
+        samples = one.study.results["infer"].values.get("samples")
+        if not samples:
+            raise UserError(f"the number of samples of {text} is unknown")
+        return energy.per(samples)
+
+    return _mean_of_repeats(text, per_sample)
+
+
+def _single_run(text: str) -> Run | None:
+    """Open a run that does not belong to a study."""
+    run = open_run(text) if is_run(text) else None
+    return None if run is None or run.study else run
+
+
+def _measured(run: Run, energy: Energy) -> UncertainValue:
+    value = gross_energy(energy, find_boards(run.machine, run.host, energy))
+    if math.isnan(value.value):
+        raise UserError(f"{run.directory} has no energy", why="nothing was measured")
+    return value
+
+
+def _of_requests(run: Run) -> UncertainValue:
+    whole = _measured(run, run.energy)
+    for span in run.spans:
+        if span.name == REQUEST and not math.isnan(span.gross_j):
+            # The sensors' errors are in proportion; the rest of the uncertainty is the spans' own.
+            part = whole.scaled(span.gross_j / whole.value)
+            uncertainty = (span.high_j - span.low_j) / 2 / COVERAGE_FACTOR
+            own = math.sqrt(max(uncertainty**2 - part.shared_uncertainty**2, 0.0))
+            return replace(part, own=own).per(span.count)
+    if not run.samples > 0:
+        raise UserError(
+            f"the number of requests of {run.directory} is unknown",
+            hint=f"mark them as spans named {REQUEST}, or set it: joulelab ledger tag "
+            f"{run.directory} --tag samples=N",
+        )
+    return whole.per(run.samples)
+
+
+def _phase_energy(run: Run, phase: str) -> UncertainValue:
+    assert run.study is not None
+    result = run.study.results.get(phase)
+    if result is None:
+        raise UserError(f"{run.directory} has no energy of {phase}", why="it was not measured")
+    return _measured(run, result.energy)
+
+
+def _mean_of_repeats(text: str, energy: Callable[[Run], UncertainValue]) -> UncertainValue:
+    """Average over the repeats of a study; its own error is their scatter if that is larger."""
+    values = [energy(run) for run in _repeats(text)]
+    n = len(values)
+    mean = UncertainValue.total(values).per(n)
+    if n == 1:
+        return mean
+    try:
+        from scipy.special import stdtrit  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(
+            "the mean of repeats needs SciPy",
+            why=str(error),
+            hint="run pip install 'joulelab[study]', or name one run",
+        ) from error
+    standard_error = statistics.stdev(one.value for one in values) / math.sqrt(n)
+    # Student's t for a few repeats, as a standard uncertainty for the normal quantile (GUM G.3).
+    scatter = standard_error * float(stdtrit(n - 1, 0.975)) / COVERAGE_FACTOR
+    return replace(mean, own=max(mean.own, scatter))
+
+
+def _repeats(text: str) -> Sequence[Run]:
+    """Return the finished runs of one cell of a study, or a single run of it."""
+    path, model = Path(text), None
+    if not path.exists() and ":" in text:
+        directory, _, model = text.rpartition(":")
+        path = Path(directory)
+    if is_run(path):
+        runs = [open_run(path)]
+    elif is_study(path):
+        runs = read_study(path).cells()
+    else:
+        runs = []
+    if not runs:
+        raise UserError(
+            f"{text!r} is not a number, a run or a study with finished runs",
+            hint="give joules, or the directory of either",
+        )
+    cells: dict[str, list[Run]] = {}
+    for run in runs:
+        if model in (None, run.model):
+            cells.setdefault(json.dumps(dict(run.factors), sort_keys=True), []).append(run)
+    models = sorted({str(run.model) for run in runs})
+    if not cells:
+        raise UserError(f"{path} has no model {model!r}", hint=nearest(str(model), models))
+    if len(cells) > 1:
+        rows: list[dict[str, Any]] = [json.loads(one) for one in cells]
+        varying = [name for name in rows[0] if len({str(row.get(name)) for row in rows}) > 1]
+        raise UserError(
+            f"{text} has {len(cells)} different cells",
+            why=f"they differ in {join_words(varying)}",
+            hint=f"name a model, for example {path}:{models[0]}, or one run, for example "
+            f"{runs[0].directory}",
+        )
+    return next(iter(cells.values()))
+
+
+def _joules(text: str) -> float | None:
+    """Parse an energy; ``None`` if the text is not a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    if not (math.isfinite(value) and value >= 0):
+        raise UserError(f"{text} J", why="an energy must be 0 or more")
+    return value

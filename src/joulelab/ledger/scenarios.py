@@ -1,0 +1,200 @@
+"""Inference at a daily volume against its training, and the break-even of two models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from joulelab.format import finite_or_none
+from joulelab.uncertain import (
+    COVERAGE_FACTOR,
+    UNKNOWN_RATIO,
+    Interval,
+    Ratio,
+    UncertainValue,
+    fieller_intervals,
+    fieller_ratio,
+)
+
+DAYS = {"day": 1.0, "month": 365.25 / 12, "year": 365.25}
+"""Mean lengths in days, Julian year."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A model that serves requests.
+
+    Attributes:
+        requests_per_day: Number of requests per day.
+        per_request: Gross energy of a request, J.
+        training: Gross energy of its training, J; ``None`` if unknown.
+
+    Example:
+        >>> served = Inference(1e6, UncertainValue(0.5), UncertainValue(3.6e6))
+        >>> served.over("day").value, served.days_to_training.value
+        (500000.0, 7.2)
+    """
+
+    requests_per_day: float
+    per_request: UncertainValue
+    training: UncertainValue | None
+
+    def over(self, period: str) -> UncertainValue:
+        """Return the gross energy of a ``"day"``, ``"month"`` or ``"year"``, J."""
+        return self.per_request.scaled(self.requests_per_day * DAYS[period])
+
+    @property
+    def days_to_training(self) -> Ratio:
+        """Number of days after which inference has used as much energy as training."""
+        if self.training is None:
+            return UNKNOWN_RATIO
+        return fieller_ratio(self.training, self.over("day"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all values; unknown and infinite ones become ``None``."""
+        found = self.days_to_training
+        days = {"days": found.value, "days_low": found.low, "days_high": found.high}
+        data = {
+            "requests_per_day": self.requests_per_day,
+            "simulated": self.per_request.simulated,
+            "per_request_j": self.per_request.value,
+            "training_j": None if self.training is None else self.training.value,
+            **{f"{key}_to_training": value for key, value in days.items()},
+        }
+        for period in DAYS:
+            energy = self.over(period)
+            data[f"{period}_j"] = energy.value
+            data[f"{period}_low_j"], data[f"{period}_high_j"] = energy.interval
+        return dict(finite_or_none(data))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEnergy:
+    """The energy of a model.
+
+    Attributes:
+        name: Name of the model.
+        training: Gross energy of its training, J.
+        per_request: Gross energy of a request, J.
+    """
+
+    name: str
+    training: UncertainValue
+    per_request: UncertainValue
+
+    def after(self, requests: float) -> UncertainValue:
+        """Return the energy of training and a number of requests, J."""
+        return self.training + self.per_request.scaled(requests)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all values."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "simulated": self.training.simulated or self.per_request.simulated,
+        }
+        for name, energy in (("training", self.training), ("per_request", self.per_request)):
+            low_j, high_j = energy.interval
+            data |= {
+                f"{name}_j": energy.value,
+                f"{name}_low_j": low_j,
+                f"{name}_high_j": high_j,
+            }
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Two models over a growing number of requests.
+
+    Attributes:
+        a: One model.
+        b: The other.
+        requests: Number of requests after which both have used the same energy; NaN if one model
+            uses less for any number.
+        undecided: Numbers of requests for which the two do not differ significantly (95 %).
+    """
+
+    a: ModelEnergy
+    b: ModelEnergy
+    requests: float
+    undecided: tuple[Interval, ...]
+
+    def efficient(self, requests: float) -> ModelEnergy | None:
+        """Return the model that has used significantly less; ``None`` if neither has."""
+        excess = self.a.after(requests) - self.b.after(requests)
+        if abs(excess.value) <= COVERAGE_FACTOR * excess.uncertainty:
+            return None
+        return self.b if excess.value > 0 else self.a
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of :attr:`requests`; the upper end may be infinite.
+
+        NaN if there is no break-even, or the undecided numbers are not one interval.
+        """
+        if math.isnan(self.requests) or len(self.undecided) != 1:
+            return math.nan, math.nan
+        return self.undecided[0]
+
+    def ranges(self) -> list[tuple[float, float, ModelEnergy | None]]:
+        """Return, from 0 to infinity, the efficient model of each range; ``None``: undecided."""
+        found: list[tuple[float, float, ModelEnergy | None]] = []
+        begin = 0.0
+        for low, high in self.undecided:
+            if low > begin:
+                found.append((begin, low, self.efficient((begin + low) / 2)))
+            if high > low:
+                found.append((low, high, None))
+            begin = high
+        if not math.isinf(begin):
+            found.append((begin, math.inf, self.efficient(2 * begin + 1)))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all values; unknown and infinite ones become ``None``."""
+        low, high = self.interval
+        data = {
+            "requests": self.requests,
+            "requests_low": low,
+            "requests_high": high,
+            "ranges": [
+                {
+                    "from_requests": begin,
+                    "to_requests": end,
+                    "efficient": None if model is None else model.name,
+                }
+                for begin, end, model in self.ranges()
+            ],
+            "models": [self.a.to_json(), self.b.to_json()],
+        }
+        return dict(finite_or_none(data))
+
+
+def break_even(a: ModelEnergy, b: ModelEnergy) -> BreakEven:
+    """Find where the energies of two models cross, and which is significantly lower elsewhere.
+
+    ``T_a + n e_a = T_b + n e_b`` at ``n = (T_b - T_a) / (e_a - e_b)``, a ratio of differences, with
+    its interval by Fieller's theorem (:func:`~joulelab.uncertain.fieller_intervals`).
+
+    Example:
+        >>> small = ModelEnergy("small", UncertainValue(1e6, {}, 1e4), UncertainValue(2, {}, 0.02))
+        >>> large = ModelEnergy("large", UncertainValue(3e6, {}, 3e4), UncertainValue(1, {}, 0.01))
+        >>> found = break_even(small, large)
+        >>> round(found.requests), [round(end) for end in found.interval]
+        (2000000, [1896325, 2111373])
+        >>> found.efficient(1e6).name, found.efficient(2e6), found.efficient(3e6).name
+        ('small', None, 'large')
+    """
+    extra_training = b.training - a.training
+    saved_per_request = a.per_request - b.per_request
+    requests = math.nan
+    if saved_per_request.value:
+        crossing = extra_training.value / saved_per_request.value
+        requests = crossing if crossing >= 0 else math.nan
+    undecided = tuple(
+        (max(low, 0.0), high)
+        for low, high in fieller_intervals(extra_training, saved_per_request)
+        if high >= 0
+    )
+    return BreakEven(a, b, requests, undecided)
