@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -51,11 +52,14 @@ class Meter:
             :class:`~joulelab.energy.baseline.Baseline`, or a number of seconds (T_m) for
             which the program stands still while idle power is measured first; ``None``: what
             ``joulelab idle`` last kept for this machine, if anything.
-        directory: Where the trace is kept; in a job of several processes, in
-            ``directory/<host>/<number>`` of it. ``None``: in a temporary place until the meter
-            closes.
+        directory: Save the run here: its trace, and ``run.json`` when the meter closes, so that
+            it can be watched, compared, forecast and added up like any other run. If the directory
+            has a recording already, the run is saved next to it (``directory-2`` and so on) with a
+            warning. In a job of several processes the trace is in ``directory/<host>/<number>``.
+            ``None``: in a temporary place until the meter closes.
         own_recorder: ``True``: share none in any case. ``False``, for a program that wraps others:
             join also with a directory, which can then be read as the recording, wherever that is.
+        record: ``False``: write no ``run.json``.
 
     Attributes:
         directory: Where the trace is.
@@ -82,15 +86,20 @@ class Meter:
         directory: str | os.PathLike[str] | None = None,
         *,
         own_recorder: bool | None = None,
+        record: bool = True,
     ) -> None:
         if isinstance(sensors, str):
             sensors = [sensors]
         elif sensors is not None and not isinstance(sensors, Sequence):
             sensors = [sensors.spec()]
         place = None if directory is None else Path(directory)
+        self._is_recorded = record and directory is not None and own_recorder is not False
+        self._settings = {"sensors": sensors, "interval_s": interval_s}
+        self._error: BaseException | None = None
         self._temporary = directory is None
         self._link, self._not_joined = open_link(place, sensors, interval_s, own=own_recorder)
         self.directory = self._link.directory
+        self._started_unix_s, self._start_ns = time.time(), time.monotonic_ns()
         self._trace: Trace | None = None
         self._reader: TraceReader | None = None
         self._accounts: EnergyEstimator | None = None
@@ -110,7 +119,9 @@ class Meter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if not (isinstance(error, SystemExit) and error.code in (None, 0)):
+            self._error = error
         self.close()
 
     def __reduce__(self) -> str:
@@ -320,6 +331,28 @@ class Meter:
         self._link.stop(covered_ns)
         if self._link.owned and self._link.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+        # Of the processes that share a recorder, the one that started it writes the record.
+        if self._is_recorded and self._trace.header.get("parent_pid") == os.getpid():
+            self._write_record(covered_ns)
+
+    def _write_record(self, stop_ns: int) -> None:
+        from joulelab.runs.record import write_meter_record  # noqa: PLC0415
+
+        assert self._trace is not None
+        try:
+            write_meter_record(
+                self.directory,
+                self._trace,
+                self._accounts_until(stop_ns),
+                started_unix_s=self._started_unix_s,
+                start_ns=self._start_ns,
+                stop_ns=stop_ns,
+                settings=self._settings,
+                error=self._error,
+                notes=tuple(filter(None, [self.failure])),
+            )
+        except Exception as error:  # noqa: BLE001  (the program goes on, whatever it is)
+            warnings.warn(f"the record of this run was not written: {error}", stacklevel=3)
 
     def _cuda_use(self) -> Callable[[], Sequence[bytes]]:
         """What the trace of a job is told of the GPUs that this process uses."""

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from joulelab.runs.job import find_jobs
+from joulelab.runs.selection import open_runs
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_ctrl_c_reaches_the_command_once(shell, tmp_path):
     shell.expect(b"seen 1")
     shell.type(b"\x03")
     shell.expect(b"[130]prompt> ")
-    (job,) = find_jobs()
+    (job,) = open_runs()
     assert job.signal == signal.SIGINT
 
 

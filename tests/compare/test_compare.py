@@ -17,7 +17,7 @@ from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError
 from joulelab.ledger.ledger import read_ledger
-from joulelab.run import previous
+from joulelab.run import summary
 from joulelab.runs.record import read_run
 from joulelab.sensors.sensor import Provenance
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
@@ -334,7 +334,7 @@ def test_run_compare_and_ledger_agree_on_a_ratio(tmp_path, write_run):
         started_unix_s=NOW_UNIX_S - 7 * DAY_S,
     )
     this = write_run(tmp_path / "runs" / "this", 0.0, energy=energy(1100.0, "nvml.samples"))
-    by_run = previous.compare(read_run(this), read_run(last)).energy
+    by_run = summary.compare(read_run(this), read_run(last)).energy
     by_compare = compared(last, this).effect
     ledger = read_ledger([tmp_path / "runs"], by="week", on_error=pytest.fail)
     by_ledger = ledger.change_of(ledger.rows[1], ledger.rows)

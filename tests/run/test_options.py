@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.errors import UserError
-from joulelab.run.options import FLAGS, TAKES_VALUE, name_of, parse, slug
+from joulelab.format import slug
+from joulelab.run.options import FLAGS, TAKES_VALUE, parse
+from joulelab.runs import name_of
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 VALUES = st.sampled_from(sorted(set(TAKES_VALUE) - {"phase", "tag"}))

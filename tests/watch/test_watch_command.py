@@ -199,10 +199,10 @@ def test_this_machine_and_the_jobs_on_it(tmp_path):
     )
     try:
         deadline_s = time.monotonic() + PATIENCE_S
-        while not list(tmp_path.glob("jobs/*/trace.bin")):
+        while not list(tmp_path.glob("runs/*/run.json")):
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-        (directory,) = tmp_path.glob("jobs/*")
+        (directory,) = tmp_path.glob("runs/*")
         result = run("--once", **home, COLUMNS="200")
         assert result.returncode == 0, result.stderr
         assert "this machine" in result.stdout

@@ -1,27 +1,32 @@
-"""``joulelab``: finds the command, runs it, and turns errors into one line and an exit code.
+"""``joulelab``: find the command, run it, and turn errors into one line and an exit code.
 
-``joulelab run`` is not kept waiting for what only the other commands need.
+``joulelab run`` does not wait for what only the other commands need.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from joulelab.errors import JoulelabError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits.
+    """Run the command line and exit.
 
-    Exit codes: 0 done, 1 it could not be done, 2 the request was wrong, 130 interrupted; those of
-    ``run`` are its command's.
+    Exit codes: 0 done, 1 it could not be done, 2 the request was wrong, 130 interrupted; ``run``
+    exits with the code of its command.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if given[:1] == ["run"]:
-            _run(given[1:])
-        code = _others(given)
+            from joulelab.run.run import main as run  # noqa: PLC0415
+
+            run(given[1:])  # Returns only if help was asked for.
+        code = _run_with_click(given)
     except JoulelabError as error:
         complain(str(error))
         sys.exit(error.exit_code)
@@ -29,32 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def complain(message: str) -> None:
-    """Says on standard error, in one line, what is wrong."""
+    """Print an error on standard error, in one line."""
     if sys.stderr is not None:
         print(f"joulelab: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
 
 
-def _run(arguments: Sequence[str]) -> None:
-    """Runs and measures a command and does not come back, but for a user who asks for help."""
-    from joulelab.run.options import parse  # noqa: PLC0415
-    from joulelab.run.run import run  # noqa: PLC0415
-
-    options = parse(arguments)
-    if options is not None:
-        run(options)
-
-
-def _others(arguments: Sequence[str]) -> int:
-    import click  # noqa: PLC0415
+def _run_with_click(arguments: Sequence[str]) -> int:
+    from click import ClickException  # noqa: PLC0415
+    from click.exceptions import Abort  # noqa: PLC0415
 
     from joulelab.cli.group import app  # noqa: PLC0415
 
     try:
         code = app.main(args=list(arguments), prog_name="joulelab", standalone_mode=False)
-    except click.exceptions.Abort:
+    except Abort:
         complain("interrupted")
         return 130
-    except click.ClickException as error:
+    except ClickException as error:
         complain(error.format_message())
         return 2
     return code if isinstance(code, int) else 0

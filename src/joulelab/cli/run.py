@@ -1,29 +1,28 @@
-"""``joulelab run``: its help and its options for the shell's completion.
-
-Running is :mod:`joulelab.run.run`'s, which does not wait for click.
-"""
+"""``joulelab run``: its help and shell completion; running does not wait for click."""
 
 from __future__ import annotations
 
 import click
 
-from joulelab.run.options import FLAGS, PHASES, TAKES_VALUE, parse
-from joulelab.run.run import run
+from joulelab.run.options import FLAGS, TAKES_VALUE
+from joulelab.run.run import main
+from joulelab.runs import PHASES
 
 _COMMAND = click.Argument(
     ["command"], nargs=-1, required=True, metavar="COMMAND ...", type=click.Path()
 )
+_TYPES = {"phase": click.Choice(PHASES), "out": click.Path(), "json": click.Path()}
 
 
 def _options() -> list[click.Parameter]:
-    kinds = {"phase": click.Choice(PHASES), "out": click.Path(), "json": click.Path()}
+    """The table of :mod:`joulelab.run.options` as click's options."""
     values = [
         click.Option(
             [f"--{name}"],
             metavar=metavar,
             help=text,
             multiple=name == "tag",
-            type=kinds.get(name, click.STRING),
+            type=_TYPES.get(name, click.STRING),
         )
         for name, (metavar, text) in TAKES_VALUE.items()
     ]
@@ -35,21 +34,13 @@ def _options() -> list[click.Parameter]:
 
 
 class _Run(click.Command):
-    """Leaves its arguments as they are: their meaning is told in one place."""
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Shows help where it is asked for; a line that is being completed is click's."""
+        """Let click only complete a line and show the help."""
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        ctx.obj = options = parse(args)
-        if options is None:
-            click.echo(ctx.get_help(), color=ctx.color)
-            ctx.exit()
-        return []
-
-    def invoke(self, ctx: click.Context) -> None:
-        """Does not come back."""
-        run(ctx.obj)
+        main(args)  # Returns only if help was asked for.
+        click.echo(ctx.get_help(), color=ctx.color)
+        raise click.exceptions.Exit(0)
 
 
 command = _Run(
@@ -57,11 +48,11 @@ command = _Run(
     context_settings={"allow_interspersed_args": False},
     params=[*_options(), _COMMAND],
     options_metavar="[OPTIONS] --",
-    help="""Measure any command as it runs.
+    help="""Measure any command while it runs.
 
-    Its arguments, environment, streams, terminal, signals and exit code are its own; what it took
-    is printed on standard error when it has ended, and kept. A script that uses joulelab itself
-    has its spans in the same record.
+    The command gets its own arguments, environment, streams, terminal and signals, and its exit
+    code is passed on. When it ends, a summary is printed on standard error and the record is saved.
+    If the command itself uses joulelab, its spans are part of the same record.
 
     \b
     Example:

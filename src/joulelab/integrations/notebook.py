@@ -12,7 +12,7 @@ from IPython.display import display
 
 from joulelab.errors import UserError
 from joulelab.meter import Meter
-from joulelab.run.options import names
+from joulelab.run.options import sensor_names
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -100,7 +100,7 @@ def _arguments(line: str) -> tuple[str, list[str] | None]:
     while words:
         word = words.pop(0)
         if word == "--sensors" and words:
-            sensors = names(words.pop(0))
+            sensors = sensor_names(words.pop(0))
         elif word.startswith("-") or name != CELL:
             raise UserError(f"%%joulelab does not know {word!r}", hint=f"write {USAGE}")
         else:

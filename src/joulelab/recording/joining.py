@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,8 +132,21 @@ def _has_header(directory: Path) -> bool:
 def _own(
     directory: Path | None, sensors: Sequence[str] | None, interval_s: float | None
 ) -> RecorderLink:
-    with _place_for_trace(directory) as place:
-        return RecorderLink.start(place, sensors, interval_s, temporary=directory is None)
+    place = None if directory is None else _unused(directory)
+    with _place_for_trace(place) as trace:
+        return RecorderLink.start(trace, sensors, interval_s, temporary=directory is None)
+
+
+def _unused(directory: Path) -> Path:
+    """Return the directory, or a numbered one next to it if it has a recording already."""
+    found, number = directory, 1
+    while (found / READINGS_FILE).exists():
+        number += 1
+        found = directory.resolve().with_name(f"{directory.resolve().name}-{number}")
+    if number > 1:
+        text = f"{directory} has a recording already; this run is saved in {found}"
+        warnings.warn(text, stacklevel=6)
+    return found
 
 
 @contextlib.contextmanager

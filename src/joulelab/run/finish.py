@@ -1,4 +1,4 @@
-"""The end of a job: its record, and what is printed."""
+"""Write the record of a wrapped command, and print what it used."""
 
 from __future__ import annotations
 
@@ -6,74 +6,122 @@ import contextlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from joulelab.carbon.site import costs_here
+from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
-from joulelab.recording.trace import read_trace
-from joulelab.run.measure import Measuring
-from joulelab.run.options import Options
-from joulelab.run.previous import compare
-from joulelab.run.summary import show, summary
-from joulelab.runs.job import FINISHED_FILE, read_job, write_record
+from joulelab.recording.trace_format import boot_id
+from joulelab.run.summary import compare, previous_run, show, summarize
+from joulelab.runs.record import Run, measure, not_measured, write_record
 from joulelab.storage import write_whole, writing
 
+if TYPE_CHECKING:
+    from joulelab.meter import Meter
+    from joulelab.run.options import Options
 
-def finish(
-    measuring: Measuring, status: int, stop_ns: int, options: Options, descriptor: int | None
-) -> None:
-    """Writes ``run.json``, then prints the summary and the JSON that was asked for.
+UNSEEN_SHARE = 0.01
+"""Share of the run for whose readings its end does not wait; the interval covers it.
+
+For a run of ten seconds it is the 100 ms between two values of an NVIDIA GPU's energy counter.
+"""
+
+
+class Finish:
+    """Prepares the record of a command while it runs, and completes it at its end.
 
     Args:
-        measuring: What was measured.
-        status: The command's, as :func:`os.waitpid` gives it.
-        stop_ns: When it ended, CLOCK_MONOTONIC.
-        options: What was asked for.
-        descriptor: Where JSON goes, where that was open before.
-
-    Raises:
-        UserError: Something cannot be written.
+        options: What the user asked for.
+        directory: Directory of the run.
+        meter: Records it; ``None`` if it could not be started.
+        known: Name, process id and start of the run.
     """
-    account, notes = measuring.finish(stop_ns)
-    signalled = os.WIFSIGNALED(status)
-    duration_s = (stop_ns - measuring.started["start_ns"]) * 1e-9
-    record = measuring.started | {
-        "ended_unix_s": measuring.started["started_unix_s"] + duration_s,
-        "duration_s": duration_s,
-        "exit_code": None if signalled else os.WEXITSTATUS(status),
-        "signal": os.WTERMSIG(status) if signalled else None,
-        "energy": account.energy.to_json(),
-        "spans": [span.to_json() for span in account.spans],
-        "notes": notes,
-    }
-    write_record(measuring.directory / FINISHED_FILE, record)
-    job = read_job(measuring.directory)
-    costs = costs_here(
-        job.energy,
-        started_unix_s=job.started_unix_s,
-        stopped_unix_s=job.ended_unix_s,
-        trace=lambda: read_trace(measuring.directory),
-    )
-    if not options.quiet and _is_first():
-        # A terminal that has gone away must not keep the command's end from being this one's.
-        with contextlib.suppress(OSError, AttributeError):
-            show(summary(job, costs, measuring.previous), sys.stderr)
-    if options.json is not None:
-        compared = compare(job, measuring.previous)
-        last = None if compared is None else compared.to_json()
-        result = record | {"costs": costs.to_json(), "last_time": last}
-        _write_json(result, options.json, descriptor)
+
+    def __init__(
+        self, options: Options, directory: Path, meter: Meter | None, **known: Any
+    ) -> None:
+        self._options, self._meter = options, meter
+        is_shared = meter is not None and meter.directory != directory
+        self._run = Run(
+            directory=directory,
+            id=directory.name,
+            kind="command",
+            command=tuple(options.command),
+            project=options.project,
+            phase=options.phase,
+            tags=options.tags,
+            model=options.tags.get("model"),
+            host=os.uname().nodename,
+            boot_id=boot_id(),
+            settings={"sensors": options.sensors, "wait": options.wait},
+            baseline=None if meter is None else meter.baseline,
+            inside=meter.directory if meter is not None and is_shared else None,
+            **known,
+        )
+        self._previous: Run | None = None
+
+    def prepare(self) -> None:
+        """Do everything that takes time and does not need the command's end."""
+        self._run = replace(self._run, machine=describe())
+        write_record(self._run.directory, self._run.to_json())
+        self._previous = previous_run(self._run)
+
+    def end(self, status: int, stop_ns: int, descriptor: int | None, failure: str) -> None:
+        """Write the record, then print the summary and the JSON that was asked for.
+
+        Args:
+            status: Status of the command, as :func:`os.waitpid` gives it.
+            stop_ns: When it ended, CLOCK_MONOTONIC.
+            descriptor: Open file for the JSON, if there is one.
+            failure: Why it was not recorded; empty if it was.
+
+        Raises:
+            UserError: Something cannot be written.
+        """
+        started, meter = self._run, self._meter
+        assert started.start_ns is not None
+        duration_s = (stop_ns - started.start_ns) * 1e-9
+        signalled = os.WIFSIGNALED(status)
+        run = replace(
+            started,
+            status="done" if status == 0 else "failed",
+            ended_unix_s=started.started_unix_s + duration_s,
+            duration_s=duration_s,
+            exit_code=None if signalled else os.WEXITSTATUS(status),
+            signal=os.WTERMSIG(status) if signalled else None,
+            energy=not_measured(failure or "recording had not begun"),
+        )
+        trace = None
+        if meter is not None:
+            meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - started.start_ns)))
+            trace = meter.trace
+            energy, spans = measure(trace, started.start_ns, stop_ns, meter.baseline)
+            notes = tuple(note for note in (failure, meter.failure) if note)
+            run = replace(run, energy=energy, spans=spans, notes=notes)
+        write_record(run.directory, run.to_json())
+        costs = costs_here(
+            run.energy,
+            started_unix_s=run.started_unix_s,
+            stopped_unix_s=run.ended_unix_s,
+            trace=None if trace is None else lambda: trace,
+        )
+        comparison = compare(run, self._previous)
+        launch = current_launch()
+        is_first = launch is None or launch.local_rank in (None, 0)
+        if is_first and not self._options.quiet:
+            # The command's exit code is passed on even if the terminal is gone.
+            with contextlib.suppress(OSError, AttributeError):
+                show(summarize(run, costs, comparison), sys.stderr)
+        if self._options.json is not None:
+            last = None if comparison is None else comparison.to_json()
+            result = run.to_json() | {"costs": costs.to_json(), "last_time": last}
+            _write_json(result, self._options.json, descriptor)
 
 
-def _is_first() -> bool:
-    """Whether it is this process that speaks for a job's processes on this host."""
-    launch = current_launch()
-    return launch is None or launch.local_rank in (None, 0)
-
-
-def _write_json(record: dict[str, Any], target: str, descriptor: int | None) -> None:
-    data = json.dumps(record, indent=1).encode() + b"\n"
+def _write_json(result: dict[str, Any], target: str, descriptor: int | None) -> None:
+    data = json.dumps(result, indent=1).encode() + b"\n"
     with writing(target):
         if descriptor is None:
             write_whole(Path(target), data)

@@ -1,7 +1,7 @@
-"""``joulelab run``: a command is started, measured, and ended as it ended.
+"""Run and measure a command, and end as it ended.
 
-The command is started at once and the recorder beside it; what was not seen of the first tenths
-of a second is in the interval. So nothing is imported before that can wait.
+The command starts at once and the recorder next to it; the interval covers what was not seen of
+the first tenths of a second. So nothing is imported before the command that can wait.
 """
 
 from __future__ import annotations
@@ -9,25 +9,50 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from joulelab.errors import JoulelabError, UserError
-from joulelab.run.options import Options, name_of, slug
-from joulelab.run.spawn import environment, let_go, start
-from joulelab.run.supervise import attend, end_as, take_signals
-from joulelab.storage import home, writing
+from joulelab.run.options import Options, parse
+from joulelab.run.process import (
+    end_as,
+    environment,
+    release_streams,
+    start,
+    take_signals,
+    wait_for,
+)
+from joulelab.runs import name_of, new_run_id
+from joulelab.storage import file_errors, home, writing
 
-TYPE_CHECKING = False  # Importing typing takes 3 ms, for which a command would wait.
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Mapping, Sequence
 
     from joulelab.meter import Meter
+    from joulelab.run.finish import Finish
 
 RECORDING = b"JOULELAB_RECORDING"
+PATIENCE_S = 60.0
+"""If a driver hangs, the end of the command does not wait longer than this for it."""
+_NICE = 10
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``joulelab run``; return only if the user asked for help.
+
+    Raises:
+        UserError: An argument is wrong, the command cannot be started, or there is no place for
+            its record.
+    """
+    options = parse(arguments)
+    if options is not None:
+        run(options)
 
 
 def run(options: Options) -> NoReturn:
-    """Runs and measures a command, and ends this process as the command ended.
+    """Run and measure a command, and end this process as the command ended.
 
     Raises:
         UserError: The command cannot be started, or there is no place for its record.
@@ -36,51 +61,34 @@ def run(options: Options) -> NoReturn:
         from joulelab.sensors.discovery import check_names  # noqa: PLC0415
 
         check_names(options.sensors)
-    result = _result_descriptor(options.json)
+    json_descriptor = _open_json(options.json)
     name = options.name or name_of(options.command)
-    given_place = options.out is not None and os.path.isdir(options.out)  # noqa: PTH112
-    directory = _place(options.out, name)
+    is_new = options.out is None or not Path(options.out).is_dir()
+    directory = _make_directory(options.out, name)
     mask = take_signals()
     try:
         meter = _meter(options, directory) if options.wait else None
         started_unix_s, start_ns = time.time(), time.monotonic_ns()
-        given = environment() | {RECORDING: os.fsencode(directory)}
-        pid = start(options.command, given, mask)
+        variables = environment() | {RECORDING: os.fsencode(directory)}
+        pid = start(options.command, variables, mask)
     except JoulelabError:
-        if not given_place:
-            _remove(directory)
+        if is_new:
+            import shutil  # noqa: PLC0415
+
+            shutil.rmtree(directory, ignore_errors=True)
         raise
-    let_go()
-
-    from joulelab.run.measure import Measuring  # noqa: PLC0415
-
-    measuring = Measuring(
+    release_streams()
+    measurement = _Measurement(
+        options,
         directory,
-        {
-            "id": os.path.basename(directory),  # noqa: PTH119
-            "command": options.command,
-            "name": name,
-            "project": options.project,
-            "phase": options.phase,
-            "tags": options.tags,
-            "host": os.uname().nodename,
-            "machine": None,
-            "settings": {"sensors": options.sensors, "wait": options.wait},
-            "started_unix_s": started_unix_s,
-            "start_ns": start_ns,
-            "pid": pid,
-            "baseline": None,
-            "joined": None,
-        },
         meter,
+        {"name": name, "pid": pid, "started_unix_s": started_unix_s, "start_ns": start_ns},
     )
-    measuring.start()
-    status = attend(pid)
+    measurement.start()
+    status = wait_for(pid)
     stop_ns = time.monotonic_ns()
     try:
-        from joulelab.run.finish import finish  # noqa: PLC0415
-
-        finish(measuring, status, stop_ns, options, result)
+        measurement.finish(status, stop_ns, json_descriptor)
     except Exception as error:  # noqa: BLE001  (whatever it is, the command's end is not changed)
         what = error if isinstance(error, JoulelabError) else f"the record is not whole: {error!r}"
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -88,50 +96,74 @@ def run(options: Options) -> NoReturn:
     end_as(status)
 
 
-def _result_descriptor(target: str | None) -> int | None:
-    """Where the JSON goes if that is open already: standard output, a pipe, a device."""
-    if target is None:
-        return None
-    with writing(target):
-        if target in ("-", "/dev/stdout"):
-            return os.dup(1)
-        if os.path.exists(target) and not os.path.isfile(target):  # noqa: PTH110, PTH113
-            return os.open(target, os.O_WRONLY)
-    parent = os.path.dirname(target) or "."  # noqa: PTH120
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"cannot write {target}", why=f"{parent} is no directory to write to")
-    return None
+class _Measurement(threading.Thread):
+    """Starts the recorder next to the command, and prepares what its end will need."""
+
+    def __init__(
+        self, options: Options, directory: Path, meter: Meter | None, known: Mapping[str, Any]
+    ) -> None:
+        super().__init__(name="joulelab-run", daemon=True)
+        self._options, self._directory, self._known = options, directory, known
+        self._meter = meter
+        self._failure = ""
+        self._finish: Finish | None = None
+
+    def run(self) -> None:
+        """Never raise: the command comes first."""
+        try:
+            try:
+                self._meter = self._meter or _meter(self._options, self._directory)
+            except JoulelabError as error:
+                self._failure = str(error)
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            self._prepare()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)
+            self._failure = self._failure or f"{type(error).__name__}: {error}"
+
+    def _prepare(self) -> Finish:
+        if self._finish is None:
+            from joulelab.run.finish import Finish  # noqa: PLC0415
+
+            self._finish = Finish(self._options, self._directory, self._meter, **self._known)
+            self._finish.prepare()
+        return self._finish
+
+    def finish(self, status: int, stop_ns: int, json_descriptor: int | None) -> None:
+        """Write the record and print the summary and the JSON that was asked for."""
+        self.join(PATIENCE_S)
+        failure = "the sensors did not answer" if self.is_alive() else self._failure
+        self._prepare().end(status, stop_ns, json_descriptor, failure)
 
 
-def _place(out: str | None, name: str) -> str:
-    """An empty directory for the record."""
-    if out is not None:
-        directory = out
-    else:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        directory = f"{home()}/jobs/{stamp}-{slug(name)}-{os.urandom(2).hex()}"
-    directory = os.path.abspath(directory)  # noqa: PTH100
-    try:
-        os.makedirs(directory, exist_ok=True)  # noqa: PTH103
-        if os.listdir(directory):  # noqa: PTH208
-            raise UserError(f"{directory} is not empty", hint="choose another directory with --out")
-    except OSError as error:
-        raise UserError(
-            f"cannot make {directory}",
-            why=error.strerror or str(error),
-            hint="choose another directory with --out",
-        ) from error
-    return directory
-
-
-def _meter(options: Options, directory: str) -> Meter:
+def _meter(options: Options, directory: Path) -> Meter:
     from joulelab.meter import Meter  # noqa: PLC0415
 
     return Meter(options.sensors, directory=directory, own_recorder=False)
 
 
-def _remove(directory: str) -> None:
-    """What was made for a command that did not start."""
-    import shutil  # noqa: PLC0415
+def _open_json(target: str | None) -> int | None:
+    """Open where the JSON goes if that exists already: standard output, a pipe, a device."""
+    if target is None:
+        return None
+    with writing(target):
+        if target in ("-", "/dev/stdout"):
+            return os.dup(1)
+        if Path(target).exists() and not Path(target).is_file():
+            return os.open(target, os.O_WRONLY)
+    parent = Path(target).parent
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"cannot write {target}", why=f"{parent} cannot be written to")
+    return None
 
-    shutil.rmtree(directory, ignore_errors=True)
+
+def _make_directory(out: str | None, name: str) -> Path:
+    """Make an empty directory for the record."""
+    directory = Path(out) if out is not None else home() / "runs" / new_run_id(name)
+    directory = directory.absolute()
+    with file_errors(f"cannot make {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise UserError(f"{directory} is not empty", hint="choose another directory with --out")
+    return directory

@@ -1,4 +1,4 @@
-"""One screen about a job, for people."""
+"""Summarize a run on one screen, and compare it with the previous run of the same name."""
 
 from __future__ import annotations
 
@@ -8,81 +8,160 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import TextIO
+from dataclasses import dataclass
+from typing import Any, TextIO
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.quantities import J_PER_KWH
 from joulelab.carbon.site import UNKNOWN
 from joulelab.energy.energy import Energy, sensor_of
-from joulelab.format import quantity, with_interval
-from joulelab.run.previous import compare
-from joulelab.runs.job import Job
-from joulelab.runs.span_total import SpanTotal
+from joulelab.energy.uncertainty import find_boards, gross_energy
+from joulelab.errors import JoulelabError
+from joulelab.format import (
+    count,
+    duration,
+    number,
+    quantity,
+    shorten,
+    slug,
+    timestamp,
+    with_interval,
+)
+from joulelab.runs.record import Run, SpanTotal, read_run, saved_run_directories
+from joulelab.uncertain import Ratio, UncertainValue, ratio
 
-WORTH_KWH = 0.01
-"""From here on energies are given in kWh, too."""
+LEAST_KWH = 0.01
+"""Energies from here on are given in kWh, too."""
 MOST_SPANS = 8
-UNSEEN = 0.01
-"""Time without readings is told from this share of the duration on."""
-HINT = "say once where this is, as `joulelab site --country FR --price 0.25 --currency EUR`"
-NEVER_METERED = "never metered: power supply, fans, board, disks, network"
-_LABEL = 10
+LEAST_GAP = 0.01
+"""Time without readings is mentioned from this share of the duration on."""
+MOST_CANDIDATES = 50
+"""Older records that are read in search of the previous run."""
+SITE_HINT = "set your location once: `joulelab site --country FR --price 0.25 --currency EUR`"
+NEVER_METERED = "not metered: power supply, fans, board, disks, network"
+_LABEL_WIDTH = 10
 
 Line = tuple[str, str]
-"""A label and what there is to say."""
+"""A label and a text."""
 
 
-def summary(job: Job, costs: Costs, previous: Job | None = None) -> list[Line]:
-    """What a person wants to know of a job that has just ended.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A run compared with the previous one.
 
-    Args:
-        job: It.
-        costs: Of its energy.
-        previous: The last one like it.
+    Attributes:
+        previous: The earlier run.
+        energy: Ratio of gross energies.
+        duration: Ratio of durations.
+        differences: What else differs.
     """
+
+    previous: Run
+    energy: Ratio
+    duration: float
+    differences: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "id": self.previous.id,
+            "directory": str(self.previous.directory),
+            "started_unix_s": self.previous.started_unix_s,
+            "energy_ratio": self.energy.value,
+            "energy_ratio_low": self.energy.low,
+            "energy_ratio_high": self.energy.high,
+            "duration_ratio": self.duration,
+            "differ": list(self.differences),
+        }
+
+
+def previous_run(run: Run) -> Run | None:
+    """Find the newest finished run of the same name and project.
+
+    It is searched for among the saved runs and next to this one.
+    """
+    found = {}
+    for place in dict.fromkeys((*saved_run_directories(), run.directory.parent)):
+        # Only saved runs have their name in that of their directory.
+        part = f"-{slug(run.name)}-" if place in saved_run_directories() else ""
+        for path in place.iterdir() if place.is_dir() else ():
+            if path != run.directory and path.is_dir() and part in slug(path.name):
+                found[path] = path.stat().st_mtime
+    for path in sorted(found, key=lambda one: found[one], reverse=True)[:MOST_CANDIDATES]:
+        try:
+            other = read_run(path)
+        except JoulelabError:
+            continue
+        is_same = (other.kind, other.name, other.project) == (run.kind, run.name, run.project)
+        if is_same and other.finished and not math.isnan(other.energy.gross_j):
+            return other
+    return None
+
+
+def compare(run: Run, previous: Run | None) -> Comparison | None:
+    """Compare a run with the previous one; ``None`` unless the same sensors read the same parts."""
+    if previous is None or _sensors(run.energy) != _sensors(previous.energy):
+        return None
+    found = ratio(_gross(run), _gross(previous))
+    if found is None:
+        return None
+    is_same = {
+        "arguments": run.command == previous.command,
+        "machine or software": run.machine is not None and run.machine == previous.machine,
+        "exit": (run.exit_code, run.signal) == (previous.exit_code, previous.signal),
+    }
+    return Comparison(
+        previous=previous,
+        energy=found,
+        duration=run.duration_s / previous.duration_s,
+        differences=tuple(what for what, same in is_same.items() if not same),
+    )
+
+
+def summarize(run: Run, costs: Costs, comparison: Comparison | None = None) -> list[Line]:
+    """Return what a user wants to know of a command that has just ended."""
     return [
-        ("joulelab", f"{_shortened(shlex.join(job.command), 60)}  {_ending(job)}"),
-        *_energy(job.energy),
-        *_spans(job.spans),
-        *_costs(costs),
-        *_compared(job, previous),
-        *_warnings(job),
-        ("record", str(job.directory)),
+        ("joulelab", f"{shorten(shlex.join(run.command), 60)}  {_ending(run)}"),
+        *_energy_lines(run.energy),
+        *_span_lines(run.spans),
+        *_cost_lines(costs),
+        *_comparison_lines(comparison),
+        *_notes(run),
+        ("record", str(run.directory)),
     ]
 
 
 def show(lines: Sequence[Line], stream: TextIO) -> None:
-    """Prints a summary: labels dim where a person is looking, plain text elsewhere."""
-    looking = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    before, after = ("\x1b[2m", "\x1b[0m") if looking else ("", "")
+    """Print a summary, with dim labels on a terminal."""
+    is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    before, after = ("\x1b[2m", "\x1b[0m") if stream.isatty() and not is_plain else ("", "")
     last = ""
     text = ""
     for label, content in lines:
         shown = "" if label == last else label
-        text += f"{before}{shown:{_LABEL}}{after}{content}\n"
+        text += f"{before}{shown:{_LABEL_WIDTH}}{after}{content}\n"
         last = label
     stream.write(text)
     stream.flush()
 
 
-def _ending(job: Job) -> str:
-    if job.signal is not None:
-        how = f"ended by {_signal_name(job.signal)}"
+def _ending(run: Run) -> str:
+    if run.signal is not None:
+        how = f"ended by {_signal_name(run.signal)}"
     else:
-        how = f"exit code {job.exit_code}" if job.exit_code else "done"
-    return f"{how} after {duration(job.duration_s)}"
+        how = f"exit code {run.exit_code}" if run.exit_code else "done"
+    return f"{how} after {duration(run.duration_s)}"
 
 
-def _energy(energy: Energy) -> Iterator[Line]:
+def _energy_lines(energy: Energy) -> Iterator[Line]:
     if not energy.components:
         for reason in dict.fromkeys(energy.absent.values()):
             yield "energy", f"not measured: {reason}"
         return
     text = with_interval(energy.gross_j, *energy.interval_j, "J")
-    if energy.gross_j >= WORTH_KWH * J_PER_KWH:
-        text += f", {energy.gross_j / J_PER_KWH:.3g} kWh"
-    yield "energy", f"{text}, {energy.mean_power_w:.3g} W on average"
+    if energy.gross_j >= LEAST_KWH * J_PER_KWH:
+        text += f", {quantity(energy.gross_j / J_PER_KWH, 'kWh')}"
+    yield "energy", f"{text}, {quantity(energy.mean_power_w, 'W')} on average"
     if math.isnan(energy.net_j):
         yield "", "net of idle unknown: measure the idle machine once with `joulelab idle`"
     else:
@@ -92,9 +171,8 @@ def _energy(energy: Energy) -> Iterator[Line]:
         half_j = (part.interval_j[1] - part.interval_j[0]) / 2
         yield (
             f"  {name}",
-            f"{quantity(part.gross_j, 'J'):>10} ± {quantity(half_j, 'J'):8} "
-            f"{quantity(part.mean_power_w, 'W'):>7}  "
-            f"{part.provenance} ({sensor_of(part.source)})",
+            f"{quantity(part.gross_j, 'J'):>9} ± {quantity(half_j, 'J'):8} "
+            f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} ({sensor_of(part.source)})",
         )
     if energy.job_text:
         yield "this job", energy.job_text
@@ -103,87 +181,67 @@ def _energy(energy: Energy) -> Iterator[Line]:
     yield "", NEVER_METERED
 
 
-def _spans(spans: Sequence[SpanTotal]) -> Iterator[Line]:
-    largest = sorted(spans, key=lambda span: -span.duration_s)[:MOST_SPANS]
-    width = max((len(span.name) for span in largest), default=0)
-    for span in largest:
-        known = not math.isnan(span.gross_j)
-        energy = with_interval(span.gross_j, span.low_j, span.high_j, "J", level="")
-        energy = energy if known else "not measured"
+def _span_lines(spans: Sequence[SpanTotal]) -> Iterator[Line]:
+    longest = sorted(spans, key=lambda span: -span.duration_s)[:MOST_SPANS]
+    width = max((len(span.name) for span in longest), default=0)
+    for span in longest:
+        energy = "not measured"
+        if not math.isnan(span.gross_j):
+            energy = with_interval(span.gross_j, span.low_j, span.high_j, "J")
         yield (
             "spans",
-            f"{span.name:{width}}  {span.count:6} x  {duration(span.duration_s):>9}  {energy}",
+            f"{span.name:{width}}  {span.count:6,} x  {duration(span.duration_s):>9}  {energy}",
         )
     if len(spans) > MOST_SPANS:
-        yield "spans", f"and {len(spans) - MOST_SPANS} more names, in the record"
+        yield "spans", f"and {count(len(spans) - MOST_SPANS, 'more name')}, in the record"
 
 
-def _costs(costs: Costs) -> Iterator[Line]:
+def _cost_lines(costs: Costs) -> Iterator[Line]:
     if math.isnan(costs.energy_j):
         return
-    words = costs.words()
-    if not words:
-        unknown = f"CO2e unknown: {costs.no_carbon}"
-        yield "costs", HINT if costs.no_carbon in {"", UNKNOWN} else unknown
+    known = costs.words()
+    if not known and costs.no_carbon in {"", UNKNOWN}:
+        yield "costs", SITE_HINT
         return
-    for part in words.split("; "):
+    for part in known.split("; ") if known else ():
         yield "costs", part
     if costs.no_carbon:
         yield "costs", f"CO2e unknown: {costs.no_carbon}"
 
 
-def _compared(job: Job, previous: Job | None) -> Iterator[Line]:
-    found = compare(job, previous)
+def _comparison_lines(found: Comparison | None) -> Iterator[Line]:
     if found is None:
         return
-    times = f"{found.energy.value:.3g} times ({found.energy.low:.3g} to {found.energy.high:.3g})"
+    energy = with_interval(found.energy.value, found.energy.low, found.energy.high)
+    days = (time.time() - found.previous.started_unix_s) / 86400
+    ago = f", {days:.0f} days ago" if days >= 1.5 else ""
     yield (
         "last time",
-        f"{times} the energy and {found.duration:.3g} times the time of that of "
-        f"{_date(found.previous.started_unix_s)}",
+        f"{energy} times the energy and {number(found.duration)} times the duration of the run of "
+        f"{timestamp(found.previous.started_unix_s)}{ago}",
     )
-    if found.differ:
-        yield "last time", f"with {', '.join(found.differ)}"
+    if found.differences:
+        yield "last time", f"with other {', '.join(found.differences)}"
 
 
-def _warnings(job: Job) -> Iterator[Line]:
-    energy = job.energy
-    if energy.components and energy.gap_s > UNSEEN * energy.duration_s:
-        yield "note", f"{duration(energy.gap_s)} were not seen; the interval is as wide for it"
-    for note in (*energy.notes, *job.notes):
+def _notes(run: Run) -> Iterator[Line]:
+    gap_s = run.energy.gap_s
+    if run.energy.components and gap_s > LEAST_GAP * run.duration_s:
+        yield "note", f"no readings for {duration(gap_s)} (included in the interval)"
+    for note in (*run.energy.notes, *run.notes):
         yield "note", note
 
 
-def duration(value_s: float) -> str:
-    """A time as people say it.
-
-    Example:
-        >>> duration(0.0123), duration(12.34), duration(125.0), duration(7325.0)
-        ('12 ms', '12.3 s', '2 min 5 s', '2 h 2 min')
-    """
-    if value_s < 1:
-        return f"{value_s * 1e3:.0f} ms"
-    if value_s < 60:
-        return f"{value_s:.3g} s"
-    minutes, seconds = divmod(round(value_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-
-
-def _date(unix_s: float) -> str:
-    """When, and how long ago."""
-    when = datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    days = (time.time() - unix_s) / 86400
-    return f"{when}, {days:.0f} days ago" if days >= 1.5 else when
-
-
-def _signal_name(number: int) -> str:
+def _signal_name(value: int) -> str:
     try:
-        return signal.Signals(number).name
+        return signal.Signals(value).name
     except ValueError:
-        return f"signal {number}"
+        return f"signal {value}"
 
 
-def _shortened(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _gross(run: Run) -> UncertainValue:
+    return gross_energy(run.energy, find_boards(run.machine, run.host, run.energy))
+
+
+def _sensors(energy: Energy) -> dict[str, str]:
+    return {name: sensor_of(part.source) for name, part in energy.components.items()}

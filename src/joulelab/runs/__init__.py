@@ -5,6 +5,15 @@ The words that commands share, so light that ``joulelab run`` can import them be
 
 from __future__ import annotations
 
+import os
+import time
+from typing import TYPE_CHECKING
+
+from joulelab.format import slug
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PHASES = ("data", "experiment", "train", "infer")
 """Phases of a project: data preparation, experiments, training and inference."""
 
@@ -31,3 +40,30 @@ def phase_name(text: str | None) -> str | None:
         ('train', 'data', None)
     """
     return None if text is None else _OLD_PHASES.get(text, text)
+
+
+def name_of(command: Sequence[str]) -> str:
+    """Name a command: after the script or module if an interpreter runs one, else the program.
+
+    Example:
+        >>> name_of(["/usr/bin/python3", "-u", "src/train.py", "--lr", "1"]), name_of(["ls", "-l"])
+        ('train', 'ls')
+        >>> name_of(["python", "-m", "tools.bench"]), name_of(["bash", "-c", "sleep 1"])
+        ('tools.bench', 'bash')
+    """
+    program, *rest = (os.path.basename(one) for one in command)  # noqa: PTH119
+    if program.startswith(("python", "bash", "sh", "torchrun", "accelerate")):
+        for option, argument in zip(["", *rest], rest, strict=False):
+            if option == "-c":
+                break
+            if option == "-m":
+                return argument
+            if argument.endswith((".py", ".sh")):
+                return argument[: argument.rindex(".")] or program
+    return program
+
+
+def new_run_id(name: str) -> str:
+    """Make a unique id that sorts by time, which is also the name of the run's directory."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return f"{stamp}-{slug(name)}-{os.urandom(2).hex()}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joulelab.errors import JoulelabError, UserError
-from joulelab.runs.span_total import SpanTotal
+from joulelab.runs.record import SpanTotal, is_run, read_record, read_run, saved_run_directories
 from joulelab.storage import home, write_whole, writing
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = "joulelab-job-1"
 STARTED_FILE = "job.json"
 FINISHED_FILE = "run.json"
+PHASES = ("data", "experimentation", "training", "inference")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,39 +84,27 @@ class Job:
 
 def default_place() -> Path:
     """Where jobs are kept unless ``--out`` says otherwise. It may not exist yet."""
-    return home() / "jobs"
+    return next(iter(saved_run_directories()[::-1]), home() / "jobs")
 
 
 def is_job(path: str | os.PathLike[str]) -> bool:
     """Whether that directory is a job's."""
     directory = Path(path)
-    return _says_job(directory / STARTED_FILE) or _says_job(directory / FINISHED_FILE)
+    if not is_run(directory):
+        return False
+    try:
+        data = read_record(directory)
+    except UserError:
+        return True
+    return data is not None and data["kind"] != "study"
 
 
 def read_job(path: str | os.PathLike[str]) -> Job:
-    """The job in a directory, also one under way or cut off.
-
-    Raises:
-        UserError: It holds none, or its record is damaged.
-        TraceError: It has not finished and its trace is damaged.
-    """
-    directory = Path(path)
-    for name in (FINISHED_FILE, STARTED_FILE):
-        data = _read(directory / name)
-        if data is not None:
-            break
-    else:
-        raise UserError(
-            f"{directory} is no job",
-            why=f"it has no {STARTED_FILE} that says so",
-            hint="give the directory that `joulelab run` named",
-        )
-    try:
-        return _finished(directory, data) if name == FINISHED_FILE else _cut_off(directory, data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{directory / name} is damaged", why=f"{type(error).__name__}: {error}"
-        ) from error
+    """The job in a directory, also one under way or cut off."""
+    run = read_run(path)
+    values = {one: getattr(run, one) for one in Job.__dataclass_fields__}
+    old = {"experiment": "experimentation", "train": "training", "infer": "inference"}
+    return Job(**values | {"phase": old.get(run.phase or "", run.phase)})
 
 
 def find_jobs(
@@ -156,85 +145,8 @@ def _directories(*paths: str | os.PathLike[str]) -> Iterator[Path]:
     for root in roots:
         if not root.is_dir():
             raise UserError(f"there is no directory {root}", hint="give jobs, or where they lie")
-    for root in roots or [default_place()]:
+    for root in roots or saved_run_directories():
         for directory, below, files in os.walk(root):
             if {STARTED_FILE, FINISHED_FILE}.intersection(files) and is_job(directory):
                 below.clear()
                 yield Path(directory)
-
-
-def _says_job(path: Path) -> bool:
-    try:
-        return _read(path) is not None
-    except UserError:
-        return False
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a file of a job says; ``None`` when there is none, or it is something else's."""
-    try:
-        data = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}", why=str(error)) from error
-    return data if isinstance(data, dict) and data.get("schema") == SCHEMA else None
-
-
-def _finished(directory: Path, data: Mapping[str, Any]) -> Job:
-    from joulelab.energy.energy import Energy  # noqa: PLC0415
-
-    return Job(
-        **_known_before(directory, data),
-        ended_unix_s=data["ended_unix_s"],
-        duration_s=data["duration_s"],
-        finished=True,
-        exit_code=data["exit_code"],
-        signal=data["signal"],
-        energy=Energy.from_json(data["energy"]),
-        spans=tuple(SpanTotal.from_json(row) for row in data["spans"]),
-        notes=tuple(data["notes"]),
-    )
-
-
-def _cut_off(directory: Path, data: Mapping[str, Any]) -> Job:
-    from joulelab.runs.job_energy import account_until_last_reading  # noqa: PLC0415
-
-    account = account_until_last_reading(directory, data)
-    return Job(
-        **_known_before(directory, data),
-        ended_unix_s=data["started_unix_s"] + account.energy.duration_s,
-        duration_s=account.energy.duration_s,
-        finished=False,
-        exit_code=None,
-        signal=None,
-        energy=account.energy,
-        spans=account.spans,
-        notes=("its end was not recorded: the figures go up to the last reading",),
-    )
-
-
-def _known_before(directory: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    machine = None
-    if data["machine"] is not None:
-        from joulelab.machine import Machine  # noqa: PLC0415
-
-        machine = Machine.from_json(data["machine"])
-    return {
-        "directory": directory,
-        "machine": machine,
-        "command": tuple(data["command"]),
-        **{
-            name: data[name]
-            for name in (
-                "id",
-                "name",
-                "project",
-                "phase",
-                "tags",
-                "host",
-                "settings",
-                "started_unix_s",
-            )
-        },
-    }

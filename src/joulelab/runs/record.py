@@ -32,6 +32,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -44,11 +45,11 @@ from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.energy.saved_baseline import kept
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
-from joulelab.machine import Machine
+from joulelab.machine import Machine, describe
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.recording.trace_spans import TraceSpan, Window
-from joulelab.runs import phase_name
+from joulelab.runs import PHASES, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, is_old, upgrade
 from joulelab.storage import home, write_whole, writing
 
@@ -368,7 +369,7 @@ def read_record(directory: Path) -> dict[str, Any] | None:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}", why=str(error)) from error
         try:
-            return dict(data) if data["schema"] == SCHEMA else upgrade(data, path)
+            return data if data["schema"] == SCHEMA else {"schema": SCHEMA, **upgrade(data, path)}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged", why=f"{type(error).__name__}: {error}") from error
     return None
@@ -377,12 +378,77 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 def write_record(directory: Path, data: Mapping[str, Any]) -> None:
     """Write ``run.json``, whole or not at all.
 
+    Args:
+        directory: Directory of the run.
+        data: What :meth:`Run.to_json` or :func:`read_record` returned.
+
     Raises:
-        UserError: It cannot be written.
+        StoreError: It cannot be written.
     """
     path = directory / RUN_FILE
     with writing(path):
         write_whole(path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def write_meter_record(
+    directory: Path,
+    trace: Trace,
+    estimator: EnergyEstimator,
+    *,
+    started_unix_s: float,
+    start_ns: int,
+    stop_ns: int,
+    settings: Mapping[str, Any],
+    error: BaseException | None,
+    notes: tuple[str, ...],
+) -> None:
+    """Write the record of a program with a meter.
+
+    Args:
+        directory: Directory of the run.
+        trace: What was recorded.
+        estimator: Of the trace and the baseline.
+        started_unix_s: When the meter started.
+        start_ns: The same, CLOCK_MONOTONIC.
+        stop_ns: When it closed.
+        settings: How it was measured.
+        error: Exception that ended the program, if one did.
+        notes: Remarks for the user.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    energy, spans = measure(trace, start_ns, stop_ns, estimator=estimator)
+    failure = None if error is None else {"kind": type(error).__name__, "reason": str(error)}
+    phase = phase_name(os.environ.get("JOULELAB_PHASE"))
+    outer = os.environ.get("JOULELAB_RECORDING")
+    name = name_of(sys.orig_argv)
+    run = Run(
+        directory=directory,
+        id=new_run_id(name),
+        kind="meter",
+        name=name,
+        command=tuple(sys.orig_argv),
+        project=os.environ.get("JOULELAB_PROJECT") or None,
+        phase=phase if phase in PHASES else None,
+        host=str(trace.header["host"]),
+        machine=describe(),
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        settings=settings,
+        started_unix_s=started_unix_s,
+        ended_unix_s=started_unix_s + (stop_ns - start_ns) * _NS,
+        duration_s=(stop_ns - start_ns) * _NS,
+        start_ns=start_ns,
+        status="done" if error is None else "failed",
+        failure=failure,
+        energy=energy,
+        spans=spans,
+        baseline=estimator.baseline,
+        inside=None if outer is None else Path(outer),
+        notes=notes,
+    )
+    write_record(directory, run.to_json())
 
 
 def measure(

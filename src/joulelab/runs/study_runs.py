@@ -204,6 +204,8 @@ def _read_runs(directories: Sequence[Path]) -> tuple[list[Run], list[DamagedRun]
     runs, damaged = [], []
     for directory in directories:
         try:
+            if not (directory / RUN_FILE).exists():
+                raise UserError("run.json is missing")  # noqa: TRY301  (the trace is no cell)
             run = read_run(directory)
             problem = "" if run.study and run.id == directory.name else f"it is of run {run.id!r}"
         except UserError as error:

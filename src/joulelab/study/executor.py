@@ -197,6 +197,7 @@ class _Run:
             sensors=self._sensors,
             baseline=Baseline(()),
             own_recorder=True,
+            record=False,
         )
 
     def _account(self, meter: Meter) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
-from joulelab.runs.job import FINISHED_FILE, STARTED_FILE, Job, read_job
-from joulelab.runs.job_energy import baseline_of
+from joulelab.runs.job import Job, read_job
+from joulelab.runs.record import read_record
 from joulelab.watch.model import Component, Ended, View
 from joulelab.watch.recording import RecordingPlace, silent_s
 
 FINISHING_S = 5.0
 """So long after the end of the recording the record of a job is waited for."""
-_STARTED = ("name", "command", "start_ns", "machine", "baseline", "joined")
+_STARTED = ("name", "command", "start_ns", "machine", "baseline", "inside", "status")
 
 
 class JobPlace(RecordingPlace):
@@ -30,7 +30,7 @@ class JobPlace(RecordingPlace):
     def __init__(self, directory: Path, *, epochs: int | None = None) -> None:
         data = _started(directory)
         super().__init__(
-            Path(data["joined"] or directory),
+            Path(data["inside"] or directory),
             title=str(data["name"]),
             detail=" ".join(data["command"]),
             start_ns=data["start_ns"],
@@ -41,7 +41,7 @@ class JobPlace(RecordingPlace):
 
     def look(self) -> View:
         """What it shows now; when it has finished, the figures of its record."""
-        finished = (self._job_directory / FINISHED_FILE).exists()
+        finished = _started(self._job_directory)["status"] != "unfinished"
         self._prepare()
         view = super().look()
         if self.is_behind:
@@ -61,22 +61,18 @@ class JobPlace(RecordingPlace):
             return
         data = _started(self._job_directory)
         self._is_prepared = data["machine"] is not None
-        self._baseline = baseline_of(data["baseline"])
+        points = data["baseline"]
+        self._baseline = None if points is None else Baseline.from_json(points)
         if self._following is not None:
             self._following.baseline = self._baseline
 
 
 def _started(directory: Path) -> dict[str, Any]:
     """What was known when the job began."""
-    path = directory / STARTED_FILE
-    if not path.exists():
-        path = directory / FINISHED_FILE
-    try:
-        data = json.loads(path.read_bytes())
-        known = {name: data[name] for name in _STARTED}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path}", why=f"{type(error).__name__}: {error}") from error
-    return known
+    data = read_record(directory)
+    if data is None or not data.keys() >= set(_STARTED):
+        raise UserError(f"cannot read the record in {directory}")
+    return {name: data[name] for name in _STARTED}
 
 
 def _with_record(view: View, job: Job) -> View:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -10,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from joulelab.errors import UserError
 from joulelab.meter import Meter
-from joulelab.runs.job import FINISHED_FILE, STARTED_FILE, default_place
+from joulelab.runs.record import read_record, saved_run_directories
 from joulelab.watch.model import View
 from joulelab.watch.recording import RecordingPlace, is_recording
 
@@ -30,7 +30,7 @@ class MachinePlace:
     def __init__(self, sensors: Sequence[str] | None = None) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="joulelab-watch-")
         try:
-            self._meter = Meter(sensors=sensors, directory=self._temporary.name)
+            self._meter = Meter(sensors=sensors, directory=self._temporary.name, record=False)
         except BaseException:
             self._temporary.cleanup()
             raise
@@ -57,16 +57,16 @@ class MachinePlace:
 
 def running_jobs() -> list[Path]:
     """The jobs in the default place that are under way on this machine, the last one first."""
-    root = default_place()
-    found = sorted(root.iterdir(), reverse=True) if root.is_dir() else []
+    places = saved_run_directories()
+    found = sorted((path for place in places for path in place.iterdir()), reverse=True)
     return [path for path in found if _is_running(path)]
 
 
 def _is_running(path: Path) -> bool:
-    if (path / FINISHED_FILE).exists():
-        return False
     try:
-        data = json.loads((path / STARTED_FILE).read_bytes())
-    except (OSError, ValueError):
+        data = read_record(path)
+    except UserError:
         return False
-    return is_recording(Path(data.get("joined") or path))
+    if data is not None and data["status"] != "unfinished":
+        return False
+    return is_recording(Path((data and data["inside"]) or path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
-from joulelab.runs.span_total import SpanTotal
+from joulelab.runs.record import SpanTotal
 from joulelab.sensors.sensor import Quantity
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
-from joulelab.runs.span_total import SpanTotal
+from joulelab.runs.record import SpanTotal
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.model import (
     BIN_S,

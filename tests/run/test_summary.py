@@ -1,0 +1,62 @@
+"""The summary of a run, and which earlier run it is compared with."""
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+from run_records import write_finished
+
+from joulelab.carbon.costs import Costs
+from joulelab.energy.energy import Energy
+from joulelab.run.summary import compare, previous_run, summarize
+
+
+def test_runs_measured_by_other_sensors_are_not_compared(tmp_path):
+    one, two = write_finished(tmp_path / "one"), write_finished(tmp_path / "two")
+    assert compare(two, one) is not None
+    (part,) = one.energy.components.values()
+    other = Energy(duration_s=1.0, components={"gpu:0": replace(part, source="nvml.power")})
+    assert compare(two, replace(one, energy=other)) is None
+    assert compare(two, replace(one, energy=Energy(duration_s=1.0))) is None
+    assert compare(two, None) is None
+
+
+@pytest.mark.parametrize("saved", ["runs", "jobs"])
+def test_the_previous_run_is_the_newest_finished_one_of_the_same_name(tmp_path, monkeypatch, saved):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
+    runs = tmp_path / saved
+    first = write_finished(runs / "20260101T000000Z-my-train-0001", name="my_train")
+    second = write_finished(
+        runs / "20260102T000000Z-my_train-0002", name="my_train", command=("python", "other.py")
+    )
+    write_finished(runs / "20260103T000000Z-other-0003", name="other")
+    new = replace(second, directory=tmp_path / "runs" / "20260105T000000Z-my-train-0005")
+    assert previous_run(new).id == second.id
+    assert previous_run(replace(new, project=None)) is None
+    assert previous_run(second).id == first.id
+
+
+def test_a_summary_fits_one_screen(tmp_path):
+    one = write_finished(tmp_path / "one", started_unix_s=time.time() - 7 * 86400)
+    two = write_finished(tmp_path / "two", command=("python", "train.py", "--epochs", "3"))
+    costs = Costs(energy_j=two.energy.gross_j, interval_j=two.energy.interval_j)
+    found = compare(two, one)
+    lines = summarize(two, costs, found)
+    text = "\n".join(f"{label} {content}" for label, content in lines)
+    assert len(lines) < 24
+    for words in (
+        "python train.py --epochs 3  exit code 3 after",
+        "W on average",
+        "`joulelab idle`",
+        "simulated (simulated.samples)",
+        "epoch",
+        "`joulelab site",
+        "7 days ago",
+        "with other arguments",
+        "a note",
+        str(tmp_path / "two"),
+    ):
+        assert words in text
+    assert found.energy.value == pytest.approx(two.energy.gross_j / one.energy.gross_j)
+    assert not any(math.isnan(value) for value in (found.energy.low, found.energy.high))
