@@ -138,9 +138,9 @@ def test_what_is_not_known_is_empty(made):
 
 def test_says_what_it_could_not_know(made):
     _, said = made("mine,train,10,20,7", header="model,phase,start_s,stop_s,lr")
-    assert "net energies are not known" in said
-    assert "characteristics of mine stay empty" in said
-    assert "column 'lr' is kept" in said
+    assert "net energies are unknown" in said
+    assert "characteristics of mine are unknown" in said
+    assert "column 'lr' is unknown and saved" in said
 
 
 def test_code_that_a_table_names_is_not_run(made, tmp_path, monkeypatch):
@@ -195,7 +195,7 @@ def test_columns_and_phases_of_other_names(made):
     found = results(directory)
     assert found["phase"].tolist() == ["train", "infer"]
     assert found["net_j"].notna().all()
-    assert "1 spans were ignored" in said
+    assert "ignored 1 span" in said
 
 
 def test_idle_at_a_time(made):
@@ -340,7 +340,7 @@ def test_it_appears_whole_or_not_at_all(made, refused, tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recorded, "write_slice", full_disk)
+    monkeypatch.setattr(recorded, "write_trace", full_disk)
     assert "No space left" in refused(ROWS[1], options=("--force",))
     assert "No space left" in refused(ROWS[1], out="new")
     assert sorted(path.name for path in directory.glob("runs/*")) == before
@@ -379,19 +379,19 @@ def test_it_cannot_be_run(made, capsys):
 @pytest.mark.parametrize(
     ("rows", "header", "options", "words"),
     [
-        (["m,train,112,120"], None, (), "row 1 lies outside the log: it goes from 112 to 120 s"),
-        (["m,cooling,10,20"], None, (), "'cooling' is neither train, infer nor idle; say what"),
+        (["m,train,112,120"], None, (), "row 1 is outside the log: it goes from 112 to 120 s"),
+        (["m,cooling,10,20"], None, (), "'cooling' is not train, infer or idle; state what"),
         (["m,train,10,20", "m,train,10,20"], None, (), "row 1 and row 2 are of the same time"),
         (["m,train,10,20", "m,infer,19,30"], None, (), "row 1 and row 2 overlap"),
         (["m,train,10,10"], None, (), "row 1 has no length"),
-        ([",train,10,20"], None, (), "names no model"),
-        ([",idle,1,9"], None, (), "nothing to make a study of"),
+        ([",train,10,20"], None, (), "has no model"),
+        ([",idle,1,9"], None, (), "so there is no run"),
         (["train,10,20"], "name,start_s,stop_s", (), "no column 'model'"),
         (["m,10,20"], "model,start_s,stop_s", (), "no column 'phase'"),
         (["m,train,20"], "model,phase,stop_s", (), "no column 'start_s'"),
         (["m,m,train,1,2"], "model,model,phase,start_s,stop_s", (), "two columns 'model'"),
         (["m,train,10,20,x"], "model,phase,start_s,stop_s,steps", (), "steps is 'x'"),
-        (["m,train,10,20,0"], "model,phase,start_s,stop_s,batch_size", (), "above 0"),
+        (["m,train,10,20,0"], "model,phase,start_s,stop_s,batch_size", (), "1 or more"),
         (["m,train,10,20,120"], "model,phase,start_s,stop_s,accuracy_pct", (), "0 and 100"),
         (["m,train,10,20,maybe"], "model,phase,start_s,stop_s,compile", (), "true or false"),
         (
@@ -400,12 +400,12 @@ def test_it_cannot_be_run(made, capsys):
         ),
         (
             ["m,train,10,20,5", "m,infer,21,30,6"], "model,phase,start_s,stop_s,macs", (),
-            "macs of m is 6: before, it was 5",
+            "macs of m is 6: earlier it was 5",
         ),
         (["m,train,10,20"], None, ("--phase", "train=learn"), "no phase 'learn'"),
         (["m,train,10,20"], None, ("--phase", "train"), "--phase train: expected"),
         (["m,train,10,20"], None, ("--rename", "modl=model"), "did you mean model?"),
-        (["m,train,10,20"], None, ("--input", "3x0"), "--input 3x0"),
+        (["m,train,10,20"], None, ("--input", "3x0"), "--input 3x0: not a shape"),
         (["m,train,10,20"], None, ("--idle", "5:15"), "--idle and row 1 overlap"),
         (["m,train,10,20"], None, ("--telemetry", "power.csv"), "no column of utilisation"),
     ],
@@ -419,12 +419,12 @@ def test_user_errors(refused, tmp_path, rows, header, options, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "describes no machine"),
+        ("[]", "does not describe a machine"),
         ("{", "is not JSON"),
         ('{"hots": "x"}', "did you mean host?"),
         ('{"gpus": [{"nam": "x"}]}', "did you mean name?"),
-        ('{"gpus": "H100"}', "no list"),
-        ('{"dram_bytes": "64 GB"}', "another kind"),
+        ('{"gpus": "H100"}', "not a list"),
+        ('{"dram_bytes": "64 GB"}', "another type"),
     ],
 )
 def test_a_machine_that_cannot_be(refused, tmp_path, text, words):
@@ -435,12 +435,12 @@ def test_a_machine_that_cannot_be(refused, tmp_path, text, words):
 
 def test_without_pytorch_characteristics_stay_empty(made, monkeypatch):
     from joulelab.errors import UserError
-    from joulelab.import_study import models as recorded_models
+    from joulelab.import_study import descriptions as recorded_models
 
     def missing():
         raise UserError("models need PyTorch", hint="run pip install 'joulelab[study]'")
 
     monkeypatch.setattr(recorded_models, "require_torch", missing)
     directory, said = made(*ROWS)
-    assert "characteristics of LeNet stay empty: models need PyTorch" in said
+    assert "characteristics of LeNet are unknown: models need PyTorch" in said
     assert math.isnan(results(directory)["macs_per_parameter"].iloc[0])

@@ -89,14 +89,12 @@ def command(
             hint="run pip install 'joulelab[study]'",
         )
     from joulelab.findings.tables import write_results  # noqa: PLC0415
-    from joulelab.import_study.machine import recorded_machine  # noqa: PLC0415
-    from joulelab.import_study.models import Sample  # noqa: PLC0415
-    from joulelab.import_study.rows import check_phases, read_rows  # noqa: PLC0415
-    from joulelab.import_study.study import record_study  # noqa: PLC0415
+    from joulelab.import_study.descriptions import Sample, describe_machine  # noqa: PLC0415
+    from joulelab.import_study.run_spans import read_run_spans  # noqa: PLC0415
+    from joulelab.import_study.study import import_study  # noqa: PLC0415
 
-    check_phases(phases)
     log, spans, idle, options = read_input(**inputs)
-    rows, notes = read_rows(spans, phases, idle)
+    run_spans, notes = read_run_spans(spans, phases, idle)
     logs = inputs["logs"]
     if telemetry or gpu_name or machine_file:
         log = assign_power_to_gpu(log)
@@ -109,12 +107,12 @@ def command(
     named = gpu_models([*logs, *telemetry])
     if gpu_name is None and len(named) == 1:
         gpu_name = named[0]
-    machine = recorded_machine(machine_file, host, gpu_name, gpus)
+    machine = describe_machine(machine_file, host, gpu_name, gpus)
     with progress("writing the study"):
-        study = record_study(
+        study = import_study(
             directory,
             log,
-            rows,
+            run_spans,
             [inputs["spans_file"], *logs, *telemetry],
             machine=machine,
             sample=Sample(shape, classes),

@@ -1,1 +1,1 @@
-"""."""
+"""Studies from logs of other tools: spans, descriptions of models and machine, and records."""

@@ -1,27 +1,20 @@
-"""Makes a study of logs that others recorded: the same directory as one that was measured here."""
+"""A study from logs of other tools: the same directory as that of a study measured here."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from joulelab.errors import StoreError, UserError
-from joulelab.import_study.cells import (
-    RecordedCell,
-    cells_of,
-    idles_of,
-    levels,
-    most_repeats,
-)
-from joulelab.import_study.models import Sample, characteristics_of, study_names
-from joulelab.import_study.rows import RecordedSpan
-from joulelab.import_study.runs import Record, RecordedRuns
-from joulelab.import_study.trace import write_slice
+from joulelab.import_study.descriptions import Sample, canonical_names, characteristics_of
+from joulelab.import_study.records import RecordWriter, write_trace
+from joulelab.import_study.run_spans import Cell, RunSpan, group_cells, group_idle
 from joulelab.logs.power_log import Log
 from joulelab.machine import Machine
 from joulelab.runs.store import Store
@@ -29,33 +22,25 @@ from joulelab.storage import Lock, file_errors, sync
 from joulelab.study.log_plan import RecordedFactors, RecordedFiles, RecordedPlan
 
 _DERIVED = {
-    *(
-        f"{table}.{kind}"
-        for table in ("hardware", "models", "summary")
-        for kind in ("csv", "parquet", "tex")
-    ),
-    "results.csv",
-    "results.parquet",
-    "epochs.parquet",
-    "predictions.parquet",
-    "findings.json",
-    "report.html",
-    "figures",
-}
-"""What is made from runs, and may be replaced with them."""
+    *(f"{name}.{kind}" for name in ("hardware", "models", "summary")
+        for kind in ("csv", "parquet", "tex")),
+    "results.csv", "results.parquet", "epochs.parquet", "predictions.parquet", "findings.json",
+    "report.html", "figures",
+}  # fmt: skip
+"""Files made from runs, which may be replaced with them."""
 _RECORD = {"plan.toml", "runs", ".partial", ".lock"}
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedStudy:
-    """What a study was made of, and what came of it.
+class ImportedStudy:
+    """A study that was imported.
 
     Attributes:
-        directory: The study.
-        runs: How many.
-        idle_runs: How many measurements of idle, once for each block that they serve.
-        models: As the study calls them.
-        notes: What was assumed, left out or is not known, for a person to read.
+        directory: Directory of the study.
+        runs: Number of runs, without idle runs.
+        idle_runs: Number of idle runs; a measurement counts once for each block that uses it.
+        models: Models by their names in the study.
+        notes: What was assumed, skipped or is unknown.
     """
 
     directory: Path
@@ -65,109 +50,109 @@ class RecordedStudy:
     notes: tuple[str, ...]
 
 
-def record_study(
+def import_study(
     directory: Path,
     log: Log,
-    rows: Sequence[RecordedSpan],
+    spans: Sequence[RunSpan],
     files: Sequence[Path],
     *,
     machine: Machine,
     sample: Sample,
     replace: bool = False,
-) -> RecordedStudy:
-    """Makes the study; the directory appears whole or stays as it was.
+) -> ImportedStudy:
+    """Make the study; the directory appears whole or stays as it was.
 
     Args:
-        directory: Where; not there, empty or, with ``replace``, a study of recorded logs.
+        directory: Where to; missing, empty or, with ``replace``, an imported study.
         log: The readings.
-        rows: The spans, see :func:`joulelab.import_study.rows.read_rows`.
+        spans: The spans, see :func:`joulelab.import_study.run_spans.read_run_spans`.
         files: The table of spans, then the logs.
-        machine: What was recorded on.
-        sample: What the models were made for.
-        replace: Whether a study of recorded logs that is there is replaced.
+        machine: Machine that was recorded.
+        sample: Input and output of the models.
+        replace: Whether to replace an imported study.
 
     Raises:
-        StoreError: The directory holds something, or cannot be written.
-        UserError: A span lies outside the log, or the spans contradict one another.
+        StoreError: The directory contains something else, or cannot be written.
+        UserError: A span is outside the log, or the spans contradict each other.
     """
     directory = directory.resolve()
-    _check_place(directory, replace)
-    _refuse_outside(log, rows)
+    _check_replaceable(directory, replace)
+    _check_covered(log, spans)
     notes: list[str] = []
-    names = study_names(rows, notes)
-    cells = cells_of(rows, names)
-    idles = idles_of(rows, cells)
-    if not idles:
-        notes.append("no span is idle, so net energies are not known; name one with --idle")
+    names = canonical_names(spans, notes)
+    cells = group_cells(spans, names)
+    idle_runs = group_idle(spans, cells)
+    if not idle_runs:
+        notes.append("no span is idle, so net energies are unknown; name one with --idle")
     plan = _plan(directory.name, cells, files)
-    runs = RecordedRuns(log, rows, machine, plan.name, f"log-{plan.recorded.digest[:12]}")
-    notes += runs.unmeasured()
-    characteristics = characteristics_of(rows, names, sample, notes)
-    aside = directory.with_name(f".{directory.name}.partial")
-    _clear(aside)
-    with Store.create(aside, plan) as store:
+    clock = f"log-{plan.recorded.digest[:12]}"
+    writer = RecordWriter(log, spans, machine, plan.name, clock)
+    notes += writer.notes()
+    characteristics = characteristics_of(spans, names, sample, notes)
+    records = [writer.idle_record(idle) for idle in idle_runs]
+    records += [writer.cell_record(one, characteristics[one.factors["model"]]) for one in cells]
+    partial = directory.with_name(f".{directory.name}.partial")
+    _remove_leftovers(partial)
+    with Store.create(partial, plan) as store:
         try:
-            for idle in idles:
-                _write(store, log, runs.idle(idle))
-            for cell in cells:
-                _write(store, log, runs.cell(cell, characteristics[cell.factors["model"]]))
-            _appear(aside, directory)
+            for record in records:
+                run = store.begin(record["run_id"])
+                with file_errors(f"cannot write {run}"):
+                    write_trace(run, log, record["spans"])
+                store.finish(run, record)
+            _move(partial, directory)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             raise
     models = tuple(dict.fromkeys(names.values()))
-    return RecordedStudy(directory, len(cells), len(idles), models, tuple(notes))
+    return ImportedStudy(directory, len(cells), len(idle_runs), models, tuple(notes))
 
 
-def _check_place(directory: Path, replace: bool) -> None:
-    """Refuses to lose anything that could not be made again."""
+def _check_replaceable(directory: Path, replace: bool) -> None:
+    """Refuse to replace anything but an imported study, which can be made again."""
     with file_errors(f"cannot read {directory}"):
-        held = {entry.name for entry in directory.iterdir()} if directory.exists() else set()
-    if not held:
+        entries = {entry.name for entry in directory.iterdir()} if directory.exists() else set()
+    if not entries:
         return
-    foreign = sorted(held - _DERIVED - _RECORD)
-    if foreign or "plan.toml" not in held:
-        raise StoreError(
-            f"{directory} is not empty",
-            why=f"it holds {(foreign or sorted(held))[0]}",
-            hint="choose another directory with --out",
-        )
+    foreign = sorted(entries - _DERIVED - _RECORD)
+    hint = "choose another directory with --out"
+    if foreign or "plan.toml" not in entries:
+        contained = (foreign or sorted(entries))[0]
+        raise StoreError(f"{directory} is not empty", why=f"it contains {contained}", hint=hint)
     if not isinstance(Store.open(directory).plan, RecordedPlan):
-        raise StoreError(
-            f"{directory} holds a study that was measured",
-            hint="choose another directory with --out",
-        )
+        raise StoreError(f"{directory} is a study that was measured", hint=hint)
     if not replace:
         raise StoreError(
-            f"{directory} holds a study of recorded logs already",
-            hint="replace it with --force, or choose another directory with --out",
+            f"{directory} is an imported study already", hint=f"replace it with --force, or {hint}"
         )
 
 
-def _refuse_outside(log: Log, rows: Sequence[RecordedSpan]) -> None:
-    outside = [row for row in rows if row.stop_s < log.start_s or row.start_s > log.stop_s]
+def _check_covered(log: Log, spans: Sequence[RunSpan]) -> None:
+    outside = [span for span in spans if not log.overlaps(span.start_s, span.stop_s)]
     if outside:
         first = outside[0]
-        others = f" (and of {len(outside) - 1} more)" if len(outside) > 1 else ""
+        others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
         raise UserError(
-            f"the span of {first.label}{others} lies outside the log",
-            why=f"it goes from {first.start_s:.12g} to {first.stop_s:.12g} s, the log from "
-            f"{log.start_s:.12g} to {log.stop_s:.12g} s",
-            hint="put both on one clock, or leave out what was not logged",
+            f"the span of {first.label}{others} is outside the log",
+            why=f"it goes from {first.start_s:.12g} to {first.stop_s:.12g} s, the log {log.extent}",
+            hint="put both on one clock, or remove the spans that were not logged",
         )
 
 
-def _plan(name: str, cells: Sequence[RecordedCell], files: Sequence[Path]) -> RecordedPlan:
-    known = levels(cells)
-    found = {phase for cell in cells for phase in cell.phases}
+def _plan(name: str, cells: Sequence[Cell], files: Sequence[Path]) -> RecordedPlan:
+    levels: dict[str, dict[Any, None]] = {}
+    for cell in cells:
+        for factor, level in cell.factors.items():
+            levels.setdefault(factor, {})[level] = None
+    phases = {phase for cell in cells for phase in cell.phases}
     factors: dict[str, list[Any]] = {
-        name: known[name] for name in RecordedFactors.model_fields if name in known
+        factor: list(levels[factor]) for factor in RecordedFactors.model_fields if factor in levels
     }
     return RecordedPlan(
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:64] or "recorded",
-        models=known["model"],
-        phases=[phase for phase in ("train", "infer") if phase in found],
-        repeats=most_repeats(cells),
+        models=list(levels["model"]),
+        phases=[phase for phase in ("train", "infer") if phase in phases],
+        repeats=max(Counter(tuple(cell.factors.items()) for cell in cells).values()),
         factors=RecordedFactors(**factors),
         recorded=RecordedFiles(
             spans=files[0].name,
@@ -187,31 +172,24 @@ def _digest(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _clear(aside: Path) -> None:
-    """Removes what a killed process left, unless it is another that is at work."""
-    if aside.exists():
-        lock = Lock(aside / ".lock")
+def _remove_leftovers(partial: Path) -> None:
+    """Remove what a killed process left, unless another process is still writing it."""
+    if partial.exists():
+        lock = Lock(partial / ".lock")
         try:
-            with file_errors(f"cannot remove {aside}"):
-                shutil.rmtree(aside)
+            with file_errors(f"cannot remove {partial}"):
+                shutil.rmtree(partial)
         finally:
             lock.release()
 
 
-def _write(store: Store, log: Log, run: Record) -> None:
-    partial = store.begin(run["run_id"])
-    with file_errors(f"cannot write {partial}"):
-        write_slice(partial, log, run["spans"])
-    store.finish(partial, run)
-
-
-def _appear(aside: Path, directory: Path) -> None:
-    """Puts the study in its place by one rename."""
-    replaced = aside.with_name(f".{directory.name}.replaced")
+def _move(partial: Path, directory: Path) -> None:
+    """Move the study to its directory with one rename."""
+    replaced = partial.with_name(f".{directory.name}.replaced")
     with file_errors(f"cannot write {directory}"):
         shutil.rmtree(replaced, ignore_errors=True)
         if directory.exists():
             directory.rename(replaced)
-        aside.rename(directory)
+        partial.rename(directory)
         sync(directory.parent)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,228 @@
+"""Records and traces of imported runs: what ``run.json`` contains, and the readings next to it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from joulelab.energy.energy import total
+from joulelab.energy.estimator import energies_of, mean_reading
+from joulelab.import_study.run_spans import RESULTS, Cell, IdleRun, RunSpan
+from joulelab.logs.power_log import Log
+from joulelab.machine import Machine
+from joulelab.recording.trace import RECORD
+from joulelab.recording.trace_format import CHECK, TraceWriter
+from joulelab.recording.trace_spans import Window
+from joulelab.runs.store import SCHEMA
+from joulelab.sensors.sensor import Quantity
+
+SINCE_1970_S = 1e9
+"""A log with later times (2001) counts from 1970; the date of another is unknown."""
+MARGIN_S = 2.0
+"""Readings this long before and after each span are saved: an average may extend back 1 s."""
+_UTILIZATION = {
+    "gpu_utilization_pct": Quantity.UTILIZATION,
+    "memory_utilization_pct": Quantity.MEMORY_UTILIZATION,
+    "cpu_utilization_pct": Quantity.UTILIZATION,
+}
+"""Results that the log's readings give if the table does not."""
+
+Record = dict[str, Any]
+
+
+class RecordWriter:
+    """Makes the records of runs.
+
+    Args:
+        log: The readings.
+        spans: Every span that belongs to a run.
+        machine: Machine that was recorded.
+        study: Name of the study.
+        clock: Name of the log's clock: runs on one clock share their idle power.
+    """
+
+    def __init__(
+        self, log: Log, spans: Sequence[RunSpan], machine: Machine, study: str, clock: str
+    ) -> None:
+        self._log, self._machine = log, machine.to_json()
+        self._study, self._clock = study, clock
+        energies = energies_of(log.trace, [self._window(span) for span in spans])
+        times = [(span.start_s, span.stop_s) for span in spans]
+        self._energies = dict(zip(times, energies, strict=True))
+        gpus = [one for one in log.trace.channels if one.component.startswith("gpu")]
+        self._gpu = gpus[0].component if gpus else "gpu:0"
+
+    def notes(self) -> list[str]:
+        """State why energies of spans are missing; each reason once."""
+        reasons = Counter(
+            f"{component}: {why}"
+            for energy in self._energies.values()
+            for component, why in energy.absent.items()
+        )
+        return [f"{number} spans without {reason}" for reason, number in reasons.items()]
+
+    def idle_record(self, idle: IdleRun) -> Record:
+        """Make the record of an idle run."""
+        return self._record(idle.run_id, "idle", idle.block, [idle.span]) | {
+            "repeat": idle.block,
+            "order": None,
+            "phases": ["idle"],
+            "characteristics": None,
+            "spans": [self._span(idle.span, "idle", {})],
+            "results": {},
+            "epochs": [],
+        }
+
+    def cell_record(self, cell: Cell, characteristics: Mapping[str, Any] | None) -> Record:
+        """Make the record of a run."""
+        spans: list[Record] = []
+        epochs: list[Record] = []
+        for phase, members in cell.phases.items():
+            for position, span in enumerate(members):
+                index = span.position.get("epoch", position)
+                attributes = {"phase": phase, "index": index, "row": span.row, **span.attributes}
+                spans.append(self._span(span, "epoch", attributes))
+                # Other spans are a phase of an unknown number of epochs.
+                if "epoch" in span.position or span.results.get("epochs") == 1:
+                    epochs.append(self._epoch(span, phase, index))
+        return self._record(cell.run_id, "cell", cell.block, cell.spans) | {
+            "repeat": cell.repeat,
+            "order": cell.order,
+            "factors": cell.factors,
+            "phases": list(cell.phases),
+            "characteristics": characteristics,
+            "spans": sorted(spans, key=lambda span: int(span["start_ns"])),
+            "results": {phase: self._result(members) for phase, members in cell.phases.items()},
+            "epochs": epochs,
+        }
+
+    def _record(self, run_id: str, kind: str, block: int, spans: Sequence[RunSpan]) -> Record:
+        is_dated = self._log.start_s >= SINCE_1970_S
+        return {
+            "schema": SCHEMA,
+            "run_id": run_id,
+            "kind": kind,
+            "status": "done",
+            "failure": None,
+            "study": self._study,
+            "block": block,
+            "boot_id": self._clock,
+            "machine": self._machine,
+            "data": {},
+            "settings": {},
+            "seed": None,
+            "started_unix_s": min(span.start_s for span in spans) if is_dated else None,
+            "stopped_unix_s": max(span.stop_s for span in spans) if is_dated else None,
+        }
+
+    def _span(self, span: RunSpan, name: str, attributes: Mapping[str, Any]) -> Record:
+        window = self._window(span)
+        return {
+            "name": name,
+            "attributes": dict(attributes),
+            "start_ns": window.start_ns,
+            "stop_ns": window.stop_ns,
+            "energy": self._energies[span.start_s, span.stop_s].to_json(),
+        }
+
+    def _epoch(self, span: RunSpan, phase: str, index: int) -> Record:
+        names = ("samples", "steps", "loss", "train_accuracy_pct", "accuracy_pct")
+        return {
+            "phase": phase,
+            "index": index,
+            "energy": self._energies[span.start_s, span.stop_s].to_json(),
+            "duration_s": span.stop_s - span.start_s,
+            **{name: span.results.get(name) for name in names},
+            "complete": True,
+        }
+
+    def _result(self, spans: Sequence[RunSpan]) -> Record:
+        """Make the result of a phase: sums, last scores, and means over its time."""
+        result: Record = dict.fromkeys(RESULTS)
+        for name in ("samples", "steps", "data_wait_s"):
+            values = [span.results.get(name) for span in spans]
+            result[name] = None if None in values else sum(v for v in values if v is not None)
+        first = spans[0]
+        result["epochs"] = len(spans) if "epoch" in first.position else first.results.get("epochs")
+        for name in ("loss", "accuracy_pct", "train_accuracy_pct"):
+            values = [span.results[name] for span in spans if name in span.results]
+            result[name] = values[-1] if values else None
+        peaks = [
+            one.results["vram_peak_bytes"] for one in spans if "vram_peak_bytes" in one.results
+        ]
+        result["vram_peak_bytes"] = max(peaks, default=None)
+        for name, quantity in _UTILIZATION.items():
+            result[name] = self._mean(spans, name, quantity)
+        result["energy"] = total(self._energies[one.start_s, one.stop_s] for one in spans).to_json()
+        result["cudnn_benchmark"] = None
+        return result
+
+    def _mean(self, spans: Sequence[RunSpan], name: str, quantity: Quantity) -> float | None:
+        """Average over time what the table states, or else the readings."""
+        values = [span.results.get(name) for span in spans]
+        if None not in values:
+            lengths_s = [span.stop_s - span.start_s for span in spans]
+            weighted = [v * s for v, s in zip(values, lengths_s, strict=True) if v is not None]
+            return math.fsum(weighted) / math.fsum(lengths_s)
+        component = "host" if name.startswith("cpu") else self._gpu
+        windows = [self._window(span) for span in spans]
+        return mean_reading(self._log.trace, component, quantity, windows)
+
+    def _window(self, span: RunSpan) -> Window:
+        return self._log.window(span.start_s, span.stop_s)
+
+
+def write_trace(directory: Path, log: Log, spans: Sequence[Mapping[str, Any]]) -> None:
+    """Write the readings around some spans, and the spans, into an empty directory.
+
+    Args:
+        directory: Directory of the run.
+        log: All readings.
+        spans: ``name``, ``attributes``, ``start_ns`` and ``stop_ns`` of each span.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    header = {
+        "channels": [channel.to_json() for channel in log.trace.channels],
+        "intervals_s": list(log.trace.header["intervals_s"]),
+        "absent": [],
+        "recorded": list(log.notes),
+        "origin_s": log.origin_s,
+    }
+    rows = [
+        [i, None, 0, span["name"], span["attributes"], span["start_ns"], span["stop_ns"]]
+        for i, span in enumerate(spans)
+    ]
+    writer = TraceWriter(directory, header)
+    try:
+        writer.readings([_records(log, spans)])
+        writer.event(event="spans", pid=0, rows=rows)
+    finally:
+        writer.close()
+
+
+def _records(log: Log, spans: Sequence[Mapping[str, Any]]) -> bytes:
+    """Pack the readings of every channel around the spans, by time."""
+    margin_ns = round(MARGIN_S * 1e9)
+    parts = []
+    for channel, (t_ns, value) in enumerate(log.trace.series):
+        is_near = np.zeros(t_ns.size, dtype=bool)
+        for span in spans:
+            edges_ns = (span["start_ns"] - margin_ns, span["stop_ns"] + margin_ns)
+            first, last = np.searchsorted(t_ns, edges_ns)
+            # One more reading on either side: a slow log has none within the margin.
+            is_near[max(0, first - 1) : last + 1] = True
+        part = np.zeros(int(np.count_nonzero(is_near)), dtype=RECORD)
+        part["t_ns"], part["value"], part["channel"] = t_ns[is_near], value[is_near], channel
+        parts.append(part)
+    records = np.concatenate(parts)
+    records = records[np.argsort(records["t_ns"], kind="stable")]
+    words = records.view("<u4").reshape(-1, RECORD.itemsize // 4)
+    records["check"] = np.bitwise_xor.reduce(words[:, :-1], axis=1) ^ np.uint32(CHECK)
+    return records.tobytes()
