@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.carbon.series import IntensitySeries, read_series
-from joulelab.carbon.weighting import intensity_met
+from joulelab.carbon.series import IntensitySeries, energy_weighted_intensity, read_series
 from joulelab.errors import UserError
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
@@ -46,7 +45,7 @@ def series_of(values, step_s=100.0, start_s=UNIX_S):
 
 def test_energy_meets_the_intensity_of_its_own_time():
     trace, series = trace_of([100.0, 300.0]), series_of([100.0, 500.0])
-    met = intensity_met(trace, series, UNIX_S, UNIX_S + 200)
+    met = energy_weighted_intensity(trace, series, UNIX_S, UNIX_S + 200)
     assert met == pytest.approx((100 * 100 + 300 * 500) / 400)
     assert series.mean(UNIX_S, UNIX_S + 200) == pytest.approx(300.0)
 
@@ -54,7 +53,7 @@ def test_energy_meets_the_intensity_of_its_own_time():
 def test_power_within_a_step_of_the_series_need_not_be_even():
     trace = trace_of([50.0, 350.0, 100.0, 100.0], step_s=50.0)
     series = series_of([100.0, 500.0])
-    met = intensity_met(trace, series, UNIX_S, UNIX_S + 200)
+    met = energy_weighted_intensity(trace, series, UNIX_S, UNIX_S + 200)
     assert met == pytest.approx((400 * 100 + 200 * 500) / 600)
 
 
@@ -62,14 +61,14 @@ def test_a_wall_clock_that_is_set_forward_is_followed():
     # After 100 s of work the clock jumps an hour: the second half is in the series' second step.
     trace = trace_of([100.0, 300.0], ahead_s=lambda t: UNIX_S + (3600.0 if t >= 100 else 0.0))
     series = series_of([100.0, 500.0], step_s=2000.0)
-    met = intensity_met(trace, series, UNIX_S, UNIX_S + 3800.0)
+    met = energy_weighted_intensity(trace, series, UNIX_S, UNIX_S + 3800.0)
     assert met == pytest.approx((100 * 100 + 300 * 500) / 400, rel=0.01)
 
 
 def test_a_trace_without_a_wall_clock_says_nothing():
     trace = trace_of([100.0])
     bare = Trace(trace.channels[:1], trace.series[:1])
-    assert math.isnan(intensity_met(bare, series_of([1.0, 2.0]), UNIX_S, UNIX_S + 100))
+    assert math.isnan(energy_weighted_intensity(bare, series_of([1.0, 2.0]), UNIX_S, UNIX_S + 100))
 
 
 @given(
@@ -90,9 +89,9 @@ def test_steps_cover_a_time_once_and_the_mean_lies_within(values, first, second)
 
 def test_a_time_beyond_the_series_is_refused():
     series = series_of([100.0, 200.0], start_s=0.0)
-    assert "1970-01-01 00:00 to 1970-01-01 00:03" in series.missing(150.0, 201.0)
+    assert "1970-01-01 00:00:00 UTC to 1970-01-01 00:03:20 UTC" in series.missing(150.0, 201.0)
     assert series.missing(-1.0, 10.0)
-    assert "when it ran is not known" in series.missing(math.nan, 1.0)
+    assert "the time of this energy is unknown" in series.missing(math.nan, 1.0)
     assert "no value" in series_of([100.0, math.nan], start_s=0.0).missing(50.0, 150.0)
 
 

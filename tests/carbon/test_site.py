@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.carbon.costs import Costs, Factor
-from joulelab.carbon.site import ENVIRONMENT, Site, costs_here, keep, site_file
+from joulelab.carbon.site import ENVIRONMENT, Site, local_costs, save_site, site_file
 from joulelab.cli.site_options import complete_country
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
@@ -44,7 +44,7 @@ def test_nothing_is_guessed(monkeypatch):
     costs = site.costs(3.6e6, (3.5e6, 3.7e6))
     assert math.isnan(costs.carbon_g)
     assert math.isnan(costs.price)
-    assert costs.words() == ""
+    assert costs.text() == ""
     assert "joulelab site --country" in costs.no_carbon
     assert costs.to_json()["carbon_g"] is None
 
@@ -65,12 +65,12 @@ def test_an_energy_costs_what_factor_pue_and_price_make_of_it():
     assert costs.price == pytest.approx(0.3)
     low, high = energy.interval_j
     assert costs.carbon_interval_g == pytest.approx((low / 6000, high / 6000))
-    assert "400 g/kWh (given), PUE 1.5" in costs.words()
-    assert "0.2 EUR/kWh" in costs.words()
+    assert "400 g/kWh (given), PUE 1.5" in costs.text()
+    assert "0.2 EUR/kWh" in costs.text()
 
 
 def test_the_country_stands_beside_the_figure_with_its_year():
-    words = Site(country="FRA").costs(3.6e6).words()
+    words = Site(country="FRA").costs(3.6e6).text()
     assert "France, mean of 20" in words
     assert "Ember" in words
     assert "PUE 1" in words
@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused(values, hint):
 
 
 def test_options_come_before_the_environment_and_that_before_the_file(monkeypatch):
-    keep(country="germany", pue=1.2, price_per_kwh=0.3, currency="EUR")
+    save_site(country="germany", pue=1.2, price_per_kwh=0.3, currency="EUR")
     assert Site.configured().country == "DE"
     monkeypatch.setenv("JOULELAB_INTENSITY", "50")
     site = Site.configured()
@@ -112,7 +112,7 @@ def test_options_come_before_the_environment_and_that_before_the_file(monkeypatc
 
 
 def test_a_damaged_file_is_said(tmp_path):
-    keep(country="DE")
+    save_site(country="DE")
     site_file().write_text("countri = 'DE'\n")
     with pytest.raises(UserError, match="countri"):
         Site.configured()
@@ -127,19 +127,19 @@ def test_a_file_of_intensities_needs_a_time_that_it_covers(tmp_path):
     site = Site(intensity_file=path, country="Baden")
     costs = site.costs(3.6e6, started_unix_s=1800.0, stopped_unix_s=5400.0)
     assert costs.carbon_g == pytest.approx(300.0)
-    assert "Baden" in costs.words()
-    assert "power taken as even" in costs.words()
+    assert "Baden" in costs.text()
+    assert "assuming constant power" in costs.text()
     assert "grid.csv covers" in site.costs(3.6e6, started_unix_s=0, stopped_unix_s=9000).no_carbon
-    assert "not known" in site.costs(3.6e6).no_carbon
+    assert "is unknown" in site.costs(3.6e6).no_carbon
 
 
 def test_a_site_that_cannot_be_is_why_there_is_no_carbon(monkeypatch):
     energy = Energy(duration_s=1.0)
-    assert "joulelab site" in costs_here(energy).no_carbon
-    keep(country="DE")
-    assert costs_here(energy).factor.location == "Germany"
+    assert "joulelab site" in local_costs(energy).no_carbon
+    save_site(country="DE")
+    assert local_costs(energy).factor.location == "Germany"
     monkeypatch.setenv("JOULELAB_COUNTRY", "XX")
-    costs = costs_here(energy)
+    costs = local_costs(energy)
     assert "no country 'XX'" in costs.no_carbon
     assert math.isnan(costs.carbon_g)
 
@@ -153,7 +153,7 @@ def test_a_carbon_budget_uses_the_saved_site():
 
     with pytest.raises(UserError, match="needs the carbon intensity"):
         EpochOptions(max_carbon_g=5.0)
-    keep(intensity_g_per_kwh=400.0, pue=1.5)
+    save_site(intensity_g_per_kwh=400.0, pue=1.5)
     assert intensity_and_pue(max_carbon_g=5.0) == (400.0, 1.5)
     assert intensity_and_pue(max_carbon_g=5.0, pue=2.0) == (400.0, 2.0)
     assert intensity_and_pue(max_energy_j=5.0) == (None, None)
@@ -162,7 +162,7 @@ def test_a_carbon_budget_uses_the_saved_site():
 
 
 def test_the_command_keeps_shows_and_forgets(tmp_path):
-    assert "not known" in joulelab("site").stdout
+    assert "unknown" in joulelab("site").stdout
     result = joulelab("site", "--country", "de", "--price", "0.30", "--currency", "EUR")
     assert result.returncode == 0
     assert "Germany" in result.stdout

@@ -127,7 +127,7 @@ def test_shares_are_those_of_the_spans_that_are_open(given_spans, windows):
     names = np.array([name for name, _, _ in given_spans])
     start_s = np.array([start for _, start, _ in given_spans])
     stop_s = start_s + np.array([length for _, _, length in given_spans])
-    marks = ChangePoints.of_spans(names, start_s, stop_s, np.zeros(0))
+    marks = ChangePoints.of_spans(names, np.stack((start_s, stop_s), axis=1), np.zeros(0))
     begin_s = np.array([begin for begin, _ in windows])
     end_s = begin_s + np.array([length for _, length in windows])
     shares = marks.state_shares(begin_s, end_s)
@@ -146,4 +146,9 @@ def test_shares_are_those_of_the_spans_that_are_open(given_spans, windows):
 def test_too_many_kinds_of_spans_are_not_told_apart():
     names = np.array([f"kind {i}" for i in range(100)])
     starts = np.arange(100.0)
-    assert ChangePoints.of_spans(names, starts, starts + 0.5, np.zeros(0)).state.max() == 0
+    assert (
+        ChangePoints.of_spans(
+            names, np.stack((starts, starts + 0.5), axis=1), np.zeros(0)
+        ).state.max()
+        == 0
+    )

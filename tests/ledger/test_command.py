@@ -49,7 +49,7 @@ def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path):
     (tmp_path / "grid.csv").write_text("time,g_per_kwh\n" + "\n".join(rows) + "\n")
     result = joulelab("ledger", "--intensity-file", tmp_path / "grid.csv", "--json")
     ledger = json.loads(result.stdout)
-    assert "weighted by the energy" in ledger["sources"][0]
+    assert "weighted by energy" in ledger["sources"][0]
     assert 100 < ledger["total"]["carbon_g"] / ledger["total"]["gross_kwh"] < 900
 
 

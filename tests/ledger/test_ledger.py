@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.carbon.site import keep
+from joulelab.carbon.site import save_site
 from joulelab.energy.attribution import Share
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
@@ -171,7 +171,7 @@ def test_an_overlap_is_the_sum_minus_the_largest_at_every_moment(found):
 
 
 def test_each_record_has_the_costs_of_its_own_site(tmp_path, run_record):
-    keep(country="DE", price_per_kwh=0.3, currency="EUR")
+    save_site(country="DE", price_per_kwh=0.3, currency="EUR")
     run_record(tmp_path / "home" / "jobs" / "here", 3.6e6)
     run_record(tmp_path / "cluster" / "jobs" / "there", 3.6e6, host="there")
     (tmp_path / "cluster" / "site.toml").write_text("intensity_g_per_kwh = 50.0\npue = 2\n")

@@ -1,4 +1,4 @@
-"""Carbon intensity of electricity by country: a year's mean, from a table that is shipped."""
+"""Carbon intensity of electricity by country: annual means from a table that is shipped."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from importlib import resources
 from joulelab.errors import UserError
 
 SOURCE = "Ember (2026) by Our World in Data, CC BY 4.0"
-"""Whose figures the table holds. They are of a whole country's generation over a whole year, all
-greenhouse gases and the whole life cycle of the plants counted (100 years, IPCC AR5)."""
+"""Source of the table. It covers whole countries and years, all greenhouse gases and the whole life
+cycle of the plants (100 years, IPCC AR5)."""
 
 ALIASES = {"uk": "GB", "el": "GR"}
-"""Codes that ISO 3166 reserves for countries which have another, and their own."""
+"""Codes that ISO 3166 reserves for countries with another one, and that one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """Grams of CO2-equivalent a kilowatt-hour, and where the figure comes from.
+    """Grams of CO2-equivalent per kilowatt-hour, and where the value comes from.
 
     Attributes:
         g_per_kwh: The intensity.
-        location: Of the electricity, in words; empty where nobody said.
-        period: What the figure is the mean of, as ``"2025"``; empty where nobody said.
-        source: Who says so.
+        location: Where the electricity is from; empty if unknown.
+        period: What the value covers, for example ``"mean of 2025"``; empty if unknown.
+        source: Who published it.
 
     Example:
         >>> print(Factor(380.0, "Germany", "2025", "given"))
@@ -50,10 +50,10 @@ class Country:
     Attributes:
         alpha2: ISO 3166-1 alpha-2 code.
         alpha3: ISO 3166-1 alpha-3 code.
-        name: In English.
-        year: Of the figure, the latest that is known.
-        g_per_kwh: Average intensity of what was generated in the country in that year; imports
-            are left out.
+        name: English name.
+        year: Year of the value, the latest that is known.
+        g_per_kwh: Average intensity of the electricity generated in the country in that year,
+            without imports.
     """
 
     alpha2: str
@@ -64,15 +64,15 @@ class Country:
 
     @property
     def factor(self) -> Factor:
-        """The figure with its origin."""
+        """The value with its origin."""
         return Factor(self.g_per_kwh, self.name, f"mean of {self.year}", SOURCE)
 
 
 def country(name: str) -> Country:
-    """A country by its code or its English name, in any case.
+    """Find a country by its code or English name, in upper or lower case.
 
     Raises:
-        UserError: The table has none of that name.
+        UserError: The table has no such country.
 
     Example:
         >>> country("de").name, country("FRA").alpha2, country("united kingdom").alpha2
@@ -82,25 +82,25 @@ def country(name: str) -> Country:
         joulelab.errors.UserError: no country 'Germny' in the table of carbon intensities; did you \
 mean Germany (DE)?
     """
-    folded = _folded(name)
-    found = _names().get(_folded(ALIASES.get(folded, folded)))
+    folded = _fold(name)
+    found = _names().get(_fold(ALIASES.get(folded, folded)))
     if found is not None:
         return found
-    raise UserError(f"no country {name!r} in the table of carbon intensities", hint=_mend(folded))
+    known = {_fold(one.name): one for one in countries()}
+    hint = "give its ISO 3166 code or English name, or the intensity itself in g/kWh"
+    for close in difflib.get_close_matches(folded, known, n=1, cutoff=0.7):
+        hint = f"did you mean {known[close].name} ({known[close].alpha2})?"
+    raise UserError(f"no country {name!r} in the table of carbon intensities", hint=hint)
 
 
+@cache
 def countries() -> tuple[Country, ...]:
-    """All countries of the table, in order of their codes.
+    """Return all countries of the table, in the order of their codes.
 
     Example:
         >>> len(countries()), countries()[0].name
         (213, 'United Arab Emirates')
     """
-    return _table()
-
-
-@cache
-def _table() -> tuple[Country, ...]:
     text = resources.files(__package__).joinpath("data/carbon_intensity.csv").read_text("utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     return tuple(
@@ -113,17 +113,8 @@ def _table() -> tuple[Country, ...]:
 
 @cache
 def _names() -> dict[str, Country]:
-    return {_folded(name): one for one in _table() for name in (one.name, one.alpha3, one.alpha2)}
+    return {_fold(name): one for one in countries() for name in (one.name, one.alpha3, one.alpha2)}
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return " ".join(name.casefold().split())
-
-
-def _mend(name: str) -> str:
-    known = {_folded(one.name): one for one in _table()}
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    if close:
-        found = known[close[0]]
-        return f"did you mean {found.name} ({found.alpha2})?"
-    return "give its ISO 3166 code or English name, or the intensity itself in g/kWh"

@@ -1,17 +1,28 @@
-"""Carbon intensity over time, from a file."""
+"""Carbon intensity over time: read from a file, and averaged over the energy of a trace."""
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.energy.estimator import energies_of
+from joulelab.energy.incidents import clock_readings
 from joulelab.errors import UserError
+from joulelab.format import timestamp
+from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import Window
+from joulelab.storage import file_errors
 
 TIME, INTENSITY = "time", "g_per_kwh"
 """The columns of the file."""
@@ -21,12 +32,12 @@ TIME, INTENSITY = "time", "g_per_kwh"
 class IntensitySeries:
     """Steps of intensity: each value holds until the next begins.
 
-    The last value holds as long as the one before it; outside the series nothing is known.
+    The last value holds as long as the one before it; outside the series the intensity is unknown.
 
     Attributes:
         edge_unix_s: Where steps begin, and where the last ends. Shape: (steps + 1,).
         g_per_kwh: Intensity of each step; NaN where the file has no value. Shape: (steps,).
-        name: Of the file.
+        name: Name of the file.
 
     Example:
         >>> series = IntensitySeries((0.0, 3600.0, 7200.0), (100.0, 300.0), "grid.csv")
@@ -42,60 +53,57 @@ class IntensitySeries:
 
     def __str__(self) -> str:
         first, last = self.edge_unix_s[0], self.edge_unix_s[-1]
-        return f"{self.name}, {len(self.g_per_kwh)} steps, {_date(first)} to {_date(last)} UTC"
+        return f"{self.name}, {len(self.g_per_kwh)} steps, {_range(first, last)}"
 
     def missing(self, start_unix_s: float, stop_unix_s: float) -> str:
-        """Why the series does not cover that time, in words; empty when it does."""
+        """Explain why the series does not cover a time; empty if it does."""
         if math.isnan(start_unix_s) or math.isnan(stop_unix_s):
-            return f"when it ran is not known, and {self.name} is a series over time"
+            return f"{self.name} is a series over time, and the time of this energy is unknown"
         first, last = self.edge_unix_s[0], self.edge_unix_s[-1]
         if start_unix_s < first or stop_unix_s > last:
-            return (
-                f"{self.name} covers {_date(first)} to {_date(last)} UTC, "
-                f"not {_date(start_unix_s)} to {_date(stop_unix_s)} UTC"
-            )
+            wanted = _range(start_unix_s, stop_unix_s)
+            return f"{self.name} covers {_range(first, last)}, not {wanted}"
         for start_s, stop_s, intensity in self.steps(start_unix_s, stop_unix_s):
             if math.isnan(intensity):
-                return f"{self.name} has no value from {_date(start_s)} to {_date(stop_s)} UTC"
+                return f"{self.name} has no value for {_range(start_s, stop_s)}"
         return ""
 
     def steps(self, start_unix_s: float, stop_unix_s: float) -> list[tuple[float, float, float]]:
-        """The parts of a time that the series covers: (start, stop, intensity)."""
-        return list(self._steps(start_unix_s, stop_unix_s))
+        """Return the steps within a time that the series covers: (start, stop, intensity)."""
+        last = len(self.g_per_kwh) - 1
+        i = max(min(bisect.bisect_right(self.edge_unix_s, start_unix_s) - 1, last), 0)
+        found = []
+        for at in range(i, last + 1):
+            begin, end = self.edge_unix_s[at : at + 2]
+            step = max(start_unix_s, begin), min(stop_unix_s, end), self.g_per_kwh[at]
+            found.append(step)
+            if end >= stop_unix_s:
+                break
+        return found
 
     def mean(self, start_unix_s: float, stop_unix_s: float) -> float:
-        """The mean over a time that is covered, where power was even. At an instant, its value."""
+        """Return the mean over a time that is covered; the value at an instant."""
         steps = self.steps(start_unix_s, stop_unix_s)
         if stop_unix_s <= start_unix_s:
             return steps[0][2]
         lengths = ((stop_s - start_s) * value for start_s, stop_s, value in steps)
         return math.fsum(lengths) / (stop_unix_s - start_unix_s)
 
-    def _steps(self, start: float, stop: float) -> Iterator[tuple[float, float, float]]:
-        last = len(self.g_per_kwh) - 1
-        i = max(min(bisect.bisect_right(self.edge_unix_s, start) - 1, last), 0)
-        while True:
-            edge = self.edge_unix_s[i + 1]
-            yield max(start, self.edge_unix_s[i]), min(stop, edge), self.g_per_kwh[i]
-            i += 1
-            if edge >= stop or i > last:
-                return
-
 
 def read_series(path: Path) -> IntensitySeries:
-    """The series of a CSV file with the columns ``time`` and ``g_per_kwh``.
+    """Read a CSV file with the columns ``time`` and ``g_per_kwh``.
 
-    Times are ISO 8601; those without a zone are UTC. Values must be 0 or more; an empty one is a
-    hole.
+    Times are ISO 8601; those without a time zone are UTC. Values must be 0 or more; an empty one is
+    a hole.
 
     Raises:
         UserError: The file cannot be read, or is not such a file.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"cannot read {path}", why=why or str(error)) from error
+        with file_errors(f"cannot read {path}"):
+            text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}", why="it is not UTF-8 text") from error
     rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     missing = [name for name in (TIME, INTENSITY) if name not in (rows.fieldnames or ())]
     if missing:
@@ -109,25 +117,69 @@ def read_series(path: Path) -> IntensitySeries:
         where = f"{path}, line {rows.line_num}"
         start = _time(row[TIME], where)
         if starts and start <= starts[-1]:
-            raise UserError(
-                f"{where}: {row[TIME]} is not after the row before it",
-                why="steps must be in order of time, each once",
-                hint="write times with their zone, as 2026-11-01T00:00+01:00",
-            )
+            hint = "write times with their time zone, for example 2026-11-01T00:00+01:00"
+            raise UserError(f"{where}: {row[TIME]} is not after the row before it", hint=hint)
         starts.append(start)
         values.append(_value(row[INTENSITY], where))
     if len(starts) < 2:
-        raise UserError(f"{path} has {len(starts)} rows", why="a series takes at least two")
+        raise UserError(f"{path} has {len(starts)} rows", why="a series needs at least two")
     return IntensitySeries((*starts, 2 * starts[-1] - starts[-2]), tuple(values), path.name)
+
+
+def energy_weighted_intensity(
+    trace: Trace, series: IntensitySeries, start_unix_s: float, stop_unix_s: float
+) -> float:
+    """Return the mean intensity over the energy of a span, in g/kWh.
+
+    The sum over the steps of the series of energy in the step times its intensity, over the energy
+    of all steps. Energy that a component's sensor did not see in a step counts like the rest.
+
+    Args:
+        trace: The readings, with those of the wall clock.
+        series: Covers the span.
+        start_unix_s: When the span began.
+        stop_unix_s: When it ended.
+
+    Returns:
+        NaN if the trace has no wall clock or no energy within the span.
+    """
+    clock = clock_readings(trace, "clock.realtime")
+    steps = [step for step in series.steps(start_unix_s, stop_unix_s) if step[1] > step[0]]
+    if clock is None or not steps or not np.isfinite(clock.value).any():
+        return math.nan
+    edges_s = np.array([steps[0][0], *(stop_s for _, stop_s, _ in steps)])
+    edges_ns = [int(t) for t in _monotonic_ns(clock, edges_s)]
+    energies = energies_of(trace, [Window(*pair) for pair in pairwise(edges_ns)])
+    parts = [
+        (part.gross_j, intensity)
+        for energy, (_, _, intensity) in zip(energies, steps, strict=True)
+        for part in energy.components.values()
+    ]
+    total_j = math.fsum(gross_j for gross_j, _ in parts)
+    weighted = math.fsum(gross_j * intensity for gross_j, intensity in parts)
+    return weighted / total_j if total_j > 0 else math.nan
+
+
+def _monotonic_ns(clock: Readings, unix_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert times of the wall clock to CLOCK_MONOTONIC.
+
+    A time that the wall clock skipped when it was set is that of the reading after; of two times
+    that it showed twice, the later is meant.
+    """
+    seen = np.isfinite(clock.value)
+    t_ns, ahead_s = clock.t_ns[seen], clock.value[seen]
+    wall_s = np.maximum.accumulate(t_ns * 1e-9 + ahead_s)
+    at = np.clip(np.searchsorted(wall_s, unix_s, side="right") - 1, 0, wall_s.size - 1)
+    next_ns = np.append(t_ns[1:], np.inf)
+    return np.asarray(np.minimum(np.round((unix_s - ahead_s[at]) * 1e9), next_ns[at]))
 
 
 def _time(cell: str | None, where: str) -> float:
     try:
         time = datetime.fromisoformat((cell or "").strip())
     except ValueError as error:
-        raise UserError(
-            f"{where}: {cell!r} is no time", hint="write it as 2026-11-01T00:00Z"
-        ) from error
+        hint = "write it like 2026-11-01T00:00Z"
+        raise UserError(f"{where}: {cell!r} is not a time", hint=hint) from error
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
@@ -135,14 +187,12 @@ def _value(cell: str | None, where: str) -> float:
     text = (cell or "").strip()
     if not text:
         return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{where}: {cell!r} is no intensity", why="it must be 0 or more g/kWh")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    why = "it must be 0 or more g/kWh"
+    raise UserError(f"{where}: {cell!r} is not a carbon intensity", why=why)
 
 
-def _date(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M")
+def _range(start_unix_s: float, stop_unix_s: float) -> str:
+    return f"{timestamp(start_unix_s)} to {timestamp(stop_unix_s)}"

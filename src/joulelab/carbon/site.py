@@ -1,35 +1,35 @@
-"""Where the electricity comes from and what it costs. Nothing of it is guessed.
+"""The site of a machine: its country or carbon intensity, its PUE and its electricity price.
 
-::
+JouleLab never guesses them. Settings are taken from, in this order::
 
     options  >  JOULELAB_COUNTRY, JOULELAB_PRICE, ...  >  JOULELAB_HOME/site.toml
 
-What one of them says of the intensity (country, intensity, intensity_file) replaces all that
-those behind it say of the intensity.
+Setting any intensity field (country, intensity, intensity_file) overrides all lower-priority
+intensity fields.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import tomli_w
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.factors import Factor, country
+from joulelab.carbon.series import IntensitySeries, energy_weighted_intensity, read_series
+from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, UserError, nearest
-from joulelab.storage import home, write_whole, writing
-
-if TYPE_CHECKING:
-    from joulelab.carbon.series import IntensitySeries
-    from joulelab.energy.energy import Energy
-    from joulelab.recording.trace import Trace
+from joulelab.recording.trace import Trace
+from joulelab.storage import file_errors, home, write_whole, writing
+from joulelab.uncertain import Interval
 
 ENVIRONMENT = {
     "country": "JOULELAB_COUNTRY",
@@ -41,26 +41,23 @@ ENVIRONMENT = {
 }
 """The variable of each field."""
 
-OF_INTENSITY = ("country", "intensity_g_per_kwh", "intensity_file")
-OF_PRICE = ("price_per_kwh", "currency")
-
-UNKNOWN = "the country is not known: `joulelab site --country XX` keeps it"
-"""Why there is no carbon where nobody said anything."""
+INTENSITY_FIELDS = ("country", "intensity_g_per_kwh", "intensity_file")
+NO_LOCATION = "the country is not set: run `joulelab site --country XX` once"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What is known of a machine's electricity; ``None`` where nobody said.
+    """What is known about a machine's electricity; ``None`` for unknown.
 
     Attributes:
-        country: A code or name of :func:`joulelab.carbon.factors.country`; beside a
-            given intensity any place.
-        intensity_g_per_kwh: Given, instead of the country's.
-        intensity_file: Given over time; see
-            :func:`joulelab.carbon.series.read_series`. Comes before the other two.
+        country: Code or name for :func:`joulelab.carbon.factors.country`; any location if the
+            intensity is given.
+        intensity_g_per_kwh: Carbon intensity, instead of the country's.
+        intensity_file: Carbon intensity over time; see :func:`joulelab.carbon.series.read_series`.
+            Takes precedence over the other two.
         pue: Power usage effectiveness, for carbon and money: energy of the whole site over that
             of its computers (ISO/IEC 30134-2). 1 counts the computers alone.
-        price_per_kwh: Of a kilowatt-hour at the site's meter.
+        price_per_kwh: Price of a kilowatt-hour at the site's meter.
         currency: ISO 4217 code of the price.
 
     Raises:
@@ -86,49 +83,40 @@ class Site:
         _check("intensity", self.intensity_g_per_kwh, 0.0)
         _check("PUE", self.pue, 1.0)
         _check("price", self.price_per_kwh, -math.inf)
+        hint = "give its ISO 4217 code, for example EUR"
         if self.currency is not None and not re.fullmatch("[A-Z]{3}", self.currency):
-            raise UserError(
-                f"{self.currency!r} is no currency", hint="give its ISO 4217 code, as EUR"
-            )
+            raise UserError(f"{self.currency!r} is not a currency", hint=hint)
         if self.price_per_kwh is not None and self.currency is None:
-            raise UserError("there is a price without a currency", hint="give it, as EUR")
-        if self.country is not None and self._by_country:
+            raise UserError("the price has no currency", hint=hint)
+        if self.country is not None and self._uses_table:
             country(self.country)
 
     @classmethod
     def configured(cls, *, file: Path | None = None, **given: Any) -> Self:
-        """What options, the environment and the file of this machine say, in that order.
+        """Read the settings from options, the environment and the file of this machine.
 
         Args:
-            file: Of another machine, instead of this one's file and environment.
+            file: The file of another machine, instead of this one's file and environment.
             **given: Fields; those that are ``None`` are not given.
 
         Raises:
-            UserError: One of them says what cannot be.
+            UserError: A setting is invalid.
         """
-        kept = overlaid(stored(), environment()) if file is None else stored(file)
-        return cls(**overlaid(kept, {k: v for k, v in given.items() if v is not None}))
+        environment = environment_settings() if file is None else {}
+        return cls(**override(override(saved_settings(file), environment), given))
 
     @property
     def file(self) -> IntensitySeries | None:
-        """The intensity over time.
-
-        Raises:
-            UserError: The file cannot be read.
-        """
+        """The intensity over time."""
         if self.intensity_file is None:
             return None
-        try:
+        with file_errors(f"cannot read {self.intensity_file}"):
             changed_ns = self.intensity_file.stat().st_mtime_ns
-        except OSError as error:
-            raise UserError(
-                f"cannot read {self.intensity_file}", why=error.strerror or str(error)
-            ) from error
         return _series(self.intensity_file, changed_ns)
 
     @property
     def factor(self) -> Factor | None:
-        """The intensity, where it is known and one for all times."""
+        """The intensity, if it is known and the same at all times."""
         if self.intensity_file is not None:
             return None
         if self.intensity_g_per_kwh is not None:
@@ -138,156 +126,126 @@ class Site:
     def costs(
         self,
         energy: Energy | float,
-        interval_j: tuple[float, float] = (math.nan, math.nan),
+        interval_j: Interval = (math.nan, math.nan),
         *,
         started_unix_s: float = math.nan,
         stopped_unix_s: float = math.nan,
         trace: Callable[[], Trace] | None = None,
     ) -> Costs:
-        """What an energy costs here.
+        """Return the carbon and money of an energy used at this site.
 
         Args:
-            energy: Gross, with its interval or as a figure in joules.
-            interval_j: 95 % interval of a figure.
-            started_unix_s: When it began to be spent; a file of intensities needs both.
-            stopped_unix_s: When it was spent.
-            trace: Gives the readings, so that each joule counts with the intensity of its time.
-                Only called where the intensity changed meanwhile. Without it power counts as even.
+            energy: Gross energy, with its interval or as a number of joules.
+            interval_j: 95 % interval of a number.
+            started_unix_s: When its use began; an intensity over time needs both.
+            stopped_unix_s: When its use ended.
+            trace: Returns the readings, to weight the intensity over time by energy. Only called if
+                the intensity changed during that time. Without it power counts as constant.
 
         Raises:
             UserError: The file of intensities cannot be read.
         """
-        if isinstance(energy, int | float):
-            gross_j = float(energy)
-        else:
-            gross_j, interval_j = energy.gross_j, energy.interval_j
-        factor, missing = self._factor_met(started_unix_s, stopped_unix_s, trace)
+        if isinstance(energy, Energy):
+            interval_j = energy.interval_j
+            energy = energy.gross_j
+        factor, no_carbon = self._factor_during(started_unix_s, stopped_unix_s, trace)
         return Costs(
-            energy_j=gross_j,
+            energy_j=float(energy),
             interval_j=interval_j,
             pue=self.pue,
             factor=factor,
-            no_carbon=missing,
+            no_carbon=no_carbon,
             price_per_kwh=math.nan if self.price_per_kwh is None else self.price_per_kwh,
             currency=self.currency,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Every field in plain values."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {key: str(item) if isinstance(item, Path) else item for key, item in values.items()}
+        """Return every field as a plain value."""
+        file = self.intensity_file
+        return asdict(self) | {"intensity_file": None if file is None else str(file)}
 
     @property
-    def _by_country(self) -> bool:
+    def _uses_table(self) -> bool:
         return self.intensity_g_per_kwh is None and self.intensity_file is None
 
-    def _factor_met(
+    def _factor_during(
         self, start_s: float, stop_s: float, trace: Callable[[], Trace] | None
     ) -> tuple[Factor | None, str]:
+        """Return the intensity during a time, or why it is unknown."""
         series = self.file
         if series is None:
-            return self.factor, "" if self.factor else UNKNOWN
-        missing = series.missing(start_s, stop_s)
-        if missing:
+            return self.factor, "" if self.factor else NO_LOCATION
+        if missing := series.missing(start_s, stop_s):
             return None, missing
-        met, how = math.nan, ""
+        mean, method = math.nan, ""
         if trace is not None and len(series.steps(start_s, stop_s)) > 1:
-            from joulelab.carbon.weighting import intensity_met  # noqa: PLC0415
+            mean = energy_weighted_intensity(trace(), series, start_s, stop_s)
+            method = "weighted by energy"
+        if math.isnan(mean):
+            mean, method = series.mean(start_s, stop_s), "assuming constant power"
+        period = f"mean over the run, {method}"
+        return Factor(mean, self.country or "", period, series.name), ""
 
-            met, how = intensity_met(trace(), series, start_s, stop_s), "weighted by the energy"
-        if math.isnan(met):
-            met, how = series.mean(start_s, stop_s), "power taken as even"
-        return Factor(met, self.country or "", f"mean over its time, {how}", series.name), ""
 
-
-def costs_here(
-    energy: Energy,
-    *,
-    started_unix_s: float = math.nan,
-    stopped_unix_s: float = math.nan,
-    trace: Callable[[], Trace] | None = None,
-) -> Costs:
-    """What an energy costs at the site that is configured, for who must not fail by it.
-
-    See :meth:`Site.costs`. What is wrong with the site is why there is no carbon.
-    """
+def local_costs(energy: Energy, **options: Any) -> Costs:
+    """Call :meth:`Site.costs` of the configured site, but put errors into ``no_carbon``."""
     try:
-        return Site.configured().costs(
-            energy, started_unix_s=started_unix_s, stopped_unix_s=stopped_unix_s, trace=trace
-        )
+        return Site.configured().costs(energy, **options)
     except JoulelabError as error:
         return Costs(energy_j=energy.gross_j, interval_j=energy.interval_j, no_carbon=str(error))
 
 
-def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields over other fields; whoever speaks of the intensity speaks of it alone.
+def override(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Override settings by those of a higher priority, except where these are ``None``.
 
     Example:
-        >>> overlaid({"intensity_g_per_kwh": 380.0, "pue": 1.2}, {"country": "FR"})
+        >>> override({"intensity_g_per_kwh": 380.0, "pue": 1.2}, {"country": "FR", "pue": None})
         {'pue': 1.2, 'country': 'FR'}
     """
-    kept = dict(below)
-    if any(name in above for name in OF_INTENSITY):
-        kept = {key: value for key, value in kept.items() if key not in OF_INTENSITY}
-    return kept | dict(above)
+    upper = {name: value for name, value in upper.items() if value is not None}
+    drop = INTENSITY_FIELDS if any(name in upper for name in INTENSITY_FIELDS) else ()
+    return {name: value for name, value in lower.items() if name not in drop} | upper
 
 
 def site_file() -> Path:
-    """Where this machine's site is kept. It may not exist."""
+    """Return the file with this machine's settings. It may not exist."""
     return home() / "site.toml"
 
 
-def keep(**given: Any) -> Site:
-    """Keeps fields for later, over those that are kept already.
+def save_site(**given: Any) -> Site:
+    """Save settings of this machine, on top of those that are saved already.
 
     Raises:
-        UserError: They cannot be, or the file cannot be written.
+        UserError: A setting is invalid, or the file cannot be written.
     """
-    values = overlaid(stored(), {k: v for k, v in given.items() if v is not None})
-    site = Site(**values)
-    if site.file is None and site.country is not None and site.intensity_g_per_kwh is None:
-        values["country"] = country(site.country).alpha2
-    lines = [f"{name} = {_toml(value)}\n" for name, value in values.items()]
+    settings = override(saved_settings(), given)
+    site = Site(**settings)
+    if site.country is not None and site._uses_table:
+        settings["country"] = country(site.country).alpha2
     path = site_file()
+    plain = {name: str(one) if isinstance(one, Path) else one for name, one in settings.items()}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, "".join(lines).encode())
-    return Site(**values)
+        write_whole(path, tomli_w.dumps(plain).encode())
+    return Site(**settings)
 
 
-def forget() -> bool:
-    """Removes what is kept; whether there was something.
-
-    Raises:
-        UserError: It cannot be removed.
-    """
-    try:
-        site_file().unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise UserError(f"cannot remove {site_file()}", why=error.strerror or "") from error
-    return True
+def delete_site() -> None:
+    """Delete the saved settings of this machine, if there are any."""
+    with file_errors(f"cannot delete {site_file()}"):
+        site_file().unlink(missing_ok=True)
 
 
-def stored(file: Path | None = None) -> dict[str, Any]:
-    """The fields that are kept.
-
-    Args:
-        file: Where, if not for this machine.
-
-    Raises:
-        UserError: The file cannot be read, or says what cannot be.
-    """
+def saved_settings(file: Path | None = None) -> dict[str, Any]:
+    """Read the saved settings of this machine, or those in another machine's file."""
     path = file or site_file()
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path}", why=str(error), hint="hint it, or `joulelab site --forget`"
-        ) from error
+        hint = "fix the file, or delete it with `joulelab site --reset`"
+        raise UserError(f"cannot read {path}", why=str(error), hint=hint) from error
     for name, value in data.items():
         if name not in ENVIRONMENT:
             raise UserError(f"{path} has an unknown {name!r}", hint=nearest(name, ENVIRONMENT))
@@ -297,12 +255,8 @@ def stored(file: Path | None = None) -> dict[str, Any]:
     return data
 
 
-def environment() -> dict[str, Any]:
-    """The fields that the environment gives.
-
-    Raises:
-        UserError: One is not of its kind.
-    """
+def environment_settings() -> dict[str, Any]:
+    """Read the settings from environment variables."""
     return {
         name: _typed(name, os.environ[variable], variable)
         for name, variable in ENVIRONMENT.items()
@@ -312,9 +266,7 @@ def environment() -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _series(path: Path, changed_ns: int) -> IntensitySeries:
-    """The file as it was then; read once however many energies are worked out with it."""
-    from joulelab.carbon.series import read_series  # noqa: PLC0415
-
+    """Read a file of intensities once for each time it was changed."""
     return read_series(path)
 
 
@@ -333,8 +285,3 @@ def _check(what: str, value: float | None, least: float) -> None:
     if value is not None and not (math.isfinite(value) and value >= least):
         need = "finite" if math.isinf(least) else f"{least:g} or more"
         raise UserError(f"{what} {value:g}", why=f"it must be {need}")
-
-
-def _toml(value: Any) -> str:
-    """A number or a text as TOML has it. A TOML string may be written as JSON's, but for DEL."""
-    return repr(value) if isinstance(value, float) else json.dumps(str(value)).replace("\x7f", "")

@@ -35,6 +35,7 @@ VALUES = (
 @click.option("--steps-per-epoch", type=click.IntRange(min=1), metavar="N",
     help="Needed if the first epoch of the run has not ended.")  # fmt: skip
 @site_options
+@click.option("--carbon-intensity", type=float, hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     run: Path,
@@ -43,6 +44,7 @@ def command(
     within: float | None,
     phase: str | None,
     steps_per_epoch: int | None,
+    carbon_intensity: float | None,
     as_json: bool,
     **site_fields: Any,
 ) -> None:
@@ -61,6 +63,8 @@ def command(
     """
     if (epochs is None) == (target_pct is None):
         raise click.UsageError("give either --epochs or --target-accuracy")
+    if carbon_intensity is not None:
+        site_fields["intensity_g_per_kwh"] = carbon_intensity
     site = Site.configured(**site_fields)
     with progress("reading the run"):
         source = read_source(run, phase=phase, steps_per_epoch=steps_per_epoch)
@@ -104,7 +108,7 @@ def _print(
 ) -> None:
     """Print a forecast, and the target that it belongs to."""
     costs = site.costs(forecast.gross_j, (forecast.gross_low_j, forecast.gross_high_j))
-    text = costs.words()
+    text = costs.text()
     if as_json:
         print_json((target or {}) | forecast.to_json() | (costs.to_json() if text else {}))
         return

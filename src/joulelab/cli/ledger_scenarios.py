@@ -54,7 +54,7 @@ def inference(
     click.echo(f"{requests_per_day:,.12g} requests per day, {_joules(found.per_request)} each")
     for period in DAYS:
         energy = found.over(period)
-        costs = site.costs(energy.value, energy.interval).words()
+        costs = site.costs(energy.value, energy.interval).text()
         click.echo(f"per {period:7}{_joules(energy)}{', ' if costs else ''}{costs}")
     if year_costs.no_carbon:
         click.echo(f"carbon unknown: {year_costs.no_carbon}")

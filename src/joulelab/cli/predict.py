@@ -100,7 +100,7 @@ def _print_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: b
     costs = site.costs(
         MILLION * one.energy_per_step_j, (MILLION * one.energy_low_j, MILLION * one.energy_high_j)
     )
-    cost_text = costs.words()
+    cost_text = costs.text()
     if as_json:
         known = {"costs_of_a_million_steps": costs.to_json()} if cost_text else {}
         print_json(one.to_json() | known)

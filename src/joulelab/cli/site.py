@@ -1,13 +1,14 @@
-"""``joulelab site``: where this machine's electricity comes from, and what it costs."""
+"""``joulelab site``: save and show where this machine's electricity comes from and its price."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from joulelab.carbon.site import ENVIRONMENT, Site, environment, forget, keep, site_file, stored
+from joulelab.carbon import site as settings
+from joulelab.carbon.site import Site
+from joulelab.cli.output import print_json
 from joulelab.cli.site_options import site_options
 from joulelab.errors import UserError
 
@@ -16,21 +17,22 @@ LABELS = {
     "intensity_g_per_kwh": "intensity",
     "intensity_file": "intensity file",
     "pue": "PUE",
-    "price_per_kwh": "price a kWh",
+    "price_per_kwh": "price per kWh",
     "currency": "currency",
 }
 
 
 @click.command("site")
 @site_options
-@click.option("--forget", "forgotten", is_flag=True, help="Forget what was kept.")
+@click.option("--reset", is_flag=True, help="Delete the saved settings.")
+@click.option("--forget", is_flag=True, hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(forgotten: bool, as_json: bool, **given: Any) -> None:
-    """Keep and show the country, price and PUE that carbon and money are worked out with.
+def command(reset: bool, forget: bool, as_json: bool, **given: Any) -> None:
+    """Save and show the location, price and PUE used for carbon and cost.
 
-    They are kept in JOULELAB_HOME/site.toml. JOULELAB_COUNTRY, JOULELAB_INTENSITY,
-    JOULELAB_INTENSITY_FILE, JOULELAB_PUE, JOULELAB_PRICE and JOULELAB_CURRENCY come before it.
-    Nothing is guessed, and nothing is asked of the network.
+    JouleLab never guesses your country: set it once. Settings are saved in
+    JOULELAB_HOME/site.toml. The variables JOULELAB_COUNTRY, JOULELAB_INTENSITY,
+    JOULELAB_INTENSITY_FILE, JOULELAB_PUE, JOULELAB_PRICE and JOULELAB_CURRENCY override them.
 
     \b
     Example:
@@ -39,42 +41,27 @@ def command(forgotten: bool, as_json: bool, **given: Any) -> None:
       joulelab site --json
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if forgotten:
+    if reset or forget:
         if given:
-            raise UserError("--forget goes alone", hint="give the values in a second call")
-        forget()
+            raise UserError("--reset takes no other option", hint="save settings in a second call")
+        settings.delete_site()
     if given:
-        keep(**given)
+        settings.save_site(**given)
     site = Site.configured()
     if as_json:
-        factor = site.factor
-        intensity_of = None if factor is None else str(factor)
-        click.echo(
-            json.dumps(site.to_json() | {"intensity_of": intensity_of, "kept_in": str(site_file())})
-        )
+        intensity_of = None if site.factor is None else str(site.factor)
+        more = {"intensity_of": intensity_of, "kept_in": str(settings.site_file())}
+        print_json(site.to_json() | more)
         return
-    _show(site)
-
-
-def _show(site: Site) -> None:
-    kept, by_variable = stored(), environment()
+    saved, variables = settings.saved_settings(), settings.environment_settings()
     for name, label in LABELS.items():
         value = getattr(site, name)
-        if value is None:
-            continue
-        origin = "default"
-        if name in by_variable:
-            origin = ENVIRONMENT[name]
-        elif name in kept:
-            origin = str(site_file())
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        click.echo(f"{label:15} {shown}  ({origin})")
-    series = site.file
-    if series is not None:
-        click.echo(f"carbon          {series}")
-    elif site.factor is not None:
-        click.echo(f"carbon          {site.factor}")
-    else:
-        click.echo("carbon          not known: give --country, --intensity or --intensity-file")
+        if value is not None:
+            origin = str(settings.site_file()) if name in saved else "default"
+            origin = settings.ENVIRONMENT[name] if name in variables else origin
+            text = f"{value:g}" if isinstance(value, float) else value
+            click.echo(f"{label:15} {text}  ({origin})")
+    unknown = "unknown: set --country, --intensity or --intensity-file"
+    click.echo(f"{'carbon':15} {site.file or site.factor or unknown}")
     if site.price_per_kwh is None:
-        click.echo("money           not known: give --price and --currency")
+        click.echo(f"{'cost':15} unknown: set --price and --currency")

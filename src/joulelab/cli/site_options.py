@@ -1,4 +1,4 @@
-"""The options of a command that works out carbon or money."""
+"""Options of commands that report carbon or cost."""
 
 from __future__ import annotations
 
@@ -9,39 +9,35 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from joulelab.carbon.factors import countries
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def complete_country(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """The codes of countries that begin so, with their names."""
-    from joulelab.carbon.factors import countries  # noqa: PLC0415
-
-    return [
-        CompletionItem(one.alpha2, help=one.name)
-        for one in countries()
-        if one.alpha2.startswith(incomplete.upper())
-    ]
+def complete_country(*arguments: Any) -> list[CompletionItem]:
+    """Complete country codes, and describe them by their names."""
+    _context, _parameter, prefix = arguments
+    found = [one for one in countries() if one.alpha2.startswith(prefix.upper())]
+    return [CompletionItem(one.alpha2, help=one.name) for one in found]
 
 
 OPTIONS = (
     click.option("--country", metavar="COUNTRY", shell_complete=complete_country,
-        help="For carbon: ISO 3166 code or English name."),
+        help="Use this country's mean carbon intensity (ISO 3166 code or English name)."),
     click.option("--intensity", "intensity_g_per_kwh", type=float, metavar="G/KWH",
-        help="For carbon: of the electricity, instead of the country's mean."),
+        help="Use this carbon intensity."),
     click.option("--intensity-file", metavar="FILE",
         type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
-        help="For carbon: over time, CSV with time,g_per_kwh."),
+        help="Use a carbon intensity over time: CSV with the columns time,g_per_kwh."),
     click.option("--pue", type=float, metavar="PUE", help="Power usage effectiveness."),
-    click.option("--price", "price_per_kwh", type=float, metavar="PRICE", help="Of a kWh."),
-    click.option("--currency", metavar="CODE", help="Of the price, as EUR."),
+    click.option("--price", "price_per_kwh", type=float, metavar="PRICE", help="Price of a kWh."),
+    click.option("--currency", metavar="CODE", help="Currency of the price, for example EUR."),
 )  # fmt: skip
-"""Named after the fields of :class:`joulelab.carbon.site.Site`; what is not given is ``None``."""
+"""Named after the fields of :class:`joulelab.carbon.site.Site`; an option not given is ``None``."""
 
 
 def site_options(command: Command) -> Command:
-    """Adds the options; each comes before what ``joulelab site`` keeps."""
+    """Add the options; each overrides what ``joulelab site`` saved."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

@@ -133,7 +133,7 @@ def _level(confidence: float) -> str:
 
 
 def _costs_text(costs: Costs | None) -> str:
-    return "" if costs is None else costs.words()
+    return "" if costs is None else costs.text()
 
 
 def _describe(group: Group, mean: float, unit: str) -> str:

@@ -15,7 +15,6 @@ from joulelab.format import (
     finite_or_none,
     interval,
     join_words,
-    nan_if_none,
     quantity,
     scale,
     with_interval,
@@ -157,14 +156,12 @@ class ComponentEnergy:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ComponentEnergy:
         """Read what :meth:`to_json` wrote."""
-        texts = "component", "source"
-        values = {
-            name: data[name] if name in texts else nan_if_none(data[name])
-            for name in cls.__dataclass_fields__
-            if name not in ("provenance", "share")
+        names = (name for name in cls.__dataclass_fields__ if name != "share")
+        values: dict[str, Any] = {
+            name: math.nan if data[name] is None else data[name] for name in names
         }
-        share = Share.from_json(data.get("share"))
-        return cls(**values, provenance=Provenance(data["provenance"]), share=share)
+        values["provenance"] = Provenance(values["provenance"])
+        return cls(**values, share=Share.from_json(data.get("share")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

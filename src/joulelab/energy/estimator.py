@@ -273,15 +273,12 @@ def _change_points(
         edges if span.device_start_ns is None else (span.device_start_ns, span.device_stop_ns)
         for span, edges in zip(trace.spans, on_host, strict=True)
     ]
-    # The stop of an open span is NaN.
-    host_s, device_s = (
-        np.array(edges_ns, dtype=np.float64).reshape(-1, 2).T * 1e-9
+    host, device = (
+        # The stop of an open span is NaN.
+        ChangePoints.of_spans(names, np.array(edges_ns, float).reshape(-1, 2) * 1e-9, further_s)
         for edges_ns in (on_host, on_device)
     )
-    return (
-        ChangePoints.of_spans(names, *host_s, further_s),
-        ChangePoints.of_spans(names, *device_s, further_s),
-    )
+    return host, device
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
@@ -351,13 +348,12 @@ def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
 
     The duration is that on the host.
     """
-    on_host = estimator.total([Window(*one) for one in union.host.tolist()])
+    on_host = estimator.total([Window(start, stop) for start, stop in union.host.tolist()])
     uncertainty_ns = union.device_uncertainty_ns
     if np.array_equal(union.host, union.device) and uncertainty_ns == 0:
         return on_host
-    on_device = estimator.total(
-        [Window(*one, *one, uncertainty_ns) for one in union.device.tolist()]
-    )
+    device = union.device.tolist()
+    on_device = estimator.total([Window(a, b, a, b, uncertainty_ns) for a, b in device])
     parts = {
         name: part
         for energy, gpus in ((on_host, False), (on_device, True))

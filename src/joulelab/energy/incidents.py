@@ -119,7 +119,7 @@ def _counter_faults(trace: Trace) -> Iterator[Incident]:
 
 def _clock_changes(trace: Trace) -> Iterator[Incident]:
     """CLOCK_BOOTTIME gains on CLOCK_MONOTONIC in a suspend, and so does the wall clock."""
-    boot, wall = (_clock(trace, name) for name in ("clock.boottime", "clock.realtime"))
+    boot, wall = (clock_readings(trace, name) for name in ("clock.boottime", "clock.realtime"))
     if boot is None or wall is None:
         return
     count = min(boot.t_ns.size, wall.t_ns.size)
@@ -138,7 +138,8 @@ def _clock_changes(trace: Trace) -> Iterator[Incident]:
         yield Incident(float(t_s[i]), float(t_s[i + 1]), text)
 
 
-def _clock(trace: Trace, source: str) -> Readings | None:
+def clock_readings(trace: Trace, source: str) -> Readings | None:
+    """Return how far a clock was ahead of CLOCK_MONOTONIC, in seconds."""
     for i, channel in enumerate(trace.channels):
         if channel.quantity is Quantity.CLOCK_OFFSET and channel.source == source:
             return trace.series[i]

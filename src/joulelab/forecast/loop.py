@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
-from joulelab.carbon.quantities import carbon_g
+from joulelab.carbon.costs import carbon_g
 from joulelab.carbon.site import Site
 from joulelab.errors import BudgetError, RecorderError, UserError
 from joulelab.forecast.profile import Forecast, Profile

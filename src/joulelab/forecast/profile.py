@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from joulelab import format as fmt
-from joulelab.carbon.quantities import carbon_g
+from joulelab.carbon.costs import carbon_g
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
 from joulelab.forecast.series import Total, forecast_total, load_scipy

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from joulelab.carbon.quantities import J_PER_KWH
+from joulelab.carbon.costs import J_PER_KWH
 from joulelab.format import finite_or_none
 from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries
 from joulelab.ledger.group import (

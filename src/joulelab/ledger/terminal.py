@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from joulelab.carbon.quantities import J_PER_KWH
+from joulelab.carbon.costs import J_PER_KWH
 from joulelab.format import (
     count,
     date,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from joulelab.carbon.site import costs_here
+from joulelab.carbon.site import local_costs
 from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import boot_id
@@ -101,7 +101,7 @@ class Finish:
             notes = tuple(note for note in (failure, meter.failure) if note)
             run = replace(run, energy=energy, spans=spans, notes=notes)
         write_record(run.directory, run.to_json())
-        costs = costs_here(
+        costs = local_costs(
             run.energy,
             started_unix_s=run.started_unix_s,
             stopped_unix_s=run.ended_unix_s,

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from joulelab.carbon.costs import Costs
-from joulelab.carbon.quantities import J_PER_KWH
-from joulelab.carbon.site import UNKNOWN
+from joulelab.carbon.costs import J_PER_KWH, Costs
+from joulelab.carbon.site import NO_LOCATION
 from joulelab.energy.energy import Energy, sensor_of
 from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import JoulelabError
@@ -199,8 +198,8 @@ def _span_lines(spans: Sequence[SpanTotal]) -> Iterator[Line]:
 def _cost_lines(costs: Costs) -> Iterator[Line]:
     if math.isnan(costs.energy_j):
         return
-    known = costs.words()
-    if not known and costs.no_carbon in {"", UNKNOWN}:
+    known = costs.text()
+    if not known and costs.no_carbon in {"", NO_LOCATION}:
         yield "costs", SITE_HINT
         return
     for part in known.split("; ") if known else ():

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from joulelab.carbon.costs import Costs
-from joulelab.carbon.site import costs_here
+from joulelab.carbon.site import local_costs
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError
@@ -139,7 +139,7 @@ class RecordingPlace:
             return None
         if self._costs is None or accounted is not self._costed:
             start_unix_s = following.unix_s(following.start_ns)
-            self._costs = costs_here(
+            self._costs = local_costs(
                 accounted,
                 started_unix_s=start_unix_s,
                 stopped_unix_s=start_unix_s + accounted.duration_s,

@@ -171,7 +171,7 @@ def _costs(costs: Costs | None, width: int) -> list[Text]:
     if costs is None:
         return []
     unknown = [f"CO2e: {costs.no_carbon}"] if costs.no_carbon else []
-    return _flow("cost", [*filter(None, costs.words().split("; ")), *unknown], width)
+    return _flow("cost", [*filter(None, costs.text().split("; ")), *unknown], width)
 
 
 def _flow(label: str, parts: Sequence[str], width: int, style: str = "") -> list[Text]:

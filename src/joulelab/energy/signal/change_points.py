@@ -47,31 +47,28 @@ class ChangePoints:
         return cls(time_s, np.zeros(time_s.size + 1, dtype=np.intp))
 
     @classmethod
-    def of_spans(
-        cls, names: NDArray[np.str_], start_s: Floats, stop_s: Floats, further_s: Floats
-    ) -> ChangePoints:
+    def of_spans(cls, names: NDArray[np.str_], edges_s: Floats, further_s: Floats) -> ChangePoints:
         """Take the edges of spans; a state is the set of names of the open spans.
 
         Args:
             names: Names of the spans. Shape: (spans,).
-            start_s: When they began. Shape: (spans,).
-            stop_s: When they ended; NaN for an open span. Shape: (spans,).
+            edges_s: When they began and ended; NaN if they have not. Shape: (spans, 2).
             further_s: Further change points.
 
         Example:
-            >>> points = ChangePoints.of_spans(np.array(["step", "epoch"]), np.array([1.0, 0.0]),
-            ...     np.array([2.0, 5.0]), np.zeros(0))
+            >>> edges_s = np.array([[1.0, 2.0], [0.0, 5.0]])
+            >>> points = ChangePoints.of_spans(np.array(["step", "epoch"]), edges_s, np.zeros(0))
             >>> points.time_s.tolist(), points.state.tolist()
             ([0.0, 1.0, 2.0, 5.0], [0, 1, 2, 1, 0])
         """
-        edges = np.concatenate((start_s, stop_s, further_s))
+        edges = np.concatenate((edges_s.reshape(-1), further_s))
         time_s = np.unique(edges[np.isfinite(edges)])
         found, code = np.unique(names, return_inverse=True)
         if found.size > MAX_STATES:
             return cls.at(time_s)
         is_open = np.zeros((time_s.size + 1, found.size), dtype=bool)
         for i in range(found.size):
-            starts, stops = np.sort(start_s[code == i]), np.sort(stop_s[code == i])
+            starts, stops = np.sort(edges_s[code == i], axis=0).T
             began = np.searchsorted(starts, time_s, side="right")
             is_open[1:, i] = began > np.searchsorted(stops, time_s, side="right")
         states, state = np.unique(is_open, axis=0, return_inverse=True)
