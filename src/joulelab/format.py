@@ -158,6 +158,24 @@ def percent(fraction: float, digits: int = 3, *, signed: bool = False) -> str:
     return f"{'+' if signed and fraction > 0 else ''}{text} %"
 
 
+def parse_percent(text: str) -> float:
+    """Parse a fraction that is written as ``5%`` or ``0.05``.
+
+    Raises:
+        ValueError: It is not a number, negative, or too large (1 or ``1000%``) to be meant.
+
+    Example:
+        >>> parse_percent("5%"), parse_percent("0.05"), parse_percent("150%")
+        (0.05, 0.05, 1.5)
+    """
+    number_text = text.strip().removesuffix("%")
+    is_percent = number_text != text.strip()
+    fraction = float(number_text) / (100 if is_percent else 1)
+    if not 0 <= fraction < (10 if is_percent else 1):
+        raise ValueError(f"{text} is out of range")
+    return fraction
+
+
 def duration(value_s: float | None) -> str:
     """Format a duration in the units in which people state it.
 

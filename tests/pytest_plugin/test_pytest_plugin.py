@@ -1,4 +1,4 @@
-"""The pytest plugin, by sessions of its own on the simulated machine."""
+"""The pytest plugin, in sessions on a simulated machine."""
 
 import json
 import subprocess
@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from joulelab.integrations import pytest_baseline, pytest_session  # noqa: F401
+from joulelab.compare import compare  # noqa: F401
+from joulelab.integrations import pytest_session  # noqa: F401
 from joulelab.recording import trace  # noqa: F401
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
-# pytester forgets what a session imported; NumPy cannot be imported twice.
-from joulelab.stats import difference  # noqa: F401
+# pytester unloads what a session imported; NumPy cannot be imported twice.
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +45,7 @@ def session(pytester, monkeypatch, tmp_path):
     return run
 
 
-def test_a_budget_fails_what_is_shown_to_be_over_it_and_nothing_else(session):
+def test_only_tests_that_are_significantly_over_budget_fail(session):
     result = session(
         """
     @pytest.mark.energy(budget_j=0.1)
@@ -96,17 +96,17 @@ def test_a_budget_fails_what_is_shown_to_be_over_it_and_nothing_else(session):
     result.assert_outcomes(passed=3, failed=4, skipped=2, xfailed=2)
     text = result.stdout.str()
     assert text.count("energy budget exceeded:") == 2 + 2  # and their lines in the summary
-    assert "over 0.1 J; the whole 95 % interval is above it" in text
+    assert " is significantly more than 0.100 J" in text
     assert "its own reason" in text
     assert "the old reason" in text
     result.stdout.fnmatch_lines(
-        ["*= energy =*", "*gross energy*interval*", "* J *test_it.py::test_over  (budget 0.1 J)"]
+        ["*= energy =*", "*energy*95 % CI*", "* J *test_it.py::test_over  (budget 0.100 J)"]
     )
     assert "test_is_not_measured" not in text
-    assert "simulated: these are no measurements" in text
+    assert "simulated energy, not measured" in text
 
 
-def test_a_budget_within_the_interval_is_told_and_fails_where_that_is_asked(session, monkeypatch):
+def test_a_budget_within_the_interval_is_reported_and_fails_if_strict(session, monkeypatch):
     unsure = SimulatedMachine((replace(GPU, gain_uncertainty=0.45),))
     monkeypatch.setenv("JOULELAB_SENSORS", unsure.spec())
     tests = """
@@ -117,24 +117,24 @@ def test_a_budget_within_the_interval_is_told_and_fails_where_that_is_asked(sess
     result = session(tests)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["*the budget is within the interval*", "1 could not be told: --energy-strict fails them"]
+        ["*budget within the interval*", "1 test undecided: --energy-strict lets them fail"]
     )
     strict = session(tests, "--energy-strict")
     strict.assert_outcomes(failed=1)
-    strict.stdout.fnmatch_lines(["energy: cannot be told: the budget is within the interval*"])
+    strict.stdout.fnmatch_lines(["energy undecided: budget within the interval*"])
 
 
-def test_a_budget_without_a_sensor_is_not_kept_in_silence(session, monkeypatch):
+def test_a_budget_without_a_sensor_is_reported_as_not_checked(session, monkeypatch):
     lost = SimulatedMachine((replace(GPU, lost_s=((0.0, 1e12),)),))
     monkeypatch.setenv("JOULELAB_SENSORS", lost.spec())
     tests = "\n    @pytest.mark.energy(budget_j=1.0)\n    def test_it(): busy()\n"
     result = session(tests)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*not measured*test_it*", "*the budget was not checked*"])
+    result.stdout.fnmatch_lines(["*not measured*test_it*", "*budget not checked*"])
     session(tests, "--energy-strict").assert_outcomes(failed=1)
 
 
-def test_the_fixture_measures_parts_of_a_test_and_knows_the_whole_afterwards(session):
+def test_the_fixture_measures_parts_of_a_test_and_the_whole_afterwards(session):
     result = session(
         """
     @pytest.fixture
@@ -143,7 +143,7 @@ def test_the_fixture_measures_parts_of_a_test_and_knows_the_whole_afterwards(ses
         print("afterwards", energy.energy.gross_j > 1.0)
 
     def test_parts(energy, whole):
-        with pytest.raises(ValueError, match="not over"):
+        with pytest.raises(ValueError, match="not ended"):
             energy.energy
         with energy.span("fit", index=1) as span:
             busy(0.1)
@@ -156,7 +156,7 @@ def test_the_fixture_measures_parts_of_a_test_and_knows_the_whole_afterwards(ses
     result.stdout.fnmatch_lines(["*afterwards True*", "* W *test_it.py::test_parts"])
 
 
-def test_every_test_is_measured_on_demand_also_coroutines(session):
+def test_energy_option_measures_every_test_including_coroutines(session):
     pytest.importorskip("anyio")
     result = session(
         """
@@ -183,11 +183,11 @@ def test_every_test_is_measured_on_demand_also_coroutines(session):
     [
         ("energy(5)", "takes budget_j and tolerance by name, not 5"),
         ("energy(budget=5)", "takes budget_j and tolerance by name, not budget"),
-        ("energy(budget_j=-1)", "energy(budget_j=-1) is not above 0"),
-        ("energy(budget_j='5 J')", "energy(budget_j='5 J') is not above 0"),
+        ("energy(budget_j=-1)", "energy(budget_j=-1) must be positive"),
+        ("energy(budget_j='5 J')", "energy(budget_j='5 J') must be positive"),
     ],
 )
-def test_a_marker_that_says_nothing_that_can_be_checked_is_refused(session, marker, message):
+def test_invalid_markers_are_usage_errors(session, marker, message):
     result = session(f"\n    @pytest.mark.{marker}\n    def test_it(): busy()\n")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert message in result.stderr.str()
@@ -197,23 +197,23 @@ def test_a_marker_that_says_nothing_that_can_be_checked_is_refused(session, mark
     ("arguments", "message"),
     [
         (["--energy-update"], "--energy-update needs --energy-baseline FILE"),
-        (["-n", "2", "--energy-strict"], "each would count the others' work; run with -n 1"),
+        (["-n", "2", "--energy-strict"], "each would include the others' work: use -n 1"),
         (
             ["-n", "2", "--energy-shared", "--energy-baseline", "x", "--energy-update"],
-            "keeps no figures that several workers share",
+            "cannot be used with several workers",
         ),
-        (["--energy-tolerance", "ten"], "give a percentage, as 10%"),
+        (["--energy-tolerance", "ten"], "give a percentage like 10%"),
         (["--energy", "--energy-sensors", "gpv"], "did you mean gpu"),
         (["--energy", "--energy-baseline", "test_it.py"], "cannot read test_it.py"),
     ],
 )
-def test_what_was_asked_for_wrongly_is_a_usage_error(session, arguments, message):
+def test_invalid_options_are_usage_errors(session, arguments, message):
     result = session("\n    def test_it(): busy()\n", *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert message in result.stdout.str() + result.stderr.str()
 
 
-def test_baselines_are_kept_in_a_file_and_fail_what_is_shown_to_take_more(session, pytester):
+def test_tests_significantly_above_their_baseline_fail(session, pytester):
     tests = """
     @pytest.mark.energy
     def test_it():
@@ -240,8 +240,8 @@ def test_baselines_are_kept_in_a_file_and_fail_what_is_shown_to_take_more(sessio
     over = session(tests.format(seconds=0.4), *options)
     over.assert_outcomes(failed=1)
     over.stdout.fnmatch_lines(["more energy than its baseline: * times its baseline (*; 4 runs)"])
-    bearable = session(tests.format(seconds=0.4), *options, "--energy-tolerance", "900%")
-    bearable.assert_outcomes(passed=1)
+    tolerated = session(tests.format(seconds=0.4), *options, "--energy-tolerance", "900%")
+    tolerated.assert_outcomes(passed=1)
     session(tests.format(seconds=0.4), *options, "--energy-update").assert_outcomes(passed=1)
 
 
@@ -261,27 +261,27 @@ SHARED = """
 def test_several_workers_are_refused_with_a_reason(session):
     result = session(SHARED, "-n", "2", processes=True)
     result.assert_outcomes(passed=2, skipped=1)
-    result.stdout.fnmatch_lines(["*not measured*test_marked*", "*each would count the others'*"])
+    result.stdout.fnmatch_lines(["*not measured*test_marked*", "*each would include the others'*"])
     asked = session(SHARED, "-n", "2", "--energy")
     assert asked.ret == pytest.ExitCode.USAGE_ERROR
-    assert "each would count the others' work; run with -n 1" in asked.stderr.str()
+    assert "each would include the others' work: use -n 1" in asked.stderr.str()
 
 
-def test_several_workers_give_an_upper_bound_on_demand_and_fail_nothing(session):
+def test_energy_shared_gives_an_upper_bound_and_fails_nothing(session):
     result = session(SHARED, "-n", "2", "--energy-shared", processes=True)
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(
         [
-            "2 workers shared the machine: each figure is the whole machine's, an upper bound*",
-            "* J *test_marked  (budget 0.001 J)",
+            "2 workers shared the machine: each value is the whole machine's",
+            "* J *test_marked  (budget 1.00 mJ)",
         ]
     )
 
 
-def test_one_worker_measures_as_none_does(session):
+def test_one_worker_measures_like_no_worker(session):
     result = session(SHARED, "-n", "1", processes=True)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["* J *test_marked  (budget 0.001 J)"])
+    result.stdout.fnmatch_lines(["* J *test_marked  (budget 1.00 mJ)"])
 
 
 def test_nothing_is_loaded_before_a_test_is_measured():

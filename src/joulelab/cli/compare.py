@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -10,9 +10,7 @@ from joulelab.carbon.site import Site
 from joulelab.cli.output import print_json, progress
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from joulelab.compare.compare import Comparison
+from joulelab.format import parse_percent
 
 
 class Percent(click.ParamType[float]):
@@ -24,17 +22,10 @@ class Percent(click.ParamType[float]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return the fraction."""
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
         try:
-            number = float(text.removesuffix("%"))
+            return value if isinstance(value, float) else parse_percent(value)
         except ValueError:
             self.fail(f"{value!r} is not a percentage; give 5% or 0.05", param, ctx)
-        fraction = number / 100 if text.endswith("%") else number
-        if not 0 <= fraction < (10 if text.endswith("%") else 1):
-            self.fail(f"{value!r} is out of range; give 5% or 0.05", param, ctx)
-        return fraction
 
 
 @click.command("compare")
@@ -88,15 +79,29 @@ def command(
         raise click.UsageError(f"--{'strict' if strict else 'each'} needs --fail-above")
     if metric is not None and metric not in METRICS:
         raise UserError(f"no metric {metric!r}", hint=nearest(metric, METRICS))
-    levels = None if by is None else [name for name in by.split(",") if name]
+    try:
+        from joulelab.compare.compare import compare  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        why = f"comparisons need {error.name}, which is not installed"
+        raise click.UsageError(f"{why}; run pip install 'joulelab[study]'") from error
+    from joulelab.compare.measurement import BASELINE, CANDIDATE, read_group  # noqa: PLC0415
+    from joulelab.compare.text import comparison_lines, limit_verdict  # noqa: PLC0415
+
     with progress("comparing"):
-        found = _compare(baseline, candidate, metric, levels, span, confidence, scatter)
+        groups = read_group(baseline, BASELINE, span), read_group(candidate, CANDIDATE, span)
+        default = "gross_j" if groups[0].kind == "runs" else "gross_j_per_sample"
+        found = compare(
+            *groups,
+            METRICS[metric or default],
+            by=None if by is None else [name for name in by.split(",") if name],
+            confidence=confidence,
+            assumed_scatter=scatter,
+            site=Site.configured(),
+        )
     is_above = None if limit is None else found.is_above(limit, each=each)
     if as_json:
         print_json(found.to_json() | {"fail_above": limit, "above": is_above})
     else:
-        from joulelab.compare.text import comparison_lines, limit_verdict  # noqa: PLC0415
-
         for line in comparison_lines(found):
             click.echo(line)
         if limit is not None:
@@ -104,33 +109,3 @@ def command(
     if limit is None:
         return 0
     return int(is_above is not False if strict else is_above is True)
-
-
-def _compare(
-    baseline: str,
-    candidate: str,
-    metric: str | None,
-    by: list[str] | None,
-    span: str | None,
-    confidence: float,
-    scatter: float | None,
-) -> Comparison:
-    try:
-        from joulelab.compare.compare import compare  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise click.UsageError(
-            f"comparisons need {error.name}, which is not installed; "
-            "run pip install 'joulelab[study]'"
-        ) from error
-    from joulelab.compare.measurement import BASELINE, CANDIDATE, read_group  # noqa: PLC0415
-
-    groups = read_group(baseline, BASELINE, span), read_group(candidate, CANDIDATE, span)
-    default = "gross_j" if groups[0].kind == "runs" else "gross_j_per_sample"
-    return compare(
-        *groups,
-        METRICS[metric or default],
-        by=by,
-        confidence=confidence,
-        assumed_scatter=scatter,
-        site=Site.configured(),
-    )

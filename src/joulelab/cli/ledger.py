@@ -35,8 +35,7 @@ class LedgerGroup(click.Group):
 def command() -> None:
     """Add up energy, carbon and cost over all runs of a project, for months and many machines.
 
-    `joulelab ledger [DIR ...]` is short for `joulelab ledger show [DIR ...]`, whose options are in
-    `joulelab ledger show --help`.
+    `joulelab ledger [DIR ...]` is short for `joulelab ledger show [DIR ...]`.
 
     \b
     Example:
@@ -110,8 +109,7 @@ def show(
         click.echo(
             f"no runs{' match' if filtered else ' here'}: record one with `joulelab run -- COMMAND`"
         )
-        for warning in ledger.warnings:
-            click.echo(f"- {warning}")
+        click.echo("".join(f"- {warning}\n" for warning in ledger.warnings), nl=False)
 
 
 @command.command("tag")

@@ -1,73 +1,56 @@
-"""What tests took before, kept in a file, and whether they take more now."""
+"""Energy baselines of tests: their earlier runs in a file, and the comparison with them."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
 from joulelab.errors import UserError
+from joulelab.format import count, number
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
 from joulelab.storage import write_whole, writing
-from joulelab.uncertain import CONFIDENCE
-
-if TYPE_CHECKING:
-    from joulelab.integrations.pytest_row import Row
 
 SCHEMA = "joulelab-pytest-1"
 MOST_RUNS = 20
-"""So many runs of a test are kept, the newest."""
+"""Number of runs of a test that are saved, the newest."""
 
-LEAST_RUNS = 3
-"""So many runs are advised."""
-
-KEPT = (
-    "source",
-    "provenance",
-    "duration_s",
-    "gross_j",
-    "gain_uncertainty",
-    "offset_uncertainty_w",
-    "edge_uncertainty_j",
+ADVISED_RUNS = 3
+SAVED_FIELDS = (
+    *("source", "provenance", "duration_s", "gross_j", "gain_uncertainty"),
+    *("offset_uncertainty_w", "edge_uncertainty_j"),
 )
-"""What is kept of each component."""
+"""What is saved of each component."""
 
 Boards = Mapping[str, Hashable]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A test against its baseline.
+class BaselineResult:
+    """Whether a test is significantly above its baseline plus tolerance; ``None``: undecided."""
 
-    Attributes:
-        above: Whether it is shown to be above it by more than the tolerance; ``None`` where it
-            cannot be told.
-        words: What came of it.
-    """
-
-    above: bool | None
-    words: str
+    is_above: bool | None
+    text: str
 
 
 class Baselines:
-    """The runs of each test that a file keeps, with the machine that they ran on."""
+    """The saved runs of each test, with the machine that they ran on."""
 
     def __init__(self, path: Path, tests: dict[str, list[Mapping[str, Any]]]) -> None:
         self.path, self._tests = path, tests
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The baselines in a file; none where there is no file yet.
+        """Read the baselines in a file; none if it does not exist yet.
 
         Raises:
-            UserError: It cannot be read or is something else.
+            UserError: It cannot be read, or is something else.
         """
         try:
             data = json.loads(path.read_bytes())
@@ -77,18 +60,13 @@ class Baselines:
             raise UserError(f"cannot read {path}", why=str(error)) from error
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise UserError(
-                f"{path} is no file of energy baselines",
-                hint="name another with --energy-baseline, or let --energy-update make it",
+                f"{path} is not a file of energy baselines",
+                hint="give another file to --energy-baseline, or create one with --energy-update",
             )
         return cls(path, data["tests"])
 
-    def judge(self, nodeid: str, energy: Energy, tolerance: float) -> Judged:
-        """A test's energy against what it took before on this machine.
-
-        Args:
-            nodeid: The test.
-            energy: What it took now.
-            tolerance: How much more is borne, as 0.1.
+    def compare(self, nodeid: str, energy: Energy, tolerance: float) -> BaselineResult:
+        """Compare a test's energy with its earlier runs on this machine.
 
         Raises:
             UserError: The file is damaged, or SciPy is not installed.
@@ -96,27 +74,30 @@ class Baselines:
         runs = self._tests.get(nodeid, [])
         here = [run for run in runs if run.get("machine") == self._machine.identity]
         if not here:
-            there = " of this machine" if runs else ""
-            return Judged(None, f"no baseline{there}: run with --energy-update")
+            where = " for this machine" if runs else ""
+            return BaselineResult(None, f"no baseline{where}: run with --energy-update")
         try:
-            kept = [(_energy(run), run["boards"]) for run in here]
+            measured = [(_energy(run), run["boards"]) for run in here]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self.path} is damaged at {nodeid}", why=f"{type(error).__name__}: {error}"
             ) from error
-        boards = find_boards(self._machine, self._machine.host, energy)
-        return _judged(kept, (energy, boards), tolerance)
+        return _compare([*measured, (energy, self._boards(energy))], tolerance)
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Adds the tests that passed, and writes the file.
-
-        Raises:
-            UserError: It cannot be written.
-        """
-        for row in rows:
-            if row.passed and row.energy is not None and row.energy.components:
-                runs = [*self._tests.get(row.nodeid, []), self._run(row.energy, row.started_unix_s)]
-                self._tests[row.nodeid] = runs[-MOST_RUNS:]
+    def add(self, runs: Mapping[str, tuple[Energy, float]]) -> None:
+        """Add runs, each an energy and its start in Unix time, by test, and write the file."""
+        for nodeid, (energy, started_unix_s) in runs.items():
+            run = {
+                "started_unix_s": round(started_unix_s),
+                "machine": self._machine.identity,
+                "duration_s": energy.duration_s,
+                "boards": self._boards(energy),
+                "components": {
+                    name: {field: getattr(part, field) for field in SAVED_FIELDS}
+                    for name, part in energy.components.items()
+                },
+            }
+            self._tests[nodeid] = [*self._tests.get(nodeid, []), run][-MOST_RUNS:]
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, _text(self._tests).encode())
@@ -125,17 +106,8 @@ class Baselines:
     def _machine(self) -> Machine:
         return describe()
 
-    def _run(self, energy: Energy, started_unix_s: float) -> dict[str, Any]:
-        return {
-            "started_unix_s": round(started_unix_s),
-            "machine": self._machine.identity,
-            "duration_s": energy.duration_s,
-            "boards": find_boards(self._machine, self._machine.host, energy),
-            "components": {
-                name: {field: getattr(part, field) for field in KEPT}
-                for name, part in energy.components.items()
-            },
-        }
+    def _boards(self, energy: Energy) -> Boards:
+        return find_boards(self._machine, self._machine.host, energy)
 
 
 def _energy(run: Mapping[str, Any]) -> Energy:
@@ -148,47 +120,33 @@ def _energy(run: Mapping[str, Any]) -> Energy:
     return Energy(duration_s=run["duration_s"], components=components)
 
 
-def _judged(
-    before: Sequence[tuple[Energy, Boards]], now: tuple[Energy, Boards], tolerance: float
-) -> Judged:
+def _compare(runs: Sequence[tuple[Energy, Boards]], tolerance: float) -> BaselineResult:
+    """Compare the last run with those before it, on the components that all of them have."""
     try:
-        from joulelab.stats.difference import Cell, Repeats, difference  # noqa: PLC0415
+        from joulelab.compare.compare import estimate_effect  # noqa: PLC0415
+        from joulelab.stats.difference import Cell, Repeats  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
             f"baselines need {error.name}, which is not installed",
             hint="run pip install 'joulelab[study]'",
         ) from error
-    measured = [frozenset(energy.components) for energy, _ in (*before, now)]
-    common = frozenset.intersection(*measured)
-    figures = [
-        metric_value(METRICS["gross_j"], energy, on, common) for energy, on in (*before, now)
-    ]
-    if not all(one.value > 0 for one in figures):
-        return Judged(None, "nothing was measured then and now")
-    *then, last = figures
-    found = difference(
-        [
-            Cell(
-                Repeats(tuple(then), tuple(range(len(then)))), Repeats((last,), (len(then),))
-            ).logarithms()
-        ]
-    )
-    low, high = (math.exp(end) for end in found.interval(CONFIDENCE))
-    ratio = math.exp(found.value)
-    words = f"{ratio:.3g} times its baseline ({low:.3g} to {high:.3g}; {_counted(len(then))})"
-    if not found.is_tested:
-        return Judged(None, f"{words}: not shown, {LEAST_RUNS} runs or more tell how they scatter")
-    if low > 1 + tolerance:
-        return Judged(True, words)
-    return Judged(False if high <= 1 + tolerance else None, words)
-
-
-def _counted(runs: int) -> str:
-    return "1 run" if runs == 1 else f"{runs} runs"
+    common = frozenset.intersection(*(frozenset(energy.components) for energy, _ in runs))
+    values = [metric_value(METRICS["gross_j"], energy, on, common) for energy, on in runs]
+    if not all(one.value > 0 for one in values):
+        return BaselineResult(None, "not comparable with its baseline: no component in common")
+    *before, now = values
+    baseline, candidate = Repeats(tuple(before), tuple(range(len(before)))), Repeats((now,), (-1,))
+    effect = estimate_effect([Cell(baseline, candidate)])
+    low, high = (number(end, like=effect.ratio) for end in effect.ratio_interval)
+    text = f"{number(effect.ratio)} times its baseline (95 % CI {low}–{high}; "
+    text += f"{count(len(before), 'run')})"
+    if not effect.test:
+        text += f": not tested, {ADVISED_RUNS} runs or more show how much it varies"
+    return BaselineResult(effect.is_above(tolerance), text)
 
 
 def _text(tests: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """JSON with one run a line, so that a change of the file is easy to read."""
+    """Format as JSON with one run per line, so that changes of the file are easy to read."""
     parts = []
     for nodeid in sorted(tests):
         runs = ",\n".join(f"   {json.dumps(run, allow_nan=False)}" for run in tests[nodeid])

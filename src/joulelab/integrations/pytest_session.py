@@ -1,161 +1,208 @@
-"""One session of tests: its meter, what each test took, and whether that is too much."""
+"""The energy of a session of tests: what each test used, whether that is too much, and a table."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from joulelab.integrations.pytest_row import Row
+from joulelab.energy.energy import Energy
+from joulelab.format import count, duration, interval, quantity, with_interval
+from joulelab.integrations.pytest_baseline import Baselines
 from joulelab.meter import Meter
 
 if TYPE_CHECKING:
     import pytest
 
-    from joulelab.integrations.pytest_baseline import Baselines
     from joulelab.recording.spans import Span
 
+MOST_ROWS = 30
+"""Number of tests in the table: those with a budget or a remark, then the top consumers."""
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for on the command line.
 
-    Attributes:
-        sensors: What to read; ``None`` for everything.
-        baseline: The file of baselines, if any.
-        update: Whether this session's runs are added to it.
-        tolerance: What a test may take more than its baseline, as 0.1.
-        strict: Whether a test fails where it cannot be told.
-        shared_by: How many workers run tests on this machine at once.
-    """
+@dataclass(slots=True)
+class EnergyResult:
+    """The energy of one test's call, and the results of its budget and its baseline."""
 
-    sensors: Sequence[str] | None
-    baseline: str | None
-    update: bool
-    tolerance: float
-    strict: bool
-    shared_by: int = 1
+    nodeid: str
+    energy: Energy | None
+    passed: bool = True
+    budget_j: float | None = None
+    remarks: list[str] = field(default_factory=list)
+    is_undecided: bool = False
+    started_unix_s: float = math.nan
+
+    @property
+    def gross_j(self) -> float:
+        """Gross energy; NaN if it was not measured."""
+        return math.nan if self.energy is None else self.energy.gross_j
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dictionary; :meth:`from_json` is the inverse."""
+        energy = None if self.energy is None else self.energy.to_json()
+        return {name: getattr(self, name) for name in EnergyResult.__slots__} | {"energy": energy}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        energy = None if data["energy"] is None else Energy.from_json(data["energy"])
+        return cls(**{**data, "energy": energy})
 
 
 class EnergySession:
-    """The tests that were measured. The meter starts with the first of them.
+    """The measured tests, in the order in which they ran; the meter starts with the first.
 
-    Attributes:
-        options: What was asked for.
-        refusal: Why nothing is measured; empty when it is.
-        rows: One a test, in the order in which they ran.
+    Args:
+        option: The options of the command line.
+        tolerance: How much more than its baseline a test may use, for example 0.1.
+        workers: Number of processes that run tests on this machine at the same time.
+        refusal: Why nothing is measured; empty if it is.
     """
 
-    def __init__(self, options: Options, refusal: str = "") -> None:
-        self.options, self.refusal = options, refusal
-        self.rows: list[Row] = []
-        self._unresolved: list[tuple[Row, Span]] = []
+    def __init__(
+        self, option: Namespace, tolerance: float, workers: int, refusal: str = ""
+    ) -> None:
+        self.option, self._tolerance, self.refusal = option, tolerance, refusal
+        self._is_shared, self._workers = workers > 1, workers
+        self.results: list[EnergyResult] = []
+        self._unresolved: list[tuple[EnergyResult, Span]] = []
 
     @cached_property
     def meter(self) -> Meter:
-        """The session's.
-
-        Raises:
-            UserError: A sensor that was asked for does not exist.
-            RecorderError: The recorder did not start.
-        """
-        return Meter(sensors=self.options.sensors)
+        """The session's meter."""
+        sensors = self.option.energy_sensors
+        if sensors is not None:
+            sensors = [sensors] if sensors.startswith("simulated:") else sensors.split(",")
+        return Meter(sensors=sensors)
 
     @cached_property
     def baselines(self) -> Baselines | None:
-        """Those of the file, if there is one.
+        """The baselines in the file, if there is one."""
+        path = self.option.energy_baseline
+        return None if path is None else Baselines.read(Path(path))
 
-        Raises:
-            UserError: The file is damaged, or statistics are not installed.
-        """
-        if self.options.baseline is None:
-            return None
-        from joulelab.integrations.pytest_baseline import Baselines  # noqa: PLC0415
-
-        return Baselines.read(Path(self.options.baseline))
-
-    def not_measured(self, nodeid: str, why: str) -> None:
-        """Notes a test that should have been measured."""
-        self.rows.append(Row(nodeid, None, told=[why]))
+    def add_refused(self, nodeid: str) -> None:
+        """Add a test that should have been measured."""
+        self.results.append(EnergyResult(nodeid, None, remarks=[self.refusal]))
 
     def add(self, item: pytest.Item, span: Span) -> str:
-        """Notes a test that passed otherwise.
+        """Add a test that passed, and return why its budget or its baseline lets it fail.
 
-        Returns:
-            Why it fails; empty when it does not. Without a budget or a baseline nothing is worked
-            out before the session ends.
+        Without either, its energy is computed when the session ends.
         """
         marks = [mark.kwargs for mark in item.iter_markers("energy")]
         chosen = {name: value for mark in reversed(marks) for name, value in mark.items()}
-        row = Row(item.nodeid, None, budget_j=chosen.get("budget_j"))
-        row.started_unix_s = time.time() - span.duration_s
-        self.rows.append(row)
-        if row.budget_j is None and self.options.baseline is None:
-            self._unresolved.append((row, span))
+        result = EnergyResult(item.nodeid, None, budget_j=chosen.get("budget_j"))
+        result.started_unix_s = time.time() - span.duration_s
+        self.results.append(result)
+        if result.budget_j is None and self.option.energy_baseline is None:
+            self._unresolved.append((result, span))
             return ""
-        row.energy = span.energy
-        tolerance = chosen.get("tolerance") or self.options.tolerance
-        why = self._over_budget(row) or self._over_baseline(row, tolerance)
-        if why:
-            row.passed = False
+        result.energy = span.energy
+        tolerance = chosen.get("tolerance") or self._tolerance
+        why = self._over_budget(result) or self._over_baseline(result, tolerance)
+        result.passed = not why
         return why
 
-    def take(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes over what a worker has measured."""
-        self.rows += [Row.from_json(row) for row in rows]
+    def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Add the results of a worker."""
+        self.results += [EnergyResult.from_json(one) for one in results]
 
     def close(self) -> None:
-        """Works out what is left and ends the recording."""
+        """Compute the remaining energies, stop the recording and update the baselines."""
         if "meter" not in vars(self):
             return
         energies = self.meter.energies([span for _, span in self._unresolved])
-        for (row, _), energy in zip(self._unresolved, energies, strict=True):
-            row.energy = energy
+        for (result, _), energy in zip(self._unresolved, energies, strict=True):
+            result.energy = energy
         self._unresolved.clear()
         self.meter.close()
+        if self.option.energy_update and self.baselines is not None:
+            passed = {
+                one.nodeid: (one.energy, one.started_unix_s)
+                for one in self.results
+                if one.passed and one.energy is not None and one.energy.components
+            }
+            self.baselines.add(passed)
 
-    def keep(self) -> None:
-        """Adds what passed to the file of baselines, where that was asked for."""
-        if self.options.update and self.baselines is not None:
-            self.baselines.add(self.rows)
+    def table(self) -> Iterator[str]:
+        """Write the lines of the table at the end of a session."""
+        if self._is_shared and not self.refusal:
+            yield f"{self._workers} workers shared the machine: each value is the whole machine's"
+        shown = self._shown()
+        yield f"{'energy':>12}  {'95 % CI':>19}  {'power':>8}  {'time':>10}  test"
+        for one in shown:
+            yield _line(one)
+            for remark in one.remarks:
+                yield f"{'':>12}  {remark}"
+        if len(shown) < len(self.results):
+            yield f"and {count(len(self.results) - len(shown), 'test')} with less energy"
+        energies = [one.energy for one in self.results if one.energy]
+        notes = [note for energy in energies for note in energy.notes]
+        notes += [f"no {name}: {why}" for one in energies for name, why in one.absent.items()]
+        yield from dict.fromkeys(notes)
+        if any(str(energy.provenance) == "simulated" for energy in energies):
+            yield "simulated energy, not measured"
+        undecided = sum(one.is_undecided for one in self.results)
+        if undecided:
+            yield f"{count(undecided, 'test')} undecided: --energy-strict lets them fail"
 
-    def _over_budget(self, row: Row) -> str:
-        if row.budget_j is None or row.energy is None:
+    def _shown(self) -> list[EnergyResult]:
+        first = [one for one in self.results if one.budget_j is not None or one.remarks]
+        others = [one for one in self.results if one.budget_j is None and not one.remarks]
+        others.sort(key=lambda one: -1.0 if math.isnan(one.gross_j) else one.gross_j, reverse=True)
+        shown = {id(one) for one in (*first, *others[: max(0, MOST_ROWS - len(first))])}
+        return [one for one in self.results if id(one) in shown]
+
+    def _over_budget(self, result: EnergyResult) -> str:
+        if result.budget_j is None or result.energy is None:
             return ""
-        low_j, high_j = row.energy.interval_j
+        gross_j, (low_j, high_j) = result.energy.gross_j, result.energy.interval_j
         if math.isnan(low_j):
-            return self._cannot_tell(row, f"the budget was not checked: {row.energy}")
-        between = f"{row.energy.gross_j:.3g} J ({low_j:.3g} to {high_j:.3g})"
-        if self.options.shared_by > 1:
-            kept = high_j <= row.budget_j
-            return "" if kept else self._cannot_tell(row, "the budget: the machine was shared")
-        if low_j > row.budget_j:
-            row.told.append("over its budget")
-            return (
-                f"energy budget exceeded: {between} over {row.budget_j:g} J; the whole 95 % "
-                f"interval is above it\n{row.energy}"
-            )
-        if high_j > row.budget_j:
-            return self._cannot_tell(row, f"the budget is within the interval, {between}")
+            return self._undecided(result, f"budget not checked: {result.energy}")
+        if self._is_shared:
+            within = high_j <= result.budget_j
+            return "" if within else self._undecided(result, "budget not checked: shared machine")
+        energy = with_interval(gross_j, low_j, high_j, "J")
+        if low_j > result.budget_j:
+            result.remarks.append("over budget")
+            more = f"{energy} is significantly more than {quantity(result.budget_j, 'J')}"
+            return f"energy budget exceeded: {more}\n{result.energy}"
+        if high_j > result.budget_j:
+            return self._undecided(result, f"budget within the interval, {energy}")
         return ""
 
-    def _over_baseline(self, row: Row, tolerance: float) -> str:
-        if self.baselines is None or row.energy is None:
+    def _over_baseline(self, result: EnergyResult, tolerance: float) -> str:
+        if self.baselines is None or result.energy is None:
             return ""
-        judged = self.baselines.judge(row.nodeid, row.energy, tolerance)
-        row.told.append(judged.words)
-        if self.options.update or self.options.shared_by > 1:
+        compared = self.baselines.compare(result.nodeid, result.energy, tolerance)
+        result.remarks.append(compared.text)
+        if self.option.energy_update or self._is_shared:
             return ""
-        if judged.above:
-            return f"more energy than its baseline: {judged.words}\n{row.energy}"
-        return self._cannot_tell(row, "") if judged.above is None else ""
+        if compared.is_above:
+            return f"more energy than its baseline: {compared.text}\n{result.energy}"
+        return self._undecided(result) if compared.is_above is None else ""
 
-    def _cannot_tell(self, row: Row, why: str) -> str:
-        row.open = True
-        if why:
-            row.told.append(why)
-        return f"energy: cannot be told: {'; '.join(row.told)}" if self.options.strict else ""
+    def _undecided(self, result: EnergyResult, remark: str = "") -> str:
+        result.is_undecided = True
+        if remark:
+            result.remarks.append(remark)
+        return f"energy undecided: {'; '.join(result.remarks)}" if self.option.energy_strict else ""
+
+
+def _line(one: EnergyResult) -> str:
+    energy = one.energy
+    if energy is None or math.isnan(energy.gross_j):
+        return f"{'not measured':>12}  {'':>19}  {'':>8}  {'':>10}  {one.nodeid}"
+    ends = f"{interval(*energy.interval_j, energy.gross_j)} J"
+    budget = "" if one.budget_j is None else f"  (budget {quantity(one.budget_j, 'J')})"
+    return (
+        f"{quantity(energy.gross_j, 'J'):>12}  {ends:>19}  "
+        f"{quantity(energy.mean_power_w, 'W'):>8}  {duration(energy.duration_s):>10}  "
+        f"{one.nodeid}{budget}"
+    )
