@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console, Group
+from rich.console import Console
 
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import RECORD, read_trace
@@ -25,10 +25,10 @@ from joulelab.recording.trace_format import CHECK, EVENTS_FILE, READINGS_FILE, p
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.simulated import SimulatedMachine
-from joulelab.watch.recording import RecordingPlace
-from joulelab.watch.screen import screen
+from joulelab.watch.live import FRAME_S
+from joulelab.watch.screen import Frame
+from joulelab.watch.sources import RecordingSource
 
-FRAME_S = 0.5
 EPOCH_S, STEP_S = 60.0, 0.5
 
 
@@ -127,17 +127,17 @@ def _watch(directory: Path, hours: float, duration_s: float, columns: int) -> No
     recording = Recording(directory, hours)
     recording.grow()
     whole_s = _whole_s(directory)
-    place = RecordingPlace(directory, title="bench", epochs=10_000)
+    source = RecordingSource(directory, title="bench", epochs=10_000)
     console = Console(file=io.StringIO(), width=columns, height=40, force_terminal=True)
     before_s = time.process_time()
-    while place.look().state == "waiting":
+    while source.poll().state == "waiting":
         pass
     first_s = time.process_time() - before_s
     frames_s: list[float] = []
     begin_s = time.monotonic()
     while time.monotonic() - begin_s < duration_s:
         before_s = time.process_time()
-        console.print(Group(*screen(place.look(), columns)))
+        console.print(Frame(source.poll(), "q quits"))
         frames_s.append(time.process_time() - before_s)
         due_s = begin_s + len(frames_s) * FRAME_S
         time.sleep(max(0.0, due_s - time.monotonic()))

@@ -156,7 +156,7 @@ def test_a_run_of_a_study(forecast_of, run, tmp_path):
         ("epoch,duration_s,gross_j\n0,0,5\n", ["--epochs", "9"], "duration"),
         ("epoch,duration_s,gross_j\n0,x,5\n", ["--epochs", "9"], "duration"),
         (EPOCHS + "0,10,2500\n", ["--epochs", "9"], "epoch 0 twice"),
-        ("", ["--epochs", "9"], "holds no data"),
+        ("", ["--epochs", "9"], "no data"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(run, table, text, options, message):

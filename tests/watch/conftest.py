@@ -1,11 +1,11 @@
 import pytest
 import recordings
 
-from joulelab.watch import following, recording
+from joulelab.watch import growing_trace, sources
 
 
 class Clock:
-    """Stands in for the clocks of whoever watches: as far on as the recording."""
+    """Stands in for the clocks of the watcher: as late as the recording."""
 
     def __init__(self):
         self.elapsed_s = 0.0
@@ -20,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(recording, "time", clock)
+    monkeypatch.setattr(sources, "time", clock)
     return clock
 
 
@@ -33,8 +33,8 @@ def no_site(monkeypatch, tmp_path):
 
 @pytest.fixture
 def no_pauses(monkeypatch):
-    """Everything is worked out at each look."""
+    """Everything is computed at each poll."""
     for name in ("LEAST_RECENT_S", "LEAST_RUNNING_S"):
-        monkeypatch.setattr(following, name, 0.0)
+        monkeypatch.setattr(growing_trace, name, 0.0)
     for name in ("RECENT_SHARE", "RUNNING_SHARE"):
-        monkeypatch.setattr(following, name, 1e9)
+        monkeypatch.setattr(growing_trace, name, 1e9)

@@ -1,5 +1,6 @@
-"""What a person sees, against snapshots; ``JOULELAB_UPDATE_SNAPSHOTS=1`` writes them anew."""
+"""Frames against snapshots; ``JOULELAB_UPDATE_SNAPSHOTS=1`` writes new snapshots."""
 
+import io
 import json
 import math
 import os
@@ -8,33 +9,42 @@ from pathlib import Path
 
 import pytest
 from recordings import CPU, GPU, NOTHING, Recording
+from rich.cells import cell_len
+from rich.console import Console
 
 from joulelab.errors import TraceError
 from joulelab.recording.trace_format import boot_id
 from joulelab.study.order import blocks
-from joulelab.watch.line import line
-from joulelab.watch.model import View
-from joulelab.watch.places import place_of
-from joulelab.watch.recording import RecordingPlace
-from joulelab.watch.screen import screen
+from joulelab.watch.screen import Frame, line
+from joulelab.watch.sources import RecordingSource, open_source
+from joulelab.watch.view import View
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
+def render(view, width, *, plain=False):
+    """The lines of a frame, without colours."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii" if plain else "utf-8")
+    console = Console(file=file, width=width, highlight=False)
+    with console.capture() as capture:
+        console.print(Frame(view), end="")
+    return [one.rstrip() for one in capture.get().splitlines()]
+
+
 def check(name, view, width, *, plain=False):
     """Compares a frame with its snapshot."""
-    lines = screen(view, width, plain=plain)
-    assert all(one.cell_len <= width for one in lines)
-    text = "\n".join(one.plain.rstrip() for one in lines) + "\n"
+    lines = render(view, width, plain=plain)
+    assert all(cell_len(one) <= width for one in lines)
+    text = "\n".join(lines) + "\n"
     path = SNAPSHOTS / f"{name}-{width}.txt"
     if os.environ.get("JOULELAB_UPDATE_SNAPSHOTS"):
         path.write_text(text)
     assert text == path.read_text()
 
 
-def looked(recording, clock, **options):
+def poll(recording, clock, **options):
     clock.elapsed_s = recording.until_s - 1000.0
-    return RecordingPlace(recording.directory, title="train.py", **options).look()
+    return RecordingSource(recording.directory, title="train.py", **options).poll()
 
 
 @pytest.fixture
@@ -56,11 +66,11 @@ def job(tmp_path):
 
 @pytest.mark.parametrize("width", [60, 100, 140])
 def test_a_job_with_spans(job, clock, width):
-    check("job", looked(job, clock, detail="python train.py --epochs 12"), width)
+    check("job", poll(job, clock, detail="python train.py --epochs 12"), width)
 
 
 def test_figures_are_those_of_the_waveform(job, clock):
-    view = looked(job, clock)
+    view = poll(job, clock)
     true_j = {one.component: one.waveform.energy_j(1000.0, 1075.0) for one in (GPU, CPU)}
     assert view.energy.gross_j == pytest.approx(sum(true_j.values()), rel=0.005)
     assert {one.name: one.gross_j for one in view.components} == pytest.approx(true_j, rel=0.005)
@@ -83,7 +93,7 @@ def test_figures_are_those_of_the_waveform(job, clock):
 
 
 def test_it_is_json(job, clock):
-    data = json.loads(json.dumps(looked(job, clock).to_json(), allow_nan=False))
+    data = json.loads(json.dumps(poll(job, clock).to_json(), allow_nan=False))
     assert data["components"][0]["name"] == "gpu:0"
     assert data["energy"]["net_j"] is None
     assert data["stacks"][0]["spans"][0] == {
@@ -92,19 +102,19 @@ def test_it_is_json(job, clock):
 
 
 def test_a_machine(tmp_path, clock):
-    view = looked(Recording(tmp_path).until(30.0), clock, detail="this machine")
+    view = poll(Recording(tmp_path).until(30.0), clock, detail="this machine")
     check("machine", replace(view, hints=("joulelab watch jobs/a",)), 100)
 
 
 def test_a_machine_without_unicode(tmp_path, clock):
-    view = looked(Recording(tmp_path).until(30.0), clock)
+    view = poll(Recording(tmp_path).until(30.0), clock)
     check("ascii", replace(view, title="Übung.py"), 100, plain=True)
-    assert all(one.plain.isascii() for one in screen(view, 60, plain=True))
+    assert all(one.isascii() for one in render(view, 60, plain=True))
 
 
 def test_a_gap_is_a_hole(tmp_path, clock):
     lost = replace(GPU, kind="power", update_period_s=0.1, lost_s=((1020.0, 1032.0),))
-    view = looked(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
+    view = poll(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
     check("gap", view, 100)
     holes = [i for i, power_w in enumerate(view.components[0].history_w) if math.isnan(power_w)]
     assert holes == [10, 11, 12, 13, 14, 15]
@@ -112,14 +122,14 @@ def test_a_gap_is_a_hole(tmp_path, clock):
 
 
 def test_a_gpu_that_is_not_there_is_not_zero(tmp_path, clock):
-    view = looked(Recording(tmp_path, (CPU,), (), absent=[NOTHING]).until(30.0), clock)
+    view = poll(Recording(tmp_path, (CPU,), (), absent=[NOTHING]).until(30.0), clock)
     check("absent", view, 80)
     assert [one.name for one in view.components] == ["cpu:0"]
 
 
 def test_a_gpu_that_is_lost_for_good_keeps_its_account(tmp_path, clock):
     lost = replace(GPU, kind="power", update_period_s=0.1, lost_s=((1050.0, 2000.0),))
-    view = looked(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
+    view = poll(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
     gpu, cpu = view.components
     assert math.isnan(gpu.power_w)
     assert math.isnan(view.power_w)
@@ -133,11 +143,11 @@ def test_all_that_gave_energy_is_lost(tmp_path, clock):
     lost = ((1020.0, 2000.0),)
     sources = [replace(one, kind="power", update_period_s=0.1, lost_s=lost) for one in (GPU, CPU)]
     recording = Recording(tmp_path, sources).until(30.0)
-    place = RecordingPlace(tmp_path, title="train.py")
+    source = RecordingSource(tmp_path, title="train.py")
     for elapsed_s in (30.0, 60.0):
         clock.elapsed_s = elapsed_s
         recording.until(elapsed_s)
-        for view in (place.look(), looked(recording, clock)):
+        for view in (source.poll(), poll(recording, clock)):
             assert view.state == "live"
             assert math.isnan(view.power_w)
             assert all(math.isnan(one.power_w) for one in view.components)
@@ -150,43 +160,43 @@ def test_all_that_gave_energy_is_lost(tmp_path, clock):
 def test_a_finished_recording(job, clock):
     job.span("epoch", 62.0, 75.0, index=3, total=12)
     job.stop()
-    view = looked(job, clock)
+    view = poll(job, clock)
     assert view.state == "ended"
     check("finished", view, 100)
 
 
 def test_before_the_first_reading(tmp_path, clock):
-    place = RecordingPlace(tmp_path / "none", title="train.py")
-    assert place.look().state == "waiting"
-    check("waiting", place.look(), 60)
+    source = RecordingSource(tmp_path / "none", title="train.py")
+    assert source.poll().state == "waiting"
+    check("waiting", source.poll(), 60)
     recording = Recording(tmp_path / "none")
-    assert place.look().state == "waiting"
+    assert source.poll().state == "waiting"
     recording.until(0.2)
-    assert place.look().state == "waiting"
+    assert source.poll().state == "waiting"
     recording.until(3.0)
     clock.elapsed_s = 3.0
-    assert place.look().state == "live"
+    assert source.poll().state == "live"
 
 
 def test_a_recorder_that_is_gone(tmp_path, clock):
     recording = Recording(tmp_path).until(30.0)
     clock.elapsed_s = 35.0
-    assert RecordingPlace(tmp_path, title="t").look().state == "live"
+    assert RecordingSource(tmp_path, title="t").poll().state == "live"
     clock.elapsed_s = 45.0
-    view = RecordingPlace(tmp_path, title="t").look()
+    view = RecordingSource(tmp_path, title="t").poll()
     assert (view.state, view.state_words) == ("lost", "the recorder is gone")
     assert recording.until_s == 1030.0
 
 
 def test_what_nobody_measures_is_said(tmp_path, clock):
-    view = looked(Recording(tmp_path, ()).until(5.0), clock)
+    view = poll(Recording(tmp_path, ()).until(5.0), clock)
     assert view.energy is None
-    assert "CPU busy" in "\n".join(one.plain for one in screen(view, 100))
+    assert "CPU busy" in "\n".join(render(view, 100))
 
 
 def test_a_line_a_view(job, clock):
-    text = line(looked(job, clock))
-    assert text.startswith("train.py: live; 0:01:1")
+    text = line(poll(job, clock))
+    assert text.startswith("train.py: live; 1 min 1")
     assert "epoch 4/12 > step #2" in text
     assert "\x1b" not in text
     assert "\n" not in text
@@ -194,8 +204,8 @@ def test_a_line_a_view(job, clock):
 
 @pytest.mark.parametrize("width", range(20, 220, 7))
 def test_every_width_is_kept_to(job, clock, width):
-    view = looked(job, clock, detail="python " + "x" * 300)
-    assert all(one.cell_len <= max(width, 40) for one in screen(view, width))
+    view = poll(job, clock, detail="python " + "x" * 300)
+    assert all(cell_len(one) <= max(width, 40) for one in render(view, width))
 
 
 def test_a_study(tmp_path, clock, synthetic):
@@ -207,36 +217,36 @@ def test_a_study(tmp_path, clock, synthetic):
     for cell in cells[:2]:
         writer.cell(cell.factors.model, 0, change=lambda run, c=cell: run.update(run_id=c.run_id))
     study = tmp_path / "study"
-    view = place_of(study).look()
+    view = open_source(study).poll()
     assert (view.state, view.study.done, view.study.cells) == ("lost", 2, 4)
     (study / ".lock").write_text(str(os.getpid()))
-    place = place_of(study)
-    assert place.look().state_words == "between two runs"
+    source = open_source(study)
+    assert source.poll().state_words == "between two runs"
     recording = Recording(study / ".partial" / f"{cells[2].run_id}-99").until(20.0)
     recording.span("epoch", 2.0, 8.0, index=0, phase="train")
     recording.span("epoch", 8.0, index=1, phase="train")
     clock.elapsed_s = 20.0
-    view = place.look()
+    view = source.poll()
     assert view.study.running == cells[2].run_id
     assert view.components[0].power_w > 0
     check("study", view, 100)
     for cell in cells[2:]:
         writer.cell(cell.factors.model, 1, change=lambda run, c=cell: run.update(run_id=c.run_id))
     (study / ".partial" / f"{cells[2].run_id}-99").rename(tmp_path / "gone")
-    view = place.look()
+    view = source.poll()
     assert (view.state, view.study.done) == ("live", 4)
     (study / ".lock").unlink()
-    assert place.look().state == "ended"
+    assert source.poll().state == "ended"
 
 
 def test_a_recording_that_is_removed(tmp_path, clock):
     recording = Recording(tmp_path / "gone").until(10.0)
-    place = RecordingPlace(recording.directory, title="t")
-    assert place.look().state == "live"
+    source = RecordingSource(recording.directory, title="t")
+    assert source.poll().state == "live"
     recording.directory.rename(tmp_path / "elsewhere")
     with pytest.raises(TraceError, match=r"cannot read the trace in .*gone: No such file"):
-        place.look()
+        source.poll()
 
 
 def test_an_empty_view():
-    assert screen(View(title="x", state="waiting"), 80)[0].plain.startswith("x")
+    assert render(View(title="x", state="waiting"), 80)[0].startswith("x")

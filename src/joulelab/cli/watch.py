@@ -1,28 +1,27 @@
-"""``joulelab watch``: what is being measured, live."""
+"""``joulelab watch``: show live what is being measured."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from joulelab.watch.places import Place
+from joulelab.cli.output import print_json
+from joulelab.watch.live import first_view, print_frame, watch
+from joulelab.watch.sources import MachineSource, Source, open_source
 
 
 @click.command("watch")
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N",
-    help="How many there will be, for a forecast, where the program does not say.")  # fmt: skip
+    help="Total number of epochs, if the program does not report it.")  # fmt: skip
 @click.option("--sensors", metavar="NAMES",
-    help="Without DIRECTORY: what to read, as gpu,cpu. Default: all.")  # fmt: skip
+    help="Sensors to read without DIRECTORY, for example gpu,cpu. Default: all.")  # fmt: skip
 @click.option("--interval", "interval_s", type=click.FloatRange(min=0.1), default=10.0,
     show_default=True, metavar="SECONDS",
-    help="Between two lines, where the output is no terminal.")  # fmt: skip
-@click.option("--once", is_flag=True, help="Print one frame and end.")
+    help="Time between two lines, if the output is not a terminal.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Print one frame and exit.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON.")
 def command(
     directory: Path | None,
@@ -32,10 +31,10 @@ def command(
     once: bool,
     as_json: bool,
 ) -> None:
-    """Power, energy, spans and forecast of what is being measured, live.
+    """Show power, energy, spans and forecast live.
 
-    DIRECTORY is a job of `joulelab run`, a study, or the directory of a Meter, under way or
-    finished; it is only read. Without it this machine is watched. q ends it.
+    DIRECTORY is a run of `joulelab run`, a study, or the directory of a Meter, running or
+    finished; it is only read. Without DIRECTORY, this machine is watched. Press q to quit.
 
     \b
     Example:
@@ -44,40 +43,22 @@ def command(
       joulelab watch --once --json
     """
     if as_json and not once:
-        raise click.UsageError("--json prints one frame; give --once too")
+        raise click.UsageError("--json prints one frame; add --once")
     if directory is not None and sensors is not None:
-        raise click.UsageError("--sensors is for this machine; a recording has its own")
-    if not once:
-        # Ctrl-C is how a person ends it, at any time.
-        with contextlib.suppress(KeyboardInterrupt):
-            _watch(directory, epochs, sensors, interval_s)
-        return
-    from joulelab.watch.live import look_once, print_frame  # noqa: PLC0415
-
-    with _place(directory, epochs, sensors) as place:
-        view = look_once(place)
-        if as_json:
-            click.echo(json.dumps(view.to_json(), indent=1, allow_nan=False))
+        raise click.UsageError("--sensors is only for this machine; a recording has its own")
+    # Ctrl-C is a way to quit, at any time.
+    with contextlib.ExitStack() as stack:
+        if not once:
+            stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        source: Source
+        if directory is None:
+            names = None if sensors is None else sensors.split(",")
+            source = stack.enter_context(MachineSource(names))
         else:
-            print_frame(view)
-
-
-def _watch(
-    directory: Path | None, epochs: int | None, sensors: str | None, interval_s: float
-) -> None:
-    from joulelab.watch.live import watch  # noqa: PLC0415
-
-    with _place(directory, epochs, sensors) as place:
-        watch(place, interval_s)
-
-
-def _place(
-    directory: Path | None, epochs: int | None, sensors: str | None
-) -> contextlib.AbstractContextManager[Place]:
-    if directory is None:
-        from joulelab.watch.machine import MachinePlace  # noqa: PLC0415
-
-        return MachinePlace(None if sensors is None else sensors.split(","))
-    from joulelab.watch.places import place_of  # noqa: PLC0415
-
-    return contextlib.nullcontext(place_of(directory, epochs=epochs))
+            source = open_source(directory, epochs=epochs)
+        if not once:
+            watch(source, interval_s)
+        elif as_json:
+            print_json(first_view(source).to_json())
+        else:
+            print_frame(first_view(source))

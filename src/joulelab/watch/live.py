@@ -1,126 +1,158 @@
-"""Shows a place again and again, until it ends or the person has seen enough."""
+"""Poll a source and show it: live in a terminal, as lines in a pipe, or once."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import select
 import signal
 import sys
+import termios
 import time
+import tty
+from types import FrameType
+from typing import Any, Self
 
 import click
-from rich.console import Console, Group, ScreenContext
-from rich.text import Text
+from rich.console import Console
+from rich.live import Live
 
-from joulelab.watch.line import line
-from joulelab.watch.model import View
-from joulelab.watch.places import Place
-from joulelab.watch.screen import screen
-from joulelab.watch.terminal import Terminal, Wish
+from joulelab.watch.screen import Frame, line
+from joulelab.watch.sources import Source
+from joulelab.watch.view import View
 
-FRAME_S = 0.5
-FIRST_S = 10.0
-"""So long something new is waited for before the first readings, where one frame is asked for."""
-_LOOK_S = 0.1
+FRAME_S = 1.0
+PATIENCE_S = 10.0
+"""Without live display, how long to wait for progress before the first readings."""
+_POLL_S = 0.1
+_QUIT_KEYS = {b"q", b"Q", b"\x04"}
+"""q and Ctrl-D; Ctrl-C comes as a signal."""
 
 
-def watch(place: Place, interval_s: float) -> None:
-    """Shows frames in a terminal, or else a line each so often, until the end or a key.
+def watch(source: Source, interval_s: float) -> None:
+    """Show a source until it ends or the user quits.
 
     Args:
-        place: What is watched.
-        interval_s: Between two lines.
+        source: What to watch.
+        interval_s: Time between two lines, if the output is not a terminal.
     """
     console = Console(highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal and _in_foreground():
-        _frames(place, console)
+    if console.is_terminal and not console.is_dumb_terminal and _is_in_foreground():
+        _watch_on_screen(source, console)
     else:
-        _lines(place, interval_s)
+        _watch_in_lines(source, interval_s)
 
 
-def look_once(place: Place) -> View:
-    """The first view that shows something."""
-    words, deadline_s = "", math.inf
-    while (view := place.look()).state == "waiting":
-        if view.state_words != words:
-            words, deadline_s = view.state_words, time.monotonic() + FIRST_S
+def first_view(source: Source) -> View:
+    """Poll until there are values to show."""
+    reason, deadline_s = "", math.inf
+    while (view := source.poll()).state == "waiting":
+        if view.state_words != reason:
+            reason, deadline_s = view.state_words, time.monotonic() + PATIENCE_S
         if time.monotonic() >= deadline_s:
             break
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     return view
 
 
 def print_frame(view: View, console: Console | None = None) -> None:
-    """One frame, as lines that stay."""
-    console = console or Console(highlight=False)
-    for text in screen(view, console.width, plain=not _has_unicode(console)):
-        console.print(text, soft_wrap=True)
+    """Print one frame."""
+    (console or Console(highlight=False)).print(Frame(view), end="")
 
 
-def _frames(place: Place, console: Console) -> None:
+def _watch_on_screen(source: Source, console: Console) -> None:
     view = View(title="joulelab watch", state="waiting", state_words="reading")
-    while not _is_over(view):
-        with Terminal() as terminal, console.screen() as shown:
-            view, wish = _until_a_wish(place, view, console, terminal, shown)
-        if wish is Wish.QUIT:
-            break
-        if wish is Wish.SUSPEND:
-            os.kill(os.getpid(), signal.SIGSTOP)
-    if _is_over(view):
+    live = Live(
+        console=console, screen=True, auto_refresh=False,
+        redirect_stdout=False, redirect_stderr=False,
+    )  # fmt: skip
+    # Ctrl-C is a way to quit, too.
+    with contextlib.suppress(KeyboardInterrupt), _Keyboard() as keyboard, live:
+        while not view.is_over and not keyboard.quit_requested:
+            live.update(Frame(view, "q quits"), refresh=True)
+            keyboard.wait(FRAME_S, console)
+            if keyboard.suspend_requested:
+                live.stop()
+                keyboard.suspend()
+                live.start()
+            view = source.poll()
+    if view.is_over:
         print_frame(view, console)
     else:
         click.echo(line(view))
 
 
-def _until_a_wish(
-    place: Place, view: View, console: Console, terminal: Terminal, shown: ScreenContext
-) -> tuple[View, Wish]:
-    """Draws until the end or a wish, and gives the last view."""
-    try:
-        while True:
-            shown.update(Group(*_frame(view, console)))
-            wish = terminal.wish_within(FRAME_S)
-            if wish is not Wish.NOTHING:
-                return view, wish
-            view = place.look()
-            if _is_over(view):
-                return view, Wish.NOTHING
-    except KeyboardInterrupt:
-        return view, Wish.QUIT
-
-
-def _frame(view: View, console: Console) -> list[Text]:
-    """The lines that the terminal has room for, and one at the bottom."""
-    width, height = console.size
-    lines = screen(view, width, plain=not _has_unicode(console))
-    room = max(height - 2, 1)
-    more = f" - {len(lines) - room} more lines need a higher terminal" if len(lines) > room else ""
-    lines = [*lines[:room], *(Text() for _ in range(room - len(lines)))]
-    return [*lines, Text(), Text(f"q quits{more}", style="dim")]
-
-
-def _lines(place: Place, interval_s: float) -> None:
+def _watch_in_lines(source: Source, interval_s: float) -> None:
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         while True:
-            view = place.look()
+            view = source.poll()
             click.echo(line(view))
-            if _is_over(view):
+            if view.is_over:
                 return
             time.sleep(interval_s)
 
 
-def _is_over(view: View) -> bool:
-    return view.state in ("ended", "lost")
-
-
-def _in_foreground() -> bool:
-    """Whether the terminal is this process's to write to and to read from."""
+def _is_in_foreground() -> bool:
+    """Whether this process may write to the terminal and read from it."""
     try:
         return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
     except OSError:
         return False
 
 
-def _has_unicode(console: Console) -> bool:
-    return console.encoding.startswith("utf")
+class _Keyboard:
+    """Delivers single keys without echo, and restores the terminal in the end.
+
+    SIGTERM and SIGHUP raise :class:`SystemExit`, so that they restore the terminal, too.
+    """
+
+    def __init__(self) -> None:
+        self.quit_requested = self.suspend_requested = False
+        self._has_input = sys.stdin is not None and sys.stdin.isatty()
+        self._modes: list[Any] = []
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+            self._handlers[number] = signal.signal(number, self._handle)
+        self._set_modes()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore_modes()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def wait(self, duration_s: float, console: Console) -> None:
+        """Wait, but not longer than until there is a request or the terminal is resized."""
+        size, deadline_s = console.size, time.monotonic() + duration_s
+        while time.monotonic() < deadline_s and console.size == size:
+            if self.quit_requested or self.suspend_requested:
+                return
+            ready, _, _ = select.select([sys.stdin] if self._has_input else [], [], [], _POLL_S)
+            if ready:
+                key = os.read(sys.stdin.fileno(), 1)
+                self._has_input = bool(key)
+                self.quit_requested = key in _QUIT_KEYS
+
+    def suspend(self) -> None:
+        """Stop this process as Ctrl-Z does, with the terminal restored in the meantime."""
+        self.suspend_requested = False
+        self._restore_modes()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._set_modes()
+
+    def _set_modes(self) -> None:
+        if self._has_input:
+            self._modes = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin, termios.TCSANOW)
+
+    def _restore_modes(self) -> None:
+        if self._modes:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._modes)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number != signal.SIGTSTP:
+            sys.exit(128 + number)
+        self.suspend_requested = True

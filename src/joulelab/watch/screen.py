@@ -1,37 +1,33 @@
-"""One frame: a view, as lines of text for a terminal of any width. Pure."""
+"""Show a view in a terminal of any width, with Rich, or in one plain line."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
-from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
-from joulelab.runs.record import SpanTotal
+from joulelab.format import count, duration, number, quantity, with_interval
 from joulelab.sensors.sensor import Quantity
-from joulelab.watch.model import (
-    BIN_S,
-    Component,
-    Ended,
-    Gauge,
-    Study,
-    View,
-    total_history,
-)
-from joulelab.watch.words import UNKNOWN, amount, clock, meter, printable, sparkline
+from joulelab.watch.view import BIN_S, Component, Ended, Gauge, Study, View, total_history
 
 WIDE = 90
-"""From so many columns on the highest power of a sparkline is shown too."""
+"""From this width on, there are bars, intervals of single spans and the scale of the history."""
 WIDER = 120
-"""From so many on, the source of each power."""
+"""From this width on, there is the source of each power."""
 LEAST_WIDTH = 40
-INDENT, BETWEEN = 10, " · "
+LABEL_WIDTH = 9
 MOST_STACKS, MOST_NAMES, MOST_HINTS = 6, 8, 4
-_PLAIN = {"·": "|", "…": "~"}
+BARS, GAP = "▁▂▃▄▅▆▇█", "·"
+ASCII_BARS, ASCII_GAP = ".:-=+*#@", "?"
+
+_ASCII = str.maketrans({"·": "|", "…": "~", "–": "-", "µ": "u", "°": ""})
 _STATES = {"live": "bold green", "waiting": "yellow", "ended": "bold", "lost": "bold red"}
 _PROVENANCE = {"measured": "green", "estimated": "yellow", "simulated": "magenta"}
 _LABELS = {
@@ -46,251 +42,315 @@ _HOST_LABELS = {
 }
 
 
-def screen(view: View, width: int, *, plain: bool = False) -> list[Text]:
-    """The lines of a frame, the most important ones first.
+def line(view: View) -> str:
+    """Format a view as one plain line, for logs and pipes.
+
+    Example:
+        >>> line(View(title="train.py", state="waiting", state_words="no reading yet"))
+        'train.py: waiting (no reading yet)'
+    """
+    parts = [_state(view)]
+    if math.isfinite(view.elapsed_s):
+        parts.append(duration(view.elapsed_s))
+    if view.study is not None:
+        parts.append(f"{view.study.done} of {view.study.cells} cells, so far {view.study.spent}")
+    if view.components:
+        each = ", ".join(f"{one.name} {quantity(one.power_w, 'W')}" for one in view.components)
+        parts.append(f"{quantity(view.power_w, 'W')} ({each})")
+    if view.energy is not None:
+        parts.append(_energy_text(view.energy))
+    parts += [" > ".join(span.label for span in stack.spans) for stack in view.stacks]
+    return printable(f"{view.title}: {'; '.join(parts)}")
+
+
+class Frame:
+    """One frame of a view. It uses ASCII only where the terminal has no Unicode.
 
     Args:
         view: What to show.
-        width: Of the terminal, in columns.
-        plain: Use ASCII only.
+        footer: Last line; the frame then fills the terminal's height.
     """
-    width = max(width, LEAST_WIDTH)
-    sections = (
-        _header(view, width),
-        _study(view.study, width, plain) if view.study else [],
-        _power(view, width, plain),
-        _energy(view, width),
-        _open_spans(view, width),
+
+    def __init__(self, view: View, footer: str = "") -> None:
+        self._view, self._footer = view, footer
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Render the most important lines that the terminal has room for."""
+        width = max(options.max_width, LEAST_WIDTH)
+        body = options.update(width=width, height=None)
+        lines = console.render_lines(_sections(self._view, width), body, pad=False)
+        if self._footer:
+            room = max((options.height or console.height) - 2, 1)
+            hidden, footer = len(lines) - room, self._footer
+            if hidden > 0:
+                footer += f" - {hidden} more lines need a higher terminal"
+            lines = lines[:room] + [[] for _ in range(1 - min(hidden, 0))]
+            lines += console.render_lines(Text(footer, style="dim"), body, pad=False)
+        for segments in lines:
+            for text, style, control in segments:
+                shown = _to_ascii(text) if options.ascii_only else text
+                yield Segment(shown, style, control)
+            yield Segment.line()
+
+
+class Sparkline:
+    """Values as bars from zero to their maximum, right-aligned; a gap is a dot.
+
+    Args:
+        values: Oldest first; NaN is a gap.
+    """
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self._values = values
+
+    def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
+        """Take all the width there is."""
+        return Measurement(1, options.max_width)
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Render as many of the latest values as there is room for."""
+        bars, gap = (ASCII_BARS, ASCII_GAP) if options.ascii_only else (BARS, GAP)
+        top = peak(self._values)
+        text = "".join(_bar(value, top, bars, gap) for value in self._values[-options.max_width :])
+        yield Text(text.rjust(options.max_width), style="cyan")
+
+
+def peak(values: Iterable[float]) -> float:
+    """Return the largest known value; NaN without one."""
+    return max((value for value in values if math.isfinite(value)), default=math.nan)
+
+
+def printable(text: str) -> str:
+    """Put a text on one line, without characters that move the cursor or change colours.
+
+    Example:
+        >>> printable("a\\x1b[31m\\nb")
+        'a�[31m b'
+    """
+    return "".join(one if one.isprintable() else "�" for one in " ".join(text.split()))
+
+
+def _to_ascii(text: str) -> str:
+    return text.translate(_ASCII).encode("ascii", "replace").decode()
+
+
+def _bar(value: float, top: float, bars: str, gap: str) -> str:
+    if not math.isfinite(value):
+        return gap
+    share = value / top if top > 0 else 0.0
+    return bars[min(max(math.ceil(share * len(bars)) - 1, 0), len(bars) - 1)]
+
+
+def _sections(view: View, width: int) -> RenderableType:
+    sections = [
+        _header(view),
+        _study(view.study, width) if view.study else None,
+        _power(view, width),
+        _energy(view),
+        _open_spans(view),
         _ended_spans(view, width),
-        _forecast(view, width),
-        _gauges(view.gauges, width, plain),
-        _further(view, width),
-    )
-    lines = [line for section in sections if section for line in (*section, Text())]
-    for line in lines:
-        line.truncate(width, overflow="ellipsis")
-        if plain:
-            line.plain = "".join(
-                _PLAIN.get(one, one if one.isascii() else "?") for one in line.plain
-            )
-    return lines[:-1]
+        _labelled([("forecast", view.forecast_words)]) if view.forecast_words else None,
+        _gauges(view.gauges, width),
+        _remarks(view),
+    ]
+    shown = [section for section in sections if section is not None]
+    return Group(shown[0], *(part for section in shown[1:] for part in ("", section)))
 
 
-def _header(view: View, width: int) -> list[Text]:
-    words = f" ({view.state_words})" if view.state_words else ""
-    right = Text(f"{view.state}{words}", style=_STATES[view.state])
+def _header(view: View) -> Table:
+    right = Text(_state(view), style=_STATES[view.state])
     if math.isfinite(view.elapsed_s):
-        right.append(f"  {clock(view.elapsed_s)}", style="bold")
+        right.append(f"  {duration(view.elapsed_s)}", style="bold")
     left = Text(printable(view.title), style="bold")
     if view.detail:
-        left.append(f"  {printable(view.detail)}", style="dim")
-    room = width - right.cell_len - 2
-    left.truncate(max(room, 8), overflow="ellipsis", pad=True)
-    return [Text.assemble(left, "  ", right)]
+        left.append(f"  {printable(view.detail)}", style="not bold dim")
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(left, right)
+    return grid
 
 
-def _power(view: View, width: int, plain: bool) -> list[Text]:
-    """A row a component, and one for all."""
+def _state(view: View) -> str:
+    return f"{view.state} ({view.state_words})" if view.state_words else view.state
+
+
+def _power(view: View, width: int) -> Table | None:
+    """Lay out a row for each component, and one for all."""
     if not view.components:
-        return []
-    histories = [one.history_w for one in view.components]
-    name_width = max(5, *(cell_len(one.name) for one in view.components))
-    columns = [name_width, 8, 0, 8, 9]
-    columns += [8] if width >= WIDE else []
-    columns += [max(len(one.source) for one in view.components)] if width >= WIDER else []
-    columns[2] = max(width - sum(columns) - (len(columns) - 1), 1)
-    rows = [_power_row(one, columns, plain) for one in view.components]
-    if len(view.components) > 1:
-        gross_j = view.energy.gross_j if view.energy else math.nan
-        together = Component(
-            name="all", power_w=view.power_w, history_w=total_history(view.components),
-            gross_j=gross_j, source="", provenance="",
+        return None
+    rows = list(view.components)
+    if len(rows) > 1:
+        total = Component(
+            name="all", power_w=view.power_w, history_w=total_history(rows),
+            gross_j=view.energy.gross_j if view.energy else math.nan, source="", provenance="",
         )  # fmt: skip
-        rows.append(_power_row(together, columns, plain, style="bold"))
-    shown_s = min(columns[2], max(map(len, histories))) * BIN_S
-    over = view.state in ("ended", "lost")
-    heading = [
-        "",
-        "at end" if over else "now",
-        f"last {clock(shown_s)}" if shown_s else "",
-        "so far",
-        "",
-    ]
-    heading += ["full bar"] if width >= WIDE else []
-    heading += ["source"] if width >= WIDER else []
-    return [_row(heading, columns, "dim"), *rows]
+        rows.append(total)
+    length_s = max(len(one.history_w) for one in rows) * BIN_S
+    table = _table()
+    table.add_column("", min_width=5)
+    table.add_column("at end" if view.is_over else "now", justify="right", min_width=8)
+    table.add_column(f"last {duration(length_s)}" if length_s else "", ratio=1)
+    table.add_column("so far", justify="right", min_width=8)
+    table.add_column("", min_width=9)
+    if width >= WIDE:
+        table.add_column("full bar", justify="right", min_width=8)
+    if width >= WIDER:
+        table.add_column("source")
+    for one in rows:
+        cells: list[RenderableType] = [
+            Text(one.name),
+            Text(quantity(one.power_w, "W"), style="bold"),
+            Sparkline(one.history_w),
+            Text(quantity(one.gross_j, "J")),
+            Text(one.provenance, style=_PROVENANCE.get(one.provenance, "")),
+            Text(quantity(peak(one.history_w), "W"), style="dim"),
+            Text(one.source, style="dim"),
+        ]
+        table.add_row(*cells[: len(table.columns)], style="" if one.provenance else "bold")
+    return table
 
 
-def _power_row(one: Component, columns: Sequence[int], plain: bool, style: str = "") -> Text:
-    shown = one.history_w[-columns[2] :]
-    peak_w = max((value for value in shown if math.isfinite(value)), default=math.nan)
-    cells = [
-        Text(one.name, style=style),
-        Text(amount(one.power_w, "W"), style="bold"),
-        Text(sparkline(one.history_w, columns[2], plain=plain), style="cyan"),
-        Text(amount(one.gross_j, "J"), style=style),
-        Text(one.provenance, style=_PROVENANCE.get(one.provenance, "")),
-        Text(amount(peak_w, "W"), style="dim"),
-        Text(one.source, style="dim"),
-    ]
-    return _row(cells, columns)
-
-
-def _row(cells: Iterable[str | Text], columns: Sequence[int], style: str = "") -> Text:
-    """Cells beside each other; figures (the second, fourth and sixth) to the right."""
-    line = Text()
-    for position, (cell, width) in enumerate(zip(cells, columns, strict=False)):
-        text = Text(cell, style=style) if isinstance(cell, str) else cell
-        text.truncate(width, overflow="ellipsis")
-        blank = " " * (width - text.cell_len)
-        line.append(" " if position else "")
-        line.append_text(Text.assemble(blank, text) if position in (1, 3, 5) else text)
-        line.append("" if position in (1, 3, 5) else blank)
-    return line
-
-
-def _energy(view: View, width: int) -> list[Text]:
-    energy = view.energy
+def _energy(view: View) -> Table | None:
+    energy, costs = view.energy, view.costs
     if energy is None:
-        return []
-    low, high = energy.interval_j
-    parts = [f"gross {amount(energy.gross_j, 'J')} ({amount(low, 'J')} to {amount(high, 'J')})"]
+        return None
+    net = "net unknown: no idle power measured (joulelab idle)"
     if math.isfinite(energy.net_j):
-        low, high = energy.net_interval_j
-        parts.append(f"net {amount(energy.net_j, 'J')} ({amount(low, 'J')} to {amount(high, 'J')})")
-    else:
-        parts.append("net not known: no idle power measured (joulelab idle)")
-    parts.append(f"over {clock(energy.duration_s)}")
-    parts.append(f"mean {amount(energy.mean_power_w, 'W')}")
-    lines = _flow("energy", parts, width)
-    lines += _flow("", [view.job_words], width) if view.job_words else []
-    return [*lines, *_costs(view.costs, width)]
+        net = f"net {with_interval(energy.net_j, *energy.net_interval_j, 'J')}"
+    mean = f"mean {quantity(energy.mean_power_w, 'W')} over {duration(energy.duration_s)}"
+    rows = [("energy", f"gross {_energy_text(energy)} · {net} · {mean}")]
+    if view.job_words:
+        rows.append(("", view.job_words))
+    if costs is not None:
+        unknown = f"CO2e: {costs.no_carbon}" if costs.no_carbon else ""
+        rows.append(("cost", " · ".join(filter(None, [*costs.text().split("; "), unknown]))))
+    return _labelled(rows)
 
 
-def _costs(costs: Costs | None, width: int) -> list[Text]:
-    if costs is None:
-        return []
-    unknown = [f"CO2e: {costs.no_carbon}"] if costs.no_carbon else []
-    return _flow("cost", [*filter(None, costs.text().split("; ")), *unknown], width)
+def _energy_text(energy: Energy) -> str:
+    return with_interval(energy.gross_j, *energy.interval_j, "J")
 
 
-def _flow(label: str, parts: Sequence[str], width: int, style: str = "") -> list[Text]:
-    """Parts beside each other behind a label, on as many lines as they need."""
-    lines = [""]
-    for part in parts:
-        text = printable(part)
-        if lines[-1] and cell_len(lines[-1]) + len(BETWEEN) + cell_len(text) <= width - INDENT:
-            lines[-1] += BETWEEN + text
-        else:
-            lines += textwrap.wrap(text, width - INDENT)
-    lines = lines[1:] or [""]
-    labels = [Text(label.ljust(INDENT), style="dim"), *(Text(" " * INDENT) for _ in lines[1:])]
-    return [Text.assemble(first, (line, style)) for first, line in zip(labels, lines, strict=True)]
-
-
-def _gauges(gauges: Sequence[Gauge], width: int, plain: bool) -> list[Text]:
-    lines = []
-    for component in dict.fromkeys(one.component for one in gauges):
-        own = [_gauge(one, width, plain) for one in gauges if one.component == component]
-        lines += _flow(component, own, width)
-    return lines
-
-
-def _gauge(gauge: Gauge, width: int, plain: bool) -> str:
-    labels = _HOST_LABELS if gauge.component == "host" else _LABELS
-    label, value = labels.get(gauge.quantity, ""), gauge.value
-    if not math.isfinite(value):
-        text = UNKNOWN
-    elif gauge.quantity in (Quantity.UTILIZATION, Quantity.MEMORY_UTILIZATION):
-        text = f"{value:3.0f} %"
-        if width >= WIDE:
-            text = f"{meter(value / 100, 10, plain=plain)} {text}"
-    elif gauge.quantity is Quantity.MEMORY_USED:
-        text = f"{value / 2**30:.1f} GiB"
-    elif gauge.quantity is Quantity.TEMPERATURE:
-        text = f"{value:.0f} {'C' if plain else '°C'}"
-    else:
-        text = f"{value / 1e6:,.0f} MHz"
-    return f"{label} {text}".strip()
-
-
-def _open_spans(view: View, width: int) -> list[Text]:
-    lines = []
-    for stack in view.stacks[:MOST_STACKS]:
-        path = " > ".join(f"{span.label} {clock(span.elapsed_s)}" for span in stack.spans)
-        lines += _flow(f"pid {stack.pid}", [path], width)
-    left = len(view.stacks) - MOST_STACKS
-    return [
-        *lines,
-        *(_flow("", [f"and {left} more threads with spans"], width) if left > 0 else []),
+def _open_spans(view: View) -> Table | None:
+    rows = [
+        (
+            f"pid {stack.pid}",
+            " > ".join(f"{span.label} {duration(span.elapsed_s)}" for span in stack.spans),
+        )
+        for stack in view.stacks[:MOST_STACKS]
     ]
+    hidden = len(view.stacks) - MOST_STACKS
+    if hidden > 0:
+        rows.append(("", f"and {count(hidden, 'more thread')} with spans"))
+    return _labelled(rows) if rows else None
 
 
-def _ended_spans(view: View, width: int) -> list[Text]:
-    ended = view.ended
-    if not ended:
-        return []
+def _ended_spans(view: View, width: int) -> RenderableType | None:
+    if not view.ended:
+        return None
     names = {one.name for one in view.components}
-    shown = sorted(ended[:MOST_NAMES], key=lambda one: -one.duration_s / one.count)
-    name_width = min(max(5, *(cell_len(printable(one.name)) for one in shown)), width // 3)
-    columns = [name_width, 7, 9, 9, 0]
-    columns[4] = width - sum(columns) - 4
-    lines = [_row(["ended", "count", "time", "energy", " last"], columns, "dim")]
+    shown = sorted(view.ended[:MOST_NAMES], key=lambda one: -one.duration_s / one.count)
+    table = _table()
+    table.add_column("ended", min_width=5, max_width=width // 3)
+    for heading in ("count", "time", "energy"):
+        table.add_column(heading, justify="right", min_width=8)
+    table.add_column("last", ratio=1)
     for one in shown:
-        gross_j = one.energy.gross_j if one.energy and _has_all(one.energy, names) else math.nan
-        cells = [
-            printable(one.name), f"{one.count:,}", clock(one.duration_s), amount(gross_j, "J"),
-            " " + _last(one, names, columns[4]),
-        ]  # fmt: skip
-        lines.append(_row(cells, columns))
-    if len(ended) > len(shown):
-        lines.append(Text(f"and {len(ended) - len(shown)} more names", style="dim"))
-    return lines
+        complete = one.energy is not None and _has_all(one.energy, names)
+        table.add_row(
+            Text(printable(one.name)),
+            f"{one.count:,}",
+            duration(one.duration_s),
+            quantity(one.energy.gross_j if complete and one.energy else None, "J"),
+            _last(one, names, width),
+        )
+    hidden = len(view.ended) - len(shown)
+    more = Text(f"and {count(hidden, 'more name')}", style="dim")
+    return Group(table, more) if hidden else table
 
 
-def _has_all(energy: Energy | SpanTotal, names: set[str]) -> bool:
-    """Whether no component is missing; a record's own sum says so of its job."""
+def _has_all(energy: object, names: set[str]) -> bool:
+    """Whether no component is missing; the total of a record states that for its run."""
     return not isinstance(energy, Energy) or names <= set(energy.components)
 
 
-def _last(one: Ended, names: set[str], room: int) -> str:
+def _last(one: Ended, names: set[str], width: int) -> str:
     if not math.isfinite(one.last_duration_s):
         return ""
+    time = duration(one.last_duration_s)
     if one.last is None or not _has_all(one.last, names):
-        return clock(one.last_duration_s)
-    low, high = one.last.interval_j
-    text = f"{amount(one.last.gross_j, 'J')} in {clock(one.last_duration_s)}"
-    longer = f"{text} ({amount(low, 'J')} to {amount(high, 'J')})"
-    return longer if len(longer) < room else text
+        return time
+    low_j, high_j = one.last.interval_j if width >= WIDE else (None, None)
+    return f"{with_interval(one.last.gross_j, low_j, high_j, 'J', level='')} in {time}"
 
 
-def _study(study: Study, width: int, plain: bool) -> list[Text]:
-    share = study.done / study.cells if study.cells else 1.0
-    bar = meter(share, min(30, width // 4), plain=plain)
-    parts = [f"{bar} {study.done} of {study.cells} cells"]
+def _study(study: Study, width: int) -> Table:
+    parts = [f"{study.done} of {study.cells} cells"]
     parts += [f"{study.failed} failed"] if study.failed else []
     parts += [f"so far {study.spent}"] if study.spent else []
     parts += [f"to go about {study.to_go}"] if study.to_go else []
-    lines = _flow("study", parts, width)
-    for line in study.last:
-        lines += _flow("", [line], width, "dim")
+    bar = ProgressBar(max(study.cells, 1), study.done, width=min(30, width // 4))
+    rows: list[tuple[str, RenderableType]] = [("study", bar), ("", " · ".join(parts))]
+    rows += [("", Text(printable(one), style="dim")) for one in study.last]
     if study.running:
-        lines += _flow("running", [study.running, f"for {clock(study.running_s)}"], width)
-    return lines
+        rows.append(("running", f"{study.running} · for {duration(study.running_s)}"))
+    return _labelled(rows)
 
 
-def _forecast(view: View, width: int) -> list[Text]:
-    return _flow("forecast", [view.forecast_words], width) if view.forecast_words else []
+def _gauges(gauges: Sequence[Gauge], width: int) -> Table | None:
+    if not gauges:
+        return None
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", min_width=LABEL_WIDTH, no_wrap=True)
+    if width >= WIDE:
+        grid.add_column(width=10)
+    grid.add_column(overflow="fold")
+    for component in dict.fromkeys(one.component for one in gauges):
+        own = [one for one in gauges if one.component == component]
+        text = " · ".join(_gauge(one) for one in own)
+        busy = (one.value for one in own if one.quantity is Quantity.UTILIZATION)
+        bar = ProgressBar(completed=next(filter(math.isfinite, busy), 0.0), width=10)
+        grid.add_row(component, *([bar] if width >= WIDE else []), text)
+    return grid
 
 
-def _further(view: View, width: int) -> list[Text]:
-    """What is missing, what happened, and what else there is."""
-    lines: list[Text] = []
+def _gauge(gauge: Gauge) -> str:
+    labels = _HOST_LABELS if gauge.component == "host" else _LABELS
+    value = gauge.value
+    match gauge.quantity:
+        case Quantity.UTILIZATION | Quantity.MEMORY_UTILIZATION:
+            scale, decimals, unit = 1.0, 0, "%"
+        case Quantity.MEMORY_USED:
+            scale, decimals, unit = 2**30, 1, "GiB"
+        case Quantity.TEMPERATURE:
+            scale, decimals, unit = 1.0, 0, "°C"
+        case _:
+            scale, decimals, unit = 1e6, 0, "MHz"
+    text = f"{value / scale:,.{decimals}f} {unit}" if math.isfinite(value) else number(value)
+    return f"{labels.get(gauge.quantity, '')} {text}".strip()
+
+
+def _remarks(view: View) -> Table | None:
+    """Lay out what is missing, what happened, and what else can be watched."""
+    rows = []
     for reason in dict.fromkeys(view.absent.values()):
         components = ", ".join(name for name, why in view.absent.items() if why == reason)
-        lines += _flow("absent", [f"{components}: {reason}"], width)
-    for note in view.notes:
-        lines += _flow("note", [note], width)
-    for hint in view.hints[:MOST_HINTS]:
-        lines += _flow("also", [hint], width)
-    return lines
+        rows.append(("absent", f"{components}: {reason}"))
+    rows += [("note", note) for note in view.notes]
+    rows += [("also", hint) for hint in view.hints[:MOST_HINTS]]
+    return _labelled(rows) if rows else None
+
+
+def _labelled(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    """Lay out texts next to their labels, on as many lines as they need."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", min_width=LABEL_WIDTH, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, content in rows:
+        grid.add_row(label, Text(printable(content)) if isinstance(content, str) else content)
+    return grid
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", expand=True)

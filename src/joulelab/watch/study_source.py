@@ -1,4 +1,4 @@
-"""A study under way: its cells, what they took, and the run that is being measured."""
+"""A study that is running: its cells, their energy so far, and the current run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError, UserError
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
-from joulelab.watch.model import State, Study, View
-from joulelab.watch.recording import RecordingPlace
+from joulelab.watch.sources import RecordingSource
+from joulelab.watch.view import State, Study, View
 
 try:
     from joulelab.runs.store import Store
@@ -36,7 +36,7 @@ WRITTEN_S = 1.0
 """The lock's file is written a moment after its process began, by clocks that may differ so."""
 
 
-class StudyPlace:
+class StudySource:
     """A study's directory.
 
     Args:
@@ -52,26 +52,26 @@ class StudyPlace:
         self._cells = _cells(self._store)
         self._names: set[str] = set()
         self._runs: list[Mapping[str, Any]] = []
-        self._running: tuple[Path, RecordingPlace] | None = None
+        self._running: tuple[Path, RecordingSource] | None = None
 
-    def look(self) -> View:
-        """What it shows now."""
+    def poll(self) -> View:
+        """Return what is known now."""
         self._read_new_runs()
         missing = self._missing()
-        view = self._look_at_run()
+        view = self._poll_run()
         if view is None:
             state, words = self._without_run(missing)
             view = View(title="", state=state, state_words=words)
         study = self._study(missing, view.elapsed_s)
         return replace(view, title=study.name, study=study, elapsed_s=math.nan)
 
-    def _look_at_run(self) -> View | None:
+    def _poll_run(self) -> View | None:
         """The run that is being measured; nothing where there is none."""
         run = self._under_way()
         if run is None:
             return None
         try:
-            view = run.look()
+            view = run.poll()
         except TraceError:
             # It has ended and lies in another place now.
             self._running = None
@@ -102,7 +102,7 @@ class StudyPlace:
         finished = {run["run_id"] for run in self._runs}
         return [cell for cell in self._cells if cell.run_id not in finished]
 
-    def _under_way(self) -> RecordingPlace | None:
+    def _under_way(self) -> RecordingSource | None:
         """The run that is being measured, where there is one."""
         partial = self._directory / ".partial"
         paths = [path for path in partial.glob("*") if (path / READINGS_FILE).exists()]
@@ -111,7 +111,9 @@ class StudyPlace:
             return None
         path = max(paths)
         if self._running is None or self._running[0] != path:
-            place = RecordingPlace(path, title="", baseline=self._baseline(), epochs=self._epochs())
+            place = RecordingSource(
+                path, title="", baseline=self._baseline(), epochs=self._epochs()
+            )
             self._running = path, place
         return self._running[1]
 

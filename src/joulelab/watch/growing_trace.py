@@ -1,0 +1,405 @@
+"""Follow a trace while it grows.
+
+Power and other current values are computed from the latest readings only. The energy since the
+beginning is updated less often, and what was read since is added to it. Both are limited to a fixed
+share of one core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.errors import UserError
+from joulelab.forecast.loop import TOTAL, Pace
+from joulelab.forecast.profile import Forecast
+from joulelab.forecast.series import load_scipy
+from joulelab.forecast.sources import EPOCH, profile_of
+from joulelab.recording.trace import Readings, Trace, TraceReader
+from joulelab.recording.trace_spans import SpanFold, TraceSpan, Window
+from joulelab.sensors.sensor import Quantity
+from joulelab.watch.running_energy import (
+    FinishedSpans,
+    PowerHistory,
+    RunningEnergy,
+    have_same_components,
+)
+from joulelab.watch.view import Component, Ended, Gauge, OpenSpan, Stack
+
+NOW_S = 1.0
+"""Current power is the mean over this time, or over two readings of the slowest sensor."""
+MARGIN_S = 5.0
+"""Readings from this long before and after a stretch are read with it."""
+RECENT_SHARE, LEAST_RECENT_S = 0.006, 0.9
+"""Largest share of one core for current values, and minimum time between two updates."""
+RUNNING_SHARE, LEAST_RUNNING_S = 0.003, 2.0
+"""The same for the energy since the beginning."""
+MOST_SPANS = 2000
+"""Number of finished spans of each name that are saved."""
+LOST_S, LOST_INTERVALS = 5.0, 4.0
+"""A sensor counts as lost if it is silent for this time and for this many of its intervals."""
+_ALWAYS_NS = 1 << 62
+_BLOCK = 4096
+_KINDS = ("gpu", "cpu", "dram")
+_GAUGES = (
+    Quantity.UTILIZATION,
+    Quantity.MEMORY_UTILIZATION,
+    Quantity.MEMORY_USED,
+    Quantity.TEMPERATURE,
+    Quantity.SM_CLOCK,
+    Quantity.MEMORY_CLOCK,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Values of a trace at one time; see :class:`~joulelab.watch.view.View` for the others.
+
+    Attributes:
+        until_ns: Time up to which they hold, CLOCK_MONOTONIC; 0 before the first readings.
+        newest_ns: Time of the latest reading.
+        read_share: Share of a long recording that has been read.
+        settled: Energy when it was last computed from the beginning.
+        forecast_text: The forecast as text, or why there is none; may be empty.
+    """
+
+    until_ns: int
+    newest_ns: int
+    gauges: tuple[Gauge, ...]
+    read_share: float = 1.0
+    components: tuple[Component, ...] = ()
+    power_w: float = math.nan
+    energy: Energy | None = None
+    settled: Energy | None = None
+    ended: tuple[Ended, ...] = ()
+    forecast: Forecast | None = None
+    forecast_text: str = ""
+
+
+class GrowingTrace:
+    """A trace that grows.
+
+    Args:
+        directory: Directory of the trace.
+        baseline: Idle power on the trace's clock.
+        start_ns: Start of what is watched. Default: the start of the recording.
+        epochs: Number of epochs of the run, if known.
+
+    Attributes:
+        stop: The event that ended the recording; ``None`` before.
+
+    Raises:
+        TraceError: There is no trace, or it is damaged.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        baseline: Baseline | None = None,
+        start_ns: int | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        self._reader = TraceReader(directory)
+        empty = self._reader.read_between(_ALWAYS_NS, _ALWAYS_NS)
+        self.header, self.absent = empty.header, empty.absent
+        self.start_ns = int(self.header.get("start_ns", 0) if start_ns is None else start_ns)
+        self.baseline, self._epochs = baseline, epochs
+        self.stop: Mapping[str, Any] | None = None
+        self._events: list[Mapping[str, Any]] = []
+        self._new_spans: list[TraceSpan] = []
+        self._last_epoch: TraceSpan | None = None
+        self._fold = self._reader.spans = SpanFold(
+            since_ns=self.start_ns, most_per_name=MOST_SPANS, on_finish=self._new_spans.append
+        )
+        self._measures_energy = any(channel.gives_energy for channel in empty.channels)
+        self._tail_ns = round(max(MARGIN_S, 2 * _lost_s(empty)) * 1e9)
+        self._history = PowerHistory(self.start_ns)
+        self._finished = FinishedSpans()
+        self._running = RunningEnergy(self._read, self.start_ns, self._finished)
+        self._forecast: tuple[Forecast | None, str] = None, ""
+        self._snapshot: Snapshot | None = None
+        self._recent_pace = Pace(RECENT_SHARE, least_s=LEAST_RECENT_S, clock=time.thread_time)
+        self._running_pace = Pace(RUNNING_SHARE, least_s=LEAST_RUNNING_S, clock=time.thread_time)
+
+    def poll(self, *, final: bool = False) -> Snapshot:
+        """Return the current values. Of a long recording, each of the first calls reads a part.
+
+        Args:
+            final: Whether the trace has ended, so that everything is computed once more.
+        """
+        self._read_events()
+        if self._snapshot is None:
+            # The first time takes longest and says nothing about the cost of the others.
+            beginning = self._update_running(final=final)
+            if beginning is not None:
+                return beginning
+            self._snapshot = self._update_recent()
+        if final or self._running_pace.due:
+            with self._running_pace:
+                self._update_running(final=final)
+        if final or self._recent_pace.due:
+            with self._recent_pace:
+                self._snapshot = self._update_recent()
+        return replace(self._snapshot, newest_ns=self._reader.latest_ns())
+
+    def unix_s(self, t_ns: int) -> float:
+        """Convert a time of the trace to wall-clock time as of the start of the recording."""
+        start_ns = int(self.header.get("start_ns", 0))
+        return float(self.header.get("start_unix_s", math.nan)) + (t_ns - start_ns) * 1e-9
+
+    def stacks(self, now_ns: int, is_alive: Callable[[int], bool]) -> tuple[Stack, ...]:
+        """Return the open spans of each thread whose process is alive."""
+        by_thread: dict[tuple[int, int], list[TraceSpan]] = {}
+        for span in sorted(self._fold.open.values(), key=lambda one: one.start_ns):
+            by_thread.setdefault((span.key[0], span.thread), []).append(span)
+        return tuple(
+            Stack(pid=pid, spans=tuple(_open_span(span, now_ns) for span in spans))
+            for (pid, _), spans in sorted(by_thread.items())
+            if is_alive(pid)
+        )
+
+    def _read_events(self) -> None:
+        """Read new events and spans."""
+        events = self._reader.new_events()
+        self._events += events
+        self.stop = next((one for one in events if one.get("event") == "stop"), self.stop)
+        for span in self._new_spans:
+            self._last_epoch = span if span.name == EPOCH else self._last_epoch
+        finished = [self._fold.get(span) for span in self._new_spans]
+        self._new_spans.clear()
+        self._finished.add(sorted(finished, key=lambda span: span.start_ns))
+        if self._epoch_spans():
+            # Loading takes a second, which must not count as cost of an update.
+            with contextlib.suppress(UserError):
+                load_scipy()
+
+    def _epoch_spans(self) -> list[TraceSpan]:
+        """Return the open epochs and the last finished one."""
+        epochs = [span for span in self._fold.open.values() if span.name == EPOCH]
+        return epochs if self._last_epoch is None else [*epochs, self._last_epoch]
+
+    def _read(self, start_ns: int, stop_ns: int) -> Trace:
+        margin_ns = round(MARGIN_S * 1e9)
+        since_ns = start_ns - margin_ns
+        events = [one for one in self._events if one.get("t_ns", since_ns) >= since_ns]
+        spans = [one for one in self._fold.spans() if (one.stop_ns or _ALWAYS_NS) >= since_ns]
+        return self._reader.read_between(since_ns, stop_ns + margin_ns, events, spans)
+
+    def _update_running(self, *, final: bool) -> Snapshot | None:
+        """Update the energy since the beginning; return the progress if it is not there yet."""
+        newest_ns = self._reader.latest_ns()
+        tail = self._read(newest_ns - self._tail_ns, _ALWAYS_NS)
+        until_ns = _covered_ns(tail, was_measured=self._snapshot is not None)
+        if not until_ns and self._snapshot is None and self._measures_energy:
+            # All sensors of energy may be lost by now.
+            until_ns = _covered_ns(self._read(self.start_ns, _ALWAYS_NS))
+        seen_s = (until_ns - self.start_ns) * 1e-9
+        if seen_s <= 0 or (seen_s < NOW_S and not final):
+            return Snapshot(until_ns=0, newest_ns=newest_ns, gauges=_gauges(tail))
+        self._running.advance(until_ns, self.baseline)
+        while final and self._running.until_ns < until_ns:
+            self._running.advance(until_ns, self.baseline)
+        if self._running.until_ns >= until_ns:
+            self._forecast = self._make_forecast()
+            return None
+        read_share = (self._running.until_ns - self.start_ns) * 1e-9 / seen_s
+        return Snapshot(
+            until_ns=0, newest_ns=newest_ns, gauges=_gauges(tail), read_share=read_share
+        )
+
+    def _update_recent(self) -> Snapshot:
+        """Compute the current values and add the latest energy to that since the beginning."""
+        settled, settled_ns = self._running.energy, self._running.until_ns
+        assert settled is not None
+        since_ns = min(self._history.since_ns(settled_ns), settled_ns)
+        trace = self._read(since_ns, _ALWAYS_NS)
+        until_ns = max(_covered_ns(trace, was_measured=True), settled_ns)
+        now_ns = round(max(NOW_S, 2 * _resolution_s(trace)) * 1e9)
+        steps = self._history.windows(until_ns)
+        spans = self._finished.waiting(since_ns, until_ns)
+        now, since, *others = EnergyEstimator(trace, self.baseline).energies(
+            [
+                Window(max(until_ns - now_ns, self.start_ns), until_ns),
+                Window(settled_ns, until_ns),
+                *steps,
+                *(span.window for span in spans),
+            ]
+        )
+        self._history.set_energies(steps, others[: len(steps)])
+        self._finished.set_energies(spans, others[len(steps) :])
+        energy = settled
+        if have_same_components(settled, since) and since.duration_s:
+            energy = settled + since
+        components = self._components(trace, now, energy)
+        forecast, forecast_text = self._forecast
+        return Snapshot(
+            until_ns=until_ns,
+            newest_ns=self._reader.latest_ns(),
+            gauges=_gauges(trace),
+            components=components,
+            power_w=math.fsum(one.power_w for one in components) if components else math.nan,
+            energy=energy,
+            settled=settled,
+            ended=self._finished.totals(),
+            forecast=forecast,
+            forecast_text=forecast_text,
+        )
+
+    def _components(self, trace: Trace, now: Energy, energy: Energy) -> tuple[Component, ...]:
+        channels = [channel for channel in trace.channels if channel.gives_energy]
+        rows = []
+        for name in sorted({channel.component for channel in channels}, key=by_kind):
+            part, so_far = now.components.get(name), energy.components.get(name)
+            preferred = min(
+                (channel for channel in channels if channel.component == name),
+                key=lambda channel: channel.priority,
+            )
+            measured = part or so_far or preferred
+            rows.append(
+                Component(
+                    name=name,
+                    power_w=part.mean_power_w if part else math.nan,
+                    history_w=self._history.of(name),
+                    gross_j=so_far.gross_j if so_far else math.nan,
+                    source=measured.source,
+                    provenance=measured.provenance,
+                )
+            )
+        return tuple(rows)
+
+    def _make_forecast(self) -> tuple[Forecast | None, str]:
+        """Forecast the run from its finished spans, if it has epochs."""
+        epochs = self._epoch_spans()
+        if not epochs:
+            return None, ""
+        totals = (_whole(span.attributes.get(TOTAL)) for span in epochs)
+        total = self._epochs or next(filter(None, totals), None)
+        if total is None:
+            return None, "no forecast: the number of epochs is unknown; give --epochs N"
+        counts = self._fold.finished
+        spans = [span for span in self._fold.spans() if counts[span.name] <= MOST_SPANS]
+        try:
+            forecast = profile_of(spans, self._energies).forecast(total)
+        except UserError as error:
+            return None, f"no forecast: {error}"
+        return forecast, str(forecast)
+
+    def _energies(self, windows: Sequence[Window]) -> list[Energy]:
+        """Return the energies of windows, most of which are already known."""
+        found = {window: self._finished.known.get(window) for window in windows}
+        missing = [window for window, energy in found.items() if energy is None]
+        if missing:
+            first_ns = min(window.start_ns for window in missing)
+            last_ns = max(max(one.stop_ns, one.device_stop_ns or 0) for one in missing)
+            estimator = EnergyEstimator(self._read(first_ns, last_ns))
+            found |= zip(missing, estimator.energies(missing), strict=True)
+        return [energy for window in windows if (energy := found[window]) is not None]
+
+
+def by_kind(component: str) -> tuple[int, str, int]:
+    """Return the sort key of a component: GPUs by number, then CPUs, DRAM and others.
+
+    Example:
+        >>> sorted(["dram:0", "cpu:0", "gpu:10", "gpu:9"], key=by_kind)
+        ['gpu:9', 'gpu:10', 'cpu:0', 'dram:0']
+    """
+    kind, _, number = component.partition(":")
+    position = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+    return position, component.rstrip("0123456789"), int(re.sub(r"\D", "", number) or 0)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _open_span(span: TraceSpan, now_ns: int) -> OpenSpan:
+    return OpenSpan(
+        name=span.name,
+        index=_whole(span.attributes.get("index")),
+        total=_whole(span.attributes.get(TOTAL)),
+        elapsed_s=max(0.0, (now_ns - span.start_ns) * 1e-9),
+    )
+
+
+def _covered_ns(trace: Trace, *, was_measured: bool = False) -> int:
+    """Return the time up to which all energies that are still measured are known; 0 for never.
+
+    If none is measured any more, the other sensors show how late their readings are.
+
+    Args:
+        trace: The latest readings.
+        was_measured: Whether energy was measured before.
+    """
+    energies: dict[str, int] = {}
+    newest_ns = 0
+    for channel, readings in zip(trace.channels, trace.series, strict=True):
+        last_ns = _last(readings)[0]
+        newest_ns = max(newest_ns, last_ns)
+        if channel.gives_energy:
+            energies[channel.component] = max(energies.get(channel.component, 0), last_ns)
+    if not was_measured and not any(energies.values()):
+        return 0
+    lost_ns = newest_ns - round(_lost_s(trace) * 1e9)
+    return min((t_ns for t_ns in energies.values() if t_ns >= lost_ns), default=lost_ns)
+
+
+def _lost_s(trace: Trace) -> float:
+    """Return how far a component may fall behind the others before it counts as lost."""
+    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
+    periods_s = (max(s, channel.update_period_s) for channel, s in pairs if channel.gives_energy)
+    return max(LOST_S, LOST_INTERVALS * max(periods_s, default=0.0))
+
+
+def _resolution_s(trace: Trace) -> float:
+    """Return the longest time that a single reading of energy stands for."""
+    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
+    periods_s = (
+        max(interval_s * channel.polled, channel.update_period_s)
+        for channel, interval_s in pairs
+        if channel.gives_energy
+    )
+    return max(periods_s, default=0.0)
+
+
+def _gauges(trace: Trace) -> tuple[Gauge, ...]:
+    """Return the latest reading of each other quantity of each component."""
+    latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
+    found: dict[tuple[str, Quantity], float] = {}
+    for channel, readings, interval_s in zip(
+        trace.channels, trace.series, _intervals_s(trace), strict=True
+    ):
+        key = channel.component, channel.quantity
+        if channel.quantity not in _GAUGES or math.isfinite(found.get(key, math.nan)):
+            continue
+        t_ns, value = _last(readings)
+        patience_s = max(LOST_S, LOST_INTERVALS * max(interval_s, channel.update_period_s))
+        found[key] = value if latest_ns - t_ns <= patience_s * 1e9 else math.nan
+    order = sorted(found, key=lambda key: (*by_kind(key[0]), _GAUGES.index(key[1])))
+    return tuple(Gauge(component=key[0], quantity=key[1], value=found[key]) for key in order)
+
+
+def _intervals_s(trace: Trace) -> list[float]:
+    return trace.header.get("intervals_s") or [one.update_period_s for one in trace.channels]
+
+
+def _last(readings: Readings) -> tuple[int, float]:
+    """Return the time and value of the latest reading; 0 and NaN without one."""
+    t_ns, value = readings
+    for stop in range(t_ns.size, 0, -_BLOCK):
+        begin = max(stop - _BLOCK, 0)
+        valid = np.flatnonzero(np.isfinite(value[begin:stop]))
+        if valid.size:
+            return int(t_ns[begin + valid[-1]]), float(value[begin + valid[-1]])
+    return 0, math.nan

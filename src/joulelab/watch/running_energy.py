@@ -1,0 +1,195 @@
+"""Energy since the beginning of a recording, of its finished spans, and its power over time.
+
+Each is extended as the recording grows, and no stretch of readings is read more than a few times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.watch.view import BIN_S, Ended
+
+MOST_KNOWN = 10_000
+"""Number of single spans whose energies are saved, for forecasts."""
+MOST_WAITING = 2000
+"""Spans of a name are only counted, not measured, once more than this many wait at a time."""
+
+LONGEST_NS = 4 * 3600 * 10**9
+"""Longest stretch of a recording that is read at a time."""
+SETTLED_NS = 300 * 10**9
+"""A stretch of this length is not read again: errors at its edges are small in comparison."""
+
+MOST_BINS = 300
+"""Steps of the power history that are saved: ten minutes, more than the widest terminal shows."""
+LATE_BINS = 5
+"""Number of latest steps that are recomputed, because sensors may deliver readings late."""
+_BIN_NS = round(BIN_S * 1e9)
+
+ReadTrace = Callable[[int, int], Trace]
+"""Returns the readings and events between two times, with a margin."""
+
+
+class FinishedSpans:
+    """Finished spans by name; each is measured once.
+
+    Attributes:
+        known: Energies of the latest single spans, by their windows.
+    """
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[Window, Energy] = OrderedDict()
+        self._waiting: list[TraceSpan] = []
+        self._unmeasured_names: set[str] = set()
+        self._totals: dict[str, Ended] = {}
+
+    def add(self, spans: Iterable[TraceSpan]) -> None:
+        """Add spans that are to be measured."""
+        by_name: dict[str, list[TraceSpan]] = {}
+        for span in (*self._waiting, *spans):
+            by_name.setdefault(span.name, []).append(span)
+        self._waiting = []
+        for name, found in by_name.items():
+            if name in self._unmeasured_names or len(found) > MOST_WAITING:
+                self._unmeasured_names.add(name)
+                self._count(found, None)
+            else:
+                self._waiting += found
+
+    def waiting(self, since_ns: int, until_ns: int) -> list[TraceSpan]:
+        """Return the spans between two times that are not measured yet."""
+        return [
+            span
+            for span in self._waiting
+            if since_ns <= span.start_ns
+            and max(span.stop_ns or 0, span.device_stop_ns or 0) <= until_ns
+        ]
+
+    def set_energies(self, spans: Sequence[TraceSpan], energies: Sequence[Energy]) -> None:
+        """Set the energies of spans that were waiting."""
+        done = {span.key for span in spans}
+        self._waiting = [span for span in self._waiting if span.key not in done]
+        for span, energy in zip(spans, energies, strict=True):
+            self._count([span], energy)
+            self.known[span.window] = energy
+        while len(self.known) > MOST_KNOWN:
+            self.known.popitem(last=False)
+
+    def totals(self) -> tuple[Ended, ...]:
+        """Return one total per name, the latest first."""
+        return tuple(reversed(self._totals.values()))
+
+    def _count(self, spans: Sequence[TraceSpan], energy: Energy | None) -> None:
+        """Add spans of one name to its total, which becomes the latest one."""
+        name = spans[0].name
+        before = self._totals.pop(name, None) or Ended(name=name, count=0, duration_s=0.0)
+        durations_s = [(span.window.stop_ns - span.start_ns) * 1e-9 for span in spans]
+        total = energy
+        if before.count and energy is not None:
+            total = before.energy + energy if isinstance(before.energy, Energy) else None
+        self._totals[name] = replace(
+            before,
+            count=before.count + len(spans),
+            duration_s=before.duration_s + math.fsum(durations_s),
+            energy=total,
+            last_duration_s=durations_s[-1],
+            last=energy,
+        )
+
+
+class RunningEnergy:
+    """Energy from the beginning to a time that advances.
+
+    Stretches are added up while they have the same components. When a component appears or
+    disappears, everything is computed again from the beginning, as it would be at the end.
+
+    Args:
+        read: Reads a stretch of the trace.
+        start_ns: The beginning, CLOCK_MONOTONIC.
+        spans: Spans that are measured along the way.
+
+    Attributes:
+        energy: Energy up to ``until_ns``; ``None`` before the first stretch.
+        until_ns: The time that was reached.
+    """
+
+    def __init__(self, read: ReadTrace, start_ns: int, spans: FinishedSpans) -> None:
+        self._read, self._spans = read, spans
+        self._start_ns = self._settled_ns = self.until_ns = start_ns
+        self._settled: Energy | None = None
+        self.energy: Energy | None = None
+
+    def advance(self, until_ns: int, baseline: Baseline | None) -> None:
+        """Advance to a time that all sensors have reached, or towards it if it is far away."""
+        # A sensor that returns may be behind for a moment.
+        until_ns = max(min(until_ns, self._settled_ns + LONGEST_NS), self.until_ns)
+        stretch = self._measure(self._settled_ns, until_ns, baseline)
+        self.until_ns = until_ns
+        if self._settled is None:
+            self.energy = stretch
+        elif have_same_components(self._settled, stretch):
+            self.energy = self._settled + stretch
+        else:
+            self.energy = self._measure(self._start_ns, until_ns, baseline)
+        if until_ns - self._settled_ns >= SETTLED_NS and have_same_components(self.energy, stretch):
+            self._settled, self._settled_ns = self.energy, until_ns
+
+    def _measure(self, start_ns: int, until_ns: int, baseline: Baseline | None) -> Energy:
+        spans = self._spans.waiting(self._start_ns, until_ns)
+        first_ns = min([start_ns, *(span.start_ns for span in spans)])
+        estimator = EnergyEstimator(self._read(first_ns, until_ns), baseline)
+        energy, *of_spans = estimator.energies(
+            [Window(start_ns, until_ns), *(span.window for span in spans)]
+        )
+        self._spans.set_energies(spans, of_spans)
+        return energy
+
+
+class PowerHistory:
+    """Mean power of each component in steps of :data:`~joulelab.watch.view.BIN_S`.
+
+    Args:
+        start_ns: No step begins earlier, CLOCK_MONOTONIC.
+    """
+
+    def __init__(self, start_ns: int) -> None:
+        self._first = -(-start_ns // _BIN_NS)
+        self._power_w: dict[int, dict[str, float]] = {}
+
+    def since_ns(self, until_ns: int) -> int:
+        """Return the time from which readings are needed to extend the history."""
+        latest = max(self._power_w, default=self._first)
+        return max(latest - LATE_BINS, self._first, until_ns // _BIN_NS - MOST_BINS) * _BIN_NS
+
+    def windows(self, until_ns: int) -> list[Window]:
+        """Return the steps to compute, given readings up to a time."""
+        steps = range(self.since_ns(until_ns), until_ns // _BIN_NS * _BIN_NS, _BIN_NS)
+        return [Window(start_ns, start_ns + _BIN_NS) for start_ns in steps]
+
+    def set_energies(self, windows: Sequence[Window], energies: Sequence[Energy]) -> None:
+        """Set the energies of steps, and drop the oldest steps."""
+        for window, energy in zip(windows, energies, strict=True):
+            self._power_w[window.start_ns // _BIN_NS] = {
+                name: part.mean_power_w for name, part in energy.components.items()
+            }
+        last = max(self._power_w, default=0)
+        self._power_w = {step: w for step, w in self._power_w.items() if step > last - MOST_BINS}
+
+    def of(self, component: str) -> tuple[float, ...]:
+        """Return the power of a component from the first saved step to the last; NaN is a gap."""
+        if not self._power_w:
+            return ()
+        steps = range(min(self._power_w), max(self._power_w) + 1)
+        return tuple(self._power_w.get(step, {}).get(component, math.nan) for step in steps)
+
+
+def have_same_components(first: Energy, second: Energy) -> bool:
+    """Whether both energies have the same components."""
+    return set(first.components) == set(second.components)

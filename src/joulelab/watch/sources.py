@@ -1,0 +1,350 @@
+"""What can be watched: a recording, a run, a study, or this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import psutil
+
+from joulelab.carbon.costs import Costs
+from joulelab.carbon.site import local_costs
+from joulelab.energy.baseline import Baseline
+from joulelab.energy.energy import Energy
+from joulelab.energy.saved_baseline import kept
+from joulelab.errors import TraceError, UserError
+from joulelab.meter import Meter
+from joulelab.recording.trace import TraceReader
+from joulelab.recording.trace_format import READINGS_FILE, boot_id
+from joulelab.runs.record import Run, read_record, read_run, saved_run_directories
+from joulelab.runs.study_runs import is_study
+from joulelab.watch.growing_trace import GrowingTrace, Snapshot
+from joulelab.watch.view import Ended, State, View
+
+SILENT_S = 10.0
+"""A recorder is lost if its process is gone and its latest reading is older than this."""
+FINISHING_S = 5.0
+"""How long after the end of its recording the record of a run may still be written."""
+
+
+class Source(Protocol):
+    """Something that can be watched."""
+
+    def poll(self) -> View:
+        """Return what is known now."""
+        ...
+
+
+def open_source(path: Path, *, epochs: int | None = None) -> Source:
+    """Open a study, a run, or a directory with a trace.
+
+    Args:
+        path: Its directory.
+        epochs: Number of epochs of the run, if known.
+
+    Raises:
+        UserError: The directory contains none of them.
+    """
+    if not path.is_dir():
+        raise UserError(
+            f"there is no directory {path}", hint="give that of a run, a study or a recording"
+        )
+    if is_study(path):
+        from joulelab.watch.study_source import StudySource  # noqa: PLC0415
+
+        return StudySource(path)
+    record = read_record(path)
+    if record is not None and record["kind"] == "command":
+        return RunSource(path, record, epochs=epochs)
+    if (path / READINGS_FILE).exists():
+        # The saved idle power is on the clock of this boot.
+        baseline = kept() if is_this_boot(header_of(path)) else None
+        return RecordingSource(path, title=path.resolve().name, baseline=baseline, epochs=epochs)
+    raise UserError(
+        f"there is nothing to watch in {path}",
+        why="it contains no run, no study and no recording",
+        hint="give what `joulelab run`, `joulelab study` or a Meter writes to",
+    )
+
+
+class RecordingSource:
+    """A directory with a trace, for example of a Meter or of a run of a study.
+
+    Args:
+        directory: Directory of the trace, which need not exist yet.
+        title: Name to show.
+        detail: More about it.
+        baseline: Idle power on the trace's clock.
+        start_ns: Start of what is watched. Default: the start of the recording.
+        epochs: Number of epochs of the run, if known.
+
+    Attributes:
+        is_behind: Whether part of a long recording has not been read yet.
+    """
+
+    is_behind = False
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        title: str,
+        detail: str = "",
+        baseline: Baseline | None = None,
+        start_ns: int | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        self._directory = directory
+        self._empty = View(title=title, detail=detail, state="waiting")
+        self._baseline, self._start_ns, self._epochs = baseline, start_ns, epochs
+        self._trace: GrowingTrace | None = None
+        self._costs_of: Energy | None = None
+        self._costs: Costs | None = None
+
+    def poll(self) -> View:
+        """Return what is known now.
+
+        Raises:
+            TraceError: The trace is damaged, or was removed.
+        """
+        try:
+            return self._poll()
+        except OSError as error:
+            raise TraceError(
+                f"cannot read the trace in {self._directory}", why=error.strerror or str(error)
+            ) from error
+
+    def _poll(self) -> View:
+        if self._trace is None:
+            path = self._directory / READINGS_FILE
+            if not path.exists() or not path.stat().st_size:
+                return replace(self._empty, state_words="the recording has not begun")
+            self._trace = GrowingTrace(
+                self._directory,
+                baseline=self._baseline,
+                start_ns=self._start_ns,
+                epochs=self._epochs,
+            )
+        snapshot = self._trace.poll()
+        self.is_behind = snapshot.read_share < 1
+        if self.is_behind:
+            return replace(self._empty, state_words=f"reading, {100 * snapshot.read_share:.0f} %")
+        state, reason = _state(self._trace, snapshot)
+        if state in ("ended", "lost"):
+            snapshot = self._trace.poll(final=True)
+        return self._view(self._trace, snapshot, state, reason)
+
+    def _view(self, trace: GrowingTrace, snapshot: Snapshot, state: State, reason: str) -> View:
+        live, here = state in ("live", "waiting"), is_this_boot(trace.header)
+        now_ns = time.monotonic_ns() if live and here else snapshot.until_ns
+        energy = snapshot.energy
+        # Processes of another machine may well be alive.
+        is_alive = psutil.pid_exists if here else lambda _: True
+        absent = {one.component: str(one) for one in trace.absent}
+        return replace(
+            self._empty,
+            state=state,
+            state_words=reason,
+            elapsed_s=(now_ns - trace.start_ns) * 1e-9 if now_ns else math.nan,
+            components=snapshot.components,
+            power_w=snapshot.power_w,
+            energy=energy,
+            job_words=energy.job_text if energy else "",
+            gauges=snapshot.gauges,
+            stacks=trace.stacks(now_ns, is_alive) if live else (),
+            ended=snapshot.ended,
+            forecast=snapshot.forecast,
+            forecast_words=snapshot.forecast_text if state == "live" else "",
+            costs=self._current_costs(trace, snapshot),
+            absent=energy.absent if energy else absent,
+            notes=energy.notes if energy else (),
+        )
+
+    def _current_costs(self, trace: GrowingTrace, snapshot: Snapshot) -> Costs | None:
+        """Return the costs, at a carbon intensity that is updated with the settled energy."""
+        energy, settled = snapshot.energy, snapshot.settled
+        if energy is None or settled is None:
+            return None
+        if self._costs is None or settled is not self._costs_of:
+            start_unix_s = trace.unix_s(trace.start_ns)
+            self._costs = local_costs(
+                settled,
+                started_unix_s=start_unix_s,
+                stopped_unix_s=start_unix_s + settled.duration_s,
+            )
+            self._costs_of = settled
+        return replace(self._costs, energy_j=energy.gross_j, interval_j=energy.interval_j)
+
+
+class RunSource(RecordingSource):
+    """A run of ``joulelab run``.
+
+    Args:
+        directory: Directory of the run.
+        record: Its record; see :func:`~joulelab.runs.record.read_record`.
+        epochs: Number of epochs of the run, if known.
+    """
+
+    def __init__(
+        self, directory: Path, record: Mapping[str, Any], *, epochs: int | None = None
+    ) -> None:
+        super().__init__(
+            Path(record["inside"] or directory),
+            title=str(record["name"]),
+            detail=" ".join(record["command"]),
+            start_ns=record["start_ns"],
+            epochs=epochs,
+        )
+        self._run_directory = directory
+        self._has_baseline = False
+
+    def poll(self) -> View:
+        """Return what is known now; after its end, the values of its record."""
+        record = read_record(self._run_directory) or {}
+        finished = record.get("status", "unfinished") != "unfinished"
+        # Idle power is recorded a moment after the command was started.
+        if not self._has_baseline and record.get("machine") is not None:
+            points = record["baseline"]
+            self._has_baseline = True
+            self._baseline = None if points is None else Baseline.from_json(points)
+            if self._trace is not None:
+                self._trace.baseline = self._baseline
+        view = super().poll()
+        if self.is_behind:
+            return view
+        if finished:
+            return _with_record(view, read_run(self._run_directory))
+        if view.state != "ended" or self._trace is None:
+            return view
+        stop = self._trace.stop
+        if stop and silent_s(self._trace.header, int(stop["t_ns"])) < FINISHING_S:
+            return replace(view, state="live", state_words="finishing")
+        return replace(view, state="lost", state_words="its end was not recorded")
+
+
+class MachineSource:
+    """This machine, with a recorder that writes to a temporary directory until the context ends.
+
+    Args:
+        sensors: Sensors to read; see :class:`~joulelab.meter.Meter`.
+
+    Raises:
+        UserError: A sensor does not exist.
+        RecorderError: The recorder did not start.
+    """
+
+    def __init__(self, sensors: Sequence[str] | None = None) -> None:
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="joulelab-watch-"))
+            meter = stack.enter_context(Meter(sensors=sensors, directory=temporary, record=False))
+            self._close = stack.pop_all().close
+        self._recording = RecordingSource(
+            meter.directory,
+            title=platform.node(),
+            detail="this machine",
+            baseline=meter.baseline,
+        )
+        self._hints = tuple(f"joulelab watch {directory}" for directory in running_runs())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def poll(self) -> View:
+        """Return what is known now."""
+        # The watcher itself is not a run whose share of the energy matters.
+        return replace(self._recording.poll(), job_words="", hints=self._hints)
+
+
+def running_runs() -> list[Path]:
+    """Return the saved runs that are running on this machine, the latest first."""
+    found = []
+    for path in (path for root in saved_run_directories() for path in root.iterdir()):
+        with contextlib.suppress(UserError, TraceError):
+            record = read_record(path) or {"status": "unfinished", "inside": None}
+            if record["status"] == "unfinished":
+                header = header_of(Path(record["inside"] or path))
+                found += [path] if _is_recorder_alive(header) else []
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def is_this_boot(header: Mapping[str, Any]) -> bool:
+    """Whether a recording began since this machine was started."""
+    return bool(header.get("boot_id")) and header["boot_id"] == boot_id()
+
+
+def silent_s(header: Mapping[str, Any], newest_ns: int) -> float:
+    """Return the age of the latest reading; clocks of other machines are taken to agree."""
+    start_ns = int(header.get("start_ns", 0))
+    newest_s = max(newest_ns, start_ns) * 1e-9
+    if is_this_boot(header):
+        return time.monotonic() - newest_s
+    return time.time() - (float(header.get("start_unix_s", 0.0)) + newest_s - start_ns * 1e-9)
+
+
+def header_of(directory: Path) -> Mapping[str, Any]:
+    """Return the header of a trace.
+
+    Raises:
+        TraceError: There is no trace, or it is damaged.
+    """
+    return TraceReader(directory).read_between(0, 0).header
+
+
+def _is_recorder_alive(header: Mapping[str, Any]) -> bool:
+    return is_this_boot(header) and psutil.pid_exists(header.get("pid", -1))
+
+
+def _state(trace: GrowingTrace, snapshot: Snapshot) -> tuple[State, str]:
+    """Tell whether a recording continues, and how it ended."""
+    if trace.stop is not None:
+        return "ended", str(trace.stop["reason"])
+    is_silent = silent_s(trace.header, snapshot.newest_ns) > SILENT_S
+    if is_silent and not _is_recorder_alive(trace.header):
+        return "lost", "the recorder is gone"
+    return ("live", "") if snapshot.until_ns else ("waiting", "no reading yet")
+
+
+def _with_record(view: View, run: Run) -> View:
+    """Replace the values of a run's trace by those of its record."""
+    energy, costs = run.energy, view.costs
+    if costs is not None:
+        costs = replace(costs, energy_j=energy.gross_j, interval_j=energy.interval_j)
+    seen = {one.name: one for one in view.ended}
+    how = f"exit code {run.exit_code}" if run.signal is None else f"signal {run.signal}"
+    return replace(
+        view,
+        state="ended",
+        state_words=how,
+        elapsed_s=run.duration_s,
+        components=tuple(
+            replace(one, gross_j=energy.components[one.name].gross_j)
+            if one.name in energy.components
+            else one
+            for one in view.components
+        ),
+        energy=energy,
+        job_words=energy.job_text,
+        costs=costs,
+        ended=tuple(
+            replace(
+                seen.get(one.name, Ended(name=one.name, count=0, duration_s=0.0)),
+                count=one.count,
+                duration_s=one.duration_s,
+                energy=one,
+            )
+            for one in run.spans
+        ),
+        stacks=(),
+        absent=energy.absent,
+        notes=tuple(dict.fromkeys((*energy.notes, *run.notes))),
+    )

@@ -1,0 +1,228 @@
+"""What the watcher shows at one time: frozen values computed from a trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal
+
+from joulelab.carbon.costs import Costs
+from joulelab.energy.energy import Energy
+from joulelab.forecast.profile import Forecast
+from joulelab.format import finite_or_none
+from joulelab.runs.record import SpanTotal
+from joulelab.sensors.sensor import Quantity
+
+BIN_S = 2.0
+"""Length of a step of the power history; NVML's buffer of readings is also read that often."""
+
+State = Literal["waiting", "live", "ended", "lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """Power of one component. Values that were not measured are NaN.
+
+    Attributes:
+        name: For example ``"gpu:0"``.
+        power_w: Mean over about the last second that its sensors have covered.
+        history_w: Mean power of each step of :data:`BIN_S`, oldest first; NaN is a gap.
+        gross_j: Energy since the beginning.
+        source: Channel of the readings.
+        provenance: For example ``"measured"``.
+    """
+
+    name: str
+    power_w: float
+    history_w: tuple[float, ...]
+    gross_j: float
+    source: str
+    provenance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """The latest reading of a quantity other than power and energy.
+
+    Attributes:
+        component: For example ``"gpu:0"`` or ``"host"``.
+        quantity: What was read; its value ends in the unit.
+        value: In that unit; NaN if the sensor has no value.
+    """
+
+    component: str
+    quantity: Quantity
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSpan:
+    """A span that has not ended.
+
+    Attributes:
+        name: Name of the span.
+        index: Its attribute ``index``; ``None`` if it has none.
+        total: Its attribute ``total``; ``None`` if it has none.
+        elapsed_s: Time since its start.
+    """
+
+    name: str
+    index: int | None
+    total: int | None
+    elapsed_s: float
+
+    @property
+    def label(self) -> str:
+        """Name and position of the span.
+
+        Example:
+            >>> OpenSpan(name="epoch", index=3, total=10, elapsed_s=1.0).label
+            'epoch 4/10'
+            >>> OpenSpan(name="step", index=3, total=None, elapsed_s=1.0).label
+            'step #3'
+        """
+        if self.index is None:
+            return self.name
+        if self.total is None:
+            return f"{self.name} #{self.index}"
+        return f"{self.name} {self.index + 1}/{self.total}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """The open spans of one thread of a process, the outermost first."""
+
+    pid: int
+    spans: tuple[OpenSpan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Finished spans of one name whose readings are complete.
+
+    Attributes:
+        name: Name of the spans.
+        count: Number of spans.
+        duration_s: Total duration.
+        energy: Total energy; ``None`` if there are too many spans to add up, or their energies
+            have different components.
+        last_duration_s: Duration of the latest span; NaN if unknown.
+        last: Energy of the latest span; ``None`` if unknown.
+    """
+
+    name: str
+    count: int
+    duration_s: float
+    energy: Energy | SpanTotal | None = None
+    last_duration_s: float = math.nan
+    last: Energy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Progress of a study.
+
+    Attributes:
+        name: Name of the study.
+        cells: Number of cells in the plan.
+        done: Number of recorded cells, including failed ones.
+        failed: Number of failed cells.
+        running: Id of the current run; empty if there is none.
+        running_s: How long it has been running.
+        spent: Time and energy of all finished runs, as text.
+        to_go: Estimated time and energy of the missing cells, as text; empty if unknown.
+        last: One line for each of the latest finished runs, oldest first.
+    """
+
+    name: str
+    cells: int
+    done: int
+    failed: int
+    running: str
+    running_s: float
+    spent: str
+    to_go: str
+    last: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Everything that is shown at one time. Values that were not measured are NaN or absent.
+
+    Attributes:
+        title: Name of what is watched.
+        detail: More about it, for example the command of a run.
+        state: ``"waiting"`` for the first readings, ``"live"``, ``"ended"``, or ``"lost"`` if the
+            recorder disappeared without a reason.
+        state_words: How it ended, or why it is waiting.
+        elapsed_s: Time since the beginning, or total duration; NaN if unknown, and for a study.
+        components: Measured components, in order.
+        power_w: Total power; NaN while one component is unknown.
+        energy: Energy since the beginning; ``None`` before the first readings.
+        job_words: This run's share of the energy, if other processes used the machine.
+        gauges: Utilisation, memory, temperature and clocks.
+        stacks: Open spans of each thread.
+        ended: Finished spans by name, the latest first.
+        forecast: Forecast of the whole run, if the number of epochs is known.
+        forecast_words: The forecast as text, or why there is none; may be empty.
+        costs: Carbon and price of the energy; ``None`` before the first readings.
+        absent: Why each missing component is missing.
+        notes: Remarks about the recording.
+        study: Progress of the study that is watched.
+        hints: Commands that watch something else.
+    """
+
+    title: str
+    detail: str = ""
+    state: State
+    state_words: str = ""
+    elapsed_s: float = math.nan
+    components: tuple[Component, ...] = ()
+    power_w: float = math.nan
+    energy: Energy | None = None
+    job_words: str = ""
+    gauges: tuple[Gauge, ...] = ()
+    stacks: tuple[Stack, ...] = ()
+    ended: tuple[Ended, ...] = ()
+    forecast: Forecast | None = None
+    forecast_words: str = ""
+    costs: Costs | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    study: Study | None = None
+    hints: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing new will be recorded."""
+        return self.state in ("ended", "lost")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every value under its attribute's name, with ``None`` for NaN."""
+        data: dict[str, Any] = finite_or_none(_fields(self) | {"bin_s": BIN_S})
+        return data
+
+
+def total_history(components: Sequence[Component]) -> tuple[float, ...]:
+    """Add up the power of all components; NaN where one of them has a gap.
+
+    Example:
+        >>> gpu = Component(name="gpu:0", power_w=1.0, history_w=(math.nan, 2.0), gross_j=1.0,
+        ...     source="", provenance="measured")
+        >>> total_history((gpu, gpu))
+        (nan, 4.0)
+    """
+    return tuple(map(math.fsum, zip(*(one.history_w for one in components), strict=True)))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value):
+        return _fields(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

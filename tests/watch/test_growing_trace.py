@@ -1,0 +1,118 @@
+"""The energy since the beginning equals that of the whole trace, however it was followed."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings import BEGIN_S, CPU, GPU, Recording
+
+from joulelab.energy.energy import total
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.watch import running_energy
+from joulelab.watch.growing_trace import GrowingTrace
+from joulelab.watch.running_energy import FinishedSpans
+
+LOST = replace(GPU, kind="power", update_period_s=0.1, lost_s=((BEGIN_S + 50, BEGIN_S + 62),))
+NAMES = {"epoch": 20.0, "step": 2.5}
+
+
+@pytest.fixture
+def short_stretches(monkeypatch, no_pauses):
+    """Use stretches of seconds where a real recording has hours."""
+    monkeypatch.setattr(running_energy, "SETTLED_NS", 20 * 10**9)
+    monkeypatch.setattr(running_energy, "LONGEST_NS", 45 * 10**9)
+
+
+def grow(recording, elapsed_s):
+    """Continue the recording, with the spans that ended."""
+    before_s = recording.until_s - BEGIN_S
+    recording.until(elapsed_s)
+    for name, length_s in NAMES.items():
+        for number in range(int(before_s / length_s), int(elapsed_s / length_s)):
+            recording.span(name, number * length_s, (number + 1) * length_s, index=number)
+
+
+@pytest.mark.usefixtures("short_stretches")
+@pytest.mark.parametrize("gpu", [GPU, LOST], ids=["whole", "lost for a while"])
+@pytest.mark.parametrize("polls_s", [[130.0], [3.0, 40.0, 57.0, 61.0, 90.0, 130.0]])
+def test_the_energy_does_not_depend_on_the_polls(tmp_path, gpu, polls_s):
+    recording = Recording(tmp_path, (gpu, CPU))
+    growing = None
+    for elapsed_s in polls_s:
+        grow(recording, elapsed_s)
+        growing = growing or GrowingTrace(tmp_path)
+        snapshot = growing.poll()
+    shares = []
+    while snapshot.read_share < 1:
+        shares.append(snapshot.read_share)
+        snapshot = growing.poll()
+    assert shares == sorted(shares)
+    assert len(shares) == (2 if len(polls_s) == 1 else 0)
+    snapshot = growing.poll()
+    trace = read_trace(tmp_path)
+    (true,) = EnergyEstimator(trace).energies([Window(growing.start_ns, snapshot.until_ns)])
+    assert snapshot.energy.duration_s == pytest.approx(true.duration_s)
+    for name, part in true.components.items():
+        found = snapshot.energy.components[name]
+        assert found.gross_j == pytest.approx(part.gross_j, rel=2e-3)
+        assert found.uncertainty_j == pytest.approx(part.uncertainty_j, rel=0.5)
+    assert {one.name: one.count for one in snapshot.ended} == {"epoch": 6, "step": 52}
+    for one in snapshot.ended:
+        windows = [span.window for span in trace.spans if span.name == one.name]
+        true = total(EnergyEstimator(trace).energies(windows))
+        assert set(one.energy.components) == set(true.components)
+        assert one.energy.gross_j == pytest.approx(true.gross_j, rel=2e-3)
+
+
+@pytest.mark.usefixtures("short_stretches")
+def test_a_component_that_appears_later_is_included(tmp_path):
+    late = replace(LOST, lost_s=((BEGIN_S, BEGIN_S + 30),))
+    recording = Recording(tmp_path, (late, CPU))
+    growing = None
+    for elapsed_s in range(5, 130, 5):
+        recording.until(elapsed_s)
+        growing = growing or GrowingTrace(tmp_path)
+        snapshot = growing.poll()
+    assert set(snapshot.energy.components) == {"gpu:0", "cpu:0"}
+    assert snapshot.energy.components["gpu:0"].gap_s == pytest.approx(30, abs=1)
+
+
+@given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=12), most=st.integers(1, 60))
+@settings(max_examples=30)
+def test_every_finished_span_is_counted(counts, most):
+    finished = FinishedSpans()
+    index = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running_energy, "MOST_WAITING", most)
+        for count in counts:
+            numbers = range(index, index + count)
+            finished.add(TraceSpan("step", i * 10**9, (i + 1) * 10**9, key=(1, i)) for i in numbers)
+            index += count
+        waiting = finished.waiting(0, 1 << 62)
+    totals = finished.totals()
+    assert sum(row.count for row in totals) + len(waiting) == index
+    if index > most:
+        assert not waiting
+        assert totals[0].duration_s == pytest.approx(index)
+        assert totals[0].energy is None
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_long_recording_is_not_read_at_each_poll(tmp_path, monkeypatch):
+    recording = Recording(tmp_path).until(900.0)
+    growing = GrowingTrace(tmp_path)
+    growing.poll()
+    read = []
+    between = growing._reader.read_between
+    monkeypatch.setattr(
+        growing._reader, "read_between",
+        lambda *arguments: read.append(between(*arguments)) or read[-1],
+    )  # fmt: skip
+    for elapsed_s in range(901, 911):
+        recording.until(float(elapsed_s))
+        growing.poll()
+    assert read
+    assert max(trace.size for trace in read) < 0.1 * read_trace(tmp_path).size
