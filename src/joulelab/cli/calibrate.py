@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from joulelab.cli.import_log import FILE, SectionedCommand, column_options
-from joulelab.cli.output import print_json, progress
+from joulelab.cli.import_log import FILE, column_options
+from joulelab.cli.output import SectionedCommand, print_json, progress
 from joulelab.errors import UserError
 from joulelab.format import duration, number, percent, quantity
 from joulelab.logs.calibrate import (

@@ -11,7 +11,14 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from joulelab.cli.output import print_json, progress, value_table, write_csv
+from joulelab.cli.output import (
+    SectionedCommand,
+    SectionOption,
+    print_json,
+    progress,
+    value_table,
+    write_csv,
+)
 from joulelab.errors import UserError
 from joulelab.format import duration, quantity, with_interval
 from joulelab.logs.columns import LogOptions
@@ -32,29 +39,6 @@ CSV_COLUMNS = (
     "name", "start_s", "stop_s", "duration_s", "gross_j", "low_j", "high_j", "idle_j", "net_j",
     "net_low_j", "net_high_j", "mean_power_w", "reason",
 )  # fmt: skip
-
-
-class SectionedCommand(click.Command):
-    """A command whose help lists its options in sections."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options of each section under its heading."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-
-class SectionOption(click.Option):
-    """An option of a :class:`SectionedCommand` in the section with a heading."""
-
-    def __init__(self, *arguments: Any, section: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.section = section
 
 
 def parse_pairs(_: object, parameter: click.Parameter, texts: Sequence[str]) -> dict[str, str]:

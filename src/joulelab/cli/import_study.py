@@ -11,15 +11,8 @@ from typing import Any
 
 import click
 
-from joulelab.cli.import_log import (
-    FILE,
-    SectionedCommand,
-    SectionOption,
-    input_options,
-    parse_pairs,
-    read_input,
-)
-from joulelab.cli.output import print_json, progress
+from joulelab.cli.import_log import FILE, input_options, parse_pairs, read_input
+from joulelab.cli.output import SectionedCommand, SectionOption, print_json, progress
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.power_log import assign_power_to_gpu, gpu_models, with_telemetry

@@ -1,4 +1,4 @@
-"""Shared output of the commands: CSV, JSON, tables, progress and warnings about skipped records."""
+"""Shared output of the commands: help, CSV, JSON, tables, progress and skipped records."""
 
 from __future__ import annotations
 
@@ -19,6 +19,29 @@ from rich.table import Table
 from joulelab.errors import JoulelabError
 from joulelab.format import finite_or_none
 from joulelab.storage import write_whole, writing
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of each section under its heading."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class SectionOption(click.Option):
+    """An option of a :class:`SectionedCommand` in the section with a heading."""
+
+    def __init__(self, *arguments: Any, section: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.section = section
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import UnknownModelError, UserError, nearest
-from joulelab.import_study.run_spans import RunSpan
+from joulelab.import_study.run_spans import CHARACTERISTICS, RunSpan
 from joulelab.machine import Gpu, Machine
 from joulelab.models.registry import build_model, canonical_name, require_torch
 
@@ -55,7 +55,7 @@ def characteristics_of(
     """
     stated: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
     for span in spans:
-        for key, value in span.characteristics.items() if span.model else ():
+        for key, value in span.only(CHARACTERISTICS).items():
             first = stated[names[span.model]].setdefault(key, value)
             if first != value:
                 raise UserError(

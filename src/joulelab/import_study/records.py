@@ -84,11 +84,11 @@ class RecordWriter:
         epochs: list[Record] = []
         for phase, members in cell.phases.items():
             for position, span in enumerate(members):
-                index = span.position.get("epoch", position)
+                index = span.values.get("epoch", position)
                 attributes = {"phase": phase, "index": index, "row": span.row, **span.attributes}
                 spans.append(self._span(span, "epoch", attributes))
                 # Other spans are a phase of an unknown number of epochs.
-                if "epoch" in span.position or span.results.get("epochs") == 1:
+                if "epoch" in span.values or span.values.get("epochs") == 1:
                     epochs.append(self._epoch(span, phase, index))
         return self._record(cell.run_id, "cell", cell.block, cell.spans) | {
             "repeat": cell.repeat,
@@ -137,7 +137,7 @@ class RecordWriter:
             "index": index,
             "energy": self._energies[span.start_s, span.stop_s].to_json(),
             "duration_s": span.stop_s - span.start_s,
-            **{name: span.results.get(name) for name in names},
+            **{name: span.values.get(name) for name in names},
             "complete": True,
         }
 
@@ -145,16 +145,14 @@ class RecordWriter:
         """Make the result of a phase: sums, last scores, and means over its time."""
         result: Record = dict.fromkeys(RESULTS)
         for name in ("samples", "steps", "data_wait_s"):
-            values = [span.results.get(name) for span in spans]
+            values = [span.values.get(name) for span in spans]
             result[name] = None if None in values else sum(v for v in values if v is not None)
         first = spans[0]
-        result["epochs"] = len(spans) if "epoch" in first.position else first.results.get("epochs")
+        result["epochs"] = len(spans) if "epoch" in first.values else first.values.get("epochs")
         for name in ("loss", "accuracy_pct", "train_accuracy_pct"):
-            values = [span.results[name] for span in spans if name in span.results]
+            values = [span.values[name] for span in spans if name in span.values]
             result[name] = values[-1] if values else None
-        peaks = [
-            one.results["vram_peak_bytes"] for one in spans if "vram_peak_bytes" in one.results
-        ]
+        peaks = [one.values["vram_peak_bytes"] for one in spans if "vram_peak_bytes" in one.values]
         result["vram_peak_bytes"] = max(peaks, default=None)
         for name, quantity in _UTILIZATION.items():
             result[name] = self._mean(spans, name, quantity)
@@ -164,7 +162,7 @@ class RecordWriter:
 
     def _mean(self, spans: Sequence[RunSpan], name: str, quantity: Quantity) -> float | None:
         """Average over time what the table states, or else the readings."""
-        values = [span.results.get(name) for span in spans]
+        values = [span.values.get(name) for span in spans]
         if None not in values:
             lengths_s = [span.stop_s - span.start_s for span in spans]
             weighted = [v * s for v, s in zip(values, lengths_s, strict=True) if v is not None]

@@ -62,45 +62,37 @@ def _flag(text: str) -> bool:
     return flags[text.lower()]
 
 
-_FACTORS: Mapping[str, Parser] = dict.fromkeys(RecordedFactors.model_fields, str) | {
-    "batch_size": _whole(1),
+FACTORS = tuple(RecordedFactors.model_fields)
+CHARACTERISTICS = (
+    *("parameters", "trainable_parameters", "parameter_bytes", "buffer_bytes", "size_bytes"),
+    "macs",
+)
+RESULTS = (
+    *("epochs", "steps", "samples", "loss", "accuracy_pct", "train_accuracy_pct"),
+    *("vram_peak_bytes", "data_wait_s"),
+    *("gpu_utilization_pct", "memory_utilization_pct", "cpu_utilization_pct"),
+)
+_PARSERS: Mapping[str, Parser] = {
+    **dict.fromkeys(FACTORS, str),
+    **dict.fromkeys(CHARACTERISTICS, _whole(0)),
+    **dict.fromkeys(RESULTS, _percent),
+    **dict.fromkeys(("batch_size", "epochs", "steps", "samples"), _whole(1)),
+    **dict.fromkeys(("block", "repeat", "epoch", "vram_peak_bytes"), _whole(0)),
+    **dict.fromkeys(("loss", "data_wait_s"), _real),
     "compile": _flag,
 }
-RESULTS: Mapping[str, Parser] = {
-    **dict.fromkeys(("epochs", "steps", "samples"), _whole(1)),
-    **dict.fromkeys(("loss", "data_wait_s"), _real),
-    **dict.fromkeys(("accuracy_pct", "train_accuracy_pct"), _percent),
-    **dict.fromkeys(
-        ("gpu_utilization_pct", "memory_utilization_pct", "cpu_utilization_pct"), _percent
-    ),
-    "vram_peak_bytes": _whole(0),
-}
-"""Columns that are results of a run."""
-_CHARACTERISTICS: Mapping[str, Parser] = dict.fromkeys(
-    ("parameters", "trainable_parameters", "parameter_bytes", "buffer_bytes", "size_bytes", "macs"),
-    _whole(0),
-)
-_POSITION: Mapping[str, Parser] = dict.fromkeys(("block", "repeat", "epoch"), _whole(0))
-_KNOWN = {"model", "phase", *_FACTORS, *RESULTS, *_CHARACTERISTICS, *_POSITION}
+_KNOWN = {"model", "phase", *_PARSERS}
 _ALIASES = {"peak_allocated_bytes": "vram_peak_bytes"}
 """Other names of columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpan:
-    """What one row of the table describes; mappings contain only what it states.
+    """What one row of the table describes; row 0 is a span from ``--idle``, which has no model.
 
-    Attributes:
-        row: Row in the table, from 1; 0 for a span from ``--idle``.
-        start_s: Start on the log's clock.
-        stop_s: End on the log's clock, after the start.
-        phase: ``"train"``, ``"infer"`` or ``"idle"``.
-        model: Name in the table; empty for idle.
-        position: ``block``, ``repeat`` and ``epoch``.
-        factors: Levels.
-        results: Results, and the samples that follow from steps and batch size.
-        characteristics: Parameters, MACs and sizes of the model.
-        attributes: The other columns, as text.
+    ``values`` are the columns that are known and have a value: ``block``, ``repeat`` and
+    ``epoch``, :data:`FACTORS`, :data:`RESULTS` and :data:`CHARACTERISTICS`. ``attributes`` are the
+    other columns, as text.
     """
 
     row: int
@@ -108,16 +100,17 @@ class RunSpan:
     stop_s: float
     phase: str
     model: str = ""
-    position: Mapping[str, int] = field(default_factory=dict)
-    factors: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] = field(default_factory=dict)
-    characteristics: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """Its name in a message."""
         return f"row {self.row}" if self.row else "--idle"
+
+    def only(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the values of these columns that it has."""
+        return {name: self.values[name] for name in names if name in self.values}
 
 
 @dataclass(slots=True)
@@ -234,40 +227,26 @@ def _read_span(span: ImportedSpan, phases: Mapping[str, str]) -> RunSpan | None:
     model = cells.get("model", "")
     if is_absent(model):
         raise UserError(f"row {span.row}: a span of phase {phase!r} has no model")
-    results = _parse(span, cells, RESULTS)
-    factors = _parse(span, cells, _FACTORS)
-    if "steps" in results and "batch_size" in factors:
-        results.setdefault("samples", results["steps"] * factors["batch_size"])
-    return RunSpan(
-        row=span.row,
-        start_s=span.start_s,
-        stop_s=span.stop_s,
-        phase=phase,
-        model=model,
-        position=_parse(span, cells, _POSITION),
-        factors=factors,
-        results=results,
-        characteristics=_parse(span, cells, _CHARACTERISTICS),
-        attributes={name: cell for name, cell in cells.items() if name not in _KNOWN and cell},
-    )
+    values = _parse(span, cells)
+    if "steps" in values and "batch_size" in values:
+        values.setdefault("samples", values["steps"] * values["batch_size"])
+    attributes = {name: cell for name, cell in cells.items() if name not in _KNOWN and cell}
+    return RunSpan(span.row, span.start_s, span.stop_s, phase, model, values, attributes)
 
 
 def _idle(span: ImportedSpan) -> RunSpan:
-    position = _parse(span, span.attributes, {"block": _POSITION["block"]})
-    return RunSpan(span.row, span.start_s, span.stop_s, "idle", position=position)
+    cells = {name: cell for name, cell in span.attributes.items() if name == "block"}
+    return RunSpan(span.row, span.start_s, span.stop_s, "idle", values=_parse(span, cells))
 
 
-def _parse(
-    span: ImportedSpan, cells: Mapping[str, str], parsers: Mapping[str, Parser]
-) -> dict[str, Any]:
-    """Parse the cells that have a value."""
+def _parse(span: ImportedSpan, cells: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the known cells that have a value."""
     values: dict[str, Any] = {}
-    for name, parse in parsers.items():
-        cell = cells.get(name, "")
-        if is_absent(cell):
+    for name, cell in cells.items():
+        if name not in _PARSERS or is_absent(cell):
             continue
         try:
-            values[name] = parse(cell)
+            values[name] = _PARSERS[name](cell)
         except ValueError as error:
             raise UserError(f"row {span.row}: {name} is {cell!r}", why=str(error)) from None
     return values
@@ -288,11 +267,11 @@ def group_cells(spans: Iterable[RunSpan], names: Mapping[str, str]) -> list[Cell
     for span in spans:
         if span.phase == "idle":
             continue
-        factors = {"model": names[span.model], **span.factors}
-        block = span.position.get("block", 0)
+        factors = {"model": names[span.model], **span.only(FACTORS)}
+        block = span.values.get("block", 0)
         combination = (block, *factors.items())
-        repeat = span.position.get("repeat", -1)
-        if repeat < 0 and "epoch" not in span.position:
+        repeat = span.values.get("repeat", -1)
+        if repeat < 0 and "epoch" not in span.values:
             # Negative until all runs are known: the table may state other repeats.
             repeat = -1 - occurrences[(*combination, span.phase)]
             occurrences[(*combination, span.phase)] += 1
@@ -318,13 +297,14 @@ def group_cells(spans: Iterable[RunSpan], names: Mapping[str, str]) -> list[Cell
 
 def _add(cell: Cell, span: RunSpan) -> None:
     spans = cell.phases.setdefault(span.phase, [])
-    epoch = span.position.get("epoch")
-    same = next((one for one in spans if one.position.get("epoch") == epoch), None)
+    epoch = span.values.get("epoch")
+    same = next((one for one in spans if one.values.get("epoch") == epoch), None)
     if same is not None:
+        stated = span.only(("block", "repeat", "epoch")).items()
         which = f"epoch {epoch} of " if epoch is not None else ""
         raise UserError(
             f"{same.label} and {span.label} are both {which}the {span.phase} phase of one run",
-            why=f"of {span.model}" + "".join(f", {k} {v}" for k, v in span.position.items()),
+            why=", ".join([f"of {span.model}", *(f"{name} {value}" for name, value in stated)]),
             hint="distinguish them by a column repeat, block or epoch",
         )
     spans.append(span)
@@ -356,8 +336,8 @@ def group_idle(spans: Iterable[RunSpan], cells: Sequence[Cell]) -> list[IdleRun]
 
 def _blocks_near(span: RunSpan, extents: Mapping[int, tuple[float, float]]) -> list[int]:
     """Find the block that a span names, or those around it, or the last before and first after."""
-    if "block" in span.position:
-        return [span.position["block"]]
+    if "block" in span.values:
+        return [span.values["block"]]
     middle_s = (span.start_s + span.stop_s) / 2
     around = [block for block, (start, stop) in extents.items() if start <= middle_s <= stop]
     before = [(stop, block) for block, (_, stop) in extents.items() if stop < middle_s]

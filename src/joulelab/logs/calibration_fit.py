@@ -77,12 +77,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class MeterLog:
-    """An external meter's readings as energy over time.
-
-    Attributes:
-        time_s: Times, in order. Shape: (n,).
-        energy_j: Energy since the first reading. Shape: (n,).
-    """
+    """An external meter's readings: times in order, and the energy since the first of them."""
 
     time_s: Floats
     energy_j: Floats
@@ -352,12 +347,8 @@ def robust_covariance(design: Floats, left: Floats, weight: Floats) -> Floats:
     """Compute the covariance of a weighted fit whose residuals are autocorrelated.
 
     White's sandwich with Bartlett's weights over lags (Newey and West, Econometrica 55, 1987), up
-    to the lag at which the residuals are no longer correlated, at most a tenth of them.
-
-    Args:
-        design: Derivatives of the readings by the parameters. Shape: (n, parameters).
-        left: Residuals. Shape: (n,).
-        weight: Weight of each reading. Shape: (n,).
+    to the lag at which the residuals are no longer correlated, at most a tenth of them. ``design``
+    has the derivatives of the readings by the parameters, ``left`` the residuals.
     """
     bread = np.linalg.pinv((design * weight[:, None]).T @ design)
     score = design * (weight * left)[:, None]

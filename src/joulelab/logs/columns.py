@@ -173,9 +173,6 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
 
     Of the power fields of nvidia-smi, the first that has values is used. Several columns of other
     names are an error, since either their sum or one of them may be meant.
-
-    Raises:
-        UserError: There is no such column, there are several, or a unit is unknown.
     """
     if options.power_columns or options.energy_columns:
         named = [(name, Quantity.POWER) for name in options.power_columns]

@@ -1,7 +1,8 @@
 """Logs of power, energy and telemetry that other tools recorded, as a trace.
 
 They are what ``nvidia-smi --query-gpu=... --format=csv`` writes, and any CSV files with a time
-column and columns of power or energy. ``docs/how-to/import-logs.md`` says what is recognised.
+column and columns of power or energy; see ``docs/how-to/import-logs.md``. All functions raise a
+:class:`UserError` if a file cannot be read or the meaning of a column is unclear.
 """
 
 from __future__ import annotations
@@ -50,16 +51,7 @@ MOST_RESETS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The readings of one device in one column.
-
-    Attributes:
-        channel: What they measure.
-        t_s: Times on the log's clock, in order. Shape: (readings,).
-        value: W or J, NaN where the log has none. Shape: (readings,).
-        interval_s: Median time between two rows.
-        column: Name of the column in the file.
-        uuid: UUID of the GPU if the log has it.
-    """
+    """Readings of one device in one column: times on the log's clock, and W or J or NaN."""
 
     channel: Channel
     t_s: Floats
@@ -103,9 +95,6 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
 
     Files whose devices have the same names are parts of one log if their times do not overlap.
     Otherwise they are different devices, which are named after their files.
-
-    Raises:
-        UserError: A file cannot be read, or the meaning of a column is unclear.
     """
     notes: list[str] = []
     absent: list[Absence] = []
@@ -150,9 +139,6 @@ def read_series(
 
     Assumptions and skipped lines are added to ``notes``, devices without readings to ``absent``;
     if that is ``None``, they are an error.
-
-    Raises:
-        UserError: The file cannot be read, or the meaning of a column is unclear.
     """
     table = open_table(path)
     columns = choose_values(table, options)
@@ -333,9 +319,6 @@ def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, require
     """Add utilisation, memory, temperature, clocks and an energy counter to a log of power.
 
     A file without such columns adds nothing, or is an error if they are ``required``.
-
-    Raises:
-        UserError: A file cannot be read, or its times are outside the log.
     """
     found: list[tuple[Channel, Readings]] = []
     for path in paths:

@@ -49,9 +49,6 @@ def read_spans(
             the log's clock, or dates) and ``name``, or else ``model`` or ``phase``.
         timezone: Time zone of dates without one; ``None``: this machine's.
         renamed: What to call columns, by their name in the file.
-
-    Raises:
-        UserError: A column is missing, a time cannot be read, or a span ends before it starts.
     """
     table = open_table(path)
     positions = _positions(table, renamed or {})
@@ -119,9 +116,6 @@ def _positions(table: Table, renamed: Mapping[str, str]) -> dict[str, int]:
 def idle_spans(text: str, spans: Sequence[ImportedSpan]) -> list[ImportedSpan]:
     """Choose the spans in which the machine was idle: those of a name, or ``START:STOP``.
 
-    Raises:
-        UserError: No span has that name, or the times are in the wrong order.
-
     Example:
         >>> idle_spans("0.5:5", [])
         [ImportedSpan(name='idle', start_s=0.5, stop_s=5.0, attributes={})]
@@ -160,9 +154,6 @@ def energy_rows(
     Returns:
         A row for each span, see ``docs/how-to/import-logs.md``. Unknown values are ``None``;
         ``reason`` says what is missing.
-
-    Raises:
-        UserError: No span is within the log.
     """
     known = [*spans, *idle]
     if not any(log.overlaps(span.start_s, span.stop_s) for span in known):

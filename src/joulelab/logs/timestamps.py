@@ -47,11 +47,7 @@ HALF_HOUR_S = 1800.0
 
 
 def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | None, str]:
-    """Choose the time column: its position, converter to seconds, and what was assumed.
-
-    Raises:
-        UserError: There is none, there are several, or its unit is unknown.
-    """
+    """Choose the time column: its position, converter to seconds, and what was assumed."""
     position = _time_position(table, options)
     cells = [cell for cell in table.cells(position) if not is_absent(cell)]
     name = table.names[position]
