@@ -15,7 +15,7 @@ from joulelab.findings.data import Data
 from joulelab.findings.findings import findings_json
 from joulelab.findings.summary import summary
 from joulelab.runs.studies import read_studies
-from joulelab.stats import bootstrap
+from joulelab.stats import ranks
 
 MODELS = ("LeNet", "MobileNetV2", "ResNet18", "VGG16", "MobileNet", "SENet18", "VGG19", "DPN26",
           "GoogLeNet")  # fmt: skip
@@ -33,8 +33,8 @@ FIGURES = ("gross_j", "net_j", "duration_s", "macs_per_parameter", "gpu_power_w"
 def few_resamples():
     """What is missing shows in a few resamples as in many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", 199)
-        patch.setattr(bootstrap, "FEWEST_RESAMPLES", 199)
+        patch.setattr(ranks, "RESAMPLES", 199)
+        patch.setattr(ranks, "FEWEST_RESAMPLES", 199)
         yield
 
 

@@ -8,9 +8,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from joulelab.findings.predictor_findings import models_needed
-from joulelab.stats.bootstrap import bootstrap
 from joulelab.stats.difference import holm
-from joulelab.stats.ranks import LEAST, kendall, rank_correlations, spearman
+from joulelab.stats.ranks import LEAST, bootstrap, kendall, rank_correlations, spearman
 
 points = st.lists(
     st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=12

@@ -234,7 +234,7 @@ def estimate_effect(
 ) -> Effect:
     """Estimate the candidate relative to the baseline over cells; see :func:`compare`."""
     one = cells[0] if len(cells) == 1 else None
-    is_positive = all(cell.baseline.is_positive and cell.candidate.is_positive for cell in cells)
+    is_positive = all(cell.is_positive for cell in cells)
     on_logs = on_values = Difference(math.nan, 0.0, 0.0)
     if is_positive:
         on_logs = difference([cell.logarithms() for cell in cells], assumed_scatter)

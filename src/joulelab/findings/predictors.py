@@ -12,9 +12,8 @@ import pandas as pd
 from joulelab.findings.data import Group
 from joulelab.findings.frames import INT, INTERVAL, PLACE, REAL, TEXT, frame
 from joulelab.findings.terms import ENERGIES, PHASES
-from joulelab.stats.bootstrap import bootstrap
 from joulelab.stats.difference import holm
-from joulelab.stats.ranks import LEAST, Rank, rank_correlations, spearman
+from joulelab.stats.ranks import LEAST, Rank, bootstrap, rank_correlations, spearman
 
 PREDICTORS = ("macs_per_parameter", "macs", "parameters", "size_bytes", "operators", "time")
 """What a model's energy is ranked by. ``time``, that of a sample, must be measured first."""

@@ -21,11 +21,9 @@ LEAST_P = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """The runs of one group in one cell.
+    """The runs of one group in one cell; none of the values is NaN.
 
-    Attributes:
-        values: One per run, none NaN.
-        blocks: What each run shares an error with, for example the block of a study.
+    Runs of one block, for example of a study, share an error.
     """
 
     values: tuple[UncertainValue, ...]
@@ -46,11 +44,6 @@ class Repeats:
         """Mean of the values."""
         return math.fsum(one.value for one in self.values) / self.n
 
-    @property
-    def is_positive(self) -> bool:
-        """Whether every value has a logarithm."""
-        return all(one.value > 0 for one in self.values)
-
     def logarithms(self) -> Repeats:
         """Return the natural logarithms of the values, errors to first order."""
         return Repeats(tuple(one.logarithm() for one in self.values), self.blocks)
@@ -60,15 +53,17 @@ class Repeats:
 class Cell:
     """Runs of the same model and settings in both groups.
 
-    Attributes:
-        baseline: The first group's runs.
-        candidate: The second group's.
-        unit: Cells of one unit, for example of one model, are not independent of each other.
+    Cells of one unit, for example of one model, are not independent of each other.
     """
 
     baseline: Repeats
     candidate: Repeats
     unit: Hashable = None
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether every value has a logarithm."""
+        return all(one.value > 0 for one in (*self.baseline.values, *self.candidate.values))
 
     def logarithms(self) -> Cell:
         """Return the same runs with the logarithms of their values."""
@@ -80,16 +75,14 @@ class Difference:
     r"""The candidate's mean minus the baseline's, with its uncertainty.
 
     The interval is value ± h with h² = (z c)² + max(t s, z e)², as everywhere in JouleLab, see
-    :func:`joulelab.stats.estimates.estimates`: c is what sensors contribute that does not cancel
-    between the groups, e the measurement's own error of each run, and s the standard error from
-    the scatter of runs, with Student's t for its degrees of freedom. Without s only the
-    measurement's uncertainty remains.
+    :func:`joulelab.stats.estimates.estimates`. Without s only the measurement's uncertainty
+    remains, and there is no test.
 
     Attributes:
         value: In the unit of the compared values, or a difference of logarithms.
-        shared: c.
-        own: e.
-        scatter: s; NaN if the runs do not determine it.
+        shared: c, the errors of sensors that do not cancel between the groups.
+        own: e, the runs' own errors of measurement.
+        scatter: s, the standard error from the scatter of runs; NaN if they do not determine it.
         df: Degrees of freedom of s; infinite if it was given.
         test: Name of the test that p comes from; empty without one.
 
@@ -166,8 +159,7 @@ def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Differ
     - Repeats in both groups: Welch's t test; over several cells of their mean, with the scatter
       within cells added up by block, since what the runs of a block share is one error (Liang and
       Zeger, *Biometrika* 73 (1986), with each cell's residuals enlarged by sqrt(n/(n-1))).
-    - Repeats in one group and one run in the other: Student's t test, assuming that the one run
-      scatters as the others do.
+    - Repeats in one group, one run in the other: Student's t test, if it scatters like them.
     - No repeats but several cells: the paired t test over units, or over cells of a single unit.
     - One run in each group: no test, or the z test if the scatter of runs is given.
 
@@ -216,9 +208,8 @@ def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Differ
 def holm(p: Sequence[float]) -> list[float]:
     """Correct p-values for their number by Holm's step-down procedure; NaN stays NaN.
 
-    The smallest of n is multiplied by n, the next by n - 1 and so on, like
-    ``statsmodels.stats.multitest.multipletests``, which collects garbage in each call: seconds
-    while thousands of runs are in memory.
+    Like ``statsmodels.stats.multitest.multipletests``, which collects garbage in each call:
+    seconds while thousands of runs are in memory.
 
     Example:
         >>> holm([0.01, 0.04, math.nan, 0.03])
@@ -229,19 +220,14 @@ def holm(p: Sequence[float]) -> list[float]:
     order = known[np.argsort(corrected[known], kind="stable")]
     steps = np.arange(len(order), 0, -1) * corrected[order]
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return [float(value) for value in corrected]
+    return list(corrected.tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class _GroupMean:
-    """One group's mean over cells.
+    """One group's mean over cells, with its variance from the scatter of runs.
 
-    Attributes:
-        mean: Over cells of the means over runs, with the errors of measurement.
-        is_single: Whether every cell has one run.
-        variance: Of the mean, from the scatter of runs.
-        variance_of_one: What it would be with one run per cell.
-        df: Degrees of freedom of the variance; 0 if a cell has no repeats.
+    ``variance_of_one`` is the variance with one run per cell; ``df`` is 0 if a cell has no repeats.
     """
 
     mean: UncertainValue

@@ -16,7 +16,7 @@ from joulelab.stats.variance import Array, Codes, prior, scatter
 from joulelab.uncertain import CONFIDENCE
 
 UPPER = (1 + CONFIDENCE) / 2
-"""The quantile at an interval's upper end."""
+"""The quantile at the upper end of an interval."""
 
 WIDEST = 50.0
 """Half-width in the logarithm beyond which an interval says nothing: a factor of 10^21."""
@@ -26,12 +26,7 @@ _NORMAL = float(stats.norm.ppf(UPPER))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pools:
-    """Which cells tell of each other's scatter, and which repeats share an error.
-
-    Attributes:
-        pools: The pool of each cell, from 0. Shape: (cells,).
-        blocks: The block of each repeat, from 0. Shape: (repeats,).
-    """
+    """The pool of each cell, within which cells inform each other, and the block of each repeat."""
 
     pools: Codes
     blocks: Codes
@@ -39,14 +34,7 @@ class Pools:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its 95 % interval. What is not known is NaN.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: How many repeats it rests on.
-    """
+    """A value, its 95 % interval, and the number of repeats. Unknown values are NaN."""
 
     value: float
     low: float
@@ -58,23 +46,8 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 """Nothing was measured."""
 
 
-def estimate(
-    values: Sequence[float],
-    *,
-    per: Sequence[float] | None = None,
-    correlated: Sequence[float] | None = None,
-    independent: Sequence[float] | None = None,
-) -> Estimate:
-    """The mean over repeats of one cell, or the ratio of sums, and its 95 % interval.
-
-    Args:
-        values: x, one a repeat; see :func:`estimates`. Shape: (repeats,).
-        per: d.
-        correlated: c.
-        independent: e.
-
-    Returns:
-        The estimate; :data:`UNKNOWN` when no repeat has a value.
+def estimate(values: Sequence[float], **options: Any) -> Estimate:
+    """Estimate one cell, see :func:`estimates`; :data:`UNKNOWN` if no repeat has a value.
 
     Example:
         >>> estimate([10.0, 12.0, 11.0])
@@ -82,19 +55,12 @@ def estimate(
         >>> estimate([100.0], correlated=[5.0], independent=[0.0])
         Estimate(value=100.0, low=90.2..., high=109.7..., n=1)
     """
-    found = estimates(
-        np.zeros(len(values), dtype=np.intp),
-        1,
-        values,
-        per=per,
-        correlated=correlated,
-        independent=independent,
-    ).iloc[0]
+    cells = np.zeros(len(values), dtype=np.intp)
+    found = estimates(cells, 1, values, **options).iloc[0]
     if not found["n"]:
         return UNKNOWN
-    return Estimate(
-        float(found["value"]), float(found["low"]), float(found["high"]), int(found["n"])
-    )
+    value, low, high = (float(found[name]) for name in ("value", "low", "high"))
+    return Estimate(value, low, high, int(found["n"]))
 
 
 def estimates(
@@ -108,11 +74,11 @@ def estimates(
     scale: Array | None = None,
     pools: Pools | None = None,
 ) -> pd.DataFrame:
-    r"""The mean over repeats, or the ratio of sums, of each cell, and its 95 % interval.
+    r"""Estimate the mean over repeats, or the ratio of sums, of each cell, with a 95 % interval.
 
     With values x, divisors d (all 1 for a mean) and n repeats, the estimate is
-    r = Σx / Σd: energies over samples are added before they are divided, since a mean of ratios
-    would weigh a short repeat like a long one. The interval is r ± h with
+    r = Σx / Σd: energies and samples are added before they are divided, since a mean of ratios
+    would weight a short repeat like a long one. The interval is r ± h with
 
     .. math::
 
@@ -125,30 +91,30 @@ def estimates(
       *Sampling Techniques*, 3rd ed., Eq. 6.13. t is Student's for n-1 degrees of freedom. Among
       the cells of a pool, n s², over the scale squared, is moderated, see
       :mod:`joulelab.stats.variance`, and t has the degrees of freedom that it gives.
-    - c is what all repeats share, as a sensor's gain; repeating does not average it away. z is
-      the normal distribution's 1.96.
-    - e is what differs from repeat to repeat, as the edges of a span. The scatter holds it
-      already, but the scatter of a few repeats may be small by chance, so e is its floor. One
+    - c is what all repeats share, for example a sensor's gain; repeating does not average it out.
+      z is the normal distribution's 1.96.
+    - e is what differs from repeat to repeat, for example the edges of a span. The scatter already
+      contains it, but the scatter of a few repeats may be small by chance, so e is its floor. One
       repeat has no scatter of its own: without a pool its interval is that of the measurement
-      alone, or unknown where the measurement states no uncertainty.
+      alone, or unknown if the measurement states no uncertainty.
 
     The root of the sum of squares of a systematic part and t times a random part is the model of
-    ANSI/ASME PTC 19.1. With Welch-Satterthwaite degrees of freedom (GUM G.4.1) in its place, a
-    more uncertain sensor could give a narrower interval when repeats are few.
+    ANSI/ASME PTC 19.1. With Welch-Satterthwaite degrees of freedom (GUM G.4.1) instead, a more
+    uncertain sensor could give a narrower interval if there are few repeats.
 
     Args:
-        cells: Which cell each repeat is of, from 0. Shape: (repeats,).
-        count: How many cells there are.
+        cells: The cell of each repeat, from 0. Shape: (repeats,).
+        count: Number of cells.
         values: x. Shape: (repeats,). Repeats with NaN are left out.
         per: d, positive. Default: all 1.
         correlated: c of each repeat, standard uncertainty in the unit of x. Default: none stated.
         independent: e of each repeat, likewise.
-        scale: What the scatter of a cell is in proportion to. Shape: (cells,). Default: the
+        scale: What the scatter of a cell is proportional to. Shape: (cells,). Default: the
             estimate itself.
-        pools: Cells that tell of each other's scatter. Default: none.
+        pools: Cells that inform each other's scatter. Default: none.
 
     Returns:
-        A row a cell with ``value``, ``low``, ``high``, ``n``; ``random``, the half-width of the
+        One row per cell with ``value``, ``low``, ``high``, ``n``; ``random``, the half-width of the
         interval without c; and ``df``, the degrees of freedom of its scatter.
     """
     x = np.asarray(values, dtype=float)
@@ -189,25 +155,18 @@ def estimates(
         seen = np.maximum(t * np.sqrt(variance / n), floor)
         random = np.where(df > 0, seen, floor if stated else np.nan)
         half = np.hypot(_NORMAL * added(c) / divisor, random)
-    return pd.DataFrame(
-        {
-            "value": value,
-            "low": value - half,
-            "high": value + half,
-            "n": n,
-            "random": random,
-            "df": df,
-        }
-    )
+    ends = {"low": value - half, "high": value + half}
+    return pd.DataFrame({"value": value, **ends, "n": n, "random": random, "df": df})
 
 
 def estimate_ratio(
     numerator: Mapping[str, Any], denominator: Mapping[str, Any], column: str, *, shared: bool
 ) -> Estimate:
-    """Return one row's quantity over another's.
+    """Return one row's quantity over another's; unknown unless both are positive.
 
     The relative half-widths of the two add in quadrature, on a logarithmic scale, so that x/y and
-    y/x have the same interval.
+    y/x have the same interval. It is NaN if it would exceed :data:`WIDEST`, for a value that is
+    nothing but scatter.
 
     Args:
         numerator: Has ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, like a
@@ -215,10 +174,6 @@ def estimate_ratio(
         denominator: Likewise.
         column: The quantity.
         shared: Whether what all repeats of a row share counts (different sensors) or cancels.
-
-    Returns:
-        Unknown unless both are positive; without an interval if one has none, or if it would be
-        wider than numbers go (a value that is nothing but scatter).
 
     Example:
         >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}
@@ -239,13 +194,9 @@ def estimate_ratio(
 
 
 def geometric_mean_interval(logs: Array) -> tuple[float, float]:
-    """Return the 95 % interval of a geometric mean, by Student's t on the logarithms.
+    """Return the 95 % interval of a geometric mean, by Student's t on at least two logarithms.
 
-    Args:
-        logs: Natural logarithms, at least two. Shape: (ratios,).
-
-    Returns:
-        NaN twice if it would be wider than numbers go.
+    NaN if it would exceed :data:`WIDEST`.
 
     Example:
         >>> low, high = geometric_mean_interval(np.log([2.0, 3.0, 4.0]))

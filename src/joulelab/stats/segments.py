@@ -1,4 +1,4 @@
-"""Two straight segments that meet, by least squares, against one straight line."""
+"""Fit two straight segments that meet, and test them against one straight line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from joulelab.stats.variance import Array
 
 LEAST = 8
-"""With fewer points two segments leave too little to tell them from a line."""
+"""With fewer points two segments cannot be distinguished from a line."""
 
 SIDE = 3
-"""Points on each side of the bend, at least."""
+"""Least number of points on each side of the bend."""
 
 _BENDS = 101
 _SAMPLES = 1999
@@ -24,14 +24,7 @@ _SAMPLES = 1999
 class Segments:
     """Two segments: y = intercept + below·min(x, bend) + above·max(x - bend, 0).
 
-    Attributes:
-        bend: Where they meet.
-        low: Lower end of the bend's 95 % interval.
-        high: Upper end.
-        intercept: Of the lower segment.
-        below: Its slope.
-        above: The upper segment's slope.
-        p: Of one line.
+    ``low`` and ``high`` are the 95 % interval of the bend, ``p`` is the p-value of one line.
     """
 
     bend: float
@@ -42,31 +35,22 @@ class Segments:
     above: float
     p: float
 
-    def at(self, x: Array) -> Array:
-        """What the segments say."""
-        fitted: Array = (
-            self.intercept
-            + self.below * np.minimum(x, self.bend)
-            + self.above * np.maximum(x - self.bend, 0.0)
-        )
-        return fitted
-
 
 def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
-    """The best bend, its interval, and whether one line does as well.
+    """Find the best bend, its interval, and whether one line fits as well.
 
     A bend is fitted to the points, so that the usual F test of the two slopes would find one too
-    often (Davies 1987). ``p`` is therefore by the bootstrap: how often points that do scatter
-    about one line, as these do, gain as much from a bend. The interval is that of the bends of
+    often (Davies 1987). ``p`` is therefore from the bootstrap: how often points that scatter about
+    one line, as much as these do, gain as much from a bend. The interval is that of the bends of
     points that scatter about the two segments.
 
     Args:
         x: Shape: (points,).
         y: Shape: (points,).
-        seed: The same seed, the same answer.
+        seed: The same seed gives the same result.
 
     Returns:
-        ``None`` with fewer than :data:`LEAST` points, or where too few of them differ.
+        ``None`` with fewer than :data:`LEAST` points, or if too few of them differ.
 
     Example:
         >>> x = np.arange(12.0)
@@ -101,18 +85,15 @@ def _design(x: Array, bend: float) -> Array:
 
 
 def _basis(design: Array) -> Array:
-    """Orthonormal columns that span those of the design."""
+    """Return orthonormal columns that span those of the design."""
     scaled = design / np.linalg.norm(design, axis=0)
     return np.asarray(np.linalg.qr(scaled)[0], dtype=float)
 
 
 def _gain(y: Array, line: Array, bent: Array) -> tuple[Array, NDArray[np.intp]]:
-    """How much smaller the best bend's residuals are than the line's, and which bend that is.
+    """Return how much smaller the best bend's residuals are than the line's, and which it is.
 
-    Args:
-        y: Shape: (samples, points).
-        line: Shape: (points, 2).
-        bent: Shape: (bends, points, 3).
+    Shapes: (samples, points) of y, (points, 2) of the line, (bends, points, 3) of the bends.
     """
     square = (y**2).sum(axis=1)
     straight = np.maximum(square - ((y @ line) ** 2).sum(axis=1), 0.0)
@@ -124,7 +105,7 @@ def _gain(y: Array, line: Array, bent: Array) -> tuple[Array, NDArray[np.intp]]:
 
 
 def _drawn(rng: np.random.Generator, fitted: Array, residuals: Array, parameters: int) -> Array:
-    """Points that scatter about the fitted ones as the residuals do. Shape: (samples, points)."""
+    """Draw points that scatter about the fitted ones like the residuals: (samples, points)."""
     n = len(fitted)
     spread = (residuals - residuals.mean()) * math.sqrt(n / (n - parameters))
     return fitted + rng.choice(spread, size=(_SAMPLES, n))

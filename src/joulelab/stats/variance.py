@@ -35,16 +35,12 @@ _DEVIANCE = float(stats.chi2.ppf(0.90, 1)) / 2
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """The variance of one repeat about its cell's mean, with the part that blocks share.
+    """The variance of one repeat about its cell's mean, blocks included, and of blocks alone.
 
-    Attributes:
-        variance: Variance of one repeat, blocks included.
-        df: Its degrees of freedom by Satterthwaite's formula: the number of repeats beyond the
-            first of each cell if blocks do not matter, one less than the number of blocks if only
-            they do.
-        block_variance: Variance of what a block's repeats share; 0 if blocks differ no more than
-            repeats do, NaN with one block.
-        block_p: p-value of equal blocks (F test); NaN if it cannot be tested.
+    ``df`` are its degrees of freedom by Satterthwaite's formula: the number of repeats beyond the
+    first of each cell if blocks do not matter, one less than the number of blocks if only they do.
+    ``block_variance`` is 0 if blocks differ no more than repeats do; ``block_p`` is the p-value of
+    equal blocks (F test). NaN if unknown.
     """
 
     variance: float
@@ -58,14 +54,7 @@ def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
 
     The block's variance is Henderson's (method 3): its sum of squares, given the cells, minus what
     the residuals contribute to it. Satterthwaite's formula: *Biometrics Bulletin* 2 (1946), p. 110.
-
-    Args:
-        values: One per repeat. Shape: (repeats,).
-        cells: The cell of each repeat, from 0. Shape: (repeats,).
-        blocks: The block of each repeat, from 0. Shape: (repeats,).
-
-    Returns:
-        All NaN, and ``df`` 0, if no cell is repeated.
+    Values, and cells and blocks, which count from 0, have the shape (repeats,).
 
     Example:
         >>> found = scatter(np.array([1.0, 3.0, 11.0, 13.0]), np.array([0, 0, 1, 1]),
@@ -103,10 +92,8 @@ def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
 class Prior:
     """What the other cells imply about one cell's variance before it is measured.
 
-    Attributes:
-        variance: The typical variance s0².
-        df: Degrees of freedom d0 that it is worth: many if the cells scatter equally.
-        most_df: Degrees of freedom of all cells together, which none exceeds.
+    The typical variance s0², the degrees of freedom d0 that it is worth (many if the cells scatter
+    equally), and the degrees of freedom of all cells together, which none exceeds.
     """
 
     variance: float
@@ -114,14 +101,11 @@ class Prior:
     most_df: float
 
     def moderate(self, variance: Array, df: Array) -> tuple[Array, Array]:
-        """Shrink each cell's variance towards the typical one, and return its degrees of freedom.
-
-        Args:
-            variance: s² of each cell. Shape: (cells,). Ignored where ``df`` is 0.
-            df: d of each cell. Shape: (cells,).
+        """Shrink each cell's variance s² with d degrees of freedom towards the typical one.
 
         Returns:
-            (d0 s0² + d s²) / (d0 + d), and d0 + d or ``most_df``, whichever is less.
+            (d0 s0² + d s²) / (d0 + d), and d0 + d or ``most_df``, whichever is less. Shapes:
+            (cells,).
         """
         own = np.where(df > 0, df * variance, 0.0)
         moderated = (self.df * self.variance + own) / (self.df + df)
@@ -138,11 +122,10 @@ def prior(variance: Array, df: Array, most_df: float) -> Prior | None:
     Args:
         variance: s² of each cell, not negative. Shape: (cells,).
         df: d of each cell: number of repeats minus one. Shape: (cells,).
-        most_df: Degrees of freedom of all cells together, see :attr:`Scatter.df`.
+        most_df: Degrees of freedom of all cells together, see :class:`Scatter`.
 
     Returns:
-        ``None`` with fewer than :data:`LEAST_CELLS` repeated cells, or if most of them do not
-        scatter at all.
+        ``None`` with fewer than :data:`LEAST_CELLS` repeated cells, or if most do not scatter.
 
     Example:
         >>> rng = np.random.default_rng(0)
