@@ -1,4 +1,4 @@
-"""Settings for all tests, including doctests."""
+"""What every test needs, those in docstrings included."""
 
 import gc
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-# Keras uses TensorFlow by default.
+# Without it Keras wants TensorFlow.
 os.environ.setdefault("KERAS_BACKEND", "torch")
-# Training runs as small as those of the tests are faster on one thread.
+# Trainings as small as the tests' only wait for threads, the longer the busier the machine is.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell makes background jobs ignore SIGINT, and programs under test would inherit that.
+# A shell lets what runs in its background ignore it, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent / "tests"
@@ -21,7 +21,7 @@ LONGEST = {TESTS / "documentation", TESTS / "study", TESTS / "report"}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect no garbage during collection, and never scan the imported modules afterwards."""
+    """Collects no garbage meanwhile, nor later what was imported: it stays until the end."""
     gc.disable()
     try:
         return (yield)
@@ -32,5 +32,5 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests, so that several workers finish at the same time."""
+    """Begins with the longest: with several workers, what is left for the end is then short."""
     items.sort(key=lambda item: item.path.parent not in LONGEST)

@@ -28,8 +28,8 @@ from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.workloads.classification import train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
-from joulelab.workloads.seeding import build_seeded
-from joulelab.workloads.settings import TrainSettings
+from joulelab.workloads.phases import TrainSettings
+from joulelab.workloads.torch_runtime import build_seeded
 
 CUTS = (0.01, 0.02, 0.03)
 """Shares of a run's time that are seen; at least one step."""
@@ -53,7 +53,7 @@ class Run:
         epochs: Passes.
         images: Training images where they are generated.
         validate: Whether the test set follows each epoch.
-        optimizer: As for :class:`~joulelab.workloads.settings.TrainSettings`.
+        optimizer: As for :class:`~joulelab.workloads.phases.TrainSettings`.
     """
 
     model: str

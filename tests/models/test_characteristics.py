@@ -1,4 +1,4 @@
-"""Characteristics against values worked out by hand."""
+"""Characteristics compared with values derived by hand."""
 
 import copy
 
@@ -24,7 +24,7 @@ class Apply(nn.Module):
         return self.function(x)
 
 
-class LooksAtItsData(nn.Module):
+class ReadsItsData(nn.Module):
     """Fails on tensors without data; counts its own calls in a buffer."""
 
     def __init__(self, inner, failing=False):
@@ -35,7 +35,7 @@ class LooksAtItsData(nn.Module):
 
     def forward(self, x):
         self.calls += 1
-        assert not self.failing or bool(torch.rand(1) < 0), "always fails\nand says more"
+        assert not self.failing or bool(torch.rand(1) < 0), "always fails\nand adds more"
         noise = torch.rand(1).item()
         return self.inner(x + noise * 0)
 
@@ -77,7 +77,7 @@ COUNTED = [
 @pytest.mark.parametrize(
     ("model", "shape", "macs"), [row[1:] for row in COUNTED], ids=[row[0] for row in COUNTED]
 )
-def test_macs_equal_those_by_hand(model, shape, macs):
+def test_macs_equal_values_derived_by_hand(model, shape, macs):
     assert characterize(model, shape).macs == macs
 
 
@@ -90,7 +90,7 @@ HIDDEN = [
     ("model", "shape", "macs"), [row[1:] for row in HIDDEN], ids=[row[0] for row in HIDDEN]
 )
 def test_a_real_pass_counts_the_same(model, shape, macs):
-    assert characterize(LooksAtItsData(model), shape).macs == macs
+    assert characterize(ReadsItsData(model), shape).macs == macs
 
 
 @given(
@@ -165,8 +165,8 @@ def mixed_modes():
     return model
 
 
-@pytest.mark.parametrize("wrap", [lambda m: m, LooksAtItsData], ids=["meta", "real"])
-def test_leaves_the_model_and_the_world_as_they_were(wrap):
+@pytest.mark.parametrize("wrap", [lambda m: m, ReadsItsData], ids=["meta", "real"])
+def test_the_model_and_global_settings_are_restored(wrap):
     model = wrap(mixed_modes())
     modes = [module.training for module in model.modules()]
     state = copy.deepcopy(model.state_dict())
@@ -199,16 +199,16 @@ def test_leaves_the_model_and_the_world_as_they_were(wrap):
     )
 
 
-def test_restores_the_modes_after_a_failure_too_and_says_why_in_one_line():
-    model = LooksAtItsData(mixed_modes(), failing=True)
+def test_a_failure_restores_the_modes_and_gives_the_reason_in_one_line():
+    model = ReadsItsData(mixed_modes(), failing=True)
     modes = [module.training for module in model.modules()]
-    with pytest.raises(UserError, match=r"^Net does not take 3x8x8: always fails$"):
+    with pytest.raises(UserError, match=r"^Net does not accept 3x8x8: always fails$"):
         characterize(model, (3, 8, 8), name="Net")
     assert [module.training for module in model.modules()] == modes
     assert model.calls == 0
 
 
-def test_a_tensor_that_is_no_buffer_does_not_hinder():
+def test_a_tensor_that_is_not_a_buffer_is_no_obstacle():
     offset = torch.ones(4)
     assert (
         characterize(nn.Sequential(nn.Linear(4, 4), Apply(lambda x: x + offset)), (4,)).macs == 16
@@ -227,11 +227,11 @@ def test_a_model_larger_than_memory_costs_nothing():
     ("model", "shape", "message"),
     [
         (nn.LazyLinear(4), (8,), "lazily initialised.*run one batch"),
-        (nn.Linear(8, 4), (7,), r"Linear does not take 7: .*\(1x7 and 8x4\)"),
+        (nn.Linear(8, 4), (7,), r"Linear does not accept 7: .*\(1x7 and 8x4\)"),
         (nn.Linear(8, 4), (0,), "no sample has the shape 0"),
     ],
 )
-def test_what_cannot_be_characterized_is_told(model, shape, message):
+def test_errors_state_why_a_model_cannot_be_characterized(model, shape, message):
     with pytest.raises(UserError, match=message):
         characterize(model, shape)
 
@@ -247,6 +247,6 @@ def scripted():
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")
 @pytest.mark.parametrize("build", [quantized, scripted])
-def test_hidden_weights_are_refused_and_not_counted_as_none(build):
+def test_hidden_weights_are_refused(build):
     with pytest.raises(UserError, match="size and work of Net cannot be counted"):
         characterize(build(), (4,), name="Net")

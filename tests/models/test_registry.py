@@ -1,4 +1,4 @@
-"""Names: the zoo's, torchvision's, timm's, and anything that can be imported."""
+"""Names of models: the zoo, torchvision, timm, transformers, and anything importable."""
 
 import json
 import socket
@@ -13,9 +13,10 @@ from torch import nn
 
 from joulelab.errors import UnknownModelError, UserError
 from joulelab.models.registry import (
+    ZOO,
     build_model,
     canonical_name,
-    registered_names,
+    parse_input_shape,
     zoo_names,
 )
 
@@ -57,7 +58,7 @@ def mine(monkeypatch):
 @pytest.fixture
 def no_network(monkeypatch):
     def refuse(*_arguments, **_options):
-        raise AssertionError("the network was touched")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -69,10 +70,10 @@ def test_the_papers_models_in_its_order():
         "MobileNetV2", "PNASNetB", "PreActResNet18", "RegNetX_200MF", "ResNet18",
         "ResNeXt29_2x64d", "SENet18", "ShuffleNetV2", "VGG16",
     ]  # fmt: skip
-    assert registered_names()[:16] == zoo_names()
+    assert list(ZOO)[:16] == zoo_names()
 
 
-@given(st.sampled_from(registered_names()), st.data())
+@given(st.sampled_from(list(ZOO)), st.data())
 def test_case_and_separators_do_not_matter(name, data):
     cased = "".join(data.draw(st.sampled_from([c.lower(), c.upper()])) for c in name)
     separator = data.draw(st.sampled_from(["", "-", "_", " "]))
@@ -96,6 +97,12 @@ def test_canonical_names(name, canonical):
     assert canonical_name(name) == canonical
 
 
+@pytest.mark.parametrize("text", ["0x32x32", "3x32x٣", "3,32,32", "3x32x", "", "1x2x3x4x5"])
+def test_wrong_input_shapes_are_refused(text):
+    with pytest.raises(UserError, match="is not the shape of a sample"):
+        parse_input_shape(text)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -113,7 +120,7 @@ def test_canonical_names(name, canonical):
     ],
 )
 @pytest.mark.usefixtures("mine")
-def test_unknown_models_are_told_in_one_line(name, message):
+def test_errors_for_unknown_models_are_one_line(name, message):
     with pytest.raises(UnknownModelError, match=message) as caught:
         build_model(name)
     assert "\n" not in str(caught.value)
@@ -127,7 +134,7 @@ def test_unknown_models_are_told_in_one_line(name, message):
         ("mine:Net", {"depth": 3}, "cannot build mine:Net: TypeError: .*'depth'"),
         ("LeNet", {"depth": 3}, "cannot build LeNet: TypeError: .*'depth'"),
         ("LeNet", {"num_classes": 0}, "must be 1 or more"),
-        ("torchvision:resnet18", {"in_channels": 1}, "take 3 channels, not 1"),
+        ("torchvision:resnet18", {"in_channels": 1}, "accept 3 channels, not 1"),
         ("torchvision:resnet18", {"weights": "DEFAULT"}, "weights may download"),
         ("torchvision:resnet18", {"depth": 3}, "cannot build torchvision:resnet18: TypeError"),
     ],
@@ -139,7 +146,7 @@ def test_models_that_cannot_be_built_as_asked(name, options, message):
 
 
 @pytest.mark.usefixtures("mine")
-def test_a_factory_is_given_what_it_takes():
+def test_a_factory_gets_the_arguments_it_accepts():
     assert build_model("mine:Net", num_classes=7, in_channels=1).num_classes == 7
     assert build_model("mine:Net", width=8).width == 8
     given = build_model("mine:everything", num_classes=7, in_channels=1, depth=3).options
@@ -156,7 +163,7 @@ def test_torchvision_without_weights():
     assert isinstance(segmenter, nn.Module)
 
 
-def test_timm_is_asked_for_a_model_without_weights(monkeypatch):
+def test_timm_builds_models_without_weights(monkeypatch):
     asked = {}
 
     def create_model(name, **settings):
@@ -183,7 +190,7 @@ def test_timm_is_asked_for_a_model_without_weights(monkeypatch):
         build_model("timm:vit_tiny", pretrained=True)
 
 
-def test_missing_timm_is_told_with_the_remedy(monkeypatch):
+def test_a_missing_timm_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="run pip install timm"):
         build_model("timm:resnet18")

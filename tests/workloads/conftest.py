@@ -6,33 +6,33 @@ from torch import nn
 
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
 from joulelab.workloads.images import ImageData
-from joulelab.workloads.seeding import build_seeded
+from joulelab.workloads.torch_runtime import build_seeded
 
 
 class Recorder:
-    """An observer that keeps what it was told, and the order."""
+    """An observer that records all calls in order."""
 
     def __init__(self):
-        self.told = []
+        self.calls = []
 
     def begin(self, name, **attributes):
-        self.told.append(("begin", name, attributes))
+        self.calls.append(("begin", name, attributes))
         return (name, attributes)
 
     def end(self, span):
         name, attributes = span
-        self.told.append(("end", name, attributes))
+        self.calls.append(("end", name, attributes))
 
     def spans(self, name):
         return [
-            attributes for what, told, attributes in self.told if (what, told) == ("begin", name)
+            attributes for what, found, attributes in self.calls if (what, found) == ("begin", name)
         ]
 
     @property
     def balanced(self):
-        """Whether each end closes the span that was opened last, and all are closed."""
+        """Whether each end closes the span that was opened last, and all spans are closed."""
         opened = []
-        for what, name, attributes in self.told:
+        for what, name, attributes in self.calls:
             if what == "begin":
                 opened.append((name, attributes))
             elif not opened or opened.pop() != (name, attributes):
@@ -41,7 +41,7 @@ class Recorder:
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self):
         self.now_s = 0.0
@@ -81,7 +81,7 @@ def network() -> nn.Module:
 
 @pytest.fixture
 def new_network():
-    """Builds the same network again and again."""
+    """Builds the same network on each call."""
     return lambda: build_seeded(tiny_network, seed=0)
 
 

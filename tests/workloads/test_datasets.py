@@ -13,22 +13,22 @@ import pytest
 import torch
 
 from joulelab.errors import DatasetError, UserError
-from joulelab.workloads import cifar10, fashion_mnist
+from joulelab.workloads import published_datasets
+from joulelab.workloads.dataset_files import download
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
-from joulelab.workloads.files import fetch
-from joulelab.workloads.images import channel_statistics, image_data, resized
+from joulelab.workloads.images import ImageData, channel_statistics, resize
 
 PER_FILE = 6
 
 
 @pytest.fixture(autouse=True)
 def _nothing_on_this_machine(tmp_path, monkeypatch):
-    """No copy of a data set but what a test makes."""
+    """Hide the data sets of this machine."""
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
     monkeypatch.setenv("JOULELAB_HOME", str(empty / "home"))
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", empty / "debian")
+    monkeypatch.setattr(published_datasets, "DEBIAN_FOLDER", empty / "debian")
 
 
 def one_line(caught) -> str:
@@ -55,16 +55,17 @@ def test_digits_are_real_split_by_class_and_always_the_same():
     assert torch.equal(again.test_labels, data.test_labels)
 
 
-def test_an_image_size_is_met():
+def test_images_are_resized():
     data = load_dataset("digits", image_size=16)
     assert data.image_shape == (3, 16, 16)
     assert load_dataset("synthetic", image_size=8, synthetic=few()).image_shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("size", [0, -3, 1.5, True])
-def test_a_wrong_image_size_is_refused(size):
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_a_wrong_image_size_is_refused(name, size):
     with pytest.raises(UserError, match="image_size"):
-        load_dataset("digits", image_size=size)
+        load_dataset(name, image_size=size)
 
 
 # synthetic
@@ -149,8 +150,8 @@ def test_fashion_mnist_is_found_below_a_root(fashion, tmp_path, inside, packed):
     assert data.train_images[:, :, :2].sum() == 0
 
 
-def test_fashion_mnist_is_found_at_home_here_and_at_debians_place(fashion, tmp_path, monkeypatch):
-    debian = put(fashion, fashion_mnist.DEBIAN_FOLDER, packed=True)
+def test_fashion_mnist_is_found_at_home_here_and_in_debians_folder(fashion, tmp_path, monkeypatch):
+    debian = put(fashion, published_datasets.DEBIAN_FOLDER, packed=True)
     assert load_dataset("fashion-mnist").origin == str(debian)
     here = put(fashion, tmp_path / "empty" / "data" / "FashionMNIST" / "raw")
     assert load_dataset("fashion-mnist").origin == str(here)
@@ -159,7 +160,7 @@ def test_fashion_mnist_is_found_at_home_here_and_at_debians_place(fashion, tmp_p
     assert load_dataset("fashion-mnist").origin == str(home)
 
 
-def test_a_missing_data_set_says_where_it_was_looked_for_and_what_to_do(tmp_path):
+def test_the_error_for_a_missing_data_set_names_the_directories_and_a_fix(tmp_path):
     with pytest.raises(DatasetError) as caught:
         load_dataset("fashion-mnist", root=tmp_path / "root")
     text = one_line(caught)
@@ -191,7 +192,7 @@ def test_a_truncated_idx_file_is_refused(fashion, tmp_path, kept, packed):
         ("t10k-images-idx3-ubyte", b"<html>not found</html>", "not an IDX file"),
     ],
 )
-def test_an_idx_file_of_something_else_is_refused(fashion, tmp_path, name, content, message):
+def test_other_idx_files_are_refused(fashion, tmp_path, name, content, message):
     put({**fashion, name: content}, tmp_path)
     with pytest.raises(DatasetError, match=message) as caught:
         load_dataset("fashion-mnist", root=tmp_path)
@@ -204,7 +205,7 @@ def test_an_idx_file_of_something_else_is_refused(fashion, tmp_path, name, conte
 @pytest.fixture
 def cifar(monkeypatch):
     """Pixels and labels of six small files."""
-    monkeypatch.setattr(cifar10, "IMAGES_PER_FILE", PER_FILE)
+    monkeypatch.setattr(published_datasets, "CIFAR10_IMAGES_PER_FILE", PER_FILE)
     random = np.random.default_rng(1)
     return [
         (
@@ -218,18 +219,22 @@ def cifar(monkeypatch):
 def binary_files(cifar):
     return {
         name: np.concatenate([labels[:, None], pixels], axis=1).tobytes()
-        for name, (pixels, labels) in zip(cifar10._binary_names(), cifar, strict=True)
+        for name, (pixels, labels) in zip(
+            published_datasets.CIFAR10_BINARY_NAMES, cifar, strict=True
+        )
     }
 
 
 def put_archive(cifar, folder, monkeypatch):
-    source = put(binary_files(cifar), folder / "aside" / cifar10.BINARY_FOLDER)
-    with tarfile.open(folder / cifar10.ARCHIVE, "w:gz") as archive:
-        archive.add(source, cifar10.BINARY_FOLDER)
+    source = put(binary_files(cifar), folder / "aside" / published_datasets.CIFAR10_BINARY_FOLDER)
+    with tarfile.open(folder / published_datasets.CIFAR10_ARCHIVE, "w:gz") as archive:
+        archive.add(source, published_datasets.CIFAR10_BINARY_FOLDER)
     for file in source.iterdir():
         file.unlink()
-    path = folder / cifar10.ARCHIVE
-    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    path = folder / published_datasets.CIFAR10_ARCHIVE
+    monkeypatch.setattr(
+        published_datasets, "CIFAR10_ARCHIVE_MD5", hashlib.md5(path.read_bytes()).hexdigest()
+    )
     return path
 
 
@@ -251,14 +256,11 @@ def python_pickle(pixels, labels) -> bytes:
 
 
 def put_python(cifar, folder, monkeypatch):
-    torchvision = pytest.importorskip("torchvision")
-    kind = torchvision.datasets.CIFAR10
-    names = [name for name, _ in (*kind.train_list, *kind.test_list)]
+    names = published_datasets.CIFAR10_PYTHON_MD5
     files = {name: python_pickle(*part) for name, part in zip(names, cifar, strict=True)}
-    published = [[name, hashlib.md5(content).hexdigest()] for name, content in files.items()]
-    monkeypatch.setattr(kind, "train_list", published[:5])
-    monkeypatch.setattr(kind, "test_list", published[5:])
-    return put(files, folder / cifar10.PYTHON_FOLDER)
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(published_datasets, "CIFAR10_PYTHON_MD5", sums)
+    return put(files, folder / published_datasets.CIFAR10_PYTHON_FOLDER)
 
 
 def assert_same(data, cifar):
@@ -272,7 +274,7 @@ def assert_same(data, cifar):
 
 
 def test_cifar10_is_read_from_its_binary_folder(cifar, tmp_path):
-    folder = put(binary_files(cifar), tmp_path / cifar10.BINARY_FOLDER)
+    folder = put(binary_files(cifar), tmp_path / published_datasets.CIFAR10_BINARY_FOLDER)
     data = load_dataset("cifar10", root=tmp_path)
     assert_same(data, cifar)
     assert data.origin == str(folder)
@@ -307,7 +309,7 @@ def test_a_pickle_that_is_not_the_published_one_is_refused(cifar, tmp_path, monk
 
 @pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b""])
 def test_a_cifar10_file_of_the_wrong_size_is_refused(cifar, tmp_path, change):
-    folder = put(binary_files(cifar), tmp_path / cifar10.BINARY_FOLDER)
+    folder = put(binary_files(cifar), tmp_path / published_datasets.CIFAR10_BINARY_FOLDER)
     damaged = folder / "data_batch_2.bin"
     damaged.write_bytes(change(damaged.read_bytes()))
     with pytest.raises(DatasetError, match=r"data_batch_2\.bin is damaged") as caught:
@@ -317,13 +319,13 @@ def test_a_cifar10_file_of_the_wrong_size_is_refused(cifar, tmp_path, change):
 
 def test_a_cifar10_label_out_of_range_is_refused(cifar, tmp_path):
     cifar[0][1][0] = 77
-    put(binary_files(cifar), tmp_path / cifar10.BINARY_FOLDER)
+    put(binary_files(cifar), tmp_path / published_datasets.CIFAR10_BINARY_FOLDER)
     with pytest.raises(DatasetError, match="the label 77"):
         load_dataset("cifar10", root=tmp_path)
 
 
 def test_a_missing_cifar10_file_is_named(cifar, tmp_path):
-    folder = put(binary_files(cifar), tmp_path / cifar10.BINARY_FOLDER)
+    folder = put(binary_files(cifar), tmp_path / published_datasets.CIFAR10_BINARY_FOLDER)
     (folder / "test_batch.bin").unlink()
     with pytest.raises(DatasetError, match=r"test_batch\.bin"):
         load_dataset("cifar10", root=tmp_path)
@@ -336,11 +338,11 @@ def test_an_archive_cut_short_is_refused(cifar, tmp_path, monkeypatch):
         load_dataset("cifar10", root=tmp_path)
 
 
-def test_nothing_is_fetched_unasked(cifar, tmp_path, monkeypatch):
+def test_nothing_is_downloaded_without_permission(cifar, tmp_path, monkeypatch):
     def refuse(*_args, **_options):
-        raise AssertionError("fetched")
+        raise AssertionError("downloaded")
 
-    monkeypatch.setattr(cifar10, "fetch", refuse)
+    monkeypatch.setattr(published_datasets, "download", refuse)
     with pytest.raises(DatasetError, match="download = true"):
         load_dataset("cifar10", root=tmp_path)
 
@@ -350,7 +352,7 @@ def test_nothing_is_fetched_unasked(cifar, tmp_path, monkeypatch):
 
 @pytest.fixture
 def published(tmp_path):
-    """A directory and the address that it is served at."""
+    """A directory and the address of its web server."""
     directory = tmp_path / "published"
     directory.mkdir()
 
@@ -367,31 +369,35 @@ def published(tmp_path):
         thread.join()
 
 
-def test_a_download_is_checked_and_put_in_place(cifar, tmp_path, monkeypatch, published):
+def test_a_download_is_verified_and_moved_into_place(cifar, tmp_path, monkeypatch, published):
     directory, address = published
     put_archive(cifar, directory, monkeypatch)
-    monkeypatch.setattr(cifar10, "URL", f"{address}/{cifar10.ARCHIVE}")
+    monkeypatch.setattr(
+        published_datasets, "CIFAR10_URL", f"{address}/{published_datasets.CIFAR10_ARCHIVE}"
+    )
     data = load_dataset("cifar10", root=tmp_path / "root", download=True)
     assert_same(data, cifar)
-    assert [file.name for file in (tmp_path / "root").iterdir()] == [cifar10.ARCHIVE]
+    assert [file.name for file in (tmp_path / "root").iterdir()] == [
+        published_datasets.CIFAR10_ARCHIVE
+    ]
 
 
 @pytest.mark.parametrize("fault", ["missing", "altered"])
-def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path, fault, published):
+def test_a_failed_download_leaves_nothing_and_names_a_fix(tmp_path, fault, published):
     directory, address = published
     if fault == "altered":
         (directory / "data.bin").write_bytes(b"something else")
     target = tmp_path / "target"
     with pytest.raises(DatasetError, match="put it into") as caught:
-        fetch(f"{address}/data.bin", target, md5=hashlib.md5(b"the data").hexdigest())
+        download(f"{address}/data.bin", target, md5=hashlib.md5(b"the data").hexdigest())
     one_line(caught)
     assert list(target.iterdir()) == []
 
 
-# what all share
+# all data sets
 
 
-def test_an_unknown_name_gets_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(DatasetError, match=r"did you mean cifar10\?"):
         load_dataset("cifar-10")
 
@@ -409,10 +415,19 @@ def test_statistics_are_those_of_the_scaled_pixels():
 def test_a_constant_image_can_be_normalised_and_keeps_its_grey_when_resized():
     images = torch.full((2, 3, 8, 8), 90, dtype=torch.uint8)
     assert channel_statistics(images)[1] == (1 / 255,) * 3
-    assert resized(images, 32).unique().tolist() == [90]
+    assert resize(images, 32).unique().tolist() == [90]
 
 
 def test_an_empty_set_is_refused():
-    empty = torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    images, labels = torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
     with pytest.raises(DatasetError, match="is empty"):
-        image_data(name="x", train=empty, test=empty, num_classes=2, origin="here", real=False)
+        ImageData(
+            name="x",
+            train_images=images,
+            train_labels=labels,
+            test_images=images,
+            test_labels=labels,
+            num_classes=2,
+            origin="here",
+            real=False,
+        )

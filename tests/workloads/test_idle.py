@@ -3,25 +3,25 @@ from __future__ import annotations
 import pytest
 
 from joulelab.errors import UserError
-from joulelab.workloads.idle import idle
+from joulelab.workloads.torch_runtime import idle
 
 
 def test_idle_sleeps_within_its_span(recorder):
     slept = []
 
     def sleep(seconds):
-        slept.append((seconds, list(recorder.told)))
+        slept.append((seconds, list(recorder.calls)))
 
     idle(12.5, recorder, sleep=sleep)
     assert slept == [(12.5, [("begin", "idle", {})])]
-    assert recorder.told == [("begin", "idle", {}), ("end", "idle", {})]
+    assert recorder.calls == [("begin", "idle", {}), ("end", "idle", {})]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_idle_for_no_time_is_refused(recorder, seconds):
     with pytest.raises(UserError, match="idle"):
         idle(seconds, recorder)
-    assert recorder.told == []
+    assert recorder.calls == []
 
 
 def test_an_interrupted_idle_is_still_ended(recorder):
@@ -33,7 +33,7 @@ def test_an_interrupted_idle_is_still_ended(recorder):
     assert recorder.balanced
 
 
-def test_a_device_that_is_not_there_is_refused(recorder):
-    with pytest.raises(UserError, match="not there"):
+def test_a_missing_device_is_refused(recorder):
+    with pytest.raises(UserError, match="does not exist"):
         idle(1, recorder, device="cuda:99", sleep=lambda _s: None)
-    assert recorder.told == []
+    assert recorder.calls == []

@@ -1,6 +1,6 @@
-"""What the architectures of the zoo are built from.
+"""Building blocks of the architectures in the zoo.
 
-All of them take images ``(N, in_channels, H, W)`` and give class scores ``(N, num_classes)``.
+All architectures map images ``(N, in_channels, H, W)`` to class scores ``(N, num_classes)``.
 Weights start from PyTorch's own initialisation of each layer.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class ConvBnAct(nn.Sequential):
-    """Convolution that keeps the size (at stride 1), batch normalisation, activation.
+    """Convolves (keeping the size at stride 1), normalises and activates.
 
     Args:
         in_channels: Channels of the input.
@@ -19,7 +19,7 @@ class ConvBnAct(nn.Sequential):
         kernel: Side of the square kernel; odd. The padding is ``kernel // 2``.
         stride: Step of the kernel.
         groups: Groups of the convolution; ``groups=in_channels`` makes it depthwise.
-        bias: Whether the convolution has a bias, which the normalisation makes redundant.
+        bias: Whether the convolution has a bias, although the normalisation makes it redundant.
         activation: Class of the activation; ``None`` for no activation.
 
     Example:
@@ -56,13 +56,7 @@ class ConvBnAct(nn.Sequential):
 
 
 class Classifier(nn.Sequential):
-    """Global average pooling, optional dropout, one linear layer.
-
-    Args:
-        in_channels: Channels of the input ``(N, in_channels, H, W)``.
-        num_classes: Scores given for each image.
-        dropout: Probability of dropping a feature while training; 0 adds no layer.
-    """
+    """Averages over pixels, drops features if ``dropout`` > 0, and applies one linear layer."""
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
         layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
@@ -72,14 +66,10 @@ class Classifier(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate worked out from the means of all channels.
+    """Scales each channel by a gate computed from the means of all channels.
 
     Source: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, section 3.
-
-    Args:
-        channels: Channels of input and output.
-        squeezed: Channels of the layer between.
-        activation: Class of the activation of the layer between.
+    ``squeezed`` and ``activation`` belong to the hidden layer.
     """
 
     def __init__(
@@ -95,20 +85,16 @@ class SqueezeExcitation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input times its gate; shape unchanged."""
+        """Multiply the input by its gate; shape unchanged."""
         scaled: Tensor = x * self.gate(x)
         return scaled
 
 
 class Residual(nn.Module):
-    """``activation(body(x) + shortcut(x))``.
+    """Computes ``activation(body(x) + shortcut(x))``.
 
-    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
-
-    Args:
-        body: The residual branch.
-        shortcut: The other branch; ``None`` for the input itself.
-        activation: Class of the activation after the sum; ``None`` for no activation.
+    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Without a
+    shortcut, the input itself is added.
     """
 
     def __init__(
@@ -124,21 +110,21 @@ class Residual(nn.Module):
         self.activation = nn.Identity() if activation is None else activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activated sum of the two branches."""
+        """Return the activated sum of the two branches."""
         summed: Tensor = self.activation(self.body(x) + self.shortcut(x))
         return summed
 
 
 class Branches(nn.ModuleList):
-    """Runs every branch on the same input and joins their channels."""
+    """Runs all branches on the same input and joins their channels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs of all branches, joined along the channels."""
+        """Return the outputs of all branches, joined along the channels."""
         return torch.cat([branch(x) for branch in self], dim=1)
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-    """The shortcut of a residual block: 1x1 where the shape changes, else ``None``."""
+    """Build the shortcut of a residual block: 1x1 if the shape changes, else ``None``."""
     if stride == 1 and in_channels == out_channels:
         return None
     return ConvBnAct(in_channels, out_channels, 1, stride=stride, activation=None)

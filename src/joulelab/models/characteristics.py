@@ -1,4 +1,4 @@
-"""What can be said of a model without training it: its size, and the work of one sample."""
+"""Characteristics of a model that need no training: its size and the work of one sample."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 from joulelab.errors import UserError
+from joulelab.models.weightless import training_mode
 
 _log = logging.getLogger(__name__)
 
@@ -25,12 +26,12 @@ class Characteristics:
     """Size and work of a model.
 
     Attributes:
-        parameters: Numbers in all parameters, frozen ones included; a parameter that several
+        parameters: Elements of all parameters, including frozen ones; a parameter that several
             modules share counts once.
-        trainable_parameters: Numbers in the parameters with ``requires_grad``.
-        parameter_bytes: Bytes of all parameters, by the size of their types.
-        buffer_bytes: Bytes of all buffers (such as the statistics of batch normalisation), those
-            that are not saved included; a shared buffer counts once.
+        trainable_parameters: Elements of the parameters with ``requires_grad``.
+        parameter_bytes: Bytes of all parameters.
+        buffer_bytes: Bytes of all buffers (such as the statistics of batch normalisation),
+            including those that are not saved; a shared buffer counts once.
         size_bytes: ``parameter_bytes + buffer_bytes``.
         macs: Multiply-accumulate operations of one sample; see :func:`characterize`.
         macs_per_parameter: ``macs / parameters``; ``None`` for a model without parameters.
@@ -52,30 +53,30 @@ def characterize(
     device: torch.device | str | None = None,
     name: str | None = None,
 ) -> Characteristics:
-    """Size of a model, and the multiply-accumulate operations of one sample.
+    """Measure the size of a model and count the multiply-accumulate operations of one sample.
 
     MACs are half of what :class:`torch.utils.flop_counter.FlopCounterMode` counts in one forward
-    pass in evaluation mode. That is every convolution (grouped, depthwise, transposed; padding
+    pass in evaluation mode: every convolution (grouped, depthwise, transposed; padding
     counts as if it were data) and every matrix product: linear layers, ``matmul``, ``bmm``, both
     products of attention (masked entries count), recurrent layers. Additions of biases,
     normalisation, activations, pooling, embeddings and element-wise work count nothing.
 
     The forward pass runs on meta tensors, which have shapes but no data, and costs neither memory
-    nor arithmetic. A model that fails on them (because it looks at its data on the way) is run for
-    real, on zeros and copies of its tensors, with fused attention and recurrent kernels switched
-    off, for the counter does not know them. The model's modes, buffers and gradients, PyTorch's
-    random state and settings are as before.
+    nor arithmetic. A model that fails on them (because it reads its data) runs on zeros and copies
+    of its tensors instead, without fused attention and recurrent kernels, which the counter does
+    not recognise. The model's modes, buffers and gradients and PyTorch's random state and settings
+    are restored.
 
     Args:
-        model: Any module that takes one batch of samples. It is left as it was.
+        model: Any module that accepts one batch of samples. It is not modified.
         input_shape: Shape of one sample, without the batch: ``(channels, height, width)``.
-        device: Where a real forward pass runs, should it be needed; default: where the first
-            parameter is, else the CPU.
-        name: What errors call the model; default: its class.
+        device: Device of a real forward pass, if one is needed; default: that of the first
+            parameter, else the CPU.
+        name: Name of the model in errors; default: its class.
 
     Raises:
-        UserError: The model does not take such a sample, has layers that are not initialised, or
-            hides its tensors (TorchScript, packed quantised weights).
+        UserError: The model does not accept such a sample, has uninitialised layers, or hides its
+            tensors (TorchScript, packed quantised weights).
 
     Example:
         >>> characterize(nn.Linear(8, 4), (8,))
@@ -103,20 +104,20 @@ def characterize(
 
 
 def _refuse_unreadable(model: nn.Module, name: str) -> None:
-    """Raises for layers whose size or work cannot be seen: absent is not zero."""
+    """Raise a UserError for layers whose size or work is not visible: absent is not zero."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise UserError(
-            f"the size of {name} is not known yet",
+            f"the size of {name} is unknown",
             why="it has lazily initialised layers",
             hint="run one batch through it first",
         )
     for module in model.modules():
-        packed = any(isinstance(held, torch.ScriptObject) for held in vars(module).values())
+        packed = any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
         if packed or isinstance(module, torch.jit.ScriptModule):
             raise UserError(
                 f"the size and work of {name} cannot be counted",
-                why=f"{type(module).__name__} is a TorchScript module or holds packed weights",
-                hint="characterize the model that it was made from",
+                why=f"{type(module).__name__} is a TorchScript module or contains packed weights",
+                hint="characterize the original model",
             )
 
 
@@ -126,13 +127,13 @@ def _macs(
     first = next(model.parameters(), None)
     if device is None:
         device = first.device if first is not None else torch.device("cpu")
-    with _evaluating(model), torch.no_grad():
+    with training_mode(model, False), torch.no_grad():
         try:
             with torch.device("meta"):
                 return _count(
                     model, input_shape, lambda tensor: torch.empty_like(tensor, device="meta")
                 )
-        except Exception as error:  # noqa: BLE001 - the real pass below succeeds, or tells why
+        except Exception as error:  # noqa: BLE001 - the real pass below succeeds or gives the reason
             _log.debug("%s: no forward pass on meta tensors: %s", name, error)
         seeded = [device] if device.type == "cuda" else []
         try:
@@ -142,13 +143,13 @@ def _macs(
                 )
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UserError(f"{name} does not take {_shape(input_shape)}", why=reason) from error
+            raise UserError(f"{name} does not accept {_shape(input_shape)}", why=reason) from error
 
 
 def _count(
     model: nn.Module, input_shape: Sequence[int], replace: Callable[[Tensor], Tensor]
 ) -> int:
-    """MACs of one sample of zeros on the current default device, with all tensors replaced."""
+    """Count the MACs of one sample of zeros on the default device, with all tensors replaced."""
     parameters = {name: replace(tensor) for name, tensor in model.named_parameters()}
     buffers = {name: replace(tensor) for name, tensor in model.named_buffers()}
     floating = (p.dtype for p in parameters.values() if p.is_floating_point())
@@ -160,20 +161,8 @@ def _count(
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module is in the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """No fused kernels that hide matrix products from the counter."""
+    """Disable fused kernels, which hide matrix products from the counter."""
     backends: Any = torch.backends
     fast_path = backends.mha.get_fastpath_enabled()
     cudnn, mkldnn = backends.cudnn.enabled, backends.mkldnn.enabled

@@ -1,4 +1,4 @@
-"""Models whose parameters have shapes and no memory."""
+"""Build models whose parameters have shapes but no memory, and run models in another mode."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
-    """Models built within have their parameters on the meta device.
+    """Put the parameters of models that are built in the block on the meta device.
 
-    Each parameter goes there as it is registered, before it is initialised, so that no memory is
-    written. Other tensors are real: constructors that look at the data of what they make (as
-    ``torch.linspace(0, p, depth).tolist()``) work, which they do not under a default device of
-    ``meta`` or a mode of fake tensors.
+    Each parameter moves there when it is registered, before it is initialised, so no memory is
+    written. Other tensors are real. Therefore constructors that read data (for example
+    ``torch.linspace(0, p, depth).tolist()``) work, which they do not with ``meta`` as the default
+    device or with fake tensors.
 
     Example:
         >>> with weightless():
@@ -28,7 +28,7 @@ def weightless() -> Iterator[None]:
         ('meta', (1000, 1000))
     """
     register = nn.Module.register_parameter
-    on_meta = WeakIdKeyDictionary()  # so that what is shared stays shared
+    on_meta = WeakIdKeyDictionary()  # shared parameters stay shared
 
     def register_on_meta(
         module: nn.Module, name: str, param: nn.Parameter | None, *rest: Any
@@ -44,8 +44,20 @@ def weightless() -> Iterator[None]:
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
     try:
         with warnings.catch_warnings():
-            # torchvision's GoogLeNet and Inception warn of how they will initialise their weights.
+            # torchvision's GoogLeNet and Inception warn about a future initialisation.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def training_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Switch a model to training or evaluation and restore the mode of each module afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before

@@ -26,7 +26,7 @@ from joulelab.predict.profile_fitting import make_profile
 from joulelab.predict.step_tracing import trace_cases
 from joulelab.predict.steps import PHASES, Case
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
-from joulelab.workloads.devices import resolve_device, synchronize
+from joulelab.workloads.torch_runtime import resolve_device, synchronize
 
 IDLE_SHARE = 0.08
 """Share of the time in which idle power is measured."""

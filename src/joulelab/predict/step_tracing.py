@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from joulelab.errors import UserError
 from joulelab.models.registry import build_model
-from joulelab.models.weightless import weightless
+from joulelab.models.weightless import training_mode, weightless
 from joulelab.predict.operator_counting import count_attention, count_call, count_sgd, is_view
 from joulelab.predict.steps import PHASES, Case, Operator, TracedStep
 
@@ -87,18 +87,14 @@ def trace_step(
     if batch_size < 1 or any(size < 1 for size in input_shape):
         raise UserError(f"cannot trace a step of {shape}", why="it is empty")
     name = type(model).__name__ if name is None else name
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(phase == "train")
     try:
-        return _trace(model, phase, batch_size, tuple(input_shape))
+        with training_mode(model, phase == "train"):
+            return _trace(model, phase, batch_size, tuple(input_shape))
     except UserError:
         raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{name} does not accept {shape} for {phase}", why=reason) from error
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _trace(model: nn.Module, phase: str, batch_size: int, shape: tuple[int, ...]) -> TracedStep:

@@ -30,13 +30,9 @@ from joulelab.study.plan import Plan, TrainPlan
 from joulelab.study.worker_process import Event
 from joulelab.workloads.classification import infer, train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
-from joulelab.workloads.devices import resolve_device
-from joulelab.workloads.failures import first_line
-from joulelab.workloads.idle import idle
 from joulelab.workloads.images import ImageData
-from joulelab.workloads.results import EpochResult, PhaseResult
-from joulelab.workloads.seeding import build_seeded
-from joulelab.workloads.settings import InferSettings, TrainSettings
+from joulelab.workloads.phases import EpochResult, InferSettings, PhaseResult, TrainSettings
+from joulelab.workloads.torch_runtime import build_seeded, first_line, idle, resolve_device
 
 Tell = Callable[[Event], None]
 

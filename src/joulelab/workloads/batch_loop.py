@@ -1,4 +1,4 @@
-"""One pass of batches through a model: lengths, sums on the device, deadlines."""
+"""Run batches through a model: length of a phase, sums on the device, deadlines."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from joulelab.errors import WorkloadError
-from joulelab.workloads.batches import Batch, Batches
-from joulelab.workloads.devices import InFlight, synchronize
-from joulelab.workloads.failures import torch_failures
-from joulelab.workloads.observer import Observer, Silent, announced
+from joulelab.workloads.input_paths import Batch, Batches
+from joulelab.workloads.phases import Observer, announced
+from joulelab.workloads.torch_runtime import StepLimiter, synchronize, torch_failures
 
 Clock = Callable[[], float]
 
 
-class Outcome:
-    """What a step found out, still on the device: the mean loss and the logits."""
+class Outcome(NamedTuple):
+    """The logits and the mean loss of a step, still on the device."""
 
-    __slots__ = ("batch", "logits", "loss")
-
-    def __init__(self, batch: Batch, logits: torch.Tensor, loss: torch.Tensor) -> None:
-        self.batch, self.logits, self.loss = batch, logits, loss
+    batch: Batch
+    logits: torch.Tensor
+    loss: torch.Tensor
 
 
 Model = Callable[[torch.Tensor], Any]
-"""A module, or what :func:`torch.compile` made of it."""
+"""A module, or the result of :func:`torch.compile`."""
 Step = Callable[[Batch], Outcome]
 
 
 class Tally:
-    """Sums over a pass, kept on the device so that no step waits for one."""
+    """Sums over a pass, which stay on the device so that no step waits for them."""
 
     def __init__(self, device: torch.device) -> None:
         self.samples = 0
@@ -45,7 +43,7 @@ class Tally:
         self._correct = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, outcome: Outcome) -> None:
-        """Counts a step."""
+        """Count a step."""
         labels = outcome.batch.labels
         self.samples += len(labels)
         self.steps += 1
@@ -53,11 +51,7 @@ class Tally:
         self._correct += (outcome.logits.detach().argmax(dim=1) == labels).sum()
 
     def mean_loss(self) -> float:
-        """Over the images. Waits for the device.
-
-        Raises:
-            WorkloadError: It is not a finite number; of kind ``"non_finite_loss"``.
-        """
+        """Return the mean over the images, which must be finite. Waits for the device."""
         loss = self._loss_sum.item() / self.samples
         if not math.isfinite(loss):
             raise WorkloadError(
@@ -69,15 +63,15 @@ class Tally:
         return loss
 
     def accuracy_pct(self) -> float:
-        """Share of the images whose highest logit is their label. Waits for the device."""
+        """Return the percentage of images classified correctly. Waits for the device."""
         return 100 * self._correct.item() / self.samples
 
 
 @dataclass
-class Length:
-    """How long a phase goes on. Exactly one of ``epochs``, ``steps``, ``seconds`` is given.
+class PhaseLength:
+    """The length of a phase: exactly one of ``epochs``, ``steps`` and ``seconds`` is given.
 
-    Seconds count within epochs only, on the host's clock.
+    Seconds count only within epochs, by the host's clock.
     """
 
     epochs: int | None
@@ -89,16 +83,16 @@ class Length:
     _spent_s: float = field(default=0.0, init=False)
     _epoch_began_s: float | None = field(default=None, init=False)
 
-    def epoch_begins(self) -> None:
-        """An epoch starts now."""
+    def begin_epoch(self) -> None:
+        """Start an epoch now."""
         self._epoch_began_s = self.clock()
 
-    def step_done(self) -> None:
-        """A step was queued."""
+    def count_step(self) -> None:
+        """Count a queued step."""
         self._steps_done += 1
 
-    def epoch_ends(self) -> float:
-        """The epoch is over, and the device is done. Returns its duration in seconds."""
+    def end_epoch(self) -> float:
+        """End the epoch, after the device has finished, and return its duration."""
         assert self._epoch_began_s is not None
         duration_s = self.clock() - self._epoch_began_s
         self._epoch_began_s = None
@@ -108,7 +102,7 @@ class Length:
 
     @property
     def reached(self) -> bool:
-        """Whether no further step is due."""
+        """Whether the phase is complete."""
         if self.epochs is not None:
             return self._epochs_done >= self.epochs
         if self.steps is not None:
@@ -118,17 +112,12 @@ class Length:
         return self._spent_s + running_s >= self.seconds
 
 
-def classify(model: Model, batch: Batch, num_classes: int, *, autocast: bool) -> Outcome:
-    """The forward pass and the mean cross-entropy.
-
-    Raises:
-        WorkloadError: The model does not take the images, or does not give one row of logits an
-            image.
-    """
+def classify(model: Model, batch: Batch, num_classes: int, precision: str) -> Outcome:
+    """Run the forward pass, require one row of logits per image, and compute the mean loss."""
     device_type = batch.images.device.type
     with (
         torch_failures("the model's forward pass"),
-        torch.autocast(device_type, torch.bfloat16) if autocast else nullcontext(),
+        torch.autocast(device_type, torch.bfloat16) if precision == "bf16" else nullcontext(),
     ):
         logits = model(batch.images)
         _require_logits(logits, batch, num_classes)
@@ -149,42 +138,34 @@ def _require_logits(logits: Any, batch: Batch, num_classes: int) -> None:
     )
 
 
-def _next(batches: Batches) -> Batch | None:
-    with torch_failures("making a batch"):
-        return next(batches, None)
-
-
 def run_batches(
     batches: Batches,
     step: Step,
     device: torch.device,
     *,
-    length: Length | None = None,
+    length: PhaseLength | None = None,
     observer: Observer | None = None,
     phase: str = "",
 ) -> Tally:
-    """Runs the step on each batch until they or the length are at an end, and the device is done.
+    """Run the step on each batch until the batches or the length end, and wait for the device.
 
-    Args:
-        batches: Closed at the end.
-        step: Queues the work on one batch.
-        device: Where it runs.
-        length: Told of each step; ``None`` to run all batches.
-        observer: Told of each step as ``step``; ``None`` to announce none.
-        phase: Attribute of the announcements.
+    Announce each ``step`` if there is an observer, and close the batches at the end.
     """
     tally = Tally(device)
-    told = observer or Silent()
-    in_flight = InFlight(device) if length is not None and length.seconds is not None else None
+    limiter = StepLimiter(device) if length is not None and length.seconds is not None else None
     with closing(batches):
-        while (batch := _next(batches)) is not None:
-            with announced(told, "step", phase=phase, index=tally.steps):
+        while True:
+            with torch_failures("making a batch"):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            with announced(observer, "step", phase=phase, index=tally.steps):
                 outcome = step(batch)
                 tally.add(outcome)
-            if in_flight is not None:
-                in_flight.step_queued()
+            if limiter is not None:
+                limiter.count_step()
             if length is not None:
-                length.step_done()
+                length.count_step()
                 if length.reached:
                     break
     with torch_failures("the device's work"):

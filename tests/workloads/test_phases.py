@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.errors import UserError
-from joulelab.workloads.settings import InferSettings, TrainSettings
+from joulelab.workloads.phases import InferSettings, TrainSettings
 
 
 def test_the_defaults_are_the_papers_hyperparameters():
@@ -68,7 +68,7 @@ def test_a_wrong_value_is_named(name, value):
     assert caught.value.exit_code == 2
 
 
-def test_the_nearest_right_choice_is_offered():
+def test_the_nearest_choice_is_suggested():
     with pytest.raises(UserError, match=r"did you mean sgd\?"):
         TrainSettings(optimizer="sdg")
 
@@ -80,7 +80,7 @@ def test_tf32_is_refused_where_it_would_be_fp32():
 
 
 @given(st.integers(1, 10**6), st.floats(1e-9, 1e3), st.floats(0, 0.999))
-def test_what_is_in_range_is_kept(batch_size, learning_rate, momentum):
+def test_values_in_range_are_accepted(batch_size, learning_rate, momentum):
     settings = TrainSettings(batch_size=batch_size, learning_rate=learning_rate, momentum=momentum)
     assert (settings.batch_size, settings.learning_rate) == (batch_size, learning_rate)
     assert settings.momentum == momentum

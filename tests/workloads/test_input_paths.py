@@ -5,9 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.workloads.batches import PADDING, DeviceBatches, batch_bounds
-from joulelab.workloads.images import image_data
-from joulelab.workloads.loader import LoaderBatches
+from joulelab.workloads.images import ImageData
+from joulelab.workloads.input_paths import PADDING, DeviceBatches, LoaderBatches, batch_bounds
 
 CPU = torch.device("cpu")
 
@@ -24,17 +23,19 @@ def test_bounds_cover_each_image_once(count, batch_size, fold_single):
 
 @pytest.fixture
 def numbered():
-    """Each pixel of image i tells i, its row and its column, all non-zero."""
+    """Each pixel of image i encodes i, its row and its column, all non-zero."""
     count, size = 20, 10
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     images[:, 0] = torch.arange(1, count + 1)[:, None, None]
     images[:, 1] = torch.arange(1, size + 1)[:, None]
     images[:, 2] = torch.arange(1, size + 1)
     labels = torch.arange(count) % 10
-    return image_data(
+    return ImageData(
         name="numbered",
-        train=(images, labels),
-        test=(images[:7], labels[:7]),
+        train_images=images,
+        train_labels=labels,
+        test_images=images[:7],
+        test_labels=labels[:7],
         num_classes=10,
         origin="made here",
         real=False,
@@ -96,7 +97,7 @@ def test_augmented_images_are_shifted_and_flipped_and_keep_their_label(numbered,
 
 
 def where_from(image):
-    """Reads off the shift, the flip and the number of an image of ``numbered``."""
+    """Decode the shift, the flip and the number of an image of ``numbered``."""
     inside = image[0] > 0
     rows, columns = inside.any(dim=1).nonzero().ravel(), inside.any(dim=0).nonzero().ravel()
     first_row, first_column = int(rows[0]), int(columns[0])
@@ -118,10 +119,12 @@ def where_from(image):
 def test_images_whose_label_a_flip_would_change_are_never_flipped(make):
     ramp = torch.arange(1, 11, dtype=torch.uint8).repeat(30, 3, 10, 1)
     labels = torch.zeros(30, dtype=torch.int64)
-    data = image_data(
+    data = ImageData(
         name="ramps",
-        train=(ramp, labels),
-        test=(ramp, labels),
+        train_images=ramp,
+        train_labels=labels,
+        test_images=ramp,
+        test_labels=labels,
         num_classes=2,
         origin="made here",
         real=False,
@@ -145,7 +148,7 @@ def test_streams_differ_and_repeat(numbered, make):
 
 @pytest.mark.parametrize("make", [device_source, loader_source])
 @pytest.mark.parametrize("batch_format", [torch.contiguous_format, torch.channels_last])
-def test_batches_lie_in_memory_as_asked(numbered, make, batch_format):
+def test_batches_have_the_requested_memory_format(numbered, make, batch_format):
     source = make(numbered, batch_format=batch_format)
     for batches in (source.train_batches(1, [(0, 8)]), source.test_batches([(0, 4)])):
         (batch,) = batches
@@ -153,7 +156,7 @@ def test_batches_lie_in_memory_as_asked(numbered, make, batch_format):
         assert batch.images.dtype == torch.float32
 
 
-def test_only_the_loader_is_waited_for(numbered):
+def test_only_the_loader_path_counts_waiting(numbered):
     on_device, loaded = device_source(numbered), loader_source(numbered)
     for source in (on_device, loaded):
         list(source.test_batches(batch_bounds(7, 3)))

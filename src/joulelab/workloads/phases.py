@@ -1,0 +1,269 @@
+"""Settings, progress and results of a training or inference phase. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from joulelab.errors import UserError, nearest
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = ("fp32", "tf32", "bf16")
+MEMORY_FORMATS = ("contiguous", "channels_last")
+INPUT_PATHS = ("device", "loader")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSettings:
+    """Settings that training and inference share.
+
+    Attributes:
+        batch_size: Images per step, at least 1.
+        steps: Number of steps; the last epoch or pass may be incomplete.
+        seconds: Time in epochs, without validation; ends with the first step that reaches it.
+        warmup_steps: Discarded steps before the measured ones; 0 for none.
+        precision: ``"fp32"`` (TF32 off everywhere), ``"tf32"`` (matrix products and convolutions
+            on a CUDA device) or ``"bf16"`` (autocast).
+        memory_format: ``"contiguous"`` or ``"channels_last"``.
+        compile: Whether to use :func:`torch.compile`.
+        input_path: ``"device"`` keeps the data set on the device and augments it there;
+            ``"loader"`` uses a DataLoader and torchvision's transforms, as the paper did.
+        loader_workers: Processes of the loader; 0 loads in the calling thread.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        cudnn_benchmark: Whether cuDNN searches for its fastest algorithm (during warm-up).
+
+    Raises:
+        UserError: A value is out of range, or two lengths are given.
+    """
+
+    batch_size: int = 128
+    steps: int | None = None
+    seconds: float | None = None
+    warmup_steps: int = 5
+    precision: str = "fp32"
+    memory_format: str = "contiguous"
+    compile: bool = False
+    input_path: str = "device"
+    loader_workers: int = 2
+    device: str = "cpu"
+    cudnn_benchmark: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings(PhaseSettings):
+    """Settings of a training phase. The defaults are the paper's hyperparameters (section IV).
+
+    Attributes:
+        epochs: Passes over the training set; 1 if none of ``epochs``, ``steps`` and ``seconds``
+            is given.
+        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        learning_rate: Constant learning rate; > 0.
+        momentum: For ``sgd`` only; in [0, 1).
+        weight_decay: At least 0.
+        augment: Random crop with 4 pixels of padding, and a horizontal flip if it preserves the
+            label.
+        validate: Whether to measure the accuracy on the test set after each epoch.
+        seed: Seed of the order of images, augmentation and dropout; at least 0.
+
+    Example:
+        >>> TrainSettings().epochs, TrainSettings(steps=20).epochs
+        (1, None)
+    """
+
+    epochs: int | None = None
+    optimizer: str = "sgd"
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: bool = True
+    validate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.steps is None and self.seconds is None:
+            object.__setattr__(self, "epochs", 1)
+        _check_shared(self, "epochs")
+        require_choice(self, "optimizer", OPTIMIZERS)
+        _require_number(self, "learning_rate", lambda value: value > 0, "above 0")
+        _require_number(self, "momentum", lambda value: 0 <= value < 1, "from 0 to below 1")
+        _require_number(self, "weight_decay", lambda value: value >= 0, "from 0 up")
+        require_whole(self, 0, "seed")
+        _require_flags(self, "augment", "validate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferSettings(PhaseSettings):
+    """Settings of an inference phase.
+
+    Attributes:
+        passes: Passes over the test set; 5 if none of ``passes``, ``steps`` and ``seconds`` is
+            given, as in the paper: with CIFAR-10 both phases process 50,000 images.
+
+    Example:
+        >>> InferSettings().passes
+        5
+    """
+
+    passes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.passes is None and self.steps is None and self.seconds is None:
+            object.__setattr__(self, "passes", 5)
+        _check_shared(self, "passes")
+
+
+class Observer(Protocol):
+    """Receives the start and end of every phase, epoch and step, for example a ``Meter``."""
+
+    def begin(self, name: str, /, **attributes: Any) -> Any:
+        """Start a span now and return it."""
+
+    def end(self, span: Any) -> None:
+        """End a span that :meth:`begin` returned."""
+
+
+@contextmanager
+def announced(observer: Observer | None, name: str, **attributes: Any) -> Iterator[None]:
+    """Announce the block to the observer, if there is one; its end also if the block raises."""
+    if observer is None:
+        yield
+        return
+    span = observer.begin(name, **attributes)
+    try:
+        yield
+    finally:
+        observer.end(span)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """One pass over the training set, or over the test set in inference."""
+
+    index: int  # from 0
+    samples: int
+    steps: int
+    duration_s: float  # by the host's clock, including the device's work but no validation
+    loss: float  # mean cross-entropy over the images; in training, before each step's update
+    train_accuracy_pct: float | None  # on the augmented training images; None in inference
+    accuracy_pct: float | None  # on the test set; None in training without validation
+    data_wait_s: float | None  # time spent waiting for the loader; None on the device path
+    complete: bool  # whether every image of the set was processed
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """A whole phase, without warm-up and validation.
+
+    The peak is that of :func:`torch.cuda.max_memory_allocated`, and includes the data set on the
+    device path; it is ``None`` on the CPU.
+    """
+
+    phase: str  # "train" or "infer"
+    epochs: tuple[EpochResult, ...]
+    vram_peak_bytes: int | None
+    cudnn_benchmark: bool  # whether cuDNN searched for its fastest algorithms
+
+    @property
+    def samples(self) -> int:
+        """Images processed."""
+        return sum(epoch.samples for epoch in self.epochs)
+
+    @property
+    def steps(self) -> int:
+        """Batches."""
+        return sum(epoch.steps for epoch in self.epochs)
+
+    @property
+    def duration_s(self) -> float:
+        """Time in epochs."""
+        return sum(epoch.duration_s for epoch in self.epochs)
+
+    @property
+    def data_wait_s(self) -> float | None:
+        """Time spent waiting for the loader; ``None`` on the device path."""
+        waits = [epoch.data_wait_s for epoch in self.epochs if epoch.data_wait_s is not None]
+        return sum(waits) if waits else None
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """:attr:`data_wait_s` over :attr:`duration_s`, in [0, 1]; ``None`` on the device path."""
+        if self.data_wait_s is None or self.duration_s == 0:
+            return None
+        return self.data_wait_s / self.duration_s
+
+    @property
+    def loss(self) -> float:
+        """Loss of the last epoch."""
+        return self.epochs[-1].loss
+
+    @property
+    def accuracy_pct(self) -> float | None:
+        """Accuracy of the last epoch on the test set; ``None`` if it was not measured."""
+        return self.epochs[-1].accuracy_pct
+
+
+def _check_shared(settings: PhaseSettings, epochs_name: str) -> None:
+    lengths = (epochs_name, "steps", "seconds")
+    given = [name for name in lengths if getattr(settings, name) is not None]
+    if len(given) > 1:
+        raise UserError(
+            f"{' and '.join(given)} are both given",
+            why="a phase has one length",
+            hint=f"give exactly one of {', '.join(lengths)}",
+        )
+    if given[0] == "seconds":
+        _require_number(settings, "seconds", lambda value: value > 0, "above 0")
+    else:
+        require_whole(settings, 1, given[0])
+    require_whole(settings, 1, "batch_size")
+    require_whole(settings, 0, "warmup_steps", "loader_workers")
+    require_choice(settings, "precision", PRECISIONS)
+    require_choice(settings, "memory_format", MEMORY_FORMATS)
+    require_choice(settings, "input_path", INPUT_PATHS)
+    _require_flags(settings, "compile", "cudnn_benchmark")
+    device = settings.device
+    if not (isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device, re.ASCII)):
+        raise UserError(f"device is {device!r}", hint="choose cpu, cuda or cuda:N")
+    if settings.precision == "tf32" and device == "cpu":
+        raise UserError(
+            "precision 'tf32' on device 'cpu'",
+            why="TF32 is a number format of CUDA devices",
+            hint="choose fp32 or bf16, or a CUDA device",
+        )
+
+
+def require_whole(settings: Any, least: int, *names: str, most: int | None = None) -> None:
+    """Raise a UserError unless these settings are whole numbers in a range."""
+    for name in names:
+        value = getattr(settings, name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole and value >= least and (most is None or value <= most)):
+            limits = f"from {least} up" if most is None else f"from {least} to {most}"
+            raise UserError(f"{name} is {value!r}", why=f"it must be a whole number {limits}")
+
+
+def require_choice(settings: Any, name: str, known: Sequence[str]) -> None:
+    """Raise a UserError that suggests the nearest choice unless this setting is one of them."""
+    value = getattr(settings, name)
+    if value not in known:
+        raise UserError(f"{name} is {value!r}", hint=nearest(str(value), known))
+
+
+def _require_number(
+    settings: PhaseSettings, name: str, valid: Callable[[float], bool], limits: str
+) -> None:
+    value = getattr(settings, name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and valid(value)):
+        raise UserError(f"{name} is {value!r}", why=f"it must be a number {limits}")
+
+
+def _require_flags(settings: PhaseSettings, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, bool):
+            raise UserError(f"{name} is {value!r}", why="it must be true or false")
