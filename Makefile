@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OUT    ?= studies/quick
 .DEFAULT_GOAL := help
-.PHONY: help study test check lint types contracts docs bench clean
+.PHONY: help study test check lint types contracts words docs bench clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ types: $(VENV)/.dev ## run mypy in strict mode
 
 contracts: $(VENV)/.dev ## check that imports go down only, without cycles
 	$(BIN)/lint-imports
+
+words: $(VENV)/.dev ## find words to avoid (docs/plain-english.txt)
+	$(BIN)/codespell src README.md CONTRIBUTING.md CHANGELOG.md docs examples tests benchmarks
 
 docs: $(VENV)/.dev ## build the documentation; warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html

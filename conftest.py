@@ -1,4 +1,4 @@
-"""What every test needs, those in docstrings included."""
+"""Settings for all tests, including doctests."""
 
 import gc
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-# Without it Keras wants TensorFlow.
+# Keras uses TensorFlow by default.
 os.environ.setdefault("KERAS_BACKEND", "torch")
-# Trainings as small as the tests' only wait for threads, the longer the busier the machine is.
+# Training runs as small as those of the tests are faster on one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell lets what runs in its background ignore it, and so would the programs under test.
+# A shell makes background jobs ignore SIGINT, and programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent / "tests"
@@ -21,7 +21,7 @@ LONGEST = {TESTS / "documentation", TESTS / "study", TESTS / "report"}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collects no garbage meanwhile, nor later what was imported: it stays until the end."""
+    """Collect no garbage during collection, and never scan the imported modules afterwards."""
     gc.disable()
     try:
         return (yield)
@@ -32,5 +32,5 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the longest: with several workers, what is left for the end is then short."""
+    """Begin with the longest tests, so that several workers finish at the same time."""
     items.sort(key=lambda item: item.path.parent not in LONGEST)

@@ -4,8 +4,8 @@ from hypothesis import Phase, settings
 
 from joulelab.cli.app import main
 
-# A busy machine is no error, the same code gives the same result, and a failure is told at once:
-# `--hypothesis-profile=search` looks for new ones and makes them small.
+# Examples are the same in every run, and failures are reported without shrinking. To search for new
+# failures, run with `--hypothesis-profile=search`.
 settings.register_profile(
     "joulelab", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
 )
@@ -15,13 +15,13 @@ settings.load_profile("joulelab")
 
 @pytest.fixture(scope="session")
 def synthetic():
-    """The helper that writes study directories with known, invented figures."""
+    """The helper that writes study directories with known, invented values."""
     return synthetic_study
 
 
 @pytest.fixture
 def run(capsys):
-    """Runs ``joulelab`` with some arguments; gives its exit code and what it printed."""
+    """Run ``joulelab`` with some arguments; return its exit code, output and errors."""
 
     def call(*arguments):
         with pytest.raises(SystemExit) as stop:

@@ -40,7 +40,7 @@ def test_bash_completes_commands_options_and_choices():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_shell_is_told_how_to_keep_it(shell):
+def test_installation_hint_for_every_shell(shell):
     done = subprocess.run(
         [sys.executable, "-m", "joulelab", "completion", shell],
         capture_output=True,

@@ -16,7 +16,7 @@ def own_home(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def account(run):
+def energies(run):
     def call(*arguments):
         code, out, err = run("import", *arguments, "--json")
         assert (code, err) == (0, "")
@@ -27,7 +27,7 @@ def account(run):
 
 @pytest.fixture
 def steady(tmp_path):
-    """100 W from 0 to 10 s, 300 W from 10 to 20 s, each 0.1 s."""
+    """Log 100 W from 0 to 10 s and 300 W from 10 to 20 s, every 0.1 s."""
     path = tmp_path / "power.csv"
     lines = (f"{i / 10},{100 if i <= 100 else 300}" for i in range(201))
     path.write_text("t_s,power_w\n" + "\n".join(lines) + "\n")
@@ -40,9 +40,9 @@ def spans(tmp_path, *rows, header="name,start_s,stop_s"):
     return path
 
 
-def test_energy_of_each_span(tmp_path, steady, account):
+def test_energy_of_each_span(tmp_path, steady, energies):
     table = spans(tmp_path, "a,1,5", "b,12,18.5", "c,8,12")
-    rows = account("--power", steady, "--spans", table)
+    rows = energies("--power", steady, "--spans", table)
     assert [row["name"] for row in rows] == ["a", "b", "c"]
     assert {"name", "start_s", "stop_s", "gross_j", "low_j", "high_j"} <= rows[0].keys()
     for row, true_j in zip(rows, (400, 1950, 800), strict=True):
@@ -52,24 +52,24 @@ def test_energy_of_each_span(tmp_path, steady, account):
         assert row["reason"] is None
 
 
-def test_the_whole_log_without_spans(steady, account):
-    [row] = account("--power", steady)
+def test_the_whole_log_without_spans(steady, energies):
+    [row] = energies("--power", steady)
     assert (row["name"], row["start_s"], row["stop_s"]) == ("whole log", 0, 20)
     assert row["gross_j"] == pytest.approx(4000, rel=0.01)
 
 
 @pytest.mark.parametrize("idle", ["idle", "1:9"])
-def test_net_of_idle(tmp_path, steady, account, idle):
+def test_net_of_idle(tmp_path, steady, energies, idle):
     table = spans(tmp_path, "idle,1,9", "work,12,18")
-    work = account("--power", steady, "--spans", table, "--idle", idle)[1]
+    work = energies("--power", steady, "--spans", table, "--idle", idle)[1]
     assert work["idle_j"] == pytest.approx(600, rel=0.01)
     assert work["net_j"] == pytest.approx(1200, rel=0.01)
     assert work["net_low_j"] < 1200 < work["net_high_j"]
 
 
-def test_a_span_outside_the_log_is_null_with_a_reason(tmp_path, steady, account):
+def test_a_span_outside_the_log_is_null_with_a_reason(tmp_path, steady, energies):
     table = spans(tmp_path, "in,1,5", "out,30,40", "half,18,30")
-    inside, outside, half = account("--power", steady, "--spans", table)
+    inside, outside, half = energies("--power", steady, "--spans", table)
     assert inside["gross_j"] is not None
     assert (outside["gross_j"], outside["low_j"], outside["high_j"]) == (None, None, None)
     assert "outside the log, which goes from 0 to 20 s" in outside["reason"]
@@ -77,22 +77,22 @@ def test_a_span_outside_the_log_is_null_with_a_reason(tmp_path, steady, account)
     assert "covers only" in half["reason"]
 
 
-def test_times_since_1970_keep_their_precision(tmp_path, account):
+def test_precision_of_times_since_1970(tmp_path, energies):
     path = tmp_path / "power.csv"
     start = 1_760_000_000.25
     path.write_text(
         "time_s,power_w\n" + "".join(f"{start + i / 100:.6f},250\n" for i in range(500))
     )
     table = spans(tmp_path, f"a,{start + 1},{start + 1.0005}")
-    [row] = account("--power", path, "--spans", table)
+    [row] = energies("--power", path, "--spans", table)
     assert row["start_s"] == start + 1
     assert row["gross_j"] == pytest.approx(250 * 0.0005, rel=1e-3)
 
 
-def test_csv_has_the_spans_own_columns(tmp_path, steady, account):
+def test_csv_includes_other_columns_of_the_spans(tmp_path, steady, energies):
     table = spans(tmp_path, "a,1,5,LeNet", "b,30,40,VGG", header="name,start_s,stop_s,model")
     out = tmp_path / "out.csv"
-    account("--power", steady, "--spans", table, "--csv", out)
+    energies("--power", steady, "--spans", table, "--csv", out)
     with out.open() as file:
         first, second = csv.DictReader(file)
     assert (first["name"], first["model"]) == ("a", "LeNet")
@@ -101,7 +101,7 @@ def test_csv_has_the_spans_own_columns(tmp_path, steady, account):
     assert "outside" in second["reason"]
 
 
-def test_table_for_people(tmp_path, steady, run):
+def test_printed_table(tmp_path, steady, run):
     table = spans(tmp_path, "a[b],1,5", "out,30,40")
     code, out, _ = run("import", "--power", steady, "--spans", table)
     assert code == 0
@@ -110,7 +110,7 @@ def test_table_for_people(tmp_path, steady, run):
     assert "out: outside the log" in out
 
 
-def test_gpus_add_up(tmp_path, account):
+def test_gpus_add_up(tmp_path, energies):
     lines = ["timestamp, index, power.draw [W]"]
     lines += [
         f"2024/01/31 12:00:{i // 20:02d}.{i % 20 * 50:03d}, {gpu}, {100 + 50 * gpu}.{i % 7} W"
@@ -120,15 +120,15 @@ def test_gpus_add_up(tmp_path, account):
     path = tmp_path / "smi.csv"
     path.write_text("\n".join(lines) + "\n")
     table = spans(tmp_path, "a,2024-01-31 12:00:02,2024-01-31 12:00:08")
-    [row] = account("--power", path, "--spans", table, "--timezone", "UTC")
+    [row] = energies("--power", path, "--spans", table, "--timezone", "UTC")
     assert sorted(row["components"]) == ["gpu:0", "gpu:1"]
     assert row["gross_j"] == pytest.approx(6 * 250, rel=0.01)
-    [one] = account("--power", path, "--spans", table, "--timezone", "UTC", "--gpu", "1")
+    [one] = energies("--power", path, "--spans", table, "--timezone", "UTC", "--gpu", "1")
     assert one["gross_j"] == pytest.approx(6 * 150, rel=0.01)
 
 
-def test_samples_of_an_h100_agree_with_its_counter(account):
-    rows = account(
+def test_samples_of_an_h100_agree_with_its_counter(energies):
+    rows = energies(
         "--power", DATA / "h100_power_samples.csv.gz", "--spans", DATA / "h100_spans.csv"
     )
     assert len(rows) == 10
@@ -163,7 +163,7 @@ def test_user_errors_are_one_line(tmp_path, steady, run, arguments, words):
     assert words in err
 
 
-# Calibrate, then account.
+# Calibrations.
 
 
 def calibrate(run, *arguments):
@@ -174,7 +174,7 @@ def calibrate(run, *arguments):
 
 
 @pytest.mark.parametrize("column", ["power_draw_w", "power_draw_average_w", "power_draw_instant_w"])
-def test_calibrate_then_account(tmp_path, run, account, column):
+def test_calibrate_then_import(tmp_path, run, energies, column):
     out = tmp_path / "board.json"
     code, text, _ = calibrate(
         run, "--marks", DATA / "rtx3090_steps_marks.csv", "--column", column, "--out", out
@@ -185,13 +185,13 @@ def test_calibrate_then_account(tmp_path, run, account, column):
     start_s, stop_s = (DATA / "rtx3090_square_marks.csv").read_text().split()[1:]
     table = spans(tmp_path, f"work,{start_s},{stop_s}")
     log = ["--power", DATA / "rtx3090_square_nvidia_smi.csv.gz", "--power-column", column]
-    [row] = account(*log, "--spans", table, "--calibration", out)
+    [row] = energies(*log, "--spans", table, "--calibration", out)
     # The meter's energy over the same time.
     assert row["gross_j"] == pytest.approx(2389.4, rel=0.01)
     assert "calibrated-" in row["components"]["gpu:0"]["source"]
 
 
-def test_calibrate_json_and_the_kept_file(tmp_path, run):
+def test_calibrate_json_and_saved_file(tmp_path, run):
     code, out, err = calibrate(run, "--board", "GPU-1a2b", "--name", "RTX 3090", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
@@ -205,7 +205,7 @@ def test_calibrate_json_and_the_kept_file(tmp_path, run):
     assert json.loads(path.read_text())["schema"] == "joulelab-calibration-1"
 
 
-def test_the_meters_uncertainty_is_in_the_result(tmp_path, run):
+def test_uncertainty_of_the_meter_is_included(tmp_path, run):
     gains = []
     for percent in (0.1, 3):
         out = tmp_path / "board.json"
@@ -217,7 +217,7 @@ def test_the_meters_uncertainty_is_in_the_result(tmp_path, run):
 
 
 def test_calibrate_from_a_recording(tmp_path, run):
-    """A trace of JouleLab beside a meter in wall-clock time."""
+    """Calibrate a trace of JouleLab against a meter in wall-clock time."""
     from joulelab.recording.trace_format import TraceWriter, pack
     from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
@@ -268,7 +268,7 @@ def test_calibrate_user_errors(tmp_path, run, steady):
         assert len(err.splitlines()) == 1
 
 
-def test_what_was_left_out_is_told_beside_json_and_gaps_with_their_span(tmp_path, run):
+def test_skipped_lines_go_to_stderr_and_gaps_to_their_span(tmp_path, run):
     log = tmp_path / "smi.csv"
     rows = [f"{i / 10},{'[N/A]' if 50 <= i < 100 else '100.00 W'}" for i in range(201)]
     log.write_text("\n".join(["t_s,power.draw.instant [W]", *rows, ""]))
@@ -282,27 +282,27 @@ def test_what_was_left_out_is_told_beside_json_and_gaps_with_their_span(tmp_path
     assert second["reason"] is None
 
 
-def test_a_counter_that_stands_still_is_null_and_one_that_was_reset_is_told(tmp_path, account):
+def test_stuck_counter_is_null_and_reset_is_reported(tmp_path, energies):
     log = tmp_path / "counter.csv"
     log.write_text("t_s,energy_j\n" + "".join(f"{i},500\n" for i in range(101)))
-    [row] = account("--power", log)
+    [row] = energies("--power", log)
     assert row["gross_j"] is None
     assert "did not advance for 1 min 40 s" in row["reason"]
     counted = (f"{i},{9000 + 100 * i if i < 50 else 100 * i - 5000}\n" for i in range(101))
     log.write_text("t_s,energy_j\n" + "".join(counted))
-    [row] = account("--power", log)
+    [row] = energies("--power", log)
     assert row["gross_j"] == pytest.approx(10_000.0)
     assert "was reset" in row["reason"]
 
 
-def test_names_that_would_break_a_table(tmp_path, steady, run):
+def test_names_with_line_breaks_and_markup(tmp_path, steady, run):
     table = spans(tmp_path, '"two\nlines [bold]",1,2', ",3,4")
     _, out, _ = run("import", "--power", steady, "--spans", table)
     assert "two\\nlines [bold]" in out
     assert "(no name)" in out
 
 
-def test_a_calibration_of_no_source_of_the_board_says_so(tmp_path, run):
+def test_calibration_of_an_unknown_source_warns(tmp_path, run):
     t_s = [i / 10 for i in range(600)]
     true_w = [300.0 if int(t / 7) % 2 else 80.0 for t in t_s]
     for name, gain in (("log", 0.95), ("meter", 1.0)):

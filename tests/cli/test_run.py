@@ -201,7 +201,7 @@ def test_a_pipe_that_the_command_closes_is_closed():
 
 
 def _refuses(descriptor):
-    """Whether nobody can read what is written there."""
+    """Return whether no process can read what is written there."""
     with contextlib.suppress(BlockingIOError):
         os.set_blocking(descriptor, False)
         try:

@@ -34,7 +34,7 @@ class Terminal:
         self.seen = b""
 
     def expect(self, text, timeout_s=30):
-        """Waits until the terminal shows that, and forgets all before it."""
+        """Wait until the terminal shows a text, and drop everything before it."""
         deadline_s = time.monotonic() + timeout_s
         while text not in self.seen:
             ready, _, _ = select.select([self.master], [], [], deadline_s - time.monotonic())

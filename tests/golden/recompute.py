@@ -373,10 +373,14 @@ _LEDGER = (
     "gross_high_j", "carbon_g", "carbon_low_g", "carbon_high_g", "price_eur", "price_low_eur",
     "price_high_eur", "share", "share_low", "share_high",
 )  # fmt: skip
-_EFFECT = (
-    "a", "b", "n_a", "n_b", "ratio", "ratio_interval", "difference", "difference_interval", "p",
-    "detectable_ratio", "shown",
-)  # fmt: skip
+_EFFECT = {
+    "a": "baseline_mean", "b": "candidate_mean", "n_a": "n_baseline", "n_b": "n_candidate",
+    "ratio": "ratio", "ratio_interval": "ratio_interval", "difference": "difference",
+    "difference_interval": "difference_interval", "p": "p", "detectable_ratio": "detectable_ratio",
+    "shown": "significant",
+}  # fmt: skip
+"""Names in the expected values, and today's."""
+_PHASES = {"train": "training", "infer": "inference", "experiment": "experimentation"}
 _FORECAST = (
     "epochs", "gross_j", "gross_low_j", "gross_high_j", "duration_s", "duration_low_s",
     "duration_high_s", "net_j", "net_low_j", "net_high_j", "spent_fraction", "uncertainty",
@@ -403,17 +407,24 @@ def _command(case: Case) -> dict[str, Any]:
         case "ledger":
             return {
                 "total": _chosen(found["total"], _LEDGER),
-                "rows": [_chosen(row, _LEDGER) for row in found["rows"]],
+                "rows": [
+                    _chosen(row | {"key": _PHASES.get(row["key"], row["key"])}, _LEDGER)
+                    for row in found["rows"]
+                ],
             }
         case "compare":
             return {
-                "effect": _chosen(found["effect"], _EFFECT),
-                "cells": [_chosen(cell, _EFFECT) for cell in found["cells"]],
+                "effect": _effect(found["effect"]),
+                "cells": [_effect(cell) for cell in found["cells"]],
             }
         case "forecast":
             return _chosen(found, _FORECAST)
         case _:
             return {"rows": [_chosen(row, _ACCOUNT) for row in found]}
+
+
+def _effect(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {old: row[new] for old, new in _EFFECT.items()}
 
 
 def _chosen(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

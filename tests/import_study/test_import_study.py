@@ -1,4 +1,4 @@
-"""Logs that others recorded, as a study."""
+"""Studies from logs of other tools."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def own_home(monkeypatch, tmp_path):
 
 
 def power_at(t_s):
-    """300 W at work; idle at 100 W, later at 120 W."""
+    """Power: 300 W while busy; idle at 100 W, later at 120 W."""
     return next((w for (start, stop), w in IDLE_W.items() if start <= t_s < stop), 300.0)
 
 
@@ -78,7 +78,7 @@ def results(directory):
     return Data.of(read_studies([directory])).runs
 
 
-def test_energies_net_of_idle_that_drifts(made):
+def test_net_energy_with_drifting_idle_power(made):
     directory, _ = made(*ROWS)
     rows = results(directory)
     assert list(rows[["model", "phase", "block", "repeat"]].itertuples(index=False, name=None)) == [
@@ -94,13 +94,13 @@ def test_energies_net_of_idle_that_drifts(made):
     assert rows["gpu_j"].equals(rows["gross_j"])
 
 
-def test_the_registry_says_what_the_model_is(made):
+def test_characteristics_from_the_registry(made):
     directory, _ = made(*ROWS)
     row = results(directory).iloc[0]
     assert (row["parameters"], row["macs"]) == (62006, 651720)
 
 
-def test_the_machine_is_never_this_one(made):
+def test_machine_is_never_the_importing_one(made):
     from joulelab.machine import describe
 
     directory, _ = made(*ROWS)
@@ -114,7 +114,7 @@ def test_the_machine_is_never_this_one(made):
     assert machine["packages"] == {}
 
 
-def test_the_machine_that_is_named(made, tmp_path):
+def test_machine_from_file_and_options(made, tmp_path):
     file = tmp_path / "machine.json"
     file.write_text(json.dumps({"machine": {"host": "n1", "gpus": [{"name": "A100"}]}}))
     directory, _ = made(*ROWS, options=("--machine", file, "--host", "n2"))
@@ -124,7 +124,7 @@ def test_the_machine_that_is_named(made, tmp_path):
     assert results(directory).iloc[0]["gpu_name"] == "H100"
 
 
-def test_what_is_not_known_is_empty(made):
+def test_unknown_values_are_empty(made):
     directory, _ = made("mine,train,10,20", header="model,phase,start_s,stop_s")
     row = results(directory).iloc[0]
     empty = (
@@ -136,14 +136,14 @@ def test_what_is_not_known_is_empty(made):
     assert run["started_unix_s"] is None
 
 
-def test_says_what_it_could_not_know(made):
+def test_notes_state_what_is_unknown(made):
     _, said = made("mine,train,10,20,7", header="model,phase,start_s,stop_s,lr")
     assert "net energies are unknown" in said
     assert "characteristics of mine are unknown" in said
     assert "column 'lr' is unknown and saved" in said
 
 
-def test_code_that_a_table_names_is_not_run(made, tmp_path, monkeypatch):
+def test_code_named_in_a_table_is_not_run(made, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("open('ran', 'w')\ndef model(): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     _, said = made("evil:model,train,10,20", header="model,phase,start_s,stop_s")
@@ -151,7 +151,7 @@ def test_code_that_a_table_names_is_not_run(made, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_characteristics_of_the_table_come_first(made):
+def test_characteristics_of_the_table_have_priority(made):
     header = "model,phase,start_s,stop_s,parameters,macs,buffer_bytes,parameter_bytes"
     directory, _ = made("mine,train,10,20,50,200,8,200", header=header)
     row = results(directory).iloc[0]
@@ -175,7 +175,7 @@ def test_epochs(made):
     assert data.epochs["loss"].tolist() == [2.5, 1.5]
 
 
-def test_what_comes_again_is_a_repeat(made):
+def test_repeated_runs(made):
     directory, _ = made(
         "mine,train,8,10,12", "mine,train,8,13,15", "mine,train,16,16,18",
         header="model,phase,batch_size,start_s,stop_s",
@@ -185,7 +185,7 @@ def test_what_comes_again_is_a_repeat(made):
     assert rows["run_id"].nunique() == 3
 
 
-def test_columns_and_phases_of_other_names(made):
+def test_renamed_columns_and_phases(made):
     rows = ("mine,training,10,12", "mine,warmup,12,13", "mine,test,13,15", ",pause,1,9")
     options = (
         "--rename", "net=model", "--rename", "stage=phase", "--phase", "training=train",
@@ -198,14 +198,14 @@ def test_columns_and_phases_of_other_names(made):
     assert "ignored 1 span" in said
 
 
-def test_idle_at_a_time(made):
+def test_idle_between_two_times(made):
     directory, _ = made("mine,train,10,20", header="model,phase,start_s,stop_s",
                         options=("--idle", "1:9"))  # fmt: skip
     assert results(directory)["net_j"].tolist() == pytest.approx([2000], rel=0.01)
 
 
 def counted(tmp_path, scale):
-    """A counter that gains ``scale`` times the energy of the log of power, read each 50 ms."""
+    """Log a counter of ``scale`` times the energy of the log of power, every 50 ms."""
     path = tmp_path / "counter.csv"
     energy_j, lines = 0.0, ["t_s,gpu_energy_j"]
     for i in range(1200):
@@ -215,7 +215,7 @@ def counted(tmp_path, scale):
     return path
 
 
-def test_a_counter_in_the_telemetry_gives_power_its_scale(made, tmp_path):
+def test_power_is_scaled_to_a_counter_in_the_telemetry(made, tmp_path):
     counter = counted(tmp_path, 1.03)
     directory, _ = made(*ROWS, options=("--telemetry", counter))
     rows = results(directory)
@@ -225,7 +225,7 @@ def test_a_counter_in_the_telemetry_gives_power_its_scale(made, tmp_path):
     assert (rows["gross_j"] > 3060).all()
 
 
-def test_a_counter_of_something_else_is_no_energy_of_the_run(made, tmp_path):
+def test_counter_of_another_component_is_not_added(made, tmp_path):
     counter = counted(tmp_path, 2.0)
     counter.write_text(counter.read_text().replace("gpu_energy_j", "cpu_energy_j"))
     first, _ = made(*ROWS, out="first")
@@ -233,7 +233,7 @@ def test_a_counter_of_something_else_is_no_energy_of_the_run(made, tmp_path):
     assert results(second)["gross_j"].tolist() == results(first)["gross_j"].tolist()
 
 
-def test_power_of_nothing_named_is_the_gpus_where_there_is_one(made, tmp_path):
+def test_power_of_unnamed_component_is_assigned_to_the_gpu(made, tmp_path):
     log = tmp_path / "power.csv"
     log.write_text(log.read_text().replace("gpu_power_w", "power_w"))
     directory, _ = made(*ROWS, out="unnamed")
@@ -243,7 +243,7 @@ def test_power_of_nothing_named_is_the_gpus_where_there_is_one(made, tmp_path):
     assert results(directory)["gpu_j"].tolist() == results(directory)["gross_j"].tolist()
 
 
-def test_telemetry_joins(made, tmp_path):
+def test_telemetry(made, tmp_path):
     path = tmp_path / "more.csv"
     lines = (f"{i / 10},{90 if i < 200 else 40} %,1024 MiB,61" for i in range(600))
     header = "timestamp,utilization.gpu [%],memory.used [MiB],temperature.gpu\n"
@@ -257,7 +257,7 @@ def test_telemetry_joins(made, tmp_path):
     assert trace.series[kinds["temperature_c"]].value[0] == 61
 
 
-def test_a_log_of_nvidia_smi_tells_more_than_power(tmp_path, run):
+def test_log_of_nvidia_smi_with_telemetry(tmp_path, run):
     path = tmp_path / "smi.csv"
     lines = [
         f"2024/01/31 12:{i // 600:02}:{i / 10 % 60:06.3f}, {gpu}, H200, {200 + gpu} W, 70 %"
@@ -293,25 +293,17 @@ def test_a_log_of_nvidia_smi_tells_more_than_power(tmp_path, run):
 
 def test_json(made):
     directory, said = made(*ROWS, options=("--json",))
-    told = json.loads(said)
-    assert told["directory"] == str(directory)
-    assert (told["runs"], told["idle_runs"], told["models"]) == (2, 3, ["LeNet"])
-    assert all(path.startswith(str(directory)) for path in told["results"])
+    printed = json.loads(said)
+    assert printed["directory"] == str(directory)
+    assert (printed["runs"], printed["idle_runs"], printed["models"]) == (2, 3, ["LeNet"])
+    assert all(path.startswith(str(directory)) for path in printed["results"])
 
 
-def test_the_report_of_it(made):
+def test_report_and_replacement_of_an_imported_study(made, refused):
     from joulelab.report.page import write_report
 
     directory, _ = made(*ROWS)
-    page = write_report([directory])
-    assert "LeNet" in page.read_text()
-
-
-def test_a_study_that_is_there_is_kept_or_replaced(made, refused):
-    from joulelab.report.page import write_report
-
-    directory, _ = made(*ROWS)
-    write_report([directory])
+    assert "LeNet" in write_report([directory]).read_text()
     assert "--force" in refused(*ROWS)
     assert (directory / "report.html").exists()
     made(ROWS[1], options=("--force",))
@@ -319,7 +311,7 @@ def test_a_study_that_is_there_is_kept_or_replaced(made, refused):
     assert not (directory / "report.html").exists()
 
 
-def test_nothing_but_a_recorded_study_is_replaced(made, refused, tmp_path, synthetic):
+def test_only_imported_studies_are_replaced(made, refused, tmp_path, synthetic):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     assert "is not empty" in refused(*ROWS, out="full", options=("--force",))
@@ -331,7 +323,7 @@ def test_nothing_but_a_recorded_study_is_replaced(made, refused, tmp_path, synth
     assert (directory / "notes.txt").read_text() == "mine"
 
 
-def test_it_appears_whole_or_not_at_all(made, refused, tmp_path, monkeypatch):
+def test_study_appears_whole_or_not_at_all(made, refused, tmp_path, monkeypatch):
     from joulelab.import_study import study as recorded
 
     directory, _ = made(*ROWS)
@@ -347,7 +339,7 @@ def test_it_appears_whole_or_not_at_all(made, refused, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["study"]
 
 
-def test_what_a_killed_process_left_is_removed(made, tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(made, tmp_path):
     left = tmp_path / ".study.partial"
     (left / "runs").mkdir(parents=True)
     (left / "plan.toml").write_text("half")
@@ -368,7 +360,7 @@ def test_the_same_logs_give_the_same_study(made):
     assert differ == []
 
 
-def test_it_cannot_be_run(made, capsys):
+def test_imported_study_cannot_be_run(made, capsys):
     directory, _ = made(*ROWS)
     with pytest.raises(SystemExit) as stop:
         main(["study", str(directory / "plan.toml")])
@@ -427,13 +419,13 @@ def test_user_errors(refused, tmp_path, rows, header, options, words):
         ('{"dram_bytes": "64 GB"}', "another type"),
     ],
 )
-def test_a_machine_that_cannot_be(refused, tmp_path, text, words):
+def test_wrong_machine_files(refused, tmp_path, text, words):
     path = tmp_path / "machine.json"
     path.write_text(text)
     assert words in refused(*ROWS, options=("--machine", path))
 
 
-def test_without_pytorch_characteristics_stay_empty(made, monkeypatch):
+def test_characteristics_are_unknown_without_pytorch(made, monkeypatch):
     from joulelab.errors import UserError
     from joulelab.import_study import descriptions as recorded_models
 

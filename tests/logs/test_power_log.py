@@ -42,7 +42,7 @@ PLAIN_T = [i / 10 for i in range(20)]
 PLAIN_W = [100.0 + i for i in range(20)]
 
 
-# What nvidia-smi writes.
+# Logs of nvidia-smi.
 
 
 def smi(index_and_power, header="timestamp, index, power.draw [W]", start_ms=0):
@@ -68,7 +68,7 @@ def test_nvidia_smi_with_units_and_two_gpus(tmp_path):
         log_of(tmp_path, text, gpu="7", **UTC)
 
 
-def test_a_gpu_keeps_its_uuid_beside_its_index(tmp_path):
+def test_gpu_has_its_uuid_and_index(tmp_path):
     header = "timestamp, index, uuid, power.draw [W]"
     text = smi([(i % 2, f"GPU-{i % 2}f, {100 + i} W") for i in range(40)], header)
     (tmp_path / "smi.csv").write_text(text)
@@ -108,14 +108,14 @@ def test_nvidia_smi_without_header_or_units(tmp_path):
         ("power.draw [W], power.draw.average [W], power.limit [W]", "nvml.power_average", 1.0),
     ],
 )  # fmt: skip
-def test_nvidia_smi_fields_are_views_of_one_board(tmp_path, columns, source, window_s):
+def test_nvidia_smi_power_fields_show_one_board(tmp_path, columns, source, window_s):
     values = [", ".join([f"{100 + i}.00 W"] * 3) for i in range(20)]
     log = log_of(tmp_path, smi([(0, v) for v in values], f"timestamp, index, {columns}"), **UTC)
     [channel] = log.trace.channels
     assert (channel.source, channel.window_s) == (source, window_s)
 
 
-def test_dates_take_the_zone_that_is_named(tmp_path):
+def test_dates_use_the_stated_time_zone(tmp_path):
     text = smi([(0, f"{100 + i} W") for i in range(10)])
     berlin = log_of(tmp_path, text, timezone="Europe/Berlin")
     assert berlin.start_s == pytest.approx(1706704496.0 - 3600)
@@ -150,7 +150,7 @@ def test_units_in_names(tmp_path, time, factor, power, scale, energy):
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_times_since_1970_tell_their_unit(tmp_path, unit):
+def test_unit_of_times_since_1970_is_recognised(tmp_path, unit):
     factor = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
     lines = [f"{(1.7e9 + t) * factor:.6f},{100 + t}" for t in PLAIN_T]
     log = log_of(tmp_path, "\n".join(["time,power_w", *lines, ""]))
@@ -162,8 +162,8 @@ def test_times_since_1970_tell_their_unit(tmp_path, unit):
 def variants():
     plain = "t_s,power_w\n" + rows()
     yield "plain", plain.encode(), ""
-    yield "gzip whatever its name", gzip.compress(plain.encode()), ""
-    yield "UTF-16, as PowerShell writes", plain.replace("\n", "\r\n").encode("utf-16"), ""
+    yield "gzip", gzip.compress(plain.encode()), ""
+    yield "UTF-16 from PowerShell", plain.replace("\n", "\r\n").encode("utf-16"), ""
     yield "byte order mark", plain.encode("utf-8-sig"), ""
     yield "CRLF", plain.replace("\n", "\r\n").encode(), ""
     yield "semicolon", ("t_s;power_w\n" + rows(";")).encode(), ""
@@ -177,7 +177,7 @@ def variants():
     yield "cut within the value", (plain + "2.0,12").encode(), "cut short"
     quoted = plain.replace("power_w", '"power_w"').replace("100.0", '"100.0"')
     yield "quotes", quoted.encode(), ""
-    yield "text beside", plain.replace("\n", ",idle\n").encode(), ""
+    yield "a column of text", plain.replace("\n", ",idle\n").encode(), ""
     lines = plain.splitlines(keepends=True)
     yield "unsorted", "".join([lines[0], *lines[11:], *lines[1:11]]).encode(), "sorted"
     yield (
@@ -188,14 +188,14 @@ def variants():
 
 
 @pytest.mark.parametrize(("what", "data", "note"), [pytest.param(*v, id=v[0]) for v in variants()])
-def test_the_same_readings_however_written(tmp_path, what, data, note):
+def test_file_variants_give_the_same_readings(tmp_path, what, data, note):
     log = log_of(tmp_path, data)
     assert series(log) == (pytest.approx(PLAIN_T), PLAIN_W)
     assert note in "; ".join(log.notes)
     assert bool(log.notes) is bool(note)
 
 
-def test_duplicates_are_kept_and_constant_power_is_not_lost(tmp_path):
+def test_duplicate_times_and_constant_power(tmp_path):
     lines = [f"{i // 2},60" for i in range(22)]
     log = log_of(tmp_path, "\n".join(["t_s,power_w", *lines, ""]))
     assert len(series(log)[0]) == 22
@@ -225,7 +225,7 @@ def test_duplicates_are_kept_and_constant_power_is_not_lost(tmp_path):
         ("t_s,power_w\nx,1\ny,2\n", "no readable times"),
     ],
 )
-def test_what_is_not_clear_is_an_error_of_one_line(tmp_path, text, words):
+def test_unclear_logs_give_a_one_line_error(tmp_path, text, words):
     with pytest.raises(UserError) as error:
         log_of(tmp_path, text)
     assert words in str(error.value)
@@ -244,7 +244,7 @@ def test_damaged_gzip_and_missing_columns(tmp_path):
         log_of(tmp_path, "t_s,power_mw\n" + rows(), energy_columns=["power_mw"])
 
 
-def test_several_named_columns_are_added_up(tmp_path):
+def test_stated_columns_are_added_up(tmp_path):
     text = "t_s,cpu_power_w,gpu_power_w\n" + "".join(f"{i},{10 + i % 3},100\n" for i in range(20))
     log = log_of(tmp_path, text, power_columns=["cpu_power_w", "gpu_power_w"])
     assert [c.component for c in log.trace.channels] == ["cpu", "gpu"]
@@ -252,21 +252,21 @@ def test_several_named_columns_are_added_up(tmp_path):
     assert energy.gross_j == pytest.approx(15 * 111, rel=0.01)
 
 
-def test_logs_in_parts_and_logs_of_several_machines(tmp_path):
+def test_parts_of_one_log_and_logs_of_several_machines(tmp_path):
     def write(name, start):
         lines = "".join(f"{start + i},{100 + i % 3}\n" for i in range(20))
         (tmp_path / name).write_text("t_s,power_w\n" + lines)
         return tmp_path / name
 
-    first, second, beside = write("a.csv", 0), write("b.csv", 20), write("c.csv", 5)
+    first, second, other = write("a.csv", 0), write("b.csv", 20), write("c.csv", 5)
     parts = read_logs([second, first])
     assert len(parts.trace.channels) == 1
     assert (parts.start_s, parts.stop_s) == (0, 39)
-    machines = read_logs([first, beside])
+    machines = read_logs([first, other])
     assert [c.component for c in machines.trace.channels] == ["a:power", "c:power"]
 
 
-def test_the_column_index_of_a_table_is_no_gpu(tmp_path):
+def test_row_numbers_are_not_gpus(tmp_path):
     text = "index,t_s,power_w\n" + "".join(f"{i},{i / 10},{100 + i}\n" for i in range(30))
     assert [c.component for c in log_of(tmp_path, text).trace.channels] == ["power"]
 
@@ -279,7 +279,7 @@ def test_options_for_window_and_gain(tmp_path):
     assert (channel.window_s, channel.gain_uncertainty) == (0.5, 0.01)
 
 
-# The sensor's own pace.
+# The sensor's update period.
 
 
 @settings(max_examples=25)
@@ -302,7 +302,7 @@ def test_period_of_a_polled_sensor(period_s, polls, phase, seed):
     assert set(new) <= set(value)
 
 
-def test_a_log_of_every_value_is_not_polled():
+def test_log_of_every_update_is_not_polled():
     rng = np.random.default_rng(0)
     t_s = np.arange(0, 10, 0.02) + rng.normal(0, 0.002, 500)
     pace = pace_of(np.sort(t_s), rng.standard_normal(500))
@@ -311,7 +311,7 @@ def test_a_log_of_every_value_is_not_polled():
 
 
 @pytest.mark.parametrize(("jitter_s", "delay_s"), [(0.0, 0.0), (0.004, 0.0025)])
-def test_a_log_of_nvmls_ring_has_its_lateness(tmp_path, jitter_s, delay_s):
+def test_log_of_nvmls_ring_has_its_timestamp_latency(tmp_path, jitter_s, delay_s):
     random = np.random.default_rng(0)
     t_s = 0.02 * np.arange(500) + random.uniform(0, jitter_s, 500)
     power_w = random.uniform(100, 300, 500)
@@ -322,7 +322,7 @@ def test_a_log_of_nvmls_ring_has_its_lateness(tmp_path, jitter_s, delay_s):
     assert 0.001 < channel.time_uncertainty_s < 0.003
 
 
-def test_other_logs_are_taken_at_their_word(tmp_path):
+def test_timestamps_of_other_logs_are_exact(tmp_path):
     power_w = np.random.default_rng(0).uniform(100, 300, 500)
     for period_s in (0.001, 0.1):
         lines = [f"{period_s * i:.4f},{w:.1f}" for i, w in enumerate(power_w)]
@@ -330,7 +330,7 @@ def test_other_logs_are_taken_at_their_word(tmp_path):
         assert log.trace.channels[0].time_uncertainty_s == 0
 
 
-def test_two_levels_say_nothing_of_a_sensors_period():
+def test_two_levels_do_not_show_the_update_period():
     t_s = np.arange(0, 100, 0.1)
     assert not pace_of(t_s, np.where(np.floor(t_s / 3) % 2 > 0, 300.0, 100.0)).polled
 
@@ -345,7 +345,7 @@ def test_two_levels_say_nothing_of_a_sensors_period():
         ("k40m_steps", "power_draw_w", 0.015, 0.015),
     ],
 )
-def test_real_logs_show_their_sensors(log, column, period_s, window_s):
+def test_period_and_window_of_real_logs(log, column, period_s, window_s):
     options = LogOptions(power_columns=[column])
     [channel] = read_logs([DATA / f"{log}_nvidia_smi.csv.gz"], options).trace.channels
     assert channel.polled
@@ -357,7 +357,7 @@ def test_real_logs_show_their_sensors(log, column, period_s, window_s):
 
 
 def averaged_log(tmp_path, edges_s, levels_w, until_s=30.0):
-    """A 1 s average renewed each 0.1 s and polled each 0.02 s, of power that steps at edges."""
+    """Log a 1 s average, updated every 0.1 s and polled every 0.02 s, of power with steps."""
     fine_s = np.arange(-5, until_s, 0.001)
     power = np.array(levels_w)[np.searchsorted(edges_s, fine_s, side="right")]
     energy = np.concatenate(([0.0], np.cumsum(power) * 0.001))
@@ -374,7 +374,7 @@ def averaged_log(tmp_path, edges_s, levels_w, until_s=30.0):
     return log, lambda a, b: float(at(b) - at(a))
 
 
-def test_steps_at_the_edges_of_a_span_are_put_back(tmp_path):
+def test_steps_at_the_edges_of_a_span_are_restored(tmp_path):
     log, truth = averaged_log(tmp_path, [5.03, 13.37], [100.0, 500.0, 150.0])
     assert is_averaged(log.trace.channels[0])
     window = Window(5_030_000_000, 13_370_000_000)
@@ -387,7 +387,7 @@ def test_steps_at_the_edges_of_a_span_are_put_back(tmp_path):
     assert low_j < true_j < high_j
 
 
-def test_a_burst_shorter_than_the_window_gets_its_joules(tmp_path):
+def test_burst_shorter_than_the_window(tmp_path):
     edges_s = [5.0, 5.4, 12.0, 20.0]
     log, truth = averaged_log(tmp_path, edges_s, [100.0, 500.0, 100.0, 300.0, 120.0])
     windows = [Window(5 * 10**9, 5_400_000_000), Window(12 * 10**9, 20 * 10**9)]
@@ -398,7 +398,7 @@ def test_a_burst_shorter_than_the_window_gets_its_joules(tmp_path):
     assert low_j < truth(5.0, 5.4) < high_j
 
 
-def test_marks_at_the_end_of_the_log_or_over_a_hole_are_left_alone(tmp_path):
+def test_steps_at_the_end_of_the_log_or_in_a_gap_are_not_restored(tmp_path):
     log, _ = averaged_log(tmp_path, [15.0], [100.0, 500.0])
     [channel] = log.trace.channels
     t_ns, value = log.trace.series[0]
@@ -452,7 +452,7 @@ def test_idle_by_name_or_time(tmp_path):
 
 
 @given(st.text(max_size=40))
-def test_any_name_can_be_taken_apart(text):
+def test_any_name_can_be_parsed(text):
     name = parse_name(text)
     assert name.stem == name.stem.lower()
 
@@ -475,7 +475,7 @@ def test_one_of_several_gpus_without_readings_is_absent(tmp_path):
     assert energy.absent["gpu:1"] == "log.csv has no readings of it in 'power.draw.instant [W]'"
 
 
-def test_no_gpu_with_readings_is_an_error(tmp_path):
+def test_log_without_readings_of_any_gpu_is_an_error(tmp_path):
     rows = "".join(f"{i / 10},{gpu},[N/A]\n" for i in range(100) for gpu in (0, 1))
     with pytest.raises(UserError, match="no readings of any of its 2 GPUs"):
         log_of(tmp_path, "t_s,index,power.draw.instant [W]\n" + rows)

@@ -1,4 +1,4 @@
-"""Times as loggers of many kinds write them."""
+"""Formats of times in logs."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +39,13 @@ def logged(tmp_path, stamps, **columns):
         "%Y%m%d-%H%M%S",
     ],
 )
-def test_dates_of_every_manner(tmp_path, pattern):
+def test_formats_of_dates(tmp_path, pattern):
     when = [START + timedelta(seconds=i) for i in range(30)]
     t_s, _ = logged(tmp_path, [f'"{one.strftime(pattern)}"' for one in when], timezone="UTC")
     assert t_s.tolist() == [one.timestamp() for one in when]
 
 
-def test_day_and_month_are_not_guessed():
+def test_order_of_day_and_month_is_never_guessed():
     assert day_first(["31/01/2026 12:00:00"], Path("log.csv"))
     assert not day_first(["01/31/2026 12:00:00"], Path("log.csv"))
     assert not day_first(["03/04/2026 12:00:00 PM"], Path("log.csv"))
@@ -55,18 +55,18 @@ def test_day_and_month_are_not_guessed():
 
 
 @pytest.mark.parametrize("cell", ["", "12.5", "1.7e9", "[N/A]", "12:00", "P0"])
-def test_what_is_no_time(cell):
+def test_cells_that_are_not_times(cell):
     assert not is_date(cell)
     assert not is_clock(cell)
 
 
-def test_hours_and_minutes_go_on_after_midnight(tmp_path):
+def test_clock_times_continue_after_midnight(tmp_path):
     t_s, notes = logged(tmp_path, ["23:59:58", "23:59:59.5", '"00:00:00,5"', "00:00:01"])
     assert np.diff(t_s).tolist() == [1.5, 1.0, 0.5]
     assert "log.csv: 'timestamp' is read as hours, minutes and seconds" in notes
 
 
-def test_unreadable_clock_times_are_missing():
+def test_unreadable_clock_times_are_nan():
     assert np.isnan(clock_times()(["x", "00:00:01"])[0])
 
 
@@ -76,21 +76,21 @@ def berlin_times(step_s, count):
 
 
 @pytest.mark.parametrize("step_s", [0.5, 10.0])
-def test_the_hour_that_comes_twice(tmp_path, step_s):
+def test_repeated_hour_when_clocks_are_set_back(tmp_path, step_s):
     local, when = berlin_times(step_s, round(7200 / step_s))
     t_s, notes = logged(tmp_path, local, timezone="Europe/Berlin")
     assert t_s.tolist() == [float(int(one.timestamp())) for one in when]
     assert notes == ()
 
 
-def test_the_hour_that_comes_twice_in_parts():
+def test_repeated_hour_across_chunks():
     local, when = berlin_times(10.0, 720)
     convert = dates(BERLIN)
     parts = [convert(local[i : i + 50]) for i in range(0, 720, 50)]
     assert np.concatenate(parts).tolist() == [one.timestamp() for one in when]
 
 
-def test_spans_in_the_manner_of_their_log(tmp_path):
+def test_spans_with_dates_and_clock_times(tmp_path):
     path = tmp_path / "spans.csv"
     path.write_text("name,start_s,stop_s\na,31/01/2026 12:00:00,31.01.2026 12:00:05\n")
     [span] = read_spans(path, "UTC")
