@@ -1,4 +1,4 @@
-"""The Keras callback in real trainings of a second or less, with PyTorch beneath."""
+"""The Keras callback in real trainings of a second or less, with the PyTorch backend."""
 
 import math
 
@@ -10,7 +10,7 @@ import joulelab
 pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
 
-from joulelab.integrations import fit as fit_module  # noqa: E402
+from joulelab.forecast import loop  # noqa: E402
 from joulelab.integrations.keras import EnergyCallback  # noqa: E402
 
 X, Y = np.zeros((20, 8), "float32"), np.zeros((20, 1), "float32")
@@ -48,7 +48,7 @@ def test_a_fit_has_epochs_steps_and_validations(model, spans_of):
     assert spans_of(callback.meter) == [["fit", *[[*EPOCH, ["validate"]]] * 2]]
 
 
-def test_energy_is_in_the_history_beside_the_loss(model, energy_of):
+def test_energy_is_in_the_history_with_the_loss(model, energy_of):
     callback = EnergyCallback()
     history = fit(model, callback, epochs=3).history
     assert {len(values) for values in history.values()} == {3}
@@ -66,8 +66,8 @@ def test_energy_is_in_the_history_beside_the_loss(model, energy_of):
     assert callback.history[-1]["fit_gross_j"] == pytest.approx(energy_of(whole), rel=1e-3)
 
 
-def test_an_epoch_is_logged_at_its_end_where_that_costs_little(model, monkeypatch):
-    monkeypatch.setattr(fit_module, "COST_SHARE", math.inf)
+def test_an_epoch_is_logged_at_its_end_if_that_costs_little(model, monkeypatch):
+    monkeypatch.setattr(loop, "COST_SHARE", math.inf)
     seen = []
     after = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append(logs["energy_epoch_gross_j"])
@@ -79,7 +79,7 @@ def test_an_epoch_is_logged_at_its_end_where_that_costs_little(model, monkeypatc
     assert "forecast_gross_j" in callback.history[0]
 
 
-def test_what_is_worked_out_later_is_nan_until_then(model):
+def test_a_metric_is_nan_until_it_is_computed(model):
     seen = []
     after = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append(logs["energy_epoch_gross_j"])
@@ -88,9 +88,9 @@ def test_what_is_worked_out_later_is_nan_until_then(model):
     assert all(math.isnan(gross_j) for gross_j in seen)
 
 
-# Keras and NumPy's, about tensors of PyTorch's.
+# A warning of Keras and NumPy about PyTorch's tensors.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_evaluation_and_prediction_stand_alone(model, spans_of):
+def test_evaluation_and_prediction_on_their_own(model, spans_of):
     callback = EnergyCallback()
     model.evaluate(X, Y, verbose=0, callbacks=[callback])
     assert spans_of(callback.meter) == [["test"]]
@@ -110,7 +110,7 @@ def test_spans_and_meter_end_with_an_error(model, spans_of, error):
     assert spans_of(callback.meter) == [["fit", EPOCH, EPOCH]]
 
 
-def test_a_resumed_training_counts_on_with_a_meter_of_the_callers(model, spans_of):
+def test_a_resumed_training_continues_its_numbering_with_a_given_meter(model, spans_of):
     with joulelab.Meter() as meter:
         fit(model, EnergyCallback(meter), epochs=1)
         fit(model, EnergyCallback(meter), epochs=3, initial_epoch=1)

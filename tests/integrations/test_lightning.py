@@ -1,11 +1,13 @@
 """The Lightning callback in real trainings of a second or less."""
 
 import csv
+import importlib
 import json
 import logging
+import os
+import socket
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,16 @@ import joulelab
 torch = pytest.importorskip("torch")
 pl = pytest.importorskip("lightning.pytorch")
 
-from joulelab.integrations import fit as fit_module  # noqa: E402
+from joulelab.forecast import loop  # noqa: E402
 from joulelab.integrations.lightning import EnergyCallback  # noqa: E402
 
 pytestmark = [
-    # Lightning's own, about this machine and about these small trainings.
+    # Lightning's warnings about this machine and about these small trainings.
     pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
     pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The `srun` command is available"),
 ]
 
 for name in ("lightning.pytorch", "pytorch_lightning"):
@@ -104,7 +107,7 @@ def test_a_fit_has_epochs_steps_validations_and_checkpoints(trainer_with, spans_
     assert "save_checkpoint" not in vars(trainer)
 
 
-def test_a_step_is_the_optimisers_whatever_it_accumulates(trainer_with, spans_of):
+def test_a_step_contains_all_the_batches_that_it_accumulates(trainer_with, spans_of):
     callback = EnergyCallback()
     trainer_with(callback, accumulate_grad_batches=2, max_epochs=1).fit(Tiny(), data())
     assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 3]]]
@@ -112,7 +115,7 @@ def test_a_step_is_the_optimisers_whatever_it_accumulates(trainer_with, spans_of
     assert indices == [0, 1, 2]
 
 
-def test_a_validation_in_the_middle_of_a_step_is_no_part_of_it(trainer_with, spans_of):
+def test_a_validation_in_the_middle_of_a_step_is_not_part_of_it(trainer_with, spans_of):
     callback = EnergyCallback()
     trainer_with(callback, accumulate_grad_batches=5, val_check_interval=2, max_epochs=1).fit(
         Tiny(), data(), data()
@@ -121,7 +124,7 @@ def test_a_validation_in_the_middle_of_a_step_is_no_part_of_it(trainer_with, spa
     assert spans_of(callback.meter) == [["fit", ["epoch", step, validate, step, validate, step]]]
 
 
-def test_a_fit_may_end_in_the_middle_of_an_epoch(trainer_with, spans_of):
+def test_a_fit_can_end_in_the_middle_of_an_epoch(trainer_with, spans_of):
     callback = EnergyCallback()
     trainer_with(callback, max_steps=7, max_epochs=-1).fit(Tiny(), data())
     assert spans_of(callback.meter) == [
@@ -129,7 +132,7 @@ def test_a_fit_may_end_in_the_middle_of_an_epoch(trainer_with, spans_of):
     ]
 
 
-def test_energy_is_logged_beside_the_loss(trainer_with, tmp_path, energy_of):
+def test_energy_is_logged_with_the_loss(trainer_with, tmp_path, energy_of):
     callback = EnergyCallback()
     logger = pl.loggers.CSVLogger(tmp_path)
     trainer_with(callback, logger=logger).fit(Tiny(), data(), data())
@@ -157,8 +160,8 @@ def test_energy_is_logged_beside_the_loss(trainer_with, tmp_path, energy_of):
     assert float(row["energy/fit_gross_j"]) == pytest.approx(energy_of(fit), rel=1e-3)
 
 
-def test_an_epoch_is_logged_at_its_end_where_that_costs_little(trainer_with, monkeypatch):
-    monkeypatch.setattr(fit_module, "COST_SHARE", float("inf"))
+def test_an_epoch_is_logged_at_its_end_if_that_costs_little(trainer_with, monkeypatch):
+    monkeypatch.setattr(loop, "COST_SHARE", float("inf"))
     callback, seen = EnergyCallback(), []
     model = Tiny(at=lambda _: seen.append(len(callback.history)))
     trainer_with(callback, max_epochs=3).fit(model, data())
@@ -166,14 +169,14 @@ def test_an_epoch_is_logged_at_its_end_where_that_costs_little(trainer_with, mon
     assert "energy/forecast_gross_j" in callback.history[0]
 
 
-def test_the_fit_is_told_of_in_lightnings_log(trainer_with, caplog):
+def test_the_energy_of_the_fit_is_in_lightnings_log(trainer_with, caplog):
     with caplog.at_level(logging.INFO, "lightning.pytorch"):
         trainer_with(EnergyCallback(), max_epochs=1).fit(Tiny(), data())
     [line] = [line for line in caplog.messages if line.startswith("energy of the fit: ")]
     assert " 150 W; gpu:0 " in line
 
 
-def test_a_trainer_of_the_package_by_its_other_name_will_do(spans_of, tmp_path):
+def test_a_trainer_of_the_package_pytorch_lightning(spans_of, tmp_path):
     other = pytest.importorskip("pytorch_lightning")
 
     class OtherTiny(other.LightningModule):
@@ -199,7 +202,7 @@ def test_a_trainer_of_the_package_by_its_other_name_will_do(spans_of, tmp_path):
     assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 5], ["checkpoint"]]]
 
 
-def test_validation_test_and_prediction_stand_alone(trainer_with, spans_of):
+def test_validation_test_and_prediction_on_their_own(trainer_with, spans_of):
     callback = EnergyCallback()
     trainer = trainer_with(callback)
     trainer.validate(Tiny(), data(), verbose=False)
@@ -212,7 +215,7 @@ def test_validation_test_and_prediction_stand_alone(trainer_with, spans_of):
     assert names == ["energy/validate_gross_j", "energy/test_gross_j", "energy/predict_gross_j"]
 
 
-def test_several_fits_with_one_callback_and_a_meter_of_the_callers(trainer_with, spans_of):
+def test_several_fits_with_one_callback_and_a_given_meter(trainer_with, spans_of):
     with joulelab.Meter() as meter:
         callback = EnergyCallback(meter)
         for _ in range(2):
@@ -230,7 +233,7 @@ def test_spans_and_meter_end_with_an_error(trainer_with, spans_of, error):
             raise error("now")
 
     callback = EnergyCallback()
-    # Lightning turns an interrupt into SystemExit, in earlier versions into the end of the fit.
+    # Lightning turns an interrupt into SystemExit, earlier versions into the end of the fit.
     with pytest.raises((error, SystemExit)):
         trainer_with(callback).fit(Tiny(at=fail), data())
     assert spans_of(callback.meter) == [
@@ -242,7 +245,7 @@ def test_spans_and_meter_end_with_an_error(trainer_with, spans_of, error):
     assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 5]]]
 
 
-def test_a_resumed_training_counts_on(trainer_with, spans_of, tmp_path):
+def test_a_resumed_training_continues_its_numbering(trainer_with, spans_of, tmp_path):
     checkpoint = tmp_path / "in-the-second-epoch.ckpt"
 
     def save(trainer):
@@ -257,7 +260,7 @@ def test_a_resumed_training_counts_on(trainer_with, spans_of, tmp_path):
     assert callback.history[0]["epoch"] == 1
 
 
-def test_steps_need_not_be_marked_and_samples_may_be_counted_otherwise(trainer_with, spans_of):
+def test_steps_are_optional_and_samples_can_be_counted_by_a_function(trainer_with, spans_of):
     callback = EnergyCallback(steps=False, samples_in=lambda batch: 1000)
     trainer_with(callback, max_epochs=1).fit(Tiny(), data())
     assert spans_of(callback.meter) == [["fit", ["epoch"]]]
@@ -265,57 +268,79 @@ def test_steps_need_not_be_marked_and_samples_may_be_counted_otherwise(trainer_w
     assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / 5000)
 
 
-def test_of_two_processes_the_first_logs_and_both_are_in_one_recording(tmp_path):
-    (tmp_path / "script.py").write_text(
-        textwrap.dedent(
-            """
-            import json, os, sys
-            sys.path.insert(0, sys.argv[1])
-            import lightning.pytorch as pl
-            from test_lightning import Tiny, data
-            from joulelab.integrations.lightning import EnergyCallback
-
-            if __name__ == "__main__":
-                callback = EnergyCallback()
-                pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1,
-                    callbacks=[callback], logger=False, enable_checkpointing=False,
-                    enable_progress_bar=False, enable_model_summary=False).fit(Tiny(), data())
-                rank = os.environ["LOCAL_RANK"]
-                with open(f"rank{rank}.json", "w") as file:
-                    json.dump([callback.meter.recorder_pid, callback.meter.joined,
-                        [span.name for span in callback.meter.spans], callback.history], file)
-            """
-        )
-    )
-    subprocess.run(
-        [sys.executable, "script.py", Path(__file__).parent],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first[2] == second[2] == ["fit", "epoch", *["step"] * 3]
-    assert second[3] == []
-    row = first[3][0]
-    assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / SAMPLES)
-    assert first[0] == second[0]
+TWO_PROCESSES = """
+import json, os, sys
+import lightning.pytorch as pl
+import torch
+from joulelab.integrations.lightning import EnergyCallback
 
 
-@pytest.mark.parametrize("module", ["lightning", "pytorch_lightning"])
-def test_a_missing_package_is_named_with_its_remedy(module):
-    code = textwrap.dedent(
-        f"""
-        import sys
-        sys.modules["{module}"] = None
-        try:
-            import joulelab.integrations.{module}
-        except ImportError as error:
-            print(error)
-        """
-    )
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 2)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def train(rank):
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": "0"}
+    data = torch.utils.data.TensorDataset(torch.randn(20, 8))
+    callback = EnergyCallback()
+    pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=[callback],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(Model(), torch.utils.data.DataLoader(data, batch_size=4))
+    with open(f"rank{rank}.json", "w") as file:
+        json.dump({
+            "recorder": callback.meter.recorder_pid,
+            "spans": [span.name for span in callback.meter.spans],
+            "history": callback.history,
+        }, file)
+
+
+# Both processes share one import of PyTorch.
+for rank in ("0", "1"):
+    if not os.fork():
+        train(rank)
+        sys.stdout.flush()
+        os._exit(0)
+for _ in range(2):
+    assert os.wait()[1] == 0
+"""
+
+
+def test_of_two_processes_the_first_logs_for_both(tmp_path):
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    job = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.startswith(f"the package {module} is not installed; run pip install ")
-    assert done.stdout.count("\n") == 1
+        [sys.executable, "-c", TWO_PROCESSES],
+        cwd=tmp_path, env=os.environ | job, check=False, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["spans"] == second["spans"] == ["fit", "epoch", *["step"] * 3]
+    assert second["history"] == []
+    row = first["history"][0]
+    assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / SAMPLES)
+    assert first["recorder"] == second["recorder"]
+
+
+@pytest.mark.parametrize("package", ["lightning", "pytorch_lightning"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(package, monkeypatch):
+    module = importlib.import_module("joulelab.integrations.lightning")
+    monkeypatch.delitem(vars(module), "EnergyCallback", raising=False)
+    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    for name in [*names, f"joulelab.integrations.{package}"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    message = f"^the package {package} is not installed; run pip install [^\\n]*$"
+    with pytest.raises(ImportError, match=message):
+        _ = importlib.import_module(f"joulelab.integrations.{package}").EnergyCallback

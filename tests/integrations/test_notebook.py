@@ -1,104 +1,104 @@
 """``%%joulelab`` in a real IPython, and an energy as a notebook shows it."""
 
 import html.parser
-import subprocess
-import sys
-import textwrap
 
+import psutil
 import pytest
 
 from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.integrations import notebook
 from joulelab.sensors.sensor import Provenance
 
 pytest.importorskip("IPython")
 
-SESSION = """
-    import os, sys
-    from IPython.core.interactiveshell import InteractiveShell
-    from IPython.utils.capture import capture_output
-
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "joulelab")
-
-    def run(cell):
-        with capture_output() as seen:
-            result = shell.run_cell(cell, store_history=True)
-        return result, seen
-"""
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 
-def session(code):
-    """Runs code in a process with an IPython shell."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SESSION) + textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def shell():
+    config = Config()
+    config.HistoryManager.enabled = False
+    return InteractiveShell.instance(config=config)
 
 
-@pytest.fixture(autouse=True)
-def simulated(monkeypatch, tmp_path):
+@pytest.fixture
+def cells(shell, monkeypatch, tmp_path):
+    """The magic's state, with the simulated machine."""
     monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
+    shell.run_line_magic("reload_ext", "joulelab")
+    cells = shell.magics_manager.magics["cell"]["joulelab"].__self__
+    yield cells
+    cells.close()
 
 
-def test_a_cell_is_measured_and_otherwise_as_it_is():
-    session("""
-        result, seen = run("%%joulelab squares\\nprint('out')\\nx = 6\\nx * 7")
-        assert result.success, seen
-        assert "out" in seen.stdout, seen.stdout
-        assert "42" in seen.stdout, seen.stdout
-        energy, = [one.data for one in seen.outputs if "text/html" in one.data]
-        assert "gpu:0" in energy["text/html"] and "gpu:0" in energy["text/plain"], energy
-        assert shell.user_ns["x"] == 6
-        result, seen = run("%%joulelab\\nimport asyncio\\nawait asyncio.sleep(0)\\n1;")
-        assert result.success
-        assert "1" not in [line for line in seen.stdout.splitlines()]
-    """)
+@pytest.fixture
+def run_cell(shell, cells):
+    def run(cell):
+        with capture_output() as seen:
+            result = shell.run_cell(cell)
+        return result, seen
+
+    return run
+
+
+def test_a_cell_is_measured_and_runs_unchanged(run_cell, shell):
+    result, seen = run_cell("%%joulelab squares\nprint('out')\nx = 6\nx * 7")
+    assert result.success, seen
+    assert "out" in seen.stdout
+    assert "42" in seen.stdout
+    (energy,) = [one.data for one in seen.outputs if "text/html" in one.data]
+    assert "gpu:0" in energy["text/html"]
+    assert "gpu:0" in energy["text/plain"]
+    assert shell.user_ns["x"] == 6
+    result, seen = run_cell("%%joulelab\nimport asyncio\nawait asyncio.sleep(0)\n1;")
+    assert result.success
+    assert "1" not in seen.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
     ("cell", "error"), [("1/0", "ZeroDivisionError"), ("1 +* 2", "SyntaxError")]
 )
-def test_an_error_is_the_cells_and_shown_once(cell, error):
-    session(f"""
-        result, seen = run("%%joulelab\\n{cell}")
-        assert not result.success
-        assert type(result.error_in_exec).__name__ == "{error}"
-        assert seen.stdout.count("Traceback") <= 1, seen.stdout
-        assert "{error}" in seen.stdout
-        assert "text/html" in seen.outputs[0].data
-        result, seen = run("1/0")
-        assert "ZeroDivisionError" in seen.stdout
-    """)
+def test_an_error_of_the_cell_is_shown_once(run_cell, cell, error):
+    result, seen = run_cell(f"%%joulelab\n{cell}")
+    assert not result.success
+    assert type(result.error_in_exec).__name__ == error
+    assert seen.stdout.count("Traceback") <= 1
+    assert error in seen.stdout
+    assert "text/html" in seen.outputs[0].data
+    _, seen = run_cell("1/0")
+    assert "ZeroDivisionError" in seen.stdout
 
 
-def test_one_meter_serves_all_cells_and_ends_with_the_process():
-    output = session("""
-        import psutil
-        for _ in range(3):
-            run("%%joulelab\\npass")
-            recorder, = psutil.Process().children()
-            print(recorder.pid)
-        run("%%joulelab --sensors simulated,host\\npass")
-        print([one.pid for one in psutil.Process().children() if one.status() != "zombie"])
-    """)
-    *first, last = output.split("\n")[:4]
-    assert len(set(first)) == 1
-    assert first[0] not in last
+def test_all_cells_share_a_meter_until_their_sensors_differ(run_cell, cells):
+    recorders = []
+    for line in ("", "", "--sensors simulated,host"):
+        run_cell(f"%%joulelab {line}\npass")
+        recorders.append(cells._meter.recorder_pid)
+    assert recorders[0] == recorders[1] != recorders[2]
+    assert not is_running(recorders[0])
+    cells.close()
+    assert not is_running(recorders[2])
 
 
-def test_what_is_not_understood_is_told():
-    session("""
-        for line in ("--sensor cpu", "one two", "--sensors cpuu", "'"):
-            result, seen = run(f"%%joulelab {line}\\nran = True")
-            assert type(result.error_in_exec).__name__ == "UserError", (line, seen.stdout)
-            assert "ran" not in shell.user_ns
-    """)
+def is_running(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_the_meter_is_closed_when_the_process_exits(shell, monkeypatch):
+    registered = []
+    monkeypatch.setattr(notebook.atexit, "register", registered.append)
+    notebook.load(shell)
+    assert registered == [shell.magics_manager.magics["cell"]["joulelab"].__self__.close]
+
+
+@pytest.mark.parametrize("line", ["--sensor cpu", "one two", "--sensors cpuu", "'"])
+def test_an_invalid_line_is_a_user_error(run_cell, shell, line):
+    result, _ = run_cell(f"%%joulelab {line}\nran = True")
+    assert type(result.error_in_exec).__name__ == "UserError"
+    assert "ran" not in shell.user_ns
 
 
 class _Text(html.parser.HTMLParser):
@@ -116,7 +116,7 @@ class _Text(html.parser.HTMLParser):
         self.text += data + "\n"
 
 
-def test_an_energy_is_a_table_without_colours_of_its_own():
+def test_an_energy_is_an_html_table_without_colours():
     part = ComponentEnergy(
         component="gpu:0",
         source="nvml.samples",

@@ -1,9 +1,23 @@
-"""Energy in the training frameworks that people use.
+"""Energy in training frameworks and notebooks, one module each, imported on first use.
 
-A module a framework, imported by its own name, since each needs a package that JouleLab does not::
-
-    from joulelab.integrations.lightning import EnergyCallback
-    from joulelab.integrations.pytorch_lightning import EnergyCallback
-    from joulelab.integrations.transformers import EnergyCallback
-    from joulelab.integrations.keras import EnergyCallback
+Example:
+    trainer = Trainer(callbacks=[joulelab.integrations.lightning.EnergyCallback()])
 """
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+_MODULES = ("keras", "lightning", "notebook", "pytorch_lightning", "transformers")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a framework's module, which needs that framework."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(_MODULES)

@@ -1,20 +1,244 @@
-"""Energy in Lightning, of the package ``lightning``."""
+"""Energy in Lightning (the package ``lightning``): ``Trainer(callbacks=[EnergyCallback()])``."""
 
 from __future__ import annotations
 
+import importlib
 import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from joulelab.integrations.lightning_hooks import LightningHooks
+from joulelab.integrations.callback import (
+    CHECKPOINT,
+    FIT,
+    STEP,
+    VALIDATE,
+    EnergyHooks,
+    Fit,
+    should_record,
+    wrap_method,
+)
+from joulelab.integrations.metrics import Metrics, batch_size, stage_energy, stage_metrics
+from joulelab.meter import Meter
 
-try:
-    from lightning.pytorch.callbacks import Callback
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "the package lightning is not installed; run pip install 'joulelab[integrations]'"
-    ) from error
+Trainer = Any
+"""A trainer of either package; they have no type in common."""
+
+SANITY_CHECK = "sanity_check"
+PREFIX = "energy/"
 
 
-class EnergyCallback(LightningHooks, Callback):
-    """See :class:`~joulelab.integrations.lightning_hooks.LightningHooks`."""
+class LightningHooks(EnergyHooks):
+    """Records what a Lightning trainer does, and logs its energy to the trainer's loggers.
 
-    _lightnings_log = logging.getLogger("lightning.pytorch")
+    The spans are ``fit`` > ``epoch`` > ``step``, with ``sanity_check``, ``validate`` and
+    ``checkpoint`` where they happen, and ``validate``, ``test`` and ``predict`` on their own. A
+    ``step`` is one step of the optimiser, with all the batches that it accumulates.
+
+    Of several processes on one host the first one logs, for the whole host.
+
+    Args:
+        meter: Meter to use. Default: a new one for each call of the trainer.
+        steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
+        forecast: Whether to log a forecast of all epochs; needs SciPy.
+        samples_in: Function that counts the samples of a batch. Default: the length of its first
+            tensor.
+
+    Attributes:
+        history: All logged metrics, one dictionary per epoch and stage.
+    """
+
+    _logger: ClassVar[logging.Logger]
+
+    def __init__(
+        self,
+        meter: Meter | None = None,
+        *,
+        steps: bool = True,
+        forecast: bool = True,
+        samples_in: Callable[[Any], float] | None = None,
+    ) -> None:
+        super().__init__(meter, steps=steps, forecast=forecast)
+        self._samples_in = samples_in or batch_size
+        self._is_recording = self._logs = False
+        self._step_at: int | None = None
+        self._samples = 0.0
+        self._restore_trainer: Callable[[], None] | None = None
+
+    # The trainer's calls.
+
+    def setup(self, trainer: Trainer, _: Any, stage: str) -> None:
+        self.close()
+        self._logs = trainer.local_rank == 0
+        self._is_recording = should_record(first=self._logs)
+        if not self._is_recording:
+            return
+        if stage == FIT:
+            self._spans.begin(FIT)
+        self._restore_trainer = wrap_method(
+            trainer,
+            "save_checkpoint",
+            lambda: self._spans.begin(CHECKPOINT),
+            lambda: self._spans.end(CHECKPOINT),
+        )
+
+    def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        self._finish(trainer)
+
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
+        self._finish(trainer)
+
+    # Training.
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        if not self._is_recording:
+            return
+        totals = {}
+        if self._forecast and (trainer.max_epochs or -1) >= 0:
+            totals["total_epochs"] = trainer.max_epochs - trainer.current_epoch
+        if self._forecast and trainer.max_steps >= 0:
+            totals["total_steps"] = trainer.max_steps - trainer.global_step
+        self._fit = Fit(self._spans, logs=self._logs, **totals)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self._fit is not None:
+            self._samples = 0.0
+            self._fit.begin_epoch(trainer.current_epoch, trainer.global_step)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self._fit is None:
+            return
+        if not self._fit.in_epoch:  # resumed within an epoch, without a hook
+            self.on_train_epoch_start(trainer)
+        if self._steps and self._step_at is None:
+            self._step_at = trainer.global_step
+            self._spans.begin(STEP, index=self._step_at)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, _module: Any, _outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        if self._fit is None:
+            return
+        self._samples += self._samples_in(batch)
+        if self._step_at is not None and trainer.global_step != self._step_at:
+            self._end_step()
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self._fit is None:
+            return
+        self._end_step()
+        sampler = trainer.distributed_sampler_kwargs or {"num_replicas": 1}
+        on_host = sampler["num_replicas"] / trainer.num_nodes
+        self._fit.end_epoch(trainer.current_epoch, trainer.global_step, self._samples * on_host)
+        self._log_epochs(trainer)
+
+    # Validation, test, prediction.
+
+    def on_sanity_check_start(self, *_: Any) -> None:
+        self._begin_stage(SANITY_CHECK)
+
+    def on_sanity_check_end(self, *_: Any) -> None:
+        self._spans.end(SANITY_CHECK)
+
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        if self._fit is not None:
+            self._step_at = None
+            self._fit.begin_validation()
+        elif not trainer.sanity_checking:
+            self._begin_stage(VALIDATE)
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        if self._fit is not None:
+            self._fit.end_validation()
+        elif not trainer.sanity_checking:
+            self._end_stage(trainer, VALIDATE)
+
+    def on_test_start(self, *_: Any) -> None:
+        self._begin_stage("test")
+
+    def on_test_end(self, trainer: Trainer, *_: Any) -> None:
+        self._end_stage(trainer, "test")
+
+    def on_predict_start(self, *_: Any) -> None:
+        self._begin_stage("predict")
+
+    def on_predict_end(self, trainer: Trainer, *_: Any) -> None:
+        self._end_stage(trainer, "predict")
+
+    def _begin_stage(self, name: str) -> None:
+        if self._is_recording:
+            self._spans.begin(name)
+
+    def _end_stage(self, trainer: Trainer, name: str) -> None:
+        span = self._spans.end(name)
+        if span is not None and self._logs:
+            self._log(trainer, stage_metrics(name, stage_energy(span)), trainer.global_step)
+
+    # Logging.
+
+    def _end_step(self) -> None:
+        if self._step_at is not None:
+            self._step_at = None
+            self._spans.end(STEP)
+
+    def _log_epochs(self, trainer: Trainer, *, now: bool = False) -> None:
+        assert self._fit is not None
+        for epoch, row in self._fit.new_metrics(now=now):
+            # Lightning logs the end of an epoch under its last step, counted from 0.
+            self._log(trainer, {**row, "epoch": epoch.epoch}, max(0, epoch.step - 1))
+
+    def _log(self, trainer: Trainer, row: Metrics, step: int) -> None:
+        if not row:
+            return
+        named = {name if name == "epoch" else PREFIX + name: row[name] for name in row}
+        self.history.append({**named, "step": step})
+        for logger in trainer.loggers:
+            logger.log_metrics(named, step=step)
+            logger.save()
+
+    def _finish(self, trainer: Trainer) -> None:
+        self._spans.end_all()
+        if self._fit is not None:
+            self._log_epochs(trainer, now=True)
+            energy = self._fit.end()
+            if energy is not None:
+                self._logger.info("energy of the fit: %s", energy)
+            self._log(trainer, stage_metrics(FIT, energy), max(0, trainer.global_step - 1))
+        self.close()
+
+    def close(self) -> None:
+        """End all open spans and the recording, without logging."""
+        super().close()
+        self._step_at = None
+        if self._restore_trainer is not None:
+            self._restore_trainer()
+            self._restore_trainer = None
+
+
+def make_callback(package: str, install: str) -> Any:
+    """Make the callback class for one of Lightning's two packages.
+
+    Raises:
+        ImportError: The package is not installed.
+    """
+    name = package.partition(".")[0]
+    try:
+        base = importlib.import_module(f"{package}.callbacks").Callback
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"the package {name} is not installed; run pip install {install}"
+        ) from error
+    module, logger = f"joulelab.integrations.{name}", logging.getLogger(package)
+    contents = {"__doc__": LightningHooks.__doc__, "__module__": module, "_logger": logger}
+    return type("EnergyCallback", (LightningHooks, base), contents)
+
+
+EnergyCallback: Any
+"""The callback, made on first use: with ``pytorch_lightning`` alone it cannot be made."""
+
+
+def __getattr__(name: str) -> Any:
+    """Make ``EnergyCallback`` on first use."""
+    if name != "EnergyCallback":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = make_callback("lightning.pytorch", install="'joulelab[integrations]'")
+    return globals()[name]

@@ -1,4 +1,4 @@
-"""``%%joulelab`` in Jupyter and IPython: what a cell took, below what it printed."""
+"""``%%joulelab`` in Jupyter and IPython: show the energy of a cell below its output."""
 
 from __future__ import annotations
 
@@ -22,18 +22,14 @@ CELL = "cell"
 
 
 def load(shell: InteractiveShell) -> None:
-    """Makes ``%%joulelab`` known to a shell."""
+    """Register ``%%joulelab`` in a shell."""
     cells = Cells(shell)
     shell.register_magic_function(cells.measure, magic_kind="cell", magic_name="joulelab")
     atexit.register(cells.close)
 
 
 class Cells:
-    """Measures cells, all with one meter, which is kept between them.
-
-    Args:
-        shell: That runs them.
-    """
+    """Measures the cells of a shell, all with the same meter."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -41,25 +37,25 @@ class Cells:
         self._sensors: list[str] | None = None
 
     def measure(self, line: str, cell: str) -> None:
-        """Measures a cell: ``%%joulelab [NAME] [--sensors NAMES]``.
+        """Measure a cell: ``%%joulelab [NAME] [--sensors NAMES]``.
 
-        The cell runs as it would without, errors included; its energy is displayed when it has
-        ended. A meter is opened for the first and kept for those that follow.
+        The cell runs unchanged and its errors are raised; its energy is displayed at its end. The
+        first cell opens a meter, and later cells use it, too.
 
         Raises:
-            UserError: The line says what is not understood.
-            BaseException: What the cell raised.
+            UserError: The line has unknown options.
+            BaseException: The cell's own error.
         """
         __tracebackhide__ = True
         name, sensors = _arguments(line)
         meter = self._open(sensors)
-        with _errors_shown_once(self._shell), meter.span(name) as span:
+        with _errors_hidden(self._shell), meter.span(name) as span:
             result = self._shell.run_cell(cell)
         display(span.energy)
         result.raise_error()
 
     def close(self) -> None:
-        """Ends the meter; the next cell opens another."""
+        """Close the meter; the next cell opens another."""
         if self._meter is not None:
             self._meter.close()
             self._meter = None
@@ -73,20 +69,20 @@ class Cells:
 
 
 @contextlib.contextmanager
-def _errors_shown_once(shell: InteractiveShell) -> Iterator[None]:
-    """The cell's error is shown where it leaves the magic, which fails with it, and not before."""
-    names = ("showtraceback", "showsyntaxerror", "showindentationerror")
-    for name in names:
-        setattr(shell, name, lambda *_, **__: None)
+def _errors_hidden(shell: InteractiveShell) -> Iterator[None]:
+    """Do not show the cell's error here, because the magic raises it again."""
+    methods = ("showtraceback", "showsyntaxerror", "showindentationerror")
+    for method in methods:
+        setattr(shell, method, lambda *_, **__: None)
     try:
         yield
     finally:
-        for name in names:
-            delattr(shell, name)
+        for method in methods:
+            delattr(shell, method)
 
 
 def _arguments(line: str) -> tuple[str, list[str] | None]:
-    """The name of the span, and the sensors.
+    """Parse the name of the span and the sensors.
 
     Example:
         >>> _arguments("training --sensors gpu,cpu"), _arguments("")
@@ -102,7 +98,7 @@ def _arguments(line: str) -> tuple[str, list[str] | None]:
         if word == "--sensors" and words:
             sensors = sensor_names(words.pop(0))
         elif word.startswith("-") or name != CELL:
-            raise UserError(f"%%joulelab does not know {word!r}", hint=f"write {USAGE}")
+            raise UserError(f"unknown option {word!r} of %%joulelab", hint=f"write {USAGE}")
         else:
             name = word
     return name, sensors

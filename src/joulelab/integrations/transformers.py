@@ -8,253 +8,206 @@ import os
 from functools import partial
 from typing import Any
 
-from joulelab.integrations.figures import Epoch, stage_energy, stage_figures
-from joulelab.integrations.fit import CHECKPOINT, FIT, STEP, VALIDATE, Fit
-from joulelab.integrations.hooks import EnergyHooks
-from joulelab.integrations.stages import bracket, takes_part
+from joulelab.integrations.callback import (
+    CHECKPOINT,
+    FIT,
+    STEP,
+    VALIDATE,
+    EnergyHooks,
+    Fit,
+    should_record,
+    wrap_method,
+)
+from joulelab.integrations.metrics import Epoch, Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 
 try:
-    from transformers import (
-        Trainer,
-        TrainerCallback,
-        TrainerControl,
-        TrainerState,
-        TrainingArguments,
-    )
+    from transformers import Trainer, TrainerCallback
+    from transformers import TrainerControl as Control
+    from transformers import TrainerState as State
+    from transformers import TrainingArguments as Arguments
 except ImportError as error:
     raise ImportError(
         "Transformers' Trainer cannot be imported; run pip install 'joulelab[integrations]'"
     ) from error
 
-BRACKETED = {"evaluate": VALIDATE, "predict": "predict", "_save_checkpoint": CHECKPOINT}
-"""Methods of a trainer, and the spans around them."""
-
+SPANS_OF_METHODS = {"evaluate": VALIDATE, "predict": "predict", "_save_checkpoint": CHECKPOINT}
 PREFIX = "energy_"
 
 
 class EnergyCallback(EnergyHooks, TrainerCallback):
-    """Marks what a trainer does, and logs its energy as the trainer logs its loss.
+    """Records what a trainer does, and logs its energy as the trainer logs its loss.
 
-    Spans are ``fit`` > ``epoch`` > ``step``, with ``validate`` and ``checkpoint`` where they
-    happen; with the trainer also ``validate`` and ``predict`` of their own. A ``step`` is one step
+    The spans are ``fit`` > ``epoch`` > ``step``, with ``validate`` and ``checkpoint`` where they
+    happen; with the trainer also ``validate`` and ``predict`` on their own. A ``step`` is one step
     of the optimiser, with all the batches that it accumulates.
 
-    A callback is told neither of the trainer that it belongs to nor of a failure. So without the
-    trainer, as ``Trainer(callbacks=[EnergyCallback()])``, energies go to ``state.log_history``
-    alone, and the spans that an exception leaves open end with :meth:`close`, with the ``with``
-    block of which this is the context, or when the next training begins.
+    Transformers reports to callbacks neither their trainer nor failures. Without the trainer, as in
+    ``Trainer(callbacks=[EnergyCallback()])``, energies are only added to ``state.log_history``, and
+    spans that a failure leaves open end with :meth:`close`, at the end of a ``with`` block of this
+    callback, or when the next training begins.
 
-    Of the processes on one host the first logs, and what it logs is the host's.
+    Of several processes on one host the first one logs, for the whole host.
 
     Args:
-        trainer: Whose callback this will be.
-        meter: The caller's own; ``None``: one is opened for each call of the trainer.
-        steps: Whether to mark steps. A span takes about 0.5 kB of memory.
-        forecast: Whether to log what all epochs will take; needs SciPy.
+        trainer: The trainer that this callback is added to.
+        meter: Meter to use. Default: a new one for each call of the trainer.
+        steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
+        forecast: Whether to log a forecast of all epochs; needs SciPy.
     """
 
     def __init__(
-        self,
-        trainer: Trainer | None = None,
-        meter: Meter | None = None,
-        *,
-        steps: bool = True,
-        forecast: bool = True,
+        self, trainer: Trainer | None = None, meter: Meter | None = None, **options: bool
     ) -> None:
-        super().__init__(meter, steps=steps, forecast=forecast)
+        super().__init__(meter, **options)
         self._trainer = trainer
         self._index = self._first_step = 0
         if trainer is not None:
-            bracket(trainer, "train", lambda: None, self.close)
-            for method, name in BRACKETED.items():
-                bracket(trainer, method, partial(self._begin, name), partial(self._end, name))
+            wrap_method(trainer, "train", lambda: None, self.close)
+            for method, name in SPANS_OF_METHODS.items():
+                wrap_method(trainer, method, partial(self._begin, name), partial(self._end, name))
 
     def close(self) -> None:
-        """Ends whatever is open, logs what can be, and ends the recording."""
+        """End all open spans and the recording, and log the remaining metrics."""
         if self._trainer is not None:
             self._finish(self._trainer.state, self._trainer.control)
         super().close()
 
     # Training.
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Begins a fit; one that failed before ends."""
+    def on_train_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         self.close()
-        if not takes_part(first=state.is_local_process_zero):
+        if not should_record(first=state.is_local_process_zero):
             return
         self._index = int((state.epoch or 0.0) + 1e-6)
         total_steps = state.max_steps - state.global_step if self._forecast else math.inf
-        self._fit = Fit(self._stages, logs=state.is_local_process_zero, total_steps=total_steps)
+        self._fit = Fit(self._spans, logs=state.is_local_process_zero, total_steps=total_steps)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Logs the epochs whose energies are worked out now, and begins the next."""
+    def on_epoch_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None:
             self._log_epochs(state, control)
             self._fit.begin_epoch(self._index, state.global_step)
             self._index, self._first_step = self._index + 1, state.global_step
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Begins a step, with the first batch of those that it accumulates."""
+    def on_step_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None and self._steps:
-            self._stages.begin(STEP, index=state.global_step)
+            self._spans.begin(STEP, index=state.global_step)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Ends the step."""
+    def on_step_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None:
-            self._stages.end(STEP)
-            self._foresee(control)
+            self._spans.end(STEP)
+            self._begin_next(control)
 
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: Any = None,
-        **_: Any,
-    ) -> None:
-        """Ends the epoch; its validation and checkpoint are still to come."""
-        if self._fit is None:
-            return
-        steps = state.global_step - self._first_step
-        samples = _samples(args, state, steps, train_dataloader)
-        self._fit.end_epoch(state.epoch or math.nan, state.global_step, samples)
-        self._foresee(control)
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
+        # Validation and checkpoint come later.
+        if self._fit is not None:
+            steps = state.global_step - self._first_step
+            samples = _samples(args, state, steps, more.get("train_dataloader"))
+            self._fit.end_epoch(state.epoch or math.nan, state.global_step, samples)
+            self._begin_next(control)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Ends the fit with the trainer's last words, before loggers are told of its end."""
-        if logs is not None and "train_runtime" in logs:
+    def on_log(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
+        # The trainer's last log; loggers are closed after it.
+        if "train_runtime" in (more.get("logs") or {}):
             self._finish(state, control)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Ends the recording."""
+    def on_train_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         self._finish(state, control)
         self.close()
 
     # Validation and checkpoints.
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Begins the validation on a further data set."""
+    def on_prediction_step(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
+        # Only the first of several data sets is announced.
         if self._fit is not None and self._trainer is None:
             self._fit.begin_validation()
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Ends a validation."""
+    def on_evaluate(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None and self._trainer is None:
             self._fit.end_validation()
-            self._foresee(control)
+            self._begin_next(control)
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Ends a checkpoint."""
+    def on_save(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._trainer is None:
-            self._stages.end(CHECKPOINT)
+            self._spans.end(CHECKPOINT)
 
-    def _foresee(self, control: TrainerControl) -> None:
-        """Begins what comes next, where the trainer cannot be asked to tell when it does."""
+    def _begin_next(self, control: Control) -> None:
+        """Begin what comes next if there is no trainer whose methods show when it begins."""
         if self._trainer is not None or self._fit is None:
             return
         if control.should_evaluate:
             self._fit.begin_validation()
         elif control.should_save:
-            self._stages.begin(CHECKPOINT)
+            self._spans.begin(CHECKPOINT)
 
     def _begin(self, name: str) -> None:
         assert self._trainer is not None
         if self._fit is not None and name == VALIDATE:
             self._fit.begin_validation()
-        elif takes_part(first=self._trainer.is_local_process_zero()):
-            self._stages.begin(name)
+        elif should_record(first=self._trainer.is_local_process_zero()):
+            self._spans.begin(name)
 
     def _end(self, name: str) -> None:
         assert self._trainer is not None
         if self._fit is not None and name == VALIDATE:
             self._fit.end_validation()
             return
-        span = self._stages.end(name)
+        span = self._spans.end(name)
         if self._fit is None and span is not None:
             if self._trainer.is_local_process_zero():
-                row = stage_figures(name, stage_energy(span))
+                row = stage_metrics(name, stage_energy(span))
                 self._log(self._trainer.state, self._trainer.control, row)
-            self._stages.close()
+            self._spans.close()
 
     # Logging.
 
-    def _log_epochs(
-        self, state: TrainerState, control: TrainerControl, *, at_once: bool = False
-    ) -> None:
+    def _log_epochs(self, state: State, control: Control, *, now: bool = False) -> None:
         assert self._fit is not None
-        for epoch, row in self._fit.due(at_once=at_once):
+        for epoch, row in self._fit.new_metrics(now=now):
             self._log(state, control, row, epoch)
 
     def _log(
-        self,
-        state: TrainerState,
-        control: TrainerControl,
-        row: dict[str, float],
-        epoch: Epoch | None = None,
+        self, state: State, control: Control, row: Metrics, epoch: Epoch | None = None
     ) -> None:
-        """Logs a row as of now, or as of the end of an epoch."""
+        """Log metrics as of now, or as of the end of an epoch."""
         if not row:
             return
         now = state.epoch, state.global_step, control.should_log
         if epoch is not None:
             state.epoch, state.global_step = epoch.epoch, epoch.step
         named = {PREFIX + name: value for name, value in row.items()}
+        self.history.append({**named, "epoch": state.epoch or math.nan, "step": state.global_step})
         try:
             if self._trainer is not None:
                 self._trainer.log(named)
             else:
-                place = {"epoch": state.epoch, "step": state.global_step}
-                state.log_history.append({**named, **place})
+                state.log_history.append(self.history[-1])
         finally:
-            # That it has logged our row is no reason for it not to log its own.
+            # The trainer must still log its own metrics.
             state.epoch, state.global_step, control.should_log = now
 
-    def _finish(self, state: TrainerState, control: TrainerControl) -> None:
+    def _finish(self, state: State, control: Control) -> None:
         fit = self._fit
         if fit is None:
             return
-        self._stages.end_all()
-        self._log_epochs(state, control, at_once=True)
-        self._fit = None  # the trainer tells of what is logged now as well
-        self._log(state, control, stage_figures(FIT, fit.end()))
+        self._spans.end_all()
+        self._log_epochs(state, control, now=True)
+        self._fit = None  # because the trainer reports what is logged here, too
+        self._log(state, control, stage_metrics(FIT, fit.end()))
 
 
-def _samples(args: TrainingArguments, state: TrainerState, steps: int, loader: Any) -> float:
-    """How many samples this host trained on in so many steps, of which the last may be smaller."""
-    a_step = (state.train_batch_size or args.train_batch_size) * args.gradient_accumulation_steps
-    samples = steps * a_step * args.world_size
+def _samples(args: Arguments, state: State, steps: int, loader: Any) -> float:
+    """Count the samples that this host trained on in some steps; the last one may be smaller."""
+    per_step = (state.train_batch_size or args.train_batch_size) * args.gradient_accumulation_steps
+    samples = steps * per_step * args.world_size
     with contextlib.suppress(TypeError, AttributeError):
         samples = min(samples, len(loader.dataset))
     return float(samples * _share_of_host(args.world_size))
 
 
 def _share_of_host(world_size: int) -> float:
-    """The share of the job's processes that are on this host; NaN where that is not told."""
+    """Return the fraction of the job's processes that run on this host; NaN if unknown."""
     if world_size == 1:
         return 1.0
     if "LOCAL_WORLD_SIZE" in os.environ:

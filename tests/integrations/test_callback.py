@@ -1,49 +1,49 @@
-import math
+"""Spans and energies that follow a framework's hooks, without a framework."""
+
 import warnings
 
 import pytest
 
 import joulelab
 from joulelab.errors import RecorderError
-from joulelab.integrations import fit as fit_module
-from joulelab.integrations.fit import Fit
-from joulelab.integrations.stages import Stages, bracket
+from joulelab.forecast import loop
+from joulelab.integrations.callback import Fit, HookSpans, wrap_method
 
 
-def test_a_meter_of_its_own_is_opened_with_the_first_span_and_closed_with_the_last(spans_of):
-    stages = Stages()
-    assert stages.meter is None
-    stages.begin("fit")
-    stages.begin("epoch")
-    first = stages.meter
-    stages.close()
+def test_the_first_span_opens_a_meter_and_close_ends_it(spans_of):
+    spans = HookSpans()
+    assert spans.meter is None
+    spans.begin("fit")
+    spans.begin("epoch")
+    first = spans.meter
+    spans.close()
     assert spans_of(first) == [["fit", ["epoch"]]]
     assert first.energy("epoch").gross_j > 0
-    stages.begin("fit")
-    assert stages.meter is not first
-    stages.close()
+    spans.begin("fit")
+    assert spans.meter is not first
+    spans.close()
 
 
 def test_a_given_meter_stays_open():
     with joulelab.Meter() as meter:
-        stages = Stages(meter)
-        stages.begin("fit")
-        stages.close()
+        spans = HookSpans(meter)
+        spans.begin("fit")
+        spans.close()
         with meter.span("after"):
             pass
     assert [span.name for span in meter.spans] == ["fit", "after"]
 
 
-def test_ending_ends_what_lies_within_and_what_is_not_open_is_no_error():
+def test_ending_a_span_ends_the_spans_within_it():
     with joulelab.Meter() as meter:
-        stages = Stages(meter)
+        spans = HookSpans(meter)
         for name in ("fit", "epoch", "step"):
-            stages.begin(name)
-        assert stages.end("validate") is None
-        assert stages.end("epoch").name == "epoch"
-        assert stages.find("step") is None
-        assert stages.find("fit") is not None
-        stages.close()
+            spans.begin(name)
+        assert spans.end("validate") is None
+        assert spans.end("epoch").name == "epoch"
+        assert spans.find("step") is None
+        assert spans.find("fit") is not None
+        spans.close()
 
 
 @pytest.mark.parametrize(
@@ -51,35 +51,35 @@ def test_ending_ends_what_lies_within_and_what_is_not_open_is_no_error():
     [RecorderError("it did not start", why="no processes left"), OSError("no space left")],
     ids=["recorder", "system"],
 )
-def test_without_a_recorder_the_training_goes_on(monkeypatch, error):
+def test_without_a_recorder_the_training_continues(monkeypatch, error):
     def refuse():
         raise error
 
-    monkeypatch.setattr("joulelab.integrations.stages.Meter", refuse)
-    stages = Stages()
+    monkeypatch.setattr("joulelab.integrations.callback.Meter", refuse)
+    spans = HookSpans()
     with pytest.warns(RuntimeWarning, match=f"energy is not measured: .*{str(error)[-5:]}"):
-        fit = Fit(stages)
+        fit = Fit(spans)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit.begin_epoch(0, 0)
         fit.end_epoch(0, 5)
-        assert fit.due(at_once=True) == []
+        assert fit.new_metrics(now=True) == []
         assert fit.end() is None
-        stages.close()
+        spans.close()
 
 
-def test_a_bracketed_method_ends_however_it_ends_and_can_be_undone():
+def test_a_wrapped_method_calls_both_functions_and_can_be_restored():
     class Owner:
         def work(self, x):
             return 1 / x
 
-    owner, told = Owner(), []
-    undo = bracket(owner, "work", lambda: told.append("begin"), lambda: told.append("end"))
+    owner, calls = Owner(), []
+    restore = wrap_method(owner, "work", lambda: calls.append("begin"), lambda: calls.append("end"))
     assert owner.work(2) == 0.5
     with pytest.raises(ZeroDivisionError):
         owner.work(0)
-    assert told == ["begin", "end"] * 2
-    undo()
+    assert calls == ["begin", "end"] * 2
+    restore()
     assert "work" not in vars(owner)
 
 
@@ -87,9 +87,9 @@ def test_a_bracketed_method_ends_however_it_ends_and_can_be_undone():
 def fit_of():
     """A fit on an open meter."""
     with joulelab.Meter() as meter:
-        stages = Stages(meter)
-        yield lambda **options: Fit(stages, **options)
-        stages.close()
+        spans = HookSpans(meter)
+        yield lambda **options: Fit(spans, **options)
+        spans.close()
 
 
 def run_epoch(fit, index, steps=10, validations=0):
@@ -100,27 +100,26 @@ def run_epoch(fit, index, steps=10, validations=0):
     fit.end_epoch(index, (index + 1) * steps, samples=100)
 
 
-def test_epochs_wait_for_each_other_while_working_them_out_would_cost_too_much(fit_of, monkeypatch):
+def test_epochs_wait_while_their_energies_would_cost_too_much(fit_of, monkeypatch):
+    monkeypatch.setattr(loop, "COST_SHARE", 1e-9)
     fit = fit_of()
-    monkeypatch.setattr(fit_module, "COST_SHARE", 1e-9)
     run_epoch(fit, 0)
-    assert fit.due() == []
+    assert fit.new_metrics() == []
     run_epoch(fit, 1)
-    monkeypatch.setattr(fit_module, "COST_SHARE", math.inf)
-    rows = fit.due()
+    rows = fit.new_metrics(now=True)
     assert [epoch.epoch for epoch, _ in rows] == [0, 1]
     assert rows[1][1]["total_gross_j"] == pytest.approx(
         rows[0][1]["epoch_gross_j"] + rows[1][1]["epoch_gross_j"]
     )
-    assert fit.due() == []
+    assert fit.new_metrics() == []
 
 
-def test_validation_within_an_epoch_is_no_training_and_that_after_it_is_the_epochs(fit_of):
+def test_validation_does_not_count_as_training(fit_of):
     fit = fit_of()
     run_epoch(fit, 0, validations=2)
     fit.begin_validation()
     fit.end_validation()
-    [(epoch, row)] = fit.due(at_once=True)
+    [(epoch, row)] = fit.new_metrics(now=True)
     within, also_within, after = (span.energy.gross_j for span in epoch.validations)
     assert row["validate_gross_j"] == pytest.approx(within + also_within + after)
     assert row["train_j_per_sample"] == pytest.approx(
@@ -128,12 +127,12 @@ def test_validation_within_an_epoch_is_no_training_and_that_after_it_is_the_epoc
     )
 
 
-def test_a_forecast_is_of_all_epochs_whether_epochs_or_steps_are_told(fit_of):
+def test_all_epochs_are_forecast_from_their_number_or_that_of_steps(fit_of):
     for options in ({"total_epochs": 100}, {"total_steps": 1000}):
         fit = fit_of(**options)
         for index in range(4):
             run_epoch(fit, index)
-        epoch, row = fit.due(at_once=True)[-1]
+        epoch, row = fit.new_metrics(now=True)[-1]
         fit.end()
         assert epoch.span.attributes.get("total") == options.get("total_epochs")
         mean_j = row["total_gross_j"] / 4
@@ -141,21 +140,21 @@ def test_a_forecast_is_of_all_epochs_whether_epochs_or_steps_are_told(fit_of):
         assert row["forecast_gross_j"] == pytest.approx(100 * mean_j, rel=0.5)
 
 
-def test_there_is_no_forecast_of_what_is_over_or_has_no_end(fit_of):
+def test_there_is_no_forecast_without_an_end_or_after_it(fit_of):
     for options in ({}, {"total_epochs": 2}):
         fit = fit_of(**options)
         for index in range(2):
             run_epoch(fit, index)
-        assert "forecast_gross_j" not in fit.due(at_once=True)[-1][1]
+        assert "forecast_gross_j" not in fit.new_metrics(now=True)[-1][1]
         fit.end()
 
 
-def test_a_failure_of_the_accounting_is_told_once_and_the_training_goes_on(fit_of, monkeypatch):
+def test_a_failure_warns_once_and_the_training_continues(fit_of, monkeypatch):
     fit = fit_of()
     monkeypatch.setattr(joulelab.Meter, "energies", lambda *_: 1 / 0)
     run_epoch(fit, 0)
     with pytest.warns(RuntimeWarning, match="no more energies are logged"):
-        assert fit.due(at_once=True) == []
+        assert fit.new_metrics(now=True) == []
     run_epoch(fit, 1)
-    assert fit.due(at_once=True) == []
+    assert fit.new_metrics(now=True) == []
     assert fit.end() is None

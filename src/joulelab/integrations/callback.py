@@ -1,0 +1,288 @@
+"""What the callbacks of all frameworks have in common: spans that follow hooks, and energies."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from joulelab.energy.energy import Energy
+from joulelab.errors import JoulelabError
+from joulelab.forecast.loop import EpochForecaster
+from joulelab.integrations.metrics import Epoch, Metrics, epoch_metrics, known, stage_energy
+from joulelab.meter import Meter
+from joulelab.recording.launcher import current_launch
+from joulelab.recording.spans import Span
+
+FIT, EPOCH, STEP, VALIDATE, CHECKPOINT = "fit", "epoch", "step", "validate", "checkpoint"
+
+
+class HookSpans:
+    """Spans that follow a framework's hooks, which are called in pairs only while nothing fails.
+
+    The first span opens a meter unless one is given, and :meth:`close` closes it. If it cannot be
+    opened, there is a warning and the training continues without it.
+
+    Args:
+        meter: The user's meter, which is left open.
+
+    Example:
+        >>> with Meter(sensors=["simulated"]) as meter:
+        ...     spans = HookSpans(meter)
+        ...     for name in ("fit", "epoch", "step"):
+        ...         _ = spans.begin(name)
+        ...     _ = spans.end("epoch")
+        ...     [(span.name, span.stop_ns is None) for span in meter.spans]
+        [('fit', True), ('epoch', False), ('step', False)]
+    """
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self.meter = meter
+        self._is_given = self._is_recording = meter is not None
+        self._open: list[Span] = []
+
+    def begin(self, name: str, /, **attributes: Any) -> Span | None:
+        """Begin a span within the innermost open one; return ``None`` if nothing is measured."""
+        if not self._is_recording:
+            self._is_recording = True
+            try:
+                self.meter = Meter()
+            except (JoulelabError, OSError) as error:
+                self.meter = None
+                warnings.warn(f"energy is not measured: {error}", RuntimeWarning, stacklevel=3)
+        if self.meter is None:
+            return None
+        span = self.meter.begin(name, **attributes)
+        self._open.append(span)
+        return span
+
+    def end(self, name: str) -> Span | None:
+        """End the innermost open span of that name, and all within it."""
+        span = self.find(name)
+        while span is not None:
+            innermost = self._open.pop()
+            if innermost.stop_ns is None:
+                innermost.end()
+            if innermost is span:
+                break
+        return span
+
+    def find(self, name: str) -> Span | None:
+        """Return the innermost open span of that name."""
+        return next((span for span in reversed(self._open) if span.name == name), None)
+
+    def end_all(self) -> None:
+        """End all open spans."""
+        while self._open:
+            self.end(self._open[0].name)
+
+    def close(self) -> None:
+        """End all open spans, and the recording unless its meter is the user's.
+
+        Energies remain available. The next span opens another meter.
+        """
+        self.end_all()
+        if self._is_recording and not self._is_given:
+            self._is_recording = False
+            if self.meter is not None:
+                self.meter.close()
+
+
+class Fit:
+    """A training: its epochs and their energies.
+
+    The energy of an epoch is computed at its end or, if that would take more than 0.5 % of the
+    training's time, together with those of later epochs.
+
+    Args:
+        spans: Begins and ends the spans.
+        logs: Whether this process logs the energies.
+        total_epochs: Largest number of epochs, for a forecast.
+        total_steps: Largest number of optimiser steps, for a forecast.
+    """
+
+    def __init__(
+        self,
+        spans: HookSpans,
+        *,
+        logs: bool = True,
+        total_epochs: float = math.inf,
+        total_steps: float = math.inf,
+    ) -> None:
+        self._spans = spans
+        self._span = spans.find(FIT) or spans.begin(FIT)
+        self._total_epochs, self._total_steps = total_epochs, total_steps
+        self._pending: list[Epoch] = []
+        self._validations: list[Span] = []
+        self._first_step = self._steps_per_epoch = self._epochs = 0
+        self._total_j = 0.0
+        self._forecaster: EpochForecaster | None = None
+        if logs and self._span is not None and spans.meter is not None:
+            has_end = math.isfinite(min(total_epochs, total_steps))
+            self._forecaster = EpochForecaster(spans.meter, self._span.start_ns, wanted=has_end)
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether an epoch is open."""
+        return self._spans.find(EPOCH) is not None
+
+    def begin_epoch(self, index: int, step: int) -> None:
+        """Begin an epoch, after this many optimiser steps."""
+        self._first_step, self._validations = step, []
+        total = self._total_epochs
+        known_total = {"total": int(total)} if float(total).is_integer() else {}
+        self._spans.begin(EPOCH, index=index, **known_total)
+
+    def end_epoch(self, epoch: float, step: int, samples: float = math.nan) -> None:
+        """End the epoch; see :class:`~joulelab.integrations.metrics.Epoch`."""
+        span = self._spans.end(EPOCH)
+        if span is None:
+            return
+        self._epochs += 1
+        self._steps_per_epoch = max(self._steps_per_epoch, step - self._first_step)
+        self._pending.append(Epoch(span, epoch, step, samples, self._validations))
+
+    def begin_validation(self) -> None:
+        """Begin a validation; an open step ends."""
+        if self._spans.find(VALIDATE) is None:
+            self._spans.end(STEP)
+            self._spans.begin(VALIDATE)
+
+    def end_validation(self) -> None:
+        """End a validation."""
+        span = self._spans.end(VALIDATE)
+        if span is not None:
+            self._validations.append(span)
+
+    def new_metrics(self, *, now: bool = False) -> list[tuple[Epoch, Metrics]]:
+        """Return the epochs whose energies are computed now, with their metrics.
+
+        In addition to :func:`~joulelab.integrations.metrics.epoch_metrics` there is
+        ``total_gross_j``, the sum of the epochs so far, and ``forecast_gross_j``,
+        ``forecast_low_j`` and ``forecast_high_j`` of all epochs, if the end is known.
+
+        Args:
+            now: Compute all energies, whatever the cost.
+        """
+        forecaster, epochs = self._forecaster, self._pending
+        if forecaster is None or forecaster.stopped or not epochs:
+            return []
+        if not (now or forecaster.pace.due):
+            return []
+        self._pending = []
+        rows = forecaster.attempt(
+            lambda: self._metrics(forecaster, epochs), "no more energies are logged", 3
+        )
+        return list(zip(epochs, rows, strict=True)) if rows else []
+
+    def end(self) -> Energy | None:
+        """End the fit and all within it; return its energy, if this process logs it."""
+        self._spans.end(FIT)
+        if self._forecaster is None or self._forecaster.stopped or self._span is None:
+            return None
+        return stage_energy(self._span)
+
+    def _metrics(self, forecaster: EpochForecaster, epochs: Sequence[Epoch]) -> list[Metrics]:
+        by_steps = self._total_steps / self._steps_per_epoch if self._steps_per_epoch else math.inf
+        total_epochs = min(self._total_epochs, by_steps)
+        forecast = None
+        if forecaster.possible and self._epochs < total_epochs < math.inf:
+            forecast = forecaster.profile().forecast(total_epochs)
+        meter = self._spans.meter
+        assert meter is not None
+        spans = [span for epoch in epochs for span in (epoch.span, *epoch.validations)]
+        energies = iter(meter.energies(spans))
+        rows = []
+        for epoch in epochs:
+            whole = next(energies)
+            row = epoch_metrics(epoch, whole, [next(energies) for _ in epoch.validations])
+            self._total_j += whole.gross_j
+            rows.append(row | known({"total_gross_j": self._total_j}))
+        if forecast is not None:
+            rows[-1] |= known(
+                {
+                    "forecast_gross_j": forecast.gross_j,
+                    "forecast_low_j": forecast.gross_low_j,
+                    "forecast_high_j": forecast.gross_high_j,
+                }
+            )
+        return rows
+
+
+class EnergyHooks:
+    """A callback that measures what its framework does.
+
+    As a context manager it ends what a failure of the framework left open.
+
+    Args:
+        meter: Meter to use. Default: a new one for each call of the framework.
+        steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
+        forecast: Whether to forecast all epochs; needs SciPy.
+
+    Attributes:
+        history: All logged metrics, one dictionary per epoch and stage.
+    """
+
+    def __init__(
+        self, meter: Meter | None = None, *, steps: bool = True, forecast: bool = True
+    ) -> None:
+        super().__init__()
+        self._spans = HookSpans(meter)
+        self._steps, self._forecast = steps, forecast
+        self._fit: Fit | None = None
+        self.history: list[Metrics] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def meter(self) -> Meter | None:
+        """Meter of the framework's latest call; ``None`` if nothing was measured."""
+        return self._spans.meter
+
+    def close(self) -> None:
+        """End all open spans and the recording."""
+        self._fit = None
+        self._spans.close()
+
+
+def should_record(*, first: bool) -> bool:
+    """Whether this process records spans.
+
+    All processes of a launched job do, because they share one recorder per host. Otherwise each
+    would start a recorder, so only the first process of the host does.
+    """
+    return first or current_launch() is not None
+
+
+def wrap_method(
+    owner: object, method: str, begin: Callable[[], object], end: Callable[[], object]
+) -> Callable[[], None]:
+    """Call functions before and after a method of an object, even if the method fails.
+
+    Frameworks have no hook after saving a checkpoint, and none where a call fails.
+
+    Returns:
+        Function that restores the method.
+    """
+    original = getattr(owner, method)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        begin()
+        try:
+            return original(*args, **options)
+        finally:
+            end()
+
+    def restore() -> None:
+        if vars(owner).get(method) is wrapped:
+            delattr(owner, method)
+
+    setattr(owner, method, wrapped)
+    return restore

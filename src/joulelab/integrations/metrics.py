@@ -1,0 +1,107 @@
+"""Metrics of epochs and stages, under the names that are logged."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from joulelab.energy.energy import Energy
+    from joulelab.recording.spans import Span
+
+Metrics = dict[str, float]
+
+
+class Epoch(NamedTuple):
+    """A finished epoch.
+
+    Attributes:
+        span: The whole epoch.
+        epoch: Its name in the framework's logs.
+        step: Number of optimiser steps that the framework had made at its end.
+        samples: Number of samples that this host trained on; NaN if unknown.
+        validations: Validations within the epoch, and between it and the next one.
+    """
+
+    span: Span
+    epoch: float
+    step: int
+    samples: float
+    validations: Sequence[Span]
+
+
+def epoch_metrics(epoch: Epoch, whole: Energy, validations: Sequence[Energy]) -> Metrics:
+    """Return the metrics of an epoch. Unknown ones are left out.
+
+    ====================== ================================================================
+    ``epoch_gross_j``      energy of the epoch, including validation within it
+    ``epoch_low_j``        lower end of its 95 % interval
+    ``epoch_high_j``       upper end
+    ``epoch_net_j``        energy without idle power
+    ``mean_power_w``       mean gross power
+    ``validate_gross_j``   energy of validation in the epoch, and between it and the next
+    ``train_j_per_sample`` gross energy of the epoch per sample, without validation
+    ====================== ================================================================
+    """
+    within_j = sum(
+        energy.gross_j
+        for span, energy in zip(epoch.validations, validations, strict=True)
+        if span.start_ns < (epoch.span.stop_ns or 0)
+    )
+    return _energy_metrics("epoch", whole) | known(
+        {
+            "mean_power_w": whole.mean_power_w,
+            "validate_gross_j": sum(e.gross_j for e in validations) if validations else math.nan,
+            "train_j_per_sample": (whole.gross_j - within_j) / (epoch.samples or math.nan),
+        }
+    )
+
+
+def stage_energy(span: Span) -> Energy | None:
+    """Return the energy of a finished stage; ``None``, with a warning, if it is unknown."""
+    try:
+        return span.energy
+    except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
+        warnings.warn(f"the energy of {span.name} is unknown: {error}", RuntimeWarning, 3)
+        return None
+
+
+def stage_metrics(name: str, energy: Energy | None) -> Metrics:
+    """Return the metrics of a stage, for example ``fit`` or ``test``."""
+    if energy is None:
+        return {}
+    return _energy_metrics(name, energy) | known({f"{name}_duration_s": energy.duration_s})
+
+
+def _energy_metrics(name: str, energy: Energy) -> Metrics:
+    low_j, high_j = energy.interval_j
+    values = {"gross_j": energy.gross_j, "low_j": low_j, "high_j": high_j, "net_j": energy.net_j}
+    return known({f"{name}_{key}": value for key, value in values.items()})
+
+
+def known(metrics: Metrics) -> Metrics:
+    """Leave out unknown metrics: absent is not zero, and some loggers refuse NaN."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def batch_size(batch: Any) -> float:
+    """Return the length of the first array in a batch; NaN without one.
+
+    Example:
+        >>> import numpy as np
+        >>> batch_size({"text": ["a", "b"], "x": (np.zeros((2, 3)), np.zeros(2))})
+        2.0
+        >>> batch_size(object())
+        nan
+    """
+    shape = getattr(batch, "shape", None)
+    if isinstance(shape, tuple):
+        return float(shape[0]) if shape else math.nan
+    if isinstance(batch, Mapping):
+        batch = tuple(batch.values())
+    if not isinstance(batch, Sequence) or isinstance(batch, (str, bytes)):
+        return math.nan
+    sizes = (batch_size(part) for part in batch if not isinstance(part, (str, bytes)))
+    return next((size for size in sizes if not math.isnan(size)), math.nan)
