@@ -98,7 +98,11 @@ def calibrate(
         residual_pct=100 * found.residual_w / found.mean_power_w,
         low_w=found.low_w,
         high_w=found.high_w,
-        files=[{"name": path.name, "sha256": _sha256(path)} for path in files if path.is_file()],
+        files=[
+            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in files
+            if path.is_file()
+        ],
     )
 
 
@@ -191,8 +195,3 @@ def _meter_log(meter: Series) -> MeterLog:
 def _plain_source(source: str) -> str:
     """Return the source of a channel without the label of an earlier calibration."""
     return source.partition(".calibrated-")[0]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -243,7 +243,8 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
         )
     note = ""
     if not unit:
-        typical = _typical(cells)
+        values = numbers(cells)
+        typical = float(np.nanmedian(np.abs(values))) if np.isfinite(values).any() else 0.0
         if not is_energy and typical > SUSPICIOUS_POWER_W:
             raise UserError(
                 f"{table.path}: the unit of column {text!r} is unknown",
@@ -255,12 +256,6 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
     convert = _converter(units, unit, bool(cell_unit))
     source = NVIDIA_POWER.get(name.stem, f"log.{name.stem}")
     return Column(position, text, name.stem, quantity, convert, source, note)
-
-
-def _typical(cells: Sequence[str]) -> float:
-    values = numbers(cells)
-    values = values[np.isfinite(values)]
-    return float(np.median(np.abs(values))) if values.size else 0.0
 
 
 def _cell_unit(cells: Sequence[str]) -> str | None:

@@ -255,17 +255,12 @@ def _series(
     is_energy = column.quantity is Quantity.ENERGY
     unnamed = options.component or ("gpu:0" if is_nvidia else column.stem.removesuffix("_power"))
     gain_uncertainty = options.gain_uncertainty
-    channel = Channel(
-        component=device.component or unnamed,
-        quantity=column.quantity,
-        source=column.source,
-        provenance=Provenance.MEASURED,
-        update_period_s=pace.period_s,
+    channel = replace(
+        _channel(device.component or unnamed, column, table, pace),
         window_s=0.0 if is_energy else pace.period_s,
-        polled=pace.polled,
         gain_uncertainty=GAIN_UNCERTAINTY if gain_uncertainty is None else gain_uncertainty,
-        note=f"{column.name} of {name}",
     )
+    low_s, high_s = RING_PERIODS_S
     if is_energy:
         back = int(np.count_nonzero(np.diff(value[seen]) < 0))
         if back > MOST_RESETS * np.count_nonzero(seen):
@@ -276,11 +271,28 @@ def _series(
             )
     elif is_nvidia:
         channel = _with_nvidia_window(channel, pace, is_moving_average(t_s, value, pace))
-    elif not (pace.polled or channel.component.startswith(("cpu", "dram"))):
-        channel = _with_ring_latency(channel, t_s[seen])
+    elif (
+        not (pace.polled or channel.component.startswith(("cpu", "dram")))
+        and low_s < pace.period_s < high_s
+    ):
+        steps_s = np.diff(t_s[seen][:INSPECTED_READINGS]).tolist()
+        delay_s, uncertainty_s = timestamp_latency(steps_s, pace.period_s)
+        channel = replace(channel, delay_s=delay_s, time_uncertainty_s=uncertainty_s)
     if options.window_s is not None and not is_energy:
         channel = replace(channel, window_s=options.window_s, time_uncertainty_s=0.0)
     return Series(channel, t_s, value, pace.interval_s, column.name, device.uuid)
+
+
+def _channel(component: str, column: Column, table: Table, pace: Pace) -> Channel:
+    return Channel(
+        component=component,
+        quantity=column.quantity,
+        source=column.source,
+        provenance=Provenance.MEASURED,
+        update_period_s=pace.period_s,
+        polled=pace.polled,
+        note=f"{column.name} of {table.path.name}",
+    )
 
 
 def _with_nvidia_window(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
@@ -303,16 +315,6 @@ def _with_nvidia_window(channel: Channel, pace: Pace, averaged: bool | None) -> 
             note=f"{channel.note}: it may or may not be an average over {AVERAGE_S:g} s",
         )
     return replace(channel, window_s=period_s)
-
-
-def _with_ring_latency(channel: Channel, t_s: Floats) -> Channel:
-    """Set the timestamp latency of NVML's ring of readings if the log has its period."""
-    low_s, high_s = RING_PERIODS_S
-    if not low_s < channel.update_period_s < high_s:
-        return channel
-    steps_s = np.diff(t_s[:INSPECTED_READINGS]).tolist()
-    delay_s, time_uncertainty_s = timestamp_latency(steps_s, channel.update_period_s)
-    return replace(channel, delay_s=delay_s, time_uncertainty_s=time_uncertainty_s)
 
 
 def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, required: bool) -> Log:
@@ -361,22 +363,16 @@ def _read_telemetry(
                 continue
             t_ns = np.rint((device.t_s[seen] - log.origin_s) * 1e9).astype(np.int64)
             pace = pace_of(np.asarray(t_ns * 1e-9, dtype=np.float64), value[seen])
-            is_counter = column.quantity is Quantity.ENERGY
             is_host = column.stem.startswith("cpu")
-            channel = Channel(
-                component="host" if is_host else device.component or unnamed,
-                quantity=column.quantity,
-                source=f"log.{column.stem}",
-                provenance=Provenance.MEASURED,
-                update_period_s=pace.period_s if is_counter else pace.interval_s,
-                polled=pace.polled if is_counter else True,
-                note=f"{column.name} of {table.path.name}",
-            )
-            if is_counter:
-                power = _only_power(log, channel.component)
+            component = "host" if is_host else device.component or unnamed
+            channel = _channel(component, column, table, pace)
+            if column.quantity is Quantity.ENERGY:
+                power = _only_power(log, component)
                 if power is None or np.any(np.diff(value[seen]) < 0):
                     continue
                 channel = replace(channel, gain_uncertainty=power.gain_uncertainty, priority=1)
+            else:
+                channel = replace(channel, update_period_s=pace.interval_s, polled=True)
             yield channel, Readings(t_ns, value[seen])
 
 
