@@ -51,7 +51,7 @@ def test_one_run_each_has_the_interval_of_the_sensors_and_is_not_tested(tmp_path
     assert half == pytest.approx(1.959964 * math.hypot(gains, edges), rel=1e-4)
     text = verdict(effect, 0.95)
     assert text.startswith("17.1 % higher in the candidate (95 % CI +1")
-    assert text.endswith("not tested, since one run each does not show how much runs vary")
+    assert text.endswith("not tested, since one run each cannot show how much runs vary")
     assert found.is_above(0.05) is None
 
 

@@ -100,7 +100,9 @@ def _break_even_lines(found: BreakEven, per_day: float | None) -> list[str]:
     lines = ["no break-even: the same model uses less for any number of requests"]
     if not math.isnan(found.requests):
         low, high = found.interval
-        interval = "" if math.isnan(low) else f" (95 % CI {_requests(low)} to {_requests(high)})"
+        interval = f" (95 % CI {_requests(low)} to {_requests(high)})"
+        if math.isnan(low) or math.isclose(low, high):
+            interval = ""
         days = "" if per_day is None else f", {number(found.requests / per_day)} days"
         lines = [f"break-even after {_requests(found.requests)} requests{interval}{days}"]
     for begin, end, model in found.ranges():

@@ -1,1 +1,1 @@
-"""Whether two sides, jobs or studies, differ in energy: effect, interval, test, and doubts."""
+"""Compare a candidate with a baseline, runs or studies: effect, interval, test and caveats."""

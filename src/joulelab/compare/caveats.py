@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,14 +30,10 @@ _NORMAL_MAD = 0.6745
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A fact in which the baseline and the candidate differ.
+    """A fact in which the baseline and the candidate differ, with the values in each.
 
-    Attributes:
-        group: ``"machine"``, ``"software"``, ``"sensors"``, ``"settings"``, ``"command"`` or
-            ``"levels"``.
-        name: Name of the fact.
-        baseline: Its values in the baseline, each once.
-        candidate: Its values in the candidate.
+    ``group`` is ``"machine"``, ``"software"``, ``"sensors"``, ``"settings"``, ``"command"`` or
+    ``"levels"``.
     """
 
     group: str
@@ -49,10 +44,6 @@ class Mismatch:
     def __str__(self) -> str:
         before, after = (join_words(one) or "unknown" for one in (self.baseline, self.candidate))
         return f"{self.name}: {before} (baseline), {after} (candidate)"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a plain dictionary."""
-        return asdict(self)
 
 
 def find_mismatches(baseline: Group, candidate: Group, by: Sequence[str]) -> list[Mismatch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -95,7 +95,7 @@ class Comparison:
         candidate: The candidate's.
         metric: What is compared.
         confidence: Coverage of every interval.
-        effect: Over all cells.
+        effect: The effect over all cells.
         cells: In each cell, if there are several; ``significant`` after Holm's correction.
         costs: Costs of everything that was compared, of the baseline and of the candidate.
         mismatches: Differences in machine, software, sensors and settings.
@@ -140,7 +140,7 @@ class Comparison:
             "candidate": self.candidate.to_json() | {"costs": costs[1]},
             "effect": self.effect.to_json(),
             "cells": [cell.to_json() for cell in self.cells],
-            "differences": [one.to_json() for one in self.mismatches],
+            "differences": [asdict(one) for one in self.mismatches],
             "caveats": list(self.caveats),
         }
 

@@ -14,14 +14,13 @@ from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.energy.uncertainty import find_boards
 from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.format import join_words
-from joulelab.machine import Gpu, Machine
+from joulelab.machine import Gpu
 from joulelab.recording.trace import read_trace
 from joulelab.runs import FACTORS
 from joulelab.runs.record import Run, is_recording
 from joulelab.runs.selection import select
 
 BASELINE, CANDIDATE = "baseline", "candidate"
-SAMPLES_TAG = "samples"
 
 Kind = Literal["runs", "studies"]
 Facts = Mapping[str, Mapping[str, str]]
@@ -136,7 +135,7 @@ def read_group(name: str, role: str, span: str | None = None) -> Group:
 def _of_run(run: Run, role: str) -> Measurement:
     """Measure a run. Which idle baseline it has is unknown: it is one error of its group."""
     named = {"name": run.name, "project": run.project, "phase": run.phase}
-    tags = {f"tag {key}": value for key, value in run.tags.items() if key != SAMPLES_TAG}
+    tags = {f"tag {key}": value for key, value in run.tags.items() if key != "samples"}
     caveats = list(run.notes)
     if run.status == "failed":
         how = f"signal {run.signal}" if run.signal else f"exit code {run.exit_code}"
@@ -151,12 +150,8 @@ def _of_run(run: Run, role: str) -> Measurement:
         boards=find_boards(run.machine, run.host, run.energy),
         block=run.id,
         idle_baseline=role,
-        facts={
-            "command": {"command": " ".join(run.command)},
-            **_machine_facts(run.machine, run.host),
-            "sensors": _sensor_facts(run.energy),
-            "settings": {key: str(value) for key, value in sorted(run.settings.items())},
-        },
+        facts={"command": {"command": " ".join(run.command)}}
+        | _facts(run, run.energy, run.settings),
         caveats=tuple(caveats),
     )
 
@@ -209,29 +204,26 @@ def _of_study_run(run: Run) -> list[Measurement]:
             boards=find_boards(run.machine, run.host, result.energy),
             block=block,
             idle_baseline=block,
-            facts={
-                **_machine_facts(run.machine, run.host),
-                "sensors": _sensor_facts(result.energy),
-                "settings": {key: str(value) for key, value in sorted(settings.items())},
-            },
+            facts=_facts(run, result.energy, settings),
         )
         measured.append(one)
     return measured
 
 
-def _machine_facts(machine: Machine | None, host: str) -> dict[str, dict[str, str]]:
-    if machine is None:
-        return {"machine": {"host": host}, "software": {}}
-    hardware = machine.comparable | {"gpus": [_describe_gpu(gpu) for gpu in machine.gpus]}
-    software = {"system": machine.os, "kernel": machine.kernel, "python": machine.python}
+def _facts(run: Run, energy: Energy, settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    hardware, software, packages = {}, {}, {}
+    machine = run.machine
+    if machine is not None:
+        hardware = machine.comparable | {"gpus": [_describe_gpu(gpu) for gpu in machine.gpus]}
+        software = {"system": machine.os, "kernel": machine.kernel, "python": machine.python}
+        packages = machine.packages
+    parts = energy.components.items()
     return {
-        "machine": {"host": host} | {name: _text(value) for name, value in hardware.items()},
-        "software": {name: _text(value) for name, value in software.items()} | machine.packages,
+        "machine": {"host": run.host} | {name: _text(value) for name, value in hardware.items()},
+        "software": {name: _text(value) for name, value in software.items()} | packages,
+        "sensors": {name: f"{part.source} ({part.provenance})" for name, part in parts},
+        "settings": {key: str(value) for key, value in sorted(settings.items())},
     }
-
-
-def _sensor_facts(energy: Energy) -> dict[str, str]:
-    return {name: f"{part.source} ({part.provenance})" for name, part in energy.components.items()}
 
 
 def _describe_gpu(gpu: Gpu) -> str:

@@ -32,12 +32,8 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     of_span = "" if comparison.baseline.span is None else f" per {comparison.baseline.span}"
     yield f"{metric.label}{of_span}: {verdict(effect, comparison.confidence)}"
     if not math.isnan(effect.difference):
-        value = with_interval(
-            effect.difference,
-            *effect.difference_interval,
-            metric.unit,
-            level=_level(comparison.confidence),
-        )
+        level, ends = _level(comparison.confidence), effect.difference_interval
+        value = with_interval(effect.difference, *ends, metric.unit, level=level)
         yield f"  difference   {'+' if effect.difference > 0 else ''}{value}"
     yield f"  in practice  {practical_meaning(effect)}"
     yield f"  test         {_test(effect)}"
@@ -69,7 +65,7 @@ def verdict(effect: Effect, confidence: float) -> str:
         return f"{text}, without an interval"
     text += f" ({_level(confidence)}{change_range(low, high)})"
     if effect.significant is None:
-        return f"{text}: not tested, since one run each does not show how much runs vary"
+        return f"{text}: not tested, since one run each cannot show how much runs vary"
     return f"{text}: {'significant' if effect.significant else 'no significant difference'}"
 
 
@@ -84,7 +80,7 @@ def practical_meaning(effect: Effect) -> str:
     if math.isnan(effect.detectable_ratio):
         return text
     detectable = percent(effect.detectable_ratio - 1, 2)
-    return f"{text}; this many runs detect {detectable} with a power of 0.8"
+    return f"{text}; this many runs can detect an effect of {detectable} (power 0.8)"
 
 
 def size(ratio: float) -> str:
@@ -148,6 +144,6 @@ def _describe(group: Group, mean: float, unit: str) -> str:
 def _test(effect: Effect) -> str:
     runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
     if not effect.test:
-        return f"none: {runs} do not show how much runs vary; repeat each three times or more"
+        return f"none: {runs} cannot show how much runs vary; repeat each three times or more"
     scale = "" if math.isnan(effect.ratio) else " on logarithms"
     return f"{effect.test}{scale}, {runs}: {p_value(effect.p)}"

@@ -1,1 +1,1 @@
-"""What a project took over its life: jobs and studies of months and machines, added up."""
+"""Add up the energy, carbon and cost of all runs of a project, and compare models by it."""
