@@ -1,11 +1,11 @@
-"""``joulelab ledger`` in a real process, on invented records."""
+"""``joulelab ledger`` on invented records."""
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,34 +13,36 @@ from joulelab.ledger.model_energy import read_model, request_energy, training_en
 from joulelab.runs.selection import open_runs
 
 
-def joulelab(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "joulelab", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
+@pytest.fixture
+def joulelab(run):
+    """The command in this process: exit code, standard output and standard error."""
+
+    def call(*arguments):
+        return SimpleNamespace(**dict(zip(("code", "out", "err"), run(*arguments), strict=True)))
+
+    return call
 
 
-def test_this_week_compared_with_last_week(tmp_path, run_record):
+def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, joulelab):
     place = tmp_path / "home" / "runs"
     run_record(place / "last", 1.8e6, began="2026-11-10T00:00Z", phase="train")
     run_record(place / "this", 3.6e6, began="2026-11-17T00:00Z", phase="train")
     result = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3",
         "--currency", "EUR")  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.err
     for words in ("3,600 kJ", "+100 %", "2026-W47", "0.300 EUR", "330 g", "Germany, mean of 2025"):
-        assert words in result.stdout
+        assert words in result.out
     # No terminal, and narrow: nothing is cut off.
+    monkeypatch.setenv("COLUMNS", "50")
     narrow = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3", "--currency",
-        "EUR", COLUMNS="50").stdout  # fmt: skip
+        "EUR").out  # fmt: skip
     assert "…" not in narrow
     assert "0.300 EUR" in narrow
 
 
-def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path):
-    ran = joulelab("run", "--sensors", "simulated", "--wait", "--", "sleep", "1")
+def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path, joulelab):
+    command = [sys.executable, "-m", "joulelab", "run", "--sensors", "simulated", "--wait"]
+    ran = subprocess.run([*command, "--", "sleep", "1"], capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
     (record,) = open_runs()
     middle_s = (record.started_unix_s + record.ended_unix_s) / 2
@@ -48,17 +50,17 @@ def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path):
     rows = [f"{datetime.fromtimestamp(t, UTC).isoformat()},{value}" for t, value in steps.items()]
     (tmp_path / "grid.csv").write_text("time,g_per_kwh\n" + "\n".join(rows) + "\n")
     result = joulelab("ledger", "--intensity-file", tmp_path / "grid.csv", "--json")
-    ledger = json.loads(result.stdout)
+    ledger = json.loads(result.out)
     assert "weighted by energy" in ledger["sources"][0]
     assert 100 < ledger["total"]["carbon_g"] / ledger["total"]["gross_kwh"] < 900
 
 
-def test_json_and_csv_have_the_same_rows(tmp_path, run_record):
+def test_json_and_csv_have_the_same_rows(tmp_path, run_record, joulelab):
     run_record(tmp_path / "jobs" / "one", 3.6e6, phase="train")
     run_record(tmp_path / "jobs" / "two", 1.2e6)
     out = tmp_path / "rows.csv"
     result = joulelab("ledger", tmp_path / "jobs", "--json", "--csv", out)
-    ledger = json.loads(result.stdout)
+    ledger = json.loads(result.out)
     assert [row["key"] for row in ledger["rows"]] == ["train", "untagged"]
     assert ledger["total"]["gross_j"] == pytest.approx(4.8e6)
     assert ledger["total"]["carbon_g"] is None
@@ -68,11 +70,11 @@ def test_json_and_csv_have_the_same_rows(tmp_path, run_record):
     assert rows[0]["carbon_g"] == ""
 
 
-def test_an_empty_ledger_explains_how_to_begin():
+def test_an_empty_ledger_explains_how_to_begin(joulelab):
     result = joulelab("ledger")
-    assert result.returncode == 0
-    assert "joulelab run" in result.stdout
-    assert "no runs match" in joulelab("ledger", "--project", "x").stdout
+    assert result.code == 0
+    assert "joulelab run" in result.out
+    assert "no runs match" in joulelab("ledger", "--project", "x").out
 
 
 @pytest.mark.parametrize(
@@ -87,14 +89,14 @@ def test_an_empty_ledger_explains_how_to_begin():
         (["inference", "--requests-per-day", "10", "--energy-per-request", "-1"], "0 or more"),
     ],
 )
-def test_errors_are_one_line(arguments, hint):
+def test_errors_are_one_line(arguments, hint, joulelab):
     result = joulelab("ledger", *arguments)
-    assert result.returncode == 2
-    assert hint in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert result.code == 2
+    assert hint in result.err
+    assert result.err.count("\n") == 1
 
 
-def test_break_even_of_runs(tmp_path, run_record, request_spans):
+def test_break_even_of_runs(tmp_path, run_record, request_spans, joulelab):
     run_record(tmp_path / "train-a", 1e6)
     run_record(tmp_path / "train-b", 3e6)
     run_record(tmp_path / "serve-a", 2000.0, tags={"samples": "1000"})
@@ -104,7 +106,7 @@ def test_break_even_of_runs(tmp_path, run_record, request_spans):
         "ledger", "break-even", f"small={tmp_path}/train-a,{tmp_path}/serve-a",
         f"large={tmp_path}/train-b,{tmp_path}/serve-b", "--json",
     )  # fmt: skip
-    found = json.loads(result.stdout)
+    found = json.loads(result.out)
     assert found["requests"] == pytest.approx(2e6)
     assert found["requests_low"] < 2e6 < found["requests_high"]
     assert [one["efficient"] for one in found["ranges"]] == ["small", None, "large"]
@@ -136,32 +138,32 @@ def test_a_study_gives_both_energies_and_the_scatter_of_its_repeats(tmp_path, sy
     assert one.per_request.value == pytest.approx(infer["energy"]["gross_j"] / infer["samples"])
 
 
-def test_a_study_of_several_models_asks_which(tmp_path, synthetic):
+def test_a_study_of_several_models_asks_which(tmp_path, synthetic, joulelab):
     study = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"])
     study.cell("LeNet", 0)
     study.cell("VGG16", 0)
     result = joulelab("ledger", "break-even", tmp_path / "study", f"{tmp_path}/study:VGG61")
-    assert result.returncode == 2
-    assert "they differ in model" in result.stderr
+    assert result.code == 2
+    assert "they differ in model" in result.err
     result = joulelab("ledger", "break-even", f"{tmp_path}/study:VGG61", f"{tmp_path}/study:LeNet")
-    assert "did you mean VGG16?" in result.stderr
+    assert "did you mean VGG16?" in result.err
 
 
-def test_inference_against_the_training_of_the_ledger(tmp_path, run_record):
+def test_inference_against_the_training_of_the_ledger(tmp_path, run_record, joulelab):
     run_record(tmp_path / "home" / "runs" / "one", 3.6e6, phase="train", project="digits")
     assert training_energy("3.6e6").value == 3.6e6
     arguments = ("ledger", "inference", "--requests-per-day", "1e6", "--energy-per-request", "0.5")
-    found = json.loads(joulelab(*arguments, "--project", "digits", "--json").stdout)
+    found = json.loads(joulelab(*arguments, "--project", "digits", "--json").out)
     assert found["day_j"] == pytest.approx(5e5)
     assert found["days_to_training"] == pytest.approx(7.2)
     assert found["days_low_to_training"] < 7.2 < found["days_high_to_training"]
-    assert "training   unknown" in joulelab(*arguments, "--project", "other").stdout
+    assert "training   unknown" in joulelab(*arguments, "--project", "other").out
 
 
-def test_tags_are_written_and_counted(tmp_path, run_record):
+def test_tags_are_written_and_counted(tmp_path, run_record, joulelab):
     path = run_record(tmp_path / "home" / "runs" / "one", 1000.0)
-    assert joulelab("ledger", "tag", path, "--phase", "data", "--project", "p").returncode == 0
-    assert "data" in joulelab("ledger", "--project", "p").stdout
+    assert joulelab("ledger", "tag", path, "--phase", "data", "--project", "p").code == 0
+    assert "data" in joulelab("ledger", "--project", "p").out
 
 
 def test_the_core_install_is_enough(tmp_path, run_record, synthetic):

@@ -39,8 +39,14 @@ def session(pytester, monkeypatch, tmp_path):
 
     def run(tests, *arguments, processes=False):
         pytester.makepyfile(test_it=BUSY + tests)
-        start = pytester.runpytest_subprocess if processes else pytester.runpytest_inprocess
-        return start("-p", "no:cacheprovider", "--strict-markers", *arguments)
+        arguments = ("-p", "no:cacheprovider", "--strict-markers", *arguments)
+        if not processes:
+            return pytester.runpytest_inprocess(*arguments)
+        plugins = ("-p", "xdist", "-p", "joulelab.integrations.pytest_plugin")
+        with monkeypatch.context() as patch:
+            # Loading every installed plugin takes most of the time of a new process.
+            patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+            return pytester.runpytest_subprocess(*plugins, *arguments)
 
     return run
 

@@ -1,4 +1,4 @@
-"""The statistics of comparisons, against scipy's and against what was drawn."""
+"""Differences of groups, compared with SciPy and with simulated truth."""
 
 import math
 
@@ -16,7 +16,7 @@ VALUES = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=8, unique=True)
 
 
 @given(VALUES, VALUES)
-def test_repeats_on_both_sides_are_welchs_test(a, b):
+def test_repeats_in_both_groups_are_welchs_test(a, b):
     found = difference([Cell(Repeats.of(*a), Repeats.of(*b))])
     expected = stats.ttest_ind(b, a, equal_var=False)
     assert found.test == "Welch's t test"
@@ -44,7 +44,7 @@ def test_cells_without_repeats_are_paired():
     assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 
-def test_cells_of_one_model_are_no_independent_witnesses():
+def test_cells_of_one_model_are_not_independent():
     cells = [
         Cell(Repeats.of(10.0), Repeats.of(value), unit=model)
         for model, value in (("a", 11.0), ("a", 11.2), ("a", 11.1), ("b", 10.2))
@@ -55,7 +55,7 @@ def test_cells_of_one_model_are_no_independent_witnesses():
     assert found.value == pytest.approx((1.1 + 0.2) / 2)
 
 
-def test_one_run_on_each_side_is_not_tested_unless_the_scatter_is_stated():
+def test_one_run_in_each_group_is_not_tested_unless_the_scatter_is_given():
     cell = Cell(
         Repeats((UncertainValue(100.0, own=1.0),), (0,)),
         Repeats((UncertainValue(110.0, own=1.0),), (1,)),
@@ -71,7 +71,7 @@ def test_one_run_on_each_side_is_not_tested_unless_the_scatter_is_stated():
     assert stated.p == pytest.approx(2 * stats.norm.sf(10 / (2 * 2**0.5)))
 
 
-def test_what_a_block_shares_is_one_error_and_not_many():
+def test_what_a_block_shares_is_one_error():
     rng = np.random.default_rng(5)
     blocks = rng.normal(0, 1, (2, 3))
     cells = [
@@ -105,7 +105,7 @@ def test_cells_without_common_blocks_add_their_variances():
 
 
 @pytest.mark.parametrize(("board", "expected"), [("one", 0.0), ("other", math.hypot(5.0, 5.5))])
-def test_a_gain_cancels_on_the_same_board_alone(board, expected):
+def test_a_gain_cancels_only_on_the_same_board(board, expected):
     a = UncertainValue(100.0, {("gain", "one"): 5.0})
     b = UncertainValue(110.0, {("gain", board): 5.5})
     cell = Cell(Repeats((a,), (0,)), Repeats((b,), (1,)))
@@ -122,7 +122,7 @@ def test_a_gain_of_one_part_moves_a_total_whose_shares_change():
 
 
 @given(st.floats(-5, 5), st.floats(0, 1), st.floats(0, 1), st.floats(0.001, 1), st.integers(1, 40))
-def test_p_is_where_the_interval_touches_no_difference(value, shared, own, scatter, df):
+def test_p_is_where_the_interval_reaches_no_difference(value, shared, own, scatter, df):
     found = Difference(value, shared, own, scatter, float(df), "a test")
     assert 0 <= found.p <= 1
     if 1e-9 < found.p < 1 - 1e-9:
@@ -131,7 +131,7 @@ def test_p_is_where_the_interval_touches_no_difference(value, shared, own, scatt
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
-def test_what_can_be_detected_is_what_statsmodels_says(n):
+def test_detectable_difference_is_that_of_statsmodels(n):
     found = Difference(0.0, 0.0, 0.0, 0.02 * math.sqrt(2 / n), 2 * n - 2.0, "Welch's t test")
     effect = TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)
     assert found.detectable(0.95) == pytest.approx(0.02 * effect, rel=1e-3)
@@ -141,10 +141,8 @@ def test_what_can_be_detected_is_what_statsmodels_says(n):
     ("n_a", "n_b", "cells", "same_board", "block_sd"),
     [(3, 3, 1, True, 0.0), (3, 3, 1, False, 0.0), (6, 1, 1, True, 0.0), (3, 3, 8, True, 0.02)],
 )
-def test_intervals_hold_the_truth_and_nothing_is_shown_where_nothing_is(
-    n_a, n_b, cells, same_board, block_sd
-):
-    """5 % of 2000 draws is 100 ± 10; bars are three of those, on the wrong side alone."""
+def test_coverage_of_the_interval_without_a_difference(n_a, n_b, cells, same_board, block_sd):
+    """5 % of 2000 draws is 100 ± 10; the limit is three of those above."""
     rng = np.random.default_rng(11)
     draws, gain_sd, run_sd = 2000, 0.03, 0.02
     missed = 0

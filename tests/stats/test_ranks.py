@@ -21,7 +21,7 @@ def columns(pairs):
 
 
 @given(points)
-def test_correlations_are_scipys_ties_included(pairs):
+def test_correlations_are_those_of_scipy_with_ties(pairs):
     x, y = columns(pairs)
     index = np.arange(len(x))
     assert spearman(y, [x])(index)[0] == pytest.approx(stats.spearmanr(x, y).statistic)
@@ -29,7 +29,7 @@ def test_correlations_are_scipys_ties_included(pairs):
 
 
 @given(points, st.integers(0, 2**32 - 1))
-def test_resamples_are_correlated_as_if_they_were_data(pairs, seed):
+def test_resamples_are_correlated_like_data(pairs, seed):
     x, y = columns(pairs)
     index = np.random.default_rng(seed).integers(len(x), size=(7, len(x)))
     for of, scipys in ((spearman, stats.spearmanr), (kendall, stats.kendalltau)):
@@ -66,14 +66,14 @@ def test_too_few_points_have_no_interval():
     assert rank.p > 0.05
 
 
-def test_full_agreement_is_not_taken_for_certainty():
+def test_full_agreement_has_no_interval():
     values = list(range(16))
     for ranks in rank_correlations(values, {"x": values}).values():
         assert ranks[0].value == pytest.approx(1.0)
         assert math.isnan(ranks[0].low)
 
 
-def test_what_does_not_vary_has_no_correlation():
+def test_constant_values_have_no_correlation():
     varied = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     for ranks in rank_correlations(varied, {"x": [1.0] * 6, "y": varied}).values():
         assert math.isnan(ranks[0].value)
@@ -88,7 +88,7 @@ def test_exact_p_of_few_models():
 
 @settings(max_examples=15, deadline=None)  # statsmodels' own collects garbage at each call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_holm_is_statsmodels(p):
+def test_holm_is_that_of_statsmodels(p):
     assert holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))
 
 

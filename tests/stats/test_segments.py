@@ -18,20 +18,20 @@ def test_finds_the_bend_and_covers_it():
     assert np.median([fit.below for fit in found]) == pytest.approx(0.3, rel=0.1)
 
 
-def test_a_line_is_rarely_taken_for_a_bend():
+def test_a_line_rarely_has_a_significant_bend():
     rng = np.random.default_rng(1)
     found = [two_segments(*points(rng, above=0.3), seed=seed) for seed in range(100)]
     assert sum(fit.p < 0.05 for fit in found) <= 12
 
 
-def test_what_cannot_be_told_is_not():
+def test_too_few_different_points_have_no_bend():
     x = np.arange(20.0)
     assert two_segments(x[: LEAST - 1], x[: LEAST - 1]) is None
     assert two_segments(np.ones(20), x) is None
     assert two_segments(x, np.ones(20)) is None
 
 
-def test_no_noise_at_all():
+def test_points_without_noise():
     x = np.arange(20.0)
     assert two_segments(x, 2 * x + 1).p > 0.05
     found = two_segments(x, np.minimum(x, 9.5))

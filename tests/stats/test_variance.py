@@ -23,17 +23,17 @@ def found(values, pooled=True):
     ("cells", "repeats", "spread", "block"),
     [(16, 2, 0.0, 0.0), (16, 3, 0.5, 0.0), (64, 2, 1.0, 0.0), (16, 3, 0.0, 1.0), (5, 2, 0.0, 0.0)],
 )
-def test_intervals_cover_what_they_claim(cells, repeats, spread, block):
+def test_coverage_of_pooled_intervals(cells, repeats, spread, block):
     rng = np.random.default_rng(11)
     covered = []
     for _ in range(60):
         table = found(repeated(rng, cells, repeats, spread, block))
         covered.append(((table["low"] <= 0) & (table["high"] >= 0)).mean())
-    # 95 %, less three standard errors of the mean of 60 draws (blocks make cells alike).
+    # 95 %, less three standard errors of the mean of 60 draws (blocks shift all cells together).
     assert np.mean(covered) > 0.95 - 3 * max(np.std(covered), 0.05) / np.sqrt(60)
 
 
-def test_cells_that_scatter_alike_tell_of_each_other():
+def test_cells_with_equal_scatter_narrow_each_other():
     values = repeated(np.random.default_rng(1), 64, 2)
     pooled, alone = found(values), found(values, pooled=False)
     width = [(table["high"] - table["low"]).median() for table in (pooled, alone)]
@@ -41,7 +41,7 @@ def test_cells_that_scatter_alike_tell_of_each_other():
     assert (pooled["df"] > alone["df"]).all()
 
 
-def test_a_cell_unlike_the_others_keeps_its_scatter():
+def test_a_cell_with_a_larger_scatter_keeps_it():
     rng = np.random.default_rng(1)
     values = repeated(rng, 40, 3, spread=1.0)
     values[0] = (-30.0, 0.0, 30.0)
@@ -49,7 +49,7 @@ def test_a_cell_unlike_the_others_keeps_its_scatter():
     assert table["high"][0] - table["low"][0] > 30
 
 
-def test_few_cells_or_none_repeated_tell_nothing():
+def test_no_pooling_with_few_cells_or_without_repeats():
     rng = np.random.default_rng(2)
     for values in (repeated(rng, LEAST_CELLS - 1, 3), repeated(rng, 20, 1)):
         alone, pooled = found(values, pooled=False), found(values)
@@ -57,7 +57,7 @@ def test_few_cells_or_none_repeated_tell_nothing():
     assert prior(np.zeros(20), np.ones(20), 20.0) is None
 
 
-def test_one_repeat_borrows_from_repeated_cells():
+def test_one_repeat_gets_the_scatter_of_repeated_cells():
     rng = np.random.default_rng(3)
     codes = np.array([*np.repeat(np.arange(20), 2), 20])
     pools = Pools(np.zeros(21, dtype=int), np.array([*[0, 1] * 20, 0]))
@@ -83,7 +83,7 @@ def test_analysis_of_variance_is_statsmodels():
     assert ours.variance == pytest.approx(total / (22 - 6))
 
 
-def test_blocks_that_matter_are_few_errors():
+def test_blocks_that_matter_reduce_the_degrees_of_freedom():
     values = repeated(np.random.default_rng(5), 50, 3, block=20.0)
     arguments = (values.ravel(), np.repeat(np.arange(50), 3), np.tile(np.arange(3), 50))
     matter = scatter(*arguments)
@@ -94,7 +94,7 @@ def test_blocks_that_matter_are_few_errors():
     assert shuffled.block_variance < 0.1
 
 
-def test_pooled_intervals_are_students_where_all_cells_are_one_population():
+def test_pooling_many_equal_cells_approaches_the_normal_quantile():
     values = repeated(np.random.default_rng(7), 400, 2)
     table = found(values)
     half = (table["high"] - table["low"]).median() / 2

@@ -42,12 +42,7 @@ def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
     A bend is fitted to the points, so that the usual F test of the two slopes would find one too
     often (Davies 1987). ``p`` is therefore from the bootstrap: how often points that scatter about
     one line, as much as these do, gain as much from a bend. The interval is that of the bends of
-    points that scatter about the two segments.
-
-    Args:
-        x: Shape: (points,).
-        y: Shape: (points,).
-        seed: The same seed gives the same result.
+    points that scatter about the two segments. Both x and y have the shape (points,).
 
     Returns:
         ``None`` with fewer than :data:`LEAST` points, or if too few of them differ.
@@ -93,11 +88,12 @@ def _basis(design: Array) -> Array:
 def _gain(y: Array, line: Array, bent: Array) -> tuple[Array, NDArray[np.intp]]:
     """Return how much smaller the best bend's residuals are than the line's, and which it is.
 
-    Shapes: (samples, points) of y, (points, 2) of the line, (bends, points, 3) of the bends.
+    Shapes: (samples, points), (points, 2), (bends, points, 3).
     """
     square = (y**2).sum(axis=1)
     straight = np.maximum(square - ((y @ line) ** 2).sum(axis=1), 0.0)
-    explained = np.stack([((y @ basis) ** 2).sum(axis=1) for basis in bent])
+    parts = y @ bent
+    explained = np.einsum("bsk,bsk->bs", parts, parts)
     best = explained.argmax(axis=0)
     left = np.maximum(square - explained.max(axis=0), 0.0)
     floor = math.ulp(1.0) * square

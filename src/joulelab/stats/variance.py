@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
@@ -73,10 +73,8 @@ def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
     residual = float(((centred - dummies @ coefficients) ** 2).sum())
     between, residual_df = max(total - residual, 0.0), repeats - int(rank)
     variance = total / repeats
-    if rank == 0:
-        return Scatter(variance, float(repeats), math.nan, math.nan)
-    if residual_df == 0:
-        return Scatter(variance, float(rank), math.nan, math.nan)
+    if rank == 0 or residual_df == 0:
+        return Scatter(variance, float(rank or repeats), math.nan, math.nan)
     block_square, square = between / int(rank), residual / residual_df
     spread = int(rank) * block_square**2 + residual_df * square**2
     weight = float((dummies**2).sum()) / int(rank)
@@ -142,13 +140,16 @@ def prior(variance: Array, df: Array, most_df: float) -> Prior | None:
 
     def best(log_df: float) -> tuple[float, float]:
         """Return the negative log-likelihood of d0 at the likeliest s0², and log s0²."""
-        found = optimize.minimize_scalar(
-            lambda log_s0: (
-                -float((stats.f.logpdf(s2 / math.exp(log_s0), d, math.exp(log_df)) - log_s0).sum())
-            ),
-            bounds=bounds,
-            method="bounded",
-        )
+        m = math.exp(log_df)
+        logs, beta = m / 2 * np.log(m) + d / 2 * np.log(d), special.betaln(d / 2, m / 2)
+
+        def cost(log_s0: float) -> float:
+            # scipy.stats.f.logpdf takes five times as long.
+            x = s2 / math.exp(log_s0)
+            density = logs + special.xlogy(d / 2 - 1, x) - ((d + m) / 2 * np.log(m + d * x) + beta)
+            return -float((density - log_s0).sum())
+
+        found = optimize.minimize_scalar(cost, bounds=bounds, method="bounded")
         return float(found.fun), float(found.x)
 
     ends = (math.log(_FEWEST), math.log(_MOST))

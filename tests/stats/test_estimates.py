@@ -1,11 +1,19 @@
+"""Estimates over repeats, and their ratios."""
+
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from joulelab.stats.estimates import UNKNOWN, estimate
+from joulelab.stats.estimates import (
+    UNKNOWN,
+    estimate,
+    estimate_ratio,
+    geometric_mean_interval,
+)
 
 NORMAL = stats.norm.ppf(0.975)
 values = st.lists(st.floats(0.1, 1e4), min_size=2, max_size=8)
@@ -36,7 +44,7 @@ def test_one_repeat_without_a_stated_uncertainty_has_no_interval():
     assert math.isnan(found.high)
 
 
-def test_what_was_not_measured_is_left_out():
+def test_unmeasured_repeats_are_left_out():
     assert estimate([1.0, math.nan, 3.0]).n == 2
     assert estimate([math.nan]) == UNKNOWN
     assert estimate([]) == UNKNOWN
@@ -58,7 +66,7 @@ def test_shared_and_scattered_parts_add_in_quadrature():
 
 
 @given(values, uncertainty)
-def test_repeating_never_averages_the_shared_part_away(repeats, shared):
+def test_repeating_does_not_average_out_the_shared_part(repeats, shared):
     found = estimate(repeats, correlated=[shared] * len(repeats))
     assert half(found) >= NORMAL * shared * (1 - 1e-9)
 
@@ -90,3 +98,29 @@ def test_order_does_not_matter(repeats):
 def test_equal_repeats_average_only_the_independent_part(value, n, edge):
     found = estimate([value] * n, independent=[edge] * n)
     assert half(found) == pytest.approx(NORMAL * edge / math.sqrt(n))
+
+
+positive = st.floats(1e-300, 1e300)
+
+
+def row(value, random):
+    return {"x": value, "x_low": value - random, "x_high": value + random, "x_random": random,
+            "x_n": 2}  # fmt: skip
+
+
+@given(positive, positive, st.floats(0, 1e300), st.booleans())
+def test_ratio_of_any_positive_values(above, below, random, shared):
+    one, other = row(above, random), row(below, 0.0)
+    if not 0 < above / below < math.inf:
+        return
+    found = estimate_ratio(one, other, "x", shared=shared)
+    assert found.value == above / below
+    assert math.isnan(found.low) or found.low <= found.value <= found.high
+
+
+def test_a_value_that_is_nothing_but_scatter_has_no_interval():
+    found = estimate_ratio(row(1e-6, 1.0), row(1.0, 0.1), "x", shared=False)
+    assert found.value == pytest.approx(1e-6)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert all(map(math.isnan, geometric_mean_interval(np.log([1e-200, 1e200]))))
