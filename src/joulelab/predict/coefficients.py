@@ -24,31 +24,19 @@ GENERIC_WIDENING = 3.0
 
 
 class Datasheet(BaseModel):
-    """Limits of a device.
-
-    Attributes:
-        device: Name as the driver reports it, or a part of it.
-        kind: ``"cuda"`` runs asynchronously to the host; ``"cpu"`` is the host itself.
-        vector_flops_per_s: Peak 32-bit floating-point operations without matrix units.
-        matrix_flops_per_s: Peak with matrix units on 32-bit numbers (TF32), without sparsity.
-        memory_bytes_per_s: Bandwidth of the main memory.
-        cache_bytes: Size of the last-level cache.
-        processors: Units that each process one tile: streaming multiprocessors, or cores.
-        power_limit_w: Maximum power that the device may draw.
-        generic: Whether it stands for an unknown device, so that it is only a rough guess.
-    """
+    """Limits of a device."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    device: str
-    kind: Literal["cuda", "cpu"]
-    vector_flops_per_s: Positive
-    matrix_flops_per_s: Positive
+    device: str  # name as the driver reports it, or a part of it
+    kind: Literal["cuda", "cpu"]  # "cuda" runs asynchronously to the host; "cpu" is the host
+    vector_flops_per_s: Positive  # peak of 32-bit floating point without matrix units
+    matrix_flops_per_s: Positive  # peak with matrix units on 32-bit numbers (TF32), not sparse
     memory_bytes_per_s: Positive
-    cache_bytes: Positive
-    processors: Annotated[int, Field(gt=0)]
+    cache_bytes: Positive  # size of the last-level cache
+    processors: Annotated[int, Field(gt=0)]  # each processes one tile: multiprocessors, or cores
     power_limit_w: Positive
-    generic: bool = False
+    generic: bool = False  # whether it stands for an unknown device, as a rough guess
 
     def without_matrix_units(self) -> Datasheet:
         """Return the sheet for work that may not use them, such as 32-bit numbers without TF32."""
@@ -156,8 +144,7 @@ COEFFICIENTS = (
     # Extra passes over the tensors to convert their layout; pointwise also covers grouped.
     Coefficient("convolution_copies", 1.5, 0.4),
     Coefficient("pointwise_copies", 1.0, 0.4),
-    # Tensors larger than the last-level cache, tensors that fit into it, and the traffic of an
-    # operator at which half of it comes from the cache.
+    # Traffic outside and inside the last-level cache, and its size at which half is inside.
     Coefficient("memory_bytes_per_s", _stream_rate, 0.1),
     Coefficient("cache_bytes_per_s", lambda sheet: 2 * _stream_rate(sheet), 0.2),
     Coefficient("cache_bytes", lambda sheet: 0.8 * sheet.cache_bytes, 0.3),

@@ -115,11 +115,7 @@ def extrapolation_variance(
 ) -> Floats:
     """Return the variance of the logarithms of duration and energy due to extrapolation.
 
-    Args:
-        found: The estimates.
-        sheet: Data sheet of the device.
-        idle_power_w: Idle power as for the estimates. Shape: (steps,).
-        doublings: Doublings of batch and side beyond the fitted range. Shape: (steps, 2).
+    ``doublings`` has those of batch and side beyond the fitted range, shape (steps, 2).
     """
     exponent = OVERLAP if sheet.kind == "cuda" else 1.0
     of_duration = np.minimum(found.device_s / found.duration_s, 1.0) ** exponent

@@ -21,23 +21,15 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class MeasuredRange(BaseModel):
-    """The steps that a profile was fitted to.
-
-    Attributes:
-        architectures: Number of models.
-        cases: Number of steps.
-        batch_size: Smallest and largest batch.
-        input_elements: Smallest and largest number of elements in a sample.
-        device_share: Largest share of the device's time in any step, by kind of operator.
-    """
+    """The steps that a profile was fitted to, with the smallest and largest values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    architectures: int
-    cases: int
+    architectures: int  # number of models
+    cases: int  # number of steps
     batch_size: tuple[int, int]
-    input_elements: tuple[int, int]
-    device_share: dict[str, NotNegative]
+    input_elements: tuple[int, int]  # elements in a sample
+    device_share: dict[str, NotNegative]  # largest share of the device's time in any step, by kind
 
 
 class HardwareProfile(BaseModel):

@@ -56,13 +56,9 @@ OnProgress = Callable[[float, str], None]
 def measure_profile(
     name: str, device_name: str, budget_s: float, on_progress: OnProgress
 ) -> HardwareProfile:
-    """Measure this machine with PyTorch's default number formats.
+    """Measure this machine for about ``budget_s``, with PyTorch's default number formats.
 
-    Args:
-        name: Name of the profile.
-        device_name: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
-        budget_s: Approximate duration of the measurement.
-        on_progress: Called before each measurement.
+    The device is ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
 
     Raises:
         UserError: The device does not exist, or no sensor measures energy.

@@ -13,7 +13,6 @@ import pandas as pd
 from joulelab.errors import UserError
 from joulelab.findings.files import parquet, write_bytes
 from joulelab.findings.tables import run_table
-from joulelab.format import finite_or_none
 from joulelab.models.registry import parse_input_shape
 from joulelab.predict.hardware_profile import HardwareProfile
 from joulelab.predict.prediction import ESTIMATORS, predict
@@ -55,8 +54,8 @@ class Agreement(NamedTuple):
     ranks: dict[str, Rank]  # Spearman's correlation of each estimator with gross energy per sample
 
     def to_json(self) -> dict[str, Any]:
-        """Return the agreement for JSON; unknown values are ``None``."""
-        ranks = {name: finite_or_none(asdict(rank)) for name, rank in self.ranks.items()}
+        """Return the agreement for JSON."""
+        ranks = {name: asdict(rank) for name, rank in self.ranks.items()}
         return {"phase": self.phase, "models": self.models, **ranks}
 
     def labelled_ranks(self) -> list[tuple[str, Rank]]:
@@ -76,9 +75,8 @@ def read_cases(path: Path) -> list[Case]:
 def read_measurements(path: Path) -> list[Measurement]:
     """Read measured rows of a CSV or Parquet file and summarise repeats.
 
-    Args:
-        path: File with the columns :data:`CASE_COLUMNS`, :data:`MEASURED_COLUMNS` and optionally
-            ``idle_power_w``. Lines that start with ``#`` are comments.
+    The columns are :data:`CASE_COLUMNS`, :data:`MEASURED_COLUMNS` and optionally ``idle_power_w``.
+    Lines that start with ``#`` are comments.
 
     Raises:
         UserError: The file cannot be read, or a row is invalid.
@@ -91,11 +89,7 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 
 def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:
-    """Read the measurements of a study directory or of a CSV or Parquet file.
-
-    Args:
-        path: The directory, or a file for :func:`read_measurements`.
-        input_shape: Shape of a sample, if a study does not state it.
+    """Read a file with :func:`read_measurements`, or a study whose runs share one setting.
 
     Raises:
         UserError: It cannot be read, or its runs differ in device or settings.
@@ -123,10 +117,7 @@ def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:
 def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
     """Read one row per run and phase of a study, with the columns of :data:`CASE_COLUMNS`.
 
-    Args:
-        directory: The study.
-        input_shape: Shape of a sample if the study does not state it, for example because it was
-            imported from logs.
+    A study that was imported from logs does not state the shape of a sample; use ``input_shape``.
 
     Raises:
         StoreError: The directory is not a study, or cannot be read.
@@ -153,11 +144,6 @@ def predict_study(
 ) -> tuple[Path, int]:
     """Predict what a study ran, write ``predictions.parquet`` into its directory, and count them.
 
-    Args:
-        directory: The study.
-        profile: Profile of the device.
-        input_shape: Shape of a sample if the study does not state it.
-
     Raises:
         UserError: The study measured nothing, or the file cannot be written.
     """
@@ -172,12 +158,7 @@ def compare_with_study(
     """Test how well each estimator ranks the models of a study, by phase.
 
     The energy per sample of a model is that of its median run at the batch size that most models
-    were run with.
-
-    Args:
-        directory: The study.
-        profile: Profile of the device that it ran on.
-        input_shape: Shape of a sample if the study does not state it.
+    were run with. The profile must be of the device that the study ran on.
 
     Raises:
         UserError: The study measured fewer than three models.

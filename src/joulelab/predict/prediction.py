@@ -183,15 +183,9 @@ def predict(
 def rank(
     cases: Sequence[Case], profile: HardwareProfile, *, classes: int = 10
 ) -> list[RankedModel]:
-    """Rank models by predicted energy, the most efficient first.
+    """Rank models, one case each, by predicted energy, the most efficient first.
 
-    Args:
-        cases: One step of each model.
-        profile: Profile of the device.
-        classes: Number of classes of the models.
-
-    Raises:
-        UserError: A model is unknown or does not accept the sample.
+    Arguments and errors are those of :func:`predict`.
     """
     found = []
     for prediction in predict(cases, profile, classes=classes):
@@ -216,13 +210,8 @@ def _operator_shares(
     operators: OperatorTable, found: StepEstimates
 ) -> list[tuple[OperatorShare, ...]]:
     shares: list[list[OperatorShare]] = [[] for _ in found.duration_s]
-    columns = (
-        operators.launches,
-        operators.flops,
-        operators.bytes,
-        found.operator_s,
-        found.operator_j,
-    )
+    work = (operators.launches, operators.flops, operators.bytes)
+    columns = (*work, found.operator_s, found.operator_j)
     for kind in KINDS:
         chosen = operators.is_kind(kind)
         counts = operators.sum_by_step(chosen.astype(np.float64))

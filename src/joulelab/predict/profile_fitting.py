@@ -97,7 +97,7 @@ def fit_profile(
         device: Name of the device; default: the study's GPU.
         idle_power_w: Idle power, if the table does not state it.
         input_shape: Shape of a sample if a study does not state it.
-        matrix_units: Whether convolutions could use matrix units. A study in fp32 decides itself.
+        matrix_units: Whether convolutions could use matrix units (never for a study in fp32).
         numerics: Number formats and settings; default: those of the study.
 
     Raises:
@@ -139,14 +139,7 @@ def make_profile(
 ) -> HardwareProfile:
     """Fit the coefficients and estimate the model's error by leaving out each architecture.
 
-    Args:
-        name: Name of the profile.
-        measurements: Measured steps.
-        steps: The same steps traced.
-        sheet: Data sheet of the device.
-        numerics: Number formats and settings of the measurements.
-        source: Origin of the measurements.
-        groups: Measurements with the same group are left out together; default: by model.
+    Measurements of the same group are left out together; by default those of a model.
 
     Raises:
         UserError: The idle power is unknown.
@@ -196,12 +189,9 @@ def combine(
 def fit(
     measured: MeasuredSteps, used: Booleans | None = None, start: Floats | None = None
 ) -> FittedCoefficients:
-    """Return the most probable coefficients.
+    """Return the most probable coefficients, given the steps used (default: all).
 
-    Args:
-        measured: Measured steps.
-        used: Steps that the fit may use, shape (steps,); default: all.
-        start: Logarithms of coefficients near the result; default: several starting points.
+    The search starts from the logarithms ``start``, or from several points.
     """
     centre, width = expect_coefficients(measured.sheet)
     random = np.random.default_rng(0)

@@ -31,10 +31,6 @@ OnAttention = Callable[[Tensor, Tensor, Tensor, bool, str], None]
 def trace_cases(cases: Iterable[Case], *, classes: int = 10) -> list[TracedStep]:
     """Trace the steps of cases, in their order. Each model is built once.
 
-    Args:
-        cases: Steps to trace.
-        classes: Number of classes of the models.
-
     Raises:
         UserError: A model is unknown or does not accept the sample.
     """
