@@ -21,6 +21,7 @@ from joulelab.sensors.processes import busy_s
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 WHOLE = Window(2 * 10**9, 12 * 10**9)
+WHOLE_SHARE = Share(fraction=1.0, low=1.0, high=1.0, method="CPU time")
 HALF = Share(fraction=0.5, low=1 / 3, high=2 / 3, method="CPU time")
 
 
@@ -231,7 +232,7 @@ def part(**more):
 
 
 def test_shares_of_spans_add_up_by_their_energies():
-    both = part(gross_j=300.0, share=Share.whole("CPU time")) + part(gross_j=100.0, share=HALF)
+    both = part(gross_j=300.0, share=WHOLE_SHARE) + part(gross_j=100.0, share=HALF)
     assert both.job_j == pytest.approx(350)
     assert (both + part(gross_j=1.0)).share is None, "one that is not known"
 

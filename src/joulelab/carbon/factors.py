@@ -14,8 +14,7 @@ SOURCE = "Ember (2026) by Our World in Data, CC BY 4.0"
 """Source of the table. It covers whole countries and years, all greenhouse gases and the whole life
 cycle of the plants (100 years, IPCC AR5)."""
 
-ALIASES = {"uk": "GB", "el": "GR"}
-"""Codes that ISO 3166 reserves for countries with another one, and that one."""
+ALIASES = {"uk": "GB", "el": "GR"}  # Reserved by ISO 3166 for countries with another code.
 
 
 @dataclass(frozen=True, slots=True)

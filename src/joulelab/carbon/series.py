@@ -24,8 +24,7 @@ from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.storage import file_errors
 
-TIME, INTENSITY = "time", "g_per_kwh"
-"""The columns of the file."""
+TIME, INTENSITY = "time", "g_per_kwh"  # The columns of the file.
 
 
 @dataclass(frozen=True, slots=True)

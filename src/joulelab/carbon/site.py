@@ -31,7 +31,7 @@ from joulelab.recording.trace import Trace
 from joulelab.storage import file_errors, home, write_whole, writing
 from joulelab.uncertain import Interval
 
-ENVIRONMENT = {
+ENVIRONMENT = {  # The variable of each field.
     "country": "JOULELAB_COUNTRY",
     "intensity_g_per_kwh": "JOULELAB_INTENSITY",
     "intensity_file": "JOULELAB_INTENSITY_FILE",
@@ -39,7 +39,6 @@ ENVIRONMENT = {
     "price_per_kwh": "JOULELAB_PRICE",
     "currency": "JOULELAB_CURRENCY",
 }
-"""The variable of each field."""
 
 INTENSITY_FIELDS = ("country", "intensity_g_per_kwh", "intensity_file")
 NO_LOCATION = "the country is not set: run `joulelab site --country XX` once"
@@ -161,8 +160,7 @@ class Site:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field as a plain value."""
-        file = self.intensity_file
-        return asdict(self) | {"intensity_file": None if file is None else str(file)}
+        return asdict(self) | {"intensity_file": self.intensity_file and str(self.intensity_file)}
 
     @property
     def _uses_table(self) -> bool:

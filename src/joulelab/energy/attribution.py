@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ POWER_RATIO = {"cpu": 2.0, "gpu": 2.9}
 GPU: measured. Of 16 models in training and inference on an H100, watts net of idle per unit of SM
 utilisation go from 101 to 441; 95 % of all pairs are within a factor of 2.9.
 CPU: a bound of this project, from threads that wait for memory to those that fill vector units."""
-NEGLIGIBLE = 0.05
-"""If the others' part of all use is below this, the job counts as alone."""
+NEGLIGIBLE = 0.05  # If the others' part of all use is below this, the job counts as alone.
 NEGLIGIBLE_LOAD = {"cpu": 0.05, "gpu": 0.01}
 """Also if the others use less than this part of one hardware thread or of the GPU all the time."""
 TICKS_S = 0.03
@@ -67,19 +66,9 @@ class Share:
     high: float
     method: str
 
-    @classmethod
-    def whole(cls, method: str) -> Self:
-        """The job was alone, or other processes' use was negligible."""
-        return cls(fraction=1.0, low=1.0, high=1.0, method=method)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any] | None) -> Self | None:
-        """Read what ``dataclasses.asdict`` made."""
-        return None if data is None else cls(**data)
-
     @property
     def is_whole(self) -> bool:
-        """Whether the job was alone."""
+        """Whether the job was alone, or other processes' use was negligible."""
         return self.low == 1
 
 
@@ -87,15 +76,6 @@ def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> 
     """Combine the shares of several spans by their energies; ``None`` if one is unknown.
 
     Two users differ in the same way in all spans, so that bounds add up like estimates.
-
-    Args:
-        shares: Of each span; at least one.
-        gross_j: Its energy.
-
-    Example:
-        >>> half = Share(fraction=0.5, low=0.25, high=0.75, method="CPU time")
-        >>> combine_shares([half, Share.whole("CPU time")], [10.0, 10.0]).fraction
-        0.75
     """
     known = [share for share in shares if share is not None]
     if len(known) < len(shares):
@@ -119,19 +99,7 @@ def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> 
 class Attribution:
     """The job's share of each component, in any spans of a trace.
 
-    Args:
-        trace: With the channels of :mod:`joulelab.sensors.sharing`; without them, shares are
-            unknown.
-
-    Example:
-        >>> from joulelab.sensors.sensor import Channel, Provenance, Reading
-        >>> channels = [Channel(component="cpu", quantity=quantity, source="proc.cpu_time",
-        ...     provenance=Provenance.MEASURED, update_period_s=1.0)
-        ...     for quantity in (Quantity.USE, Quantity.JOB_USE)]
-        >>> trace = Trace.of(channels, [Reading(t * 10**9, k, t * (1.0 if k else 1.5))
-        ...     for t in range(10) for k in (0, 1)])
-        >>> Attribution(trace).shares("cpu:0", np.array([[2.0, 5.0]]))[0].fraction
-        0.6666666666666666
+    Shares are unknown without the channels of :mod:`joulelab.sensors.sharing`.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -147,11 +115,9 @@ class Attribution:
         self._others = _other_processes(trace)
 
     def shares(self, component: str, times_s: Floats) -> list[Share | None]:
-        """Return the job's share of a component's net energy in each span; ``None``: unknown.
+        """Return the job's share of a component's net energy in each span, if it is known.
 
-        Args:
-            component: For example ``"cpu:0"``.
-            times_s: Starts and stops, CLOCK_MONOTONIC. Shape: (spans, 2).
+        ``times_s`` are starts and stops, CLOCK_MONOTONIC. Shape: (spans, 2).
         """
         kind = component.partition(":")[0]
         if kind == "dram":
@@ -219,42 +185,24 @@ class Attribution:
         return fraction, np.minimum(low, fraction), np.maximum(high, fraction)
 
 
-@dataclass(frozen=True, slots=True)
-class _Used:
-    """Use in several spans. Shapes: (spans,).
+class _Used(NamedTuple):
+    """Use in several spans. Shapes: (spans,)."""
 
-    Attributes:
-        all_s: By all processes.
-        job_s: By the job.
-        known_s: Time for which use is known.
-        sampled_over_s: From the last sample before the span to the first after it.
-        unseen: Part of the span for which use is unknown, 0 to 1.
-    """
-
-    all_s: Floats
-    job_s: Floats
-    known_s: Floats
-    sampled_over_s: Floats
-    unseen: Floats
+    all_s: Floats  # By all processes.
+    job_s: Floats  # By the job.
+    known_s: Floats  # Time for which use is known.
+    sampled_over_s: Floats  # From the last sample before the span to the first after it.
+    unseen: Floats  # Part of the span for which use is unknown, 0 to 1.
 
 
-@dataclass(frozen=True, slots=True)
-class _UseCounters:
-    """Use since the recording began, at each sample. Shapes: (samples,), at least two.
+class _UseCounters(NamedTuple):
+    """Use since the recording began, at each sample. Shapes: (samples,), at least two."""
 
-    Attributes:
-        t_s: CLOCK_MONOTONIC.
-        all_s: By all processes.
-        job_s: By the job.
-        known_s: Time for which use is known.
-        pace_s: Samples are this far apart, or less.
-    """
-
-    t_s: Floats
-    all_s: Floats
-    job_s: Floats
-    known_s: Floats
-    pace_s: float
+    t_s: Floats  # CLOCK_MONOTONIC
+    all_s: Floats  # By all processes.
+    job_s: Floats  # By the job.
+    known_s: Floats  # Time for which use is known.
+    pace_s: float  # Samples are this far apart, or less.
 
     @classmethod
     def of(cls, trace: Trace, use: int, job_use: int) -> _UseCounters | None:
@@ -275,11 +223,7 @@ class _UseCounters:
         return cls(t_s, all_s, job_s, known_s, pace_s)
 
     def within(self, times_s: Floats) -> _Used:
-        """Return the use in each span: even between samples, extrapolated from the nearest two.
-
-        Args:
-            times_s: Starts and stops. Shape: (spans, 2).
-        """
+        """Return the use in each span: even between samples, extrapolated from the nearest two."""
         start, stop = times_s[:, 0], times_s[:, 1]
         first, last = self.t_s[0], self.t_s[-1]
         near = SAMPLES_BEYOND * self.pace_s
@@ -311,15 +255,12 @@ def _recorded_as(component: str) -> str:
 def _use_channels(trace: Trace) -> dict[str, tuple[int, int]]:
     """Return the channels of everyone's use and of the job's, by component."""
     found: dict[str, dict[Quantity, int]] = {}
+    use, job_use = Quantity.USE, Quantity.JOB_USE
     for i, channel in enumerate(trace.channels):
         known = channel.component.partition(":")[0] in METHODS
-        if known and channel.quantity in (Quantity.USE, Quantity.JOB_USE):
+        if known and channel.quantity in (use, job_use):
             found.setdefault(channel.component, {})[channel.quantity] = i
-    return {
-        name: (pair[Quantity.USE], pair[Quantity.JOB_USE])
-        for name, pair in found.items()
-        if len(pair) == 2
-    }
+    return {name: (one[use], one[job_use]) for name, one in found.items() if len(one) == 2}
 
 
 def _other_processes(trace: Trace) -> dict[str, str]:
@@ -344,21 +285,13 @@ def _other_processes(trace: Trace) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Process:
-    """A process of the job, as it was recorded.
-
-    Attributes:
-        rank: Its rank, for messages.
-        visible: Components that it may use, as CUDA counts them; ``None`` if unknown.
-        gpus_on_host: How many Slurm gave the job on this host; 0 if unknown.
-        contexts: CUDA's index and UUID of each GPU on which it has, or had, a context.
-        present: It has not left the recording.
-    """
+    """A process of the job, as it was recorded."""
 
     rank: int | None
-    visible: list[str] | None
-    gpus_on_host: int
-    contexts: dict[int, str | None] = field(default_factory=dict)
-    present: bool = True
+    visible: list[str] | None  # Components that it may use, as CUDA counts them, if known.
+    gpus_on_host: int  # How many Slurm gave the job on this host; 0 if unknown.
+    contexts: dict[int, str | None] = field(default_factory=dict)  # CUDA's indices and UUIDs.
+    present: bool = True  # It has not left the recording.
 
 
 def foreign_gpus(trace: Trace) -> dict[str, str]:
@@ -366,11 +299,7 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
 
     A process uses the GPUs on which PyTorch reports a CUDA context. One that reports none may use
     all that it sees, as long as it is there, or as long as no other process of its rank reports
-    any.
-
-    Args:
-        trace: With the events ``joined``, ``cuda`` and ``left`` of the processes. Without a job in
-            it every GPU counts.
+    any. Without a job in the trace every GPU counts.
 
     Returns:
         The reason by component; by UUID, if known, for a GPU that the recorder does not see.
@@ -440,10 +369,5 @@ def _component(
 
 
 def _bare(uuid: str) -> str:
-    """Return a UUID's digits alone: NVML and PyTorch write the rest differently.
-
-    Example:
-        >>> _bare("GPU-1A2b-3c") == _bare("1a2b3c")
-        True
-    """
+    """Return a UUID's digits alone: NVML and PyTorch write the rest differently."""
     return uuid.removeprefix("GPU-").removeprefix("MIG-").replace("-", "").lower()

@@ -94,11 +94,8 @@ class Baseline:
         nearest point, with an uncertainty of :data:`UNKNOWN_DRIFT` or of the drift between the
         nearest two, whichever is more. NaN if the source never measured the component.
         """
-        points = [
-            point
-            for point in self.points
-            if sensor_of(point.source.get(component, "")) == sensor_of(source)
-        ]
+        sensor = sensor_of(source)
+        points = [one for one in self.points if sensor_of(one.source.get(component, "")) == sensor]
         if not points:
             return math.nan, math.nan
         before = [point for point in points if point.time_s <= time_s]
@@ -126,12 +123,8 @@ class Baseline:
         Idle power is taken at the middle of the span, which is exact for a straight line.
         """
         middle_s = (start_s + stop_s) / 2
-        return replace(
-            energy,
-            components={
-                name: self._subtract(part, middle_s) for name, part in energy.components.items()
-            },
-        )
+        parts = {name: self._subtract(one, middle_s) for name, one in energy.components.items()}
+        return replace(energy, components=parts)
 
     def _subtract(self, part: ComponentEnergy, time_s: float) -> ComponentEnergy:
         power_w, uncertainty_w = self.power(part.component, part.source, time_s)

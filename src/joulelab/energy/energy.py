@@ -22,8 +22,7 @@ from joulelab.format import (
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import COVERAGE_FACTOR, Interval
 
-REPORTED_GAP = 0.01
-"""Gaps of less than this share of a span only show in its interval."""
+REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its interval.
 
 
 def sensor_of(source: str) -> str:
@@ -161,7 +160,8 @@ class ComponentEnergy:
             name: math.nan if data[name] is None else data[name] for name in names
         }
         values["provenance"] = Provenance(values["provenance"])
-        return cls(**values, share=Share.from_json(data.get("share")))
+        share = data.get("share")
+        return cls(**values, share=Share(**share) if share else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

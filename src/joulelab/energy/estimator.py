@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +83,7 @@ class EnergyEstimator:
         return {name: one.channel for name, one in found.items() if one}
 
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
-        """Estimate the energy of each span.
-
-        Args:
-            windows: When the spans began and ended.
-
-        Returns:
-            One energy for each, in the same order.
-        """
+        """Estimate the energy of each span, in the same order."""
         readings, reasons = self._read(windows)
         components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
         absent = [dict(reasons) for _ in windows]
@@ -100,7 +93,7 @@ class EnergyEstimator:
                 if uncovered:
                     absent[i][one.component] = one.reason_for_absence(i)
                     continue
-                components[i][one.component] = self._component(one, i)
+                components[i][one.component] = self._component(one, slice(i, i + 1))
                 if note := self._attribution.note(one.component, one.shares[i]):
                     notes[i][note] = None
         return [
@@ -114,11 +107,7 @@ class EnergyEstimator:
         ]
 
     def total(self, windows: Sequence[Window]) -> Energy:
-        """Add up the energy of spans, like :func:`~joulelab.energy.energy.total` but faster.
-
-        Args:
-            windows: At least one.
-        """
+        """Add up the energy of spans, like :func:`~joulelab.energy.energy.total` but faster."""
         readings, absent = self._read(windows)
         components = {}
         notes = dict.fromkeys(
@@ -128,7 +117,7 @@ class EnergyEstimator:
             if one.uncovered.any():
                 absent[one.component] = one.reason_for_absence(int(one.uncovered.argmax()))
                 continue
-            components[one.component] = self._sum(one)
+            components[one.component] = self._component(one, slice(None))
             # Notes differ between three cases only: alone, shared and unknown.
             cases = {share if share is None else share.is_whole: share for share in one.shares}
             found = (self._attribution.note(one.component, share) for share in cases.values())
@@ -173,46 +162,39 @@ class EnergyEstimator:
             found.append(_Spans(curve.channel, times_s, gross_j, uncertainty_j, gap_s, shares))
         return found, reasons
 
-    def _idle(self, spans: _Spans, i: int) -> tuple[float, float]:
+    def _component(self, spans: _Spans, chosen: slice) -> ComponentEnergy:
+        """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
+        times_s, gross_j = spans.times_s[chosen], spans.gross_j[chosen].tolist()
+        channel = spans.channel
+        idle_j, idle_uncertainty_j = math.nan, 0.0
+        if self.baseline is not None:
+            idle = [self._idle(channel, *one) for one in times_s.tolist()]
+            idle_j, idle_uncertainty_j = (math.fsum(column) for column in zip(*idle, strict=True))
+        return ComponentEnergy(
+            component=channel.component,
+            source=channel.source,
+            provenance=channel.provenance,
+            duration_s=math.fsum((times_s[:, 1] - times_s[:, 0]).tolist()),
+            gross_j=math.fsum(gross_j),
+            idle_j=idle_j,
+            gain_uncertainty=channel.gain_uncertainty,
+            offset_uncertainty_w=channel.offset_uncertainty_w,
+            edge_uncertainty_j=math.hypot(*spans.uncertainty_j[chosen].tolist()),
+            idle_uncertainty_j=idle_uncertainty_j,
+            gap_s=math.fsum(spans.gap_s[chosen].tolist()),
+            share=combine_shares(spans.shares[chosen], gross_j),
+        )
+
+    def _idle(self, channel: Channel, start_s: float, stop_s: float) -> tuple[float, float]:
         """Return a span's idle energy and its standard uncertainty; NaN and 0 if unknown."""
-        if self.baseline is None:
-            return math.nan, 0.0
-        start_s, stop_s = spans.times_s[i].tolist()
-        source, middle_s = spans.channel.source, (start_s + stop_s) / 2
-        idle_w, off_w = self.baseline.power(spans.component, source, middle_s)
+        assert self.baseline is not None
+        middle_s = (start_s + stop_s) / 2
+        idle_w, off_w = self.baseline.power(channel.component, channel.source, middle_s)
         duration_s = stop_s - start_s
         return idle_w * duration_s, 0.0 if math.isnan(idle_w) else off_w * duration_s
 
-    def _component(self, spans: _Spans, i: int) -> ComponentEnergy:
-        start_s, stop_s = spans.times_s[i].tolist()
-        idle_j, idle_uncertainty_j = self._idle(spans, i)
-        return spans.energy(
-            duration_s=stop_s - start_s,
-            gross_j=float(spans.gross_j[i]),
-            idle_j=idle_j,
-            edge_uncertainty_j=float(spans.uncertainty_j[i]),
-            idle_uncertainty_j=idle_uncertainty_j,
-            gap_s=float(spans.gap_s[i]),
-            share=spans.shares[i],
-        )
 
-    def _sum(self, spans: _Spans) -> ComponentEnergy:
-        """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
-        count = len(spans.times_s)
-        idle = [self._idle(spans, i) for i in range(count)] if self.baseline else [(math.nan, 0.0)]
-        return spans.energy(
-            duration_s=math.fsum((spans.times_s[:, 1] - spans.times_s[:, 0]).tolist()),
-            gross_j=math.fsum(spans.gross_j.tolist()),
-            idle_j=sum(idle_j for idle_j, _ in idle),
-            edge_uncertainty_j=math.hypot(*spans.uncertainty_j.tolist()),
-            idle_uncertainty_j=math.fsum(off_j for _, off_j in idle),
-            gap_s=math.fsum(spans.gap_s.tolist()),
-            share=combine_shares(spans.shares, spans.gross_j.tolist()),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Spans:
+class _Spans(NamedTuple):
     """The energy of spans by one component's readings. Shapes: (spans,), times (spans, 2)."""
 
     channel: Channel
@@ -237,23 +219,13 @@ class _Spans:
         covered = max(1 - float(self.gap_s[i]) / (stop_s - start_s), 0.0)
         return f"{self.channel.source} covers only {percent(covered, 1)} of the span"
 
-    def energy(self, **values: Any) -> ComponentEnergy:
-        return ComponentEnergy(
-            component=self.channel.component,
-            source=self.channel.source,
-            provenance=self.channel.provenance,
-            gain_uncertainty=self.channel.gain_uncertainty,
-            offset_uncertainty_w=self.channel.offset_uncertainty_w,
-            **values,
-        )
-
 
 def _device_clock_uncertainty_j(
     windows: Sequence[Window], times_s: Floats, curve: EnergyCurve
 ) -> Floats:
-    """Return the energy uncertainty from the device's clock, which moves both edges together.
+    """Return the energy uncertainty from the device's clock, whose error moves both edges.
 
-    Both edges are moved by the uncertainty, to the side that changes more (GUM 5.1.3, note 2).
+    They are moved by the uncertainty to the side that changes more (GUM 5.1.3, note 2).
     """
     off_s = np.array([window.device_uncertainty_ns for window in windows])[:, None] * 1e-9
     if not off_s.any():
@@ -282,12 +254,7 @@ def _change_points(
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
-    """Estimate the energy of spans that are not in the trace's own events.
-
-    Args:
-        trace: The readings.
-        windows: The spans, on the trace's clock; power may have changed at their edges.
-    """
+    """Estimate the energy of spans that the trace itself does not have, on its clock."""
     edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
     return EnergyEstimator(trace, change_points_ns=edges_ns).energies(windows)
 
@@ -297,18 +264,13 @@ class WindowUnion:
     """Times that lie in at least one of several windows, each once.
 
     Ranks of a job are in the same epoch at the same time, and sensors read the whole host: adding
-    up the energies of their spans would count it once for each rank.
-
-    Attributes:
-        host: Starts and stops on the host, CLOCK_MONOTONIC nanoseconds, disjoint and in order.
-            Shape: (ranges, 2).
-        device: The same on the GPUs. Shape: (ranges, 2).
-        device_uncertainty_ns: Standard uncertainty of the latter.
+    up the energies of their spans would count it once for each rank. Ranges are disjoint and in
+    order. Shapes: (ranges, 2).
     """
 
-    host: TimeRanges
-    device: TimeRanges
-    device_uncertainty_ns: int = 0
+    host: TimeRanges  # Starts and stops on the host, CLOCK_MONOTONIC nanoseconds.
+    device: TimeRanges  # The same on the GPUs.
+    device_uncertainty_ns: int = 0  # Standard uncertainty of the latter.
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> Self:
@@ -331,12 +293,7 @@ class WindowUnion:
 
 
 def energy_of_spans(estimator: EnergyEstimator, spans: Sequence[TraceSpan]) -> Energy:
-    """Add up the energy of spans: the sum of those of one process, the union of several.
-
-    Args:
-        estimator: Estimator of the trace.
-        spans: Finished spans; at least one.
-    """
+    """Add up the energy of finished spans: their sum for one process, the union for several."""
     windows = [span.window for span in spans]
     if len({span.key[0] for span in spans}) == 1:
         return estimator.total(windows)
@@ -376,12 +333,7 @@ def _on_device(window: Window) -> tuple[int, int]:
 
 
 def merge_ranges(ranges: Sequence[tuple[int, int]]) -> TimeRanges:
-    """Merge overlapping ranges into disjoint ones, in order. Shape: (ranges, 2).
-
-    Example:
-        >>> merge_ranges([(5, 7), (0, 2), (1, 3)]).tolist()
-        [[0, 3], [5, 7]]
-    """
+    """Merge overlapping ranges into disjoint ones, in order. Shape: (ranges, 2)."""
     times = np.array(sorted(ranges), dtype=np.int64).reshape(-1, 2)
     if not len(times):
         return times
@@ -400,22 +352,14 @@ def _clip(ranges: TimeRanges, start_ns: int, stop_ns: int) -> TimeRanges:
 def mean_reading(
     trace: Trace, component: str, quantity: Quantity, windows: Sequence[Window]
 ) -> float:
-    """Return the mean of a quantity's readings within spans; NaN if there are none.
-
-    Args:
-        trace: The readings.
-        component: For example ``"gpu:0"``.
-        quantity: For example ``Quantity.UTILIZATION``.
-        windows: The spans; readings at either edge count.
-    """
+    """Return the mean of a quantity's readings within spans; NaN if there are none."""
     for i, channel in enumerate(trace.channels):
         if (channel.component, channel.quantity) != (component, quantity):
             continue
         t_ns, value = trace.series[i]
         inside = np.zeros(t_ns.size, dtype=bool)
-        for window in windows:
-            inside |= (t_ns >= window.start_ns) & (t_ns <= window.stop_ns)
-        inside &= np.isfinite(value)
+        for one in windows:
+            inside |= (t_ns >= one.start_ns) & (t_ns <= one.stop_ns) & np.isfinite(value)
         if inside.any():
             return float(value[inside].mean())
     return math.nan

@@ -16,25 +16,16 @@ from joulelab.format import duration
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.sensor import Quantity
 
-CLOCK_STEP_S = 0.05
-"""Clocks that differ by more than this between two readings did not drift."""
-MAX_DRIFT = 500e-6
-"""The wall clock is never slewed faster against CLOCK_MONOTONIC (adjtimex(2))."""
-MISSED_READS = 2.5
-"""The recording ended this many intervals after the last reading of any channel."""
+CLOCK_STEP_S = 0.05  # Clocks that differ by more than this between two readings did not drift.
+MAX_DRIFT = 500e-6  # The wall clock is never slewed faster against CLOCK_MONOTONIC (adjtimex(2)).
+MISSED_READS = 2.5  # The recording ended this many intervals after the last reading of any channel.
 MIN_SILENCE_S = 1.0
 READINGS_PER_SEARCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that happened between two times.
-
-    Attributes:
-        start_s: CLOCK_MONOTONIC.
-        stop_s: CLOCK_MONOTONIC.
-        text: What it was.
-    """
+    """Something that happened between two times on CLOCK_MONOTONIC."""
 
     start_s: float
     stop_s: float
@@ -42,21 +33,7 @@ class Incident:
 
 
 def find_incidents(trace: Trace) -> tuple[Incident, ...]:
-    """Find everything that happened to a recording, in no order.
-
-    Example:
-        >>> from joulelab.sensors.sensor import Channel, Provenance, Reading
-        >>> def clock(name):
-        ...     return Channel(component="clock", quantity=Quantity.CLOCK_OFFSET, source=name,
-        ...         provenance=Provenance.MEASURED, update_period_s=10.0)
-        >>> readings = [Reading(i * 10**10, k, 60.0 if k and i > 1 else 0.0)
-        ...     for i in range(4) for k in (0, 1)]
-        >>> trace = Trace.of([clock("clock.boottime"), clock("clock.realtime")], readings)
-        >>> for one in find_incidents(trace):
-        ...     print(round(one.start_s), one.stop_s, one.text)
-        10 20.0 the wall clock was set forward by 1 min
-        31 inf the recording ended early
-    """
+    """Find everything that happened to a recording, in no order."""
     return (
         *_gaps(trace),
         *_counter_faults(trace),
@@ -74,13 +51,7 @@ def reason_for_absence(trace: Trace, incidents: Iterable[Incident], component: s
 
 
 def notes_within(incidents: Iterable[Incident], start_s: float, stop_s: float) -> tuple[str, ...]:
-    """Return the texts of the incidents within a span, each once.
-
-    Args:
-        incidents: From :func:`find_incidents`.
-        start_s: CLOCK_MONOTONIC.
-        stop_s: CLOCK_MONOTONIC.
-    """
+    """Return the texts of the incidents within a span, each once."""
     texts = (one.text for one in incidents if one.start_s < stop_s and one.stop_s > start_s)
     return tuple(dict.fromkeys(texts))
 
@@ -112,9 +83,9 @@ def _counter_faults(trace: Trace) -> Iterator[Incident]:
     for i, (channel, readings) in enumerate(zip(trace.channels, trace.series, strict=True)):
         if channel.quantity is Quantity.ENERGY:
             interval_s = intervals_s[i] if intervals_s else channel.update_period_s
-            for one in counter_faults(channel, readings, interval_s):
-                text = f"{channel.component}: {channel.source} {one.text}"
-                yield Incident(one.start_s, one.stop_s, text)
+            for start_s, stop_s, what in counter_faults(channel, readings, interval_s):
+                text = f"{channel.component}: {channel.source} {what}"
+                yield Incident(start_s, stop_s, text)
 
 
 def _clock_changes(trace: Trace) -> Iterator[Incident]:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.energy.signal import variability
 from joulelab.energy.signal.averaged_readings import (
     AVERAGE_S,
     INSPECTED_READINGS,
@@ -45,16 +46,8 @@ from joulelab.energy.signal.change_points import (
     cut_at_change_points,
     split_at_change_points,
 )
-from joulelab.energy.signal.counters import CounterFault, counter_faults, counter_intervals
+from joulelab.energy.signal.counters import counter_faults, counter_intervals
 from joulelab.energy.signal.curve import EnergyCurve
-from joulelab.energy.signal.intervals import (
-    NO_STRETCHES,
-    Intervals,
-    Stretches,
-    blind_s,
-    power_intervals,
-    spacing_s,
-)
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
     can_scale,
@@ -63,76 +56,45 @@ from joulelab.energy.signal.reconciliation import (
     stretch_edges_s,
 )
 from joulelab.energy.signal.thinning import is_long, thin
-from joulelab.energy.signal.timestamp_alignment import regular_times, timestamp_latency
-from joulelab.energy.signal.variability import (
-    STEP_FLATNESS,
-    Variogram,
-    hidden_share,
-    interval_spread,
-    interval_variogram,
-    part_spread,
-    part_variance_j2,
-    unknown_variogram,
-    window_variogram,
+from joulelab.energy.signal.timestamp_alignment import (
+    NO_STRETCHES,
+    Bools,
+    Floats,
+    Intervals,
+    Stretches,
+    blind_s,
+    power_intervals,
+    regular_times,
+    spacing_s,
+    timestamp_latency,
 )
 from joulelab.recording.trace import Readings
 from joulelab.sensors.sensor import Channel, Quantity
 
 __all__ = [
-    "AVERAGE_S",
-    "INSPECTED_READINGS",
-    "NO_CHANGE_POINTS",
-    "ChangePoints",
-    "ComponentCurve",
-    "CounterFault",
-    "EnergyCurve",
-    "Pace",
-    "Source",
-    "can_scale",
-    "counter_faults",
-    "energy_curve",
-    "integrate",
-    "is_long",
-    "is_moving_average",
-    "pace_of",
-    "updates",
-]
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+    "AVERAGE_S", "INSPECTED_READINGS", "NO_CHANGE_POINTS", "ChangePoints", "ComponentCurve",
+    "EnergyCurve", "Pace", "Source", "can_scale", "counter_faults",
+    "energy_curve", "integrate", "is_long", "is_moving_average", "pace_of", "updates",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Source:
-    """The readings of one channel.
+    """The readings of one channel."""
 
-    Attributes:
-        channel: What was read; its quantity is power or energy.
-        readings: W or J in order of time; NaN where the channel gave nothing.
-        interval_s: Time between two reads.
-        points: Times at which power may have changed.
-    """
-
-    channel: Channel
-    readings: Readings
-    interval_s: float
-    points: ChangePoints = NO_CHANGE_POINTS
+    channel: Channel  # Its quantity is power or energy.
+    readings: Readings  # W or J in order of time; NaN where the channel gave nothing.
+    interval_s: float  # Time between two reads.
+    points: ChangePoints = NO_CHANGE_POINTS  # Times at which power may have changed.
 
 
 class ComponentCurve(NamedTuple):
-    """Energy of one component over time, from all its sources.
+    """Energy of one component over time, from all its sources."""
 
-    Attributes:
-        channel: The preferred source's; its name lists what else was used.
-        curve: Energy over time.
-        sharp: The same with the steps at change points restored, if the preferred source averages.
-        sharp_at_s: The change points at which steps were restored, in order.
-    """
-
-    channel: Channel
+    channel: Channel  # The preferred source's; its name lists what else was used.
     curve: EnergyCurve
-    sharp: EnergyCurve | None
-    sharp_at_s: Floats
+    sharp: EnergyCurve | None  # With restored steps, if the preferred source averages.
+    sharp_at_s: Floats  # The change points at which steps were restored, in order.
 
     def energy(self, start_s: Floats, stop_s: Floats) -> tuple[Floats, Floats, Floats]:
         """Return what :meth:`EnergyCurve.energy` does, with restored steps where possible."""
@@ -226,13 +188,12 @@ def integrate(
     """Integrate the readings of one channel.
 
     Args:
-        channel: What was read; its quantity is power or energy.
+        channel: Its quantity is power or energy.
         t_ns: Timestamps in order. Shape: (readings,).
         value: Readings in W or J; NaN where the channel gave nothing. Shape: (readings,).
         interval_s: Time between two reads.
         points: Times at which power may have changed.
-        stretches: Stretches of power readings that were left out of ``t_ns`` and ``value``; with
-            any, every value is finite and every timestamp later than the one before it.
+        stretches: Power readings that thinning left out of ``t_ns`` and ``value``.
 
     Returns:
         The curve; ``None`` if there are too few readings.
@@ -241,8 +202,7 @@ def integrate(
     t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
     value = value[seen]
     is_counter = channel.quantity is Quantity.ENERGY
-    unseen_s = blind_s(channel, interval_s)
-    jitter_s = 0.0
+    unseen_s, jitter_s = blind_s(channel, interval_s), 0.0
     if is_counter:
         found = counter_intervals(channel, t, value, interval_s)
     else:
@@ -251,7 +211,7 @@ def integrate(
         if not channel.polled:
             t, jitter_s = regular_times(t, channel.update_period_s)
         found = power_intervals(channel, t, value, interval_s, change, stretches)
-    if found.power.size == 0:
+    if found is None:
         return None
     found = replace(found, power=(found.power - channel.offset_w) / channel.gain)
     smear_s = max(0.0, channel.window_s - channel.update_period_s)
@@ -259,23 +219,26 @@ def integrate(
         split = _split(channel, found, points, jitter_s)
     else:
         split = _cut(channel, found, points, smear_s, spacing_s(channel, interval_s))
-    parts, length_s = split.parts, np.diff(found.edges)[split.parts.interval]
-    hidden_w = hidden_share(channel, length_s) * np.abs(parts.power)
-    spread_w = np.maximum(split.spread_w, hidden_w)
-    variance_j2 = part_variance_j2(channel, interval_s, found, parts, spread_w, stretches)
+    parts, spread_w, latency_s, latency_uncertainty_s = split
+    length_s = np.diff(found.edges)[parts.interval]
+    hidden_w = variability.hidden_share(channel, length_s) * np.abs(parts.power)
+    spread_w = np.maximum(spread_w, hidden_w)
+    variance_j2 = variability.part_variance_j2(
+        channel, interval_s, found, parts, spread_w, stretches
+    )
     variogram = _variogram(channel, found, points, smear_s, interval_s)
     return EnergyCurve(
         time_s=parts.edges,
         energy_j=np.concatenate(([0.0], np.cumsum(np.diff(parts.edges) * parts.power))),
         power_w=parts.power,
         spread_w=spread_w,
-        interval_start_s=found.edges[:-1][parts.interval] - split.latency_s,
+        interval_start_s=found.edges[:-1][parts.interval] - latency_s,
         interval_length_s=length_s,
         variance_j2=np.concatenate(([0.0], np.cumsum(variance_j2))),
         gap=found.gap[parts.interval],
         smear_s=smear_s,
         is_counter=is_counter,
-        latency_uncertainty_s=split.latency_uncertainty_s,
+        latency_uncertainty_s=latency_uncertainty_s,
         jitter_s=jitter_s,
         max_age_s=found.max_age_s,
         variogram=variogram.at(parts.interval),
@@ -284,31 +247,24 @@ def integrate(
 
 def _variogram(
     channel: Channel, found: Intervals, points: ChangePoints, smear_s: float, interval_s: float
-) -> Variogram:
+) -> variability.Variogram:
     """Estimate how energy varies between the readings, where they show it."""
     if blind_s(channel, interval_s) > 0:
-        return unknown_variogram(found.power.size)
+        return variability.unknown_variogram(found.power.size)
     if smear_s > 0:
         apart_s = spacing_s(channel, interval_s)
-        return window_variogram(found.middle, found.power, found.plain, channel.window_s, apart_s)
+        return variability.window_variogram(
+            found.middle, found.power, found.plain, channel.window_s, apart_s
+        )
     before = np.searchsorted(points.time_s, found.edges)
-    return interval_variogram(found.edges, found.power, found.plain & (before[1:] == before[:-1]))
+    return variability.interval_variogram(
+        found.edges, found.power, found.plain & (before[1:] == before[:-1])
+    )
 
 
-class _Split(NamedTuple):
-    """Intervals split where power changed.
-
-    Attributes:
-        parts: On the clock of the change points.
-        spread_w: How far power may be from each part's mean. Shape: (parts,).
-        latency_s: How much later the readings' own times are than the parts'.
-        latency_uncertainty_s: Standard uncertainty of that.
-    """
-
-    parts: Parts
-    spread_w: Floats
-    latency_s: float
-    latency_uncertainty_s: float
+_Split = tuple[Parts, Floats, float, float]
+"""Parts on the clock of the change points; how far power may be from each part's mean; the latency
+of the readings' own times, and its standard uncertainty."""
 
 
 def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: float) -> _Split:
@@ -320,12 +276,12 @@ def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: f
     edges = found.edges - latency_s
     times = np.union1d(points.time_s, steps - latency_s)
     parts = split_at_change_points(edges, power, plain, times)
-    spread_w = part_spread(parts, found.gap)
+    spread_w = variability.part_spread(parts, found.gap)
     if parts.unresolved.any():
         windows = edges[:-1], edges[1:]
         off_s = math.hypot(left_s, jitter_s, found.max_age_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)
-    return _Split(parts, spread_w, latency_s, left_s)
+    return parts, spread_w, latency_s, left_s
 
 
 def _cut(
@@ -337,11 +293,11 @@ def _cut(
     parts = cut_at_change_points(found.edges, power, plain, points.time_s, windows)
     reach = 1 + math.ceil(smear_s / apart_s)
     at_change = np.isin(found.edges[1:-1], points.time_s) & (smear_s == 0)
-    spread_w = interval_spread(power, found.gap, reach, at_change)[parts.interval]
+    spread_w = variability.interval_spread(power, found.gap, reach, at_change)[parts.interval]
     if parts.unresolved.any():
         off_s = math.hypot(channel.time_uncertainty_s, found.max_age_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)
-    return _Split(parts, spread_w, 0.0, channel.time_uncertainty_s)
+    return parts, spread_w, 0.0, channel.time_uncertainty_s
 
 
 def _steps(edges: Floats, power: Floats, gap: Bools) -> Floats:
@@ -354,7 +310,7 @@ def _steps(edges: Floats, power: Floats, gap: Bools) -> Floats:
         return np.zeros(0)
     a2, a, p, b, b2 = (power[i : power.size - 4 + i] for i in range(5))
     step = np.abs(b - a)
-    steady = (np.abs(a - a2) + np.abs(b2 - b)) <= STEP_FLATNESS * step
+    steady = (np.abs(a - a2) + np.abs(b2 - b)) <= variability.STEP_FLATNESS * step
     inside = (np.minimum(a, b) < p) & (p < np.maximum(a, b))
     near_gap = np.logical_or.reduce([gap[i : power.size - 4 + i] for i in range(5)])
     at = np.flatnonzero(steady & inside & ~near_gap & (step > 0)) + 2

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.power_states import MIN_VARIANCE_W2, posterior_covariance
+from joulelab.energy.signal.timestamp_alignment import Floats
 from joulelab.energy.signal.variability import (
     EDGE_SHAPE,
     Variogram,
@@ -27,20 +28,16 @@ from joulelab.energy.signal.variability import (
 )
 from joulelab.sensors.sensor import Channel, Quantity
 
-Floats = NDArray[np.float64]
-
 INSPECTED_READINGS = 200_000
 """Number of readings that are enough to determine how often a sensor updates."""
-SAME_PERIOD = 1.5
-"""New values less than this many periods apart are one period apart."""
+SAME_PERIOD = 1.5  # New values less than this many periods apart are one period apart.
 MIN_CHANGES = 10
 """Number of new values, and of different ones, from which their period can be determined."""
 AVERAGE_S = 1.0
 """The window of nvidia-smi's average power (NVML API reference, nvmlDeviceGetPowerUsage)."""
 MIN_CONTRAST = 0.2
 """Power that varies by less than this share of its maximum does not reveal a sensor's window."""
-MIN_PERIODS = 1.5
-"""A window of fewer update periods does not reach its neighbours."""
+MIN_PERIODS = 1.5  # A window of fewer update periods does not reach its neighbours.
 MAX_SPACING = 2.5
 """Readings further apart than this many periods do not show what happened between them."""
 MAX_CHANGE_POINTS = 100
@@ -48,27 +45,19 @@ MAX_CHANGE_POINTS = 100
 RESOLVED = 0.01
 """A stretch between change points that contributes less than this share to the readings is not
 resolved."""
-EXACT = 1e-4
-"""No reading is exact to less than this share."""
-UNEXPLAINED = 0.2
-"""See :meth:`_Averages._levels`."""
+EXACT = 1e-4  # No reading is exact to less than this share.
+UNEXPLAINED = 0.2  # See :meth:`_Averages._levels`.
 NOISE = 2.0
 """The median square of noise's second differences is 2.7 times its variance: this allows five."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a log was written and how often the sensor behind it updated.
+    """How often a log was written and how often the sensor behind it updated."""
 
-    Attributes:
-        interval_s: Median time between two readings.
-        period_s: Time between two new values; not less than ``interval_s``.
-        polled: The log repeats values, or may miss some: its times are those of the polls.
-    """
-
-    interval_s: float
-    period_s: float
-    polled: bool
+    interval_s: float  # Median time between two readings.
+    period_s: float  # Time between two new values; not less than ``interval_s``.
+    polled: bool  # The log repeats values, or may miss some: its times are those of the polls.
 
 
 def pace_of(t_s: Floats, value: Floats) -> Pace:
@@ -105,15 +94,8 @@ def updates(t_s: Floats, value: Floats, pace: Pace) -> tuple[Floats, Floats]:
     """Return the sensor's own updates: when each value was new, and the value.
 
     A value that a poll sees first became new since the poll before it: halfway between the two.
-    Where a value stays for longer than a period, it was measured again once each period.
-
-    Args:
-        t_s: As for :func:`pace_of`.
-        value: As for :func:`pace_of`, without NaN.
-        pace: The log's pace.
-
-    Returns:
-        Times and values. Shapes: (updates,) each.
+    Where a value stays for longer than a period, it was measured again once each period. No value
+    may be NaN.
     """
     if not pace.polled:
         return t_s, value
@@ -137,14 +119,6 @@ def is_moving_average(t_s: Floats, value: Floats, pace: Pace) -> bool | None:
 
     Such an average moves by at most ``period / AVERAGE_S`` of the range of power between two
     updates.
-
-    Example:
-        >>> t_s = np.arange(0, 20, 0.1)
-        >>> power = np.where((t_s > 5) & (t_s < 15), 300.0, 100.0)
-        >>> smooth = np.convolve(power, np.ones(10) / 10)[: power.size]
-        >>> pace = Pace(0.1, 0.1, False)
-        >>> is_moving_average(t_s, power, pace), is_moving_average(t_s[10:], smooth[10:], pace)
-        (False, True)
     """
     t_s, value = t_s[:INSPECTED_READINGS], value[:INSPECTED_READINGS]
     seen = np.isfinite(value)
@@ -161,24 +135,14 @@ def is_moving_average(t_s: Floats, value: Floats, pace: Pace) -> bool | None:
 
 
 class Sharpened(NamedTuple):
-    """An averaging channel with the steps at its change points restored.
+    """An averaging channel with the steps at its change points restored. Shapes: (updates,)."""
 
-    Attributes:
-        channel: Its readings no longer overlap each other.
-        t_s: Ends of what each reading is now the mean of. Shape: (updates,).
-        power_w: Means over one update period each. Shape: (updates,).
-        off_w: Standard uncertainty of restored powers; 0 elsewhere. Shape: (updates,).
-        variogram: Of the readings without a change point. Shapes: (updates,).
-        restored: For each change point, whether its step was restored: a whole window without
-            another change point and with readings on either side. Shape: (change points,).
-    """
-
-    channel: Channel
-    t_s: Floats
-    power_w: Floats
-    off_w: Floats
-    variogram: Variogram
-    restored: NDArray[np.bool_]
+    channel: Channel  # Its readings no longer overlap each other.
+    t_s: Floats  # Ends of what each reading is now the mean of.
+    power_w: Floats  # Means over one update period each.
+    off_w: Floats  # Standard uncertainty of restored powers; 0 elsewhere.
+    variogram: Variogram  # Of the readings without a change point.
+    restored: NDArray[np.bool_]  # Whether each change point's step was restored.
 
 
 def is_averaged(channel: Channel) -> bool:
@@ -194,12 +158,15 @@ def sharpen(
 ) -> Sharpened:
     """Restore the steps at the change points of an averaging channel.
 
+    A step can be restored if there is a whole window without another change point and with readings
+    on either side.
+
     Args:
         channel: For which :func:`is_averaged` is true.
         t_s: Times of the readings, in order. Shape: (readings,).
         value: Readings; NaN where there is none. Shape: (readings,).
         interval_s: Time between two reads.
-        points_s: Change points, in order. Shape: (change points,).
+        points_s: Change points, in order.
     """
     seen = np.isfinite(value)
     period_s, window_s = channel.update_period_s, channel.window_s
@@ -239,13 +206,7 @@ def sharpen(
 
 
 def sharpened_curve(curve: EnergyCurve, found: Sharpened, window_s: float) -> EnergyCurve:
-    """Add to a sharpened channel's curve what its original window hides.
-
-    Args:
-        curve: Of the sharpened readings.
-        found: The sharpened readings.
-        window_s: The original window.
-    """
+    """Add what the original window hides to the curve of sharpened readings."""
     start_s = curve.time_s[:-1]
     off_w = np.interp(start_s, found.t_s - found.channel.window_s / 2, found.off_w)
     hidden_w = hidden_within(np.array(window_s)) * np.abs(curve.power_w)
@@ -259,39 +220,23 @@ def sharpened_curve(curve: EnergyCurve, found: Sharpened, window_s: float) -> En
 
 
 def groups(points_s: Floats, window_s: float) -> list[Floats]:
-    """Group change points with less than a window between them.
-
-    Example:
-        >>> [group.tolist() for group in groups(np.array([1.0, 1.5, 5.0]), 1.0)]
-        [[1.0, 1.5], [5.0]]
-    """
+    """Group change points with less than a window between them."""
     return np.split(points_s, np.flatnonzero(np.diff(points_s) >= window_s) + 1)
 
 
 class _Averages(NamedTuple):
-    """Readings that are averages.
+    """Readings that are averages. Shapes: (updates,)."""
 
-    Attributes:
-        end_s: End of each averaging window. Shape: (updates,).
-        mean_w: Shape: (updates,).
-        window_s: Length of the window.
-        cell_s: Distance between two updates.
-        timing_s: Standard uncertainty of ``end_s``.
-    """
-
-    end_s: Floats
+    end_s: Floats  # End of each averaging window.
     mean_w: Floats
-    window_s: float
-    cell_s: float
-    timing_s: float
+    window_s: float  # Length of the window.
+    cell_s: float  # Distance between two updates.
+    timing_s: float  # Standard uncertainty of ``end_s``.
 
     def restore_steps(self, points_s: Floats, sharp_w: Floats, off_w: Floats) -> bool:
-        """Turn the ramps around change points into steps of the same energy, if possible.
+        """Turn the ramps around a group of change points into steps of the same energy, in place.
 
-        Args:
-            points_s: A group of change points, in order. Shape: (change points,).
-            sharp_w: Changed in place. Shape: (updates,).
-            off_w: Receives the standard uncertainty of what was changed. Shape: (updates,).
+        ``off_w`` receives their standard uncertainty. Return whether it was possible.
         """
         if not 0 < points_s.size <= MAX_CHANGE_POINTS:
             return False
@@ -322,12 +267,8 @@ class _Averages(NamedTuple):
         Bayesian least squares; the prior of each is the readings' mean, with a standard uncertainty
         as large. A reading is off by its noise, and by what its time is uncertain along a ramp.
         Where the powers leave more unexplained than that, or a share :data:`UNEXPLAINED` of how
-        readings differ, power changed elsewhere, and nothing is estimated.
-
-        Args:
-            overlap: The share of each reading's window between each two change points.
-                Shape: (readings, levels).
-            mean_w: The readings. Shape: (readings,).
+        readings differ, power changed elsewhere, and nothing is estimated. ``overlap`` is the share
+        of each reading's window between each two change points. Shape: (readings, levels).
         """
         usual_w = float(mean_w.mean())
         plain_w, *_ = np.linalg.lstsq(overlap, mean_w - usual_w, rcond=RESOLVED)

@@ -12,33 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Indices = NDArray[np.intp]
+from joulelab.energy.signal.timestamp_alignment import Bools, Floats, Indices
 
-MAX_STATES = 24
-"""With more states, each would occur too rarely to estimate its power."""
+MAX_STATES = 24  # With more states, each would occur too rarely to estimate its power.
 OUTER_WEIGHT = 1.0
 """How strongly a part next to a neighbouring interval is drawn to that neighbour's power."""
 INNER_WEIGHT = 0.01
 """How strongly a part between two change points is drawn to the interval's mean: nothing else is
 known about it."""
 AT_EDGE = 0.05
-UNEXPLAINED = 0.25
-"""See :func:`split_at_change_points`."""
+UNEXPLAINED = 0.25  # See :func:`split_at_change_points`.
 
 
 @dataclass(frozen=True)
 class ChangePoints:
-    """Times at which power may have changed, and the program's state between them.
+    """Times at which power may have changed, and the program's state between them."""
 
-    Attributes:
-        time_s: In order, each once. Shape: (change points,).
-        state: The state before the first change point, and after each. Shape: (change points + 1,).
-    """
-
-    time_s: Floats
-    state: Indices
+    time_s: Floats  # In order, each once. Shape: (points,).
+    state: Indices  # Before the first, and after each. Shape: (points + 1,).
 
     @classmethod
     def at(cls, times_s: Floats) -> ChangePoints:
@@ -84,12 +75,7 @@ class ChangePoints:
         )
 
     def state_shares(self, start_s: Floats, stop_s: Floats) -> Floats:
-        """Return the share of each window that each state took. Shape: (windows, states).
-
-        Args:
-            start_s: Shape: (windows,).
-            stop_s: After the starts. Shape: (windows,).
-        """
+        """Return the share of each window that each state took. Shape: (windows, states)."""
         if not self.time_s.size:
             return np.ones((start_s.size, 1))
         lengths = np.zeros((self.time_s.size, int(self.state.max()) + 1))
@@ -111,36 +97,17 @@ NO_CHANGE_POINTS = ChangePoints.at(np.zeros(0))
 
 @dataclass(frozen=True)
 class Parts:
-    """Intervals that were split.
+    """Intervals that were split into parts."""
 
-    Attributes:
-        edges: Where the parts meet. Shape: (parts + 1,).
-        power: Mean power of each part. Shape: (parts,).
-        interval: The interval that each part belongs to. Shape: (parts,).
-        unexplained: Difference between an interval's mean and what its neighbours' powers explain;
-            0 where it was not split. Shape: (intervals,).
-        unresolved: Intervals whose change points no neighbouring interval constrains.
-            Shape: (intervals,).
-    """
-
-    edges: Floats
-    power: Floats
-    interval: Indices
-    unexplained: Floats
-    unresolved: Bools
+    edges: Floats  # Where the parts meet. Shape: (parts + 1,).
+    power: Floats  # Mean power of each part. Shape: (parts,).
+    interval: Indices  # The interval that each part belongs to. Shape: (parts,).
+    unexplained: Floats  # What neighbours leave of an interval's mean. Shape: (intervals,).
+    unresolved: Bools  # Whether no neighbour constrains an interval. Shape: (intervals,).
 
 
 def cut(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
-    """Cut intervals at the change points within them.
-
-    Args:
-        edges: Where the intervals meet. Shape: (intervals + 1,).
-        usable: Whether an interval may be cut. Shape: (intervals,).
-        times: Change points in order. Shape: (change points,).
-
-    Returns:
-        ``edges`` of shape (parts + 1,) and ``interval`` of shape (parts,).
-    """
+    """Cut usable intervals at the change points; return the parts' edges and intervals."""
     inside = np.searchsorted(edges, times, side="right") - 1
     within = (inside >= 0) & (inside < usable.size)
     times, inside = times[within], inside[within]
@@ -169,8 +136,7 @@ def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: F
         edges: Where the intervals meet. Shape: (intervals + 1,).
         power: Mean power of each. Shape: (intervals,).
         usable: Whether an interval may be split or constrain a neighbour; gaps may not.
-            Shape: (intervals,).
-        times: Change points in order. Shape: (change points,).
+        times: Change points in order.
 
     Example:
         >>> parts = split_at_change_points(np.array([0.0, 1, 2, 3]), np.array([100.0, 250, 500]),
@@ -218,14 +184,8 @@ def cut_at_change_points(
 ) -> Parts:
     """Cut the intervals of a sensor that averages over a window other than the interval.
 
-    An interval is unresolved if a change point lies in it or in the sensor's averaging window.
-
-    Args:
-        edges: Where the intervals meet. Shape: (intervals + 1,).
-        power: The sensor's reading for each. Shape: (intervals,).
-        usable: Whether an interval may be cut. Shape: (intervals,).
-        times: Change points in order. Shape: (change points,).
-        windows: Begin and end of each reading's averaging window. Shapes: (intervals,) each.
+    An interval is unresolved if a change point lies in it or in its reading's averaging window,
+    the begin and end of which are ``windows``. The rest is as in :func:`split_at_change_points`.
     """
     new_edges, interval = cut(edges, usable, times)
     first = np.searchsorted(times, np.minimum(windows[0], edges[:-1]), side="right")

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.intervals import (
+from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
-    NO_INTERVALS,
+    Bools,
+    Floats,
     Intervals,
     max_age_s,
     mean_age_s,
@@ -30,16 +31,12 @@ from joulelab.format import duration
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
 MAX_POWER_W = 2000.0
 """No package, memory or board draws more: a larger step back is a reset, not a wrap."""
 MAX_SUSTAINED_W = 1000.0
 """No component with a counter that wraps draws more for long: until it could have wrapped twice at
 this power, it wrapped at most once. RAPL is read often enough for that."""
-MAX_RACK_W = 1e5
-"""Nothing with one counter draws more, a rack of accelerators included."""
+MAX_RACK_W = 1e5  # Nothing with one counter draws more, a rack of accelerators included.
 MAX_LATENCY_S = 1.0
 """On a busy machine a counter's timestamp may be this much later than its value."""
 STUCK_S = 2.0
@@ -50,34 +47,27 @@ READINGS_PER_BLOCK = 1 << 17
 
 POLLS_PER_PHASE = 256
 """Polls from which a phase is estimated: it moves, since clocks drift apart by some 10 ppm."""
-COHERENCE_S = 60.0
-"""Polls further apart than this do not share a phase."""
+COHERENCE_S = 60.0  # Polls further apart than this do not share a phase.
 AMBIGUOUS_SIGMAS = 2.0
 """Polls within this many standard uncertainties of an update may or may not show it."""
 MIN_POLLS = 32
-MIN_ROUGHNESS = 1e-6
-"""Readings are rounded: no power is smoother than this share of itself."""
-MAX_UPDATES_PER_POLL = 20.0
-"""With more updates per poll, the age of a value does not matter."""
+MIN_ROUGHNESS = 1e-6  # Readings are rounded: no power is smoother than this share of itself.
+MAX_UPDATES_PER_POLL = 20.0  # With more updates per poll, the age of a value does not matter.
 PHASE_KNOWN = 0.5
 """A phase is usable if its uncertainty is below this share of the uncertainty of an unknown age."""
 MAX_AMBIGUOUS_UPDATES = 10
 """Ambiguous polls at either end of a recording may last this many updates."""
 
 
-def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: float) -> Intervals:
-    """Turn counter readings into intervals; a counter fault is a gap.
+def counter_intervals(
+    channel: Channel, t: Floats, energy: Floats, interval_s: float
+) -> Intervals | None:
+    """Turn counter readings (finite, J) into intervals; a counter fault is a gap.
 
     Where polls reveal when the counter updated, intervals lie between its updates.
-
-    Args:
-        channel: The counter.
-        t: Timestamps in order, seconds. Shape: (readings,).
-        energy: Finite, J. Shape: (readings,).
-        interval_s: Time between two reads.
     """
     if t.size < 2:
-        return NO_INTERVALS
+        return None
     rises = np.concatenate(([True], np.diff(t) > 0))
     t, energy = t[rises], energy[rises]
     spacing = spacing_s(channel, interval_s)
@@ -90,7 +80,7 @@ def counter_intervals(channel: Channel, t: Floats, energy: Floats, interval_s: f
     difference = np.diff(np.concatenate(([0.0], np.cumsum(steps.energy_j)))[~within])
     gap = steps.unknown[~within[:-1]]
     if np.all(gap):
-        return NO_INTERVALS
+        return None
     if channel.polled and not np.any(gap):
         risen = np.concatenate(([0.0], np.cumsum(difference)))
         found = update_times(t - channel.delay_s, risen, channel.update_period_s)
@@ -127,25 +117,15 @@ def _merge_unchanged(
 
 
 class CounterSteps(NamedTuple):
-    """Energy between consecutive counter readings, and faults. Shapes: (readings - 1,) each.
+    """Energy between consecutive counter readings, and faults. Shapes: (readings - 1,)."""
 
-    Attributes:
-        energy_j: Differences, wraps undone.
-        wrapped: The counter wrapped.
-        reset: It went back without a wrap.
-        jumped: It counted more than any device can draw.
-        unread: It was not read for so long that it may have wrapped more than once.
-        stuck: It stood still and did not catch up.
-        caught_up: It stood still, and then counted what it had not shown.
-    """
-
-    energy_j: Floats
+    energy_j: Floats  # Differences, wraps undone.
     wrapped: Bools
-    reset: Bools
-    jumped: Bools
-    unread: Bools
-    stuck: Bools
-    caught_up: Bools
+    reset: Bools  # It went back without a wrap.
+    jumped: Bools  # It counted more than any device can draw.
+    unread: Bools  # It was not read for so long that it may have wrapped more than once.
+    stuck: Bools  # It stood still and did not catch up.
+    caught_up: Bools  # It stood still, and then counted what it had not shown.
 
     @property
     def unknown(self) -> Bools:
@@ -160,16 +140,7 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
         channel: The counter.
         t_s: Strictly increasing times. Shape: (readings,).
         value: Finite, J. Shape: (readings,).
-        spacing: Time between two readings when none is missing, seconds.
-
-    Example:
-        >>> from joulelab.sensors.sensor import Provenance, Quantity
-        >>> channel = Channel(component="cpu:0", quantity=Quantity.ENERGY, source="rapl",
-        ...     provenance=Provenance.MEASURED, update_period_s=1e-3, wrap=1000.0)
-        >>> t_s = np.array([0.0, 0.1, 0.2, 5.2])
-        >>> steps = counter_steps(channel, t_s, np.array([990.0, 998.0, 6.0, 400.0]), 0.1)
-        >>> steps.energy_j.tolist(), steps.unread.tolist()
-        ([8.0, 8.0, 394.0], [False, False, True])
+        spacing: Time between two readings if none is missing, seconds.
     """
     energy, length = np.diff(value), np.diff(t_s)
     fell = energy < 0
@@ -188,15 +159,7 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
 def is_faultless(
     channel: Channel, apart_ns: NDArray[np.int64], energy: Floats, spacing: float
 ) -> bool:
-    """Report whether a counter plainly rose from each reading to the next.
-
-    Args:
-        channel: The counter.
-        apart_ns: Time between consecutive readings. Shape: (readings - 1,).
-        energy: Differences of consecutive readings, J; NaN where a value is missing.
-            Shape: (readings - 1,).
-        spacing: Time between two readings when none is missing, seconds.
-    """
+    """Report whether a counter plainly rose, from times and energies between its readings."""
     if energy.size == 0:
         return True
     most_w = MAX_RACK_W if channel.wrap is None else MAX_POWER_W
@@ -236,30 +199,10 @@ def _runs(flags: Bools) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-class CounterFault(NamedTuple):
-    """A stretch of a counter's readings whose energy is unknown.
-
-    Attributes:
-        start_s: The last reading before it.
-        stop_s: The first reading after it.
-        text: What happened, without a subject.
-    """
-
-    start_s: float
-    stop_s: float
-    text: str
-
-
 def counter_faults(
     channel: Channel, readings: Readings, interval_s: float
-) -> Iterator[CounterFault]:
-    """Find the stretches in which a counter lost energy.
-
-    Args:
-        channel: The counter.
-        readings: All of its readings.
-        interval_s: Time between two reads.
-    """
+) -> Iterator[tuple[float, float, str]]:
+    """Yield each stretch in which a counter lost energy: start, stop and what happened."""
     spacing = max(channel.update_period_s, interval_s)
     firsts = range(0, readings.t_ns.size - 1, READINGS_PER_BLOCK)
     for found in each(lambda first: _faults_in_block(channel, readings, first, spacing), firsts):
@@ -268,7 +211,7 @@ def counter_faults(
 
 def _faults_in_block(
     channel: Channel, readings: Readings, first: int, spacing: float
-) -> list[CounterFault]:
+) -> list[tuple[float, float, str]]:
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + READINGS_PER_BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + READINGS_PER_BLOCK + 1])
     if is_faultless(channel, np.diff(t_ns), np.diff(value), spacing):
@@ -285,22 +228,16 @@ def _faults_in_block(
     ):
         for start, stop in _runs(flags):
             start_s, stop_s = float(t_s[start]), float(t_s[stop])
-            found.append(CounterFault(start_s, stop_s, text.format(duration(stop_s - start_s))))
+            found.append((start_s, stop_s, text.format(duration(stop_s - start_s))))
     return found
 
 
 class CounterUpdates(NamedTuple):
-    """The updates of a polled counter.
+    """The updates of a polled counter."""
 
-    Attributes:
-        keep: Which polls certainly showed a new update. Shape: (polls,).
-        time_s: When each was. Shape: (polls kept,).
-        uncertainty_s: Standard uncertainty of these times, nearly the same for all.
-    """
-
-    keep: Bools
-    time_s: Floats
-    uncertainty_s: float
+    keep: Bools  # Whether a poll certainly showed a new update. Shape: (polls,).
+    time_s: Floats  # When these updates were. Shape: (polls kept,).
+    uncertainty_s: float  # Standard uncertainty of these times, nearly the same for all.
 
 
 def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates | None:
@@ -320,13 +257,6 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates |
     Returns:
         The updates; ``None`` where the polls are in step with them or the load is too uneven to
         find the phase, or where the phase is unknown at an end of the recording.
-
-    Example:
-        >>> polls = np.cumsum(np.full(300, 0.101))
-        >>> true_s = np.floor((polls - 0.03) / 0.1) * 0.1 + 0.03
-        >>> found = update_times(polls, 50.0 * true_s, 0.1)
-        >>> bool(np.abs(found.time_s - true_s[found.keep]).max() < 0.002)
-        True
     """
     if t.size < MIN_POLLS or np.median(np.diff(t)) > MAX_UPDATES_PER_POLL * period_s:
         return None

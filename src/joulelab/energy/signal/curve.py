@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from joulelab.energy.signal.timestamp_alignment import Bools, Floats
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-SAMPLES_PER_WINDOW = 8
-"""Number of times that represent all of a window."""
+SAMPLES_PER_WINDOW = 8  # Number of times that represent all of a window.
 UNSEEN_SHARE = 0.3
 """Power without readings may differ from the power before and after by at least this share, however
 steady that was."""
@@ -23,40 +20,24 @@ steady that was."""
 class EnergyCurve:
     """Energy since the first reading, as straight pieces.
 
-    A piece is a sensor's interval, or a part of one that was split where power changed.
-
-    Attributes:
-        time_s: Where the pieces meet, CLOCK_MONOTONIC seconds. Shape: (n + 1,).
-        energy_j: Energy at those times, 0 at the first. Shape: (n + 1,).
-        power_w: Mean power of each piece. Shape: (n,).
-        spread_w: How far power within a piece may be from its mean. Shape: (n,).
-        interval_start_s: Start of the interval that each piece belongs to. Shape: (n,).
-        interval_length_s: Length of that interval. Shape: (n,).
-        variance_j2: Running sum of the pieces' own variance, independent of each other.
-            Shape: (n + 1,).
-        gap: Whether a piece has no reading. Shape: (n,).
-        smear_s: The sensor's window beyond one interval: power changes show smeared over it.
-        is_counter: Whether the source counts energy, so that a time error is an energy error.
-        latency_uncertainty_s: Standard uncertainty of the latency that all times share.
-        jitter_s: Standard uncertainty of each time relative to the others.
-        max_age_s: The age of a polled value is evenly distributed between 0 and this.
-        variogram: Within-interval variability of each piece.
+    A piece is a sensor's interval, or a part of one that was split where power changed. Shapes:
+    (pieces,), one more where pieces meet.
     """
 
-    time_s: Floats
-    energy_j: Floats
-    power_w: Floats
-    spread_w: Floats
-    interval_start_s: Floats
-    interval_length_s: Floats
-    variance_j2: Floats
-    gap: Bools
-    smear_s: float
-    is_counter: bool
-    latency_uncertainty_s: float
-    jitter_s: float
-    max_age_s: float
-    variogram: Variogram
+    time_s: Floats  # Where pieces meet, CLOCK_MONOTONIC.
+    energy_j: Floats  # Energy at those times, 0 at the first.
+    power_w: Floats  # Mean power of each piece.
+    spread_w: Floats  # How far power within a piece may be from its mean.
+    interval_start_s: Floats  # Start of the interval that each piece belongs to.
+    interval_length_s: Floats  # Length of that interval.
+    variance_j2: Floats  # Running sum of the pieces' own, independent variance, where they meet.
+    gap: Bools  # Whether a piece has no reading.
+    smear_s: float  # The sensor's window beyond one interval: it smears changes of power.
+    is_counter: bool  # Whether the source counts energy: then a time error is an energy error.
+    latency_uncertainty_s: float  # Standard uncertainty of the latency that all times share.
+    jitter_s: float  # Standard uncertainty of each time relative to the others.
+    max_age_s: float  # The age of a polled value is evenly distributed between 0 and this.
+    variogram: Variogram  # Within-interval variability around each piece.
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
         """Return energy, standard uncertainty of the edges and gaps, and time without readings.
@@ -102,6 +83,11 @@ class EnergyCurve:
         found = np.searchsorted(self.time_s, t, side="right") - 1
         return np.clip(found, 0, self.power_w.size - 1)
 
+    def _into_interval(self, t: Floats, piece: NDArray[np.intp]) -> Floats:
+        """Return the share of each piece's interval that is before ``t``."""
+        into = (t - self.interval_start_s[piece]) / self.interval_length_s[piece]
+        return np.clip(into, 0.0, 1.0)
+
     def _energy_until(self, t: Floats) -> Floats:
         i = self._piece(t)
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
@@ -123,9 +109,9 @@ class EnergyCurve:
     def _edge_variance(self, t: Floats) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
         i = self._piece(t)
-        length = self.interval_length_s[i]
-        share = np.clip((t - self.interval_start_s[i]) / length, 0.0, 1.0)
-        bound = np.maximum(length * share * (1 - share), self.smear_s / 8) * self.spread_w[i]
+        share = self._into_interval(t, i)
+        moved_s = self.interval_length_s[i] * share * (1 - share)
+        bound = np.maximum(moved_s, self.smear_s / 8) * self.spread_w[i]
         # At a change point the power on either side may be the one that is moved past it.
         moved = self.jitter_s * np.maximum(self.spread_w[i], self._step_at(t))
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
@@ -155,8 +141,7 @@ class EnergyCurve:
             at_s = t[:, None] + (self.smear_s + length)[:, None] * share
             weight = np.full_like(at_s, 1 / SAMPLES_PER_WINDOW)
         else:
-            begin = self.interval_start_s[piece]
-            into = np.clip((t - begin) / length, 0.0, 1.0)
+            begin, into = self.interval_start_s[piece], self._into_interval(t, piece)
             at_s = np.stack((begin, begin + length), axis=1)
             weight = np.stack((1 - into, into), axis=1)
         all_s = np.concatenate((at_s, t[:, None]), axis=1)
@@ -191,9 +176,8 @@ class EnergyCurve:
         readings, weights = [], []
         for t, sign in ((start, -1.0), (stop, 1.0)):
             i = self._piece(t)
-            begin, length = self.interval_start_s[i], self.interval_length_s[i]
-            share = np.clip((t - begin) / length, 0.0, 1.0)
-            readings += [begin, begin + length]
+            begin, share = self.interval_start_s[i], self._into_interval(t, i)
+            readings += [begin, begin + self.interval_length_s[i]]
             weights += [sign * (1 - share) * self.power_w[i], sign * share * self.power_w[i]]
         at, weight = np.stack(readings, axis=1), np.stack(weights, axis=1)
         apart_s = (at[:, :, None] - at[:, None, :]) % period_s

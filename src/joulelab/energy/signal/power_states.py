@@ -11,23 +11,18 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulelab.energy.signal.change_points import ChangePoints, Parts
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from joulelab.energy.signal.timestamp_alignment import Bools, Floats
 
 READINGS_PER_FIT = 512
 """Readings from which the states' powers are estimated: they change as training goes on."""
 ROUNDS = 4
 NEIGHBOURS = 16
-UNEXPLAINED = 0.75
-"""See :func:`_explained`."""
+UNEXPLAINED = 0.75  # See :func:`_explained`.
 MAX_SCALE = 3.0
 """A sensor whose window is not the interval scales the powers of states by no more than this."""
-ROUNDING = 100
-"""Sums of many products are off by this many times a number's resolution."""
+ROUNDING = 100  # Sums of many products are off by this many times a number's resolution.
 MIN_VARIANCE_W2 = 1e-12
 """Nothing is known to less than a microwatt: variances are at least this, so that readings that are
 all 0 or all equal can be divided by."""
@@ -52,13 +47,10 @@ def split_by_state(
         parts: Intervals that were cut at every change point.
         spread: How far power may be from each part's mean. Shape: (parts,).
         power: The sensor's reading for each interval. Shape: (intervals,).
-        usable: Whether an interval has a reading. Shape: (intervals,).
-        windows: Begin and end of each reading's averaging window. Shapes: (intervals,) each.
+        usable: Whether an interval has a reading.
+        windows: Begin and end of each reading's averaging window.
         points: The change points, and the program's state between them.
         time_uncertainty_s: Standard uncertainty of ``windows``.
-
-    Returns:
-        The parts, and their spread.
     """
     shares = points.state_shares(*windows)
     off = [
@@ -110,18 +102,11 @@ def _explained(power: Floats, predicted: Floats, usable: Bools) -> Bools:
 
 
 class StatePowers(NamedTuple):
-    """The power of each state around each reading.
-
-    Attributes:
-        power_w: Shape: (readings, states).
-        uncertainty_w: Standard uncertainty. Shape: (readings, states).
-        scatter_w: Standard deviation of a state's power from one time to the next.
-            Shape: (readings,).
-    """
+    """The power of each state around each reading. Shapes: (readings, states)."""
 
     power_w: Floats
-    uncertainty_w: Floats
-    scatter_w: Floats
+    uncertainty_w: Floats  # Standard uncertainty.
+    scatter_w: Floats  # Standard deviation from one time to the next. Shape: (readings,).
 
 
 def state_powers(
@@ -141,13 +126,6 @@ def state_powers(
         power: The readings. Shape: (readings,).
         usable: Which of them are readings and not gaps. Shape: (readings,).
         share_uncertainty: Standard uncertainty of the shares. Shape: (readings, states).
-
-    Example:
-        >>> share = np.linspace(0, 1, 50)
-        >>> found = state_powers(np.stack((share, 1 - share), axis=1), 100 + 400 * share,
-        ...     np.ones(50, dtype=bool), np.zeros((50, 2)))
-        >>> found.power_w[0].round(3).tolist()
-        [500.0, 100.0]
     """
     count, states = shares.shape
     found = StatePowers(np.empty((count, states)), np.empty((count, states)), np.empty(count))
@@ -200,15 +178,6 @@ def posterior_covariance(normal: Floats, reading_w2: float, prior_w2: float) -> 
 
     By the eigenvectors of ``normal``: what readings cannot separate keeps its prior variance
     exactly, however precise the readings are.
-
-    Args:
-        normal: Shares by shares, over the readings. Shape: (powers, powers), symmetric.
-        reading_w2: Variance of a reading; :data:`MIN_VARIANCE_W2` if it is less.
-        prior_w2: Prior variance of each power; likewise.
-
-    Example:
-        >>> posterior_covariance(np.ones((2, 2)), 0.0, 4.0).round(6).tolist()
-        [[2.0, -2.0], [-2.0, 2.0]]
     """
     values, vectors = np.linalg.eigh(normal)
     # Eigenvalues below the rounding errors are zero.

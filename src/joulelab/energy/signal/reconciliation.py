@@ -13,13 +13,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulelab.energy.signal.curve import EnergyCurve
+from joulelab.energy.signal.timestamp_alignment import Floats
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
 
 STRETCH_UPDATES = 300
 """Length of a stretch in updates of the counter: an update's time is then 0.1 % of it."""
@@ -45,15 +43,7 @@ def can_scale(channel: Channel, counter: Channel) -> bool:
 
 
 def stretch_edges_s(counter: Channel, first_s: float, last_s: float) -> Floats:
-    """Return times that divide a recording into stretches.
-
-    Example:
-        >>> from joulelab.sensors.sensor import Provenance
-        >>> counter = Channel(component="gpu:0", quantity=Quantity.ENERGY, source="counter",
-        ...     provenance=Provenance.MEASURED, update_period_s=0.1)
-        >>> stretch_edges_s(counter, 0.0, 100.0).round(1).tolist()
-        [0.0, 33.3, 66.7, 100.0]
-    """
+    """Return times that divide a recording into stretches."""
     stretches = (last_s - first_s) / (STRETCH_UPDATES * counter.update_period_s)
     return np.linspace(first_s, last_s, int(np.clip(stretches, 1, MAX_STRETCHES)) + 1)
 

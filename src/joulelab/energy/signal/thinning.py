@@ -15,56 +15,43 @@ from numpy.typing import NDArray
 
 from joulelab.energy.signal.averaged_readings import is_averaged
 from joulelab.energy.signal.counters import counter_steps, is_faultless
-from joulelab.energy.signal.intervals import (
+from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
+    GRID_REACHES,
     NO_STRETCHES,
+    Floats,
+    Indices,
     Stretches,
     mean_age_s,
     spacing_s,
 )
-from joulelab.energy.signal.timestamp_alignment import GRID_REACHES
 from joulelab.energy.signal.variability import POOL
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 MIN_READINGS = 1 << 17
 """Shorter recordings are not thinned: integrating them takes some tens of ms."""
 REACH = 24
 """Readings on either side of an edge that are kept, in addition to those that a window spans."""
-GRID_REACH = 32
-"""The same for a sensor that timestamps its own readings: they determine its grid."""
+GRID_REACH = 32  # The same for a sensor that timestamps its own readings: they determine its grid.
 HOLE_GRID_REACH = GRID_REACHES[0]
 """The same for holes and extremes, which are few: as many as a grid is ever estimated from."""
-MIN_STRETCH = 64
-"""Shorter stretches are kept."""
-MAX_KEPT = 0.25
-"""Where more than this share would be kept, everything is."""
-BLOCK = 1 << 17
-"""Readings that are processed at a time: they fit a processor's cache."""
+MIN_STRETCH = 64  # Shorter stretches are kept.
+MAX_KEPT = 0.25  # Where more than this share would be kept, everything is.
+BLOCK = 1 << 17  # Readings that are processed at a time: they fit a processor's cache.
 STRETCHES_PER_THREAD = 256
 RESET_J = 1e9
 """Where it is unknown what a counter counted, it is made to go back by more than any count."""
 
 
 class Thinned(NamedTuple):
-    """The readings that are kept, and sums of the others.
+    """The readings that are kept, and sums of the others."""
 
-    Attributes:
-        t_ns: Timestamps. Shape: (kept,).
-        value: Finite, unless nothing was left out. Shape: (kept,).
-        wrap: Where a counter still goes back to 0; ``None`` if its wraps were undone.
-        after: Position of the reading before each omitted stretch. Shape: (stretches,).
-        stretches: The sums over the omitted stretches of a power channel.
-    """
-
-    t_ns: NDArray[np.int64]
-    value: Floats
-    wrap: float | None
-    after: Indices
-    stretches: Stretches
+    t_ns: NDArray[np.int64]  # Shape: (kept,).
+    value: Floats  # Finite, unless nothing was left out. Shape: (kept,).
+    wrap: float | None  # Where a counter still wraps; ``None`` if its wraps were undone.
+    after: Indices  # Position of the reading before each omitted stretch. Shape: (stretches,).
+    stretches: Stretches  # The sums over the omitted stretches of a power channel.
 
     def near(self, times_s: Floats) -> NDArray[np.bool_]:
         """Report which of the times, given in order, lie outside the omitted stretches."""
@@ -78,14 +65,7 @@ def is_long(readings: Readings) -> bool:
 
 
 def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Floats) -> Thinned:
-    """Keep the readings near these edges, and sum up the stretches between them.
-
-    Args:
-        channel: The channel; its quantity is power or energy.
-        readings: All of its readings.
-        interval_s: Time between two reads.
-        edges_s: Times whose surroundings matter. Shape: (edges,).
-    """
+    """Keep the readings near these edges, and sum up the stretches between them."""
     t_ns, value = readings
     everything = Thinned(t_ns, value, channel.wrap, NO_STRETCHES.after, NO_STRETCHES)
     if not is_long(readings):
@@ -97,7 +77,7 @@ def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Float
     scans = each(
         lambda first: _scan(channel, readings, first, apart_s), range(0, t_ns.size - 1, BLOCK)
     )
-    special = np.concatenate([scan.special for scan in scans])
+    special, wraps, lost = (np.concatenate(positions) for positions in zip(*scans, strict=True))
     windows = POOL / 2 if is_averaged(channel) else 2
     spanned = math.ceil(windows * channel.window_s / apart_s)
     on_grid = not (channel.polled or is_counter)
@@ -109,7 +89,6 @@ def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Float
     kept = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
     t_kept, kept_value = t_ns[kept], value[kept]
     if is_counter:
-        wraps, lost = (np.concatenate(one) for one in zip(*(s[1:] for s in scans), strict=True))
         kept_value = kept_value + (channel.wrap or 0.0) * np.searchsorted(wraps, kept)
         kept_value = kept_value - RESET_J * np.searchsorted(lost, kept)
     usable = np.isfinite(kept_value) & (np.diff(t_kept, prepend=t_kept[0] - 1) > 0)
@@ -122,22 +101,13 @@ def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Float
     return Thinned(t_kept[usable], kept_value[usable], None, after, stretches)
 
 
-class _Scan(NamedTuple):
-    """What a block of readings has in it, as positions in the whole series.
+def _scan(
+    channel: Channel, readings: Readings, first: int, apart_s: float
+) -> tuple[Indices, Indices, Indices]:
+    """Find the readings of a block to keep, and those before a counter's wraps and faults.
 
-    Attributes:
-        special: Readings that must be kept.
-        wraps: Readings after which a counter wrapped.
-        lost: Readings after which it is unknown what a counter counted.
+    Holes, missing values, counter faults and power's extremes are kept.
     """
-
-    special: Indices
-    wraps: Indices
-    lost: Indices
-
-
-def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _Scan:
-    """Find holes, missing values, counter faults, and power's extremes in the block at first."""
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + BLOCK + 1])
     apart = np.diff(t_ns)
@@ -149,7 +119,7 @@ def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _
         special.append(np.flatnonzero(finite[1:] != finite[:-1]))
     if channel.quantity is Quantity.ENERGY:
         if is_faultless(channel, apart, np.diff(value), apart_s):
-            return _Scan(first + np.concatenate(special), wraps, lost)
+            return first + np.concatenate(special), wraps, lost
         usable = np.diff(t_ns, prepend=t_ns[0] - 1) > 0
         at = np.flatnonzero(usable if finite is None else usable & finite)
         t_s = np.asarray(t_ns[at] * 1e-9, dtype=np.float64)
@@ -162,21 +132,11 @@ def _scan(channel: Channel, readings: Readings, first: int, apart_s: float) -> _
         if finite is not None:
             value = np.where(finite, value, np.nanmean(value) if finite.any() else 0.0)
         special.append(np.array([value.argmin(), value.argmax()]))
-    return _Scan(first + np.concatenate(special), first + wraps, first + lost)
+    return first + np.concatenate(special), first + wraps, first + lost
 
 
 def _neighbourhoods(around: Indices, reach: Indices, size: int) -> tuple[Indices, Indices]:
-    """Return disjoint ranges of positions to keep, from the first reading to the last.
-
-    Args:
-        around: Positions whose neighbourhood is kept. Shape: (positions,).
-        reach: Readings to keep on either side of each. Shape: (positions,).
-        size: Number of readings.
-
-    Example:
-        >>> _neighbourhoods(np.array([300]), np.array([24]), 1000)
-        (array([  0, 276, 975]), array([  25,  325, 1000]))
-    """
+    """Return disjoint ranges of positions around these, and around the first and the last."""
     around = np.clip(np.concatenate((around, (0, size - 1))), 0, size - 1)
     reach = np.concatenate((reach, (REACH, REACH)))
     order = np.argsort(around - reach, kind="stable")

@@ -1,23 +1,28 @@
-"""Timestamp alignment: the regular grid of a sensor's timestamps, and their latency."""
+"""Timestamp alignment: when a sensor measured, and the interval that each reading stands for.
+
+A sample that averages a window is an interval with a mean power, and so is the difference of two
+counter readings. An instantaneous value stands for the time around it.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.signal.intervals import GAP_FACTOR
+from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-MAD_TO_SIGMA = 1.4826
-"""Standard deviation over the median absolute deviation, normal distribution."""
+GAP_FACTOR = 2.5
+"""Readings further apart than this many expected intervals have a gap between them."""
+MAD_TO_SIGMA = 1.4826  # Standard deviation over the median absolute deviation, normal distribution.
 
-MIN_GRID_READINGS = 25
-"""With fewer readings, a grid cannot be determined."""
+MIN_GRID_READINGS = 25  # With fewer readings, a grid cannot be determined.
 GRID_REACHES = (250, 50, 12)
 """Readings on either side from which a grid's time is estimated, the longest first."""
 MAX_AUTOCORRELATION = 0.2
@@ -25,17 +30,13 @@ MAX_AUTOCORRELATION = 0.2
 CLIP_SIGMAS = 2.0
 """Timestamps further off than this many standard deviations count as if they were there."""
 ROUNDS = 2
-MAX_RUN = 1 << 16
-"""A grid is followed over at most this many readings before it is estimated anew."""
-LEVEL_READINGS = 12
-"""Readings on either side that show whether a reading is missing between them."""
+MAX_RUN = 1 << 16  # A grid is followed over at most this many readings before it is estimated anew.
+LEVEL_READINGS = 12  # Readings on either side that show whether a reading is missing between them.
 MISSING = 0.7
 """Where timestamps stay later by more than this share of a period, a reading is missing."""
 
-MAX_CHANGE_POINTS = 2000
-"""More change points would not change the estimate."""
-MAX_SIGMAS = 4.0
-"""Latencies further off than this many standard uncertainties are not considered."""
+MAX_CHANGE_POINTS = 2000  # More change points would not change the estimate.
+MAX_SIGMAS = 4.0  # Latencies further off than this many standard uncertainties are not considered.
 LATENCIES = 161
 EXPLAINED = {0.0: 0.5, 0.5: 0.1, 0.7: 0.1, 0.85: 0.1, 0.95: 0.1, 0.99: 0.1}
 """Shares of change points at which power did step, and their prior probabilities: change points are
@@ -45,11 +46,113 @@ SCATTERS_S = np.array([0.0, 0.0005, 0.002])
 work some time after it was launched."""
 
 
-class _Runs(NamedTuple):
-    """Gapless runs of readings: position of the first and after the last, for each reading."""
+@dataclass(frozen=True)
+class Intervals:
+    """Consecutive intervals with a mean power each. Shapes: (intervals,)."""
 
-    first: Indices
-    after: Indices
+    edges: Floats  # Where they meet, s. Shape: (intervals + 1,).
+    power: Floats  # Mean power, W.
+    gap: Bools  # Whether an interval has no reading.
+    stretch: Indices  # Which of the summarised stretches it is; -1 for none.
+    middle: Floats  # Middle of the sensor's averaging window, s.
+    max_age_s: float = 0.0  # The age of a polled value is evenly distributed between 0 and this.
+    latency_uncertainty_s: float = (
+        0.0  # Of the latency that all edges share, besides the channel's.
+    )
+
+    @property
+    def plain(self) -> Bools:
+        """Whether an interval is one reading: no gap, no summarised stretch."""
+        return ~self.gap & (self.stretch < 0)
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches of gapless power readings of which only sums are kept. Shapes: (stretches,)."""
+
+    after: Indices  # Position of the reading before each stretch.
+    power_w: Floats  # Mean power.
+    readings: Floats  # Number of readings.
+    jump_w2: Floats  # Sum of the squared differences between consecutive readings.
+
+
+NO_STRETCHES = Stretches(np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+def power_intervals(
+    channel: Channel,
+    t: Floats,
+    power: Floats,
+    interval_s: float,
+    change: Floats,
+    stretches: Stretches = NO_STRETCHES,
+) -> Intervals | None:
+    """Give each power reading the time up to halfway to its neighbours.
+
+    Halfway is between the middles of the readings' windows. Where power changed once between two
+    readings, each stands for its own side of the change.
+
+    Args:
+        channel: Its quantity is power.
+        t: Timestamps in order, seconds. Shape: (readings,).
+        power: W. Shape: (readings,).
+        interval_s: Time between two reads.
+        change: Times at which power is known to have changed, in order.
+        stretches: Summarised readings; with any, all timestamps are distinct.
+    """
+    if t.size == 0:
+        return None
+    spacing = spacing_s(channel, interval_s)
+    middle = t - mean_age_s(channel) - channel.window_s / 2
+    order = np.concatenate(([True], np.diff(middle) > 0))
+    middle, power = middle[order], power[order]
+    apart = np.diff(middle)
+    gap_after = apart > GAP_FACTOR * spacing
+    half = np.where(gap_after, spacing / 2, apart / 2)
+    stops = middle[:-1] + half
+    starts = middle[1:] - half
+    first = np.searchsorted(change, middle[:-1], side="right")
+    once = (np.searchsorted(change, middle[1:], side="left") - first == 1) & ~gap_after
+    if once.any():
+        stops[once] = starts[once] = change[first[once]]
+    starts = np.concatenate(([middle[0] - spacing / 2], starts))
+    stops = np.concatenate((stops, [middle[-1] + spacing / 2]))
+    # The time between two intervals is a gap, unless it is a summarised stretch.
+    where = np.flatnonzero(gap_after)
+    between = (power[where] + power[where + 1]) / 2
+    summarised = np.isin(where, stretches.after)
+    stretch = np.where(summarised, np.searchsorted(stretches.after, where), -1)
+    between[summarised] = stretches.power_w[stretch[summarised]]
+    return Intervals(
+        edges=np.insert(np.concatenate((starts, stops[-1:])), where + 1, stops[where]),
+        power=np.insert(power, where + 1, between),
+        gap=np.insert(np.zeros(power.size, dtype=bool), where + 1, ~summarised),
+        stretch=np.insert(np.full(power.size, -1), where + 1, stretch),
+        middle=np.insert(middle, where + 1, (stops[where] + starts[where + 1]) / 2),
+        max_age_s=max_age_s(channel),
+    )
+
+
+def blind_s(channel: Channel, interval_s: float) -> float:
+    """Return the part of each interval outside the sensor's averaging window."""
+    if channel.quantity is Quantity.ENERGY:
+        return 0.0
+    return max(0.0, spacing_s(channel, interval_s) - channel.window_s)
+
+
+def spacing_s(channel: Channel, interval_s: float) -> float:
+    """Return the time between two readings when none is missing."""
+    return max(channel.update_period_s, interval_s) if channel.polled else channel.update_period_s
+
+
+def max_age_s(channel: Channel) -> float:
+    """Return how old a polled value can be; 0 for a sensor that timestamps its readings."""
+    return channel.update_period_s if channel.polled else 0.0
+
+
+def mean_age_s(channel: Channel) -> float:
+    """Return how long before its timestamp a value was new, on average."""
+    return channel.delay_s + max_age_s(channel) / 2
 
 
 def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
@@ -67,46 +170,42 @@ def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
 
     Returns:
         The times, and the standard uncertainty that remains of each, seconds.
-
-    Example:
-        >>> rng = np.random.default_rng(1)
-        >>> stamps = 0.02 * np.arange(1000) + 0.005 * rng.standard_normal(1000)
-        >>> times, uncertainty_s = regular_times(stamps, 0.02)
-        >>> float(np.abs(times - 0.02 * np.arange(1000))[100:900].max()) < 0.001
-        True
     """
     apart = np.diff(t)
     usual = apart[np.abs(apart - period_s) < 0.75 * period_s]
     if usual.size < MIN_GRID_READINGS:
         return t, 0.0
     period_s = float(usual.mean())
-    runs = _runs(apart > GAP_FACTOR * period_s)
-    count = np.arange(t.size) + _missing_before(t, period_s, runs)
+    first, after = _runs(apart > GAP_FACTOR * period_s)
+    count = np.arange(t.size) + _missing_before(t, period_s, first, after)
     expected = count * period_s
     off = t - expected
     for reach in GRID_REACHES:
-        smooth, left = _robust_line(off, runs, reach)
+        smooth, left = _robust_line(off, first, after, reach)
         jitter_s = float(left.std())
         autocovariance = float((left[1:] * left[:-1]).mean())
         if jitter_s == 0 or autocovariance < MAX_AUTOCORRELATION * jitter_s**2:
             times = np.maximum.accumulate(expected + smooth)
-            used = min(2 * reach + 1, float(np.median(runs.after - runs.first)))
+            used = min(2 * reach + 1, float(np.median(after - first)))
             return times, jitter_s / math.sqrt(used)
     return t, 0.0
 
 
-def _runs(gap_after: NDArray[np.bool_]) -> _Runs:
-    """Return the runs between gaps, none longer than :data:`MAX_RUN`."""
+def _runs(gap_after: Bools) -> tuple[Indices, Indices]:
+    """Return the first position of each reading's gapless run, and the one after its last.
+
+    No run is longer than :data:`MAX_RUN`.
+    """
     index = np.arange(gap_after.size + 1)
     start = np.append(True, gap_after)
     since = index - np.maximum.accumulate(np.where(start, index, 0))
     number = np.cumsum(since % MAX_RUN == 0)
-    return _Runs(
-        np.searchsorted(number, number, side="left"), np.searchsorted(number, number, side="right")
+    return np.searchsorted(number, number, side="left"), np.searchsorted(
+        number, number, side="right"
     )
 
 
-def _missing_before(t: Floats, period_s: float, runs: _Runs) -> Indices:
+def _missing_before(t: Floats, period_s: float, first: Indices, after: Indices) -> Indices:
     """Count the readings that are missing before each one, since the first.
 
     One timestamp that is late by most of a period is no missing reading; if all after it are, one
@@ -116,8 +215,8 @@ def _missing_before(t: Floats, period_s: float, runs: _Runs) -> Indices:
     if t.size < 2 * LEVEL_READINGS:
         return missing
     index = np.arange(LEVEL_READINGS, t.size - LEVEL_READINGS + 1)
-    inside = index - LEVEL_READINGS >= runs.first[index]
-    inside &= index + LEVEL_READINGS <= runs.after[index]
+    inside = index - LEVEL_READINGS >= first[index]
+    inside &= index + LEVEL_READINGS <= after[index]
     apart = np.diff(t)
     # Of two that are close to each other the second is found when the first is known.
     for _ in range(ROUNDS):
@@ -134,31 +233,31 @@ def _missing_before(t: Floats, period_s: float, runs: _Runs) -> Indices:
     return missing
 
 
-def _robust_line(off: Floats, runs: _Runs, reach: int) -> tuple[Floats, Floats]:
+def _robust_line(off: Floats, first: Indices, after: Indices, reach: int) -> tuple[Floats, Floats]:
     """Fit local straight lines within reach; return them and the winsorised residuals."""
-    smooth = _local_line(off, runs, reach)
+    smooth = _local_line(off, first, after, reach)
     left = off - smooth
     for _ in range(ROUNDS):
         middle = float(np.median(left))
         limit = CLIP_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(left - middle)))
         pulled = smooth + np.clip(left, middle - limit, middle + limit)
-        smooth = _local_line(pulled, runs, reach)
+        smooth = _local_line(pulled, first, after, reach)
         left = off - smooth
     return smooth, pulled - smooth
 
 
-def _local_line(off: Floats, runs: _Runs, reach: int) -> Floats:
+def _local_line(off: Floats, first: Indices, after: Indices, reach: int) -> Floats:
     """Fit a least-squares line to the readings within reach in the same run, at each reading."""
     index = np.arange(off.size)
-    low = np.maximum(index - reach, runs.first)
-    high = np.minimum(index + reach + 1, runs.after)
+    low = np.maximum(index - reach, first)
+    high = np.minimum(index + reach + 1, after)
     count = high - low
-    into = index - runs.first
-    origin = off[runs.first]
+    into = index - first
+    origin = off[first]
     own = off - origin
     total = sum_between(own, low, high)
     moment = sum_between(into * own, low, high)
-    middle = (low + high - 1) / 2 - runs.first
+    middle = (low + high - 1) / 2 - first
     spread = count * (count**2 - 1.0) / 12
     slope = np.divide(
         moment - middle * total, spread, out=np.zeros_like(total), where=count > MIN_GRID_READINGS
@@ -188,21 +287,13 @@ def timestamp_latency(
     not step leave the prior unchanged.
 
     Args:
-        steps_s: Where readings show a plain step. Shape: (steps,).
-        points_s: Change points. Shape: (change points,). Both in order.
+        steps_s: Where readings show a plain step, in order.
+        points_s: Change points, in order.
         uncertainty_s: Prior standard uncertainty u of the latency.
         jitter_s: Standard uncertainty of each step's time relative to the other readings.
 
     Returns:
         Posterior mean and standard deviation of D.
-
-    Example:
-        >>> points = np.arange(1.0, 9.0)
-        >>> latency_s, left_s = timestamp_latency(points + 0.002, points, 0.003, 0.0001)
-        >>> round(latency_s, 3), left_s < 0.0003
-        (0.002, True)
-        >>> timestamp_latency(np.arange(1.3, 9.0), points, 0.003, 0.0001)
-        (0.0, 0.003)
     """
     reach_s = MAX_SIGMAS * uncertainty_s
     if not (steps_s.size and points_s.size and reach_s > 0):

@@ -18,16 +18,19 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulelab.energy.signal.change_points import Parts
-from joulelab.energy.signal.intervals import Intervals, Stretches, blind_s
-from joulelab.energy.signal.timestamp_alignment import MAD_TO_SIGMA, sum_between
+from joulelab.energy.signal.timestamp_alignment import (
+    MAD_TO_SIGMA,
+    Bools,
+    Floats,
+    Indices,
+    Intervals,
+    Stretches,
+    blind_s,
+    sum_between,
+)
 from joulelab.sensors.sensor import Channel, Quantity
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
 EDGE_SHAPE = 1 / math.sqrt(3)
 """An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
@@ -43,32 +46,23 @@ and by more within longer ones. While an H100 trained and ran 16 models (93 span
 20 ms had standard deviations (median of spans) of 7 % about the means over 0.1 s, and of 11 % over
 1 s: rectangular, sqrt(3) of these. Readings that are all equal do not prove that power is."""
 
-POOL = 32
-"""Number of intervals, or of windows' lengths, that share a variogram."""
-MIN_POOL = 8
-"""With fewer of them, the variogram is unknown."""
-SAMPLES_PER_WINDOW = 4
-"""Overlapping windows are sampled this often in each of their lengths."""
+POOL = 32  # Number of intervals, or of windows' lengths, that share a variogram.
+MIN_POOL = 8  # With fewer of them, the variogram is unknown.
+SAMPLES_PER_WINDOW = 4  # Overlapping windows are sampled this often in each of their lengths.
 SIMILAR = 1.6
 """Intervals on either side of a reading are similar if none is this many times as long."""
 MAX_EXPONENT = 1.9
 """A variogram grows more slowly than the square of the distance: what looks smoother may be a load
 that is nearly in step with the readings."""
-SAME_S = 1e-9
-"""Times that are no further apart are the same."""
+SAME_S = 1e-9  # Times that are no further apart are the same.
 
 
 def interval_spread(power: Floats, gap: Bools, reach: int, at_change: Bools) -> Floats:
     """Bound how far power may be from each interval's mean: as far as its neighbours' means are.
 
-    Within a gap, any power that was read is possible.
-
-    Args:
-        power: Mean power of each. Shape: (intervals,).
-        gap: Whether it has no reading. Shape: (intervals,).
-        reach: Number of neighbours on either side that count.
-        at_change: Whether a change point separates an interval and the next: then they count for
-            :data:`STEP_FLATNESS` of the step between them. Shape: (intervals - 1,).
+    Within a gap, any power that was read is possible. ``reach`` neighbours on either side count;
+    where ``at_change`` says that a change point separates an interval and the next, they do so for
+    :data:`STEP_FLATNESS` of the step between them.
     """
     spread = np.zeros(power.size)
     for step in range(1, min(reach, power.size - 1) + 1):
@@ -94,7 +88,6 @@ def hidden_share(channel: Channel, length_s: Floats) -> Floats:
     """Return the share by which power may be off its mean within intervals of this length.
 
     A power sensor hides what happens within its own window: between windows, readings show it.
-    Shape: (intervals,).
     """
     over_interval = channel.quantity is Quantity.ENERGY or channel.window_s == 0
     return hidden_within(length_s if over_interval else np.full_like(length_s, channel.window_s))
@@ -114,16 +107,7 @@ def part_variance_j2(
     spread: Floats,
     stretches: Stretches,
 ) -> Floats:
-    """Return the variance of each part's own energy, independent of the others'. Shape: (parts,).
-
-    Args:
-        channel: The channel.
-        interval_s: Time between two reads.
-        found: The intervals.
-        parts: Their parts.
-        spread: How far power may be from each part's mean. Shape: (parts,).
-        stretches: The summarised stretches.
-    """
+    """Return the variance of each part's own energy, independent of the others'."""
     gap = found.gap[parts.interval]
     length = np.diff(parts.edges)
     unseen_s = blind_s(channel, interval_s)
@@ -161,36 +145,22 @@ def _noise_w(power: Floats, plain: Bools) -> float:
 
 
 class Variogram(NamedTuple):
-    """Variogram of energy around some points. Shapes: (points,) each.
+    """Variogram of energy around some points. Shapes: (points,)."""
 
-    Attributes:
-        middle_j2: Variance of energy halfway through L when it is known at both ends, J²; 0
-            where the readings do not determine it.
-        exponent: a.
-        length_s: L.
-    """
-
-    middle_j2: Floats
-    exponent: Floats
-    length_s: Floats
+    middle_j2: Floats  # Variance halfway through L, when both ends are known; 0 if unknown.
+    exponent: Floats  # a
+    length_s: Floats  # L
 
     def at(self, index: Indices) -> Variogram:
         """Select points."""
         return Variogram(*(column[index] for column in self))
 
     def variance_j2(self, at_s: Floats, weight: Floats) -> Floats:
-        """Return the variance of a weighted sum of energies at some times. Shape: (points,).
+        """Return the variance of weighted sums of energies at some times. Shape: (points,).
 
         Args:
             at_s: Times. Shape: (points, times).
-            weight: Weights that take a constant and a straight line to zero.
-                Shape: (points, times).
-
-        Example:
-            >>> law = Variogram(np.array([4.0]), np.array([1.0]), np.array([2.0]))
-            >>> ends_and_middle = np.array([[0.0, 2.0, 1.0]]), np.array([[0.5, 0.5, -1.0]])
-            >>> law.variance_j2(*ends_and_middle).round(9).tolist()
-            [4.0]
+            weight: Weights that take a constant and a straight line to zero, likewise.
         """
         apart_s = np.abs(at_s[:, :, None] - at_s[:, None, :])
         share = np.maximum(apart_s, SAME_S) / self.length_s[:, None, None]
@@ -209,11 +179,7 @@ def unknown_variogram(count: int) -> Variogram:
 def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Variogram:
     """Estimate the variogram around consecutive intervals.
 
-    Args:
-        edges_s: Where they meet. Shape: (intervals + 1,).
-        power_w: Mean power of each. Shape: (intervals,).
-        usable: Those that show how power varies by itself: no gap, no change point.
-            Shape: (intervals,).
+    Only ``usable`` ones show how power varies by itself: no gap, no change point.
     """
     single_j = _interval_deviation_j(edges_s, power_w, usable, 1)
     double_j = _interval_deviation_j(edges_s, power_w, usable, 2)
@@ -223,16 +189,9 @@ def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Vario
 def window_variogram(
     middle_s: Floats, power_w: Floats, usable: Bools, window_s: float, each_s: float
 ) -> Variogram:
-    """Estimate the variogram around means over overlapping windows.
+    """Estimate the variogram around means over overlapping windows, ``each_s`` apart.
 
     Windows that are a whole window apart do not overlap.
-
-    Args:
-        middle_s: Middles of the windows, in order. Shape: (windows,).
-        power_w: Means over them. Shape: (windows,).
-        usable: Those that show how power varies by itself. Shape: (windows,).
-        window_s: Length of each.
-        each_s: Distance between two.
     """
     apart = max(1, round(window_s / each_s))
     known_w = np.where(usable, power_w, np.nan)
@@ -249,7 +208,7 @@ def _interval_deviation_j(edges_s: Floats, power_w: Floats, usable: Bools, reach
     """Return how far energy at the end of each interval is from a straight line, J.
 
     The line goes from ``reach`` intervals before it to ``reach`` after it. NaN where these are not
-    usable, or not similar. Shape: (intervals,).
+    usable, or not similar.
     """
     count = power_w.size
     off_j = np.full(count, np.nan)
@@ -272,7 +231,7 @@ def _window_deviation_j(
 ) -> Floats:
     """Return how far energy in the middle of adjacent windows is from a straight line, J.
 
-    NaN where one of them is missing. Shape: (windows,).
+    NaN where one of them is missing.
     """
     off_j = np.full(power_w.size, np.nan)
     reach = offsets[-1]
@@ -291,11 +250,7 @@ def _window_deviation_j(
 def _fit(single_j: Floats, double_j: Floats, length_s: float, each: int) -> Variogram:
     """Fit c and a to deviations of energy from straight lines over L on either side, and over 2 L.
 
-    Args:
-        single_j: Over L; NaN where it is unknown. Shape: (points,).
-        double_j: Over 2 L. Shape: (points,).
-        length_s: L.
-        each: Number of points within L.
+    There are ``each`` points within L.
     """
     single_j2, double_j2 = _pooled_variance_j2(single_j, each), _pooled_variance_j2(double_j, each)
     known = (single_j2 > 0) & np.isfinite(double_j2)
@@ -311,7 +266,7 @@ def _pooled_variance_j2(off_j: Floats, each: int) -> Floats:
 
     Rare steps count for little: (mean |x|^(1/2))^4 / (0.457 + 0.494 / N), N the number of x
     (Cressie and Hawkins, *Robust estimation of the variogram I*, Math. Geol. 12, 1980). NaN where
-    too few are known at all. J². Shape: (points,).
+    too few are known at all. J².
     """
     known = np.isfinite(off_j)
     root = np.sqrt(np.abs(np.where(known, off_j, 0.0)))
