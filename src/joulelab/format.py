@@ -82,6 +82,8 @@ def with_interval(
 ) -> str:
     """Format a value with its unit and interval, all three on one scale.
 
+    The larger of the value and the half-width of the interval determines scale and decimals.
+
     Args:
         value: In ``unit``.
         low: Lower end of the interval. Without an interval (``None``, NaN or no width) only the
@@ -96,15 +98,16 @@ def with_interval(
         '2,882 J (95 % CI 2,622–3,141 J)'
         >>> with_interval(12.34e6, 11.9e6, 12.8e6, "J", level="")
         '12.3 MJ (11.9–12.8 MJ)'
-        >>> with_interval(0.9, 0.72, 0.97), with_interval(3.0, -36.0, 42.0, "mJ", level="")
-        ('0.900 (95 % CI 0.720–0.970)', '3.00 mJ (-36.00 to 42.00 mJ)')
+        >>> with_interval(0.9, 0.72, 0.97), with_interval(0.003, -36.0, 42.0, "J", level="")
+        ('0.900 (95 % CI 0.720–0.970)', '0.0 J (-36.0 to 42.0 J)')
     """
     if value is None or not math.isfinite(value):
         return ABSENT
-    size, name = scale(value, unit)
-    text = f"{number(value / size, digits)} {name}".rstrip()
-    if low is None or high is None or math.isnan(low) or math.isnan(high) or low == high:
-        return text
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return quantity(value, unit, digits)
+    size, name = scale(_magnitude(value, low, high), unit)
+    like = _magnitude(value, low, high) / size
+    text = f"{number(value / size, digits, like=like)} {name}".rstrip()
     ends = interval(low / size, high / size, value / size, digits=digits)
     return f"{text} ({level}{ends}{' ' + name if name else ''})"
 
@@ -114,11 +117,12 @@ def interval(low: float, high: float, value: float, *, digits: int = 3) -> str:
 
     Example:
         >>> interval(541.2, 658.8, 600.0), interval(-1.5, 2.5, 0.5), interval(1.0, math.inf, 2.0)
-        ('541–659', '-1.500 to 2.500', 'above 1.00')
+        ('541–659', '-1.50 to 2.50', 'above 1.00')
     """
     if math.isnan(low) or math.isnan(high):
         return ""
-    lower, upper = number(low, digits, like=value), number(high, digits, like=value)
+    like = _magnitude(value, low, high)
+    lower, upper = number(low, digits, like=like), number(high, digits, like=like)
     if math.isinf(low) and math.isinf(high):
         return "unbounded"
     if math.isinf(high):
@@ -347,6 +351,11 @@ def nan_if_none(value: float | None) -> float:
         (nan, 2.5)
     """
     return math.nan if value is None else float(value)
+
+
+def _magnitude(value: float, low: float, high: float) -> float:
+    half_width = (high - low) / 2
+    return max(abs(value), half_width) if math.isfinite(half_width) else abs(value)
 
 
 def _decimals(value: float, digits: int) -> int:
