@@ -1,1 +1,1 @@
-"""Benches of JouleLab, some beside its peers. See docs/reference/benchmarks.md."""
+"""Benchmarks of JouleLab, some in comparison with other tools. See docs/reference/benchmarks.md."""

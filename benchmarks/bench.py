@@ -1,4 +1,4 @@
-"""JouleLab beside its peers, on one simulated GPU beneath them all, or on a real one.
+"""Compare JouleLab with other tools on the same GPU, simulated or real.
 
 ``python -m benchmarks.bench`` prints a table and writes ``benchmarks/results/<date>-<gpu>.md`` and
 ``.json``. See docs/reference/benchmarks.md.

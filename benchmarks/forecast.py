@@ -1,4 +1,4 @@
-"""Forecasts of whole runs from their first few percent, beside two plain rules.
+"""Compare forecasts of whole runs from their first few percent with two simple rules.
 
 ``python -m benchmarks.forecast`` trains small models on this machine's CPU, a process each (seven
 minutes on two cores that do nothing else), replays the training spans recorded on an H100, and

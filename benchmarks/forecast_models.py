@@ -1,4 +1,4 @@
-"""Small models of unlike kinds, beside those of the zoo."""
+"""Small models of different kinds, in addition to those of the zoo."""
 
 from __future__ import annotations
 

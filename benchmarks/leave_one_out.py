@@ -1,9 +1,9 @@
-"""Each architecture predicted by a fit to all others, beside the paper's estimators.
+"""Predict each architecture by a fit to all others, and compare with the paper's estimators.
 
 ``python -m benchmarks.leave_one_out`` fits the shipped H100 measurements (or any table that
 ``joulelab hardware fit`` reads) as often as there are architectures, each time without one, and
-predicts the energy of a step of that one. Beside it stand power-law regressions on MACs, MACs per
-parameter and parameters, fitted by phase, and a straight line on the FLOPs of the traced step. A
+predicts the energy of a step of that one. For comparison it fits power-law regressions on MACs,
+MACs per parameter and parameters by phase, and a straight line on the FLOPs of the traced step. A
 second table leaves out whole families.
 """
 
@@ -44,7 +44,7 @@ FAMILIES = {
     "joined": ("DenseNet121", "GoogLeNet"),
     "plain": ("LeNet", "VGG16"),
 }
-"""Architectures that do alike."""
+"""Architectures of the same kind."""
 
 WIDTH = 34
 
@@ -168,7 +168,7 @@ def print_rows(
     energy_j: Floats,
     inside: NDArray[np.bool_] | None = None,
 ) -> None:
-    """One line: both phases beside each other."""
+    """Format a line with both phases."""
     measured = np.array([one.energy_j for one in measurements])
     phases = np.array([one.case.phase for one in measurements])
     line = f"{name:{WIDTH}}"

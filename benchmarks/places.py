@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".venv-bench"
 EMPTY = "empty"
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
-"""Port 9 of this machine, where nothing listens: no tool asks anybody anything."""
+"""Port 9 of this machine, where nothing listens, so that no tool uses the network."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Place:
 def prepare() -> None:
     """Makes ``.venv-bench``: an environment for each tool at its pinned version, and an empty one.
 
-    JouleLab's is the working tree's, built anew each time.
+    JouleLab is built from the working tree each time.
 
     Raises:
         subprocess.CalledProcessError: pip or venv failed.

@@ -27,9 +27,9 @@ from joulelab.sensors.sensor import Channel, Provenance, Quantity
 UPDATE_S = 0.1
 """An H100's counter and power fields are new so often."""
 READ_S, SLOW_S, COSTLY_S = 0.5, 1.0, 0.8
-"""How often the ring is read, a counter beside it, and one of which each call takes 4 ms."""
+"""Intervals at which the ring, a counter next to it, and a counter of 4 ms a call are read."""
 OTHER_READ_S, OTHER_WINDOW_S = 0.3, 0.5
-"""Of boards that nobody here has seen."""
+"""Assumed values for boards that were not tested."""
 NOISE_W = 3.0
 RING = 120
 JITTER_S = 0.005
@@ -74,7 +74,7 @@ class Logged(Kind):
 def ring(
     jitter_s: float = JITTER_S, noise_w: float = NOISE_W, gain_uncertainty: float = 0.0
 ) -> Source:
-    """The ring of an H100; what its stamps say of it is told from as many as it holds."""
+    """Describe the ring of an H100 from the timestamps of one ring."""
     deviates = np.random.default_rng(1).standard_normal(RING)
     stamps_us = 1e6 * (np.arange(RING) * RING_PERIOD_S + jitter_s * deviates)
     channel = ring_channel(

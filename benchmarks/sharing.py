@@ -42,8 +42,8 @@ def recorder_share(sensors: list[str], duration_s: float) -> tuple[float, int]:
     """The recorder's processor time over wall time, and how often it looked at processes.
 
     Args:
-        sensors: Beside ``host`` alone, which nobody can share, nothing is looked at.
-        duration_s: For how long.
+        sensors: Sensors to read; with only ``host``, the recorder scans no processes.
+        duration_s: Duration of the measurement.
     """
     with joulelab.Meter(sensors=sensors) as meter:
         recorder = psutil.Process(meter.recorder_pid)

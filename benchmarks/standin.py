@@ -1,4 +1,4 @@
-"""Builds the stand-in for NVML and tells it what to play. Needs gcc."""
+"""Build the stand-in for NVML and configure what it simulates. Needs gcc."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ exit 1
 
 
 def build(directory: Path) -> Path:
-    """Compiles the library into a directory, beside an ``nvidia-smi``, and gives that directory.
+    """Compile the library and an ``nvidia-smi`` into a directory, and return it.
 
     Raises:
         subprocess.CalledProcessError: The compiler refused.

@@ -91,8 +91,9 @@ def _alone(result: Mapping[str, Any]) -> list[str]:
         lines += [
             f"Training LeNet, batch {slow['batch_size']}, on {slow['device']} "
             f"(torch {slow['torch']}): {_seconds(slow['step_s'])} a step, {slow['rounds']} rounds "
-            f"of interleaved blocks of {slow['steps']} steps. Time over that with nothing, and of "
-            "slices with spans over the slices beside them without; medians and 95 % intervals:",
+            f"of interleaved blocks of {slow['steps']} steps. Time relative to no tool, "
+            "and of slices with spans relative to adjacent slices without; medians and 95 % "
+            "intervals:",
             "",
             _table(
                 [

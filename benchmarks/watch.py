@@ -2,8 +2,8 @@
 
 A recording of a simulated machine is written as its recorder would have written it, with epochs
 and steps, and goes on growing while it is watched. Given is the CPU time of reading, accounting,
-laying out and drawing, as a share of one core, and beside it what reading the whole recording at
-each frame would take.
+laying out and drawing, as a share of one core, and of reading the whole recording at each frame
+for comparison.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EPOCH_S, STEP_S = 60.0, 0.5
 
 
 class Recording:
-    """A recording of the simulated machine that began some hours ago and grows when told.
+    """A recording of the simulated machine that began some hours ago and grows on request.
 
     Args:
         directory: Where it is written.

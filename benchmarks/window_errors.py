@@ -48,7 +48,7 @@ WAVES = ("steady", "square", "ramps", "telegraph", "bursts")
 
 
 def kind(name: str, rng: np.random.Generator) -> Kind:
-    """``"ideal"`` or ``"rough"``: what the driver's stamps say of the ring is told from 120."""
+    """Describe the ring from 120 timestamps that are ``"ideal"`` or ``"rough"``."""
     jitter_s = JITTER_S if name == "rough" else 0.0
     stamps_us = 1e6 * (np.arange(RING) * RING_PERIOD_S + jitter_s * rng.standard_normal(RING))
     channel = ring_channel(COMPONENT, np.sort(np.rint(stamps_us)).astype(int).tolist(), 0.0)

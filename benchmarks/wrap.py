@@ -1,8 +1,8 @@
 """What ``joulelab run`` costs the command that it wraps, against the command alone, interleaved.
 
-A script does a fixed amount of work on one processor and says on the monotonic clock when its work
-began and ended. So each round tells, beside the whole time, what came before the work, what the
-work took, and what came after.
+A script does a fixed amount of work on one processor and prints on the monotonic clock when its
+work began and ended. Each round therefore measures the whole time, and the times before, during and
+after the work.
 
 ``python -m benchmarks.wrap [--seconds 10] [--rounds 20] [--sleep]`` prints a table;
 ratios are medians over rounds with their 95 % intervals by the percentile bootstrap.
@@ -83,7 +83,7 @@ def measure(
 
 
 def table(seconds: Mapping[str, np.ndarray]) -> list[str]:
-    """A table in Markdown: each wrapper beside nothing."""
+    """Format a Markdown table of each wrapper relative to none."""
     base = seconds["nothing"]
     lines = [
         f"{len(base)} rounds of a script of {np.median(base[:, 0]):.2f} s",

@@ -1,4 +1,4 @@
-"""Makes the figures and quoted findings of the H100 anew: ``python docs/refresh_h100.py``."""
+"""Update the figures and quoted findings of the H100: ``python docs/refresh_h100.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in answers as its waveform and its sensor say, to whoever loads it as NVML."""
+"""The stand-in for NVML returns the values of its waveform and its sensor."""
 
 import itertools
 import json
