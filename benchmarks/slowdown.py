@@ -111,7 +111,7 @@ def _spans_and_none(
     """Times of slices with a span a step, and of those beside them without."""
     with joulelab.Meter(sensors=sensors) as meter:
         log = meter._log
-        log._finished.set()
+        log._stopping.set()
         log._thread.join()
 
         def with_spans() -> None:

@@ -1,4 +1,4 @@
-"""Spans on a GPU's clock, with a stand-in for torch.cuda that keeps the device behind the host."""
+"""Spans on a GPU's clock, with a stand-in for torch.cuda whose device lags behind the host."""
 
 import json
 import os
@@ -10,10 +10,9 @@ from fake_cuda import LAG_NS, FakeCuda
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.recording import device_clock, span_log
-from joulelab.recording.device_clock import Reference, _placed
-from joulelab.recording.span_log import SpanLog
-from joulelab.recording.spans import Span
+from joulelab.recording import device_clock, spans
+from joulelab.recording.device_clock import Reference, event_time
+from joulelab.recording.spans import Span, SpanLog
 
 
 @pytest.fixture
@@ -23,8 +22,8 @@ def cuda(monkeypatch):
 
 @pytest.fixture
 def make_log(monkeypatch):
-    """Logs whose thread is never awake, so that a test alone decides what happens when."""
-    monkeypatch.setattr("joulelab.recording.span_log.FLUSH_INTERVAL_S", 3600)
+    """Logs whose thread never wakes up, so that the test decides what happens when."""
+    monkeypatch.setattr("joulelab.recording.spans.FLUSH_INTERVAL_S", 3600)
     logs = []
 
     def make():
@@ -44,8 +43,8 @@ def log(cuda, make_log):
     return make_log()
 
 
-def apart():
-    """Longer than two marks may be apart and still be one."""
+def wait_between_events():
+    """Wait longer than two events may be apart and still be one."""
     until_ns = time.monotonic_ns() + 2 * device_clock.SHARED_WITHIN_NS
     while time.monotonic_ns() < until_ns:
         pass
@@ -57,9 +56,9 @@ def begin(log, name):
 
 def span_of(log, name="step"):
     span = begin(log, name)
-    apart()
+    wait_between_events()
     span.end()
-    apart()
+    wait_between_events()
     return span
 
 
@@ -67,7 +66,7 @@ def rows(log, kind):
     return [row for line in log.taken if kind in line for row in json.loads(line)["rows"]]
 
 
-def test_the_device_window_lies_where_the_device_was(log):
+def test_the_device_window_is_on_the_devices_clock(log):
     span = span_of(log)
     window = span.device_window()
     assert window.start_ns == pytest.approx(span.start_ns + LAG_NS, abs=1_000_000)
@@ -75,16 +74,16 @@ def test_the_device_window_lies_where_the_device_was(log):
     assert 0 < window.uncertainty_ns < 10_000_000
 
 
-def test_marking_does_not_wait_for_the_device(cuda, log):
+def test_spans_do_not_wait_for_the_device(cuda, log):
     cuda.lag_ns = 10**12
     for _ in range(20):
         span_of(log)
-    assert all(mark.time is None for mark in log.device._unresolved)
+    assert all(event.time is None for event in log.device._unresolved)
     cuda.lag_ns = 0
     log.device._unresolved.clear()
 
 
-def test_the_end_of_a_span_and_the_begin_of_the_next_are_one_event(cuda, log, monkeypatch):
+def test_the_end_of_a_span_and_the_start_of_the_next_are_one_event(cuda, log, monkeypatch):
     monkeypatch.setattr(device_clock, "SHARED_WITHIN_NS", 10**9)
     for _ in range(10):
         begin(log, "step").end()
@@ -93,13 +92,13 @@ def test_the_end_of_a_span_and_the_begin_of_the_next_are_one_event(cuda, log, mo
     assert first == last
 
 
-def test_marks_with_time_for_work_between_them_are_events_of_their_own(cuda, log):
+def test_edges_with_time_for_work_between_them_are_two_events(cuda, log):
     for _ in range(10):
         span_of(log)
     assert cuda.recorded == 20
 
 
-def test_marks_on_two_streams_are_two_events(cuda, log, monkeypatch):
+def test_edges_on_two_streams_are_two_events(cuda, log, monkeypatch):
     monkeypatch.setattr(device_clock, "SHARED_WITHIN_NS", 10**9)
     span = begin(log, "step")
     cuda.raw = 7
@@ -107,7 +106,7 @@ def test_marks_on_two_streams_are_two_events(cuda, log, monkeypatch):
     assert cuda.recorded == 2
 
 
-def test_spans_are_handed_over_before_the_device_is_done_and_their_windows_after(log):
+def test_spans_are_sent_before_the_device_finishes_and_their_windows_after(log):
     span = span_of(log)
     log.flush(leave_unresolved=0)
     log.finish()
@@ -116,7 +115,7 @@ def test_spans_are_handed_over_before_the_device_is_done_and_their_windows_after
     assert rows(log, b'"devices"') == [[span.index, *span.device_window()]]
 
 
-def test_events_are_used_again(cuda, log):
+def test_events_are_reused(cuda, log):
     for _ in range(50):
         span_of(log).device_window()
     # Two at a time, and three for each reference.
@@ -124,7 +123,7 @@ def test_events_are_used_again(cuda, log):
     assert cuda.events <= 2 + 3 * references
 
 
-def test_a_graph_that_is_being_captured_is_left_alone(cuda, log):
+def test_no_event_is_recorded_while_a_graph_is_captured(cuda, log):
     cuda.capturing = True
     assert span_of(log, "capture").device_window() is None
     assert cuda.recorded == 0
@@ -135,7 +134,7 @@ def test_without_cuda_there_is_no_device_window(cuda, make_log):
     assert span_of(make_log(), "host").device_window() is None
 
 
-def test_a_span_in_which_cuda_was_started_ends_when_the_device_is_done(cuda, make_log):
+def test_a_span_in_which_cuda_starts_ends_when_the_device_finishes(cuda, make_log):
     cuda.started = False
     log = make_log()
     span = begin(log, "first")
@@ -146,7 +145,7 @@ def test_a_span_in_which_cuda_was_started_ends_when_the_device_is_done(cuda, mak
     assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
 
 
-def test_the_first_span_after_cuda_was_started_is_on_the_device(cuda, make_log):
+def test_the_first_span_after_the_start_of_cuda_is_on_the_device(cuda, make_log):
     cuda.started = False
     log = make_log()
     cuda.started = True
@@ -156,48 +155,48 @@ def test_the_first_span_after_cuda_was_started_is_on_the_device(cuda, make_log):
     assert window.stop_ns == pytest.approx(span.stop_ns + LAG_NS, abs=1_000_000)
 
 
-def test_too_many_unresolved_marks_are_resolved_oldest_first(log):
+def test_too_many_unresolved_events_are_resolved_oldest_first(log):
     for _ in range(10):
         span_of(log)
     log.flush(leave_unresolved=8, wait=True)
-    assert [span._device_stop.time is not None for span in log.spans()] == [True] * 6 + [False] * 4
+    assert [span._device_window is not None for span in log.spans()] == [True] * 6 + [False] * 4
     assert [row[0] for row in rows(log, b'"devices"')] == [0, 1, 2, 3, 4, 5]
 
 
-def test_old_marks_are_resolved_however_few(log, monkeypatch):
+def test_old_events_are_resolved_however_few(log, monkeypatch):
     span = span_of(log)
     monkeypatch.setattr(device_clock, "UNRESOLVED_FOR_NS", 0)
     log.flush(wait=True)
-    assert span._device_stop.time is not None
+    assert span._device_window is not None
 
 
-def test_cuda_that_fails_is_not_the_programs_to_notice(cuda, log):
+def test_a_failure_of_cuda_does_not_reach_the_program(cuda, log):
     good = span_of(log)
     good_window = good.device_window()
     cuda.error = "CUDA error: device-side assert triggered\nCompile with ..."
     bad = span_of(log)
-    log.refer()
+    log.record_reference()
     assert log.flush(leave_unresolved=0, wait=True)
     assert bad.device_window() is None
     assert good.device_window() == good_window
     assert bad.stop_ns > bad.start_ns
-    told = [json.loads(line) for line in log.taken if b"device_failed" in line]
-    assert [event["reason"] for event in told] == [
+    reported = [json.loads(line) for line in log.taken if b"device_failed" in line]
+    assert [event["reason"] for event in reported] == [
         "CUDA failed: CUDA error: device-side assert triggered"
     ]
 
 
-def test_cuda_that_fails_while_marks_wait(cuda, log):
+def test_cuda_fails_while_events_wait(cuda, log):
     span = span_of(log)
     cuda.error = "CUDA error: an illegal memory access was encountered"
     assert log.flush(leave_unresolved=0, wait=True)
     assert span.device_window() is None
 
 
-def test_a_forked_child_leaves_its_parents_cuda_alone(cuda, log):
+def test_a_forked_child_does_not_use_its_parents_cuda(cuda, log):
     span = begin(log, "outer")
     with warnings.catch_warnings():
-        # Python 3.12 warns of forking beside threads, which is what is tested here.
+        # Python 3.12 warns of forking in a process with threads, which is what is tested.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -214,7 +213,7 @@ def test_a_forked_child_leaves_its_parents_cuda_alone(cuda, log):
 
 
 class Point:
-    """An event at a time of the device's clock."""
+    """A CUDA event at a time of the device's clock."""
 
     def __init__(self, device_ns):
         self.device_ns = device_ns
@@ -235,51 +234,51 @@ def test_two_references_give_the_drift(drift, share, error_ns):
         Reference(point, t_ns + round(off_ns), abs(off_ns))
         for point, t_ns, off_ns in zip(points, host_ns, error_ns, strict=False)
     )
-    found = _placed(points[2], near, [other])
-    # The worst that both errors can do, and what 0.3 per mille of drift does to that.
+    found = event_time(points[2], near, [other])
+    # The largest effect of both errors, and of 0.3 per mille of drift on it.
     worst_ns = abs(1 - share) * abs(error_ns[0]) + abs(share) * abs(error_ns[1])
     assert abs(found.t_ns - host_ns[2]) <= 1.001 * worst_ns + 10
     assert found.uncertainty_ns >= worst_ns / 2**0.5 * 0.999
 
 
-def test_one_reference_alone_leaves_the_drift_unknown():
+def test_with_one_reference_the_drift_is_unknown():
     near = Reference(Point(0), 10**12, 5000.0)
-    at_once, later = (_placed(Point(x_ns), near, []) for x_ns in (0, 10**9))
-    assert at_once.t_ns == 10**12
-    assert at_once.uncertainty_ns == pytest.approx(5100, abs=100)
+    now, later = (event_time(Point(x_ns), near, []) for x_ns in (0, 10**9))
+    assert now.t_ns == 10**12
+    assert now.uncertainty_ns == pytest.approx(5100, abs=100)
     assert later.uncertainty_ns == pytest.approx(device_clock.DRIFT_UNCERTAINTY * 1e9, rel=0.01)
 
 
-def test_references_are_made_by_the_thread_when_they_are_due(cuda, log, monkeypatch):
-    log.refer()
+def test_references_are_recorded_when_they_are_due(cuda, log, monkeypatch):
+    log.record_reference()
     assert log.device._references == {}
     span_of(log)
-    log.refer()
-    log.refer()
+    log.record_reference()
+    log.record_reference()
     assert len(log.device._references[0]) == 1
     monkeypatch.setattr(device_clock, "REFERENCE_INTERVAL_NS", 0)
-    log.refer()
+    log.record_reference()
     assert len(log.device._references[0]) == 2
 
 
-def test_pytorch_tells_when_the_program_starts_cuda(make_log):
+def test_pytorch_calls_when_the_program_starts_cuda(make_log):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_initialized():
-        pytest.skip("CUDA was started already")
+        pytest.skip("CUDA has started already")
     make_log()
     queued = [call for call, _ in torch.cuda._queued_calls]
-    assert span_log._notice_cuda in queued
+    assert spans._notice_cuda in queued
 
 
-def test_spans_that_are_over_keep_their_device_windows(cuda, make_log):
+def test_stored_spans_have_their_device_windows(cuda, make_log):
     cuda.started = False
     log = make_log()
     first = begin(log, "first")
     cuda.started = True
     first.end()
-    held = [first, *(span_of(log) for _ in range(3))]
+    made = [first, *(span_of(log) for _ in range(3))]
     log.flush(leave_unresolved=0, wait=True)
     again = log.spans()
-    assert not any(one is other for one, other in zip(again, held, strict=True))
-    assert [span.device_window() for span in again] == [span.device_window() for span in held]
-    assert None not in [span.device_window() for span in held]
+    assert not any(one is other for one, other in zip(again, made, strict=True))
+    assert [span.device_window() for span in again] == [span.device_window() for span in made]
+    assert None not in [span.device_window() for span in made]

@@ -70,7 +70,7 @@ def test_a_recorder_that_is_gone_is_said_once_and_replaced(start, tmp_path, left
     found = program.hear()
     assert found["alive"]
     assert not found["joined"]
-    assert found["failure"].startswith("not joined, with a recorder of its own instead")
+    assert found["failure"].startswith("did not join, recording on its own instead")
     assert program.ask("span work 0.3")["gross_j"].keys() == {"gpu:0", "gpu:1", "cpu:0"}
 
 
@@ -119,7 +119,7 @@ def test_a_wrapper_joins_and_names_its_directory_to_others(start, owner, tmp_pat
     wrapper = start(
         sensors=None,
         directory=str(tmp_path / "inner"),
-        own_recorder=False,
+        wrapper=True,
         environment=named(owner.directory),
     )
     assert wrapper.hear()["recorder"] == owner.recorder_pid
@@ -131,9 +131,7 @@ def test_a_wrapper_joins_and_names_its_directory_to_others(start, owner, tmp_pat
 
 
 def test_wrappers_of_the_ranks_of_a_job_share_a_recorder(start, tmp_path):
-    wrappers = [
-        start(rank, directory=str(tmp_path / str(rank)), own_recorder=False) for rank in range(2)
-    ]
+    wrappers = [start(rank, directory=str(tmp_path / str(rank)), wrapper=True) for rank in range(2)]
     (recorder,) = {wrapper.hear()["recorder"] for wrapper in wrappers}
     ranks = [
         start(rank, sensors=None, environment=named(tmp_path / str(rank))) for rank in range(2)

@@ -4,8 +4,10 @@ import json
 import sys
 import time
 import types
+from pathlib import Path
 
 import joulelab
+from joulelab.recording.client import RecorderOptions, open_recorder
 
 
 def say(**what):
@@ -36,7 +38,13 @@ def use_gpu(index, uuids):
 
 
 def main():
-    meter = joulelab.Meter(**json.loads(sys.argv[1]))
+    options = json.loads(sys.argv[1])
+    if options.pop("wrapper", False):
+        requested = RecorderOptions(options["sensors"], None)
+        recorder = open_recorder(Path(options["directory"]), requested, wrapper=True)
+        meter = joulelab.Meter(recorder=recorder)
+    else:
+        meter = joulelab.Meter(**options)
     say(
         joined=meter.joined,
         recorder=meter.recorder_pid,

@@ -1,4 +1,4 @@
-"""``joulelab idle``."""
+"""``joulelab idle``: measure idle power and save it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import json
 import time
 
 import click
+from rich.console import Console
+from rich.progress import track
+
+from joulelab.energy.saved_baseline import save_baseline
+from joulelab.format import quantity
+from joulelab.machine import machine_identity
+from joulelab.meter import Meter
 
 
 @click.command("idle")
@@ -15,26 +22,20 @@ import click
     type=click.FloatRange(min=0.5, max=3600),
     default=10.0,
     show_default=True,
-    help="How long to stand still (the paper's T_m).",
+    help="Duration of the measurement (the paper's T_m).",
 )
-@click.option("--dry-run", is_flag=True, help="Measure and print, but keep nothing.")
+@click.option("--dry-run", is_flag=True, help="Measure and print, but save nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(duration_s: float, dry_run: bool, as_json: bool) -> None:
-    """Measure this machine's idle power and keep it.
+    """Measure this machine's idle power and save it.
 
-    Leave the machine alone meanwhile. Net energies are gross energies less this power times
-    their duration, wherever no idle power is measured beside the run itself.
+    Do not use the machine during the measurement. Net energy is gross energy minus this power times
+    the duration, unless a run measures its own idle power.
 
     \b
     Example:
       joulelab idle --seconds 30
     """
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import track  # noqa: PLC0415
-
-    from joulelab.energy.saved_baseline import keep  # noqa: PLC0415
-    from joulelab.meter import Meter  # noqa: PLC0415
-
     terminal = Console(stderr=True)
     with Meter() as meter:
         with meter.span("idle") as span:
@@ -42,15 +43,16 @@ def command(duration_s: float, dry_run: bool, as_json: bool) -> None:
                 time.sleep(duration_s / 100)
         baseline = meter.idle_from(span)
         energy = span.energy
-    path = None if dry_run else keep(baseline.points[-1])
+    path = None if dry_run else save_baseline(baseline.points[-1], machine_identity())
     if as_json:
-        kept_in = None if path is None else str(path)
-        click.echo(json.dumps({"idle": energy.to_json(), "kept_in": kept_in}))
+        saved_in = None if path is None else str(path)
+        click.echo(json.dumps({"idle": energy.to_json(), "kept_in": saved_in}))
         return
     for name, part in energy.components.items():
         half_w = (part.interval_j[1] - part.gross_j) / part.duration_s
-        click.echo(f"{name:8} {part.mean_power_w:8.2f} W ± {half_w:.2g} W  {part.provenance}")
+        power = f"{quantity(part.mean_power_w, 'W')} ± {quantity(half_w, 'W')}"
+        click.echo(f"{name:8} {power:20} {part.provenance}")
     for name, reason in energy.absent.items():
-        click.echo(f"{name:8}   absent  {reason}")
+        click.echo(f"{name:8} absent: {reason}")
     if path is not None:
-        click.echo(f"kept in {path}")
+        click.echo(f"saved in {path}")

@@ -1,17 +1,20 @@
-"""When a GPU came to a point in its work, on the host's clock, without waiting for it.
+"""When a GPU reached a point in its work, on the host's clock, without waiting for it.
 
-A CUDA event is recorded on the current stream where a span begins and ends. Its time is worked
-out later, from the time that passed on the device between it and *references*: events whose host
-times are known, recorded every few seconds by the thread that hands spans over. Two references on
-either side of a mark give the offset of the device's clock and its drift. PyTorch is used only if
-the program has imported it and has started CUDA itself.
+A CUDA event is recorded on the current stream where a span begins and ends. Its time is calculated
+later, from the time that passed on the device between it and *references*: events whose host times
+are known, recorded every few seconds by the thread that passes spans on. Two references around an
+event give the offset of the device's clock and its drift. PyTorch is used only if the program has
+imported it and has started CUDA itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,38 +23,32 @@ from sys import modules
 from typing import Any, NamedTuple
 
 REFERENCE_INTERVAL_NS = 10 * 10**9
-"""References are this far apart: over it events' float32 milliseconds stay finer than 1 µs."""
+"""Distance of references: over it the events' float32 milliseconds stay finer than 1 µs."""
 REFERENCE_REACH_NS = 10**9
-"""A mark this much younger than the last reference is not worked out without a new one."""
-KEPT_REFERENCES = 64
+"""An event this much younger than the last reference needs a new one."""
+MOST_REFERENCES = 64
 UNRESOLVED_FOR_NS = 60 * 10**9
-"""Marks are worked out before this, so that references are near them."""
-KEPT_EVENTS = 4096
-"""Events that have served are kept for use again, up to this many: making one costs a µs."""
+"""Events get their times before this, so that references are near them."""
+MOST_REUSED = 4096
+"""Number of used events that are kept for reuse: making one takes a µs."""
 SHARED_WITHIN_NS = 3_000
-"""A mark this soon after another on the same stream is the same mark: handing a kernel to CUDA
-takes the host longer, so that there is no work of the device between the two."""
+"""Two events on the same stream within this time are one: passing a kernel to CUDA takes longer, so
+the device has no work between them."""
 
 EVENT_RESOLUTION_NS = 500
 """CUDA Runtime API, cudaEventElapsedTime: "a resolution of around 0.5 microseconds"."""
 FLOAT32 = 2**-24
-"""It is rounded to single precision, by this share at most."""
+"""Relative error by which that time is rounded to single precision, at most."""
 DRIFT_UNCERTAINTY = 50e-6
-"""k = 1, before two references have shown the drift: ordinary crystals are within 100 ppm."""
+"""k = 1, before two references show the drift: ordinary crystals are within 100 ppm."""
 DRIFT_CHANGE = 5e-6
-"""k = 1. How much drift changes between two references: crystals with their temperature, and
-CLOCK_MONOTONIC by NTP."""
+"""k = 1. Change of the drift between two references, by temperature and by NTP."""
 THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL."""
 
 
 class DeviceTime(NamedTuple):
-    """When the device came to a mark.
-
-    Attributes:
-        t_ns: CLOCK_MONOTONIC.
-        uncertainty_ns: Standard uncertainty (k = 1).
-    """
+    """When the device reached an event (CLOCK_MONOTONIC), with its standard uncertainty."""
 
     t_ns: int
     uncertainty_ns: int
@@ -61,9 +58,9 @@ class DeviceWindow(NamedTuple):
     """A span on a GPU.
 
     Attributes:
-        start_ns: When the GPU came to its work, CLOCK_MONOTONIC.
-        stop_ns: When it was done with it; not before ``start_ns``.
-        uncertainty_ns: Standard uncertainty of both times (k = 1), which are wrong together.
+        start_ns: When the GPU started its work, CLOCK_MONOTONIC.
+        stop_ns: When it finished; not before ``start_ns``.
+        uncertainty_ns: Standard uncertainty of both times (k = 1), which share one error.
     """
 
     start_ns: int
@@ -71,15 +68,10 @@ class DeviceWindow(NamedTuple):
     uncertainty_ns: int
 
 
-class DeviceMark:
-    """A point in a stream's work, perhaps still to come.
+class DeviceEvent:
+    """A point in a stream's work, which the device may not have reached yet.
 
-    Attributes:
-        device: CUDA's index.
-        stream: The stream's address.
-        event: Recorded at that point; ``None`` once ``time`` is known, as it may serve again.
-        host_ns: When it was recorded, CLOCK_MONOTONIC.
-        time: When the device came to it.
+    Its CUDA event is reused, and ``None`` here, once its time is known.
     """
 
     __slots__ = ("device", "event", "host_ns", "stream", "time")
@@ -94,13 +86,9 @@ class DeviceMark:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An event whose host time is known.
+    """A completed CUDA event whose host time is known.
 
-    Attributes:
-        event: It has completed.
-        host_ns: CLOCK_MONOTONIC when it was recorded.
-        uncertainty_ns: Standard uncertainty of that; it lies anywhere in the time that recording
-            and completing took (rectangular distribution, GUM 4.3.7).
+    It lies anywhere in the time that recording and completing took (rectangular, GUM 4.3.7).
     """
 
     event: Any
@@ -108,33 +96,27 @@ class Reference:
     uncertainty_ns: float
 
 
-def cuda_started() -> bool:
-    """Whether the program has started CUDA with PyTorch: only a look, which starts nothing."""
-    return getattr(modules.get("torch.cuda"), "_initialized", False)
+def call_when_cuda_starts(notice: Callable[[], None]) -> None:
+    """Have PyTorch call a function when the program starts CUDA, so that spans need not check.
 
-
-def tell_when_cuda_starts(notice: Callable[[], None]) -> None:
-    """Has PyTorch say when the program starts CUDA, so that no span need ask whether it has.
-
-    To be called again now and then: PyTorch may be imported later, which takes longer than the
-    time between two spans being handed over, and comes before CUDA. ``torch.cuda._lazy_call`` is
-    PyTorch's own way to put off what needs CUDA, as seeds, until that is there.
-
-    Args:
-        notice: Called at once where CUDA was started already. It must not raise.
+    Repeat this with each flush of spans: PyTorch may be imported later, which takes longer than the
+    time between two flushes and precedes CUDA. ``torch.cuda._lazy_call`` is PyTorch's own way to
+    postpone what needs CUDA, such as seeds; if CUDA has started, it calls immediately.
     """
     lazy_call = getattr(modules.get("torch.cuda"), "_lazy_call", None)
     if lazy_call is not None:
-        _ask_once(lazy_call, notice)
+        _register_once(lazy_call, notice)
 
 
 @functools.lru_cache(maxsize=1)
-def _ask_once(lazy_call: Callable[[Callable[[], None]], None], notice: Callable[[], None]) -> None:
+def _register_once(
+    lazy_call: Callable[[Callable[[], None]], None], notice: Callable[[], None]
+) -> None:
     lazy_call(notice)
 
 
 def device_clock() -> DeviceClock | None:
-    """A clock for the GPUs of this process, once the program has started CUDA with PyTorch."""
+    """Return a clock for the GPUs of this process, once the program has started CUDA."""
     torch: Any = modules.get("torch")
     started = getattr(getattr(torch, "cuda", None), "is_initialized", None)
     # Another thread may be importing PyTorch at this moment.
@@ -142,24 +124,18 @@ def device_clock() -> DeviceClock | None:
 
 
 class DeviceClock:
-    """Makes marks on the current CUDA device's current stream.
+    """Records events on the current stream of a program that has started CUDA with PyTorch.
 
-    Whatever CUDA refuses, the program is not told: it will meet the same error in its own next
-    call. From then on there are no marks, and :attr:`failure` says why.
-
-    Args:
-        torch: PyTorch. The program has started CUDA with it.
-
-    Attributes:
-        failure: Why there are no more marks; empty while there are.
+    An error of CUDA ends the recording of events and does not reach the program, which will meet
+    it in its own next call; ``failure`` then states it.
     """
 
     def __init__(self, torch: Any) -> None:
         cuda = self._cuda = torch.cuda
         self.failure = ""
-        self._unresolved: deque[DeviceMark] = deque()
+        self._unresolved: deque[DeviceEvent] = deque()
         self._leaves_captures_alone = False
-        # Of PyTorch's own binding, where it has that name: half the calls, and no new objects.
+        # PyTorch's own binding, if it has these names: half the calls, and no new objects.
         own = torch._C
         self._current_device = getattr(own, "_cuda_getDevice", cuda.current_device)
         self._is_capturing = getattr(
@@ -172,63 +148,62 @@ class DeviceClock:
         events = getattr(own, "_CudaEventBase", cuda.Event)
         self._record: Callable[[Any, Any], None] = events.record
         self._streams: dict[tuple[int, int], Any] = {}
-        self._served: dict[int, deque[Any]] = {}
-        self._last: DeviceMark | None = None
+        self._reusable: dict[int, deque[Any]] = {}
+        self._last: DeviceEvent | None = None
         self._references: dict[int, list[Reference]] = {}
         self._reference_streams: dict[int, Any] = {}
 
-    def mark(self) -> DeviceMark | None:
-        """A mark at this point of the current stream; nothing while that is being captured."""
+    def record(self) -> DeviceEvent | None:
+        """Record an event in the current stream; nothing while a graph is being captured."""
         if self.failure:
             return None
         try:
-            return self._mark()
+            return self._record_event()
         except RuntimeError as error:
             self._fail(error)
             return None
 
     def resolve(self, leave: int, *, wait: bool) -> None:
-        """Works out the times of the oldest marks.
+        """Calculate the times of the oldest events.
 
-        Args:
-            leave: So many may wait, but none for longer than :data:`UNRESOLVED_FOR_NS`.
-            wait: Also for the device, where it has not come to them yet.
+        Only ``leave`` of them may wait, and none longer than :data:`UNRESOLVED_FOR_NS`. With
+        ``wait``, wait for those that the device has not reached yet.
         """
-        marks = self._unresolved
+        events = self._unresolved
         old_ns = time.monotonic_ns() - UNRESOLVED_FOR_NS
-        while marks and (len(marks) > leave or marks[0].host_ns < old_ns):
-            if not wait and not self._reached(marks[0]):
+        while events and (len(events) > leave or events[0].host_ns < old_ns):
+            if not wait and not self._reached(events[0]):
                 break
-            self.time(marks.popleft())
+            self.time(events.popleft())
 
-    def _reached(self, mark: DeviceMark) -> bool:
-        """Whether the device has come to a mark, or never will as far as one can tell."""
-        if mark.time is not None or self.failure:
+    def _reached(self, event: DeviceEvent) -> bool:
+        """Whether the device has reached an event, or probably never will."""
+        if event.time is not None or self.failure:
             return True
         try:
-            return bool(mark.event.query())
+            return bool(event.event.query())
         except RuntimeError as error:
             self._fail(error)
             return True
 
-    def time(self, mark: DeviceMark) -> DeviceTime | None:
-        """When the device came to a mark; waits until it has. ``None`` where CUDA failed."""
-        if mark.time is None and not self.failure:
+    def time(self, event: DeviceEvent) -> DeviceTime | None:
+        """Return when the device reached an event; wait until it has. ``None`` if CUDA failed."""
+        if event.time is None and not self.failure:
             try:
-                mark.event.synchronize()
-                mark.time = self._time(mark)
+                event.event.synchronize()
+                event.time = self._time(event)
             except RuntimeError as error:
                 self._fail(error)
             else:
-                served = self._served.setdefault(mark.device, deque(maxlen=KEPT_EVENTS))
-                served.append(mark.event)
-                mark.event = None
-        return mark.time
+                reusable = self._reusable.setdefault(event.device, deque(maxlen=MOST_REUSED))
+                reusable.append(event.event)
+                event.event = None
+        return event.time
 
-    def refer(self) -> None:
-        """Makes a reference for each device that has marks, where one is due.
+    def record_references(self) -> None:
+        """Record a reference for each device in use that is due for one.
 
-        For a thread that does nothing else with CUDA: see :func:`_leave_captures_alone`.
+        The calling thread must use CUDA for nothing else: see :func:`_leave_captures_alone`.
         """
         if self.failure:
             return
@@ -244,7 +219,7 @@ class DeviceClock:
                 except RuntimeError as error:
                     self._fail(error)
 
-    def _mark(self) -> DeviceMark | None:
+    def _record_event(self) -> DeviceEvent | None:
         device = self._current_device()
         raw = self._raw_stream(device)
         last = self._last
@@ -262,28 +237,28 @@ class DeviceClock:
         except KeyError:
             stream = self._streams[device, raw] = self._cuda.current_stream(device)
         try:
-            event = self._served[device].popleft()
+            cuda_event = self._reusable[device].popleft()
         except (KeyError, IndexError):
-            event = self._cuda.Event(enable_timing=True)
-        mark = DeviceMark(device, raw, event)
-        self._record(event, stream)
-        mark.host_ns = time.monotonic_ns()
-        self._last = mark
-        self._unresolved.append(mark)
-        return mark
+            cuda_event = self._cuda.Event(enable_timing=True)
+        event = DeviceEvent(device, raw, cuda_event)
+        self._record(cuda_event, stream)
+        event.host_ns = time.monotonic_ns()
+        self._last = event
+        self._unresolved.append(event)
+        return event
 
-    def _time(self, mark: DeviceMark) -> DeviceTime:
-        references = self._references.get(mark.device, [])
-        if not references or mark.host_ns - references[-1].host_ns > REFERENCE_REACH_NS:
-            references = self._new_reference(mark.device)
+    def _time(self, event: DeviceEvent) -> DeviceTime:
+        references = self._references.get(event.device, [])
+        if not references or event.host_ns - references[-1].host_ns > REFERENCE_REACH_NS:
+            references = self._new_reference(event.device)
         at = len(references) - 1
-        while at > 0 and references[at].host_ns > mark.host_ns:
+        while at > 0 and references[at].host_ns > event.host_ns:
             at -= 1
         others = references[at + 1 : at + 2] or references[:at][-1:]
-        return _placed(mark.event, references[at], others)
+        return event_time(event.event, references[at], others)
 
     def _new_reference(self, device: int) -> list[Reference]:
-        """Records an event on a stream of its own, where nothing is waiting before it."""
+        """Record an event on a stream that has nothing waiting."""
         if device not in self._reference_streams:
             self._reference_streams[device] = self._cuda.Stream(device=device)
         stream = self._reference_streams[device]
@@ -299,7 +274,7 @@ class DeviceClock:
         assert best is not None
         references = self._references.setdefault(device, [])
         references.append(best)
-        del references[:-KEPT_REFERENCES]
+        del references[:-MOST_REFERENCES]
         return references
 
     def _fail(self, error: RuntimeError) -> None:
@@ -307,19 +282,19 @@ class DeviceClock:
         self._unresolved.clear()
 
 
-def _placed(event: Any, near: Reference, others: list[Reference]) -> DeviceTime:
-    """An event's time on the host's clock.
+def event_time(event: Any, near: Reference, others: list[Reference]) -> DeviceTime:
+    """Calculate a CUDA event's time on the host's clock.
 
     With references at host times ``a`` and ``b``, ``D`` apart on the device, an event that came
     ``x`` after the first was at ``a + x (b - a) / D``: the drift of the clocks is in ``(b - a) /
     D``. Its uncertainty is that of ``a`` and ``b`` by their weights ``1 - x/D`` and ``x/D``, and
-    that drift may change. With one reference alone the drift is taken as none, within
+    that of a change of the drift. With one reference, no drift is assumed, within
     :data:`DRIFT_UNCERTAINTY`.
 
     Args:
-        event: It has completed.
+        event: A completed CUDA event.
         near: A reference before it, if there is one.
-        others: The reference after it, or else the one before ``near``, or none.
+        others: The reference after it, otherwise the one before ``near``, or none.
     """
     x_ns = _elapsed_ns(near.event, event)
     rate, weight, drift = 1.0, 0.0, DRIFT_UNCERTAINTY
@@ -345,13 +320,57 @@ def _elapsed_ns(first: Any, second: Any) -> float:
 
 
 def _leave_captures_alone() -> None:
-    """Lets this thread ask about events while another captures a graph.
+    """Let this thread query events while another captures a graph.
 
-    By default CUDA forbids it, and would spoil the other thread's capture (CUDA Driver API,
+    By default CUDA forbids it, which would spoil the other thread's capture (CUDA Driver API,
     cuThreadExchangeStreamCaptureMode).
     """
-    import ctypes  # noqa: PLC0415
-
     with contextlib.suppress(OSError, AttributeError):
         mode = ctypes.c_int(THREAD_LOCAL)
         ctypes.CDLL("libcuda.so.1").cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
+
+
+class CudaContexts:
+    """Reports on which GPUs this process has a CUDA context, whenever that changes.
+
+    PyTorch is queried only once the program has started CUDA, which makes no context.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._reported: list[int] = []
+
+    def lines(self) -> list[bytes]:
+        """Return a line for the trace; none while nothing has changed."""
+        started = getattr(modules.get("torch.cuda"), "_initialized", False)
+        # A forked child can use no CUDA of its parent's.
+        if not started or os.getpid() != self._pid:
+            return []
+        indices = _contexts(modules["torch"])
+        if indices == self._reported:
+            return []
+        self._reported = indices
+        gpus = [[index, _uuid(modules["torch"], index)] for index in indices]
+        event = {"event": "cuda", "pid": self._pid, "t_ns": time.monotonic_ns(), "gpus": gpus}
+        return [json.dumps(event).encode() + b"\n"]
+
+
+def _contexts(torch: Any) -> list[int]:
+    """CUDA's indices of the devices with a context; none if this PyTorch cannot list them."""
+    has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    if has_context is None:
+        return []
+    try:
+        return [index for index in range(torch.cuda.device_count()) if has_context(index)]
+    except RuntimeError:
+        # The program will meet the same error in its own next call.
+        return []
+
+
+def _uuid(torch: Any, index: int) -> str | None:
+    """The UUID in NVML's form but without ``GPU-``; ``None`` if this PyTorch does not have it."""
+    try:
+        uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    except RuntimeError:
+        return None
+    return None if uuid is None else str(uuid)

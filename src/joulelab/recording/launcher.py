@@ -1,38 +1,49 @@
-"""Which of many: what a launcher tells a process of the job that it started it for.
+"""A process's rank in a job of several processes, and the file where those of one host meet.
 
-Launchers tell it in environment variables. Those of torchrun are also set by Lightning, Accelerate,
-DeepSpeed and the PyTorchJob of Kubernetes, since ``init_method="env://"`` of ``torch.distributed``
-reads them.
+Launchers state it in environment variables. Those of torchrun are also set by Lightning,
+Accelerate, DeepSpeed and the PyTorchJob of Kubernetes, since ``init_method="env://"`` of
+``torch.distributed`` reads them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
+import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from joulelab.errors import RecorderError
+from joulelab.recording.connections import runtime_directory
+from joulelab.recording.trace_format import boot_id
+
 HOST = "JOULELAB_HOST"
-"""Another name for this host, where the system's own is not its alone."""
+"""Another name for this host, if the system's is not unique."""
 NO_NAME = "none"
-"""torchrun's name for a job that was given none."""
+"""torchrun's name for a job without a name."""
+LOCK_TIMEOUT_S = 30.0
+POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """A process's place in the job that a launcher started.
+    """A process's rank in the job that a launcher started. ``None`` where it is not stated.
 
     Attributes:
         launcher: ``"torchrun"``, ``"slurm"``, ``"openmpi"``, ``"pmix"`` or ``"mpich"``.
-        job: Names the job among all of this launcher, on every host alike.
-        agent: Tells it from others of that name on this host, where the launcher gives none of its
-            own; ``None`` where it does.
-        rank: Among all processes of the job; ``None`` where the launcher does not tell.
+        job: Identifies the job among those of this launcher, equal on all hosts.
+        agent: Identifies it among jobs of that name on this host, if the launcher's name is not
+            unique; otherwise ``None``.
+        rank: Among all processes of the job.
         local_rank: Among those on this host.
-        world_size: How many processes the job has.
+        world_size: Number of processes of the job.
         node: This host's number among those of the job.
-        nodes: How many hosts the job has.
+        nodes: Number of hosts of the job.
     """
 
     launcher: str
@@ -45,27 +56,27 @@ class Launch:
     nodes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; ``Launch(**data)`` is its inverse."""
+        """Convert to a plain dictionary; ``Launch(**data)`` is the inverse."""
         return asdict(self)
 
 
 def host_name(environ: Mapping[str, str] = os.environ) -> str:
-    """What this host is called: ``$JOULELAB_HOST``, or as the system says."""
+    """Return this host's name: ``$JOULELAB_HOST``, or the system's."""
     return environ.get(HOST) or os.uname().nodename
 
 
 def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
-    """This process's place in a job of several processes; ``None`` where it was started alone.
+    """Return this process's rank in a job; ``None`` if the job has only this process.
 
-    Where one launcher started another, as Slurm does torchrun, the outer one names the job and
-    the inner one the rank. A job of one process is none: its recorder is its own.
+    If one launcher started another, for example Slurm torchrun, the outer one names the job and
+    the inner one the rank.
 
     Example:
         >>> launch = current_launch({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4",
         ...     "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "r"})
         >>> launch.launcher, launch.rank, launch.local_rank, launch.world_size
         ('torchrun', 3, 1, 4)
-        >>> current_launch({"SLURM_JOB_ID": "7"}) is None  # within sbatch, not started by srun
+        >>> current_launch({"SLURM_JOB_ID": "7"}) is None  # in sbatch's script, without srun
         True
     """
     found = [of(environ) for of in (_slurm, _openmpi, _pmix, _mpich, _torch)]
@@ -73,17 +84,17 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     if not several:
         return None
     outer, inner = several[0], several[-1]
-    told = {name: value for name, value in inner.to_json().items() if value is not None}
+    stated = {name: value for name, value in inner.to_json().items() if value is not None}
     named = {"launcher": outer.launcher, "job": outer.job, "agent": outer.agent}
-    return Launch(**(outer.to_json() | told | named))
+    return Launch(**(outer.to_json() | stated | named))
 
 
 def _torch(environ: Mapping[str, str]) -> Launch | None:
     names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
     rank, local_rank = (_number(environ, name) for name in ("RANK", "LOCAL_RANK"))
     world_size = _number(environ, "WORLD_SIZE")
-    told = "MASTER_ADDR" in environ and "MASTER_PORT" in environ and world_size is not None
-    if not told or (rank is None and local_rank is None):
+    stated = "MASTER_ADDR" in environ and "MASTER_PORT" in environ and world_size is not None
+    if not stated or (rank is None and local_rank is None):
         return None
     return Launch(
         launcher="torchrun",
@@ -98,19 +109,19 @@ def _torch(environ: Mapping[str, str]) -> Launch | None:
 
 
 def _torch_agent(environ: Mapping[str, str]) -> str | None:
-    """The temporary directory that torchrun makes anew each time that it is started.
+    """The temporary directory that torchrun makes each time it is started.
 
-    Without it the processes that a killed torchrun left would be of the next one's job.
+    Without it, processes left by a killed torchrun would belong to the job of the next.
     """
-    told = environ.get("TORCHELASTIC_ERROR_FILE")
-    if told is None or environ.get("TORCHELASTIC_RUN_ID") != NO_NAME:
+    error_file = environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file is None or environ.get("TORCHELASTIC_RUN_ID") != NO_NAME:
         return None
     # <directory>/attempt_<number>/<local rank>/error.json
-    return str(Path(told).parent.parent.parent)
+    return str(Path(error_file).parent.parent.parent)
 
 
 def _slurm(environ: Mapping[str, str]) -> Launch | None:
-    """A step that srun started. The script of sbatch is no step of the job's processes."""
+    """A step started by srun. The script of sbatch is not one of the job's processes."""
     names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     if "SLURM_JOB_ID" not in environ or "SLURM_STEP_ID" not in environ:
         return None
@@ -140,7 +151,7 @@ def _openmpi(environ: Mapping[str, str]) -> Launch | None:
 
 
 def _pmix(environ: Mapping[str, str]) -> Launch | None:
-    """Another launcher with PMIx; Open MPI and Slurm, which may use it, tell more themselves."""
+    """Another launcher with PMIx; Open MPI and Slurm, which may use it, state more themselves."""
     if "OMPI_COMM_WORLD_RANK" in environ or "SLURM_STEP_ID" in environ:
         return None
     if "PMIX_RANK" not in environ or "PMIX_NAMESPACE" not in environ:
@@ -151,7 +162,7 @@ def _pmix(environ: Mapping[str, str]) -> Launch | None:
 
 
 def _mpich(environ: Mapping[str, str]) -> Launch | None:
-    """MPICH and those made of it, as Intel MPI and MVAPICH."""
+    """MPICH and its derivatives, for example Intel MPI and MVAPICH."""
     if "PMI_RANK" not in environ or "PMI_SIZE" not in environ:
         return None
     name = environ.get("PMI_JOBID") or environ.get("PMI_PORT") or ""
@@ -172,10 +183,68 @@ def _number(environ: Mapping[str, str], *names: str) -> int | None:
 
 
 def _parent() -> str:
-    """The launcher's process on this host, told from any other that had its number."""
+    """The launcher's pid and start time on this host."""
     pid = os.getppid()
     try:
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = ""
     return f"{pid} {started}"
+
+
+@contextlib.contextmanager
+def job_file(
+    launch: Launch, sensors: Sequence[str] | None, interval_s: float | None
+) -> Iterator[Path]:
+    """Lock the file that names the recording of a job's processes on this host.
+
+    Only the process that has the lock may start the job's recorder; the kernel releases it when the
+    process exits. The file may be trusted only if a recorder answers, so stale files are harmless.
+
+    Raises:
+        RecorderError: Another process has had the lock for too long.
+        OSError: The file cannot be made.
+    """
+    parts = (
+        boot_id(),
+        host_name(),
+        launch.launcher,
+        launch.job,
+        launch.agent,
+        sensors if sensors is None else list(sensors),
+        os.environ.get("JOULELAB_SENSORS", "") if sensors is None else "",
+        interval_s,
+    )
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    path = runtime_directory() / f"{key}.job"
+    deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if _lock(descriptor, deadline_s) and _is_same_file(path, descriptor):
+                yield path
+                return
+        finally:
+            # Closing it is not enough: a child that was forked meanwhile has it open, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+        if time.monotonic() > deadline_s:
+            raise RecorderError("another process of the job has locked out the others")
+
+
+def _lock(descriptor: int, deadline_s: float) -> bool:
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(POLL_S)
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    """Whether the file was not removed since it was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

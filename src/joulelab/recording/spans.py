@@ -1,38 +1,69 @@
-"""Spans: named stretches of time, nested as the program nests them."""
+"""Spans of a process: named stretches of time, nested the way the program nests them.
+
+Beginning and ending a span only notes the time. A thread passes what was noted to the recorder a
+few times a second, and stores finished spans compactly.
+"""
 
 from __future__ import annotations
 
+import itertools
+import marshal
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from sys import modules
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Self
 
-from joulelab.recording.device_clock import DeviceMark, DeviceWindow
+from joulelab.recording.device_clock import (
+    DeviceClock,
+    DeviceEvent,
+    DeviceTime,
+    DeviceWindow,
+    call_when_cuda_starts,
+    device_clock,
+)
+from joulelab.recording.trace_format import encode, span_lines
 
 if TYPE_CHECKING:
     from joulelab.energy.energy import Energy
-    from joulelab.recording.span_log import SpanLog
+
+FLUSH_INTERVAL_S = 0.25
+"""Spans are passed to the recorder this often: a program that is killed loses no more of them."""
+INDICES_PER_LOG = 1 << 32
+"""Logs of one process that share a trace number their spans this far apart."""
+MOST_UNRESOLVED = 1 << 16
+"""Number of device events that may wait for their times, which take several µs each."""
+_PLAIN = frozenset({int, float, str, bool, type(None)})
+"""Types that :mod:`marshal` restores exactly."""
+
+Row = tuple[Any, ...]
+"""Index, parent, thread, name, attributes, start and stop; see ``trace_format.py``."""
 
 
 class Span:
-    """A named stretch of time, as ``with meter.span("epoch", index=3) as span``.
+    """A named stretch of time, for example ``with meter.span("epoch", index=3) as span``.
 
     Made by :meth:`joulelab.Meter.span`, which leaves it to ``with`` to begin it, or by
     :meth:`joulelab.Meter.begin`.
 
-    Beginning and ending one is on the program's way, so each does what must be done at that moment
-    and no more: the number of a span and the one around it are worked out when they are wanted.
-
     Attributes:
-        name: As the program gave it.
-        attributes: Whatever else the program said of it.
-        start_ns: CLOCK_MONOTONIC; 0 before it began.
-        stop_ns: CLOCK_MONOTONIC; ``None`` while it is open.
-        thread: In which it began, as ``threading.get_ident`` has it; 0 before.
+        name: The name given by the program.
+        attributes: Whatever else the program attached to the span.
+        start_ns: CLOCK_MONOTONIC; 0 before the span began.
+        stop_ns: CLOCK_MONOTONIC; ``None`` while the span is open.
+        thread: Thread in which the span began, as ``threading.get_ident`` names it; 0 before.
     """
+
+    # Beginning and ending a span delays the program, so both do only what cannot be done later.
 
     __slots__ = (
         "_device_start",
         "_device_stop",
+        "_device_window",
         "_index",
         "_log",
         "_parent",
@@ -52,39 +83,40 @@ class Span:
         self._log = log
         self._index = -1
         self._parent: int | None = None
-        self._device_start: DeviceMark | None = None
-        self._device_stop: DeviceMark | None = None
+        self._device_start: DeviceEvent | None = None
+        self._device_stop: DeviceEvent | None = None
+        self._device_window: DeviceWindow | None = None
 
     def __enter__(self) -> Self:
-        """Begins it now.
+        """Begin the span now.
 
         Raises:
             ValueError: It began before.
         """
         if self.start_ns:
-            raise ValueError(f"span {self.name!r} began already; each block needs one of its own")
+            raise ValueError(f"span {self.name!r} began already; make a span for each block")
         log = self._log
         self.thread = get_ident()
         if log.device is not None:
-            self._device_start = log.device.mark()
+            self._device_start = log.device.record()
         self.start_ns = monotonic_ns()
         log.begun.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it however its block ended, unless the block has done so itself."""
+        """End the span however its block ended, unless the block has ended it already."""
         if self.stop_ns is not None:
             return
         stop_ns = monotonic_ns()
         log = self._log
         if log.device is not None:
-            self._device_stop = log.device.mark()
+            self._device_stop = log.device.record()
         self.stop_ns = stop_ns
         if log.forked:
             log.flush(leave_unresolved=0, wait=True)
 
     def end(self) -> None:
-        """Ends it now.
+        """End the span now.
 
         Raises:
             ValueError: It ended before, or has not begun.
@@ -96,43 +128,42 @@ class Span:
 
     @property
     def index(self) -> int:
-        """Counts the spans of this process in the order they began; -1 before it began."""
+        """Number of the span in its process, in the order in which spans began; -1 before."""
         if self._index < 0:
-            self._log.place()
+            self._log.assign_indices()
         return self._index
 
     @property
     def parent(self) -> int | None:
         """Index of the span that was open in the same thread when this one began."""
         if self._index < 0:
-            self._log.place()
+            self._log.assign_indices()
         return self._parent
 
     @property
     def duration_s(self) -> float:
-        """Its length on the host's clock; up to now while it is open."""
+        """Duration on the host's clock; until now while the span is open."""
         stop_ns = monotonic_ns() if self.stop_ns is None else self.stop_ns
         return (stop_ns - self.start_ns) * 1e-9
 
     @property
     def energy(self) -> Energy:
-        """Its energy. Waits at most until the sensors have covered it.
+        """Energy of the span. Waits at most until the sensors have covered it.
 
         Raises:
             ValueError: The span is still open.
         """
         return self._log.energy_of(self)
 
-    def ended_by(self, t_ns: int) -> bool:
-        """Whether it was over at that time, CLOCK_MONOTONIC."""
-        return self.stop_ns is not None and self.stop_ns <= t_ns
-
     def device_window(self) -> DeviceWindow | None:
-        """When the GPU began and finished its work, where it had any. Waits until it has."""
+        """Return when the GPU started and finished the span's work, if it had any.
+
+        Waits until the GPU has finished.
+        """
         return self._log.device_window(self)
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same stretch of time of the same meter."""
+        """Return whether both are the same stretch of time of the same meter."""
         if self is other or not isinstance(other, Span):
             return self is other
         return self._log is other._log and self.index == other.index >= 0
@@ -143,3 +174,255 @@ class Span:
     def __repr__(self) -> str:
         state = "open" if self.stop_ns is None else f"{self.duration_s:.6g} s"
         return f"<Span {self.name!r} {self.attributes or ''} {state}>"
+
+
+class SpanLog:
+    """Every span of a process, in memory and on its way to the trace.
+
+    Args:
+        send: Takes finished lines for the trace without waiting; false if it cannot now.
+        energy_of: Calculates a span's energy.
+        shared: Whether this process may have other logs in the same trace.
+        more_lines: Returns further lines for the trace each time spans are passed on.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], bool],
+        energy_of: Callable[[Span], Energy],
+        *,
+        shared: bool = False,
+        more_lines: Callable[[], Sequence[bytes]] = tuple,
+    ) -> None:
+        self.begun: list[Span] = []  # They have no index yet.
+        self.energy_of = energy_of
+        self._send = send
+        self._more_lines = more_lines
+        self._next_index = next(_SHARED) * INDICES_PER_LOG if shared else 0
+        self._new: list[Span] = []
+        self._open: list[Span] = []
+        self._on_device: deque[tuple[Span, Row]] = deque()
+        # A step a span, a day long, is a million spans: as objects they would take half a kilobyte
+        # each in the memory of the measured program, and as rows a fifth of that.
+        self._stored: dict[str, list[bytes]] = {}
+        self._objects: list[Span] = []
+        self.restart(forked=False)
+        _LOGS[id(self)] = self
+        call_when_cuda_starts(_notice_cuda)
+
+    def restart(self, *, forked: bool) -> None:
+        """Drop what is on its way: in a forked child, that is for the parent to pass on.
+
+        A child may end at any moment without notice, like those of multiprocessing, so it passes on
+        each span as it ends and has no thread for that. It cannot use its parent's CUDA either.
+        """
+        self.device: DeviceClock | None = device_clock()
+        self.forked = forked
+        self._reported_failure = False
+        self._lock = threading.RLock()
+        self._unfinished: dict[int, list[Span]] = {}
+        self.assign_indices()
+        self._unfinished.clear()
+        self._objects += (*self._new, *self._open, *(span for span, _ in self._on_device))
+        self._new, self._open, self._on_device = [], [], deque()
+        self._backlog: deque[bytes] = deque()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        if not forked:
+            self._thread = threading.Thread(
+                target=_flush_regularly,
+                args=(weakref.ref(self), self._stopping),
+                name="joulelab-spans",
+                daemon=True,
+            )
+            self._thread.start()
+
+    def assign_indices(self) -> None:
+        """Give new spans their index and their parent.
+
+        Times decide on the parent, since a span may have ended after another began inside it.
+        """
+        with self._lock:
+            begun = self.begun.copy()
+            for span in begun:
+                if span._index < 0:
+                    around = self._unfinished.setdefault(span.thread, [])
+                    while around and _ended_by(around[-1], span.start_ns):
+                        around.pop()
+                    span._parent = around[-1]._index if around else None
+                    around.append(span)
+                    span._index = self._next_index
+                    self._next_index += 1
+            self._new += begun
+            del self.begun[: len(begun)]
+
+    def spans(self, name: str | None = None) -> list[Span]:
+        """Return the spans of a name, or all, in the order in which they began."""
+        with self._lock:
+            self.assign_indices()
+            names = list(self._stored) if name is None else [name]
+            rows = (
+                row
+                for known in names
+                for block in self._stored.get(known, ())
+                for row in marshal.loads(block)  # noqa: S302  (written by _store)
+            )
+            found = {row[0]: self._restored(row) for row in rows}
+            on_device = (span for span, _ in self._on_device)
+            objects = itertools.chain(self._objects, on_device, self._open, self._new)
+            found |= {span.index: span for span in objects if name is None or span.name == name}
+        return [found[index] for index in sorted(found)]
+
+    def device_window(self, span: Span) -> DeviceWindow | None:
+        """See :meth:`Span.device_window`."""
+        device, first, last = self.device, span._device_start, span._device_stop
+        if device is None or last is None:
+            return span._device_window
+        with self._lock:
+            # If CUDA was started after the span began, its work on the GPU was, too.
+            start = device.time(first) if first else DeviceTime(span.start_ns, 0)
+            stop = device.time(last)
+        if start is None or stop is None:
+            return None
+        return DeviceWindow(
+            start.t_ns,
+            max(start.t_ns, stop.t_ns),
+            max(start.uncertainty_ns, stop.uncertainty_ns),
+        )
+
+    def flush(self, *, leave_unresolved: int = MOST_UNRESOLVED, wait: bool = False) -> bool:
+        """Pass on what was noted so far. Return whether the recorder had room for all of it.
+
+        See :meth:`DeviceClock.resolve` for the arguments.
+        """
+        call_when_cuda_starts(_notice_cuda)
+        with self._lock:
+            self.device = self.device or device_clock()
+            self.assign_indices()
+            # Each span is read once: it may end at any moment.
+            known = [(span, _row(span)) for span in self._open]
+            finished = [one for one in known if one[1][-1] is not None]
+            still_open = [span for span, row in known if row[-1] is None]
+            new = [(span, _row(span)) for span in self._new]
+            self._backlog += span_lines("spans", [row for _, row in (*finished, *new)])
+            finished += (one for one in new if one[1][-1] is not None)
+            still_open += (span for span, row in new if row[-1] is None)
+            self._open, self._new = still_open, []
+            if self.device is not None:
+                self.device.resolve(leave_unresolved, wait=wait)
+            self._store((span, row, None) for span, row in finished if span._device_stop is None)
+            self._on_device += (one for one in finished if one[0]._device_stop is not None)
+            self._backlog += span_lines("devices", self._resolved())
+            self._backlog += self._device_failure()
+            self._backlog += self._more_lines()
+            while self._backlog:
+                if not self._send(self._backlog[0]):
+                    return False
+                self._backlog.popleft()
+        return True
+
+    def record_reference(self) -> None:
+        """Relate the GPU's clock to the host's, if due. Only :func:`_flush_regularly` calls it."""
+        with self._lock:
+            if self.device is not None:
+                self.device.record_references()
+
+    def finish(self) -> None:
+        """End the thread and pass on everything, waiting for GPUs if necessary."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush(leave_unresolved=0, wait=True)
+
+    def _store(self, spans: Iterable[tuple[Span, Row, DeviceWindow | None]]) -> None:
+        """Store finished spans as rows, by name; those with values of other types as objects."""
+        by_name: dict[str, list[Row]] = {}
+        for span, row, window in spans:
+            _, _, _, name, attributes, _, _ = row
+            if _PLAIN.issuperset(map(type, (name, *attributes, *attributes.values()))):
+                by_name.setdefault(name, []).append((*row, window and tuple(window)))
+            else:
+                self._objects.append(span)
+        for name, rows in by_name.items():
+            self._stored.setdefault(name, []).append(marshal.dumps(rows))
+
+    def _restored(self, row: Row) -> Span:
+        span = Span(self, row[3], row[4])
+        span._index, span._parent, span.thread, _, _, span.start_ns, span.stop_ns, window = row
+        span._device_window = window and DeviceWindow(*window)
+        return span
+
+    def _resolved(self) -> list[tuple[int, int, int, int]]:
+        """Rows of the finished spans whose device times are known now, in the order they ended."""
+        rows, done = [], []
+        while self._on_device:
+            span, row = self._on_device[0]
+            last = span._device_stop
+            failed = self.device is None or self.device.failure
+            if not failed and (last is None or last.time is None):
+                break
+            self._on_device.popleft()
+            window = span._device_window = self.device_window(span)
+            span._device_start = span._device_stop = None
+            if window is not None:
+                rows.append((row[0], *window))
+            done.append((span, row, window))
+        self._store(done)
+        return rows
+
+    def _device_failure(self) -> list[bytes]:
+        """A line, once, that states why there are no more device times."""
+        if self.device is None or not self.device.failure or self._reported_failure:
+            return []
+        self._reported_failure = True
+        event = {"event": "device_failed", "pid": os.getpid(), "t_ns": monotonic_ns()}
+        return [encode({**event, "reason": self.device.failure}).encode() + b"\n"]
+
+
+_SHARED = itertools.count()
+_LOGS: weakref.WeakValueDictionary[int, SpanLog] = weakref.WeakValueDictionary()
+
+
+def _logs() -> list[SpanLog]:
+    """The existing logs, also while other threads make some."""
+    return [log for reference in _LOGS.valuerefs() if (log := reference()) is not None]
+
+
+def _notice_cuda() -> None:
+    for log in _logs():
+        log.device = log.device or DeviceClock(modules["torch"])
+
+
+def _after_fork() -> None:
+    for log in _logs():
+        log.restart(forked=True)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _flush_regularly(log: weakref.ref[SpanLog], stopping: threading.Event) -> None:
+    while not stopping.wait(FLUSH_INTERVAL_S):
+        existing = log()
+        if existing is None:
+            return
+        existing.record_reference()
+        existing.flush()
+        del existing
+
+
+def _ended_by(span: Span, t_ns: int) -> bool:
+    return span.stop_ns is not None and span.stop_ns <= t_ns
+
+
+def _row(span: Span) -> Row:
+    # Not by properties, which would take as long as everything else.
+    return (
+        span._index,
+        span._parent,
+        span.thread,
+        span.name,
+        span.attributes,
+        span.start_ns,
+        span.stop_ns,
+    )

@@ -239,6 +239,11 @@ class TraceReader:
                 break
 
 
+def missing_trace(reason: str) -> Trace:
+    """Return a trace in which everything is absent, for this reason."""
+    return Trace((), (), (Absence("recording", "trace", reason),))
+
+
 def read_trace(directory: Path) -> Trace:
     """Read the trace in a directory, up to its last whole record.
 

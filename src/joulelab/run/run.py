@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from joulelab.meter import Meter
+    from joulelab.recording.client import RecorderClient
     from joulelab.run.finish import Finish
 
 RECORDING = b"JOULELAB_RECORDING"
@@ -67,7 +68,7 @@ def run(options: Options) -> NoReturn:
     directory = _make_directory(options.out, name)
     mask = take_signals()
     try:
-        meter = _meter(options, directory) if options.wait else None
+        meter = _meter(_recorder(options, directory)) if options.wait else None
         started_unix_s, start_ns = time.time(), time.monotonic_ns()
         variables = environment() | {RECORDING: os.fsencode(directory)}
         pid = start(options.command, variables, mask)
@@ -111,13 +112,17 @@ class _Measurement(threading.Thread):
     def run(self) -> None:
         """Never raise: the command comes first."""
         try:
+            recorder = None
             try:
-                self._meter = self._meter or _meter(self._options, self._directory)
+                if self._meter is None:
+                    recorder = _recorder(self._options, self._directory)
             except JoulelabError as error:
                 self._failure = str(error)
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            if recorder is not None:
+                self._meter = _meter(recorder)
             self._prepare()
         except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)
             self._failure = self._failure or f"{type(error).__name__}: {error}"
@@ -137,10 +142,17 @@ class _Measurement(threading.Thread):
         self._prepare().end(status, stop_ns, json_descriptor, failure)
 
 
-def _meter(options: Options, directory: Path) -> Meter:
+def _recorder(options: Options, directory: Path) -> RecorderClient:
+    from joulelab.recording.client import RecorderOptions, open_recorder  # noqa: PLC0415
+
+    return open_recorder(directory, RecorderOptions(options.sensors, None), wrapper=True)
+
+
+def _meter(recorder: RecorderClient) -> Meter:
+    # It imports NumPy, for which the recorder need not wait.
     from joulelab.meter import Meter  # noqa: PLC0415
 
-    return Meter(options.sensors, directory=directory, own_recorder=False)
+    return Meter(recorder=recorder)
 
 
 def _open_json(target: str | None) -> int | None:

@@ -42,10 +42,10 @@ from typing import Any, Literal, Self
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
-from joulelab.energy.saved_baseline import kept
+from joulelab.energy.saved_baseline import load_baseline
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
-from joulelab.machine import Machine, describe
+from joulelab.machine import Machine, describe, machine_identity
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.recording.trace_spans import TraceSpan, Window
@@ -668,7 +668,7 @@ def _of_trace(directory: Path) -> Run:
     firsts_ns = (int(one.t_ns[0]) for one in trace.series if one.t_ns.size)
     start_ns = int(header.get("start_ns") or min(firsts_ns, default=0))
     stop_ns = max(start_ns, _last_reading_ns(trace))
-    baseline = kept() if header.get("boot_id") == boot_id() else None
+    baseline = load_baseline(machine_identity) if header.get("boot_id") == boot_id() else None
     energy, spans = measure(trace, start_ns, stop_ns, baseline)
     is_closed = any(event.get("event") == "stop" for event in trace.events)
     started_unix_s = nan_if_none(header.get("start_unix_s"))

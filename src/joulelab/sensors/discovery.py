@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
 
 import psutil
 
@@ -14,13 +16,24 @@ from joulelab.sensors.host import HostSensor
 from joulelab.sensors.host_hardware import cpu_limit, known_dimms, processors
 from joulelab.sensors.nvml import discover_gpus
 from joulelab.sensors.rapl import discover_rapl
-from joulelab.sensors.sensor import Absence, Discovery, Sensor
+from joulelab.sensors.sensor import (
+    Absence,
+    Channel,
+    Discovery,
+    Gap,
+    Quantity,
+    Reading,
+    Sensor,
+    SensorEvent,
+)
 from joulelab.sensors.visible_devices import environment_selection
 
 HARDWARE = ("gpu", "cpu", "dram", "host")
 """The sensors to discover by default."""
 KNOWN = (*HARDWARE, "simulated")
 ENVIRONMENT = "JOULELAB_SENSORS"
+SETTLE_S = 0.25
+"""Time between two readings, so that counters and utilisations have changed."""
 
 
 def discover(request: Sequence[str] | None = None) -> Discovery:
@@ -63,6 +76,46 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
         elif name not in HARDWARE and not _is_gpu(name):
             sensors += _from_factory(name)
     return Discovery(tuple(sensors), tuple(absent))
+
+
+class ChannelNow(NamedTuple):
+    """A channel's present value (power for an energy channel), or why there is none."""
+
+    channel: Channel
+    value: float | None
+    reason: str
+
+
+def read_now(sensors: Sequence[Sensor]) -> list[ChannelNow]:
+    """Read the present value of every channel, which takes :data:`SETTLE_S`."""
+    first = [sensor.read() for sensor in sensors]
+    time.sleep(SETTLE_S)
+    return [
+        ChannelNow(channel, *_now(channel, [one for one in found if _is_of(one, position)]))
+        for sensor, before in zip(sensors, first, strict=True)
+        for found in [[*before, *sensor.read()]]
+        for position, channel in enumerate(sensor.channels)
+    ]
+
+
+def _is_of(one: Reading | Gap | SensorEvent, position: int) -> TypeGuard[Reading | Gap]:
+    return not isinstance(one, SensorEvent) and one.channel == position
+
+
+def _now(channel: Channel, found: Sequence[Reading | Gap]) -> tuple[float | None, str]:
+    readings = [one for one in found if isinstance(one, Reading)]
+    if not readings:
+        gaps = [one.reason for one in found if isinstance(one, Gap)]
+        return None, gaps[-1] if gaps else "no reading yet"
+    if channel.quantity is not Quantity.ENERGY:
+        return readings[-1].value, ""
+    first, last = readings[0], readings[-1]
+    duration_s = (last.t_ns - first.t_ns) / 1e9
+    if not duration_s or last.value < first.value:
+        return None, "a counter: its power shows in a recording"
+    if last.value == first.value:
+        return None, f"the counter did not change for {duration_s:.2g} s"
+    return (last.value - first.value) / duration_s, ""
 
 
 def check_names(names: Sequence[str]) -> None:

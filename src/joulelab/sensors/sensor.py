@@ -156,6 +156,10 @@ class Absence:
     reason: str
     hint: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
+        return asdict(self)
+
     @classmethod
     def from_json(cls, data: Mapping[str, str]) -> Absence:
         """Read what a trace's header states. Earlier versions call the hint ``mend``."""

@@ -9,6 +9,7 @@ samples determine when it was used.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -40,6 +41,22 @@ def can_scale(channel: Channel, counter: Channel) -> bool:
         and counter.quantity is Quantity.ENERGY
         and counter.gain_uncertainty <= channel.gain_uncertainty
     )
+
+
+def role(channel: Channel, channels: Sequence[Channel]) -> str | None:
+    """Return what a channel contributes to its component's energy, as text; ``None`` if nothing.
+
+    Args:
+        channel: The channel.
+        channels: All channels, it among them.
+    """
+    if not channel.gives_energy:
+        return None
+    same = [one for one in channels if one.gives_energy and one.component == channel.component]
+    first = min(same, key=lambda one: one.priority)
+    if channel is first:
+        return "energy"
+    return "its scale and gaps" if can_scale(first, channel) else "its gaps"
 
 
 def stretch_edges_s(counter: Channel, first_s: float, last_s: float) -> Floats:

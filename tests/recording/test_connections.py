@@ -1,4 +1,4 @@
-"""The line between a program and a recorder, and what comes of nonsense on it."""
+"""The connection between a program and a recorder, also with invalid messages on it."""
 
 import os
 import socket
@@ -6,38 +6,41 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import joulelab
 from joulelab.errors import RecorderError
-from joulelab.recording import runtime
-from joulelab.recording.connection import Connection, address
-from joulelab.recording.link import RecorderLink
+from joulelab.recording import connections
+from joulelab.recording.client import RecorderClient
+from joulelab.recording.connections import MessageSocket, address
 from joulelab.recording.trace_format import read_header
 
 
 @pytest.fixture
 def pair():
-    ends = [Connection(end) for end in socket.socketpair()]
+    ends = [MessageSocket(end) for end in socket.socketpair()]
     yield ends
     for end in ends:
         end.close()
 
 
-@pytest.fixture
-def meter(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    with joulelab.Meter(sensors=["simulated"], directory=tmp_path / "run") as meter:
-        yield meter
+@pytest.fixture(scope="module")
+def meter(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        directory = tmp_path_factory.mktemp("recording")
+        patch.setenv("JOULELAB_HOME", str(directory / "home"))
+        with joulelab.Meter(sensors=["simulated"], directory=directory / "run") as meter:
+            yield meter
 
 
 values = st.none() | st.booleans() | st.integers() | st.text()
 
 
 @given(messages=st.lists(st.dictionaries(st.text(), values, max_size=3), max_size=5))
-def test_messages_come_whole_and_in_order(messages):
-    ours, theirs = (Connection(end) for end in socket.socketpair())
+@settings(max_examples=50)
+def test_messages_arrive_whole_and_in_order(messages):
+    ours, theirs = (MessageSocket(end) for end in socket.socketpair())
     try:
         assert all(ours.send(message) for message in messages)
         assert [theirs.answer(5.0) for _ in messages] == messages
@@ -47,18 +50,19 @@ def test_messages_come_whole_and_in_order(messages):
         theirs.close()
 
 
-def test_descriptors_come_with_a_message(pair):
+def test_file_descriptors_arrive_with_a_message(pair):
     ours, theirs = pair
     end, other = os.pipe()
-    assert ours.send({"here": 2}, (end, other))
-    assert theirs.answer(5.0) == {"here": 2}
+    assert ours.send({"pipe": 2}, (end, other))
+    assert theirs.answer(5.0) == {"pipe": 2}
+    assert not any(map(os.get_inheritable, theirs.descriptors))
     os.write(theirs.descriptors[1], b"x")
     assert os.read(end, 1) == b"x"
     for descriptor in (end, other, *theirs.descriptors):
         os.close(descriptor)
 
 
-def test_an_end_that_is_gone_is_noticed_and_no_signal(pair):
+def test_the_end_of_the_other_side_is_noticed_without_a_signal(pair):
     ours, theirs = pair
     assert ours.open
     theirs.close()
@@ -67,23 +71,23 @@ def test_an_end_that_is_gone_is_noticed_and_no_signal(pair):
     assert ours.receive() is None
 
 
-def test_who_does_not_listen_is_not_waited_for(pair):
+def test_sending_does_not_wait_for_a_side_that_does_not_read(pair):
     ours, _ = pair
     while ours.send({"much": "x" * 10_000}):
         pass
     assert ours.open
 
 
-@pytest.mark.parametrize("nonsense", [b"\xff\n", b"5\n", b"[]\n", b"{\n"])
-def test_nonsense_is_the_end(nonsense):
+@pytest.mark.parametrize("invalid", [b"\xff\n", b"5\n", b"[]\n", b"{\n"])
+def test_an_invalid_message_ends_the_connection(invalid):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.send(nonsense)
-        assert Connection(theirs).receive() is None
+        ours.send(invalid)
+        assert MessageSocket(theirs).receive() is None
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         b"nonsense\n",
         b'{"join": {}}\n',
@@ -97,11 +101,11 @@ def test_nonsense_is_the_end(nonsense):
         b"",
     ],
 )
-def test_a_recorder_goes_on_whatever_it_is_told(meter, said):
+def test_a_recorder_survives_every_message(meter, message):
     path = read_header(meter.directory)["socket"]
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.connect(path)
-        stranger.send(said)
+        stranger.send(message)
         with meter.span("work") as span:
             pass
         assert span.energy.gross_j >= 0
@@ -114,36 +118,36 @@ def test_only_the_user_can_reach_the_recorder(meter):
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_recording_that_is_over_cannot_be_joined(meter):
-    meter.close()
-    with pytest.raises(RecorderError, match="is over"):
-        RecorderLink.join(meter.directory)
+def test_a_recording_that_has_ended_cannot_be_joined(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    with joulelab.Meter(sensors=["simulated"], directory=tmp_path / "run", record=False) as meter:
+        pass
+    with pytest.raises(RecorderError, match="has ended"):
+        RecorderClient.join(meter.directory)
 
 
 def test_a_long_path_is_an_address_too(tmp_path):
-    place = tmp_path / ("long" * 30)
-    place.mkdir()
+    directory = tmp_path / ("long" * 30)
+    directory.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
-        with address(place / "socket") as name:
+        with address(directory / "socket") as name:
             listener.bind(name)
         listener.listen()
-        Connection.to(place / "socket", 1.0).close()
+        MessageSocket.connect(directory / "socket", 1.0).close()
 
 
-def test_what_the_dead_left_is_swept_and_the_living_is_not(tmp_path):
-    old_s = time.time() - 10 * runtime.FORGOTTEN_AFTER_S
-    names = ["dead.sock", "young.sock", "old.job", "young.job"]
-    for name in names:
-        if name.endswith("sock"):
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(str(tmp_path / name))
-        else:
-            (tmp_path / name).touch()
+def test_files_of_killed_recorders_are_removed_and_those_in_use_are_not(tmp_path):
+    old_s = time.time() - 10 * connections.UNUSED_AFTER_S
+    for name in ("dead.sock", "young.sock"):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / name))
+    for name in ("old.job", "young.job"):
+        (tmp_path / name).touch()
     with socket.socket(socket.AF_UNIX) as living:
         living.bind(str(tmp_path / "living.sock"))
         living.listen()
         for name in ("dead.sock", "living.sock", "old.job"):
             os.utime(tmp_path / name, (old_s, old_s))
-        runtime.sweep(tmp_path)
+        connections.remove_stale(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"young.sock", "living.sock", "young.job"}

@@ -1,0 +1,422 @@
+"""The program's end of the recorder: finds or starts it, sends it spans, and notices its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from joulelab.errors import RecorderError, UserError
+from joulelab.recording.connections import Message, MessageSocket
+from joulelab.recording.launcher import current_launch, host_name, job_file
+from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
+
+ENVIRONMENT = "JOULELAB_RECORDING"
+"""Names the recording that processes are to join."""
+START_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 10.0
+SYNC_TIMEOUT_S = 5.0
+POLL_S = 0.01
+
+
+class RecorderOptions(NamedTuple):
+    """The sensors to read (``None``: all that the process may use), and how often at least."""
+
+    sensors: Sequence[str] | None
+    interval_s: float | None
+
+
+def open_recorder(
+    directory: Path | None, options: RecorderOptions, *, own: bool = False, wrapper: bool = False
+) -> RecorderClient:
+    """Join the recorder that this process should use, or start it.
+
+    In this order:
+
+    1. The recorder of ``$JOULELAB_RECORDING``, if neither sensors nor a directory were requested.
+       ``joulelab run`` sets the variable for the command that it wraps.
+    2. In a job of several processes (:func:`~joulelab.recording.launcher.current_launch`), the
+       job's recorder on this host for these options. The first process starts it, with its trace in
+       ``directory/<host>/<number>``; it ends with the last process.
+    3. A recorder of its own, with its trace in the directory (``None``: a temporary one).
+
+    ``own`` skips 1 and 2. A ``wrapper`` of other programs joins by 1 also with a directory, and
+    links the directory to the recording, so that it can name it in ``$JOULELAB_RECORDING``.
+
+    Raises:
+        UserError: A requested sensor does not exist.
+        RecorderError: The recorder did not start. A failure of 1 or 2 does not raise, but is in
+            :attr:`RecorderClient.not_joined`.
+    """
+    failures: list[str] = []
+    client = None if own else _shared_recorder(directory, options, failures, wrapper=wrapper)
+    if client is None:
+        path = None if directory is None else _unused(directory)
+        with _trace_directory(path) as trace:
+            client = RecorderClient.start(trace, options, temporary=path is None)
+    client.not_joined = "; ".join(failures)
+    if wrapper and directory is not None and client.directory != directory:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in (READINGS_FILE, EVENTS_FILE):
+            with contextlib.suppress(FileExistsError):
+                (directory / name).symlink_to(client.directory.absolute() / name)
+    return client
+
+
+def _shared_recorder(
+    directory: Path | None, options: RecorderOptions, failures: list[str], *, wrapper: bool
+) -> RecorderClient | None:
+    named = os.environ.get(ENVIRONMENT)
+    if named and options.sensors is None and (directory is None or wrapper):
+        try:
+            return _join_named(Path(named))
+        except RecorderError as error:
+            failures.append(f"did not join, recording on its own instead: {error}")
+    launch = current_launch()
+    if launch is not None:
+        try:
+            with job_file(launch, options.sensors, options.interval_s) as file:
+                return _join_job(file) or _start_for_job(file, directory, options)
+        except (OSError, RecorderError) as error:
+            failures.append(f"not recording with the job's other processes, but alone: {error}")
+    return None
+
+
+def _unused(directory: Path) -> Path:
+    """The directory, or a numbered one next to it if it has a recording already."""
+    found, number = directory, 1
+    while (found / READINGS_FILE).exists():
+        number += 1
+        found = directory.resolve().with_name(f"{directory.resolve().name}-{number}")
+    if number > 1:
+        text = f"{directory} has a recording already; this run is saved in {found}"
+        warnings.warn(text, stacklevel=4)
+    return found
+
+
+def _join_named(directory: Path) -> RecorderClient:
+    """Join a recorder, which may be about to begin."""
+    deadline_s = time.monotonic() + JOIN_TIMEOUT_S
+    while not _has_header(directory):
+        if not directory.is_dir() or time.monotonic() > deadline_s:
+            break
+        time.sleep(POLL_S)
+    return RecorderClient.join(directory)
+
+
+def _has_header(directory: Path) -> bool:
+    try:
+        return bool(read_header(directory))
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _trace_directory(directory: Path | None) -> Iterator[Path]:
+    """The directory, or a temporary one, which is removed if no recording begins."""
+    trace = Path(tempfile.mkdtemp(prefix="joulelab-")) if directory is None else directory
+    trace.mkdir(parents=True, exist_ok=True)
+    try:
+        yield trace
+    except BaseException:
+        if directory is None:
+            shutil.rmtree(trace, ignore_errors=True)
+        raise
+
+
+def _join_job(file: Path) -> RecorderClient | None:
+    named = file.read_text()
+    if named:
+        with contextlib.suppress(RecorderError):
+            return RecorderClient.join(Path(named))
+    return None
+
+
+def _start_for_job(file: Path, directory: Path | None, options: RecorderOptions) -> RecorderClient:
+    own = None if directory is None else _next_directory(directory / host_name())
+    with _trace_directory(own) as trace:
+        client = RecorderClient.start(trace, options, temporary=directory is None, shared=True)
+    file.write_text(str(trace.absolute()))
+    return client
+
+
+def _next_directory(of_host: Path) -> Path:
+    """Make a directory for one more recording of this host, as after an elastic restart."""
+    of_host.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        try:
+            (of_host / str(number)).mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return of_host / str(number)
+
+
+class RecorderClient:
+    """A running recorder, as one of the measured processes sees it; see `start` and `join`.
+
+    Attributes:
+        directory: Where the trace is.
+        failure: Why recording ended early; empty if it did not.
+        not_joined: Why it is not the recorder that should have been joined; empty if it is.
+        pid: The recorder's process.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        connection: MessageSocket,
+        process: subprocess.Popen[bytes] | None,
+        timeout_s: float,
+    ) -> None:
+        self.directory = directory
+        self.failure = self.not_joined = ""
+        self._connection = connection
+        self._process = process
+        self._last: Message = {}
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._owner_pid = os.getpid()
+        connection.send({"join": _introduction()})
+        first = connection.answer(timeout_s)
+        if first is None or "error" in first or len(connection.descriptors) < 2:
+            self._abandon()
+            if first and first.get("exit_code") == UserError.exit_code:
+                raise UserError(first["error"])
+            raise RecorderError(
+                "the recorder did not start" if process else "the recorder does not answer",
+                why=first["error"] if first else _last_log_line(directory),
+            )
+        self.pid: int = first["pid"]
+        # The pipe's other end stays open, too, so that writing after the recorder's end is no
+        # SIGPIPE.
+        self._pipe = connection.descriptors[1]
+        descriptors = tuple(connection.descriptors)
+        self._finalizer = weakref.finalize(self, _close, connection, descriptors)
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        options: RecorderOptions,
+        *,
+        temporary: bool = False,
+        shared: bool = False,
+    ) -> Self:
+        """Start a recorder, which removes a temporary directory when it ends.
+
+        A shared one ends with the last process that joined, any other on request.
+
+        Raises:
+            UserError: A requested sensor does not exist.
+            RecorderError: It does not record; the message includes its reason.
+        """
+        ours, theirs = socket.socketpair()
+        config = {
+            "directory": str(directory),
+            "sensors": None if options.sensors is None else list(options.sensors),
+            "interval_s": options.interval_s,
+            "temporary": temporary,
+            "detached": shared,
+            "connection": theirs.fileno(),
+            "parent_pid": os.getpid(),
+        }
+        with theirs, (directory / "recorder.log").open("wb") as log:
+            process = subprocess.Popen(
+                # -P: never import a file of the user's that is named like one of our modules.
+                [sys.executable, "-P", "-m", "joulelab.recording.recorder", json.dumps(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=_environment(all_gpus=shared),
+            )
+        if shared:
+            # It forks: the recorder is not a child of a process that it may outlive.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(START_TIMEOUT_S)
+        return cls(directory, MessageSocket(ours), None if shared else process, START_TIMEOUT_S)
+
+    @classmethod
+    def join(cls, directory: Path) -> Self:
+        """Join the recorder that writes to a directory.
+
+        Raises:
+            RecorderError: There is none, or it does not answer.
+        """
+        try:
+            header = read_header(directory)
+        except (OSError, ValueError) as error:
+            raise RecorderError(f"no recording in {directory}", why=str(error)) from error
+        if header.get("boot_id") != boot_id() or not header.get("socket"):
+            raise RecorderError(f"the recording in {directory} has ended, or is on another machine")
+        try:
+            connection = MessageSocket.connect(Path(header["socket"]), JOIN_TIMEOUT_S)
+        except OSError as error:
+            raise RecorderError(
+                f"the recording in {directory} has ended", why=str(error)
+            ) from error
+        return cls(directory, connection, None, JOIN_TIMEOUT_S)
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process opened the connection, and not the parent that forked it."""
+        return self._owner_pid == os.getpid()
+
+    @property
+    def private(self) -> bool:
+        """Whether the recorder is this process's own."""
+        return self._process is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the recorder records, or recorded until its proper end."""
+        known = self._stopped or self.failure or not self.owned
+        if not known and self._has_ended():
+            self.failure = f"the recorder ended early ({self._reason()})"
+        return not self.failure
+
+    def send_line(self, line: bytes) -> bool:
+        """Pass on one line for the trace; never waits. Return false if there is no room now."""
+        try:
+            os.write(self._pipe, line)
+        except BlockingIOError:
+            # If the recorder has ended, the program goes on without it; ``alive`` reports that.
+            return not self._connection.open
+        except OSError:
+            return True
+        return True
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Wait until the recorder can take more lines, at most for this time."""
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLOUT)
+        poll.poll(timeout_s * 1e3)
+
+    def sync(self, t_ns: int) -> bool:
+        """Wait until the sensors have covered a time, at most a few seconds."""
+        if not self.owned:
+            return False
+        with self._lock:
+            if self._stopped or not self.alive or not self._connection.send({"sync": t_ns}):
+                return False
+            deadline_s = time.monotonic() + SYNC_TIMEOUT_S
+            while (left_s := deadline_s - time.monotonic()) > 0:
+                answer = self._connection.answer(left_s)
+                if answer is None:
+                    return False
+                if answer.get("synced", -1) >= t_ns:
+                    return True
+            return False
+
+    def stop(self, t_ns: int) -> None:
+        """Leave the recorder; one of this process's own covers this time and ends."""
+        if not self.owned:
+            return
+        with self._lock:
+            if self._stopped:
+                return
+            alive = self.alive
+            self._stopped = True
+            if self._process is not None:
+                self._end(self._process, t_ns, request=alive)
+            self._finalizer()
+
+    def _end(self, process: subprocess.Popen[bytes], t_ns: int, *, request: bool) -> None:
+        if request and self._connection.send({"stop": t_ns}):
+            # Its last message comes right before its exit. ``Popen.wait`` alone would poll.
+            self._receive_last(STOP_TIMEOUT_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0 if self._connection.open and not self._last else STOP_TIMEOUT_S)
+            if process.poll() is None:
+                self.failure = "the recorder did not end on request and was killed"
+                process.kill()
+        if process.wait() != 0 and not self.failure:
+            self.failure = f"the recorder failed ({self._reason()})"
+
+    def _has_ended(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is not None
+        return not self._connection.open
+
+    def _reason(self) -> str:
+        returncode = 0 if self._process is None else self._process.returncode
+        if returncode < 0:
+            return f"killed by signal {-returncode}"
+        self._receive_last(0.0)
+        if "error" in self._last:
+            return str(self._last["error"])
+        return f"exit code {returncode}" if self._process else "it was ended or killed"
+
+    def _receive_last(self, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not self._last:
+            message = self._connection.answer(max(0.0, deadline_s - time.monotonic()))
+            if message is None:
+                return
+            if "error" in message or "stopped" in message:
+                self._last = message
+
+    def _abandon(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._stopped = True
+        _close(self._connection, self._connection.descriptors)
+
+
+def _introduction() -> Message:
+    """What the recorder needs to know about this process."""
+    launch = current_launch()
+    return {
+        "pid": os.getpid(),
+        "now_ns": time.monotonic_ns(),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "cuda_device_order": os.environ.get("CUDA_DEVICE_ORDER"),
+        "launch": None if launch is None else launch.to_json(),
+        "gpus_on_host": os.environ.get("SLURM_GPUS_ON_NODE"),
+    }
+
+
+def _last_log_line(directory: Path) -> str:
+    try:
+        text = (directory / "recorder.log").read_text(errors="replace").strip()
+    except OSError:
+        text = ""
+    return text.splitlines()[-1] if text else "it gave no reason"
+
+
+def _environment(*, all_gpus: bool) -> dict[str, str]:
+    """This process's environment, with this package, and with all GPUs for a shared recorder."""
+    package_parent = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH", "")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (path, package_parent))),
+    }
+    if all_gpus:
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+    return environment
+
+
+def _close(connection: MessageSocket, descriptors: Sequence[int]) -> None:
+    connection.close()
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
