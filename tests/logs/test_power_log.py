@@ -451,6 +451,21 @@ def test_idle_by_name_or_time(tmp_path):
             idle_spans(wrong, spans)
 
 
+@pytest.mark.parametrize(
+    ("text", "stem", "unit"),
+    [
+        ("GPU Temperature [°C]", "gpu_temperature", "c"),
+        ("temperature_c", "temperature", "c"),
+        ("memory.used [MiB]", "memory_used", "mib"),
+        ("gpuUtilization", "gpu_utilization", ""),
+        ("power_c", "power_c", ""),
+        ("Power (B)", "power", ""),
+    ],
+)
+def test_units_of_telemetry_are_not_phases_of_a_meter(text, stem, unit):
+    assert parse_name(text) == (stem, unit)
+
+
 @given(st.text(max_size=40))
 def test_any_name_can_be_parsed(text):
     name = parse_name(text)

@@ -119,7 +119,8 @@ def command(
         if out is None:
             path = keep(found)
         else:
-            write_calibration(path := out, found)
+            path = out
+            write_calibration(path, found)
     if as_json:
         errors = {"before_pct": compared.before_pct, "after_pct": compared.after_pct}
         content = {"check": asdict(compared) | errors, "kept_in": str(path), "notes": notes}
@@ -131,7 +132,7 @@ def command(
 def _print(found: Calibration, compared: Check, notes: list[str], path: Path) -> None:
     gain_u, offset_u = found.gain * found.gain_uncertainty, found.offset_uncertainty_w
     lines = {
-        "source": f"{found.source} {found.board_name} {found.board_uuid}".rstrip(),
+        "source": " ".join(filter(None, (found.source, found.board_name, found.board_uuid))),
         "gain": f"{number(found.gain, 4)} ± {number(gain_u, 2)}",
         "offset": f"{quantity(found.offset_w, 'W')} ± {quantity(offset_u, 'W', 2)}",
         "delay": f"{duration(found.delay_s)} ± {duration(found.delay_uncertainty_s)}",
