@@ -54,13 +54,13 @@ def test_the_energy_does_not_depend_on_the_polls(tmp_path, gpu, polls_s):
     snapshot = growing.poll()
     trace = read_trace(tmp_path)
     (true,) = EnergyEstimator(trace).energies([Window(growing.start_ns, snapshot.until_ns)])
-    assert snapshot.energy.duration_s == pytest.approx(true.duration_s)
+    assert snapshot.view.energy.duration_s == pytest.approx(true.duration_s)
     for name, part in true.components.items():
-        found = snapshot.energy.components[name]
+        found = snapshot.view.energy.components[name]
         assert found.gross_j == pytest.approx(part.gross_j, rel=2e-3)
         assert found.uncertainty_j == pytest.approx(part.uncertainty_j, rel=0.5)
-    assert {one.name: one.count for one in snapshot.ended} == {"epoch": 6, "step": 52}
-    for one in snapshot.ended:
+    assert {one.name: one.count for one in snapshot.view.ended} == {"epoch": 6, "step": 52}
+    for one in snapshot.view.ended:
         windows = [span.window for span in trace.spans if span.name == one.name]
         true = total(EnergyEstimator(trace).energies(windows))
         assert set(one.energy.components) == set(true.components)
@@ -76,8 +76,8 @@ def test_a_component_that_appears_later_is_included(tmp_path):
         recording.until(elapsed_s)
         growing = growing or GrowingTrace(tmp_path)
         snapshot = growing.poll()
-    assert set(snapshot.energy.components) == {"gpu:0", "cpu:0"}
-    assert snapshot.energy.components["gpu:0"].gap_s == pytest.approx(30, abs=1)
+    assert set(snapshot.view.energy.components) == {"gpu:0", "cpu:0"}
+    assert snapshot.view.energy.components["gpu:0"].gap_s == pytest.approx(30, abs=1)
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=12), most=st.integers(1, 60))

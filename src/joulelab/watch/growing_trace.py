@@ -12,9 +12,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +34,7 @@ from joulelab.watch.running_energy import (
     RunningEnergy,
     have_same_components,
 )
-from joulelab.watch.view import Component, Ended, Gauge, OpenSpan, Stack
+from joulelab.watch.view import Component, Gauge, OpenSpan, Stack, View
 
 NOW_S = 1.0
 """Current power is the mean over this time, or over two readings of the slowest sensor."""
@@ -62,46 +61,18 @@ _GAUGES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """Values of a trace at one time; see :class:`~joulelab.watch.view.View` for the others.
+class Snapshot(NamedTuple):
+    """Values up to ``until_ns`` (0 before any) with the energy when last computed as a whole."""
 
-    Attributes:
-        until_ns: Time up to which they hold, CLOCK_MONOTONIC; 0 before the first readings.
-        newest_ns: Time of the latest reading.
-        read_share: Share of a long recording that has been read.
-        settled: Energy when it was last computed from the beginning.
-        forecast_text: The forecast as text, or why there is none; may be empty.
-    """
-
+    view: View
     until_ns: int
     newest_ns: int
-    gauges: tuple[Gauge, ...]
     read_share: float = 1.0
-    components: tuple[Component, ...] = ()
-    power_w: float = math.nan
-    energy: Energy | None = None
     settled: Energy | None = None
-    ended: tuple[Ended, ...] = ()
-    forecast: Forecast | None = None
-    forecast_text: str = ""
 
 
 class GrowingTrace:
-    """A trace that grows.
-
-    Args:
-        directory: Directory of the trace.
-        baseline: Idle power on the trace's clock.
-        start_ns: Start of what is watched. Default: the start of the recording.
-        epochs: Number of epochs of the run, if known.
-
-    Attributes:
-        stop: The event that ended the recording; ``None`` before.
-
-    Raises:
-        TraceError: There is no trace, or it is damaged.
-    """
+    """A trace that grows, from ``start_ns`` (default: its beginning) on the trace's clock."""
 
     def __init__(
         self,
@@ -113,7 +84,7 @@ class GrowingTrace:
     ) -> None:
         self._reader = TraceReader(directory)
         empty = self._reader.read_between(_ALWAYS_NS, _ALWAYS_NS)
-        self.header, self.absent = empty.header, empty.absent
+        self.header, self._absent = empty.header, empty.absent
         self.start_ns = int(self.header.get("start_ns", 0) if start_ns is None else start_ns)
         self.baseline, self._epochs = baseline, epochs
         self.stop: Mapping[str, Any] | None = None
@@ -134,10 +105,9 @@ class GrowingTrace:
         self._running_pace = Pace(RUNNING_SHARE, least_s=LEAST_RUNNING_S, clock=time.thread_time)
 
     def poll(self, *, final: bool = False) -> Snapshot:
-        """Return the current values. Of a long recording, each of the first calls reads a part.
+        """Return the current values; a final poll computes everything once more.
 
-        Args:
-            final: Whether the trace has ended, so that everything is computed once more.
+        Of a long recording, each of the first polls reads a part.
         """
         self._read_events()
         if self._snapshot is None:
@@ -152,12 +122,13 @@ class GrowingTrace:
         if final or self._recent_pace.due:
             with self._recent_pace:
                 self._snapshot = self._update_recent()
-        return replace(self._snapshot, newest_ns=self._reader.latest_ns())
+        return self._snapshot._replace(newest_ns=self._reader.latest_ns())
 
-    def unix_s(self, t_ns: int) -> float:
-        """Convert a time of the trace to wall-clock time as of the start of the recording."""
-        start_ns = int(self.header.get("start_ns", 0))
-        return float(self.header.get("start_unix_s", math.nan)) + (t_ns - start_ns) * 1e-9
+    @property
+    def start_unix_s(self) -> float:
+        """Wall-clock time of the start."""
+        after_ns = self.start_ns - int(self.header.get("start_ns", 0))
+        return float(self.header.get("start_unix_s", math.nan)) + after_ns * 1e-9
 
     def stacks(self, now_ns: int, is_alive: Callable[[int], bool]) -> tuple[Stack, ...]:
         """Return the open spans of each thread whose process is alive."""
@@ -206,18 +177,20 @@ class GrowingTrace:
             # All sensors of energy may be lost by now.
             until_ns = _covered_ns(self._read(self.start_ns, _ALWAYS_NS))
         seen_s = (until_ns - self.start_ns) * 1e-9
+        view = View(
+            title="", state="waiting", gauges=_gauges(tail),
+            absent={one.component: str(one) for one in self._absent},
+        )  # fmt: skip
         if seen_s <= 0 or (seen_s < NOW_S and not final):
-            return Snapshot(until_ns=0, newest_ns=newest_ns, gauges=_gauges(tail))
+            return Snapshot(view, 0, newest_ns)
         self._running.advance(until_ns, self.baseline)
         while final and self._running.until_ns < until_ns:
             self._running.advance(until_ns, self.baseline)
         if self._running.until_ns >= until_ns:
             self._forecast = self._make_forecast()
             return None
-        read_share = (self._running.until_ns - self.start_ns) * 1e-9 / seen_s
-        return Snapshot(
-            until_ns=0, newest_ns=newest_ns, gauges=_gauges(tail), read_share=read_share
-        )
+        read_s = (self._running.until_ns - self.start_ns) * 1e-9
+        return Snapshot(view, 0, newest_ns, read_s / seen_s)
 
     def _update_recent(self) -> Snapshot:
         """Compute the current values and add the latest energy to that since the beginning."""
@@ -226,16 +199,12 @@ class GrowingTrace:
         since_ns = min(self._history.since_ns(settled_ns), settled_ns)
         trace = self._read(since_ns, _ALWAYS_NS)
         until_ns = max(_covered_ns(trace, was_measured=True), settled_ns)
-        now_ns = round(max(NOW_S, 2 * _resolution_s(trace)) * 1e9)
+        now_ns = until_ns - round(max(NOW_S, 2 * _resolution_s(trace)) * 1e9)
         steps = self._history.windows(until_ns)
         spans = self._finished.waiting(since_ns, until_ns)
+        edges = Window(max(now_ns, self.start_ns), until_ns), Window(settled_ns, until_ns)
         now, since, *others = EnergyEstimator(trace, self.baseline).energies(
-            [
-                Window(max(until_ns - now_ns, self.start_ns), until_ns),
-                Window(settled_ns, until_ns),
-                *steps,
-                *(span.window for span in spans),
-            ]
+            [*edges, *steps, *(span.window for span in spans)]
         )
         self._history.set_energies(steps, others[: len(steps)])
         self._finished.set_energies(spans, others[len(steps) :])
@@ -243,30 +212,29 @@ class GrowingTrace:
         if have_same_components(settled, since) and since.duration_s:
             energy = settled + since
         components = self._components(trace, now, energy)
-        forecast, forecast_text = self._forecast
-        return Snapshot(
-            until_ns=until_ns,
-            newest_ns=self._reader.latest_ns(),
-            gauges=_gauges(trace),
+        view = View(
+            title="",
+            state="live",
             components=components,
             power_w=math.fsum(one.power_w for one in components) if components else math.nan,
             energy=energy,
-            settled=settled,
+            job_words=energy.job_text,
+            gauges=_gauges(trace),
             ended=self._finished.totals(),
-            forecast=forecast,
-            forecast_text=forecast_text,
+            forecast=self._forecast[0],
+            forecast_words=self._forecast[1],
+            absent=energy.absent,
+            notes=energy.notes,
         )
+        return Snapshot(view, until_ns, self._reader.latest_ns(), settled=settled)
 
     def _components(self, trace: Trace, now: Energy, energy: Energy) -> tuple[Component, ...]:
         channels = [channel for channel in trace.channels if channel.gives_energy]
         rows = []
         for name in sorted({channel.component for channel in channels}, key=by_kind):
             part, so_far = now.components.get(name), energy.components.get(name)
-            preferred = min(
-                (channel for channel in channels if channel.component == name),
-                key=lambda channel: channel.priority,
-            )
-            measured = part or so_far or preferred
+            own = [channel for channel in channels if channel.component == name]
+            measured = part or so_far or min(own, key=lambda channel: channel.priority)
             rows.append(
                 Component(
                     name=name,
@@ -309,12 +277,7 @@ class GrowingTrace:
 
 
 def by_kind(component: str) -> tuple[int, str, int]:
-    """Return the sort key of a component: GPUs by number, then CPUs, DRAM and others.
-
-    Example:
-        >>> sorted(["dram:0", "cpu:0", "gpu:10", "gpu:9"], key=by_kind)
-        ['gpu:9', 'gpu:10', 'cpu:0', 'dram:0']
-    """
+    """Return the sort key of a component: GPUs by number, then CPUs, DRAM and others."""
     kind, _, number = component.partition(":")
     position = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
     return position, component.rstrip("0123456789"), int(re.sub(r"\D", "", number) or 0)
@@ -337,10 +300,6 @@ def _covered_ns(trace: Trace, *, was_measured: bool = False) -> int:
     """Return the time up to which all energies that are still measured are known; 0 for never.
 
     If none is measured any more, the other sensors show how late their readings are.
-
-    Args:
-        trace: The latest readings.
-        was_measured: Whether energy was measured before.
     """
     energies: dict[str, int] = {}
     newest_ns = 0
@@ -358,18 +317,14 @@ def _covered_ns(trace: Trace, *, was_measured: bool = False) -> int:
 def _lost_s(trace: Trace) -> float:
     """Return how far a component may fall behind the others before it counts as lost."""
     pairs = zip(trace.channels, _intervals_s(trace), strict=True)
-    periods_s = (max(s, channel.update_period_s) for channel, s in pairs if channel.gives_energy)
+    periods_s = (max(s, one.update_period_s) for one, s in pairs if one.gives_energy)
     return max(LOST_S, LOST_INTERVALS * max(periods_s, default=0.0))
 
 
 def _resolution_s(trace: Trace) -> float:
     """Return the longest time that a single reading of energy stands for."""
     pairs = zip(trace.channels, _intervals_s(trace), strict=True)
-    periods_s = (
-        max(interval_s * channel.polled, channel.update_period_s)
-        for channel, interval_s in pairs
-        if channel.gives_energy
-    )
+    periods_s = (max(s * one.polled, one.update_period_s) for one, s in pairs if one.gives_energy)
     return max(periods_s, default=0.0)
 
 
@@ -377,9 +332,8 @@ def _gauges(trace: Trace) -> tuple[Gauge, ...]:
     """Return the latest reading of each other quantity of each component."""
     latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
     found: dict[tuple[str, Quantity], float] = {}
-    for channel, readings, interval_s in zip(
-        trace.channels, trace.series, _intervals_s(trace), strict=True
-    ):
+    series = zip(trace.channels, trace.series, _intervals_s(trace), strict=True)
+    for channel, readings, interval_s in series:
         key = channel.component, channel.quantity
         if channel.quantity not in _GAUGES or math.isfinite(found.get(key, math.nan)):
             continue

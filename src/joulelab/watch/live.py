@@ -31,12 +31,7 @@ _QUIT_KEYS = {b"q", b"Q", b"\x04"}
 
 
 def watch(source: Source, interval_s: float) -> None:
-    """Show a source until it ends or the user quits.
-
-    Args:
-        source: What to watch.
-        interval_s: Time between two lines, if the output is not a terminal.
-    """
+    """Show a source until it ends or the user quits; as lines if the output is not a terminal."""
     console = Console(highlight=False)
     if console.is_terminal and not console.is_dumb_terminal and _is_in_foreground():
         _watch_on_screen(source, console)
@@ -102,10 +97,7 @@ def _is_in_foreground() -> bool:
 
 
 class _Keyboard:
-    """Delivers single keys without echo, and restores the terminal in the end.
-
-    SIGTERM and SIGHUP raise :class:`SystemExit`, so that they restore the terminal, too.
-    """
+    """Reads single keys without echo, and restores the terminal, also on SIGTERM and SIGHUP."""
 
     def __init__(self) -> None:
         self.quit_requested = self.suspend_requested = False

@@ -38,11 +38,7 @@ ReadTrace = Callable[[int, int], Trace]
 
 
 class FinishedSpans:
-    """Finished spans by name; each is measured once.
-
-    Attributes:
-        known: Energies of the latest single spans, by their windows.
-    """
+    """Finished spans by name; each is measured once. ``known`` has the latest single energies."""
 
     def __init__(self) -> None:
         self.known: OrderedDict[Window, Energy] = OrderedDict()
@@ -105,19 +101,10 @@ class FinishedSpans:
 
 
 class RunningEnergy:
-    """Energy from the beginning to a time that advances.
+    """Energy from the beginning to a time ``until_ns`` that advances.
 
     Stretches are added up while they have the same components. When a component appears or
     disappears, everything is computed again from the beginning, as it would be at the end.
-
-    Args:
-        read: Reads a stretch of the trace.
-        start_ns: The beginning, CLOCK_MONOTONIC.
-        spans: Spans that are measured along the way.
-
-    Attributes:
-        energy: Energy up to ``until_ns``; ``None`` before the first stretch.
-        until_ns: The time that was reached.
     """
 
     def __init__(self, read: ReadTrace, start_ns: int, spans: FinishedSpans) -> None:
@@ -153,11 +140,7 @@ class RunningEnergy:
 
 
 class PowerHistory:
-    """Mean power of each component in steps of :data:`~joulelab.watch.view.BIN_S`.
-
-    Args:
-        start_ns: No step begins earlier, CLOCK_MONOTONIC.
-    """
+    """Mean power of each component in steps of :data:`~joulelab.watch.view.BIN_S`."""
 
     def __init__(self, start_ns: int) -> None:
         self._first = -(-start_ns // _BIN_NS)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from joulelab.energy.energy import Energy
-from joulelab.format import count, duration, number, quantity, with_interval
+from joulelab.format import count, duration, quantity, with_interval
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.view import BIN_S, Component, Ended, Gauge, Study, View, total_history
 
@@ -30,16 +30,16 @@ ASCII_BARS, ASCII_GAP = ".:-=+*#@", "?"
 _ASCII = str.maketrans({"·": "|", "…": "~", "–": "-", "µ": "u", "°": ""})
 _STATES = {"live": "bold green", "waiting": "yellow", "ended": "bold", "lost": "bold red"}
 _PROVENANCE = {"measured": "green", "estimated": "yellow", "simulated": "magenta"}
-_LABELS = {
-    Quantity.UTILIZATION: "busy",
-    Quantity.MEMORY_UTILIZATION: "memory busy",
-    Quantity.SM_CLOCK: "SM",
-    Quantity.MEMORY_CLOCK: "memory",
+_GAUGES = {
+    Quantity.UTILIZATION: ("busy", 1.0, 0, "%"),
+    Quantity.MEMORY_UTILIZATION: ("memory busy", 1.0, 0, "%"),
+    Quantity.MEMORY_USED: ("", 2**30, 1, "GiB"),
+    Quantity.TEMPERATURE: ("", 1.0, 0, "°C"),
+    Quantity.SM_CLOCK: ("SM", 1e6, 0, "MHz"),
+    Quantity.MEMORY_CLOCK: ("memory", 1e6, 0, "MHz"),
 }
-_HOST_LABELS = {
-    Quantity.UTILIZATION: "CPU busy",
-    Quantity.MEMORY_UTILIZATION: "memory in use",
-}
+"""Label, scale, decimals and unit."""
+_HOST_LABELS = {"busy": "CPU busy", "memory busy": "memory in use"}
 
 
 def line(view: View) -> str:
@@ -64,12 +64,7 @@ def line(view: View) -> str:
 
 
 class Frame:
-    """One frame of a view. It uses ASCII only where the terminal has no Unicode.
-
-    Args:
-        view: What to show.
-        footer: Last line; the frame then fills the terminal's height.
-    """
+    """One frame, in ASCII if the terminal has no Unicode; with a footer it fills the terminal."""
 
     def __init__(self, view: View, footer: str = "") -> None:
         self._view, self._footer = view, footer
@@ -88,17 +83,13 @@ class Frame:
             lines += console.render_lines(Text(footer, style="dim"), body, pad=False)
         for segments in lines:
             for text, style, control in segments:
-                shown = _to_ascii(text) if options.ascii_only else text
-                yield Segment(shown, style, control)
+                ascii_text = text.translate(_ASCII).encode("ascii", "replace").decode()
+                yield Segment(ascii_text if options.ascii_only else text, style, control)
             yield Segment.line()
 
 
 class Sparkline:
-    """Values as bars from zero to their maximum, right-aligned; a gap is a dot.
-
-    Args:
-        values: Oldest first; NaN is a gap.
-    """
+    """Values as bars from zero to their maximum, oldest first; NaN is shown as a dot."""
 
     def __init__(self, values: Sequence[float]) -> None:
         self._values = values
@@ -110,8 +101,13 @@ class Sparkline:
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Render as many of the latest values as there is room for."""
         bars, gap = (ASCII_BARS, ASCII_GAP) if options.ascii_only else (BARS, GAP)
-        top = peak(self._values)
-        text = "".join(_bar(value, top, bars, gap) for value in self._values[-options.max_width :])
+        scale = len(bars) / (peak(self._values) or 1.0)
+        text = "".join(
+            bars[min(max(math.ceil(value * scale), 1), len(bars)) - 1]
+            if math.isfinite(value)
+            else gap
+            for value in self._values[-options.max_width :]
+        )
         yield Text(text.rjust(options.max_width), style="cyan")
 
 
@@ -128,17 +124,6 @@ def printable(text: str) -> str:
         'a�[31m b'
     """
     return "".join(one if one.isprintable() else "�" for one in " ".join(text.split()))
-
-
-def _to_ascii(text: str) -> str:
-    return text.translate(_ASCII).encode("ascii", "replace").decode()
-
-
-def _bar(value: float, top: float, bars: str, gap: str) -> str:
-    if not math.isfinite(value):
-        return gap
-    share = value / top if top > 0 else 0.0
-    return bars[min(max(math.ceil(share * len(bars)) - 1, 0), len(bars) - 1)]
 
 
 def _sections(view: View, width: int) -> RenderableType:
@@ -233,13 +218,10 @@ def _energy_text(energy: Energy) -> str:
 
 
 def _open_spans(view: View) -> Table | None:
-    rows = [
-        (
-            f"pid {stack.pid}",
-            " > ".join(f"{span.label} {duration(span.elapsed_s)}" for span in stack.spans),
-        )
-        for stack in view.stacks[:MOST_STACKS]
-    ]
+    rows = []
+    for stack in view.stacks[:MOST_STACKS]:
+        spans = (f"{span.label} {duration(span.elapsed_s)}" for span in stack.spans)
+        rows.append((f"pid {stack.pid}", " > ".join(spans)))
     hidden = len(view.stacks) - MOST_STACKS
     if hidden > 0:
         rows.append(("", f"and {count(hidden, 'more thread')} with spans"))
@@ -257,29 +239,19 @@ def _ended_spans(view: View, width: int) -> RenderableType | None:
         table.add_column(heading, justify="right", min_width=8)
     table.add_column("last", ratio=1)
     for one in shown:
-        complete = one.energy is not None and _has_all(one.energy, names)
-        table.add_row(
-            Text(printable(one.name)),
-            f"{one.count:,}",
-            duration(one.duration_s),
-            quantity(one.energy.gross_j if complete and one.energy else None, "J"),
-            _last(one, names, width),
-        )
+        gross_j = one.energy.gross_j if one.energy else None
+        if isinstance(one.energy, Energy) and not names <= set(one.energy.components):
+            gross_j = None
+        texts = [f"{one.count:,}", duration(one.duration_s), quantity(gross_j, "J")]
+        table.add_row(Text(printable(one.name)), *texts, _last(one, names, width))
     hidden = len(view.ended) - len(shown)
     more = Text(f"and {count(hidden, 'more name')}", style="dim")
     return Group(table, more) if hidden else table
 
 
-def _has_all(energy: object, names: set[str]) -> bool:
-    """Whether no component is missing; the total of a record states that for its run."""
-    return not isinstance(energy, Energy) or names <= set(energy.components)
-
-
 def _last(one: Ended, names: set[str], width: int) -> str:
-    if not math.isfinite(one.last_duration_s):
-        return ""
-    time = duration(one.last_duration_s)
-    if one.last is None or not _has_all(one.last, names):
+    time = duration(one.last_duration_s) if math.isfinite(one.last_duration_s) else ""
+    if one.last is None or not time or not names <= set(one.last.components):
         return time
     low_j, high_j = one.last.interval_j if width >= WIDE else (None, None)
     return f"{with_interval(one.last.gross_j, low_j, high_j, 'J', level='')} in {time}"
@@ -291,7 +263,7 @@ def _study(study: Study, width: int) -> Table:
     parts += [f"so far {study.spent}"] if study.spent else []
     parts += [f"to go about {study.to_go}"] if study.to_go else []
     bar = ProgressBar(max(study.cells, 1), study.done, width=min(30, width // 4))
-    rows: list[tuple[str, RenderableType]] = [("study", bar), ("", " · ".join(parts))]
+    rows: list[tuple[RenderableType, ...]] = [("study", bar), ("", " · ".join(parts))]
     rows += [("", Text(printable(one), style="dim")) for one in study.last]
     if study.running:
         rows.append(("running", f"{study.running} · for {duration(study.running_s)}"))
@@ -299,36 +271,22 @@ def _study(study: Study, width: int) -> Table:
 
 
 def _gauges(gauges: Sequence[Gauge], width: int) -> Table | None:
-    if not gauges:
-        return None
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="dim", min_width=LABEL_WIDTH, no_wrap=True)
-    if width >= WIDE:
-        grid.add_column(width=10)
-    grid.add_column(overflow="fold")
+    rows = []
     for component in dict.fromkeys(one.component for one in gauges):
         own = [one for one in gauges if one.component == component]
-        text = " · ".join(_gauge(one) for one in own)
+        text = Text(" · ".join(map(_gauge, own)))
         busy = (one.value for one in own if one.quantity is Quantity.UTILIZATION)
         bar = ProgressBar(completed=next(filter(math.isfinite, busy), 0.0), width=10)
-        grid.add_row(component, *([bar] if width >= WIDE else []), text)
-    return grid
+        rows.append((component, bar, text) if width >= WIDE else (component, text))
+    return _labelled(rows) if rows else None
 
 
 def _gauge(gauge: Gauge) -> str:
-    labels = _HOST_LABELS if gauge.component == "host" else _LABELS
-    value = gauge.value
-    match gauge.quantity:
-        case Quantity.UTILIZATION | Quantity.MEMORY_UTILIZATION:
-            scale, decimals, unit = 1.0, 0, "%"
-        case Quantity.MEMORY_USED:
-            scale, decimals, unit = 2**30, 1, "GiB"
-        case Quantity.TEMPERATURE:
-            scale, decimals, unit = 1.0, 0, "°C"
-        case _:
-            scale, decimals, unit = 1e6, 0, "MHz"
-    text = f"{value / scale:,.{decimals}f} {unit}" if math.isfinite(value) else number(value)
-    return f"{labels.get(gauge.quantity, '')} {text}".strip()
+    label, scale, decimals, unit = _GAUGES[gauge.quantity]
+    if gauge.component == "host":
+        label = _HOST_LABELS.get(label, label)
+    known = math.isfinite(gauge.value)
+    return f"{label} {gauge.value / scale:,.{decimals}f} {unit}".strip() if known else f"{label} –"
 
 
 def _remarks(view: View) -> Table | None:
@@ -342,13 +300,12 @@ def _remarks(view: View) -> Table | None:
     return _labelled(rows) if rows else None
 
 
-def _labelled(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+def _labelled(rows: Sequence[Sequence[RenderableType]]) -> Table:
     """Lay out texts next to their labels, on as many lines as they need."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="dim", min_width=LABEL_WIDTH, no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, content in rows:
-        grid.add_row(label, Text(printable(content)) if isinstance(content, str) else content)
+    for label, *cells in rows:
+        grid.add_row(label, *(Text(printable(x)) if isinstance(x, str) else x for x in cells))
     return grid
 
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -40,23 +41,12 @@ class Source(Protocol):
 
     def poll(self) -> View:
         """Return what is known now."""
-        ...
 
 
 def open_source(path: Path, *, epochs: int | None = None) -> Source:
-    """Open a study, a run, or a directory with a trace.
-
-    Args:
-        path: Its directory.
-        epochs: Number of epochs of the run, if known.
-
-    Raises:
-        UserError: The directory contains none of them.
-    """
+    """Open the study, run or recording in a directory; ``epochs`` is the length of the run."""
     if not path.is_dir():
-        raise UserError(
-            f"there is no directory {path}", hint="give that of a run, a study or a recording"
-        )
+        raise UserError(f"there is no directory {path}", hint="give that of a run or a study")
     if is_study(path):
         from joulelab.watch.study_source import StudySource  # noqa: PLC0415
 
@@ -76,19 +66,7 @@ def open_source(path: Path, *, epochs: int | None = None) -> Source:
 
 
 class RecordingSource:
-    """A directory with a trace, for example of a Meter or of a run of a study.
-
-    Args:
-        directory: Directory of the trace, which need not exist yet.
-        title: Name to show.
-        detail: More about it.
-        baseline: Idle power on the trace's clock.
-        start_ns: Start of what is watched. Default: the start of the recording.
-        epochs: Number of epochs of the run, if known.
-
-    Attributes:
-        is_behind: Whether part of a long recording has not been read yet.
-    """
+    """A directory with a trace, which need not exist yet, of a Meter or a run of a study."""
 
     is_behind = False
 
@@ -102,96 +80,67 @@ class RecordingSource:
         start_ns: int | None = None,
         epochs: int | None = None,
     ) -> None:
-        self._directory = directory
-        self._empty = View(title=title, detail=detail, state="waiting")
-        self._baseline, self._start_ns, self._epochs = baseline, start_ns, epochs
+        self._directory, self._baseline = directory, baseline
+        self._waiting = View(title=title, detail=detail, state="waiting")
+        self._open = partial(GrowingTrace, directory, start_ns=start_ns, epochs=epochs)
         self._trace: GrowingTrace | None = None
         self._costs_of: Energy | None = None
         self._costs: Costs | None = None
 
     def poll(self) -> View:
-        """Return what is known now.
-
-        Raises:
-            TraceError: The trace is damaged, or was removed.
-        """
+        """Return what is known now."""
         try:
             return self._poll()
         except OSError as error:
-            raise TraceError(
-                f"cannot read the trace in {self._directory}", why=error.strerror or str(error)
-            ) from error
+            reason = error.strerror or str(error)
+            raise TraceError(f"cannot read the trace in {self._directory}", why=reason) from error
 
     def _poll(self) -> View:
+        waiting = self._waiting
         if self._trace is None:
             path = self._directory / READINGS_FILE
             if not path.exists() or not path.stat().st_size:
-                return replace(self._empty, state_words="the recording has not begun")
-            self._trace = GrowingTrace(
-                self._directory,
-                baseline=self._baseline,
-                start_ns=self._start_ns,
-                epochs=self._epochs,
-            )
-        snapshot = self._trace.poll()
+                return replace(waiting, state_words="the recording has not begun")
+            self._trace = self._open(baseline=self._baseline)
+        trace, snapshot = self._trace, self._trace.poll()
         self.is_behind = snapshot.read_share < 1
         if self.is_behind:
-            return replace(self._empty, state_words=f"reading, {100 * snapshot.read_share:.0f} %")
-        state, reason = _state(self._trace, snapshot)
+            return replace(waiting, state_words=f"reading, {100 * snapshot.read_share:.0f} %")
+        state, reason = _state(trace, snapshot)
         if state in ("ended", "lost"):
-            snapshot = self._trace.poll(final=True)
-        return self._view(self._trace, snapshot, state, reason)
-
-    def _view(self, trace: GrowingTrace, snapshot: Snapshot, state: State, reason: str) -> View:
-        live, here = state in ("live", "waiting"), is_this_boot(trace.header)
-        now_ns = time.monotonic_ns() if live and here else snapshot.until_ns
-        energy = snapshot.energy
+            snapshot = trace.poll(final=True)
+        is_live, is_here = state in ("live", "waiting"), is_this_boot(trace.header)
+        now_ns = time.monotonic_ns() if is_live and is_here else snapshot.until_ns
         # Processes of another machine may well be alive.
-        is_alive = psutil.pid_exists if here else lambda _: True
-        absent = {one.component: str(one) for one in trace.absent}
+        is_alive = psutil.pid_exists if is_here else lambda _: True
         return replace(
-            self._empty,
+            snapshot.view,
+            title=waiting.title,
+            detail=waiting.detail,
             state=state,
             state_words=reason,
             elapsed_s=(now_ns - trace.start_ns) * 1e-9 if now_ns else math.nan,
-            components=snapshot.components,
-            power_w=snapshot.power_w,
-            energy=energy,
-            job_words=energy.job_text if energy else "",
-            gauges=snapshot.gauges,
-            stacks=trace.stacks(now_ns, is_alive) if live else (),
-            ended=snapshot.ended,
-            forecast=snapshot.forecast,
-            forecast_words=snapshot.forecast_text if state == "live" else "",
+            stacks=trace.stacks(now_ns, is_alive) if is_live else (),
+            forecast_words=snapshot.view.forecast_words if state == "live" else "",
             costs=self._current_costs(trace, snapshot),
-            absent=energy.absent if energy else absent,
-            notes=energy.notes if energy else (),
         )
 
     def _current_costs(self, trace: GrowingTrace, snapshot: Snapshot) -> Costs | None:
         """Return the costs, at a carbon intensity that is updated with the settled energy."""
-        energy, settled = snapshot.energy, snapshot.settled
+        energy, settled = snapshot.view.energy, snapshot.settled
         if energy is None or settled is None:
             return None
         if self._costs is None or settled is not self._costs_of:
-            start_unix_s = trace.unix_s(trace.start_ns)
+            start_s = trace.start_unix_s
             self._costs = local_costs(
-                settled,
-                started_unix_s=start_unix_s,
-                stopped_unix_s=start_unix_s + settled.duration_s,
+                settled, started_unix_s=start_s, stopped_unix_s=start_s + settled.duration_s
             )
             self._costs_of = settled
         return replace(self._costs, energy_j=energy.gross_j, interval_j=energy.interval_j)
 
 
 class RunSource(RecordingSource):
-    """A run of ``joulelab run``.
-
-    Args:
-        directory: Directory of the run.
-        record: Its record; see :func:`~joulelab.runs.record.read_record`.
-        epochs: Number of epochs of the run, if known.
-    """
+    """A run of ``joulelab run``, with the record that it has so far."""
 
     def __init__(
         self, directory: Path, record: Mapping[str, Any], *, epochs: int | None = None
@@ -231,28 +180,17 @@ class RunSource(RecordingSource):
 
 
 class MachineSource:
-    """This machine, with a recorder that writes to a temporary directory until the context ends.
-
-    Args:
-        sensors: Sensors to read; see :class:`~joulelab.meter.Meter`.
-
-    Raises:
-        UserError: A sensor does not exist.
-        RecorderError: The recorder did not start.
-    """
+    """This machine, with a recorder that writes to a temporary directory."""
 
     def __init__(self, sensors: Sequence[str] | None = None) -> None:
+        self._hints = tuple(f"joulelab watch {directory}" for directory in running_runs())
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="joulelab-watch-"))
             meter = stack.enter_context(Meter(sensors=sensors, directory=temporary, record=False))
             self._close = stack.pop_all().close
         self._recording = RecordingSource(
-            meter.directory,
-            title=platform.node(),
-            detail="this machine",
-            baseline=meter.baseline,
+            meter.directory, title=platform.node(), detail="this machine", baseline=meter.baseline
         )
-        self._hints = tuple(f"joulelab watch {directory}" for directory in running_runs())
 
     def __enter__(self) -> Self:
         return self
@@ -279,7 +217,7 @@ def running_runs() -> list[Path]:
 
 
 def is_this_boot(header: Mapping[str, Any]) -> bool:
-    """Whether a recording began since this machine was started."""
+    """Whether a recording began after this machine was started."""
     return bool(header.get("boot_id")) and header["boot_id"] == boot_id()
 
 
@@ -293,11 +231,7 @@ def silent_s(header: Mapping[str, Any], newest_ns: int) -> float:
 
 
 def header_of(directory: Path) -> Mapping[str, Any]:
-    """Return the header of a trace.
-
-    Raises:
-        TraceError: There is no trace, or it is damaged.
-    """
+    """Return the header of a trace."""
     return TraceReader(directory).read_between(0, 0).header
 
 
@@ -320,7 +254,7 @@ def _with_record(view: View, run: Run) -> View:
     energy, costs = run.energy, view.costs
     if costs is not None:
         costs = replace(costs, energy_j=energy.gross_j, interval_j=energy.interval_j)
-    seen = {one.name: one for one in view.ended}
+    seen, nothing = {one.name: one for one in view.ended}, Ended(name="", count=0, duration_s=0.0)
     how = f"exit code {run.exit_code}" if run.signal is None else f"signal {run.signal}"
     return replace(
         view,
@@ -328,9 +262,7 @@ def _with_record(view: View, run: Run) -> View:
         state_words=how,
         elapsed_s=run.duration_s,
         components=tuple(
-            replace(one, gross_j=energy.components[one.name].gross_j)
-            if one.name in energy.components
-            else one
+            replace(one, gross_j=(energy.components.get(one.name) or one).gross_j)
             for one in view.components
         ),
         energy=energy,
@@ -338,10 +270,11 @@ def _with_record(view: View, run: Run) -> View:
         costs=costs,
         ended=tuple(
             replace(
-                seen.get(one.name, Ended(name=one.name, count=0, duration_s=0.0)),
+                seen.get(one.name, nothing),
+                name=one.name,
+                energy=one,
                 count=one.count,
                 duration_s=one.duration_s,
-                energy=one,
             )
             for one in run.spans
         ),

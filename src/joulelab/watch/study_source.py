@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from joulelab.energy.energy import Energy
 from joulelab.errors import TraceError, UserError
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.watch.sources import RecordingSource
-from joulelab.watch.view import State, Study, View
+from joulelab.watch.view import Study, View
 
 try:
     from joulelab.runs.store import Store
@@ -32,93 +32,77 @@ except ImportError as error:
     ) from error
 
 LAST_RUNS = 5
-WRITTEN_S = 1.0
-"""The lock's file is written a moment after its process began, by clocks that may differ so."""
+LOCK_DELAY_S = 1.0
+"""The lock file is written up to this long after the start of its process, given both clocks."""
 
 
 class StudySource:
-    """A study's directory.
-
-    Args:
-        directory: Of the study.
-
-    Raises:
-        StoreError: It is none, or cannot be read.
-    """
+    """A study's directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._store = Store.open(directory)
-        self._cells = _cells(self._store)
+        plan = self._store.plan
+        self._plan = plan if isinstance(plan, Plan) else None
+        # A study of recorded logs is complete; its plan has no cells.
+        self._cells = [cell for block in blocks(self._plan) for cell in block] if self._plan else []
         self._names: set[str] = set()
         self._runs: list[Mapping[str, Any]] = []
-        self._running: tuple[Path, RecordingSource] | None = None
+        self._current: tuple[Path, RecordingSource] | None = None
 
     def poll(self) -> View:
         """Return what is known now."""
         self._read_new_runs()
-        missing = self._missing()
-        view = self._poll_run()
-        if view is None:
-            state, words = self._without_run(missing)
-            view = View(title="", state=state, state_words=words)
-        study = self._study(missing, view.elapsed_s)
+        finished = {run["run_id"] for run in self._runs}
+        missing = [cell for cell in self._cells if cell.run_id not in finished]
+        is_running = _is_runner_alive(self._directory)
+        view = self._poll_run(is_running=is_running)
+        if view is None and is_running:
+            view = View(title="", state="live", state_words="between two runs")
+        elif view is None and missing:
+            view = View(title="", state="lost", state_words="no process on this machine runs it")
+        elif view is None:
+            view = View(title="", state="ended", state_words="complete")
+        study = self._progress(missing, view.elapsed_s)
         return replace(view, title=study.name, study=study, elapsed_s=math.nan)
-
-    def _poll_run(self) -> View | None:
-        """The run that is being measured; nothing where there is none."""
-        run = self._under_way()
-        if run is None:
-            return None
-        try:
-            view = run.poll()
-        except TraceError:
-            # It has ended and lies in another place now.
-            self._running = None
-            return None
-        goes_on = view.state in ("live", "waiting")
-        return replace(
-            view,
-            state="live",
-            state_words="" if goes_on else "a run ends",
-            forecast_words=view.forecast_words if view.forecast else "",
-        )
-
-    def _without_run(self, missing: Sequence[Cell]) -> tuple[State, str]:
-        if _runner_is_there(self._directory):
-            return "live", "between two runs"
-        return ("lost", "no process here runs it") if missing else ("ended", "complete")
 
     def _read_new_runs(self) -> None:
         directory = self._directory / "runs"
         with file_errors(f"cannot read {directory}"):
             names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
         if names != self._names:
-            records = self._store.runs()
             self._names = names
-            self._runs = [record.data for record in records if not record.problem]
+            self._runs = [one.data for one in self._store.runs() if not one.problem]
 
-    def _missing(self) -> list[Cell]:
-        finished = {run["run_id"] for run in self._runs}
-        return [cell for cell in self._cells if cell.run_id not in finished]
-
-    def _under_way(self) -> RecordingSource | None:
-        """The run that is being measured, where there is one."""
+    def _poll_run(self, *, is_running: bool) -> View | None:
+        """Poll the run that is being measured, if there is one."""
         partial = self._directory / ".partial"
         paths = [path for path in partial.glob("*") if (path / READINGS_FILE).exists()]
-        if not paths or not _runner_is_there(self._directory):
-            self._running = None
+        if not paths or not is_running:
+            self._current = None
             return None
         path = max(paths)
-        if self._running is None or self._running[0] != path:
-            place = RecordingSource(
-                path, title="", baseline=self._baseline(), epochs=self._epochs()
-            )
-            self._running = path, place
-        return self._running[1]
+        if self._current is None or self._current[0] != path:
+            epochs = None
+            if self._plan is not None and "train" in self._plan.phases:
+                epochs = self._plan.train.epochs
+            baseline = self._baseline()
+            self._current = path, RecordingSource(path, title="", baseline=baseline, epochs=epochs)
+        try:
+            view = self._current[1].poll()
+        except TraceError:
+            # The run has ended and was moved.
+            self._current = None
+            return None
+        return replace(
+            view,
+            state="live",
+            state_words="a run is ending" if view.is_over else "",
+            forecast_words=view.forecast_words if view.forecast else "",
+        )
 
     def _baseline(self) -> Baseline | None:
-        """The idle power that the study has measured since this machine started."""
+        """Return the idle power that the study has measured since this machine was started."""
         points = [
             IdlePoint.from_energy(
                 Energy.from_json(span["energy"]), (span["start_ns"] + span["stop_ns"]) * 0.5e-9
@@ -130,42 +114,31 @@ class StudySource:
         ]
         return Baseline(tuple(points)) if points else None
 
-    def _epochs(self) -> int | None:
-        plan = self._store.plan
-        return plan.train.epochs if isinstance(plan, Plan) and "train" in plan.phases else None
-
-    def _study(self, missing: list[Cell], running_s: float) -> Study:
-        plan = self._store.plan
+    def _progress(self, missing: list[Cell], running_s: float) -> Study:
         cells = [run for run in self._runs if run["kind"] == "cell"]
         in_order = sorted(self._runs, key=lambda run: float(run["stopped_unix_s"]))
         to_go = ""
-        if missing and isinstance(plan, Plan):
-            cost = cost_of_all(missing, plan, self._runs)
+        if missing and self._plan is not None:
+            cost = cost_of_all(missing, self._plan, self._runs)
             to_go = "" if math.isnan(cost.duration_s) and cost.energy_j is None else str(cost)
         return Study(
-            name=plan.name,
+            name=self._store.plan.name,
             cells=len(self._cells) or len(cells),
             done=len(cells),
             failed=sum(run["status"] == "failed" for run in cells),
-            running=self._running[0].name.rpartition("-")[0] if self._running else "",
-            running_s=running_s if self._running else math.nan,
+            running=self._current[0].name.rpartition("-")[0] if self._current else "",
+            running_s=running_s if self._current else math.nan,
             spent=str(spent(self._runs)) if self._runs else "",
             to_go=to_go,
             last=tuple(summary(run) for run in in_order[-LAST_RUNS:]),
         )
 
 
-def _cells(store: Store) -> list[Cell]:
-    """All that the plan has; none of a study of recorded logs, which are all there."""
-    plan = store.plan
-    return [cell for block in blocks(plan) for cell in block] if isinstance(plan, Plan) else []
-
-
-def _runner_is_there(directory: Path) -> bool:
-    """Whether the process that last took the study's lock is still there."""
+def _is_runner_alive(directory: Path) -> bool:
+    """Whether the process that last took the study's lock is alive."""
     lock = directory / ".lock"
     try:
         pid = int(lock.read_text())
-        return psutil.Process(pid).create_time() <= lock.stat().st_mtime + WRITTEN_S
+        return psutil.Process(pid).create_time() <= lock.stat().st_mtime + LOCK_DELAY_S
     except (OSError, ValueError, psutil.Error):
         return False

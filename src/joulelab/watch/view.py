@@ -22,15 +22,9 @@ State = Literal["waiting", "live", "ended", "lost"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """Power of one component. Values that were not measured are NaN.
+    """Current power of a component, its mean in each step of :data:`BIN_S`, and its energy.
 
-    Attributes:
-        name: For example ``"gpu:0"``.
-        power_w: Mean over about the last second that its sensors have covered.
-        history_w: Mean power of each step of :data:`BIN_S`, oldest first; NaN is a gap.
-        gross_j: Energy since the beginning.
-        source: Channel of the readings.
-        provenance: For example ``"measured"``.
+    Values that were not measured are NaN, also gaps of the history, which begins with the oldest.
     """
 
     name: str
@@ -43,13 +37,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
-    """The latest reading of a quantity other than power and energy.
-
-    Attributes:
-        component: For example ``"gpu:0"`` or ``"host"``.
-        quantity: What was read; its value ends in the unit.
-        value: In that unit; NaN if the sensor has no value.
-    """
+    """The latest reading of another quantity, in its unit; NaN if the sensor has no value."""
 
     component: str
     quantity: Quantity
@@ -58,14 +46,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSpan:
-    """A span that has not ended.
-
-    Attributes:
-        name: Name of the span.
-        index: Its attribute ``index``; ``None`` if it has none.
-        total: Its attribute ``total``; ``None`` if it has none.
-        elapsed_s: Time since its start.
-    """
+    """A span that has not ended, with its attributes ``index`` and ``total`` if it has them."""
 
     name: str
     index: int | None
@@ -74,14 +55,7 @@ class OpenSpan:
 
     @property
     def label(self) -> str:
-        """Name and position of the span.
-
-        Example:
-            >>> OpenSpan(name="epoch", index=3, total=10, elapsed_s=1.0).label
-            'epoch 4/10'
-            >>> OpenSpan(name="step", index=3, total=None, elapsed_s=1.0).label
-            'step #3'
-        """
+        """Name and position of the span, for example ``epoch 4/10`` or ``step #3``."""
         if self.index is None:
             return self.name
         if self.total is None:
@@ -99,17 +73,7 @@ class Stack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """Finished spans of one name whose readings are complete.
-
-    Attributes:
-        name: Name of the spans.
-        count: Number of spans.
-        duration_s: Total duration.
-        energy: Total energy; ``None`` if there are too many spans to add up, or their energies
-            have different components.
-        last_duration_s: Duration of the latest span; NaN if unknown.
-        last: Energy of the latest span; ``None`` if unknown.
-    """
+    """Finished spans of one name and the latest of them; unknown values are NaN or ``None``."""
 
     name: str
     count: int
@@ -124,12 +88,8 @@ class Study:
     """Progress of a study.
 
     Attributes:
-        name: Name of the study.
-        cells: Number of cells in the plan.
         done: Number of recorded cells, including failed ones.
-        failed: Number of failed cells.
         running: Id of the current run; empty if there is none.
-        running_s: How long it has been running.
         spent: Time and energy of all finished runs, as text.
         to_go: Estimated time and energy of the missing cells, as text; empty if unknown.
         last: One line for each of the latest finished runs, oldest first.
@@ -151,25 +111,17 @@ class View:
     """Everything that is shown at one time. Values that were not measured are NaN or absent.
 
     Attributes:
-        title: Name of what is watched.
-        detail: More about it, for example the command of a run.
+        detail: More about what is watched, for example the command of a run.
         state: ``"waiting"`` for the first readings, ``"live"``, ``"ended"``, or ``"lost"`` if the
             recorder disappeared without a reason.
         state_words: How it ended, or why it is waiting.
         elapsed_s: Time since the beginning, or total duration; NaN if unknown, and for a study.
-        components: Measured components, in order.
         power_w: Total power; NaN while one component is unknown.
         energy: Energy since the beginning; ``None`` before the first readings.
         job_words: This run's share of the energy, if other processes used the machine.
-        gauges: Utilisation, memory, temperature and clocks.
-        stacks: Open spans of each thread.
         ended: Finished spans by name, the latest first.
-        forecast: Forecast of the whole run, if the number of epochs is known.
         forecast_words: The forecast as text, or why there is none; may be empty.
-        costs: Carbon and price of the energy; ``None`` before the first readings.
         absent: Why each missing component is missing.
-        notes: Remarks about the recording.
-        study: Progress of the study that is watched.
         hints: Commands that watch something else.
     """
 
@@ -205,14 +157,7 @@ class View:
 
 
 def total_history(components: Sequence[Component]) -> tuple[float, ...]:
-    """Add up the power of all components; NaN where one of them has a gap.
-
-    Example:
-        >>> gpu = Component(name="gpu:0", power_w=1.0, history_w=(math.nan, 2.0), gross_j=1.0,
-        ...     source="", provenance="measured")
-        >>> total_history((gpu, gpu))
-        (nan, 4.0)
-    """
+    """Add up the power of all components; NaN where one of them has a gap."""
     return tuple(map(math.fsum, zip(*(one.history_w for one in components), strict=True)))
 
 
