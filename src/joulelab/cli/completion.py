@@ -1,4 +1,4 @@
-"""``joulelab completion``."""
+"""The command ``joulelab completion``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ INSTALL = {
 @click.command("completion")
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def command(shell: str) -> None:
-    """Print what lets a shell complete commands and options.
+    """Print the shell completion script.
 
     \b
     Example:
       # in ~/.bashrc
       eval "$(joulelab completion bash)"
     """
-    from joulelab.cli.group import app  # noqa: PLC0415
-
+    app = click.get_current_context().find_root().command
     kind = get_completion_class(shell)
     assert kind is not None
     file, line = INSTALL[shell]
-    click.echo(f"# For every new shell, in {file}:\n#   {line}")
+    click.echo(f"# To enable completion in every new shell, add this to {file}:\n#   {line}")
     click.echo(kind(app, {}, "joulelab", "_JOULELAB_COMPLETE").source())
