@@ -45,7 +45,7 @@ docs: $(VENV)/.dev ## build the documentation; warnings are errors
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
 
 bench: $(VENV)/.study ## compare JouleLab with its peers on a simulated GPU (needs gcc; 10 minutes)
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.compare_tools
 
 clean: ## remove build results and environments, but no studies
 	rm -rf $(VENV) .venv-bench docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

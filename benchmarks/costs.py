@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
 
-from benchmarks.places import Place, size_bytes
+from benchmarks.tool_environments import ToolEnvironment, size_bytes
 from benchmarks.tools import TOOLS
 
 REPEATS = 5
 
 
 def measure(
-    places: Mapping[str, Place],
+    places: Mapping[str, ToolEnvironment],
     environment: Mapping[str, str],
     *,
     count: int,
@@ -51,7 +51,9 @@ def measure(
     return found
 
 
-def _imports_s(places: Mapping[str, Place], environment: Mapping[str, str]) -> dict[str, float]:
+def _imports_s(
+    places: Mapping[str, ToolEnvironment], environment: Mapping[str, str]
+) -> dict[str, float]:
     """Time to import each tool over that of starting its Python, medians, taken in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in places}
     for repeat in range(REPEATS + 1):
@@ -63,11 +65,11 @@ def _imports_s(places: Mapping[str, Place], environment: Mapping[str, str]) -> d
     return {name: median(values) for name, values in seconds.items()}
 
 
-def _run_s(place: Place, code: str, environment: Mapping[str, str]) -> float:
+def _run_s(place: ToolEnvironment, code: str, environment: Mapping[str, str]) -> float:
     start_s = time.perf_counter()
     subprocess.run(
         [place.python, "-c", code],
-        env={**environment, **place.environment},
+        env={**environment, **place.variables},
         check=True,
         capture_output=True,
     )

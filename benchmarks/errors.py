@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import standin
-from benchmarks.places import Place
 from benchmarks.standin import ROUGH, Sensor
+from benchmarks.tool_environments import ToolEnvironment
 from joulelab.sensors.simulated import Waveform
 
 Truth = Callable[[int, int], float]
@@ -77,7 +77,7 @@ def cases(count: int) -> list[list[Case]]:
 
 
 def measure(
-    places: Mapping[str, Place], library: Path, cases: Sequence[Case], seed: int = 1
+    places: Mapping[str, ToolEnvironment], library: Path, cases: Sequence[Case], seed: int = 1
 ) -> list[dict[str, Any]]:
     """Every tool on every case, all at once; a row a tool, case and window length.
 

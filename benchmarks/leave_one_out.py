@@ -1,10 +1,10 @@
 """Predict each architecture by a fit to all others, and compare with the paper's estimators.
 
 ``python -m benchmarks.leave_one_out`` fits the shipped H100 measurements (or any table that
-``joulelab hardware fit`` reads) as often as there are architectures, each time without one, and
-predicts the energy of a step of that one. For comparison it fits power-law regressions on MACs,
-MACs per parameter and parameters by phase, and a straight line on the FLOPs of the traced step. A
-second table leaves out whole families.
+``joulelab hardware fit`` reads) once per architecture, each time without that architecture, and
+predicts the energy of its steps. For comparison it fits power laws of MACs, MACs per parameter and
+parameters, by phase, and a straight line on the FLOPs of the traced step. A second table leaves out
+whole families.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FAMILIES = {
     "joined": ("DenseNet121", "GoogLeNet"),
     "plain": ("LeNet", "VGG16"),
 }
-"""Architectures of the same kind."""
+"""Architectures that do similar work."""
 
 WIDTH = 34
 
@@ -52,9 +52,12 @@ WIDTH = 34
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leave_one_out", description=__doc__)
     shipped = files("joulelab.predict").joinpath("profiles", "h100.csv")
-    parser.add_argument("--table", type=Path, default=Path(str(shipped)))
-    parser.add_argument("--device", default="NVIDIA H100 80GB HBM3")
-    parser.add_argument("--no-matrix-units", action="store_true", help="TF32 was forbidden")
+    parser.add_argument("--table", type=Path, default=Path(str(shipped)),
+        help="measured steps (default: the shipped H100 table)")  # fmt: skip
+    parser.add_argument("--device", default="NVIDIA H100 80GB HBM3",
+        help="device that the table was measured on")  # fmt: skip
+    parser.add_argument("--no-matrix-units", action="store_true",
+        help="the convolutions ran without TF32")  # fmt: skip
     options = parser.parse_args()
 
     measurements = read_measurements(options.table)
@@ -64,47 +67,48 @@ def main() -> None:
         parser.error(f"there is no data sheet for {options.device}")
     if options.no_matrix_units:
         sheet = sheet.without_matrix_units()
-    observed = combine(measurements, steps, sheet)
+    measured = combine(measurements, steps, sheet)
     models = np.array([one.case.model for one in measurements])
     family = np.array([_family(str(model)) for model in models])
     print(f"{options.table.name}: {len(set(models))} architectures, {len(measurements)} steps\n")
     print(header("Each architecture left out"))
-    by_model = physical(observed, models)
-    print_rows("operators (this project)", measurements, by_model.energy_j, held(observed, models))
+    by_model = predict_groups(measured, models)
+    inside = covered(measured, models, by_model)
+    print_rows("operators (this project)", measurements, by_model.energy_j, inside)
     for name, regression in regressions(measurements, steps).items():
         print_rows(name, measurements, regression(models))
     print("\n" + header("Each family left out"))
-    by_family = physical(observed, family)
-    print_rows("operators (this project)", measurements, by_family.energy_j)
+    print_rows("operators (this project)", measurements, predict_groups(measured, family).energy_j)
     for name, regression in regressions(measurements, steps).items():
         print_rows(name, measurements, regression(family))
 
 
-def physical(observed: MeasuredSteps, groups: NDArray[np.str_]) -> LeftOut:
-    """Each group predicted by a fit to the others."""
-    found = leave_out(observed, list(groups), fit(observed))
+def predict_groups(measured: MeasuredSteps, groups: NDArray[np.str_]) -> LeftOut:
+    """Predict each group by a fit to the others."""
+    found = leave_out(measured, list(groups), fit(measured))
     assert found is not None, "there are fewer than three groups"
     return found
 
 
-def held(observed: MeasuredSteps, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Whether the 95 % interval of each prediction holds what was measured.
+def covered(
+    measured: MeasuredSteps, groups: NDArray[np.str_], left_out: LeftOut
+) -> NDArray[np.bool_]:
+    """Return whether the 95 % interval of each prediction contains the measurement.
 
-    What the model gets wrong is taken from the other groups' residuals alone.
+    The error of the model itself is estimated from the residuals of the other groups only.
     """
-    left_out = physical(observed, groups)
     inside = np.zeros(len(groups), dtype=bool)
     for group in set(groups):
         mine = groups == group
         others = LeftOut(
             left_out.duration_s[~mine], left_out.energy_j[~mine], left_out.variance[:, ~mine]
         )
-        measured = observed._replace(
-            duration_s=observed.duration_s[~mine], energy_j=observed.energy_j[~mine]
+        rest = measured._replace(
+            duration_s=measured.duration_s[~mine], energy_j=measured.energy_j[~mine]
         )
-        _, wrong = estimate_discrepancy(measured, others)
-        spread = np.sqrt(left_out.variance[1, mine] + wrong**2)
-        error = np.abs(np.log(left_out.energy_j[mine] / observed.energy_j[mine]))
+        _, discrepancy = estimate_discrepancy(rest, others)
+        spread = np.sqrt(left_out.variance[1, mine] + discrepancy**2)
+        error = np.abs(np.log(left_out.energy_j[mine] / measured.energy_j[mine]))
         inside[mine] = error <= coverage_factor(len(set(groups)) - 1) * spread
     return inside
 
@@ -112,7 +116,7 @@ def held(observed: MeasuredSteps, groups: NDArray[np.str_]) -> NDArray[np.bool_]
 def regressions(
     measurements: Sequence[Measurement], steps: Sequence[TracedStep]
 ) -> dict[str, Callable[[NDArray[np.str_]], Floats]]:
-    """Predictions of step energies by each simpler estimator, given the groups to leave out."""
+    """Return a function for each simpler estimator that predicts the groups left out."""
     energy_j = np.array([one.energy_j for one in measurements])
     phases = np.array([one.case.phase for one in measurements])
     known = {one.case.model: _characteristics(one) for one in measurements}
@@ -155,11 +159,10 @@ def regressions(
 
 
 def header(title: str) -> str:
-    """The two lines above a table."""
-    columns = "".join(f"{phase:>9}{'p90':>7}{'rho':>7}{'held':>6}" for phase in PHASES)
-    return f"{title}: error of a step's energy, median and p90 (%), Spearman's rho\n" + (
-        f"{'':{WIDTH}}{columns}"
-    )
+    """Return the two lines above a table."""
+    columns = "".join(f"{phase:>9}{'p90':>7}{'rho':>7}{'cov.':>6}" for phase in PHASES)
+    what = "median and p90 of the error of a step's energy (%), Spearman's rho, coverage"
+    return f"{title}: {what}\n{'':{WIDTH}}{columns}"
 
 
 def print_rows(
@@ -168,7 +171,7 @@ def print_rows(
     energy_j: Floats,
     inside: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Format a line with both phases."""
+    """Print one line with both phases."""
     measured = np.array([one.energy_j for one in measurements])
     phases = np.array([one.case.phase for one in measurements])
     line = f"{name:{WIDTH}}"

@@ -9,7 +9,7 @@ from benchmarks.tools import TOOLS
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The page of a result, as ``benchmarks.bench`` writes it."""
+    """The page of a result, as ``benchmarks.compare_tools`` writes it."""
     names = list(result["tools"])
     header = ["", *(_title(name, result["tools"][name]) for name in names)]
     rows = [*_error_rows(result["errors"], names), *_cost_rows(result["costs"], names)]

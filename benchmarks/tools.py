@@ -1,7 +1,7 @@
-"""The tools that are compared, each behind the same three calls.
+"""The compared tools, each behind the same three calls.
 
-This module is imported in each tool's own virtual environment, so that it needs nothing but the
-standard library, and it imports a tool only when that is opened.
+Each tool's virtual environment imports this module. So it needs only the standard library, and
+imports a tool only when it is opened.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any, Protocol
 
 JOULES_PER_KWH = 3.6e6
 FASTEST_INTERVAL_S = 0.02
-"""Given to tools that poll: five times as often as the driver has a new value."""
+"""Interval for tools that poll: a fifth of the driver's update period."""
 
 
 class Tool(Protocol):
-    """What is asked of every tool. Windows are opened one after another, never two at once."""
+    """The interface of every tool. Windows never overlap."""
 
     pids: tuple[int, ...]
-    """Processes of its own, other than this one's children."""
+    """Processes of the tool that are not children of this one."""
 
     def begin(self) -> None:
-        """Opens a window."""
+        """Open a window."""
 
     def end(self) -> None:
-        """Closes it."""
+        """Close the window."""
 
     def energies_j(self) -> list[float | None]:
-        """The GPU's energy in every window so far; ``None`` where the tool gave none."""
+        """Return the GPU's energy in every window so far; ``None`` where the tool has none."""
 
     def close(self) -> None:
-        """Ends the measuring."""
+        """Stop measuring."""
 
 
 class JouleLab:
-    """``Meter(sensors=["gpu"])``; energies are asked for at the end."""
+    """``Meter(sensors=["gpu"])``; energies are requested at the end."""
 
     def __init__(self) -> None:
         self._meter = importlib.import_module("joulelab").Meter(sensors=["gpu"])
@@ -88,11 +88,11 @@ class Zeus:
         return self._found
 
     def close(self) -> None:
-        """It has nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class ZeusApproximate(Zeus):
-    """The same with ``approx_instant_energy=True``, Zeus's remedy for windows that read 0."""
+    """Zeus with ``approx_instant_energy=True``, its option for windows that read 0."""
 
     approximate = True
 
@@ -133,12 +133,12 @@ class CarbonTracker:
     """``CarbonTracker(components="gpu")`` with ``epoch_start`` and ``epoch_end``.
 
     Its energies are those of ``total_energy_per_epoch``, without the data centre's overhead (PUE)
-    that it multiplies in.
+    that it includes.
     """
 
     pids: tuple[int, ...] = ()
     epochs = 10_000_000
-    """More than there will be: at the last epoch it prints its account and ends."""
+    """More than will occur, because it prints its report and ends at the last epoch."""
 
     def __init__(self) -> None:
         self._pue = importlib.import_module("carbontracker.constants").PUE_2023
@@ -170,12 +170,12 @@ class Entry:
     """A tool in the comparison.
 
     Attributes:
-        label: Its name in the tables.
-        distribution: Its name on PyPI.
-        version: The pinned version; empty: the working tree's.
-        module: What is imported.
-        open: Makes it ready.
-        settings: How it is used, for the tables' notes.
+        label: Name in the tables.
+        distribution: Name on PyPI.
+        version: Pinned version; empty for the working tree.
+        module: Module to import.
+        open: Starts the tool.
+        settings: How the tool is used, for the notes of the tables.
     """
 
     label: str
@@ -193,7 +193,7 @@ TOOLS = {
         "",
         "joulelab",
         JouleLab,
-        'Meter(sensors=["gpu"]), begin and end; energies asked for after all windows.',
+        'Meter(sensors=["gpu"]), begin and end; energies requested after all windows.',
     ),
     "zeus": Entry(
         "Zeus",
@@ -202,7 +202,7 @@ TOOLS = {
         "zeus.monitor",
         Zeus,
         "ZeusMonitor(gpu_indices=[0], cpu_indices=[]), begin_window and end_window; "
-        "sync_execution only where torch sees a GPU.",
+        "sync_execution only if torch sees a GPU.",
     ),
     "zeus-approximate": Entry(
         "Zeus, approximate",
@@ -210,7 +210,7 @@ TOOLS = {
         "0.16.0",
         "zeus.monitor",
         ZeusApproximate,
-        "as Zeus with approx_instant_energy=True, its remedy for windows that read 0.",
+        "like Zeus, with approx_instant_energy=True, its option for windows that read 0.",
     ),
     "codecarbon": Entry(
         "CodeCarbon",
@@ -234,7 +234,7 @@ TOOLS = {
 
 
 def installed_version(entry: Entry) -> str:
-    """The version that is installed here; JouleLab need not be."""
+    """Return the installed version; JouleLab need not be installed."""
     try:
         return importlib.metadata.version(entry.distribution)
     except importlib.metadata.PackageNotFoundError:

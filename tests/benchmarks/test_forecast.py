@@ -1,4 +1,4 @@
-"""The benchmark of forecasts: its parts give what its tables say, in little."""
+"""The benchmark of forecasts, with small runs."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def case(truth_j, gross_j=1000.0):
     )
 
 
-def test_a_row_of_the_table_is_of_relative_errors():
+def test_a_row_of_the_table_has_relative_errors():
     good, bad = case(1000.0), case(1500.0)
     assert good.energy_held
     assert not bad.energy_held

@@ -1,4 +1,4 @@
-"""The stand-in for NVML returns the values of its waveform and its sensor."""
+"""The NVML stand-in reports its waveform as its sensor settings specify."""
 
 import itertools
 import json
@@ -93,7 +93,7 @@ def play(library, path, waveform, sensor=None, code=READ):
 
 
 def updates(before_ns, after_ns, period_s=UPDATE_S, phase_s=PHASE_S):
-    """The times of the updates that a value read between these times may be from."""
+    """Return the update times that a value read between these times may come from."""
     first = (before_ns * 1e-9 - phase_s) // period_s
     last = (after_ns * 1e-9 - phase_s) // period_s
     return [phase_s + i * period_s for i in range(int(first), int(last) + 1)]
@@ -115,7 +115,7 @@ def test_values_are_the_waveform_through_the_sensors_windows(library, tmp_path, 
 
 
 @pytest.mark.parametrize("name", WAVES)
-def test_ring_holds_the_mean_of_each_20_ms_with_wall_clock_stamps(library, tmp_path, name):
+def test_the_ring_has_means_over_20_ms_with_wall_clock_timestamps(library, tmp_path, name):
     wave = WAVES[name]
     seen = play(library, tmp_path / "wave.txt", wave)
     assert seen["kind"] == 1
@@ -130,7 +130,7 @@ def test_ring_holds_the_mean_of_each_20_ms_with_wall_clock_stamps(library, tmp_p
         assert value_mw * 1e-3 == pytest.approx(expected_w, abs=2e-4 * steepest_w_per_s + 2e-3)
 
 
-def test_ring_gives_only_what_is_newer(library, tmp_path):
+def test_the_ring_returns_only_newer_readings(library, tmp_path):
     seen = play(library, tmp_path / "wave.txt", Waveform.constant(350))
     newest_us = seen["ring"][-1][0]
     assert len(seen["later"]) >= 5
@@ -138,7 +138,7 @@ def test_ring_gives_only_what_is_newer(library, tmp_path):
     assert seen["later"][0][0] - newest_us == pytest.approx(20_000, abs=1)
 
 
-def test_gain_noise_delay_and_jitter_are_as_asked(library, tmp_path):
+def test_gain_noise_delay_and_jitter_are_as_specified(library, tmp_path):
     sensor = standin.Sensor(
         gain=1.1, noise_w=3.0, stamp_delay_s=0.0025, stamp_jitter_s=0.005, ring_phase_s=0.004
     )
@@ -157,7 +157,7 @@ def test_gain_noise_delay_and_jitter_are_as_asked(library, tmp_path):
     assert max(b - a for a, b in itertools.pairwise(stamps_us)) > 21_000
 
 
-def test_it_is_one_gpu_that_refuses_what_it_does_not_have(library, tmp_path):
+def test_it_is_one_gpu_that_refuses_unsupported_calls(library, tmp_path):
     seen = play(library, tmp_path / "wave.txt", Waveform.constant(350))
     assert "H100" in seen["name"]
     assert seen["same"] == 0
@@ -198,10 +198,10 @@ def test_joulelab_measures_it(library, tmp_path):
     assert energy_j == pytest.approx(truth_j, rel=0.05)
 
 
-def test_the_real_benchs_counter_gives_mean_power_times_length(library, tmp_path):
+def test_the_counter_of_the_real_comparison_gives_mean_power_times_length(library, tmp_path):
     code = (
         "import json, time\n"
-        "from benchmarks.real import Counter, gpu_name\n"
+        "from benchmarks.real_gpu import Counter, gpu_name\n"
         "with Counter() as counter:\n"
         "    start_ns = time.monotonic_ns()\n"
         "    time.sleep(2.0)\n"

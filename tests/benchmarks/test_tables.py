@@ -1,4 +1,4 @@
-"""What is made of measured windows: errors, intervals, and the page."""
+"""Errors, intervals and the result page from measured windows."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_errors_are_relative_to_the_truth():
     assert (row["count"], row["given"], row["zeros"]) == (3, 3, 0)
 
 
-def test_a_zero_counts_as_an_error_of_all_and_an_absent_energy_as_none():
+def test_a_zero_is_an_error_of_100_percent_and_an_absent_energy_is_none():
     (row,) = rows_of(0.0, None, 100.0)
     assert (row["count"], row["given"], row["zeros"]) == (3, 2, 1)
     assert row["median_pct"] == pytest.approx(50.0)
@@ -34,13 +34,13 @@ def test_a_zero_counts_as_an_error_of_all_and_an_absent_energy_as_none():
     assert row["median_pct"] is row["p90_pct"] is row["bias_pct"] is None
 
 
-def test_truth_is_the_waveforms_between_the_two_times():
+def test_the_truth_is_the_waveforms_energy_between_the_two_times():
     wave = Waveform.square(low_w=100, high_w=600, period_s=0.2)
     (row,) = rows_of(350.0, waveform=wave)
     assert row["median_pct"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_cases_hold_the_windows_that_were_asked_for():
+def test_cases_have_the_requested_windows():
     by_name = {case.name: case for group in cases(40) for case in group}
     assert dict(by_name["steady 350 W"].plan) == {0.05: 40, 0.1: 40, 0.3: 40, 1.0: 40, 10.0: 1}
     bursts = by_name["bursts 60 ms each 200 ms"]
@@ -74,7 +74,7 @@ def cells(page, title):
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
-def test_the_page_says_what_was_measured_and_what_was_not():
+def test_the_page_lists_what_was_measured_and_what_was_not():
     page = markdown(result(rows_of(0.0, None, 100.0)))
     assert cells(page, "error, a case, 1 s") == [
         "not run",
@@ -87,12 +87,12 @@ def test_the_page_says_what_was_measured_and_what_was_not():
     assert TOOLS["zeus"].settings in page
 
 
-def test_the_page_of_one_window_gives_its_sign():
+def test_the_error_of_one_window_has_a_sign():
     page = markdown(result(rows_of(98.0)))
     assert cells(page, "error, a case, 1 s") == ["not run", "-2.00 %"]
 
 
-def test_interval_of_ratios_holds_their_median():
+def test_the_interval_of_ratios_contains_their_median():
     pytest.importorskip("torch")
     from benchmarks.slowdown import interval
 
@@ -105,7 +105,7 @@ def test_interval_of_ratios_holds_their_median():
     assert same == {"ratio": 1.5, "low": 1.5, "high": 1.5}
 
 
-def test_a_small_trace_of_the_accounting_bench_is_read_and_right(tmp_path):
+def test_a_small_trace_of_the_scale_benchmark_is_read_correctly(tmp_path):
     energy_scale.write(tmp_path, 5000)
     found = energy_scale.account(tmp_path, 5000, 20)
     assert found["largest_error_pct"] < 0.5

@@ -1,4 +1,4 @@
-"""Where each tool runs: a virtual environment of its own, made once, or this interpreter."""
+"""Run each tool in its own virtual environment, created once, or in this interpreter."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".venv-bench"
 EMPTY = "empty"
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
-"""Port 9 of this machine, where nothing listens, so that no tool uses the network."""
+"""Proxy settings that block the network: nothing listens on port 9 of this machine."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """An interpreter that has a tool.
+class ToolEnvironment:
+    """An interpreter that has a tool installed.
 
     Attributes:
         python: The interpreter.
-        environment: What is added to its environment.
+        variables: Additional environment variables.
     """
 
     python: Path
-    environment: Mapping[str, str]
+    variables: Mapping[str, str]
 
     def run(
         self, name: str, task: str, environment: Mapping[str, str], **settings: Any
     ) -> dict[str, Any]:
-        """What :mod:`benchmarks.child` measured.
+        """Run :mod:`benchmarks.measure_tool` and return its result.
 
         Raises:
-            RuntimeError: The tool failed, with the end of what it said.
+            RuntimeError: The tool failed; the message has the end of its output.
         """
-        command = [str(self.python), "-m", "benchmarks.child", name, task, json.dumps(settings)]
+        arguments = [name, task, json.dumps(settings)]
+        command = [str(self.python), "-m", "benchmarks.measure_tool", *arguments]
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env={**environment, **NO_NETWORK, **self.environment},
+            env={**environment, **NO_NETWORK, **self.variables},
             capture_output=True,
             text=True,
             check=False,
@@ -55,58 +56,50 @@ class Place:
         return result
 
 
-def prepare() -> None:
-    """Makes ``.venv-bench``: an environment for each tool at its pinned version, and an empty one.
+def create_environments() -> None:
+    """Create ``.venv-bench``: an environment per tool at its pinned version, and an empty one.
 
-    JouleLab is built from the working tree each time.
+    JouleLab is installed from the working tree each time.
 
     Raises:
         subprocess.CalledProcessError: pip or venv failed.
     """
-    _environment(EMPTY, [])
+    _create(EMPTY, [])
     for entry in {entry.distribution: entry for entry in TOOLS.values()}.values():
         wanted = f"{entry.distribution}=={entry.version}" if entry.version else str(ROOT)
-        _environment(entry.distribution, [wanted])
-    command = [
-        str(_python("joulelab")),
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--force-reinstall",
-    ]
-    subprocess.run([*command, str(ROOT)], check=True)
+        _create(entry.distribution, [wanted])
+    pip = [str(_python("joulelab")), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall"]
+    subprocess.run([*pip, str(ROOT)], check=True)
 
 
-def places() -> tuple[dict[str, Place], dict[str, str]]:
-    """Where each tool runs, and why the others do not."""
+def find_environments() -> tuple[dict[str, ToolEnvironment], dict[str, str]]:
+    """Return the environment of each tool, and the reason for each tool that has none."""
     found, missing = {}, {}
     for name, entry in TOOLS.items():
         if _python(entry.distribution).exists():
-            found[name] = Place(_python(entry.distribution), {})
+            found[name] = ToolEnvironment(_python(entry.distribution), {})
         elif name == "joulelab":
-            found[name] = Place(Path(sys.executable), {"PYTHONPATH": str(ROOT / "src")})
-        elif _has(entry):
-            found[name] = Place(Path(sys.executable), {})
+            found[name] = ToolEnvironment(Path(sys.executable), {"PYTHONPATH": str(ROOT / "src")})
+        elif _is_installed(entry):
+            found[name] = ToolEnvironment(Path(sys.executable), {})
         else:
-            missing[name] = f"{entry.distribution} is not installed here"
+            missing[name] = f"{entry.distribution} is not installed"
     return found, missing
 
 
 def size_bytes(distribution: str) -> int | None:
-    """What a tool and all that it needs add to an empty environment; ``None`` without its own."""
+    """Return what a tool with its dependencies adds to an empty environment, if it has its own."""
     directory = ENVIRONMENTS / distribution
     if not directory.is_dir():
         return None
     return _files_bytes(directory) - _files_bytes(ENVIRONMENTS / EMPTY)
 
 
-def _environment(name: str, requirements: list[str]) -> None:
+def _create(name: str, requirements: list[str]) -> None:
     made = ENVIRONMENTS / name / ".made"
     if made.exists() and made.read_text() == "\n".join(requirements):
         return
-    print(f"making {ENVIRONMENTS.name}/{name}", file=sys.stderr, flush=True)
+    print(f"creating {ENVIRONMENTS.name}/{name}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENTS / name], check=True)
     if requirements:
         command = [str(_python(name)), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
@@ -118,7 +111,7 @@ def _python(name: str) -> Path:
     return ENVIRONMENTS / name / "bin" / "python"
 
 
-def _has(entry: Entry) -> bool:
+def _is_installed(entry: Entry) -> bool:
     test = f"import importlib.util as u, sys; sys.exit(u.find_spec({entry.distribution!r}) is None)"
     return subprocess.run([sys.executable, "-c", test], check=False).returncode == 0
 

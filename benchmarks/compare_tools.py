@@ -1,7 +1,7 @@
-"""Compare JouleLab with other tools on the same GPU, simulated or real.
+"""Compare JouleLab with its peers on the same simulated GPU, or on a real one.
 
-``python -m benchmarks.bench`` prints a table and writes ``benchmarks/results/<date>-<gpu>.md`` and
-``.json``. See docs/reference/benchmarks.md.
+``python -m benchmarks.compare_tools`` prints a table and writes
+``benchmarks/results/<date>-<gpu>.md`` and ``.json``. See docs/reference/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -21,29 +21,35 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import costs, errors, standin
-from benchmarks.places import ROOT, Place, places, prepare
 from benchmarks.table import markdown
+from benchmarks.tool_environments import (
+    ROOT,
+    ToolEnvironment,
+    create_environments,
+    find_environments,
+)
 from joulelab.sensors.simulated import Waveform
 
 SIMULATED_ROUNDS, REAL_ROUNDS = 60, 20
 RESULTS = ROOT / "benchmarks" / "results"
 SIMULATED_NOTES = [
-    "The GPU is benchmarks/nvml_standin: an exact waveform on CLOCK_MONOTONIC, seen through the "
-    "windows, update periods and call costs measured on an H100 80GB HBM3, driver 580.159, without "
-    "noise or gain error: what is left is each tool's own error. Cases named rough have the stamps "
-    "of that H100 (2.5 ms late, 5 ms of jitter) and an assumed noise of 3 W on each power value.",
-    "The tools are measured side by side, each in a process and a virtual environment of its own, "
-    "on the same waveforms, three of which play at a time. Nothing of the network answers.",
-    "Windows fall at random and are 90 to 110 % as long as named, but for those on bursts. 0.2 s "
-    "is 0.2003 s, so that it drifts through every phase of the sensor's updates.",
-    "No tool waits for the device here (there is no CUDA): on a real GPU Zeus adds a "
-    "synchronisation, and JouleLab two CUDA events, to each window.",
-    "The counter's 4 ms a call are spent on the processor here; whether the driver does was not "
+    "The GPU is benchmarks/nvml_standin: an exact waveform on CLOCK_MONOTONIC, observed through "
+    "the windows, update periods and call costs measured on an H100 80GB HBM3 with driver 580.159, "
+    "without noise or gain error, so the errors are those of the tools. Cases named rough have the "
+    "timestamps of that H100 (2.5 ms late, 5 ms of jitter) and an assumed noise of 3 W on each "
+    "power value.",
+    "The tools run at the same time, each in its own process and virtual environment, on the same "
+    "waveforms, three at a time. They have no network.",
+    "Windows start at random times and are 90 to 110 % as long as named, except those on bursts. "
+    "0.2 s means 0.2003 s, so it drifts through every phase of the sensor's updates.",
+    "No tool waits for the device here (there is no CUDA). On a real GPU, each window includes a "
+    "synchronisation for Zeus and two CUDA events for JouleLab.",
+    "The 4 ms per call of the counter are CPU time here; whether they are in the driver was not "
     "measured.",
 ]
 REAL_NOTES = [
-    "Truth is the energy counter's mean power over 10 s on either side of a window times its "
-    "length (benchmarks/real.py), which takes the counter's gain as right.",
+    "The truth is the energy counter's mean power over 10 s on either side of a window times the "
+    "window's length (benchmarks/real_gpu.py). It assumes that the counter's gain is correct.",
     "The load is bfloat16 matrix products in another process.",
 ]
 
@@ -51,8 +57,8 @@ REAL_NOTES = [
 def main() -> None:
     options = _options()
     if not options.real:
-        prepare()
-    found, missing = places()
+        create_environments()
+    found, missing = find_environments()
     result = _real(found, options) if options.real else _simulated(found, options)
     result = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -71,17 +77,32 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
-    parser.add_argument("--real", action="store_true", help="on the first real GPU of this machine")
-    parser.add_argument("--windows", type=int, default=40, help="of each length (default: 40)")
-    parser.add_argument("--rounds", type=int, help="of the slow-down (default: 60, real 20)")
-    parser.add_argument("--sleep", type=float, default=20.0, help="s, for the background work")
-    parser.add_argument("--growth", type=float, default=60.0, help="s, for the recorder's growth")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare_tools", description=__doc__)
+    parser.add_argument(
+        "--real", action="store_true", help="use the first real GPU of this machine"
+    )
+    parser.add_argument(
+        "--windows", type=int, default=40, help="number of windows of each length (default: 40)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="rounds of the slow-down (default: 60, or 20 on a real GPU)"
+    )
+    parser.add_argument(
+        "--sleep", type=float, default=20.0, help="seconds of background work to measure"
+    )
+    parser.add_argument(
+        "--growth",
+        type=float,
+        default=60.0,
+        help="seconds of the recorder's memory growth to measure",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="write the results into this folder"
+    )
     return parser.parse_args()
 
 
-def _simulated(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, Any]:
+def _simulated(found: Mapping[str, ToolEnvironment], options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         library = standin.build(Path(folder))
         waveform = standin.write(Path(folder) / "waveform.txt", Waveform.constant(350))
@@ -99,7 +120,7 @@ def _simulated(found: Mapping[str, Place], options: argparse.Namespace) -> dict[
             groups = errors.cases(options.windows)
             rows = [row for group in groups for row in errors.measure(found, library, group)]
             grown = growth.result()
-    missing = {"parts on a real GPU": "this run is simulated; `--real` runs them"}
+    missing = {"parts for a real GPU": "this run is simulated; use `--real`"}
     return {
         "gpu": "simulated",
         "errors": rows,
@@ -111,11 +132,11 @@ def _simulated(found: Mapping[str, Place], options: argparse.Namespace) -> dict[
     }
 
 
-def _real(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks import real  # noqa: PLC0415
+def _real(found: Mapping[str, ToolEnvironment], options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks import real_gpu  # noqa: PLC0415 - needs a GPU
 
     environment = dict(os.environ)
-    gpu = real.gpu_name()
+    gpu = real_gpu.gpu_name()
     _say("costs")
     cost = _costs(found, environment, options)
     _say("slow-down")
@@ -123,25 +144,27 @@ def _real(found: Mapping[str, Place], options: argparse.Namespace) -> dict[str, 
     _say("errors")
     return {
         "gpu": gpu,
-        "errors": real.measure(found, options.windows),
+        "errors": real_gpu.measure(found, options.windows),
         "costs": cost,
         "slowdown": slow,
         "notes": REAL_NOTES,
         "missing": {
-            "bursts and ramps": "their true energy is not known on a real GPU",
-            "the recorder's growth": "it needs no GPU; see the simulated bench",
+            "bursts and ramps": "their true energy is unknown on a real GPU",
+            "the recorder's growth": "it needs no GPU; see the simulated comparison",
         },
     }
 
 
 def _costs(
-    found: Mapping[str, Place], environment: Mapping[str, str], options: argparse.Namespace
+    found: Mapping[str, ToolEnvironment],
+    environment: Mapping[str, str],
+    options: argparse.Namespace,
 ) -> dict[str, dict[str, Any]]:
     return costs.measure(found, environment, count=1000, window_s=5.0, background_s=options.sleep)
 
 
 def _module(name: str, environment: Mapping[str, str], **settings: Any) -> dict[str, Any]:
-    """What a part of the bench, run by this interpreter in a process of its own, gave."""
+    """Run a part of the benchmark in a separate process and return its result."""
     command = [sys.executable, "-m", f"benchmarks.{name}", json.dumps(settings)]
     environ = {**environment, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
@@ -160,12 +183,12 @@ def _about() -> dict[str, str]:
         "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} threads, "
         f"Linux {platform.release()}",
         "Python": platform.python_version(),
-        "command": " ".join(["python -m benchmarks.bench", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.compare_tools", *sys.argv[1:]]),
     }
 
 
 def _say(what: str) -> None:
-    print(f"bench: {what}", file=sys.stderr, flush=True)
+    print(f"measuring {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Runs one tool in its own environment and prints what it measured, as JSON on the last line.
+"""Run one tool in its own environment and print its measurements as JSON on the last line.
 
-``python -m benchmarks.child TOOL windows|cost|background SETTINGS`` with SETTINGS in JSON. Needs
-nothing but the standard library and the tool.
+``python -m benchmarks.measure_tool TOOL windows|cost|background SETTINGS`` with SETTINGS in JSON.
+Needs only the standard library and the tool.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.tools import TOOLS, Tool, installed_version
 
 SETTLE_S = 2.5
-"""Before the first window: a recorder has started, and a buffer of the driver is full."""
+"""Pause before the first window, to start a recorder and fill the driver's buffer."""
 
 
 def main(arguments: list[str]) -> None:
@@ -45,20 +45,20 @@ def windows(
     spread: float = 0.0,
     after_ns: int = 0,
 ) -> dict[str, Any]:
-    """Opens windows and gives their times and energies.
+    """Open windows and return their times and energies.
 
     Args:
         name: The tool.
         plan: ``(window_s, count)``; the order of windows is shuffled.
-        seed: Of the order and the pauses.
-        burst_period_s: Windows begin at multiples of this on CLOCK_MONOTONIC; 0: at random.
-        spread: Lengths are drawn from ``1 - spread`` to ``1 + spread`` of ``window_s``.
-        after_ns: No window begins before this on CLOCK_MONOTONIC, so that no other tool is still
-            being imported.
+        seed: Seed of the order and the pauses.
+        burst_period_s: Windows begin at multiples of this on CLOCK_MONOTONIC; 0 for random times.
+        spread: Lengths vary between ``1 - spread`` and ``1 + spread`` of ``window_s``.
+        after_ns: No window begins before this time on CLOCK_MONOTONIC, so that all tools are
+            imported.
 
     Returns:
-        ``{"windows": [[window_s, start_ns, stop_ns, energy_j or None], ...]}``; start is when the
-        opening call came back, stop is when the closing call was made.
+        ``{"windows": [[window_s, start_ns, stop_ns, energy_j or None], ...]}``; a window starts
+        when the opening call returns and stops when the closing call is made.
     """
     order = [window_s for window_s, count in plan for _ in range(count)]
     rng = random.Random(seed)
@@ -84,7 +84,7 @@ def windows(
 
 
 def _begin(tool: Tool, window_s: float, *, on_grid: float) -> int | None:
-    """Opens a window. On a grid the window's end is that of the burst, however slow opening was."""
+    """Open a window. On a grid, return the end of the burst, which a slow opening does not move."""
     now_ns = time.monotonic_ns()
     tool.begin()
     if not on_grid:
@@ -102,19 +102,21 @@ def _next_start_ns(rng: random.Random, burst_period_s: float) -> int:
 
 
 def _sleep_to(t_ns: int) -> None:
-    """Sleeps, and waits the last 0.2 ms awake so that the time is met."""
+    """Sleep, but spend the last 0.2 ms in a loop for an exact time."""
     while (left_ns := t_ns - time.monotonic_ns()) > 0:
         if left_ns > 200_000:
             time.sleep((left_ns - 200_000) * 1e-9)
 
 
 def cost(name: str, *, count: int, seconds: float) -> dict[str, Any]:
-    """What opening and closing a window costs the caller, and ``ready_s``, importing and opening.
+    """Measure what opening and closing a window costs the caller.
+
+    ``ready_s`` is the time to import and open the tool.
 
     Args:
         name: The tool.
-        count: Windows at most.
-        seconds: For at most this long.
+        count: Maximum number of windows.
+        seconds: Maximum duration.
     """
     start_s = time.perf_counter()
     tool = TOOLS[name].open()
@@ -148,10 +150,10 @@ def cost(name: str, *, count: int, seconds: float) -> dict[str, Any]:
 
 
 def background(name: str, *, seconds: float) -> dict[str, Any]:
-    """What a tool does while one window is open and the program sleeps.
+    """Measure a tool's work while one window is open and the program sleeps.
 
-    ``own_rss_bytes`` is what importing and opening it added to this process,
-    ``process_rss_bytes`` that of processes of its own.
+    ``own_rss_bytes`` is the memory that importing and opening it added to this process,
+    ``process_rss_bytes`` that of its own processes.
     """
     before_bytes = _rss_bytes(os.getpid())
     tool = TOOLS[name].open()
@@ -183,7 +185,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of a process, from ``/proc/PID/schedstat`` of its threads, in s."""
+    """Return the CPU time of a process, from ``/proc/PID/schedstat`` of its threads, in s."""
     if pid == os.getpid():
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return usage.ru_utime + usage.ru_stime

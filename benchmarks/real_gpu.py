@@ -1,9 +1,9 @@
-"""The errors of windows on a real GPU under a known load.
+"""Measure the errors of windows on a real GPU under a known load.
 
-What is true of a short window is not known there. A steady load's mean power is: the driver's
-energy counter over the ten seconds on either side of a window, times the window's length, counts
-as its energy, for a steady load at any length and for a load of 0.2 s period at whole periods.
-That takes the counter's gain as right, and so do all tools that are compared.
+The true energy of a short window is not known there, but the mean power of a steady load is. So the
+truth is the mean power by the driver's energy counter over ten seconds on either side of a window,
+times the window's length: for a steady load at any length, and for a load with a period of 0.2 s at
+whole periods. This assumes that the counter's gain is correct, and so do all compared tools.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ import numpy as np
 import pynvml
 
 from benchmarks.errors import SPREAD, summarise
-from benchmarks.places import ROOT, Place
+from benchmarks.tool_environments import ROOT, ToolEnvironment
 
 REACH_S = 10.0
 POLL_S = 0.25
 WARM_UP_S = 15.0
 
 
-def measure(places: Mapping[str, Place], count: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Every tool on a steady and on an on/off load; rows as of :func:`errors.summarise`."""
+def measure(
+    tools: Mapping[str, ToolEnvironment], count: int, seed: int = 1
+) -> list[dict[str, Any]]:
+    """Measure each tool on a steady and an on/off load; rows as in :func:`errors.summarise`."""
     plans = {
         "steady": [(window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0)] + [(10.0, 1)],
         "square": [(0.2, count), (1.0, count), (10.0, 1)],
@@ -38,11 +40,11 @@ def measure(places: Mapping[str, Place], count: int, seed: int = 1) -> list[dict
     names = {"steady": "real: steady load", "square": "real: load on/off, 0.2 s"}
     rows = []
     for load, plan in plans.items():
-        with _load(load), Counter() as counter, ThreadPoolExecutor(len(places)) as pool:
+        with _load(load), Counter() as counter, ThreadPoolExecutor(len(tools)) as pool:
             time.sleep(WARM_UP_S)
             jobs = {
                 name: pool.submit(
-                    place.run,
+                    tool.run,
                     name,
                     "windows",
                     dict(os.environ),
@@ -50,7 +52,7 @@ def measure(places: Mapping[str, Place], count: int, seed: int = 1) -> list[dict
                     seed=seed + i,
                     spread=SPREAD if load == "steady" else 0.0,
                 )
-                for i, (name, place) in enumerate(places.items())
+                for i, (name, tool) in enumerate(tools.items())
             }
             windows = {name: job.result()["windows"] for name, job in jobs.items()}
             time.sleep(REACH_S)
@@ -60,11 +62,7 @@ def measure(places: Mapping[str, Place], count: int, seed: int = 1) -> list[dict
 
 
 def gpu_name() -> str:
-    """The name of the first GPU.
-
-    Raises:
-        pynvml.NVMLError: There is none, or no driver.
-    """
+    """Return the name of the first GPU; raise an NVMLError if there is no GPU or driver."""
     pynvml.nvmlInit()
     try:
         return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
@@ -73,7 +71,7 @@ def gpu_name() -> str:
 
 
 class Counter:
-    """Follows the first GPU's energy counter while it is open."""
+    """Records the first GPU's energy counter while it is open."""
 
     def __enter__(self) -> Counter:
         pynvml.nvmlInit()
@@ -95,7 +93,7 @@ class Counter:
             self._readings.append((time.monotonic(), energy_j))
 
     def energy_j(self, start_ns: int, stop_ns: int) -> float:
-        """Mean power around a window (a straight line by least squares) times its length."""
+        """Return the mean power around a window (by linear least squares) times its length."""
         times_s, energies_j = np.array(self._readings).T
         near = (times_s > start_ns * 1e-9 - REACH_S) & (times_s < stop_ns * 1e-9 + REACH_S)
         origin_s, origin_j = times_s[near][0], energies_j[near][0]
@@ -105,12 +103,12 @@ class Counter:
 
 @contextlib.contextmanager
 def _load(name: str) -> Iterator[None]:
-    """Runs :mod:`benchmarks.load` until the block ends."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.load", name], cwd=ROOT)
+    """Run :mod:`benchmarks.gpu_load` until the block ends."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu_load", name], cwd=ROOT)
     try:
         yield
         if process.poll() is not None:
-            raise RuntimeError(f"the load ended early, with {process.returncode}")
+            raise RuntimeError(f"the load ended early with exit code {process.returncode}")
     finally:
         process.terminate()
         process.wait()

@@ -1,6 +1,7 @@
-"""A known load on the first GPU: ``python -m benchmarks.load steady|square``, until terminated.
+"""Put a known load on the first GPU: ``python -m benchmarks.gpu_load steady|square``.
 
-``square`` works in the first half of each 0.2 s of CLOCK_MONOTONIC. Needs torch and a GPU.
+It runs until it is terminated. ``square`` works in the first half of each 0.2 s of CLOCK_MONOTONIC.
+Needs torch and a GPU.
 """
 
 from __future__ import annotations
