@@ -65,33 +65,18 @@ def test_shared_and_scattered_parts_add_in_quadrature():
     )
 
 
-@given(values, uncertainty)
-def test_repeating_does_not_average_out_the_shared_part(repeats, shared):
-    found = estimate(repeats, correlated=[shared] * len(repeats))
+@given(values, uncertainty, st.floats(0.01, 100.0))
+def test_properties_of_the_interval(repeats, shared, factor):
+    n = len(repeats)
+    found = estimate(repeats, correlated=[shared] * n)
+    # Repeating does not average out the shared part, and more uncertainty never narrows.
     assert half(found) >= NORMAL * shared * (1 - 1e-9)
-
-
-@given(values, uncertainty)
-def test_more_uncertainty_never_narrows(repeats, shared):
-    n = len(repeats)
-    assert half(estimate(repeats, correlated=[2 * shared] * n)) >= half(
-        estimate(repeats, correlated=[shared] * n)
-    ) * (1 - 1e-9)
-
-
-@given(values, st.floats(0.01, 100.0), uncertainty)
-def test_scales_with_the_unit(repeats, factor, shared):
-    n = len(repeats)
-    one = estimate(repeats, correlated=[shared] * n)
-    other = estimate([factor * x for x in repeats], correlated=[factor * shared] * n)
-    assert other.value == pytest.approx(factor * one.value)
-    assert half(other) == pytest.approx(factor * half(one))
-
-
-@given(values)
-def test_order_does_not_matter(repeats):
-    forward, backward = estimate(repeats), estimate(repeats[::-1])
-    assert (forward.low, forward.high) == pytest.approx((backward.low, backward.high))
+    more = estimate(repeats, correlated=[2 * shared] * n)
+    assert half(more) >= half(found) * (1 - 1e-9)
+    # It scales with the unit, and does not depend on the order.
+    scaled = estimate([factor * x for x in repeats[::-1]], correlated=[factor * shared] * n)
+    assert scaled.value == pytest.approx(factor * found.value)
+    assert (scaled.low, scaled.high) == pytest.approx((factor * found.low, factor * found.high))
 
 
 @given(st.floats(1.0, 100.0), st.integers(2, 9), uncertainty)
