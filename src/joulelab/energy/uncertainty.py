@@ -54,7 +54,7 @@ class Metric:
         label: Name in texts.
         unit: Unit of the value.
         quantity: ``"gross"``, ``"net"`` or ``"duration"``.
-        per: Divide by ``"samples"`` or ``"duration"``; empty for neither.
+        per: ``"samples"`` or ``"duration"`` that the quantity is divided by; empty for neither.
         kind: Kind of the components to include, for example ``"gpu"``; empty for all.
     """
 
@@ -94,13 +94,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 def find_boards(machine: Machine | None, host: str, energy: Energy) -> dict[str, Hashable]:
-    """Return the piece of hardware of each component: a GPU's UUID, the host for all others.
-
-    Args:
-        machine: Where the energy was measured; ``None`` if unknown.
-        host: Name of the machine.
-        energy: What was measured.
-    """
+    """Return the piece of hardware of each component: a GPU's UUID, the host for all others."""
     uuids = {} if machine is None else {f"gpu:{gpu.index}": gpu.uuid for gpu in machine.gpus}
     return {name: uuids.get(name) or host for name in energy.components}
 
@@ -126,12 +120,9 @@ def component_gross(part: ComponentEnergy, board: Hashable) -> UncertainValue:
 
 
 def component_net(part: ComponentEnergy, board: Hashable, baseline: Hashable) -> UncertainValue:
-    """Return the net energy of a component, J; an offset cancels in it.
+    """Return the net energy of a component, J, in which an offset cancels.
 
-    Args:
-        part: The component.
-        board: The piece of hardware it is.
-        baseline: Which idle power was subtracted; equal for the same measurement.
+    Energies from which the same measurement of idle power was subtracted have the same baseline.
     """
     errors = _gain_errors(part, board, part.net_j)
     errors["idle", baseline, part.component] = part.idle_uncertainty_j
@@ -170,14 +161,13 @@ def metric_value(
     """Return a run's value of a metric; NaN if it was not measured.
 
     Args:
-        metric: What is wanted.
+        metric: The quantity.
         energy: Energy of the run.
         boards: The piece of hardware of each component.
         components: Those that count. All must have been measured.
-        samples: Number of samples it processed; NaN if unknown.
-        baseline: Which idle power was subtracted.
-        pieces: Number of spans that ``energy`` is the sum of; their mean is returned, unless the
-            metric is a ratio.
+        samples: Number of samples that the run processed; NaN if unknown.
+        baseline: Which idle power was subtracted, see :func:`component_net`.
+        pieces: Number of spans that ``energy`` is the sum of, to return their mean.
     """
     if not metric.is_energy:
         found = UncertainValue(energy.duration_s)
