@@ -174,9 +174,9 @@ def test_net_energy_that_is_not_positive_has_a_difference_and_no_ratio(
 
 
 def test_runs_of_several_programs_are_compared_by_name(tmp_path, write_run):
-    for side, watts in (("a", (300, 100)), ("b", (330, 105))):
+    for group, watts in (("a", (300, 100)), ("b", (330, 105))):
         for name, gpu_w in zip(("train.py", "eval.py"), watts, strict=True):
-            write_run(tmp_path / side / name, gpu_w, name=name)
+            write_run(tmp_path / group / name, gpu_w, name=name)
     found = compared(tmp_path / "a", tmp_path / "b")
     assert [cell.levels for cell in found.cells] == [{"name": "eval.py"}, {"name": "train.py"}]
     assert found.effect.test == "paired t test over 2 cells"
@@ -296,10 +296,10 @@ def test_spans_are_compared_by_their_mean(tmp_path, write_run):
 
 
 def test_a_limit_for_each_cell_finds_the_cell_that_the_mean_hides(tmp_path, write_runs):
-    for side, watts in (("a", (300, 300, 300)), ("b", (300, 280, 345))):
+    for group, watts in (("a", (300, 300, 300)), ("b", (300, 280, 345))):
         for index, gpu_w in enumerate(watts):
             write_runs(
-                tmp_path / side / f"model-{index}",
+                tmp_path / group / f"model-{index}",
                 [gpu_w - 1, gpu_w, gpu_w + 1.5],
                 name=f"model-{index}",
             )

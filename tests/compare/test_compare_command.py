@@ -23,16 +23,16 @@ def joulelab(capsys):
 
 
 @pytest.fixture
-def sides(tmp_path, write_runs):
+def groups(tmp_path, write_runs):
     return (
         write_runs(tmp_path / "a", [300, 302, 298]),
         write_runs(tmp_path / "b", [340, 342, 338], started_unix_s=1.79e9 + 3600),
     )
 
 
-def test_effect_as_text_and_as_json(sides, joulelab):
+def test_effect_as_text_and_as_json(groups, joulelab):
     done = subprocess.run(
-        [sys.executable, "-m", "joulelab", "compare", *sides],
+        [sys.executable, "-m", "joulelab", "compare", *groups],
         check=False,
         capture_output=True,
         text=True,
@@ -40,12 +40,12 @@ def test_effect_as_text_and_as_json(sides, joulelab):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert f"baseline   {sides[0]} (train.py): 3 runs, " in done.stdout
+    assert f"baseline   {groups[0]} (train.py): 3 runs, " in done.stdout
     assert "gross energy: 11.4 % higher in the candidate (95 % CI +" in done.stdout
     assert "): significant\n" in done.stdout
     assert "Welch's t test on logarithms, 3 and 3 runs: p < 0.001" in done.stdout
     assert "not alternating with it: a drift would look like an effect" in done.stdout
-    code, out, _ = joulelab(*sides, "--json", "--metric", "mean_power_w")
+    code, out, _ = joulelab(*groups, "--json", "--metric", "mean_power_w")
     found = json.loads(out)
     assert code == 0
     assert found["metric"] == "mean_power_w"
@@ -67,9 +67,9 @@ def test_effect_as_text_and_as_json(sides, joulelab):
     ],
 )
 def test_fail_above_exits_with_1_if_significant_and_strict_also_if_undecided(
-    sides, joulelab, limit, strict, code, above
+    groups, joulelab, limit, strict, code, above
 ):
-    found, out, _ = joulelab(*sides, "--json", "--fail-above", limit, *["--strict"] * strict)
+    found, out, _ = joulelab(*groups, "--json", "--fail-above", limit, *["--strict"] * strict)
     assert (found, json.loads(out)["above"]) == (code, above)
 
 
@@ -94,8 +94,8 @@ def test_one_run_each_is_undecided(tmp_path, write_run, joulelab):
         (["a", "b", "--metric", "net_j"], "run joulelab idle before measuring"),
     ],
 )
-def test_errors_are_one_line(sides, joulelab, monkeypatch, arguments, message):
-    monkeypatch.chdir(sides[0].parent)
+def test_errors_are_one_line(groups, joulelab, monkeypatch, arguments, message):
+    monkeypatch.chdir(groups[0].parent)
     code, out, err = joulelab(*arguments)
     assert (code, out) == (2, "")
     assert message in err

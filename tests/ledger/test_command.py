@@ -24,9 +24,9 @@ def joulelab(run):
 
 
 def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, joulelab):
-    place = tmp_path / "home" / "runs"
-    run_record(place / "last", 1.8e6, began="2026-11-10T00:00Z", phase="train")
-    run_record(place / "this", 3.6e6, began="2026-11-17T00:00Z", phase="train")
+    saved = tmp_path / "home" / "runs"
+    run_record(saved / "last", 1.8e6, began="2026-11-10T00:00Z", phase="train")
+    run_record(saved / "this", 3.6e6, began="2026-11-17T00:00Z", phase="train")
     result = joulelab("ledger", "--by", "week", "--country", "DE", "--price", "0.3",
         "--currency", "EUR")  # fmt: skip
     assert result.code == 0, result.err

@@ -90,9 +90,9 @@ def test_rows_add_up_to_the_total(found, by):
     ledger = Ledger(tuple(price_entries(found, never)), by, ())
     total = ledger.total
     assert sum(len(row.entries) for row in ledger.rows) == len(found)
-    for figure in ("energy", "carbon"):
-        whole = getattr(total, figure)
-        parts = UncertainValue.total(getattr(row, figure) for row in ledger.rows)
+    for name in ("energy", "carbon"):
+        whole = getattr(total, name)
+        parts = UncertainValue.total(getattr(row, name) for row in ledger.rows)
         assert parts.value == pytest.approx(whole.value)
         assert parts.uncertainty == pytest.approx(whole.uncertainty)
     shares = [ledger.share_of(row) for row in ledger.rows]

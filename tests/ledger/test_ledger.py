@@ -114,8 +114,8 @@ def test_unmeasured_runs_are_reported_and_do_not_count_as_zero(tmp_path, run_rec
     assert "1 run without energy, not in the sums: blind" in text
     assert "no gpu energy in 1 run: train" in text
     assert "no cpu energy in 1 run: train" in text
-    figures = ledger.to_json()["top_consumers"]
-    assert all(row["gross_j"] is not None for row in figures)
+    rows = ledger.to_json()["top_consumers"]
+    assert all(row["gross_j"] is not None for row in rows)
 
 
 def test_simulated_energy_is_reported(tmp_path, run_record):

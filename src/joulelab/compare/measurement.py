@@ -175,7 +175,7 @@ def _of_spans(run: Run, whole: Measurement, name: str) -> Measurement:
         hint = nearest(name, known) if known else "mark spans with joulelab.Meter in the program"
         raise UserError(f"{run.id} has no span {name!r}", hint=hint)
     energy = energy_of_spans(EnergyEstimator(trace, run.baseline), chosen)
-    # Ranks of a job are in one span together, whose time and energy count once.
+    # All ranks of a launch are in one span together, whose time and energy count once.
     by_process = Counter(pid for pid, _ in (span.key for span in chosen))
     return replace(whole, energy=energy, pieces=max(by_process.values()))
 

@@ -13,7 +13,7 @@ from joulelab.format import count, p_value, percent, quantity, timestamp, with_i
 NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
 """Effects below these are negligible, small, moderate; above the last they are large.
 
-Repeats of a training on one machine differ by 1 to 2 % anyway; nobody decides on less.
+Repeats of a training on one machine differ by 1 to 2 % anyway, too little to decide on.
 """
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from joulelab.recording.spans import Span
 
 MOST_ROWS = 30
-"""Number of tests in the table: those with a budget or a remark, then the top consumers."""
+"""Number of tests in the table: those with a budget or a note, then the top consumers."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class EnergyResult:
     energy: Energy | None
     passed: bool = True
     budget_j: float | None = None
-    remarks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     is_undecided: bool = False
     started_unix_s: float = math.nan
 
@@ -88,7 +88,7 @@ class EnergySession:
 
     def add_refused(self, nodeid: str) -> None:
         """Add a test that should have been measured."""
-        self.results.append(EnergyResult(nodeid, None, remarks=[self.refusal]))
+        self.results.append(EnergyResult(nodeid, None, notes=[self.refusal]))
 
     def add(self, item: pytest.Item, span: Span) -> str:
         """Add a test that passed, and return why its budget or its baseline lets it fail.
@@ -138,8 +138,8 @@ class EnergySession:
         yield f"{'energy':>12}  {'95 % CI':>19}  {'power':>8}  {'time':>10}  test"
         for one in shown:
             yield _line(one)
-            for remark in one.remarks:
-                yield f"{'':>12}  {remark}"
+            for note in one.notes:
+                yield f"{'':>12}  {note}"
         if len(shown) < len(self.results):
             yield f"and {count(len(self.results) - len(shown), 'test')} with less energy"
         energies = [one.energy for one in self.results if one.energy]
@@ -153,8 +153,8 @@ class EnergySession:
             yield f"{count(undecided, 'test')} undecided: --energy-strict lets them fail"
 
     def _shown(self) -> list[EnergyResult]:
-        first = [one for one in self.results if one.budget_j is not None or one.remarks]
-        others = [one for one in self.results if one.budget_j is None and not one.remarks]
+        first = [one for one in self.results if one.budget_j is not None or one.notes]
+        others = [one for one in self.results if one.budget_j is None and not one.notes]
         others.sort(key=lambda one: -1.0 if math.isnan(one.gross_j) else one.gross_j, reverse=True)
         shown = {id(one) for one in (*first, *others[: max(0, MOST_ROWS - len(first))])}
         return [one for one in self.results if id(one) in shown]
@@ -170,7 +170,7 @@ class EnergySession:
             return "" if within else self._undecided(result, "budget not checked: shared machine")
         energy = with_interval(gross_j, low_j, high_j, "J")
         if low_j > result.budget_j:
-            result.remarks.append("over budget")
+            result.notes.append("over budget")
             more = f"{energy} is significantly more than {quantity(result.budget_j, 'J')}"
             return f"energy budget exceeded: {more}\n{result.energy}"
         if high_j > result.budget_j:
@@ -181,18 +181,18 @@ class EnergySession:
         if self.baselines is None or result.energy is None:
             return ""
         compared = self.baselines.compare(result.nodeid, result.energy, tolerance)
-        result.remarks.append(compared.text)
+        result.notes.append(compared.text)
         if self.option.energy_update or self._is_shared:
             return ""
         if compared.is_above:
             return f"more energy than its baseline: {compared.text}\n{result.energy}"
         return self._undecided(result) if compared.is_above is None else ""
 
-    def _undecided(self, result: EnergyResult, remark: str = "") -> str:
+    def _undecided(self, result: EnergyResult, note: str = "") -> str:
         result.is_undecided = True
-        if remark:
-            result.remarks.append(remark)
-        return f"energy undecided: {'; '.join(result.remarks)}" if self.option.energy_strict else ""
+        if note:
+            result.notes.append(note)
+        return f"energy undecided: {'; '.join(result.notes)}" if self.option.energy_strict else ""
 
 
 def _line(one: EnergyResult) -> str:

@@ -151,8 +151,8 @@ def label_run(
 
     Args:
         directory: Directory of the run or the study.
-        project: ``None`` keeps the present one.
-        phase: One of :data:`joulelab.runs.PHASES`; ``None`` keeps the present one.
+        project: ``None`` leaves it unchanged.
+        phase: One of :data:`joulelab.runs.PHASES`; ``None`` leaves it unchanged.
         tags: Added to a run's; a study has none.
 
     Raises:

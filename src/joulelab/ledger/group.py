@@ -73,7 +73,7 @@ class LedgerRow:
 def without_copies(entries: Iterable[Entry]) -> tuple[list[Entry], int]:
     """Keep one copy of each record, oldest run first, and count the other copies.
 
-    Of several copies, one that has ended and is tagged is kept.
+    Of several copies, one that has ended and is tagged is preferred.
     """
     best: dict[object, Entry] = {}
     total = 0
