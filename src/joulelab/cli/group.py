@@ -31,7 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "forecast": "Forecast a long run from a short one",
         "predict": "Predict the energy of a model that was never run",
         "rank": "Rank models by predicted energy",
-        "hardware": "Create and list hardware profiles for predictions",
+        "hardware": "Create hardware profiles for predictions",
     },
     "Track": {
         "ledger": "Add up energy, carbon and cost over all runs",

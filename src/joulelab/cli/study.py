@@ -62,9 +62,9 @@ _COLUMNS = (
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change the plan, as --set train.epochs=2. May be given again.",
+    help="Change the plan, for example --set train.epochs=2. May be given again.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
     plan: str,
     out: Path | None,
