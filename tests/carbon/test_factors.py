@@ -6,14 +6,14 @@ from joulelab.carbon.factors import countries, country
 from joulelab.errors import UserError
 
 
-def test_codes_and_names_are_told_apart_and_complete():
+def test_codes_and_names_are_unique_and_complete():
     table = countries()
     for key in ("alpha2", "alpha3", "name"):
         assert len({getattr(one, key) for one in table}) == len(table)
     assert all(len(one.alpha2) == 2 and len(one.alpha3) == 3 for one in table)
 
 
-def test_figures_are_dated_and_those_of_electricity():
+def test_intensities_are_dated_and_plausible():
     for one in countries():
         assert 2000 <= one.year <= 2026
         # Nothing below hydropower's life cycle, nothing above lignite's.
@@ -21,11 +21,11 @@ def test_figures_are_dated_and_those_of_electricity():
 
 
 @pytest.mark.parametrize("name", ["DE", "de", "deu", "Germany", " GERMANY "])
-def test_every_way_of_naming_a_country(name):
+def test_a_country_by_code_or_name_in_any_case(name):
     assert country(name).alpha2 == "DE"
 
 
-def test_reserved_codes_are_understood():
+def test_reserved_codes_are_known():
     assert (country("UK").name, country("el").name) == ("United Kingdom", "Greece")
 
 
@@ -34,7 +34,7 @@ def test_reserved_codes_are_understood():
     [("Germny", "Germany (DE)"), ("United State", "United States (US)"), ("XX", "ISO 3166"),
      ("atlantis", "ISO 3166"), ("", "ISO 3166")],
 )  # fmt: skip
-def test_an_unknown_country_names_the_remedy(name, hint):
+def test_an_unknown_country_has_a_hint(name, hint):
     with pytest.raises(UserError) as error:
         country(name)
     assert hint in str(error.value)

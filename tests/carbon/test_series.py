@@ -1,4 +1,4 @@
-"""Intensity over time: from a file, and met by the energy of a trace."""
+"""Carbon intensity over time: from a file, and weighted by the energy of a trace."""
 
 import math
 
@@ -12,7 +12,7 @@ from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
 
 UNIX_S = 1_800_000_000.0
-"""What the wall clock is ahead of CLOCK_MONOTONIC by in the traces here."""
+"""How far the wall clock is ahead of CLOCK_MONOTONIC in these traces."""
 
 
 def trace_of(powers_w, step_s=100.0, ahead_s=lambda t: UNIX_S):
@@ -43,21 +43,21 @@ def series_of(values, step_s=100.0, start_s=UNIX_S):
     return IntensitySeries(edges, tuple(values), "grid.csv")
 
 
-def test_energy_meets_the_intensity_of_its_own_time():
+def test_intensity_is_weighted_by_the_energy_of_its_time():
     trace, series = trace_of([100.0, 300.0]), series_of([100.0, 500.0])
     met = energy_weighted_intensity(trace, series, UNIX_S, UNIX_S + 200)
     assert met == pytest.approx((100 * 100 + 300 * 500) / 400)
     assert series.mean(UNIX_S, UNIX_S + 200) == pytest.approx(300.0)
 
 
-def test_power_within_a_step_of_the_series_need_not_be_even():
+def test_power_may_change_within_a_step_of_the_series():
     trace = trace_of([50.0, 350.0, 100.0, 100.0], step_s=50.0)
     series = series_of([100.0, 500.0])
     met = energy_weighted_intensity(trace, series, UNIX_S, UNIX_S + 200)
     assert met == pytest.approx((400 * 100 + 200 * 500) / 600)
 
 
-def test_a_wall_clock_that_is_set_forward_is_followed():
+def test_a_wall_clock_that_was_set_is_followed():
     # After 100 s of work the clock jumps an hour: the second half is in the series' second step.
     trace = trace_of([100.0, 300.0], ahead_s=lambda t: UNIX_S + (3600.0 if t >= 100 else 0.0))
     series = series_of([100.0, 500.0], step_s=2000.0)
@@ -65,7 +65,7 @@ def test_a_wall_clock_that_is_set_forward_is_followed():
     assert met == pytest.approx((100 * 100 + 300 * 500) / 400, rel=0.01)
 
 
-def test_a_trace_without_a_wall_clock_says_nothing():
+def test_without_a_wall_clock_the_weighted_intensity_is_unknown():
     trace = trace_of([100.0])
     bare = Trace(trace.channels[:1], trace.series[:1])
     assert math.isnan(energy_weighted_intensity(bare, series_of([1.0, 2.0]), UNIX_S, UNIX_S + 100))
@@ -76,7 +76,7 @@ def test_a_trace_without_a_wall_clock_says_nothing():
     st.integers(0, 1000),
     st.integers(0, 1000),
 )
-def test_steps_cover_a_time_once_and_the_mean_lies_within(values, first, second):
+def test_steps_cover_a_time_once_and_the_mean_is_between_them(values, first, second):
     series = series_of(values, start_s=0.0)
     start, stop = sorted((first * 0.1 * len(values), second * 0.1 * len(values)))
     steps = series.steps(start, stop)
@@ -87,7 +87,7 @@ def test_steps_cover_a_time_once_and_the_mean_lies_within(values, first, second)
     assert min(seen) - 1e-9 <= series.mean(start, stop) <= max(seen) + 1e-9
 
 
-def test_a_time_beyond_the_series_is_refused():
+def test_a_time_beyond_the_series_is_not_covered():
     series = series_of([100.0, 200.0], start_s=0.0)
     assert "1970-01-01 00:00:00 UTC to 1970-01-01 00:03:20 UTC" in series.missing(150.0, 201.0)
     assert series.missing(-1.0, 10.0)
@@ -100,7 +100,7 @@ def write(path, text):
     return path
 
 
-def test_times_have_their_zone_or_are_utc(tmp_path):
+def test_times_have_a_time_zone_or_are_utc(tmp_path):
     series = read_series(
         write(
             tmp_path / "grid.csv",
@@ -128,7 +128,7 @@ def test_times_have_their_zone_or_are_utc(tmp_path):
         ("", "no column"),
     ],
 )
-def test_a_file_that_is_no_series_is_refused(tmp_path, text, hint):
+def test_a_file_that_is_not_a_series_is_refused(tmp_path, text, hint):
     with pytest.raises(UserError) as error:
         read_series(write(tmp_path / "grid.csv", text))
     assert hint in str(error.value)

@@ -1,10 +1,7 @@
-"""What is configured of a machine's electricity, and what energy costs with it."""
+"""The settings of a site, and what energy costs with them."""
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,17 +23,7 @@ def empty_home(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
-def joulelab(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "joulelab", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
-
-
-def test_nothing_is_guessed(monkeypatch):
+def test_the_country_is_never_guessed(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     site = Site.configured()
@@ -49,7 +36,7 @@ def test_nothing_is_guessed(monkeypatch):
     assert costs.to_json()["carbon_g"] is None
 
 
-def test_an_energy_costs_what_factor_pue_and_price_make_of_it():
+def test_costs_follow_from_intensity_pue_and_price():
     part = ComponentEnergy(
         component="gpu:0",
         source="counter",
@@ -69,15 +56,15 @@ def test_an_energy_costs_what_factor_pue_and_price_make_of_it():
     assert "0.2 EUR/kWh" in costs.text()
 
 
-def test_the_country_stands_beside_the_figure_with_its_year():
-    words = Site(country="FRA").costs(3.6e6).text()
-    assert "France, mean of 20" in words
-    assert "Ember" in words
-    assert "PUE 1" in words
+def test_costs_name_the_country_and_the_year():
+    text = Site(country="FRA").costs(3.6e6).text()
+    assert "France, mean of 20" in text
+    assert "Ember" in text
+    assert "PUE 1" in text
 
 
 @given(st.floats(0, 1e12), st.floats(0, 2000), st.floats(1, 3))
-def test_carbon_is_in_proportion_to_each(energy_j, intensity, pue):
+def test_carbon_is_proportional_to_energy_intensity_and_pue(energy_j, intensity, pue):
     one = Costs(energy_j=energy_j, interval_j=(0.9 * energy_j, 1.1 * energy_j), pue=pue,
         factor=Factor(intensity, "", "", "given"))  # fmt: skip
     assert one.carbon_g == pytest.approx(energy_j / 3.6e6 * intensity * pue)
@@ -96,13 +83,13 @@ def test_carbon_is_in_proportion_to_each(energy_j, intensity, pue):
         ({"country": "Germny"}, "Germany (DE)"),
     ],
 )
-def test_what_cannot_be_is_refused(values, hint):
+def test_invalid_settings_are_refused(values, hint):
     with pytest.raises(UserError) as error:
         Site(**values)
     assert hint in str(error.value)
 
 
-def test_options_come_before_the_environment_and_that_before_the_file(monkeypatch):
+def test_options_override_the_environment_which_overrides_the_file(monkeypatch):
     save_site(country="germany", pue=1.2, price_per_kwh=0.3, currency="EUR")
     assert Site.configured().country == "DE"
     monkeypatch.setenv("JOULELAB_INTENSITY", "50")
@@ -111,7 +98,7 @@ def test_options_come_before_the_environment_and_that_before_the_file(monkeypatc
     assert Site.configured(country="FR").factor.location == "France"
 
 
-def test_a_damaged_file_is_said(tmp_path):
+def test_a_damaged_file_is_reported(tmp_path):
     save_site(country="DE")
     site_file().write_text("countri = 'DE'\n")
     with pytest.raises(UserError, match="countri"):
@@ -121,7 +108,7 @@ def test_a_damaged_file_is_said(tmp_path):
         Site.configured()
 
 
-def test_a_file_of_intensities_needs_a_time_that_it_covers(tmp_path):
+def test_an_intensity_over_time_must_cover_the_energy(tmp_path):
     path = tmp_path / "grid.csv"
     path.write_text("time,g_per_kwh\n1970-01-01T00:00Z,100\n1970-01-01T01:00Z,500\n")
     site = Site(intensity_file=path, country="Baden")
@@ -133,7 +120,7 @@ def test_a_file_of_intensities_needs_a_time_that_it_covers(tmp_path):
     assert "is unknown" in site.costs(3.6e6).no_carbon
 
 
-def test_a_site_that_cannot_be_is_why_there_is_no_carbon(monkeypatch):
+def test_an_invalid_site_gives_no_carbon_and_the_reason(monkeypatch):
     energy = Energy(duration_s=1.0)
     assert "joulelab site" in local_costs(energy).no_carbon
     save_site(country="DE")
@@ -161,19 +148,33 @@ def test_a_carbon_budget_uses_the_saved_site():
     assert intensity_and_pue(**given) == (50.0, None)
 
 
-def test_the_command_keeps_shows_and_forgets(tmp_path):
-    assert "unknown" in joulelab("site").stdout
-    result = joulelab("site", "--country", "de", "--price", "0.30", "--currency", "EUR")
-    assert result.returncode == 0
-    assert "Germany" in result.stdout
-    shown = json.loads(joulelab("site", "--json").stdout)
+def test_the_command_saves_shows_and_resets(run):
+    assert "unknown" in run("site")[1]
+    code, out, _ = run("site", "--country", "de", "--price", "0.30", "--currency", "EUR")
+    assert code == 0
+    assert "Germany" in out
+    shown = json.loads(run("site", "--json")[1])
     assert (shown["country"], shown["price_per_kwh"], shown["pue"]) == ("DE", 0.3, 1.0)
     assert Path(shown["kept_in"]).exists()
-    wrong = joulelab("site", "--country", "Germny")
-    assert wrong.returncode == 2
-    assert wrong.stderr.count("\n") == 1
-    assert joulelab("site", "--forget").returncode == 0
-    assert not site_file().exists()
+    code, _, errors = run("site", "--country", "Germny")
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert run("site", "--reset", "--pue", "1.2")[0] == 2
+    for option in ("--reset", "--forget"):
+        save_site(country="DE")
+        assert run("site", option)[0] == 0
+        assert not site_file().exists()
+
+
+def test_forecast_accepts_the_former_name_of_the_intensity(run, tmp_path):
+    path = tmp_path / "epochs.csv"
+    path.write_text("epoch,duration_s,gross_j\n" + "".join(f"{i},60,3.6e6\n" for i in range(9)))
+    options = ("forecast", path, "--epochs", 9, "--json")
+    found = [
+        json.loads(run(*options, name, 400)[1])["carbon_g"]
+        for name in ("--intensity", "--carbon-intensity")
+    ]
+    assert found == pytest.approx([3600.0] * 2)
 
 
 def test_shells_complete_countries():

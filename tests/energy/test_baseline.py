@@ -34,7 +34,7 @@ def span(gross_j, duration_s, source="test"):
 
 
 @given(st.floats(0, 100), st.floats(50, 150), st.floats(50, 150))
-def test_between_two_points_it_lies_between_them(time_s, cold_w, warm_w):
+def test_idle_power_between_two_points_lies_between_them(time_s, cold_w, warm_w):
     power_w, uncertainty_w = Baseline((point(0, cold_w), point(100, warm_w))).power(
         "gpu:0", "test", time_s
     )
@@ -42,7 +42,7 @@ def test_between_two_points_it_lies_between_them(time_s, cold_w, warm_w):
     assert uncertainty_w >= abs(warm_w - cold_w) / math.sqrt(12)
 
 
-def test_a_steady_baseline_is_certain_between_and_less_so_outside():
+def test_a_steady_baseline_is_less_certain_outside_its_points():
     baseline = Baseline((point(100, 120.0), point(0, 120.0)))
     _, between = baseline.power("gpu:0", "test", 50)
     _, after = baseline.power("gpu:0", "test", 150)
@@ -52,7 +52,7 @@ def test_a_steady_baseline_is_certain_between_and_less_so_outside():
     assert before == after
 
 
-def test_idle_is_taken_over_the_spans_own_length_not_t_m():
+def test_idle_energy_covers_the_spans_own_length_and_not_t_m():
     net = Baseline((point(0, 100.0),)).subtract(span(3000.0, 20.0), 0.0, 20.0)
     assert net.idle_j == pytest.approx(2000.0)
     assert net.net_j == pytest.approx(1000.0)
@@ -61,7 +61,7 @@ def test_idle_is_taken_over_the_spans_own_length_not_t_m():
 @pytest.mark.parametrize(
     "baseline", [Baseline(()), Baseline((point(0, 100.0, source="another sensor"),))]
 )
-def test_without_a_point_of_the_same_source_net_is_unknown(baseline):
+def test_without_a_point_of_the_same_source_net_energy_is_unknown(baseline):
     assert math.isnan(baseline.subtract(span(3000.0, 20.0), 0.0, 20.0).net_j)
 
 
@@ -71,6 +71,6 @@ def test_an_idle_span_becomes_a_point():
     assert idle.at(9.0).time_s == 9.0
 
 
-def test_json_keeps_everything():
+def test_json_preserves_everything():
     baseline = Baseline((point(0, 119.0), point(180, 128.0)))
     assert Baseline.from_json(json.loads(json.dumps(baseline.to_json()))) == baseline

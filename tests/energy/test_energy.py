@@ -1,4 +1,4 @@
-"""Energies add up, with their uncertainties, through JSON and into words."""
+"""Energies and their uncertainties: sums, text and JSON."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def test_the_interval_is_around_the_value(one):
 
 
 @given(parts, parts)
-def test_sums_add_values_and_never_shrink_uncertainty(first, second):
+def test_a_sum_adds_values_and_never_reduces_uncertainty(first, second):
     both = first + second
     assert both.gross_j == first.gross_j + second.gross_j
     assert both.duration_s == first.duration_s + second.duration_s
@@ -83,12 +83,12 @@ def test_components_add_up_and_are_independent():
         (["simulated", "estimated"], "simulated"),
     ],
 )
-def test_provenance_is_the_weakest(kinds, weakest):
+def test_provenance_is_the_weakest_of_the_components(kinds, weakest):
     both = energy(*(part(f"cpu:{i}", provenance=Provenance(kind)) for i, kind in enumerate(kinds)))
     assert both.provenance == weakest
 
 
-def test_nothing_measured_is_nan_and_never_zero():
+def test_an_energy_without_components_is_nan_and_never_zero():
     nothing = Energy(duration_s=1.0, absent={"gpu:0": "no driver"})
     assert math.isnan(nothing.gross_j)
     assert math.isnan(nothing.net_j)
@@ -97,7 +97,7 @@ def test_nothing_measured_is_nan_and_never_zero():
     assert nothing.to_json()["gross_j"] is None
 
 
-def test_without_a_baseline_net_is_unknown():
+def test_without_a_baseline_net_energy_is_unknown():
     assert math.isnan(energy(part()).net_j)
     assert math.isnan(energy(part(idle_j=1.0), part("cpu:0")).idle_j)
 
@@ -108,7 +108,7 @@ def test_a_component_measured_in_one_span_only_is_absent_from_the_sum():
     assert both.absent == {"cpu:0": "file vanished"}
 
 
-def test_sources_are_not_mixed_in_silence():
+def test_different_sources_do_not_add_up():
     both = energy(part(source="rapl")) + energy(part(source="estimate"))
     assert not both.components
     assert "rapl" in both.absent["gpu:0"]
@@ -116,18 +116,18 @@ def test_sources_are_not_mixed_in_silence():
         part(source="rapl") + part(source="estimate")
 
 
-def test_no_spans_no_sum():
+def test_no_spans_have_no_sum():
     with pytest.raises(ValueError, match="no spans"):
         total([])
 
 
 @given(parts)
-def test_json_keeps_everything(one):
+def test_json_preserves_everything(one):
     before = energy(one, absent={"dram:0": "why"})
     after = Energy.from_json(json.loads(json.dumps(before.to_json(), allow_nan=False)))
     assert after == before
 
 
-def test_json_keeps_what_is_unknown():
+def test_json_preserves_unknown_values():
     text = json.dumps(energy(part()).to_json(), allow_nan=False)
     assert math.isnan(Energy.from_json(json.loads(text)).net_j)

@@ -1,4 +1,4 @@
-"""Whether the law by which energy wanders is found, and what it says of errors."""
+"""The variogram of energy within intervals, and the errors that follow from it."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ FINE_S = 0.01
 
 
 def walk(count, rng):
-    """Energy of power that is independent each 10 ms: 100 W, standard deviation 50 W."""
+    """Return the energy of power that is independent each 10 ms: 100 W, standard deviation 50 W."""
     return np.append(0.0, np.cumsum(FINE_S * rng.normal(100.0, 50.0, count)))
 
 
@@ -43,17 +43,17 @@ def test_independent_power_is_a_random_walk_of_energy():
     assert np.median(law.exponent) == pytest.approx(1.0, abs=0.15)
 
 
-def test_a_load_that_comes_and_goes_is_off_by_as_much_however_far_readings_are_apart():
+def test_the_variance_of_a_fast_periodic_load_does_not_depend_on_the_interval():
     # Each reading comes at another moment of the load's period: energy is ahead or behind by 5 J.
     energy_j = FINE_S * 300 * np.arange(200_001) + np.random.default_rng(5).normal(0, 5, 200_001)
     for every in (10, 100):
         law = law_of(energy_j, every)
         assert np.median(law.exponent) < 0.2
-        # Of 32 readings a is known to 0.3 or so, and never below 0: the variance is a little low.
+        # From 32 readings a is known to 0.3 or so, and never below 0: the variance is a bit low.
         assert np.median(law.middle_j2) == pytest.approx(1.5 * 5**2, rel=0.25)
 
 
-def test_steady_power_and_rare_steps_do_not_wander():
+def test_steady_power_with_rare_steps_hardly_varies():
     edges_s = np.arange(201.0)
     power_w = np.where(np.arange(200) % 50 < 25, 100.0, 400.0)
     law = interval_variogram(edges_s, power_w, np.ones(200, dtype=bool))
@@ -61,7 +61,7 @@ def test_steady_power_and_rare_steps_do_not_wander():
     assert law.middle_j2.max() < 0.001 * 300.0**2
 
 
-def test_windows_tell_what_intervals_do():
+def test_windows_give_the_same_variogram_as_intervals():
     energy_j = walk(400_000, np.random.default_rng(2))
     ends = np.arange(100, 400_000, 10)
     power_w = (energy_j[ends] - energy_j[ends - 100]) / 1.0
@@ -71,19 +71,21 @@ def test_windows_tell_what_intervals_do():
 
 
 @pytest.mark.parametrize("usable", [np.zeros(100, dtype=bool), np.arange(100) % 2 == 0])
-def test_what_marks_cut_up_is_unknown(usable):
+def test_without_usable_neighbours_the_variogram_is_unknown(usable):
     rng = np.random.default_rng(3)
     law = interval_variogram(np.arange(101.0), rng.normal(100, 30, 100), usable)
     assert not law.middle_j2.any()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_a_few_readings_tell_nothing(count):
-    told = interval_variogram(np.arange(count + 1.0), np.ones(count), np.ones(count, dtype=bool))
+def test_with_a_few_readings_the_variogram_is_unknown(count):
+    intervals = interval_variogram(
+        np.arange(count + 1.0), np.ones(count), np.ones(count, dtype=bool)
+    )
     windows = window_variogram(
         np.arange(float(count)), np.ones(count), np.ones(count) > 0, 10.0, 1.0
     )
-    assert not told.middle_j2.any()
+    assert not intervals.middle_j2.any()
     assert not windows.middle_j2.any()
 
 
@@ -92,7 +94,7 @@ def test_a_few_readings_tell_nothing(count):
     st.floats(0.01, 0.99),
     st.floats(0.01, 100.0),
 )
-def test_the_variance_of_an_interpolation_is_that_of_the_law(exponent, share, length_s):
+def test_the_variance_of_an_interpolation_follows_from_the_variogram(exponent, share, length_s):
     law = Variogram(np.ones(1), np.array([exponent]), np.array([length_s]))
     at_s = length_s * np.array([[0.0, 1.0, share]])
     found = law.variance_j2(at_s, np.array([[1 - share, share, -1.0]]))
@@ -100,13 +102,13 @@ def test_the_variance_of_an_interpolation_is_that_of_the_law(exponent, share, le
     assert found[0] == pytest.approx(bridge / (2.0**-exponent - 0.25), rel=1e-6)
 
 
-def test_an_unknown_law_adds_nothing():
+def test_an_unknown_variogram_adds_no_variance():
     at_s, weight = np.array([[0.0, 1.0, 0.5]]), np.array([[0.5, 0.5, -1.0]])
     assert unknown_variogram(1).variance_j2(at_s, weight).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("window_s", [None, 1.0])
-def test_intervals_hold_for_a_load_faster_than_the_readings(window_s):
+def test_coverage_for_a_load_faster_than_the_readings(window_s):
     """95 % of 400 short spans, whose power no reading shows by itself."""
     rng = np.random.default_rng(4)
     energy_j = walk(60_000, rng)
@@ -120,7 +122,7 @@ def test_intervals_hold_for_a_load_faster_than_the_readings(window_s):
     channel = Channel(
         component="cpu:0",
         quantity=quantity,
-        source="it",
+        source="test",
         provenance=Provenance.SIMULATED,
         update_period_s=float(np.diff(t_s[read])[0]),
         window_s=window_s or 0.0,
@@ -132,8 +134,5 @@ def test_intervals_hold_for_a_load_faster_than_the_readings(window_s):
     spans = [Window(round(a * S), round(b * S)) for a, b in zip(t_s[start], t_s[stop], strict=True)]
     parts = [energy.components["cpu:0"] for energy in EnergyEstimator(trace).energies(spans)]
     true_j = energy_j[stop] - energy_j[start]
-    held = [
-        low <= true <= high
-        for (low, high), true in zip((part.interval_j for part in parts), true_j, strict=True)
-    ]
-    assert 0.9 < np.mean(held) < 0.995
+    low_j, high_j = np.array([part.interval_j for part in parts]).T
+    assert 0.9 < np.mean((low_j <= true_j) & (true_j <= high_j)) < 0.995

@@ -1,4 +1,4 @@
-"""A long recording of which only the neighbourhoods of edges are kept gives the same energies."""
+"""A thinned recording gives the same energies as the whole one."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ LENGTH_S = 800.0
 
 
 def energy_j(t_s):
-    """Of 100 W and bursts of 500 W more, 60 ms long, three a second, on a slow wave."""
+    """Energy of 100 W and bursts of 500 W more, 60 ms long, three a second, on a slow wave."""
     burst_s = np.floor(t_s * 3) * 0.06 + np.minimum((t_s * 3 % 1) / 3, 0.06)
     return 100 * t_s + 500 * burst_s + 30 * 10 * (1 - np.cos(t_s / 10))
 
@@ -62,30 +62,27 @@ def windows(count=60, seed=2):
     ]
 
 
-def energies(trace, spans):
-    return EnergyEstimator(trace).energies(spans)
-
-
-def both(monkeypatch, channels, readings, intervals_s, spans, marked=()):
+def both(monkeypatch, channels, readings, intervals_s, windows, spans=()):
+    """Return the energies of windows from the whole recording, and from the thinned one."""
     trace = Trace(
-        tuple(channels), tuple(readings), header={"intervals_s": intervals_s}, spans=marked
+        tuple(channels), tuple(readings), header={"intervals_s": intervals_s}, spans=spans
     )
-    whole = energies(trace, spans)
+    whole = EnergyEstimator(trace).energies(windows)
     monkeypatch.setattr(thinning, "MIN_READINGS", 1000)
     monkeypatch.setattr(thinning, "MAX_KEPT", 0.9)
     monkeypatch.setattr(thinning, "BLOCK", 7777)
-    left_out = []
-    thinned = thinning.thin
+    omitted = []
+    thin = thinning.thin
 
     def watched(*args):
-        found = thinned(*args)
-        left_out.append(found.after.size)
+        found = thin(*args)
+        omitted.append(found.after.size)
         return found
 
     monkeypatch.setattr("joulelab.energy.signal.thin", watched)
-    thin = energies(trace, spans)
-    assert max(left_out) > 10, "something must be left out, or nothing is tried here"
-    return whole, thin
+    thinned = EnergyEstimator(trace).energies(windows)
+    assert max(omitted) > 10, "nothing was thinned, so that nothing is tested"
+    return whole, thinned
 
 
 @pytest.mark.parametrize(
@@ -93,22 +90,22 @@ def both(monkeypatch, channels, readings, intervals_s, spans, marked=()):
     [(SAMPLES, 0.02), (POLLED, 0.1), (AVERAGE, 0.1), (COUNTER, 0.1), (RAPL, 0.05)],
     ids=lambda one: getattr(one, "source", ""),
 )
-def test_the_same_energies_and_intervals(monkeypatch, channel, interval_s):
+def test_energies_and_intervals_are_the_same(monkeypatch, channel, interval_s):
     readings = recorded(channel, interval_s)
     spans = windows(20)
-    marks = [TraceSpan("a", one.start_ns, one.stop_ns, key=(1, i)) for i, one in enumerate(spans)]
-    whole, thin = both(monkeypatch, [channel], [readings], [interval_s], spans, marks)
+    named = [TraceSpan("a", one.start_ns, one.stop_ns, key=(1, i)) for i, one in enumerate(spans)]
+    whole, thin = both(monkeypatch, [channel], [readings], [interval_s], spans, named)
     for one, other in zip(whole, thin, strict=True):
         a, b = (energy.components[channel.component] for energy in (one, other))
         assert b.gross_j == pytest.approx(a.gross_j, abs=0.3 * a.uncertainty_j + 1e-6)
         assert b.gross_j == pytest.approx(a.gross_j, rel=0.01 if a.duration_s > 1 else 0.05)
-        # The power of states is worked out from the readings kept, which are others.
+        # The powers of states are estimated from the readings that are kept.
         if channel is not AVERAGE:
             assert a.uncertainty_j / 2 - 0.01 < b.uncertainty_j < 2 * a.uncertainty_j + 0.01
         assert b.gap_s == pytest.approx(a.gap_s, abs=1e-6)
 
 
-def test_a_counter_that_wraps_many_times_between_two_edges(monkeypatch):
+def test_a_counter_may_wrap_many_times_between_two_edges(monkeypatch):
     channel = replace(RAPL, wrap=500.0)
     spans = [Window(20 * S, 700 * S), Window(100 * S, 650 * S)]
     _, thin = both(monkeypatch, [channel], [recorded(channel, 0.05)], [0.05], [*spans, *windows(9)])
@@ -117,17 +114,17 @@ def test_a_counter_that_wraps_many_times_between_two_edges(monkeypatch):
         assert energy.gross_j == pytest.approx(truth_j, rel=1e-3)
 
 
-def test_holes_lost_readings_and_resets_stay(monkeypatch):
+def test_holes_lost_readings_and_resets_are_kept(monkeypatch):
     t_ns, value = recorded(COUNTER, 0.1)
     value = value - (t_ns > 300 * S) * value[t_ns > 300 * S][0]
     value[(t_ns > 500 * S) & (t_ns < 504 * S)] = np.nan
     keep = (t_ns < 600 * S) | (t_ns > 605 * S)
     samples = recorded(SAMPLES, 0.02)
-    held = (samples.t_ns < 400 * S) | (samples.t_ns > 403 * S)
+    kept = (samples.t_ns < 400 * S) | (samples.t_ns > 403 * S)
     spans = [Window(50 * S, 750 * S), Window(200 * S, 420 * S), *windows(9)]
     for channel, readings, interval_s in (
         (COUNTER, Readings(t_ns[keep], value[keep]), 0.1),
-        (SAMPLES, Readings(samples.t_ns[held], samples.value[held]), 0.02),
+        (SAMPLES, Readings(samples.t_ns[kept], samples.value[kept]), 0.02),
     ):
         with monkeypatch.context() as patch:
             whole, thin = both(patch, [channel], [readings], [interval_s], spans)
@@ -151,11 +148,11 @@ def test_a_long_failure_stays_a_gap(monkeypatch):
             assert b.uncertainty_j == pytest.approx(a.uncertainty_j, rel=0.35, abs=0.3)
 
 
-def test_a_hole_is_filled_from_the_other_source(monkeypatch):
+def test_a_hole_is_filled_from_another_source(monkeypatch):
     samples, counter = recorded(SAMPLES, 0.02), recorded(COUNTER, 0.1)
-    held = (samples.t_ns < 400 * S) | (samples.t_ns > 403 * S)
+    kept = (samples.t_ns < 400 * S) | (samples.t_ns > 403 * S)
     channels = [SAMPLES, replace(COUNTER, priority=1)]
-    readings = [Readings(samples.t_ns[held], samples.value[held]), counter]
+    readings = [Readings(samples.t_ns[kept], samples.value[kept]), counter]
     spans = [Window(100 * S, 700 * S), Window(399 * S, 404 * S), *windows(9)]
     _, thin = both(monkeypatch, channels, readings, [0.02, 0.1], spans)
     for span, energy in zip(spans[:2], thin, strict=False):
@@ -164,9 +161,9 @@ def test_a_hole_is_filled_from_the_other_source(monkeypatch):
         assert energy.gross_j == pytest.approx(truth_j, rel=0.01)
 
 
-def test_where_edges_are_everywhere_nothing_is_left_out(monkeypatch):
+def test_nothing_is_omitted_where_edges_are_everywhere(monkeypatch):
     monkeypatch.setattr(thinning, "MIN_READINGS", 1000)
     readings = recorded(SAMPLES, 0.02)
-    kept = thinning.thin(SAMPLES, readings, 0.02, readings.t_ns[::20] / S)
-    assert kept.t_ns.size == readings.t_ns.size
-    assert kept.after.size == 0
+    found = thinning.thin(SAMPLES, readings, 0.02, readings.t_ns[::20] / S)
+    assert found.t_ns.size == readings.t_ns.size
+    assert found.after.size == 0
