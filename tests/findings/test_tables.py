@@ -202,7 +202,7 @@ def test_malformed_record_is_one_line(one):
 
 
 def test_no_study(tmp_path):
-    with pytest.raises(StoreError, match="no study"):
+    with pytest.raises(StoreError, match="is not a study"):
         run_rows([tmp_path])
 
 

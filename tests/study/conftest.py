@@ -1,4 +1,4 @@
-"""A study in a process of its own, and ways to look for its worker and recorder."""
+"""Tiny plans, a worker without PyTorch, and studies in a process of their own."""
 
 import subprocess
 import sys
@@ -8,11 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.machine import describe
+from joulelab.sensors.sensor import Provenance
 from joulelab.study.plan import Plan
 
 PATIENCE_S = 120.0
 RUN = """
-import sys, tomllib
+import sys
 from joulelab.study.plan_file import load_plan
 from joulelab.study.runner import run_study
 run_study(sys.argv[2], load_plan(sys.argv[1]))
@@ -20,7 +23,7 @@ run_study(sys.argv[2], load_plan(sys.argv[1]))
 
 
 def wait_for(condition, *, what: str):
-    """What the condition gives once it is true."""
+    """Return the condition's value once it is true."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not (found := condition()):
         assert time.monotonic() < deadline_s, f"waited in vain for {what}"
@@ -28,10 +31,16 @@ def wait_for(condition, *, what: str):
     return found
 
 
+@pytest.fixture(name="wait_for")
+def wait_for_fixture():
+    return wait_for
+
+
 @pytest.fixture
 def tiny_plan(monkeypatch) -> Plan:
     """Four cells of two tiny models, on the simulated machine."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(Path(__file__).parent)
     return Plan.model_validate(
         {
             "name": "tiny",
@@ -45,6 +54,72 @@ def tiny_plan(monkeypatch) -> Plan:
             "infer": {"passes": 2, "warmup_steps": 1},
         }
     )
+
+
+def body(**changes):
+    """What a worker answers for a run of 2 s and 200 W."""
+    part = ComponentEnergy(
+        component="gpu:0",
+        source="simulated",
+        provenance=Provenance.SIMULATED,
+        duration_s=2.0,
+        gross_j=400.0,
+    )
+    energy = Energy(duration_s=2.0, components={"gpu:0": part}).to_json()
+    span = {"name": "epoch", "attributes": {"phase": "train"}, "start_ns": 0, "stop_ns": 2 * 10**9}
+    return {
+        "status": "done",
+        "failure": None,
+        "started_unix_s": 1000.0,
+        "ended_unix_s": 1003.0,
+        "settings": {},
+        "characteristics": None,
+        "measured": [span | {"energy": energy}],
+        "results": {"train": {"energy": energy}},
+        "epochs": [],
+        **changes,
+    }
+
+
+class FakeWorker:
+    """Answers like a worker, without a process and PyTorch.
+
+    Args:
+        answers: Called with the request for a run; its answer, or an exception to raise.
+    """
+
+    def __init__(self, answers) -> None:
+        self.answers, self.started, self.asked = answers, 0, []
+
+    def start(self, log):
+        self.started += 1
+        log.write_text("a line of the log\n")
+        return self
+
+    def ask(self, request, *, hang_s, on_event=None):
+        if request["do"] == "prepare":
+            return {"machine": describe().to_json(), "data": {}, "devices": {"auto": "cpu"}}
+        self.asked.append(request)
+        answer = self.answers(request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stop(self):
+        pass
+
+    kill = stop
+
+
+@pytest.fixture
+def fake_worker():
+    """Makes fake workers; by default every run succeeds."""
+    return lambda answers=lambda request: {"body": body()}: FakeWorker(answers)
+
+
+@pytest.fixture
+def answer():
+    return body
 
 
 class StudyProcess:
@@ -61,7 +136,7 @@ class StudyProcess:
             )
 
     def find(self, module: str) -> psutil.Process | None:
-        """Its worker or its recorder, by the module that runs there."""
+        """Find its worker or its recorder, by the module that runs there."""
         try:
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 if module in child.cmdline():
@@ -71,19 +146,19 @@ class StudyProcess:
         return None
 
     def partial(self) -> str | None:
-        """The name of what is under way, once its trace has begun."""
+        """Return the name of the run that is being measured, once its trace has begun."""
         for path in self.directory.glob(".partial/*/trace.bin"):
             if path.exists():
                 return path.parent.name
         return None
 
     def family(self) -> list[psutil.Process]:
-        """The runner and all that it started."""
+        """Return the runner and all that it started."""
         runner = psutil.Process(self.process.pid)
         return [runner, *runner.children(recursive=True)]
 
     def end(self) -> int:
-        """Its exit code."""
+        """Return its exit code."""
         return self.process.wait(PATIENCE_S)
 
 
@@ -100,9 +175,3 @@ def start_study(tmp_path):
     for study in started:
         study.process.kill()
         study.process.wait()
-
-
-@pytest.fixture(name="wait_for")
-def wait_for_fixture():
-    """Waits for a condition."""
-    return wait_for

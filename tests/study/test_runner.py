@@ -1,7 +1,8 @@
-"""The runner with real workers and recorders, undisturbed, disturbed and killed."""
+"""The runner: what it runs, records and refuses, and that any kill leads to the same end."""
 
 import json
 import random
+import shutil
 import signal
 from functools import partial
 
@@ -9,36 +10,37 @@ import psutil
 import pytest
 
 from joulelab.errors import DatasetError, StoreError, UserError
-from joulelab.runs.store import Store
-from joulelab.study.order import blocks
-from joulelab.study.runner import run_study
+from joulelab.runs.study_runs import read_study
+from joulelab.study.cells import blocks, combinations
+from joulelab.study.runner import list_cells, run_study
+from joulelab.study.store import StudyStore
+from joulelab.study.worker import WorkerFailure, WorkerProcess
 
 WORKER, RECORDER = "joulelab.study.worker", "joulelab.recording.recorder"
+MEASURED = {
+    "energy", "start_ns", "stop_ns", "started_unix_s", "ended_unix_s", "duration_s",
+    "gpu_utilization_pct", "cpu_utilization_pct", "memory_utilization_pct",
+}  # fmt: skip
 
 
-def cells_of(directory) -> dict:
+def runs_of(directory) -> dict:
+    return {run.id: run for run in read_study(directory).runs}
+
+
+def records_of(directory) -> dict:
     """The cells' records without what was measured."""
-    return {
-        record.run_id: without_measured(record.data)
-        for record in Store.open(directory).runs()
-        if record.kind == "cell"
-    }
+    paths = directory.glob("runs/*/run.json")
+    records = {path.parent.name: json.loads(path.read_text()) for path in paths}
+    return {name: _strip(data) for name, data in records.items() if not data["idle"]}
 
 
-def without_measured(data: dict) -> dict:
-    measured = {
-        "energy", "start_ns", "stop_ns", "started_unix_s", "stopped_unix_s", "duration_s",
-        "gpu_utilization_pct", "cpu_utilization_pct", "memory_utilization_pct",
-    }  # fmt: skip
+def _strip(value):
+    if isinstance(value, dict):
+        return {key: _strip(item) for key, item in value.items() if key not in MEASURED}
+    return [_strip(item) for item in value] if isinstance(value, list) else value
 
-    def strip(value):
-        if isinstance(value, dict):
-            return {key: strip(item) for key, item in value.items() if key not in measured}
-        if isinstance(value, list):
-            return [strip(item) for item in value]
-        return value
 
-    return strip(data)
+# With real workers and recorders.
 
 
 @pytest.fixture(scope="module")
@@ -60,30 +62,32 @@ def reference(undisturbed, tiny_plan, tmp_path_factory):
 def test_a_study_records_every_cell_and_idle_run(reference, undisturbed, tiny_plan):
     outcome = undisturbed["outcome"]
     assert (outcome.cells, outcome.failed) == (4, 0)
-    records = {record.run_id: record for record in Store.open(reference).runs()}
+    runs = runs_of(reference)
     wanted = {cell.run_id for block in blocks(tiny_plan) for cell in block}
     idles = {f"r{block}-idle-{when}" for block in (0, 1) for when in ("before", "after")}
-    assert set(records) == wanted | idles
-    assert all(record.status == "done" for record in records.values())
-    for record in records.values():
-        assert (record.directory / "trace.bin").stat().st_size > 0
+    assert set(runs) == wanted | idles
+    assert all(run.status == "done" for run in runs.values())
+    for run in runs.values():
+        assert (run.directory / "trace.bin").stat().st_size > 0
 
 
-def test_a_cell_says_what_was_done_and_what_it_took(reference, tiny_plan):
+def test_the_record_of_a_cell_is_complete(reference, tiny_plan):
     cell = blocks(tiny_plan)[1][0]
-    run = json.loads((reference / "runs" / cell.run_id / "run.json").read_text())
-    assert run["factors"] == cell.factors.to_json() | {
-        "resolved_device": run["factors"]["resolved_device"]
+    run = runs_of(reference)[cell.run_id]
+    study = run.study
+    assert dict(run.factors) == {
+        **cell.factors,
+        "resolved_device": run.factors["resolved_device"],
     }
-    assert run["factors"]["device"] == "auto"
-    assert run["factors"]["resolved_device"] in ("cpu", "cuda:0")
-    assert (run["block"], run["repeat"], run["order"], run["seed"]) == (1, 1, 0, 1)
-    assert run["data"]["real"] is False
-    assert run["data"]["image_shape"] == [3, 32, 32]
-    assert run["characteristics"]["parameters"] > 0
-    assert run["settings"]["train"]["learning_rate"] == 0.01
-    assert run["settings"]["infer"]["passes"] == 2
-    names = [(span["name"], span["attributes"].get("phase")) for span in run["spans"]]
+    assert run.factors["device"] == "auto"
+    assert run.factors["resolved_device"] in ("cpu", "cuda:0")
+    assert (study.block, study.repeat, study.order, study.seed) == (1, 1, 0, 1)
+    assert study.data["real"] is False
+    assert study.data["image_shape"] == [3, 32, 32]
+    assert study.characteristics["parameters"] > 0
+    assert run.settings["train"]["learning_rate"] == 0.01
+    assert run.settings["infer"]["passes"] == 2
+    names = [(span.name, span.attributes.get("phase")) for span in study.spans]
     assert names == [
         ("warmup", "train"),
         ("epoch", "train"), ("validate", "train"), ("epoch", "train"), ("validate", "train"),
@@ -91,60 +95,54 @@ def test_a_cell_says_what_was_done_and_what_it_took(reference, tiny_plan):
         ("epoch", "infer"), ("epoch", "infer"),
     ]  # fmt: skip
     for phase, samples, steps in (("train", 128, 8), ("infer", 64, 4)):
-        result = run["results"][phase]
-        assert (result["samples"], result["steps"], result["epochs"]) == (samples, steps, 2)
-        epochs = [epoch for epoch in run["epochs"] if epoch["phase"] == phase]
-        assert [epoch["index"] for epoch in epochs] == [0, 1]
-        total_j = sum(epoch["energy"]["gross_j"] for epoch in epochs)
-        assert result["energy"]["gross_j"] == pytest.approx(total_j)
+        result = study.results[phase]
+        values = result.values
+        assert (values["samples"], values["steps"], values["epochs"]) == (samples, steps, 2)
+        epochs = [epoch for epoch in study.epochs if epoch.phase == phase]
+        assert [epoch.index for epoch in epochs] == [0, 1]
+        total_j = sum(epoch.energy.gross_j for epoch in epochs)
+        assert result.energy.gross_j == pytest.approx(total_j)
         assert total_j > 0
-        # The study's idle power comes from its own idle runs, some of which are still to come.
-        assert result["energy"]["idle_j"] is None
-        assert result["energy"]["provenance"] == "simulated"
-        assert result["loss"] == epochs[-1]["loss"]
-    assert run["results"]["train"]["data_wait_s"] is None
+        assert result.energy.provenance == "simulated"
+        assert values["loss"] == epochs[-1].values["loss"]
+    assert study.results["train"].values["data_wait_s"] is None
+    # Idle power comes from the study's own idle runs, some of which come later.
+    raw = json.loads((run.directory / "run.json").read_text())
+    assert raw["results"]["train"]["energy"]["idle_j"] is None
+    assert study.results["train"].energy.idle_j > 0
 
 
-def test_repeats_differ_in_seed_and_their_losses_do_not_depend_on_the_order(
-    reference, tiny_plan, tmp_path
-):
-    alone = tiny_plan.replaced(models=["tiny_models:linear"], repeats=1, idle_s=0.0)
-    run_study(tmp_path / "alone", alone)
-    (record,) = Store.open(tmp_path / "alone").runs()
-    known = {r.run_id: r.data for r in Store.open(reference).runs() if r.kind == "cell"}
-    assert record.data["epochs"][-1]["loss"] == known[record.run_id]["epochs"][-1]["loss"]
-    other = known[record.run_id.replace("r0-", "r1-")]
-    assert other["epochs"][-1]["loss"] != record.data["epochs"][-1]["loss"]
+def test_repeats_differ_in_seed_and_losses_do_not_depend_on_the_order(reference):
+    """Tiny and linear models run in another order in each block, in one process per block."""
+    runs = [run for run in runs_of(reference).values() if run.model == "tiny_models:linear"]
+    first, second = (run.study for run in runs if not run.study.is_idle)
+    assert (first.seed, second.seed) == (0, 1)
+    assert first.epochs[-1].values["loss"] != second.epochs[-1].values["loss"]
 
 
-def test_a_finished_study_is_left_as_it_is(reference, tiny_plan):
+def test_a_finished_study_does_not_change(reference, tiny_plan, fake_worker):
     before = {path: path.stat().st_mtime_ns for path in (reference / "runs").rglob("*")}
-    assert run_study(reference, tiny_plan).cells == 4
+    worker = fake_worker()
+    assert run_study(reference, tiny_plan, start_worker=worker.start).cells == 4
+    assert worker.started == 0
     assert {path: path.stat().st_mtime_ns for path in (reference / "runs").rglob("*")} == before
+    cells, to_go = list_cells(tiny_plan, reference)
+    assert {one.status for one in cells} == {"done"}
+    assert all(one.cost.energy_j > 0 for one in cells)
+    assert to_go.duration_s == 0
 
 
-def test_a_missing_idle_run_alone_is_made_good(reference, tiny_plan, tmp_path):
-    copy = tmp_path / "copy"
-    with Store.create(copy, tiny_plan) as store:
-        for record in Store.open(reference).runs():
-            if record.run_id != "r1-idle-after":
-                store.finish(store.begin(record.run_id), record.data)
-    run_study(copy, tiny_plan)
-    names = [record.run_id for record in Store.open(copy).runs()]
-    assert names == [record.run_id for record in Store.open(reference).runs()]
-
-
-@pytest.mark.parametrize("target", ["runner", "worker", "recorder", "all"])
+@pytest.mark.parametrize("targets", [("worker", "recorder"), ("runner", "all")])
 def test_killed_at_any_moment_a_study_comes_to_the_same_end(
-    reference, tiny_plan, start_study, wait_for, tmp_path, target
+    reference, tiny_plan, start_study, wait_for, tmp_path, targets
 ):
-    """Each round kills at a moment of its own; then the study is let go on."""
-    directory, draw = tmp_path / "study", random.Random(target)
+    """Each round kills another process at a random moment; then the study goes on."""
+    directory, draw = tmp_path / "study", random.Random(targets[0])
     plan = tiny_plan.replaced(repeats=1)
     finished: dict[str, bytes] = {}
     study = start_study(plan)
-    for _ in range(2):
-        wait_for(study.partial, what="a run under way")
+    for target in targets:
+        wait_for(study.partial, what="a run that is being measured")
         wait_for(lambda: draw.random() < 0.02, what="the moment")
         if target in ("worker", "recorder"):
             module = WORKER if target == "worker" else RECORDER
@@ -154,14 +152,16 @@ def test_killed_at_any_moment_a_study_comes_to_the_same_end(
         for victim in family if target == "all" else family[:1]:
             victim.kill()
         assert study.end() == -signal.SIGKILL
-        psutil.wait_procs(family[1:], timeout=60)
+        # The kernel kills the worker and with it the recorder.
+        _, alive = psutil.wait_procs(family[1:], timeout=60)
+        assert not alive
         finished |= {
             path.parent.name: path.read_bytes() for path in directory.glob("runs/*/run.json")
         }
         study = start_study(plan)
     assert study.end() == 0, study.log.read_text()
-    undisturbed = cells_of(reference)
-    assert cells_of(directory) == {
+    undisturbed = records_of(reference)
+    assert records_of(directory) == {
         run_id: run for run_id, run in undisturbed.items() if run["block"] == 0
     }
     for name, content in finished.items():
@@ -169,62 +169,24 @@ def test_killed_at_any_moment_a_study_comes_to_the_same_end(
     assert not list((directory / ".partial").iterdir())
 
 
-def test_the_worker_and_the_recorder_die_with_the_runner(tiny_plan, start_study, wait_for):
-    study = start_study(tiny_plan)
-    recorder = wait_for(lambda: study.find(RECORDER), what="a recorder")
-    worker = wait_for(lambda: study.find(WORKER), what="a worker")
-    study.process.kill()
-    study.process.wait()
-    _, alive = psutil.wait_procs([worker, recorder], timeout=60)
-    assert not alive
+def test_a_worker_that_crashes_or_hangs_is_reported(tiny_plan, tmp_path):
+    prepare = {"do": "prepare", "plan": tiny_plan.to_dict()}
+    (tmp_path / "run").mkdir()
+    worker = WorkerProcess(tmp_path / "worker.log")
+    worker.ask(prepare, hang_s=60.0)
+    factors = {**combinations(tiny_plan)[0], "model": "tiny_models:Segfault"}
+    request = {"do": "cell", "factors": factors, "seed": 0, "directory": str(tmp_path / "run")}
+    events = []
+    with pytest.raises(WorkerFailure, match=r"killed by SIGSEGV: .* in worker\.log") as caught:
+        worker.ask(request, hang_s=60.0, on_event=events.append)
+    assert caught.value.kind == "crash"
+    assert [event["name"] for event in events] == ["warmup"]
 
-
-def test_failed_cells_are_recorded_and_the_study_goes_on(tiny_plan, tmp_path):
-    models = ["OutOfMemory", "wrong_shape", "broken", "Segfault", "linear"]
-    plan = tiny_plan.replaced(
-        models=[f"tiny_models:{name}" for name in models], repeats=1, idle_s=0.0
-    )
-    outcome = run_study(tmp_path / "s", plan)
-    assert (outcome.cells, outcome.failed) == (5, 4)
-    records = {r.data["factors"]["model"]: r.data for r in Store.open(tmp_path / "s").runs()}
-    found = {
-        name.removeprefix("tiny_models:"): (data["failure"] or {}) for name, data in records.items()
-    }
-    assert found["linear"] == {}
-    assert found["OutOfMemory"]["kind"] == "out_of_memory"
-    assert "Tried to allocate 2.00 GiB" in found["OutOfMemory"]["reason"]
-    assert found["wrong_shape"]["kind"] == "unsupported"
-    assert "3x32x32" in found["wrong_shape"]["reason"]
-    assert "this model cannot be built" in found["broken"]["reason"]
-    assert found["Segfault"]["kind"] == "crash"
-    assert "killed by SIGSEGV" in found["Segfault"]["reason"]
-    assert "worker.log" in found["Segfault"]["reason"]
-    assert all("\n" not in failure.get("reason", "") for failure in found.values())
-
-    again = run_study(tmp_path / "s", plan)
-    assert (again.cells, again.failed) == (5, 4)
-    assert {
-        r.data["factors"]["model"]: r.data for r in Store.open(tmp_path / "s").runs()
-    } == records
-
-
-def test_a_failed_cell_is_run_again_on_request_alone(tiny_plan, tmp_path):
-    plan = tiny_plan.replaced(models=["tiny_models:unless_refused"], repeats=1, idle_s=0.0)
-    (tmp_path / "refused").touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REFUSED", str(tmp_path / "refused"))
-        assert run_study(tmp_path / "s", plan).failed == 1
-        (tmp_path / "refused").unlink()
-        assert run_study(tmp_path / "s", plan).failed == 1
-        assert run_study(tmp_path / "s", plan, retry_failed=True).failed == 0
-
-
-def test_a_hanging_cell_is_stopped(tiny_plan, tmp_path):
-    plan = tiny_plan.replaced(models=["tiny_models:Hang"], repeats=1, idle_s=0.0, hang_s=5.0)
-    assert run_study(tmp_path / "s", plan).failed == 1
-    (record,) = Store.open(tmp_path / "s").runs()
-    assert record.data["failure"]["kind"] == "hang"
-    assert "raise hang_s in the plan" in record.data["failure"]["reason"]
+    # It cannot import PyTorch that fast.
+    worker = WorkerProcess(tmp_path / "worker.log")
+    with pytest.raises(WorkerFailure, match="raise hang_s in the plan") as caught:
+        worker.ask(prepare, hang_s=0.01)
+    assert caught.value.kind == "hang"
 
 
 @pytest.mark.parametrize(
@@ -235,27 +197,98 @@ def test_a_hanging_cell_is_stopped(tiny_plan, tmp_path):
         ({"factors": {"device": ["cuda:99"]}}, UserError, "cuda"),
     ],
 )
-def test_what_no_cell_could_run_with_is_refused_at_once(
+def test_what_no_cell_could_run_with_is_refused_before_the_first(
     tiny_plan, tmp_path, monkeypatch, change, error, message
 ):
+    from joulelab.study.executor import Executor
+
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        run_study(tmp_path / "s", tiny_plan.replaced(**change))
-    assert Store.open(tmp_path / "s").runs() == []
+        Executor(tiny_plan.replaced(**change))
 
 
-def test_another_machines_study_is_not_gone_on_with(reference, tiny_plan, tmp_path):
-    with Store.create(tmp_path / "s", tiny_plan) as store:
-        record = next(r for r in Store.open(reference).runs() if r.kind == "cell")
-        machine = record.data["machine"] | {"cpu_model": "Another CPU"}
-        store.finish(store.begin(record.run_id), {**record.data, "machine": machine})
-    with pytest.raises(StoreError, match=r"begun on another machine: cpu model is .* there"):
-        run_study(tmp_path / "s", tiny_plan)
+# With a worker that only answers.
 
 
-def test_a_damaged_run_stops_the_study_with_its_name(tiny_plan, tmp_path):
-    Store.create(tmp_path / "s", tiny_plan).close()
-    (tmp_path / "s" / "runs" / "r0-x").mkdir()
+def test_a_refusal_of_the_worker_ends_the_study(tiny_plan, tmp_path, fake_worker):
+    worker = fake_worker()
+    worker.ask = lambda request, hang_s: {"refused": ["DatasetError", "no data", "why", "hint"]}
+    with pytest.raises(DatasetError, match="no data: why; hint"):
+        run_study(tmp_path / "s", tiny_plan, start_worker=worker.start)
+    assert runs_of(tmp_path / "s") == {}
+
+
+def test_a_missing_idle_run_is_measured_again(tiny_plan, tmp_path, fake_worker):
+    run_study(tmp_path / "s", tiny_plan, start_worker=fake_worker().start)
+    names = set(runs_of(tmp_path / "s"))
+    shutil.rmtree(tmp_path / "s" / "runs" / "r1-idle-after")
+    worker = fake_worker()
+    run_study(tmp_path / "s", tiny_plan, start_worker=worker.start)
+    assert [request["do"] for request in worker.asked] == ["idle"]
+    assert set(runs_of(tmp_path / "s")) == names
+
+
+def test_a_failed_cell_is_run_again_only_on_request(tiny_plan, tmp_path, fake_worker, answer):
+    failure = {"kind": "error", "reason": "refused"}
+
+    def refuse(request):
+        if request["do"] == "idle" or "linear" not in request["factors"]["model"]:
+            return {"body": answer()}
+        return {"body": answer(status="failed", failure=failure, results={})}
+
+    worker = fake_worker(refuse)
+    plan = tiny_plan.replaced(repeats=1)
+    assert run_study(tmp_path / "s", plan, start_worker=worker.start).failed == 1
+    # A worker that has failed is not used again.
+    assert worker.started == 2
+    before = records_of(tmp_path / "s")
+    works = fake_worker()
+    assert run_study(tmp_path / "s", plan, start_worker=works.start).failed == 1
+    assert (works.started, records_of(tmp_path / "s")) == (0, before)
+    done = run_study(tmp_path / "s", plan, start_worker=works.start, retry_failed=True)
+    assert done.failed == 0
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("crash", 3), ("recorder", 3), ("hang", 1)])
+def test_a_run_whose_worker_dies_is_tried_again(
+    tiny_plan, tmp_path, fake_worker, answer, kind, attempts
+):
+    def fail(request):
+        if request["do"] == "idle":
+            return {"body": answer()}
+        return WorkerFailure("it died", kind=kind)
+
+    worker = fake_worker(fail)
+    plan = tiny_plan.replaced(models=["tiny_models:linear"], repeats=1)
+    assert run_study(tmp_path / "s", plan, start_worker=worker.start).failed == 1
+    assert sum(request["do"] == "cell" for request in worker.asked) == attempts
+    (failed,) = read_study(tmp_path / "s").failed()
+    assert failed.failure == {"kind": kind, "reason": "it died"}
+    assert failed.duration_s >= 0
+
+
+def test_a_full_disk_ends_the_study(tiny_plan, tmp_path, fake_worker):
+    worker = fake_worker(lambda request: {"unrecorded": "No space left on device"})
+    with pytest.raises(StoreError, match="free some space"):
+        run_study(tmp_path / "s", tiny_plan, start_worker=worker.start)
+
+
+def test_a_study_is_not_continued_on_another_machine(tiny_plan, tmp_path, fake_worker):
+    plan = tiny_plan.replaced(repeats=1)
+    run_study(tmp_path / "s", plan, start_worker=fake_worker().start)
+    cell = next(one for one in runs_of(tmp_path / "s").values() if not one.study.is_idle)
+    for path in (tmp_path / "s" / "runs").glob("*/run.json"):
+        data = json.loads(path.read_text())
+        data["machine"]["cpu_model"] = "Another CPU"
+        path.write_text(json.dumps(data))
+    shutil.rmtree(cell.directory)
+    with pytest.raises(StoreError, match=r"started on another machine: cpu model is .* there"):
+        run_study(tmp_path / "s", plan, start_worker=fake_worker().start)
+
+
+def test_a_damaged_run_ends_the_study_with_its_name(tiny_plan, tmp_path):
+    with StudyStore(tmp_path / "s", tiny_plan.to_dict()):
+        (tmp_path / "s" / "runs" / "r0-x").mkdir()
     with pytest.raises(StoreError, match=r"r0-x is damaged: run\.json is missing; remove it"):
         run_study(tmp_path / "s", tiny_plan)

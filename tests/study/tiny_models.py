@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-import time
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -36,12 +34,6 @@ def broken(num_classes, in_channels):
     raise ValueError("this model cannot be built")
 
 
-def unless_refused(num_classes, in_channels):
-    if Path(os.environ["REFUSED"]).exists():
-        raise ValueError("refused")
-    return linear(num_classes, in_channels)
-
-
 class _WhenTrained(nn.Module):
     """Does something when it is trained, for characteristics are taken in evaluation mode."""
 
@@ -63,8 +55,3 @@ class OutOfMemory(_WhenTrained):
 class Segfault(_WhenTrained):
     def act(self):
         os.kill(os.getpid(), signal.SIGSEGV)
-
-
-class Hang(_WhenTrained):
-    def act(self):
-        time.sleep(3600)

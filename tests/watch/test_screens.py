@@ -14,7 +14,7 @@ from rich.console import Console
 
 from joulelab.errors import TraceError
 from joulelab.recording.trace_format import boot_id
-from joulelab.study.order import blocks
+from joulelab.study.cells import blocks
 from joulelab.watch.screen import Frame, line
 from joulelab.watch.sources import RecordingSource, open_source
 from joulelab.watch.view import View
@@ -215,7 +215,9 @@ def test_a_study(tmp_path, clock, synthetic):
     cells = [cell for block in blocks(writer.plan) for cell in block]
     writer.idle(0, "before")
     for cell in cells[:2]:
-        writer.cell(cell.factors.model, 0, change=lambda run, c=cell: run.update(run_id=c.run_id))
+        writer.cell(
+            cell.factors["model"], 0, change=lambda run, c=cell: run.update(run_id=c.run_id)
+        )
     study = tmp_path / "study"
     view = open_source(study).poll()
     assert (view.state, view.study.done, view.study.cells) == ("lost", 2, 4)
@@ -231,7 +233,9 @@ def test_a_study(tmp_path, clock, synthetic):
     assert view.components[0].power_w > 0
     check("study", view, 100)
     for cell in cells[2:]:
-        writer.cell(cell.factors.model, 1, change=lambda run, c=cell: run.update(run_id=c.run_id))
+        writer.cell(
+            cell.factors["model"], 1, change=lambda run, c=cell: run.update(run_id=c.run_id)
+        )
     (study / ".partial" / f"{cells[2].run_id}-99").rename(tmp_path / "gone")
     view = source.poll()
     assert (view.state, view.study.done) == ("live", 4)

@@ -18,7 +18,6 @@ from joulelab.machine import Machine
 from joulelab.recording.trace import RECORD
 from joulelab.recording.trace_format import CHECK, TraceWriter
 from joulelab.recording.trace_spans import Window
-from joulelab.runs.store import SCHEMA
 from joulelab.sensors.sensor import Quantity
 
 SINCE_1970_S = 1e9
@@ -68,12 +67,13 @@ class RecordWriter:
 
     def idle_record(self, idle: IdleRun) -> Record:
         """Make the record of an idle run."""
-        return self._record(idle.run_id, "idle", idle.block, [idle.span]) | {
+        return self._record(idle.run_id, idle.block, [idle.span]) | {
+            "idle": True,
             "repeat": idle.block,
             "order": None,
             "phases": ["idle"],
             "characteristics": None,
-            "spans": [self._span(idle.span, "idle", {})],
+            "measured": [self._span(idle.span, "idle", {})],
             "results": {},
             "epochs": [],
         }
@@ -90,23 +90,27 @@ class RecordWriter:
                 # Other spans are a phase of an unknown number of epochs.
                 if "epoch" in span.values or span.values.get("epochs") == 1:
                     epochs.append(self._epoch(span, phase, index))
-        return self._record(cell.run_id, "cell", cell.block, cell.spans) | {
+        return self._record(cell.run_id, cell.block, cell.spans) | {
+            "idle": False,
+            "model": cell.factors["model"],
             "repeat": cell.repeat,
             "order": cell.order,
             "factors": cell.factors,
             "phases": list(cell.phases),
             "characteristics": characteristics,
-            "spans": sorted(spans, key=lambda span: int(span["start_ns"])),
+            "measured": sorted(spans, key=lambda span: int(span["start_ns"])),
             "results": {phase: self._result(members) for phase, members in cell.phases.items()},
             "epochs": epochs,
         }
 
-    def _record(self, run_id: str, kind: str, block: int, spans: Sequence[RunSpan]) -> Record:
+    def _record(self, run_id: str, block: int, spans: Sequence[RunSpan]) -> Record:
         is_dated = self._log.start_s >= SINCE_1970_S
+        start_s, stop_s = min(s.start_s for s in spans), max(s.stop_s for s in spans)
         return {
-            "schema": SCHEMA,
-            "run_id": run_id,
-            "kind": kind,
+            "id": run_id,
+            "kind": "study",
+            "name": f"{self._study}/{run_id}",
+            "host": self._machine["host"],
             "status": "done",
             "failure": None,
             "study": self._study,
@@ -116,8 +120,9 @@ class RecordWriter:
             "data": {},
             "settings": {},
             "seed": None,
-            "started_unix_s": min(span.start_s for span in spans) if is_dated else None,
-            "stopped_unix_s": max(span.stop_s for span in spans) if is_dated else None,
+            "started_unix_s": start_s if is_dated else None,
+            "ended_unix_s": stop_s if is_dated else None,
+            "duration_s": stop_s - start_s,
         }
 
     def _span(self, span: RunSpan, name: str, attributes: Mapping[str, Any]) -> Record:

@@ -18,8 +18,8 @@ from joulelab.errors import UserError, nearest
 from joulelab.format import count
 from joulelab.logs.csv_table import is_absent, number
 from joulelab.logs.span_energies import ImportedSpan
-from joulelab.study.log_plan import RecordedFactors
-from joulelab.study.order import digest, slug
+from joulelab.runs import FACTORS
+from joulelab.study.cells import digest, run_name
 
 PHASES = ("train", "infer", "idle")
 IGNORE = "ignore"
@@ -62,7 +62,6 @@ def _flag(text: str) -> bool:
     return flags[text.lower()]
 
 
-FACTORS = tuple(RecordedFactors.model_fields)
 CHARACTERISTICS = (
     *("parameters", "trainable_parameters", "parameter_bytes", "buffer_bytes", "size_bytes"),
     "macs",
@@ -288,8 +287,7 @@ def group_cells(spans: Iterable[RunSpan], names: Mapping[str, str]) -> list[Cell
         if cell.repeat < 0:
             cell.repeat = repeats[combination]
         repeats[combination] += 1
-        batch = f"-b{cell.factors['batch_size']}" if "batch_size" in cell.factors else ""
-        name = f"r{cell.block}-{slug(cell.factors['model'])}{batch}-{digest(cell.factors)[:6]}"
+        name = f"r{cell.block}-{run_name(cell.factors)}-{digest(cell.factors)[:6]}"
         taken[name] += 1
         cell.run_id = name if taken[name] == 1 else f"{name}-{taken[name]}"
     return cells

@@ -17,9 +17,10 @@ from joulelab.import_study.records import RecordWriter, write_trace
 from joulelab.import_study.run_spans import Cell, RunSpan, group_cells, group_idle
 from joulelab.logs.power_log import Log
 from joulelab.machine import Machine
-from joulelab.runs.store import Store
+from joulelab.runs import FACTORS
+from joulelab.runs.study_runs import read_study
 from joulelab.storage import Lock, file_errors, sync
-from joulelab.study.log_plan import RecordedFactors, RecordedFiles, RecordedPlan
+from joulelab.study.store import StudyStore
 
 _DERIVED = {
     *(f"{name}.{kind}" for name in ("hardware", "models", "summary")
@@ -85,20 +86,20 @@ def import_study(
     if not idle_runs:
         notes.append("no span is idle, so net energies are unknown; name one with --idle")
     plan = _plan(directory.name, cells, files)
-    clock = f"log-{plan.recorded.digest[:12]}"
-    writer = RecordWriter(log, spans, machine, plan.name, clock)
+    clock = f"log-{plan['recorded']['digest'][:12]}"
+    writer = RecordWriter(log, spans, machine, plan["name"], clock)
     notes += writer.notes()
     characteristics = characteristics_of(spans, names, sample, notes)
     records = [writer.idle_record(idle) for idle in idle_runs]
     records += [writer.cell_record(one, characteristics[one.factors["model"]]) for one in cells]
     partial = directory.with_name(f".{directory.name}.partial")
     _remove_leftovers(partial)
-    with Store.create(partial, plan) as store:
+    with StudyStore(partial, plan) as store:
         try:
             for record in records:
-                run = store.begin(record["run_id"])
+                run = store.begin(record["id"])
                 with file_errors(f"cannot write {run}"):
-                    write_trace(run, log, record["spans"])
+                    write_trace(run, log, record["measured"])
                 store.finish(run, record)
             _move(partial, directory)
         except BaseException:
@@ -119,7 +120,7 @@ def _check_replaceable(directory: Path, replace: bool) -> None:
     if foreign or "plan.toml" not in entries:
         contained = (foreign or sorted(entries))[0]
         raise StoreError(f"{directory} is not empty", why=f"it contains {contained}", hint=hint)
-    if not isinstance(Store.open(directory).plan, RecordedPlan):
+    if not read_study(directory).is_imported:
         raise StoreError(f"{directory} is a study that was measured", hint=hint)
     if not replace:
         raise StoreError(
@@ -139,28 +140,25 @@ def _check_covered(log: Log, spans: Sequence[RunSpan]) -> None:
         )
 
 
-def _plan(name: str, cells: Sequence[Cell], files: Sequence[Path]) -> RecordedPlan:
+def _plan(name: str, cells: Sequence[Cell], files: Sequence[Path]) -> dict[str, Any]:
     levels: dict[str, dict[Any, None]] = {}
     for cell in cells:
         for factor, level in cell.factors.items():
             levels.setdefault(factor, {})[level] = None
     phases = {phase for cell in cells for phase in cell.phases}
-    factors: dict[str, list[Any]] = {
-        factor: list(levels[factor]) for factor in RecordedFactors.model_fields if factor in levels
+    return {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:64] or "recorded",
+        "models": list(levels["model"]),
+        "phases": [phase for phase in ("train", "infer") if phase in phases],
+        "repeats": max(Counter(tuple(cell.factors.items()) for cell in cells).values()),
+        "factors": {factor: list(levels.get(factor, {})) for factor in FACTORS},
+        "recorded": {
+            "spans": files[0].name,
+            "logs": [path.name for path in files[1:]],
+            "digest": _digest(files),
+            "cells": len(cells),
+        },
     }
-    return RecordedPlan(
-        name=re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:64] or "recorded",
-        models=list(levels["model"]),
-        phases=[phase for phase in ("train", "infer") if phase in phases],
-        repeats=max(Counter(tuple(cell.factors.items()) for cell in cells).values()),
-        factors=RecordedFactors(**factors),
-        recorded=RecordedFiles(
-            spans=files[0].name,
-            logs=[path.name for path in files[1:]],
-            digest=_digest(files),
-            cells=len(cells),
-        ),
-    )
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -12,11 +12,6 @@ STARTED_FILE = "job.json"
 JOB_SCHEMA = "joulelab-job-1"
 STUDY_SCHEMA = 1
 
-_STUDY_NAMES = (
-    *("block", "order", "repeat", "phases", "characteristics", "data", "results", "epochs"),
-    *("settings", "status", "failure", "boot_id", "machine", "started_unix_s"),
-)
-
 
 def is_old(data: Mapping[str, Any]) -> bool:
     """Report whether some JSON is a record of an earlier version."""
@@ -44,52 +39,35 @@ def upgrade(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _of_job(data: Mapping[str, Any], *, is_finished: bool) -> dict[str, Any]:
-    started: dict[str, Any] = {
-        name: data[name]
-        for name in (
-            *("id", "command", "name", "project", "phase", "tags", "host", "machine", "settings"),
-            "started_unix_s",
-        )
-    }
-    started |= {
+    status = "unfinished"
+    if is_finished:
+        status = "done" if data["exit_code"] == 0 else "failed"
+    known = {name: value for name, value in data.items() if name not in ("schema", "joined")}
+    return known | {
         "kind": "command",
         "model": data["tags"].get("model"),
-        "factors": {},
-        "boot_id": None,
-        "failure": None,
         "inside": data.get("joined"),
-        **{name: data.get(name) for name in ("pid", "start_ns", "baseline")},
+        "status": status,
     }
-    names = ("ended_unix_s", "duration_s", "exit_code", "signal", "energy")
-    if not is_finished:
-        return started | dict.fromkeys(names) | {"spans": [], "notes": [], "status": "unfinished"}
-    ended = {name: data[name] for name in (*names, "spans", "notes")}
-    return started | ended | {"status": "done" if data["exit_code"] == 0 else "failed"}
 
 
 def _of_study_run(data: Mapping[str, Any]) -> dict[str, Any]:
+    if data["kind"] not in ("cell", "idle"):
+        raise ValueError(f"its kind is {data['kind']!r}")
+    renamed = {"schema", "run_id", "kind", "stopped_unix_s", "spans"}
     started_unix_s, ended_unix_s = data["started_unix_s"], data["stopped_unix_s"]
-    known = None not in (started_unix_s, ended_unix_s)
-    if data["kind"] not in ("cell", "idle") or data["status"] not in ("done", "failed"):
-        raise ValueError(f"its kind is {data['kind']!r} and its status {data['status']!r}")
-    factors = dict(data.get("factors") or {})
-    return {name: data.get(name) for name in _STUDY_NAMES} | {
+    is_dated = None not in (started_unix_s, ended_unix_s)
+    factors = data.get("factors") or {}
+    return {name: value for name, value in data.items() if name not in renamed} | {
         "id": data["run_id"],
         "kind": "study",
         "name": f"{data['study']}/{data['run_id']}",
-        "study": data["study"],
         "idle": data["kind"] == "idle",
-        "command": (),
-        "tags": {},
         "model": factors.get("model"),
         "factors": factors,
         "host": data["machine"]["host"],
         "ended_unix_s": ended_unix_s,
-        "duration_s": ended_unix_s - started_unix_s if known else None,
+        "duration_s": ended_unix_s - started_unix_s if is_dated else None,
         "measured": data["spans"],
-        "notes": [],
         "seed": data.get("seed"),
-        **dict.fromkeys(
-            ("project", "phase", "pid", "start_ns", "exit_code", "signal", "baseline", "inside")
-        ),
     }

@@ -37,7 +37,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
@@ -347,7 +347,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
             hint="give the directory that `joulelab run` printed",
         )
     try:
-        run = _of_record(path, data)
+        run = run_of_record(path, data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path / RUN_FILE} is damaged", why=f"{type(error).__name__}: {error}"
@@ -550,7 +550,15 @@ def with_baseline(run: Run, baseline: Baseline) -> Run:
     )
 
 
-def _of_record(directory: Path, data: Mapping[str, Any]) -> Run:
+def run_of_record(directory: Path, data: Mapping[str, Any]) -> Run:
+    """Make a run from what :func:`read_record` returned.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: The record is damaged.
+    """
+    data = {**_DEFAULTS, **data}
+    if data["kind"] not in get_args(Kind) or data["status"] not in get_args(Status):
+        raise ValueError(f"its kind is {data['kind']!r} and its status {data['status']!r}")
     study = _study_part(data) if data["kind"] == "study" else None
     if study is None:
         energy = not_measured("recording had not begun")
@@ -581,6 +589,14 @@ def _of_record(directory: Path, data: Mapping[str, Any]) -> Run:
     )
 
 
+_DEFAULTS: Mapping[str, Any] = {
+    **dict.fromkeys(("project", "phase", "model", "machine", "boot_id", "pid", "failure")),
+    **dict.fromkeys(("ended_unix_s", "duration_s", "start_ns", "exit_code", "signal")),
+    **dict.fromkeys(("energy", "baseline", "inside")),
+    **dict.fromkeys(("command", "spans", "notes"), ()),
+    **{name: {} for name in ("tags", "factors", "settings")},
+}
+"""What a record may leave out."""
 _AS_WRITTEN = (
     *("id", "kind", "name", "project", "tags", "model", "factors", "host", "pid", "settings"),
     *("start_ns", "status", "failure", "exit_code", "signal"),

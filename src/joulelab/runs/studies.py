@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy
 from joulelab.errors import StoreError
 from joulelab.machine import Machine
-from joulelab.runs.store import RunRecord, Store
-from joulelab.study.log_plan import RecordedPlan
-from joulelab.study.plan import Plan
+from joulelab.runs.store import RunRecord, records
+from joulelab.runs.study_runs import read_study
 
 NS = 1e-9
 """Seconds in a nanosecond."""
@@ -34,7 +34,7 @@ class Study:
 
     label: str
     directory: Path
-    plan: Plan | RecordedPlan
+    plan: Any
     runs: tuple[RunRecord, ...]
 
     def cells(self) -> list[RunRecord]:
@@ -101,9 +101,23 @@ def read_studies(directories: Sequence[str | Path]) -> list[Study]:
         return _read(directories)
 
 
+class _Stored:
+    def __init__(self, directory: Path) -> None:
+        found = read_study(directory)
+        self.directory = directory
+        self.plan: Any = SimpleNamespace(**found.plan)
+        if not found.is_imported:
+            from joulelab.study.plan_file import parse  # noqa: PLC0415
+
+            self.plan = parse(found.plan, "plan.toml")
+            return
+        self.plan.cells = found.cells_planned
+        self.plan.to_toml = lambda: found.plan_text
+
+
 def _read(directories: Sequence[str | Path]) -> list[Study]:
     distinct = {Path(directory).resolve(): Path(directory) for directory in directories}
-    stores = [Store.open(directory) for directory in distinct.values()]
+    stores = [_Stored(Path(directory)) for directory in distinct.values()]
     names = [store.plan.name for store in stores]
     studies: list[Study] = []
     for store, resolved in zip(stores, distinct, strict=True):
@@ -113,7 +127,9 @@ def _read(directories: Sequence[str | Path]) -> list[Study]:
         taken = {study.label for study in studies}
         if label in taken:
             label = f"{store.plan.name} ({resolved})"
-        studies.append(Study(label, store.directory, store.plan, tuple(store.runs())))
+        studies.append(
+            Study(label, store.directory, store.plan, tuple(records(store.directory / "runs")))
+        )
     return studies
 
 

@@ -1,1 +1,1 @@
-"""Plans, the runner, and the store of runs."""
+"""Studies: plans, the runner that measures their cells, and the directory that stores them."""

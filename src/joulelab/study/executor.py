@@ -1,4 +1,4 @@
-"""Runs one cell after another in the worker, each under a meter of its own."""
+"""Run one cell after another in the worker, each with a meter of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import torch
 
 from joulelab import machine
 from joulelab.energy.baseline import Baseline
-from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, RecorderError, WorkloadError
 from joulelab.forecast.loop import EpochLoop, EpochOptions
 from joulelab.meter import Meter
@@ -27,30 +26,30 @@ from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
 from joulelab.sensors.visible_devices import environment_selection
 from joulelab.study.plan import Plan, TrainPlan
-from joulelab.study.worker_process import Event
 from joulelab.workloads.classification import infer, train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
 from joulelab.workloads.images import ImageData
-from joulelab.workloads.phases import EpochResult, InferSettings, PhaseResult, TrainSettings
+from joulelab.workloads.phases import InferSettings, PhaseResult, TrainSettings
 from joulelab.workloads.torch_runtime import build_seeded, first_line, idle, resolve_device
 
-Tell = Callable[[Event], None]
+Json = dict[str, Any]
 
 LEAST_EPOCHS = 3
-"""Fewer would say little of how epochs differ."""
+"""Fewer epochs say little about how epochs differ."""
+_COMMON_FACTORS = ("batch_size", "precision", "memory_format", "compile", "input_path", "device")
 
 
-class Bench:
-    """A plan's data set and devices, ready for its cells.
+class Executor:
+    """The data set and devices of a plan, ready for its cells.
 
     Raises:
-        DatasetError: The data set is not there.
-        UserError: A device or a sensor of the plan is not there.
+        DatasetError: The data set is missing.
+        UserError: A device or a sensor of the plan is missing.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._devices = {wish: _resolved(wish) for wish in plan.factors.device}
+        self._devices = {name: _resolve(name) for name in plan.factors.device}
         self._machine = machine.describe(*environment_selection())
         self._sensors = list(plan.sensors) or None
         for sensor in discover(self._sensors).sensors:
@@ -70,44 +69,53 @@ class Bench:
             ),
         )
 
-    def describe(self) -> Event:
-        """The machine, the data set, and what each device of the plan came to be."""
-        return {
-            "machine": self._machine.to_json(),
-            "data": _data_json(self._data),
-            "devices": self._devices,
+    def describe(self) -> Json:
+        """Return the machine, the data set, and what each device of the plan resolved to."""
+        data = self._data
+        described = {name: getattr(data, name) for name in ("name", "origin", "real")}
+        described |= {
+            "train_count": len(data.train_images),
+            "test_count": len(data.test_images),
+            "num_classes": data.num_classes,
+            "image_shape": list(data.image_shape),
         }
+        return {"machine": self._machine.to_json(), "data": described, "devices": self._devices}
 
-    def idle(self, directory: Path) -> Event:
-        """Measures T_m of idle in the state in which cells run: with a CUDA context if any does."""
+    def idle(self, directory: Path) -> Json:
+        """Measure T_m of idle in the state in which cells run: with a CUDA context if any has."""
         device = next((name for name in self._devices.values() if name != "cpu"), "cpu")
         run = _Run(directory, self._sensors_of(*self._devices.values()), None)
         return run.record(lambda: run.idle(self._plan.idle_s, device))
 
-    def cell(self, directory: Path, factors: Mapping[str, Any], seed: int, tell: Tell) -> Event:
-        """Trains and infers as the plan says, and leaves the process as it was."""
+    def cell(
+        self,
+        directory: Path,
+        factors: Mapping[str, Any],
+        seed: int,
+        on_event: Callable[[Json], None],
+    ) -> Json:
+        """Train and infer as the plan says, and leave the process as it was."""
         device = self._devices[factors["device"]]
         run = _Run(directory, self._sensors_of(device), self._gpu_component(device))
+        resolved = {**factors, "device": device}
         try:
-            return run.record(
-                lambda: run.cell(self._plan, self._data, {**factors, "device": device}, seed, tell)
-            )
+            return run.record(lambda: run.cell(self._plan, self._data, resolved, seed, on_event))
         finally:
             _clear(device, compiled=factors["compile"])
 
     def _sensors_of(self, *devices: str) -> list[str] | None:
-        """What the plan asks for, or else the host and those GPUs alone that the devices are."""
+        """The sensors of the plan, or else those of the host and of these devices alone."""
         if self._sensors or os.environ.get(SENSORS_ENVIRONMENT):
             return self._sensors
         gpus = [self._gpu_component(device) for device in devices if device != "cpu"]
         return [*dict.fromkeys(gpu for gpu in gpus if gpu), "cpu", "dram", "host"]
 
     def _gpu_component(self, device: str) -> str | None:
-        """The sensors' name of the GPU that a cell runs on; of the first where it runs on none."""
+        """Name the component of the GPU that a cell runs on; the first one for a CPU cell."""
         kind, _, index = device.partition(":")
-        place = int(index) if kind == "cuda" else 0
+        position = int(index) if kind == "cuda" else 0
         gpus = self._machine.gpus
-        return f"gpu:{gpus[place].index}" if place < len(gpus) else None
+        return f"gpu:{gpus[position].index}" if position < len(gpus) else None
 
 
 class _Run:
@@ -115,18 +123,18 @@ class _Run:
 
     def __init__(self, directory: Path, sensors: list[str] | None, gpu: str | None) -> None:
         self._directory, self._sensors, self._gpu = directory, sensors, gpu
-        self._body: Event = {
+        self._body: Json = {
             "status": "done",
             "failure": None,
             "settings": {},
             "characteristics": None,
-            "spans": [],
+            "measured": [],
             "results": {},
             "epochs": [],
         }
 
-    def record(self, work: Callable[[], None]) -> Event:
-        """Does the work and gives the answer for the parent."""
+    def record(self, work: Callable[[], None]) -> Json:
+        """Do the work and return the answer for the runner."""
         self._body["started_unix_s"] = time.time()
         try:
             work()
@@ -140,21 +148,25 @@ class _Run:
             self._fail("out_of_memory", first_line(error))
         except Exception as error:  # noqa: BLE001  (recorded as the cell's failure)
             self._fail("error", first_line(error))
-        self._body["stopped_unix_s"] = time.time()
+        self._body["ended_unix_s"] = time.time()
         return {"body": self._body}
 
     def _fail(self, kind: str, reason: str) -> None:
         traceback.print_exc()
-        self._body["status"] = "failed"
-        self._body["failure"] = {"kind": kind, "reason": reason}
+        self._body |= {"status": "failed", "failure": {"kind": kind, "reason": reason}}
 
     def idle(self, seconds: float, device: str) -> None:
         with self._meter() as meter:
             idle(seconds, meter, device=device)
-            self._account(meter)
+            self._add_spans(meter)
 
     def cell(
-        self, plan: Plan, data: ImageData, factors: Mapping[str, Any], seed: int, tell: Tell
+        self,
+        plan: Plan,
+        data: ImageData,
+        factors: Mapping[str, Any],
+        seed: int,
+        on_event: Callable[[Json], None],
     ) -> None:
         model = build_seeded(
             lambda: build_model(
@@ -166,18 +178,18 @@ class _Run:
         settings = _settings(plan, factors, seed)
         self._body["settings"] = {phase: asdict(chosen) for phase, chosen in settings.items()}
         with self._meter() as meter:
-            narrator = _Narrator(meter, tell)
-            is_enough = _profiling(meter, plan.train)
+            observer = _Observer(meter, on_event)
+            is_enough = _stop_condition(meter, plan.train)
             phases: dict[str, PhaseResult] = {}
             try:
                 for phase, chosen in settings.items():
                     phases[phase] = (
-                        train(model, data, chosen, narrator, enough=is_enough)
+                        train(model, data, chosen, observer, enough=is_enough)
                         if isinstance(chosen, TrainSettings)
-                        else infer(model, data, chosen, narrator)
+                        else infer(model, data, chosen, observer)
                     )
             finally:
-                self._account(meter)
+                self._add_spans(meter)
                 for phase, result in phases.items():
                     self._body["results"][phase] = _phase_json(meter, result, self._gpu)
                     self._body["epochs"] += _epochs_json(meter, result)
@@ -187,7 +199,7 @@ class _Run:
                     self._body["results"]["train"]["forecast"] = forecast.to_json()
 
     def _meter(self) -> Meter:
-        # Idle power is measured by runs of its own, some of them later; no other may slip in.
+        # Idle power is measured by runs of its own, some of them later; no other may be used.
         return Meter(
             directory=self._directory,
             sensors=self._sensors,
@@ -196,9 +208,9 @@ class _Run:
             record=False,
         )
 
-    def _account(self, meter: Meter) -> None:
+    def _add_spans(self, meter: Meter) -> None:
         spans = [span for span in meter.spans if span.stop_ns is not None]
-        self._body["spans"] = [
+        self._body["measured"] = [
             {
                 "name": span.name,
                 "attributes": dict(span.attributes),
@@ -212,22 +224,22 @@ class _Run:
             raise RecorderError("the recorder died", why=meter.failure)
 
 
-class _Narrator:
-    """Hands what a workload announces to the meter, and tells the parent of it."""
+class _Observer:
+    """Marks the spans of a workload, and reports them to the runner."""
 
-    def __init__(self, meter: Meter, tell: Tell) -> None:
-        self._meter, self._tell = meter, tell
+    def __init__(self, meter: Meter, on_event: Callable[[Json], None]) -> None:
+        self._meter, self._on_event = meter, on_event
 
     def begin(self, name: str, /, **attributes: Any) -> Any:
-        self._tell({"event": "phase", "name": name} | attributes)
+        self._on_event({"event": "phase", "name": name} | attributes)
         return self._meter.begin(name, **attributes)
 
     def end(self, span: Any) -> None:
         self._meter.end(span)
 
 
-def _profiling(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
-    """Return a function that tells after each epoch whether the plan's forecast is sure enough."""
+def _stop_condition(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
+    """Return a function that reports after each epoch whether the forecast is certain enough."""
     if plan.within is None:
         return lambda: False
     least = plan.least_epochs or LEAST_EPOCHS
@@ -239,36 +251,29 @@ def _profiling(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
 def _settings(
     plan: Plan, factors: Mapping[str, Any], seed: int
 ) -> dict[str, TrainSettings | InferSettings]:
-    common = {
-        name: factors[name]
-        for name in (
-            "batch_size",
-            "precision",
-            "memory_format",
-            "compile",
-            "input_path",
-            "device",
-        )
-    } | {"loader_workers": plan.data.loader_workers}
+    common = {name: factors[name] for name in _COMMON_FACTORS}
+    common["loader_workers"] = plan.data.loader_workers
     training = plan.train.model_dump(exclude={"within", "least_epochs", "most_epochs"})
     training |= {"optimizer": factors["optimizer"], "seed": seed}
     if plan.train.most_epochs is not None and plan.train.epochs is not None:
         training["epochs"] = min(plan.train.epochs, plan.train.most_epochs)
-    makers: dict[str, Callable[[], TrainSettings | InferSettings]] = {
-        "train": lambda: TrainSettings(**common, **training),
-        "infer": lambda: InferSettings(**common, **plan.infer.model_dump()),
-    }
-    return {phase: makers[phase]() for phase in plan.phases}
+    found: dict[str, TrainSettings | InferSettings] = {}
+    for phase in plan.phases:
+        if phase == "train":
+            found[phase] = TrainSettings(**common, **training)
+        else:
+            found[phase] = InferSettings(**common, **plan.infer.model_dump())
+    return found
 
 
-def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> dict[str, Any]:
+def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> Json:
     last = result.epochs[-1]
-    # A pass cut short saw a part of the test set: its accuracy is not the test set's.
+    # A pass that was cut short covered a part of the test set: its accuracy is not the set's.
     whole = next((epoch for epoch in reversed(result.epochs) if epoch.complete), None)
     scored = last if result.phase == "train" else whole
     spans = meter.spans_named("epoch", phase=result.phase)
     energy = meter.energy("epoch", phase=result.phase)
-    gpu = gpu or _first_gpu(energy)
+    gpu = gpu or next((name for name in energy.components if name.startswith("gpu:")), None)
 
     def mean(component: str | None, quantity: Quantity) -> float | None:
         return None if component is None else meter.mean(component, quantity, spans)
@@ -290,54 +295,28 @@ def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> dict[str,
     }
 
 
-def _first_gpu(energy: Energy) -> str | None:
-    return next((name for name in energy.components if name.startswith("gpu:")), None)
-
-
-def _epochs_json(meter: Meter, result: PhaseResult) -> list[dict[str, Any]]:
+def _epochs_json(meter: Meter, result: PhaseResult) -> list[Json]:
+    recorded = ("duration_s", "samples", "steps", "loss", "train_accuracy_pct", "accuracy_pct")
     return [
         {
             "phase": result.phase,
             "index": epoch.index,
             "energy": meter.energy("epoch", phase=result.phase, index=epoch.index).to_json(),
-            **_epoch_figures(epoch),
+            "complete": epoch.complete,
+            **{name: getattr(epoch, name) for name in recorded},
         }
         for epoch in result.epochs
     ]
 
 
-def _epoch_figures(epoch: EpochResult) -> dict[str, Any]:
-    return {
-        "duration_s": epoch.duration_s,
-        "samples": epoch.samples,
-        "steps": epoch.steps,
-        "loss": epoch.loss,
-        "train_accuracy_pct": epoch.train_accuracy_pct,
-        "accuracy_pct": epoch.accuracy_pct,
-        "complete": epoch.complete,
-    }
-
-
-def _data_json(data: ImageData) -> dict[str, Any]:
-    return {
-        "name": data.name,
-        "origin": data.origin,
-        "real": data.real,
-        "train_count": len(data.train_images),
-        "test_count": len(data.test_images),
-        "num_classes": data.num_classes,
-        "image_shape": list(data.image_shape),
-    }
-
-
-def _resolved(wish: str) -> str:
-    if wish == "auto":
-        wish = "cuda" if torch.cuda.is_available() else "cpu"
-    return str(resolve_device(wish))
+def _resolve(device: str) -> str:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return str(resolve_device(device))
 
 
 def _clear(device: str, *, compiled: bool) -> None:
-    """Gives back what the last cell held, so that the next one starts like the first."""
+    """Free what the last cell used, so that the next one starts like the first."""
     if compiled:
         torch.compiler.reset()
     gc.collect()

@@ -1,10 +1,11 @@
-"""What a study runs: a TOML file, checked, with every default written out."""
+"""The plan of a study: a TOML file, checked, with every default written out."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any, Literal, Self
 
+import tomli_w
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from joulelab.errors import UnknownModelError
-from joulelab.study import toml
+from joulelab.models.registry import canonical_name, zoo_names
 
 Precision = Literal["fp32", "tf32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -29,14 +30,10 @@ DataName = Literal["digits", "cifar10", "fashion-mnist", "synthetic"]
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
+StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-def distinct(values: list[Any]) -> list[Any]:
-    """Refuses a value that is given twice."""
+def _distinct(values: list[Any]) -> list[Any]:
     seen: list[tuple[type, Any]] = []
     for value in values:
         if (type(value), value) in seen:
@@ -46,19 +43,11 @@ def distinct(values: list[Any]) -> list[Any]:
 
 
 class Table(BaseModel):
-    """A table of a plan: unknown keys and values of other types are refused."""
+    """A table of a plan; unknown keys and values of other types are refused."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
     )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every key with its value, as :func:`joulelab.study.plan_file.parse` takes them."""
-        return self.model_dump(exclude_none=True)
-
-    def to_toml(self) -> str:
-        """The plan with all defaults written out; reading it back gives an equal plan."""
-        return toml.dumps(self.to_dict())
 
 
 class DataPlan(Table):
@@ -66,14 +55,14 @@ class DataPlan(Table):
 
     Attributes:
         name: Which one. ``digits`` ships with scikit-learn and needs no network.
-        root: Directory of a local copy; empty: the usual places.
-        download: Whether it may be fetched from the network.
+        root: Directory of a local copy; empty: the usual locations.
+        download: Whether it may be downloaded.
         image_size: Images are resized to a square of this side, in pixels.
         train_count: Training images of ``synthetic``.
         test_count: Test images of ``synthetic``.
         num_classes: Classes of ``synthetic``.
-        structure: Of ``synthetic``: whether its classes can be learned.
-        loader_workers: Processes that load for ``input_path = "loader"``.
+        structure: Whether the classes of ``synthetic`` can be learned.
+        loader_workers: Processes that load data for ``input_path = "loader"``.
     """
 
     name: DataName = "digits"
@@ -88,9 +77,9 @@ class DataPlan(Table):
 
 
 class FactorsPlan(Table):
-    """The levels of each factor; the cells are their product with the models.
+    """The levels of each factor, a list or a single value; cells are their product with the models.
 
-    A single value is taken as a list of one.
+    The factors are those of :data:`joulelab.runs.FACTORS`; the data set has a table of its own.
     """
 
     batch_size: list[PositiveInt] = Field(default=[128], min_length=1)
@@ -103,41 +92,44 @@ class FactorsPlan(Table):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return _as_list(value)
+    def _make_list(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
 
     @field_validator("*")
     @classmethod
-    def _no_duplicates(cls, value: list[Any]) -> list[Any]:
-        return distinct(value)
+    def _refuse_duplicates(cls, value: list[Any]) -> list[Any]:
+        return _distinct(value)
 
 
-def _one_length(table: dict[str, Any], lengths: tuple[str, ...]) -> None:
+def _with_one_length(table: Any, lengths: tuple[str, ...], default: int) -> Any:
+    """Refuse several lengths; give the first its default if there is none."""
+    if not isinstance(table, dict):
+        return table
     given = [name for name in lengths if table.get(name) is not None]
     if len(given) > 1:
         raise PydanticCustomError(
             "lengths", "{given} are both given; keep one", {"given": " and ".join(given)}
         )
+    return table if given else {lengths[0]: default} | table
 
 
 class TrainPlan(Table):
-    """Training. The defaults are the paper's (section V), but for the length.
+    """Training. The defaults are the paper's (section V), except for the length.
 
     Attributes:
-        epochs: Length in passes over the training set; 1 when no length is given.
+        epochs: Length in passes over the training set; 1 if no length is given.
         steps: Length in optimiser steps.
-        seconds: Length in seconds; the step under way is finished.
+        seconds: Length in seconds; the current step is finished.
         warmup_steps: Steps before the measured ones, discarded and undone.
-        learning_rate: Of the optimiser.
-        momentum: Of SGD.
-        weight_decay: Of the optimiser.
+        learning_rate: Learning rate of the optimiser.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the optimiser.
         augment: Random crop and flip.
-        validate_epochs: Written ``validate`` in the plan: test-set accuracy after each epoch.
-        within: Train no longer than it takes to forecast the energy of ``epochs`` epochs to this
-            share either way, as 0.02; the run's record has the forecast.
-        least_epochs: With ``within``: train at least so many; 3 when it is not given.
-        most_epochs: With ``within``: train at most so many, sure or not; ``epochs`` when it is
-            not given.
+        validate_epochs: ``validate`` in the file: measure test accuracy after each epoch.
+        within: Stop training as soon as the energy of ``epochs`` epochs can be forecast to this
+            relative uncertainty, for example 0.02; the forecast is recorded.
+        least_epochs: With ``within``: train at least this long; default 3.
+        most_epochs: With ``within``: train at most this long; default ``epochs``.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -156,7 +148,7 @@ class TrainPlan(Table):
     most_epochs: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _forecast_has_a_length(self) -> Self:
+    def _check_forecast(self) -> Self:
         if self.within is not None and self.epochs is None:
             raise PydanticCustomError("lengths", "within forecasts epochs; give their number")
         if self.within is None and (self.least_epochs or self.most_epochs):
@@ -167,24 +159,18 @@ class TrainPlan(Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _length(cls, table: Any) -> Any:
-        if not isinstance(table, dict):
-            return table
-        lengths = ("epochs", "steps", "seconds")
-        _one_length(table, lengths)
-        return (
-            table if any(table.get(name) is not None for name in lengths) else {"epochs": 1} | table
-        )
+    def _check_length(cls, table: Any) -> Any:
+        return _with_one_length(table, ("epochs", "steps", "seconds"), 1)
 
 
 class InferPlan(Table):
     """Inference over the test set.
 
     Attributes:
-        passes: Length in passes over the test set; 5 when no length is given, so that both
-            phases see 50,000 images of CIFAR-10 (section V of the paper).
+        passes: Length in passes over the test set; 5 if no length is given, so that both phases
+            process 50,000 images of CIFAR-10 (section V of the paper).
         steps: Length in batches.
-        seconds: Length in seconds; the batch under way is finished.
+        seconds: Length in seconds; the current batch is finished.
         warmup_steps: Batches before the measured ones, discarded.
     """
 
@@ -195,61 +181,48 @@ class InferPlan(Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _length(cls, table: Any) -> Any:
-        if not isinstance(table, dict):
-            return table
-        lengths = ("passes", "steps", "seconds")
-        _one_length(table, lengths)
-        return (
-            table if any(table.get(name) is not None for name in lengths) else {"passes": 5} | table
-        )
+    def _check_length(cls, table: Any) -> Any:
+        return _with_one_length(table, ("passes", "steps", "seconds"), 5)
 
 
 def _expand_models(models: Any) -> Any:
     if not isinstance(models, list):
         return models
-    from joulelab.models.registry import zoo_names  # noqa: PLC0415
-
     return [name for entry in models for name in (zoo_names() if entry == "paper" else [entry])]
 
 
 def _known_model(name: str) -> str:
-    from joulelab.models.registry import canonical_name  # noqa: PLC0415
-
     try:
         canonical: str = canonical_name(name)
-        return canonical
     except UnknownModelError as error:
         raise PydanticCustomError("model", "{text}", {"text": str(error)}) from None
+    return canonical
 
 
-def _phase_order(phases: list[Phase]) -> list[Phase]:
+def _in_order(phases: list[Phase]) -> list[Phase]:
     if phases == ["infer", "train"]:
         raise PydanticCustomError(
-            "phases", 'inference is of what was trained: write ["train", "infer"]'
+            "phases", 'a model is trained before inference: write ["train", "infer"]'
         )
     return phases
 
 
-StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
 class Plan(Table):
-    """A study.
+    """The plan of a study.
 
     Attributes:
-        name: Names the study, and its default directory.
-        models: Canonical names; the word ``paper`` stands for the paper's sixteen.
+        name: Name of the study, and of its default directory.
+        models: Canonical names; ``paper`` stands for the paper's sixteen models.
         phases: What each cell does, in order.
-        repeats: Blocks; each holds every cell once.
-        seed: Repeat r starts its models from seed + r.
+        repeats: Blocks; each runs every cell once.
+        seed: Models of repeat r start from seed + r.
         idle_s: T_m, the seconds of idle before and after each block; 0 for no baseline.
-        hang_s: A cell that begins or ends nothing for so many seconds is failed.
+        hang_s: A cell that reports nothing for this long fails.
         sensors: Names for :func:`joulelab.sensors.discovery.discover`; empty: all.
         data: The data set.
-        factors: The levels.
-        train: How training is done.
-        infer: How inference is done.
+        factors: The levels of each factor.
+        train: How to train.
+        infer: How to infer.
     """
 
     name: StudyName
@@ -257,16 +230,16 @@ class Plan(Table):
         list[Annotated[str, AfterValidator(_known_model)]],
         Field(min_length=1),
         BeforeValidator(_expand_models),
-        AfterValidator(distinct),
+        AfterValidator(_distinct),
     ]
     phases: Annotated[
-        list[Phase], Field(min_length=1), AfterValidator(distinct), AfterValidator(_phase_order)
+        list[Phase], Field(min_length=1), AfterValidator(_distinct), AfterValidator(_in_order)
     ] = ["train", "infer"]
     repeats: PositiveInt = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     idle_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     hang_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
-    sensors: Annotated[list[str], AfterValidator(distinct)] = []
+    sensors: Annotated[list[str], AfterValidator(_distinct)] = []
     data: DataPlan = DataPlan()
     factors: FactorsPlan = FactorsPlan()
     train: TrainPlan = TrainPlan()
@@ -274,10 +247,18 @@ class Plan(Table):
 
     @property
     def cells(self) -> int:
-        """How many runs it has, those of idle aside."""
+        """Number of runs, without idle runs."""
         levels = self.factors.model_dump().values()
         return len(self.models) * math.prod(map(len, levels)) * self.repeats
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return every key with its value; :meth:`model_validate` reads them back."""
+        return self.model_dump(exclude_none=True)
+
+    def to_toml(self) -> str:
+        """Return the plan as TOML with all defaults; reading it back gives an equal plan."""
+        return tomli_w.dumps(self.to_dict())
+
     def replaced(self, **changes: Any) -> Self:
-        """The same plan with some top-level keys changed."""
+        """Return the same plan with some top-level keys changed."""
         return type(self).model_validate(self.to_dict() | changes)

@@ -1,4 +1,4 @@
-"""Walks through a study and stores what each cell did. Imports no torch."""
+"""Run what is missing of a study, and store what each cell did. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Any, Self
 import joulelab.errors
 from joulelab.errors import JoulelabError, StoreError, UserError
 from joulelab.machine import Machine
-from joulelab.runs.store import RunRecord, Store
-from joulelab.study.estimate import cost_of_all, spent
-from joulelab.study.order import Cell, blocks
+from joulelab.runs.record import Run
+from joulelab.runs.study_runs import PLAN_FILE, DamagedRun, read_study
+from joulelab.study.cells import Cell, blocks, cell_frame, failed_body, idle_frame
 from joulelab.study.plan import Plan
-from joulelab.study.progress import Display, display_for
-from joulelab.study.records import cell_frame, failed_body, idle_frame
-from joulelab.study.worker_process import Event, WorkerFailure, WorkerProcess
+from joulelab.study.progress import Cost, Display, cost_of, cost_of_all, display_for, spent
+from joulelab.study.store import StudyStore
+from joulelab.study.worker import Json, WorkerFailure, WorkerProcess
 
 ATTEMPTS = 3
-"""How often a run is begun whose recorder or worker dies; the killer may have meant another."""
+"""Times a run is started whose recorder or worker dies; the killer may have meant another."""
 
 PREPARE_S = 3600.0
-"""A worker that imports PyTorch and fetches or reads its data in silence is stopped after this."""
+"""A worker that imports PyTorch and downloads or reads its data is stopped after this silence."""
 
 DisplayFactory = Callable[[int, int], Display]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a study stands when its runner ends.
+    """The state of a study when its runner ends.
 
     Attributes:
-        directory: The study.
-        cells: All that the plan has.
-        failed: Those that are recorded as failed.
+        directory: Directory of the study.
+        cells: Number of recorded cells.
+        failed: Number of those that failed.
     """
 
     directory: Path
@@ -51,46 +51,90 @@ def run_study(
     *,
     retry_failed: bool = False,
     display: DisplayFactory = display_for,
+    start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
 ) -> Outcome:
-    """Runs what is missing of a study.
+    """Run what is missing of a study.
 
     Args:
-        directory: Of the study; made when it is not there.
+        directory: Directory of the study; made if it is missing.
         plan: What to run.
-        retry_failed: Whether cells that failed are run again.
+        retry_failed: Whether to run cells again that failed.
         display: Makes the display, from the number of cells and of those that are finished.
+        start_worker: Starts a worker that logs to a file.
 
     Raises:
-        StoreError: The directory cannot be used; see :meth:`Store.create`.
-        UserError: The data set, a device or a sensor of the plan is not there.
+        StoreError: The directory cannot be used; see :class:`StudyStore`.
+        UserError: The data set, a device or a sensor of the plan is missing.
         JoulelabError: The worker or the recorder cannot be started at all.
     """
-    with Store.create(Path(directory).resolve(), plan) as store:
-        records = store.runs()
-        _refuse_damaged(records)
+    directory = Path(directory).resolve()
+    with StudyStore(directory, plan.to_dict()) as store:
+        study = read_study(directory)
+        _check_whole(study.damaged)
+        runs = list(study.runs)
         if retry_failed:
-            for record in records:
-                if record.status == "failed":
-                    store.discard(record.run_id)
-            records = [record for record in records if record.status != "failed"]
-        with _Session(store, plan, records, display) as session:
+            for run in study.failed():
+                store.discard(run.id)
+                runs.remove(run)
+        with _Session(store, plan, runs, display, start_worker) as session:
             session.run()
-        cells = [record for record in store.runs() if record.kind == "cell"]
-        failed = sum(record.status == "failed" for record in cells)
-        return Outcome(store.directory, len(cells), failed)
+        cells = [run for run in runs if run.study and not run.study.is_idle]
+        return Outcome(directory, len(cells), sum(run.status == "failed" for run in cells))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCell:
+    """A cell of a plan, its status (``"missing"`` if it has not run) and its estimated cost."""
+
+    cell: Cell
+    status: str
+    cost: Cost
+
+
+def list_cells(plan: Plan, directory: Path) -> tuple[list[ListedCell], Cost]:
+    """List the cells of a plan, and estimate what the missing ones will cost.
+
+    Args:
+        plan: The plan.
+        directory: Directory of the study, which may not exist.
+
+    Raises:
+        StoreError: The study cannot be read.
+    """
+    runs: list[Run] = []
+    status: dict[str, str] = {}
+    if (directory / PLAN_FILE).exists():
+        study = read_study(directory)
+        runs = list(study.runs)
+        status = {run.id: "damaged" for run in study.damaged}
+        status |= {run.id: run.status for run in runs}
+    cells = [cell for block in blocks(plan) for cell in block]
+    missing = [cell for cell in cells if cell.run_id not in status]
+    listed = [
+        ListedCell(cell, status.get(cell.run_id, "missing"), cost_of(cell, plan, runs))
+        for cell in cells
+    ]
+    return listed, cost_of_all(missing, plan, runs)
 
 
 class _Session:
+    """One pass through the blocks; adds what it runs to ``runs``."""
+
     def __init__(
-        self, store: Store, plan: Plan, records: list[RunRecord], display: DisplayFactory
+        self,
+        store: StudyStore,
+        plan: Plan,
+        runs: list[Run],
+        display: DisplayFactory,
+        start_worker: Callable[[Path], WorkerProcess],
     ) -> None:
-        self._store, self._plan = store, plan
-        self._runs = [dict(record.data) for record in records]
-        self._finished = {record.run_id for record in records}
+        self._store, self._plan, self._runs = store, plan, runs
+        self._start_worker = start_worker
+        self._finished = {run.id for run in runs}
         self._cells = [cell for block in blocks(plan) for cell in block]
         self._display = display(len(self._cells), len(self._cells) - len(self._missing()))
         self._worker: WorkerProcess | None = None
-        self._ready: Event = {}
+        self._ready: Json = {}
 
     def __enter__(self) -> Self:
         self._display.__enter__()
@@ -107,7 +151,6 @@ class _Session:
         return [cell for cell in self._cells if cell.run_id not in self._finished]
 
     def run(self) -> None:
-        """Every block that lacks something."""
         for index in range(self._plan.repeats):
             missing = [cell for cell in self._missing() if cell.block == index]
             before, after = f"r{index}-idle-before", f"r{index}-idle-after"
@@ -117,12 +160,10 @@ class _Session:
                 self._cell(cell)
             if missing or after not in self._finished:
                 self._idle(self._unused(after), index)
-            if self._worker is not None:
-                self._worker.stop()
-                self._worker = None
+            self._stop_worker()
 
     def _unused(self, run_id: str) -> str:
-        """That name, or with a number behind it: a block is begun anew after an interruption."""
+        """Number the name if it is taken: an interrupted block is started again."""
         number, candidate = 1, run_id
         while candidate in self._finished:
             number += 1
@@ -130,24 +171,22 @@ class _Session:
         return candidate
 
     def _cell(self, cell: Cell) -> None:
-        self._display.begins(cell.run_id)
         request = {
             "do": "cell",
-            "factors": cell.factors.to_json(),
+            "factors": dict(cell.factors),
             "seed": self._plan.seed + cell.block,
         }
         self._attempt(cell.run_id, request, lambda: cell_frame(self._plan, cell, self._ready))
 
     def _idle(self, run_id: str, block: int) -> None:
-        if self._plan.idle_s == 0:
-            return
-        self._display.begins(run_id)
-        self._attempt(
-            run_id, {"do": "idle"}, lambda: idle_frame(self._plan, run_id, block, self._ready)
-        )
+        if self._plan.idle_s > 0:
+            self._attempt(
+                run_id, {"do": "idle"}, lambda: idle_frame(self._plan, run_id, block, self._ready)
+            )
 
-    def _attempt(self, run_id: str, request: Event, frame: Callable[[], Event]) -> None:
-        """Runs until there is something to record, and records it."""
+    def _attempt(self, run_id: str, request: Json, frame: Callable[[], Json]) -> None:
+        """Run until there is something to record, and record it."""
+        self._display.start(run_id)
         for left in reversed(range(ATTEMPTS)):
             worker = self._prepared_worker()
             partial = self._store.begin(run_id)
@@ -160,16 +199,16 @@ class _Session:
                     failure.kind,
                     str(failure),
                     started_unix_s=started_unix_s,
-                    stopped_unix_s=time.time(),
+                    ended_unix_s=time.time(),
                 )
                 if failure.kind == "hang":
                     break
                 if left:
-                    self._display.note(f"{run_id}: {failure}; it is run again")
+                    self._display.note(f"{run_id}: {failure}; running it again")
         self._record(partial, frame() | body)
 
-    def _measured(self, worker: WorkerProcess, request: Event) -> Event:
-        """What happened, as the worker says it.
+    def _measured(self, worker: WorkerProcess, request: Json) -> Json:
+        """Return what the worker measured.
 
         Raises:
             WorkerFailure: The worker died or hung, or its recorder died.
@@ -178,36 +217,45 @@ class _Session:
             answer = worker.ask(
                 request,
                 hang_s=self._plan.hang_s + self._plan.idle_s,
-                tell=self._display.phase,
+                on_event=self._display.phase,
             )
         except WorkerFailure:
             self._worker = None
             raise
         if "unrecorded" in answer:
             reason = str(answer["unrecorded"])
-            _refuse_full_disk(reason, self._store.directory)
+            if os.strerror(errno.ENOSPC) in reason:
+                raise StoreError(
+                    f"cannot write below {self._store.directory}",
+                    why=os.strerror(errno.ENOSPC),
+                    hint="free some space and start again; all finished runs are saved",
+                )
             raise WorkerFailure(reason, kind="recorder")
-        body: Event = answer["body"]
+        body: Json = answer["body"]
         return body
 
-    def _record(self, partial: Path, run: Event) -> None:
-        self._store.finish(partial, run)
-        self._finished.add(run["run_id"])
+    def _record(self, partial: Path, record: Json) -> None:
+        duration_s = record["ended_unix_s"] - record["started_unix_s"]
+        run = self._store.finish(partial, record | {"duration_s": duration_s})
+        self._finished.add(run.id)
         self._runs.append(run)
-        if run["status"] == "failed" and self._worker is not None:
-            # What a failure leaves behind in a process cannot be known.
+        if run.status == "failed":
+            # What a failure leaves behind in a process is unknown.
+            self._stop_worker()
+        to_go = cost_of_all(self._missing(), self._plan, self._runs)
+        self._display.finish(run, spent(self._runs), to_go)
+
+    def _stop_worker(self) -> None:
+        if self._worker is not None:
             self._worker.stop()
             self._worker = None
-        to_go = cost_of_all(self._missing(), self._plan, self._runs)
-        self._display.ended(run, spent(self._runs), to_go)
 
     def _prepared_worker(self) -> WorkerProcess:
         if self._worker is not None:
             return self._worker
         log = self._store.directory / "worker.log"
         for left in reversed(range(ATTEMPTS)):
-            worker = WorkerProcess(log)
-            self._worker = worker
+            worker = self._worker = self._start_worker(log)
             try:
                 ready = worker.ask(
                     {"do": "prepare", "plan": self._plan.to_dict()},
@@ -224,48 +272,32 @@ class _Session:
                     ) from None
         if "refused" in ready:
             name, what, why, hint = ready["refused"]
-            error = getattr(joulelab.errors, name, UserError)
-            raise error(what, why=why, hint=hint)
-        self._refuse_other_machine(ready)
+            raise getattr(joulelab.errors, name, UserError)(what, why=why, hint=hint)
+        self._check_machine(Machine.from_json(ready["machine"]))
         self._ready = ready
         return worker
 
-    def _refuse_other_machine(self, ready: Event) -> None:
-        if not self._runs:
-            return
-        here, there = (
-            Machine.from_json(ready["machine"]),
-            Machine.from_json(self._runs[0]["machine"]),
-        )
-        differences = here.differences(there)
+    def _check_machine(self, here: Machine) -> None:
+        there = self._runs[0].machine if self._runs else None
+        differences = here.differences(there) if there is not None else []
         if differences:
             what, mine, theirs = differences[0]
             raise StoreError(
-                f"{self._store.directory} was begun on another machine",
+                f"{self._store.directory} was started on another machine",
                 why=f"{what} is {mine} here and {theirs} there",
-                hint="energies of unlike machines do not mix; choose another directory with --out",
+                hint="a study needs one kind of machine; choose another directory with --out",
             )
 
 
-def _refuse_damaged(records: list[RunRecord]) -> None:
-    for record in records:
-        if record.problem:
-            raise StoreError(
-                f"{record.directory} is damaged",
-                why=record.problem,
-                hint="remove it to have that run measured again",
-            )
-
-
-def _refuse_full_disk(reason: str, directory: Path) -> None:
-    if os.strerror(errno.ENOSPC) in reason:
+def _check_whole(damaged: tuple[DamagedRun, ...]) -> None:
+    for run in damaged:
         raise StoreError(
-            f"cannot write below {directory}",
-            why=os.strerror(errno.ENOSPC),
-            hint="free some space and start again; all finished runs are saved",
+            f"{run.directory} is damaged",
+            why=run.problem,
+            hint="remove it to have that run measured again",
         )
 
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "it wrote nothing"

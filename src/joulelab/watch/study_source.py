@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import Energy
+from joulelab.energy.baseline import Baseline
 from joulelab.errors import TraceError, UserError
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.watch.sources import RecordingSource
 from joulelab.watch.view import Study, View
 
 try:
-    from joulelab.runs.store import Store
+    from joulelab.runs.record import Run, idle_points
+    from joulelab.runs.study_runs import read_study
     from joulelab.storage import file_errors
-    from joulelab.study.estimate import cost_of_all, spent
-    from joulelab.study.order import Cell, blocks
-    from joulelab.study.plan import Plan
-    from joulelab.study.progress import summary
+    from joulelab.study.cells import Cell, blocks
+    from joulelab.study.plan_file import parse
+    from joulelab.study.progress import cost_of_all, describe_run, spent
 except ImportError as error:
     raise UserError(
         "a study cannot be watched here",
@@ -41,19 +38,19 @@ class StudySource:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._store = Store.open(directory)
-        plan = self._store.plan
-        self._plan = plan if isinstance(plan, Plan) else None
+        study = read_study(directory)
+        self._name = str(study.plan["name"])
         # A study of recorded logs is complete; its plan has no cells.
+        self._plan = None if study.is_imported else parse(study.plan, str(directory))
         self._cells = [cell for block in blocks(self._plan) for cell in block] if self._plan else []
         self._names: set[str] = set()
-        self._runs: list[Mapping[str, Any]] = []
+        self._runs: list[Run] = []
         self._current: tuple[Path, RecordingSource] | None = None
 
     def poll(self) -> View:
         """Return what is known now."""
         self._read_new_runs()
-        finished = {run["run_id"] for run in self._runs}
+        finished = {run.id for run in self._runs}
         missing = [cell for cell in self._cells if cell.run_id not in finished]
         is_running = _is_runner_alive(self._directory)
         view = self._poll_run(is_running=is_running)
@@ -72,7 +69,7 @@ class StudySource:
             names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
         if names != self._names:
             self._names = names
-            self._runs = [one.data for one in self._store.runs() if not one.problem]
+            self._runs = list(read_study(self._directory).runs)
 
     def _poll_run(self, *, is_running: bool) -> View | None:
         """Poll the run that is being measured, if there is one."""
@@ -104,33 +101,30 @@ class StudySource:
     def _baseline(self) -> Baseline | None:
         """Return the idle power that the study has measured since this machine was started."""
         points = [
-            IdlePoint.from_energy(
-                Energy.from_json(span["energy"]), (span["start_ns"] + span["stop_ns"]) * 0.5e-9
-            )
+            point
             for run in self._runs
-            if run["kind"] == "idle" and run["status"] == "done" and run["boot_id"] == boot_id()
-            for span in run["spans"]
-            if span["energy"] is not None
+            if run.study and run.study.is_idle and run.status == "done"
+            if run.boot_id == boot_id()
+            for point in idle_points(run)
         ]
         return Baseline(tuple(points)) if points else None
 
     def _progress(self, missing: list[Cell], running_s: float) -> Study:
-        cells = [run for run in self._runs if run["kind"] == "cell"]
-        in_order = sorted(self._runs, key=lambda run: float(run["stopped_unix_s"]))
+        cells = [run for run in self._runs if run.study and not run.study.is_idle]
+        in_order = sorted(self._runs, key=lambda run: run.ended_unix_s)
         to_go = ""
         if missing and self._plan is not None:
-            cost = cost_of_all(missing, self._plan, self._runs)
-            to_go = "" if math.isnan(cost.duration_s) and cost.energy_j is None else str(cost)
+            to_go = str(cost_of_all(missing, self._plan, self._runs)).removeprefix("unknown")
         return Study(
-            name=self._store.plan.name,
+            name=self._name,
             cells=len(self._cells) or len(cells),
             done=len(cells),
-            failed=sum(run["status"] == "failed" for run in cells),
+            failed=sum(run.status == "failed" for run in cells),
             running=self._current[0].name.rpartition("-")[0] if self._current else "",
             running_s=running_s if self._current else math.nan,
             spent=str(spent(self._runs)) if self._runs else "",
             to_go=to_go,
-            last=tuple(summary(run) for run in in_order[-LAST_RUNS:]),
+            last=tuple(describe_run(run) for run in in_order[-LAST_RUNS:]),
         )
 
 

@@ -1,12 +1,14 @@
-"""Randomised complete blocks."""
+"""Cells of a plan: names, and randomised complete blocks."""
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.models.registry import zoo_names
-from joulelab.study.order import blocks, combinations
+from joulelab.runs import FACTORS
+from joulelab.study.cells import blocks, combinations, digest, run_name
 from joulelab.study.plan import FactorsPlan, Plan
 
 ORDER_OF_SEED_7 = [
@@ -36,16 +38,17 @@ def test_the_cells_are_the_whole_product(plan):
     every = combinations(plan)
     levels = [plan.models, *plan.factors.model_dump().values()]
     assert len(every) == math.prod(map(len, levels))
-    assert len(set(every)) == len(every)
+    assert len({digest(factors) for factors in every}) == len(every)
+    assert {tuple(factors) for factors in every} == {("model", *FACTORS)}
 
 
 @given(PLANS)
 def test_each_block_holds_every_combination_once(plan):
-    every = set(combinations(plan))
+    every = {digest(factors) for factors in combinations(plan)}
     drawn = blocks(plan)
     assert len(drawn) == plan.repeats
     for index, block in enumerate(drawn):
-        assert {cell.factors for cell in block} == every
+        assert {digest(cell.factors) for cell in block} == every
         assert [cell.order for cell in block] == list(range(len(every)))
         assert {cell.block for cell in block} == {index}
 
@@ -54,11 +57,11 @@ def test_each_block_holds_every_combination_once(plan):
 def test_ids_are_unique_and_the_same_in_every_block(plan):
     cells = [cell for block in blocks(plan) for cell in block]
     assert len({cell.run_id for cell in cells}) == len(cells)
-    names = {cell.factors: set() for cell in cells}
+    names = {digest(cell.factors): set() for cell in cells}
     for cell in cells:
         prefix, _, name = cell.run_id.partition("-")
         assert prefix == f"r{cell.block}"
-        names[cell.factors].add(name)
+        names[digest(cell.factors)].add(name)
     assert all(len(known) == 1 for known in names.values())
 
 
@@ -69,13 +72,25 @@ def test_the_order_follows_from_the_plan(plan):
 
 def test_the_order_is_stable_over_versions_and_platforms():
     plan = Plan(name="a", models=["LeNet", "ResNet18", "VGG16", "MobileNet"], repeats=3, seed=7)
-    assert [[cell.factors.model for cell in block] for block in blocks(plan)] == ORDER_OF_SEED_7
+    assert [[cell.factors["model"] for cell in block] for block in blocks(plan)] == ORDER_OF_SEED_7
 
 
 def test_blocks_and_seeds_differ_in_order():
     plan = Plan(name="a", models=zoo_names(), repeats=2)
     other = Plan(name="a", models=zoo_names(), repeats=2, seed=1)
     orders = [
-        tuple(cell.factors.model for cell in block) for p in (plan, other) for block in blocks(p)
+        tuple(cell.factors["model"] for cell in block) for p in (plan, other) for block in blocks(p)
     ]
     assert len(set(orders)) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("ResNet18", "resnet18-b8"),
+        ("timm:vit_tiny_patch16_224.augreg", "timm-vit-tiny-patch16-224-augreg-b8"),
+        ("mymodels.nets:build", "mymodels-nets-build-b8"),
+    ],
+)
+def test_names_of_runs_are_those_of_studies_that_were_begun_earlier(model, name):
+    assert run_name({"model": model, "batch_size": 8}) == name
