@@ -38,7 +38,7 @@ from joulelab.logs.power_log import (
 from joulelab.logs.span_energies import idle_spans, read_spans
 from joulelab.recording.trace import Readings, Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
-from joulelab.runs.job import read_job
+from joulelab.runs.record import read_run
 from joulelab.runs.studies import read_studies
 from joulelab.sensors.calibration import Calibration
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
@@ -307,12 +307,13 @@ def _calibrated_spans(
 
 def _job(case: Case) -> dict[str, Any]:
     """What the record of a wrapped command reads as."""
-    job = read_job(TESTS / case["directory"])
+    job = read_run(TESTS / case["directory"])
+    then = {"experiment": "experimentation", "train": "training", "infer": "inference"}
     return {
         "command": list(job.command),
         "name": job.name,
         "project": job.project,
-        "phase": job.phase,
+        "phase": then.get(job.phase, job.phase),
         "tags": dict(job.tags),
         "started_unix_s": job.started_unix_s,
         "ended_unix_s": job.ended_unix_s,
