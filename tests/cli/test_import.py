@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from joulelab.logs import calibration_fit
+
 DATA = Path(__file__).parents[1] / "logs" / "data"
 
 
@@ -164,6 +166,22 @@ def test_user_errors_are_one_line(tmp_path, steady, run, arguments, words):
 
 
 # Calibrations.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cached_fits():
+    """Fit the same data only once: most tests calibrate the same log."""
+    fits = {}
+
+    def cached(t_s, reading_w, meter, clock_offset_s):
+        key = (t_s.tobytes(), reading_w.tobytes(), meter.energy_j.tobytes(), clock_offset_s)
+        if key not in fits:
+            fits[key] = calibration_fit.fit(t_s, reading_w, meter, clock_offset_s)
+        return fits[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("joulelab.logs.calibrate.fit", cached)
+        yield
 
 
 def calibrate(run, *arguments):
