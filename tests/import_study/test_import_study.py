@@ -330,7 +330,7 @@ def test_study_appears_whole_or_not_at_all(made, refused, tmp_path, monkeypatch)
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(recorded, "write_trace", full_disk)
+    monkeypatch.setattr(recorded, "_write_trace", full_disk)
     assert "No space left" in refused(ROWS[1], options=("--force",))
     assert "No space left" in refused(ROWS[1], out="new")
     assert sorted(path.name for path in directory.glob("runs/*")) == before

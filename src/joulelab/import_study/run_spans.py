@@ -116,13 +116,8 @@ class RunSpan:
 class Cell:
     """A run: one model at one combination of levels, once.
 
-    Attributes:
-        factors: Model and levels.
-        block: Block of the study.
-        repeat: Number of earlier runs of the combination, unless the table states it.
-        phases: Spans of each phase: one, or one for each epoch, in order.
-        run_id: Name of its directory.
-        order: Position in the block, from 0, by time.
+    ``factors`` include the model. Each phase has one span, or one for each epoch. ``order`` is the
+    position in the block.
     """
 
     factors: dict[str, Any]
@@ -160,10 +155,6 @@ def read_run_spans(
 
     Returns:
         The spans in order of time, and notes on ignored spans and unknown columns.
-
-    Raises:
-        UserError: A column is missing, a cell has a wrong value, a phase is unknown, or two spans
-            overlap.
     """
     for name, phase in phases.items():
         if phase not in (*PHASES, IGNORE):
@@ -254,12 +245,8 @@ def _parse(span: ImportedSpan, cells: Mapping[str, str]) -> dict[str, Any]:
 def group_cells(spans: Iterable[RunSpan], names: Mapping[str, str]) -> list[Cell]:
     """Group spans of training and inference to runs, by block and time.
 
-    Args:
-        spans: Spans in order of time.
-        names: What to call each model of the table.
-
-    Raises:
-        UserError: Two spans are the same epoch of the same run, or state the same repeat.
+    ``names`` are those of the table's models in the study. Two spans of the same epoch or repeat
+    are an error.
     """
     found: dict[Key, Cell] = {}
     occurrences: Counter[Key] = Counter()
