@@ -114,12 +114,7 @@ def _positions(table: Table, renamed: Mapping[str, str]) -> dict[str, int]:
 
 
 def idle_spans(text: str, spans: Sequence[ImportedSpan]) -> list[ImportedSpan]:
-    """Choose the spans in which the machine was idle: those of a name, or ``START:STOP``.
-
-    Example:
-        >>> idle_spans("0.5:5", [])
-        [ImportedSpan(name='idle', start_s=0.5, stop_s=5.0, attributes={})]
-    """
+    """Choose the spans in which the machine was idle: those of a name, or ``START:STOP``."""
     named = [span for span in spans if span.name == text and span.stop_s > span.start_s]
     if named:
         return named

@@ -112,12 +112,7 @@ def is_clock(cell: str) -> bool:
 
 
 def clock_times() -> Converter:
-    """Create a converter of hours, minutes and seconds to seconds, which continue after midnight.
-
-    Example:
-        >>> clock_times()(["23:59:59.5", "00:00:00.5"]).tolist()
-        [86399.5, 86400.5]
-    """
+    """Create a converter of hours, minutes and seconds to seconds; they continue after midnight."""
     days, last_s = 0, -math.inf
 
     def convert_one(cell: str) -> float:
@@ -164,12 +159,7 @@ def time_zone(name: str | None) -> tzinfo | None:
 
 
 def epoch_unit(cells: Sequence[str]) -> str | None:
-    """Return the unit in which numbers are times since 1970; ``None`` if they cannot be.
-
-    Example:
-        >>> epoch_unit(["1706704496789"]), epoch_unit(["12.5"])
-        ('ms', None)
-    """
+    """Return the unit in which numbers are times since 1970; ``None`` if they cannot be."""
     values = numbers(cells)
     values = values[np.isfinite(values)]
     if values.size == 0:
