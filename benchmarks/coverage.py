@@ -1,12 +1,13 @@
-"""How often 95 % intervals hold the truth: ``python -m benchmarks.coverage``.
+"""Coverage of the 95 % intervals: ``python -m benchmarks.coverage``.
 
 Boards of every kind of sensor are drawn at random from the uncertainties that their channels state:
-gain, offset, delay, phase, jitter, noise and how idle power drifts. Each records one waveform in
-memory, and random spans of it, from 50 ms to a minute, are accounted for as a meter does. Printed
-are the shares of spans whose interval holds the true energy, short (under 1 s) and long ones apart,
-gross and net of idle, with the standard error over boards, and the median half width of the gross
-interval. Spans of one board share its gain: gains are drawn one from each of as many equally likely
-ranges as there are boards (stratified), so that their luck is not in the figures.
+gain, offset, delay, phase, jitter, noise and the drift of idle power. Each records one waveform in
+memory, and the energies of random spans of it, from 50 ms to a minute, are estimated like a meter
+does. The table has the share of spans whose interval covers the true energy, separately for short
+(under 1 s) and long ones, gross and net of idle, with the standard error over boards, and the
+median half width of the gross interval. Spans of one board share its gain: gains are drawn one from
+each of as many equally likely ranges as there are boards (stratified), so that chance in the gains
+does not affect the results.
 """
 
 from __future__ import annotations
@@ -34,23 +35,23 @@ LENGTH_S = 90.0
 IDLE_S = 8.0
 SHORTEST_S, LONGEST_S = 0.05, 60.0
 SHORT_S = 1.0
-"""Spans under this are short."""
+"""Shorter spans are short ones."""
 SPANS = 6
-"""Of each board, short and long each."""
+"""Number of short and of long spans of each board."""
 BURSTS = 10
-"""Spans on bursts, where the waveform has them."""
+"""Number of spans on bursts, if the waveform has any."""
 WAVES = ("steady", "square", "phases", "ramps", "telegraph", "bursts", "walk")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One board's spans.
+    """One board's spans. Shapes: (spans,).
 
     Attributes:
         kind: Name of the kind of board.
         wave: Name of the waveform.
-        duration_s: Shape: (spans,), as of all others.
-        gross: Whether the interval holds the true energy.
+        duration_s: Length of each span.
+        gross: Whether the interval covers the true energy.
         net: The same net of idle.
         half_width: Half of the gross interval over the true energy.
     """
@@ -64,7 +65,7 @@ class Outcome:
 
 
 def wave_of(name: str, rng: np.random.Generator) -> tuple[Power, Floats]:
-    """A power after idle, its levels at random, and the spans on its bursts. Shape: (spans, 2)."""
+    """Return a power of random levels after idle, and spans on its bursts. Shape: (spans, 2)."""
     idle_w = rng.uniform(20, 120)
     low_w, high_w = np.sort(rng.uniform(idle_w, 700, 2))
     length_s = LENGTH_S - IDLE_S
@@ -95,7 +96,7 @@ def wave_of(name: str, rng: np.random.Generator) -> tuple[Power, Floats]:
 
 
 def random_spans(rng: np.random.Generator) -> Floats:
-    """Short and long spans after the time of idle, lengths log-uniform. Shape: (2 SPANS, 2)."""
+    """Return short and long spans after idle, lengths log-uniform. Shape: (2 SPANS, 2)."""
     bounds = np.log([[SHORTEST_S, SHORT_S], [SHORT_S, LONGEST_S]]).repeat(SPANS, axis=0)
     lengths_s = np.exp(rng.uniform(bounds[:, 0], bounds[:, 1]))
     starts_s = rng.uniform(IDLE_S + 1, LENGTH_S - 2 - lengths_s)
@@ -103,13 +104,13 @@ def random_spans(rng: np.random.Generator) -> Floats:
 
 
 def stratified(count: int, rng: np.random.Generator) -> list[float]:
-    """Standard normal deviates, one from each of ``count`` equally likely ranges, in any order."""
+    """Return standard normal deviates, one from each of ``count`` equally likely ranges."""
     share = (np.arange(count) + rng.uniform(size=count)) / count
     return [NormalDist().inv_cdf(one) for one in rng.permutation(share).tolist()]
 
 
 def outcomes_of(kind: Kind, wave: str, count: int, rng: np.random.Generator) -> list[Outcome]:
-    """The spans of as many boards."""
+    """Return the outcomes of this number of boards."""
     deviates = zip(stratified(count, rng), stratified(count, rng), strict=True)
     return [outcome(kind, wave, rng, pair) for pair in deviates]
 
@@ -117,7 +118,7 @@ def outcomes_of(kind: Kind, wave: str, count: int, rng: np.random.Generator) -> 
 def outcome(
     kind: Kind, wave: str, rng: np.random.Generator, deviates: tuple[float, float]
 ) -> Outcome:
-    """Records one board, drawn at random but for gain and offset, and accounts for its spans."""
+    """Record one board, random except for gain and offset, and estimate its spans' energies."""
     power, bursts_s = wave_of(wave, rng)
     spans_s = random_spans(rng)
     trace = kind.record(power, 0.0, LENGTH_S, rng, deviates)
@@ -131,7 +132,7 @@ def outcome(
     idle_s = (1.0, IDLE_S - 1.0)
     idle = EnergyEstimator(trace).energies(_windows([idle_s]))[0]
     baseline = Baseline((IdlePoint.from_energy(idle, sum(idle_s) / 2),))
-    # After its measurement idle power is no longer what it was.
+    # Idle power drifts after its measurement.
     idle_w = power.power_w[0] * (1 + UNKNOWN_DRIFT * rng.standard_normal())
     net_truth_j = truth_j - idle_w * duration_s
 
@@ -142,8 +143,8 @@ def outcome(
         kind.name,
         wave,
         duration_s,
-        _holds(gross, truth_j),
-        _holds(net, net_truth_j),
+        _covers(gross, truth_j),
+        _covers(net, net_truth_j),
         (gross[:, 1] - gross[:, 0]) / 2 / truth_j,
     )
 
@@ -152,16 +153,16 @@ def _windows(spans_s: Sequence[tuple[float, float]] | Floats) -> list[Window]:
     return [Window(round(start * 1e9), round(stop * 1e9)) for start, stop in spans_s]
 
 
-def _holds(interval_j: Floats, truth_j: Floats) -> NDArray[np.bool_]:
-    """Rounding of times to nanoseconds is no error of the interval."""
+def _covers(interval_j: Floats, truth_j: Floats) -> NDArray[np.bool_]:
+    """Allow for the rounding of times to nanoseconds."""
     slack_j = 1e-6 * truth_j
     return (interval_j[:, 0] <= truth_j + slack_j) & (truth_j - slack_j <= interval_j[:, 1])
 
 
-def share(outcomes: Sequence[Outcome], short: bool, figure: str) -> tuple[float, float]:
-    """Percent of spans that are held, each board weighing the same, and its standard error."""
+def coverage(outcomes: Sequence[Outcome], short: bool, quantity: str) -> tuple[float, float]:
+    """Return the percentage of covered spans, boards weighted equally, and its standard error."""
     each = [
-        float(getattr(one, figure)[(one.duration_s < SHORT_S) == short].mean())
+        float(getattr(one, quantity)[(one.duration_s < SHORT_S) == short].mean())
         for one in outcomes
         if np.any((one.duration_s < SHORT_S) == short)
     ]
@@ -169,7 +170,7 @@ def share(outcomes: Sequence[Outcome], short: bool, figure: str) -> tuple[float,
 
 
 def known(kind: Kind) -> Kind:
-    """The same boards with gain and offset known exactly."""
+    """Return the same boards with gain and offset known exactly."""
     sources = tuple(
         replace(
             source,
@@ -181,10 +182,10 @@ def known(kind: Kind) -> Kind:
 
 
 def line(name: str, outcomes: Sequence[Outcome]) -> str:
-    """A row of the table."""
+    """Format a row of the table."""
     cells = [
-        "{:5.1f} ({:.1f})".format(*share(outcomes, short, figure))
-        for figure in ("gross", "net")
+        "{:5.1f} ({:.1f})".format(*coverage(outcomes, short, quantity))
+        for quantity in ("gross", "net")
         for short in (True, False)
     ]
     for short in (True, False):
@@ -197,17 +198,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.coverage", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--boards", type=int, default=80, help="of each kind and waveform")
+    parser.add_argument(
+        "--boards", type=int, default=80, help="number of boards of each kind and waveform"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="kinds whose name has this text")
-    parser.add_argument("--waves", action="store_true", help="each waveform apart, too")
-    parser.add_argument("--exact", action="store_true", help="boards of known gain and offset")
+    parser.add_argument("--only", default="", help="only kinds whose name contains this text")
+    parser.add_argument("--waves", action="store_true", help="list each waveform separately, too")
+    parser.add_argument("--exact", action="store_true", help="boards with known gain and offset")
     options = parser.parse_args()
-    print(f"{'held, %':28} | gross <1 s | gross >1 s | net <1 s   | net >1 s   | ± <1 s | ± >1 s")
+    print(
+        f"{'covered, %':28} | gross <1 s | gross >1 s | net <1 s   | net >1 s   | ± <1 s | ± >1 s"
+    )
     for kind in kinds():
         if options.only not in kind.name:
             continue
-        # Each kind's boards are the same whatever else is run.
+        # A kind's boards are the same whichever other kinds are run.
         rng = np.random.default_rng((options.seed, zlib.crc32(kind.name.encode())))
         chosen = known(kind) if options.exact else kind
         found = {wave: outcomes_of(chosen, wave, options.boards, rng) for wave in WAVES}

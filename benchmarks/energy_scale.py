@@ -1,9 +1,8 @@
-"""10^8 readings accounted for 10^4 spans: time and peak memory.
+"""Time and peak memory of the energies of 10^4 spans in 10^8 readings.
 
-``python -m benchmarks.energy_scale`` writes a trace of one GPU's power in a temporary folder
-(24 bytes a reading: 2.4 GB), reads it, and works out the energies in a process of its own, whose
-peak memory it prints. The file was just written and is in the page cache: this times the
-accounting and not the disk.
+``python -m benchmarks.energy_scale`` writes a trace of one GPU's power to a temporary directory
+(24 bytes per reading: 2.4 GB), and reads it and estimates the energies in a separate process, whose
+peak memory it prints. The file is in the page cache: this measures the estimation and not the disk.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PERIOD_NS = 20_000_000
 CHUNK = 1 << 20
 FREE_BYTES = 10e9
 LIMIT_S, LIMIT_BYTES = 5.0, 4e9
-"""What the project promises."""
+"""The limits that the documentation states."""
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.trace:
-        print(json.dumps(account(options.trace, options.readings, options.spans)))
+        print(json.dumps(measure(options.trace, options.readings, options.spans)))
         return
     with tempfile.TemporaryDirectory() as folder:
         free_bytes = shutil.disk_usage(folder).free
@@ -60,10 +59,10 @@ def main() -> None:
         command += ["--readings", str(options.readings), "--spans", str(options.spans)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout)
-    total_s = found["read_s"] + found["account_s"] + found["energies_s"]
+    total_s = found["read_s"] + found["prepare_s"] + found["energies_s"]
     print(
         f"{options.readings:.0e} readings, {options.spans:.0e} spans: {total_s:.2f} s "
-        f"(read {found['read_s']:.2f}, accounts {found['account_s']:.2f}, "
+        f"(read {found['read_s']:.2f}, prepare {found['prepare_s']:.2f}, "
         f"energies {found['energies_s']:.2f}; limit {LIMIT_S:g}), peak resident "
         f"{found['peak_bytes'] / 1e9:.2f} GB (limit {LIMIT_BYTES / 1e9:g}); "
         f"largest error of a span {found['largest_error_pct']:.3f} %"
@@ -71,7 +70,7 @@ def main() -> None:
 
 
 def write(directory: Path, readings: int) -> None:
-    """Writes a trace of a power of 300 W plus a slow wave, each reading the mean of its 20 ms."""
+    """Write a trace of 300 W plus a slow wave, each reading the mean of its 20 ms."""
     channel = Channel(
         component="gpu:0",
         quantity=Quantity.POWER,
@@ -96,11 +95,11 @@ def write(directory: Path, readings: int) -> None:
         os.fsync(file.fileno())
 
 
-def account(directory: Path, readings: int, spans: int) -> dict[str, float]:
-    """Times the reading and the accounting of random spans of 0.1 s to 1 h.
+def measure(directory: Path, readings: int, spans: int) -> dict[str, float]:
+    """Measure the time to read a trace and to estimate random spans of 0.1 s to 1 h.
 
     Returns:
-        ``read_s, account_s, energies_s, peak_bytes`` (of this process) and
+        ``read_s, prepare_s, energies_s, peak_bytes`` (of this process) and
         ``largest_error_pct`` of a span's energy against the truth.
     """
     rng = np.random.default_rng(1)
@@ -114,23 +113,23 @@ def account(directory: Path, readings: int, spans: int) -> dict[str, float]:
     begin_s = time.perf_counter()
     trace = read_trace(directory)
     read_s = time.perf_counter()
-    accounts = EnergyEstimator(trace)
-    account_s = time.perf_counter()
-    energies = accounts.energies(windows)
+    estimator = EnergyEstimator(trace)
+    prepare_s = time.perf_counter()
+    energies = estimator.energies(windows)
     end_s = time.perf_counter()
     gross_j = np.array([energy.components["gpu:0"].gross_j for energy in energies])
     truth_j = _energy_j(starts_s + durations_s) - _energy_j(starts_s)
     return {
         "read_s": read_s - begin_s,
-        "account_s": account_s - read_s,
-        "energies_s": end_s - account_s,
+        "prepare_s": prepare_s - read_s,
+        "energies_s": end_s - prepare_s,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         "largest_error_pct": float(100 * np.max(np.abs(gross_j / truth_j - 1))),
     }
 
 
 def _energy_j(t_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The integral from 0 of 300 W + 100 W sin(2 pi t / 60 s)."""
+    """Return the integral from 0 of 300 W + 100 W sin(2 pi t / 60 s)."""
     angular = 2 * np.pi / 60
     energy_j: np.typing.NDArray[np.float64] = 300 * t_s + 100 / angular * (
         1 - np.cos(angular * t_s)

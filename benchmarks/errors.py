@@ -1,4 +1,4 @@
-"""The errors of windows of known energy, by waveform and window length."""
+"""Errors of tools on windows of known energy, by waveform and window length."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ Truth = Callable[[int, int], float]
 
 EXACT = Sensor()
 PERIOD_S = 0.2003
-"""Of the waveforms named 0.2 s: 0.3 ms more, so that they drift through every phase of the
-sensor's 20 and 100 ms instead of staying at one."""
+"""Period of the waveforms named 0.2 s: 0.3 ms more, so that they drift through every phase of the
+sensor's 20 and 100 ms."""
 BURST_S = 0.06
 SPREAD = 0.1
-"""Lengths of windows are within this share of the nominal one: the difference of a counter that is
-new each 100 ms is right by luck over whole multiples of 100 ms."""
+"""Lengths of windows vary by this share: a counter that updates each 100 ms is right by chance over
+whole multiples of 100 ms."""
 IMPORT_S = 1.5
-"""For each process that starts at once; windows begin when all have."""
+"""Time to import, for each process that starts at the same time; windows begin after it."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A waveform, how the sensor sees it, and the windows that are laid on it.
+    """A waveform, how the sensor sees it, and the windows to measure.
 
     Attributes:
-        name: In the tables.
+        name: Name in the tables.
         waveform: True power.
         plan: ``(window_s, count)``.
-        burst_period_s: Windows begin with the waveform's period; 0: anywhere.
-        sensor: Its phases are drawn at random.
+        burst_period_s: Windows begin with each period of the waveform; 0: anywhere.
+        sensor: The sensor; its phases are drawn at random.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Case:
 
 
 def cases(count: int) -> list[list[Case]]:
-    """The cases of the comparison, with ``count`` windows of each length; groups run at once."""
+    """Return the cases, with ``count`` windows of each length; a group runs at the same time."""
     plan = tuple((window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0))
     long_plan = (*plan, (10.0, 1))
     steady = Waveform.constant(350)
@@ -77,18 +77,18 @@ def cases(count: int) -> list[list[Case]]:
 
 
 def measure(
-    places: Mapping[str, ToolEnvironment], library: Path, cases: Sequence[Case], seed: int = 1
+    environments: Mapping[str, ToolEnvironment], library: Path, cases: Sequence[Case], seed: int = 1
 ) -> list[dict[str, Any]]:
-    """Every tool on every case, all at once; a row a tool, case and window length.
+    """Measure every case with every tool at the same time; one row for each window length.
 
     Args:
-        places: Where the tools are.
+        environments: The environments of the tools.
         library: The folder of the stand-in.
-        cases: What is played.
-        seed: Of the windows' order and pauses, and of the sensors' phases.
+        cases: The cases to play.
+        seed: Seed of the windows' order and pauses, and of the sensors' phases.
     """
     rng = random.Random(seed)
-    workers = len(places) * len(cases)
+    workers = len(environments) * len(cases)
     after_ns = time.monotonic_ns() + int(IMPORT_S * workers * 1e9)
     jobs = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
@@ -100,9 +100,9 @@ def measure(
             )
             path = Path(folder) / f"waveform-{position}.txt"
             environment = standin.environment(library, standin.write(path, case.waveform, sensor))
-            for name, place in places.items():
+            for name, tool in environments.items():
                 job = pool.submit(
-                    place.run,
+                    tool.run,
                     name,
                     "windows",
                     environment,
@@ -121,25 +121,25 @@ def measure(
 
 
 def truth_of(waveform: Waveform) -> Truth:
-    """The exact energy of a waveform."""
+    """Return the exact energy of a waveform."""
     return lambda start_ns, stop_ns: waveform.energy_j(start_ns * 1e-9, stop_ns * 1e-9)
 
 
 def summarise(
     tool: str, case: str, windows: Sequence[Sequence[Any]], truth: Truth
 ) -> list[dict[str, Any]]:
-    """A row for each window length.
+    """Return one row for each window length.
 
     Args:
-        tool: Its name.
-        case: The waveform's name.
+        tool: Name of the tool.
+        case: Name of the waveform.
         windows: ``(window_s, start_ns, stop_ns, energy_j or None)`` each.
-        truth: What they should be.
+        truth: The true energy.
 
     Returns:
-        Rows of ``tool, case, window_s, count, given`` (how many had an energy), ``zeros``,
-        ``median_pct`` and ``p90_pct`` of the error's size, ``bias_pct``, the mean of the signed
-        error; the last three are ``None`` where no window had an energy.
+        Rows of ``tool, case, window_s, count, given`` (number with an energy), ``zeros``,
+        ``median_pct`` and ``p90_pct`` of the error's size, and ``bias_pct``, the mean of the signed
+        error; the last three are ``None`` if no window had an energy.
     """
     rows = []
     for window_s in sorted({window[0] for window in windows}):

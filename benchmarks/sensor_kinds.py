@@ -1,4 +1,4 @@
-"""The kinds of boards whose intervals are tried, as their sensors' channels state them."""
+"""The kinds of boards whose intervals are tested, with the channels of their sensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from joulelab.sensors.nvml_channels import ring_channel
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 UPDATE_S = 0.1
-"""An H100's counter and power fields are new so often."""
+"""Update period of an H100's counter and power fields."""
 READ_S, SLOW_S, COSTLY_S = 0.5, 1.0, 0.8
 """Intervals at which the ring, a counter next to it, and a counter of 4 ms a call are read."""
 OTHER_READ_S, OTHER_WINDOW_S = 0.3, 0.5
@@ -41,7 +41,7 @@ LOG_BEGIN = datetime(2026, 1, 31, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Logged(Kind):
-    """A board that ``nvidia-smi`` logged, read back from the file that it wrote.
+    """A board logged by ``nvidia-smi``, read back from the log.
 
     Attributes:
         column: The field.
@@ -57,7 +57,7 @@ class Logged(Kind):
         rng: np.random.Generator,
         deviates: tuple[float, float] | None = None,
     ) -> Trace:
-        """The trace that the log is read as; its times begin with the log's first second."""
+        """Return the trace read from the log; its times begin with the log's first second."""
         t_ns, value = super().record(power, start_s, stop_s, rng, deviates).series[0]
         lines = [f"timestamp, {self.column} [W]"]
         for t_s, power_w in zip((t_ns * 1e-9).tolist(), value.tolist(), strict=True):
@@ -90,7 +90,7 @@ def ring(
 
 
 def kinds() -> list[Kind]:
-    """Every kind of sensor."""
+    """Return every kind of sensor."""
     rough = ring(gain_uncertainty=GAIN_UNCERTAINTY)
     counter = _counter("gpu:0", UPDATE_S, GAIN_UNCERTAINTY)
     slow_counter = replace(counter, interval_s=SLOW_S)
@@ -160,7 +160,7 @@ def _cpu_estimate() -> Source:
 
 
 def _dram_estimate() -> Source:
-    """Its stamps are its own: it is the same power at all times."""
+    """The estimate is not polled: it is the same power at all times."""
     uncertainty = estimates.dram_power([], MEMORY_BYTES).relative_uncertainty
     one = _counter("dram:0", estimates.CLOCK_PERIOD_S, uncertainty)
     channel = replace(one.channel, polled=False, resolution=0.0)

@@ -1,4 +1,4 @@
-"""The result of a bench as Markdown: one table, then what belongs to JouleLab alone, then notes."""
+"""Format a comparison of tools as Markdown: a table, JouleLab's own measurements, and notes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.tools import TOOLS
+from joulelab.format import duration
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The page of a result, as ``benchmarks.compare_tools`` writes it."""
+    """Return the page of a result of ``benchmarks.compare_tools``."""
     names = list(result["tools"])
     header = ["", *(_title(name, result["tools"][name]) for name in names)]
     rows = [*_error_rows(result["errors"], names), *_cost_rows(result["costs"], names)]
@@ -40,7 +41,7 @@ def _error_rows(errors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> li
     kinds = dict.fromkeys((row["case"], row["window_s"]) for row in errors)
     return [
         [
-            f"error, {case}, {_seconds(window_s)}",
+            f"error, {case}, {duration(window_s)}",
             *(_error(found.get((case, window_s, name))) for name in names),
         ]
         for case, window_s in kinds
@@ -70,17 +71,17 @@ def _cost_rows(costs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
     return [
         row(
             "open + close a window: median (p90)",
-            lambda c: f"{_seconds(c['window']['median_s'])} ({_seconds(c['window']['p90_s'])})",
+            lambda c: f"{duration(c['window']['median_s'])} ({duration(c['window']['p90_s'])})",
         ),
-        row("of that, processor time", lambda c: _seconds(c["window"]["processor_s"])),
+        row("processor time of that", lambda c: duration(c["window"]["processor_s"])),
         row(
             "background processor time, of one core",
             lambda c: f"{100 * c['background']['cpu_share']:.3f} %",
         ),
         row("memory added to the program", lambda c: _bytes(c["background"]["own_rss_bytes"])),
         row("memory of its own processes", lambda c: _bytes(c["background"]["process_rss_bytes"])),
-        row("import", lambda c: _seconds(c["import_s"])),
-        row("import and make ready", lambda c: _seconds(c["window"]["ready_s"])),
+        row("import", lambda c: duration(c["import_s"])),
+        row("import and start", lambda c: duration(c["window"]["ready_s"])),
         row("installed size", lambda c: _bytes(c["size_bytes"], "not measured")),
     ]
 
@@ -90,7 +91,7 @@ def _alone(result: Mapping[str, Any]) -> list[str]:
     if slow := result.get("slowdown"):
         lines += [
             f"Training LeNet, batch {slow['batch_size']}, on {slow['device']} "
-            f"(torch {slow['torch']}): {_seconds(slow['step_s'])} a step, {slow['rounds']} rounds "
+            f"(torch {slow['torch']}): {duration(slow['step_s'])} a step, {slow['rounds']} rounds "
             f"of interleaved blocks of {slow['steps']} steps. Time relative to no tool, "
             "and of slices with spans relative to adjacent slices without; medians and 95 % "
             "intervals:",
@@ -121,13 +122,13 @@ def _alone(result: Mapping[str, Any]) -> list[str]:
 
 def _notes(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [
-        "Errors: median of the size / 90th percentile of the size / mean with its sign, of one "
-        "window's GPU energy against the truth between the return of the opening call and the "
-        "closing call. One window only: its error with its sign.",
+        "Errors: median of the size / 90th percentile of the size / signed mean, of one window's "
+        "GPU energy against the truth between the return of the opening call and the closing "
+        "call. For a single window: its signed error.",
         "Memory added to the program is what importing and opening the tool adds to an interpreter "
-        "that has imported nothing else; JouleLab's is without NumPy, which is imported when an "
-        "energy is asked for. Import is over a bare interpreter. Installed size is over an empty "
-        "virtual environment, with all that the tool depends on.",
+        "that has imported nothing else; JouleLab's is without NumPy, which is imported with the "
+        "first energy. Import time is relative to a bare interpreter. Installed size is relative "
+        "to an empty virtual environment, with all dependencies of the tool.",
         *(f"{TOOLS[name].label}: {TOOLS[name].settings}" for name in names),
         *result["notes"],
         *(f"Not run: {what}: {why}." for what, why in result["missing"].items()),
@@ -138,13 +139,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     header, *body = rows
     lines = [header, ["---"] * len(header), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _seconds(value_s: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(value_s) >= size:
-            return f"{value_s / size:.3g} {unit}"
-    return f"{value_s / 1e-9:.3g} ns"
 
 
 def _bytes(value: float | None, absent: str = "none") -> str:

@@ -1,9 +1,9 @@
-"""Errors of windows of known energy, on the ring of an H100 in memory.
+"""Errors of windows of known energy, on the simulated ring of an H100.
 
 ``python -m benchmarks.window_errors`` prints, for each waveform and length, the median and the 90th
-percentile of the error's size and the mean error with its sign, in percent of the truth, over
-thousands of windows at random phase. Boards are drawn at random, without gain error: what is left
-is the estimator's. *ideal*: stamps at the end of each reading's window. *rough*: stamps 0 to 5 ms
+percentile of the error's size and the mean signed error, in percent of the truth, over thousands of
+windows at random phase. Boards are drawn at random, without gain error: the remaining error is the
+estimator's. *ideal*: timestamps at the end of each reading's window. *rough*: timestamps 0 to 5 ms
 late, constant on a board; 5 ms of jitter about a regular grid; 3 W of noise.
 """
 
@@ -38,11 +38,11 @@ NOISE_W = 3.0
 READ_INTERVAL_S = 0.5
 LENGTHS_S = (0.05, 0.1, 0.3, 1.0, 10.0, 60.0)
 SPREAD = 0.1
-"""Lengths of windows are within this share of the nominal one."""
+"""Lengths of windows vary by this share."""
 PAUSE_S = 0.3
 """Mean time between two windows."""
-BARS = {0.05: 4.0, 0.1: 2.0, 0.3: 1.0, 1.0: 1.0}
-"""What the median error may be, in percent; the 90th percentile three times that."""
+LIMITS_PCT = {0.05: 4.0, 0.1: 2.0, 0.3: 1.0, 1.0: 1.0}
+"""Limits of the median error by window length; three times that for the 90th percentile."""
 BURST_S, BURST_PERIOD_S = 0.06, 0.2003
 WAVES = ("steady", "square", "ramps", "telegraph", "bursts")
 
@@ -65,7 +65,7 @@ def kind(name: str, rng: np.random.Generator) -> Kind:
 
 
 def power_of(wave: str, length_s: float, rng: np.random.Generator) -> Power:
-    """A waveform of 100 to 600 W at random phase."""
+    """Return a waveform of 100 to 600 W at random phase."""
     if wave == "steady":
         return steady(length_s, 350.0)
     if wave == "ramps":
@@ -77,7 +77,7 @@ def power_of(wave: str, length_s: float, rng: np.random.Generator) -> Power:
 
 
 def windows_of(wave: str, window_s: float, count: int, rng: np.random.Generator) -> Floats:
-    """Windows that follow each other at random distances; bursts are windows themselves."""
+    """Return consecutive windows at random distances; each burst is a window. Shape: (count, 2)."""
     if wave == "bursts":
         starts_s = BURST_PERIOD_S * np.arange(10, 10 + count)
         return np.stack((starts_s, starts_s + BURST_S), axis=1)
@@ -90,7 +90,7 @@ def windows_of(wave: str, window_s: float, count: int, rng: np.random.Generator)
 def errors_pct(
     name: str, wave: str, window_s: float, count: int, rng: np.random.Generator
 ) -> Floats:
-    """Errors of windows on one board. Shape: (count,)."""
+    """Return the errors of windows on one board. Shape: (count,)."""
     spans_s = windows_of(wave, window_s, count, rng)
     length_s = float(spans_s[-1, 1]) + 2.0
     power = power_of(wave, length_s, rng)
@@ -107,24 +107,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.window_errors", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--boards", type=int, default=100, help="for each case; default 100")
+    parser.add_argument("--boards", type=int, default=100, help="boards for each case; default 100")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     for name in ("ideal", "rough"):
         for wave in WAVES:
             for window_s in (BURST_S,) if wave == "bursts" else LENGTHS_S:
-                # The same board, wave and windows whatever else is run.
+                # Board, wave and windows are the same whichever other cases are run.
                 rng = np.random.default_rng((options.seed, WAVES.index(wave), int(1e3 * window_s)))
                 count = max(4, round(40 * min(1.0, 1 / window_s)))
                 error_pct = np.concatenate(
                     [errors_pct(name, wave, window_s, count, rng) for _ in range(options.boards)]
                 )
                 median_pct, p90_pct = np.percentile(np.abs(error_pct), (50, 90))
-                bar_pct = BARS.get(window_s, 4.0 if wave == "bursts" else 1.0)
-                said = "" if median_pct <= bar_pct and p90_pct <= 3 * bar_pct else "  over its bar"
+                limit_pct = LIMITS_PCT.get(window_s, 4.0 if wave == "bursts" else 1.0)
+                within = median_pct <= limit_pct and p90_pct <= 3 * limit_pct
+                verdict = "" if within else "  exceeds its limit"
                 print(
                     f"{name} {wave:10} {window_s:6.3g} s {error_pct.size:6} windows: "
-                    f"{median_pct:5.2f} / {p90_pct:5.2f} / {error_pct.mean():+5.2f} %{said}",
+                    f"{median_pct:5.2f} / {p90_pct:5.2f} / {error_pct.mean():+5.2f} %{verdict}",
                     flush=True,
                 )
 

@@ -43,6 +43,6 @@ def test_intervals_cover_the_truth(kind):
     ]
     for quantity in ("gross", "net"):
         for short in (True, False):
-            covered_pct, error_pct = coverage.share(outcomes, short, quantity)
+            covered_pct, error_pct = coverage.coverage(outcomes, short, quantity)
             # With so few boards, the coverage itself is uncertain by some percent.
             assert covered_pct > 93 - 3 * max(error_pct, 1.0), (quantity, short)

@@ -76,7 +76,7 @@ def cells(page, title):
 
 def test_the_page_lists_what_was_measured_and_what_was_not():
     page = markdown(result(rows_of(0.0, None, 100.0)))
-    assert cells(page, "error, a case, 1 s") == [
+    assert cells(page, "error, a case, 1.00 s") == [
         "not run",
         "50.00 / 90.00 / -50.00 %, 1 of 3 zero, 1 of 3 without energy",
     ]
@@ -89,7 +89,7 @@ def test_the_page_lists_what_was_measured_and_what_was_not():
 
 def test_the_error_of_one_window_has_a_sign():
     page = markdown(result(rows_of(98.0)))
-    assert cells(page, "error, a case, 1 s") == ["not run", "-2.00 %"]
+    assert cells(page, "error, a case, 1.00 s") == ["not run", "-2.00 %"]
 
 
 def test_the_interval_of_ratios_contains_their_median():
@@ -107,6 +107,6 @@ def test_the_interval_of_ratios_contains_their_median():
 
 def test_a_small_trace_of_the_scale_benchmark_is_read_correctly(tmp_path):
     energy_scale.write(tmp_path, 5000)
-    found = energy_scale.account(tmp_path, 5000, 20)
+    found = energy_scale.measure(tmp_path, 5000, 20)
     assert found["largest_error_pct"] < 0.5
     assert found["peak_bytes"] > 0
