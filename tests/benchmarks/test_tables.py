@@ -80,7 +80,7 @@ def test_the_page_lists_what_was_measured_and_what_was_not():
         "not run",
         "50.00 / 90.00 / -50.00 %, 1 of 3 zero, 1 of 3 without energy",
     ]
-    assert cells(page, "open + close a window") == ["not run", "8 ms (9 ms)"]
+    assert cells(page, "open + close a window") == ["not run", "8.00 ms (9.00 ms)"]
     assert cells(page, "memory of its own processes") == ["not run", "none"]
     assert cells(page, "installed size") == ["not run", "90.0 MB"]
     assert "Not run: codecarbon: not installed." in page
