@@ -36,7 +36,7 @@ def completed(*words):
 def test_bash_completes_commands_options_and_choices():
     assert completed("joulelab", "compl") == ["completion"]
     assert completed("joulelab", "run", "--pro") == ["--project"]
-    assert completed("joulelab", "run", "--phase", "tr") == ["training"]
+    assert completed("joulelab", "run", "--phase", "tr") == ["train"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

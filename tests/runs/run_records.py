@@ -4,6 +4,7 @@ import time
 from functools import cache
 
 from joulelab import Meter
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.machine import describe
 from joulelab.runs.record import Run, measure, write_record
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
@@ -19,7 +20,7 @@ def measured():
         with meter.span("epoch"):
             time.sleep(0.3)
         stop_ns = time.monotonic_ns()
-        energy, spans = measure(meter.trace, start_ns, stop_ns)
+        energy, spans = measure(meter.trace, EnergyEstimator(meter.trace), start_ns, stop_ns)
     return energy, spans, (stop_ns - start_ns) * 1e-9
 
 

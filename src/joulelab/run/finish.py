@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joulelab.carbon.site import local_costs
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import boot_id
@@ -97,7 +98,9 @@ class Finish:
         if meter is not None:
             meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - started.start_ns)))
             trace = meter.trace
-            energy, spans = measure(trace, started.start_ns, stop_ns, meter.baseline)
+            energy, spans = measure(
+                trace, EnergyEstimator(trace, meter.baseline), started.start_ns, stop_ns
+            )
             notes = tuple(note for note in (failure, meter.failure) if note)
             run = replace(run, energy=energy, spans=spans, notes=notes)
         write_record(run.directory, run.to_json())

@@ -9,14 +9,8 @@ from glob import glob
 from pathlib import Path
 
 from joulelab.errors import JoulelabError, UserError, nearest
-from joulelab.runs.record import (
-    Run,
-    default_directory,
-    is_recording,
-    is_run,
-    read_run,
-    saved_run_directories,
-)
+from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.runs.record import Run, is_recording, is_run, read_run, saved_run_directories
 from joulelab.runs.study_runs import is_study, read_study, read_study_run
 
 LATEST, PREVIOUS = "latest", "previous"
@@ -39,18 +33,10 @@ def open_run(name_or_path: str | os.PathLike[str]) -> Run:
     """
     path = Path(name_or_path)
     if is_run(path) or is_recording(path):
-        return _net_run(path)
+        return _read(path)
     if is_study(path):
-        raise UserError(
-            f"{path} is a study", hint=f"name one of its runs, for example {path}/runs/ID"
-        )
-    if path.exists():
-        raise UserError(
-            f"{path} is not a run",
-            why="it has neither run.json nor trace.bin",
-            hint="give the directory that `joulelab run` printed",
-        )
-    return select(str(name_or_path))[-1]
+        raise UserError(f"{path} is a study", hint=f"name one of its runs, {path}/runs/ID")
+    return read_run(path) if path.exists() else select(str(name_or_path))[-1]
 
 
 def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -> list[Run]:
@@ -64,34 +50,56 @@ def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -
         UserError: There is no such directory, or a record is damaged and there is no ``on_error``.
     """
     runs: list[Run] = []
-
-    def complain(error: JoulelabError) -> None:
-        if on_error is None:
-            raise error
-        on_error(error)
-
-    for path in find_runs(*paths):
+    for path in _find(paths or saved_run_directories()):
         try:
             if not is_study(path):
-                runs.append(_net_run(path))
+                runs.append(_read(path))
                 continue
             study = read_study(path)
             runs += study.runs
-            for one in study.damaged:
-                complain(UserError(f"{one.directory} is damaged", why=one.problem))
+            errors: list[JoulelabError] = [
+                UserError(f"{run.directory} is damaged", why=run.problem) for run in study.damaged
+            ]
         except JoulelabError as error:
-            complain(error)
+            errors = [error]
+        for one in errors:
+            if on_error is None:
+                raise one
+            on_error(one)
     return sorted(runs, key=lambda run: (run.started_unix_s, run.id))
 
 
-def find_runs(*paths: str | os.PathLike[str]) -> Iterator[Path]:
-    """Find the directories of runs and of whole studies in these directories and below.
+def select(name: str) -> list[Run]:
+    """Return the runs that a name stands for, oldest first; of studies, the finished cells.
+
+    Args:
+        name: A run, a study, a directory or a pattern of either; the name or id of saved runs;
+            ``latest``; ``previous`` (the one of the same name and project before it); or, for
+            example, ``7d`` (the one of that name that started closest to seven days before the
+            latest, and at least half as long before it).
 
     Raises:
-        UserError: There is no such directory.
+        UserError: It stands for nothing, or for a damaged record.
     """
-    roots = [Path(path) for path in paths] if paths else saved_run_directories()
-    for root in roots:
+    paths = [name] if Path(name).exists() else sorted(glob(name))  # noqa: PTH207  (may be absolute)
+    if not paths:
+        return _saved(name)
+    runs = [
+        run
+        for run in open_runs(*paths)
+        if run.study is None or (run.status == "done" and not run.study.is_idle)
+    ]
+    if not runs:
+        raise UserError(
+            f"there is no finished run in {name}",
+            hint="give what `joulelab run` or `joulelab study` printed, or previous and latest",
+        )
+    return runs
+
+
+def _find(roots: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
+    """Find the directories of runs and of whole studies."""
+    for root in map(Path, roots):
         if not root.is_dir():
             raise UserError(
                 f"there is no directory {root}", hint="give runs, studies, or a folder of them"
@@ -102,45 +110,12 @@ def find_runs(*paths: str | os.PathLike[str]) -> Iterator[Path]:
             if is_study(path) or is_run(path):
                 below.clear()
                 yield path
-            elif is_recording(path):
+            elif is_recording(path) and not (path / READINGS_FILE).is_symlink():
                 # Meters of child processes may write below it.
                 yield path
 
 
-def select(
-    name: str, *, on_error: OnError | None = None, with_failed_cells: bool = False
-) -> list[Run]:
-    """Return the runs that a name stands for, oldest first; of studies, the finished cells.
-
-    Args:
-        name: A run, a study, a directory or a pattern of either; the name or id of saved runs;
-            ``latest``; ``previous`` (the one of the same name and project before it); or, for
-            example, ``7d`` (the one of that name that started closest to seven days before the
-            latest, and at least half as long before it).
-        on_error: Called with the error of a run that cannot be read, which is then left out.
-        with_failed_cells: Include the failed cells of studies.
-
-    Raises:
-        UserError: It stands for nothing, or for a damaged record.
-    """
-    paths = [Path(name)] if Path(name).exists() else [Path(one) for one in sorted(glob(name))]  # noqa: PTH207
-    if not paths:
-        return _saved(name)
-    statuses = ("done", "failed") if with_failed_cells else ("done",)
-    runs = [
-        run
-        for run in open_runs(*paths, on_error=on_error)
-        if run.study is None or (not run.study.is_idle and run.status in statuses)
-    ]
-    if not runs:
-        raise UserError(
-            f"there is no finished run in {name}",
-            hint="give what `joulelab run` or `joulelab study` printed, or previous and latest",
-        )
-    return runs
-
-
-def _net_run(path: Path) -> Run:
+def _read(path: Path) -> Run:
     run = read_run(path)
     return run if run.study is None else read_study_run(path)
 
@@ -153,7 +128,7 @@ def _saved(name: str) -> list[Run]:
     if not found:
         known = dict.fromkeys(run.name for run in runs)
         raise UserError(
-            f"there is no {name!r}: no file, and no run of that name in {default_directory()}",
+            f"there is no {name!r}: no file, and no saved run of that name",
             hint=nearest(name, [*known, LATEST, PREVIOUS]),
         )
     return found
@@ -162,25 +137,24 @@ def _saved(name: str) -> list[Run]:
 def _relative(name: str, runs: Sequence[Run]) -> Run:
     if not runs:
         raise UserError(
-            f"there is no {name} run: none has finished in {default_directory()}",
+            f"there is no {name} run: no saved run has finished",
             hint="measure one with `joulelab run -- COMMAND`",
         )
     latest = runs[-1]
     if name == LATEST:
         return latest
-    earlier = [run for run in runs[:-1] if (run.name, run.project) == (latest.name, latest.project)]
+    same = (latest.name, latest.project)
+    earlier = [run for run in runs[:-1] if (run.name, run.project) == same]
     days = _DAYS_AGO.match(name)
     if days:
         wanted_unix_s = latest.started_unix_s - DAY_S * int(days[1])
         half_unix_s = (wanted_unix_s + latest.started_unix_s) / 2
-        earlier = sorted(
-            (run for run in earlier if run.started_unix_s <= half_unix_s),
-            key=lambda run: -abs(run.started_unix_s - wanted_unix_s),
-        )
+        earlier = [run for run in earlier if run.started_unix_s <= half_unix_s]
+        earlier.sort(key=lambda run: -abs(run.started_unix_s - wanted_unix_s))
     if not earlier:
         raise UserError(
-            f"there is no {name} run: {default_directory()} has no other {latest.name!r} "
-            f"from {'about then' if days else 'before'}",
+            f"there is no {name} run: no other saved {latest.name!r} is "
+            f"{'about that old' if days else 'older'}",
             hint="name two runs by their directories",
         )
     return earlier[-1]

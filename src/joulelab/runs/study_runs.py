@@ -1,4 +1,7 @@
-"""Read the directory of a study: its plan, its runs with net energies, and what is damaged."""
+"""Read the directory of a study: its plan, its runs with net energies, and what is damaged.
+
+The reader needs only TOML and JSON: :mod:`joulelab.study`, which checks plans, is built on it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,7 @@ from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.errors import StoreError, UserError
 from joulelab.machine import Machine
 from joulelab.runs import phase_name
-from joulelab.runs.record import (
-    RUN_FILE,
-    Run,
-    StudyPart,
-    idle_points,
-    read_run,
-    with_baseline,
-)
+from joulelab.runs.record import RUN_FILE, Run, is_run, read_run, with_baseline
 
 PLAN_FILE = "plan.toml"
 LABELS_FILE = "ledger.json"
@@ -76,13 +72,11 @@ class Study:
 
     def cells(self) -> list[Run]:
         """Return the runs that measured something, by block and order."""
-        found = [(one, run) for one, run in self._parts() if not one.is_idle]
-        return [run for _, run in sorted(found, key=lambda x: (x[0].block, x[0].order, x[1].id))]
+        return sorted(self._done(idle=False), key=_position)
 
     def idles(self) -> list[Run]:
         """Return the finished idle runs, in order of time."""
-        found = [run for one, run in self._parts() if one.is_idle]
-        return sorted(found, key=lambda run: (run.started_unix_s, run.id))
+        return sorted(self._done(idle=True), key=lambda run: (run.started_unix_s, run.id))
 
     def failed(self) -> list[Run]:
         """Return the runs that failed."""
@@ -90,17 +84,18 @@ class Study:
 
     def machines(self) -> list[Machine]:
         """Return the machines that it ran on, each once, in order of first appearance."""
-        found = {
-            (run.machine.host, run.machine.identity): run.machine
-            for run in reversed(self.runs)
-            if run.machine is not None
-        }
-        return list(reversed(found.values()))
-
-    def _parts(self) -> Iterator[tuple[StudyPart, Run]]:
+        found: dict[tuple[str, str], Machine] = {}
         for run in self.runs:
-            if run.study is not None and run.status == "done":
-                yield run.study, run
+            if run.machine is not None:
+                found.setdefault((run.machine.host, run.machine.identity), run.machine)
+        return list(found.values())
+
+    def _done(self, *, idle: bool) -> list[Run]:
+        return [
+            run
+            for run in self.runs
+            if run.study and run.status == "done" and run.study.is_idle is idle
+        ]
 
 
 def is_study(directory: Path) -> bool:
@@ -124,7 +119,7 @@ def read_studies(directories: Sequence[str | Path]) -> list[Study]:
         StoreError: One of them is not a study, or cannot be read.
     """
     distinct = {Path(directory).resolve(): Path(directory) for directory in directories}
-    with _without_collecting():
+    with _collector_paused():
         studies = [_read(directory) for directory in distinct.values()]
     names = [study.label for study in studies]
     labelled: list[Study] = []
@@ -144,10 +139,19 @@ def read_study_run(directory: Path) -> Run:
     Raises:
         UserError: The record is damaged.
     """
-    run = read_run(directory)
-    idle = [path.parent for path in directory.resolve().parent.glob(f"*idle*/{RUN_FILE}")]
-    runs, _ = _read_runs(idle)
-    return _net([run, *runs])[0]
+    found = directory.resolve().parent.glob(f"*idle*/{RUN_FILE}")
+    idle, _ = _read_runs([path.parent for path in found])
+    return _net([read_run(directory), *idle])[0]
+
+
+def idle_points(run: Run) -> list[IdlePoint]:
+    """Return the idle power that an idle run measured."""
+    spans = run.study.spans if run.study else ()
+    return [
+        IdlePoint.from_energy(span.energy, (span.start_ns + span.stop_ns) / 2 * 1e-9)
+        for span in spans
+        if span.name == "idle" and span.energy.components
+    ]
 
 
 def study_labels(directory: Path) -> tuple[str | None, str | None]:
@@ -159,17 +163,21 @@ def study_labels(directory: Path) -> tuple[str | None, str | None]:
     path = directory / LABELS_FILE
     try:
         data = json.loads(path.read_bytes())
-        known = data["schema"] == LABELS_SCHEMA
-        labels = data.get("project"), phase_name(data.get("phase"))
+        project, phase, schema = data.get("project"), data.get("phase"), data["schema"]
     except FileNotFoundError:
         return None, None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged", why=str(error), hint="remove it, and tag the study again"
         ) from error
-    if not known:
-        raise UserError(f"{path} has schema {data['schema']!r}", why=f"expected {LABELS_SCHEMA}")
-    return labels
+    if schema != LABELS_SCHEMA:
+        raise UserError(f"{path} has schema {schema!r}", why=f"expected {LABELS_SCHEMA}")
+    return project, phase_name(phase)
+
+
+def _position(run: Run) -> tuple[int, int, str]:
+    assert run.study is not None
+    return run.study.block, run.study.order or 0, run.id
 
 
 def _read(directory: Path) -> Study:
@@ -189,13 +197,12 @@ def _read(directory: Path) -> Study:
         ) from None
     runs, damaged = _read_runs([entry for entry in entries if entry.is_dir()])
     project, phase = study_labels(directory)
-    runs = [replace(run, project=project, phase=phase) for run in _net(runs)]
     return Study(
         label=name,
         directory=directory,
         plan=plan,
         plan_text=text,
-        runs=tuple(runs),
+        runs=tuple(replace(run, project=project, phase=phase) for run in _net(runs)),
         damaged=tuple(damaged),
     )
 
@@ -203,17 +210,17 @@ def _read(directory: Path) -> Study:
 def _read_runs(directories: Sequence[Path]) -> tuple[list[Run], list[DamagedRun]]:
     runs, damaged = [], []
     for directory in directories:
-        try:
-            if not (directory / RUN_FILE).exists():
-                raise UserError("run.json is missing")  # noqa: TRY301  (the trace is no cell)
-            run = read_run(directory)
-            problem = "" if run.study and run.id == directory.name else f"it is of run {run.id!r}"
-        except UserError as error:
-            problem = str(error).replace(f"{directory}/", "")
+        problem = f"{RUN_FILE} is missing, or not of a run"
+        if is_run(directory):
+            try:
+                run = read_run(directory)
+                is_own = run.study is not None and run.id == directory.name
+                problem = "" if is_own else f"{RUN_FILE} is of another run, {run.name!r}"
+                runs += [] if problem else [run]
+            except UserError as error:
+                problem = str(error).replace(f"{directory}/", "")
         if problem:
             damaged.append(DamagedRun(id=directory.name, directory=directory, problem=problem))
-        else:
-            runs.append(run)
     return runs, damaged
 
 
@@ -223,27 +230,21 @@ def _net(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         if run.study and run.study.is_idle and run.status == "done" and run.boot_id:
             points.setdefault((run.study.block, run.boot_id), []).extend(idle_points(run))
-    baselines = {key: Baseline(tuple(found)) for key, found in points.items()}
     net = []
     for run in runs:
-        baseline = None
-        if run.study and not run.study.is_idle:
-            baseline = baselines.get((run.study.block, run.boot_id))
-        net.append(run if baseline is None else with_baseline(run, baseline))
+        found = points.get((run.study.block, run.boot_id)) if run.study else None
+        is_cell = run.study is not None and not run.study.is_idle
+        net.append(with_baseline(run, Baseline(tuple(found))) if found and is_cell else run)
     return net
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Pause the garbage collector.
-
-    Records have no cycles, and scanning those already read again and again would double the time
-    that thousands of them take.
-    """
-    collecting = gc.isenabled()
+def _collector_paused() -> Iterator[None]:
+    """Pause the garbage collector, which would double the time that thousands of records take."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if was_enabled:
             gc.enable()

@@ -15,8 +15,8 @@ from joulelab.watch.sources import RecordingSource
 from joulelab.watch.view import Study, View
 
 try:
-    from joulelab.runs.record import Run, idle_points
-    from joulelab.runs.study_runs import read_study
+    from joulelab.runs.record import Run
+    from joulelab.runs.study_runs import idle_points, read_study
     from joulelab.storage import file_errors
     from joulelab.study.cells import Cell, blocks
     from joulelab.study.plan_file import parse
