@@ -69,7 +69,8 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
         finally:
             if self._is_own:
                 meter.close()
-            self._print_energy()
+            if not self._options.get("quiet"):
+                self._print_energy()
 
     def steps(self, batches: Iterable[S]) -> Iterator[S]:
         """Iterate over an epoch's batches, each within a span ``step``.
@@ -78,9 +79,6 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
         Args:
             batches: For example a ``torch.utils.data.DataLoader``.
-
-        Raises:
-            UserError: The loop over epochs has not begun.
         """
         if self.meter is None:
             raise UserError("no epoch has begun", hint="iterate over the epochs first")
@@ -90,18 +88,13 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
     @property
     def energy(self) -> Energy:
-        """Energy of the whole loop, the last time it ran.
-
-        Raises:
-            UserError: The loop has not ended.
-        """
+        """Energy of the whole loop, after it has ended."""
         if self._fit is None or self._fit.stop_ns is None:
             raise UserError("the energy is unknown until the loop ends")
         return self._fit.energy
 
     def _print_energy(self) -> None:
-        if not self._options.get("quiet"):
-            try:
-                print(f"joulelab: {self.energy}", file=sys.stderr)  # noqa: T201
-            except Exception as error:  # noqa: BLE001  (the program must go on, whatever fails)
-                warnings.warn(f"the loop's energy is unknown: {error}", RuntimeWarning, 3)
+        try:
+            print(f"joulelab: {self.energy}", file=sys.stderr)  # noqa: T201
+        except Exception as error:  # noqa: BLE001  (the program must go on, whatever fails)
+            warnings.warn(f"the loop's energy is unknown: {error}", RuntimeWarning, stacklevel=3)

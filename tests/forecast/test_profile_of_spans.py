@@ -116,7 +116,7 @@ def test_how_many_steps_an_epoch_has_is_not_guessed():
     script = Script()
     script.begin("epoch")
     script.add("step", 1.0)
-    with pytest.raises(UserError, match="number of steps"):
+    with pytest.raises(UserError, match="steps per epoch"):
         profile_of(script.read_spans(), energies)
     epoch = script.open[0]
     script.end(epoch)

@@ -26,18 +26,11 @@ DRAWS = 4000
 
 @dataclass(frozen=True, slots=True)
 class EpochsTo:
-    """Number of epochs that reach an accuracy.
+    """Number of epochs that reach an accuracy, with its 95 % interval; NaN with a reason."""
 
-    Attributes:
-        epochs: The forecast; NaN if there is none yet.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        reason: Why there is no forecast; empty if there is one.
-    """
-
-    epochs: float
-    low: float
-    high: float
+    epochs: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
     reason: str = ""
 
 
@@ -54,9 +47,6 @@ def epochs_to(target_pct: float, accuracy_pct: Sequence[float]) -> EpochsTo:
     Args:
         target_pct: Accuracy to reach, in (0, 100].
         accuracy_pct: Accuracy after each epoch; NaN if not measured. Shape: (epochs,).
-
-    Raises:
-        UserError: The target is not a percentage.
 
     Example:
         >>> curve = [90 - 40 / epoch for epoch in range(1, 9)]
@@ -76,12 +66,11 @@ def epochs_to(target_pct: float, accuracy_pct: Sequence[float]) -> EpochsTo:
         return EpochsTo(first, first, first)
     known = np.isfinite(accuracy)
     if known.sum() < LEAST_EPOCHS:
-        return _unknown(
-            f"{known.sum()} epochs have an accuracy, but a curve needs at least {LEAST_EPOCHS}"
-        )
+        count = f"{known.sum()} epochs have an accuracy"
+        return EpochsTo(reason=f"{count}, but a curve needs at least {LEAST_EPOCHS}")
     ceiling, scale, slope = _draws(epoch[known], accuracy[known])
     if not ceiling.size:
-        return _unknown("the accuracy does not increase")
+        return EpochsTo(reason="the accuracy does not increase")
     with np.errstate(divide="ignore", over="ignore"):
         short = np.maximum(ceiling - target_pct, 0.0)
         needed = np.exp(np.log(scale / short) / slope)
@@ -92,12 +81,8 @@ def epochs_to(target_pct: float, accuracy_pct: Sequence[float]) -> EpochsTo:
     bottom, centre, top = np.quantile(ceiling, (0.025, 0.5, 0.975))
     ceiling_text = f"levels off at {with_interval(centre, bottom, top, '%')}"
     if top < target_pct:
-        return _unknown(f"the learning curve {ceiling_text}, below the target")
-    return _unknown(f"the learning curve {ceiling_text} and may never reach the target")
-
-
-def _unknown(reason: str) -> EpochsTo:
-    return EpochsTo(math.nan, math.nan, math.nan, reason)
+        return EpochsTo(reason=f"the learning curve {ceiling_text}, below the target")
+    return EpochsTo(reason=f"the learning curve {ceiling_text} and may never reach the target")
 
 
 def _draws(epoch: Floats, accuracy: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,8 +1,4 @@
-"""Forecast a training loop between its epochs, and keep it within a budget.
-
-Everything here takes at most 0.5 % of the loop's time, except right before a budget is used up,
-and no failure of it stops the training.
-"""
+"""Forecast a training loop between its epochs, at most 0.5 % of its time, and keep its budget."""
 
 from __future__ import annotations
 
@@ -31,19 +27,10 @@ T = TypeVar("T")
 
 TOTAL = "total"
 """Attribute of an epoch's span: the number of epochs of the loop."""
-
-COST_SHARE = 0.005
-"""Largest share of the loop's time that energies and forecasts may take."""
-
-FIRST_COST_S = 0.05
-"""Assumed cost before the first measurement of it."""
-
-FIRST_FORECAST_S = 10.0
-"""Without a budget, the first forecast is not made earlier in the loop."""
-
-GROWTH = 1.5
-"""The next forecast is made after this many times the epochs of the last one."""
-
+COST_SHARE, FIRST_COST_S = 0.005, 0.05
+"""Largest share of the loop's time that energies and forecasts may take, and their assumed cost."""
+FIRST_FORECAST_S, GROWTH = 10.0, 1.5
+"""Without a budget: time of the first forecast, and growth of the epochs until the next one."""
 WORTH_PRINTING = 0.1
 """Forecasts with a larger relative uncertainty are not printed."""
 
@@ -61,22 +48,9 @@ class _Recording(Protocol):
 
 
 class Pace:
-    """Limit repeated work to a share of the time.
+    """Limits repeated work to a share of the time, and to one run every ``least_s``.
 
-    Args:
-        share: Largest share of the time that the work may take.
-        least_s: Minimum time between two runs of the work.
-        first_cost_s: Assumed cost before the first run; 0 to make it due immediately.
-        clock: Clock that measures the cost, for example ``time.thread_time``.
-
-    Example:
-        >>> pace = Pace(0.01, least_s=60.0)
-        >>> pace.due
-        True
-        >>> with pace:
-        ...     pass
-        >>> pace.due
-        False
+    ``first_cost_s`` is the assumed cost of the first run. ``clock`` measures the cost.
     """
 
     def __init__(
@@ -108,16 +82,8 @@ class Pace:
 class EpochForecaster:
     """Forecasts a loop between its epochs: rarely enough, and without ever failing the training.
 
-    Args:
-        meter: Records the loop.
-        since_ns: Start of the loop, CLOCK_MONOTONIC; earlier spans are ignored.
-        wanted: Whether forecasts are wanted. SciPy is then loaded now, before the loop runs.
-
-    Attributes:
-        possible: Whether forecasts are wanted and SciPy is installed.
-        problem: Why wanted forecasts are not possible.
-        stopped: Whether all work was given up after a failure.
-        pace: Limits the work to :data:`COST_SHARE`.
+    Forecasts are ``possible`` if they are wanted and SciPy is installed; ``problem`` tells if not.
+    After a failure, all work is ``stopped``. SciPy is loaded now, before the loop runs.
     """
 
     def __init__(self, meter: _Recording, since_ns: int, *, wanted: bool = True) -> None:
@@ -145,17 +111,14 @@ class EpochForecaster:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrun:
+class Overrun(NamedTuple):
     """A budget that the next epoch would exceed.
 
     Attributes:
-        quantity: ``"energy"`` or ``"carbon"``.
-        unit: ``"J"`` or ``"g"``.
+        quantity: ``"energy"`` in joules or ``"carbon"`` in grams.
         budget: The limit.
-        spent: Amount that the epochs so far have used.
+        spent: Amount that the finished epochs have used.
         next_epoch: Amount that the next epoch is expected to use.
-        epochs: Number of finished epochs.
         forecast: Forecast of the whole loop; ``None`` if its length is unknown.
     """
 
@@ -215,19 +178,15 @@ class EpochOptions:
             if value is not None and not value > 0:
                 raise UserError(f"{name} is {value!r}", why="it must be positive")
         if not callable(self.on_budget) and self.on_budget not in ("warn", "raise", "stop"):
-            raise UserError(
-                f"on_budget is {self.on_budget!r}",
-                hint='give "warn", "raise", "stop" or a function of the overrun',
-            )
+            hint = 'give "warn", "raise", "stop" or a function of the overrun'
+            raise UserError(f"on_budget is {self.on_budget!r}", hint=hint)
         if self.within is not None and self.total is None:
             raise UserError("within needs the number of epochs", hint="give total")
         if self.max_carbon_g is not None and self.carbon_intensity_g_per_kwh is None:
             site = Site.configured(pue=self.pue)
             if site.factor is None:
-                raise UserError(
-                    "max_carbon_g needs the carbon intensity of the electricity",
-                    hint="give carbon_intensity_g_per_kwh, or run joulelab site --country XX",
-                )
+                hint = "give carbon_intensity_g_per_kwh, or run joulelab site --country XX"
+                raise UserError("max_carbon_g needs a carbon intensity", hint=hint)
             self.carbon_intensity_g_per_kwh, self.pue = site.factor.g_per_kwh, site.pue
 
 
@@ -259,6 +218,7 @@ class EpochLoop:
         if self._forecaster.problem:
             self._print(self._forecaster.problem)
         self._forecaster.stopped = not (self._budget or self._forecaster.possible)
+        self._forecast: Forecast | None = None
         self._printed: Forecast | None = None
         self._overrun_reported = False
         self._checked = 0
@@ -266,25 +226,20 @@ class EpochLoop:
         self._spent_j = self._epoch_j = 0.0
 
     def ends_after(self, done: int) -> bool:
-        """Whether the loop ends after this many epochs.
-
-        Raises:
-            BudgetError: A budget is used up and ``on_budget`` is ``"raise"``.
-        """
+        """Whether the loop ends after this many epochs, or :class:`BudgetError` by option."""
         if self._forecaster.stopped or not self._is_due(done):
             return False
         self._checked = done
         unchecked = " and the budget is no longer checked" if self._budget else ""
-        checked = self._forecaster.attempt(self._check, f"no more forecasts{unchecked}", 3)
-        if checked is None:
+        if not self._forecaster.attempt(self._check, f"no more forecasts{unchecked}", 3):
             return False
-        (forecast,) = checked
-        if forecast is not None:
-            self._print_forecast(forecast)
-            if forecast.sure and done >= self._options.least:
-                self._print(f"sure to {percent(forecast.uncertainty, 2)} after {done} epochs")
+        if self._forecast is not None:
+            self._print_forecast(self._forecast)
+            if self._forecast.sure and done >= self._options.least:
+                uncertainty = percent(self._forecast.uncertainty, 2)
+                self._print(f"sure to {uncertainty} after {done} epochs")
                 return True
-        return self._is_over_budget(done, forecast)
+        return self._is_over_budget(done)
 
     def _is_due(self, done: int) -> bool:
         budget, within = self._budget, self._options.within
@@ -301,7 +256,7 @@ class EpochLoop:
             return has_grown or done >= self._checked + 5 or self._forecaster.pace.due
         return has_grown and self._forecaster.pace.due
 
-    def _check(self) -> tuple[Forecast | None]:
+    def _check(self) -> bool:
         """Measure the epochs so far and forecast the loop, if its length is known."""
         profile, options = self._forecaster.profile(), self._options
         unmeasured = self._budget is not None and not math.isfinite(profile.spent_j)
@@ -309,15 +264,14 @@ class EpochLoop:
             raise RecorderError(self._meter.failure or "no sensor measures energy")
         self._spent_j = profile.spent_j
         self._epoch_j = self._spent_j / profile.epochs_seen
-        if not self._forecaster.possible or options.total is None:
-            return (None,)
-        forecast = profile.forecast(
-            options.total,
-            within=options.within,
-            carbon_intensity_g_per_kwh=options.carbon_intensity_g_per_kwh,
-            pue=options.pue or 1.0,
-        )
-        return (forecast,)
+        if self._forecaster.possible and options.total is not None:
+            self._forecast = profile.forecast(
+                options.total,
+                within=options.within,
+                carbon_intensity_g_per_kwh=options.carbon_intensity_g_per_kwh,
+                pue=options.pue or 1.0,
+            )
+        return True
 
     def _print_forecast(self, forecast: Forecast) -> None:
         """Print a narrow forecast, and again when it has become twice as sure or was wrong."""
@@ -333,7 +287,7 @@ class EpochLoop:
             note = f", over the budget of {quantity(budget.limit_j * budget.per_j, budget.unit)}"
         self._print(f"{forecast}{note}")
 
-    def _is_over_budget(self, done: int, forecast: Forecast | None) -> bool:
+    def _is_over_budget(self, done: int) -> bool:
         """Whether the loop stops because the next epoch would exceed the budget."""
         budget = self._budget
         self._epoch_j *= done != self._options.total
@@ -342,26 +296,21 @@ class EpochLoop:
         if self._spent_j + self._epoch_j <= budget.limit_j:
             return False
         self._overrun_reported = True
+        energies_j = budget.limit_j, self._spent_j, self._epoch_j
+        limit, spent, following = (energy_j * budget.per_j for energy_j in energies_j)
         overrun = Overrun(
-            quantity=budget.quantity,
-            unit=budget.unit,
-            budget=budget.limit_j * budget.per_j,
-            spent=self._spent_j * budget.per_j,
-            next_epoch=self._epoch_j * budget.per_j,
-            epochs=done,
-            forecast=forecast,
+            budget.quantity, budget.unit, limit, spent, following, done, self._forecast
         )
-        match self._options.on_budget:
-            case "warn":
-                warnings.warn(str(overrun), UserWarning, stacklevel=4)
-                return False
-            case "raise":
-                raise BudgetError(str(overrun))
-            case "stop":
-                self._print(str(overrun))
-                return True
-            case call:
-                return bool(call(overrun))
+        reaction = self._options.on_budget
+        if callable(reaction):
+            return bool(reaction(overrun))
+        if reaction == "raise":
+            raise BudgetError(str(overrun))
+        if reaction == "stop":
+            self._print(str(overrun))
+        else:
+            warnings.warn(str(overrun), UserWarning, stacklevel=4)
+        return reaction == "stop"
 
     def _print(self, text: str) -> None:
         if not self._options.quiet:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,21 +21,12 @@ from joulelab.uncertain import COVERAGE_FACTOR
 MAIN = "epoch"
 """The phase that a run repeats, whole or in sections."""
 
-_QUANTITIES = ("gross_j", "duration_s")
 
+class Row(NamedTuple):
+    """A measured piece of a run: :data:`MAIN` or another phase, with its work.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A measured piece of a run.
-
-    Attributes:
-        phase: :data:`MAIN`, or another phase, for example ``"validate"`` or ``"checkpoint"``.
-        duration_s: Duration in seconds.
-        gross_j: Gross energy in joules; NaN if it was not measured.
-        work: Size relative to a typical piece of its phase.
-        gain_uncertainty: Relative standard uncertainty of the sensors' scale, which is the same
-            error in every row.
-        edge_uncertainty_j: Standard uncertainty that is independent in every row.
+    Work is the size relative to a typical piece of the phase. The gain uncertainty (relative) is
+    one common error of all rows; that of the edges is independent. Both are standard uncertainties.
     """
 
     phase: str
@@ -53,37 +44,22 @@ class Row:
         whole_j = math.hypot(*(part.uncertainty_j for part in parts))
         common_j = math.sqrt(max(0.0, whole_j**2 - edge_j**2))
         gross_j = energy.gross_j
-        return cls(
-            phase=phase,
-            duration_s=energy.duration_s,
-            gross_j=gross_j,
-            work=work,
-            gain_uncertainty=common_j / gross_j if gross_j > 0 else 0.0,
-            edge_uncertainty_j=edge_j,
-        )
+        gain = common_j / gross_j if gross_j > 0 else 0.0
+        return cls(phase, energy.duration_s, gross_j, work, gain, edge_j)
 
     def less(self, inner: Row) -> Row:
         """Subtract a row that lies within this one."""
-        return Row(
-            phase=self.phase,
+        return self._replace(
             duration_s=self.duration_s - inner.duration_s,
             gross_j=self.gross_j - inner.gross_j,
-            work=self.work,
             gain_uncertainty=max(self.gain_uncertainty, inner.gain_uncertainty),
             edge_uncertainty_j=math.hypot(self.edge_uncertainty_j, inner.edge_uncertainty_j),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PhaseForecast:
-    """Contribution of one phase to a forecast.
-
-    Attributes:
-        phase: Name of the phase.
-        count: Number of times it happens in the whole run.
-        gross_j: Gross energy in the whole run.
-        duration_s: Time in the whole run.
-    """
+    """How often a phase happens in the whole run, and its energy and time there."""
 
     phase: str
     count: float
@@ -145,28 +121,15 @@ class Forecast:
 
         The interval is that of the energy: the intensity is taken as exact.
         """
-        intensity = self.carbon_intensity_g_per_kwh
-        if intensity is None:
+        if self.carbon_intensity_g_per_kwh is None:
             return None
-        value, low, high = (
-            carbon_g(energy_j, intensity, pue=self.pue)
-            for energy_j in (self.gross_j, self.gross_low_j, self.gross_high_j)
-        )
-        return value, low, high
+        per_j = carbon_g(1.0, self.carbon_intensity_g_per_kwh, pue=self.pue)
+        return self.gross_j * per_j, self.gross_low_j * per_j, self.gross_high_j * per_j
 
     def __str__(self) -> str:
-        """Format energy, time and carbon with their intervals on one line.
-
-        Example:
-            >>> rows = [Row(phase="epoch", duration_s=60.0, gross_j=30e3) for _ in range(4)]
-            >>> print(Profile(rows).forecast(4, carbon_intensity_g_per_kwh=400.0))
-            4 epochs: 120 kJ (95 % CI 120–120 kJ), 4 min (95 % CI 4 min to 4 min), \
-13.3 g (95 % CI 13.3–13.3 g) CO2e
-        """
-        time, low, high = map(
-            fmt.duration, (self.duration_s, self.duration_low_s, self.duration_high_s)
-        )
-        parts = [f"{time} (95 % CI {low} to {high})"]
+        """Format energy, time and carbon with their intervals on one line."""
+        low, high = fmt.duration(self.duration_low_s), fmt.duration(self.duration_high_s)
+        parts = [f"{fmt.duration(self.duration_s)} (95 % CI {low} to {high})"]
         if math.isfinite(self.gross_j):
             energy = fmt.with_interval(self.gross_j, self.gross_low_j, self.gross_high_j, "J")
             parts.insert(0, energy)
@@ -181,38 +144,30 @@ class Forecast:
         )
         if self.startup:
             seen += f"; {fmt.count(self.startup, 'start-up piece')} counted once"
-        if len(self.phases) == 1:
-            return [seen]
-        lines = [seen]
-        for phase in self.phases:
-            values = [fmt.quantity(phase.gross_j, "J"), fmt.duration(phase.duration_s)]
-            lines.append(f"{phase.count:g} x {phase.phase}: {', '.join(values)}")
-        return lines
+        phases = self.phases if len(self.phases) > 1 else ()
+        return [seen] + [
+            f"{one.count:g} x {one.phase}: {fmt.quantity(one.gross_j, 'J')}, "
+            f"{fmt.duration(one.duration_s)}"
+            for one in phases
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return every value under its attribute's name, with ``None`` for NaN."""
-        data = asdict(self)
-        phases = data.pop("phases")
+        data = {one.name: getattr(self, one.name) for one in fields(self)}
+        data["phases"] = [asdict(phase) for phase in self.phases]
         if self.within is not None:
             data["sure"] = self.sure
         if self.carbon_g is not None:
             data |= zip(("carbon_g", "carbon_low_g", "carbon_high_g"), self.carbon_g, strict=True)
-        plain: dict[str, Any] = fmt.finite_or_none(data | {"phases": phases})
+        plain: dict[str, Any] = fmt.finite_or_none(data)
         return plain
 
 
 class Profile:
-    """Measured rows of a run, in order of time.
+    """Measured rows of a run, in order of time; ``pieces`` of :data:`MAIN` and work 1 per epoch.
 
     Rows before the first row of :data:`MAIN` happen once. Every other phase is expected to
     return as it did so far: after each epoch, after every few, or several times per epoch.
-
-    Args:
-        rows: Measured pieces.
-        pieces: Number of :data:`MAIN` rows of work 1 per epoch.
-
-    Raises:
-        UserError: There is no :data:`MAIN` row, or a row has no positive duration.
 
     Example:
         >>> rows = [Row(phase="epoch", duration_s=10.0 + i % 2, gross_j=2000.0 + 100 * (i % 2))
@@ -225,11 +180,8 @@ class Profile:
     def __init__(self, rows: Sequence[Row], pieces: float = 1.0) -> None:
         first = next((i for i, row in enumerate(rows) if row.phase == MAIN), None)
         if first is None:
-            raise UserError(
-                "nothing to forecast from",
-                why="no epoch was measured",
-                hint="measure at least one, or mark its steps",
-            )
+            hint = "measure at least one, or mark its steps"
+            raise UserError("nothing to forecast from", why="no epoch was measured", hint=hint)
         if not all(row.duration_s > 0 for row in rows):
             raise UserError("a row has no positive duration", hint="give durations in seconds")
         self.rows, self.pieces = tuple(rows), pieces
@@ -263,12 +215,6 @@ class Profile:
         of their scatter; they are also the least half-width, because the scatter of a few rows may
         be small by chance.
 
-        Args:
-            epochs: Length of the run, positive.
-            within: Relative half-width that is narrow enough; see :attr:`Forecast.sure`.
-            carbon_intensity_g_per_kwh: Carbon intensity of the electricity.
-            pue: Power usage effectiveness of the site.
-
         Raises:
             UserError: ``epochs`` or ``within`` is not positive, or SciPy is not installed.
         """
@@ -280,22 +226,17 @@ class Profile:
         energies, durations, phases = [], [], []
         edge_j = 0.0
         for phase in dict.fromkeys(row.phase for row in self.rows[self._first :]):
-            positions = [
-                i for i, row in enumerate(self.rows) if i >= self._first and row.phase == phase
-            ]
-            count = self._count(phase, positions, epochs)
-            energy, duration = (self._total(positions, count, name) for name in _QUANTITIES)
+            own = [i for i, row in enumerate(self.rows) if i >= self._first and row.phase == phase]
+            count = self._count(phase, own, epochs)
+            energy = self._total(own, count, "gross_j")
+            duration = self._total(own, count, "duration_s")
             energies.append(energy)
             durations.append(duration)
-            edge_j = math.hypot(edge_j, self._edge_j(positions, count))
-            phases.append(
-                PhaseForecast(
-                    phase=phase,
-                    count=count / self.pieces if phase == MAIN else count,
-                    gross_j=energy.value,
-                    duration_s=duration.value,
-                )
-            )
+            edges_j = (self.rows[i].edge_uncertainty_j for i in own)
+            work = sum(self.rows[i].work for i in own)
+            edge_j = math.hypot(edge_j, math.hypot(*edges_j) * count / work)
+            shown = count / self.pieces if phase == MAIN else count
+            phases.append(PhaseForecast(phase, shown, energy.value, duration.value))
         once = self.rows[: self._first]
         time = _sum(durations, math.fsum(row.duration_s for row in once))
         total = _sum(energies, math.fsum(row.gross_j for row in once))
@@ -328,16 +269,7 @@ class Profile:
         )
 
     def forecast_between(self, low: float, epochs: float, high: float, **options: Any) -> Forecast:
-        """Forecast a run whose number of epochs is itself only known as an interval.
-
-        The ends of the forecast's intervals are those of the fewest and of the most epochs.
-
-        Args:
-            low: Fewest epochs.
-            epochs: Most likely number of epochs.
-            high: Most epochs.
-            **options: Options of :meth:`forecast`.
-        """
+        """Forecast a run of a likely number of epochs, at least ``low`` and at most ``high``."""
         fewest, likely, most = (self.forecast(count, **options) for count in (low, epochs, high))
         return replace(
             likely,
@@ -349,18 +281,15 @@ class Profile:
 
     def _total(self, positions: Sequence[int], count: float, quantity: str) -> Total:
         """Forecast one phase's sum; rows that were not measured count as still to come."""
-        rows = [self.rows[i] for i in positions]
-        values = np.array([getattr(row, quantity) for row in rows])
-        known = np.isfinite(values) & (values > 0)
-        if not known.any():
+        values = np.array([getattr(self.rows[i], quantity) for i in positions])
+        known = np.array(positions)[np.isfinite(values) & (values > 0)]
+        if not known.size:
             return Total(math.nan, math.nan, math.nan, math.nan, 0)
-        return forecast_total(
-            values[known],
-            self._stop_s[positions][known],
-            np.array([row.duration_s for row in rows])[known],
-            count,
-            np.array([row.work for row in rows])[known],
+        values, durations_s, work = (
+            np.array([getattr(self.rows[i], name) for i in known])
+            for name in (quantity, "duration_s", "work")
         )
+        return forecast_total(values, self._stop_s[known], durations_s, count, work)
 
     def _count(self, phase: str, positions: Sequence[int], epochs: float) -> float:
         """Count the pieces of a phase in this many epochs."""
@@ -371,12 +300,6 @@ class Profile:
         period = median([later - earlier for earlier, later in pairwise(after)] or after)
         times = max(0, math.floor((epochs - after[0]) / period) + 1)
         return times * len(positions) / len(after)
-
-    def _edge_j(self, positions: Sequence[int], count: float) -> float:
-        """Compute the standard uncertainty of a phase's energy from the edges of its rows."""
-        edges_j = [self.rows[i].edge_uncertainty_j for i in positions]
-        work = sum(self.rows[i].work for i in positions)
-        return math.hypot(*edges_j) * count / work
 
 
 def _sum(totals: Iterable[Total], once: float) -> Total:

@@ -41,8 +41,7 @@ SCATTERS = np.geomspace(1e-4, 0.5, 48)
 """Prior scatter relative to the plateau, uniform in the logarithm (Jeffreys)."""
 
 FIRST_OVER_LATER = 4.0
-"""On a CPU, the first step of a training took up to 3.1 times as long as later ones. A single piece
-does not show how much of it was start-up, so its interval allows for this ratio."""
+"""How far a single piece may be start-up: on a CPU, a first step took up to 3.1 times longer."""
 
 MOST_PIECES = 500
 """Longer series are merged to this many pieces: more would cost time and add no information."""
@@ -54,17 +53,12 @@ _TAIL = 0.025
 
 
 def load_scipy() -> tuple[Any, Any]:
-    """Import and return ``scipy.optimize`` and ``scipy.special``.
-
-    Raises:
-        UserError: SciPy is not installed.
-    """
+    """Import and return ``scipy.optimize`` and ``scipy.special``."""
     try:
         from scipy import optimize, special  # noqa: PLC0415
     except ImportError as error:
-        raise UserError(
-            "a forecast needs SciPy", why=str(error), hint="run pip install 'joulelab[study]'"
-        ) from error
+        hint = "run pip install 'joulelab[study]'"
+        raise UserError("a forecast needs SciPy", why=str(error), hint=hint) from error
     return optimize, special
 
 
@@ -72,12 +66,8 @@ def load_scipy() -> tuple[Any, Any]:
 class Total:
     """Sum of a series with its 95 % prediction interval, in the unit of the series.
 
-    Attributes:
-        value: The sum.
-        low: Lower end of the interval; never below ``seen``.
-        high: Upper end of the interval.
-        seen: Sum over the pieces that were measured.
-        startup: Number of first pieces that differ from the rest and are counted once.
+    ``seen`` is the part that was measured, and ``startup`` the number of first pieces that differ
+    from the rest and are counted once.
     """
 
     value: float
@@ -93,18 +83,11 @@ def forecast_total(
     """Forecast the sum over ``count`` pieces of work from the first ones.
 
     Args:
-        values: Energy or duration of each measured piece, positive. Shape: (pieces,), at least 1.
-        stop_s: End of each piece in seconds from the start of the run. Shape: (pieces,).
-        duration_s: Duration of each piece in seconds. Shape: (pieces,).
-        count: Number of pieces of work 1 in the whole run. If that many were measured, the sum is
-            known and its interval has no width.
-        work: Size of each piece relative to a typical one. Shape: (pieces,). Default: all 1.
-
-    Example:
-        >>> pieces = np.array([14.0, 10.1, 9.9, 10.0, 10.0, 10.1, 9.9, 10.0])
-        >>> total = forecast_total(pieces, 60.0 * np.arange(1, 9), np.full(8, 60.0), 100)
-        >>> total.startup, round(total.value / 1004, 2), total.low < 1004 < total.high
-        (1, 1.0, True)
+        values: Positive energy or duration of each measured piece. Shape, as all: (pieces,).
+        stop_s: End of each piece in seconds from the start of the run.
+        duration_s: Duration of each piece in seconds.
+        count: Number of pieces of work 1 in the whole run.
+        work: Size of each piece relative to a typical one. Default: all 1.
     """
     work = np.ones_like(values) if work is None else work
     left = count - float(work.sum())
@@ -146,12 +129,6 @@ def startup_pieces(values: Floats) -> int:
 
     These are the leading pieces outside the 95 % prediction interval of the later half. Its centre
     and scale are the median and median absolute deviation, so single outliers do not move them.
-
-    Example:
-        >>> startup_pieces(np.array([30.0, 12.0, 10.1, 9.9, 10.0, 10.0, 25.0, 10.1, 9.9, 10.0]))
-        2
-        >>> startup_pieces(np.array([10.0, 11.0]))
-        0
     """
     _, special = load_scipy()
     later = values[values.size // 2 :]
@@ -169,11 +146,7 @@ def _future(
 ) -> tuple[float, tuple[float, float]]:
     """Forecast the sum of the next ``count`` pieces: its mean and its 95 % interval.
 
-    Args:
-        y: Measured pieces minus 1, in units of a typical piece. Shape: (pieces,).
-        stop_s: End of each piece. Shape: (pieces,).
-        duration_s: Duration of each piece. Shape: (pieces,).
-        count: Number of pieces to come.
+    ``y`` are the measured pieces minus 1, in units of a typical piece. Shapes: (pieces,).
     """
     tau = TIME_CONSTANTS_S[:, None, None, None]
     phi = CORRELATIONS[:, None, None]
@@ -219,12 +192,7 @@ def _sums(g: Floats, y: Floats, phi: Floats) -> tuple[Floats, ...]:
     """Sum the products of 1, g and y over the pieces, with the serial correlation removed.
 
     The first piece is scaled by sqrt(1 - phi^2); each other piece is reduced by phi times the
-    previous one.
-
-    Args:
-        g: Shape: (tau, pieces).
-        y: Shape: (pieces,).
-        phi: Shape: (correlations,).
+    previous one. Shapes: g (tau, pieces), y (pieces,), phi (correlations,).
 
     Returns:
         1·1, 1·g, g·g, 1·y, g·y and y·y, each of shape (tau, correlations).

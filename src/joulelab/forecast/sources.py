@@ -2,8 +2,7 @@
 
 Spans named ``epoch`` are what a run repeats. Spans outside epochs, and spans that each epoch
 contains at most once, for example ``validate`` or ``checkpoint``, are phases of their own. While
-few epochs are finished, their ``step`` spans are merged to sections and the sections are the
-pieces of the profile.
+few epochs are finished, their ``step`` spans are merged to sections, which are the pieces.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,45 +58,29 @@ class Source(NamedTuple):
     accuracy_pct: tuple[float, ...] = ()
 
 
-def read_source(
-    path: Path, *, phase: str | None = None, steps_per_epoch: int | None = None
-) -> Source:
-    """Read a profile from a run or a CSV file.
+def read_source(path: Path, phase: str | None = None, steps_per_epoch: int | None = None) -> Source:
+    """Read a profile from a run, as ``open_run`` takes it, or from a CSV file.
 
-    Args:
-        path: A run as :func:`~joulelab.runs.selection.open_run` takes it, or a CSV file with the
-            columns ``epoch, duration_s, gross_j`` and optionally ``phase`` and ``accuracy_pct``,
-            in order of time.
-        phase: Phase to forecast if a run has several, for example ``"infer"``. Default: the phase
-            of the first epoch.
-        steps_per_epoch: Needed if the first epoch has not ended.
-
-    Raises:
-        UserError: There is nothing to forecast from.
-        TraceError: A trace cannot be read.
+    A CSV file has the columns ``epoch, duration_s, gross_j`` and optionally ``phase`` and
+    ``accuracy_pct``, in order of time. See :func:`profile_of` for the options.
     """
     if path.is_file():
         return _of_table(path)
     run = open_run(path)
     if run.study is not None:
         return _of_study_run(run.study, phase)
-    trace = read_trace(run.inside or run.directory)
-    since_ns = run.start_ns or 0
-    return Source(
-        profile_of_trace(trace, since_ns=since_ns, phase=phase, steps_per_epoch=steps_per_epoch)
-    )
+    trace, since_ns = read_trace(run.inside or run.directory), run.start_ns or 0
+    options: dict[str, Any] = {"phase": phase, "steps_per_epoch": steps_per_epoch}
+    return Source(profile_of_trace(trace, since_ns=since_ns, **options))
 
 
 def profile_of_trace(
     trace: Trace, *, since_ns: int = 0, pid: int | None = None, **options: Any
 ) -> Profile:
-    """Build the profile of a trace, whether its run is live, finished or killed.
+    """Build the profile of a live, finished or killed run from its trace.
 
-    Args:
-        trace: Readings and spans.
-        since_ns: Ignore spans that began before this time, CLOCK_MONOTONIC.
-        pid: Ignore spans of other processes. ``None``: use all.
-        **options: Options of :func:`profile_of`.
+    Spans that began before ``since_ns`` (CLOCK_MONOTONIC) or in other processes than ``pid`` are
+    ignored. See :func:`profile_of` for the options.
     """
     spans = [
         span for span in trace.spans if span.start_ns >= since_ns and pid in (None, span.key[0])
@@ -123,8 +105,7 @@ def profile_of(
         steps_per_epoch: Needed if the first epoch has not ended.
 
     Raises:
-        UserError: No epoch and no step of one has ended, or the number of steps per epoch is
-            unknown.
+        UserError: No epoch or step has ended, or the number of steps per epoch is unknown.
     """
     epochs = [span for span in spans if span.name == EPOCH]
     if phase is None and epochs:
@@ -182,11 +163,8 @@ def _sections(
     counts = [len(of_epoch[epoch.key]) for epoch in epochs if epoch.stop_ns is not None]
     in_epoch = steps_per_epoch or (float(np.median(counts)) if counts else None)
     if not in_epoch:
-        raise UserError(
-            "the number of steps per epoch is unknown",
-            why="no epoch has ended",
-            hint="give the steps per epoch",
-        )
+        hint = "give the steps per epoch"
+        raise UserError("the steps per epoch are unknown", why="no epoch has ended", hint=hint)
     size = max(1.0, len(steps) / SECTIONS)
     pieces = []
     for epoch in epochs:
@@ -234,20 +212,11 @@ def _of_study_run(study: StudyPart, phase: str | None) -> Source:
     epochs = [epoch for epoch in study.epochs if epoch.phase == phase]
     incomplete = {epoch.index for epoch in epochs if not epoch.complete}
     ignored = incomplete if len(incomplete) < len(epochs) else set()
-    measured = [
-        span
-        for span in study.spans
-        if span.name != EPOCH or span.attributes.get("index") not in ignored
-    ]
+    indices = [span.attributes.get("index") if span.name == EPOCH else None for span in study.spans]
+    measured = [span for span, i in zip(study.spans, indices, strict=True) if i not in ignored]
     energies = {(span.start_ns, span.stop_ns): span.energy for span in measured}
     spans = [
-        TraceSpan(
-            name=span.name,
-            start_ns=span.start_ns,
-            stop_ns=span.stop_ns,
-            key=(0, i),
-            attributes=span.attributes,
-        )
+        TraceSpan(span.name, span.start_ns, span.stop_ns, (0, i), attributes=span.attributes)
         for i, span in enumerate(measured)
     ]
     profile = profile_of(
@@ -257,37 +226,31 @@ def _of_study_run(study: StudyPart, phase: str | None) -> Source:
         images = study.data["train_count" if phase == "train" else "test_count"]
         work = iter([epoch.values["samples"] / images for epoch in epochs])
         profile = Profile(
-            [replace(row, work=next(work)) if row.phase == MAIN else row for row in profile.rows]
+            [row._replace(work=next(work)) if row.phase == MAIN else row for row in profile.rows]
         )
     return Source(profile, tuple(nan_if_none(epoch.values["accuracy_pct"]) for epoch in epochs))
 
 
 def _of_table(path: Path) -> Source:
     table = open_table(path)
-    columns = {name.strip().lower(): i for i, name in enumerate(table.names)}
-    for name in ("epoch", "duration_s", "gross_j"):
-        if name not in columns:
-            raise UserError(
-                f"{path} has no column {name}",
-                why=f"it has {', '.join(table.names)}",
-                hint="give epoch,duration_s,gross_j with a header",
-            )
-    cells = [
-        {name: row[i].strip() if i < len(row) else "" for name, i in columns.items()}
-        for row in table.rows()
-    ]
-    main = _main_names([cell.get("phase", "") for cell in cells])
-    rows, accuracy = [], []
-    seen = set()
+    names = [name.strip().lower() for name in table.names]
+    missing = [name for name in ("epoch", "duration_s", "gross_j") if name not in names]
+    if missing:
+        why, hint = (
+            f"it has {', '.join(table.names)}",
+            "give epoch,duration_s,gross_j with a header",
+        )
+        raise UserError(f"{path} has no column {missing[0]}", why=why, hint=hint)
+    cells = [dict(zip_longest(names, map(str.strip, row), fillvalue="")) for row in table.rows()]
+    phases = [cell.get("phase", "").lower() for cell in cells]
+    main = MAIN_NAMES if MAIN_NAMES.intersection(phases) or not phases else {phases[0]}
+    rows, accuracy, seen = [], [], set()
     for cell in cells:
         phase = cell.get("phase", "")
         key = (cell["epoch"], phase)
         if key in seen:
-            raise UserError(
-                f"{path} has epoch {cell['epoch']}{' of ' * bool(phase)}{phase} twice",
-                why="it may contain several runs",
-                hint="give one run",
-            )
+            epoch = f"epoch {cell['epoch']} of {phase}" if phase else f"epoch {cell['epoch']}"
+            raise UserError(f"{path} has {epoch} twice", why="it may contain several runs")
         seen.add(key)
         name = MAIN if phase.lower() in main else phase
         duration_s, gross_j = number(cell["duration_s"]), number(cell["gross_j"])
@@ -297,9 +260,3 @@ def _of_table(path: Path) -> Source:
         if accuracy and (found := number(cell.get("accuracy_pct", ""))) == found:
             accuracy[-1] = found
     return Source(Profile(rows), tuple(accuracy))
-
-
-def _main_names(phases: Sequence[str]) -> set[str]:
-    """Find the names of the phase that makes up the run of a table."""
-    names = {phase.lower() for phase in phases}
-    return MAIN_NAMES if names & MAIN_NAMES or not phases else {phases[0].lower()}

@@ -1,8 +1,4 @@
-"""Energy in training frameworks and notebooks, one module each, imported on first use.
-
-Example:
-    trainer = Trainer(callbacks=[joulelab.integrations.lightning.EnergyCallback()])
-"""
+"""Energy in training frameworks and notebooks, one module each, imported on first use."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import Any, Self
 
 from joulelab.energy.energy import Energy
@@ -16,26 +16,12 @@ from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.spans import Span
 
-FIT, EPOCH, STEP, VALIDATE, CHECKPOINT = "fit", "epoch", "step", "validate", "checkpoint"
-
 
 class HookSpans:
     """Spans that follow a framework's hooks, which are called in pairs only while nothing fails.
 
     The first span opens a meter unless one is given, and :meth:`close` closes it. If it cannot be
     opened, there is a warning and the training continues without it.
-
-    Args:
-        meter: The user's meter, which is left open.
-
-    Example:
-        >>> with Meter(sensors=["simulated"]) as meter:
-        ...     spans = HookSpans(meter)
-        ...     for name in ("fit", "epoch", "step"):
-        ...         _ = spans.begin(name)
-        ...     _ = spans.end("epoch")
-        ...     [(span.name, span.stop_ns is None) for span in meter.spans]
-        [('fit', True), ('epoch', False), ('step', False)]
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
@@ -79,10 +65,7 @@ class HookSpans:
             self.end(self._open[0].name)
 
     def close(self) -> None:
-        """End all open spans, and the recording unless its meter is the user's.
-
-        Energies remain available. The next span opens another meter.
-        """
+        """End all open spans, and the recording unless its meter is the user's."""
         self.end_all()
         if self._is_recording and not self._is_given:
             self._is_recording = False
@@ -91,16 +74,10 @@ class HookSpans:
 
 
 class Fit:
-    """A training: its epochs and their energies.
+    """A training: its epochs, their energies, and a forecast if there is an end.
 
     The energy of an epoch is computed at its end or, if that would take more than 0.5 % of the
-    training's time, together with those of later epochs.
-
-    Args:
-        spans: Begins and ends the spans.
-        logs: Whether this process logs the energies.
-        total_epochs: Largest number of epochs, for a forecast.
-        total_steps: Largest number of optimiser steps, for a forecast.
+    training's time, together with those of later epochs. Only a process that ``logs`` computes any.
     """
 
     def __init__(
@@ -112,7 +89,7 @@ class Fit:
         total_steps: float = math.inf,
     ) -> None:
         self._spans = spans
-        self._span = spans.find(FIT) or spans.begin(FIT)
+        self._span = spans.find("fit") or spans.begin("fit")
         self._total_epochs, self._total_steps = total_epochs, total_steps
         self._pending: list[Epoch] = []
         self._validations: list[Span] = []
@@ -126,18 +103,18 @@ class Fit:
     @property
     def in_epoch(self) -> bool:
         """Whether an epoch is open."""
-        return self._spans.find(EPOCH) is not None
+        return self._spans.find("epoch") is not None
 
     def begin_epoch(self, index: int, step: int) -> None:
         """Begin an epoch, after this many optimiser steps."""
         self._first_step, self._validations = step, []
         total = self._total_epochs
         known_total = {"total": int(total)} if float(total).is_integer() else {}
-        self._spans.begin(EPOCH, index=index, **known_total)
+        self._spans.begin("epoch", index=index, **known_total)
 
     def end_epoch(self, epoch: float, step: int, samples: float = math.nan) -> None:
         """End the epoch; see :class:`~joulelab.integrations.metrics.Epoch`."""
-        span = self._spans.end(EPOCH)
+        span = self._spans.end("epoch")
         if span is None:
             return
         self._epochs += 1
@@ -146,25 +123,21 @@ class Fit:
 
     def begin_validation(self) -> None:
         """Begin a validation; an open step ends."""
-        if self._spans.find(VALIDATE) is None:
-            self._spans.end(STEP)
-            self._spans.begin(VALIDATE)
+        if self._spans.find("validate") is None:
+            self._spans.end("step")
+            self._spans.begin("validate")
 
     def end_validation(self) -> None:
         """End a validation."""
-        span = self._spans.end(VALIDATE)
+        span = self._spans.end("validate")
         if span is not None:
             self._validations.append(span)
 
     def new_metrics(self, *, now: bool = False) -> list[tuple[Epoch, Metrics]]:
-        """Return the epochs whose energies are computed now, with their metrics.
+        """Return the epochs whose energies are computed now (all, if ``now``), with their metrics.
 
-        In addition to :func:`~joulelab.integrations.metrics.epoch_metrics` there is
-        ``total_gross_j``, the sum of the epochs so far, and ``forecast_gross_j``,
-        ``forecast_low_j`` and ``forecast_high_j`` of all epochs, if the end is known.
-
-        Args:
-            now: Compute all energies, whatever the cost.
+        In addition to :func:`~joulelab.integrations.metrics.epoch_metrics` there is the sum of the
+        epochs so far and, if the end is known, a forecast of all epochs.
         """
         forecaster, epochs = self._forecaster, self._pending
         if forecaster is None or forecaster.stopped or not epochs:
@@ -172,14 +145,13 @@ class Fit:
         if not (now or forecaster.pace.due):
             return []
         self._pending = []
-        rows = forecaster.attempt(
-            lambda: self._metrics(forecaster, epochs), "no more energies are logged", 3
-        )
-        return list(zip(epochs, rows, strict=True)) if rows else []
+        work = partial(self._metrics, forecaster, epochs)
+        rows = forecaster.attempt(work, "no more energies are logged", 3) or []
+        return list(zip(epochs, rows, strict=False))
 
     def end(self) -> Energy | None:
         """End the fit and all within it; return its energy, if this process logs it."""
-        self._spans.end(FIT)
+        self._spans.end("fit")
         if self._forecaster is None or self._forecaster.stopped or self._span is None:
             return None
         return stage_energy(self._span)
@@ -201,13 +173,9 @@ class Fit:
             self._total_j += whole.gross_j
             rows.append(row | known({"total_gross_j": self._total_j}))
         if forecast is not None:
-            rows[-1] |= known(
-                {
-                    "forecast_gross_j": forecast.gross_j,
-                    "forecast_low_j": forecast.gross_low_j,
-                    "forecast_high_j": forecast.gross_high_j,
-                }
-            )
+            low_j, high_j = forecast.gross_low_j, forecast.gross_high_j
+            values = {"gross_j": forecast.gross_j, "low_j": low_j, "high_j": high_j}
+            rows[-1] |= known({f"forecast_{name}": value for name, value in values.items()})
         return rows
 
 
@@ -252,10 +220,9 @@ class EnergyHooks:
 
 
 def should_record(*, first: bool) -> bool:
-    """Whether this process records spans.
+    """Whether this process records spans: the host's first, and any process of a launched job.
 
-    All processes of a launched job do, because they share one recorder per host. Otherwise each
-    would start a recorder, so only the first process of the host does.
+    Processes of a job share one recorder per host. Others would start one each.
     """
     return first or current_launch() is not None
 
@@ -263,16 +230,13 @@ def should_record(*, first: bool) -> bool:
 def wrap_method(
     owner: object, method: str, begin: Callable[[], object], end: Callable[[], object]
 ) -> Callable[[], None]:
-    """Call functions before and after a method of an object, even if the method fails.
+    """Call functions before and after a method, even if it fails; return how to restore it.
 
     Frameworks have no hook after saving a checkpoint, and none where a call fails.
-
-    Returns:
-        Function that restores the method.
     """
     original = getattr(owner, method)
 
-    @functools.wraps(original)
+    @wraps(original)
     def wrapped(*args: Any, **options: Any) -> Any:
         begin()
         try:

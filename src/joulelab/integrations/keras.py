@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from joulelab.integrations.callback import FIT, STEP, EnergyHooks, Fit
+from joulelab.integrations.callback import EnergyHooks, Fit
 from joulelab.integrations.metrics import Metrics, stage_energy, stage_metrics
 
 try:
@@ -35,13 +35,8 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     :meth:`close`, at the end of a ``with`` block of this callback, or when the next training
     begins.
 
-    Args:
-        meter: Meter to use. Default: a new one for each call of the model.
-        steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
-        forecast: Whether to forecast all epochs, in ``history``; needs SciPy.
-
-    Attributes:
-        history: All metrics, one dictionary per epoch and one for the whole fit.
+    The arguments are those of :class:`~joulelab.integrations.callback.EnergyHooks`; the forecast is
+    only in ``history``.
     """
 
     _step = 0
@@ -53,14 +48,12 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
         if fit is not None:
             for epoch, row in fit.new_metrics(now=True):
                 self._add(epoch.epoch, row)
-            self._add_stage(stage_metrics(FIT, fit.end()))
+            self._add_stage(stage_metrics("fit", fit.end()))
         super().close()
-
-    # Training.
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self.close()
-        self._spans.begin(FIT)
+        self._spans.begin("fit")
         self._step = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -71,11 +64,11 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if self._steps:
-            self._spans.begin(STEP, index=self._step)
+            self._spans.begin("step", index=self._step)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._step += 1
-        self._spans.end(STEP)
+        self._spans.end("step")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is None:
@@ -88,8 +81,6 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Logs = None) -> None:
         self.close()
-
-    # Validation, test, prediction.
 
     def on_test_begin(self, logs: Logs = None) -> None:
         if self._fit is not None:
@@ -111,11 +102,9 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
 
     def _end_stage(self, name: str) -> None:
         span = self._spans.end(name)
-        if span is not None and self._spans.find(FIT) is None:
+        if span is not None and self._spans.find("fit") is None:
             self._add_stage(stage_metrics(name, stage_energy(span)))
             self._spans.close()
-
-    # Logging.
 
     def _logged_names(self) -> list[str]:
         has_net = self.meter is not None and self.meter.baseline is not None

@@ -5,25 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
-from joulelab.integrations.callback import (
-    CHECKPOINT,
-    FIT,
-    STEP,
-    VALIDATE,
-    EnergyHooks,
-    Fit,
-    should_record,
-    wrap_method,
-)
+from joulelab.integrations.callback import EnergyHooks, Fit, should_record, wrap_method
 from joulelab.integrations.metrics import Metrics, batch_size, stage_energy, stage_metrics
 from joulelab.meter import Meter
 
+SampleCounter = Callable[[Any], float]
 Trainer = Any
 """A trainer of either package; they have no type in common."""
 
-SANITY_CHECK = "sanity_check"
 PREFIX = "energy/"
 
 
@@ -32,39 +24,27 @@ class LightningHooks(EnergyHooks):
 
     The spans are ``fit`` > ``epoch`` > ``step``, with ``sanity_check``, ``validate`` and
     ``checkpoint`` where they happen, and ``validate``, ``test`` and ``predict`` on their own. A
-    ``step`` is one step of the optimiser, with all the batches that it accumulates.
-
-    Of several processes on one host the first one logs, for the whole host.
+    ``step`` is one step of the optimiser, with all the batches that it accumulates. Of several
+    processes on one host the first one logs, for the whole host.
 
     Args:
         meter: Meter to use. Default: a new one for each call of the trainer.
         steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
         forecast: Whether to log a forecast of all epochs; needs SciPy.
-        samples_in: Function that counts the samples of a batch. Default: the length of its first
-            tensor.
-
-    Attributes:
-        history: All logged metrics, one dictionary per epoch and stage.
+        samples_in: Counts the samples of a batch. Default: the length of its first tensor.
     """
 
     _logger: ClassVar[logging.Logger]
 
     def __init__(
-        self,
-        meter: Meter | None = None,
-        *,
-        steps: bool = True,
-        forecast: bool = True,
-        samples_in: Callable[[Any], float] | None = None,
+        self, meter: Meter | None = None, samples_in: SampleCounter | None = None, **options: bool
     ) -> None:
-        super().__init__(meter, steps=steps, forecast=forecast)
+        super().__init__(meter, **options)
         self._samples_in = samples_in or batch_size
         self._is_recording = self._logs = False
         self._step_at: int | None = None
         self._samples = 0.0
         self._restore_trainer: Callable[[], None] | None = None
-
-    # The trainer's calls.
 
     def setup(self, trainer: Trainer, _: Any, stage: str) -> None:
         self.close()
@@ -72,22 +52,18 @@ class LightningHooks(EnergyHooks):
         self._is_recording = should_record(first=self._logs)
         if not self._is_recording:
             return
-        if stage == FIT:
-            self._spans.begin(FIT)
-        self._restore_trainer = wrap_method(
-            trainer,
-            "save_checkpoint",
-            lambda: self._spans.begin(CHECKPOINT),
-            lambda: self._spans.end(CHECKPOINT),
+        if stage == "fit":
+            self._spans.begin("fit")
+        begin, end = (
+            partial(self._spans.begin, "checkpoint"),
+            partial(self._spans.end, "checkpoint"),
         )
+        self._restore_trainer = wrap_method(trainer, "save_checkpoint", begin, end)
 
     def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self._finish(trainer)
 
-    def on_exception(self, trainer: Trainer, *_: Any) -> None:
-        self._finish(trainer)
-
-    # Training.
+    on_exception = teardown
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         if not self._is_recording:
@@ -111,11 +87,9 @@ class LightningHooks(EnergyHooks):
             self.on_train_epoch_start(trainer)
         if self._steps and self._step_at is None:
             self._step_at = trainer.global_step
-            self._spans.begin(STEP, index=self._step_at)
+            self._spans.begin("step", index=self._step_at)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, _module: Any, _outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, _: Any, __: Any, batch: Any, *___: Any) -> None:
         if self._fit is None:
             return
         self._samples += self._samples_in(batch)
@@ -131,26 +105,24 @@ class LightningHooks(EnergyHooks):
         self._fit.end_epoch(trainer.current_epoch, trainer.global_step, self._samples * on_host)
         self._log_epochs(trainer)
 
-    # Validation, test, prediction.
-
     def on_sanity_check_start(self, *_: Any) -> None:
-        self._begin_stage(SANITY_CHECK)
+        self._begin_stage("sanity_check")
 
     def on_sanity_check_end(self, *_: Any) -> None:
-        self._spans.end(SANITY_CHECK)
+        self._spans.end("sanity_check")
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         if self._fit is not None:
             self._step_at = None
             self._fit.begin_validation()
         elif not trainer.sanity_checking:
-            self._begin_stage(VALIDATE)
+            self._begin_stage("validate")
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         if self._fit is not None:
             self._fit.end_validation()
         elif not trainer.sanity_checking:
-            self._end_stage(trainer, VALIDATE)
+            self._end_stage(trainer, "validate")
 
     def on_test_start(self, *_: Any) -> None:
         self._begin_stage("test")
@@ -173,12 +145,10 @@ class LightningHooks(EnergyHooks):
         if span is not None and self._logs:
             self._log(trainer, stage_metrics(name, stage_energy(span)), trainer.global_step)
 
-    # Logging.
-
     def _end_step(self) -> None:
         if self._step_at is not None:
             self._step_at = None
-            self._spans.end(STEP)
+            self._spans.end("step")
 
     def _log_epochs(self, trainer: Trainer, *, now: bool = False) -> None:
         assert self._fit is not None
@@ -202,7 +172,7 @@ class LightningHooks(EnergyHooks):
             energy = self._fit.end()
             if energy is not None:
                 self._logger.info("energy of the fit: %s", energy)
-            self._log(trainer, stage_metrics(FIT, energy), max(0, trainer.global_step - 1))
+            self._log(trainer, stage_metrics("fit", energy), max(0, trainer.global_step - 1))
         self.close()
 
     def close(self) -> None:
@@ -215,18 +185,13 @@ class LightningHooks(EnergyHooks):
 
 
 def make_callback(package: str, install: str) -> Any:
-    """Make the callback class for one of Lightning's two packages.
-
-    Raises:
-        ImportError: The package is not installed.
-    """
+    """Make the callback class for one of Lightning's two packages."""
     name = package.partition(".")[0]
     try:
         base = importlib.import_module(f"{package}.callbacks").Callback
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"the package {name} is not installed; run pip install {install}"
-        ) from error
+        message = f"the package {name} is not installed; run pip install {install}"
+        raise ImportError(message) from error
     module, logger = f"joulelab.integrations.{name}", logging.getLogger(package)
     contents = {"__doc__": LightningHooks.__doc__, "__module__": module, "_logger": logger}
     return type("EnergyCallback", (LightningHooks, base), contents)

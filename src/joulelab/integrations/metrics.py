@@ -15,15 +15,7 @@ Metrics = dict[str, float]
 
 
 class Epoch(NamedTuple):
-    """A finished epoch.
-
-    Attributes:
-        span: The whole epoch.
-        epoch: Its name in the framework's logs.
-        step: Number of optimiser steps that the framework had made at its end.
-        samples: Number of samples that this host trained on; NaN if unknown.
-        validations: Validations within the epoch, and between it and the next one.
-    """
+    """A finished epoch, with its name in the logs, and the validations until the next one."""
 
     span: Span
     epoch: float
@@ -90,11 +82,9 @@ def batch_size(batch: Any) -> float:
     """Return the length of the first array in a batch; NaN without one.
 
     Example:
-        >>> import numpy as np
-        >>> batch_size({"text": ["a", "b"], "x": (np.zeros((2, 3)), np.zeros(2))})
+        >>> from numpy import zeros
+        >>> batch_size({"text": ["a", "b"], "x": (zeros((2, 3)), zeros(2))})
         2.0
-        >>> batch_size(object())
-        nan
     """
     shape = getattr(batch, "shape", None)
     if isinstance(shape, tuple):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 USAGE = "%%joulelab [NAME] [--sensors NAMES]"
-CELL = "cell"
 
 
 def load(shell: InteractiveShell) -> None:
@@ -41,10 +40,6 @@ class Cells:
 
         The cell runs unchanged and its errors are raised; its energy is displayed at its end. The
         first cell opens a meter, and later cells use it, too.
-
-        Raises:
-            UserError: The line has unknown options.
-            BaseException: The cell's own error.
         """
         __tracebackhide__ = True
         name, sensors = _arguments(line)
@@ -82,13 +77,8 @@ def _errors_hidden(shell: InteractiveShell) -> Iterator[None]:
 
 
 def _arguments(line: str) -> tuple[str, list[str] | None]:
-    """Parse the name of the span and the sensors.
-
-    Example:
-        >>> _arguments("training --sensors gpu,cpu"), _arguments("")
-        (('training', ['gpu', 'cpu']), ('cell', None))
-    """
-    name, sensors = CELL, None
+    """Parse the name of the span and the sensors."""
+    name, sensors = "cell", None
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -97,7 +87,7 @@ def _arguments(line: str) -> tuple[str, list[str] | None]:
         word = words.pop(0)
         if word == "--sensors" and words:
             sensors = sensor_names(words.pop(0))
-        elif word.startswith("-") or name != CELL:
+        elif word.startswith("-") or name != "cell":
             raise UserError(f"unknown option {word!r} of %%joulelab", hint=f"write {USAGE}")
         else:
             name = word

@@ -8,16 +8,7 @@ import os
 from functools import partial
 from typing import Any
 
-from joulelab.integrations.callback import (
-    CHECKPOINT,
-    FIT,
-    STEP,
-    VALIDATE,
-    EnergyHooks,
-    Fit,
-    should_record,
-    wrap_method,
-)
+from joulelab.integrations.callback import EnergyHooks, Fit, should_record, wrap_method
 from joulelab.integrations.metrics import Epoch, Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
@@ -28,11 +19,10 @@ try:
     from transformers import TrainerState as State
     from transformers import TrainingArguments as Arguments
 except ImportError as error:
-    raise ImportError(
-        "Transformers' Trainer cannot be imported; run pip install 'joulelab[integrations]'"
-    ) from error
+    message = "Transformers' Trainer cannot be imported; run pip install 'joulelab[integrations]'"
+    raise ImportError(message) from error
 
-SPANS_OF_METHODS = {"evaluate": VALIDATE, "predict": "predict", "_save_checkpoint": CHECKPOINT}
+SPANS_OF_METHODS = {"evaluate": "validate", "predict": "predict", "_save_checkpoint": "checkpoint"}
 PREFIX = "energy_"
 
 
@@ -48,13 +38,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     spans that a failure leaves open end with :meth:`close`, at the end of a ``with`` block of this
     callback, or when the next training begins.
 
-    Of several processes on one host the first one logs, for the whole host.
-
-    Args:
-        trainer: The trainer that this callback is added to.
-        meter: Meter to use. Default: a new one for each call of the trainer.
-        steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
-        forecast: Whether to log a forecast of all epochs; needs SciPy.
+    Of several processes on one host the first one logs, for the whole host. Further arguments are
+    those of :class:`~joulelab.integrations.callback.EnergyHooks`.
     """
 
     def __init__(
@@ -74,8 +59,6 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._finish(self._trainer.state, self._trainer.control)
         super().close()
 
-    # Training.
-
     def on_train_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         self.close()
         if not should_record(first=state.is_local_process_zero):
@@ -92,11 +75,11 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
 
     def on_step_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None and self._steps:
-            self._spans.begin(STEP, index=state.global_step)
+            self._spans.begin("step", index=state.global_step)
 
     def on_step_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None:
-            self._spans.end(STEP)
+            self._spans.end("step")
             self._begin_next(control)
 
     def on_epoch_end(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
@@ -116,8 +99,6 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._finish(state, control)
         self.close()
 
-    # Validation and checkpoints.
-
     def on_prediction_step(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         # Only the first of several data sets is announced.
         if self._fit is not None and self._trainer is None:
@@ -130,7 +111,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
 
     def on_save(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._trainer is None:
-            self._spans.end(CHECKPOINT)
+            self._spans.end("checkpoint")
 
     def _begin_next(self, control: Control) -> None:
         """Begin what comes next if there is no trainer whose methods show when it begins."""
@@ -139,18 +120,18 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         if control.should_evaluate:
             self._fit.begin_validation()
         elif control.should_save:
-            self._spans.begin(CHECKPOINT)
+            self._spans.begin("checkpoint")
 
     def _begin(self, name: str) -> None:
         assert self._trainer is not None
-        if self._fit is not None and name == VALIDATE:
+        if self._fit is not None and name == "validate":
             self._fit.begin_validation()
         elif should_record(first=self._trainer.is_local_process_zero()):
             self._spans.begin(name)
 
     def _end(self, name: str) -> None:
         assert self._trainer is not None
-        if self._fit is not None and name == VALIDATE:
+        if self._fit is not None and name == "validate":
             self._fit.end_validation()
             return
         span = self._spans.end(name)
@@ -159,8 +140,6 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
                 row = stage_metrics(name, stage_energy(span))
                 self._log(self._trainer.state, self._trainer.control, row)
             self._spans.close()
-
-    # Logging.
 
     def _log_epochs(self, state: State, control: Control, *, now: bool = False) -> None:
         assert self._fit is not None
@@ -176,8 +155,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         now = state.epoch, state.global_step, control.should_log
         if epoch is not None:
             state.epoch, state.global_step = epoch.epoch, epoch.step
-        named = {PREFIX + name: value for name, value in row.items()}
-        self.history.append({**named, "epoch": state.epoch or math.nan, "step": state.global_step})
+        named: dict[str, Any] = {PREFIX + name: value for name, value in row.items()}
+        self.history.append({**named, "epoch": state.epoch, "step": state.global_step})
         try:
             if self._trainer is not None:
                 self._trainer.log(named)
@@ -188,13 +167,11 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             state.epoch, state.global_step, control.should_log = now
 
     def _finish(self, state: State, control: Control) -> None:
-        fit = self._fit
-        if fit is None:
-            return
-        self._spans.end_all()
-        self._log_epochs(state, control, now=True)
-        self._fit = None  # because the trainer reports what is logged here, too
-        self._log(state, control, stage_metrics(FIT, fit.end()))
+        if fit := self._fit:
+            self._spans.end_all()
+            self._log_epochs(state, control, now=True)
+            self._fit = None  # because the trainer reports what is logged here, too
+            self._log(state, control, stage_metrics("fit", fit.end()))
 
 
 def _samples(args: Arguments, state: State, steps: int, loader: Any) -> float:

@@ -38,7 +38,7 @@ from joulelab.watch.view import Component, Gauge, OpenSpan, Stack, View
 
 NOW_S = 1.0
 """Current power is the mean over this time, or over two readings of the slowest sensor."""
-MARGIN_S = 5.0
+MARGIN_NS = 5 * 10**9
 """Readings from this long before and after a stretch are read with it."""
 RECENT_SHARE, LEAST_RECENT_S = 0.006, 0.9
 """Largest share of one core for current values, and minimum time between two updates."""
@@ -95,7 +95,7 @@ class GrowingTrace:
             since_ns=self.start_ns, most_per_name=MOST_SPANS, on_finish=self._new_spans.append
         )
         self._measures_energy = any(channel.gives_energy for channel in empty.channels)
-        self._tail_ns = round(max(MARGIN_S, 2 * _lost_s(empty)) * 1e9)
+        self._tail_ns = max(MARGIN_NS, round(2e9 * _lost_s(empty)))
         self._history = PowerHistory(self.start_ns)
         self._finished = FinishedSpans()
         self._running = RunningEnergy(self._read, self.start_ns, self._finished)
@@ -162,11 +162,10 @@ class GrowingTrace:
         return epochs if self._last_epoch is None else [*epochs, self._last_epoch]
 
     def _read(self, start_ns: int, stop_ns: int) -> Trace:
-        margin_ns = round(MARGIN_S * 1e9)
-        since_ns = start_ns - margin_ns
+        since_ns = start_ns - MARGIN_NS
         events = [one for one in self._events if one.get("t_ns", since_ns) >= since_ns]
         spans = [one for one in self._fold.spans() if (one.stop_ns or _ALWAYS_NS) >= since_ns]
-        return self._reader.read_between(since_ns, stop_ns + margin_ns, events, spans)
+        return self._reader.read_between(since_ns, stop_ns + MARGIN_NS, events, spans)
 
     def _update_running(self, *, final: bool) -> Snapshot | None:
         """Update the energy since the beginning; return the progress if it is not there yet."""

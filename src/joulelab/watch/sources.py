@@ -211,8 +211,7 @@ def running_runs() -> list[Path]:
         with contextlib.suppress(UserError, TraceError):
             record = read_record(path) or {"status": "unfinished", "inside": None}
             if record["status"] == "unfinished":
-                header = header_of(Path(record["inside"] or path))
-                found += [path] if _is_recorder_alive(header) else []
+                found += [path] * _is_recorder_alive(header_of(Path(record["inside"] or path)))
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
