@@ -131,6 +131,7 @@ PREPARE = {
     "index": (script,),
     "report": (studies,),
     "findings": (studies,),
+    "files": (studies, traces),
     "forecast": (studies, traces),
     "ledger": (studies,),
     "import-logs": (recorded,),
