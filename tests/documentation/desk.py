@@ -1,4 +1,4 @@
-"""A desk on which the examples of the pages find the files that they name."""
+"""A directory with the files that the examples of the documentation use."""
 
 import gzip
 import os
@@ -39,7 +39,7 @@ EPOCHS = "epoch,duration_s,gross_j,accuracy_pct\n" + "".join(
 
 
 def lay_out(folder):
-    """Puts what every page takes as given into a folder."""
+    """Write the files that all pages use."""
     for name in ("smi", "meter"):
         source = LOGS / f"rtx3090_square_{'nvidia_smi' if name == 'smi' else name}.csv.gz"
         (folder / f"{name}.csv").write_bytes(gzip.decompress(source.read_bytes()))
@@ -51,19 +51,19 @@ def lay_out(folder):
 
 
 def studies(folder, request):
-    """The studies that pages speak of: one small study of a simulated machine, several times."""
+    """Copy one small study of a simulated machine under the names that pages use."""
     study = request.getfixturevalue("study")
     for name in STUDIES:
         shutil.copytree(study, folder / "studies" / name)
 
 
 def finished(folder, request):
-    """The study that a page runs. The shared one was made by that very command."""
+    """Copy the study that a page runs; the shared one was made by the same command."""
     shutil.copytree(request.getfixturevalue("study"), folder / "mine")
 
 
 def run(script, folder):
-    """Runs a script of the shell as a user would; fails when anything reaches for the network."""
+    """Run a shell script as a user would; fail if anything uses the network."""
     log = folder / "network.log"
     environment = {
         "PATH": os.pathsep.join(
@@ -89,7 +89,7 @@ def run(script, folder):
 
 
 def recorded(folder, _request):
-    """A log of an H100 and its spans, and spans of the log of the RTX 3090."""
+    """Write a log of an H100 with its spans, and spans for the log of the RTX 3090."""
     (folder / "spans.csv").write_text(
         "name,start_s,stop_s\nidle,-0.15,1.0\nload,1.050233,9.023917\nidle,10,12\n"
     )
@@ -100,7 +100,7 @@ def recorded(folder, _request):
 
 
 def traces(folder, _request):
-    """What a program's own meter left behind."""
+    """Record a trace with a meter in a directory."""
     with Meter(sensors=["simulated"], directory=folder / "mymeter") as meter:
         for index in range(4):
             with meter.span("epoch", index=index):
@@ -109,7 +109,7 @@ def traces(folder, _request):
 
 
 def script(folder, _request):
-    """A program that marks its epochs."""
+    """Write a program that marks its epochs."""
     (folder / "train.py").write_text(
         "import joulelab\nwith joulelab.Meter() as meter:\n"
         "    for index in range(3):\n        with meter.span('epoch', index=index):\n"
@@ -118,7 +118,7 @@ def script(folder, _request):
 
 
 def candidates(folder, _request):
-    """Models to predict, and steps that were measured."""
+    """Write models to predict, and measured steps."""
     (folder / "candidates.csv").write_text(
         "model,phase,batch_size,input\nLeNet,train,32,3x32x32\nResNet18,infer,64,3x32x32\n"
     )
@@ -141,4 +141,4 @@ PREPARE = {
     "run-a-study": (finished,),
     "watch-live": (studies,),
 }
-"""What a page takes as given beyond what every page does."""
+"""Additional files of a page."""

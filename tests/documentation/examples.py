@@ -1,4 +1,4 @@
-"""The examples of a page that are not doctests: its blocks of shell, Python and TOML."""
+"""Find the examples of a page that are not doctests: blocks of shell, Python and TOML."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Example:
-    """A block.
+    """A code block of a page.
 
     Attributes:
-        line: Its first line in the page.
+        line: First line in the page.
         kind: One of :data:`KINDS`.
-        text: What it says, without prompts and what commands print.
-        reason: Why it is not run; empty when it is.
+        text: Its content, without prompts and output.
+        reason: Why it is not run; empty if it is.
         save_as: File name under which the page asks the reader to save it; may be empty.
     """
 
@@ -35,7 +35,7 @@ class Example:
 
 
 def examples(page):
-    """The examples of a page, in order."""
+    """Return the examples of a page, in order."""
     source = page.read_text(encoding="utf-8")
     return [
         Example(
@@ -56,7 +56,7 @@ def _saved_name(before):
 
 
 def _commands(text):
-    """What was typed: lines behind ``$``, and those that carry them on."""
+    """Return the commands: lines after ``$`` and their continuations."""
     typed = []
     goes_on = False
     for line in text.splitlines():
@@ -71,5 +71,5 @@ def _commands(text):
 
 
 def _is_open(text):
-    """Whether a double quote waits for its end."""
+    """Report whether a double quote is open."""
     return text.count('"') % 2 == 1

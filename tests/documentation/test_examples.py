@@ -1,7 +1,7 @@
 """Every example of the README and the documentation runs as it stands, or says why it does not.
 
-What is Python with its results is run as doctests; here are commands, programs and plans. Nothing
-of them may touch the network.
+Python sessions run as doctests; these tests run commands, programs and plans. None of them may use
+the network.
 """
 
 import shlex
@@ -42,7 +42,7 @@ def test_there_are_examples():
     assert shutil.which("bash")
 
 
-def test_what_reaches_for_the_network_is_noticed(tmp_path):
+def test_use_of_the_network_is_detected(tmp_path):
     script = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
     with pytest.raises(AssertionError, match=r"192\.0\.2\.1"):
         run(f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}", tmp_path)

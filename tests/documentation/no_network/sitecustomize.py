@@ -1,4 +1,4 @@
-"""Python imports this before anything else: whoever reaches for the network is written down."""
+"""Log and refuse every use of the network; Python imports this module at start-up."""
 
 import os
 import sys
