@@ -367,22 +367,17 @@ def _read_telemetry(
             component = "host" if is_host else device.component or unnamed
             channel = _channel(component, column, table, pace)
             if column.quantity is Quantity.ENERGY:
-                power = _only_power(log, component)
-                if power is None or np.any(np.diff(value[seen]) < 0):
+                # It refines power. Next to another meter or none, it would add energy.
+                meters = [one for one in log.trace.channels if one.component == component]
+                meters = [one for one in meters if one.gives_energy]
+                is_decreasing = np.any(np.diff(value[seen]) < 0)
+                if [one.quantity for one in meters] != [Quantity.POWER] or is_decreasing:
                     continue
-                channel = replace(channel, gain_uncertainty=power.gain_uncertainty, priority=1)
+                gain_uncertainty = meters[0].gain_uncertainty
+                channel = replace(channel, gain_uncertainty=gain_uncertainty, priority=1)
             else:
                 channel = replace(channel, update_period_s=pace.interval_s, polled=True)
             yield channel, Readings(t_ns, value[seen])
-
-
-def _only_power(log: Log, component: str) -> Channel | None:
-    """Return the power of a component that has no other meter, which a counter can refine.
-
-    The counter of a component without power would add energy that was not asked for.
-    """
-    meters = [one for one in log.trace.channels if one.component == component and one.gives_energy]
-    return meters[0] if len(meters) == 1 and meters[0].quantity is Quantity.POWER else None
 
 
 def assign_power_to_gpu(log: Log) -> Log:
@@ -399,10 +394,6 @@ def assign_power_to_gpu(log: Log) -> Log:
 
 def gpu_models(paths: Iterable[Path]) -> list[str]:
     """List the models of GPUs in the column ``name`` of logs, in order of appearance."""
-    models: dict[str, None] = {}
-    for path in paths:
-        table = open_table(path)
-        if "name" in table.names:
-            cells = table.cells(table.names.index("name"))
-            models |= dict.fromkeys(cell for cell in cells if not is_absent(cell))
-    return list(models)
+    tables = [table for table in map(open_table, paths) if "name" in table.names]
+    cells = [cell for table in tables for cell in table.cells(table.names.index("name"))]
+    return list(dict.fromkeys(cell for cell in cells if not is_absent(cell)))
