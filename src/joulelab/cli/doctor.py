@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from joulelab.energy.signal.reconciliation import role
+from joulelab.energy.signal import channel_role
 from joulelab.format import ABSENT, duration, quantity
 from joulelab.machine import Machine, describe
 from joulelab.sensors.discovery import ChannelNow, discover, read_now
@@ -63,7 +63,7 @@ def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> 
     channels = [row.channel for row in rows]
     for channel, value, reason in rows:
         entry = channel.to_json() | {"power_w" if channel.gives_energy else "value": value}
-        entry["use"] = role(channel, channels)
+        entry["use"] = channel_role(channel, channels)
         sensors.append(entry | ({"reason": reason} if reason else {}))
     return {
         "machine": machine.to_json(),
@@ -118,7 +118,7 @@ def _roles(channels: Sequence[Channel]) -> list[str]:
     """Where each component's energy comes from."""
     lines: dict[str, list[str]] = {}
     for channel in sorted(channels, key=lambda one: one.priority):
-        text = role(channel, channels)
+        text = channel_role(channel, channels)
         if text is not None:
             window = f" (means of {duration(channel.window_s)})" if channel.window_s else ""
             lines.setdefault(channel.component, []).append(f"{text} by {channel.source}{window}")

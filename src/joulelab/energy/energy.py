@@ -26,12 +26,7 @@ REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its i
 
 
 def sensor_of(source: str) -> str:
-    """Return the sensor that gave the readings, without what they were reconciled with.
-
-    Example:
-        >>> sensor_of("nvml.samples+nvml.energy_counter")
-        'nvml.samples'
-    """
+    """Return the source that gave the readings: ``"a"`` of ``"a+b"``, scaled to the counter b."""
     return source.partition("+")[0]
 
 

@@ -30,8 +30,7 @@ from joulelab.sensors.sensor import Channel, Quantity
 Floats = NDArray[np.float64]
 TimeRanges = NDArray[np.int64]
 
-MIN_COVERAGE = 0.5
-"""A component whose readings cover less than this share of a span is absent from its energy."""
+MIN_COVERAGE = 0.5  # A component whose readings cover a smaller share of a span is absent.
 
 
 class EnergyEstimator:
@@ -89,12 +88,13 @@ class EnergyEstimator:
         absent = [dict(reasons) for _ in windows]
         notes = [dict.fromkeys(notes_within(self._incidents, *one.whole())) for one in windows]
         for one in readings:
+            component = one.channel.component
             for i, uncovered in enumerate(one.uncovered.tolist()):
                 if uncovered:
-                    absent[i][one.component] = one.reason_for_absence(i)
+                    absent[i][component] = one.reason_for_absence(i)
                     continue
-                components[i][one.component] = self._component(one, slice(i, i + 1))
-                if note := self._attribution.note(one.component, one.shares[i]):
+                components[i][component] = self._component(one, slice(i, i + 1))
+                if note := self._attribution.note(component, one.shares[i]):
                     notes[i][note] = None
         return [
             Energy(
@@ -114,13 +114,14 @@ class EnergyEstimator:
             note for window in windows for note in notes_within(self._incidents, *window.whole())
         )
         for one in readings:
-            if one.uncovered.any():
-                absent[one.component] = one.reason_for_absence(int(one.uncovered.argmax()))
+            component, uncovered = one.channel.component, one.uncovered
+            if uncovered.any():
+                absent[component] = one.reason_for_absence(int(uncovered.argmax()))
                 continue
-            components[one.component] = self._component(one, slice(None))
+            components[component] = self._component(one, slice(None))
             # Notes differ between three cases only: alone, shared and unknown.
             cases = {share if share is None else share.is_whole: share for share in one.shares}
-            found = (self._attribution.note(one.component, share) for share in cases.values())
+            found = (self._attribution.note(component, share) for share in cases.values())
             notes |= dict.fromkeys(note for note in found if note)
         return Energy(
             duration_s=math.fsum((one.stop_ns - one.start_ns) * 1e-9 for one in windows),
@@ -203,10 +204,6 @@ class _Spans(NamedTuple):
     uncertainty_j: Floats
     gap_s: Floats
     shares: list[Share | None]
-
-    @property
-    def component(self) -> str:
-        return self.channel.component
 
     @property
     def uncovered(self) -> NDArray[np.bool_]:

@@ -51,6 +51,7 @@ from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
     can_scale,
+    channel_role,
     fill_gaps,
     scale_to_counter,
     stretch_edges_s,
@@ -73,7 +74,7 @@ from joulelab.sensors.sensor import Channel, Quantity
 
 __all__ = [
     "AVERAGE_S", "INSPECTED_READINGS", "NO_CHANGE_POINTS", "ChangePoints", "ComponentCurve",
-    "EnergyCurve", "Pace", "Source", "can_scale", "counter_faults",
+    "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults",
     "energy_curve", "integrate", "is_long", "is_moving_average", "pace_of", "updates",
 ]  # fmt: skip
 

@@ -28,11 +28,9 @@ from joulelab.energy.signal.variability import (
 )
 from joulelab.sensors.sensor import Channel, Quantity
 
-INSPECTED_READINGS = 200_000
-"""Number of readings that are enough to determine how often a sensor updates."""
+INSPECTED_READINGS = 200_000  # Enough to determine how often a sensor updates.
 SAME_PERIOD = 1.5  # New values less than this many periods apart are one period apart.
-MIN_CHANGES = 10
-"""Number of new values, and of different ones, from which their period can be determined."""
+MIN_CHANGES = 10  # New values, and different ones, from which their period can be determined.
 AVERAGE_S = 1.0
 """The window of nvidia-smi's average power (NVML API reference, nvmlDeviceGetPowerUsage)."""
 MIN_CONTRAST = 0.2
@@ -40,11 +38,8 @@ MIN_CONTRAST = 0.2
 MIN_PERIODS = 1.5  # A window of fewer update periods does not reach its neighbours.
 MAX_SPACING = 2.5
 """Readings further apart than this many periods do not show what happened between them."""
-MAX_CHANGE_POINTS = 100
-"""More change points without an undisturbed window between them are not resolved."""
-RESOLVED = 0.01
-"""A stretch between change points that contributes less than this share to the readings is not
-resolved."""
+MAX_CHANGE_POINTS = 100  # More of them without an undisturbed window between are not resolved.
+RESOLVED = 0.01  # A stretch that contributes less than this share to the readings is not resolved.
 EXACT = 1e-4  # No reading is exact to less than this share.
 UNEXPLAINED = 0.2  # See :meth:`_Averages._levels`.
 NOISE = 2.0

@@ -31,14 +31,12 @@ from joulelab.format import duration
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel
 
-MAX_POWER_W = 2000.0
-"""No package, memory or board draws more: a larger step back is a reset, not a wrap."""
+MAX_POWER_W = 2000.0  # No package, memory or board draws more: larger steps back are resets.
 MAX_SUSTAINED_W = 1000.0
 """No component with a counter that wraps draws more for long: until it could have wrapped twice at
 this power, it wrapped at most once. RAPL is read often enough for that."""
 MAX_RACK_W = 1e5  # Nothing with one counter draws more, a rack of accelerators included.
-MAX_LATENCY_S = 1.0
-"""On a busy machine a counter's timestamp may be this much later than its value."""
+MAX_LATENCY_S = 1.0  # How much later than its value a timestamp may be on a busy machine.
 STUCK_S = 2.0
 STUCK_PERIODS = 20
 """A counter without a new value for this time and this number of update periods is stuck: any
@@ -48,15 +46,13 @@ READINGS_PER_BLOCK = 1 << 17
 POLLS_PER_PHASE = 256
 """Polls from which a phase is estimated: it moves, since clocks drift apart by some 10 ppm."""
 COHERENCE_S = 60.0  # Polls further apart than this do not share a phase.
-AMBIGUOUS_SIGMAS = 2.0
-"""Polls within this many standard uncertainties of an update may or may not show it."""
+AMBIGUOUS_SIGMAS = 2.0  # Polls this many standard uncertainties from an update may not show it.
 MIN_POLLS = 32
 MIN_ROUGHNESS = 1e-6  # Readings are rounded: no power is smoother than this share of itself.
 MAX_UPDATES_PER_POLL = 20.0  # With more updates per poll, the age of a value does not matter.
 PHASE_KNOWN = 0.5
 """A phase is usable if its uncertainty is below this share of the uncertainty of an unknown age."""
-MAX_AMBIGUOUS_UPDATES = 10
-"""Ambiguous polls at either end of a recording may last this many updates."""
+MAX_AMBIGUOUS_UPDATES = 10  # How long ambiguous polls at either end of a recording may last.
 
 
 def counter_intervals(

@@ -18,14 +18,12 @@ import numpy as np
 from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.timestamp_alignment import Floats
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
+from joulelab.sensors.calibration import TRANSFER_UNCERTAINTY
 from joulelab.sensors.sensor import Channel, Quantity
 
 STRETCH_UPDATES = 300
 """Length of a stretch in updates of the counter: an update's time is then 0.1 % of it."""
 MAX_STRETCHES = 1000
-SCALE_UNCERTAINTY = 0.01
-"""Prior relative standard uncertainty of the samples' scale against the counter's: they agree
-within 1 to 3 % over spans of 2 s, most of which are the counter's 0.1 s."""
 CONTRADICTION = 0.1
 """Sources that differ by more than this, beyond their uncertainty (k = 3), do not measure the same
 component."""
@@ -43,13 +41,8 @@ def can_scale(channel: Channel, counter: Channel) -> bool:
     )
 
 
-def role(channel: Channel, channels: Sequence[Channel]) -> str | None:
-    """Return what a channel contributes to its component's energy, as text; ``None`` if nothing.
-
-    Args:
-        channel: The channel.
-        channels: All channels, it among them.
-    """
+def channel_role(channel: Channel, channels: Sequence[Channel]) -> str | None:
+    """Return what one of all channels contributes to its component's energy, as text."""
     if not channel.gives_energy:
         return None
     same = [one for one in channels if one.gives_energy and one.component == channel.component]
@@ -71,10 +64,12 @@ def scale_to_counter(
     """Scale a curve to a counter; return it with its channel, which names both.
 
     Over each stretch the counter's energy is r times the samples', with a standard uncertainty u
-    from the counter's times and the samples' own. With the prior s ~ N(1, σ) of the scale, σ =
-    :data:`SCALE_UNCERTAINTY`, its posterior mean is 1 + (r - 1) w, w = σ² / (σ² + u²): a short
-    recording's samples keep their scale, a long one's get the counter's. The remaining uncertainty,
-    or how far the two contradict each other, is added to the gain's.
+    from the counter's times and the samples' own. The prior of the scale is N(1, σ), σ =
+    :data:`~joulelab.sensors.calibration.TRANSFER_UNCERTAINTY`: samples and counter agree within 1
+    to 3 % over spans of 2 s, most of which are the counter's 0.1 s. Its posterior mean is
+    1 + (r - 1) w, w = σ² / (σ² + u²): a short recording's samples keep their scale, a long one's
+    get the counter's. The remaining uncertainty, or how far the two contradict each other, is added
+    to the gain's.
     """
     # At the counter's own readings nothing is interpolated.
     first_s = max(float(curve.time_s[0]), float(counter.time_s[0]))
@@ -92,7 +87,8 @@ def scale_to_counter(
     ratio = counted_j[usable] / own_j[usable]
     u = np.hypot(counted_u_j, own_u_j)[usable] / own_j[usable]
     contradict = np.abs(ratio - 1) > np.hypot(CONTRADICTION, 3 * u)
-    share = np.where(contradict, 0.0, SCALE_UNCERTAINTY**2 / (SCALE_UNCERTAINTY**2 + u**2))
+    prior2 = TRANSFER_UNCERTAINTY**2
+    share = np.where(contradict, 0.0, prior2 / (prior2 + u**2))
     left = np.where(contradict, np.abs(ratio - 1) / math.sqrt(3), np.sqrt(share) * u)
     uncertainty = math.sqrt(float(np.average(left**2, weights=own_j[usable])))
     scaled = replace(

@@ -32,8 +32,7 @@ from joulelab.energy.signal.timestamp_alignment import (
 )
 from joulelab.sensors.sensor import Channel, Quantity
 
-EDGE_SHAPE = 1 / math.sqrt(3)
-"""An edge's error lies anywhere within its bound: rectangular distribution (GUM 4.3.7)."""
+EDGE_SHAPE = 1 / math.sqrt(3)  # An edge's error is rectangular within its bound (GUM 4.3.7).
 MIN_READINGS_FOR_NOISE = 25
 STEP_FLATNESS = 0.1
 """Power counts as stepping within an interval when its neighbours on either side differ from
