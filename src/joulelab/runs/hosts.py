@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,7 @@ _END_OF_TIME_NS = 1 << 62
 
 @dataclass(frozen=True)
 class HostRecording:
-    """One recording of one host.
-
-    Attributes:
-        directory: Directory of the trace.
-        trace: Readings, and the spans of all ranks there, on this host's clock.
-        baseline: Idle power of the host.
-    """
+    """One recording of one host: the readings and the spans of all ranks there, on its clock."""
 
     directory: Path
     trace: Trace
@@ -206,7 +201,6 @@ def gather(
         UserError: There is no recording.
         TraceError: A recording cannot be read.
     """
-    baselines = baselines or {}
     # A wrapped rank left links to the recording that it joined.
     found = sorted({path.resolve().parent for path in Path(directory).rglob(READINGS_FILE)})
     if not found:
@@ -215,10 +209,11 @@ def gather(
             why="there is no trace below it",
             hint="give the directory that was given to Meter(directory=...)",
         )
-    recordings = []
-    for path in found:
-        trace = read_trace(path)
-        recordings.append(HostRecording(path, trace, baselines.get(str(trace.header["host"]))))
+    traces = [(path, read_trace(path)) for path in found]
+    recordings = [
+        HostRecording(path, trace, (baselines or {}).get(str(trace.header["host"])))
+        for path, trace in traces
+    ]
     recordings.sort(key=lambda one: (one.host, float(one.trace.header["start_unix_s"])))
     return DistributedJob(tuple(recordings), tuple(_missing(recordings)))
 
@@ -226,10 +221,7 @@ def gather(
 def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> Energy:
     """Compute the energy of a host in these windows, each moment once and from one recording.
 
-    Args:
-        recordings: On one clock, in order of time. Where two overlap, because processes did not
-            find each other, the one that began first is used.
-        windows: On that clock; at least one.
+    Where recordings overlap, because processes did not find each other, the first one is used.
     """
     times = WindowUnion.of(windows)
     owners: list[tuple[int, HostRecording]] = []
@@ -250,7 +242,8 @@ def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> E
 def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
     """Describe the ranks and hosts of each start of the job that left no recording."""
     launches = dict.fromkeys(launch for one in recordings for launch in one.launches)
-    for _, group in groupby(sorted(launches, key=_job), key=_job):
+    job = attrgetter("launcher", "job")
+    for _, group in groupby(sorted(launches, key=job), key=job):
         several = list(group)
         for what, sizes, numbers in (
             ("rank", [one.world_size for one in several], {one.rank for one in several}),
@@ -262,10 +255,6 @@ def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
                 yield f"no recording of {_numbered(what, absent)} (of {size})"
 
 
-def _job(launch: Launch) -> tuple[str, str]:
-    return launch.launcher, launch.job
-
-
 def _numbered(what: str, numbers: Sequence[int]) -> str:
     """Name numbered things.
 
@@ -273,11 +262,7 @@ def _numbered(what: str, numbers: Sequence[int]) -> str:
         >>> _numbered("rank", [2, 3, 7]), _numbered("host", [1])
         ('ranks 2 to 3 and 7', 'host 1')
     """
-    stretches: list[list[int]] = []
-    for number in numbers:
-        if stretches and number == stretches[-1][-1] + 1:
-            stretches[-1].append(number)
-        else:
-            stretches.append([number])
-    texts = [f"{one[0]} to {one[-1]}" if len(one) > 1 else str(one[0]) for one in stretches]
+    stretches = groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
+    found = [[number for _, number in stretch] for _, stretch in stretches]
+    texts = [f"{one[0]} to {one[-1]}" if len(one) > 1 else str(one[0]) for one in found]
     return f"{what}{'s' if len(numbers) > 1 else ''} {join_words(texts)}"

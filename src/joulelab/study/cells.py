@@ -14,6 +14,15 @@ from joulelab.format import slug
 from joulelab.recording.trace_format import boot_id
 from joulelab.study.plan import Plan
 
+EMPTY_BODY: dict[str, Any] = {
+    "settings": {},
+    "characteristics": None,
+    "measured": [],
+    "results": {},
+    "epochs": [],
+}
+"""What a run without any measurement adds to its record."""
+
 Factors = Mapping[str, Any]
 """A model and a level of each of :data:`joulelab.runs.FACTORS`; ``device`` may be ``auto``."""
 
@@ -134,14 +143,9 @@ def failed_body(
     kind: str, reason: str, *, started_unix_s: float, ended_unix_s: float
 ) -> dict[str, Any]:
     """Return the rest of the record of a run whose worker died."""
-    return {
+    return EMPTY_BODY | {
         "status": "failed",
         "failure": {"kind": kind, "reason": reason},
         "started_unix_s": started_unix_s,
         "ended_unix_s": ended_unix_s,
-        "settings": {},
-        "characteristics": None,
-        "measured": [],
-        "results": {},
-        "epochs": [],
     }

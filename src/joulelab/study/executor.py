@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import os
@@ -25,6 +26,7 @@ from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
 from joulelab.sensors.visible_devices import environment_selection
+from joulelab.study.cells import EMPTY_BODY
 from joulelab.study.plan import Plan, TrainPlan
 from joulelab.workloads.classification import infer, train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
@@ -123,15 +125,7 @@ class _Run:
 
     def __init__(self, directory: Path, sensors: list[str] | None, gpu: str | None) -> None:
         self._directory, self._sensors, self._gpu = directory, sensors, gpu
-        self._body: Json = {
-            "status": "done",
-            "failure": None,
-            "settings": {},
-            "characteristics": None,
-            "measured": [],
-            "results": {},
-            "epochs": [],
-        }
+        self._body: Json = copy.deepcopy(EMPTY_BODY) | {"status": "done", "failure": None}
 
     def record(self, work: Callable[[], None]) -> Json:
         """Do the work and return the answer for the runner."""

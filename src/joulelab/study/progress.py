@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import click
 from rich.console import Console
@@ -106,112 +106,66 @@ def describe_run(run: Run) -> str:
     return f"{run.id} {', '.join(costs)}"
 
 
-class Display(Protocol):
-    """Shows the progress of a study."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def start(self, run_id: str) -> None:
-        """A run starts."""
-        ...
-
-    def phase(self, event: Mapping[str, Any]) -> None:
-        """The worker began a span."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Show a line."""
-        ...
-
-    def finish(self, run: Run, so_far: Cost, to_go: Cost) -> None:
-        """A run is finished and stored."""
-        ...
-
-
-def display_for(total: int, done: int) -> Display:
-    """Make a live display if standard error is a terminal, one of plain lines otherwise.
+class Display:
+    """Shows progress on standard error: a moving bar on a terminal, else one line per run.
 
     Args:
         total: Number of cells of the study.
         done: Number of cells that are finished already.
     """
-    console = Console(stderr=True)
-    return LiveDisplay(console, total, done) if console.is_terminal else PlainDisplay(total, done)
-
-
-class PlainDisplay:
-    """One line per run."""
 
     def __init__(self, total: int, done: int) -> None:
-        self._total, self._done = total, done
+        self._total, self._done, self._run_id = total, done, ""
+        console = Console(stderr=True)
+        self._bar = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[cost]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task("starting", total=total, completed=done, cost="")
 
     def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self._bar is not None:
+            self._bar.stop()
 
     def start(self, run_id: str) -> None:
-        """Show nothing."""
-
-    def phase(self, event: Mapping[str, Any]) -> None:
-        """Show nothing."""
-
-    def note(self, text: str) -> None:
-        """Print the line."""
-        click.echo(text, err=True)
-
-    def finish(self, run: Run, so_far: Cost, to_go: Cost) -> None:
-        """Print the run, the cost so far, and an estimate of the rest."""
-        self._done += not (run.study and run.study.is_idle)
-        left = f", to go about {to_go}" if self._done < self._total else ""
-        self.note(f"[{self._done}/{self._total}] {describe_run(run)}; so far {so_far}{left}")
-
-
-class LiveDisplay:
-    """A progress bar, with a line per run above it."""
-
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[cost]}"),
-            console=console,
-        )
-        self._task = self._progress.add_task("starting", total=total, completed=done, cost="")
-        self._run_id = ""
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def start(self, run_id: str) -> None:
-        """Show the run next to the bar."""
+        """Show which run starts."""
         self._run_id = run_id
-        self._progress.update(self._task, description=run_id)
+        if self._bar is not None:
+            self._bar.update(self._task, description=run_id)
 
     def phase(self, event: Mapping[str, Any]) -> None:
-        """Show the phase and the epoch next to the bar."""
-        index = event.get("index")
-        where = f"{event.get('phase', '')} {event['name']}{'' if index is None else f' {index}'}"
-        self._progress.update(self._task, description=f"{self._run_id} {where}")
+        """Show the phase and the epoch that the worker began."""
+        if self._bar is not None:
+            index = event.get("index")
+            epoch = "" if index is None else f" {index}"
+            where = f"{event.get('phase', '')} {event['name']}{epoch}"
+            self._bar.update(self._task, description=f"{self._run_id} {where}")
 
     def note(self, text: str) -> None:
-        """Print the line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        """Print a line."""
+        if self._bar is None:
+            click.echo(text, err=True)
+        else:
+            self._bar.console.print(text, markup=False, highlight=False)
 
     def finish(self, run: Run, so_far: Cost, to_go: Cost) -> None:
-        """Advance the bar."""
-        self.note(describe_run(run))
-        self._progress.update(
-            self._task,
-            advance=int(not (run.study and run.study.is_idle)),
-            cost=f"so far {so_far.energy_text}, to go {to_go}",
-        )
+        """Print a finished run, the cost so far, and an estimate of the rest."""
+        self._done += not (run.study and run.study.is_idle)
+        if self._bar is None:
+            left = f", to go about {to_go}" if self._done < self._total else ""
+            self.note(f"[{self._done}/{self._total}] {describe_run(run)}; so far {so_far}{left}")
+        else:
+            self.note(describe_run(run))
+            cost = f"so far {so_far.energy_text}, to go {to_go}"
+            self._bar.update(self._task, completed=self._done, cost=cost)

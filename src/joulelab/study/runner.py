@@ -17,7 +17,7 @@ from joulelab.runs.record import Run
 from joulelab.runs.study_runs import PLAN_FILE, DamagedRun, read_study
 from joulelab.study.cells import Cell, blocks, cell_frame, failed_body, idle_frame
 from joulelab.study.plan import Plan
-from joulelab.study.progress import Cost, Display, cost_of, cost_of_all, display_for, spent
+from joulelab.study.progress import Cost, Display, cost_of, cost_of_all, spent
 from joulelab.study.store import StudyStore
 from joulelab.study.worker import Json, WorkerFailure, WorkerProcess
 
@@ -26,8 +26,6 @@ ATTEMPTS = 3
 
 PREPARE_S = 3600.0
 """A worker that imports PyTorch and downloads or reads its data is stopped after this silence."""
-
-DisplayFactory = Callable[[int, int], Display]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,6 @@ def run_study(
     plan: Plan,
     *,
     retry_failed: bool = False,
-    display: DisplayFactory = display_for,
     start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
 ) -> Outcome:
     """Run what is missing of a study.
@@ -59,7 +56,6 @@ def run_study(
         directory: Directory of the study; made if it is missing.
         plan: What to run.
         retry_failed: Whether to run cells again that failed.
-        display: Makes the display, from the number of cells and of those that are finished.
         start_worker: Starts a worker that logs to a file.
 
     Raises:
@@ -76,7 +72,7 @@ def run_study(
             for run in study.failed():
                 store.discard(run.id)
                 runs.remove(run)
-        with _Session(store, plan, runs, display, start_worker) as session:
+        with _Session(store, plan, runs, start_worker) as session:
             session.run()
         cells = [run for run in runs if run.study and not run.study.is_idle]
         return Outcome(directory, len(cells), sum(run.status == "failed" for run in cells))
@@ -125,14 +121,13 @@ class _Session:
         store: StudyStore,
         plan: Plan,
         runs: list[Run],
-        display: DisplayFactory,
         start_worker: Callable[[Path], WorkerProcess],
     ) -> None:
         self._store, self._plan, self._runs = store, plan, runs
         self._start_worker = start_worker
         self._finished = {run.id for run in runs}
         self._cells = [cell for block in blocks(plan) for cell in block]
-        self._display = display(len(self._cells), len(self._cells) - len(self._missing()))
+        self._display = Display(len(self._cells), len(self._cells) - len(self._missing()))
         self._worker: WorkerProcess | None = None
         self._ready: Json = {}
 
