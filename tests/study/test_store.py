@@ -183,7 +183,7 @@ def test_a_second_runner_is_refused_and_the_lock_ends_with_its_process(tmp_path)
         (None, "run.json is missing"),
         ("", "cannot read run.json"),
         ('{"schema": 1', "cannot read run.json"),
-        ("[]", "not of a run"),
+        ("[]", "not the record of a run"),
         ('{"schema": 99, "run_id": "x"}', "this version cannot read schema 99"),
         (
             json.dumps({"schema": "joulelab-run-2"} | record_of("r0-b")),

@@ -210,7 +210,7 @@ def _read(directory: Path) -> Study:
 def _read_runs(directories: Sequence[Path]) -> tuple[list[Run], list[DamagedRun]]:
     runs, damaged = [], []
     for directory in directories:
-        problem = f"{RUN_FILE} is missing, or not of a run"
+        problem = f"{RUN_FILE} is missing"
         if is_run(directory):
             try:
                 run = read_run(directory)
@@ -219,6 +219,8 @@ def _read_runs(directories: Sequence[Path]) -> tuple[list[Run], list[DamagedRun]
                 runs += [] if problem else [run]
             except UserError as error:
                 problem = str(error).replace(f"{directory}/", "")
+        elif (directory / RUN_FILE).exists():
+            problem = f"{RUN_FILE} is not the record of a run"
         if problem:
             damaged.append(DamagedRun(id=directory.name, directory=directory, problem=problem))
     return runs, damaged
