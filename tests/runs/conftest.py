@@ -1,14 +1,14 @@
-"""A runtime directory of each test's own, and processes of jobs."""
+"""A runtime directory for each test, and processes of jobs."""
 
 import os
 
 import pytest
-from told import MACHINE, WITHOUT, Told, torchrun
+from ranks import MACHINE, WITHOUT, Rank, torchrun
 
 
 @pytest.fixture
 def private(tmp_path, monkeypatch):
-    """A runtime directory and a home of the test's own, and no launcher's variables."""
+    """Another runtime directory and home for the test, and no variables of launchers."""
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
@@ -21,14 +21,14 @@ def private(tmp_path, monkeypatch):
 @pytest.fixture
 def start(private):
     """Starts a process of a job: ``start(rank, job=..., **options)``."""
-    told = []
+    started = []
 
     def start(rank=None, *, job="job", world_size=4, environment=None, **options):
         options.setdefault("sensors", [MACHINE.spec()])
         launcher = {} if rank is None else torchrun(rank, world_size, job)
-        told.append(Told({**os.environ, **launcher, **(environment or {})}, options))
-        return told[-1]
+        started.append(Rank({**os.environ, **launcher, **(environment or {})}, options))
+        return started[-1]
 
     yield start
-    for one in told:
-        one.give_up()
+    for one in started:
+        one.clean_up()

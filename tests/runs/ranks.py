@@ -1,4 +1,4 @@
-"""Processes of a job, each of which does what a test tells it to."""
+"""Processes of a job with meters of their own, which do what a test asks."""
 
 import json
 import subprocess
@@ -20,9 +20,9 @@ WITHOUT = (
     "MASTER_PORT",
     "SLURM_JOB_ID",
 )
-"""What a test's own environment must not say."""
+"""Variables that a test's own environment must not have."""
 
-PROCESS = Path(__file__).with_name("told_process.py")
+PROCESS = Path(__file__).with_name("rank_process.py")
 
 MACHINE = SimulatedMachine(
     (
@@ -37,8 +37,8 @@ MACHINE = SimulatedMachine(
 )
 
 
-class Told:
-    """A program with a meter. It reads what to do from its input, and answers in JSON."""
+class Rank:
+    """A process with a meter. It reads requests from its input and answers in JSON."""
 
     def __init__(self, environment, options):
         self._process = subprocess.Popen(
@@ -50,39 +50,39 @@ class Told:
         )
         self.pid = self._process.pid
 
-    def hear(self):
-        """Its next answer; the first says what it found."""
+    def answer(self):
+        """Return its next answer; the first describes the recorder that it found."""
         line = self._process.stdout.readline()
-        assert line, "the process ended without a word"
+        assert line, "the process ended without an answer"
         return json.loads(line)
 
-    def tell(self, what):
-        self._process.stdin.write(what + "\n")
+    def send(self, request):
+        self._process.stdin.write(request + "\n")
         self._process.stdin.flush()
 
-    def ask(self, what):
-        self.tell(what)
-        return self.hear()
+    def ask(self, request):
+        self.send(request)
+        return self.answer()
 
     def kill(self):
         self._process.kill()
         self._process.wait()
 
     def end(self):
-        """What its closed meter says."""
+        """Close its meter, and return the answer."""
         last = self.ask("close")
         self._process.communicate(timeout=30)
         assert self._process.returncode == 0
         return last
 
-    def give_up(self):
+    def clean_up(self):
         self.kill()
         for stream in (self._process.stdin, self._process.stdout):
             stream.close()
 
 
 def torchrun(rank, world_size, job):
-    """What torchrun sets, of what names a job and a rank."""
+    """Return what torchrun sets to name a job and a rank."""
     return {
         "TORCHELASTIC_RUN_ID": job,
         "MASTER_ADDR": "localhost",
@@ -91,6 +91,17 @@ def torchrun(rank, world_size, job):
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
     }
+
+
+def assert_true(span):
+    """Assert that every component was measured once, and that its energy is the true one.
+
+    The truth lies within 4 standard uncertainties for all but 1 in 16,000 spans.
+    """
+    assert set(span["gross_j"]) == {"gpu:0", "gpu:1", "cpu:0"}
+    for component, gross_j in span["gross_j"].items():
+        truth_j = MACHINE.energy_j(span["start_ns"] * 1e-9, span["stop_ns"] * 1e-9, component)
+        assert abs(gross_j - truth_j) <= 4 * span["uncertainty_j"][component]
 
 
 def eventually(condition, timeout_s=20.0):

@@ -1,4 +1,4 @@
-"""A program with a meter that does what its input says. See ``told.py``."""
+"""A program with a meter that does what its input asks. See ``ranks.py``."""
 
 import json
 import sys
@@ -10,8 +10,8 @@ import joulelab
 from joulelab.recording.client import RecorderOptions, open_recorder
 
 
-def say(**what):
-    sys.stdout.write(json.dumps(what) + "\n")
+def answer(**values):
+    sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 
 
@@ -21,12 +21,13 @@ def energy_of(span):
         "start_ns": span.start_ns,
         "stop_ns": span.stop_ns,
         "gross_j": {name: part.gross_j for name, part in energy.components.items()},
+        "uncertainty_j": {name: part.uncertainty_j for name, part in energy.components.items()},
         "absent": dict(energy.absent),
     }
 
 
 def use_gpu(index, uuids):
-    """From now on PyTorch tells of a CUDA context on that GPU."""
+    """From now on PyTorch reports a CUDA context on that GPU."""
     from fake_cuda import FakeCuda
 
     cuda = FakeCuda()
@@ -45,7 +46,7 @@ def main():
         meter = joulelab.Meter(recorder=recorder)
     else:
         meter = joulelab.Meter(**options)
-    say(
+    answer(
         joined=meter.joined,
         recorder=meter.recorder_pid,
         directory=str(meter.directory),
@@ -53,19 +54,19 @@ def main():
         alive=meter.alive,
     )
     for line in sys.stdin:
-        what, _, rest = line.strip().partition(" ")
-        if what == "span":
+        request, _, rest = line.strip().partition(" ")
+        if request == "span":
             name, _, seconds = rest.partition(" ")
             with meter.span(name) as span:
                 time.sleep(float(seconds))
-            say(**energy_of(span))
-        elif what == "cuda":
+            answer(**energy_of(span))
+        elif request == "cuda":
             index, *uuids = rest.split()
             use_gpu(int(index), uuids)
-            say()
-        elif what == "close":
+            answer()
+        elif request == "close":
             meter.close()
-            say(alive=meter.alive, failure=meter.failure, spans=len(meter.spans))
+            answer(alive=meter.alive, failure=meter.failure, spans=len(meter.spans))
             break
 
 

@@ -1,4 +1,4 @@
-"""The processes of a job meet at one recorder, whichever comes and goes first."""
+"""The processes of a job share one recorder, whichever starts and ends first."""
 
 import os
 import signal
@@ -6,39 +6,28 @@ from pathlib import Path
 
 import psutil
 import pytest
-from told import MACHINE, eventually
+from ranks import assert_true, eventually
 
 from joulelab.recording.trace import read_trace
-
-
-def truth(found, component):
-    return MACHINE.energy_j(found["start_ns"] * 1e-9, found["stop_ns"] * 1e-9, component)
-
-
-def is_true(found):
-    """Every component is there once, and worth what it truly was."""
-    assert set(found["gross_j"]) == {"gpu:0", "gpu:1", "cpu:0"}
-    for component, gross_j in found["gross_j"].items():
-        assert gross_j == pytest.approx(truth(found, component), rel=0.02)
 
 
 def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_ranks_that_come_at_once_share_a_recorder_that_ends_with_the_last(start, tmp_path):
+def test_ranks_that_start_together_share_a_recorder_that_ends_with_the_last(start, tmp_path):
     ranks = [start(rank, directory=str(tmp_path / "trace")) for rank in range(4)]
-    first = [rank.hear() for rank in ranks]
+    first = [rank.answer() for rank in ranks]
     (recorder,) = {one["recorder"] for one in first}
     assert all(one["joined"] and not one["failure"] for one in first)
     for rank in ranks:
-        rank.tell("span epoch 0.3")
+        rank.send("span epoch 0.3")
     for rank in ranks:
-        is_true(rank.hear())
+        assert_true(rank.answer())
     for rank in ranks[:3]:
         assert rank.end() == {"alive": True, "failure": "", "spans": 1}
     assert psutil.pid_exists(recorder)
-    is_true(ranks[3].ask("span last 0.3"))
+    assert_true(ranks[3].ask("span last 0.3"))
     ranks[3].end()
     eventually(lambda: gone(recorder))
     (place,) = {one["directory"] for one in first}
@@ -50,74 +39,74 @@ def test_ranks_that_come_at_once_share_a_recorder_that_ends_with_the_last(start,
 
 
 @pytest.mark.parametrize("killed", ["starter", "joiner"])
-def test_a_rank_that_is_killed_leaves_the_others_whole(start, tmp_path, killed):
+def test_killing_a_rank_does_not_disturb_the_others(start, tmp_path, killed):
     first, second = start(0, directory=str(tmp_path)), None
-    begun = first.hear()
+    begun = first.answer()
     second = start(1, directory=str(tmp_path))
-    assert second.hear()["recorder"] == begun["recorder"]
+    assert second.answer()["recorder"] == begun["recorder"]
     victim, other = (first, second) if killed == "starter" else (second, first)
-    other.tell("span epoch 0.6")
+    other.send("span epoch 0.6")
     victim.kill()
-    is_true(other.hear())
-    is_true(other.ask("span after 0.3"))
+    assert_true(other.answer())
+    assert_true(other.ask("span after 0.3"))
     assert other.end()["alive"]
     eventually(lambda: gone(begun["recorder"]))
     events = read_trace(tmp_path / os.uname().nodename / "0").events
     assert next(e["pid"] for e in events if e["event"] == "left") == victim.pid
 
 
-def test_two_jobs_on_one_host_stay_apart(start):
+def test_two_jobs_on_one_host_have_a_recorder_each(start):
     jobs = [start(0, job="a"), start(0, job="b"), start(1, job="a")]
-    a, b, a_too = (one.hear()["recorder"] for one in jobs)
+    a, b, a_too = (one.answer()["recorder"] for one in jobs)
     assert a == a_too != b
 
 
 def test_ranks_that_measure_something_else_have_another_recorder(start):
     ranks = [start(0), start(1, sensors=["simulated"]), start(2, sensors=["simulated"])]
-    first, second, third = (rank.hear()["recorder"] for rank in ranks)
+    first, second, third = (rank.answer()["recorder"] for rank in ranks)
     assert first != second == third
 
 
-def test_what_a_killed_job_left_refuses_nothing(start, tmp_path):
+def test_a_killed_job_can_be_started_again(start, tmp_path):
     ranks = [start(rank, directory=str(tmp_path)) for rank in range(2)]
-    (old, _) = [rank.hear()["recorder"] for rank in ranks]
+    (old, _) = [rank.answer()["recorder"] for rank in ranks]
     for rank in ranks:
         rank.kill()
     os.kill(old, signal.SIGKILL)
     eventually(lambda: gone(old))
     again = [start(rank, directory=str(tmp_path)) for rank in range(2)]
-    found = [rank.hear() for rank in again]
+    found = [rank.answer() for rank in again]
     assert {one["directory"] for one in found} == {str(tmp_path / os.uname().nodename / "1")}
     assert found[0]["recorder"] == found[1]["recorder"] != old
-    is_true(again[1].ask("span epoch 0.3"))
+    assert_true(again[1].ask("span epoch 0.3"))
 
 
-def test_a_temporary_trace_is_gone_with_the_last_rank(start):
+def test_a_temporary_trace_is_removed_with_the_last_rank(start):
     ranks = [start(rank) for rank in range(2)]
-    (place,) = {rank.hear()["directory"] for rank in ranks}
+    (place,) = {rank.answer()["directory"] for rank in ranks}
     ranks[0].end()
     assert Path(place).exists()
     ranks[1].kill()
     eventually(lambda: not Path(place).exists())
 
 
-def test_a_recorder_that_does_not_answer_keeps_nobody(start):
+def test_a_recorder_that_does_not_answer_delays_no_rank_for_long(start):
     first = start(0)
-    recorder = first.hear()["recorder"]
+    recorder = first.answer()["recorder"]
     os.kill(recorder, signal.SIGSTOP)
     try:
         second = start(1)
-        found = second.hear()
+        found = second.answer()
         assert found["recorder"] != recorder
         assert found["alive"]
-        is_true(second.ask("span epoch 0.3"))
+        assert_true(second.ask("span epoch 0.3"))
     finally:
         os.kill(recorder, signal.SIGCONT)
 
 
-def test_a_recorder_that_dies_is_told_on_every_rank_and_stops_none(start):
+def test_the_death_of_a_recorder_is_reported_on_every_rank_and_stops_none(start):
     ranks = [start(rank) for rank in range(2)]
-    (recorder, _) = [rank.hear()["recorder"] for rank in ranks]
+    (recorder, _) = [rank.answer()["recorder"] for rank in ranks]
     os.kill(recorder, signal.SIGKILL)
     eventually(lambda: gone(recorder))
     for rank in ranks:
@@ -126,11 +115,11 @@ def test_a_recorder_that_dies_is_told_on_every_rank_and_stops_none(start):
         assert "the recorder ended early" in rank.end()["failure"]
 
 
-def test_another_users_directory_is_not_trusted(start, private):
+def test_the_directory_of_another_user_is_not_trusted(start, private):
     private.mkdir(mode=0o700)
     private.chmod(0o777)
     rank = start(0, environment={"TMPDIR": str(private.parent)})
-    found = rank.hear()
-    # There is still the temporary place.
+    found = rank.answer()
+    # It uses the temporary directory.
     assert found["joined"]
     assert not list(private.iterdir())

@@ -1,4 +1,4 @@
-"""Joining the recorder that $JOULELAB_RECORDING names."""
+"""Programs join the recorder that $JOULELAB_RECORDING names."""
 
 import os
 import shutil
@@ -7,10 +7,11 @@ import sys
 
 import psutil
 import pytest
-from told import MACHINE, eventually, torchrun
+from ranks import MACHINE, assert_true, eventually, torchrun
 
 import joulelab
 from joulelab.recording.trace import read_trace
+from joulelab.runs.hosts import gather
 
 
 @pytest.fixture
@@ -29,21 +30,31 @@ def named(directory):
 
 def test_a_process_joins_the_recorder_that_is_named_to_it(start, owner):
     joiner = start(sensors=None, environment=named(owner.directory))
-    found = joiner.hear()
+    found = joiner.answer()
     assert found["joined"]
     assert found["recorder"] == owner.recorder_pid
     assert not owner.joined
-    span = joiner.ask("span inside 0.3")
-    for component, gross_j in span["gross_j"].items():
-        truth = MACHINE.energy_j(span["start_ns"] * 1e-9, span["stop_ns"] * 1e-9, component)
-        assert gross_j == pytest.approx(truth, rel=0.02)
+    assert_true(joiner.ask("span inside 0.3"))
     assert joiner.end()["alive"]
     assert owner.alive
     assert owner.spans == ()
     assert (joiner.pid, "inside") in names(owner.directory)
 
 
-def test_meters_one_after_the_other_number_their_spans_apart(owner, monkeypatch):
+def test_ranks_of_a_job_join_the_recorder_that_is_named_to_them(start, owner):
+    ranks = [start(rank, sensors=None, environment=named(owner.directory)) for rank in range(2)]
+    assert {rank.answer()["recorder"] for rank in ranks} == {owner.recorder_pid}
+    for rank in ranks:
+        rank.send("span epoch 0.3")
+    for rank in ranks:
+        assert_true(rank.answer())
+        assert rank.end()["alive"]
+    assert not owner.joined
+    (recording,) = gather(owner.directory).recordings
+    assert [span.name for span in recording.spans] == ["epoch", "epoch"]
+
+
+def test_meters_in_sequence_do_not_mix_up_their_spans(owner, monkeypatch):
     monkeypatch.setenv("JOULELAB_RECORDING", str(owner.directory))
     for name in ("first", "second"):
         with joulelab.measure(name) as span:
@@ -52,7 +63,7 @@ def test_meters_one_after_the_other_number_their_spans_apart(owner, monkeypatch)
     assert {name for _, name in names(owner.directory)} == {"first", "second"}
 
 
-def test_sensors_or_a_directory_of_ones_own_are_not_joined(owner, monkeypatch, tmp_path):
+def test_a_meter_with_its_own_sensors_or_directory_does_not_join(owner, monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_RECORDING", str(owner.directory))
     for options in ({"sensors": ["simulated"]}, {"directory": tmp_path / "other"}):
         with joulelab.Meter(**options) as meter:
@@ -60,32 +71,32 @@ def test_sensors_or_a_directory_of_ones_own_are_not_joined(owner, monkeypatch, t
 
 
 @pytest.mark.parametrize("left", ["closed", "removed"])
-def test_a_recorder_that_is_gone_is_said_once_and_replaced(start, tmp_path, left):
+def test_a_missing_recorder_is_reported_once_and_replaced(start, tmp_path, left):
     directory = tmp_path / "recording"
     joulelab.Meter(sensors=MACHINE, directory=directory).close()
     if left == "removed":
         shutil.rmtree(directory)
     simulated = {"JOULELAB_SENSORS": MACHINE.spec()}
     program = start(sensors=None, environment={**named(directory), **simulated})
-    found = program.hear()
+    found = program.answer()
     assert found["alive"]
     assert not found["joined"]
     assert found["failure"].startswith("did not join, recording on its own instead")
     assert program.ask("span work 0.3")["gross_j"].keys() == {"gpu:0", "gpu:1", "cpu:0"}
 
 
-def test_who_comes_before_the_recorder_waits_for_it(start, private, tmp_path):
+def test_a_program_that_starts_before_the_recorder_waits_for_it(start, private, tmp_path):
     directory = tmp_path / "recording"
     directory.mkdir()
     early = start(sensors=None, environment=named(directory))
     eventually(lambda: psutil.Process(early.pid).num_threads() > 0)
     with joulelab.Meter(sensors=MACHINE, directory=directory) as owner:
-        assert early.hear()["recorder"] == owner.recorder_pid
+        assert early.answer()["recorder"] == owner.recorder_pid
 
 
-def test_a_recording_that_ends_is_told_to_who_joined_it(start, owner):
+def test_the_end_of_a_recording_is_reported_to_programs_that_joined_it(start, owner):
     joiner = start(sensors=None, environment=named(owner.directory))
-    joiner.hear()
+    joiner.answer()
     owner.close()
     assert joiner.ask("span after 0.1")["gross_j"] == {}
     assert "the recorder ended early" in joiner.end()["failure"]
@@ -93,9 +104,9 @@ def test_a_recording_that_ends_is_told_to_who_joined_it(start, owner):
 
 def test_a_recording_outlives_its_owner_while_others_are_measured(start, tmp_path):
     owner = start(directory=str(tmp_path))
-    recorder = psutil.Process(owner.hear()["recorder"])
+    recorder = psutil.Process(owner.answer()["recorder"])
     joiner = start(sensors=None, environment=named(tmp_path))
-    joiner.hear()
+    joiner.answer()
     owner.kill()
     assert joiner.ask("span after 0.3")["gross_j"].keys() == {"gpu:0", "gpu:1", "cpu:0"}
     joiner.end()
@@ -103,14 +114,14 @@ def test_a_recording_outlives_its_owner_while_others_are_measured(start, tmp_pat
     assert read_trace(tmp_path).events[-1]["event"] == "stop"
 
 
-def test_the_environment_of_another_host_is_no_recorder_here(start, owner, tmp_path):
+def test_the_recording_of_another_host_is_not_joined(start, owner, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(owner.directory, elsewhere)
     trace = elsewhere / "trace.bin"
     boot_id = read_trace(elsewhere).header["boot_id"].encode()
     trace.write_bytes(trace.read_bytes().replace(boot_id, boot_id[::-1]))
     program = start(0, sensors=None, environment=named(elsewhere) | {"JOULELAB_SENSORS": "host"})
-    found = program.hear()
+    found = program.answer()
     assert found["joined"]
     assert found["recorder"] != owner.recorder_pid
 
@@ -122,9 +133,9 @@ def test_a_wrapper_joins_and_names_its_directory_to_others(start, owner, tmp_pat
         wrapper=True,
         environment=named(owner.directory),
     )
-    assert wrapper.hear()["recorder"] == owner.recorder_pid
+    assert wrapper.answer()["recorder"] == owner.recorder_pid
     program = start(sensors=None, environment=named(tmp_path / "inner"))
-    assert program.hear()["recorder"] == owner.recorder_pid
+    assert program.answer()["recorder"] == owner.recorder_pid
     program.ask("span inside 0.1")
     program.end()
     assert (program.pid, "inside") in names(tmp_path / "inner")
@@ -132,14 +143,14 @@ def test_a_wrapper_joins_and_names_its_directory_to_others(start, owner, tmp_pat
 
 def test_wrappers_of_the_ranks_of_a_job_share_a_recorder(start, tmp_path):
     wrappers = [start(rank, directory=str(tmp_path / str(rank)), wrapper=True) for rank in range(2)]
-    (recorder,) = {wrapper.hear()["recorder"] for wrapper in wrappers}
+    (recorder,) = {wrapper.answer()["recorder"] for wrapper in wrappers}
     ranks = [
         start(rank, sensors=None, environment=named(tmp_path / str(rank))) for rank in range(2)
     ]
-    assert {rank.hear()["recorder"] for rank in ranks} == {recorder}
+    assert {rank.answer()["recorder"] for rank in ranks} == {recorder}
 
 
-def test_a_recorder_with_no_place_for_its_socket_serves_its_own_process(private, monkeypatch):
+def test_a_recorder_without_a_socket_serves_its_own_process(private, monkeypatch):
     shutil.rmtree(private, ignore_errors=True)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(private.parent))
     monkeypatch.setenv("TMPDIR", str(private.parent))
@@ -151,7 +162,7 @@ def test_a_recorder_with_no_place_for_its_socket_serves_its_own_process(private,
     assert span.energy.gross_j >= 0
 
 
-UNKIND = """
+HOSTILE = """
 import os, resource, signal, joulelab
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1500)]
@@ -172,7 +183,7 @@ assert len(meter.spans) == 30_001 and "the recorder ended early" in meter.failur
 
 
 @pytest.mark.parametrize("job", [{}, torchrun(0, 2, "job")], ids=["alone", "shared"])
-def test_a_recorder_that_dies_costs_an_unkind_program_nothing(private, job):
-    """It has many files open, and a broken pipe would kill it."""
+def test_the_death_of_a_recorder_does_not_disturb_a_hostile_program(private, job):
+    """It has many open files, and a broken pipe would kill it."""
     environment = {**os.environ, **job}
-    subprocess.run([sys.executable, "-c", UNKIND], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", HOSTILE], env=environment, check=True, timeout=60)

@@ -1,7 +1,7 @@
-"""A training script as users write it for torchrun: DDP in the first job, FSDP in the second.
+"""A training script as users write it for torchrun: ``torchrun_training.py OUT DIRECTORY``.
 
-``training.py ddp|fsdp OUT [DIRECTORY]``. Each rank writes ``OUT/<attempt>-<rank>.json``. In the
-first attempt of the DDP job the rank that started the recorder is killed within its second epoch.
+Each rank writes ``OUT/<attempt>-<rank>.json``. The first attempt trains with DDP; the rank that
+started the recorder is killed after its first epoch. The second attempt trains with FSDP.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from told import MACHINE
+from ranks import MACHINE
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -23,9 +23,9 @@ from joulelab.recording.trace_format import read_header
 EPOCHS, STEPS = 2, 4
 
 
-def model_of(kind):
+def model_of(attempt):
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
-    if kind == "ddp":
+    if attempt == "0":
         return DistributedDataParallel(model)
     # It takes seconds to import.
     from torch.distributed.fsdp import fully_shard
@@ -34,13 +34,12 @@ def model_of(kind):
 
 
 def main():
-    kind, out, *directory = sys.argv[1:]
+    out, directory = sys.argv[1:]
     rank, attempt = dist.get_rank(), os.environ["TORCHELASTIC_RESTART_COUNT"]
-    options = {"sensors": MACHINE, "directory": directory[0]} if directory else {}
-    with joulelab.Meter(**options) as meter:
+    with joulelab.Meter(sensors=MACHINE, directory=directory) as meter:
         starter = read_header(meter.directory)["parent_pid"] == os.getpid()
         torch.manual_seed(0)
-        model = model_of(kind)
+        model = model_of(attempt)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for index in range(EPOCHS):
             with meter.span("epoch", index=index) as span:
@@ -50,8 +49,8 @@ def main():
                     loss.backward()
                     optimizer.step()
                     time.sleep(0.1)
-            if kind == "ddp" and attempt == "0" and index == 0:
-                # All ranks' first epoch is in the trace before one of them dies.
+            if attempt == "0" and index == 0:
+                # The first epoch of all ranks is in the trace before one of them dies.
                 assert span.energy.gross_j > 0
                 dist.barrier()
                 if starter:
@@ -61,8 +60,8 @@ def main():
             "recorder": meter.recorder_pid,
             "joined": meter.joined,
             "failure": meter.failure,
-            "directory": str(meter.directory),
             "gross_j": {name: part.gross_j for name, part in epochs.components.items()},
+            "uncertainty_j": {name: part.uncertainty_j for name, part in epochs.components.items()},
             "windows_ns": [[span.start_ns, span.stop_ns] for span in meter.spans_named("epoch")],
         }
     Path(out, f"{attempt}-{rank}.json").write_text(json.dumps(found))

@@ -1,4 +1,4 @@
-"""Which GPUs are a job's, on a host with three of them, with a real recorder on a stand-in NVML."""
+"""Which GPUs belong to a job, on a host with three, with a real recorder on a stand-in NVML."""
 
 import os
 from pathlib import Path
@@ -30,27 +30,29 @@ def rank(start, tmp_path):
     def rank(number, visible=None, **further):
         chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
         one = start(number, sensors=["gpu"], environment=always | chosen | further)
-        assert one.hear()["joined"]
+        assert one.answer()["joined"]
         return one
 
     return rank
 
 
-def test_gpus_are_those_that_the_ranks_may_use_together(rank):
+def test_the_gpus_of_a_job_are_those_that_its_ranks_may_use(rank):
     first, second = rank(0, "0"), rank(1, "GPU-2")
     for one in (first, second):
         found = one.ask("span epoch 0.4")
         duration_s = (found["stop_ns"] - found["start_ns"]) * 1e-9
-        energy_j = pytest.approx(POWER_W * duration_s, rel=0.02)
-        assert found["gross_j"] == {"gpu:0": energy_j, "gpu:2": energy_j}
+        assert set(found["gross_j"]) == {"gpu:0", "gpu:2"}
+        for component, gross_j in found["gross_j"].items():
+            off_j = abs(gross_j - POWER_W * duration_s)
+            assert off_j <= 4 * found["uncertainty_j"][component]
         assert found["absent"]["gpu:1"] == "not used by this job"
 
 
-def test_of_gpus_that_all_may_use_those_with_a_context_count(rank):
+def test_of_gpus_that_all_ranks_may_use_those_with_a_context_count(rank):
     first, second = rank(0), rank(1, "2,1,0")
     assert set(first.ask("span early 0.1")["gross_j"]) == {"gpu:0", "gpu:1", "gpu:2"}
     first.ask("cuda 0 0 1 2")
-    # The second has told of none, and may still use any.
+    # The second has reported none, and may still use any.
     assert set(first.ask("span epoch 0.1")["gross_j"]) == {"gpu:0", "gpu:1", "gpu:2"}
     second.ask("cuda 1 2 1 0")
     assert set(second.ask("span epoch 0.1")["gross_j"]) == {"gpu:0", "gpu:1"}
@@ -58,7 +60,7 @@ def test_of_gpus_that_all_may_use_those_with_a_context_count(rank):
     assert set(first.ask("span after 0.1")["gross_j"]) == {"gpu:0", "gpu:1"}
 
 
-def test_a_gpu_that_the_recorder_does_not_see_is_told_in_words(rank):
+def test_a_gpu_that_the_recorder_does_not_see_is_reported(rank):
     first, second = rank(0, "0"), rank(1, "0")
     first.ask("cuda 0 0")
     second.ask("cuda 0 5")
@@ -68,7 +70,7 @@ def test_a_gpu_that_the_recorder_does_not_see_is_told_in_words(rank):
     assert "used by rank 1, but invisible to the recorder" in found["absent"]["gpu:5"]
 
 
-def test_fewer_gpus_than_slurm_gave_are_told_in_words(rank):
+def test_fewer_gpus_than_slurm_allocated_are_reported(rank):
     found = rank(0, "0", SLURM_GPUS_ON_NODE="4").ask("span epoch 0.1")
     assert set(found["gross_j"]) == {"gpu:0"}
     assert "has 4 GPUs on this host, but the recorder sees only 3" in found["absent"]["gpu:unseen"]

@@ -1,4 +1,4 @@
-"""What launchers say of a process, as their manuals and their processes have it."""
+"""What launchers set in the environment, as their manuals and their processes have it."""
 
 import pytest
 
@@ -51,7 +51,7 @@ MPICH = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "PMI_FD": "8"
         (MPICH, "mpich", 1, 1, 2, None, None),
     ],
 )
-def test_each_launcher_is_known(environ, launcher, rank, local_rank, world_size, node, nodes):
+def test_each_launcher_is_recognized(environ, launcher, rank, local_rank, world_size, node, nodes):
     launch = current_launch(environ)
     assert launch == Launch(
         launcher=launcher,
@@ -79,7 +79,7 @@ def test_each_launcher_is_known(environ, launcher, rank, local_rank, world_size,
         {**OPENMPI, "OMPI_COMM_WORLD_SIZE": "1"},
     ],
 )
-def test_a_process_that_was_started_alone_is_in_no_job(environ):
+def test_a_process_that_was_started_alone_has_no_launch(environ):
     assert current_launch(environ) is None
 
 
@@ -94,7 +94,7 @@ def test_the_outer_launcher_names_the_job_and_the_inner_one_the_rank():
     assert current_launch({**SLURM, **LIGHTNING}).rank == 3
 
 
-def test_jobs_of_one_launcher_have_names_of_their_own():
+def test_jobs_of_one_launcher_have_different_names():
     def job(environ, **changes):
         return current_launch({**environ, **changes}).job
 
@@ -103,7 +103,7 @@ def test_jobs_of_one_launcher_have_names_of_their_own():
     assert job(SLURM) == job(SLURM, SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0")
 
 
-def test_jobs_without_a_name_are_told_apart_by_who_started_them():
+def test_jobs_without_a_name_differ_in_the_agent_that_started_them():
     def torchrun(name, directory, local_rank):
         file = f"/tmp/{directory}/attempt_0/{local_rank}/error.json"
         changes = {"TORCHELASTIC_RUN_ID": name, "TORCHELASTIC_ERROR_FILE": file}
