@@ -238,6 +238,7 @@ def test_a_machine_is_measured_from_idle_to_profile(monkeypatch):
     monkeypatch.setenv(SENSORS_ENVIRONMENT, "simulated")
     shapes = {"tiny_layers": (8,), "linear_layers": (1024,)}
     monkeypatch.setattr(microworkloads, "INPUT_SHAPES", shapes)
+    monkeypatch.setattr(measure_profile, "LARGEST_BATCH", 4)
     progress = []
     profile = measure_profile.measure_profile(
         "here", "cpu", 1.0, lambda done, _: progress.append(done)

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from joulelab.errors import UserError
 from joulelab.models.registry import zoo_names
+from joulelab.predict import step_tracing
 from joulelab.predict.step_tracing import trace_step
 from joulelab.predict.steps import KINDS, MatrixProduct
 
@@ -178,6 +179,16 @@ def test_pytorchs_transformer_layer_counts_as_fused_attention(phase):
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
     found = operators(layer, phase, shape=(16, 32))
     assert any(one.part == "forward" for one in of_kind(found, "attention"))
+
+
+@pytest.mark.parametrize("phase", ["infer", "train"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_shortcuts_for_shapes_agree_with_pytorch(monkeypatch, dtype, phase):
+    layers = [nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)]
+    model = nn.Sequential(*layers).to(dtype)
+    short = trace_step(model, phase, 2, (8, 6, 6))
+    monkeypatch.setattr(step_tracing, "_SHAPES", {})
+    assert short == trace_step(model, phase, 2, (8, 6, 6))
 
 
 def test_dropout_is_one_kernel():

@@ -63,13 +63,8 @@ def estimate_steps(
     value = dict(zip(COEFFICIENT_NAMES, np.exp(logs), strict=True))
     operator_s, copies, cached = _operator_times(operators, value, sheet)
     device_s = operators.sum_by_step(operator_s)
-    host_s = operators.calls @ [
-        value["forward_call_s"],
-        value["backward_call_s"],
-        value["library_call_s"],
-        value["parameter_s"],
-    ]
-    host_s += value["step_s"]
+    per_call = ("forward_call_s", "backward_call_s", "library_call_s", "parameter_s")
+    host_s = operators.calls @ [value[name] for name in per_call] + value["step_s"]
     if sheet.kind == "cuda":
         duration_s = (device_s**OVERLAP + host_s**OVERLAP) ** (1 / OVERLAP)
     else:

@@ -33,38 +33,22 @@ class MeasuredRange(BaseModel):
 
 
 class HardwareProfile(BaseModel):
-    """Time and energy of a device.
-
-    Attributes:
-        schema_version: Version of the file format.
-        name: Short name, for example ``h100``.
-        numerics: Number formats and settings of the measured steps.
-        source: Origin of the measurements.
-        datasheet: Limits of the device.
-        idle_power_w: Idle power of the metered components.
-        coefficients: Values of :data:`joulelab.predict.coefficients.COEFFICIENTS`.
-        log_covariance: Covariance of their logarithms, in the same order.
-        duration_discrepancy: Standard deviation of the model's own error in the logarithm of a
-            duration; see :mod:`joulelab.predict.device_model`.
-        energy_discrepancy: The same for energies.
-        coverage_factor: Half width of a 95 % interval in standard deviations.
-        seen: The measured steps.
-    """
+    """Time and energy of a device; the fields of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
-    name: str
-    numerics: str
-    source: str
+    name: str  # short, for example h100
+    numerics: str  # number formats and settings of the measured steps
+    source: str  # origin of the measurements
     datasheet: Datasheet
-    idle_power_w: NotNegative
-    coefficients: dict[str, Positive]
-    log_covariance: list[list[Finite]]
-    duration_discrepancy: NotNegative
-    energy_discrepancy: NotNegative
-    coverage_factor: Positive
-    seen: MeasuredRange
+    idle_power_w: NotNegative  # of the metered components
+    coefficients: dict[str, Positive]  # by the names in COEFFICIENT_NAMES
+    log_covariance: list[list[Finite]]  # of the logarithms, in the same order
+    duration_discrepancy: NotNegative  # standard deviation of the model's own error in log time
+    energy_discrepancy: NotNegative  # the same for energies; see device_model
+    coverage_factor: Positive  # half width of a 95 % interval in standard deviations
+    seen: MeasuredRange  # the measured steps
 
     @model_validator(mode="after")
     def _check_coefficients(self) -> HardwareProfile:

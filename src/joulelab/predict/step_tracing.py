@@ -152,7 +152,7 @@ class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = _SHAPES.get(func, func)(*args, **kwargs)
         if not is_view(func):
             self.operators.update(count_call(func, args, kwargs, out, self.part))
         return out
@@ -161,6 +161,27 @@ class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, query: Tensor, key: Tensor, value: Tensor, causal: bool, part: str
     ) -> None:
         self.operators[count_attention(query, key, value, part, causal=causal)] += 1
+
+
+def _batch_norm(image: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    statistics = image.new_empty(
+        image.shape[1], dtype=torch.promote_types(image.dtype, torch.float32)
+    )
+    return torch.empty_like(image), statistics, torch.empty_like(statistics)
+
+
+def _batch_norm_backward(_: Tensor, image: Tensor, *others: Any) -> tuple[Tensor | None, ...]:
+    weights = [image.new_empty(image.shape[1]) if wanted else None for wanted in others[-1][1:]]
+    return torch.empty_like(image) if others[-1][0] else None, *weights
+
+
+_SHAPES = {
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
+    torch.ops.aten.relu.default: torch.empty_like,
+    torch.ops.aten.threshold_backward.default: lambda gradient, *_: torch.empty_like(gradient),
+}
+"""Frequent operators whose shapes PyTorch derives so slowly that it takes most of the time."""
 
 
 class _FusedKernels(TorchFunctionMode):
