@@ -31,14 +31,7 @@ For a run of ten seconds it is the 100 ms between two values of an NVIDIA GPU's 
 
 
 class Finish:
-    """Prepares the record of a command while it runs, and completes it at its end.
-
-    Args:
-        options: What the user asked for.
-        directory: Directory of the run.
-        meter: Records it; ``None`` if it could not be started.
-        known: Name, process id and start of the run.
-    """
+    """Prepares the record of a command while it runs, and completes it at its end."""
 
     def __init__(
         self, options: Options, directory: Path, meter: Meter | None, **known: Any
@@ -77,9 +70,6 @@ class Finish:
             stop_ns: When it ended, CLOCK_MONOTONIC.
             descriptor: Open file for the JSON, if there is one.
             failure: Why it was not recorded; empty if it was.
-
-        Raises:
-            UserError: Something cannot be written.
         """
         started, meter = self._run, self._meter
         assert started.start_ns is not None

@@ -25,22 +25,11 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that could not be started (POSIX, Shell Command Language, 2.8.2)."""
 
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-_NOT_FORWARDED = {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-    # About what this process itself did.
-    signal.SIGABRT,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGPIPE,
-    signal.SIGSEGV,
-    signal.SIGSYS,
-    signal.SIGTRAP,
-    signal.SIGXCPU,
-    signal.SIGXFSZ,
+_CAUSED_BY_ITSELF = "ABRT BUS FPE ILL PIPE SEGV SYS TRAP XCPU XFSZ"
+"""Signals about what this process itself did."""
+_FORWARDED = signal.valid_signals() - {
+    signal.Signals[f"SIG{name}"] for name in f"KILL STOP {_CAUSED_BY_ITSELF}".split()
 }
-_FORWARDED = signal.valid_signals() - _NOT_FORWARDED
 
 
 class LaunchError(UserError):

@@ -27,15 +27,14 @@ from joulelab.format import (
     with_interval,
 )
 from joulelab.runs.record import Run, SpanTotal, read_run, saved_run_directories
-from joulelab.uncertain import Ratio, UncertainValue, ratio
+from joulelab.uncertain import Ratio, ratio
 
 LEAST_KWH = 0.01
 """Energies from here on are given in kWh, too."""
-MOST_SPANS = 8
 LEAST_GAP = 0.01
 """Time without readings is mentioned from this share of the duration on."""
+MOST_SPANS = 8
 MOST_CANDIDATES = 50
-"""Older records that are read in search of the previous run."""
 SITE_HINT = "set your location once: `joulelab site --country FR --price 0.25 --currency EUR`"
 NEVER_METERED = "not metered: power supply, fans, board, disks, network"
 _LABEL_WIDTH = 10
@@ -46,14 +45,7 @@ Line = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A run compared with the previous one.
-
-    Attributes:
-        previous: The earlier run.
-        energy: Ratio of gross energies.
-        duration: Ratio of durations.
-        differences: What else differs.
-    """
+    """A run against the previous one: ratios of gross energy and duration, and differences."""
 
     previous: Run
     energy: Ratio
@@ -101,7 +93,10 @@ def compare(run: Run, previous: Run | None) -> Comparison | None:
     """Compare a run with the previous one; ``None`` unless the same sensors read the same parts."""
     if previous is None or _sensors(run.energy) != _sensors(previous.energy):
         return None
-    found = ratio(_gross(run), _gross(previous))
+    values = [
+        gross_energy(r.energy, find_boards(r.machine, r.host, r.energy)) for r in (run, previous)
+    ]
+    found = ratio(*values)
     if found is None:
         return None
     is_same = {
@@ -145,10 +140,10 @@ def show(lines: Sequence[Line], stream: TextIO) -> None:
 
 
 def _ending(run: Run) -> str:
+    how = f"exit code {run.exit_code}" if run.exit_code else "done"
     if run.signal is not None:
-        how = f"ended by {_signal_name(run.signal)}"
-    else:
-        how = f"exit code {run.exit_code}" if run.exit_code else "done"
+        names = {int(one): one.name for one in signal.Signals}
+        how = f"ended by {names.get(run.signal, f'signal {run.signal}')}"
     return f"{how} after {duration(run.duration_s)}"
 
 
@@ -229,17 +224,6 @@ def _notes(run: Run) -> Iterator[Line]:
         yield "note", f"no readings for {duration(gap_s)} (included in the interval)"
     for note in (*run.energy.notes, *run.notes):
         yield "note", note
-
-
-def _signal_name(value: int) -> str:
-    try:
-        return signal.Signals(value).name
-    except ValueError:
-        return f"signal {value}"
-
-
-def _gross(run: Run) -> UncertainValue:
-    return gross_energy(run.energy, find_boards(run.machine, run.host, run.energy))
 
 
 def _sensors(energy: Energy) -> dict[str, str]:

@@ -69,7 +69,9 @@ def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -
     return sorted(runs, key=lambda run: (run.started_unix_s, run.id))
 
 
-def select(name: str) -> list[Run]:
+def select(
+    name: str, *, on_error: OnError | None = None, with_failed_cells: bool = False
+) -> list[Run]:
     """Return the runs that a name stands for, oldest first; of studies, the finished cells.
 
     Args:
@@ -77,6 +79,8 @@ def select(name: str) -> list[Run]:
             ``latest``; ``previous`` (the one of the same name and project before it); or, for
             example, ``7d`` (the one of that name that started closest to seven days before the
             latest, and at least half as long before it).
+        on_error: Called with the error of a run that cannot be read, which is then left out.
+        with_failed_cells: Include the failed cells of studies.
 
     Raises:
         UserError: It stands for nothing, or for a damaged record.
@@ -84,10 +88,11 @@ def select(name: str) -> list[Run]:
     paths = [name] if Path(name).exists() else sorted(glob(name))  # noqa: PTH207  (may be absolute)
     if not paths:
         return _saved(name)
+    statuses = ("done", "failed") if with_failed_cells else ("done",)
     runs = [
         run
-        for run in open_runs(*paths)
-        if run.study is None or (run.status == "done" and not run.study.is_idle)
+        for run in open_runs(*paths, on_error=on_error)
+        if run.study is None or (not run.study.is_idle and run.status in statuses)
     ]
     if not runs:
         raise UserError(
@@ -137,7 +142,7 @@ def _saved(name: str) -> list[Run]:
 def _relative(name: str, runs: Sequence[Run]) -> Run:
     if not runs:
         raise UserError(
-            f"there is no {name} run: no saved run has finished",
+            f"there is no {name} run: none has finished yet",
             hint="measure one with `joulelab run -- COMMAND`",
         )
     latest = runs[-1]
