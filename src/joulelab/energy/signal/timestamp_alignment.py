@@ -56,9 +56,7 @@ class Intervals:
     stretch: Indices  # Which of the summarised stretches it is; -1 for none.
     middle: Floats  # Middle of the sensor's averaging window, s.
     max_age_s: float = 0.0  # The age of a polled value is evenly distributed between 0 and this.
-    latency_uncertainty_s: float = (
-        0.0  # Of the latency that all edges share, besides the channel's.
-    )
+    latency_uncertainty_s: float = 0.0  # Of the edges' common latency, besides the channel's.
 
     @property
     def plain(self) -> Bools:
