@@ -169,7 +169,7 @@ def _energy_lines(energy: Energy) -> Iterator[Line]:
             f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} ({sensor_of(part.source)})",
         )
     if energy.job_text:
-        yield "this job", energy.job_text
+        yield "share", energy.job_text
     for name, reason in energy.absent.items():
         yield f"  {name}", f"not metered: {reason}"
     yield "", NEVER_METERED
