@@ -2,34 +2,34 @@
 
 ::
 
-    JoulelabError                 base of all; ``exit_code`` 1
-    ├── UserError                 the request cannot be met as given; ``exit_code`` 2
-    │   ├── PlanError             a study plan is malformed
-    │   ├── UnknownModelError     no such model in the registry
+    JoulelabError                 base class; ``exit_code`` 1
+    ├── UserError                 the request cannot be fulfilled; ``exit_code`` 2
+    │   ├── PlanError             a study plan is invalid
+    │   ├── UnknownModelError     the registry has no such model
     │   ├── DatasetError          a data set is missing or unreadable
-    │   └── StoreError            a file, or a directory of runs, cannot be used
-    ├── SensorError               a sensor cannot be opened or read
-    ├── RecorderError             the recorder did not start, or died
-    ├── WorkloadError             training or inference failed; ``kind`` says how
-    ├── BudgetError               a run would go over its budget of energy or carbon
-    └── TraceError                a trace cannot be read
+    │   └── StoreError            a file or directory cannot be read or written
+    ├── RecorderError             the recorder did not start, or ended early
+    ├── TraceError                a trace cannot be read
+    ├── BudgetError               a run would exceed its budget of energy or carbon
+    └── WorkloadError             training or inference failed; ``kind`` is the reason
 
-Foreign errors (NVML, the file system, PyTorch) are mapped to these where they enter.
-The message is one line: what happened, the likely reason, what to do.
+Errors of other libraries (NVML, the file system, PyTorch) are mapped to these where they occur.
+The message is one line: what failed, why, and how to fix it.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
 class JoulelabError(Exception):
-    """Base of all errors raised on purpose.
+    """Base class of all errors raised on purpose.
 
     Args:
-        what: What happened, without a full stop.
+        what: What failed, without a full stop.
         why: The likely reason; may be empty.
-        hint: What the user can do about it; may be empty.
+        hint: How to fix it; may be empty.
 
     Example:
         >>> str(JoulelabError("cannot read /x", why="permission denied", hint="run chmod a+r /x"))
@@ -49,17 +49,17 @@ class JoulelabError(Exception):
 
 
 class UserError(JoulelabError):
-    """The request cannot be met as given. The command line exits with 2."""
+    """The request cannot be fulfilled. The command line exits with 2."""
 
     exit_code = 2
 
 
 class PlanError(UserError):
-    """A study plan is malformed."""
+    """A study plan is invalid."""
 
 
 class UnknownModelError(UserError):
-    """No model of that name is in the registry."""
+    """The registry has no such model."""
 
 
 class DatasetError(UserError):
@@ -67,15 +67,11 @@ class DatasetError(UserError):
 
 
 class StoreError(UserError):
-    """A file, or the directory of a run or a study, cannot be used."""
-
-
-class SensorError(JoulelabError):
-    """A sensor cannot be opened or read."""
+    """A file or directory cannot be read or written."""
 
 
 class RecorderError(JoulelabError):
-    """The recorder did not start, or died."""
+    """The recorder did not start, or ended early."""
 
 
 class TraceError(JoulelabError):
@@ -83,17 +79,14 @@ class TraceError(JoulelabError):
 
 
 class BudgetError(JoulelabError):
-    """A run would go over its budget of energy or carbon."""
+    """A run would exceed its budget of energy or carbon."""
 
 
 class WorkloadError(JoulelabError):
     """Training or inference failed.
 
-    Args:
-        what: What happened.
-        kind: ``"out_of_memory"``, ``"non_finite_loss"``, ``"model_failed"`` or ``"input_failed"``.
-        why: The likely reason; may be empty.
-        hint: What the user can do about it; may be empty.
+    ``kind`` is ``"out_of_memory"``, ``"non_finite_loss"``, ``"model_failed"`` or
+    ``"input_failed"``; the other arguments are those of :class:`JoulelabError`.
     """
 
     def __init__(self, what: str, *, kind: str, why: str = "", hint: str = "") -> None:
@@ -102,7 +95,7 @@ class WorkloadError(JoulelabError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy that names the closest known name, or all of them when none is close.
+    """Return a hint that names the closest known name, or all of them if none is close.
 
     Example:
         >>> nearest("ResNet81", ["LeNet", "ResNet18"])
@@ -110,8 +103,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("xyz", ["train", "infer"])
         'choose from train, infer'
     """
-    import difflib  # noqa: PLC0415
-
     known = list(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)

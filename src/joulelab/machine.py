@@ -1,7 +1,8 @@
-"""What this machine is: its hardware, its software, and whether it equals another."""
+"""A machine's hardware and software, and whether energies of two machines are comparable."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -19,12 +20,12 @@ from joulelab.sensors.nvml import Board, list_boards
 from joulelab.sensors.visible_devices import visible_gpus
 
 PACKAGES = ("joulelab", "torch", "torchvision", "numpy", "timm", "nvidia-ml-py", "psutil")
-"""Packages whose versions are part of a run's account."""
+"""Packages whose versions are recorded with a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. ``None`` where the driver does not tell."""
+    """One GPU. ``None`` where the driver reports no value."""
 
     index: int
     name: str
@@ -39,23 +40,17 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's hardware and software. ``None`` where the system, or who recorded, does not tell.
+    """A machine's hardware and software. ``None`` where a value is not known.
 
     Attributes:
-        host: Host name.
-        os: Distribution, as ``"Debian GNU/Linux 13 (trixie)"``.
-        kernel: Kernel release.
-        cpu_model: As in ``/proc/cpuinfo``.
-        cpu_sockets: Chips.
-        cpu_cores: Physical cores, all sockets together.
-        cpu_threads: Hardware threads, all sockets together.
+        os: Distribution, for example ``"Debian GNU/Linux 13 (trixie)"``.
+        cpu_cores: Physical cores of all sockets.
+        cpu_threads: Hardware threads of all sockets.
         cpu_tdp_w: Thermal design power of one chip.
-        dram_bytes: Memory as the operating system reports it.
-        dimms: Memory modules; ``None`` when the firmware's table is missing or refused.
-        gpus: Those that the process may use.
-        virtualization: As ``"virtual machine (KVM), container"``; ``None`` on bare metal.
-        python: Python's version.
-        packages: Versions of the installed ones among :data:`PACKAGES`.
+        dram_bytes: Memory that the operating system reports.
+        gpus: The GPUs that the process may use.
+        virtualization: For example ``"virtual machine (KVM), container"``.
+        packages: Versions of the installed ones of :data:`PACKAGES`.
     """
 
     host: str
@@ -75,17 +70,16 @@ class Machine:
 
     @property
     def comparable(self) -> dict[str, Any]:
-        """What makes energies of two machines comparable, in plain values.
+        """The plain values that make energies of two machines comparable.
 
-        The number of GPUs' identity is in their models and limits; names of hosts, UUIDs and
-        versions of packages are not part of it.
+        Names of hosts, UUIDs of GPUs and versions of packages do not.
         """
         return {
             "cpu model": self.cpu_model,
             "cpu sockets": self.cpu_sockets,
             "cpu cores": self.cpu_cores,
             "cpu threads": self.cpu_threads,
-            # The kernel's own share of the memory differs between kernels.
+            # Kernels reserve different shares of the memory.
             "memory (GiB)": None if self.dram_bytes is None else round(self.dram_bytes / 2**30),
             "gpus": [[gpu.name, gpu.memory_bytes, gpu.mig] for gpu in self.gpus],
             "gpu power limits (W)": [gpu.power_limit_w for gpu in self.gpus],
@@ -94,17 +88,17 @@ class Machine:
 
     @property
     def identity(self) -> str:
-        """Twelve hexadecimal digits; equal where :attr:`comparable` is equal."""
+        """Twelve hexadecimal digits that are equal if :attr:`comparable` is equal."""
         text = json.dumps(self.comparable, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def differences(self, other: Machine) -> list[tuple[str, Any, Any]]:
-        """What differs in :attr:`comparable`: (what, mine, the other's)."""
+        """Return what differs in :attr:`comparable`: (name, own value, other value)."""
         mine, theirs = self.comparable, other.comparable
         return [(key, mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]]
 
     def hardware_configuration(self) -> dict[str, str]:
-        """The rows of the paper's Table I: CPU, DRAM, GPU and driver, in words."""
+        """Return the rows of the paper's Table I as text: CPU, DRAM, GPU and driver."""
         rows = {"CPU": self._cpu_text(), "DRAM": self._dram_text()}
         if not self.gpus:
             rows["GPU"] = "none that this process may use"
@@ -122,12 +116,12 @@ class Machine:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary, with the identity; :meth:`from_json` is its inverse."""
+        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
         return {**json.loads(json.dumps(asdict(self))), "identity": self.identity}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Machine:
-        """The machine that :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         values = {key: value for key, value in data.items() if key != "identity"}
         if values["dimms"] is not None:
             values["dimms"] = tuple(Dimm(**dimm) for dimm in values["dimms"])
@@ -162,12 +156,7 @@ def machine_identity() -> str:
 
 
 def describe(visible: str | None = None, device_order: str | None = None) -> Machine:
-    """This machine, with the GPUs that the process may use.
-
-    Args:
-        visible: As ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
-        device_order: As ``CUDA_DEVICE_ORDER``.
-    """
+    """Describe this machine, with the GPUs that these values of CUDA's variables allow."""
     cpu = processors()
     dimms, _ = known_dimms()
     return Machine(
@@ -250,7 +239,7 @@ def _virtualization(virtual: bool) -> str | None:
         except OSError:
             vendor = ""
         parts.append(f"virtual machine ({vendor})" if vendor else "virtual machine")
-    if any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
+    if any(Path(path).exists() for path in ("/.dockerenv", "/run/.containerenv")):
         parts.append("container")
     return ", ".join(parts) or None
 
@@ -258,8 +247,6 @@ def _virtualization(virtual: bool) -> str | None:
 def _versions(names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found

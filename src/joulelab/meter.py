@@ -172,7 +172,7 @@ class Meter:
         Raises:
             ValueError: There is no such span.
         """
-        windows = self._windows(self.spans_named(name, **attributes))
+        windows = [_window(span) for span in self.spans_named(name, **attributes)]
         if not windows:
             known = ", ".join(sorted({span.name for span in self._log.spans()})) or "none"
             raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
@@ -184,17 +184,15 @@ class Meter:
         Raises:
             ValueError: One of them is still open.
         """
-        windows = self._windows(spans)
+        windows = [_window(span) for span in spans]
         return self._estimator_until(_latest_ns(windows)).energies(windows) if windows else []
 
     def mean(self, component: str, quantity: Quantity, spans: Sequence[Span]) -> float:
         """Return the mean of a quantity, for example utilisation, over spans; NaN if unknown."""
-        windows = self._windows(spans)
-        if not windows:
-            return float("nan")
-        self._estimator_until(_latest_ns(windows))
-        assert self._trace is not None
-        return mean_reading(self._trace, component, quantity, windows)
+        windows = [_window(span) for span in spans]
+        if windows:
+            self._estimator_until(_latest_ns(windows))
+        return mean_reading(self._trace or missing_trace(""), component, quantity, windows)
 
     @property
     def trace(self) -> Trace:
@@ -233,8 +231,7 @@ class Meter:
 
         Args:
             epochs: Number of epochs of the whole run.
-            within: Relative half-width of the interval that is narrow enough; see
-                :attr:`~joulelab.forecast.profile.Forecast.sure`.
+            within: Relative half-width of the interval that is narrow enough.
             steps_per_epoch: Allows a forecast before the first epoch is finished.
             carbon_intensity_g_per_kwh: Carbon intensity of the electricity.
             pue: Power usage effectiveness of the site.
@@ -302,8 +299,7 @@ class Meter:
         child's spans; the recording belongs to its parent.
 
         Args:
-            covered_ns: The time until which sensors must have been read, CLOCK_MONOTONIC. Default:
-                now.
+            covered_ns: Read the sensors until this time, CLOCK_MONOTONIC. Default: now.
         """
         if self._closed:
             return
@@ -341,9 +337,6 @@ class Meter:
             )
         except Exception as error:  # noqa: BLE001  (the program goes on, whatever it is)
             warnings.warn(f"the record of this run was not written: {error}", stacklevel=3)
-
-    def _windows(self, spans: Sequence[Span]) -> list[Window]:
-        return [_window(span) for span in spans]
 
     def _energy_of(self, span: Span) -> Energy:
         return self.energies([span])[0]

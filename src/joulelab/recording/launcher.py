@@ -29,6 +29,47 @@ NO_NAME = "none"
 LOCK_TIMEOUT_S = 30.0
 POLL_S = 0.01
 
+# From the outer launcher to the inner one. The script of sbatch is not a step of srun. MPICH's are
+# also those of its derivatives, for example Intel MPI and MVAPICH.
+_VARIABLES = {
+    "slurm": {
+        "needed": "SLURM_JOB_ID SLURM_STEP_ID",
+        "rank": "SLURM_PROCID",
+        "local_rank": "SLURM_LOCALID",
+        "world_size": "SLURM_STEP_NUM_TASKS SLURM_NTASKS",
+        "node": "SLURM_NODEID",
+        "nodes": "SLURM_STEP_NUM_NODES SLURM_NNODES",
+    },
+    "openmpi": {
+        "needed": "OMPI_COMM_WORLD_RANK",
+        "rank": "OMPI_COMM_WORLD_RANK",
+        "local_rank": "OMPI_COMM_WORLD_LOCAL_RANK",
+        "world_size": "OMPI_COMM_WORLD_SIZE",
+    },
+    "pmix": {"needed": "PMIX_RANK PMIX_NAMESPACE", "rank": "PMIX_RANK"},
+    "mpich": {
+        "needed": "PMI_RANK PMI_SIZE",
+        "rank": "PMI_RANK",
+        "local_rank": "MPI_LOCALRANKID",
+        "world_size": "PMI_SIZE",
+    },
+    "torchrun": {
+        "needed": "MASTER_ADDR MASTER_PORT WORLD_SIZE",
+        "rank": "RANK",
+        "local_rank": "LOCAL_RANK",
+        "world_size": "WORLD_SIZE",
+        "node": "GROUP_RANK NODE_RANK",
+        "nodes": "GROUP_WORLD_SIZE",
+    },
+}
+_JOB_NAMES = {
+    "slurm": ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+    "openmpi": ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid"),
+    "pmix": ("PMIX_NAMESPACE",),
+    "mpich": ("PMI_JOBID", "PMI_PORT"),
+    "torchrun": ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
@@ -79,7 +120,7 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
         >>> current_launch({"SLURM_JOB_ID": "7"}) is None  # in sbatch's script, without srun
         True
     """
-    found = [of(environ) for of in (_slurm, _openmpi, _pmix, _mpich, _torch)]
+    found = [_launch(launcher, environ) for launcher in _VARIABLES]
     several = [launch for launch in found if launch is not None and launch.world_size != 1]
     if not several:
         return None
@@ -89,23 +130,32 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     return Launch(**(outer.to_json() | stated | named))
 
 
-def _torch(environ: Mapping[str, str]) -> Launch | None:
-    names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
-    rank, local_rank = (_number(environ, name) for name in ("RANK", "LOCAL_RANK"))
-    world_size = _number(environ, "WORLD_SIZE")
-    stated = "MASTER_ADDR" in environ and "MASTER_PORT" in environ and world_size is not None
-    if not stated or (rank is None and local_rank is None):
+def _launch(launcher: str, environ: Mapping[str, str]) -> Launch | None:
+    variables = _VARIABLES[launcher]
+    if not all(name in environ for name in variables["needed"].split()):
         return None
-    return Launch(
-        launcher="torchrun",
-        job=" ".join(environ.get(name, "") for name in names),
-        agent=_torch_agent(environ),
-        rank=rank,
-        local_rank=local_rank,
-        world_size=world_size,
-        node=_number(environ, "GROUP_RANK", "NODE_RANK"),
-        nodes=_number(environ, "GROUP_WORLD_SIZE"),
-    )
+    numbers = {
+        field: _number(environ, *names.split())
+        for field, names in variables.items()
+        if field != "needed"
+    }
+    if launcher == "pmix" and ("OMPI_COMM_WORLD_RANK" in environ or "SLURM_STEP_ID" in environ):
+        # Open MPI and Slurm, which may use PMIx, state more themselves.
+        return None
+    if launcher == "slurm":
+        numbers["world_size"] = numbers["world_size"] or 1
+    if launcher == "torchrun" and (
+        numbers["world_size"] is None or numbers["rank"] is numbers["local_rank"] is None
+    ):
+        return None
+    names = _JOB_NAMES[launcher]
+    if launcher in ("slurm", "torchrun"):
+        job = " ".join(environ.get(name, "") for name in names)
+        agent = _torch_agent(environ) if launcher == "torchrun" else None
+    else:
+        job = next((environ[name] for name in names if environ.get(name)), "")
+        agent = None if job else _parent()
+    return Launch(launcher=launcher, job=job, agent=agent, **numbers)
 
 
 def _torch_agent(environ: Mapping[str, str]) -> str | None:
@@ -118,62 +168,6 @@ def _torch_agent(environ: Mapping[str, str]) -> str | None:
         return None
     # <directory>/attempt_<number>/<local rank>/error.json
     return str(Path(error_file).parent.parent.parent)
-
-
-def _slurm(environ: Mapping[str, str]) -> Launch | None:
-    """A step started by srun. The script of sbatch is not one of the job's processes."""
-    names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    if "SLURM_JOB_ID" not in environ or "SLURM_STEP_ID" not in environ:
-        return None
-    return Launch(
-        launcher="slurm",
-        job=" ".join(environ.get(name, "") for name in names),
-        rank=_number(environ, "SLURM_PROCID"),
-        local_rank=_number(environ, "SLURM_LOCALID"),
-        world_size=_number(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") or 1,
-        node=_number(environ, "SLURM_NODEID"),
-        nodes=_number(environ, "SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
-    )
-
-
-def _openmpi(environ: Mapping[str, str]) -> Launch | None:
-    if "OMPI_COMM_WORLD_RANK" not in environ:
-        return None
-    names = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid")
-    return Launch(
-        launcher="openmpi",
-        job=next((environ[name] for name in names if name in environ), ""),
-        agent=None if any(name in environ for name in names) else _parent(),
-        rank=_number(environ, "OMPI_COMM_WORLD_RANK"),
-        local_rank=_number(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
-        world_size=_number(environ, "OMPI_COMM_WORLD_SIZE"),
-    )
-
-
-def _pmix(environ: Mapping[str, str]) -> Launch | None:
-    """Another launcher with PMIx; Open MPI and Slurm, which may use it, state more themselves."""
-    if "OMPI_COMM_WORLD_RANK" in environ or "SLURM_STEP_ID" in environ:
-        return None
-    if "PMIX_RANK" not in environ or "PMIX_NAMESPACE" not in environ:
-        return None
-    return Launch(
-        launcher="pmix", job=environ["PMIX_NAMESPACE"], rank=_number(environ, "PMIX_RANK")
-    )
-
-
-def _mpich(environ: Mapping[str, str]) -> Launch | None:
-    """MPICH and its derivatives, for example Intel MPI and MVAPICH."""
-    if "PMI_RANK" not in environ or "PMI_SIZE" not in environ:
-        return None
-    name = environ.get("PMI_JOBID") or environ.get("PMI_PORT") or ""
-    return Launch(
-        launcher="mpich",
-        job=name,
-        agent=None if name else _parent(),
-        rank=_number(environ, "PMI_RANK"),
-        local_rank=_number(environ, "MPI_LOCALRANKID"),
-        world_size=_number(environ, "PMI_SIZE"),
-    )
 
 
 def _number(environ: Mapping[str, str], *names: str) -> int | None:

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from sys import modules
 from threading import get_ident
 from time import monotonic_ns
@@ -179,11 +179,8 @@ class Span:
 class SpanLog:
     """Every span of a process, in memory and on its way to the trace.
 
-    Args:
-        send: Takes finished lines for the trace without waiting; false if it cannot now.
-        energy_of: Calculates a span's energy.
-        shared: Whether this process may have other logs in the same trace.
-        more_lines: Returns further lines for the trace each time spans are passed on.
+    ``send`` takes finished lines without waiting, or returns false if it cannot now; ``more_lines``
+    adds others to each flush. A log is ``shared`` if the process may have others in the same trace.
     """
 
     def __init__(
@@ -214,7 +211,7 @@ class SpanLog:
         """Drop what is on its way: in a forked child, that is for the parent to pass on.
 
         A child may end at any moment without notice, like those of multiprocessing, so it passes on
-        each span as it ends and has no thread for that. It cannot use its parent's CUDA either.
+        each span as it ends and has no thread for that.
         """
         self.device: DeviceClock | None = device_clock()
         self.forked = forked
@@ -291,27 +288,32 @@ class SpanLog:
         )
 
     def flush(self, *, leave_unresolved: int = MOST_UNRESOLVED, wait: bool = False) -> bool:
-        """Pass on what was noted so far. Return whether the recorder had room for all of it.
-
-        See :meth:`DeviceClock.resolve` for the arguments.
-        """
+        """Pass on what was noted so far. Return whether the recorder had room for all of it."""
         call_when_cuda_starts(_notice_cuda)
         with self._lock:
             self.device = self.device or device_clock()
             self.assign_indices()
-            # Each span is read once: it may end at any moment.
-            known = [(span, _row(span)) for span in self._open]
-            finished = [one for one in known if one[1][-1] is not None]
-            still_open = [span for span, row in known if row[-1] is None]
-            new = [(span, _row(span)) for span in self._new]
-            self._backlog += span_lines("spans", [row for _, row in (*finished, *new)])
-            finished += (one for one in new if one[1][-1] is not None)
-            still_open += (span for span, row in new if row[-1] is None)
+            sent = len(self._open)
+            spans, still_open = [*self._open, *self._new], []
+            rows, finished, finished_rows = [], [], []
+            for i, span in enumerate(spans):
+                # It is read once: it may end at any moment.
+                row = _row(span)
+                if row[-1] is None:
+                    still_open.append(span)
+                    if i < sent:
+                        continue
+                elif span._device_stop is None:
+                    finished.append(span)
+                    finished_rows.append(row)
+                else:
+                    self._on_device.append((span, row))
+                rows.append(row)
+            self._backlog += span_lines("spans", rows)
             self._open, self._new = still_open, []
+            self._store(finished, finished_rows)
             if self.device is not None:
                 self.device.resolve(leave_unresolved, wait=wait)
-            self._store((span, row, None) for span, row in finished if span._device_stop is None)
-            self._on_device += (one for one in finished if one[0]._device_stop is not None)
             self._backlog += span_lines("devices", self._resolved())
             self._backlog += self._device_failure()
             self._backlog += self._more_lines()
@@ -334,27 +336,32 @@ class SpanLog:
             self._thread.join()
         self.flush(leave_unresolved=0, wait=True)
 
-    def _store(self, spans: Iterable[tuple[Span, Row, DeviceWindow | None]]) -> None:
+    def _store(self, spans: Sequence[Span], rows: Sequence[Row]) -> None:
         """Store finished spans as rows, by name; those with values of other types as objects."""
         by_name: dict[str, list[Row]] = {}
-        for span, row, window in spans:
-            _, _, _, name, attributes, _, _ = row
-            if _PLAIN.issuperset(map(type, (name, *attributes, *attributes.values()))):
-                by_name.setdefault(name, []).append((*row, window and tuple(window)))
+        for span, row in zip(spans, rows, strict=True):
+            if type(row[3]) is str and _PLAIN.issuperset(map(type, row[4].values())):
+                by_name.setdefault(row[3], []).append(row)
             else:
                 self._objects.append(span)
-        for name, rows in by_name.items():
-            self._stored.setdefault(name, []).append(marshal.dumps(rows))
+        for name, own in by_name.items():
+            try:
+                block = marshal.dumps(own)
+            except ValueError:  # A name of an attribute is of another type.
+                self._objects += map(self._restored, own)
+            else:
+                self._stored.setdefault(name, []).append(block)
 
     def _restored(self, row: Row) -> Span:
         span = Span(self, row[3], row[4])
-        span._index, span._parent, span.thread, _, _, span.start_ns, span.stop_ns, window = row
-        span._device_window = window and DeviceWindow(*window)
+        span._index, span._parent, span.thread = row[:3]
+        span.start_ns, span.stop_ns = row[5:7]
+        span._device_window = DeviceWindow(*row[7]) if len(row) > 7 else None
         return span
 
     def _resolved(self) -> list[tuple[int, int, int, int]]:
         """Rows of the finished spans whose device times are known now, in the order they ended."""
-        rows, done = [], []
+        windows, done, done_rows = [], [], []
         while self._on_device:
             span, row = self._on_device[0]
             last = span._device_stop
@@ -365,10 +372,12 @@ class SpanLog:
             window = span._device_window = self.device_window(span)
             span._device_start = span._device_stop = None
             if window is not None:
-                rows.append((row[0], *window))
-            done.append((span, row, window))
-        self._store(done)
-        return rows
+                windows.append((row[0], *window))
+                row = (*row, tuple(window))
+            done.append(span)
+            done_rows.append(row)
+        self._store(done, done_rows)
+        return windows
 
     def _device_failure(self) -> list[bytes]:
         """A line, once, that states why there are no more device times."""

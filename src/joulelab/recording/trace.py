@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,7 @@ R = TypeVar("R")
 
 
 class Readings(NamedTuple):
-    """One channel's readings in order of time.
-
-    Attributes:
-        t_ns: Timestamps, CLOCK_MONOTONIC. Shape: (readings,).
-        value: In the unit of the channel's quantity; NaN is a gap. Shape: (readings,).
-    """
+    """One channel's timestamps (CLOCK_MONOTONIC) in order, and its values; NaN is a gap."""
 
     t_ns: Timestamps
     value: NDArray[np.float64]
@@ -105,25 +100,15 @@ class Trace:
 
 
 def in_order(t_ns: Timestamps, value: NDArray[np.float64]) -> Readings:
-    """Sort readings by their timestamps; those with equal timestamps keep their order.
-
-    Example:
-        >>> in_order(np.array([2, 1]), np.array([20.0, 10.0])).value.tolist()
-        [10.0, 20.0]
-    """
+    """Sort readings by their timestamps; those with equal timestamps keep their order."""
     order = np.argsort(t_ns, kind="stable")
     return Readings(t_ns[order], value[order])
 
 
 class TraceReader:
-    """Reads a trace that may still be growing.
+    """Reads the trace in a directory, which may still be growing.
 
-    Args:
-        directory: The directory with ``trace.bin`` and ``events.jsonl``.
-
-    Attributes:
-        spans: What the events read so far state about spans. Replace it before the first read to
-            keep fewer of them.
+    Its ``spans`` are those of the events read so far; replace it at first to keep fewer of them.
 
     Raises:
         TraceError: There is no trace, or it cannot be read.
@@ -155,7 +140,8 @@ class TraceReader:
         """Read everything up to the last whole record."""
         series = _MappedSeries(self._whole_records(), self._counts.copy())
         self._past_events += self.new_events()
-        return self._trace(series, tuple(self._past_events), self.spans.spans())
+        events, spans = tuple(self._past_events), self.spans.spans()
+        return Trace(self._channels, series, self._absent, self._header, events, spans)
 
     def read_between(
         self,
@@ -167,18 +153,14 @@ class TraceReader:
         """Read only the readings between two times (CLOCK_MONOTONIC).
 
         The file has readings in the order in which they arrived, so a few may be slightly older.
-
-        Args:
-            start_ns: Start of the stretch.
-            stop_ns: Its end.
-            events: The events that the trace is to have; see :meth:`new_events`.
-            spans: The spans that it is to have.
+        The trace gets the given events (see :meth:`new_events`) and spans.
         """
         records = self._whole_records()
         first = bisect.bisect_left(records["t_ns"], start_ns)
         last = bisect.bisect_right(records["t_ns"], stop_ns, first)
         counts = np.bincount(records["channel"][first:last], minlength=self._counts.size)
-        return self._trace(_MappedSeries(records[first:last], counts), events, spans)
+        series = _MappedSeries(records[first:last], counts)
+        return Trace(self._channels, series, self._absent, self._header, events, spans)
 
     def latest_ns(self) -> int:
         """Return the timestamp of the last reading; 0 if there is none."""
@@ -186,7 +168,7 @@ class TraceReader:
         return int(records["t_ns"][-1]) if records.size else 0
 
     def new_events(self) -> list[Mapping[str, Any]]:
-        """Return the events since the last call of this or of :meth:`read`; fold those of spans.
+        """Return the events since the last call or :meth:`read`; those of spans go to ``spans``.
 
         Only whole lines are read; a line that a kill or a full disk damaged is skipped.
         """
@@ -204,14 +186,6 @@ class TraceReader:
                 if isinstance(event, dict) and not self.spans.add(event):
                     found.append(event)
         return found
-
-    def _trace(
-        self,
-        series: Sequence[Readings],
-        events: Sequence[Mapping[str, Any]],
-        spans: Sequence[TraceSpan],
-    ) -> Trace:
-        return Trace(self._channels, series, self._absent, self._header, events, spans)
 
     def _whole_records(self) -> NDArray[np.void]:
         """Map the file up to its last whole record."""
@@ -254,12 +228,7 @@ def read_trace(directory: Path) -> Trace:
 
 
 class _MappedSeries(Sequence[Readings]):
-    """The readings of each channel, extracted from the mapped file when first used.
-
-    Args:
-        records: The mapped file.
-        counts: Number of readings of each channel. Shape: (channels,).
-    """
+    """The readings of each channel, extracted from the mapped file when first used."""
 
     def __init__(self, records: NDArray[np.void], counts: NDArray[np.int64]) -> None:
         self._records = records
@@ -269,11 +238,7 @@ class _MappedSeries(Sequence[Readings]):
     def __len__(self) -> int:
         return len(self._counts)
 
-    @overload
-    def __getitem__(self, channel: int) -> Readings: ...
-    @overload
-    def __getitem__(self, channel: slice) -> Sequence[Readings]: ...
-    def __getitem__(self, channel: int | slice) -> Readings | Sequence[Readings]:
+    def __getitem__(self, channel: Any) -> Any:
         if isinstance(channel, slice):
             return [self[i] for i in range(len(self))[channel]]
         channel = range(len(self))[channel]

@@ -18,9 +18,8 @@ A trace is a directory with two files, both only ever appended to:
     on which GPUs they had a ``cuda`` context, when they ``left``, and why the recording came to
     its ``stop``. A last line without a line end is not read.
 
-Why not Arrow, Parquet or SQLite: the recorder runs next to what it measures, and importing pyarrow
-alone takes 79 MB where the whole recorder takes 20; a row of an SQLite table takes 30 times as
-long to read back as these 24 bytes, which NumPy maps without parsing.
+Importing pyarrow would take 79 MB where the whole recorder takes 20; a row of an SQLite table takes
+30 times as long to read back as these 24 bytes, which NumPy maps without parsing.
 """
 
 from __future__ import annotations
@@ -50,12 +49,7 @@ encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 def pack(t_ns: int, value: float, channel: int) -> bytes:
-    """Pack one record.
-
-    Example:
-        >>> len(pack(1, 2.5, 0))
-        24
-    """
+    """Pack one record."""
     unchecked = _RECORD.pack(t_ns, value, channel, 0)
     check = CHECK
     for word in _WORDS.unpack_from(unchecked):
@@ -71,11 +65,7 @@ def pack_header(header: Mapping[str, Any]) -> bytes:
 
 
 def parse_header(line: bytes) -> dict[str, Any]:
-    """Decode the header's line.
-
-    Raises:
-        ValueError: The line is not whole, or this version cannot read such a trace.
-    """
+    """Decode the header's line. Raise ``ValueError`` if this version cannot read such a trace."""
     header = json.loads(line) if line.endswith(b"\n") else None
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise ValueError(f"its first line does not name {SCHEMA}")
@@ -83,26 +73,17 @@ def parse_header(line: bytes) -> dict[str, Any]:
 
 
 def read_header(directory: Path) -> dict[str, Any]:
-    """Read the header of the trace in a directory.
-
-    Raises:
-        OSError: There is no trace.
-        ValueError: This version cannot read it, or its header is not written yet.
-    """
+    """Read the header of the trace in a directory. Raise ``OSError`` or ``ValueError`` without."""
     with (directory / READINGS_FILE).open("rb") as file:
         return parse_header(file.readline())
 
 
 def span_lines(kind: str, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
-    """Encode rows of spans as lines that reach the recorder whole.
+    """Encode rows of ``"spans"`` or ``"devices"`` as lines that reach the recorder whole.
 
-    Rows are encoded many at a time: that is one call that blocks the interpreter for a moment,
-    where one call for each row would take it from the program's threads again and again.
-
-    Args:
-        kind: ``"spans"`` or ``"devices"``.
-        rows: See the description of ``events.jsonl``. What cannot be written of a span's name and
-            attributes is left out.
+    Many rows in one call block the interpreter once, for a moment, where one call for each would
+    take it from the program's threads again and again. What cannot be written of a span's name and
+    attributes is left out.
     """
     done: list[bytes] = []
     for first in range(0, len(rows), ROWS_PER_LINE):
@@ -138,18 +119,10 @@ def boot_id() -> str:
 
 
 class TraceWriter:
-    """Appends to a trace. Only the recorder has one.
+    """Appends to a new trace in a directory. Only the recorder has one.
 
     Each call passes whole records to the operating system, so a recorder that is killed leaves
-    everything that it had written.
-
-    Args:
-        directory: Where the two files are made. It must exist and have no trace.
-        header: See :attr:`joulelab.recording.trace.Trace.header`.
-
-    Raises:
-        FileExistsError: There is a trace already.
-        OSError: The directory cannot be written to.
+    everything that it had written. If there is a trace already, it raises ``FileExistsError``.
     """
 
     def __init__(self, directory: Path, header: Mapping[str, Any]) -> None:

@@ -15,15 +15,10 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Start and stop of a span, in CLOCK_MONOTONIC nanoseconds.
+    """Start and stop of a span on the host and, if known, of its work on the GPU.
 
-    Attributes:
-        start_ns: Start on the host.
-        stop_ns: Stop on the host.
-        device_start_ns: When the GPU started the span's work, if known.
-        device_stop_ns: When the GPU finished it.
-        device_uncertainty_ns: Standard uncertainty of both device times (k = 1), which share one
-            error.
+    All are CLOCK_MONOTONIC nanoseconds. The device times share one error, whose standard
+    uncertainty (k = 1) is given.
     """
 
     start_ns: int
@@ -48,19 +43,14 @@ class Window:
 
 
 class TraceSpan(NamedTuple):
-    """A span as a trace has it.
+    """A span as a trace has it. For its times see :class:`Window`.
 
     Attributes:
-        name: The name given by the program.
-        start_ns: CLOCK_MONOTONIC.
-        stop_ns: CLOCK_MONOTONIC; ``None`` while the span is open.
+        stop_ns: ``None`` while the span is open.
         key: Process and index; unique within a trace.
         parent: Key of the enclosing span; ``None`` for an outermost span.
         thread: Thread in which the span began, as ``threading.get_ident`` names it.
         attributes: Whatever else the program attached to the span.
-        device_start_ns: When the GPU started the span's work, if known.
-        device_stop_ns: When the GPU finished it.
-        device_uncertainty_ns: Standard uncertainty of both device times.
     """
 
     name: str
@@ -76,20 +66,14 @@ class TraceSpan(NamedTuple):
 
     @property
     def phase(self) -> str | None:
-        """The attribute ``phase``, for example ``"train"``; ``None`` if there is none."""
+        """The attribute ``phase``, for example ``"train"``."""
         return self.attributes.get("phase")
 
     @property
     def window(self) -> Window:
         """Start and stop on host and GPU. The span must be finished."""
         assert self.stop_ns is not None
-        return Window(
-            self.start_ns,
-            self.stop_ns,
-            self.device_start_ns,
-            self.device_stop_ns,
-            self.device_uncertainty_ns,
-        )
+        return Window(self.start_ns, self.stop_ns, *self[7:])
 
 
 class SpanFold:
@@ -100,25 +84,12 @@ class SpanFold:
 
     Args:
         since_ns: Leave out spans that began before this time (CLOCK_MONOTONIC).
-        most_per_name: Keep only this many finished spans of each name, the latest; ``None`` keeps
-            all.
+        most_per_name: Keep only the latest finished spans of each name; ``None`` keeps all.
         on_finish: Called once with each span that ends, in the order of the trace.
 
     Attributes:
         open: The spans that have not ended.
-        finished: The number of finished spans by name, including those that are no longer kept.
-
-    Example:
-        >>> fold = SpanFold()
-        >>> row = [0, None, 1, "epoch", {"phase": "train"}, 100]
-        >>> fold.add({"event": "spans", "pid": 7, "rows": [[*row, None]]})
-        True
-        >>> [span.name for span in fold.open.values()]
-        ['epoch']
-        >>> fold.add({"event": "spans", "pid": 7, "rows": [[*row, 250]]})
-        True
-        >>> [(span.phase, span.window.stop_ns) for span in fold.spans()]
-        [('train', 250)]
+        finished: Number of finished spans by name, including those that are no longer kept.
     """
 
     def __init__(

@@ -119,11 +119,7 @@ def _now(channel: Channel, found: Sequence[Reading | Gap]) -> tuple[float | None
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Check the names of sensors before anything is opened.
-
-    Raises:
-        UserError: A name is unknown.
-    """
+    """Check the names of sensors before anything is opened. Raise ``UserError`` for a wrong one."""
     for name in names:
         if name not in KNOWN and ":" not in name:
             raise UserError(

@@ -46,13 +46,7 @@ DRAM_INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PowerEstimate:
-    """A power between two bounds; all values in between are equally likely.
-
-    Attributes:
-        low_w: Lower bound.
-        high_w: Upper bound.
-        note: What was assumed.
-    """
+    """A power between two bounds (all values are equally likely), and what was assumed."""
 
     low_w: float
     high_w: float
@@ -94,10 +88,6 @@ def dimm_power(dimm: Dimm) -> PowerEstimate:
 def dram_power(dimms: Sequence[Dimm], total_bytes: int) -> PowerEstimate:
     """Estimate the power of all memory: the sum over modules, or by capacity if none is known.
 
-    Args:
-        dimms: Modules; empty if the firmware's table is missing or may not be read.
-        total_bytes: Memory that the operating system reports; used if ``dimms`` is empty.
-
     Example:
         >>> estimate = dram_power([], 24 * 10**9)
         >>> round(estimate.power_w, 2), round(estimate.relative_uncertainty, 2)
@@ -123,13 +113,7 @@ def dram_power(dimms: Sequence[Dimm], total_bytes: int) -> PowerEstimate:
 
 @dataclass(frozen=True, slots=True)
 class CpuModel:
-    """Power of all the machine's processors as a straight line in utilisation.
-
-    Attributes:
-        idle_w: At utilisation 0.
-        full_w: At utilisation 1.
-        note: What was assumed.
-    """
+    """Power of all processors from utilisation 0 to 1, and what was assumed."""
 
     idle_w: float
     full_w: float
@@ -148,10 +132,8 @@ def cpu_model(cpu: Processors, limit_cpus: float | None = None) -> CpuModel:
     - Otherwise :data:`VCPU_IDLE_W` to :data:`VCPU_FULL_W` per thread, but at most the chips'
       thermal design power if it is known.
 
-    Args:
-        cpu: The processors.
-        limit_cpus: CPUs that the process's control group may use. They appear only in the note,
-            since the utilisation is that of the whole machine.
+    The CPUs that the process's control group may use appear only in the note, since the
+    utilisation is that of the whole machine.
 
     Example:
         >>> chip = Processors("AMD EPYC 7763 64-Core Processor", "AuthenticAMD", 1, 4, True)

@@ -19,13 +19,7 @@ TRIES = 3
 
 
 class Use(NamedTuple):
-    """The use of a component since the last scan.
-
-    Attributes:
-        job_s: By the job, in seconds of full use.
-        all_s: By all processes.
-        others: By each other process, with its name.
-    """
+    """The use of a component since the last scan, in seconds of full use."""
 
     job_s: float
     all_s: float
@@ -37,16 +31,7 @@ class UseUnknown(Exception):
 
 
 class GpuUse:
-    """One GPU's use by process: the time for which each had a kernel on its SMs.
-
-    Args:
-        component: For example ``"gpu:0"``.
-        uuid: The board's UUID.
-        proc: Where ``/proc`` is.
-
-    Raises:
-        pynvml.NVMLError: NVML does not start.
-    """
+    """One GPU's use by process: the time for which each had a kernel on its SMs."""
 
     def __init__(self, component: str, uuid: str, proc: Path = PROC) -> None:
         self.component = component
@@ -61,12 +46,7 @@ class GpuUse:
         pynvml.nvmlShutdown()
 
     def scan(self, job: Collection[int], table: Mapping[int, Process], duration_s: float) -> Use:
-        """Find out who used the GPU since the last scan.
-
-        Args:
-            job: The job's processes.
-            table: All visible processes.
-            duration_s: Time since the last scan.
+        """Find out who used the GPU since the last scan, by the job's and all visible processes.
 
         Raises:
             UseUnknown: The driver does not report it, or its pids have no meaning here.
@@ -137,7 +117,7 @@ class GpuUse:
     def _samples(self) -> list[Any]:
         """The driver's samples since the last scan.
 
-        The binding first asks for their number: another may come in between.
+        The binding first requests their number: another may come in between.
         """
         for _ in range(TRIES - 1):
             with contextlib.suppress(pynvml.NVMLError_InsufficientSize):
@@ -145,13 +125,7 @@ class GpuUse:
         return list(pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us))
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
-        """Check that the driver's pids mean the processes in ``/proc``.
-
-        They are the host's: a container does not get them, or cannot interpret them.
-
-        Raises:
-            UseUnknown: They do not, or there are none although the GPU works.
-        """
+        """Check that the driver's pids, which are the host's, mean the processes in ``/proc``."""
         if sees_whole_machine(self._proc):
             if not pids:
                 raise UseUnknown("it is working, but the driver names no process that uses it")

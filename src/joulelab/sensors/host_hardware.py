@@ -39,15 +39,7 @@ def system_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Processors:
-    """The processors of this machine. ``None`` where the system does not report a value.
-
-    Attributes:
-        model: The name in ``/proc/cpuinfo``.
-        vendor: The vendor's identifier there, for example ``"GenuineIntel"``.
-        sockets: Number of chips.
-        threads: Hardware threads, or the virtual CPUs of a virtual machine.
-        virtual: Whether a hypervisor announces itself.
-    """
+    """The processors of this machine; ``threads`` are virtual CPUs in a virtual machine."""
 
     model: str | None
     vendor: str | None
@@ -58,10 +50,6 @@ class Processors:
 
 def parse_cpuinfo(text: str, threads: int) -> Processors:
     """Parse ``/proc/cpuinfo``.
-
-    Args:
-        text: The file's text.
-        threads: The number of logical processors that the operating system counts.
 
     Example:
         >>> text = "processor: 0\\nvendor_id : AuthenticAMD\\nmodel name\\t: AMD EPYC 7763\\n"
@@ -92,11 +80,7 @@ def processors() -> Processors:
 
 
 def cpu_limit(root: Path | None = None) -> float | None:
-    """Return how many CPUs this process's control group may use; ``None`` without a limit.
-
-    Args:
-        root: Where ``/sys`` is; :func:`system_root` by default.
-    """
+    """Return how many CPUs this process's control group may use; ``None`` without a limit."""
     base = (root or system_root()) / "fs" / "cgroup"
     try:
         quota, period = (base / "cpu.max").read_text().split()
@@ -130,12 +114,6 @@ def chip_tdp_w(model: str | None) -> float | None:
 
     The name must equal one in the table after :func:`normalise`: a name that is merely close may
     belong to another chip.
-
-    Args:
-        model: The name in ``/proc/cpuinfo``.
-
-    Returns:
-        Watts, or ``None`` if the chip is not in the table.
 
     Example:
         >>> chip_tdp_w("Intel(R) Core(TM) i7-8700K CPU @ 3.70GHz")
@@ -172,15 +150,10 @@ def _tdp_table() -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Dimm:
-    """One populated memory slot. ``None`` where the firmware does not report a value.
+    """One populated memory slot, as configured. ``None`` where the firmware reports no value.
 
-    Attributes:
-        size_bytes: Capacity.
-        type: For example ``"DDR4"``.
-        transfers_hz: Configured transfers per second: 3200e6 for DDR4-3200. The clock of a
-            double-data-rate memory is half of it.
-        voltage_v: Configured supply voltage.
-        slot: The slot's name.
+    For example ``type`` is ``"DDR4"`` and ``transfers_hz`` 3200e6 for DDR4-3200; the clock of a
+    double-data-rate memory is half of that.
     """
 
     size_bytes: int
@@ -208,14 +181,7 @@ def known_dimms(root: Path | None = None) -> tuple[list[Dimm], str]:
 
 
 def read_dimms(root: Path | None = None) -> list[Dimm]:
-    """Read the populated memory slots of this machine.
-
-    Args:
-        root: Where ``/sys`` is; :func:`system_root` by default.
-
-    Raises:
-        OSError: The table is missing, or only root may read it.
-    """
+    """Read the populated memory slots. Raise ``OSError`` if the table is missing or refused."""
     path = (root or system_root()) / "firmware" / "dmi" / "tables" / "DMI"
     return parse_dimms(path.read_bytes())
 

@@ -48,13 +48,7 @@ MIG_NOTE = "MIG is on: this is the whole board, which cannot be split between it
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One GPU.
-
-    Attributes:
-        identity: Index, UUIDs and model.
-        mig: Whether MIG is on; ``None`` if the GPU does not have MIG.
-        virtual: Whether it is a virtual GPU in a guest.
-    """
+    """One GPU; ``mig`` is ``None`` if it does not have MIG, ``virtual`` in a guest with a vGPU."""
 
     identity: GpuIdentity
     mig: bool | None
@@ -70,18 +64,11 @@ class NvmlSensor:
     """One GPU: power from the ring, energy from the counter, and telemetry.
 
     A failed call is a gap with NVML's reason; the next reading first looks up the GPU again by its
-    UUID.
-
-    Args:
-        board: The GPU.
-        periods_s: Update periods observed so far, by model and source. New ones are added.
+    UUID. Update periods are observed once per model and source, in ``periods_s``.
 
     Attributes:
         uuids: The UUIDs of the board and of its MIG instances.
         absent: The sources that this GPU does not give.
-
-    Raises:
-        pynvml.NVMLError: The GPU cannot be opened.
     """
 
     def __init__(self, board: Board, periods_s: dict[tuple[str, str], float | None]) -> None:
@@ -191,14 +178,10 @@ class NvmlSensor:
 def discover_gpus(
     visible: str | None = None, device_order: str | None = None
 ) -> tuple[list[NvmlSensor], list[Absence]]:
-    """Open the GPUs that this process may use, one sensor each.
-
-    Args:
-        visible: The value of ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
-        device_order: The value of ``CUDA_DEVICE_ORDER``.
+    """Open the GPUs that these values of CUDA's variables allow, in CUDA's order.
 
     Returns:
-        Sensors in the order in which CUDA numbers the GPUs, and what is absent.
+        One sensor per GPU, and what is absent.
     """
     try:
         boards = list_boards()
@@ -233,11 +216,7 @@ def discover_gpus(
 
 
 def visible_components(visible: str | None, device_order: str | None) -> list[str] | None:
-    """Name the GPUs that a process may use, in CUDA's order.
-
-    Args:
-        visible: The value of ``CUDA_VISIBLE_DEVICES``; ``None`` is all.
-        device_order: The value of ``CUDA_DEVICE_ORDER``.
+    """Name the GPUs that these values of CUDA's variables allow, in CUDA's order.
 
     Returns:
         For example ``["gpu:2", "gpu:0"]``; ``None`` if the driver does not answer.

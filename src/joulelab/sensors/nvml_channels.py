@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -29,6 +29,7 @@ CLOCK_STEP_S = 0.05
 """Wall and monotonic clock drift apart by at most 500 ppm unless the wall clock is set."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
+_GPU_SENSOR = pynvml.NVML_TEMPERATURE_GPU
 _VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """By nvmlValueType_t."""
 
@@ -50,11 +51,7 @@ previous value and then goes unnoticed."""
 
 
 class PowerRing:
-    """Reads what is new in the ring of power readings of one GPU.
-
-    Args:
-        channel: The channel to which the readings belong.
-    """
+    """Reads what is new in the ring of power readings of one GPU."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -65,11 +62,7 @@ class PowerRing:
 
     @classmethod
     def open(cls, handle: Any, component: str) -> PowerRing:
-        """Open the ring of a GPU. Its own timestamps give its update period.
-
-        Raises:
-            pynvml.NVMLError: The GPU or driver has no such ring.
-        """
+        """Open the ring of a GPU. Its own timestamps give its update period."""
         stamps_us = [stamp_us for stamp_us, _ in _samples(handle, 0)]
         return cls(ring_channel(component, stamps_us))
 
@@ -78,9 +71,6 @@ class PowerRing:
 
         If readings are missing in between, there is a :class:`Gap` where the first of them would
         be. After a step of the wall clock the ring is ignored until it has no timestamp of before.
-
-        Raises:
-            pynvml.NVMLError: The GPU or driver does not answer.
         """
         offset_ns = clock_offset_ns(time.CLOCK_REALTIME)
         try:
@@ -115,12 +105,7 @@ class PowerRing:
 def ring_channel(
     component: str, stamps_us: Sequence[int], gain_uncertainty: float = GAIN_UNCERTAINTY
 ) -> Channel:
-    """Describe the ring as a channel, timed by its own timestamps.
-
-    Args:
-        component: For example ``"gpu:0"``.
-        stamps_us: The timestamps of its readings, oldest first.
-        gain_uncertainty: Relative standard uncertainty of its scale.
+    """Describe the ring as a channel, timed by the timestamps of its readings.
 
     Example:
         >>> channel = ring_channel("gpu:0", [20_000 * i for i in range(120)])
@@ -224,66 +209,50 @@ def _instant_power_w(handle: Any) -> float:
     return float(field.value.uiVal) / 1e3
 
 
-def _temperature_c(handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+_KERNELS, _MEMORY = "share of time with a kernel running", "share of time with memory accesses"
+_TELEMETRY: Mapping[Quantity, tuple[str, Callable[[Any], float], str]] = {
+    Quantity.UTILIZATION: (
+        "utilization", lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).gpu), _KERNELS
+    ),
+    Quantity.MEMORY_UTILIZATION: (
+        "utilization", lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).memory), _MEMORY
+    ),
+    Quantity.MEMORY_USED: (
+        "memory", lambda h: float(pynvml.nvmlDeviceGetMemoryInfo(h).used), ""
+    ),
+    Quantity.TEMPERATURE: (
+        "temperature", lambda h: float(pynvml.nvmlDeviceGetTemperature(h, _GPU_SENSOR)), ""
+    ),
+    Quantity.SM_CLOCK: (
+        "sm_clock", lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_SM) * 1e6, ""
+    ),
+    Quantity.MEMORY_CLOCK: (
+        "memory_clock", lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_MEM) * 1e6, ""
+    ),
+}  # fmt: skip
 
 
 def telemetry(component: str) -> list[Scalar]:
     """Return what else a GPU reports about itself."""
-
-    def scalar(
-        quantity: Quantity, source: str, read: Callable[[Any], float], note: str = ""
-    ) -> Scalar:
-        channel = Channel(
-            component=component,
-            quantity=quantity,
-            source=f"nvml.{source}",
-            provenance=Provenance.MEASURED,
-            update_period_s=SLOW_INTERVAL_S,
-            note=note,
-        )
-        return Scalar(channel, read, SLOW_INTERVAL_S)
-
     return [
-        scalar(
-            Quantity.UTILIZATION,
-            "utilization",
-            lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).gpu),
-            "share of time with a kernel running",
-        ),
-        scalar(
-            Quantity.MEMORY_UTILIZATION,
-            "utilization",
-            lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).memory),
-            "share of time with memory read or written",
-        ),
-        scalar(
-            Quantity.MEMORY_USED,
-            "memory",
-            lambda h: float(pynvml.nvmlDeviceGetMemoryInfo(h).used),
-        ),
-        scalar(Quantity.TEMPERATURE, "temperature", _temperature_c),
-        scalar(
-            Quantity.SM_CLOCK,
-            "sm_clock",
-            lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_SM) * 1e6,
-        ),
-        scalar(
-            Quantity.MEMORY_CLOCK,
-            "memory_clock",
-            lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_MEM) * 1e6,
-        ),
+        Scalar(
+            Channel(
+                component=component,
+                quantity=quantity,
+                source=f"nvml.{source}",
+                provenance=Provenance.MEASURED,
+                update_period_s=SLOW_INTERVAL_S,
+                note=note,
+            ),
+            read,
+            SLOW_INTERVAL_S,
+        )
+        for quantity, (source, read, note) in _TELEMETRY.items()
     ]
 
 
 def with_period(scalar: Scalar, period_s: float | None, handle: Any) -> Scalar:
-    """Return the channel with its update period, to be read once per period.
-
-    Args:
-        scalar: Power, or the counter.
-        period_s: What :func:`observe_periods` returned.
-        handle: The GPU.
-    """
+    """Return a channel with its observed update period, to be read once per period."""
     channel = replace(
         scalar.channel,
         update_period_s=period_s or USUAL_PERIOD_S,
@@ -312,9 +281,6 @@ def observe_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None
 
 def update_periods_s(reads: Sequence[Callable[[], float]]) -> list[float | None]:
     """Find each sensor's update period by reading it more often than that.
-
-    Args:
-        reads: Each returns one sensor's current value.
 
     Returns:
         In the same order, to the millisecond and never 0; ``None`` for a sensor whose value

@@ -23,11 +23,7 @@ class Process(NamedTuple):
     """One process, from ``/proc/PID/stat``.
 
     Attributes:
-        pid: In this process's namespace.
         name: Name of its program, at most 15 bytes; never its arguments, which may be secret.
-        parent: The parent's pid.
-        group: Its process group.
-        session: Its session.
         own_s: CPU time of its threads.
         children_s: CPU time of its descendants that have ended and were waited for.
         started: Start time, in ticks since boot.
@@ -49,24 +45,12 @@ class Process(NamedTuple):
         """Pid and start time."""
         return self.pid, self.started
 
-    def used_since_s(self, before: Mapping[int, Process]) -> float:
-        """Return its CPU time, with that of children it waited for, since an earlier scan.
-
-        Args:
-            before: All processes at that scan; one that is missing started since.
-        """
-        earlier = before.get(self.pid)
-        total_s = self.own_s + self.children_s
-        if earlier is None or earlier.key != self.key:
-            return total_s
-        return total_s - earlier.own_s - earlier.children_s
-
-    def own_since_s(self, before: Mapping[int, Process]) -> float:
-        """Return the CPU time of its own threads since an earlier scan."""
+    def used_since_s(self, before: Mapping[int, Process], *, children: bool) -> float:
+        """Return its CPU time since an earlier scan, with or without children it waited for."""
         earlier = before.get(self.pid)
         if earlier is None or earlier.key != self.key:
-            return self.own_s
-        return self.own_s - earlier.own_s
+            return self.own_s + children * self.children_s
+        return self.own_s - earlier.own_s + children * (self.children_s - earlier.children_s)
 
 
 def parse_stat(data: bytes) -> Process:
@@ -96,7 +80,7 @@ def parse_stat(data: bytes) -> Process:
 
 
 def read_processes(proc: Path = PROC) -> dict[int, Process]:
-    """Read every visible process, by pid; one that ends meanwhile is left out.
+    """Read every visible process, by pid; one that ends during the scan is left out.
 
     Raises:
         OSError: There is no ``/proc``, or its pids are those of another namespace.
@@ -115,14 +99,7 @@ def read_processes(proc: Path = PROC) -> dict[int, Process]:
 
 
 def busy_s(proc: Path = PROC) -> float:
-    """Return the CPU time that all processors have worked since boot.
-
-    Time that a hypervisor gave to others is not included.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: The kernel counts no CPU time.
-    """
+    """Return the CPU time that all processors have worked since boot, without stolen time."""
     words = _read(f"{proc}/stat", _LONGEST_STAT).split(b"\n", 1)[0].split()
     # The kernel counts guests within user and nice.
     user, nice, system, _idle, _iowait, irq, softirq = (int(word) for word in words[1:8])
@@ -133,13 +110,7 @@ def busy_s(proc: Path = PROC) -> float:
 
 
 def environment_has(pid: int, entry: bytes, proc: Path = PROC) -> bool:
-    """Return whether a process was started with this entry in its environment.
-
-    Args:
-        pid: The process. False if its environment may not be read.
-        entry: For example ``b"NAME=value"``.
-        proc: Where ``/proc`` is.
-    """
+    """Return whether a process was started with ``b"NAME=value"``; false if it is not readable."""
     try:
         return entry in _read(f"{proc}/{pid}/environ", _LONGEST_ENVIRONMENT).split(b"\0")
     except OSError:
@@ -167,10 +138,7 @@ class JobProcesses:
 
     A process belongs to the job if it is measured or its parent belongs to the job, and for as
     long as it lives. One whose parent ended before it was seen (a daemon) is recognised by a
-    process group or session that the job created, or by its environment.
-
-    Args:
-        is_marked: Returns whether a process was started with this job's entry in its environment.
+    process group or session that the job created, or by its environment (``is_marked``).
 
     Example:
         >>> def process(pid, parent, own_s, children_s=0.0):
@@ -205,17 +173,10 @@ class JobProcesses:
         return sum(one.resident_bytes for one in self._members.values())
 
     def update(self, table: Mapping[int, Process], roots: Collection[int]) -> float:
-        """Take the result of a new scan.
+        """Take the result of a new scan. Return the job's CPU time since the last one, s.
 
         The use of a process that started and ended between two scans is known from the parent that
-        waited for it.
-
-        Args:
-            table: All processes.
-            roots: The measured processes.
-
-        Returns:
-            CPU time of the job since the last scan, s; 0 at the first.
+        waited for it. ``roots`` are the measured processes.
         """
         before, table_before = self._members, self._table
         self._members, self._table = self._find(table, roots), table
@@ -256,7 +217,9 @@ class JobProcesses:
 
     def _used_s(self, before: Mapping[int, Process], table_before: Mapping[int, Process]) -> float:
         """CPU time since then of the job's processes and of those they waited for."""
-        used_s = {pid: now.used_since_s(table_before) for pid, now in self._members.items()}
+        used_s = {
+            pid: now.used_since_s(table_before, children=True) for pid, now in self._members.items()
+        }
         for pid, gone in before.items():
             if pid not in self._members or self._members[pid].key != gone.key:
                 heir = self._heir(gone, before)

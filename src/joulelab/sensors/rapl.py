@@ -72,10 +72,6 @@ class RaplSensor:
 
     A counter returns to zero after :attr:`Channel.wrap`; the energy estimate unwraps it. Files are
     opened for each reading: one that vanishes is a gap until it is back.
-
-    Args:
-        channels: One channel per counter.
-        paths: The ``energy_uj`` file of each channel.
     """
 
     def __init__(self, channels: Sequence[Channel], paths: Sequence[Path]) -> None:
@@ -107,12 +103,7 @@ def discover_rapl(
     root: Path | None = None,
     vendor: str | None = None,
 ) -> tuple[list[RaplSensor], list[Absence]]:
-    """Find the RAPL counters of this machine.
-
-    Args:
-        kinds: The components to look for: ``"cpu"``, ``"dram"``.
-        root: Where ``/sys`` is; :func:`~joulelab.sensors.host_hardware.system_root` by default.
-        vendor: The processor's vendor as in ``/proc/cpuinfo``.
+    """Find the RAPL counters of this machine, whose processor's vendor is as in /proc/cpuinfo.
 
     Returns:
         At most one sensor, with channels ``cpu:0 ...`` and ``dram:0 ...``, and what is absent.
@@ -275,12 +266,7 @@ def _wrap_j(zone: _Zone) -> float | None:
 
 
 def _read_number(path: Path) -> int:
-    """Read a non-negative integer from a file.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: Its content is something else.
-    """
+    """Read a non-negative integer from a file. Raise ``ValueError`` for anything else."""
     # A file object would take three times as long, ten times a second.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -59,14 +59,8 @@ WORTH_NAMING_NOW = 0.05
 class SharingSensor:
     """The use of each component by the job and by all processes, as counters.
 
-    Args:
-        roots: Returns the processes that are measured now.
-        gpus: The recorded GPUs.
-        host: Whether processors and memory are recorded.
-        mark: An entry that only the job's processes have in their environment, for example
-            ``b"NAME=value"``.
-        recorder_pid: The process that scans. It is there for the job and belongs to it.
-        proc: Where ``/proc`` is.
+    The job are the measured processes (``roots``), all that they start, the recorder, and processes
+    with the entry ``mark`` in their environment.
     """
 
     interval_s = READ_INTERVAL_S
@@ -189,7 +183,7 @@ class SharingSensor:
         others: dict[Key, tuple[str, float]] = {}
         for pid, process in self._table.items():
             if pid not in self._job.pids:
-                used_s = process.own_since_s(before)
+                used_s = process.used_since_s(before, children=False)
                 if used_s > 0:
                     others[process.key] = process.name, used_s
         # The kernel samples the whole and measures the parts: the whole may come out smaller.
@@ -211,10 +205,6 @@ class SharingSensor:
 
 class OtherUse:
     """Adds up what other processes use of a component, and reports the top ones at times.
-
-    Args:
-        component: For example ``"cpu"`` or ``"gpu:0"``.
-        t_ns: When the sum begins, CLOCK_MONOTONIC.
 
     Example:
         >>> others = OtherUse("cpu", 0)
@@ -267,10 +257,7 @@ def with_sharing(
 ) -> Discovery:
     """Add to real sensors the one that finds out who uses what they measure.
 
-    Args:
-        found: The sensors.
-        roots: Returns the processes that are measured now.
-        directory: The recording, named in the environment of what ``joulelab run`` started.
+    ``joulelab run`` names the recording's directory in the environment of the command.
     """
     real = {
         channel.component.partition(":")[0]

@@ -63,11 +63,12 @@ class Waveform:
 
     def energy_j(self, start_s: float, stop_s: float) -> float:
         """Return the exact integral of power from start to stop."""
-        return self._since_zero(stop_s) - self._since_zero(start_s)
 
-    def _since_zero(self, t_s: float) -> float:
-        periods, rest_s = divmod(t_s, self.period_s)
-        return periods * self._energies[-1] + self._piece(rest_s)[1]
+        def since_zero_j(t_s: float) -> float:
+            periods, rest_s = divmod(t_s, self.period_s)
+            return periods * self._energies[-1] + self._piece(rest_s)[1]
+
+        return since_zero_j(stop_s) - since_zero_j(start_s)
 
     def _piece(self, t_s: float) -> tuple[float, float]:
         """Power at a time within the period, and the energy since its beginning."""

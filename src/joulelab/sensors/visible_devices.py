@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
-    """The names by which a GPU can be selected.
-
-    Attributes:
-        index: NVML's index, in PCI bus order.
-        uuid: ``"GPU-..."``.
-        mig_uuids: ``"MIG-..."`` of its MIG instances; empty when MIG is off.
-        model: The product name.
-    """
+    """The names by which a GPU can be selected: NVML's index (in PCI bus order) and UUIDs."""
 
     index: int
     uuid: str
@@ -27,12 +20,9 @@ class GpuIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The GPUs that CUDA lets a process use.
+    """The GPUs that CUDA lets a process use, by NVML's index in CUDA's order.
 
-    Attributes:
-        indices: NVML indices, each once, in the order in which CUDA numbers them.
-        reason: Why GPUs are missing; empty if none is.
-        note: What was assumed; empty if nothing was.
+    ``reason`` is why some are missing, ``note`` what was assumed; both may be empty.
     """
 
     indices: tuple[int, ...]
