@@ -27,7 +27,7 @@ def two_gpus(monkeypatch, tmp_path):
     return gpus
 
 
-def test_describes_the_gpus_that_may_be_used():
+def test_it_has_the_gpus_that_may_be_used():
     [gpu] = describe("1").gpus
     assert (gpu.index, gpu.uuid, gpu.power_limit_w) == (1, "GPU-b", 250.0)
     assert gpu.default_power_limit_w == 300.0
@@ -36,14 +36,14 @@ def test_describes_the_gpus_that_may_be_used():
     assert describe("").gpus == ()
 
 
-def test_json_there_and_back():
+def test_a_machine_is_restored_from_json():
     machine = replace(describe(), dimms=(Dimm(16 * 2**30, "DDR4", 3200e6, 1.2, "A1"),))
     data = json.loads(json.dumps(machine.to_json()))
     assert Machine.from_json(data) == machine
     assert data["identity"] == machine.identity
 
 
-def test_identity_is_of_what_makes_energies_comparable():
+def test_the_identity_covers_what_makes_energies_comparable():
     machine = describe()
     assert replace(machine, host="other", python="3.13.0", packages={}).identity == machine.identity
     other = replace(machine, gpus=describe("0").gpus, cpu_model="another chip")
@@ -53,7 +53,7 @@ def test_identity_is_of_what_makes_energies_comparable():
     assert machine.differences(describe()) == []
 
 
-def test_hardware_configuration_reads_like_the_papers_table():
+def test_the_hardware_configuration_reads_like_the_papers_table():
     dimms = (Dimm(16 * 2**30, "DDR4", 3600e6, 1.35),) * 4
     machine = replace(
         describe("1"), dimms=dimms, cpu_model="Intel Core i7-8700K", cpu_tdp_w=95.0, cpu_sockets=1
@@ -65,7 +65,7 @@ def test_hardware_configuration_reads_like_the_papers_table():
     assert rows["Driver"] == "NVIDIA 580.159.04, CUDA 13.0"
 
 
-def test_no_driver_no_gpus(monkeypatch):
+def test_without_a_driver_there_are_no_gpus(monkeypatch):
     library = fake_nvml.FakeNvml([], init_code=9)
     fake_nvml.install(monkeypatch, library)
     machine = describe()
@@ -84,7 +84,7 @@ def test_doctor_prints_each_sensor_and_each_absence():
     assert max(len(line) for line in result.output.splitlines()) <= 80
 
 
-def test_doctor_json():
+def test_doctor_prints_json():
     result = CliRunner().invoke(command, ["--json"])
     data = json.loads(result.output)
     sensors = {sensor["source"]: sensor for sensor in data["sensors"]}
@@ -97,8 +97,8 @@ def test_doctor_json():
     assert data["machine"]["gpus"][0]["uuid"] == "GPU-b"
 
 
-def test_doctor_tells_a_counter_that_stands_still(tmp_path, monkeypatch):
-    """And units of steps, and what two components lack alike in one row."""
+def test_doctor_reports_a_counter_that_does_not_change(tmp_path, monkeypatch):
+    """And units of steps, and in one row what two components have in common."""
     for number in (0, 1):
         zone = tmp_path / "class" / "powercap" / f"intel-rapl:{number}"
         zone.mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_doctor_tells_a_counter_that_stands_still(tmp_path, monkeypatch):
     assert [one["power_w"] for one in sensors if one["component"].startswith("cpu")] == [None] * 2
 
 
-def test_doctor_gives_no_number_for_a_failing_gpu(two_gpus):
+def test_doctor_gives_no_value_for_a_failing_gpu(two_gpus):
     two_gpus[1].fail_after = {"nvmlDeviceGetSamples": (2, 15)}
     result = CliRunner().invoke(command, ["--json"])
     [entry] = [s for s in json.loads(result.output)["sensors"] if s["source"] == "nvml.samples"]

@@ -1,5 +1,6 @@
-"""A meter whose recorder lives in a world where things go wrong when a test says so."""
+"""Meters whose recorder sees a world in which things go wrong when a test demands it."""
 
+import contextlib
 import json
 import os
 import time
@@ -13,38 +14,48 @@ STAND_INS = Path(__file__).parents[1] / "sensors"
 
 
 class World:
-    """Tells the recorder what goes wrong."""
+    """What goes wrong for the recorder."""
 
     def __init__(self, directory):
         self._directory = directory
 
     def set(self, name, **fault):
-        """A fault appears whole: written aside and renamed."""
+        """Set a fault, which appears whole: written aside and renamed."""
         aside = self._directory / f".{name}"
         aside.write_text(json.dumps(fault))
         aside.rename(self._directory / name)
 
-    def mend(self, name):
+    def clear(self, name):
         (self._directory / name).unlink()
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    faults, site = tmp_path / "faults", tmp_path / "site"
-    faults.mkdir()
-    site.mkdir()
-    (site / "sitecustomize.py").write_text("import faulty_world\nfaulty_world.install()\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(site), str(STAND_INS))))
-    monkeypatch.setenv("FAULTS", str(faults))
-    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return World(faults)
+@contextlib.contextmanager
+def faulty_meter(make_directory):
+    """A meter with a world of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        site, faults = make_directory("site"), make_directory("faults")
+        (site / "sitecustomize.py").write_text("import faulty_world\nfaulty_world.install()\n")
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(site), str(STAND_INS))))
+        patch.setenv("FAULTS", str(faults))
+        patch.setenv("JOULELAB_HOME", str(make_directory("home")))
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        directory = make_directory("run")
+        with joulelab.Meter(sensors=["gpu"], directory=directory, record=False) as meter:
+            yield World(faults), meter
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One world and meter for faults that leave nothing behind."""
+    with faulty_meter(tmp_path_factory.mktemp) as both:
+        yield both
 
 
 @pytest.fixture
-def meter(world, tmp_path):
-    with joulelab.Meter(sensors=["gpu"], directory=tmp_path / "run") as meter:
-        yield meter
+def own(tmp_path_factory):
+    """A world and a meter for one test."""
+    with faulty_meter(tmp_path_factory.mktemp) as both:
+        yield both
 
 
 @pytest.fixture
@@ -55,7 +66,7 @@ def work():
         until, total = time.monotonic() + seconds, 0
         while time.monotonic() < until:
             total = sum(range(1000))
-            time.sleep(0.001)
+            time.sleep(0.01)
         return total
 
     return busy

@@ -1,7 +1,7 @@
-"""Things go wrong under a real recorder: the work is untouched, the account says what is missing.
+"""Faults under a real recorder: the workload is untouched, and the energy states what is missing.
 
-In each case: the workload's own result, no exception; in words what happened; an interval that
-grew; and nothing is 0.
+In each case: the workload's own result and no exception; a note about the fault; a wider interval;
+and nothing is 0.
 """
 
 import math
@@ -14,20 +14,15 @@ import pynvml
 import pytest
 from faulty_world import POWER_MW
 
+from joulelab.energy.energy import COVERAGE_FACTOR
 from joulelab.recording.trace import read_trace
-from joulelab.uncertain import COVERAGE_FACTOR
 
 POWER_W = POWER_MW / 1e3
 RESULT = sum(range(1000))
 
 
-def relative_width(energy):
-    low, high = energy.interval_j
-    return (high - low) / energy.gross_j
-
-
 def edges_w(energy, component="gpu:0"):
-    """The uncertainty that edges and gaps leave, as power."""
+    """The uncertainty from edges and gaps, as power."""
     part = energy.components[component]
     return part.edge_uncertainty_j / part.duration_s
 
@@ -38,8 +33,13 @@ def measured(meter, work, seconds):
     return span
 
 
-def noted(energy, words):
-    return [note for note in energy.notes if words in note]
+def noted(energy, text):
+    return [note for note in energy.notes if text in note]
+
+
+def covers_truth(energy):
+    low_j, high_j = energy.interval_j
+    return low_j < POWER_W * energy.duration_s < high_j
 
 
 def eventually(condition, timeout_s=20.0):
@@ -49,16 +49,85 @@ def eventually(condition, timeout_s=20.0):
         time.sleep(0.01)
 
 
-def test_nothing_goes_wrong(meter, work):
+def assert_recovers(meter, work):
+    """Once the fault is gone, spans are measured as before."""
+    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
+    energy = measured(meter, work, 0.7).energy
+    assert energy.notes == ()
+    assert energy.gap_s == 0
+    assert energy.gross_j == pytest.approx(POWER_W * energy.duration_s, rel=0.01)
+
+
+def test_without_a_fault_energy_is_exact(shared, work):
+    _, meter = shared
     energy = measured(meter, work, 1.0).energy
     assert energy.gross_j == pytest.approx(POWER_W * energy.duration_s, rel=0.01)
     assert energy.notes == ()
     assert energy.gap_s == 0
 
 
-def test_a_look_at_processes_is_costly(world, meter, work):
-    """Then they are seldom looked at, and yet whenever it is asked for."""
-    world.set("looks", cpu_s=0.02)
+def test_the_driver_fails_for_three_seconds(shared, work):
+    world, meter = shared
+    before = measured(meter, work, 0.7).energy
+    with meter.span("work") as span:
+        assert work(0.7) == RESULT
+        world.set("gpu", code=pynvml.NVML_ERROR_UNKNOWN)
+        assert work(3.0) == RESULT
+        world.clear("gpu")
+        assert work(0.7) == RESULT
+    energy = span.energy
+    assert noted(energy, "gpu:0: gap in nvml.samples (NVML: Unknown Error)")
+    # The counter measured the time without samples, except for when it was read.
+    uncertainty_j = energy.components["gpu:0"].edge_uncertainty_j
+    assert uncertainty_j < 0.05 * energy.gross_j
+    assert energy.gross_j == pytest.approx(
+        POWER_W * energy.duration_s, abs=COVERAGE_FACTOR * uncertainty_j
+    )
+    assert edges_w(energy) > edges_w(before)
+    assert_recovers(meter, work)
+
+
+def test_the_driver_fails_during_a_span_that_its_counter_measures_later(shared, work):
+    world, meter = shared
+    world.set("gpu", code=pynvml.NVML_ERROR_UNKNOWN)
+    work(0.7)
+    short = measured(meter, work, 0.3)
+    work(0.7)
+    blind = short.energy
+    assert noted(blind, "Unknown Error")
+    assert blind.gross_j != 0
+    world.clear("gpu")
+    work(1.5)
+    meter.trace  # noqa: B018  (reads what the ring has kept)
+    seen = short.energy
+    assert seen.gross_j == pytest.approx(POWER_W * seen.duration_s, rel=0.05)
+    assert_recovers(meter, work)
+
+
+def test_a_gpu_is_lost(shared, work):
+    world, meter = shared
+    before = measured(meter, work, 0.5).energy
+    with meter.span("work") as span:
+        assert work(2.5) == RESULT
+        world.set("gpu", code=pynvml.NVML_ERROR_GPU_IS_LOST)
+        assert work(1.0) == RESULT
+    energy = span.energy
+    part = energy.components["gpu:0"]
+    assert 0.9 < part.gap_s < part.duration_s / 2
+    assert noted(energy, "GPU is lost")
+    assert covers_truth(energy)
+    assert edges_w(energy) > edges_w(before)
+    gone = measured(meter, work, 0.5).energy
+    assert "covers only 0 %" in gone.absent["gpu:0"]
+    assert noted(gone, "GPU is lost")
+    assert math.isnan(gone.gross_j)
+    assert "GPU is lost" in str(gone)
+    world.clear("gpu")
+
+
+def test_costly_scans_of_processes_are_rare_but_come_when_requested(own, work):
+    world, meter = own
+    world.set("scans", cpu_s=0.02)
     eventually(lambda: any(event["event"] == "looks" for event in meter.trace.events))
     for _ in range(4):
         work(0.3)
@@ -71,95 +140,39 @@ def test_a_look_at_processes_is_costly(world, meter, work):
     assert last.energy.components["gpu:0"].share.is_whole
 
 
-def test_a_gpu_is_lost_for_good(world, meter, work):
-    before = measured(meter, work, 0.5).energy
-    with meter.span("work") as span:
-        assert work(2.5) == RESULT
-        world.set("gpu", code=pynvml.NVML_ERROR_GPU_IS_LOST)
-        assert work(1.0) == RESULT
-    energy = span.energy
-    part = energy.components["gpu:0"]
-    assert 0.9 < part.gap_s < part.duration_s / 2
-    assert noted(energy, "GPU is lost")
-    low, high = energy.interval_j
-    assert low < POWER_W * energy.duration_s < high
-    assert edges_w(energy) > edges_w(before)
-    gone = measured(meter, work, 0.5).energy
-    assert "covers only 0 %" in gone.absent["gpu:0"]
-    assert noted(gone, "GPU is lost")
-    assert math.isnan(gone.gross_j)
-    assert "GPU is lost" in str(gone)
-
-
-def test_the_driver_fails_for_three_seconds(world, meter, work):
-    before = measured(meter, work, 0.7).energy
-    with meter.span("work") as span:
-        assert work(0.7) == RESULT
-        world.set("gpu", code=pynvml.NVML_ERROR_UNKNOWN)
-        assert work(3.0) == RESULT
-        world.mend("gpu")
-        assert work(0.7) == RESULT
-    energy = span.energy
-    assert noted(energy, "gpu:0: gap in nvml.samples (NVML: Unknown Error)")
-    # The counter tells what was drawn meanwhile, as well as it is known when it was read.
-    uncertainty_j = energy.components["gpu:0"].edge_uncertainty_j
-    assert uncertainty_j < 0.05 * energy.gross_j
-    assert energy.gross_j == pytest.approx(
-        POWER_W * energy.duration_s, abs=COVERAGE_FACTOR * uncertainty_j
-    )
-    assert edges_w(energy) > edges_w(before)
-    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
-    after = measured(meter, work, 0.5).energy
-    assert after.gross_j == pytest.approx(POWER_W * after.duration_s, rel=0.01)
-
-
-def test_the_driver_fails_for_a_span_and_its_counter_knows(world, meter, work):
-    measured(meter, work, 1.0)
-    world.set("gpu", code=pynvml.NVML_ERROR_UNKNOWN)
-    work(0.7)
-    short = measured(meter, work, 0.3)
-    work(0.7)
-    blind = short.energy
-    assert noted(blind, "Unknown Error")
-    assert blind.gross_j != 0
-    world.mend("gpu")
-    work(1.5)
-    meter.trace  # noqa: B018  (reads what the ring had kept meanwhile)
-    seen = short.energy
-    assert seen.gross_j == pytest.approx(POWER_W * seen.duration_s, rel=0.05)
-
-
-def test_the_energy_counter_is_reset(world, meter, work):
+def test_the_energy_counter_is_reset(own, work):
+    world, meter = own
     with meter.span("work") as span:
         assert work(1.5) == RESULT
         world.set("reset", at_ns=time.monotonic_ns())
         assert work(1.5) == RESULT
     energy = span.energy
-    low, high = energy.interval_j
-    assert low < POWER_W * energy.duration_s < high
+    assert covers_truth(energy)
     assert energy.gross_j == pytest.approx(POWER_W * energy.duration_s, rel=0.02)
 
 
-@pytest.mark.parametrize(("by_s", "way"), [(3600.0, "forward"), (-3600.0, "back")])
-def test_the_wall_clock_is_set_by_an_hour(world, meter, work, by_s, way):
+def test_the_wall_clock_is_set_forward_and_back_by_an_hour(own, work):
+    world, meter = own
     before = measured(meter, work, 0.7).energy
-    with meter.span("work") as span:
-        assert work(0.7) == RESULT
-        world.set("step", clocks=[time.CLOCK_REALTIME], at_ns=time.monotonic_ns(), by_s=by_s)
-        assert work(1.5) == RESULT
-    energy = span.energy
-    assert noted(energy, f"the wall clock was set {way} by 1 h")
-    low, high = energy.interval_j
-    assert low < POWER_W * energy.duration_s < high
-    assert edges_w(energy) > edges_w(before)
-    # Until the ring holds no stamp of the old clock any more.
-    eventually(lambda: not measured(meter, work, 0.2).energy.notes)
-    after = measured(meter, work, 0.7).energy
-    assert after.notes == ()
-    assert after.gross_j == pytest.approx(POWER_W * after.duration_s, rel=0.01)
+    for direction in ("forward", "back"):
+        with meter.span("work") as span:
+            assert work(0.7) == RESULT
+            if direction == "forward":
+                now_ns = time.monotonic_ns()
+                world.set("step", clocks=[time.CLOCK_REALTIME], at_ns=now_ns, by_s=3600.0)
+            else:
+                world.clear("step")
+            assert work(1.5) == RESULT
+        energy = span.energy
+        assert noted(energy, f"the wall clock was set {direction} by 1 h")
+        assert covers_truth(energy)
+        assert edges_w(energy) > edges_w(before)
+        # Until the ring has no timestamp of the old clock.
+        assert_recovers(meter, work)
 
 
-def test_the_machine_is_suspended(world, meter, work):
+def test_the_machine_is_suspended(own, work):
+    world, meter = own
     before = measured(meter, work, 1.0).energy
     with meter.span("work") as span:
         assert work(1.0) == RESULT
@@ -171,12 +184,12 @@ def test_the_machine_is_suspended(world, meter, work):
     assert noted(energy, "the machine was suspended for 12.5 s")
     assert not noted(energy, "wall clock was set forward")
     assert energy.duration_s < 4
-    low, high = energy.interval_j
-    assert low < POWER_W * energy.duration_s < high
+    assert covers_truth(energy)
     assert edges_w(energy) > edges_w(before)
 
 
-def test_the_recorder_is_killed(meter, work):
+def test_the_recorder_is_killed(own, work):
+    _, meter = own
     with meter.span("work") as span:
         assert work(2.5) == RESULT
         os.kill(meter.recorder_pid, signal.SIGKILL)
@@ -185,8 +198,7 @@ def test_the_recorder_is_killed(meter, work):
     energy = span.energy
     assert "killed by signal 9" in meter.failure
     assert energy.gap_s > 0.5
-    low, high = energy.interval_j
-    assert low < POWER_W * energy.duration_s < high
+    assert covers_truth(energy)
     work(1.0)
     after = measured(meter, work, 0.2).energy
     assert "covers only 0 %" in after.absent["gpu:0"]
@@ -194,16 +206,17 @@ def test_the_recorder_is_killed(meter, work):
     assert math.isnan(after.gross_j)
 
 
-def test_the_disk_is_full(meter, work, tmp_path):
-    """By a limit on the size of files: to the recorder it is a write that fails, all the same."""
+def test_the_disk_is_full(own, work):
+    """By a limit on the size of files: for the recorder, too, a write that fails."""
+    _, meter = own
     before = measured(meter, work, 1.0)
-    seen = before.energy
-    size = max(path.stat().st_size for path in (tmp_path / "run").iterdir())
+    gross_j = before.energy.gross_j
+    size = max(path.stat().st_size for path in meter.directory.iterdir())
     resource.prlimit(meter.recorder_pid, resource.RLIMIT_FSIZE, (size + 10, size + 10))
     with meter.span("work") as span:
         assert work(1.0) == RESULT
     eventually(lambda: not meter.alive)
     assert "File too large" in meter.failure
-    assert before.energy.gross_j == pytest.approx(seen.gross_j)
+    assert before.energy.gross_j == pytest.approx(gross_j)
     assert "covers only" in span.energy.absent["gpu:0"]
-    assert read_trace(tmp_path / "run").size > 0
+    assert read_trace(meter.directory).size > 0

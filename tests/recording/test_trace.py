@@ -1,4 +1,4 @@
-"""The trace: what is written can be read, whole, cut short, or damaged."""
+"""A trace can be read back: complete, cut short or damaged."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def test_a_record_reads_back_as_it_was_packed(t_ns, value, channel):
     assert record["value"] == value or (math.isnan(value) and math.isnan(record["value"]))
 
 
-def test_reads_what_was_written(tmp_path):
+def test_a_trace_reads_back_as_it_was_written(tmp_path):
     writer = write(tmp_path, 5)
     writer.event(event="gap", channel=0, t_ns=7, reason="lost")
     writer.close()
@@ -105,7 +105,7 @@ def test_a_last_event_without_its_end_is_not_read(tmp_path):
     assert [event["event"] for event in read_trace(tmp_path).events] == ["begin"]
 
 
-def test_a_growing_trace_is_read_on_from_where_it_was(tmp_path):
+def test_a_growing_trace_is_read_incrementally(tmp_path):
     writer = write(tmp_path, 2)
     reader = TraceReader(tmp_path)
     assert reader.read().size == 2
@@ -116,7 +116,7 @@ def test_a_growing_trace_is_read_on_from_where_it_was(tmp_path):
     writer.close()
 
 
-def test_a_trace_is_never_written_over(tmp_path):
+def test_a_trace_is_never_overwritten(tmp_path):
     write(tmp_path, 1).close()
     with pytest.raises(FileExistsError):
         write(tmp_path, 1)
@@ -125,7 +125,7 @@ def test_a_trace_is_never_written_over(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{}\n", b"no json\n", b'{"schema": "other"}\n', b"[1]\n"]
 )
-def test_what_is_no_trace_is_refused_in_one_line(tmp_path, content):
+def test_other_files_are_refused_in_one_line(tmp_path, content):
     (tmp_path / READINGS_FILE).write_bytes(content)
     (tmp_path / EVENTS_FILE).write_bytes(b"")
     with pytest.raises(TraceError) as caught:
@@ -139,7 +139,7 @@ def test_a_missing_trace_is_refused(tmp_path):
         read_trace(tmp_path / "nowhere")
 
 
-def test_series_are_in_order_of_time_however_they_were_written():
+def test_series_are_in_order_of_time():
     trace = Trace.of([CHANNEL], [Reading(30, 0, 3.0), Reading(10, 0, 1.0), Gap(20, 0, "lost")])
     t_ns, value = trace.series[0]
     assert list(t_ns) == [10, 20, 30]
@@ -147,11 +147,11 @@ def test_series_are_in_order_of_time_however_they_were_written():
     assert math.isnan(value[1])
 
 
-def test_channels_survive_json():
+def test_a_channel_is_restored_from_json():
     assert Channel.from_json(json.loads(json.dumps(CHANNEL.to_json()))) == CHANNEL
 
 
-def test_blocks_channels_and_damage(tmp_path, monkeypatch):
+def test_damage_in_a_later_block_ends_every_channel(tmp_path, monkeypatch):
     monkeypatch.setattr("joulelab.recording.trace.BLOCK", 7)
     header = {"channels": [channel.to_json() for channel in (CHANNEL, CHANNEL)], "absent": []}
     writer = TraceWriter(tmp_path, header)
@@ -167,7 +167,7 @@ def test_blocks_channels_and_damage(tmp_path, monkeypatch):
         assert value.tolist() == [float(i) for i in range(39 - (channel == 0), -1, -2)]
 
 
-def test_a_channel_that_the_header_does_not_name_is_said(tmp_path):
+def test_a_channel_that_the_header_does_not_name_is_an_error(tmp_path):
     writer = write(tmp_path, 2)
     writer.readings([pack(5000, 1.0, 9)])
     writer.close()
@@ -175,7 +175,7 @@ def test_a_channel_that_the_header_does_not_name_is_said(tmp_path):
         read_trace(tmp_path)
 
 
-def test_a_stretch_of_readings_is_that_of_the_whole_trace(tmp_path):
+def test_the_readings_between_two_times_are_those_of_the_whole_trace(tmp_path):
     writer = write(tmp_path, 5)
     reader = TraceReader(tmp_path)
     writer.event(event="gap", channel=0, t_ns=7, reason="lost")

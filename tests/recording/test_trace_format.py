@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulelab.recording.trace_format import ATOMIC_WRITE_BYTES, span_lines
@@ -12,7 +12,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | 
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.tuples(st.integers()), inner),
-    max_leaves=10,
+    max_leaves=8,
 )
 
 
@@ -25,10 +25,15 @@ def read(lines):
 
 
 @given(
-    spans=st.lists(st.tuples(st.text(), st.dictionaries(st.text(), values, max_size=4))),
+    spans=st.lists(
+        st.tuples(st.text(), st.dictionaries(st.text(), values, max_size=3)), max_size=8
+    ),
+    repeats=st.integers(1, 9),
     long=st.booleans(),
 )
-def test_every_span_reaches_the_trace_whatever_its_attributes(spans, long):
+@settings(max_examples=40)
+def test_every_span_reaches_the_trace_whatever_its_attributes(spans, repeats, long):
+    spans *= repeats
     if long:
         spans = [(name, {**attributes, "long": "x" * 3000}) for name, attributes in spans]
     lines = span_lines("spans", [row(i, *span) for i, span in enumerate(spans)])

@@ -1,4 +1,4 @@
-"""A stand-in for torch.cuda: a device that keeps behind the host, with a clock that drifts."""
+"""A stand-in for torch.cuda: a device that lags behind the host, with a clock that drifts."""
 
 import itertools
 import sys
@@ -9,10 +9,10 @@ LAG_NS = 5_000_000
 
 
 class FakeCuda:
-    """One device. What is queued on its work stream is done ``lag_ns`` later.
+    """One device. Work on its stream is finished ``lag_ns`` after it was queued.
 
     Args:
-        drift: The device's clock gains so much.
+        drift: Relative drift of the device's clock.
         lag_ns: How far the device is behind the host.
     """
 

@@ -1,7 +1,7 @@
-"""What a recorder sees in these tests: a live GPU, and clocks and errors that a test sets.
+"""The world of a recorder in these tests: a live GPU, and clocks and errors that a test sets.
 
-Imported by the recorder's interpreter as it starts (``sitecustomize``). A test tells it what goes
-wrong by JSON files in ``$FAULTS``; times in them are CLOCK_MONOTONIC nanoseconds.
+The recorder's interpreter imports it as it starts (``sitecustomize``). A test sets faults by JSON
+files in ``$FAULTS``; times in them are CLOCK_MONOTONIC nanoseconds.
 """
 
 import json
@@ -25,13 +25,13 @@ _REAL_CLOCK_NS = time.clock_gettime_ns
 
 
 def fault(name):
-    """What the test said of a fault, or nothing."""
+    """The fault that the test has set, if any."""
     path = Path(os.environ["FAULTS"], name)
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def shift_ns(clock, t_ns):
-    """How far a clock had been moved by a time."""
+    """How far a clock had been moved at a time."""
     step = fault("step")
     moved = step and clock in step["clocks"] and t_ns >= step["at_ns"]
     return round(step["by_s"] * 1e9) if moved else 0
@@ -46,7 +46,7 @@ def time_ns():
 
 
 def stamps_us(period_us, count):
-    """When the driver had its latest values, as its clock said then."""
+    """When the driver had its latest values, by its clock at that time."""
     base_us = (_REAL_CLOCK_NS(time.CLOCK_REALTIME) - time.monotonic_ns()) // 1000
     newest = time.monotonic_ns() // 1000 // period_us
     times_us = (update * period_us for update in range(newest - count + 1, newest + 1))
@@ -56,9 +56,9 @@ def stamps_us(period_us, count):
 
 
 class LiveGpu(FakeGpu):
-    """Draws a constant power; its ring and its counter go on by themselves.
+    """A GPU of constant power whose ring and counter advance with time.
 
-    The process whose recorder this is uses it.
+    The process that started the recorder uses it.
     """
 
     @property
@@ -103,8 +103,8 @@ class LiveGpu(FakeGpu):
 
 
 def read_processes(*args):
-    """As the recorder does it; where looks are costly, with so much more of its time."""
-    costly = fault("looks")
+    """Read processes like the recorder; if scans are costly, with that CPU time."""
+    costly = fault("scans")
     until_s = time.thread_time() + (costly["cpu_s"] if costly else 0.0)
     found = processes.read_processes(*args)
     while time.thread_time() < until_s:
@@ -117,5 +117,5 @@ def install():
     time.time_ns = time_ns
     pynvml.nvmlLib = FakeNvml([LiveGpu("GPU-live", power_mw=POWER_MW)])
     sharing.read_processes = read_processes
-    # The world ends where this test's processes do, be it in a container.
+    # The test may run in a container.
     gpu_processes.sees_whole_machine = lambda _: True

@@ -1,16 +1,16 @@
-"""RAPL counters that count while they are looked at: a thread advances the files of a tree."""
+"""RAPL counters that count: a thread advances the files of a powercap tree."""
 
 import threading
 import time
 
-STEP_S = 0.002
+STEP_S = 0.004
 
 
 class LiveRapl:
     """A powercap tree.
 
     Attributes:
-        slowest_s: The longest time for which the files stood still: what a reading may be late.
+        slowest_s: The longest time in which the files did not move: how late a reading may be.
     """
 
     def __init__(self, root):
@@ -31,7 +31,7 @@ class LiveRapl:
         self._thread.join()
 
     def zone(self, directory, name, power_w, *, start_j=1000.0, wrap_j=262_143.328850):
-        """A counter that counts this power, and goes back to 0 after ``wrap_j``."""
+        """Make a counter of this power, which returns to 0 after ``wrap_j``."""
         path = self.root / "class" / "powercap" / directory
         path.mkdir(parents=True)
         (path / "name").write_text(name + "\n")
@@ -55,7 +55,7 @@ class LiveRapl:
             self._counters[path][3] = time.monotonic_ns()
 
     def count(self):
-        """Brings the files up to now, however late the thread is."""
+        """Bring the files up to now, however late the thread is."""
         with self._lock:
             for path, (power_w, start_j, wrap_j, since_ns) in self._counters.items():
                 counted_j = start_j + power_w * (time.monotonic_ns() - since_ns) * 1e-9

@@ -36,7 +36,7 @@ def sources(found):
     return [c.source for s in found.sensors for c in s.channels]
 
 
-def test_a_machine_with_nothing_estimates_and_says_why():
+def test_a_machine_without_sensors_is_estimated_with_the_reason():
     found = discover()
     assert sources(found)[:2] == ["estimate.cpu", "estimate.dram"]
     assert {(a.component, a.source) for a in found.absent} == {
@@ -59,13 +59,13 @@ def test_a_client_measures_its_cpu_and_estimates_its_dram(bare):
     assert sources(found) == ["rapl.package-0", "estimate.dram"]
 
 
-def test_the_environment_is_used_when_nothing_is_asked_for(monkeypatch):
+def test_the_environment_is_used_by_default(monkeypatch):
     monkeypatch.setenv("JOULELAB_SENSORS", "host, cpu")
     assert {s.split(".")[0] for s in sources(discover())} == {"os", "estimate"}
     assert {s.split(".")[0] for s in sources(discover(["host"]))} == {"os"}
 
 
-def test_the_simulated_machine_is_given_its_text(monkeypatch):
+def test_the_simulated_machine_gets_its_text(monkeypatch):
     seen = []
 
     def simulated_sensors(text):
@@ -92,7 +92,7 @@ def test_a_factory(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "near"), [("gpus", "gpu"), ("drm", "dram"), ("zzz", "choose")])
-def test_unknown_names_name_the_nearest(name, near):
+def test_unknown_names_give_the_nearest_as_a_hint(name, near):
     with pytest.raises(UserError, match=near):
         discover([name])
 
@@ -102,7 +102,7 @@ def test_a_factory_that_cannot_be_imported():
         discover(["no_such_module:x"])
 
 
-def test_dmi_that_lists_too_little_memory_is_not_used(bare):
+def test_an_smbios_table_with_too_little_memory_is_not_used(bare):
     path = bare / "firmware" / "dmi" / "tables"
     path.mkdir(parents=True)
     (path / "DMI").write_bytes(bytes([127, 4, 0, 0, 0, 0]))

@@ -51,30 +51,30 @@ OTHER = bytes([1, 5, 0, 0, 9]) + b"\0\0"
 END = bytes([127, 4, 0, 0]) + b"\0\0"
 
 
-def test_dmi_modules():
+def test_smbios_modules_are_parsed():
     table = OTHER + memory_device(16384) + memory_device(0) + memory_device(65536, 0x22, 4800, 1100)
     first, second = parse_dimms(table + END)
     assert first == Dimm(16 * 2**30, "DDR4", 3200e6, 1.2, "DIMM_A1")
     assert (second.size_bytes, second.type, second.transfers_hz) == (64 * 2**30, "DDR5", 4800e6)
 
 
-def test_dmi_unknown_speed_and_voltage_are_none():
+def test_unknown_speed_and_voltage_are_none():
     [dimm] = parse_dimms(memory_device(8192, kind=2, speed=0, millivolts=0))
     assert (dimm.type, dimm.transfers_hz, dimm.voltage_v) == (None, None, None)
 
 
-def test_dmi_missing_tdp_table(tmp_path):
+def test_a_missing_smbios_table_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_dimms(tmp_path)
 
 
 @given(st.binary(max_size=400))
-def test_dmi_survives_any_bytes(table):
+def test_any_bytes_can_be_parsed(table):
     parse_dimms(table)
 
 
 @given(st.integers(0, 300))
-def test_dmi_cut_short_gives_the_modules_before(cut):
+def test_a_table_that_is_cut_short_gives_the_modules_before(cut):
     table = memory_device(8192) + memory_device(16384)
     assert len(parse_dimms(table[:cut])) <= 2
 
@@ -94,7 +94,7 @@ def test_more_memory_is_never_less_power(small, more):
     st.one_of(st.none(), st.floats(800e6, 8800e6)),
     st.one_of(st.none(), st.floats(1.0, 1.65)),
 )
-def test_a_module_stays_plausible(size_gb, kind, transfers_hz, voltage_v):
+def test_the_power_of_a_module_is_plausible(size_gb, kind, transfers_hz, voltage_v):
     estimate = dimm_power(Dimm(size_gb * GB, kind, transfers_hz, voltage_v))
     assert 0 < estimate.low_w < estimate.high_w <= DIMM_MAX_W
     assert 0 < estimate.relative_uncertainty <= 0.58
@@ -125,7 +125,7 @@ XEON = "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz"
 EPYC = "AMD EPYC 7763 64-Core Processor"
 
 
-def test_tdp_is_exact_or_nothing():
+def test_a_tdp_is_exact_or_unknown():
     assert chip_tdp_w(XEON) == 120
     assert chip_tdp_w("12th Gen Intel(R) Core(TM) i5-12500") == 65
     assert chip_tdp_w("11th Gen Intel(R) Core(TM) i9-11900KF @ 3.50GHz") == 125
@@ -169,13 +169,13 @@ def test_an_unknown_chip_has_the_cloud_average_per_thread():
     st.booleans(),
     st.floats(-1, 5),
 )
-def test_never_more_than_the_chips(model, sockets, threads, virtual, utilization):
+def test_power_is_at_most_that_of_the_chips(model, sockets, threads, virtual, utilization):
     estimate = cpu_model(Processors(model, None, sockets, threads, virtual))
     power_w = estimate.power_w(utilization)
     assert 0 < power_w <= chip_tdp_w(model) * (sockets or 1) + 1e-9
 
 
-def test_a_containers_limit_is_noted(tmp_path):
+def test_a_containers_limit_is_in_the_note(tmp_path):
     (tmp_path / "fs" / "cgroup").mkdir(parents=True)
     (tmp_path / "fs" / "cgroup" / "cpu.max").write_text("150000 100000\n")
     limit = cpu_limit(tmp_path)
@@ -199,7 +199,7 @@ def test_cpuinfo_of_two_sockets_and_of_arm():
 
 
 def scripted(monkeypatch, *counts):
-    """Busy and idle seconds of each thread, call by call; the last one stays."""
+    """Busy and idle seconds of each thread, one entry per call; the last one repeats."""
     fields = type(psutil.cpu_times())
     calls = list(counts)
 

@@ -69,7 +69,7 @@ def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(monkeypatch):
 
 
 @pytest.mark.parametrize("period_us", [20_000, 50_000, 100_000])
-def test_update_period_is_that_of_the_stamps(monkeypatch, period_us):
+def test_the_update_period_is_that_of_the_timestamps(monkeypatch, period_us):
     gpu = FakeGpu("GPU-a")
     gpu.fill_ring(60, period_us)
     machine(monkeypatch, gpu)
@@ -87,7 +87,7 @@ def test_a_nearly_empty_ring_has_the_usual_period(monkeypatch):
     sensor.close()
 
 
-def test_a_hole_in_the_ring_is_a_gap_at_its_place(monkeypatch):
+def test_a_hole_in_the_ring_is_a_gap_where_it_begins(monkeypatch):
     gpu = FakeGpu("GPU-a")
     gpu.fill_ring()
     gpu.ring = gpu.ring[:50] + gpu.ring[60:]
@@ -133,7 +133,7 @@ def test_a_step_of_the_wall_clock_gives_a_gap_and_no_wrong_times(monkeypatch, st
 
 
 class Clock:
-    """A time that passes by sleeping, 0.1 ms at each look."""
+    """Time that passes by sleeping, and 0.1 ms whenever it is read."""
 
     def __init__(self, monkeypatch):
         self.now_s = 100.0
@@ -150,7 +150,7 @@ class Clock:
 
 
 class LiveGpu(FakeGpu):
-    """Power and counter have a new value each ``period_s``."""
+    """Its power and counter are updated every ``period_s``."""
 
     clock = None
     period_s = 0.1
@@ -175,7 +175,7 @@ OLD = {"nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption"}
 
 @pytest.mark.parametrize("period_s", [0.015, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("unsupported", [OLD, {"nvmlDeviceGetSamples"}])
-def test_a_boards_own_update_period_is_found_out(monkeypatch, period_s, unsupported):
+def test_a_boards_own_update_period_is_observed(monkeypatch, period_s, unsupported):
     gpu = LiveGpu("GPU-a", unsupported=unsupported)
     gpu.clock, gpu.period_s = Clock(monkeypatch), period_s
     machine(monkeypatch, gpu)
@@ -188,7 +188,7 @@ def test_a_boards_own_update_period_is_found_out(monkeypatch, period_s, unsuppor
     sensor.close()
 
 
-def test_a_board_that_stands_still_has_the_usual_period_and_says_so(monkeypatch):
+def test_a_board_whose_values_do_not_change_is_assumed_to_have_the_usual_period(monkeypatch):
     Clock(monkeypatch)
     machine(monkeypatch, FakeGpu("GPU-a", unsupported=OLD))
     [sensor], _ = discover_gpus()
@@ -198,7 +198,7 @@ def test_a_board_that_stands_still_has_the_usual_period_and_says_so(monkeypatch)
     sensor.close()
 
 
-def test_boards_of_one_model_are_looked_at_once(monkeypatch):
+def test_boards_of_one_model_are_observed_once(monkeypatch):
     clock = Clock(monkeypatch)
     machine(monkeypatch, *(FakeGpu(f"GPU-{i}", unsupported=OLD) for i in range(8)))
     sensors, _ = discover_gpus()
@@ -208,7 +208,7 @@ def test_boards_of_one_model_are_looked_at_once(monkeypatch):
         sensor.close()
 
 
-def test_a_virtual_gpu_is_met_with_words(monkeypatch):
+def test_a_virtual_gpu_is_absent_with_a_reason_and_a_hint(monkeypatch):
     unsupported = {*OLD, "nvmlDeviceGetPowerUsage", "power_instant"}
     gpu = FakeGpu("GPU-a", unsupported=unsupported)
     gpu.virtualization = pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU
@@ -220,7 +220,7 @@ def test_a_virtual_gpu_is_met_with_words(monkeypatch):
     sensor.close()
 
 
-def test_a_board_that_may_not_be_seen_from_within_its_instance_is_met_with_words(monkeypatch):
+def test_a_board_that_its_instance_may_not_see_is_absent_with_a_reason(monkeypatch):
     refused = dict.fromkeys(
         ("nvmlDeviceGetSamples", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage"),
         pynvml.NVML_ERROR_NO_PERMISSION,
@@ -264,7 +264,7 @@ def test_polled_power_only_where_nothing_better_exists(monkeypatch, capability, 
     sensor.close()
 
 
-def test_a_gpu_without_power_says_so_and_gives_no_power(monkeypatch):
+def test_a_gpu_that_reports_no_power_is_absent(monkeypatch):
     gpu = FakeGpu(
         "GPU-a",
         unsupported={
@@ -328,7 +328,7 @@ def test_mig_belongs_to_its_board_and_cannot_be_split(monkeypatch):
     sensor.close()
 
 
-def test_visible_devices_choose_and_order(monkeypatch):
+def test_visible_devices_select_and_order_gpus(monkeypatch):
     gpus = [FakeGpu(f"GPU-{n}") for n in range(11)]
     machine(monkeypatch, *gpus)
     sensors, absent = discover_gpus("10,0")
@@ -375,7 +375,7 @@ def test_one_broken_gpu_does_not_hide_the_other(monkeypatch):
     assert library.open == 0
 
 
-def test_one_gpu_can_be_chosen_by_its_index(monkeypatch):
+def test_one_gpu_can_be_selected_by_its_index(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     machine(monkeypatch, *(FakeGpu(f"GPU-{i}") for i in range(11)))
     found = discover(["gpu:10", "gpu:3"])
@@ -383,7 +383,7 @@ def test_one_gpu_can_be_chosen_by_its_index(monkeypatch):
     assert found.absent == ()
 
 
-def test_a_chosen_gpu_that_is_not_there_is_absent_with_a_reason(monkeypatch):
+def test_a_selected_gpu_that_does_not_exist_is_absent_with_a_reason(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     machine(monkeypatch, FakeGpu("GPU-0"), FakeGpu("GPU-1"))
     found = discover(["gpu:0", "gpu:1"])
@@ -391,7 +391,7 @@ def test_a_chosen_gpu_that_is_not_there_is_absent_with_a_reason(monkeypatch):
     assert [absence.component for absence in found.absent] == ["gpu:1"]
 
 
-def test_a_chosen_gpu_without_a_driver_is_absent_with_the_drivers_reason(monkeypatch):
+def test_a_selected_gpu_without_a_driver_is_absent_with_the_drivers_reason(monkeypatch):
     machine(monkeypatch, init_code=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
     found = discover(["gpu:0"])
     assert found.sensors == ()

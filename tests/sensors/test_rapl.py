@@ -62,7 +62,7 @@ def test_server_counts_packages_and_their_dram(tmp_path):
         assert channel.gain_uncertainty > 0
 
 
-def test_only_what_is_asked_for(tmp_path):
+def test_only_requested_components_are_counted(tmp_path):
     server(tmp_path)
     [sensor], _ = discover_rapl(["dram"], root=tmp_path)
     assert set(values(sensor)) == {"dram:0", "dram:1"}
@@ -122,7 +122,7 @@ def test_zones_are_ordered_by_number(tmp_path):
     assert values(sensor)["cpu:10"] == 11.0
 
 
-def test_permission_refused_is_absent_with_a_mend(tmp_path, monkeypatch):
+def test_counters_that_may_not_be_read_are_absent_with_a_hint(tmp_path, monkeypatch):
     server(tmp_path)
     real = os.open
 
@@ -138,7 +138,7 @@ def test_permission_refused_is_absent_with_a_mend(tmp_path, monkeypatch):
     assert all("chmod a+r" in a.hint and "only root may read" in a.reason for a in absent)
 
 
-def test_a_directory_in_place_of_the_counter(tmp_path):
+def test_a_directory_instead_of_the_counter_is_absent(tmp_path):
     path = zone(tmp_path, "intel-rapl:0", "package-0", 1)
     path.unlink()
     path.mkdir()
@@ -183,14 +183,14 @@ def test_a_small_range_is_read_often_enough(tmp_path):
     assert 0 < sensor.interval_s <= 65 / 1000 / 4
 
 
-def test_the_environment_names_the_root(tmp_path, monkeypatch):
+def test_the_environment_sets_the_root(tmp_path, monkeypatch):
     server(tmp_path)
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
     [sensor], _ = discover_rapl()
     assert len(sensor.channels) == 4
 
 
-def test_a_zone_without_a_name_is_told_and_not_taken_for_nothing(tmp_path):
+def test_a_zone_without_a_name_is_absent_with_its_path(tmp_path):
     package = zone(tmp_path, "intel-rapl:0", "package-0", 7_000_000)
     (package.parent / "name").unlink()
     sensors, absent = discover_rapl(["cpu"], root=tmp_path)
@@ -199,7 +199,7 @@ def test_a_zone_without_a_name_is_told_and_not_taken_for_nothing(tmp_path):
     assert absence.reason.startswith(f"it is unknown what {package.parent} counts: cannot read")
 
 
-def test_zones_of_other_names_are_named(tmp_path):
+def test_zones_of_other_names_are_listed_in_the_reason(tmp_path):
     zone(tmp_path, "intel-rapl:0", "Package 0 \x1b[31m", 7_000_000)
     [absence] = discover_rapl(["cpu"], root=tmp_path)[1]
     assert "counts no package" in absence.reason
@@ -207,7 +207,7 @@ def test_zones_of_other_names_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("wrap_uj", "interval_s"), [(3_000_000, 1e-3), (40_000_000, 0.01)])
-def test_a_small_range_is_read_often_but_not_without_end(tmp_path, wrap_uj, interval_s):
+def test_a_small_range_is_read_often_within_limits(tmp_path, wrap_uj, interval_s):
     zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000, wrap_uj=wrap_uj)
     [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
     assert sensor.interval_s == pytest.approx(interval_s)
@@ -221,17 +221,17 @@ def test_a_range_that_wraps_between_any_two_readings_is_absent(tmp_path):
 
 
 @pytest.mark.parametrize("lag_uj", [0, 50_000])
-def test_a_mirror_may_be_new_a_moment_later(tmp_path, monkeypatch, lag_uj):
-    """Between two looks both counters move on; in two looks of nine the twin is still old."""
+def test_a_mirror_may_be_updated_a_moment_later(tmp_path, monkeypatch, lag_uj):
+    """Both counters move between readings; in two of nine readings the mirror is late."""
     first = zone(tmp_path, "intel-rapl:0", "package-0-die-0", 7_000_000)
     twin = zone(tmp_path, "intel-rapl:1", "package-0-die-1", 7_000_000)
-    looks = iter(range(1, 100))
+    updates = iter(range(1, 100))
 
     def move(_):
-        look = next(looks)
-        now_uj = 7_000_000 + look * 100_000
+        update = next(updates)
+        now_uj = 7_000_000 + update * 100_000
         first.write_text(str(now_uj))
-        twin.write_text(str(now_uj - (lag_uj if look % 4 == 0 else 0)))
+        twin.write_text(str(now_uj - (lag_uj if update % 4 == 0 else 0)))
 
     monkeypatch.setattr("joulelab.sensors.rapl.time.sleep", move)
     [sensor], absent = discover_rapl(["cpu"], root=tmp_path)
@@ -239,13 +239,13 @@ def test_a_mirror_may_be_new_a_moment_later(tmp_path, monkeypatch, lag_uj):
     assert "same counter" in absent[0].reason
 
 
-def test_counters_that_meet_once_are_two(tmp_path, monkeypatch):
+def test_counters_that_are_equal_once_are_two(tmp_path, monkeypatch):
     first = zone(tmp_path, "intel-rapl:0", "package-0", 7_000_000)
     zone(tmp_path, "intel-rapl:1", "package-1", 7_300_000)
-    looks = iter(range(1, 100))
+    updates = iter(range(1, 100))
 
     def move(_):
-        first.write_text(str(7_000_000 + next(looks) * 100_000))
+        first.write_text(str(7_000_000 + next(updates) * 100_000))
 
     monkeypatch.setattr("joulelab.sensors.rapl.time.sleep", move)
     [sensor], _ = discover_rapl(["cpu"], root=tmp_path)

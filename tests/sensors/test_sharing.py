@@ -1,4 +1,4 @@
-"""Use by a job and by others, of real processes whose CPU time is known."""
+"""Use by a job and by other processes: real ones, whose CPU time is known."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def leave():
     print(child(daemon), flush=True)
 
 sys.stdin.readline()
-os.waitpid(child(leave), 0)  # no look falls between its start and its end
+os.waitpid(child(leave), 0)  # no scan falls between its start and its end
 os.waitpid(child(with_grandchild), 0)
 os.waitpid(child(lambda: burn(0.1)), 0)
 print("done", flush=True)
@@ -87,21 +87,21 @@ def start():
 
 
 def host_sensor(*roots, **more):
-    """Of processors and memory; nobody is the recorder."""
+    """A sensor of processors and memory; no process is the recorder."""
     return SharingSensor(lambda: roots, [], host=True, mark=MARK, recorder_pid=0, **more)
 
 
 class Clock:
-    """Time that passes when a test says so, and looks that take what it says."""
+    """Time that passes when a test demands it, and scans of a given cost."""
 
-    def __init__(self, monkeypatch, *, look_s):
+    def __init__(self, monkeypatch, *, scan_s):
         self._monotonic_ns = 10**9
         self._thread_s = 0.0
-        self._look_s = look_s
+        self._scan_s = scan_s
         monkeypatch.setattr(sharing, "time", self)
         monkeypatch.setattr(sharing, "read_processes", self._read_processes)
 
-    def pass_by(self, duration_s):
+    def advance(self, duration_s):
         self._monotonic_ns += round(duration_s * 1e9)
 
     def monotonic_ns(self):
@@ -111,7 +111,7 @@ class Clock:
         return self._thread_s
 
     def _read_processes(self, proc):
-        self._thread_s += self._look_s
+        self._thread_s += self._scan_s
         return read_processes(proc)
 
 
@@ -124,7 +124,7 @@ def by_quantity(sensor, found, component):
     }
 
 
-def test_children_grandchildren_daemons_and_what_came_and_went_are_the_jobs(start, monkeypatch):
+def test_descendants_daemons_and_short_processes_belong_to_the_job(start, monkeypatch):
     monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
     name, value = MARK.decode().split("=")
     job = start(JOB, **{name: value})
@@ -144,14 +144,14 @@ def test_children_grandchildren_daemons_and_what_came_and_went_are_the_jobs(star
     # Each of the five may be off by what the kernel rounds away, and takes something to fork.
     assert cpu[Quantity.JOB_USE] == pytest.approx(JOB_S, abs=0.1)
     assert cpu[Quantity.USE] >= cpu[Quantity.JOB_USE] + 0.5
-    (told,) = (one for one in found if isinstance(one, SensorEvent))
-    assert other.pid in [pid for pid, _, _ in told.fields["used"]]
-    assert not {job.pid, daemon, os.getpid()} & {pid for pid, _, _ in told.fields["used"]}
+    (report,) = (one for one in found if isinstance(one, SensorEvent))
+    assert other.pid in [pid for pid, _, _ in report.fields["used"]]
+    assert not {job.pid, daemon, os.getpid()} & {pid for pid, _, _ in report.fields["used"]}
     memory = by_quantity(sensor, found, "dram")
     assert 0 < memory[Quantity.JOB_USE] < memory[Quantity.USE]
 
 
-def test_a_gpu_is_shared_with_a_process_that_is_not_the_jobs(start, monkeypatch):
+def test_a_gpu_is_shared_with_another_process(start, monkeypatch):
     monkeypatch.setattr(sharing, "CPU_SHARE", 1.0)
     monkeypatch.setattr(sharing, "LEAST_APART_NS", 0)
     job, other = (start("import sys; sys.stdin.readline()") for _ in range(2))
@@ -166,9 +166,11 @@ def test_a_gpu_is_shared_with_a_process_that_is_not_the_jobs(start, monkeypatch)
         now_us = time.time_ns() // 1000
         board.used = [(job.pid, now_us, 60), (other.pid, now_us, 20)]
         found += sensor.read()
-    told = [one for one in found if isinstance(one, SensorEvent)]
+    events = [one for one in found if isinstance(one, SensorEvent)]
     trace = Trace.of(sensor.channels, [one for one in found if not isinstance(one, SensorEvent)])
-    shares = Attribution(replace(trace, events=[{**one.fields, "t_ns": one.t_ns} for one in told]))
+    shares = Attribution(
+        replace(trace, events=[{**one.fields, "t_ns": one.t_ns} for one in events])
+    )
     times_s = np.array([[begin_ns, time.monotonic_ns()]]) * 1e-9
     (share,) = shares.shares("gpu:0", times_s)
     assert share.fraction == pytest.approx(0.75)
@@ -185,76 +187,78 @@ def test_names_are_recorded_and_never_arguments(start):
     assert "sys.stdin" not in repr(seen)
 
 
-def test_a_costly_look_is_not_repeated_soon(monkeypatch):
+def test_a_costly_scan_is_not_repeated_soon(monkeypatch):
     monkeypatch.setattr(sharing, "CPU_SHARE", 1e-9)
     sensor = host_sensor(os.getpid())
     assert sensor.read()
-    assert sensor.read(), "the second follows at once, so that there is something to say"
+    assert sensor.read(), "the second follows immediately: it is the first with a result"
     assert sensor.read() == []
 
 
-def test_what_is_asked_for_is_looked_at_on_credit(monkeypatch):
-    clock = Clock(monkeypatch, look_s=0.02)
+def test_requested_scans_come_on_credit(monkeypatch):
+    clock = Clock(monkeypatch, scan_s=0.02)
     sensor = host_sensor(os.getpid())
     sensor.read()
-    clock.pass_by(1.0)
+    clock.advance(1.0)
     sensor.read()
-    looks = 0
+    scans = 0
     for _ in range(200):
-        clock.pass_by(1.0)
+        clock.advance(1.0)
         sensor.request()
-        looks += bool(sensor.read())
+        scans += bool(sensor.read())
     rate = sharing.CPU_SHARE / 0.02
-    assert 200 * rate < looks <= 200 * rate + sharing.CREDIT_S / 0.02 + 1
-    clock.pass_by(0.02 / sharing.CPU_SHARE)
-    assert sensor.read() == [], "what was lent is paid back first"
-    clock.pass_by(sharing.CREDIT_S / sharing.CPU_SHARE)
+    assert 200 * rate < scans <= 200 * rate + sharing.CREDIT_S / 0.02 + 1
+    clock.advance(0.02 / sharing.CPU_SHARE)
+    assert sensor.read() == [], "the credit is paid back first"
+    clock.advance(sharing.CREDIT_S / sharing.CPU_SHARE)
     assert sensor.read()
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_looks_are_no_closer_than_ticks_can_tell(monkeypatch, asked):
-    clock = Clock(monkeypatch, look_s=0.0)
+@pytest.mark.parametrize("requested", [True, False])
+def test_scans_are_no_closer_than_kernel_ticks_resolve(monkeypatch, requested):
+    clock = Clock(monkeypatch, scan_s=0.0)
     sensor = host_sensor(os.getpid())
     found = []
     for after_s in (0.0, 0.01, 0.24, 0.02):
-        clock.pass_by(after_s)
-        if asked:
+        clock.advance(after_s)
+        if requested:
             sensor.request()
         found.append(bool(sensor.read()))
-    assert found == [True, True, False, True], "the second may follow at once"
+    assert found == [True, True, False, True], "the second may follow immediately"
 
 
-def test_how_far_apart_looks_are_is_told_once(monkeypatch):
-    clock = Clock(monkeypatch, look_s=0.02)
+def test_a_longer_time_between_scans_is_reported_once(monkeypatch):
+    clock = Clock(monkeypatch, scan_s=0.02)
     sensor = host_sensor(os.getpid())
-    told = []
+    reports = []
     for _ in range(5):
-        told += [one.fields for one in sensor.read() if isinstance(one, SensorEvent)]
-        clock.pass_by(60.0)
-    told = [fields for fields in told if fields["event"] == "looks"]
-    assert told == [{"event": "looks", "pace_s": pytest.approx(0.02 / sharing.CPU_SHARE, rel=0.01)}]
+        reports += [one.fields for one in sensor.read() if isinstance(one, SensorEvent)]
+        clock.advance(60.0)
+    reports = [fields for fields in reports if fields["event"] == "looks"]
+    assert reports == [
+        {"event": "looks", "pace_s": pytest.approx(0.02 / sharing.CPU_SHARE, rel=0.01)}
+    ]
 
 
-def test_a_job_that_cannot_be_seen_is_no_job_without_use():
+def test_the_use_of_an_invisible_job_is_unknown():
     sensor = host_sensor()
     found = sensor.read()
     assert len(found) == len(sensor.channels)
     assert {one.reason for one in found} == {sharing.NOT_SEEN}
 
 
-def test_without_processes_to_read_there_are_gaps(tmp_path):
+def test_without_readable_processes_there_are_gaps(tmp_path):
     sensor = host_sensor(1, proc=tmp_path / "nothing")
     assert all(isinstance(one, Gap) for one in sensor.read())
 
 
-def test_pids_of_another_namespace_are_not_taken_for_ones_own(tmp_path):
+def test_pids_of_another_namespace_are_refused(tmp_path):
     (tmp_path / "self").symlink_to("1")
     found = host_sensor(1, proc=tmp_path).read()
     assert "another namespace" in {one.reason for one in found}.pop()
 
 
-def test_only_real_machines_are_shared(tmp_path):
+def test_only_real_sensors_get_a_sharing_sensor(tmp_path):
     simulated = discover(["simulated"])
     assert with_sharing(simulated, list, tmp_path) == simulated
     real = discover(["cpu"])

@@ -1,4 +1,4 @@
-"""The simulated machine: its waveform is known exactly, and its sensors look at it as told."""
+"""The simulated machine: its waveforms are known exactly, and its sensors as specified."""
 
 import math
 from statistics import fmean, pstdev
@@ -47,12 +47,12 @@ def test_energy_is_the_sum_of_power(wave, start, length):
 
 
 @pytest.mark.parametrize("points", [(), ((0, 1),), ((1, 1), (2, 1)), ((0, 1), (2, 1), (1, 1))])
-def test_a_waveform_that_is_none_is_refused(points):
+def test_an_invalid_waveform_is_refused(points):
     with pytest.raises(ValueError, match="waveform"):
         Waveform(points)
 
 
-def test_samples_are_means_of_their_windows_each_given_once():
+def test_samples_are_means_of_their_windows_and_are_given_once():
     source = SimulatedSource(
         component="gpu:0", waveform=Waveform.ramp(low_w=0, high_w=100, period_s=2.0)
     )
@@ -64,7 +64,7 @@ def test_samples_are_means_of_their_windows_each_given_once():
     assert second[-1].value == pytest.approx(19.0)
 
 
-def test_a_polled_value_is_the_latest_however_often_it_is_asked():
+def test_a_polled_value_is_the_latest_however_often_it_is_read():
     source = SimulatedSource(
         component="gpu:0",
         waveform=Waveform.ramp(low_w=0, high_w=100, period_s=2.0),
@@ -95,13 +95,13 @@ def test_a_lost_sensor_gives_gaps_and_no_zero():
     assert all(isinstance(one, Gap) for one in source.readings(10**9, 1_500_000_000))
 
 
-def test_a_machine_survives_its_spec():
+def test_a_machine_is_restored_from_its_spec():
     machine = SimulatedMachine.default()
     assert SimulatedMachine.from_spec(machine.spec()) == machine
     assert SimulatedMachine.from_spec("simulated") == machine
 
 
-def test_its_sensors_are_sensors_and_say_that_they_are_simulated():
+def test_its_sensors_are_labelled_as_simulated():
     for sensor in simulated_sensors("simulated"):
         assert isinstance(sensor, Sensor)
         assert all(channel.provenance is Provenance.SIMULATED for channel in sensor.channels)
@@ -117,7 +117,7 @@ def test_boards_have_the_errors_that_their_channels_state():
         offset_uncertainty_w=3.0,
     )
     drawn = [source.drawn(seed) for seed in range(2000)]
-    # Stated is how far truth lies from what is read.
+    # The stated uncertainty is the distance of the truth from the reading.
     off = [(200 / (one.value(1) - one.offset_w) - 1) / 0.05 for one in drawn]
     zero = [one.offset_w / 3.0 for one in drawn]
     for deviates in (off, zero):
@@ -126,7 +126,7 @@ def test_boards_have_the_errors_that_their_channels_state():
     assert drawn[0].channel().offset_uncertainty_w == 3.0
 
 
-def test_a_machine_is_that_of_its_seed():
+def test_the_same_seed_gives_the_same_machine():
     machine = SimulatedMachine.from_spec("simulated:7")
     assert machine == SimulatedMachine.default(7)
     assert machine != SimulatedMachine.default()
@@ -134,7 +134,7 @@ def test_a_machine_is_that_of_its_seed():
 
 
 @pytest.mark.parametrize("text", ["simulated:{", "simulated:[1]", 'simulated:[{"component":"x"}]'])
-def test_a_bad_spec_is_told_in_one_line(text):
+def test_an_invalid_spec_is_an_error_of_one_line(text):
     with pytest.raises(UserError) as caught:
         SimulatedMachine.from_spec(text)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which processes are the job's, and what they use: on made tables, where the truth is known."""
+"""The job's processes and their CPU time, on made-up tables whose truth is known."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ def table(*processes):
 INIT = process(1, 0)
 
 
-def test_children_of_children_are_the_jobs_and_neighbours_are_not():
+def test_descendants_belong_to_the_job_and_other_processes_do_not():
     job = JobProcesses()
     job.update(
         table(INIT, process(ROOT, 1), process(101, ROOT), process(102, 101), process(103, 1)),
@@ -31,7 +31,7 @@ def test_children_of_children_are_the_jobs_and_neighbours_are_not():
     assert set(job.pids) == {ROOT, 101, 102}
 
 
-def test_a_daemon_stays_the_jobs_when_its_parent_ends():
+def test_a_daemon_still_belongs_to_the_job_when_its_parent_ends():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT), process(102, 101)), [ROOT])
     job.update(table(INIT, process(ROOT, 1), process(102, 1, session=102)), [ROOT])
@@ -39,38 +39,38 @@ def test_a_daemon_stays_the_jobs_when_its_parent_ends():
 
 
 @pytest.mark.parametrize("led", [{"group": ROOT}, {"session": 101}])
-def test_an_orphan_in_a_group_or_session_of_the_jobs_making_is_its(led):
+def test_an_orphan_in_a_group_or_session_of_the_job_belongs_to_it(led):
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT, session=101)), [ROOT])
     job.update(table(INIT, process(ROOT, 1), process(105, 1, **led)), [ROOT])
     assert set(job.pids) == {ROOT, 105}
 
 
-def test_a_group_that_the_job_did_not_make_says_nothing():
+def test_a_group_that_the_job_did_not_create_does_not_count():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1, group=90), process(95, 1, group=90)), [ROOT])
     job.update(table(INIT, process(ROOT, 1, group=90), process(105, 1, group=90)), [ROOT])
     assert set(job.pids) == {ROOT}
 
 
-def test_an_orphan_is_known_by_its_mark_and_asked_for_it_once():
-    asked = []
+def test_an_orphan_is_recognised_by_its_environment_which_is_read_once():
+    checked = []
 
     def is_marked(one):
-        asked.append(one.pid)
+        checked.append(one.pid)
         return one.pid == 105
 
     job = JobProcesses(is_marked)
     older = process(50, 1)
-    looks = table(INIT, older, process(ROOT, 1), process(105, 1), process(106, 1))
+    scan = table(INIT, older, process(ROOT, 1), process(105, 1), process(106, 1))
     for _ in range(3):
-        job.update(looks, [ROOT])
+        job.update(scan, [ROOT])
     assert set(job.pids) == {ROOT, 105}
-    assert 50 not in asked, "it was there before the job"
-    assert asked.count(106) == 1
+    assert 50 not in checked, "it was there before the job"
+    assert checked.count(106) == 1
 
 
-def test_a_pid_that_comes_again_is_another_process():
+def test_a_reused_pid_is_another_process():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT, own_s=5.0)), [ROOT])
     used_s = job.update(
@@ -81,20 +81,20 @@ def test_a_pid_that_comes_again_is_another_process():
     assert used_s == pytest.approx(0.5)
 
 
-def test_what_came_and_went_between_looks_is_known_from_who_waited_for_it():
+def test_a_process_between_two_scans_is_counted_by_the_parent_that_waited():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1)), [ROOT])
     assert job.update(table(INIT, process(ROOT, 1, children_s=2.0)), [ROOT]) == 2.0
 
 
-def test_what_a_process_used_before_it_joined_is_not_the_jobs():
+def test_cpu_time_before_a_process_joined_does_not_count():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(200, 1, own_s=50.0)), [ROOT])
     used_s = job.update(table(INIT, process(ROOT, 1), process(200, 1, own_s=50.5)), [ROOT, 200])
     assert used_s == pytest.approx(0.5)
 
 
-def test_a_job_whose_first_process_has_ended_goes_on():
+def test_a_job_continues_when_its_first_process_ends():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT, own_s=1.0)), [ROOT])
     assert job.update(table(INIT, process(101, 1, own_s=2.0)), []) == pytest.approx(1.0)
@@ -103,7 +103,7 @@ def test_a_job_whose_first_process_has_ended_goes_on():
 
 @dataclass
 class World:
-    """Processes that start, work and end, each waited for by its parent at once."""
+    """Processes that start, work and end; the parent waits for each immediately."""
 
     alive: dict = field(default_factory=lambda: {ROOT: process(ROOT, 1)})
     used_s: float = 0.0
@@ -127,12 +127,12 @@ class World:
         self.alive[gone.parent] = parent._replace(children_s=waited_s)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["fork", "work", "end", "look"]), st.integers(0, 50))))
-def test_all_work_is_counted_once_however_processes_come_and_go(steps):
+@given(st.lists(st.tuples(st.sampled_from(["fork", "work", "end", "scan"]), st.integers(0, 50))))
+def test_all_work_is_counted_once_however_processes_start_and_end(steps):
     world, job = World(), JobProcesses()
     counted_s = job.update(dict(world.alive), [ROOT])
     for what, number in steps:
-        if what == "look":
+        if what == "scan":
             counted_s += job.update(dict(world.alive), [ROOT])
         else:
             getattr(world, what)(sorted(world.alive)[number % len(world.alive)])

@@ -39,16 +39,16 @@ GPUS = [GpuIdentity(n, f"GPU-{n:02d}abc", (f"MIG-{n}x", f"MIG-{n}y"), "A") for n
         ("MIG-9z", ()),
     ],
 )
-def test_as_cuda_reads_it(value, indices):
+def test_values_are_read_like_cuda_reads_them(value, indices):
     assert visible_gpus(value, GPUS).indices == indices
 
 
-def test_an_empty_choice_has_a_reason():
+def test_an_empty_selection_has_a_reason():
     for value in ("", "-1", "1,1", "77", "GPU-zz", "MIG-zz", "no"):
         assert "CUDA_VISIBLE_DEVICES" in visible_gpus(value, GPUS).reason
 
 
-def test_unlike_models_by_index_are_noted_unless_the_order_is_known():
+def test_different_models_selected_by_index_are_noted_unless_the_order_is_known():
     gpus = [GpuIdentity(0, "GPU-a", model="A100"), GpuIdentity(1, "GPU-b", model="T4")]
     assert "CUDA_DEVICE_ORDER" in visible_gpus("0", gpus).note
     assert visible_gpus("0", gpus, "PCI_BUS_ID").note == ""
@@ -57,7 +57,7 @@ def test_unlike_models_by_index_are_noted_unless_the_order_is_known():
 
 
 @given(st.text(alphabet="0123456789,-+GPUMIGabcxy ", max_size=30))
-def test_never_raises_and_gives_each_gpu_once(value):
+def test_any_value_gives_each_gpu_at_most_once(value):
     indices = visible_gpus(value, GPUS).indices
     assert len(set(indices)) == len(indices)
     assert set(indices) <= set(range(12))

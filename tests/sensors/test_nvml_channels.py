@@ -1,4 +1,4 @@
-"""Update periods from the readings themselves, on a clock that tests move."""
+"""Update periods observed in the readings themselves, on a simulated clock."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,12 +7,12 @@ from joulelab.sensors import nvml_channels
 
 
 class Clock:
-    def __init__(self, look_s):
+    def __init__(self, read_s):
         self.now_s = 0.0
-        self.look_s = look_s
+        self.read_s = read_s
 
     def monotonic(self):
-        self.now_s += self.look_s
+        self.now_s += self.read_s
         return self.now_s
 
     def sleep(self, seconds):
@@ -22,12 +22,12 @@ class Clock:
 @given(
     period_s=st.floats(0.01, 0.12),
     phase=st.floats(0, 1),
-    look_s=st.floats(1e-6, 1e-3),
+    read_s=st.floats(1e-6, 1e-3),
     same=st.integers(0, 10),
 )
-def test_the_period_is_found_and_is_never_zero(period_s, phase, look_s, same):
-    """Also where now and then an update brings the value that was there before."""
-    clock = Clock(look_s)
+def test_the_period_is_found_and_is_never_zero(period_s, phase, read_s, same):
+    """Also if an update repeats the previous value now and then."""
+    clock = Clock(read_s)
     patched, nvml_channels.time = nvml_channels.time, clock
     try:
 
@@ -42,7 +42,7 @@ def test_the_period_is_found_and_is_never_zero(period_s, phase, look_s, same):
     assert found_s > 0
 
 
-def test_a_value_that_is_always_new_has_the_period_of_asking(monkeypatch):
+def test_a_value_that_always_changes_has_the_period_of_the_polls(monkeypatch):
     clock = Clock(1e-5)
     monkeypatch.setattr(nvml_channels, "time", clock)
     [found_s] = nvml_channels.update_periods_s([lambda: clock.now_s])

@@ -1,4 +1,4 @@
-"""Who uses a GPU, from the driver's lists of processes."""
+"""The use of a GPU by process, from the driver's lists."""
 
 import time
 
@@ -44,7 +44,7 @@ def later_us(seconds):
     return time.time_ns() // 1000 + round(seconds * 1e6)
 
 
-def test_two_processes_are_told_apart_by_the_time_of_their_kernels(board, host):
+def test_the_time_of_kernels_divides_the_use_of_two_processes(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 60), (OURS, later_us(0.2), 40), (THEIRS, later_us(0.1), 50)]
     found = use.scan({OURS}, TABLE, 2.0)
@@ -61,7 +61,7 @@ def test_a_sample_counts_once(board, host):
 
 
 class Growing(list):
-    """Samples to which one is added after they were looked at."""
+    """Samples to which one is added after they were read."""
 
     def __init__(self, samples, further):
         super().__init__(samples)
@@ -73,13 +73,13 @@ class Growing(list):
             self.append(self._further.pop(0))
 
 
-def test_a_sample_that_comes_while_they_are_asked_for_is_no_error(board, host):
+def test_a_sample_that_arrives_during_a_scan_is_no_error(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = Growing([(OURS, later_us(0.1), 60)], [(OURS, later_us(0.2), 40)])
     assert use.scan({OURS}, TABLE, 2.0).job_s == pytest.approx(1.0)
 
 
-def test_rubbish_of_the_drivers_is_left_out(board, host):
+def test_garbage_from_the_driver_is_left_out(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.used = [(OURS, later_us(0.1), 30), (4, later_us(0.1), 4_000_000_000), (5, 2**60, 1)]
     assert use.scan({OURS}, TABLE, 1.0).all_s == pytest.approx(0.3)
@@ -87,7 +87,7 @@ def test_rubbish_of_the_drivers_is_left_out(board, host):
     assert use.scan({OURS}, TABLE, 1.0).all_s == pytest.approx(0.5)
 
 
-def test_a_process_that_cannot_be_seen_is_another(board, host):
+def test_an_invisible_process_is_not_the_jobs(board, host):
     use = GpuUse("gpu:0", "GPU-1", host)
     board.processes = (OURS, 999)
     board.used = [(999, later_us(0.1), 50)]
@@ -103,41 +103,41 @@ def test_a_job_alone_needs_no_utilisation(board, host):
     assert (found.job_s, found.all_s) == (2.0, 2.0)
 
 
-def test_without_utilisation_the_others_are_named_and_nothing_is_divided(board, host):
+def test_without_utilisation_other_processes_are_named_and_nothing_is_divided(board, host):
     board.unsupported = {"nvmlDeviceGetProcessUtilization"}
     with pytest.raises(UseUnknown, match=r"render \(pid 71\) may use it too"):
         GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 2.0)
 
 
 @pytest.mark.parametrize(
-    ("pids", "words"),
+    ("pids", "message"),
     [
         ((), "a container cannot see which processes use it"),
         ((4000,), "one process uses it, and a container cannot see whether it is yours"),
-        # A number that means something here too, but not this.
+        # A pid that exists here, too, but as another process.
         ((OURS, 4000), "2 processes use it, and a container cannot see which of them are yours"),
         ((OURS,), "one process uses it, and a container cannot see whether it is yours"),
     ],
 )
-def test_in_a_container_the_hosts_numbers_mean_nothing(board, container, pids, words):
+def test_a_container_cannot_interpret_the_hosts_pids(board, container, pids, message):
     board.processes = pids
-    with pytest.raises(UseUnknown, match=words):
+    with pytest.raises(UseUnknown, match=message):
         GpuUse("gpu:0", "GPU-1", container).scan({OURS}, TABLE, 1.0)
 
 
-def test_work_that_no_process_is_named_for_is_not_the_jobs(board, host):
+def test_work_without_a_named_process_is_not_the_jobs(board, host):
     board.processes = ()
     with pytest.raises(UseUnknown, match="names no process"):
         GpuUse("gpu:0", "GPU-1", host).scan({OURS}, TABLE, 1.0)
 
 
-def test_a_gpu_that_rests_is_nobodys_in_a_container_too(board, container):
+def test_an_idle_gpu_has_no_users_in_a_container_either(board, container):
     board.processes = ()
     board.utilization_pct = 0
     assert GpuUse("gpu:0", "GPU-1", container).scan({OURS}, TABLE, 1.0) == (0.0, 0.0, {})
 
 
-def test_a_driver_that_gives_the_containers_own_numbers_is_believed(board, container):
+def test_pids_of_the_containers_own_processes_are_used(board, container):
     for pid in (OURS, THEIRS):
         (container / f"{pid}/fd").mkdir(parents=True)
         (container / f"{pid}/fd/9").symlink_to("/dev/nvidia0")

@@ -1,4 +1,4 @@
-"""Spans from many threads, and from children that were forked or spawned."""
+"""Spans of many threads, and of children that were forked or spawned."""
 
 import multiprocessing
 import subprocess
@@ -17,16 +17,16 @@ THREADS, SPANS = 8, 1000
 
 
 @pytest.fixture(autouse=True)
-def no_kept_baseline(tmp_path, monkeypatch):
+def no_saved_baseline(tmp_path, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
 
 
 def rows(directory):
-    """Each span as the trace last has it, by process and index."""
+    """The spans of a trace, by process and index."""
     return {span.key: span for span in read_trace(directory).spans}
 
 
-def test_threads_nest_on_their_own(tmp_path):
+def test_each_thread_nests_its_own_spans(tmp_path):
     def work():
         with meter.span("outer") as outer, meter.span("inner") as inner:
             parents.append(inner.parent == outer.index)
@@ -70,7 +70,7 @@ def test_thousands_of_spans_from_each_of_many_threads(tmp_path):
         assert parent.start_ns <= span.start_ns <= span.stop_ns <= parent.stop_ns
 
 
-def test_overlapping_spans_of_one_thread(tmp_path):
+def test_spans_of_one_thread_may_overlap(tmp_path):
     with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter:
         first = meter.begin("first")
         second = meter.begin("second")
@@ -85,7 +85,7 @@ def test_overlapping_spans_of_one_thread(tmp_path):
     assert [span.parent for span in meter.spans] == [None, 0, 1, 2, None]
 
 
-def test_a_span_that_another_thread_ends(tmp_path):
+def test_another_thread_may_end_a_span(tmp_path):
     with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter:
         span = meter.begin("request")
         thread = threading.Thread(target=meter.end, args=(span,))
@@ -138,7 +138,7 @@ assert not meter.directory.exists()
 """
 
 
-def test_a_forked_child_that_leaves_the_meters_block_leaves_the_recording_to_its_parent():
+def test_a_forked_child_that_leaves_the_meters_block_does_not_end_the_recording():
     subprocess.run([sys.executable, "-c", LEAVING], check=True)
 
 
@@ -160,7 +160,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_pool_of_forked_workers(tmp_path):
+def test_spans_of_a_pool_of_forked_workers_reach_the_trace(tmp_path):
     script = tmp_path / "pool.py"
     script.write_text(POOL)
     subprocess.run([sys.executable, script, tmp_path / "run"], check=True)
@@ -202,7 +202,7 @@ def test_spawned_children_have_meters_of_their_own(tmp_path):
         assert [span.name for span in rows(run / child).values()] == ["child"]
 
 
-def test_a_meter_cannot_be_sent_to_another_process_and_says_what_to_do():
+def test_sending_a_meter_to_another_process_fails_with_a_hint():
     with joulelab.Meter(sensors=MACHINE) as meter:
         child = multiprocessing.get_context("spawn").Process(target=print, args=(meter,))
         with pytest.raises(TypeError, match="open one there"):
@@ -210,7 +210,7 @@ def test_a_meter_cannot_be_sent_to_another_process_and_says_what_to_do():
         assert meter.alive
 
 
-def test_a_child_that_outlives_its_parent_does_not_keep_the_recorder(tmp_path):
+def test_the_recorder_ends_with_its_program_although_a_child_goes_on(tmp_path):
     script = (
         "import os, sys, time, joulelab\n"
         "meter = joulelab.Meter(sensors=['simulated'], directory=sys.argv[1])\n"
