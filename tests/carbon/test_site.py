@@ -138,7 +138,7 @@ def test_a_carbon_budget_uses_the_saved_site():
         found = EpochOptions(**options)
         return found.carbon_intensity_g_per_kwh, found.pue
 
-    with pytest.raises(UserError, match="needs the carbon intensity"):
+    with pytest.raises(UserError, match="needs a carbon intensity"):
         EpochOptions(max_carbon_g=5.0)
     save_site(intensity_g_per_kwh=400.0, pue=1.5)
     assert intensity_and_pue(max_carbon_g=5.0) == (400.0, 1.5)

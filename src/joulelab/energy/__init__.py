@@ -1,4 +1,4 @@
-"""From a trace to the energy of a span: measured, with an interval, and nothing hidden.
+"""Energy of spans, estimated from the readings of a trace, with intervals and idle power.
 
 The call chain, in order::
 
