@@ -1,7 +1,7 @@
-"""Sensors in memory: what boards read of a power that is known exactly.
+"""Simulate in memory what boards read of an exactly known power.
 
 Each board is drawn at random from the uncertainties that its channels state. No time passes and no
-process is started, so that thousands of boards take minutes.
+process is started, so thousands of boards take minutes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from joulelab.sensors.sensor import Channel, Quantity
 Floats = NDArray[np.float64]
 
 POLL_LATE = 0.02
-"""Polls follow each other by up to this share more than their interval."""
+"""Intervals between polls exceed the nominal one by up to this share."""
 LONGEST_JITTER = 1.8
-"""Stamps are off their grid by at most this many standard deviations."""
+"""Timestamps deviate from their grid by at most this many standard deviations."""
 
 
 @dataclass(frozen=True)
 class Power:
-    """Power over time as straight pieces, from the first time to the last.
+    """Piecewise linear power over time.
 
     Attributes:
-        time_s: Where the pieces meet; two equal times are a step. Shape: (points,).
+        time_s: Ends of the pieces; two equal times are a step. Shape: (points,).
         power_w: Power at those times. Shape: (points,).
     """
 
@@ -37,7 +37,7 @@ class Power:
     power_w: Floats
 
     def energy_j(self, t_s: Floats) -> Floats:
-        """Energy from the first point to each time, exactly. Shape: that of ``t_s``.
+        """Return the exact energy from the first point to each time. Shape: that of ``t_s``.
 
         Example:
             >>> ramp = Power(np.array([0.0, 2.0]), np.array([0.0, 100.0]))
@@ -55,26 +55,26 @@ class Power:
         return np.asarray(until_j[i] + into_s * (power_w[i] + slope[i] * into_s / 2))
 
     def at(self, t_s: Floats) -> Floats:
-        """Power at each time. Shape: that of ``t_s``."""
+        """Return the power at each time. Shape: that of ``t_s``."""
         return np.asarray(np.interp(t_s, self.time_s, self.power_w))
 
     def mean_w(self, start_s: Floats, stop_s: Floats) -> Floats:
-        """Mean power between two times each. Shape: (spans,)."""
+        """Return the mean power between pairs of times. Shape: (spans,)."""
         return np.asarray((self.energy_j(stop_s) - self.energy_j(start_s)) / (stop_s - start_s))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A channel, and what of its sensor the channel does not state.
+    """A channel, and properties of its sensor that the channel does not state.
 
     Attributes:
-        channel: Its uncertainties are those that errors are drawn from.
-        interval_s: How often it is read.
-        noise_w: Standard deviation of independent noise on each value of power.
-        jitter_s: Standard deviation of its own stamps about a regular grid.
+        channel: The channel; errors are drawn from its uncertainties.
+        interval_s: Interval between polls.
+        noise_w: Standard deviation of independent noise on each power value.
+        jitter_s: Standard deviation of its own timestamps about a regular grid.
         resolution: Values are rounded to this step.
-        late_s: Bounds of how late its own stamps are, all values in between equally likely;
-            ``None``: what the channel states.
+        late_s: Bounds of the delay of its own timestamps, uniformly distributed; ``None``: those of
+            the channel.
     """
 
     channel: Channel
@@ -89,9 +89,9 @@ class Kind:
     """A kind of board: the sources of one component.
 
     Attributes:
-        name: In the tables.
-        sources: They read one sensor, so that gain and offset are the same for all.
-        exact: No gain or offset error is drawn.
+        name: Name in the tables.
+        sources: Sources that read the same sensor, so they share gain and offset.
+        exact: Whether gain and offset have no error.
     """
 
     name: str
@@ -106,14 +106,14 @@ class Kind:
         rng: np.random.Generator,
         deviates: tuple[float, float] | None = None,
     ) -> Trace:
-        """What one board of this kind, drawn at random, reads of a power.
+        """Draw a board of this kind at random and return what it reads of a power.
 
         Args:
-            power: What is true.
-            start_s: When recording begins.
-            stop_s: When it ends.
-            rng: What everything is drawn with.
-            deviates: Of gain and offset, standard normal; ``None``: drawn.
+            power: The true power.
+            start_s: Start of the recording.
+            stop_s: Its end.
+            rng: Source of all random numbers.
+            deviates: Standard normal deviates of gain and offset; ``None`` to draw them.
         """
         scale_deviate, zero_deviate = deviates or rng.standard_normal(2)
         if self.exact:
@@ -121,7 +121,7 @@ class Kind:
         series = []
         for source in self.sources:
             channel = source.channel
-            # Stated is how far truth lies from what is read: truth = reading (1 + u z).
+            # The stated uncertainty is of the truth, given a reading: truth = reading (1 + u z).
             gain = channel.gain / (1 + channel.gain_uncertainty * scale_deviate)
             offset_w = channel.offset_w + channel.offset_uncertainty_w * zero_deviate
             read = _Sensor(source, power, gain, offset_w, rng)
@@ -147,7 +147,7 @@ class _Sensor:
             self.delay_s = rng.uniform(*source.late_s)
 
     def readings(self, start_s: float, stop_s: float) -> Readings:
-        """All of a recording."""
+        """The whole recording."""
         channel, period_s = self.source.channel, self.source.channel.update_period_s
         if channel.polled:
             t_s = self._polls(start_s, stop_s)
@@ -200,7 +200,7 @@ class _Sensor:
 
 
 def with_spans(trace: Trace, names: Sequence[str], start_s: Floats, stop_s: Floats) -> Trace:
-    """The trace as a meter that marked these spans would have left it."""
+    """Return the trace that a meter with these spans would have left."""
     spans = tuple(
         TraceSpan(name, round(start * 1e9), round(stop * 1e9), key=(1, index))
         for index, (name, start, stop) in enumerate(
@@ -214,7 +214,7 @@ def with_spans(trace: Trace, names: Sequence[str], start_s: Floats, stop_s: Floa
 
 
 def steps(times_s: Floats, powers_w: Floats) -> Power:
-    """Power that is ``powers_w[i]`` from ``times_s[i]`` to ``times_s[i + 1]``.
+    """Return the power that is ``powers_w[i]`` from ``times_s[i]`` to ``times_s[i + 1]``.
 
     Example:
         >>> steps(np.array([0.0, 1.0, 2.0]), np.array([5.0, 7.0])).energy_j(np.array([1.5])).item()
@@ -231,7 +231,7 @@ def steady(length_s: float, power_w: float) -> Power:
 def square(
     length_s: float, low_w: float, high_w: float, period_s: float, duty: float, phase_s: float
 ) -> Power:
-    """High for a share ``duty`` of each period, then low."""
+    """Return a power that is high for a share ``duty`` of each period, then low."""
     starts_s = np.arange(phase_s - period_s, length_s + period_s, period_s)
     times_s = np.stack((starts_s, starts_s + duty * period_s), axis=1).reshape(-1)
     powers_w = np.tile([high_w, low_w], starts_s.size)[:-1]
@@ -239,7 +239,7 @@ def square(
 
 
 def ramps(length_s: float, low_w: float, high_w: float, period_s: float, phase_s: float) -> Power:
-    """Up for half of each period and down again."""
+    """Return a power that rises for half of each period and then falls."""
     times_s = np.arange(phase_s - period_s, length_s + period_s, period_s / 2)
     return Power(times_s, np.where(np.arange(times_s.size) % 2, high_w, low_w).astype(float))
 
@@ -247,7 +247,7 @@ def ramps(length_s: float, low_w: float, high_w: float, period_s: float, phase_s
 def telegraph(
     length_s: float, levels_w: Sequence[float], mean_s: float, rng: np.random.Generator
 ) -> Power:
-    """Levels at random, each for a time that is exponentially distributed."""
+    """Return random levels, each for an exponentially distributed time."""
     stays_s = rng.exponential(mean_s, int(2 * length_s / mean_s) + 20)
     times_s = np.append(0.0, np.cumsum(stays_s))
     return steps(times_s, rng.choice(levels_w, stays_s.size))
@@ -256,7 +256,7 @@ def telegraph(
 def walk(
     length_s: float, low_w: float, high_w: float, step_s: float, rng: np.random.Generator
 ) -> Power:
-    """A random walk between two powers, thrown back at both: a tenth of the way in each step."""
+    """Return a random walk between two powers, reflected at both, in steps of a tenth."""
     range_w = high_w - low_w
     times_s = np.arange(0.0, length_s + 2 * step_s, step_s)
     along_w = np.cumsum(0.1 * range_w * rng.standard_normal(times_s.size - 1))
@@ -264,7 +264,7 @@ def walk(
 
 
 def after_idle(power: Power, idle_w: float, idle_s: float, length_s: float) -> Power:
-    """Idle from time 0, and after ``idle_s`` what ``power`` is from its time 0 on."""
+    """Return idle power for ``idle_s``, followed by ``power`` from its time 0 on."""
     later = power.time_s > 0
     time_s = np.concatenate(([0.0, idle_s, idle_s], power.time_s[later] + idle_s, [length_s]))
     begin_w = power.at(np.array([1e-9]))

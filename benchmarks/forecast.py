@@ -5,7 +5,7 @@ minutes on two cores that do nothing else), replays the training spans recorded 
 draws random series in memory. It prints three tables and writes
 ``benchmarks/results/<date>-forecast.md``.
 
-The plain rules are the first epoch times the number of epochs, as CarbonTracker's prediction does
+The simple rules are the first epoch times the number of epochs, as CarbonTracker's prediction does
 it (it waits for the first epoch to end, however much of the run that is), and the profile's mean.
 """
 
@@ -25,15 +25,15 @@ from benchmarks.forecast_case import Case
 
 RESULTS = Path(__file__).parent / "results"
 HEADER = (
-    "", "runs", "spent", "energy: median", "p90", "interval holds", "half-width", "time: median",
-    "interval holds", "first epoch x N: median", "p90", "mean of profile: median", "p90",
+    "", "runs", "spent", "energy: median", "p90", "coverage", "half-width", "time: median",
+    "coverage", "first epoch x N: median", "p90", "mean of profile: median", "p90",
 )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forecast", description=__doc__)
-    parser.add_argument("--only", choices=tuple(PARTS), help="one of the three tables")
-    parser.add_argument("--no-file", action="store_true", help="only print")
+    parser.add_argument("--only", choices=tuple(PARTS), help="compute only this table")
+    parser.add_argument("--no-file", action="store_true", help="print the tables but write no file")
     options = parser.parse_args()
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     lines = [f"# Forecasts of {now}", "", f"{platform.processor() or platform.machine()}, Linux."]
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def real() -> list[str]:
-    """Trainings on this machine."""
+    """Format the table of trainings on this machine."""
     cases = [case for run in forecast_runs.RUNS for case in forecast_runs.cases(run)]
     most = max(forecast_runs.CUTS)
     return [
@@ -55,9 +55,9 @@ def real() -> list[str]:
         "",
         "Each run is forecast from the steps and epochs within its first few percent. "
         f"*{forecast_runs.MEASURED}*: time and power (measured, or estimated from utilisation) of "
-        f"this machine, with whatever else ran on it; its load was {_load()} when the last run "
-        f"ended. *{forecast_runs.CPU_TIME}*: the processor's time in the same steps, at a "
-        "simulated power that rises by 3 % in minutes.",
+        f"this machine, including other work; its load was {_load()} when the last run ended. "
+        f"*{forecast_runs.CPU_TIME}*: the CPU time of the same steps, at a simulated power that "
+        "rises by 3 % within minutes.",
         "",
         *table(_by(cases, lambda case: f"{case.kind}, the first {100 * case.cut:g} %")),
         "",
@@ -73,29 +73,29 @@ def real() -> list[str]:
 
 
 def _load() -> str:
-    """Runnable processes over processors, in the last five minutes."""
+    """Format the number of runnable processes, a mean over five minutes."""
     return f"{os.getloadavg()[1]:.1f} on {os.cpu_count()} processors"
 
 
 def h100() -> list[str]:
-    """Replays of a recording."""
+    """Format the table of replays of a recording."""
     cases = forecast_h100.cases()
     return [
         "## Training spans recorded on an H100",
         "",
-        "48 spans of 1.3 to 3.1 s (tests/data/h100), cut into 100 sections of equal time, so that "
-        "time is no matter here. 3 % are three sections of a few readings of the sensor each.",
+        "48 spans of 1.3 to 3.1 s (tests/data/h100), divided into 100 sections of equal time, so "
+        "the time is trivial here. 3 % are three sections with a few readings of the sensor each.",
         "",
         *table(_by(cases, lambda case: f"the first {100 * case.cut:g} %")),
     ]
 
 
 def simulated() -> list[str]:
-    """Random series."""
+    """Format the table of random series."""
     return [
         "## Simulated series",
         "",
-        f"{forecast_simulated.RUNS} random runs a row. A first epoch is the first piece.",
+        f"{forecast_simulated.RUNS} random runs per row. The first epoch is the first piece.",
         "",
         *table(_by(forecast_simulated.cases(), lambda case: case.name)),
     ]
@@ -105,7 +105,7 @@ PARTS: Mapping[str, Callable[[], list[str]]] = {"real": real, "h100": h100, "sim
 
 
 def table(groups: Mapping[str, Sequence[Case]]) -> list[str]:
-    """A row a group; errors and half-widths relative to the truth, in percent."""
+    """Format one row per group, with errors and half-widths relative to the truth."""
     rows = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
     rows += [[name, *_row(group)] for name, group in groups.items()]
     return [f"| {' | '.join(row)} |" for row in rows]
@@ -123,10 +123,10 @@ def _row(cases: Sequence[Case]) -> list[str]:
         _percent(np.median(spent)),
         _percent(np.median(energy)),
         _percent(np.quantile(energy, 0.9)),
-        _percent(np.mean([case.energy_held for case in cases]), digits=0),
+        _percent(np.mean([case.energy_covered for case in cases]), digits=0),
         _percent(np.median(widths)),
         _percent(np.median(time)),
-        _percent(np.mean([case.time_held for case in cases]), digits=0),
+        _percent(np.mean([case.time_covered for case in cases]), digits=0),
         _percent(np.median(first)),
         _percent(np.quantile(first, 0.9)),
         _percent(np.median(mean)),

@@ -1,4 +1,4 @@
-"""One forecast and what became of it."""
+"""One forecast compared with the whole run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from joulelab.forecast.profile import Forecast
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A run of which the beginning was seen.
+    """A run that was forecast from its beginning.
 
     Attributes:
-        name: Of the run, or of its kind.
-        cut: The share of the run's time that was seen.
-        truth_j: What the whole run took, by the same sensors.
-        truth_s: How long it took.
-        forecast: From the beginning.
+        name: Name of the run, or of its kind.
+        cut: Share of the run's time that the forecast used.
+        truth_j: Energy of the whole run, by the same sensors.
+        truth_s: Duration of the whole run.
+        forecast: Forecast from the beginning.
         first_j: The first epoch times the number of epochs.
         mean_j: The profile's energy per work times the work of the run.
-        kind: Of the power and times, where there are several.
+        kind: Kind of power and times, if there are several.
     """
 
     name: str
@@ -32,28 +32,28 @@ class Case:
     kind: str = ""
 
     def error(self, energy_j: float) -> float:
-        """Relative, without its sign."""
+        """Return the absolute relative error."""
         return abs(energy_j / self.truth_j - 1)
 
     @property
     def half_width(self) -> float:
-        """Of the interval without the sensors' scale, relative to the forecast."""
+        """Half width of the interval without the sensors' scale, relative to the forecast."""
         return self.forecast.uncertainty
 
     @property
     def spent(self) -> float:
-        """The share of the run's energy that the profile took."""
+        """Share of the run's energy that was spent before the forecast."""
         return self.forecast.spent_j / self.truth_j
 
     @property
-    def energy_held(self) -> bool:
-        """Whether the interval without the sensors' scale holds the truth.
+    def energy_covered(self) -> bool:
+        """Whether the interval without the sensors' scale contains the truth.
 
-        That scale is the same error in the forecast and in the truth here.
+        The scale has the same error in the forecast and in the truth here.
         """
         return abs(self.forecast.gross_j - self.truth_j) <= self.half_width * self.forecast.gross_j
 
     @property
-    def time_held(self) -> bool:
-        """Whether the interval of the time holds the truth."""
+    def time_covered(self) -> bool:
+        """Whether the interval of the time contains the truth."""
         return self.forecast.duration_low_s <= self.truth_s <= self.forecast.duration_high_s

@@ -1,4 +1,4 @@
-"""Training spans recorded on an H100, replayed from the readings of its power sensor."""
+"""Forecast training spans recorded on an H100, replayed from the readings of its sensor."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CUTS = (0.03, 0.1, 0.3)
 
 
 def cases() -> list[Case]:
-    """Every training span at every cut."""
+    """Return the forecasts of every training span at every cut."""
     with gzip.open(DATA / "zoo_power_samples.csv.gz", "rt") as file:
         t_s, power_mw = np.loadtxt(file, delimiter=",", skiprows=1, unpack=True)
-    # Each reading is the mean of the time before its stamp.
+    # Each reading is the mean over the time before its timestamp.
     energy_j = np.concatenate(([0.0], np.cumsum(np.diff(t_s) * power_mw[1:] * 1e-3)))
     with (DATA / "zoo_spans.csv").open() as file:
         spans = [span for span in csv.DictReader(file) if span["phase"] == "train"]

@@ -11,7 +11,7 @@ SIZE = 32
 
 
 def perceptron(num_classes: int, in_channels: int) -> nn.Module:
-    """Matrix products alone."""
+    """Build a model of matrix products."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(in_channels * SIZE * SIZE, 512),
@@ -23,7 +23,7 @@ def perceptron(num_classes: int, in_channels: int) -> nn.Module:
 
 
 def convolutions(num_classes: int, in_channels: int) -> nn.Module:
-    """Three convolutions with normalisation."""
+    """Build three convolutions with normalisation."""
     widths = (in_channels, 16, 32, 64)
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
@@ -33,7 +33,7 @@ def convolutions(num_classes: int, in_channels: int) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Two layers of a transformer over the rows of an image."""
+    """Applies two transformer layers to the rows of an image."""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class Attention(nn.Module):
         self.head = nn.Linear(64, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Shape: (batch, channels, 32, 32) to (batch, classes)."""
+        """Map (batch, channels, 32, 32) to (batch, classes)."""
         rows = images.permute(0, 2, 1, 3).flatten(2)
         logits: torch.Tensor = self.head(self.encoder(self.embed(rows)).mean(dim=1))
         return logits
 
 
 def attention(num_classes: int, in_channels: int) -> nn.Module:
-    """See :class:`Attention`."""
+    """Build an :class:`Attention` model."""
     return Attention(num_classes, in_channels)

@@ -1,4 +1,4 @@
-"""Real trainings on this machine, each in a process of its own, forecast from their beginnings."""
+"""Forecast real trainings on this machine, each in a separate process, from their beginnings."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from joulelab.workloads.phases import TrainSettings
 from joulelab.workloads.torch_runtime import build_seeded
 
 CUTS = (0.01, 0.02, 0.03)
-"""Shares of a run's time that are seen; at least one step."""
+"""Shares of a run's time that forecasts use; at least one step."""
 
 
 MEASURED, CPU_TIME = "as measured", "by CPU time"
 POWER_W, RISE_W, RISE_TIME_S = 300.0, 9.0, 60.0
-"""The simulated power: idle power that rises by 9 W in minutes, as an H100's did, under a load."""
+"""The simulated power: a load on idle power that rises by 9 W within minutes, like an H100's."""
 
 Floats = NDArray[np.float64]
 
@@ -47,13 +47,13 @@ class Run:
     """A training.
 
     Attributes:
-        model: Of the registry.
-        data: ``"digits"``, or ``"synthetic"`` of so many images as ``images``.
-        batch_size: Images a step.
-        epochs: Passes.
-        images: Training images where they are generated.
-        validate: Whether the test set follows each epoch.
-        optimizer: As for :class:`~joulelab.workloads.phases.TrainSettings`.
+        model: Name in the registry.
+        data: ``"digits"``, or ``"synthetic"`` with a number of ``images``.
+        batch_size: Images per step.
+        epochs: Passes over the training set.
+        images: Number of generated training images.
+        validate: Whether to validate after each epoch.
+        optimizer: See :class:`~joulelab.workloads.phases.TrainSettings`.
     """
 
     model: str
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As it is printed."""
+        """Name in the tables."""
         model = self.model.rpartition(":")[2]
         tested = ", validated" if self.validate else ""
         return f"{model}, {self.data}, batch {self.batch_size}, {self.epochs} epochs{tested}"
@@ -93,7 +93,7 @@ RUNS = (
 
 
 def cases(run: Run) -> Iterator[Case]:
-    """The training's forecasts at each cut: as it was measured, and by its steps' CPU time."""
+    """Return the forecasts at each cut: as measured, and by the CPU time of the steps."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -133,9 +133,9 @@ def _measured(run: Run, trace: Trace) -> Iterator[Case]:
 
 
 def _by_cpu_time(run: Run, step_s: Floats) -> Iterator[Case]:
-    """Steps one after another at a simulated power, in the time that the processor worked on them.
+    """Return consecutive steps at a simulated power, each as long as its CPU time.
 
-    What other processes took of the machine is not in it.
+    This excludes the work of other processes.
     """
     stop_s = np.cumsum(step_s)
     step_j = step_s * (POWER_W - RISE_W * np.exp(-stop_s / RISE_TIME_S))
@@ -166,13 +166,13 @@ def _by_cpu_time(run: Run, step_s: Floats) -> Iterator[Case]:
 
 
 def _step_times(trace: Trace) -> Floats:
-    """The CPU time of each step, s."""
+    """Return the CPU time of each step, in s."""
     steps = [span.attributes for span in trace.finished_spans if span.name == STEP]
     return np.array([step["cpu_stop_s"] - step["cpu_start_s"] for step in steps])
 
 
 class _CpuTimes:
-    """Notes the process's CPU time at the edges of each span."""
+    """Records the CPU time of the process at the ends of each span."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -186,7 +186,7 @@ class _CpuTimes:
 
 
 def _until(spans: Sequence[TraceSpan], t_ns: int) -> list[TraceSpan]:
-    """The spans as they were known at that time."""
+    """Return the spans as they were known at that time."""
     return [
         span if span.stop_ns is not None and span.stop_ns <= t_ns else span._replace(stop_ns=None)
         for span in spans
@@ -195,7 +195,7 @@ def _until(spans: Sequence[TraceSpan], t_ns: int) -> list[TraceSpan]:
 
 
 def _first_epoch_j(spans: Sequence[TraceSpan], accounts: EnergyEstimator) -> float:
-    """From the first epoch's start to the second's: its validation is in it."""
+    """Return the time from the first epoch's start to the second's, with its validation."""
     epochs = [span for span in spans if span.name == EPOCH]
     stop_ns = epochs[1].start_ns if len(epochs) > 1 else spans[-1].stop_ns
     assert stop_ns is not None
@@ -208,7 +208,7 @@ def _mean_j(profile: Profile, epochs: int) -> float:
 
 
 def main() -> None:
-    """The child: trains once, with its spans and readings in a directory."""
+    """Train once in the child process, and save spans and readings in a directory."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forecast_runs")
     parser.add_argument("directory", type=Path)
     parser.add_argument("run")

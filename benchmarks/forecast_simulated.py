@@ -1,4 +1,4 @@
-"""Random runs in memory: steady, correlated, warming, throttled, and of changing power."""
+"""Forecast random runs in memory: steady, correlated, warming, throttled, changing power."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from joulelab.forecast.profile import MAIN, Profile, Row
 
 RUNS = 150
 LENGTHS = ((100, 3, 60.0, "100 epochs of 60 s"), (3000, 90, 1.0, "3000 steps of 1 s"))
-"""Pieces, those seen, seconds a piece, and in words."""
+"""Number of pieces, number used, seconds per piece, and description."""
 
 Floats = NDArray[np.float64]
 Maker = Callable[[np.random.Generator, Floats], tuple[Floats, Floats]]
-"""From the times of the pieces, s: relative durations and powers."""
+"""Maps the times of the pieces, in s, to relative durations and powers."""
 
 
 def _noise(
     rng: np.random.Generator, count: int, scatter: float = 0.01, correlation: float = 0.0
 ) -> Floats:
-    """Serially correlated, standard deviation ``scatter``."""
+    """Return serially correlated values with the standard deviation ``scatter``."""
     innovation = scatter * np.sqrt(1 - correlation**2)
     noise = rng.normal(0.0, innovation, count)
     noise[0] = rng.normal(0.0, scatter)
@@ -46,7 +46,7 @@ def _first_dear(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
 
 
 def _warming(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Idle power rises by 7.6 % of itself and is 30 to 60 % of the whole."""
+    """Let idle power, 30 to 60 % of the total, rise by 7.6 %."""
     duration, power = _steady(rng, t_s)
     rise = 0.076 * rng.uniform(0.3, 0.6)
     tau_s = rng.uniform(30.0, 200.0)
@@ -54,14 +54,14 @@ def _warming(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
 
 
 def _throttled(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Clocks fall by 2 to 8 % as the chip warms; power falls as their square."""
+    """Let clocks fall by 2 to 8 % as the chip warms; power falls with their square."""
     duration, power = _steady(rng, t_s)
     fall = rng.uniform(0.02, 0.08) * (1 - np.exp(-t_s / rng.uniform(30.0, 200.0)))
     return duration / (1 - fall), power * (1 - fall) ** 2
 
 
 def _stepping(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Twice in the run, at any time, power steps by a few percent and stays."""
+    """Let the power change permanently by a few percent at two random times."""
     duration, power = _steady(rng, t_s)
     for at_s in rng.uniform(0.0, t_s[-1], 2):
         power = power + rng.normal(0.0, 0.03) * (t_s > at_s)
@@ -69,7 +69,7 @@ def _stepping(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
 
 
 def _disturbed(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Two pieces in a hundred take half as long again."""
+    """Let two pieces in a hundred take half again as long."""
     duration, power = _steady(rng, t_s)
     return duration * (1 + 0.5 * (rng.random(t_s.size) < 0.02)), power
 
@@ -86,7 +86,7 @@ KINDS: dict[str, Maker] = {
 
 
 def cases() -> Iterator[Case]:
-    """Every kind at both lengths."""
+    """Return the forecasts of every kind at both lengths."""
     for count, seen, pace_s, words in LENGTHS:
         for kind, make in KINDS.items():
             for seed in range(RUNS):

@@ -1,4 +1,4 @@
-"""Does the recorder grow? A long recording made fast: every sensor many times as often.
+"""Measure the growth of the recorder's memory, with all sensors many times as fast.
 
 ``python -m benchmarks.growth SETTINGS`` with SETTINGS in JSON prints the result as JSON.
 """
@@ -27,16 +27,15 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(*, duration_s: float, speed: float) -> dict[str, Any]:
-    """Watches the recorder's resident memory on a simulated machine.
+    """Measure the recorder's resident memory on a simulated machine.
 
     Args:
-        duration_s: For how long.
-        speed: Sensors have new values, and are read, so many times as often as by default.
+        duration_s: Duration of the measurement.
+        speed: Factor on the rates at which sensors update and are read.
 
     Returns:
         ``duration_s, speed, start_bytes`` and ``stop_bytes`` (resident, means of the first and
-        last fifth), ``growth_bytes_per_s`` (least squares, per second of the watch),
-        ``trace_bytes``.
+        last fifth), ``growth_bytes_per_s`` (least squares) and ``trace_bytes``.
     """
     machine = SimulatedMachine.default()
     fast = SimulatedMachine(

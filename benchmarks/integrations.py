@@ -1,9 +1,9 @@
-"""What the frameworks' callbacks add to the steps of a training.
+"""Measure what the frameworks' callbacks add to the steps of a training.
 
-The model is a single layer, so that a step is hardly more than the framework's own work: where a
-step does more, the same µs are a smaller share. Slices of a few steps with the callback's hooks and
-without take turns in one training, so that what else goes on on the machine is the same in both;
-what recording itself costs, and handing spans over, is in :mod:`benchmarks.slowdown`.
+The model is a single layer, so a step is little more than the framework's own work; in a longer
+step, the same µs are a smaller share. Slices of a few steps with and without the callback's hooks
+alternate within one training, so both see the same other work on the machine.
+:mod:`benchmarks.slowdown` measures recording itself and the transfer of spans.
 
 ``python -m benchmarks.integrations [--pairs N]`` prints a table. Needs joulelab[integrations].
 """
@@ -30,10 +30,10 @@ BATCH, FEATURES = 8, 8
 
 
 class Slices:
-    """Which steps of a training are marked, and when each began.
+    """Decides which steps of a training have spans, and records when each began.
 
     Args:
-        pairs: How many pairs of slices there are, each in random order.
+        pairs: Number of pairs of slices, each in random order.
     """
 
     def __init__(self, pairs: int) -> None:
@@ -47,14 +47,14 @@ class Slices:
 
     @property
     def is_on(self) -> bool:
-        """Whether the step under way is."""
+        """Whether the current step has spans."""
         return self.on[min(len(self.starts) // SLICE_STEPS, len(self.on) - 1)]
 
     def times_us(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean times of a step, without and with marks, of each pair of slices but the first.
+        """Return the times of a step without and with spans, for all pairs but the first.
 
-        A slice's first step is left out, since the callback's hooks lie on both sides of where a
-        step begins.
+        The first step of a slice is excluded, because the callback's hooks are on both sides of
+        the start of a step.
         """
         times = np.diff(np.array(self.starts[: self.steps + 1], float)) / 1000
         times = np.append(times, times[-1])[: self.steps].reshape(-1, SLICE_STEPS)
@@ -65,11 +65,11 @@ class Slices:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=200, help="number of pairs of slices")
     pairs = parser.parse_args().pairs
     os.environ.setdefault("KERAS_BACKEND", "torch")
     warnings.simplefilter("ignore")
-    print("| | a step, µs | with the callback, µs more | ratio |\n|---|---|---|---|")
+    print("| | step (µs) | added by the callback (µs) | ratio |\n|---|---|---|---|")
     for name, train in (
         ("PyTorch, `joulelab.epochs`", plain),
         ("Lightning", lightning),
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def gated(callback: type, slices: Slices, *hooks: str) -> type:
-    """A callback that leaves out these hooks where the slice is one without."""
+    """Derive a callback that skips these hooks in slices without spans."""
 
     def gate(name: str) -> Callable[..., None]:
         hook = getattr(callback, name)
@@ -103,7 +103,7 @@ def gated(callback: type, slices: Slices, *hooks: str) -> type:
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The median over rounds, and its 95 % interval by the percentile bootstrap."""
+    """Return the median over rounds and its 95 % interval by the percentile bootstrap."""
     rng = np.random.default_rng(1)
     medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
     low, high = np.quantile(medians, (0.025, 0.975))
@@ -174,9 +174,9 @@ def transformers(slices: Slices) -> None:
             slices.begin_step()
             return {"loss": self.layer(x).square().mean()}
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as directory:
         settings = hf.TrainingArguments(
-            output_dir=place,
+            output_dir=directory,
             num_train_epochs=1,
             per_device_train_batch_size=BATCH,
             logging_strategy="no",

@@ -1,8 +1,7 @@
-"""What it costs the recorder to look at processes, on a machine with many.
+"""Measure what scanning processes costs the recorder on a machine with many processes.
 
 ``python -m benchmarks.sharing`` starts sleeping processes until there are 500, records this
-machine, and prints the recorder's processor time over wall time, with looks at processes and
-without.
+machine, and prints the recorder's CPU time over wall time, with and without scans of processes.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ SETTLE_S = 2.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=500)
-    parser.add_argument("--duration", type=float, default=30.0, help="s, for each of the two")
+    parser.add_argument("--processes", type=int, default=500, help="number of processes")
+    parser.add_argument("--duration", type=float, default=30.0, help="seconds of each measurement")
     options = parser.parse_args()
     with sleeping(options.processes - len(read_processes())):
         count = len(read_processes())
         for sensors in (["cpu", "dram", "host"], ["host"]):
-            share, looks = recorder_share(sensors, options.duration)
+            share, scans = recorder_share(sensors, options.duration)
             print(
-                f"{count} processes, {looks} looks in {options.duration:.0f} s: "
+                f"{count} processes, {scans} scans in {options.duration:.0f} s: "
                 f"{100 * share:.2f} % of a core ({', '.join(sensors)})"
             )
 
 
 def recorder_share(sensors: list[str], duration_s: float) -> tuple[float, int]:
-    """The recorder's processor time over wall time, and how often it looked at processes.
+    """Return the recorder's CPU time over wall time, and the number of scans of processes.
 
     Args:
         sensors: Sensors to read; with only ``host``, the recorder scans no processes.
@@ -53,17 +52,17 @@ def recorder_share(sensors: list[str], duration_s: float) -> tuple[float, int]:
         used_s = sum(recorder.cpu_times()[:2]) - before_s
         share = used_s / (time.monotonic() - start_s)
         trace = meter.trace
-    looks = [
+    scans = [
         int((readings.t_ns > start_s * 1e9).sum())
         for channel, readings in zip(trace.channels, trace.series, strict=True)
         if (channel.component, channel.quantity) == ("cpu", Quantity.USE)
     ]
-    return share, sum(looks)
+    return share, sum(scans)
 
 
 @contextmanager
 def sleeping(count: int) -> Iterator[None]:
-    """So many processes that do nothing."""
+    """Run a number of processes that do nothing."""
     started = []
     try:
         for _ in range(count):

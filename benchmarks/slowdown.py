@@ -1,9 +1,9 @@
-"""How much a meter slows a launch-bound training loop, interleaved in one process.
+"""Measure how much a meter slows a launch-bound training loop, interleaved in one process.
 
-Recording is compared with nothing in blocks long enough for the recorder to wake many times. What a
-span a step adds to recording is compared in slices of a few steps, one after the other, so that
-what else goes on on the machine is the same in both. What the spans' thread does later, a quarter
-of a second's spans at a time, is done and timed here instead, and counts in full.
+Recording is compared with nothing in blocks long enough for the recorder to wake many times. What
+one span per step adds to recording is measured in alternating slices of a few steps, so both see
+the same other work on the machine. The work of the spans' thread, usually done for a quarter of a
+second's spans at a time, is done and timed here instead, and counts in full.
 
 ``python -m benchmarks.slowdown SETTINGS`` with SETTINGS in JSON prints the result as JSON on its
 last line. Needs torch.
@@ -27,12 +27,12 @@ import joulelab
 from joulelab.models.registry import build_model
 
 CONDITIONS = ("nothing", "nothing again", "recording")
-SPANS = "a span a step, over recording"
-MANY_SPANS = "1,000 spans a second, over recording"
+SPANS = "one span per step, relative to recording"
+MANY_SPANS = "1,000 spans per second, relative to recording"
 SLICE_STEPS = 5
 SLICES = 4000
-SLICES_A_FLUSH = 50
-"""Spans are handed over after as many as a quarter of a second brings at 1 ms a step."""
+SLICES_PER_FLUSH = 50
+"""Spans are transferred after as many as occur in a quarter of a second at 1 ms per step."""
 
 GPU_BATCH, CPU_BATCH = 128, 1
 RESAMPLES = 2000
@@ -43,19 +43,19 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None) -> dict[str, Any]:
-    """Times blocks of LeNet's training steps, each condition once a round in random order.
+    """Time blocks of LeNet's training steps, each condition once per round in random order.
 
     Args:
-        rounds: How many blocks each condition has.
-        block_s: About how long a block takes.
-        sensors: What the meter reads; ``None``: all that there is.
+        rounds: Number of blocks of each condition.
+        block_s: Approximate duration of a block.
+        sensors: Sensors of the meter; ``None`` for all.
 
     Returns:
         ``device, batch_size, step_s, steps, rounds`` and ``ratios``: for each condition but
         ``nothing`` the median over rounds of its time over that of ``nothing``, and for spans the
-        median over pairs of slices of the time with over that without, as it is and for 1,000
-        spans in a second of the loop alone, each with its 95 % interval by the percentile
-        bootstrap, as ``{"ratio", "low", "high"}``.
+        median over pairs of slices of the time with over that without, as measured and for 1,000
+        spans per second of the loop, each with its 95 % interval by the percentile bootstrap:
+        ``{"ratio", "low", "high"}``.
     """
     step, synchronize, about = _training()
     steps = _steps_in(step, synchronize, block_s)
@@ -74,7 +74,7 @@ def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None
 
 
 def interval(ratios: NDArray[np.float64]) -> dict[str, float]:
-    """The median and its 95 % interval by the percentile bootstrap."""
+    """Return the median and its 95 % interval by the percentile bootstrap."""
     rng = np.random.default_rng(1)
     resampled = np.median(rng.choice(ratios, (RESAMPLES, ratios.size)), axis=1)
     low, high = np.percentile(resampled, (2.5, 97.5))
@@ -88,7 +88,7 @@ def _block_s(
     steps: int,
     sensors: Sequence[str] | None,
 ) -> float:
-    """The time of a block; a meter is opened before it and closed after it, outside the time."""
+    """Return the time of a block, without opening and closing the meter."""
     with contextlib.ExitStack() as stack:
         if condition == "recording":
             stack.enter_context(joulelab.Meter(sensors=sensors))
@@ -108,7 +108,7 @@ def _spans_and_none(
     sensors: Sequence[str] | None,
     rng: random.Random,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times of slices with a span a step, and of those beside them without."""
+    """Return the times of slices with one span per step, and of adjacent slices without."""
     with joulelab.Meter(sensors=sensors) as meter:
         log = meter._log
         log._stopping.set()
@@ -131,10 +131,10 @@ def _spans_and_none(
                 work()
                 synchronize()
                 seconds[work].append(time.perf_counter() - start_s)
-            if index % SLICES_A_FLUSH == SLICES_A_FLUSH - 1:
+            if index % SLICES_PER_FLUSH == SLICES_PER_FLUSH - 1:
                 start_s = time.perf_counter()
                 log.flush()
-                flush_s.append((time.perf_counter() - start_s) / SLICES_A_FLUSH)
+                flush_s.append((time.perf_counter() - start_s) / SLICES_PER_FLUSH)
     return np.array(seconds[with_spans]) + np.median(flush_s), np.array(seconds[without])
 
 
@@ -150,7 +150,7 @@ def _steps_in(step: Callable[[], None], synchronize: Callable[[], None], block_s
 
 
 def _training() -> tuple[Callable[[], None], Callable[[], None], Mapping[str, Any]]:
-    """A training step, what waits for the device, and what they are."""
+    """Return a training step, a function that waits for the device, and their description."""
     gpu = torch.cuda.is_available()
     if not gpu:
         torch.set_num_threads(1)
@@ -172,7 +172,7 @@ def _training() -> tuple[Callable[[], None], Callable[[], None], Mapping[str, An
         if gpu:
             torch.cuda.synchronize()
 
-    name = torch.cuda.get_device_name() if gpu else "CPU, one thread: there is no GPU here"
+    name = torch.cuda.get_device_name() if gpu else "CPU, one thread, because there is no GPU"
     about = {"device": name, "batch_size": batch_size, "torch": torch.__version__}
     return step, synchronize, about
 

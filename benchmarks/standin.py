@@ -18,15 +18,15 @@ SHARED = ("-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}")
 
 @dataclass(frozen=True, kw_only=True)
 class Sensor:
-    """How the stand-in sees its waveform; the defaults make no error of their own.
+    """How the stand-in observes its waveform; the defaults add no error.
 
     Attributes:
-        gain: What it gives over what is true.
+        gain: Reported over true power.
         noise_w: Standard deviation of independent noise on each power value, W.
-        update_phase_s: When the values that are new each 100 ms are new, on CLOCK_MONOTONIC, s.
-        ring_phase_s: The same for the values that are new each 20 ms, s.
-        stamp_delay_s: How long after its window's end a reading of the ring is stamped, s.
-        stamp_jitter_s: Standard deviation of those stamps about their grid, cut at 1.8 of it, s.
+        update_phase_s: Phase of the updates each 100 ms on CLOCK_MONOTONIC, s.
+        ring_phase_s: The same for the updates each 20 ms, s.
+        stamp_delay_s: Delay of the ring's timestamps after the end of their windows, s.
+        stamp_jitter_s: Standard deviation of these timestamps about a grid, cut at 1.8 of it, s.
         busy: Calls take their time on the processor; otherwise asleep.
     """
 
@@ -40,12 +40,12 @@ class Sensor:
 
 
 ROUGH = Sensor(noise_w=3.0, stamp_delay_s=0.0025, stamp_jitter_s=0.005)
-"""The stamps of an H100 80GB HBM3, driver 580.159: 0 to 5 ms late against a known on/off load, and
-1,736 distances of stamps about 20 ms had a standard deviation of 7 ms, that of independent jitter
-of 5 ms about a regular grid. Its noise was not measured: 3 W is assumed."""
+"""The timestamps of an H100 80GB HBM3 with driver 580.159: 0 to 5 ms late for a known on/off
+load; 1,736 distances of about 20 ms between timestamps had a standard deviation of 7 ms, which
+independent jitter of 5 ms about a regular grid gives. The noise of 3 W is assumed."""
 
 NVIDIA_SMI = """#!/bin/sh
-# CodeCarbon looks for a GPU only where `nvidia-smi --help` succeeds; this answers that and no more.
+# CodeCarbon searches for a GPU only if `nvidia-smi --help` succeeds; this does only that.
 [ "$1" = "--help" ] && exit 0
 echo "nvidia-smi: a stand-in that only answers --help" >&2
 exit 1
@@ -56,7 +56,7 @@ def build(directory: Path) -> Path:
     """Compile the library and an ``nvidia-smi`` into a directory, and return it.
 
     Raises:
-        subprocess.CalledProcessError: The compiler refused.
+        subprocess.CalledProcessError: The compiler failed.
         FileNotFoundError: There is no gcc.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def build(directory: Path) -> Path:
 
 
 def write(path: Path, waveform: Waveform, sensor: Sensor | None = None) -> Path:
-    """Writes what the stand-in reads when it is initialised, and gives the path."""
+    """Write the file that the stand-in reads when it is initialised, and return its path."""
     sensor = sensor or Sensor()
     settings = [f"{f.name} {float(getattr(sensor, f.name))!r}" for f in fields(sensor)]
     points = [f"point {t_s!r} {power_w!r}" for t_s, power_w in waveform.points]
@@ -81,12 +81,12 @@ def write(path: Path, waveform: Waveform, sensor: Sensor | None = None) -> Path:
 def environment(
     library: Path, waveform: Path, base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment in which every NVML user of a process sees the stand-in.
+    """Return the environment in which every NVML user of a process sees the stand-in.
 
     Args:
-        library: The directory that :func:`build` gave.
-        waveform: The file that :func:`write` gave.
-        base: What else is in it; ``None`` is this process's.
+        library: Directory from :func:`build`.
+        waveform: File from :func:`write`.
+        base: Other variables; ``None`` for those of this process.
     """
     environ = dict(os.environ if base is None else base)
     environ.pop("CUDA_VISIBLE_DEVICES", None)

@@ -1,9 +1,8 @@
-"""What watching costs: ``python -m benchmarks.watch`` follows a long recording that grows.
+"""Measure what watching costs: ``python -m benchmarks.watch`` follows a long, growing recording.
 
-A recording of a simulated machine is written as its recorder would have written it, with epochs
-and steps, and goes on growing while it is watched. Given is the CPU time of reading, accounting,
-laying out and drawing, as a share of one core, and of reading the whole recording at each frame
-for comparison.
+A recording of a simulated machine, with epochs and steps, is written as its recorder would write it
+and grows while it is watched. The table has the CPU time of reading, estimating, laying out and
+drawing, as a share of one core, and for comparison that of reading the whole recording.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Recording:
     """A recording of the simulated machine that began some hours ago and grows on request.
 
     Args:
-        directory: Where it is written.
-        hours: How long ago it began.
+        directory: Directory of the recording.
+        hours: Age of the recording.
     """
 
     def __init__(self, directory: Path, hours: float) -> None:
@@ -65,7 +64,7 @@ class Recording:
         self._spans = 0
 
     def grow(self) -> None:
-        """Writes what came since the last call."""
+        """Write the readings and spans since the last call."""
         until_s = time.time() - self._begin_unix_s
         parts = [self._records(i, self._until_s, until_s) for i in range(len(self._channels))]
         records = np.concatenate(parts)
@@ -93,7 +92,7 @@ class Recording:
         return records
 
     def _ended_spans(self, after_s: float, until_s: float) -> bytes:
-        """Steps, and the epochs that they lie in, that ended between two times."""
+        """Return the steps and epochs that ended between two times."""
         rows = []
         for name, length_s in (("step", STEP_S), ("epoch", EPOCH_S)):
             for number in range(int(after_s / length_s), int(until_s / length_s)):
@@ -109,15 +108,16 @@ class Recording:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, nargs="+", default=[0.1, 1.0, 8.0, 24.0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to watch each")
-    parser.add_argument("--columns", type=int, default=120)
-    given = parser.parse_args()
-    print(
-        f"{'hours':>6} {'MB':>6} {'to catch up':>11} {'a frame':>9} {'of a core':>10} {'whole':>9}"
+    parser.add_argument("--hours", type=float, nargs="+", default=[0.1, 1.0, 8.0, 24.0],
+        help="ages of the recordings")  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="seconds to watch each recording"
     )
+    parser.add_argument("--columns", type=int, default=120, help="width of the terminal")
+    given = parser.parse_args()
+    print(f"{'hours':>6} {'MB':>6} {'first':>11} {'frame':>9} {'core':>10} {'whole':>9}")
     for hours in given.hours:
         with tempfile.TemporaryDirectory() as directory:
             _watch(Path(directory), hours, given.seconds, given.columns)
@@ -152,7 +152,7 @@ def _watch(directory: Path, hours: float, duration_s: float, columns: int) -> No
 
 
 def _whole_s(directory: Path) -> float:
-    """CPU time of reading and accounting for all of it."""
+    """Return the CPU time of reading the whole recording and estimating its energy."""
     before_s = time.process_time()
     trace = read_trace(directory)
     last_ns = int(trace.series[0].t_ns[-1])

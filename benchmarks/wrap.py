@@ -1,4 +1,4 @@
-"""What ``joulelab run`` costs the command that it wraps, against the command alone, interleaved.
+"""Measure what ``joulelab run`` costs the command that it wraps, interleaved with the bare command.
 
 A script does a fixed amount of work on one processor and prints on the monotonic clock when its
 work began and ended. Each round therefore measures the whole time, and the times before, during and
@@ -51,10 +51,14 @@ PARTS = ("whole", "before", "work", "after")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="about how long the script is")
-    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument(
-        "--sleep", action="store_true", help="the script sleeps: what comes before and after"
+        "--seconds", type=float, default=10.0, help="approximate duration of the script"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds")
+    parser.add_argument(
+        "--sleep",
+        action="store_true",
+        help="let the script sleep, to measure the time before and after it",
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -73,7 +77,7 @@ def main() -> None:
 def measure(
     command: Sequence[str], environment: Mapping[str, str], rounds: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of each part; one row a round, in the order of :data:`PARTS`, by wrapper."""
+    """Return the seconds of the :data:`PARTS`, one row per round, by wrapper."""
     seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in WRAPPERS}
     order = random.Random(1)
     for _ in range(rounds):

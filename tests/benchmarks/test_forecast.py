@@ -25,8 +25,8 @@ def case(truth_j, gross_j=1000.0):
 
 def test_a_row_of_the_table_has_relative_errors():
     good, bad = case(1000.0), case(1500.0)
-    assert good.energy_held
-    assert not bad.energy_held
+    assert good.energy_covered
+    assert not bad.energy_covered
     row = table({"both": [good, bad]})[-1].split("|")
     assert [cell.strip() for cell in row[2:7]] == ["2", "2.5 %", "16.7 %", "30.0 %", "50 %"]
     assert [cell.strip() for cell in row[10:12]] == ["100.0 %", "100.0 %"]
@@ -35,7 +35,7 @@ def test_a_row_of_the_table_has_relative_errors():
 def test_the_recorded_gpu_is_forecast():
     found = [one for one in forecast_h100.cases() if one.cut == 0.03]
     assert len(found) == 48
-    assert np.mean([one.energy_held for one in found]) >= 0.9
+    assert np.mean([one.energy_covered for one in found]) >= 0.9
     ours = np.median([one.error(one.forecast.gross_j) for one in found])
     assert ours < np.median([one.error(one.first_j) for one in found])
 
@@ -44,7 +44,7 @@ def test_simulated_runs_are_forecast(monkeypatch):
     monkeypatch.setattr(forecast_simulated, "RUNS", 20)
     found = list(forecast_simulated.cases())
     assert len(found) == 20 * len(forecast_simulated.KINDS) * len(forecast_simulated.LENGTHS)
-    assert np.mean([one.energy_held for one in found]) >= 0.9
+    assert np.mean([one.energy_covered for one in found]) >= 0.9
     assert np.median([one.error(one.forecast.gross_j) for one in found]) < 0.03
 
 
