@@ -162,6 +162,26 @@ def test_a_second_run_with_the_same_directory_gets_one_next_to_it(tmp_path):
     assert len(open_runs(tmp_path)) == 3
 
 
+def test_every_command_takes_the_run_of_a_meter(tmp_path, run):
+    for name in ("one", "two"):
+        with Meter(sensors=MACHINE, directory=tmp_path / name) as meter:
+            for index in range(3):
+                with meter.span("epoch", index=index):
+                    time.sleep(0.1)
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    code, printed, _ = run("ledger", tmp_path, "--json")
+    assert (code, json.loads(printed)["total"]["records"]) == (0, 2)
+    code, printed, _ = run("compare", one, two, "--span", "epoch", "--json")
+    assert code == 0
+    assert json.loads(printed)["effect"]["ratio"] > 0
+    code, printed, _ = run("forecast", one, "--epochs", "100", "--json")
+    assert code == 0
+    assert json.loads(printed)["gross_j"] > 0
+    code, printed, _ = run("watch", one, "--once")
+    assert code == 0
+    assert "ended" in printed
+
+
 # Records of earlier versions.
 
 
