@@ -40,17 +40,16 @@ def complain(message: str) -> None:
 
 
 def _run_with_click(arguments: Sequence[str]) -> int:
-    from click import ClickException  # noqa: PLC0415
-    from click.exceptions import Abort  # noqa: PLC0415
+    import click  # noqa: PLC0415
 
     from joulelab.cli.group import app  # noqa: PLC0415
 
     try:
         code = app.main(args=list(arguments), prog_name="joulelab", standalone_mode=False)
-    except Abort:
+    except click.exceptions.Abort:
         complain("interrupted")
         return 130
-    except ClickException as error:
+    except click.ClickException as error:
         complain(error.format_message())
         return 2
     return code if isinstance(code, int) else 0

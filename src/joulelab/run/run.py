@@ -74,9 +74,10 @@ def run(options: Options) -> NoReturn:
         pid = start(options.command, variables, mask)
     except JoulelabError:
         if is_new:
-            import shutil  # noqa: PLC0415
-
-            shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for path in directory.iterdir():
+                    path.unlink()
+                directory.rmdir()
         raise
     release_streams()
     measurement = _Measurement(
