@@ -1,1 +1,1 @@
-"""The paper's models, a registry, and model characteristics."""
+"""Models by name, and their size and work per sample."""

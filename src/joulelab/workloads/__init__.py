@@ -1,1 +1,1 @@
-"""What is run while the meter runs: training, inference, idle."""
+"""Workloads to measure: training, inference and idling, with their data sets."""

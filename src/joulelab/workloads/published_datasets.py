@@ -75,7 +75,7 @@ Bytes = npt.NDArray[np.uint8]
 def load_cifar10(root: str | Path | None, *, allow_download: bool) -> ImageData:
     """Load CIFAR-10: 50,000 training and 10,000 test images, 3 x 32 x 32, in 10 classes.
 
-    Search ``root`` first, and download the binary archive there if there is no copy.
+    Search ``root`` first. If there is no copy, the binary archive may be downloaded into it.
 
     Raises:
         DatasetError: There is no copy, it is damaged, or it could not be downloaded.
