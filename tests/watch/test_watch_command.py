@@ -1,4 +1,4 @@
-"""The command itself, in a terminal and in a pipe, on a recording that grows."""
+"""``joulelab watch`` in a terminal, in a pipe and once, on a recording that grows."""
 
 import contextlib
 import fcntl
@@ -13,11 +13,13 @@ import subprocess
 import sys
 import termios
 import time
+import warnings
 from unittest.mock import ANY
 
 import pytest
 
 from joulelab import Meter
+from joulelab.cli.app import main
 from joulelab.sensors.simulated import SimulatedMachine
 
 PATIENCE_S = 30.0
@@ -25,11 +27,12 @@ STYLE = re.compile(r"\x1b\[[\d;]*m")
 COLOUR = re.compile(r"\x1b\[(\d+;)*3\d[;m]")
 LEAVES = "\x1b[?1049l"
 SHOWS_CURSOR = "\x1b[?25h"
+POWER = r"gpu:0 +[\d.]+ W"
 
 
 @pytest.fixture(scope="module")
 def meter(tmp_path_factory):
-    """A recording under way, with an epoch that is open."""
+    """A recording with an open epoch."""
     directory = tmp_path_factory.mktemp("recording")
     with Meter(sensors=SimulatedMachine.default(), directory=directory) as meter:
         with meter.span("epoch", index=0):
@@ -38,50 +41,49 @@ def meter(tmp_path_factory):
             yield meter
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "joulelab", "watch", *map(str, arguments)]
-
-
-def environment(**more):
-    own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    return own | {"TERM": "xterm-256color", "JOULELAB_SENSORS": "simulated"} | more
-
-
-def run(*arguments, **more):
-    return subprocess.run(
-        command(*arguments),
-        env=environment(**more),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+def fork(arguments, terminal, **environment):
+    """Start the command in a fork of this process, which has imported everything it needs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this process has threads
+        pid = os.fork()
+    if pid:
+        return pid
+    with contextlib.suppress(BaseException):
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        for number in (0, 1, 2):
+            os.dup2(terminal, number)
+        sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+        sys.stderr = open(2, "w")  # noqa: SIM115
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
+        os.environ |= {"TERM": "xterm-256color", **environment}
+        try:
+            main(["watch", *map(str, arguments)])
+        except SystemExit as ended:
+            sys.stdout.flush()
+            os._exit(ended.code or 0)
+    os._exit(99)
 
 
 class Terminal:
     """The command in a terminal of its own."""
 
-    def __init__(self, *arguments, columns=60, **more):
+    def __init__(self, *arguments, columns=60, **environment):
         self.master, self.slave = pty.openpty()
         self.resize(columns)
         self.modes = termios.tcgetattr(self.slave)
         self.shown = ""
-        self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command(*arguments)],
-            env=environment(**more),
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-        )
+        self.pid = fork(arguments, self.slave, **environment)
+        self.status = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         os.close(self.master)
         os.close(self.slave)
 
@@ -89,7 +91,7 @@ class Terminal:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
     def wait_for(self, pattern):
-        """Reads until what was shown since the last call, colours aside, has the pattern."""
+        """Reads until the new output has the pattern, colours aside."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not re.search(pattern, STYLE.sub("", self.shown)):
             assert time.monotonic() < deadline_s, self.shown
@@ -98,13 +100,14 @@ class Terminal:
         return found
 
     def ends(self):
-        """Reads until it has ended; gives its exit code and the last that it wrote."""
+        """Reads until the command has ended; returns its exit code and its last output."""
         deadline_s = time.monotonic() + PATIENCE_S
-        while self.process.poll() is None:
+        while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
             assert time.monotonic() < deadline_s, self.shown
             self._drain()
+        self.status = os.waitstatus_to_exitcode(ended[1])
         self._drain()
-        return self.process.returncode, self.shown
+        return self.status, self.shown
 
     def _drain(self):
         while select.select([self.master], [], [], 0.05)[0]:
@@ -115,20 +118,26 @@ class Terminal:
         return termios.tcgetattr(self.slave) == self.modes
 
 
-def test_q_ends_it_and_the_terminal_is_as_before(meter):
+def test_it_can_be_resized_suspended_and_quit(meter):
     with Terminal(meter.directory) as terminal:
-        shown = terminal.wait_for(r"gpu:0 +[\d.]+ W")
-        assert COLOUR.search(shown)
+        assert COLOUR.search(terminal.wait_for(POWER))
         assert not terminal.is_restored()
         terminal.wait_for(r"epoch 2/4 \d")
         terminal.resize(100)
-        os.kill(terminal.process.pid, signal.SIGWINCH)
         terminal.wait_for("full bar")
+        os.kill(terminal.pid, signal.SIGTSTP)
+        os.waitpid(terminal.pid, os.WUNTRACED)
+        assert terminal.is_restored()
+        terminal.wait_for(re.escape(LEAVES))
+        os.kill(terminal.pid, signal.SIGCONT)
+        terminal.wait_for(POWER)
+        assert not terminal.is_restored()
         os.write(terminal.master, b"q")
         code, last = terminal.ends()
         assert code == 0
         assert LEAVES in last
         assert SHOWS_CURSOR in last
+        assert ": live; " in last
         assert terminal.is_restored()
 
 
@@ -137,9 +146,8 @@ def test_q_ends_it_and_the_terminal_is_as_before(meter):
 )
 def test_signals_restore_the_terminal(meter, number, code):
     with Terminal(meter.directory, NO_COLOR="1") as terminal:
-        shown = terminal.wait_for(r"gpu:0 +[\d.]+ W")
-        assert not COLOUR.search(shown)
-        os.kill(terminal.process.pid, number)
+        assert not COLOUR.search(terminal.wait_for(POWER))
+        os.kill(terminal.pid, number)
         ended, last = terminal.ends()
         assert ended == code
         assert LEAVES in last
@@ -147,26 +155,10 @@ def test_signals_restore_the_terminal(meter, number, code):
         assert terminal.is_restored()
 
 
-def test_it_can_be_stopped_and_goes_on(meter):
-    with Terminal(meter.directory) as terminal:
-        terminal.wait_for(r"gpu:0 +[\d.]+ W")
-        os.kill(terminal.process.pid, signal.SIGTSTP)
-        os.waitpid(terminal.process.pid, os.WUNTRACED)
-        assert terminal.is_restored()
-        terminal.wait_for(re.escape(LEAVES))
-        os.kill(terminal.process.pid, signal.SIGCONT)
-        terminal.wait_for(r"gpu:0 +[\d.]+ W")
-        os.write(terminal.master, b"q")
-        assert terminal.ends()[0] == 0
-
-
 def test_a_pipe_gets_lines(meter):
+    command = [sys.executable, "-m", "joulelab", "watch", meter.directory, "--interval", "0.2"]
     with subprocess.Popen(
-        command(meter.directory, "--interval", "0.2"),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         lines = [process.stdout.readline() for _ in range(3)]
         process.stdout.close()
@@ -175,11 +167,11 @@ def test_a_pipe_gets_lines(meter):
     assert all(": live; " in line and "epoch 2/4" in line for line in lines)
 
 
-def test_one_frame_as_json(meter):
+def test_one_frame_as_json(meter, run):
     before = sorted(path.name for path in meter.directory.iterdir())
-    result = run(meter.directory, "--once", "--json")
-    assert result.returncode == 0, result.stderr
-    view = json.loads(result.stdout)
+    code, out, err = run("watch", meter.directory, "--once", "--json")
+    assert code == 0, err
+    view = json.loads(out)
     assert view["state"] == "live"
     assert view["energy"]["gross_j"] > 0
     assert view["stacks"] == [
@@ -191,11 +183,12 @@ def test_one_frame_as_json(meter):
     assert sorted(path.name for path in meter.directory.iterdir()) == before
 
 
-def test_this_machine_and_the_jobs_on_it(tmp_path):
-    home = {"JOULELAB_HOME": str(tmp_path)}
-    job = subprocess.Popen(
-        [sys.executable, "-m", "joulelab", "run", "--quiet", "--", "sleep", "600"],
-        env=environment(**home),
+def test_this_machine_and_the_runs_on_it(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
+    monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
+    monkeypatch.setenv("COLUMNS", "200")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "joulelab", "run", "--quiet", "--", "sleep", "600"]
     )
     try:
         deadline_s = time.monotonic() + PATIENCE_S
@@ -203,23 +196,23 @@ def test_this_machine_and_the_jobs_on_it(tmp_path):
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
         (directory,) = tmp_path.glob("runs/*")
-        result = run("--once", **home, COLUMNS="200")
-        assert result.returncode == 0, result.stderr
-        assert "this machine" in result.stdout
-        assert f"joulelab watch {directory}" in result.stdout
-        result = run(directory, "--once", **home)
-        assert "sleep 600" in result.stdout
-        assert " live " in result.stdout
+        code, out, err = run("watch", "--once")
+        assert code == 0, err
+        assert "this machine" in out
+        assert f"joulelab watch {directory}" in out
+        _, out, _ = run("watch", directory, "--once")
+        assert "sleep 600" in out
+        assert " live " in out
     finally:
-        job.send_signal(signal.SIGTERM)
-        job.wait(PATIENCE_S)
-    result = run(directory, **home)
-    assert result.returncode == 0
-    assert "ended (signal 15)" in result.stdout
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+    code, out, _ = run("watch", directory)
+    assert code == 0
+    assert "ended (signal 15)" in out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("nowhere",), "there is no directory nowhere"),
         ((".",), "there is nothing to watch in ."),
@@ -227,11 +220,9 @@ def test_this_machine_and_the_jobs_on_it(tmp_path):
         ((".", "--sensors", "gpu"), "--sensors"),
     ],
 )
-def test_a_wrong_request_is_one_line(arguments, words, tmp_path):
-    result = subprocess.run(
-        command(*arguments), env=environment(), cwd=tmp_path, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert words in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+def test_a_wrong_request_is_one_line(arguments, message, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("watch", *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
