@@ -1,4 +1,4 @@
-"""``joulelab run`` as a shell sees it: real processes, real signals."""
+"""``joulelab run`` as a shell uses it: real processes, real signals."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ READY = "import sys, time; print('ready', flush=True)\n"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A home of its own, and a machine of 200 W."""
+    """Another home, and a machine of 200 W."""
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JOULELAB_SENSORS", MACHINE.spec())
     monkeypatch.delenv("JOULELAB_RECORDING", raising=False)
@@ -48,7 +48,7 @@ def run(*options, command, **keywords):
 
 
 def begin(*options, command, **keywords):
-    """Begins one, and waits until it says that it is ready."""
+    """Starts a command, and waits until it reports that it is ready."""
     process = subprocess.Popen(
         [*JOULELAB, *options, "--", *command],
         stdout=subprocess.PIPE,
@@ -59,9 +59,9 @@ def begin(*options, command, **keywords):
     return process
 
 
-def the_job():
-    (job,) = open_runs()
-    return job
+def the_run():
+    (found,) = open_runs()
+    return found
 
 
 def is_seen(least_s):
@@ -73,7 +73,7 @@ def is_seen(least_s):
 def wait_until(what, timeout_s=30):
     deadline_s = time.monotonic() + timeout_s
     while not (found := what()):
-        assert time.monotonic() < deadline_s, "it did not come to it"
+        assert time.monotonic() < deadline_s, "it did not happen in time"
         time.sleep(0.02)
     return found
 
@@ -82,14 +82,14 @@ def wait_until(what, timeout_s=30):
 def test_the_exit_code_is_the_commands(code):
     done = run(command=["sh", "-c", f"exit {code}"])
     assert done.returncode == code
-    assert (the_job().exit_code, the_job().signal, the_job().finished) == (code, None, True)
+    assert (the_run().exit_code, the_run().signal, the_run().finished) == (code, None, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_it_dies_of_the_signal_that_the_command_died_of(number):
+def test_it_ends_by_the_signal_that_ended_the_command(number):
     done = run(command=["sh", "-c", f"ulimit -c 0; kill -{int(number)} $$"])
     assert done.returncode == -number
-    assert (the_job().exit_code, the_job().signal) == (None, number)
+    assert (the_run().exit_code, the_run().signal) == (None, number)
     assert signal.Signals(number).name in done.stderr.decode()
 
 
@@ -102,7 +102,7 @@ def test_it_dies_of_the_signal_that_the_command_died_of(number):
         ([__file__], 126, "Permission denied"),
     ],
 )
-def test_what_cannot_be_started_ends_as_in_a_shell(command, code, words, home):
+def test_a_command_that_cannot_be_started_ends_as_in_a_shell(command, code, words, home):
     done = run(command=command)
     assert done.returncode == code
     assert words in done.stderr.decode()
@@ -114,14 +114,14 @@ def test_what_cannot_be_started_ends_as_in_a_shell(command, code, words, home):
     assert home.is_dir()
 
 
-def test_a_script_without_a_first_line_is_the_shells(tmp_path):
+def test_a_script_that_names_no_interpreter_is_run_by_the_shell(tmp_path):
     script = tmp_path / "script"
     script.write_text("echo $0 $1\n")
     script.chmod(0o755)
     assert run(command=[str(script), "x y"]).stdout == f"{script} x y\n".encode()
 
 
-def test_everything_that_it_is_given_reaches_the_command(tmp_path):
+def test_the_command_gets_everything_that_the_wrapper_was_given(tmp_path):
     """Arguments, environment, directory, umask, limits, descriptors, streams, signals."""
     code = """
         import os, resource, signal, sys, json
@@ -163,7 +163,7 @@ def test_everything_that_it_is_given_reaches_the_command(tmp_path):
     assert seen[0] == seen[1]
 
 
-def test_streams_are_the_commands_own():
+def test_streams_belong_to_the_command():
     data = bytes(range(256)) * 4096
     done = run(command=["cat"], input=data)
     assert done.stdout == data
@@ -173,7 +173,7 @@ def test_streams_are_the_commands_own():
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_stream_that_is_closed_is_closed_for_the_command(closed, tmp_path):
+def test_a_closed_stream_is_closed_for_the_command(closed, tmp_path):
     listed = tmp_path / "listed"
     code = f"import os; open({str(listed)!r}, 'w').write(str(os.listdir('/proc/self/fd')))"
     seen = []
@@ -212,7 +212,7 @@ def _refuses(descriptor):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGWINCH])
-def test_signals_are_handed_on_once_and_leave_a_finished_record(number):
+def test_signals_are_forwarded_once_and_leave_a_finished_record(number):
     code = f"""
         import signal, sys, time
         seen = []
@@ -229,17 +229,17 @@ def test_signals_are_handed_on_once_and_leave_a_finished_record(number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (7, b"[1]\n")
-    job = the_job()
-    assert job.finished
-    assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+    found = the_run()
+    assert found.finished
+    assert found.energy.gross_j == pytest.approx(200 * found.duration_s, rel=0.05)
 
 
-def test_a_command_that_minds_no_signal_dies_of_it_and_so_does_the_wrapper():
+def test_a_signal_that_the_command_does_not_handle_ends_both():
     process = begin(command=python(READY + "time.sleep(60)"))
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGTERM
-    assert the_job().signal == signal.SIGTERM
+    assert the_run().signal == signal.SIGTERM
 
 
 def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
@@ -249,23 +249,23 @@ def test_the_command_outlives_a_wrapper_that_is_killed(tmp_path):
     process.kill()
     process.communicate(timeout=30)
     wait_until((tmp_path / "done").exists)
-    job = the_job()
-    assert not job.finished
-    assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+    found = the_run()
+    assert not found.finished
+    assert found.energy.gross_j == pytest.approx(200 * found.duration_s, rel=0.05)
 
 
-def test_a_recorder_that_is_killed_leaves_the_command_and_says_so():
+def test_the_command_outlives_a_recorder_that_is_killed():
     process = begin("--wait", command=python(READY + "sys.stdin.read()"), stdin=subprocess.PIPE)
     wait_until(lambda: is_seen(0.4))
-    header = read_header(the_job().directory)
+    header = read_header(the_run().directory)
     os.kill(header["pid"], signal.SIGKILL)
-    _, said = process.communicate(timeout=30)
+    _, printed = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert "the recorder ended early (killed by signal 9)" in the_job().notes
-    assert b"killed by signal 9" in said
+    assert "the recorder ended early (killed by signal 9)" in the_run().notes
+    assert b"killed by signal 9" in printed
 
 
-def test_of_a_jobs_processes_on_one_host_the_first_prints_and_all_share(tmp_path, monkeypatch):
+def test_of_the_ranks_on_one_host_the_first_prints_and_all_share_a_recorder(tmp_path, monkeypatch):
     port = str(os.getpid())
     for name, value in (("MASTER_ADDR", "here"), ("MASTER_PORT", port), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
@@ -277,12 +277,12 @@ def test_of_a_jobs_processes_on_one_host_the_first_prints_and_all_share(tmp_path
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=60)[1] for rank in ranks]
-    assert [b"energy" in text for text in said] == [True, False]
-    jobs = [read_run(tmp_path / str(rank)) for rank in range(2)]
-    for job in jobs:
-        assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
-    recorders = {read_header(job.directory)["pid"] for job in jobs}
+    printed = [rank.communicate(timeout=60)[1] for rank in ranks]
+    assert [b"energy" in text for text in printed] == [True, False]
+    runs = [read_run(tmp_path / str(rank)) for rank in range(2)]
+    for found in runs:
+        assert found.energy.gross_j == pytest.approx(200 * found.duration_s, rel=0.05)
+    recorders = {read_header(found.directory)["pid"] for found in runs}
     assert len(recorders) == 1
 
 
@@ -296,10 +296,10 @@ def test_spans_from_inside_are_in_the_record(tmp_path):
                     time.sleep(0.2)
             print(span.energy.gross_j)
     """
-    done = run("--out", str(tmp_path / "job"), command=python(code))
+    done = run("--out", str(tmp_path / "run"), command=python(code))
     assert done.returncode == 0, done.stderr
-    job = read_run(tmp_path / "job")
-    (span,) = job.spans
+    found = read_run(tmp_path / "run")
+    (span,) = found.spans
     assert (span.name, span.count) == ("step", 3)
     assert span.gross_j == pytest.approx(200 * span.duration_s, rel=0.05)
     assert float(done.stdout) == pytest.approx(40, rel=0.1)
@@ -311,25 +311,25 @@ def test_a_run_within_a_run_shares_its_recorder(tmp_path):
     assert run("--wait", "--out", str(tmp_path / "outer"), command=inner).returncode == 0
     outer, inner = read_run(tmp_path / "outer"), read_run(tmp_path / "inner")
     assert outer.duration_s > inner.duration_s > 0.8
-    for job in (outer, inner):
-        assert job.energy.gross_j == pytest.approx(200 * job.duration_s, rel=0.05)
+    for found in (outer, inner):
+        assert found.energy.gross_j == pytest.approx(200 * found.duration_s, rel=0.05)
     assert json.loads((tmp_path / "inner" / "run.json").read_text())["inside"] == str(
         tmp_path / "outer"
     )
 
 
-def test_what_was_said_of_a_job_is_in_its_record(monkeypatch, tmp_path):
+def test_options_are_in_the_record(monkeypatch, tmp_path):
     monkeypatch.setenv("JOULELAB_PROJECT", "digits")
     options = ["--phase", "training", "--tag", "seed=1", "--tag", "lr=0.1=", "--name", "my run"]
     done = run(*options, "--json", str(tmp_path / "result.json"), command=["true"])
     assert done.returncode == 0
-    job = the_job()
-    assert (job.project, job.phase, job.name) == ("digits", "train", "my run")
-    assert job.tags == {"seed": "1", "lr": "0.1="}
-    assert job.command == ("true",)
-    assert "-my-run-" in job.directory.name
+    found = the_run()
+    assert (found.project, found.phase, found.name) == ("digits", "train", "my run")
+    assert found.tags == {"seed": "1", "lr": "0.1="}
+    assert found.command == ("true",)
+    assert "-my-run-" in found.directory.name
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["id"] == job.id
+    assert result["id"] == found.id
     assert result["costs"]["carbon_g"] is None
 
 
@@ -344,20 +344,20 @@ def test_json_comes_after_the_commands_own_output():
     assert json.loads(done.stdout)["command"] == ["true"]
 
 
-def test_a_command_over_at_once_has_an_honest_record():
+def test_a_command_that_ends_immediately_is_recorded_as_not_measured():
     assert run(command=["true"]).returncode == 0
-    job = the_job()
-    assert job.finished
-    assert not job.energy.components
-    assert "covers only" in job.energy.absent["gpu:0"]
+    found = the_run()
+    assert found.finished
+    assert not found.energy.components
+    assert "covers only" in found.energy.absent["gpu:0"]
 
 
-def test_sensors_that_fail_do_not_touch_the_command(monkeypatch):
+def test_failing_sensors_do_not_affect_the_command(monkeypatch):
     monkeypatch.setenv("JOULELAB_SENSORS", "no_such_module:factory")
     done = run(command=["sh", "-c", "echo out; exit 3"])
     assert (done.returncode, done.stdout) == (3, b"out\n")
     assert "no sensor factory" in done.stderr.decode()
-    assert the_job().exit_code == 3
+    assert the_run().exit_code == 3
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_users_error_is_one_line(arguments, words):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_help_and_only_before_the_command():
+def test_help_is_shown_only_before_the_command():
     done = subprocess.run(
         [*JOULELAB, "--help"], check=False, capture_output=True, timeout=60, text=True
     )
@@ -392,7 +392,7 @@ def test_help_and_only_before_the_command():
     assert run("--quiet", command=["printf", "%s", "--help"]).stdout == b"--help"
 
 
-def test_the_last_job_like_it_is_compared():
+def test_a_run_is_compared_with_the_previous_one():
     assert b"last time" not in run("--wait", command=["sleep", "0.8"]).stderr
     done = run("--wait", "--json", "-", command=["sleep", "0.9"])
     assert b"last time" in done.stderr

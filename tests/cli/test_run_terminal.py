@@ -18,14 +18,14 @@ from joulelab.runs.selection import open_runs
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """A home of its own, and a simulated machine."""
+    """Another home, and a simulated machine."""
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
     monkeypatch.delenv("JOULELAB_RECORDING", raising=False)
 
 
 class Terminal:
-    """A session of a shell with job control on a terminal of its own."""
+    """A session of a shell with job control on another terminal."""
 
     def __init__(self, *command):
         self.pid, self.master = pty.fork()
@@ -71,7 +71,7 @@ def script(tmp_path, code):
     return f"{sys.executable} -m joulelab run --quiet -- {sys.executable} {path}\n".encode()
 
 
-def test_the_terminal_is_the_commands(shell, tmp_path):
+def test_the_terminal_belongs_to_the_command(shell, tmp_path):
     code = """
         import os, sys
         print([os.isatty(fd) for fd in (0, 1, 2)], os.get_terminal_size(0).columns,

@@ -1,4 +1,4 @@
-"""A job's recordings on several hosts make one account, each on its own clock."""
+"""The recordings of a job on several hosts are added up, each on its own clock."""
 
 import json
 import shutil
@@ -27,14 +27,14 @@ def channel(component):
     )
 
 
-def record(place, host, *, clock_ns, power_w, spans, ranks, world_size=4, **header):
+def record(directory, host, *, clock_ns, power_w, spans, ranks, world_size=4, **header):
     """A recording of 20 s of constant power, whose clock begins at ``clock_ns``.
 
     Args:
         power_w: By component.
         spans: ``(rank, name, attributes, start_s, stop_s)``, in seconds after the beginning.
     """
-    place.mkdir(parents=True)
+    directory.mkdir(parents=True)
     about = {
         "channels": [channel(name).to_json() for name in power_w],
         "absent": [],
@@ -43,7 +43,7 @@ def record(place, host, *, clock_ns, power_w, spans, ranks, world_size=4, **head
         "start_ns": clock_ns,
         "start_unix_s": 1e9,
     }
-    writer = TraceWriter(place, about | header)
+    writer = TraceWriter(directory, about | header)
     writer.readings(
         pack(clock_ns + i * S // 50, watts, position)
         for position, watts in enumerate(power_w.values())
@@ -81,7 +81,7 @@ def two_hosts(tmp_path):
     return tmp_path
 
 
-def test_hosts_with_clocks_an_hour_apart_are_one_account(two_hosts):
+def test_hosts_with_clocks_an_hour_apart_are_added_up(two_hosts):
     job = gather(two_hosts)
     assert list(job.hosts) == ["a", "b"]
     assert job.ranks == (0, 1, 2, 3)
@@ -121,7 +121,7 @@ def test_a_host_without_such_a_span_is_named(two_hosts):
     assert {"a has no span 'evaluate'", "b has no span 'evaluate'"} <= set(energy.notes)
 
 
-def test_a_host_that_was_started_again_is_another(two_hosts):
+def test_a_host_that_was_rebooted_counts_as_another(two_hosts):
     spans = [(0, "epoch", {"index": 2}, 2, 4)]
     record(two_hosts / "a" / "1", "a", clock_ns=S, power_w={"gpu:0": 300.0, "cpu:0": 50.0},
            spans=spans, ranks=[0], boot_id="another", start_unix_s=2e9)  # fmt: skip
@@ -130,8 +130,8 @@ def test_a_host_that_was_started_again_is_another(two_hosts):
     assert job.energy("epoch", index=2).components["gpu:0@a#2"].gross_j == pytest.approx(600)
 
 
-def test_recorders_at_one_time_on_one_host_count_it_once(two_hosts):
-    """As of ranks that did not find each other: each has spans of its own."""
+def test_overlapping_recordings_of_one_host_count_once(two_hosts):
+    """Ranks that did not find each other leave one each, with different spans."""
     power_w = {"gpu:0": 300.0, "cpu:0": 50.0}
     late = [(7, "epoch", {"index": 0}, 3, 8), (7, "late", {}, 17, 19)]
     record(two_hosts / "a" / "1", "a", clock_ns=5 * S + S // 2, power_w=power_w, spans=late,
@@ -154,21 +154,21 @@ def command(capsys):
     return call
 
 
-def test_the_command_tells_what_the_job_took(two_hosts, command):
+def test_the_command_prints_the_energy_of_the_job(two_hosts, command):
     code, out, err = command(two_hosts, "--json")
     assert (code, err) == (0, "")
-    figures = json.loads(out)
-    assert figures["ranks"] == [0, 1, 2, 3]
-    assert set(figures["hosts"]) == {"a", "b"}
-    assert figures["spans"]["epoch"]["gross_j"] == pytest.approx(4700)
-    assert figures["total"]["gross_j"] == pytest.approx(470.0 * 17)
+    printed = json.loads(out)
+    assert printed["ranks"] == [0, 1, 2, 3]
+    assert set(printed["hosts"]) == {"a", "b"}
+    assert printed["spans"]["epoch"]["gross_j"] == pytest.approx(4700)
+    assert printed["total"]["gross_j"] == pytest.approx(470.0 * 17)
     code, out, _ = command(two_hosts)
     assert code == 0
     assert out.startswith("2 hosts, 4 ranks: a, b\n")
     assert "epoch      4,700 J" in out
 
 
-def test_the_command_names_what_is_missing_and_what_is_not_there(two_hosts, command):
+def test_the_command_lists_missing_ranks_and_refuses_a_missing_directory(two_hosts, command):
     shutil.rmtree(two_hosts / "b")
     assert "no recording of ranks 2 to 3 (of 4)" in command(two_hosts)[1]
     code, out, err = command(two_hosts / "nowhere")
@@ -176,7 +176,7 @@ def test_the_command_names_what_is_missing_and_what_is_not_there(two_hosts, comm
     assert len(err.splitlines()) == 1
 
 
-def test_two_names_of_one_machine_are_told(two_hosts):
+def test_two_names_of_one_machine_are_reported(two_hosts):
     record(two_hosts / "c" / "0", "c", clock_ns=0, power_w={"cpu:0": 10.0}, spans=[], ranks=[0],
            boot_id="boot of a")  # fmt: skip
     assert gather(two_hosts).doubled == (
@@ -184,7 +184,7 @@ def test_two_names_of_one_machine_are_told(two_hosts):
     )
 
 
-def test_what_is_not_there_is_said(two_hosts, tmp_path):
+def test_a_missing_recording_or_span_is_an_error(two_hosts, tmp_path):
     with pytest.raises(UserError, match="no recording in"):
         gather(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="known: epoch"):

@@ -1,4 +1,4 @@
-"""Plans: what is understood, and what is said of what is not."""
+"""Plans: what is accepted, and how errors are explained."""
 
 import tomllib
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_defaults_are_the_papers():
     assert (plan.infer.passes, plan.infer.steps, plan.infer.seconds) == (5, None, None)
 
 
-def test_paper_stands_for_the_sixteen_models():
+def test_paper_stands_for_its_sixteen_models():
     assert plan_of('name = "a"\nmodels = ["paper"]').models == zoo_names()
     assert len(zoo_names()) == 16
 
@@ -45,7 +45,7 @@ def test_models_get_their_canonical_names():
     assert plan_of('name = "a"\nmodels = ["resnet18", "lenet"]').models == ["ResNet18", "LeNet"]
 
 
-def test_another_length_takes_the_defaults_place():
+def test_another_length_replaces_the_default():
     plan = plan_of(MINIMAL + "[train]\nseconds = 5\n[infer]\nsteps = 7\n")
     assert (plan.train.epochs, plan.train.seconds) == (None, 5.0)
     assert (plan.infer.passes, plan.infer.steps) == (None, 7)
@@ -122,15 +122,15 @@ def test_another_length_takes_the_defaults_place():
         (MINIMAL + "repeats = 0\nseed = -1\n", "(and 1 more)"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path, text, message):
+def test_an_error_is_explained_in_one_line(tmp_path, text, message):
     path = tmp_path / "plan.toml"
     path.write_text(text)
     with pytest.raises(PlanError) as caught:
         load_plan(path)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: ")
-    assert message in said
-    assert "\n" not in said
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert message in text
+    assert "\n" not in text
 
 
 def test_malformed_toml_gives_line_and_column(tmp_path):
@@ -156,7 +156,7 @@ def test_unreadable_files_are_plan_errors(tmp_path):
         load_plan(binary)
 
 
-def test_a_file_of_a_presets_name_is_taken(tmp_path, monkeypatch):
+def test_a_file_with_the_name_of_a_preset_is_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("quick").write_text(MINIMAL)
     assert load_plan("quick").name == "a"

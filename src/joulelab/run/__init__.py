@@ -1,1 +1,1 @@
-"""Jobs: any command that was measured as a whole, and what is kept of it."""
+"""Measure any command while it runs: ``joulelab run``."""

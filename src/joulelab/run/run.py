@@ -1,6 +1,6 @@
 """Run and measure a command, and end as it ended.
 
-The command starts at once and the recorder next to it; the interval covers what was not seen of
+The command starts immediately and the recorder next to it; the interval covers what was not seen of
 the first tenths of a second. So nothing is imported before the command that can wait.
 """
 
@@ -44,8 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run ``joulelab run``; return only if the user asked for help.
 
     Raises:
-        UserError: An argument is wrong, the command cannot be started, or there is no place for
-            its record.
+        UserError: An argument is wrong, or the command or its record cannot be started.
     """
     options = parse(arguments)
     if options is not None:
@@ -56,7 +55,7 @@ def run(options: Options) -> NoReturn:
     """Run and measure a command, and end this process as the command ended.
 
     Raises:
-        UserError: The command cannot be started, or there is no place for its record.
+        UserError: The command or its record cannot be started.
     """
     if options.sensors is not None:
         from joulelab.sensors.discovery import check_names  # noqa: PLC0415

@@ -72,10 +72,11 @@ def previous_run(run: Run) -> Run | None:
     It is searched for among the saved runs and next to this one.
     """
     found = {}
-    for place in dict.fromkeys((*saved_run_directories(), run.directory.parent)):
+    saved = saved_run_directories()
+    for folder in dict.fromkeys((*saved, run.directory.parent)):
         # Only saved runs have their name in that of their directory.
-        part = f"-{slug(run.name)}-" if place in saved_run_directories() else ""
-        for path in place.iterdir() if place.is_dir() else ():
+        part = f"-{slug(run.name)}-" if folder in saved else ""
+        for path in folder.iterdir() if folder.is_dir() else ():
             if path != run.directory and path.is_dir() and part in slug(path.name):
                 found[path] = path.stat().st_mtime
     for path in sorted(found, key=lambda one: found[one], reverse=True)[:MOST_CANDIDATES]:

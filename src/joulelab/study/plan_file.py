@@ -164,7 +164,7 @@ def _keys(table: type[BaseModel]) -> dict[str, Any]:
 
 
 def _hint_for_key(location: tuple[int | str, ...]) -> str:
-    """Say to which table an unknown key belongs, or which key of its own is nearest."""
+    """Return the table that an unknown key belongs to, or the nearest key of its own table."""
     table: type[BaseModel] = Plan
     for part in location[:-1]:
         table = _keys(table)[str(part)]
