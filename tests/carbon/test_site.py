@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from joulelab.carbon.costs import Costs, Factor
 from joulelab.carbon.site import ENVIRONMENT, Site, local_costs, save_site, site_file
-from joulelab.cli.site_options import complete_country
+from joulelab.cli.options import complete_country
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Provenance

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from joulelab.carbon.site import Site
+from joulelab.cli.options import site_options
 from joulelab.cli.output import print_json, progress
-from joulelab.cli.site_options import site_options
 from joulelab.forecast.learning import EpochsTo, epochs_to
 from joulelab.forecast.profile import Forecast
 from joulelab.forecast.sources import read_source

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from joulelab.cli.options import INPUT
 from joulelab.cli.output import progress
-from joulelab.cli.step_options import INPUT
 from joulelab.format import percent
 from joulelab.models.registry import require_torch
 

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 
 from joulelab.cli.ledger_scenarios import break_even, inference
+from joulelab.cli.options import site_options
 from joulelab.cli.output import print_json, progress, warn_skipped, write_csv
-from joulelab.cli.site_options import site_options
 from joulelab.ledger.entries import label_run
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
 from joulelab.ledger.ledger import read_ledger

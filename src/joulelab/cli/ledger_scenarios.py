@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from joulelab.carbon.site import Site
+from joulelab.cli.options import site_options
 from joulelab.cli.output import print_json, warn_skipped
-from joulelab.cli.site_options import site_options
 from joulelab.format import number, with_interval
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.model_energy import read_model, request_energy, training_energy

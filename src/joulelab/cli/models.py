@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from joulelab.cli.options import CLASSES, INPUT
 from joulelab.cli.output import print_json, value_table
-from joulelab.cli.step_options import CLASSES, INPUT
 from joulelab.format import number
 from joulelab.models.registry import (
     OTHER_FORMS,

@@ -9,9 +9,8 @@ import click
 from rich.console import Console
 
 from joulelab.carbon.site import Site
+from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, site_options
 from joulelab.cli.output import csv_text, print_json, progress, value_table, write_csv
-from joulelab.cli.site_options import site_options
-from joulelab.cli.step_options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE
 from joulelab.format import duration, number, quantity, sentence, with_interval
 from joulelab.models.registry import canonical_name, require_torch
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE
 from joulelab.cli.output import print_json, progress, value_table
-from joulelab.cli.step_options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE
 from joulelab.format import number, with_interval
 from joulelab.models.registry import canonical_name, require_torch
 

@@ -8,8 +8,8 @@ import click
 
 from joulelab.carbon import site as settings
 from joulelab.carbon.site import Site
+from joulelab.cli.options import site_options
 from joulelab.cli.output import print_json
-from joulelab.cli.site_options import site_options
 from joulelab.errors import UserError
 
 LABELS = {

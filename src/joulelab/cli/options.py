@@ -1,4 +1,4 @@
-"""Options of commands that report carbon or cost."""
+"""Options that several commands share: a step of a model, and carbon and cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from joulelab.carbon.factors import countries
+from joulelab.models.registry import parse_input_shape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,7 +22,7 @@ def complete_country(*arguments: Any) -> list[CompletionItem]:
     return [CompletionItem(one.alpha2, help=one.name) for one in found]
 
 
-OPTIONS = (
+SITE_OPTIONS = (
     click.option("--country", metavar="COUNTRY", shell_complete=complete_country,
         help="Use this country's mean carbon intensity (ISO 3166 code or English name)."),
     click.option("--intensity", "intensity_g_per_kwh", type=float, metavar="G/KWH",
@@ -38,6 +39,46 @@ OPTIONS = (
 
 def site_options(command: Command) -> Command:
     """Add the options; each overrides what ``joulelab site`` saved."""
-    for option in reversed(OPTIONS):
+    for option in reversed(SITE_OPTIONS):
         command = option(command)
     return command
+
+
+PROFILE = click.option(
+    "--profile",
+    "profile_name",
+    default="h100",
+    show_default=True,
+    metavar="PROFILE",
+    help="Hardware profile: a file, or the name of a shipped or saved profile.",
+)
+PHASE = click.option(
+    "--phase",
+    type=click.Choice(["train", "infer"]),
+    default="train",
+    show_default=True,
+    help="Predict a step of training or of inference.",
+)
+BATCH_SIZE = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Number of samples in a step.",
+)
+INPUT = click.option(
+    "--input",
+    "input_shape",
+    type=parse_input_shape,
+    default="3x32x32",
+    show_default=True,
+    metavar="SHAPE",
+    help="Shape of one sample: channels x height x width, or a number of tokens.",
+)
+CLASSES = click.option(
+    "--classes",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Number of classes of the model.",
+)
