@@ -63,15 +63,9 @@ def take_signals() -> set[int]:
 
 
 def start(command: Sequence[str], environment: Mapping[bytes, bytes], mask: Collection[int]) -> int:
-    """Start a command with everything that this process was given.
+    """Start a command with everything that this process was given, and return its process id.
 
-    Args:
-        command: Program and arguments; the program is found as a shell finds it.
-        environment: Environment of the command.
-        mask: Signals that it has blocked.
-
-    Returns:
-        Its process id.
+    The program is found as a shell finds it; ``mask`` are the signals that it has blocked.
 
     Raises:
         LaunchError: It could not be started.
@@ -106,12 +100,9 @@ def release_streams() -> None:
 
 
 def wait_for(pid: int) -> int:
-    """Wait for the end of a command and forward the signals that were meant for it.
+    """Wait for the end of a command, forward its signals, and return its status (`os.waitpid`).
 
     When the command is stopped this process stops too, as the shell expects.
-
-    Returns:
-        Its status, as :func:`os.waitpid` gives it.
     """
     # If SIGCHLD is ignored the kernel discards the status. Setting its handler discards a pending
     # one, so the status of the command is asked for before the next signal is waited for.

@@ -41,22 +41,14 @@ _NICE = 10
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run ``joulelab run``; return only if the user asked for help.
-
-    Raises:
-        UserError: An argument is wrong, or the command or its record cannot be started.
-    """
+    """Run ``joulelab run``; return only if the user asked for help."""
     options = parse(arguments)
     if options is not None:
         run(options)
 
 
 def run(options: Options) -> NoReturn:
-    """Run and measure a command, and end this process as the command ended.
-
-    Raises:
-        UserError: The command or its record cannot be started.
-    """
+    """Run and measure a command, and end this process as the command ended."""
     if options.sensors is not None:
         from joulelab.sensors.discovery import check_names  # noqa: PLC0415
 

@@ -104,11 +104,7 @@ def is_study(directory: Path) -> bool:
 
 
 def read_study(directory: str | Path) -> Study:
-    """Read the study in a directory.
-
-    Raises:
-        StoreError: It is not a study, or cannot be read.
-    """
+    """Read the study in a directory."""
     return read_studies([directory])[0]
 
 
@@ -134,11 +130,7 @@ def read_studies(directories: Sequence[str | Path]) -> list[Study]:
 
 
 def read_study_run(directory: Path) -> Run:
-    """Read one run of a study, with net energies from the idle runs next to it.
-
-    Raises:
-        UserError: The record is damaged.
-    """
+    """Read one run of a study, with net energies from the idle runs next to it."""
     found = directory.resolve().parent.glob(f"*idle*/{RUN_FILE}")
     idle, _ = _read_runs([path.parent for path in found])
     return _net([read_run(directory), *idle])[0]
@@ -155,11 +147,7 @@ def idle_points(run: Run) -> list[IdlePoint]:
 
 
 def study_labels(directory: Path) -> tuple[str | None, str | None]:
-    """Return the project and phase of a study, if the user set them.
-
-    Raises:
-        UserError: The file is damaged.
-    """
+    """Return the project and phase of a study, if the user set them."""
     path = directory / LABELS_FILE
     try:
         data = json.loads(path.read_bytes())

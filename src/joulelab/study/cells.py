@@ -29,13 +29,9 @@ Factors = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One run of a study: a combination of levels in a block.
+    """One run of a study: a combination of levels in a block, at a position in its order.
 
-    Attributes:
-        run_id: Name of its directory, for example ``r0-resnet18-b128-3fa2``.
-        block: From 0, the same number as the repeat.
-        order: Position in the block, from 0.
-        factors: The combination.
+    ``run_id`` names its directory, for example ``r0-resnet18-b128-3fa2``.
     """
 
     run_id: str
@@ -102,10 +98,7 @@ def digest(factors: Factors) -> str:
 def cell_frame(plan: Plan, cell: Cell, ready: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a cell's record that is known before it runs.
 
-    Args:
-        plan: The plan of the study.
-        cell: The cell.
-        ready: What the worker answered to ``prepare``; see :mod:`joulelab.study.worker`.
+    ``ready`` is what the worker answered to ``prepare``; see :mod:`joulelab.study.worker`.
     """
     device = ready["devices"][cell.factors["device"]]
     return _frame(plan, cell.run_id, cell.block, ready) | {

@@ -57,15 +57,7 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
 
 
 def parse(document: Mapping[str, Any], name: str) -> Plan:
-    """Check a parsed plan.
-
-    Args:
-        document: The parsed plan.
-        name: Name of the file, for the message.
-
-    Raises:
-        PlanError: See :func:`load_plan`.
-    """
+    """Check a parsed plan; errors name its file and are those of :func:`load_plan`."""
     if "recorded" in document:
         raise PlanError(
             f"{name} describes a study of recorded logs",

@@ -59,10 +59,9 @@ def spent(runs: Iterable[Run]) -> Cost:
 
 
 def cost_of(cell: Cell, plan: Plan, runs: Sequence[Run]) -> Cost:
-    """Estimate the cost of a cell.
+    """Estimate the cost of a cell from like runs: of the combination, the model, or all.
 
-    From runs of the same combination; else of the same model; else from all; else from the
-    seconds in the plan.
+    Without runs the seconds in the plan are used.
     """
     done = [run for run in runs if run.study and not run.study.is_idle and run.status == "done"]
     name = cell.run_id.partition("-")[2]
@@ -107,12 +106,7 @@ def describe_run(run: Run) -> str:
 
 
 class Display:
-    """Shows progress on standard error: a moving bar on a terminal, else one line per run.
-
-    Args:
-        total: Number of cells of the study.
-        done: Number of cells that are finished already.
-    """
+    """Shows progress on standard error: a moving bar on a terminal, else one line per run."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total, self._done, self._run_id = total, done, ""

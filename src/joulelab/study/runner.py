@@ -30,13 +30,7 @@ PREPARE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The state of a study when its runner ends.
-
-    Attributes:
-        directory: Directory of the study.
-        cells: Number of recorded cells.
-        failed: Number of those that failed.
-    """
+    """The state of a study when its runner ends: recorded cells, and how many of them failed."""
 
     directory: Path
     cells: int
@@ -55,7 +49,7 @@ def run_study(
     Args:
         directory: Directory of the study; made if it is missing.
         plan: What to run.
-        retry_failed: Whether to run cells again that failed.
+        retry_failed: Run failed cells again.
         start_worker: Starts a worker that logs to a file.
 
     Raises:
@@ -88,15 +82,7 @@ class ListedCell:
 
 
 def list_cells(plan: Plan, directory: Path) -> tuple[list[ListedCell], Cost]:
-    """List the cells of a plan, and estimate what the missing ones will cost.
-
-    Args:
-        plan: The plan.
-        directory: Directory of the study, which may not exist.
-
-    Raises:
-        StoreError: The study cannot be read.
-    """
+    """List the cells of a plan, and estimate what the missing ones will cost."""
     runs: list[Run] = []
     status: dict[str, str] = {}
     if (directory / PLAN_FILE).exists():
@@ -203,11 +189,7 @@ class _Session:
         self._record(partial, frame() | body)
 
     def _measured(self, worker: WorkerProcess, request: Json) -> Json:
-        """Return what the worker measured.
-
-        Raises:
-            WorkerFailure: The worker died or hung, or its recorder died.
-        """
+        """Return what the worker measured; raise WorkerFailure if it or its recorder died."""
         try:
             answer = worker.ask(
                 request,

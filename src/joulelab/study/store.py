@@ -37,9 +37,6 @@ class StudyStore:
             left in it is removed.
         plan: The plan, as :meth:`joulelab.study.plan.Plan.to_dict` returns it.
 
-    Attributes:
-        directory: Directory of the study.
-
     Raises:
         StoreError: The directory contains something else or another plan, another process runs
             the study, or it cannot be written.
@@ -89,11 +86,7 @@ class StudyStore:
         self._lock.release()
 
     def begin(self, run_id: str) -> Path:
-        """Return an empty directory for a run.
-
-        Raises:
-            StoreError: It cannot be made.
-        """
+        """Make an empty directory for a run."""
         path = self._partial / f"{run_id}-{os.getpid()}"
         with file_errors(f"cannot make {path}"):
             if path.exists():
@@ -103,11 +96,6 @@ class StudyStore:
 
     def finish(self, partial: Path, record: Mapping[str, Any]) -> Run:
         """Write ``run.json`` and move the run to its directory, whole or not at all.
-
-        Args:
-            partial: What :meth:`begin` returned.
-            record: The record; ``record["id"]`` names the directory. Numbers that are not finite
-                are written as null.
 
         Raises:
             StoreError: It cannot be written; the study is as before.

@@ -40,11 +40,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class WorkerFailure(JoulelabError):
-    """The worker died or hung, or its recorder died.
-
-    Attributes:
-        kind: ``"crash"``, ``"hang"`` or ``"recorder"``.
-    """
+    """The worker died or hung, or its recorder died; ``kind`` is "crash", "hang" or "recorder"."""
 
     def __init__(self, what: str, *, kind: str, why: str = "", hint: str = "") -> None:
         super().__init__(what, why=why, hint=hint)
@@ -55,9 +51,6 @@ class WorkerProcess:
     """The runner's end: a process that imports PyTorch once and serves one request after another.
 
     It leads its own process group, so that Ctrl-C reaches the runner alone.
-
-    Args:
-        log: The worker's standard error is appended to this file.
     """
 
     def __init__(self, log: Path) -> None:
@@ -83,12 +76,7 @@ class WorkerProcess:
         hang_s: float,
         on_event: Callable[[Json], None] = lambda event: None,
     ) -> Json:
-        """Send a request and wait for its answer.
-
-        Args:
-            request: Serialisable as JSON.
-            hang_s: Kill the worker after this silence.
-            on_event: Called with every event that is not the answer.
+        """Send a request and wait for its answer; kill the worker after a silence of ``hang_s``.
 
         Raises:
             WorkerFailure: It died or hung. It is gone then.
