@@ -90,6 +90,7 @@ class FakeWorker:
 
     def __init__(self, answers) -> None:
         self.answers, self.started, self.asked = answers, 0, []
+        self.ready = {"machine": describe().to_json(), "data": {}, "devices": {"auto": "cpu"}}
 
     def start(self, log):
         self.started += 1
@@ -98,7 +99,7 @@ class FakeWorker:
 
     def ask(self, request, *, hang_s, on_event=None):
         if request["do"] == "prepare":
-            return {"machine": describe().to_json(), "data": {}, "devices": {"auto": "cpu"}}
+            return self.ready
         self.asked.append(request)
         answer = self.answers(request)
         if isinstance(answer, Exception):

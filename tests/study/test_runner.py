@@ -5,17 +5,21 @@ import random
 import shutil
 import signal
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
 
 from joulelab.errors import DatasetError, StoreError, UserError
+from joulelab.runs.record import SCHEMA
 from joulelab.runs.study_runs import read_study
 from joulelab.study.cells import blocks, combinations
+from joulelab.study.plan_file import load_plan
 from joulelab.study.runner import list_cells, run_study
 from joulelab.study.store import StudyStore
 from joulelab.study.worker import WorkerFailure, WorkerProcess
 
+OLD_STUDY = Path(__file__).parents[1] / "golden" / "inputs" / "studies" / "small-batches"
 WORKER, RECORDER = "joulelab.study.worker", "joulelab.recording.recorder"
 MEASURED = {
     "energy", "start_ns", "stop_ns", "started_unix_s", "ended_unix_s", "duration_s",
@@ -209,6 +213,24 @@ def test_what_no_cell_could_run_with_is_refused_before_the_first(
 
 
 # With a worker that only answers.
+
+
+def test_a_study_of_the_first_version_is_continued(tmp_path, monkeypatch, fake_worker):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    shutil.copytree(OLD_STUDY, tmp_path / "s")
+    plan = load_plan(tmp_path / "s" / "plan.toml")
+    cells, _ = list_cells(plan, tmp_path / "s")
+    assert {one.status for one in cells} == {"done"}
+    first = runs_of(tmp_path / "s")
+    gone = cells[0].cell.run_id
+    shutil.rmtree(first[gone].directory)
+    worker = fake_worker()
+    there = first[gone].machine.to_json()
+    worker.ready["machine"] = there
+    run_study(tmp_path / "s", plan, start_worker=worker.start)
+    again = runs_of(tmp_path / "s")
+    assert first.keys() <= again.keys()
+    assert json.loads((again[gone].directory / "run.json").read_text())["schema"] == SCHEMA
 
 
 def test_a_refusal_of_the_worker_ends_the_study(tiny_plan, tmp_path, fake_worker):
