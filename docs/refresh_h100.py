@@ -24,7 +24,7 @@ ARGUMENTS = (
 
 
 def refresh(report: Path) -> None:
-    """Takes figures and findings from a report of the recording."""
+    """Copy figures and findings from a report of the recording into the pages."""
     found = json.loads((report / "findings.json").read_text(encoding="utf-8"))
     statements = {finding["id"]: finding["statement"] for finding in found}
     for page in PAGES:
@@ -32,12 +32,12 @@ def refresh(report: Path) -> None:
         text = QUOTED.sub(lambda quote: f"% finding: {quote[1]}\n> {statements[quote[1]]}", text)
         page.write_text(text, encoding="utf-8")
         for name in SHOWN.findall(text):
-            drawn = (report / "figures" / name).read_bytes()
-            (DOCS / "images" / f"h100-{name}").write_bytes(drawn)
+            image = (report / "figures" / name).read_bytes()
+            (DOCS / "images" / f"h100-{name}").write_bytes(image)
 
 
 def main() -> None:
-    """Makes the study and its report aside."""
+    """Import the recording as a study, report it and refresh the pages."""
     with tempfile.TemporaryDirectory() as directory:
         study = Path(directory) / "h100"
         for command in (["import-study", *ARGUMENTS, "--out", str(study)], ["report", str(study)]):

@@ -1,4 +1,6 @@
+import factors_study
 import pytest
+import refresh_h100
 import synthetic_study
 from hypothesis import Phase, settings
 
@@ -17,6 +19,58 @@ settings.load_profile("joulelab")
 def synthetic():
     """The helper that writes study directories with known, invented values."""
     return synthetic_study
+
+
+@pytest.fixture(scope="session")
+def factor_studies(tmp_path_factory):
+    """Two invented studies with factors, on two machines; not to be written into."""
+    return factors_study.write_factors(synthetic_study, tmp_path_factory.mktemp("factors"))
+
+
+@pytest.fixture(scope="session")
+def h100_study(tmp_path_factory):
+    """The recording of sixteen models on an H100, as a study; not to be written into."""
+    directory = tmp_path_factory.mktemp("h100") / "h100"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOULELAB_HOME", str(directory.with_name("home")))
+        with pytest.raises(SystemExit) as stop:
+            main(["import-study", *refresh_h100.ARGUMENTS, "--out", str(directory)])
+    assert stop.value.code == 0
+    return directory
+
+
+@pytest.fixture(scope="session")
+def factors(factor_studies, few_resamples):
+    """The analysis of the studies with factors, with few resamples."""
+    from joulelab.findings.all import analyze
+    from joulelab.findings.tables import StudyTables
+
+    with pytest.MonkeyPatch.context() as patch:
+        few_resamples(patch)
+        return analyze(StudyTables.read(factor_studies))
+
+
+@pytest.fixture(scope="session")
+def h100(h100_study):
+    """The analysis of the recording of sixteen models on an H100."""
+    from joulelab.findings.all import analyze
+    from joulelab.findings.tables import StudyTables
+
+    return analyze(StudyTables.read([h100_study]))
+
+
+@pytest.fixture(scope="session")
+def few_resamples():
+    """A function that patches the bootstrap to a few resamples, where intervals do not matter."""
+
+    def apply(patch):
+        from joulelab.stats import ranks
+
+        patch.setattr(ranks, "RESAMPLES", 199)
+        patch.setattr(ranks, "FEWEST_RESAMPLES", 199)
+        patch.setattr(ranks, "_EXACT", 4)
+
+    return apply
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two invented studies with factors: all that findings and charts are made from, on two machines."""
+"""Two invented studies with factors on two machines, with everything that findings need."""
 
 from contextlib import contextmanager
 

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from joulelab.findings.answers import answers
-from joulelab.findings.data import Data
-from joulelab.runs.studies import read_studies
+from joulelab.findings.all import analyze
+from joulelab.findings.tables import StudyTables
 
 ZOO = ("LeNet", "MobileNetV2", "ResNet18", "VGG16", "MobileNet", "SENet18", "VGG19", "DPN26")
 
@@ -27,7 +26,7 @@ def study(synthetic, directory, cells, repeats=2, machine=None, **plan):
 
 
 def answered(*directories):
-    found = answers(Data.of(read_studies(directories)))
+    found = analyze(StudyTables.read(directories))
     return found, {finding.id: finding for finding in found.findings}
 
 
@@ -64,7 +63,7 @@ def test_power_against_the_limits(tmp_path, synthetic):
     powers = found.component_power.set_index(["phase", "component"])
     assert powers.loc[("train", "gpu"), "share_pct"] == pytest.approx(100 * 300 / 350)
     assert powers.loc[("infer", "cpu"), "share_pct"] == pytest.approx(100 * 45 / 125)
-    assert "0 of 1 model" in by_id["power.train.gpu"].statement
+    assert "with 0 of 1 model above 90 %" in by_id["power.train.gpu"].statement
 
 
 def test_batch_size_of_least_energy_and_its_floor(tmp_path, synthetic):
@@ -86,13 +85,13 @@ def test_batch_size_of_least_energy_and_its_floor(tmp_path, synthetic):
     assert "largest" not in by_id["batch.train.gross"].statement
 
 
-def test_best_at_the_largest_size_is_said(tmp_path, synthetic):
+def test_best_at_the_largest_size_is_stated(tmp_path, synthetic):
     cells = [("VGG16", {"stretch": 1 + 8 / b, "batch_size": b}) for b in (8, 16, 32)]
     _, by_id = answered(study(synthetic, tmp_path / "s", cells))
-    assert "largest that was run" in by_id["batch.train.gross"].statement
+    assert "largest that was measured" in by_id["batch.train.gross"].statement
 
 
-def test_front_and_frugal_choice(tmp_path, synthetic):
+def test_front_and_most_efficient_choice(tmp_path, synthetic):
     accuracies = {"LeNet": 60.0, "MobileNetV2": 89.0, "ResNet18": 90.0, "VGG16": 80.0}
     cells = [(m, {"change": set_accuracy(a)}) for m, a in accuracies.items()]
     found, by_id = answered(study(synthetic, tmp_path / "s", cells, repeats=1))
@@ -108,8 +107,8 @@ def test_front_and_frugal_choice(tmp_path, synthetic):
     assert rows.loc["MobileNetV2", "saving_pct"] == pytest.approx(70)
     frugal = by_id["frugal.train.gross"]
     assert frugal.estimate == pytest.approx(70)
-    assert "MobileNetV2 needs the least energy" in frugal.statement
-    # Inference was not told its accuracy: it has that of training.
+    assert "MobileNetV2 uses the least energy: 70.0 %" in frugal.statement
+    # Inference has no accuracy of its own: it takes that of training.
     infer = found.accuracy.query("phase == 'infer' and quantity == 'gross'").set_index("model")
     assert infer["accuracy_pct"].to_dict() == accuracies
 
@@ -192,10 +191,10 @@ def test_scatter_of_repeats(tmp_path, synthetic):
     # Pairs of 1 and 1.02: a relative standard deviation of 0.02 / √2 / 1.01
     assert row["scatter_pct"] == pytest.approx(100 * 0.02 / math.sqrt(2) / 1.01, rel=1e-3)
     assert (row["cells"], row["repeats"]) == (8, 16)
-    assert "not shown to differ" in by_id["repeats.train.time"].statement
+    assert "No significant difference between blocks" in by_id["repeats.train.time"].statement
 
 
-def test_nothing_repeated_is_said(tmp_path, synthetic):
+def test_nothing_repeated_is_stated(tmp_path, synthetic):
     _, by_id = answered(study(synthetic, tmp_path / "s", [("VGG16", {})], repeats=1))
     assert "at least two repeats" in by_id["repeats.train.time"].statement
     assert pd.isna(by_id["repeats.train.time"].estimate)

@@ -3,8 +3,12 @@ import math
 import pytest
 
 from joulelab.findings.summary import QUANTITIES, summary, varying
-from joulelab.findings.tables import run_rows
+from joulelab.findings.tables import StudyTables
 from joulelab.stats.estimates import estimate
+
+
+def run_rows(directories):
+    return StudyTables.read(directories).runs
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def test_every_quantity_lies_in_its_interval(rows):
         assert (table[f"{name}_n"] == 3).all(), name
 
 
-def test_unlike_machines_are_never_averaged(tmp_path, synthetic):
+def test_different_machines_are_never_averaged(tmp_path, synthetic):
     writer = synthetic.Writer(tmp_path / "two", repeats=2)
     writer.cell("LeNet", 0)
     writer.machine = synthetic.other_machine(cpu_model="Intel(R) Core(TM) i5-12500")
@@ -61,7 +65,7 @@ def test_unlike_machines_are_never_averaged(tmp_path, synthetic):
     assert table["machine"].nunique() == 2
 
 
-def test_unlike_sensors_are_never_averaged(tmp_path, synthetic, monkeypatch):
+def test_different_sensors_are_never_averaged(tmp_path, synthetic, monkeypatch):
     writer = synthetic.Writer(tmp_path / "two", repeats=2)
     writer.cell("LeNet", 0)
     monkeypatch.setitem(synthetic.SOURCE, "cpu:0", "rapl.package-0")
@@ -69,7 +73,7 @@ def test_unlike_sensors_are_never_averaged(tmp_path, synthetic, monkeypatch):
     assert list(summary(run_rows([writer.directory]))["n"]) == [1, 1, 1, 1]
 
 
-def test_levels_are_kept_apart(tmp_path, synthetic):
+def test_levels_are_never_averaged(tmp_path, synthetic):
     writer = synthetic.Writer(tmp_path / "levels")
     for batch_size in (8, 16):
         writer.cell("LeNet", 0, batch_size=batch_size)

@@ -2,24 +2,14 @@ import io
 import json
 import math
 import os
-import subprocess
-import sys
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from joulelab.errors import StoreError
-from joulelab.findings.columns import EPOCH_COLUMNS, RUN_COLUMNS
-from joulelab.findings.files import write_bytes
-from joulelab.findings.tables import (
-    epoch_rows,
-    failures,
-    idle_table,
-    run_rows,
-    write_results,
-)
-from joulelab.runs.studies import read_studies
+from joulelab.findings.schema import EPOCH_COLUMNS, RUN_COLUMNS
+from joulelab.findings.tables import StudyTables, write_file, write_results
 from joulelab.uncertain import COVERAGE_FACTOR
 
 INTERFACE = (
@@ -32,6 +22,14 @@ INTERFACE = (
 )
 
 
+def run_rows(directories):
+    return StudyTables.read(directories).runs
+
+
+def write(directory):
+    return write_results(StudyTables.read([directory]), directory)
+
+
 @pytest.fixture
 def one(tmp_path, synthetic):
     """One cell: LeNet at a fifth of the unit length, at 10 s of idle from each end."""
@@ -42,7 +40,7 @@ def one(tmp_path, synthetic):
     return writer
 
 
-def test_columns_are_those_that_people_rely_on(one):
+def test_columns_are_those_that_users_rely_on(one):
     rows = run_rows([one.directory])
     assert ", ".join(rows.columns).startswith(f"{INTERFACE}, ")
     assert list(rows["phase"]) == ["train", "infer"]
@@ -77,7 +75,7 @@ def test_idle_is_interpolated_over_the_runs_own_span(one):
 
 
 def test_what_was_not_measured_is_empty_and_never_zero(one):
-    write_results(one.directory)
+    write(one.directory)
     rows = run_rows([one.directory])
     assert math.isnan(rows["dram_j"].iloc[0])
     assert pd.isna(rows["vram_peak_bytes"].iloc[0])
@@ -121,10 +119,10 @@ def test_idle_of_another_block_or_boot_is_not_used(tmp_path, synthetic, idle_cha
 
 
 def test_epochs(one):
-    rows = epoch_rows([one.directory])
+    tables = StudyTables.read([one.directory])
+    rows, runs = tables.epochs, tables.runs
     assert list(rows.columns) == list(EPOCH_COLUMNS)
     assert list(rows["epoch"]) == [0, 1, 2, 0, 1]
-    runs = run_rows([one.directory])
     train = rows[rows["phase"] == "train"]
     assert train["gross_j"].sum() == pytest.approx(runs["gross_j"].iloc[0])
     assert train["net_j"].sum() == pytest.approx(runs["net_j"].iloc[0])
@@ -136,17 +134,18 @@ def test_failures_are_listed_and_are_no_results(one):
     damaged = one.directory / "runs" / "r1-damaged"
     damaged.mkdir()
     (damaged / "run.json").write_text("{")
-    listed = failures([one.directory])
+    tables = StudyTables.read([one.directory])
+    listed = tables.failures
     assert list(listed["run_id"]) == ["r1-damaged", "r1-vgg16"]
     assert list(listed["kind"]) == ["damaged", "out_of_memory"]
     assert listed["reason"].iloc[1] == "CUDA out of memory"
     assert listed["model"].iloc[1] == "VGG16"
     assert "batch_size=128" in listed["factors"].iloc[1]
-    assert set(run_rows([one.directory])["model"]) == {"LeNet"}
+    assert set(tables.runs["model"]) == {"LeNet"}
 
 
 def test_idle_rows(one):
-    idle = idle_table(read_studies([one.directory]))
+    idle = StudyTables.read([one.directory]).idle
     gpu = idle[idle["component"] == "gpu:0"]
     assert list(gpu["power_w"]) == pytest.approx([100, 104])
     assert list(gpu["duration_s"]) == pytest.approx([10, 10])
@@ -154,37 +153,30 @@ def test_idle_rows(one):
 
 def test_empty_study_gives_typed_empty_tables(tmp_path, synthetic):
     writer = synthetic.Writer(tmp_path / "empty")
-    paths = write_results(writer.directory)
+    paths = write(writer.directory)
     assert [path.name for path in paths] == ["results.parquet", "results.csv", "epochs.parquet"]
     stored = pq.read_table(paths[0])
     assert stored.num_rows == 0
     assert str(stored.schema.field("gross_j").type) == "double"
 
 
-def test_same_bytes_in_any_time_zone_and_locale(one):
-    paths = write_results(one.directory)
-    before = [path.read_bytes() for path in paths]
-    code = (
-        f"from joulelab.findings.tables import write_results; write_results({str(one.directory)!r})"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        env=os.environ | {"TZ": "Pacific/Kiritimati", "LC_ALL": "C", "PYTHONHASHSEED": "7"},
-    )
-    assert [path.read_bytes() for path in paths] == before
-    assert not list(one.directory.glob(".*.new"))
+def test_the_same_bytes_again_and_nothing_else(one):
+    before = set(one.directory.iterdir())
+    paths = write(one.directory)
+    contents = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write(one.directory)] == contents
+    assert set(one.directory.iterdir()) == before | set(paths)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
-    path = write_bytes(tmp_path / "a.csv", b"old")
+    path = write_file(tmp_path / "a.csv", b"old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left"):
-        write_bytes(path, b"new")
+        write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
 
@@ -206,7 +198,7 @@ def test_no_study(tmp_path):
         run_rows([tmp_path])
 
 
-def test_studies_of_one_name_are_told_apart_and_read_once(tmp_path, synthetic):
+def test_studies_of_one_name_get_distinct_labels_and_are_read_once(tmp_path, synthetic):
     for name in ("here", "there"):
         synthetic.Writer(tmp_path / name).cell("LeNet", 0)
     both = [tmp_path / "here", tmp_path / "there", tmp_path / "here"]

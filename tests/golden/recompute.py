@@ -24,7 +24,7 @@ from joulelab.cli.app import main
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import ComponentEnergy, Energy, total
 from joulelab.energy.estimator import EnergyEstimator, energies_of, energy_of_spans
-from joulelab.findings.data import Data
+from joulelab.findings.tables import StudyTables
 from joulelab.logs.calibrate import calibrate, check, read_marks, read_one
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import (
@@ -39,7 +39,6 @@ from joulelab.logs.span_energies import idle_spans, read_spans
 from joulelab.recording.trace import Readings, Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.record import read_run
-from joulelab.runs.studies import read_studies
 from joulelab.sensors.calibration import Calibration
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
@@ -338,7 +337,7 @@ def _job(case: Case) -> dict[str, Any]:
 
 def _study(case: Case) -> dict[str, Any]:
     """The tables of a study directory."""
-    data = Data.of(read_studies([TESTS / case["directory"]]))
+    data = StudyTables.read([TESTS / case["directory"]])
     runs = (
         "run_id", "model", "phase", "batch_size", "repeat", "epochs", "samples", "steps",
         "duration_s", "gross_j", "idle_j", "net_j", "gross_low_j", "gross_high_j", "net_low_j",

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from joulelab.cli.app import main
-from joulelab.findings.data import Data
+from joulelab.findings.tables import StudyTables
 from joulelab.recording.trace import read_trace
-from joulelab.runs.studies import read_studies
 
 HEADER = "model,phase,block,batch_size,steps,start_s,stop_s"
 ROWS = (
@@ -75,7 +74,7 @@ def refused(tmp_path, power, run):
 
 
 def results(directory):
-    return Data.of(read_studies([directory])).runs
+    return StudyTables.read([directory]).runs
 
 
 def test_net_energy_with_drifting_idle_power(made):
@@ -166,7 +165,7 @@ def test_epochs(made):
         "mine,infer,,20,22,5,8,,61",
         header=header,
     )
-    data = Data.of(read_studies([directory]))
+    data = StudyTables.read([directory])
     train, infer = data.runs.to_dict("records")
     assert (train["epochs"], train["steps"], train["samples"]) == (2, 20, 160)
     assert (train["loss"], train["accuracy_pct"]) == (1.5, 60)

@@ -1,4 +1,4 @@
-"""Reads pages as a browser would, without one."""
+"""Reader of pages, without a browser."""
 
 import json
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """Checks that every tag is closed, and keeps what the tests ask for."""
+    """Checks that every tag is closed, and collects tags, links, texts and scripts."""
 
     def __init__(self, html):
         super().__init__()
@@ -44,15 +44,15 @@ class Page(HTMLParser):
 
     @property
     def data(self):
-        """What the page's script draws from."""
+        """The data that the page's script draws."""
         return json.loads(self.scripts[0])
 
-    def rows(self, figure):
-        """A figure's rows, as the script unpacks them."""
+    def rows(self, chart):
+        """The rows of a chart, as the script unpacks them."""
         columns = {
             name: values
             if isinstance(values, list)
             else [None if code is None else values["levels"][code] for code in values["codes"]]
-            for name, values in self.data["figures"][figure]["columns"].items()
+            for name, values in self.data["charts"][chart]["columns"].items()
         }
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

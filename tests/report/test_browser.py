@@ -1,4 +1,4 @@
-"""The page in a real browser: drawn, chosen from, read aloud, without a network."""
+"""Pages in a real browser: drawn, selected from, accessible, without a network."""
 
 import shutil
 from pathlib import Path
@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
-
-from joulelab.report.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
@@ -35,37 +33,8 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory, synthetic):
-    """Two machines, two batch sizes, names that would break out where they could."""
-    directory = tmp_path_factory.mktemp("browser")
-    hostile = '</script><img src=x onerror="document.title=1">'
-    for name, machine in (("a", {}), ("b", {"host": hostile})):
-        writer = synthetic.Writer(
-            directory / name,
-            machine=synthetic.other_machine(**machine),
-            repeats=2,
-        )
-        for block in range(2):
-            writer.idle(block, "before")
-            for model in ("LeNet", "MobileNetV2", hostile):
-                for batch_size in (8, 128):
-                    writer.cell(model, block, stretch=1 + 0.02 * block, batch_size=batch_size)
-            writer.idle(block, "after")
-    return write_report([directory / "a", directory / "b"], directory / "both.html")
-
-
-@pytest.fixture(scope="module", params=["two machines", "quick", "h100"])
-def path(request, pages):
-    if request.param == "two machines":
-        return pages
-    if request.param == "quick":
-        return request.getfixturevalue("quick")
-    return request.getfixturevalue("h100").page
-
-
 class Opened:
-    """A page, with everything that it said and asked for."""
+    """A page, with every message and request of it."""
 
     def __init__(self, browser, path: Path, size="desktop", scheme="light", scripts=True):
         width, height = SIZES[size]
@@ -76,10 +45,10 @@ class Opened:
             accept_downloads=True,
         )
         self.page = self.context.new_page()
-        self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages, self.requests = [], []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.resolve().as_uri())
         if scripts:
             self.drawn()
@@ -88,13 +57,20 @@ class Opened:
         self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60000)
         return self
 
-    def marks(self, figure):
-        """How many marks a figure's visible panels have."""
-        return self.page.locator(f"#figure-{figure} .panel:visible .role-mark path").count()
+    def resize(self, size):
+        """Change the size of the window and wait until the charts are redrawn."""
+        self.page.evaluate("document.documentElement.dataset.drawn = 'no'")
+        width, height = SIZES[size]
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.drawn()
 
-    def says_why(self, figure):
-        """Whether every visible panel of a figure says why it is empty."""
-        panels = self.page.locator(f"#figure-{figure} .panel:visible").all_inner_texts()
+    def marks(self, chart):
+        """Count the marks of a chart's visible panels."""
+        return self.page.locator(f"#figure-{chart} .panel:visible .role-mark path").count()
+
+    def is_empty_with_reason(self, chart):
+        """Return whether every visible panel of a chart states why it is empty."""
+        panels = self.page.locator(f"#figure-{chart} .panel:visible").all_inner_texts()
         return all("Nothing to show" in text for text in panels)
 
     def choose(self, label):
@@ -103,23 +79,34 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def opened(browser, pages):
-    one = Opened(browser, pages)
+def opened(browser, hostile_page):
+    one = Opened(browser, hostile_page)
+    yield one
+    one.context.close()
+
+
+@pytest.fixture(scope="module", params=["hostile_page", "quick_page", "h100_report"])
+def resized(request, browser):
+    """Each kind of page, opened once, on a phone in the dark."""
+    path = request.getfixturevalue(request.param)
+    one = Opened(browser, getattr(path, "page", path), "phone", "dark")
     yield one
     one.context.close()
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_figure_is_drawn_without_a_word_or_a_request(browser, path, size, scheme):
-    one = Opened(browser, path, size, scheme)
-    assert one.said == []
-    assert [url for url in one.asked if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert len([url for url in one.asked if url.startswith("file:")]) == 1
+def test_every_chart_is_drawn_without_a_message_or_a_request(resized, size):
+    one = resized
+    if size == "desktop":
+        one.resize(size)
+    assert one.messages == []
+    assert [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len([url for url in one.requests if url.startswith("file:")]) == 1
     names = one.page.eval_on_selector_all("figure", "all => all.map(f => f.id.slice(7))")
     assert len(names) > 4
-    # A second of the quick study may leave no energy net of idle to compare: it says so.
-    assert [name for name in names if not one.marks(name) and not one.says_why(name)] == []
+    # A short study may leave no energy net of idle to compare: the page states so.
+    empty = [name for name in names if not one.marks(name)]
+    assert [name for name in empty if not one.is_empty_with_reason(name)] == []
     overflow = one.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
     cut = one.page.evaluate(
@@ -128,24 +115,22 @@ def test_every_figure_is_drawn_without_a_word_or_a_request(browser, path, size, 
     )
     assert cut == 0
     assert one.page.title() != "1"
-    one.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser, path, scheme):
-    one = Opened(browser, path, "desktop", scheme)
-    opened = one.page.locator("details:not(.data), #figure-duration .data").all()
-    for details in opened:
+def test_axe_finds_nothing_serious(resized, scheme):
+    page = resized.page
+    page.emulate_media(color_scheme=scheme)
+    for details in page.locator("details:not(.data), #figure-duration .data").all():
         details.evaluate("one => one.open = true")
-    one.page.locator("#figure-duration .data tbody tr").first.wait_for()
-    found = Axe().run(one.page).response["violations"]
+    page.locator("#figure-duration .data tbody tr").first.wait_for()
+    found = Axe().run(page).response["violations"]
     serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
     assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
-    one.context.close()
 
 
-def axis_title(opened, figure):
-    texts = opened.page.locator(f"#figure-{figure} .panel:visible .role-axis-title text")
+def axis_title(opened, chart):
+    texts = opened.page.locator(f"#figure-{chart} .panel:visible .role-axis-title text")
     return texts.all_text_contents()[0]
 
 
@@ -189,35 +174,35 @@ def test_a_model_is_hidden_everywhere(opened):
 
 
 def test_machines_and_settings_are_shown_one_at_a_time(opened):
-    select = opened.page.locator("select[name=scope]")
+    select = opened.page.locator("select[name=group]")
     assert select.locator("optgroup").count() == 2
     assert select.locator("option").count() == 4
     before = opened.page.locator(".results tr:visible").count()
     select.select_option(index=3)
     opened.drawn()
     assert opened.page.locator(".results tr:visible").count() == before
-    assert opened.said == []
+    assert opened.messages == []
     select.select_option(index=0)
     opened.drawn()
 
 
-def test_a_figures_own_choice(opened):
+def test_the_selector_of_a_chart(opened):
     assert (
         "MACs per parameter" in opened.page.locator("#figure-predictors .panel").first.inner_text()
     )
     opened.page.locator("#figure-predictors select").select_option("macs")
     opened.drawn()
     texts = opened.page.locator("#figure-predictors .role-axis-title text").all_text_contents()
-    assert "MACs of a sample" in texts
+    assert "MACs per sample" in texts
 
 
-def test_hover_tells_the_value_and_its_interval(opened):
+def test_a_tooltip_shows_the_value_and_its_interval(opened):
     point = opened.page.locator("#figure-energy .mark-symbol path").first
     point.hover()
     tip = opened.page.locator("#vg-tooltip-element.visible")
     tip.wait_for()
     assert "95 % from" in tip.inner_text()
-    assert opened.said == []
+    assert opened.messages == []
 
 
 def test_downloads(opened, tmp_path):
@@ -232,7 +217,7 @@ def test_downloads(opened, tmp_path):
     assert len(lines) == 1 + 3 * 2
 
 
-def test_data_is_a_table_for_those_who_cannot_see_it(opened):
+def test_the_data_of_a_chart_is_a_table(opened):
     details = opened.page.locator("#figure-duration .data")
     details.locator("summary").click()
     details.locator("tbody tr").first.wait_for()
@@ -240,19 +225,8 @@ def test_data_is_a_table_for_those_who_cannot_see_it(opened):
     assert details.locator("th").first.inner_text() == "phase"
 
 
-def test_keyboard(browser, pages):
-    opened = Opened(browser, pages)
-    opened.page.keyboard.press("Tab")
-    assert opened.page.evaluate("document.activeElement.className") == "skip"
-    opened.page.locator("input[name=phase][value=both]").focus()
-    opened.page.keyboard.press("ArrowRight")
-    opened.drawn()
-    assert opened.page.locator("#figure-energy .panel:visible").count() == 1
-    opened.context.close()
-
-
-def test_without_javascript_figures_are_pictures(browser, pages):
-    one = Opened(browser, pages, scripts=False)
+def test_without_javascript_charts_are_images(browser, h100_report):
+    one = Opened(browser, h100_report.page, scripts=False)
     assert one.page.locator("figure img:visible").count() >= one.page.locator("figure").count()
     assert one.page.locator(".controls:visible, button:visible").count() == 0
     widths = one.page.eval_on_selector_all("figure img", "all => all.map(i => i.naturalWidth)")
@@ -260,11 +234,18 @@ def test_without_javascript_figures_are_pictures(browser, pages):
     one.context.close()
 
 
-def test_paper(browser, pages, tmp_path):
-    one = Opened(browser, pages)
+def test_keyboard_and_paper(browser, hostile_page, tmp_path):
+    one = Opened(browser, hostile_page)
+    one.page.keyboard.press("Tab")
+    assert one.page.evaluate("document.activeElement.className") == "skip"
     one.page.pdf(path=tmp_path / "page.pdf", format="A4")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     one.page.emulate_media(media="print")
     assert one.page.locator(".controls:visible, .downloads:visible").count() == 0
     assert one.page.locator(".view svg:visible").count() > 5
+    one.page.emulate_media(media="screen")
+    one.page.locator("input[name=phase][value=both]").focus()
+    one.page.keyboard.press("ArrowRight")
+    one.drawn()
+    assert one.page.locator("#figure-energy .panel:visible").count() == 1
     one.context.close()

@@ -12,10 +12,7 @@ def study(tmp_path_factory, synthetic):
     return writer.directory
 
 
-@pytest.fixture(autouse=True)
-def only_png(monkeypatch):
-    """The other formats take time and are looked at elsewhere."""
-    monkeypatch.setattr("joulelab.report.files.FORMATS", ("svg", "png"))
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 def run(*arguments):
@@ -36,17 +33,17 @@ def test_json_and_out(study, tmp_path, capsys):
     assert run(study, "--out", tmp_path / "new" / "my.html", "--json") == 0
     paths = json.loads(capsys.readouterr().out)
     assert paths["page"] == str(tmp_path / "new" / "my.html")
-    assert (tmp_path / "new" / "figures" / "energy-train.png").exists()
+    assert (tmp_path / "new" / "figures" / "energy-train.svg").exists()
     assert paths["tables"][1] == str(tmp_path / "new" / "results.csv")
 
 
 def test_user_errors_are_one_line(study, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     cases = [
-        ([tmp_path], "no study"),
-        ([tmp_path / "missing"], "no study"),
+        ([tmp_path], "is not a study"),
+        ([tmp_path / "missing"], "is not a study"),
         ([tmp_path / "file"], "file"),
-        ([study, tmp_path], "no study"),
+        ([study, tmp_path], "is not a study"),
         ([study, "--out", tmp_path / "file" / "x.html"], "cannot write"),
         ([study, "--trace", "r9-none"], "no finished run 'r9-none'"),
         ([], "Missing argument"),

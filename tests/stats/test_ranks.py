@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from joulelab.findings.predictor_findings import models_needed
+from joulelab.findings.predictors import models_needed
 from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, bootstrap, kendall, rank_correlations, spearman
 

@@ -81,7 +81,7 @@ def command(
             why=f"{', '.join(missing)} cannot be imported",
             hint="run pip install 'joulelab[study]'",
         )
-    from joulelab.findings.tables import write_results  # noqa: PLC0415
+    from joulelab.findings.tables import StudyTables, write_results  # noqa: PLC0415
     from joulelab.import_study.descriptions import Sample, describe_machine  # noqa: PLC0415
     from joulelab.import_study.run_spans import read_run_spans  # noqa: PLC0415
     from joulelab.import_study.study import import_study  # noqa: PLC0415
@@ -111,7 +111,7 @@ def command(
             sample=Sample(shape, classes),
             replace=force,
         )
-        results = write_results(study.directory)
+        results = write_results(StudyTables.read([study.directory]), study.directory)
     notes = list(dict.fromkeys([*log.notes, *notes, *study.notes]))
     if as_json:
         print_json(

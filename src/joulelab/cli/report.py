@@ -1,13 +1,13 @@
-"""``joulelab report``: tables, figures, findings and a page from one or several studies."""
+"""``joulelab report``: results, figures, findings and a page of one or more studies."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from joulelab.cli.output import progress
+from joulelab.cli.output import print_json, progress
+from joulelab.errors import UserError
 
 
 @click.command("report")
@@ -15,24 +15,21 @@ from joulelab.cli.output import progress
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The page (NAME.html) or the directory for it. "
-    "Default: the study's own; joulelab-report for several studies.",
+    help="Write the page to NAME.html or into this directory. "
+    "Default: the study's directory; joulelab-report for several studies.",
 )
 @click.option(
     "--trace",
-    "traces",
     metavar="RUN",
     multiple=True,
-    help="Show the power of this run, by its id. May be repeated. Default: the first 64 runs.",
+    help="Show the power of the run with this id. Can be repeated. Default: the first 64 runs.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the paths written as JSON.")
-def command(
-    directories: tuple[str, ...], out: Path | None, traces: tuple[str, ...], as_json: bool
-) -> None:
-    """Report one or several study directories, of one or several machines.
+@click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
+def command(directories: tuple[str, ...], out: Path, trace: tuple[str, ...], as_json: bool) -> None:
+    """Report one or more studies, from one or more machines.
 
-    Writes one self-contained HTML page, its figures as SVG, PNG, PDF and CSV, tables as CSV,
-    Parquet and LaTeX, and findings.json.
+    Writes a self-contained HTML page, its figures as SVG, PNG, PDF and CSV, tables as CSV, Parquet
+    and LaTeX, and findings.json.
 
     \b
     Example:
@@ -41,25 +38,20 @@ def command(
       joulelab report studies/paper --trace r0-vgg16-b128-6ca89a
     """
     try:
-        from joulelab.report.page import write_all  # noqa: PLC0415
+        from joulelab.report.page import write_report  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.UsageError(
-            f"reports need {error.name}, which is not installed; run pip install 'joulelab[study]'"
-        ) from error
-
+        why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
+        raise UserError("a report needs more packages", why=why, hint=hint) from error
     with progress("making the report"):
-        written = write_all(directories, out, traces=traces)
+        report = write_report(directories, out, traces=trace)
+    page, figures, tables = report.page, report.figures, (*report.results, *report.tables)
     if as_json:
-        paths = {
-            "page": str(written.page),
-            "figures": [str(path) for path in written.figures],
-            "tables": [str(path) for path in written.tables],
-        }
-        click.echo(json.dumps(paths, indent=2))
+        lists = {"figures": list(map(str, figures)), "tables": list(map(str, tables))}
+        print_json({"page": str(page)} | lists)
         return
-    drawn = sum(path.suffix == ".svg" for path in written.figures)
-    tables = dict.fromkeys(path.stem for path in written.tables)
-    click.echo(f"Tables:  {', '.join(tables)} in {written.page.parent}")
-    if drawn:
-        click.echo(f"Figures: {drawn} as SVG, PNG and PDF in {written.figures[0].parent}")
-    click.echo(f"Report:  {written.page}")
+    names = dict.fromkeys(path.stem for path in tables)
+    click.echo(f"Tables:  {', '.join(names)} in {page.parent}")
+    if figures:
+        drawn = sum(path.suffix == ".svg" for path in figures)
+        click.echo(f"Figures: {drawn} as SVG, PNG and PDF in {figures[0].parent}")
+    click.echo(f"Report:  {page}")

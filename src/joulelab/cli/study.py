@@ -96,18 +96,13 @@ def command(
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:
-    from joulelab.findings.summary import summary  # noqa: PLC0415
-    from joulelab.findings.tables import epoch_table, run_table, write_tables  # noqa: PLC0415
     from joulelab.report.page import write_report  # noqa: PLC0415
-    from joulelab.runs.studies import read_studies  # noqa: PLC0415
 
-    studies = read_studies([outcome.directory])
-    runs = run_table(studies)
-    paths = [str(path) for path in write_tables(runs, epoch_table(studies), outcome.directory)]
-    page = write_report([outcome.directory])
+    report = write_report([outcome.directory])
+    paths, page = [str(path) for path in report.results], report.page
     rows = [
         {name: row.get(name) for name in _COLUMNS}
-        for row in finite_or_none(summary(runs).to_dict("records"))
+        for row in finite_or_none(report.analysis.tables.summary.to_dict("records"))
     ]
     if as_json:
         print_json(

@@ -1,16 +1,18 @@
-"""What accuracy costs: joules per point, the Pareto front, the frugal choice at equal accuracy."""
+"""Accuracy against energy: the Pareto front, the most efficient choice, and the last epochs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]
+from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
 
-from joulelab.findings.data import Group, placed
-from joulelab.findings.frames import FLAG, PLACE, REAL, TEXT, frame, records
+from joulelab.findings.schema import KEY, NAMES, PHASES, Finding, frame, records
+from joulelab.findings.summary import group_numbers
+from joulelab.format import count, join_words, number, percent, quantity, with_interval
 from joulelab.runs.studies import Study
 from joulelab.stats.estimates import estimate_ratio
 
@@ -20,63 +22,65 @@ ENERGY_COLUMNS: Mapping[tuple[str, str], str] = {
     ("infer", "net"): "net_j_per_sample",
     ("infer", "gross"): "gross_j_per_sample",
 }
-"""What accuracy is held against, by phase and quantity: columns of a summary."""
+"""Energies that accuracy is compared with, by phase and quantity."""
 
-ACCURACY: Mapping[str, str] = {
-    **PLACE,
-    "model": TEXT,
-    "phase": TEXT,
-    "quantity": TEXT,
-    "accuracy_pct": REAL,
-    "accuracy_low_pct": REAL,
-    "accuracy_high_pct": REAL,
-    "energy_j": REAL,
-    "energy_low_j": REAL,
-    "energy_high_j": REAL,
-    "j_per_point": REAL,
-    "on_front": FLAG,
-    "equal_to_best": FLAG,
-    "saving_pct": REAL,
-    "saving_low_pct": REAL,
-    "saving_high_pct": REAL,
-}
+LAST = 0.25
+"""The share of the epochs that count as the last ones."""
+
+LEAST_EPOCHS = 4
+"""With fewer epochs there is no last quarter."""
+
+ACCURACY = (
+    *KEY, "model", "phase", "quantity", "accuracy_pct", "accuracy_low_pct", "accuracy_high_pct",
+    "energy_j", "energy_low_j", "energy_high_j", "j_per_point", "on_front", "equal_to_best",
+    "saving_pct", "saving_low_pct", "saving_high_pct",
+)  # fmt: skip
 """Columns of :func:`accuracy`. ``quantity`` is ``net`` or ``gross``. ``energy_j`` is that of the
-whole training for ``train``, of one sample for ``infer``; ``on_front``: no model is both as
-accurate and cheaper, or more accurate and as cheap; ``equal_to_best``: not shown to be less
-accurate than the most accurate model; ``saving_pct``: of that model's energy."""
+whole training for ``train``, of one sample for ``infer``; ``on_front``: no model is both at least
+as accurate and at most as expensive, and better in one; ``equal_to_best``: not significantly less
+accurate than the most accurate model; ``saving_pct``: saving over that model's energy."""
+
+EPOCH_RANGES = (*KEY, "phase", "epoch", "quantity", "mean", "least", "most", "n")
+"""Columns of :func:`epoch_ranges`. ``quantity`` is ``loss``, ``accuracy_pct``, ``gross_j`` or
+``net_j`` (energies added up from the first epoch on); mean and range are over ``n`` models."""
+
+EXCHANGE = (
+    *KEY, "model", "epochs", "last_epochs", "gain_pct", "energy_j", "energy_share_pct",
+    "j_per_point", "repeats",
+)  # fmt: skip
+"""Columns of :func:`exchange`, about training: the accuracy gained in the last epochs, in
+percentage points, and their gross energy; ``j_per_point`` is empty where nothing was gained."""
+
+_EPOCH_QUANTITIES = ("loss", "accuracy_pct", "gross_j", "net_j")
 
 
-def accuracy(studies: Sequence[Study], groups: Sequence[Group]) -> pd.DataFrame:
-    """Accuracy and energy, one row a model, phase and quantity for which both are known.
+def accuracy(studies: Sequence[Study], measured: pd.DataFrame) -> pd.DataFrame:
+    """Make one row per model, phase and quantity whose accuracy and energy are known.
 
-    The accuracy of a phase that was not told its accuracy is that of the other. Its interval is
-    over repeats; with one repeat it is Wilson's for the images of the test set, where their
-    number is known. Two accuracies are equal where the interval of their difference, the two
-    half-widths added in quadrature (Newcombe 1998), holds 0.
-
-    Args:
-        studies: Where the test sets of the groups are described.
-        groups: Models measured alike.
+    A phase without an accuracy of its own takes that of the other. Intervals are over repeats;
+    with one repeat, Wilson's for the number of test images, where it is known. Two accuracies are
+    equal where the interval of their difference, the half-widths added in quadrature (Newcombe
+    1998), contains 0.
     """
     tested = {study.label: _test_count(study) for study in studies}
     rows: list[dict[str, Any]] = []
-    for group in groups:
-        table = _with_accuracy(placed([group]), tested.get(group.study))
-        for (phase, quantity), column in ENERGY_COLUMNS.items():
+    for _, group in measured.groupby("group", sort=False):
+        table = _with_accuracy(group, tested.get(group["study"].iloc[0]))
+        for (phase, energy), column in ENERGY_COLUMNS.items():
             part = table[(table["phase"] == phase) & table[column].notna()]
-            found = _rows(records(part), column)
-            rows += [row | {"phase": phase, "quantity": quantity} for row in found]
+            named = {"phase": phase, "quantity": energy}
+            rows += [row | named for row in _compared(records(part), column)]
     return frame(rows, ACCURACY)
 
 
 def _test_count(study: Study) -> int | None:
-    """Images of the test set; not known of recorded logs."""
+    """Return the number of test images, which imported logs do not know."""
     counts = {run.data["data"].get("test_count") for run in study.cells()}
     return counts.pop() if len(counts) == 1 else None
 
 
 def _with_accuracy(table: pd.DataFrame, tested: int | None) -> pd.DataFrame:
-    """Rows whose accuracy is known, from the other phase where need be, with its interval."""
+    """Return the rows with a known accuracy, if need be the other phase's, and its interval."""
     columns = ["accuracy_pct", "accuracy_pct_low", "accuracy_pct_high"]
     filled = table.copy()
     for _, part in table.groupby("model", sort=False):
@@ -94,32 +98,25 @@ def _with_accuracy(table: pd.DataFrame, tested: int | None) -> pd.DataFrame:
     return filled
 
 
-def _rows(models: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
-    if not models:
-        return []
-    best = max(models, key=lambda row: (row["accuracy_pct"], -row[column]))
-    rows = []
+def _compared(models: list[dict[str, Any]], column: str) -> Iterator[dict[str, Any]]:
+    best = max(models, key=lambda row: (row["accuracy_pct"], -row[column]), default={})
     for row in models:
         energy_j, points = row[column], row["accuracy_pct"]
         saved = estimate_ratio(row, best, column, shared=False)
-        rows.append(
-            {name: row[name] for name in (*PLACE, "model")}
-            | {
-                "accuracy_pct": points,
-                "accuracy_low_pct": row["accuracy_pct_low"],
-                "accuracy_high_pct": row["accuracy_pct_high"],
-                "energy_j": energy_j,
-                "energy_low_j": row[f"{column}_low"],
-                "energy_high_j": row[f"{column}_high"],
-                "j_per_point": energy_j / points if points > 0 else math.nan,
-                "on_front": not any(_beats(other, row, column) for other in models),
-                "equal_to_best": _equal(row, best),
-                "saving_pct": 100 * (1 - saved.value),
-                "saving_low_pct": 100 * (1 - saved.high) if row is not best else math.nan,
-                "saving_high_pct": 100 * (1 - saved.low) if row is not best else math.nan,
-            }
-        )
-    return rows
+        yield {name: row[name] for name in (*KEY, "model")} | {
+            "accuracy_pct": points,
+            "accuracy_low_pct": row["accuracy_pct_low"],
+            "accuracy_high_pct": row["accuracy_pct_high"],
+            "energy_j": energy_j,
+            "energy_low_j": row[f"{column}_low"],
+            "energy_high_j": row[f"{column}_high"],
+            "j_per_point": energy_j / points if points > 0 else math.nan,
+            "on_front": not any(_beats(other, row, column) for other in models),
+            "equal_to_best": _equal(row, best),
+            "saving_pct": 100 * (1 - saved.value),
+            "saving_low_pct": 100 * (1 - saved.high) if row is not best else math.nan,
+            "saving_high_pct": 100 * (1 - saved.low) if row is not best else math.nan,
+        }
 
 
 def _beats(other: dict[str, Any], row: dict[str, Any], column: str) -> bool:
@@ -135,3 +132,215 @@ def _equal(row: dict[str, Any], best: dict[str, Any]) -> bool:
     above = row["accuracy_pct_high"] - row["accuracy_pct"]
     below = best["accuracy_pct"] - best["accuracy_pct_low"]
     return bool(less <= math.hypot(above, below))
+
+
+def accuracy_findings(points: pd.DataFrame) -> list[Finding]:
+    """State the Pareto front, and the most efficient of the equally accurate models.
+
+    Ids: ``front.<phase>.<net|gross>`` and ``frugal.<phase>.<net|gross>``.
+    """
+    found = []
+    for _, part in points.groupby(["group", "phase", "quantity"], sort=False):
+        rows = records(part.sort_values("energy_j", kind="stable"))
+        found += [_front(rows), _efficient(rows)]
+    return found
+
+
+def _energy_of(row: Mapping[str, Any]) -> str:
+    return f"{NAMES[row['quantity']]} in {PHASES[row['phase']]}"
+
+
+def _front(rows: list[dict[str, Any]]) -> Finding:
+    first, n = rows[0], len(rows)
+    per = " per sample" if first["phase"] == "infer" else ""
+    front = [row for row in rows if row["on_front"]]
+    cheap, expensive = front[0], front[-1]
+    models = []
+    for row in front:
+        values = [f"{number(row['accuracy_pct'])} %", f"{quantity(row['energy_j'], 'J')}{per}"]
+        if not math.isnan(row["j_per_point"]):
+            values.append(f"{quantity(row['j_per_point'], 'J')} per point")
+        models.append(f"{row['model']} ({', '.join(values)})")
+    texts = [
+        f"{len(front)} of {count(n, 'model')} {'is' if len(front) == 1 else 'are'} on the Pareto "
+        f"front, where no other model is both more accurate and cheaper: {join_words(models)}"
+    ]
+    price_j = math.nan
+    if expensive["accuracy_pct"] > cheap["accuracy_pct"]:
+        gain = expensive["accuracy_pct"] - cheap["accuracy_pct"]
+        price_j = (expensive["energy_j"] - cheap["energy_j"]) / gain
+        texts.append(
+            f"from {cheap['model']} to {expensive['model']}, each point of accuracy costs "
+            f"{quantity(price_j, 'J')}{per}"
+        )
+    if n == 1:
+        texts.append("more models are needed for a comparison")
+    elif any(math.isnan(row["accuracy_low_pct"]) for row in rows):
+        texts.append("some accuracies have no interval; repeat the runs with other seeds")
+    return Finding.about(
+        first,
+        f"front.{first['phase']}.{first['quantity']}",
+        f"Which models give the most accuracy for their {_energy_of(first)}?",
+        texts,
+        estimate=price_j,
+        n=n,
+        unit="J",
+        figure="accuracy",
+    )
+
+
+def _efficient(rows: list[dict[str, Any]]) -> Finding:
+    first = rows[0]
+    best = max(rows, key=lambda row: (row["accuracy_pct"], -row["energy_j"]))
+    equal = [row for row in rows if row["equal_to_best"]]
+    choice = equal[0]
+    low_pct, high_pct = best["accuracy_low_pct"], best["accuracy_high_pct"]
+    highest = with_interval(best["accuracy_pct"], low_pct, high_pct, "%")
+    texts = [f"{best['model']} is the most accurate of {count(len(rows), 'model')}: {highest}"]
+    others = join_words([row["model"] for row in equal if row is not best])
+    if others:
+        texts.append(f"not significantly less accurate (95 %): {others}")
+    saving, low, high = (choice[f"saving_{end}pct"] for end in ("", "low_", "high_"))
+    if choice is not best:
+        texts.append(
+            f"of these, {choice['model']} uses the least energy: "
+            f"{with_interval(saving, low, high, '%')} less than {best['model']}"
+        )
+    else:
+        texts.append("of these, it uses the least energy" if others else "no other model equals it")
+    if math.isnan(low_pct):
+        texts.append("accuracies have no intervals without repeats or a known test set")
+    elif others:
+        texts.append("more repeats with other seeds would narrow the choice")
+    return Finding.about(
+        first,
+        f"frugal.{first['phase']}.{first['quantity']}",
+        f"Which of the most accurate models has the least {_energy_of(first)}?",
+        texts,
+        estimate=saving,
+        low=low,
+        high=high,
+        n=len(rows),
+        unit="%",
+        figure="accuracy",
+    )
+
+
+def epochs_by_model(
+    runs: pd.DataFrame, epochs: pd.DataFrame, measured: pd.DataFrame
+) -> pd.DataFrame:
+    """Average each complete epoch over repeats, energies added up from the first epoch on.
+
+    Returns:
+        Columns of :data:`~joulelab.findings.schema.KEY`, ``model``, ``phase``, ``epoch``,
+        ``loss``, ``accuracy_pct``, ``gross_j``, ``net_j`` and ``repeats``. The sum ends at an
+        epoch without energy.
+    """
+    groups = measured.drop_duplicates("group")[list(KEY)]
+    of_runs = runs[["run_id", "study", "phase"]].assign(group=group_numbers(runs))
+    complete = epochs[epochs["complete"].fillna(value=False)]
+    found = complete.merge(of_runs, on=["run_id", "study", "phase"]).merge(
+        groups, on=["group", "study"]
+    )
+    found = found.sort_values("epoch", kind="stable")
+    each = found.groupby(["study", "run_id", "phase"], sort=False)
+    energies = ["gross_j", "net_j"]
+    found[energies] = each[energies].cumsum(skipna=False)
+    means = found.groupby([*KEY, "model", "phase", "epoch"], sort=False)
+    averaged = means[list(_EPOCH_QUANTITIES)].mean()
+    return averaged.assign(repeats=means.size()).reset_index()
+
+
+def epoch_ranges(by_model: pd.DataFrame) -> pd.DataFrame:
+    """Compute mean and range over models, epoch by epoch (Fig. 5 of the paper)."""
+    rows: list[dict[str, Any]] = []
+    grouped = by_model.groupby([*KEY, "phase", "epoch"], sort=False)
+    for name in _EPOCH_QUANTITIES:
+        found = grouped[name].agg(["mean", "min", "max", "count"]).reset_index()
+        found = found[found["count"] > 0].rename(
+            columns={"min": "least", "max": "most", "count": "n"}
+        )
+        rows += records(found.assign(quantity=name))
+    return frame(rows, EPOCH_RANGES)
+
+
+def exchange(by_model: pd.DataFrame) -> pd.DataFrame:
+    """Compute what the last quarter of the epochs of training gained and cost.
+
+    Returns:
+        Columns :data:`EXCHANGE`; a row per model with at least :data:`LEAST_EPOCHS` epochs of
+        known accuracy.
+    """
+    rows: list[dict[str, Any]] = []
+    train = by_model[(by_model["phase"] == "train") & by_model["accuracy_pct"].notna()]
+    for _, part in train.groupby(["group", "model"], sort=False):
+        if len(part) < LEAST_EPOCHS:
+            continue
+        last = max(1, round(LAST * len(part)))
+        before, end = part.iloc[-1 - last], part.iloc[-1]
+        gain = float(end["accuracy_pct"] - before["accuracy_pct"])
+        energy_j, total_j = float(end["gross_j"] - before["gross_j"]), float(end["gross_j"])
+        rows.append(
+            {name: end[name] for name in (*KEY, "model", "repeats")}
+            | {
+                "epochs": len(part),
+                "last_epochs": last,
+                "gain_pct": gain,
+                "energy_j": energy_j,
+                "energy_share_pct": 100 * energy_j / total_j if total_j > 0 else math.nan,
+                "j_per_point": energy_j / gain if gain > 0 else math.nan,
+            }
+        )
+    return frame(rows, EXCHANGE)
+
+
+def epoch_findings(exchanged: pd.DataFrame) -> list[Finding]:
+    """State what the last epochs gained. Id: ``exchange.train``."""
+    return [
+        _exchange_finding(part.sort_values("gain_pct", kind="stable"))
+        for _, part in exchanged.groupby("group", sort=False)
+    ]
+
+
+def _exchange_finding(part: pd.DataFrame) -> Finding:
+    rows = records(part)
+    first, last, n = rows[0], rows[-1], len(rows)
+    gains = part["gain_pct"].to_numpy(dtype=float)
+    mean, low, high = float(gains.mean()), math.nan, math.nan
+    if n > 1:
+        low, high = (float(end) for end in DescrStatsW(gains).tconfint_mean())
+    text = (
+        f"the last quarter of the epochs gains {with_interval(mean, low, high)} percentage points "
+        "of accuracy"
+    )
+    if n > 1:
+        text += (
+            f" on average over {n} models, from {number(first['gain_pct'])} ({first['model']}) to "
+            f"{number(last['gain_pct'])} ({last['model']})"
+        )
+    texts = [text]
+    share = float(part["energy_share_pct"].mean())
+    if not math.isnan(share):
+        texts.append(f"it uses {percent(share / 100)} of the gross energy of training")
+    prices_j = part["j_per_point"].dropna()
+    if len(prices_j):
+        median = quantity(float(prices_j.median()), "J")
+        texts.append(f"where accuracy rises, a point costs {median} (median)")
+    without = n - int((part["gain_pct"] > 0).sum())
+    if without:
+        texts.append(f"{count(without, 'model gains', 'models gain')} nothing")
+    if int(part["repeats"].min()) < 2:
+        texts.append("repeats with other seeds are needed to separate gain from chance")
+    return Finding.about(
+        first,
+        "exchange.train",
+        "How much accuracy do the last epochs of training gain for their energy?",
+        texts,
+        estimate=mean,
+        low=low,
+        high=high,
+        n=n,
+        unit="%",
+        figure="exchange",
+        phase="train",
+    )

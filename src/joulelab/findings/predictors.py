@@ -1,132 +1,114 @@
-"""Which characteristic of a model ranks its energy best: rank correlations over models."""
+"""Predictors of energy: rank correlations of models' energy with their characteristics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from joulelab.findings.data import Group
-from joulelab.findings.frames import INT, INTERVAL, PLACE, REAL, TEXT, frame
-from joulelab.findings.terms import ENERGIES, PHASES
+from joulelab.findings.schema import (
+    ALPHA,
+    ENERGIES,
+    INTERVAL,
+    KEY,
+    NAMES,
+    PHASES,
+    Finding,
+    frame,
+    records,
+)
+from joulelab.format import join_words, p_value, with_interval
 from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, Rank, bootstrap, rank_correlations, spearman
 
 PREDICTORS = ("macs_per_parameter", "macs", "parameters", "size_bytes", "operators", "time")
-"""What a model's energy is ranked by. ``time``, that of a sample, must be measured first."""
+"""Predictors of a model's energy. ``time``, per sample, must be measured first."""
 
 FAVOURITE = "macs_per_parameter"
-"""The paper's predictor, which the others are compared with."""
+"""The paper's predictor, with which the others are compared."""
 
-CORRELATIONS: Mapping[str, str] = {
-    **PLACE,
-    "phase": TEXT,
-    "quantity": TEXT,
-    "predictor": TEXT,
-    "method": TEXT,
-    **INTERVAL,
-    "p": REAL,
-    "p_holm": REAL,
-    "n": INT,
-}
-"""Columns of :func:`correlations`. ``quantity`` is the energy of a sample, ``net`` or ``gross``;
-``method`` is ``spearman`` or ``kendall``; ``n`` counts models; ``p`` is of no correlation, and
-``p_holm`` is corrected for all correlations of its method within the group."""
+_COLUMNS = {"time": "duration_s_per_sample"}
+_SYMBOLS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ"}
 
-DIFFERENCES: Mapping[str, str] = {
-    **PLACE,
-    "phase": TEXT,
-    "quantity": TEXT,
-    "predictor": TEXT,
-    "other": TEXT,
-    **INTERVAL,
-    "p": REAL,
-    "p_holm": REAL,
-    "n": INT,
-}
-"""Columns of :func:`differences`: Spearman's of ``predictor`` less that of ``other``."""
+CORRELATIONS = (*KEY, "phase", "quantity", "predictor", "method", *INTERVAL, "p", "p_holm", "n")
+"""Columns of :func:`correlations`. ``quantity`` is the energy per sample, ``net`` or ``gross``;
+``method`` is ``spearman`` or ``kendall``; ``n`` is the number of models; ``p`` tests for no
+correlation, and ``p_holm`` is corrected for all correlations of its method within the group."""
+
+DIFFERENCES = (*KEY, "phase", "quantity", "predictor", "other", *INTERVAL, "p", "p_holm", "n")
+"""Columns of :func:`differences`: Spearman's ρ of ``predictor`` minus that of ``other``."""
 
 
-def correlations(groups: Sequence[Group]) -> pd.DataFrame:
-    """Spearman and Kendall of energy per sample with each predictor, one point a model.
+def correlations(measured: pd.DataFrame) -> pd.DataFrame:
+    """Correlate energy per sample with each predictor, by Spearman and Kendall.
 
-    A model's energy is its mean over repeats. A predictor that no model has is left out; one that
-    some lack is correlated over the models that have it.
-
-    Args:
-        groups: Models measured alike.
+    Each model is one point, its mean over repeats. A predictor that no model has is left out; one
+    that some lack is correlated over the models that have it.
 
     Returns:
-        Columns as :data:`CORRELATIONS`. Intervals are those of
+        Columns :data:`CORRELATIONS`. Intervals are those of
         :func:`joulelab.stats.ranks.rank_correlations`.
     """
     rows: list[dict[str, Any]] = []
-    for group in groups:
+    for _, group in measured.groupby("group", sort=False):
         found = []
-        for phase, quantity, models in _families(group):
+        for named, models in _families(group):
             for names, part in _complete(models):
                 ranks = rank_correlations(part["energy"], {name: part[name] for name in names})
                 found += [
-                    {"phase": phase, "quantity": quantity, "method": method, "predictor": name}
-                    | _figures(rank)
+                    named | {"method": method, "predictor": name} | rank_values(rank)
                     for method, ranked in ranks.items()
                     for name, rank in zip(names, ranked, strict=True)
                 ]
         for method in ("spearman", "kendall"):
-            rows += _corrected(group, [row for row in found if row["method"] == method])
+            rows += _corrected([row for row in found if row["method"] == method])
     return frame(rows, CORRELATIONS)
 
 
-def differences(groups: Sequence[Group]) -> pd.DataFrame:
-    """How much better MACs per parameter ranks energy than each other predictor.
+def differences(measured: pd.DataFrame) -> pd.DataFrame:
+    """Compare how well MACs per parameter and each other predictor rank energy.
 
-    Both correlations are taken over the same resamples of the models that have both predictors.
-    ``p`` is twice the share of resamples on the far side of no difference.
-
-    Args:
-        groups: Models measured alike.
+    Both correlations use the same resamples of the models that have both predictors. ``p`` is
+    twice the share of resamples on the far side of no difference.
 
     Returns:
-        Columns as :data:`DIFFERENCES`; no interval and no p with fewer than
+        Columns :data:`DIFFERENCES`; no interval and no p with fewer than
         :data:`joulelab.stats.ranks.LEAST` models.
     """
     rows: list[dict[str, Any]] = []
-    for group in groups:
+    for _, group in measured.groupby("group", sort=False):
         found = []
-        for phase, quantity, models in _families(group):
+        for named, models in _families(group):
             favourite = models[models[FAVOURITE].notna()]
             for names, part in _complete(favourite):
                 others = [name for name in names if name != FAVOURITE]
-                if not others or not _vary(part, ["energy", FAVOURITE, *others]):
-                    continue
-                found += [
-                    {"phase": phase, "quantity": quantity, "predictor": FAVOURITE} | row
-                    for row in _compared(part, others)
-                ]
-        rows += _corrected(group, found)
+                varied = part[["energy", FAVOURITE, *others]].nunique() > 1
+                if others and varied.all():
+                    found += [
+                        named | {"predictor": FAVOURITE} | row for row in _compared(part, others)
+                    ]
+        rows += _corrected(found)
     return frame(rows, DIFFERENCES)
 
 
-def _families(group: Group) -> list[tuple[str, str, pd.DataFrame]]:
-    """The models with a known energy: phase, quantity, and columns ``energy`` and predictors."""
-    found = []
-    for phase in PHASES:
-        models = group.phase(phase)
+def _families(group: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield the key and the models with a known energy: columns ``energy`` and predictors."""
+    for phase, (quantity, column) in product(PHASES, ENERGIES.items()):
+        models = group[group["phase"] == phase]
         known = pd.DataFrame(
-            {name: models[name].astype("float64") for name in PREDICTORS if name != "time"}
-        )
-        known["time"] = models["duration_s_per_sample"]
-        for quantity, column in ENERGIES.items():
-            table = known.assign(energy=models[column])
-            found.append((phase, quantity, table[np.isfinite(table["energy"])]))
-    return found
+            {name: models[_COLUMNS.get(name, name)].astype("float64") for name in PREDICTORS}
+        ).assign(energy=models[column])
+        named = {name: group[name].iloc[0] for name in KEY}
+        named |= {"phase": phase, "quantity": quantity}
+        yield named, known[np.isfinite(known["energy"])]
 
 
 def _complete(models: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
-    """Predictors that the same models have, with those models."""
+    """Return predictors that the same models have, with those models."""
     by_models: dict[tuple[bool, ...], list[str]] = {}
     for name in PREDICTORS:
         known = np.isfinite(models[name])
@@ -135,18 +117,9 @@ def _complete(models: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
     return [(names, models[list(known)]) for known, names in by_models.items()]
 
 
-def _vary(models: pd.DataFrame, columns: Sequence[str]) -> bool:
-    return bool((models[list(columns)].nunique() > 1).all())
-
-
-def _figures(rank: Rank) -> dict[str, Any]:
-    return {
-        "estimate": rank.value,
-        "low": rank.low,
-        "high": rank.high,
-        "p": rank.p,
-        "n": rank.n,
-    }
+def rank_values(rank: Rank) -> dict[str, float]:
+    """Return a rank correlation as columns."""
+    return {"estimate": rank.value, "low": rank.low, "high": rank.high, "p": rank.p, "n": rank.n}
 
 
 def _compared(part: pd.DataFrame, others: Sequence[str]) -> list[dict[str, Any]]:
@@ -173,12 +146,178 @@ def _compared(part: pd.DataFrame, others: Sequence[str]) -> list[dict[str, Any]]
     return rows
 
 
-def _corrected(group: Group, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one family with Holm's p, and where they belong."""
+def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add Holm's p to the rows of one family."""
     known = [row for row in rows if math.isfinite(row.get("p", math.nan))]
-    if known:
-        corrected = holm([row["p"] for row in known])
-        for row, p in zip(known, corrected, strict=True):
-            row["p_holm"] = float(p)
-    place = {"study": group.study, "machine": group.machine, "setting": group.setting}
-    return [place | row for row in rows]
+    for row, p in zip(known, holm([row["p"] for row in known]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def predictor_findings(correlated: pd.DataFrame, compared: pd.DataFrame) -> list[Finding]:
+    """State which characteristic ranks energy best, then each correlation and difference.
+
+    Ids: ``predictors.<phase>.<net|gross>``, ``spearman.<phase>.<net|gross>.<predictor>``,
+    ``kendall.<phase>.<net|gross>.<predictor>`` and
+    ``difference.<phase>.<net|gross>.macs_per_parameter-<predictor>``.
+    """
+    keys = ["group", "phase", "quantity"]
+    families = correlated[correlated["method"] == "spearman"].groupby(keys, sort=False)
+    by_family = dict(iter(compared.groupby(keys, sort=False)))
+    best = [_best(part, by_family.get(key, compared.head(0))) for key, part in families]
+    return [
+        *best,
+        *(_correlation(row) for row in records(correlated)),
+        *(_difference(row) for row in records(compared)),
+    ]
+
+
+def _correlation(row: dict[str, Any]) -> Finding:
+    energy = f"{NAMES[row['quantity']]} per sample"
+    predictor, phase = NAMES[row["predictor"]], PHASES[row["phase"]]
+    return _detail(
+        row,
+        name=f"{row['method']}.{row['phase']}.{row['quantity']}.{row['predictor']}",
+        question=f"Is {energy} in {phase} correlated with {predictor}?",
+        what=f"{_SYMBOLS[row['method']]} between {energy} and {predictor}",
+        effect="correlation",
+    )
+
+
+def _difference(row: dict[str, Any]) -> Finding:
+    energy, phase = NAMES[row["quantity"]], PHASES[row["phase"]]
+    mine, other = NAMES[row["predictor"]], NAMES[row["other"]]
+    return _detail(
+        row,
+        name=f"difference.{row['phase']}.{row['quantity']}.{row['predictor']}-{row['other']}",
+        question=f"Does {mine} rank models by {energy} in {phase} better than {other}?",
+        what=f"the difference in Spearman's ρ, {mine} minus {other},",
+        effect="difference",
+    )
+
+
+def _detail(row: dict[str, Any], name: str, question: str, what: str, effect: str) -> Finding:
+    n = row["n"]
+    if math.isnan(row["estimate"]):
+        texts = [f"{what} is undefined: over {n} models, one of the two does not vary"]
+    else:
+        text = f"{what} is {_rho(row)} over {n} models, {p_value(row['p'])}"
+        if not math.isnan(row["p_holm"]):
+            text += f" ({p_value(row['p_holm'])} after Holm's correction)"
+        texts = [text, _uncertainty(row, effect)]
+    return Finding.about(row, name, question, texts, figure="predictors", detail=True)
+
+
+def _uncertainty(row: dict[str, Any], effect: str) -> str:
+    """State why a value is not significant, and how many models would be needed."""
+    n, value, low, high = row["n"], row["estimate"], row["low"], row["high"]
+    if n < LEAST:
+        return f"{n} models are too few for an interval; at least {LEAST} are needed"
+    if math.isnan(low):
+        return "all resamples of the models give the same value; more models are needed"
+    if low > 0 or high < 0:
+        return ""
+    needed = models_needed(n, value, low, high)
+    text = f"the {effect} is not significant at n = {n}"
+    return f"{text}; about {needed:,} models would confirm one of this size" if needed else text
+
+
+def models_needed(n: int, value: float, low: float, high: float) -> int:
+    """Estimate how many models would make an interval exclude 0, if the value stayed the same.
+
+    The interval's width scales with the root of the number of models.
+
+    Returns:
+        0 if more than a hundred times as many models would be needed.
+
+    Example:
+        >>> models_needed(16, 0.1, -0.1, 0.3), models_needed(16, 0.001, -0.1, 0.1)
+        (65, 0)
+    """
+    reach = value - low if value > 0 else high - value
+    if value == 0 or not math.isfinite(reach / value):
+        return 0
+    factor = (reach / value) ** 2
+    return math.floor(n * factor) + 1 if factor < 100 else 0
+
+
+def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
+    """State the characteristic that ranks best, and those that differ significantly from it."""
+    ordered = records(part.sort_values("estimate", ascending=False, kind="stable"))
+    first = ordered[0]
+    known = [row for row in ordered if not math.isnan(row["estimate"])]
+    characteristics = [row for row in known if row["predictor"] != "time"]
+    times = [row for row in known if row["predictor"] == "time"]
+    energy, phase = NAMES[first["quantity"]], PHASES[first["phase"]]
+    texts = [f"no known characteristic varies over these {first['n']} models"]
+    best = {"n": first["n"]}
+    if characteristics:
+        best = characteristics[0]
+        texts = _ranking(characteristics, energy)
+    texts += [f"time, which must be measured first, gives {_rho(row, level='')}" for row in times]
+    if characteristics:
+        texts += _comparisons(compared)
+    return Finding.about(
+        first,
+        f"predictors.{first['phase']}.{first['quantity']}",
+        f"Which characteristic of a model ranks {energy} best in {phase}?",
+        texts,
+        estimate=best.get("estimate", math.nan),
+        low=best.get("low", math.nan),
+        high=best.get("high", math.nan),
+        n=best["n"],
+        figure="predictors",
+    )
+
+
+def _ranking(rows: list[dict[str, Any]], energy: str) -> list[str]:
+    best, *others = rows
+    n = best["n"]
+    text = (
+        f"over {n} models, the best predictor of a model's rank in {energy} per sample is "
+        f"{NAMES[best['predictor']]}: Spearman's ρ {_rho(best)}"
+    )
+    if others:
+        values = [f"{NAMES[row['predictor']]} {_rho(row, level='')}" for row in others]
+        text += f", ahead of {join_words(values)}"
+    few = f"{n} models are too few for a conclusion; at least {LEAST} are needed"
+    return [text, few] if n < LEAST else [text]
+
+
+def _comparisons(compared: pd.DataFrame) -> list[str]:
+    rows = [row for row in records(compared) if not math.isnan(row["low"])]
+    if not rows:
+        return []
+    mine = NAMES[rows[0]["predictor"]]
+    better = [row for row in rows if row["low"] > 0 and row["p_holm"] < ALPHA]
+    worse = [row for row in rows if row["high"] < 0 and row["p_holm"] < ALPHA]
+    texts = [
+        f"{mine} ranks significantly {word} than {_names(found)}"
+        for found, word in ((better, "better"), (worse, "worse"))
+        if found
+    ]
+    equal = [row for row in rows if row not in better and row not in worse]
+    macs = [row for row in equal if row["other"] == "macs"]
+    others = [row for row in equal if row["other"] != "macs"]
+    for row in macs:
+        needed = models_needed(row["n"], row["estimate"], row["low"], row["high"])
+        text = (
+            f"{mine} and MACs do not differ significantly at n = {row['n']}: the difference in ρ "
+            f"is {_rho(row)}"
+        )
+        texts.append(
+            f"{text}; about {needed:,} models would confirm one of this size" if needed else text
+        )
+    if others and macs:
+        texts.append(f"nor does {mine} differ significantly from {_names(others)} (Holm-corrected)")
+    elif others:
+        texts.append(f"{mine} does not differ significantly from {_names(others)} (Holm-corrected)")
+    return texts
+
+
+def _rho(row: dict[str, Any], level: str = "95 % CI ") -> str:
+    return with_interval(row["estimate"], row["low"], row["high"], digits=2, level=level)
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    return join_words([NAMES[row["other"]] for row in rows])

@@ -1,61 +1,44 @@
-"""How much repeats scatter, and whether blocks differ."""
+"""Scatter of repeats, and differences between blocks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joulelab.findings.data import Data, machine_labels
-from joulelab.findings.findings import Finding
-from joulelab.findings.frames import INT, PLACE, REAL, TEXT, frame, records
-from joulelab.findings.summary import KEYS, POOLS
-from joulelab.findings.terms import NAMES, PHASES
-from joulelab.findings.words import counted, number, probability, sentence, with_interval
+from joulelab.findings.schema import ALPHA, NAMES, PHASES, Finding, frame, records
+from joulelab.findings.summary import KEYS, POOLS, machine_labels
+from joulelab.format import count, number, p_value, percent, with_interval
 from joulelab.stats.estimates import UPPER
 from joulelab.stats.variance import Scatter, scatter
 
-ALPHA = 0.05
-"""What p is held against."""
-
-REPEAT_SCATTER: Mapping[str, str] = {
-    **PLACE,
-    "phase": TEXT,
-    "quantity": TEXT,
-    "scatter_pct": REAL,
-    "low_pct": REAL,
-    "high_pct": REAL,
-    "block_scatter_pct": REAL,
-    "block_p": REAL,
-    "cells": INT,
-    "repeats": INT,
-    "df": REAL,
-}
+REPEAT_SCATTER = (
+    "study", "machine", "phase", "quantity", "scatter_pct", "low_pct", "high_pct",
+    "block_scatter_pct", "block_p", "cells", "repeats", "df",
+)  # fmt: skip
 """Columns of :func:`repeat_scatter`: the relative standard deviation of one repeat about the mean
-of its cell (a model at one combination of levels), pooled over the cells of a study and machine,
-with ``df`` degrees of freedom; that of blocks within it, and the test of blocks that do not
-differ. ``quantity`` is ``time``, ``gross`` or ``net``, a sample each; that of ``net`` is relative
-to gross energy. ``cells`` counts those with repeats. ``setting`` is empty."""
+of its cell (a model at one setting), pooled over the cells of a study and machine, with ``df``
+degrees of freedom; that of blocks, and the p-value of no difference between blocks. ``quantity``
+is ``time``, ``gross`` or ``net``, per sample; ``net`` is relative to gross energy. ``cells`` is
+the number of cells with repeats."""
 
 _COLUMNS = {"time": "duration_s", "gross": "gross_j", "net": "net_j"}
 
 
-def repeat_scatter(data: Data) -> pd.DataFrame:
-    """The scatter of repeats, a row a study, machine, phase and quantity.
+def repeat_scatter(runs: pd.DataFrame) -> pd.DataFrame:
+    """Compute the scatter of repeats, a row per study, machine, phase and quantity.
 
     Returns:
-        Columns as :data:`REPEAT_SCATTER`; a row without figures where nothing was repeated.
+        Columns :data:`REPEAT_SCATTER`; a row without values where nothing was repeated.
     """
-    labels = machine_labels(data.runs)
+    labels = machine_labels(runs)
     rows: list[dict[str, Any]] = []
-    for _, part in data.runs.groupby(list(POOLS), dropna=False, sort=False):
+    for _, part in runs.groupby(list(POOLS), dropna=False, sort=False):
         first = part.iloc[0]
-        machine = labels[str(first["host"]), str(first["machine"])]
-        named = {"study": first["study"], "machine": machine, "setting": ""}
+        named = {"study": first["study"], "machine": labels[first["host"], first["machine"]]}
         for quantity, column in _COLUMNS.items():
             found = _pooled(part, column)
             if found is not None:
@@ -95,60 +78,59 @@ def _percent(found: Scatter) -> dict[str, Any]:
     }
 
 
-def repeat_findings(scattered: pd.DataFrame) -> list[Finding]:
-    """Scatter in words. Ids: ``repeats.<phase>.<gross|net|time>``.
+def repeat_findings(scattered: pd.DataFrame, measured: pd.DataFrame) -> list[Finding]:
+    """State the scatter. Ids: ``repeats.<phase>.<gross|net|time>``."""
+    groups = {
+        place: tuple(int(group) for group in part.unique())
+        for place, part in measured.groupby(["study", "machine"])["group"]
+    }
+    return [_finding(row, groups[row["study"], row["machine"]]) for row in records(scattered)]
 
-    Args:
-        scattered: See :func:`repeat_scatter`.
-    """
-    return [_finding(row) for row in records(scattered)]
 
-
-def _finding(row: dict[str, Any]) -> Finding:
-    what, phase = NAMES[row["quantity"]], PHASES[row["phase"]]
-    texts = _texts(row, what) if row["df"] > 0 else [_never(row)]
-    return Finding(
-        id=f"repeats.{row['phase']}.{row['quantity']}",
-        question=f"How much does the {what} of a sample scatter when {phase} is repeated?",
-        statement=" ".join(sentence(text) for text in texts),
+def _finding(row: dict[str, Any], groups: tuple[int, ...]) -> Finding:
+    name, phase = NAMES[row["quantity"]], PHASES[row["phase"]]
+    return Finding.about(
+        row,
+        f"repeats.{row['phase']}.{row['quantity']}",
+        f"How much does the {name} per sample vary between repeats of {phase}?",
+        _texts(row, name),
         estimate=row["scatter_pct"],
         low=row["low_pct"],
         high=row["high_pct"],
         n=row["repeats"],
         unit="%",
-        study=row["study"],
-        setting=row["setting"],
         detail=row["quantity"] == "net",
+        groups=groups,
     )
 
 
-def _never(row: dict[str, Any]) -> str:
-    runs = counted(row["repeats"], "run")
-    return (
-        f"no cell of these {runs} was repeated, so the scatter is not known; at least two repeats "
-        "of each are needed"
-    )
-
-
-def _texts(row: dict[str, Any], what: str) -> list[str]:
+def _texts(row: dict[str, Any], name: str) -> list[str]:
+    if not row["df"] > 0:
+        return [
+            f"nothing was repeated in {count(row['repeats'], 'run')}, so the variation is unknown; "
+            "at least two repeats of each model and setting are needed"
+        ]
     value = with_interval(row["scatter_pct"], row["low_pct"], row["high_pct"], "%")
-    relative = " of the gross energy" if row["quantity"] == "net" else ""
+    relative = ", relative to gross energy" if row["quantity"] == "net" else ""
+    repeated = count(row["cells"], "combination", "combinations")
     return [
-        f"the {what} of one repeat has a standard deviation of {value}{relative} about the mean of "
-        f"its cell, pooled over {counted(row['cells'], 'cell')} with repeats "
-        f"({number(row['df'], 2)} degrees of freedom)",
+        f"the standard deviation of {name} between repeats is {value}{relative}, pooled over "
+        f"{repeated} of model and setting ({number(row['df'], 2)} degrees of freedom)",
         _blocks(row),
-        "the intervals of the results use each cell's own scatter, moderated by that of the others",
+        "the intervals of the results combine the variation of each with that of the others",
     ]
 
 
 def _blocks(row: dict[str, Any]) -> str:
     if math.isnan(row["block_p"]):
-        return "whether blocks differ cannot be told: two blocks with two cells each are needed"
-    share = f"a standard deviation of {number(row['block_scatter_pct'], 2)} %"
+        return (
+            "blocks cannot be compared: at least two blocks with two models or settings each are "
+            "needed"
+        )
     if row["block_p"] < ALPHA:
         return (
-            f"blocks differ ({probability(row['block_p'])}), by {share}, which counts as one error "
-            "for all cells of a block"
+            f"blocks differ significantly ({p_value(row['block_p'])}) by a standard deviation of "
+            f"{percent(row['block_scatter_pct'] / 100, 2)}, which counts as one error for all runs "
+            "of a block"
         )
-    return f"blocks are not shown to differ ({probability(row['block_p'])})"
+    return f"no significant difference between blocks (95 %, {p_value(row['block_p'])})"

@@ -1,32 +1,30 @@
-"""Repeats brought together: one row per model, phase and combination of levels."""
+"""Summary of runs: means over repeats with 95 % intervals, and the groups of comparable rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from joulelab.findings.schema import records
+from joulelab.runs import FACTORS
 from joulelab.stats.estimates import Pools, estimates
 from joulelab.stats.variance import Array, Codes
 
-FACTORS = (
-    "batch_size",
-    "precision",
-    "memory_format",
-    "compile",
-    "optimizer",
-    "input_path",
-    "device",
-    "dataset",
-)
-"""The columns of a study's factors, the model aside."""
+COMPARABLE = ("study", "machine", "host", "gpu_name", "sources", *FACTORS)
+"""Rows that agree in all of these form a group of comparable rows: one study, one machine, the
+same sensors and settings. Only within a group are models compared, ranked and correlated."""
 
 KEYS = ("study", "machine", "host", "gpu_name", "sources", "model", "phase", *FACTORS)
-"""Rows that differ in one of these are never averaged: unlike machines (``machine`` is their
-identity), and energies that different sensors gave, among them."""
+"""Runs that differ in one of these are never averaged. ``machine`` is the machine's identity."""
+
+POOLS = ("study", "machine", "host", "gpu_name", "sources", "phase")
+"""Rows of the summary that agree in all of these inform each other's scatter."""
 
 CONSTANTS = (
     "parameters",
@@ -50,18 +48,17 @@ MEANS = (
 )
 """Columns that are averaged without an interval."""
 
-
-POOLS = ("study", "machine", "host", "gpu_name", "sources", "phase")
-"""Cells that agree in these may tell of each other's scatter."""
+ANALYZED = 4
+"""Groups of one study and machine that findings are about: those with the most models. A study of
+hundreds of settings would otherwise need hundreds of correlations."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Quantity:
-    """What is estimated: a column, over another one, with the columns of its uncertainty.
+    """An estimated quantity: a column over another one, with the columns of its uncertainty.
 
-    ``scale`` names the quantity that scatter is in proportion to: itself by default; empty where
-    it is in proportion to nothing. An interval is cut at the least and the most that the quantity
-    can be, which costs it no coverage.
+    Scatter is proportional to the quantity named by ``scale``: itself by default, empty for none.
+    Intervals are cut at ``least`` and ``most``, the limits of the quantity.
     """
 
     name: str
@@ -78,12 +75,7 @@ QUANTITIES = (
     _Quantity("net_j", "net_j", None, "net", scale="gross_j", least=-math.inf),
     _Quantity("gross_j_per_sample", "gross_j", "samples", "gross"),
     _Quantity(
-        "net_j_per_sample",
-        "net_j",
-        "samples",
-        "net",
-        scale="gross_j_per_sample",
-        least=-math.inf,
+        "net_j_per_sample", "net_j", "samples", "net", scale="gross_j_per_sample", least=-math.inf
     ),
     _Quantity("mean_power_w", "gross_j", "duration_s", "gross"),
     _Quantity("duration_s", "duration_s"),
@@ -95,39 +87,35 @@ QUANTITIES = (
 _ENDS = ("", "_low", "_high", "_n", "_random", "_df")
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over repeats with 95 % intervals.
-
-    Args:
-        rows: As :func:`joulelab.findings.tables.run_rows` gives them.
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """Average repeats, with 95 % intervals.
 
     Returns:
-        One row per combination of :data:`KEYS`, in the order of their first appearance, with the
-        columns of :data:`KEYS`, ``n`` (repeats), :data:`CONSTANTS`, :data:`MEANS`, and for each of
+        One row per combination of :data:`KEYS`, in order of first appearance: the columns of
+        :data:`KEYS`, ``n`` (repeats), :data:`CONSTANTS`, :data:`MEANS`, and for each of
         ``gross_j``, ``net_j``, ``gross_j_per_sample``, ``net_j_per_sample``, ``mean_power_w``,
         ``duration_s``, ``duration_s_per_sample``, ``accuracy_pct`` and ``loss`` the estimate, its
-        interval (``gross_j_low``, ``gross_j_high``), the number of repeats that had it
+        interval (``gross_j_low``, ``gross_j_high``), the number of repeats that have it
         (``gross_j_n``), the half-width of the interval without what all repeats share
-        (``gross_j_random``: what is left in a ratio of two runs of one sensor), and the degrees of
-        freedom of the scatter (``gross_j_df``). Per sample and per second are ratios of sums. The
-        formula is :func:`joulelab.stats.estimates.estimates`'; gain, offset and idle power
-        count as shared by all repeats, the edges of spans as independent. Cells that agree in
-        :data:`POOLS` are pooled. Intervals are cut where a quantity ends: gross energies at 0,
-        accuracy at 100 %.
+        (``gross_j_random``: what remains in a ratio of two runs of one sensor), and the degrees of
+        freedom of the scatter (``gross_j_df``). Values per sample and per second are ratios of
+        sums. The formula is that of :func:`joulelab.stats.estimates.estimates`: gain, offset and
+        idle power are shared by all repeats, errors at the edges of spans are independent.
+        Intervals end where a quantity ends: gross energies at 0, accuracy at 100 %.
     """
-    keyed = rows.groupby(list(KEYS), dropna=False, sort=False)
+    keyed = runs.groupby(list(KEYS), dropna=False, sort=False)
     cells = keyed.ngroup().to_numpy()
-    first = rows.loc[~rows.duplicated(list(KEYS)).to_numpy()].reset_index(drop=True)
+    first = runs.loc[~runs.duplicated(list(KEYS)).to_numpy()].reset_index(drop=True)
     table = first[[*KEYS, *CONSTANTS]].copy()
     table.insert(len(KEYS), "n", np.bincount(cells, minlength=len(first)))
     for name in MEANS:
-        table[name] = estimates(cells, len(first), _values(rows, name))["value"]
+        table[name] = estimates(cells, len(first), _values(runs, name))["value"]
     pools = Pools(
         pools=first.groupby(list(POOLS), dropna=False, sort=False).ngroup().to_numpy(),
-        blocks=rows.groupby(["study", "block"], dropna=False, sort=False).ngroup().to_numpy(),
+        blocks=runs.groupby(["study", "block"], dropna=False, sort=False).ngroup().to_numpy(),
     )
     for quantity in QUANTITIES:
-        found = _estimated(rows, cells, table, quantity, pools)
+        found = _estimated(runs, cells, table, quantity, pools)
         found["low"] = found["low"].clip(lower=quantity.least)
         found["high"] = found["high"].clip(upper=quantity.most)
         for end in _ENDS:
@@ -135,17 +123,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return table.copy()
 
 
-def varying(frame: pd.DataFrame, columns: Sequence[str] = FACTORS) -> list[str]:
-    """Those of the columns that have more than one value."""
-    return [name for name in columns if frame[name].nunique(dropna=False) > 1]
-
-
 def _estimated(
-    rows: pd.DataFrame,
-    cells: Codes,
-    table: pd.DataFrame,
-    quantity: _Quantity,
-    pools: Pools,
+    runs: pd.DataFrame, cells: Codes, table: pd.DataFrame, quantity: _Quantity, pools: Pools
 ) -> pd.DataFrame:
     scale = None
     if quantity.scale is not None:
@@ -153,18 +132,108 @@ def _estimated(
     return estimates(
         cells,
         len(table),
-        _values(rows, quantity.column),
-        per=_values(rows, quantity.per) if quantity.per else None,
-        correlated=_uncertainty(rows, quantity.uncertainty, "correlated"),
-        independent=_uncertainty(rows, quantity.uncertainty, "independent"),
+        _values(runs, quantity.column),
+        per=_values(runs, quantity.per) if quantity.per else None,
+        correlated=_uncertainty(runs, quantity.uncertainty, "correlated"),
+        independent=_uncertainty(runs, quantity.uncertainty, "independent"),
         scale=scale,
         pools=pools,
     )
 
 
-def _values(frame: pd.DataFrame, column: str) -> Array:
-    return np.asarray(frame[column].astype("float64"), dtype=float)
+def _values(table: pd.DataFrame, column: str) -> Array:
+    return np.asarray(table[column].astype("float64"), dtype=float)
 
 
-def _uncertainty(rows: pd.DataFrame, of: str | None, kind: str) -> Array | None:
-    return None if of is None else _values(rows, f"{of}_{kind}_uncertainty_j")
+def _uncertainty(runs: pd.DataFrame, of: str | None, kind: str) -> Array | None:
+    return None if of is None else _values(runs, f"{of}_{kind}_uncertainty_j")
+
+
+def measurements(means: pd.DataFrame) -> pd.DataFrame:
+    """Add the groups of comparable rows to a summary: the tidy frame that findings and charts read.
+
+    Returns:
+        The rows of the summary by group, with the machine's name (see :func:`machine_labels`) as
+        ``machine`` and these columns:
+
+        - ``group``: number of the group, 0 for the one with the most models;
+        - ``family``: equal for groups that differ in batch size alone;
+        - ``rank``: place of the group among those of its study and machine;
+        - ``setting``: the levels of the factors that vary within the study, for example
+          ``"batch size 128, precision bf16"``; empty where none varies;
+        - ``family_setting``: the same without the batch size;
+        - ``identity``: the machine's identity.
+    """
+    table = means.assign(group=group_numbers(means), identity=means["machine"])
+    table = table.sort_values("group", kind="stable", ignore_index=True)
+    family = [name for name in COMPARABLE if name != "batch_size"]
+    table["family"] = table.groupby(family, dropna=False, sort=False).ngroup()
+    labels = machine_labels(means)
+    places = zip(table["host"], table["machine"], strict=True)
+    table["machine"] = pd.Series([labels[place] for place in places], dtype="string")
+    groups = table.drop_duplicates("group")
+    rank = groups.groupby(["study", "machine"]).cumcount()
+    table["rank"] = table["group"].map(dict(zip(groups["group"], rank, strict=True)))
+    texts: dict[str, dict[int, str]] = {"setting": {}, "family_setting": {}}
+    for _, study in table.groupby("study", sort=False):
+        several = ["machine"] if study["machine"].nunique() > 1 else []
+        names = [*several, *varying(study, (*FACTORS, "sources"))]
+        for row in records(study.drop_duplicates("group")[["group", *names]]):
+            group, levels = row.pop("group"), row
+            others = {name: level for name, level in levels.items() if name != "batch_size"}
+            texts["setting"][group] = setting_text(levels)
+            texts["family_setting"][group] = setting_text(others)
+    for name, by_group in texts.items():
+        table[name] = table["group"].map(by_group).astype("string")
+    return table
+
+
+def group_numbers(table: pd.DataFrame) -> pd.Series[int]:
+    """Number the groups of comparable rows, the group with the most models first.
+
+    Runs and their summary get the same numbers.
+    """
+    number = table.groupby(list(COMPARABLE), dropna=False, sort=False).ngroup()
+    models = table["model"].groupby(number).nunique()
+    order = models.sort_values(ascending=False, kind="stable").index
+    return number.map({old: new for new, old in enumerate(order)}).astype("int64")
+
+
+def setting_text(levels: Mapping[str, Any]) -> str:
+    """Format the levels of factors.
+
+    Example:
+        >>> setting_text({"batch_size": 8, "precision": "bf16"})
+        'batch size 8, precision bf16'
+    """
+    known = {name: "unknown" if pd.isna(level) else level for name, level in levels.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in known.items())
+
+
+def varying(table: pd.DataFrame, columns: Sequence[str] = FACTORS) -> list[str]:
+    """Return those of the columns that have more than one value."""
+    return [name for name in columns if table[name].nunique(dropna=False) > 1]
+
+
+def machine_labels(table: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Name each machine, by host and identity, as briefly as distinguishes them.
+
+    The name is the host's; with the GPU's where different machines share it; with the identity
+    where they share that too.
+
+    Args:
+        table: Any with the columns ``host``, ``machine`` and ``gpu_name``.
+    """
+    machines = table[["host", "machine", "gpu_name"]].drop_duplicates(["host", "machine"])
+    short: dict[tuple[str, str], str] = {}
+    long: dict[tuple[str, str], str] = {}
+    for host, machine, gpu_name in machines.itertuples(index=False):
+        short[host, machine] = host
+        long[host, machine] = f"{host} ({'no GPU' if pd.isna(gpu_name) else gpu_name})"
+    full = {key: f"{name}, {key[1]}" for key, name in long.items()}
+    for shorter, longer in ((long, full), (short, long)):
+        shared = Counter(shorter.values())
+        for key, name in shorter.items():
+            if shared[name] > 1:
+                shorter[key] = longer[key]
+    return short

@@ -1,22 +1,31 @@
-"""Tables of runs and epochs, built from the records and written whole or not at all.
+"""Tables of studies, built from their records: runs, epochs, idle power, failures and the summary.
 
-A figure that was not measured is NaN or NA here, empty in CSV, null in Parquet; never 0.
+A value that was not measured is NaN or NA here, empty in CSV and null in Parquet; never 0.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
-from joulelab.findings.columns import EPOCH_COLUMNS, FAILURE_COLUMNS, IDLE_COLUMNS, RUN_COLUMNS
-from joulelab.findings.files import parquet, write_bytes
-from joulelab.findings.frames import frame
+from joulelab.findings.schema import (
+    EPOCH_COLUMNS,
+    FAILURE_COLUMNS,
+    IDLE_COLUMNS,
+    RUN_COLUMNS,
+    frame,
+)
+from joulelab.findings.summary import measurements, summary
 from joulelab.machine import Machine
 from joulelab.runs.store import RunRecord
 from joulelab.runs.studies import (
@@ -28,89 +37,143 @@ from joulelab.runs.studies import (
     read_studies,
     understood,
 )
+from joulelab.storage import write_whole, writing
 
-Directories = Sequence[str | Path]
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyTables:
+    """Studies and their tables: everything that findings, charts and pages are made from.
 
-def run_rows(directories: Directories) -> pd.DataFrame:
-    """One row per finished run and phase, by study, block, order and phase.
+    Attributes:
+        studies: The studies, as read from disk.
+        runs: One row per finished run and phase, see :func:`run_table`.
+        epochs: One row per epoch, see :func:`epoch_table`.
+        summary: One row per model, phase and setting: means over repeats with intervals, see
+            :func:`joulelab.findings.summary.summary`.
+        measurements: The summary with its groups of comparable rows, which findings and charts
+            read; see :func:`joulelab.findings.summary.measurements`.
+        idle: One row per idle measurement and component, see :func:`idle_table`.
+        failures: One row per failed or damaged run, see :func:`failure_table`.
 
-    Net energy is worked out here, from the idle runs of the run's own block and boot, over the
-    span from its first epoch's start to its last epoch's stop.
-
-    Args:
-        directories: Studies.
-
-    Returns:
-        Columns as :data:`~joulelab.findings.columns.RUN_COLUMNS`.
-
-    Raises:
-        StoreError: A directory is no study, or cannot be read.
+    Example:
+        >>> tables = StudyTables.of([])
+        >>> len(tables.runs), "gross_j" in tables.summary
+        (0, True)
     """
-    return run_table(read_studies(directories))
+
+    studies: tuple[Study, ...]
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    summary: pd.DataFrame
+    measurements: pd.DataFrame
+    idle: pd.DataFrame
+    failures: pd.DataFrame
+
+    @classmethod
+    def read(cls, directories: Sequence[str | Path]) -> Self:
+        """Read studies from their directories, once.
+
+        Raises:
+            StoreError: A directory is no study, cannot be read, or has a malformed record.
+        """
+        return cls.of(read_studies(directories))
+
+    @classmethod
+    def of(cls, studies: Sequence[Study]) -> Self:
+        """Make the tables of studies.
+
+        Raises:
+            StoreError: A record is malformed.
+        """
+        runs = run_table(studies)
+        means = summary(runs)
+        return cls(
+            studies=tuple(studies),
+            runs=runs,
+            epochs=epoch_table(studies),
+            summary=means,
+            measurements=measurements(means),
+            idle=idle_table(studies),
+            failures=failure_table(studies),
+        )
 
 
 def run_table(studies: Iterable[Study]) -> pd.DataFrame:
-    """As :func:`run_rows`, of studies that are already read."""
-    rows: list[dict[str, Any]] = []
-    for study in studies:
-        baselines = study.baselines()
-        for run in study.cells():
-            baseline = baselines.around(run)
-            with understood(run):
-                rows += [
-                    _run_row(study, run, phase, result, baseline)
-                    for phase, result in run.data["results"].items()
-                ]
-    return frame(rows, RUN_COLUMNS)
+    """Make one row per finished run and phase, by study, block, order and phase.
 
-
-def epoch_rows(directories: Directories) -> pd.DataFrame:
-    """One row per epoch of each finished run, in training and in inference.
-
-    Args:
-        directories: Studies.
+    Net energy uses the idle measurements of the run's own block and boot, over the span from its
+    first epoch's start to its last epoch's stop.
 
     Returns:
-        Columns as :data:`~joulelab.findings.columns.EPOCH_COLUMNS`. An epoch that was cut
-        short is not ``complete``.
+        Columns :data:`~joulelab.findings.schema.RUN_COLUMNS`.
 
     Raises:
-        StoreError: A directory is no study, or cannot be read.
+        StoreError: A record is malformed.
     """
-    return epoch_table(read_studies(directories))
+    return frame(_rows_of_runs(studies, _run_rows), RUN_COLUMNS)
 
 
 def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
-    """As :func:`epoch_rows`, of studies that are already read."""
-    rows: list[dict[str, Any]] = []
+    """Make one row per epoch of each finished run, in training and in inference.
+
+    Returns:
+        Columns :data:`~joulelab.findings.schema.EPOCH_COLUMNS`.
+
+    Raises:
+        StoreError: A record is malformed.
+    """
+    return frame(_rows_of_runs(studies, _epoch_rows), EPOCH_COLUMNS)
+
+
+def _rows_of_runs(
+    studies: Iterable[Study], rows_of: Callable[[RunRecord, Baseline], Iterable[dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
     for study in studies:
         baselines = study.baselines()
         for run in study.cells():
-            baseline = baselines.around(run)
             with understood(run):
-                rows += [_epoch_row(study, run, epoch, baseline) for epoch in run.data["epochs"]]
-    return frame(rows, EPOCH_COLUMNS)
+                for row in rows_of(run, baselines.around(run)):
+                    yield row | {"run_id": run.run_id, "study": study.label}
 
 
-def failures(directories: Directories) -> pd.DataFrame:
-    """The runs that failed or whose record is damaged, with the reason.
+def _run_rows(run: RunRecord, baseline: Baseline) -> Iterator[dict[str, Any]]:
+    data = run.data
+    for phase, result in data["results"].items():
+        energy = phase_energy(run, phase, baseline)
+        samples = result["samples"]
+        row = {name: result.get(name) for name in RUN_COLUMNS if name in result}
+        row |= data["characteristics"] or {}
+        row |= data["factors"]
+        row |= _machine_columns(data["machine"])
+        row |= _energy_columns(energy)
+        row |= {"phase": phase, "status": run.status}
+        row |= {name: data[name] for name in ("repeat", "block", "order")}
+        row["gross_j_per_sample"] = energy.gross_j / samples if samples else math.nan
+        row["net_j_per_sample"] = energy.net_j / samples if samples else math.nan
+        yield row
 
-    Args:
-        directories: Studies.
 
-    Returns:
-        Columns as :data:`~joulelab.findings.columns.FAILURE_COLUMNS`; ``factors`` is text
-        like ``batch_size=128, ...``.
-
-    Raises:
-        StoreError: A directory is no study, or cannot be read.
-    """
-    return failure_table(read_studies(directories))
+def _epoch_rows(run: RunRecord, baseline: Baseline) -> Iterator[dict[str, Any]]:
+    spans: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for span in run.data["spans"]:
+        if span["name"] == "epoch":
+            key = span["attributes"]["phase"], span["attributes"]["index"]
+            spans.setdefault(key, []).append(span)
+    for epoch in run.data["epochs"]:
+        key = epoch["phase"], epoch["index"]
+        energy = less_idle(energy_of(epoch["energy"]), spans.get(key, []), baseline)
+        row = {name: epoch[name] for name in EPOCH_COLUMNS if name in epoch}
+        row |= {"epoch": epoch["index"], "model": run.data["factors"]["model"]}
+        yield row | {"gross_j": energy.gross_j, "net_j": energy.net_j}
 
 
 def failure_table(studies: Iterable[Study]) -> pd.DataFrame:
-    """As :func:`failures`, of studies that are already read."""
+    """List the runs that failed or whose record is damaged, with the reason.
+
+    Returns:
+        Columns :data:`~joulelab.findings.schema.FAILURE_COLUMNS`; ``factors`` is a text such as
+        ``"batch_size=128, precision=fp32"``.
+    """
     rows: list[dict[str, Any]] = []
     for study in studies:
         for run in study.runs:
@@ -124,17 +187,13 @@ def failure_table(studies: Iterable[Study]) -> pd.DataFrame:
 
 
 def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
-    """One row per idle measurement and component, in order of time.
-
-    Args:
-        studies: As :func:`joulelab.runs.studies.read_studies` gives them.
+    """Make one row per idle measurement and component, in order of time.
 
     Returns:
-        Columns as :data:`~joulelab.findings.columns.IDLE_COLUMNS`; ``time_s`` is
-        wall-clock time since 1970.
+        Columns :data:`~joulelab.findings.schema.IDLE_COLUMNS`.
 
     Raises:
-        StoreError: A record lacks what it should have.
+        StoreError: A record is malformed.
     """
     rows: list[dict[str, Any]] = []
     for study in studies:
@@ -156,84 +215,48 @@ def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
     return frame(rows, IDLE_COLUMNS)
 
 
-def write_results(study_dir: str | Path) -> list[Path]:
-    """Writes ``results.parquet``, ``results.csv`` and ``epochs.parquet`` into a study.
+def write_results(tables: StudyTables, directory: Path) -> list[Path]:
+    """Write ``results.parquet``, ``results.csv`` and ``epochs.parquet``.
 
     The same runs give the same bytes.
-
-    Args:
-        study_dir: The study.
 
     Returns:
         The three paths.
 
     Raises:
-        StoreError: It is no study, or cannot be read or written.
+        StoreError: A file cannot be written.
     """
-    studies = read_studies([study_dir])
-    return write_tables(run_table(studies), epoch_table(studies), Path(study_dir))
-
-
-def write_tables(runs: pd.DataFrame, epochs: pd.DataFrame, directory: Path) -> list[Path]:
-    """As :func:`write_results`, of tables that are already made, into any directory."""
     contents = {
-        "results.parquet": parquet(runs),
-        "results.csv": runs.to_csv(index=False, lineterminator="\n").encode(),
-        "epochs.parquet": parquet(epochs),
+        "results.parquet": parquet(tables.runs),
+        "results.csv": csv(tables.runs),
+        "epochs.parquet": parquet(tables.epochs),
     }
-    return [write_bytes(directory / name, content) for name, content in contents.items()]
+    return [write_file(directory / name, content) for name, content in contents.items()]
 
 
-def _run_row(
-    study: Study, run: RunRecord, phase: str, result: Mapping[str, Any], baseline: Baseline
-) -> dict[str, Any]:
-    data = run.data
-    energy = phase_energy(run, phase, baseline)
-    samples = result["samples"]
-    row = {name: result.get(name) for name in RUN_COLUMNS if name in result}
-    row |= data["characteristics"] or {}
-    row |= data["factors"]
-    row |= _machine_columns(data["machine"])
-    row |= _energy_columns(energy)
-    row |= {
-        "run_id": run.run_id,
-        "study": study.label,
-        "phase": phase,
-        "status": run.status,
-        "repeat": data["repeat"],
-        "block": data["block"],
-        "order": data["order"],
-        "gross_j_per_sample": energy.gross_j / samples if samples else math.nan,
-        "net_j_per_sample": energy.net_j / samples if samples else math.nan,
-    }
-    return row
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a derived file, all of it or nothing, and create its directory.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+    return path
 
 
-def _epoch_row(
-    study: Study, run: RunRecord, epoch: Mapping[str, Any], baseline: Baseline
-) -> dict[str, Any]:
-    phase, index = epoch["phase"], epoch["index"]
-    spans = [
-        span
-        for span in run.data["spans"]
-        if span["name"] == "epoch"
-        and (span["attributes"]["phase"], span["attributes"]["index"]) == (phase, index)
-    ]
-    energy = less_idle(energy_of(epoch["energy"]), spans, baseline)
-    return {
-        "run_id": run.run_id,
-        "epoch": index,
-        "duration_s": epoch["duration_s"],
-        "gross_j": energy.gross_j,
-        "net_j": energy.net_j,
-        "loss": epoch["loss"],
-        "accuracy_pct": epoch["accuracy_pct"],
-        "study": study.label,
-        "model": run.data["factors"]["model"],
-        "phase": phase,
-        "samples": epoch["samples"],
-        "complete": epoch["complete"],
-    }
+def csv(table: pd.DataFrame) -> bytes:
+    """Return a table as CSV."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """Return a table as Parquet, without the metadata that names the version of pandas."""
+    target = io.BytesIO()
+    bare = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(bare, target, compression="zstd")
+    return target.getvalue()
 
 
 def _energy_columns(energy: Energy) -> dict[str, Any]:
@@ -284,7 +307,7 @@ def _over(value: float, duration_s: float) -> float:
 
 
 def _combined(uncertainties: Iterable[float]) -> float:
-    """In quadrature, components being independent; NaN for no component."""
+    """Add uncertainties of independent components in quadrature; NaN without components."""
     values = list(uncertainties)
     return math.hypot(*values) if values else math.nan
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from joulelab.errors import UserError
-from joulelab.findings.files import parquet, write_bytes
-from joulelab.findings.tables import run_table
+from joulelab.findings.tables import parquet, run_table, write_file
 from joulelab.models.registry import parse_input_shape
 from joulelab.predict.hardware_profile import HardwareProfile
 from joulelab.predict.prediction import ESTIMATORS, predict
@@ -149,7 +148,7 @@ def predict_study(
     """
     cases = list(dict.fromkeys(_cases_of(read_study(directory, input_shape))))
     frame = pd.DataFrame([one.to_row() for one in predict(cases, profile)]).drop(columns="input")
-    return write_bytes(directory / "predictions.parquet", parquet(frame)), len(cases)
+    return write_file(directory / "predictions.parquet", parquet(frame)), len(cases)
 
 
 def compare_with_study(

@@ -1,1 +1,1 @@
-"""Figures and pages."""
+"""Reports of studies: a self-contained page, charts as files, tables and findings."""

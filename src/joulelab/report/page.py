@@ -1,10 +1,9 @@
-"""The report: a self-contained page, figures as files and tables."""
+"""Report of studies: a self-contained page, charts as files, tables and findings."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -13,22 +12,18 @@ import jinja2
 
 import joulelab
 from joulelab.errors import StoreError, UserError
-from joulelab.findings.answers import answers
-from joulelab.findings.data import Data
-from joulelab.findings.files import write_bytes
-from joulelab.findings.findings import findings_json
-from joulelab.findings.printed import hardware_table, model_table, write_printed
-from joulelab.findings.tables import write_tables
-from joulelab.report import files
-from joulelab.report.drawing import Drawers, processes_for
-from joulelab.report.embedded import page_data, policy, scripts
-from joulelab.report.figure import Figure
-from joulelab.report.figures.catalogue import Missing, drawn
-from joulelab.report.files import Picture, Sheet
-from joulelab.report.prose import paragraphs
-from joulelab.report.scopes import Material, Scope, spoken_setting
-from joulelab.report.sections import of_study, results, table_of
-from joulelab.report.theme import QUANTITIES
+from joulelab.findings.all import Analysis, analyze
+from joulelab.findings.latex import hardware_table, model_table, write_paper_tables
+from joulelab.findings.schema import Finding, findings_json, records
+from joulelab.findings.tables import StudyTables, write_file, write_results
+from joulelab.format import interval, quantity, scale
+from joulelab.report import renderer
+from joulelab.report.charts import Drawing, all_charts, drawings, write_charts
+from joulelab.report.charts.chart import Chart
+from joulelab.report.charts.style import QUANTITIES
+from joulelab.report.page_data import content_security_policy, page_data, scripts
+from joulelab.report.renderer import Renderer, processes_for
+from joulelab.report.sections import results, study_section, text_table
 from joulelab.runs.studies import Study, read_studies
 
 PAGE = "report.html"
@@ -36,111 +31,72 @@ FINDINGS = "findings.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Report:
     """What a report wrote.
 
     Attributes:
         page: The HTML file.
-        figures: SVG, PNG and PDF of each figure, and its rows as CSV.
-        tables: CSV, Parquet and LaTeX, and the findings.
+        figures: SVG, PNG and PDF of each chart, and its rows as CSV.
+        results: ``results.parquet``, ``results.csv`` and ``epochs.parquet``.
+        tables: The tables of a paper, and the findings.
+        analysis: What they were made from.
     """
 
     page: Path
     figures: tuple[Path, ...]
+    results: tuple[Path, ...]
     tables: tuple[Path, ...]
+    analysis: Analysis
 
 
-def write_report(directories: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Writes one self-contained HTML page, its figures, its tables and the findings.
-
-    Args:
-        directories: Studies, at least one.
-        out: The page (a name ending in ``.html``) or the directory for it. Default: that of the
-            study; ``joulelab-report`` in the current directory for several. Figures go to
-            ``figures`` and tables beside the page.
-
-    Returns:
-        The page.
-
-    Raises:
-        StoreError: A directory is no study, none of its runs has ended (failed ones count, so
-            that their reasons are seen), or the report cannot be written.
-    """
-    return write_all(directories, out).page
-
-
-def write_all(
+def write_report(
     directories: Sequence[str | Path],
     out: str | Path | None = None,
     *,
     traces: Sequence[str] = (),
-) -> Written:
-    """As :func:`write_report`, and says what else it wrote.
+) -> Report:
+    """Write the results, the findings, the charts, the tables of a paper and the page.
+
+    The records are read once.
 
     Args:
-        directories: Studies, at least one.
-        out: See :func:`write_report`.
+        directories: Study directories, at least one.
+        out: The page (a name that ends in ``.html``) or its directory. Default: the directory of
+            a single study; ``joulelab-report`` in the current directory for several. Charts go to
+            ``figures`` and tables next to the page.
         traces: Ids of the runs whose power is shown; default: the first ones.
 
     Raises:
-        UserError: There is no run of such an id.
-        StoreError: See :func:`write_report`.
+        UserError: There is no directory, or no finished run of such an id.
+        StoreError: A directory is no study, none of its runs has ended (failed ones count, so
+            that their reasons are shown), or a file cannot be written.
     """
     if not directories:
-        raise UserError("no study to report", hint="name one or several study directories")
-    # It takes a second and lets go of the interpreter.
+        raise UserError("no study to report", hint="name one or more study directories")
+    # This takes a second and releases the interpreter.
     Thread(target=scripts, daemon=True).start()
     studies = _readable(directories)
-    with Drawers(
-        files.FORMATS, processes_for(sum(len(study.runs) for study in studies))
-    ) as drawers:
-        data = Data.of(studies)
-        material = Material.of(data, answers(data))
-        figures, missing = drawn(material, _known(studies, traces))
-        found = files.pictures(_sheets(material, figures), drawers)
-    page = _place(studies, out)
-    html = _html(material, figures, missing, found)
-    figure_files = files.figure_files(page.parent / "figures", figures, found)
-    tables = write_tables(data.runs, data.epochs, page.parent)
-    tables += write_printed(data, page.parent)
-    tables.append(write_bytes(page.parent / FINDINGS, findings_json(material.answers.findings)))
-    write_bytes(page, html.encode())
-    return Written(page, tuple(figure_files), tuple(tables))
-
-
-def _html(
-    material: Material,
-    figures: Sequence[Figure],
-    missing: Sequence[Missing],
-    found: Sequence[Picture],
-) -> str:
-    net = bool(material.summary["net_j"].notna().any())
-    simulated = bool((material.data.runs["provenance"] == "simulated").any())
-    return _render(
-        title=", ".join(study.label for study in material.data.studies),
-        simulated=simulated,
-        version=joulelab.__version__,
-        policy=policy(),
-        scripts=scripts(),
-        data=page_data(material, figures, "net" if net else "gross"),
-        quantities=QUANTITIES,
-        net=net,
-        places=_by_place(material.scopes),
-        models=sorted(material.data.summary["model"].unique()),
-        phases=sorted(set(material.summary["phase"]), reverse=True),
-        figures=figures,
-        missing=missing,
-        pictures={
-            figure.name: [one for one in found if one.sheet.figure == figure.name]
-            for figure in figures
-        },
-        paragraphs=paragraphs(material, figures, detail=False),
-        details=paragraphs(material, figures, detail=True),
-        results=results(material),
-        hardware=table_of(hardware_table(material.data)),
-        characteristics=table_of(model_table(material.data)),
-        studies=[of_study(study, material) for study in material.data.studies],
-    )
+    unknown = set(traces) - {run.run_id for study in studies for run in study.cells()}
+    if unknown:
+        hint = "see the directories under runs/ of the study"
+        raise UserError(f"no finished run {min(unknown)!r}", hint=hint)
+    processes = processes_for(sum(len(study.runs) for study in studies))
+    with Renderer(renderer.FORMATS, processes) as warm:
+        tables = StudyTables.of(studies)
+        analysis = analyze(tables)
+        charts, missing = all_charts(analysis, traces)
+        groups = tables.measurements.drop_duplicates("group")
+        drawn = drawings(charts, groups[groups["rank"] == 0])
+        images = warm.render([one.specification for one in drawn])
+    drawn = [replace(one, images=content) for one, content in zip(drawn, images, strict=True)]
+    page = _page_path(studies, out)
+    html = _html(analysis, charts, missing, drawn)
+    figures = write_charts(page.parent / "figures", charts, drawn, groups)
+    rows = write_results(tables, page.parent)
+    paper = write_paper_tables(tables, page.parent)
+    paper.append(write_file(page.parent / FINDINGS, findings_json(analysis.findings)))
+    write_file(page, html.encode())
+    return Report(page, tuple(figures), tuple(rows), tuple(paper), analysis)
 
 
 def _readable(directories: Sequence[str | Path]) -> list[Study]:
@@ -155,51 +111,7 @@ def _readable(directories: Sequence[str | Path]) -> list[Study]:
     return studies
 
 
-def _known(studies: Sequence[Study], run_ids: Sequence[str]) -> Sequence[str]:
-    known = {run.run_id for study in studies for run in study.cells()}
-    for run_id in run_ids:
-        if run_id not in known:
-            raise UserError(
-                f"no finished run {run_id!r}", hint="see the directories under runs/ of the study"
-            )
-    return run_ids
-
-
-def _by_place(scopes: Sequence[Scope]) -> dict[str, list[Scope]]:
-    places: dict[str, list[Scope]] = {}
-    for scope in scopes:
-        places.setdefault(scope.place, []).append(scope)
-    return places
-
-
-def _stem(scope: Scope, leading: Sequence[Scope]) -> str:
-    return f"{_slug(scope.place)}-" if len(leading) > 1 else ""
-
-
-def _sheets(material: Material, figures: Sequence[Figure]) -> list[Sheet]:
-    """Those of leading scopes, without what is the same for each, as machines side by side."""
-    leading = [scope for scope in material.scopes if scope.leading]
-    distinct: dict[str, Sheet] = {}
-    for figure in figures:
-        for scope in leading:
-            for sheet in files.sheets_of(figure, scope, _stem(scope, leading)):
-                distinct.setdefault(json.dumps(sheet.specification), sheet)
-    return list(distinct.values())
-
-
-def _render(**values: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("joulelab.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["spoken"] = spoken_setting
-    return environment.get_template("report.html.j2").render(**values)
-
-
-def _place(studies: Sequence[Study], out: str | Path | None) -> Path:
+def _page_path(studies: Sequence[Study], out: str | Path | None) -> Path:
     if out is None:
         directory = studies[0].directory if len(studies) == 1 else Path("joulelab-report")
         return directory / PAGE
@@ -207,12 +119,65 @@ def _place(studies: Sequence[Study], out: str | Path | None) -> Path:
     return path if path.suffix.lower() in (".html", ".htm") and not path.is_dir() else path / PAGE
 
 
-def _slug(text: str) -> str:
-    """Letters, digits and hyphens.
+def _html(
+    analysis: Analysis, charts: list[Chart], missing: dict[str, str], drawn: list[Drawing]
+) -> str:
+    tables = analysis.tables
+    measured = tables.measurements
+    groups = measured.drop_duplicates("group")
+    net = bool(measured["net_j"].notna().any())
+    places: dict[str, list[dict[str, Any]]] = {}
+    for row in records(groups):
+        places.setdefault(f"{row['study']} · {row['machine']}", []).append(row)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("joulelab.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"estimate": _estimate, "interval": _interval}
+    return environment.get_template("report.html.j2").render(
+        title=", ".join(study.label for study in tables.studies),
+        simulated=bool((tables.runs["provenance"] == "simulated").any()),
+        version=joulelab.__version__,
+        policy=content_security_policy(),
+        scripts=scripts(),
+        data=page_data(groups, charts, "net" if net else "gross"),
+        quantities=QUANTITIES,
+        net=net,
+        places=places,
+        models=sorted(tables.summary["model"].unique()),
+        phases=sorted(set(measured["phase"]), reverse=True),
+        charts=charts,
+        missing=missing,
+        drawings={
+            chart.name: [one for one in drawn if one.chart == chart.name] for chart in charts
+        },
+        findings=_by_chart(analysis.findings, charts, detail=False),
+        details=_by_chart(analysis.findings, charts, detail=True),
+        results=results(measured),
+        hardware=text_table(hardware_table(tables.studies)),
+        characteristics=text_table(model_table(tables.summary)),
+        studies=[study_section(study, analysis) for study in tables.studies],
+    )
 
-    Example:
-        >>> _slug("quick (my study)")
-        'quick-my-study'
-    """
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in text)
-    return "-".join(kept.lower().split())
+
+def _by_chart(
+    findings: Sequence[Finding], charts: Sequence[Chart], *, detail: bool
+) -> dict[str, list[Finding]]:
+    """Return the findings of each chart, and under ``""`` those of none."""
+    found: dict[str, list[Finding]] = {"": [], **{chart.name: [] for chart in charts}}
+    for finding in findings:
+        if finding.detail is detail:
+            found[finding.figure if finding.figure in found else ""].append(finding)
+    return found
+
+
+def _estimate(finding: Finding) -> str:
+    return quantity(finding.estimate, finding.unit.removeprefix("1"))
+
+
+def _interval(finding: Finding) -> str:
+    size, _ = scale(finding.estimate, finding.unit)
+    return interval(finding.low / size, finding.high / size, finding.estimate / size)

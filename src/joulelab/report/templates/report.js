@@ -1,17 +1,17 @@
 "use strict";
-// Draws the figures from the data on this page, and draws them anew when a reader chooses.
+// Draw the charts from the data on this page, and redraw them when the reader selects.
 (() => {
   const page = JSON.parse(document.getElementById("report-data").textContent);
-  const state = { scope: page.scopes[0].key, quantity: page.quantity, phase: "both", hidden: new Set() };
+  const state = { group: page.groups[0].group, quantity: page.quantity, phase: "both", hidden: new Set() };
   const drawn = new Map();
-  const beside = new Set(page.beside);
+  const annotations = new Set(page.annotations);
   let round = 0;
 
-  // Columns come as plain values, or as levels and the number of each row's level.
+  // Columns are plain values, or levels and the number of each row's level.
   const tables = new Map();
   function rowsOf(name) {
     if (!tables.has(name)) {
-      const columns = Object.entries(page.figures[name].columns).map(([column, packed]) => [
+      const columns = Object.entries(page.charts[name].columns).map(([column, packed]) => [
         column, Array.isArray(packed) ? packed : packed.codes.map((code) => code === null ? null : packed.levels[code]),
       ]);
       const count = columns.length ? columns[0][1].length : 0;
@@ -21,9 +21,8 @@
     return tables.get(name);
   }
 
-  function chosen(name) {
-    const scope = page.scopes.find((one) => one.key === state.scope);
-    const levels = { scope: scope.key, family: scope.family, quantity: state.quantity };
+  function selected(name) {
+    const levels = { ...page.groups.find((one) => one.group === state.group), quantity: state.quantity };
     if (state.phase !== "both") levels.phase = state.phase;
     for (const select of document.querySelectorAll(`#figure-${name} select`)) {
       levels[select.dataset.column] = select.value;
@@ -36,26 +35,27 @@
       !state.hidden.has(row.model) &&
       Object.entries(levels).every(([column, level]) => !(column in row) || row[column] === level ||
         (column === "phase" && row[column] === null)));
-    return rows.every((row) => beside.has(row.mark)) ? [] : rows;
+    return rows.every((row) => annotations.has(row.mark)) ? [] : rows;
   }
 
   function specification(name, levels, rows, width) {
-    const figure = page.figures[name];
-    const called = { quantity: page.quantities[levels.quantity] };
-    for (const choice of figure.choices) called[choice.column] = choice.levels[levels[choice.column]];
-    if (figure.panels) called[figure.panels.column] = figure.panels.levels[levels[figure.panels.column]];
-    // A name in braces may itself hold another: twice is enough.
-    const filled = (text) => text.replace(/\{(\w+)\}/g, (whole, column) => called[column] ?? whole);
-    const spec = JSON.parse(JSON.stringify(figure.chart), (_, part) =>
+    const chart = page.charts[name];
+    const names = { quantity: page.quantities[levels.quantity] };
+    for (const selector of [...chart.selectors, chart.panels].filter(Boolean)) {
+      names[selector.column] = selector.levels[levels[selector.column]];
+    }
+    // A name may contain another in braces: two passes fill them all.
+    const filled = (text) => text.replace(/\{(\w+)\}/g, (whole, column) => names[column] ?? whole);
+    const spec = JSON.parse(JSON.stringify(chart.specification), (_, part) =>
       typeof part === "string" ? filled(filled(part)) : part);
-    // Vega-Lite fits a width only beside a height in pixels.
+    // Vega-Lite fits the width only for a height in pixels.
     const height = spec.height.step ? spec.height.step * new Set(rows.map((row) => row.model)).size : spec.height;
     return { ...spec, width, height, background: null, datasets: { table: rows } };
   }
 
   async function drawPanel(name, panel) {
     const view = panel.querySelector(".view");
-    const levels = chosen(name);
+    const levels = selected(name);
     const column = panel.dataset.column;
     panel.hidden = column === "phase" && state.phase !== "both" && state.phase !== panel.dataset.level;
     if (panel.hidden) return;
@@ -65,8 +65,8 @@
     drawn.delete(view);
     if (rows.length === 0) {
       const why = levels.quantity === "net" && rowsOf(name).some((row) => "quantity" in row)
-        ? "Nothing to show: net energy is not known or not above zero here, or every model is hidden."
-        : "Nothing to show for this choice.";
+        ? "Nothing to show: net energy is unknown or not above zero here, or every model is hidden."
+        : "Nothing to show for this selection.";
       view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
       return;
     }
@@ -75,7 +75,7 @@
       mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false, logLevel: 1,
       config: { ...page.config, font }, tooltip: { theme: "page" },
     });
-    // The view is described as a whole, and its rows are in the table of its data.
+    // The view has one description, and its rows are in the table of its data.
     view.querySelector("svg").setAttribute("aria-hidden", "true");
     drawn.set(view, result);
   }
@@ -93,30 +93,30 @@
     }
     document.documentElement.dataset.drawn = "yes";
   }
-  const drawAll = () => draw(Object.keys(page.figures));
+  const drawAll = () => draw(Object.keys(page.charts));
 
-  // Rows of tables and findings belong to scopes and models, too.
-  function sift() {
-    for (const part of document.querySelectorAll("[data-scopes], [data-phase], [data-quantity]")) {
-      part.hidden = ("scopes" in part.dataset && !part.dataset.scopes.split(" ").includes(state.scope)) ||
+  // Show the rows of tables and the findings that match the selection.
+  function filter() {
+    for (const part of document.querySelectorAll("[data-groups], [data-phase], [data-quantity]")) {
+      part.hidden = ("groups" in part.dataset && !part.dataset.groups.split(" ").includes(String(state.group))) ||
         state.hidden.has(part.dataset.model) ||
         ("quantity" in part.dataset && part.dataset.quantity !== state.quantity) ||
         (state.phase !== "both" && "phase" in part.dataset && part.dataset.phase !== state.phase);
     }
     for (const body of document.querySelectorAll(".results tbody")) {
-      body.hidden = ![...body.querySelectorAll("tr[data-scopes]")].some((row) => !row.hidden);
+      body.hidden = ![...body.querySelectorAll("tr[data-groups]")].some((row) => !row.hidden);
     }
   }
 
   function visibleRows(name) {
-    const levels = chosen(name);
+    const levels = selected(name);
     for (const select of document.querySelectorAll(`#figure-${name} select`)) delete levels[select.dataset.column];
     return shown(name, levels);
   }
 
-  const inner = new Set(page.inner);
+  const hidden = new Set(page.hidden);
   function columnsOf(name) {
-    return Object.keys(page.figures[name].columns).filter((column) => !inner.has(column));
+    return Object.keys(page.charts[name].columns).filter((column) => !hidden.has(column));
   }
 
   function fillTable(name, details) {
@@ -181,10 +181,10 @@
       if (field.name === "model") {
         if (field.checked) state.hidden.delete(field.value); else state.hidden.add(field.value);
       } else {
-        state[field.name] = field.value;
+        state[field.name] = field.name === "group" ? Number(field.value) : field.value;
       }
       count();
-      sift();
+      filter();
       drawAll();
     });
     controls.addEventListener("submit", (event) => event.preventDefault());
@@ -195,7 +195,7 @@
       for (const box of boxes) box.checked = all === "yes";
       state.hidden = new Set(all === "yes" ? [] : boxes.map((box) => box.value));
       count();
-      sift();
+      filter();
       drawAll();
     });
     for (const figure of document.querySelectorAll("figure[id]")) {
@@ -215,11 +215,11 @@
       clearTimeout(waiting);
       waiting = setTimeout(drawAll, 150);
     });
-    // A link into the page opens what it leads to.
+    // A link into the page opens its target.
     window.addEventListener("hashchange", () => document.querySelector(location.hash || "body")?.closest("details")?.setAttribute("open", ""));
   }
 
-  // One figure alone, unless all are being drawn.
+  // Redraw one chart, unless all are being drawn.
   function redraw(name) {
     if (document.documentElement.dataset.drawn === "yes") draw([name]); else drawAll();
   }
@@ -231,9 +231,8 @@
 
   document.documentElement.classList.add("scripted");
   if (window.innerWidth < 640) document.querySelector(".controls > details")?.removeAttribute("open");
-  // Where nothing was drawn from data there is nothing to choose.
   count();
-  sift();
+  filter();
   listen();
   drawAll();
 })();

@@ -1,4 +1,4 @@
-"""Names beside points, where there is room for them."""
+"""Labels of points: a place for each name that has room."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.report.theme import logarithmic
+from joulelab.report.charts.style import logarithmic
 
 SIDES = ("E", "W", "N", "S", "NE", "NW", "SE", "SW")
-"""Where a name may stand, the first that is free."""
+"""Sides of a point, the first free one of which takes the name."""
 
 FRAMES_PX = {"side": (380.0, 235.0), "side_narrow": (235.0, 235.0)}
-"""Size of the axes in a file and on a wide page, and on a phone."""
+"""Size of the plot in a file and on a wide page, and on a phone."""
 
 _LETTER_PX, _LINE_PX, _GAP_PX, _POINT_PX = 5.9, 13.0, 6.0, 4.5
 MOST = 60
-"""With more points than that none is named."""
+"""With more points than this, none is named."""
 
 Boxes = NDArray[np.float64]
 
@@ -32,20 +32,17 @@ def with_sides(
     zero: bool = False,
     allowed: Sequence[str] = SIDES,
 ) -> pd.DataFrame:
-    """Adds where each row's name stands; empty where it would lie on something.
+    """Add the side of each row's name; empty where it would cover something.
 
-    The axes are taken to be as :func:`joulelab.report.theme.scale` makes them.
+    The axes are those of :func:`joulelab.report.charts.style.axis`.
 
     Args:
-        table: With the column ``model``.
+        table: Rows with the column ``model`` and the columns ``x`` and ``y`` of the axes.
         x: Column of the horizontal axis.
-        y: Of the vertical one.
-        by: Columns that choose what is shown at one time.
+        y: Column of the vertical axis.
+        by: Columns that select what is shown at one time.
         zero: Whether linear axes begin at zero.
         allowed: Those of :data:`SIDES` that are free of other marks.
-
-    Returns:
-        The table with the columns of :data:`FRAMES_PX`: one of :data:`SIDES`, or ``None``.
     """
     found = {name: pd.Series(None, index=table.index, dtype=object) for name in FRAMES_PX}
     for _, part in table.groupby(list(by), dropna=False):
@@ -63,12 +60,12 @@ def sides(
     frame: tuple[float, float],
     allowed: Sequence[str] = SIDES,
 ) -> list[str | None]:
-    """A side for each name, such that no name lies on a point, on another name or outside.
+    """Choose a side for each name, so that no name covers a point or another name.
 
     Args:
         at: Points from the top left in pixels. Shape: (points, 2).
         names: Their names.
-        frame: Width and height in pixels.
+        frame: Width and height of the plot in pixels.
         allowed: Sides to choose from, the best first.
 
     Example:
@@ -91,7 +88,7 @@ def sides(
 
 
 def _fraction(values: pd.Series[float], zero: bool) -> Boxes:
-    """Where values lie on their axis, from 0 to 1, with the margins that the axis has."""
+    """Return positions on the axis, from 0 to 1, with the margins that the axis has."""
     known = np.asarray(values, dtype=np.float64)
     on_logarithm = logarithmic(values)
     if on_logarithm:

@@ -1,6 +1,6 @@
-"""Draws specifications, several at a time: Vega runs in one thread of a process only.
+"""Rendering of charts to SVG, PNG and PDF, in parallel: Vega uses one thread of a process.
 
-``python -m joulelab.report.drawing`` reads specifications and writes drawings, both as JSON.
+``python -m joulelab.report.renderer`` reads specifications and writes images, both as JSON.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import vl_convert
 
 from joulelab.errors import StoreError
 
-Specification = Mapping[str, Any]
-Drawing = Mapping[str, bytes]
-"""A drawing in each format."""
-
+FORMATS = ("svg", "png", "pdf")
 MOST_PROCESSES = 4
 _FEW_RUNS = 24
-"""Their figures are drawn in the time that a process takes to start."""
+"""The charts of so few runs are rendered in the time that a process takes to start."""
 
-_SMALL: Specification = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {}}
-"""Drawn first, so that everything is loaded before it is needed."""
+_SMALL = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {}}
+"""Rendered first, so that everything is loaded when it is needed."""
 
 _PNG_SCALE = 3.0
 _PDF_NAMES = re.compile(rb"(?:\n +/[a-z]+\d+ \d+ 0 R){2,}")
 
+Images = Mapping[str, bytes]
+"""Format to content."""
 
-class Drawers:
-    """Processes that draw. They start at once, and are warm when there is something to draw.
+
+class Renderer:
+    """Processes that render. They start immediately, so that they are warm when needed.
 
     Args:
-        formats: Among ``svg``, ``png`` and ``pdf``.
-        processes: How many; with none, everything is drawn by this process.
+        formats: Among :data:`FORMATS`.
+        processes: Number of processes; with 0, this process renders.
     """
 
     def __init__(self, formats: Sequence[str], processes: int) -> None:
@@ -62,8 +62,8 @@ class Drawers:
             process.kill()
             process.communicate()
 
-    def draw(self, specifications: Sequence[Specification]) -> list[Drawing]:
-        """The drawings of Vega-Lite specifications; to be called once.
+    def render(self, specifications: Sequence[Mapping[str, Any]]) -> list[Images]:
+        """Return the images of Vega-Lite specifications; to be called once.
 
         The same specification gives the same bytes.
 
@@ -71,24 +71,24 @@ class Drawers:
             specifications: With their data and configuration.
 
         Raises:
-            StoreError: Drawing failed.
+            StoreError: Rendering failed.
         """
         count = len(self._processes)
         if not count:
-            return [drawing(one, self._formats) for one in specifications]
+            return [render(one, self._formats) for one in specifications]
         shares = [specifications[first::count] for first in range(count)]
         with ThreadPoolExecutor(count) as pool:
-            drawn = list(pool.map(_drawn_by, self._processes, shares))
-        return [drawn[i % count][i // count] for i in range(len(specifications))]
+            rendered = list(pool.map(_rendered_by, self._processes, shares))
+        return [rendered[i % count][i // count] for i in range(len(specifications))]
 
 
 def processes_for(runs: int) -> int:
-    """How many processes are worth their start for the figures of so many runs."""
+    """Return how many processes are worth starting for the charts of a number of runs."""
     return min(MOST_PROCESSES, os.cpu_count() or 1) if runs > _FEW_RUNS else 0
 
 
-def drawing(specification: Specification, formats: Sequence[str]) -> Drawing:
-    """One drawing, made by this process."""
+def render(specification: Mapping[str, Any], formats: Sequence[str]) -> Images:
+    """Render one specification in this process."""
     svg = vl_convert.vegalite_to_svg(dict(specification))
     makers: Mapping[str, Callable[[], bytes]] = {
         "svg": svg.encode,
@@ -99,24 +99,27 @@ def drawing(specification: Specification, formats: Sequence[str]) -> Drawing:
 
 
 def _sorted(lines: re.Match[bytes]) -> bytes:
-    """Names of a PDF's resources, whose order differs from one call to the next, in order."""
+    """Sort the names of a PDF's resources, whose order differs between calls."""
     return b"\n" + b"\n".join(sorted(lines[0].split(b"\n")[1:]))
 
 
-def _drawn_by(process: subprocess.Popen[bytes], share: Sequence[Specification]) -> list[Drawing]:
+def _rendered_by(
+    process: subprocess.Popen[bytes], share: Sequence[Mapping[str, Any]]
+) -> list[Images]:
     out, error = process.communicate(json.dumps(share).encode())
     if process.returncode:
         reason = error.decode(errors="replace").strip().rpartition("\n")[2]
-        raise StoreError("figures cannot be drawn", why=reason or f"exit {process.returncode}")
+        raise StoreError("cannot draw the charts", why=reason or f"exit {process.returncode}")
     return [{kind: base64.b64decode(text) for kind, text in one.items()} for one in json.loads(out)]
 
 
 def _main() -> None:
     formats = sys.argv[1:]
-    drawing(_SMALL, formats)
-    drawn = [drawing(one, formats) for one in json.load(sys.stdin)]
+    render(_SMALL, formats)
+    rendered = [render(one, formats) for one in json.load(sys.stdin)]
     texts = [
-        {kind: base64.b64encode(content).decode() for kind, content in one.items()} for one in drawn
+        {kind: base64.b64encode(content).decode() for kind, content in one.items()}
+        for one in rendered
     ]
     json.dump(texts, sys.stdout)
 

@@ -1,4 +1,4 @@
-"""What a page holds for its script: figures as data, in text that cannot end the element."""
+"""Data and scripts of the page: charts as JSON, in text that cannot end its element."""
 
 from __future__ import annotations
 
@@ -14,52 +14,49 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
-from joulelab.report.figure import BESIDE, INNER, Choice, Figure, plain
-from joulelab.report.scopes import Material
-from joulelab.report.theme import CONFIG, QUANTITIES
+from joulelab.report.charts.chart import ANNOTATIONS, HIDDEN, Chart, Selector, plain_values
+from joulelab.report.charts.style import CONFIG, QUANTITIES
 
 
-def page_data(material: Material, figures: Sequence[Figure], quantity: str) -> Markup:
-    """The JSON that ``report.js`` reads.
-
-    Args:
-        material: Whose scopes can be shown.
-        figures: All that are on the page.
-        quantity: The one that is shown at first.
-    """
+def page_data(groups: pd.DataFrame, charts: Sequence[Chart], quantity: str) -> Markup:
+    """Return the JSON that ``report.js`` reads, with the quantity that is shown at first."""
     content = {
-        "scopes": [{"key": scope.key, "family": scope.family} for scope in material.scopes],
+        "groups": groups[["group", "family"]].to_dict("records"),
         "quantity": quantity,
         "quantities": QUANTITIES,
         "config": CONFIG,
-        "inner": ["scope", *INNER],
-        "beside": BESIDE,
-        "figures": {
-            figure.name: {
-                "chart": figure.chart,
-                "columns": packed(figure.table),
-                "panels": _choice(figure.panels) if figure.panels else None,
-                "choices": [_choice(choice) for choice in figure.choices],
+        "hidden": ["group", *HIDDEN],
+        "annotations": ANNOTATIONS,
+        "charts": {
+            chart.name: {
+                "specification": chart.specification,
+                "columns": pack(chart.table),
+                "panels": _selector(chart.panels) if chart.panels else None,
+                "selectors": [_selector(selector) for selector in chart.selectors],
             }
-            for figure in figures
+            for chart in charts
         },
     }
     return Markup(script_json(content))  # noqa: S704
 
 
-def packed(table: pd.DataFrame) -> dict[str, Any]:
-    """Columns of plain values; texts as levels and codes where that is shorter.
+def _selector(selector: Selector) -> dict[str, Any]:
+    return {"column": selector.column, "levels": dict(selector.levels)}
+
+
+def pack(table: pd.DataFrame) -> dict[str, Any]:
+    """Return columns of plain values; texts as levels and codes where that is shorter.
 
     Example:
-        >>> packed(pd.DataFrame({"model": ["LeNet", "LeNet", "VGG16"], "power_w": [1.0, 2.0, 3.0]}))
+        >>> pack(pd.DataFrame({"model": ["LeNet", "LeNet", "VGG16"], "power_w": [1.0, 2.0, 3.0]}))
         {'model': {'levels': ['LeNet', 'VGG16'], 'codes': [0, 0, 1]}, 'power_w': [1.0, 2.0, 3.0]}
     """
-    names, rows = plain(table)
+    names, rows = plain_values(table)
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
-    return {name: _packed(list(values)) for name, values in zip(names, columns, strict=True)}
+    return {name: _pack(list(values)) for name, values in zip(names, columns, strict=True)}
 
 
-def _packed(values: list[Any]) -> Any:
+def _pack(values: list[Any]) -> Any:
     texts = {value for value in values if isinstance(value, str)}
     if not texts or len(texts) == len(values):
         return values
@@ -72,7 +69,7 @@ def _packed(values: list[Any]) -> Any:
 
 
 def script_json(content: Any) -> str:
-    r"""JSON that stays within its ``<script>``, whatever names it holds.
+    r"""Return JSON that stays within its ``<script>``, whatever names it contains.
 
     Example:
         >>> script_json({"model": "</script><!-- \u2028"})
@@ -84,25 +81,18 @@ def script_json(content: Any) -> str:
 
 @cache
 def scripts() -> tuple[Markup, ...]:
-    """Vega, Vega-Lite and Vega-Embed in one, and the page's own."""
+    """Return Vega, Vega-Lite and Vega-Embed in one script, and the page's own."""
     own = resources.files("joulelab.report").joinpath("templates", "report.js")
     vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
     texts = (vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"), own.read_text())
     return tuple(Markup(text) for text in texts)  # noqa: S704
 
 
-def policy() -> str:
-    """A content security policy under which the page asks nothing of any network.
-
-    No script runs but the page's own, so that a name that slipped through could not either.
-    """
+def content_security_policy() -> str:
+    """Return a policy that allows the page no network, and no script but its own."""
     digests = (hashlib.sha256(text.encode()).digest() for text in scripts())
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _choice(choice: Choice) -> dict[str, Any]:
-    return {"column": choice.column, "levels": dict(choice.levels)}

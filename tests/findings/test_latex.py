@@ -4,23 +4,29 @@ import subprocess
 import pandas as pd
 import pytest
 
-from joulelab.findings.data import Data
-from joulelab.findings.latex import LONG, escaped, latex
-from joulelab.findings.printed import hardware_table, model_table, result_table, write_printed
-from joulelab.runs.studies import read_studies
+from joulelab.findings.latex import (
+    LONG,
+    escaped,
+    hardware_table,
+    latex,
+    model_table,
+    result_table,
+    write_paper_tables,
+)
+from joulelab.findings.tables import StudyTables
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, synthetic):
+def tables(tmp_path_factory, synthetic):
     root = tmp_path_factory.mktemp("printed")
     other = synthetic.other_machine(host="100%_server", cpu_cores=4)
     synthetic.write_study(root / "one", models=["LeNet", "VGG16"])
     synthetic.write_study(root / "two", models=["LeNet", "VGG16"], machine=other)
-    return Data.of(read_studies([root / "one", root / "two"]))
+    return StudyTables.read([root / "one", root / "two"])
 
 
-def test_hardware_has_a_column_a_machine(data):
-    table = hardware_table(data)
+def test_hardware_has_a_column_per_machine(tables):
+    table = hardware_table(tables.studies)
     assert list(table) == ["Component", "workstation", "100%_server"]
     rows = table.set_index("Component")
     assert "i9-11900KF" in rows.loc["CPU", "workstation"]
@@ -28,15 +34,15 @@ def test_hardware_has_a_column_a_machine(data):
     assert "RTX 3090" in rows.loc["GPU", "workstation"]
 
 
-def test_models_have_their_characteristics_once(data):
-    table = model_table(data).set_index("Model")
+def test_models_have_their_characteristics_once(tables):
+    table = model_table(tables.summary).set_index("Model")
     assert table.index.tolist() == ["LeNet", "VGG16"]
     assert table.loc["VGG16", "Parameters (M)"] == "14.7"
     assert table.loc["VGG16", "Operators"] == ""
 
 
-def test_results_have_intervals_and_what_varies(data):
-    table = result_table(data)
+def test_results_have_intervals_and_what_varies(tables):
+    table = result_table(tables.summary)
     assert len(table) == 8
     assert {"Host", "Study", "Model", "Phase", "Accuracy (%)"} <= set(table)
     first = table.iloc[0]
@@ -44,17 +50,17 @@ def test_results_have_intervals_and_what_varies(data):
     assert first["Mean power (W)"].startswith("350 (")
 
 
-def test_files_are_whole_and_the_same_again(data, tmp_path):
-    paths = write_printed(data, tmp_path)
+def test_files_are_whole_and_the_same_again(tables, tmp_path):
+    paths = write_paper_tables(tables, tmp_path)
     assert sorted(path.name for path in paths) == [
         f"{name}.{ending}"
         for name in ("hardware", "models", "summary")
         for ending in ("csv", "parquet", "tex")
     ]
     before = {path: path.read_bytes() for path in paths}
-    assert {path: path.read_bytes() for path in write_printed(data, tmp_path)} == before
+    assert {path: path.read_bytes() for path in write_paper_tables(tables, tmp_path)} == before
     read = pd.read_parquet(tmp_path / "summary.parquet")
-    assert read["gross_j"].tolist() == data.summary["gross_j"].tolist()
+    assert read["gross_j"].tolist() == tables.summary["gross_j"].tolist()
 
 
 def test_names_are_escaped():
@@ -72,8 +78,8 @@ def test_many_rows_go_over_pages():
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_sets_them(data, tmp_path):
-    write_printed(data, tmp_path)
+def test_latex_sets_them(tables, tmp_path):
+    write_paper_tables(tables, tmp_path)
     names = "".join(rf"\input{{{name}.tex}}" for name in ("hardware", "models", "summary"))
     packages = r"\usepackage{booktabs,longtable}"
     (tmp_path / "all.tex").write_text(

@@ -1,13 +1,13 @@
-"""Where a study's energies come from, in words: what was measured, estimated, absent."""
+"""Provenance of a study's energies: what was measured, estimated, simulated or absent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import TraceError
-from joulelab.findings.words import listed
+from joulelab.format import join_words
 from joulelab.recording.trace import read_trace
 from joulelab.runs.studies import Study, energy_of, understood
 from joulelab.sensors.sensor import Provenance
@@ -18,14 +18,7 @@ _KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One source of a study's energies.
-
-    Attributes:
-        component: As ``"gpu:0"``.
-        provenance: ``"measured"``, ``"estimated"`` or ``"simulated"``.
-        statement: A sentence.
-        assumptions: What the source says it assumes; may be empty.
-    """
+    """A source of a study's energies: a statement, and what it assumes (may be empty)."""
 
     component: str
     provenance: str
@@ -34,10 +27,10 @@ class Origin:
 
 
 def origins(study: Study) -> list[Origin]:
-    """Every source that gave energy in a finished run, by component.
+    """List every source that gave energy in a finished run, by component.
 
     Raises:
-        StoreError: A record lacks what it should have.
+        StoreError: A record is malformed.
     """
     parts: dict[tuple[str, str], ComponentEnergy] = {}
     for energy in _energies(study):
@@ -55,21 +48,25 @@ def origins(study: Study) -> list[Origin]:
     ]
 
 
-def provenance_in_short(study: Study) -> str:
-    """As ``"GPU measured, CPU estimated"``; one word where all are alike; empty for none."""
+def provenance_summary(sources: Sequence[Origin]) -> str:
+    """Summarise sources, for example ``"GPU measured, CPU estimated"``.
+
+    Returns:
+        One word if all are the same; empty without sources.
+    """
     found: dict[str, set[str]] = {}
-    for origin in origins(study):
+    for origin in sources:
         found.setdefault(origin.provenance, set()).add(_kind(origin.component))
     if len(found) == 1:
         return next(iter(found))
-    return ", ".join(f"{listed(sorted(kinds))} {word}" for word, kinds in sorted(found.items()))
+    return ", ".join(f"{join_words(sorted(kinds))} {word}" for word, kinds in sorted(found.items()))
 
 
 def absences(study: Study) -> dict[str, str]:
-    """Component, named for a person, to reason, for what was absent from a finished run.
+    """Return component to reason for what was absent from a finished run.
 
     Raises:
-        StoreError: A record lacks what it should have.
+        StoreError: A record is malformed.
     """
     found: dict[str, str] = {}
     for energy in _energies(study):
@@ -79,7 +76,7 @@ def absences(study: Study) -> dict[str, str]:
 
 
 def component_name(component: str) -> str:
-    """``"gpu:0"`` as a person says it.
+    """Return a reader's name of a component.
 
     Example:
         >>> component_name("gpu:0"), component_name("dram"), component_name("host")
@@ -105,20 +102,20 @@ def _statement(part: ComponentEnergy) -> str:
     how = {
         Provenance.MEASURED: f"{name} power is measured by the hardware ({part.source}).",
         Provenance.ESTIMATED: f"{name} power is estimated, not measured ({part.source}).",
-        Provenance.SIMULATED: f"{name} power is simulated ({part.source}): it is no measurement.",
+        Provenance.SIMULATED: f"{name} power is simulated, not measured ({part.source}).",
     }[part.provenance]
-    doubts = []
+    uncertainties = []
     if part.gain_uncertainty > 0:
-        doubts.append(f"±{100 * COVERAGE_FACTOR * part.gain_uncertainty:.2g} % of its value")
+        uncertainties.append(f"±{100 * COVERAGE_FACTOR * part.gain_uncertainty:.2g} % of its value")
     if part.offset_uncertainty_w > 0:
-        doubts.append(f"±{COVERAGE_FACTOR * part.offset_uncertainty_w:.2g} W")
-    if not doubts:
+        uncertainties.append(f"±{COVERAGE_FACTOR * part.offset_uncertainty_w:.2g} W")
+    if not uncertainties:
         return how
-    return f"{how} Its scale is uncertain by {' and '.join(doubts)} (95 %)."
+    return f"{how} Its uncertainty is {' and '.join(uncertainties)} (95 %)."
 
 
 def _notes(study: Study) -> dict[tuple[str, str], str]:
-    """What channels say of themselves, from the first trace that can be read."""
+    """Return the notes of channels, from the first readable trace."""
     for run in [*study.idles(), *study.cells()]:
         try:
             channels = read_trace(run.directory).channels

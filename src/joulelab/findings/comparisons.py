@@ -1,0 +1,251 @@
+"""Comparison of phases and of machines: ratios of time and energy, model by model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
+
+from joulelab.findings.schema import (
+    ALPHA,
+    INTERVAL,
+    KEY,
+    NAMES,
+    PHASES,
+    QUANTITIES,
+    Finding,
+    frame,
+    records,
+)
+from joulelab.findings.summary import setting_text, varying
+from joulelab.format import count, join_words, number, p_value, percent, with_interval
+from joulelab.runs import FACTORS
+from joulelab.stats.estimates import estimate_ratio, geometric_mean_interval
+
+RULE = 3.0
+"""Training over inference in time, by the paper's rule of thumb (section V-A)."""
+
+ROUNDING = 1e-9
+"""Ratios that differ relatively by less are equal."""
+
+PHASE_RATIOS = (*KEY, "model", "quantity", *INTERVAL, "n", "off_rule")
+"""Columns of :func:`phase_ratios`. ``quantity`` is ``time``, ``gross`` or ``net``; ``n`` is the
+number of repeats of the phase that has fewer; ``off_rule`` states whether the interval excludes
+:data:`RULE`, and is empty without an interval."""
+
+SIDE_BY_SIDE = (
+    "model", "phase", "quantity", "machine", "reference", "setting", "ratio", "low", "high",
+)  # fmt: skip
+"""Columns of :func:`side_by_side`. ``quantity`` is ``net``, ``gross`` or ``time``."""
+
+
+def phase_ratios(measured: pd.DataFrame) -> pd.DataFrame:
+    """Divide training by inference, both per sample: one row per model and quantity.
+
+    Both phases were read by the same sensors, so their gain cancels in ratios of gross energy. The
+    interval of net energy keeps all uncertainty, because idle power does not cancel.
+    """
+    models: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
+    for row in records(measured):
+        models.setdefault((row["group"], row["model"]), {})[row["phase"]] = row
+    rows: list[dict[str, Any]] = []
+    for phases in models.values():
+        if phases.keys() >= {"train", "infer"}:
+            rows += _phase_ratios(phases["train"], phases["infer"])
+    return frame(rows, PHASE_RATIOS)
+
+
+def _phase_ratios(train: Mapping[str, Any], infer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for quantity, column in QUANTITIES.items():
+        found = estimate_ratio(train, infer, column, shared=quantity == "net")
+        if math.isnan(found.value):
+            continue
+        known = not math.isnan(found.low)
+        yield {name: train[name] for name in (*KEY, "model")} | {
+            "quantity": quantity,
+            "estimate": found.value,
+            "low": found.low,
+            "high": found.high,
+            "n": found.n,
+            "off_rule": not found.low <= RULE <= found.high if known else None,
+        }
+
+
+def phase_findings(ratios: pd.DataFrame) -> list[Finding]:
+    """Test the rule of three over models. Ids: ``ratio.<time|gross|net>``."""
+    return [
+        _phase_finding(part.sort_values("estimate", kind="stable"))
+        for _, part in ratios.groupby(["group", "quantity"], sort=False)
+    ]
+
+
+def _phase_finding(part: pd.DataFrame) -> Finding:
+    rows = records(part)
+    quantity, n = rows[0]["quantity"], len(rows)
+    logs = np.log(part["estimate"].to_numpy(dtype=float))
+    mean, low, high = float(np.exp(logs.mean())), rows[0]["low"], rows[0]["high"]
+    if n > 1:
+        low, high = geometric_mean_interval(logs)
+    compared = (
+        "as long as inference" if quantity == "time" else f"the {NAMES[quantity]} of inference"
+    )
+    verb = "takes" if quantity == "time" else "uses"
+    verb_asked = verb.removesuffix("s")
+    text = f"per sample, training {verb} {with_interval(mean, low, high)} times {compared}"
+    if n == 1:
+        texts = [f"{text} for {rows[0]['model']}", "more models are needed to test the rule"]
+    else:
+        texts = [
+            f"{text} (geometric mean of {n} models), {_range(rows, 'estimate')}",
+            *_rule_of_three(logs, part["off_rule"].dropna()),
+        ]
+    return Finding.about(
+        rows[0],
+        f"ratio.{quantity}",
+        f"Does training {verb_asked} three times {compared}?",
+        texts,
+        estimate=mean,
+        low=low if n > 1 else math.nan,
+        high=high if n > 1 else math.nan,
+        n=n,
+        figure="ratio",
+    )
+
+
+def _range(rows: Sequence[Mapping[str, Any]], column: str) -> str:
+    """Name the ends of rows in ascending order."""
+    first, last = rows[0], rows[-1]
+    return (
+        f"from {number(first[column])} ({first['model']}) to {number(last[column])} "
+        f"({last['model']})"
+    )
+
+
+def _rule_of_three(logs: NDArray[np.float64], off_rule: pd.Series[bool]) -> list[str]:
+    p = math.nan
+    if np.ptp(logs) > ROUNDING:
+        p = float(DescrStatsW(logs).ttest_mean(math.log(RULE))[1])
+    texts = []
+    if not math.isnan(p):
+        verb = "differs significantly" if p < ALPHA else "does not differ significantly"
+        texts.append(f"the mean {verb} from {RULE:g} ({p_value(p)})")
+    error = percent(float(np.median(np.abs(np.exp(logs) / RULE - 1))))
+    intervals = (
+        f"the intervals of {int(off_rule.sum())} of {count(len(off_rule), 'model')} exclude it"
+        if len(off_rule)
+        else "no model has an interval of its own without repeats"
+    )
+    return [*texts, f"for a single model the rule is off by {error} (median); {intervals}"]
+
+
+def matches(measured: pd.DataFrame) -> list[tuple[str, dict[str, pd.DataFrame]]]:
+    """Find groups with the same factors on two or more machines.
+
+    Returns:
+        The setting (levels of the factors that vary; empty where none does) and the rows of one
+        group per machine, the one with the most models.
+    """
+    names = varying(measured)
+    found = []
+    for _, part in measured.groupby(list(FACTORS), dropna=False, sort=False):
+        first = records(part.drop_duplicates("machine"))
+        if len(first) > 1:
+            setting = setting_text({name: first[0][name] for name in names})
+            groups = {row["machine"]: part[part["group"] == row["group"]] for row in first}
+            found.append((setting, groups))
+    return found
+
+
+def side_by_side(measured: pd.DataFrame) -> pd.DataFrame:
+    """Divide each model's energy and time per sample on each machine by those on the reference.
+
+    The reference is the machine with the most models. Intervals contain the full uncertainty of
+    both measurements, gains included, because the sensors differ.
+    """
+    rows: list[dict[str, Any]] = []
+    for setting, groups in matches(measured):
+        (reference, base), *others = groups.items()
+        known = {(row["model"], row["phase"]): row for row in records(base)}
+        for machine, group in others:
+            named = {"machine": machine, "reference": reference, "setting": setting}
+            pairs = [(row, known.get((row["model"], row["phase"]))) for row in records(group)]
+            rows += [
+                {"model": row["model"], "phase": row["phase"]} | named | found
+                for row, other in pairs
+                if other is not None
+                for found in _ratios(row, other)
+            ]
+    return frame(rows, SIDE_BY_SIDE)
+
+
+def _ratios(row: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for quantity, column in QUANTITIES.items():
+        found = estimate_ratio(row, other, column, shared=True)
+        if not math.isnan(found.value):
+            ends = {"ratio": found.value, "low": found.low, "high": found.high}
+            yield {"quantity": quantity} | ends
+
+
+def machine_findings(compared: pd.DataFrame, measured: pd.DataFrame) -> list[Finding]:
+    """State the ratios between machines, or that there are none.
+
+    Ids: ``machines.ratio.<phase>.<net|gross|time>``, and ``machines`` where several machines have
+    no model and setting in common.
+    """
+    machines = list(dict.fromkeys(measured["machine"]))
+    if len(machines) > 1 and compared.empty:
+        texts = [
+            f"{join_words(machines)} have no model in common that ran with the same settings, so "
+            "they are not compared",
+            "run the same plan on each machine",
+        ]
+        question = "How do the machines compare?"
+        return [Finding.about({}, "machines", question, texts, figure="machines")]
+    keys = ["setting", "phase", "quantity", "machine", "reference"]
+    return [
+        _machine_finding(part.sort_values("ratio", kind="stable"))
+        for _, part in compared.groupby(keys, sort=False)
+    ]
+
+
+def _machine_finding(part: pd.DataFrame) -> Finding:
+    rows = records(part)
+    first, n = rows[0], len(rows)
+    quantity, phase = first["quantity"], PHASES[first["phase"]]
+    machine, reference = first["machine"], first["reference"]
+    logs = np.log(part["ratio"].to_numpy(dtype=float))
+    mean, low, high = float(np.exp(logs.mean())), first["low"], first["high"]
+    if n > 1:
+        low, high = geometric_mean_interval(logs)
+    verb = "takes" if quantity == "time" else "uses"
+    compared = "as long" if quantity == "time" else f"as much {NAMES[quantity]}"
+    text = (
+        f"per sample, {phase} {verb} {with_interval(mean, low, high)} times {compared} on "
+        f"{machine} as on {reference}"
+    )
+    texts = [f"{text}, for {first['model']}, the only model measured on both"]
+    if n > 1:
+        different = sum(
+            not row["low"] <= 1 <= row["high"] for row in rows if row["low"] == row["low"]
+        )
+        texts = [
+            f"{text} (geometric mean of {n} models), {_range(rows, 'ratio')}",
+            f"the difference is significant for {different} of {n} models, the uncertainty of the "
+            "sensors' gains included",
+        ]
+    return Finding.about(
+        first,
+        f"machines.ratio.{first['phase']}.{quantity}",
+        f"How does the {NAMES[quantity]} of {phase} on {machine} compare with {reference}?",
+        texts,
+        estimate=mean,
+        low=low,
+        high=high,
+        n=n,
+        figure="machines",
+    )

@@ -1,0 +1,210 @@
+"""Columns of the tables, and the finding: one answer to one question."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pandas as pd
+
+from joulelab.format import finite_or_none, sentence
+
+RUN_COLUMNS = (
+    "run_id", "model", "phase", "batch_size", "repeat", "epochs", "samples", "steps", "duration_s",
+    "gross_j", "idle_j", "net_j", "gross_low_j", "gross_high_j", "gpu_j", "cpu_j", "dram_j",
+    "provenance", "mean_power_w", "gpu_power_w", "cpu_power_w", "dram_power_w",
+    "gpu_utilization_pct", "cpu_utilization_pct", "memory_utilization_pct", "vram_peak_bytes",
+    "gross_j_per_sample", "net_j_per_sample", "loss", "accuracy_pct", "parameters",
+    "trainable_parameters", "buffer_bytes", "size_bytes", "macs", "macs_per_parameter", "host",
+    "gpu_name", "study", "machine", "block", "order", "status", "precision", "memory_format",
+    "compile", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
+    "absent", "idle_power_w", "net_low_j", "net_high_j", "gross_correlated_uncertainty_j",
+    "gross_independent_uncertainty_j", "net_correlated_uncertainty_j",
+    "net_independent_uncertainty_j", "gap_s", "data_wait_s", "train_accuracy_pct",
+    "cudnn_benchmark", "operators",
+)  # fmt: skip
+"""Columns of ``results.*``. ``machine`` is the machine's identity; uncertainties are standard
+uncertainties (k = 1)."""
+
+EPOCH_COLUMNS = (
+    "run_id", "epoch", "duration_s", "gross_j", "net_j", "loss", "accuracy_pct", "study", "model",
+    "phase", "samples", "complete",
+)  # fmt: skip
+"""Columns of ``epochs.parquet``."""
+
+FAILURE_COLUMNS = ("run_id", "study", "model", "factors", "kind", "reason")
+"""Columns of failed and damaged runs; ``factors`` reads like ``"batch_size=128, ..."``."""
+
+IDLE_COLUMNS = (
+    "run_id", "study", "block", "component", "time_s", "duration_s", "power_w", "uncertainty_w",
+)  # fmt: skip
+"""Columns of idle measurements; ``time_s`` is wall-clock time since 1970."""
+
+KEY = ("group", "study", "machine", "setting")
+"""First columns of the findings' tables: the group of comparable rows that a row is about (see
+:func:`joulelab.findings.summary.measurements`), and its study, machine and setting to read."""
+
+INTERVAL = ("estimate", "low", "high")
+"""An estimate and its 95 % interval."""
+
+_TEXTS = (
+    *FAILURE_COLUMNS, "phase", "provenance", "host", "gpu_name", "machine", "status", "precision",
+    "memory_format", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
+    "absent", "component", "setting", "quantity", "reference", "between", "first", "second",
+    "method", "limit", "predictor", "other",
+)  # fmt: skip
+_WHOLE_NUMBERS = (
+    "batch_size", "repeat", "epochs", "samples", "steps", "vram_peak_bytes", "parameters",
+    "trainable_parameters", "buffer_bytes", "size_bytes", "macs", "block", "order", "operators",
+    "epoch", "group", "family", "n", "last_epochs", "repeats", "models_above", "best_batch_size",
+    "floor_batch_size", "floor_low", "floor_high", "smallest_batch_size", "largest_batch_size",
+    "cells",
+)  # fmt: skip
+_FLAGS = (
+    "compile", "cudnn_benchmark", "complete", "off_rule", "above_knee", "shown", "best",
+    "at_floor", "on_front", "equal_to_best",
+)  # fmt: skip
+_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(_TEXTS, "string"),
+    **dict.fromkeys(_WHOLE_NUMBERS, "Int64"),
+    **dict.fromkeys(_FLAGS, "boolean"),
+}
+"""Type of each column, the same in all tables; all others are ``float64``. A missing value is NA,
+or NaN in ``float64``."""
+
+PHASES: Mapping[str, str] = {"train": "training", "infer": "inference"}
+"""Phases and their names."""
+
+ENERGIES: Mapping[str, str] = {"net": "net_j_per_sample", "gross": "gross_j_per_sample"}
+"""Energies of a sample, and their columns."""
+
+QUANTITIES: Mapping[str, str] = {"time": "duration_s_per_sample", **ENERGIES}
+"""Time and energies of a sample, and their columns."""
+
+NAMES: Mapping[str, str] = {
+    "time": "time",
+    "net": "net energy",
+    "gross": "gross energy",
+    "macs_per_parameter": "MACs per parameter",
+    "macs": "MACs",
+    "parameters": "parameters",
+    "size_bytes": "size in bytes",
+    "operators": "number of operators",
+}
+"""Names of quantities and of models' characteristics."""
+
+ALPHA = 0.05
+"""A p-value below this is significant: the 95 % level of the intervals."""
+
+_JSON_FIELDS = (
+    "id", "question", "statement", "estimate", "low", "high", "n", "unit", "study", "setting",
+    "figure", "detail",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """An answer to a question, with its interval. Unknown values are NaN.
+
+    Attributes:
+        id: Stable over studies, for example ``"spearman.train.net.macs_per_parameter"``.
+        question: What a reader asks.
+        statement: One to three sentences made from the values: the answer, its uncertainty, and
+            what would reduce it. Never claims more than the interval supports.
+        estimate: The value that answers the question.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Number of independent points (models, pairs or repeats, as the statement says).
+        unit: Unit of the estimate; ``"1"`` for a plain number.
+        study: Label of its study; empty for a finding over several.
+        setting: The levels of the factors that vary, for example ``"batch size 128"``.
+        figure: Name of the figure that shows it; empty for none.
+        detail: Whether it is one of a family (for example one correlation of many), which a page
+            lists in a table.
+        groups: The groups of comparable rows that it is about; empty for all.
+        phase: ``"train"`` or ``"infer"``; empty for both.
+        quantity: ``"net"``, ``"gross"`` or ``"time"``; empty for none or all.
+    """
+
+    id: str
+    question: str
+    statement: str
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    unit: str = "1"
+    study: str = ""
+    setting: str = ""
+    figure: str = ""
+    detail: bool = False
+    groups: tuple[int, ...] = ()
+    phase: str = ""
+    quantity: str = ""
+
+    @classmethod
+    def about(
+        cls, row: Mapping[str, Any], name: str, question: str, texts: Iterable[str], **fields: Any
+    ) -> Self:
+        """Make a finding about a row of a table, whose values it takes unless they are given.
+
+        Args:
+            row: Columns as the attributes; ``group`` is the only one of ``groups``.
+            name: The id.
+            question: What a reader asks.
+            texts: Sentences of the statement, without capital and full stop.
+            fields: Other attributes.
+        """
+        names = ("estimate", "low", "high", "n", "study", "setting", "phase", "quantity")
+        known = {name: row[name] for name in names if name in row and not pd.isna(row[name])}
+        groups = () if pd.isna(row.get("group")) else (int(row["group"]),)
+        statement = " ".join(sentence(text) for text in texts if text)
+        return cls(
+            id=name, question=question, statement=statement, **{"groups": groups} | known | fields
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of ``findings.json``; NaN becomes ``None``."""
+        return {name: finite_or_none(getattr(self, name)) for name in _JSON_FIELDS}
+
+
+def findings_json(findings: Sequence[Finding]) -> bytes:
+    r"""Return the content of ``findings.json``: a list with one object for each finding.
+
+    Example:
+        >>> findings_json([])
+        b'[]\n'
+    """
+    text = json.dumps([finding.to_json() for finding in findings], indent=1, ensure_ascii=False)
+    return f"{text}\n".encode()
+
+
+def frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Make a table of exactly these columns; what a row lacks is missing.
+
+    Example:
+        >>> frame([{"n": 3, "other": "macs"}], ["n", "low"]).to_dict("records")
+        [{'n': 3, 'low': nan}]
+    """
+    rows = list(rows)
+    return pd.DataFrame(
+        {
+            name: pd.Series([row.get(name) for row in rows], dtype=_TYPES.get(name, "float64"))
+            for name in columns
+        }
+    )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries by column.
+
+    Example:
+        >>> records(frame([{"n": 3}], ["n"]))
+        [{'n': 3}]
+    """
+    names = [str(name) for name in table.columns]
+    columns = [table[name].tolist() for name in table.columns]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -1,0 +1,133 @@
+"""Chart: one Vega-Lite specification and one table, for the page and for files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+TABLE = "table"
+"""Name of the rows in a specification."""
+
+HIDDEN = (
+    "family",
+    "side",
+    "side_narrow",
+    "drawn_low",
+    "drawn_low_j",
+    "rank",
+    "rule",
+    "one",
+    "last",
+)
+"""Columns that only position marks: no table that a reader sees has them."""
+
+ANNOTATIONS = ("note", "limit", "knee", "span")
+"""Levels of the column ``mark`` that mean nothing without other marks."""
+
+
+class NothingToDraw(Exception):
+    """The data of a chart are missing; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """The levels of a column, of which a reader sees one at a time.
+
+    Attributes:
+        column: Column of the chart's table.
+        title: What is selected.
+        levels: Value in the column to its name. The first is shown at first.
+    """
+
+    column: str
+    title: str
+    levels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chart:
+    """A chart that a browser and the renderer of files draw from the same specification.
+
+    Columns select rows. Some mean the same in every chart: ``group`` and ``family`` (see
+    :func:`joulelab.findings.summary.measurements`), ``quantity`` (net or gross), ``phase`` and
+    ``model``.
+
+    Attributes:
+        name: Name of its files; findings refer to it.
+        caption: How to read it.
+        alt: Description for readers who cannot see it.
+        specification: Vega-Lite specification of one view of the data :data:`TABLE`. A column in
+            braces, for example ``{quantity}``, stands for the name of the selected level.
+        table: Every row that can be shown.
+        panels: Levels that are shown side by side.
+        selectors: The chart's own selectors.
+        title: Heading, which :func:`joulelab.report.charts.all_charts` sets.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    specification: Mapping[str, Any]
+    table: pd.DataFrame
+    panels: Selector | None = None
+    selectors: tuple[Selector, ...] = ()
+    title: str = ""
+
+    def shown(self, selected: Mapping[str, Any]) -> pd.DataFrame:
+        """Return the rows that match a selection; columns that the table lacks select nothing.
+
+        Nothing is shown if all that remains are marks of :data:`ANNOTATIONS`.
+
+        Example:
+            >>> table = pd.DataFrame({"quantity": ["gross", "net"], "value": [3.0, 2.0]})
+            >>> Chart("c", "", "", {}, table).shown({"quantity": "net", "phase": "train"})
+              quantity  value
+            1      net    2.0
+        """
+        rows = self.table
+        for column, level in selected.items():
+            if column in rows:
+                rows = rows[rows[column] == level]
+        if "mark" in rows and rows["mark"].isin(ANNOTATIONS).all():
+            return rows.iloc[:0]
+        return rows
+
+    def view(self, selected: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        """Return the specification with the selected rows.
+
+        ``names`` of levels, by column, may contain a later column in braces.
+        """
+        text = json.dumps(self.specification)
+        for column, name in names.items():
+            text = text.replace(f"{{{column}}}", json.dumps(name)[1:-1])
+        view: dict[str, Any] = json.loads(text)
+        shown = self.shown(selected)
+        columns, rows = plain_values(shown)
+        if isinstance(view["height"], dict):
+            # Vega-Lite fits the width only for a height in pixels.
+            view["height"] = view["height"]["step"] * shown["model"].nunique()
+        view["datasets"] = {TABLE: [dict(zip(columns, row, strict=True)) for row in rows]}
+        return view
+
+
+def plain_values(table: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of plain values: six significant digits, missing values ``None``.
+
+    Example:
+        >>> plain_values(pd.DataFrame({"model": ["LeNet", None], "power_w": [1 / 3, float("nan")]}))
+        (['model', 'power_w'], [['LeNet', 0.333333], [None, None]])
+    """
+    columns = [_plain_column(table[name]) for name in table.columns]
+    return list(table.columns), [list(row) for row in zip(*columns, strict=True)]
+
+
+def _plain_column(values: pd.Series[Any]) -> list[Any]:
+    absent = values.isna().to_numpy()
+    plain = values.tolist()
+    if pd.api.types.is_float_dtype(values.dtype):
+        plain = [float(f"{value:.6g}") for value in values]
+    return [None if gone else value for value, gone in zip(plain, absent, strict=True)]

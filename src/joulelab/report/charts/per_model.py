@@ -1,0 +1,137 @@
+"""Charts of one row per model: energy, time, and ratios between phases and machines."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from joulelab.findings.all import Analysis
+from joulelab.findings.comparisons import RULE
+from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.style import (
+    INTERVAL,
+    PER,
+    PHASE_PANELS,
+    PHASES,
+    QUANTITIES,
+    SERIES_COLOURS,
+    dashed_line,
+    dots,
+    extremes,
+    interval_rows,
+    phase_colour,
+    specification,
+    tips,
+)
+
+_TIPS = {"value": "Mean", **INTERVAL, "n": "Repeats"}
+_RATIOS = {"time": "time", "net": "energy net of idle", "gross": "gross energy"}
+
+
+def energy(analysis: Analysis) -> Chart:
+    """Chart energy for 1,000 samples, net of idle and gross, with 95 % intervals."""
+    measured = analysis.tables.measurements
+    parts = {name: interval_rows(measured, f"{name}_j_per_sample", PER) for name in QUANTITIES}
+    table = pd.concat(
+        [part.assign(quantity=name) for name, part in parts.items()], ignore_index=True
+    )
+    if table.empty:
+        raise NothingToDraw("no run has a measured or estimated energy")
+    table = table.sort_values(["group", "quantity", "phase", "value"], kind="stable")
+    view = dots(
+        table, f"{{quantity}} for {PER:,} samples (J)", phase_colour(), tips(model="Model", **_TIPS)
+    )
+    return Chart(
+        name="energy",
+        caption="The most efficient model is at the top. Points are means over repeats, lines are "
+        "95 % intervals.",
+        alt=f"Energy for {PER:,} samples of each model in training and in inference, with "
+        f"intervals. {extremes(table, 'uses the least', 'the most')}",
+        specification=specification(view),
+        table=table,
+        panels=PHASE_PANELS,
+    )
+
+
+def duration(analysis: Analysis) -> Chart:
+    """Chart time for 1,000 samples in training and inference (Fig. 2 of the paper)."""
+    table = interval_rows(analysis.tables.measurements, "duration_s_per_sample", PER)
+    if table.empty:
+        raise NothingToDraw("no run has a known duration")
+    rank = table["phase"].map(list(PHASES).index)
+    table = table.assign(rank=rank).sort_values(["group", "rank", "value"], kind="stable")
+    table = table.drop(columns="rank")
+    view = dots(
+        table,
+        f"Time for {PER:,} samples (s)",
+        phase_colour(legend=True),
+        tips(model="Model", phase="Phase", **_TIPS),
+        yOffset=alt.YOffset("phase:N", sort=list(PHASES), scale=alt.Scale(padding=0.4)),
+    )
+    return Chart(
+        name="duration",
+        caption="Points are means over repeats, lines are 95 % intervals of their variation.",
+        alt=f"Time for {PER:,} samples of each model in training and in inference. "
+        f"{extremes(table, 'takes the least', 'the most')}",
+        specification=specification(view),
+        table=table,
+    )
+
+
+def ratio(analysis: Analysis) -> Chart:
+    """Chart training over inference for each model, with the rule of thumb of 3 to 1."""
+    table = analysis.phase_ratios.drop(columns=["study", "machine", "setting"])
+    table = table.rename(columns={"estimate": "value", "quantity": "of"})
+    if table.empty:
+        raise NothingToDraw("no model has both training and inference")
+    table = table.sort_values(["group", "of", "value"], kind="stable").assign(rule=RULE)
+    view = dots(
+        table,
+        "Training over inference, {of} per sample",
+        SERIES_COLOURS[2],
+        tips(model="Model", **_TIPS),
+    )
+    return Chart(
+        name="ratio",
+        caption=f"The dashed line is the rule of thumb that training takes {RULE:g} times as long "
+        "as inference. Lines are 95 % intervals.",
+        alt="Ratio of training to inference for each model, with intervals and a line at "
+        f"{RULE:g}.",
+        specification=specification(dashed_line("rule") + view),
+        table=table,
+        selectors=(Selector("of", "Ratio of", _RATIOS),),
+    )
+
+
+def machines(analysis: Analysis) -> Chart:
+    """Chart each model's energy and time per sample on each machine over the reference."""
+    table = analysis.side_by_side.rename(columns={"quantity": "of", "ratio": "value"})
+    table = table[table["value"].notna()]
+    if table.empty:
+        raise NothingToDraw("no model ran on two machines with the same settings")
+    table = table.assign(one=1.0).sort_values(["of", "phase", "value"], ignore_index=True)
+    names = sorted(table["machine"].unique())
+    view = dots(
+        table,
+        "Ratio to the reference, {of} per sample",
+        alt.Color(
+            "machine:N",
+            scale=alt.Scale(domain=names, range=list(SERIES_COLOURS)),
+            legend=alt.Legend(columns=2),
+        ),
+        tips(model="Model", machine="Machine", reference="Reference", setting="Setting",
+             value="Ratio", **INTERVAL),
+        yOffset=alt.YOffset("machine:N", scale=alt.Scale(padding=0.3)),
+    )  # fmt: skip
+    ratios = {name: _RATIOS[name] for name in ("net", "gross", "time")}
+    settings = {name: name for name in table["setting"].unique()}
+    return Chart(
+        name="machines",
+        caption=f"The reference is {table['reference'].iloc[0]}. Left of the dashed line, a "
+        "machine needs less. Lines are 95 % intervals.",
+        alt="Energy and time of each model on each machine over those on the reference.",
+        specification=specification(dashed_line("one") + view),
+        table=table,
+        panels=PHASE_PANELS,
+        selectors=(Selector("of", "Ratio of", ratios), Selector("setting", "Setting", settings)),
+    )

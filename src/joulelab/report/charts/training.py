@@ -1,0 +1,226 @@
+"""Charts of training: batch sizes, epochs, accuracy, and what the last epochs gained."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from joulelab.findings.all import Analysis
+from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
+from joulelab.report.charts.style import (
+    INK,
+    INTERVAL,
+    NUMBER,
+    PER,
+    PHASE_COLOURS,
+    PHASE_PANELS,
+    QUANTITIES,
+    QUIET,
+    SERIES_COLOURS,
+    axis,
+    chart,
+    drawn_low,
+    model_names,
+    phase_colour,
+    specification,
+    tips,
+)
+
+_KEY = ["study", "machine", "setting"]
+_MEASURES = {
+    "loss": "Training loss",
+    "accuracy_pct": "Accuracy (%)",
+    "energy": "Energy so far (J)",
+}
+_WHOLE_TICKS = alt.ExprRef("min(ceil(width / 75), domain('x')[1] - domain('x')[0])")
+"""Number of ticks of an axis of whole numbers."""
+
+_ACCURACY_PANELS = Selector(
+    "phase", "Phase", {"train": "Whole training", "infer": "Inference, one sample"}
+)
+
+
+def batch_sizes(analysis: Analysis) -> Chart:
+    """Chart energy for 1,000 samples at each batch size, the best marked (Fig. 7 of the paper)."""
+    curves = analysis.batch_curves
+    curves = curves[curves["estimate"].notna()]
+    if curves.empty:
+        raise NothingToDraw("no model ran at two batch sizes")
+    table = curves[["family", "phase", "model", "quantity", "batch_size"]].assign(
+        value=PER * curves["estimate"],
+        low=PER * curves["low"],
+        high=PER * curves["high"],
+        best=curves["best"].astype("bool"),
+        n=curves["n"],
+    )
+    table = table.sort_values(
+        ["family", "phase", "quantity", "model", "batch_size"], kind="stable", ignore_index=True
+    )
+    table["drawn_low"] = drawn_low(table["low"], table["value"])
+    table = _with_names(table)
+    sizes = sorted(table["batch_size"].unique().tolist())
+    models = sorted(table["model"].unique())
+    few = len(models) <= len(SERIES_COLOURS)
+    # The names of many lines are written at their right ends.
+    room = 1.0 if few else (sizes[-1] / sizes[0]) ** 0.4
+    base = chart().encode(
+        x=alt.X(
+            "batch_size:Q",
+            title="Batch size",
+            scale=alt.Scale(type="log", base=2, nice=False, domain=[sizes[0], sizes[-1] * room]),
+            axis=alt.Axis(values=sizes, format=",d"),
+        ),
+        detail="model:N",
+        color=alt.Color(
+            "model:N",
+            scale=alt.Scale(domain=models, range=list(SERIES_COLOURS)),
+            legend=alt.Legend(columns=3),
+        )
+        if few
+        else alt.value(QUIET),
+        tooltip=tips(model="Model", batch_size="Batch size", value="{quantity} (J)", **INTERVAL,
+                     n="Repeats"),
+    )  # fmt: skip
+    title = f"{{quantity}} for {PER:,} samples (J)"
+    y = alt.Y("value:Q", title=title, **axis(table["value"], zero=True))
+    lines = base.mark_line(strokeWidth=1.6).encode(y=y)
+    points = base.mark_point(filled=True, opacity=1, size=35).encode(y=y)
+    whiskers = base.mark_rule(strokeWidth=1.2).encode(y="drawn_low:Q", y2="high:Q")
+    best = base.transform_filter("datum.best")
+    rings = best.mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False).encode(
+        y=y, color=alt.value(INK)
+    )
+    layers = [lines, whiskers, points, rings]
+    if not few:
+        layers.append(model_names(base.transform_filter("datum.last").encode(y=y)))
+    return Chart(
+        name="batch-size",
+        caption="One line per model, with 95 % intervals; a ring marks its best batch size.",
+        alt=f"Energy for {PER:,} samples against batch size, one line per model, the best marked.",
+        specification=specification(alt.layer(*layers)),
+        table=table,
+        panels=PHASE_PANELS,
+    )
+
+
+def _with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Mark the right end of each line, and whether there is room for a name."""
+    by = ["family", "phase", "quantity"]
+    last = table.groupby([*by, "model"])["batch_size"].transform("max") == table["batch_size"]
+    ends = table[last].assign(end=0.6)
+    named = with_sides(ends, "end", "value", by, allowed=("E",))
+    return table.assign(last=last).join(named[list(FRAMES_PX)])
+
+
+def epochs(analysis: Analysis) -> Chart:
+    """Chart loss, accuracy and energy by epoch: mean and range over models (Fig. 5)."""
+    ranges = analysis.epoch_ranges.drop(columns=_KEY)
+    ranges = ranges[(ranges["phase"] == "train") & ranges["mean"].notna()]
+    known = ranges.assign(epoch=ranges["epoch"] + 1)
+    if known.empty or known["epoch"].max() < 2:
+        raise NothingToDraw("no training run has two complete epochs")
+    parts = []
+    for quantity in QUANTITIES:
+        energy = known[known["quantity"] == f"{quantity}_j"].assign(measure="energy")
+        others = known[known["quantity"].isin(["loss", "accuracy_pct"])]
+        others = others.assign(measure=others["quantity"])
+        parts.append(pd.concat([energy, others]).assign(quantity=quantity))
+    table = pd.concat(parts, ignore_index=True)
+    present = set(table["measure"])
+    measures = {name: title for name, title in _MEASURES.items() if name in present}
+    base = chart(height=190).encode(
+        x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", tickCount=_WHOLE_TICKS),
+                scale=alt.Scale(zero=False, nice=False)),
+        tooltip=tips(epoch="Epoch", mean="Mean over models", least="Least", most="Most",
+                     n="Models"),
+    )  # fmt: skip
+    y = alt.Y(
+        "mean:Q", title="{measure}", axis=alt.Axis(format=NUMBER), scale=alt.Scale(zero=False)
+    )
+    colour = PHASE_COLOURS["train"]
+    band = base.mark_area(color=colour, opacity=0.18).encode(y="least:Q", y2="most:Q")
+    line = base.mark_line(color=colour, strokeWidth=2).encode(y=y)
+    points = base.mark_point(color=colour, filled=True, opacity=1, size=25).encode(y=y)
+    return Chart(
+        name="epochs",
+        caption="The line is the mean over the models that were still training, the band their "
+        "range. Energy is added up from the first epoch on.",
+        alt="Mean and range over models of loss, accuracy and accumulated energy by epoch of "
+        "training.",
+        specification=specification(band + line + points),
+        table=table,
+        panels=Selector("measure", "Measure", measures),
+    )
+
+
+def accuracy(analysis: Analysis) -> Chart:
+    """Chart accuracy against energy, with the Pareto front of models."""
+    points = analysis.accuracy.drop(columns=_KEY)
+    points = points[points["energy_j"].notna() & points["accuracy_pct"].notna()]
+    if points.empty:
+        raise NothingToDraw("no model has both a known accuracy and a known energy")
+    points = points.assign(on_front=points["on_front"].fillna(False).astype(bool))
+    points = points.sort_values(["group", "quantity", "phase", "energy_j"], ignore_index=True)
+    table = with_sides(points, "energy_j", "accuracy_pct", ["group", "quantity", "phase"])
+    table["drawn_low_j"] = drawn_low(table["energy_low_j"], table["energy_j"])
+    base = chart().encode(
+        y=alt.Y("accuracy_pct:Q", title="Accuracy (%)", axis=alt.Axis(format=NUMBER),
+                scale=alt.Scale(zero=False)),
+        color=phase_colour(),
+        tooltip=tips(
+            model="Model", accuracy_pct="Accuracy (%)", accuracy_low_pct="95 % from",
+            accuracy_high_pct="to", energy_j="{quantity} (J)", energy_low_j="95 % from (J)",
+            energy_high_j="to (J)", j_per_point="J per point of accuracy",
+        ),
+    )  # fmt: skip
+    x = alt.X("energy_j:Q", title="{quantity} (J)", **axis(table["energy_j"]))
+    circles = base.mark_point(size=60, opacity=1, strokeWidth=1.6).encode(
+        x=x,
+        fill=alt.condition("datum.on_front", phase_colour(), alt.value("transparent")),
+    )
+    across = base.mark_rule(strokeWidth=1).encode(x="drawn_low_j:Q", x2="energy_high_j:Q")
+    upright = base.mark_rule(strokeWidth=1).encode(
+        x=x, y="accuracy_low_pct:Q", y2="accuracy_high_pct:Q"
+    )
+    front = (
+        base.transform_filter("datum.on_front")
+        .mark_line(interpolate="step-after", strokeDash=[5, 3], color=QUIET)
+        .encode(x=x, color=alt.value(QUIET), order="energy_j:Q")
+    )
+    return Chart(
+        name="accuracy",
+        caption="The dashed line is the Pareto front: no other model is both more accurate and "
+        "cheaper than its filled points. Lines are 95 % intervals.",
+        alt="Accuracy against energy, one point per model, with the Pareto front.",
+        specification=specification(
+            front + across + upright + circles + model_names(base.encode(x=x))
+        ),
+        table=table,
+        panels=_ACCURACY_PANELS,
+    )
+
+
+def last_epochs(analysis: Analysis) -> Chart:
+    """Chart the accuracy that each model gained in its last epochs."""
+    rows = analysis.exchange.drop(columns=_KEY)
+    rows = rows[rows["gain_pct"].notna() & rows["energy_j"].notna()]
+    if rows.empty:
+        raise NothingToDraw("no training run has a known accuracy for each epoch")
+    table = rows.sort_values(["group", "gain_pct"], ascending=[True, False], ignore_index=True)
+    base = chart(height=alt.Step(21)).encode(
+        y=alt.Y("model:N", sort=None, title=None),
+        x=alt.X("gain_pct:Q", title="Accuracy gained in the last epochs (percentage points)",
+                axis=alt.Axis(format=NUMBER)),
+        tooltip=tips(model="Model", gain_pct="Gain (points)", energy_j="Gross energy (J)",
+                     energy_share_pct="Share of the training's energy (%)", last_epochs="Epochs",
+                     j_per_point="J per point"),
+    )  # fmt: skip
+    bars = base.mark_bar(color=SERIES_COLOURS[2], height={"band": 0.7})
+    return Chart(
+        name="exchange",
+        caption="Accuracy gained in the last quarter of the epochs. Point at a bar for its energy.",
+        alt="Accuracy that each model gained in the last quarter of its epochs.",
+        specification=specification(bars),
+        table=table,
+    )

@@ -1,0 +1,300 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from factors_study import MODELS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from joulelab.errors import StoreError
+from joulelab.findings.all import analyze
+from joulelab.findings.summary import measurements, summary
+from joulelab.findings.tables import StudyTables
+from joulelab.report.charts import all_charts, drawings_of, per_model, power, scatter, training
+from joulelab.report.charts.chart import NothingToDraw
+from joulelab.report.charts.point_labels import FRAMES_PX, SIDES, sides
+from joulelab.report.page_data import pack
+from joulelab.report.renderer import render
+from joulelab.sensors.sensor import Quantity
+
+GROUP = {"study": "workstation", "batch_size": 16, "precision": "fp32"}
+
+
+def rows_of(analysis, **values):
+    """Return the measurements with these values."""
+    table = analysis.tables.measurements
+    for name, value in values.items():
+        table = table[table[name] == value]
+    return table
+
+
+@pytest.fixture(scope="module")
+def group(factors):
+    """The number of one group."""
+    (number,) = rows_of(factors, **GROUP)["group"].unique()
+    return number
+
+
+def test_groups_are_machine_and_setting(factors):
+    groups = factors.tables.measurements.drop_duplicates("group")
+    assert groups["group"].tolist() == list(range(6))
+    assert groups.groupby("study").size().to_dict() == {"workstation": 4, "server": 2}
+    assert (groups["rank"] == 0).sum() == 2
+    assert groups["family"].nunique() == 3
+    assert set(groups["setting"]) == {
+        "batch size 16, precision fp32", "batch size 16, precision bf16",
+        "batch size 64, precision fp32", "batch size 64, precision bf16",
+        "batch size 16", "batch size 64",
+    }  # fmt: skip
+    assert (factors.tables.measurements.groupby("group").size() == 2 * len(MODELS)).all()
+
+
+def test_every_chart_is_drawn_except_those_without_data(factors):
+    charts, missing = all_charts(factors)
+    names = [chart.name for chart in charts]
+    assert names[:3] == ["energy", "duration", "ratio"]
+    assert set(names[3:]) == {
+        "power", "utilization", "predictors", "energy-time", "batch-size", "epochs", "accuracy",
+        "exchange", "machines",
+    }  # fmt: skip
+    assert set(missing) == {"Predicted against measured energy", "Power during a run"}
+
+
+def test_every_chart_becomes_images_of_its_rows(factors):
+    charts, _ = all_charts(factors)
+    names = []
+    for chart in charts:
+        for one in drawings_of(chart, 0, 0):
+            names.append(one.name)
+            svg = render(one.specification, ("svg",))["svg"].decode()
+            assert "NaN" not in svg
+            assert "undefined" not in svg
+            assert "{" not in svg
+    assert len(names) == len(set(names)) > len(charts)
+    assert {"energy-train", "predictors-macs-infer", "energy-time-residual-train"} <= set(names)
+    assert "machines-net-batch-size-16-precision-fp32-train" in names
+
+
+def test_energy_and_duration_are_the_tables(factors, group):
+    table = rows_of(factors, group=group, phase="train").set_index("model")
+    selected = {"group": group, "phase": "train", "quantity": "net"}
+    energy = per_model.energy(factors).shown(selected)
+    assert list(energy["value"]) == sorted(energy["value"])
+    for row in energy.to_dict("records"):
+        assert row["value"] == pytest.approx(1000 * table["net_j_per_sample"][row["model"]])
+        assert row["high"] == pytest.approx(1000 * table["net_j_per_sample_high"][row["model"]])
+    duration = per_model.duration(factors).shown(selected)
+    assert sorted(duration["value"]) == pytest.approx(sorted(1000 * table["duration_s_per_sample"]))
+
+
+def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
+    measured = factors.tables.measurements.assign(net_j_per_sample_low=-1.0)
+    chart = per_model.energy(
+        replace(factors, tables=replace(factors.tables, measurements=measured))
+    )
+    net = chart.shown({"quantity": "net"})
+    assert (net["low"] == -1000).all()
+    assert (net["drawn_low"] > 0).all()
+    [points] = [layer for layer in chart.specification["layer"] if layer["mark"]["type"] == "point"]
+    assert points["encoding"]["x"]["scale"]["type"] == "log"
+
+
+def test_ratio_has_the_rule_of_three(factors, group):
+    chart = per_model.ratio(factors)
+    assert next(iter(chart.selectors[0].levels)) == "time"
+    time = chart.shown({"group": group, "of": "time"}).set_index("model")["value"]
+    # an epoch of training takes 4 s, one of inference 0.8 s and more, of as many samples
+    by_hand = {model: 4 / (0.8 + 0.1 * (4 * i % 7)) for i, model in enumerate(MODELS)}
+    assert time.to_dict() == pytest.approx(by_hand)
+    assert (chart.table["rule"] == 3).all()
+
+
+def test_power_is_stacked_with_idle_and_the_limit_of_the_first_component(factors, group):
+    rows = power.power(factors).shown({"group": group, "phase": "train"})
+    bars = rows[rows["mark"] == "component"]
+    gpu_w = [334.0 - 25 * i for i in range(7)]  # the greatest power first
+    assert bars[bars["component"] == "gpu"]["power_w"].tolist() == pytest.approx(gpu_w)
+    assert bars[bars["component"] == "cpu"]["power_w"].tolist() == pytest.approx([50] * 7)
+    assert not (bars["component"] == "dram").any()
+    [limit] = rows[rows["mark"] == "limit"].to_dict("records")
+    assert (limit["component"], limit["power_w"]) == ("GPU power limit 350 W", 350)
+    assert rows[rows["mark"] == "idle"]["power_w"].between(130, 134).all()
+
+
+def test_utilization_is_sized_by_memory(factors, group):
+    rows = scatter.utilization(factors).shown({"group": group, "phase": "train"})
+    assert rows["vram_gib"].tolist() == pytest.approx([0.5 * i for i in range(1, 8)])
+
+
+def test_predictors_state_their_rank_correlations(factors, group):
+    selected = {"group": group, "phase": "train", "quantity": "net", "predictor": "macs"}
+    rows = scatter.predictors(factors).shown(selected)
+    assert len(rows[rows["mark"] == "point"]) == len(MODELS)
+    (note,) = rows[rows["mark"] == "note"]["model"]
+    assert note.startswith("Spearman ")
+    assert note.endswith("n = 7")
+
+
+def test_batch_size_marks_the_best_and_names_the_ends(factors):
+    rows = training.batch_sizes(factors).shown({"family": 0, "phase": "train", "quantity": "net"})
+    assert rows[rows["best"]]["batch_size"].tolist() == [64] * 7
+    assert rows[rows["last"]]["batch_size"].tolist() == [64] * 7
+
+
+def test_epochs_are_mean_and_range(factors, group):
+    selected = {"group": group, "quantity": "net", "measure": "accuracy_pct"}
+    rows = training.epochs(factors).shown(selected)
+    assert rows["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert rows["least"].tolist() == pytest.approx([50 + 3 * i**0.5 for i in range(5)])
+    assert rows["most"].tolist() == pytest.approx([80 + 9 * i**0.5 for i in range(5)])
+
+
+def test_machines_are_compared_with_a_reference(factors):
+    selected = {"of": "time", "phase": "train", "setting": "batch size 16, precision fp32"}
+    rows = per_model.machines(factors).shown(selected)
+    assert set(rows["machine"]) == {"server"}
+    assert rows["value"].tolist() == pytest.approx([1.5] * len(MODELS))
+
+
+HOLES = {
+    "energy": ["gross_j", "net_j", "idle_j", "gpu_j", "cpu_j", "gpu_power_w", "cpu_power_w"],
+    "idle": ["net_j", "idle_j", "idle_power_w", "net_low_j", "net_high_j"],
+    "characteristics": ["macs", "parameters", "macs_per_parameter", "size_bytes"],
+    "accuracy": ["accuracy_pct", "loss"],
+    "samples": ["samples", "gross_j_per_sample", "net_j_per_sample"],
+    "time": ["duration_s"],
+    "utilization": ["gpu_utilization_pct", "vram_peak_bytes"],
+}
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("hole", HOLES)
+def test_what_is_missing_is_stated_without_an_empty_axis(factors, hole):
+    whole = factors.tables
+    runs = whole.runs[whole.runs["model"].isin(MODELS[:4])]
+    for name, level in GROUP.items():
+        runs = runs[runs[name] == level]
+    runs = runs.reset_index(drop=True)
+    for column in HOLES[hole]:
+        runs[column] = pd.Series([None] * len(runs), dtype=runs[column].dtype)
+    epochs = whole.epochs.assign(loss=math.nan, accuracy_pct=math.nan)
+    if hole == "energy":
+        epochs = epochs.assign(gross_j=math.nan, net_j=math.nan)
+    means = summary(runs)
+    tables = replace(
+        whole, runs=runs, epochs=epochs, summary=means, measurements=measurements(means)
+    )
+    charts, missing = all_charts(analyze(tables))
+    assert all(missing.values())
+    assert charts
+    for chart in charts:
+        first = drawings_of(chart, 0, 0)[0]
+        assert first.specification["datasets"]["table"]
+
+
+@pytest.mark.usefixtures("fast")
+def test_no_run_finished(tmp_path, synthetic):
+    writer = synthetic.Writer(tmp_path / "study")
+    writer.failed("LeNet", 0)
+    charts, missing = all_charts(analyze(StudyTables.read([writer.directory])))
+    assert charts == []
+    assert len(missing) == 14
+
+
+def write_predictions(directory, **changes):
+    rows = [
+        {"model": model, "phase": phase, "batch_size": 16, "energy_per_step_j": 10.0,
+         "energy_low_j": 8.0, "energy_high_j": 12.0, "seconds_per_step": 0.1}
+        for model in ("LeNet", "VGG16") for phase in ("train", "infer")
+    ]  # fmt: skip
+    pd.DataFrame(rows).rename(columns=changes).to_parquet(directory / "predictions.parquet")
+
+
+@pytest.mark.usefixtures("fast")
+def test_predictions_with_the_measured_energy(tmp_path, synthetic):
+    writer = synthetic.Writer(tmp_path / "study", models=["LeNet", "VGG16"], repeats=2)
+    for block in range(2):
+        for batch_size in (16, 64):
+            for model in ("LeNet", "VGG16"):
+                writer.cell(model, block, stretch=1 + 0.02 * block, batch_size=batch_size)
+    directory = writer.directory
+    write_predictions(directory)
+    analysis = analyze(StudyTables.read([directory]))
+    table = scatter.predictions(analysis).table
+    assert len(table) == 4
+    [row] = table[(table["model"] == "LeNet") & (table["phase"] == "train")].to_dict("records")
+    runs = analysis.tables.runs
+    own = runs[(runs["model"] == "LeNet") & (runs["phase"] == "train") & (runs["batch_size"] == 16)]
+    assert row["measured_j"] == pytest.approx(own["gross_j"].sum() / own["steps"].sum())
+    assert row["measured_low_j"] < row["measured_j"] < row["measured_high_j"]
+    assert row["predicted_j"] == 10
+
+    write_predictions(directory, energy_low_j="low")
+    with pytest.raises(StoreError, match="lacks the column energy_low_j"):
+        scatter.predictions(analysis)
+    (directory / "predictions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match="cannot read"):
+        scatter.predictions(analysis)
+
+
+@settings(deadline=None)
+@given(arrays(float, st.integers(1, 400), elements=st.floats(0, 1e3)), st.integers(1, 20))
+def test_thinning_keeps_the_extremes(values, buckets):
+    kept = power.extreme_positions(values, buckets)
+    assert len(kept) <= max(2 * buckets, len(values) if len(values) <= 2 * buckets else 0)
+    assert values[kept].min() == values.min()
+    assert values[kept].max() == values.max()
+    assert (np.diff(kept) > 0).all()
+
+
+def test_a_counters_power_is_between_its_readings():
+    t_ns = np.array([0, 1, 2, 2, 3, 4]) * 10**9
+    counter_j = np.array([0.0, 10.0, 30.0, 30.0, math.nan, 5.0])
+    t_s, power_w = power.power_of(Quantity.ENERGY, t_ns, counter_j)
+    # it was reset after 2 s: that stretch has no power
+    assert t_s.tolist() == [1, 2]
+    assert power_w.tolist() == [10, 20]
+
+
+def test_no_trace(factors):
+    with pytest.raises(NothingToDraw, match="trace"):
+        power.trace(factors)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 380), st.floats(0, 235)), min_size=1, max_size=20))
+def test_names_cover_nothing(points):
+    at = np.array(points)
+    frame = FRAMES_PX["side"]
+    found = sides(at, [f"model {i}" for i in range(len(at))], frame)
+    assert len(found) == len(at)
+    assert set(found) <= {None, *SIDES}
+    everywhere = sides(np.array([[190.0, 100.0]]), ["alone"], frame)
+    assert everywhere == ["E"]
+
+
+texts = st.one_of(st.none(), st.sampled_from(["a", "b", "</script>"]))
+
+
+@given(st.lists(st.tuples(texts, st.one_of(st.none(), st.floats(-1e3, 1e3))), max_size=20))
+def test_packed_columns_are_the_rows(rows):
+    table = pd.DataFrame(rows, columns=["model", "value"]).astype({"value": "float64"})
+    columns = json.loads(json.dumps(pack(table)))
+    models = columns["model"]
+    if isinstance(models, dict):
+        models = [None if code is None else models["levels"][code] for code in models["codes"]]
+    assert models == [model for model, _ in rows]
+    for found, (_, value) in zip(columns["value"], rows, strict=True):
+        assert found is None if value is None else found == pytest.approx(value, rel=1e-5)
+
+
+def test_a_note_without_points_is_no_chart(factors):
+    chart = scatter.predictors(factors)
+    notes = chart.table[chart.table["mark"] == "note"]
+    assert len(notes)
+    assert replace(chart, table=notes).shown({"quantity": "net"}).empty
+    assert drawings_of(replace(chart, table=notes), 0, 0) == []
