@@ -2,17 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from joulelab import Meter
 from joulelab.forecast.sources import _of_study_run
-from joulelab.runs.selection import open_runs
+from joulelab.runs.selection import open_run
 from joulelab.sensors.simulated import SimulatedMachine
-from joulelab.study.plan import Plan
-from joulelab.study.runner import run_study
 
-NO_ACCURACY = {"accuracy_pct": None}
+STUDY = Path(__file__).parents[1] / "golden" / "inputs" / "studies" / "small-batches"
 EPOCHS = """epoch,duration_s,gross_j
 0,12,3000
 1,10,2500
@@ -111,21 +110,8 @@ def test_the_directory_of_a_meter(forecast_of, tmp_path):
     assert forecast["gross_low_j"] < forecast["gross_j"] < forecast["gross_high_j"]
 
 
-def test_a_run_of_a_study(forecast_of, run, tmp_path):
-    plan = Plan.model_validate(
-        {
-            "name": "small",
-            "models": ["LeNet"],
-            "idle_s": 0.0,
-            "sensors": ["simulated"],
-            "data": {"name": "synthetic", "train_count": 64, "test_count": 32},
-            "factors": {"batch_size": [16]},
-            "train": {"epochs": 3, "warmup_steps": 1},
-            "infer": {"passes": 2, "warmup_steps": 1},
-        }
-    )
-    run_study(tmp_path / "study", plan)
-    (measured,) = open_runs(tmp_path / "study")
+def test_a_run_of_a_study(forecast_of, run):
+    measured = open_run(STUDY / "runs" / "r0-tiny-models-linear-b16-399c")
     forecast = forecast_of(measured.directory, "--epochs", 30)
     assert forecast["epochs_seen"] == 3
     counts = {phase["phase"]: phase["count"] for phase in forecast["phases"]}
@@ -134,11 +120,16 @@ def test_a_run_of_a_study(forecast_of, run, tmp_path):
     trained_j = measured.study.results["train"].energy.gross_j
     assert again["phases"][0]["gross_j"] == pytest.approx(trained_j)
     assert forecast_of(measured.directory, "--epochs", 9, "--phase", "infer")["startup"] >= 0
-    code, _, err = run("forecast", tmp_path / "study", "--epochs", 30)
+    code, _, err = run("forecast", STUDY, "--epochs", 30)
     assert code == 2
     assert "is a study" in err
-    epoch = replace(measured.study.epochs[0], complete=False, values={"samples": 48, **NO_ACCURACY})
-    only_one = replace(measured.study, epochs=(epoch,), spans=measured.study.spans_of("train", 0))
+
+
+def test_an_incomplete_epoch_counts_by_its_samples():
+    study = open_run(STUDY / "runs" / "r0-tiny-models-linear-b16-399c").study
+    values = {"samples": 192, "accuracy_pct": None}
+    epoch = replace(study.epochs[0], complete=False, values=values)
+    only_one = replace(study, epochs=(epoch,), spans=study.spans_of("train", 0))
     profile = _of_study_run(only_one, None).profile
     assert profile.epochs_seen == 0.75
     assert profile.forecast(30).spent_fraction == pytest.approx(0.75 / 30)

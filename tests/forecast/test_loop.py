@@ -58,16 +58,6 @@ def test_within_ends_the_loop(meter, capsys):
     assert last.startswith("joulelab: sure to ")
 
 
-def test_the_forecast_is_printed_a_few_times(meter, capsys, monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_FORECAST_S", 0.0)
-    monkeypatch.setattr(loop, "COST_SHARE", 1e9)
-    for _ in meter.epochs(range(60)):
-        work()
-    lines = capsys.readouterr().err.splitlines()
-    assert 1 <= len(lines) <= 6
-    assert all(line.startswith("joulelab: 60 epochs: ") for line in lines)
-
-
 def test_a_quiet_loop_prints_nothing(meter, capsys):
     for _ in meter.epochs(range(5), max_energy_j=1e9, quiet=True):
         work()
@@ -103,7 +93,16 @@ def known(meter, monkeypatch):
 
 
 def run(meter, items=range(12), **options):
-    return sum(1 for _ in meter.epochs(items, quiet=True, **options))
+    return sum(1 for _ in meter.epochs(items, **{"quiet": True, **options}))
+
+
+def test_the_forecast_is_printed_a_few_times(known, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "FIRST_FORECAST_S", 0.0)
+    monkeypatch.setattr(loop, "COST_SHARE", 1e9)
+    run(known, range(60), quiet=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 6
+    assert all(line.startswith("joulelab: 60 epochs: 600 J (") for line in lines)
 
 
 def test_a_loop_stops_before_it_exceeds_its_budget(known):

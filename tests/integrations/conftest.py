@@ -1,7 +1,8 @@
-"""What the frameworks' tests share: the simulated machine, and a look at the spans."""
+"""A recorder of the simulated machine for the tests of all frameworks, and spans as lists."""
 
 import pytest
 
+import joulelab
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 150.0
@@ -10,15 +11,30 @@ MACHINE = SimulatedMachine(
 )
 
 
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """A recording that the meters of most tests join, because starting a recorder takes longest."""
+    directory = tmp_path_factory.mktemp("recording")
+    with joulelab.Meter(sensors=MACHINE, directory=directory):
+        yield directory
+
+
 @pytest.fixture(autouse=True)
-def simulated_machine(tmp_path, monkeypatch):
+def simulated_machine(request, tmp_path, monkeypatch, recording):
     monkeypatch.setenv("JOULELAB_SENSORS", MACHINE.spec())
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if "own_recorder" not in request.fixturenames:
+        monkeypatch.setenv("JOULELAB_RECORDING", str(recording))
+
+
+@pytest.fixture
+def own_recorder():
+    """Let the meters of a test start their own recorders."""
 
 
 def tree(meter):
-    """The spans as nested lists of their names, as ``["fit", ["epoch", ["step"], ["step"]]]``."""
+    """Return spans as nested lists of names: ``["fit", ["epoch", ["step"], ["step"]]]``."""
     nodes, roots = {}, []
     for span in meter.spans:
         assert span.stop_ns is not None, f"{span} was left open"
@@ -34,5 +50,5 @@ def spans_of():
 
 @pytest.fixture
 def energy_of():
-    """The true energy of spans, on the simulated machine, whose power is always the same."""
+    """The true energy of spans on the simulated machine, whose power is constant."""
     return lambda *spans: POWER_W * sum(span.duration_s for span in spans)

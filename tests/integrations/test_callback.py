@@ -10,6 +10,7 @@ from joulelab.forecast import loop
 from joulelab.integrations.callback import Fit, HookSpans, wrap_method
 
 
+@pytest.mark.usefixtures("own_recorder")
 def test_the_first_span_opens_a_meter_and_close_ends_it(spans_of):
     spans = HookSpans()
     assert spans.meter is None

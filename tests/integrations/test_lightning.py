@@ -315,6 +315,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.usefixtures("own_recorder")
 def test_of_two_processes_the_first_logs_for_both(tmp_path):
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

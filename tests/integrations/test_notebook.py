@@ -24,7 +24,7 @@ def shell():
 
 
 @pytest.fixture
-def cells(shell, monkeypatch, tmp_path):
+def cells(shell, monkeypatch, tmp_path, own_recorder):
     """The magic's state, with the simulated machine."""
     monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
