@@ -19,7 +19,6 @@ The message is one line: what failed, why, and how to fix it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -103,6 +102,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("xyz", ["train", "infer"])
         'choose from train, infer'
     """
+    import difflib  # noqa: PLC0415  (most runs have no such error)
+
     known = list(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)

@@ -30,15 +30,14 @@ def fault(name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def shift_ns(clock, t_ns):
-    """How far a clock had been moved at a time."""
-    step = fault("step")
+def shift_ns(step, clock, t_ns):
+    """How far a step, if there was one, had moved a clock at a time."""
     moved = step and clock in step["clocks"] and t_ns >= step["at_ns"]
     return round(step["by_s"] * 1e9) if moved else 0
 
 
 def clock_ns(clock):
-    return _REAL_CLOCK_NS(clock) + shift_ns(clock, time.monotonic_ns())
+    return _REAL_CLOCK_NS(clock) + shift_ns(fault("step"), clock, time.monotonic_ns())
 
 
 def time_ns():
@@ -50,8 +49,10 @@ def stamps_us(period_us, count):
     base_us = (_REAL_CLOCK_NS(time.CLOCK_REALTIME) - time.monotonic_ns()) // 1000
     newest = time.monotonic_ns() // 1000 // period_us
     times_us = (update * period_us for update in range(newest - count + 1, newest + 1))
+    step = fault("step")
     return sorted(
-        t_us + base_us + shift_ns(time.CLOCK_REALTIME, t_us * 1000) // 1000 for t_us in times_us
+        t_us + base_us + shift_ns(step, time.CLOCK_REALTIME, t_us * 1000) // 1000
+        for t_us in times_us
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -199,6 +198,9 @@ def job_file(
         RecorderError: Another process has had the lock for too long.
         OSError: The file cannot be made.
     """
+    # OpenSSL takes 4 MB, which the recorder does not need.
+    import hashlib  # noqa: PLC0415
+
     parts = (
         boot_id(),
         host_name(),
