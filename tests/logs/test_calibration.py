@@ -233,7 +233,7 @@ def test_gain_must_be_positive():
 
 def test_saved_calibration_is_applied_to_its_board_and_named(monkeypatch):
     found = calibrated("rtx3090_steps", "power_draw_instant_w")
-    path = saved.keep(found)
+    path = saved.save_calibration(found)
     assert saved.read_calibration(path) == found
     [of_sensor, of_meter] = found.files
     assert of_meter["name"] == "rtx3090_steps_meter.csv.gz"
@@ -264,8 +264,8 @@ def test_saved_calibration_is_applied_to_its_board_and_named(monkeypatch):
 def test_calibration_of_the_same_source_has_priority():
     base = calibrated("k40m_steps", "power_draw_w")
     own = replace(base, source="nvml.samples", gain=0.9, gain_uncertainty=0.02)
-    saved.keep(own)
-    saved.keep(replace(base, gain=0.95))
+    saved.save_calibration(own)
+    saved.save_calibration(replace(base, gain=0.95))
     (applied, counter), absent = saved.calibrated(
         [channel(), channel("nvml.energy_counter", quantity=Quantity.ENERGY)], base.board_uuid
     )

@@ -21,7 +21,7 @@ from joulelab.logs.calibrate import (
     read_recording,
 )
 from joulelab.logs.columns import LogOptions
-from joulelab.sensors.calibration import Calibration, keep, write_calibration
+from joulelab.sensors.calibration import Calibration, save_calibration, write_calibration
 from joulelab.storage import file_errors
 
 
@@ -117,7 +117,7 @@ def command(
         )
     with file_errors("cannot write the calibration"):
         if out is None:
-            path = keep(found)
+            path = save_calibration(found)
         else:
             path = out
             write_calibration(path, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -65,9 +66,7 @@ def open_recorder(
     failures: list[str] = []
     client = None if own else _shared_recorder(directory, options, failures, wrapper=wrapper)
     if client is None:
-        path = None if directory is None else _unused(directory)
-        with _trace_directory(path) as trace:
-            client = RecorderClient.start(trace, options, temporary=path is None)
+        client = RecorderClient.start(None if directory is None else _unused(directory), options)
     client.not_joined = "; ".join(failures)
     if wrapper and directory is not None and client.directory != directory:
         directory.mkdir(parents=True, exist_ok=True)
@@ -98,11 +97,11 @@ def _shared_recorder(
 
 def _unused(directory: Path) -> Path:
     """The directory, or a numbered one next to it if it has a recording already."""
-    found, number = directory, 1
-    while (found / READINGS_FILE).exists():
-        number += 1
-        found = directory.resolve().with_name(f"{directory.resolve().name}-{number}")
-    if number > 1:
+    numbered = (f"{directory.resolve().name}-{number}" for number in itertools.count(2))
+    others = (directory.resolve().with_name(name) for name in numbered)
+    paths = itertools.chain([directory], others)
+    found = next(path for path in paths if not (path / READINGS_FILE).exists())
+    if found != directory:
         text = f"{directory} has a recording already; this run is saved in {found}"
         warnings.warn(text, stacklevel=4)
     return found
@@ -111,31 +110,12 @@ def _unused(directory: Path) -> Path:
 def _join_named(directory: Path) -> RecorderClient:
     """Join a recorder, which may be about to begin."""
     deadline_s = time.monotonic() + JOIN_TIMEOUT_S
-    while not _has_header(directory):
-        if not directory.is_dir() or time.monotonic() > deadline_s:
+    while directory.is_dir() and time.monotonic() < deadline_s:
+        with contextlib.suppress(OSError, ValueError):
+            read_header(directory)
             break
         time.sleep(POLL_S)
     return RecorderClient.join(directory)
-
-
-def _has_header(directory: Path) -> bool:
-    try:
-        return bool(read_header(directory))
-    except (OSError, ValueError):
-        return False
-
-
-@contextlib.contextmanager
-def _trace_directory(directory: Path | None) -> Iterator[Path]:
-    """The directory, or a temporary one, which is removed if no recording begins."""
-    trace = Path(tempfile.mkdtemp(prefix="joulelab-")) if directory is None else directory
-    trace.mkdir(parents=True, exist_ok=True)
-    try:
-        yield trace
-    except BaseException:
-        if directory is None:
-            shutil.rmtree(trace, ignore_errors=True)
-        raise
 
 
 def _join_job(file: Path) -> RecorderClient | None:
@@ -148,9 +128,8 @@ def _join_job(file: Path) -> RecorderClient | None:
 
 def _start_for_job(file: Path, directory: Path | None, options: RecorderOptions) -> RecorderClient:
     own = None if directory is None else _next_directory(directory / host_name())
-    with _trace_directory(own) as trace:
-        client = RecorderClient.start(trace, options, temporary=directory is None, shared=True)
-    file.write_text(str(trace.absolute()))
+    client = RecorderClient.start(own, options, shared=True)
+    file.write_text(str(client.directory.absolute()))
     return client
 
 
@@ -159,12 +138,10 @@ def _next_directory(of_host: Path) -> Path:
     of_host.mkdir(parents=True, exist_ok=True)
     number = 0
     while True:
-        try:
+        with contextlib.suppress(FileExistsError):
             (of_host / str(number)).mkdir()
-        except FileExistsError:
-            number += 1
-        else:
             return of_host / str(number)
+        number += 1
 
 
 class RecorderClient:
@@ -211,14 +188,9 @@ class RecorderClient:
 
     @classmethod
     def start(
-        cls,
-        directory: Path,
-        options: RecorderOptions,
-        *,
-        temporary: bool = False,
-        shared: bool = False,
+        cls, directory: Path | None, options: RecorderOptions, *, shared: bool = False
     ) -> Self:
-        """Start a recorder, which removes a temporary directory when it ends.
+        """Start a recorder; without a directory in a temporary one, which it removes when it ends.
 
         A shared one ends with the last process that joined, any other on request.
 
@@ -226,6 +198,19 @@ class RecorderClient:
             UserError: A requested sensor does not exist.
             RecorderError: It does not record; the message includes its reason.
         """
+        path = Path(tempfile.mkdtemp(prefix="joulelab-")) if directory is None else directory
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            return cls._start(path, options, temporary=directory is None, shared=shared)
+        except BaseException:
+            if directory is None:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+    @classmethod
+    def _start(
+        cls, directory: Path, options: RecorderOptions, *, temporary: bool, shared: bool
+    ) -> Self:
         ours, theirs = socket.socketpair()
         config = {
             "directory": str(directory),

@@ -1,7 +1,7 @@
-"""What is known of a board's sensor from an external meter: kept on disk, applied to channels.
+"""Calibrations of a board's sensor against an external meter: saved, and applied to channels.
 
-A reading stands for ``gain * true + offset_w``. The fit is in
-:mod:`joulelab.logs.calibration_fit`; this module is small since the recorder imports it.
+A reading is ``gain * true + offset_w``. This module is small, since the recorder imports it; logs
+are fitted elsewhere.
 """
 
 from __future__ import annotations
@@ -20,39 +20,38 @@ from joulelab.storage import home, write_whole
 
 SCHEMA = "joulelab-calibration-1"
 TRANSFER_UNCERTAINTY = 0.01
-"""Relative standard uncertainty added where one source's calibration is used for another source
-of the same board: on an H100, samples, fields and counter agree within 1 to 3 % on spans of 2 s,
+"""Relative standard uncertainty added if one source's calibration is used for another source of the
+same board: on an H100, samples, fields and counter agree within 1 to 3 % on spans of 2 s,
 rectangular with a half-width of 2 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One source of one board against a meter.
+    """One source of one board, compared with a meter.
 
     Attributes:
-        board_name: The model, as ``"NVIDIA H100 80GB HBM3"``; may be empty.
-        board_uuid: ``"GPU-..."``; empty when it is not known, and then it is never applied by
-            itself.
-        source: The channel's source that was calibrated, as ``"nvml.power_instant"``.
-        driver: Its version; empty when it is not known.
-        date: Of the fit, ``YYYY-MM-DD``.
-        meter: What it was held against, in words.
+        board_name: The model, for example ``"NVIDIA H100 80GB HBM3"``; may be empty.
+        board_uuid: ``"GPU-..."``; if empty, the calibration is never applied automatically.
+        source: The channel's source that was calibrated, for example ``"nvml.power_instant"``.
+        driver: The driver's version; may be empty.
+        date: Date of the fit, ``YYYY-MM-DD``.
+        meter: The meter, as text.
         gain: Reading over true power.
-        offset_w: Reading where true power is zero.
-        delay_s: From the end of a value's window until it was readable, and whatever the two logs'
-            clocks were apart.
-        window_s: Of the average that a value stands for; ``None`` where the data did not show it.
+        offset_w: Reading at zero power.
+        delay_s: From the end of a value's window until it was readable, plus any offset between
+            the clocks of the two logs.
+        window_s: Averaging window of a value; ``None`` if the data did not show it.
         update_period_s: Time between two new values.
         gain_uncertainty: Standard uncertainty of ``gain`` (k = 1, relative), the meter's included.
         offset_uncertainty_w: Standard uncertainty of ``offset_w``.
         delay_uncertainty_s: Standard uncertainty of ``delay_s``.
-        covariance: Of gain, offset (W) and delay (s) from the fit alone. Shape: (3, 3).
+        covariance: Of gain, offset (W) and delay (s), from the fit only. Shape: (3, 3).
         meter_uncertainty: Relative standard uncertainty of the meter.
-        residual_w: Root mean square of what the fit leaves.
+        residual_w: Root mean square of the residuals.
         residual_pct: The same, in percent of mean power.
         low_w: Lowest true power that was fitted (5th percentile).
         high_w: Highest (95th percentile).
-        files: Name and SHA-256 of each file that it is from.
+        files: Name and SHA-256 of each input file.
     """
 
     board_name: str
@@ -79,34 +78,34 @@ class Calibration:
 
     @property
     def label(self) -> str:
-        """What is added to the name of a calibrated source: energies of unlike scales differ."""
+        """Suffix of a calibrated source's name, since its scale differs from the original's."""
         return f"calibrated-{self.date}"
 
     @property
     def clocks_agreed(self) -> bool:
         """Whether the delay is short enough to be the sensor's own.
 
-        A longer one than the window and two updates is an offset between the clocks of the two
-        logs, which says nothing of other recordings.
+        A delay longer than the window and two updates is an offset between the clocks of the two
+        logs, which does not apply to other recordings.
         """
         return abs(self.delay_s) <= (self.window_s or 0.0) + 2 * self.update_period_s
 
     def apply(self, channel: Channel) -> Channel:
-        """The channel as this calibration knows it.
+        """Return the calibrated channel.
 
-        Gain and offset apply to every source of the same family (``nvml``) since they read one
-        sensor of the board, less surely where it is another source. Window, delay and update
-        period apply to the source itself.
+        Gain and offset apply to every source of the same family (``nvml``), since they read one
+        sensor of the board; other sources get a larger uncertainty. Window, delay and update period
+        apply only to the calibrated source.
 
         Raises:
             ValueError: The channel is not of the same family, or not of energy or power.
         """
         if not self.fits(channel):
-            raise ValueError(f"a calibration of {self.source} says nothing of {channel.source}")
+            raise ValueError(f"a calibration of {self.source} does not apply to {channel.source}")
         own = channel.source == self.source
         transfer = 0.0 if own else TRANSFER_UNCERTAINTY
         against = f" against {self.meter}" if self.meter else ""
-        said = f"calibrated on {self.date}{against}" + ("" if own else f" (by {self.source})")
+        text = f"calibrated on {self.date}{against}" + ("" if own else f" (by {self.source})")
         channel = replace(
             channel,
             source=f"{channel.source}.{self.label}",
@@ -114,7 +113,7 @@ class Calibration:
             offset_w=self.offset_w,
             gain_uncertainty=math.hypot(self.gain_uncertainty, transfer),
             offset_uncertainty_w=self.offset_uncertainty_w,
-            note="; ".join(filter(None, (channel.note, said))),
+            note="; ".join(filter(None, (channel.note, text))),
         )
         if not own or channel.quantity is not Quantity.POWER:
             return channel
@@ -127,20 +126,20 @@ class Calibration:
         )
 
     def fits(self, channel: Channel) -> bool:
-        """Whether it says something of this channel."""
+        """Return whether the calibration applies to this channel."""
         family = channel.source.partition(".")[0]
         return channel.gives_energy and family == self.source.partition(".")[0]
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; :meth:`from_json` is its inverse."""
+        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Calibration:
-        """What :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: It is not that.
+            ValueError: The data is not a calibration.
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ValueError(f"it does not name the schema {SCHEMA}")
@@ -157,19 +156,19 @@ class Calibration:
                 calibration.delay_uncertainty_s,
             )
             if not all(math.isfinite(value) for value in numbers) or calibration.gain <= 0:
-                raise ValueError("its gain, offset, delay or period is not a number that can be")
+                raise ValueError("its gain, offset, delay or period is not a valid number")
         except TypeError as error:
             raise ValueError(str(error)) from error
         return calibration
 
 
 def calibrations_directory() -> Path:
-    """Where :func:`keep` writes. It may not exist yet."""
+    """Return where :func:`save_calibration` writes. It may not exist yet."""
     return home() / "calibrations"
 
 
-def keep(calibration: Calibration) -> Path:
-    """Keeps a calibration, so that it is used from now on for its board; an older one is replaced.
+def save_calibration(calibration: Calibration) -> Path:
+    """Save a calibration, so that it is used for its board from now on; it replaces an older one.
 
     Raises:
         OSError: The file cannot be written.
@@ -182,15 +181,15 @@ def keep(calibration: Calibration) -> Path:
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Writes a calibration to a file of one's choice."""
+    """Write a calibration to any file."""
     write_whole(path, json.dumps(calibration.to_json(), indent=1).encode() + b"\n")
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The calibration in a file.
+    """Read the calibration in a file.
 
     Raises:
-        UserError: It cannot be read, or is not one.
+        UserError: The file cannot be read, or is not a calibration.
     """
     try:
         return Calibration.from_json(json.loads(path.read_bytes()))
@@ -204,29 +203,29 @@ def read_calibration(path: Path) -> Calibration:
 def calibrated(
     channels: Sequence[Channel], board_uuid: str
 ) -> tuple[tuple[Channel, ...], list[Absence]]:
-    """A board's channels with what is kept of it.
+    """Apply the saved calibrations of a board to its channels.
 
-    A source's own calibration goes first; otherwise that of another source of the board with the
-    smallest uncertainty is used.
+    A source's own calibration takes precedence; otherwise that of another source of the board with
+    the smallest uncertainty is used.
 
     Returns:
         The channels, and the calibrations that could not be read, as absences.
     """
-    kept: list[Calibration] = []
+    saved: list[Calibration] = []
     absent: list[Absence] = []
     for path in sorted(calibrations_directory().glob("*.json")):
         try:
             calibration = read_calibration(path)
         except UserError as error:
-            absent.append(Absence("calibration", path.name, str(error), f"hint or remove {path}"))
+            absent.append(Absence("calibration", path.name, str(error), f"fix or remove {path}"))
             continue
         if calibration.board_uuid == board_uuid:
-            kept.append(calibration)
-    return tuple(_with_best(channel, kept) for channel in channels), absent
+            saved.append(calibration)
+    return tuple(_with_best(channel, saved) for channel in channels), absent
 
 
-def _with_best(channel: Channel, kept: Sequence[Calibration]) -> Channel:
-    fitting = [one for one in kept if one.fits(channel)]
+def _with_best(channel: Channel, saved: Sequence[Calibration]) -> Channel:
+    fitting = [one for one in saved if one.fits(channel)]
     if not fitting:
         return channel
     best = min(fitting, key=lambda one: (one.source != channel.source, one.gain_uncertainty))
