@@ -15,8 +15,11 @@ from joulelab.format import count, finite_or_none, interval, join_words, number
 from joulelab.runs import FACTORS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from joulelab.study.plan import Plan
-    from joulelab.study.runner import Outcome
+    from joulelab.study.progress import Cost
+    from joulelab.study.runner import ListedCell, Outcome
 
 _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "pyarrow", "jinja2")
 _FILE_WIDTH = 400
@@ -65,20 +68,19 @@ def command(
       joulelab study quick --list                what it would run
       joulelab study paper-profile --out mine    the paper's 16 models in short windows
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise UserError(
             "a study needs more packages",
             why=f"{', '.join(missing)} cannot be imported",
             hint="run pip install 'joulelab[study]'",
         )
     from joulelab.study.plan_file import load_plan  # noqa: PLC0415
-    from joulelab.study.runner import run_study  # noqa: PLC0415
+    from joulelab.study.runner import list_cells, run_study  # noqa: PLC0415
 
     chosen = load_plan(plan, overrides=overrides)
     directory = out or Path("studies") / chosen.name
     if only_list:
-        _list(chosen, directory, as_json)
+        _print_cells(chosen, *list_cells(chosen, directory), as_json)
         return
     context = click.get_current_context()
     try:
@@ -99,7 +101,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     from joulelab.report.page import write_report  # noqa: PLC0415
 
     report = write_report([outcome.directory])
-    paths, page = [str(path) for path in report.results], report.page
+    paths = [str(path) for path in report.results]
     rows = [
         {name: row.get(name) for name in _COLUMNS}
         for row in finite_or_none(report.analysis.tables.summary.to_dict("records"))
@@ -111,7 +113,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
                 "cells": outcome.cells,
                 "failed": outcome.failed,
                 "results": paths,
-                "report": str(page),
+                "report": str(report.page),
                 "rows": rows,
             }
         )
@@ -123,7 +125,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
             "report, --retry-failed runs them again"
         )
     click.echo(f"Results: {', '.join(paths)}")
-    click.echo(f"Report:  {page}")
+    click.echo(f"Report:  {report.page}")
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -150,10 +152,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     click.echo(f"Means over repeats; energy is {join_words(kinds) or 'not measured'}.")
 
 
-def _list(plan: Plan, directory: Path, as_json: bool) -> None:
-    from joulelab.study.runner import list_cells  # noqa: PLC0415
-
-    cells, to_go = list_cells(plan, directory)
+def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: bool) -> None:
     missing = sum(cell.status == "missing" for cell in cells)
     if as_json:
         listed = [
