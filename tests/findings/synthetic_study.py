@@ -237,6 +237,8 @@ class Writer:
                 "status": "failed",
                 "failure": {"kind": kind, "reason": reason},
                 "factors": self.factors(model),
+                "phases": list(self.plan.phases),
+                "seed": block,
             }
         )
 

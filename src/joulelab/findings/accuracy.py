@@ -13,7 +13,7 @@ from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-unt
 from joulelab.findings.schema import KEY, NAMES, PHASES, Finding, frame, records
 from joulelab.findings.summary import group_numbers
 from joulelab.format import count, join_words, number, percent, quantity, with_interval
-from joulelab.runs.studies import Study
+from joulelab.runs.study_runs import Study
 from joulelab.stats.estimates import estimate_ratio
 
 ENERGY_COLUMNS: Mapping[tuple[str, str], str] = {
@@ -75,7 +75,7 @@ def accuracy(studies: Sequence[Study], measured: pd.DataFrame) -> pd.DataFrame:
 
 def _test_count(study: Study) -> int | None:
     """Return the number of test images, which imported logs do not know."""
-    counts = {run.data["data"].get("test_count") for run in study.cells()}
+    counts = {run.study.data.get("test_count") for run in study.cells() if run.study}
     return counts.pop() if len(counts) == 1 else None
 
 

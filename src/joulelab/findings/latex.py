@@ -12,7 +12,7 @@ from joulelab.findings.schema import PHASES, records
 from joulelab.findings.summary import machine_labels, varying
 from joulelab.findings.tables import StudyTables, csv, parquet, write_file
 from joulelab.format import ABSENT, number, with_interval
-from joulelab.runs.studies import Study
+from joulelab.runs.study_runs import Study
 
 LONG = 40
 """Tables with more rows are set over several pages, by the longtable package."""

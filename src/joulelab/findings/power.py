@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-unt
 from joulelab.findings.schema import ALPHA, KEY, PHASES, Finding, frame, records
 from joulelab.format import count, number, p_value, percent, quantity, with_interval
 from joulelab.machine import Machine
-from joulelab.runs.studies import Study
+from joulelab.runs.study_runs import Study
 from joulelab.stats.segments import LEAST, Segments, two_segments
 
 NEAR = 0.9

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.findings.schema import (
     EPOCH_COLUMNS,
@@ -27,16 +26,8 @@ from joulelab.findings.schema import (
 )
 from joulelab.findings.summary import measurements, summary
 from joulelab.machine import Machine
-from joulelab.runs.store import RunRecord
-from joulelab.runs.studies import (
-    Study,
-    energy_of,
-    idle_points,
-    less_idle,
-    phase_energy,
-    read_studies,
-    understood,
-)
+from joulelab.runs.record import Run, StudyPart
+from joulelab.runs.study_runs import DamagedRun, Study, idle_points, read_studies
 from joulelab.storage import write_whole, writing
 
 
@@ -74,17 +65,13 @@ class StudyTables:
         """Read studies from their directories, once.
 
         Raises:
-            StoreError: A directory is no study, cannot be read, or has a malformed record.
+            StoreError: A directory is not a study, or cannot be read.
         """
         return cls.of(read_studies(directories))
 
     @classmethod
     def of(cls, studies: Sequence[Study]) -> Self:
-        """Make the tables of studies.
-
-        Raises:
-            StoreError: A record is malformed.
-        """
+        """Make the tables of studies."""
         runs = run_table(studies)
         means = summary(runs)
         return cls(
@@ -106,11 +93,9 @@ def run_table(studies: Iterable[Study]) -> pd.DataFrame:
 
     Returns:
         Columns :data:`~joulelab.findings.schema.RUN_COLUMNS`.
-
-    Raises:
-        StoreError: A record is malformed.
     """
-    return frame(_rows_of_runs(studies, _run_rows), RUN_COLUMNS)
+    cells = [(study, run) for study in studies for run in study.cells()]
+    return frame([row for cell in cells for row in _run_rows(*cell)], RUN_COLUMNS)
 
 
 def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
@@ -118,53 +103,9 @@ def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
 
     Returns:
         Columns :data:`~joulelab.findings.schema.EPOCH_COLUMNS`.
-
-    Raises:
-        StoreError: A record is malformed.
     """
-    return frame(_rows_of_runs(studies, _epoch_rows), EPOCH_COLUMNS)
-
-
-def _rows_of_runs(
-    studies: Iterable[Study], rows_of: Callable[[RunRecord, Baseline], Iterable[dict[str, Any]]]
-) -> Iterator[dict[str, Any]]:
-    for study in studies:
-        baselines = study.baselines()
-        for run in study.cells():
-            with understood(run):
-                for row in rows_of(run, baselines.around(run)):
-                    yield row | {"run_id": run.run_id, "study": study.label}
-
-
-def _run_rows(run: RunRecord, baseline: Baseline) -> Iterator[dict[str, Any]]:
-    data = run.data
-    for phase, result in data["results"].items():
-        energy = phase_energy(run, phase, baseline)
-        samples = result["samples"]
-        row = {name: result.get(name) for name in RUN_COLUMNS if name in result}
-        row |= data["characteristics"] or {}
-        row |= data["factors"]
-        row |= _machine_columns(data["machine"])
-        row |= _energy_columns(energy)
-        row |= {"phase": phase, "status": run.status}
-        row |= {name: data[name] for name in ("repeat", "block", "order")}
-        row["gross_j_per_sample"] = energy.gross_j / samples if samples else math.nan
-        row["net_j_per_sample"] = energy.net_j / samples if samples else math.nan
-        yield row
-
-
-def _epoch_rows(run: RunRecord, baseline: Baseline) -> Iterator[dict[str, Any]]:
-    spans: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for span in run.data["spans"]:
-        if span["name"] == "epoch":
-            key = span["attributes"]["phase"], span["attributes"]["index"]
-            spans.setdefault(key, []).append(span)
-    for epoch in run.data["epochs"]:
-        key = epoch["phase"], epoch["index"]
-        energy = less_idle(energy_of(epoch["energy"]), spans.get(key, []), baseline)
-        row = {name: epoch[name] for name in EPOCH_COLUMNS if name in epoch}
-        row |= {"epoch": epoch["index"], "model": run.data["factors"]["model"]}
-        yield row | {"gross_j": energy.gross_j, "net_j": energy.net_j}
+    cells = [(study, run) for study in studies for run in study.cells()]
+    return frame([row for cell in cells for row in _epoch_rows(*cell)], EPOCH_COLUMNS)
 
 
 def failure_table(studies: Iterable[Study]) -> pd.DataFrame:
@@ -176,13 +117,15 @@ def failure_table(studies: Iterable[Study]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for study in studies:
-        for run in study.runs:
-            row: dict[str, Any] = {"run_id": run.run_id, "study": study.label}
-            if run.problem is not None:
+        runs: list[Run | DamagedRun] = [*study.failed(), *study.damaged]
+        for run in sorted(runs, key=lambda run: run.id):
+            row: dict[str, Any] = {"run_id": run.id, "study": study.label}
+            if isinstance(run, DamagedRun):
                 rows.append(row | {"kind": "damaged", "reason": run.problem})
-            elif run.status == "failed":
-                with understood(run):
-                    rows.append(row | _failure(run.data))
+            else:
+                factors = [f"{name}={run.factors[name]}" for name in run.factors if name != "model"]
+                row |= {"model": run.model, "factors": ", ".join(factors) or None}
+                rows.append(row | dict(run.failure or {}))
     return frame(rows, FAILURE_COLUMNS)
 
 
@@ -191,20 +134,17 @@ def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
 
     Returns:
         Columns :data:`~joulelab.findings.schema.IDLE_COLUMNS`.
-
-    Raises:
-        StoreError: A record is malformed.
     """
     rows: list[dict[str, Any]] = []
     for study in studies:
         for run in study.idles():
             rows += [
                 {
-                    "run_id": run.run_id,
+                    "run_id": run.id,
                     "study": study.label,
-                    "block": run.data["block"],
+                    "block": _part(run).block,
                     "component": component,
-                    "time_s": run.data["started_unix_s"],
+                    "time_s": run.started_unix_s,
                     "duration_s": point.duration_s,
                     "power_w": power_w,
                     "uncertainty_w": point.uncertainty_w[component],
@@ -213,6 +153,49 @@ def idle_table(studies: Iterable[Study]) -> pd.DataFrame:
                 for component, power_w in point.power_w.items()
             ]
     return frame(rows, IDLE_COLUMNS)
+
+
+def _part(run: Run) -> StudyPart:
+    assert run.study is not None
+    return run.study
+
+
+def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
+    part = _part(run)
+    for phase, result in part.results.items():
+        samples = result.values.get("samples")
+        energy = result.energy
+        yield {
+            **{name: result.values[name] for name in RUN_COLUMNS if name in result.values},
+            **part.characteristics,
+            **run.factors,
+            **_machine_columns(run.machine),
+            **_energy_columns(energy),
+            "run_id": run.id,
+            "study": study.label,
+            "phase": phase,
+            "status": run.status,
+            "repeat": part.repeat,
+            "block": part.block,
+            "order": part.order,
+            "gross_j_per_sample": energy.gross_j / samples if samples else math.nan,
+            "net_j_per_sample": energy.net_j / samples if samples else math.nan,
+        }
+
+
+def _epoch_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
+    for epoch in _part(run).epochs:
+        yield {
+            **{name: epoch.values[name] for name in EPOCH_COLUMNS if name in epoch.values},
+            "run_id": run.id,
+            "study": study.label,
+            "model": run.model,
+            "phase": epoch.phase,
+            "epoch": epoch.index,
+            "complete": epoch.complete,
+            "gross_j": epoch.energy.gross_j,
+            "net_j": epoch.energy.net_j,
+        }
 
 
 def write_results(tables: StudyTables, directory: Path) -> list[Path]:
@@ -312,22 +295,8 @@ def _combined(uncertainties: Iterable[float]) -> float:
     return math.hypot(*values) if values else math.nan
 
 
-def _machine_columns(data: Mapping[str, Any]) -> dict[str, Any]:
-    machine = Machine.from_json(dict(data))
-    names = dict.fromkeys(str(gpu["name"]) for gpu in data["gpus"])
-    return {
-        "host": machine.host,
-        "machine": machine.identity,
-        "gpu_name": ", ".join(names) or None,
-    }
-
-
-def _failure(data: Mapping[str, Any]) -> dict[str, Any]:
-    factors = dict(data.get("factors") or {})
-    model = factors.pop("model", None)
-    return {
-        "model": model,
-        "factors": ", ".join(f"{name}={value}" for name, value in factors.items()) or None,
-        "kind": data["failure"]["kind"],
-        "reason": data["failure"]["reason"],
-    }
+def _machine_columns(machine: Machine | None) -> dict[str, Any]:
+    if machine is None:
+        return {}
+    names = ", ".join(dict.fromkeys(gpu.name for gpu in machine.gpus))
+    return {"host": machine.host, "machine": machine.identity, "gpu_name": names or None}

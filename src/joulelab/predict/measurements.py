@@ -16,7 +16,7 @@ from joulelab.models.registry import parse_input_shape
 from joulelab.predict.hardware_profile import HardwareProfile
 from joulelab.predict.prediction import ESTIMATORS, predict
 from joulelab.predict.steps import PHASES, Case
-from joulelab.runs.studies import read_studies, understood
+from joulelab.runs.study_runs import read_studies
 from joulelab.stats.ranks import Rank, rank_correlations
 
 CASE_COLUMNS = ("model", "phase", "batch_size", "input")
@@ -127,8 +127,8 @@ def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
     shapes: dict[str, Sequence[int]] = {}
     for study in studies:
         for run in study.cells():
-            with understood(run):
-                shapes[run.run_id] = run.data["data"].get("image_shape", input_shape)
+            data = run.study.data if run.study else {}
+            shapes[run.id] = data.get("image_shape", input_shape)
     frame["input"] = ["x".join(map(str, shapes[run_id])) for run_id in frame["run_id"]]
     frame["seconds_per_step"] = frame["duration_s"] / frame["steps"]
     frame["energy_per_step_j"] = frame["gross_j"] / frame["steps"]

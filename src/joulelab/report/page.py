@@ -24,7 +24,7 @@ from joulelab.report.charts.style import QUANTITIES
 from joulelab.report.page_data import content_security_policy, page_data, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
-from joulelab.runs.studies import Study, read_studies
+from joulelab.runs.study_runs import Study, read_studies
 
 PAGE = "report.html"
 FINDINGS = "findings.json"
@@ -76,7 +76,7 @@ def write_report(
     # This takes a second and releases the interpreter.
     Thread(target=scripts, daemon=True).start()
     studies = _readable(directories)
-    unknown = set(traces) - {run.run_id for study in studies for run in study.cells()}
+    unknown = set(traces) - {run.id for study in studies for run in study.cells()}
     if unknown:
         hint = "see the directories under runs/ of the study"
         raise UserError(f"no finished run {min(unknown)!r}", hint=hint)
@@ -102,7 +102,7 @@ def write_report(
 def _readable(directories: Sequence[str | Path]) -> list[Study]:
     studies = read_studies(directories)
     for study in studies:
-        if not study.readable():
+        if not study.runs:
             raise StoreError(
                 f"{study.directory} has nothing to report",
                 why="no run has ended, or every record is damaged",

@@ -9,7 +9,7 @@ from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import TraceError
 from joulelab.format import join_words
 from joulelab.recording.trace import read_trace
-from joulelab.runs.studies import Study, energy_of, understood
+from joulelab.runs.study_runs import Study
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import COVERAGE_FACTOR
 
@@ -27,11 +27,7 @@ class Origin:
 
 
 def origins(study: Study) -> list[Origin]:
-    """List every source that gave energy in a finished run, by component.
-
-    Raises:
-        StoreError: A record is malformed.
-    """
+    """List every source that gave energy in a finished run, by component."""
     parts: dict[tuple[str, str], ComponentEnergy] = {}
     for energy in _energies(study):
         for part in energy.components.values():
@@ -63,11 +59,7 @@ def provenance_summary(sources: Sequence[Origin]) -> str:
 
 
 def absences(study: Study) -> dict[str, str]:
-    """Return component to reason for what was absent from a finished run.
-
-    Raises:
-        StoreError: A record is malformed.
-    """
+    """Return component to reason for what was absent from a finished run."""
     found: dict[str, str] = {}
     for energy in _energies(study):
         for component, reason in energy.absent.items():
@@ -93,8 +85,8 @@ def _kind(component: str) -> str:
 
 def _energies(study: Study) -> Iterator[Energy]:
     for run in study.cells():
-        with understood(run):
-            yield from [energy_of(result["energy"]) for result in run.data["results"].values()]
+        if run.study is not None:
+            yield from [result.energy for result in run.study.results.values()]
 
 
 def _statement(part: ComponentEnergy) -> str:

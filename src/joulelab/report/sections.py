@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,8 +25,7 @@ from joulelab.format import (
 from joulelab.report.charts.style import PHASES
 from joulelab.report.provenance import Origin, absences, component_name, origins, provenance_summary
 from joulelab.runs import FACTORS
-from joulelab.runs.studies import Study
-from joulelab.study.plan import Plan
+from joulelab.runs.study_runs import Study
 
 Section = Mapping[str, Any]
 
@@ -101,22 +101,24 @@ def study_section(study: Study, analysis: Analysis) -> Section:
         "baseline": _baseline(idle),
         "failures": failures.head(MOST_ROWS).to_dict("records"),
         "failures_left_out": max(0, len(failures) - MOST_ROWS),
-        "plan": study.plan.to_toml(),
+        "plan": study.plan_text,
     }
 
 
 def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Section:
     plan = study.plan
-    failed = sum(run.status != "done" for run in study.runs)
-    phases = " and ".join(PHASES[phase].lower() for phase in plan.phases)
+    failed = len(study.failed()) + len(study.damaged)
+    phases = " and ".join(PHASES[phase].lower() for phase in plan["phases"])
     gross_j = runs["gross_j"].dropna()
-    finished = f"{len(study.cells())} of {plan.cells}"
+    finished = f"{len(study.cells())} of {study.cells_planned}"
+    first = study.runs[0].study
     return {
         "title": study.label,
         "simulated": bool((runs["provenance"] == "simulated").any()),
-        "what": f"{count(len(plan.models), 'model')}, {phases}, {count(plan.repeats, 'repeat')}"
-        f"{' in randomised blocks' if isinstance(plan, Plan) else ''}.",
-        "data": sentence(_data_set(study.readable()[0].data["data"])),
+        "what": f"{count(len(plan['models']), 'model')}, {phases}, "
+        f"{count(plan['repeats'], 'repeat')}"
+        f"{'' if study.is_imported else ' in randomised blocks'}.",
+        "data": sentence(_data_set(first.data if first else {})),
         "settings": sentence(", ".join(_factor_levels(runs))),
         "when": _when(study),
         "facts": [
@@ -155,9 +157,8 @@ def _factor_levels(runs: pd.DataFrame) -> list[str]:
 
 def _when(study: Study) -> str:
     """Return the time from the first run's start to the last one's stop, if it was recorded."""
-    keys = ("started_unix_s", "stopped_unix_s")
-    times = [run.data[key] for run in study.readable() for key in keys]
-    known = [float(time) for time in times if time is not None]
+    times = [time for run in study.runs for time in (run.started_unix_s, run.ended_unix_s)]
+    known = [time for time in times if not math.isnan(time)]
     return f"{timestamp(min(known))} to {timestamp(max(known))}" if known else "Time not recorded"
 
 

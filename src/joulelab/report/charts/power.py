@@ -29,8 +29,8 @@ from joulelab.report.charts.style import (
     specification,
     tips,
 )
-from joulelab.runs.store import RunRecord
-from joulelab.runs.studies import NS, Study
+from joulelab.runs.record import Run
+from joulelab.runs.study_runs import Study
 from joulelab.sensors.sensor import Quantity
 
 MOST_RUNS = 64
@@ -38,6 +38,8 @@ MOST_RUNS = 64
 
 BUCKETS = 240
 """Stretches of a trace of which the least and the greatest power are drawn."""
+
+_NS = 1e-9
 
 
 def power(analysis: Analysis) -> Chart:
@@ -156,14 +158,14 @@ def trace(analysis: Analysis, run_ids: Sequence[str] = ()) -> Chart:
     )
 
 
-def _runs(studies: Sequence[Study], run_ids: Sequence[str]) -> list[RunRecord]:
+def _runs(studies: Sequence[Study], run_ids: Sequence[str]) -> list[Run]:
     runs = [run for study in studies for run in study.cells()]
     if run_ids:
-        return [run for run in runs if run.run_id in set(run_ids)]
+        return [run for run in runs if run.id in set(run_ids)]
     return runs[:MOST_RUNS]
 
 
-def _traces(runs: Sequence[RunRecord]) -> Iterator[pd.DataFrame]:
+def _traces(runs: Sequence[Run]) -> Iterator[pd.DataFrame]:
     for run in runs:
         try:
             lines = list(_lines(read_trace(run.directory)))
@@ -175,7 +177,7 @@ def _traces(runs: Sequence[RunRecord]) -> Iterator[pd.DataFrame]:
         table = pd.concat([*lines, _epochs(run)], ignore_index=True)
         table["t_s"] -= zero_s
         table["stop_s"] -= zero_s
-        yield table.assign(run=run.run_id)
+        yield table.assign(run=run.id)
 
 
 def _lines(recorded: Trace) -> Iterator[pd.DataFrame]:
@@ -206,7 +208,7 @@ def power_of(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return times and powers of readings; of a counter, between its readings."""
     known = np.isfinite(value)
-    t_s, value = np.asarray(t_ns[known] * NS, dtype=np.float64), value[known]
+    t_s, value = np.asarray(t_ns[known] * _NS, dtype=np.float64), value[known]
     if quantity is Quantity.POWER:
         return t_s, value
     later = np.diff(t_s) > 0
@@ -235,14 +237,14 @@ def extreme_positions(values: NDArray[np.float64], buckets: int) -> NDArray[np.i
     return np.unique(np.array(positions, dtype=np.intp))
 
 
-def _epochs(run: RunRecord) -> pd.DataFrame:
-    spans = [span for span in run.data["spans"] if span["name"] == "epoch"]
+def _epochs(run: Run) -> pd.DataFrame:
+    spans = [span for span in (run.study.spans if run.study else ()) if span.name == "epoch"]
     return pd.DataFrame(
         {
             "mark": "span",
-            "phase": [span["attributes"]["phase"] for span in spans],
-            "epoch": [span["attributes"]["index"] + 1 for span in spans],
-            "t_s": [span["start_ns"] * NS for span in spans],
-            "stop_s": [span["stop_ns"] * NS for span in spans],
+            "phase": [span.attributes["phase"] for span in spans],
+            "epoch": [span.attributes["index"] + 1 for span in spans],
+            "t_s": [span.start_ns * _NS for span in spans],
+            "stop_s": [span.stop_ns * _NS for span in spans],
         }
     )

@@ -30,7 +30,7 @@ from joulelab.report.charts.style import (
     ticks,
     tips,
 )
-from joulelab.runs.studies import Study
+from joulelab.runs.study_runs import Study
 from joulelab.stats.estimates import estimate
 
 PREDICTIONS = "predictions.parquet"
