@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
-from joulelab.energy.saved_baseline import load_baseline
 from joulelab.errors import TraceError
 from joulelab.machine import machine_identity
 from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
@@ -22,6 +21,7 @@ from joulelab.recording.device_clock import CudaContexts
 from joulelab.recording.spans import Span, SpanLog
 from joulelab.recording.trace import Trace, TraceReader, missing_trace
 from joulelab.recording.trace_spans import Window
+from joulelab.runs.saved_baseline import load_baseline
 from joulelab.sensors.sensor import Quantity
 
 if TYPE_CHECKING:

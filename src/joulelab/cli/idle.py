@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from joulelab.energy.saved_baseline import save_baseline
 from joulelab.format import quantity
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
+from joulelab.runs.saved_baseline import save_baseline
 
 
 @click.command("idle")

@@ -38,7 +38,6 @@ from typing import Any, Literal, Self, get_args
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
-from joulelab.energy.saved_baseline import load_baseline
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
 from joulelab.machine import Machine, describe, machine_identity
@@ -47,6 +46,7 @@ from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs import PHASES, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
+from joulelab.runs.saved_baseline import load_baseline
 from joulelab.storage import home, write_whole, writing
 
 SCHEMA = "joulelab-run-2"

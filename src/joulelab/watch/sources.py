@@ -19,13 +19,13 @@ from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_costs
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
-from joulelab.energy.saved_baseline import load_baseline
 from joulelab.errors import TraceError, UserError
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
 from joulelab.recording.trace import TraceReader
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.runs.record import Run, read_record, read_run, saved_run_directories
+from joulelab.runs.saved_baseline import load_baseline
 from joulelab.runs.study_runs import is_study
 from joulelab.watch.growing_trace import GrowingTrace, Snapshot
 from joulelab.watch.view import Ended, State, View

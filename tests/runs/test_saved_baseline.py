@@ -8,8 +8,8 @@ import pytest
 
 import joulelab
 from joulelab.energy.baseline import IdlePoint
-from joulelab.energy.saved_baseline import baseline_file, load_baseline, save_baseline
 from joulelab.machine import machine_identity
+from joulelab.runs.saved_baseline import baseline_file, load_baseline, save_baseline
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 STEADY = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform.constant(150.0)),))
