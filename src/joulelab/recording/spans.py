@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import marshal
+import math
 import os
 import threading
 import weakref
@@ -244,7 +245,7 @@ class SpanLog:
             for span in begun:
                 if span._index < 0:
                     around = self._unfinished.setdefault(span.thread, [])
-                    while around and _ended_by(around[-1], span.start_ns):
+                    while around and (around[-1].stop_ns or math.inf) <= span.start_ns:
                         around.pop()
                     span._parent = around[-1]._index if around else None
                     around.append(span)
@@ -418,10 +419,6 @@ def _flush_regularly(log: weakref.ref[SpanLog], stopping: threading.Event) -> No
         existing.record_reference()
         existing.flush()
         del existing
-
-
-def _ended_by(span: Span, t_ns: int) -> bool:
-    return span.stop_ns is not None and span.stop_ns <= t_ns
 
 
 def _row(span: Span) -> Row:

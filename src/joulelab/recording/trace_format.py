@@ -49,7 +49,7 @@ encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 def pack(t_ns: int, value: float, channel: int) -> bytes:
-    """Pack one record."""
+    """Pack one reading into a record."""
     unchecked = _RECORD.pack(t_ns, value, channel, 0)
     check = CHECK
     for word in _WORDS.unpack_from(unchecked):
@@ -73,7 +73,7 @@ def parse_header(line: bytes) -> dict[str, Any]:
 
 
 def read_header(directory: Path) -> dict[str, Any]:
-    """Read the header of the trace in a directory. Raise ``OSError`` or ``ValueError`` without."""
+    """Read the header of a trace. Raise ``OSError`` or ``ValueError`` if there is none."""
     with (directory / READINGS_FILE).open("rb") as file:
         return parse_header(file.readline())
 

@@ -48,7 +48,7 @@ MIG_NOTE = "MIG is on: this is the whole board, which cannot be split between it
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One GPU; ``mig`` is ``None`` if it does not have MIG, ``virtual`` in a guest with a vGPU."""
+    """One GPU; ``mig`` is ``None`` if it has no MIG, ``virtual`` true for a guest's vGPU."""
 
     identity: GpuIdentity
     mig: bool | None

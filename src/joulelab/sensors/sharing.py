@@ -59,8 +59,8 @@ WORTH_NAMING_NOW = 0.05
 class SharingSensor:
     """The use of each component by the job and by all processes, as counters.
 
-    The job are the measured processes (``roots``), all that they start, the recorder, and processes
-    with the entry ``mark`` in their environment.
+    The job consists of the measured processes (``roots``), all that they start, the recorder, and
+    processes with the entry ``mark`` in their environment.
     """
 
     interval_s = READ_INTERVAL_S
