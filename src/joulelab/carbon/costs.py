@@ -16,14 +16,8 @@ J_PER_KWH = 3.6e6
 def carbon_g(energy_j: float, intensity_g_per_kwh: float, *, pue: float = 1.0) -> float:
     """Return the grams of CO2-equivalent that the electricity of a computation emits.
 
-    Args:
-        energy_j: Energy of the metered components.
-        intensity_g_per_kwh: Carbon intensity of the grid where and when it was used.
-        pue: Power usage effectiveness: energy of the whole site over that of its computers
-            (ISO/IEC 30134-2), at least 1. The default counts the computers alone.
-
-    Raises:
-        ValueError: The intensity is negative or the PUE is below 1.
+    The power usage effectiveness ``pue`` is the energy of the whole site over that of its computers
+    (ISO/IEC 30134-2), at least 1.
 
     Example:
         >>> carbon_g(7.2e6, 400.0), carbon_g(7.2e6, 400.0, pue=1.25)
@@ -43,16 +37,6 @@ class Costs:
     The intervals are the energy's: they do not include the uncertainty of the intensity or the
     price, which can be larger, for example if a year's mean is applied to an hour.
 
-    Attributes:
-        energy_j: Gross energy of the metered components.
-        interval_j: Its 95 % interval.
-        pue: Multiplies carbon and price to account for the rest of the site; 1 for the computers
-            alone.
-        factor: The intensity and its origin; ``None`` if it is unknown.
-        no_carbon: Why it is unknown.
-        price_per_kwh: NaN if it is unknown.
-        currency: ISO 4217 code of the price.
-
     Example:
         >>> costs = Costs(energy_j=7.2e6, interval_j=(7.02e6, 7.38e6),
         ...     factor=Factor(300.0, "Germany", "mean of 2025", "Ember"),
@@ -64,13 +48,13 @@ class Costs:
 0.600 EUR (95 % CI 0.585–0.615 EUR) at 0.3 EUR/kWh
     """
 
-    energy_j: float
-    interval_j: Interval
-    pue: float = 1.0
-    factor: Factor | None = None
-    no_carbon: str = ""
-    price_per_kwh: float = math.nan
-    currency: str | None = None
+    energy_j: float  # Gross energy of the metered components.
+    interval_j: Interval  # Its 95 % interval.
+    pue: float = 1.0  # Multiplies carbon and price; 1 for the computers alone.
+    factor: Factor | None = None  # The intensity and its origin, if known.
+    no_carbon: str = ""  # Why it is unknown.
+    price_per_kwh: float = math.nan  # At the site's meter.
+    currency: str | None = None  # ISO 4217 code of the price.
 
     @property
     def carbon_g_per_j(self) -> float:

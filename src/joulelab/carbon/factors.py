@@ -21,21 +21,15 @@ ALIASES = {"uk": "GB", "el": "GR"}  # Reserved by ISO 3166 for countries with an
 class Factor:
     """Grams of CO2-equivalent per kilowatt-hour, and where the value comes from.
 
-    Attributes:
-        g_per_kwh: The intensity.
-        location: Where the electricity is from; empty if unknown.
-        period: What the value covers, for example ``"mean of 2025"``; empty if unknown.
-        source: Who published it.
-
     Example:
         >>> print(Factor(380.0, "Germany", "2025", "given"))
         380 g/kWh (Germany, 2025, given)
     """
 
     g_per_kwh: float
-    location: str
-    period: str
-    source: str
+    location: str  # Where the electricity is from; empty if unknown.
+    period: str  # What the value covers, for example "mean of 2025"; empty if unknown.
+    source: str  # Who published it.
 
     def __str__(self) -> str:
         origin = ", ".join(part for part in (self.location, self.period, self.source) if part)
@@ -44,22 +38,13 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """A country of the table.
+    """A country of the table."""
 
-    Attributes:
-        alpha2: ISO 3166-1 alpha-2 code.
-        alpha3: ISO 3166-1 alpha-3 code.
-        name: English name.
-        year: Year of the value, the latest that is known.
-        g_per_kwh: Average intensity of the electricity generated in the country in that year,
-            without imports.
-    """
-
-    alpha2: str
-    alpha3: str
-    name: str
-    year: int
-    g_per_kwh: float
+    alpha2: str  # ISO 3166-1 code of two letters.
+    alpha3: str  # ISO 3166-1 code of three letters.
+    name: str  # In English.
+    year: int  # The latest with a value.
+    g_per_kwh: float  # Average of the electricity generated in that year, without imports.
 
     @property
     def factor(self) -> Factor:
@@ -69,9 +54,6 @@ class Country:
 
 def country(name: str) -> Country:
     """Find a country by its code or English name, in upper or lower case.
-
-    Raises:
-        UserError: The table has no such country.
 
     Example:
         >>> country("de").name, country("FRA").alpha2, country("united kingdom").alpha2

@@ -33,11 +33,6 @@ class IntensitySeries:
 
     The last value holds as long as the one before it; outside the series the intensity is unknown.
 
-    Attributes:
-        edge_unix_s: Where steps begin, and where the last ends. Shape: (steps + 1,).
-        g_per_kwh: Intensity of each step; NaN where the file has no value. Shape: (steps,).
-        name: Name of the file.
-
     Example:
         >>> series = IntensitySeries((0.0, 3600.0, 7200.0), (100.0, 300.0), "grid.csv")
         >>> series.mean(1800.0, 5400.0)
@@ -46,9 +41,9 @@ class IntensitySeries:
         [(3000.0, 3600.0, 100.0), (3600.0, 3700.0, 300.0)]
     """
 
-    edge_unix_s: Sequence[float]
-    g_per_kwh: Sequence[float]
-    name: str
+    edge_unix_s: Sequence[float]  # Where steps begin, and where the last ends.
+    g_per_kwh: Sequence[float]  # Of each step; NaN where the file has no value.
+    name: str  # Of the file.
 
     def __str__(self) -> str:
         first, last = self.edge_unix_s[0], self.edge_unix_s[-1]
@@ -94,9 +89,6 @@ def read_series(path: Path) -> IntensitySeries:
 
     Times are ISO 8601; those without a time zone are UTC. Values must be 0 or more; an empty one is
     a hole.
-
-    Raises:
-        UserError: The file cannot be read, or is not such a file.
     """
     try:
         with file_errors(f"cannot read {path}"):
@@ -128,19 +120,11 @@ def read_series(path: Path) -> IntensitySeries:
 def energy_weighted_intensity(
     trace: Trace, series: IntensitySeries, start_unix_s: float, stop_unix_s: float
 ) -> float:
-    """Return the mean intensity over the energy of a span, in g/kWh.
+    """Return the mean intensity over the energy of a span that the series covers, in g/kWh.
 
     The sum over the steps of the series of energy in the step times its intensity, over the energy
-    of all steps. Energy that a component's sensor did not see in a step counts like the rest.
-
-    Args:
-        trace: The readings, with those of the wall clock.
-        series: Covers the span.
-        start_unix_s: When the span began.
-        stop_unix_s: When it ended.
-
-    Returns:
-        NaN if the trace has no wall clock or no energy within the span.
+    of all steps. Energy that a component's sensor did not see in a step counts like the rest. NaN
+    if the trace has no wall clock or no energy within the span.
     """
     clock = clock_readings(trace, "clock.realtime")
     steps = [step for step in series.steps(start_unix_s, stop_unix_s) if step[1] > step[0]]

@@ -211,11 +211,7 @@ def site_file() -> Path:
 
 
 def save_site(**given: Any) -> Site:
-    """Save settings of this machine, on top of those that are saved already.
-
-    Raises:
-        UserError: A setting is invalid, or the file cannot be written.
-    """
+    """Save settings of this machine, on top of those that are saved already."""
     settings = override(saved_settings(), given)
     site = Site(**settings)
     if site.country is not None and site._uses_table:

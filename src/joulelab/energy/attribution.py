@@ -52,19 +52,12 @@ VISIBILITY_HINT = "let the job's processes on a host see each other's GPUs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """The job's part of a component's net energy, 0 to 1.
+    """The job's part of a component's net energy, 0 to 1."""
 
-    Attributes:
-        fraction: The estimate.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        method: What it was estimated from, for example ``"CPU time"``.
-    """
-
-    fraction: float
-    low: float
-    high: float
-    method: str
+    fraction: float  # The estimate.
+    low: float  # The lower end of its 95 % interval.
+    high: float  # The upper end.
+    method: str  # What it was estimated from, for example "CPU time".
 
     @property
     def is_whole(self) -> bool:
@@ -133,10 +126,7 @@ class Attribution:
         return shares
 
     def note(self, component: str, share: Share | None) -> str:
-        """Describe a component's other users, or why the share is unknown; empty for neither.
-
-        Names are those of the whole recording, so that it is one text for all its spans.
-        """
+        """Describe a component's other users in the recording, or why its share is unknown."""
         name = _recorded_as(component)
         if name == "dram" or (share is not None and share.fraction == 1):
             return ""
@@ -170,10 +160,7 @@ class Attribution:
         return fraction, low, high
 
     def _by_memory(self, times_s: Floats) -> tuple[Floats, Floats, Floats] | None:
-        """Like :meth:`_by_use`, by memory in RAM.
-
-        What draws power is as much the work on it: the interval covers both.
-        """
+        """Like :meth:`_by_use`, by memory in RAM; the work on it draws as much power."""
         by_time = self._by_use("cpu", times_s)
         if by_time is None or "dram" not in self._use:
             return None
@@ -299,10 +286,8 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
 
     A process uses the GPUs on which PyTorch reports a CUDA context. One that reports none may use
     all that it sees, as long as it is there, or as long as no other process of its rank reports
-    any. Without a job in the trace every GPU counts.
-
-    Returns:
-        The reason by component; by UUID, if known, for a GPU that the recorder does not see.
+    any. Without a job in the trace every GPU counts. Keys are components; for a GPU that the
+    recorder does not see, its UUID or index.
     """
     recorded: Mapping[str, list[str]] = trace.header.get("gpus") or {}
     processes = _processes(trace) if recorded else []

@@ -358,11 +358,7 @@ without cpu:0
 
 
 def total(energies: Iterable[Energy]) -> Energy:
-    """Add up the energy of several spans.
-
-    Raises:
-        ValueError: There is nothing to add.
-    """
+    """Add up the energy of several spans, at least one."""
     energies = list(energies)
     if not energies:
         raise ValueError("no spans to add up")

@@ -36,11 +36,8 @@ MIN_COVERAGE = 0.5  # A component whose readings cover a smaller share of a span
 class EnergyEstimator:
     """Estimates the energy of any number of spans of one trace.
 
-    Args:
-        trace: The readings.
-        baseline: Idle power on CLOCK_MONOTONIC seconds; without it, idle energy is NaN.
-        change_points_ns: Times at which power may have changed, in addition to the edges of the
-            spans in the trace.
+    Without a baseline (CLOCK_MONOTONIC) idle energy is NaN. At ``change_points_ns`` power may have
+    changed, as at the edges of the trace's own spans.
 
     Example:
         >>> from joulelab.sensors.sensor import Provenance, Reading

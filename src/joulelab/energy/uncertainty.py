@@ -47,23 +47,14 @@ Boards = Mapping[str, Hashable]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A quantity of a run that can be compared.
+    """A quantity of a run that can be compared."""
 
-    Attributes:
-        name: Name in tables and on the command line.
-        label: Name in texts.
-        unit: Unit of the value.
-        quantity: ``"gross"``, ``"net"`` or ``"duration"``.
-        per: ``"samples"`` or ``"duration"`` that the quantity is divided by; empty for neither.
-        kind: Kind of the components to include, for example ``"gpu"``; empty for all.
-    """
-
-    name: str
-    label: str
-    unit: str
-    quantity: str
-    per: str = ""
-    kind: str = ""
+    name: str  # In tables and on the command line.
+    label: str  # In texts.
+    unit: str  # Of the value.
+    quantity: str  # Gross, net or duration.
+    per: str = ""  # What the quantity is divided by: samples, duration or nothing.
+    kind: str = ""  # Of the components to include, for example gpu; empty for all.
 
     @property
     def is_energy(self) -> bool:
@@ -130,10 +121,9 @@ def component_net(part: ComponentEnergy, board: Hashable, baseline: Hashable) ->
 
 
 def component_own_share(part: ComponentEnergy, board: Hashable) -> UncertainValue:
-    """Return the job's share of a component that other processes used too, J: an estimate.
+    """Return the job's share of a component that other processes used too, J; the whole if unknown.
 
-    The whole component if the share is unknown or everything. What users of one machine differ in
-    is taken to be the same error in all its runs.
+    What users of one machine differ in is taken to be the same error in all its runs.
     """
     if part.share is None or part.share.is_whole:
         return component_gross(part, board)
@@ -158,16 +148,10 @@ def metric_value(
     baseline: Hashable = "",
     pieces: int = 1,
 ) -> UncertainValue:
-    """Return a run's value of a metric; NaN if it was not measured.
+    """Return a run's value of a metric from these components; NaN if one was not measured.
 
-    Args:
-        metric: The quantity.
-        energy: Energy of the run.
-        boards: The piece of hardware of each component.
-        components: Those that count. All must have been measured.
-        samples: Number of samples that the run processed; NaN if unknown.
-        baseline: Which idle power was subtracted, see :func:`component_net`.
-        pieces: Number of spans that ``energy`` is the sum of, to return their mean.
+    ``samples`` is the number that the run processed, ``baseline`` the idle power subtracted
+    (:func:`component_net`), and ``pieces`` the number of spans that ``energy`` is the sum of.
     """
     if not metric.is_energy:
         found = UncertainValue(energy.duration_s)

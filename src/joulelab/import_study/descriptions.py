@@ -46,12 +46,9 @@ def canonical_names(spans: Iterable[RunSpan], notes: list[str]) -> dict[str, str
 def characteristics_of(
     spans: Sequence[RunSpan], names: Mapping[str, str], sample: Sample, notes: list[str]
 ) -> dict[str, dict[str, Any] | None]:
-    """Return the characteristics of each model by name; ``None`` if unknown.
+    """Return the characteristics of each model by name; ``notes`` says why some are unknown.
 
-    The table has priority over the registry. Why characteristics are missing is added to ``notes``.
-
-    Raises:
-        UserError: The table contradicts itself.
+    The table has priority over the registry; it may not contradict itself.
     """
     stated: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
     for span in spans:
@@ -80,11 +77,7 @@ def characteristics_of(
 
 
 def _count(name: str, sample: Sample) -> dict[str, Any]:
-    """Count the parameters and MACs of a model of the registry.
-
-    Raises:
-        UserError: PyTorch is not installed, or there is no such model that may be built.
-    """
+    """Count the parameters and MACs of a model of the registry, if it may be built."""
     try:
         source, colon, _ = canonical_name(name).partition(":")
     except UnknownModelError:
@@ -112,17 +105,10 @@ def _with_derived(known: dict[str, Any]) -> dict[str, Any]:
 def describe_machine(
     file: Path | None, host: str | None, gpu_name: str | None, gpus: Sequence[str]
 ) -> Machine:
-    """Describe the machine as far as it is known.
+    """Describe the machine as far as it is known; ``host`` and ``gpu_name`` override the file.
 
-    Args:
-        file: JSON with keys of :meth:`joulelab.machine.Machine.to_json`, alone or under
-            ``machine``, as in ``joulelab doctor --json`` and ``run.json``.
-        host: Name of the machine; has priority over the file's.
-        gpu_name: Model of its GPUs; has priority over the file's.
-        gpus: Components of the log that are GPUs, for example ``["gpu:0"]``.
-
-    Raises:
-        UserError: The file cannot be read, or is not such a description.
+    The file is JSON with keys of :meth:`joulelab.machine.Machine.to_json`, alone or under
+    ``machine``, as in ``joulelab doctor --json``. ``gpus`` are components of the log.
     """
     given = {} if file is None else _read_machine(file)
     boards = [dict(board) for board in given.get("gpus") or []]

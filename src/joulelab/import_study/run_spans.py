@@ -89,9 +89,7 @@ _ALIASES = {"peak_allocated_bytes": "vram_peak_bytes"}
 class RunSpan:
     """What one row of the table describes; row 0 is a span from ``--idle``, which has no model.
 
-    ``values`` are the columns that are known and have a value: ``block``, ``repeat`` and
-    ``epoch``, :data:`FACTORS`, :data:`RESULTS` and :data:`CHARACTERISTICS`. ``attributes`` are the
-    other columns, as text.
+    ``values`` are known columns that have a value (:data:`_PARSERS`), ``attributes`` the others.
     """
 
     row: int
@@ -114,18 +112,14 @@ class RunSpan:
 
 @dataclass(slots=True)
 class Cell:
-    """A run: one model at one combination of levels, once.
+    """A run: one model at one combination of levels, once."""
 
-    ``factors`` include the model. Each phase has one span, or one for each epoch. ``order`` is the
-    position in the block.
-    """
-
-    factors: dict[str, Any]
+    factors: dict[str, Any]  # With the model.
     block: int
     repeat: int
-    phases: dict[str, list[RunSpan]] = field(default_factory=dict)
+    phases: dict[str, list[RunSpan]] = field(default_factory=dict)  # One span, or one per epoch.
     run_id: str = ""
-    order: int = 0
+    order: int = 0  # Position in the block.
 
     @property
     def spans(self) -> list[RunSpan]:
@@ -146,15 +140,10 @@ class IdleRun:
 def read_run_spans(
     spans: Sequence[ImportedSpan], phases: Mapping[str, str], idle: Sequence[ImportedSpan] = ()
 ) -> tuple[list[RunSpan], list[str]]:
-    """Read what each span of a table describes.
+    """Read what each span of a table describes, in order of time, with notes on what is ignored.
 
-    Args:
-        spans: The table.
-        phases: What to read the table's phases as: one of :data:`PHASES`, or :data:`IGNORE`.
-        idle: Spans that are idle, whatever their phase is.
-
-    Returns:
-        The spans in order of time, and notes on ignored spans and unknown columns.
+    ``phases`` maps the table's phases to :data:`PHASES` or :data:`IGNORE`; spans in ``idle`` are
+    idle whatever their phase is.
     """
     for name, phase in phases.items():
         if phase not in (*PHASES, IGNORE):
@@ -245,8 +234,7 @@ def _parse(span: ImportedSpan, cells: Mapping[str, str]) -> dict[str, Any]:
 def group_cells(spans: Iterable[RunSpan], names: Mapping[str, str]) -> list[Cell]:
     """Group spans of training and inference to runs, by block and time.
 
-    ``names`` are those of the table's models in the study. Two spans of the same epoch or repeat
-    are an error.
+    ``names`` are those of the table's models in the study.
     """
     found: dict[Key, Cell] = {}
     occurrences: Counter[Key] = Counter()

@@ -82,18 +82,8 @@ def import_study(
 ) -> ImportedStudy:
     """Make the study; the directory appears whole or stays as it was.
 
-    Args:
-        directory: Where to; missing, empty or, with ``replace``, an imported study.
-        log: The readings.
-        spans: The spans, see :func:`joulelab.import_study.run_spans.read_run_spans`.
-        files: The table of spans, then the logs.
-        machine: Machine that was recorded.
-        sample: Input and output of the models.
-        replace: Whether to replace an imported study.
-
-    Raises:
-        StoreError: The directory contains something else, or cannot be written.
-        UserError: A span is outside the log, or the spans contradict each other.
+    ``files`` are the table of spans, then the logs. Unless an imported study may be replaced, the
+    directory must be missing or empty.
     """
     directory = directory.resolve()
     _check_replaceable(directory, replace)

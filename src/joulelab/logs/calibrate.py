@@ -60,20 +60,9 @@ def calibrate(
     meter_uncertainty: float = METER_UNCERTAINTY,
     clock_offset_s: float = 0.5,
 ) -> Calibration:
-    """Fit a sensor to a meter.
+    """Fit a sensor to a meter on the same clock, or at most ``clock_offset_s`` off.
 
-    Args:
-        sensor: Power by the sensor.
-        meter: Power by the meter, on the same clock or nearly.
-        files: Their files, the meter's last.
-        board_name: Model of the board; may be empty.
-        board_uuid: UUID of the board; by default as in the sensor's log.
-        driver: Version of the driver; may be empty.
-        meter_uncertainty: Relative standard uncertainty of the meter (k = 1).
-        clock_offset_s: Largest difference between the two clocks.
-
-    Raises:
-        UserError: The logs do not fit each other; the message says why.
+    ``files`` are their logs, the meter's last; ``meter_uncertainty`` is relative (k = 1).
     """
     found = fit(sensor.t_s, sensor.value, _meter_log(meter), clock_offset_s)
     gain_u, offset_u, delay_u = np.sqrt(np.diag(found.covariance)).tolist()
@@ -112,9 +101,6 @@ def check(
     """Compare energy by the sensor and by the meter between the first and the last mark.
 
     Without marks, compare over the time that both logs cover.
-
-    Raises:
-        UserError: The meter does not cover the marks.
     """
     meter_log = _meter_log(meter)
     if len(marks_s) > 1:
@@ -151,10 +137,7 @@ def read_one(path: Path, options: LogOptions, notes: list[str]) -> Series:
 def read_recording(directory: Path, source: str | None) -> Series:
     """Read a power channel of a trace of JouleLab, in seconds since 1970.
 
-    Args:
-        directory: Directory with ``trace.bin``.
-        source: Source of the channel, for example ``"nvml.samples"``; ``None``: the channel of the
-            GPU that is used for its energy.
+    Without a ``source`` such as ``"nvml.samples"``: the channel that gives the GPU's energy.
     """
     trace = read_trace(directory)
     powers = {i: one for i, one in enumerate(trace.channels) if one.quantity is Quantity.POWER}

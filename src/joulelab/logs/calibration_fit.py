@@ -54,23 +54,17 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What :class:`joulelab.sensors.calibration.Calibration` describes, before it is saved.
-
-    Attributes:
-        window_resolved: Whether enough readings are within changes of power to show the window.
-        covariance: Covariance of gain, offset and delay. Shape: (3, 3).
-        mean_power_w: True mean power at the readings.
-    """
+    """What :class:`joulelab.sensors.calibration.Calibration` describes, before it is saved."""
 
     gain: float
     offset_w: float
     delay_s: float
     window_s: float
-    window_resolved: bool
+    window_resolved: bool  # Whether enough readings are within changes of power.
     update_period_s: float
-    covariance: Floats
+    covariance: Floats  # Of gain, offset and delay. Shape: (3, 3).
     residual_w: float
-    mean_power_w: float
+    mean_power_w: float  # True mean power at the readings.
     low_w: float
     high_w: float
 
@@ -123,17 +117,9 @@ class MeterLog:
 
 
 def fit(t_s: Floats, reading_w: Floats, meter: MeterLog, clock_offset_s: float = 0.5) -> Fit:
-    """Fit a sensor's readings to a meter's.
+    """Fit a sensor's readings, NaN where there is none, to a meter on the same clock or nearly.
 
-    Args:
-        t_s: Times of the sensor's readings, in order. Shape: (readings,).
-        reading_w: The readings, NaN where there is none. Shape: (readings,).
-        meter: The meter's log, on the same clock or nearly.
-        clock_offset_s: Largest delay to try, in both directions.
-
-    Raises:
-        UserError: The logs overlap too little, power varies too little, or no delay within
-            ``clock_offset_s`` fits.
+    Delays up to ``clock_offset_s`` are tried, in both directions.
 
     Example:
         >>> t_s = np.arange(0, 40, 0.001)

@@ -82,35 +82,19 @@ MOST_GPUS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """What the user states about a log; the rest is recognised.
+    """What the user states about a log; the rest is recognised."""
 
-    Attributes:
-        time_column: Name, or number from 1.
-        time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``.
-        timezone: Time zone of dates without one; ``None``: this machine's.
-        power_columns: Names or numbers.
-        power_unit: ``"W"``, ``"mW"``, ``"uW"`` or ``"kW"``, for all power columns.
-        energy_columns: Names or numbers of energy counters.
-        energy_unit: ``"J"``, ``"mJ"``, ``"uJ"``, ``"kJ"``, ``"Wh"`` or ``"kWh"``.
-        gpu: Read only the rows of this GPU, named as in the log.
-        component: Component to assign if the log does not name one, for example ``"gpu:0"``.
-        window_s: Averaging window of each power value, ending at its timestamp; ``None``: the
-            known window of the column, or else the sensor's update period.
-        gain_uncertainty: Relative standard uncertainty of the scale (k = 1); ``None``: see
-            :data:`joulelab.sensors.nvml_accuracy.GAIN_UNCERTAINTY`.
-    """
-
-    time_column: str | None = None
-    time_unit: str | None = None
-    timezone: str | None = None
-    power_columns: Sequence[str] = ()
-    power_unit: str | None = None
-    energy_columns: Sequence[str] = ()
-    energy_unit: str | None = None
-    gpu: str | None = None
-    component: str | None = None
-    window_s: float | None = None
-    gain_uncertainty: float | None = None
+    time_column: str | None = None  # Name, or number from 1.
+    time_unit: str | None = None  # s, ms, us or ns
+    timezone: str | None = None  # Of dates without one. None: this machine's.
+    power_columns: Sequence[str] = ()  # Names or numbers.
+    power_unit: str | None = None  # For all power columns: W, mW, uW or kW.
+    energy_columns: Sequence[str] = ()  # Names or numbers of energy counters.
+    energy_unit: str | None = None  # J, mJ, uJ, kJ, Wh or kWh
+    gpu: str | None = None  # Read only the rows of this GPU, named as in the log.
+    component: str | None = None  # To assign if the log does not name one, for example gpu:0.
+    window_s: float | None = None  # Averaging window up to each timestamp. None: the known one.
+    gain_uncertainty: float | None = None  # Relative (k = 1). None: ``GAIN_UNCERTAINTY``.
 
 
 class Name(NamedTuple):
@@ -169,10 +153,9 @@ def _unit(text: str, words: Sequence[str]) -> str:
 
 
 def choose_values(table: Table, options: LogOptions) -> list[Column]:
-    """Choose the columns of power and energy.
+    """Choose the columns of power and energy: the first power field of nvidia-smi that has values.
 
-    Of the power fields of nvidia-smi, the first that has values is used. Several columns of other
-    names are an error, since either their sum or one of them may be meant.
+    Several columns of other names are an error: their sum or one of them may be meant.
     """
     if options.power_columns or options.energy_columns:
         named = [(name, Quantity.POWER) for name in options.power_columns]

@@ -37,21 +37,14 @@ ABSENT = {"", "n/a", "na", "nan", "none", "null", "-"}
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file whose first rows have been inspected.
-
-    Attributes:
-        names: Names of the columns; ``"1"``, ``"2"``, ... if there is no header.
-        heading: The first line. A header is skipped wherever it is repeated: ``nvidia-smi`` writes
-            one each time it starts.
-        sample: Up to :data:`SAMPLE_ROWS` first rows.
-    """
+    """A CSV file whose first rows have been inspected."""
 
     path: Path
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # Of the columns; "1", "2", ... if there is no header.
     header: bool
     delimiter: str
-    heading: str
-    sample: tuple[tuple[str, ...], ...]
+    heading: str  # The first line, skipped wherever nvidia-smi repeats it.
+    sample: tuple[tuple[str, ...], ...]  # Up to :data:`SAMPLE_ROWS` first rows.
 
     def cells(self, column: int) -> list[str]:
         """Return the cells of a column in the sample."""
@@ -63,11 +56,9 @@ class Table:
             yield from self._split(self._without_headings(_lines(file), []))
 
     def read(self, columns: Sequence[tuple[int, Converter | None]]) -> tuple[list[Floats], str]:
-        """Read columns of the whole file, given as positions and converters.
+        """Read columns of the whole file, given as positions and converters; NaN means no value.
 
-        Returns:
-            An array for each column, all of shape (rows,), NaN where there is no value; and a
-            note on the lines that were skipped, or an empty text.
+        The second result is a note on the lines that were skipped, or an empty text.
         """
         notes: list[str] = []
         width = 1 + max(position for position, _ in columns)

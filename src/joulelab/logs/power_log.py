@@ -63,17 +63,13 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One or several logs as a trace, whose time 0 is ``origin_s`` on the log's clock.
-
-    ``start_s`` and ``stop_s`` are the first and last reading on the log's clock; ``notes`` state
-    what was assumed, skipped or sorted.
-    """
+    """One or several logs as a trace, whose time 0 is ``origin_s`` on the log's clock."""
 
     trace: Trace
     origin_s: float
-    start_s: float
-    stop_s: float
-    notes: tuple[str, ...]
+    start_s: float  # First reading, on the log's clock.
+    stop_s: float  # Last reading, likewise.
+    notes: tuple[str, ...]  # What was assumed, skipped or sorted.
 
     @property
     def extent(self) -> str:
@@ -93,8 +89,8 @@ class Log:
 def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
     """Read logs of one clock as one trace.
 
-    Files whose devices have the same names are parts of one log if their times do not overlap.
-    Otherwise they are different devices, which are named after their files.
+    Files with the same devices are parts of one log if their times do not overlap; otherwise they
+    are different devices, which are named after their files.
     """
     notes: list[str] = []
     absent: list[Absence] = []

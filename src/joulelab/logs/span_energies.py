@@ -27,28 +27,22 @@ REPORTED_GAP = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ImportedSpan:
-    """One row of a table of spans; ``attributes`` are its other columns, as text.
-
-    ``row`` counts from 1; 0 is a span that is in no table.
-    """
+    """One row of a table of spans; ``attributes`` are its other columns, as text."""
 
     name: str
     start_s: float
     stop_s: float
     attributes: dict[str, str] = field(default_factory=dict)
-    row: int = field(default=0, repr=False, compare=False)
+    row: int = field(default=0, repr=False, compare=False)  # From 1; 0 if it is in no table.
 
 
 def read_spans(
     path: Path, timezone: str | None = None, renamed: Mapping[str, str] | None = None
 ) -> list[ImportedSpan]:
-    """Read a table of spans.
+    """Read a table of spans: ``start_s`` and ``stop_s`` on the log's clock or as dates, and a name.
 
-    Args:
-        path: A CSV file, plain or gzip, with the columns ``start_s`` and ``stop_s`` (seconds on
-            the log's clock, or dates) and ``name``, or else ``model`` or ``phase``.
-        timezone: Time zone of dates without one; ``None``: this machine's.
-        renamed: What to call columns, by their name in the file.
+    The name is ``name``, or else ``model`` and ``phase``. ``timezone`` is for dates without one;
+    ``renamed`` maps columns of the file to what to call them.
     """
     table = open_table(path)
     positions = _positions(table, renamed or {})
@@ -146,9 +140,8 @@ def energy_rows(
 ) -> list[dict[str, Any]]:
     """Compute the energy of each span, net of idle power if there are idle spans.
 
-    Returns:
-        A row for each span, see ``docs/how-to/import-logs.md``. Unknown values are ``None``;
-        ``reason`` says what is missing.
+    Rows are as in ``docs/how-to/import-logs.md``; ``None`` is unknown, for which there is a
+    ``reason``.
     """
     known = [*spans, *idle]
     if not any(log.overlaps(span.start_s, span.stop_s) for span in known):

@@ -20,18 +20,7 @@ def baseline_file() -> Path:
 
 
 def save_baseline(point: IdlePoint, machine: str) -> Path:
-    """Save an idle point for later runs on this machine.
-
-    Args:
-        point: Its time is in CLOCK_MONOTONIC seconds.
-        machine: The machine's identity, see :attr:`joulelab.machine.Machine.identity`.
-
-    Returns:
-        The file.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Save an idle point (CLOCK_MONOTONIC) for later runs on this machine; return the file."""
     content = {
         "schema": SCHEMA,
         "machine": machine,
@@ -45,13 +34,9 @@ def save_baseline(point: IdlePoint, machine: str) -> Path:
 
 
 def load_baseline(machine: Callable[[], str]) -> Baseline | None:
-    """Load the saved idle point as a baseline in CLOCK_MONOTONIC seconds.
+    """Load this machine's saved idle point, if any, as a baseline in CLOCK_MONOTONIC seconds.
 
-    Args:
-        machine: Returns this machine's identity; called only if there is a saved point.
-
-    Returns:
-        ``None`` if nothing is saved, it belongs to another machine, or it cannot be read.
+    ``machine`` returns this machine's identity; it is called only if there is a saved point.
     """
     path = baseline_file()
     if not os.access(path, os.R_OK):

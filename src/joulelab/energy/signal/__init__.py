@@ -111,18 +111,11 @@ class ComponentCurve(NamedTuple):
 
 
 def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve | None:
-    """Return the energy of one component over time.
+    """Return the energy of one component over time; ``None`` if there are too few readings.
 
-    The preferred source (:attr:`Channel.priority`) gives the shape. A counter next to samples of
-    power gives their scale; where the preferred source has a gap, another fills it.
-
-    Args:
-        sources: The component's sources, the preferred one first.
-        edges_s: Edges of spans: the curve is exact near them, which only matters for long
-            recordings. Shape: (edges,).
-
-    Returns:
-        The curve; ``None`` if there are too few readings.
+    The preferred source (:attr:`Channel.priority`) is the first and gives the shape. A counter next
+    to samples of power gives their scale; where the preferred source has a gap, another fills it.
+    Of a long recording the curve is exact near the ``edges_s`` of spans.
     """
     for position, first in enumerate(sources):
         others = [
@@ -186,18 +179,10 @@ def integrate(
     points: ChangePoints = NO_CHANGE_POINTS,
     stretches: Stretches = NO_STRETCHES,
 ) -> EnergyCurve | None:
-    """Integrate the readings of one channel.
+    """Integrate the readings of one channel; ``None`` if there are too few.
 
-    Args:
-        channel: Its quantity is power or energy.
-        t_ns: Timestamps in order. Shape: (readings,).
-        value: Readings in W or J; NaN where the channel gave nothing. Shape: (readings,).
-        interval_s: Time between two reads.
-        points: Times at which power may have changed.
-        stretches: Power readings that thinning left out of ``t_ns`` and ``value``.
-
-    Returns:
-        The curve; ``None`` if there are too few readings.
+    ``value`` is in W or J, NaN where the channel gave nothing; ``interval_s`` is the time between
+    two reads, and ``stretches`` are power readings that thinning left out.
     """
     seen = np.isfinite(value)
     t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)

@@ -56,11 +56,7 @@ class Pace:
 
 
 def pace_of(t_s: Floats, value: Floats) -> Pace:
-    """Determine the pace of a log.
-
-    Args:
-        t_s: Times in order. Shape: (readings,), at least two, not all the same.
-        value: Readings; NaN where there is none. Shape: (readings,).
+    """Determine the pace of a log with two times or more. Values may be NaN.
 
     Example:
         >>> t_s = np.arange(0, 10, 0.02)
@@ -151,17 +147,10 @@ def is_averaged(channel: Channel) -> bool:
 def sharpen(
     channel: Channel, t_s: Floats, value: Floats, interval_s: float, points_s: Floats
 ) -> Sharpened:
-    """Restore the steps at the change points of an averaging channel.
+    """Restore the steps at the change points of a channel for which :func:`is_averaged` is true.
 
     A step can be restored if there is a whole window without another change point and with readings
-    on either side.
-
-    Args:
-        channel: For which :func:`is_averaged` is true.
-        t_s: Times of the readings, in order. Shape: (readings,).
-        value: Readings; NaN where there is none. Shape: (readings,).
-        interval_s: Time between two reads.
-        points_s: Change points, in order.
+    on either side. ``interval_s`` is the time between two reads; values may be NaN.
     """
     seen = np.isfinite(value)
     period_s, window_s = channel.update_period_s, channel.window_s
@@ -229,9 +218,9 @@ class _Averages(NamedTuple):
     timing_s: float  # Standard uncertainty of ``end_s``.
 
     def restore_steps(self, points_s: Floats, sharp_w: Floats, off_w: Floats) -> bool:
-        """Turn the ramps around a group of change points into steps of the same energy, in place.
+        """Turn the ramps around a group of change points into steps of the same energy if possible.
 
-        ``off_w`` receives their standard uncertainty. Return whether it was possible.
+        It happens in place; ``off_w`` receives the standard uncertainty of the steps.
         """
         if not 0 < points_s.size <= MAX_CHANGE_POINTS:
             return False

@@ -39,12 +39,9 @@ class ChangePoints:
 
     @classmethod
     def of_spans(cls, names: NDArray[np.str_], edges_s: Floats, further_s: Floats) -> ChangePoints:
-        """Take the edges of spans; a state is the set of names of the open spans.
+        """Take the edges of spans and further points; a state is the set of the open spans' names.
 
-        Args:
-            names: Names of the spans. Shape: (spans,).
-            edges_s: When they began and ended; NaN if they have not. Shape: (spans, 2).
-            further_s: Further change points.
+        ``edges_s`` are starts and stops, NaN for those that have not happened. Shape: (spans, 2).
 
         Example:
             >>> edges_s = np.array([[1.0, 2.0], [0.0, 5.0]])
@@ -126,17 +123,11 @@ def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: F
     between are hardly constrained, so that they get what the neighbours do not explain: a burst
     within one interval gets its joules.
 
-    A change point need not be a change. An interval stays whole where a neighbour has change points
-    itself and constrains nothing, where its mean is that of a neighbour (within :data:`AT_EDGE` of
-    the step between the two: power changed at the interval's edge), where a single change point
-    leaves more than :data:`UNEXPLAINED` of the step unexplained, and where a power would be
-    negative.
-
-    Args:
-        edges: Where the intervals meet. Shape: (intervals + 1,).
-        power: Mean power of each. Shape: (intervals,).
-        usable: Whether an interval may be split or constrain a neighbour; gaps may not.
-        times: Change points in order.
+    A change point need not be a change. An interval stays whole where a neighbour is not ``usable``
+    or has change points itself and constrains nothing, where its mean is that of a neighbour
+    (within :data:`AT_EDGE` of the step between the two: power changed at the interval's edge),
+    where a single change point leaves more than :data:`UNEXPLAINED` of the step unexplained, and
+    where a power would be negative.
 
     Example:
         >>> parts = split_at_change_points(np.array([0.0, 1, 2, 3]), np.array([100.0, 250, 500]),

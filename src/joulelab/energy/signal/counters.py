@@ -130,13 +130,9 @@ class CounterSteps(NamedTuple):
 
 
 def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) -> CounterSteps:
-    """Return what a counter counted from reading to reading.
+    """Return what a counter counted from reading to reading, given finite values at rising times.
 
-    Args:
-        channel: The counter.
-        t_s: Strictly increasing times. Shape: (readings,).
-        value: Finite, J. Shape: (readings,).
-        spacing: Time between two readings if none is missing, seconds.
+    ``spacing`` is the time between two readings if none is missing, seconds.
     """
     energy, length = np.diff(value), np.diff(t_s)
     fell = energy < 0
@@ -243,16 +239,8 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates |
     consecutive powers are taken to follow Laplace's distribution, so that steps of the load do not
     count for much; its scale unknown, a phase has the likelihood (Σ |ΔP|)^-m for m differences.
     Half of them are counted, since each power is in two. Polls so near to an update that it may lie
-    on either side are left out.
-
-    Args:
-        t: Polls in order, seconds. Shape: (polls,).
-        energy: The counter, rising. Shape: (polls,).
-        period_s: T.
-
-    Returns:
-        The updates; ``None`` where the polls are in step with them or the load is too uneven to
-        find the phase, or where the phase is unknown at an end of the recording.
+    on either side are left out. ``None`` where the polls are in step with the updates or the load
+    is too uneven to find the phase, or where the phase is unknown at an end of the recording.
     """
     if t.size < MIN_POLLS or np.median(np.diff(t)) > MAX_UPDATES_PER_POLL * period_s:
         return None

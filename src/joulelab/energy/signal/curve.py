@@ -40,15 +40,9 @@ class EnergyCurve:
     variogram: Variogram  # Within-interval variability around each piece.
 
     def energy(self, start_s: ArrayLike, stop_s: ArrayLike) -> tuple[Floats, Floats, Floats]:
-        """Return energy, standard uncertainty of the edges and gaps, and time without readings.
+        """Return spans' energy, standard uncertainty of edges and gaps, and time without readings.
 
-        Args:
-            start_s: Starts of the spans. Shape: (spans,).
-            stop_s: Their stops, not before their starts. Shape: (spans,).
-
-        Returns:
-            ``energy_j``, ``uncertainty_j`` and ``gap_s``, each of shape (spans,). What lies
-            outside the readings counts as a gap at the power of the nearest reading.
+        What lies outside the readings counts as a gap at the power of the nearest reading.
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
         energy = self._energy_until(stop) - self._energy_until(start)

@@ -41,16 +41,11 @@ def split_by_state(
 
     The states' powers come from all readings around, see :func:`state_powers`, and are scaled so
     that they add up to the sensor's reading. Their uncertainty, and how much they differ from one
-    time to the next, becomes the parts' spread.
+    time to the next, becomes the parts' spread, which is returned with them.
 
-    Args:
-        parts: Intervals that were cut at every change point.
-        spread: How far power may be from each part's mean. Shape: (parts,).
-        power: The sensor's reading for each interval. Shape: (intervals,).
-        usable: Whether an interval has a reading.
-        windows: Begin and end of each reading's averaging window.
-        points: The change points, and the program's state between them.
-        time_uncertainty_s: Standard uncertainty of ``windows``.
+    ``parts`` were cut at every change point, and ``spread`` is how far power may be from each
+    part's mean. ``power`` and ``usable`` are the readings of the intervals, ``windows`` the begin
+    and end of what they average, with the standard uncertainty ``time_uncertainty_s``.
     """
     shares = points.state_shares(*windows)
     off = [
@@ -116,16 +111,10 @@ def state_powers(
 
     A linear model, p_k = Σ_s f_ks x_s, by Bayesian least squares over :data:`READINGS_PER_FIT`
     consecutive readings. The prior of a state's power is the readings' mean, with a standard
-    uncertainty as large; states that the readings cannot separate stay that uncertain. Shares are
-    uncertain themselves, like timestamps, which draws the states' powers together (Fuller,
-    *Measurement Error Models*, 1987, section 1.1): where the shares differ by no more than that,
-    they carry no information.
-
-    Args:
-        shares: The share of each reading's window that each state took. Shape: (readings, states).
-        power: The readings. Shape: (readings,).
-        usable: Which of them are readings and not gaps. Shape: (readings,).
-        share_uncertainty: Standard uncertainty of the shares. Shape: (readings, states).
+    uncertainty as large; states that the readings cannot separate stay that uncertain. Shares
+    (readings, states) are uncertain themselves, like timestamps, which draws the states' powers
+    together (Fuller, *Measurement Error Models*, 1987, section 1.1): where the shares differ by no
+    more than that, they carry no information.
     """
     count, states = shares.shape
     found = StatePowers(np.empty((count, states)), np.empty((count, states)), np.empty(count))

@@ -150,10 +150,6 @@ def fill_gaps(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
 
     Whatever of a gap the other source covers is filled; the rest stays a gap. Filled pieces keep
     the other's own uncertainty, and that of the other's clock is added at both seams.
-
-    Args:
-        curve: The preferred source's.
-        other: Another source's of the same component.
     """
     size = curve.power_w.size
     begin, end = float(curve.time_s[0]), float(curve.time_s[-1])

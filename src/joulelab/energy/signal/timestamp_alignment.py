@@ -88,15 +88,8 @@ def power_intervals(
     """Give each power reading the time up to halfway to its neighbours.
 
     Halfway is between the middles of the readings' windows. Where power changed once between two
-    readings, each stands for its own side of the change.
-
-    Args:
-        channel: Its quantity is power.
-        t: Timestamps in order, seconds. Shape: (readings,).
-        power: W. Shape: (readings,).
-        interval_s: Time between two reads.
-        change: Times at which power is known to have changed, in order.
-        stretches: Summarised readings; with any, all timestamps are distinct.
+    readings, as ``change`` says, each stands for its own side of the change. ``interval_s`` is the
+    time between two reads; with any summarised ``stretches``, all timestamps are distinct.
     """
     if t.size == 0:
         return None
@@ -154,20 +147,13 @@ def mean_age_s(channel: Channel) -> float:
 
 
 def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
-    """Estimate when a regular sensor measured, from timestamps with jitter.
+    """Estimate when a regular sensor measured; return the times and their remaining jitter.
 
     NVML's samples are taken each 20 ms by a clock that keeps time to some 10 ppm, but many are
     stamped up to 13 ms late, and now and then one is missing (an H100, 19,400 timestamps).
     Timestamps are counted on that grid; the grid is a straight line through those of up to
     :data:`GRID_REACHES` readings on either side, least squares with outliers pulled in
     (winsorised). Where timestamps drift more than independent jitter does, fewer are used.
-
-    Args:
-        t: Timestamps in order, seconds. Shape: (readings,).
-        period_s: The nominal distance.
-
-    Returns:
-        The times, and the standard uncertainty that remains of each, seconds.
     """
     apart = np.diff(t)
     usual = apart[np.abs(apart - period_s) < 0.75 * period_s]
@@ -281,17 +267,9 @@ def timestamp_latency(
 
         q N(d; D, s) + (1 - q) / (2 r),
 
-    with the prior D ~ N(0, u), and q and s any of some values. Change points at which power does
-    not step leave the prior unchanged.
-
-    Args:
-        steps_s: Where readings show a plain step, in order.
-        points_s: Change points, in order.
-        uncertainty_s: Prior standard uncertainty u of the latency.
-        jitter_s: Standard uncertainty of each step's time relative to the other readings.
-
-    Returns:
-        Posterior mean and standard deviation of D.
+    with the prior D ~ N(0, u), u = ``uncertainty_s``, and q and s any of some values. Change points
+    at which power does not step leave the prior unchanged. ``jitter_s`` is the standard uncertainty
+    of a step's time relative to the readings. Return D's posterior mean and standard deviation.
     """
     reach_s = MAX_SIGMAS * uncertainty_s
     if not (steps_s.size and points_s.size and reach_s > 0):
