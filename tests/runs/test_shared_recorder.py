@@ -45,10 +45,10 @@ def test_killing_a_rank_does_not_disturb_the_others(start, tmp_path, killed):
     second = start(1, directory=str(tmp_path))
     assert second.answer()["recorder"] == begun["recorder"]
     victim, other = (first, second) if killed == "starter" else (second, first)
-    other.send("span epoch 0.6")
+    other.send("span epoch 0.7")
     victim.kill()
     assert_true(other.answer())
-    assert_true(other.ask("span after 0.3"))
+    assert_true(other.ask("span after 0.4"))
     assert other.end()["alive"]
     eventually(lambda: gone(begun["recorder"]))
     events = read_trace(tmp_path / os.uname().nodename / "0").events
