@@ -21,13 +21,13 @@ def test_ranks_that_start_together_share_a_recorder_that_ends_with_the_last(star
     (recorder,) = {one["recorder"] for one in first}
     assert all(one["joined"] and not one["failure"] for one in first)
     for rank in ranks:
-        rank.send("span epoch 0.3")
+        rank.send("span epoch 0.4")
     for rank in ranks:
         assert_true(rank.answer())
     for rank in ranks[:3]:
         assert rank.end() == {"alive": True, "failure": "", "spans": 1}
     assert psutil.pid_exists(recorder)
-    assert_true(ranks[3].ask("span last 0.3"))
+    assert_true(ranks[3].ask("span last 0.4"))
     ranks[3].end()
     eventually(lambda: gone(recorder))
     (place,) = {one["directory"] for one in first}
@@ -78,7 +78,7 @@ def test_a_killed_job_can_be_started_again(start, tmp_path):
     found = [rank.answer() for rank in again]
     assert {one["directory"] for one in found} == {str(tmp_path / os.uname().nodename / "1")}
     assert found[0]["recorder"] == found[1]["recorder"] != old
-    assert_true(again[1].ask("span epoch 0.3"))
+    assert_true(again[1].ask("span epoch 0.4"))
 
 
 def test_a_temporary_trace_is_removed_with_the_last_rank(start):
@@ -99,7 +99,7 @@ def test_a_recorder_that_does_not_answer_delays_no_rank_for_long(start):
         found = second.answer()
         assert found["recorder"] != recorder
         assert found["alive"]
-        assert_true(second.ask("span epoch 0.3"))
+        assert_true(second.ask("span epoch 0.4"))
     finally:
         os.kill(recorder, signal.SIGCONT)
 

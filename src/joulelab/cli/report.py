@@ -28,8 +28,8 @@ from joulelab.errors import UserError
 def command(directories: tuple[str, ...], out: Path, trace: tuple[str, ...], as_json: bool) -> None:
     """Report one or more studies, from one or more machines.
 
-    Writes a self-contained HTML page, its figures as SVG, PNG, PDF and CSV, tables as CSV, Parquet
-    and LaTeX, and findings.json.
+    DIR is the directory of a study. Writes a self-contained HTML page, its figures as SVG, PNG,
+    PDF and CSV, tables as CSV, Parquet and LaTeX, and findings.json.
 
     \b
     Example:
