@@ -91,11 +91,11 @@ def test_of_two_processes_only_the_first_prints(tmp_path):
         """
     )
 
-    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2"}
+    job = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
-            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
+            env={**os.environ, **job, "RANK": rank, "LOCAL_RANK": rank},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -106,7 +106,7 @@ def test_of_two_processes_only_the_first_prints(tmp_path):
     try:
         recorders = {process.stdout.readline() for process in processes}
     finally:
-        said = [process.communicate("\n", timeout=60)[1] for process in processes]
-    assert said[0].startswith("joulelab: ")
-    assert said[1] == ""
+        printed = [process.communicate("\n", timeout=60)[1] for process in processes]
+    assert printed[0].startswith("joulelab: ")
+    assert printed[1] == ""
     assert len(recorders) == 1

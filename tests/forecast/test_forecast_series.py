@@ -1,4 +1,4 @@
-"""The sum of a long series from its first pieces, on random series with a known sum."""
+"""Forecasts of a long series from its first pieces, on random series with a known sum."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SEEDS = st.integers(0, 10**6)
 def series(
     rng, count, *, pace_s=10.0, scatter=0.01, correlation=0.0, drift=0.0, tau_s=100.0, first=0.0
 ):
-    """Pieces that drift from ``1 + drift`` to 1 and scatter, the first dearer by ``first``."""
+    """Make pieces that drift from ``1 + drift`` to 1; the first one is larger by ``first``."""
     noise = rng.normal(size=count) * scatter
     for i in range(1, count):
         noise[i] += correlation * noise[i - 1]
@@ -30,7 +30,7 @@ def forecast(x, seen, count=None, pace_s=10.0):
 
 @given(SEEDS, SIZES, st.floats(1e-9, 1e12))
 @settings(max_examples=40, deadline=None)
-def test_the_unit_does_not_matter(seed, seen, scale):
+def test_the_unit_has_no_influence(seed, seen, scale):
     x = series(np.random.default_rng(seed), seen)
     one, other = forecast(x, seen, 100), forecast(scale * x, seen, 100)
     assert (other.value, other.low, other.high) == pytest.approx(
@@ -41,7 +41,7 @@ def test_the_unit_does_not_matter(seed, seen, scale):
 
 @given(SEEDS, SIZES, st.floats(0, 200), st.floats(0.01, 200))
 @settings(max_examples=60, deadline=None)
-def test_a_longer_run_takes_more_and_is_less_sure(seed, seen, count, more):
+def test_a_longer_run_has_a_larger_and_wider_forecast(seed, seen, count, more):
     x = series(np.random.default_rng(seed), seen, correlation=0.5)
     short, long = forecast(x, seen, count + 0.01), forecast(x, seen, count + more)
     assert long.value >= short.value
@@ -50,7 +50,7 @@ def test_a_longer_run_takes_more_and_is_less_sure(seed, seen, count, more):
 
 @given(SEEDS, SIZES, st.integers(41, 400))
 @settings(max_examples=60, deadline=None)
-def test_the_interval_holds_the_forecast_and_what_was_seen(seed, seen, count):
+def test_the_interval_contains_the_forecast_and_starts_above_the_measured_sum(seed, seen, count):
     x = series(np.random.default_rng(seed), seen, scatter=0.3)
     x = np.abs(x) + 1.0
     total = forecast(x, seen, count)
@@ -60,7 +60,7 @@ def test_the_interval_holds_the_forecast_and_what_was_seen(seed, seen, count):
 
 @given(SEEDS, st.integers(2, 40), st.floats(0.05, 1.0))
 @settings(max_examples=40, deadline=None)
-def test_what_was_seen_is_known(seed, seen, share):
+def test_a_run_that_was_measured_completely_is_known_exactly(seed, seen, share):
     x = series(np.random.default_rng(seed), seen)
     total = forecast(x, seen, share * seen)
     whole = int(share * seen)
@@ -69,7 +69,7 @@ def test_what_was_seen_is_known(seed, seen, share):
     assert total.low == total.value == total.high == pytest.approx(expected)
 
 
-def test_more_pieces_make_it_surer():
+def test_more_pieces_narrow_the_interval():
     widths = []
     for seen in (1, 2, 4, 16, 64):
         totals = [
@@ -101,18 +101,18 @@ def test_one_piece_alone_gives_a_wide_interval():
     ],
     ids=str,
 )
-def test_the_interval_holds_the_sum_and_the_forecast_is_near(kind):
-    held, errors = [], []
+def test_the_interval_covers_the_sum_and_the_forecast_is_close(kind):
+    covered, errors = [], []
     for seed in range(120):
         x = series(np.random.default_rng(seed), 1000, **kind)
         total = forecast(x, 30)
-        held.append(total.low <= x.sum() <= total.high)
+        covered.append(total.low <= x.sum() <= total.high)
         errors.append(abs(total.value / x.sum() - 1))
-    assert np.mean(held) >= 0.9
+    assert np.mean(covered) >= 0.9
     assert np.median(errors) < 0.03
 
 
-def test_drift_is_followed_where_it_shows():
+def test_a_visible_drift_is_extrapolated():
     x = np.mean(
         [series(np.random.default_rng(seed), 1000, drift=-0.05, tau_s=100.0) for seed in range(4)],
         axis=0,
@@ -128,7 +128,7 @@ def test_a_drift_too_slow_to_see_widens_the_interval():
     assert slow.high - slow.low > 2 * (fast.high - fast.low)
 
 
-def test_the_first_pieces_are_recognised_and_counted_once():
+def test_startup_pieces_are_detected_and_counted_once():
     x = series(np.random.default_rng(3), 1000, scatter=0.005)
     x[:3] += [2500.0, 1000.0, 100.0]
     total = forecast(x, 30)
@@ -136,14 +136,14 @@ def test_the_first_pieces_are_recognised_and_counted_once():
     assert total.value == pytest.approx(x.sum(), rel=0.01)
 
 
-@pytest.mark.parametrize("place", [1, 7, 20, 29])
-def test_a_disturbed_piece_is_no_startup(place):
+@pytest.mark.parametrize("index", [1, 7, 20, 29])
+def test_a_single_outlier_is_not_startup(index):
     x = series(np.random.default_rng(4), 30, scatter=0.005)
-    x[place] *= 2
+    x[index] *= 2
     assert startup_pieces(x) == 0
 
 
-def test_pieces_of_unlike_size_are_taken_by_their_work():
+def test_pieces_of_different_sizes_are_weighted_by_their_work():
     rng = np.random.default_rng(5)
     work = rng.uniform(0.8, 1.2, 40)
     values = 50.0 * work
@@ -153,7 +153,7 @@ def test_pieces_of_unlike_size_are_taken_by_their_work():
 
 
 @pytest.mark.parametrize("seen", [501, 777, 20_000])
-def test_many_pieces_are_as_good_as_few(seen):
+def test_many_pieces_are_merged_without_loss(seen):
     x = series(np.random.default_rng(6), 10 * seen, scatter=0.02, pace_s=1.0)
     total = forecast(x, seen, pace_s=1.0)
     assert total.seen == pytest.approx(x[:seen].sum())

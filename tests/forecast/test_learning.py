@@ -1,4 +1,4 @@
-"""When a learning curve comes to a target."""
+"""Forecasts of the epoch at which a learning curve reaches a target."""
 
 import math
 
@@ -15,8 +15,8 @@ def curve(rng, epochs, noise):
     return ceiling, true, true[:epochs] + noise * rng.normal(size=epochs)
 
 
-def test_the_interval_holds_the_epoch_that_reaches_it():
-    held = []
+def test_the_interval_covers_the_epoch_that_reaches_the_target():
+    covered = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
         epochs = int(rng.integers(5, 20))
@@ -27,18 +27,18 @@ def test_the_interval_holds_the_epoch_that_reaches_it():
         found = epochs_to(target, seen)
         if not found.reason:
             assert epochs < found.low <= found.epochs <= found.high
-            held.append(found.low <= np.argmax(true >= target) + 1 <= found.high)
-    assert len(held) > 100
-    assert np.mean(held) >= 0.9
+            covered.append(found.low <= np.argmax(true >= target) + 1 <= found.high)
+    assert len(covered) > 100
+    assert np.mean(covered) >= 0.9
 
 
-def test_a_target_that_was_reached_is_known():
+def test_a_reached_target_is_known_exactly():
     found = epochs_to(85.0, [50.0, 80.0, 86.0, 84.0, 90.0])
     assert (found.low, found.epochs, found.high) == (3, 3, 3)
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "words"),
+    ("accuracy", "reason"),
     [
         ([], "0 epochs have an accuracy"),
         ([50.0, 60.0, math.nan, 65.0], "3 epochs have an accuracy"),
@@ -48,14 +48,14 @@ def test_a_target_that_was_reached_is_known():
         ([10.0, 9.0, 11.0, 10.0, 9.5, 10.5], ""),
     ],
 )
-def test_it_cannot_always_be_said(accuracy, words):
+def test_there_may_be_no_forecast_yet(accuracy, reason):
     found = epochs_to(95.0, accuracy)
-    assert words in found.reason
+    assert reason in found.reason
     assert found.reason
     assert math.isnan(found.epochs)
 
 
-def test_epochs_without_an_accuracy_are_left_out():
+def test_epochs_without_an_accuracy_are_ignored():
     whole = [90 - 40 / epoch for epoch in range(1, 13)]
     every_third = [value if i % 3 == 2 else math.nan for i, value in enumerate(whole)]
     every_third[0] = whole[0]
@@ -63,6 +63,6 @@ def test_epochs_without_an_accuracy_are_left_out():
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, 100.1, math.nan])
-def test_a_target_is_a_percentage(target):
+def test_a_target_must_be_a_percentage(target):
     with pytest.raises(UserError):
         epochs_to(target, [1.0] * 6)

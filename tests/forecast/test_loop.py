@@ -112,7 +112,7 @@ def test_a_loop_stops_before_it_exceeds_its_budget(known):
     assert run(known, max_energy_j=12 * KNOWN_J, on_budget="stop") == 12
 
 
-def test_a_loop_of_unknown_length_keeps_its_budget(known):
+def test_a_loop_of_unknown_length_has_a_budget_too(known):
     assert run(known, iter(range(12)), max_energy_j=BUDGET_J, on_budget="stop") == 5
 
 
@@ -141,7 +141,7 @@ def test_a_callback_can_stop_the_loop(known):
     assert run(known, max_energy_j=BUDGET_J, on_budget=lambda overrun: True) == 5
 
 
-def test_a_carbon_budget_is_kept(known):
+def test_a_carbon_budget_applies(known):
     grams = BUDGET_J / 3.6e6 * 400 * 1.5
     overruns = []
     run(

@@ -24,7 +24,7 @@ def counts(rows, epochs):
 
 @given(st.integers(1, 9), st.integers(1, 300), st.integers(1, 30))
 @settings(max_examples=60, deadline=None)
-def test_what_comes_back_each_few_epochs_is_counted_so(period, epochs, seen):
+def test_a_phase_that_returns_every_few_epochs_is_extrapolated(period, epochs, seen):
     rows = []
     for i in range(1, seen + 1):
         rows.append(row())
@@ -36,12 +36,12 @@ def test_what_comes_back_each_few_epochs_is_counted_so(period, epochs, seen):
     assert counts(rows, epochs) == expected
 
 
-def test_two_validations_an_epoch_stay_two():
+def test_two_validations_per_epoch_stay_two():
     rows = [row(), row("validate", 5.0, 300.0), row("validate", 5.0, 310.0)] * 3
     assert counts(rows, 50) == {"epoch": 50, "validate": 100}
 
 
-def test_what_comes_before_the_first_epoch_happens_once():
+def test_rows_before_the_first_epoch_happen_once():
     rows = [row("compile", 100.0, 9000.0), *[row()] * 5]
     forecast = Profile(rows).forecast(50)
     assert forecast.gross_j == pytest.approx(9000 + 50 * 6000, rel=1e-3)
@@ -60,7 +60,7 @@ def test_phases_add_up():
 
 @given(st.floats(0.0, 0.2), st.floats(0.0, 0.2))
 @settings(max_examples=30, deadline=None)
-def test_the_scale_of_the_sensors_does_not_average_away(gain, more):
+def test_the_uncertainty_of_the_sensors_scale_does_not_average_out(gain, more):
     def width(gain):
         forecast = Profile([row(gain_uncertainty=gain)] * 30).forecast(1000)
         return forecast.gross_high_j - forecast.gross_low_j, forecast.gross_j
@@ -70,7 +70,7 @@ def test_the_scale_of_the_sensors_does_not_average_away(gain, more):
     assert wide >= narrow >= 2 * 1.95 * gain * value
 
 
-def test_more_profiling_cannot_mend_the_scale():
+def test_uncertainty_excludes_the_sensors_scale():
     sharp, blurred = (
         Profile([row(gain_uncertainty=gain)] * 30).forecast(1000, within=0.02)
         for gain in (0.0, 0.05)
@@ -79,7 +79,7 @@ def test_more_profiling_cannot_mend_the_scale():
     assert blurred.sure == sharp.sure
 
 
-def test_edges_are_the_least_that_few_rows_can_be_unsure():
+def test_edges_set_a_lower_limit_for_the_interval_of_few_rows():
     forecast = Profile([row(edge_uncertainty_j=1200.0)] * 3).forecast(100)
     per_epoch_j = 1.96 * 1200 / math.sqrt(3)
     assert forecast.gross_high_j - forecast.gross_j >= 100 * per_epoch_j * 0.999
@@ -90,17 +90,17 @@ def test_energy_that_was_not_measured_is_not_zero():
     assert math.isnan(forecast.gross_j)
     assert forecast.duration_s == pytest.approx(6000, rel=1e-3)
     assert forecast.spent_fraction == pytest.approx(0.04, rel=0.01)
-    figures = json.loads(json.dumps(forecast.to_json(), allow_nan=False))
-    assert figures["gross_j"] is None
-    assert figures["gross_low_j"] is None
+    data = json.loads(json.dumps(forecast.to_json(), allow_nan=False))
+    assert data["gross_j"] is None
+    assert data["gross_low_j"] is None
 
 
-def test_epochs_that_the_sensors_missed_are_forecast_from_the_others():
+def test_unmeasured_epochs_are_forecast_from_the_others():
     rows = [row(), row(gross_j=math.nan), row(), row()]
     assert Profile(rows).forecast(100).gross_j == pytest.approx(600_000, rel=1e-3)
 
 
-def test_carbon_is_only_worked_out_from_a_given_intensity():
+def test_carbon_needs_an_intensity():
     profile = Profile([row()] * 4)
     assert profile.forecast(100).carbon_g is None
     assert "carbon_g" not in profile.forecast(100).to_json()
@@ -110,7 +110,7 @@ def test_carbon_is_only_worked_out_from_a_given_intensity():
     assert low < value < high
 
 
-def test_an_energy_of_a_span_becomes_a_row():
+def test_a_row_has_the_uncertainties_of_its_energy():
     parts = {
         name: ComponentEnergy(
             component=name,
@@ -130,7 +130,7 @@ def test_an_energy_of_a_span_becomes_a_row():
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs", "word"),
+    ("rows", "epochs", "message"),
     [
         ([], 10, "no epoch"),
         ([row("validate")], 10, "no epoch"),
@@ -140,6 +140,6 @@ def test_an_energy_of_a_span_becomes_a_row():
         ([row()], math.nan, "epochs"),
     ],
 )
-def test_what_cannot_be_forecast_is_said(rows, epochs, word):
-    with pytest.raises(UserError, match=word):
+def test_invalid_profiles_are_refused(rows, epochs, message):
+    with pytest.raises(UserError, match=message):
         Profile(rows).forecast(epochs)

@@ -16,7 +16,7 @@ POWER_W = 200.0
 
 
 def energies(windows):
-    """A constant power over every window, on the clock of the GPU where it has one."""
+    """Return constant power over every window, on the clock of the GPU if it has one."""
     made = []
     for window in windows:
         start_s, stop_s = window.of("gpu:0")
@@ -33,7 +33,7 @@ def energies(windows):
 
 
 class Script:
-    """Writes spans down one after another, in seconds."""
+    """Makes spans one after another, in seconds."""
 
     def __init__(self):
         self.now_s, self.spans, self.open = 0.0, [], []
@@ -68,7 +68,7 @@ class Script:
         ]
 
 
-def test_each_thing_is_counted_once_and_as_often_as_it_comes():
+def test_nested_spans_are_not_counted_twice():
     script = Script()
     script.add("idle", 100.0)
     whole = script.begin("training")
@@ -96,15 +96,15 @@ def test_each_thing_is_counted_once_and_as_often_as_it_comes():
     assert forecast.gross_j == pytest.approx(POWER_W * expected_s, rel=1e-3)
 
 
-def test_steps_of_an_epoch_under_way_are_a_profile():
+def test_steps_of_an_open_epoch_make_a_profile():
     script = Script()
     script.begin("epoch")
     script.add("step", 9.0)
     for i in range(199):
         script.add("step", 0.1 + 0.001 * (i % 2))
-        script.now_s += 0.02  # The wait for data between steps is work of the run too.
+        script.now_s += 0.02  # Waiting for data is part of the run.
     profile = profile_of(script.read_spans(), energies, steps_per_epoch=2000)
-    assert profile.epochs_seen == pytest.approx(199 / 2000)  # The last step may have a wait yet.
+    assert profile.epochs_seen == pytest.approx(199 / 2000)  # What follows the last step is open.
     forecast = profile.forecast(30)
     expected_s = 9 + 30 * 2000 * 0.1205
     assert forecast.duration_s == pytest.approx(expected_s, rel=0.005)
@@ -112,7 +112,7 @@ def test_steps_of_an_epoch_under_way_are_a_profile():
     assert forecast.duration_low_s < expected_s < forecast.duration_high_s
 
 
-def test_how_many_steps_an_epoch_has_is_not_guessed():
+def test_the_number_of_steps_is_not_guessed():
     script = Script()
     script.begin("epoch")
     script.add("step", 1.0)
@@ -141,7 +141,7 @@ def test_sections_leave_no_time_out(steps):
     assert len(profile.rows) <= 130
 
 
-def test_a_gpu_behind_the_host_is_accounted_on_its_own_clock():
+def test_a_gpu_is_measured_on_its_own_clock():
     script = Script()
     for i in range(3):
         script.add("epoch", 1.0, device_start_ns=i * 4 * 10**9, device_stop_ns=(i + 1) * 4 * 10**9)
@@ -150,7 +150,7 @@ def test_a_gpu_behind_the_host_is_accounted_on_its_own_clock():
     assert row.duration_s == pytest.approx(1.0)
 
 
-def test_the_phase_of_the_first_epoch_is_meant():
+def test_the_phase_of_the_first_epoch_is_the_default():
     script = Script()
     for _ in range(3):
         script.add("epoch", 10.0, attributes={"phase": "train"})
@@ -170,7 +170,7 @@ def test_a_run_without_epochs_is_refused():
         profile_of(script.read_spans(), energies)
 
 
-def test_a_live_meter_and_its_directory_say_the_same(tmp_path):
+def test_a_live_meter_and_its_directory_agree(tmp_path):
     steady = SimulatedSource(component="gpu:0", waveform=Waveform.constant(POWER_W))
     with Meter(sensors=SimulatedMachine((steady,)), directory=tmp_path) as meter:
         for i in range(4):
@@ -183,7 +183,7 @@ def test_a_live_meter_and_its_directory_say_the_same(tmp_path):
     assert meter.forecast(20).gross_j == pytest.approx(after.gross_j)
 
 
-def test_a_meter_that_saw_no_epoch_says_so():
+def test_a_meter_without_epochs_is_refused():
     with (
         Meter(sensors=SimulatedMachine.default()) as meter,
         pytest.raises(UserError, match="no epoch"),

@@ -145,14 +145,14 @@ def test_energy_is_logged_with_the_loss(trainer_with, tmp_path, energy_of):
     validations = callback.meter.spans_named("validate")
     for epoch, within, row in zip(epochs, validations, energies.values(), strict=True):
         train_j = energy_of(epoch) - energy_of(within)
-        figures = {
+        expected = {
             "epoch_gross_j": energy_of(epoch),
             "validate_gross_j": energy_of(within),
             "train_j_per_sample": train_j / SAMPLES,
             "mean_power_w": energy_of(epoch) / epoch.duration_s,
         }
-        for name, figure in figures.items():
-            assert float(row[f"energy/{name}"]) == pytest.approx(figure, rel=1e-3)
+        for name, value in expected.items():
+            assert float(row[f"energy/{name}"]) == pytest.approx(value, rel=1e-3)
     last = energies[max(energies, key=int)]
     assert float(last["energy/total_gross_j"]) == pytest.approx(energy_of(*epochs), rel=1e-3)
     [row] = [row for row in rows if row["energy/fit_gross_j"]]

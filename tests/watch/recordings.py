@@ -31,7 +31,7 @@ HOST = (
 
 
 class Recording:
-    """A recording that begins at :data:`BEGIN_S` and grows when told.
+    """A recording that begins at :data:`BEGIN_S` and grows on request.
 
     Args:
         directory: Where it is written.

@@ -49,7 +49,7 @@ def poll(recording, clock, **options):
 
 @pytest.fixture
 def job(tmp_path):
-    """Three epochs of steps, and one under way on two processes."""
+    """Three epochs of steps, and an open one in two processes."""
     recording = Recording(tmp_path).until(75.0)
     for epoch in range(3):
         begin_s = 2.0 + 20.0 * epoch
@@ -65,11 +65,11 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize("width", [60, 100, 140])
-def test_a_job_with_spans(job, clock, width):
+def test_a_run_with_spans(job, clock, width):
     check("job", poll(job, clock, detail="python train.py --epochs 12"), width)
 
 
-def test_figures_are_those_of_the_waveform(job, clock):
+def test_values_are_those_of_the_waveform(job, clock):
     view = poll(job, clock)
     true_j = {one.component: one.waveform.energy_j(1000.0, 1075.0) for one in (GPU, CPU)}
     assert view.energy.gross_j == pytest.approx(sum(true_j.values()), rel=0.005)
@@ -92,7 +92,7 @@ def test_figures_are_those_of_the_waveform(job, clock):
     assert view.forecast.epochs == 12
 
 
-def test_it_is_json(job, clock):
+def test_a_view_as_json(job, clock):
     data = json.loads(json.dumps(poll(job, clock).to_json(), allow_nan=False))
     assert data["components"][0]["name"] == "gpu:0"
     assert data["energy"]["net_j"] is None
@@ -112,7 +112,7 @@ def test_a_machine_without_unicode(tmp_path, clock):
     assert all(one.isascii() for one in render(view, 60, plain=True))
 
 
-def test_a_gap_is_a_hole(tmp_path, clock):
+def test_a_gap_is_not_zero(tmp_path, clock):
     lost = replace(GPU, kind="power", update_period_s=0.1, lost_s=((1020.0, 1032.0),))
     view = poll(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
     check("gap", view, 100)
@@ -121,13 +121,13 @@ def test_a_gap_is_a_hole(tmp_path, clock):
     assert not any(power_w == 0 for power_w in view.components[0].history_w)
 
 
-def test_a_gpu_that_is_not_there_is_not_zero(tmp_path, clock):
+def test_an_absent_gpu_is_not_zero(tmp_path, clock):
     view = poll(Recording(tmp_path, (CPU,), (), absent=[NOTHING]).until(30.0), clock)
     check("absent", view, 80)
     assert [one.name for one in view.components] == ["cpu:0"]
 
 
-def test_a_gpu_that_is_lost_for_good_keeps_its_account(tmp_path, clock):
+def test_a_lost_gpu_keeps_its_energy(tmp_path, clock):
     lost = replace(GPU, kind="power", update_period_s=0.1, lost_s=((1050.0, 2000.0),))
     view = poll(Recording(tmp_path, (lost, CPU)).until(60.0), clock)
     gpu, cpu = view.components
@@ -139,7 +139,7 @@ def test_a_gpu_that_is_lost_for_good_keeps_its_account(tmp_path, clock):
 
 
 @pytest.mark.usefixtures("no_pauses")
-def test_all_that_gave_energy_is_lost(tmp_path, clock):
+def test_all_sensors_of_energy_are_lost(tmp_path, clock):
     lost = ((1020.0, 2000.0),)
     sources = [replace(one, kind="power", update_period_s=0.1, lost_s=lost) for one in (GPU, CPU)]
     recording = Recording(tmp_path, sources).until(30.0)
@@ -188,13 +188,13 @@ def test_a_recorder_that_is_gone(tmp_path, clock):
     assert recording.until_s == 1030.0
 
 
-def test_what_nobody_measures_is_said(tmp_path, clock):
+def test_a_machine_without_sensors_of_energy(tmp_path, clock):
     view = poll(Recording(tmp_path, ()).until(5.0), clock)
     assert view.energy is None
     assert "CPU busy" in "\n".join(render(view, 100))
 
 
-def test_a_line_a_view(job, clock):
+def test_a_view_as_one_line(job, clock):
     text = line(poll(job, clock))
     assert text.startswith("train.py: live; 1 min 1")
     assert "epoch 4/12 > step #2" in text
@@ -203,7 +203,7 @@ def test_a_line_a_view(job, clock):
 
 
 @pytest.mark.parametrize("width", range(20, 220, 7))
-def test_every_width_is_kept_to(job, clock, width):
+def test_every_width_is_respected(job, clock, width):
     view = poll(job, clock, detail="python " + "x" * 300)
     assert all(cell_len(one) <= max(width, 40) for one in render(view, width))
 
@@ -243,7 +243,7 @@ def test_a_study(tmp_path, clock, synthetic):
     assert source.poll().state == "ended"
 
 
-def test_a_recording_that_is_removed(tmp_path, clock):
+def test_a_removed_recording_is_an_error(tmp_path, clock):
     recording = Recording(tmp_path / "gone").until(10.0)
     source = RecordingSource(recording.directory, title="t")
     assert source.poll().state == "live"

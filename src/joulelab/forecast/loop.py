@@ -82,7 +82,7 @@ class Pace:
 class EpochForecaster:
     """Forecasts a loop between its epochs: rarely enough, and without ever failing the training.
 
-    Forecasts are ``possible`` if they are wanted and SciPy is installed; ``problem`` tells if not.
+    They are ``possible`` if wanted and SciPy is installed; otherwise ``problem`` has the reason.
     After a failure, all work is ``stopped``. SciPy is loaded now, before the loop runs.
     """
 

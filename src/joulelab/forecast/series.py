@@ -137,8 +137,8 @@ def startup_pieces(values: Floats) -> int:
     centre = float(np.median(later))
     scale = MAD_TO_DEVIATION * float(np.median(np.abs(later - centre)))
     factor = float(special.stdtrit(later.size - 1, 1 - _TAIL)) * math.sqrt(1 + 1 / later.size)
-    unlike = np.abs(values[: values.size // 2] - centre) > factor * scale
-    return int(np.argmin(np.append(unlike, False)))
+    differs = np.abs(values[: values.size // 2] - centre) > factor * scale
+    return int(np.argmin(np.append(differs, False)))
 
 
 def _future(
