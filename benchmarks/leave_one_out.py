@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from joulelab.models.characteristics import Characteristics, characterize
+from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
-from joulelab.models.weightless import weightless
 from joulelab.predict.coefficients import find_datasheet
 from joulelab.predict.measurements import Measurement, read_measurements
 from joulelab.predict.profile_fitting import (

@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from joulelab.models.characteristics import characterize
+from joulelab.models.characteristics import characterize, weightless
 from joulelab.models.depthwise_models import DropBranch
 from joulelab.models.registry import ZOO, build_model, zoo_names
-from joulelab.models.weightless import weightless
 
 TABLE = Path(__file__).parent / "data" / "zoo_characteristics.csv"
 COLUMNS = (

@@ -34,44 +34,29 @@ from joulelab.uncertain import CONFIDENCE
 class Effect:
     """The candidate relative to the baseline. Unknown values are NaN.
 
-    Attributes:
-        levels: Levels of the cell; empty for all cells together.
-        baseline_mean: Mean over the baseline's runs; NaN for several cells together.
-        candidate_mean: Mean over the candidate's runs.
-        n_baseline: Number of the baseline's runs.
-        n_candidate: Number of the candidate's runs.
-        ratio: Ratio of geometric means; NaN if a value is not positive.
-        ratio_interval: Its interval.
-        difference: Candidate minus baseline; NaN for several cells together.
-        difference_interval: Its interval.
-        p: p-value of no difference.
-        test: Name of the test that p is from; empty if it cannot be tested.
-        detectable_ratio: A ratio this large is detected with a power of 0.8.
-        significant: Whether the interval excludes no difference; ``None`` if it cannot be tested.
-        logarithms: What the ratio was computed from.
+    For several cells together, means and the difference are unknown.
     """
 
-    levels: Mapping[str, str]
+    levels: Mapping[str, str]  # of the cell; empty for all cells together
     baseline_mean: float
     candidate_mean: float
-    n_baseline: int
+    n_baseline: int  # number of runs
     n_candidate: int
-    ratio: float
+    ratio: float  # of geometric means; NaN if a value is not positive
     ratio_interval: tuple[float, float]
-    difference: float
+    difference: float  # candidate minus baseline
     difference_interval: tuple[float, float]
-    p: float
-    test: str
-    detectable_ratio: float
-    significant: bool | None
-    logarithms: Difference
+    p: float  # p-value of no difference
+    test: str  # that p is from; empty if it cannot be tested
+    detectable_ratio: float  # detected with a power of 0.8
+    significant: bool | None  # whether the interval excludes no difference; None if not tested
+    logarithms: Difference  # what the ratio was computed from
 
     def is_above(self, limit: float) -> bool | None:
         """Report whether the candidate exceeds the baseline by more than a fraction.
 
-        Returns:
-            ``True`` if the whole interval of the ratio is above ``1 + limit``, ``False`` if none of
-            it is, ``None`` if it is undecided, which it always is without a test.
+        ``True`` if the whole interval of the ratio is above ``1 + limit``, ``False`` if none of it
+        is, ``None`` if it is undecided, which it always is without a test.
         """
         low, high = self.ratio_interval
         if not self.test or math.isnan(low):
@@ -88,39 +73,23 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparison:
-    """A candidate compared with a baseline.
-
-    Attributes:
-        baseline: The baseline's measurements.
-        candidate: The candidate's.
-        metric: What is compared.
-        confidence: Coverage of every interval.
-        effect: The effect over all cells.
-        cells: In each cell, if there are several; ``significant`` after Holm's correction.
-        costs: Costs of everything that was compared, of the baseline and of the candidate.
-        mismatches: Differences in machine, software, sensors and settings.
-        caveats: What the user should know before relying on it.
-    """
+    """A candidate compared with a baseline."""
 
     baseline: Group
     candidate: Group
     metric: Metric
-    confidence: float
-    effect: Effect
-    cells: tuple[Effect, ...]
-    costs: tuple[Costs | None, Costs | None]
-    mismatches: tuple[Mismatch, ...]
-    caveats: tuple[str, ...]
+    confidence: float  # coverage of every interval
+    effect: Effect  # over all cells
+    cells: tuple[Effect, ...]  # if there are several; significant after Holm's correction
+    costs: tuple[Costs | None, Costs | None]  # of all that was compared, on each side
+    mismatches: tuple[Mismatch, ...]  # in machine, software, sensors and settings
+    caveats: tuple[str, ...]  # what the user should know before relying on it
 
     def is_above(self, limit: float, *, each: bool = False) -> bool | None:
         """Report whether the candidate exceeds the baseline by more than a fraction.
 
-        Args:
-            limit: For example 0.05 for 5 %.
-            each: Check each cell instead of their mean, with Holm's correction for their number.
-
-        Returns:
-            See :meth:`Effect.is_above`.
+        The result is that of :meth:`Effect.is_above`. With ``each``, each cell is checked instead
+        of their mean, with Holm's correction for their number.
         """
         if not (each and self.cells):
             return self.effect.is_above(limit)

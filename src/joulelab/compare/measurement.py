@@ -29,56 +29,32 @@ Facts = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measurement:
-    """One measurement: a run, a phase of a study run, or the spans of one name in a run.
+    """One measurement: a run, a phase of a study run, or the spans of one name in a run."""
 
-    Attributes:
-        name: Name of the run, with the phase in a study.
-        directory: Directory of the run's record.
-        levels: What was measured: model, phase and factors, or a run's name, project and tags.
-        energy: Its energy.
-        samples: Number of samples that it processed; NaN if unknown.
-        started_unix_s: When the run started.
-        boards: The piece of hardware of each component.
-        block: What it shares an error with.
-        idle_baseline: The measurement of idle power that was subtracted.
-        facts: See :data:`Facts`.
-        pieces: Number of spans that ``energy`` is the sum of.
-        caveats: Why it may not be a fair measurement.
-    """
-
-    name: str
-    directory: Path
-    levels: Mapping[str, str]
+    name: str  # of the run, with the phase in a study
+    directory: Path  # of the run's record
+    levels: Mapping[str, str]  # model, phase and factors, or a run's name, project and tags
     energy: Energy
-    samples: float
+    samples: float  # number of samples processed; NaN if unknown
     started_unix_s: float
-    boards: Mapping[str, Hashable]
-    block: Hashable
-    idle_baseline: Hashable
+    boards: Mapping[str, Hashable]  # the piece of hardware of each component
+    block: Hashable  # runs of one block share an error
+    idle_baseline: Hashable  # the measurement of idle power that was subtracted
     facts: Facts
-    pieces: int = 1
-    caveats: tuple[str, ...] = ()
+    pieces: int = 1  # number of spans that the energy is the sum of
+    caveats: tuple[str, ...] = ()  # why it may not be a fair measurement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """The baseline or the candidate of a comparison.
+    """The baseline or the candidate of a comparison."""
 
-    Attributes:
-        label: As the user named it.
-        role: ``"baseline"`` or ``"candidate"``.
-        kind: What it consists of.
-        measurements: Oldest first; at least one.
-        span: Name of the spans that were measured; ``None`` for whole runs.
-        failed: Number of runs of its studies that failed or are damaged.
-    """
-
-    label: str
-    role: str
+    label: str  # as the user named it
+    role: str  # BASELINE or CANDIDATE
     kind: Kind
-    measurements: tuple[Measurement, ...]
-    span: str | None = None
-    failed: int = 0
+    measurements: tuple[Measurement, ...]  # oldest first; at least one
+    span: str | None = None  # name of the measured spans; None for whole runs
+    failed: int = 0  # number of runs of its studies that failed or are damaged
 
     @property
     def started_unix_s(self) -> tuple[float, float]:
@@ -98,16 +74,9 @@ class Group:
 
 
 def read_group(name: str, role: str, span: str | None = None) -> Group:
-    """Read the runs or studies that a name stands for.
+    """Read the runs or studies of a name, see :func:`joulelab.runs.selection.select`.
 
-    Args:
-        name: See :func:`joulelab.runs.selection.select`.
-        role: :data:`BASELINE` or :data:`CANDIDATE`.
-        span: Measure the spans of this name instead of whole runs.
-
-    Raises:
-        UserError: It stands for nothing, for both runs and studies, or for a damaged record.
-        TraceError: The trace that the spans are in is damaged.
+    With ``span``, the spans of that name are measured instead of whole runs.
     """
     damaged: list[JoulelabError] = []
     runs = select(name, on_error=damaged.append, with_failed_cells=True)

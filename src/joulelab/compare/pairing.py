@@ -34,11 +34,7 @@ def common_components(
 def compared_components(
     metric: Metric, baseline: Group, candidate: Group
 ) -> tuple[frozenset[str], list[str]]:
-    """Return the components to compare, and caveats about those left out.
-
-    Raises:
-        UserError: No component was measured in both groups.
-    """
+    """Return the components to compare, and caveats about those left out."""
     if not metric.is_energy:
         return frozenset(), []
     groups = (baseline, candidate)
@@ -64,11 +60,7 @@ def _components(group: Group) -> str:
 def measured_values(
     group: Group, metric: Metric, components: frozenset[str]
 ) -> tuple[list[Measured], list[str]]:
-    """Return the measurements that have a value of the metric, and a caveat about the others.
-
-    Raises:
-        UserError: None has a value.
-    """
+    """Return the measurements that have a value of the metric, and a caveat about the others."""
     found = [
         (
             one,
@@ -124,11 +116,7 @@ def default_levels(baseline: Group, candidate: Group) -> list[str]:
 
 
 def checked_levels(by: Sequence[str], baseline: Group, candidate: Group) -> list[str]:
-    """Check the levels that the user asked for; a tag may be given by its name alone.
-
-    Raises:
-        UserError: Neither group has one of them.
-    """
+    """Check the levels that the user asked for; a tag may be given by its name alone."""
     known = {
         name.removeprefix("tag "): name
         for group in (baseline, candidate)
@@ -144,11 +132,7 @@ def checked_levels(by: Sequence[str], baseline: Group, candidate: Group) -> list
 def pair_cells(
     baseline: Sequence[Measured], candidate: Sequence[Measured], by: Sequence[str]
 ) -> list[tuple[dict[str, str], list[Measured], list[Measured]]]:
-    """Return the cells that both groups have: their levels, and the measurements of each group.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the cells that both groups have: their levels, and the measurements of each group."""
     cells: dict[tuple[str, ...], tuple[list[Measured], list[Measured]]] = {}
     for index, group in enumerate((baseline, candidate)):
         for measured in group:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from joulelab.carbon.costs import Costs
 from joulelab.compare.compare import Comparison, Effect
 from joulelab.compare.measurement import Group
 from joulelab.format import count, p_value, percent, quantity, timestamp, with_interval
@@ -22,7 +21,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     effect, metric = comparison.effect, comparison.metric
     means = (effect.baseline_mean, effect.candidate_mean)
     groups = (comparison.baseline, comparison.candidate)
-    texts = [_costs_text(costs) for costs in comparison.costs]
+    texts = ["" if costs is None else costs.text() for costs in comparison.costs]
     for group, mean, costs in zip(groups, means, texts, strict=True):
         yield f"{group.role:11}{_describe(group, mean, metric.unit)}"
         if costs:
@@ -126,10 +125,6 @@ def limit_verdict(limit: float, is_above: bool | None, *, each: bool = False) ->
 
 def _level(confidence: float) -> str:
     return f"{100 * confidence:g} % CI "
-
-
-def _costs_text(costs: Costs | None) -> str:
-    return "" if costs is None else costs.text()
 
 
 def _describe(group: Group, mean: float, unit: str) -> str:

@@ -34,19 +34,12 @@ OnError = Callable[[JoulelabError], None]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A run in a ledger.
-
-    Attributes:
-        run: The run.
-        site: Where its electricity comes from.
-        energy: Gross energy, J; ``None`` if nothing was measured.
-        costs: Costs of that energy; ``None`` without it.
-    """
+    """A run in a ledger."""
 
     run: Run
-    site: Site
-    energy: UncertainValue | None = None
-    costs: Costs | None = None
+    site: Site  # of its electricity
+    energy: UncertainValue | None = None  # gross, J; None if nothing was measured
+    costs: Costs | None = None  # of that energy
 
     @property
     def key(self) -> Hashable:
@@ -102,13 +95,7 @@ def find_entries(
 ) -> list[Entry]:
     """Find all runs in these directories and below, without energy and costs.
 
-    Args:
-        *paths: Runs, studies, or directories that contain them; none: the saved runs.
-        given: Fields of the site that override every configured one.
-        on_error: Called with the error of a record that cannot be read, which is then left out.
-
-    Raises:
-        UserError: There is no such directory.
+    The arguments are those of :func:`joulelab.ledger.ledger.read_ledger`.
     """
     found: list[Entry] = []
     for root in paths or saved_run_directories():
@@ -121,13 +108,7 @@ def find_entries(
 def price_entries(
     entries: Iterable[Entry], on_error: OnError, *, own_share: bool = False
 ) -> list[Entry]:
-    """Compute the energy and the costs of entries.
-
-    Args:
-        entries: Any.
-        on_error: Called once with the error of an intensity that cannot be read.
-        own_share: Count each run's own share of its machine's energy where it is known.
-    """
+    """Compute the energy and the costs of entries; report each error of an intensity once."""
     priced = []
     reported: set[str] = set()
     for entry in entries:
@@ -147,18 +128,7 @@ def price_entries(
 def label_run(
     directory: Path, *, project: str | None, phase: str | None, tags: Mapping[str, str]
 ) -> None:
-    """Set the project, the phase and tags of a run or a study; its measurements do not change.
-
-    Args:
-        directory: Directory of the run or the study.
-        project: ``None`` leaves it unchanged.
-        phase: One of :data:`joulelab.runs.PHASES`; ``None`` leaves it unchanged.
-        tags: Added to a run's; a study has none.
-
-    Raises:
-        UserError: There is no run or study, no such phase, the run is still running, or the
-            record cannot be written.
-    """
+    """Set the project and phase (unless ``None``) of a run or a study, and add tags to a run's."""
     if phase is not None and phase not in PHASES:
         raise UserError(f"no phase {phase!r}", hint=nearest(phase, PHASES))
     labels = {

@@ -18,14 +18,9 @@ UNDATED = "undated"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LedgerRow:
-    """The sum of some entries.
+    """The sum of some entries."""
 
-    Attributes:
-        key: What they have in common.
-        entries: The entries.
-    """
-
-    key: str
+    key: str  # what they have in common
     entries: tuple[Entry, ...]
 
     @property
@@ -94,17 +89,9 @@ def select_entries(
     since: date | None = None,
     until: date | None = None,
 ) -> tuple[list[Entry], int]:
-    """Select the entries of a project and phase that started in a time.
+    """Select entries, and count those left out because their start is unknown.
 
-    Args:
-        entries: All.
-        project: ``None``: every project.
-        phase: ``None``: every phase; :data:`UNTAGGED`: those without a phase.
-        since: First day, UTC.
-        until: Last day, UTC.
-
-    Returns:
-        The entries, and how many were left out because their start is unknown.
+    :data:`UNTAGGED` selects the entries without a phase; both days are included, UTC.
     """
     selected, undated = [], 0
     for entry in entries:
@@ -178,11 +165,7 @@ def previous_period(key: str) -> str:
 
 
 def parse_day(text: str) -> date:
-    """Parse a day.
-
-    Raises:
-        UserError: It is not a day.
-    """
+    """Parse a day in ISO format."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:

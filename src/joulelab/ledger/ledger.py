@@ -29,15 +29,10 @@ MOST_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class PublishedSplit:
-    """A published split of a workload over the phases of its life.
+    """A published split of a workload over the phases of its life."""
 
-    Attributes:
-        of: What was split.
-        parts: The share of each part, and the phases that it consists of.
-    """
-
-    of: str
-    parts: Mapping[str, tuple[float, tuple[str, ...]]]
+    of: str  # what was split
+    parts: Mapping[str, tuple[float, tuple[str, ...]]]  # the share and the phases of each part
 
 
 PUBLISHED_SPLITS = (
@@ -64,29 +59,18 @@ C.-J. Wu et al., "Sustainable AI", MLSys 2022."""
 
 @dataclass(frozen=True, slots=True)
 class SplitPart:
-    """A part of a project next to a published one.
-
-    Attributes:
-        name: Name of the part.
-        energy: Gross energy, J.
-        share: Of the phases that the published split has; NaN if none of them has energy.
-        published: The published share.
-    """
+    """A part of a project next to a published one."""
 
     name: str
-    energy: UncertainValue
-    share: Ratio
+    energy: UncertainValue  # gross, J
+    share: Ratio  # of the phases that the published split has; NaN if none of them has energy
     published: float
 
 
 def split_phases(
     phases: Mapping[str, UncertainValue], published: PublishedSplit
 ) -> list[SplitPart]:
-    """Split the energy of phases in the parts of a published split.
-
-    Args:
-        phases: Energy of each phase, J; phases that the published split lacks are left out.
-        published: The published split.
+    """Split the energy of phases, J, in the parts of a published split; leave out other phases.
 
     Example:
         >>> phases = {"train": UncertainValue(30.0), "infer": UncertainValue(70.0)}
@@ -106,17 +90,11 @@ def split_phases(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
-    """Entries and their sums.
+    """Entries and their sums."""
 
-    Attributes:
-        entries: All entries, with their costs.
-        by: What the rows are grouped by.
-        warnings: What the user should know about the sums.
-    """
-
-    entries: tuple[Entry, ...]
-    by: str
-    warnings: tuple[str, ...]
+    entries: tuple[Entry, ...]  # with their costs
+    by: str  # what the rows are grouped by
+    warnings: tuple[str, ...]  # what the user should know about the sums
 
     @property
     def total(self) -> LedgerRow:

@@ -29,9 +29,6 @@ def read_model(text: str) -> ModelEnergy:
 
     ``TRAINING`` and ``PER_REQUEST`` are joules, runs, or studies with or without a model.
 
-    Raises:
-        UserError: It is none of these, or its records lack what is needed.
-
     Example:
         >>> read_model("small=3.6e6,0.5").per_request.value
         0.5
@@ -50,11 +47,7 @@ def read_model(text: str) -> ModelEnergy:
 
 
 def training_energy(text: str) -> UncertainValue:
-    """Read the gross energy of a training, J, from joules, a run or a study (mean of repeats).
-
-    Raises:
-        UserError: It is none of these, or nothing was measured.
-    """
+    """Read the gross energy of a training, J, from joules, a run or a study (mean of repeats)."""
     given = _joules(text)
     if given is not None:
         return UncertainValue(given)
@@ -69,9 +62,6 @@ def request_energy(text: str) -> UncertainValue:
 
     The number of requests of a run is that of its spans named ``request``, else its tag
     ``samples``.
-
-    Raises:
-        UserError: It is none of these, or the number of requests is unknown.
     """
     given = _joules(text)
     if given is not None:

@@ -25,11 +25,6 @@ DAYS = {"day": 1.0, "month": 365.25 / 12, "year": 365.25}
 class Inference:
     """A model that serves requests.
 
-    Attributes:
-        requests_per_day: Number of requests per day.
-        per_request: Gross energy of a request, J.
-        training: Gross energy of its training, J; ``None`` if unknown.
-
     Example:
         >>> served = Inference(1e6, UncertainValue(0.5), UncertainValue(3.6e6))
         >>> served.over("day").value, served.days_to_training.value
@@ -37,8 +32,8 @@ class Inference:
     """
 
     requests_per_day: float
-    per_request: UncertainValue
-    training: UncertainValue | None
+    per_request: UncertainValue  # gross, J
+    training: UncertainValue | None  # gross, J; None if unknown
 
     def over(self, period: str) -> UncertainValue:
         """Return the gross energy of a ``"day"``, ``"month"`` or ``"year"``, J."""
@@ -53,14 +48,15 @@ class Inference:
 
     def to_json(self) -> dict[str, Any]:
         """Return all values; unknown and infinite ones become ``None``."""
-        found = self.days_to_training
-        days = {"days": found.value, "days_low": found.low, "days_high": found.high}
+        days = self.days_to_training
         data = {
             "requests_per_day": self.requests_per_day,
             "simulated": self.per_request.simulated,
             "per_request_j": self.per_request.value,
             "training_j": None if self.training is None else self.training.value,
-            **{f"{key}_to_training": value for key, value in days.items()},
+            "days_to_training": days.value,
+            "days_low_to_training": days.low,
+            "days_high_to_training": days.high,
         }
         for period in DAYS:
             energy = self.over(period)
@@ -71,13 +67,7 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class ModelEnergy:
-    """The energy of a model.
-
-    Attributes:
-        name: Name of the model.
-        training: Gross energy of its training, J.
-        per_request: Gross energy of a request, J.
-    """
+    """The gross energy of a model's training, and of a request to it, J."""
 
     name: str
     training: UncertainValue
@@ -94,12 +84,8 @@ class ModelEnergy:
             "simulated": self.training.simulated or self.per_request.simulated,
         }
         for name, energy in (("training", self.training), ("per_request", self.per_request)):
-            low_j, high_j = energy.interval
-            data |= {
-                f"{name}_j": energy.value,
-                f"{name}_low_j": low_j,
-                f"{name}_high_j": high_j,
-            }
+            data[f"{name}_j"] = energy.value
+            data[f"{name}_low_j"], data[f"{name}_high_j"] = energy.interval
         return data
 
 
@@ -107,18 +93,13 @@ class ModelEnergy:
 class BreakEven:
     """Two models over a growing number of requests.
 
-    Attributes:
-        a: One model.
-        b: The other.
-        requests: Number of requests after which both have used the same energy; NaN if one model
-            uses less for any number.
-        undecided: Numbers of requests for which the two do not differ significantly (95 %).
+    After ``requests`` both have used the same energy; NaN if one model uses less for any number.
     """
 
     a: ModelEnergy
     b: ModelEnergy
     requests: float
-    undecided: tuple[Interval, ...]
+    undecided: tuple[Interval, ...]  # numbers without a significant difference (95 %)
 
     def efficient(self, requests: float) -> ModelEnergy | None:
         """Return the model that has used significantly less; ``None`` if neither has."""

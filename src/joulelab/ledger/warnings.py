@@ -22,13 +22,9 @@ Stretch = tuple[float, float, float]
 def find_warnings(
     entries: Sequence[Entry], copies: int, undated: int, *, own_share: bool = False
 ) -> list[str]:
-    """Return what the user should know about the sums.
+    """Return what the user should know about the sums of entries.
 
-    Args:
-        entries: All that are in the sums.
-        copies: Number of records left out as copies.
-        undated: Number of records left out because their start is unknown.
-        own_share: Whether the sums are of own shares where these are known.
+    ``copies`` and ``undated`` records are not in the sums; the latter have an unknown start.
     """
     warnings = []
     unfinished = [one.run.name for one in entries if not one.run.finished]
@@ -64,11 +60,8 @@ def counted_twice_j(entries: Iterable[Entry], *, unshared_only: bool = False) ->
     """Return how much more the sum of entries is than what their machines used, J.
 
     A run's record has all that its machine's components used. Where runs overlap on a component,
-    all but the largest of their mean powers are counted twice.
-
-    Args:
-        entries: All that are in the sum.
-        unshared_only: Only components whose share is unknown; of the others own shares are added.
+    all but the largest of their mean powers are counted twice. ``unshared_only`` leaves out
+    components whose own share is known and added.
     """
     stretches: dict[Hashable, list[Stretch]] = {}
     for entry in entries:

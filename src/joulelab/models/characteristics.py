@@ -1,9 +1,10 @@
-"""Characteristics of a model that need no training: its size and the work of one sample."""
+"""The size of a model and the work of one sample, and models without memory for their weights."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from joulelab.errors import UserError
-from joulelab.models.weightless import training_mode
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +102,57 @@ def characterize(
         macs=macs,
         macs_per_parameter=macs / count if count else None,
     )
+
+
+@contextlib.contextmanager
+def weightless() -> Iterator[None]:
+    """Put the parameters of models that are built in the block on the meta device.
+
+    Each parameter moves there when it is registered, before it is initialised, so no memory is
+    written. Other tensors are real. Therefore constructors that read data (for example
+    ``torch.linspace(0, p, depth).tolist()``) work, which they do not with ``meta`` as the default
+    device or with fake tensors.
+
+    Example:
+        >>> with weightless():
+        ...     model = nn.Linear(1_000, 1_000)
+        >>> model.weight.device.type, tuple(model.weight.shape)
+        ('meta', (1000, 1000))
+    """
+    register = nn.Module.register_parameter
+    on_meta = WeakIdKeyDictionary()  # shared parameters stay shared
+
+    def register_on_meta(
+        module: nn.Module, name: str, param: nn.Parameter | None, *rest: Any
+    ) -> None:
+        register(module, name, param, *rest)
+        if param is None or param.device.type == "meta" or is_lazy(param):
+            return
+        if param not in on_meta:
+            empty = torch.empty_like(param, device="meta")
+            on_meta[param] = nn.Parameter(empty, requires_grad=param.requires_grad)
+        module._parameters[name] = on_meta[param]
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
+    try:
+        with warnings.catch_warnings():
+            # torchvision's GoogLeNet and Inception warn about a future initialisation.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def training_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Switch a model to training or evaluation and restore the mode of each module afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before
 
 
 def _refuse_unreadable(model: nn.Module, name: str) -> None:

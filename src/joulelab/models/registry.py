@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PAPER_MODELS = {
     "SimpleDLA": ("residual_models:simple_dla", "DLA"),
-    "DPN26": ("grouped_models:dpn26", "DPN"),
+    "DPN26": ("residual_models:dpn26", "DPN"),
     "DenseNet121": ("branched_models:densenet121", "DenseNet"),
     "EfficientNetB0": ("depthwise_models:efficientnet_b0", "EfficientNet"),
     "GoogLeNet": ("branched_models:googlenet",),
@@ -36,9 +36,9 @@ _PAPER_MODELS = {
     "MobileNetV2": ("depthwise_models:mobilenet_v2",),
     "PNASNetB": ("branched_models:pnasnet_b", "PNASNet"),
     "PreActResNet18": ("residual_models:preact_resnet18", "PreActResNet"),
-    "RegNetX_200MF": ("grouped_models:regnet_x_200mf", "RegNet"),
+    "RegNetX_200MF": ("residual_models:regnet_x_200mf", "RegNet"),
     "ResNet18": ("residual_models:resnet18", "ResNet"),
-    "ResNeXt29_2x64d": ("grouped_models:resnext29_2x64d", "ResNeXt", "ResNeXt29"),
+    "ResNeXt29_2x64d": ("residual_models:resnext29_2x64d", "ResNeXt", "ResNeXt29"),
     "SENet18": ("residual_models:senet18", "SENet"),
     "ShuffleNetV2": ("depthwise_models:shufflenet_v2", "ShuffleNetV2_1x", "ShuffleNetV2_1.0"),
     "VGG16": ("sequential_models:vgg16", "VGG"),

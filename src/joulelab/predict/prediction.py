@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from joulelab.models.characteristics import Characteristics, characterize
+from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
-from joulelab.models.weightless import weightless
 from joulelab.predict.device_model import (
     StepEstimates,
     coefficient_variance,

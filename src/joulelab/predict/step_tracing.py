@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from joulelab.errors import UserError
+from joulelab.models.characteristics import training_mode, weightless
 from joulelab.models.registry import build_model
-from joulelab.models.weightless import training_mode, weightless
 from joulelab.predict.operator_counting import count_attention, count_call, count_sgd, is_view
 from joulelab.predict.steps import PHASES, Case, Operator, TracedStep
 
@@ -62,7 +62,7 @@ def trace_step(
 
     Args:
         model: Any model, with weights or built under
-            :func:`joulelab.models.weightless.weightless`. It is not modified.
+            :func:`joulelab.models.characteristics.weightless`. It is not modified.
         phase: ``"train"`` or ``"infer"``.
         batch_size: Samples in the step.
         input_shape: Shape of one sample, for example ``(3, 224, 224)``; ``(tokens,)`` for a model

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psutil
 
@@ -26,14 +26,21 @@ from joulelab.recording.trace import TraceReader
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.runs.record import Run, read_record, read_run, saved_run_directories
 from joulelab.runs.saved_baseline import load_baseline
-from joulelab.runs.study_runs import is_study
+from joulelab.runs.study_runs import idle_points, is_study, read_study
+from joulelab.storage import file_errors
 from joulelab.watch.growing_trace import GrowingTrace, Snapshot
-from joulelab.watch.view import Ended, State, View
+from joulelab.watch.view import Ended, State, Study, View
+
+if TYPE_CHECKING:
+    from joulelab.study.cells import Cell
 
 SILENT_S = 10.0
 """A recorder is lost if its process is gone and its latest reading is older than this."""
 FINISHING_S = 5.0
 """How long after the end of its recording the record of a run may still be written."""
+LAST_RUNS = 5
+LOCK_DELAY_S = 1.0
+"""The lock file is written up to this long after the start of its process, given both clocks."""
 
 
 class Source(Protocol):
@@ -48,8 +55,6 @@ def open_source(path: Path, *, epochs: int | None = None) -> Source:
     if not path.is_dir():
         raise UserError(f"there is no directory {path}", hint="give that of a run or a study")
     if is_study(path):
-        from joulelab.watch.study_source import StudySource  # noqa: PLC0415
-
         return StudySource(path)
     record = read_record(path)
     if record is not None and record["kind"] == "command":
@@ -179,6 +184,111 @@ class RunSource(RecordingSource):
         return replace(view, state="lost", state_words="its end was not recorded")
 
 
+class StudySource:
+    """A study that is running: its cells, their energy so far, and the current run."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from joulelab.study import cells, plan_file, progress  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise UserError(
+                "a study cannot be watched here",
+                why=f"{error.name} is not installed",
+                hint="pip install 'joulelab[study]'",
+            ) from error
+        self._directory, self._texts = directory, progress
+        study = read_study(directory)
+        self._name = str(study.plan["name"])
+        # A study of recorded logs is complete; its plan has no cells.
+        self._plan = None if study.is_imported else plan_file.parse(study.plan, str(directory))
+        blocks = cells.blocks(self._plan) if self._plan else []
+        self._cells = [cell for block in blocks for cell in block]
+        self._names: set[str] = set()
+        self._runs: list[Run] = []
+        self._current: tuple[Path, RecordingSource] | None = None
+
+    def poll(self) -> View:
+        """Return what is known now."""
+        self._read_new_runs()
+        finished = {run.id for run in self._runs}
+        missing = [cell for cell in self._cells if cell.run_id not in finished]
+        is_running = _is_runner_alive(self._directory)
+        view = self._poll_run(is_running=is_running)
+        if view is None and is_running:
+            view = View(title="", state="live", state_words="between two runs")
+        elif view is None and missing:
+            view = View(title="", state="lost", state_words="no process on this machine runs it")
+        elif view is None:
+            view = View(title="", state="ended", state_words="complete")
+        study = self._progress(missing, view.elapsed_s)
+        return replace(view, title=study.name, study=study, elapsed_s=math.nan)
+
+    def _read_new_runs(self) -> None:
+        directory = self._directory / "runs"
+        with file_errors(f"cannot read {directory}"):
+            names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+        if names != self._names:
+            self._names = names
+            self._runs = list(read_study(self._directory).runs)
+
+    def _poll_run(self, *, is_running: bool) -> View | None:
+        """Poll the run that is being measured, if there is one."""
+        partial = self._directory / ".partial"
+        paths = [path for path in partial.glob("*") if (path / READINGS_FILE).exists()]
+        if not paths or not is_running:
+            self._current = None
+            return None
+        path = max(paths)
+        if self._current is None or self._current[0] != path:
+            epochs = None
+            if self._plan is not None and "train" in self._plan.phases:
+                epochs = self._plan.train.epochs
+            baseline = self._baseline()
+            self._current = path, RecordingSource(path, title="", baseline=baseline, epochs=epochs)
+        try:
+            view = self._current[1].poll()
+        except TraceError:
+            # The run has ended and was moved.
+            self._current = None
+            return None
+        return replace(
+            view,
+            state="live",
+            state_words="a run is ending" if view.is_over else "",
+            forecast_words=view.forecast_words if view.forecast else "",
+        )
+
+    def _baseline(self) -> Baseline | None:
+        """Return the idle power that the study has measured since this machine was started."""
+        points = [
+            point
+            for run in self._runs
+            if run.study and run.study.is_idle and run.status == "done"
+            if run.boot_id == boot_id()
+            for point in idle_points(run)
+        ]
+        return Baseline(tuple(points)) if points else None
+
+    def _progress(self, missing: list[Cell], running_s: float) -> Study:
+        cells = [run for run in self._runs if run.study and not run.study.is_idle]
+        in_order = sorted(self._runs, key=lambda run: run.ended_unix_s)
+        to_go = ""
+        if missing and self._plan is not None:
+            estimated = self._texts.cost_of_all(missing, self._plan, self._runs)
+            to_go = str(estimated).removeprefix("unknown")
+        return Study(
+            name=self._name,
+            cells=len(self._cells) or len(cells),
+            done=len(cells),
+            failed=sum(run.status == "failed" for run in cells),
+            running=self._current[0].name.rpartition("-")[0] if self._current else "",
+            running_s=running_s if self._current else math.nan,
+            spent=str(self._texts.spent(self._runs)) if self._runs else "",
+            to_go=to_go,
+            last=tuple(self._texts.describe_run(run) for run in in_order[-LAST_RUNS:]),
+        )
+
+
 class MachineSource:
     """This machine, with a recorder that writes to a temporary directory."""
 
@@ -246,6 +356,16 @@ def _state(trace: GrowingTrace, snapshot: Snapshot) -> tuple[State, str]:
     if is_silent and not _is_recorder_alive(trace.header):
         return "lost", "the recorder is gone"
     return ("live", "") if snapshot.until_ns else ("waiting", "no reading yet")
+
+
+def _is_runner_alive(directory: Path) -> bool:
+    """Whether the process that last took the study's lock is alive."""
+    lock = directory / ".lock"
+    try:
+        pid = int(lock.read_text())
+        return psutil.Process(pid).create_time() <= lock.stat().st_mtime + LOCK_DELAY_S
+    except (OSError, ValueError, psutil.Error):
+        return False
 
 
 def _with_record(view: View, run: Run) -> View:
