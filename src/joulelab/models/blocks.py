@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 
 class ConvBnAct(nn.Sequential):
-    """Convolves (keeping the size at stride 1), normalises and activates.
+    """Convolves with an odd kernel (keeping the size at stride 1), normalises and activates.
 
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel: Side of the square kernel; odd. The padding is ``kernel // 2``.
-        stride: Step of the kernel.
-        groups: Groups of the convolution; ``groups=in_channels`` makes it depthwise.
-        bias: Whether the convolution has a bias, although the normalisation makes it redundant.
-        activation: Class of the activation; ``None`` for no activation.
+    ``groups=in_channels`` makes the convolution depthwise. Its bias is redundant, because of the
+    normalisation, but some papers have it.
 
     Example:
         >>> ConvBnAct(3, 8, 3, stride=2)(torch.zeros(1, 3, 32, 32)).shape
@@ -40,13 +34,7 @@ class ConvBnAct(nn.Sequential):
     ) -> None:
         layers: list[nn.Module] = [
             nn.Conv2d(
-                in_channels,
-                out_channels,
-                kernel,
-                stride=stride,
-                padding=kernel // 2,
-                groups=groups,
-                bias=bias,
+                in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
             ),
             nn.BatchNorm2d(out_channels),
         ]

@@ -96,33 +96,25 @@ def efficientnet_b0(
     Unlike the paper: the stem has stride 1 (for small images) and there is no 1x1 convolution to
     1280 channels before the classifier. The first block does not expand, yet has an expansion
     (1,088 parameters) that never runs and gets no gradient, because the published parameter count
-    includes it.
-
-    Args:
-        num_classes: Scores per image.
-        in_channels: Channels of the images.
-        dropout: Probability of dropping a feature before the classifier during training.
-        drop_branch: Probability of dropping the last block during training; it grows linearly
-            from 0 at the first block.
+    includes it. In training, ``dropout`` is the probability of dropping a feature before the
+    classifier, and ``drop_branch`` that of dropping the last block; it grows linearly from 0 at the
+    first block.
     """
     layers: list[nn.Module] = [ConvBnAct(in_channels, 32, 3, activation=nn.SiLU)]
     channels = 32
     blocks = sum(depth for _, _, depth, _, _ in EFFICIENTNET_STAGES)
-    done = 0
     for expansion, out_channels, depth, kernel, first_stride in EFFICIENTNET_STAGES:
         for stride in (first_stride, *[1] * (depth - 1)):
-            layers.append(
-                MBConv(
-                    channels,
-                    out_channels,
-                    expansion=expansion,
-                    kernel=kernel,
-                    stride=stride,
-                    drop_branch=drop_branch * done / blocks,
-                )
+            block = MBConv(
+                channels,
+                out_channels,
+                expansion=expansion,
+                kernel=kernel,
+                stride=stride,
+                drop_branch=drop_branch * (len(layers) - 1) / blocks,
             )
+            layers.append(block)
             channels = out_channels
-            done += 1
     return nn.Sequential(*layers, Classifier(channels, num_classes, dropout=dropout))
 
 

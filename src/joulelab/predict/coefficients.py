@@ -172,10 +172,6 @@ COEFFICIENT_NAMES = tuple(one.name for one in COEFFICIENTS)
 
 
 def expect_coefficients(sheet: Datasheet) -> tuple[Floats, Floats]:
-    """Derive the priors of the coefficients from the data sheet.
-
-    Returns:
-        Means and standard deviations of the logarithms, each of shape (coefficients,).
-    """
+    """Return means and standard deviations of the coefficients' logarithms by the data sheet."""
     centres, widths = zip(*(one.expected(sheet) for one in COEFFICIENTS), strict=True)
     return np.log(centres), np.array(widths)

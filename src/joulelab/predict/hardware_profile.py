@@ -68,11 +68,7 @@ class HardwareProfile(BaseModel):
         )
 
     def save(self, path: Path) -> None:
-        """Write the profile to a JSON file.
-
-        Raises:
-            UserError: It cannot be written.
-        """
+        """Write the profile to a JSON file."""
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, (self.model_dump_json(indent=1) + "\n").encode())

@@ -59,9 +59,6 @@ def measure_profile(
     """Measure this machine for about ``budget_s``, with PyTorch's default number formats.
 
     The device is ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:INDEX"``.
-
-    Raises:
-        UserError: The device does not exist, or no sensor measures energy.
     """
     cuda = device_name == "cuda" or (device_name == "auto" and torch.cuda.is_available())
     device = resolve_device("cuda" if cuda else device_name.replace("auto", "cpu"))

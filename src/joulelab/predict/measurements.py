@@ -63,11 +63,7 @@ class Agreement(NamedTuple):
 
 
 def read_cases(path: Path) -> list[Case]:
-    """Read the cases in a CSV or Parquet file, one per row.
-
-    Raises:
-        UserError: The file cannot be read, or a row is invalid.
-    """
+    """Read the cases in a CSV or Parquet file, one per row."""
     return _parse_cases(_read(path, CASE_COLUMNS), path)
 
 
@@ -76,9 +72,6 @@ def read_measurements(path: Path) -> list[Measurement]:
 
     The columns are :data:`CASE_COLUMNS`, :data:`MEASURED_COLUMNS` and optionally ``idle_power_w``.
     Lines that start with ``#`` are comments.
-
-    Raises:
-        UserError: The file cannot be read, or a row is invalid.
     """
     frame = _read(path, (*CASE_COLUMNS, *MEASURED_COLUMNS))
     numbers = {name: _parse_positive(frame, name, path) for name in MEASURED_COLUMNS}
@@ -88,11 +81,7 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 
 def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:
-    """Read a file with :func:`read_measurements`, or a study whose runs share one setting.
-
-    Raises:
-        UserError: It cannot be read, or its runs differ in device or settings.
-    """
+    """Read a file with :func:`read_measurements`, or a study whose runs share one setting."""
     if not path.is_dir():
         return MeasuredTable(read_measurements(path), None, "not stated")
     frame = read_study(path, input_shape)
@@ -117,10 +106,6 @@ def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
     """Read one row per run and phase of a study, with the columns of :data:`CASE_COLUMNS`.
 
     A study that was imported from logs does not state the shape of a sample; use ``input_shape``.
-
-    Raises:
-        StoreError: The directory is not a study, or cannot be read.
-        UserError: The study measured nothing.
     """
     studies = read_studies([directory])
     frame = run_table(studies)
@@ -141,11 +126,7 @@ def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
 def predict_study(
     directory: Path, profile: HardwareProfile, input_shape: tuple[int, ...]
 ) -> tuple[Path, int]:
-    """Predict what a study ran, write ``predictions.parquet`` into its directory, and count them.
-
-    Raises:
-        UserError: The study measured nothing, or the file cannot be written.
-    """
+    """Predict what a study ran into ``predictions.parquet`` in it, and count the predictions."""
     cases = list(dict.fromkeys(_cases_of(read_study(directory, input_shape))))
     frame = pd.DataFrame([one.to_row() for one in predict(cases, profile)]).drop(columns="input")
     return write_file(directory / "predictions.parquet", parquet(frame)), len(cases)
@@ -158,9 +139,6 @@ def compare_with_study(
 
     The energy per sample of a model is that of its median run at the batch size that most models
     were run with. The profile must be of the device that the study ran on.
-
-    Raises:
-        UserError: The study measured fewer than three models.
     """
     frame = read_study(directory, input_shape)
     frame["energy_per_sample_j"] = frame["gross_j"] / frame["samples"]

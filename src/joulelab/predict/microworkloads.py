@@ -11,6 +11,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from joulelab.models.blocks import ConvBnAct, Residual
+
 DEPTH = 6
 """Number of repeated layers in each network."""
 
@@ -30,19 +32,6 @@ INPUT_SHAPES: Mapping[str, tuple[int, ...]] = {
 """Shape of one sample for each network of this module."""
 
 
-class AddedInput(nn.Module):
-    """Adds the input of a block to its output; shape unchanged."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the sum."""
-        summed: Tensor = x + self.block(x)
-        return summed
-
-
 class MeanPool(nn.Module):
     """Averages over pixels, (N, C, H, W) to (N, C), or over tokens, (N, T, C) to (N, C)."""
 
@@ -52,13 +41,7 @@ class MeanPool(nn.Module):
 
 
 def _convolve(channels: int, kernel: int, groups: int, num_classes: int = 10) -> nn.Module:
-    layers: list[nn.Module] = []
-    for _ in range(DEPTH):
-        layers += [
-            nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-        ]
+    layers = [ConvBnAct(channels, channels, kernel, groups=groups) for _ in range(DEPTH)]
     return nn.Sequential(*layers, MeanPool(), nn.Linear(channels, num_classes))
 
 
@@ -92,7 +75,8 @@ def attention_layers(num_classes: int = 10) -> nn.Module:
 
 def activations(num_classes: int = 10) -> nn.Module:
     """Build normalisation, activation and addition: memory traffic."""
-    blocks = [AddedInput(nn.Sequential(nn.BatchNorm2d(32), nn.ReLU())) for _ in range(DEPTH)]
+    bodies = [nn.Sequential(nn.BatchNorm2d(32), nn.ReLU()) for _ in range(DEPTH)]
+    blocks = [Residual(body, activation=None) for body in bodies]
     return nn.Sequential(*blocks, MeanPool(), nn.Linear(32, num_classes))
 
 

@@ -47,21 +47,7 @@ class OperatorShare:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The predicted time and energy of one step.
-
-    Attributes:
-        case: The step.
-        energy_per_step_j: Gross energy.
-        energy_low_j: Lower end of its 95 % interval.
-        energy_high_j: Upper end.
-        seconds_per_step: Duration.
-        seconds_low: Lower end of its 95 % interval.
-        seconds_high: Upper end.
-        host_s: Time that the host needs to launch the work.
-        device_s: Time that the device needs to do it.
-        operators: The operators by kind.
-        notes: How the step differs from the steps that the profile was fitted to.
-    """
+    """The predicted time and gross energy of one step, with the ends of their 95 % intervals."""
 
     case: Case
     energy_per_step_j: float
@@ -70,10 +56,10 @@ class Prediction:
     seconds_per_step: float
     seconds_low: float
     seconds_high: float
-    host_s: float
-    device_s: float
-    operators: tuple[OperatorShare, ...]
-    notes: tuple[str, ...]
+    host_s: float  # time that the host needs to launch the work
+    device_s: float  # time that the device needs to do it
+    operators: tuple[OperatorShare, ...]  # by kind
+    notes: tuple[str, ...]  # how the step differs from those that the profile was fitted to
 
     @property
     def energy_per_sample_j(self) -> float:

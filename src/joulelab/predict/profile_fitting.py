@@ -89,20 +89,10 @@ def fit_profile(
     matrix_units: bool = True,
     numerics: str | None = None,
 ) -> HardwareProfile:
-    """Fit a profile to a table of measured steps or to a study.
+    """Fit a profile to a table of :func:`~joulelab.predict.measurements.read_measured`.
 
-    Args:
-        table: See :func:`~joulelab.predict.measurements.read_measured`.
-        name: Name of the profile.
-        device: Name of the device; default: the study's GPU.
-        idle_power_w: Idle power, if the table does not state it.
-        input_shape: Shape of a sample if a study does not state it.
-        matrix_units: Whether convolutions could use matrix units (never for a study in fp32).
-        numerics: Number formats and settings; default: those of the study.
-
-    Raises:
-        UserError: The table is invalid, a model cannot be traced, or the device or the idle power
-            is unknown.
+    Device and numerics default to those of a study. Idle power and input shape are used if the
+    table does not state them. In a study in fp32 no convolution could use matrix units.
     """
     measurements, study_device, study_numerics = read_measured(table, input_shape)
     if idle_power_w is not None:
@@ -140,9 +130,6 @@ def make_profile(
     """Fit the coefficients and estimate the model's error by leaving out each architecture.
 
     Measurements of the same group are left out together; by default those of a model.
-
-    Raises:
-        UserError: The idle power is unknown.
     """
     measured = combine(measurements, steps, sheet)
     fitted = fit(measured)

@@ -29,11 +29,7 @@ OnAttention = Callable[[Tensor, Tensor, Tensor, bool, str], None]
 
 
 def trace_cases(cases: Iterable[Case], *, classes: int = 10) -> list[TracedStep]:
-    """Trace the steps of cases, in their order. Each model is built once.
-
-    Raises:
-        UserError: A model is unknown or does not accept the sample.
-    """
+    """Trace the steps of cases, in their order. Each model is built once."""
     cases = list(cases)
     found: dict[Case, TracedStep] = {}
     for name, channels in dict.fromkeys((case.model, case.input_shape[0]) for case in cases):

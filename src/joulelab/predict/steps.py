@@ -51,19 +51,12 @@ Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
 class Case(NamedTuple):
-    """A step that can be run.
+    """A step that can be run."""
 
-    Attributes:
-        model: Name as :mod:`joulelab.models.registry` accepts it.
-        phase: ``"train"`` or ``"infer"``.
-        batch_size: Samples in the step.
-        input_shape: Shape of one sample.
-    """
-
-    model: str
-    phase: str
-    batch_size: int
-    input_shape: tuple[int, ...]
+    model: str  # name as joulelab.models.registry accepts it
+    phase: str  # "train" or "infer"
+    batch_size: int  # samples in the step
+    input_shape: tuple[int, ...]  # of one sample
 
     @property
     def input(self) -> str:

@@ -78,14 +78,6 @@ class Difference:
     :func:`joulelab.stats.estimates.estimates`. Without s only the measurement's uncertainty
     remains, and there is no test.
 
-    Attributes:
-        value: In the unit of the compared values, or a difference of logarithms.
-        shared: c, the errors of sensors that do not cancel between the groups.
-        own: e, the runs' own errors of measurement.
-        scatter: s, the standard error from the scatter of runs; NaN if they do not determine it.
-        df: Degrees of freedom of s; infinite if it was given.
-        test: Name of the test that p comes from; empty without one.
-
     Example:
         >>> found = Difference(0.10, shared=0.0, own=0.0, scatter=0.02, df=4.0, test="t test")
         >>> low, high = found.interval(0.95)
@@ -93,12 +85,12 @@ class Difference:
         (0.044, 0.156, 0.0075, 0.075)
     """
 
-    value: float
-    shared: float
-    own: float
-    scatter: float = math.nan
-    df: float = math.nan
-    test: str = ""
+    value: float  # in the unit of the compared values, or a difference of logarithms
+    shared: float  # c, the errors of sensors that do not cancel between the groups
+    own: float  # e, the runs' own errors of measurement
+    scatter: float = math.nan  # s, the standard error from the scatter of runs; NaN if unknown
+    df: float = math.nan  # degrees of freedom of s; infinite if it was given
+    test: str = ""  # that p comes from; empty without one
 
     @property
     def is_tested(self) -> bool:
@@ -161,11 +153,7 @@ def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Differ
       Zeger, *Biometrika* 73 (1986), with each cell's residuals enlarged by sqrt(n/(n-1))).
     - Repeats in one group, one run in the other: Student's t test, if it scatters like them.
     - No repeats but several cells: the paired t test over units, or over cells of a single unit.
-    - One run in each group: no test, or the z test if the scatter of runs is given.
-
-    Args:
-        cells: At least one.
-        assumed_sd: Standard deviation of a run, used if there are too few repeats.
+    - One run in each group: no test, or the z test if ``assumed_sd``, of a run, is given.
 
     Example:
         >>> found = difference([Cell(Repeats.of(10.0, 10.2, 9.8), Repeats.of(11.0, 11.2, 10.8))])

@@ -168,12 +168,9 @@ def estimate_ratio(
     y/x have the same interval. It is NaN if it would exceed :data:`WIDEST`, for a value that is
     nothing but scatter.
 
-    Args:
-        numerator: Has ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, like a
-            row of :func:`joulelab.findings.summary.summary`.
-        denominator: Likewise.
-        column: The quantity.
-        shared: Whether what all repeats of a row share counts (different sensors) or cancels.
+    Both rows have ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, as in
+    :func:`joulelab.findings.summary.summary`. ``shared`` states whether what all repeats of a row
+    share counts (different sensors) or cancels.
 
     Example:
         >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}

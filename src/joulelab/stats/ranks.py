@@ -104,11 +104,7 @@ def rank_correlations(target: ArrayLike, others: Mapping[str, ArrayLike]) -> dic
 
     A resample without an order (all its points equal) counts as no correlation. If every resample
     gives the same correlation, for example because all points agree, there is no interval: the
-    points do not show how far off it may be.
-
-    Returns:
-        ``"spearman"`` and ``"kendall"``, each with a correlation per other quantity; NaN where the
-        target or the other does not vary.
+    points do not show how far off it may be. A correlation is NaN where either does not vary.
 
     Example:
         >>> found = rank_correlations([1, 2, 3, 4, 5, 6], {"x": [1, 3, 2, 4, 6, 5]})

@@ -42,10 +42,8 @@ def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
     A bend is fitted to the points, so that the usual F test of the two slopes would find one too
     often (Davies 1987). ``p`` is therefore from the bootstrap: how often points that scatter about
     one line, as much as these do, gain as much from a bend. The interval is that of the bends of
-    points that scatter about the two segments. Both x and y have the shape (points,).
-
-    Returns:
-        ``None`` with fewer than :data:`LEAST` points, or if too few of them differ.
+    points that scatter about the two segments. Both x and y have the shape (points,). The result is
+    ``None`` with fewer than :data:`LEAST` points, or if too few of them differ.
 
     Example:
         >>> x = np.arange(12.0)

@@ -101,9 +101,7 @@ class Prior:
     def moderate(self, variance: Array, df: Array) -> tuple[Array, Array]:
         """Shrink each cell's variance s² with d degrees of freedom towards the typical one.
 
-        Returns:
-            (d0 s0² + d s²) / (d0 + d), and d0 + d or ``most_df``, whichever is less. Shapes:
-            (cells,).
+        Return (d0 s0² + d s²) / (d0 + d), and the lesser of d0 + d and ``most_df``.
         """
         own = np.where(df > 0, df * variance, 0.0)
         moderated = (self.df * self.variance + own) / (self.df + df)
@@ -117,13 +115,9 @@ def prior(variance: Array, df: Array, most_df: float) -> Prior | None:
     likeliest value but the smallest that a likelihood-ratio test does not reject (one-sided, 5 %),
     so that a few cells that are equal by chance do not count as equal.
 
-    Args:
-        variance: s² of each cell, not negative. Shape: (cells,).
-        df: d of each cell: number of repeats minus one. Shape: (cells,).
-        most_df: Degrees of freedom of all cells together, see :class:`Scatter`.
-
-    Returns:
-        ``None`` with fewer than :data:`LEAST_CELLS` repeated cells, or if most do not scatter.
+    s² and d, the number of repeats minus one, have the shape (cells,). ``most_df`` is that of all
+    cells together, see :class:`Scatter`. The result is ``None`` with fewer than :data:`LEAST_CELLS`
+    repeated cells, or if most do not scatter.
 
     Example:
         >>> rng = np.random.default_rng(0)

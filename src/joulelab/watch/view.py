@@ -18,6 +18,7 @@ BIN_S = 2.0
 """Length of a step of the power history; NVML's buffer of readings is also read that often."""
 
 State = Literal["waiting", "live", "ended", "lost"]
+"""Waiting for the first readings, or lost if the recorder disappeared without a reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,65 +86,42 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Progress of a study.
-
-    Attributes:
-        done: Number of recorded cells, including failed ones.
-        running: Id of the current run; empty if there is none.
-        spent: Time and energy of all finished runs, as text.
-        to_go: Estimated time and energy of the missing cells, as text; empty if unknown.
-        last: One line for each of the latest finished runs, oldest first.
-    """
+    """Progress of a study."""
 
     name: str
     cells: int
-    done: int
+    done: int  # number of recorded cells, including failed ones
     failed: int
-    running: str
+    running: str  # id of the current run; empty if there is none
     running_s: float
-    spent: str
-    to_go: str
-    last: tuple[str, ...] = ()
+    spent: str  # time and energy of all finished runs
+    to_go: str  # estimated time and energy of the missing cells; empty if unknown
+    last: tuple[str, ...] = ()  # one line for each of the latest finished runs, oldest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Everything that is shown at one time. Values that were not measured are NaN or absent.
-
-    Attributes:
-        detail: More about what is watched, for example the command of a run.
-        state: ``"waiting"`` for the first readings, ``"live"``, ``"ended"``, or ``"lost"`` if the
-            recorder disappeared without a reason.
-        state_words: How it ended, or why it is waiting.
-        elapsed_s: Time since the beginning, or total duration; NaN if unknown, and for a study.
-        power_w: Total power; NaN while one component is unknown.
-        energy: Energy since the beginning; ``None`` before the first readings.
-        job_words: This run's share of the energy, if other processes used the machine.
-        ended: Finished spans by name, the latest first.
-        forecast_words: The forecast as text, or why there is none; may be empty.
-        absent: Why each missing component is missing.
-        hints: Commands that watch something else.
-    """
+    """Everything that is shown at one time. Values that were not measured are NaN or absent."""
 
     title: str
-    detail: str = ""
+    detail: str = ""  # more about what is watched, for example the command of a run
     state: State
-    state_words: str = ""
-    elapsed_s: float = math.nan
+    state_words: str = ""  # how it ended, or why it is waiting
+    elapsed_s: float = math.nan  # so far, or in total; NaN if unknown, and for a study
     components: tuple[Component, ...] = ()
-    power_w: float = math.nan
-    energy: Energy | None = None
-    job_words: str = ""
+    power_w: float = math.nan  # of all components; NaN while one is unknown
+    energy: Energy | None = None  # since the beginning; None before the first readings
+    job_words: str = ""  # this run's share of the energy, if others used the machine
     gauges: tuple[Gauge, ...] = ()
     stacks: tuple[Stack, ...] = ()
-    ended: tuple[Ended, ...] = ()
+    ended: tuple[Ended, ...] = ()  # finished spans by name, the latest first
     forecast: Forecast | None = None
-    forecast_words: str = ""
+    forecast_words: str = ""  # the forecast, or why there is none; may be empty
     costs: Costs | None = None
-    absent: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)  # why each component is missing
     notes: tuple[str, ...] = ()
     study: Study | None = None
-    hints: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()  # commands that watch something else
 
     @property
     def is_over(self) -> bool:

@@ -97,11 +97,7 @@ def require_md5(path: Path, published: str) -> None:
 
 
 def download(url: str, directory: Path, *, md5: str) -> Path:
-    """Download a file, verify its MD5 sum and move it into the directory.
-
-    Raises:
-        DatasetError: It could not be downloaded or stored, or differs from the published file.
-    """
+    """Download a file, verify its MD5 sum and move it into the directory."""
     name = url.rpartition("/")[2]
     console = Console(stderr=True)
     request = urllib.request.Request(url, headers={"User-Agent": "joulelab"})  # noqa: S310

@@ -24,9 +24,6 @@ class SyntheticOptions:
 
     In ``"learnable"`` images each class has its own smooth pattern under noise; in ``"random"``
     ones pixels and labels are independent, so nothing can be learned.
-
-    Raises:
-        UserError: A value is out of range.
     """
 
     train_count: int = 50_000

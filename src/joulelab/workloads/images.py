@@ -13,12 +13,7 @@ from joulelab.errors import DatasetError
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ImageData:
-    """Labelled images in memory, on the CPU.
-
-    Raises:
-        DatasetError: A set is empty, images and labels differ in number, or a label is out of
-            range.
-    """
+    """Labelled images in memory, on the CPU."""
 
     name: str  # as for load_dataset
     train_images: torch.Tensor  # uint8, (N, C, H, W)

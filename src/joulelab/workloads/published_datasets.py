@@ -76,9 +76,6 @@ def load_cifar10(root: str | Path | None, *, allow_download: bool) -> ImageData:
     """Load CIFAR-10: 50,000 training and 10,000 test images, 3 x 32 x 32, in 10 classes.
 
     Search ``root`` first. If there is no copy, the binary archive may be downloaded into it.
-
-    Raises:
-        DatasetError: There is no copy, it is damaged, or it could not be downloaded.
     """
     directories = data_directories(root)
     readers = {
@@ -117,9 +114,6 @@ def load_fashion_mnist(root: str | Path | None, *, allow_download: bool) -> Imag
     The grey images of 28 x 28 are padded with black to 32 x 32 and get three equal channels. The
     files may be in a directory itself, in its ``fashion-mnist/`` or in its ``FashionMNIST/raw/``
     (torchvision's location), plain or gzip.
-
-    Raises:
-        DatasetError: There is no copy, it is damaged, or it could not be downloaded.
     """
     directories = data_directories(root)
     below = ("", "fashion-mnist", "FashionMNIST/raw")

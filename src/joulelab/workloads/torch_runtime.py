@@ -21,9 +21,6 @@ T = TypeVar("T")
 def resolve_device(name: str) -> torch.device:
     """Return the device of that name, with its index.
 
-    Raises:
-        UserError: The device does not exist on this machine.
-
     Example:
         >>> resolve_device("cpu")
         device(type='cpu')
@@ -60,9 +57,6 @@ def number_formats(
 
     ``"tf32"`` allows TF32 in matrix products, convolutions and recurrent layers; ``"fp32"`` and
     ``"bf16"`` forbid it in all three. (PyTorch's default allows it in the last two.)
-
-    Raises:
-        UserError: The device has no hardware for the precision.
     """
     _require_hardware(precision, device)
     backends: Any = torch.backends  # its types lack the newer settings
