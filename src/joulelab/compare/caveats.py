@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulelab.compare.measurement import BASELINE, CANDIDATE, Group, Measurement
+from joulelab.compare.measurement import BASELINE, CANDIDATE, Group
 from joulelab.energy.energy import REPORTED_GAP
 from joulelab.energy.uncertainty import Metric
 from joulelab.format import count, duration, join_words, number, percent
@@ -95,9 +95,12 @@ def _collect_facts(group: Group, by: Sequence[str]) -> dict[tuple[str, str], tup
 def _of_runs(group: Group, metric: Metric) -> list[str]:
     by_text: dict[str, list[str]] = {}
     for one in group.measurements:
-        texts = [*one.caveats]
+        texts, energy = [*one.caveats], one.energy
         if metric.is_energy:
-            texts += [*one.energy.notes, *_of_gaps(one)]
+            texts += energy.notes
+            if energy.gap_s > REPORTED_GAP * energy.duration_s:
+                share = percent(energy.gap_s / energy.duration_s, 2)
+                texts.append(f"no readings for {share} of its time")
         for text in texts:
             by_text.setdefault(text, []).append(one.name)
     several = len(group.measurements) > 1
@@ -105,13 +108,6 @@ def _of_runs(group: Group, metric: Metric) -> list[str]:
         f"{group.role}: {text}" + (f" ({_some(names)})" if several else "")
         for text, names in by_text.items()
     ]
-
-
-def _of_gaps(one: Measurement) -> list[str]:
-    energy = one.energy
-    if energy.gap_s > REPORTED_GAP * energy.duration_s:
-        return [f"no readings for {percent(energy.gap_s / energy.duration_s, 2)} of its time"]
-    return []
 
 
 def _of_provenance(group: Group, metric: Metric) -> list[str]:

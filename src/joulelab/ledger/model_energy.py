@@ -48,13 +48,9 @@ def read_model(text: str) -> ModelEnergy:
 
 def training_energy(text: str) -> UncertainValue:
     """Read the gross energy of a training, J, from joules, a run or a study (mean of repeats)."""
-    given = _joules(text)
-    if given is not None:
-        return UncertainValue(given)
-    run = _single_run(text)
-    if run is not None:
-        return _measured(run, run.energy)
-    return _mean_of_repeats(text, lambda one: _phase_energy(one, "train"))
+    return _read_energy(
+        text, lambda run: _measured(run, run.energy), lambda run: _phase_energy(run, "train")
+    )
 
 
 def request_energy(text: str) -> UncertainValue:
@@ -63,28 +59,29 @@ def request_energy(text: str) -> UncertainValue:
     The number of requests of a run is that of its spans named ``request``, else its tag
     ``samples``.
     """
-    given = _joules(text)
-    if given is not None:
-        return UncertainValue(given)
-    run = _single_run(text)
-    if run is not None:
-        return _of_requests(run)
 
-    def per_sample(one: Run) -> UncertainValue:
-        assert one.study is not None
-        energy = _phase_energy(one, "infer")
-        samples = one.study.results["infer"].values.get("samples")
+    def per_sample(run: Run) -> UncertainValue:
+        assert run.study is not None
+        energy = _phase_energy(run, "infer")
+        samples = run.study.results["infer"].values.get("samples")
         if not samples:
             raise UserError(f"the number of samples of {text} is unknown")
         return energy.per(samples)
 
-    return _mean_of_repeats(text, per_sample)
+    return _read_energy(text, _of_requests, per_sample)
 
 
-def _single_run(text: str) -> Run | None:
-    """Open a run that does not belong to a study."""
+def _read_energy(
+    text: str,
+    of_run: Callable[[Run], UncertainValue],
+    of_cell: Callable[[Run], UncertainValue],
+) -> UncertainValue:
+    """Read joules, or take the energy of a single run, or of each repeat of a study's cell."""
+    given = _joules(text)
+    if given is not None:
+        return UncertainValue(given)
     run = open_run(text) if is_run(text) else None
-    return None if run is None or run.study else run
+    return of_run(run) if run and not run.study else _mean_of_repeats(text, of_cell)
 
 
 def _measured(run: Run, energy: Energy) -> UncertainValue:

@@ -54,19 +54,9 @@ def trace_step(
     """Trace the operators of one step: forward, and for training also backward and SGD.
 
     The loss is the cross-entropy, or the mean square if the output is not one score per class.
-    The optimiser is SGD with momentum; gradients are set to none.
-
-    Args:
-        model: Any model, with weights or built under
-            :func:`joulelab.models.characteristics.weightless`. It is not modified.
-        phase: ``"train"`` or ``"infer"``.
-        batch_size: Samples in the step.
-        input_shape: Shape of one sample, for example ``(3, 224, 224)``; ``(tokens,)`` for a model
-            that takes token ids.
-        name: Name of the model in errors; default: its class.
-
-    Raises:
-        UserError: The model does not accept such a sample, or its forward pass reads data.
+    The optimiser is SGD with momentum; gradients are set to none. The model is not modified, and
+    may have been built under :func:`joulelab.models.characteristics.weightless`. A sample of a
+    model that takes token ids has the shape ``(tokens,)``.
 
     Example:
         >>> step = trace_step(nn.Linear(8, 4), "infer", 16, (8,))
