@@ -26,7 +26,7 @@ study: $(VENV)/.study ## measure real models on this machine and write a report 
 test: $(VENV)/.dev ## run all tests
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-check: test lint types contracts docs ## run tests, lint, type checks, import contracts and docs
+check: test lint words types contracts docs ## run all of these checks
 
 lint: $(VENV)/.dev ## run ruff: lint and format
 	$(BIN)/ruff check .
@@ -38,7 +38,7 @@ types: $(VENV)/.dev ## run mypy in strict mode
 contracts: $(VENV)/.dev ## check that imports go down only, without cycles
 	$(BIN)/lint-imports
 
-words: $(VENV)/.dev ## find words to avoid (docs/plain-english.txt)
+words: $(VENV)/.dev ## check for words to avoid (docs/plain-english.txt)
 	$(BIN)/codespell src README.md CONTRIBUTING.md CHANGELOG.md docs examples tests benchmarks
 
 docs: $(VENV)/.dev ## build the documentation; warnings are errors

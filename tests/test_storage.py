@@ -5,7 +5,7 @@ import pytest
 from joulelab.storage import write_whole
 
 
-def test_a_file_appears_whole_and_nothing_is_left_beside_it(tmp_path):
+def test_a_file_appears_whole_and_leaves_no_other_file(tmp_path):
     path = tmp_path / "figures.csv"
     write_whole(path, b"old")
     write_whole(path, b"new")

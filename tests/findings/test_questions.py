@@ -105,9 +105,9 @@ def test_front_and_most_efficient_choice(tmp_path, synthetic):
         "LeNet": False, "MobileNetV2": True, "ResNet18": True, "VGG16": False,
     }  # fmt: skip
     assert rows.loc["MobileNetV2", "saving_pct"] == pytest.approx(70)
-    frugal = by_id["frugal.train.gross"]
-    assert frugal.estimate == pytest.approx(70)
-    assert "MobileNetV2 uses the least energy: 70.0 %" in frugal.statement
+    efficient = by_id["efficient.train.gross"]
+    assert efficient.estimate == pytest.approx(70)
+    assert "MobileNetV2 uses the least energy: 70.0 %" in efficient.statement
     # Inference has no accuracy of its own: it takes that of training.
     infer = found.accuracy.query("phase == 'infer' and quantity == 'gross'").set_index("model")
     assert infer["accuracy_pct"].to_dict() == accuracies

@@ -15,5 +15,5 @@ The call chain, in order::
     Energy(components=..., absent=..., notes=...)  # energy.energy: the sum, printed and as JSON
 
 Energy is a pure function of trace, window and baseline, for live, finished, crashed, imported and
-simulated recordings alike.
+simulated recordings.
 """

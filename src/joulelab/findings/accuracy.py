@@ -137,7 +137,7 @@ def _equal(row: dict[str, Any], best: dict[str, Any]) -> bool:
 def accuracy_findings(points: pd.DataFrame) -> list[Finding]:
     """State the Pareto front, and the most efficient of the equally accurate models.
 
-    Ids: ``front.<phase>.<net|gross>`` and ``frugal.<phase>.<net|gross>``.
+    Ids: ``front.<phase>.<net|gross>`` and ``efficient.<phase>.<net|gross>``.
     """
     found = []
     for _, part in points.groupby(["group", "phase", "quantity"], sort=False):
@@ -214,7 +214,7 @@ def _efficient(rows: list[dict[str, Any]]) -> Finding:
         texts.append("more repeats with other seeds would narrow the choice")
     return Finding.about(
         first,
-        f"frugal.{first['phase']}.{first['quantity']}",
+        f"efficient.{first['phase']}.{first['quantity']}",
         f"Which of the most accurate models has the least {_energy_of(first)}?",
         texts,
         estimate=saving,

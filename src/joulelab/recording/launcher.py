@@ -221,7 +221,7 @@ def job_file(
                 yield path
                 return
         finally:
-            # Closing it is not enough: a child that was forked meanwhile has it open, too.
+            # Closing it is not enough: a child that was forked in between has it open as well.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
         if time.monotonic() > deadline_s:

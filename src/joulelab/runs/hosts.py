@@ -44,7 +44,7 @@ class HostRecording:
 
     @cached_property
     def launches(self) -> tuple[Launch, ...]:
-        """What the launcher told each recorded process about its place in the job."""
+        """The position of each recorded process in the job, as set by the launcher."""
         found = (event["launch"] for event in self._of_kind("joined") if event["launch"])
         return tuple(dict.fromkeys(Launch(**launch) for launch in found))
 

@@ -162,8 +162,9 @@ class Absence:
 
     @classmethod
     def from_json(cls, data: Mapping[str, str]) -> Absence:
-        """Read what a trace's header states. Earlier versions call the hint ``mend``."""
-        return cls(**{"hint" if key == "mend" else key: value for key, value in data.items()})
+        """Read it from the header of a trace; earlier versions have another key for the hint."""
+        old = "mend"  # codespell:ignore mend
+        return cls(**{"hint" if key == old else key: value for key, value in data.items()})
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}" if self.hint else self.reason

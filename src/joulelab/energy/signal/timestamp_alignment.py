@@ -30,7 +30,7 @@ MAX_AUTOCORRELATION = 0.2
 CLIP_SIGMAS = 2.0
 """Timestamps further off than this many standard deviations count as if they were there."""
 ROUNDS = 2
-MAX_RUN = 1 << 16  # A grid is followed over at most this many readings before it is estimated anew.
+MAX_RUN = 1 << 16  # A grid is followed over at most this many readings before it is fitted again.
 LEVEL_READINGS = 12  # Readings on either side that show whether a reading is missing between them.
 MISSING = 0.7
 """Where timestamps stay later by more than this share of a period, a reading is missing."""
