@@ -69,8 +69,7 @@ class IntensitySeries:
         found = []
         for at in range(i, last + 1):
             begin, end = self.edge_unix_s[at : at + 2]
-            step = max(start_unix_s, begin), min(stop_unix_s, end), self.g_per_kwh[at]
-            found.append(step)
+            found.append((max(start_unix_s, begin), min(stop_unix_s, end), self.g_per_kwh[at]))
             if end >= stop_unix_s:
                 break
         return found

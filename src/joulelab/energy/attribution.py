@@ -90,10 +90,7 @@ def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> 
 
 
 class Attribution:
-    """The job's share of each component, in any spans of a trace.
-
-    Shares are unknown without the channels of :mod:`joulelab.sensors.sharing`.
-    """
+    """The job's share of each component, if :mod:`joulelab.sensors.sharing` recorded its use."""
 
     def __init__(self, trace: Trace) -> None:
         self._use: dict[str, _UseCounters] = {}
@@ -108,10 +105,7 @@ class Attribution:
         self._others = _other_processes(trace)
 
     def shares(self, component: str, times_s: Floats) -> list[Share | None]:
-        """Return the job's share of a component's net energy in each span, if it is known.
-
-        ``times_s`` are starts and stops, CLOCK_MONOTONIC. Shape: (spans, 2).
-        """
+        """Return the job's share, if known, for each start and stop. Shape: (spans, 2)."""
         kind = component.partition(":")[0]
         if kind == "dram":
             found = self._by_memory(times_s)

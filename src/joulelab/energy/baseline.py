@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
+from joulelab.energy.energy import Energy, sensor_of
 
 UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.
@@ -23,22 +23,13 @@ distribution of that width has a standard deviation of 2 %, doubled since boards
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdlePoint:
-    """Idle power measured once.
+    """Idle power measured once."""
 
-    Attributes:
-        time_s: Middle of the measurement, on a clock of the caller's choice, in seconds.
-        duration_s: T_m.
-        power_w: Mean idle power by component.
-        uncertainty_w: Standard uncertainty of each without gain and offset, which a net energy
-            shares with its gross energy.
-        source: The channel that each was read from; idle power of another does not apply.
-    """
-
-    time_s: float
-    duration_s: float
-    power_w: Mapping[str, float]
-    uncertainty_w: Mapping[str, float]
-    source: Mapping[str, str]
+    time_s: float  # Middle of the measurement, on a clock of the caller's choice.
+    duration_s: float  # T_m.
+    power_w: Mapping[str, float]  # Mean idle power by component.
+    uncertainty_w: Mapping[str, float]  # Standard; gain and offset are in the gross energy.
+    source: Mapping[str, str]  # The channel of each; idle power of another does not apply.
 
     @classmethod
     def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
@@ -122,19 +113,13 @@ class Baseline:
 
         Idle power is taken at the middle of the span, which is exact for a straight line.
         """
-        middle_s = (start_s + stop_s) / 2
-        parts = {name: self._subtract(one, middle_s) for name, one in energy.components.items()}
+        parts = dict(energy.components)
+        for name, part in parts.items():
+            power_w, off_w = self.power(part.component, part.source, (start_s + stop_s) / 2)
+            if not math.isnan(power_w):
+                idle_j, uncertainty_j = power_w * part.duration_s, off_w * part.duration_s
+                parts[name] = replace(part, idle_j=idle_j, idle_uncertainty_j=uncertainty_j)
         return replace(energy, components=parts)
-
-    def _subtract(self, part: ComponentEnergy, time_s: float) -> ComponentEnergy:
-        power_w, uncertainty_w = self.power(part.component, part.source, time_s)
-        if math.isnan(power_w):
-            return part
-        return replace(
-            part,
-            idle_j=power_w * part.duration_s,
-            idle_uncertainty_j=uncertainty_w * part.duration_s,
-        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return a plain list of points."""

@@ -295,10 +295,7 @@ def energy_of_spans(estimator: EnergyEstimator, spans: Sequence[TraceSpan]) -> E
 
 
 def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
-    """Return the energy of a union: GPUs by its device times, all else by the host's.
-
-    The duration is that on the host.
-    """
+    """Return the energy of a union: GPUs by its device times, all else by the host's."""
     on_host = estimator.total([Window(start, stop) for start, stop in union.host.tolist()])
     uncertainty_ns = union.device_uncertainty_ns
     if np.array_equal(union.host, union.device) and uncertainty_ns == 0:

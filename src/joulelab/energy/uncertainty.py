@@ -111,11 +111,8 @@ def component_gross(part: ComponentEnergy, board: Hashable) -> UncertainValue:
 
 
 def component_net(part: ComponentEnergy, board: Hashable, baseline: Hashable) -> UncertainValue:
-    """Return the net energy of a component, J, in which an offset cancels.
-
-    Energies from which the same measurement of idle power was subtracted have the same baseline.
-    """
-    errors = _gain_errors(part, board, part.net_j)
+    """Return a component's net energy, J; ``baseline`` says which idle power was subtracted."""
+    errors = _gain_errors(part, board, part.net_j)  # An offset cancels.
     errors["idle", baseline, part.component] = part.idle_uncertainty_j
     return UncertainValue(part.net_j, errors, part.edge_uncertainty_j, _is_simulated(part))
 

@@ -22,10 +22,8 @@ from joulelab.runs import FACTORS
 from joulelab.study.cells import digest, run_name
 
 PHASES = ("train", "infer", "idle")
-IGNORE = "ignore"
-"""What a phase may be read as, in addition to :data:`PHASES`."""
-MOST_OVERLAP_S = 1e-3
-"""Spans may overlap by this much, since their times are rounded."""
+IGNORE = "ignore"  # What a phase may be read as, in addition to :data:`PHASES`.
+MOST_OVERLAP_S = 1e-3  # Spans may overlap by this much, since their times are rounded.
 
 Parser = Callable[[str], Any]
 Key = tuple[Any, ...]
@@ -81,8 +79,7 @@ _PARSERS: Mapping[str, Parser] = {
     "compile": _flag,
 }
 _KNOWN = {"model", "phase", *_PARSERS}
-_ALIASES = {"peak_allocated_bytes": "vram_peak_bytes"}
-"""Other names of columns."""
+_ALIASES = {"peak_allocated_bytes": "vram_peak_bytes"}  # Other names of columns.
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +229,7 @@ def _parse(span: ImportedSpan, cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def group_cells(spans: Iterable[RunSpan], names: Mapping[str, str]) -> list[Cell]:
-    """Group spans of training and inference to runs, by block and time.
-
-    ``names`` are those of the table's models in the study.
-    """
+    """Group spans to runs, by block and time; ``names`` maps the table's models to the study's."""
     found: dict[Key, Cell] = {}
     occurrences: Counter[Key] = Counter()
     for span in spans:

@@ -98,10 +98,7 @@ def calibrate(
 def check(
     sensor: Series, meter: Series, calibration: Calibration, marks_s: Sequence[float] = ()
 ) -> Check:
-    """Compare energy by the sensor and by the meter between the first and the last mark.
-
-    Without marks, compare over the time that both logs cover.
-    """
+    """Compare energy by sensor and meter from the first to the last mark, or where logs overlap."""
     meter_log = _meter_log(meter)
     if len(marks_s) > 1:
         start_s, stop_s = min(marks_s), max(marks_s)
@@ -135,10 +132,7 @@ def read_one(path: Path, options: LogOptions, notes: list[str]) -> Series:
 
 
 def read_recording(directory: Path, source: str | None) -> Series:
-    """Read a power channel of a trace of JouleLab, in seconds since 1970.
-
-    Without a ``source`` such as ``"nvml.samples"``: the channel that gives the GPU's energy.
-    """
+    """Read a power channel (by default the GPU's preferred one), in seconds since 1970."""
     trace = read_trace(directory)
     powers = {i: one for i, one in enumerate(trace.channels) if one.quantity is Quantity.POWER}
     if source is None:

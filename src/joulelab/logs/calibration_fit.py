@@ -31,16 +31,13 @@ REWEIGHTINGS = 8
 LEAST_UPDATES = 30
 LEAST_CONTRAST = 0.1
 """Power that varies by a smaller share of its maximum cannot separate gain from offset."""
-LONGEST_WINDOW_S = 1.5
-"""Somewhat longer than the longest known window of NVIDIA's boards, 1 s."""
+LONGEST_WINDOW_S = 1.5  # Somewhat longer than the longest known window of NVIDIA's boards, 1 s.
 WINDOW_SHARE = 0.1
 """The longest window that is tried is this share of the time that both logs cover."""
-MOST_SEARCHED = 4000
-"""Updates used to search the grid; the result uses all of them."""
+MOST_SEARCHED = 4000  # Updates used to search the grid; the result uses all of them.
 LEAST_WINDOW = 2.5
 """A meter resolves a window if more than this many of its readings are within it."""
-STEADY_SHARE = 0.03
-"""Power that changes by less than this share of its range is steady."""
+STEADY_SHARE = 0.03  # Power that changes by less than this share of its range is steady.
 REFINEMENTS = 5
 PLAUSIBLE_GAIN = (0.7, 1.4)
 """A window and a delay that need another gain are wrong. Boards are known to be off by up to 13 %;
@@ -186,10 +183,7 @@ class _Model:
             )
 
     def search(self, longest_s: float, clock_offset_s: float) -> Pair:
-        """Find the window and delay with the least residuals (L1), on grids around the best pair.
-
-        The grids vary the middle of the window and its length, which are nearly independent.
-        """
+        """Find the window and delay with the least residuals (L1), on ever finer grids."""
         # The window shows at any change of power, so a few lengths are enough to begin with.
         longest_s = max(longest_s, 2 * self.shortest_s)
         windows = np.geomspace(self.shortest_s, longest_s, 9)
@@ -202,6 +196,7 @@ class _Model:
         for _ in range(REFINEMENTS):
             windows = window_s * np.geomspace(1 / ratio, ratio, 7)
             windows = windows[(windows >= self.shortest_s) & (windows <= longest_s)]
+            # The middle of the window and its length are nearly independent.
             middles = delay_s + window_s / 2 + width_s * np.linspace(-1, 1, 9)
             pairs = ((w, m - w / 2) for w in windows for m in middles)
             window_s, delay_s = self._best(p for p in pairs if abs(p[1]) <= clock_offset_s)

@@ -47,7 +47,6 @@ UNIT_NAMES = {
 }  # fmt: skip
 """Other names of units."""
 
-
 NVIDIA_POWER: Mapping[str, str] = {
     "power_draw_instant": "nvml.power_instant",
     "power_draw_average": "nvml.power_average",
@@ -75,8 +74,7 @@ _WORDS = {
 _NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
 _GPU_COLUMNS = ("index", "gpu_index", "gpu_id", "gpu", "uuid", "gpu_uuid", "pci_bus_id", "serial")
 _NUMBER_WITH_UNIT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ°%]*)")
-SUSPICIOUS_POWER_W = 5000.0
-"""Plain numbers above this may be milliwatts."""
+SUSPICIOUS_POWER_W = 5000.0  # Plain numbers above this may be milliwatts.
 MOST_GPUS = 64
 
 
@@ -153,10 +151,7 @@ def _unit(text: str, words: Sequence[str]) -> str:
 
 
 def choose_values(table: Table, options: LogOptions) -> list[Column]:
-    """Choose the columns of power and energy: the first power field of nvidia-smi that has values.
-
-    Several columns of other names are an error: their sum or one of them may be meant.
-    """
+    """Choose the columns of power and energy; raise an error if several may be meant."""
     if options.power_columns or options.energy_columns:
         named = [(name, Quantity.POWER) for name in options.power_columns]
         named += [(name, Quantity.ENERGY) for name in options.energy_columns]
@@ -172,7 +167,7 @@ def choose_values(table: Table, options: LogOptions) -> list[Column]:
     candidates = [table.names[i] for i in found] or table.names
     raise UserError(
         f"{table.path}: {'several columns' if found else 'no column'} may be power or energy",
-        why=f"{'candidates' if found else 'its columns'} are {quoted(candidates)}",
+        why=f"{'candidates' if found else 'its columns'} are {', '.join(map(repr, candidates))}",
         hint="name one with --power-column or --energy-column, or several to add them up",
     )
 
@@ -344,8 +339,3 @@ def find(table: Table, name: str) -> int:
     if name.isdigit() and 1 <= int(name) <= len(table.names):
         return int(name) - 1
     raise UserError(f"{table.path} has no column {name!r}", hint=nearest(name, table.names))
-
-
-def quoted(names: Sequence[str]) -> str:
-    """List names of columns for a message."""
-    return ", ".join(repr(name) for name in names)

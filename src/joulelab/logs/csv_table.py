@@ -56,10 +56,7 @@ class Table:
             yield from self._split(self._without_headings(_lines(file), []))
 
     def read(self, columns: Sequence[tuple[int, Converter | None]]) -> tuple[list[Floats], str]:
-        """Read columns of the whole file, given as positions and converters; NaN means no value.
-
-        The second result is a note on the lines that were skipped, or an empty text.
-        """
+        """Read columns (positions, converters) of all rows; return a note on skipped lines, too."""
         notes: list[str] = []
         width = 1 + max(position for position, _ in columns)
         chunks: list[list[Floats]] = [[np.zeros(0)] for _ in columns]

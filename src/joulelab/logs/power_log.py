@@ -43,10 +43,8 @@ from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 RING_PERIODS_S = (0.01, 0.04)
 """A log with its own timestamps this far apart is assumed to be NVML's ring of readings, 20 ms
 apart, whose timestamps are late."""
-LEAST_READABLE = 0.5
-"""A time column of which a smaller share can be read is an error."""
-MOST_RESETS = 0.05
-"""A counter that goes back in a larger share of its readings is not a counter."""
+LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
+MOST_RESETS = 0.05  # A counter that goes back in a larger share of its readings is not a counter.
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,10 +312,7 @@ def _with_nvidia_window(channel: Channel, pace: Pace, averaged: bool | None) -> 
 
 
 def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, required: bool) -> Log:
-    """Add utilisation, memory, temperature, clocks and an energy counter to a log of power.
-
-    A file without such columns adds nothing, or is an error if they are ``required``.
-    """
+    """Add telemetry and an energy counter to a log of power; some columns may be ``required``."""
     found: list[tuple[Channel, Readings]] = []
     for path in paths:
         table = open_table(path)

@@ -19,10 +19,8 @@ from joulelab.logs.timestamps import clock_times, dates, day_first, is_clock, is
 from joulelab.sensors.calibration import Calibration
 
 TIMES = ("start_s", "stop_s")
-NAMES = ("model", "phase")
-"""Columns that together name a span if there is no column ``name``."""
-REPORTED_GAP = 0.05
-"""Gaps are reported from this share of a span on."""
+NAMES = ("model", "phase")  # Columns that together name a span if there is no column ``name``.
+REPORTED_GAP = 0.05  # Gaps are reported from this share of a span on.
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from joulelab.logs.columns import (
     check_unit,
     find,
     parse_name,
-    quoted,
     scaled,
 )
 from joulelab.logs.csv_table import Converter, Floats, Table, is_absent, numbers
@@ -87,7 +86,7 @@ def _time_position(table: Table, options: LogOptions) -> int:
     candidates = [table.names[i] for i in found] or table.names
     raise UserError(
         f"{table.path}: {'several columns' if found else 'no column'} may be the time",
-        why=f"its columns are {quoted(candidates)}",
+        why=f"its columns are {', '.join(map(repr, candidates))}",
         hint="name one with --time-column" + ("" if table.header else " (numbers from 1)"),
     )
 

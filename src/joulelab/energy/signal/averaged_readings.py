@@ -106,11 +106,7 @@ def updates(t_s: Floats, value: Floats, pace: Pace) -> tuple[Floats, Floats]:
 
 
 def is_moving_average(t_s: Floats, value: Floats, pace: Pace) -> bool | None:
-    """Report whether values average :data:`AVERAGE_S`; ``None`` if the log does not show it.
-
-    Such an average moves by at most ``period / AVERAGE_S`` of the range of power between two
-    updates.
-    """
+    """Report whether values average :data:`AVERAGE_S`; ``None`` if the log does not show it."""
     t_s, value = t_s[:INSPECTED_READINGS], value[:INSPECTED_READINGS]
     seen = np.isfinite(value)
     _, new = updates(t_s[seen], value[seen], pace)
@@ -121,7 +117,7 @@ def is_moving_average(t_s: Floats, value: Floats, pace: Pace) -> bool | None:
     if range_w < MIN_CONTRAST * float(np.max(np.abs(new))):
         return None
     largest = float(np.max(np.abs(np.diff(new))))
-    # Twice, since a poll may have missed an update.
+    # It moves by at most this share of the range per update, of which a poll may miss one.
     return largest <= 2.5 * share * range_w
 
 
@@ -218,10 +214,7 @@ class _Averages(NamedTuple):
     timing_s: float  # Standard uncertainty of ``end_s``.
 
     def restore_steps(self, points_s: Floats, sharp_w: Floats, off_w: Floats) -> bool:
-        """Turn the ramps around a group of change points into steps of the same energy if possible.
-
-        It happens in place; ``off_w`` receives the standard uncertainty of the steps.
-        """
+        """Turn ramps around change points into steps of the same energy, in place, if possible."""
         if not 0 < points_s.size <= MAX_CHANGE_POINTS:
             return False
         first_s, last_s = float(points_s[0]), float(points_s[-1])

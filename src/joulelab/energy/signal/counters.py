@@ -99,10 +99,7 @@ def _counter_intervals(t: Floats, power: Floats, gap: Bools) -> Intervals:
 def _merge_unchanged(
     t: Floats, power: Floats, gap: Bools, difference: Floats
 ) -> tuple[Floats, Floats, Bools]:
-    """Merge intervals without a new value into the next one, which shows their energy.
-
-    Unchanged intervals at the end have not shown theirs yet and are left out.
-    """
+    """Merge intervals without a new value into the next one that has one; drop those at the end."""
     shown = np.flatnonzero((difference != 0) | gap)
     if shown.size == 0:
         return t, power, gap
@@ -130,10 +127,7 @@ class CounterSteps(NamedTuple):
 
 
 def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) -> CounterSteps:
-    """Return what a counter counted from reading to reading, given finite values at rising times.
-
-    ``spacing`` is the time between two readings if none is missing, seconds.
-    """
+    """Return what a counter counted between readings that are usually ``spacing`` seconds apart."""
     energy, length = np.diff(value), np.diff(t_s)
     fell = energy < 0
     if channel.wrap is None:

@@ -47,10 +47,8 @@ class EnergyCurve:
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
         energy = self._energy_until(stop) - self._energy_until(start)
         gap = self._gap_until(stop) - self._gap_until(start)
-        outside = (stop - start) - (
-            np.clip(stop, self.time_s[0], self.time_s[-1])
-            - np.clip(start, self.time_s[0], self.time_s[-1])
-        )
+        first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
+        outside = (stop - start) - (last - first)
         unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
         edges = self._edge_variance(start) + self._edge_variance(stop)
         # No span is more uncertain than power around it.
@@ -150,12 +148,10 @@ class EnergyCurve:
             np.abs(self.power_w[j] - self.power_w[i]),
             np.abs(self.power_w[before_j] - self.power_w[before_i]),
         )
-        if not self.is_counter:
-            latency_s2 = self.latency_uncertainty_s**2 + self.max_age_s**2 / 12
-            return np.asarray(latency_s2 * apart_w**2)
-        return np.asarray(
-            (self.latency_uncertainty_s * apart_w) ** 2 + self._age_variance(start, stop)
-        )
+        variance = (self.latency_uncertainty_s * apart_w) ** 2
+        if self.is_counter:
+            return np.asarray(variance + self._age_variance(start, stop))
+        return np.asarray(variance + (self.max_age_s * apart_w) ** 2 / 12)
 
     def _age_variance(self, start: Floats, stop: Floats) -> Floats:
         """Return the variance that the ages of a polled counter's readings give its difference.
@@ -190,7 +186,5 @@ class EnergyCurve:
         """Return how far power over a span may be from the curve's."""
         i, j = self._piece(start), self._piece(stop)
         apart_w = np.abs(self.power_w[j] - self.power_w[i])
-        step_w = np.maximum(self._step_at(start), self._step_at(stop))
-        return np.asarray(
-            np.maximum(np.maximum(self.spread_w[i], self.spread_w[j]), np.maximum(apart_w, step_w))
-        )
+        steps_w = self._step_at(start), self._step_at(stop)
+        return np.asarray(np.max([self.spread_w[i], self.spread_w[j], apart_w, *steps_w], axis=0))

@@ -30,10 +30,7 @@ component."""
 
 
 def can_scale(channel: Channel, counter: Channel) -> bool:
-    """Report whether a counter determines the scale of a source's power.
-
-    It does not if the source's own scale is known better, for example after a calibration.
-    """
+    """Report whether a counter determines a source's scale: not if the source's is better known."""
     return (
         channel.quantity is Quantity.POWER
         and counter.quantity is Quantity.ENERGY

@@ -104,10 +104,7 @@ def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Float
 def _scan(
     channel: Channel, readings: Readings, first: int, apart_s: float
 ) -> tuple[Indices, Indices, Indices]:
-    """Find the readings of a block to keep, and those before a counter's wraps and faults.
-
-    Holes, missing values, counter faults and power's extremes are kept.
-    """
+    """Find the readings of a block to keep, and those before a counter's wraps and faults."""
     t_ns = np.ascontiguousarray(readings.t_ns[first : first + BLOCK + 1])
     value = np.ascontiguousarray(readings.value[first : first + BLOCK + 1])
     apart = np.diff(t_ns)

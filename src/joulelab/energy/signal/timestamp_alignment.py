@@ -176,10 +176,7 @@ def regular_times(t: Floats, period_s: float) -> tuple[Floats, float]:
 
 
 def _runs(gap_after: Bools) -> tuple[Indices, Indices]:
-    """Return the first position of each reading's gapless run, and the one after its last.
-
-    No run is longer than :data:`MAX_RUN`.
-    """
+    """Return where each reading's gapless run, of up to :data:`MAX_RUN`, begins and ends."""
     index = np.arange(gap_after.size + 1)
     start = np.append(True, gap_after)
     since = index - np.maximum.accumulate(np.where(start, index, 0))
@@ -190,11 +187,7 @@ def _runs(gap_after: Bools) -> tuple[Indices, Indices]:
 
 
 def _missing_before(t: Floats, period_s: float, first: Indices, after: Indices) -> Indices:
-    """Count the readings that are missing before each one, since the first.
-
-    One timestamp that is late by most of a period is no missing reading; if all after it are, one
-    is missing.
-    """
+    """Count the readings missing before each one: where all later ones, not just one, are late."""
     missing = np.zeros(t.size, dtype=np.intp)
     if t.size < 2 * LEVEL_READINGS:
         return missing

@@ -74,10 +74,7 @@ def interval_spread(power: Floats, gap: Bools, reach: int, at_change: Bools) -> 
 
 
 def part_spread(parts: Parts, gap: Bools) -> Floats:
-    """Bound how far power may be from each part's mean: see :func:`interval_spread`.
-
-    Parts of one interval are separated by a change point; what these did not explain is added.
-    """
+    """Bound power around each part's mean: by its neighbours, and by what these did not explain."""
     at_change = parts.interval[1:] == parts.interval[:-1]
     spread = interval_spread(parts.power, gap[parts.interval], 1, at_change)
     return spread + np.where(gap, 0.0, parts.unexplained)[parts.interval]
@@ -155,11 +152,9 @@ class Variogram(NamedTuple):
         return Variogram(*(column[index] for column in self))
 
     def variance_j2(self, at_s: Floats, weight: Floats) -> Floats:
-        """Return the variance of weighted sums of energies at some times. Shape: (points,).
+        """Return the variance of weighted sums of energies at some times. Shapes: (points, times).
 
-        Args:
-            at_s: Times. Shape: (points, times).
-            weight: Weights that take a constant and a straight line to zero, likewise.
+        The weights take a constant and a straight line to zero.
         """
         apart_s = np.abs(at_s[:, :, None] - at_s[:, None, :])
         share = np.maximum(apart_s, SAME_S) / self.length_s[:, None, None]
@@ -176,10 +171,7 @@ def unknown_variogram(count: int) -> Variogram:
 
 
 def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Variogram:
-    """Estimate the variogram around consecutive intervals.
-
-    Only ``usable`` ones show how power varies by itself: no gap, no change point.
-    """
+    """Estimate the variogram around consecutive intervals from the ``usable`` ones."""
     single_j = _interval_deviation_j(edges_s, power_w, usable, 1)
     double_j = _interval_deviation_j(edges_s, power_w, usable, 2)
     return _fit(single_j, double_j, float(np.median(np.diff(edges_s))), 1)
@@ -188,11 +180,8 @@ def interval_variogram(edges_s: Floats, power_w: Floats, usable: Bools) -> Vario
 def window_variogram(
     middle_s: Floats, power_w: Floats, usable: Bools, window_s: float, each_s: float
 ) -> Variogram:
-    """Estimate the variogram around means over overlapping windows, ``each_s`` apart.
-
-    Windows that are a whole window apart do not overlap.
-    """
-    apart = max(1, round(window_s / each_s))
+    """Estimate the variogram around means over overlapping windows, ``each_s`` apart."""
+    apart = max(1, round(window_s / each_s))  # Windows this far apart do not overlap.
     known_w = np.where(usable, power_w, np.nan)
     single_j, double_j = (
         _window_deviation_j(middle_s, known_w, window_s, each_s, [k * apart for k in range(count)])
@@ -204,10 +193,9 @@ def window_variogram(
 
 
 def _interval_deviation_j(edges_s: Floats, power_w: Floats, usable: Bools, reach: int) -> Floats:
-    """Return how far energy at the end of each interval is from a straight line, J.
+    """Return how far energy after each interval is from the line between those ``reach`` away, J.
 
-    The line goes from ``reach`` intervals before it to ``reach`` after it. NaN where these are not
-    usable, or not similar.
+    NaN where these intervals are not usable, or not similar.
     """
     count = power_w.size
     off_j = np.full(count, np.nan)
@@ -228,10 +216,7 @@ def _interval_deviation_j(edges_s: Floats, power_w: Floats, usable: Bools, reach
 def _window_deviation_j(
     middle_s: Floats, power_w: Floats, window_s: float, each_s: float, offsets: list[int]
 ) -> Floats:
-    """Return how far energy in the middle of adjacent windows is from a straight line, J.
-
-    NaN where one of them is missing.
-    """
+    """Return how far energy amid windows is from a straight line, J; NaN if one is missing."""
     off_j = np.full(power_w.size, np.nan)
     reach = offsets[-1]
     count = power_w.size - reach
@@ -247,10 +232,7 @@ def _window_deviation_j(
 
 
 def _fit(single_j: Floats, double_j: Floats, length_s: float, each: int) -> Variogram:
-    """Fit c and a to deviations of energy from straight lines over L on either side, and over 2 L.
-
-    There are ``each`` points within L.
-    """
+    """Fit c and a to deviations of energy from lines over L and 2 L, with ``each`` points in L."""
     single_j2, double_j2 = _pooled_variance_j2(single_j, each), _pooled_variance_j2(double_j, each)
     known = (single_j2 > 0) & np.isfinite(double_j2)
     ratio = np.divide(double_j2, single_j2, out=np.ones_like(single_j2), where=known)
