@@ -266,11 +266,11 @@ class Meter:
             UserError: An option is out of range.
             BudgetError: The next epoch would exceed a budget, and ``on_budget`` is ``"raise"``.
         """
-        from joulelab.forecast.loop import EpochOptions, epochs  # noqa: PLC0415
+        from joulelab.forecast.loop import EpochOptions, iterate_epochs  # noqa: PLC0415
 
         if total is None and isinstance(items, Sized):
             total = len(items)
-        return epochs(self, items, EpochOptions(total=total, **options))
+        return iterate_epochs(self, items, EpochOptions(total=total, **options))
 
     @property
     def alive(self) -> bool:

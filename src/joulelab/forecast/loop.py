@@ -317,7 +317,7 @@ class EpochLoop:
             print(f"joulelab: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def epochs(meter: _Recording, items: Iterable[T], options: EpochOptions) -> Iterator[T]:
+def iterate_epochs(meter: _Recording, items: Iterable[T], options: EpochOptions) -> Iterator[T]:
     """Iterate over the items, each within a span ``epoch``; see :meth:`joulelab.Meter.epochs`."""
     loop = EpochLoop(meter, options)
     total = {} if options.total is None else {TOTAL: options.total}
