@@ -126,17 +126,9 @@ def compare(
 ) -> Comparison:
     """Compare a candidate with a baseline.
 
-    Args:
-        baseline: What to compare with.
-        candidate: What to compare.
-        metric: The quantity to compare.
-        by: Levels in which runs must agree to be compared; ``None``: those that vary in a group.
-        confidence: Coverage of the intervals.
-        assumed_scatter: Relative standard deviation of a run, used if there are too few repeats.
-        site: Where the electricity comes from; ``None`` if unknown.
-
-    Raises:
-        UserError: There is nothing to compare.
+    Runs must agree in the levels ``by`` to be compared; by default, in those that vary in a group.
+    ``confidence`` is the coverage of the intervals. ``assumed_scatter``, the relative standard
+    deviation of a run, is used if there are too few repeats.
     """
     if baseline.kind != candidate.kind:
         raise UserError(

@@ -11,6 +11,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import Site, site_file
 from joulelab.energy.energy import ComponentEnergy
@@ -163,15 +165,7 @@ def _label_study(directory: Path, labels: Mapping[str, str]) -> None:
 
 def _is_alive(host: str, pid: int | None) -> bool:
     """Report whether a process still runs on this host."""
-    if host != os.uname().nodename or not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return host == os.uname().nodename and bool(pid) and psutil.pid_exists(pid)
 
 
 def _costs(entry: Entry, energy: UncertainValue) -> Costs:

@@ -216,19 +216,11 @@ def read_ledger(
 ) -> Ledger:
     """Read the ledger of the runs in some directories.
 
-    Args:
-        directories: Runs, studies, or directories that contain them; none: the saved runs.
-        by: One of :data:`~joulelab.ledger.group.KEYS`.
-        project: ``None``: every project.
-        phase: ``None``: every phase.
-        since: First day, UTC.
-        until: Last day, UTC.
-        own_share: Count each run's own share of its machine's energy where it is known.
-        given: Fields of :class:`~joulelab.carbon.site.Site` that override every configured one.
-        on_error: Called with the error of a record that cannot be read, which is then left out.
-
-    Raises:
-        UserError: There is no such directory, or ``given`` is invalid.
+    The directories are runs, studies, or contain them; without any, the saved runs are read.
+    ``since`` and ``until`` are the first and the last day, UTC. ``own_share`` counts each run's own
+    share of its machine's energy where it is known. ``given`` has fields of
+    :class:`~joulelab.carbon.site.Site` that override every configured one. ``on_error`` is called
+    with the error of a record that cannot be read, which is then left out.
     """
     entries = find_entries(*directories, given=given or {}, on_error=on_error)
     distinct, copies = without_copies(entries)

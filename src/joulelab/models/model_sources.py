@@ -17,15 +17,10 @@ from joulelab.errors import UnknownModelError, UserError
 def build(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> nn.Module:
     """Build a model by a canonical name with a colon; see :mod:`joulelab.models.registry`."""
     source, _, rest = name.partition(":")
-    match source:
-        case "torchvision":
-            return _from_torchvision(rest, num_classes, in_channels, options)
-        case "timm":
-            return _from_timm(rest, num_classes, in_channels, options)
-        case "hf":
-            return _from_transformers(rest, num_classes, in_channels, options)
-        case _:
-            return _from_factory(source, rest, num_classes, in_channels, options)
+    packages = {"torchvision": _from_torchvision, "timm": _from_timm, "hf": _from_transformers}
+    if source in packages:
+        return packages[source](rest, num_classes, in_channels, options)
+    return _from_factory(source, rest, num_classes, in_channels, options)
 
 
 def call_factory(
@@ -80,11 +75,10 @@ def _from_transformers(
     transformers = _import("transformers", full_name, "run pip install transformers")
     types = transformers.models.auto.configuration_auto.CONFIG_MAPPING
     if name not in types and not Path(name).exists():
-        close = _closest(name, types)
         raise UnknownModelError(
             f"no configuration {full_name!r}",
             why="it is neither a path nor a model type of transformers",
-            hint=f"did you mean hf:{close}?" if close else "give the path of a config.json",
+            hint=_suggest("hf:", name, types, "give the path of a config.json"),
         )
     auto_config = transformers.AutoConfig
     try:
@@ -117,11 +111,10 @@ def _from_factory(
     for part in attribute.split("."):
         if not hasattr(factory, part):
             public = [known for known in vars(factory) if not known.startswith("_")]
-            close = _closest(part, public)
             raise UnknownModelError(
                 f"no model {name!r}",
                 why=f"{module} has no {attribute!r}",
-                hint=f"did you mean {close}?" if close else "",
+                hint=_suggest("", part, public, ""),
             )
         factory = getattr(factory, part)
     if not callable(factory):
@@ -169,16 +162,11 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _closest(name: str, known: Iterable[str]) -> str | None:
+def _suggest(prefix: str, name: str, known: Iterable[str], otherwise: str) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
-    return close[0] if close else None
+    return f"did you mean {prefix}{close[0]}?" if close else otherwise
 
 
 def _unknown(package: str, name: str, known: Iterable[str]) -> UnknownModelError:
-    close = _closest(name, known)
-    return UnknownModelError(
-        f"{package} has no model {name!r}",
-        hint=f"did you mean {package}:{close}?"
-        if close
-        else f"see the models in {package}'s list_models()",
-    )
+    hint = _suggest(f"{package}:", name, known, f"see the models in {package}'s list_models()")
+    return UnknownModelError(f"{package} has no model {name!r}", hint=hint)

@@ -81,9 +81,6 @@ def canonical_name(name: str) -> str:
     Names of the zoo are looked up. Of other names only the form is checked, because more would
     need imports; :func:`build_model` checks the rest.
 
-    Args:
-        name: Name as the user wrote it.
-
     Raises:
         UnknownModelError: The zoo has no such model, or a part of a name with a colon is empty.
 
@@ -106,10 +103,7 @@ def canonical_name(name: str) -> str:
 
 
 def parse_input_shape(text: str) -> tuple[int, ...]:
-    """Parse the shape of one sample.
-
-    Raises:
-        UserError: It is not written like ``3x32x32``, or ``128`` for tokens.
+    """Parse the shape of one sample, written like ``3x32x32``, or ``128`` for tokens.
 
     Example:
         >>> parse_input_shape("3x224x224"), parse_input_shape("128")

@@ -44,12 +44,7 @@ class Datasheet(BaseModel):
 
 
 def known_datasheets() -> list[Datasheet]:
-    """Return the data sheets that come with JouleLab, the most specific names first.
-
-    Example:
-        >>> known_datasheets()[0].device
-        'NVIDIA H100 80GB HBM3'
-    """
+    """Return the data sheets that come with JouleLab, the most specific names first."""
     text = files("joulelab.predict").joinpath("profiles", "datasheets.csv").read_text()
     rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return [

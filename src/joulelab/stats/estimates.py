@@ -109,8 +109,7 @@ def estimates(
         per: d, positive. Default: all 1.
         correlated: c of each repeat, standard uncertainty in the unit of x. Default: none stated.
         independent: e of each repeat, likewise.
-        scale: What the scatter of a cell is proportional to. Shape: (cells,). Default: the
-            estimate itself.
+        scale: What a cell's scatter is proportional to, by default the estimate. Shape: (cells,).
         pools: Cells that inform each other's scatter. Default: none.
 
     Returns:

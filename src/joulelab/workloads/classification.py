@@ -72,15 +72,10 @@ def train(
     random numbers (but not state that a model keeps elsewhere). The random generators of the CPU
     and of the device are restored at the end.
 
-    Args:
-        model: Maps (B, C, H, W) to (B, classes). It moves to the device and stays there.
-        data: Data set.
-        settings: Settings of the phase.
-        observer: Receives warm-up, epochs and validations; ``None`` to announce nothing.
-        announce_steps: Announce each ``step`` too. On a CUDA device such a span covers the
-            queueing of the work, not the work itself.
-        enough: Called before each epoch but the first; training stops if it returns true.
-        clock: Monotonic clock, in seconds.
+    The model maps (B, C, H, W) to (B, classes); it moves to the device and stays there. With
+    ``announce_steps``, each ``step`` is announced too; on a CUDA device such a span covers the
+    queueing of the work, not the work itself. ``enough`` is called before each epoch but the first,
+    and ends the training if it returns true.
 
     Raises:
         WorkloadError: Out of memory, the model fails, the loss is not finite, or the loader fails.
