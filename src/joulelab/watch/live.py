@@ -66,7 +66,7 @@ def _watch_on_screen(source: Source, console: Console) -> None:
     with contextlib.suppress(KeyboardInterrupt), _Keyboard() as keyboard, live:
         while not view.is_over and not keyboard.quit_requested:
             live.update(Frame(view, "q quits"), refresh=True)
-            keyboard.wait(FRAME_S, console)
+            keyboard.wait(_POLL_S if view.state == "waiting" else FRAME_S, console)
             if keyboard.suspend_requested:
                 live.stop()
                 keyboard.suspend()
