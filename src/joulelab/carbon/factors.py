@@ -19,12 +19,7 @@ ALIASES = {"uk": "GB", "el": "GR"}  # Reserved by ISO 3166 for countries with an
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """Grams of CO2-equivalent per kilowatt-hour, and where the value comes from.
-
-    Example:
-        >>> print(Factor(380.0, "Germany", "2025", "given"))
-        380 g/kWh (Germany, 2025, given)
-    """
+    """Grams of CO2-equivalent per kilowatt-hour, and where the value comes from."""
 
     g_per_kwh: float
     location: str  # Where the electricity is from; empty if unknown.
@@ -76,12 +71,7 @@ mean Germany (DE)?
 
 @cache
 def countries() -> tuple[Country, ...]:
-    """Return all countries of the table, in the order of their codes.
-
-    Example:
-        >>> len(countries()), countries()[0].name
-        (213, 'United Arab Emirates')
-    """
+    """Return all countries of the table, in the order of their codes."""
     text = resources.files(__package__).joinpath("data/carbon_intensity.csv").read_text("utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     return tuple(

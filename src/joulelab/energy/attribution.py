@@ -36,13 +36,9 @@ CPU: a bound of this project, from threads that wait for memory to those that fi
 NEGLIGIBLE = 0.05  # If the others' part of all use is below this, the job counts as alone.
 NEGLIGIBLE_LOAD = {"cpu": 0.05, "gpu": 0.01}
 """Also if the others use less than this part of one hardware thread or of the GPU all the time."""
-TICKS_S = 0.03
-"""Or less than three ticks of the kernel's (USER_HZ, proc(5)) from one sample to the next."""
-MIN_SAMPLED = 0.5
-"""If processes were sampled in less than this part of a span, its share is unknown."""
-SAMPLES_BEYOND = 2.0
-"""Use is extrapolated by this many samples, at their stated pace, before the first and after the
-last."""
+TICKS_S = 0.03  # Or less than three kernel ticks (USER_HZ, proc(5)) between two samples.
+MIN_SAMPLED = 0.5  # If less of a span than this part was sampled, its share is unknown.
+SAMPLES_BEYOND = 2.0  # Use is extrapolated by this many samples on either side of the recording.
 MAX_NAMED = 5
 ROUNDING = 1e-6
 

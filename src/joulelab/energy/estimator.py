@@ -255,11 +255,10 @@ def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
 
 @dataclass(frozen=True, slots=True)
 class WindowUnion:
-    """Times that lie in at least one of several windows, each once.
+    """Times that lie in at least one of several windows, in disjoint ranges. Shapes: (ranges, 2).
 
     Ranks of a job are in the same epoch at the same time, and sensors read the whole host: adding
-    up the energies of their spans would count it once for each rank. Ranges are disjoint and in
-    order. Shapes: (ranges, 2).
+    up the energies of their spans would count it once for each rank.
     """
 
     host: TimeRanges  # Starts and stops on the host, CLOCK_MONOTONIC nanoseconds.

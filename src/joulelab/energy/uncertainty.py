@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 SCALE_UNCERTAINTY = TRANSFER_UNCERTAINTY / math.sqrt(2)
 """Relative standard uncertainty of one source's scale against the other sources of its sensor."""
 
-Boards = Mapping[str, Hashable]
-"""The piece of hardware that each component is; equal for the same piece."""
+Boards = Mapping[str, Hashable]  # The hardware that each component is; equal if the same.
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from joulelab.errors import UnknownModelError, UserError, nearest
 from joulelab.import_study.run_spans import CHARACTERISTICS, RunSpan
 from joulelab.machine import Gpu, Machine
 from joulelab.models.registry import build_model, canonical_name, require_torch
+from joulelab.storage import file_errors
 
 UNNAMED_HOST = "recorded"
 _TRUSTED = ("torchvision", "timm")
@@ -46,10 +47,7 @@ def canonical_names(spans: Iterable[RunSpan], notes: list[str]) -> dict[str, str
 def characteristics_of(
     spans: Sequence[RunSpan], names: Mapping[str, str], sample: Sample, notes: list[str]
 ) -> dict[str, dict[str, Any] | None]:
-    """Return the characteristics of each model by name; ``notes`` says why some are unknown.
-
-    The table has priority over the registry; it may not contradict itself.
-    """
+    """Return each model's characteristics, if known; the table's precede the registry's."""
     stated: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
     for span in spans:
         for key, value in span.only(CHARACTERISTICS).items():
@@ -136,9 +134,8 @@ def describe_machine(
 
 def _read_machine(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}", why=(error.strerror or "").lower()) from error
+        with file_errors(f"cannot read {path}"):
+            data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON", why=str(error)) from error
     if isinstance(data, dict) and isinstance(data.get("machine"), dict):

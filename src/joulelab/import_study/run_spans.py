@@ -137,10 +137,9 @@ class IdleRun:
 def read_run_spans(
     spans: Sequence[ImportedSpan], phases: Mapping[str, str], idle: Sequence[ImportedSpan] = ()
 ) -> tuple[list[RunSpan], list[str]]:
-    """Read what each span of a table describes, in order of time, with notes on what is ignored.
+    """Read what each span describes, in order of time, with notes on what is ignored.
 
-    ``phases`` maps the table's phases to :data:`PHASES` or :data:`IGNORE`; spans in ``idle`` are
-    idle whatever their phase is.
+    ``phases`` maps the table's phases to :data:`PHASES` or :data:`IGNORE`.
     """
     for name, phase in phases.items():
         if phase not in (*PHASES, IGNORE):

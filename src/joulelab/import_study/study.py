@@ -45,10 +45,8 @@ _DERIVED = {
 }  # fmt: skip
 """Files made from runs, which may be replaced with them."""
 _RECORD = {"plan.toml", "runs", ".partial", ".lock"}
-SINCE_1970_S = 1e9
-"""A log with later times (2001) counts from 1970; the date of another is unknown."""
-MARGIN_S = 2.0
-"""Readings this long before and after each span are saved: an average may extend back 1 s."""
+SINCE_1970_S = 1e9  # A log with later times (2001) counts from 1970; others have no known date.
+MARGIN_S = 2.0  # Readings to save before and after each span: an average may extend back 1 s.
 _UTILIZATION = {
     "gpu_utilization_pct": Quantity.UTILIZATION,
     "memory_utilization_pct": Quantity.MEMORY_UTILIZATION,
@@ -82,8 +80,7 @@ def import_study(
 ) -> ImportedStudy:
     """Make the study; the directory appears whole or stays as it was.
 
-    ``files`` are the table of spans, then the logs. Unless an imported study may be replaced, the
-    directory must be missing or empty.
+    ``files`` are the table of spans, then the logs.
     """
     directory = directory.resolve()
     _check_replaceable(directory, replace)

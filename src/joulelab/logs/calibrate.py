@@ -60,10 +60,7 @@ def calibrate(
     meter_uncertainty: float = METER_UNCERTAINTY,
     clock_offset_s: float = 0.5,
 ) -> Calibration:
-    """Fit a sensor to a meter on the same clock, or at most ``clock_offset_s`` off.
-
-    ``files`` are their logs, the meter's last; ``meter_uncertainty`` is relative (k = 1).
-    """
+    """Fit a sensor to a meter; ``files`` are their logs, the meter's last."""
     found = fit(sensor.t_s, sensor.value, _meter_log(meter), clock_offset_s)
     gain_u, offset_u, delay_u = np.sqrt(np.diag(found.covariance)).tolist()
     return Calibration(

@@ -24,26 +24,21 @@ from joulelab.logs.csv_table import Floats
 HUBER = 1.345
 """Residuals beyond this many standard deviations count by their size instead of their square; 95 %
 efficient for normal errors (Huber, Robust Statistics, 1981)."""
-MAD_TO_SIGMA = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+MAD_TO_SIGMA = 1.4826  # Standard deviation over the median absolute deviation, normal distribution.
 REWEIGHTINGS = 8
 
 LEAST_UPDATES = 30
-LEAST_CONTRAST = 0.1
-"""Power that varies by a smaller share of its maximum cannot separate gain from offset."""
+LEAST_CONTRAST = 0.1  # Power must vary by this share of its maximum to separate gain from offset.
 LONGEST_WINDOW_S = 1.5  # Somewhat longer than the longest known window of NVIDIA's boards, 1 s.
-WINDOW_SHARE = 0.1
-"""The longest window that is tried is this share of the time that both logs cover."""
+WINDOW_SHARE = 0.1  # The longest window to try is this share of the time that both logs cover.
 MOST_SEARCHED = 4000  # Updates used to search the grid; the result uses all of them.
-LEAST_WINDOW = 2.5
-"""A meter resolves a window if more than this many of its readings are within it."""
+LEAST_WINDOW = 2.5  # A meter resolves a window if it has more than this many readings within it.
 STEADY_SHARE = 0.03  # Power that changes by less than this share of its range is steady.
 REFINEMENTS = 5
 PLAUSIBLE_GAIN = (0.7, 1.4)
 """A window and a delay that need another gain are wrong. Boards are known to be off by up to 13 %;
 a load that repeats in step with the sensor fits many wrong pairs."""
-LEAST_RESOLVED = 8.0
-"""Effective number of readings within changes of power from which the window is resolved."""
+LEAST_RESOLVED = 8.0  # Effective number of readings within changes of power that resolve a window.
 
 Pair = tuple[float, float]
 """A window and a delay, in seconds."""

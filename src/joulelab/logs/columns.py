@@ -18,8 +18,7 @@ from joulelab.errors import UserError, nearest
 from joulelab.logs.csv_table import Converter, Floats, Table, is_absent, number, numbers
 from joulelab.sensors.sensor import Quantity
 
-Units = Mapping[str, float]
-"""Units in lower case and their factors to the SI unit. ``""``: the unit of plain numbers."""
+Units = Mapping[str, float]  # Lower case, to the SI unit; "" is that of plain numbers.
 
 TIME_UNITS: Units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _PERCENT: Units = {"": 1.0, "%": 1.0, "pct": 1.0, "percent": 1.0}

@@ -21,8 +21,7 @@ from joulelab.errors import UserError
 from joulelab.format import count
 
 Floats = NDArray[np.float64]
-Converter = Callable[[Sequence[str]], Floats]
-"""Converts the cells of a column to numbers, NaN where a cell has no value."""
+Converter = Callable[[Sequence[str]], Floats]  # Texts to numbers, NaN for no value.
 
 GZIP_MAGIC = b"\x1f\x8b"
 COMMENT = "#"

@@ -129,11 +129,7 @@ def as_log(
 def read_series(
     path: Path, options: LogOptions, notes: list[str], absent: list[Absence] | None = None
 ) -> list[Series]:
-    """Read the power and energy of each device of one log.
-
-    Assumptions and skipped lines are added to ``notes``, devices without readings to ``absent``;
-    if that is ``None``, they are an error.
-    """
+    """Read power and energy of each device of a log; one without is ``absent``, or an error."""
     table = open_table(path)
     columns = choose_values(table, options)
     if options.component and len(columns) > 1:

@@ -136,11 +136,7 @@ def with_calibration(log: Log, calibration: Calibration) -> Log:
 def energy_rows(
     log: Log, spans: Sequence[ImportedSpan], idle: Sequence[ImportedSpan] = ()
 ) -> list[dict[str, Any]]:
-    """Compute the energy of each span, net of idle power if there are idle spans.
-
-    Rows are as in ``docs/how-to/import-logs.md``; ``None`` is unknown, for which there is a
-    ``reason``.
-    """
+    """Compute a row for each span (``docs/how-to/import-logs.md``), net of idle power if known."""
     known = [*spans, *idle]
     if not any(log.overlaps(span.start_s, span.stop_s) for span in known):
         raise UserError(

@@ -31,19 +31,15 @@ from joulelab.sensors.sensor import Channel, Quantity
 INSPECTED_READINGS = 200_000  # Enough to determine how often a sensor updates.
 SAME_PERIOD = 1.5  # New values less than this many periods apart are one period apart.
 MIN_CHANGES = 10  # New values, and different ones, from which their period can be determined.
-AVERAGE_S = 1.0
-"""The window of nvidia-smi's average power (NVML API reference, nvmlDeviceGetPowerUsage)."""
-MIN_CONTRAST = 0.2
-"""Power that varies by less than this share of its maximum does not reveal a sensor's window."""
+AVERAGE_S = 1.0  # Of nvidia-smi's average power (NVML API reference, nvmlDeviceGetPowerUsage).
+MIN_CONTRAST = 0.2  # Power must vary by this share of its maximum to reveal a sensor's window.
 MIN_PERIODS = 1.5  # A window of fewer update periods does not reach its neighbours.
-MAX_SPACING = 2.5
-"""Readings further apart than this many periods do not show what happened between them."""
+MAX_SPACING = 2.5  # Readings more periods apart than this do not show what happened between them.
 MAX_CHANGE_POINTS = 100  # More of them without an undisturbed window between are not resolved.
 RESOLVED = 0.01  # A stretch that contributes less than this share to the readings is not resolved.
 EXACT = 1e-4  # No reading is exact to less than this share.
 UNEXPLAINED = 0.2  # See :meth:`_Averages._levels`.
-NOISE = 2.0
-"""The median square of noise's second differences is 2.7 times its variance: this allows five."""
+NOISE = 2.0  # Noise's median squared second difference is 2.7 times its variance: allow five.
 
 
 @dataclass(frozen=True, slots=True)

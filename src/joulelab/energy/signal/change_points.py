@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from joulelab.energy.signal.timestamp_alignment import Bools, Floats, Indices
 
 MAX_STATES = 24  # With more states, each would occur too rarely to estimate its power.
-OUTER_WEIGHT = 1.0
-"""How strongly a part next to a neighbouring interval is drawn to that neighbour's power."""
+OUTER_WEIGHT = 1.0  # How strongly a part next to another interval is drawn to that one's power.
 INNER_WEIGHT = 0.01
 """How strongly a part between two change points is drawn to the interval's mean: nothing else is
 known about it."""

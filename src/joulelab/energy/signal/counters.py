@@ -43,25 +43,20 @@ STUCK_PERIODS = 20
 device that is switched on draws more than one step of a counter in that time."""
 READINGS_PER_BLOCK = 1 << 17
 
-POLLS_PER_PHASE = 256
-"""Polls from which a phase is estimated: it moves, since clocks drift apart by some 10 ppm."""
+POLLS_PER_PHASE = 256  # Enough to estimate a phase, which moves: clocks drift by some 10 ppm.
 COHERENCE_S = 60.0  # Polls further apart than this do not share a phase.
 AMBIGUOUS_SIGMAS = 2.0  # Polls this many standard uncertainties from an update may not show it.
 MIN_POLLS = 32
 MIN_ROUGHNESS = 1e-6  # Readings are rounded: no power is smoother than this share of itself.
 MAX_UPDATES_PER_POLL = 20.0  # With more updates per poll, the age of a value does not matter.
-PHASE_KNOWN = 0.5
-"""A phase is usable if its uncertainty is below this share of the uncertainty of an unknown age."""
+PHASE_KNOWN = 0.5  # Largest uncertainty of a usable phase, in that of an unknown age.
 MAX_AMBIGUOUS_UPDATES = 10  # How long ambiguous polls at either end of a recording may last.
 
 
 def counter_intervals(
     channel: Channel, t: Floats, energy: Floats, interval_s: float
 ) -> Intervals | None:
-    """Turn counter readings (finite, J) into intervals; a counter fault is a gap.
-
-    Where polls reveal when the counter updated, intervals lie between its updates.
-    """
+    """Turn counter readings (finite, J) into intervals, between updates where polls reveal them."""
     if t.size < 2:
         return None
     rises = np.concatenate(([True], np.diff(t) > 0))

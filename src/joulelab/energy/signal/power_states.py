@@ -15,13 +15,11 @@ import numpy as np
 from joulelab.energy.signal.change_points import ChangePoints, Parts
 from joulelab.energy.signal.timestamp_alignment import Bools, Floats
 
-READINGS_PER_FIT = 512
-"""Readings from which the states' powers are estimated: they change as training goes on."""
+READINGS_PER_FIT = 512  # Enough to estimate the states' powers, which change as training goes on.
 ROUNDS = 4
 NEIGHBOURS = 16
 UNEXPLAINED = 0.75  # See :func:`_explained`.
-MAX_SCALE = 3.0
-"""A sensor whose window is not the interval scales the powers of states by no more than this."""
+MAX_SCALE = 3.0  # Limit of the states' scale, for a sensor whose window is not the interval.
 ROUNDING = 100  # Sums of many products are off by this many times a number's resolution.
 MIN_VARIANCE_W2 = 1e-12
 """Nothing is known to less than a microwatt: variances are at least this, so that readings that are

@@ -21,8 +21,7 @@ from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 from joulelab.sensors.calibration import TRANSFER_UNCERTAINTY
 from joulelab.sensors.sensor import Channel, Quantity
 
-STRETCH_UPDATES = 300
-"""Length of a stretch in updates of the counter: an update's time is then 0.1 % of it."""
+STRETCH_UPDATES = 300  # A stretch's length in updates: an update's time is then 0.1 % of it.
 MAX_STRETCHES = 1000
 CONTRADICTION = 0.1
 """Sources that differ by more than this, beyond their uncertainty (k = 3), do not measure the same

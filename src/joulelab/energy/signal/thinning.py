@@ -29,10 +29,8 @@ from joulelab.energy.signal.variability import POOL
 from joulelab.recording.trace import Readings, each
 from joulelab.sensors.sensor import Channel, Quantity
 
-MIN_READINGS = 1 << 17
-"""Shorter recordings are not thinned: integrating them takes some tens of ms."""
-REACH = 24
-"""Readings on either side of an edge that are kept, in addition to those that a window spans."""
+MIN_READINGS = 1 << 17  # Shorter recordings are not thinned: integrating them takes tens of ms.
+REACH = 24  # Readings kept on either side of an edge, in addition to those that a window spans.
 GRID_REACH = 32  # The same for a sensor that timestamps its own readings: they determine its grid.
 HOLE_GRID_REACH = GRID_REACHES[0]
 """The same for holes and extremes, which are few: as many as a grid is ever estimated from."""
@@ -40,8 +38,7 @@ MIN_STRETCH = 64  # Shorter stretches are kept.
 MAX_KEPT = 0.25  # Where more than this share would be kept, everything is.
 BLOCK = 1 << 17  # Readings that are processed at a time: they fit a processor's cache.
 STRETCHES_PER_THREAD = 256
-RESET_J = 1e9
-"""Where it is unknown what a counter counted, it is made to go back by more than any count."""
+RESET_J = 1e9  # A counter that lost what it counted is made to go back by more than any count.
 
 
 class Thinned(NamedTuple):

@@ -18,22 +18,18 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-GAP_FACTOR = 2.5
-"""Readings further apart than this many expected intervals have a gap between them."""
+GAP_FACTOR = 2.5  # Readings more than this many intervals apart have a gap between them.
 MAD_TO_SIGMA = 1.4826  # Standard deviation over the median absolute deviation, normal distribution.
 
 MIN_GRID_READINGS = 25  # With fewer readings, a grid cannot be determined.
-GRID_REACHES = (250, 50, 12)
-"""Readings on either side from which a grid's time is estimated, the longest first."""
+GRID_REACHES = (250, 50, 12)  # Readings on either side to estimate a grid's time from.
 MAX_AUTOCORRELATION = 0.2
 """Timestamps whose distances from the grid have a greater lag-1 autocorrelation drift with it."""
-CLIP_SIGMAS = 2.0
-"""Timestamps further off than this many standard deviations count as if they were there."""
+CLIP_SIGMAS = 2.0  # Timestamps further off, in standard deviations, are clipped to this.
 ROUNDS = 2
 MAX_RUN = 1 << 16  # A grid is followed over at most this many readings before it is fitted again.
 LEVEL_READINGS = 12  # Readings on either side that show whether a reading is missing between them.
-MISSING = 0.7
-"""Where timestamps stay later by more than this share of a period, a reading is missing."""
+MISSING = 0.7  # A reading is missing where timestamps stay later by this share of a period.
 
 MAX_CHANGE_POINTS = 2000  # More change points would not change the estimate.
 MAX_SIGMAS = 4.0  # Latencies further off than this many standard uncertainties are not considered.

@@ -48,8 +48,7 @@ and by more within longer ones. While an H100 trained and ran 16 models (93 span
 POOL = 32  # Number of intervals, or of windows' lengths, that share a variogram.
 MIN_POOL = 8  # With fewer of them, the variogram is unknown.
 SAMPLES_PER_WINDOW = 4  # Overlapping windows are sampled this often in each of their lengths.
-SIMILAR = 1.6
-"""Intervals on either side of a reading are similar if none is this many times as long."""
+SIMILAR = 1.6  # Two intervals are similar if neither is this many times as long.
 MAX_EXPONENT = 1.9
 """A variogram grows more slowly than the square of the distance: what looks smoother may be a load
 that is nearly in step with the readings."""
@@ -193,10 +192,7 @@ def window_variogram(
 
 
 def _interval_deviation_j(edges_s: Floats, power_w: Floats, usable: Bools, reach: int) -> Floats:
-    """Return how far energy after each interval is from the line between those ``reach`` away, J.
-
-    NaN where these intervals are not usable, or not similar.
-    """
+    """Return how far energy after each interval is from a line between those ``reach`` away."""
     count = power_w.size
     off_j = np.full(count, np.nan)
     if count < 2 * reach:
