@@ -165,7 +165,7 @@ def _label_study(directory: Path, labels: Mapping[str, str]) -> None:
 
 def _is_alive(host: str, pid: int | None) -> bool:
     """Report whether a process still runs on this host."""
-    return host == os.uname().nodename and bool(pid) and psutil.pid_exists(pid)
+    return bool(pid and host == os.uname().nodename and psutil.pid_exists(pid))
 
 
 def _costs(entry: Entry, energy: UncertainValue) -> Costs:

@@ -24,27 +24,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Characteristics:
-    """Size and work of a model.
+    """Size and work of a model. What several modules share counts once."""
 
-    Attributes:
-        parameters: Elements of all parameters, including frozen ones; a parameter that several
-            modules share counts once.
-        trainable_parameters: Elements of the parameters with ``requires_grad``.
-        parameter_bytes: Bytes of all parameters.
-        buffer_bytes: Bytes of all buffers (such as the statistics of batch normalisation),
-            including those that are not saved; a shared buffer counts once.
-        size_bytes: ``parameter_bytes + buffer_bytes``.
-        macs: Multiply-accumulate operations of one sample; see :func:`characterize`.
-        macs_per_parameter: ``macs / parameters``; ``None`` for a model without parameters.
-    """
-
-    parameters: int
-    trainable_parameters: int
+    parameters: int  # elements of all parameters, including frozen ones
+    trainable_parameters: int  # elements of the parameters with requires_grad
     parameter_bytes: int
-    buffer_bytes: int
-    size_bytes: int
-    macs: int
-    macs_per_parameter: float | None
+    buffer_bytes: int  # for example statistics of batch normalisation; also unsaved buffers
+    size_bytes: int  # parameter_bytes + buffer_bytes
+    macs: int  # multiply-accumulate operations of one sample; see characterize
+    macs_per_parameter: float | None  # None for a model without parameters
 
 
 def characterize(

@@ -18,7 +18,6 @@ The uncertainty of an estimate has three parts, added as variances of the logari
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -93,14 +92,21 @@ def coefficient_variance(
 ) -> Floats:
     """Propagate the coefficients' covariance to the logarithms of duration and energy.
 
-    To first order (GUM, section 5.2.2). Shape: (2, steps).
+    To first order (GUM, section 5.2.2), by central differences. Shape: (2, steps).
     """
 
     def logarithms(logs: Floats) -> Floats:
         found = estimate_steps(operators, logs, sheet, idle_power_w)
         return np.log(np.stack([found.duration_s, found.energy_j]))
 
-    slopes = _differentiate(logarithms, coefficients.logs)
+    at, step = coefficients.logs, 1e-4
+    slopes = np.stack(
+        [
+            (logarithms(at + step * unit) - logarithms(at - step * unit)) / (2 * step)
+            for unit in np.eye(len(at))
+        ],
+        axis=-1,
+    )
     variance: Floats = np.einsum("qsi,ij,qsj->qs", slopes, coefficients.covariance, slopes)
     return variance
 
@@ -159,11 +165,3 @@ def _joules_per_flop(operators: OperatorTable, value: dict[str, float]) -> Float
     found[depthwise] = value["depthwise_j_per_flop"]
     found[operators.is_kind("matrix_product", "attention")] = value["product_j_per_flop"]
     return found
-
-
-def _differentiate(of: Callable[[Floats], Floats], at: Floats, step: float = 1e-4) -> Floats:
-    """Return derivatives by central differences. Shape: (values..., coefficients)."""
-    columns = [
-        (of(at + step * unit) - of(at - step * unit)) / (2 * step) for unit in np.eye(len(at))
-    ]
-    return np.stack(columns, axis=-1)

@@ -30,7 +30,6 @@ from joulelab.predict.coefficients import (
 )
 from joulelab.predict.device_model import (
     FittedCoefficients,
-    StepEstimates,
     coefficient_variance,
     estimate_steps,
 )
@@ -243,6 +242,10 @@ def _measured_range(
 ) -> MeasuredRange:
     operators = measured.operators
     found = estimate_steps(operators, fitted.logs, measured.sheet, measured.idle_power_w)
+    shares = {
+        kind: operators.sum_by_step(found.operator_s * operators.is_kind(kind)) / found.device_s
+        for kind in KINDS
+    }
     batches = [one.case.batch_size for one in measurements]
     elements = [math.prod(one.case.input_shape) for one in measurements]
     return MeasuredRange(
@@ -250,14 +253,8 @@ def _measured_range(
         cases=len(measurements),
         batch_size=(min(batches), max(batches)),
         input_elements=(min(elements), max(elements)),
-        device_share={kind: round(_largest_share(operators, found, kind), 4) for kind in KINDS},
+        device_share={kind: round(float(max(of_kind)), 4) for kind, of_kind in shares.items()},
     )
-
-
-def _largest_share(operators: OperatorTable, found: StepEstimates, kind: str) -> float:
-    """Return the largest share of the device's time in any step for a kind of operator."""
-    kind_s = operators.sum_by_step(found.operator_s * operators.is_kind(kind))
-    return float((kind_s / found.device_s).max())
 
 
 def _scaled_residuals(logs: Floats, measured: MeasuredSteps) -> Floats:
