@@ -1,4 +1,4 @@
-"""The callback of Transformers in real trainings of a tiny BERT that is made here."""
+"""The callback of Transformers in real trainings of a linear layer."""
 
 import importlib
 import math
@@ -19,18 +19,26 @@ from joulelab.integrations.transformers import EnergyCallback, _samples  # noqa:
 SAMPLES, BATCH = 22, 4
 
 
-class Sentences(torch.utils.data.Dataset):
+class Samples(torch.utils.data.Dataset):
     def __len__(self):
         return SAMPLES
 
     def __getitem__(self, index):
         if index >= SAMPLES:
             raise IndexError
-        return {
-            "input_ids": torch.arange(8) + index,
-            "attention_mask": torch.ones(8, dtype=torch.long),
-            "labels": torch.tensor(index % 2),
-        }
+        return {"x": torch.arange(8.0) + index, "labels": torch.tensor(index % 2)}
+
+
+class Tiny(torch.nn.Module):
+    """A linear layer, because the callback sees nothing of the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 2)
+
+    def forward(self, x, labels):
+        logits = self.layer(x)
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
 @pytest.fixture
@@ -45,14 +53,6 @@ def trainer_with(tmp_path):
                 return super().training_step(*args, **kwargs)
 
         callbacks = options.pop("callbacks", None)
-        config = transformers.BertConfig(
-            vocab_size=64,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=16,
-        )
         defaults = {
             "num_train_epochs": 2,
             "per_device_train_batch_size": BATCH,
@@ -64,10 +64,10 @@ def trainer_with(tmp_path):
             "use_cpu": True,
         }
         return Watched(
-            transformers.BertForSequenceClassification(config),
+            Tiny(),
             transformers.TrainingArguments(output_dir=str(tmp_path), **(defaults | options)),
-            train_dataset=Sentences(),
-            eval_dataset=Sentences(),
+            train_dataset=Samples(),
+            eval_dataset=Samples(),
             callbacks=callbacks,
         )
 
@@ -188,7 +188,7 @@ def test_evaluation_and_prediction_on_their_own(trainer_with, spans_of):
     trainer.add_callback(callback)
     trainer.evaluate()
     assert spans_of(callback.meter) == [["validate"]]
-    trainer.predict(Sentences())
+    trainer.predict(Samples())
     assert spans_of(callback.meter) == [["predict"]]
     assert rows_of(trainer, "energy_validate_gross_j")
     assert rows_of(trainer, "energy_predict_gross_j")
