@@ -1,4 +1,4 @@
-"""Writes study directories with known figures. All of them are invented: no machine measured them.
+"""Write study directories with known values. All are invented: no machine measured them.
 
 Power is constant, so every energy is power times time and can be worked out by hand:
 training draws 300 W GPU + 50 W CPU, inference 200 W GPU + 45 W CPU, idle 100 W GPU + 30 W CPU
@@ -88,7 +88,7 @@ def slug(model):
 
 
 class Writer:
-    """Writes one study. Time goes on from run to run on one clock."""
+    """Writes one study, whose runs follow one another on one clock."""
 
     def __init__(self, directory, machine=MACHINE, boot_id="boot-1", provenance=None, **plan):
         self.directory = Path(directory)
@@ -244,7 +244,7 @@ class Writer:
 
 
 def write_study(directory, models=tuple(SCALE), repeats=2, **options):
-    """Blocks of all models with idle before and after, the second repeat 2 % longer."""
+    """Write blocks of all models with idle before and after, the second repeat 2 % longer."""
     writer = Writer(directory, models=list(models), repeats=repeats, **options)
     for block in range(repeats):
         writer.idle(block, "before")

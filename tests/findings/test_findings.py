@@ -88,14 +88,14 @@ def test_random_holes(
 ):
     runs = factors.tables.runs
     runs = runs[runs["precision"] == "fp32"]
-    kept = (
+    selected = (
         runs["model"].isin(models)
         & runs["phase"].isin(phases)
         & runs["block"].isin(blocks)
         & runs["batch_size"].isin(batch_sizes)
         & runs["host"].isin(hosts)
     )
-    runs = runs[kept].reset_index(drop=True)
+    runs = runs[selected].reset_index(drop=True)
     rng = np.random.default_rng(seed)
     for name in VALUES:
         noise = 1 + 0.3 * rng.standard_normal(len(runs)).clip(-2, 2)

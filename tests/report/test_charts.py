@@ -244,11 +244,11 @@ def test_predictions_with_the_measured_energy(tmp_path, synthetic):
 @settings(deadline=None)
 @given(arrays(float, st.integers(1, 400), elements=st.floats(0, 1e3)), st.integers(1, 20))
 def test_thinning_keeps_the_extremes(values, buckets):
-    kept = power.extreme_positions(values, buckets)
-    assert len(kept) <= max(2 * buckets, len(values) if len(values) <= 2 * buckets else 0)
-    assert values[kept].min() == values.min()
-    assert values[kept].max() == values.max()
-    assert (np.diff(kept) > 0).all()
+    positions = power.extreme_positions(values, buckets)
+    assert len(positions) <= max(2 * buckets, len(values) if len(values) <= 2 * buckets else 0)
+    assert values[positions].min() == values.min()
+    assert values[positions].max() == values.max()
+    assert (np.diff(positions) > 0).all()
 
 
 def test_a_counters_power_is_between_its_readings():

@@ -79,9 +79,9 @@ def test_the_documentation_shows_its_figures(h100_report):
     drawn = {path.name: path for path in h100_report.figures}
     assert len(shown) >= 5
     for name in shown:
-        kept = refresh_h100.DOCS / "images" / f"h100-{name}"
-        # Other fonts may move a text by a pixel, but not change it.
-        pairs = zip(texts(kept), texts(drawn[name]), strict=True)
+        stored = refresh_h100.DOCS / "images" / f"h100-{name}"
+        # Another font moves a text by a pixel, but does not change it.
+        pairs = zip(texts(stored), texts(drawn[name]), strict=True)
         assert all(are_similar(*pair) for pair in pairs), "run python docs/refresh_h100.py"
 
 
@@ -90,7 +90,7 @@ def texts(path):
 
 
 def are_similar(one, other):
-    """The same but for the last digits, which another processor or library may move."""
+    """Compare texts, except the last digits, which depend on the processor and the libraries."""
     if NUMBER.sub("#", one) != NUMBER.sub("#", other):
         return False
     return numbers(one) == pytest.approx(numbers(other), rel=0.05, abs=0.03)

@@ -203,11 +203,12 @@ def _efficient(rows: list[dict[str, Any]]) -> Finding:
     saving, low, high = (choice[f"saving_{end}pct"] for end in ("", "low_", "high_"))
     if choice is not best:
         texts.append(
-            f"of these, {choice['model']} uses the least energy: "
+            f"among these, {choice['model']} uses the least energy: "
             f"{with_interval(saving, low, high, '%')} less than {best['model']}"
         )
     else:
-        texts.append("of these, it uses the least energy" if others else "no other model equals it")
+        alone = "no other model equals it"
+        texts.append(f"among these, {best['model']} uses the least energy" if others else alone)
     if math.isnan(low_pct):
         texts.append("accuracies have no intervals without repeats or a known test set")
     elif others:

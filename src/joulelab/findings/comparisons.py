@@ -48,7 +48,7 @@ def phase_ratios(measured: pd.DataFrame) -> pd.DataFrame:
     """Divide training by inference, both per sample: one row per model and quantity.
 
     Both phases were read by the same sensors, so their gain cancels in ratios of gross energy. The
-    interval of net energy keeps all uncertainty, because idle power does not cancel.
+    interval of net energy has all uncertainty, because idle power does not cancel.
     """
     models: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
     for row in records(measured):

@@ -35,7 +35,7 @@ class NothingToDraw(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """The levels of a column, of which a reader sees one at a time.
+    """The levels of a column; a reader sees one at a time.
 
     Attributes:
         column: Column of the chart's table.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from joulelab.report.charts.style import logarithmic
 
 SIDES = ("E", "W", "N", "S", "NE", "NW", "SE", "SW")
-"""Sides of a point, the first free one of which takes the name."""
+"""Sides of a point; its name is written on the first one that is free."""
 
 FRAMES_PX = {"side": (380.0, 235.0), "side_narrow": (235.0, 235.0)}
 """Size of the plot in a file and on a wide page, and on a phone."""

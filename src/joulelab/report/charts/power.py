@@ -37,7 +37,7 @@ MOST_RUNS = 64
 """The number of runs whose trace is on the page by default."""
 
 BUCKETS = 240
-"""Stretches of a trace of which the least and the greatest power are drawn."""
+"""A trace is cut into this number of stretches; the extremes of each are drawn."""
 
 _NS = 1e-9
 
@@ -49,7 +49,8 @@ def power(analysis: Analysis) -> Chart:
     if parts.empty:
         raise NothingToDraw("no component has a measured or estimated power")
     idle = _idle(analysis.tables.measurements, parts)
-    table = pd.concat([_stacked(parts), idle, _limits(parts)], ignore_index=True)
+    limits = _limits(parts)
+    table = pd.concat([_stacked(parts), idle, limits], ignore_index=True)
     base = chart(height=alt.Step(21))
     y = alt.Y("model:N", sort=None, title=None)
     bars = (
@@ -75,8 +76,8 @@ def power(analysis: Analysis) -> Chart:
     )
     return Chart(
         name="power",
-        caption="The dark tick is the idle power of the same components at that time; the dashed "
-        "line is the limit of the leftmost component.",
+        caption="The dark tick is the idle power of the same components at that time."
+        + (" The dashed line is the limit of the leftmost component." if len(limits) else ""),
         alt="Mean power of each model by component, stacked, in training and in inference.",
         specification=specification(bars + ticks + line + name),
         table=table,
