@@ -85,7 +85,7 @@ def chart(**size: Any) -> alt.Chart:
 
 def specification(view: alt.Chart | alt.LayerChart | alt.FacetChart) -> dict[str, Any]:
     """Return a view for Vega-Lite, without the version's address and altair's configuration."""
-    made: dict[str, Any] = view.to_dict()
+    made: dict[str, Any] = view.to_dict(validate=False)
     parts = {name: part for name, part in made.items() if name not in ("$schema", "config")}
     return parts | {"autosize": {"type": "fit-x", "contains": "padding"}}
 
