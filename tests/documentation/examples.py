@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 KINDS = ("sh", "console", "python", "toml")
 _SAVE_AS = re.compile(r"Save this as `(?P<name>[^`]+)`[^`]*:\n\n$")
 _BLOCK = re.compile(

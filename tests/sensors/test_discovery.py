@@ -82,11 +82,15 @@ def test_the_simulated_machine_gets_its_text(monkeypatch):
 
 def test_a_factory(monkeypatch):
     module = types.SimpleNamespace(
-        one=HostSensor, many=lambda: [HostSensor(), HostSensor()], none=lambda: 3, number=3
+        one=HostSensor,
+        many=lambda: [HostSensor(), HostSensor()],
+        none=lambda: 3,
+        number=3,
+        failing=lambda: 1 / 0,
     )
     monkeypatch.setitem(sys.modules, "my_sensors", module)
     assert len(discover(["my_sensors:one", "my_sensors:many"]).sensors) == 3
-    for bad in ("none", "number", "missing"):
+    for bad in ("none", "number", "missing", "failing"):
         with pytest.raises(UserError, match=f"my_sensors:{bad}"):
             discover([f"my_sensors:{bad}"])
 

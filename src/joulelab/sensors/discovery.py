@@ -190,7 +190,11 @@ def _from_factory(name: str) -> list[Sensor]:
         raise UserError(f"no sensor factory {name!r}", why=str(error), hint=hint) from error
     if not callable(factory):
         raise UserError(f"{name!r} is not callable", hint=hint)
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"sensor factory {name!r} failed", why=why, hint="fix it") from error
     sensors = list(made) if isinstance(made, list | tuple) else [made]
     if not sensors or not all(isinstance(sensor, Sensor) for sensor in sensors):
         raise UserError(
