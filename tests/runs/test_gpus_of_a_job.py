@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ranks import assert_close
 
 STAND_INS = Path(__file__).parents[1] / "sensors"
 SITE = """
@@ -43,8 +44,7 @@ def test_the_gpus_of_a_job_are_those_that_its_ranks_may_use(rank):
         duration_s = (found["stop_ns"] - found["start_ns"]) * 1e-9
         assert set(found["gross_j"]) == {"gpu:0", "gpu:2"}
         for component, gross_j in found["gross_j"].items():
-            off_j = abs(gross_j - POWER_W * duration_s)
-            assert off_j <= 4 * found["uncertainty_j"][component]
+            assert_close(gross_j, POWER_W * duration_s, found["uncertainty_j"][component])
         assert found["absent"]["gpu:1"] == "not used by this job"
 
 

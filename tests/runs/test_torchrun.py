@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ranks import MACHINE, WITHOUT
+from ranks import MACHINE, WITHOUT, assert_close
 
 from joulelab.energy.estimator import WindowUnion, energy_of_union
 from joulelab.runs.hosts import gather
@@ -20,7 +20,7 @@ def assert_true(gross_j, uncertainty_j, windows_ns):
     assert set(gross_j) == COMPONENTS
     for component, value_j in gross_j.items():
         truth_j = sum(MACHINE.energy_j(a * 1e-9, b * 1e-9, component) for a, b in windows_ns)
-        assert abs(value_j - truth_j) <= 4 * uncertainty_j[component]
+        assert_close(value_j, truth_j, uncertainty_j[component])
 
 
 def assert_union_is_true(recording, windows):
