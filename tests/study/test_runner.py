@@ -110,8 +110,10 @@ def test_the_record_of_a_cell_is_complete(reference, tiny_plan):
         assert result.energy.provenance == "simulated"
         assert values["loss"] == epochs[-1].values["loss"]
     assert study.results["train"].values["data_wait_s"] is None
-    # Idle power comes from the study's own idle runs, some of which come later.
     raw = json.loads((run.directory / "run.json").read_text())
+    assert raw["energy"]["gross_j"] == pytest.approx(run.energy.gross_j)
+    assert [span["name"] for span in raw["spans"]] == ["warmup", "epoch", "validate"]
+    # Idle power comes from the study's own idle runs, some of which come later.
     assert raw["results"]["train"]["energy"]["idle_j"] is None
     assert study.results["train"].energy.idle_j > 0
 

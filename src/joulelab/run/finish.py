@@ -71,26 +71,21 @@ class Finish:
             descriptor: Open file for the JSON, if there is one.
             failure: Why it was not recorded; empty if it was.
         """
-        started, meter = self._run, self._meter
-        assert started.start_ns is not None
-        duration_s = (stop_ns - started.start_ns) * 1e-9
+        meter, start_ns = self._meter, self._run.start_ns or 0
         signalled = os.WIFSIGNALED(status)
-        run = replace(
-            started,
+        run = self._run.ended(
+            stop_ns,
             status="done" if status == 0 else "failed",
-            ended_unix_s=started.started_unix_s + duration_s,
-            duration_s=duration_s,
             exit_code=None if signalled else os.WEXITSTATUS(status),
             signal=os.WTERMSIG(status) if signalled else None,
             energy=not_measured(failure or "recording had not begun"),
         )
         trace = None
         if meter is not None:
-            meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - started.start_ns)))
+            meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - start_ns)))
             trace = meter.trace
-            energy, spans = measure(
-                trace, EnergyEstimator(trace, meter.baseline), started.start_ns, stop_ns
-            )
+            estimator = EnergyEstimator(trace, meter.baseline)
+            energy, spans = measure(trace, estimator, start_ns, stop_ns)
             notes = tuple(note for note in (failure, meter.failure) if note)
             run = replace(run, energy=energy, spans=spans, notes=notes)
         write_record(run.directory, run.to_json())

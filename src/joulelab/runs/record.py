@@ -234,8 +234,15 @@ class Run:
         except (KeyError, ValueError):
             return math.nan
 
+    def ended(self, stop_ns: int, **changes: Any) -> Run:
+        """Return the run with its end, CLOCK_MONOTONIC, and other changes."""
+        assert self.start_ns is not None
+        duration_s = (stop_ns - self.start_ns) * _NS
+        ended_unix_s = self.started_unix_s + duration_s
+        return replace(self, duration_s=duration_s, ended_unix_s=ended_unix_s, **changes)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the content of ``run.json`` of a command or a meter."""
+        """Return the content of ``run.json``, to which a study run adds its own part."""
         data = {one.name: getattr(self, one.name) for one in fields(self)}
         del data["directory"], data["study"]
         data |= {
@@ -358,8 +365,6 @@ def write_meter_record(
         pid=os.getpid(),
         settings=settings,
         started_unix_s=started_unix_s,
-        ended_unix_s=started_unix_s + (stop_ns - start_ns) * _NS,
-        duration_s=(stop_ns - start_ns) * _NS,
         start_ns=start_ns,
         status="done" if error is None else "failed",
         failure=None if error is None else {"kind": type(error).__name__, "reason": str(error)},
@@ -369,7 +374,7 @@ def write_meter_record(
         inside=None if outer is None else Path(outer),
         notes=notes,
     )
-    write_record(directory, run.to_json())
+    write_record(directory, run.ended(stop_ns).to_json())
 
 
 def measure(

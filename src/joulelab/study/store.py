@@ -22,7 +22,7 @@ import tomli_w
 
 from joulelab.errors import StoreError
 from joulelab.format import finite_or_none
-from joulelab.runs.record import SCHEMA, Run, run_of_record, write_record
+from joulelab.runs.record import Run, run_of_record, write_record
 from joulelab.runs.study_runs import PLAN_FILE
 from joulelab.storage import Lock, file_errors, sync, write_whole, writing
 
@@ -100,16 +100,16 @@ class StudyStore:
         Raises:
             StoreError: It cannot be written; the study is as before.
         """
-        data = finite_or_none({"schema": SCHEMA, **record})
-        final = self.directory / "runs" / str(data["id"])
-        write_record(partial, data)
+        final = self.directory / "runs" / str(record["id"])
+        run = run_of_record(final, finite_or_none(record))
+        write_record(partial, run.to_json() | finite_or_none(record))
         with writing(final):
             for path in partial.rglob("*"):
                 sync(path)
             sync(partial)
             partial.rename(final)
             sync(final.parent)
-        return run_of_record(final, data)
+        return run
 
     def discard(self, run_id: str) -> None:
         """Remove a finished run, so that it is run again."""
