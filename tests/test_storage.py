@@ -1,8 +1,10 @@
+import errno
 import os
 
 import pytest
 
-from joulelab.storage import write_whole
+from joulelab.errors import StoreError
+from joulelab.storage import write_whole, writing
 
 
 def test_a_file_appears_whole_and_leaves_no_other_file(tmp_path):
@@ -37,3 +39,11 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     finally:
         os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_errors_of_the_system_are_one_line_with_a_hint():
+    with pytest.raises(StoreError) as caught, writing("/x"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    assert str(caught.value) == (
+        "cannot write /x: Permission denied; give yourself access, or choose another path"
+    )

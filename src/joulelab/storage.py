@@ -35,13 +35,10 @@ def home() -> Path:
 
 @contextmanager
 def file_errors(doing: str) -> Iterator[None]:
-    """Map the errors of the operating system in a block.
+    """Map the errors of the operating system in a block to a StoreError with a hint.
 
     Args:
-        doing: What the block does, for example ``"cannot read /x"``.
-
-    Raises:
-        StoreError: One line with the reason and a hint.
+        doing: What fails if the block does, for example ``"cannot read /x"``.
     """
     try:
         yield
@@ -51,14 +48,7 @@ def file_errors(doing: str) -> Iterator[None]:
 
 
 def writing(path: Path | str) -> AbstractContextManager[None]:
-    """Map the errors of a block that writes a file.
-
-    Example:
-        >>> with writing("/x"):
-        ...     raise PermissionError(errno.EACCES, "Permission denied")
-        Traceback (most recent call last):
-        joulelab.errors.StoreError: cannot write /x: Permission denied; give yourself access, ...
-    """
+    """Map the errors of a block that writes a file."""
     return file_errors(f"cannot write {path}")
 
 

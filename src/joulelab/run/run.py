@@ -103,21 +103,21 @@ class _Measurement(threading.Thread):
 
     def run(self) -> None:
         """Never raise: the command comes first."""
-        try:
-            recorder = None
+        for step in (self._record, self._prepare):
             try:
-                if self._meter is None:
-                    recorder = _recorder(self._options, self._directory)
+                step()
             except JoulelabError as error:
-                self._failure = str(error)
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-            if recorder is not None:
-                self._meter = _meter(recorder)
-            self._prepare()
-        except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)
-            self._failure = self._failure or f"{type(error).__name__}: {error}"
+                self._failure = self._failure or str(error)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)
+                self._failure = self._failure or f"{type(error).__name__}: {error}"
+
+    def _record(self) -> None:
+        recorder = None if self._meter else _recorder(self._options, self._directory)
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        if recorder is not None:
+            self._meter = _meter(recorder)
 
     def _prepare(self) -> Finish:
         if self._finish is None:
