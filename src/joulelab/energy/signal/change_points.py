@@ -74,6 +74,8 @@ class ChangePoints:
         """Return the share of each window that each state took. Shape: (windows, states)."""
         if not self.time_s.size:
             return np.ones((start_s.size, 1))
+        # An instantaneous reading is entirely in the state of its moment.
+        stop_s = np.maximum(stop_s, start_s + 1e-6)
         lengths = np.zeros((self.time_s.size, int(self.state.max()) + 1))
         lengths[np.arange(1, self.time_s.size), self.state[1:-1]] = np.diff(self.time_s)
         until = np.cumsum(lengths, axis=0)
