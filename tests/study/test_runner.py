@@ -23,6 +23,7 @@ OLD_STUDY = Path(__file__).parents[1] / "golden" / "inputs" / "studies" / "small
 WORKER, RECORDER = "joulelab.study.worker", "joulelab.recording.recorder"
 MEASURED = {
     "energy", "start_ns", "stop_ns", "started_unix_s", "ended_unix_s", "duration_s",
+    "gross_j", "low_j", "high_j", "net_j",
     "gpu_utilization_pct", "cpu_utilization_pct", "memory_utilization_pct",
 }  # fmt: skip
 
