@@ -207,7 +207,9 @@ def with_spans(trace: Trace, names: Sequence[str], start_s: Floats, stop_s: Floa
             zip(names, start_s.tolist(), stop_s.tolist(), strict=True)
         )
     )
-    return replace(trace, spans=(*trace.spans, *spans))
+    # A span of the same key replaces the earlier one, as in a recording.
+    by_key = {span.key: span for span in (*trace.spans, *spans)}
+    return replace(trace, spans=tuple(by_key.values()))
 
 
 # Powers.
