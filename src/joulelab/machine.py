@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
 from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors, system_root
 from joulelab.sensors.nvml import Board, list_boards
+from joulelab.sensors.nvml_binding import NvmlError, call
 from joulelab.sensors.visible_devices import visible_gpus
 
 PACKAGES = ("joulelab", "torch", "torchvision", "numpy", "timm", "nvidia-ml-py", "psutil")
@@ -180,22 +180,22 @@ def describe(visible: str | None = None, device_order: str | None = None) -> Mac
 def _gpus(visible: str | None, device_order: str | None) -> tuple[Gpu, ...]:
     try:
         boards = list_boards()
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        call("nvmlInit")
+    except NvmlError:
         return ()
     try:
         by_index = {board.identity.index: board for board in boards}
         selection = visible_gpus(visible, [board.identity for board in boards], device_order)
         return tuple(_gpu(by_index[index]) for index in selection.indices)
     finally:
-        pynvml.nvmlShutdown()
+        call("nvmlShutdown")
 
 
 def _gpu(board: Board) -> Gpu:
     def ask(function: str, *arguments: Any) -> Any:
         try:
-            return getattr(pynvml, function)(*arguments)
-        except pynvml.NVMLError:
+            return call(function, *arguments)
+        except NvmlError:
             return None
 
     handle = ask("nvmlDeviceGetHandleByUUID", board.identity.uuid)

@@ -24,6 +24,7 @@ class FakeGpu:
     name: str = "NVIDIA Test GPU"
     power_limit_mw: int = 300_000
     default_limit_mw: int = 300_000
+    max_limit_mw: int = 400_000
     power_mw: int = 100_000
     energy_mj: int = 5_000_000
     capability: tuple[int, int] = (9, 0)
@@ -88,7 +89,8 @@ class FakeNvml:
         return OK
 
     def _c_nvmlDeviceGetHandleByIndex_v2(self, index, device):
-        return _point(device, index.value + 1)
+        code = self.gpus[index.value].code("nvmlDeviceGetHandleByIndex")
+        return _point(device, index.value + 1) if code == OK else code
 
     def _c_nvmlDeviceGetHandleByUUID(self, uuid, device):
         for position, gpu in enumerate(self.gpus):
@@ -202,6 +204,12 @@ class FakeNvml:
 
     def _c_nvmlDeviceGetPowerManagementLimit(self, handle, value):
         return self._scalar(handle, "nvmlDeviceGetPowerManagementLimit", value, "power_limit_mw")
+
+    def _c_nvmlDeviceGetPowerManagementLimitConstraints(self, handle, least, most):
+        gpu = self._gpu(handle)
+        code = gpu.code("nvmlDeviceGetPowerManagementLimitConstraints")
+        least._obj.value, most._obj.value = gpu.power_limit_mw // 3, gpu.max_limit_mw
+        return code
 
     def _c_nvmlDeviceGetPowerManagementDefaultLimit(self, handle, value):
         return self._scalar(handle, "default_limit", value, "default_limit_mw")

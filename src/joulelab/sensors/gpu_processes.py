@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pynvml
-
+from joulelab.sensors.nvml_binding import (
+    FUNCTION_NOT_FOUND,
+    INSUFFICIENT_SIZE,
+    NOT_FOUND,
+    NOT_SUPPORTED,
+    SUCCESS,
+    NvmlError,
+    call,
+)
 from joulelab.sensors.processes import PROC, Key, Process, sees_whole_machine
 
 CLOCK_SLACK_US = 1_000_000
@@ -39,11 +45,11 @@ class GpuUse:
         self._proc = proc
         self._handle: Any = None
         self._last_us = time.time_ns() // 1000
-        pynvml.nvmlInit()
+        call("nvmlInit")
 
     def close(self) -> None:
         """Shut NVML down."""
-        pynvml.nvmlShutdown()
+        call("nvmlShutdown")
 
     def scan(self, job: Collection[int], table: Mapping[int, Process], duration_s: float) -> Use:
         """Find out who used the GPU since the last scan, by the job's and all visible processes.
@@ -53,10 +59,10 @@ class GpuUse:
         """
         try:
             if self._handle is None:
-                self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
+                self._handle = call("nvmlDeviceGetHandleByUUID", self._uuid)
             present = self._present()
-            is_busy = pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu > 0
-        except pynvml.NVMLError as error:
+            is_busy = call("nvmlDeviceGetUtilizationRates", self._handle).gpu > 0
+        except NvmlError as error:
             self._handle = None
             raise UseUnknown(
                 f"the driver does not report which processes use it: {error}"
@@ -84,24 +90,24 @@ class GpuUse:
 
     def _present(self) -> set[int]:
         """The processes with a context on the GPU."""
-        found = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
-        with contextlib.suppress(pynvml.NVMLError_NotSupported):
-            found = [*found, *pynvml.nvmlDeviceGetGraphicsRunningProcesses(self._handle)]
+        found = call("nvmlDeviceGetComputeRunningProcesses", self._handle)
+        try:
+            found = [*found, *call("nvmlDeviceGetGraphicsRunningProcesses", self._handle)]
+        except NvmlError as error:
+            if error.code not in (NOT_SUPPORTED, FUNCTION_NOT_FOUND):
+                raise
         return {int(one.pid) for one in found}
 
-    def _utilization(self) -> tuple[dict[int, float], pynvml.NVMLError | None]:
+    def _utilization(self) -> tuple[dict[int, float], NvmlError | None]:
         """SM utilisation by process since the last scan, 0 to 1; or why there is none."""
         latest_us = time.time_ns() // 1000 + CLOCK_SLACK_US
         # The driver's timestamps are wall time, and the wall clock may have been set back.
         self._last_us = min(self._last_us, latest_us)
         try:
             samples = self._samples()
-        except pynvml.NVMLError_NotFound:
-            # No process has done anything since.
-            return {}, None
-        except pynvml.NVMLError as error:
-            # The binding reports an empty list as an error.
-            return {}, None if error.value == pynvml.NVML_SUCCESS else error
+        except NvmlError as error:
+            # No process has done anything since, or the binding reports an empty list as an error.
+            return {}, None if error.code in (NOT_FOUND, SUCCESS) else error
         newest_us = self._last_us
         by_pid: dict[int, list[float]] = {}
         for sample in samples:
@@ -120,9 +126,12 @@ class GpuUse:
         The binding first requests their number: another may come in between.
         """
         for _ in range(TRIES - 1):
-            with contextlib.suppress(pynvml.NVMLError_InsufficientSize):
-                return list(pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us))
-        return list(pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._last_us))
+            try:
+                return list(call("nvmlDeviceGetProcessUtilization", self._handle, self._last_us))
+            except NvmlError as error:
+                if error.code != INSUFFICIENT_SIZE:
+                    raise
+        return list(call("nvmlDeviceGetProcessUtilization", self._handle, self._last_us))
 
     def _check_namespace(self, pids: Collection[int], table: Mapping[int, Process]) -> None:
         """Check that the driver's pids, which are the host's, mean the processes in ``/proc``."""

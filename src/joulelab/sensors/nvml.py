@@ -20,9 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pynvml
-
 from joulelab.sensors.calibration import calibrated
+from joulelab.sensors.nvml_binding import (
+    LIBRARY_NOT_FOUND,
+    MIG_ENABLED,
+    NO_PERMISSION,
+    VIRTUALIZATION_VGPU,
+    NvmlError,
+    call,
+)
 from joulelab.sensors.nvml_channels import (
     PowerRing,
     Scalar,
@@ -40,6 +46,10 @@ READ_INTERVAL_S = 0.5
 NO_LIBRARY_HINT = (
     "install the NVIDIA driver; in a container: docker run --gpus all with "
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+)
+PERMISSION_HINT = (
+    "try as root, or ask the administrator for access to /dev/nvidia* (in a container or a job: "
+    "to request this GPU)"
 )
 VGPU_REASON = "a virtual GPU does not report the board's power"
 VGPU_HINT = "measure on the host of the virtual machine"
@@ -72,15 +82,15 @@ class NvmlSensor:
     """
 
     def __init__(self, board: Board, periods_s: dict[tuple[str, str], float | None]) -> None:
-        self._uuid = board.identity.uuid
+        self._identity = board.identity
         self.uuids = (board.identity.uuid, *board.identity.mig_uuids)
         self.absent: list[Absence] = []
-        pynvml.nvmlInit()
+        call("nvmlInit")
         try:
-            self._handle: Any = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
+            self._handle: Any = self._find()
             self._ring, self._scalars = self._probe(board, periods_s)
-        except pynvml.NVMLError:
-            pynvml.nvmlShutdown()
+        except NvmlError:
+            call("nvmlShutdown")
             raise
         self._first_scalar = 0 if self._ring is None else 1
         rings = [] if self._ring is None else [self._ring.channel]
@@ -96,8 +106,8 @@ class NvmlSensor:
         now_ns = time.monotonic_ns()
         if self._handle is None:
             try:
-                self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
-            except pynvml.NVMLError as error:
+                self._handle = self._find()
+            except NvmlError as error:
                 reason = f"NVML: {error}"
                 return [Gap(now_ns, position, reason) for position in range(len(self.channels))]
         readings: list[Reading | Gap] = []
@@ -105,7 +115,7 @@ class NvmlSensor:
         if self._ring is not None:
             try:
                 readings += self._ring.read(self._handle, 0)
-            except pynvml.NVMLError as error:
+            except NvmlError as error:
                 readings.append(Gap(now_ns, 0, f"NVML: {error}"))
                 failed = True
         for position, scalar in enumerate(self._scalars):
@@ -118,7 +128,7 @@ class NvmlSensor:
             before_ns = time.monotonic_ns()
             try:
                 value = scalar.read(self._handle)
-            except pynvml.NVMLError as error:
+            except NvmlError as error:
                 readings.append(Gap(before_ns, channel, f"NVML: {error}"))
                 failed = True
             else:
@@ -130,7 +140,12 @@ class NvmlSensor:
 
     def close(self) -> None:
         """Shut NVML down."""
-        pynvml.nvmlShutdown()
+        call("nvmlShutdown")
+
+    def _find(self) -> Any:
+        if self._identity.uuid:
+            return call("nvmlDeviceGetHandleByUUID", self._identity.uuid)
+        return call("nvmlDeviceGetHandleByIndex", self._identity.index)
 
     def _probe(
         self, board: Board, periods_s: dict[tuple[str, str], float | None]
@@ -140,7 +155,7 @@ class NvmlSensor:
         ring = None
         try:
             ring = PowerRing.open(self._handle, component)
-        except pynvml.NVMLError as error:
+        except NvmlError as error:
             self._refused(board, "nvml.samples", error)
         power = self._supported(board, [counter(component)])
         if ring is None:
@@ -159,15 +174,16 @@ class NvmlSensor:
         for scalar in scalars:
             try:
                 scalar.read(self._handle)
-            except pynvml.NVMLError as error:
+            except NvmlError as error:
                 self._refused(board, scalar.channel.source, error)
             else:
                 supported.append(scalar)
         return supported
 
-    def _refused(self, board: Board, source: str, error: pynvml.NVMLError) -> None:
-        reason = f"this GPU or driver does not support it: {error}"
-        hint = ""
+    def _refused(self, board: Board, source: str, error: NvmlError) -> None:
+        reason, hint = f"this GPU or driver does not support it: {error}", error.hint
+        if error.code == NO_PERMISSION:
+            reason, hint = f"the driver refuses it: {error}", PERMISSION_HINT
         if board.virtual:
             reason, hint = f"{VGPU_REASON} ({error})", VGPU_HINT
         elif board.mig:
@@ -185,7 +201,7 @@ def discover_gpus(
     """
     try:
         boards = list_boards()
-    except pynvml.NVMLError as error:
+    except NvmlError as error:
         return [], [nvml_absence(error)]
     if not boards:
         return [], [Absence("gpu", "nvml", "the NVIDIA driver sees no GPU", NO_LIBRARY_HINT)]
@@ -201,7 +217,7 @@ def discover_gpus(
         board = by_index[index]
         try:
             sensor = NvmlSensor(board, periods_s)
-        except pynvml.NVMLError as error:
+        except NvmlError as error:
             absences.append(Absence(board.component, "nvml", f"cannot open this GPU: {error}"))
             continue
         absences += sensor.absent
@@ -223,7 +239,7 @@ def visible_components(visible: str | None, device_order: str | None) -> list[st
     """
     try:
         boards = list_boards()
-    except pynvml.NVMLError:
+    except NvmlError:
         return None
     selection = visible_gpus(visible, [board.identity for board in boards], device_order)
     return [f"gpu:{index}" for index in selection.indices]
@@ -232,56 +248,62 @@ def visible_components(visible: str | None, device_order: str | None) -> list[st
 def list_boards() -> list[Board]:
     """List all GPUs of this machine by NVML index, which is PCI bus order.
 
+    One that is lost or refused is there without a UUID.
+
     Raises:
-        pynvml.NVMLError: There is no driver, or it refuses.
+        NvmlError: There is no driver, or it refuses.
     """
-    pynvml.nvmlInit()
+    call("nvmlInit")
     try:
-        return [_board(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [_board(index) for index in range(call("nvmlDeviceGetCount"))]
     finally:
-        pynvml.nvmlShutdown()
+        call("nvmlShutdown")
 
 
-def nvml_absence(error: pynvml.NVMLError) -> Absence:
+def nvml_absence(error: NvmlError) -> Absence:
     """Explain why NVML as a whole is missing."""
-    if isinstance(error, pynvml.NVMLError_LibraryNotFound):
+    if error.code == LIBRARY_NOT_FOUND:
         reason = "there is no NVIDIA driver library (libnvidia-ml.so.1)"
         return Absence("gpu", "nvml", reason, NO_LIBRARY_HINT)
     hint = "check that `nvidia-smi` works; after a driver update, restart the machine"
-    return Absence("gpu", "nvml", f"NVML does not start: {error}", hint)
+    return Absence("gpu", "nvml", f"NVML does not start: {error}", error.hint or hint)
 
 
 def _board(index: int) -> Board:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     try:
-        mig: bool | None = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    except pynvml.NVMLError:
-        mig = None
+        handle = call("nvmlDeviceGetHandleByIndex", index)
+        uuid = call("nvmlDeviceGetUUID", handle)
+    except NvmlError:
+        return Board(GpuIdentity(index=index, uuid=""), None, False)
+    mode = _ask("nvmlDeviceGetMigMode", handle)
+    mig = None if mode is None else mode[0] == MIG_ENABLED
     identity = GpuIdentity(
         index=index,
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        uuid=uuid,
         mig_uuids=_mig_uuids(handle) if mig else (),
-        model=pynvml.nvmlDeviceGetName(handle),
+        model=_ask("nvmlDeviceGetName", handle) or "",
     )
-    return Board(identity, mig, _is_virtual(handle))
+    virtual = _ask("nvmlDeviceGetVirtualizationMode", handle) == VIRTUALIZATION_VGPU
+    return Board(identity, mig, virtual)
 
 
-def _is_virtual(handle: Any) -> bool:
+def _ask(function: str, handle: Any) -> Any:
+    """Call a function that not every driver, GPU and binding has; ``None`` without an answer."""
     try:
-        mode = pynvml.nvmlDeviceGetVirtualizationMode(handle)
-    except pynvml.NVMLError:
-        return False
-    return bool(mode == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU)
+        return call(function, handle)
+    except NvmlError:
+        return None
 
 
 def _mig_uuids(handle: Any) -> tuple[str, ...]:
     uuids = []
-    for position in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+    for position in range(_ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
         try:
-            instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, position)
-        except pynvml.NVMLError_NotFound:
+            instance = call("nvmlDeviceGetMigDeviceHandleByIndex", handle, position)
+            uuids.append(call("nvmlDeviceGetUUID", instance))
+        except NvmlError:
+            # There is no such instance, or this process may not see it.
             continue
-        uuids.append(pynvml.nvmlDeviceGetUUID(instance))
     return tuple(uuids)
 
 

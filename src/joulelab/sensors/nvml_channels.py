@@ -10,8 +10,6 @@ from itertools import pairwise
 from statistics import median, quantiles
 from typing import Any
 
-import pynvml
-
 from joulelab.sensors.host import clock_offset_ns
 from joulelab.sensors.nvml_accuracy import (
     GAIN_UNCERTAINTY,
@@ -21,6 +19,17 @@ from joulelab.sensors.nvml_accuracy import (
     USUAL_PERIOD_S,
     timestamp_latency,
 )
+from joulelab.sensors.nvml_binding import (
+    CLOCK_MEMORY,
+    CLOCK_SM,
+    FIELD_POWER_INSTANT,
+    NOT_FOUND,
+    SAMPLES_TOTAL_POWER,
+    TEMPERATURE_GPU,
+    NvmlError,
+    call,
+    field_value,
+)
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 RING_S = 3.0
@@ -29,7 +38,6 @@ CLOCK_STEP_S = 0.05
 """Wall and monotonic clock drift apart by at most 500 ppm unless the wall clock is set."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
-_GPU_SENSOR = pynvml.NVML_TEMPERATURE_GPU
 _VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """By nvmlValueType_t."""
 
@@ -75,7 +83,9 @@ class PowerRing:
         offset_ns = clock_offset_ns(time.CLOCK_REALTIME)
         try:
             samples = _samples(handle, self._last_stamp_us)
-        except pynvml.NVMLError_NotFound:
+        except NvmlError as error:
+            if error.code != NOT_FOUND:
+                raise
             samples = []
         now_ns = time.monotonic_ns()
         if self._offset_ns is not None and abs(offset_ns - self._offset_ns) > CLOCK_STEP_S * 1e9:
@@ -135,7 +145,7 @@ def ring_channel(
 
 def _samples(handle: Any, since_us: int) -> list[tuple[int, float]]:
     """(wall-clock microseconds, watts), oldest first."""
-    kind, samples = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, since_us)
+    kind, samples = call("nvmlDeviceGetSamples", handle, SAMPLES_TOTAL_POWER, since_us)
     field = _VALUE_FIELDS[kind]
     pairs = [(int(s.timeStamp), float(getattr(s.sampleValue, field)) / 1e3) for s in samples]
     return sorted(pair for pair in pairs if pair[0] > 0)
@@ -165,7 +175,7 @@ def counter(component: str) -> Scalar:
     )
     return Scalar(
         channel,
-        lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3,
+        lambda handle: call("nvmlDeviceGetTotalEnergyConsumption", handle) / 1e3,
         SLOW_INTERVAL_S,
     )
 
@@ -188,46 +198,39 @@ def polled_power(component: str, handle: Any) -> list[Scalar]:
         instant, source="nvml.power_usage", window_s=_usage_window_s(handle), priority=3
     )
     return [
-        Scalar(instant, _instant_power_w, USUAL_PERIOD_S),
-        Scalar(usage, lambda h: pynvml.nvmlDeviceGetPowerUsage(h) / 1e3, USUAL_PERIOD_S),
+        Scalar(instant, lambda h: field_value(h, FIELD_POWER_INSTANT) / 1e3, USUAL_PERIOD_S),
+        Scalar(usage, lambda h: call("nvmlDeviceGetPowerUsage", h) / 1e3, USUAL_PERIOD_S),
     ]
 
 
 def _usage_window_s(handle: Any) -> float:
     """1 s on Ampere and newer, but not GA100 (NVML API reference, nvmlDeviceGetPowerUsage)."""
     try:
-        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
-    except pynvml.NVMLError:
+        capability = tuple(call("nvmlDeviceGetCudaComputeCapability", handle))
+    except NvmlError:
         return 0.0
     return 1.0 if capability > (8, 0) else 0.0
-
-
-def _instant_power_w(handle: Any) -> float:
-    field = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
-    if field.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(field.nvmlReturn)
-    return float(field.value.uiVal) / 1e3
 
 
 _KERNELS, _MEMORY = "share of time with a kernel running", "share of time with memory accesses"
 _TELEMETRY: Mapping[Quantity, tuple[str, Callable[[Any], float], str]] = {
     Quantity.UTILIZATION: (
-        "utilization", lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).gpu), _KERNELS
+        "utilization", lambda h: float(call("nvmlDeviceGetUtilizationRates", h).gpu), _KERNELS
     ),
     Quantity.MEMORY_UTILIZATION: (
-        "utilization", lambda h: float(pynvml.nvmlDeviceGetUtilizationRates(h).memory), _MEMORY
+        "utilization", lambda h: float(call("nvmlDeviceGetUtilizationRates", h).memory), _MEMORY
     ),
     Quantity.MEMORY_USED: (
-        "memory", lambda h: float(pynvml.nvmlDeviceGetMemoryInfo(h).used), ""
+        "memory", lambda h: float(call("nvmlDeviceGetMemoryInfo", h).used), ""
     ),
     Quantity.TEMPERATURE: (
-        "temperature", lambda h: float(pynvml.nvmlDeviceGetTemperature(h, _GPU_SENSOR)), ""
+        "temperature", lambda h: float(call("nvmlDeviceGetTemperature", h, TEMPERATURE_GPU)), ""
     ),
     Quantity.SM_CLOCK: (
-        "sm_clock", lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_SM) * 1e6, ""
+        "sm_clock", lambda h: call("nvmlDeviceGetClockInfo", h, CLOCK_SM) * 1e6, ""
     ),
     Quantity.MEMORY_CLOCK: (
-        "memory_clock", lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_MEM) * 1e6, ""
+        "memory_clock", lambda h: call("nvmlDeviceGetClockInfo", h, CLOCK_MEMORY) * 1e6, ""
     ),
 }  # fmt: skip
 
@@ -275,7 +278,7 @@ def observe_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None
     """Observe how often each value changes; ``None`` if the GPU did not show it."""
     try:
         return update_periods_s([partial(one.read, handle) for one in scalars])
-    except pynvml.NVMLError:
+    except NvmlError:
         return [None] * len(scalars)
 
 

@@ -1,0 +1,101 @@
+"""Calls of the driver's management library (NVML) through whichever ``pynvml`` Python imports.
+
+nvidia-ml-py and the old package ``pynvml`` both bring a module of that name, and the old one's
+directory hides the other's file. It gives bytes for text, takes no ``str``, and lacks newer
+functions. Only this module imports it: texts are ``str`` on both sides, and whatever goes wrong is
+an :class:`NvmlError`. Constants are numbers of NVML's ABI, since an old binding lacks some.
+"""
+
+from __future__ import annotations
+
+from ctypes import ArgumentError
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+try:
+    import pynvml as _binding
+except Exception:  # noqa: BLE001  (a package of that name may fail in any way)
+    _binding = None
+
+SUCCESS = 0
+NOT_SUPPORTED = 3
+NO_PERMISSION = 4
+NOT_FOUND = 6
+INSUFFICIENT_SIZE = 7
+LIBRARY_NOT_FOUND = 12
+FUNCTION_NOT_FOUND = 13
+
+MIG_ENABLED = 1
+VIRTUALIZATION_VGPU = 2
+SAMPLES_TOTAL_POWER = 0
+TEMPERATURE_GPU = 0
+CLOCK_SM = 1
+CLOCK_MEMORY = 2
+FIELD_POWER_INSTANT = 186
+SCOPE_MODULE = 1
+"""Power of the module that a GPU is soldered on, a superchip's processor and memory included."""
+
+_DRIVER_ERROR: type[Exception] = getattr(_binding, "NVMLError", OSError)
+HIDING_PACKAGE = "pynvml"
+UNINSTALL_HINT = f"run `pip uninstall {HIDING_PACKAGE}`"
+
+
+class NvmlError(Exception):
+    """A call failed.
+
+    Attributes:
+        code: What NVML returned, or :data:`FUNCTION_NOT_FOUND` for a binding without the function.
+        hint: How to fix it, if that is known.
+    """
+
+    def __init__(self, message: str, code: int, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+def call(function: str, *arguments: Any) -> Any:
+    """Call a function of NVML by its name in C.
+
+    Raises:
+        NvmlError: The driver refuses, is too old or missing, or the binding cannot do it.
+    """
+    try:
+        found = getattr(_binding, function)
+    except AttributeError as error:
+        raise _binding_error(f"it has no {function}") from error
+    try:
+        value = found(*[one.encode() if isinstance(one, str) else one for one in arguments])
+    except _DRIVER_ERROR as error:
+        raise _driver_error(error) from error
+    except (ArgumentError, AttributeError, TypeError, ValueError) as error:
+        raise _binding_error(f"{function}: {type(error).__name__}: {error}") from error
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def field_value(handle: Any, field: int, scope: int = 0) -> int:
+    """Return an unsigned field of a GPU. Raises :class:`NvmlError` like :func:`call`."""
+    found = call("nvmlDeviceGetFieldValues", handle, [(field, scope) if scope else field])[0]
+    if found.nvmlReturn != SUCCESS:
+        raise _driver_error(_DRIVER_ERROR(found.nvmlReturn))
+    return int(found.value.uiVal)
+
+
+def _driver_error(error: Any) -> NvmlError:
+    text = str(error)
+    # Old bindings format the driver's bytes.
+    return NvmlError(text.removeprefix("b'").removesuffix("'"), int(error.value))
+
+
+def _binding_error(problem: str) -> NvmlError:
+    """Explain why the imported binding cannot make a call."""
+    file = getattr(_binding, "__file__", None) or ""
+    if Path(file).name != "__init__.py":
+        # nvidia-ml-py is a single file.
+        return NvmlError(f"the binding nvidia-ml-py fails: {problem}", FUNCTION_NOT_FOUND)
+    try:
+        name = f"{HIDING_PACKAGE} {metadata.version(HIDING_PACKAGE)}"
+    except metadata.PackageNotFoundError:
+        name = str(Path(file).parent)
+    return NvmlError(f"{name} hides nvidia-ml-py: {problem}", FUNCTION_NOT_FOUND, UNINSTALL_HINT)
