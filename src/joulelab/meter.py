@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
+from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import TraceError
 from joulelab.machine import machine_identity
 from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IDLE_SPAN = "idle"
+POLL_S = 1.0
+"""Time between two checks of a machine that is to become quiet; processes are scanned as often."""
 FLUSH_TIMEOUT_S = 5.0
 
 
@@ -201,17 +205,57 @@ class Meter:
         assert self._trace is not None
         return self._trace
 
-    def measure_idle(self, duration_s: float) -> Baseline:
-        """Pause the program for this time (the paper's T_m) and add its power to the baseline."""
-        with self.span(IDLE_SPAN) as span:
-            time.sleep(duration_s)
-        return self.idle_from(span)
+    def measure_idle(
+        self,
+        duration_s: float,
+        wait_s: float = 0.0,
+        on_poll: Callable[[IdleMeasurement], None] = lambda _: None,
+    ) -> Baseline:
+        """Pause the program and add the machine's idle power to the baseline.
 
-    def idle_from(self, span: Span) -> Baseline:
-        """Add the power of a span in which the program paused to the baseline."""
-        middle_s = span.start_ns * 1e-9 + span.duration_s / 2
+        The quietest part of the pause counts (:mod:`joulelab.energy.idle`). If other processes use
+        the machine in all of it, the baseline states so, and its uncertainty covers what they may
+        have used.
+
+        Args:
+            duration_s: Duration of the measurement (the paper's T_m).
+            wait_s: Longest time to wait for other processes to become idle.
+            on_poll: Called several times with the state of the measurement.
+        """
+        with self.span(IDLE_SPAN) as span:
+            self.pause(duration_s, wait_s, on_poll)
+        return self.idle_from(span, duration_s)
+
+    def pause(
+        self,
+        duration_s: float,
+        wait_s: float = 0.0,
+        on_poll: Callable[[IdleMeasurement], None] = lambda _: None,
+    ) -> None:
+        """Pause the program until it was idle on a quiet machine; see :meth:`measure_idle`."""
+        start_ns = time.monotonic_ns()
+        time.sleep(duration_s)
+        while True:
+            now_ns = time.monotonic_ns()
+            measured = IdleMeasurement(self.trace, start_ns, now_ns, duration_s)
+            on_poll(measured)
+            left_s = duration_s + wait_s - (now_ns - start_ns) * 1e-9
+            if measured.is_quiet or left_s <= 0:
+                return
+            time.sleep(min(left_s, POLL_S))
+
+    def idle_from(self, span: Span, duration_s: float = math.inf) -> Baseline:
+        """Add the power of a span in which the program paused to the baseline.
+
+        ``duration_s`` is the duration that was requested, if the span may be longer.
+        """
+        window = _window(span)
+        self._estimator_until(window.stop_ns)
+        assert self._trace is not None
+        duration_s = min(duration_s, span.duration_s)
+        measured = IdleMeasurement(self._trace, window.start_ns, window.stop_ns, duration_s)
         points = self.baseline.points if self.baseline else ()
-        self.baseline = Baseline((*points, IdlePoint.from_energy(span.energy, middle_s)))
+        self.baseline = Baseline((*points, measured.point()))
         self._estimator = None
         return self.baseline
 

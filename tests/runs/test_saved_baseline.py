@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import time
 
 import pytest
@@ -97,3 +99,74 @@ def test_a_duration_out_of_range_is_an_error_of_one_line(run):
     code, _, err = run("idle", "--seconds", "0")
     assert code == 2
     assert len(err.splitlines()) == 1
+
+
+def busy_machine(threads):
+    """A machine at 7 W on which other processes use this many threads at a time."""
+    sources = (
+        SimulatedSource(
+            component="cpu:0",
+            waveform=Waveform.constant(7.0),
+            kind="counter",
+            update_period_s=0.001,
+            interval_s=0.05,
+        ),
+        *(
+            SimulatedSource(
+                component="cpu", waveform=use, kind=kind, update_period_s=0.001, interval_s=0.1
+            )
+            for kind, use in (("use", threads), ("job_use", Waveform.constant(0.0)))
+        ),
+    )
+    return SimulatedMachine(sources).spec()
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", busy_machine(Waveform.constant(0.6 * os.cpu_count())))
+
+
+def test_a_busy_machine_is_refused_in_one_line(run, busy):
+    code, out, err = run("idle", "--seconds", "0.5", "--wait", "0")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        r"joulelab: the machine is busy: \d\d % of the CPU used; stop what is running, wait longer "
+        r"with --wait SECONDS, or measure anyway with --force\n",
+        err,
+    )
+    assert load() is None
+
+
+def test_a_busy_machine_is_measured_by_force_with_doubt(run, busy):
+    code, out, _ = run("idle", "--seconds", "0.5", "--force")
+    assert code == 0
+    assert "measured on a busy machine: " in out
+    point = json.loads(baseline_file().read_text())["point"]
+    assert point["load"]["cpu"]["fraction"] == pytest.approx(0.6, abs=0.05)
+    assert point["busy_w"]["cpu:0"] == pytest.approx(7.0, rel=0.01)
+    with joulelab.Meter() as meter, meter.span("work") as span:
+        time.sleep(0.3)
+    assert any("idle power was measured on a busy machine" in one for one in span.energy.notes)
+    low_j, high_j = span.energy.net_interval_j
+    assert low_j <= 0.01
+    assert high_j > 0.9 * span.energy.gross_j
+
+
+def test_a_machine_that_becomes_quiet_is_waited_for(run, monkeypatch):
+    now_s, threads = time.monotonic(), float(os.cpu_count())
+    # Busy until two seconds from now.
+    until_s = now_s + 2.0
+    load_until = Waveform(((0.0, threads), (until_s, threads), (until_s, 0.0), (10 * until_s, 0.0)))
+    monkeypatch.setenv("JOULELAB_SENSORS", busy_machine(load_until))
+    code, out, _ = run("idle", "--seconds", "0.5", "--wait", "30")
+    assert code == 0
+    assert "by the quietest 250 ms of" in out
+    assert load().points[0].load == {}
+
+
+def test_a_saved_point_of_an_older_version_opens():
+    path = save()
+    content = json.loads(path.read_text())
+    del content["point"]["load"], content["point"]["busy_w"]
+    path.write_text(json.dumps(content))
+    assert load().points[0].power_w == {"gpu:0": 100.0}

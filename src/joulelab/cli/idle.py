@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import time
+import math
+from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import track
+from rich.status import Status
 
-from joulelab.format import quantity
+from joulelab.cli.output import print_json, progress
+from joulelab.energy.baseline import IdlePoint
+from joulelab.energy.energy import Energy
+from joulelab.energy.idle import IdleMeasurement
+from joulelab.errors import UserError
+from joulelab.format import duration, quantity
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
 from joulelab.runs.saved_baseline import save_baseline
+from joulelab.uncertain import COVERAGE_FACTOR
+
+WAIT_S = 30.0
 
 
 @click.command("idle")
@@ -24,35 +31,76 @@ from joulelab.runs.saved_baseline import save_baseline
     show_default=True,
     help="Duration of the measurement (the paper's T_m).",
 )
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0, max=86400),
+    metavar="SECONDS",
+    help=f"Longest time to wait for a busy machine to become quiet.  [default: {WAIT_S:g}; "
+    "0 with --force]",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Measure a busy machine, too, and save who used it; the uncertainty covers the effect.",
+)
 @click.option("--dry-run", is_flag=True, help="Measure and print, but save nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(duration_s: float, dry_run: bool, as_json: bool) -> None:
+def command(
+    duration_s: float, wait_s: float | None, force: bool, dry_run: bool, as_json: bool
+) -> None:
     """Measure this machine's idle power and save it.
 
-    Do not use the machine during the measurement. Net energy is gross energy minus this power times
-    the duration, unless a run measures its own idle power.
+    Do not use the machine during the measurement. If other processes do, JouleLab waits for them to
+    finish and then refuses. Net energy is gross energy minus this power times the duration, unless
+    a run measures its own idle power.
 
     \b
     Example:
       joulelab idle --seconds 30
+      joulelab idle --wait 600
     """
-    terminal = Console(stderr=True)
-    with Meter() as meter:
-        with meter.span("idle") as span:
-            for _ in track(range(100), "idle", console=terminal, disable=not terminal.is_terminal):
-                time.sleep(duration_s / 100)
-        baseline = meter.idle_from(span)
-        energy = span.energy
-    path = None if dry_run else save_baseline(baseline.points[-1], machine_identity())
+    if wait_s is None:
+        wait_s = 0.0 if force else WAIT_S
+    with Meter() as meter, progress(f"measuring idle power for {duration(duration_s)}") as status:
+
+        def show(measured: IdleMeasurement) -> None:
+            if isinstance(status, Status) and not measured.is_quiet:
+                status.update(f"waiting for a quiet machine: {measured.load_text}")
+
+        point = meter.measure_idle(duration_s, wait_s, show).points[-1]
+        energy = meter.energy("idle")
+    if point.busy_w and not force:
+        raise UserError(
+            "the machine is busy",
+            why=point.load_text,
+            hint="stop what is running, wait longer with --wait SECONDS, or measure anyway with "
+            "--force",
+        )
+    path = None if dry_run else save_baseline(point, machine_identity())
     if as_json:
         saved_in = None if path is None else str(path)
-        click.echo(json.dumps({"idle": energy.to_json(), "kept_in": saved_in}))
+        print_json({"idle": energy.to_json(), "point": point.to_json(), "kept_in": saved_in})
         return
-    for name, part in energy.components.items():
-        half_w = (part.interval_j[1] - part.gross_j) / part.duration_s
-        power = f"{quantity(part.mean_power_w, 'W')} ± {quantity(half_w, 'W')}"
+    _print(point, energy, path)
+
+
+def _print(point: IdlePoint, energy: Energy, path: Path | None) -> None:
+    for name, power_w in point.power_w.items():
+        part = energy.components[name]
+        half_w = COVERAGE_FACTOR * math.hypot(
+            part.gain_uncertainty * power_w, part.offset_uncertainty_w, point.uncertainty_w[name]
+        )
+        power = f"{quantity(power_w, 'W')} ± {quantity(half_w, 'W')}"
         click.echo(f"{name:8} {power:20} {part.provenance}")
     for name, reason in energy.absent.items():
         click.echo(f"{name:8} absent: {reason}")
+    if point.duration_s < 0.99 * energy.duration_s:
+        part_s, whole_s = duration(point.duration_s), duration(energy.duration_s)
+        click.echo(f"by the quietest {part_s} of {whole_s}")
+    if point.busy_w:
+        click.echo(f"measured on a busy machine: {point.load_text}; ± covers what it may have used")
+    elif point.load:
+        click.echo(f"busy, which idle power by a model does not depend on: {point.load_text}")
     if path is not None:
         click.echo(f"saved in {path}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,17 @@ class Share:
     low: float  # The lower end of its 95 % interval.
     high: float  # The upper end.
     method: str  # What it was estimated from, for example "CPU time".
+    users: tuple[str, ...] = ()  # Other processes that used the component, the busiest first.
 
     @property
     def is_whole(self) -> bool:
         """Whether the job was alone, or other processes' use was negligible."""
         return self.low == 1
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Share:
+        """Read its fields; older records have no users."""
+        return cls(**{**data, "users": tuple(data.get("users", ()))})
 
 
 def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:
@@ -82,7 +88,8 @@ def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> 
         / whole
         for name in ("fraction", "low", "high")
     )
-    return Share(fraction=fraction, low=low, high=high, method=known[0].method)
+    users = tuple(dict.fromkeys(user for share in known for user in share.users))
+    return Share(fraction=fraction, low=low, high=high, method=known[0].method, users=users)
 
 
 class Attribution:
@@ -98,7 +105,7 @@ class Attribution:
             for event in trace.events:
                 if event.get("event") == "gap" and event.get("channel") == use:
                     self._reasons[component] = str(event["reason"])
-        self._others = _other_processes(trace)
+        self._others = other_processes(trace)
 
     def shares(self, component: str, times_s: Floats) -> list[Share | None]:
         """Return the job's share, if known, for each start and stop. Shape: (spans, 2)."""
@@ -109,11 +116,24 @@ class Attribution:
             found = self._by_use(_recorded_as(component), times_s)
         if found is None:
             return [None] * len(times_s)
+        users = self._others.get(_recorded_as(component))
+        others = users.names[:MAX_NAMED] if users else ()
         shares: list[Share | None] = []
         for fraction, low, high in zip(*(column.tolist() for column in found), strict=True):
-            share = Share(fraction=fraction, low=low, high=high, method=METHODS[kind])
+            share = Share(
+                fraction=fraction,
+                low=low,
+                high=high,
+                method=METHODS[kind],
+                users=() if low == 1 else others,
+            )
             shares.append(None if math.isnan(fraction) else share)
         return shares
+
+    def use(self, component: str, times_s: Floats) -> Used | None:
+        """Return the use of a component in each span, if it was recorded. Shape: (spans, 2)."""
+        counters = self._use.get(_recorded_as(component))
+        return None if counters is None else counters.within(times_s)
 
     def note(self, component: str, share: Share | None) -> str:
         """Describe a component's other users in the recording, or why its share is unknown."""
@@ -122,8 +142,8 @@ class Attribution:
             return ""
         label = "the CPU" if name == "cpu" else name
         if share is not None:
-            names = self._others.get(name)
-            return f"other processes also used {label}{f': {names}' if names else ''}"
+            users = self._others.get(name)
+            return f"other processes also used {label}{f': {users}' if users else ''}"
         reason = self._reasons.get(name)
         if reason is None and name in self._use:
             reason = "processes were sampled in too little of the span"
@@ -162,7 +182,7 @@ class Attribution:
         return fraction, np.minimum(low, fraction), np.maximum(high, fraction)
 
 
-class _Used(NamedTuple):
+class Used(NamedTuple):
     """Use in several spans. Shapes: (spans,)."""
 
     all_s: Floats  # By all processes.
@@ -199,7 +219,7 @@ class _UseCounters(NamedTuple):
         pace_s = max(stated, default=trace.channels[use].update_period_s)
         return cls(t_s, all_s, job_s, known_s, pace_s)
 
-    def within(self, times_s: Floats) -> _Used:
+    def within(self, times_s: Floats) -> Used:
         """Return the use in each span: even between samples, extrapolated from the nearest two."""
         start, stop = times_s[:, 0], times_s[:, 1]
         first, last = self.t_s[0], self.t_s[-1]
@@ -220,7 +240,7 @@ class _UseCounters(NamedTuple):
         unknown = 1 - (1 - np.minimum(unseen, 1)) * known_s / (end - begin)
         sampled_over_s = self.t_s[after] - self.t_s[before]
         unknown = np.where(unknown < ROUNDING, 0.0, unknown)
-        return _Used(all_s, job_s, known_s, sampled_over_s, unknown)
+        return Used(all_s, job_s, known_s, sampled_over_s, unknown)
 
 
 def _recorded_as(component: str) -> str:
@@ -240,24 +260,37 @@ def _use_channels(trace: Trace) -> dict[str, tuple[int, int]]:
     return {name: (one[use], one[job_use]) for name, one in found.items() if len(one) == 2}
 
 
-def _other_processes(trace: Trace) -> dict[str, str]:
-    """Name the other processes that used each component, the busiest first."""
+class Users(NamedTuple):
+    """Other processes that used a component, the busiest first, and how many are not named."""
+
+    names: tuple[str, ...]
+    unnamed: int
+
+    def __str__(self) -> str:
+        more = len(self.names[MAX_NAMED:]) + self.unnamed
+        return ", ".join(self.names[:MAX_NAMED]) + (f" and {more} more" if more else "")
+
+
+def other_processes(
+    trace: Trace, start_ns: float = -math.inf, stop_ns: float = math.inf
+) -> dict[str, Users]:
+    """Name the other processes that used each component between two times, CLOCK_MONOTONIC."""
     used: dict[str, dict[str, float]] = {}
     unnamed: dict[str, int] = {}
     for event in trace.events:
-        if event.get("event") == "others":
+        if event.get("event") != "others":
+            continue
+        if event.get("since_ns", start_ns) <= stop_ns and event["t_ns"] >= start_ns:
             component = event["component"]
             unnamed[component] = max(unnamed.get(component, 0), event["more"])
             names = used.setdefault(component, {})
             for pid, name, used_s in event["used"]:
                 label = f"{name} (pid {pid})"
                 names[label] = names.get(label, 0.0) + used_s
-    texts = {}
-    for component, names in used.items():
-        first = sorted(names, key=lambda name: -names[name])[:MAX_NAMED]
-        more = len(names) - len(first) + unnamed[component]
-        texts[component] = ", ".join(first) + (f" and {more} more" if more else "")
-    return texts
+    return {
+        component: Users(tuple(sorted(names, key=lambda name: -names[name])), unnamed[component])
+        for component, names in used.items()
+    }
 
 
 @dataclass(slots=True)

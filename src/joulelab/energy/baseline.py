@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from joulelab.energy.energy import Energy, sensor_of
+from joulelab.format import join_words, percent
 
 UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.
@@ -20,16 +21,56 @@ UNKNOWN_DRIFT = 0.04
 An H100's idle power rose from 119 to 128 W (7 %) within three minutes of work; a rectangular
 distribution of that width has a standard deviation of 2 %, doubled since boards differ."""
 
+BUSY_IDLE = (
+    "idle power was measured on a busy machine ({}): net of idle is uncertain; measure idle again "
+    "when no other process works"
+)
+"""Note of an energy whose idle power is doubtful."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much other processes used a component while its idle power was measured.
+
+    Attributes:
+        fraction: Mean part of the component that they used, 0 to 1; NaN if it is unknown.
+        users: Their names with pids, the busiest first.
+    """
+
+    fraction: float
+    users: str = ""
+
+
+def describe_load(load: Mapping[str, Load]) -> str:
+    """Describe who used which component.
+
+    Example:
+        >>> describe_load({"cpu": Load(0.5, "make (pid 7)"), "gpu:0": Load(1.0)})
+        '50 % of the CPU used by make (pid 7) and 100 % of gpu:0 used'
+    """
+    texts = []
+    for component, one in load.items():
+        label = "the CPU" if component == "cpu" else component
+        who = f" by {one.users}" if one.users else ""
+        texts.append(f"{percent(one.fraction, 2)} of {label} used{who}")
+    return join_words(texts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdlePoint:
-    """Idle power measured once."""
+    """Idle power measured once.
+
+    On a busy machine ``power_w`` is the middle of what idle power may be, and ``uncertainty_w``
+    covers all of it; see :mod:`joulelab.energy.idle`.
+    """
 
     time_s: float  # Middle of the measurement, on a clock of the caller's choice.
     duration_s: float  # T_m.
     power_w: Mapping[str, float]  # Mean idle power by component.
     uncertainty_w: Mapping[str, float]  # Standard; gain and offset are in the gross energy.
     source: Mapping[str, str]  # The channel of each; idle power of another does not apply.
+    load: Mapping[str, Load] = field(default_factory=dict)  # Of components that were not idle.
+    busy_w: Mapping[str, float] = field(default_factory=dict)  # As measured, where load matters.
 
     @classmethod
     def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
@@ -45,6 +86,11 @@ class IdlePoint:
             source={name: part.source for name, part in energy.components.items()},
         )
 
+    @property
+    def load_text(self) -> str:
+        """Who used the machine during the measurement; empty if no other process did."""
+        return describe_load(self.load)
+
     def at(self, time_s: float) -> IdlePoint:
         """Return the same point at another time or on another clock."""
         return replace(self, time_s=time_s)
@@ -56,7 +102,8 @@ class IdlePoint:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> IdlePoint:
         """Read what :meth:`to_json` wrote."""
-        return cls(**data)
+        load = {name: Load(**one) for name, one in data.get("load", {}).items()}
+        return cls(**{**data, "load": load})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +130,10 @@ class Baseline:
         Between two points: the straight line; its uncertainty is that of each point and of the
         drift between them (rectangular: the true curve lies anywhere between the two). Outside: the
         nearest point, with an uncertainty of :data:`UNKNOWN_DRIFT` or of the drift between the
-        nearest two, whichever is more. NaN if the source never measured the component.
+        nearest two, whichever is more. NaN if the source never measured the component. Points that
+        were measured on a busy machine count only if there is no other.
         """
-        sensor = sensor_of(source)
-        points = [one for one in self.points if sensor_of(one.source.get(component, "")) == sensor]
+        points = self._points_of(component, source)
         if not points:
             return math.nan, math.nan
         before = [point for point in points if point.time_s <= time_s]
@@ -108,18 +155,33 @@ class Baseline:
         unknown_w = max(UNKNOWN_DRIFT * power_w, drift_w / math.sqrt(3))
         return power_w, math.hypot(unknown_w, nearest.uncertainty_w[component])
 
+    def note(self, component: str, source: str) -> str:
+        """Return the caveat of a component's idle power; empty if the machine was idle."""
+        points = self._points_of(component, source)
+        if not points or component not in points[0].busy_w:
+            return ""
+        return BUSY_IDLE.format(points[0].load_text)
+
+    def _points_of(self, component: str, source: str) -> list[IdlePoint]:
+        """Return the points of a component's sensor: those of an idle machine, if there are any."""
+        sensor = sensor_of(source)
+        points = [one for one in self.points if sensor_of(one.source.get(component, "")) == sensor]
+        return [one for one in points if component not in one.busy_w] or points
+
     def subtract(self, energy: Energy, start_s: float, stop_s: float) -> Energy:
         """Return an energy with its idle part; start and stop are on the baseline's clock.
 
         Idle power is taken at the middle of the span, which is exact for a straight line.
         """
         parts = dict(energy.components)
+        notes = dict.fromkeys(energy.notes)
         for name, part in parts.items():
             power_w, off_w = self.power(part.component, part.source, (start_s + stop_s) / 2)
             if not math.isnan(power_w):
                 idle_j, uncertainty_j = power_w * part.duration_s, off_w * part.duration_s
                 parts[name] = replace(part, idle_j=idle_j, idle_uncertainty_j=uncertainty_j)
-        return replace(energy, components=parts)
+                notes |= dict.fromkeys(filter(None, [self.note(part.component, part.source)]))
+        return replace(energy, components=parts, notes=tuple(notes))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return a plain list of points."""

@@ -156,7 +156,7 @@ class ComponentEnergy:
         }
         values["provenance"] = Provenance(values["provenance"])
         share = data.get("share")
-        return cls(**values, share=Share(**share) if share else None)
+        return cls(**values, share=Share.from_json(share) if share else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,8 +91,8 @@ class EnergyEstimator:
                     absent[i][component] = one.reason_for_absence(i)
                     continue
                 components[i][component] = self._component(one, slice(i, i + 1))
-                if note := self._attribution.note(component, one.shares[i]):
-                    notes[i][note] = None
+                share_note = self._attribution.note(component, one.shares[i])
+                notes[i] |= dict.fromkeys(filter(None, [share_note, self._idle_note(one.channel)]))
         return [
             Energy(
                 duration_s=(window.stop_ns - window.start_ns) * 1e-9,
@@ -119,7 +119,7 @@ class EnergyEstimator:
             # Notes differ between three cases only: alone, shared and unknown.
             cases = {share if share is None else share.is_whole: share for share in one.shares}
             found = (self._attribution.note(component, share) for share in cases.values())
-            notes |= dict.fromkeys(note for note in found if note)
+            notes |= dict.fromkeys(filter(None, [*found, self._idle_note(one.channel)]))
         return Energy(
             duration_s=math.fsum((one.stop_ns - one.start_ns) * 1e-9 for one in windows),
             components=components,
@@ -182,6 +182,10 @@ class EnergyEstimator:
             gap_s=math.fsum(spans.gap_s[chosen].tolist()),
             share=combine_shares(spans.shares[chosen], gross_j),
         )
+
+    def _idle_note(self, channel: Channel) -> str:
+        """Return why a component's idle power is doubtful; empty if it is not."""
+        return self.baseline.note(channel.component, channel.source) if self.baseline else ""
 
     def _idle(self, channel: Channel, start_s: float, stop_s: float) -> tuple[float, float]:
         """Return a span's idle energy and its standard uncertainty; NaN and 0 if unknown."""

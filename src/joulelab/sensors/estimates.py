@@ -184,6 +184,7 @@ class DramEstimate:
                 update_period_s=CLOCK_PERIOD_S,
                 gain_uncertainty=estimate.relative_uncertainty,
                 priority=9,
+                idle_w=estimate.power_w,
                 note=estimate.note,
             ),
         )
@@ -218,6 +219,7 @@ class CpuEstimate:
                 polled=True,
                 gain_uncertainty=CPU_GAIN_UNCERTAINTY,
                 priority=9,
+                idle_w=model.idle_w,
                 note=model.note,
             ),
         )

@@ -68,6 +68,8 @@ class Channel:
         wrap: A counter returns to 0 after this value; ``None`` if it never does.
         priority: Of the channels that can give a component's energy, the one with the lowest
             number is used; see :mod:`joulelab.energy.signal`.
+        idle_w: Power of the idle component, for a source that calculates it from a model; ``None``
+            if it has to be measured.
         note: What was assumed, as text for people.
     """
 
@@ -87,6 +89,7 @@ class Channel:
     offset_w: float = 0.0
     wrap: float | None = None
     priority: int = 0
+    idle_w: float | None = None
     note: str = ""
 
     def __post_init__(self) -> None:

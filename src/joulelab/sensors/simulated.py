@@ -19,7 +19,10 @@ from typing import Any, Literal
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
-Kind = Literal["samples", "power", "counter"]
+Kind = Literal["samples", "power", "counter", "use", "job_use"]
+
+_QUANTITIES = {"counter": Quantity.ENERGY, "use": Quantity.USE, "job_use": Quantity.JOB_USE}
+"""What the kinds count; the other kinds are power."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ class SimulatedSource:
         waveform: Its true power; time 0 is that of CLOCK_MONOTONIC.
         kind: ``"samples"``: every value that the sensor ever had, each with its own timestamp, like
             NVML's buffer. ``"power"``: the latest value, with the timestamp of the poll.
-            ``"counter"``: energy since time 0, updated every ``update_period_s``.
+            ``"counter"``: energy since time 0, updated every ``update_period_s``. ``"use"`` and
+            ``"job_use"``: likewise use by all processes and by the job, whose waveform is in
+            hardware threads or parts of a GPU.
         update_period_s: Time between two new values.
         window_s: Each power value is the mean of this time before its update; 0: instantaneous.
         delay_s: The timestamp of a sample is this long after the end of its window.
@@ -172,14 +177,13 @@ class SimulatedSource:
 
     def channel(self) -> Channel:
         """Describe this source as a channel."""
-        counter = self.kind == "counter"
         return Channel(
             component=self.component,
-            quantity=Quantity.ENERGY if counter else Quantity.POWER,
+            quantity=_QUANTITIES.get(self.kind, Quantity.POWER),
             source=f"simulated.{self.kind}",
             provenance=Provenance.SIMULATED,
             update_period_s=self.update_period_s,
-            window_s=0.0 if counter else self.window_s,
+            window_s=0.0 if self.kind in _QUANTITIES else self.window_s,
             delay_s=self.delay_s,
             polled=self.kind != "samples",
             resolution=self.resolution,
@@ -192,7 +196,7 @@ class SimulatedSource:
     def value(self, update: int) -> float:
         """Return the value that the sensor has from one update to the next."""
         t_s = update * self.update_period_s
-        if self.kind == "counter":
+        if self.kind in _QUANTITIES:
             value = self.gain * self.waveform.energy_j(0.0, t_s) + self.offset_w * t_s
             value = value % self.wrap_j if self.wrap_j else value
         elif self.window_s > 0:
@@ -200,7 +204,7 @@ class SimulatedSource:
             value = self.gain * mean_w + self.offset_w
         else:
             value = self.gain * self.waveform.power_w(t_s) + self.offset_w
-        if self.noise_w and self.kind != "counter":
+        if self.noise_w and self.kind not in _QUANTITIES:
             value += random.Random(f"{self.component}/{update}").gauss(0.0, self.noise_w)
         if self.resolution:
             value = math.floor(value / self.resolution) * self.resolution
@@ -278,7 +282,7 @@ class SimulatedMachine:
         return math.fsum(
             source.waveform.energy_j(start_s, stop_s)
             for source in self.sources
-            if component in (None, source.component)
+            if source.channel().gives_energy and component in (None, source.component)
         )
 
     def spec(self) -> str:

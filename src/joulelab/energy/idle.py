@@ -1,0 +1,225 @@
+"""Idle power from a recording in which the program paused, on a machine that may be busy.
+
+*Who else worked* is known from the use of each component by other processes
+(:mod:`joulelab.sensors.sharing`). A component is idle if that is at most :data:`IDLE_LOAD`.
+
+*The quietest part counts*: the whole time if every component was idle in it, or else the continuous
+half of the requested duration in which the machine was used least.
+
+*What stays unknown* if a component was not idle even then: its idle power is at most what was
+measured, P. At least it is what a component with the smallest idle share s of its full power would
+draw. If power rose straight with use from idle to full power, a fraction b of full use would add
+``b (1 / s - 1)`` times idle power; the first busy core costs more than the others, since it wakes
+the shared parts of the chip and runs at a higher clock, for which b is replaced by its root. So
+
+    P / (1 + (1 / s - 1) sqrt(b)) <= idle power <= P
+
+The middle of the two is taken, with a standard uncertainty whose 95 % interval is all of the range.
+Where power is calculated from a model, idle power is the model's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from joulelab.energy.attribution import MIN_SAMPLED, Attribution, other_processes
+from joulelab.energy.baseline import IdlePoint, Load, describe_load
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator, mean_reading
+from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
+from joulelab.sensors.sensor import Quantity
+from joulelab.sensors.sharing import REPORT_EVERY_S
+from joulelab.uncertain import COVERAGE_FACTOR
+
+IDLE_LOAD = {"cpu": 0.1, "gpu": 0.02}
+"""An idle component is used at most this much by others: hardware threads, and part of a GPU."""
+IDLE_CPU_FRACTION = 0.005
+"""On large machines: or this part of all hardware threads."""
+LEAST_IDLE_SHARE = 0.03
+"""Least idle power relative to full power. A bound of this project: a desktop processor with
+about 4 of 125 W and a graphics card with 15 of 450 W are at it; an H100 has 0.1 (70 of 700 W), and
+cloud machines on average 0.21 (:data:`joulelab.sensors.estimates.IDLE_SHARE`)."""
+WINDOW_SHARE = 0.5
+"""Length of the quietest part relative to the requested duration."""
+STEPS = 8
+"""Positions of that part per length of it."""
+SLICES = 10
+"""Number of slices whose scatter tells how much idle power varies."""
+LEAST_SLICE_S = 0.25
+
+_NS = 1e-9
+
+
+class IdleMeasurement:
+    """The quietest part of a pause, CLOCK_MONOTONIC, and how much others used the machine in it.
+
+    Args:
+        trace: Recording of the pause.
+        start_ns: When the pause began.
+        stop_ns: When it ended, or now.
+        duration_s: Duration that was requested (the paper's T_m); the pause may have lasted longer.
+        threads: Hardware threads of the machine.
+
+    Attributes:
+        window: The quietest part.
+        load: Use by others of each component that was not idle.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        start_ns: int,
+        stop_ns: int,
+        duration_s: float,
+        threads: int = os.cpu_count() or 1,
+    ) -> None:
+        self._trace, self._threads = trace, threads
+        self._attribution = Attribution(trace)
+        whole = Window(start_ns, stop_ns)
+        self.window, self.load = whole, self._load(whole)
+        if self.load:
+            least = min(_parts(start_ns, stop_ns, duration_s), key=self._quietness)
+            self.window, self.load = least, self._load(least)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no component whose idle power has to be measured was used by others."""
+        return not any(self._fraction_of(name) > 0 for name in self._measured())
+
+    @property
+    def load_text(self) -> str:
+        """Who used the machine in the quietest part."""
+        return describe_load(self.load)
+
+    def point(self) -> IdlePoint:
+        """Return the idle power, with what the load leaves unknown."""
+        slices = _slices(self.window)
+        estimator = EnergyEstimator(self._trace)
+        whole, *parts = estimator.energies([self.window, *slices])
+        middle_s = (self.window.start_ns + self.window.stop_ns) / 2 * _NS
+        point = IdlePoint.from_energy(whole, middle_s)
+        power_w, uncertainty_w = dict(point.power_w), dict(point.uncertainty_w)
+        busy_w: dict[str, float] = {}
+        for name, source in estimator.sources.items():
+            if name not in power_w:
+                continue
+            if source.idle_w is not None:
+                power_w[name] = (source.idle_w - source.offset_w) / source.gain
+                uncertainty_w[name] = 0.0
+                continue
+            off_w = math.hypot(uncertainty_w[name], _scatter_w(name, parts))
+            fraction = self._fraction_of(name)
+            if fraction > 0:
+                busy_w[name] = power_w[name]
+                least_w = busy_w[name] / (1 + (1 / LEAST_IDLE_SHARE - 1) * math.sqrt(fraction))
+                power_w[name] = (busy_w[name] + least_w) / 2
+                off_w = math.hypot(off_w, (busy_w[name] - least_w) / 2 / COVERAGE_FACTOR)
+            uncertainty_w[name] = off_w
+        return replace(
+            point, power_w=power_w, uncertainty_w=uncertainty_w, load=self.load, busy_w=busy_w
+        )
+
+    def _measured(self) -> list[str]:
+        """Name the components whose idle power is not known from a model."""
+        return [
+            channel.component
+            for channel in self._trace.channels
+            if channel.gives_energy and channel.idle_w is None
+        ]
+
+    def _fraction_of(self, component: str) -> float:
+        """Return the use by others that may raise a component's power; 0 if it was idle.
+
+        Components other than GPUs depend on the processors; what encloses others, on all.
+        """
+        kind = component.partition(":")[0]
+        if kind == "gpu":
+            found = [component]
+        else:
+            found = ["cpu"] if kind in ("cpu", "dram") else [*self.load]
+        return max((self.load[name].fraction for name in found if name in self.load), default=0.0)
+
+    def _load(self, window: Window) -> dict[str, Load]:
+        """Return the use by others of each component that was not idle in a window."""
+        users = other_processes(self._trace, window.start_ns - REPORT_EVERY_S / _NS, window.stop_ns)
+        loads = {}
+        for name, fraction in self._use(window).items():
+            if fraction > self._idle_fraction(name):
+                named = users.get(name)
+                loads[name] = Load(min(fraction, 1.0), str(named) if named else "")
+        return loads
+
+    def _quietness(self, window: Window) -> float:
+        """Return how far the busiest component is from idle: up to 1 if all are idle."""
+        used = self._use(window).items()
+        return max((use / self._idle_fraction(name) for name, use in used), default=0.0)
+
+    def _idle_fraction(self, component: str) -> float:
+        if component != "cpu":
+            return IDLE_LOAD["gpu"]
+        return max(IDLE_LOAD["cpu"] / self._threads, IDLE_CPU_FRACTION)
+
+    def _use(self, window: Window) -> dict[str, float]:
+        """Return the part of each component that others used, where it is known."""
+        found = {name: self._use_of(name, window) for name in self._components()}
+        return {name: fraction for name, fraction in found.items() if not math.isnan(fraction)}
+
+    def _components(self) -> list[str]:
+        """Name the components by which use is recorded."""
+        names = (
+            channel.component if channel.component.startswith("gpu") else "cpu"
+            for channel in self._trace.channels
+            if channel.gives_energy
+        )
+        return list(dict.fromkeys(names))
+
+    def _use_of(self, name: str, window: Window) -> float:
+        """Return others' part of a component, by processes or by its utilisation; NaN if unknown.
+
+        The program paused: it does not use the GPU, and what uses the processors is not it.
+        """
+        fraction = math.nan
+        used = self._attribution.use(name, np.array([window.of(name)]))
+        threads = self._threads if name == "cpu" else 1
+        if used is not None and used.unseen[0] <= 1 - MIN_SAMPLED:
+            fraction = float((used.all_s[0] - used.job_s[0]) / used.known_s[0]) / threads
+            if name == "cpu":
+                return fraction
+        source = "host" if name == "cpu" else name
+        utilization_pct = mean_reading(self._trace, source, Quantity.UTILIZATION, [window])
+        return float(np.fmax(fraction, utilization_pct / 100))
+
+
+def _parts(start_ns: int, stop_ns: int, duration_s: float) -> list[Window]:
+    """Return the continuous parts of a pause to choose from; of equally quiet ones the first is."""
+    length_ns = round(min(WINDOW_SHARE * duration_s / _NS, stop_ns - start_ns))
+    starts = range(start_ns, stop_ns - length_ns + 1, max(length_ns // STEPS, 1))
+    return [Window(one_ns, one_ns + length_ns) for one_ns in starts]
+
+
+def _slices(window: Window) -> list[Window]:
+    """Divide a window into equal slices; none if it is too short for two."""
+    length_ns = window.stop_ns - window.start_ns
+    number = min(SLICES, int(length_ns * _NS / LEAST_SLICE_S))
+    edges = np.linspace(window.start_ns, window.stop_ns, number + 1).round().astype(int).tolist()
+    return [Window(*pair) for pair in pairwise(edges)] if number > 1 else []
+
+
+def _scatter_w(component: str, slices: Sequence[Energy]) -> float:
+    """Return the standard uncertainty of a mean power by the scatter of its slices.
+
+    What the sensor adds at the edges of slices does not count.
+    """
+    parts = [one.components[component] for one in slices if component in one.components]
+    if len(parts) < 2:
+        return 0.0
+    variance = np.var([part.mean_power_w for part in parts], ddof=1)
+    edges = np.mean([(part.edge_uncertainty_j / part.duration_s) ** 2 for part in parts])
+    return math.sqrt(max(float(variance - edges), 0.0) / len(parts))

@@ -1,0 +1,173 @@
+"""Idle power on quiet and on busy machines, whose use and true idle power are known."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from joulelab.energy.baseline import Baseline, IdlePoint, Load
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.idle import IdleMeasurement
+from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
+from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+
+S = 10**9
+THREADS = 8
+COUNTER_S = 0.1
+T_M = 10.0
+
+
+def channel(component, quantity, period_s, **changes):
+    return Channel(
+        component=component,
+        quantity=quantity,
+        source=f"test.{component}",
+        provenance=Provenance.MEASURED,
+        update_period_s=period_s,
+        **changes,
+    )
+
+
+def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=None):
+    """A host whose power and use by others, in threads, are functions of time in seconds."""
+    t_s = np.arange(0, seconds, COUNTER_S)
+    energy_j = np.cumsum([power_w(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
+    used_s = np.cumsum([threads(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
+    use = "cpu" if component in ("cpu:0", "node") else component
+    channels = [
+        channel(component, Quantity.ENERGY, COUNTER_S, idle_w=idle_w),
+        channel(use, Quantity.USE, 1.0),
+        channel(use, Quantity.JOB_USE, 1.0),
+    ]
+    readings = [Reading(round(t * S), 0, j) for t, j in zip(t_s, energy_j, strict=True)]
+    for t, value in list(zip(t_s, used_s, strict=True))[::10]:
+        readings += [Reading(round(t * S), 1, value), Reading(round(t * S), 2, 0.0)]
+    trace = Trace.of(channels, readings)
+    event = {"event": "others", "component": use, "since_ns": 0, "t_ns": S, "more": 0}
+    return replace(trace, events=({**event, "used": list(users)},) if users else ())
+
+
+def measure(trace, start_s=5.0, stop_s=15.0):
+    start_ns, stop_ns = round(start_s * S), round(stop_s * S)
+    return IdleMeasurement(trace, start_ns, stop_ns, T_M, threads=THREADS)
+
+
+def test_a_quiet_machine_is_measured_for_the_whole_time():
+    measured = measure(host(lambda t: 20.0, lambda t: 0.05))
+    point = measured.point()
+    assert measured.is_quiet
+    assert (point.duration_s, point.load, point.busy_w) == (10.0, {}, {})
+    assert point.power_w["cpu:0"] == pytest.approx(20.0)
+    assert point.uncertainty_w["cpu:0"] < 0.1
+
+
+def test_a_burst_of_work_is_left_out():
+    def is_busy(t):
+        return 6 < t < 8
+
+    trace = host(lambda t: 60.0 if is_busy(t) else 20.0, lambda t: 2.0 if is_busy(t) else 0.0)
+    measured = measure(trace)
+    assert measured.is_quiet
+    assert measured.point().power_w["cpu:0"] == pytest.approx(20.0, abs=0.1)
+    assert measured.point().duration_s == T_M / 2
+
+
+def test_the_end_of_a_load_is_waited_for():
+    trace = host(lambda t: 60.0 if t < 16 else 20.0, lambda t: 2.0 if t < 16 else 0.0)
+    assert not measure(trace, stop_s=15.0).is_quiet
+    assert not measure(trace, stop_s=20.0).is_quiet
+    quiet = measure(trace, stop_s=23.0)
+    assert quiet.is_quiet
+    assert quiet.point().power_w["cpu:0"] == pytest.approx(20.0, abs=0.1)
+
+
+def test_a_busy_machine_is_measured_with_doubt():
+    users = [[7, "make", 1.0], [8, "stress", 2.0]]
+    point = measure(host(lambda t: 60.0, lambda t: 4.0, users=users)).point()
+    assert point.load == {"cpu": Load(pytest.approx(0.5), "stress (pid 8), make (pid 7)")}
+    assert point.busy_w == {"cpu:0": pytest.approx(60.0)}
+    half_w = 1.96 * point.uncertainty_w["cpu:0"]
+    assert point.power_w["cpu:0"] + half_w == pytest.approx(60.0, abs=0.1)
+    assert 0 < point.power_w["cpu:0"] - half_w < 5
+    again = IdlePoint.from_json(json.loads(json.dumps(point.to_json())))
+    assert again == point
+
+
+@pytest.mark.parametrize("component", ["gpu:0", "node"])
+def test_every_component_that_others_use_is_doubtful(component):
+    point = measure(host(lambda t: 60.0, lambda t: 0.5, component=component)).point()
+    assert component in point.busy_w
+
+
+def test_the_idle_power_of_a_model_is_known():
+    trace = host(lambda t: 60.0, lambda t: 8.0, idle_w=13.0)
+    measured = measure(trace)
+    point = measured.point()
+    assert measured.is_quiet
+    assert (point.power_w["cpu:0"], point.uncertainty_w["cpu:0"]) == (13.0, 0.0)
+    assert point.load["cpu"].fraction == pytest.approx(1.0), "it is stated nevertheless"
+    assert point.busy_w == {}
+
+
+def test_utilisation_takes_the_place_of_unknown_use():
+    trace = host(lambda t: 60.0, lambda t: 4.0)
+    utilization = channel("host", Quantity.UTILIZATION, 1.0)
+    readings = [Reading(t * S, 0, 50.0) for t in range(40)]
+    known = Trace.of([utilization], readings)
+    trace = Trace((trace.channels[0], *known.channels), (trace.series[0], *known.series))
+    assert measure(trace).load["cpu"].fraction == pytest.approx(0.5)
+
+
+def test_an_energy_states_that_its_idle_power_is_doubtful():
+    trace = host(lambda t: 60.0, lambda t: 4.0, users=[[7, "make", 4.0]])
+    baseline = Baseline((measure(trace).point(),))
+    window = Window(20 * S, 30 * S)
+    estimator = EnergyEstimator(trace, baseline)
+    note = (
+        "idle power was measured on a busy machine (50 % of the CPU used by make (pid 7)): net of "
+        "idle is uncertain; measure idle again when no other process works"
+    )
+    (energy,) = estimator.energies([window])
+    assert note in energy.notes
+    assert note in estimator.total([window]).notes
+    (gross,) = EnergyEstimator(trace).energies([window])
+    assert note not in gross.notes
+    net = baseline.subtract(gross, 20.0, 30.0)
+    assert note in net.notes
+    assert net.net_interval_j == pytest.approx(energy.net_interval_j)
+
+
+def test_a_point_of_a_quiet_machine_is_preferred():
+    busy = measure(host(lambda t: 60.0, lambda t: 4.0)).point()
+    quiet = measure(host(lambda t: 20.0, lambda t: 0.0)).point().at(100.0)
+    baseline = Baseline((busy, quiet))
+    assert baseline.power("cpu:0", "test.cpu:0", 20.0)[0] == pytest.approx(20.0, abs=0.1)
+    assert baseline.note("cpu:0", "test.cpu:0") == ""
+
+
+def test_net_energy_over_a_busy_idle_measurement_covers_the_truth():
+    """Over hosts of all kinds: idle share, shape of the power curve, load and its rhythm."""
+    covered = []
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        idle_w, idle_share = draw.uniform(1.0, 80.0), draw.uniform(0.05, 0.6)
+        exponent, threads = draw.uniform(0.5, 1.0), THREADS * draw.uniform(0.02, 1.0)
+        duty, period_s = draw.choice([1.0, draw.uniform(0.6, 1.0)]), draw.uniform(0.5, 4.0)
+
+        def threads_at(t, threads=threads, duty=duty, period_s=period_s):
+            return threads * (t % period_s < duty * period_s)
+
+        def power_w(t, idle_w=idle_w, share=idle_share, exponent=exponent, threads_at=threads_at):
+            return idle_w * (1 + (1 / share - 1) * (threads_at(t) / THREADS) ** exponent)
+
+        trace = host(power_w, threads_at)
+        baseline = Baseline((measure(trace).point(),))
+        (energy,) = EnergyEstimator(trace, baseline).energies([Window(16 * S, 36 * S)])
+        low_j, high_j = energy.net_interval_j
+        covered.append(low_j <= energy.gross_j - idle_w * 20 <= high_j)
+        assert low_j <= energy.gross_j
+        assert not math.isnan(low_j)
+    assert np.mean(covered) >= 0.93
