@@ -29,12 +29,12 @@ from joulelab.logs.calibrate import calibrate, check, read_marks, read_one
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import (
     Log,
-    Series,
     as_log,
     assign_power_to_gpu,
     read_logs,
     with_telemetry,
 )
+from joulelab.logs.series import Series
 from joulelab.logs.span_energies import idle_spans, read_spans
 from joulelab.recording.trace import Readings, Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window

@@ -198,7 +198,8 @@ def test_file_variants_give_the_same_readings(tmp_path, what, data, note):
 def test_duplicate_times_and_constant_power(tmp_path):
     lines = [f"{i // 2},60" for i in range(22)]
     log = log_of(tmp_path, "\n".join(["t_s,power_w", *lines, ""]))
-    assert len(series(log)[0]) == 22
+    assert len(series(log)[0]) == 11
+    assert log.notes == ("log.csv: merged 11 readings of 'power_w' at equal times",)
     [energy] = EnergyEstimator(log.trace).energies([Window(0, 10 * 10**9)])
     assert energy.gross_j == pytest.approx(600.0)
 

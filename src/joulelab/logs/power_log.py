@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.energy.signal import AVERAGE_S, INSPECTED_READINGS, Pace, is_moving_average, pace_of
+from joulelab.energy.signal import Pace, pace_of
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.columns import (
@@ -29,34 +29,13 @@ from joulelab.logs.columns import (
     gpu_uuids,
 )
 from joulelab.logs.csv_table import Floats, Table, is_absent, open_table
+from joulelab.logs.series import Kind, Meter, MeterRows, Series, has_readings, to_series
 from joulelab.logs.timestamps import choose_time
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.nvml_accuracy import (
-    GAIN_UNCERTAINTY,
-    INSTANT_WINDOW_S,
-    USUAL_PERIOD_S,
-    timestamp_latency,
-)
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 
-RING_PERIODS_S = (0.01, 0.04)
-"""A log with its own timestamps this far apart is assumed to be NVML's ring of readings, 20 ms
-apart, whose timestamps are late."""
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
-MOST_RESETS = 0.05  # A counter that goes back in a larger share of its readings is not a counter.
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Readings of one device in one column: times on the log's clock, and W or J or NaN."""
-
-    channel: Channel
-    t_s: Floats
-    value: Floats
-    interval_s: float
-    column: str
-    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +129,15 @@ def read_series(
         if options.gpu not in (None, device.name):
             continue
         for column, value in zip(columns, device.values, strict=True):
-            if absent is not None and len(devices) > 1 and not _has_readings(device.t_s, value):
+            if absent is not None and len(devices) > 1 and not has_readings(device.t_s, value):
                 why = f"{path.name} has no readings of it in {column.name!r}"
                 absent.append(Absence(device.component, column.source, why))
                 continue
-            one = _series(table, column, device, value, options, notes)
+            rows = _rows(path, table, column, device, value, options)
+            if missing := int(np.count_nonzero(~np.isfinite(value))):
+                note = f"{column.name!r} has no value in {count(missing, 'line')}"
+                notes.append(f"{path.name}: {note}")
+            one = to_series(path, rows, options, notes)
             if len(columns) > 1 and one.channel.component.startswith("gpu:"):
                 part = f"{one.channel.component}:{column.stem}"
                 one = replace(one, channel=replace(one.channel, component=part))
@@ -214,63 +197,23 @@ def _read_devices(
     return devices
 
 
-def _has_readings(t_s: Floats, value: Floats) -> bool:
-    """Return whether there are two readings at different times."""
-    seen = t_s[np.isfinite(value)]
-    return bool(seen.size) and bool(seen[0] != seen[-1])
-
-
-def _series(
-    table: Table,
-    column: Column,
-    device: _Device,
-    value: Floats,
-    options: LogOptions,
-    notes: list[str],
-) -> Series:
-    """Infer from the readings of one device how its sensor works."""
-    name, t_s, seen = table.path.name, device.t_s, np.isfinite(value)
-    if not _has_readings(t_s, value):
+def _rows(
+    path: Path, table: Table, column: Column, device: _Device, value: Floats, options: LogOptions
+) -> MeterRows:
+    """Describe the readings of one device in one column."""
+    if not has_readings(device.t_s, value):
         cells = table.cells(column.position)
-        kind = "state that there is no value" if all(map(is_absent, cells)) else "are not numbers"
+        what = "state that there is no value" if all(map(is_absent, cells)) else "are not numbers"
         raise UserError(
-            f"{table.path}: column {column.name!r} has fewer than two readings",
-            why=f"its cells {kind}: {next(iter(cells), '')!r}" if value.size > 1 else "",
+            f"{path}: column {column.name!r} has fewer than two readings",
+            why=f"its cells {what}: {next(iter(cells), '')!r}" if value.size > 1 else "",
             hint="name another with --power-column or --energy-column",
         )
-    if missing := value.size - int(np.count_nonzero(seen)):
-        notes.append(f"{name}: {column.name!r} has no value in {count(missing, 'line')}")
-    pace = pace_of(t_s[seen], value[seen])
     is_nvidia = column.source in NVIDIA_POWER.values()
-    is_energy = column.quantity is Quantity.ENERGY
     unnamed = options.component or ("gpu:0" if is_nvidia else column.stem.removesuffix("_power"))
-    gain_uncertainty = options.gain_uncertainty
-    channel = replace(
-        _channel(device.component or unnamed, column, table, pace),
-        window_s=0.0 if is_energy else pace.period_s,
-        gain_uncertainty=GAIN_UNCERTAINTY if gain_uncertainty is None else gain_uncertainty,
-    )
-    low_s, high_s = RING_PERIODS_S
-    if is_energy:
-        back = int(np.count_nonzero(np.diff(value[seen]) < 0))
-        if back > MOST_RESETS * np.count_nonzero(seen):
-            raise UserError(
-                f"{table.path}: column {column.name!r} is not an energy counter",
-                why=f"it goes back {count(back, 'time')}",
-                hint="name a column of power, or of energy since a fixed time",
-            )
-    elif is_nvidia:
-        channel = _with_nvidia_window(channel, pace, is_moving_average(t_s, value, pace))
-    elif (
-        not (pace.polled or channel.component.startswith(("cpu", "dram")))
-        and low_s < pace.period_s < high_s
-    ):
-        steps_s = np.diff(t_s[seen][:INSPECTED_READINGS]).tolist()
-        delay_s, uncertainty_s = timestamp_latency(steps_s, pace.period_s)
-        channel = replace(channel, delay_s=delay_s, time_uncertainty_s=uncertainty_s)
-    if options.window_s is not None and not is_energy:
-        channel = replace(channel, window_s=options.window_s, time_uncertainty_s=0.0)
-    return Series(channel, t_s, value, pace.interval_s, column.name, device.uuid)
+    kind = Kind.COUNTER if column.quantity is Quantity.ENERGY else Kind.POWER
+    meter = Meter(device.component or unnamed, column.name, column.source, kind, uuid=device.uuid)
+    return MeterRows(meter, device.t_s, value)
 
 
 def _channel(component: str, column: Column, table: Table, pace: Pace) -> Channel:
@@ -283,28 +226,6 @@ def _channel(component: str, column: Column, table: Table, pace: Pace) -> Channe
         polled=pace.polled,
         note=f"{column.name} of {table.path.name}",
     )
-
-
-def _with_nvidia_window(channel: Channel, pace: Pace, averaged: bool | None) -> Channel:
-    """Set the window of a power field of nvidia-smi.
-
-    ``power.draw`` is an average over 1 s on Ampere and newer boards except GA100. If the log does
-    not show it, the window is half of that and the times are as uncertain (rectangular, GUM 4.3.7).
-    """
-    period_s = pace.period_s if pace.polled else min(pace.period_s, USUAL_PERIOD_S)
-    channel = replace(channel, update_period_s=period_s, polled=True)
-    if channel.source == "nvml.power_instant":
-        return replace(channel, window_s=min(INSTANT_WINDOW_S, period_s))
-    if channel.source == "nvml.power_average" or averaged:
-        return replace(channel, window_s=AVERAGE_S)
-    if averaged is None:
-        return replace(
-            channel,
-            window_s=AVERAGE_S / 2,
-            time_uncertainty_s=AVERAGE_S / 4 / math.sqrt(3),
-            note=f"{channel.note}: it may or may not be an average over {AVERAGE_S:g} s",
-        )
-    return replace(channel, window_s=period_s)
 
 
 def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, required: bool) -> Log:
@@ -346,7 +267,7 @@ def _read_telemetry(
             continue
         for column, value in zip(columns, device.values, strict=True):
             seen = np.isfinite(value)
-            if not _has_readings(device.t_s, value):
+            if not has_readings(device.t_s, value):
                 continue
             t_ns = np.rint((device.t_s[seen] - log.origin_s) * 1e9).astype(np.int64)
             pace = pace_of(np.asarray(t_ns * 1e-9, dtype=np.float64), value[seen])
