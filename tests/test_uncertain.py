@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -120,3 +121,23 @@ def test_a_denominator_of_zero():
 def test_no_first_order_ratio_unless_both_are_positive(unknown):
     assert ratio(UncertainValue(unknown), UncertainValue(1.0)) is None
     assert ratio(UncertainValue(1.0), UncertainValue(unknown)) is None
+
+
+@given(st.lists(uncertain(), min_size=1, max_size=6), st.floats(0.01, 100.0))
+def test_energies_and_their_sums_and_parts_never_reach_below_zero(some, more):
+    """However uncertain the values are; a difference may be negative."""
+    energies = [replace(one, own=more * one.value, least=0.0) for one in some]
+    whole = UncertainValue.total(energies)
+    for one in (*energies, whole, whole.per(3.0), whole.scaled(0.5)):
+        low, high = one.interval
+        assert 0.0 <= low <= one.value <= high
+    difference = whole - whole.scaled(2.0)
+    assert difference.interval[0] < difference.value < 0.0
+
+
+def test_parts_of_a_known_total_stay_within_it():
+    part = UncertainValue(30.0, own=100.0, least=0.0, most=40.0)
+    assert part.interval == (0.0, 40.0)
+    assert (part + part).interval == (0.0, 80.0)
+    assert UncertainValue(45.0, own=1.0, most=40.0).interval[1] == 45.0
+    assert UncertainValue(1.0).scaled(0.0).interval == (0.0, 0.0)

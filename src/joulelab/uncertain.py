@@ -5,6 +5,9 @@ errors by cause. Two values that name the same cause have the same error: in a s
 its sign, in a difference or a ratio it cancels as far as both have it. Errors of different causes,
 and a value's own error, are independent and add in quadrature.
 
+A normal interval may reach values that are impossible, such as a negative energy. A value therefore
+has limits, which its interval never exceeds; the limits of a sum are the sums of the limits.
+
 What the causes of an energy are is decided in :mod:`joulelab.energy.uncertainty`.
 """
 
@@ -24,6 +27,21 @@ COVERAGE_FACTOR = 1.959964
 Interval = tuple[float, float]
 
 
+def normal_interval(
+    value: float, uncertainty: float, least: float = -math.inf, most: float = math.inf
+) -> Interval:
+    """Return the 95 % interval of a value with a normal error, cut off at its limits.
+
+    A value outside its limits stays within its interval.
+
+    Example:
+        >>> normal_interval(10.0, 10.0, least=0.0)
+        (0.0, 29.59964)
+    """
+    half = COVERAGE_FACTOR * uncertainty
+    return max(value - half, min(value, least)), min(value + half, max(value, most))
+
+
 @dataclass(frozen=True, slots=True)
 class UncertainValue:
     """A value and its standard uncertainties by cause.
@@ -34,17 +52,23 @@ class UncertainValue:
             example the gain of a sensor, in the unit of ``value``.
         own: Standard uncertainty from everything that affects this value alone.
         simulated: Whether a simulated sensor contributed to it.
+        least: Limit below which its interval does not reach, for example 0 for an energy.
+        most: Limit above which its interval does not reach.
 
     Example:
         >>> a, b = UncertainValue(110.0, {"gain": 11.0}), UncertainValue(100.0, {"gain": 10.0})
         >>> (a + b).uncertainty, (a - b).uncertainty
         (21.0, 1.0)
+        >>> UncertainValue(10.0, own=10.0, least=0.0).interval
+        (0.0, 29.59964)
     """
 
     value: float = 0.0
     shared: Mapping[Hashable, float] = field(default_factory=dict)
     own: float = 0.0
     simulated: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
     @classmethod
     def total(cls, values: Iterable[UncertainValue]) -> Self:
@@ -59,6 +83,8 @@ class UncertainValue:
             shared,
             math.hypot(*(one.own for one in values)),
             any(one.simulated for one in values),
+            math.fsum(one.least for one in values),
+            math.fsum(one.most for one in values),
         )
 
     def __add__(self, other: UncertainValue) -> UncertainValue:
@@ -70,14 +96,24 @@ class UncertainValue:
     def scaled(self, factor: float) -> UncertainValue:
         """Multiply by an exact factor."""
         errors = {cause: error * factor for cause, error in self.shared.items()}
-        return UncertainValue(self.value * factor, errors, self.own * abs(factor), self.simulated)
+        least, most = sorted((self.least * factor, self.most * factor)) if factor else (0.0, 0.0)
+        return UncertainValue(
+            self.value * factor, errors, self.own * abs(factor), self.simulated, least, most
+        )
 
     def per(self, divisor: float) -> UncertainValue:
         """Divide by an exact number; NaN unless it is positive."""
         if not divisor > 0:
             return UncertainValue(math.nan, simulated=self.simulated)
         errors = {cause: error / divisor for cause, error in self.shared.items()}
-        return UncertainValue(self.value / divisor, errors, self.own / divisor, self.simulated)
+        return UncertainValue(
+            self.value / divisor,
+            errors,
+            self.own / divisor,
+            self.simulated,
+            self.least / divisor,
+            self.most / divisor,
+        )
 
     def logarithm(self) -> UncertainValue:
         """Return the natural logarithm of a positive value, with its errors to first order."""
@@ -96,9 +132,8 @@ class UncertainValue:
 
     @property
     def interval(self) -> Interval:
-        """95 % interval."""
-        half = COVERAGE_FACTOR * self.uncertainty
-        return self.value - half, self.value + half
+        """95 % interval within the limits."""
+        return normal_interval(self.value, self.uncertainty, self.least, self.most)
 
     def covariance(self, other: UncertainValue) -> float:
         """Return the covariance with another value, from the causes that both have."""

@@ -14,8 +14,8 @@ import pynvml
 import pytest
 from faulty_world import POWER_MW
 
-from joulelab.energy.energy import COVERAGE_FACTOR
 from joulelab.recording.trace import read_trace
+from joulelab.uncertain import COVERAGE_FACTOR
 
 POWER_W = POWER_MW / 1e3
 RESULT = sum(range(1000))

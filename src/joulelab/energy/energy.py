@@ -20,7 +20,7 @@ from joulelab.format import (
     with_interval,
 )
 from joulelab.sensors.sensor import Provenance
-from joulelab.uncertain import COVERAGE_FACTOR, Interval
+from joulelab.uncertain import Interval, normal_interval
 
 REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its interval.
 
@@ -96,12 +96,12 @@ class ComponentEnergy:
     @property
     def interval_j(self) -> Interval:
         """95 % interval of ``gross_j``."""
-        return _interval(self.gross_j, self.uncertainty_j)
+        return normal_interval(self.gross_j, self.uncertainty_j, least=0.0)
 
     @property
     def net_interval_j(self) -> Interval:
         """95 % interval of ``net_j``."""
-        return _interval(self.net_j, self.net_uncertainty_j)
+        return normal_interval(self.net_j, self.net_uncertainty_j)
 
     @property
     def job_j(self) -> float:
@@ -218,13 +218,14 @@ without cpu:0
     def interval_j(self) -> Interval:
         """95 % interval of ``gross_j``; components' errors are independent."""
         parts = self.components.values()
-        return _interval(self.gross_j, math.hypot(*(part.uncertainty_j for part in parts)))
+        uncertainty_j = math.hypot(*(part.uncertainty_j for part in parts))
+        return normal_interval(self.gross_j, uncertainty_j, least=0.0)
 
     @property
     def net_interval_j(self) -> Interval:
         """95 % interval of ``net_j``."""
         parts = self.components.values()
-        return _interval(self.net_j, math.hypot(*(part.net_uncertainty_j for part in parts)))
+        return normal_interval(self.net_j, math.hypot(*(part.net_uncertainty_j for part in parts)))
 
     @property
     def job_j(self) -> float:
@@ -363,11 +364,6 @@ def total(energies: Iterable[Energy]) -> Energy:
     if not energies:
         raise ValueError("no spans to add up")
     return reduce(Energy.__add__, energies)
-
-
-def _interval(value: float, uncertainty: float) -> Interval:
-    half = COVERAGE_FACTOR * uncertainty
-    return (value - half, value + half)
 
 
 _CELL = "padding:0.15em 0.7em;text-align:right;border:0;border-top:1px solid #8884"

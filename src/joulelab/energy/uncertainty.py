@@ -106,7 +106,9 @@ def component_gross(part: ComponentEnergy, board: Hashable) -> UncertainValue:
     if part.offset_uncertainty_w:
         sensor = (board, part.component, _physical_sensor(part.source))
         errors["offset", *sensor] = part.offset_uncertainty_w * part.duration_s
-    return UncertainValue(part.gross_j, errors, part.edge_uncertainty_j, _is_simulated(part))
+    return UncertainValue(
+        part.gross_j, errors, part.edge_uncertainty_j, _is_simulated(part), least=0.0
+    )
 
 
 def component_net(part: ComponentEnergy, board: Hashable, baseline: Hashable) -> UncertainValue:
@@ -126,7 +128,9 @@ def component_own_share(part: ComponentEnergy, board: Hashable) -> UncertainValu
     low_j, high_j = part.job_interval_j
     half_j = max(high_j - part.job_j, part.job_j - low_j)
     errors: dict[Hashable, float] = {("share", board, part.component): half_j / COVERAGE_FACTOR}
-    return UncertainValue(part.job_j, errors, simulated=_is_simulated(part))
+    return UncertainValue(
+        part.job_j, errors, simulated=_is_simulated(part), least=low_j, most=high_j
+    )
 
 
 def gross_energy(energy: Energy, boards: Boards) -> UncertainValue:
