@@ -71,6 +71,8 @@ def column_options(command: Command) -> Command:
         option("--timezone", metavar="ZONE",
             help="Time zone of dates without one, for example UTC. Default: this machine's."),
         option("--time-unit", metavar="UNIT", help="Unit of times: s, ms, us or ns."),
+        option("--interval", "interval_s", type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS", help="Time between two readings of a log without times."),
         option("--time-column", metavar="NAME", help="Column of times, by name or number from 1."),
     ):  # fmt: skip
         command = add(command)
@@ -121,7 +123,8 @@ def read_input(
     if calibration_file is not None:
         log = with_calibration(log, read_calibration(calibration_file))
     if spans is None:
-        spans = [ImportedSpan("whole log", log.start_s, log.stop_s)]
+        runs = log.runs or (("whole log", log.start_s, log.stop_s),)
+        spans = [ImportedSpan(*run) for run in runs]
     return log, spans, [] if idle is None else idle_spans(idle, spans), options
 
 

@@ -92,6 +92,7 @@ class LogOptions:
     component: str | None = None  # To assign if the log does not name one, for example gpu:0.
     window_s: float | None = None  # Averaging window up to each timestamp. None: the known one.
     gain_uncertainty: float | None = None  # Relative (k = 1). None: ``GAIN_UNCERTAINTY``.
+    interval_s: float | None = None  # Time between two readings of a log without times.
 
 
 class Name(NamedTuple):

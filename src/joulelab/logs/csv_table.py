@@ -149,7 +149,8 @@ def _encoding(beginning: bytes, path: Path) -> str:
     """Choose UTF-8, or UTF-16, which PowerShell writes when output is redirected to a file."""
     if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    if b"\0" in beginning:
+    # Property lists, which are text, are separated by NUL.
+    if b"\0" in beginning and not beginning.startswith(b"<?xml"):
         raise UserError(f"{path} is not a text file", hint="give a CSV file, plain or gzip")
     return "utf-8-sig"
 

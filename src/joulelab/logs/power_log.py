@@ -17,7 +17,7 @@ import numpy as np
 
 from joulelab.energy.signal import Pace, pace_of
 from joulelab.errors import UserError
-from joulelab.format import count
+from joulelab.format import count, join_words
 from joulelab.logs.columns import (
     NVIDIA_POWER,
     Column,
@@ -29,6 +29,7 @@ from joulelab.logs.columns import (
     gpu_uuids,
 )
 from joulelab.logs.csv_table import Floats, Table, is_absent, open_table
+from joulelab.logs.formats import find_format, read_format
 from joulelab.logs.series import Kind, Meter, MeterRows, Series, has_readings, to_series
 from joulelab.logs.timestamps import choose_time
 from joulelab.recording.trace import Readings, Trace
@@ -47,6 +48,8 @@ class Log:
     start_s: float  # First reading, on the log's clock.
     stop_s: float  # Last reading, likewise.
     notes: tuple[str, ...]  # What was assumed, skipped or sorted.
+    runs: tuple[tuple[str, float, float], ...] = ()
+    """Name, start and stop of finished runs, for a log that only has their energies."""
 
     @property
     def extent(self) -> str:
@@ -71,9 +74,10 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
     """
     notes: list[str] = []
     absent: list[Absence] = []
+    runs: list[tuple[str, float, float]] = []
     groups: dict[tuple[str, str], list[tuple[Path, Series]]] = {}
     for path in paths:
-        for one in read_series(path, options or LogOptions(), notes, absent):
+        for one in read_series(path, options or LogOptions(), notes, absent, runs):
             groups.setdefault((one.channel.component, one.column), []).append((path, one))
     series: list[Series] = []
     for group in groups.values():
@@ -83,10 +87,16 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
             value = np.concatenate([one.value for one in parts])
             series.append(replace(parts[0], t_s=t_s, value=value))
             continue
+        if runs:
+            raise UserError(
+                f"{join_words([str(path) for path, _ in group])} have runs at the same time",
+                why="each may contain the energy of the others",
+                hint="import them one at a time",
+            )
         for path, one in group:
             component = f"{path.name.partition('.')[0]}:{one.channel.component}"
             series.append(replace(one, channel=replace(one.channel, component=component)))
-    return as_log(series, notes, absent)
+    return replace(as_log(series, notes, absent), runs=tuple(runs))
 
 
 def as_log(
@@ -106,9 +116,18 @@ def as_log(
 
 
 def read_series(
-    path: Path, options: LogOptions, notes: list[str], absent: list[Absence] | None = None
+    path: Path,
+    options: LogOptions,
+    notes: list[str],
+    absent: list[Absence] | None = None,
+    runs: list[tuple[str, float, float]] | None = None,
 ) -> list[Series]:
     """Read power and energy of each device of a log; one without is ``absent``, or an error."""
+    if (recording := read_format(path, options)) is not None:
+        notes += recording.notes
+        if runs is not None:
+            runs += recording.runs
+        return recording.series
     table = open_table(path)
     columns = choose_values(table, options)
     if options.component and len(columns) > 1:
@@ -232,6 +251,8 @@ def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, require
     """Add telemetry and an energy counter to a log of power; some columns may be ``required``."""
     found: list[tuple[Channel, Readings]] = []
     for path in paths:
+        if find_format(path) is not None:
+            continue
         table = open_table(path)
         columns = choose_telemetry(table)
         if columns:
@@ -302,6 +323,7 @@ def assign_power_to_gpu(log: Log) -> Log:
 
 def gpu_models(paths: Iterable[Path]) -> list[str]:
     """List the models of GPUs in the column ``name`` of logs, in order of appearance."""
-    tables = [table for table in map(open_table, paths) if "name" in table.names]
+    tables = [open_table(path) for path in paths if find_format(path) is None]
+    tables = [table for table in tables if "name" in table.names]
     cells = [cell for table in tables for cell in table.cells(table.names.index("name"))]
     return list(dict.fromkeys(cell for cell in cells if not is_absent(cell)))

@@ -225,7 +225,7 @@ def _added_up(path: Path, rows: MeterRows) -> tuple[Floats, Floats]:
     """
     t_s, value = rows.t_s, rows.value
     apart_s = np.diff(t_s, prepend=math.nan)
-    usual_s = float(np.nanmedian(apart_s))
+    usual_s = float(np.median(apart_s[1:])) if t_s.size > 1 else math.nan
     length_s = np.where(apart_s <= GAP_FACTOR * usual_s, apart_s, math.nan)
     if rows.length_s is not None:
         length_s = np.where(np.isfinite(rows.length_s), rows.length_s, length_s)

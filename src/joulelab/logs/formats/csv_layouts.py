@@ -1,0 +1,294 @@
+"""CSV files whose columns are known: what contains what, and what a value stands for.
+
+To read another tool's CSV, add a :class:`Layout`. Files with unknown columns are tables
+(:mod:`joulelab.logs.csv_table`).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from joulelab.errors import UserError
+from joulelab.logs.formats.log_text import LogText
+from joulelab.logs.formats.meters import Format, Reading, number
+from joulelab.logs.series import Kind, Meter
+from joulelab.sensors.sensor import Provenance
+
+Row = Mapping[str, str]
+
+
+class _Column(NamedTuple):
+    """Columns whose whole name matches a pattern; its group is put in the component."""
+
+    pattern: str
+    component: str
+    kind: Kind = Kind.POWER
+    factor: float = 1.0  # To W or J.
+    overlaps: tuple[str, ...] = ()
+    provenance: Provenance = Provenance.MEASURED
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a tool's CSV.
+
+    Attributes:
+        tool: Its name, for messages.
+        needs: Columns that only this tool's files have together.
+        time: Column of times.
+        columns: Columns of power or energy.
+        device: Column that distinguishes devices; its value replaces ``{}`` in components.
+        seconds: Whether times are seconds from the log's own start.
+    """
+
+    tool: str
+    needs: tuple[str, ...]
+    time: str
+    columns: tuple[_Column, ...]
+    device: str = ""
+    seconds: bool = False
+
+    def read(self, log: LogText) -> Iterator[Reading]:
+        """Read all rows of the known columns."""
+        for row in csv_rows(log, self.needs):
+            time: str | float = row[self.time]
+            if self.seconds:
+                time = number(row[self.time])
+            device = row.get(self.device, "").replace("/", ":")
+            for name, cell in row.items():
+                for column in self.columns:
+                    if match := re.fullmatch(column.pattern, name):
+                        which = device or (match[1] if match.lastindex else "")
+                        meter = Meter(
+                            column.component.format(which),
+                            name,
+                            f"{_slug(self.tool)}.{_slug(name)}",
+                            column.kind,
+                            column.overlaps,
+                            provenance=column.provenance,
+                        )
+                        yield Reading(time, meter, number(cell) * column.factor)
+
+    @property
+    def format(self) -> Format:
+        """The layout as a format."""
+        return Format(self.tool, has_columns(*self.needs), self.read)
+
+
+def has_columns(*names: str) -> Callable[[Sequence[str]], bool]:
+    """Create a test whether one of the first lines is a header with these columns."""
+    return lambda head: any(set(names) <= set(_cells(line)) for line in head)
+
+
+def csv_rows(log: LogText, needs: Sequence[str]) -> Iterator[Row]:
+    """Iterate over the rows below the header; others than it announces are left out with a note."""
+    header: list[str] = []
+    damaged = 0
+    for text in log.raw_lines():
+        cells = _cells(text)
+        if set(needs) <= set(cells):
+            header = cells
+        elif header and any(cells):
+            if len(cells) == len(header) + 1 and not cells[-1]:
+                cells.pop()
+            if len(cells) == len(header):
+                yield dict(zip(header, cells, strict=True))
+            else:
+                damaged += 1
+    log.skipped(damaged, "with more or fewer cells than the header")
+
+
+def _cells(text: str) -> list[str]:
+    delimiter = max(",;\t", key=text.count)
+    try:
+        row = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+    return [cell.strip() for cell in row]
+
+
+def _slug(text: str) -> str:
+    return "_".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+_ESTIMATED = Provenance.ESTIMATED
+_LAYOUTS = (
+    # PowerJoular (src/csv_power.adb): RAPL's mean over its cycle of 1 s, and nvidia-smi's power.
+    Layout(
+        "PowerJoular",
+        ("Date", "CPU Utilization", "Total Power", "CPU Power"),
+        "Date",
+        (
+            _Column("CPU Power", "cpu:0", Kind.MEAN_POWER),
+            _Column("GPU Power", "gpu:0"),
+            _Column("Total Power", "node", Kind.MEAN_POWER, overlaps=("CPU Power",)),
+        ),
+    ),
+    # Its file for one process: that process's share of the CPU's power.
+    Layout(
+        "PowerJoular for one process",
+        ("Date", "CPU Utilization", "CPU Power"),
+        "Date",
+        (_Column("CPU Power", "cpu:0", Kind.MEAN_POWER, provenance=_ESTIMATED),),
+    ),
+    # Intel Power Gadget: counters since the start of the log; IA and GT are in the processor.
+    Layout(
+        "Intel Power Gadget",
+        ("System Time", "RDTSC", "Elapsed Time (sec)"),
+        "Elapsed Time (sec)",
+        (
+            _Column(r"Cumulative Processor Energy_(\d+) ?\(Joules\)", "cpu:{}", Kind.COUNTER),
+            _Column(r"Cumulative (?:Package|Processor) Energy ?\(Joules\)", "cpu:0", Kind.COUNTER),
+            _Column(r"Cumulative DRAM Energy_(\d+) ?\(Joules\)", "dram:{}", Kind.COUNTER),
+        ),
+        seconds=True,
+    ),
+    # EnergiBridge: counters of RAPL, where PP0 and PP1 are in the package; SYSTEM_POWER on a Mac.
+    Layout(
+        "EnergiBridge",
+        ("Delta", "Time"),
+        "Time",
+        (
+            _Column(r"(?:PACKAGE|CPU)_ENERGY \(J\)", "cpu:0", Kind.COUNTER),
+            _Column(r"DRAM_ENERGY \(J\)", "dram:0", Kind.COUNTER),
+            _Column(r"GPU(\d+)_ENERGY \(mJ\)", "gpu:{}", Kind.COUNTER, 1e-3),
+            _Column(r"SYSTEM_POWER \(Watts\)", "node"),
+        ),
+    ),
+    # jtop's logger (jetson-stats, jtop.stats): mW; "Power TOT" is the module.
+    Layout(
+        "jtop",
+        ("time", "uptime", "jetson_clocks", "Power TOT"),
+        "time",
+        (_Column("Power TOT", "node", factor=1e-3),),
+    ),
+    # xpu-smi dump (metrics 1 and 8).
+    Layout(
+        "xpu-smi",
+        ("Timestamp", "DeviceId"),
+        "Timestamp",
+        (
+            _Column(r"GPU Power \(W\)", "gpu:{}"),
+            _Column(r"GPU Energy Consumed \(J\)", "gpu:{}", Kind.COUNTER),
+        ),
+        device="DeviceId",
+    ),
+)
+
+
+def _read_shelly_minutes(log: LogText) -> Iterator[Reading]:
+    """Read the energy data of Shelly EM meters: Wh of the minute that begins at ``timestamp``.
+
+    The components ``EMData`` and ``EM1Data`` keep one record per minute (Shelly API).
+    """
+    for row in csv_rows(log, ("timestamp",)):
+        start_s = number(row["timestamp"])
+        for name, cell in row.items():
+            if match := _SHELLY_ENERGY.fullmatch(name):
+                phase = match[1] or "0"
+                meter = Meter(f"plug:{phase}", name, "shelly.active_energy", Kind.AMOUNT)
+                stop = f"{start_s + 60:.0f}" if math.isfinite(start_s) else ""
+                yield Reading(stop, meter, number(cell) * 3600.0, 60.0)
+
+
+_SHELLY_ENERGY = re.compile(r"(?:([abc])_)?total_act_energy")
+
+
+def _is_shelly_minutes(head: Sequence[str]) -> bool:
+    return any(
+        cells[:1] == ["timestamp"] and any(_SHELLY_ENERGY.fullmatch(cell) for cell in cells)
+        for cells in map(_cells, head)
+    )
+
+
+def _read_home_assistant(log: LogText) -> Iterator[Reading]:
+    """Read Home Assistant's export of its history: a row only when a value changes.
+
+    The file has no units: entities named after power are taken to be in W, and counters of energy
+    in kWh, the units in which Home Assistant's own integrations report.
+    """
+    wanted = {*log.options.power_columns, *log.options.energy_columns}
+    entities: dict[str, list[tuple[str, float]]] = {}
+    for row in csv_rows(log, _HOME_ASSISTANT):
+        entities.setdefault(row["entity_id"], []).append(
+            (row["last_changed"], number(row["state"]))
+        )
+    powers = {name for name in entities if "power" in name and "factor" not in name}
+    energies = {name for name in entities if "energy" in name and name not in powers}
+    if not powers | energies | wanted:
+        raise UserError(
+            f"{log.path} does not say which of its entities is power",
+            why=f"it has {', '.join(sorted(entities)[:5])}",
+            hint="name it with --power-column",
+        )
+    for name, rows in entities.items():
+        plug = name.partition(".")[2] or name
+        if name in powers or name in log.options.power_columns:
+            factor = _home_assistant_factor(log, name)
+            meter = Meter(f"plug:{plug}", name, "home_assistant.power", Kind.HELD_POWER)
+        elif name in energies or name in log.options.energy_columns:
+            factor = 3.6e6
+            source = "home_assistant.energy"
+            meter = Meter(f"plug:{plug}", name, source, Kind.COUNTER, tuple(sorted(powers)))
+        else:
+            continue
+        for time, value in rows:
+            yield Reading(time, meter, value * factor)
+    log.notes.append("Home Assistant writes a row when a value changes: each holds until the next")
+
+
+def _home_assistant_factor(log: LogText, name: str) -> float:
+    unit = log.options.power_unit or ("kW" if re.search(r"_kw(_|$)", name) else "W")
+    log.notes.append(f"{name} has no unit; assuming {unit}")
+    return {"w": 1.0, "mw": 1e-3, "kw": 1e3}.get(unit.lower(), math.nan)
+
+
+_HOME_ASSISTANT = ("entity_id", "state", "last_changed")
+
+
+def _read_codecarbon(log: LogText) -> Iterator[Reading]:
+    """Read CodeCarbon's emissions.csv: one finished run a row, energies in kWh.
+
+    ``timestamp`` is the end of a run and ``duration`` its length in s (CodeCarbon documentation,
+    Output). Rows of one run that was flushed more than once contain each other: the last counts.
+    CPU and RAM are often modelled: the file does not say.
+    """
+    last: dict[str, Row] = {}
+    for i, row in enumerate(csv_rows(log, _CODECARBON)):
+        last[row.get("run_id") or str(i)] = row
+    names = [row.get("task_name") or row["project_name"] for row in last.values()]
+    for i, row in enumerate(last.values()):
+        length_s = number(row["duration"])
+        name = names[i] if names.count(names[i]) == 1 else f"{names[i]} {i + 1}"
+        log.runs.append((name, row["timestamp"], length_s))
+        for column, component in _CODECARBON_PARTS.items():
+            if column in row:
+                overlaps = tuple(_CODECARBON_PARTS)[:3] if component == "node" else ()
+                measured = component == "gpu"
+                meter = Meter(
+                    component,
+                    column,
+                    f"codecarbon.{column}",
+                    Kind.AMOUNT,
+                    overlaps,
+                    provenance=Provenance.MEASURED if measured else _ESTIMATED,
+                )
+                yield Reading(row["timestamp"], meter, number(row[column]) * 3.6e6, length_s)
+
+
+_CODECARBON = ("project_name", "duration", "energy_consumed")
+_CODECARBON_PARTS = {
+    "cpu_energy": "cpu:0", "gpu_energy": "gpu", "ram_energy": "dram:0", "energy_consumed": "node",
+}  # fmt: skip
+
+FORMATS = (
+    Format("CodeCarbon", has_columns(*_CODECARBON), _read_codecarbon),
+    Format("Home Assistant", has_columns(*_HOME_ASSISTANT), _read_home_assistant),
+    Format("a Shelly meter", _is_shelly_minutes, _read_shelly_minutes),
+    *(layout.format for layout in _LAYOUTS),
+)

@@ -1,0 +1,150 @@
+"""The text of a log, line by line, with the times that a user's loop writes around a tool's output.
+
+``while sleep 1; do date; nvidia-smi; done`` writes a line with a date before each poll, and
+``dcgmi dmon | ts`` puts one in front of every line. Both are removed here, so that a reader only
+sees what its tool wrote.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from joulelab.format import count
+from joulelab.logs.columns import LogOptions
+from joulelab.logs.csv_table import Floats, open_text
+from joulelab.logs.timestamps import clock_times, dates, is_clock, time_zone
+
+HEAD_LINES = 60  # A format shows itself within these.
+
+_DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_ZONE = r"(?: (?:[A-Z]{2,5}|[+-]\d{2}:?\d{2}))?"
+_CLOCK = r"\d{2}:\d{2}:\d{2}(?:[.,]\d+)?"
+_STAMPS = (
+    r"\d{10}(?:\.\d+)?|\d{13}|\d{16}|\d{19}",
+    rf"\d{{4}}[-/]\d{{2}}[-/]\d{{2}}[T _]{_CLOCK}(?: ?(?:Z|UTC|[+-]\d{{2}}:?\d{{2}}))?",
+    rf"{_DAY} {_MONTH} +\d{{1,2}} {_CLOCK}(?: [AP]M)?{_ZONE} \d{{4}}{_ZONE}",
+    rf"{_DAY},? +\d{{1,2}} {_MONTH} \d{{4}},? {_CLOCK}(?: [AP]M)?{_ZONE}",
+    _CLOCK,
+)
+_STAMP = "|".join(_STAMPS)
+STAMP_PREFIX = re.compile(rf"\s*\[?({_STAMP})\]?(?:[,;:|]\s*|\s+|$)")
+_CTIME = re.compile(rf"{_DAY} ({_MONTH}) +(\d+) ({_CLOCK})( [AP]M)?({_ZONE}) (\d{{4}})({_ZONE})")
+_DAY_FIRST = re.compile(rf"{_DAY},? +(\d+) ({_MONTH}) (\d{{4}}),? ({_CLOCK})( [AP]M)?({_ZONE})")
+_MONTH_FIRST = re.compile(rf"(\d\d)[-/](\d\d)[-/](\d{{4}}) ({_CLOCK})( [AP]M)?({_ZONE})")
+
+
+class Line(NamedTuple):
+    """A line without its end; ``stamp`` is the time in front of it or on a line before it."""
+
+    text: str
+    stamp: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogText:
+    """A log of a known format, and what its reader has to note."""
+
+    path: Path
+    options: LogOptions
+    notes: list[str] = field(default_factory=list)
+    runs: list[tuple[str, str, float]] = field(default_factory=list)
+    """Finished runs, for a log that has no more than these: name, time of the end, length in s."""
+
+    def head(self) -> list[str]:
+        """Return the first lines."""
+        with open_text(self.path) as file:
+            return [line.rstrip() for line in itertools.islice(file, HEAD_LINES)]
+
+    def text(self) -> str:
+        """Return the whole text."""
+        with open_text(self.path) as file:
+            return file.read()
+
+    def raw_lines(self) -> Iterator[str]:
+        """Iterate over the lines, without a last one that has no line end: it may be cut short."""
+        with open_text(self.path) as file:
+            for line in file:
+                if line.endswith(("\n", "\r")):
+                    yield line.rstrip("\r\n")
+                elif line.strip():
+                    self.notes.append("skipped the last line, which has no line end")
+
+    def lines(self) -> Iterator[Line]:
+        """Iterate over the lines of the tool, with the times that a loop around it wrote."""
+        latest: str | None = None
+        for text in self.raw_lines():
+            match = STAMP_PREFIX.match(text)
+            if match is None:
+                yield Line(text, latest)
+            elif rest := text[match.end() :]:
+                yield Line(rest, match[1])
+            else:
+                latest = match[1]
+
+    def skipped(self, number: int, what: str) -> None:
+        """Note that a number of lines was left out."""
+        if number:
+            self.notes.append(f"skipped {count(number, 'line')} {what}")
+
+
+def to_seconds(log: LogText, times: list[str]) -> Floats:
+    """Convert times as tools write them to seconds; NaN for what is none.
+
+    Example:
+        >>> options = LogOptions(timezone="UTC")
+        >>> to_seconds(LogText(Path("log"), options), ["Tue Mar 14 12:00:00 UTC 2023"]).tolist()
+        [1678795200.0]
+    """
+    if not times:
+        return np.zeros(0)
+    if all(time.isdigit() or time.replace(".", "", 1).isdigit() for time in times):
+        return np.array([_since_1970(time) for time in times])
+    if is_clock(times[0]):
+        return clock_times()(times)
+    return dates(time_zone(log.options.timezone))([as_iso(time) for time in times])
+
+
+def _since_1970(time: str) -> float:
+    """Convert seconds, milliseconds, microseconds or nanoseconds since 1970 to seconds."""
+    digits = len(time.partition(".")[0])
+    return float(time) / 10.0 ** (3 * max((digits - 10) // 3, 0))
+
+
+def as_iso(time: str) -> str:
+    """Write a date as in ISO 8601. Abbreviated time zones other than UTC are left out.
+
+    Example:
+        >>> as_iso("Sat Mar 14 12:00:01 2026 +0100"), as_iso("10/08/2026 06:02:12 PM EDT")
+        ('2026-03-14T12:00:01+0100', '2026-10-08T18:02:12')
+    """
+    time = " ".join(time.split())
+    if match := _CTIME.fullmatch(time):
+        month, day, clock, half, zone, year, late_zone = match.groups()
+        return _iso(year, month, day, clock, half, zone or late_zone)
+    if match := _DAY_FIRST.fullmatch(time):
+        day, month, year, clock, half, zone = match.groups()
+        return _iso(year, month, day, clock, half, zone)
+    if match := _MONTH_FIRST.fullmatch(time):
+        month, day, year, clock, half, zone = match.groups()
+        return _iso(year, month, day, clock, half, zone)
+    return time.replace("_", "T").replace(" UTC", "Z")
+
+
+def _iso(year: str, month: str, day: str, clock: str, half: str | None, zone: str | None) -> str:
+    """Join the parts of a date; ``half`` is AM or PM."""
+    number = int(month) if month.isdigit() else datetime.strptime(month, "%b").month
+    hour = int(clock[:2])
+    if half:
+        hour = hour % 12 + 12 * (half.strip() == "PM")
+    zone = (zone or "").strip()
+    offset = "Z" if zone in ("UTC", "GMT", "Z") else zone if zone[:1] in "+-" else ""
+    return f"{year}-{number:02d}-{int(day):02d}T{hour:02d}{clock[2:]}{offset}"

@@ -1,0 +1,210 @@
+"""Logs of ``turbostat``, ``perf stat -I``, ``powerstat`` and scaphandre: meters of the processor.
+
+All read RAPL. A package contains its cores and its graphics (Intel SDM, volume 3B, 16.10), so these
+are not added to it. The values of an interval are means (turbostat(8): "average power over the
+sample period"), or its energy with ``--Joules`` and in perf (perf-stat(1), ``-I``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from joulelab.logs.formats.json_text import json_objects
+from joulelab.logs.formats.log_text import LogText
+from joulelab.logs.formats.meters import Format, Reading, number
+from joulelab.logs.series import Kind, Meter
+
+_TURBOSTAT: dict[str, tuple[str, Kind, tuple[str, ...]]] = {
+    "PkgWatt": ("cpu", Kind.MEAN_POWER, ()),
+    "Pkg_J": ("cpu", Kind.AMOUNT, ("PkgWatt",)),
+    "RAMWatt": ("dram", Kind.MEAN_POWER, ()),
+    "RAM_J": ("dram", Kind.AMOUNT, ("RAMWatt",)),
+}
+_ELAPSED = re.compile(r"\s*(\d+\.\d+) sec\s*")
+_PERF_EVENTS = {"pkg": "cpu", "ram": "dram", "psys": "node"}
+_PERF_TEXT = re.compile(
+    r"\s*(?P<time>\d+\.\d+)\s+(?:S(?P<socket>\d+)\S*\s+\d+\s+)?"
+    r"(?P<value>[\d.,]+|<not \w+>)\s+Joules\s+(?P<event>\S+)"
+)
+_ANY_PERF = re.compile(r"(?:^|[\s,;])(?:power/)?energy-(pkg|ram|psys|cores|gpu)/?")
+_POWERSTAT = re.compile(r"\s*Time\s+User\s+Nice\s+Sys\s+Idle\s+IO\b.*\bWatts\b")
+_HOST = re.compile(r"Host:\s+([\d.]+) W")
+
+
+def _read_turbostat(log: LogText) -> Iterator[Reading]:
+    """Read turbostat: each package's row, or else the row of the whole machine (``-``)."""
+    elapsed_s = math.nan
+    columns: list[str] = []
+    has_time = any("Time_Of_Day_Seconds" in line for line in log.head())
+    lines = ((text, None) for text in log.raw_lines()) if has_time else log.lines()
+    packages: set[str] = set()
+    short = 0
+    for text, stamp in lines:
+        cells = text.split("\t") if "\t" in text else text.split()
+        cells = [cell.strip() for cell in cells]
+        if match := _ELAPSED.fullmatch(text):
+            elapsed_s = float(match[1])
+        elif any(name in cells for name in _TURBOSTAT):
+            columns, packages = cells, set()
+        elif columns and any(cells):
+            row = dict(zip(columns, cells, strict=False))
+            place = row.get("Package", "")
+            is_summary = row.get("CPU", "-") == "-" and row.get("Core", "-") == "-"
+            if len(cells) > len(columns) or not cells[0]:
+                short += 1
+                continue
+            if not is_summary and (not place.isdigit() or place in packages):
+                # Rows of cores repeat their package's power, or have none.
+                continue
+            packages.add(place)
+            time = row.get("Time_Of_Day_Seconds") or stamp
+            for name in set(columns) & set(_TURBOSTAT):
+                kind, meaning, overlaps = _TURBOSTAT[name]
+                if is_summary:
+                    # It is the sum of the packages' rows, if there are any.
+                    overlaps = (*overlaps, f"{name} of package 0")
+                index = "0" if is_summary else place
+                label = name if is_summary else f"{name} of package {place}"
+                meter = Meter(f"{kind}:{index}", label, f"turbostat.{name}", meaning, overlaps)
+                watts = number(row.get(name, ""))
+                if time is None and math.isfinite(elapsed_s):
+                    yield Reading(elapsed_s, meter, watts, elapsed_s)
+                else:
+                    yield Reading(time, meter, watts)
+    log.skipped(short, "that are not rows of turbostat")
+
+
+def _read_perf(log: LogText) -> Iterator[Reading]:
+    """Read ``perf stat -I MS -e power/energy-pkg/``, as people or with ``-x``, in the long form."""
+    delimiter = _perf_delimiter(log.head())
+    decimal_comma = delimiter == ";"
+    skipped = 0
+    for text, _ in log.lines():
+        if "Joules" not in text or text.lstrip().startswith("#"):
+            continue
+        if delimiter is None:
+            match = _PERF_TEXT.match(text)
+            parts = match and (match["time"], match["socket"], match["value"], match["event"])
+        else:
+            parts = _perf_cells([cell.strip() for cell in text.split(delimiter)])
+        if not parts:
+            skipped += 1
+            continue
+        time, socket, value, event = parts
+        name = _ANY_PERF.search(event)
+        if name is None or name[1] not in _PERF_EVENTS:
+            continue
+        label = f"energy-{name[1]}" + (f" of socket {socket}" if socket else "")
+        # The platform contains the packages and their memory.
+        overlaps = ("energy-pkg",) if name[1] == "psys" else ()
+        component = _PERF_EVENTS[name[1]]
+        component = component if component == "node" else f"{component}:{socket or 0}"
+        meter = Meter(component, label, f"perf.energy-{name[1]}", Kind.AMOUNT, overlaps)
+        if decimal_comma:
+            time, value = time.replace(",", "."), value.replace(",", ".")
+        yield Reading(number(time), meter, number(value.replace(",", "")))
+    log.skipped(skipped, "that are not rows of perf stat")
+
+
+def _perf_cells(cells: Sequence[str]) -> tuple[str, str | None, str, str] | None:
+    """Split a row of ``-x``: time, optionally socket and its CPUs, value, unit, event."""
+    if "Joules" not in cells:
+        return None
+    unit = cells.index("Joules")
+    socket = re.fullmatch(r"S(\d+)(?:-D\d+)?.*", cells[1]) if unit == 4 else None
+    if unit not in (2, 4) or (unit == 4 and not socket) or len(cells) < unit + 2:
+        return None
+    return cells[0], socket and socket[1], cells[unit - 1], cells[unit + 1]
+
+
+def _perf_delimiter(head: Sequence[str]) -> str | None:
+    """Return what ``-x`` put between the cells; ``None`` for the form for people."""
+    row = next((line for line in head if "Joules" in line and line.lstrip()[0] != "#"), "")
+    match = re.search(r"(\S)Joules\1|\tJoules\t", row)
+    return None if match is None else match[1] or "\t"
+
+
+def _read_powerstat(log: LogText) -> Iterator[Reading]:
+    """Read powerstat: of RAPL with ``-R``, of the battery otherwise."""
+    columns: list[str] = []
+    of_battery = not any("start in 0 seconds" in line for line in log.head())
+    meter = Meter("node" if of_battery else "cpu:0", "Watts", "powerstat.watts", Kind.MEAN_POWER)
+    for text in log.raw_lines():
+        cells = text.split()
+        if _POWERSTAT.match(text):
+            columns = cells
+        elif columns and cells and re.fullmatch(r"\d\d:\d\d:\d\d", cells[0]):
+            value = (
+                number(cells[columns.index("Watts")]) if len(cells) >= len(columns) else math.nan
+            )
+            yield Reading(cells[0], meter, value)
+
+
+def _read_scaphandre(log: LogText) -> Iterator[Reading]:
+    """Read scaphandre's ``json`` exporter: sockets and memory, in microwatts."""
+    for _, found in json_objects(log):
+        host = found.get("host", {})
+        names = []
+        for socket in found.get("sockets", []):
+            time, index = socket.get("timestamp", host.get("timestamp")), socket.get("id", 0)
+            parts = [("socket", f"cpu:{index}", socket)]
+            parts += [
+                ("dram", f"dram:{index}", one)
+                for one in socket.get("domains", [])
+                if one.get("name") == "dram"
+            ]
+            for name, component, part in parts:
+                names.append(name)
+                meter = Meter(component, name, f"scaphandre.{name}", Kind.MEAN_POWER)
+                yield Reading(str(time), meter, number(str(part.get("consumption"))) * 1e-6)
+        if "consumption" in host:
+            meter = Meter("node", "host", "scaphandre.host", Kind.MEAN_POWER, ("socket",))
+            yield Reading(
+                str(host.get("timestamp")), meter, number(str(host["consumption"])) * 1e-6
+            )
+
+
+def _read_scaphandre_text(log: LogText) -> Iterator[Reading]:
+    """Read scaphandre's ``stdout`` exporter, which writes no times."""
+    meter = Meter("node", "Host", "scaphandre.host", Kind.MEAN_POWER)
+    for text, stamp in log.lines():
+        if match := _HOST.match(text):
+            yield Reading(stamp, meter, number(match[1]))
+
+
+def _is_turbostat(head: Sequence[str]) -> bool:
+    return any(set(_TURBOSTAT) & set(line.split()) for line in head)
+
+
+FORMATS = (
+    Format(
+        "turbostat",
+        _is_turbostat,
+        _read_turbostat,
+        timed="turbostat --enable Time_Of_Day_Seconds",
+    ),
+    Format(
+        "perf stat -I",
+        lambda head: any("Joules" in line and _ANY_PERF.search(line) for line in head),
+        _read_perf,
+        timed="perf stat -a -I 1000 -x, -e power/energy-pkg/",
+    ),
+    Format(
+        "powerstat",
+        lambda head: any(_POWERSTAT.match(line) for line in head),
+        _read_powerstat,
+    ),
+    Format(
+        "scaphandre",
+        lambda head: '"host"' in "".join(head) and '"consumption"' in "".join(head),
+        _read_scaphandre,
+    ),
+    Format(
+        "scaphandre stdout",
+        lambda head: any(_HOST.match(line) for line in head),
+        _read_scaphandre_text,
+        timed="scaphandre json -f FILE",
+    ),
+)
