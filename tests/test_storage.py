@@ -1,10 +1,12 @@
 import errno
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from joulelab.errors import StoreError
-from joulelab.storage import write_whole, writing
+from joulelab.storage import home, home_note, write_whole, writing
 
 
 def test_a_file_appears_whole_and_leaves_no_other_file(tmp_path):
@@ -47,3 +49,55 @@ def test_errors_of_the_system_are_one_line_with_a_hint():
     assert str(caught.value) == (
         "cannot write /x: Permission denied; give yourself access, or choose another path"
     )
+
+
+@pytest.fixture
+def variables(monkeypatch, tmp_path):
+    """Sets where data goes, in an empty working directory; the temporary directory is another."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def set_variables(**values):
+        for name in ("JOULELAB_HOME", "XDG_DATA_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, str(value))
+
+    return set_variables
+
+
+def test_data_goes_where_the_user_says_or_into_the_home_directory(variables, tmp_path):
+    variables(HOME=tmp_path / "me")
+    assert home() == tmp_path / "me/.local/share/joulelab"
+    variables(HOME=tmp_path / "me", XDG_DATA_HOME=tmp_path / "data")
+    assert home() == tmp_path / "data/joulelab"
+    variables(HOME=tmp_path / "me", JOULELAB_HOME="chosen")
+    assert home() == Path("chosen")
+    assert home_note() == ""
+
+
+@pytest.mark.parametrize("kind", ["no home", "home that cannot be written to"])
+def test_a_user_without_a_home_gets_a_private_temporary_directory(
+    variables, tmp_path, monkeypatch, kind
+):
+    if kind == "no home":
+        variables()
+        # As for a user id without an entry in the password file.
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    else:
+        variables(HOME="/proc/1")
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path("/proc/1"))
+    private = tmp_path / "temporary" / f"joulelab-{os.getuid()}"
+    assert home() == private / "home"
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert "JOULELAB_HOME" in home_note()
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_temporary_directory_that_others_may_use_is_refused(variables, tmp_path, monkeypatch):
+    variables()
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    (tmp_path / "temporary" / f"joulelab-{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(StoreError, match="set JOULELAB_HOME"):
+        home()

@@ -20,6 +20,7 @@ from joulelab.errors import TraceError
 from joulelab.machine import machine_identity
 from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
 from joulelab.recording.device_clock import CudaContexts
+from joulelab.recording.launcher import current_launch
 from joulelab.recording.spans import Span, SpanLog
 from joulelab.recording.trace import Trace, TraceReader, missing_trace
 from joulelab.recording.trace_spans import Window
@@ -45,8 +46,8 @@ class Meter:
     of its own, the recorder, reads the sensors and ends with this one. If it dies, the program goes
     on, and energies state what is missing.
 
-    Under ``joulelab run`` the meter joins the running recorder, and the processes of one job (of
-    torchrun, Slurm or MPI) share one on each host.
+    Under ``joulelab run`` the meter joins the running recorder, also if it has a directory, and
+    the processes of one job (of torchrun, Slurm or MPI) share one on each host.
 
     Args:
         sensors: What to read: names such as ``["gpu", "cpu"]``, or a
@@ -60,6 +61,7 @@ class Meter:
             it can be watched, compared, forecast and added up like any other run. If the directory
             has a recording already, the run is saved next to it (``directory-2`` and so on) with a
             warning. In a job of several processes the trace is in ``directory/<host>/<number>``.
+            Under ``joulelab run`` the directory gets links to the trace of the whole command.
             Default: a temporary directory until the meter closes.
         own_recorder: Never share a recorder.
         recorder: A recorder that was opened before; nothing is saved then.
@@ -360,8 +362,9 @@ class Meter:
         self._recorder.stop(covered_ns)
         if self._recorder.owned and self._recorder.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
-        # Of the processes that share a recorder, the one that started it writes the record.
-        if self._is_recorded and self._trace.header.get("parent_pid") == os.getpid():
+        # Of the processes of a job, the one that started their recorder writes the record.
+        is_first = self._trace.header.get("parent_pid") == os.getpid() or current_launch() is None
+        if self._is_recorded and self._recorder.owned and is_first:
             self._write_record(self._trace, covered_ns)
 
     def _write_record(self, trace: Trace, stop_ns: int) -> None:

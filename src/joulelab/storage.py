@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import AbstractContextManager, contextmanager
+import stat
+import tempfile
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +27,58 @@ _HINTS = {
 
 
 def home() -> Path:
-    """Return ``$JOULELAB_HOME``, or ``joulelab`` in the user's data directory. It may not exist."""
+    """Return ``$JOULELAB_HOME``, or ``joulelab`` in the user's data directory. It may not exist.
+
+    A user without a data directory that can be written to (in a container, for example) gets a
+    private one in the temporary directory; see :func:`home_note`.
+
+    Raises:
+        StoreError: That one belongs to another user.
+    """
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME")
-    return Path(data or Path("~/.local/share").expanduser()) / "joulelab"
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111
+    path = Path(data) / "joulelab"
+    # Without a home directory, "~" remains: it must not become a directory of that name.
+    if path.is_absolute() and (path.exists() or _can_be_made(path)):
+        return path
+    return private_directory(Path(tempfile.gettempdir()) / f"joulelab-{os.getuid()}") / "home"
+
+
+def home_note() -> str:
+    """Return a warning if what is saved may be lost at the next start; empty otherwise."""
+    path = home()
+    if os.environ.get(ENVIRONMENT) or Path(tempfile.gettempdir()) not in path.parents:
+        return ""
+    return (
+        f"saved in {path}, which may be deleted, because this user has no home directory to "
+        f"write to: set {ENVIRONMENT}"
+    )
+
+
+def _can_be_made(path: Path) -> bool:
+    existing = next(one for one in path.parents if one.exists())
+    return os.access(existing, os.W_OK | os.X_OK)
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only this user may use, and return its path.
+
+    Raises:
+        StoreError: It cannot be made, belongs to another user, or others may use it.
+    """
+    with file_errors(f"cannot use {path}"):
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise StoreError(
+            f"{path} is not private",
+            why="it should be a directory that only its owner may use",
+            hint=f"remove it, run chmod 700 {path}, or set {ENVIRONMENT}",
+        )
+    return path
 
 
 @contextmanager

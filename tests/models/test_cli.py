@@ -13,6 +13,7 @@ def test_json_has_the_documented_keys(run):
     first, second = json.loads(out)
     assert first == {
         "model": "LeNet",
+        "input": "3x32x32",
         "parameters": 62006,
         "trainable_parameters": 62006,
         "parameter_bytes": 248024,
@@ -39,10 +40,38 @@ def test_the_table_names_all_16_and_the_other_forms(run):
     code, out, _ = run("models")
     assert code == 0
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
-    assert rows["ResNeXt29_2x64d"] == ["9,128,778", "9,128,778", "36.6", "1,409", "154"]
-    assert rows["LeNet"] == ["62,006", "62,006", "0.248", "0.652", "10.5"]
-    assert sum(len(cells) == 5 and cells[0][0].isdigit() for cells in rows.values()) == 16
+    assert rows["ResNeXt29_2x64d"] == ["3x32x32", "9,128,778", "36.6", "1,409", "154"]
+    assert rows["LeNet"] == ["3x32x32", "62,006", "0.248", "0.652", "10.5"]
+    assert sum(len(cells) == 5 and cells[0] == "3x32x32" for cells in rows.values()) == 16
     assert "torchvision:NAME, timm:NAME, hf:CONFIG, package.module:factory" in out
+
+
+def test_each_model_gets_the_input_that_it_is_made_for(run):
+    pytest.importorskip("transformers")
+    names = ["LeNet", "torchvision:vit_b_16", "torchvision:inception_v3", "hf:bert", "hf:vit"]
+    code, out, err = run("models", *names, "--json")
+    assert (code, err) == (0, "")
+    inputs = {row["model"]: row["input"] for row in json.loads(out)}
+    assert list(inputs.values()) == ["3x32x32", "3x224x224", "3x299x299", "128", "3x224x224"]
+    code, _, err = run("models", "hf:whisper")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_the_work_of_a_language_model_is_counted_by_tokens(run, tmp_path):
+    pytest.importorskip("transformers")
+    # By hand, per token: 2 layers x (4 x 64^2 of the attention's projections + 3 x 64 x 160 of the
+    # MLP) + 64 x 1000 of the scores; and 2 layers x 2 products of 32 x 32 x 64 for the attention.
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1000,'
+        '"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,'
+        '"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256}'
+    )
+    _, out, _ = run("models", f"hf:{config}", "--input", "32", "--json")
+    (row,) = json.loads(out)
+    by_token = 2 * (4 * 64**2 + 3 * 64 * 160) + 64 * 1000
+    assert row["macs"] == 32 * by_token + 2 * 2 * 32 * 32 * 64
 
 
 def test_input_and_classes_reach_the_model(run):

@@ -63,11 +63,43 @@ def test_meters_in_sequence_do_not_mix_up_their_spans(owner, monkeypatch):
     assert {name for _, name in names(owner.directory)} == {"first", "second"}
 
 
-def test_a_meter_with_its_own_sensors_or_directory_does_not_join(owner, monkeypatch, tmp_path):
+def test_a_meter_with_its_own_sensors_does_not_join(owner, monkeypatch):
     monkeypatch.setenv("JOULELAB_RECORDING", str(owner.directory))
-    for options in ({"sensors": ["simulated"]}, {"directory": tmp_path / "other"}):
-        with joulelab.Meter(**options) as meter:
-            assert not meter.joined
+    with joulelab.Meter(sensors=["simulated"]) as meter:
+        assert not meter.joined
+
+
+def test_a_meter_with_a_directory_joins_and_has_a_record_of_its_own(owner, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_RECORDING", str(owner.directory))
+    with joulelab.Meter(directory=tmp_path / "run") as meter, meter.span("inside") as span:
+        assert meter.joined
+        assert meter.recorder_pid == owner.recorder_pid
+    assert (os.getpid(), "inside") in names(owner.directory)
+    saved = joulelab.open_run(tmp_path / "run")
+    assert [one.name for one in saved.spans] == ["inside"]
+    assert saved.spans[0].gross_j == pytest.approx(span.energy.gross_j)
+    assert saved.inside == owner.directory
+    with (
+        pytest.warns(UserWarning, match="has a recording already; this run is saved in"),
+        joulelab.Meter(directory=tmp_path / "run") as meter,
+    ):
+        assert meter.directory == tmp_path / "run-2"
+
+
+def test_ranks_with_a_directory_join_the_recorder_that_is_named_to_them(start, owner, tmp_path):
+    job = str(tmp_path / "job")
+    ranks = [
+        start(rank, sensors=None, directory=job, environment=named(owner.directory))
+        for rank in range(2)
+    ]
+    assert {rank.answer()["recorder"] for rank in ranks} == {owner.recorder_pid}
+    for rank in ranks:
+        rank.send("span epoch 0.3")
+    for rank in ranks:
+        assert_true(rank.answer())
+        assert rank.end()["alive"]
+    (recording,) = gather(job).recordings
+    assert [span.name for span in recording.spans] == ["epoch", "epoch"]
 
 
 @pytest.mark.parametrize("left", ["closed", "removed"])

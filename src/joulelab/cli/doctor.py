@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from joulelab.cli.output import output_console
 from joulelab.energy.signal import channel_role
 from joulelab.format import ABSENT, duration, quantity
 from joulelab.machine import Machine, describe
@@ -74,7 +74,7 @@ def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> 
 
 
 def _print(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> None:
-    console = Console()
+    console = output_console()
     hardware = _table("Hardware configuration")
     hardware.show_header = False
     for name, text in machine.hardware_configuration().items():

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from joulelab.cli.options import INPUT
 from joulelab.cli.output import progress
 from joulelab.format import percent
-from joulelab.models.registry import require_torch
+from joulelab.models.registry import PAPER_INPUT, require_torch
 
 if TYPE_CHECKING:
     from joulelab.predict import HardwareProfile
@@ -55,7 +55,7 @@ def fit(
     out: Path,
     device: str | None,
     idle_power_w: float | None,
-    input_shape: tuple[int, ...],
+    input_shape: tuple[int, ...] | None,
     no_matrix_units: bool,
     name: str | None,
     numerics: str | None,
@@ -81,7 +81,7 @@ def fit(
             name=name or out.stem,
             device=device,
             idle_power_w=idle_power_w,
-            input_shape=input_shape,
+            input_shape=input_shape or PAPER_INPUT,
             matrix_units=not no_matrix_units,
             numerics=numerics,
         )

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from joulelab.cli.output import (
     SectionedCommand,
     SectionOption,
+    output_console,
     print_json,
     progress,
     value_table,
@@ -176,7 +176,7 @@ def _print(log: Log, rows: Sequence[Mapping[str, Any]]) -> None:
         ]
         net = [quantity(row["net_j"], "J")] if has_net else []
         table.add_row(escape(_printable(row["name"])), *cells, *net)
-    console = Console()
+    console = output_console()
     console.print(table)
     reasons = [f"{_printable(row['name'])}: {row['reason']}" for row in rows if row["reason"]]
     sources = [f"{one.component} from {one.source}: {one.note}" for one in log.trace.channels]

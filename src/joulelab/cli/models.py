@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.progress import track
 
 from joulelab.cli.options import CLASSES, INPUT
-from joulelab.cli.output import print_json, value_table
+from joulelab.cli.output import output_console, print_json, value_table
 from joulelab.format import number
 from joulelab.models.registry import (
     OTHER_FORMS,
     build_model,
     canonical_name,
+    default_input_shape,
     require_torch,
     zoo_names,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @CLASSES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per model.")
 def command(
-    models: tuple[str, ...], input_shape: tuple[int, ...], classes: int, as_json: bool
+    models: tuple[str, ...], input_shape: tuple[int, ...] | None, classes: int, as_json: bool
 ) -> None:
     """List models with their size and the work that one sample takes.
 
@@ -44,37 +45,44 @@ def command(
     """
     names = list(dict.fromkeys(map(canonical_name, models or zoo_names())))
     require_torch()
-    from joulelab.models.characteristics import characterize  # noqa: PLC0415 - imports torch
+    from joulelab.models.characteristics import characterize, weightless  # noqa: PLC0415 - imports torch
 
     stderr = Console(stderr=True)
-    rows = {
-        name: characterize(
-            build_model(name, num_classes=classes, in_channels=input_shape[0]),
-            input_shape,
-            name=name,
-        )
-        for name in track(
-            names, "Counting", console=stderr, transient=True, disable=not stderr.is_terminal
-        )
-    }
+    hidden = not stderr.is_terminal
+    rows = {}
+    for name in track(names, "Counting", console=stderr, transient=True, disable=hidden):
+        shape = input_shape or default_input_shape(name)
+        with weightless():
+            model = build_model(name, num_classes=classes, in_channels=shape[0])
+        rows[name] = ("x".join(map(str, shape)), characterize(model, shape, name=name))
     if as_json:
-        print_json([{"model": name, **dataclasses.asdict(row)} for name, row in rows.items()])
+        objects = [
+            {"model": name, "input": shape, **dataclasses.asdict(row)}
+            for name, (shape, row) in rows.items()
+        ]
+        print_json(objects)
         return
-    _print_table(rows, "x".join(map(str, input_shape)))
+    _print_table(rows)
     if not models:
         click.echo(f"You can also name a model as {', '.join(OTHER_FORMS)}.")
 
 
-def _print_table(rows: dict[str, Characteristics], shape: str) -> None:
-    headings = ("parameters", "trainable", "size\n(MB)", "MACs\n(million)", "MACs per\nparameter")
-    table = value_table("model", headings, f"One sample of {shape}")
-    for name, row in rows.items():
+def _print_table(rows: dict[str, tuple[str, Characteristics]]) -> None:
+    headings = (
+        "input",
+        "parameters",
+        "size\n(MB)",
+        "MACs\n(million)",
+        "MACs per\nparameter",
+    )
+    table = value_table("model", headings, "Work of one sample")
+    for name, (shape, row) in rows.items():
         table.add_row(
             name,
+            shape,
             f"{row.parameters:,}",
-            f"{row.trainable_parameters:,}",
             number(row.size_bytes / 1e6),
             number(row.macs / 1e6),
             number(row.macs_per_parameter),
         )
-    Console().print(table)
+    output_console().print(table)

@@ -70,10 +70,9 @@ INPUT = click.option(
     "--input",
     "input_shape",
     type=parse_input_shape,
-    default="3x32x32",
-    show_default=True,
     metavar="SHAPE",
-    help="Shape of one sample: channels x height x width, or a number of tokens.",
+    help="Shape of one sample: channels x height x width, or a number of tokens. "
+    "Default: that of the model's source, 3x32x32 for the models of the paper.",
 )
 CLASSES = click.option(
     "--classes",

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -78,6 +80,18 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def print_json(data: Any) -> None:
     """Print a value as JSON; NaN and infinities become ``null``."""
     click.echo(json.dumps(finite_or_none(data), indent=1, allow_nan=False))
+
+
+UNLIMITED_WIDTH = 10_000
+
+
+def output_console() -> Console:
+    """Create a console for standard output; what is not a terminal gets lines of any length.
+
+    Values in a pipe or a file are never wrapped or cut, unless ``COLUMNS`` asks for it.
+    """
+    is_wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=UNLIMITED_WIDTH if is_wide else None)
 
 
 def value_table(first: str, headings: Sequence[str], title: str | None = None) -> Table:

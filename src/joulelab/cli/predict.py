@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from joulelab.carbon.site import Site
 from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, site_options
-from joulelab.cli.output import csv_text, print_json, progress, value_table, write_csv
+from joulelab.cli.output import (
+    csv_text,
+    output_console,
+    print_json,
+    progress,
+    value_table,
+    write_csv,
+)
 from joulelab.format import duration, number, quantity, sentence, with_interval
-from joulelab.models.registry import canonical_name, require_torch
+from joulelab.models.registry import (
+    PAPER_INPUT,
+    canonical_name,
+    default_input_shape,
+    require_torch,
+)
 
 if TYPE_CHECKING:
     from joulelab.predict import HardwareProfile, Prediction
@@ -40,7 +51,7 @@ def command(
     profile_name: str,
     phase: str,
     batch_size: int,
-    input_shape: tuple[int, ...],
+    input_shape: tuple[int, ...] | None,
     classes: int,
     table: Path | None,
     out: Path | None,
@@ -57,7 +68,7 @@ def command(
     \b
     Example:
       joulelab predict ResNet18 --profile h100 --phase train --batch-size 128
-      joulelab predict torchvision:vit_b_16 --phase infer --input 3x224x224 --classes 1000
+      joulelab predict torchvision:vit_b_16 --phase infer --classes 1000
       joulelab predict --table candidates.csv --out predicted.csv
     """
     if sum(source is not None for source in (model, table, study)) != 1:
@@ -72,11 +83,12 @@ def command(
         from joulelab.predict.measurements import predict_study  # noqa: PLC0415 - imports pandas
 
         with progress("Tracing models"):
-            path, predictions = predict_study(study, profile, input_shape)
+            path, predictions = predict_study(study, profile, input_shape or PAPER_INPUT)
         click.echo(f"{predictions} predictions written to {path}")
         return
     if model is not None:
-        cases = [Case(canonical_name(model), phase, batch_size, input_shape)]
+        shape = input_shape or default_input_shape(model)
+        cases = [Case(canonical_name(model), phase, batch_size, shape)]
     else:
         from joulelab.predict.measurements import read_cases  # noqa: PLC0415 - imports pandas
 
@@ -133,4 +145,4 @@ def _print_operators(one: Prediction) -> None:
             number(share.device_s * 1e3),
             number(share.energy_j),
         )
-    Console().print(table)
+    output_console().print(table)

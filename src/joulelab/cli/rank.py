@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE
-from joulelab.cli.output import print_json, progress, value_table
+from joulelab.cli.output import output_console, print_json, progress, value_table
 from joulelab.format import number, with_interval
-from joulelab.models.registry import canonical_name, require_torch
+from joulelab.models.registry import (
+    PAPER_INPUT,
+    canonical_name,
+    default_input_shape,
+    require_torch,
+)
 
 if TYPE_CHECKING:
     from joulelab.predict.prediction import RankedModel
 
 
 @click.command("rank")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @PROFILE
 @PHASE
 @BATCH_SIZE
@@ -33,7 +37,7 @@ def command(
     profile_name: str,
     phase: str,
     batch_size: int,
-    input_shape: tuple[int, ...],
+    input_shape: tuple[int, ...] | None,
     classes: int,
     study: Path | None,
     as_json: bool,
@@ -45,22 +49,32 @@ def command(
     \b
     Example:
       joulelab rank ResNet18 MobileNetV2 DenseNet121 --phase infer
-      joulelab rank torchvision:resnet50 torchvision:convnext_tiny --input 3x224x224 --classes 1000
+      joulelab rank torchvision:resnet50 torchvision:convnext_tiny --classes 1000
       joulelab rank LeNet ResNet18 --study studies/paper
     """
     require_torch()
     from joulelab.predict import Case, load_profile, rank  # noqa: PLC0415 - imports torch
 
     profile = load_profile(profile_name)
+    if not models and study is None:
+        raise click.UsageError("give MODEL or --study")
+    if study is not None:
+        from joulelab.predict.measurements import (  # noqa: PLC0415 - imports pandas
+            compare_with_study,
+            study_models,
+        )
+
+        models = models or tuple(study_models(study))
     names = dict.fromkeys(map(canonical_name, models))
     with progress("Tracing models"):
-        cases = [Case(name, phase, batch_size, input_shape) for name in names]
+        cases = [
+            Case(name, phase, batch_size, input_shape or default_input_shape(name))
+            for name in names
+        ]
         ranked = rank(cases, profile, classes=classes)
         agreements = []
         if study is not None:
-            from joulelab.predict.measurements import compare_with_study  # noqa: PLC0415 - pandas
-
-            agreements = compare_with_study(study, profile, input_shape)
+            agreements = compare_with_study(study, profile, input_shape or PAPER_INPUT)
     if as_json:
         print_json(
             {
@@ -69,28 +83,33 @@ def command(
             }
         )
         return
-    _print_table(ranked)
+    setting = f"{phase}, batch size {batch_size}, on {profile.datasheet.device}"
+    _print_table(ranked, f"{setting} ({profile.numerics})")
     for one in agreements:
+        if one.device != profile.datasheet.device:
+            device = one.device or "a CPU"
+            click.echo(f"joulelab: {study} ran on {device}, not on the profile's device", err=True)
         click.echo(f"Spearman correlation, measured energy of {one.models} models ({one.phase}):")
         for label, found in one.labelled_ranks():
             click.echo(f"  {label:20} {with_interval(found.value, found.low, found.high)}")
 
 
-def _print_table(ranked: Sequence[RankedModel]) -> None:
+def _print_table(ranked: Sequence[RankedModel], title: str) -> None:
     headings = (
-        "energy of 1,000\nsamples (95 % CI)", "MACs\n(million)", "MACs per\nparameter",
+        "input", "energy of 1,000\nsamples (95 % CI)", "MACs\n(million)", "MACs per\nparameter",
         "parameters",
     )  # fmt: skip
-    table = value_table("model", headings)
+    table = value_table("model", headings, title)
     for one in ranked:
         prediction, size = one.prediction, one.characteristics
         steps = 1000 / prediction.case.batch_size
         low_j, high_j = steps * prediction.energy_low_j, steps * prediction.energy_high_j
         table.add_row(
             prediction.case.model,
+            prediction.case.input,
             with_interval(one.j_per_1000_samples, low_j, high_j, "J", level=""),
             number(size.macs / 1e6),
             number(size.macs_per_parameter),
             f"{size.parameters:,}",
         )
-    Console().print(table)
+    output_console().print(table)

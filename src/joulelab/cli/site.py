@@ -11,6 +11,7 @@ from joulelab.carbon.site import Site
 from joulelab.cli.options import site_options
 from joulelab.cli.output import print_json
 from joulelab.errors import UserError
+from joulelab.storage import home_note
 
 LABELS = {
     "country": "country",
@@ -47,6 +48,8 @@ def command(reset: bool, forget: bool, as_json: bool, **given: Any) -> None:
         settings.delete_site()
     if given:
         settings.save_site(**given)
+        if note := home_note():
+            click.echo(f"joulelab: {note}", err=True)
     site = Site.configured()
     if as_json:
         intensity_of = None if site.factor is None else str(site.factor)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from joulelab.cli.output import print_json, value_table
+from joulelab.cli.output import output_console, print_json, value_table
 from joulelab.errors import UserError
 from joulelab.format import count, finite_or_none, interval, join_words, number
 from joulelab.runs import FACTORS
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from joulelab.study.runner import ListedCell, Outcome
 
 _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "pyarrow", "jinja2")
-_FILE_WIDTH = 400
-"""Columns of the table when no terminal limits it."""
 _COLUMNS = (
     *("model", "phase", *FACTORS, "n", "provenance", "gross_j", "gross_j_low", "gross_j_high"),
     *("net_j", "net_j_low", "net_j_high", "gross_j_per_sample", "mean_power_w", "duration_s"),
@@ -144,9 +141,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             number(row["duration_s"]),
             number(row["accuracy_pct"]),
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+    console = output_console()
     console.print(table)
     kinds = sorted({str(row["provenance"]) for row in rows if row["provenance"]})
     click.echo(f"Means over repeats; energy is {join_words(kinds) or 'not measured'}.")

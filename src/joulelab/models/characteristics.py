@@ -58,7 +58,8 @@ def characterize(
 
     Args:
         model: Any module that accepts one batch of samples. It is not modified.
-        input_shape: Shape of one sample, without the batch: ``(channels, height, width)``.
+        input_shape: Shape of one sample, without the batch: ``(channels, height, width)``, or
+            ``(tokens,)`` for a model that takes token ids.
         device: Device of a real forward pass, if one is needed; default: that of the first
             parameter, else the CPU.
         name: Name of the model in errors; default: its class.
@@ -90,6 +91,19 @@ def characterize(
         macs=macs,
         macs_per_parameter=macs / count if count else None,
     )
+
+
+def sample_batch(model: nn.Module, batch_size: int, shape: Sequence[int]) -> Tensor:
+    """Create samples of zeros on the default device.
+
+    They are token ids if the shape is ``(tokens,)`` and the model's first layer with weights is an
+    embedding, else numbers of the type of the model's weights.
+    """
+    first = next((one for one in model.modules() if list(one.parameters(recurse=False))), None)
+    if isinstance(first, nn.Embedding) and len(shape) == 1:
+        return torch.zeros((batch_size, *shape), dtype=torch.long)
+    floating = (one.dtype for one in model.parameters() if one.is_floating_point())
+    return torch.zeros((batch_size, *shape), dtype=next(floating, None))
 
 
 @contextlib.contextmanager
@@ -166,7 +180,7 @@ def _macs(
 ) -> int:
     first = next(model.parameters(), None)
     if device is None:
-        device = first.device if first is not None else torch.device("cpu")
+        device = torch.device("cpu") if first is None or first.is_meta else first.device
     with training_mode(model, False), torch.no_grad():
         try:
             with torch.device("meta"):
@@ -178,9 +192,7 @@ def _macs(
         seeded = [device] if device.type == "cuda" else []
         try:
             with torch.random.fork_rng(seeded), _plain_kernels(), device:
-                return _count(
-                    model, input_shape, lambda tensor: tensor.detach().to(device, copy=True)
-                )
+                return _count(model, input_shape, lambda tensor: _real_copy(tensor, device))
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(f"{name} does not accept {_shape(input_shape)}", why=reason) from error
@@ -192,12 +204,18 @@ def _count(
     """Count the MACs of one sample of zeros on the default device, with all tensors replaced."""
     parameters = {name: replace(tensor) for name, tensor in model.named_parameters()}
     buffers = {name: replace(tensor) for name, tensor in model.named_buffers()}
-    floating = (p.dtype for p in parameters.values() if p.is_floating_point())
-    sample = torch.zeros((1, *input_shape), dtype=next(floating, None))
+    sample = sample_batch(model, 1, input_shape)
     with FlopCounterMode(display=False) as counter:
         functional_call(model, parameters | buffers, (sample,))
     flops: int = counter.get_total_flops()
     return flops // 2
+
+
+def _real_copy(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor; one of a :func:`weightless` model becomes zeros."""
+    if tensor.is_meta:
+        return torch.zeros_like(tensor, device=device)
+    return tensor.detach().to(device, copy=True)
 
 
 @contextlib.contextmanager

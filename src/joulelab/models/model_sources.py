@@ -13,6 +13,10 @@ from torch import nn
 
 from joulelab.errors import UnknownModelError, UserError
 
+IMAGE_SIZE = 224
+"""Height and width of a sample of an image model that does not state them (ImageNet's usual)."""
+TOKENS = 128  # Of a sample of a text model, unless it accepts fewer.
+
 
 def build(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> nn.Module:
     """Build a model by a canonical name with a colon; see :mod:`joulelab.models.registry`."""
@@ -21,6 +25,36 @@ def build(name: str, num_classes: int, in_channels: int, options: dict[str, Any]
     if source in packages:
         return packages[source](rest, num_classes, in_channels, options)
     return _from_factory(source, rest, num_classes, in_channels, options)
+
+
+def input_shape(source: str, name: str) -> tuple[int, ...]:
+    """Return the sample shape of a model; see :func:`joulelab.models.registry.default_input_shape`.
+
+    ``source`` is ``torchvision``, ``timm`` or ``hf``.
+    """
+    if source == "torchvision":
+        models = _torchvision_models(name)
+        transforms = next(iter(models.get_model_weights(name.lower())), None)
+        sizes = getattr(transforms and transforms.transforms(), "crop_size", (IMAGE_SIZE,))
+        return (3, *(sizes * 2)[:2])
+    if source == "timm":
+        pretrained = _timm(name).get_pretrained_cfg(name)
+        return tuple(pretrained.input_size) if pretrained else (3, IMAGE_SIZE, IMAGE_SIZE)
+    return _shape_of_configuration(name, _transformers_configuration(name))
+
+
+def _shape_of_configuration(name: str, config: Any) -> tuple[int, ...]:
+    size = getattr(config, "image_size", None)
+    if size is not None:
+        height_width = (size, size) if isinstance(size, int) else tuple(size)
+        return (getattr(config, "num_channels", 3), *height_width)
+    if getattr(config, "vocab_size", None):
+        return (min(TOKENS, getattr(config, "max_position_embeddings", None) or TOKENS),)
+    raise UserError(
+        f"the input of hf:{name} is unknown",
+        why="its configuration has neither image_size nor vocab_size",
+        hint="state it with --input",
+    )
 
 
 def call_factory(
@@ -42,10 +76,8 @@ def _from_torchvision(
     name: str, num_classes: int, in_channels: int, options: dict[str, Any]
 ) -> nn.Module:
     full_name = f"torchvision:{name}"
-    models = _import("torchvision.models", full_name, "run pip install 'joulelab[study]'")
+    models = _torchvision_models(name)
     name = name.lower()
-    if name not in models.list_models():
-        raise _unknown("torchvision", name, models.list_models())
     if in_channels != 3:
         raise UserError(
             f"cannot build {full_name}",
@@ -58,19 +90,31 @@ def _from_torchvision(
     return call_factory(full_name, models.get_model, name, **settings, **options)
 
 
+def _torchvision_models(name: str) -> Any:
+    """Import the models of torchvision, and check that there is one of this name."""
+    hint = "run pip install 'joulelab[study]'"
+    models = _import("torchvision.models", f"torchvision:{name}", hint)
+    if name.lower() not in models.list_models():
+        raise _unknown("torchvision", name.lower(), models.list_models())
+    return models
+
+
 def _from_timm(name: str, num_classes: int, in_channels: int, options: dict[str, Any]) -> nn.Module:
-    full_name = f"timm:{name}"
-    timm = _import("timm", full_name, "run pip install timm")
-    if not timm.is_model(name):
-        raise _unknown("timm", name, timm.list_models())
+    full_name, timm = f"timm:{name}", _timm(name)
     settings = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
     _refuse_weights(full_name, options)
     return call_factory(full_name, timm.create_model, name, **settings, **options)
 
 
-def _from_transformers(
-    name: str, num_classes: int, in_channels: int, options: dict[str, Any]
-) -> nn.Module:
+def _timm(name: str) -> Any:
+    """Import timm, and check that it has a model of this name."""
+    timm = _import("timm", f"timm:{name}", "run pip install timm")
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    return timm
+
+
+def _transformers_configuration(name: str) -> Any:
     full_name = f"hf:{name}"
     transformers = _import("transformers", full_name, "run pip install transformers")
     types = transformers.models.auto.configuration_auto.CONFIG_MAPPING
@@ -83,11 +127,17 @@ def _from_transformers(
     auto_config = transformers.AutoConfig
     try:
         if Path(name).exists():
-            config = auto_config.from_pretrained(name, local_files_only=True)
-        else:
-            config = auto_config.for_model(name)
+            return auto_config.from_pretrained(name, local_files_only=True)
+        return auto_config.for_model(name)
     except Exception as error:
         raise UserError(f"cannot build {full_name}", why=_describe(error)) from error
+
+
+def _from_transformers(
+    name: str, num_classes: int, in_channels: int, options: dict[str, Any]
+) -> nn.Module:
+    full_name, config = f"hf:{name}", _transformers_configuration(name)
+    transformers = importlib.import_module("transformers")
     architecture = getattr(transformers, next(iter(config.architectures or ()), ""), None)
     if architecture is not None:
         return call_factory(full_name, architecture, config, **options)

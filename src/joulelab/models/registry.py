@@ -51,6 +51,8 @@ ZOO = _PAPER_MODELS | {
 """Module and function under :mod:`joulelab.models`, and aliases, of each model in the zoo: those of
 the paper and their variants."""
 
+PAPER_INPUT = (3, 32, 32)
+"""Shape of one sample of the models in the zoo: an image of CIFAR-10."""
 PREFIXES = ("torchvision", "timm", "hf")
 OTHER_FORMS = ("torchvision:NAME", "timm:NAME", "hf:CONFIG", "package.module:factory")
 """Forms of names other than those of the zoo."""
@@ -115,6 +117,26 @@ def parse_input_shape(text: str) -> tuple[int, ...]:
             hint="write CHANNELSxHEIGHTxWIDTH, for example 3x32x32, or the number of tokens",
         )
     return tuple(map(int, text.split("x")))
+
+
+def default_input_shape(name: str) -> tuple[int, ...]:
+    """Return the shape of one sample that a model is made for, as far as its source states it.
+
+    It is 3x32x32 for the zoo, what the weights of torchvision and timm were trained on, the image
+    size of a vision configuration of transformers, and at most 128 tokens for one of text.
+    Factories do not state it: 3x32x32 is assumed.
+
+    Raises:
+        UnknownModelError: There is no such model.
+        UserError: A configuration of transformers states neither an image size nor a vocabulary.
+    """
+    source, colon, rest = canonical_name(name).partition(":")
+    if not colon or source not in PREFIXES:
+        return PAPER_INPUT
+    require_torch()
+    from joulelab.models import model_sources  # noqa: PLC0415 - imports torch
+
+    return model_sources.input_shape(source, rest)
 
 
 def require_torch() -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from joulelab.errors import UserError
 from joulelab.findings.tables import parquet, run_table, write_file
-from joulelab.models.registry import parse_input_shape
+from joulelab.models.registry import PAPER_INPUT, parse_input_shape
 from joulelab.predict.hardware_profile import HardwareProfile
 from joulelab.predict.prediction import ESTIMATORS, predict
 from joulelab.predict.steps import PHASES, Case
@@ -51,6 +51,7 @@ class Agreement(NamedTuple):
     phase: str
     models: int
     ranks: dict[str, Rank]  # Spearman's correlation of each estimator with gross energy per sample
+    device: str | None  # GPU that the study ran on; None: the CPU, or not stated
 
     def to_json(self) -> dict[str, Any]:
         """Return the agreement for JSON."""
@@ -96,10 +97,20 @@ def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:
     measured = frame[[*MEASURED_COLUMNS, "idle_power_w"]]
     names = ("precision", "memory_format", "resolved_device")
     settings = [str(value) for name in names for value in frame[name].dropna().unique()]
+    table = _summarise(_cases_of(frame), measured)
+    return MeasuredTable(table, _gpu_of(frame), ", ".join(settings))
+
+
+def _gpu_of(frame: pd.DataFrame) -> str | None:
+    """Return the GPU that a study ran on; ``None`` if it ran on the CPU or does not state it."""
     on_cpu = frame["resolved_device"].dropna().astype(str).str.startswith("cpu")
     gpus = frame["gpu_name"].dropna().unique()
-    device = str(gpus[0]) if len(gpus) and not (len(on_cpu) and on_cpu.all()) else None
-    return MeasuredTable(_summarise(_cases_of(frame), measured), device, ", ".join(settings))
+    return str(gpus[0]) if len(gpus) and not (len(on_cpu) and on_cpu.all()) else None
+
+
+def study_models(directory: Path) -> list[str]:
+    """List the models of a study, in the order of its rows."""
+    return list(dict.fromkeys(read_study(directory, PAPER_INPUT)["model"]))
 
 
 def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
@@ -157,7 +168,8 @@ def compare_with_study(
         ranks = rank_correlations(
             by_model["energy_per_sample_j"], {name: by_model[name] for name in names}
         )["spearman"]
-        found.append(Agreement(str(phase), len(by_model), dict(zip(names, ranks, strict=True))))
+        by_estimator = dict(zip(names, ranks, strict=True))
+        found.append(Agreement(str(phase), len(by_model), by_estimator, _gpu_of(frame)))
     if not found:
         raise UserError(
             f"{directory} has too few models to rank",

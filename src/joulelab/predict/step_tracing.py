@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from joulelab.errors import UserError
-from joulelab.models.characteristics import training_mode, weightless
+from joulelab.models.characteristics import sample_batch, training_mode, weightless
 from joulelab.models.registry import build_model
 from joulelab.predict.operator_counting import count_attention, count_call, count_sgd, is_view
 from joulelab.predict.steps import PHASES, Case, Operator, TracedStep
@@ -87,7 +87,7 @@ def _trace(model: nn.Module, phase: str, batch_size: int, shape: tuple[int, ...]
     buffers = {key: torch.empty_like(one, device="meta") for key, one in model.named_buffers()}
     counter = _OperatorCounter()
     with torch.device("meta"):
-        batch = _make_batch(model, batch_size, shape)
+        batch = sample_batch(model, batch_size, shape)
         with counter, _FusedKernels(counter.add_attention):
             if phase == "infer":
                 with torch.no_grad():
@@ -99,15 +99,6 @@ def _trace(model: nn.Module, phase: str, batch_size: int, shape: tuple[int, ...]
     trained = [one for one in parameters.values() if one.grad is not None]
     counter.operators.update(count_sgd(trained))
     return TracedStep(counter.operators, parameter_tensors=len(trained))
-
-
-def _make_batch(model: nn.Module, batch_size: int, shape: tuple[int, ...]) -> Tensor:
-    """Return samples, or token ids if the first layer with weights is an embedding."""
-    first = next((one for one in model.modules() if list(one.parameters(recurse=False))), None)
-    if isinstance(first, nn.Embedding) and len(shape) == 1:
-        return torch.zeros((batch_size, *shape), dtype=torch.long)
-    floating = (one.dtype for one in model.parameters() if one.is_floating_point())
-    return torch.zeros((batch_size, *shape), dtype=next(floating, None))
 
 
 def _total_loss(output: Any) -> Tensor:

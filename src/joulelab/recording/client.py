@@ -24,6 +24,7 @@ from joulelab.errors import RecorderError, UserError
 from joulelab.recording.connections import Message, MessageSocket
 from joulelab.recording.launcher import current_launch, host_name, job_file
 from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
+from joulelab.storage import writing
 
 ENVIRONMENT = "JOULELAB_RECORDING"
 """Names the recording that processes are to join."""
@@ -48,15 +49,16 @@ def open_recorder(
 
     In this order:
 
-    1. The recorder of ``$JOULELAB_RECORDING``, if neither sensors nor a directory were requested.
-       ``joulelab run`` sets the variable for the command that it wraps.
+    1. The recorder of ``$JOULELAB_RECORDING``, if no sensors were requested. ``joulelab run`` sets
+       the variable for the command that it wraps. A directory gets links to the recording; in a
+       job of several processes ``directory/<host>/<name of the recording>`` does.
     2. In a job of several processes (:func:`~joulelab.recording.launcher.current_launch`), the
        job's recorder on this host for these options. The first process starts it, with its trace in
        ``directory/<host>/<number>``; it ends with the last process.
     3. A recorder of its own, with its trace in the directory (``None``: a temporary one).
 
-    ``own`` skips 1 and 2. A ``wrapper`` of other programs joins by 1 also with a directory, and
-    links the directory to the recording, so that it can name it in ``$JOULELAB_RECORDING``.
+    ``own`` skips 1 and 2. A ``wrapper`` of other programs always gets links in the directory
+    itself, so that it can name it in ``$JOULELAB_RECORDING``.
 
     Raises:
         UserError: A requested sensor does not exist.
@@ -69,23 +71,36 @@ def open_recorder(
         client = RecorderClient.start(None if directory is None else _unused(directory), options)
     client.not_joined = "; ".join(failures)
     if wrapper and directory is not None and client.directory != directory:
+        _link(directory, client.directory)
+    return client
+
+
+def _link(directory: Path, recording: Path) -> None:
+    """Fill a directory with links to a recording that is elsewhere."""
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         for name in (READINGS_FILE, EVENTS_FILE):
             with contextlib.suppress(FileExistsError):
-                (directory / name).symlink_to(client.directory.absolute() / name)
-    return client
+                (directory / name).symlink_to(recording.resolve() / name)
 
 
 def _shared_recorder(
     directory: Path | None, options: RecorderOptions, failures: list[str], *, wrapper: bool
 ) -> RecorderClient | None:
     named = os.environ.get(ENVIRONMENT)
-    if named and options.sensors is None and (directory is None or wrapper):
+    launch = current_launch()
+    if named and options.sensors is None:
         try:
-            return _join_named(Path(named))
+            client = _join_named(Path(named))
         except RecorderError as error:
             failures.append(f"did not join, recording on its own instead: {error}")
-    launch = current_launch()
+        else:
+            if directory is not None and not wrapper:
+                name = client.directory.resolve().name
+                linked = directory / host_name() / name if launch else _unused(directory)
+                _link(linked, client.directory)
+                client.directory = linked
+            return client
     if launch is not None:
         try:
             with job_file(launch, options.sensors, options.interval_s) as file:

@@ -12,7 +12,6 @@ import os
 import select
 import selectors
 import socket
-import stat
 import struct
 import tempfile
 import time
@@ -20,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from joulelab.errors import RecorderError
+from joulelab.errors import RecorderError, StoreError
+from joulelab.storage import private_directory
 
 Message = dict[str, Any]
 
@@ -283,28 +283,15 @@ def runtime_directory() -> Path:
     """
     given = os.environ.get("XDG_RUNTIME_DIR")
     if given:
-        with contextlib.suppress(OSError, RecorderError):
+        with contextlib.suppress(StoreError):
             # Launchers pass the variable on to other hosts, where the directory may not exist.
-            return _private(Path(given) / "joulelab")
+            return private_directory(Path(given) / "joulelab")
     try:
-        return _private(Path(tempfile.gettempdir()) / f"joulelab-{os.getuid()}")
-    except OSError as error:
+        return private_directory(Path(tempfile.gettempdir()) / f"joulelab-{os.getuid()}")
+    except StoreError as error:
         raise RecorderError(
-            "there is no directory for the recorder's socket", why=str(error)
+            "there is no directory for the recorder's socket", why=error.what, hint=error.hint
         ) from error
-
-
-def _private(path: Path) -> Path:
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise RecorderError(
-            f"{path} is not private",
-            why="it should be a directory that only its owner may use",
-            hint=f"remove it, or run chmod 700 {path}",
-        )
-    return path
 
 
 def remove_stale(directory: Path) -> None:

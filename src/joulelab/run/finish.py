@@ -17,7 +17,7 @@ from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import boot_id
 from joulelab.run.summary import compare, previous_run, show, summarize
 from joulelab.runs.record import Run, measure, not_measured, write_record
-from joulelab.storage import write_whole, writing
+from joulelab.storage import home, home_note, write_whole, writing
 
 if TYPE_CHECKING:
     from joulelab.meter import Meter
@@ -86,7 +86,8 @@ class Finish:
             trace = meter.trace
             estimator = EnergyEstimator(trace, meter.baseline)
             energy, spans = measure(trace, estimator, start_ns, stop_ns)
-            notes = tuple(note for note in (failure, meter.failure) if note)
+            saved_where = home_note() if home() in run.directory.parents else ""
+            notes = tuple(note for note in (failure, meter.failure, saved_where) if note)
             run = replace(run, energy=energy, spans=spans, notes=notes)
         write_record(run.directory, run.to_json())
         costs = local_costs(
