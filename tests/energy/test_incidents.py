@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from joulelab.energy.energy import Energy, total
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.incidents import find_incidents, notes_within
+from joulelab.energy.incident import notes_within
+from joulelab.energy.incidents import find_incidents
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.host import ClockSensor

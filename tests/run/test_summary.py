@@ -10,6 +10,7 @@ from run_records import write_finished
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
 from joulelab.run.summary import compare, previous_run, summarize
+from joulelab.sensors.sensor import Absence, Provenance
 
 
 def test_runs_measured_by_other_sensors_are_not_compared(tmp_path):
@@ -60,3 +61,19 @@ def test_a_summary_fits_one_screen(tmp_path):
         assert words in text
     assert found.energy.value == pytest.approx(two.energy.gross_j / one.energy.gross_j)
     assert not any(math.isnan(value) for value in (found.energy.low, found.energy.high))
+
+
+def test_a_summary_says_why_components_are_estimated(tmp_path):
+    run = write_finished(tmp_path / "one")
+    (part,) = run.energy.components.values()
+    parts = {
+        name: replace(part, component=name, source=source, provenance=Provenance.ESTIMATED)
+        for name, source in (("cpu:0", "estimate.cpu"), ("dram:0", "estimate.dram"))
+    }
+    run = replace(run, energy=Energy(duration_s=1.0, components={**parts, "gpu:0": part}))
+    costs = Costs(energy_j=run.energy.gross_j, interval_j=run.energy.interval_j)
+    absent = [Absence(kind, "rapl", "no RAPL counters", "mount them") for kind in ("cpu", "dram")]
+    absent += [Absence("gpu", "nvml", "no driver")]
+    found = [text for _, text in summarize(run, costs, absent=absent)]
+    assert "cpu:0 and dram:0 are estimated: no RAPL counters; mount them" in found
+    assert not any("no driver" in text for text in found)

@@ -26,6 +26,8 @@ class FakeGpu:
     default_limit_mw: int = 300_000
     max_limit_mw: int = 400_000
     power_mw: int = 100_000
+    module_mw: int | None = None
+    """Power of the module, where NVML knows scopes."""
     energy_mj: int = 5_000_000
     capability: tuple[int, int] = (9, 0)
     mig_uuids: tuple[str, ...] | None = None
@@ -194,6 +196,9 @@ class FakeNvml:
         for entry in values._obj:
             entry.nvmlReturn = gpu.code("power_instant")
             entry.value.uiVal = gpu.power_mw
+            if entry.scopeId:
+                entry.value.uiVal = gpu.module_mw or 0
+                entry.nvmlReturn = OK if gpu.module_mw else pynvml.NVML_ERROR_NOT_SUPPORTED
         return OK
 
     def _c_nvmlDeviceGetTotalEnergyConsumption(self, handle, value):

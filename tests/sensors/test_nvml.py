@@ -238,7 +238,7 @@ def test_without_a_ring_the_counter_is_read_more_often(monkeypatch):
     gpu = FakeGpu("GPU-a", unsupported={"nvmlDeviceGetSamples"})
     machine(monkeypatch, gpu)
     [sensor], absent = discover_gpus()
-    assert sources(sensor) == ["nvml.energy_counter"]
+    assert sources(sensor) == ["nvml.energy_counter", "nvml.power_usage"]
     assert 0.1 <= sensor.interval_s <= 1.0
     assert [a.source for a in absent] == ["nvml.samples"]
     assert "Not Supported" in absent[0].reason
@@ -396,3 +396,64 @@ def test_a_selected_gpu_without_a_driver_is_absent_with_the_drivers_reason(monke
     found = discover(["gpu:0"])
     assert found.sensors == ()
     assert len(found.absent) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA GH200 480GB",
+        "NVIDIA GH200 144G HBM3e",
+        "NVIDIA GB200",
+        "NVIDIA GB300",
+        "NVIDIA GB10",
+    ],
+)
+@pytest.mark.parametrize("ring", [True, False])
+def test_the_counter_of_a_superchip_is_only_compared(monkeypatch, name, ring):
+    unsupported = set() if ring else {"nvmlDeviceGetSamples"}
+    machine(monkeypatch, FakeGpu("GPU-a", name=name, unsupported=unsupported))
+    [sensor], _ = discover_gpus()
+    energy = {c.source: c for c in sensor.channels if c.gives_energy}
+    own = ["nvml.samples"] if ring else ["nvml.power_instant", "nvml.power_usage"]
+    assert list(energy) == [*own, "nvml.energy_counter"]
+    module = energy["nvml.energy_counter"]
+    assert module.scope == "module"
+    assert "superchip" in module.note
+    assert module.max_power_w is None
+    assert sensor.intervals_s[list(sensor.channels).index(module)] == 1.0
+    assert all(energy[source].scope == "" for source in own)
+    sensor.close()
+
+
+@pytest.mark.parametrize(
+    ("module_mw", "scope"), [(None, ""), (400_000, ""), (410_000, ""), (640_000, "module")]
+)
+def test_a_modules_power_above_the_gpus_reveals_a_superchip(monkeypatch, module_mw, scope):
+    machine(monkeypatch, FakeGpu("GPU-a", power_mw=400_000, module_mw=module_mw))
+    [sensor], _ = discover_gpus()
+    [counter] = [c for c in sensor.channels if c.source == "nvml.energy_counter"]
+    assert counter.scope == scope
+    sensor.close()
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB", "Tesla V100"])
+def test_the_counter_of_another_gpu_is_its_own(monkeypatch, name):
+    machine(monkeypatch, FakeGpu("GPU-a", name=name))
+    [sensor], _ = discover_gpus()
+    assert not any(channel.scope for channel in sensor.channels)
+    sensor.close()
+
+
+@pytest.mark.parametrize(
+    ("unsupported", "bound_w"),
+    [
+        (set(), 600.0),
+        ({"nvmlDeviceGetPowerManagementLimitConstraints"}, 450.0),
+        ({"nvmlDeviceGetPowerManagementLimitConstraints", "default_limit"}, None),
+    ],
+)
+def test_the_bound_of_power_is_the_boards_highest_limit(monkeypatch, unsupported, bound_w):
+    machine(monkeypatch, FakeGpu("GPU-a", unsupported=unsupported))
+    [sensor], _ = discover_gpus()
+    assert {c.max_power_w for c in sensor.channels if c.gives_energy} == {bound_w}
+    sensor.close()

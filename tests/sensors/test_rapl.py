@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from joulelab.sensors.rapl import discover_rapl
+from joulelab.sensors import rapl
+from joulelab.sensors.rapl import HIDDEN_HINT, discover_rapl
 from joulelab.sensors.sensor import Gap, Provenance, Quantity, Reading
 
 WRAP_UJ = 262_143_328_850
@@ -18,6 +19,25 @@ def zone(root: Path, directory: str, name: str, energy_uj: int | str, wrap_uj: i
     (path / "energy_uj").write_text(f"{energy_uj}\n")
     (path / "max_energy_range_uj").write_text(f"{wrap_uj}\n")
     return path / "energy_uj"
+
+
+class Clock:
+    """Time that passes by sleeping; counters on it rise at a rate."""
+
+    def __init__(self, monkeypatch, rates_w):
+        self.now_s, self.rates_w = 100.0, rates_w
+        monkeypatch.setattr(rapl, "time", self)
+
+    def monotonic(self):
+        return self.now_s
+
+    def monotonic_ns(self):
+        return round(self.now_s * 1e9)
+
+    def sleep(self, seconds):
+        self.now_s += seconds
+        for path, power_w in self.rates_w.items():
+            path.write_text(str(int(path.read_text()) + round(power_w(self.now_s) * seconds * 1e6)))
 
 
 def client(root):
@@ -250,3 +270,64 @@ def test_counters_that_are_equal_once_are_two(tmp_path, monkeypatch):
     monkeypatch.setattr("joulelab.sensors.rapl.time.sleep", move)
     [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
     assert [channel.component for channel in sensor.channels] == ["cpu:0", "cpu:1"]
+
+
+@pytest.mark.parametrize(
+    ("power_w", "rated_w", "refused"),
+    [
+        (4200, None, True),
+        (1500, None, False),
+        (1500, 65, True),
+        (250, 65, False),
+        (55, 15, False),
+        (100, 6, True),
+        (0, 6, False),
+    ],
+)
+@pytest.mark.parametrize("source", ["kernel", "name"])
+def test_a_package_above_what_it_can_draw_is_refused(
+    tmp_path, monkeypatch, power_w, rated_w, refused, source
+):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 10_000_000)
+    if rated_w and source == "kernel":
+        (path.parent / "constraint_0_max_power_uw").write_text(str(rated_w * 10**6))
+        (path.parent / "constraint_1_max_power_uw").write_text("0")
+    Clock(monkeypatch, {path: lambda _: power_w})
+    tdp_w = rated_w if source == "name" else None
+    sensors, absent = discover_rapl(["cpu"], root=tmp_path, tdp_w=tdp_w)
+    assert bool(sensors) is not refused
+    if refused:
+        [absence] = absent
+        assert (absence.component, absence.source) == ("cpu:0", "rapl.package-0")
+        assert f"rapl.package-0 reports {power_w:,} W, more than a processor" in absence.reason
+        assert "its unit is probably wrong" in absence.reason
+    else:
+        assert sensors[0].channels[0].max_power_w == (5 * rated_w if rated_w else 2000)
+
+
+def test_a_burst_at_the_start_refuses_nothing(tmp_path, monkeypatch):
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 10_000_000)
+    Clock(monkeypatch, {path: lambda t_s: 300 if t_s < 100.06 else 5})
+    [sensor], _ = discover_rapl(["cpu"], root=tmp_path, tdp_w=10)
+    assert sensor.channels[0].max_power_w == 50
+
+
+def test_one_of_two_packages_is_refused_and_the_other_keeps_its_name(tmp_path, monkeypatch):
+    wrong = zone(tmp_path, "intel-rapl:0", "package-0", 10_000_000)
+    right = zone(tmp_path, "intel-rapl:1", "package-1", 90_000_000)
+    Clock(monkeypatch, {wrong: lambda _: 9000, right: lambda _: 90})
+    [sensor], [absence] = discover_rapl(["cpu"], root=tmp_path)
+    assert components([sensor]) == {"cpu:1": "rapl.package-1"}
+    assert absence.component == "cpu:0"
+
+
+def test_links_that_lead_nowhere_are_explained_once_with_the_fix(tmp_path):
+    powercap = tmp_path / "class" / "powercap"
+    powercap.mkdir(parents=True)
+    for name in ("intel-rapl", "intel-rapl:0", "intel-rapl:0:0"):
+        (powercap / name).symlink_to(f"../../devices/virtual/powercap/{name}")
+    sensors, absent = discover_rapl(root=tmp_path)
+    assert sensors == []
+    assert [one.component for one in absent] == ["cpu", "dram"]
+    assert all("lead nowhere" in one.reason and one.hint == HIDDEN_HINT for one in absent)
+    assert "/sys/devices/virtual/powercap" in HIDDEN_HINT

@@ -13,18 +13,22 @@ from numpy.typing import NDArray
 from joulelab.energy.attribution import Attribution, Share, combine_shares, foreign_gpus
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy
-from joulelab.energy.incidents import find_incidents, notes_within, reason_for_absence
+from joulelab.energy.incident import Incident, notes_within
+from joulelab.energy.incidents import find_incidents, reason_for_absence
 from joulelab.energy.signal import (
     ChangePoints,
     ComponentCurve,
     EnergyCurve,
     Source,
     energy_curve,
+    implausible_power_w,
     is_long,
+    without_glitches,
 )
 from joulelab.format import percent
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Channel, Quantity
 
 Floats = NDArray[np.float64]
@@ -61,6 +65,7 @@ class EnergyEstimator:
         self._attribution = Attribution(trace)
         self._foreign_gpus = foreign_gpus(trace)
         self._sources: dict[str, list[Source]] = {}
+        self._refused: dict[str, list[Incident]] = {}
         self._curves: dict[str, ComponentCurve | None] = {}
         on_host, on_device = _change_points(trace, change_points_ns)
         intervals_s = trace.header.get("intervals_s")
@@ -69,7 +74,14 @@ class EnergyEstimator:
             if channel.gives_energy and channel.component not in self._foreign_gpus:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
                 points = on_device if channel.component.startswith("gpu") else on_host
-                source = Source(channel, trace.series[i], interval_s, points)
+                power_w = implausible_power_w(channel, trace.series[i], interval_s)
+                if power_w is not None:
+                    text = f"{channel.component}: {implausible(channel, power_w)}"
+                    refused = Incident(-math.inf, math.inf, text)
+                    self._refused.setdefault(channel.component, []).append(refused)
+                    continue
+                readings = without_glitches(channel, trace.series[i])
+                source = Source(channel, readings, interval_s, points)
                 self._sources.setdefault(channel.component, []).append(source)
 
     @property
@@ -92,7 +104,8 @@ class EnergyEstimator:
                     continue
                 components[i][component] = self._component(one, slice(i, i + 1))
                 share_note = self._attribution.note(component, one.shares[i])
-                notes[i] |= dict.fromkeys(filter(None, [share_note, self._idle_note(one.channel)]))
+                found = (*one.notes(slice(i, i + 1)), share_note, self._idle_note(one.channel))
+                notes[i] |= dict.fromkeys(filter(None, found))
         return [
             Energy(
                 duration_s=(window.stop_ns - window.start_ns) * 1e-9,
@@ -116,6 +129,7 @@ class EnergyEstimator:
                 absent[component] = one.reason_for_absence(int(uncovered.argmax()))
                 continue
             components[component] = self._component(one, slice(None))
+            notes |= dict.fromkeys(one.notes(slice(None)))
             # Notes differ between three cases only: alone, shared and unknown.
             cases = {share if share is None else share.is_whole: share for share in one.shares}
             found = (self._attribution.note(component, share) for share in cases.values())
@@ -139,6 +153,8 @@ class EnergyEstimator:
     def _read(self, windows: Sequence[Window]) -> tuple[list[_Spans], dict[str, str]]:
         """Read the energy of the spans off each component's curve; and why others have none."""
         reasons = {absence.component: str(absence) for absence in self._trace.absent}
+        for name, refused in self._refused.items():
+            reasons[name] = "; ".join(one.text.removeprefix(f"{name}: ") for one in refused)
         reasons |= self._foreign_gpus
         found = []
         for component in sorted(self._sources):
@@ -157,7 +173,10 @@ class EnergyEstimator:
                 clock_j = _device_clock_uncertainty_j(windows, times_s, curve.curve)
                 uncertainty_j = np.hypot(uncertainty_j, clock_j)
             shares = self._attribution.shares(component, times_s)
-            found.append(_Spans(curve.channel, times_s, gross_j, uncertainty_j, gap_s, shares))
+            incidents = [*self._refused.get(component, ()), *curve.incidents]
+            found.append(
+                _Spans(curve.channel, times_s, gross_j, uncertainty_j, gap_s, shares, incidents)
+            )
         return found, reasons
 
     def _component(self, spans: _Spans, chosen: slice) -> ComponentEnergy:
@@ -205,12 +224,20 @@ class _Spans(NamedTuple):
     uncertainty_j: Floats
     gap_s: Floats
     shares: list[Share | None]
+    incidents: Sequence[Incident]  # What was found about the component's sources.
 
     @property
     def uncovered(self) -> NDArray[np.bool_]:
         """Whether the readings cover too little of each span."""
         duration_s = self.times_s[:, 1] - self.times_s[:, 0]
         return (duration_s > 0) & (self.gap_s > (1 - MIN_COVERAGE) * duration_s)
+
+    def notes(self, chosen: slice) -> list[str]:
+        """Return what was found about the sources within the chosen spans."""
+        if not self.incidents:
+            return []
+        spans_s = self.times_s[chosen].tolist()
+        return [text for span_s in spans_s for text in notes_within(self.incidents, *span_s)]
 
     def reason_for_absence(self, i: int) -> str:
         start_s, stop_s = self.times_s[i].tolist()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from joulelab.energy.signal import counter_faults
+from joulelab.energy.incident import Incident
+from joulelab.energy.signal import counter_faults, glitches
 from joulelab.format import duration
 from joulelab.recording.trace import Readings, Trace
+from joulelab.sensors.plausibility import more_than_possible
 from joulelab.sensors.sensor import Quantity
 
 CLOCK_STEP_S = 0.05  # Clocks that differ by more than this between two readings did not drift.
@@ -23,20 +24,11 @@ MIN_SILENCE_S = 1.0
 READINGS_PER_SEARCH = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """Something that happened between two times on CLOCK_MONOTONIC."""
-
-    start_s: float
-    stop_s: float
-    text: str
-
-
 def find_incidents(trace: Trace) -> tuple[Incident, ...]:
     """Find everything that happened to a recording, in no order."""
     return (
         *_gaps(trace),
-        *_counter_faults(trace),
+        *_faulty_readings(trace),
         *_clock_changes(trace),
         *_device_failures(trace),
         *_end(trace),
@@ -47,13 +39,13 @@ def reason_for_absence(trace: Trace, incidents: Iterable[Incident], component: s
     """Explain why a component has too few readings for an energy."""
     own = (one.text for one in incidents if one.text.startswith(f"{component}: "))
     reasons = trace.gap_reasons(component) or dict.fromkeys(text.partition(": ")[2] for text in own)
+    wider = (
+        f"{one.source} is the whole {one.scope}'s, and nothing measures {component} alone"
+        for one in trace.channels
+        if one.component == component and one.scope
+    )
+    reasons = reasons or dict.fromkeys(wider)
     return "; ".join(reasons) or "too few readings"
-
-
-def notes_within(incidents: Iterable[Incident], start_s: float, stop_s: float) -> tuple[str, ...]:
-    """Return the texts of the incidents within a span, each once."""
-    texts = (one.text for one in incidents if one.start_s < stop_s and one.stop_s > start_s)
-    return tuple(dict.fromkeys(texts))
 
 
 def _gaps(trace: Trace) -> Iterator[Incident]:
@@ -78,14 +70,26 @@ def _next_reading_s(readings: Readings, t_ns: int) -> float:
     return math.inf
 
 
-def _counter_faults(trace: Trace) -> Iterator[Incident]:
+def _faulty_readings(trace: Trace) -> Iterator[Incident]:
     intervals_s = trace.header.get("intervals_s")
-    for i, (channel, readings) in enumerate(zip(trace.channels, trace.series, strict=True)):
+    for i, channel in enumerate(trace.channels):
+        if not channel.gives_energy:
+            continue
+        readings = trace.series[i]
+        named = f"{channel.component}: {channel.source}"
         if channel.quantity is Quantity.ENERGY:
             interval_s = intervals_s[i] if intervals_s else channel.update_period_s
             for start_s, stop_s, what in counter_faults(channel, readings, interval_s):
-                text = f"{channel.component}: {channel.source} {what}"
-                yield Incident(start_s, stop_s, text)
+                yield Incident(start_s, stop_s, f"{named} {what}")
+            continue
+        found = glitches(channel, readings.value)
+        edges = np.flatnonzero(np.diff(found.astype(np.int8), prepend=0, append=0))
+        for first, after in edges.reshape(-1, 2).tolist():
+            is_high = readings.value[first] > 0
+            what = more_than_possible(channel) if is_high else "negative power, which nothing draws"
+            around = [max(first - 1, 0), min(after, readings.t_ns.size - 1)]
+            start_s, stop_s = (readings.t_ns[around] * 1e-9).tolist()
+            yield Incident(start_s, stop_s, f"{named} read {what}")
 
 
 def _clock_changes(trace: Trace) -> Iterator[Incident]:

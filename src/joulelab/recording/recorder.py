@@ -81,8 +81,8 @@ class Recorder:
                 "channels": [channel.to_json() for channel in channels],
                 "intervals_s": [
                     interval_s
-                    for sensor, interval_s in zip(self._sensors, self._intervals_s, strict=True)
-                    for _ in sensor.channels
+                    for sensor, least_s in zip(self._sensors, self._intervals_s, strict=True)
+                    for interval_s in _channel_intervals_s(sensor, least_s)
                 ],
                 "absent": [absence.to_json() for absence in discovery.absent],
                 "gpus": {
@@ -162,6 +162,7 @@ class Recorder:
                     channel
                     for k, channel in enumerate(self._sensors[i].channels)
                     if channel.gives_energy
+                    and not channel.scope
                     and first + k not in self._reasons
                     and self._latest_ns[first + k] < t_ns + _staleness_ns(channel)
                 ]
@@ -188,6 +189,13 @@ class Recorder:
         self.writer.close()
         for sensor in self._sensors:
             sensor.close()
+
+
+def _channel_intervals_s(sensor: Sensor, least_s: float) -> list[float]:
+    """How often each channel is read: a GPU's do not all have a value whenever it is read."""
+    if isinstance(sensor, NvmlSensor):
+        return [max(interval_s, least_s) for interval_s in sensor.intervals_s]
+    return [least_s] * len(sensor.channels)
 
 
 def _read_safely(sensor: Sensor) -> Sequence[Reading | Gap | SensorEvent]:

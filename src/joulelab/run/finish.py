@@ -102,7 +102,8 @@ class Finish:
         if is_first and not self._options.quiet:
             # The command's exit code is passed on even if the terminal is gone.
             with contextlib.suppress(OSError, AttributeError):
-                show(summarize(run, costs, comparison), sys.stderr)
+                absent = () if trace is None else trace.absent
+                show(summarize(run, costs, comparison, absent), sys.stderr)
         if self._options.json is not None:
             last = None if comparison is None else comparison.to_json()
             result = run.to_json() | {"costs": costs.to_json(), "last_time": last}

@@ -19,6 +19,7 @@ from joulelab.errors import JoulelabError
 from joulelab.format import (
     count,
     duration,
+    join_words,
     number,
     quantity,
     shorten,
@@ -27,6 +28,7 @@ from joulelab.format import (
     with_interval,
 )
 from joulelab.runs.record import Run, SpanTotal, read_run, saved_run_directories
+from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
 
 LEAST_KWH = 0.01
@@ -113,11 +115,19 @@ def compare(run: Run, previous: Run | None) -> Comparison | None:
     )
 
 
-def summarize(run: Run, costs: Costs, comparison: Comparison | None = None) -> list[Line]:
-    """Return what a user wants to know of a command that has just ended."""
+def summarize(
+    run: Run,
+    costs: Costs,
+    comparison: Comparison | None = None,
+    absent: Sequence[Absence] = (),
+) -> list[Line]:
+    """Return what a user wants to know of a command that has just ended.
+
+    Sources that were ``absent`` say why a component was estimated.
+    """
     return [
         ("joulelab", f"{shorten(shlex.join(run.command), 60)}  {_ending(run)}"),
-        *_energy_lines(run.energy),
+        *_energy_lines(run.energy, absent),
         *_span_lines(run.spans),
         *_cost_lines(costs),
         *_comparison_lines(comparison),
@@ -148,7 +158,7 @@ def _ending(run: Run) -> str:
     return f"{how} after {duration(run.duration_s)}"
 
 
-def _energy_lines(energy: Energy) -> Iterator[Line]:
+def _energy_lines(energy: Energy, absent: Sequence[Absence]) -> Iterator[Line]:
     if not energy.components:
         for reason in dict.fromkeys(energy.absent.values()):
             yield "energy", f"not measured: {reason}"
@@ -169,11 +179,25 @@ def _energy_lines(energy: Energy) -> Iterator[Line]:
             f"{quantity(part.gross_j, 'J'):>9} ± {quantity(half_j, 'J'):8} "
             f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} ({sensor_of(part.source)})",
         )
+    yield from _estimated_because(energy, absent)
     if energy.job_text:
         yield "share", energy.job_text
     for name, reason in energy.absent.items():
         yield f"  {name}", f"not metered: {reason}"
     yield "", NEVER_METERED
+
+
+def _estimated_because(energy: Energy, absent: Sequence[Absence]) -> Iterator[Line]:
+    """Say which source would have measured what was estimated, and why it is missing."""
+    estimated: dict[str, list[str]] = {}
+    for name, part in energy.components.items():
+        if part.provenance is Provenance.ESTIMATED:
+            reasons = [str(a) for a in absent if a.component in (name, name.partition(":")[0])]
+            for reason in reasons[:1]:
+                estimated.setdefault(reason, []).append(name)
+    for reason, names in estimated.items():
+        verb = "is" if len(names) == 1 else "are"
+        yield "", f"{join_words(names)} {verb} estimated: {reason}"
 
 
 def _span_lines(spans: Sequence[SpanTotal]) -> Iterator[Line]:

@@ -13,8 +13,9 @@ import psutil
 from joulelab.errors import UserError, nearest
 from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dram_power
 from joulelab.sensors.host import HostSensor
-from joulelab.sensors.host_hardware import cpu_limit, known_dimms, processors
+from joulelab.sensors.host_hardware import chip_tdp_w, cpu_limit, known_dimms, processors
 from joulelab.sensors.nvml import discover_gpus
+from joulelab.sensors.plausibility import implausible, max_power_w
 from joulelab.sensors.rapl import discover_rapl
 from joulelab.sensors.sensor import (
     Absence,
@@ -108,14 +109,20 @@ def _now(channel: Channel, found: Sequence[Reading | Gap]) -> tuple[float | None
         gaps = [one.reason for one in found if isinstance(one, Gap)]
         return None, gaps[-1] if gaps else "no reading yet"
     if channel.quantity is not Quantity.ENERGY:
-        return readings[-1].value, ""
+        return _plausible(channel, readings[-1].value)
     first, last = readings[0], readings[-1]
     duration_s = (last.t_ns - first.t_ns) / 1e9
     if not duration_s or last.value < first.value:
         return None, "a counter: its power shows in a recording"
     if last.value == first.value:
         return None, f"the counter did not change for {duration_s:.2g} s"
-    return (last.value - first.value) / duration_s, ""
+    return _plausible(channel, (last.value - first.value) / duration_s)
+
+
+def _plausible(channel: Channel, value: float) -> tuple[float | None, str]:
+    if channel.gives_energy and not 0 <= value <= max_power_w(channel):
+        return None, implausible(channel, value)
+    return value, ""
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -163,7 +170,7 @@ def _chosen(
 
 def _processors_and_memory(kinds: Sequence[str]) -> tuple[list[Sensor], list[Absence]]:
     cpu = processors()
-    rapl, absent = discover_rapl(kinds, vendor=cpu.vendor)
+    rapl, absent = discover_rapl(kinds, vendor=cpu.vendor, tdp_w=chip_tdp_w(cpu.model))
     sensors: list[Sensor] = [*rapl]
     measured = {channel.component.split(":")[0] for sensor in rapl for channel in sensor.channels}
     if "cpu" in kinds and "cpu" not in measured:

@@ -10,7 +10,8 @@ field ``NVML_FI_DEV_POWER_INSTANT``         a mean of 25 ms every 100 ms: a quar
 ``nvmlDeviceGetPowerUsage``                 a mean of 1 s (on Ampere and newer, but not on GA100).
 ==========================================  ==================================================
 
-The last two are polled only if the first two do not exist.
+The last two are polled if the first two do not exist. Next to a counter without a ring, the last
+one is read once a second, so that a counter that contradicts the power is found.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ from joulelab.sensors.nvml_binding import (
     call,
 )
 from joulelab.sensors.nvml_channels import (
+    SLOW_INTERVAL_S,
     PowerRing,
     Scalar,
+    average_power,
     counter,
+    is_superchip,
     observe_periods,
     polled_power,
+    power_bound_w,
     telemetry,
     with_period,
 )
@@ -53,6 +58,10 @@ PERMISSION_HINT = (
 )
 VGPU_REASON = "a virtual GPU does not report the board's power"
 VGPU_HINT = "measure on the host of the virtual machine"
+MODULE_NOTE = (
+    "on this superchip the counter is the whole module's (GPU, processor and memory): it is "
+    "compared with the GPU's power, and not used"
+)
 MIG_NOTE = "MIG is on: this is the whole board, which cannot be split between its instances"
 
 
@@ -78,6 +87,7 @@ class NvmlSensor:
 
     Attributes:
         uuids: The UUIDs of the board and of its MIG instances.
+        intervals_s: How often each channel has a value; at most every ``interval_s``.
         absent: The sources that this GPU does not give.
     """
 
@@ -94,11 +104,21 @@ class NvmlSensor:
             raise
         self._first_scalar = 0 if self._ring is None else 1
         rings = [] if self._ring is None else [self._ring.channel]
+        bound_w = power_bound_w(self._handle)
         self.channels: Sequence[Channel] = tuple(
-            _with_note(channel, MIG_NOTE if board.mig else "")
+            _with_note(
+                channel
+                if channel.scope or not channel.gives_energy
+                else replace(channel, max_power_w=bound_w),
+                MIG_NOTE if board.mig else "",
+            )
             for channel in [*rings, *(scalar.channel for scalar in self._scalars)]
         )
         self.interval_s = min([READ_INTERVAL_S, *(s.interval_s for s in self._scalars)])
+        self.intervals_s = [
+            *[self.interval_s for _ in rings],
+            *(scalar.interval_s for scalar in self._scalars),
+        ]
         self._due_ns = [0] * len(self._scalars)
 
     def read(self) -> list[Reading | Gap]:
@@ -157,17 +177,39 @@ class NvmlSensor:
             ring = PowerRing.open(self._handle, component)
         except NvmlError as error:
             self._refused(board, "nvml.samples", error)
-        power = self._supported(board, [counter(component)])
-        if ring is None:
-            power = power or self._supported(board, polled_power(component, self._handle))
-            new = [one for one in power if (model, one.channel.source) not in periods_s]
-            for scalar, period_s in zip(new, observe_periods(new, self._handle), strict=True):
-                periods_s[model, scalar.channel.source] = period_s
-            power = [
-                with_period(scalar, periods_s[model, scalar.channel.source], self._handle)
-                for scalar in power
-            ]
+        counted = self._supported(board, [counter(component)])
+        if is_superchip(model, self._handle):
+            power = [] if ring else self._timed(self._polled(board), model, periods_s)
+            power += [_of_module(one) for one in counted]
+        elif ring:
+            power = counted
+        elif counted:
+            power = self._timed(counted, model, periods_s)
+            compared = average_power(component, self._handle, SLOW_INTERVAL_S)
+            # Power and counter are one sensor's.
+            period_s = power[0].channel.update_period_s
+            compared = replace(
+                compared, channel=replace(compared.channel, update_period_s=period_s)
+            )
+            power += self._supported(board, [compared])
+        else:
+            power = self._timed(self._polled(board), model, periods_s)
         return ring, [*power, *self._supported(board, telemetry(component))]
+
+    def _polled(self, board: Board) -> list[Scalar]:
+        return self._supported(board, polled_power(board.component, self._handle))
+
+    def _timed(
+        self, scalars: Sequence[Scalar], model: str, periods_s: dict[tuple[str, str], float | None]
+    ) -> list[Scalar]:
+        """Observe the update periods that are not known yet, and read each value once in its."""
+        new = [one for one in scalars if (model, one.channel.source) not in periods_s]
+        for scalar, period_s in zip(new, observe_periods(new, self._handle), strict=True):
+            periods_s[model, scalar.channel.source] = period_s
+        return [
+            with_period(scalar, periods_s[model, scalar.channel.source], self._handle)
+            for scalar in scalars
+        ]
 
     def _supported(self, board: Board, scalars: Sequence[Scalar]) -> list[Scalar]:
         supported = []
@@ -305,6 +347,11 @@ def _mig_uuids(handle: Any) -> tuple[str, ...]:
             # There is no such instance, or this process may not see it.
             continue
     return tuple(uuids)
+
+
+def _of_module(scalar: Scalar) -> Scalar:
+    """Mark a source of a superchip that is not the GPU's alone."""
+    return replace(scalar, channel=replace(scalar.channel, scope="module", note=MODULE_NOTE))
 
 
 def _with_note(channel: Channel, note: str) -> Channel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +27,13 @@ from joulelab.sensors.nvml_binding import (
     FIELD_POWER_INSTANT,
     NOT_FOUND,
     SAMPLES_TOTAL_POWER,
+    SCOPE_MODULE,
     TEMPERATURE_GPU,
     NvmlError,
     call,
     field_value,
 )
+from joulelab.sensors.plausibility import gpu_bound_w
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 RING_S = 3.0
@@ -47,6 +51,13 @@ COUNTER_CPU_SHARE = 0.005
 """A counter that is the only source is read as often as this share of a core allows."""
 ASSUMED = "update period assumed: the value did not change while it was observed"
 
+SUPERCHIP_NAMES = re.compile(r"\bG[BH]\d+|\bVR\d+|Grace")
+MODULE_EXCESS = 1.1
+POWER_LIMITS = (
+    "nvmlDeviceGetPowerManagementLimitConstraints",
+    "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetPowerManagementDefaultLimit",
+)
 OBSERVE_S = 0.8
 """Longest time for which update periods are observed: eight updates of 100 ms."""
 ENOUGH_UPDATES = 7
@@ -194,13 +205,56 @@ def polled_power(component: str, handle: Any) -> list[Scalar]:
         gain_uncertainty=GAIN_UNCERTAINTY,
         priority=2,
     )
-    usage = replace(
-        instant, source="nvml.power_usage", window_s=_usage_window_s(handle), priority=3
-    )
+    read = partial(field_value, field=FIELD_POWER_INSTANT)
     return [
-        Scalar(instant, lambda h: field_value(h, FIELD_POWER_INSTANT) / 1e3, USUAL_PERIOD_S),
-        Scalar(usage, lambda h: call("nvmlDeviceGetPowerUsage", h) / 1e3, USUAL_PERIOD_S),
+        Scalar(instant, lambda h: read(h) / 1e3, USUAL_PERIOD_S),
+        average_power(component, handle, USUAL_PERIOD_S),
     ]
+
+
+def average_power(component: str, handle: Any, interval_s: float) -> Scalar:
+    """Return the power that every GPU and driver has."""
+    channel = Channel(
+        component=component,
+        quantity=Quantity.POWER,
+        source="nvml.power_usage",
+        provenance=Provenance.MEASURED,
+        update_period_s=USUAL_PERIOD_S,
+        polled=True,
+        window_s=_usage_window_s(handle),
+        resolution=1e-3,
+        gain_uncertainty=GAIN_UNCERTAINTY,
+        priority=3,
+    )
+    return Scalar(channel, lambda h: call("nvmlDeviceGetPowerUsage", h) / 1e3, interval_s)
+
+
+def is_superchip(model: str, handle: Any) -> bool:
+    """Report whether a GPU shares a module with its processor, whose energy its counter counts.
+
+    On a GH200 the counter is the whole module's (Zeus, pull request 172). Such modules have their
+    name, or a power of the module that is not the GPU's; drivers that know no scopes give the same.
+    """
+    if SUPERCHIP_NAMES.search(model):
+        return True
+    try:
+        return all(
+            field_value(handle, FIELD_POWER_INSTANT, SCOPE_MODULE)
+            > MODULE_EXCESS * field_value(handle, FIELD_POWER_INSTANT)
+            for _ in range(2)
+        )
+    except NvmlError:
+        return False
+
+
+def power_bound_w(handle: Any) -> float | None:
+    """Return the most that a board can draw by its highest power limit; ``None`` if unknown."""
+    limits_mw: list[float] = []
+    for function in POWER_LIMITS:
+        with contextlib.suppress(NvmlError):
+            found = call(function, handle)
+            limits_mw.append(found if isinstance(found, int) else max(found))
+    return gpu_bound_w(max(limits_mw, default=0.0) / 1e3)
 
 
 def _usage_window_s(handle: Any) -> float:

@@ -13,15 +13,24 @@ Linux: Documentation/power/powercap/powercap.rst. These zones are counted:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from joulelab.sensors.host_hardware import system_root
+from joulelab.sensors.plausibility import (
+    implausible,
+    max_power_w,
+    memory_bound_w,
+    package_bound_w,
+)
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
 
 READ_INTERVAL_S = 0.1
@@ -38,6 +47,9 @@ LEAST_RANGE_J = FASTEST_W * FASTEST_READ_S
 MIRROR_READINGS = 9
 MIRROR_APART_S = 2e-3
 """Counters are read this often, two of their updates apart, to find those that are the same."""
+START_CHECK_S = 0.025
+START_CHECKS = 4
+"""A counter whose power is not possible over each of these times in a row is refused."""
 GAIN_UNCERTAINTY = 0.05
 """Packages since Haswell measure (Hackenberg et al. 2015); RAPL is within a few per cent of changes
 of plug power (Khan et al. 2018)."""
@@ -48,6 +60,11 @@ UNREADABLE_HINT = (
     "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj (until reboot); to make it "
     "permanent, add the line 'z /sys/class/powercap/intel-rapl:*/energy_uj 0444 - - -' to "
     "/etc/tmpfiles.d/rapl.conf"
+)
+HIDDEN_HINT = (
+    "containers hide /sys/devices/virtual/powercap (containerd since 1.6.26 and 1.7.11, Docker, "
+    "Podman): mount it, for example with docker run -v /sys:/host/sys:ro "
+    "-e JOULELAB_SYSFS=/host/sys"
 )
 
 _ZONE = re.compile(r"^(intel-rapl|intel-rapl-mmio):(\d+)(?::(\d+))?$")
@@ -102,8 +119,15 @@ def discover_rapl(
     *,
     root: Path | None = None,
     vendor: str | None = None,
+    tdp_w: float | None = None,
 ) -> tuple[list[RaplSensor], list[Absence]]:
-    """Find the RAPL counters of this machine, whose processor's vendor is as in /proc/cpuinfo.
+    """Find the RAPL counters of this machine.
+
+    Args:
+        kinds: ``cpu``, ``dram`` or both.
+        root: Another root for ``/sys``.
+        vendor: The processor's vendor as in /proc/cpuinfo.
+        tdp_w: Thermal design power of one package, if it is known.
 
     Returns:
         At most one sensor, with channels ``cpu:0 ...`` and ``dram:0 ...``, and what is absent.
@@ -115,7 +139,7 @@ def discover_rapl(
         reason = f"no RAPL counters in {powercap} (usual in virtual machines and containers)"
         hint = "on Linux on bare metal: sudo modprobe intel_rapl_msr"
         return [], [Absence(kind, "rapl", reason, hint) for kind in kinds]
-    absences = [Absence(kind, "rapl", why) for kind in kinds for why in nameless]
+    absences = [Absence(kind, "rapl", why, hint) for kind in kinds for why, hint in nameless]
     channels: list[Channel] = []
     paths: list[Path] = []
     for kind in kinds:
@@ -127,13 +151,19 @@ def discover_rapl(
         distinct, mirrored = _without_mirrors(readable)
         absences += mirrored
         for number, zone in enumerate(distinct):
-            channels.append(_channel(zone, f"{kind}:{number}", vendor, "psys" in names.values()))
+            bound_w = _bound_w(zone, tdp_w)
+            channel = _channel(zone, f"{kind}:{number}", vendor, "psys" in names.values())
+            channels.append(replace(channel, max_power_w=bound_w))
             paths.append(zone.energy_uj)
+    for channel, path, power_w in _impossible(channels, paths):
+        channels.remove(channel)
+        paths.remove(path)
+        absences.append(Absence(channel.component, channel.source, implausible(channel, power_w)))
     return ([RaplSensor(channels, paths)] if channels else []), absences
 
 
-def _zone_names(powercap: Path) -> tuple[dict[str, str], list[str]]:
-    """The name of each zone by its directory, in order; and why some have no name."""
+def _zone_names(powercap: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The name of each zone by its directory, in order; why some have no name, and the fix."""
     found, nameless = {}, []
     if powercap.is_dir():
         for path in sorted(powercap.iterdir()):
@@ -141,10 +171,14 @@ def _zone_names(powercap: Path) -> tuple[dict[str, str], list[str]]:
                 try:
                     found[path.name] = (path / "name").read_text(errors="replace").strip()
                 except OSError as error:
-                    nameless.append(
-                        f"it is unknown what {path} counts: cannot read {path / 'name'}: "
-                        f"{_why(error)}"
-                    )
+                    if path.is_symlink() and not path.exists():
+                        target = powercap.parents[1] / "devices" / "virtual" / "powercap"
+                        reason = f"the links in {powercap} lead nowhere: {target} is hidden"
+                        if (reason, HIDDEN_HINT) not in nameless:
+                            nameless.append((reason, HIDDEN_HINT))
+                        continue
+                    reason = f"it is unknown what {path} counts: cannot read {path / 'name'}"
+                    nameless.append((f"{reason}: {_why(error)}", ""))
     by_number = sorted(found.items(), key=lambda one: [int(n) for n in re.findall(r"\d+", one[0])])
     return dict(by_number), nameless
 
@@ -237,6 +271,47 @@ def _same_counter(pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> b
     """
     between = sum(before <= value <= after for (before, after), (value, _) in pairs)
     return between > len(pairs) / 2
+
+
+def _bound_w(zone: _Zone, tdp_w: float | None) -> float:
+    """The largest plausible power of a zone, from what the kernel or the chip's name states."""
+    if zone.kind == "dram":
+        return memory_bound_w(psutil.virtual_memory().total)
+    rated_w = [tdp_w or 0.0]
+    for path in zone.path.glob("constraint_*_max_power_uw"):
+        with contextlib.suppress(OSError, ValueError):
+            rated_w.append(_read_number(path) / 1e6)
+    return package_bound_w(max(rated_w))
+
+
+def _impossible(
+    channels: Sequence[Channel], paths: Sequence[Path]
+) -> list[tuple[Channel, Path, float]]:
+    """The counters that count more than their zone can draw, and the power that they show."""
+    suspects = [(channel, path, 0.0) for channel, path in zip(channels, paths, strict=True)]
+    for _ in range(START_CHECKS):
+        if not suspects:
+            break
+        started = [(time.monotonic(), _read_or_none(path)) for _, path, _ in suspects]
+        time.sleep(START_CHECK_S)
+        found = []
+        for (start_s, first), (channel, path, _) in zip(started, suspects, strict=True):
+            last, took_s = _read_or_none(path), time.monotonic() - start_s
+            if first is None or last is None or last < first:
+                # It cannot be read now, or may have wrapped.
+                continue
+            energy_j = (last - first) / 1e6
+            if energy_j > max_power_w(channel) * (took_s + channel.update_period_s):
+                found.append((channel, path, energy_j / took_s))
+        suspects = found
+    return suspects
+
+
+def _read_or_none(path: Path) -> int | None:
+    try:
+        return _read_number(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Channel:

@@ -70,6 +70,10 @@ class Channel:
             number is used; see :mod:`joulelab.energy.signal`.
         idle_w: Power of the idle component, for a source that calculates it from a model; ``None``
             if it has to be measured.
+        max_power_w: Largest mean power over seconds that the component can draw, margin included;
+            ``None`` for that of its kind (:mod:`joulelab.sensors.plausibility`).
+        scope: What the source measures if that is more than its component, for example
+            ``"module"``; such a source is compared with the others and gives no energy.
         note: What was assumed, as text for people.
     """
 
@@ -90,6 +94,8 @@ class Channel:
     wrap: float | None = None
     priority: int = 0
     idle_w: float | None = None
+    max_power_w: float | None = None
+    scope: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.energy.incident import Incident
 from joulelab.energy.signal import variability
 from joulelab.energy.signal.averaged_readings import (
     AVERAGE_S,
@@ -48,13 +49,23 @@ from joulelab.energy.signal.change_points import (
 )
 from joulelab.energy.signal.counters import counter_faults, counter_intervals
 from joulelab.energy.signal.curve import EnergyCurve
+from joulelab.energy.signal.implausible_power import (
+    glitches,
+    implausible_power_w,
+    without_glitches,
+)
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
+    CHECK_UPDATES,
+    CONTRADICTION,
     can_scale,
     channel_role,
+    contradiction,
     fill_gaps,
     scale_to_counter,
     stretch_edges_s,
+    widen,
+    without_leaps,
 )
 from joulelab.energy.signal.thinning import is_long, thin
 from joulelab.energy.signal.timestamp_alignment import (
@@ -75,7 +86,8 @@ from joulelab.sensors.sensor import Channel, Quantity
 __all__ = [
     "AVERAGE_S", "INSPECTED_READINGS", "NO_CHANGE_POINTS", "ChangePoints", "ComponentCurve",
     "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults",
-    "energy_curve", "integrate", "is_long", "is_moving_average", "pace_of", "updates",
+    "energy_curve", "glitches", "implausible_power_w", "integrate", "is_long", "is_moving_average",
+    "pace_of", "updates", "without_glitches",
 ]  # fmt: skip
 
 
@@ -96,6 +108,7 @@ class ComponentCurve(NamedTuple):
     curve: EnergyCurve
     sharp: EnergyCurve | None  # With restored steps, if the preferred source averages.
     sharp_at_s: Floats  # The change points at which steps were restored, in order.
+    incidents: tuple[Incident, ...] = ()  # What the sources show about each other.
 
     def energy(self, start_s: Floats, stop_s: Floats) -> tuple[Floats, Floats, Floats]:
         """Return what :meth:`EnergyCurve.energy` does, with restored steps where possible."""
@@ -114,9 +127,11 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
     """Return the energy of one component over time; ``None`` if there are too few readings.
 
     The preferred source (:attr:`Channel.priority`) is the first and gives the shape. A counter next
-    to samples of power gives their scale; where the preferred source has a gap, another fills it.
-    Of a long recording the curve is exact near the ``edges_s`` of spans.
+    to samples of power gives their scale; where the preferred source has a gap, another fills it. A
+    counter that contradicts the power is left out, or the power is. Of a long recording the curve
+    is exact near the ``edges_s`` of spans.
     """
+    sources, contradictions = _without_contradictions(sources)
     for position, first in enumerate(sources):
         others = [
             other
@@ -126,19 +141,82 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
         combined = _combine(first, others, edges_s)
         if combined is None:
             continue
+        channel, curve, leaps = combined
+        incidents = (*contradictions, *leaps)
         if not is_averaged(first.channel):
-            return ComponentCurve(*combined, None, np.zeros(0))
+            return ComponentCurve(channel, curve, None, np.zeros(0), incidents)
         readings, points_s = first.readings, first.points.time_s
         t_s = np.asarray(readings.t_ns * 1e-9, dtype=np.float64)
         sharpened = sharpen(first.channel, t_s, readings.value, first.interval_s, points_s)
         sharp = _combine(first, others, edges_s, sharpened)
-        return ComponentCurve(*combined, sharp and sharp[1], points_s[sharpened.restored])
+        restored_s = points_s[sharpened.restored]
+        return ComponentCurve(channel, curve, sharp and sharp[1], restored_s, incidents)
     return None
+
+
+def _without_contradictions(
+    sources: Sequence[Source],
+) -> tuple[Sequence[Source], list[Incident]]:
+    """Compare power with the counters next to it, and keep one of two that contradict each other.
+
+    Sources of a wider scope are compared, and never kept.
+    """
+    kept = [one for one in sources if not one.channel.scope]
+    power = next((one for one in kept if one.channel.quantity is Quantity.POWER), None)
+    incidents: list[Incident] = []
+    for counter in sources if power else ():
+        if (
+            power is None
+            or counter.channel.quantity is not Quantity.ENERGY
+            or counter.channel.provenance is not power.channel.provenance
+            or _seem_to_agree(power, counter)
+        ):
+            continue
+        first_s, last_s = (counter.readings.t_ns[[0, -1]] * 1e-9).tolist()
+        edges_s = stretch_edges_s(counter.channel, first_s, last_s, CHECK_UPDATES)
+        curves = [_source_curve(one, edges_s) for one in (power, counter)]
+        if curves[0] is None or curves[1] is None:
+            continue
+        found = contradiction(power.channel, curves[0], counter.channel, curves[1])
+        if found is None:
+            continue
+        ratio, incident = found
+        incidents.append(incident)
+        if counter.channel.scope:
+            continue
+        is_power = ratio > 1 or power.channel.priority < counter.channel.priority
+        used, left_out = (power, counter) if is_power else (counter, power)
+        wider = replace(used, channel=widen(used.channel, ratio if is_power else 1 / ratio))
+        kept = [wider if one is used else one for one in kept if one is not left_out]
+        if not is_power:
+            break
+        power = wider
+    return kept, incidents
+
+
+def _seem_to_agree(power: Source, counter: Source) -> bool:
+    """Report at little cost whether a closer comparison of two sources is needless."""
+    known, counted = (np.isfinite(one.readings.value) for one in (power, counter))
+    t_ns, power_w = power.readings.t_ns[known], power.readings.value[known]
+    counted_ns, counted_j = counter.readings.t_ns[counted], counter.readings.value[counted]
+    if counted_ns.size < 2 or t_ns.size < 2:
+        return True
+    first_ns, last_ns = max(t_ns[0], counted_ns[0]), min(t_ns[-1], counted_ns[-1])
+    first, last = np.searchsorted(counted_ns, (first_ns, last_ns))
+    last = min(int(last), counted_ns.size - 1)
+    if last <= first:
+        return True
+    inside = slice(*np.searchsorted(t_ns, (counted_ns[first], counted_ns[last])))
+    if inside.stop <= inside.start:
+        return False
+    took_s = float(counted_ns[last] - counted_ns[first]) * 1e-9
+    counted_w = float(counted_j[last] - counted_j[first]) / took_s
+    return abs(counted_w / max(float(power_w[inside].mean()), 1e-9) - 1) < CONTRADICTION / 2
 
 
 def _combine(
     first: Source, others: Sequence[Source], edges_s: Floats, sharpened: Sharpened | None = None
-) -> tuple[Channel, EnergyCurve] | None:
+) -> tuple[Channel, EnergyCurve, list[Incident]] | None:
     """Scale a source to the first counter among the others, and fill its gaps from all of them."""
     counter = next((one for one in others if can_scale(first.channel, one.channel)), None)
     if counter and (t_ns := counter.readings.t_ns).size:
@@ -154,13 +232,15 @@ def _combine(
         channel, curve = first.channel, _source_curve(first, edges_s)
     if curve is None:
         return None
+    leaps: list[Incident] = []
     if counter and (counted := _source_curve(counter, edges_s)):
+        counted, leaps = without_leaps(curve, counter.channel, counted)
         channel, curve = scale_to_counter(channel, curve, counter.channel, counted)
     for other in others:
         patch = _source_curve(other, np.concatenate((edges_s, curve.seams_s)))
         if patch:
             curve = fill_gaps(curve, patch)
-    return channel, curve
+    return channel, curve, leaps
 
 
 def _source_curve(source: Source, edges_s: Floats) -> EnergyCurve | None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from joulelab.energy.signal.implausible_power import MAX_LATENCY_S
 from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
     Bools,
@@ -29,14 +30,12 @@ from joulelab.energy.signal.timestamp_alignment import (
 )
 from joulelab.format import duration
 from joulelab.recording.trace import Readings, each
+from joulelab.sensors.plausibility import max_power_w, more_than_possible
 from joulelab.sensors.sensor import Channel
 
-MAX_POWER_W = 2000.0  # No package, memory or board draws more: larger steps back are resets.
 MAX_SUSTAINED_W = 1000.0
 """No component with a counter that wraps draws more for long: until it could have wrapped twice at
 this power, it wrapped at most once. RAPL is read often enough for that."""
-MAX_RACK_W = 1e5  # Nothing with one counter draws more, a rack of accelerators included.
-MAX_LATENCY_S = 1.0  # How much later than its value a timestamp may be on a busy machine.
 STUCK_S = 2.0
 STUCK_PERIODS = 20
 """A counter without a new value for this time and this number of update periods is stuck: any
@@ -125,11 +124,10 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
     """Return what a counter counted between readings that are usually ``spacing`` seconds apart."""
     energy, length = np.diff(value), np.diff(t_s)
     fell = energy < 0
+    most = max_power_w(channel) * (length + MAX_LATENCY_S)
     if channel.wrap is None:
         wrapped = unread = np.zeros(energy.size, dtype=bool)
-        most = MAX_RACK_W * (length + MAX_LATENCY_S)
     else:
-        most = MAX_POWER_W * (length + MAX_LATENCY_S)
         wrapped = fell & (energy + channel.wrap >= 0) & (energy + channel.wrap <= most)
         unread = (length > GAP_FACTOR * spacing) & (MAX_SUSTAINED_W * length >= channel.wrap)
         energy = np.where(wrapped, energy + channel.wrap, energy)
@@ -143,10 +141,9 @@ def is_faultless(
     """Report whether a counter plainly rose, from times and energies between its readings."""
     if energy.size == 0:
         return True
-    most_w = MAX_RACK_W if channel.wrap is None else MAX_POWER_W
     longest_s = float(apart_ns.max()) * 1e-9
     in_time = channel.wrap is None or longest_s <= GAP_FACTOR * spacing
-    rises = float(energy.min()) > 0 and float(energy.max()) <= most_w * MAX_LATENCY_S
+    rises = float(energy.min()) > 0 and float(energy.max()) <= max_power_w(channel) * MAX_LATENCY_S
     return rises and in_time and int(apart_ns.min()) > 0
 
 
@@ -203,7 +200,7 @@ def _faults_in_block(
     found = []
     for flags, text in (
         (steps.reset, "was reset"),
-        (steps.jumped & ~steps.unread, "jumped by more than any device can draw"),
+        (steps.jumped & ~steps.unread, f"jumped by {more_than_possible(channel)}"),
         (steps.unread, "was read too late to detect every wrap"),
         (steps.stuck, "did not advance for {}"),
     ):

@@ -15,17 +15,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.energy.incident import Incident
 from joulelab.energy.signal.curve import EnergyCurve
-from joulelab.energy.signal.timestamp_alignment import Floats
+from joulelab.energy.signal.timestamp_alignment import MAD_TO_SIGMA, Bools, Floats
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
+from joulelab.format import number, quantity
 from joulelab.sensors.calibration import TRANSFER_UNCERTAINTY
 from joulelab.sensors.sensor import Channel, Quantity
 
 STRETCH_UPDATES = 300  # A stretch's length in updates: an update's time is then 0.1 % of it.
+CHECK_UPDATES = 50  # The same to find contradictions, so that gaps leave some stretches whole.
 MAX_STRETCHES = 1000
 CONTRADICTION = 0.1
 """Sources that differ by more than this, beyond their uncertainty (k = 3), do not measure the same
 component."""
+MIN_INTERVALS = 8  # Intervals of a counter that show how far it usually is from the power readings.
+LEAP_SIGMAS = 6.0  # A leap is further off than this many standard uncertainties,
+LEAP_SHARE = 0.5  # and by this share of the energy in its interval.
 
 
 def can_scale(channel: Channel, counter: Channel) -> bool:
@@ -41,17 +47,141 @@ def channel_role(channel: Channel, channels: Sequence[Channel]) -> str | None:
     """Return what one of all channels contributes to its component's energy, as text."""
     if not channel.gives_energy:
         return None
-    same = [one for one in channels if one.gives_energy and one.component == channel.component]
+    if channel.scope:
+        return f"the whole {channel.scope}, for comparison,"
+    same = [
+        one
+        for one in channels
+        if one.gives_energy and one.component == channel.component and not one.scope
+    ]
     first = min(same, key=lambda one: one.priority)
     if channel is first:
         return "energy"
     return "its scale and gaps" if can_scale(first, channel) else "its gaps"
 
 
-def stretch_edges_s(counter: Channel, first_s: float, last_s: float) -> Floats:
-    """Return times that divide a recording into stretches."""
-    stretches = (last_s - first_s) / (STRETCH_UPDATES * counter.update_period_s)
+def stretch_edges_s(
+    counter: Channel, first_s: float, last_s: float, updates: int = STRETCH_UPDATES
+) -> Floats:
+    """Return times that divide a recording into stretches of this many of a counter's updates."""
+    stretches = (last_s - first_s) / (updates * counter.update_period_s)
     return np.linspace(first_s, last_s, int(np.clip(stretches, 1, MAX_STRETCHES)) + 1)
+
+
+class _Comparison(NamedTuple):
+    """A counter's energy against that of power readings, over stretches. Shapes: (stretches,)."""
+
+    middle_s: Floats
+    own_j: Floats
+    ratio: Floats  # The counter's over the readings'.
+    uncertainty: Floats  # Standard uncertainty of the ratio.
+
+    @property
+    def total_ratio(self) -> float:
+        return float(np.average(self.ratio, weights=self.own_j))
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the sources contradict each other over all stretches together."""
+        u = math.hypot(*(self.uncertainty * self.own_j)) / float(self.own_j.sum())
+        return bool(_contradict(np.array(self.total_ratio), np.array(u)))
+
+
+def _contradict(ratio: Floats, u: Floats) -> Bools:
+    return np.asarray(np.abs(ratio - 1) > np.hypot(CONTRADICTION, 3 * u))
+
+
+def _compare(
+    curve: EnergyCurve,
+    counter_channel: Channel,
+    counter: EnergyCurve,
+    updates: int = STRETCH_UPDATES,
+) -> _Comparison | None:
+    """Compare the energy of two sources over stretches without gaps; ``None`` without any."""
+    # At the counter's own readings nothing is interpolated.
+    first_s = max(float(curve.time_s[0]), float(counter.time_s[0]))
+    last_s = max(first_s, min(float(curve.time_s[-1]), float(counter.time_s[-1])))
+    at = np.searchsorted(counter.time_s, stretch_edges_s(counter_channel, first_s, last_s, updates))
+    at_s = np.unique(counter.time_s[np.minimum(at, counter.time_s.size - 1)])
+    at_s = at_s[(at_s >= curve.time_s[0]) & (at_s <= curve.time_s[-1])]
+    if at_s.size < 2:
+        return None
+    own_j, own_u_j, own_gap_s = curve.energy(at_s[:-1], at_s[1:])
+    counted_j, counted_u_j, counted_gap_s = counter.energy(at_s[:-1], at_s[1:])
+    usable = (own_gap_s + counted_gap_s == 0) & (own_j > 0) & (counted_j > 0)
+    if not usable.any():
+        return None
+    return _Comparison(
+        (at_s[:-1] + at_s[1:])[usable] / 2,
+        own_j[usable],
+        counted_j[usable] / own_j[usable],
+        np.hypot(counted_u_j, own_u_j)[usable] / own_j[usable],
+    )
+
+
+def contradiction(
+    power: Channel, curve: EnergyCurve, counter_channel: Channel, counter: EnergyCurve
+) -> tuple[float, Incident] | None:
+    """Return by how much a counter contradicts power readings, with a note; ``None`` if it agrees.
+
+    Where a counter counts more than the power, it may be that of a superchip's whole module: the
+    power is then the component's own. Otherwise the preferred source is used.
+    """
+    found = _compare(curve, counter_channel, counter, CHECK_UPDATES)
+    if found is None or not found.contradicts:
+        return None
+    ratio = found.total_ratio
+    text = (
+        f"{power.component}: {counter_channel.source} counted {number(ratio)} times what "
+        f"{power.source} reports: "
+    )
+    if counter_channel.scope:
+        text += f"it is the whole {counter_channel.scope}'s, and is not used"
+    elif ratio > 1:
+        text += (
+            f"on superchips it is the whole module's; {power.source} is used, and its interval "
+            "allows for both"
+        )
+    else:
+        first = min(power, counter_channel, key=lambda one: one.priority)
+        text += f"one of them is wrong; {first.source} is used, and its interval allows for both"
+    return ratio, Incident(-math.inf, math.inf, text)
+
+
+def widen(channel: Channel, ratio: float) -> Channel:
+    """Allow for another source that gave ``ratio`` times the energy (rectangular, GUM 4.3.7)."""
+    uncertainty = math.hypot(channel.gain_uncertainty, abs(ratio - 1) / math.sqrt(3))
+    return replace(channel, gain_uncertainty=uncertainty)
+
+
+def without_leaps(
+    curve: EnergyCurve, counter_channel: Channel, counter: EnergyCurve
+) -> tuple[EnergyCurve, list[Incident]]:
+    """Make gaps of the counter's intervals in which it counted far more than power readings show.
+
+    A leap is an outlier of the differences, and above what either source leaves open.
+    """
+    start_s, stop_s = counter.time_s[:-1], counter.time_s[1:]
+    inside = (start_s >= curve.time_s[0]) & (stop_s <= curve.time_s[-1]) & ~counter.gap
+    own_j, own_u_j, own_gap_s = curve.energy(start_s, stop_s)
+    counted_j, counted_u_j, _ = counter.energy(start_s, stop_s)
+    inside &= (own_gap_s == 0) & (own_j > 0)
+    if np.count_nonzero(inside) < MIN_INTERVALS:
+        return counter, []
+    off_j = counted_j - float(np.median(counted_j[inside] / own_j[inside])) * own_j
+    scatter_j = MAD_TO_SIGMA * float(np.median(np.abs(off_j[inside])))
+    allowed_j = LEAP_SIGMAS * np.hypot(np.hypot(counted_u_j, own_u_j), scatter_j)
+    leaps = inside & (off_j > allowed_j) & (off_j > LEAP_SHARE * own_j)
+    incidents = [
+        Incident(
+            float(start_s[i]),
+            float(stop_s[i]),
+            f"{counter_channel.component}: {counter_channel.source} jumped by "
+            f"{quantity(float(off_j[i]), 'J')}, which no power reading shows",
+        )
+        for i in np.flatnonzero(leaps)
+    ]
+    return (replace(counter, gap=counter.gap | leaps) if incidents else counter), incidents
 
 
 def scale_to_counter(
@@ -67,33 +197,21 @@ def scale_to_counter(
     get the counter's. The remaining uncertainty, or how far the two contradict each other, is added
     to the gain's.
     """
-    # At the counter's own readings nothing is interpolated.
-    first_s = max(float(curve.time_s[0]), float(counter.time_s[0]))
-    last_s = max(first_s, min(float(curve.time_s[-1]), float(counter.time_s[-1])))
-    at = np.searchsorted(counter.time_s, stretch_edges_s(counter_channel, first_s, last_s))
-    at_s = np.unique(counter.time_s[np.minimum(at, counter.time_s.size - 1)])
-    at_s = at_s[(at_s >= curve.time_s[0]) & (at_s <= curve.time_s[-1])]
-    if at_s.size < 2:
+    found = _compare(curve, counter_channel, counter)
+    if found is None:
         return channel, curve
-    own_j, own_u_j, own_gap_s = curve.energy(at_s[:-1], at_s[1:])
-    counted_j, counted_u_j, counted_gap_s = counter.energy(at_s[:-1], at_s[1:])
-    usable = (own_gap_s + counted_gap_s == 0) & (own_j > 0) & (counted_j > 0)
-    if not usable.any():
-        return channel, curve
-    ratio = counted_j[usable] / own_j[usable]
-    u = np.hypot(counted_u_j, own_u_j)[usable] / own_j[usable]
-    contradict = np.abs(ratio - 1) > np.hypot(CONTRADICTION, 3 * u)
+    ratio, u = found.ratio, found.uncertainty
+    contradict = _contradict(ratio, u)
     prior2 = TRANSFER_UNCERTAINTY**2
     share = np.where(contradict, 0.0, prior2 / (prior2 + u**2))
     left = np.where(contradict, np.abs(ratio - 1) / math.sqrt(3), np.sqrt(share) * u)
-    uncertainty = math.sqrt(float(np.average(left**2, weights=own_j[usable])))
+    uncertainty = math.sqrt(float(np.average(left**2, weights=found.own_j)))
     scaled = replace(
         channel,
         source=channel.source if contradict.all() else f"{channel.source}+{counter_channel.source}",
         gain_uncertainty=math.hypot(channel.gain_uncertainty, uncertainty),
     )
-    middle_s = (at_s[:-1] + at_s[1:])[usable] / 2
-    return scaled, _scaled(curve, middle_s, 1 + (ratio - 1) * share)
+    return scaled, _scaled(curve, found.middle_s, 1 + (ratio - 1) * share)
 
 
 def _scaled(curve: EnergyCurve, middle_s: Floats, scale: Floats) -> EnergyCurve:

@@ -1,0 +1,98 @@
+"""Sources of one component that contradict each other: a superchip's counter, or a wrong one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from doubtful_traces import COUNTER, POWER, RING, energy, times, trace_of
+
+from joulelab.energy.signal import channel_role
+
+AVERAGE = replace(POWER, window_s=1.0, gain_uncertainty=0.065)
+SAMPLES = replace(RING, gain_uncertainty=0.065)
+OWN_W = 400.0
+
+
+def sources(ratio, power, scope="", duration_s=15.0, interval_s=1.0):
+    """A counter that counts ``ratio`` times the power, next to a ring or polled power."""
+    counter = replace(COUNTER, scope=scope, gain_uncertainty=0.065)
+    power_s = times(duration_s, 0.02 if power is SAMPLES else interval_s)
+    counter_s = times(duration_s, 0.1 if power is AVERAGE else 1.0)
+    counted = ratio * OWN_W * np.floor(counter_s * 10) / 10
+    return trace_of((power, power_s, np.full(power_s.size, OWN_W)), (counter, counter_s, counted))
+
+
+@pytest.mark.parametrize("ratio", [1.05, 1.3, 1.6, 2.4])
+@pytest.mark.parametrize("power", [SAMPLES, AVERAGE])
+def test_the_counter_of_a_superchips_module_is_not_the_gpus_energy(ratio, power):
+    found = energy(sources(ratio, power, scope="module"), 11.0, 24.0)
+    part = found.components["gpu:0"]
+    assert part.source == power.source
+    assert part.gross_j == pytest.approx(OWN_W * 13, rel=0.01)
+    assert part.uncertainty_j < 0.09 * part.gross_j
+    if ratio > 1.2:
+        [note] = [one for one in found.notes if "times" in one]
+        assert f"counted {ratio:.2f} times what {power.source} reports" in note
+        assert "the whole module's" in note
+
+
+@pytest.mark.parametrize("ratio", [1.3, 1.6, 2.4])
+@pytest.mark.parametrize("power", [SAMPLES, AVERAGE])
+def test_a_counter_above_the_power_leaves_the_narrower_one_with_both_in_its_interval(ratio, power):
+    found = energy(sources(ratio, power), 11.0, 24.0)
+    part = found.components["gpu:0"]
+    assert part.source == power.source
+    assert part.interval_j[0] < OWN_W * 13 < ratio * OWN_W * 13 < part.interval_j[1] * 1.05
+    assert any("superchip" in note and power.source in note for note in found.notes)
+
+
+def test_a_counter_below_the_power_is_named_and_the_preferred_source_is_used():
+    found = energy(sources(0.6, AVERAGE), 11.0, 24.0)
+    part = found.components["gpu:0"]
+    assert part.source == "nvml.energy_counter"
+    assert part.interval_j[0] < 0.6 * OWN_W * 13 < OWN_W * 13 < part.interval_j[1] * 1.1
+    assert any("counted 0.600 times" in note and "wrong" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("ratio", [0.95, 1.0, 1.05])
+def test_sources_that_agree_have_no_note(ratio):
+    for power in (SAMPLES, AVERAGE):
+        found = energy(sources(ratio, power), 11.0, 24.0)
+        assert found.notes == ()
+        assert "energy_counter" in found.components["gpu:0"].source
+
+
+def test_instantaneous_power_of_an_uneven_load_is_no_contradiction():
+    instant = replace(AVERAGE, window_s=0.0)
+    fine_s = times(60.0, 0.01)
+    random = np.random.default_rng(3)
+    fine_w = random.choice([100.0, 700.0], fine_s.size // 30).repeat(30)
+    power_s, counter_s = times(60.0, 1.0), times(60.0, 0.1)
+    power_w = np.interp(power_s, fine_s[: fine_w.size], fine_w)
+    counted = np.interp(counter_s, fine_s[: fine_w.size], np.cumsum(fine_w) * 0.01)
+    found = energy(trace_of((instant, power_s, power_w), (COUNTER, counter_s, counted)))
+    assert found.notes == ()
+    assert found.components["gpu:0"].source == "nvml.energy_counter"
+
+
+def test_a_gap_of_the_power_is_not_filled_from_a_counter_that_contradicts_it():
+    trace = sources(1.6, SAMPLES, scope="module", duration_s=40.0)
+    (t_ns, power_w), counted = trace.series
+    lost = (t_ns > 20e9) & (t_ns < 23e9)
+    hole = replace(trace, series=(type(counted)(t_ns[~lost], power_w[~lost]), counted))
+    found = energy(hole, 15.0, 30.0)
+    assert found.components["gpu:0"].gap_s == pytest.approx(3.0, abs=0.1)
+    assert found.components["gpu:0"].gross_j == pytest.approx(OWN_W * 15, rel=0.01)
+
+
+def test_a_gpu_of_which_only_the_modules_counter_is_known_is_absent():
+    counter_s = times(20.0, 1.0)
+    alone = replace(COUNTER, scope="module")
+    found = energy(trace_of((alone, counter_s, 640.0 * counter_s)))
+    assert "the whole module" in found.absent["gpu:0"]
+
+
+def test_the_role_of_the_modules_counter():
+    module = replace(COUNTER, scope="module", priority=1)
+    assert channel_role(AVERAGE, [AVERAGE, module]) == "energy"
+    assert channel_role(module, [AVERAGE, module]) == "the whole module, for comparison,"
