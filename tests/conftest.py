@@ -5,6 +5,7 @@ import synthetic_study
 from hypothesis import Phase, settings
 
 from joulelab.cli.app import main
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 # Examples are the same in every run, and failures are reported without shrinking. To search for new
 # failures, run with `--hypothesis-profile=search`.
@@ -57,6 +58,23 @@ def h100(h100_study):
     from joulelab.findings.tables import StudyTables
 
     return analyze(StudyTables.read([h100_study]))
+
+
+@pytest.fixture(scope="session")
+def busy_machine():
+    """A function that makes a machine at 7 W, on which others use the threads of a waveform."""
+
+    def make(threads):
+        power = {"kind": "counter", "update_period_s": 0.001}
+        use = {"component": "cpu", "update_period_s": 0.001, "interval_s": 0.1}
+        sources = (
+            SimulatedSource(component="cpu:0", waveform=Waveform.constant(7.0), **power),
+            SimulatedSource(waveform=threads, kind="use", **use),
+            SimulatedSource(waveform=Waveform.constant(0.0), kind="job_use", **use),
+        )
+        return SimulatedMachine(sources).spec()
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 from base64 import b64decode, b64encode
 from xml.etree import ElementTree
@@ -117,6 +118,25 @@ def test_results_are_in_the_table(page):
     assert re.search(r"Training LeNet 2 848 \d+–\d+ ", page.words)
     assert "8 of 8, 1 failed" in page.words
     assert "SIMULATED" not in page.words
+
+
+def test_runs_on_a_busy_machine_are_marked(synthetic, tmp_path, fast):
+    writer = synthetic.Writer(tmp_path / "s", models=["LeNet", "VGG16"], repeats=2)
+    for block in range(2):
+        writer.idle(block, "before")
+        writer.cell("LeNet", block)
+        writer.cell("VGG16", block, change=synthetic.disturb if block else None)
+    html = write_report([tmp_path / "s"]).page.read_text()
+    assert "other processes (make) also used the CPU during 1 of 4 runs" in html
+    assert html.count("1 on a busy machine") == 2, "VGG16 in training and inference"
+    (finding,) = [
+        one
+        for one in json.loads((tmp_path / "s" / "findings.json").read_text())
+        if one["id"] == "busy.runs"
+    ]
+    assert (finding["estimate"], finding["n"]) == (0.25, 4)
+    results = pd.read_csv(tmp_path / "s" / "results.csv")
+    assert set(results.loc[results["shared"].eq(True), "run_id"]) == {"r1-vgg16"}
 
 
 def test_sources_of_the_energy_are_stated(page):

@@ -101,28 +101,8 @@ def test_a_duration_out_of_range_is_an_error_of_one_line(run):
     assert len(err.splitlines()) == 1
 
 
-def busy_machine(threads):
-    """A machine at 7 W on which other processes use this many threads at a time."""
-    sources = (
-        SimulatedSource(
-            component="cpu:0",
-            waveform=Waveform.constant(7.0),
-            kind="counter",
-            update_period_s=0.001,
-            interval_s=0.05,
-        ),
-        *(
-            SimulatedSource(
-                component="cpu", waveform=use, kind=kind, update_period_s=0.001, interval_s=0.1
-            )
-            for kind, use in (("use", threads), ("job_use", Waveform.constant(0.0)))
-        ),
-    )
-    return SimulatedMachine(sources).spec()
-
-
 @pytest.fixture
-def busy(monkeypatch):
+def busy(monkeypatch, busy_machine):
     monkeypatch.setenv("JOULELAB_SENSORS", busy_machine(Waveform.constant(0.6 * os.cpu_count())))
 
 
@@ -152,7 +132,7 @@ def test_a_busy_machine_is_measured_by_force_with_doubt(run, busy):
     assert high_j > 0.9 * span.energy.gross_j
 
 
-def test_a_machine_that_becomes_quiet_is_waited_for(run, monkeypatch):
+def test_a_machine_that_becomes_quiet_is_waited_for(run, monkeypatch, busy_machine):
     now_s, threads = time.monotonic(), float(os.cpu_count())
     # Busy until two seconds from now.
     until_s = now_s + 2.0

@@ -1,6 +1,7 @@
 """Cells as the worker runs them: which sensors, which failures, and when training stops."""
 
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,24 @@ def test_the_sensors_that_the_user_asked_for_are_used(executor, monkeypatch):
     executor._sensors = None
     monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
     assert executor._sensors_of("cuda:1") is None
+
+
+def test_idle_on_a_busy_machine_is_measured_with_doubt(
+    executor, monkeypatch, tmp_path, busy_machine
+):
+    monkeypatch.setattr("joulelab.study.executor.IDLE_WAIT_S", 0.1)
+    threads = Waveform.constant(float(os.cpu_count()))
+    monkeypatch.setenv("JOULELAB_SENSORS", busy_machine(threads))
+    executor._plan = executor._plan.replaced(idle_s=0.5)
+    (tmp_path / "idle").mkdir()
+    events = []
+    body = executor.idle(tmp_path / "idle", events.append)["body"]
+    (point,) = body["baseline"]
+    assert point["load"]["cpu"]["fraction"] > 0.9
+    assert point["busy_w"] == {"cpu:0": pytest.approx(7.0, rel=0.01)}
+    assert events[0]["name"].startswith("waiting, ")
+    (span,) = body["measured"]
+    assert span["energy"]["gross_j"] == pytest.approx(7.0 * span["energy"]["duration_s"], rel=0.01)
 
 
 def run_cell(plan, directory, model):

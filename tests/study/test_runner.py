@@ -275,6 +275,25 @@ def test_a_failed_cell_is_run_again_only_on_request(tiny_plan, tmp_path, fake_wo
     assert done.failed == 0
 
 
+def test_a_disturbed_cell_is_run_again_only_on_request(tiny_plan, tmp_path, fake_worker, answer):
+    disturbed = answer()
+    share = {"fraction": 0.5, "low": 0.3, "high": 0.7, "method": "CPU time"}
+    disturbed["results"]["train"]["energy"]["components"]["gpu:0"]["share"] = share
+
+    def disturb(request):
+        is_linear = request["do"] == "cell" and "linear" in request["factors"]["model"]
+        return {"body": disturbed if is_linear else answer()}
+
+    plan = tiny_plan.replaced(repeats=1)
+    run_study(tmp_path / "s", plan, start_worker=fake_worker(disturb).start)
+    worker = fake_worker()
+    run_study(tmp_path / "s", plan, start_worker=worker.start)
+    assert worker.asked == []
+    run_study(tmp_path / "s", plan, start_worker=worker.start, retry_shared=True)
+    assert [request["do"] for request in worker.asked] == ["idle", "cell", "idle"]
+    assert "linear" in worker.asked[1]["factors"]["model"]
+
+
 @pytest.mark.parametrize(("kind", "attempts"), [("crash", 3), ("recorder", 3), ("hang", 1)])
 def test_a_run_whose_worker_dies_is_tried_again(
     tiny_plan, tmp_path, fake_worker, answer, kind, attempts

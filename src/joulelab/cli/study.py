@@ -10,7 +10,7 @@ import click
 
 from joulelab.cli.output import output_console, print_json, value_table
 from joulelab.errors import UserError
-from joulelab.format import count, finite_or_none, interval, join_words, number
+from joulelab.format import count, finite_or_none, interval, join_words, number, sentence
 from joulelab.runs import FACTORS
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "
 _COLUMNS = (
     *("model", "phase", *FACTORS, "n", "provenance", "gross_j", "gross_j_low", "gross_j_high"),
     *("net_j", "net_j_low", "net_j_high", "gross_j_per_sample", "mean_power_w", "duration_s"),
-    "accuracy_pct",
+    *("accuracy_pct", "shared_runs"),
 )
 
 
@@ -38,6 +38,11 @@ _COLUMNS = (
 @click.option("--list", "only_list", is_flag=True, help="List the cells and what they will cost.")
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @click.option(
+    "--retry-shared",
+    is_flag=True,
+    help="Run cells again during which other processes used the machine.",
+)
+@click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -50,6 +55,7 @@ def command(
     out: Path | None,
     only_list: bool,
     retry_failed: bool,
+    retry_shared: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -81,7 +87,7 @@ def command(
         return
     context = click.get_current_context()
     try:
-        outcome = run_study(directory, chosen, retry_failed=retry_failed)
+        outcome = run_study(directory, chosen, retry_failed=retry_failed, retry_shared=retry_shared)
     except KeyboardInterrupt:
         click.echo(
             "\njoulelab: interrupted; finished cells are saved, "
@@ -96,8 +102,11 @@ def command(
 
 def _report(outcome: Outcome, as_json: bool) -> None:
     from joulelab.report.page import write_report  # noqa: PLC0415
+    from joulelab.runs.shared_machine import Sharing, study_caveats  # noqa: PLC0415
 
     report = write_report([outcome.directory])
+    (study,) = report.analysis.tables.studies
+    caveats = study_caveats(study)
     paths = [str(path) for path in report.results]
     rows = [
         {name: row.get(name) for name in _COLUMNS}
@@ -111,6 +120,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
                 "failed": outcome.failed,
                 "results": paths,
                 "report": str(report.page),
+                "caveats": caveats,
                 "rows": rows,
             }
         )
@@ -121,6 +131,13 @@ def _report(outcome: Outcome, as_json: bool) -> None:
             f"{outcome.failed} of {count(outcome.cells, 'cell')} failed; the reasons are in the "
             "report, --retry-failed runs them again"
         )
+    for caveat in caveats:
+        click.echo(sentence(caveat))
+    if sharing := Sharing.of_runs(study.cells()):
+        click.echo(
+            f"On a quiet machine, the same command with --retry-shared repeats "
+            f"{count(len(sharing.runs), 'run')}: {join_words(sharing.runs)}"
+        )
     click.echo(f"Results: {', '.join(paths)}")
     click.echo(f"Report:  {report.page}")
 
@@ -128,7 +145,8 @@ def _report(outcome: Outcome, as_json: bool) -> None:
 def _print_table(rows: list[dict[str, Any]]) -> None:
     varied = [name for name in FACTORS if len({row[name] for row in rows}) > 1]
     headings = ("gross J", "95 % CI", "net J", "J/sample", "W", "s", "acc %")
-    table = value_table("model", ["phase", *varied, *headings])
+    shared = ["busy"] if any(row["shared_runs"] for row in rows) else []
+    table = value_table("model", ["phase", *varied, *headings, *shared])
     for row in rows:
         gross = row["gross_j"]
         table.add_row(
@@ -140,6 +158,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             *(number(row[name]) for name in ("net_j", "gross_j_per_sample", "mean_power_w")),
             number(row["duration_s"]),
             number(row["accuracy_pct"]),
+            *(f"{row['shared_runs']} of {row['n']}" for _ in shared),
         )
     console = output_console()
     console.print(table)

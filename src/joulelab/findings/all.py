@@ -16,6 +16,7 @@ from joulelab.findings.accuracy import (
 )
 from joulelab.findings.agreement import agreement, agreement_findings
 from joulelab.findings.batch_sizes import batch_curves, batch_findings, batch_floors
+from joulelab.findings.busy_machine import busy_findings
 from joulelab.findings.comparisons import (
     machine_findings,
     phase_findings,
@@ -118,5 +119,6 @@ def analyze(tables: StudyTables) -> Analysis:
             *agreement_findings(agreed),
             *machine_findings(machines, measured),
             *repeat_findings(scattered, every),
+            *busy_findings(tables.studies),
         ),
     )

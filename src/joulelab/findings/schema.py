@@ -24,10 +24,10 @@ RUN_COLUMNS = (
     "absent", "idle_power_w", "net_low_j", "net_high_j", "gross_correlated_uncertainty_j",
     "gross_independent_uncertainty_j", "net_correlated_uncertainty_j",
     "net_independent_uncertainty_j", "gap_s", "data_wait_s", "train_accuracy_pct",
-    "cudnn_benchmark", "operators",
+    "cudnn_benchmark", "operators", "shared",
 )  # fmt: skip
 """Columns of ``results.*``. ``machine`` is the machine's identity; uncertainties are standard
-uncertainties (k = 1)."""
+uncertainties (k = 1); ``shared`` is whether other processes used the machine, too."""
 
 EPOCH_COLUMNS = (
     "run_id", "epoch", "duration_s", "gross_j", "net_j", "loss", "accuracy_pct", "study", "model",
@@ -65,7 +65,7 @@ _WHOLE_NUMBERS = (
 )  # fmt: skip
 _FLAGS = (
     "compile", "cudnn_benchmark", "complete", "off_rule", "above_knee", "shown", "best",
-    "at_floor", "on_front", "equal_to_best",
+    "at_floor", "on_front", "equal_to_best", "shared",
 )  # fmt: skip
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(_TEXTS, "string"),

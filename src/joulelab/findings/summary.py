@@ -102,6 +102,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         sums. The formula is that of :func:`joulelab.stats.estimates.estimates`: gain, offset and
         idle power are shared by all repeats, errors at the edges of spans are independent.
         Intervals end where a quantity ends: gross energies at 0, accuracy at 100 %.
+        ``shared_runs`` is the number of repeats during which other processes used the machine.
     """
     keyed = runs.groupby(list(KEYS), dropna=False, sort=False)
     cells = keyed.ngroup().to_numpy()
@@ -120,6 +121,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         found["high"] = found["high"].clip(upper=quantity.most)
         for end in _ENDS:
             table[quantity.name + end] = found[end.removeprefix("_") or "value"]
+    shared = runs["shared"].fillna(False).to_numpy(dtype=float)
+    table["shared_runs"] = np.bincount(cells, shared, minlength=len(first)).astype("int64")
     return table.copy()
 
 

@@ -27,6 +27,7 @@ from joulelab.findings.schema import (
 from joulelab.findings.summary import measurements, summary
 from joulelab.machine import Machine
 from joulelab.runs.record import Run, StudyPart
+from joulelab.runs.shared_machine import was_shared
 from joulelab.runs.study_runs import DamagedRun, Study, idle_points, read_studies
 from joulelab.storage import write_whole, writing
 
@@ -180,6 +181,7 @@ def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
             "order": part.order,
             "gross_j_per_sample": energy.gross_j / samples if samples else math.nan,
             "net_j_per_sample": energy.net_j / samples if samples else math.nan,
+            "shared": was_shared(energy),
         }
 
 

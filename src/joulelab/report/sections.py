@@ -25,6 +25,7 @@ from joulelab.format import (
 from joulelab.report.charts.style import PHASES
 from joulelab.report.provenance import Origin, absences, component_name, origins, provenance_summary
 from joulelab.runs import FACTORS
+from joulelab.runs.shared_machine import study_caveats
 from joulelab.runs.study_runs import Study
 
 Section = Mapping[str, Any]
@@ -84,6 +85,7 @@ def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several
         "model": row["model"],
         "setting": " · ".join(filter(None, place)),
         "n": int(row["n"]),
+        "shared": int(row["shared_runs"]),
         "cells": cells,
     }
 
@@ -114,6 +116,7 @@ def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Se
     first = study.runs[0].study
     return {
         "title": study.label,
+        "caveats": [sentence(caveat) for caveat in study_caveats(study)],
         "simulated": bool((runs["provenance"] == "simulated").any()),
         "what": f"{count(len(plan['models']), 'model')}, {phases}, "
         f"{count(plan['repeats'], 'repeat')}"

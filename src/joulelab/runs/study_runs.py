@@ -137,7 +137,9 @@ def read_study_run(directory: Path) -> Run:
 
 
 def idle_points(run: Run) -> list[IdlePoint]:
-    """Return the idle power that an idle run measured."""
+    """Return the idle power that an idle run measured; older records have only its spans."""
+    if run.baseline is not None:
+        return list(run.baseline.points)
     spans = run.study.spans if run.study else ()
     return [
         IdlePoint.from_energy(span.energy, (span.start_ns + span.stop_ns) / 2 * 1e-9)

@@ -14,6 +14,9 @@ from joulelab.format import slug
 from joulelab.recording.trace_format import boot_id
 from joulelab.study.plan import Plan
 
+IDLE_WAIT_S = 30.0
+"""Longest time for which an idle measurement waits for other processes to become idle."""
+
 EMPTY_BODY: dict[str, Any] = {
     "settings": {},
     "characteristics": None,

@@ -17,6 +17,7 @@ import torch
 
 from joulelab import machine
 from joulelab.energy.baseline import Baseline
+from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import JoulelabError, RecorderError, WorkloadError
 from joulelab.forecast.loop import EpochLoop, EpochOptions
 from joulelab.meter import Meter
@@ -26,7 +27,7 @@ from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
 from joulelab.sensors.visible_devices import environment_selection
-from joulelab.study.cells import EMPTY_BODY
+from joulelab.study.cells import EMPTY_BODY, IDLE_WAIT_S
 from joulelab.study.plan import Plan, TrainPlan
 from joulelab.workloads.classification import infer, train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
@@ -83,11 +84,11 @@ class Executor:
         }
         return {"machine": self._machine.to_json(), "data": described, "devices": self._devices}
 
-    def idle(self, directory: Path) -> Json:
+    def idle(self, directory: Path, on_event: Callable[[Json], None]) -> Json:
         """Measure T_m of idle in the state in which cells run: with a CUDA context if any has."""
         device = next((name for name in self._devices.values() if name != "cpu"), "cpu")
         run = _Run(directory, self._sensors_of(*self._devices.values()), None)
-        return run.record(lambda: run.idle(self._plan.idle_s, device))
+        return run.record(lambda: run.idle(self._plan.idle_s, device, on_event))
 
     def cell(
         self,
@@ -149,10 +150,21 @@ class _Run:
         traceback.print_exc()
         self._body |= {"status": "failed", "failure": {"kind": kind, "reason": reason}}
 
-    def idle(self, seconds: float, device: str) -> None:
+    def idle(self, seconds: float, device: str, on_event: Callable[[Json], None]) -> None:
+        def report(measured: IdleMeasurement) -> None:
+            if not measured.is_quiet:
+                on_event({"event": "phase", "name": f"waiting, {measured.load_text}"})
+
         with self._meter() as meter:
-            idle(seconds, meter, device=device)
+            idle(
+                seconds,
+                meter,
+                device=device,
+                sleep=lambda duration_s: meter.pause(duration_s, IDLE_WAIT_S, report),
+            )
             self._add_spans(meter)
+            (span,) = meter.spans_named("idle")
+            self._body["baseline"] = meter.idle_from(span, seconds).to_json()
 
     def cell(
         self,

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from joulelab.format import duration, finite_or_none, quantity
 from joulelab.runs.record import WHOLE_SPANS, Run
+from joulelab.runs.study_runs import idle_points
 from joulelab.study.cells import Cell
 from joulelab.study.plan import Plan
 
@@ -96,8 +97,11 @@ def describe_run(run: Run) -> str:
         return f"{run.id} failed ({run.failure['kind']}): {run.failure['reason']}"
     assert run.study is not None
     if run.study.is_idle:
-        power = quantity(run.energy.mean_power_w, "W") if run.energy.components else "power unknown"
-        return f"{run.id} idle {duration(run.energy.duration_s)}, {power}"
+        power, load = "power unknown", ""
+        for point in idle_points(run):
+            power = quantity(math.fsum(point.power_w.values()), "W")
+            load = f"; on a busy machine: {point.load_text}" if point.busy_w else ""
+        return f"{run.id} idle {duration(run.energy.duration_s)}, {power}{load}"
     costs = [
         f"{phase} {Cost(result.energy.duration_s, result.energy.gross_j)}"
         for phase, result in run.study.results.items()

@@ -14,8 +14,16 @@ import joulelab.errors
 from joulelab.errors import JoulelabError, StoreError, UserError
 from joulelab.machine import Machine
 from joulelab.runs.record import Run
+from joulelab.runs.shared_machine import shared_energies
 from joulelab.runs.study_runs import PLAN_FILE, DamagedRun, read_study
-from joulelab.study.cells import Cell, blocks, cell_frame, failed_body, idle_frame
+from joulelab.study.cells import (
+    IDLE_WAIT_S,
+    Cell,
+    blocks,
+    cell_frame,
+    failed_body,
+    idle_frame,
+)
 from joulelab.study.plan import Plan
 from joulelab.study.progress import Cost, Display, cost_of, cost_of_all, spent
 from joulelab.study.store import StudyStore
@@ -42,6 +50,7 @@ def run_study(
     plan: Plan,
     *,
     retry_failed: bool = False,
+    retry_shared: bool = False,
     start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
 ) -> Outcome:
     """Run what is missing of a study.
@@ -50,6 +59,7 @@ def run_study(
         directory: Directory of the study; made if it is missing.
         plan: What to run.
         retry_failed: Run failed cells again.
+        retry_shared: Run cells again during which other processes used the machine.
         start_worker: Starts a worker that logs to a file.
 
     Raises:
@@ -62,10 +72,11 @@ def run_study(
         study = read_study(directory)
         _check_whole(study.damaged)
         runs = list(study.runs)
-        if retry_failed:
-            for run in study.failed():
-                store.discard(run.id)
-                runs.remove(run)
+        again = study.failed() if retry_failed else []
+        again += [run for run in study.cells() if retry_shared and shared_energies(run)]
+        for run in again:
+            store.discard(run.id)
+            runs.remove(run)
         with _Session(store, plan, runs, start_worker) as session:
             session.run()
         cells = [run for run in runs if run.study and not run.study.is_idle]
@@ -193,7 +204,7 @@ class _Session:
         try:
             answer = worker.ask(
                 request,
-                hang_s=self._plan.hang_s + self._plan.idle_s,
+                hang_s=self._plan.hang_s + self._plan.idle_s + IDLE_WAIT_S,
                 on_event=self._display.phase,
             )
         except WorkerFailure:

@@ -193,7 +193,7 @@ def main() -> None:
             except UserError as error:
                 answer = {"refused": [type(error).__name__, error.what, error.why, error.hint]}
         elif request["do"] == "idle":
-            answer = executor.idle(Path(request["directory"]))
+            answer = executor.idle(Path(request["directory"]), send)
         else:
             answer = executor.cell(
                 Path(request["directory"]), request["factors"], request["seed"], send

@@ -1,0 +1,107 @@
+"""Which runs other processes disturbed, and what is said about them."""
+
+from dataclasses import replace
+
+import pytest
+
+from joulelab.energy.attribution import Share
+from joulelab.energy.baseline import Baseline, IdlePoint, Load
+from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.runs.record import read_record, write_record
+from joulelab.runs.shared_machine import Sharing, is_shared, study_caveats, was_shared
+from joulelab.runs.study_runs import read_study
+from joulelab.sensors.sensor import Provenance
+
+ALONE = Share(fraction=1.0, low=1.0, high=1.0, method="CPU time")
+HALF = Share(fraction=0.5, low=0.3, high=0.7, method="CPU time", users=("make (pid 7)",))
+
+
+def energy(*shares):
+    parts = {
+        f"cpu:{i}": ComponentEnergy(
+            component=f"cpu:{i}",
+            source="test",
+            provenance=Provenance.MEASURED,
+            duration_s=1.0,
+            gross_j=10.0,
+            share=share,
+        )
+        for i, share in enumerate(shares)
+    }
+    return Energy(duration_s=1.0, components=parts)
+
+
+@pytest.mark.parametrize(
+    ("shares", "shared", "known"),
+    [
+        ([], False, None),
+        ([ALONE], False, False),
+        ([None], False, None),
+        ([ALONE, None], False, None),
+        ([HALF, None], True, True),
+        ([ALONE, HALF], True, True),
+    ],
+)
+def test_an_energy_is_shared_if_others_are_known_to_have_used_it(shares, shared, known):
+    assert is_shared(energy(*shares)) is shared
+    assert was_shared(energy(*shares)) is known
+
+
+def test_several_runs_are_summarised():
+    third = replace(HALF, users=("make (pid 9)", "node (pid 4)"))
+    sharing = Sharing.of([("a", energy(HALF)), ("b", energy(ALONE)), ("c", energy(third))])
+    assert sharing.runs == ("a", "c")
+    assert str(sharing) == (
+        "measured on a busy machine: other processes (make and node) also used the CPU during 2 "
+        "of 3 runs"
+    )
+    assert Sharing.of([("b", energy(ALONE))]) is None
+    without_names = replace(HALF, users=())
+    text = "measured on a busy machine: other processes also used the CPU during the run"
+    assert str(Sharing.of([("a", energy(without_names))])) == text
+
+
+def test_a_study_states_what_disturbed_it(synthetic, tmp_path):
+    writer = synthetic.Writer(tmp_path / "s", models=["LeNet", "VGG16"])
+    writer.idle(0, "before")
+    writer.cell("LeNet", 0)
+    writer.cell("VGG16", 0, change=synthetic.disturb)
+    writer.idle(0, "after")
+    study = read_study(tmp_path / "s")
+    (caveat,) = study_caveats(study)
+    assert caveat == (
+        "measured on a busy machine: other processes (make) also used the CPU during 1 of 2 runs: "
+        "the energies include what the other processes used, and the times are longer where they "
+        "competed for the machine; no interval covers this"
+    )
+
+
+def test_an_idle_run_on_a_busy_machine_passes_its_doubt_on(synthetic, tmp_path):
+    writer = synthetic.Writer(tmp_path / "s", models=["LeNet"])
+    writer.idle(0, "before")
+    writer.cell("LeNet", 0)
+    directory = tmp_path / "s" / "runs" / "r0-idle-before"
+    quiet = read_study(tmp_path / "s")
+    assert study_caveats(quiet) == []
+    point = IdlePoint(
+        time_s=1005.0,
+        duration_s=10.0,
+        power_w={"cpu:0": 20.0},
+        uncertainty_w={"cpu:0": 9.0},
+        source={"cpu:0": synthetic.SOURCE["cpu:0"]},
+        load={"cpu": Load(0.5, "make (pid 7)")},
+        busy_w={"cpu:0": 38.0},
+    )
+    baseline = Baseline((point,)).to_json()
+    write_record(directory, read_record(directory) | {"baseline": baseline})
+    study = read_study(tmp_path / "s")
+    (caveat,) = study_caveats(study)
+    assert caveat == (
+        "idle power was measured on a busy machine in 1 of 1 measurement (up to 50 % of the CPU "
+        "used by make (pid 7)): the intervals of net energies are wider for it"
+    )
+    (cell,) = study.cells()
+    train = cell.study.results["train"].energy
+    assert any("idle power was measured on a busy machine" in note for note in train.notes)
+    low_j, high_j = train.components["cpu:0"].net_interval_j
+    assert high_j - low_j > 2 * 9.0 * train.components["cpu:0"].duration_s
