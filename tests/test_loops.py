@@ -31,7 +31,21 @@ def test_epochs_and_steps_are_measured_and_the_energy_is_printed(capsys):
     assert names == ["fit", *["epoch", "step", "step"] * 2]
     [fit] = loop.meter.spans_named("fit")
     assert loop.energy.gross_j == pytest.approx(POWER_W * fit.duration_s, rel=1e-3)
-    assert capsys.readouterr().err == f"joulelab: {loop.energy}\n"
+    first, *more = capsys.readouterr().err.splitlines()
+    assert f"{first.removeprefix('joulelab: ')}; " in f"{loop.energy}; "
+    assert [line[:10].strip() for line in more] == [""] * len(more)
+    assert more[-1].endswith("Wh")
+
+
+def test_a_step_contains_all_the_batches_that_it_accumulates():
+    loop = joulelab.epochs(range(2), quiet=True)
+    seen = [batch for _ in loop for batch in loop.steps("abcde", accumulate=2)]
+    assert seen == [*"abcde"] * 2
+    steps = loop.meter.spans_named("step")
+    assert [step.attributes["index"] for step in steps] == [0, 1, 2] * 2
+    assert [*loop.steps([], accumulate=2)] == []
+    with pytest.raises(UserError, match="accumulate is 0"):
+        next(loop.steps("a", accumulate=0))
 
 
 def test_an_error_ends_spans_and_recording():

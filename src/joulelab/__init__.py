@@ -70,5 +70,5 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Register the cell magic ``%%joulelab``; called by ``%load_ext joulelab``."""
+    """Register ``%%joulelab`` and ``%joulelab``; called by ``%load_ext joulelab``."""
     importlib.import_module("joulelab.integrations.notebook").load(shell)

@@ -21,7 +21,7 @@ _UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
     "g": _GRAMS,
     **{
         unit: tuple((size, prefix + unit) for size, prefix in _PREFIXES)
-        for unit in ("J", "W", "B", "Hz", "J/step", "J/sample", "J/token", "FLOP", "MAC")
+        for unit in ("J", "Wh", "W", "B", "Hz", "J/step", "J/sample", "J/token", "FLOP", "MAC")
     },
 }
 _LEAST_MULTIPLE = 10.0
@@ -52,7 +52,7 @@ def number(value: float | None, digits: int = 3, like: float | None = None) -> s
 def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     """Format a value with its unit, scaled by an SI prefix where the unit takes one.
 
-    J, W, B, Hz and g (up to t) are scaled; other units (kWh, EUR, %) are kept.
+    J, Wh, W, B, Hz and g (up to t) are scaled; other units (kWh, EUR, %) are kept.
 
     Args:
         value: In ``unit``. ``None``, NaN and infinities give :data:`ABSENT`.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from joulelab.carbon.costs import J_PER_KWH
+from joulelab.carbon.site import local_costs
 from joulelab.errors import UserError
+from joulelab.format import quantity
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+PREFIX = "joulelab: "
 
 
 class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
@@ -72,19 +79,32 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
             if not self._options.get("quiet"):
                 self._print_energy()
 
-    def steps(self, batches: Iterable[S]) -> Iterator[S]:
+    def steps(self, batches: Iterable[S], *, accumulate: int = 1) -> Iterator[S]:
         """Iterate over an epoch's batches, each within a span ``step``.
 
-        The time that the loop waits for a batch belongs to the epoch, not to a step.
+        The time that the loop waits for a batch belongs to the epoch, not to a step, except between
+        the batches of one step.
 
         Args:
             batches: For example a ``torch.utils.data.DataLoader``.
+            accumulate: Number of batches whose gradients one step of the optimizer accumulates.
+
+        Raises:
+            UserError: No epoch has begun, or ``accumulate`` is less than 1.
         """
         if self.meter is None:
             raise UserError("no epoch has begun", hint="iterate over the epochs first")
-        for index, batch in enumerate(batches):
-            with self.meter.span("step", index=index):
-                yield batch
+        if accumulate < 1:
+            raise UserError(f"accumulate is {accumulate!r}", why="it must be 1 or more")
+        remaining = iter(batches)
+        for index in itertools.count():
+            for first in remaining:
+                with self.meter.span("step", index=index):
+                    yield first
+                    yield from itertools.islice(remaining, accumulate - 1)
+                break
+            else:
+                return
 
     @property
     def energy(self) -> Energy:
@@ -95,6 +115,20 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
     def _print_energy(self) -> None:
         try:
-            print(f"joulelab: {self.energy}", file=sys.stderr)  # noqa: T201
+            print_summary(summary_lines(self.energy))
         except Exception as error:  # noqa: BLE001  (the program must go on, whatever fails)
             warnings.warn(f"the loop's energy is unknown: {error}", RuntimeWarning, stacklevel=3)
+
+
+def summary_lines(energy: Energy) -> list[str]:
+    """Return the energy of a training in short lines, with its costs at the configured site."""
+    costs = local_costs(energy).text()
+    watt_hours = quantity(energy.gross_j / J_PER_KWH * 1000, "Wh")
+    lines = [*energy.lines(), watt_hours if energy.components else "", *costs.split("; ")]
+    return [line for line in lines if line]
+
+
+def print_summary(lines: Sequence[str]) -> None:
+    """Print a summary on standard error."""
+    text = textwrap.indent("\n".join(lines), " " * len(PREFIX))
+    print(PREFIX + text.lstrip(), file=sys.stderr, flush=True)  # noqa: T201

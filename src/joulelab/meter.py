@@ -184,8 +184,11 @@ class Meter:
             raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
         return self._estimator_until(_latest_ns(windows)).total(windows)
 
-    def energies(self, spans: Sequence[Span]) -> list[Energy]:
+    def energies(self, spans: Sequence[Span | Window]) -> list[Energy]:
         """Return the energy of each span. Waits at most until the sensors have covered them.
+
+        Args:
+            spans: Finished spans, or windows of time on CLOCK_MONOTONIC.
 
         Raises:
             ValueError: One of them is still open.
@@ -410,7 +413,9 @@ class Meter:
             return self._trace or missing_trace(str(error))
 
 
-def _window(span: Span) -> Window:
+def _window(span: Span | Window) -> Window:
+    if isinstance(span, Window):
+        return span
     if span.stop_ns is None:
         raise ValueError(f"span {span.name!r} is still open; end it before asking its energy")
     return Window(span.start_ns, span.stop_ns, *(span.device_window() or ()))

@@ -131,3 +131,8 @@ def test_json_preserves_everything(one):
 def test_json_preserves_unknown_values():
     text = json.dumps(energy(part()).to_json(), allow_nan=False)
     assert math.isnan(Energy.from_json(json.loads(text)).net_j)
+
+
+def test_a_rounding_error_is_no_net_energy():
+    energy = Energy(duration_s=1.0, components={"cpu:0": part(gross_j=33.3, idle_j=33.3 + 4.1e-14)})
+    assert energy.net_j == energy.to_json()["net_j"] == 0

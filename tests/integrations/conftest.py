@@ -1,8 +1,11 @@
 """A recorder of the simulated machine for the tests of all frameworks, and spans as lists."""
 
+import itertools
+
 import pytest
 
 import joulelab
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 150.0
@@ -46,6 +49,32 @@ def tree(meter):
 @pytest.fixture
 def spans_of():
     return tree
+
+
+@pytest.fixture
+def check_sums():
+    """Check that every span has the energy of the spans within it and of the time between."""
+
+    def check(meter):
+        spans = meter.spans
+        for parent in spans:
+            edges_ns = [parent.start_ns]
+            for child in spans:
+                if child.parent == parent.index:
+                    edges_ns += (child.start_ns, child.stop_ns)
+            edges_ns.append(parent.stop_ns)
+            assert edges_ns == sorted(edges_ns), "spans overlap, or reach beyond their parent"
+            pieces = meter.energies([Window(*piece) for piece in itertools.pairwise(edges_ns)])
+            whole_j = meter.energies([parent])[0].gross_j
+            assert sum(piece.gross_j for piece in pieces) == pytest.approx(whole_j, rel=1e-6)
+
+    return check
+
+
+@pytest.fixture
+def energy_until():
+    """The true energy from the start of one span until the end of another."""
+    return lambda first, last: POWER_W * (last.stop_ns - first.start_ns) * 1e-9
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The Keras callback in real trainings of a second or less, with the PyTorch backend."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ from joulelab.forecast import loop  # noqa: E402
 from joulelab.integrations.keras import EnergyCallback  # noqa: E402
 
 X, Y = np.zeros((20, 8), "float32"), np.zeros((20, 1), "float32")
+
+
+# A warning of Keras and NumPy about PyTorch's tensors.
+ignore_copy_warning = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)
 
 
 class FailAt(keras.callbacks.Callback):
@@ -48,7 +55,7 @@ def test_a_fit_has_epochs_steps_and_validations(model, spans_of):
     assert spans_of(callback.meter) == [["fit", *[[*EPOCH, ["validate"]]] * 2]]
 
 
-def test_energy_is_in_the_history_with_the_loss(model, energy_of):
+def test_energy_is_in_the_history_with_the_loss(model, energy_of, energy_until):
     callback = EnergyCallback()
     history = fit(model, callback, epochs=3).history
     assert {len(values) for values in history.values()} == {3}
@@ -61,8 +68,9 @@ def test_energy_is_in_the_history_with_the_loss(model, energy_of):
     epochs = callback.meter.spans_named("epoch")
     expected = [energy_of(span) for span in epochs]
     assert history["energy_epoch_gross_j"] == pytest.approx(expected, rel=1e-3)
-    assert history["energy_total_gross_j"] == pytest.approx(np.cumsum(expected), rel=1e-3)
     [whole] = callback.meter.spans_named("fit")
+    totals = [energy_until(whole, span) for span in epochs]
+    assert history["energy_total_gross_j"] == pytest.approx(totals, rel=1e-3)
     assert callback.history[-1]["fit_gross_j"] == pytest.approx(energy_of(whole), rel=1e-3)
 
 
@@ -79,17 +87,49 @@ def test_an_epoch_is_logged_at_its_end_if_that_costs_little(model, monkeypatch):
     assert "forecast_gross_j" in callback.history[0]
 
 
-def test_a_metric_is_nan_until_it_is_computed(model):
+@ignore_copy_warning
+def test_logs_and_progress_have_only_known_metrics(model, tmp_path, capsys):
     seen = []
-    after = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(logs["energy_epoch_gross_j"])
-    )
-    fit(model, EnergyCallback(), after)
-    assert all(math.isnan(gross_j) for gross_j in seen)
+    after = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
+    table = tmp_path / "log.csv"
+    callback = EnergyCallback()
+    history = fit(
+        model, callback, after, keras.callbacks.CSVLogger(table), epochs=3, verbose=2
+    ).history
+    assert [("energy_epoch_gross_j" in logs) for logs in seen] == [True, False, False]
+    assert "energy_epoch_gross_j" in table.read_text().partition("\n")[0]
+    assert all(math.isfinite(value) for values in history.values() for value in values)
+    assert history["energy_epoch_gross_j"][0] == seen[0]["energy_epoch_gross_j"]
+    shown = capsys.readouterr()
+    assert "nan" not in shown.out
+    assert shown.err.startswith("joulelab: ")
 
 
-# A warning of Keras and NumPy about PyTorch's tensors.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_step_contains_all_the_batches_that_it_accumulates(model, spans_of, check_sums):
+    model.compile(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2), loss="mse")
+    callback = EnergyCallback()
+    fit(model, callback)
+    assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 3]] * 2]]
+    steps = callback.meter.spans_named("step")
+    # Keras goes on accumulating in the next epoch.
+    assert [step.attributes["index"] for step in steps] == [0, 1, 2, 2, 3, 4]
+    assert int(model.optimizer.iterations) == 5
+    check_sums(callback.meter)
+    fit(model, callback, epochs=1, batch_size=20)
+    fit(model, callback, epochs=1)
+    steps = callback.meter.spans_named("step")
+    assert [step.attributes["index"] for step in steps] == [0, 1, 2]
+
+
+def test_an_early_stop_ends_the_fit(model, spans_of, check_sums):
+    callback = EnergyCallback()
+    stop = keras.callbacks.EarlyStopping("val_loss", min_delta=100.0, patience=1)
+    fit(model, callback, stop, epochs=9, validation_data=(X, Y))
+    assert spans_of(callback.meter) == [["fit", *[[*EPOCH, ["validate"]]] * 2]]
+    check_sums(callback.meter)
+
+
+@ignore_copy_warning
 def test_evaluation_and_prediction_on_their_own(model, spans_of):
     callback = EnergyCallback()
     model.evaluate(X, Y, verbose=0, callbacks=[callback])
@@ -108,6 +148,22 @@ def test_spans_and_meter_end_with_an_error(model, spans_of, error):
     assert callback.history[-1]["fit_gross_j"] > 0
     fit(model, callback)
     assert spans_of(callback.meter) == [["fit", EPOCH, EPOCH]]
+
+
+@ignore_copy_warning
+@pytest.mark.parametrize("call", ["fit", "evaluate"])
+def test_the_time_after_an_unnoticed_error_does_not_count(model, call):
+    with joulelab.Meter() as meter:
+        callback = EnergyCallback(meter)
+        with pytest.raises(RuntimeError):
+            fit(model, callback, FailAt(7, RuntimeError))
+        failed_ns = time.monotonic_ns()
+        with pytest.warns(RuntimeWarning, match="fit ended without notice"):
+            getattr(model, call)(X, Y, verbose=0, callbacks=[callback])
+        first = meter.spans_named("fit")[0]
+        assert first.stop_ns < failed_ns
+        assert callback.history[1]["fit_gross_j"] > 0
+        assert meter.spans_named("fit" if call == "fit" else "test")[-1].start_ns > failed_ns
 
 
 def test_a_resumed_training_continues_its_numbering_with_a_given_meter(model, spans_of):

@@ -132,7 +132,7 @@ def test_a_fit_can_end_in_the_middle_of_an_epoch(trainer_with, spans_of):
     ]
 
 
-def test_energy_is_logged_with_the_loss(trainer_with, tmp_path, energy_of):
+def test_energy_is_logged_with_the_loss(trainer_with, tmp_path, energy_of, energy_until):
     callback = EnergyCallback()
     logger = pl.loggers.CSVLogger(tmp_path)
     trainer_with(callback, logger=logger).fit(Tiny(), data(), data())
@@ -153,10 +153,11 @@ def test_energy_is_logged_with_the_loss(trainer_with, tmp_path, energy_of):
         }
         for name, value in expected.items():
             assert float(row[f"energy/{name}"]) == pytest.approx(value, rel=1e-3)
-    last = energies[max(energies, key=int)]
-    assert float(last["energy/total_gross_j"]) == pytest.approx(energy_of(*epochs), rel=1e-3)
-    [row] = [row for row in rows if row["energy/fit_gross_j"]]
     [fit] = callback.meter.spans_named("fit")
+    for epoch, row in zip(epochs, energies.values(), strict=True):
+        total_j = energy_until(fit, epoch)
+        assert float(row["energy/total_gross_j"]) == pytest.approx(total_j, rel=1e-3)
+    [row] = [row for row in rows if row["energy/fit_gross_j"]]
     assert float(row["energy/fit_gross_j"]) == pytest.approx(energy_of(fit), rel=1e-3)
 
 
@@ -173,7 +174,9 @@ def test_the_energy_of_the_fit_is_in_lightnings_log(trainer_with, caplog):
     with caplog.at_level(logging.INFO, "lightning.pytorch"):
         trainer_with(EnergyCallback(), max_epochs=1).fit(Tiny(), data())
     [line] = [line for line in caplog.messages if line.startswith("energy of the fit: ")]
-    assert " 150 W; gpu:0 " in line
+    first, second, *_ = line.splitlines()
+    assert first.endswith(" 150 W")
+    assert second.split()[0] == "gpu:0"
 
 
 def test_a_trainer_of_the_package_pytorch_lightning(spans_of, tmp_path):
@@ -243,6 +246,56 @@ def test_spans_and_meter_end_with_an_error(trainer_with, spans_of, error):
     assert callback.meter.energy("fit").gross_j > 0
     trainer_with(callback, max_epochs=1).fit(Tiny(), data())
     assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 5]]]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_start", "on_fit_start"])
+def test_an_error_in_another_callback_ends_the_fit(trainer_with, spans_of, check_sums, hook):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    callback = EnergyCallback()
+    failing = type("Failing", (pl.Callback,), {hook: fail})()
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer_with(callback, failing).fit(Tiny(), data(), data())
+    assert len(callback.meter.spans_named("fit")) == 1
+    spans_of(callback.meter)
+    check_sums(callback.meter)
+
+
+def test_an_early_stop_ends_the_fit(trainer_with, spans_of, check_sums):
+    callback = EnergyCallback()
+    stop = pl.callbacks.EarlyStopping("val_loss", min_delta=100.0, patience=1)
+    trainer_with(callback, stop, max_epochs=9).fit(Tiny(), data(), data())
+    epoch = ["epoch", *[["step"]] * 5, ["validate"]]
+    assert spans_of(callback.meter) == [["fit", epoch, epoch]]
+    check_sums(callback.meter)
+
+
+def test_a_fit_includes_the_search_for_a_batch_size(trainer_with, tmp_path, energy_of, monkeypatch):
+    class Model(Tiny):
+        batch_size, trials = 2, 0
+
+        def training_step(self, batch, batch_idx):
+            if len(batch[0]) > 4:
+                type(self).trials += 1
+                raise RuntimeError("CUDA out of memory.")
+            return super().training_step(batch, batch_idx)
+
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader(data().dataset, batch_size=self.batch_size)
+
+        val_dataloader = train_dataloader
+
+    monkeypatch.chdir(tmp_path)
+    callback = EnergyCallback()
+    finder = pl.callbacks.BatchSizeFinder(steps_per_trial=1)
+    trainer_with(callback, finder, max_epochs=1).fit(Model())
+    assert Model.trials == 1
+    [fit], [epoch] = (callback.meter.spans_named(name) for name in ("fit", "epoch"))
+    assert callback.history[-1]["energy/fit_gross_j"] == pytest.approx(energy_of(fit), rel=1e-3)
+    assert epoch.start_ns - fit.start_ns > epoch.stop_ns - epoch.start_ns, (
+        "the search is in the fit"
+    )
 
 
 def test_a_resumed_training_continues_its_numbering(trainer_with, spans_of, tmp_path):

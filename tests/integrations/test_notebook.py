@@ -91,7 +91,40 @@ def test_the_meter_is_closed_when_the_process_exits(shell, monkeypatch):
     registered = []
     monkeypatch.setattr(notebook.atexit, "register", registered.append)
     notebook.load(shell)
-    assert registered == [shell.magics_manager.magics["cell"]["joulelab"].__self__.close]
+    for kind in ("cell", "line"):
+        assert registered == [shell.magics_manager.magics[kind]["joulelab"].__self__.close]
+
+
+def test_a_line_is_measured_and_runs_unchanged(run_cell, shell, cells):
+    result, seen = run_cell("%joulelab --sensors simulated y = 6 * 7")
+    assert result.success, seen
+    assert shell.user_ns["y"] == 42
+    assert "gpu:0" in seen.outputs[0].data["text/html"]
+    assert [span.name for span in cells._meter.spans] == ["line"]
+    result, seen = run_cell("%joulelab -y + 1")
+    assert "-41" in seen.stdout
+    result, _ = run_cell("%joulelab 1/0")
+    assert type(result.error_in_exec).__name__ == "ZeroDivisionError"
+    result, _ = run_cell("%joulelab --sensor simulated y = 1")
+    assert type(result.error_in_exec).__name__ == "UserError"
+    assert shell.user_ns["y"] == 42
+
+
+@pytest.mark.parametrize("cell", ["%joulelab", "%joulelab --help", "%%joulelab --help\nran = 1"])
+def test_help_is_printed(run_cell, shell, cells, cell):
+    result, seen = run_cell(cell)
+    assert result.success, seen
+    assert "--sensors NAMES" in seen.stdout
+    assert "ran" not in shell.user_ns
+    assert cells._meter is None
+
+
+def test_an_energy_in_a_terminal_is_a_few_short_lines(run_cell):
+    _, seen = run_cell("%%joulelab\npass")
+    [shown] = [one.data["text/plain"] for one in seen.outputs if "text/html" in one.data]
+    assert "ComponentEnergy" not in shown
+    assert "gpu:0" in shown
+    assert max(map(len, shown.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("line", ["--sensor cpu", "one two", "--sensors cpuu", "'"])

@@ -3,7 +3,8 @@
 import importlib
 import math
 import sys
-from types import SimpleNamespace
+import time
+from types import MethodType, SimpleNamespace
 
 import pytest
 
@@ -74,16 +75,16 @@ def trainer_with(tmp_path):
     return build
 
 
-@pytest.fixture(params=["with the trainer", "without"])
+@pytest.fixture(params=["given to the trainer", "added with it", "added without it"])
 def measured(request, trainer_with):
-    """A trainer and its callback, with or without a reference to the trainer."""
+    """A trainer and its callback, which it has in one of three ways."""
 
     def build(**options):
-        if request.param == "without":
+        if request.param == "given to the trainer":
             callback = EnergyCallback()
             return trainer_with(callbacks=[callback], **options), callback
         trainer = trainer_with(**options)
-        callback = EnergyCallback(trainer)
+        callback = EnergyCallback(trainer if request.param == "added with it" else None)
         trainer.add_callback(callback)
         return trainer, callback
 
@@ -214,19 +215,125 @@ def test_spans_and_meter_end_with_an_error(measured, spans_of, error):
     assert spans_of(callback.meter) == [["fit", *[["epoch", *[["step"]] * 6]] * 2]]
 
 
-def test_with_the_trainer_an_error_needs_no_with_block(trainer_with, spans_of):
+def test_an_error_needs_no_with_block(trainer_with, spans_of):
     def fail(state):
         if state.global_step == 8:
             raise RuntimeError("now")
 
-    trainer = trainer_with(at=fail)
-    callback = EnergyCallback(trainer)
-    trainer.add_callback(callback)
+    callback = EnergyCallback()
+    trainer = trainer_with(at=fail, callbacks=[callback])
     with pytest.raises(RuntimeError):
         trainer.train()
     assert len(spans_of(callback.meter)) == 1
     assert [row["step"] for row in rows_of(trainer, "energy_epoch_gross_j")] == [6]
     assert rows_of(trainer, "energy_fit_gross_j")
+
+
+def test_the_time_after_an_unnoticed_error_does_not_count(trainer_with):
+    failing = [True]
+
+    def fail(state):
+        if failing:
+            raise RuntimeError("now")
+
+    trainer = trainer_with(at=fail, num_train_epochs=1)
+    with joulelab.Meter() as meter:
+        trainer.add_callback(EnergyCallback(meter=meter))
+        with pytest.raises(RuntimeError):
+            trainer.train()
+        failed_ns = time.monotonic_ns()
+        failing.clear()
+        with pytest.warns(RuntimeWarning, match="fit ended without notice"):
+            trainer.train()
+        first, second = meter.spans_named("fit")
+    assert first.stop_ns < failed_ns < second.start_ns
+
+
+def run_out_of_memory(trainer, batch_size, steps=2):
+    """Let a trainer fail after some steps while its batches are larger than a size."""
+
+    def step(self, model, inputs, *args, **options):
+        if len(inputs["labels"]) > batch_size and self.state.global_step >= steps:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return type(trainer).training_step(self, model, inputs, *args, **options)
+
+    trainer.training_step = MethodType(step, trainer)
+
+
+def test_a_fit_includes_the_attempts_that_ran_out_of_memory(
+    measured, spans_of, energy_of, energy_until, check_sums, capsys
+):
+    trainer, callback = measured(
+        auto_find_batch_size=True,
+        per_device_train_batch_size=7,
+        logging_strategy="epoch",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+    )
+    run_out_of_memory(trainer, 5)
+    trainer.train()
+    failed = ["attempt", ["epoch", *[["step"]] * 3]]
+    epoch = [["epoch", *[["step"]] * 5], ["validate"], ["checkpoint"]]
+    assert spans_of(callback.meter) == [["fit", failed, failed, ["attempt", *epoch, *epoch]]]
+    check_sums(callback.meter)
+    [fit] = callback.meter.spans_named("fit")
+    attempts = callback.meter.spans_named("attempt")
+    assert [attempt.attributes["index"] for attempt in attempts] == [0, 1, 2]
+    [row] = rows_of(trainer, "energy_fit_gross_j")
+    assert row["energy_fit_gross_j"] == pytest.approx(energy_of(fit), rel=1e-3)
+    assert row["energy_fit_failed_attempts"] == 2
+    failed_j = energy_of(*attempts[:2])
+    assert row["energy_fit_failed_gross_j"] == pytest.approx(failed_j, rel=1e-3)
+    for span, logged in zip(
+        callback.meter.spans_named("epoch")[2:],
+        rows_of(trainer, "energy_epoch_gross_j"),
+        strict=True,
+    ):
+        total_j = energy_until(fit, span)
+        assert logged["energy_total_gross_j"] == pytest.approx(total_j, rel=1e-3)
+        assert all(math.isfinite(value) for value in logged.values())
+    assert "2 attempts failed and used" in capsys.readouterr().err
+
+
+def test_all_attempts_failed(trainer_with):
+    callback = EnergyCallback()
+    trainer = trainer_with(
+        callbacks=[callback], auto_find_batch_size=True, per_device_train_batch_size=2
+    )
+    run_out_of_memory(trainer, 0, steps=0)
+    with pytest.raises(RuntimeError, match="No executable batch size"):
+        trainer.train()
+    assert callback.history[-1]["energy_fit_failed_attempts"] == 2
+
+
+def test_steps_are_those_of_the_optimizer_and_early_stops_end_the_fit(
+    measured, spans_of, check_sums
+):
+    trainer, callback = measured(
+        gradient_accumulation_steps=2,
+        num_train_epochs=9,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        learning_rate=0.0,
+    )
+    trainer.add_callback(transformers.EarlyStoppingCallback(1))
+    trainer.train()
+    epoch = [["epoch", *[["step"]] * 3], ["validate"], ["checkpoint"]]
+    assert spans_of(callback.meter) == [["fit", *epoch, *epoch]]
+    check_sums(callback.meter)
+    assert callback.meter.spans_named("step")[-1].attributes["index"] + 1 == 6
+    assert trainer.state.global_step == 6
+
+
+def test_one_callback_for_several_trainers(trainer_with, spans_of):
+    callback = EnergyCallback()
+    trainers = [trainer_with(callbacks=[callback], num_train_epochs=1) for _ in range(2)]
+    for trainer in (*trainers, trainers[0]):
+        trainer.train()
+        assert spans_of(callback.meter) == [["fit", ["epoch", *[["step"]] * 6]]]
+        assert rows_of(trainer, "energy_fit_gross_j")
 
 
 def test_a_resumed_training_continues_its_numbering(measured, trainer_with, tmp_path):

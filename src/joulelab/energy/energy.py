@@ -22,6 +22,8 @@ from joulelab.format import (
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import Interval, normal_interval
 
+ROUNDING = 1e-9
+"""Differences of less than this share of an energy are rounding errors."""
 REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its interval.
 
 
@@ -70,7 +72,8 @@ class ComponentEnergy:
     @property
     def net_j(self) -> float:
         """Gross minus idle; NaN without a baseline."""
-        return self.gross_j - self.idle_j
+        net_j = self.gross_j - self.idle_j
+        return 0.0 if abs(net_j) < ROUNDING * abs(self.gross_j) else net_j
 
     @property
     def mean_power_w(self) -> float:
@@ -297,25 +300,33 @@ without cpu:0
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """Return what a user wants to know, in short lines."""
         if not self.components:
-            reasons = (f"{name}: {why}" for name, why in self.absent.items())
-            text = f"no energy was measured ({'; '.join(reasons) or 'there is no sensor'})"
-            return "; ".join((text, *self.notes))
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
+            return [f"no energy was measured ({reasons or 'there is no sensor'})", *self.notes]
         values = [with_interval(self.gross_j, *self.interval_j, "J")]
         if not math.isnan(self.net_j):
             values.append(f"{quantity(self.net_j, 'J')} net of idle")
         values.append(duration(self.duration_s))
         if self.duration_s > 0:
             values.append(quantity(self.mean_power_w, "W"))
-        texts = [", ".join(values)]
-        for name, part in self.components.items():
-            texts.append(f"{name} {quantity(part.gross_j, 'J')} {part.provenance}")
+        parts = [
+            f"{name} {quantity(part.gross_j, 'J')} {part.provenance}"
+            for name, part in self.components.items()
+        ]
         if self.gap_s > REPORTED_GAP * self.duration_s:
-            texts.append(f"no readings for {duration(self.gap_s)}")
+            parts.append(f"no readings for {duration(self.gap_s)}")
         if self.absent:
-            texts.append(f"without {', '.join(self.absent)}")
-        return "; ".join(filter(None, (*texts, self.job_text, *self.notes)))
+            parts.append(f"without {', '.join(self.absent)}")
+        return [", ".join(values), "; ".join(parts), *filter(None, (self.job_text, *self.notes))]
+
+    def __str__(self) -> str:
+        return "; ".join(self.lines())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the lines in IPython."""
+        printer.text("\n".join(self.lines()))
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks, in the page's own colours."""

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError
 from joulelab.forecast.loop import EpochForecaster
-from joulelab.integrations.metrics import Epoch, Metrics, epoch_metrics, known, stage_energy
+from joulelab.format import count, duration, quantity
+from joulelab.integrations.metrics import (
+    Epoch,
+    Metrics,
+    energy_metrics,
+    epoch_metrics,
+    in_wh,
+    known,
+    stage_energy,
+    stage_metrics,
+)
+from joulelab.loops import print_summary, summary_lines
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.spans import Span
+from joulelab.recording.trace_spans import Window
+
+TOTALS = ("total_gross_j", "total_job_j", "total_carbon_g")
+"""Metrics of the fit so far that are logged with an epoch."""
 
 
 class HookSpans:
@@ -28,6 +43,7 @@ class HookSpans:
         self.meter = meter
         self._is_given = self._is_recording = meter is not None
         self._open: list[Span] = []
+        self._last_hook_ns = 0
 
     def begin(self, name: str, /, **attributes: Any) -> Span | None:
         """Begin a span within the innermost open one; return ``None`` if nothing is measured."""
@@ -42,16 +58,18 @@ class HookSpans:
             return None
         span = self.meter.begin(name, **attributes)
         self._open.append(span)
+        self._last_hook_ns = span.start_ns
         return span
 
-    def end(self, name: str) -> Span | None:
-        """End the innermost open span of that name, and all within it."""
+    def end(self, name: str, stop_ns: int | None = None) -> Span | None:
+        """End the innermost open span of that name, and all within it, now or at ``stop_ns``."""
         span = self.find(name)
         while span is not None:
             innermost = self._open.pop()
             if innermost.stop_ns is None:
-                innermost.end()
+                innermost.end(stop_ns)
             if innermost is span:
+                self._last_hook_ns = span.stop_ns or 0
                 break
         return span
 
@@ -64,6 +82,21 @@ class HookSpans:
         while self._open:
             self.end(self._open[0].name)
 
+    def end_at_last_hook(self) -> None:
+        """End the spans of a failed call, whose end the framework did not report."""
+        if not self._open:
+            return
+        name, last_ns = self._open[0].name, self._last_hook_ns
+        while self._open:
+            self.end(self._open[0].name, last_ns)
+        unseen_s = (time.monotonic_ns() - last_ns) * 1e-9
+        warnings.warn(
+            f"{name} ended without notice: its energy counts until the last hook, "
+            f"{duration(unseen_s)} ago; to measure a failed call whole, call close() after it",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
     def close(self) -> None:
         """End all open spans, and the recording unless its meter is the user's."""
         self.end_all()
@@ -73,6 +106,13 @@ class HookSpans:
                 self.meter.close()
 
 
+class FinishedFit(NamedTuple):
+    """The metrics of a fit, and its summary for people."""
+
+    metrics: Metrics
+    lines: Sequence[str]
+
+
 class Fit:
     """A training: its epochs, their energies, and a forecast if there is an end.
 
@@ -80,25 +120,35 @@ class Fit:
     training's time, together with those of later epochs. Only a process that ``logs`` computes any.
     """
 
-    def __init__(
-        self,
-        spans: HookSpans,
-        *,
-        logs: bool = True,
-        total_epochs: float = math.inf,
-        total_steps: float = math.inf,
-    ) -> None:
-        self._spans = spans
+    def __init__(self, spans: HookSpans, *, logs: bool = True, **ends: float) -> None:
+        self._spans, self._logs = spans, logs
         self._span = spans.find("fit") or spans.begin("fit")
+        self._attempts: list[Span] = []
+        self._begin(**ends)
+
+    def _begin(self, total_epochs: float = math.inf, total_steps: float = math.inf) -> None:
+        """Begin to count and forecast epochs."""
         self._total_epochs, self._total_steps = total_epochs, total_steps
         self._pending: list[Epoch] = []
         self._validations: list[Span] = []
         self._first_step = self._steps_per_epoch = self._epochs = 0
-        self._total_j = 0.0
         self._forecaster: EpochForecaster | None = None
-        if logs and self._span is not None and spans.meter is not None:
+        if self._logs and self._span is not None and self._spans.meter is not None:
             has_end = math.isfinite(min(total_epochs, total_steps))
-            self._forecaster = EpochForecaster(spans.meter, self._span.start_ns, wanted=has_end)
+            since_ns = time.monotonic_ns()
+            self._forecaster = EpochForecaster(self._spans.meter, since_ns, wanted=has_end)
+        self._begin_ns = time.monotonic_ns()
+
+    def begin_attempt(self, **ends: float) -> None:
+        """Begin an attempt of a framework that may repeat a failed training in the same call.
+
+        Epochs of a failed attempt are not logged. Its energy is part of the fit.
+        """
+        self._spans.end("attempt")
+        attempt = self._spans.begin("attempt", index=len(self._attempts))
+        if attempt is not None:
+            self._attempts.append(attempt)
+        self._begin(**ends)
 
     @property
     def in_epoch(self) -> bool:
@@ -136,8 +186,8 @@ class Fit:
     def new_metrics(self, *, now: bool = False) -> list[tuple[Epoch, Metrics]]:
         """Return the epochs whose energies are computed now (all, if ``now``), with their metrics.
 
-        In addition to :func:`~joulelab.integrations.metrics.epoch_metrics` there is the sum of the
-        epochs so far and, if the end is known, a forecast of all epochs.
+        In addition to :func:`~joulelab.integrations.metrics.epoch_metrics` there is the energy of
+        the fit so far and, if the end is known, a forecast of the fit.
         """
         forecaster, epochs = self._forecaster, self._pending
         if forecaster is None or forecaster.stopped or not epochs:
@@ -149,12 +199,27 @@ class Fit:
         rows = forecaster.attempt(work, "no more energies are logged", 3) or []
         return list(zip(epochs, rows, strict=False))
 
-    def end(self) -> Energy | None:
+    def end(self, *, failed: bool = False) -> FinishedFit | None:
         """End the fit and all within it; return its energy, if this process logs it."""
         self._spans.end("fit")
         if self._forecaster is None or self._forecaster.stopped or self._span is None:
             return None
-        return stage_energy(self._span)
+        energy = stage_energy(self._span)
+        if energy is None:
+            return None
+        metrics, lines = stage_metrics("fit", self._span, energy), summary_lines(energy)
+        attempts = self._attempts if failed else self._attempts[:-1]
+        if attempts:
+            energies = [one for one in map(stage_energy, attempts) if one is not None]
+            failed_j = math.fsum(one.gross_j for one in energies)
+            metrics |= known(
+                {"fit_failed_attempts": float(len(attempts)), "fit_failed_gross_j": failed_j}
+            )
+            lines.append(
+                f"{count(len(attempts), 'attempt')} failed and used {quantity(failed_j, 'J')} of "
+                f"it in {duration(math.fsum(attempt.duration_s for attempt in attempts))}"
+            )
+        return FinishedFit(metrics, lines)
 
     def _metrics(self, forecaster: EpochForecaster, epochs: Sequence[Epoch]) -> list[Metrics]:
         by_steps = self._total_steps / self._steps_per_epoch if self._steps_per_epoch else math.inf
@@ -162,20 +227,30 @@ class Fit:
         forecast = None
         if forecaster.possible and self._epochs < total_epochs < math.inf:
             forecast = forecaster.profile().forecast(total_epochs)
-        meter = self._spans.meter
-        assert meter is not None
-        spans = [span for epoch in epochs for span in (epoch.span, *epoch.validations)]
-        energies = iter(meter.energies(spans))
+        assert self._spans.meter is not None
+        assert self._span is not None
+        start_ns = self._span.start_ns
+        spans: list[Span | Window] = [Window(start_ns, self._begin_ns)]
+        for epoch in epochs:
+            spans += (Window(start_ns, epoch.span.stop_ns or start_ns), epoch.span)
+            spans += epoch.validations
+        energies = iter(self._spans.meter.energies(spans))
+        before_j = next(energies).gross_j
         rows = []
         for epoch in epochs:
-            whole = next(energies)
+            so_far, whole = next(energies), next(energies)
             row = epoch_metrics(epoch, whole, [next(energies) for _ in epoch.validations])
-            self._total_j += whole.gross_j
-            rows.append(row | known({"total_gross_j": self._total_j}))
+            total = energy_metrics("total", so_far, epoch.span)
+            rows.append(row | {name: total[name] for name in TOTALS if name in total})
         if forecast is not None:
-            low_j, high_j = forecast.gross_low_j, forecast.gross_high_j
-            values = {"gross_j": forecast.gross_j, "low_j": low_j, "high_j": high_j}
-            rows[-1] |= known({f"forecast_{name}": value for name, value in values.items()})
+            ends_j = {"low_j": forecast.gross_low_j, "high_j": forecast.gross_high_j}
+            values_j = {"gross_j": forecast.gross_j, **ends_j}
+            rows[-1] |= known(
+                {
+                    f"forecast_{name}": max(so_far.gross_j, before_j + epochs_j)
+                    for name, epochs_j in values_j.items()
+                }
+            )
         return rows
 
 
@@ -187,18 +262,26 @@ class EnergyHooks:
     Args:
         meter: Meter to use. Default: a new one for each call of the framework.
         steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
-        forecast: Whether to forecast all epochs; needs SciPy.
+        forecast: Whether to forecast the fit; needs SciPy.
+        wh: Whether to log gross energies in Wh, too.
+        quiet: Whether to leave out the summary at the end of a fit.
 
     Attributes:
         history: All logged metrics, one dictionary per epoch and stage.
     """
 
     def __init__(
-        self, meter: Meter | None = None, *, steps: bool = True, forecast: bool = True
+        self,
+        meter: Meter | None = None,
+        *,
+        steps: bool = True,
+        forecast: bool = True,
+        wh: bool = False,
+        quiet: bool = False,
     ) -> None:
         super().__init__()
         self._spans = HookSpans(meter)
-        self._steps, self._forecast = steps, forecast
+        self._steps, self._forecast, self._wh, self._quiet = steps, forecast, wh, quiet
         self._fit: Fit | None = None
         self.history: list[Metrics] = []
 
@@ -217,6 +300,28 @@ class EnergyHooks:
         """End all open spans and the recording."""
         self._fit = None
         self._spans.close()
+
+    def _begin_call(self) -> None:
+        """End what a failed call of the framework left open, before the next one begins."""
+        self._spans.end_at_last_hook()
+        self.close()
+
+    def _end_fit(self, *, failed: bool = False) -> Metrics:
+        """End the fit, show its summary and return its metrics."""
+        fit, self._fit = self._fit, None
+        finished = None if fit is None else fit.end(failed=failed)
+        if finished is None:
+            return {}
+        if not self._quiet:
+            self._show(finished.lines)
+        return finished.metrics
+
+    def _show(self, lines: Sequence[str]) -> None:
+        print_summary(lines)
+
+    def _in_units(self, row: Metrics) -> Metrics:
+        """Return a row as it is logged."""
+        return row | in_wh(row) if self._wh else row
 
 
 def should_record(*, first: bool) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from joulelab.integrations.callback import EnergyHooks, Fit
 from joulelab.integrations.metrics import Metrics, stage_energy, stage_metrics
 
 try:
-    from keras.callbacks import Callback
+    from keras.callbacks import Callback, History
 except ImportError as error:
     raise ImportError(
         f"Keras cannot be imported ({error}); run pip install 'joulelab[integrations]', "
@@ -16,8 +18,11 @@ except ImportError as error:
     ) from error
 
 PREFIX = "energy_"
-LOGGED = ("epoch_gross_j", "epoch_net_j", "mean_power_w", "total_gross_j")
-"""Metrics in Keras's own history, which has a metric in every epoch or in none."""
+LOGGED = (
+    "epoch_gross_j", "epoch_gross_wh", "epoch_net_j", "epoch_job_j", "epoch_carbon_g",
+    "mean_power_w", "total_gross_j", "total_gross_wh", "total_carbon_g",
+)  # fmt: skip
+"""Metrics in Keras's own logs and history."""
 
 Logs = Metrics | None
 
@@ -26,58 +31,77 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     """Records what a Keras model does, and adds its energy to the history next to the loss.
 
     The spans are ``fit`` > ``epoch`` > ``step`` and ``validate``, and ``test`` and ``predict`` on
-    their own. A ``step`` is one batch, or as many as Keras executes at a time.
+    their own. A ``step`` is one step of the optimizer, with all the batches that it accumulates, or
+    as many steps as Keras executes at a time.
 
-    An epoch whose energy is not computed at its end has NaN in its logs. The values are added to
-    the model's history later.
+    The energy of an epoch is in its logs if it is computed at its end. Others are added to the
+    model's history later.
 
     Keras does not report failures to callbacks. Spans that a failure leaves open end with
-    :meth:`close`, at the end of a ``with`` block of this callback, or when the next training
-    begins.
+    :meth:`close` or at the end of a ``with`` block of this callback. Otherwise they count until the
+    last hook before the failure, and the next call says so in a warning.
 
     The arguments are those of :class:`~joulelab.integrations.callback.EnergyHooks`; the forecast is
     only in ``history``.
     """
 
-    _step = 0
+    _batches = _batches_before = 0
+    _accumulated = 1
+    _by_epoch: dict[float, Metrics]
+    _saved: History | None = None
 
     def close(self) -> None:
         """End all open spans and the recording, and compute the remaining metrics."""
-        fit, self._fit = self._fit, None
         self._spans.end_all()
-        if fit is not None:
-            for epoch, row in fit.new_metrics(now=True):
+        if self._fit is not None:
+            for epoch, row in self._fit.new_metrics(now=True):
                 self._add(epoch.epoch, row)
-            self._add_stage(stage_metrics("fit", fit.end()))
+            self._complete_history()
+            self._add_stage(self._end_fit())
         super().close()
 
+    def set_params(self, params: dict[str, Any]) -> None:
+        # Keras sets them when a call of the model begins, and not for validation within a fit.
+        self._begin_call()
+        super().set_params(params)
+
     def on_train_begin(self, logs: Logs = None) -> None:
-        self.close()
         self._spans.begin("fit")
-        self._step = 0
+        self._by_epoch = {}
+        self._saved = getattr(self.model, "history", None)
+        optimizer: Any = getattr(self.model, "optimizer", None)
+        self._accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+        # Batches that were accumulated before this fit count towards its first step.
+        before = int(optimizer._iterations) if self._accumulated > 1 else 0
+        self._batches = before % self._accumulated
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is None:
             total = self.params.get("epochs") if self._forecast else None
             self._fit = Fit(self._spans, total_epochs=total - epoch if total else math.inf)
+        self._complete_history()
+        self._batches_before = self._batches
         self._fit.begin_epoch(epoch, self._step)
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        if self._steps:
+        if self._steps and self._spans.find("step") is None:
             self._spans.begin("step", index=self._step)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        self._step += 1
-        self._spans.end("step")
+        step = self._step
+        self._batches = self._batches_before + batch + 1
+        if self._step != step:
+            self._spans.end("step")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is None:
             return
         self._fit.end_epoch(epoch, self._step)
-        if logs is not None:
-            logs |= dict.fromkeys(self._logged_names(), math.nan)
-        for ended, row in self._fit.new_metrics():
-            self._add(ended.epoch, row, logs if ended.epoch == epoch else None)
+        # Callbacks that write tables take their columns from the first epoch.
+        for ended, row in self._fit.new_metrics(now=not self._by_epoch):
+            self._add(ended.epoch, row)
+            if ended.epoch == epoch and logs is not None:
+                logs |= self._by_epoch[epoch]
 
     def on_train_end(self, logs: Logs = None) -> None:
         self.close()
@@ -100,32 +124,35 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     def on_predict_end(self, logs: Logs = None) -> None:
         self._end_stage("predict")
 
+    @property
+    def _step(self) -> int:
+        """Number of finished steps of the optimizer."""
+        return self._batches // self._accumulated
+
     def _end_stage(self, name: str) -> None:
         span = self._spans.end(name)
         if span is not None and self._spans.find("fit") is None:
-            self._add_stage(stage_metrics(name, stage_energy(span)))
+            self._add_stage(stage_metrics(name, span, stage_energy(span)))
             self._spans.close()
 
-    def _logged_names(self) -> list[str]:
-        has_net = self.meter is not None and self.meter.baseline is not None
-        return [PREFIX + name for name in LOGGED if has_net or name != "epoch_net_j"]
-
-    def _add(self, epoch: float, row: Metrics, logs: Logs = None) -> None:
-        """Add the metrics of an epoch to its logs, or to Keras's history if it has ended."""
+    def _add(self, epoch: float, row: Metrics) -> None:
+        row = self._in_units(row)
         self.history.append(row | {"epoch": epoch})
-        logged = {
-            name: row.get(name.removeprefix(PREFIX), math.nan) for name in self._logged_names()
-        }
-        if logs is not None:
-            logs |= logged
+        self._by_epoch[epoch] = {PREFIX + name: row[name] for name in LOGGED if name in row}
+
+    def _complete_history(self) -> None:
+        """Add the energies of earlier epochs to Keras's history, one value for each epoch."""
+        if self._saved is None:
             return
-        saved = getattr(self.model, "history", None)
-        if saved is None or epoch not in saved.epoch:
-            return
-        for name, value in logged.items():
-            if len(saved.history.get(name, ())) == len(saved.epoch):
-                saved.history[name][saved.epoch.index(epoch)] = value
+        for name in dict.fromkeys(name for row in self._by_epoch.values() for name in row):
+            self._saved.history[name] = [
+                self._by_epoch.get(epoch, {}).get(name, math.nan) for epoch in self._saved.epoch
+            ]
+
+    def _show(self, lines: Sequence[str]) -> None:
+        if self.params.get("verbose"):
+            super()._show(lines)
 
     def _add_stage(self, row: Metrics) -> None:
         if row:
-            self.history.append(row)
+            self.history.append(self._in_units(row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -30,7 +30,9 @@ class LightningHooks(EnergyHooks):
     Args:
         meter: Meter to use. Default: a new one for each call of the trainer.
         steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
-        forecast: Whether to log a forecast of all epochs; needs SciPy.
+        forecast: Whether to log a forecast of the fit; needs SciPy.
+        wh: Whether to log gross energies in Wh, too.
+        quiet: Whether to leave out the summary in Lightning's log at the end of a fit.
         samples_in: Counts the samples of a batch. Default: the length of its first tensor.
     """
 
@@ -47,7 +49,7 @@ class LightningHooks(EnergyHooks):
         self._restore_trainer: Callable[[], None] | None = None
 
     def setup(self, trainer: Trainer, _: Any, stage: str) -> None:
-        self.close()
+        self._begin_call()
         self._logs = trainer.local_rank == 0
         self._is_recording = should_record(first=self._logs)
         if not self._is_recording:
@@ -143,7 +145,7 @@ class LightningHooks(EnergyHooks):
     def _end_stage(self, trainer: Trainer, name: str) -> None:
         span = self._spans.end(name)
         if span is not None and self._logs:
-            self._log(trainer, stage_metrics(name, stage_energy(span)), trainer.global_step)
+            self._log(trainer, stage_metrics(name, span, stage_energy(span)), trainer.global_step)
 
     def _end_step(self) -> None:
         if self._step_at is not None:
@@ -159,6 +161,7 @@ class LightningHooks(EnergyHooks):
     def _log(self, trainer: Trainer, row: Metrics, step: int) -> None:
         if not row:
             return
+        row = self._in_units(row)
         named = {name if name == "epoch" else PREFIX + name: row[name] for name in row}
         self.history.append({**named, "step": step})
         for logger in trainer.loggers:
@@ -169,11 +172,11 @@ class LightningHooks(EnergyHooks):
         self._spans.end_all()
         if self._fit is not None:
             self._log_epochs(trainer, now=True)
-            energy = self._fit.end()
-            if energy is not None:
-                self._logger.info("energy of the fit: %s", energy)
-            self._log(trainer, stage_metrics("fit", energy), max(0, trainer.global_step - 1))
+            self._log(trainer, self._end_fit(), max(0, trainer.global_step - 1))
         self.close()
+
+    def _show(self, lines: Sequence[str]) -> None:
+        self._logger.info("energy of the fit: %s", "\n    ".join(lines))
 
     def close(self) -> None:
         """End all open spans and the recording, without logging."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from joulelab.carbon.costs import J_PER_KWH
+from joulelab.carbon.site import local_costs
 
 if TYPE_CHECKING:
     from joulelab.energy.energy import Energy
     from joulelab.recording.spans import Span
 
 Metrics = dict[str, float]
+
+J_PER_WH = J_PER_KWH / 1000
 
 
 class Epoch(NamedTuple):
@@ -32,6 +38,8 @@ def epoch_metrics(epoch: Epoch, whole: Energy, validations: Sequence[Energy]) ->
     ``epoch_low_j``        lower end of its 95 % interval
     ``epoch_high_j``       upper end
     ``epoch_net_j``        energy without idle power
+    ``epoch_job_j``        this job's part of the energy of the machine, if it is known
+    ``epoch_carbon_g``     CO2-equivalent at the configured site
     ``mean_power_w``       mean gross power
     ``validate_gross_j``   energy of validation in the epoch, and between it and the next
     ``train_j_per_sample`` gross energy of the epoch per sample, without validation
@@ -42,7 +50,7 @@ def epoch_metrics(epoch: Epoch, whole: Energy, validations: Sequence[Energy]) ->
         for span, energy in zip(epoch.validations, validations, strict=True)
         if span.start_ns < (epoch.span.stop_ns or 0)
     )
-    return _energy_metrics("epoch", whole) | known(
+    return energy_metrics("epoch", whole, epoch.span) | known(
         {
             "mean_power_w": whole.mean_power_w,
             "validate_gross_j": sum(e.gross_j for e in validations) if validations else math.nan,
@@ -60,22 +68,51 @@ def stage_energy(span: Span) -> Energy | None:
         return None
 
 
-def stage_metrics(name: str, energy: Energy | None) -> Metrics:
+def stage_metrics(name: str, span: Span, energy: Energy | None) -> Metrics:
     """Return the metrics of a stage, for example ``fit`` or ``test``."""
     if energy is None:
         return {}
-    return _energy_metrics(name, energy) | known({f"{name}_duration_s": energy.duration_s})
+    return energy_metrics(name, energy, span) | known({f"{name}_duration_s": energy.duration_s})
 
 
-def _energy_metrics(name: str, energy: Energy) -> Metrics:
+def energy_metrics(name: str, energy: Energy, span: Span) -> Metrics:
+    """Return the metrics of an energy that was used until the end of a span."""
     low_j, high_j = energy.interval_j
-    values = {"gross_j": energy.gross_j, "low_j": low_j, "high_j": high_j, "net_j": energy.net_j}
+    now_unix_s, now_ns = time.time(), time.monotonic_ns()
+    stopped_unix_s = now_unix_s - (now_ns - (span.stop_ns or now_ns)) * 1e-9
+    costs = local_costs(
+        energy,
+        started_unix_s=stopped_unix_s - energy.duration_s,
+        stopped_unix_s=stopped_unix_s,
+    )
+    values = {
+        "gross_j": energy.gross_j,
+        "low_j": low_j,
+        "high_j": high_j,
+        "net_j": energy.net_j,
+        "job_j": energy.job_j,
+        "carbon_g": costs.carbon_g,
+    }
     return known({f"{name}_{key}": value for key, value in values.items()})
 
 
 def known(metrics: Metrics) -> Metrics:
     """Leave out unknown metrics: absent is not zero, and some loggers refuse NaN."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def in_wh(metrics: Metrics) -> Metrics:
+    """Return gross energies in watt-hours, too.
+
+    Example:
+        >>> in_wh({"epoch_gross_j": 7200.0, "epoch_net_j": 3600.0})
+        {'epoch_gross_wh': 2.0}
+    """
+    return {
+        f"{name.removesuffix('_j')}_wh": value / J_PER_WH
+        for name, value in metrics.items()
+        if name.endswith("_gross_j")
+    }
 
 
 def batch_size(batch: Any) -> float:

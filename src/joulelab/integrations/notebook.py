@@ -1,4 +1,4 @@
-"""``%%joulelab`` in Jupyter and IPython: show the energy of a cell below its output."""
+"""``%%joulelab`` and ``%joulelab`` in Jupyter and IPython: show the energy of a cell or line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,25 @@ from joulelab.run.options import sensor_names
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-USAGE = "%%joulelab [NAME] [--sensors NAMES]"
+USAGE = """\
+%%joulelab [NAME] [--sensors NAMES]      measure the cell, as a span of that name
+%joulelab [--sensors NAMES] STATEMENT    measure one line
+
+The code runs unchanged. Its energy is shown below its output.
+
+--sensors NAMES    sensors to read, for example gpu,cpu [default: all]
+--help             show this text
+
+Example:
+  %joulelab --sensors gpu model.fit(data)
+"""
+HINT = "run %joulelab --help"
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register ``%%joulelab`` in a shell."""
+    """Register ``%%joulelab`` and ``%joulelab`` in a shell."""
     cells = Cells(shell)
-    shell.register_magic_function(cells.measure, magic_kind="cell", magic_name="joulelab")
+    shell.register_magic_function(cells.measure, magic_kind="line_cell", magic_name="joulelab")
     atexit.register(cells.close)
 
 
@@ -35,17 +47,23 @@ class Cells:
         self._meter: Meter | None = None
         self._sensors: list[str] | None = None
 
-    def measure(self, line: str, cell: str) -> None:
-        """Measure a cell: ``%%joulelab [NAME] [--sensors NAMES]``.
+    def measure(self, line: str, cell: str | None = None) -> None:
+        """Measure a cell or a line; see :data:`USAGE`.
 
-        The cell runs unchanged and its errors are raised; its energy is displayed at its end. The
+        The code runs unchanged and its errors are raised; its energy is displayed at its end. The
         first cell opens a meter, and later cells use it, too.
         """
         __tracebackhide__ = True
-        name, sensors = _arguments(line)
+        if line.strip() in ("-h", "--help") or (cell is None and not line.strip()):
+            print(USAGE)  # noqa: T201
+            return
+        if cell is None:
+            name, (sensors, code) = "line", _statement(line)
+        else:
+            (name, sensors), code = _arguments(line), cell
         meter = self._open(sensors)
         with _errors_hidden(self._shell), meter.span(name) as span:
-            result = self._shell.run_cell(cell)
+            result = self._shell.run_cell(code)
         display(span.energy)
         result.raise_error()
 
@@ -82,13 +100,24 @@ def _arguments(line: str) -> tuple[str, list[str] | None]:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise UserError(f"%%joulelab {line}", why=str(error), hint=f"write {USAGE}") from error
+        raise UserError(f"%%joulelab {line}", why=str(error), hint=HINT) from error
     while words:
         word = words.pop(0)
         if word == "--sensors" and words:
             sensors = sensor_names(words.pop(0))
         elif word.startswith("-") or name != "cell":
-            raise UserError(f"unknown option {word!r} of %%joulelab", hint=f"write {USAGE}")
+            raise UserError(f"unknown option {word!r} of %%joulelab", hint=HINT)
         else:
             name = word
     return name, sensors
+
+
+def _statement(line: str) -> tuple[list[str] | None, str]:
+    """Parse the sensors and the statement of a line."""
+    option, _, rest = line.strip().partition(" ")
+    if not option.startswith("--"):
+        return None, line
+    names, _, statement = rest.strip().partition(" ")
+    if option != "--sensors" or not statement:
+        raise UserError(f"unknown option {option!r} of %joulelab, or no statement", hint=HINT)
+    return sensor_names(names), statement

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
+import weakref
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from joulelab.integrations.callback import EnergyHooks, Fit, should_record, wrap_method
@@ -22,7 +25,12 @@ except ImportError as error:
     message = "Transformers' Trainer cannot be imported; run pip install 'joulelab[integrations]'"
     raise ImportError(message) from error
 
-SPANS_OF_METHODS = {"evaluate": "validate", "predict": "predict", "_save_checkpoint": "checkpoint"}
+SPANS_OF_METHODS = {
+    "train": "fit",
+    "evaluate": "validate",
+    "predict": "predict",
+    "_save_checkpoint": "checkpoint",
+}
 PREFIX = "energy_"
 
 
@@ -30,42 +38,51 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     """Records what a trainer does, and logs its energy as the trainer logs its loss.
 
     The spans are ``fit`` > ``epoch`` > ``step``, with ``validate`` and ``checkpoint`` where they
-    happen; with the trainer also ``validate`` and ``predict`` on their own. A ``step`` is one step
-    of the optimiser, with all the batches that it accumulates.
-
-    Transformers reports to callbacks neither their trainer nor failures. Without the trainer, as in
-    ``Trainer(callbacks=[EnergyCallback()])``, energies are only added to ``state.log_history``, and
-    spans that a failure leaves open end with :meth:`close`, at the end of a ``with`` block of this
-    callback, or when the next training begins.
+    happen, and ``validate`` and ``predict`` on their own. A ``step`` is one step of the optimiser,
+    with all the batches that it accumulates. With ``auto_find_batch_size`` there is a span
+    ``attempt`` within the fit for each batch size.
 
     Of several processes on one host the first one logs, for the whole host. Further arguments are
     those of :class:`~joulelab.integrations.callback.EnergyHooks`.
+
+    Args:
+        trainer: The trainer, if the callback is added after the trainer was made.
+        meter: Meter to use. Default: a new one for each call of the trainer.
+        **options: Further arguments.
     """
 
     def __init__(
         self, trainer: Trainer | None = None, meter: Meter | None = None, **options: bool
     ) -> None:
         super().__init__(meter, **options)
-        self._trainer = trainer
+        self._trainer: Trainer | None = None
+        self._attached: weakref.WeakSet[Trainer] = weakref.WeakSet()
         self._index = self._first_step = 0
         if trainer is not None:
-            wrap_method(trainer, "train", lambda: None, self.close)
-            for method, name in SPANS_OF_METHODS.items():
-                wrap_method(trainer, method, partial(self._begin, name), partial(self._end, name))
+            self._attach(trainer)
 
     def close(self) -> None:
         """End all open spans and the recording, and log the remaining metrics."""
         if self._trainer is not None:
-            self._finish(self._trainer.state, self._trainer.control)
+            self._finish(self._trainer.state, self._trainer.control, failed=True)
         super().close()
 
+    def on_init_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
+        self._attach(_calling_trainer(self))
+
     def on_train_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
-        self.close()
+        if self._trainer is None:  # it was added to the trainer later
+            self._begin_call()
+            self._attach(_calling_trainer(self))
         if not should_record(first=state.is_local_process_zero):
             return
         self._index = int((state.epoch or 0.0) + 1e-6)
         total_steps = state.max_steps - state.global_step if self._forecast else math.inf
-        self._fit = Fit(self._spans, logs=state.is_local_process_zero, total_steps=total_steps)
+        is_repeated = self._fit is not None
+        if self._fit is None:
+            self._fit = Fit(self._spans, logs=state.is_local_process_zero, total_steps=total_steps)
+        if is_repeated or args.auto_find_batch_size:
+            self._fit.begin_attempt(total_steps=total_steps)
 
     def on_epoch_begin(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None:
@@ -80,7 +97,6 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     def on_step_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         if self._fit is not None:
             self._spans.end("step")
-            self._begin_next(control)
 
     def on_epoch_end(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
         # Validation and checkpoint come later.
@@ -88,7 +104,6 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             steps = state.global_step - self._first_step
             samples = _samples(args, state, steps, more.get("train_dataloader"))
             self._fit.end_epoch(state.epoch or math.nan, state.global_step, samples)
-            self._begin_next(control)
 
     def on_log(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
         # The trainer's last log; loggers are closed after it.
@@ -99,46 +114,37 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         self._finish(state, control)
         self.close()
 
-    def on_prediction_step(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
-        # Only the first of several data sets is announced.
-        if self._fit is not None and self._trainer is None:
-            self._fit.begin_validation()
-
-    def on_evaluate(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
-        if self._fit is not None and self._trainer is None:
-            self._fit.end_validation()
-            self._begin_next(control)
-
-    def on_save(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
-        if self._trainer is None:
-            self._spans.end("checkpoint")
-
-    def _begin_next(self, control: Control) -> None:
-        """Begin what comes next if there is no trainer whose methods show when it begins."""
-        if self._trainer is not None or self._fit is None:
+    def _attach(self, trainer: Trainer | None) -> None:
+        """Measure the calls of a trainer, which reports no failures to its callbacks."""
+        if trainer is None or trainer in self._attached:
             return
-        if control.should_evaluate:
-            self._fit.begin_validation()
-        elif control.should_save:
-            self._spans.begin("checkpoint")
+        self._trainer = trainer
+        self._attached.add(trainer)
+        for method, name in SPANS_OF_METHODS.items():
+            begin, end = partial(self._begin, trainer, name), partial(self._end, trainer, name)
+            wrap_method(trainer, method, begin, end)
 
-    def _begin(self, name: str) -> None:
-        assert self._trainer is not None
+    def _begin(self, trainer: Trainer, name: str) -> None:
+        if name == "fit":
+            self._begin_call()
+        self._trainer = trainer
         if self._fit is not None and name == "validate":
             self._fit.begin_validation()
-        elif should_record(first=self._trainer.is_local_process_zero()):
+        elif should_record(first=trainer.is_local_process_zero()):
             self._spans.begin(name)
 
-    def _end(self, name: str) -> None:
-        assert self._trainer is not None
+    def _end(self, trainer: Trainer, name: str) -> None:
+        if name == "fit":
+            self.close()
+            return
         if self._fit is not None and name == "validate":
             self._fit.end_validation()
             return
         span = self._spans.end(name)
-        if self._fit is None and span is not None:
-            if self._trainer.is_local_process_zero():
-                row = stage_metrics(name, stage_energy(span))
-                self._log(self._trainer.state, self._trainer.control, row)
+        if span is not None and self._spans.find("fit") is None:
+            if trainer.is_local_process_zero():
+                row = stage_metrics(name, span, stage_energy(span))
+                self._log(trainer.state, trainer.control, row)
             self._spans.close()
 
     def _log_epochs(self, state: State, control: Control, *, now: bool = False) -> None:
@@ -155,7 +161,9 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         now = state.epoch, state.global_step, control.should_log
         if epoch is not None:
             state.epoch, state.global_step = epoch.epoch, epoch.step
-        named: dict[str, Any] = {PREFIX + name: value for name, value in row.items()}
+        named: dict[str, Any] = {
+            PREFIX + name: value for name, value in self._in_units(row).items()
+        }
         self.history.append({**named, "epoch": state.epoch, "step": state.global_step})
         try:
             if self._trainer is not None:
@@ -166,12 +174,22 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             # The trainer must still log its own metrics.
             state.epoch, state.global_step, control.should_log = now
 
-    def _finish(self, state: State, control: Control) -> None:
-        if fit := self._fit:
+    def _finish(self, state: State, control: Control, *, failed: bool = False) -> None:
+        if self._fit is not None:
             self._spans.end_all()
             self._log_epochs(state, control, now=True)
-            self._fit = None  # because the trainer reports what is logged here, too
-            self._log(state, control, stage_metrics("fit", fit.end()))
+            self._log(state, control, self._end_fit(failed=failed))
+
+
+def _calling_trainer(callback: EnergyCallback) -> Trainer | None:
+    """Find the trainer whose hook is running, which hooks are not given."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Trainer) and callback in owner.callback_handler.callbacks:
+            return owner
+        frame = frame.f_back
+    return None
 
 
 def _samples(args: Arguments, state: State, steps: int, loader: Any) -> float:

@@ -116,8 +116,11 @@ class Span:
         if log.forked:
             log.flush(leave_unresolved=0, wait=True)
 
-    def end(self) -> None:
-        """End the span now.
+    def end(self, stop_ns: int | None = None) -> None:
+        """End the span.
+
+        Args:
+            stop_ns: When it ended, CLOCK_MONOTONIC, if that was noticed too late. Default: now.
 
         Raises:
             ValueError: It ended before, or has not begun.
@@ -125,7 +128,10 @@ class Span:
         if self.stop_ns is not None or not self.start_ns:
             what = "was already ended" if self.start_ns else "has not begun"
             raise ValueError(f"span {self.name!r} {what}")
-        self.__exit__()
+        if stop_ns is None:
+            self.__exit__()
+        else:
+            self.stop_ns = max(self.start_ns, stop_ns)
 
     @property
     def index(self) -> int:
