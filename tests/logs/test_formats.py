@@ -36,11 +36,16 @@ SAMPLES = {
     "macmon.json": ({"ane:0": 1.0, "cpu:0": 6.0, "dram:0": 2.0, "gpu:0": 3.0}, 20.0, None),
     "mlperf_spl.txt": ({"node": 900.0}, 20.0, None),
     "mlperf_training.txt": ({"node": 900.0}, 20.0, None),
+    "nvidia_smi_csv.csv": (TWO_GPUS, 20.0, 1.0),
+    "nvidia_smi_csv_loop.txt": (TWO_GPUS, 20.0, None),
     "nvidia_smi_dmon.txt": (TWO_GPUS, 20.0, 1.0),
     "nvidia_smi_dmon_dates.txt": (TWO_GPUS, 20.0, None),
     "nvidia_smi_dmon_times.txt": (TWO_GPUS, 20.0, None),
+    "nvidia_smi_noheader.txt": (TWO_GPUS, 20.0, None),
     "nvidia_smi_query.txt": (TWO_GPUS, 20.0, None),
     "nvidia_smi_table.txt": (TWO_GPUS, 20.0, None),
+    "perf.json": ({"cpu:0": 100.0, "dram:0": 10.0}, 20.0, None),
+    "perf_total.txt": ({"cpu:0": 100.0, "dram:0": 10.0}, 12.5, None),
     "perf.txt": ({"cpu:0": 100.0, "dram:0": 10.0}, 20.0, None),
     "perf_per_socket.csv": (TWO_PACKAGES, 20.0, None),
     "perf_semicolon.csv": (TWO_PACKAGES, 20.0, None),
@@ -52,6 +57,7 @@ SAMPLES = {
     "prometheus_dcgm.txt": (TWO_GPUS, 20.0, None),
     "prometheus_node.txt": (TWO_PACKAGES, 20.0, None),
     "prometheus_range.json": (TWO_GPUS, 20.0, None),
+    "rocm_smi.csv": (TWO_GPUS, 20.0, None),
     "rocm_smi.json": (TWO_GPUS, 20.0, None),
     "scaphandre.json": (TWO_PACKAGES, 19.0, None),
     "scaphandre.txt": ({"node": 110.0}, 40.0, 2.0),
@@ -217,11 +223,41 @@ def test_gpu_is_selected_by_index_or_uuid():
         rows_of(DATA / "prometheus_dcgm.txt", gpu="7")
 
 
+def test_gpus_of_several_hosts_are_added(tmp_path):
+    text = (DATA / "prometheus_range.json").read_text()
+    path = tmp_path / "range.json"
+    path.write_text(text.replace('"gpu": "1"', '"gpu": "0"'))
+    _, [row] = rows_of(path)
+    assert row["components"].keys() == {"gpu:0@GPU-0", "gpu:0@GPU-1"}
+    assert row["gross_j"] == pytest.approx(6000, rel=0.01)
+
+
+def test_options_that_do_not_apply_are_named(tmp_path):
+    log, _ = rows_of(DATA / "tegrastats.txt", interval_s=2.0, time_unit="ms")
+    assert any("--interval is not used: the log has times" in note for note in log.notes)
+    assert any("--time-unit is not used: it is a log of tegrastats" in note for note in log.notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# gpu of node 1\nt_s,power_w\n0,1\n1,1\n2,1\n",
+        "Time,Delta,power_w\n0,1,1\n1,1,1\n2,1,1\n",
+        "timestamp,power_w,total\n0,1,1\n1,1,1\n2,1,1\n",
+        "when,power.draw [W]\n0,1\n1,1\n2,1\n",
+    ],
+)
+def test_table_that_resembles_a_format_stays_a_table(tmp_path, text):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert find_format(path) is None
+
+
 def test_one_scrape_is_an_error(tmp_path):
     text = (DATA / "prometheus_dcgm.txt").read_text()
     path = tmp_path / "metrics"
     path.write_text(text[: text.index("2026-03-14T12:00:01")])
-    with pytest.raises(UserError, match="only one reading of DCGM_FI_DEV_POWER_USAGE"):
+    with pytest.raises(UserError, match="DCGM_FI_DEV_POWER_USAGE has only one reading"):
         rows_of(path)
 
 

@@ -251,7 +251,7 @@ def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, require
     """Add telemetry and an energy counter to a log of power; some columns may be ``required``."""
     found: list[tuple[Channel, Readings]] = []
     for path in paths:
-        if find_format(path) is not None:
+        if find_format(path, options) is not None:
             continue
         table = open_table(path)
         columns = choose_telemetry(table)

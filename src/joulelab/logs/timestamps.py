@@ -75,7 +75,7 @@ def _time_position(table: Table, options: LogOptions) -> int:
     if options.time_column is not None:
         return find(table, options.time_column)
     if table.header:
-        found = [i for i, name in enumerate(table.names) if _is_time(parse_name(name))]
+        found = [i for i, name in enumerate(table.names) if is_time_name(parse_name(name))]
     else:
         first = [table.cells(i)[:1] for i in range(len(table.names))]
         found = [
@@ -91,7 +91,8 @@ def _time_position(table: Table, options: LogOptions) -> int:
     )
 
 
-def _is_time(name: Name) -> bool:
+def is_time_name(name: Name) -> bool:
+    """Return whether a column of this name may be the time."""
     if name.unit and name.unit not in TIME_UNITS:
         return False
     is_named_so = bool(name.words & _TIME_WORDS) and not name.words & _DURATION_WORDS

@@ -15,6 +15,7 @@ from joulelab.logs.columns import LogOptions
 from joulelab.logs.formats import (
     board_tools,
     csv_layouts,
+    csv_without_times,
     gpu_tools,
     nvidia_smi,
     processor_tools,
@@ -32,14 +33,19 @@ FORMATS: tuple[Format, ...] = (
     *prometheus.FORMATS,
     *smart_plugs.FORMATS,
     *csv_layouts.FORMATS,
+    *csv_without_times.FORMATS,
 )
 """In the order in which they are tried."""
 
 
-def find_format(path: Path) -> Format | None:
+def find_format(path: Path, options: LogOptions | None = None) -> Format | None:
     """Return the format of a file by its first lines; ``None`` if it is none of these."""
     head = LogText(path, LogOptions()).head()
-    return next((one for one in FORMATS if one.matches(head)), None)
+    found = next((one for one in FORMATS if one.matches(head)), None)
+    if options and options.time_column and found in csv_without_times.FORMATS:
+        # It has times, and the user knows where.
+        return None
+    return found
 
 
 def read_format(path: Path, options: LogOptions) -> Recording | None:
@@ -48,5 +54,5 @@ def read_format(path: Path, options: LogOptions) -> Recording | None:
     Raises:
         UserError: The log has no power, no times, or is damaged.
     """
-    found = find_format(path)
+    found = find_format(path, options)
     return None if found is None else collect(LogText(path, options), found)

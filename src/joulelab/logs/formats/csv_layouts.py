@@ -77,12 +77,19 @@ class Layout:
     @property
     def format(self) -> Format:
         """The layout as a format."""
-        return Format(self.tool, has_columns(*self.needs), self.read)
+        return Format(self.tool, self._matches, self.read)
+
+    def _matches(self, head: Sequence[str]) -> bool:
+        return any(
+            set(self.needs) <= set(cells)
+            and any(re.fullmatch(one.pattern, cell) for one in self.columns for cell in cells)
+            for cells in map(split_cells, head)
+        )
 
 
 def has_columns(*names: str) -> Callable[[Sequence[str]], bool]:
     """Create a test whether one of the first lines is a header with these columns."""
-    return lambda head: any(set(names) <= set(_cells(line)) for line in head)
+    return lambda head: any(set(names) <= set(split_cells(line)) for line in head)
 
 
 def csv_rows(log: LogText, needs: Sequence[str]) -> Iterator[Row]:
@@ -90,7 +97,7 @@ def csv_rows(log: LogText, needs: Sequence[str]) -> Iterator[Row]:
     header: list[str] = []
     damaged = 0
     for text in log.raw_lines():
-        cells = _cells(text)
+        cells = split_cells(text)
         if set(needs) <= set(cells):
             header = cells
         elif header and any(cells):
@@ -103,7 +110,8 @@ def csv_rows(log: LogText, needs: Sequence[str]) -> Iterator[Row]:
     log.skipped(damaged, "with more or fewer cells than the header")
 
 
-def _cells(text: str) -> list[str]:
+def split_cells(text: str) -> list[str]:
+    """Split a line of CSV at commas, semicolons or tabs; an empty list if it is damaged."""
     delimiter = max(",;\t", key=text.count)
     try:
         row = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
@@ -202,7 +210,7 @@ _SHELLY_ENERGY = re.compile(r"(?:([abc])_)?total_act_energy")
 def _is_shelly_minutes(head: Sequence[str]) -> bool:
     return any(
         cells[:1] == ["timestamp"] and any(_SHELLY_ENERGY.fullmatch(cell) for cell in cells)
-        for cells in map(_cells, head)
+        for cells in map(split_cells, head)
     )
 
 
@@ -218,6 +226,9 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
         entities.setdefault(row["entity_id"], []).append(
             (row["last_changed"], number(row["state"]))
         )
+    if wanted == {"state"}:
+        # The only column of values: not a choice.
+        wanted = set()
     powers = {name for name in entities if "power" in name and "factor" not in name}
     energies = {name for name in entities if "energy" in name and name not in powers}
     if not powers | energies | wanted:
@@ -230,11 +241,13 @@ def _read_home_assistant(log: LogText) -> Iterator[Reading]:
         plug = name.partition(".")[2] or name
         if name in powers or name in log.options.power_columns:
             factor = _home_assistant_factor(log, name)
-            meter = Meter(f"plug:{plug}", name, "home_assistant.power", Kind.HELD_POWER)
+            label = name if wanted else "state"
+            meter = Meter(f"plug:{plug}", label, "home_assistant.power", Kind.HELD_POWER)
         elif name in energies or name in log.options.energy_columns:
             factor = 3.6e6
             source = "home_assistant.energy"
-            meter = Meter(f"plug:{plug}", name, source, Kind.COUNTER, tuple(sorted(powers)))
+            overlaps = (*sorted(powers), "state")
+            meter = Meter(f"plug:{plug}", name, source, Kind.COUNTER, overlaps)
         else:
             continue
         for time, value in rows:
@@ -264,6 +277,9 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
     names = [row.get("task_name") or row["project_name"] for row in last.values()]
     for i, row in enumerate(last.values()):
         length_s = number(row["duration"])
+        if not length_s > 0:
+            log.skipped(1, "without a duration")
+            continue
         name = names[i] if names.count(names[i]) == 1 else f"{names[i]} {i + 1}"
         log.runs.append((name, row["timestamp"], length_s))
         for column, component in _CODECARBON_PARTS.items():

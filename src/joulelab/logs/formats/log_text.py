@@ -1,8 +1,8 @@
 """The text of a log, line by line, with the times that a user's loop writes around a tool's output.
 
 ``while sleep 1; do date; nvidia-smi; done`` writes a line with a date before each poll, and
-``dcgmi dmon | ts`` puts one in front of every line. Both are removed here, so that a reader only
-sees what its tool wrote.
+``dcgmi dmon | ts`` puts one in front of every line; a time holds up to the next. Both are removed
+here, so that a reader only sees what its tool wrote.
 """
 
 from __future__ import annotations
@@ -83,12 +83,10 @@ class LogText:
         latest: str | None = None
         for text in self.raw_lines():
             match = STAMP_PREFIX.match(text)
-            if match is None:
-                yield Line(text, latest)
-            elif rest := text[match.end() :]:
-                yield Line(rest, match[1])
-            else:
-                latest = match[1]
+            latest = match[1] if match else latest
+            rest = text[match.end() :] if match else text
+            if rest or match is None:
+                yield Line(rest, latest)
 
     def skipped(self, number: int, what: str) -> None:
         """Note that a number of lines was left out."""

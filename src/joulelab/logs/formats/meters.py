@@ -94,12 +94,14 @@ def collect(log: LogText, found: Format) -> Recording:
             why=f"they are {', '.join(meter.name for meter in chosen)}",
             hint="omit --component, or choose one with --power-column",
         )
+    for option in ("time_column", "time_unit", "energy_unit"):
+        if getattr(options, option) is not None:
+            name = option.replace("_", "-")
+            log.notes.append(f"--{name} is not used: it is a log of {found.tool}")
     found_rows = [_rows(log, found, meter, rows[meter]) for meter in chosen]
-    measured = [one for one in found_rows if _is_measured(one)]
-    if not measured:
-        raise UserError(f"{log.path} has no energy", why="all its readings are 0")
-    if zero := [one.meter.name for one in found_rows if not _is_measured(one)]:
-        log.notes.append(f"left out {join_words(zero)}, always 0")
+    found_rows = _without(log, found_rows, _is_read_twice, "has only one reading")
+    found_rows = _without(log, found_rows, _is_measured, "is always 0")
+    measured = _with_own_components(found_rows)
     series = [to_series(log.path, one, options, log.notes) for one in measured]
     powers = {one.channel.component for one in series if one.channel.quantity is Quantity.POWER}
     for i, one in enumerate(series):
@@ -173,6 +175,40 @@ def _choose(log: LogText, rows: dict[Meter, _Rows]) -> list[Meter]:
     return chosen
 
 
+def _without(
+    log: LogText, rows: list[MeterRows], is_usable: Callable[[MeterRows], bool], why: str
+) -> list[MeterRows]:
+    """Leave out meters that are not usable, unless none is."""
+    usable = [one for one in rows if is_usable(one)]
+    if not usable:
+        raise UserError(
+            f"{log.path} has no energy",
+            why=f"{rows[0].meter.name} {why}",
+            hint="energy needs power at two different times or more: record it in a loop",
+        )
+    for one in rows:
+        if not is_usable(one):
+            log.notes.append(f"left out {one.meter.name} of {one.meter.component}, which {why}")
+    return usable
+
+
+def _with_own_components(rows: Sequence[MeterRows]) -> list[MeterRows]:
+    """Tell apart meters of one kind on several hosts, whose components have the same name."""
+    places = [(one.meter.component, one.meter.kind) for one in rows]
+    return [
+        replace(one, meter=replace(one.meter, component=f"{place[0]}@{one.meter.uuid}"))
+        if places.count(place) > 1
+        else one
+        for one, place in zip(rows, places, strict=True)
+    ]
+
+
+def _is_read_twice(rows: MeterRows) -> bool:
+    """Return whether there are readings at two times, or an interval of a stated length."""
+    seen = rows.t_s[np.isfinite(rows.value)]
+    return rows.length_s is not None or bool(seen.size and seen[0] != seen[-1])
+
+
 def _is_measured(rows: MeterRows) -> bool:
     """Return whether a meter ever shows power: a tool may write 0 for what it does not measure."""
     seen = rows.value[np.isfinite(rows.value)]
@@ -203,14 +239,7 @@ def _rows(log: LogText, found: Format, meter: Meter, rows: _Rows) -> MeterRows:
         order = np.argsort(t_s, kind="stable")
         t_s, value, length_s = t_s[order], value[order], length_s[order]
     is_stated = bool(np.isfinite(length_s).any())
-    seen = t_s[np.isfinite(value)]
-    if not is_stated and (seen.size == 0 or seen[0] == seen[-1]):
-        raise UserError(
-            f"{log.path} has only one reading of {meter.name}",
-            why="energy needs at least two at different times",
-            hint="record it in a loop",
-        )
-    if not is_stated and meter.kind is Kind.AMOUNT:
+    if not is_stated and meter.kind is Kind.AMOUNT and t_s.size > 1:
         length_s, is_stated = _usual_lengths(t_s), True
     if log.options.component:
         meter = replace(meter, component=log.options.component)

@@ -15,7 +15,9 @@ from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Meter
 
-_DMON = re.compile(r"#\s*(?:Date[,\s]+)?(?:Time[,\s]+)?gpu\b(?!.*\bpid\b)")
+_DMON = re.compile(
+    r"#\s*(?:Date[,\s]+)?(?:Time[,\s]+)?gpu[,\s]+(?:pwr|g?temp|sm|mem|mclk|pviol|fb|sbecc|rxpci)\b"
+)
 _PMON = re.compile(r"#\s*(?:Date[,\s]+)?(?:Time[,\s]+)?gpu[,\s]+pid\b")
 _TABLE_GPU = re.compile(r"\|\s+(\d+)\s+\S.*\|")
 _TABLE_POWER = re.compile(r"([\d.]+|N/A|ERR!|\[?Unknown[^/|]*)W?\s*/\s*(?:[\d.]+W|N/A|ERR!|\[?Unk)")

@@ -7,9 +7,11 @@ sample period"), or its energy with ``--Joules`` and in perf (perf-stat(1), ``-I
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from joulelab.logs.formats.json_text import json_objects
 from joulelab.logs.formats.log_text import LogText
@@ -24,11 +26,14 @@ _TURBOSTAT: dict[str, tuple[str, Kind, tuple[str, ...]]] = {
 }
 _ELAPSED = re.compile(r"\s*(\d+\.\d+) sec\s*")
 _PERF_EVENTS = {"pkg": "cpu", "ram": "dram", "psys": "node"}
+_SOCKETS = ("", *(f" of socket {socket}" for socket in range(8)))
 _PERF_TEXT = re.compile(
-    r"\s*(?P<time>\d+\.\d+)\s+(?:S(?P<socket>\d+)\S*\s+\d+\s+)?"
+    r"\s*(?P<time>\d+\.\d+)\s+(?:S(?P<socket>\d+(?:-D\d+)?)\s+\d+\s+)?"
     r"(?P<value>[\d.,]+|<not \w+>)\s+Joules\s+(?P<event>\S+)"
 )
-_ANY_PERF = re.compile(r"(?:^|[\s,;])(?:power/)?energy-(pkg|ram|psys|cores|gpu)/?")
+_PERF_TOTAL = re.compile(r"\s*(?P<value>[\d.,]+)\s+Joules\s+(?P<event>\S+)")
+_PERF_ELAPSED = re.compile(r"\s*([\d.,]+) seconds time elapsed")
+_ANY_PERF = re.compile(r"(?:^|[\s,;\"])(?:power/)?energy-(pkg|ram|psys|cores|gpu)/?")
 _POWERSTAT = re.compile(r"\s*Time\s+User\s+Nice\s+Sys\s+Idle\s+IO\b.*\bWatts\b")
 _HOST = re.compile(r"Host:\s+([\d.]+) W")
 
@@ -76,47 +81,88 @@ def _read_turbostat(log: LogText) -> Iterator[Reading]:
     log.skipped(short, "that are not rows of turbostat")
 
 
+class _PerfRow(NamedTuple):
+    time: str
+    socket: str | None
+    value: str
+    event: str
+
+
 def _read_perf(log: LogText) -> Iterator[Reading]:
-    """Read ``perf stat -I MS -e power/energy-pkg/``, as people or with ``-x``, in the long form."""
+    """Read ``perf stat -I MS -e power/energy-pkg/`` in its long form: for people, ``-x`` or ``-j``.
+
+    Without ``-I``, the text for people has totals and their time.
+    """
     delimiter = _perf_delimiter(log.head())
-    decimal_comma = delimiter == ";"
+    totals: list[_PerfRow] = []
     skipped = 0
     for text, _ in log.lines():
-        if "Joules" not in text or text.lstrip().startswith("#"):
-            continue
-        if delimiter is None:
-            match = _PERF_TEXT.match(text)
-            parts = match and (match["time"], match["socket"], match["value"], match["event"])
-        else:
-            parts = _perf_cells([cell.strip() for cell in text.split(delimiter)])
-        if not parts:
-            skipped += 1
-            continue
-        time, socket, value, event = parts
-        name = _ANY_PERF.search(event)
-        if name is None or name[1] not in _PERF_EVENTS:
-            continue
-        label = f"energy-{name[1]}" + (f" of socket {socket}" if socket else "")
-        # The platform contains the packages and their memory.
-        overlaps = ("energy-pkg",) if name[1] == "psys" else ()
-        component = _PERF_EVENTS[name[1]]
-        component = component if component == "node" else f"{component}:{socket or 0}"
-        meter = Meter(component, label, f"perf.energy-{name[1]}", Kind.AMOUNT, overlaps)
-        if decimal_comma:
-            time, value = time.replace(",", "."), value.replace(",", ".")
-        yield Reading(number(time), meter, number(value.replace(",", "")))
-    log.skipped(skipped, "that are not rows of perf stat")
+        length_s = math.nan
+        rows: list[_PerfRow] = []
+        if match := _PERF_ELAPSED.match(text):
+            length_s = number(match[1].replace(",", ""))
+            rows, totals = [one._replace(time=str(length_s)) for one in totals], []
+        elif "Joules" in text and not text.lstrip().startswith("#"):
+            row = _perf_row(text, delimiter)
+            rows = [row] if row else []
+            skipped += row is None
+        for row in rows:
+            meter = _perf_meter(row)
+            if not row.time:
+                totals.append(row)
+            elif meter is not None:
+                yield Reading(number(row.time), meter, number(row.value), length_s)
+    log.skipped(skipped, "that are not rows of perf stat -I")
 
 
-def _perf_cells(cells: Sequence[str]) -> tuple[str, str | None, str, str] | None:
+def _perf_row(text: str, delimiter: str | None) -> _PerfRow | None:
+    """Read a row, with decimal points and without time if it is a total."""
+    if text.lstrip().startswith("{"):
+        return _perf_object(text)
+    if delimiter is not None:
+        row = _perf_cells([cell.strip() for cell in text.split(delimiter)])
+        if row is not None and delimiter == ";":
+            row = row._replace(time=row.time.replace(",", "."), value=row.value.replace(",", "."))
+        return row
+    if match := _PERF_TEXT.match(text):
+        time, socket, value, event = match.group("time", "socket", "value", "event")
+        return _PerfRow(time, socket, value.replace(",", ""), event)
+    match = _PERF_TOTAL.match(text)
+    return match and _PerfRow("", None, match["value"].replace(",", ""), match["event"])
+
+
+def _perf_meter(row: _PerfRow) -> Meter | None:
+    """Return the meter of an event; ``None`` for cores and graphics, which are in the package."""
+    event = _ANY_PERF.search(row.event)
+    if event is None or event[1] not in _PERF_EVENTS:
+        return None
+    label = f"energy-{event[1]}" + (f" of socket {row.socket}" if row.socket else "")
+    # The platform contains the packages and their memory.
+    overlaps = tuple(f"energy-pkg{which}" for which in _SOCKETS) if event[1] == "psys" else ()
+    component = _PERF_EVENTS[event[1]]
+    component = component if component == "node" else f"{component}:{row.socket or 0}"
+    return Meter(component, label, f"perf.energy-{event[1]}", Kind.AMOUNT, overlaps)
+
+
+def _perf_object(text: str) -> _PerfRow | None:
+    """Read a row of ``-j``."""
+    try:
+        found = json.loads(text)
+        socket = str(found["socket"]).removeprefix("S") if "socket" in found else None
+        return _PerfRow(str(found["interval"]), socket, found["counter-value"], found["event"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _perf_cells(cells: Sequence[str]) -> _PerfRow | None:
     """Split a row of ``-x``: time, optionally socket and its CPUs, value, unit, event."""
     if "Joules" not in cells:
         return None
     unit = cells.index("Joules")
-    socket = re.fullmatch(r"S(\d+)(?:-D\d+)?.*", cells[1]) if unit == 4 else None
+    socket = re.fullmatch(r"S(\d+(?:-D\d+)?)", cells[1]) if unit == 4 else None
     if unit not in (2, 4) or (unit == 4 and not socket) or len(cells) < unit + 2:
         return None
-    return cells[0], socket and socket[1], cells[unit - 1], cells[unit + 1]
+    return _PerfRow(cells[0], socket and socket[1], cells[unit - 1], cells[unit + 1])
 
 
 def _perf_delimiter(head: Sequence[str]) -> str | None:
