@@ -66,6 +66,7 @@ class EnergyEstimator:
         self._foreign_gpus = foreign_gpus(trace)
         self._sources: dict[str, list[Source]] = {}
         self._refused: dict[str, list[Incident]] = {}
+        self._failures: dict[str, str] = {}
         self._curves: dict[str, ComponentCurve | None] = {}
         on_host, on_device = _change_points(trace, change_points_ns)
         intervals_s = trace.header.get("intervals_s")
@@ -144,7 +145,12 @@ class EnergyEstimator:
     def _curve(self, component: str, edges_s: Floats) -> ComponentCurve | None:
         if component not in self._curves:
             sources = self._sources[component]
-            curve = energy_curve(sources, edges_s)
+            try:
+                curve = energy_curve(sources, edges_s)
+            except (ArithmeticError, ValueError) as error:
+                # Absent with a reason is better than the program's end by what numbers do.
+                curve = None
+                self._failures[component] = f"its readings cannot be integrated: {error}"
             if any(is_long(source.readings) for source in sources):
                 return curve
             self._curves[component] = curve
@@ -161,7 +167,9 @@ class EnergyEstimator:
             times_s = np.array([window.of(component) for window in windows], dtype=float)
             curve = self._curve(component, times_s.reshape(-1))
             if curve is None:
-                reasons[component] = reason_for_absence(self._trace, self._incidents, component)
+                reasons[component] = self._failures.get(component) or reason_for_absence(
+                    self._trace, self._incidents, component
+                )
                 continue
             # One source was absent, but another gave readings.
             reasons.pop(component, None)
