@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulelab.energy.signal import Pace, pace_of
+from joulelab.energy.signal import Pace, implausible_power_w, pace_of
 from joulelab.errors import UserError
 from joulelab.format import count, join_words
 from joulelab.logs.columns import (
@@ -34,6 +34,7 @@ from joulelab.logs.series import Kind, Meter, MeterRows, Series, has_readings, t
 from joulelab.logs.timestamps import choose_time
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
+from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
@@ -102,13 +103,25 @@ def read_logs(paths: Sequence[Path], options: LogOptions | None = None) -> Log:
 def as_log(
     series: Sequence[Series], notes: Sequence[str] = (), absent: Sequence[Absence] = ()
 ) -> Log:
-    """Combine the readings of one or several devices to a trace."""
+    """Combine the readings of one or several devices to a trace.
+
+    Raises:
+        UserError: A device reports more than it can draw.
+    """
     start_s = min(float(one.t_s[0]) for one in series)
     stop_s = max(float(one.t_s[-1]) for one in series)
     origin_s = float(math.floor(start_s))
     readings = tuple(
         Readings(np.rint((one.t_s - origin_s) * 1e9).astype(np.int64), one.value) for one in series
     )
+    for one, found in zip(series, readings, strict=True):
+        power_w = implausible_power_w(one.channel, found, one.interval_s)
+        if power_w is not None:
+            raise UserError(
+                f"{one.channel.component} of column {one.column!r} cannot be right",
+                why=implausible(one.channel, power_w),
+                hint="give its unit with --power-unit, or choose another column",
+            )
     header = {"intervals_s": [one.interval_s for one in series]}
     channels = tuple(one.channel for one in series)
     trace = Trace(channels, readings, tuple(absent), header=header)

@@ -1,0 +1,38 @@
+"""A column that no component can draw is refused in one line."""
+
+import pytest
+
+from joulelab.errors import UserError
+from joulelab.logs.power_log import LogOptions, read_logs
+
+
+def log(tmp_path, power, header="timestamp,index,power.draw [W]", rows=60):
+    lines = [f"2026/11/28 12:{i // 60:02}:{i % 60:02}.000,0,{power}" for i in range(rows)]
+    path = tmp_path / "smi.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("power", ["20000 W", "20000.00", "4294967.29 W"])
+def test_a_gpu_at_20_kw_is_refused_with_its_reason(tmp_path, power):
+    with pytest.raises(UserError, match="more than a GPU can draw") as caught:
+        read_logs([log(tmp_path, power)])
+    assert "--power-unit" in str(caught.value)
+    assert "its unit is probably wrong" in str(caught.value)
+
+
+def test_its_right_unit_is_read(tmp_path):
+    path = log(tmp_path, "300000", header="timestamp,index,power.draw")
+    found = read_logs([path], LogOptions(power_unit="mW"))
+    assert found.trace.series[0].value[0] == 300.0
+
+
+def test_negative_power_is_refused(tmp_path):
+    with pytest.raises(UserError, match="its sign is probably wrong"):
+        read_logs([log(tmp_path, "-120.5 W")])
+
+
+def test_a_rack_of_which_nothing_is_known_may_draw_as_much(tmp_path):
+    path = tmp_path / "rack.csv"
+    path.write_text("time_s,power_w\n" + "".join(f"{i},20000\n" for i in range(60)))
+    assert len(read_logs([path]).trace.channels) == 1
