@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,13 +12,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from joulelab.cli.output import output_console
+from joulelab.energy.estimator import energies_of
 from joulelab.energy.signal import channel_role
 from joulelab.format import ABSENT, duration, quantity
 from joulelab.machine import Machine, describe
-from joulelab.sensors.discovery import ChannelNow, discover, read_now
-from joulelab.sensors.sensor import Absence, Channel, Discovery, Quantity
+from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
+from joulelab.sensors.discovery import (
+    SETTLE_S,
+    ChannelNow,
+    discover,
+    present_values,
+    read_moment,
+)
+from joulelab.sensors.sensor import (
+    Absence,
+    Channel,
+    Discovery,
+    Gap,
+    Quantity,
+    Reading,
+    Sensor,
+    SensorEvent,
+)
 from joulelab.sensors.visible_devices import environment_selection
 
+COMPARE_S = 2.0
+"""Time in which what is read each second has two readings or more."""
 ALWAYS_S = 1e-5
 """A channel with a shorter update period is calculated when it is read."""
 UNITS = {
@@ -48,14 +69,53 @@ def command(as_json: bool) -> None:
     machine = describe(*environment_selection())
     found = discover()
     try:
-        rows = read_now(found.sensors)
+        compared = comparable_components(found.sensors)
+        readings = read_moment(found.sensors, COMPARE_S if compared else SETTLE_S)
     finally:
         for sensor in found.sensors:
             sensor.close()
+    rows = present_values(found.sensors, readings)
+    notes = _notes(found.sensors, readings)
     if as_json:
-        click.echo(json.dumps(_as_json(machine, found, rows), indent=2))
+        click.echo(json.dumps(_as_json(machine, found, rows) | {"notes": notes}, indent=2))
     else:
-        _print(machine, found, rows)
+        _print(machine, found, rows, notes)
+
+
+def comparable_components(sensors: Sequence[Sensor]) -> set[str]:
+    """Return the components of which both power and energy are measured."""
+    measured = [
+        (channel.component, channel.quantity)
+        for sensor in sensors
+        for channel in sensor.channels
+        if channel.gives_energy
+    ]
+    powers, energies = (
+        {component for component, quantity in measured if quantity is kind}
+        for kind in (Quantity.POWER, Quantity.ENERGY)
+    )
+    return powers & energies
+
+
+def _notes(
+    sensors: Sequence[Sensor], readings: Sequence[Sequence[Reading | Gap | SensorEvent]]
+) -> list[str]:
+    """Return what the readings show about their sources, such as contradictions."""
+    channels: list[Channel] = []
+    intervals_s: list[float] = []
+    moved: list[Reading | Gap] = []
+    for sensor, found in zip(sensors, readings, strict=True):
+        own = (one for one in found if not isinstance(one, SensorEvent))
+        moved += [one._replace(channel=one.channel + len(channels)) for one in own]
+        channels += sensor.channels
+        own_s = getattr(sensor, "intervals_s", [sensor.interval_s] * len(sensor.channels))
+        intervals_s += [max(interval_s, SETTLE_S) for interval_s in own_s]
+    times_ns = [one.t_ns for one in moved if channels[one.channel].gives_energy]
+    if not times_ns:
+        return []
+    window = Window(min(times_ns), max(times_ns))
+    trace = replace(Trace.of(channels, moved), header={"intervals_s": intervals_s})
+    return list(energies_of(trace, [window])[0].notes)
 
 
 def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> dict[str, Any]:
@@ -73,7 +133,9 @@ def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> 
     }
 
 
-def _print(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> None:
+def _print(
+    machine: Machine, found: Discovery, rows: Sequence[ChannelNow], warnings: Sequence[str]
+) -> None:
     console = output_console()
     hardware = _table("Hardware configuration")
     hardware.show_header = False
@@ -107,6 +169,8 @@ def _print(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> No
         console.print(f"  {', '.join(components)}: {escape(note)}", highlight=False)
     for reason in dict.fromkeys(f"{c.component} {c.source}: {r}" for c, _, r in rows if r):
         console.print(f"  no value now: {escape(reason)}", highlight=False)
+    for warning in warnings:
+        console.print(f"  {escape(warning)}", highlight=False)
     if found.absent:
         absent = _table("Absent", "component", "source", "why, and how to fix it")
         for (source, reason), components_of in _grouped(found.absent).items():

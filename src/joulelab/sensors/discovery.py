@@ -89,12 +89,29 @@ class ChannelNow(NamedTuple):
 
 def read_now(sensors: Sequence[Sensor]) -> list[ChannelNow]:
     """Read the present value of every channel, which takes :data:`SETTLE_S`."""
-    first = [sensor.read() for sensor in sensors]
-    time.sleep(SETTLE_S)
+    return present_values(sensors, read_moment(sensors, SETTLE_S))
+
+
+def read_moment(
+    sensors: Sequence[Sensor], duration_s: float
+) -> list[list[Reading | Gap | SensorEvent]]:
+    """Return what each sensor gives within a moment, :data:`SETTLE_S` apart."""
+    found = [list(sensor.read()) for sensor in sensors]
+    until_s = time.monotonic() + duration_s
+    while time.monotonic() < until_s:
+        time.sleep(SETTLE_S)
+        for sensor, readings in zip(sensors, found, strict=True):
+            readings.extend(sensor.read())
+    return found
+
+
+def present_values(
+    sensors: Sequence[Sensor], readings: Sequence[Sequence[Reading | Gap | SensorEvent]]
+) -> list[ChannelNow]:
+    """Return the present value of every channel from what the sensors gave."""
     return [
         ChannelNow(channel, *_now(channel, [one for one in found if _is_of(one, position)]))
-        for sensor, before in zip(sensors, first, strict=True)
-        for found in [[*before, *sensor.read()]]
+        for sensor, found in zip(sensors, readings, strict=True)
         for position, channel in enumerate(sensor.channels)
     ]
 
