@@ -167,3 +167,14 @@ def test_energy_that_was_not_measured_is_null(forecast_of, table):
     forecast = forecast_of(table("epoch,duration_s,gross_j\n0,10,\n1,11,\n2,10,\n"), "--epochs", 10)
     assert forecast["gross_j"] is None
     assert forecast["duration_s"] == pytest.approx(103, abs=3)
+
+
+def test_a_run_on_a_busy_machine_has_a_caveat(run, synthetic, tmp_path):
+    writer = synthetic.Writer(tmp_path / "s", models=["LeNet", "VGG16"])
+    writer.idle(0, "before")
+    for model, change in (("LeNet", None), ("VGG16", synthetic.disturb)):
+        writer.cell(model, 0, change=change)
+    code, _, err = run("forecast", tmp_path / "s" / "runs" / "r0-vgg16", "--epochs", 100)
+    assert code == 0
+    assert "measured on a busy machine: other processes (make) also used the CPU" in err
+    assert run("forecast", tmp_path / "s" / "runs" / "r0-lenet", "--epochs", 100)[2] == ""

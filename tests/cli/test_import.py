@@ -69,6 +69,14 @@ def test_net_of_idle(tmp_path, steady, energies, idle):
     assert work["net_low_j"] < 1200 < work["net_high_j"]
 
 
+def test_net_energy_below_zero_has_its_reason(tmp_path, steady, energies):
+    table = spans(tmp_path, "work,12,18", "idle,1,9")
+    work, idle = energies("--power", steady, "--spans", table, "--idle", "work")
+    assert idle["net_j"] < 0
+    assert "the machine drew less than in the idle measurement" in idle["reason"]
+    assert work["reason"] is None
+
+
 def test_a_span_outside_the_log_is_null_with_a_reason(tmp_path, steady, energies):
     table = spans(tmp_path, "in,1,5", "out,30,40", "half,18,30")
     inside, outside, half = energies("--power", steady, "--spans", table)

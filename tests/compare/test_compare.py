@@ -12,8 +12,9 @@ from joulelab.carbon.site import Site
 from joulelab.compare.compare import compare
 from joulelab.compare.measurement import BASELINE, CANDIDATE, read_group
 from joulelab.compare.text import comparison_lines, practical_meaning, verdict
-from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.attribution import ALSO_USED, Share
+from joulelab.energy.baseline import BUSY_IDLE, Baseline, IdlePoint
+from joulelab.energy.energy import NEGATIVE_NET, ComponentEnergy, Energy
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError
 from joulelab.ledger.ledger import read_ledger
@@ -168,9 +169,33 @@ def test_net_energy_that_is_not_positive_has_a_difference_and_no_ratio(
     b = write_run(tmp_path / "b", 0.0, energy=net(110.0))
     found = compared(a, b, "net_j")
     assert math.isnan(found.effect.ratio)
+    assert f"baseline: {NEGATIVE_NET}" in found.caveats
+    assert not any(NEGATIVE_NET in caveat for caveat in compared(a, b).caveats)
     assert found.effect.difference == pytest.approx(1000.0)
     assert found.is_above(0.05) is None
     assert "no ratio" in verdict(found.effect, 0.95)
+
+
+def test_other_users_are_a_caveat_of_the_whole_group(tmp_path, write_run, synthetic):
+    share = Share(fraction=0.5, low=0.3, high=0.7, method="CPU time", users=("make (pid 7)",))
+    energy = synthetic.energy({"gpu:0": 300.0, "cpu:0": 50.0}, 100.0)
+    parts = {name: replace(part, idle_j=90.0) for name, part in energy.components.items()}
+    alone = replace(energy, components=parts)
+    for index, is_shared in enumerate((True, False, True)):
+        energy = alone
+        if is_shared:
+            part = replace(energy.components["cpu:0"], share=share)
+            notes = (f"{ALSO_USED} the CPU: make (pid {index})", f"{BUSY_IDLE} (50 %): uncertain")
+            parts = {**energy.components, "cpu:0": part}
+            energy = replace(energy, components=parts, notes=notes)
+        write_run(tmp_path / "a" / str(index), 0.0, energy=energy)
+    write_run(tmp_path / "b", 0.0, energy=alone)
+    text = "baseline: measured on a busy machine: other processes (make) also used the CPU during 2"
+    for metric in ("gross_j", "duration_s", "net_j"):
+        caveats = compared(tmp_path / "a", tmp_path / "b", metric).caveats
+        assert f"{text} of 3 runs" in caveats
+        assert not any(ALSO_USED in caveat for caveat in caveats)
+        assert any(BUSY_IDLE in caveat for caveat in caveats) is (metric == "net_j")
 
 
 def test_runs_of_several_programs_are_compared_by_name(tmp_path, write_run):

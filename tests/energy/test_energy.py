@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulelab.energy.energy import ComponentEnergy, Energy, total
+from joulelab.energy.energy import NEGATIVE_NET, ComponentEnergy, Energy, total
 from joulelab.sensors.sensor import Provenance
 
 joules = st.floats(0.001, 1e9)
@@ -100,6 +100,15 @@ def test_an_energy_without_components_is_nan_and_never_zero():
 def test_without_a_baseline_net_energy_is_unknown():
     assert math.isnan(energy(part()).net_j)
     assert math.isnan(energy(part(idle_j=1.0), part("cpu:0")).idle_j)
+
+
+def test_net_energy_below_zero_is_explained():
+    negative = energy(part(gross_j=600.0, idle_j=700.0))
+    assert negative.caveats == (NEGATIVE_NET,)
+    assert NEGATIVE_NET in str(negative)
+    assert NEGATIVE_NET in negative._repr_html_()
+    assert energy(part(gross_j=600.0, idle_j=500.0)).caveats == ()
+    assert energy(part(gross_j=600.0)).caveats == ()
 
 
 def test_a_component_measured_in_one_span_only_is_absent_from_the_sum():

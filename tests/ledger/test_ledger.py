@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from joulelab.carbon.site import save_site
 from joulelab.energy.attribution import Share
+from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
 from joulelab.ledger.entries import label_run
@@ -123,6 +124,14 @@ def test_simulated_energy_is_reported(tmp_path, run_record):
     assert "100 % of the energy is simulated, not measured" in read(tmp_path).warnings
 
 
+def test_doubtful_idle_power_is_reported(tmp_path, run_record, make_energy):
+    doubtful = replace(make_energy(1000.0), notes=(f"{BUSY_IDLE} (50 % of the CPU used)",))
+    run_record(tmp_path / "one", doubtful)
+    run_record(tmp_path / "two", 1000.0)
+    warning = f"{BUSY_IDLE} for 1 run: energies net of idle are uncertain"
+    assert warning in read(tmp_path).warnings
+
+
 def test_an_unfinished_run_is_reported(tmp_path, run_record):
     run_record(tmp_path / "one", 1000.0, status="unfinished")
     ledger = read(tmp_path)
@@ -140,7 +149,8 @@ def test_overlapping_runs_are_reported(tmp_path, run_record):
 
 def test_only_the_own_share_of_a_shared_machine(tmp_path, run_record, make_energy):
     whole = make_energy(1000.0, gain=0.0)
-    share = Share(fraction=0.4, low=0.3, high=0.5, method="CPU time")
+    users = ("make (pid 7)",)
+    share = Share(fraction=0.4, low=0.3, high=0.5, method="CPU time", users=users)
     part = replace(whole.components["gpu:0"], share=share)
     run_record(tmp_path / "one", replace(whole, components={"gpu:0": part}))
     run_record(tmp_path / "two", replace(whole, components={"gpu:0": part}))
@@ -151,6 +161,7 @@ def test_only_the_own_share_of_a_shared_machine(tmp_path, run_record, make_energ
         "about 800 J (95 % CI 600–1,000 J) of 2,000 J is their own" in warning
         for warning in ledger.warnings
     )
+    assert any(one.startswith("2 runs on shared machines (make): ") for one in ledger.warnings)
     assert any("overlapped" in warning for warning in ledger.warnings)
     own = read(tmp_path, own_share=True)
     assert own.total.energy.value == pytest.approx(1800.0)

@@ -68,6 +68,8 @@ def command(
     site = Site.configured(**site_fields)
     with progress("reading the run"):
         source = read_source(run, phase=phase, steps_per_epoch=steps_per_epoch)
+    for caveat in source.caveats:
+        click.echo(f"joulelab: {caveat}", err=True)
     options: dict[str, Any] = {
         "within": within,
         "pue": site.pue,

@@ -62,7 +62,7 @@ def _print(job: DistributedJob, total: Energy, energies: dict[str, Energy]) -> N
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         click.echo(f"{label:{width}}  {text}")
-    for note in dict.fromkeys(note for one in (total, *energies.values()) for note in one.notes):
+    for note in dict.fromkeys(note for one in (total, *energies.values()) for note in one.caveats):
         click.echo(f"note: {note}")
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from joulelab.compare.measurement import BASELINE, CANDIDATE, Group
-from joulelab.energy.energy import REPORTED_GAP
+from joulelab.energy.attribution import ALSO_USED
+from joulelab.energy.baseline import BUSY_IDLE
+from joulelab.energy.energy import REPORTED_GAP, Energy
 from joulelab.energy.uncertainty import Metric
 from joulelab.format import count, duration, join_words, number, percent
+from joulelab.runs.shared_machine import Sharing
 from joulelab.sensors.sensor import Provenance
 from joulelab.stats.difference import Cell, Repeats
 
@@ -70,6 +73,7 @@ def find_caveats(
         for group in groups
         if group.failed
     ]
+    found += [text for group in groups for text in _of_sharing(group)]
     found += [text for group in groups for text in _of_runs(group, metric)]
     found += [text for group in groups for text in _of_provenance(group, metric)]
     found += [text for group in groups for text in _of_varying_levels(group, by)]
@@ -97,7 +101,7 @@ def _of_runs(group: Group, metric: Metric) -> list[str]:
     for one in group.measurements:
         texts, energy = [*one.caveats], one.energy
         if metric.is_energy:
-            texts += energy.notes
+            texts += _notes(energy, metric)
             if energy.gap_s > REPORTED_GAP * energy.duration_s:
                 share = percent(energy.gap_s / energy.duration_s, 2)
                 texts.append(f"no readings for {share} of its time")
@@ -108,6 +112,18 @@ def _of_runs(group: Group, metric: Metric) -> list[str]:
         f"{group.role}: {text}" + (f" ({_some(names)})" if several else "")
         for text, names in by_text.items()
     ]
+
+
+def _of_sharing(group: Group) -> list[str]:
+    sharing = Sharing.of((str(one.directory), one.energy) for one in group.measurements)
+    return [] if sharing is None else [f"{group.role}: {sharing}"]
+
+
+def _notes(energy: Energy, metric: Metric) -> list[str]:
+    """Return the notes that concern a metric; other users are summarised for the whole group."""
+    others = (ALSO_USED,) if metric.quantity == "net" else (ALSO_USED, BUSY_IDLE)
+    notes = energy.caveats if metric.quantity == "net" else energy.notes
+    return [note for note in notes if not note.startswith(others)]
 
 
 def _of_provenance(group: Group, metric: Metric) -> list[str]:

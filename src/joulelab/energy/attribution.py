@@ -43,6 +43,7 @@ MAX_NAMED = 5
 ROUNDING = 1e-6
 
 NOT_USED = "not used by this job"
+ALSO_USED = "other processes also used"
 VISIBILITY_HINT = "let the job's processes on a host see each other's GPUs"
 
 
@@ -143,7 +144,7 @@ class Attribution:
         label = "the CPU" if name == "cpu" else name
         if share is not None:
             users = self._others.get(name)
-            return f"other processes also used {label}{f': {users}' if users else ''}"
+            return f"{ALSO_USED} {label}{f': {users}' if users else ''}"
         reason = self._reasons.get(name)
         if reason is None and name in self._use:
             reason = "processes were sampled in too little of the span"

@@ -21,11 +21,8 @@ UNKNOWN_DRIFT = 0.04
 An H100's idle power rose from 119 to 128 W (7 %) within three minutes of work; a rectangular
 distribution of that width has a standard deviation of 2 %, doubled since boards differ."""
 
-BUSY_IDLE = (
-    "idle power was measured on a busy machine ({}): net of idle is uncertain; measure idle again "
-    "when no other process works"
-)
-"""Note of an energy whose idle power is doubtful."""
+BUSY_IDLE = "idle power was measured on a busy machine"
+"""Beginning of the note of an energy whose idle power is doubtful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +157,10 @@ class Baseline:
         points = self._points_of(component, source)
         if not points or component not in points[0].busy_w:
             return ""
-        return BUSY_IDLE.format(points[0].load_text)
+        return (
+            f"{BUSY_IDLE} ({points[0].load_text}): net of idle is uncertain; measure idle again "
+            "when no other process works"
+        )
 
     def _points_of(self, component: str, source: str) -> list[IdlePoint]:
         """Return the points of a component's sensor: those of an idle machine, if there are any."""

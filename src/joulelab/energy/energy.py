@@ -27,6 +27,12 @@ ROUNDING = 1e-9
 REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its interval.
 
 
+NEGATIVE_NET = (
+    "net of idle is below zero: the machine drew less than in the idle measurement; measure idle "
+    "again on a quiet machine"
+)
+
+
 def sensor_of(source: str) -> str:
     """Return the source that gave the readings: ``"a"`` of ``"a+b"``, scaled to the counter b."""
     return source.partition("+")[0]
@@ -71,7 +77,7 @@ class ComponentEnergy:
 
     @property
     def net_j(self) -> float:
-        """Gross minus idle; NaN without a baseline."""
+        """Gross minus idle; NaN without a baseline. Rounding errors count as 0."""
         net_j = self.gross_j - self.idle_j
         return 0.0 if abs(net_j) < ROUNDING * abs(self.gross_j) else net_j
 
@@ -278,6 +284,11 @@ without cpu:0
         """The longest time that one of the components had no readings."""
         return max((part.gap_s for part in self.components.values()), default=0.0)
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """The notes, and why net energy is negative if it is."""
+        return (*self.notes, NEGATIVE_NET) if self.net_j < 0 else self.notes
+
     def __add__(self, other: Energy) -> Energy:
         """Add another span's energy.
 
@@ -319,7 +330,7 @@ without cpu:0
             parts.append(f"no readings for {duration(self.gap_s)}")
         if self.absent:
             parts.append(f"without {', '.join(self.absent)}")
-        return [", ".join(values), "; ".join(parts), *filter(None, (self.job_text, *self.notes))]
+        return [", ".join(values), "; ".join(parts), *filter(None, (self.job_text, *self.caveats))]
 
     def __str__(self) -> str:
         return "; ".join(self.lines())
@@ -336,7 +347,7 @@ without cpu:0
             rows.append(_html_row("total", self, duration(self.duration_s)))
         head = "".join(f'<th style="{_CELL}">{text}</th>' for text in heads) if rows else ""
         notes = [f"{name}: {why}" for name, why in self.absent.items()]
-        notes += filter(None, (self.job_text, *self.notes))
+        notes += filter(None, (self.job_text, *self.caveats))
         below = "".join(f"<div>{escape(note)}</div>" for note in notes)
         return (
             f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'

@@ -26,6 +26,7 @@ from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.record import StudyPart
 from joulelab.runs.selection import open_run
+from joulelab.runs.shared_machine import EFFECT, Sharing
 
 EPOCH, STEP, IDLE = "epoch", "step", "idle"
 
@@ -52,10 +53,11 @@ class _Piece(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A profile, and the accuracy after each epoch in percent (NaN if not measured)."""
+    """A profile, the accuracy after each epoch in percent (NaN if not measured), and caveats."""
 
     profile: Profile
     accuracy_pct: tuple[float, ...] = ()
+    caveats: tuple[str, ...] = ()
 
 
 def read_source(path: Path, phase: str | None = None, steps_per_epoch: int | None = None) -> Source:
@@ -67,11 +69,13 @@ def read_source(path: Path, phase: str | None = None, steps_per_epoch: int | Non
     if path.is_file():
         return _of_table(path)
     run = open_run(path)
+    sharing = Sharing.of_runs([run])
+    caveats = () if sharing is None else (f"{sharing}: {EFFECT}",)
     if run.study is not None:
-        return _of_study_run(run.study, phase)
+        return _of_study_run(run.study, phase)._replace(caveats=caveats)
     trace, since_ns = read_trace(run.inside or run.directory), run.start_ns or 0
     options: dict[str, Any] = {"phase": phase, "steps_per_epoch": steps_per_epoch}
-    return Source(profile_of_trace(trace, since_ns=since_ns, **options))
+    return Source(profile_of_trace(trace, since_ns=since_ns, **options), caveats=caveats)
 
 
 def profile_of_trace(

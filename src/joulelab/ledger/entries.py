@@ -23,6 +23,7 @@ from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.runs import PHASES
 from joulelab.runs.record import Run, is_run, read_record, saved_run_directories, write_record
 from joulelab.runs.selection import open_runs
+from joulelab.runs.shared_machine import is_shared
 from joulelab.runs.study_runs import LABELS_FILE, LABELS_SCHEMA, is_study, study_labels
 from joulelab.storage import write_whole, writing
 from joulelab.uncertain import UncertainValue
@@ -63,7 +64,7 @@ class Entry:
     @property
     def is_shared(self) -> bool:
         """Whether other processes are known to have used its machine."""
-        return any(part.share is not None and not part.share.is_whole for part in self.parts)
+        return is_shared(self.run.energy)
 
     def gross_energy(self, *, own_share: bool = False) -> UncertainValue | None:
         """Return what the machine used, or the run's own share of it where that is known, J."""

@@ -6,8 +6,10 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 
+from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.format import count, percent, quantity, with_interval
 from joulelab.ledger.entries import Entry
+from joulelab.runs.shared_machine import Sharing, has_busy_idle
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import UncertainValue
 
@@ -109,17 +111,24 @@ def _of_provenance(entries: Sequence[Entry]) -> list[str]:
 
 
 def _of_sharing(entries: Sequence[Entry], *, own_share: bool) -> list[str]:
+    doubtful = sum(has_busy_idle(one.run.energy) for one in entries)
+    idle = f"{BUSY_IDLE} for {count(doubtful, 'run')}: energies net of idle are uncertain"
+    warnings = [idle] if doubtful else []
+    sharing = Sharing.of((str(one.run.directory), one.run.energy) for one in entries)
+    if sharing is None:
+        return warnings
     shared = [one for one in entries if one.is_shared]
-    if not shared:
-        return []
+    users = f" ({_some(sharing.users)})" if sharing.users else ""
+    runs = f"{count(len(shared), 'run')} on shared machines{users}"
     if own_share:
-        return [f"{count(len(shared), 'run')} on shared machines: own share counted (estimated)"]
+        return [*warnings, f"{runs}: own share counted (estimated)"]
     whole = UncertainValue.total(filter(None, (one.gross_energy() for one in shared)))
     own = UncertainValue.total(filter(None, (one.gross_energy(own_share=True) for one in shared)))
     return [
-        f"{count(len(shared), 'run')} on shared machines: about "
+        *warnings,
+        f"{runs}: about "
         f"{with_interval(own.value, *own.interval, 'J')} of {quantity(whole.value, 'J')} is their "
-        "own share (estimated); count only that with --own-share"
+        "own share (estimated); count only that with --own-share",
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import Energy
+from joulelab.energy.energy import NEGATIVE_NET, Energy
 from joulelab.energy.estimator import energies_of
 from joulelab.errors import UserError, nearest
 from joulelab.format import duration, finite_or_none
@@ -201,4 +201,6 @@ def _reason(log: Log, span: ImportedSpan, energy: Energy) -> str | None:
         for note in energy.notes
         if any(note.startswith(f"{name}: ") for name in energy.components)
     ]
+    if energy.net_j < 0:
+        reasons.append(NEGATIVE_NET)
     return "; ".join(reasons) or None

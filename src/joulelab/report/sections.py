@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from joulelab.energy.energy import NEGATIVE_NET
 from joulelab.findings.all import Analysis
 from joulelab.findings.summary import varying
 from joulelab.format import (
@@ -70,7 +71,12 @@ def results(measured: pd.DataFrame) -> Section:
             rows = [_result(row, units, several) for _, row in part.iterrows()]
             phases.append({"title": title, "rows": rows})
     columns = [(heading, units[column][1]) for column, heading, _ in _RESULTS]
-    return {"columns": columns, "phases": phases, "left_out": len(table) - len(shown)}
+    return {
+        "columns": columns,
+        "phases": phases,
+        "left_out": len(table) - len(shown),
+        "negative": sentence(NEGATIVE_NET) if (table["net_j"] < 0).any() else "",
+    }
 
 
 def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several: bool) -> Section:

@@ -247,7 +247,7 @@ def _notes(run: Run) -> Iterator[Line]:
     gap_s = run.energy.gap_s
     if run.energy.components and gap_s > LEAST_GAP * run.duration_s:
         yield "note", f"no readings for {duration(gap_s)} (included in the interval)"
-    for note in (*run.energy.notes, *run.notes):
+    for note in (*run.energy.caveats, *run.notes):
         yield "note", note
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import Energy
 from joulelab.format import count, join_words
 from joulelab.runs.record import Run
@@ -36,6 +37,11 @@ def was_shared(energy: Energy) -> bool | None:
         return True
     parts = energy.components.values()
     return False if parts and all(part.share is not None for part in parts) else None
+
+
+def has_busy_idle(energy: Energy) -> bool:
+    """Return whether the idle power of an energy was measured on a busy machine."""
+    return any(note.startswith(BUSY_IDLE) for note in energy.notes)
 
 
 def shared_energies(run: Run) -> list[Energy]:
@@ -113,7 +119,7 @@ def describe_busy_idle(study: Study) -> str:
         return ""
     most = max(busy, key=lambda point: max(one.fraction for one in point.load.values()))
     return (
-        f"idle power was measured on a busy machine in {len(busy)} of "
+        f"{BUSY_IDLE} in {len(busy)} of "
         f"{count(len(points), 'measurement')} (up to {most.load_text}): the intervals of net "
         "energies are wider for it"
     )

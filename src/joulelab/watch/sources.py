@@ -399,5 +399,5 @@ def _with_record(view: View, run: Run) -> View:
         ),
         stacks=(),
         absent=energy.absent,
-        notes=tuple(dict.fromkeys((*energy.notes, *run.notes))),
+        notes=tuple(dict.fromkeys((*energy.caveats, *run.notes))),
     )
