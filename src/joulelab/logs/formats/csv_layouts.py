@@ -282,6 +282,10 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
             continue
         name = names[i] if names.count(names[i]) == 1 else f"{names[i]} {i + 1}"
         log.runs.append((name, row["timestamp"], length_s))
+        if number(row.get("pue", "")) not in (1.0, 0.0) and row.get("pue"):
+            log.notes.append(f"energies include the data centre's PUE of {row['pue']}")
+        if row.get("tracking_mode") == "process":
+            log.notes.append("CodeCarbon tracked its own process only")
         for column, component in _CODECARBON_PARTS.items():
             if column in row:
                 overlaps = tuple(_CODECARBON_PARTS)[:3] if component == "node" else ()
