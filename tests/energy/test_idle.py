@@ -121,6 +121,15 @@ def test_utilisation_takes_the_place_of_unknown_use():
     assert measure(trace).load["cpu"].fraction == pytest.approx(0.5)
 
 
+def test_use_that_is_not_recorded_is_unknown():
+    trace = host(lambda t: 60.0, lambda t: 4.0)
+    assert measure(trace).unknown == []
+    trace = Trace(trace.channels[:1], trace.series[:1])
+    measured = measure(trace)
+    assert measured.unknown == ["cpu"]
+    assert measured.load == {}
+
+
 def test_an_energy_states_that_its_idle_power_is_doubtful():
     trace = host(lambda t: 60.0, lambda t: 4.0, users=[[7, "make", 4.0]])
     baseline = Baseline((measure(trace).point(),))

@@ -4,9 +4,12 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
+from live_sysfs import LiveRapl
 
 import joulelab
 from joulelab.energy.baseline import IdlePoint
@@ -142,6 +145,29 @@ def test_a_machine_that_becomes_quiet_is_waited_for(run, monkeypatch, busy_machi
     assert code == 0
     assert "by the quietest 250 ms of" in out
     assert load().points[0].load == {}
+
+
+def test_processes_that_keep_the_machine_busy_are_named(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path / "sys"))
+    rapl = LiveRapl(tmp_path / "sys")
+    rapl.zone("intel-rapl:0", "package-0", 20.0)
+    spin = [sys.executable, "-c", "while True: pass"]
+    spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count())]
+    try:
+        with rapl:
+            code, out, err = run("idle", "--seconds", "1", "--wait", "0")
+            assert (code, out) == (2, "")
+            # On a machine that runs other tests, too, those may be named instead.
+            assert re.search(r"the machine is busy: \d+ % of the CPU used by .+ \(pid \d+\)", err)
+            code, out, _ = run("idle", "--seconds", "1", "--force")
+            assert code == 0
+    finally:
+        for one in spinning:
+            one.kill()
+            one.wait()
+    point = load().points[0]
+    assert point.load["cpu"].fraction > 0.5
+    assert point.busy_w == {"cpu:0": pytest.approx(20.0, rel=0.1)}
 
 
 def test_a_saved_point_of_an_older_version_opens():

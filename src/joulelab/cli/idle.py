@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import click
 from rich.status import Status
@@ -63,8 +62,10 @@ def command(
     if wait_s is None:
         wait_s = 0.0 if force else WAIT_S
     with Meter() as meter, progress(f"measuring idle power for {duration(duration_s)}") as status:
+        unknown: list[str] = []
 
         def show(measured: IdleMeasurement) -> None:
+            unknown[:] = measured.unknown
             if isinstance(status, Status) and not measured.is_quiet:
                 status.update(f"waiting for a quiet machine: {measured.load_text}")
 
@@ -82,14 +83,20 @@ def command(
         saved_in = None if path is None else str(path)
         print_json({"idle": energy.to_json(), "point": point.to_json(), "kept_in": saved_in})
         return
-    _print(point, energy, path)
+    _print(point, energy)
+    for name in unknown:
+        label = "the CPU" if name == "cpu" else name
+        click.echo(f"whether other processes used {label} is unknown")
+    if path is not None:
+        click.echo(f"saved in {path}")
 
 
-def _print(point: IdlePoint, energy: Energy, path: Path | None) -> None:
-    for name, power_w in point.power_w.items():
-        part = energy.components[name]
+def _print(point: IdlePoint, energy: Energy) -> None:
+    for name, part in energy.components.items():
+        power_w = point.power_w.get(name, math.nan)
+        off_w = point.uncertainty_w.get(name, math.nan)
         half_w = COVERAGE_FACTOR * math.hypot(
-            part.gain_uncertainty * power_w, part.offset_uncertainty_w, point.uncertainty_w[name]
+            part.gain_uncertainty * power_w, part.offset_uncertainty_w, off_w
         )
         power = f"{quantity(power_w, 'W')} ± {quantity(half_w, 'W')}"
         click.echo(f"{name:8} {power:20} {part.provenance}")
@@ -101,6 +108,7 @@ def _print(point: IdlePoint, energy: Energy, path: Path | None) -> None:
     if point.busy_w:
         click.echo(f"measured on a busy machine: {point.load_text}; ± covers what it may have used")
     elif point.load:
-        click.echo(f"busy, which idle power by a model does not depend on: {point.load_text}")
-    if path is not None:
-        click.echo(f"saved in {path}")
+        click.echo(
+            f"the machine was busy ({point.load_text}); the idle power of an estimate is that of "
+            "its model, whoever uses the machine"
+        )

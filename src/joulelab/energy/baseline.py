@@ -30,7 +30,7 @@ class Load:
     """How much other processes used a component while its idle power was measured.
 
     Attributes:
-        fraction: Mean part of the component that they used, 0 to 1; NaN if it is unknown.
+        fraction: Mean part of the component that they used, 0 to 1.
         users: Their names with pids, the busiest first.
     """
 

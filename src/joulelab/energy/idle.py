@@ -34,7 +34,7 @@ from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.sensor import Quantity
+from joulelab.sensors.sensor import Provenance, Quantity
 from joulelab.sensors.sharing import REPORT_EVERY_S
 from joulelab.uncertain import COVERAGE_FACTOR
 
@@ -92,6 +92,17 @@ class IdleMeasurement:
     def is_quiet(self) -> bool:
         """Whether no component whose idle power has to be measured was used by others."""
         return not any(self._fraction_of(name) > 0 for name in self._measured())
+
+    @property
+    def unknown(self) -> list[str]:
+        """Components whose use by others is unknown, so that they may have been busy."""
+        simulated = all(
+            channel.provenance is Provenance.SIMULATED
+            for channel in self._trace.channels
+            if channel.gives_energy
+        )
+        names = [] if simulated else self._components()
+        return [name for name in names if math.isnan(self._use_of(name, self.window))]
 
     @property
     def load_text(self) -> str:
