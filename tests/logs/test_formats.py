@@ -29,6 +29,7 @@ SAMPLES = {
     "dcgmi_dmon.txt": (TWO_GPUS, 20.0, 1.0),
     "dcgmi_dmon_prefixed.txt": (TWO_GPUS, 20.0, None),
     "energibridge.csv": ({"cpu:0": 40.0, "dram:0": 3.0}, 20.0, None),
+    "gpustat.txt": (TWO_GPUS, 20.0, None),
     "ipmi_dcmi.txt": ({"node": 400.0}, 20.0, None),
     "ipmi_sdr.csv": ({"psu:1": 210.0, "psu:2": 190.0}, 20.0, None),
     "ipmi_sensor.txt": ({"node": 400.0}, 20.0, None),
@@ -59,6 +60,7 @@ SAMPLES = {
     "prometheus_range.json": (TWO_GPUS, 20.0, None),
     "rocm_smi.csv": (TWO_GPUS, 20.0, None),
     "rocm_smi.json": (TWO_GPUS, 20.0, None),
+    "rocm_smi.txt": (TWO_GPUS, 20.0, None),
     "scaphandre.json": (TWO_PACKAGES, 19.0, None),
     "scaphandre.txt": ({"node": 110.0}, 40.0, 2.0),
     "shelly.json": ({"plug:0": 300.0}, 20.0, None),
@@ -298,6 +300,13 @@ def test_pause_of_a_tool_is_a_gap(tmp_path):
 )
 def test_dates_of_tools(text, iso):
     assert as_iso(text) == iso
+
+
+def test_dates_without_a_year_are_noted():
+    log = LogText(Path("log"), LogOptions(timezone="UTC"))
+    first, last = to_seconds(log, ["Mar 14 23:59:59", "Mar 15 00:00:01"])
+    assert last - first == 2
+    assert "dates have no year; assuming" in log.notes[0]
 
 
 def test_epoch_times_in_all_units():

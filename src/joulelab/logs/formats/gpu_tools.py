@@ -33,6 +33,7 @@ _AMD_FIELDS = {
 _AMD_POWERS = tuple(name for name, kind in _AMD_FIELDS.items() if kind is Kind.POWER)
 _UNITS = {"W": 1.0, "mW": 1e-3, "uW": 1e-6, "J": 1.0, "kJ": 1e3, "mJ": 1e-3, "uJ": 1e-6}
 _ROCM_POWER = re.compile(r"(?:Average|Current Socket) Graphics Package Power ?\(W\)")
+_ROCM_TEXT = re.compile(rf"GPU\[(\d+)\]\s*:\s*({_ROCM_POWER.pattern}):\s*(\S+)")
 
 
 def _read_dcgmi(log: LogText) -> Iterator[Reading]:
@@ -89,6 +90,14 @@ def _si(value: Any) -> float:
     return number(str(value))
 
 
+def _read_rocm_smi_text(log: LogText) -> Iterator[Reading]:
+    """Read ``rocm-smi --showpower`` as it is printed for people."""
+    for text, stamp in log.lines():
+        if match := _ROCM_TEXT.search(text):
+            meter = Meter(f"gpu:{match[1]}", match[2], "rocm_smi.package_power")
+            yield Reading(stamp, meter, number(match[3]))
+
+
 def _read_rocm_smi(log: LogText) -> Iterator[Reading]:
     """Read ``rocm-smi --showpower --json``, one object for each poll."""
     for stamp, found in json_objects(log):
@@ -124,5 +133,11 @@ FORMATS = (
         lambda head: '"card' in "\n".join(head) and "Package Power" in "\n".join(head),
         _read_rocm_smi,
         timed="while sleep 1; do date; rocm-smi --showpower --json; done",
+    ),
+    Format(
+        "rocm-smi",
+        lambda head: any(_ROCM_TEXT.search(line) for line in head),
+        _read_rocm_smi_text,
+        timed="while sleep 1; do date; rocm-smi --showpower; done",
     ),
 )

@@ -33,12 +33,14 @@ _STAMPS = (
     rf"\d{{4}}[-/]\d{{2}}[-/]\d{{2}}[T _]{_CLOCK}(?: ?(?:Z|UTC|[+-]\d{{2}}:?\d{{2}}))?",
     rf"{_DAY} {_MONTH} +\d{{1,2}} {_CLOCK}(?: [AP]M)?{_ZONE} \d{{4}}{_ZONE}",
     rf"{_DAY},? +\d{{1,2}} {_MONTH} \d{{4}},? {_CLOCK}(?: [AP]M)?{_ZONE}",
+    rf"{_MONTH} +\d{{1,2}} {_CLOCK}",
     _CLOCK,
 )
 _STAMP = "|".join(_STAMPS)
 STAMP_PREFIX = re.compile(rf"\s*\[?({_STAMP})\]?(?:[,;:|]\s*|\s+|$)")
 _CTIME = re.compile(rf"{_DAY} ({_MONTH}) +(\d+) ({_CLOCK})( [AP]M)?({_ZONE}) (\d{{4}})({_ZONE})")
 _DAY_FIRST = re.compile(rf"{_DAY},? +(\d+) ({_MONTH}) (\d{{4}}),? ({_CLOCK})( [AP]M)?({_ZONE})")
+_NO_YEAR = re.compile(rf"{_MONTH} +\d+ {_CLOCK}")
 _MONTH_FIRST = re.compile(rf"(\d\d)[-/](\d\d)[-/](\d{{4}}) ({_CLOCK})( [AP]M)?({_ZONE})")
 
 
@@ -108,6 +110,11 @@ def to_seconds(log: LogText, times: list[str]) -> Floats:
         return np.array([_since_1970(time) for time in times])
     if is_clock(times[0]):
         return clock_times()(times)
+    if _NO_YEAR.fullmatch(times[0]):
+        # The default of ``ts``.
+        year = datetime.now().astimezone().year
+        log.notes.append(f"dates have no year; assuming {year}")
+        times = [f"Mon {time} {year}" for time in times]
     return dates(time_zone(log.options.timezone))([as_iso(time) for time in times])
 
 

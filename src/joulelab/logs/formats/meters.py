@@ -84,7 +84,7 @@ def collect(log: LogText, found: Format) -> Recording:
     if not chosen:
         raise UserError(
             f"{log.path} has no readings of power or energy",
-            why=f"it is a log of {found.tool}",
+            why="; ".join([f"it is a log of {found.tool}", *dict.fromkeys(log.notes)]),
             hint=found.timed and f"record it with {found.timed}",
         )
     options = log.options
@@ -99,8 +99,10 @@ def collect(log: LogText, found: Format) -> Recording:
             name = option.replace("_", "-")
             log.notes.append(f"--{name} is not used: it is a log of {found.tool}")
     found_rows = [_rows(log, found, meter, rows[meter]) for meter in chosen]
-    found_rows = _without(log, found_rows, _is_read_twice, "has only one reading")
-    found_rows = _without(log, found_rows, _is_measured, "is always 0")
+    in_a_loop = "energy needs power at two different times or more: record it in a loop"
+    found_rows = _without(log, found_rows, _is_read_twice, "has only one reading", in_a_loop)
+    is_zero = "the tool could not measure it"
+    found_rows = _without(log, found_rows, _is_measured, "is always 0", is_zero)
     measured = _with_own_components(found_rows)
     series = [to_series(log.path, one, options, log.notes) for one in measured]
     powers = {one.channel.component for one in series if one.channel.quantity is Quantity.POWER}
@@ -176,7 +178,11 @@ def _choose(log: LogText, rows: dict[Meter, _Rows]) -> list[Meter]:
 
 
 def _without(
-    log: LogText, rows: list[MeterRows], is_usable: Callable[[MeterRows], bool], why: str
+    log: LogText,
+    rows: list[MeterRows],
+    is_usable: Callable[[MeterRows], bool],
+    why: str,
+    hint: str,
 ) -> list[MeterRows]:
     """Leave out meters that are not usable, unless none is."""
     usable = [one for one in rows if is_usable(one)]
@@ -184,7 +190,7 @@ def _without(
         raise UserError(
             f"{log.path} has no energy",
             why=f"{rows[0].meter.name} {why}",
-            hint="energy needs power at two different times or more: record it in a loop",
+            hint=hint,
         )
     for one in rows:
         if not is_usable(one):

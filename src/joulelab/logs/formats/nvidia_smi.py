@@ -21,6 +21,8 @@ _DMON = re.compile(
 _PMON = re.compile(r"#\s*(?:Date[,\s]+)?(?:Time[,\s]+)?gpu[,\s]+pid\b")
 _TABLE_GPU = re.compile(r"\|\s+(\d+)\s+\S.*\|")
 _TABLE_POWER = re.compile(r"([\d.]+|N/A|ERR!|\[?Unknown[^/|]*)W?\s*/\s*(?:[\d.]+W|N/A|ERR!|\[?Unk)")
+_GPUSTAT_DATE = re.compile(r"\b[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d \d{4}\b")
+_GPUSTAT_ROW = re.compile(r"\[(\d+)\] .*\|.*?(\d+|\?\?) / +\d+ W\b")
 _QUERY_SECTIONS = ("Power Readings", "GPU Power Readings")
 _QUERY_POWER = {
     "Instantaneous Power Draw": ("nvml.power_instant", ()),
@@ -105,6 +107,17 @@ def _read_query(log: LogText) -> Iterator[Reading]:
             yield Reading(time or stamp, meter, watts)
 
 
+def _read_gpustat(log: LogText) -> Iterator[Reading]:
+    """Read ``gpustat --show-power``, which prints nvidia-smi's power below a line with the date."""
+    time: str | None = None
+    for text, stamp in log.lines():
+        if date := _GPUSTAT_DATE.search(text):
+            time = date[0]
+        if match := _GPUSTAT_ROW.match(text):
+            meter = Meter(f"gpu:{match[1]}", "power", "nvml.power_usage")
+            yield Reading(time or stamp, meter, number(match[2]))
+
+
 def _any(pattern: re.Pattern[str], head: Sequence[str]) -> bool:
     return any(pattern.search(line) for line in head)
 
@@ -132,5 +145,11 @@ FORMATS = (
         lambda head: any("| NVIDIA-SMI " in line for line in head),
         _read_table,
         timed="nvidia-smi -l 1",
+    ),
+    Format(
+        "gpustat",
+        lambda head: any(_GPUSTAT_ROW.match(line) for line in head),
+        _read_gpustat,
+        timed="gpustat --show-power -i 1",
     ),
 )

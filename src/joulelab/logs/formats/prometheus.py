@@ -32,7 +32,7 @@ class _Metric(NamedTuple):
 
 _PACKAGE = "node_rapl_package_joules_total"
 _METRICS = {
-    # dcgm-exporter (fields 155 and 156, in W and mJ), and its counter beside its power.
+    # dcgm-exporter (fields 155 and 156, in W and mJ), and its counter next to its power.
     "DCGM_FI_DEV_POWER_USAGE": _Metric(Kind.POWER, 1.0, "gpu", ("gpu",), "nvml.power_usage"),
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": _Metric(
         Kind.COUNTER, 1e-3, "gpu", ("gpu",), "nvml.energy_counter"
