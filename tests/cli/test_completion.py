@@ -39,6 +39,17 @@ def test_bash_completes_commands_options_and_choices():
     assert completed("joulelab", "run", "--phase", "tr") == ["train"]
 
 
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes_presets_models_profiles_and_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
+    (tmp_path / "runs" / "20260101T000000Z-train-0001").mkdir(parents=True)
+    assert completed("joulelab", "study", "pap") == ["paper", "paper-profile"]
+    assert completed("joulelab", "rank", "ResNe") == ["ResNet18", "ResNeXt29_2x64d"]
+    assert completed("joulelab", "predict", "--profile", "h1") == ["h100"]
+    assert completed("joulelab", "compare", "prev") == ["previous"]
+    assert completed("joulelab", "compare", "latest", "2026") == ["20260101T000000Z-train-0001"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_installation_hint_for_every_shell(shell):
     done = subprocess.run(

@@ -347,11 +347,17 @@ def test_no_visible_gpu_is_absent_with_its_reason(monkeypatch, visible):
     assert absence.hint
 
 
-def test_no_driver_library(monkeypatch):
+def test_no_driver_library(monkeypatch, tmp_path):
     def missing():
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", missing)
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
+    sensors, [absence] = discover_gpus()
+    assert (sensors, absence.reason, absence.hint) == ([], "no NVIDIA GPU was found", "")
+    device = tmp_path / "bus/pci/devices/0000:41:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x10de\n")
     sensors, [absence] = discover_gpus()
     assert sensors == []
     assert "libnvidia-ml.so.1" in absence.reason

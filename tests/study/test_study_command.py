@@ -24,7 +24,7 @@ def test_a_study_ends_with_a_table_results_and_a_report(plan_file, tmp_path, run
     out = tmp_path / "out"
     code, listed, _ = run("study", plan_file, "--out", out, "--list")
     assert (code, listed.count(" missing ")) == (0, 2)
-    assert "2 cells, 2 missing: about unknown" in listed
+    assert "2 cells, 2 missing, estimated: unknown" in listed
     assert not out.exists()
 
     code, printed, progress = run("study", plan_file, "--out", out)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from joulelab.carbon.site import Site
+from joulelab.cli.options import complete_run
 from joulelab.cli.output import print_json, progress
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError, nearest
@@ -29,8 +30,8 @@ class Percent(click.ParamType[float]):
 
 
 @click.command("compare")
-@click.argument("baseline", metavar="BASELINE")
-@click.argument("candidate", metavar="CANDIDATE")
+@click.argument("baseline", metavar="BASELINE", shell_complete=complete_run)
+@click.argument("candidate", metavar="CANDIDATE", shell_complete=complete_run)
 @click.option("--metric", metavar="NAME", help="Quantity to compare, for example net_j or "
     "duration_s. Default: gross_j for runs, gross_j_per_sample for studies.")  # fmt: skip
 @click.option("--by", metavar="NAME,...", help="Compare only runs that agree in these levels, for "

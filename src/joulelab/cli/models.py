@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from joulelab.cli.options import CLASSES, INPUT
+from joulelab.cli.options import CLASSES, INPUT, complete_model
 from joulelab.cli.output import output_console, print_json, value_table
 from joulelab.format import number
 from joulelab.models.registry import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @INPUT
 @CLASSES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per model.")

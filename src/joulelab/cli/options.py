@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from joulelab.carbon.factors import countries
-from joulelab.models.registry import parse_input_shape
+from joulelab.models.registry import parse_input_shape, zoo_names
+from joulelab.runs.record import saved_run_directories
+from joulelab.runs.selection import LATEST, PREVIOUS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,6 +23,38 @@ def complete_country(*arguments: Any) -> list[CompletionItem]:
     found = [one for one in countries() if one.alpha2.startswith(prefix.upper())]
     return [CompletionItem(one.alpha2, help=one.name) for one in found]
 
+
+def complete_files_or(names: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
+    """Create a completion of names that are found when it is needed, and of files."""
+
+    def complete(*arguments: Any) -> list[CompletionItem]:
+        _context, _parameter, prefix = arguments
+        found = [CompletionItem(name) for name in names() if name.startswith(prefix)]
+        return found or [CompletionItem(prefix, type="file")]
+
+    return complete
+
+
+def _presets() -> list[str]:
+    from joulelab.study.plan_file import preset_names  # noqa: PLC0415 - imports pydantic
+
+    return preset_names()
+
+
+def _profiles() -> list[str]:
+    from joulelab.predict.hardware_profile import profile_names  # noqa: PLC0415 - imports pydantic
+
+    return profile_names()
+
+
+def _runs() -> list[str]:
+    saved = (path.name for folder in saved_run_directories() for path in folder.iterdir())
+    return [LATEST, PREVIOUS, *sorted(saved, reverse=True)]
+
+
+complete_plan = complete_files_or(_presets)
+complete_run = complete_files_or(_runs)
+complete_model = complete_files_or(zoo_names)
 
 SITE_OPTIONS = (
     click.option("--country", metavar="COUNTRY", shell_complete=complete_country,
@@ -50,6 +84,7 @@ PROFILE = click.option(
     default="h100",
     show_default=True,
     metavar="PROFILE",
+    shell_complete=complete_files_or(_profiles),
     help="Hardware profile: a file, or the name of a shipped or saved profile.",
 )
 PHASE = click.option(

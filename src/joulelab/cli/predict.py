@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.carbon.site import Site
-from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, site_options
+from joulelab.cli.options import (
+    BATCH_SIZE,
+    CLASSES,
+    INPUT,
+    PHASE,
+    PROFILE,
+    complete_model,
+    site_options,
+)
 from joulelab.cli.output import (
     csv_text,
     output_console,
@@ -32,7 +40,7 @@ MILLION = 1e6
 
 
 @click.command("predict")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @PROFILE
 @PHASE
 @BATCH_SIZE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE
+from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, complete_model
 from joulelab.cli.output import output_console, print_json, progress, value_table
 from joulelab.format import number, with_interval
 from joulelab.models.registry import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rank")
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @PROFILE
 @PHASE
 @BATCH_SIZE

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from joulelab.cli.options import complete_plan
 from joulelab.cli.output import output_console, print_json, value_table
 from joulelab.errors import UserError
 from joulelab.format import count, finite_or_none, interval, join_words, number, sentence
@@ -29,7 +30,7 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("plan")
+@click.argument("plan", shell_complete=complete_plan)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -182,8 +183,8 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
         return
     width = max(len(one.cell.run_id) for one in cells)
     for one in cells:
-        click.echo(f"{one.cell.run_id:{width}}  {one.status:7}  about {one.cost}")
+        click.echo(f"{one.cell.run_id:{width}}  {one.status:7}  estimated: {one.cost}")
     click.echo(
-        f"{count(len(cells), 'cell')}, {missing} missing: about {to_go}, with {plan.idle_s:g} s of "
-        f"idle before and after each of {count(plan.repeats, 'block')}"
+        f"{count(len(cells), 'cell')}, {missing} missing, estimated: {to_go}, with "
+        f"{plan.idle_s:g} s of idle before and after each of {count(plan.repeats, 'block')}"
     )

@@ -88,6 +88,12 @@ def shipped_profiles() -> list[str]:
     )
 
 
+def profile_names() -> list[str]:
+    """List the names of all profiles, shipped and saved."""
+    saved = (home() / "profiles").glob("*.json")
+    return sorted({*shipped_profiles(), *(path.stem for path in saved)})
+
+
 def load_profile(name: str) -> HardwareProfile:
     """Load a profile by its path, or by its name if it comes with JouleLab or is saved.
 
@@ -113,12 +119,10 @@ def load_profile(name: str) -> HardwareProfile:
             shipped = files("joulelab.predict").joinpath("profiles", f"{name}.json")
             text = shipped.read_text(encoding="utf-8")
         else:
-            names = sorted(
-                {*shipped_profiles(), *(one.stem for one in saved.parent.glob("*.json"))}
-            )
+            similar = nearest(name, profile_names())
             raise UserError(
                 f"no hardware profile {name!r}",
-                hint=f"{nearest(name, names)}, or create one: joulelab hardware calibrate",
+                hint=f"{similar}, or create one: joulelab hardware calibrate",
             )
         return HardwareProfile.model_validate_json(text)
     except ValidationError as error:

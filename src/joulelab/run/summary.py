@@ -38,6 +38,8 @@ LEAST_GAP = 0.01
 MOST_SPANS = 8
 MOST_CANDIDATES = 50
 SITE_HINT = "set your location once: `joulelab site --country FR --price 0.25 --currency EUR`"
+SHORT_COMMAND_S = 2.0
+"""A command that ends earlier may have ended before its recorder was ready."""
 NEVER_METERED = "not metered: power supply, fans, board, disks, network"
 _LABEL_WIDTH = 10
 
@@ -127,7 +129,7 @@ def summarize(
     """
     return [
         ("joulelab", f"{shorten(shlex.join(run.command), 60)}  {_ending(run)}"),
-        *_energy_lines(run.energy, absent),
+        *_energy_lines(run, absent),
         *_span_lines(run.spans),
         *_cost_lines(costs),
         *_comparison_lines(comparison),
@@ -158,8 +160,14 @@ def _ending(run: Run) -> str:
     return f"{how} after {duration(run.duration_s)}"
 
 
-def _energy_lines(energy: Energy, absent: Sequence[Absence]) -> Iterator[Line]:
+def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
+    energy = run.energy
     if not energy.components:
+        # A component with a number was found.
+        if run.duration_s < SHORT_COMMAND_S and any(":" in name for name in energy.absent):
+            yield "energy", "not measured: the command ended before its sensors were read"
+            yield "", "measure a short command with `joulelab run --wait`"
+            return
         for reason in dict.fromkeys(energy.absent.values()):
             yield "energy", f"not measured: {reason}"
         return
@@ -207,10 +215,8 @@ def _span_lines(spans: Sequence[SpanTotal]) -> Iterator[Line]:
         energy = "not measured"
         if not math.isnan(span.gross_j):
             energy = with_interval(span.gross_j, span.low_j, span.high_j, "J")
-        yield (
-            "spans",
-            f"{span.name:{width}}  {span.count:6,} x  {duration(span.duration_s):>9}  {energy}",
-        )
+        total = f"{span.count:6,} x, {duration(span.duration_s):>9} in total"
+        yield "spans", f"{span.name:{width}}  {total}  {energy}"
     if len(spans) > MOST_SPANS:
         yield "spans", f"and {count(len(spans) - MOST_SPANS, 'more name')}, in the record"
 

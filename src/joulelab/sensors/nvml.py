@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from joulelab.sensors.calibration import calibrated
+from joulelab.sensors.host_hardware import system_root
 from joulelab.sensors.nvml_binding import (
     LIBRARY_NOT_FOUND,
     MIG_ENABLED,
@@ -48,6 +49,7 @@ from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 READ_INTERVAL_S = 0.5
 
+NVIDIA_VENDOR = "0x10de"  # PCI identifier.
 NO_LIBRARY_HINT = (
     "install the NVIDIA driver; in a container: docker run --gpus all with "
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
@@ -305,6 +307,9 @@ def list_boards() -> list[Board]:
 def nvml_absence(error: NvmlError) -> Absence:
     """Explain why NVML as a whole is missing."""
     if error.code == LIBRARY_NOT_FOUND:
+        vendors = (system_root() / "bus/pci/devices").glob("*/vendor")
+        if not any(vendor.read_text().strip() == NVIDIA_VENDOR for vendor in vendors):
+            return Absence("gpu", "nvml", "no NVIDIA GPU was found")
         reason = "there is no NVIDIA driver library (libnvidia-ml.so.1)"
         return Absence("gpu", "nvml", reason, NO_LIBRARY_HINT)
     hint = "check that `nvidia-smi` works; after a driver update, restart the machine"
