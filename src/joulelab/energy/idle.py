@@ -84,7 +84,7 @@ class IdleMeasurement:
         self._attribution = Attribution(trace)
         whole = Window(start_ns, stop_ns)
         self.window, self.load = whole, self._load(whole)
-        if self.load:
+        if not self.is_quiet:
             least = min(_parts(start_ns, stop_ns, duration_s), key=self._quietness)
             self.window, self.load = least, self._load(least)
 
@@ -168,9 +168,10 @@ class IdleMeasurement:
         return loads
 
     def _quietness(self, window: Window) -> float:
-        """Return how far the busiest component is from idle: up to 1 if all are idle."""
-        used = self._use(window).items()
-        return max((use / self._idle_fraction(name) for name, use in used), default=0.0)
+        """Return how far the busiest component to measure is from idle; up to 1 if all are idle."""
+        used, measured = self._use(window), _by_use(self._measured())
+        relative = (used[name] / self._idle_fraction(name) for name in measured if name in used)
+        return max(relative, default=0.0)
 
     def _idle_fraction(self, component: str) -> float:
         if component != "cpu":
@@ -184,12 +185,8 @@ class IdleMeasurement:
 
     def _components(self) -> list[str]:
         """Name the components by which use is recorded."""
-        names = (
-            channel.component if channel.component.startswith("gpu") else "cpu"
-            for channel in self._trace.channels
-            if channel.gives_energy
-        )
-        return list(dict.fromkeys(names))
+        channels = self._trace.channels
+        return _by_use([channel.component for channel in channels if channel.gives_energy])
 
     def _use_of(self, name: str, window: Window) -> float:
         """Return others' part of a component, by processes or by its utilisation; NaN if unknown.
@@ -206,6 +203,12 @@ class IdleMeasurement:
         source = "host" if name == "cpu" else name
         utilization_pct = mean_reading(self._trace, source, Quantity.UTILIZATION, [window])
         return float(np.fmax(fraction, utilization_pct / 100))
+
+
+def _by_use(components: Sequence[str]) -> list[str]:
+    """Name what use is recorded by: each GPU, and the processors for everything else."""
+    names = (name if name.startswith("gpu") else "cpu" for name in components)
+    return list(dict.fromkeys(names))
 
 
 def _parts(start_ns: int, stop_ns: int, duration_s: float) -> list[Window]:

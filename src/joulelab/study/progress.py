@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from joulelab.format import duration, finite_or_none, quantity
 from joulelab.runs.record import WHOLE_SPANS, Run
+from joulelab.runs.shared_machine import shared_energies
 from joulelab.runs.study_runs import idle_points
 from joulelab.study.cells import Cell
 from joulelab.study.plan import Plan
@@ -106,7 +107,8 @@ def describe_run(run: Run) -> str:
         f"{phase} {Cost(result.energy.duration_s, result.energy.gross_j)}"
         for phase, result in run.study.results.items()
     ]
-    return f"{run.id} {', '.join(costs)}"
+    shared = "; on a busy machine" if shared_energies(run) else ""
+    return f"{run.id} {', '.join(costs)}{shared}"
 
 
 class Display:
