@@ -167,7 +167,7 @@ def test_processes_that_keep_the_machine_busy_are_named(run, monkeypatch, tmp_pa
             one.wait()
     point = load().points[0]
     assert point.load["cpu"].fraction > 0.5
-    assert point.busy_w == {"cpu:0": pytest.approx(20.0, rel=0.1)}
+    assert point.power_w["cpu:0"] < point.busy_w["cpu:0"]
 
 
 def test_a_saved_point_of_an_older_version_opens():

@@ -109,6 +109,6 @@ def _print(point: IdlePoint, energy: Energy) -> None:
         click.echo(f"measured on a busy machine: {point.load_text}; ± covers what it may have used")
     elif point.load:
         click.echo(
-            f"the machine was busy ({point.load_text}); the idle power of an estimate is that of "
-            "its model, whoever uses the machine"
+            f"the machine was busy ({point.load_text}), which does not affect estimates: their "
+            "idle power is that of a model"
         )

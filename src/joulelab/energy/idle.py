@@ -51,7 +51,7 @@ WINDOW_SHARE = 0.5
 STEPS = 8
 """Positions of that part per length of it."""
 SLICES = 10
-"""Number of slices whose scatter tells how much idle power varies."""
+"""Number of slices whose scatter shows how much idle power varies."""
 LEAST_SLICE_S = 0.25
 
 _NS = 1e-9
