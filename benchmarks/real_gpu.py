@@ -30,18 +30,32 @@ WARM_UP_S = 15.0
 
 
 def measure(
-    tools: Mapping[str, ToolEnvironment], count: int, seed: int = 1
+    tools: Mapping[str, ToolEnvironment],
+    count: int,
+    seed: int = 1,
+    *,
+    warm_up_s: float = WARM_UP_S,
+    reach_s: float = REACH_S,
 ) -> list[dict[str, Any]]:
-    """Measure each tool on a steady and an on/off load; rows as in :func:`errors.summarise`."""
+    """Measure each tool on a steady and an on/off load; rows as in :func:`errors.summarise`.
+
+    Args:
+        tools: The environments of the tools.
+        count: Number of windows of each length.
+        seed: Seed of their order and pauses.
+        warm_up_s: Time for which the load runs before the first window.
+        reach_s: The truth is the mean power by the counter over this time on either side; it is
+            also the length of the longest window.
+    """
     plans = {
-        "steady": [(window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0)] + [(10.0, 1)],
-        "square": [(0.2, count), (1.0, count), (10.0, 1)],
+        "steady": [(window_s, count) for window_s in (0.05, 0.1, 0.3, 1.0)] + [(reach_s, 1)],
+        "square": [(0.2, count), (1.0, count), (reach_s, 1)],
     }
     names = {"steady": "real: steady load", "square": "real: load on/off, 0.2 s"}
     rows = []
     for load, plan in plans.items():
-        with _load(load), Counter() as counter, ThreadPoolExecutor(len(tools)) as pool:
-            time.sleep(WARM_UP_S)
+        with run_load(load), Counter(reach_s) as counter, ThreadPoolExecutor(len(tools)) as pool:
+            time.sleep(warm_up_s)
             jobs = {
                 name: pool.submit(
                     tool.run,
@@ -55,7 +69,7 @@ def measure(
                 for i, (name, tool) in enumerate(tools.items())
             }
             windows = {name: job.result()["windows"] for name, job in jobs.items()}
-            time.sleep(REACH_S)
+            time.sleep(reach_s)
         for name, found in windows.items():
             rows += summarise(name, names[load], found, counter.energy_j)
     return rows
@@ -72,6 +86,9 @@ def gpu_name() -> str:
 
 class Counter:
     """Records the first GPU's energy counter while it is open."""
+
+    def __init__(self, reach_s: float = REACH_S) -> None:
+        self._reach_s = reach_s
 
     def __enter__(self) -> Counter:
         pynvml.nvmlInit()
@@ -95,20 +112,26 @@ class Counter:
     def energy_j(self, start_ns: int, stop_ns: int) -> float:
         """Return the mean power around a window (by linear least squares) times its length."""
         times_s, energies_j = np.array(self._readings).T
-        near = (times_s > start_ns * 1e-9 - REACH_S) & (times_s < stop_ns * 1e-9 + REACH_S)
+        after_s, before_s = start_ns * 1e-9 - self._reach_s, stop_ns * 1e-9 + self._reach_s
+        near = (times_s > after_s) & (times_s < before_s)
         origin_s, origin_j = times_s[near][0], energies_j[near][0]
         power_w = np.polyfit(times_s[near] - origin_s, energies_j[near] - origin_j, 1)[0]
         return float(power_w) * (stop_ns - start_ns) * 1e-9
 
 
 @contextlib.contextmanager
-def _load(name: str) -> Iterator[None]:
-    """Run :mod:`benchmarks.gpu_load` until the block ends."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu_load", name], cwd=ROOT)
+def run_load(name: str) -> Iterator[None]:
+    """Run :mod:`benchmarks.gpu_load` until the block ends; the block begins once it runs."""
+    command = [sys.executable, "-m", "benchmarks.gpu_load", name]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     try:
+        if not process.stdout.readline():
+            raise RuntimeError(f"the load ended early with exit code {process.wait()}")
         yield
         if process.poll() is not None:
             raise RuntimeError(f"the load ended early with exit code {process.returncode}")
     finally:
         process.terminate()
         process.wait()
+        process.stdout.close()

@@ -42,13 +42,20 @@ def main(arguments: list[str]) -> None:
     print(json.dumps(measure(**json.loads(arguments[0]))), flush=True)
 
 
-def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None) -> dict[str, Any]:
+def measure(
+    *,
+    rounds: int,
+    block_s: float,
+    sensors: Sequence[str] | None = None,
+    slices: int = SLICES,
+) -> dict[str, Any]:
     """Time blocks of LeNet's training steps, each condition once per round in random order.
 
     Args:
         rounds: Number of blocks of each condition.
         block_s: Approximate duration of a block.
         sensors: Sensors of the meter; ``None`` for all.
+        slices: Number of slices with spans, and of slices without.
 
     Returns:
         ``device, batch_size, step_s, steps, rounds`` and ``ratios``: for each condition but
@@ -66,7 +73,7 @@ def measure(*, rounds: int, block_s: float, sensors: Sequence[str] | None = None
             seconds[condition].append(_block_s(condition, step, synchronize, steps, sensors))
     base_s = np.array(seconds["nothing"])
     ratios = {name: interval(np.array(seconds[name]) / base_s) for name in CONDITIONS[1:]}
-    with_s, without_s = _spans_and_none(step, synchronize, sensors, rng)
+    with_s, without_s = _spans_and_none(step, synchronize, sensors, slices, rng)
     ratios[SPANS] = interval(with_s / without_s)
     ratios[MANY_SPANS] = interval(1 + 1000 * (with_s - without_s) / SLICE_STEPS)
     step_s = float(np.median(base_s)) / steps
@@ -106,6 +113,7 @@ def _spans_and_none(
     step: Callable[[], None],
     synchronize: Callable[[], None],
     sensors: Sequence[str] | None,
+    slices: int,
     rng: random.Random,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the times of slices with one span per step, and of adjacent slices without."""
@@ -125,7 +133,7 @@ def _spans_and_none(
 
         seconds: dict[Callable[[], None], list[float]] = {with_spans: [], without: []}
         flush_s = []
-        for index in range(SLICES):
+        for index in range(slices):
             for work in rng.sample((with_spans, without), 2):
                 start_s = time.perf_counter()
                 work()
