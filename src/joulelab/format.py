@@ -317,6 +317,20 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def printable(text: str) -> str:
+    r"""Escape the characters of a text that a terminal would act on, except line feeds.
+
+    Example:
+        >>> printable("red \x1b[31m\u202e, 5 °C\nend")
+        'red \\x1b[31m\\u202e, 5 °C\nend'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\xa0\u202f" else ascii(one)[1:-1] for one in text
+    )
+
+
 def slug(text: str) -> str:
     """Turn a text into a file name: letters, digits, dots and hyphens.
 

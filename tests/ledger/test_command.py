@@ -40,6 +40,30 @@ def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, jo
     assert "0.300 EUR" in narrow
 
 
+HOSTILE_NAMES = [
+    "eval [/data/val]",
+    "[bold]x[/bold]",
+    "red \x1b[31m",
+    "\x1b]0;title\x07",
+    "a\u202eb",
+]
+
+
+@pytest.mark.parametrize("by", ["command", "project", "host"])
+def test_names_are_shown_as_they_are_and_never_reach_the_terminal_as_commands(
+    tmp_path, run_record, joulelab, by
+):
+    for number, name in enumerate(HOSTILE_NAMES):
+        run_record(tmp_path / str(number), 3.6e6, name=name, project=name, host=name)
+    result = joulelab("ledger", tmp_path, "--by", by)
+    assert result.code == 0, result.err
+    assert "eval [/data/val]" in result.out
+    assert "[bold]x[/bold]" in result.out
+    assert r"red \x1b[31m" in result.out
+    assert "\x1b" not in result.out + result.err
+    assert "\u202e" not in result.out
+
+
 def test_carbon_is_weighted_with_the_intensities_of_its_time(tmp_path, joulelab):
     command = [sys.executable, "-m", "joulelab", "run", "--sensors", "simulated", "--wait"]
     ran = subprocess.run([*command, "--", "sleep", "1"], capture_output=True, check=False)

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from joulelab.errors import JoulelabError
+from joulelab.format import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def complain(message: str) -> None:
     """Print an error on standard error, in one line."""
     if sys.stderr is not None:
-        print(f"joulelab: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        print(f"joulelab: {printable(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
 
 
 def _run_with_click(arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from joulelab.cli.import_log import FILE, column_options
-from joulelab.cli.output import SectionedCommand, print_json, progress
+from joulelab.cli.output import SectionedCommand, echo, print_json, progress
 from joulelab.errors import UserError
 from joulelab.format import duration, number, percent, quantity
 from joulelab.logs.calibrate import (
@@ -149,7 +149,7 @@ def _print(found: Calibration, compared: Check, notes: list[str], path: Path) ->
         f"({percent(compared.after_pct / 100, signed=True)})",
     }
     for label, text in lines.items():
-        click.echo(f"{label:15} {text}")
+        echo(f"{label:15} {text}")
     for note in notes:
-        click.echo(f"  {note}")
-    click.echo(f"Values after ± are standard uncertainties (k = 1). Saved in {path}")
+        echo(f"  {note}")
+    echo(f"Values after ± are standard uncertainties (k = 1). Saved in {path}")

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from joulelab.cli.output import output_console
@@ -140,7 +139,7 @@ def _print(
     hardware = _table("Hardware configuration")
     hardware.show_header = False
     for name, text in machine.hardware_configuration().items():
-        hardware.add_row(name, escape(text))
+        hardware.add_row(name, text)
     console.print(hardware)
 
     sensors = _table("Sensors", "component", "source", "quantity", "provenance")
@@ -160,21 +159,21 @@ def _print(
     console.print("\n", sensors)
 
     for line in _roles([row.channel for row in rows]):
-        console.print(f"  {escape(line)}", highlight=False)
+        console.print(f"  {line}")
     notes: dict[str, dict[str, None]] = {}
     for channel, _, _ in rows:
         if channel.note:
             notes.setdefault(channel.note, {})[channel.component] = None
     for note, components in notes.items():
-        console.print(f"  {', '.join(components)}: {escape(note)}", highlight=False)
+        console.print(f"  {', '.join(components)}: {note}")
     for reason in dict.fromkeys(f"{c.component} {c.source}: {r}" for c, _, r in rows if r):
-        console.print(f"  no value now: {escape(reason)}", highlight=False)
+        console.print(f"  no value now: {reason}")
     for warning in warnings:
-        console.print(f"  {escape(warning)}", highlight=False)
+        console.print(f"  {warning}")
     if found.absent:
         absent = _table("Absent", "component", "source", "why, and how to fix it")
         for (source, reason), components_of in _grouped(found.absent).items():
-            absent.add_row(", ".join(components_of), source, escape(reason))
+            absent.add_row(", ".join(components_of), source, reason)
         console.print("\n", absent)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from joulelab.cli.output import print_json, progress
+from joulelab.cli.output import echo, print_json, progress
 from joulelab.format import count, duration, quantity, with_interval
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def command(directory: str, as_json: bool) -> None:
 
 def _print(job: DistributedJob, total: Energy, energies: dict[str, Energy]) -> None:
     ranks = f", {count(len(job.ranks), 'rank')}" if job.ranks else ""
-    click.echo(f"{count(len(job.hosts), 'host')}{ranks}: {', '.join(job.hosts)}")
+    echo(f"{count(len(job.hosts), 'host')}{ranks}: {', '.join(job.hosts)}")
     lines = [("whole job", _text(total))]
     for component, part in total.components.items():
         lines.append((component, f"{quantity(part.gross_j, 'J')}  {part.provenance}"))
@@ -61,9 +61,9 @@ def _print(job: DistributedJob, total: Energy, energies: dict[str, Energy]) -> N
     lines += [(name, _text(energy)) for name, energy in energies.items()]
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
-        click.echo(f"{label:{width}}  {text}")
+        echo(f"{label:{width}}  {text}")
     for note in dict.fromkeys(note for one in (total, *energies.values()) for note in one.caveats):
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 def _text(energy: Energy) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.markup import escape
 
 from joulelab.cli.output import (
     SectionedCommand,
@@ -175,15 +174,10 @@ def _print(log: Log, rows: Sequence[Mapping[str, Any]]) -> None:
             quantity(row["mean_power_w"], "W"),
         ]
         net = [quantity(row["net_j"], "J")] if has_net else []
-        table.add_row(escape(_printable(row["name"])), *cells, *net)
+        table.add_row(row["name"] or "(no name)", *cells, *net)
     console = output_console()
     console.print(table)
-    reasons = [f"{_printable(row['name'])}: {row['reason']}" for row in rows if row["reason"]]
+    reasons = [f"{row['name'] or '(no name)'}: {row['reason']}" for row in rows if row["reason"]]
     sources = [f"{one.component} from {one.source}: {one.note}" for one in log.trace.channels]
     for line in dict.fromkeys([*reasons, *sources, *log.notes]):
-        console.print(f"  {escape(line)}", highlight=False)
-
-
-def _printable(name: str) -> str:
-    """Escape what cannot be seen in a name."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in name) or "(no name)"
+        console.print(f"  {line}")

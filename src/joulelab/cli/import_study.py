@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from joulelab.cli.import_log import FILE, input_options, parse_pairs, read_input
-from joulelab.cli.output import SectionedCommand, SectionOption, print_json, progress
+from joulelab.cli.output import SectionedCommand, SectionOption, echo, print_json, progress
 from joulelab.errors import UserError
 from joulelab.format import count
 from joulelab.logs.power_log import assign_power_to_gpu, gpu_models, with_telemetry
@@ -126,8 +126,8 @@ def command(
         )
         return
     runs, models = count(study.runs, "run"), count(len(study.models), "model")
-    click.echo(f"{runs} of {models} and {count(study.idle_runs, 'idle run')}: {study.directory}")
+    echo(f"{runs} of {models} and {count(study.idle_runs, 'idle run')}: {study.directory}")
     for note in notes:
-        click.echo(f"  {note}")
-    click.echo(f"Results: {', '.join(map(str, results))}")
-    click.echo(f"Report:  run `joulelab report {study.directory}`")
+        echo(f"  {note}")
+    echo(f"Results: {', '.join(map(str, results))}")
+    echo(f"Report:  run `joulelab report {study.directory}`")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from joulelab.cli.ledger_scenarios import break_even, inference
 from joulelab.cli.options import site_options
-from joulelab.cli.output import print_json, progress, warn_skipped, write_csv
+from joulelab.cli.output import output_console, print_json, progress, warn_skipped, write_csv
 from joulelab.ledger.entries import label_run
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
 from joulelab.ledger.ledger import read_ledger
@@ -100,7 +99,7 @@ def show(
     if as_json:
         print_json(ledger.to_json())
     elif ledger.entries:
-        console = Console()
+        console = output_console()
         # A narrow terminal wraps lines; a narrow table would leave out values.
         console.width = max(console.width, LEAST_COLUMNS)
         print_ledger(ledger, console)

@@ -17,9 +17,10 @@ import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from joulelab.errors import JoulelabError
-from joulelab.format import finite_or_none
+from joulelab.format import finite_or_none, printable
 from joulelab.storage import write_whole, writing
 
 
@@ -85,13 +86,29 @@ def print_json(data: Any) -> None:
 UNLIMITED_WIDTH = 10_000
 
 
+class PlainConsole(Console):
+    """Prints texts as they are, without markup and characters that a terminal acts on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a text for a cell or a line."""
+        return super().render_str(printable(text), **options)
+
+
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print a line, without characters that a terminal acts on."""
+    click.echo(printable(text), err=err)
+
+
 def output_console() -> Console:
     """Create a console for standard output; what is not a terminal gets lines of any length.
 
     Values in a pipe or a file are never wrapped or cut, unless ``COLUMNS`` asks for it.
     """
     is_wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=UNLIMITED_WIDTH if is_wide else None)
+    return PlainConsole(width=UNLIMITED_WIDTH if is_wide else None)
 
 
 def value_table(first: str, headings: Sequence[str], title: str | None = None) -> Table:
@@ -122,4 +139,4 @@ def progress(text: str) -> AbstractContextManager[object]:
 
 def warn_skipped(error: JoulelabError) -> None:
     """Warn on standard error that a record was skipped, and why."""
-    click.echo(f"joulelab: skipped: {error}", err=True)
+    echo(f"joulelab: skipped: {error}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from joulelab.cli.options import BATCH_SIZE, CLASSES, INPUT, PHASE, PROFILE, complete_model
-from joulelab.cli.output import output_console, print_json, progress, value_table
+from joulelab.cli.output import echo, output_console, print_json, progress, value_table
 from joulelab.format import number, with_interval
 from joulelab.models.registry import (
     PAPER_INPUT,
@@ -88,10 +88,10 @@ def command(
     for one in agreements:
         if one.device != profile.datasheet.device:
             device = one.device or "a CPU"
-            click.echo(f"joulelab: {study} ran on {device}, not on the profile's device", err=True)
-        click.echo(f"Spearman correlation, measured energy of {one.models} models ({one.phase}):")
+            echo(f"joulelab: {study} ran on {device}, not on the profile's device", err=True)
+        echo(f"Spearman correlation, measured energy of {one.models} models ({one.phase}):")
         for label, found in one.labelled_ranks():
-            click.echo(f"  {label:20} {with_interval(found.value, found.low, found.high)}")
+            echo(f"  {label:20} {with_interval(found.value, found.low, found.high)}")
 
 
 def _print_table(ranked: Sequence[RankedModel], title: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from joulelab.cli.output import print_json, progress
+from joulelab.cli.output import echo, print_json, progress
 from joulelab.errors import UserError
 
 
@@ -50,8 +50,8 @@ def command(directories: tuple[str, ...], out: Path, trace: tuple[str, ...], as_
         print_json({"page": str(page)} | lists)
         return
     names = dict.fromkeys(path.stem for path in tables)
-    click.echo(f"Tables:  {', '.join(names)} in {page.parent}")
+    echo(f"Tables:  {', '.join(names)} in {page.parent}")
     if figures:
         drawn = sum(path.suffix == ".svg" for path in figures)
-        click.echo(f"Figures: {drawn} as SVG, PNG and PDF in {figures[0].parent}")
-    click.echo(f"Report:  {page}")
+        echo(f"Figures: {drawn} as SVG, PNG and PDF in {figures[0].parent}")
+    echo(f"Report:  {page}")

@@ -9,7 +9,7 @@ import click
 from joulelab.carbon import site as settings
 from joulelab.carbon.site import Site
 from joulelab.cli.options import site_options
-from joulelab.cli.output import print_json
+from joulelab.cli.output import echo, print_json
 from joulelab.errors import UserError
 from joulelab.storage import home_note
 
@@ -49,7 +49,7 @@ def command(reset: bool, forget: bool, as_json: bool, **given: Any) -> None:
     if given:
         settings.save_site(**given)
         if note := home_note():
-            click.echo(f"joulelab: {note}", err=True)
+            echo(f"joulelab: {note}", err=True)
     site = Site.configured()
     if as_json:
         intensity_of = None if site.factor is None else str(site.factor)
@@ -63,8 +63,8 @@ def command(reset: bool, forget: bool, as_json: bool, **given: Any) -> None:
             origin = str(settings.site_file()) if name in saved else "default"
             origin = settings.ENVIRONMENT[name] if name in variables else origin
             text = f"{value:g}" if isinstance(value, float) else value
-            click.echo(f"{label:15} {text}  ({origin})")
+            echo(f"{label:15} {text}  ({origin})")
     unknown = "unknown: set --country, --intensity or --intensity-file"
-    click.echo(f"{'carbon':15} {site.file or site.factor or unknown}")
+    echo(f"{'carbon':15} {site.file or site.factor or unknown}")
     if site.price_per_kwh is None:
-        click.echo(f"{'cost':15} unknown: set --price and --currency")
+        echo(f"{'cost':15} unknown: set --price and --currency")

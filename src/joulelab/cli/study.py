@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.cli.options import complete_plan
-from joulelab.cli.output import output_console, print_json, value_table
+from joulelab.cli.output import echo, output_console, print_json, value_table
 from joulelab.errors import UserError
 from joulelab.format import count, finite_or_none, interval, join_words, number, sentence
 from joulelab.runs import FACTORS
@@ -90,7 +90,7 @@ def command(
     try:
         outcome = run_study(directory, chosen, retry_failed=retry_failed, retry_shared=retry_shared)
     except KeyboardInterrupt:
-        click.echo(
+        echo(
             "\njoulelab: interrupted; finished cells are saved, "
             f"run `joulelab study {plan} --out {directory}` again to continue",
             err=True,
@@ -128,19 +128,19 @@ def _report(outcome: Outcome, as_json: bool) -> None:
         return
     _print_table(rows)
     if outcome.failed:
-        click.echo(
+        echo(
             f"{outcome.failed} of {count(outcome.cells, 'cell')} failed; the reasons are in the "
             "report, --retry-failed runs them again"
         )
     for caveat in caveats:
-        click.echo(sentence(caveat))
+        echo(sentence(caveat))
     if sharing := Sharing.of_runs(study.cells()):
-        click.echo(
+        echo(
             f"On a quiet machine, the same command with --retry-shared repeats "
             f"{count(len(sharing.runs), 'run')}: {join_words(sharing.runs)}"
         )
-    click.echo(f"Results: {', '.join(paths)}")
-    click.echo(f"Report:  {report.page}")
+    echo(f"Results: {', '.join(paths)}")
+    echo(f"Report:  {report.page}")
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -164,7 +164,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     console = output_console()
     console.print(table)
     kinds = sorted({str(row["provenance"]) for row in rows if row["provenance"]})
-    click.echo(f"Means over repeats; energy is {join_words(kinds) or 'not measured'}.")
+    echo(f"Means over repeats; energy is {join_words(kinds) or 'not measured'}.")
 
 
 def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: bool) -> None:
@@ -183,8 +183,8 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
         return
     width = max(len(one.cell.run_id) for one in cells)
     for one in cells:
-        click.echo(f"{one.cell.run_id:{width}}  {one.status:7}  estimated: {one.cost}")
-    click.echo(
+        echo(f"{one.cell.run_id:{width}}  {one.status:7}  estimated: {one.cost}")
+    echo(
         f"{count(len(cells), 'cell')}, {missing} missing, estimated: {to_go}, with "
         f"{plan.idle_s:g} s of idle before and after each of {count(plan.repeats, 'block')}"
     )

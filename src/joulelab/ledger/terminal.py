@@ -39,7 +39,7 @@ PARTLY = "* without the runs whose carbon intensity or price is unknown, see bel
 def print_ledger(ledger: Ledger, console: Console) -> None:
     """Print the sums, the split over phases, and the top consumers."""
     for line in _head(ledger):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     console.print(_row_table(ledger, console))
     if ledger.by == "phase":
         table = _split_table(ledger)
@@ -50,7 +50,7 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
     total = ledger.total
     is_partial = total.without_carbon and any(one.carbon is not None for one in total.entries)
     for line in (*([PARTLY] if is_partial else []), *ledger.sources, *ledger.warnings):
-        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"- {line}", soft_wrap=True)
 
 
 def share_text(share: Ratio) -> str:

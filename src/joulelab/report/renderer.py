@@ -46,7 +46,7 @@ class Renderer:
         self._formats = formats
         self._processes = [
             subprocess.Popen(
-                [sys.executable, "-m", __name__, *formats],
+                [sys.executable, "-P", "-m", __name__, *formats],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -21,6 +21,7 @@ from joulelab.format import (
     duration,
     join_words,
     number,
+    printable,
     quantity,
     shorten,
     slug,
@@ -146,7 +147,7 @@ def show(lines: Sequence[Line], stream: TextIO) -> None:
     text = ""
     for label, content in lines:
         shown = "" if label == last else label
-        text += f"{before}{shown:{_LABEL_WIDTH}}{after}{content}\n"
+        text += f"{before}{shown:{_LABEL_WIDTH}}{after}{printable(content)}\n"
         last = label
     stream.write(text)
     stream.flush()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from joulelab.energy.energy import Energy
-from joulelab.format import count, duration, quantity, with_interval
+from joulelab.format import count, duration, printable, quantity, with_interval
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.view import BIN_S, Component, Ended, Gauge, Study, View, total_history
 
@@ -60,7 +60,7 @@ def line(view: View) -> str:
     if view.energy is not None:
         parts.append(_energy_text(view.energy))
     parts += [" > ".join(span.label for span in stack.spans) for stack in view.stacks]
-    return printable(f"{view.title}: {'; '.join(parts)}")
+    return _line(f"{view.title}: {'; '.join(parts)}")
 
 
 class Frame:
@@ -116,14 +116,9 @@ def peak(values: Iterable[float]) -> float:
     return max((value for value in values if math.isfinite(value)), default=math.nan)
 
 
-def printable(text: str) -> str:
-    """Put a text on one line, without characters that move the cursor or change colours.
-
-    Example:
-        >>> printable("a\\x1b[31m\\nb")
-        'a�[31m b'
-    """
-    return "".join(one if one.isprintable() else "�" for one in " ".join(text.split()))
+def _line(text: str) -> str:
+    """Put a text on one line, without characters that move the cursor or change colours."""
+    return printable(" ".join(text.split()))
 
 
 def _sections(view: View, width: int) -> RenderableType:
@@ -146,9 +141,9 @@ def _header(view: View) -> Table:
     right = Text(_state(view), style=_STATES[view.state])
     if math.isfinite(view.elapsed_s):
         right.append(f"  {duration(view.elapsed_s)}", style="bold")
-    left = Text(printable(view.title), style="bold")
+    left = Text(_line(view.title), style="bold")
     if view.detail:
-        left.append(f"  {printable(view.detail)}", style="not bold dim")
+        left.append(f"  {_line(view.detail)}", style="not bold dim")
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
     grid.add_column(justify="right", no_wrap=True)
@@ -243,7 +238,7 @@ def _ended_spans(view: View, width: int) -> RenderableType | None:
         if isinstance(one.energy, Energy) and not names <= set(one.energy.components):
             gross_j = None
         texts = [f"{one.count:,}", duration(one.duration_s), quantity(gross_j, "J")]
-        table.add_row(Text(printable(one.name)), *texts, _last(one, names, width))
+        table.add_row(Text(_line(one.name)), *texts, _last(one, names, width))
     hidden = len(view.ended) - len(shown)
     more = Text(f"and {count(hidden, 'more name')}", style="dim")
     return Group(table, more) if hidden else table
@@ -264,7 +259,7 @@ def _study(study: Study, width: int) -> Table:
     parts += [f"to go about {study.to_go}"] if study.to_go else []
     bar = ProgressBar(max(study.cells, 1), study.done, width=min(30, width // 4))
     rows: list[tuple[RenderableType, ...]] = [("study", bar), ("", " · ".join(parts))]
-    rows += [("", Text(printable(one), style="dim")) for one in study.last]
+    rows += [("", Text(_line(one), style="dim")) for one in study.last]
     if study.running:
         rows.append(("running", f"{study.running} · for {duration(study.running_s)}"))
     return _labelled(rows)
@@ -305,7 +300,7 @@ def _labelled(rows: Sequence[Sequence[RenderableType]]) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="dim", min_width=LABEL_WIDTH, no_wrap=True)
     for label, *cells in rows:
-        grid.add_row(label, *(Text(printable(x)) if isinstance(x, str) else x for x in cells))
+        grid.add_row(label, *(Text(_line(x)) if isinstance(x, str) else x for x in cells))
     return grid
 
 
