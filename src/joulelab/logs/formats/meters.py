@@ -104,7 +104,8 @@ def collect(log: LogText, found: Format) -> Recording:
     is_zero = "the tool could not measure it"
     found_rows = _without(log, found_rows, _is_measured, "is always 0", is_zero)
     measured = _with_own_components(found_rows)
-    series = [to_series(log.path, one, options, log.notes) for one in measured]
+    series_notes: list[str] = []
+    series = [to_series(log.path, one, options, series_notes) for one in measured]
     powers = {one.channel.component for one in series if one.channel.quantity is Quantity.POWER}
     for i, one in enumerate(series):
         channel = one.channel
@@ -117,7 +118,7 @@ def collect(log: LogText, found: Format) -> Recording:
         for (name, _, length_s), end_s in zip(log.runs, ends_s, strict=True)
     ]
     notes = [f"{log.path.name}: {note}" for note in dict.fromkeys(log.notes)]
-    return Recording(series, notes, runs)
+    return Recording(series, [*notes, *series_notes], runs)
 
 
 def _by_meter(readings: Iterable[Reading]) -> dict[Meter, _Rows]:

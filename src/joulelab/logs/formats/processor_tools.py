@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from joulelab.logs.formats.json_text import json_objects
@@ -65,20 +65,28 @@ def _read_turbostat(log: LogText) -> Iterator[Reading]:
                 continue
             packages.add(place)
             time = row.get("Time_Of_Day_Seconds") or stamp
-            for name in set(columns) & set(_TURBOSTAT):
-                kind, meaning, overlaps = _TURBOSTAT[name]
-                if is_summary:
-                    # It is the sum of the packages' rows, if there are any.
-                    overlaps = (*overlaps, f"{name} of package 0")
-                index = "0" if is_summary else place
-                label = name if is_summary else f"{name} of package {place}"
-                meter = Meter(f"{kind}:{index}", label, f"turbostat.{name}", meaning, overlaps)
-                watts = number(row.get(name, ""))
+            for name, meter in _turbostat_meters(row, "" if is_summary else place):
+                watts = number(row[name])
                 if time is None and math.isfinite(elapsed_s):
                     yield Reading(elapsed_s, meter, watts, elapsed_s)
                 else:
                     yield Reading(time, meter, watts)
     log.skipped(short, "that are not rows of turbostat")
+
+
+def _turbostat_meters(row: Mapping[str, str], package: str) -> Iterator[tuple[str, Meter]]:
+    """Yield the columns and meters of a row: of a package, or of the machine if it is empty."""
+    for name, (component, kind, overlaps) in _TURBOSTAT.items():
+        if name not in row:
+            continue
+        source = f"turbostat.{name}"
+        if package:
+            label = f"{name} of package {package}"
+            yield name, Meter(f"{component}:{package}", label, source, kind, overlaps)
+        else:
+            # It is the sum of the packages' rows, if there are any.
+            parts = (*overlaps, f"{name} of package 0")
+            yield name, Meter(f"{component}:0", name, source, kind, parts)
 
 
 class _PerfRow(NamedTuple):
