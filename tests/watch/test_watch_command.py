@@ -211,16 +211,32 @@ def test_this_machine_and_the_runs_on_it(tmp_path, run, monkeypatch):
     assert "ended (signal 15)" in out
 
 
+def test_a_saved_run_is_watched_by_its_name_and_a_job_by_its_directory(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    for directory in (tmp_path / "home/runs/one", tmp_path / "job/host-a/0"):
+        with (
+            Meter(sensors=SimulatedMachine.default(), directory=directory) as meter,
+            meter.span("epoch"),
+        ):
+            pass
+    name = json.loads((tmp_path / "home/runs/one/run.json").read_text())["name"]
+    for given in (name, "latest", tmp_path / "job"):
+        code, out, err = run("watch", given, "--once", "--json")
+        assert code == 0, err
+        assert [one["name"] for one in json.loads(out)["ended"]] == ["epoch"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere",), "there is no directory nowhere"),
+        (("nowhere",), "there is no 'nowhere': no file, and no saved run of that name"),
         ((".",), "there is nothing to watch in ."),
         (("--json",), "--once"),
         ((".", "--sensors", "gpu"), "--sensors"),
     ],
 )
 def test_a_wrong_request_is_one_line(arguments, message, tmp_path, run, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     code, _, err = run("watch", *arguments)
     assert code == 2

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
+from joulelab.cli.options import complete_run
 from joulelab.cli.output import print_json
 from joulelab.watch.live import first_view, print_frame, watch
 from joulelab.watch.sources import MachineSource, Source, open_source
 
 
 @click.command("watch")
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "directory", required=False, type=click.Path(path_type=Path), shell_complete=complete_run
+)
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N",
     help="Total number of epochs, if the program does not report it.")  # fmt: skip
 @click.option("--sensors", metavar="NAMES",
@@ -34,7 +37,8 @@ def command(
     """Show power, energy, spans and forecast live.
 
     DIRECTORY is a run of `joulelab run`, a study, or the directory of a Meter, running or
-    finished; it is only read. Without DIRECTORY, this machine is watched. Press q to quit.
+    finished; it is only read. It may also be the name of a saved run, or latest. Without
+    DIRECTORY, this machine is watched. Press q to quit.
 
     \b
     Example:

@@ -26,6 +26,7 @@ from joulelab.recording.trace import TraceReader
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.runs.record import Run, read_record, read_run, saved_run_directories
 from joulelab.runs.saved_baseline import load_baseline
+from joulelab.runs.selection import open_run
 from joulelab.runs.study_runs import idle_points, is_study, read_study
 from joulelab.storage import file_errors
 from joulelab.watch.growing_trace import GrowingTrace, Snapshot
@@ -51,11 +52,18 @@ class Source(Protocol):
 
 
 def open_source(path: Path, *, epochs: int | None = None) -> Source:
-    """Open the study, run or recording in a directory; ``epochs`` is the length of the run."""
-    if not path.is_dir():
-        raise UserError(f"there is no directory {path}", hint="give that of a run or a study")
+    """Open the study, run or recording in a directory, or a saved run by its name or id.
+
+    Of a job of several processes, the newest recording is opened. ``epochs`` is the length of the
+    run.
+    """
+    if not path.exists():
+        path = open_run(path).directory
     if is_study(path):
         return StudySource(path)
+    if not (path / READINGS_FILE).exists():
+        of_hosts = sorted(path.glob(f"*/*/{READINGS_FILE}"), key=lambda file: file.stat().st_mtime)
+        path = of_hosts[-1].parent if of_hosts else path
     record = read_record(path)
     if record is not None and record["kind"] == "command":
         return RunSource(path, record, epochs=epochs)
@@ -380,9 +388,11 @@ def _with_record(view: View, run: Run) -> View:
         state="ended",
         state_words=how,
         elapsed_s=run.duration_s,
+        # The trace is longer than the run: what the record lacks was not measured.
         components=tuple(
-            replace(one, gross_j=(energy.components.get(one.name) or one).gross_j)
+            replace(one, gross_j=energy.components[one.name].gross_j)
             for one in view.components
+            if one.name in energy.components
         ),
         energy=energy,
         job_words=energy.job_text,
