@@ -22,6 +22,7 @@ from joulelab.sensors.nvml_accuracy import (
     RING_PERIOD_S,
 )
 from joulelab.sensors.nvml_channels import ring_channel
+from joulelab.sensors.plausibility import RACK_W
 from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 UPDATE_S = 0.1
@@ -163,5 +164,6 @@ def _dram_estimate() -> Source:
     """The estimate is not polled: it is the same power at all times."""
     uncertainty = estimates.dram_power([], MEMORY_BYTES).relative_uncertainty
     one = _counter("dram:0", estimates.CLOCK_PERIOD_S, uncertainty)
-    channel = replace(one.channel, polled=False, resolution=0.0)
+    # The waveforms are above what memory draws, and the drawn gains have no bound.
+    channel = replace(one.channel, polled=False, resolution=0.0, max_power_w=RACK_W)
     return Source(channel=channel, interval_s=estimates.DRAM_INTERVAL_S)

@@ -181,9 +181,19 @@ class EnergyEstimator:
                 clock_j = _device_clock_uncertainty_j(windows, times_s, curve.curve)
                 uncertainty_j = np.hypot(uncertainty_j, clock_j)
             shares = self._attribution.shares(component, times_s)
+            unread_s = curve.unread_s(times_s[:, 0], times_s[:, 1])
             incidents = [*self._refused.get(component, ()), *curve.incidents]
             found.append(
-                _Spans(curve.channel, times_s, gross_j, uncertainty_j, gap_s, shares, incidents)
+                _Spans(
+                    curve.channel,
+                    times_s,
+                    gross_j,
+                    uncertainty_j,
+                    gap_s,
+                    unread_s,
+                    shares,
+                    incidents,
+                )
             )
         return found, reasons
 
@@ -206,7 +216,7 @@ class EnergyEstimator:
             offset_uncertainty_w=channel.offset_uncertainty_w,
             edge_uncertainty_j=math.hypot(*spans.uncertainty_j[chosen].tolist()),
             idle_uncertainty_j=idle_uncertainty_j,
-            gap_s=math.fsum(spans.gap_s[chosen].tolist()),
+            gap_s=math.fsum((spans.gap_s + spans.unread_s)[chosen].tolist()),
             share=combine_shares(spans.shares[chosen], gross_j),
         )
 
@@ -231,6 +241,7 @@ class _Spans(NamedTuple):
     gross_j: Floats
     uncertainty_j: Floats
     gap_s: Floats
+    unread_s: Floats  # Further time without readings, whose energy is known.
     shares: list[Share | None]
     incidents: Sequence[Incident]  # What was found about the component's sources.
 

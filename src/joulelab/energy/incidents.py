@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from joulelab.energy.incident import Incident
-from joulelab.energy.signal import counter_faults, glitches
+from joulelab.energy.signal import counter_faults, glitches, unread
 from joulelab.format import duration
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.plausibility import more_than_possible
@@ -29,6 +29,7 @@ def find_incidents(trace: Trace) -> tuple[Incident, ...]:
     return (
         *_gaps(trace),
         *_faulty_readings(trace),
+        *_holes(trace),
         *_clock_changes(trace),
         *_device_failures(trace),
         *_end(trace),
@@ -92,6 +93,25 @@ def _faulty_readings(trace: Trace) -> Iterator[Incident]:
             yield Incident(start_s, stop_s, f"{named} read {what}")
 
 
+def _holes(trace: Trace) -> Iterator[Incident]:
+    """Yield the times in which the counter that a component's energy comes from was not read."""
+    intervals_s = trace.header.get("intervals_s")
+    first: dict[str, int] = {}
+    for i in sorted(range(len(trace.channels)), key=lambda i: trace.channels[i].priority):
+        if trace.channels[i].gives_energy and not trace.channels[i].scope:
+            first.setdefault(trace.channels[i].component, i)
+    for component, i in first.items():
+        channel, t_ns = trace.channels[i], trace.series[i].t_ns
+        if channel.quantity is not Quantity.ENERGY:
+            continue
+        interval_s = intervals_s[i] if intervals_s else channel.update_period_s
+        usual_s = max(channel.update_period_s, interval_s)
+        for k in np.flatnonzero(unread(np.diff(t_ns) * 1e-9, usual_s)):
+            start_s, stop_s = (t_ns[k : k + 2] * 1e-9).tolist()
+            what = "was not read for a while: only that time's whole energy is known"
+            yield Incident(start_s, stop_s, f"{component}: {channel.source} {what}")
+
+
 def _clock_changes(trace: Trace) -> Iterator[Incident]:
     """CLOCK_BOOTTIME gains on CLOCK_MONOTONIC in a suspend, and so does the wall clock."""
     boot, wall = (clock_readings(trace, name) for name in ("clock.boottime", "clock.realtime"))
@@ -134,8 +154,8 @@ def _end(trace: Trace) -> Iterator[Incident]:
     if last_ns:
         periods_s = [channel.update_period_s for channel in trace.channels]
         pairs = zip(trace.channels, trace.header.get("intervals_s", periods_s), strict=True)
-        slowest_s = max(
+        fastest_s = min(
             (period_s for channel, period_s in pairs if channel.gives_energy), default=0.0
         )
-        silence_s = max(MIN_SILENCE_S, MISSED_READS * slowest_s)
+        silence_s = max(MIN_SILENCE_S, MISSED_READS * fastest_s)
         yield Incident(max(last_ns) * 1e-9 + silence_s, math.inf, "the recording ended early")

@@ -47,7 +47,12 @@ from joulelab.energy.signal.change_points import (
     cut_at_change_points,
     split_at_change_points,
 )
-from joulelab.energy.signal.counters import counter_faults, counter_intervals
+from joulelab.energy.signal.counters import (
+    NO_TIMES,
+    counter_faults,
+    counter_intervals,
+    unread,
+)
 from joulelab.energy.signal.curve import EnergyCurve
 from joulelab.energy.signal.implausible_power import (
     glitches,
@@ -85,9 +90,9 @@ from joulelab.sensors.sensor import Channel, Quantity
 
 __all__ = [
     "AVERAGE_S", "INSPECTED_READINGS", "NO_CHANGE_POINTS", "ChangePoints", "ComponentCurve",
-    "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults",
-    "energy_curve", "glitches", "implausible_power_w", "integrate", "is_long", "is_moving_average",
-    "pace_of", "updates", "without_glitches",
+    "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults", "energy_curve", "glitches",
+    "implausible_power_w", "integrate", "is_long", "is_moving_average", "pace_of", "unread",
+    "updates", "without_glitches",
 ]  # fmt: skip
 
 
@@ -121,6 +126,10 @@ class ComponentCurve(NamedTuple):
             np.where(chosen, *pair) for pair in zip(sharp, plain, strict=True)
         )
         return energy_j, uncertainty_j, gap_s
+
+    def unread_s(self, start_s: Floats, stop_s: Floats) -> Floats:
+        """Return the time within spans of which only a longer stretch's energy is known."""
+        return self.curve.unread_s(start_s, stop_s)
 
 
 def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve | None:
@@ -248,7 +257,10 @@ def _source_curve(source: Source, edges_s: Floats) -> EnergyCurve | None:
     kept = thin(source.channel, source.readings, source.interval_s, edges_s)
     points = source.points.only(kept.near(source.points.time_s))
     channel = replace(source.channel, wrap=kept.wrap)
-    return integrate(channel, kept.t_ns, kept.value, source.interval_s, points, kept.stretches)
+    left_out_s = np.asarray(kept.t_ns[kept.after] * 1e-9, dtype=np.float64)
+    return integrate(
+        channel, kept.t_ns, kept.value, source.interval_s, points, kept.stretches, left_out_s
+    )
 
 
 def integrate(
@@ -258,11 +270,12 @@ def integrate(
     interval_s: float,
     points: ChangePoints = NO_CHANGE_POINTS,
     stretches: Stretches = NO_STRETCHES,
+    left_out_s: Floats = NO_TIMES,
 ) -> EnergyCurve | None:
     """Integrate the readings of one channel; ``None`` if there are too few.
 
     ``value`` is in W or J, NaN where the channel gave nothing; ``interval_s`` is the time between
-    two reads, and ``stretches`` are power readings that thinning left out.
+    two reads, and ``stretches`` are power readings that thinning left out, after ``left_out_s``.
     """
     seen = np.isfinite(value)
     t = np.asarray(t_ns[seen] * 1e-9, dtype=np.float64)
@@ -270,7 +283,7 @@ def integrate(
     is_counter = channel.quantity is Quantity.ENERGY
     unseen_s, jitter_s = blind_s(channel, interval_s), 0.0
     if is_counter:
-        found = counter_intervals(channel, t, value, interval_s)
+        found = counter_intervals(channel, t, value, interval_s, left_out_s)
     else:
         # A sensor that is blind at times sees a power on either side of a change point.
         change = points.time_s if unseen_s > 0 else points.time_s[:0]
@@ -302,6 +315,7 @@ def integrate(
         interval_length_s=length_s,
         variance_j2=np.concatenate(([0.0], np.cumsum(variance_j2))),
         gap=found.gap[parts.interval],
+        hole=found.hole[parts.interval],
         smear_s=smear_s,
         is_counter=is_counter,
         latency_uncertainty_s=latency_uncertainty_s,
@@ -342,7 +356,7 @@ def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: f
     edges = found.edges - latency_s
     times = np.union1d(points.time_s, steps - latency_s)
     parts = split_at_change_points(edges, power, plain, times)
-    spread_w = variability.part_spread(parts, found.gap)
+    spread_w = variability.part_spread(parts, found.gap | found.hole)
     if parts.unresolved.any():
         windows = edges[:-1], edges[1:]
         off_s = math.hypot(left_s, jitter_s, found.max_age_s / math.sqrt(12))

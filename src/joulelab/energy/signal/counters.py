@@ -41,6 +41,7 @@ STUCK_PERIODS = 20
 """A counter without a new value for this time and this number of update periods is stuck: any
 device that is switched on draws more than one step of a counter in that time."""
 READINGS_PER_BLOCK = 1 << 17
+NO_TIMES = np.zeros(0)
 
 POLLS_PER_PHASE = 256  # Enough to estimate a phase, which moves: clocks drift by some 10 ppm.
 COHERENCE_S = 60.0  # Polls further apart than this do not share a phase.
@@ -49,19 +50,29 @@ MIN_POLLS = 32
 MIN_ROUGHNESS = 1e-6  # Readings are rounded: no power is smoother than this share of itself.
 MAX_UPDATES_PER_POLL = 20.0  # With more updates per poll, the age of a value does not matter.
 PHASE_KNOWN = 0.5  # Largest uncertainty of a usable phase, in that of an unknown age.
-MAX_AMBIGUOUS_UPDATES = 10  # How long ambiguous polls at either end of a recording may last.
+MAX_AMBIGUOUS_UPDATES = 10  # How long a run of ambiguous polls may last, in updates or polls.
 
 
 def counter_intervals(
-    channel: Channel, t: Floats, energy: Floats, interval_s: float
+    channel: Channel,
+    t: Floats,
+    energy: Floats,
+    interval_s: float,
+    left_out_s: Floats = NO_TIMES,
 ) -> Intervals | None:
-    """Turn counter readings (finite, J) into intervals, between updates where polls reveal them."""
+    """Turn counter readings (finite, J) into intervals, between updates where polls reveal them.
+
+    After the times ``left_out_s`` thinning left out readings; elsewhere, a long wait for the next
+    reading is a hole: the counter shows its energy, and not when it was used.
+    """
     if t.size < 2:
         return None
     rises = np.concatenate(([True], np.diff(t) > 0))
     t, energy = t[rises], energy[rises]
     spacing = spacing_s(channel, interval_s)
     steps = counter_steps(channel, t, energy, spacing)
+    holes = unread(np.diff(t), spacing) & ~np.isin(t[:-1], left_out_s)
+    unread_at_s = (t[:-1] + t[1:])[holes] / 2
     # The time for which a counter was stuck is one interval, with what it caught up, or a gap.
     within = np.zeros(t.size, dtype=bool)
     for stuck in (steps.caught_up, steps.stuck):
@@ -76,18 +87,30 @@ def counter_intervals(
         found = update_times(t - channel.delay_s, risen, channel.update_period_s)
         if found is not None:
             power = np.diff(risen[found.keep]) / np.diff(found.time_s)
-            new = _counter_intervals(found.time_s, power, np.zeros(power.size, dtype=bool))
+            no_gap = np.zeros(power.size, dtype=bool)
+            new = _counter_intervals(found.time_s, power, no_gap, unread_at_s)
             return replace(new, latency_uncertainty_s=found.uncertainty_s)
     known = np.flatnonzero(~gap)
     power = np.interp(np.arange(gap.size), known, (difference / np.diff(t))[known])
     t = t - mean_age_s(channel)
     if channel.polled and channel.update_period_s > spacing / GAP_FACTOR:
         t, power, gap = _merge_unchanged(t, power, gap, difference)
-    return replace(_counter_intervals(t, power, gap), max_age_s=max_age_s(channel))
+    found_intervals = _counter_intervals(t, power, gap, unread_at_s)
+    return replace(found_intervals, max_age_s=max_age_s(channel))
 
 
-def _counter_intervals(t: Floats, power: Floats, gap: Bools) -> Intervals:
-    return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2)
+def unread(apart_s: Floats, spacing: float) -> Bools:
+    """Find where a counter was not read for much longer than is usual."""
+    usual_s = max(spacing, float(np.median(apart_s))) if apart_s.size else spacing
+    return np.asarray(apart_s > GAP_FACTOR * usual_s)
+
+
+def _counter_intervals(t: Floats, power: Floats, gap: Bools, unread_at_s: Floats) -> Intervals:
+    hole = np.zeros(power.size, dtype=bool)
+    at = np.searchsorted(t, unread_at_s, side="right") - 1
+    hole[at[(at >= 0) & (at < power.size)]] = True
+    hole &= ~gap
+    return Intervals(t, power, gap, np.full(power.size, -1), (t[:-1] + t[1:]) / 2, hole)
 
 
 def _merge_unchanged(
@@ -226,7 +249,7 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates |
     count for much; its scale unknown, a phase has the likelihood (Σ |ΔP|)^-m for m differences.
     Half of them are counted, since each power is in two. Polls so near to an update that it may lie
     on either side are left out. ``None`` where the polls are in step with the updates or the load
-    is too uneven to find the phase, or where the phase is unknown at an end of the recording.
+    is too uneven to find the phase, or where the phase is unknown for too long.
     """
     if t.size < MIN_POLLS or np.median(np.diff(t)) > MAX_UPDATES_PER_POLL * period_s:
         return None
@@ -244,8 +267,11 @@ def update_times(t: Floats, energy: Floats, period_s: float) -> CounterUpdates |
             from_update_s = np.abs(updates - np.rint(updates)) * period_s
             sure[block] = from_update_s > AMBIGUOUS_SIGMAS * uncertainty_s
             variances.append(uncertainty_s**2)
-    at = t[sure]
-    if not at.size or max(at[0] - t[0], t[-1] - at[-1]) > MAX_AMBIGUOUS_UPDATES * period_s:
+    # Between two sure polls, or at an end, there may be polls that are not.
+    position = np.concatenate(([0], np.flatnonzero(sure), [t.size - 1]))
+    left_out_s = np.diff(t[position])[np.diff(position) > 1]
+    longest_s = MAX_AMBIGUOUS_UPDATES * max(period_s, float(np.median(np.diff(t))))
+    if not sure.any() or np.max(left_out_s, initial=0.0) > longest_s:
         return None
     keep = sure.copy()
     keep[sure] = np.diff(time_s[sure], prepend=-math.inf) > period_s / 2

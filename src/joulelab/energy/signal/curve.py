@@ -32,6 +32,7 @@ class EnergyCurve:
     interval_length_s: Floats  # Length of that interval.
     variance_j2: Floats  # Running sum of the pieces' own, independent variance, where they meet.
     gap: Bools  # Whether a piece has no reading.
+    hole: Bools  # Whether only the energy of the piece's whole interval is known, not its course.
     smear_s: float  # The sensor's window beyond one interval: it smears changes of power.
     is_counter: bool  # Whether the source counts energy: then a time error is an energy error.
     latency_uncertainty_s: float  # Standard uncertainty of the latency that all times share.
@@ -46,7 +47,7 @@ class EnergyCurve:
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
         energy = self._energy_until(stop) - self._energy_until(start)
-        gap = self._gap_until(stop) - self._gap_until(start)
+        gap = self._time_in(self.gap, start, stop)
         first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
         outside = (stop - start) - (last - first)
         unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
@@ -57,6 +58,10 @@ class EnergyCurve:
         bounded = np.maximum(bounded, self._variogram_variance(start, stop))
         variance = self._inner_variance(start, stop) + bounded + unseen
         return energy, np.sqrt(variance), gap + outside
+
+    def unread_s(self, start_s: Floats, stop_s: Floats) -> Floats:
+        """Return the time within spans of which only a longer stretch's energy is known."""
+        return self._time_in(self.hole, start_s, stop_s)
 
     @property
     def seams_s(self) -> Floats:
@@ -84,9 +89,10 @@ class EnergyCurve:
         i = self._piece(t)
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
-    def _gap_until(self, t: Floats) -> Floats:
-        lengths = np.diff(self.time_s) * self.gap
-        return np.asarray(np.interp(t, self.time_s, np.concatenate(([0.0], np.cumsum(lengths)))))
+    def _time_in(self, pieces: Bools, start: Floats, stop: Floats) -> Floats:
+        until_s = np.concatenate(([0.0], np.cumsum(np.diff(self.time_s) * pieces)))
+        first_s, last_s = (np.interp(t, self.time_s, until_s) for t in (start, stop))
+        return np.asarray(last_s - first_s)
 
     def _inner_variance(self, start: Floats, stop: Floats) -> Floats:
         """Return the variance of whole pieces' means, and of a share of those at either end."""

@@ -239,6 +239,7 @@ class _Pieces(NamedTuple):
     interval_length_s: Floats
     variance_j2: Floats
     gap: Floats
+    hole: Floats
     variogram_middle_j2: Floats
     variogram_exponent: Floats
     variogram_length_s: Floats
@@ -255,6 +256,7 @@ class _Pieces(NamedTuple):
             curve.interval_length_s[pieces],
             np.diff(curve.variance_j2)[pieces],
             curve.gap[pieces].astype(float),
+            curve.hole[pieces].astype(float),
             *(column[pieces] for column in curve.variogram),
         )
 
@@ -292,6 +294,7 @@ def fill_gaps(curve: EnergyCurve, other: EnergyCurve) -> EnergyCurve:
         interval_length_s=joined.interval_length_s,
         variance_j2=np.concatenate(([0.0], np.cumsum(joined.variance_j2))),
         gap=joined.gap.astype(bool),
+        hole=joined.hole.astype(bool),
         variogram=Variogram(*joined[-3:]),
     )
 

@@ -51,13 +51,14 @@ class Intervals:
     gap: Bools  # Whether an interval has no reading.
     stretch: Indices  # Which of the summarised stretches it is; -1 for none.
     middle: Floats  # Middle of the sensor's averaging window, s.
+    hole: Bools  # Whether a counter was not read for so long that its course is unknown.
     max_age_s: float = 0.0  # The age of a polled value is evenly distributed between 0 and this.
     latency_uncertainty_s: float = 0.0  # Of the edges' common latency, besides the channel's.
 
     @property
     def plain(self) -> Bools:
-        """Whether an interval is one reading: no gap, no summarised stretch."""
-        return ~self.gap & (self.stretch < 0)
+        """Whether an interval is one reading: no gap, no hole, no summarised stretch."""
+        return ~self.gap & ~self.hole & (self.stretch < 0)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def power_intervals(
         gap=np.insert(np.zeros(power.size, dtype=bool), where + 1, ~summarised),
         stretch=np.insert(np.full(power.size, -1), where + 1, stretch),
         middle=np.insert(middle, where + 1, (stops[where] + starts[where + 1]) / 2),
+        hole=np.zeros(power.size + where.size, dtype=bool),
         max_age_s=max_age_s(channel),
     )
 

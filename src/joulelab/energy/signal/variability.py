@@ -58,7 +58,9 @@ SAME_S = 1e-9  # Times that are no further apart are the same.
 def interval_spread(power: Floats, gap: Bools, reach: int, at_change: Bools) -> Floats:
     """Bound how far power may be from each interval's mean: as far as its neighbours' means are.
 
-    Within a gap, any power that was read is possible. ``reach`` neighbours on either side count;
+    Within a gap, and a counter's hole, any power that was read is possible: a load that steps
+    between two powers a and b moves L x (1 - x) (b - a) past the share x of a hole of length L.
+    ``reach`` neighbours on either side count;
     where ``at_change`` says that a change point separates an interval and the next, they do so for
     :data:`STEP_FLATNESS` of the step between them.
     """
