@@ -63,7 +63,7 @@ def test_the_lines_for_frameworks_run_after_a_plain_import(desk):
 def test_the_line_for_pytest(desk):
     test = f"import pytest\n\n{LINES['pytest']}\ndef test_it():\n    sum(range(1000))\n"
     (desk / "test_it.py").write_text(test)
-    result = run(f"{PYTHON} -m pytest -q --energy-sensors simulated test_it.py", desk)
+    result = run(f"{PYTHON} -m pytest -q --joulelab-sensors simulated test_it.py", desk)
     assert result.returncode == 0, result.stdout
 
 

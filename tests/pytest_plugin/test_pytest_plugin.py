@@ -123,9 +123,9 @@ def test_a_budget_within_the_interval_is_reported_and_fails_if_strict(session, m
     result = session(tests)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["*budget within the interval*", "1 test undecided: --energy-strict lets them fail"]
+        ["*budget within the interval*", "1 test undecided: --joulelab-strict lets them fail"]
     )
-    strict = session(tests, "--energy-strict")
+    strict = session(tests, "--joulelab-strict")
     strict.assert_outcomes(failed=1)
     strict.stdout.fnmatch_lines(["energy undecided: budget within the interval*"])
 
@@ -137,7 +137,7 @@ def test_a_budget_without_a_sensor_is_reported_as_not_checked(session, monkeypat
     result = session(tests)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*not measured*test_it*", "*budget not checked*"])
-    session(tests, "--energy-strict").assert_outcomes(failed=1)
+    session(tests, "--joulelab-strict").assert_outcomes(failed=1)
 
 
 def test_the_fixture_measures_parts_of_a_test_and_the_whole_afterwards(session):
@@ -178,7 +178,7 @@ def test_energy_option_measures_every_test_including_coroutines(session):
         import asyncio
         await asyncio.sleep(0.05)
 """,
-        "--energy",
+        "--joulelab",
     )
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["* J *test_it.py::test_one", "* J *test_it.py::test_two"])
@@ -194,23 +194,44 @@ def test_energy_option_measures_every_test_including_coroutines(session):
     ],
 )
 def test_invalid_markers_are_usage_errors(session, marker, message):
-    result = session(f"\n    @pytest.mark.{marker}\n    def test_it(): busy()\n")
+    result = session(f"\n    @pytest.mark.{marker}\n    def test_it(): busy()\n", "--joulelab")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert message in result.stderr.str()
+
+
+def test_a_project_may_have_an_energy_option_and_marker_of_its_own(session, pytester):
+    pytester.makeconftest(
+        """
+    def pytest_addoption(parser):
+        parser.addoption("--energy", default="low")
+        parser.addoption("--energy-update", action="store_true")
+    """
+    )
+    tests = """
+    @pytest.mark.energy("low")
+    def test_level(request):
+        assert request.config.getoption("--energy") == "high"
+
+    @pytest.mark.energy(mev=5)
+    def test_unit(): pass
+    """
+    result = session(tests, "--energy", "high")
+    result.assert_outcomes(passed=2)
+    result.stdout.no_fnmatch_line("*= energy =*")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--energy-update"], "--energy-update needs --energy-baseline FILE"),
-        (["-n", "2", "--energy-strict"], "each would include the others' work: use -n 1"),
+        (["--joulelab-update"], "--joulelab-update needs --joulelab-baseline FILE"),
+        (["-n", "2", "--joulelab-strict"], "each would include the others' work: use -n 1"),
         (
-            ["-n", "2", "--energy-shared", "--energy-baseline", "x", "--energy-update"],
+            ["-n", "2", "--joulelab-shared", "--joulelab-baseline", "x", "--joulelab-update"],
             "cannot be used with several workers",
         ),
-        (["--energy-tolerance", "ten"], "give a percentage like 10%"),
-        (["--energy", "--energy-sensors", "gpv"], "did you mean gpu"),
-        (["--energy", "--energy-baseline", "test_it.py"], "cannot read test_it.py"),
+        (["--joulelab-tolerance", "ten"], "give a percentage like 10%"),
+        (["--joulelab", "--joulelab-sensors", "gpv"], "did you mean gpu"),
+        (["--joulelab", "--joulelab-baseline", "test_it.py"], "cannot read test_it.py"),
     ],
 )
 def test_invalid_options_are_usage_errors(session, arguments, message):
@@ -225,14 +246,14 @@ def test_tests_significantly_above_their_baseline_fail(session, pytester):
     def test_it():
         busy({seconds})
 """
-    options = ("--energy-baseline", "energy/baseline.json")
+    options = ("--joulelab-baseline", "energy/baseline.json")
     first = session(tests.format(seconds=0.1), *options)
     first.assert_outcomes(passed=1)
-    first.stdout.fnmatch_lines(["*no baseline: run with --energy-update"])
+    first.stdout.fnmatch_lines(["*no baseline: run with --joulelab-update"])
     path = pytester.path / "energy" / "baseline.json"
     assert not path.exists()
     for _ in range(2):
-        session(tests.format(seconds=0.1), *options, "--energy-update").assert_outcomes(passed=1)
+        session(tests.format(seconds=0.1), *options, "--joulelab-update").assert_outcomes(passed=1)
     data = json.loads(path.read_text())
     (runs,) = data["tests"].values()
     assert len(runs) == 2
@@ -246,9 +267,9 @@ def test_tests_significantly_above_their_baseline_fail(session, pytester):
     over = session(tests.format(seconds=0.4), *options)
     over.assert_outcomes(failed=1)
     over.stdout.fnmatch_lines(["more energy than its baseline: * times its baseline (*; 4 runs)"])
-    tolerated = session(tests.format(seconds=0.4), *options, "--energy-tolerance", "900%")
+    tolerated = session(tests.format(seconds=0.4), *options, "--joulelab-tolerance", "900%")
     tolerated.assert_outcomes(passed=1)
-    session(tests.format(seconds=0.4), *options, "--energy-update").assert_outcomes(passed=1)
+    session(tests.format(seconds=0.4), *options, "--joulelab-update").assert_outcomes(passed=1)
 
 
 SHARED = """
@@ -268,13 +289,13 @@ def test_several_workers_are_refused_with_a_reason(session):
     result = session(SHARED, "-n", "2", processes=True)
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines(["*not measured*test_marked*", "*each would include the others'*"])
-    asked = session(SHARED, "-n", "2", "--energy")
+    asked = session(SHARED, "-n", "2", "--joulelab")
     assert asked.ret == pytest.ExitCode.USAGE_ERROR
     assert "each would include the others' work: use -n 1" in asked.stderr.str()
 
 
 def test_energy_shared_gives_an_upper_bound_and_fails_nothing(session):
-    result = session(SHARED, "-n", "2", "--energy-shared", processes=True)
+    result = session(SHARED, "-n", "2", "--joulelab-shared", processes=True)
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(
         [

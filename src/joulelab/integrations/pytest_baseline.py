@@ -61,7 +61,7 @@ class Baselines:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise UserError(
                 f"{path} is not a file of energy baselines",
-                hint="give another file to --energy-baseline, or create one with --energy-update",
+                hint="give --joulelab-baseline another file, or create one by --joulelab-update",
             )
         return cls(path, data["tests"])
 
@@ -75,7 +75,7 @@ class Baselines:
         here = [run for run in runs if run.get("machine") == self._machine.identity]
         if not here:
             where = " for this machine" if runs else ""
-            return BaselineResult(None, f"no baseline{where}: run with --energy-update")
+            return BaselineResult(None, f"no baseline{where}: run with --joulelab-update")
         try:
             measured = [(_energy(run), run["boards"]) for run in here]
         except (KeyError, TypeError, ValueError) as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from joulelab.recording.spans import Span
 
 MARKER = "energy"
+ARGUMENTS = {"budget_j", "tolerance"}
 SESSION = pytest.StashKey["EnergySession"]()
 MEASURED = pytest.StashKey["EnergyOfTest"]()
 WORKER_RESULTS = "joulelab_energy"
@@ -31,19 +32,19 @@ WORKER_RESULTS = "joulelab_energy"
 DEFAULT_TOLERANCE = 0.1
 WORKERS_WHY = (
     "energy is not measured with {count} workers, since each would include the others' work: use "
-    "-n 1 or -n 0, or --energy-shared for the energy of the whole machine, an upper bound"
+    "-n 1 or -n 0, or --joulelab-shared for the energy of the whole machine, an upper bound"
 )
 
 FLAGS = {
-    "--energy": "measure the energy of every test",
-    "--energy-update": "add this session's runs to --energy-baseline instead of checking them",
-    "--energy-strict": "also fail tests if a budget or the tolerance is undecided",
-    "--energy-shared": "measure under xdist: values are the whole machine's, and no test fails",
+    "--joulelab": "measure the energy of every test",
+    "--joulelab-update": "add this session's runs to --joulelab-baseline instead of checking them",
+    "--joulelab-strict": "also fail tests if a budget or the tolerance is undecided",
+    "--joulelab-shared": "measure under xdist: values are the whole machine's, and no test fails",
 }
 OPTIONS = {
-    "--energy-sensors": ("NAMES", "sensors to read, for example gpu,cpu; default: all"),
-    "--energy-baseline": ("FILE", "fail tests significantly above their baseline in this file"),
-    "--energy-tolerance": (
+    "--joulelab-sensors": ("NAMES", "sensors to read, for example gpu,cpu; default: all"),
+    "--joulelab-baseline": ("FILE", "fail tests significantly above their baseline in this file"),
+    "--joulelab-tolerance": (
         "PERCENT",
         "how much more than the baseline is tolerated; default: 10%%",
     ),
@@ -75,7 +76,7 @@ class EnergyOfTest:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options, in a group of their own."""
-    group = parser.getgroup("energy", "energy (joulelab)")
+    group = parser.getgroup("joulelab", "energy of tests (joulelab)")
     for name, text in FLAGS.items():
         group.addoption(name, action="store_true", help=text)
     for name, (metavar, text) in OPTIONS.items():
@@ -90,28 +91,31 @@ def pytest_configure(config: pytest.Config) -> None:
         "significantly more than budget_j, or than its baseline plus the tolerance (a fraction)",
     )
     option = config.option
-    if option.energy_update and not option.energy_baseline:
-        raise pytest.UsageError("--energy-update needs --energy-baseline FILE")
-    _tolerance(option.energy_tolerance)
+    if option.joulelab_update and not option.joulelab_baseline:
+        raise pytest.UsageError("--joulelab-update needs --joulelab-baseline FILE")
+    _tolerance(option.joulelab_tolerance)
     workers = _workers(config)
-    is_wanted = option.energy or option.energy_baseline or option.energy_strict
-    if workers > 1 and is_wanted and not option.energy_shared:
+    is_wanted = option.joulelab or option.joulelab_baseline or option.joulelab_strict
+    if workers > 1 and is_wanted and not option.joulelab_shared:
         raise pytest.UsageError(WORKERS_WHY.format(count=workers))
-    if workers > 1 and option.energy_update:
-        raise pytest.UsageError("--energy-update cannot be used with several workers")
+    if workers > 1 and option.joulelab_update:
+        raise pytest.UsageError("--joulelab-update cannot be used with several workers")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Reject invalid markers."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Reject invalid markers, if the plugin is in use: another project's may have this name."""
+    names = [name.removeprefix("--").replace("-", "_") for name in (*FLAGS, *OPTIONS)]
+    is_used = any(config.getoption(name) for name in names)
     for item in items:
         for mark in item.iter_markers(MARKER):
-            _check(item, mark)
+            if is_used or _is_own(mark):
+                _check(item, mark)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Start the meter before the first test that is measured, outside its time."""
-    is_wanted = item.config.option.energy or item.get_closest_marker(MARKER) is not None
+    is_wanted = item.config.option.joulelab or any(map(_is_own, item.iter_markers(MARKER)))
     if is_wanted and MEASURED not in item.stash:
         session = _session(item.config)
         if session.refusal:
@@ -186,9 +190,9 @@ def _session(config: pytest.Config) -> EnergySession:
         from joulelab.integrations.pytest_session import EnergySession  # noqa: PLC0415
 
         option, workers = config.option, _workers(config)
-        is_refused = workers > 1 and not option.energy_shared
+        is_refused = workers > 1 and not option.joulelab_shared
         refusal = WORKERS_WHY.format(count=workers) if is_refused else ""
-        tolerance = _tolerance(option.energy_tolerance)
+        tolerance = _tolerance(option.joulelab_tolerance)
         config.stash[SESSION] = EnergySession(option, tolerance, workers, refusal)
     return config.stash[SESSION]
 
@@ -221,12 +225,18 @@ def _tolerance(text: str | None) -> float:
     try:
         return DEFAULT_TOLERANCE if text is None else parse_percent(text)
     except ValueError:
-        raise pytest.UsageError(f"--energy-tolerance {text}: give a percentage like 10%") from None
+        raise pytest.UsageError(
+            f"--joulelab-tolerance {text}: give a percentage like 10%"
+        ) from None
+
+
+def _is_own(mark: pytest.Mark) -> bool:
+    return not mark.args and ARGUMENTS.issuperset(mark.kwargs)
 
 
 def _check(item: pytest.Item, mark: pytest.Mark) -> None:
-    unknown = set(mark.kwargs) - {"budget_j", "tolerance"}
-    if mark.args or unknown:
+    if not _is_own(mark):
+        unknown = set(mark.kwargs) - ARGUMENTS
         raise pytest.UsageError(
             f"{item.nodeid}: {MARKER} takes budget_j and tolerance by name, not "
             f"{', '.join([*map(repr, mark.args), *sorted(unknown)])}"

@@ -75,7 +75,7 @@ class EnergySession:
     @cached_property
     def meter(self) -> Meter:
         """The session's meter."""
-        sensors = self.option.energy_sensors
+        sensors = self.option.joulelab_sensors
         if sensors is not None:
             sensors = [sensors] if sensors.startswith("simulated:") else sensors.split(",")
         return Meter(sensors=sensors)
@@ -83,7 +83,7 @@ class EnergySession:
     @cached_property
     def baselines(self) -> Baselines | None:
         """The baselines in the file, if there is one."""
-        path = self.option.energy_baseline
+        path = self.option.joulelab_baseline
         return None if path is None else Baselines.read(Path(path))
 
     def add_refused(self, nodeid: str) -> None:
@@ -100,7 +100,7 @@ class EnergySession:
         result = EnergyResult(item.nodeid, None, budget_j=chosen.get("budget_j"))
         result.started_unix_s = time.time() - span.duration_s
         self.results.append(result)
-        if result.budget_j is None and self.option.energy_baseline is None:
+        if result.budget_j is None and self.option.joulelab_baseline is None:
             self._unresolved.append((result, span))
             return ""
         result.energy = span.energy
@@ -122,7 +122,7 @@ class EnergySession:
             result.energy = energy
         self._unresolved.clear()
         self.meter.close()
-        if self.option.energy_update and self.baselines is not None:
+        if self.option.joulelab_update and self.baselines is not None:
             passed = {
                 one.nodeid: (one.energy, one.started_unix_s)
                 for one in self.results
@@ -150,7 +150,7 @@ class EnergySession:
             yield "simulated energy, not measured"
         undecided = sum(one.is_undecided for one in self.results)
         if undecided:
-            yield f"{count(undecided, 'test')} undecided: --energy-strict lets them fail"
+            yield f"{count(undecided, 'test')} undecided: --joulelab-strict lets them fail"
 
     def _shown(self) -> list[EnergyResult]:
         first = [one for one in self.results if one.budget_j is not None or one.notes]
@@ -182,7 +182,7 @@ class EnergySession:
             return ""
         compared = self.baselines.compare(result.nodeid, result.energy, tolerance)
         result.notes.append(compared.text)
-        if self.option.energy_update or self._is_shared:
+        if self.option.joulelab_update or self._is_shared:
             return ""
         if compared.is_above:
             return f"more energy than its baseline: {compared.text}\n{result.energy}"
@@ -192,7 +192,7 @@ class EnergySession:
         result.is_undecided = True
         if note:
             result.notes.append(note)
-        return f"energy undecided: {'; '.join(result.notes)}" if self.option.energy_strict else ""
+        return f"energy undecided: {'; '.join(result.notes)}" if self.option.joulelab_strict else ""
 
 
 def _line(one: EnergyResult) -> str:
