@@ -312,3 +312,35 @@ def test_the_recorder_imports_little(meter):
     assert "numpy" not in maps
     assert "torch" not in maps
     assert psutil.Process(meter.recorder_pid).memory_info().rss < 40e6
+
+
+AT_EXIT = """
+import atexit, sys
+import joulelab
+from joulelab.recording.trace import each
+
+closed = joulelab.Meter()
+left_open = joulelab.Meter(directory=sys.argv[1], own_recorder=True)
+
+def ask():
+    closed.close()
+    print(closed.energy("work").gross_j > 0, each(abs, [-1, -2]))
+
+atexit.register(ask)
+with left_open.span("outer"), closed.span("work"):
+    pass
+"""
+
+
+def test_spans_and_energies_survive_the_exit_of_the_interpreter(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, tmp_path / "run"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("True [1, 2]\n", "")
+    events = tmp_path / "run" / "events.jsonl"
+    eventually(lambda: '"stop"' in events.read_text())
+    [outer] = read_trace(tmp_path / "run").spans
+    assert outer.stop_ns is not None

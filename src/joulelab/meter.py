@@ -141,7 +141,7 @@ class Meter:
         )
 
     def begin(self, name: str, /, **attributes: Any) -> Span:
-        """Begin a span. Its parent is the span that is open in the same thread."""
+        """Begin a span. Its parent is the span that is open in the same thread or asyncio task."""
         return Span(self._log, name, attributes).__enter__()
 
     def end(self, span: Span) -> None:

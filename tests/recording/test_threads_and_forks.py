@@ -1,5 +1,6 @@
 """Spans of many threads, and of children that were forked or spawned."""
 
+import asyncio
 import multiprocessing
 import subprocess
 import sys
@@ -40,6 +41,45 @@ def test_each_thread_nests_its_own_spans(tmp_path):
             thread.join()
     assert parents == [True] * 8
     assert {span.parent for span in meter.spans_named("outer")} == {None}
+
+
+def test_each_task_nests_its_own_spans_within_the_span_that_created_it(tmp_path):
+    async def work(index):
+        with meter.span("outer", index=index) as outer:
+            await asyncio.sleep(0)
+            with meter.span("inner") as inner:
+                await asyncio.sleep(0)
+            in_thread = await asyncio.to_thread(work_in_thread)
+        assert inner.parent == in_thread.parent == outer.index
+
+    def work_in_thread():
+        with meter.span("in thread") as span:
+            return span
+
+    async def main():
+        with meter.span("main"):
+            await asyncio.gather(*map(work, range(20)))
+
+    with joulelab.Meter(sensors=MACHINE, directory=tmp_path) as meter:
+        asyncio.run(main())
+        with meter.span("after") as after:
+            pass
+    [outermost] = meter.spans_named("main")
+    assert {span.parent for span in meter.spans_named("outer")} == {outermost.index}
+    assert after.parent is None
+
+
+def test_meters_nest_their_own_spans(tmp_path):
+    with (
+        joulelab.Meter(sensors=MACHINE, directory=tmp_path) as one,
+        joulelab.Meter(sensors=MACHINE, own_recorder=True) as other,
+        one.span("one") as outer,
+        other.span("other") as between,
+        one.span("one") as inner,
+    ):
+        pass
+    assert inner.parent == outer.index
+    assert between.parent is None
 
 
 def test_thousands_of_spans_from_each_of_many_threads(tmp_path):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import marshal
-import math
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from sys import modules
 from threading import get_ident
 from time import monotonic_ns
@@ -67,6 +67,7 @@ class Span:
         "_device_window",
         "_index",
         "_log",
+        "_outer",
         "_parent",
         "attributes",
         "name",
@@ -83,6 +84,7 @@ class Span:
         self.thread = 0
         self._log = log
         self._index = -1
+        self._outer: Span | None = None
         self._parent: int | None = None
         self._device_start: DeviceEvent | None = None
         self._device_stop: DeviceEvent | None = None
@@ -98,6 +100,11 @@ class Span:
             raise ValueError(f"span {self.name!r} began already; make a span for each block")
         log = self._log
         self.thread = get_ident()
+        outer = _INNERMOST.get()
+        while outer is not None and outer.stop_ns is not None:
+            outer = outer._outer
+        self._outer = outer
+        _INNERMOST.set(self)
         if log.device is not None:
             self._device_start = log.device.record()
         self.start_ns = monotonic_ns()
@@ -113,6 +120,8 @@ class Span:
         if log.device is not None:
             self._device_stop = log.device.record()
         self.stop_ns = stop_ns
+        if _INNERMOST.get() is self:
+            _INNERMOST.set(self._outer)
         if log.forked:
             log.flush(leave_unresolved=0, wait=True)
 
@@ -142,7 +151,7 @@ class Span:
 
     @property
     def parent(self) -> int | None:
-        """Index of the span that was open in the same thread when this one began."""
+        """Index of the span that was open in the same thread or task when this one began."""
         if self._index < 0:
             self._log.assign_indices()
         return self._parent
@@ -212,6 +221,8 @@ class SpanLog:
         self._objects: list[Span] = []
         self.restart(forked=False)
         _LOGS[id(self)] = self
+        # At exit this precedes the end of the connection, which was opened earlier.
+        weakref.finalize(self, _flush_at_exit, weakref.ref(self))
         call_when_cuda_starts(_notice_cuda)
 
     def restart(self, *, forked: bool) -> None:
@@ -224,9 +235,7 @@ class SpanLog:
         self.forked = forked
         self._reported_failure = False
         self._lock = threading.RLock()
-        self._unfinished: dict[int, list[Span]] = {}
         self.assign_indices()
-        self._unfinished.clear()
         self._objects += (*self._new, *self._open, *(span for span, _ in self._on_device))
         self._new, self._open, self._on_device = [], [], deque()
         self._backlog: deque[bytes] = deque()
@@ -242,19 +251,15 @@ class SpanLog:
             self._thread.start()
 
     def assign_indices(self) -> None:
-        """Give new spans their index and their parent.
-
-        Times decide on the parent, since a span may have ended after another began inside it.
-        """
+        """Give new spans their index and their parent."""
         with self._lock:
             begun = self.begun.copy()
             for span in begun:
                 if span._index < 0:
-                    around = self._unfinished.setdefault(span.thread, [])
-                    while around and (around[-1].stop_ns or math.inf) <= span.start_ns:
-                        around.pop()
-                    span._parent = around[-1]._index if around else None
-                    around.append(span)
+                    outer = span._outer
+                    while outer is not None and outer._log is not self:
+                        outer = outer._outer
+                    span._parent = None if outer is None else outer._index
                     span._index = self._next_index
                     self._next_index += 1
             self._new += begun
@@ -395,6 +400,8 @@ class SpanLog:
         return [encode({**event, "reason": self.device.failure}).encode() + b"\n"]
 
 
+_INNERMOST: ContextVar[Span | None] = ContextVar("_INNERMOST", default=None)
+"""Each thread and each asyncio task has its own innermost span; it may have ended."""
 _SHARED = itertools.count()
 _LOGS: weakref.WeakValueDictionary[int, SpanLog] = weakref.WeakValueDictionary()
 
@@ -410,11 +417,19 @@ def _notice_cuda() -> None:
 
 
 def _after_fork() -> None:
+    _INNERMOST.set(None)
     for log in _logs():
         log.restart(forked=True)
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _flush_at_exit(log: weakref.ref[SpanLog]) -> None:
+    """Pass on the last spans of a meter that is not closed, without waiting for GPUs."""
+    existing = log()
+    if existing is not None:
+        existing.flush(leave_unresolved=0)
 
 
 def _flush_regularly(log: weakref.ref[SpanLog], stopping: threading.Event) -> None:

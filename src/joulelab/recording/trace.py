@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -266,7 +267,8 @@ class _MappedSeries(Sequence[Readings]):
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Work on several items at a time. NumPy releases the interpreter lock while it counts."""
     threads = min(THREADS, len(items), os.cpu_count() or 1)
-    if threads < 2:
+    # While the interpreter exits, there are no new threads.
+    if threads < 2 or not threading.main_thread().is_alive():
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))
