@@ -286,6 +286,29 @@ def test_of_the_ranks_on_one_host_the_first_prints_and_all_share_a_recorder(tmp_
     assert len(recorders) == 1
 
 
+KILLED_RECORDER = """
+import os, signal, sys
+if "joulelab.recording.recorder" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--wait"]])
+def test_a_command_runs_also_if_its_recorder_is_killed_while_it_starts(tmp_path, options):
+    (tmp_path / "sitecustomize.py").write_text(KILLED_RECORDER)
+    done = run(
+        *options,
+        "--out",
+        str(tmp_path / "run"),
+        command=["sh", "-c", "echo trained; exit 3"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (3, b"trained\n")
+    assert b"not measured: the recorder did not start" in done.stderr
+    saved = read_run(tmp_path / "run")
+    assert (saved.status, saved.exit_code, saved.energy.components) == ("failed", 3, {})
+
+
 def test_spans_from_inside_are_in_the_record(tmp_path):
     code = """
         import time, joulelab

@@ -17,7 +17,11 @@ VALUES = st.sampled_from(sorted(set(TAKES_VALUE) - {"phase", "tag"}))
 COMMANDS = st.lists(TEXT, min_size=1, max_size=5)
 
 
-@given(st.lists(st.tuples(VALUES, TEXT)), st.sets(st.sampled_from(sorted(FLAGS))), COMMANDS)
+@given(
+    st.lists(st.tuples(VALUES, TEXT.filter("--".__ne__))),
+    st.sets(st.sampled_from(sorted(FLAGS))),
+    COMMANDS,
+)
 def test_the_command_is_left_as_it_is_whatever_stands_before_it(values, flags, command):
     arguments = [part for name, value in values for part in (f"--{name}", value)]
     options = parse([*arguments, *(f"--{flag}" for flag in flags), "--", *command])
@@ -27,6 +31,14 @@ def test_the_command_is_left_as_it_is_whatever_stands_before_it(values, flags, c
     assert (options.out, options.json, options.name) == tuple(
         last.get(name) for name in ("out", "json", "name")
     )
+
+
+def test_two_hyphens_are_never_the_value_of_an_option():
+    options = parse(["--quiet", "--json", "--", "train", "--out", "x"])
+    assert (options.json, options.command) == ("-", ["train", "--out", "x"])
+    assert options.quiet
+    with pytest.raises(UserError, match="--out has no value"):
+        parse(["--out", "--", "train"])
 
 
 @given(COMMANDS)

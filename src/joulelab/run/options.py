@@ -16,7 +16,7 @@ from joulelab.runs import PHASES, phase_name
 
 TAKES_VALUE = {
     "out": ("DIR", "Save the record in this directory, which must be new or empty."),
-    "json": ("FILE", "Also write the result as JSON; - is standard output."),
+    "json": ("FILE", "Also write the result as JSON; - or nothing before -- is standard output."),
     "name": ("TEXT", "Name of the run.  [default: that of the program or script]"),
     "project": ("TEXT", "Project that the run belongs to.  [env: JOULELAB_PROJECT]"),
     "phase": ("PHASE", f"{', '.join(PHASES)}.  [env: JOULELAB_PHASE]"),
@@ -67,7 +67,13 @@ def parse(arguments: Sequence[str]) -> Options | None:
         raise UserError(
             error.msg, hint=f"{hint}; put the options of the command after `--`"
         ) from error
+    # In `run --json -- COMMAND`, the option's value is missing, and not two hyphens.
+    given = [
+        (name, "-") if (name, value) == ("--json", "--") else (name, value) for name, value in given
+    ]
     last = dict(given)
+    if without := [option for option, value in given if value == "--"]:
+        raise UserError(f"{without[0]} has no value", hint=f"write {without[0]} VALUE before `--`")
     if not {"-h", "--help"}.isdisjoint(last):
         return None
     if not command:

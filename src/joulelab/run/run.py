@@ -59,7 +59,7 @@ def run(options: Options) -> NoReturn:
     directory = _make_directory(options.out, name)
     mask = take_signals()
     try:
-        meter = _meter(_recorder(options, directory)) if options.wait else None
+        meter, failure = _wait_for_sensors(options, directory) if options.wait else (None, "")
         started_unix_s, start_ns = time.time(), time.monotonic_ns()
         variables = environment() | {RECORDING: os.fsencode(directory)}
         pid = start(options.command, variables, mask)
@@ -75,6 +75,7 @@ def run(options: Options) -> NoReturn:
         options,
         directory,
         meter,
+        failure,
         {"name": name, "pid": pid, "started_unix_s": started_unix_s, "start_ns": start_ns},
     )
     measurement.start()
@@ -93,12 +94,17 @@ class _Measurement(threading.Thread):
     """Starts the recorder next to the command, and prepares what its end will need."""
 
     def __init__(
-        self, options: Options, directory: Path, meter: Meter | None, known: Mapping[str, Any]
+        self,
+        options: Options,
+        directory: Path,
+        meter: Meter | None,
+        failure: str,
+        known: Mapping[str, Any],
     ) -> None:
         super().__init__(name="joulelab-run", daemon=True)
         self._options, self._directory, self._known = options, directory, known
         self._meter = meter
-        self._failure = ""
+        self._failure = failure
         self._finish: Finish | None = None
 
     def run(self) -> None:
@@ -112,7 +118,8 @@ class _Measurement(threading.Thread):
                 self._failure = self._failure or f"{type(error).__name__}: {error}"
 
     def _record(self) -> None:
-        recorder = None if self._meter else _recorder(self._options, self._directory)
+        is_decided = self._meter is not None or self._failure
+        recorder = None if is_decided else _recorder(self._options, self._directory)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -132,6 +139,20 @@ class _Measurement(threading.Thread):
         self.join(PATIENCE_S)
         failure = "the sensors did not answer" if self.is_alive() else self._failure
         self._prepare().end(status, stop_ns, json_descriptor, failure)
+
+
+def _wait_for_sensors(options: Options, directory: Path) -> tuple[Meter | None, str]:
+    """Return a meter that reads the sensors, or why there is none: the command runs all the same.
+
+    Raises:
+        UserError: A requested sensor does not exist.
+    """
+    try:
+        return _meter(_recorder(options, directory)), ""
+    except UserError:
+        raise
+    except JoulelabError as error:
+        return None, str(error)
 
 
 def _recorder(options: Options, directory: Path) -> RecorderClient:
