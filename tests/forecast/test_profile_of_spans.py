@@ -68,6 +68,20 @@ class Script:
         ]
 
 
+def test_attempts_that_were_repeated_are_ignored():
+    script = Script()
+    fit = script.begin("fit")
+    for length_s, epochs in ((3.0, 2), (2.0, 1), (5.0, 4)):
+        attempt = script.begin("attempt")
+        for _ in range(epochs):
+            script.add("epoch", length_s)
+        script.end(attempt)
+    script.end(fit)
+    profile = profile_of(script.read_spans(), energies)
+    assert profile.epochs_seen == 4
+    assert profile.forecast(100).gross_j == pytest.approx(100 * 5.0 * POWER_W)
+
+
 def test_nested_spans_are_not_counted_twice():
     script = Script()
     script.add("idle", 100.0)

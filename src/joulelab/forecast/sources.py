@@ -28,7 +28,7 @@ from joulelab.runs.record import StudyPart
 from joulelab.runs.selection import open_run
 from joulelab.runs.shared_machine import EFFECT, Sharing
 
-EPOCH, STEP, IDLE = "epoch", "step", "idle"
+EPOCH, STEP, IDLE, ATTEMPT = "epoch", "step", "idle", "attempt"
 
 ENOUGH_EPOCHS = 3
 """With fewer finished epochs, the steps carry more information."""
@@ -116,7 +116,12 @@ def profile_of(
         phase = epochs[0].phase
     spans = [span for span in spans if span.phase is None or phase in (None, span.phase)]
     epochs = [span for span in spans if span.name == EPOCH]
-    epochs = [span for span in epochs if span.key[0] == epochs[0].key[0]]
+    pid = epochs[0].key[0] if epochs else None
+    # Attempts of a training that were repeated are no part of what a run repeats.
+    begun = (span.start_ns for span in spans if span.name == ATTEMPT and span.key[0] == pid)
+    begin_ns = max(begun, default=0)
+    spans = [span for span in spans if span.start_ns >= begin_ns]
+    epochs = [span for span in spans if span.name == EPOCH and span.key[0] == pid]
     finished = [span for span in epochs if span.stop_ns is not None]
     keys = {epoch.key for epoch in epochs}
     inside: dict[str, list[TraceSpan]] = {}
