@@ -219,6 +219,24 @@ def test_a_span_with_few_readings_is_absent_with_the_reason(gappy, start_s, stop
     assert math.isnan(energy.gross_j)
 
 
+def test_a_sum_over_spans_of_which_one_has_no_readings_states_how_many_have(gappy):
+    source, trace = gappy
+    windows = [window(START_S + 2 * i, START_S + 2 * i + 2) for i in range(20)]
+    windows[10] = window(START_S + 20.2, START_S + 22.8)
+    found = EnergyEstimator(trace).total(windows)
+    truth_j = math.fsum(
+        source.waveform.energy_j(one.start_ns * 1e-9, one.stop_ns * 1e-9) for one in windows
+    )
+    low_j, high_j = found.interval_j
+    assert low_j < truth_j < high_j
+    assert found.gap_s == pytest.approx(2.6, abs=0.1)
+    assert any("19 of 20 spans have readings" in note for note in found.notes)
+    mostly_unseen = EnergyEstimator(trace).total(
+        [window(START_S + 19.5, START_S + 20.2), window(START_S + 20.2, START_S + 22.8)]
+    )
+    assert mostly_unseen.absent["gpu:0"] == "simulated.samples covers only 21 % of the spans"
+
+
 def test_a_sensor_that_only_failed_is_absent_with_its_reason():
     trace = Trace.of([simulated().channel()], [Gap(i * S, 0, "lost") for i in range(5)])
     events = [{"event": "gap", "channel": 0, "t_ns": 0, "reason": "GPU is lost"}]

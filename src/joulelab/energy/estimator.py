@@ -101,7 +101,7 @@ class EnergyEstimator:
             component = one.channel.component
             for i, uncovered in enumerate(one.uncovered.tolist()):
                 if uncovered:
-                    absent[i][component] = one.reason_for_absence(i)
+                    absent[i][component] = one.reason_for_absence(slice(i, i + 1))
                     continue
                 components[i][component] = self._component(one, slice(i, i + 1))
                 share_note = self._attribution.note(component, one.shares[i])
@@ -118,19 +118,23 @@ class EnergyEstimator:
         ]
 
     def total(self, windows: Sequence[Window]) -> Energy:
-        """Add up the energy of spans, like :func:`~joulelab.energy.energy.total` but faster."""
+        """Add up the energy of spans, like :func:`~joulelab.energy.energy.total` but faster.
+
+        A span that the readings do not cover is a gap in the sum: its energy is that of the power
+        around it, with an interval as wide, and a note states how many spans have readings.
+        """
         readings, absent = self._read(windows)
         components = {}
         notes = dict.fromkeys(
             note for window in windows for note in notes_within(self._incidents, *window.whole())
         )
         for one in readings:
-            component, uncovered = one.channel.component, one.uncovered
-            if uncovered.any():
-                absent[component] = one.reason_for_absence(int(uncovered.argmax()))
+            component = one.channel.component
+            if reason := one.reason_for_absence(slice(None)):
+                absent[component] = reason
                 continue
             components[component] = self._component(one, slice(None))
-            notes |= dict.fromkeys(one.notes(slice(None)))
+            notes |= dict.fromkeys([*one.notes(slice(None)), *one.coverage_notes()])
             # Notes differ between three cases only: alone, shared and unknown.
             cases = {share if share is None else share.is_whole: share for share in one.shares}
             found = (self._attribution.note(component, share) for share in cases.values())
@@ -245,11 +249,34 @@ class _Spans(NamedTuple):
     shares: list[Share | None]
     incidents: Sequence[Incident]  # What was found about the component's sources.
 
+    def reason_for_absence(self, chosen: slice) -> str:
+        """Return why spans have no energy; empty if the readings cover enough of them."""
+        duration_s, gap_s = self._duration_s[chosen].sum(), self.gap_s[chosen].sum()
+        if duration_s <= 0 or gap_s <= (1 - MIN_COVERAGE) * duration_s:
+            return ""
+        covered = percent(max(1 - float(gap_s / duration_s), 0.0), 1)
+        spans = "the span" if self._duration_s[chosen].size == 1 else "the spans"
+        return f"{self.channel.source} covers only {covered} of {spans}"
+
     @property
     def uncovered(self) -> NDArray[np.bool_]:
         """Whether the readings cover too little of each span."""
-        duration_s = self.times_s[:, 1] - self.times_s[:, 0]
+        duration_s = self._duration_s
         return (duration_s > 0) & (self.gap_s > (1 - MIN_COVERAGE) * duration_s)
+
+    def coverage_notes(self) -> list[str]:
+        """Return how many spans have readings, if some have none."""
+        missing, n = int(np.count_nonzero(self.uncovered)), self.gap_s.size
+        if not missing:
+            return []
+        return [
+            f"{self.channel.component}: {n - missing} of {n} spans have readings; the others are "
+            "estimated from the power around them (included in the interval)"
+        ]
+
+    @property
+    def _duration_s(self) -> Floats:
+        return self.times_s[:, 1] - self.times_s[:, 0]
 
     def notes(self, chosen: slice) -> list[str]:
         """Return what was found about the sources within the chosen spans."""
@@ -257,11 +284,6 @@ class _Spans(NamedTuple):
             return []
         spans_s = self.times_s[chosen].tolist()
         return [text for span_s in spans_s for text in notes_within(self.incidents, *span_s)]
-
-    def reason_for_absence(self, i: int) -> str:
-        start_s, stop_s = self.times_s[i].tolist()
-        covered = max(1 - float(self.gap_s[i]) / (stop_s - start_s), 0.0)
-        return f"{self.channel.source} covers only {percent(covered, 1)} of the span"
 
 
 def _device_clock_uncertainty_j(
