@@ -234,7 +234,7 @@ def test_a_sum_over_spans_of_which_one_has_no_readings_states_how_many_have(gapp
     mostly_unseen = EnergyEstimator(trace).total(
         [window(START_S + 19.5, START_S + 20.2), window(START_S + 20.2, START_S + 22.8)]
     )
-    assert mostly_unseen.absent["gpu:0"] == "simulated.samples covers only 21 % of the spans"
+    assert mostly_unseen.absent["gpu:0"] == "simulated.samples covers only 15 % of the spans"
 
 
 def test_a_sensor_that_only_failed_is_absent_with_its_reason():
