@@ -34,8 +34,8 @@ from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
+from joulelab.sensors.processes import REPORT_EVERY_S
 from joulelab.sensors.sensor import Provenance, Quantity
-from joulelab.sensors.sharing import REPORT_EVERY_S
 from joulelab.uncertain import COVERAGE_FACTOR
 
 IDLE_LOAD = {"cpu": 0.1, "gpu": 0.02}

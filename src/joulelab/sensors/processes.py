@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROC = Path("/proc")
+REPORT_EVERY_S = 10.0
+"""Recordings name the busiest processes again after this time."""
 KERNEL_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LONGEST_STAT = 4096

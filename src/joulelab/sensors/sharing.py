@@ -19,6 +19,7 @@ from joulelab.sensors.nvml import NvmlSensor
 from joulelab.sensors.processes import (
     KERNEL_TICKS_PER_S,
     PROC,
+    REPORT_EVERY_S,
     JobProcesses,
     Key,
     Process,
@@ -49,7 +50,6 @@ NOT_SEEN = "the measured process is not visible"
 
 MOST_NAMED = 10
 """Number of other processes that one event names."""
-REPORT_EVERY_S = 10.0
 WORTH_NAMING = 0.01
 """Share of all use, and of the time, below which a process is not named."""
 WORTH_NAMING_NOW = 0.05
