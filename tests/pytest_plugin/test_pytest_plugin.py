@@ -51,6 +51,24 @@ def session(pytester, monkeypatch, tmp_path):
     return run
 
 
+def test_a_test_that_is_too_short_says_so(session, monkeypatch):
+    waveform = Waveform.square(low_w=10.0, high_w=300.0, period_s=0.31)
+    slow = SimulatedSource(
+        component="gpu:0", waveform=waveform, kind="power", update_period_s=0.2, window_s=0.2
+    )
+    monkeypatch.setenv("JOULELAB_SENSORS", SimulatedMachine((slow,)).spec())
+    result = session(
+        """
+    def test_short(energy):
+        pass
+
+    def test_long(energy):
+        busy(3.0)
+"""
+    )
+    result.stdout.fnmatch_lines(["*test_short  (too short: repeat the work in it)", "*test_long"])
+
+
 def test_only_tests_that_are_significantly_over_budget_fail(session):
     result = session(
         """

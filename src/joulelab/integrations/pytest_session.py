@@ -201,8 +201,10 @@ def _line(one: EnergyResult) -> str:
         return f"{'not measured':>12}  {'':>19}  {'':>8}  {'':>10}  {one.nodeid}"
     ends = f"{interval(*energy.interval_j, energy.gross_j)} J"
     budget = "" if one.budget_j is None else f"  (budget {quantity(one.budget_j, 'J')})"
+    # The readings around a shorter test do not even show that it drew power.
+    too_short = "" if energy.interval_j[0] > 0 else "  (too short: repeat the work in it)"
     return (
         f"{quantity(energy.gross_j, 'J'):>12}  {ends:>19}  "
         f"{quantity(energy.mean_power_w, 'W'):>8}  {duration(energy.duration_s):>10}  "
-        f"{one.nodeid}{budget}"
+        f"{one.nodeid}{budget}{too_short}"
     )
