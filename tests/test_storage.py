@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from joulelab.errors import StoreError
-from joulelab.storage import home, home_note, write_whole, writing
+from joulelab.storage import (
+    home,
+    home_note,
+    in_use,
+    is_in_use,
+    make_private_directories,
+    read_whole,
+    write_whole,
+    writing,
+)
 
 
 def test_a_file_appears_whole_and_leaves_no_other_file(tmp_path):
@@ -29,6 +38,55 @@ def test_what_was_there_stays_when_writing_fails(tmp_path, monkeypatch):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["figures.csv"]
+
+
+def test_ctrl_c_leaves_no_file_behind(tmp_path, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "figures.csv", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_of_another_user_is_never_followed(tmp_path, monkeypatch):
+    """Even if the random name were guessed, the file must be a new one."""
+    (tmp_path / "precious").write_bytes(b"mine")
+    monkeypatch.setattr(os, "urandom", bytes)
+    write_whole(tmp_path / "x.csv", b"new")
+    (tmp_path / f".joulelab-{bytes(8).hex()}.partial").symlink_to("precious")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "x.csv", b"newer")
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+
+
+def test_private_files_and_directories_are_for_this_user_only(tmp_path):
+    before = os.umask(0)
+    try:
+        make_private_directories(tmp_path / "a" / "b")
+        write_whole(tmp_path / "a" / "b" / "run.json", b"{}", private=True)
+        write_whole(tmp_path / "a" / "table.csv", b"x")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    assert modes == {"a": "0o700", "b": "0o700", "run.json": "0o600", "table.csv": "0o666"}
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    for path in (tmp_path / "run.json", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_whole(path)
+
+
+def test_a_directory_is_in_use_as_long_as_one_of_its_users_is_there(tmp_path):
+    assert not is_in_use(tmp_path)
+    first, second = in_use(tmp_path), in_use(tmp_path)
+    os.close(first)
+    assert is_in_use(tmp_path)
+    os.close(second)
+    assert not is_in_use(tmp_path)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):

@@ -341,6 +341,17 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
 
 
+def csv_cell(value: Any) -> Any:
+    """Return a value for a CSV file; text that a spreadsheet would run as a formula gets a quote.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("epoch"), csv_cell(-1.5)
+        ("'=1+1", 'epoch', -1.5)
+    """
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
+
+
 def finite_or_none(value: Any) -> Any:
     """Replace NaN and infinities by ``None``, also inside mappings and sequences, for JSON.
 

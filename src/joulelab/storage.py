@@ -9,7 +9,7 @@ import stat
 import tempfile
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from joulelab.errors import StoreError
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ENVIRONMENT = "JOULELAB_HOME"
+LARGEST_RECORD_BYTES = 1 << 28
 
+_PARTIAL = ".joulelab-", ".partial"
 _FULL = "free some space and start again; everything that was finished is saved"
 _HINTS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
@@ -100,10 +102,15 @@ def writing(path: Path | str) -> AbstractContextManager[None]:
     return file_errors(f"cannot write {path}")
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file that is seen whole or not at all, also after a power failure.
 
     A pipe or a device, for example ``/dev/stdout``, is written to and not replaced.
+
+    Args:
+        path: The file, which is replaced if it exists.
+        data: Its content.
+        private: Only this user may read the file; otherwise the umask decides.
 
     Raises:
         OSError: The directory cannot be written to, or the disk is full. Nothing is left behind.
@@ -111,17 +118,93 @@ def write_whole(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # In a directory of several users, nobody can put a link where this file will be.
+    aside = path.with_name(f"{_PARTIAL[0]}{os.urandom(8).hex()}{_PARTIAL[1]}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with aside.open("wb") as file:
+        with open(os.open(aside, flags, 0o600 if private else 0o666), "wb") as file:  # noqa: PTH123
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
+    except BaseException:  # Also Ctrl-C.
+        with suppress(OSError):
+            aside.unlink()
         raise
     sync(path.parent)
+
+
+def is_partial(name: str) -> bool:
+    """Report whether a file is what a kill has left of :func:`write_whole`."""
+    return name.startswith(_PARTIAL[0]) and name.endswith(_PARTIAL[1])
+
+
+def private_opener(path: str, flags: int) -> int:
+    """Open a file for :func:`open` that only this user may use, if it does not exist yet."""
+    return os.open(path, flags, 0o600)
+
+
+def in_use(directory: Path) -> int:
+    """Mark a directory as in use; return a descriptor that does so until it is closed.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with suppress(OSError):  # Some network file systems have no locks.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def is_in_use(directory: Path) -> bool:
+    """Report whether a process has marked a directory by :func:`in_use`, or may have done so."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def make_private_directories(path: Path) -> None:
+    """Make a directory and those above it that are missing, which only this user may use.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    for one in (*reversed(path.parents), path):
+        if not one.is_dir():
+            one.mkdir(mode=0o700, exist_ok=True)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, without waiting for the writer of a pipe of that name.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe, a device or a directory.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a file of at most :data:`LARGEST_RECORD_BYTES`.
+
+    Raises:
+        OSError: It cannot be read, is not a regular file, or is larger.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_RECORD_BYTES:
+            raise OSError(errno.EFBIG, "it is too large for a record", str(path))
+        return file.read()
 
 
 def sync(path: Path) -> None:
@@ -142,7 +225,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         with writing(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -356,6 +356,21 @@ def test_options_are_in_the_record(monkeypatch, tmp_path):
     assert result["costs"]["carbon_g"] is None
 
 
+def test_records_are_for_this_user_only_and_may_leave_arguments_out(tmp_path):
+    inner = "import joulelab; joulelab.Meter(directory='inner').close()"
+    secret = python(inner, "--api-key=secret")
+    options = ["--out", str(tmp_path / "a" / "out"), "--no-arguments"]
+    assert run(*options, command=secret, cwd=tmp_path).returncode == 0
+    assert run(command=["true", "--api-key=secret"]).returncode == 0
+    for directory in (tmp_path / "a" / "out", tmp_path / "inner"):
+        assert read_run(directory).command == (sys.executable,)
+        assert b"secret" not in b"".join(path.read_bytes() for path in directory.iterdir())
+    assert the_run().command == ("true", "--api-key=secret")
+    saved = [the_run().directory, tmp_path / "a" / "out", tmp_path / "a"]
+    paths = [*saved, *(path for one in saved for path in one.iterdir() if not path.is_symlink())]
+    assert {path.stat().st_mode & 0o077 for path in paths} == {0}
+
+
 def test_json_comes_after_the_commands_own_output():
     done = run("--json", "-", "--quiet", "--wait", command=["sh", "-c", "echo out; sleep 0.5"])
     own, _, rest = done.stdout.partition(b"\n")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ from ranks import MACHINE, assert_true, eventually, torchrun
 import joulelab
 from joulelab.recording.trace import read_trace
 from joulelab.runs.hosts import gather
+from joulelab.storage import in_use
 
 
 @pytest.fixture
@@ -192,6 +194,26 @@ def test_a_recorder_without_a_socket_serves_its_own_process(private, monkeypatch
         pass
     assert meter.alive
     assert span.energy.gross_j >= 0
+
+
+def test_the_next_recorder_removes_temporary_recordings_of_killed_pairs(private, monkeypatch):
+    """Those of living programs stay, and so does what is not a recording."""
+    temporary = private.parent / "tmp"
+    directories = [temporary / f"joulelab-{name}" for name in ("trace-dead", "trace-alive", "1000")]
+    for path in directories:
+        path.mkdir(parents=True)
+        (path / "trace.bin").touch()
+        os.utime(path, (0, 0))
+    dead, *others = directories
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    descriptor = in_use(others[0])
+    with joulelab.Meter(sensors=["simulated"]) as meter:
+        assert meter.directory.parent == temporary
+        assert not dead.exists()
+        assert all(path.exists() for path in others)
+    os.close(descriptor)
+    assert sorted(temporary.iterdir()) == sorted(others)
 
 
 HOSTILE = """

@@ -1,5 +1,6 @@
 """The directory of a study: written whole or not at all, by one writer."""
 
+import errno
 import json
 import math
 import os
@@ -122,7 +123,7 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
 
 def test_a_study_that_was_killed_before_its_plan_was_written_starts_again(tmp_path):
     (tmp_path / ".lock").touch()
-    (tmp_path / ".plan.toml.77.partial").write_text('name = "hal')
+    (tmp_path / ".joulelab-1f.partial").write_text('name = "hal')
     with open_store(tmp_path):
         assert names(tmp_path) == []
 
@@ -206,14 +207,18 @@ def test_damage_is_reported_and_not_hidden(tmp_path, text, problem):
     assert problem in damaged.problem
 
 
-def test_a_full_disk_loses_nothing_finished(tmp_path):
+def test_a_full_disk_loses_nothing_finished(tmp_path, monkeypatch):
     with open_store(tmp_path) as store:
         store.finish(store.begin("r0-a"), record_of("r0-a"))
         partial = store.begin("r0-b")
-        # Every write to /dev/full fails as on a full disk.
-        (partial / f".run.json.{os.getpid()}.partial").symlink_to("/dev/full")
-        with pytest.raises(StoreError, match="No space left on device; free some space") as caught:
-            store.finish(partial, record_of("r0-b"))
+
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(StoreError, match="No space left on device; free some") as caught:
+                store.finish(partial, record_of("r0-b"))
         assert "\n" not in str(caught.value)
         assert names(tmp_path) == ["r0-a"]
         store.finish(store.begin("r0-b"), record_of("r0-b"))

@@ -28,7 +28,7 @@ from joulelab.carbon.series import IntensitySeries, energy_weighted_intensity, r
 from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.recording.trace import Trace
-from joulelab.storage import file_errors, home, write_whole, writing
+from joulelab.storage import file_errors, home, make_private_directories, write_whole, writing
 from joulelab.uncertain import Interval
 
 ENVIRONMENT = {  # The variable of each field.
@@ -219,8 +219,8 @@ def save_site(**given: Any) -> Site:
     path = site_file()
     plain = {name: str(one) if isinstance(one, Path) else one for name, one in settings.items()}
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, tomli_w.dumps(plain).encode())
+        make_private_directories(path.parent)
+        write_whole(path, tomli_w.dumps(plain).encode(), private=True)
     return Site(**settings)
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from joulelab.errors import JoulelabError
-from joulelab.format import finite_or_none, printable
+from joulelab.format import csv_cell, finite_or_none, printable
 from joulelab.storage import write_whole, writing
 
 
@@ -62,7 +62,10 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     if rows:
         writer.writerow(rows[0])
     writer.writerows(
-        ["" if isinstance(value, float) and math.isnan(value) else value for value in row.values()]
+        [
+            "" if isinstance(value, float) and math.isnan(value) else csv_cell(value)
+            for value in row.values()
+        ]
         for row in rows
     )
     return text.getvalue()

@@ -25,6 +25,7 @@ from joulelab.findings.schema import (
     frame,
 )
 from joulelab.findings.summary import measurements, summary
+from joulelab.format import csv_cell
 from joulelab.machine import Machine
 from joulelab.runs.record import Run, StudyPart
 from joulelab.runs.shared_machine import was_shared
@@ -233,7 +234,9 @@ def write_file(path: Path, content: bytes) -> Path:
 
 def csv(table: pd.DataFrame) -> bytes:
     """Return a table as CSV."""
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    text = table.select_dtypes(["object", "string"]).columns
+    cells = table.assign(**{name: table[name].map(csv_cell) for name in text})
+    return cells.to_csv(index=False, lineterminator="\n").encode()
 
 
 def parquet(table: pd.DataFrame) -> bytes:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from joulelab.errors import UserError, nearest
 from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Positive
 from joulelab.predict.device_model import FittedCoefficients
-from joulelab.storage import home, write_whole, writing
+from joulelab.storage import home, make_private_directories, write_whole, writing
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -70,8 +70,9 @@ class HardwareProfile(BaseModel):
     def save(self, path: Path) -> None:
         """Write the profile to a JSON file."""
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, (self.model_dump_json(indent=1) + "\n").encode())
+            make_private_directories(path.parent)
+            text = self.model_dump_json(indent=1) + "\n"
+            write_whole(path, text.encode(), private=True)
 
 
 def shipped_profiles() -> list[str]:

@@ -23,8 +23,14 @@ from typing import NamedTuple, Self
 from joulelab.errors import RecorderError, UserError
 from joulelab.recording.connections import Message, MessageSocket
 from joulelab.recording.launcher import current_launch, host_name, job_file
-from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, boot_id, read_header
-from joulelab.storage import writing
+from joulelab.recording.trace_format import (
+    EVENTS_FILE,
+    READINGS_FILE,
+    TEMPORARY,
+    boot_id,
+    read_header,
+)
+from joulelab.storage import in_use, make_private_directories, private_opener, writing
 
 ENVIRONMENT = "JOULELAB_RECORDING"
 """Names the recording that processes are to join."""
@@ -78,7 +84,7 @@ def open_recorder(
 def _link(directory: Path, recording: Path) -> None:
     """Fill a directory with links to a recording that is elsewhere."""
     with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directories(directory)
         for name in (READINGS_FILE, EVENTS_FILE):
             with contextlib.suppress(FileExistsError):
                 (directory / name).symlink_to(recording.resolve() / name)
@@ -150,11 +156,11 @@ def _start_for_job(file: Path, directory: Path | None, options: RecorderOptions)
 
 def _next_directory(of_host: Path) -> Path:
     """Make a directory for one more recording of this host, as after an elastic restart."""
-    of_host.mkdir(parents=True, exist_ok=True)
+    make_private_directories(of_host)
     number = 0
     while True:
         with contextlib.suppress(FileExistsError):
-            (of_host / str(number)).mkdir()
+            (of_host / str(number)).mkdir(mode=0o700)
             return of_host / str(number)
         number += 1
 
@@ -198,7 +204,7 @@ class RecorderClient:
         # The pipe's other end stays open, too, so that writing after the recorder's end is no
         # SIGPIPE.
         self._pipe = connection.descriptors[1]
-        descriptors = tuple(connection.descriptors)
+        descriptors = (*connection.descriptors, in_use(directory))
         self._finalizer = weakref.finalize(self, _close, connection, descriptors)
 
     @classmethod
@@ -213,8 +219,8 @@ class RecorderClient:
             UserError: A requested sensor does not exist.
             RecorderError: It does not record; the message includes its reason.
         """
-        path = Path(tempfile.mkdtemp(prefix="joulelab-")) if directory is None else directory
-        path.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=TEMPORARY)) if directory is None else directory
+        make_private_directories(path)
         try:
             return cls._start(path, options, temporary=directory is None, shared=shared)
         except BaseException:
@@ -236,7 +242,7 @@ class RecorderClient:
             "connection": theirs.fileno(),
             "parent_pid": os.getpid(),
         }
-        with theirs, (directory / "recorder.log").open("wb") as log:
+        with theirs, open(directory / "recorder.log", "wb", opener=private_opener) as log:
             process = subprocess.Popen(
                 # -P: never import a file of the user's that is named like one of our modules.
                 [sys.executable, "-P", "-m", "joulelab.recording.recorder", json.dumps(config)],

@@ -22,20 +22,28 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from joulelab.errors import JoulelabError
-from joulelab.recording.connections import Client, Clients, Message, MessageSocket
+from joulelab.recording.connections import (
+    STALE_AFTER_S,
+    Client,
+    Clients,
+    Message,
+    MessageSocket,
+)
 from joulelab.recording.launcher import host_name
-from joulelab.recording.trace_format import TraceWriter, boot_id, pack
+from joulelab.recording.trace_format import TEMPORARY, TraceWriter, boot_id, pack
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import ClockSensor
 from joulelab.sensors.nvml import NvmlSensor, visible_components
 from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
+from joulelab.storage import in_use, is_in_use
 
 SYNC_EVERY_S = 30.0
 LONGEST_COVER_S = 2.0
@@ -271,6 +279,16 @@ def _welcome(
     return {"ready": now_ns, "pid": os.getpid()}, recorder.pipe
 
 
+def _remove_abandoned() -> None:
+    """Remove temporary recordings whose recorder and programs were all killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            is_old = time.time() - found.st_mtime > STALE_AFTER_S
+            if is_old and found.st_uid == os.getuid() and not is_in_use(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
 class _Terminated(Exception):
     """SIGTERM arrived."""
 
@@ -305,6 +323,8 @@ def main() -> None:
         clients.end({"error": str(error), "exit_code": getattr(error, "exit_code", 1)})
         sys.exit(1)
     temporary = config["temporary"]
+    _in_use = in_use(directory)  # Until this process ends.
+    _remove_abandoned()
     try:
         recorder.read_due()
         reason = serve(recorder, clients)

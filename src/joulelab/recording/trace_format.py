@@ -34,6 +34,8 @@ from typing import Any
 
 READINGS_FILE = "trace.bin"
 EVENTS_FILE = "events.jsonl"
+TEMPORARY = "joulelab-trace-"
+"""Begins the names of temporary directories of recordings."""
 SCHEMA = "joulelab-trace-2"
 RECORD_SIZE = 24
 CHECK = 0x4A4C5452
@@ -127,8 +129,8 @@ class TraceWriter:
 
     def __init__(self, directory: Path, header: Mapping[str, Any]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._events = os.open(directory / EVENTS_FILE, flags, 0o644)
-        self._readings = os.open(directory / READINGS_FILE, flags, 0o644)
+        self._events = os.open(directory / EVENTS_FILE, flags, 0o600)
+        self._readings = os.open(directory / READINGS_FILE, flags, 0o600)
         _write_all(self._readings, pack_header(header))
 
     def readings(self, records: Iterable[bytes]) -> None:

@@ -16,6 +16,7 @@ from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import boot_id
 from joulelab.run.summary import compare, previous_run, show, summarize
+from joulelab.runs import command_to_save
 from joulelab.runs.record import Run, measure, not_measured, write_record
 from joulelab.storage import home, home_note, write_whole, writing
 
@@ -42,7 +43,7 @@ class Finish:
             directory=directory,
             id=directory.name,
             kind="command",
-            command=tuple(options.command),
+            command=command_to_save(options.command),
             project=options.project,
             phase=options.phase,
             tags=options.tags,

@@ -25,6 +25,7 @@ TAKES_VALUE = {
 }
 FLAGS = {
     "wait": "Start the command only when the sensors are being read (up to a second later).",
+    "no-arguments": "Do not save the arguments of the command.  [env: JOULELAB_NO_ARGUMENTS]",
     "quiet": "Print no summary.",
 }
 _ALL = (*TAKES_VALUE, *FLAGS)
@@ -42,6 +43,7 @@ class Options(NamedTuple):
     tags: dict[str, str]
     sensors: list[str] | None
     wait: bool
+    no_arguments: bool
     quiet: bool
 
 
@@ -94,6 +96,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         tags=dict(_tag(value) for option, value in given if option == "--tag"),
         sensors=sensor_names(last["--sensors"]) if "--sensors" in last else None,
         wait="--wait" in last,
+        no_arguments="--no-arguments" in last,
         quiet=not {"--quiet", "-q"}.isdisjoint(last),
     )
 

@@ -24,8 +24,8 @@ from joulelab.run.process import (
     take_signals,
     wait_for,
 )
-from joulelab.runs import name_of, new_run_id
-from joulelab.storage import file_errors, home, writing
+from joulelab.runs import NO_ARGUMENTS, name_of, new_run_id
+from joulelab.storage import file_errors, home, make_private_directories, writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,8 @@ def run(options: Options) -> NoReturn:
         from joulelab.sensors.discovery import check_names  # noqa: PLC0415
 
         check_names(options.sensors)
+    if options.no_arguments:
+        os.environ[NO_ARGUMENTS] = "1"
     json_descriptor = _open_json(options.json)
     name = options.name or name_of(options.command)
     is_new = options.out is None or not Path(options.out).is_dir()
@@ -62,6 +64,8 @@ def run(options: Options) -> NoReturn:
         meter, failure = _wait_for_sensors(options, directory) if options.wait else (None, "")
         started_unix_s, start_ns = time.time(), time.monotonic_ns()
         variables = environment() | {RECORDING: os.fsencode(directory)}
+        if options.no_arguments:
+            variables[os.fsencode(NO_ARGUMENTS)] = b"1"
         pid = start(options.command, variables, mask)
     except JoulelabError:
         if is_new:
@@ -188,7 +192,7 @@ def _make_directory(out: str | None, name: str) -> Path:
     directory = Path(out) if out is not None else home() / "runs" / new_run_id(name)
     directory = directory.absolute()
     with file_errors(f"cannot make {directory}"):
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directories(directory)
         if any(directory.iterdir()):
             raise UserError(f"{directory} is not empty", hint="choose another directory with --out")
     return directory

@@ -14,6 +14,9 @@ from joulelab.format import slug
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NO_ARGUMENTS = "JOULELAB_NO_ARGUMENTS"
+"""If this variable is set, records have no arguments of programs, which may contain secrets."""
+
 PHASES = ("data", "experiment", "train", "infer")
 """Phases of a project: data preparation, experiments, training and inference."""
 
@@ -61,6 +64,11 @@ def name_of(command: Sequence[str]) -> str:
             if argument.endswith((".py", ".sh")):
                 return argument[: argument.rindex(".")] or program
     return program
+
+
+def command_to_save(command: Sequence[str]) -> tuple[str, ...]:
+    """Return a command as its record has it: only the program if arguments are not to be saved."""
+    return tuple(command[:1] if os.environ.get(NO_ARGUMENTS) else command)
 
 
 def new_run_id(name: str) -> str:

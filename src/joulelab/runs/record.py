@@ -44,7 +44,7 @@ from joulelab.machine import Machine, describe, machine_identity
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
 from joulelab.recording.trace_spans import TraceSpan, Window
-from joulelab.runs import PHASES, name_of, new_run_id, phase_name
+from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
 from joulelab.runs.saved_baseline import load_baseline
 from joulelab.storage import home, write_whole, writing
@@ -331,7 +331,8 @@ def write_record(directory: Path, data: Mapping[str, Any]) -> None:
     """
     path = directory / RUN_FILE
     with writing(path):
-        write_whole(path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")
+        text = json.dumps(data, indent=1, allow_nan=False)
+        write_whole(path, text.encode() + b"\n", private=True)
 
 
 def write_meter_record(
@@ -356,7 +357,7 @@ def write_meter_record(
         id=new_run_id(name),
         kind="meter",
         name=name,
-        command=tuple(sys.orig_argv),
+        command=command_to_save(sys.orig_argv),
         project=os.environ.get("JOULELAB_PROJECT") or None,
         phase=phase if phase in PHASES else None,
         host=str(trace.header["host"]),

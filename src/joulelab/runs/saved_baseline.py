@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.storage import home, write_whole
+from joulelab.storage import home, make_private_directories, write_whole
 
 SCHEMA = "joulelab-idle-1"
 
@@ -28,8 +28,8 @@ def save_baseline(point: IdlePoint, machine: str) -> Path:
         "point": point.to_json(),
     }
     path = baseline_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
+    make_private_directories(path.parent)
+    write_whole(path, json.dumps(content, indent=1).encode() + b"\n", private=True)
     return path
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Absence, Channel, Quantity
-from joulelab.storage import home, write_whole
+from joulelab.storage import home, make_private_directories, write_whole
 
 SCHEMA = "joulelab-calibration-1"
 TRANSFER_UNCERTAINTY = 0.01
@@ -175,14 +175,14 @@ def save_calibration(calibration: Calibration) -> Path:
     """
     name = re.sub(r"[^\w.-]", "_", f"{calibration.board_uuid}.{calibration.source}.json")
     path = calibrations_directory() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_directories(path.parent)
     write_calibration(path, calibration)
     return path
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration to any file."""
-    write_whole(path, json.dumps(calibration.to_json(), indent=1).encode() + b"\n")
+    write_whole(path, json.dumps(calibration.to_json(), indent=1).encode() + b"\n", private=True)
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -24,7 +24,15 @@ from joulelab.errors import StoreError
 from joulelab.format import finite_or_none
 from joulelab.runs.record import Run, run_of_record, write_record
 from joulelab.runs.study_runs import PLAN_FILE
-from joulelab.storage import Lock, file_errors, sync, write_whole, writing
+from joulelab.storage import (
+    Lock,
+    file_errors,
+    is_partial,
+    make_private_directories,
+    sync,
+    write_whole,
+    writing,
+)
 
 _ENTRIES = {PLAN_FILE, "runs", ".partial", ".lock", "worker.log"}
 
@@ -46,10 +54,10 @@ class StudyStore:
         self.directory = directory
         self._partial = directory / ".partial"
         with file_errors(f"cannot make {directory}"):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_private_directories(directory)
             foreign = sorted({entry.name for entry in directory.iterdir()} - _ENTRIES)
         # A study that was killed before its plan was complete has part of one.
-        foreign = [name for name in foreign if not name.startswith(f".{PLAN_FILE}.")]
+        foreign = [name for name in foreign if not is_partial(name)]
         if foreign and not (directory / PLAN_FILE).exists():
             raise StoreError(
                 f"{directory} is not a study, and not empty",
@@ -77,7 +85,8 @@ class StudyStore:
                 shutil.rmtree(self._partial)
             self._partial.mkdir()
             if stored is None:
-                write_whole(self.directory / PLAN_FILE, tomli_w.dumps(plan).encode())
+                text = tomli_w.dumps(plan)
+                write_whole(self.directory / PLAN_FILE, text.encode(), private=True)
 
     def __enter__(self) -> Self:
         return self
