@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulelab.forecast.profile import Forecast
+import numpy as np
+
+from joulelab.forecast.profile import MAIN, Forecast, Profile, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,48 +15,71 @@ class Case:
     """A run that was forecast from its beginning.
 
     Attributes:
-        name: Name of the run, or of its kind.
-        cut: Share of the run's time that the forecast used.
+        group: Row of the table that it belongs to.
         truth_j: Energy of the whole run, by the same sensors.
         truth_s: Duration of the whole run.
         forecast: Forecast from the beginning.
         first_j: The first epoch times the number of epochs.
-        mean_j: The profile's energy per work times the work of the run.
-        kind: Kind of power and times, if there are several.
+        mean_j: The profile's energy per epoch times the number of epochs.
     """
 
-    name: str
-    cut: float
+    group: str
     truth_j: float
     truth_s: float
     forecast: Forecast
     first_j: float
     mean_j: float
-    kind: str = ""
+
+    @classmethod
+    def of(cls, group: str, rows: Sequence[Row], seen: int) -> Case:
+        """Forecast a run from the rows before the end of ``seen`` epochs and their phases."""
+        starts = [i for i, row in enumerate(rows) if row.phase == MAIN]
+        first_j = sum(row.gross_j for row in rows[: starts[1]])
+        profile = rows[: starts[seen]]
+        spent_j = sum(row.gross_j for row in profile)
+        return cls(
+            group=group,
+            truth_j=float(sum(row.gross_j for row in rows)),
+            truth_s=float(sum(row.duration_s for row in rows)),
+            forecast=Profile(profile).forecast(len(starts)),
+            first_j=first_j * len(starts),
+            mean_j=spent_j / seen * len(starts),
+        )
 
     def error(self, energy_j: float) -> float:
         """Return the absolute relative error."""
         return abs(energy_j / self.truth_j - 1)
 
     @property
-    def half_width(self) -> float:
-        """Half width of the interval without the sensors' scale, relative to the forecast."""
-        return self.forecast.uncertainty
-
-    @property
-    def spent(self) -> float:
-        """Share of the run's energy that was spent before the forecast."""
-        return self.forecast.spent_j / self.truth_j
-
-    @property
     def energy_covered(self) -> bool:
-        """Whether the interval without the sensors' scale contains the truth.
-
-        The scale has the same error in the forecast and in the truth here.
-        """
-        return abs(self.forecast.gross_j - self.truth_j) <= self.half_width * self.forecast.gross_j
+        """Whether the interval of the energy contains the truth."""
+        return self.forecast.gross_low_j <= self.truth_j <= self.forecast.gross_high_j
 
     @property
     def time_covered(self) -> bool:
         """Whether the interval of the time contains the truth."""
         return self.forecast.duration_low_s <= self.truth_s <= self.forecast.duration_high_s
+
+
+def busy_row(phase: str, duration_s: float, gross_j: float) -> Row:
+    """Make a row during which other programs used the machine, too."""
+    return Row(phase, duration_s, gross_j, is_shared=True)
+
+
+def summary(cases: Sequence[Case]) -> dict[str, float]:
+    """Return medians and quantiles of a group, all in percent.
+
+    The keys are ``coverage`` and ``half-width`` of the energy's interval, ``error`` (median) and
+    ``p90`` of the forecast, ``time coverage``, and the median errors of two simple rules.
+    """
+    errors = [case.error(case.forecast.gross_j) for case in cases]
+    found = {
+        "coverage": np.mean([case.energy_covered for case in cases]),
+        "half-width": np.median([case.forecast.uncertainty for case in cases]),
+        "error": np.median(errors),
+        "p90": np.quantile(errors, 0.9),
+        "time coverage": np.mean([case.time_covered for case in cases]),
+        "first epoch": np.median([case.error(case.first_j) for case in cases]),
+        "mean": np.median([case.error(case.mean_j) for case in cases]),
+    }
+    return {name: float(100 * value) for name, value in found.items()}

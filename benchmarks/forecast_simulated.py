@@ -1,4 +1,4 @@
-"""Forecast random runs in memory: steady, correlated, warming, throttled, changing power."""
+"""Forecast random runs: stationary, correlated, warming, drifting, throttled, disturbed."""
 
 from __future__ import annotations
 
@@ -7,108 +7,104 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.forecast_case import Case
-from joulelab.forecast.profile import MAIN, Profile, Row
+from benchmarks.forecast_case import Case, busy_row
+from joulelab.forecast.profile import MAIN, Row
 
-RUNS = 150
-LENGTHS = ((100, 3, 60.0, "100 epochs of 60 s"), (3000, 90, 1.0, "3000 steps of 1 s"))
-"""Number of pieces, number used, seconds per piece, and description."""
+RUNS = 100
+"""Number of random runs per kind."""
+SEEN = (3, 5, 10, 20)
+"""Numbers of epochs that forecasts use."""
+LENGTHS = (50, 100, 200)
+"""Numbers of epochs of a run."""
+POWER_W = 300.0
 
 Floats = NDArray[np.float64]
-Maker = Callable[[np.random.Generator, Floats], tuple[Floats, Floats]]
-"""Maps the times of the pieces, in s, to relative durations and powers."""
+Maker = Callable[[np.random.Generator, int, float], Floats]
+"""Makes the relative duration of each epoch, from the number of epochs and their scatter."""
 
 
-def _noise(
-    rng: np.random.Generator, count: int, scatter: float = 0.01, correlation: float = 0.0
-) -> Floats:
-    """Return serially correlated values with the standard deviation ``scatter``."""
-    innovation = scatter * np.sqrt(1 - correlation**2)
-    noise = rng.normal(0.0, innovation, count)
-    noise[0] = rng.normal(0.0, scatter)
+def _stationary(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    return 1 + rng.normal(0.0, scatter, count)
+
+
+def _correlated(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    correlation = rng.uniform(0.3, 0.9)
+    noise = rng.normal(0.0, scatter, count)
     for i in range(1, count):
-        noise[i] += correlation * noise[i - 1]
-    return noise
+        noise[i] = correlation * noise[i - 1] + np.sqrt(1 - correlation**2) * noise[i]
+    return 1 + noise
 
 
-def _steady(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    return 1 + _noise(rng, t_s.size), 1 + _noise(rng, t_s.size)
+def _warming(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    """Let the power rise by 1 to 6 % over 2 to 20 epochs, after a first epoch that is longer."""
+    rise = rng.uniform(0.01, 0.06) * np.exp(-np.arange(count) / rng.uniform(2.0, 20.0))
+    values = _stationary(rng, count, scatter) * (1 - rise)
+    values[0] *= rng.uniform(1.0, 2.0)
+    return values
 
 
-def _correlated(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    return 1 + _noise(rng, t_s.size, 0.02, 0.8), 1 + _noise(rng, t_s.size)
+def _drifting(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    """Let the epochs change by some 3 % over the run."""
+    values = _stationary(rng, count, scatter)
+    values *= np.exp(rng.normal(0.0, 0.03) * np.arange(count) / count)
+    return values
 
 
-def _first_dear(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    duration, power = _steady(rng, t_s)
-    duration[0] *= rng.uniform(1.1, 3.0)
-    return duration, power
+def _throttled(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    """Change the epochs by 2 to 8 % at a random time, for good."""
+    step = rng.choice([-1.0, 1.0]) * rng.uniform(0.02, 0.08)
+    values = _stationary(rng, count, scatter)
+    values[np.arange(count) > rng.uniform(0, count)] *= 1 + step
+    return values
 
 
-def _warming(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Let idle power, 30 to 60 % of the total, rise by 7.6 %."""
-    duration, power = _steady(rng, t_s)
-    rise = 0.076 * rng.uniform(0.3, 0.6)
-    tau_s = rng.uniform(30.0, 200.0)
-    return duration, power - rise * np.exp(-t_s / tau_s)
+def _heavy_tailed(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    """Draw from Student's t with 2.5 degrees of freedom, and lengthen a few epochs by half."""
+    values = np.maximum(1 + scatter * rng.standard_t(2.5, count), 0.3)
+    values[rng.random(count) < 0.02] *= 1.5
+    return values
 
 
-def _throttled(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Let clocks fall by 2 to 8 % as the chip warms; power falls with their square."""
-    duration, power = _steady(rng, t_s)
-    fall = rng.uniform(0.02, 0.08) * (1 - np.exp(-t_s / rng.uniform(30.0, 200.0)))
-    return duration / (1 - fall), power * (1 - fall) ** 2
-
-
-def _stepping(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Let the power change permanently by a few percent at two random times."""
-    duration, power = _steady(rng, t_s)
-    for at_s in rng.uniform(0.0, t_s[-1], 2):
-        power = power + rng.normal(0.0, 0.03) * (t_s > at_s)
-    return duration, power
-
-
-def _disturbed(rng: np.random.Generator, t_s: Floats) -> tuple[Floats, Floats]:
-    """Let two pieces in a hundred take half again as long."""
-    duration, power = _steady(rng, t_s)
-    return duration * (1 + 0.5 * (rng.random(t_s.size) < 0.02)), power
+def _busy(rng: np.random.Generator, count: int, scatter: float) -> Floats:
+    """Let another program lengthen 3 to 30 % of epochs by 5 to 50 %, a few in a row."""
+    share, in_a_row = rng.uniform(0.03, 0.3), rng.uniform(1.0, 8.0)
+    slowed, busy = rng.uniform(0.05, 0.5), np.zeros(count)
+    is_on = rng.random() < share
+    for i in range(count):
+        chance = 1 / in_a_row if is_on else share / (1 - share) / in_a_row
+        is_on ^= rng.random() < chance
+        busy[i] = is_on
+    return _stationary(rng, count, scatter) * (1 + slowed * busy)
 
 
 KINDS: dict[str, Maker] = {
-    "steady, 1 % scatter": _steady,
-    "correlated 0.8, 2 % scatter": _correlated,
-    "first piece 1.1 to 3 times as long": _first_dear,
-    "idle power rises 7.6 % in minutes": _warming,
-    "clocks fall 2 to 8 %": _throttled,
-    "power steps by 3 %, twice": _stepping,
-    "2 % of pieces disturbed by half": _disturbed,
+    "stationary": _stationary,
+    "correlated (0.3 to 0.9)": _correlated,
+    "warming, longer first epoch": _warming,
+    "drifting by some 3 %": _drifting,
+    "throttled by 2 to 8 % at a random time": _throttled,
+    "validated every few epochs": _stationary,
+    "heavy-tailed": _heavy_tailed,
+    "slowed by another program": _busy,
 }
 
 
 def cases() -> Iterator[Case]:
-    """Return the forecasts of every kind at both lengths."""
-    for count, seen, pace_s, words in LENGTHS:
-        for kind, make in KINDS.items():
-            for seed in range(RUNS):
-                rng = np.random.default_rng([seed, count])
-                t_s = pace_s * (np.arange(count) + 0.5)
-                duration, power = make(rng, t_s)
-                yield _case(f"{kind}; {words}", pace_s * duration, 300.0 * power, seen)
-
-
-def _case(name: str, duration_s: Floats, power_w: Floats, seen: int) -> Case:
-    energy_j = duration_s * power_w
-    rows = [
-        Row(phase=MAIN, duration_s=float(s), gross_j=float(j))
-        for s, j in zip(duration_s[:seen], energy_j[:seen], strict=True)
-    ]
-    count = energy_j.size
-    return Case(
-        name=name,
-        cut=seen / count,
-        truth_j=float(energy_j.sum()),
-        truth_s=float(duration_s.sum()),
-        forecast=Profile(rows).forecast(count),
-        first_j=float(energy_j[0]) * count,
-        mean_j=float(energy_j[:seen].mean()) * count,
-    )
+    """Return the forecasts of every kind from each number of epochs."""
+    for index, (kind, make) in enumerate(KINDS.items()):
+        for seed in range(RUNS):
+            rng = np.random.default_rng([28, index, seed])
+            count, scatter = int(rng.choice(LENGTHS)), 10 ** rng.uniform(-2.5, -1.0)
+            pace_s = 10 ** rng.uniform(0.0, 2.0)
+            duration_s = pace_s * np.maximum(make(rng, count, scatter), 0.2)
+            power_w = POWER_W * (1 + rng.normal(0.0, 0.005, count))
+            every = int(rng.choice([1, 2, 3])) if "validated" in kind else count + 1
+            make_row = busy_row if make is _busy else Row
+            rows = []
+            for i in range(count):
+                rows.append(make_row(MAIN, float(duration_s[i]), float(duration_s[i] * power_w[i])))
+                if (i + 1) % every == 0:
+                    length_s = pace_s * float(0.2 * (1 + rng.normal(0.0, scatter)))
+                    rows.append(Row("validate", length_s, 0.6 * POWER_W * length_s))
+            for seen in SEEN:
+                yield Case.of(f"simulated: {kind}", rows, seen)

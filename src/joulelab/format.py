@@ -103,7 +103,7 @@ def with_interval(
     """
     if value is None or not math.isfinite(value):
         return ABSENT
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
+    if low is None or high is None or math.isnan(low) or math.isnan(high) or low == high:
         return quantity(value, unit, digits)
     size, name = scale(_magnitude(value, low, high), unit)
     like = _magnitude(value, low, high) / size

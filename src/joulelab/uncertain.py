@@ -24,6 +24,9 @@ CONFIDENCE = 0.95
 COVERAGE_FACTOR = 1.959964
 """Half-width of a 95 % interval in standard uncertainties, normal distribution (GUM G.1)."""
 
+MOST_RATIO = 10.0
+"""A positive value whose interval has ends further apart than this factor is not determined."""
+
 Interval = tuple[float, float]
 
 

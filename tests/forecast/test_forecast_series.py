@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.forecast.series import forecast_total, startup_pieces
+from joulelab.forecast.series import (
+    ALONE,
+    SHARED,
+    _future_change,
+    forecast_total,
+    startup_pieces,
+)
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 10**6)
@@ -23,9 +29,8 @@ def series(
     return 250.0 * x
 
 
-def forecast(x, seen, count=None, pace_s=10.0):
-    durations = np.full(seen, pace_s)
-    return forecast_total(x[:seen], np.cumsum(durations), durations, count or len(x))
+def forecast(x, seen, count=None):
+    return forecast_total(x[:seen], count or len(x))
 
 
 @given(SEEDS, SIZES, st.floats(1e-9, 1e12))
@@ -72,10 +77,7 @@ def test_a_run_that_was_measured_completely_is_known_exactly(seed, seen, share):
 def test_more_pieces_narrow_the_interval():
     widths = []
     for seen in (1, 2, 4, 16, 64):
-        totals = [
-            forecast(series(np.random.default_rng(seed), 640), seen, pace_s=30.0)
-            for seed in range(60)
-        ]
+        totals = [forecast(series(np.random.default_rng(seed), 640), seen) for seed in range(60)]
         widths.append(np.median([total.high - total.low for total in totals]))
     assert widths == sorted(widths, reverse=True)
 
@@ -112,20 +114,28 @@ def test_the_interval_covers_the_sum_and_the_forecast_is_close(kind):
     assert np.median(errors) < 0.03
 
 
-def test_a_visible_drift_is_extrapolated():
-    x = np.mean(
-        [series(np.random.default_rng(seed), 1000, drift=-0.05, tau_s=100.0) for seed in range(4)],
-        axis=0,
-    )
-    total = forecast(x, 30)
-    flat = x[:30].mean() * 1000
-    assert abs(total.value - x.sum()) < 0.5 * abs(flat - x.sum())
+def test_other_programs_widen_the_interval():
+    x = series(np.random.default_rng(2), 100, scatter=0.05)
+    alone, shared = (forecast_total(x[:10], 100, prior=prior) for prior in (ALONE, SHARED))
+    assert shared.low < alone.low < alone.high < shared.high
 
 
-def test_a_drift_too_slow_to_see_widens_the_interval():
-    x = series(np.random.default_rng(0), 1000, scatter=0.002)
-    slow, fast = forecast(x, 30, pace_s=0.5), forecast(x, 30, pace_s=120.0)
-    assert slow.high - slow.low > 2 * (fast.high - fast.low)
+@given(st.lists(st.floats(-3.0, 3.0), min_size=1, max_size=20), st.floats(1.0, 1e6))
+@settings(max_examples=60, deadline=None)
+def test_the_interval_of_what_is_left_is_symmetric_on_logarithms(y, count):
+    for prior in (ALONE, SHARED):
+        one = _future_change(np.array(y), count, 0.01, prior)
+        mirrored = [-end for end in _future_change(-np.array(y), count, 0.01, prior)]
+        assert one == pytest.approx((mirrored[0], mirrored[2], mirrored[1]), abs=1e-6)
+        assert one[1] < one[0] < one[2]
+
+
+@given(SEEDS, SIZES, st.floats(0.0, 3.0), st.integers(41, 1000))
+@settings(max_examples=60, deadline=None)
+def test_no_end_is_below_what_is_spent_however_much_pieces_differ(seed, seen, scatter, count):
+    x = np.exp(scatter * np.random.default_rng(seed).normal(size=seen))
+    total = forecast(x, seen, count)
+    assert total.seen <= total.low <= total.value <= total.high
 
 
 def test_startup_pieces_are_detected_and_counted_once():
@@ -147,7 +157,7 @@ def test_pieces_of_different_sizes_are_weighted_by_their_work():
     rng = np.random.default_rng(5)
     work = rng.uniform(0.8, 1.2, 40)
     values = 50.0 * work
-    total = forecast_total(values, np.cumsum(work), work, 400.0, work)
+    total = forecast_total(values, 400.0, work)
     assert total.value == pytest.approx(50.0 * 400.0, rel=1e-3)
     assert total.startup == 0
 
@@ -155,7 +165,7 @@ def test_pieces_of_different_sizes_are_weighted_by_their_work():
 @pytest.mark.parametrize("seen", [501, 777, 20_000])
 def test_many_pieces_are_merged_without_loss(seen):
     x = series(np.random.default_rng(6), 10 * seen, scatter=0.02, pace_s=1.0)
-    total = forecast(x, seen, pace_s=1.0)
+    total = forecast(x, seen)
     assert total.seen == pytest.approx(x[:seen].sum())
     assert total.low < x.sum() < total.high
     assert total.value == pytest.approx(x.sum(), rel=0.01)

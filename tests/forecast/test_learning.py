@@ -41,6 +41,7 @@ def test_a_reached_target_is_known_exactly():
     ("accuracy", "reason"),
     [
         ([], "0 epochs have an accuracy"),
+        ([50.0], "1 epoch has an accuracy"),
         ([50.0, 60.0, math.nan, 65.0], "3 epochs have an accuracy"),
         ([math.nan] * 8, "0 epochs have an accuracy"),
         ([90 - 40 / epoch for epoch in range(1, 12)], "below the target"),

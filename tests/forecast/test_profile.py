@@ -58,19 +58,56 @@ def test_phases_add_up():
     assert forecast.spent_fraction == pytest.approx(0.04, rel=0.01)
 
 
-@given(st.floats(0.0, 0.2), st.floats(0.0, 0.2))
-@settings(max_examples=30, deadline=None)
-def test_the_uncertainty_of_the_sensors_scale_does_not_average_out(gain, more):
-    def width(gain):
-        forecast = Profile([row(gain_uncertainty=gain)] * 30).forecast(1000)
-        return forecast.gross_high_j - forecast.gross_low_j, forecast.gross_j
+def test_the_sensors_scale_is_stated_apart():
+    """It is the same error in the profile and in what these sensors will report."""
+    exact, blurred = (
+        Profile([row(gain_uncertainty=gain)] * 30).forecast(1000) for gain in (0.0, 0.05)
+    )
+    assert (exact.gross_low_j, exact.gross_high_j) == (blurred.gross_low_j, blurred.gross_high_j)
+    assert exact.scale_uncertainty == 0.0
+    assert blurred.scale_uncertainty == pytest.approx(0.098, rel=1e-3)
+    assert "their scale is ±9.8 %" in blurred.details()[1]
 
-    narrow, value = width(gain)
-    wide, _ = width(gain + more)
-    assert wide >= narrow >= 2 * 1.95 * gain * value
+
+def test_two_epochs_that_differ_widely_determine_nothing():
+    """Energy, carbon and money would otherwise begin below 0."""
+    rows = [row(gross_j=60.0, duration_s=1.0), row(gross_j=440.0, duration_s=7.3)]
+    forecast = Profile(rows).forecast(100, carbon_intensity_g_per_kwh=400.0)
+    assert not forecast.is_determined
+    assert forecast.gross_low_j > forecast.spent_j == 500.0
+    text = str(forecast)
+    assert text.startswith("100 epochs: cannot be determined from 2 epochs; at least ")
+    assert "CO2e" not in text
+    steady = Profile([row(gross_j=240.0), row(gross_j=250.0)]).forecast(100)
+    assert steady.is_determined
+    assert str(steady).startswith("100 epochs: 24.5 kJ (95 % CI ")
 
 
-def test_uncertainty_excludes_the_sensors_scale():
+def test_one_epoch_is_singular():
+    lines = [str(Profile([row()]).forecast(1)), *Profile([row()]).forecast(100).details()]
+    assert lines[0].startswith("1 epoch: ")
+    assert lines[1].startswith("1 epoch measured, 1.00 % of the run")
+
+
+@given(
+    st.lists(st.floats(0.1, 1e4), min_size=1, max_size=8), st.floats(0.0, 0.5), st.floats(0.0, 1e4)
+)
+@settings(max_examples=60, deadline=None)
+def test_no_interval_begins_below_what_is_spent(energies_j, gain, edge_j):
+    rows = [
+        row(gross_j=one, gain_uncertainty=gain, edge_uncertainty_j=edge_j) for one in energies_j
+    ]
+    forecast = Profile(rows).forecast(100)
+    assert forecast.spent_j <= forecast.gross_low_j <= forecast.gross_j <= forecast.gross_high_j
+
+
+def test_a_second_validation_once_does_not_repeat():
+    rows = [row(), row("validate", 5.0, 300.0)] * 10
+    rows.append(row("validate", 5.0, 300.0))
+    assert counts(rows, 100) == {"epoch": 100, "validate": 100}
+
+
+def test_the_uncertainty_of_a_forecast_does_not_depend_on_the_sensors_scale():
     sharp, blurred = (
         Profile([row(gain_uncertainty=gain)] * 30).forecast(1000, within=0.02)
         for gain in (0.0, 0.05)

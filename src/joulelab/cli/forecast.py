@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,9 @@ def _print(
         verdict = "sure" if forecast.sure else "not sure"
         lines.append(
             f"{verdict} to {percent(forecast.within)}: the uncertainty is "
-            f"{percent(forecast.uncertainty)} without that of the sensors' scale"
+            f"{percent(forecast.uncertainty)}"
         )
-    click.echo(f"{prefix}{forecast}")
+    # Carbon is in the line of costs, with its source.
+    click.echo(f"{prefix}{replace(forecast, carbon_intensity_g_per_kwh=None)}")
     for line in lines:
         click.echo(f"  {line}")

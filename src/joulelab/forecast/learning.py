@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import UserError
-from joulelab.format import with_interval
+from joulelab.format import count, with_interval
 
 Floats = NDArray[np.float64]
 
@@ -66,8 +66,8 @@ def epochs_to(target_pct: float, accuracy_pct: Sequence[float]) -> EpochsTo:
         return EpochsTo(first, first, first)
     known = np.isfinite(accuracy)
     if known.sum() < LEAST_EPOCHS:
-        count = f"{known.sum()} epochs have an accuracy"
-        return EpochsTo(reason=f"{count}, but a curve needs at least {LEAST_EPOCHS}")
+        found = count(int(known.sum()), "epoch has", "epochs have")
+        return EpochsTo(reason=f"{found} an accuracy, but a curve needs at least {LEAST_EPOCHS}")
     ceiling, scale, slope = _draws(epoch[known], accuracy[known])
     if not ceiling.size:
         return EpochsTo(reason="the accuracy does not increase")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -15,8 +16,8 @@ from joulelab import format as fmt
 from joulelab.carbon.costs import carbon_g
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
-from joulelab.forecast.series import Total, forecast_total, load_scipy
-from joulelab.uncertain import COVERAGE_FACTOR
+from joulelab.forecast.series import ALONE, SHARED, Total, forecast_total, load_scipy
+from joulelab.uncertain import COVERAGE_FACTOR, MOST_RATIO
 
 MAIN = "epoch"
 """The phase that a run repeats, whole or in sections."""
@@ -27,6 +28,7 @@ class Row(NamedTuple):
 
     Work is the size relative to a typical piece of the phase. The gain uncertainty (relative) is
     one common error of all rows; that of the edges is independent. Both are standard uncertainties.
+    A row is shared if other programs are known to have used the machine.
     """
 
     phase: str
@@ -35,6 +37,7 @@ class Row(NamedTuple):
     work: float = 1.0
     gain_uncertainty: float = 0.0
     edge_uncertainty_j: float = 0.0
+    is_shared: bool = False
 
     @classmethod
     def of(cls, phase: str, energy: Energy, work: float = 1.0) -> Row:
@@ -45,7 +48,8 @@ class Row(NamedTuple):
         common_j = math.sqrt(max(0.0, whole_j**2 - edge_j**2))
         gross_j = energy.gross_j
         gain = common_j / gross_j if gross_j > 0 else 0.0
-        return cls(phase, energy.duration_s, gross_j, work, gain, edge_j)
+        is_shared = any(part.share is not None and not part.share.is_whole for part in parts)
+        return cls(phase, energy.duration_s, gross_j, work, gain, edge_j, is_shared)
 
     def less(self, inner: Row) -> Row:
         """Subtract a row that lies within this one."""
@@ -71,11 +75,14 @@ class PhaseForecast:
 class Forecast:
     """Energy and time of a whole run with 95 % prediction intervals. Unknown values are NaN.
 
+    The intervals are for the totals that the same sensors will report, as long as the machine's
+    other work goes on as in the profile. They begin above what the profile took.
+
     Attributes:
         epochs: Number of epochs of the whole run.
         epochs_seen: Number of epochs in the profile; below 1 within the first epoch.
         gross_j: Gross energy of the whole run, including the profile.
-        gross_low_j: Lower end of its interval, with the uncertainty of the sensors' scale.
+        gross_low_j: Lower end of its interval.
         gross_high_j: Upper end.
         duration_s: Time of the whole run, as far as spans cover it.
         duration_low_s: Lower end of its interval.
@@ -83,9 +90,10 @@ class Forecast:
         spent_j: Energy of the profile.
         spent_fraction: Fraction of the forecast energy that is spent; of the time if no energy
             was measured.
-        uncertainty: Relative half-width of the energy interval without the uncertainty of the
-            sensors' scale, which a longer profile does not reduce; of the time interval if no
-            energy was measured.
+        uncertainty: Relative half-width of the energy interval; of the time interval if no energy
+            was measured.
+        scale_uncertainty: By how much the sensors' scale may be off, relative (95 %). It is the
+            same error in the profile and in the rest, so it is not in the interval.
         within: Requested upper limit of ``uncertainty``; ``None`` if there is none.
         startup: Number of first rows that differ from the rest and are counted once.
         phases: Contribution of each phase.
@@ -104,6 +112,7 @@ class Forecast:
     spent_j: float
     spent_fraction: float
     uncertainty: float
+    scale_uncertainty: float
     startup: int
     phases: tuple[PhaseForecast, ...]
     within: float | None = None
@@ -114,6 +123,14 @@ class Forecast:
     def sure(self) -> bool:
         """Whether the uncertainty is within the requested limit."""
         return self.within is not None and self.uncertainty <= self.within
+
+    @property
+    def is_determined(self) -> bool:
+        """Whether the ends of the interval are within a factor of 10 of each other."""
+        low, high = self.gross_low_j, self.gross_high_j
+        if math.isnan(self.gross_j):
+            low, high = self.duration_low_s, self.duration_high_s
+        return high <= MOST_RATIO * low
 
     @property
     def carbon_g(self) -> tuple[float, float, float] | None:
@@ -128,24 +145,38 @@ class Forecast:
 
     def __str__(self) -> str:
         """Format energy, time and carbon with their intervals on one line."""
+        of = _count_epochs(self.epochs)
         low, high = fmt.duration(self.duration_low_s), fmt.duration(self.duration_high_s)
-        parts = [f"{fmt.duration(self.duration_s)} (95 % CI {low} to {high})"]
+        if not self.is_determined:
+            least = [low]
+            if math.isfinite(self.gross_j):
+                least.insert(0, fmt.quantity(self.gross_low_j, "J"))
+            seen = _count_epochs(self.epochs_seen)
+            return f"{of}: cannot be determined from {seen}; at least {fmt.join_words(least)}"
+        parts = [fmt.duration(self.duration_s)]
+        if low != high:
+            parts[0] += f" (95 % CI {low} to {high})"
         if math.isfinite(self.gross_j):
             energy = fmt.with_interval(self.gross_j, self.gross_low_j, self.gross_high_j, "J")
             parts.insert(0, energy)
             if self.carbon_g is not None:
                 parts.append(f"{fmt.with_interval(*self.carbon_g, 'g')} CO2e")
-        return f"{self.epochs:g} epochs: {', '.join(parts)}"
+        return f"{of}: {', '.join(parts)}"
 
     def details(self) -> list[str]:
         """Describe the profile and each phase, one line each."""
         seen = (
-            f"{self.epochs_seen:.3g} epochs measured, {fmt.percent(self.spent_fraction)} of the run"
+            f"{_count_epochs(self.epochs_seen)} measured, {fmt.percent(self.spent_fraction)} "
+            "of the run"
         )
         if self.startup:
             seen += f"; {fmt.count(self.startup, 'start-up piece')} counted once"
+        lines = [seen]
+        if self.scale_uncertainty and math.isfinite(self.gross_j):
+            scale = fmt.percent(self.scale_uncertainty, 2)
+            lines.append(f"interval of what these sensors will report; their scale is ±{scale}")
         phases = self.phases if len(self.phases) > 1 else ()
-        return [seen] + [
+        return lines + [
             f"{one.count:g} x {one.phase}: {fmt.quantity(one.gross_j, 'J')}, "
             f"{fmt.duration(one.duration_s)}"
             for one in phases
@@ -155,6 +186,7 @@ class Forecast:
         """Return every value under its attribute's name, with ``None`` for NaN."""
         data = {one.name: getattr(self, one.name) for one in fields(self)}
         data["phases"] = [asdict(phase) for phase in self.phases]
+        data["is_determined"] = self.is_determined
         if self.within is not None:
             data["sure"] = self.sure
         if self.carbon_g is not None:
@@ -186,7 +218,6 @@ class Profile:
             raise UserError("a row has no positive duration", hint="give durations in seconds")
         self.rows, self.pieces = tuple(rows), pieces
         self._first = first
-        self._stop_s = np.cumsum([row.duration_s for row in rows])
 
     @property
     def epochs_seen(self) -> float:
@@ -210,10 +241,8 @@ class Profile:
         """Forecast a run of this many epochs, counted from the first.
 
         The errors of the phases are added, because a cause such as a warming machine raises all of
-        them. The uncertainty of the sensors' scale is common to all phases and is combined as the
-        root of the sum of squares (GUM 5.1.2). The uncertainties at the edges of the rows are part
-        of their scatter; they are also the least half-width, because the scatter of a few rows may
-        be small by chance.
+        them. The uncertainties at the edges of the rows are part of their scatter; they are also
+        the least half-width, because the scatter of a few rows may be small by chance.
 
         Raises:
             UserError: ``epochs`` or ``within`` is not positive, or SciPy is not installed.
@@ -224,43 +253,33 @@ class Profile:
         if within is not None and not within > 0:
             raise UserError(f"within is {within}", why="it must be positive, for example 0.02")
         energies, durations, phases = [], [], []
-        edge_j = 0.0
         for phase in dict.fromkeys(row.phase for row in self.rows[self._first :]):
             own = [i for i, row in enumerate(self.rows) if i >= self._first and row.phase == phase]
             count = self._count(phase, own, epochs)
             energy = self._total(own, count, "gross_j")
             duration = self._total(own, count, "duration_s")
-            energies.append(energy)
+            energies.append(self._with_edges(energy, own))
             durations.append(duration)
-            edges_j = (self.rows[i].edge_uncertainty_j for i in own)
-            work = sum(self.rows[i].work for i in own)
-            edge_j = math.hypot(edge_j, math.hypot(*edges_j) * count / work)
             shown = count / self.pieces if phase == MAIN else count
             phases.append(PhaseForecast(phase, shown, energy.value, duration.value))
         once = self.rows[: self._first]
         time = _sum(durations, math.fsum(row.duration_s for row in once))
         total = _sum(energies, math.fsum(row.gross_j for row in once))
-        least_j = COVERAGE_FACTOR * edge_j
-        total = replace(
-            total,
-            low=min(total.low, total.value - least_j),
-            high=max(total.high, total.value + least_j),
-        )
         gain = max((row.gain_uncertainty for row in self.rows), default=0.0)
-        gain_j = COVERAGE_FACTOR * gain * total.value
         leading = total if math.isfinite(total.value) else time
         return Forecast(
             epochs=epochs,
             epochs_seen=self.epochs_seen,
             gross_j=total.value,
-            gross_low_j=total.value - math.hypot(total.value - total.low, gain_j),
-            gross_high_j=total.value + math.hypot(total.high - total.value, gain_j),
+            gross_low_j=total.low,
+            gross_high_j=total.high,
             duration_s=time.value,
             duration_low_s=time.low,
             duration_high_s=time.high,
             spent_j=self.spent_j,
             spent_fraction=min(1.0, leading.seen / leading.value),
             uncertainty=(leading.high - leading.low) / 2 / leading.value,
+            scale_uncertainty=COVERAGE_FACTOR * gain,
             startup=max(energies[0].startup, durations[0].startup),
             phases=tuple(phases),
             within=within,
@@ -271,12 +290,16 @@ class Profile:
     def forecast_between(self, low: float, epochs: float, high: float, **options: Any) -> Forecast:
         """Forecast a run of a likely number of epochs, at least ``low`` and at most ``high``."""
         fewest, likely, most = (self.forecast(count, **options) for count in (low, epochs, high))
+        ends = fewest.gross_low_j, most.gross_high_j, likely.gross_j
+        if math.isnan(likely.gross_j):
+            ends = fewest.duration_low_s, most.duration_high_s, likely.duration_s
         return replace(
             likely,
             gross_low_j=fewest.gross_low_j,
             gross_high_j=most.gross_high_j,
             duration_low_s=fewest.duration_low_s,
             duration_high_s=most.duration_high_s,
+            uncertainty=(ends[1] - ends[0]) / 2 / ends[2],
         )
 
     def _total(self, positions: Sequence[int], count: float, quantity: str) -> Total:
@@ -285,21 +308,39 @@ class Profile:
         known = np.array(positions)[np.isfinite(values) & (values > 0)]
         if not known.size:
             return Total(math.nan, math.nan, math.nan, math.nan, 0)
-        values, durations_s, work = (
-            np.array([getattr(self.rows[i], name) for i in known])
-            for name in (quantity, "duration_s", "work")
+        values, work = (
+            np.array([getattr(self.rows[i], name) for i in known]) for name in (quantity, "work")
         )
-        return forecast_total(values, self._stop_s[known], durations_s, count, work)
+        prior = SHARED if any(row.is_shared for row in self.rows) else ALONE
+        return forecast_total(values, count, work, prior)
+
+    def _with_edges(self, energy: Total, positions: Sequence[int]) -> Total:
+        """Widen the interval of what is left to the uncertainty of the rows' edges."""
+        rest_j = energy.value - energy.seen
+        if not rest_j > 0:
+            return energy
+        edge_j = math.hypot(*(self.rows[i].edge_uncertainty_j for i in positions))
+        factor = math.exp(min(COVERAGE_FACTOR * edge_j / energy.seen, 1.0))
+        return replace(
+            energy,
+            low=min(energy.low, energy.seen + rest_j / factor),
+            high=max(energy.high, energy.seen + rest_j * factor),
+        )
 
     def _count(self, phase: str, positions: Sequence[int], epochs: float) -> float:
         """Count the pieces of a phase in this many epochs."""
         if phase == MAIN:
             return epochs * self.pieces
         done = np.cumsum([row.work * (row.phase == MAIN) for row in self.rows]) / self.pieces
-        after = sorted({max(1, round(float(done[i]))) for i in positions})
+        found = Counter(max(1, round(float(done[i]))) for i in positions)
+        after = sorted(found)
         period = median([later - earlier for earlier, later in pairwise(after)] or after)
         times = max(0, math.floor((epochs - after[0]) / period) + 1)
-        return times * len(positions) / len(after)
+        return times * median(found.values())
+
+
+def _count_epochs(epochs: float) -> str:
+    return f"{epochs:.6g} epoch{'' if epochs == 1 else 's'}"
 
 
 def _sum(totals: Iterable[Total], once: float) -> Total:

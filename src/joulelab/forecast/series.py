@@ -1,24 +1,38 @@
-"""Forecast the sum of a long series of equal pieces of work from the first few pieces.
+r"""Forecast the sum of a long series of equal pieces of work from the first few pieces.
 
-The first pieces of a run differ from the rest: caches fill, cuDNN searches for its algorithms.
-The later ones drift towards a plateau while the machine warms up and scatter around it with some
-serial correlation. With x_i the energy or duration of piece i, relative to a typical piece,
+The first pieces of a run differ from the rest: caches fill, cuDNN searches for its algorithms. They
+are counted once. With :math:`x_i` the energy or duration of one of the other pieces,
 
-    x_i = mu + a * g_tau(i) + e_i,        e_i = phi * e_(i-1) + N(0, sigma^2)
+.. math:: \ln x_i = \mu + s_i + w_i, \qquad
+    \operatorname{Cov}(s_i, s_j) = \rho \sigma^2 e^{-|i - j| / L}, \qquad
+    \operatorname{Var}(w_i) = (1 - \rho) \sigma^2
 
-where g_tau(i) is the mean of exp(-t / tau) over the time of piece i. The plateau mu, the drift a,
-its time constant tau, the correlation phi and the scatter sigma are all unknown. Given tau, phi and
-sigma this is a normal linear regression with a closed-form posterior (Gelman et al., *Bayesian Data
-Analysis*, 3rd ed., section 14.2, with serial correlation as in Box and Jenkins, *Time Series
-Analysis*, chapter 3); the other three are summed over a grid. Whatever the first pieces cannot
-show, for example a drift slower than they took, keeps its prior size and widens the interval.
+Pieces differ by factors (a machine twice as busy takes twice as long), so they are modelled on
+logarithms: the interval of what is left is symmetric there and never reaches below 0. Part of the
+scatter, :math:`\rho`, is slow: other programs come and go, a machine warms up. It does not average
+out, and few pieces cannot show how large it is. It is larger where other programs are known to use
+the machine.
+
+Given :math:`\rho`, the mean of the pieces to come is the best linear unbiased prediction from the
+measured ones (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, section 2.7
+and eq. 2.42). With a flat prior of :math:`\mu` and a scaled inverse chi-squared prior of
+:math:`\sigma^2` its distribution is Student's t (Gelman et al., *Bayesian Data Analysis*, 3rd ed.,
+section 14.2). The values of :math:`\rho` are weighted by their likelihood. The constants below were
+chosen on simulated series, trainings on two busy processors and spans of an H100. ``python -m
+benchmarks.forecast`` compares forecasts with the truth on others.
+
+Drifts that begin later have no trace in the measured pieces. The variance
+:math:`\delta^2 \ln(N / n)` is added for them, where *n* of *N* pieces were measured: a process with
+a 1/f spectrum changes by the same variance in each factor of time (Keshner, "1/f noise", Proc. IEEE
+70, 1982). The mean of the pieces is their arithmetic mean, to which the model's change of
+logarithms is applied (Duan, "Smearing estimate", J. Am. Stat. Assoc. 78, 1983).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,29 +41,42 @@ from joulelab.errors import UserError
 
 Floats = NDArray[np.float64]
 
-DRIFTS = np.array([0.0, 0.02, 0.04, 0.08])
-"""Prior standard deviations of the drift, relative to the plateau, all equally likely. They include
-no drift; the idle power of an H100 rose by 7.6 % within minutes."""
 
-TIME_CONSTANTS_S = np.geomspace(1.0, 1000.0, 10)
-"""Prior time constants, all equally likely: a chip warms up in seconds, a heat sink in minutes."""
+class Prior(NamedTuple):
+    """What is assumed of a series before any of it is measured."""
 
-CORRELATIONS = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
-"""Prior correlations from piece to piece, all equally likely."""
+    slow_fractions: tuple[float, ...]  # of the variance, all equally likely
+    scatter: float  # relative standard deviation of pieces
 
-SCATTERS = np.geomspace(1e-4, 0.5, 48)
-"""Prior scatter relative to the plateau, uniform in the logarithm (Jeffreys)."""
+
+ALONE = Prior((0.0, 0.5), 0.01)
+"""Epochs scatter by 0.3 % on an H100, and by a few percent on a processor."""
+
+SHARED = Prior((0.7,), 0.05)
+"""Other programs slow pieces by 10 % and more, for many pieces at a time."""
+
+PRIOR_FREEDOM = 1.5
+"""How many pieces' worth of evidence the prior scatter is."""
+
+CORRELATION_LENGTH = 10.0
+"""Number of pieces over which the slow part loses its correlation: a quarter of the most pieces,
+the slowest change that a profile can show."""
+
+MOST_PIECES = 40
+"""Longer series are merged to this many pieces, so that slow changes correlate over several."""
+
+DRIFT = 0.008
+"""Drift for each e-fold of a run's length, from the idle power of an H100 (7.6 % of 119 W, of
+some 300 W, within minutes) and epochs on processors."""
 
 FIRST_OVER_LATER = 4.0
 """How far a single piece may be start-up: on a CPU, a first step took up to 3.1 times longer."""
-
-MOST_PIECES = 500
-"""Longer series are merged to this many pieces: more would cost time and add no information."""
 
 MAD_TO_DEVIATION = 1.4826
 """Ratio of standard deviation to median absolute deviation of a normal distribution."""
 
 _TAIL = 0.025
+_MOST_EXPONENT = 50.0
 
 
 def load_scipy() -> tuple[Any, Any]:
@@ -66,8 +93,8 @@ def load_scipy() -> tuple[Any, Any]:
 class Total:
     """Sum of a series with its 95 % prediction interval, in the unit of the series.
 
-    ``seen`` is the part that was measured, and ``startup`` the number of first pieces that differ
-    from the rest and are counted once.
+    ``seen`` is the part that was measured, which no end of the interval is below, and ``startup``
+    the number of first pieces that differ from the rest and are counted once.
     """
 
     value: float
@@ -78,50 +105,47 @@ class Total:
 
 
 def forecast_total(
-    values: Floats, stop_s: Floats, duration_s: Floats, count: float, work: Floats | None = None
+    values: Floats, count: float, work: Floats | None = None, prior: Prior = ALONE
 ) -> Total:
     """Forecast the sum over ``count`` pieces of work from the first ones.
 
     Args:
         values: Positive energy or duration of each measured piece. Shape, as all: (pieces,).
-        stop_s: End of each piece in seconds from the start of the run.
-        duration_s: Duration of each piece in seconds.
         count: Number of pieces of work 1 in the whole run.
         work: Size of each piece relative to a typical one. Default: all 1.
+        prior: :data:`SHARED` if other programs use the machine.
+
+    Example:
+        >>> total = forecast_total(np.array([250.0, 240.0, 260.0, 245.0, 255.0]), 50)
+        >>> round(total.value, -2), total.seen
+        (12500.0, 1250.0)
+        >>> 11_000 < total.low < 12_000 < 13_000 < total.high < 14_000
+        True
     """
     work = np.ones_like(values) if work is None else work
-    left = count - float(work.sum())
+    done = float(work.sum())
+    left = count - done
     if left <= 0:
         begun = np.cumsum(work) - work
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
-    if values.size > MOST_PIECES:
-        values, stop_s, duration_s, work, left = _merged(values, stop_s, duration_s, work, left)
-    rate = values / work
-    startup = startup_pieces(rate)
-    unit = float(np.median(rate[startup:]))
-    excess, spread = _future(
-        rate[startup:] / unit - 1, stop_s[startup:], duration_s[startup:], left
-    )
-    plain = seen + unit * left
-    value, low, high = (max(seen, plain + unit * more) for more in (excess, *spread))
     if values.size == 1:
-        low = min(low, seen + left * unit / FIRST_OVER_LATER)
-    return Total(value, low, high, seen, startup)
-
-
-def _merged(
-    values: Floats, stop_s: Floats, duration_s: Floats, work: Floats, left: float
-) -> tuple[Floats, Floats, Floats, Floats, float]:
-    """Merge neighbouring pieces; return work and the remaining count in the new unit."""
-    first = np.linspace(0, values.size, MOST_PIECES, endpoint=False).astype(int)
-    size = values.size / MOST_PIECES
-    values, duration_s, work = (
-        np.add.reduceat(column, first) for column in (values, duration_s, work)
+        prior = SHARED  # A single piece shows no scatter.
+    startup = startup_pieces(values / work)
+    values, work = values[startup:], work[startup:]
+    rest = left * float(values.sum() / work.sum())
+    size = max(1.0, values.size / MOST_PIECES)
+    first = np.linspace(0, values.size, round(values.size / size), endpoint=False).astype(int)
+    rate = np.add.reduceat(values, first) / np.add.reduceat(work, first)
+    drift = DRIFT * math.sqrt(math.log(count / done))
+    change = _future_change(np.log(rate), max(1.0, left / size), drift, prior)
+    value, low, high = (
+        seen + rest * math.exp(min(max(one, -_MOST_EXPONENT), _MOST_EXPONENT)) for one in change
     )
-    last = np.append(first[1:], stop_s.size) - 1
-    return values, stop_s[last], duration_s, work / size, left / size
+    if values.size == 1:
+        low = min(low, seen + rest / FIRST_OVER_LATER)
+    return Total(value, low, high, seen, startup)
 
 
 def startup_pieces(values: Floats) -> int:
@@ -141,100 +165,60 @@ def startup_pieces(values: Floats) -> int:
     return int(np.argmin(np.append(differs, False)))
 
 
-def _future(
-    y: Floats, stop_s: Floats, duration_s: Floats, count: float
-) -> tuple[float, tuple[float, float]]:
-    """Forecast the sum of the next ``count`` pieces: its mean and its 95 % interval.
+def _future_change(
+    y: Floats, count: float, drift: float, prior: Prior
+) -> tuple[float, float, float]:
+    """Forecast the mean of the next ``count`` values, minus the mean of ``y``: 95 % interval.
 
-    ``y`` are the measured pieces minus 1, in units of a typical piece. Shapes: (pieces,).
-    """
-    tau = TIME_CONSTANTS_S[:, None, None, None]
-    phi = CORRELATIONS[:, None, None]
-    alpha = DRIFTS[:, None]
-    sigma = SCATTERS
-    # Time from one piece to the next; other work may lie in between.
-    pace_s = (stop_s[-1] - stop_s[0]) / (y.size - 1) if y.size > 1 else stop_s[-1]
-    end_s = stop_s[-1]
-    g = _mean_decay(stop_s - duration_s, stop_s, TIME_CONSTANTS_S[:, None])
-    g_sum = count * _mean_decay(end_s, end_s + count * pace_s, tau)
-    last = g[:, -1][:, None, None, None]
-
-    # Sums of the regression and precision of plateau and drift. The drift is in units of alpha, so
-    # that its prior is a standard normal. Shapes broadcast to (tau, phi, alpha, sigma).
-    one_one, one_g, g_g, one_y, g_y, y_y = (
-        sums[..., None, None] / sigma**2 for sums in _sums(g, y, CORRELATIONS)
-    )
-    p11, p12, p22 = one_one, alpha * one_g, alpha**2 * g_g + 1
-    q1, q2 = one_y, alpha * g_y
-    determinant = p11 * p22 - p12**2
-    plateau = (p22 * q1 - p12 * q2) / determinant
-    drift = (p11 * q2 - p12 * q1) / determinant
-    log_weight = (
-        0.5 * np.log1p(-(phi**2))
-        - y.size * np.log(sigma)
-        - 0.5 * np.log(determinant)
-        - 0.5 * (y_y - plateau * q1 - drift * q2)
-    )
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-
-    # In the pieces to come the deviation of the last piece decays; the rest is new noise.
-    carried = phi * (1 - phi**count) / (1 - phi)
-    c1, c2 = count - carried, alpha * (g_sum - carried * last)
-    mean = c1 * plateau + c2 * drift + carried * y[-1]
-    of_state = (c1**2 * p22 - 2 * c1 * c2 * p12 + c2**2 * p11) / determinant
-    new = (count - 2 * carried + phi**2 * (1 - phi ** (2 * count)) / (1 - phi**2)) / (1 - phi) ** 2
-    deviation = np.sqrt(of_state + sigma**2 * new)
-    return float((weight * mean).sum()), _interval(weight, mean, deviation)
-
-
-def _sums(g: Floats, y: Floats, phi: Floats) -> tuple[Floats, ...]:
-    """Sum the products of 1, g and y over the pieces, with the serial correlation removed.
-
-    The first piece is scaled by sqrt(1 - phi^2); each other piece is reduced by phi times the
-    previous one. Shapes: g (tau, pieces), y (pieces,), phi (correlations,).
+    ``y`` are logarithms, shape (pieces,), and ``drift`` a standard deviation to add.
 
     Returns:
-        1·1, 1·g, g·g, 1·y, g·y and y·y, each of shape (tau, correlations).
+        The expected value and the 2.5 and 97.5 % quantiles.
     """
-
-    def whitened(x: Floats) -> Floats:
-        x = x[..., None, :]
-        first = np.sqrt(1 - phi**2)[:, None] * x[..., :1]
-        return np.concatenate((first, x[..., 1:] - phi[:, None] * x[..., :-1]), axis=-1)
-
-    shape = (len(g), len(phi))
-    one, g, y = whitened(np.ones_like(y)), whitened(g), whitened(y)
-    pairs = ((one, one), (one, g), (g, g), (one, y), (g, y), (y, y))
-    return tuple(np.broadcast_to((a * b).sum(axis=-1), shape) for a, b in pairs)
-
-
-def _mean_decay(start_s: Floats, stop_s: Floats, tau_s: Floats) -> Floats:
-    """Average exp(-t / tau) from start to stop."""
-    length = (stop_s - start_s) / tau_s
-    mean: Floats = np.exp(-start_s / tau_s) * -np.expm1(-length) / length
-    return mean
-
-
-def _interval(weight: Floats, mean: Floats, deviation: Floats) -> tuple[float, float]:
-    """Compute the 2.5 and 97.5 % quantiles of a mixture of normal distributions."""
-    optimize, special = load_scipy()
-    likely = weight > 1e-6 * weight.max()
-    w, m, s = weight[likely] / weight[likely].sum(), mean[likely], deviation[likely]
-    centre = float((w * m).sum())
-    spread = math.sqrt(float((w * (s**2 + (m - centre) ** 2)).sum()))
-    # At most a fraction p lies more than sqrt(1/p - 1) deviations to one side (Cantelli).
-    reach = spread * math.sqrt(1 / _TAIL)
-
-    def quantile(p: float) -> float:
-        # No dot product: at this length it would wake up BLAS threads next to the training.
-        return float(
-            optimize.brentq(
-                lambda x: float((w * special.ndtr((x - m) / s)).sum()) - p,
-                centre - reach,
-                centre + reach,
-                xtol=1e-6 * spread,
-            )
+    n, decay = y.size, math.exp(-1 / CORRELATION_LENGTH)
+    one, at = np.ones(n), np.arange(n)
+    freedom = n - 1 + PRIOR_FREEDOM
+    gone = 1 - decay**count
+    # Correlations of the slow part: within the pieces, of the future mean with them and itself.
+    slow = decay ** np.abs(np.subtract.outer(at, at))
+    ahead = decay ** (n - at) * gone / (count * (1 - decay))
+    itself = (count * (1 - decay**2) - 2 * decay * gone) / (count * (1 - decay)) ** 2
+    log_weight, mean, deviation = [], [], []
+    for fraction in prior.slow_fractions:
+        covariance = fraction * slow + (1 - fraction) * np.eye(n)
+        with_future = fraction * ahead
+        solved = np.linalg.solve(covariance, np.column_stack((one, y, with_future)))
+        of_one, of_y, of_future = solved.T
+        precision = float(of_one.sum())
+        plateau = float(of_y.sum()) / precision
+        residual = of_y - plateau * of_one
+        squares = PRIOR_FREEDOM * prior.scatter**2 + float(((y - plateau) * residual).sum())
+        variance = (
+            fraction * itself + (1 - fraction) / count - float((with_future * of_future).sum())
         )
+        variance += (1 - float(of_future.sum())) ** 2 / precision
+        log_weight.append(
+            -0.5
+            * (np.linalg.slogdet(covariance)[1] + math.log(precision) + freedom * math.log(squares))
+        )
+        mean.append(plateau + float((with_future * residual).sum()) - float(y.mean()))
+        deviation.append(math.sqrt(max(variance, 0.0) * squares / freedom + drift**2))
+    weight = np.exp(np.array(log_weight) - max(log_weight))
+    weight /= weight.sum()
+    m, s = np.array(mean), np.array(deviation)
+    low, high = (_quantile(p, weight, m, s, freedom) for p in (_TAIL, 1 - _TAIL))
+    return float((weight * m).sum()), low, high
 
-    return quantile(_TAIL), quantile(1 - _TAIL)
+
+def _quantile(p: float, weight: Floats, mean: Floats, deviation: Floats, freedom: float) -> float:
+    """Compute a quantile of a mixture of Student's t distributions, which lies between theirs."""
+    optimize, special = load_scipy()
+    ends = mean + deviation * special.stdtrit(freedom, p)
+    low, high = float(ends.min()), float(ends.max())
+    if high - low <= 1e-12 * max(1.0, abs(low)):
+        return low
+
+    def excess(x: float) -> float:
+        return float((weight * special.stdtr(freedom, (x - mean) / deviation)).sum()) - p
+
+    return float(optimize.brentq(excess, low - 1e-9, high + 1e-9, xtol=1e-9))

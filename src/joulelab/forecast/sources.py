@@ -221,8 +221,8 @@ def _of_study_run(study: StudyPart, phase: str | None) -> Source:
     epochs = [epoch for epoch in study.epochs if epoch.phase == phase]
     incomplete = {epoch.index for epoch in epochs if not epoch.complete}
     ignored = incomplete if len(incomplete) < len(epochs) else set()
-    indices = [span.attributes.get("index") if span.name == EPOCH else None for span in study.spans]
-    measured = [span for span, i in zip(study.spans, indices, strict=True) if i not in ignored]
+    # An epoch's validation has the index of the epoch.
+    measured = [span for span in study.spans if span.attributes.get("index") not in ignored]
     energies = {(span.start_ns, span.stop_ns): span.energy for span in measured}
     spans = [
         TraceSpan(span.name, span.start_ns, span.stop_ns, (0, i), attributes=span.attributes)
