@@ -7,7 +7,7 @@ import pynvml
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
-from joulelab.sensors import nvml_channels
+from joulelab.sensors import nvml, nvml_channels
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import MIG_NOTE, discover_gpus, list_boards
 from joulelab.sensors.sensor import Gap, Quantity, Reading
@@ -311,6 +311,19 @@ def test_errors_after_some_calls_are_gaps_never_zero(monkeypatch):
     [sensor], _ = discover_gpus()
     [gap] = of(sensor, sensor.read(), "nvml.energy_counter")
     assert isinstance(gap, Gap)
+    sensor.close()
+
+
+def test_a_value_of_a_call_that_hung_is_a_gap_since_its_time_is_unknown(monkeypatch):
+    machine(monkeypatch, FakeGpu("GPU-a"))
+    [sensor], _ = discover_gpus()
+    monkeypatch.setattr(nvml, "MAX_CALL_NS", -1)
+    readings = sensor.read()
+    [gap] = of(sensor, readings, "nvml.energy_counter")
+    assert isinstance(gap, Gap)
+    assert "NVML: it answered after" in gap.reason
+    # The ring has times of its own.
+    assert {type(one) for one in of(sensor, readings, "nvml.samples")} == {Reading}
     sensor.close()
 
 

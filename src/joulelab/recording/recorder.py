@@ -9,6 +9,9 @@ whenever the recorder wakes up, so sending them never wakes it. *Requests* come 
 each process (:mod:`joulelab.recording.connections`) and wake it: ``{"join": {...}}`` introduces a
 process and asks for the pipe, ``{"sync": t_ns}`` asks it to read until every energy channel has
 covered that time, ``{"stop": t_ns}`` the same and then to end, for all.
+
+Each sensor is read on a thread of its own, so that a driver that hangs does not keep the others
+from being read.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from joulelab.errors import JoulelabError
@@ -47,10 +52,47 @@ from joulelab.storage import in_use, is_in_use
 
 SYNC_EVERY_S = 30.0
 LONGEST_COVER_S = 2.0
+USUAL_READ_S = 0.05
+"""A sensor that has not answered by then hangs, and is not waited for until it answers."""
 OTHER_CLOCK_NS = 60 * 10**9
 """A process whose clock differs this much from the recorder's is in another time namespace."""
 PIPE_BYTES = 1 << 20
 _PIPE_READ = 1 << 16
+
+_Found = Sequence[Reading | Gap | SensorEvent]
+
+
+class SensorThread:
+    """Calls a sensor on a thread of its own, one call at a time."""
+
+    def __init__(self, sensor: Sensor) -> None:
+        self._sensor = sensor
+        self._called: SimpleQueue[None] = SimpleQueue()
+        self._found: SimpleQueue[_Found] = SimpleQueue()
+        self.is_busy = False
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def read(self, timeout_s: float) -> _Found | None:
+        """Return what the call gives that is under way, or a new one; ``None`` if it takes longer.
+
+        Args:
+            timeout_s: Time for a new call; one that is under way is not waited for.
+        """
+        wait_s = 0.0 if self.is_busy else timeout_s
+        if not self.is_busy:
+            self._called.put(None)
+            self.is_busy = True
+        try:
+            found = self._found.get(timeout=wait_s)
+        except Empty:
+            return None
+        self.is_busy = False
+        return found
+
+    def _serve(self) -> None:
+        while True:
+            self._called.get()
+            self._found.put(_read_safely(self._sensor))
 
 
 class Recorder:
@@ -78,6 +120,7 @@ class Recorder:
         for sensor in self._sensors:
             self._first_channel.append(len(channels))
             channels.extend(sensor.channels)
+        self._threads = [SensorThread(sensor) for sensor in self._sensors]
         self._latest_ns = [0] * len(channels)
         self._reasons: dict[int, str] = {}
         self._due_s = [0.0] * len(self._sensors)
@@ -118,10 +161,14 @@ class Recorder:
                 self._due_s[i] = max(self._due_s[i] + interval_s, now_s + interval_s / 2)
         return min(self._due_s)
 
-    def _read(self, i: int) -> None:
+    def _read(self, i: int) -> bool:
+        """Write what a sensor gives; return false if it has not answered yet."""
+        found = self._threads[i].read(USUAL_READ_S)
+        if found is None:
+            return False
         first = self._first_channel[i]
         records = []
-        for one in _read_safely(self._sensors[i]):
+        for one in found:
             if isinstance(one, SensorEvent):
                 self.writer.event(**one.fields, t_ns=one.t_ns)
                 continue
@@ -138,6 +185,7 @@ class Recorder:
                         event="gap", channel=channel, t_ns=one.t_ns, reason=one.reason
                     )
         self.writer.readings(records)
+        return True
 
     def take_lines(self) -> None:
         """Move the lines that have arrived to the trace; an incomplete one waits."""
@@ -151,8 +199,8 @@ class Recorder:
     def cover(self, t_ns: int) -> None:
         """Read until every working energy channel has a reading at or after ``t_ns``.
 
-        Gives up on a channel after two of its update periods, at most :data:`LONGEST_COVER_S`. A
-        time in the future is not waited for.
+        Gives up on a channel after two of its update periods, at most :data:`LONGEST_COVER_S`, and
+        on one that does not answer after that time. A time in the future is not waited for.
         """
         t_ns = min(t_ns, time.monotonic_ns())
         waiting = {
@@ -161,9 +209,11 @@ class Recorder:
             if any(channel.gives_energy for channel in sensor.channels)
         }
         begin_s = time.monotonic()
+        answered: set[int] = set()
         while waiting:
             for i in sorted(waiting):
-                self._read(i)
+                if self._read(i):
+                    answered.add(i)
                 self._due_s[i] = time.monotonic() + self._intervals_s[i]
                 first = self._first_channel[i]
                 behind = [
@@ -176,10 +226,15 @@ class Recorder:
                 ]
                 patience_s = max((2 * channel.update_period_s for channel in behind), default=0.0)
                 spent_s = time.monotonic() - max(begin_s, t_ns * 1e-9)
-                if not behind or spent_s > min(patience_s + 0.05, LONGEST_COVER_S):
+                if i in answered:
+                    longest_s = min(patience_s + 0.05, LONGEST_COVER_S)
+                else:
+                    longest_s = LONGEST_COVER_S
+                if not behind or spent_s > longest_s:
                     waiting.discard(i)
             if waiting:
                 time.sleep(0.005)
+                self.read_due()
         for i, sensor in enumerate(self._sensors):
             if isinstance(sensor, SharingSensor):
                 sensor.request()
@@ -195,8 +250,9 @@ class Recorder:
         self.take_lines()
         self.event(event="stop", reason=reason)
         self.writer.close()
-        for sensor in self._sensors:
-            sensor.close()
+        for sensor, thread in zip(self._sensors, self._threads, strict=True):
+            if not thread.is_busy:
+                sensor.close()
 
 
 def _channel_intervals_s(sensor: Sensor, least_s: float) -> list[float]:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from joulelab.format import duration
 from joulelab.sensors.calibration import calibrated
 from joulelab.sensors.host_hardware import system_root
 from joulelab.sensors.nvml_binding import (
@@ -48,6 +49,8 @@ from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 READ_INTERVAL_S = 0.5
+MAX_CALL_NS = 200_000_000
+"""A value from a longer call has no time: the driver may have read it at any moment of the call."""
 
 NVIDIA_VENDOR = "0x10de"  # PCI identifier.
 NO_LIBRARY_HINT = (
@@ -154,8 +157,13 @@ class NvmlSensor:
                 readings.append(Gap(before_ns, channel, f"NVML: {error}"))
                 failed = True
             else:
-                t_ns = (before_ns + time.monotonic_ns()) // 2
-                readings.append(Reading(t_ns, channel, value))
+                took_ns = time.monotonic_ns() - before_ns
+                t_ns = before_ns + took_ns // 2
+                if took_ns > MAX_CALL_NS:
+                    reason = f"NVML: it answered after {duration(took_ns * 1e-9)}"
+                    readings.append(Gap(t_ns, channel, reason))
+                else:
+                    readings.append(Reading(t_ns, channel, value))
         if failed:
             self._handle = None
         return readings
