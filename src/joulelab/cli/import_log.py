@@ -174,10 +174,15 @@ def _print(log: Log, rows: Sequence[Mapping[str, Any]]) -> None:
             quantity(row["mean_power_w"], "W"),
         ]
         net = [quantity(row["net_j"], "J")] if has_net else []
-        table.add_row(row["name"] or "(no name)", *cells, *net)
+        table.add_row(_name(row), *cells, *net)
     console = output_console()
     console.print(table)
-    reasons = [f"{row['name'] or '(no name)'}: {row['reason']}" for row in rows if row["reason"]]
+    reasons = [f"{_name(row)}: {row['reason']}" for row in rows if row["reason"]]
     sources = [f"{one.component} from {one.source}: {one.note}" for one in log.trace.channels]
     for line in dict.fromkeys([*reasons, *sources, *log.notes]):
         console.print(f"  {line}")
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's span on one line."""
+    return str(row["name"]).replace("\n", r"\n") or "(no name)"
