@@ -1,10 +1,10 @@
-"""Predict each architecture by a fit to all others, and compare with the paper's estimators.
+"""Predict each architecture by a profile of all others, and compare with the paper's estimators.
 
 ``python -m benchmarks.leave_one_out`` fits the shipped H100 measurements (or any table that
 ``joulelab hardware fit`` reads) once per architecture, each time without that architecture, and
 predicts the energy of its steps. For comparison it fits power laws of MACs, MACs per parameter and
 parameters, by phase, and a straight line on the FLOPs of the traced step. A second table leaves out
-whole families.
+whole families. ``--predict`` predicts another table of the device by a profile of all of the first.
 """
 
 from __future__ import annotations
@@ -20,17 +20,10 @@ from scipy import stats
 
 from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
-from joulelab.predict.coefficients import find_datasheet
+from joulelab.predict.coefficients import Datasheet, find_datasheet, generic_datasheet
 from joulelab.predict.measurements import Measurement, read_measurements
-from joulelab.predict.profile_fitting import (
-    LeftOut,
-    MeasuredSteps,
-    combine,
-    coverage_factor,
-    estimate_discrepancy,
-    fit,
-    leave_out,
-)
+from joulelab.predict.prediction import Prediction, predict
+from joulelab.predict.profile_fitting import make_profile
 from joulelab.predict.step_tracing import trace_cases
 from joulelab.predict.steps import PHASES, TracedStep
 
@@ -54,62 +47,57 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=Path(str(shipped)),
         help="measured steps (default: the shipped H100 table)")  # fmt: skip
     parser.add_argument("--device", default="NVIDIA H100 80GB HBM3",
-        help="device that the table was measured on")  # fmt: skip
+        help="device that the table was measured on, or cpu")  # fmt: skip
     parser.add_argument("--no-matrix-units", action="store_true",
         help="the convolutions ran without TF32")  # fmt: skip
+    parser.add_argument("--predict", type=Path, help="another table of the device")
     options = parser.parse_args()
 
     measurements = read_measurements(options.table)
     steps = trace_cases([one.case for one in measurements])
-    sheet = find_datasheet(options.device)
-    if sheet is None:
-        parser.error(f"there is no data sheet for {options.device}")
+    sheet = find_datasheet(options.device) or generic_datasheet(options.device)
     if options.no_matrix_units:
         sheet = sheet.without_matrix_units()
-    measured = combine(measurements, steps, sheet)
     models = np.array([one.case.model for one in measurements])
     family = np.array([_family(str(model)) for model in models])
     print(f"{options.table.name}: {len(set(models))} architectures, {len(measurements)} steps\n")
-    print(header("Each architecture left out"))
-    by_model = predict_groups(measured, models)
-    inside = covered(measured, models, by_model)
-    print_rows("operators (this project)", measurements, by_model.energy_j, inside)
-    for name, regression in regressions(measurements, steps).items():
-        print_rows(name, measurements, regression(models))
-    print("\n" + header("Each family left out"))
-    print_rows("operators (this project)", measurements, predict_groups(measured, family).energy_j)
-    for name, regression in regressions(measurements, steps).items():
-        print_rows(name, measurements, regression(family))
-
-
-def predict_groups(measured: MeasuredSteps, groups: NDArray[np.str_]) -> LeftOut:
-    """Predict each group by a fit to the others."""
-    found = leave_out(measured, list(groups), fit(measured))
-    assert found is not None, "there are fewer than three groups"
-    return found
-
-
-def covered(
-    measured: MeasuredSteps, groups: NDArray[np.str_], left_out: LeftOut
-) -> NDArray[np.bool_]:
-    """Return whether the 95 % interval of each prediction contains the measurement.
-
-    The error of the model itself is estimated from the residuals of the other groups only.
-    """
-    inside = np.zeros(len(groups), dtype=bool)
-    for group in set(groups):
-        mine = groups == group
-        others = LeftOut(
-            left_out.duration_s[~mine], left_out.energy_j[~mine], left_out.variance[:, ~mine]
+    for title, groups in (("architecture", models), ("family", family)):
+        print(header(f"Each {title} left out"))
+        print_rows(
+            "operators (this project)", measurements, left_out(measurements, steps, sheet, groups)
         )
-        rest = measured._replace(
-            duration_s=measured.duration_s[~mine], energy_j=measured.energy_j[~mine]
+        for name, regression in regressions(measurements, steps).items():
+            print_rows(name, measurements, regression(groups))
+        print()
+    if options.predict:
+        others = read_measurements(options.predict)
+        profile = make_profile("", measurements, steps, sheet, numerics="", source="")
+        print(header(f"All of {options.predict.name}"))
+        predictions = predict([one.case for one in others], profile)
+        print_rows("operators (this project)", others, predictions)
+
+
+def left_out(
+    measurements: Sequence[Measurement],
+    steps: Sequence[TracedStep],
+    sheet: Datasheet,
+    groups: NDArray[np.str_],
+) -> list[Prediction]:
+    """Predict the steps of each group by a profile of the other groups."""
+    found: dict[int, Prediction] = {}
+    for group in dict.fromkeys(groups):
+        mine, others = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
+        profile = make_profile(
+            "",
+            [measurements[index] for index in others],
+            [steps[index] for index in others],
+            sheet,
+            numerics="",
+            source="",
         )
-        _, discrepancy = estimate_discrepancy(rest, others)
-        spread = np.sqrt(left_out.variance[1, mine] + discrepancy**2)
-        error = np.abs(np.log(left_out.energy_j[mine] / measured.energy_j[mine]))
-        inside[mine] = error <= coverage_factor(len(set(groups)) - 1) * spread
-    return inside
+        predictions = predict([measurements[index].case for index in mine], profile)
+        found.update(zip(mine.tolist(), predictions, strict=True))
+    return [found[index] for index in range(len(measurements))]
 
 
 def regressions(
@@ -159,28 +147,37 @@ def regressions(
 
 def header(title: str) -> str:
     """Return the two lines above a table."""
-    columns = "".join(f"{phase:>9}{'p90':>7}{'rho':>7}{'cov.':>6}" for phase in PHASES)
-    what = "median and p90 of the error of a step's energy (%), Spearman's rho, coverage"
-    return f"{title}: {what}\n{'':{WIDTH}}{columns}"
+    columns = "".join(f"{phase:>9}{'p90':>7}{'rho':>7}{'cov.':>7}{'±':>6}" for phase in PHASES)
+    what = "error of a step's energy (%): median, p90; Spearman's rho; 95 % intervals (%): coverage"
+    return f"{title}\n{what}, median half width\n{'':{WIDTH}}{columns}"
 
 
 def print_rows(
-    name: str,
-    measurements: Sequence[Measurement],
-    energy_j: Floats,
-    inside: NDArray[np.bool_] | None = None,
+    name: str, measurements: Sequence[Measurement], predicted: Floats | Sequence[Prediction]
 ) -> None:
-    """Print one line with both phases."""
+    """Print one line with both phases. Intervals are those of predictions."""
     measured = np.array([one.energy_j for one in measurements])
     phases = np.array([one.case.phase for one in measurements])
+    intervals = None
+    if isinstance(predicted, np.ndarray):
+        energy_j = predicted
+    else:
+        energy_j = np.array([one.energy_per_step_j for one in predicted])
+        intervals = np.array([(one.energy_low_j, one.energy_high_j) for one in predicted]).T
     line = f"{name:{WIDTH}}"
     for phase in PHASES:
         mine = phases == phase
         errors = 100 * np.abs(energy_j[mine] / measured[mine] - 1)
         rho = stats.spearmanr(energy_j[mine], measured[mine]).statistic
-        share = "" if inside is None else f"{100 * inside[mine].mean():.0f} %"
-        line += f"{np.median(errors):9.1f}{np.quantile(errors, 0.9):7.1f}{rho:7.3f}{share:>6}"
-    print(line)
+        line += f"{np.median(errors):9.1f}{np.quantile(errors, 0.9):7.1f}{rho:7.3f}"
+        if intervals is None:
+            line += 13 * " "
+            continue
+        low, high = intervals[:, mine]
+        inside = (low <= measured[mine]) & (measured[mine] <= high)
+        half = np.sqrt(high / low) - 1
+        line += f"{100 * inside.mean():7.0f}{100 * np.median(half):6.1f}"
+    print(line.rstrip())
 
 
 def _characteristics(measurement: Measurement) -> Characteristics:

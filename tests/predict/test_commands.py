@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from joulelab.cli.app import main
+from joulelab.predict import measurements
 
 DATA = Path(__file__).parents[1] / "data" / "h100"
 
@@ -101,6 +102,15 @@ def test_a_profile_is_fitted_to_a_study(run, study, tmp_path):
     profile = json.loads(out.read_text())
     assert 110 < profile["idle_power_w"] < 130
     assert profile["datasheet"]["device"] == "NVIDIA H100 80GB HBM3"
+
+
+def test_a_study_on_the_cpu_is_fitted_as_one(run, study, tmp_path, monkeypatch):
+    read = measurements.read_study
+    on_cpu = {"resolved_device": "cpu"}
+    monkeypatch.setattr(measurements, "read_study", lambda *where: read(*where).assign(**on_cpu))
+    code, _, err = run("hardware", "fit", study, "--out", tmp_path / "p.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "p.json").read_text())["datasheet"]["kind"] == "cpu"
 
 
 def test_rank_shows_the_papers_estimators(run, study):

@@ -13,6 +13,7 @@ from joulelab.predict import measure_profile, microworkloads
 from joulelab.predict.coefficients import COEFFICIENT_NAMES, find_datasheet
 from joulelab.predict.hardware_profile import load_profile, shipped_profiles
 from joulelab.predict.measurements import read_measurements
+from joulelab.predict.prediction import predict
 from joulelab.predict.profile_fitting import make_profile
 from joulelab.predict.step_tracing import trace_cases
 from joulelab.predict.steps import KINDS, Case
@@ -63,6 +64,19 @@ def test_a_saved_profile_loads_unchanged(tmp_path, profile):
     np.testing.assert_allclose(
         np.exp(profile.fitted_coefficients.logs), list(profile.coefficients.values())
     )
+
+
+def test_a_profile_from_before_pooling_was_modelled_still_predicts(tmp_path, profile):
+    def shorten(values):
+        del values["coefficients"]["window_elements_per_s"]
+        del values["coefficients"]["function_elements_per_s"]
+        values["log_covariance"] = [row[:-2] for row in values["log_covariance"][:-2]]
+
+    path = tmp_path / "earlier.json"
+    path.write_text(damaged(shorten))
+    case = Case("VGG16", "infer", 128, (3, 32, 32))
+    ((before,), (now,)) = (predict([case], one) for one in (load_profile(str(path)), profile))
+    assert before.energy_per_step_j == pytest.approx(now.energy_per_step_j, rel=0.05)
 
 
 def damaged(change):
@@ -127,6 +141,14 @@ def test_fit_warns_about_a_device_without_data_sheet(run, table, tmp_path):
     assert code == 0
     assert "no data sheet for 'Abacus'" in err
     assert load_profile(str(out)).datasheet.generic
+
+
+def test_a_table_of_a_cpu_is_fitted_as_one(run, table, tmp_path):
+    path = table("LeNet,train,8,3x32x32,0.01,0.1,5", header=HEADER + ",idle_power_w")
+    code, _, err = run("hardware", "fit", path, "--device", "cpu", "--out", tmp_path / "p.json")
+    assert code == 0, err
+    sheet = load_profile(str(tmp_path / "p.json")).datasheet
+    assert (sheet.kind, sheet.generic) == ("cpu", True)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,27 @@ def test_a_separate_kernel_adds_the_bias_of_a_library_convolution():
     assert added.read_bytes == added.written_bytes == 4 * 2 * 16 * 36
 
 
+@pytest.mark.parametrize(
+    ("layer", "elements"),
+    [
+        (nn.MaxPool2d(3, 1, 1), [9 * 576, 576]),  # the gradient goes to one number of each window
+        (nn.AvgPool2d(2), [4 * 144, 4 * 144]),
+        (nn.AdaptiveAvgPool2d(2), [576, 576]),
+    ],
+)
+def test_pooling_counts_the_numbers_in_its_windows(layer, elements):
+    found = operators(nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), layer), "train")
+    assert [one.elements for one in of_kind(found, "pooling")] == elements
+
+
+def test_functions_and_statistics_count_their_numbers():
+    layers = (nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.SiLU())
+    for phase, counted in (("infer", {576}), ("train", {2 * 576, 576})):
+        found = operators(nn.Sequential(*layers), phase)
+        mine = [one for one in found if one.part == "forward" and one.read_bytes > 2000]
+        assert {one.elements for one in mine} == {0, *counted}
+
+
 @pytest.mark.parametrize(("phase", "reads"), [("infer", 1), ("train", 2)])
 def test_batch_normalisation_reads_its_input_twice_in_training(phase, reads):
     model = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8))

@@ -42,7 +42,7 @@ def command() -> None:
 @click.argument("table", type=click.Path(exists=True, path_type=Path))
 @OUT
 @click.option("--device", metavar="NAME",
-    help="Device as its driver names it. Default: the study's GPU.")  # fmt: skip
+    help="Device as its driver names it, or cpu. Default: the study's device.")  # fmt: skip
 @click.option("--idle-power", "idle_power_w", type=click.FloatRange(min=0), metavar="WATTS",
     help="Idle power of the device, if the table does not state it.")  # fmt: skip
 @INPUT

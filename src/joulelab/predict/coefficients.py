@@ -75,7 +75,22 @@ def find_datasheet(device: str) -> Datasheet | None:
 
 
 def generic_datasheet(device: str) -> Datasheet:
-    """Return a stand-in for an unknown device: a GPU in the middle of the known ones, in logs."""
+    """Return a stand-in for an unknown device.
+
+    It is a CPU of 8 cores for ``"cpu"``, otherwise a GPU in the middle of the known ones, in logs.
+    """
+    if device.lower() == "cpu":
+        return Datasheet(
+            device=device,
+            kind="cpu",
+            vector_flops_per_s=1e12,
+            matrix_flops_per_s=1e12,
+            memory_bytes_per_s=50e9,
+            cache_bytes=32e6,
+            processors=8,
+            power_limit_w=100.0,
+            generic=True,
+        )
     middle = find_datasheet("NVIDIA A100")
     assert middle is not None
     return middle.model_copy(update={"device": device, "generic": True})
@@ -152,7 +167,7 @@ COEFFICIENTS = (
     Coefficient("backward_call_s", 35e-6, 0.7),
     Coefficient("library_call_s", 12e-6, 0.7),
     Coefficient("parameter_s", 8e-6, 0.7),
-    Coefficient("step_s", 60e-6, 0.5),
+    Coefficient("step_s", 60e-6, 1.0),
     # Power above idle whenever the device is busy.
     Coefficient("busy_power_w", lambda sheet: 0.2 * sheet.power_limit_w, 0.4),
     Coefficient("convolution_j_per_flop", _convolution_j, 0.4),
@@ -160,10 +175,16 @@ COEFFICIENTS = (
     Coefficient("product_j_per_flop", _product_j, 0.2),
     Coefficient("memory_j_per_byte", _stream_j, 0.3),
     Coefficient("cache_j_per_byte", lambda sheet: 0.45 * _stream_j(sheet), 0.4),
+    # Numbers in the windows of pooling, whose loops do little else than index, and in statistics
+    # and transcendental functions. Profiles of earlier versions end before these two.
+    Coefficient("window_elements_per_s", lambda sheet: sheet.vector_flops_per_s / 50, 1.0),
+    Coefficient("function_elements_per_s", lambda sheet: sheet.vector_flops_per_s / 30, 0.8),
 )
 """All coefficients. The rules are rounded from published data on GPUs and PyTorch's kernels."""
 
 COEFFICIENT_NAMES = tuple(one.name for one in COEFFICIENTS)
+FIRST_COEFFICIENTS = COEFFICIENT_NAMES[:-2]
+"""Those of profiles written before pooling was modelled."""
 
 
 def expect_coefficients(sheet: Datasheet) -> tuple[Floats, Floats]:

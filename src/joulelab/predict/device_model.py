@@ -3,8 +3,8 @@
 An operator takes the longer of its arithmetic and its memory traffic (the roofline of Williams,
 Waterman, Patterson, CACM 2009), plus the start and end of its kernels. A GPU runs asynchronously
 to the host, so a step takes about the longer of both; a CPU does one after the other. Energy is
-idle power over the step's time, busy power over the device's time, and a share for each
-floating-point operation and byte.
+idle power over the step's time, busy power over the time that the device works, and a share for
+each floating-point operation and byte. The host of a CPU's step is the CPU, which is then busy.
 
 The uncertainty of an estimate has three parts, added as variances of the logarithm:
 
@@ -25,8 +25,8 @@ import numpy as np
 from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Floats
 from joulelab.predict.steps import LIBRARY_CONVOLUTIONS, OperatorTable
 
-OVERLAP = 4.0
-"""Exponent p of (host^p + device^p)^(1/p) for a GPU: 19 % over the longer if both are equal."""
+OVERLAP = 3.0
+"""Exponent p of (host^p + device^p)^(1/p) for a GPU: 26 % over the longer if both are equal."""
 
 CACHE_SHARPNESS = 2.0
 """Exponent in the share that comes from the cache, 1 / (1 + (bytes / cache_bytes)^2)."""
@@ -70,12 +70,14 @@ def estimate_steps(
         duration_s = device_s + host_s
     operator_j = (
         value["busy_power_w"] * operator_s
-        + _joules_per_flop(operators, value) * operators.flops
+        + _joules_per_flop(operators, value) * operators.flops_on(sheet.kind)
         + (1 + copies)
         * operators.bytes
         * (value["memory_j_per_byte"] * (1 - cached) + value["cache_j_per_byte"] * cached)
     )
     dynamic_j = operators.sum_by_step(operator_j)
+    if sheet.kind == "cpu":
+        dynamic_j += value["busy_power_w"] * host_s
     if not sheet.generic:
         # A device slows down at its power limit.
         available_w = np.maximum(sheet.power_limit_w - np.asarray(idle_power_w), 1e-9)
@@ -133,8 +135,13 @@ def _operator_times(
     """Return each operator's seconds, extra copies of its tensors, and share from the cache."""
     library = operators.is_kind(*LIBRARY_CONVOLUTIONS)
     waves = operators.tiles / sheet.processors
-    arithmetic_s = operators.flops / _flops_per_s(operators, value)
+    arithmetic_s = operators.flops_on(sheet.kind) / _flops_per_s(operators, value)
     arithmetic_s *= np.where(library, 1 + value["idle_waves"] / waves, 1.0)
+    arithmetic_s += operators.elements / np.where(
+        operators.is_kind("pooling"),
+        value["window_elements_per_s"],
+        value["function_elements_per_s"],
+    )
     cached = 1 / (1 + (operators.bytes / value["cache_bytes"]) ** CACHE_SHARPNESS)
     memory_s = operators.bytes * (
         (1 - cached) / value["memory_bytes_per_s"] + cached / value["cache_bytes_per_s"]

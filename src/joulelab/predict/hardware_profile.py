@@ -12,7 +12,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from joulelab.errors import UserError, nearest
-from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Positive
+from joulelab.predict.coefficients import (
+    COEFFICIENT_NAMES,
+    FIRST_COEFFICIENTS,
+    Datasheet,
+    Positive,
+    expect_coefficients,
+)
 from joulelab.predict.device_model import FittedCoefficients
 from joulelab.storage import home, make_private_directories, write_whole, writing
 
@@ -45,16 +51,16 @@ class HardwareProfile(BaseModel):
     idle_power_w: NotNegative  # of the metered components
     coefficients: dict[str, Positive]  # by the names in COEFFICIENT_NAMES
     log_covariance: list[list[Finite]]  # of the logarithms, in the same order
-    duration_discrepancy: NotNegative  # standard deviation of the model's own error in log time
+    duration_discrepancy: NotNegative  # scale of the model's own error in log time
     energy_discrepancy: NotNegative  # the same for energies; see device_model
-    coverage_factor: Positive  # half width of a 95 % interval in standard deviations
+    coverage_factor: Positive  # half width of a 95 % interval in scales
     seen: MeasuredRange  # the measured steps
 
     @model_validator(mode="after")
     def _check_coefficients(self) -> HardwareProfile:
-        names = COEFFICIENT_NAMES
-        if tuple(self.coefficients) != names:
-            different = set(self.coefficients) ^ set(names)
+        names = tuple(self.coefficients)
+        if names not in (COEFFICIENT_NAMES, FIRST_COEFFICIENTS):
+            different = set(names) ^ set(COEFFICIENT_NAMES)
             raise ValueError(f"coefficients differ from this version's: {sorted(different)}")
         if [len(row) for row in self.log_covariance] != [len(names)] * len(names):
             raise ValueError(f"log_covariance must be {len(names)} rows of {len(names)} numbers")
@@ -62,10 +68,13 @@ class HardwareProfile(BaseModel):
 
     @property
     def fitted_coefficients(self) -> FittedCoefficients:
-        """Coefficients and their covariance as arrays."""
-        return FittedCoefficients(
-            np.log(list(self.coefficients.values())), np.array(self.log_covariance, dtype=float)
-        )
+        """Coefficients and their covariance as arrays; the data sheet's for those it lacks."""
+        logs, width = expect_coefficients(self.datasheet)
+        covariance = np.diag(width**2)
+        known = len(self.coefficients)
+        logs[:known] = np.log(list(self.coefficients.values()))
+        covariance[:known, :known] = self.log_covariance
+        return FittedCoefficients(logs, covariance)
 
     def save(self, path: Path) -> None:
         """Write the profile to a JSON file."""

@@ -120,7 +120,7 @@ def measure_cases(
     for index, case in enumerate(cases):
         network = case.model.rpartition(":")[2]
         on_progress(index / len(cases), f"{network}, {case.phase}, batch {case.batch_size}")
-        step = _make_step(case, device)
+        step = make_step(case, device)
         repeat_for(step, WARMUP_SHARE * share_s, device)
         with meter.span("steps") as span:
             duration_s = repeat_for(step, (1 - WARMUP_SHARE) * share_s, device)
@@ -197,7 +197,7 @@ def _select_sensors(device: torch.device, machine: Machine) -> list[str] | None:
     return [f"gpu:{machine.gpus[index].index}"]
 
 
-def _make_step(case: Case, device: torch.device) -> Callable[[], object]:
+def make_step(case: Case, device: torch.device) -> Callable[[], object]:
     """Return a function that runs one step, the same that is traced."""
     model = build_model(case.model).to(device).train(case.phase == "train")
     samples = torch.randn((case.batch_size, *case.input_shape), device=device)
@@ -223,7 +223,7 @@ def _make_step(case: Case, device: torch.device) -> Callable[[], object]:
 def _large_batch(small: Case, device: torch.device) -> int:
     batch_size = small.batch_size
     while batch_size < LARGEST_BATCH:
-        step = _make_step(small._replace(batch_size=batch_size), device)
+        step = make_step(small._replace(batch_size=batch_size), device)
         if repeat_for(step, 0.0, device) >= LONG_STEP_S[device.type]:
             break
         batch_size *= 2

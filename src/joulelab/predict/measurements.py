@@ -41,7 +41,7 @@ class MeasuredTable(NamedTuple):
     """The measurements of one table or study, one per case."""
 
     measurements: list[Measurement]
-    device: str | None  # name of the GPU; None if unknown, or if the runs used the CPU
+    device: str | None  # name of the GPU, or "cpu" if all runs used it; None if unknown
     numerics: str  # number formats and settings of the runs
 
 
@@ -51,7 +51,7 @@ class Agreement(NamedTuple):
     phase: str
     models: int
     ranks: dict[str, Rank]  # Spearman's correlation of each estimator with gross energy per sample
-    device: str | None  # GPU that the study ran on; None: the CPU, or not stated
+    device: str | None  # GPU that the study ran on, or "cpu"; None if not stated
 
     def to_json(self) -> dict[str, Any]:
         """Return the agreement for JSON."""
@@ -98,14 +98,16 @@ def read_measured(path: Path, input_shape: tuple[int, ...]) -> MeasuredTable:
     names = ("precision", "memory_format", "resolved_device")
     settings = [str(value) for name in names for value in frame[name].dropna().unique()]
     table = _summarise(_cases_of(frame), measured)
-    return MeasuredTable(table, _gpu_of(frame), ", ".join(settings))
+    return MeasuredTable(table, _device_of(frame), ", ".join(settings))
 
 
-def _gpu_of(frame: pd.DataFrame) -> str | None:
-    """Return the GPU that a study ran on; ``None`` if it ran on the CPU or does not state it."""
+def _device_of(frame: pd.DataFrame) -> str | None:
+    """Return the GPU that a study ran on, or "cpu"; ``None`` if it does not state it."""
     on_cpu = frame["resolved_device"].dropna().astype(str).str.startswith("cpu")
     gpus = frame["gpu_name"].dropna().unique()
-    return str(gpus[0]) if len(gpus) and not (len(on_cpu) and on_cpu.all()) else None
+    if len(on_cpu) and on_cpu.all():
+        return "cpu"
+    return str(gpus[0]) if len(gpus) else None
 
 
 def study_models(directory: Path) -> list[str]:
@@ -169,7 +171,7 @@ def compare_with_study(
             by_model["energy_per_sample_j"], {name: by_model[name] for name in names}
         )["spearman"]
         by_estimator = dict(zip(names, ranks, strict=True))
-        found.append(Agreement(str(phase), len(by_model), by_estimator, _gpu_of(frame)))
+        found.append(Agreement(str(phase), len(by_model), by_estimator, _device_of(frame)))
     if not found:
         raise UserError(
             f"{directory} has too few models to rank",

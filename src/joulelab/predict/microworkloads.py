@@ -27,6 +27,7 @@ INPUT_SHAPES: Mapping[str, tuple[int, ...]] = {
     "linear_layers": (1024,),
     "attention_layers": (64, 192),
     "activations": (32, 32, 32),
+    "pooling_layers": (32, 16, 16),
     "tiny_layers": (8,),
 }
 """Shape of one sample for each network of this module."""
@@ -78,6 +79,12 @@ def activations(num_classes: int = 10) -> nn.Module:
     bodies = [nn.Sequential(nn.BatchNorm2d(32), nn.ReLU()) for _ in range(DEPTH)]
     blocks = [Residual(body, activation=None) for body in bodies]
     return nn.Sequential(*blocks, MeanPool(), nn.Linear(32, num_classes))
+
+
+def pooling_layers(num_classes: int = 10) -> nn.Module:
+    """Build pooling of overlapping windows, and a function of each number."""
+    layers = [layer for _ in range(DEPTH) for layer in (nn.MaxPool2d(3, 1, 1), nn.SiLU())]
+    return nn.Sequential(*layers, MeanPool(), nn.Linear(32, num_classes))
 
 
 def tiny_layers(num_classes: int = 10) -> nn.Module:

@@ -31,10 +31,10 @@ _CONVOLUTIONS = {aten.convolution, aten._convolution}
 _PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.addbmm}
 _LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take}
 _REDUCTIONS = (
-    "sum", "mean", "amax", "max", "amin", "min", "argmax", "softmax", "avg_pool", "max_pool",
-    "adaptive", "norm", "linalg_vector_norm", "nll_loss", "var", "std", "logsumexp", "cumsum",
-    "topk", "sort", "all", "any",
+    "sum", "mean", "amax", "max", "amin", "min", "argmax", "softmax", "norm", "linalg_vector_norm",
+    "nll_loss", "var", "std", "logsumexp", "cumsum", "topk", "sort", "all", "any",
 )  # fmt: skip
+_FUNCTIONS = ("softmax", "silu", "gelu", "sigmoid", "tanh", "mish", "exp", "erf", "log", "pow")
 _NORMALIZATIONS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "instance_norm")
 
 
@@ -68,10 +68,15 @@ def count_call(
     if any(known in name for known in _NORMALIZATIONS):
         reads, launches = _normalization_passes(name, args)
         read = reads * size_bytes([one for one in inputs if one.ndim > 1])
-        return [Operator("normalization", part, 0.0, read, written, launches=launches)]
+        elements = 2.0 * outputs[0].numel() if launches > 1 or "batch_norm" not in name else 0.0
+        found = Operator("normalization", part, 0.0, read, written, launches=launches)
+        return [found._replace(elements=elements)]
     read = written if packet in _LOOKUPS else size_bytes(inputs)
     kind = "reduction" if name.startswith(_REDUCTIONS) else "elementwise"
-    return [Operator(kind, part, 0.0, read, written)]
+    elements = float(inputs[0].numel()) if any(one in name for one in _FUNCTIONS) else 0.0
+    if "pool" in name:
+        kind, elements = "pooling", _window_elements(name, args, outputs[0])
+    return [Operator(kind, part, 0.0, read, written, elements=elements)]
 
 
 def count_sgd(parameters: Sequence[Tensor]) -> list[Operator]:
@@ -173,6 +178,17 @@ def _convolution_kind(weight: Tensor, groups: int) -> str:
 def _pixels(images: Tensor) -> int:
     """Return the number of pixels in all images of a batch (N, C, ...)."""
     return images.numel() // images.shape[1] if images.numel() else 0
+
+
+def _window_elements(name: str, args: tuple[Any, ...], out: Tensor) -> float:
+    """Return how many numbers pooling compares or adds; the gradient of a maximum has one each."""
+    if "adaptive" in name:
+        return float(max(args[0].numel(), out.numel()))
+    backward = "backward" in name
+    results = args[0] if backward else out
+    if backward and "max" in name:
+        return float(results.numel())
+    return float(results.numel() * math.prod(args[2 if backward else 1]))
 
 
 def _product(left: Tensor, right: Tensor) -> MatrixProduct:

@@ -24,6 +24,7 @@ KINDS = (
     "matrix_product",
     "attention",
     "normalization",
+    "pooling",
     "reduction",
     "elementwise",
     "optimizer",
@@ -88,6 +89,7 @@ class Operator(NamedTuple):
     product: MatrixProduct | None = None
     launches: int = 1  # kernels started
     calls: int = 1  # calls by the host: 0 if another operator of the same call counts it
+    elements: float = 0.0  # numbers in pooling windows, in statistics, or in functions as exp
 
 
 @dataclass(frozen=True)
@@ -129,16 +131,22 @@ class OperatorTable:
     step: Indices  # the step that the operator belongs to
     kind: Indices  # index into KINDS
     count: Floats  # occurrences in the step
-    flops: Floats  # of one occurrence, padded to whole fragments for convolutions of a library
+    flops: Floats  # of one occurrence
+    padded_flops: Floats  # with whole fragments for convolutions of a library
     bytes: Floats  # read and written by one occurrence
     tiles: Floats  # of the result; 1 if it has none
     unaligned: Booleans  # whether it is a grouped convolution that matrix units cannot process
     launches: Floats
+    elements: Floats  # in the windows of pooling, in statistics and transcendental functions
     calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
 
     def sum_by_step(self, values: Floats) -> Floats:
         """Sum values over the operators of each step. Shape: (operators,) to (steps,)."""
         return np.bincount(self.step, values * self.count, len(self.calls)).astype(np.float64)
+
+    def flops_on(self, kind: str) -> Floats:
+        """Return the FLOPs that a "cuda" or "cpu" device does; only GPUs pad to fragments."""
+        return self.padded_flops if kind == "cuda" else self.flops
 
     def is_kind(self, *kinds: str) -> Booleans:
         """Return which operators are of one of these kinds."""
@@ -161,12 +169,14 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
             one.read_bytes + one.written_bytes,
             *(one.product or (1, 1, 1, 0)),
             one.launches,
+            one.elements,
         )
         for index, step in enumerate(steps)
         for one, count in step.operators.items()
     ]
-    fields = np.array(table, dtype=np.float64).reshape(len(table), 10).T
-    step, kind, count, flops, traffic, matrices, rows, columns, depth, launches = fields
+    fields = np.array(table, dtype=np.float64).reshape(len(table), 11).T
+    step, kind, count, flops, traffic, matrices, rows, columns, depth = fields[:9]
+    launches, elements = fields[9:]
     from_library = np.isin(kind, [KINDS.index(one) for one in LIBRARY_CONVOLUTIONS])
     padded = 2 * matrices * _pad(rows) * _pad(columns) * _pad(depth)
     grouped = kind == KINDS.index("grouped_convolution")
@@ -174,7 +184,8 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
         step=step.astype(np.intp),
         kind=kind.astype(np.intp),
         count=count,
-        flops=np.where(from_library, padded, flops),
+        flops=flops,
+        padded_flops=np.where(from_library, padded, flops),
         bytes=traffic,
         tiles=(
             matrices
@@ -184,6 +195,7 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
         ),
         unaligned=grouped & (columns % ALIGNED_CHANNELS > 0),
         launches=launches,
+        elements=elements,
         calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
     )
 
