@@ -86,8 +86,8 @@ def command(
     setting = f"{phase}, batch size {batch_size}, on {profile.datasheet.device}"
     _print_table(ranked, f"{setting} ({profile.numerics})")
     for one in agreements:
-        if one.device != profile.datasheet.device:
-            device = one.device or "a CPU"
+        if one.device not in (profile.datasheet.device, profile.datasheet.kind):
+            device = {"cpu": "a CPU", None: "an unknown device"}.get(one.device, one.device)
             echo(f"joulelab: {study} ran on {device}, not on the profile's device", err=True)
         echo(f"Spearman correlation, measured energy of {one.models} models ({one.phase}):")
         for label, found in one.labelled_ranks():
