@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from joulelab.recording.trace_format import read_header
+from joulelab.recording.trace_schema import read_header
 from joulelab.runs.record import read_run
 from joulelab.runs.selection import open_runs
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform

@@ -1,5 +1,6 @@
 """The connection between a program and a recorder, also with invalid messages on it."""
 
+import json
 import os
 import socket
 import time
@@ -14,7 +15,7 @@ from joulelab.errors import RecorderError
 from joulelab.recording import connections
 from joulelab.recording.client import RecorderClient
 from joulelab.recording.connections import MessageSocket, address
-from joulelab.recording.trace_format import read_header
+from joulelab.recording.trace_schema import read_header
 
 
 @pytest.fixture
@@ -98,8 +99,12 @@ def test_an_invalid_message_ends_the_connection(invalid):
         b'{"sync": 9000000000000000000}\n',
         b'{"join": {"pid": 1, "now_ns": 0, "cuda_visible_devices": null, '
         b'"cuda_device_order": null}}\n',
+        b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+        b'{"join": {"pid": 1e999, "now_ns": NaN}}\n',
+        b"x" * 200_000,
         b"",
     ],
+    ids=lambda message: message[:20],
 )
 def test_a_recorder_survives_every_message(meter, message):
     path = read_header(meter.directory)["socket"]
@@ -110,6 +115,32 @@ def test_a_recorder_survives_every_message(meter, message):
             pass
         assert span.energy.gross_j >= 0
     assert meter.alive
+
+
+def test_a_later_version_may_say_more_when_it_joins(meter):
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(read_header(meter.directory)["socket"])
+        own = {"pid": 1, "now_ns": time.monotonic_ns(), "launch": None, "gpus_on_host": None}
+        own |= {"cuda_visible_devices": None, "cuda_device_order": None}
+        strange = {"event": "stop", "gpus": 5, "t_ns": "now"}
+        stranger.send(json.dumps({"join": own | strange}).encode() + b"\n")
+        assert b"ready" in stranger.recv(4096)
+    with meter.span("work") as span:
+        pass
+    assert span.energy.gross_j >= 0
+    assert meter.alive
+    (joined,) = [event for event in meter.trace.events if event["event"] == "joined"]
+    assert joined["pid"] == 1
+    assert joined["gpus"] in (None, [])
+
+
+def test_strange_requests_are_logged(meter):
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(read_header(meter.directory)["socket"])
+        stranger.send(b'{"join": {"pid": "x"}}\n')
+        assert b"another version" in stranger.recv(4096)
+    log = (meter.directory / "recorder.log").read_text()
+    assert f"ignored a request of process {os.getpid()}: Expected int, got str" in log
 
 
 def test_only_the_user_can_reach_the_recorder(meter):

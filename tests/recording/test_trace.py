@@ -19,6 +19,7 @@ from joulelab.recording.trace_format import (
     pack,
 )
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
+from joulelab.validation import convert
 
 CHANNEL = Channel(
     component="gpu:0",
@@ -148,7 +149,7 @@ def test_series_are_in_order_of_time():
 
 
 def test_a_channel_is_restored_from_json():
-    assert Channel.from_json(json.loads(json.dumps(CHANNEL.to_json()))) == CHANNEL
+    assert convert(json.loads(json.dumps(CHANNEL.to_json())), Channel) == CHANNEL
 
 
 def test_damage_in_a_later_block_ends_every_channel(tmp_path, monkeypatch):

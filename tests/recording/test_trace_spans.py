@@ -91,7 +91,7 @@ def test_a_reader_folds_what_is_new(tmp_path):
     reader = TraceReader(tmp_path)
     writer.event(**spans_event(row(0, phase="train")))
     first = reader.read()
-    writer.event(event="left", pid=PID)
+    writer.event(event="left", pid=PID, t_ns=4000)
     writer.event(**spans_event(row(0, 5000, phase="train"), row(1)))
     writer.close()
     second = reader.read()

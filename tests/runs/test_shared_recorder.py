@@ -35,7 +35,7 @@ def test_ranks_that_start_together_share_a_recorder_that_ends_with_the_last(star
     assert place.endswith("/0")
     pids = {span.key[0] for span in trace.spans if span.name == "epoch"}
     assert pids == {rank.pid for rank in ranks}
-    assert {e["launch"]["rank"] for e in trace.events if e["event"] == "joined"} == {0, 1, 2, 3}
+    assert {e["launch"].rank for e in trace.events if e["event"] == "joined"} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("killed", ["starter", "joiner"])

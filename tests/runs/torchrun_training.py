@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import joulelab
-from joulelab.recording.trace_format import read_header
+from joulelab.recording.trace_schema import read_header
 
 EPOCHS, STEPS = 2, 4
 

@@ -352,9 +352,9 @@ def _processes(trace: Trace) -> list[_Process]:
         kind, pid = event.get("event"), event.get("pid")
         if kind == "joined" and event.get("launch"):
             launch, allotted = event["launch"], event.get("gpus_on_host") or ""
-            rank = launch.get("local_rank") if launch.get("rank") is None else launch["rank"]
+            rank = launch.local_rank if launch.rank is None else launch.rank
             process = _Process(
-                rank=None if rank is None else int(rank),
+                rank=rank,
                 visible=event.get("gpus"),
                 gpus_on_host=int(allotted) if allotted.isdecimal() else 0,
             )

@@ -27,6 +27,7 @@ READINGS_PER_SEARCH = 4096
 def find_incidents(trace: Trace) -> tuple[Incident, ...]:
     """Find everything that happened to a recording, in no order."""
     return (
+        *(Incident(-math.inf, math.inf, text) for text in trace.damage),
         *_gaps(trace),
         *_faulty_readings(trace),
         *_holes(trace),
@@ -53,6 +54,8 @@ def _gaps(trace: Trace) -> Iterator[Incident]:
     """Yield the times from a failure of an energy source to its next reading."""
     for event in trace.events:
         if event.get("event") != "gap":
+            continue
+        if event["channel"] >= len(trace.channels):
             continue
         channel, readings = trace.channels[event["channel"]], trace.series[event["channel"]]
         if channel.gives_energy:

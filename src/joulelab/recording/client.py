@@ -28,8 +28,8 @@ from joulelab.recording.trace_format import (
     READINGS_FILE,
     TEMPORARY,
     boot_id,
-    read_header,
 )
+from joulelab.recording.trace_schema import read_header
 from joulelab.storage import in_use, make_private_directories, private_opener, writing
 
 ENVIRONMENT = "JOULELAB_RECORDING"
@@ -270,10 +270,11 @@ class RecorderClient:
             header = read_header(directory)
         except (OSError, ValueError) as error:
             raise RecorderError(f"no recording in {directory}", why=str(error)) from error
-        if header.get("boot_id") != boot_id() or not header.get("socket"):
+        address = header.get("socket")
+        if header.get("boot_id") != boot_id() or not address:
             raise RecorderError(f"the recording in {directory} has ended, or is on another machine")
         try:
-            connection = MessageSocket.connect(Path(header["socket"]), JOIN_TIMEOUT_S)
+            connection = MessageSocket.connect(Path(address), JOIN_TIMEOUT_S)
         except OSError as error:
             raise RecorderError(
                 f"the recording in {directory} has ended", why=str(error)

@@ -21,6 +21,7 @@ from typing import Any
 
 from joulelab.errors import RecorderError, StoreError
 from joulelab.storage import private_directory
+from joulelab.validation import InvalidData, decode
 
 Message = dict[str, Any]
 
@@ -32,6 +33,7 @@ STALE_AFTER_S = 60.0
 """A socket without a listener is not removed before: its recorder may be about to listen."""
 UNUSED_AFTER_S = 86_400.0
 """A job's lock file that has not been used for this long is removed."""
+LONGEST_MESSAGE_BYTES = 1 << 20
 _READ = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
 
@@ -90,7 +92,10 @@ class MessageSocket:
             return False
 
     def receive(self) -> list[Message] | None:
-        """Return the messages that have arrived; ``None`` if the other end is gone or invalid."""
+        """Return the messages that have arrived; ``None`` if the other end is gone or invalid.
+
+        It is invalid if it sends something else than objects of JSON, or too much.
+        """
         try:
             data, descriptors, _, _ = socket.recv_fds(self._socket, _READ, MOST_DESCRIPTORS)
         except BlockingIOError:
@@ -103,11 +108,12 @@ class MessageSocket:
         if not data:
             return None
         *lines, self._received = (self._received + data).split(b"\n")
-        try:
-            messages = [json.loads(line) for line in lines]
-        except ValueError:
+        if len(self._received) > LONGEST_MESSAGE_BYTES:
             return None
-        return messages if all(isinstance(one, dict) for one in messages) else None
+        try:
+            return [decode(line, dict[str, Any]) for line in lines]
+        except InvalidData:
+            return None
 
     def answer(self, timeout_s: float) -> Message | None:
         """Wait for the next message; ``None`` if there is none in time."""

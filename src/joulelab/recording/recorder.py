@@ -29,6 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -41,7 +42,7 @@ from joulelab.recording.connections import (
     Message,
     MessageSocket,
 )
-from joulelab.recording.launcher import host_name
+from joulelab.recording.launcher import Launch, host_name
 from joulelab.recording.trace_format import TEMPORARY, TraceWriter, boot_id, pack
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import ClockSensor
@@ -49,6 +50,7 @@ from joulelab.sensors.nvml import NvmlSensor, visible_components
 from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
 from joulelab.storage import in_use, is_in_use
+from joulelab.validation import Count, InvalidData, Nanoseconds, convert
 
 SYNC_EVERY_S = 30.0
 LONGEST_COVER_S = 2.0
@@ -93,6 +95,27 @@ class SensorThread:
         while True:
             self._called.get()
             self._found.put(_read_safely(self._sensor))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduction:
+    """What a process that joins says about itself."""
+
+    pid: Count
+    now_ns: Nanoseconds
+    cuda_visible_devices: str | None
+    cuda_device_order: str | None
+    launch: Launch | None
+    gpus_on_host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of a process: one of these."""
+
+    join: Introduction | None = None
+    sync: Nanoseconds | None = None
+    stop: Nanoseconds | None = None
 
 
 class Recorder:
@@ -299,13 +322,15 @@ def serve(recorder: Recorder, clients: Clients) -> str:
             if request is None:
                 if client.introduced_pid is not None:
                     recorder.event(event="left", pid=client.introduced_pid)
-            elif "join" in request:
-                client.connection.send(*_welcome(recorder, client, request["join"]))
-            elif client.owner and "stop" in request:
-                recorder.cover(request["stop"])
+            elif (known := _checked(client, request)) is None:
+                continue
+            elif known.join is not None:
+                client.connection.send(*_welcome(recorder, client, known.join))
+            elif known.stop is not None and client.owner:
+                recorder.cover(known.stop)
                 return "asked to stop"
-            elif isinstance(request.get("sync"), int):
-                syncs.append((client, request["sync"]))
+            elif known.sync is not None:
+                syncs.append((client, known.sync))
         if syncs:
             # Once for all of them: ranks request it at about the same time.
             recorder.cover(max(t_ns for _, t_ns in syncs))
@@ -314,24 +339,34 @@ def serve(recorder: Recorder, clients: Clients) -> str:
     return "the measured process ended"
 
 
+def _checked(client: Client, request: Message) -> Request | None:
+    """Check a request, which may be another version's; a strange one is logged and ignored."""
+    try:
+        return convert(request, Request)
+    except InvalidData as error:
+        sys.stderr.write(f"ignored a request of process {client.pid}: {error}\n")
+        if "join" in request:
+            client.connection.send({"error": "this recorder is of another version of JouleLab"})
+        return None
+
+
 def _welcome(
-    recorder: Recorder, client: Client, introduction: Message
+    recorder: Recorder, client: Client, introduction: Introduction
 ) -> tuple[Message, Sequence[int]]:
     """Answer a process that wants to join: with the pipe, or with why it cannot."""
     now_ns = time.monotonic_ns()
-    try:
-        apart_ns = abs(introduction.pop("now_ns") - now_ns)
-        gpus = visible_components(
-            introduction.pop("cuda_visible_devices"), introduction.pop("cuda_device_order")
-        )
-        pid = int(introduction["pid"])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {"error": "this recorder is of another version of JouleLab"}, ()
-    if apart_ns > OTHER_CLOCK_NS:
+    if abs(introduction.now_ns - now_ns) > OTHER_CLOCK_NS:
         return {"error": "this recorder's clock differs, as in another time namespace"}, ()
     if not client.owner:
-        recorder.event(event="joined", **introduction, gpus=gpus)
-        client.introduced_pid = pid
+        gpus = visible_components(introduction.cuda_visible_devices, introduction.cuda_device_order)
+        recorder.event(
+            event="joined",
+            pid=introduction.pid,
+            launch=introduction.launch and introduction.launch.to_json(),
+            gpus_on_host=introduction.gpus_on_host,
+            gpus=gpus,
+        )
+        client.introduced_pid = introduction.pid
     return {"ready": now_ns, "pid": os.getpid()}, recorder.pipe
 
 

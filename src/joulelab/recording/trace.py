@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import TraceError
+from joulelab.format import count
 from joulelab.recording.trace_format import (
     CHECK,
     EVENTS_FILE,
     READINGS_FILE,
     RECORD_SIZE,
-    parse_header,
 )
+from joulelab.recording.trace_schema import parse_event, parse_header, read_header_line
 from joulelab.recording.trace_spans import SpanFold, TraceSpan
 from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
+from joulelab.storage import open_regular
+from joulelab.validation import MOST, MOST_NS, InvalidData
 
 RECORD = np.dtype([("t_ns", "<i8"), ("value", "<f8"), ("channel", "<u4"), ("check", "<u4")])
 BLOCK = 1 << 18
@@ -54,6 +56,7 @@ class Trace:
         header: What else the recorder stated about itself.
         events: Reasons of gaps, processes that joined and left, why the recording stopped.
         spans: The program's spans, in the order in which they began.
+        damage: What of the recording could not be read, as sentences without a full stop.
     """
 
     channels: tuple[Channel, ...]
@@ -62,6 +65,7 @@ class Trace:
     header: Mapping[str, Any] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
     spans: Sequence[TraceSpan] = ()
+    damage: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -119,8 +123,8 @@ class TraceReader:
         self._readings = directory / READINGS_FILE
         self._events = directory / EVENTS_FILE
         try:
-            with self._readings.open("rb") as file:
-                line = file.readline()
+            with open_regular(self._readings) as file:
+                line = read_header_line(file)
             header = parse_header(line)
         except OSError as error:
             raise TraceError(f"cannot read the trace in {directory}", why=str(error)) from error
@@ -129,9 +133,12 @@ class TraceReader:
                 f"{self._readings} is not a trace that this version can read", why=str(error)
             ) from error
         self._begin = len(line)
-        self._channels = tuple(Channel.from_json(data) for data in header.pop("channels"))
-        self._absent = tuple(Absence.from_json(data) for data in header.pop("absent"))
-        self._header = header
+        self._channels, self._absent = tuple(header["channels"]), tuple(header["absent"])
+        self._header = {
+            name: value for name, value in header.items() if name not in ("channels", "absent")
+        }
+        self._damaged_lines = self._unread_records = 0
+        self._is_shorter = self._has_no_events = False
         self._counts = np.zeros(len(self._channels), dtype=np.int64)
         self._events_offset = 0
         self._past_events: list[Mapping[str, Any]] = []
@@ -139,10 +146,9 @@ class TraceReader:
 
     def read(self) -> Trace:
         """Read everything up to the last whole record."""
-        series = _MappedSeries(self._whole_records(), self._counts.copy())
+        series = _MappedSeries(self._whole_records(), self._counts.copy(), self._size)
         self._past_events += self.new_events()
-        events, spans = tuple(self._past_events), self.spans.spans()
-        return Trace(self._channels, series, self._absent, self._header, events, spans)
+        return self._trace(series, tuple(self._past_events), self.spans.spans())
 
     def read_between(
         self,
@@ -160,8 +166,8 @@ class TraceReader:
         first = bisect.bisect_left(records["t_ns"], start_ns)
         last = bisect.bisect_right(records["t_ns"], stop_ns, first)
         counts = np.bincount(records["channel"][first:last], minlength=self._counts.size)
-        series = _MappedSeries(records[first:last], counts)
-        return Trace(self._channels, series, self._absent, self._header, events, spans)
+        series = _MappedSeries(records[first:last], counts, lambda: self._size() - first)
+        return self._trace(series, events, spans)
 
     def latest_ns(self) -> int:
         """Return the timestamp of the last reading; 0 if there is none."""
@@ -171,26 +177,34 @@ class TraceReader:
     def new_events(self) -> list[Mapping[str, Any]]:
         """Return the events since the last call or :meth:`read`; those of spans go to ``spans``.
 
-        Only whole lines are read; a line that a kill or a full disk damaged is skipped.
+        Only whole lines are read; damaged ones are skipped and counted.
         """
         found: list[Mapping[str, Any]] = []
-        with self._events.open("rb") as file:
+        try:
+            file = open_regular(self._events)
+        except FileNotFoundError:
+            self._has_no_events = True
+            return found
+        with file:
             file.seek(self._events_offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 self._events_offset += len(line)
                 try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict) and not self.spans.add(event):
-                    found.append(event)
+                    event = parse_event(line)
+                    if not self.spans.add(event):
+                        found.append(event)
+                except InvalidData:
+                    self._damaged_lines += 1
         return found
 
     def _whole_records(self) -> NDArray[np.void]:
         """Map the file up to its last whole record."""
-        size = (self._readings.stat().st_size - self._begin) // RECORD_SIZE
+        size = self._size()
+        if size < self._counts.sum():
+            self._is_shorter = True
+            self._counts[:] = 0
         if not size:
             return np.zeros(0, dtype=RECORD)
         mapped = np.memmap(self._readings, RECORD, "r", offset=self._begin, shape=(size,))
@@ -198,19 +212,49 @@ class TraceReader:
         self._check(records)
         return records[: self._counts.sum()]
 
+    def _size(self) -> int:
+        """Return the number of records in the file now, damaged ones included."""
+        return max(0, self._readings.stat().st_size - self._begin) // RECORD_SIZE
+
+    def _trace(
+        self,
+        series: Sequence[Readings],
+        events: Sequence[Mapping[str, Any]],
+        spans: Sequence[TraceSpan],
+    ) -> Trace:
+        damage = []
+        if self._unread_records:
+            unread = count(self._unread_records, "reading is", "readings are")
+            damage.append(f"{self._readings.name} is damaged: its last {unread} left out")
+        if self._is_shorter:
+            damage.append(f"{self._readings.name} was cut short while it was read")
+        lines = self._damaged_lines + self.spans.damaged
+        if lines:
+            entries = count(lines, "damaged entry is", "damaged entries are")
+            damage.append(f"{entries} left out of {self._events.name}")
+        if self._has_no_events:
+            damage.append(f"there is no {self._events.name}, so spans and gaps are unknown")
+        return Trace(
+            self._channels, series, self._absent, self._header, events, spans, tuple(damage)
+        )
+
     def _check(self, records: NDArray[np.void]) -> None:
         """Count the whole records after those already counted; stop at a damaged one."""
         firsts = range(int(self._counts.sum()), len(records), BLOCK)
         blocks = [records[first : first + BLOCK] for first in firsts]
+        self._unread_records = 0
         for block, whole in zip(blocks, each(_whole, blocks), strict=True):
-            counts = np.bincount(block["channel"][:whole], minlength=self._counts.size)
-            if counts.size > self._counts.size:
+            if whole and int(block["channel"][:whole].max()) >= self._counts.size:
                 raise TraceError(
                     f"{self._readings} is damaged",
                     why="it has readings of a channel that its header does not name",
                 )
+            counts = np.bincount(block["channel"][:whole], minlength=self._counts.size)
             self._counts += counts
             if whole < len(block):
+                rest = records[int(self._counts.sum()) :]
+                # After a power failure, a file ends in zeros.
+                self._unread_records = int(np.count_nonzero(rest["check"]))
                 break
 
 
@@ -225,14 +269,30 @@ def read_trace(directory: Path) -> Trace:
     Raises:
         TraceError: There is no trace, or it cannot be read.
     """
-    return TraceReader(directory).read()
+    reader = TraceReader(directory)
+    try:
+        return reader.read()
+    except OSError as error:
+        raise TraceError(f"cannot read the trace in {directory}", why=str(error)) from error
 
 
 class _MappedSeries(Sequence[Readings]):
-    """The readings of each channel, extracted from the mapped file when first used."""
+    """The readings of each channel, extracted from the mapped file when first used.
 
-    def __init__(self, records: NDArray[np.void], counts: NDArray[np.int64]) -> None:
+    A process that touches a mapped page behind the end of its file is killed, so a file that has
+    become shorter gives only what is left. Values that cannot be measured are gaps.
+
+    Args:
+        records: The mapped records.
+        counts: Number of records of each channel.
+        size: Returns the number of those records that are still in the file.
+    """
+
+    def __init__(
+        self, records: NDArray[np.void], counts: NDArray[np.int64], size: Callable[[], int]
+    ) -> None:
         self._records = records
+        self._size = size
         self._counts = counts
         self._extracted: dict[int, Readings] = {}
 
@@ -248,11 +308,15 @@ class _MappedSeries(Sequence[Readings]):
         return self._extracted[channel]
 
     def _extract(self, channel: int) -> Readings:
-        records, count = self._records, int(self._counts[channel])
-        if count == len(records):
+        records, size = self._records, int(self._counts[channel])
+        left = self._left()
+        if left < len(records):
+            records = records[:left]
+            size = int(np.count_nonzero(records["channel"] == channel))
+        if size == len(records):
             t_ns, value = records["t_ns"], records["value"]
         else:
-            t_ns, value = np.empty(count, dtype=np.int64), np.empty(count)
+            t_ns, value = np.empty(size, dtype=np.int64), np.empty(size)
             done = 0
             for first in range(0, len(records), BLOCK):
                 block = records[first : first + BLOCK]
@@ -260,8 +324,16 @@ class _MappedSeries(Sequence[Readings]):
                 t_ns[done : done + own.size] = block["t_ns"][own]
                 value[done : done + own.size] = block["value"][own]
                 done += own.size
-        blocks = [t_ns[first : first + BLOCK + 1] for first in range(0, count, BLOCK)]
+        blocks = [t_ns[first : first + BLOCK + 1] for first in range(0, size, BLOCK)]
+        value = np.where(np.abs(value) <= MOST, value, np.nan)
         return Readings(t_ns, value) if all(each(_rises, blocks)) else in_order(t_ns, value)
+
+    def _left(self) -> int:
+        try:
+            return max(0, self._size())
+        except OSError:
+            # A removed file keeps its pages for those who have mapped it.
+            return len(self._records)
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -285,5 +357,7 @@ def _whole(records: NDArray[np.void]) -> int:
     both = pairs[:, 0] ^ pairs[:, 1]
     both ^= pairs[:, 2]
     words = both.view("<u4")
-    damaged = np.flatnonzero((words[::2] ^ words[1::2]) != CHECK)
+    damaged = np.flatnonzero(
+        ((words[::2] ^ words[1::2]) != CHECK) | (records["t_ns"].view("<u8") > MOST_NS)
+    )
     return int(damaged[0]) if damaged.size else len(records)

@@ -3,12 +3,12 @@
 A trace is a directory with two files, both only ever appended to:
 
 ``trace.bin``
-    A line of JSON (the header), padded with spaces to a multiple of 24 bytes, then records of
-    24 bytes, little-endian: ``t_ns`` (int64, CLOCK_MONOTONIC), ``value`` (float64; NaN is a gap:
-    the channel was read and gave nothing), ``channel`` (uint32, position in the header's list)
-    and ``check`` (uint32, chosen so that the exclusive-or of the record's six 32-bit words is
-    :data:`CHECK`). The length shows a record cut short by a kill, and the check a tail of zeros
-    left by a power failure; everything before is whole.
+    A line of JSON (the header, with its checksum), padded with spaces to a multiple of 24 bytes,
+    then records of 24 bytes, little-endian: ``t_ns`` (int64, CLOCK_MONOTONIC), ``value`` (float64;
+    NaN is a gap: the channel was read and gave nothing), ``channel`` (uint32, position in the
+    header's list) and ``check`` (uint32, chosen so that the exclusive-or of the record's six 32-bit
+    words is :data:`CHECK`). The length shows a record cut short by a kill, and the check a tail of
+    zeros left by a power failure; everything before is whole.
 
 ``events.jsonl``
     Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; a
@@ -28,6 +28,7 @@ import json
 import os
 import select
 import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ ATOMIC_WRITE_BYTES = select.PIPE_BUF
 """A line of this length at most reaches the recorder whole (pipe(7))."""
 ROWS_PER_LINE = 24
 
+CHECKSUM = b', "crc32": '
+"""Comes last in the header, before the checksum of everything else in it."""
 _RECORD = struct.Struct("<qdII")
 _WORDS = struct.Struct("<5I")
 
@@ -60,24 +63,11 @@ def pack(t_ns: int, value: float, channel: int) -> bytes:
 
 
 def pack_header(header: Mapping[str, Any]) -> bytes:
-    """Encode the header's line, padded so that the records are aligned."""
+    """Encode the header's line with its checksum, padded so that the records are aligned."""
     text = json.dumps({"schema": SCHEMA, **header}).encode()
+    text = text[:-1] + b"%s%d}" % (CHECKSUM, zlib.crc32(text))
     padding = -(len(text) + 1) % RECORD_SIZE
     return text + b" " * padding + b"\n"
-
-
-def parse_header(line: bytes) -> dict[str, Any]:
-    """Decode the header's line. Raise ``ValueError`` if this version cannot read such a trace."""
-    header = json.loads(line) if line.endswith(b"\n") else None
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise ValueError(f"its first line does not name {SCHEMA}")
-    return header
-
-
-def read_header(directory: Path) -> dict[str, Any]:
-    """Read the header of a trace. Raise ``OSError`` or ``ValueError`` if there is none."""
-    with (directory / READINGS_FILE).open("rb") as file:
-        return parse_header(file.readline())
 
 
 def span_lines(kind: str, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:

@@ -90,6 +90,7 @@ class SpanFold:
     Attributes:
         open: The spans that have not ended.
         finished: Number of finished spans by name, including those that are no longer kept.
+        damaged: Number of spans that were left out because they end before they begin.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class SpanFold:
         on_finish: Callable[[TraceSpan], None] | None = None,
     ) -> None:
         self.open: dict[Key, TraceSpan] = {}
+        self.damaged = 0
         self.finished: Counter[str] = Counter()
         self._since_ns = since_ns
         self._most_per_name = most_per_name
@@ -139,8 +141,12 @@ class SpanFold:
     ) -> None:
         if start_ns < self._since_ns:
             return
+        if stop_ns is not None and stop_ns < start_ns:
+            self.damaged += 1
+            return
         key = pid, index
-        around = None if parent is None else (pid, parent)
+        # The enclosing span has begun before, so it has a smaller index.
+        around = None if parent is None or parent >= index else (pid, parent)
         span = TraceSpan(str(name), start_ns, stop_ns, key, around, thread or 0, attributes)
         before = self._spans.get(key)
         if before is not None:
@@ -164,5 +170,6 @@ class SpanFold:
 
     def _add_device(self, key: Key, start_ns: int, stop_ns: int, uncertainty_ns: int) -> None:
         span = self._spans.get(key)
-        if span is not None:
+        is_whole = None in (start_ns, stop_ns) or start_ns <= stop_ns
+        if span is not None and is_whole:
             self._spans[key] = TraceSpan(*span[:7], start_ns, stop_ns, uncertainty_ns)

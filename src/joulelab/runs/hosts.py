@@ -35,18 +35,18 @@ class HostRecording:
     @property
     def host(self) -> str:
         """Name of the host."""
-        return str(self.trace.header["host"])
+        return str(self.trace.header.get("host", ""))
 
     @property
     def boot_id(self) -> str:
         """Boot of the host; its clock restarts with each boot."""
-        return str(self.trace.header["boot_id"])
+        return str(self.trace.header.get("boot_id", ""))
 
     @cached_property
     def launches(self) -> tuple[Launch, ...]:
         """The position of each recorded process in the job, as set by the launcher."""
-        found = (event["launch"] for event in self._of_kind("joined") if event["launch"])
-        return tuple(dict.fromkeys(Launch(**launch) for launch in found))
+        found = (event.get("launch") for event in self._of_kind("joined"))
+        return tuple(dict.fromkeys(launch for launch in found if launch))
 
     @cached_property
     def spans(self) -> tuple[TraceSpan, ...]:
@@ -59,7 +59,7 @@ class HostRecording:
         joined_ns = [int(event["t_ns"]) for event in self._of_kind("joined")]
         left_ns = [int(event["t_ns"]) for event in self._of_kind("left")]
         last_ns = [int(one.t_ns[-1]) for one in self.trace.series if one.t_ns.size]
-        start_ns = min(joined_ns, default=int(self.trace.header["start_ns"]))
+        start_ns = min(joined_ns, default=int(self.trace.header.get("start_ns", 0)))
         stop_ns = min([max(last_ns, default=start_ns), *([max(left_ns)] if left_ns else [])])
         return Window(start_ns, max(start_ns, stop_ns))
 
@@ -211,10 +211,10 @@ def gather(
         )
     traces = [(path, read_trace(path)) for path in found]
     recordings = [
-        HostRecording(path, trace, (baselines or {}).get(str(trace.header["host"])))
+        HostRecording(path, trace, (baselines or {}).get(str(trace.header.get("host", ""))))
         for path, trace in traces
     ]
-    recordings.sort(key=lambda one: (one.host, float(one.trace.header["start_unix_s"])))
+    recordings.sort(key=lambda one: (one.host, float(one.trace.header.get("start_unix_s", 0.0))))
     return DistributedJob(tuple(recordings), tuple(_missing(recordings)))
 
 

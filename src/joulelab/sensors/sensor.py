@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from joulelab.validation import Finite, NotNegative, Positive
+
 
 class Provenance(StrEnum):
     """Where a value comes from."""
@@ -81,20 +83,20 @@ class Channel:
     quantity: Quantity
     source: str
     provenance: Provenance
-    update_period_s: float
-    window_s: float = 0.0
-    delay_s: float = 0.0
+    update_period_s: Positive
+    window_s: NotNegative = 0.0
+    delay_s: Finite = 0.0
     polled: bool = False
-    time_uncertainty_s: float = 0.0
-    resolution: float = 0.0
-    gain_uncertainty: float = 0.0
-    offset_uncertainty_w: float = 0.0
-    gain: float = 1.0
-    offset_w: float = 0.0
-    wrap: float | None = None
+    time_uncertainty_s: NotNegative = 0.0
+    resolution: NotNegative = 0.0
+    gain_uncertainty: NotNegative = 0.0
+    offset_uncertainty_w: NotNegative = 0.0
+    gain: Positive = 1.0
+    offset_w: Finite = 0.0
+    wrap: Positive | None = None
     priority: int = 0
-    idle_w: float | None = None
-    max_power_w: float | None = None
+    idle_w: NotNegative | None = None
+    max_power_w: Positive | None = None
     scope: str = ""
     note: str = ""
 
@@ -110,16 +112,8 @@ class Channel:
         return self.quantity in (Quantity.POWER, Quantity.ENERGY)
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
+        """Convert to a plain dictionary, as it is in the header of a trace."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Channel:
-        """Read what :meth:`to_json` wrote."""
-        known = {**data}
-        known["quantity"] = Quantity(data["quantity"])
-        known["provenance"] = Provenance(data["provenance"])
-        return cls(**known)
 
 
 class Reading(NamedTuple):
@@ -166,14 +160,8 @@ class Absence:
     hint: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
+        """Convert to a plain dictionary, as it is in the header of a trace."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, str]) -> Absence:
-        """Read it from the header of a trace; earlier versions have another key for the hint."""
-        old = "mend"  # codespell:ignore mend
-        return cls(**{"hint" if key == old else key: value for key, value in data.items()})
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}" if self.hint else self.reason

@@ -13,6 +13,7 @@ from joulelab.energy.signal import implausible_power_w
 from joulelab.recording.trace import Readings
 from joulelab.sensors.plausibility import max_power_w
 from joulelab.sensors.sensor import Channel, Quantity
+from joulelab.validation import convert
 
 
 @pytest.mark.parametrize(
@@ -124,10 +125,10 @@ def test_power_up_to_the_bound_is_always_believed(power_w, duration_s):
 
 
 def test_the_bound_is_in_the_record():
-    copy = Channel.from_json(COUNTER.to_json())
+    copy = convert(COUNTER.to_json(), Channel)
     assert copy.max_power_w == 1050.0
     old = {k: v for k, v in COUNTER.to_json().items() if k not in ("max_power_w", "scope")}
-    assert max_power_w(Channel.from_json(old)) == 3000.0
+    assert max_power_w(convert(old, Channel)) == 3000.0
 
 
 @pytest.mark.parametrize("jump_j", [500.0, 50_000.0])
