@@ -20,7 +20,6 @@ MODULES = (
     "pyarrow.parquet",
     "scipy.stats",
     "sklearn.datasets",
-    "statsmodels.api",
     "torch",
     "torchvision",
 )

@@ -107,7 +107,8 @@ def test_front_and_most_efficient_choice(tmp_path, synthetic):
     assert rows.loc["MobileNetV2", "saving_pct"] == pytest.approx(70)
     efficient = by_id["efficient.train.gross"]
     assert efficient.estimate == pytest.approx(70)
-    assert "MobileNetV2 uses the least energy: 70.0 %" in efficient.statement
+    assert "repeats are needed to compare it with ResNet18" in efficient.statement
+    assert efficient.significant is None
     # Inference has no accuracy of its own: it takes that of training.
     infer = found.accuracy.query("phase == 'infer' and quantity == 'gross'").set_index("model")
     assert infer["accuracy_pct"].to_dict() == accuracies

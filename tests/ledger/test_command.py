@@ -194,7 +194,7 @@ def test_the_core_install_is_enough(tmp_path, run_record, synthetic):
     run_record(tmp_path / "all" / "one", 1000.0)
     study = synthetic.Writer(tmp_path / "all" / "study", models=["LeNet"])
     study.cell("LeNet", 0)
-    blocked = ("torch", "pandas", "scipy", "pydantic", "pyarrow", "altair", "statsmodels")
+    blocked = ("torch", "pandas", "scipy", "pydantic", "pyarrow", "altair")
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
         f"from joulelab.cli.app import main; main(['ledger', {str(tmp_path / 'all')!r}])"

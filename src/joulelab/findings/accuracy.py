@@ -6,15 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]
-from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
+from scipy import stats
 
+from joulelab.findings.cell_means import ACCURACY as ACCURACY_PCT
+from joulelab.findings.cell_means import Cell, CellMeans
 from joulelab.findings.schema import KEY, NAMES, PHASES, Finding, frame, records
 from joulelab.findings.summary import group_numbers
 from joulelab.format import count, join_words, number, percent, quantity, with_interval
 from joulelab.runs.study_runs import Study
-from joulelab.stats.estimates import estimate_ratio
+from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
+from joulelab.stats.estimates import UNKNOWN, mean_with_errors, widening
+from joulelab.uncertain import CONFIDENCE
 
 ENERGY_COLUMNS: Mapping[tuple[str, str], str] = {
     ("train", "net"): "net_j",
@@ -54,13 +58,14 @@ percentage points, and their gross energy; ``j_per_point`` is empty where nothin
 _EPOCH_QUANTITIES = ("loss", "accuracy_pct", "gross_j", "net_j")
 
 
-def accuracy(studies: Sequence[Study], measured: pd.DataFrame) -> pd.DataFrame:
+def accuracy(studies: Sequence[Study], measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
     """Make one row per model, phase and quantity whose accuracy and energy are known.
 
     A phase without an accuracy of its own takes that of the other. Intervals are over repeats;
     with one repeat, Wilson's for the number of test images, where it is known. Two accuracies are
     equal where the interval of their difference, the half-widths added in quadrature (Newcombe
-    1998), contains 0.
+    1998), contains 0. Each model is compared with the best one, which may be any: intervals of
+    differences and savings hold for all pairs of models together.
     """
     tested = {study.label: _test_count(study) for study in studies}
     rows: list[dict[str, Any]] = []
@@ -69,7 +74,9 @@ def accuracy(studies: Sequence[Study], measured: pd.DataFrame) -> pd.DataFrame:
         for (phase, energy), column in ENERGY_COLUMNS.items():
             part = table[(table["phase"] == phase) & table[column].notna()]
             named = {"phase": phase, "quantity": energy}
-            rows += [row | named for row in _compared(records(part), column)]
+            total = f"{energy}_total" if phase == "train" else energy
+            found = _compared(records(part), column, means[ACCURACY_PCT], means[total])
+            rows += [row | named for row in found]
     return frame(rows, ACCURACY)
 
 
@@ -92,17 +99,28 @@ def _with_accuracy(table: pd.DataFrame, tested: int | None) -> pd.DataFrame:
     alone = filled["accuracy_pct_low"].isna()
     if tested and alone.any():
         right = (filled.loc[alone, "accuracy_pct"] / 100 * tested).clip(0, tested)
-        low, high = proportion_confint(right.to_numpy(), tested, method="wilson")
-        filled.loc[alone, "accuracy_pct_low"] = 100 * low
-        filled.loc[alone, "accuracy_pct_high"] = 100 * high
+        ends = [
+            stats.binomtest(round(count), tested).proportion_ci(method="wilson") for count in right
+        ]
+        filled.loc[alone, "accuracy_pct_low"] = [100 * one.low for one in ends]
+        filled.loc[alone, "accuracy_pct_high"] = [100 * one.high for one in ends]
     return filled
 
 
-def _compared(models: list[dict[str, Any]], column: str) -> Iterator[dict[str, Any]]:
+def _compared(
+    models: list[dict[str, Any]],
+    column: str,
+    accuracies: Mapping[Cell, CellMean],
+    energies: Mapping[Cell, CellMean],
+) -> Iterator[dict[str, Any]]:
     best = max(models, key=lambda row: (row["accuracy_pct"], -row[column]), default={})
+    pairs = max(1, math.comb(len(models), 2))
     for row in models:
         energy_j, points = row[column], row["accuracy_pct"]
-        saved = estimate_ratio(row, best, column, shared=False)
+        cell, of_best = _cell(row, energies), _cell(best, energies)
+        saved = UNKNOWN
+        if cell and of_best and row is not best:
+            saved = simultaneous_ratio(mean_difference([(cell, of_best)]), pairs)
         yield {name: row[name] for name in (*KEY, "model")} | {
             "accuracy_pct": points,
             "accuracy_low_pct": row["accuracy_pct_low"],
@@ -112,10 +130,10 @@ def _compared(models: list[dict[str, Any]], column: str) -> Iterator[dict[str, A
             "energy_high_j": row[f"{column}_high"],
             "j_per_point": energy_j / points if points > 0 else math.nan,
             "on_front": not any(_beats(other, row, column) for other in models),
-            "equal_to_best": _equal(row, best),
-            "saving_pct": 100 * (1 - saved.value),
-            "saving_low_pct": 100 * (1 - saved.high) if row is not best else math.nan,
-            "saving_high_pct": 100 * (1 - saved.low) if row is not best else math.nan,
+            "equal_to_best": _equal(row, best, pairs, accuracies),
+            "saving_pct": 100 * (1 - saved.value) if row is not best else 0.0,
+            "saving_low_pct": 100 * (1 - saved.high),
+            "saving_high_pct": 100 * (1 - saved.low),
         }
 
 
@@ -125,13 +143,27 @@ def _beats(other: dict[str, Any], row: dict[str, Any], column: str) -> bool:
     return bool(as_good and better)
 
 
-def _equal(row: dict[str, Any], best: dict[str, Any]) -> bool:
+def _cell(row: Mapping[str, Any], means: Mapping[Cell, CellMean]) -> CellMean | None:
+    """Return the mean of a row's cell, if need be of its other phase."""
+    cells = ((row["group"], row["model"], phase) for phase in (row["phase"], *PHASES))
+    return next((means[cell] for cell in cells if cell in means), None)
+
+
+def _equal(
+    row: dict[str, Any], best: dict[str, Any], pairs: int, means: Mapping[Cell, CellMean]
+) -> bool:
     less = best["accuracy_pct"] - row["accuracy_pct"]
     if less == 0:
         return True
     above = row["accuracy_pct_high"] - row["accuracy_pct"]
     below = best["accuracy_pct"] - best["accuracy_pct_low"]
-    return bool(less <= math.hypot(above, below))
+    half = widening(pairs) * math.hypot(above, below)
+    first, second = _cell(best, means), _cell(row, means)
+    if first and second:
+        found = mean_difference([(first, second)])
+        if found.is_tested:
+            less, half = found.value, found.half_width(1 - (1 - CONFIDENCE) / pairs)
+    return bool(less <= half)
 
 
 def accuracy_findings(points: pd.DataFrame) -> list[Finding]:
@@ -162,11 +194,11 @@ def _front(rows: list[dict[str, Any]]) -> Finding:
             values.append(f"{quantity(row['j_per_point'], 'J')} per point")
         models.append(f"{row['model']} ({', '.join(values)})")
     texts = [
-        f"{len(front)} of {count(n, 'model')} {'is' if len(front) == 1 else 'are'} on the Pareto "
-        f"front, where no other model is both more accurate and cheaper: {join_words(models)}"
+        f"{join_words(models)} {'is' if len(front) == 1 else 'are'} on the Pareto front: by the "
+        f"means over repeats, no other of {count(n, 'model')} is both more accurate and cheaper"
     ]
     price_j = math.nan
-    if expensive["accuracy_pct"] > cheap["accuracy_pct"]:
+    if not cheap["equal_to_best"] and expensive["energy_j"] > cheap["energy_j"]:
         gain = expensive["accuracy_pct"] - cheap["accuracy_pct"]
         price_j = (expensive["energy_j"] - cheap["energy_j"]) / gain
         texts.append(
@@ -177,6 +209,8 @@ def _front(rows: list[dict[str, Any]]) -> Finding:
         texts.append("more models are needed for a comparison")
     elif any(math.isnan(row["accuracy_low_pct"]) for row in rows):
         texts.append("some accuracies have no interval; repeat the runs with other seeds")
+    elif all(row["equal_to_best"] for row in rows):
+        texts.append("no difference between their accuracies is significant (95 %)")
     return Finding.about(
         first,
         f"front.{first['phase']}.{first['quantity']}",
@@ -186,6 +220,7 @@ def _front(rows: list[dict[str, Any]]) -> Finding:
         n=n,
         unit="J",
         figure="accuracy",
+        significant=None if n == 1 else not math.isnan(price_j),
     )
 
 
@@ -196,19 +231,30 @@ def _efficient(rows: list[dict[str, Any]]) -> Finding:
     choice = equal[0]
     low_pct, high_pct = best["accuracy_low_pct"], best["accuracy_high_pct"]
     highest = with_interval(best["accuracy_pct"], low_pct, high_pct, "%")
-    texts = [f"{best['model']} is the most accurate of {count(len(rows), 'model')}: {highest}"]
+    texts = [
+        f"the highest accuracy of {count(len(rows), 'model')} is that of {best['model']}: {highest}"
+    ]
     others = join_words([row["model"] for row in equal if row is not best])
     if others:
         texts.append(f"not significantly less accurate (95 %): {others}")
     saving, low, high = (choice[f"saving_{end}pct"] for end in ("", "low_", "high_"))
+    shown = None if math.isnan(low) else low > 0
     if choice is not best:
-        texts.append(
-            f"among these, {choice['model']} uses the least energy: "
-            f"{with_interval(saving, low, high, '%')} less than {best['model']}"
-        )
+        saved = with_interval(saving, low, high, "%")
+        less = f"{choice['model']} uses {saved} less energy than {best['model']}"
+        measured = f"the least energy of these was measured for {choice['model']}"
+        if shown is None:
+            less = f"{measured}; repeats are needed to compare it with {best['model']}"
+        elif not shown:
+            less = f"{measured}, not significantly less than that of {best['model']}"
+        if shown:
+            texts.insert(0, less)
+        else:
+            texts.append(less)
+    elif others:
+        texts.append(f"no other of these was measured to use less energy than {best['model']}")
     else:
-        alone = "no other model equals it"
-        texts.append(f"among these, {best['model']} uses the least energy" if others else alone)
+        texts.append("all others are significantly less accurate (95 %)")
     if math.isnan(low_pct):
         texts.append("accuracies have no intervals without repeats or a known test set")
     elif others:
@@ -224,6 +270,7 @@ def _efficient(rows: list[dict[str, Any]]) -> Finding:
         n=len(rows),
         unit="%",
         figure="accuracy",
+        significant=shown if choice is not best else None,
     )
 
 
@@ -309,7 +356,9 @@ def _exchange_finding(part: pd.DataFrame) -> Finding:
     gains = part["gain_pct"].to_numpy(dtype=float)
     mean, low, high = float(gains.mean()), math.nan, math.nan
     if n > 1:
-        low, high = (float(end) for end in DescrStatsW(gains).tconfint_mean())
+        mean, half = mean_with_errors(gains, np.zeros(n))
+        low, high = mean - half, mean + half
+    shown = None if math.isnan(low) else not low <= 0 <= high
     text = (
         f"the last quarter of the epochs gains {with_interval(mean, low, high)} percentage points "
         "of accuracy"
@@ -320,11 +369,13 @@ def _exchange_finding(part: pd.DataFrame) -> Finding:
             f"{number(last['gain_pct'])} ({last['model']})"
         )
     texts = [text]
+    if shown is False:
+        texts.append("the gain is not significant (95 %)")
     share = float(part["energy_share_pct"].mean())
     if not math.isnan(share):
         texts.append(f"it uses {percent(share / 100)} of the gross energy of training")
     prices_j = part["j_per_point"].dropna()
-    if len(prices_j):
+    if len(prices_j) and low > 0:
         median = quantity(float(prices_j.median()), "J")
         texts.append(f"where accuracy rises, a point costs {median} (median)")
     without = n - int((part["gain_pct"] > 0).sum())
@@ -344,4 +395,5 @@ def _exchange_finding(part: pd.DataFrame) -> Finding:
         unit="%",
         figure="exchange",
         phase="train",
+        significant=shown,
     )

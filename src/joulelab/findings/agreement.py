@@ -13,6 +13,7 @@ from scipy import stats
 from joulelab.findings.comparisons import matches
 from joulelab.findings.predictors import rank_values
 from joulelab.findings.schema import (
+    ALPHA,
     INTERVAL,
     KEY,
     NAMES,
@@ -23,13 +24,18 @@ from joulelab.findings.schema import (
     records,
 )
 from joulelab.format import count, p_value, with_interval
+from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, rank_correlations
 
-AGREEMENT = (*KEY, "between", "first", "second", "phase", "quantity", "method", *INTERVAL, "p", "n")
+AGREEMENT = (
+    *KEY, "between", "first", "second", "phase", "quantity", "method", *INTERVAL, "p", "p_holm",
+    "n",
+)  # fmt: skip
 """Columns of :func:`agreement`. ``between`` is ``phases`` or ``machines``; ``first`` and
 ``second`` name the two (for Kendall's W, which covers all machines, ``first`` is their number and
 ``second`` is empty); ``quantity`` is ``net``, ``gross`` or ``time``; ``method`` is ``spearman``,
-``kendall`` or ``kendall_w``; ``n`` is the number of models. Between machines, ``group``, ``study``
+``kendall`` or ``kendall_w``; ``p_holm`` is ``p``, corrected for the quantities and phases of the
+two; ``n`` is the number of models. Between machines, ``group``, ``study``
 and ``machine`` are empty."""
 
 _SYMBOLS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ", "kendall_w": "Kendall's W"}
@@ -42,8 +48,9 @@ def agreement(measured: pd.DataFrame) -> pd.DataFrame:
         named = {name: group[name].iloc[0] for name in KEY}
         named |= {"between": "phases", "first": "train", "second": "infer", "phase": ""}
         tables = [group[group["phase"] == phase] for phase in ("train", "infer")]
-        rows += [named | row for row in _ranked(tables)]
+        rows += _corrected([named | row for row in _ranked(tables)])
     for setting, groups in matches(measured):
+        compared: list[dict[str, Any]] = []
         for phase in PHASES:
             named = {"study": "", "machine": "", "setting": setting, "between": "machines"}
             named["phase"] = phase
@@ -51,11 +58,21 @@ def agreement(measured: pd.DataFrame) -> pd.DataFrame:
             for pair in combinations(range(len(tables)), 2):
                 first, second = (list(groups)[place] for place in pair)
                 both = named | {"first": first, "second": second}
-                rows += [both | row for row in _ranked([tables[place] for place in pair])]
+                compared += [both | row for row in _ranked([tables[place] for place in pair])]
             if len(tables) > 2:
                 all_ = named | {"first": f"{len(tables)} machines", "second": ""}
-                rows += [all_ | row for row in _concordance(tables)]
+                compared += [all_ | row for row in _concordance(tables)]
+        rows += _corrected(compared)
     return frame(rows, AGREEMENT)
+
+
+def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add Holm's p to the rows of each method."""
+    for method in _SYMBOLS:
+        of_method = [row for row in rows if row["method"] == method]
+        for row, p in zip(of_method, holm([row["p"] for row in of_method]), strict=True):
+            row["p_holm"] = p
+    return rows
 
 
 def _ranked(tables: Sequence[pd.DataFrame]) -> Iterator[dict[str, Any]]:
@@ -108,7 +125,16 @@ def _finding(row: dict[str, Any]) -> Finding:
         question = f"Do {compared} rank models the same way by {quantity} in {phase}?"
     figure = "ratio" if row["between"] == "phases" else "machines"
     detail = row["method"] == "kendall"
-    return Finding.about(row, name, question, _texts(row), figure=figure, detail=detail)
+    shown = None
+    if row["n"] >= LEAST and not math.isnan(row["p_holm"]):
+        shown = _is_shown(row)
+    return Finding.about(
+        row, name, question, _texts(row), figure=figure, detail=detail, significant=shown
+    )
+
+
+def _is_shown(row: dict[str, Any]) -> bool:
+    return bool(not row["low"] <= 0 <= row["high"] and row["p_holm"] < ALPHA)
 
 
 def _texts(row: dict[str, Any]) -> list[str]:
@@ -116,14 +142,19 @@ def _texts(row: dict[str, Any]) -> list[str]:
     if math.isnan(row["estimate"]):
         return [f"{symbol} is undefined: over {models}, one of the two does not vary"]
     value = with_interval(row["estimate"], row["low"], row["high"], digits=2)
-    texts = [f"{symbol} is {value} over {models}, {p_value(row['p'])}"]
+    texts = [
+        f"{symbol} is {value} over {models}, {p_value(row['p'])} "
+        f"({p_value(row['p_holm'])} after Holm's correction)"
+    ]
     if row["method"] == "kendall_w":
-        return [*texts, "1 is full agreement, 0 is none"]
+        agreed = "significant" if row["p_holm"] < ALPHA else "not significant"
+        return [f"the agreement is {agreed} (95 %)", *texts, "1 is full agreement, 0 is none"]
     if row["n"] < LEAST:
         return [*texts, f"at least {LEAST} models are needed for a conclusion"]
     if math.isnan(row["low"]):
         reason = "every resample of these models gives the same value"
         return [*texts, f"there is no interval, because {reason}; more models are needed"]
-    if row["low"] > 0:
-        return [*texts, "models that need more in the one tend to need more in the other"]
-    return [*texts, "the agreement is not significant (95 %)"]
+    if not _is_shown(row):
+        return ["no agreement is significant (95 %)", *texts]
+    which = "more" if row["low"] > 0 else "less"
+    return [f"models that need more in the one tend to need {which} in the other", *texts]

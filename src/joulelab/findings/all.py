@@ -17,12 +17,14 @@ from joulelab.findings.accuracy import (
 from joulelab.findings.agreement import agreement, agreement_findings
 from joulelab.findings.batch_sizes import batch_curves, batch_findings, batch_floors
 from joulelab.findings.busy_machine import busy_findings
+from joulelab.findings.cell_means import CellMeans
 from joulelab.findings.comparisons import (
     machine_findings,
     phase_findings,
     phase_ratios,
     side_by_side,
 )
+from joulelab.findings.efficiency import efficiency_findings, factor_effects, model_ratios
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
 from joulelab.findings.power import (
     component_power,
@@ -56,6 +58,8 @@ class Analysis:
     time_fits: pd.DataFrame
     correlations: pd.DataFrame
     differences: pd.DataFrame
+    model_ratios: pd.DataFrame
+    factor_effects: pd.DataFrame
     batch_curves: pd.DataFrame
     batch_floors: pd.DataFrame
     accuracy: pd.DataFrame
@@ -76,14 +80,16 @@ def analyze(tables: StudyTables) -> Analysis:
     """
     every = tables.measurements
     measured = every[every["rank"] < ANALYZED]
+    means = CellMeans(tables.runs)
     ratios = phase_ratios(measured)
     powers = component_power(tables.studies, measured)
     points = gpu_points(measured)
     bends = knees(points)
     fits, timed = time_fits(measured), time_points(measured)
     correlated, compared = correlations(measured), differences(measured)
-    floors = batch_floors(every)
-    accurate = accuracy(tables.studies, measured)
+    floors = batch_floors(every, means)
+    least, effects = model_ratios(measured, means), factor_effects(every, means)
+    accurate = accuracy(tables.studies, measured, means)
     by_epoch = epochs_by_model(tables.runs, tables.epochs, measured)
     exchanged = exchange(by_epoch)
     agreed = agreement(measured)
@@ -99,6 +105,8 @@ def analyze(tables: StudyTables) -> Analysis:
         time_fits=fits,
         correlations=correlated,
         differences=compared,
+        model_ratios=least,
+        factor_effects=effects,
         batch_curves=batch_curves(every),
         batch_floors=floors,
         accuracy=accurate,
@@ -108,7 +116,8 @@ def analyze(tables: StudyTables) -> Analysis:
         side_by_side=machines,
         repeat_scatter=scattered,
         findings=(
-            *phase_findings(ratios),
+            *efficiency_findings(least, effects),
+            *phase_findings(ratios, means),
             *power_findings(powers),
             *knee_findings(bends),
             *time_findings(fits, timed),

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from joulelab.findings.cell_means import Cell, CellMeans
 from joulelab.findings.schema import ENERGIES, INTERVAL, NAMES, PHASES, Finding, frame, records
 from joulelab.findings.summary import ANALYZED
-from joulelab.format import count, join_words, percent
-from joulelab.stats.estimates import estimate_ratio
+from joulelab.format import count, join_words, with_interval
+from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
+from joulelab.stats.estimates import Estimate
 
 TOLERANCE = 0.05
 """A batch size whose energy is at most this share above the least is at the floor."""
 
 _KEY = ("family", "study", "machine", "setting")
 
-_ENDS = ("", "_low", "_high", "_n", "_random")
+_ENDS = ("", "_low", "_high", "_n")
 _NEEDED = (
-    "model", "phase", "batch_size", *(name + end for name in ENERGIES.values() for end in _ENDS),
+    "group", "model", "phase", "batch_size",
+    *(name + end for name in ENERGIES.values() for end in _ENDS),
 )  # fmt: skip
 
 BATCH_CURVES = (
@@ -33,14 +37,16 @@ batch size of least energy, ``at_floor`` those at most :data:`TOLERANCE` above i
 number of repeats."""
 
 BATCH_FLOORS = (
-    *_KEY, "model", "phase", "quantity", "best_batch_size", "floor_batch_size", "floor_low",
-    "floor_high", "least_j_per_sample", "smallest_batch_size", "largest_batch_size", "saving_pct",
-    "saving_low_pct", "saving_high_pct",
+    *_KEY, "model", "phase", "quantity", "best_batch_size", "shown", "floor_batch_size",
+    "floor_low", "floor_high", "least_j_per_sample", "smallest_batch_size", "largest_batch_size",
+    "saving_pct", "saving_low_pct", "saving_high_pct", "repeats",
 )  # fmt: skip
-"""Columns of :func:`batch_floors`. The floor is the smallest batch size at it; ``floor_low`` is
-the smallest that is not significantly above it, ``floor_high`` the smallest that is significantly
-at it (both by the 95 % interval of the ratio to the least; empty without intervals).
-``saving_pct`` is the saving of the best batch size over the smallest one."""
+"""Columns of :func:`batch_floors`. ``shown``: whether the energy of a size is significantly above
+the least, and by more than :data:`TOLERANCE`; empty without repeats. Only then is there a floor:
+the smallest batch size whose energy is close to the least. ``floor_low`` is the smallest that is
+not significantly above it, ``floor_high`` the smallest that is significantly at it. ``saving_pct``
+is the saving of the best batch size over the smallest one. Intervals hold for all sizes of all
+models together (see :mod:`joulelab.stats.blocked_means`)."""
 
 
 def batch_curves(measured: pd.DataFrame) -> pd.DataFrame:
@@ -65,17 +71,27 @@ def batch_curves(measured: pd.DataFrame) -> pd.DataFrame:
     return frame(rows, BATCH_CURVES)
 
 
-def batch_floors(measured: pd.DataFrame) -> pd.DataFrame:
+def batch_floors(measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
     """Find the best batch size and the floor of each model, phase and quantity.
 
-    Ratios are between runs on one machine and one sensor, so the sensor's gain cancels.
+    Sizes are compared within blocks, on one machine and one sensor, so that what a block has in
+    common and the sensor's gain cancel.
     """
     rows: list[dict[str, Any]] = []
-    for named, part in _models(measured):
-        for quantity, column in ENERGIES.items():
-            known = part[part[column].notna()]
-            if len(known) > 1 and known[column].min() > 0:
-                rows.append({**named, "quantity": quantity} | _floor(records(known), column))
+    for quantity, column in ENERGIES.items():
+        known = [
+            (named, sizes)
+            for named, part in _models(measured)
+            if len(sizes := _sizes(part, column, means[quantity])) > 1
+        ]
+        pairs = Counter[int]()
+        for named, sizes in known:
+            pairs[named["family"]] += math.comb(len(sizes), 2)
+        rows += [
+            {**named, "quantity": quantity} | _floor(sizes, pairs[named["family"]])
+            for named, sizes in known
+        ]
+    rows.sort(key=lambda row: row["family"])
     return frame(rows, BATCH_FLOORS)
 
 
@@ -97,29 +113,58 @@ def _models(measured: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFra
             yield {**key, "model": model, "phase": phase}, part.sort_values("batch_size")
 
 
-def _floor(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
-    """Find the floor in one model's rows, which are in order of batch size."""
-    best = min(rows, key=lambda row: float(row[column]))
-    over = [(row["batch_size"], estimate_ratio(row, best, column, shared=False)) for row in rows]
-    # The best size is at the floor by definition, however wide its interval.
-    others = {size: found for size, found in over if size != best["batch_size"]}
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """A batch size of one model."""
+
+    batch_size: int
+    j_per_sample: float
+    repeats: int
+    mean: CellMean
+
+
+def _sizes(part: pd.DataFrame, column: str, means: Mapping[Cell, CellMean]) -> list[_Size]:
+    """Return the sizes of one model's rows, which are in order of batch size."""
+    return [
+        _Size(int(row["batch_size"]), row[column], int(row[f"{column}_n"]), means[cell])
+        for row in records(part)
+        if (cell := (row["group"], row["model"], row["phase"])) in means
+    ]
+
+
+def _floor(sizes: list[_Size], comparisons: int) -> dict[str, Any]:
+    """Find the floor among the sizes of one model."""
+    best = min(sizes, key=lambda one: one.mean.value)
+    over = {
+        one.batch_size: simultaneous_ratio(mean_difference([(one.mean, best.mean)]), comparisons)
+        for one in sizes
+        if one is not best
+    }
     most = 1 + TOLERANCE
-    within = [size for size, found in over if found.value <= most]
-    possible = [size for size, found in others.items() if found.low <= most]
-    shown = [size for size, found in others.items() if found.high <= most]
-    known = any(not math.isnan(found.low) for found in others.values())
-    saved = estimate_ratio(best, rows[0], column, shared=False)
-    return {
-        "best_batch_size": best["batch_size"],
-        "floor_batch_size": min(within),
-        "floor_low": min([*possible, best["batch_size"]]) if known else None,
-        "floor_high": min([*shown, best["batch_size"]]) if known else None,
-        "least_j_per_sample": best[column],
-        "smallest_batch_size": rows[0]["batch_size"],
-        "largest_batch_size": rows[-1]["batch_size"],
-        "saving_pct": 100 * (1 - saved.value),
-        "saving_low_pct": 100 * (1 - saved.high),
-        "saving_high_pct": 100 * (1 - saved.low),
+    tested = not any(math.isnan(found.low) for found in over.values())
+    shown = any(found.low > 1 and found.value > most for found in over.values())
+    floor: dict[str, Any] = {}
+    if tested and shown:
+        close = {
+            end: [size for size, found in over.items() if getattr(found, end) <= most]
+            for end in ("value", "low", "high")
+        }
+        floor = {
+            "floor_batch_size": min([*close["value"], best.batch_size]),
+            "floor_low": min([*close["low"], best.batch_size]),
+            "floor_high": min([*close["high"], best.batch_size]),
+        }
+    saved = over.get(sizes[0].batch_size, Estimate(1.0, math.nan, math.nan, 0))
+    return floor | {
+        "best_batch_size": best.batch_size,
+        "shown": shown if tested else None,
+        "least_j_per_sample": best.j_per_sample,
+        "smallest_batch_size": sizes[0].batch_size,
+        "largest_batch_size": sizes[-1].batch_size,
+        "saving_pct": 100 * (1 - 1 / saved.value),
+        "saving_low_pct": 100 * (1 - 1 / saved.low) if saved.low > 0 else -math.inf,
+        "saving_high_pct": 100 * (1 - 1 / saved.high),
+        "repeats": min(one.repeats for one in sizes),
     }
 
 
@@ -137,63 +182,96 @@ def batch_findings(floors: pd.DataFrame, measured: pd.DataFrame) -> list[Finding
 
 
 def _finding(rows: list[dict[str, Any]], groups: tuple[int, ...]) -> Finding:
-    first, n = rows[0], len(rows)
+    first = rows[0]
     energy, phase = NAMES[first["quantity"]], PHASES[first["phase"]]
-    floors = sorted(row["floor_batch_size"] for row in rows)
+    shown = [row for row in rows if not pd.isna(row["shown"]) and row["shown"]]
+    floors = sorted(row["floor_batch_size"] for row in shown)
     low, high = math.nan, math.nan
-    if n == 1 and not pd.isna(first["floor_low"]):
+    if len(rows) == len(shown) == 1:
         low, high = float(first["floor_low"]), float(first["floor_high"])
+    texts = [_undetermined(rows, energy)]
+    if shown:
+        texts = [_where(shown, floors, len(rows)), _saving(shown, energy), _edge(shown)]
     return Finding.about(
         first,
         f"batch.{first['phase']}.{first['quantity']}",
         f"Beyond which batch size does {energy} in {phase} stop falling?",
-        [_best(rows), _where(rows, floors), _saving(rows, energy), _edge(rows)],
-        estimate=float(pd.Series(floors).median()),
+        texts,
+        estimate=float(pd.Series(floors).median()) if floors else math.nan,
         low=low,
         high=high,
-        n=n,
+        n=len(rows),
         unit="samples",
         figure="batch-size",
         groups=groups,
+        significant=None if all(pd.isna(row["shown"]) for row in rows) else bool(shown),
     )
+
+
+def _undetermined(rows: list[dict[str, Any]], energy: str) -> str:
+    repeats = min(int(row["repeats"]) for row in rows)
+    sizes = sorted({int(row["best_batch_size"]) for row in rows})
+    measured = join_words([f"{size:,}" for size in sizes], "or")
+    if any(pd.isna(row["shown"]) for row in rows):
+        return (
+            f"this cannot be determined without repeats in two blocks or more; the least {energy} "
+            f"was measured at {measured}"
+        )
+    return (
+        f"this cannot be determined from {count(repeats, 'repeat')}: no batch size uses "
+        f"significantly more {energy} per sample than another, and more than "
+        f"{100 * TOLERANCE:g} % more (the least was measured at {measured})"
+    )
+
+
+def _where(rows: list[dict[str, Any]], floors: list[int], n: int) -> str:
+    if floors[0] == floors[-1]:
+        text = f"{floors[0]:,}"
+    else:
+        text = f"{floors[0]:,} to {floors[-1]:,} (median {pd.Series(floors).median():,g})"
+    if n > 1:
+        text += f" for {len(rows)} of {n} models"
+    text += (
+        f" is the smallest batch size within {100 * TOLERANCE:g} % of the least energy, which was "
+        f"measured at {_best(rows)}"
+    )
+    least = min(row["floor_low"] for row in rows)
+    most = max(row["floor_high"] for row in rows)
+    if least != most:
+        text += f"; the intervals allow any size from {least:,} to {most:,}"
+    if n > len(rows):
+        text += "; for the other models no difference between sizes is significant"
+    return text
 
 
 def _best(rows: list[dict[str, Any]]) -> str:
     counts = Counter(int(row["best_batch_size"]) for row in rows)
-    sizes = [f"{size:,} for {count(models, 'model')}" for size, models in sorted(counts.items())]
-    return f"the batch size of least energy is {join_words(sizes)}"
-
-
-def _where(rows: list[dict[str, Any]], floors: list[int]) -> str:
-    text = f"the smallest batch size within {100 * TOLERANCE:g} % of the least energy is "
-    if floors[0] == floors[-1]:
-        text += f"{floors[0]:,}" + (" for all models" if len(rows) > 1 else "")
-    else:
-        text += f"{floors[0]:,} to {floors[-1]:,}, with a median of {pd.Series(floors).median():,g}"
-    if any(pd.isna(row["floor_low"]) for row in rows):
-        return f"{text}; repeats are needed to estimate its uncertainty"
-    unsure = [row for row in rows if row["floor_low"] != row["floor_high"]]
-    if not unsure:
-        return f"{text}, which all intervals confirm"
-    least = min(row["floor_low"] for row in unsure)
-    most = max(row["floor_high"] for row in unsure)
-    return (
-        f"{text}; for {len(unsure)} of {count(len(rows), 'model')} the intervals allow any size "
-        f"from {least:,} to {most:,}, which more repeats would narrow"
-    )
+    if len(counts) == 1:
+        return f"{next(iter(counts)):,}"
+    return join_words([f"{size:,} ({count(n, 'model')})" for size, n in sorted(counts.items())])
 
 
 def _saving(rows: list[dict[str, Any]], energy: str) -> str:
-    savings = sorted((row["saving_pct"], row["model"]) for row in rows)
-    sizes = [f"{size:,}" for size in sorted({row["smallest_batch_size"] for row in rows})]
-    (least, one), (most, other) = savings[0], savings[-1]
-    saved = percent(least / 100)
-    if len(rows) > 1:
-        saved = f"{saved} ({one}) to {percent(most / 100)} ({other})"
-    return (
-        f"compared with the smallest size measured ({join_words(sizes)}), the best one saves "
-        f"{saved} of the {energy} per sample"
+    """State the saving over the smallest size, of the models for which it is significant."""
+    known = sorted(
+        (row for row in rows if row["saving_low_pct"] > 0), key=lambda row: row["saving_pct"]
     )
+    if not known:
+        return ""
+    first, last = known[0], known[-1]
+    smallest = sorted({row["smallest_batch_size"] for row in known})
+    sizes = join_words([f"{size:,}" for size in smallest])
+    saved = _percentage(first)
+    if len(known) > 1:
+        saved = f"{saved} for {first['model']} to {_percentage(last)} for {last['model']}"
+    return (
+        f"compared with the smallest size measured ({sizes}), the best one saves {saved} of the "
+        f"{energy} per sample"
+    )
+
+
+def _percentage(row: dict[str, Any]) -> str:
+    return with_interval(row["saving_pct"], row["saving_low_pct"], row["saving_high_pct"], "%")
 
 
 def _edge(rows: list[dict[str, Any]]) -> str:
@@ -201,7 +279,8 @@ def _edge(rows: list[dict[str, Any]]) -> str:
     at_edge = [row for row in rows if row["best_batch_size"] == row["largest_batch_size"]]
     if not at_edge:
         return ""
+    models = "" if len(rows) == 1 else f"for {len(at_edge)} of {count(len(rows), 'model')} "
     return (
-        f"for {len(at_edge)} of {count(len(rows), 'model')} the best size is the largest that was "
-        "measured, so a larger one may be better still"
+        f"{models}the best size is the largest that was measured, so a larger one may be better "
+        "still"
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
 
+from joulelab.findings.cell_means import CellMeans
 from joulelab.findings.schema import (
     ALPHA,
     INTERVAL,
@@ -25,7 +25,20 @@ from joulelab.findings.schema import (
 from joulelab.findings.summary import setting_text, varying
 from joulelab.format import count, join_words, number, p_value, percent, with_interval
 from joulelab.runs import FACTORS
-from joulelab.stats.estimates import estimate_ratio, geometric_mean_interval
+from joulelab.stats.blocked_means import (
+    block_variance,
+    mean_difference,
+    mean_over,
+    simultaneous_ratio,
+)
+from joulelab.stats.difference import Difference
+from joulelab.stats.estimates import (
+    WIDEST,
+    Estimate,
+    estimate_ratio,
+    mean_with_errors,
+    ratio_interval,
+)
 
 RULE = 3.0
 """Training over inference in time, by the paper's rule of thumb (section V-A)."""
@@ -42,6 +55,12 @@ SIDE_BY_SIDE = (
     "model", "phase", "quantity", "machine", "reference", "setting", "ratio", "low", "high",
 )  # fmt: skip
 """Columns of :func:`side_by_side`. ``quantity`` is ``net``, ``gross`` or ``time``."""
+
+TOO_WIDE = f"the interval spans more than a factor of {WIDEST:g} to either side"
+"""Why a ratio cannot be determined."""
+
+BY_CHANCE = "1 in 20 would by chance"
+"""How many of intervals of 95 % exclude the truth."""
 
 
 def phase_ratios(measured: pd.DataFrame) -> pd.DataFrame:
@@ -76,45 +95,72 @@ def _phase_ratios(train: Mapping[str, Any], infer: Mapping[str, Any]) -> Iterato
         }
 
 
-def phase_findings(ratios: pd.DataFrame) -> list[Finding]:
+def phase_findings(ratios: pd.DataFrame, means: CellMeans) -> list[Finding]:
     """Test the rule of three over models. Ids: ``ratio.<time|gross|net>``."""
     return [
-        _phase_finding(part.sort_values("estimate", kind="stable"))
+        _phase_finding(part.sort_values("estimate", kind="stable"), means)
         for _, part in ratios.groupby(["group", "quantity"], sort=False)
     ]
 
 
-def _phase_finding(part: pd.DataFrame) -> Finding:
+def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
     rows = records(part)
-    quantity, n = rows[0]["quantity"], len(rows)
-    logs = np.log(part["estimate"].to_numpy(dtype=float))
-    mean, low, high = float(np.exp(logs.mean())), rows[0]["low"], rows[0]["high"]
+    first, quantity, n = rows[0], rows[0]["quantity"], len(rows)
+    mean = _mean_ratio(rows, means)
+    found = Estimate(first["estimate"], first["low"], first["high"], 1)
     if n > 1:
-        low, high = geometric_mean_interval(logs)
+        found = simultaneous_ratio(mean)
     compared = (
         "as long as inference" if quantity == "time" else f"the {NAMES[quantity]} of inference"
     )
     verb = "takes" if quantity == "time" else "uses"
     verb_asked = verb.removesuffix("s")
-    text = f"per sample, training {verb} {with_interval(mean, low, high)} times {compared}"
+    times = f"{with_interval(found.value, found.low, found.high)} times {compared}"
+    text = f"per sample, training {verb} {times}"
+    if math.isinf(found.high):
+        text = f"how many times {compared} training {verb} cannot be determined: {TOO_WIDE}"
+    differs = n > 1 and replace(mean, value=mean.value - math.log(RULE)).p < ALPHA
     if n == 1:
-        texts = [f"{text} for {rows[0]['model']}", "more models are needed to test the rule"]
+        texts = [f"{text} for {first['model']}", "more models are needed to test the rule"]
     else:
         texts = [
             f"{text} (geometric mean of {n} models), {_range(rows, 'estimate')}",
-            *_rule_of_three(logs, part["off_rule"].dropna()),
+            *_rule_of_three(rows, mean, part["off_rule"].dropna()),
         ]
     return Finding.about(
-        rows[0],
+        first,
         f"ratio.{quantity}",
         f"Does training {verb_asked} three times {compared}?",
         texts,
-        estimate=mean,
-        low=low if n > 1 else math.nan,
-        high=high if n > 1 else math.nan,
+        estimate=found.value,
+        low=found.low if n > 1 else math.nan,
+        high=found.high if n > 1 else math.nan,
         n=n,
         figure="ratio",
+        significant=differs if n > 1 else None,
     )
+
+
+def _mean_ratio(rows: Sequence[Mapping[str, Any]], means: CellMeans) -> Difference:
+    """Return the mean logarithm of training over inference, over models and blocks."""
+    quantity = rows[0]["quantity"]
+    values = np.log([row["estimate"] for row in rows])
+    if len(rows) == 1:
+        return Difference(float(values[0]), 0.0, 0.0)
+    of, pairs = means[quantity], []
+    for row in rows:
+        train, infer = ((row["group"], row["model"], phase) for phase in PHASES)
+        if train in of and infer in of:
+            pairs.append((of[train], of[infer]))
+    errors = mean_difference(pairs) if pairs else Difference(0.0, 0.0, 0.0)
+    table = means.runs[["group", "model", "block", "phase"]].assign(value=means.values(quantity))
+    table = table[(table["group"] == rows[0]["group"]) & np.isfinite(table["value"])]
+    both = table.pivot_table(index=["model", "block"], columns="phase", values="value")
+    both = both.reindex(columns=list(PHASES)).dropna()
+    models, numbers = (pd.factorize(both.index.get_level_values(level))[0] for level in (0, 1))
+    ratios = (both["train"] - both["infer"]).to_numpy(dtype=float)
+    blocks = block_variance(ratios, models, numbers)
+    return mean_over(values, errors, *blocks)
 
 
 def _range(rows: Sequence[Mapping[str, Any]], column: str) -> str:
@@ -126,17 +172,19 @@ def _range(rows: Sequence[Mapping[str, Any]], column: str) -> str:
     )
 
 
-def _rule_of_three(logs: NDArray[np.float64], off_rule: pd.Series[bool]) -> list[str]:
-    p = math.nan
-    if np.ptp(logs) > ROUNDING:
-        p = float(DescrStatsW(logs).ttest_mean(math.log(RULE))[1])
+def _rule_of_three(
+    rows: Sequence[Mapping[str, Any]], mean: Difference, off_rule: pd.Series[bool]
+) -> list[str]:
+    logs = np.log([row["estimate"] for row in rows])
     texts = []
-    if not math.isnan(p):
+    if np.ptp(logs) > ROUNDING:
+        p = replace(mean, value=mean.value - math.log(RULE)).p
         verb = "differs significantly" if p < ALPHA else "does not differ significantly"
         texts.append(f"the mean {verb} from {RULE:g} ({p_value(p)})")
     error = percent(float(np.median(np.abs(np.exp(logs) / RULE - 1))))
     intervals = (
-        f"the intervals of {int(off_rule.sum())} of {count(len(off_rule), 'model')} exclude it"
+        f"the intervals of {int(off_rule.sum())} of {count(len(off_rule), 'model')} exclude it "
+        f"({BY_CHANCE})"
         if len(off_rule)
         else "no model has an interval of its own without repeats"
     )
@@ -218,26 +266,34 @@ def _machine_finding(part: pd.DataFrame) -> Finding:
     first, n = rows[0], len(rows)
     quantity, phase = first["quantity"], PHASES[first["phase"]]
     machine, reference = first["machine"], first["reference"]
-    logs = np.log(part["ratio"].to_numpy(dtype=float))
-    mean, low, high = float(np.exp(logs.mean())), first["low"], first["high"]
+    mean, low, high = first["ratio"], first["low"], first["high"]
     if n > 1:
-        low, high = geometric_mean_interval(logs)
+        logs = np.log(part["ratio"].to_numpy(dtype=float))
+        halves = np.log((part["high"] / part["ratio"]).to_numpy(dtype=float))
+        mean_log, half = mean_with_errors(logs, halves)
+        mean = math.exp(mean_log)
+        low, high = ratio_interval(mean, half)
     verb = "takes" if quantity == "time" else "uses"
     compared = "as long" if quantity == "time" else f"as much {NAMES[quantity]}"
-    text = (
-        f"per sample, {phase} {verb} {with_interval(mean, low, high)} times {compared} on "
-        f"{machine} as on {reference}"
-    )
+    place = f"on {machine} as on {reference}"
+    text = f"per sample, {phase} {verb} {with_interval(mean, low, high)} times {compared} {place}"
+    if math.isinf(high):
+        text = f"how many times {compared} {phase} {verb} {place} cannot be determined: {TOO_WIDE}"
+    differs = None if math.isnan(low) else not low <= 1 <= high
+    different = {True: "significant", False: "not significant"}
     texts = [f"{text}, for {first['model']}, the only model measured on both"]
     if n > 1:
-        different = sum(
-            not row["low"] <= 1 <= row["high"] for row in rows if row["low"] == row["low"]
+        apart = [row for row in rows if not math.isnan(row["low"])]
+        excluding = sum(not row["low"] <= 1 <= row["high"] for row in apart)
+        texts = [f"{text} (geometric mean of {n} models), {_range(rows, 'ratio')}"]
+        texts.append(
+            f"the intervals of {excluding} of {count(len(apart), 'model')} exclude equality, the "
+            f"uncertainty of the sensors' gains included; {BY_CHANCE}"
         )
-        texts = [
-            f"{text} (geometric mean of {n} models), {_range(rows, 'ratio')}",
-            f"the difference is significant for {different} of {n} models, the uncertainty of the "
-            "sensors' gains included",
-        ]
+    if differs is not None:
+        texts.insert(
+            1, f"the difference{' of the mean' if n > 1 else ''} is {different[differs]} (95 %)"
+        )
     return Finding.about(
         first,
         f"machines.ratio.{first['phase']}.{quantity}",
@@ -248,4 +304,5 @@ def _machine_finding(part: pd.DataFrame) -> Finding:
         high=high,
         n=n,
         figure="machines",
+        significant=differs,
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from joulelab.findings.schema import ALPHA, ENERGIES, KEY, NAMES, PHASES, Finding, frame, records
 from joulelab.format import number, p_value, percent, with_interval
+from joulelab.stats.least_squares import fit_least_squares
 
 Array = NDArray[np.float64]
 
@@ -36,9 +36,9 @@ TIME_FITS = (
 def time_fits(measured: pd.DataFrame) -> pd.DataFrame:
     """Fit energy per sample over time per sample by least squares, one point per model.
 
-    Intervals use covariances that are valid where models scatter unequally about the line (HC3;
-    MacKinnon and White 1985), with Student's t. ``curvature_p`` tests the square of time, added to
-    the line.
+    Intervals are valid where models scatter unequally about the line, see
+    :func:`joulelab.stats.least_squares.fit_least_squares`. ``curvature_p`` tests the square of
+    time, added to the line.
 
     Returns:
         Columns :data:`TIME_FITS`; no row for fewer than :data:`LEAST` models.
@@ -54,9 +54,12 @@ def time_points(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for points in _points(measured):
-        line = sm.OLS(points["energy_j_per_sample"], _design(points)).fit()
+        energy_j = points["energy_j_per_sample"].to_numpy(dtype=float)
+        residual_j = fit_least_squares(_design(points), energy_j).residuals
         rows += records(
-            points.assign(fitted_j_per_sample=line.fittedvalues, residual_j_per_sample=line.resid)
+            points.assign(
+                fitted_j_per_sample=energy_j - residual_j, residual_j_per_sample=residual_j
+            )
         )
     return frame(rows, TIME_POINTS)
 
@@ -83,18 +86,19 @@ def _design(points: pd.DataFrame, power: int = 1) -> Array:
 
 def _fit(points: pd.DataFrame) -> dict[str, Any]:
     energy_j = points["energy_j_per_sample"].to_numpy(dtype=float)
+    line = fit_least_squares(_design(points), energy_j)
+    (intercept, slope), (from_start, from_slope) = line.values, line.half_widths
     with np.errstate(divide="ignore", invalid="ignore"):
-        line = sm.OLS(energy_j, _design(points)).fit(cov_type="HC3", use_t=True)
-        (intercept, slope), ends = line.params, line.conf_int()
-        errors = np.abs(line.resid / energy_j)
+        errors = np.abs(line.residuals / energy_j)
+    varied = float(((energy_j - energy_j.mean()) ** 2).sum())
     return {name: points[name].iloc[0] for name in (*KEY, "phase", "quantity")} | {
         "slope_w": slope,
-        "slope_low_w": ends[1][0],
-        "slope_high_w": ends[1][1],
+        "slope_low_w": slope - from_slope,
+        "slope_high_w": slope + from_slope,
         "intercept_j": intercept,
-        "intercept_low_j": ends[0][0],
-        "intercept_high_j": ends[0][1],
-        "r_squared": line.rsquared if np.ptp(energy_j) > 0 else math.nan,
+        "intercept_low_j": intercept - from_start,
+        "intercept_high_j": intercept + from_start,
+        "r_squared": 1 - float((line.residuals**2).sum()) / varied if varied > 0 else math.nan,
         "curvature_p": _curvature_p(points, energy_j),
         "typical_error_pct": 100 * float(np.median(errors)),
         "n": len(points),
@@ -103,15 +107,11 @@ def _fit(points: pd.DataFrame) -> dict[str, Any]:
 
 def _curvature_p(points: pd.DataFrame, energy_j: Array) -> float:
     """Return p of no curvature; NaN with fewer points than a curve leaves two of."""
-    scaled = points.assign(
-        duration_s_per_sample=points["duration_s_per_sample"]
-        / points["duration_s_per_sample"].max()
-    )
-    if len(points) <= LEAST or scaled["duration_s_per_sample"].nunique() < LEAST:
+    time_s = points["duration_s_per_sample"]
+    if len(points) <= LEAST or time_s.nunique() < LEAST:
         return math.nan
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bent = sm.OLS(energy_j, _design(scaled, 2)).fit(cov_type="HC3", use_t=True)
-        return float(bent.pvalues[2])
+    scaled = points.assign(duration_s_per_sample=time_s / time_s.max())
+    return float(fit_least_squares(_design(scaled, 2), energy_j).p[2])
 
 
 def time_findings(fits: pd.DataFrame, points: pd.DataFrame) -> list[Finding]:
@@ -156,6 +156,7 @@ def _finding(row: dict[str, Any], points: pd.DataFrame) -> Finding:
         high=row["slope_high_w"],
         unit="W",
         figure="energy-time",
+        significant=None if math.isnan(row["curvature_p"]) else row["curvature_p"] < ALPHA,
     )
 
 

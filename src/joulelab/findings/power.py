@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from statsmodels.stats.weightstats import DescrStatsW  # type: ignore[import-untyped]
 
 from joulelab.findings.schema import ALPHA, KEY, PHASES, Finding, frame, records
 from joulelab.format import count, number, p_value, percent, quantity, with_interval
 from joulelab.machine import Machine
 from joulelab.runs.study_runs import Study
+from joulelab.stats.estimates import mean_with_errors
 from joulelab.stats.segments import LEAST, Segments, two_segments
 
 NEAR = 0.9
@@ -104,17 +104,21 @@ def _power_finding(part: pd.DataFrame) -> Finding:
     rows = records(part)
     first, last, n = rows[0], rows[-1], len(rows)
     component, phase = first["component"], PHASES[first["phase"]]
-    mean_w = float(part["power_w"].mean())
-    low_w, high_w = _mean_interval_w(part) if n > 1 else (first["low_w"], first["high_w"])
+    mean_w, low_w, high_w = first["power_w"], first["low_w"], first["high_w"]
+    if n > 1:
+        own_w = ((part["high_w"] - part["low_w"]) / 2).to_numpy(dtype=float)
+        mean_w, half_w = mean_with_errors(part["power_w"].to_numpy(dtype=float), own_w)
+        low_w, high_w = max(0.0, mean_w - half_w), mean_w + half_w
     value = with_interval(mean_w, low_w, high_w, "W")
     text = f"the mean power of {COMPONENTS[component]} in {phase} is {value} for {first['model']}"
     if n > 1:
         own = "" if part["low_w"].notna().all() else ", excluding the sensors' own uncertainty"
         text = (
-            f"over {n} models, the mean power of {COMPONENTS[component]} in {phase} is {value}"
-            f"{own}; it ranges from {quantity(first['power_w'], 'W')} ({first['model']}) to "
-            f"{quantity(last['power_w'], 'W')} ({last['model']})"
+            f"over {n} models, the mean power of {COMPONENTS[component]} in {phase} is {value}{own}"
         )
+        ends = [quantity(row["power_w"], "W") for row in (first, last)]
+        if ends[0] != ends[1]:
+            text += f"; it ranges from {ends[0]} ({first['model']}) to {ends[1]} ({last['model']})"
     texts = [text, _share_of_limit(part)] if component in ("gpu", "cpu") else [text]
     return Finding.about(
         first,
@@ -129,19 +133,6 @@ def _power_finding(part: pd.DataFrame) -> Finding:
         figure="power",
         detail=component not in ("gpu", "all"),
     )
-
-
-def _mean_interval_w(part: pd.DataFrame) -> tuple[float, float]:
-    """Compute the 95 % interval of the mean over models, with the sensors' own where known.
-
-    The sensors' error is the same for all models, so it does not average away; the two combine as
-    the root of the sum of squares (GUM 5.1.2).
-    """
-    low_w, high_w = (float(end) for end in DescrStatsW(part["power_w"]).tconfint_mean())
-    own_w = (part["high_w"] - part["low_w"]).mean(skipna=False) / 2
-    half_w = math.hypot((high_w - low_w) / 2, 0.0 if math.isnan(own_w) else own_w)
-    mean_w = (low_w + high_w) / 2
-    return mean_w - half_w, mean_w + half_w
 
 
 def _share_of_limit(part: pd.DataFrame) -> str:
@@ -232,6 +223,7 @@ def _knee_finding(row: dict[str, Any]) -> Finding:
         high=row["high_w"],
         unit="W",
         figure="utilization",
+        significant=None if math.isnan(row["p"]) else bool(row["shown"]),
     )
 
 

@@ -205,7 +205,15 @@ def _detail(row: dict[str, Any], name: str, question: str, what: str, effect: st
         if not math.isnan(row["p_holm"]):
             text += f" ({p_value(row['p_holm'])} after Holm's correction)"
         texts = [text, _uncertainty(row, effect)]
-    return Finding.about(row, name, question, texts, figure="predictors", detail=True)
+    shown = None if math.isnan(row["low"]) else _is_shown(row)
+    return Finding.about(
+        row, name, question, texts, figure="predictors", detail=True, significant=shown
+    )
+
+
+def _is_shown(row: dict[str, Any]) -> bool:
+    """Report whether a value is significant: by its interval, and by its corrected p-value."""
+    return bool((row["low"] > 0 or row["high"] < 0) and row["p_holm"] < ALPHA)
 
 
 def _uncertainty(row: dict[str, Any], effect: str) -> str:
@@ -215,8 +223,10 @@ def _uncertainty(row: dict[str, Any], effect: str) -> str:
         return f"{n} models are too few for an interval; at least {LEAST} are needed"
     if math.isnan(low):
         return "all resamples of the models give the same value; more models are needed"
+    if _is_shown(row):
+        return f"the {effect} is significant"
     if low > 0 or high < 0:
-        return ""
+        return f"the {effect} is not significant after the correction"
     needed = models_needed(n, value, low, high)
     text = f"the {effect} is not significant at n = {n}"
     return f"{text}; about {needed:,} models would confirm one of this size" if needed else text
@@ -267,21 +277,34 @@ def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
         high=best.get("high", math.nan),
         n=best["n"],
         figure="predictors",
+        significant=None if math.isnan(best.get("low", math.nan)) else _is_shown(best),
     )
 
 
 def _ranking(rows: list[dict[str, Any]], energy: str) -> list[str]:
     best, *others = rows
     n = best["n"]
-    text = (
-        f"over {n} models, the best predictor of a model's rank in {energy} per sample is "
-        f"{NAMES[best['predictor']]}: Spearman's ρ {_rho(best)}"
-    )
+    name = NAMES[best["predictor"]]
+    if n < LEAST:
+        texts = [
+            f"{n} models are too few for a conclusion; at least {LEAST} are needed",
+            f"Spearman's ρ with {energy} per sample is highest for {name}: {_rho(best)}",
+        ]
+    elif _is_shown(best):
+        texts = [
+            f"{name} ranks {n} models by {energy} per sample with the highest Spearman's ρ, "
+            f"{_rho(best)}"
+        ]
+    else:
+        texts = [
+            f"no characteristic ranks {n} models significantly by {energy} per sample "
+            "(Holm-corrected)",
+            f"Spearman's ρ is highest for {name}: {_rho(best)}",
+        ]
     if others:
-        values = [f"{NAMES[row['predictor']]} {_rho(row, level='')}" for row in others]
-        text += f", ahead of {join_words(values)}"
-    few = f"{n} models are too few for a conclusion; at least {LEAST} are needed"
-    return [text, few] if n < LEAST else [text]
+        values = [f"{_rho(row, level='')} for {NAMES[row['predictor']]}" for row in others]
+        texts[-1] += f"; it is {join_words(values)}"
+    return texts
 
 
 def _comparisons(compared: pd.DataFrame) -> list[str]:
@@ -289,8 +312,8 @@ def _comparisons(compared: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     mine = NAMES[rows[0]["predictor"]]
-    better = [row for row in rows if row["low"] > 0 and row["p_holm"] < ALPHA]
-    worse = [row for row in rows if row["high"] < 0 and row["p_holm"] < ALPHA]
+    better = [row for row in rows if row["low"] > 0 and _is_shown(row)]
+    worse = [row for row in rows if row["high"] < 0 and _is_shown(row)]
     texts = [
         f"{mine} ranks significantly {word} than {_names(found)}"
         for found, word in ((better, "better"), (worse, "worse"))

@@ -12,6 +12,7 @@ from scipy import stats
 from joulelab.findings.schema import ALPHA, NAMES, PHASES, Finding, frame, records
 from joulelab.findings.summary import KEYS, POOLS, machine_labels
 from joulelab.format import count, number, p_value, percent, with_interval
+from joulelab.stats.difference import holm
 from joulelab.stats.estimates import UPPER
 from joulelab.stats.variance import Scatter, scatter
 
@@ -84,10 +85,20 @@ def repeat_findings(scattered: pd.DataFrame, measured: pd.DataFrame) -> list[Fin
         place: tuple(int(group) for group in part.unique())
         for place, part in measured.groupby(["study", "machine"])["group"]
     }
-    return [_finding(row, groups[row["study"], row["machine"]]) for row in records(scattered)]
+    found = []
+    for place, part in scattered.groupby(["study", "machine"], sort=False):
+        rows = records(part)
+        # Phases and quantities are tested together.
+        corrected = holm([row["block_p"] for row in rows])
+        found += [
+            _finding(row | {"block_p": p}, groups[place])
+            for row, p in zip(rows, corrected, strict=True)
+        ]
+    return found
 
 
 def _finding(row: dict[str, Any], groups: tuple[int, ...]) -> Finding:
+    tested = not math.isnan(row["block_p"])
     name, phase = NAMES[row["quantity"]], PHASES[row["phase"]]
     return Finding.about(
         row,
@@ -101,6 +112,7 @@ def _finding(row: dict[str, Any], groups: tuple[int, ...]) -> Finding:
         unit="%",
         detail=row["quantity"] == "net",
         groups=groups,
+        significant=row["block_p"] < ALPHA if tested else None,
     )
 
 
@@ -129,8 +141,11 @@ def _blocks(row: dict[str, Any]) -> str:
         )
     if row["block_p"] < ALPHA:
         return (
-            f"blocks differ significantly ({p_value(row['block_p'])}) by a standard deviation of "
-            f"{percent(row['block_scatter_pct'] / 100, 2)}, which counts as one error for all runs "
-            "of a block"
+            f"blocks differ significantly ({p_value(row['block_p'])}, Holm-corrected) by a "
+            f"standard deviation of {percent(row['block_scatter_pct'] / 100, 2)}, which counts as "
+            "one error for all runs of a block"
         )
-    return f"no significant difference between blocks (95 %, {p_value(row['block_p'])})"
+    return (
+        f"no significant difference between blocks (95 %, {p_value(row['block_p'])}, "
+        "Holm-corrected)"
+    )

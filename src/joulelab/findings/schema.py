@@ -54,7 +54,7 @@ _TEXTS = (
     *FAILURE_COLUMNS, "phase", "provenance", "host", "gpu_name", "machine", "status", "precision",
     "memory_format", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
     "absent", "component", "setting", "quantity", "reference", "between", "first", "second",
-    "method", "limit", "predictor", "other",
+    "method", "limit", "predictor", "other", "level",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
     "batch_size", "repeat", "epochs", "samples", "steps", "vram_peak_bytes", "parameters",
@@ -101,7 +101,7 @@ ALPHA = 0.05
 
 _JSON_FIELDS = (
     "id", "question", "statement", "estimate", "low", "high", "n", "unit", "study", "setting",
-    "figure", "detail",
+    "figure", "detail", "significant",
 )  # fmt: skip
 
 
@@ -127,6 +127,8 @@ class Finding:
         groups: The groups of comparable rows that it is about; empty for all.
         phase: ``"train"`` or ``"infer"``; empty for both.
         quantity: ``"net"``, ``"gross"`` or ``"time"``; empty for none or all.
+        significant: Whether what it states is significant, after the correction for all that is
+            tested with it; ``None`` if nothing was tested.
     """
 
     id: str
@@ -144,6 +146,7 @@ class Finding:
     groups: tuple[int, ...] = ()
     phase: str = ""
     quantity: str = ""
+    significant: bool | None = None
 
     @classmethod
     def about(

@@ -37,16 +37,9 @@ CONSTANTS = (
 )
 """Columns that are the same in all repeats."""
 
-MEANS = (
-    "samples",
-    "gpu_power_w",
-    "cpu_power_w",
-    "dram_power_w",
-    "idle_power_w",
-    "gpu_utilization_pct",
-    "vram_peak_bytes",
-)
-"""Columns that are averaged without an interval."""
+MEANS = ("samples", "gpu_power_w", "cpu_power_w", "dram_power_w", "idle_power_w",
+         "gpu_utilization_pct", "vram_peak_bytes")  # fmt: skip
+"""Columns that are averaged without an interval: powers as energy over time of all repeats."""
 
 ANALYZED = 4
 """Groups of one study and machine that findings are about: those with the most models. A study of
@@ -110,7 +103,11 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     table = first[[*KEYS, *CONSTANTS]].copy()
     table.insert(len(KEYS), "n", np.bincount(cells, minlength=len(first)))
     for name in MEANS:
-        table[name] = estimates(cells, len(first), _values(runs, name))["value"]
+        column, per = name, None
+        if name.endswith("_power_w"):
+            column, per = name.replace("_power_w", "_j"), _values(runs, "duration_s")
+        found = estimates(cells, len(first), _values(runs, column), per=per)
+        table[name] = found["value"]
     pools = Pools(
         pools=first.groupby(list(POOLS), dropna=False, sort=False).ngroup().to_numpy(),
         blocks=runs.groupby(["study", "block"], dropna=False, sort=False).ngroup().to_numpy(),

@@ -196,9 +196,6 @@ def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Differ
 def holm(p: Sequence[float]) -> list[float]:
     """Correct p-values for their number by Holm's step-down procedure; NaN stays NaN.
 
-    Like ``statsmodels.stats.multitest.multipletests``, which collects garbage in each call:
-    seconds while thousands of runs are in memory.
-
     Example:
         >>> holm([0.01, 0.04, math.nan, 0.03])
         [0.03, 0.06, nan, 0.06]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from joulelab.stats.variance import Array, Codes, prior, scatter
 from joulelab.uncertain import CONFIDENCE
@@ -18,8 +19,8 @@ from joulelab.uncertain import CONFIDENCE
 UPPER = (1 + CONFIDENCE) / 2
 """The quantile at the upper end of an interval."""
 
-WIDEST = 50.0
-"""Half-width in the logarithm beyond which an interval says nothing: a factor of 10^21."""
+WIDEST = 10.0
+"""A ratio whose interval reaches further than this factor to either side cannot be determined."""
 
 _NORMAL = float(stats.norm.ppf(UPPER))
 
@@ -159,20 +160,25 @@ def estimates(
 
 
 def estimate_ratio(
-    numerator: Mapping[str, Any], denominator: Mapping[str, Any], column: str, *, shared: bool
+    numerator: Mapping[str, Any],
+    denominator: Mapping[str, Any],
+    column: str,
+    *,
+    shared: bool,
+    comparisons: int = 1,
 ) -> Estimate:
     """Return one row's quantity over another's; unknown unless both are positive.
 
     The relative half-widths of the two add in quadrature, on a logarithmic scale, so that x/y and
-    y/x have the same interval. It is NaN if it would exceed :data:`WIDEST`, for a value that is
-    nothing but scatter.
+    y/x have the same interval, see :func:`ratio_interval`.
 
-    Both rows have ``column`` with its ends ``_low``, ``_high``, ``_n`` and ``_random``, as in
-    :func:`joulelab.findings.summary.summary`. ``shared`` states whether what all repeats of a row
-    share counts (different sensors) or cancels.
+    Both rows have ``column`` with its ends ``_low``, ``_high``, ``_n``, ``_random`` and ``_df``, as
+    in :func:`joulelab.findings.summary.summary`. ``shared`` states whether what all repeats of a
+    row share counts (different sensors) or cancels. The interval holds together with those of
+    ``comparisons`` in all.
 
     Example:
-        >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3}
+        >>> one = {"x": 6.0, "x_random": 0.3, "x_n": 3, "x_df": 2.0}
         >>> found = estimate_ratio(one, one | {"x": 2.0, "x_random": 0.1}, "x", shared=False)
         >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
         (3.0, 2.8, 3.22)
@@ -180,30 +186,65 @@ def estimate_ratio(
     above, below = float(numerator[column]), float(denominator[column])
     if not (above > 0 and below > 0):
         return UNKNOWN
-    value = above / below
-    relative = math.hypot(*(_relative(row, column, shared) for row in (numerator, denominator)))
-    n = min(int(numerator[f"{column}_n"]), int(denominator[f"{column}_n"]))
-    if relative > WIDEST:
-        return Estimate(value, math.nan, math.nan, n)
-    spread = math.exp(relative)
-    return Estimate(value, value / spread, value * spread, n)
+    rows = (numerator, denominator)
+    half = math.hypot(*(_relative(row, column, shared) for row in rows))
+    half *= widening(comparisons, min(float(row[f"{column}_df"]) for row in rows))
+    n = min(int(row[f"{column}_n"]) for row in rows)
+    return Estimate(above / below, *ratio_interval(above / below, half), n)
 
 
-def geometric_mean_interval(logs: Array) -> tuple[float, float]:
-    """Return the 95 % interval of a geometric mean, by Student's t on at least two logarithms.
+def ratio_interval(value: float, half: float) -> tuple[float, float]:
+    """Return the interval of a ratio, from half of the interval of its logarithm.
 
-    NaN if it would exceed :data:`WIDEST`.
+    It is 0 to infinity if it spans more than :data:`WIDEST` to either side: then the ratio cannot
+    be determined.
 
     Example:
-        >>> low, high = geometric_mean_interval(np.log([2.0, 3.0, 4.0]))
-        >>> round(low, 2), round(high, 2)
-        (1.21, 6.85)
+        >>> low, high = ratio_interval(2.0, math.log(1.5))
+        >>> round(low, 3), round(high, 3), ratio_interval(1.0, 2.4)
+        (1.333, 3.0, (0.0, inf))
     """
-    half = float(stats.t.ppf(UPPER, len(logs) - 1) * stats.sem(logs))
-    low, high = float(np.mean(logs)) - half, float(np.mean(logs)) + half
-    if max(abs(low), abs(high)) > WIDEST:
+    if math.isnan(half):
         return math.nan, math.nan
-    return math.exp(low), math.exp(high)
+    if half > math.log(WIDEST):
+        return 0.0, math.inf
+    spread = math.exp(half)
+    return value / spread, value * spread
+
+
+def mean_with_errors(values: Array, halves: Array) -> tuple[float, float]:
+    """Return the mean of at least two values and half of its 95 % interval.
+
+    The values are a sample (Student's t); what their own intervals contain may be the same error
+    for all, for example a sensor's gain, and does not average out. The two parts add in quadrature
+    (GUM 5.1.2).
+
+    Args:
+        values: Shape: (values,).
+        halves: Halves of their own intervals, NaN if one is unknown.
+
+    Example:
+        >>> mean, half = mean_with_errors(np.array([2.0, 3.0, 4.0]), np.array([1.0, 1.0, 1.0]))
+        >>> mean, round(half, 2)
+        (3.0, 2.68)
+    """
+    scatter = float(stats.t.ppf(UPPER, len(values) - 1) * stats.sem(values))
+    own = float(np.mean(halves))
+    return float(np.mean(values)), math.hypot(scatter, 0.0 if math.isnan(own) else own)
+
+
+def widening(comparisons: int, df: float = math.inf) -> float:
+    """Return how much wider an interval is if it is to hold together with others (Bonferroni).
+
+    Example:
+        >>> widening(1), round(widening(10), 2), round(widening(10, df=2.0), 2)
+        (1.0, 1.43, 3.27)
+    """
+    if comparisons == 1:
+        return 1.0
+    ends = [UPPER, 1 - (1 - UPPER) / comparisons]
+    plain, wide = (stdtrit(df, end) if 0 < df < math.inf else ndtri(end) for end in ends)
+    return float(wide / plain)
 
 
 def _relative(row: Mapping[str, Any], column: str, shared: bool) -> float:

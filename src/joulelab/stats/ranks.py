@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from joulelab.stats.variance import Array
+from joulelab.uncertain import CONFIDENCE
 
 Indices = NDArray[np.intp]
 Statistic = Callable[[Indices], Array]
@@ -176,10 +177,22 @@ def _correlate(
             resampled = bootstrap(n, of)
             lows, highs = resampled.low.tolist(), resampled.high.tolist()
         ends = zip(used, of(np.arange(n)).tolist(), lows, highs, strict=True)
-        found = [Rank(value, low, high, p(x, y), n) for x, value, low, high in ends]
+        found = [_tested(Rank(value, low, high, p(x, y), n)) for x, value, low, high in ends]
     ranks = iter(found)
     unknown = Rank(math.nan, math.nan, math.nan, math.nan, n)
     return [next(ranks) if varies else unknown for varies in varied]
+
+
+def _tested(rank: Rank) -> Rank:
+    """Extend the interval to 0 unless the test rejects it: resamples of few points never reach it.
+
+    Without this, an interval of five points could exclude 0, though no order of five points is
+    significant but the perfect one.
+    """
+    if rank.p <= 1 - CONFIDENCE:
+        return rank
+    # NaN remains NaN.
+    return replace(rank, low=min(rank.low, 0.0), high=max(rank.high, 0.0))
 
 
 def _spearman_p(x: Array, y: Array) -> float:

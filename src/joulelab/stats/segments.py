@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from joulelab.stats.variance import Array
 
@@ -41,8 +42,9 @@ def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
 
     A bend is fitted to the points, so that the usual F test of the two slopes would find one too
     often (Davies 1987). ``p`` is therefore from the bootstrap: how often points that scatter about
-    one line, as much as these do, gain as much from a bend. The interval is that of the bends of
-    points that scatter about the two segments. Both x and y have the shape (points,). The result is
+    one line, as much as these do, gain as much from a bend. The interval contains that of the bends
+    of points that scatter about the two segments, and every bend that fits about as well as the
+    best one. Both x and y have the shape (points,). The result is
     ``None`` with fewer than :data:`LEAST` points, or if too few of them differ.
 
     Example:
@@ -68,9 +70,25 @@ def two_segments(x: Array, y: Array, seed: int = 0) -> Segments | None:
     coefficients, *_ = np.linalg.lstsq(_design(x, bend), y, rcond=None)
     fitted = _design(x, bend) @ coefficients
     _, again = _gain(_drawn(rng, fitted, y - fitted, 4), line, bent)
+    ends = _profile(x, y, bends, bent)
     low, high = np.quantile(bends[again], (0.025, 0.975))
     intercept, below, above = (float(value) for value in coefficients)
-    return Segments(bend, float(low), float(high), intercept, below, above, p)
+    ends = min(ends[0], float(low)), max(ends[1], float(high))
+    return Segments(bend, *ends, intercept, below, above, p)
+
+
+def _profile(x: Array, y: Array, bends: Array, bent: Array) -> tuple[float, float]:
+    """Return the ends of the bends that fit about as well as the best one (F test, 95 %).
+
+    If the first or the last bend that was tried is one of them, nothing excludes those beyond.
+    """
+    square = float((y**2).sum())
+    left = np.maximum(square - ((y @ bent) ** 2).sum(axis=1), math.ulp(1.0) * square)
+    df = len(x) - 4
+    fits = bends[left <= left.min() * (1 + float(stats.f.ppf(0.95, 1, df)) / df)]
+    low = x.min() if fits[0] == bends[0] else fits[0]
+    high = x.max() if fits[-1] == bends[-1] else fits[-1]
+    return float(low), float(high)
 
 
 def _design(x: Array, bend: float) -> Array:

@@ -62,12 +62,12 @@ def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
         >>> found.variance, found.df
         (2.0, 1.0)
     """
-    centred = _within(values, cells)
+    centred = within(values, cells)
     repeats = len(values) - len(np.unique(cells))
     if repeats == 0:
         return Scatter(math.nan, 0.0, math.nan, math.nan)
     present = np.unique(blocks)
-    dummies = np.stack([_within(1.0 * (blocks == block), cells) for block in present], axis=1)
+    dummies = np.stack([within(1.0 * (blocks == block), cells) for block in present], axis=1)
     coefficients, _, rank, _ = np.linalg.lstsq(dummies, centred, rcond=None)
     total = float(centred @ centred)
     residual = float(((centred - dummies @ coefficients) ** 2).sum())
@@ -158,7 +158,7 @@ def prior(variance: Array, df: Array, most_df: float) -> Prior | None:
     return Prior(math.exp(best(lowest)[1]), math.exp(lowest), most_df)
 
 
-def _within(values: Array, cells: Codes) -> Array:
+def within(values: Array, cells: Codes) -> Array:
     """Subtract the mean of each cell."""
     _, codes = np.unique(cells, return_inverse=True)
     means = np.bincount(codes, weights=values) / np.bincount(codes)

@@ -1,0 +1,159 @@
+"""Means of cells that were measured in the same blocks, and simultaneous tests of their ratios.
+
+Two cells of a block share what the block has in common, for example a warmer room, so the
+difference of their means is free of it. Each block's effect is therefore subtracted before the
+scatter of the cells is computed. The scatters of cells inform each other as everywhere, see
+:mod:`joulelab.stats.variance`.
+
+Where several ratios are tested together, the level of each is that of Bonferroni's inequality:
+with m comparisons, intervals of 1 - 0.05/m. At most 5 % of such families have a false result,
+whatever the correlation of their members, and every interval agrees with its test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from joulelab.stats.difference import Difference
+from joulelab.stats.estimates import Estimate, ratio_interval
+from joulelab.stats.variance import Array, Codes, prior, within
+from joulelab.uncertain import CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True)
+class CellMean:
+    """The mean of a cell over its repeats, adjusted for their blocks.
+
+    Only differences of means of one pool have a meaning. ``variance`` is that of the mean, from the
+    scatter within blocks, with ``df`` degrees of freedom of at most ``most_df``; NaN and 0 without
+    repeats. ``own`` is the measurement's uncertainty of the mean, and ``shared`` what all repeats
+    have in common and does not cancel in ratios.
+    """
+
+    value: float
+    variance: float
+    df: float
+    most_df: float
+    own: float
+    shared: float
+
+
+def blocked_means(
+    values: Array, own: Array, shared: Array, cells: Codes, blocks: Codes
+) -> list[CellMean]:
+    """Average the repeats of each cell of one pool, see the module.
+
+    Args:
+        values: For ratios their logarithms. Shape: (repeats,), as all others.
+        own: Standard uncertainty of each repeat's measurement alone.
+        shared: Standard uncertainty that is common to all repeats.
+        cells: The cell of each repeat, from 0; each has one at least.
+        blocks: The block of each repeat.
+
+    Example:
+        >>> none = np.zeros(4)
+        >>> a, b = blocked_means(np.array([1.0, 2.0, 1.5, 2.5]), none, none,
+        ...     np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+        >>> round(b.value - a.value, 9), b.df, abs(b.variance) < 1e-12
+        (0.5, 0.5, True)
+    """
+    n = np.bincount(cells)
+    dummies = 1.0 * (blocks[:, None] == np.unique(blocks))
+    centred = np.stack([within(one, cells) for one in dummies.T], axis=1)
+    effects, _, rank, _ = np.linalg.lstsq(centred, within(values, cells), rcond=None)
+    effects -= effects.mean()
+    adjusted = values - dummies @ effects
+    repeats = int((n - 1).sum())
+    total_df = float(repeats - rank)
+    df = (n - 1) * (total_df / repeats if repeats else 0.0)
+    squares = np.bincount(cells, weights=within(adjusted, cells) ** 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.where(df > 0, squares / df, np.nan)
+    typical = prior(variance, df, total_df)
+    if typical is not None:
+        variance, df = typical.moderate(variance, df)
+    means = np.bincount(cells, weights=adjusted) / n
+    own_of_mean = np.sqrt(np.bincount(cells, weights=own**2)) / n
+    shared_of_mean = np.bincount(cells, weights=shared) / n
+    columns = (means, variance / n, df, np.full(len(n), total_df), own_of_mean, shared_of_mean)
+    return [CellMean(*(float(one) for one in row)) for row in zip(*columns, strict=True)]
+
+
+def mean_difference(pairs: Sequence[tuple[CellMean, CellMean]]) -> Difference:
+    """Return the mean difference of the first and the second over pairs of cells.
+
+    Degrees of freedom are Welch's, at most those of all cells together.
+    """
+    count = len(pairs)
+    value = math.fsum(first.value - second.value for first, second in pairs) / count
+    both = [one for pair in pairs for one in pair]
+    variances = [one.variance for one in both]
+    total = math.fsum(variances)
+    spread = math.fsum(one.variance**2 / one.df for one in both if one.df > 0)
+    most = max(one.most_df for one in both)
+    df = min(total**2 / spread, most) if spread > 0 else most
+    scatter = math.sqrt(total) / count if df > 0 else math.nan
+    shared = abs(math.fsum(first.shared - second.shared for first, second in pairs)) / count
+    own = math.hypot(*(one.own for one in both)) / count
+    return Difference(value, shared, own, scatter, df)
+
+
+def mean_over(
+    values: Array, errors: Difference, block_variance: float, block_df: float
+) -> Difference:
+    """Return the mean over models that ran in blocks, where both are samples of others.
+
+    The variance is that over models plus that over blocks of what all models of a block share;
+    degrees of freedom are Satterthwaite's.
+
+    Args:
+        values: One for each of at least two models. Shape: (models,).
+        errors: Its ``shared`` and ``own`` are those of the mean.
+        block_variance: Variance of the mean from blocks, see :func:`block_variance`.
+        block_df: Its degrees of freedom.
+    """
+    n = len(values)
+    variance = float(np.var(values, ddof=1)) / n
+    total = variance + block_variance
+    spread = variance**2 / (n - 1) + (block_variance**2 / block_df if block_df > 0 else 0.0)
+    df = total**2 / spread if spread > 0 else n - 1.0
+    return replace(errors, value=float(np.mean(values)), scatter=math.sqrt(total), df=df)
+
+
+def block_variance(values: Array, cells: Codes, blocks: Codes) -> tuple[float, float]:
+    """Return the variance of a mean over cells from what the cells of a block share, and its df.
+
+    It contains the cells' own scatter, as far as that does not average out. Both are 0 for one
+    block. Shapes: (repeats,).
+
+    Example:
+        >>> block_variance(np.array([1.0, 3.0, 11.0, 13.0]), np.array([0, 0, 1, 1]),
+        ...     np.array([0, 1, 0, 1]))
+        (1.0, 1.0)
+    """
+    _, codes = np.unique(blocks, return_inverse=True)
+    sizes = np.bincount(codes)
+    count = len(sizes)
+    if count < 2:
+        return 0.0, 0.0
+    means = np.bincount(codes, weights=within(values, cells)) / sizes
+    return float(np.var(means, ddof=1)) / count, count - 1.0
+
+
+def simultaneous_ratio(found: Difference, comparisons: int = 1) -> Estimate:
+    """Return a ratio with its interval among several comparisons; NaN ends without repeats.
+
+    Example:
+        >>> found = simultaneous_ratio(Difference(0.10, 0.0, 0.0, 0.02, 4.0), comparisons=10)
+        >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
+        (1.11, 0.99, 1.24)
+    """
+    half = math.nan
+    if found.is_tested:
+        half = found.half_width(1 - (1 - CONFIDENCE) / comparisons)
+    value = math.exp(found.value)
+    return Estimate(value, *ratio_interval(value, half), 0)
