@@ -54,7 +54,7 @@ from joulelab.stats import ranks
 from joulelab.stats.difference import Cell, Repeats
 from joulelab.uncertain import UncertainValue
 
-RESULT = Path(__file__).parent / "results" / "2026-12-01-findings.md"
+RESULT = Path(__file__).parent / "results" / "findings.md"
 SEEDS = 200
 GAIN = IDLE_ERROR = 0.02
 IDLE_W = 60.0

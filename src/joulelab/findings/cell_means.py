@@ -68,10 +68,14 @@ class CellMeans:
         positive = np.isfinite(table.groupby(CELL)["value"].transform("min"))
         found: dict[Cell, CellMean] = {}
         for _, part in table[positive].groupby("pool", sort=False):
-            columns = (part[name].to_numpy(dtype=float) for name in ("value", "own", "shared"))
-            cells = part.groupby(CELL, sort=False).ngroup().to_numpy()
             keys = part[CELL].drop_duplicates().itertuples(index=False, name=None)
-            means = blocked_means(*columns, cells, part["block"].to_numpy())
+            means = blocked_means(
+                part["value"].to_numpy(dtype=float),
+                part["own"].to_numpy(dtype=float),
+                part["shared"].to_numpy(dtype=float),
+                part.groupby(CELL, sort=False).ngroup().to_numpy(),
+                part["block"].to_numpy(),
+            )
             found |= dict(zip(keys, means, strict=True))
         return found
 

@@ -69,7 +69,7 @@ def blocked_means(
     adjusted = values - dummies @ effects
     repeats = int((n - 1).sum())
     total_df = float(repeats - rank)
-    df = (n - 1) * (total_df / repeats if repeats else 0.0)
+    df = (n - 1).astype(float) * (total_df / repeats if repeats else 0.0)
     squares = np.bincount(cells, weights=within(adjusted, cells) ** 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.where(df > 0, squares / df, np.nan)
