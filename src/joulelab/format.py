@@ -24,6 +24,8 @@ _UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
         for unit in ("J", "Wh", "W", "B", "Hz", "J/step", "J/sample", "J/token", "FLOP", "MAC")
     },
 }
+_LEAST_MONEY = 1e-4
+"""Smaller amounts of money are only said to be below this."""
 _LEAST_MULTIPLE = 10.0
 """A prefix above the base unit is used from this multiple on: 9,876 J, but 12.3 kJ."""
 _LEAST_FRACTION = 0.1
@@ -103,7 +105,9 @@ def with_interval(
     """
     if value is None or not math.isfinite(value):
         return ABSENT
-    if low is None or high is None or math.isnan(low) or math.isnan(high) or low == high:
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return quantity(value, unit, digits)
+    if math.isclose(low, high, rel_tol=1e-9):
         return quantity(value, unit, digits)
     size, name = scale(_magnitude(value, low, high), unit)
     like = _magnitude(value, low, high) / size
@@ -162,6 +166,26 @@ def percent(fraction: float, digits: int = 3, *, signed: bool = False) -> str:
     return f"{'+' if signed and fraction > 0 else ''}{text} %"
 
 
+def change(ratio: float, low: float, high: float, *, level: str = "95 % CI ") -> str:
+    """Format a ratio as a relative change with its interval.
+
+    Example:
+        >>> change(0.942, 0.93, 0.954), change(1.12, 1.08, 1.16, level="")
+        ('-5.80 % (95 % CI -7.00 to -4.60 %)', '+12.0 % (8.0–16.0 %)')
+        >>> change(0.5, 0.0, math.inf, level=""), change(math.nan, math.nan, math.nan)
+        ('-50.0 % (unbounded)', '')
+    """
+    if math.isnan(ratio):
+        return ""
+    text = percent(ratio - 1, signed=True)
+    if math.isclose(low, high, rel_tol=1e-9):
+        return text
+    if low <= 0 and math.isinf(high):
+        return f"{text} (unbounded)"
+    ends = interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))
+    return f"{text} ({level}{ends} %)"
+
+
 def parse_percent(text: str) -> float:
     """Parse a fraction that is written as ``5%`` or ``0.05``.
 
@@ -209,7 +233,9 @@ def duration(value_s: float | None) -> str:
 
 
 def money(value: float | None, currency: str) -> str:
-    """Format an amount of money: two decimals from 10 on, three significant digits below.
+    """Format an amount of money: two decimals from 10 on, else three significant digits.
+
+    An amount below 0.0001 is only said to be that.
 
     Args:
         value: In ``currency``.
@@ -218,9 +244,13 @@ def money(value: float | None, currency: str) -> str:
     Example:
         >>> money(1234.5, "EUR"), money(0.00024, "EUR"), money(float("nan"), "EUR")
         ('1,234.50 EUR', '0.000240 EUR', '–')
+        >>> money(7e-7, "EUR")
+        '< 0.0001 EUR'
     """
     if value is None or not math.isfinite(value):
         return ABSENT
+    if 0 < value < _LEAST_MONEY:
+        return f"< {_LEAST_MONEY} {currency}"
     text = f"{value:,.2f}" if abs(value) >= 10 else number(value)
     return f"{text} {currency}"
 
@@ -232,6 +262,8 @@ def money_with_interval(value: float, low: float, high: float, currency: str) ->
         >>> money_with_interval(0.24, 0.219, 0.262, "EUR")
         '0.240 EUR (95 % CI 0.219–0.262 EUR)'
     """
+    if 0 < value < _LEAST_MONEY and not high >= _LEAST_MONEY:
+        return money(value, currency)
     if not math.isfinite(value) or abs(value) < 10:
         return with_interval(value, low, high, currency)
     text = money(value, currency)

@@ -24,8 +24,8 @@ CONFIDENCE = 0.95
 COVERAGE_FACTOR = 1.959964
 """Half-width of a 95 % interval in standard uncertainties, normal distribution (GUM G.1)."""
 
-MOST_RATIO = 10.0
-"""A positive value whose interval has ends further apart than this factor is not determined."""
+MOST_FACTOR = 10.0
+"""A positive value whose interval reaches further than by this factor is not determined."""
 
 Interval = tuple[float, float]
 
@@ -187,6 +187,7 @@ def fieller_ratio(numerator: UncertainValue, denominator: UncertainValue) -> Rat
 
     The interval contains every r for which ``numerator - r denominator`` does not differ
     significantly from 0. It is unbounded if the denominator does not differ significantly from 0.
+    Values that cannot be negative have no negative ratio.
 
     Example:
         >>> week, last = UncertainValue(110.0, {"gain": 5.5}), UncertainValue(100.0, {"gain": 5.0})
@@ -199,12 +200,23 @@ def fieller_ratio(numerator: UncertainValue, denominator: UncertainValue) -> Rat
     if denominator.value == 0 or math.isnan(denominator.value) or math.isnan(numerator.value):
         return UNKNOWN_RATIO
     value = numerator.value / denominator.value
+    least = 0.0 if numerator.least >= 0 and denominator.least >= 0 else -math.inf
     intervals = fieller_intervals(numerator, denominator)
     if len(intervals) != 1:
-        return Ratio(value, -math.inf, math.inf)
+        return Ratio(value, least, math.inf)
     low, high = intervals[0]
     # With exact values the ends are the ratio itself, except for rounding.
-    return Ratio(value, min(low, value), max(high, value))
+    return Ratio(value, min(max(low, least), value), max(high, value))
+
+
+def is_determined(value: float, low: float, high: float) -> bool:
+    """Report whether a positive value is known within a factor of :data:`MOST_FACTOR`.
+
+    Example:
+        >>> is_determined(20.0, 10.0, 40.0), is_determined(20.0, 0.0, 40.0)
+        (True, False)
+    """
+    return value <= MOST_FACTOR * low and high <= MOST_FACTOR * value
 
 
 def fieller_intervals(numerator: UncertainValue, denominator: UncertainValue) -> list[Interval]:

@@ -119,16 +119,83 @@ def test_times_have_a_time_zone_or_are_utc(tmp_path):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("when,g_per_kwh\n2026-11-01,1\n", "no column time"),
+        ("when,g_per_kwh\n2026-11-01,1\n", "no column of times"),
         ("time,g_per_kwh\nyesterday,1\n", "line 2"),
         ("time,g_per_kwh\n2026-11-01T01:00,1\n2026-11-01T01:00,2\n", "line 3"),
         ("time,g_per_kwh\n2026-11-01T01:00,-3\n", "0 or more"),
         ("time,g_per_kwh\n2026-11-01T01:00,inf\n", "0 or more"),
         ("time,g_per_kwh\n2026-11-01T01:00,3\n", "at least two"),
         ("", "no column"),
+        ("time,g_per_kwh\n2026-11-01,3\n9999-12-31,4\n", "line 3: 9999-12-31 cannot be the time"),
+        ("time,g_per_kwh\n0001-01-01T00:00+14:00,3\n2026-11-01,4\n", "between 1970 and 2200"),
+        ("point_time,value\n2026-11-01,900\n2026-11-02,901\n", "no column of intensities"),
+        ("MTU,Area,Solar [MW]\n01.11.2026,DE,5\n", "it has MTU, Area, Solar [MW]"),
+        ("time,carbon intensity,carbon_intensity\n2026-11-01,3,4\n", "several intensities"),
+        ("time,zone,g_per_kwh\n2026-11-01,DE,3\n2026-11-01,FR,4\n", "several zones, DE and FR"),
     ],
 )
 def test_a_file_that_is_not_a_series_is_refused(tmp_path, text, hint):
     with pytest.raises(UserError) as error:
         read_series(write(tmp_path / "grid.csv", text))
     assert hint in str(error.value)
+
+
+ELECTRICITY_MAPS = """\
+Datetime (UTC),Country,Zone name,Zone id,Carbon intensity gCO₂eq/kWh (direct),\
+Carbon intensity gCO₂eq/kWh (Life cycle),Carbon-free energy percentage (CFE%),Data source
+2026-11-28 00:00:00,Germany,Germany,DE,280.5,330.5,55.1,example
+2026-11-28 01:00:00,Germany,Germany,DE,285.5,335.5,55.1,example
+"""
+OLDER_MAPS = """\
+Datetime (UTC),Country,Zone Name,Zone Id,Carbon Intensity gCO₂eq/kWh (direct),\
+Carbon Intensity gCO₂eq/kWh (LCA),Low Carbon Percentage
+2023-01-01 00:00:00,Germany,Germany,DE,95.2,134.7,76.5
+2023-01-01 01:00:00,Germany,Germany,DE,94.0,133.0,76.9
+"""
+GREAT_BRITAIN = """\
+from,to,forecast,actual
+2026-11-28T00:00Z,2026-11-28T00:30Z,210,205
+2026-11-28T00:30Z,2026-11-28T01:00Z,212,
+2026-11-28T01:30Z,2026-11-28T02:00Z,214,216
+"""
+GREAT_BRITAIN_WEBSITE = """\
+Datetime (UTC),Actual Carbon Intensity (gCO2/kWh),Forecast Carbon Intensity (gCO2/kWh),Index
+2026-11-28T00:00,205,210,moderate
+2026-11-28T00:30,206,212,moderate
+"""
+WATTTIME = """\
+timestamp,MOER,MOER version,frequency
+2026-11-28T00:05:00+00:00,1000,3.2,300
+2026-11-28T00:00:00+00:00,900,3.2,300
+"""
+GERMAN_SPREADSHEET = (
+    "Datetime (UTC);Carbon intensity (gCO2eq/kWh)\n2026-11-28;300,5\n2026-11-29;310\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "step_s", "kind"),
+    [
+        (ELECTRICITY_MAPS, [330.5, 335.5], 3600, " (life cycle)"),
+        (ELECTRICITY_MAPS.replace("Life cycle", "?"), [280.5, 285.5], 3600, " (direct emissions)"),
+        (OLDER_MAPS, [134.7, 133.0], 3600, " (life cycle)"),
+        (
+            GREAT_BRITAIN,
+            [205.0, 212.0, math.nan, 216.0],
+            1800,
+            " (actual, forecast for 1 of 3 steps)",
+        ),
+        (GREAT_BRITAIN_WEBSITE, [205.0, 206.0], 1800, " (actual)"),
+        (WATTTIME, [900 * 0.45359237, 453.59237], 300, " (marginal)"),
+        (GERMAN_SPREADSHEET, [300.5, 310.0], 86400, ""),
+    ],
+    ids=["maps", "maps direct", "maps LCA", "GB API", "GB website", "WattTime", "semicolons"],
+)
+def test_exports_are_read_as_they_are(tmp_path, text, values, step_s, kind):
+    """Layouts as their publishers document them; the values are invented."""
+    series = read_series(write(tmp_path / "grid.csv", text))
+    assert series.g_per_kwh == pytest.approx(values, nan_ok=True)
+    assert series.name == f"grid.csv{kind}"
+    first, *_, last = series.edge_unix_s
+    assert last - first == step_s * len(values)
+    assert str(series).startswith(f"grid.csv{kind}, {len(values)} steps, 20")

@@ -253,7 +253,9 @@ def test_costs_of_each_group_come_with_their_source(tmp_path, write_run):
     site = Site(country="DE", price_per_kwh=0.5, currency="EUR")
     found = compared(a, b, site=site)
     assert [costs.price for costs in found.costs] == pytest.approx([0.005, 0.01])
-    assert text_of(found).count("Germany") == 2
+    text = text_of(found)
+    assert text.count("Germany") == 1
+    assert text.count("CO2e") == text.count("EUR)") == 2
     assert "joulelab site" in text_of(compared(a, b))
 
 
@@ -369,3 +371,18 @@ def test_run_compare_and_ledger_agree_on_a_ratio(tmp_path, write_run):
     assert (by_compare.ratio, *by_compare.ratio_interval) == pytest.approx(expected)
     # The ledger's interval is Fieller's.
     assert (by_ledger.value, by_ledger.low, by_ledger.high) == pytest.approx(expected, rel=2e-4)
+
+
+def test_runs_that_vary_too_much_determine_nothing(tmp_path, write_runs):
+    a = write_runs(tmp_path / "a", [20.0, 900.0])
+    b = write_runs(tmp_path / "b", [800.0, 25.0], started_unix_s=NOW_UNIX_S + 60)
+    text = text_of(compared(a, b))
+    assert "gross energy: cannot be determined from 2 and 2 runs, which vary too much\n" in text
+    assert "difference" not in text
+    assert "in practice  unknown\n" in text
+
+
+def test_an_effect_that_is_not_tested_is_only_perhaps_one(tmp_path, write_run):
+    text = text_of(compared(write_run(tmp_path / "a", 300.0), write_run(tmp_path / "b", 400.0)))
+    assert "not tested" in text
+    assert "in practice  large if real" in text

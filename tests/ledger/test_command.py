@@ -4,11 +4,14 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
+from joulelab.energy.attribution import Share
+from joulelab.energy.energy import Energy
 from joulelab.ledger.model_energy import read_model, request_energy, training_energy
 from joulelab.runs.selection import open_runs
 
@@ -204,3 +207,48 @@ def test_the_core_install_is_enough(tmp_path, run_record, synthetic):
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert "2 records" in result.stdout
+
+
+def test_no_value_is_cut_and_none_is_impossible(tmp_path, run_record, make_energy, monkeypatch,
+                                                joulelab):  # fmt: skip
+    """In a pipe and on narrow terminals; an own share is within what its machine used."""
+    shared = make_energy(40.0)
+    part = replace(
+        shared.components["gpu:0"],
+        idle_j=20.0,
+        idle_uncertainty_j=8.0,
+        share=Share(fraction=0.3, low=0.05, high=0.9, method="CPU time"),
+    )
+    shared = replace(shared, components={"gpu:0": part})
+    runs = tmp_path / "runs"
+    long = ("python", "train.py", "--config", "configs/of/some/length/experiment.yaml")
+    run_record(runs / "long", 1.2345e9, command=long)
+    run_record(runs / "small", make_energy(0.02, edge_j=0.02), command=("python", "small.py"))
+    run_record(runs / "shared", shared, command=("python", "shared.py"))
+    run_record(runs / "unmeasured", Energy(duration_s=1.0), command=("ls",))
+    arguments = ("ledger", runs, "--by", "command", "--country", "DE", "--price", "0.3",
+        "--currency", "EUR")  # fmt: skip
+    wide = joulelab(*arguments).out
+    (line,) = (one for one in wide.splitlines() if one.startswith(" python train.py"))
+    for words in (" ".join(long), "1,234 MJ", "100 %", "113 kg", "102.87 EUR"):
+        assert words in line
+    (line,) = (one for one in wide.splitlines() if one.startswith(" python small.py"))
+    for words in ("20.0 mJ", "1.83 µg", "< 0.0001 EUR"):
+        assert words in line
+    assert "(0.0–59.2 mJ)" in wide
+    (line,) = (one for one in wide.splitlines() if one.startswith(" ls"))
+    assert "%" not in line
+    assert "about 12.0 J (95 % CI 0.2–39.5 J) of 40.0 J is their own share" in wide
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = joulelab(*arguments).out
+    assert "…" not in narrow
+    for words in ("102.87 EUR", "< 0.0001 EUR", "113 kg", "1,234 MJ", "1.83 µg"):
+        assert words in narrow
+
+
+def test_sources_are_given_once_and_exact_values_have_no_interval(joulelab):
+    text = joulelab("ledger", "inference", "--requests-per-day", "20000", "--energy-per-request",
+        "0.1", "--training", "90000", "--country", "DE").out  # fmt: skip
+    assert text.count("Ember") == 1
+    assert text.count("CO2e") == 3
+    assert text.endswith("exceeded by inference after 45.0 days\n")

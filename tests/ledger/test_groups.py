@@ -95,7 +95,8 @@ def test_rows_add_up_to_the_total(found, by):
         parts = UncertainValue.total(getattr(row, name) for row in ledger.rows)
         assert parts.value == pytest.approx(whole.value)
         assert parts.uncertainty == pytest.approx(whole.uncertainty)
-    shares = [ledger.share_of(row) for row in ledger.rows]
+    shares = [ledger.share_of(row) for row in ledger.rows if row.is_measured]
+    assert all(math.isnan(ledger.share_of(row).value) for row in ledger.rows if not row.is_measured)
     if total.energy.value > 0:
         assert math.fsum(one.value for one in shares) == pytest.approx(1.0)
         assert all(0 <= one.low <= one.value <= one.high <= 1 for one in shares)

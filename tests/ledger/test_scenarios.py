@@ -6,7 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from joulelab.ledger.scenarios import ModelEnergy, break_even
+from joulelab.cli.ledger_scenarios import _joules
+from joulelab.ledger import model_energy
+from joulelab.ledger.scenarios import Inference, ModelEnergy, break_even
 from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
 
 values = st.floats(1.0, 1e6)
@@ -78,3 +80,27 @@ def test_equal_models_never_differ_significantly():
     assert break_even(same, same).ranges() == [(0.0, math.inf, None)]
     exact = ModelEnergy("exact", UncertainValue(1.0), UncertainValue(1.0))
     assert break_even(exact, exact).ranges() == [(0.0, math.inf, None)]
+
+
+def mean_of_repeats(monkeypatch, *values):
+    monkeypatch.setattr(model_energy, "_repeats", lambda text: values)
+    return model_energy._mean_of_repeats("grid:LeNet", lambda j: UncertainValue(j, least=0.0))
+
+
+def test_repeats_that_differ_widely_determine_nothing(monkeypatch):
+    found = mean_of_repeats(monkeypatch, 0.0062, 0.0618)
+    assert found.interval[0] == 0.0
+    text = _joules(found)
+    assert text.startswith("34.0 mJ (95 % CI 0.0–38")
+    assert text.endswith(", not determined within a factor of 10: more repeats are needed")
+    assert "not determined" not in _joules(mean_of_repeats(monkeypatch, 0.030, 0.031))
+
+
+def test_an_uncertain_request_never_gives_energy_back(monkeypatch):
+    per_request = mean_of_repeats(monkeypatch, 0.030, 0.038)
+    served = Inference(20_000, per_request, UncertainValue(1000.0, own=50.0, least=0.0))
+    low_j, high_j = served.over("day").interval
+    assert low_j == 0.0
+    assert served.over("day").value == pytest.approx(680.0)
+    assert high_j > 680.0
+    assert served.days_to_training.low >= 0.0

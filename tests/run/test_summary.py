@@ -24,7 +24,8 @@ def test_runs_measured_by_other_sensors_are_not_compared(tmp_path):
 
 
 @pytest.mark.parametrize("saved", ["runs", "jobs"])
-def test_the_previous_run_is_the_newest_finished_one_of_the_same_name(tmp_path, monkeypatch, saved):
+def test_the_previous_run_has_the_same_command_and_name(tmp_path, monkeypatch, saved):
+    """If the user chose the name, other arguments will do where the same are not found."""
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
     runs = tmp_path / saved
     first = write_finished(runs / "20260101T000000Z-my-train-0001", name="my_train")
@@ -36,6 +37,25 @@ def test_the_previous_run_is_the_newest_finished_one_of_the_same_name(tmp_path, 
     assert previous_run(new).id == second.id
     assert previous_run(replace(new, project=None)) is None
     assert previous_run(second).id == first.id
+    assert previous_run(replace(new, command=first.command)).id == first.id
+
+
+def test_commands_of_one_program_are_not_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path))
+    command = ("python", "-c", "A")
+    old = write_finished(
+        tmp_path / "runs" / "20260101T000000Z-python-0001", name="python", command=command
+    )
+    new = replace(old, directory=tmp_path / "runs" / "20260105T000000Z-python-0005")
+    assert previous_run(new).id == old.id
+    assert previous_run(replace(new, command=("python", "-c", "B"))) is None
+
+
+def test_a_change_is_a_signed_percentage(tmp_path):
+    one, two = write_finished(tmp_path / "one"), write_finished(tmp_path / "two")
+    found = compare(replace(two, duration_s=0.942 * one.duration_s), one)
+    lines = dict(summarize(two, Costs(energy_j=1.0, interval_j=(1.0, 1.0)), found))
+    assert " energy and -5.80 % time, against the run of " in lines["last time"]
 
 
 def test_a_summary_fits_one_screen(tmp_path):

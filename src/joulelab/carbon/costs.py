@@ -88,16 +88,18 @@ class Costs:
         low_j, high_j = self.interval_j
         return low_j * self.price_per_j, high_j * self.price_per_j
 
-    def text(self) -> str:
-        """Format each known value with its origin on one line; empty if none is known."""
+    def text(self, *, origin: bool = True) -> str:
+        """Format each known value on one line, with its origin; empty if none is known."""
         parts = []
         if not math.isnan(self.carbon_g):
             carbon = with_interval(self.carbon_g, *self.carbon_interval_g, "g")
-            parts.append(f"{carbon} CO2e at {self.factor}, PUE {self.pue:g}")
+            at = f" at {self.factor}, PUE {self.pue:g}" if origin else ""
+            parts.append(f"{carbon} CO2e{at}")
         if not math.isnan(self.price):
             price = money_with_interval(self.price, *self.price_interval, str(self.currency))
             pue = "" if parts or self.pue == 1 else f", PUE {self.pue:g}"
-            parts.append(f"{price} at {self.price_per_kwh:g} {self.currency}/kWh{pue}")
+            at = f" at {self.price_per_kwh:g} {self.currency}/kWh{pue}" if origin else ""
+            parts.append(f"{price}{at}")
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:

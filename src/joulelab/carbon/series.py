@@ -7,11 +7,13 @@ import contextlib
 import csv
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +21,33 @@ from numpy.typing import NDArray
 from joulelab.energy.estimator import energies_of
 from joulelab.energy.incidents import clock_readings
 from joulelab.errors import UserError
-from joulelab.format import timestamp
+from joulelab.format import join_words, timestamp
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.storage import file_errors
 
-TIME, INTENSITY = "time", "g_per_kwh"  # The columns of the file.
+TIMES = ("time", "datetime (utc)", "timestamp (utc)", "datetime", "timestamp", "from", "point_time")
+"""Names of the column of times, in lower case, the preferred first."""
+
+UNTIL, ZONES = "to", ("zone id", "zone", "region", "country")
+
+G_PER_LB_PER_MWH = 0.45359237
+"""One pound is 453.59237 g (international avoirdupois pound), and a MWh is 1,000 kWh."""
+
+KINDS = (
+    ("g_per_kwh", "", 1.0),
+    (r"carbon.intensity.*(life.?cycle|lca).*", "life cycle", 1.0),
+    (r"actual|actual carbon.intensity.*", "actual", 1.0),
+    (r"carbon.intensity( \(?g[^ ]*/kwh\)?)?", "", 1.0),
+    (r"carbon.intensity.*direct.*", "direct emissions", 1.0),
+    (r"forecast|forecast carbon.intensity.*", "forecast", 1.0),
+    (r"(co2_)?moer", "marginal", G_PER_LB_PER_MWH),
+)
+"""Names of columns of intensities in lower case, what they are, and g/kWh per unit, the preferred
+first: this project's, Electricity Maps', those of Great Britain's National Energy System Operator
+(carbonintensity.org.uk), and WattTime's, which is in lb/MWh."""
+
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +107,116 @@ class IntensitySeries:
 
 
 def read_series(path: Path) -> IntensitySeries:
-    """Read a CSV file with the columns ``time`` and ``g_per_kwh``.
+    """Read a CSV file with a column of times and one of intensities.
 
-    Times are ISO 8601; those without a time zone are UTC. Values must be 0 or more; an empty one is
-    a hole.
+    The columns are ``time`` and ``g_per_kwh``, or as Electricity Maps, carbonintensity.org.uk and
+    WattTime export them; life-cycle intensities are preferred to direct ones, actual ones to
+    forecasts. Times are ISO 8601; those without a time zone are UTC. Values must be 0 or more; an
+    empty one is a hole.
+
+    Raises:
+        UserError: The columns are unknown, or a cell cannot be read.
     """
     try:
         with file_errors(f"cannot read {path}"):
             text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}", why="it is not UTF-8 text") from error
-    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    missing = [name for name in (TIME, INTENSITY) if name not in (rows.fieldnames or ())]
-    if missing:
-        raise UserError(
-            f"{path} has no column {' and no column '.join(missing)}",
-            hint=f"name the columns {TIME},{INTENSITY} in the first line",
-        )
-    starts: list[float] = []
-    values: list[float] = []
+    heading = text.partition("\n")[0]
+    delimiter = ";" if ";" in heading and "," not in heading else ","
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter)
+    columns = _find_columns(path, rows.fieldnames or ())
+    steps: list[tuple[float, float, float, str]] = []
+    zones: dict[str, None] = {}
+    forecasts = 0
     for row in rows:
         where = f"{path}, line {rows.line_num}"
-        start = _time(row[TIME], where)
+        start = _time(row[columns.time], where)
+        stop = _time(row[columns.until], where) if columns.until else math.nan
+        value = _value(row[columns.value], where, delimiter) * columns.factor
+        if math.isnan(value) and columns.fallback:
+            value = _value(row[columns.fallback], where, delimiter)
+            forecasts += not math.isnan(value)
+        steps.append((start, stop, value, f"{where}: {row[columns.time]}"))
+        if columns.zone:
+            zones[row[columns.zone] or ""] = None
+    if len(zones) > 1:
+        names = join_words(list(zones)[:3])
+        raise UserError(f"{path} has several zones, {names}", hint="give a file of one of them")
+    if len(steps) < 2:
+        raise UserError(f"{path} has {len(steps)} rows", why="a series needs at least two")
+    notes = [columns.kind] if columns.kind else []
+    if forecasts:
+        notes.append(f"forecast for {forecasts} of {len(steps)} steps")
+    return _series_of(steps, f"{path.name} ({', '.join(notes)})" if notes else path.name)
+
+
+class _Columns(NamedTuple):
+    """Names of the columns of a file; empty if it has no such column."""
+
+    time: str
+    until: str
+    value: str
+    fallback: str  # where there is no value
+    zone: str
+    kind: str  # of intensity
+    factor: float  # g/kWh per unit of the values
+
+
+def _find_columns(path: Path, names: Sequence[str]) -> _Columns:
+    by_name: dict[str, str] = {}
+    for name in names:
+        by_name.setdefault(" ".join(name.casefold().replace("₂", "2").split()), name)
+
+    def first(wanted: Iterable[str]) -> str:
+        return next((by_name[name] for name in wanted if name in by_name), "")
+
+    time = first(TIMES)
+    found = [
+        (name, kind, factor)
+        for pattern, kind, factor in KINDS
+        for plain, name in by_name.items()
+        if re.fullmatch(pattern, plain)
+    ]
+    missing = [what for what, one in (("times", time), ("intensities", found)) if not one]
+    if missing:
+        raise UserError(
+            f"{path} has no column of {' and no column of '.join(missing)}",
+            why=f"it has {', '.join(names)}" if names else "it is empty",
+            hint="name the columns time,g_per_kwh in the first line",
+        )
+    value, kind, factor = found[0]
+    same = [name for name, other, _ in found if other == kind]
+    if len(same) > 1:
+        raise UserError(
+            f"{path} has several intensities, {join_words(same)}",
+            hint="name the one to use g_per_kwh in the first line",
+        )
+    fallback = next(
+        (name for name, other, _ in found if (kind, other) == ("actual", "forecast")), ""
+    )
+    until = first([UNTIL]) if time == first(["from"]) else ""
+    return _Columns(time, until, value, fallback, first(ZONES), kind, factor)
+
+
+def _series_of(steps: list[tuple[float, float, float, str]], name: str) -> IntensitySeries:
+    """Sort steps of (start, stop or NaN, value, description); gaps between them have no value."""
+    steps.sort(key=lambda step: step[0])
+    starts: list[float] = []
+    values: list[float] = []
+    followings = [*(step[0] for step in steps[1:]), math.inf]
+    for (start, stop, value, where), following in zip(steps, followings, strict=True):
         if starts and start <= starts[-1]:
             hint = "write times with their time zone, for example 2026-11-01T00:00+01:00"
-            raise UserError(f"{where}: {row[TIME]} is not after the row before it", hint=hint)
+            raise UserError(f"{where} occurs twice or overlaps the step before it", hint=hint)
         starts.append(start)
-        values.append(_value(row[INTENSITY], where))
-    if len(starts) < 2:
-        raise UserError(f"{path} has {len(starts)} rows", why="a series needs at least two")
-    return IntensitySeries((*starts, 2 * starts[-1] - starts[-2]), tuple(values), path.name)
+        values.append(value)
+        if start < stop < following < math.inf:
+            starts.append(stop)
+            values.append(math.nan)
+    last = steps[-1][1]
+    end = last if last > starts[-1] else 2 * starts[-1] - starts[-2]
+    return IntensitySeries((*starts, end), tuple(values), name)
 
 
 def energy_weighted_intensity(
@@ -162,13 +265,19 @@ def _time(cell: str | None, where: str) -> float:
     except ValueError as error:
         hint = "write it like 2026-11-01T00:00Z"
         raise UserError(f"{where}: {cell!r} is not a time", hint=hint) from error
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    if not EARLIEST <= time < LATEST:
+        why = f"it is not between {EARLIEST:%Y} and {LATEST:%Y}"
+        raise UserError(f"{where}: {cell} cannot be the time of an intensity", why=why)
+    return time.timestamp()
 
 
-def _value(cell: str | None, where: str) -> float:
+def _value(cell: str | None, where: str, delimiter: str) -> float:
     text = (cell or "").strip()
     if not text:
         return math.nan
+    if delimiter == ";":
+        text = text.replace(",", ".")
     with contextlib.suppress(ValueError):
         if 0 <= float(text) < math.inf:
             return float(text)

@@ -17,8 +17,6 @@ from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.terminal import print_ledger
 from joulelab.runs import PHASES
 
-LEAST_COLUMNS = 80
-
 
 class LedgerGroup(click.Group):
     """A group whose default subcommand is ``show``."""
@@ -99,10 +97,7 @@ def show(
     if as_json:
         print_json(ledger.to_json())
     elif ledger.entries:
-        console = output_console()
-        # A narrow terminal wraps lines; a narrow table would leave out values.
-        console.width = max(console.width, LEAST_COLUMNS)
-        print_ledger(ledger, console)
+        print_ledger(ledger, output_console())
     else:
         filtered = project or phase or since or until
         click.echo(

@@ -15,7 +15,7 @@ from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.model_energy import read_model, request_energy, training_energy
 from joulelab.ledger.scenarios import DAYS, BreakEven, Inference
 from joulelab.ledger.scenarios import break_even as find_break_even
-from joulelab.uncertain import UncertainValue
+from joulelab.uncertain import UncertainValue, is_determined
 
 
 @click.command("inference")
@@ -54,7 +54,7 @@ def inference(
     click.echo(f"{requests_per_day:,.12g} requests per day, {_joules(found.per_request)} each")
     for period in DAYS:
         energy = found.over(period)
-        costs = site.costs(energy.value, energy.interval).text()
+        costs = site.costs(energy.value, energy.interval).text(origin=period == "day")
         click.echo(f"per {period:7}{_joules(energy)}{', ' if costs else ''}{costs}")
     if year_costs.no_carbon:
         click.echo(f"carbon unknown: {year_costs.no_carbon}")
@@ -62,8 +62,10 @@ def inference(
         click.echo("training   unknown: give --training, or tag runs with --phase train")
         return
     days = found.days_to_training
-    ends = with_interval(days.value, days.low, days.high, "days")
-    click.echo(f"training   {_joules(trained)}, exceeded by inference after {ends}")
+    when = f"after {with_interval(days.value, days.low, days.high, 'days')}"
+    if days.low <= 0 and math.isinf(days.high):
+        when = "at a time that cannot be determined from these energies"
+    click.echo(f"training   {_joules(trained)}, exceeded by inference {when}")
 
 
 @click.command("break-even")
@@ -122,6 +124,8 @@ def _train_phase(project: str | None, given: dict[str, Any]) -> UncertainValue |
 
 def _joules(energy: UncertainValue) -> str:
     text = with_interval(energy.value, *energy.interval, "J")
+    if energy.uncertainty and not is_determined(energy.value, *energy.interval):
+        text += ", not determined within a factor of 10: more repeats are needed"
     return f"{text}, simulated" if energy.simulated else text
 
 

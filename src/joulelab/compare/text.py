@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from joulelab.compare.compare import Comparison, Effect
 from joulelab.compare.measurement import Group
 from joulelab.format import count, p_value, percent, quantity, timestamp, with_interval
+from joulelab.uncertain import is_determined
 
 NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
 """Effects below these are negligible, small, moderate; above the last they are large.
@@ -21,7 +22,12 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     effect, metric = comparison.effect, comparison.metric
     means = (effect.baseline_mean, effect.candidate_mean)
     groups = (comparison.baseline, comparison.candidate)
-    texts = ["" if costs is None else costs.text() for costs in comparison.costs]
+    baseline, candidate = comparison.costs
+    is_same = baseline and candidate and baseline.factor == candidate.factor
+    texts = [
+        "" if baseline is None else baseline.text(),
+        "" if candidate is None else candidate.text(origin=not is_same),
+    ]
     for group, mean, costs in zip(groups, means, texts, strict=True):
         yield f"{group.role:11}{_describe(group, mean, metric.unit)}"
         if costs:
@@ -30,7 +36,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield "carbon and cost unknown: set your location once with `joulelab site`"
     of_span = "" if comparison.baseline.span is None else f" per {comparison.baseline.span}"
     yield f"{metric.label}{of_span}: {verdict(effect, comparison.confidence)}"
-    if not math.isnan(effect.difference):
+    if not math.isnan(effect.difference) and _is_determined(effect):
         level, ends = _level(comparison.confidence), effect.difference_interval
         value = with_interval(effect.difference, *ends, metric.unit, level=level)
         yield f"  difference   {'+' if effect.difference > 0 else ''}{value}"
@@ -62,6 +68,12 @@ def verdict(effect: Effect, confidence: float) -> str:
         text = f"{percent(abs(change))} {'higher' if change > 0 else 'lower'} in the candidate"
     if math.isnan(low):
         return f"{text}, without an interval"
+    if not _is_determined(effect):
+        runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
+        if effect.significant:
+            side = "higher" if change > 0 else "lower"
+            return f"significantly {side} in the candidate; {runs} cannot determine by how much"
+        return f"cannot be determined from {runs}, which vary too much"
     text += f" ({_level(confidence)}{change_range(low, high)})"
     if effect.significant is None:
         return f"{text}: not tested, since one run each cannot show how much runs vary"
@@ -70,16 +82,26 @@ def verdict(effect: Effect, confidence: float) -> str:
 
 def practical_meaning(effect: Effect) -> str:
     """Write what an effect means in practice, and what could have been detected."""
+    if not _is_determined(effect):
+        return "unknown"
     text = size(effect.ratio)
     low, high = effect.ratio_interval
     if effect.test and low >= 1 / (1 + NEGLIGIBLE) and high <= 1 + NEGLIGIBLE:
         text = f"no practical difference: the whole interval is within {percent(NEGLIGIBLE, 1)}"
     elif effect.significant is False:
         text += f" if real; the true effect may be {change_range(low - 1, high - 1)}"
+    elif effect.significant is None and text not in ("no practical difference", "unknown"):
+        text += " if real"
     if math.isnan(effect.detectable_ratio):
         return text
     detectable = percent(effect.detectable_ratio - 1, 2)
     return f"{text}; this many runs can detect an effect of {detectable} (power 0.8)"
+
+
+def _is_determined(effect: Effect) -> bool:
+    """Report whether the ratio is known within a factor of 10, or has no interval."""
+    low, high = effect.ratio_interval
+    return math.isnan(low) or is_determined(effect.ratio, low, high)
 
 
 def size(ratio: float) -> str:

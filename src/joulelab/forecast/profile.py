@@ -17,7 +17,7 @@ from joulelab.carbon.costs import carbon_g
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
 from joulelab.forecast.series import ALONE, SHARED, Total, forecast_total, load_scipy
-from joulelab.uncertain import COVERAGE_FACTOR, MOST_RATIO
+from joulelab.uncertain import COVERAGE_FACTOR, is_determined
 
 MAIN = "epoch"
 """The phase that a run repeats, whole or in sections."""
@@ -126,11 +126,10 @@ class Forecast:
 
     @property
     def is_determined(self) -> bool:
-        """Whether the ends of the interval are within a factor of 10 of each other."""
-        low, high = self.gross_low_j, self.gross_high_j
+        """Whether the total is known within a factor of 10."""
         if math.isnan(self.gross_j):
-            low, high = self.duration_low_s, self.duration_high_s
-        return high <= MOST_RATIO * low
+            return is_determined(self.duration_s, self.duration_low_s, self.duration_high_s)
+        return is_determined(self.gross_j, self.gross_low_j, self.gross_high_j)
 
     @property
     def carbon_g(self) -> tuple[float, float, float] | None:

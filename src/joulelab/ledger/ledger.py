@@ -133,7 +133,9 @@ class Ledger:
         return [f"{line} ({count} of {len(self.entries)})" for line, count in found.items()]
 
     def share_of(self, row: LedgerRow) -> Ratio:
-        """Return a row's share of the total energy."""
+        """Return a row's share of the total energy; NaN if it was not measured."""
+        if not row.is_measured:
+            return UNKNOWN_RATIO
         own = set(map(id, row.entries))
         rest = LedgerRow("", tuple(one for one in self.entries if id(one) not in own))
         return share(row.energy, rest.energy)

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.format import (
+    change,
     count,
     date,
     duration,
-    interval,
     money,
     money_with_interval,
     number,
@@ -31,22 +32,28 @@ BAR = 16
 """Characters of a bar of 100 %."""
 NAME = 16
 """Characters of a name that stay on one line."""
+LEAST_KWH = 0.01
+"""Energies from here on are given in kWh, too."""
 WIDE = 100
 """Bars and dates are shown if there are this many columns."""
 PARTLY = "* without the runs whose carbon intensity or price is unknown, see below"
 
 
 def print_ledger(ledger: Ledger, console: Console) -> None:
-    """Print the sums, the split over phases, and the top consumers."""
+    """Print the sums, the split over phases, and the top consumers.
+
+    No value is cut: a table that is wider than the console is printed as wide as it must be.
+    """
     for line in _head(ledger):
         console.print(line, soft_wrap=True)
-    console.print(_row_table(ledger, console))
+    tables = [_row_table(ledger, console)]
     if ledger.by == "phase":
-        table = _split_table(ledger)
-        if table is not None:
-            console.print(table)
+        tables += filter(None, [_split_table(ledger)])
     if ledger.top_consumers:
-        console.print(_top_consumer_table(ledger, console))
+        tables.append(_top_consumer_table(ledger, console))
+    console.width = max(console.width, *(_least_width(table, console) for table in tables))
+    for table in tables:
+        console.print(table)
     total = ledger.total
     is_partial = total.without_carbon and any(one.carbon is not None for one in total.entries)
     for line in (*([PARTLY] if is_partial else []), *ledger.sources, *ledger.warnings):
@@ -65,23 +72,6 @@ def share_text(share: Ratio) -> str:
     return with_interval(100 * share.value, 100 * share.low, 100 * share.high, "%", level="")
 
 
-def change_text(ratio: Ratio) -> str:
-    """Format a ratio as a change with its interval.
-
-    Example:
-        >>> change_text(Ratio(1.12, 1.08, 1.16)), change_text(Ratio(0.5, -math.inf, math.inf))
-        ('+12.0 % (8.0–16.0 %)', '-50.0 % (unbounded)')
-    """
-    if math.isnan(ratio.value):
-        return ""
-    value, low, high = (100 * (one - 1) for one in (ratio.value, ratio.low, ratio.high))
-    text = percent(ratio.value - 1, signed=True)
-    if low == high:
-        return text
-    ends = interval(low, high, value)
-    return f"{text} ({ends}{'' if math.isinf(low) and math.isinf(high) else ' %'})"
-
-
 def _head(ledger: Ledger) -> Iterator[str]:
     total = ledger.total
     starts = [one.run.started_unix_s for one in ledger.entries]
@@ -93,7 +83,8 @@ def _head(ledger: Ledger) -> Iterator[str]:
     )
     if total.is_measured:
         energy = with_interval(total.energy.value, *total.energy.interval, "J")
-        yield f"{energy}, {number(total.energy.value / J_PER_KWH)} kWh"
+        kwh = total.energy.value / J_PER_KWH
+        yield f"{energy}, {number(kwh)} kWh" if kwh >= LEAST_KWH else energy
     prices = (_price(total, currency) for currency in ledger.currencies)
     costs = [*filter(None, (_carbon(total), *prices))]
     if costs:
@@ -113,7 +104,7 @@ def _row_table(ledger: Ledger, console: Console) -> Table:
     if with_bars:
         table.add_column("")
     for heading in (*(["CO2e"] if with_carbon else []), *("cost" for _ in ledger.currencies)):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     largest = max((row.energy.value for row in rows), default=0.0)
     today = period_of(ledger.by, time.time()) if is_timed else ""
     for row in rows:
@@ -122,7 +113,8 @@ def _row_table(ledger: Ledger, console: Console) -> Table:
             energy = with_interval(row.energy.value, *row.energy.interval, "J", level="")
         compared = share_text(ledger.share_of(row))
         if is_timed:
-            compared = change_text(ledger.change_of(row, rows))
+            found = ledger.change_of(row, rows)
+            compared = change(found.value, found.low, found.high, level="")
         cells = [
             f"{row.key}\nso far" if row.key == today else row.key,
             str(len(row.entries)),
@@ -175,6 +167,15 @@ def _table(first: str, min_width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold", min_width=min_width)
     return table
+
+
+def _least_width(table: Table, console: Console) -> int:
+    """Measure a table whose names are folded and whose values are not."""
+    names = table.columns[0]
+    names.max_width = NAME
+    width = Measurement.get(console, console.options.update_width(10_000), table).maximum
+    names.max_width = None
+    return width
 
 
 def _carbon(row: LedgerRow, *, bare: bool = False) -> str:

@@ -17,10 +17,11 @@ from joulelab.energy.energy import Energy, sensor_of
 from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import JoulelabError
 from joulelab.format import (
+    change,
     count,
     duration,
     join_words,
-    number,
+    percent,
     printable,
     quantity,
     shorten,
@@ -28,6 +29,7 @@ from joulelab.format import (
     timestamp,
     with_interval,
 )
+from joulelab.runs import name_of
 from joulelab.runs.record import Run, SpanTotal, read_run, saved_run_directories
 from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
@@ -72,10 +74,13 @@ class Comparison:
 
 
 def previous_run(run: Run) -> Run | None:
-    """Find the newest finished run of the same name and project.
+    """Find the newest finished run of the same command, name and project.
 
-    It is searched for among the saved runs and next to this one.
+    It is searched for among the saved runs and next to this one. If the user chose the name, a run
+    of that name with other arguments will do.
     """
+    is_named = bool(run.command) and run.name != name_of(run.command)
+    alike: Run | None = None
     found = {}
     saved = saved_run_directories()
     for folder in dict.fromkeys((*saved, run.directory.parent)):
@@ -91,8 +96,10 @@ def previous_run(run: Run) -> Run | None:
             continue
         is_same = (other.kind, other.name, other.project) == (run.kind, run.name, run.project)
         if is_same and other.finished and not math.isnan(other.energy.gross_j):
-            return other
-    return None
+            if other.command == run.command:
+                return other
+            alike = alike or other
+    return alike if is_named else None
 
 
 def compare(run: Run, previous: Run | None) -> Comparison | None:
@@ -238,12 +245,12 @@ def _cost_lines(costs: Costs) -> Iterator[Line]:
 def _comparison_lines(found: Comparison | None) -> Iterator[Line]:
     if found is None:
         return
-    energy = with_interval(found.energy.value, found.energy.low, found.energy.high)
+    energy = change(found.energy.value, found.energy.low, found.energy.high)
     days = (time.time() - found.previous.started_unix_s) / 86400
     ago = f", {days:.0f} days ago" if days >= 1.5 else ""
     yield (
         "last time",
-        f"{energy} times the energy and {number(found.duration)} times the duration of the run of "
+        f"{energy} energy and {percent(found.duration - 1, signed=True)} time, against the run of "
         f"{timestamp(found.previous.started_unix_s)}{ago}",
     )
     if found.differences:
