@@ -141,7 +141,8 @@ def test_dates_use_the_stated_time_zone(tmp_path):
 )  # fmt: skip
 def test_units_in_names(tmp_path, time, factor, power, scale, energy):
     lines = [f"{t * factor:.9f},{w * scale:.12f}" for t, w in zip(PLAIN_T, PLAIN_W, strict=True)]
-    log = log_of(tmp_path, "\n".join([f"{time},{power}", *lines, ""]))
+    kind = {"energy_kind": "counter"} if energy else {}
+    log = log_of(tmp_path, "\n".join([f"{time},{power}", *lines, ""]), **kind)
     assert (log.trace.channels[0].quantity is Quantity.ENERGY) is energy
     t_s, value = series(log)
     assert t_s == pytest.approx(PLAIN_T)
@@ -195,13 +196,15 @@ def test_file_variants_give_the_same_readings(tmp_path, what, data, note):
     assert bool(log.notes) is bool(note)
 
 
-def test_duplicate_times_and_constant_power(tmp_path):
-    lines = [f"{i // 2},60" for i in range(22)]
-    log = log_of(tmp_path, "\n".join(["t_s,power_w", *lines, ""]))
-    assert len(series(log)[0]) == 11
-    assert log.notes == ("log.csv: merged 11 readings of 'power_w' at equal times",)
-    [energy] = EnergyEstimator(log.trace).energies([Window(0, 10 * 10**9)])
-    assert energy.gross_j == pytest.approx(600.0)
+def test_rows_at_equal_times_are_of_one_device_or_several(tmp_path):
+    text = "t_s,power_w\n" + "".join(f"{i // 2},60\n" for i in range(22))
+    with pytest.raises(UserError, match=r"2 rows at each time, of 2 devices or of one"):
+        log_of(tmp_path, text)
+    for devices, energy_j in ((1, 600), (2, 1200)):
+        log = log_of(tmp_path, text, devices=devices)
+        [energy] = EnergyEstimator(log.trace).energies([Window(0, 10 * 10**9)])
+        assert energy.gross_j == pytest.approx(energy_j)
+    assert any("2 rows per poll" in note for note in log.notes)
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,21 @@ def column_options(command: Command) -> Command:
     """Add the options that describe the columns of a log; they are fields of `LogOptions`."""
     option = partial(click.option, cls=SectionOption, section="Columns of the log")
     for add in (
+        option("--devices", type=click.IntRange(min=1), metavar="N",
+            help="Number of devices whose rows take turns, if no column names them; 1 for one."),
+        option("--device-column", metavar="NAME",
+            help="Column that distinguishes devices, by name or number."),
         option("--gpu", metavar="GPU", help="Read only this GPU, by its index or UUID in the log."),
         option("--component", metavar="NAME",
             help="Component to assign if the log does not name one: gpu:0, cpu:0 or dram:0."),
         option("--window", "window_s", type=click.FloatRange(min=0), metavar="SECONDS",
             help="Averaging window of each power value, ending at its timestamp."),
-        option("--energy-unit", metavar="UNIT", help="Unit of energy: J, mJ, uJ, kJ, Wh or kWh."),
+        option("--hold", is_flag=True,
+            help="Each power holds until the next row, as in a log of changes."),
+        option("--energy-kind", type=click.Choice(["counter", "interval"]),
+            help="Whether energy counts from a fixed start, or since the previous row."),
+        option("--energy-unit", metavar="UNIT",
+            help="Unit of energy: J, mJ, uJ, kJ, mWh, Wh or kWh."),
         option("--energy-column", "energy_columns", multiple=True, metavar="NAME",
             help="Energy counter, by name or number; repeat the option to add up several."),
         option("--power-unit", metavar="UNIT", help="Unit of power: W, mW, uW or kW."),

@@ -21,7 +21,8 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError, nearest
 from joulelab.forecast.profile import MAIN, Profile, Row
 from joulelab.format import nan_if_none
-from joulelab.logs.csv_table import number, open_table
+from joulelab.logs.cells import number
+from joulelab.logs.csv_table import open_table
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.record import StudyPart

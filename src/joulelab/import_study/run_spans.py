@@ -16,7 +16,7 @@ from typing import Any
 
 from joulelab.errors import UserError, nearest
 from joulelab.format import count
-from joulelab.logs.csv_table import is_absent, number
+from joulelab.logs.cells import is_absent, number
 from joulelab.logs.span_energies import ImportedSpan
 from joulelab.runs import FACTORS
 from joulelab.study.cells import digest, run_name

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from joulelab.energy.signal import Pace, pace_of, updates
 from joulelab.errors import UserError
-from joulelab.logs.csv_table import Floats
+from joulelab.logs.cells import Floats
 
 HUBER = 1.345
 """Residuals beyond this many standard deviations count by their size instead of their square; 95 %

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from joulelab.errors import UserError, nearest
-from joulelab.logs.csv_table import Converter, Floats, Table, is_absent, number, numbers
+from joulelab.logs.cells import NUMBER_WITH_UNIT, Floats, NumberReader, is_absent
+from joulelab.logs.csv_table import Converter, Table
 from joulelab.sensors.sensor import Quantity
 
 Units = Mapping[str, float]  # Lower case, to the SI unit; "" is that of plain numbers.
@@ -24,9 +25,12 @@ TIME_UNITS: Units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _PERCENT: Units = {"": 1.0, "%": 1.0, "pct": 1.0, "percent": 1.0}
 _HERTZ: Units = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
 UNITS: Mapping[Quantity, Units] = {
-    # mW and mJ are milli: no log of a computer is in megawatts.
+    # mW and mJ are milli: no log of a computer is in megawatts. Meters of houses count in MWh.
     Quantity.POWER: {"w": 1.0, "mw": 1e-3, "uw": 1e-6, "kw": 1e3},
-    Quantity.ENERGY: {"j": 1.0, "mj": 1e-3, "uj": 1e-6, "kj": 1e3, "wh": 3600.0, "kwh": 3.6e6},
+    Quantity.ENERGY: {
+        "j": 1.0, "mj": 1e-3, "uj": 1e-6, "kj": 1e3,
+        "mwh": 3.6, "wh": 3600.0, "kwh": 3.6e6, "MWh": 3.6e9,
+    },
     Quantity.UTILIZATION: _PERCENT,
     Quantity.MEMORY_UTILIZATION: _PERCENT,
     Quantity.MEMORY_USED: {
@@ -41,6 +45,8 @@ UNITS: Mapping[Quantity, Units] = {
 UNIT_NAMES = {
     "watt": "w", "watts": "w", "milliwatts": "mw", "joule": "j", "joules": "j",
     "millijoules": "mj", "seconds": "s", "second": "s", "sec": "s", "secs": "s",
+    "watthours": "wh", "kilowatthours": "kwh", "kilowatt": "kw", "kilowatts": "kw",
+    "milliwatt": "mw", "microwatts": "uw", "microjoules": "uj", "kilojoules": "kj",
     "milliseconds": "ms", "millis": "ms", "microseconds": "us", "nanoseconds": "ns",
     "µs": "us", "µw": "uw", "µj": "uj", "°c": "c",
 }  # fmt: skip
@@ -70,11 +76,22 @@ _WORDS = {
     Quantity.POWER: {"power", "watt", "watts"},
     Quantity.ENERGY: {"energy", "joule", "joules"},
 }
-_NOT_READINGS = {"limit", "cap", "max", "min", "state", "management", "reasons"}
-_GPU_COLUMNS = ("index", "gpu_index", "gpu_id", "gpu", "uuid", "gpu_uuid", "pci_bus_id", "serial")
-_NUMBER_WITH_UNIT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ°%]*)")
-SUSPICIOUS_POWER_W = 5000.0  # Plain numbers above this may be milliwatts.
-MOST_GPUS = 64
+_NOT_READINGS = {
+    "limit", "cap", "max", "min", "state", "management", "reasons", "factor", "apparent",
+    "reactive", "percent", "pct", "ratio", "efficiency", "mode", "status", "profile", "voltage",
+    "count", "cost", "price", "va", "kva", "var", "kvar", "volt", "volts", "amp", "amps",
+}  # fmt: skip
+_OTHER_UNITS = {"%", "pct", "percent", "v", "mv", "ma", "va", "kva", "var", "kvar", "dbm", "rpm"}
+"""Units of columns that are neither power nor energy, whatever their names."""
+_INTERVAL_WORDS = {"interval", "delta", "diff", "increment", "sample", "period"}
+_COUNTER_WORDS = {"total", "counter", "cumulative", "accumulated", "accumulator", "lifetime"}
+_BRACKET = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]\s*$")
+_PER_INTERVAL = re.compile(
+    r"[ _]*(?:/|\bper[ _])\s*(?:interval|sample|row|period|step)\b|_per_(?:interval|sample)\b",
+    re.IGNORECASE,
+)
+PLAIN_POWER_W = (1.0, 1000.0)  # Typical values outside may be in kilowatts or milliwatts.
+MOST_BOARD_W = 1500.0  # No board draws more for long.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +105,10 @@ class LogOptions:
     power_unit: str | None = None  # For all power columns: W, mW, uW or kW.
     energy_columns: Sequence[str] = ()  # Names or numbers of energy counters.
     energy_unit: str | None = None  # J, mJ, uJ, kJ, Wh or kWh
+    energy_kind: str | None = None  # counter, or interval: energy since the previous row.
+    hold: bool = False  # Each power holds until the next row.
+    device_column: str | None = None  # Name or number of the column that distinguishes devices.
+    devices: int | None = None  # Number of devices that take turns if no column names them.
     gpu: str | None = None  # Read only the rows of this GPU, named as in the log.
     component: str | None = None  # To assign if the log does not name one, for example gpu:0.
     window_s: float | None = None  # Averaging window up to each timestamp. None: the known one.
@@ -118,6 +139,7 @@ class Column:
     converter: Converter | None
     source: str
     note: str = ""
+    kind: str | None = None  # Of energy: counter or interval, as far as its name says.
 
 
 def parse_name(text: str) -> Name:
@@ -128,7 +150,8 @@ def parse_name(text: str) -> Name:
         (Name(stem='power_draw_instant', unit='mw'), Name(stem='t', unit='ns'),
          Name(stem='watts', unit='w'))
     """
-    bracket = re.search(r"[\[(]\s*([^\])]*?)\s*[\])]\s*$", text)
+    text = _PER_INTERVAL.sub("", text)
+    bracket = _BRACKET.search(text)
     name = text[: bracket.start()] if bracket else text
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
@@ -183,7 +206,7 @@ def choose_telemetry(table: Table) -> list[Column]:
             continue
         units, unit = UNITS[quantity], cell_unit or name.unit
         if unit in units:
-            convert = _converter(units, unit, bool(cell_unit))
+            convert = _converter(table, i, units, unit, bool(cell_unit))
             found.append(Column(i, text, name.stem, quantity, convert, f"log.{name.stem}"))
     counters = [i for i, kind in _recognise(table).items() if kind is Quantity.ENERGY]
     if len(counters) == 1:
@@ -195,14 +218,22 @@ def _recognise(table: Table) -> dict[int, Quantity]:
     """Find the columns that are power or energy by their words and units."""
     found: dict[int, Quantity] = {}
     for i, text in enumerate(table.names):
-        name = parse_name(text) if table.header else Name("", _cell_unit(table.cells(i)) or "")
-        if name.words & _NOT_READINGS:
+        name = parse_name(text) if table.header else Name("", "")
+        cell_unit = _cell_unit(table.cells(i)) or ""
+        if name.words & _NOT_READINGS or {cell_unit, _bracketed(text)} & _OTHER_UNITS:
             continue
         for quantity, words in _WORDS.items():
-            if name.unit in UNITS[quantity] or (not name.unit and name.words & words):
+            is_named_so = not name.unit and name.words & words
+            if name.unit in UNITS[quantity] or is_named_so or cell_unit in UNITS[quantity]:
                 found[i] = quantity
                 break
     return found
+
+
+def _bracketed(text: str) -> str:
+    """Return what stands in brackets at the end of a name, in lower case."""
+    match = _BRACKET.search(text)
+    return match[1].lower() if match else ""
 
 
 def _value(table: Table, position: int, quantity: Quantity, options: LogOptions) -> Column:
@@ -220,26 +251,41 @@ def _value(table: Table, position: int, quantity: Quantity, options: LogOptions)
             hint=f"state its unit with --{kind}-unit",
         )
     note = ""
+    source = NVIDIA_POWER.get(name.stem, f"log.{name.stem}")
     if not unit:
-        values = numbers(cells)
-        typical = float(np.nanmedian(np.abs(values))) if np.isfinite(values).any() else 0.0
-        if not is_energy and typical > SUSPICIOUS_POWER_W:
-            raise UserError(
-                f"{table.path}: the unit of column {text!r} is unknown",
-                why=f"its values are about {typical:.3g}",
-                hint="state it with --power-unit, for example W or mW",
-            )
+        if not is_energy:
+            _check_plain_power(table, position, is_board=name.stem in NVIDIA_POWER)
         unit, si_unit = ("j", "joules") if is_energy else ("w", "watts")
         note = f"{text!r} has no unit; assuming {si_unit}"
-    convert = _converter(units, unit, bool(cell_unit))
-    source = NVIDIA_POWER.get(name.stem, f"log.{name.stem}")
-    return Column(position, text, name.stem, quantity, convert, source, note)
+    convert = _converter(table, position, units, unit, bool(cell_unit))
+    energy_kind = options.energy_kind or _energy_kind(text, name) if is_energy else None
+    return Column(position, text, name.stem, quantity, convert, source, note, energy_kind)
+
+
+def _energy_kind(text: str, name: Name) -> str | None:
+    """Return whether a column of energy is a counter or per interval, if its name says so."""
+    if _PER_INTERVAL.search(text) or name.words & _INTERVAL_WORDS:
+        return "interval"
+    return "counter" if name.words & _COUNTER_WORDS else None
+
+
+def _check_plain_power(table: Table, position: int, *, is_board: bool) -> None:
+    """Raise an error if numbers without a unit may be in kilowatts or milliwatts."""
+    values = np.abs(table.numbers(position)(table.cells(position)))
+    typical = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
+    low_w, high_w = (0.0, MOST_BOARD_W) if is_board else PLAIN_POWER_W
+    if typical > high_w or 0 < typical < low_w:
+        raise UserError(
+            f"{table.path}: the unit of column {table.names[position]!r} is unknown",
+            why=f"its values are about {typical:.3g}",
+            hint="state it with --power-unit, for example W or mW",
+        )
 
 
 def _cell_unit(cells: Sequence[str]) -> str | None:
     """Return the unit after the first number, as in ``123.45 W``; ``None`` if it is no number."""
     cell = next((cell for cell in cells if not is_absent(cell)), "")
-    match = _NUMBER_WITH_UNIT.fullmatch(cell)
+    match = NUMBER_WITH_UNIT.fullmatch(cell)
     if match is None:
         return None
     unit = _usual(match.group(2))
@@ -248,6 +294,8 @@ def _cell_unit(cells: Sequence[str]) -> str | None:
 
 def _usual(unit: str) -> str:
     """Write a unit as in the tables of units."""
+    if unit.strip() == "MWh":
+        return "MWh"
     unit = unit.strip().lower().replace("μ", "µ")
     return UNIT_NAMES.get(unit, unit)
 
@@ -260,26 +308,30 @@ def check_unit(text: str, units: Units, kind: str) -> str:
     return unit
 
 
-def scaled(factor: float) -> Converter | None:
-    """Create a converter that multiplies plain numbers; ``None`` if the factor is 1."""
-    return None if factor == 1.0 else lambda cells: numbers(cells) * factor
+def scaled(table: Table, position: int, factor: float) -> Converter:
+    """Create a converter that multiplies plain numbers of a column."""
+    read = table.numbers(position)
+    return read if factor == 1.0 else lambda cells: read(cells) * factor
 
 
-def _converter(units: Units, unit: str, in_cells: bool) -> Converter | None:
+def _converter(table: Table, position: int, units: Units, unit: str, in_cells: bool) -> Converter:
     """Create a converter of numbers, each with its unit if ``in_cells``, otherwise in ``unit``."""
     if not in_cells:
-        return scaled(units[unit])
+        return scaled(table, position, units[unit])
+    sample = [match[1] for cell in table.cells(position) if (match := NUMBER_WITH_UNIT.match(cell))]
+    read = NumberReader(f"{table.path}: column {table.names[position]!r}", table.mark, sample)
 
     def convert_one(cell: str) -> float:
-        match = _NUMBER_WITH_UNIT.fullmatch(cell.strip())
+        match = NUMBER_WITH_UNIT.fullmatch(cell.strip())
         if match is None:
             return math.nan
-        return number(match.group(1)) * units.get(_usual(match.group(2)) or unit, math.nan)
+        factor = units.get(_usual(match.group(2)) or unit, math.nan)
+        return read.one(match.group(1), sample) * factor
 
     def convert(cells: Sequence[str]) -> Floats:
         first = cells[0].strip().rpartition(" ")[2] if cells else ""
         factor = units.get(_usual(first))
-        if factor is not None:
+        if factor is not None and read.mark != ",":
             # Nearly always all cells have one unit.
             try:
                 bare = [cell.rstrip().removesuffix(first) for cell in cells]
@@ -289,41 +341,6 @@ def _converter(units: Units, unit: str, in_cells: bool) -> Converter | None:
         return np.fromiter(map(convert_one, cells), dtype=np.float64, count=len(cells))
 
     return convert
-
-
-def find_gpu_column(table: Table) -> int | None:
-    """Find the column that names each row's GPU; ``None`` if there is none."""
-    stems = {parse_name(name).stem: i for i, name in enumerate(table.names)}
-    for position in (stems[stem] for stem in _GPU_COLUMNS if stem in stems):
-        cells = table.cells(position)
-        gpus = set(cells)
-        # A column of row numbers may be called "index" too.
-        if len(gpus) <= MOST_GPUS and (len(gpus) < len(cells) or len(cells) == 1):
-            return position
-    return None
-
-
-def gpu_uuids(table: Table, gpu_position: int) -> dict[str, str]:
-    """Map each GPU's name in the log to its UUID, as far as the sample shows."""
-    stems = {parse_name(name).stem: i for i, name in enumerate(table.names)}
-    position = stems.get("uuid", stems.get("gpu_uuid"))
-    if position is None:
-        return {}
-    return dict(zip(table.cells(gpu_position), table.cells(position), strict=False))
-
-
-def code_names(names: list[str]) -> Converter:
-    """Create a converter of texts to their positions in ``names``, to which new ones are added."""
-    positions: dict[str, int] = {}
-
-    def code(cell: str) -> int:
-        text = cell.strip()
-        if text not in positions:
-            positions[text] = len(names)
-            names.append(text)
-        return positions[text]
-
-    return lambda cells: np.array([code(cell) for cell in cells], dtype=np.float64)
 
 
 def find(table: Table, name: str) -> int:

@@ -1,4 +1,9 @@
-"""CSV files of other tools: encoding, delimiter, header and numbers."""
+"""CSV files of other tools: encoding, delimiter, header, and the shape of rows.
+
+A row with more cells than the header is joined where only one way is possible, or an error: columns
+never shift. Lines before the header, repeated headers, a row of units and messages of the tool are
+left out with a note.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +11,51 @@ import codecs
 import csv
 import gzip
 import itertools
-import math
+import re
+import string
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulelab.errors import UserError
 from joulelab.format import count
+from joulelab.logs.cells import (
+    CellKind,
+    Floats,
+    NumberReader,
+    decimal_mark,
+    is_absent,
+    is_value,
+    kind_of,
+)
 
-Floats = NDArray[np.float64]
 Converter = Callable[[Sequence[str]], Floats]  # Texts to numbers, NaN for no value.
 
 GZIP_MAGIC = b"\x1f\x8b"
 COMMENT = "#"
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
+_SEPARATORS = set(";\t|")  # Unlike commas, they stand in no number or time.
 SAMPLE_ROWS = 200
-ROWS_PER_CHUNK = 1 << 16
+MOST_PREAMBLE = 100  # The header follows at most this many other lines.
+CELLS_PER_CHUNK = 1 << 19
 ENCODING_BYTES = 4096
-
-ABSENT = {"", "n/a", "na", "nan", "none", "null", "-"}
-"""Cells without a value, in lower case; anything in square brackets is one too: ``[N/A]``."""
+BLOCK_CHARACTERS = 1 << 18
+LONGEST_LINE = 100_000  # Characters. The csv module refuses cells of more than 131,072.
+MOST_LINES = 30_000_000  # More readings would not fit into the memory of a usual machine.
+MOST_SHORT = 0.1  # A file of which a larger share of rows is short has another layout.
+SHOWN = 60  # Characters of a line in a message.
+_UNITS_ROW = re.compile(
+    r"[\[(]?\s*(?:[nuµm]?s|sec\w*|[kmuµ]?w|watts?|[kmu]?j|joules?|[km]?wh|%|pct|percent|°?c|celsius|"
+    r"[kmg]?hz|[kmg]i?b|bytes|m?v|volts?|m?a|amps?|v?va|rpm|unix|utc|iso|yyyy.*|hh:.*)?\s*[\])]?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,85 +66,409 @@ class Table:
     names: tuple[str, ...]  # Of the columns; "1", "2", ... if there is no header.
     header: bool
     delimiter: str
-    heading: str  # The first line, skipped wherever nvidia-smi repeats it.
+    headings: frozenset[str]  # Header and units, skipped wherever they are repeated.
     sample: tuple[tuple[str, ...], ...]  # Up to :data:`SAMPLE_ROWS` first rows.
+    skipped: int = 0  # Lines before the header.
+    mark: str | None = "."  # Decimal mark of its numbers; ``None`` if they do not show it.
 
     def cells(self, column: int) -> list[str]:
         """Return the cells of a column in the sample."""
-        return [row[column] for row in self.sample if column < len(row)]
+        return [row[column] for row in self.sample]
 
     def rows(self) -> Iterator[list[str]]:
-        """Iterate over all rows of cells, without the header."""
+        """Iterate over all rows of cells, without the header; some may be short."""
         with open_text(self.path) as file:
-            yield from self._split(self._without_headings(_lines(file), []))
+            width = len(self.names)
+            for row in self._split(self._data_lines(file, [])):
+                is_long = len(row) > width
+                yield join(self.path, row, width, self.delimiter) if is_long else row
 
     def read(self, columns: Sequence[tuple[int, Converter | None]]) -> tuple[list[Floats], str]:
         """Read columns (positions, converters) of all rows; return a note on skipped lines, too."""
         notes: list[str] = []
-        width = 1 + max(position for position, _ in columns)
+        if self.skipped:
+            notes.append(f"skipped {count(self.skipped, 'line')} before the header")
+        converters = [converter or self.numbers(i) for i, converter in columns]
+        positions = [i for i, _ in columns]
         chunks: list[list[Floats]] = [[np.zeros(0)] for _ in columns]
-        short = 0
+        shape = _Shape(self)
         with open_text(self.path) as file:
-            lines = self._without_headings(_lines(file), notes)
-            rows = self._split(self._without_partial_end(lines, notes))
-            while taken := list(itertools.islice(rows, ROWS_PER_CHUNK)):
-                whole = [row for row in taken if len(row) >= width]
-                short += len(taken) - len(whole)
-                for chunk, (position, converter) in zip(chunks, columns, strict=True):
-                    chunk.append((converter or numbers)([row[position] for row in whole]))
-        if short:
-            notes.append(f"skipped {count(short, 'line')} with too few columns")
+            rows = self._split(self._data_lines(file, notes))
+            per_chunk = max(CELLS_PER_CHUNK // len(self.names), 1)
+            while taken := list(itertools.islice(rows, per_chunk)):
+                whole = shape.whole(taken)
+                for chunk, position, converter in zip(chunks, positions, converters, strict=True):
+                    chunk.append(converter([row[position] for row in whole]))
+        shape.finish(notes)
         return [np.concatenate(chunk) for chunk in chunks], "; ".join(notes)
+
+    def numbers(self, column: int) -> NumberReader:
+        """Create a converter of the plain numbers of a column."""
+        what = f"{self.path}: column {self.names[column]!r}"
+        return NumberReader(what, self.mark, self.cells(column))
 
     def _split(self, lines: Iterable[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
 
-    def _without_headings(self, lines: Iterable[str], notes: list[str]) -> Iterator[str]:
-        """Skip the line that names the columns wherever it occurs."""
+    def _data_lines(self, file: TextIO, notes: list[str]) -> Iterator[str]:
+        """Iterate over lines of data: no comments, no header wherever it is repeated.
+
+        A last line that has no line end and differs in form from the line before it is left out.
+        """
         headings = 0
-        for line in lines:
-            if self.header and line.strip() == self.heading:
-                headings += 1
-            else:
-                yield line
-        if headings > 1:
-            notes.append(f"skipped {count(headings - 1, 'repeated header line')}")
-
-    def _without_partial_end(self, lines: Iterator[str], notes: list[str]) -> Iterator[str]:
-        """Skip a last line that has no line end and differs in form from the line before it."""
-        previous, current = "", next(lines, "")
-        for line in lines:
-            yield current
-            previous, current = current, line
-        if current.endswith(("\n", "\r")) or not previous or self._is_like(current, previous):
-            yield from [current] if current else []
-        else:
+        before = self.skipped
+        others = {text[:1] for text in (*self.headings, COMMENT, *string.whitespace)}
+        latest: list[str] = []
+        for block in _blocks(file):
+            lines = [line for line in block if line[0] not in others]
+            if before or len(lines) < len(block):
+                lines = []
+                for line in block:
+                    text = line.strip()
+                    if text in self.headings:
+                        headings += 1
+                    elif text and not text.startswith(COMMENT):
+                        lines.append(line)
+                before, lines = max(before - len(lines), 0), lines[before:]
+            lines = latest + lines
+            yield from lines[:-2]
+            latest = lines[-2:]
+        if latest and not latest[-1].endswith("\n") and not self._is_like(*latest[-2:]):
+            latest.pop()
             notes.append("skipped the last line, which is cut short")
+        yield from latest
+        if headings > len(self.headings):
+            repeated = count(headings - len(self.headings), "repeated header line")
+            notes.append(f"skipped {repeated}")
 
-    def _is_like(self, line: str, previous: str) -> bool:
+    def _is_like(self, previous: str, line: str = "") -> bool:
+        if not line:
+            return True
         cells, previous_cells = (text.strip().split(self.delimiter) for text in (line, previous))
         if len(cells) != len(previous_cells):
             return False
-        # A number that lost its last digits has fewer decimals; one that lost its unit has none.
-        return _decimals_and_unit(cells[-1]) == _decimals_and_unit(previous_cells[-1])
+        # A number that lost its last digits is shorter; one that lost its unit has none.
+        return _form(cells[-1]) == _form(previous_cells[-1])
+
+
+@dataclass(slots=True)
+class _Shape:
+    """Brings rows to the number of cells of the header, and counts those that have fewer."""
+
+    table: Table
+    rows: int = 0
+    messages: list[str] = field(default_factory=list)
+    message_lines: int = 0
+    short: int = 0
+    example: Sequence[str] = ()
+
+    def whole(self, rows: list[list[str]]) -> list[list[str]]:
+        """Return the rows with as many cells as the header, joined where they have more."""
+        width = len(self.table.names)
+        self.rows += len(rows)
+        names = set(self.table.names) if self.table.header else set()
+        if {len(row) for row in rows} == {width} and names.isdisjoint(row[0] for row in rows):
+            return rows
+        whole = []
+        for row in rows:
+            if row and row[0] in names and len(names.intersection(map(str.strip, row))) > 1:
+                self._check_header(row)
+            elif len(row) == width:
+                whole.append(row)
+            elif len(row) > width:
+                whole.append(join(self.table.path, row, width, self.table.delimiter))
+            else:
+                self._leave_out(row)
+        return whole
+
+    def finish(self, notes: list[str]) -> None:
+        """Note what was left out; raise a :class:`UserError` if it is much."""
+        if self.short > max(MOST_SHORT * self.rows, 2):
+            raise UserError(
+                f"{self.table.path}: {count(self.short, 'row')} of {self.rows} have fewer cells "
+                f"than the header",
+                why=f"the first is {_shown(self.table.delimiter.join(self.example))!r}",
+            )
+        if self.message_lines:
+            example = _shown(self.messages[0])
+            notes.append(f"skipped {count(self.message_lines, 'line')} of text ({example!r})")
+        if self.short:
+            notes.append(f"skipped {count(self.short, 'line')} with too few columns")
+
+    def _leave_out(self, row: list[str]) -> None:
+        if len(row) < 2 and not any(is_value(cell.strip()) for cell in row):
+            self.message_lines += 1
+            if len(self.messages) < 1:
+                self.messages.append(" ".join(row))
+            return
+        self.short += 1
+        self.example = self.example or row
+
+    def _check_header(self, row: list[str]) -> None:
+        """Raise an error if the columns change within the file."""
+        cells = tuple(cell.strip() for cell in row)
+        if cells[: len(self.table.names)] != self.table.names:
+            raise UserError(
+                f"{self.table.path}: the columns change at {_shown(', '.join(cells))!r}",
+                hint="split the file there",
+            )
+
+
+def join(path: Path, row: Sequence[str], width: int, delimiter: str) -> list[str]:
+    """Join the cells of a row that were split at a comma, or raise a :class:`UserError`."""
+    joined = join_row(row, width, delimiter)
+    if joined is None:
+        raise UserError(
+            f"{path}: a row has {len(row)} cells, the header {width}",
+            why=f"the row is {_shown(delimiter.join(row))!r}",
+            hint="put cells that contain the delimiter in quotes",
+        )
+    return joined
+
+
+def join_row(row: Sequence[str], width: int, delimiter: str) -> list[str] | None:
+    """Join the cells of a row with too many; ``None`` if there is no or more than one way.
+
+    Joined are the fraction of a time that has a decimal comma, a text that contains the delimiter,
+    and a number with its unit; each only if all other cells keep their form.
+
+    Example:
+        >>> join_row(["12:00:01", "25", "97", "250"], 3, ",")
+        ['12:00:01,25', '97', '250']
+        >>> join_row(["1.0", "Board", " rev 2", "250 W"], 3, ",")
+        ['1.0', 'Board, rev 2', '250 W']
+        >>> join_row(["1.0", "12", "5", "97"], 3, ",") is None
+        True
+    """
+    cells = [cell.strip() for cell in row]
+    at = next((i for i in range(len(cells) - 1) if _is_fraction(*cells[i : i + 2])), None)
+    if len(cells) > width and at is not None:
+        cells[at : at + 2] = [f"{cells[at]},{cells[at + 1]}"]
+    while len(cells) > width and not cells[-1]:
+        cells.pop()
+    excess = len(cells) - width
+    if excess == 0:
+        return cells
+    parts = [cells[i : i + excess + 1] for i in range(width)]
+    ways = [i for i in range(width) if _can_be_parts(parts[i])]
+    if len(ways) != 1 or all(kind_of(cell) is CellKind.NUMBER for cell in parts[ways[0]]):
+        return None
+    at, end = ways[0], ways[0] + excess + 1
+    return [*cells[:at], delimiter.join([cells[at], *row[at + 1 : end]]).strip(), *cells[end:]]
+
+
+_SECONDS = re.compile(r"\d:\d\d:\d\d$")
+_FRACTION = re.compile(r"\d{1,9}(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?(?: ?[AP]M)?")
+
+
+def _is_fraction(time: str, fraction: str) -> bool:
+    """Return whether two cells are a time that was split at its decimal comma."""
+    is_time = _SECONDS.search(time) and kind_of(time) is CellKind.TIME
+    return bool(is_time and _FRACTION.fullmatch(fraction))
+
+
+def _can_be_parts(cells: Sequence[str]) -> bool:
+    """Return whether cells may be the parts of one text, or of one number."""
+    kinds = [kind_of(cell) for cell in cells]
+    if kinds[0] is CellKind.TEXT:
+        return all(kind is CellKind.TEXT for kind in kinds)
+    digits = all(re.fullmatch(r"\d+(?:\s*[A-Za-zµ%]+)?", cell) for cell in cells[1:])
+    return bool(re.fullmatch(r"[-+]?\d+", cells[0])) and digits
 
 
 def open_table(path: Path) -> Table:
     """Inspect the first rows of a CSV file, plain or gzip, with or without a header."""
     with open_text(path) as file:
-        head = list(itertools.islice(_lines(file), SAMPLE_ROWS + 1))
-    if not head:
+        some = (line for line in read_lines(file) if not line.isspace())
+        head = list(itertools.islice(some, SAMPLE_ROWS + MOST_PREAMBLE))
+        lines = [line for line in head if not line.lstrip().startswith(COMMENT)]
+        delimiter = max(DELIMITERS, key=partial(_fit, lines))
+        table = _inspect(path, head, lines, delimiter) if lines else None
+    if table is None:
         raise UserError(f"{path} contains no data", hint="give a CSV file with a header and rows")
-    delimiter = max(DELIMITERS, key=head[0].count)
-    heading = head[0].strip()
-    lines = [head[0], *(line for line in head[1:] if line.strip() != heading)]
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    first, *others = [tuple(cell.strip() for cell in row) for row in rows]
-    header = not any(cell[:1].isdigit() or cell[:1] in "+-." for cell in first if cell)
-    if header:
-        return Table(path, first, True, delimiter, heading, tuple(others))
-    names = tuple(str(i + 1) for i in range(len(first)))
-    return Table(path, names, False, delimiter, heading, (first, *others))
+    return table
+
+
+def _fit(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
+    """Return how well a delimiter fits: rows of equal length, times the share of values in them."""
+    rows = [_row(line, delimiter) for line in lines]
+    width, number = Counter(map(len, rows)).most_common(1)[0] if rows else (0, 0)
+    if width <= 1:
+        return 0.0, 0
+    cells = [cell for row in rows for cell in row if len(row) == width]
+    clean = sum(
+        not set(cell) & _SEPARATORS and kind_of(cell) is not CellKind.TEXT for cell in cells
+    )
+    return number * clean / len(cells), width
+
+
+def _row(line: str, delimiter: str) -> tuple[str, ...]:
+    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    return tuple(cell.strip() for cell in cells)
+
+
+def _inspect(path: Path, head: Sequence[str], lines: Sequence[str], delimiter: str) -> Table | None:
+    """Find the header and join the rows of the sample; ``None`` if there is neither."""
+    rows = [_row(line, delimiter) for line in lines]
+    first = _first_data_row(rows)
+    names, headings, at = _header(rows, lines, head, first, delimiter)
+    header = bool(names)
+    others = [
+        row
+        for row, line in zip(rows[first:], lines[first:], strict=True)
+        if line.strip() not in headings
+    ]
+    if not (header or others):
+        return None
+    if not header:
+        usual = Counter(map(len, others)).most_common(1)[0][0]
+        split = _split_time(others, usual)
+        if split:
+            others = [tuple(join_row(row, usual - 1, delimiter) or row) for row in others]
+        names = tuple(str(i + 1) for i in range(usual - split))
+    sample = []
+    for row in others[:SAMPLE_ROWS]:
+        joined = join(path, row, len(names), delimiter) if len(row) > len(names) else row
+        if len(joined) == len(names):
+            sample.append(tuple(joined))
+    if not header and delimiter == ",":
+        _check_split_numbers(path, sample)
+    marks = {decimal_mark(cells) for cells in zip(*sample, strict=True) if _has_comma(cells)}
+    # Commas between cells and decimal commas seldom occur together.
+    is_point = None not in marks or (delimiter == "," and _has_point(sample))
+    mark = "," if "," in marks else "." if is_point else None
+    skipped = at if header else first
+    return Table(path, names, header, delimiter, headings, tuple(map(tuple, sample)), skipped, mark)
+
+
+def _first_data_row(rows: Sequence[tuple[str, ...]]) -> int:
+    """Return the position of the first row that has a value and the usual number of cells."""
+    with_value = [i for i, row in enumerate(rows) if len(row) > 1 and any(map(is_value, row))]
+    if not with_value:
+        return min(len(rows), 1)
+    usual = Counter(len(rows[i]) for i in with_value).most_common(1)[0][0]
+    first = next(i for i in with_value if len(rows[i]) == usual)
+    below = rows[first + 1 : first + 20]
+    return first + 1 if below and _names_columns(rows[first], below) else first
+
+
+def _names_columns(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Return whether a row with a value is a header nevertheless, such as ``time,0,1,2``."""
+    values = [i for i in range(len(row)) if all(len(r) > i and is_value(r[i]) for r in below)]
+    times = [i for i in values if kind_of(below[0][i]) is CellKind.TIME]
+    texts = {i for i in values if kind_of(row[i]) is CellKind.TEXT}
+    return bool(texts) and (2 * len(texts) > len(values) or bool(texts & set(times)))
+
+
+def _header(
+    rows: Sequence[tuple[str, ...]],
+    lines: Sequence[str],
+    head: Sequence[str],
+    first: int,
+    delimiter: str,
+) -> tuple[tuple[str, ...], frozenset[str], int]:
+    """Find the names of columns above the first row of data, and add the units below them.
+
+    Returns:
+        The names (none if there is no header), the lines of header and units, and how many other
+        lines precede them.
+    """
+    is_single = first < len(rows) and len(rows[first]) == 1
+    above = [i for i in range(first) if is_single or len(rows) == first or len(rows[i]) > 1]
+    below = rows[first : first + 20]
+    at = next((i for i in reversed(above) if _is_heading(rows[i], below)), -1)
+    if at < 0:
+        return _commented_header(rows, lines, head, first, delimiter)
+    names = rows[at]
+    headings = {lines[at].strip()}
+    if (
+        at > 0
+        and len(rows[at - 1]) == len(names)
+        and _is_heading(rows[at - 1])
+        and all(map(_UNITS_ROW.fullmatch, names))
+    ):
+        units = [cell.strip("[]() ") for cell in names]
+        at -= 1
+        names = tuple(map(_with_unit, rows[at], units))
+        headings.add(lines[at].strip())
+    if first < len(rows):
+        while len(names) > len(rows[first]) and not names[-1]:
+            names = names[:-1]
+    return names, frozenset(headings), at
+
+
+def _with_unit(name: str, unit: str) -> str:
+    """Add the unit in the row below a name."""
+    stated = re.search(r"[\[(]\s*([^\])]*?)\s*[\])]$", name)
+    if stated and unit and stated[1].lower() != unit.lower():
+        raise UserError(f"column {name!r} has another unit below its name", why=f"it is {unit!r}")
+    return f"{name} [{unit}]" if unit and not stated else name
+
+
+def _is_heading(row: Sequence[str], below: Sequence[Sequence[str]] = ()) -> bool:
+    """Return whether the cells of a row can be names of columns."""
+    if any(map(is_value, row)):
+        return bool(below) and len(row) == len(below[0]) and _names_columns(row, below)
+    return any(cell and not is_absent(cell) for cell in row)
+
+
+def _commented_header(
+    rows: Sequence[tuple[str, ...]],
+    lines: Sequence[str],
+    head: Sequence[str],
+    first: int,
+    delimiter: str,
+) -> tuple[tuple[str, ...], frozenset[str], int]:
+    """Find names of columns in the comment directly above the data."""
+    if first >= len(lines):
+        return (), frozenset(), first
+    above = head[: head.index(lines[first])]
+    if above and above[-1].lstrip().startswith(COMMENT):
+        names = _row(above[-1].strip().lstrip(COMMENT), delimiter)
+        if len(names) == len(rows[first]) and not any(map(is_value, names)):
+            return names, frozenset([above[-1].strip()]), first
+    return (), frozenset(), first
+
+
+def _split_time(rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Return whether all rows without a header have a time that was split at its decimal comma."""
+    found = []
+    for row in rows:
+        if len(row) == width:
+            at = next((i for i in range(width - 1) if _is_fraction(*row[i : i + 2])), None)
+            if at is None:
+                return False
+            found.append(row[at + 1])
+    digits = [re.match(r"\d*", text)[0] for text in found]  # type: ignore[index]
+    has_zone = all(len(text) > len(one) for text, one in zip(found, digits, strict=True))
+    same = len({len(one) for one in digits}) == 1 and len(digits[0]) in (3, 6, 9)
+    return bool(found) and (has_zone or (same and any(one[0] == "0" for one in digits)))
+
+
+def _check_split_numbers(path: Path, sample: Sequence[Sequence[str]]) -> None:
+    """Raise an error if rows without a header have decimal commas and commas between cells."""
+    for whole, fraction in itertools.pairwise(zip(*sample, strict=True)):
+        digits = [re.fullmatch(r"(\d+)\s*[A-Za-zµ%]+", cell) for cell in fraction]
+        if not all(digits) or not all(re.fullmatch(r"[-+]?\d+", cell) for cell in whole):
+            continue
+        texts = [match[1] for match in digits if match]
+        is_index = set(whole) <= {str(i) for i in range(len(set(whole)))}
+        if any(len(text) > 1 and text[0] == "0" for text in texts) or not (
+            is_index or any(len(text) > 1 for text in texts)
+        ):
+            raise UserError(
+                f"{path}: numbers seem to be split at decimal commas",
+                why=f"{whole[0]!r} is followed by {fraction[0]!r}",
+                hint="write them with a decimal point, or separate cells by semicolons",
+            )
+
+
+def _has_comma(cells: Iterable[str]) -> bool:
+    return any("," in cell and kind_of(cell) is not CellKind.TEXT for cell in cells)
+
+
+def _has_point(rows: Iterable[Sequence[str]]) -> bool:
+    return any(re.fullmatch(r"[-+]?\d*\.\d+(\s*\D+)?", cell) for row in rows for cell in row)
 
 
 @contextmanager
@@ -132,7 +480,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         opener = gzip.open if packed else open
         with opener(path, "rb") as file:
             encoding = _encoding(file.read(ENCODING_BYTES), path)
-        with opener(path, "rt", encoding=encoding, errors="replace", newline="") as text:
+        with opener(path, "rt", encoding=encoding, errors="replace") as text:
             yield text
     except EOFError as error:
         raise UserError(
@@ -155,40 +503,41 @@ def _encoding(beginning: bytes, path: Path) -> str:
     return "utf-8-sig"
 
 
-def numbers(cells: Sequence[str]) -> Floats:
-    """Convert texts with a decimal point or comma to numbers, others to NaN.
-
-    Example:
-        >>> numbers(["1.5", "2,5", "[N/A]", "?"])
-        array([1.5, 2.5, nan, nan])
-    """
-    try:
-        return np.array(cells, dtype=np.float64)
-    except ValueError:
-        return np.array([number(cell) for cell in cells], dtype=np.float64)
+def read_lines(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[str]:
+    """Iterate over lines of limited length and number, with their line ends."""
+    return itertools.chain.from_iterable(_blocks(file, longest))
 
 
-def number(cell: str) -> float:
-    """Convert a text with a decimal point or comma to a number, NaN if it is none."""
-    cell = cell.strip()
-    if is_absent(cell):
-        return math.nan
-    try:
-        return float(cell.replace(",", ".", 1))
-    except ValueError:
-        return math.nan
+def _blocks(file: TextIO, longest: int = LONGEST_LINE) -> Iterator[list[str]]:
+    """Iterate over parts of a file, as lines of limited length and number that are not empty."""
+    number, rest = 0, ""
+    while block := file.read(BLOCK_CHARACTERS):
+        *lines, rest = f"{rest}{block}".split("\n")
+        if len(rest) > longest or max(map(len, lines), default=0) > longest:
+            raise UserError(
+                f"cannot read {file.name}",
+                why=f"it has a line of more than {longest:,} characters",
+                hint="give a table with one reading per line",
+            )
+        number += len(lines)
+        if number > MOST_LINES:
+            raise UserError(
+                f"cannot read {file.name}",
+                why=f"it has more than {MOST_LINES:,} lines",
+                hint="split it",
+            )
+        yield [f"{line}\n" for line in lines]
+    if rest:
+        yield [rest]
 
 
-def is_absent(cell: str) -> bool:
-    """Return whether a cell states that there is no value."""
-    return cell.lower() in ABSENT or cell.startswith("[")
+def _shown(text: str) -> str:
+    """Return a part of a line for a message, without control characters."""
+    text = "".join(one if one.isprintable() else " " for one in text)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
-def _lines(file: TextIO) -> Iterator[str]:
-    """Iterate over lines that are neither blank nor comments, with their line ends."""
-    return (line for line in file if not line.isspace() and not line.lstrip().startswith(COMMENT))
-
-
-def _decimals_and_unit(cell: str) -> tuple[int, str]:
+def _form(cell: str) -> tuple[int, int, str]:
     digits, _, unit = cell.strip().partition(" ")
-    return len(digits.partition(".")[2]), unit
+    whole, _, decimals = digits.partition(".")
+    return len(whole), len(decimals), unit

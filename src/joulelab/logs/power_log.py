@@ -17,27 +17,17 @@ import numpy as np
 
 from joulelab.energy.signal import Pace, implausible_power_w, pace_of
 from joulelab.errors import UserError
-from joulelab.format import count, join_words
-from joulelab.logs.columns import (
-    NVIDIA_POWER,
-    Column,
-    LogOptions,
-    choose_telemetry,
-    choose_values,
-    code_names,
-    find_gpu_column,
-    gpu_uuids,
-)
-from joulelab.logs.csv_table import Floats, Table, is_absent, open_table
+from joulelab.format import join_words
+from joulelab.logs.cells import is_absent
+from joulelab.logs.columns import Column, LogOptions, choose_telemetry
+from joulelab.logs.csv_table import Table, open_table
 from joulelab.logs.formats import find_format, read_format
-from joulelab.logs.series import Kind, Meter, MeterRows, Series, has_readings, to_series
-from joulelab.logs.timestamps import choose_time
+from joulelab.logs.series import Series, has_readings, to_series
+from joulelab.logs.table_rows import read_devices, read_meters
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
-
-LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,110 +132,8 @@ def read_series(
             runs += recording.runs
         return recording.series
     table = open_table(path)
-    columns = choose_values(table, options)
-    if options.component and len(columns) > 1:
-        raise UserError(
-            f"{path}: {len(columns)} columns cannot all be {options.component}",
-            hint="omit --component, or choose one column",
-        )
-    notes += [f"{path.name}: {column.note}" for column in columns if column.note]
-    devices = _read_devices(table, columns, options, notes)
-    names = [device.name for device in devices]
-    if options.gpu is not None and options.gpu not in names:
-        if names == [""]:
-            raise UserError(f"{path} does not name GPUs", hint="omit --gpu")
-        known = ", ".join(names)
-        raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
-    series: list[Series] = []
-    for device in devices:
-        if options.gpu not in (None, device.name):
-            continue
-        for column, value in zip(columns, device.values, strict=True):
-            if absent is not None and len(devices) > 1 and not has_readings(device.t_s, value):
-                why = f"{path.name} has no readings of it in {column.name!r}"
-                absent.append(Absence(device.component, column.source, why))
-                continue
-            rows = _rows(path, table, column, device, value, options)
-            if missing := int(np.count_nonzero(~np.isfinite(value))):
-                note = f"{column.name!r} has no value in {count(missing, 'line')}"
-                notes.append(f"{path.name}: {note}")
-            one = to_series(path, rows, options, notes)
-            if len(columns) > 1 and one.channel.component.startswith("gpu:"):
-                part = f"{one.channel.component}:{column.stem}"
-                one = replace(one, channel=replace(one.channel, component=part))
-            series.append(one)
-    if not series:
-        raise UserError(f"{path} has no readings of any of its {len(devices)} GPUs")
-    return series
-
-
-@dataclass(frozen=True, slots=True)
-class _Device:
-    """One GPU's rows of a file, in order of time; ``name`` is empty if the file names no GPUs."""
-
-    name: str
-    uuid: str
-    t_s: Floats
-    values: list[Floats]
-
-    @property
-    def component(self) -> str:
-        return f"gpu:{self.name}" if self.name else ""
-
-
-def _read_devices(
-    table: Table, columns: Sequence[Column], options: LogOptions, notes: list[str]
-) -> list[_Device]:
-    """Read the rows with readable times, by GPU."""
-    path = table.path
-    time_position, to_seconds, time_note = choose_time(table, options)
-    wanted = [(time_position, to_seconds), *((one.position, one.converter) for one in columns)]
-    names: list[str] = []
-    gpu_position = find_gpu_column(table)
-    if gpu_position is not None:
-        wanted.append((gpu_position, code_names(names)))
-    (t_s, *values), skipped_note = table.read(wanted)
-    codes = np.zeros(t_s.size) if gpu_position is None else values.pop()
-    uuids = {} if gpu_position is None else gpu_uuids(table, gpu_position)
-    notes += [f"{path.name}: {note}" for note in (time_note, skipped_note) if note]
-    if t_s.size == 0:
-        raise UserError(f"{path} has a header but no readings")
-    readable = np.isfinite(t_s)
-    if readable.mean() < LEAST_READABLE:
-        raise UserError(
-            f"{path}: column {table.names[time_position]!r} has no readable times",
-            hint="name another with --time-column, or its unit with --time-unit",
-        )
-    if unreadable := int(np.count_nonzero(~readable)):
-        notes.append(f"{path.name}: skipped {count(unreadable, 'line')} without a readable time")
-    devices: list[_Device] = []
-    for code, name in enumerate(names or [""]):
-        rows = np.flatnonzero(readable & (codes == code))
-        if back := int(np.count_nonzero(np.diff(t_s[rows]) < 0)):
-            notes.append(f"{path.name}: time goes back {count(back, 'time')}; sorted the readings")
-            rows = rows[np.argsort(t_s[rows], kind="stable")]
-        of_rows = [value[rows] for value in values]
-        devices.append(_Device(name, uuids.get(name, ""), t_s[rows], of_rows))
-    return devices
-
-
-def _rows(
-    path: Path, table: Table, column: Column, device: _Device, value: Floats, options: LogOptions
-) -> MeterRows:
-    """Describe the readings of one device in one column."""
-    if not has_readings(device.t_s, value):
-        cells = table.cells(column.position)
-        what = "state that there is no value" if all(map(is_absent, cells)) else "are not numbers"
-        raise UserError(
-            f"{path}: column {column.name!r} has fewer than two readings",
-            why=f"its cells {what}: {next(iter(cells), '')!r}" if value.size > 1 else "",
-            hint="name another with --power-column or --energy-column",
-        )
-    is_nvidia = column.source in NVIDIA_POWER.values()
-    unnamed = options.component or ("gpu:0" if is_nvidia else column.stem.removesuffix("_power"))
-    kind = Kind.COUNTER if column.quantity is Quantity.ENERGY else Kind.POWER
-    meter = Meter(device.component or unnamed, column.name, column.source, kind, uuid=device.uuid)
-    return MeterRows(meter, device.t_s, value)
+    meters = read_meters(table, options, notes, absent)
+    return [to_series(path, one, options, notes) for one in meters]
 
 
 def _channel(component: str, column: Column, table: Table, pace: Pace) -> Channel:
@@ -286,7 +174,7 @@ def with_telemetry(log: Log, paths: Sequence[Path], options: LogOptions, require
 def _read_telemetry(
     table: Table, columns: Sequence[Column], options: LogOptions, log: Log
 ) -> Iterator[tuple[Channel, Readings]]:
-    devices = _read_devices(table, columns, options, [])
+    devices = read_devices(table, columns, options, [])
     times_s = [device.t_s[[0, -1]] for device in devices if device.t_s.size]
     if not log.overlaps(float(np.min(times_s)), float(np.max(times_s))):
         raise UserError(

@@ -22,8 +22,8 @@ from joulelab.energy.signal import (
 )
 from joulelab.errors import UserError
 from joulelab.format import count
+from joulelab.logs.cells import Floats
 from joulelab.logs.columns import NVIDIA_POWER, LogOptions
-from joulelab.logs.csv_table import Floats
 from joulelab.sensors.nvml_accuracy import (
     GAIN_UNCERTAINTY,
     INSTANT_WINDOW_S,

@@ -13,13 +13,17 @@ from joulelab.energy.energy import NEGATIVE_NET, Energy
 from joulelab.energy.estimator import energies_of
 from joulelab.errors import UserError, nearest
 from joulelab.format import duration, finite_or_none
-from joulelab.logs.csv_table import Table, is_absent, number, open_table
+from joulelab.logs.cells import is_absent, number
+from joulelab.logs.csv_table import Table, open_table
 from joulelab.logs.power_log import Log
 from joulelab.logs.timestamps import clock_times, dates, day_first, is_clock, is_date, time_zone
 from joulelab.sensors.calibration import Calibration
 
 TIMES = ("start_s", "stop_s")
 NAMES = ("model", "phase")  # Columns that together name a span if there is no column ``name``.
+_RESET = "was reset"
+_FELL = "was reset, wrapped or has a gap"
+"""A log does not state the range of its counters, and those added up from it fall at gaps."""
 REPORTED_GAP = 0.05  # Gaps are reported from this share of a span on.
 
 
@@ -197,7 +201,7 @@ def _reason(log: Log, span: ImportedSpan, energy: Energy) -> str | None:
         if part.gap_s > REPORTED_GAP * part.duration_s
     ]
     reasons += [
-        note
+        note.replace(_RESET, _FELL)
         for note in energy.notes
         if any(note.startswith(f"{name}: ") for name in energy.components)
     ]

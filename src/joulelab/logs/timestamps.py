@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import UserError
+from joulelab.logs.cells import CellKind, Floats, is_absent, kind_of
 from joulelab.logs.columns import (
     TIME_UNITS,
     UNIT_NAMES,
@@ -23,25 +24,32 @@ from joulelab.logs.columns import (
     parse_name,
     scaled,
 )
-from joulelab.logs.csv_table import Converter, Floats, Table, is_absent, numbers
+from joulelab.logs.csv_table import Converter, Table
 
-FORMATS = ("%d.%m.%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d-%H%M%S", "%a %b %d %H:%M:%S %Y")
+FORMATS = (
+    "%d.%m.%Y %H:%M:%S", "%Y%m%d %H:%M:%S", "%Y%m%d-%H%M%S", "%a %b %d %H:%M:%S %Y",
+    "%Y-%m-%d %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%b %d, %Y, %I:%M:%S %p",
+)  # fmt: skip
 """Formats of dates other than ISO 8601. Seconds may have a fraction."""
-_DAY_FIRST = "%d/%m/%Y %H:%M:%S"
+_DAY_FIRST = ("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %I:%M:%S %p")
 _MONTH_FIRST = ("%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p")
 _TIME_NAMES = {
-    "t", "time", "timestamp", "timestamps", "elapsed", "unix", "epoch", "date", "when",
+    "t", "time", "timestamp", "timestamps", "elapsed", "unix", "epoch", "date", "when", "datetime",
+    "ts", "stamp", "last_changed", "last_updated",
     *UNIT_NAMES, *TIME_UNITS,
 }  # fmt: skip
-_TIME_WORDS = {"time", "timestamp", "elapsed", "unix", "epoch"}
+_TIME_WORDS = {"time", "timestamp", "elapsed", "unix", "epoch", "datetime"}
 _DURATION_WORDS = {"kernel", "cpu", "gpu", "up", "utilization"}
 _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 """Seconds since 1970 lie between 1e9 (2001) and 4e9 (2096), and so on for the smaller units."""
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T]\d")
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}[ T]\d")
-_CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:[.,]\d+)?)")
+_CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:[.,]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
+_PLAIN_DATES = re.compile(r"[-0-9:.T\n]*")  # NumPy takes other texts for time zones.
 _FRACTION = re.compile(r"(?<=:\d\d)[.,](\d+)")
-DAY_S = 86400.0
+LONG_STEP_S = 50.0
+"""Times without a unit that are further apart are seconds only if they are whole minutes."""
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 HALF_HOUR_S = 1800.0
 
 
@@ -51,7 +59,8 @@ def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | Non
     cells = [cell for cell in table.cells(position) if not is_absent(cell)]
     name = table.names[position]
     if options.time_unit is not None:
-        return position, scaled(TIME_UNITS[check_unit(options.time_unit, TIME_UNITS, "time")]), ""
+        unit = check_unit(options.time_unit, TIME_UNITS, "time")
+        return position, scaled(table, position, TIME_UNITS[unit]), ""
     if not cells:
         raise UserError(f"{table.path} has no readings: column {name!r} is empty")
     if is_clock(cells[0]):
@@ -60,13 +69,24 @@ def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | Non
         return position, dates(time_zone(options.timezone), day_first(cells, table.path)), ""
     unit = parse_name(name).unit if table.header else ""
     if unit in TIME_UNITS:
-        return position, scaled(TIME_UNITS[unit]), ""
-    if epoch := epoch_unit(cells):
-        return position, scaled(TIME_UNITS[epoch]), f"{name!r} is read as {epoch} since 1970"
-    if not np.isfinite(numbers(cells)).any():
+        return position, scaled(table, position, TIME_UNITS[unit]), ""
+    values = table.numbers(position)(cells)
+    values = values[np.isfinite(values)]
+    if not values.size:
         raise UserError(
             f"{table.path}: column {name!r} has no readable times ({cells[0]!r})",
             hint="name another with --time-column, or write dates as 2026-01-31 12:34:56",
+        )
+    if epoch := epoch_unit(values):
+        note = f"{name!r} is read as {epoch} since 1970"
+        return position, scaled(table, position, TIME_UNITS[epoch]), note
+    steps = np.diff(values)
+    step = float(np.median(steps[steps > 0])) if np.any(steps > 0) else 0.0
+    if step >= LONG_STEP_S and (step % MINUTE_S or step > HOUR_S):
+        raise UserError(
+            f"{table.path}: the unit of times in column {name!r} is unknown",
+            why=f"its rows are {step:g} apart",
+            hint="state it with --time-unit: s, ms, us or ns",
         )
     return position, None, f"{name!r} has no unit; assuming seconds (change it with --time-unit)"
 
@@ -74,13 +94,11 @@ def choose_time(table: Table, options: LogOptions) -> tuple[int, Converter | Non
 def _time_position(table: Table, options: LogOptions) -> int:
     if options.time_column is not None:
         return find(table, options.time_column)
-    if table.header:
-        found = [i for i, name in enumerate(table.names) if is_time_name(parse_name(name))]
-    else:
-        first = [table.cells(i)[:1] for i in range(len(table.names))]
-        found = [
-            i for i, cells in enumerate(first) if any(is_date(c) or is_clock(c) for c in cells)
-        ]
+    names = map(parse_name, table.names if table.header else ())
+    named = [i for i, name in enumerate(names) if is_time_name(name)]
+    shown = [i for i in range(len(table.names)) if _shows_times(table, i)]
+    both = [i for i in named if i in shown]
+    found = both if len(both) == 1 else named or shown
     if len(found) == 1:
         return found[0]
     candidates = [table.names[i] for i in found] or table.names
@@ -89,6 +107,20 @@ def _time_position(table: Table, options: LogOptions) -> int:
         why=f"its columns are {', '.join(map(repr, candidates))}",
         hint="name one with --time-column" + ("" if table.header else " (numbers from 1)"),
     )
+
+
+def _shows_times(table: Table, position: int) -> bool:
+    """Return whether a column begins with a date or a time of day, or has times since 1970."""
+    cells = table.cells(position)
+    first = next((cell for cell in cells if not is_absent(cell)), "")
+    if is_date(first) or is_clock(first):
+        return True
+    name = parse_name(table.names[position])
+    if kind_of(first) is not CellKind.NUMBER or name.unit not in {"", *TIME_UNITS}:
+        return False
+    values = table.numbers(position)(cells)
+    values = values[np.isfinite(values)]
+    return epoch_unit(values) is not None and bool(np.all(np.diff(values) >= 0))
 
 
 def is_time_name(name: Name) -> bool:
@@ -103,7 +135,7 @@ def is_date(cell: str) -> bool:
     """Return whether a cell contains a date and a time."""
     if _DATE.match(cell):
         return True
-    return _parse_format(cell, (*FORMATS, _DAY_FIRST, *_MONTH_FIRST)) is not None
+    return _parse_format(cell, (*FORMATS, *_DAY_FIRST, *_MONTH_FIRST)) is not None
 
 
 def is_clock(cell: str) -> bool:
@@ -121,6 +153,8 @@ def clock_times() -> Converter:
         if match is None:
             return math.nan
         hours, minutes = int(match[1]), int(match[2])
+        if match[4]:
+            hours = hours % 12 + 12 * (match[4].upper() == "P")
         time_s = 3600 * hours + 60 * minutes + float(match[3].replace(",", "."))
         days += time_s < last_s - DAY_S / 2
         last_s = time_s
@@ -132,11 +166,10 @@ def clock_times() -> Converter:
 def day_first(cells: Sequence[str], path: Path) -> bool:
     """Return whether dates with slashes begin with the day; raise an error if that is unclear."""
     found = [match for match in map(_SLASHED.match, cells) if match]
-    if not found or any(cell.upper().rstrip().endswith("M") for cell in cells):
-        return False
     if any(int(match[1]) > 12 for match in found):
         return True
-    if any(int(match[2]) > 12 for match in found):
+    has_half = any(cell.upper().rstrip().endswith("M") for cell in cells)
+    if not found or has_half or any(int(match[2]) > 12 for match in found):
         return False
     raise UserError(
         f"{path}: {cells[0]!r} may begin with the day or with the month",
@@ -158,12 +191,8 @@ def time_zone(name: str | None) -> tzinfo | None:
         ) from error
 
 
-def epoch_unit(cells: Sequence[str]) -> str | None:
+def epoch_unit(values: Floats) -> str | None:
     """Return the unit in which numbers are times since 1970; ``None`` if they cannot be."""
-    values = numbers(cells)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return None
     middle = float(np.median(values))
     return next((unit for one, unit in _EPOCH_DECADES if one <= middle < 4 * one), None)
 
@@ -181,21 +210,30 @@ def dates(zone: tzinfo | None, day_comes_first: bool = False) -> Converter:
         [1706704496.0, 1706704496.25]
     """
     localize = _Localizer(zone)
-    formats = (*FORMATS, _DAY_FIRST) if day_comes_first else (*FORMATS, *_MONTH_FIRST)
+    formats = (*FORMATS, *_DAY_FIRST) if day_comes_first else (*FORMATS, *_MONTH_FIRST)
 
     def convert(cells: Sequence[str]) -> Floats:
         naive = _parse_all_naive(cells)
         if naive is not None:
             return localize(naive)
-        return np.array([_parse(cell, zone, formats) for cell in cells], dtype=float)
+        times_s = np.full(len(cells), math.nan)
+        local: dict[int, datetime] = {}
+        for i, cell in enumerate(cells):
+            when = _parse(cell, formats)
+            if when is not None and when.tzinfo is None:
+                local[i] = when
+            elif when is not None:
+                times_s[i] = when.timestamp()
+        times_s[list(local)] = localize(np.array(list(local.values()), dtype="datetime64[ns]"))
+        return times_s
 
     return convert
 
 
 def _parse_all_naive(cells: Sequence[str]) -> NDArray[np.datetime64] | None:
     """Parse ISO dates without a zone in one call; return ``None`` if any is something else."""
-    text = "\n".join(cells).replace("/", "-").replace(" ", "T")
-    if "+" in text or "Z" in text or text.count("-") != 2 * len(cells):
+    text = "\n".join(cells).replace("/", "-").replace(" ", "T").replace(",", ".")
+    if text.count("-") != 2 * len(cells) or not _PLAIN_DATES.fullmatch(text):
         return None
     try:
         naive = np.array(text.split("\n"), dtype="datetime64[ns]")
@@ -204,22 +242,16 @@ def _parse_all_naive(cells: Sequence[str]) -> NDArray[np.datetime64] | None:
     return None if np.isnat(naive).any() else naive
 
 
-def _parse(cell: str, zone: tzinfo | None, formats: Sequence[str]) -> float:
-    """Parse one date to seconds since 1970; NaN if it is none."""
+def _parse(cell: str, formats: Sequence[str]) -> datetime | None:
+    """Parse one date; ``None`` if it is none."""
     if is_absent(cell):
-        return math.nan
+        return None
     text = cell.strip()
     iso = text[:10].replace("/", "-").replace(".", "-") + text[10:].replace(" ", "T", 1)
-    when: datetime | None
     try:
-        when = datetime.fromisoformat(iso.replace(" ", ""))
+        return datetime.fromisoformat(iso.replace(" ", ""))
     except ValueError:
-        when = _parse_format(cell, formats)
-    if when is None:
-        return math.nan
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=zone) if zone else when.astimezone()
-    return when.timestamp()
+        return _parse_format(cell, formats)
 
 
 def _parse_format(cell: str, formats: Sequence[str]) -> datetime | None:
@@ -246,6 +278,8 @@ class _Localizer:
         self._is_second_hour = False
 
     def __call__(self, naive: NDArray[np.datetime64]) -> Floats:
+        if not naive.size:
+            return np.zeros(0)
         first, second = (_to_unix(naive, self._zone, fold) for fold in (0, 1))
         twice = np.flatnonzero(first != second)
         if twice.size:

@@ -7,7 +7,6 @@ here, so that a reader only sees what its tool wrote.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,12 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from joulelab.errors import UserError
 from joulelab.format import count
+from joulelab.logs.cells import Floats
 from joulelab.logs.columns import LogOptions
-from joulelab.logs.csv_table import Floats, open_text
+from joulelab.logs.csv_table import open_text, read_lines
 from joulelab.logs.timestamps import clock_times, dates, is_clock, time_zone
 
-HEAD_LINES = 60  # A format shows itself within these.
+HEAD_LINES = 60  # A format shows itself within these,
+HEAD_CHARACTERS = 4000  # and within so much of each.
+LONGEST_RECORD = 1 << 24  # A line of JSON may describe all processes of a machine.
+MOST_CHARACTERS = 1 << 28  # JSON is read as a whole.
 
 _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -62,19 +66,31 @@ class LogText:
     """Finished runs, for a log that has no more than these: name, time of the end, length in s."""
 
     def head(self) -> list[str]:
-        """Return the first lines."""
+        """Return the first lines, up to one that is very long."""
+        found: list[str] = []
         with open_text(self.path) as file:
-            return [line.rstrip() for line in itertools.islice(file, HEAD_LINES)]
+            while len(found) < HEAD_LINES and (line := file.readline(HEAD_CHARACTERS)):
+                found.append(line.rstrip())
+                if not line.endswith("\n"):
+                    break
+        return found
 
     def text(self) -> str:
         """Return the whole text."""
         with open_text(self.path) as file:
-            return file.read()
+            text = file.read(MOST_CHARACTERS)
+            if file.read(1):
+                raise UserError(
+                    f"cannot read {self.path}",
+                    why=f"it has more than {MOST_CHARACTERS:,} characters",
+                    hint="split it",
+                )
+        return text
 
     def raw_lines(self) -> Iterator[str]:
         """Iterate over the lines, without a last one that has no line end: it may be cut short."""
         with open_text(self.path) as file:
-            for line in file:
+            for line in read_lines(file, LONGEST_RECORD):
                 if line.endswith(("\n", "\r")):
                     yield line.rstrip("\r\n")
                 elif line.strip():

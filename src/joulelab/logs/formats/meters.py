@@ -15,7 +15,7 @@ import numpy as np
 
 from joulelab.errors import UserError
 from joulelab.format import count, join_words
-from joulelab.logs.csv_table import Floats
+from joulelab.logs.cells import Floats
 from joulelab.logs.formats.log_text import LogText, to_seconds
 from joulelab.logs.series import Kind, Meter, MeterRows, Series, to_series
 from joulelab.sensors.sensor import Quantity

@@ -1,0 +1,439 @@
+"""The meters of a table: which columns are read, of which devices, and what their values are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from joulelab.errors import UserError
+from joulelab.format import count, duration, percent, quantity
+from joulelab.logs.cells import Floats, is_absent
+from joulelab.logs.columns import (
+    NVIDIA_POWER,
+    PLAIN_POWER_W,
+    Column,
+    LogOptions,
+    choose_values,
+    parse_name,
+)
+from joulelab.logs.csv_table import Converter, Table
+from joulelab.logs.device_rows import (
+    DeviceColumns,
+    DeviceRows,
+    check_parts,
+    choose_device_columns,
+    name_devices,
+    split_by_order,
+)
+from joulelab.logs.series import Kind, Meter, MeterRows, has_readings
+from joulelab.logs.timestamps import choose_time
+from joulelab.sensors.sensor import Absence, Quantity
+
+LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
+MOST_REPEATED = (
+    0.05  # Share of a device's times that may occur twice, for a clock of whole seconds.
+)
+MOST_SWITCHES = 3  # Stretches of rows that lie between each other this often are out of order.
+MOST_POWER_W = 1e6  # No meter of computers shows more.
+LEAST_POWER_W = -0.5  # Meters may show less than 0 by their offset: this, or a share of the most.
+NEGATIVE_SHARE = 0.01
+MOST_AMOUNT_W = 2000.0  # Amounts of energy that would be a greater power than this are counters.
+COUNTER_GROWTH = 1.5  # Power that varies does not rise by this much without a fall,
+LEAST_COUNTER_W = 3.0  # and hardly anything that is logged draws less than this.
+SLOW_RISE = 0.1  # A counter whose steps are smaller than this share of its values is doubtful.
+EXPECTED_PAIRS = 8.0  # A log that writes changes only has no equal neighbours where these are due.
+UNEVEN = 0.3  # Share of steps that are off the usual one by half or more.
+SAME_DURATION = 0.2  # Stated durations this near to the distance of rows are that distance.
+DURATIONS = {"duration", "runtime", "run_time", "wall_time", "walltime", "elapsed_time"}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device's rows of a file, in order of time."""
+
+    name: str  # As in the log; empty if it names none.
+    component: str  # Empty if the log does not name it.
+    uuid: str
+    t_s: Floats
+    values: list[Floats]  # Of each column.
+
+
+def read_meters(
+    table: Table, options: LogOptions, notes: list[str], absent: list[Absence] | None = None
+) -> list[MeterRows]:
+    """Read power and energy of each device of a table; one without is ``absent``, or an error."""
+    path = table.path
+    columns = choose_values(table, options)
+    if options.component and len(columns) > 1:
+        raise UserError(
+            f"{path}: {len(columns)} columns cannot all be {options.component}",
+            hint="omit --component, or choose one column",
+        )
+    notes += [f"{path.name}: {column.note}" for column in columns if column.note]
+    devices = read_devices(table, columns, options, notes)
+    names = [device.name for device in devices]
+    chosen = [one for one in devices if options.gpu in (None, one.name, one.uuid, one.component)]
+    if not chosen:
+        if names == [""]:
+            raise UserError(f"{path} does not name GPUs", hint="omit --gpu")
+        known = ", ".join(names)
+        raise UserError(f"{path} has no GPU {options.gpu!r}", hint=f"choose from {known}")
+    check_parts(table, [one.name for one in chosen])
+    meters: list[MeterRows] = []
+    for device in chosen:
+        for column, value in zip(columns, device.values, strict=True):
+            if absent is not None and len(devices) > 1 and not has_readings(device.t_s, value):
+                why = f"{path.name} has no readings of it in {column.name!r}"
+                absent.append(Absence(device.component, column.source, why))
+                continue
+            meters.append(_meter(table, column, device, value, options, notes))
+    if not meters:
+        raise UserError(f"{path} has no readings of any of its {len(devices)} GPUs")
+    if len(columns) > 1:
+        meters = [
+            replace(one, meter=replace(one.meter, component=f"{one.meter.component}:{stem}"))
+            if one.meter.component.startswith("gpu:")
+            else one
+            for one in meters
+            for stem in [parse_name(one.meter.name).stem]
+        ]
+    return meters
+
+
+def read_devices(
+    table: Table, columns: Sequence[Column], options: LogOptions, notes: list[str]
+) -> list[Device]:
+    """Read the rows with readable times, by device."""
+    path = table.path
+    position, _, _ = choose_time(table, options)
+    sample_s = _convert(table, position, options)(table.cells(position))
+    readings = [position, *(column.position for column in columns)]
+    named = choose_device_columns(table, sample_s, readings, options)
+    _, to_seconds, time_note = choose_time(table, options)
+    wanted: list[tuple[int, Converter | None]] = [(position, to_seconds)]
+    wanted += [(one.position, one.converter) for one in columns]
+    coders = [Coder() for _ in named.positions]
+    wanted += zip(named.positions, coders, strict=True)
+    (t_s, *values), skipped_note = table.read(wanted)
+    values, codes = values[: len(columns)], values[len(columns) :]
+    notes += [f"{path.name}: {note}" for note in (time_note, skipped_note, named.note) if note]
+    if t_s.size == 0:
+        raise UserError(f"{path} has a header but no readings")
+    readable = np.isfinite(t_s)
+    if readable.mean() < LEAST_READABLE:
+        raise UserError(
+            f"{path}: column {table.names[position]!r} has no readable times",
+            hint="name another with --time-column, or its unit with --time-unit",
+        )
+    if unreadable := int(np.count_nonzero(~readable)):
+        notes.append(f"{path.name}: skipped {count(unreadable, 'line')} without a readable time")
+    if coders:
+        devices = _by_name(table, named, coders, codes, readable, notes)
+        for device in devices:
+            _check_repeated(table, device, t_s[device.rows], options)
+    else:
+        rows = np.flatnonzero(readable)
+        of_columns = [one[rows] for one in values]
+        powers = [
+            value
+            for column, value in zip(columns, of_columns, strict=True)
+            if column.quantity is Quantity.POWER
+        ]
+        found, note = split_by_order(table, t_s[rows], of_columns, powers, options)
+        notes += [f"{path.name}: {note}"] if note else []
+        devices = [replace(one, rows=rows[one.rows]) for one in found]
+    uuids = _uuids(table, named.positions)
+    result: list[Device] = []
+    for device in devices:
+        rows, note = _in_order(table, t_s, values, device)
+        if note and f"{path.name}: {note}" not in notes:
+            notes.append(f"{path.name}: {note}")
+        of_rows = [value[rows] for value in values]
+        uuid = uuids.get(device.name, "")
+        result.append(Device(device.name, device.component, uuid, t_s[rows], of_rows))
+    return result
+
+
+class Coder:
+    """Converts texts to their positions among the different ones; absent ones to NaN."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._codes: dict[str, float] = {}
+
+    def __call__(self, cells: Sequence[str]) -> Floats:
+        """Convert cells to numbers."""
+        codes = self._codes
+        for cell in dict.fromkeys(cells):
+            if cell not in codes:
+                text = cell.strip()
+                if is_absent(text):
+                    codes[cell] = np.nan
+                elif text in self.names:
+                    codes[cell] = float(self.names.index(text))
+                else:
+                    codes[cell] = float(len(self.names))
+                    self.names.append(text)
+        return np.array([codes[cell] for cell in cells], dtype=np.float64)
+
+
+def _convert(table: Table, position: int, options: LogOptions) -> Converter:
+    """Return a converter of times that is not used for anything else: it may remember them."""
+    _, convert, _ = choose_time(table, options)
+    return convert or table.numbers(position)
+
+
+def _by_name(
+    table: Table,
+    columns: DeviceColumns,
+    coders: Sequence[Coder],
+    codes: Sequence[Floats],
+    readable: np.ndarray,
+    notes: list[str],
+) -> list[DeviceRows]:
+    """Return the rows of each device that columns name; rows that name none are left out."""
+    stacked = np.column_stack(codes)
+    unnamed = readable & ~np.isfinite(stacked).all(axis=1)
+    if number := int(np.count_nonzero(unnamed)):
+        notes.append(f"{table.path.name}: skipped {count(number, 'line')} that name no device")
+    use = np.flatnonzero(readable & ~unnamed)
+    if not use.size:
+        named = " and ".join(repr(table.names[i]) for i in columns.positions)
+        raise UserError(f"{table.path}: no row names a device in {named}")
+    sizes = [len(coder.names) for coder in coders]
+    combined = np.ravel_multi_index(tuple(stacked[use].astype(np.intp).T), sizes)
+    known = np.flatnonzero(np.bincount(combined))
+    names = [
+        tuple(coder.names[code] for coder, code in zip(coders, one, strict=True))
+        for one in zip(*(one.tolist() for one in np.unravel_index(known, sizes)), strict=True)
+    ]
+    components = name_devices(table, columns, names)
+    return [
+        DeviceRows(":".join(name), component, use[combined == code])
+        for name, component, code in zip(names, components, known.tolist(), strict=True)
+    ]
+
+
+def _uuids(table: Table, positions: Sequence[int]) -> dict[str, str]:
+    """Map each device's name in the log to its UUID, as far as the sample shows."""
+    stems = {parse_name(name).stem: i for i, name in enumerate(table.names)}
+    position = stems.get("uuid", stems.get("gpu_uuid"))
+    if position is None or len(positions) != 1:
+        return {}
+    return dict(zip(table.cells(positions[0]), table.cells(position), strict=True))
+
+
+def _check_repeated(table: Table, device: DeviceRows, t_s: Floats, options: LogOptions) -> None:
+    """Raise an error if a device often has several rows at one time."""
+    repeated = 0 if np.all(np.diff(t_s) > 0) else t_s.size - np.unique(t_s).size
+    if repeated > max(MOST_REPEATED * t_s.size, 1) and options.device_column is None:
+        raise UserError(
+            f"{table.path} has several rows of {device.component} at {count(repeated, 'time')}",
+            why=f"there are {t_s.size} rows of it",
+            hint="name the column that distinguishes them with --device-column",
+        )
+
+
+class _Ordered(NamedTuple):
+    rows: np.ndarray
+    note: str
+
+
+def _in_order(table: Table, t_s: Floats, values: Sequence[Floats], device: DeviceRows) -> _Ordered:
+    """Sort the rows of a device by time.
+
+    Raises:
+        UserError: Rows of one period lie between those of another, as after a clock was set back.
+    """
+    rows = device.rows
+    back = np.flatnonzero(np.diff(t_s[rows]) < 0) + 1
+    if not back.size:
+        return _Ordered(rows, "")
+    runs = np.split(rows, back)
+    order = rows[np.argsort(t_s[rows], kind="stable")]
+    # The same row twice, of recordings that overlap or that were appended again.
+    same = np.diff(t_s[order]) == 0
+    for value in values:
+        one, two = value[order][:-1], value[order][1:]
+        same &= (one == two) | (np.isnan(one) & np.isnan(two))
+    note = f"time goes back {count(back.size, 'time')}; sorted the readings"
+    if same.any():
+        order = order[np.append(True, ~same)]
+        note += f" and left out {count(int(same.sum()), 'repeated row')}"
+    # Runs that alternate in time belong to one period twice.
+    run_of = np.zeros(t_s.size, dtype=np.intp)
+    run_of[rows] = np.repeat(np.arange(len(runs)), [run.size for run in runs])
+    switches = int(np.count_nonzero(np.diff(run_of[order])))
+    if switches > MOST_SWITCHES * len(runs):
+        back_s = float(np.max(t_s[rows[back - 1]] - t_s[rows[back]]))
+        raise UserError(
+            f"{table.path}: time goes back by {duration(back_s)}, and rows overlap",
+            why="they may be of several devices or recordings, or a clock was set back",
+            hint="split the file, or name the column that distinguishes devices with "
+            "--device-column",
+        )
+    return _Ordered(order, note)
+
+
+def _meter(
+    table: Table,
+    column: Column,
+    device: Device,
+    value: Floats,
+    options: LogOptions,
+    notes: list[str],
+) -> MeterRows:
+    """Describe the readings of one device in one column."""
+    path, t_s = table.path, device.t_s
+    if not has_readings(t_s, value):
+        cells = table.cells(column.position)
+        what = "state that there is no value" if all(map(is_absent, cells)) else "are not numbers"
+        raise UserError(
+            f"{path}: column {column.name!r} has fewer than two readings",
+            why=f"its cells {what}: {next(iter(cells), '')!r}" if value.size > 1 else "",
+            hint="name another with --power-column or --energy-column",
+        )
+    seen = np.isfinite(value)
+    if missing := value.size - int(np.count_nonzero(seen)):
+        notes.append(f"{path.name}: {column.name!r} has no value in {count(missing, 'line')}")
+    if np.isinf(value).any():
+        raise UserError(f"{path}: column {column.name!r} has infinite values")
+    if column.quantity is Quantity.ENERGY:
+        kind = _energy_kind(table, column, t_s[seen], value[seen])
+    else:
+        _check_power(table, column, value[seen], notes)
+        kind = _power_kind(table, column, t_s[seen], value[seen], options, notes)
+    _check_durations(table, column, t_s)
+    is_nvidia = column.source in NVIDIA_POWER.values()
+    unnamed = options.component or ("gpu:0" if is_nvidia else column.stem.removesuffix("_power"))
+    component = device.component or unnamed
+    meter = Meter(component, column.name, column.source, kind, uuid=device.uuid)
+    return MeterRows(meter, t_s, value)
+
+
+def _check_power(table: Table, column: Column, value: Floats, notes: list[str]) -> None:
+    """Raise an error for values that no computer draws."""
+    low_w, high_w = float(value.min()), float(value.max())
+    if max(high_w, -low_w) > MOST_POWER_W:
+        worst_w = high_w if high_w > -low_w else low_w
+        raise UserError(
+            f"{table.path}: column {column.name!r} has a value of {quantity(worst_w, 'W')}",
+            why="no computer draws that",
+            hint="state its unit with --power-unit, or remove the row",
+        )
+    if low_w >= 0:
+        return
+    negative = count(int(np.count_nonzero(value < 0)), "negative value")
+    if low_w < min(LEAST_POWER_W, -NEGATIVE_SHARE * high_w):
+        raise UserError(
+            f"{table.path}: column {column.name!r} has {negative}, down to {quantity(low_w, 'W')}",
+            why="power that is drawn is positive",
+            hint="name another column with --power-column, or correct the sign",
+        )
+    note = f"{column.name!r} has {negative}, down to {quantity(low_w, 'W')}: the meter's offset"
+    notes.append(f"{table.path.name}: {note}")
+
+
+def _power_kind(
+    table: Table,
+    column: Column,
+    t_s: Floats,
+    value: Floats,
+    options: LogOptions,
+    notes: list[str],
+) -> Kind:
+    """Return whether values of power hold until the next row."""
+    if options.hold:
+        return Kind.HELD_POWER
+    steps = np.diff(t_s)
+    _, often = np.unique(value, return_counts=True)
+    expected = float(np.sum((often / value.size) ** 2)) * value.size
+    if expected < EXPECTED_PAIRS or np.any(np.diff(value) == 0):
+        return Kind.POWER
+    off = np.abs(steps / np.median(steps) - 1) > 0.5
+    what = f"{column.name!r} never has the same value twice in a row"
+    if off.mean() > UNEVEN:
+        notes.append(f"{table.path.name}: {what}: each holds until the next row")
+        return Kind.HELD_POWER
+    if off.any():
+        notes.append(f"{table.path.name}: {what}: if rows are written on changes only, give --hold")
+    return Kind.POWER
+
+
+def _energy_kind(table: Table, column: Column, t_s: Floats, value: Floats) -> Kind:
+    """Return whether values of energy are a counter, or amounts since the previous row.
+
+    A counter never falls, or is reset now and then. One that rises by little next to its values,
+    which would be plausible amounts, may as well be the energy per interval of a slowly rising
+    load: only the column's name or the user can tell.
+    """
+    hint = "state --energy-kind counter or --energy-kind interval"
+    what = f"{table.path}: column {column.name!r}"
+    rise = np.diff(value)
+    length_s = np.diff(t_s)
+    use = length_s > 0
+    amount_w = float(np.median(value[1:][use] / length_s[use]))
+    rising = rise[use] >= 0
+    counter_w = float(np.median((rise[use] / length_s[use])[rising])) if rising.any() else 0.0
+    if column.kind == "interval":
+        if value.min() < 0:
+            raise UserError(f"{what} has negative energies", hint="name another column")
+        _check_plain_energy(what, column, amount_w)
+        return Kind.AMOUNT
+    falls = int(np.count_nonzero(rise < 0))
+    if column.kind is None:
+        if falls > max(MOST_REPEATED * rise.size, 0):
+            raise UserError(
+                f"{what} is not an energy counter, or counts per interval",
+                why=f"it goes back {count(falls, 'time')} in {percent(falls / rise.size)} of rows",
+                hint=hint,
+            )
+        is_slow = float(np.max(rise)) < SLOW_RISE * float(np.min(value[1:]))
+        is_running = value[-1] > COUNTER_GROWTH * value[0] and counter_w > LEAST_COUNTER_W
+        if is_slow and not is_running and amount_w < MOST_AMOUNT_W:
+            raise UserError(
+                f"{what} may be a counter or energy per interval",
+                why=f"the first would be {quantity(counter_w, 'W')}, the second "
+                f"{quantity(amount_w, 'W')}",
+                hint=hint,
+            )
+    _check_plain_energy(what, column, counter_w)
+    return Kind.COUNTER
+
+
+def _check_plain_energy(what: str, column: Column, power_w: float) -> None:
+    """Raise an error if energies without a unit would be an implausible power in joules."""
+    low_w, high_w = PLAIN_POWER_W
+    if column.note and power_w and not low_w <= power_w <= high_w:
+        raise UserError(
+            f"{what} has no unit",
+            why=f"in joules it would be {quantity(power_w, 'W')}",
+            hint="state it with --energy-unit, for example J, mJ, uJ or Wh",
+        )
+
+
+def _check_durations(table: Table, column: Column, t_s: Floats) -> None:
+    """Raise an error if each row is a finished run, whose duration is not that between rows."""
+    for i, text in enumerate(table.names if table.header else ()):
+        name = parse_name(text)
+        if i == column.position or name.stem not in DURATIONS:
+            continue
+        stated_s = table.numbers(i)(table.cells(i))
+        stated_s = stated_s[np.isfinite(stated_s)]
+        steps = np.diff(t_s)
+        if not stated_s.size or not np.any(steps > 0):
+            continue
+        apart_s = float(np.median(steps[steps > 0]))
+        growth_s = float(np.median(np.diff(stated_s))) if stated_s.size > 1 else 0.0
+        if abs(growth_s / apart_s - 1) <= SAME_DURATION:
+            continue  # The time since the start.
+        typical = float(np.median(stated_s)) / apart_s
+        if abs(typical - 1) > SAME_DURATION:
+            raise UserError(
+                f"{table.path}: each row is a run of its own, with its {text!r}",
+                why=f"rows are {duration(apart_s)} apart",
+                hint="compute its energy from its own columns: JouleLab reads logs of readings",
+            )
