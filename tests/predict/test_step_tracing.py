@@ -124,6 +124,16 @@ def test_pooling_counts_the_numbers_in_its_windows(layer, elements):
     assert [one.elements for one in of_kind(found, "pooling")] == elements
 
 
+def test_unpooling_has_no_windows():
+    class Unpooling(nn.Module):
+        def forward(self, x):
+            return F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)
+
+    found = operators(Unpooling())
+    assert only(found, "pooling").elements == 4 * 144
+    assert sum(one.elements for one in found) == 4 * 144
+
+
 def test_functions_and_statistics_count_their_numbers():
     layers = (nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.SiLU())
     for phase, counted in (("infer", {576}), ("train", {2 * 576, 576})):

@@ -74,7 +74,7 @@ def count_call(
     read = written if packet in _LOOKUPS else size_bytes(inputs)
     kind = "reduction" if name.startswith(_REDUCTIONS) else "elementwise"
     elements = float(inputs[0].numel()) if any(one in name for one in _FUNCTIONS) else 0.0
-    if "pool" in name:
+    if "max_pool" in name or "avg_pool" in name:
         kind, elements = "pooling", _window_elements(name, args, outputs[0])
     return [Operator(kind, part, 0.0, read, written, elements=elements)]
 
