@@ -18,6 +18,7 @@ from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, proces
 from joulelab.sensors.nvml import Board, list_boards
 from joulelab.sensors.nvml_binding import NvmlError, call
 from joulelab.sensors.visible_devices import visible_gpus
+from joulelab.validation import Count, Finite, NotNegative, convert
 
 PACKAGES = ("joulelab", "torch", "torchvision", "numpy", "timm", "nvidia-ml-py", "psutil")
 """Packages whose versions are recorded with a run."""
@@ -31,8 +32,8 @@ class Gpu:
     name: str
     uuid: str
     memory_bytes: int | None
-    power_limit_w: float | None
-    default_power_limit_w: float | None
+    power_limit_w: Finite | None
+    default_power_limit_w: Finite | None
     driver: str | None
     cuda_version: str | None
     mig: bool | None
@@ -60,8 +61,8 @@ class Machine:
     cpu_sockets: int | None
     cpu_cores: int | None
     cpu_threads: int | None
-    cpu_tdp_w: float | None
-    dram_bytes: int | None
+    cpu_tdp_w: NotNegative | None
+    dram_bytes: Count | None
     dimms: tuple[Dimm, ...] | None
     gpus: tuple[Gpu, ...]
     virtualization: str | None
@@ -120,13 +121,13 @@ class Machine:
         return {**json.loads(json.dumps(asdict(self))), "identity": self.identity}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Machine:
-        """Read what :meth:`to_json` wrote."""
-        values = {key: value for key, value in data.items() if key != "identity"}
-        if values["dimms"] is not None:
-            values["dimms"] = tuple(Dimm(**dimm) for dimm in values["dimms"])
-        values["gpus"] = tuple(Gpu(**gpu) for gpu in values["gpus"])
-        return cls(**values)
+    def from_json(cls, data: Any) -> Machine:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InvalidData: It is damaged.
+        """
+        return convert(data, cls)
 
     def _cpu_text(self) -> str:
         if self.cpu_model is None and self.cpu_cores is None:

@@ -23,8 +23,8 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=MOST_NS)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=MOST_NS)]
 """A time on CLOCK_MONOTONIC: at most 146 years after the machine started."""
-UnixTime = Annotated[float, Meta(ge=0, le=253402300799)]
-"""Seconds since 1970, up to the last second of the year 9999."""
+UnixTime = Annotated[float, Meta(ge=0, le=7258118400)]
+"""A wall-clock time from 1970 to 2200: others are no times of a measurement."""
 
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -103,9 +104,27 @@ def test_a_damaged_file_is_reported(tmp_path):
     site_file().write_text("countri = 'DE'\n")
     with pytest.raises(UserError, match="countri"):
         Site.configured()
-    site_file().write_text("country = ")
-    with pytest.raises(UserError, match="cannot read"):
+    for text in ("country = ", "country = " + "[" * 100_000):
+        site_file().write_text(text)
+        with pytest.raises(UserError, match="cannot read"):
+            Site.configured()
+    site_file().unlink()
+    os.mkfifo(site_file())
+    with pytest.raises(UserError, match="not a regular file"):
         Site.configured()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["country = 5", "currency = [1]", "pue = 1e400", "pue = {}", 'intensity_file = "a\\u0000"',
+     "intensity_g_per_kwh = nan", "price_per_kwh = 1979-05-27", "pue = true"],
+)  # fmt: skip
+def test_values_of_another_type_are_reported_and_never_raise_from_costs(line):
+    save_site(country="DE")
+    site_file().write_text(line)
+    with pytest.raises(UserError, match=line.partition(" ")[0]) as error:
+        Site.configured()
+    assert local_costs(Energy(duration_s=1.0)).no_carbon == str(error.value)
 
 
 def test_an_intensity_over_time_must_cover_the_energy(tmp_path):

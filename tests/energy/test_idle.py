@@ -13,6 +13,7 @@ from joulelab.energy.idle import IdleMeasurement
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+from joulelab.validation import convert
 
 S = 10**9
 THREADS = 8
@@ -92,7 +93,7 @@ def test_a_busy_machine_is_measured_with_doubt():
     half_w = 1.96 * point.uncertainty_w["cpu:0"]
     assert point.power_w["cpu:0"] + half_w == pytest.approx(60.0, abs=0.1)
     assert 0 < point.power_w["cpu:0"] - half_w < 5
-    again = IdlePoint.from_json(json.loads(json.dumps(point.to_json())))
+    again = convert(json.loads(json.dumps(point.to_json())), IdlePoint)
     assert again == point
 
 

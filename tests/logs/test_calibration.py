@@ -1,5 +1,6 @@
 import functools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,7 +276,15 @@ def test_calibration_of_the_same_source_has_priority():
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"schema": "other"}', b'{"schema": "joulelab-calibration-1"}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"schema": "other"}',
+        b'{"schema": "joulelab-calibration-1"}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
 )
 def test_unreadable_calibration_is_reported_and_ignored(content):
     directory = saved.calibrations_directory()
@@ -286,7 +295,22 @@ def test_unreadable_calibration_is_reported_and_ignored(content):
     assert "broken.json" in str(absence)
 
 
-@pytest.mark.parametrize(("name", "value"), [("gain", 0.0), ("gain", None), ("delay_s", "soon")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gain", 0.0),
+        ("gain", None),
+        ("gain", math.nan),
+        ("gain", 1e300),
+        ("gain", True),
+        ("delay_s", "soon"),
+        ("update_period_s", -1.0),
+        ("gain_uncertainty", -0.1),
+        ("covariance", [[None]]),
+        ("board_uuid", 5),
+        ("files", {"a": 1}),
+    ],
+)
 def test_impossible_values_are_refused(tmp_path, name, value):
     content = calibrated("k40m_steps", "power_draw_w").to_json() | {name: value}
     path = tmp_path / "calibration.json"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -87,7 +88,16 @@ def test_runs_are_found_oldest_first_wherever_they_are(home):
 
 @pytest.mark.parametrize(
     "content",
-    ['{"schema": "joulelab-job-1"}', '{"schema": "jou', "\xff", '{"schema": "joulelab-run-2"}'],
+    [
+        '{"schema": "joulelab-job-1"}',
+        '{"schema": "jou',
+        "\xff",
+        '{"schema": "joulelab-run-2"}',
+        '{"schema": "joulelab-run-2", "x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"schema": 1, "run_id": 5, "kind": "cell", "machine": [], "study": null}',
+        '{"schema": ["joulelab"], "kind": []}',
+    ],
+    ids=range(7),
 )
 def test_a_damaged_record_is_reported_and_left_out(tmp_path, content):
     write_started(tmp_path / "good")
@@ -98,6 +108,16 @@ def test_a_damaged_record_is_reported_and_left_out(tmp_path, content):
     errors = []
     assert [run.id for run in open_runs(tmp_path, on_error=errors.append)] == ["good"]
     assert len(errors) == 1
+
+
+@pytest.mark.parametrize("name", ["run.json", "trace.bin"])
+def test_a_pipe_is_reported_and_not_waited_for(tmp_path, name):
+    write_started(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    os.mkfifo(tmp_path / "bad" / name)
+    errors = []
+    assert [run.id for run in open_runs(tmp_path, on_error=errors.append)] == ["good"]
+    assert len(errors) == (name == "run.json")
 
 
 def test_what_is_not_a_run_is_refused(tmp_path):

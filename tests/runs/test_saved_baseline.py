@@ -13,7 +13,10 @@ from live_sysfs import LiveRapl
 
 import joulelab
 from joulelab.energy.baseline import IdlePoint
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.machine import machine_identity
+from joulelab.recording.trace import Trace
+from joulelab.recording.trace_spans import Window
 from joulelab.runs.saved_baseline import baseline_file, load_baseline, save_baseline
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
@@ -66,21 +69,75 @@ def test_a_loaded_point_has_its_age():
     assert load().points[0].time_s == pytest.approx(time.monotonic() - 100, abs=5)
 
 
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_point_of_another_machine_is_not_used():
+    assert load() is None
+    change(save(), machine="another")
+    assert load() is None
+
+
 @pytest.mark.parametrize(
-    "change",
-    [{"machine": "another"}, {"schema": "joulelab-idle-0"}, {"point": {}}, {"unix_s": "x"}],
+    ("values", "why"),
+    [
+        ({"schema": "joulelab-idle-0"}, "schema"),
+        ({"point": {}}, "point"),
+        ({"point": None}, "point"),
+        ({"unix_s": "x"}, "unix_s"),
+        ({"unix_s": 1e300}, "unix_s"),
+        ({"machine": 5}, "machine"),
+    ],
 )
-def test_a_point_of_another_machine_or_schema_is_not_used(change):
+def test_damaged_idle_power_is_a_note_that_names_the_file_and_the_fix(values, why):
+    change(save(), **values)
+    assert_stated(why)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("power_w", {"gpu:0": "much"}),
+        ("power_w", {"gpu:0": -5.0}),
+        ("power_w", {"gpu:0": math.nan}),
+        ("power_w", [1]),
+        ("uncertainty_w", {}),
+        ("source", {"gpu:0": 5}),
+        ("load", {"gpu:0": {"fraction": None}}),
+        ("time_s", 1e300),
+    ],
+)
+def test_a_damaged_idle_point_is_a_note(field, value):
     path = save()
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert load() is None
+    change(path, point=json.loads(path.read_text())["point"] | {field: value})
+    assert_stated("point" if field == "uncertainty_w" else field)
 
 
-def test_without_a_readable_file_there_is_no_baseline():
-    assert load() is None
-    baseline_file().parent.mkdir(parents=True)
-    baseline_file().write_text("{")
-    assert load() is None
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\0", b"[" * 100_000])
+def test_idle_power_that_is_no_json_is_a_note(content):
+    save().write_bytes(content)
+    assert_stated("JSON" if content[:1] != b"[" else "nested")
+
+
+def test_a_pipe_in_the_place_of_idle_power_is_a_note():
+    save().unlink()
+    os.mkfifo(baseline_file())
+    assert_stated("not a regular file")
+
+
+def assert_stated(why):
+    """The energy has no idle part, and a note about the file."""
+    note = load().problem
+    assert note.startswith(f"idle power is unknown, because {baseline_file()} cannot be read (")
+    assert why in note
+    assert note.endswith("): measure it again with `joulelab idle`")
+    source = STEADY.sources[0]
+    trace = Trace.of([source.channel()], source.readings(0, 10 * 10**9))
+    (energy,) = EnergyEstimator(trace, load()).energies([Window(10**9, 9 * 10**9)])
+    assert energy.gross_j == pytest.approx(1200)
+    assert math.isnan(energy.idle_j)
+    assert note in energy.notes
 
 
 def test_the_command_measures_and_saves(run, monkeypatch):
@@ -96,6 +153,20 @@ def test_the_command_measures_and_saves(run, monkeypatch):
     assert "simulated" in out
     assert f"saved in {baseline_file()}" in out
     assert load().points[0].power_w["gpu:0"] == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_value_that_cannot_be_saved_is_printed_all_the_same(run, monkeypatch, tmp_path, options):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv("JOULELAB_SENSORS", STEADY.spec())
+    code, out, err = run("idle", "--seconds", "0.5", *options)
+    assert code == 2
+    assert "gpu:0" in out
+    assert "150" in out
+    (line,) = err.splitlines()
+    assert line.startswith(f"joulelab: cannot write {baseline_file()}: ")
+    assert line.endswith("choose another path")
 
 
 def test_a_duration_out_of_range_is_an_error_of_one_line(run):

@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -24,7 +24,8 @@ from joulelab.errors import UserError
 from joulelab.format import join_words, timestamp
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.storage import file_errors
+from joulelab.storage import file_errors, read_whole
+from joulelab.validation import MOST
 
 TIMES = ("time", "datetime (utc)", "timestamp (utc)", "datetime", "timestamp", "from", "point_time")
 """Names of the column of times, in lower case, the preferred first."""
@@ -119,7 +120,7 @@ def read_series(path: Path) -> IntensitySeries:
     """
     try:
         with file_errors(f"cannot read {path}"):
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_whole(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {path}", why="it is not UTF-8 text") from error
     heading = text.partition("\n")[0]
@@ -129,7 +130,7 @@ def read_series(path: Path) -> IntensitySeries:
     steps: list[tuple[float, float, float, str]] = []
     zones: dict[str, None] = {}
     forecasts = 0
-    for row in rows:
+    for row in _csv_rows(rows, path):
         where = f"{path}, line {rows.line_num}"
         start = _time(row[columns.time], where)
         stop = _time(row[columns.until], where) if columns.until else math.nan
@@ -149,6 +150,13 @@ def read_series(path: Path) -> IntensitySeries:
     if forecasts:
         notes.append(f"forecast for {forecasts} of {len(steps)} steps")
     return _series_of(steps, f"{path.name} ({', '.join(notes)})" if notes else path.name)
+
+
+def _csv_rows(rows: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{path} is damaged after line {rows.line_num}", why=str(error)) from error
 
 
 class _Columns(NamedTuple):
@@ -279,7 +287,7 @@ def _value(cell: str | None, where: str, delimiter: str) -> float:
     if delimiter == ";":
         text = text.replace(",", ".")
     with contextlib.suppress(ValueError):
-        if 0 <= float(text) < math.inf:
+        if 0 <= float(text) <= MOST:
             return float(text)
     why = "it must be 0 or more g/kWh"
     raise UserError(f"{where}: {cell!r} is not a carbon intensity", why=why)

@@ -28,8 +28,16 @@ from joulelab.carbon.series import IntensitySeries, energy_weighted_intensity, r
 from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.recording.trace import Trace
-from joulelab.storage import file_errors, home, make_private_directories, write_whole, writing
+from joulelab.storage import (
+    file_errors,
+    home,
+    make_private_directories,
+    read_whole,
+    write_whole,
+    writing,
+)
 from joulelab.uncertain import Interval
+from joulelab.validation import Finite, convert
 
 ENVIRONMENT = {  # The variable of each field.
     "country": "JOULELAB_COUNTRY",
@@ -234,10 +242,10 @@ def saved_settings(file: Path | None = None) -> dict[str, Any]:
     """Read the saved settings of this machine, or those in another machine's file."""
     path = file or site_file()
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_whole(path).decode())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = "fix the file, or delete it with `joulelab site --reset`"
         raise UserError(f"cannot read {path}", why=str(error), hint=hint) from error
     for name, value in data.items():
@@ -265,13 +273,13 @@ def _series(path: Path, changed_ns: int) -> IntensitySeries:
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
-    if name == "intensity_file":
-        return Path(str(value))
-    if name in ("country", "currency"):
-        return str(value)
+    if name in ("country", "currency", "intensity_file"):
+        if not isinstance(value, str) or "\0" in value:
+            raise UserError(f"{where} is {value!r}", why="it must be text")
+        return Path(value) if name == "intensity_file" else value
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
+        return convert(float(value) if isinstance(value, str) else value, Finite)
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where} is {value!r}", why="it must be a number") from error
 
 

@@ -11,7 +11,7 @@ from joulelab.cli.output import print_json, progress
 from joulelab.energy.baseline import IdlePoint
 from joulelab.energy.energy import Energy
 from joulelab.energy.idle import IdleMeasurement
-from joulelab.errors import UserError
+from joulelab.errors import StoreError, UserError
 from joulelab.format import duration, quantity
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
@@ -78,17 +78,24 @@ def command(
             hint="stop what is running, wait longer with --wait SECONDS, or measure anyway with "
             "--force",
         )
-    path = None if dry_run else save_baseline(point, machine_identity())
+    path, problem = None, None
+    if not dry_run:
+        try:
+            path = save_baseline(point, machine_identity())
+        except StoreError as error:
+            problem = error
     if as_json:
         saved_in = None if path is None else str(path)
         print_json({"idle": energy.to_json(), "point": point.to_json(), "kept_in": saved_in})
-        return
-    _print(point, energy)
-    for name in unknown:
-        label = "the CPU" if name == "cpu" else name
-        click.echo(f"whether other processes used {label} is unknown")
-    if path is not None:
-        click.echo(f"saved in {path}")
+    else:
+        _print(point, energy)
+        for name in unknown:
+            label = "the CPU" if name == "cpu" else name
+            click.echo(f"whether other processes used {label} is unknown")
+        if path is not None:
+            click.echo(f"saved in {path}")
+    if problem is not None:
+        raise problem
 
 
 def _print(point: IdlePoint, energy: Energy) -> None:

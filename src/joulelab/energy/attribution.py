@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Quantity
+from joulelab.validation import NotNegative
 
 Floats = NDArray[np.float64]
 
@@ -51,9 +52,9 @@ VISIBILITY_HINT = "let the job's processes on a host see each other's GPUs"
 class Share:
     """The job's part of a component's net energy, 0 to 1."""
 
-    fraction: float  # The estimate.
-    low: float  # The lower end of its 95 % interval.
-    high: float  # The upper end.
+    fraction: NotNegative  # The estimate.
+    low: NotNegative  # The lower end of its 95 % interval.
+    high: NotNegative  # The upper end.
     method: str  # What it was estimated from, for example "CPU time".
     users: tuple[str, ...] = ()  # Other processes that used the component, the busiest first.
 
@@ -61,11 +62,6 @@ class Share:
     def is_whole(self) -> bool:
         """Whether the job was alone, or other processes' use was negligible."""
         return self.low == 1
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Share:
-        """Read its fields; older records have no users."""
-        return cls(**{**data, "users": tuple(data.get("users", ()))})
 
 
 def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:

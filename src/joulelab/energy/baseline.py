@@ -8,12 +8,13 @@ times the span's own length is subtracted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from joulelab.energy.energy import Energy, sensor_of
 from joulelab.format import join_words, percent
+from joulelab.validation import Finite, NotNegative, convert
 
 UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.
@@ -34,7 +35,7 @@ class Load:
         users: Their names with pids, the busiest first.
     """
 
-    fraction: float
+    fraction: NotNegative
     users: str = ""
 
 
@@ -61,13 +62,18 @@ class IdlePoint:
     covers all of it; see :mod:`joulelab.energy.idle`.
     """
 
-    time_s: float  # Middle of the measurement, on a clock of the caller's choice.
-    duration_s: float  # T_m.
-    power_w: Mapping[str, float]  # Mean idle power by component.
-    uncertainty_w: Mapping[str, float]  # Standard; gain and offset are in the gross energy.
+    time_s: Finite  # Middle of the measurement, on a clock of the caller's choice.
+    duration_s: NotNegative  # T_m.
+    power_w: Mapping[str, NotNegative]  # Mean idle power by component.
+    uncertainty_w: Mapping[str, NotNegative]  # Standard; gain and offset are in the gross energy.
     source: Mapping[str, str]  # The channel of each; idle power of another does not apply.
     load: Mapping[str, Load] = field(default_factory=dict)  # Of components that were not idle.
-    busy_w: Mapping[str, float] = field(default_factory=dict)  # As measured, where load matters.
+    busy_w: Mapping[str, NotNegative] = field(default_factory=dict)
+    """As measured, of the components where load matters."""
+
+    def __post_init__(self) -> None:
+        if not self.power_w.keys() == self.uncertainty_w.keys() == self.source.keys():
+            raise ValueError("power_w, uncertainty_w and source are of different components")
 
     @classmethod
     def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
@@ -75,7 +81,7 @@ class IdlePoint:
         return cls(
             time_s=time_s,
             duration_s=energy.duration_s,
-            power_w={name: part.mean_power_w for name, part in energy.components.items()},
+            power_w={name: max(part.mean_power_w, 0.0) for name, part in energy.components.items()},
             uncertainty_w={
                 name: part.edge_uncertainty_j / part.duration_s
                 for name, part in energy.components.items()
@@ -96,12 +102,6 @@ class IdlePoint:
         """Return a plain dictionary."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> IdlePoint:
-        """Read what :meth:`to_json` wrote."""
-        load = {name: Load(**one) for name, one in data.get("load", {}).items()}
-        return cls(**{**data, "load": load})
-
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -117,6 +117,8 @@ class Baseline:
     """
 
     points: tuple[IdlePoint, ...]
+    problem: str = ""
+    """Why idle power that was saved cannot be used, with the fix."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda p: p.time_s)))
@@ -154,6 +156,8 @@ class Baseline:
 
     def note(self, component: str, source: str) -> str:
         """Return the caveat of a component's idle power; empty if the machine was idle."""
+        if self.problem:
+            return self.problem
         points = self._points_of(component, source)
         if not points or component not in points[0].busy_w:
             return ""
@@ -188,6 +192,10 @@ class Baseline:
         return [point.to_json() for point in self.points]
 
     @classmethod
-    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> Baseline:
-        """Read what :meth:`to_json` wrote."""
-        return cls(tuple(IdlePoint.from_json(point) for point in data))
+    def from_json(cls, data: Any) -> Baseline:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InvalidData: It is damaged.
+        """
+        return cls(convert(data, tuple[IdlePoint, ...]))

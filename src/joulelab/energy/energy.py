@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from html import escape
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from joulelab.energy.attribution import Share, combine_shares
 from joulelab.format import (
@@ -15,12 +15,14 @@ from joulelab.format import (
     finite_or_none,
     interval,
     join_words,
+    nan_if_none,
     quantity,
     scale,
     with_interval,
 )
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import Interval, normal_interval
+from joulelab.validation import NotNegative, convert
 
 ROUNDING = 1e-9
 """Differences of less than this share of an energy are rounding errors."""
@@ -36,6 +38,32 @@ NEGATIVE_NET = (
 def sensor_of(source: str) -> str:
     """Return the source that gave the readings: ``"a"`` of ``"a+b"``, scaled to the counter b."""
     return source.partition("+")[0]
+
+
+class StoredComponent(TypedDict):
+    """A component's energy in a record; what was not measured is null."""
+
+    component: str
+    source: str
+    provenance: Provenance
+    duration_s: NotNegative | None
+    gross_j: NotNegative | None
+    idle_j: NotNegative | None
+    gain_uncertainty: NotNegative | None
+    offset_uncertainty_w: NotNegative | None
+    edge_uncertainty_j: NotNegative | None
+    idle_uncertainty_j: NotNegative | None
+    gap_s: NotNegative | None
+    share: NotRequired[Share | None]
+
+
+class StoredEnergy(TypedDict):
+    """An energy in a record."""
+
+    duration_s: NotNegative | None
+    components: dict[str, StoredComponent]
+    absent: dict[str, str]
+    notes: NotRequired[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,17 +183,6 @@ class ComponentEnergy:
         )  # fmt: skip
         values = asdict(self) | {name: getattr(self, name) for name in names}
         return {name: finite_or_none(value) for name, value in values.items()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ComponentEnergy:
-        """Read what :meth:`to_json` wrote."""
-        names = (name for name in cls.__dataclass_fields__ if name != "share")
-        values: dict[str, Any] = {
-            name: math.nan if data[name] is None else data[name] for name in names
-        }
-        values["provenance"] = Provenance(values["provenance"])
-        share = data.get("share")
-        return cls(**values, share=Share.from_json(share) if share else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,15 +386,30 @@ without cpu:0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Energy:
-        """Read what :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InvalidData: It is damaged.
+        """
+        return cls.of_stored(convert(data, StoredEnergy))
+
+    @classmethod
+    def of_stored(cls, stored: StoredEnergy) -> Energy:
+        """Make an energy from its part of a record."""
+        components = {
+            name: ComponentEnergy(**{key: _nan_if_null(key, one) for key, one in part.items()})
+            for name, part in stored["components"].items()
+        }
         return cls(
-            duration_s=data["duration_s"],
-            components={
-                name: ComponentEnergy.from_json(part) for name, part in data["components"].items()
-            },
-            absent=dict(data["absent"]),
-            notes=tuple(data.get("notes", ())),
+            duration_s=nan_if_none(stored["duration_s"]),
+            components=components,
+            absent=stored["absent"],
+            notes=stored.get("notes", ()),
         )
+
+
+def _nan_if_null(name: str, value: Any) -> Any:
+    return math.nan if value is None and name != "share" else value
 
 
 def total(energies: Iterable[Energy]) -> Energy:

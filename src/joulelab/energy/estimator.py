@@ -252,6 +252,8 @@ class _Spans(NamedTuple):
     def reason_for_absence(self, chosen: slice) -> str:
         """Return why spans have no energy; empty if the readings cover enough of them."""
         duration_s, gap_s = self._duration_s[chosen].sum(), self.gap_s[chosen].sum()
+        if self.gross_j[chosen].sum() < 0:
+            return f"{self.channel.source} has negative readings"
         if duration_s <= 0 or gap_s <= (1 - MIN_COVERAGE) * duration_s:
             return ""
         covered = percent(max(1 - float(gap_s / duration_s), 0.0), 1)

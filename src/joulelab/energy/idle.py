@@ -122,7 +122,7 @@ class IdleMeasurement:
             if name not in power_w:
                 continue
             if source.idle_w is not None:
-                power_w[name] = (source.idle_w - source.offset_w) / source.gain
+                power_w[name] = max((source.idle_w - source.offset_w) / source.gain, 0.0)
                 uncertainty_w[name] = 0.0
                 continue
             off_w = math.hypot(uncertainty_w[name], _scatter_w(name, parts))

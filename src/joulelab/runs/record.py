@@ -31,12 +31,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from joulelab.energy.baseline import Baseline
-from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
+from joulelab.energy.energy import ComponentEnergy, Energy, StoredEnergy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
@@ -47,13 +46,18 @@ from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
 from joulelab.runs.saved_baseline import load_baseline
-from joulelab.storage import home, write_whole, writing
+from joulelab.runs.stored_records import (
+    Kind,
+    Status,
+    StoredRecord,
+    StoredSpanTotal,
+    StoredStudyPart,
+)
+from joulelab.storage import home, read_whole, write_whole, writing
+from joulelab.validation import InvalidData, convert, parse_json
 
 SCHEMA = "joulelab-run-2"
 RUN_FILE = "run.json"
-
-Kind = Literal["command", "meter", "study"]
-Status = Literal["done", "failed", "unfinished"]
 
 WHOLE_SPANS = ("idle", "warmup", "epoch", "validate")
 """Spans of a study run that do not lie within one another; together they are the whole run."""
@@ -290,12 +294,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
             why=f"it has no {RUN_FILE}",
             hint="give the directory that `joulelab run` printed",
         )
-    try:
-        run = run_of_record(path, data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path / RUN_FILE} is damaged", why=f"{type(error).__name__}: {error}"
-        ) from error
+    run = run_of_record(path, data)
     return run if run.finished or run.study else _until_last_reading(run)
 
 
@@ -307,20 +306,25 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     """
     for path in (directory / RUN_FILE, directory / STARTED_FILE):
         try:
-            data = json.loads(path.read_bytes())
-            # Other programs write files of that name, too.
-            if isinstance(data, dict) and (
-                "run_id" in data or "joulelab" in str(data.get("schema"))
-            ):
-                known = data if data["schema"] == SCHEMA else upgrade(data, path)
-                return {**known, "schema": SCHEMA}
+            data = parse_json(read_whole(path))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError) as error:
+        except (OSError, InvalidData) as error:
             raise UserError(f"cannot read {path}", why=str(error)) from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged", why=f"{type(error).__name__}: {error}") from error
+        # Other programs write files of that name, too.
+        if isinstance(data, dict) and ("run_id" in data or "joulelab" in str(data.get("schema"))):
+            try:
+                known = data if data["schema"] == SCHEMA else upgrade(data, path)
+                convert(known, StoredRecord)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise _damaged(path, error) from error
+            return {**known, "schema": SCHEMA}
     return None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    text = str(error) if isinstance(error, InvalidData) else f"{type(error).__name__}: {error}"
+    return UserError(f"{path} is damaged", why=text)
 
 
 def write_record(directory: Path, data: Mapping[str, Any]) -> None:
@@ -458,70 +462,82 @@ def run_of_record(directory: Path, data: Mapping[str, Any]) -> Run:
     """Make a run from what :func:`read_record` returned; defaults take the place of nulls.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: The record is damaged.
+        UserError: The record is damaged.
     """
-    if data["kind"] not in get_args(Kind) or data["status"] not in get_args(Status):
-        raise ValueError(f"its kind is {data['kind']!r} and its status {data['status']!r}")
-    known = [one.name for one in fields(Run) if data.get(one.name) is not None]
-    values = {name: _PARSERS.get(name, lambda value: value)(data[name]) for name in known}
-    if data["kind"] == "study":
-        study = _study_part(data)
+    try:
+        stored = convert(data, StoredRecord)
+        study = convert(data, StoredStudyPart) if stored["kind"] == "study" else None
+    except InvalidData as error:
+        raise _damaged(directory / RUN_FILE, error) from error
+    values: dict[str, Any] = {name: value for name, value in stored.items() if value is not None}
+    for name, make in _MAKERS.items():
+        if name in values:
+            values[name] = make(values[name])
+    if study is not None:
+        part = _study_part(study, data)
         values |= {
-            "study": study,
-            "energy": sum_of_known(span.energy for span in study.whole),
-            "spans": _totals(study.spans),
+            "study": part,
+            "energy": sum_of_known(span.energy for span in part.whole),
+            "spans": _totals(part.spans),
         }
     return Run(directory=directory, **values)
 
 
-@lru_cache(maxsize=64)
-def _machine(text: str) -> Machine:
-    """Parse a machine once for all runs of a study."""
-    return Machine.from_json(json.loads(text))
+def _span_total(stored: StoredSpanTotal) -> SpanTotal:
+    values: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in stored.items()
+    }
+    return SpanTotal(**values)
 
 
-def _spans(rows: Iterable[Mapping[str, Any]]) -> tuple[SpanTotal, ...]:
-    values: Iterable[dict[str, Any]] = (
-        {name: math.nan if value is None else value for name, value in row.items()} for row in rows
-    )
-    return tuple(SpanTotal(**row) for row in values)
-
-
-_PARSERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("started_unix_s", "ended_unix_s", "duration_s"), float),
-    **dict.fromkeys(("command", "notes"), tuple),
+_MAKERS: Mapping[str, Callable[[Any], Any]] = {
     "phase": phase_name,
-    "machine": lambda data: _machine(json.dumps(data)),
-    "energy": Energy.from_json,
-    "spans": _spans,
-    "baseline": Baseline.from_json,
+    "energy": Energy.of_stored,
+    "spans": lambda rows: tuple(map(_span_total, rows)),
+    "baseline": Baseline,
     "inside": Path,
 }
 
 
-def _study_part(data: Mapping[str, Any]) -> StudyPart:
+def _study_part(stored: StoredStudyPart, data: Mapping[str, Any]) -> StudyPart:
+    results = {
+        phase: _phase({**one, "phase": phase}, {**data["results"][phase], "phase": phase})
+        for phase, one in stored["results"].items()
+    }
     return StudyPart(
-        name=data["study"],
-        is_idle=data["idle"],
-        phases=tuple(data["phases"]),
+        name=stored["study"],
+        is_idle=stored["idle"],
+        block=stored["block"],
+        order=stored["order"],
+        repeat=stored["repeat"],
+        seed=stored["seed"],
+        data=stored["data"],
+        phases=stored["phases"],
         characteristics=data["characteristics"] or {},
-        results={phase: _phase(one | {"phase": phase}) for phase, one in data["results"].items()},
-        epochs=tuple(map(_phase, data["epochs"])),
+        results=results,
+        epochs=tuple(map(_phase, stored["epochs"], data["epochs"])),
         spans=tuple(
-            SpanRecord(**{**span, "energy": _energy(span["energy"])}) for span in data["measured"]
+            SpanRecord(
+                name=span["name"],
+                attributes=span["attributes"],
+                start_ns=span["start_ns"],
+                stop_ns=span["stop_ns"],
+                energy=_energy(span["energy"]),
+            )
+            for span in stored["measured"]
         ),
-        **{name: data[name] for name in ("block", "order", "repeat", "seed", "data")},
     )
 
 
-def _phase(data: Mapping[str, Any]) -> PhaseRecord:
-    own = {name: data[name] for name in ("phase", "index", "complete") if name in data}
+def _phase(stored: Mapping[str, Any], data: Mapping[str, Any]) -> PhaseRecord:
+    """Make a phase of its checked part and of everything that was recorded."""
+    own = {name: stored[name] for name in ("phase", "index", "complete") if name in stored}
     values = {name: value for name, value in data.items() if name not in {*own, "energy"}}
-    return PhaseRecord(energy=_energy(data["energy"]), values=values, **own)
+    return PhaseRecord(energy=_energy(stored["energy"]), values=values, **own)
 
 
-def _energy(data: Mapping[str, Any] | None) -> Energy:
-    return Energy(duration_s=math.nan) if data is None else Energy.from_json(data)
+def _energy(stored: StoredEnergy | None) -> Energy:
+    return Energy(duration_s=math.nan) if stored is None else Energy.of_stored(stored)
 
 
 def _totals(spans: Sequence[SpanRecord]) -> tuple[SpanTotal, ...]:

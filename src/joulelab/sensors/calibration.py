@@ -10,13 +10,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Absence, Channel, Quantity
-from joulelab.storage import home, make_private_directories, write_whole
+from joulelab.storage import home, make_private_directories, read_whole, write_whole
+from joulelab.validation import Finite, InvalidData, NotNegative, Positive, decode
 
 SCHEMA = "joulelab-calibration-1"
 TRANSFER_UNCERTAINTY = 0.01
@@ -60,20 +61,20 @@ class Calibration:
     driver: str
     date: str
     meter: str
-    gain: float
-    offset_w: float
-    delay_s: float
-    window_s: float | None
-    update_period_s: float
-    gain_uncertainty: float
-    offset_uncertainty_w: float
-    delay_uncertainty_s: float
-    covariance: Sequence[Sequence[float]]
-    meter_uncertainty: float
-    residual_w: float
-    residual_pct: float
-    low_w: float
-    high_w: float
+    gain: Positive
+    offset_w: Finite
+    delay_s: Finite
+    window_s: NotNegative | None
+    update_period_s: Positive
+    gain_uncertainty: NotNegative
+    offset_uncertainty_w: NotNegative
+    delay_uncertainty_s: NotNegative
+    covariance: Sequence[Sequence[Finite]]
+    meter_uncertainty: NotNegative
+    residual_w: NotNegative
+    residual_pct: NotNegative
+    low_w: Finite
+    high_w: Finite
     files: Sequence[dict[str, str]]
 
     @property
@@ -131,35 +132,13 @@ class Calibration:
         return channel.gives_energy and family == self.source.partition(".")[0]
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to a plain dictionary; :meth:`from_json` is the inverse."""
+        """Convert to a plain dictionary; :func:`read_calibration` reads it."""
         return {"schema": SCHEMA, **asdict(self)}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Calibration:
-        """Read what :meth:`to_json` wrote.
 
-        Raises:
-            ValueError: The data is not a calibration.
-        """
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise ValueError(f"it does not name the schema {SCHEMA}")
-        known = {key: value for key, value in data.items() if key != "schema"}
-        try:
-            calibration = cls(**known)
-            numbers = (
-                calibration.gain,
-                calibration.offset_w,
-                calibration.delay_s,
-                calibration.update_period_s,
-                calibration.gain_uncertainty,
-                calibration.offset_uncertainty_w,
-                calibration.delay_uncertainty_s,
-            )
-            if not all(math.isfinite(value) for value in numbers) or calibration.gain <= 0:
-                raise ValueError("its gain, offset, delay or period is not a valid number")
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-        return calibration
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved(Calibration):
+    schema: Literal["joulelab-calibration-1"]
 
 
 def calibrations_directory() -> Path:
@@ -192,12 +171,13 @@ def read_calibration(path: Path) -> Calibration:
         UserError: The file cannot be read, or is not a calibration.
     """
     try:
-        return Calibration.from_json(json.loads(path.read_bytes()))
+        saved = decode(read_whole(path), _Saved)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UserError(f"cannot read the calibration {path}", why=why) from error
-    except ValueError as error:
+    except InvalidData as error:
         raise UserError(f"{path} is not a calibration", why=str(error)) from error
+    return Calibration(**{one.name: getattr(saved, one.name) for one in fields(Calibration)})
 
 
 def calibrated(
