@@ -21,6 +21,7 @@ from joulelab.machine import machine_identity
 from joulelab.recording.client import RecorderClient, RecorderOptions, open_recorder
 from joulelab.recording.device_clock import CudaContexts
 from joulelab.recording.launcher import current_launch
+from joulelab.recording.span_columns import Windows
 from joulelab.recording.spans import Span, SpanLog
 from joulelab.recording.trace import Trace, TraceReader, missing_trace
 from joulelab.recording.trace_spans import Window
@@ -36,7 +37,6 @@ T = TypeVar("T")
 IDLE_SPAN = "idle"
 POLL_S = 1.0
 """Time between two checks of a machine that is to become quiet; processes are scanned as often."""
-FLUSH_TIMEOUT_S = 5.0
 
 
 class Meter:
@@ -113,9 +113,10 @@ class Meter:
         self._reader: TraceReader | None = None
         self._estimator: EnergyEstimator | None = None
         self._covered_ns = 0
+        self._lost: list[str] = []
         self._closed = False
         self._log = SpanLog(
-            self._recorder.send_line,
+            self._recorder.send_lines,
             self._energy_of,
             shared=self.joined,
             more_lines=CudaContexts().lines if self.joined else tuple,
@@ -178,11 +179,12 @@ class Meter:
         Raises:
             ValueError: There is no such span.
         """
-        windows = [_window(span) for span in self.spans_named(name, **attributes)]
+        stored, others = self._log.finished(name, attributes)
+        windows = Windows.joined([stored.windows, Windows.of([_window(span) for span in others])])
         if not windows:
-            known = ", ".join(sorted({span.name for span in self._log.spans()})) or "none"
+            known = ", ".join(sorted(self._log.names())) or "none"
             raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
-        return self._estimator_until(_latest_ns(windows)).total(windows)
+        return self._estimator_until(windows.latest_ns).total(windows)
 
     def energies(self, spans: Sequence[Span | Window]) -> list[Energy]:
         """Return the energy of each span. Waits at most until the sensors have covered them.
@@ -193,14 +195,14 @@ class Meter:
         Raises:
             ValueError: One of them is still open.
         """
-        windows = [_window(span) for span in spans]
-        return self._estimator_until(_latest_ns(windows)).energies(windows) if windows else []
+        windows = Windows.of([_window(span) for span in spans])
+        return self._estimator_until(windows.latest_ns).energies(windows) if windows else []
 
     def mean(self, component: str, quantity: Quantity, spans: Sequence[Span]) -> float:
         """Return the mean of a quantity, for example utilisation, over spans; NaN if unknown."""
-        windows = [_window(span) for span in spans]
+        windows = Windows.of([_window(span) for span in spans])
         if windows:
-            self._estimator_until(_latest_ns(windows))
+            self._estimator_until(windows.latest_ns)
         return mean_reading(self._trace or missing_trace(""), component, quantity, windows)
 
     @property
@@ -324,7 +326,7 @@ class Meter:
     @property
     def alive(self) -> bool:
         """Whether everything is still being recorded."""
-        return self._recorder.alive
+        return self._recorder.alive and not self._lost
 
     @property
     def joined(self) -> bool:
@@ -334,7 +336,8 @@ class Meter:
     @property
     def failure(self) -> str:
         """Why recording ended early, or did not join another recorder; empty if neither."""
-        return "; ".join(filter(None, (self._recorder.not_joined, self._recorder.failure)))
+        reasons = (self._recorder.not_joined, self._recorder.failure, *self._lost)
+        return "; ".join(filter(None, reasons))
 
     @property
     def recorder_pid(self) -> int:
@@ -353,22 +356,31 @@ class Meter:
         if self._closed:
             return
         self._log.finish()
-        deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
-        while not self._log.flush() and (left_s := deadline_s - time.monotonic()) > 0:
-            self._recorder.wait_for_room(left_s)
+        self._closed = True
+        if not self._recorder.owned:
+            # A child that was forked while another thread imported something could hang in here.
+            return
         covered_ns = time.monotonic_ns() if covered_ns is None else covered_ns
         self._recorder.sync(covered_ns)
         # The recorder removes a temporary directory when it ends.
         self._trace = self._load()
         self._estimator = None
-        self._closed = True
-        self._recorder.stop(covered_ns)
-        if self._recorder.owned and self._recorder.private and self._temporary:
+        if self._recorder.stop(covered_ns):
+            self._trace = self._load()
+        self._check_spans(self._trace)
+        if self._recorder.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
         # Of the processes of a job, the one that started their recorder writes the record.
         is_first = self._trace.header.get("parent_pid") == os.getpid() or current_launch() is None
-        if self._is_recorded and self._recorder.owned and is_first:
+        if self._is_recorded and is_first:
             self._write_record(self._trace, covered_ns)
+
+    def _check_spans(self, trace: Trace) -> None:
+        """State what the trace lacks, for whatever reason."""
+        self._lost += trace.damage
+        lost, n = self._log.lost(trace)
+        if lost:
+            self._lost.append(f"{lost:,} of {n:,} spans are not in the recording")
 
     def _write_record(self, trace: Trace, stop_ns: int) -> None:
         from joulelab.runs.record import write_meter_record  # noqa: PLC0415
@@ -399,7 +411,8 @@ class Meter:
             self._trace = self._load()
             self._estimator = None
         if self._estimator is None:
-            assert self._trace is not None
+            # In a forked child, closing does not read it.
+            self._trace = self._trace or self._load()
             self._estimator = EnergyEstimator(self._trace, self.baseline)
         return self._estimator
 
@@ -409,8 +422,11 @@ class Meter:
                 self._reader = TraceReader(self.directory)
             return self._reader.read()
         except (OSError, TraceError) as error:
-            # Another process has removed a shared recording: what was read remains.
-            return self._trace or missing_trace(str(error))
+            # What was read before it was removed remains.
+            reason = f"the recording was removed or damaged: {error}"
+            if reason not in self._lost:
+                self._lost.append(reason)
+            return self._trace or missing_trace(reason)
 
 
 def _window(span: Span | Window) -> Window:
@@ -419,10 +435,6 @@ def _window(span: Span | Window) -> Window:
     if span.stop_ns is None:
         raise ValueError(f"span {span.name!r} is still open; end it before asking its energy")
     return Window(span.start_ns, span.stop_ns, *(span.device_window() or ()))
-
-
-def _latest_ns(windows: Sequence[Window]) -> int:
-    return max(max(window.stop_ns, window.device_stop_ns or 0) for window in windows)
 
 
 @contextlib.contextmanager

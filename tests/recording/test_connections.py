@@ -56,11 +56,13 @@ def test_file_descriptors_arrive_with_a_message(pair):
     end, other = os.pipe()
     assert ours.send({"pipe": 2}, (end, other))
     assert theirs.answer(5.0) == {"pipe": 2}
-    assert not any(map(os.get_inheritable, theirs.descriptors))
-    os.write(theirs.descriptors[1], b"x")
+    assert not any(os.get_inheritable(one.number) for one in theirs.descriptors)
+    os.write(theirs.descriptors[1].number, b"x")
     assert os.read(end, 1) == b"x"
-    for descriptor in (end, other, *theirs.descriptors):
+    for descriptor in (end, other):
         os.close(descriptor)
+    for descriptor in theirs.descriptors:
+        descriptor.close()
 
 
 def test_the_end_of_the_other_side_is_noticed_without_a_signal(pair):

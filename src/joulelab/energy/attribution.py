@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,29 +64,76 @@ class Share:
         return self.low == 1
 
 
-def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:
-    """Combine the shares of several spans by their energies; ``None`` if one is unknown.
+@dataclass(frozen=True)
+class Shares(Sequence[Share | None]):
+    """The shares of many spans, as columns. Shape: (spans,)."""
 
-    Two users differ in the same way in all spans, so that bounds add up like estimates.
-    """
+    fraction: Floats  # NaN: unknown.
+    low: Floats
+    high: Floats
+    method: str = ""
+    users: tuple[str, ...] = ()
+
+    @classmethod
+    def unknown(cls, n: int) -> Shares:
+        """Return unknown shares of a number of spans."""
+        unknown = np.full(n, math.nan)
+        return cls(unknown, unknown, unknown)
+
+    def __len__(self) -> int:
+        return len(self.fraction)
+
+    @overload
+    def __getitem__(self, i: int) -> Share | None: ...
+    @overload
+    def __getitem__(self, i: slice) -> Shares: ...
+    def __getitem__(self, i: int | slice) -> Share | Shares | None:
+        if isinstance(i, slice):
+            return replace(self, fraction=self.fraction[i], low=self.low[i], high=self.high[i])
+        if math.isnan(self.fraction[i]):
+            return None
+        return self._share(float(self.fraction[i]), float(self.low[i]), float(self.high[i]))
+
+    def examples(self) -> list[Share | None]:
+        """Return one share of each kind: unknown, the whole, and a part."""
+        kind = np.where(np.isnan(self.fraction), 0, np.where(self.low == 1, 1, 2))
+        _, first = np.unique(kind, return_index=True)
+        return [self[int(np.flatnonzero(kind == kind[i])[-1])] for i in np.sort(first)]
+
+    def combined(self, gross_j: Floats) -> Share | None:
+        """Combine the shares by the spans' energies; ``None`` if one is unknown.
+
+        Two users differ in the same way in all spans, so that bounds add up like estimates.
+        """
+        if np.isnan(self.fraction).any():
+            return None
+        if np.all(self.low == 1):
+            return self[0]
+        weights = np.maximum(gross_j, 0.0)
+        whole = math.fsum(weights.tolist())
+        if whole <= 0:
+            weights, whole = np.ones(len(self)), float(len(self))
+        return self._share(
+            *(
+                math.fsum((weights * column).tolist()) / whole
+                for column in (self.fraction, self.low, self.high)
+            )
+        )
+
+    def _share(self, fraction: float, low: float, high: float) -> Share:
+        users = () if low == 1 else self.users
+        return Share(fraction=fraction, low=low, high=high, method=self.method, users=users)
+
+
+def combine_shares(shares: Sequence[Share | None], gross_j: Sequence[float]) -> Share | None:
+    """Combine the shares of several spans by their energies; see :meth:`Shares.combined`."""
     known = [share for share in shares if share is not None]
     if len(known) < len(shares):
         return None
-    if all(share.is_whole for share in known):
-        return known[0]
-    weights = [max(one_j, 0.0) for one_j in gross_j]
-    whole = math.fsum(weights)
-    if whole <= 0:
-        weights, whole = [1.0] * len(known), float(len(known))
-    fraction, low, high = (
-        math.fsum(
-            weight * getattr(share, name) for weight, share in zip(weights, known, strict=True)
-        )
-        / whole
-        for name in ("fraction", "low", "high")
-    )
+    columns = ((share.fraction, share.low, share.high) for share in known)
     users = tuple(dict.fromkeys(user for share in known for user in share.users))
-    return Share(fraction=fraction, low=low, high=high, method=known[0].method, users=users)
+    fraction, low, high = np.array(list(columns)).T
+    return Shares(fraction, low, high, known[0].method, users).combined(np.array(gross_j))
 
 
 class Attribution:
@@ -104,7 +151,7 @@ class Attribution:
                     self._reasons[component] = str(event["reason"])
         self._others = other_processes(trace)
 
-    def shares(self, component: str, times_s: Floats) -> list[Share | None]:
+    def shares(self, component: str, times_s: Floats) -> Shares:
         """Return the job's share, if known, for each start and stop. Shape: (spans, 2)."""
         kind = component.partition(":")[0]
         if kind == "dram":
@@ -112,20 +159,9 @@ class Attribution:
         else:
             found = self._by_use(_recorded_as(component), times_s)
         if found is None:
-            return [None] * len(times_s)
+            return Shares.unknown(len(times_s))
         users = self._others.get(_recorded_as(component))
-        others = users.names[:MAX_NAMED] if users else ()
-        shares: list[Share | None] = []
-        for fraction, low, high in zip(*(column.tolist() for column in found), strict=True):
-            share = Share(
-                fraction=fraction,
-                low=low,
-                high=high,
-                method=METHODS[kind],
-                users=() if low == 1 else others,
-            )
-            shares.append(None if math.isnan(fraction) else share)
-        return shares
+        return Shares(*found, METHODS[kind], users.names[:MAX_NAMED] if users else ())
 
     def use(self, component: str, times_s: Floats) -> Used | None:
         """Return the use of a component in each span, if it was recorded. Shape: (spans, 2)."""

@@ -12,9 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from joulelab.energy.energy import Energy, sensor_of
 from joulelab.format import join_words, percent
 from joulelab.validation import Finite, NotNegative, convert
+
+Floats = NDArray[np.float64]
 
 UNKNOWN_DRIFT = 0.04
 """Relative standard uncertainty of idle power measured on one side of a span only.
@@ -132,27 +137,33 @@ class Baseline:
         nearest two, whichever is more. NaN if the source never measured the component. Points that
         were measured on a busy machine count only if there is no other.
         """
+        power_w, uncertainty_w = self.powers(component, source, np.array([time_s]))
+        return float(power_w[0]), float(uncertainty_w[0])
+
+    def powers(self, component: str, source: str, time_s: Floats) -> tuple[Floats, Floats]:
+        """Return :meth:`power` at many times. Shape: (times,)."""
         points = self._points_of(component, source)
         if not points:
-            return math.nan, math.nan
-        before = [point for point in points if point.time_s <= time_s]
-        after = [point for point in points if point.time_s > time_s]
-        if before and after:
-            first, second = before[-1], after[0]
-            share = (time_s - first.time_s) / (second.time_s - first.time_s)
-            low_w, high_w = first.power_w[component], second.power_w[component]
-            spread_w = abs(high_w - low_w) / math.sqrt(12)
-            point_w = math.hypot(
-                (1 - share) * first.uncertainty_w[component],
-                share * second.uncertainty_w[component],
-            )
-            return low_w + share * (high_w - low_w), math.hypot(spread_w, point_w)
-        nearest = before[-1] if before else after[0]
-        power_w = nearest.power_w[component]
-        pair = (points[-2:] if before else points[:2]) if len(points) > 1 else []
-        drift_w = abs(pair[1].power_w[component] - pair[0].power_w[component]) if pair else 0.0
-        unknown_w = max(UNKNOWN_DRIFT * power_w, drift_w / math.sqrt(3))
-        return power_w, math.hypot(unknown_w, nearest.uncertainty_w[component])
+            return np.full(time_s.size, math.nan), np.full(time_s.size, math.nan)
+        at_s = np.array([point.time_s for point in points])
+        power_w = np.array([point.power_w[component] for point in points])
+        own_w = np.array([point.uncertainty_w[component] for point in points])
+        after = np.searchsorted(at_s, time_s, side="right")
+        i, j = np.maximum(after - 1, 0), np.minimum(after, len(points) - 1)
+        is_between = i < j
+        length_s = np.where(is_between, at_s[j] - at_s[i], 1.0)
+        share = np.where(is_between & (after > 0), (time_s - at_s[i]) / length_s, 0.0)
+        spread_w = np.abs(power_w[j] - power_w[i]) / math.sqrt(12)
+        point_w = np.hypot((1 - share) * own_w[i], share * own_w[j])
+        between_w = power_w[i] + share * (power_w[j] - power_w[i])
+        drift_w = np.abs(np.diff(power_w))
+        nearest_drift_w = np.where(after > 0, drift_w[-1], drift_w[0]) if drift_w.size else 0.0
+        unknown_w = np.maximum(UNKNOWN_DRIFT * power_w[i], nearest_drift_w / math.sqrt(3))
+        inside = (after > 0) & (after < len(points))
+        return (
+            np.where(inside, between_w, power_w[i]),
+            np.where(inside, np.hypot(spread_w, point_w), np.hypot(unknown_w, own_w[i])),
+        )
 
     def note(self, component: str, source: str) -> str:
         """Return the caveat of a component's idle power; empty if the machine was idle."""

@@ -10,10 +10,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.attribution import Attribution, Share, combine_shares, foreign_gpus
+from joulelab.energy.attribution import Attribution, Shares, foreign_gpus
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy
-from joulelab.energy.incident import Incident, notes_within
+from joulelab.energy.incident import Incident, notes_within_spans
 from joulelab.energy.incidents import find_incidents, reason_for_absence
 from joulelab.energy.signal import (
     ChangePoints,
@@ -26,6 +26,7 @@ from joulelab.energy.signal import (
     without_glitches,
 )
 from joulelab.format import percent
+from joulelab.recording.span_columns import SpanColumns, Windows
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.plausibility import implausible
@@ -34,6 +35,7 @@ from joulelab.sensors.sensor import Channel, Quantity
 Floats = NDArray[np.float64]
 TimeRanges = NDArray[np.int64]
 
+SPANS_AT_A_TIME = 1 << 13
 MIN_COVERAGE = 0.5  # A component whose readings cover a smaller share of a span is absent.
 
 
@@ -93,28 +95,11 @@ class EnergyEstimator:
 
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
         """Estimate the energy of each span, in the same order."""
+        windows = Windows.of(windows)
         readings, reasons = self._read(windows)
-        components: list[dict[str, ComponentEnergy]] = [{} for _ in windows]
-        absent = [dict(reasons) for _ in windows]
-        notes = [dict.fromkeys(notes_within(self._incidents, *one.whole())) for one in windows]
-        for one in readings:
-            component = one.channel.component
-            for i, uncovered in enumerate(one.uncovered.tolist()):
-                if uncovered:
-                    absent[i][component] = one.reason_for_absence(slice(i, i + 1))
-                    continue
-                components[i][component] = self._component(one, slice(i, i + 1))
-                share_note = self._attribution.note(component, one.shares[i])
-                found = (*one.notes(slice(i, i + 1)), share_note, self._idle_note(one.channel))
-                notes[i] |= dict.fromkeys(filter(None, found))
         return [
-            Energy(
-                duration_s=(window.stop_ns - window.start_ns) * 1e-9,
-                components=components[i],
-                absent=absent[i],
-                notes=tuple(notes[i]),
-            )
-            for i, window in enumerate(windows)
+            self._total(windows[i : i + 1], readings, reasons, slice(i, i + 1))
+            for i in range(len(windows))
         ]
 
     def total(self, windows: Sequence[Window]) -> Energy:
@@ -123,24 +108,37 @@ class EnergyEstimator:
         A span that the readings do not cover is a gap in the sum: its energy is that of the power
         around it, with an interval as wide, and a note states how many spans have readings.
         """
-        readings, absent = self._read(windows)
-        components = {}
-        notes = dict.fromkeys(
-            note for window in windows for note in notes_within(self._incidents, *window.whole())
-        )
-        for one in readings:
+        (energy,) = self.totals([windows])
+        return energy
+
+    def totals(self, groups: Sequence[Sequence[Window]]) -> list[Energy]:
+        """Return :meth:`total` of each of several groups of spans."""
+        parts = [Windows.of(one) for one in groups]
+        windows = Windows.joined(parts)
+        readings, reasons = self._read(windows)
+        ends = np.cumsum([len(one) for one in parts]).tolist()
+        return [
+            self._total(part, readings, reasons, slice(end - len(part), end))
+            for part, end in zip(parts, ends, strict=True)
+        ]
+
+    def _total(
+        self, windows: Windows, readings: Sequence[_Spans], reasons: dict[str, str], chosen: slice
+    ) -> Energy:
+        components, absent = {}, dict(reasons)
+        notes = dict.fromkeys(notes_within_spans(self._incidents, windows.whole_s()))
+        for every in readings:
+            one = every.part(chosen)
             component = one.channel.component
-            if reason := one.reason_for_absence(slice(None)):
+            if reason := one.reason_for_absence():
                 absent[component] = reason
                 continue
-            components[component] = self._component(one, slice(None))
-            notes |= dict.fromkeys([*one.notes(slice(None)), *one.coverage_notes()])
-            # Notes differ between three cases only: alone, shared and unknown.
-            cases = {share if share is None else share.is_whole: share for share in one.shares}
-            found = (self._attribution.note(component, share) for share in cases.values())
+            components[component] = self._component(one)
+            notes |= dict.fromkeys([*one.notes(), *one.coverage_notes()])
+            found = (self._attribution.note(component, share) for share in one.shares.examples())
             notes |= dict.fromkeys(filter(None, [*found, self._idle_note(one.channel)]))
         return Energy(
-            duration_s=math.fsum((one.stop_ns - one.start_ns) * 1e-9 for one in windows),
+            duration_s=math.fsum(windows.duration_s.tolist()),
             components=components,
             absent=absent,
             notes=tuple(notes),
@@ -160,7 +158,7 @@ class EnergyEstimator:
             self._curves[component] = curve
         return self._curves[component]
 
-    def _read(self, windows: Sequence[Window]) -> tuple[list[_Spans], dict[str, str]]:
+    def _read(self, windows: Windows) -> tuple[list[_Spans], dict[str, str]]:
         """Read the energy of the spans off each component's curve; and why others have none."""
         reasons = {absence.component: str(absence) for absence in self._trace.absent}
         for name, refused in self._refused.items():
@@ -168,7 +166,7 @@ class EnergyEstimator:
         reasons |= self._foreign_gpus
         found = []
         for component in sorted(self._sources):
-            times_s = np.array([window.of(component) for window in windows], dtype=float)
+            times_s = windows.seconds(component)
             curve = self._curve(component, times_s.reshape(-1))
             if curve is None:
                 reasons[component] = self._failures.get(component) or reason_for_absence(
@@ -180,7 +178,7 @@ class EnergyEstimator:
             reasons.pop(component.partition(":")[0], None)
             if times_s.size == 0:
                 continue
-            gross_j, uncertainty_j, gap_s = curve.energy(times_s[:, 0], times_s[:, 1])
+            gross_j, uncertainty_j, gap_s = _energy_of(curve, times_s)
             if component.startswith("gpu"):
                 clock_j = _device_clock_uncertainty_j(windows, times_s, curve.curve)
                 uncertainty_j = np.hypot(uncertainty_j, clock_j)
@@ -201,40 +199,33 @@ class EnergyEstimator:
             )
         return found, reasons
 
-    def _component(self, spans: _Spans, chosen: slice) -> ComponentEnergy:
+    def _component(self, spans: _Spans) -> ComponentEnergy:
         """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
-        times_s, gross_j = spans.times_s[chosen], spans.gross_j[chosen].tolist()
         channel = spans.channel
         idle_j, idle_uncertainty_j = math.nan, 0.0
         if self.baseline is not None:
-            idle = [self._idle(channel, *one) for one in times_s.tolist()]
-            idle_j, idle_uncertainty_j = (math.fsum(column) for column in zip(*idle, strict=True))
+            middle_s = (spans.times_s[:, 0] + spans.times_s[:, 1]) / 2
+            idle_w, off_w = self.baseline.powers(channel.component, channel.source, middle_s)
+            idle_j = math.fsum((idle_w * spans.duration_s).tolist())
+            idle_uncertainty_j = math.fsum(np.nan_to_num(off_w * spans.duration_s).tolist())
         return ComponentEnergy(
             component=channel.component,
             source=channel.source,
             provenance=channel.provenance,
-            duration_s=math.fsum((times_s[:, 1] - times_s[:, 0]).tolist()),
-            gross_j=math.fsum(gross_j),
+            duration_s=math.fsum(spans.duration_s.tolist()),
+            gross_j=math.fsum(spans.gross_j.tolist()),
             idle_j=idle_j,
             gain_uncertainty=channel.gain_uncertainty,
             offset_uncertainty_w=channel.offset_uncertainty_w,
-            edge_uncertainty_j=math.hypot(*spans.uncertainty_j[chosen].tolist()),
+            edge_uncertainty_j=math.hypot(*spans.uncertainty_j.tolist()),
             idle_uncertainty_j=idle_uncertainty_j,
-            gap_s=math.fsum((spans.gap_s + spans.unread_s)[chosen].tolist()),
-            share=combine_shares(spans.shares[chosen], gross_j),
+            gap_s=math.fsum((spans.gap_s + spans.unread_s).tolist()),
+            share=spans.shares.combined(spans.gross_j),
         )
 
     def _idle_note(self, channel: Channel) -> str:
         """Return why a component's idle power is doubtful; empty if it is not."""
         return self.baseline.note(channel.component, channel.source) if self.baseline else ""
-
-    def _idle(self, channel: Channel, start_s: float, stop_s: float) -> tuple[float, float]:
-        """Return a span's idle energy and its standard uncertainty; NaN and 0 if unknown."""
-        assert self.baseline is not None
-        middle_s = (start_s + stop_s) / 2
-        idle_w, off_w = self.baseline.power(channel.component, channel.source, middle_s)
-        duration_s = stop_s - start_s
-        return idle_w * duration_s, 0.0 if math.isnan(idle_w) else off_w * duration_s
 
 
 class _Spans(NamedTuple):
@@ -246,29 +237,41 @@ class _Spans(NamedTuple):
     uncertainty_j: Floats
     gap_s: Floats
     unread_s: Floats  # Further time without readings, whose energy is known.
-    shares: list[Share | None]
+    shares: Shares
     incidents: Sequence[Incident]  # What was found about the component's sources.
 
-    def reason_for_absence(self, chosen: slice) -> str:
-        """Return why spans have no energy; empty if the readings cover enough of them."""
-        duration_s, gap_s = self._duration_s[chosen].sum(), self.gap_s[chosen].sum()
-        if self.gross_j[chosen].sum() < 0:
+    def part(self, chosen: slice) -> _Spans:
+        """Select spans that follow each other."""
+        return self._replace(
+            times_s=self.times_s[chosen],
+            gross_j=self.gross_j[chosen],
+            uncertainty_j=self.uncertainty_j[chosen],
+            gap_s=self.gap_s[chosen],
+            unread_s=self.unread_s[chosen],
+            shares=self.shares[chosen],
+        )
+
+    @property
+    def duration_s(self) -> Floats:
+        """Length of each span on the component's clock."""
+        return self.times_s[:, 1] - self.times_s[:, 0]
+
+    def reason_for_absence(self) -> str:
+        """Return why the spans have no energy; empty if the readings cover enough of them."""
+        duration_s, gap_s = self.duration_s.sum(), self.gap_s.sum()
+        if self.gross_j.sum() < 0:
             return f"{self.channel.source} has negative readings"
         if duration_s <= 0 or gap_s <= (1 - MIN_COVERAGE) * duration_s:
             return ""
         covered = percent(max(1 - float(gap_s / duration_s), 0.0), 1)
-        spans = "the span" if self._duration_s[chosen].size == 1 else "the spans"
+        spans = "the span" if self.gap_s.size == 1 else "the spans"
         return f"{self.channel.source} covers only {covered} of {spans}"
-
-    @property
-    def uncovered(self) -> NDArray[np.bool_]:
-        """Whether the readings cover too little of each span."""
-        duration_s = self._duration_s
-        return (duration_s > 0) & (self.gap_s > (1 - MIN_COVERAGE) * duration_s)
 
     def coverage_notes(self) -> list[str]:
         """Return how many spans have readings, if some have none."""
-        missing, n = int(np.count_nonzero(self.uncovered)), self.gap_s.size
+        duration_s = self.duration_s
+        uncovered = (duration_s > 0) & (self.gap_s > (1 - MIN_COVERAGE) * duration_s)
+        missing, n = int(np.count_nonzero(uncovered)), self.gap_s.size
         if not missing:
             return []
         return [
@@ -276,29 +279,29 @@ class _Spans(NamedTuple):
             "estimated from the power around them (included in the interval)"
         ]
 
-    @property
-    def _duration_s(self) -> Floats:
-        return self.times_s[:, 1] - self.times_s[:, 0]
-
-    def notes(self, chosen: slice) -> list[str]:
-        """Return what was found about the sources within the chosen spans."""
-        if not self.incidents:
-            return []
-        spans_s = self.times_s[chosen].tolist()
-        return [text for span_s in spans_s for text in notes_within(self.incidents, *span_s)]
+    def notes(self) -> tuple[str, ...]:
+        """Return what was found about the sources within the spans."""
+        return notes_within_spans(self.incidents, self.times_s)
 
 
-def _device_clock_uncertainty_j(
-    windows: Sequence[Window], times_s: Floats, curve: EnergyCurve
-) -> Floats:
+def _energy_of(curve: ComponentCurve, times_s: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return energy, uncertainty and gaps of spans, of some at a time: it takes 10 kB for each."""
+    blocks = [times_s[i : i + SPANS_AT_A_TIME].T for i in range(0, len(times_s), SPANS_AT_A_TIME)]
+    energy_j, uncertainty_j, gap_s = zip(*(curve.energy(*one) for one in blocks), strict=True)
+    return np.concatenate(energy_j), np.concatenate(uncertainty_j), np.concatenate(gap_s)
+
+
+def _device_clock_uncertainty_j(windows: Windows, times_s: Floats, curve: EnergyCurve) -> Floats:
     """Return the energy uncertainty from the device's clock, whose error moves both edges.
 
     They are moved by the uncertainty to the side that changes more (GUM 5.1.3, note 2).
     """
-    off_s = np.array([window.device_uncertainty_ns for window in windows])[:, None] * 1e-9
-    if not off_s.any():
+    off_s = windows.device_uncertainty_s
+    if off_s is None or not off_s.any():
         return np.zeros(len(windows))
-    early, here, late = (curve.energy(*(times_s + sign * off_s).T)[0] for sign in (-1, 0, 1))
+    early, here, late = (
+        curve.energy_between(*(times_s + sign * off_s[:, None]).T) for sign in (-1, 0, 1)
+    )
     return np.maximum(np.abs(early - here), np.abs(late - here))
 
 
@@ -306,19 +309,18 @@ def _change_points(
     trace: Trace, further_ns: Sequence[int] | NDArray[np.int64]
 ) -> tuple[ChangePoints, ChangePoints]:
     """Return the edges of a trace's spans on the host, and on the GPU."""
-    names = np.array([span.name for span in trace.spans], dtype=np.str_)
+    spans = SpanColumns.of(trace.spans)
     further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
-    on_host = [(span.start_ns, span.stop_ns) for span in trace.spans]
-    on_device = [
-        edges if span.device_start_ns is None else (span.device_start_ns, span.device_stop_ns)
-        for span, edges in zip(trace.spans, on_host, strict=True)
-    ]
-    host, device = (
-        # The stop of an open span is NaN.
-        ChangePoints.of_spans(names, np.array(edges_ns, float).reshape(-1, 2) * 1e-9, further_s)
-        for edges_ns in (on_host, on_device)
-    )
-    return host, device
+    # The stop of an open span is NaN.
+    open_s = np.where(spans.is_finished, 0.0, math.nan)
+    edges = spans.windows.seconds("host"), spans.windows.seconds("gpu")
+    for edges_s in edges:
+        edges_s[:, 1] += open_s
+    names, codes = spans.names, spans.spans["name"]
+    on_host = ChangePoints.of_spans(names, codes, edges[0], further_s)
+    if np.array_equal(*edges, equal_nan=True):
+        return on_host, on_host
+    return on_host, ChangePoints.of_spans(names, codes, edges[1], further_s)
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:
@@ -342,10 +344,12 @@ class WindowUnion:
     @classmethod
     def of(cls, windows: Sequence[Window]) -> Self:
         """Unite windows, at least one."""
+        columns = Windows.of(windows)
+        uncertainty_s = columns.device_uncertainty_s
         return cls(
-            merge_ranges([(window.start_ns, window.stop_ns) for window in windows]),
-            merge_ranges([_on_device(window) for window in windows]),
-            max(window.device_uncertainty_ns for window in windows),
+            merge_ranges(np.column_stack((columns.start_ns, columns.stop_ns))),
+            merge_ranges(columns.on_device_ns()),
+            0 if uncertainty_s is None else round(float(uncertainty_s.max()) * 1e9),
         )
 
     def within(self, start_ns: int, stop_ns: int) -> Self | None:
@@ -361,20 +365,33 @@ class WindowUnion:
 
 def energy_of_spans(estimator: EnergyEstimator, spans: Sequence[TraceSpan]) -> Energy:
     """Add up the energy of finished spans: their sum for one process, the union for several."""
-    windows = [span.window for span in spans]
-    if len({span.key[0] for span in spans}) == 1:
-        return estimator.total(windows)
-    return energy_of_union(estimator, WindowUnion.of(windows))
+    (energy,) = energies_of_spans(estimator, [spans])
+    return energy
+
+
+def energies_of_spans(
+    estimator: EnergyEstimator, groups: Sequence[Sequence[TraceSpan]]
+) -> list[Energy]:
+    """Return :func:`energy_of_spans` of each of several groups."""
+    columns = [SpanColumns.of(spans) for spans in groups]
+    is_alone = [np.unique(one.spans["pid"]).size == 1 for one in columns]
+    alone = [one.windows for one, alone in zip(columns, is_alone, strict=True) if alone]
+    totals = iter(estimator.totals(alone))
+    return [
+        next(totals) if alone else energy_of_union(estimator, WindowUnion.of(one.windows))
+        for one, alone in zip(columns, is_alone, strict=True)
+    ]
 
 
 def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
     """Return the energy of a union: GPUs by its device times, all else by the host's."""
-    on_host = estimator.total([Window(start, stop) for start, stop in union.host.tolist()])
+    on_host = estimator.total(Windows(union.host[:, 0], union.host[:, 1]))
     uncertainty_ns = union.device_uncertainty_ns
     if np.array_equal(union.host, union.device) and uncertainty_ns == 0:
         return on_host
-    device = union.device.tolist()
-    on_device = estimator.total([Window(a, b, a, b, uncertainty_ns) for a, b in device])
+    uncertainties = np.full(len(union.device), uncertainty_ns)
+    device = np.column_stack((union.device, uncertainties))
+    on_device = estimator.total(Windows(union.device[:, 0], union.device[:, 1], device))
     parts = {
         name: part
         for energy, gpus in ((on_host, False), (on_device, True))
@@ -390,17 +407,12 @@ def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
     )
 
 
-def _on_device(window: Window) -> tuple[int, int]:
-    if window.device_start_ns is None or window.device_stop_ns is None:
-        return window.start_ns, window.stop_ns
-    return window.device_start_ns, window.device_stop_ns
-
-
-def merge_ranges(ranges: Sequence[tuple[int, int]]) -> TimeRanges:
+def merge_ranges(ranges: TimeRanges | Sequence[tuple[int, int]]) -> TimeRanges:
     """Merge overlapping ranges into disjoint ones, in order. Shape: (ranges, 2)."""
-    times = np.array(sorted(ranges), dtype=np.int64).reshape(-1, 2)
+    times = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
     if not len(times):
         return times
+    times = times[np.argsort(times[:, 0], kind="stable")]
     latest = np.maximum.accumulate(times[:, 1])
     begins = np.flatnonzero(np.concatenate(([True], times[1:, 0] > latest[:-1])))
     return np.column_stack((times[begins, 0], np.maximum.reduceat(times[:, 1], begins)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +22,18 @@ def notes_within(incidents: Iterable[Incident], start_s: float, stop_s: float) -
     """Return the texts of the incidents within a span, each once."""
     texts = (one.text for one in incidents if one.start_s < stop_s and one.stop_s > start_s)
     return tuple(dict.fromkeys(texts))
+
+
+def notes_within_spans(
+    incidents: Sequence[Incident], spans_s: NDArray[np.float64]
+) -> tuple[str, ...]:
+    """Return the texts of the incidents within spans, each once. Shape of the spans: (spans, 2)."""
+    if not incidents or not len(spans_s):
+        return ()
+    starts_s, stops_s = spans_s[np.argsort(spans_s[:, 0], kind="stable")].T
+    latest_s = np.maximum.accumulate(stops_s)
+    times_s = np.array([(one.start_s, one.stop_s) for one in incidents])
+    first = np.searchsorted(latest_s, times_s[:, 0], side="right")
+    found = np.flatnonzero(first < np.searchsorted(starts_s, times_s[:, 1], side="left"))
+    in_order = found[np.argsort(first[found], kind="stable")]
+    return tuple(dict.fromkeys(incidents[i].text for i in in_order.tolist()))

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import select
 import shutil
 import socket
 import subprocess
@@ -16,14 +15,16 @@ import threading
 import time
 import warnings
 import weakref
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from joulelab.errors import RecorderError, UserError
-from joulelab.recording.connections import Message, MessageSocket
+from joulelab.recording.connections import Descriptor, Message, MessageSocket
 from joulelab.recording.launcher import current_launch, host_name, job_file
 from joulelab.recording.trace_format import (
+    ATOMIC_WRITE_BYTES,
     EVENTS_FILE,
     READINGS_FILE,
     TEMPORARY,
@@ -39,6 +40,7 @@ JOIN_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 5.0
 POLL_S = 0.01
+PIPE_READ = 1 << 16
 
 
 class RecorderOptions(NamedTuple):
@@ -188,7 +190,7 @@ class RecorderClient:
         self._process = process
         self._last: Message = {}
         self._stopped = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._owner_pid = os.getpid()
         connection.send({"join": _introduction()})
         first = connection.answer(timeout_s)
@@ -201,11 +203,14 @@ class RecorderClient:
                 why=first["error"] if first else _last_log_line(directory),
             )
         self.pid: int = first["pid"]
+        self._events_path = directory.absolute() / EVENTS_FILE
+        self._events: Descriptor | None = None
+        self._has_rest = False
         # The pipe's other end stays open, too, so that writing after the recorder's end is no
         # SIGPIPE.
         self._pipe = connection.descriptors[1]
-        descriptors = (*connection.descriptors, in_use(directory))
-        self._finalizer = weakref.finalize(self, _close, connection, descriptors)
+        self._descriptors = [*connection.descriptors, Descriptor(in_use(directory))]
+        self._finalizer = weakref.finalize(self, _close, connection, self._descriptors)
 
     @classmethod
     def start(
@@ -299,22 +304,53 @@ class RecorderClient:
             self.failure = f"the recorder ended early ({self._reason()})"
         return not self.failure
 
-    def send_line(self, line: bytes) -> bool:
-        """Pass on one line for the trace; never waits. Return false if there is no room now."""
-        try:
-            os.write(self._pipe, line)
-        except BlockingIOError:
-            # If the recorder has ended, the program goes on without it; ``alive`` reports that.
-            return not self._connection.open
-        except OSError:
-            return True
-        return True
+    def send_lines(self, lines: Sequence[bytes]) -> int:
+        """Add lines to the trace. Return how many were taken; the others may be sent again.
 
-    def wait_for_room(self, timeout_s: float) -> None:
-        """Wait until the recorder can take more lines, at most for this time."""
-        poll = select.poll()
-        poll.register(self._pipe, select.POLLOUT)
-        poll.poll(timeout_s * 1e3)
+        A thread of the program's own appends them to the file: that needs no recorder that is
+        awake, and one call for any number of lines. A forked child calls this from its own thread,
+        which must not wait for a disk. It uses the recorder's pipe, unless that is full.
+        """
+        taken = 0 if self.owned else self._write_to_pipe(lines)
+        return taken + self._append(lines[taken:])
+
+    def _write_to_pipe(self, lines: Sequence[bytes]) -> int:
+        for taken, line in enumerate(lines):
+            if len(line) > ATOMIC_WRITE_BYTES or not self._pipe.is_intact:
+                return taken
+            try:
+                os.write(self._pipe.number, line)
+            except OSError:
+                return taken
+        return len(lines)
+
+    def _append(self, lines: Sequence[bytes]) -> int:
+        if not lines or self._has_finished():
+            return 0
+        # What follows the rest of a line that did not fit on the disk is a line of its own.
+        separator = b"\n" if self._has_rest else b""
+        data = separator + b"".join(lines)
+        try:
+            if self._events is None or not self._events.is_intact:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+                self._events = Descriptor(os.open(self._events_path, flags))
+                self._descriptors.append(self._events)
+            written = os.write(self._events.number, data)
+        except OSError:
+            return 0
+        self._has_rest = written < len(data)
+        lengths = itertools.accumulate(map(len, lines), initial=len(separator))
+        return max(0, bisect_right(list(lengths), written) - 1)
+
+    def _has_finished(self) -> bool:
+        """Whether the trace is complete: nothing may be added any more."""
+        if self._stopped or self._connection.open:
+            return self._stopped
+        if not self.owned:
+            return True  # The parent has received why.
+        with self._lock:
+            self._receive_last(0.0)
+        return self._process is None and "stopped" in self._last
 
     def sync(self, t_ns: int) -> bool:
         """Wait until the sensors have covered a time, at most a few seconds."""
@@ -332,18 +368,34 @@ class RecorderClient:
                     return True
             return False
 
-    def stop(self, t_ns: int) -> None:
-        """Leave the recorder; one of this process's own covers this time and ends."""
+    def stop(self, t_ns: int) -> bool:
+        """Leave the recorder; one of this process's own covers this time and ends.
+
+        Returns:
+            Whether the recorder failed, and lines that it had not taken are in the trace only now.
+        """
         if not self.owned:
-            return
+            return False
         with self._lock:
             if self._stopped:
-                return
+                return False
             alive = self.alive
-            self._stopped = True
+            rest = b""
             if self._process is not None:
                 self._end(self._process, t_ns, request=alive)
+                rest = self._rest_of_pipe() if self.failure else b""
+            saved = bool(rest and self._append([rest]))
+            self._stopped = True
             self._finalizer()
+        return saved
+
+    def _rest_of_pipe(self) -> bytes:
+        """Return the lines of forked children that a recorder left in the pipe when it ended."""
+        found, read_end = b"", self._connection.descriptors[0]
+        with contextlib.suppress(BlockingIOError, OSError):
+            while read_end.is_intact and (data := os.read(read_end.number, PIPE_READ)):
+                found += data
+        return found
 
     def _end(self, process: subprocess.Popen[bytes], t_ns: int, *, request: bool) -> None:
         if request and self._connection.send({"stop": t_ns}):
@@ -422,8 +474,7 @@ def _environment(*, all_gpus: bool) -> dict[str, str]:
     return environment
 
 
-def _close(connection: MessageSocket, descriptors: Sequence[int]) -> None:
+def _close(connection: MessageSocket, descriptors: Sequence[Descriptor]) -> None:
     connection.close()
     for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+        descriptor.close()

@@ -6,6 +6,7 @@ Neither end waits for the other longer than it states, and neither is killed whe
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,15 +39,51 @@ _READ = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
 
 
+class Descriptor:
+    """A file descriptor that the program around us may close, and use its number for another file.
+
+    Programs close all descriptors that they do not know, for example to become a daemon.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._file = _file_of(number)
+
+    def check(self) -> None:
+        """Raise ``OSError`` unless the number still stands for the same file."""
+        if _file_of(self.number) != self._file:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the number still stands for the same file."""
+        try:
+            self.check()
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the file, unless the program did."""
+        if self.is_intact:
+            os.close(self.number)
+
+
+def _file_of(number: int) -> tuple[int, int]:
+    found = os.fstat(number)
+    return found.st_dev, found.st_ino
+
+
 class MessageSocket:
     """One end of a connection, and the file descriptors that came with its messages."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._socket = end
+        self._own = Descriptor(end.fileno())
         self._received = b""
         self._waiting: list[Message] = []
-        self.descriptors: list[int] = []
+        self.descriptors: list[Descriptor] = []
 
     @classmethod
     def connect(cls, path: Path, timeout_s: float) -> MessageSocket:
@@ -85,6 +122,7 @@ class MessageSocket:
         """
         data = json.dumps(message).encode() + b"\n"
         try:
+            self._own.check()
             if descriptors:
                 return socket.send_fds(self._socket, [data], descriptors) == len(data)
             return self._socket.send(data, socket.MSG_NOSIGNAL) == len(data)
@@ -97,6 +135,7 @@ class MessageSocket:
         It is invalid if it sends something else than objects of JSON, or too much.
         """
         try:
+            self._own.check()
             data, descriptors, _, _ = socket.recv_fds(self._socket, _READ, MOST_DESCRIPTORS)
         except BlockingIOError:
             return []
@@ -104,7 +143,7 @@ class MessageSocket:
             return None
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        self.descriptors += descriptors
+        self.descriptors += map(Descriptor, descriptors)
         if not data:
             return None
         *lines, self._received = (self._received + data).split(b"\n")
@@ -119,7 +158,7 @@ class MessageSocket:
         """Wait for the next message; ``None`` if there is none in time."""
         deadline_s = time.monotonic() + timeout_s
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(self._own.number, select.POLLIN)
         while not self._waiting:
             messages = self.receive()
             if messages is None:
@@ -134,12 +173,15 @@ class MessageSocket:
     def open(self) -> bool:
         """Whether the other end is still there. Leaves its messages unread."""
         poll = select.poll()
-        poll.register(self._socket, select.POLLRDHUP)
-        return not poll.poll(0)
+        poll.register(self._own.number, select.POLLRDHUP)
+        return self._own.is_intact and not poll.poll(0)
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        if self._own.is_intact:
+            self._socket.close()
+        else:
+            self._socket.detach()
 
 
 @contextlib.contextmanager

@@ -4,8 +4,9 @@ It imports only the standard library and the sensors, so that it starts in a ten
 stays small. It serves the process that started it and those that join. It ends on request, with
 the last of them, or at SIGTERM; however it ends, what it has written stays readable.
 
-*Lines* of JSON for ``events.jsonl`` come through one pipe for all processes. They are taken
-whenever the recorder wakes up, so sending them never wakes it. *Requests* come on a connection to
+Programs append their lines of JSON to ``events.jsonl`` themselves. *Lines* of forked children,
+which must not wait for a disk, come through one pipe for all of them. They are taken whenever the
+recorder wakes up, so sending them never wakes it. *Requests* come on a connection to
 each process (:mod:`joulelab.recording.connections`) and wake it: ``{"join": {...}}`` introduces a
 process and asks for the pipe, ``{"sync": t_ns}`` asks it to read until every energy channel has
 covered that time, ``{"stop": t_ns}`` the same and then to end, for all.
@@ -121,7 +122,7 @@ class Request:
 class Recorder:
     """Reads sensors when they are due and writes what they give.
 
-    Its ``pipe`` takes the lines of all processes, which can join at ``socket_path``.
+    Its ``pipe`` takes the lines of all forked children. Processes can join at ``socket_path``.
     """
 
     def __init__(

@@ -6,18 +6,20 @@ few times a second, and stores finished spans compactly.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import marshal
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from sys import modules
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from joulelab.recording.device_clock import (
     DeviceClock,
@@ -27,10 +29,14 @@ from joulelab.recording.device_clock import (
     call_when_cuda_starts,
     device_clock,
 )
+from joulelab.recording.span_blocks import NONE, Block, Row
+from joulelab.recording.span_columns import SpanColumns, SpanTable
 from joulelab.recording.trace_format import encode, span_lines
 
 if TYPE_CHECKING:
     from joulelab.energy.energy import Energy
+    from joulelab.recording.trace import Trace
+    from joulelab.recording.trace_spans import TraceSpan
 
 FLUSH_INTERVAL_S = 0.25
 """Spans are passed to the recorder this often: a program that is killed loses no more of them."""
@@ -38,11 +44,10 @@ INDICES_PER_LOG = 1 << 32
 """Logs of one process that share a trace number their spans this far apart."""
 MOST_UNRESOLVED = 1 << 16
 """Number of device events that may wait for their times, which take several µs each."""
-_PLAIN = frozenset({int, float, str, bool, type(None)})
-"""Types that :mod:`marshal` restores exactly."""
-
-Row = tuple[Any, ...]
-"""Index, parent, thread, name, attributes, start and stop; see ``trace_format.py``."""
+SPANS_PER_PASS = 1 << 13
+"""Number of spans passed on at a time: they take 10 ms and 4 MB on the way."""
+LEAST_OF_BLOCK = 32
+"""Fewer spans than this are passed on as rows, which are made faster."""
 
 
 class Span:
@@ -195,13 +200,13 @@ class Span:
 class SpanLog:
     """Every span of a process, in memory and on its way to the trace.
 
-    ``send`` takes finished lines without waiting, or returns false if it cannot now; ``more_lines``
-    adds others to each flush. A log is ``shared`` if the process may have others in the same trace.
+    ``send`` takes lines, as many as it can, and returns their number; ``more_lines`` adds others to
+    each flush. A log is ``shared`` if the process may have others in the same trace.
     """
 
     def __init__(
         self,
-        send: Callable[[bytes], bool],
+        send: Callable[[Sequence[bytes]], int],
         energy_of: Callable[[Span], Energy],
         *,
         shared: bool = False,
@@ -211,14 +216,15 @@ class SpanLog:
         self.energy_of = energy_of
         self._send = send
         self._more_lines = more_lines
-        self._next_index = next(_SHARED) * INDICES_PER_LOG if shared else 0
+        self._first_index = self._next_index = next(_SHARED) * INDICES_PER_LOG if shared else 0
+        self._n_finished = 0
         self._new: list[Span] = []
         self._open: list[Span] = []
         self._on_device: deque[tuple[Span, Row]] = deque()
-        # A step a span, a day long, is a million spans: as objects they would take half a kilobyte
-        # each in the memory of the measured program, and as rows a fifth of that.
-        self._stored: dict[str, list[bytes]] = {}
-        self._objects: list[Span] = []
+        # A step a span, a day long, is a million spans: as objects they would take half a gigabyte
+        # in the memory of the measured program, and as columns an eighth of that.
+        self._stored = SpanTable()
+        self._objects: list[Span] = []  # Those with names that columns cannot have.
         self.restart(forked=False)
         _LOGS[id(self)] = self
         # At exit this precedes the end of the connection, which was opened earlier.
@@ -238,7 +244,8 @@ class SpanLog:
         self.assign_indices()
         self._objects += (*self._new, *self._open, *(span for span, _ in self._on_device))
         self._new, self._open, self._on_device = [], [], deque()
-        self._backlog: deque[bytes] = deque()
+        self._pid = os.getpid()
+        self._backlog: list[bytes] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         if not forked:
@@ -250,10 +257,10 @@ class SpanLog:
             )
             self._thread.start()
 
-    def assign_indices(self) -> None:
-        """Give new spans their index and their parent."""
+    def assign_indices(self, most: int | None = None) -> None:
+        """Give new spans, or so many of them, their index and their parent."""
         with self._lock:
-            begun = self.begun.copy()
+            begun = self.begun[:most]
             for span in begun:
                 if span._index < 0:
                     outer = span._outer
@@ -269,18 +276,38 @@ class SpanLog:
         """Return the spans of a name, or all, in the order in which they began."""
         with self._lock:
             self.assign_indices()
-            names = list(self._stored) if name is None else [name]
-            rows = (
-                row
-                for known in names
-                for block in self._stored.get(known, ())
-                for row in marshal.loads(block)  # noqa: S302  (written by _store)
-            )
-            found = {row[0]: self._restored(row) for row in rows}
-            on_device = (span for span, _ in self._on_device)
-            objects = itertools.chain(self._objects, on_device, self._open, self._new)
-            found |= {span.index: span for span in objects if name is None or span.name == name}
+            stored = self._stored.spans()
+            chosen = stored if name is None else stored.named(name)
+            found = {one.key[1]: self._stored_span(one) for one in chosen}
+            found |= {span.index: span for span in self._as_objects() if name in (None, span.name)}
         return [found[index] for index in sorted(found)]
+
+    def finished(self, name: str, attributes: Mapping[str, Any]) -> tuple[SpanColumns, list[Span]]:
+        """Return the finished spans of a name that have all these attributes.
+
+        Most are columns. Those whose times on the GPU may be unknown are objects.
+        """
+        with self._lock:
+            self.assign_indices()
+            stored = self._stored.spans().named(name).with_attributes(attributes)
+            objects = [
+                span
+                for span in self._as_objects()
+                if span.name == name
+                and span.stop_ns is not None
+                and attributes.items() <= span.attributes.items()
+            ]
+        return stored, objects
+
+    def names(self) -> set[str]:
+        """Return the names of all spans."""
+        with self._lock:
+            names = {str(span.name) for span in (*self._as_objects(), *self.begun)}
+            return names.union(self._stored.spans().names)
+
+    def _as_objects(self) -> list[Span]:
+        on_device = (span for span, _ in self._on_device)
+        return [*self._objects, *on_device, *self._open, *self._new]
 
     def device_window(self, span: Span) -> DeviceWindow | None:
         """See :meth:`Span.device_window`."""
@@ -300,40 +327,67 @@ class SpanLog:
         )
 
     def flush(self, *, leave_unresolved: int = MOST_UNRESOLVED, wait: bool = False) -> bool:
-        """Pass on what was noted so far. Return whether the recorder had room for all of it."""
+        """Pass on what was noted so far. Return whether all of it was taken."""
         call_when_cuda_starts(_notice_cuda)
-        with self._lock:
-            self.device = self.device or device_clock()
-            self.assign_indices()
-            sent = len(self._open)
-            spans, still_open = [*self._open, *self._new], []
-            rows, finished, finished_rows = [], [], []
-            for i, span in enumerate(spans):
-                # It is read once: it may end at any moment.
-                row = _row(span)
-                if row[-1] is None:
-                    still_open.append(span)
-                    if i < sent:
-                        continue
-                elif span._device_stop is None:
-                    finished.append(span)
-                    finished_rows.append(row)
-                else:
-                    self._on_device.append((span, row))
-                rows.append(row)
-            self._backlog += span_lines("spans", rows)
-            self._open, self._new = still_open, []
-            self._store(finished, finished_rows)
-            if self.device is not None:
-                self.device.resolve(leave_unresolved, wait=wait)
-            self._backlog += span_lines("devices", self._resolved())
-            self._backlog += self._device_failure()
-            self._backlog += self._more_lines()
-            while self._backlog:
-                if not self._send(self._backlog[0]):
-                    return False
-                self._backlog.popleft()
-        return True
+        for _ in range(0, max(1, len(self.begun)), SPANS_PER_PASS):
+            with self._lock:
+                self.device = self.device or device_clock()
+                self.assign_indices(SPANS_PER_PASS)
+                self._pass_on()
+                if self.device is not None:
+                    self.device.resolve(leave_unresolved, wait=wait)
+                self._backlog += span_lines("devices", self._resolved())
+                self._backlog += self._device_failure()
+                self._backlog += self._more_lines()
+                # Several lines in one call: with each, the interpreter turns to another thread.
+                del self._backlog[: self._send(self._backlog)]
+        return not self._backlog
+
+    def lost(self, trace: Trace) -> tuple[int, int]:
+        """Return how many of this process's finished spans a trace lacks, and of how many."""
+        spans = SpanColumns.of(trace.spans).spans
+        own = (spans["pid"] == self._pid) & (spans["stop_ns"] != NONE)
+        own &= (spans["index"] >= self._first_index) & (spans["index"] < self._next_index)
+        return self._n_finished - int(np.count_nonzero(own)), self._n_finished
+
+    def _pass_on(self) -> None:
+        """Make lines of the spans that have begun or ended, and store those that have ended."""
+        sent = len(self._open)
+        spans, still_open = [*self._open, *self._new], []
+        finished: list[Row] = []
+        others: list[Row] = []
+        for i, span in enumerate(spans):
+            # It is read once: it may end at any moment. Not by properties, which would take as long
+            # as everything else.
+            row = (
+                span._index,
+                span._parent,
+                span.thread,
+                span.name,
+                span.attributes,
+                span.start_ns,
+                span.stop_ns,
+            )
+            if row[-1] is None:
+                still_open.append(span)
+                if i >= sent:
+                    others.append(row)
+            elif span._device_stop is None:
+                finished.append(row)
+            else:
+                self._n_finished += 1
+                self._on_device.append((span, row))
+                others.append(row)
+        self._n_finished += len(finished)
+        self._open, self._new = still_open, []
+        for names, alike in _grouped(finished).items():
+            block = self._store(names, alike)
+            line = None if block is None else block.line()
+            if line is None:
+                others += alike
+            else:
+                self._backlog.append(line)
+        self._backlog += span_lines("spans", others)
 
     def record_reference(self) -> None:
         """Relate the GPU's clock to the host's, if due. Only :func:`_flush_regularly` calls it."""
@@ -348,32 +402,50 @@ class SpanLog:
             self._thread.join()
         self.flush(leave_unresolved=0, wait=True)
 
-    def _store(self, spans: Sequence[Span], rows: Sequence[Row]) -> None:
-        """Store finished spans as rows, by name; those with values of other types as objects."""
-        by_name: dict[str, list[Row]] = {}
-        for span, row in zip(spans, rows, strict=True):
-            if type(row[3]) is str and _PLAIN.issuperset(map(type, row[4].values())):
-                by_name.setdefault(row[3], []).append(row)
-            else:
-                self._objects.append(span)
-        for name, own in by_name.items():
-            try:
-                block = marshal.dumps(own)
-            except ValueError:  # A name of an attribute is of another type.
-                self._objects += map(self._restored, own)
-            else:
-                self._stored.setdefault(name, []).append(block)
+    def _store(self, names: tuple[str, ...] | None, alike: Sequence[Row]) -> Block | None:
+        """Store finished spans whose attributes have these names; as a block, if of many."""
+        if names is not None and len(alike) < LEAST_OF_BLOCK:
+            # The program may change its attributes later.
+            rows = ((*row[:4], dict(row[4]), *row[5:]) for row in alike)
+            self._stored.add_rows(self._pid, rows)
+            return None
+        if names is not None:
+            # Another thread may be changing attributes.
+            with contextlib.suppress(ValueError):
+                block = Block.of(self._pid, alike)
+                self._stored.add_block(block)
+                return block
+        self._objects += itertools.starmap(self._restored, alike)
+        return None
 
-    def _restored(self, row: Row) -> Span:
-        span = Span(self, row[3], row[4])
-        span._index, span._parent, span.thread = row[:3]
-        span.start_ns, span.stop_ns = row[5:7]
-        span._device_window = DeviceWindow(*row[7]) if len(row) > 7 else None
+    def _restored(
+        self,
+        index: int,
+        parent: int | None,
+        thread: int,
+        name: str,
+        attributes: dict[str, Any],
+        start_ns: int,
+        stop_ns: int | None,
+    ) -> Span:
+        span = Span(self, name, attributes)
+        span._index, span._parent, span.thread = index, parent, thread
+        span.start_ns, span.stop_ns = start_ns, stop_ns
+        return span
+
+    def _stored_span(self, one: TraceSpan) -> Span:
+        (_, index), parent = one.key, one.parent and one.parent[1]
+        times = one.start_ns, one.stop_ns
+        span = self._restored(index, parent, one.thread, one.name, dict(one.attributes), *times)
+        if one.device_start_ns is not None and one.device_stop_ns is not None:
+            device = one.device_start_ns, one.device_stop_ns, one.device_uncertainty_ns
+            span._device_window = DeviceWindow(*device)
         return span
 
     def _resolved(self) -> list[tuple[int, int, int, int]]:
         """Rows of the finished spans whose device times are known now, in the order they ended."""
-        windows, done, done_rows = [], [], []
+        windows: list[tuple[int, int, int, int]] = []
+        done: list[Row] = []
         while self._on_device:
             span, row = self._on_device[0]
             last = span._device_stop
@@ -385,10 +457,14 @@ class SpanLog:
             span._device_start = span._device_stop = None
             if window is not None:
                 windows.append((row[0], *window))
-                row = (*row, tuple(window))
-            done.append(span)
-            done_rows.append(row)
-        self._store(done, done_rows)
+            done.append(row)
+        n_objects = len(self._objects)
+        for names, alike in _grouped(done).items():
+            self._store(names, alike)
+        self._stored.add_devices(self._pid, windows)
+        known = {index: DeviceWindow(*window) for index, *window in windows}
+        for one in self._objects[n_objects:]:
+            one._device_window = known.get(one._index)
         return windows
 
     def _device_failure(self) -> list[bytes]:
@@ -433,23 +509,25 @@ def _flush_at_exit(log: weakref.ref[SpanLog]) -> None:
 
 
 def _flush_regularly(log: weakref.ref[SpanLog], stopping: threading.Event) -> None:
-    while not stopping.wait(FLUSH_INTERVAL_S):
+    wait_s = FLUSH_INTERVAL_S
+    while not stopping.wait(wait_s):
         existing = log()
         if existing is None:
             return
         existing.record_reference()
         existing.flush()
+        # Spans of a burst take several times as much memory until they are passed on.
+        wait_s = 0.0 if len(existing.begun) > SPANS_PER_PASS else FLUSH_INTERVAL_S
         del existing
 
 
-def _row(span: Span) -> Row:
-    # Not by properties, which would take as long as everything else.
-    return (
-        span._index,
-        span._parent,
-        span.thread,
-        span.name,
-        span.attributes,
-        span.start_ns,
-        span.stop_ns,
-    )
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, ...] | None, list[Row]]:
+    """Group rows by the names of their attributes; ``None`` are those that columns cannot have."""
+    groups: dict[tuple[str, ...] | None, list[Row]] = {}
+    for row in rows:
+        can_join = type(row[3]) is str and type(row[4]) is dict
+        groups.setdefault(tuple(row[4]) if can_join else None, []).append(row)
+    others = [names for names in groups if names and not {str}.issuperset(map(type, names))]
+    for names in others:
+        groups.setdefault(None, []).extend(groups.pop(names))
+    return groups

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from joulelab.errors import TraceError
 from joulelab.format import count
+from joulelab.recording.span_columns import SpanColumns, SpanTable
 from joulelab.recording.trace_format import (
     CHECK,
     EVENTS_FILE,
@@ -33,6 +34,8 @@ BLOCK = 1 << 18
 """Number of records that are read and checked at a time: they fit a processor's cache."""
 THREADS = 4
 """Number of blocks worked on at a time, if there are as many cores."""
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a line of events raises that a kill or a full disk has damaged."""
 Timestamps = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,9 +76,10 @@ class Trace:
         return sum(one.t_ns.size for one in self.series)
 
     @property
-    def finished_spans(self) -> list[TraceSpan]:
+    def finished_spans(self) -> SpanColumns:
         """The spans that have ended."""
-        return [span for span in self.spans if span.stop_ns is not None]
+        spans = SpanColumns.of(self.spans)
+        return spans.where(spans.is_finished)
 
     def gap_reasons(self, component: str) -> list[str]:
         """Return why that component's channels had gaps, each reason once."""
@@ -142,7 +146,7 @@ class TraceReader:
         self._counts = np.zeros(len(self._channels), dtype=np.int64)
         self._events_offset = 0
         self._past_events: list[Mapping[str, Any]] = []
-        self.spans = SpanFold()
+        self.spans: SpanTable | SpanFold = SpanTable()
 
     def read(self) -> Trace:
         """Read everything up to the last whole record."""

@@ -11,8 +11,9 @@ A trace is a directory with two files, both only ever appended to:
     zeros left by a power failure; everything before is whole.
 
 ``events.jsonl``
-    Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; a
-    later row of the same process and index replaces the earlier one), ``devices`` (rows of index,
+    Lines of JSON: ``spans`` (rows of index, parent, thread, name, attributes, start and stop; the
+    row of an open span is replaced by that with its stop, whichever comes first), ``span_columns``
+    (many finished spans as columns, see ``span_blocks.py``), ``devices`` (rows of index,
     start and stop on the GPU, and their standard uncertainty), why a channel had a ``gap``, which
     processes ``joined`` the recording (with their rank in a job and the GPUs that they may use),
     on which GPUs they had a ``cuda`` context, when they ``left``, and why the recording came to
@@ -43,6 +44,8 @@ CHECK = 0x4A4C5452
 ATOMIC_WRITE_BYTES = select.PIPE_BUF
 """A line of this length at most reaches the recorder whole (pipe(7))."""
 ROWS_PER_LINE = 24
+SPAN_COLUMNS = "span_columns"
+"""The event of many spans as columns."""
 
 CHECKSUM = b', "crc32": '
 """Comes last in the header, before the checksum of everything else in it."""

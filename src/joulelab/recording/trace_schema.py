@@ -57,6 +57,24 @@ class SpanRows(TypedDict):
                      Nanoseconds | None]]  # fmt: skip
 
 
+class PackedNumbers(TypedDict, total=False):
+    """A column of numbers; see ``span_blocks.py``."""
+
+    type: Required[Literal["u1", "u2", "u4", "u8", "f8"]]
+    after: int
+    data: Required[str]
+
+
+class SpanBlock(TypedDict):
+    """The event ``span_columns``: many finished spans."""
+
+    event: Literal["span_columns"]
+    pid: int
+    names: list[str]
+    columns: dict[str, PackedNumbers]
+    attributes: dict[str, PackedNumbers | list[Any]]
+
+
 class DeviceRows(TypedDict):
     """The event ``devices``: index, start, stop and uncertainty of each."""
 
@@ -120,6 +138,7 @@ class _OthersEvent(TypedDict, total=False):
 
 _EVENTS: Mapping[str, type] = {
     "spans": SpanRows,
+    "span_columns": SpanBlock,
     "devices": DeviceRows,
     "gap": _GapEvent,
     "device_failed": _FailureEvent,
@@ -131,6 +150,7 @@ _EVENTS: Mapping[str, type] = {
 }
 _DECODERS: Mapping[bytes, msgspec.json.Decoder[Any]] = {
     b"spans": msgspec.json.Decoder(SpanRows),
+    b"span_columns": msgspec.json.Decoder(SpanBlock),
     b"devices": msgspec.json.Decoder(DeviceRows),
 }
 

@@ -1,4 +1,7 @@
-"""The spans of a trace, folded from its events, whether the trace is finished or still growing."""
+"""A span of a trace, and the fold of a growing trace's events into its latest spans.
+
+:mod:`joulelab.recording.span_columns` has all spans of a trace.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,12 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from joulelab.recording.span_blocks import Block
+from joulelab.recording.trace_format import SPAN_COLUMNS
+
 Key = tuple[int, int]
 """A span's process and its index there."""
+SPAN_EVENTS = frozenset({"spans", SPAN_COLUMNS, "devices"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +122,13 @@ class SpanFold:
         if kind == "spans":
             for row in event["rows"]:
                 self._add_span(event["pid"], *row)
+        elif kind == SPAN_COLUMNS:
+            for row in Block.of_event(event).rows():
+                self._add_span(event["pid"], *row)
         elif kind == "devices":
             for index, start_ns, stop_ns, uncertainty_ns in event["rows"]:
                 self._add_device((event["pid"], index), start_ns, stop_ns, uncertainty_ns)
-        return kind in ("spans", "devices")
+        return kind in SPAN_EVENTS
 
     def spans(self) -> list[TraceSpan]:
         """Return the spans in the order in which they began."""
@@ -149,6 +159,8 @@ class SpanFold:
         around = None if parent is None or parent >= index else (pid, parent)
         span = TraceSpan(str(name), start_ns, stop_ns, key, around, thread or 0, attributes)
         before = self._spans.get(key)
+        if before is not None and before.stop_ns is not None and stop_ns is None:
+            return  # It was passed on in another way, which took longer.
         if before is not None:
             span = TraceSpan(*span[:7], *before[7:])
         self._spans[key] = span

@@ -36,13 +36,15 @@ from typing import Any, Self
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy, StoredEnergy, sensor_of
-from joulelab.energy.estimator import EnergyEstimator, energy_of_spans
+from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
 from joulelab.machine import Machine, describe, machine_identity
+from joulelab.recording.launcher import host_name
+from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
-from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.recording.trace_spans import Window
 from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
 from joulelab.runs.saved_baseline import load_baseline
@@ -364,7 +366,7 @@ def write_meter_record(
         command=command_to_save(sys.orig_argv),
         project=os.environ.get("JOULELAB_PROJECT") or None,
         phase=phase if phase in PHASES else None,
-        host=str(trace.header["host"]),
+        host=str(trace.header.get("host") or host_name()),
         machine=describe(),
         boot_id=boot_id(),
         pid=os.getpid(),
@@ -386,14 +388,15 @@ def measure(
     trace: Trace, estimator: EnergyEstimator, start_ns: int, stop_ns: int
 ) -> tuple[Energy, tuple[SpanTotal, ...]]:
     """Compute the energy between two times, and the totals of the trace's spans within them."""
-    by_name: dict[str, list[TraceSpan]] = {}
-    for span in trace.spans:
-        if span.stop_ns is not None and start_ns <= span.start_ns and span.stop_ns <= stop_ns:
-            by_name.setdefault(span.name, []).append(span)
+    spans = SpanColumns.of(trace.spans)
+    times = spans.spans
+    within = (times["start_ns"] >= start_ns) & (times["stop_ns"] <= stop_ns)
+    by_name = spans.where(within & spans.is_finished).by_name()
     (energy,) = estimator.energies([Window(start_ns, stop_ns)])
+    energies = energies_of_spans(estimator, list(by_name.values()))
     return energy, tuple(
-        SpanTotal.of(name, len(spans), energy_of_spans(estimator, spans))
-        for name, spans in by_name.items()
+        SpanTotal.of(name, len(one), total)
+        for (name, one), total in zip(by_name.items(), energies, strict=True)
     )
 
 

@@ -7,10 +7,10 @@ that are nearest to those of the neighbouring intervals and that preserve the in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulelab.energy.signal.timestamp_alignment import Bools, Floats, Indices
 
@@ -37,31 +37,44 @@ class ChangePoints:
         return cls(time_s, np.zeros(time_s.size + 1, dtype=np.intp))
 
     @classmethod
-    def of_spans(cls, names: NDArray[np.str_], edges_s: Floats, further_s: Floats) -> ChangePoints:
+    def of_spans(
+        cls, names: Sequence[str], codes: Indices, edges_s: Floats, further_s: Floats
+    ) -> ChangePoints:
         """Take the edges of spans and further points; a state is the set of the open spans' names.
 
-        ``edges_s`` are starts and stops, NaN for those that have not happened. Shape: (spans, 2).
+        Args:
+            names: Names of spans.
+            codes: Position of each span's name in these. Shape: (spans,).
+            edges_s: Starts and stops, NaN for those that have not happened. Shape: (spans, 2).
+            further_s: Further points. Shape: (further,).
 
         Example:
             >>> edges_s = np.array([[1.0, 2.0], [0.0, 5.0]])
-            >>> points = ChangePoints.of_spans(np.array(["step", "epoch"]), edges_s, np.zeros(0))
+            >>> codes = np.array([0, 1])
+            >>> points = ChangePoints.of_spans(["step", "epoch"], codes, edges_s, np.zeros(0))
             >>> points.time_s.tolist(), points.state.tolist()
             ([0.0, 1.0, 2.0, 5.0], [0, 1, 2, 1, 0])
         """
         edges = np.concatenate((edges_s.reshape(-1), further_s))
-        time_s = np.unique(edges[np.isfinite(edges)])
-        found, code = np.unique(names, return_inverse=True)
-        if found.size > MAX_STATES:
+        is_known = np.isfinite(edges)
+        time_s, position = np.unique(edges[is_known], return_inverse=True)
+        used = sorted(np.unique(codes).tolist(), key=lambda code: names[code])
+        if len(used) > MAX_STATES:
             return cls.at(time_s)
-        is_open = np.zeros((time_s.size + 1, found.size), dtype=bool)
-        for i in range(found.size):
-            starts, stops = np.sort(edges_s[code == i], axis=0).T
-            began = np.searchsorted(starts, time_s, side="right")
-            is_open[1:, i] = began > np.searchsorted(stops, time_s, side="right")
-        states, state = np.unique(is_open, axis=0, return_inverse=True)
+        n_edges = edges_s.size
+        is_edge = np.flatnonzero(is_known[:n_edges])
+        position, code_of = position[: is_edge.size], codes[is_edge // 2]
+        change = np.where(is_edge % 2 == 0, 1, -1)
+        # A bit for each name: the state is the set of those that are open.
+        state = np.zeros(time_s.size, dtype=np.int64)
+        for code in used:
+            own = code_of == code
+            changes = np.bincount(position[own], change[own], minlength=time_s.size)
+            state = 2 * state + (np.cumsum(changes) > 0)
+        states, found = np.unique(np.append(0, state), return_inverse=True)
         if len(states) > MAX_STATES:
             return cls.at(time_s)
-        return cls(time_s, np.asarray(state.reshape(-1), dtype=np.intp))
+        return cls(time_s, np.asarray(found.reshape(-1), dtype=np.intp))
 
     def only(self, keep: Bools) -> ChangePoints:
         """Select change points, with the one before each selected run: it defines the state."""

@@ -46,7 +46,7 @@ class EnergyCurve:
         What lies outside the readings counts as a gap at the power of the nearest reading.
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
-        energy = self._energy_until(stop) - self._energy_until(start)
+        energy = self.energy_between(start, stop)
         gap = self._time_in(self.gap, start, stop)
         first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
         outside = (stop - start) - (last - first)
@@ -58,6 +58,10 @@ class EnergyCurve:
         bounded = np.maximum(bounded, self._variogram_variance(start, stop))
         variance = self._inner_variance(start, stop) + bounded + unseen
         return energy, np.sqrt(variance), gap + outside
+
+    def energy_between(self, start_s: Floats, stop_s: Floats) -> Floats:
+        """Return spans' energy alone."""
+        return self._energy_until(stop_s) - self._energy_until(start_s)
 
     def unread_s(self, start_s: Floats, stop_s: Floats) -> Floats:
         """Return the time within spans of which only a longer stretch's energy is known."""
