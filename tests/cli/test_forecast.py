@@ -178,3 +178,17 @@ def test_a_run_on_a_busy_machine_has_a_caveat(run, synthetic, tmp_path):
     assert code == 0
     assert "measured on a busy machine: other processes (make) also used the CPU" in err
     assert run("forecast", tmp_path / "s" / "runs" / "r0-lenet", "--epochs", 100)[2] == ""
+
+
+def test_thousands_are_not_decimals(run, table):
+    rows = [(900, 1250), (910, 1260), (905, 1255), (902, 1252)]
+    plain, quoted = (
+        "epoch,duration_s,gross_j\n"
+        + "".join(f'{i},{a},"{b:{form}}"\n' for i, (a, b) in enumerate(rows))
+        for form in ("d", ",d")
+    )
+    quoted = quoted.replace('"1,252"', '"900"')
+    plain = plain.replace('"1252"', "900")
+    found = [run("forecast", table(text), "--epochs", "9", "--json") for text in (plain, quoted)]
+    assert found[0] == found[1]
+    assert found[0][0] == 0

@@ -70,14 +70,17 @@ def test_unreadable_clock_times_are_nan():
     assert np.isnan(clock_times()(["x", "00:00:01"])[0])
 
 
-def berlin_times(step_s, count):
+def berlin_times(step_s, count, pattern="%Y/%m/%d %H:%M:%S"):
     when = [LAST_SUMMER_HOUR + timedelta(seconds=i * step_s) for i in range(count)]
-    return [one.astimezone(BERLIN).strftime("%Y/%m/%d %H:%M:%S") for one in when], when
+    return [one.astimezone(BERLIN).strftime(pattern) for one in when], when
 
 
+@pytest.mark.parametrize(
+    "pattern", ["%Y/%m/%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%Y-%m-%d %I:%M:%S %p"]
+)
 @pytest.mark.parametrize("step_s", [1.0, 10.0])
-def test_repeated_hour_when_clocks_are_set_back(tmp_path, step_s):
-    local, when = berlin_times(step_s, round(7200 / step_s))
+def test_repeated_hour_when_clocks_are_set_back(tmp_path, step_s, pattern):
+    local, when = berlin_times(step_s, round(7200 / step_s), pattern)
     t_s, notes = logged(tmp_path, local, timezone="Europe/Berlin")
     assert t_s.tolist() == [float(int(one.timestamp())) for one in when]
     assert notes == ()

@@ -251,6 +251,8 @@ def _of_table(path: Path) -> Source:
             "give epoch,duration_s,gross_j with a header",
         )
         raise UserError(f"{path} has no column {missing[0]}", why=why, hint=hint)
+    positions = {name: names.index(name) for name in ("duration_s", "gross_j")}
+    numbers = {name: table.numbers(i) for name, i in positions.items()}
     cells = [dict(zip_longest(names, map(str.strip, row), fillvalue="")) for row in table.rows()]
     phases = [cell.get("phase", "").lower() for cell in cells]
     main = MAIN_NAMES if MAIN_NAMES.intersection(phases) or not phases else {phases[0]}
@@ -263,7 +265,9 @@ def _of_table(path: Path) -> Source:
             raise UserError(f"{path} has {epoch} twice", why="it may contain several runs")
         seen.add(key)
         name = MAIN if phase.lower() in main else phase
-        duration_s, gross_j = number(cell["duration_s"]), number(cell["gross_j"])
+        duration_s, gross_j = (
+            numbers[name].one(cell[name], table.cells(i)) for name, i in positions.items()
+        )
         rows.append(Row(phase=name, duration_s=duration_s, gross_j=gross_j))
         if name == MAIN:
             accuracy.append(math.nan)

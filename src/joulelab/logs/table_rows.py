@@ -290,10 +290,15 @@ def _meter(
     path, t_s = table.path, device.t_s
     if not has_readings(t_s, value):
         cells = table.cells(column.position)
-        what = "state that there is no value" if all(map(is_absent, cells)) else "are not numbers"
+        if np.isfinite(value).any():
+            why = "" if value.size == 1 else "all of them are at one time"
+        elif all(map(is_absent, cells)):
+            why = f"its cells state that there is no value: {next(iter(cells), '')!r}"
+        else:
+            why = f"its cells are not numbers: {next(iter(cells), '')!r}"
         raise UserError(
             f"{path}: column {column.name!r} has fewer than two readings",
-            why=f"its cells {what}: {next(iter(cells), '')!r}" if value.size > 1 else "",
+            why=why,
             hint="name another with --power-column or --energy-column",
         )
     seen = np.isfinite(value)
