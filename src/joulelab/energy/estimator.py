@@ -35,7 +35,8 @@ from joulelab.sensors.sensor import Channel, Quantity
 Floats = NDArray[np.float64]
 TimeRanges = NDArray[np.int64]
 
-SPANS_AT_A_TIME = 1 << 13
+SPANS_AT_A_TIME = 1 << 16  # They take 1 kB each.
+LARGE_CURVE = 1 << 20  # Pieces of a curve that is not kept: a curve of so many takes 100 MB.
 MIN_COVERAGE = 0.5  # A component whose readings cover a smaller share of a span is absent.
 
 
@@ -153,7 +154,8 @@ class EnergyEstimator:
                 # Absent with a reason is better than the program's end by what numbers do.
                 curve = None
                 self._failures[component] = f"its readings cannot be integrated: {error}"
-            if any(is_long(source.readings) for source in sources):
+            is_large = curve is not None and curve.curve.power_w.size > LARGE_CURVE
+            if is_large or any(is_long(source.readings) for source in sources):
                 return curve
             self._curves[component] = curve
         return self._curves[component]
@@ -285,7 +287,7 @@ class _Spans(NamedTuple):
 
 
 def _energy_of(curve: ComponentCurve, times_s: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return energy, uncertainty and gaps of spans, of some at a time: it takes 10 kB for each."""
+    """Return energy, uncertainty and gaps of spans, of some at a time."""
     blocks = [times_s[i : i + SPANS_AT_A_TIME].T for i in range(0, len(times_s), SPANS_AT_A_TIME)]
     energy_j, uncertainty_j, gap_s = zip(*(curve.energy(*one) for one in blocks), strict=True)
     return np.concatenate(energy_j), np.concatenate(uncertainty_j), np.concatenate(gap_s)

@@ -44,7 +44,7 @@ from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE, boot_id
-from joulelab.recording.trace_spans import Window
+from joulelab.recording.trace_spans import TraceSpan
 from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
 from joulelab.runs.saved_baseline import load_baseline
@@ -392,8 +392,8 @@ def measure(
     times = spans.spans
     within = (times["start_ns"] >= start_ns) & (times["stop_ns"] <= stop_ns)
     by_name = spans.where(within & spans.is_finished).by_name()
-    (energy,) = estimator.energies([Window(start_ns, stop_ns)])
-    energies = energies_of_spans(estimator, list(by_name.values()))
+    whole = TraceSpan("", start_ns, stop_ns, key=(0, 0))
+    energy, *energies = energies_of_spans(estimator, [[whole], *by_name.values()])
     return energy, tuple(
         SpanTotal.of(name, len(one), total)
         for (name, one), total in zip(by_name.items(), energies, strict=True)

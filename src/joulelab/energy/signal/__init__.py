@@ -355,7 +355,7 @@ def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: f
     latency_s, left_s = timestamp_latency(steps, points.time_s, unknown_s, jitter_s)
     edges = found.edges - latency_s
     times = np.union1d(points.time_s, steps - latency_s)
-    parts = split_at_change_points(edges, power, plain, times)
+    parts = split_at_change_points(edges, power, plain, times, show_parts=points.show_parts)
     spread_w = variability.part_spread(parts, found.gap | found.hole)
     if parts.unresolved.any():
         windows = edges[:-1], edges[1:]
@@ -370,7 +370,9 @@ def _cut(
     """Split the intervals of a sensor that averages less or more than these, by state."""
     power, plain = found.power, found.plain
     windows = found.middle - channel.window_s / 2, found.middle + channel.window_s / 2
-    parts = cut_at_change_points(found.edges, power, plain, points.time_s, windows)
+    parts = cut_at_change_points(
+        found.edges, power, plain, points.time_s, windows, show_parts=points.show_parts
+    )
     reach = 1 + math.ceil(smear_s / apart_s)
     at_change = np.isin(found.edges[1:-1], points.time_s) & (smear_s == 0)
     spread_w = variability.interval_spread(power, found.gap, reach, at_change)[parts.interval]

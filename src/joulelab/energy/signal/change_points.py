@@ -15,6 +15,7 @@ import numpy as np
 from joulelab.energy.signal.timestamp_alignment import Bools, Floats, Indices
 
 MAX_STATES = 24  # With more states, each would occur too rarely to estimate its power.
+MANY_POINTS = 1 << 17  # See :attr:`ChangePoints.show_parts`.
 OUTER_WEIGHT = 1.0  # How strongly a part next to another interval is drawn to that one's power.
 INNER_WEIGHT = 0.01
 """How strongly a part between two change points is drawn to the interval's mean: nothing else is
@@ -76,6 +77,16 @@ class ChangePoints:
             return cls.at(time_s)
         return cls(time_s, np.asarray(found.reshape(-1), dtype=np.intp))
 
+    @property
+    def show_parts(self) -> bool:
+        """Whether parts of intervals are worth their memory.
+
+        Where it is not known what changed, the parts of an interval whose neighbours do not
+        constrain it have the same power. They only show that the middle ones have no other
+        interval next to them; without them, intervals are at most wider.
+        """
+        return self.time_s.size < MANY_POINTS or bool(self.state.any())
+
     def only(self, keep: Bools) -> ChangePoints:
         """Select change points, with the one before each selected run: it defines the state."""
         keep = keep | np.append(keep[1:], False)
@@ -117,18 +128,25 @@ class Parts:
     unresolved: Bools  # Whether no neighbour constrains an interval. Shape: (intervals,).
 
 
-def cut(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
-    """Cut usable intervals at the change points; return the parts' edges and intervals."""
+def points_within(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
+    """Return the change points that lie within usable intervals, and these intervals."""
     inside = np.searchsorted(edges, times, side="right") - 1
     within = (inside >= 0) & (inside < usable.size)
     times, inside = times[within], inside[within]
     proper = (times > edges[inside]) & usable[inside]
-    times, inside = times[proper], inside[proper]
+    return times[proper], inside[proper]
+
+
+def cut(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
+    """Cut usable intervals at the change points; return the parts' edges and intervals."""
+    times, inside = points_within(edges, usable, times)
     counts = np.bincount(inside, minlength=usable.size)
     return np.insert(edges, inside + 1, times), np.repeat(np.arange(usable.size), counts + 1)
 
 
-def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: Floats) -> Parts:
+def split_at_change_points(
+    edges: Floats, power: Floats, usable: Bools, times: Floats, *, show_parts: bool = True
+) -> Parts:
     """Split intervals at the change points within them, with the powers of their neighbours.
 
     An interval of mean p with parts of share f_i gets the powers x_i that minimise
@@ -136,6 +154,9 @@ def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: F
     interval before it, the last part's that of the one after it, both heavily weighted. Parts in
     between are hardly constrained, so that they get what the neighbours do not explain: a burst
     within one interval gets its joules.
+
+    Intervals that stay whole because of their neighbours are cut only to ``show_parts``
+    (:attr:`ChangePoints.show_parts`).
 
     A change point need not be a change. An interval stays whole where a neighbour is not ``usable``
     or has change points itself and constrains nothing, where its mean is that of a neighbour
@@ -149,13 +170,14 @@ def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: F
         >>> parts.power.tolist(), parts.unexplained.tolist()
         ([100.0, 100.0, 500.0, 500.0], [0.0, 0.0, 0.0])
     """
-    new_edges, interval = cut(edges, usable, times)
-    counts = np.bincount(interval, minlength=power.size) - 1
-    if interval.size == power.size:
-        return Parts(edges, power, interval, np.zeros(power.size), counts > 0)
+    counts = np.bincount(points_within(edges, usable, times)[1], minlength=power.size)
     split = counts > 0
     before, known_before = _neighbour(power, usable & ~split, -1)
     after, known_after = _neighbour(power, usable & ~split, +1)
+    constrained = known_before & known_after
+    new_edges, interval = cut(edges, usable if show_parts else usable & constrained, times)
+    if not split.any():
+        return Parts(edges, power, interval, np.zeros(power.size), split)
 
     share = np.diff(new_edges) / np.diff(edges)[interval]
     first = np.r_[True, interval[1:] != interval[:-1]]
@@ -173,7 +195,6 @@ def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: F
     step = np.abs(after - before)
     at_edge = np.minimum(np.abs(power - before), np.abs(power - after)) <= AT_EDGE * step
     explained = (counts > 1) | (np.abs(missing) <= UNEXPLAINED * step)
-    constrained = known_before & known_after
     whole = impossible | ~constrained | at_edge | ~explained | ~split
     return Parts(
         edges=new_edges,
@@ -185,14 +206,20 @@ def split_at_change_points(edges: Floats, power: Floats, usable: Bools, times: F
 
 
 def cut_at_change_points(
-    edges: Floats, power: Floats, usable: Bools, times: Floats, windows: tuple[Floats, Floats]
+    edges: Floats,
+    power: Floats,
+    usable: Bools,
+    times: Floats,
+    windows: tuple[Floats, Floats],
+    *,
+    show_parts: bool = True,
 ) -> Parts:
     """Cut the intervals of a sensor that averages over a window other than the interval.
 
     An interval is unresolved if a change point lies in it or in its reading's averaging window,
     the begin and end of which are ``windows``. The rest is as in :func:`split_at_change_points`.
     """
-    new_edges, interval = cut(edges, usable, times)
+    new_edges, interval = cut(edges, usable, times if show_parts else times[:0])
     first = np.searchsorted(times, np.minimum(windows[0], edges[:-1]), side="right")
     last = np.searchsorted(times, np.maximum(windows[1], edges[1:]), side="left")
     none = np.zeros(power.size)
