@@ -13,12 +13,18 @@ def log(tmp_path, power, header="timestamp,index,power.draw [W]", rows=60):
     return path
 
 
-@pytest.mark.parametrize("power", ["20000 W", "20000.00", "4294967.29 W"])
-def test_a_gpu_at_20_kw_is_refused_with_its_reason(tmp_path, power):
-    with pytest.raises(UserError, match="more than a GPU can draw") as caught:
+@pytest.mark.parametrize(
+    ("power", "reason"),
+    [
+        ("20000 W", "more than a GPU can draw.*its unit is probably wrong"),
+        ("20000.00", "more than a GPU can draw.*its unit is probably wrong"),
+        ("4294967.29 W", "has a value of 4,295 kW: no computer draws that"),
+    ],
+)
+def test_a_gpu_at_20_kw_is_refused_with_its_reason(tmp_path, power, reason):
+    with pytest.raises(UserError, match=reason) as caught:
         read_logs([log(tmp_path, power)])
     assert "--power-unit" in str(caught.value)
-    assert "its unit is probably wrong" in str(caught.value)
 
 
 def test_its_right_unit_is_read(tmp_path):
@@ -28,7 +34,7 @@ def test_its_right_unit_is_read(tmp_path):
 
 
 def test_negative_power_is_refused(tmp_path):
-    with pytest.raises(UserError, match="its sign is probably wrong"):
+    with pytest.raises(UserError, match="60 negative values, down to -120 W"):
         read_logs([log(tmp_path, "-120.5 W")])
 
 

@@ -17,6 +17,7 @@ from joulelab.logs.cells import is_absent, number
 from joulelab.logs.csv_table import Table, open_table
 from joulelab.logs.power_log import Log
 from joulelab.logs.timestamps import clock_times, dates, day_first, is_clock, is_date, time_zone
+from joulelab.recording.trace_spans import Window
 from joulelab.sensors.calibration import Calibration
 
 TIMES = ("start_s", "stop_s")
@@ -24,6 +25,8 @@ NAMES = ("model", "phase")  # Columns that together name a span if there is no c
 _RESET = "was reset"
 _FELL = "was reset, wrapped or has a gap"
 """A log does not state the range of its counters, and those added up from it fall at gaps."""
+LISTED_SLACK = 5.0
+"""A device is listed for a part of a log if it lacks more than this many of its polls."""
 REPORTED_GAP = 0.05  # Gaps are reported from this share of a span on.
 
 
@@ -151,7 +154,7 @@ def energy_rows(
             hint="put both on one clock",
         )
     windows = [log.window(span.start_s, span.stop_s) for span in known]
-    energies = energies_of(log.trace, windows)
+    energies = _while_listed(log, windows, energies_of(log.trace, windows))
     points = [
         IdlePoint.from_energy(energy, (window.start_ns + window.stop_ns) * 0.5e-9)
         for energy, window in zip(energies[len(spans) :], windows[len(spans) :], strict=True)
@@ -166,6 +169,50 @@ def energy_rows(
     ]
 
 
+def _while_listed(log: Log, windows: Sequence[Window], energies: Sequence[Energy]) -> list[Energy]:
+    """Count a device that others outlast, or that comes later, only while the log lists it.
+
+    It may be lost, or only be used for some time. What it drew otherwise is unknown, and not what
+    its nearest reading says.
+    """
+    found = list(energies)
+    trace, whole = log.trace, log.window(log.start_s, log.stop_s)
+    for channel, readings, interval_s in zip(
+        trace.channels, trace.series, trace.header["intervals_s"], strict=True
+    ):
+        if not channel.gives_energy or not readings.t_ns.size:
+            continue
+        component, interval_ns = channel.component, round(interval_s * 1e9)
+        # A value holds until the poll that lacks the device.
+        first_ns, last_ns = int(readings.t_ns[0]), int(readings.t_ns[-1]) + interval_ns
+        begins_later = first_ns > whole.start_ns + LISTED_SLACK * interval_ns
+        ends_early = last_ns < whole.stop_ns - LISTED_SLACK * interval_ns
+        listed = {
+            i: Window(
+                max(window.start_ns, first_ns if begins_later else window.start_ns),
+                min(window.stop_ns, last_ns if ends_early else window.stop_ns),
+            )
+            for i, window in enumerate(windows)
+            if (begins_later and window.start_ns < first_ns < window.stop_ns)
+            or (ends_early and window.start_ns < last_ns < window.stop_ns)
+        }
+        parts = energies_of(log.trace, list(listed.values())) if listed else []
+        for i, energy in zip(listed, parts, strict=True):
+            if component not in energy.components:
+                continue
+            note = (
+                f"{component}: the log lists it for {duration(energy.duration_s)} of "
+                f"{duration(found[i].duration_s)}, and only that is counted"
+            )
+            found[i] = replace(
+                found[i],
+                components={**found[i].components, component: energy.components[component]},
+                absent={name: why for name, why in found[i].absent.items() if name != component},
+                notes=(*found[i].notes, note),
+            )
+    return found
+
+
 def _row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
     (low_j, high_j), (net_low_j, net_high_j) = energy.interval_j, energy.net_interval_j
     values = {
@@ -176,7 +223,7 @@ def _row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
         "net_j": energy.net_j,
         "net_low_j": net_low_j,
         "net_high_j": net_high_j,
-        "mean_power_w": energy.mean_power_w if energy.duration_s > 0 else None,
+        "mean_power_w": energy.gross_j / energy.duration_s if energy.duration_s > 0 else None,
     }
     return {
         "name": span.name,
