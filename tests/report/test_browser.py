@@ -145,6 +145,28 @@ def test_net_and_gross(opened):
     opened.choose("Net of idle")
 
 
+def test_the_table_shows_and_sorts_by_the_chosen_energy(opened):
+    def columns():
+        return [text.split(" J")[0] for text in opened.page.locator(
+            ".results thead th:visible").all_inner_texts()]  # fmt: skip
+
+    def is_sorted(quantity):
+        return opened.page.evaluate(
+            "quantity => [...document.querySelectorAll('.results tbody')].every(body => {"
+            " const values = [...body.querySelectorAll('tr[data-groups]:not([hidden])')]"
+            "   .map(row => Number(row.dataset[quantity] || Infinity));"
+            " return values.every((value, i) => i === 0 || values[i - 1] <= value); })",
+            quantity,
+        )
+
+    for label, quantity in (("Gross", "gross"), ("Net of idle", "net")):
+        opened.choose(label)
+        assert is_sorted(quantity)
+        assert any(name.startswith(label.split()[0]) for name in columns())
+        other = {"gross": "Net", "net": "Gross"}[quantity]
+        assert not any(name.startswith(other) for name in columns())
+
+
 def test_one_phase_hides_the_other(opened):
     panels = opened.page.locator("#figure-energy .panel:visible")
     assert panels.count() == 2

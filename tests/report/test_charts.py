@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from joulelab.errors import StoreError
+from joulelab.findings.accuracy import epoch_ranges, epochs_by_model
 from joulelab.findings.all import analyze
 from joulelab.findings.summary import measurements, summary
 from joulelab.findings.tables import StudyTables
@@ -99,8 +100,25 @@ def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
     net = chart.shown({"quantity": "net"})
     assert (net["low"] == -1000).all()
     assert (net["drawn_low"] > 0).all()
-    [points] = [layer for layer in chart.specification["layer"] if layer["mark"]["type"] == "point"]
+    assert net["cut_low"].all()
+    points = chart.specification["layer"][-1]
     assert points["encoding"]["x"]["scale"]["type"] == "log"
+
+
+def test_an_interval_that_leaves_the_plot_ends_in_an_arrow(factors):
+    first = factors.tables.measurements["model"] == MODELS[0]
+    high = factors.tables.measurements["net_j_per_sample_high"].mask(first, math.inf)
+    measured = factors.tables.measurements.assign(net_j_per_sample_high=high)
+    chart = per_model.energy(
+        replace(factors, tables=replace(factors.tables, measurements=measured))
+    )
+    net = chart.shown({"quantity": "net"})
+    assert net["cut_high"].tolist() == (net["model"] == MODELS[0]).tolist()
+    assert np.isfinite(net["drawn_high"]).all()
+    shapes = [layer["mark"].get("shape") for layer in chart.specification["layer"]]
+    assert shapes == [None, "triangle-left", "triangle-right", None]
+    # Infinity is no value of JSON.
+    json.dumps(pack(net), allow_nan=False)
 
 
 def test_ratio_has_the_rule_of_three(factors, group):
@@ -151,6 +169,22 @@ def test_epochs_are_mean_and_range(factors, group):
     assert rows["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert rows["least"].tolist() == pytest.approx([50 + 3 * i**0.5 for i in range(5)])
     assert rows["most"].tolist() == pytest.approx([80 + 9 * i**0.5 for i in range(5)])
+
+
+def test_energy_so_far_is_that_of_the_epochs_that_all_models_completed(factors, group):
+    epochs = factors.tables.epochs
+    short = (epochs["model"] == MODELS[-1]) & (epochs["epoch"] >= 3)
+    tables = replace(factors.tables, epochs=epochs[~short])
+    selected = {"group": group, "quantity": "gross", "measure": "energy"}
+    rows = training.epochs(analyze_epochs(factors, tables)).shown(selected)
+    assert rows["epoch"].tolist() == [1, 2, 3]
+    assert (np.diff(rows["mean"]) > 0).all()
+    assert (rows["n"] == len(MODELS)).all()
+
+
+def analyze_epochs(analysis, tables):
+    by_model = epochs_by_model(tables.runs, tables.epochs, tables.measurements)
+    return replace(analysis, tables=tables, epoch_ranges=epoch_ranges(by_model))
 
 
 def test_machines_are_compared_with_a_reference(factors):

@@ -277,12 +277,13 @@ def _efficient(rows: list[dict[str, Any]]) -> Finding:
 def epochs_by_model(
     runs: pd.DataFrame, epochs: pd.DataFrame, measured: pd.DataFrame
 ) -> pd.DataFrame:
-    """Average each complete epoch over repeats, energies added up from the first epoch on.
+    """Average the epochs that all repeats completed, energies added up from the first epoch on.
 
     Returns:
         Columns of :data:`~joulelab.findings.schema.KEY`, ``model``, ``phase``, ``epoch``,
         ``loss``, ``accuracy_pct``, ``gross_j``, ``net_j`` and ``repeats``. The sum ends at an
-        epoch without energy.
+        epoch without energy. A value is missing where some repeat lacks it that has earlier ones:
+        the mean of those that are left would jump.
     """
     groups = measured.drop_duplicates("group")[list(KEY)]
     of_runs = runs[["run_id", "study", "phase"]].assign(group=group_numbers(runs))
@@ -294,18 +295,21 @@ def epochs_by_model(
     each = found.groupby(["study", "run_id", "phase"], sort=False)
     energies = ["gross_j", "net_j"]
     found[energies] = each[energies].cumsum(skipna=False)
-    means = found.groupby([*KEY, "model", "phase", "epoch"], sort=False)
-    averaged = means[list(_EPOCH_QUANTITIES)].mean()
-    return averaged.assign(repeats=means.size()).reset_index()
+    of_model = [*KEY, "model", "phase"]
+    means = found.groupby([*of_model, "epoch"], sort=False)
+    averaged, counts = (means[list(_EPOCH_QUANTITIES)].agg(how) for how in ("mean", "count"))
+    most = counts.groupby(level=of_model, sort=False).transform("max")
+    return averaged.where(counts == most).assign(repeats=means.size()).reset_index()
 
 
 def epoch_ranges(by_model: pd.DataFrame) -> pd.DataFrame:
-    """Compute mean and range over models, epoch by epoch (Fig. 5 of the paper)."""
+    """Compute mean and range over models of the epochs that all have (Fig. 5 of the paper)."""
     rows: list[dict[str, Any]] = []
     grouped = by_model.groupby([*KEY, "phase", "epoch"], sort=False)
     for name in _EPOCH_QUANTITIES:
         found = grouped[name].agg(["mean", "min", "max", "count"]).reset_index()
-        found = found[found["count"] > 0].rename(
+        most = found.groupby(["group", "phase"], sort=False)["count"].transform("max")
+        found = found[(found["count"] > 0) & (found["count"] == most)].rename(
             columns={"min": "least", "max": "most", "count": "n"}
         )
         rows += records(found.assign(quantity=name))

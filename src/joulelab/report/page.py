@@ -156,7 +156,7 @@ def _html(
         },
         findings=_by_chart(analysis.findings, charts, detail=False),
         details=_by_chart(analysis.findings, charts, detail=True),
-        results=results(measured),
+        results=results(measured, "net" if net else "gross"),
         hardware=text_table(hardware_table(tables.studies)),
         characteristics=text_table(model_table(tables.summary)),
         studies=[study_section(study, analysis) for study in tables.studies],

@@ -23,7 +23,7 @@ from joulelab.format import (
     sentence,
     timestamp,
 )
-from joulelab.report.charts.style import PHASES
+from joulelab.report.charts.style import PHASES, QUANTITIES
 from joulelab.report.provenance import Origin, absences, component_name, origins, provenance_summary
 from joulelab.runs import FACTORS
 from joulelab.runs.shared_machine import study_caveats
@@ -35,13 +35,13 @@ MOST_ROWS = 400
 """Rows of a table on the page; the files next to it have all."""
 
 _RESULTS = (
-    ("gross_j", "Gross energy", "J"),
-    ("net_j", "Net of idle", "J"),
     ("gross_j_per_sample", "Gross per sample", "J"),
     ("net_j_per_sample", "Net per sample", "J"),
-    ("duration_s", "Time", "s"),
     ("mean_power_w", "Mean power", "W"),
     ("accuracy_pct", "Accuracy", "%"),
+    ("gross_j", "Gross energy", "J"),
+    ("net_j", "Net of idle", "J"),
+    ("duration_s", "Time", "s"),
 )
 _FACTORS = {
     "batch_size": "batch size {}",
@@ -55,14 +55,19 @@ _FACTORS = {
 }
 
 
-def results(measured: pd.DataFrame) -> Section:
-    """Return the main table: rows by phase, the most efficient model of each group first."""
+def results(measured: pd.DataFrame, quantity: str) -> Section:
+    """Return the main table: rows by phase, the most efficient model of each group first.
+
+    The page shows the columns of one quantity, ``net`` or ``gross``, and sorts by it; at first by
+    the one that is given. Columns without a value are left out.
+    """
+    known = [one for one in _RESULTS if measured[one[0]].notna().any()]
     units = {
         column: scale(measured[column.replace("net_", "gross_")].abs().median(), unit)
-        for column, _, unit in _RESULTS
+        for column, _, unit in known
     }
     several = measured["group"].nunique() > 1
-    table = measured.sort_values(["group", "gross_j_per_sample"], kind="stable")
+    table = measured.sort_values(["group", f"{quantity}_j_per_sample"], kind="stable")
     shown = table.head(MOST_ROWS)
     phases = []
     for phase, title in PHASES.items():
@@ -70,7 +75,7 @@ def results(measured: pd.DataFrame) -> Section:
         if not part.empty:
             rows = [_result(row, units, several) for _, row in part.iterrows()]
             phases.append({"title": title, "rows": rows})
-    columns = [(heading, units[column][1]) for column, heading, _ in _RESULTS]
+    columns = [(heading, units[column][1], _quantity(column)) for column, heading, _ in known]
     return {
         "columns": columns,
         "phases": phases,
@@ -83,7 +88,7 @@ def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several
     cells = []
     for column, (size, _) in units.items():
         value, low, high = (row[column + end] / size for end in ("", "_low", "_high"))
-        cells.append((number(value), interval(low, high, value)))
+        cells.append((number(value), interval(low, high, value), _quantity(column)))
     place = [row["study"], row["machine"], row["setting"]] if several else []
     return {
         "group": row["group"],
@@ -93,7 +98,17 @@ def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several
         "n": int(row["n"]),
         "shared": int(row["shared_runs"]),
         "cells": cells,
+        "order": {name: _order(row[f"{name}_j_per_sample"]) for name in QUANTITIES},
     }
+
+
+def _quantity(column: str) -> str:
+    """Return the quantity with which a column is shown; empty for always."""
+    return next((name for name in QUANTITIES if column.startswith(f"{name}_")), "")
+
+
+def _order(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"
 
 
 def study_section(study: Study, analysis: Analysis) -> Section:

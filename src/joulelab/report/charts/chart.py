@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 TABLE = "table"
@@ -17,7 +18,9 @@ HIDDEN = (
     "side",
     "side_narrow",
     "drawn_low",
-    "drawn_low_j",
+    "drawn_high",
+    "cut_low",
+    "cut_high",
     "rank",
     "rule",
     "one",
@@ -115,7 +118,9 @@ class Chart:
 
 
 def plain_values(table: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """Return columns and rows of plain values: six significant digits, missing values ``None``.
+    """Return columns and rows of plain values; missing ones and infinities are ``None``.
+
+    Numbers have six significant digits.
 
     Example:
         >>> plain_values(pd.DataFrame({"model": ["LeNet", None], "power_w": [1 / 3, float("nan")]}))
@@ -129,5 +134,6 @@ def _plain_column(values: pd.Series[Any]) -> list[Any]:
     absent = values.isna().to_numpy()
     plain = values.tolist()
     if pd.api.types.is_float_dtype(values.dtype):
+        absent = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
         plain = [float(f"{value:.6g}") for value in values]
     return [None if gone else value for value, gone in zip(plain, absent, strict=True)]

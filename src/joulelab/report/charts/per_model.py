@@ -9,7 +9,6 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.comparisons import RULE
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.style import (
-    INTERVAL,
     PER,
     PHASE_PANELS,
     PHASES,
@@ -19,12 +18,13 @@ from joulelab.report.charts.style import (
     dots,
     extremes,
     interval_rows,
+    interval_tips,
     phase_colour,
     specification,
     tips,
+    with_drawn_ends,
 )
 
-_TIPS = {"value": "Mean", **INTERVAL, "n": "Repeats"}
 _RATIOS = {"time": "time", "net": "energy net of idle", "gross": "gross energy"}
 
 
@@ -37,9 +37,13 @@ def energy(analysis: Analysis) -> Chart:
     )
     if table.empty:
         raise NothingToDraw("no run has a measured or estimated energy")
+    table = with_drawn_ends(table)
     table = table.sort_values(["group", "quantity", "phase", "value"], kind="stable")
     view = dots(
-        table, f"{{quantity}} for {PER:,} samples (J)", phase_colour(), tips(model="Model", **_TIPS)
+        table,
+        f"{{quantity}} for {PER:,} samples (J)",
+        phase_colour(),
+        tips(model="Model", **_tips("J")),
     )
     return Chart(
         name="energy",
@@ -60,12 +64,12 @@ def duration(analysis: Analysis) -> Chart:
         raise NothingToDraw("no run has a known duration")
     rank = table["phase"].map(list(PHASES).index)
     table = table.assign(rank=rank).sort_values(["group", "rank", "value"], kind="stable")
-    table = table.drop(columns="rank")
+    table = with_drawn_ends(table.drop(columns="rank"))
     view = dots(
         table,
         f"Time for {PER:,} samples (s)",
         phase_colour(legend=True),
-        tips(model="Model", phase="Phase", **_TIPS),
+        tips(model="Model", phase="Phase", **_tips("s")),
         yOffset=alt.YOffset("phase:N", sort=list(PHASES), scale=alt.Scale(padding=0.4)),
     )
     return Chart(
@@ -84,12 +88,13 @@ def ratio(analysis: Analysis) -> Chart:
     table = table.rename(columns={"estimate": "value", "quantity": "of"})
     if table.empty:
         raise NothingToDraw("no model has both training and inference")
-    table = table.sort_values(["group", "of", "value"], kind="stable").assign(rule=RULE)
+    table = with_drawn_ends(table).assign(rule=RULE)
+    table = table.sort_values(["group", "of", "value"], kind="stable")
     view = dots(
         table,
         "Training over inference, {of} per sample",
         SERIES_COLOURS[2],
-        tips(model="Model", **_TIPS),
+        tips(model="Model", value="Ratio", low="95 % from", high="to", n="Repeats"),
     )
     return Chart(
         name="ratio",
@@ -109,7 +114,8 @@ def machines(analysis: Analysis) -> Chart:
     table = table[table["value"].notna()]
     if table.empty:
         raise NothingToDraw("no model ran on two machines with the same settings")
-    table = table.assign(one=1.0).sort_values(["of", "phase", "value"], ignore_index=True)
+    table = with_drawn_ends(table.assign(one=1.0))
+    table = table.sort_values(["of", "phase", "value"], ignore_index=True)
     names = sorted(table["machine"].unique())
     view = dots(
         table,
@@ -120,7 +126,7 @@ def machines(analysis: Analysis) -> Chart:
             legend=alt.Legend(columns=2),
         ),
         tips(model="Model", machine="Machine", reference="Reference", setting="Setting",
-             value="Ratio", **INTERVAL),
+             value="Ratio", low="95 % from", high="to"),
         yOffset=alt.YOffset("machine:N", scale=alt.Scale(padding=0.3)),
     )  # fmt: skip
     ratios = {name: _RATIOS[name] for name in ("net", "gross", "time")}
@@ -135,3 +141,7 @@ def machines(analysis: Analysis) -> Chart:
         panels=PHASE_PANELS,
         selectors=(Selector("of", "Ratio of", ratios), Selector("setting", "Setting", settings)),
     )
+
+
+def _tips(unit: str) -> dict[str, str]:
+    return {"value": f"Mean ({unit})", **interval_tips(unit), "n": "Repeats"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,9 @@ FRAMES_PX = {"side": (380.0, 235.0), "side_narrow": (235.0, 235.0)}
 _LETTER_PX, _LINE_PX, _GAP_PX, _POINT_PX = 5.9, 13.0, 6.0, 4.5
 MOST = 60
 """With more points than this, none is named."""
+
+_STEPS = ((10.0, 50**0.5), (5.0, 10**0.5), (2.0, 2**0.5), (1.0, 0.0))
+"""Steps of ticks, and the least multiple of a power of ten that has each (d3-array)."""
 
 Boxes = NDArray[np.float64]
 
@@ -94,9 +98,20 @@ def _fraction(values: pd.Series[float], zero: bool) -> Boxes:
     if on_logarithm:
         known = np.asarray(np.log(known), dtype=np.float64)
     low, high = float(np.nanmin(known)), float(np.nanmax(known))
-    if zero and not on_logarithm:
-        low, high = min(low, 0.0), max(high, 0.0)
+    if zero and not on_logarithm and high > low:
+        low, high = _nice(min(low, 0.0), max(high, 0.0))
+        return (known - low) / (high - low)
     return 0.04 + 0.92 * (known - low) / (high - low) if high > low else np.full(len(known), 0.5)
+
+
+def _nice(low: float, high: float) -> tuple[float, float]:
+    """Extend the ends of an axis to multiples of its step, as d3's ``nice`` does for ten ticks."""
+    for _ in range(2):
+        raw = (high - low) / 10
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = power * next(size for size, least in _STEPS if raw / power >= least)
+        low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return low, high
 
 
 def _box(point: Boxes, side: str, width: float) -> Boxes:

@@ -14,7 +14,6 @@ from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.point_labels import with_sides
 from joulelab.report.charts.style import (
     INK,
-    INTERVAL,
     NUMBER,
     PER,
     PHASE_PANELS,
@@ -22,13 +21,15 @@ from joulelab.report.charts.style import (
     QUIET,
     axis,
     chart,
-    drawn_low,
+    interval_lines,
     interval_rows,
+    interval_tips,
     model_names,
     phase_colour,
     specification,
     ticks,
     tips,
+    with_drawn_ends,
 )
 from joulelab.runs.study_runs import Study
 from joulelab.stats.estimates import estimate
@@ -61,7 +62,7 @@ def predictors(analysis: Analysis) -> Chart:
         raise NothingToDraw("two models with known characteristics and energy are needed")
     points = points[points["predictor"].isin(known)].reset_index(drop=True)
     points = with_sides(points, "x", "value", ["group", "quantity", "predictor", "phase"])
-    points["drawn_low"] = drawn_low(points["low"], points["value"])
+    points = with_drawn_ends(points)
     table = pd.concat([points, _correlation_notes(analysis.correlations)], ignore_index=True)
     table = table[table["predictor"].isin(known)]
     base = chart().transform_filter("datum.mark == 'point'")
@@ -69,12 +70,13 @@ def predictors(analysis: Analysis) -> Chart:
         x=alt.X("x:Q", title="{predictor}", scale=alt.Scale(type="log", nice=False, padding=14),
                 axis=alt.Axis(format="~s", tickCount=6, grid=False)),
         color=phase_colour(),
-        tooltip=tips(model="Model", x="{predictor}", value="{quantity} (J)", **INTERVAL),
+        tooltip=tips(model="Model", x="{predictor}", value="{quantity} (J)",
+                     **interval_tips("J")),
     )  # fmt: skip
     title = f"{{quantity}} for {PER:,} samples (J)"
-    y = alt.Y("value:Q", title=title, **axis(points["value"]))
+    y = alt.Y("value:Q", title=title, **axis(pd.concat([points["value"], points["drawn_high"]])))
     circles = base.mark_point(filled=True, opacity=1, size=55).encode(y=y)
-    lines = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("drawn_low:Q"), y2="high:Q")
+    lines = alt.layer(*interval_lines(base, "y", 1.2))
     note = (
         chart()
         .transform_filter("datum.mark == 'note'")
@@ -193,7 +195,7 @@ def utilization(analysis: Analysis) -> Chart:
         .encode(y="fitted_pct:Q", order="power_w:Q")
     )
     knee = base.transform_filter("datum.mark == 'knee'")
-    knee_tips = tips(power_w="Knee (W)", low_w="95 % from", high_w="to")
+    knee_tips = tips(power_w="Knee (W)", **interval_tips("W", "low_w", "high_w"))
     bend = knee.mark_rule(color=QUIET, strokeWidth=2).encode(
         x="low_w:Q", x2="high_w:Q", y="fitted_pct:Q", tooltip=knee_tips
     )
@@ -227,9 +229,9 @@ def predictions(analysis: Analysis) -> Chart:
     base = chart().encode(
         x=alt.X("measured_j:Q", title="Measured energy of a step (J)", scale=scale, axis=both),
         color=phase_colour(),
-        tooltip=tips(model="Model", measured_j="Measured (J)", measured_low_j="95 % from",
-                     measured_high_j="to", predicted_j="Predicted (J)", low_j="95 % from ",
-                     high_j="to "),
+        tooltip=tips(model="Model", measured_j="Measured (J)",
+                     **interval_tips("J", "measured_low_j", "measured_high_j"),
+                     predicted_j="Predicted (J)", low_j="95 % from (J) ", high_j="to (J) "),
     )  # fmt: skip
     y = alt.Y("predicted_j:Q", title="Predicted (J)", scale=scale, axis=both)
     circles = base.mark_point(filled=True, opacity=1, size=55).encode(y=y)

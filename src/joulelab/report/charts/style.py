@@ -72,8 +72,11 @@ CONFIG: dict[str, Any] = {
 }
 """Vega-Lite configuration."""
 
-INTERVAL = {"low": "95 % from", "high": "to"}
-"""Names of the ends of an interval in a tooltip."""
+
+def interval_tips(unit: str, low: str = "low", high: str = "high") -> dict[str, str]:
+    """Name the ends of an interval in a tooltip."""
+    return {low: f"95 % from ({unit})", high: f"to ({unit})"}
+
 
 _TEXTS = {"model", "phase", "component", "machine", "reference", "setting", "run", "name"}
 
@@ -123,17 +126,56 @@ def ticks(values: pd.Series[float]) -> Any:
     return [place for place in places if 10**low / 5 <= place <= 10**high * 2]
 
 
-def drawn_low(
-    low: pd.Series[float], value: pd.Series[float], on_axis: pd.Series[float] | None = None
-) -> pd.Series[float]:
-    """Return the lower ends of intervals as their axis can show them.
+FARTHEST = 3.0
+"""Intervals are drawn up to this multiple of the greatest value, and on a logarithmic axis down to
+this fraction of the least; an arrow shows that one reaches further."""
 
-    On a logarithmic axis, an interval that reaches zero, or far below its value, ends at a third
-    of the least positive value. ``on_axis`` are the values of the axis, if they are others.
+ENDS = ("drawn_low", "drawn_high", "cut_low", "cut_high")
+"""Columns of :func:`with_drawn_ends`."""
+
+
+_CHANNELS = {"x": alt.X, "y": alt.Y}
+_ARROWS = {"x": ("triangle-left", "triangle-right"), "y": ("triangle-down", "triangle-up")}
+
+
+def with_drawn_ends(
+    table: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high"
+) -> pd.DataFrame:
+    """Add the ends of intervals as their axis can show them, and whether they reach further."""
+    values = table[value]
+    ends = table[low], table[high]
+    most = FARTHEST * values.abs().max()
+    drawn = [end.clip(lower=-most, upper=most) for end in ends]
+    on_axis = pd.concat([values, drawn[1]])
+    positive = values[values > 0]
+    if len(positive) and logarithmic(on_axis):
+        drawn = [end.clip(lower=positive.min() / FARTHEST) for end in drawn]
+    return table.assign(
+        drawn_low=drawn[0],
+        drawn_high=drawn[1],
+        cut_low=ends[0] < drawn[0],
+        cut_high=ends[1] > drawn[1],
+    )
+
+
+def interval_lines(base: alt.Chart, along: str, width: float) -> list[alt.Chart]:
+    """Draw intervals, with arrows where they reach further.
+
+    Args:
+        base: A chart of rows with the columns :data:`ENDS` and the other axis.
+        along: ``"x"`` or ``"y"``.
+        width: Width of the lines in pixels.
     """
-    positive = value[value > 0]
-    on_logarithm = logarithmic(value if on_axis is None else on_axis)
-    return low.clip(lower=positive.min() / 3) if on_logarithm and len(positive) else low
+    line = base.mark_rule(strokeWidth=width).encode(
+        **{along: _CHANNELS[along]("drawn_low:Q"), f"{along}2": "drawn_high:Q"}
+    )
+    arrows = [
+        base.transform_filter(f"datum.cut_{end}")
+        .mark_point(shape=shape, filled=True, size=45, opacity=1)
+        .encode(**{along: _CHANNELS[along](f"drawn_{end}:Q")})
+        for end, shape in zip(("low", "high"), _ARROWS[along], strict=True)
+    ]
+    return [line, *arrows]
 
 
 def tips(**columns: str) -> list[alt.Tooltip]:
@@ -166,10 +208,9 @@ def dots(
 ) -> alt.LayerChart:
     """Draw a point and an interval for each model, one below the other.
 
-    Adds the column ``drawn_low`` to the table, which has model, value, low and high.
+    The table has model, value and :data:`ENDS`.
     """
-    shown = pd.concat([table["value"], table["high"]])
-    table["drawn_low"] = drawn_low(table["low"], table["value"], shown)
+    shown = pd.concat([table["value"], table["drawn_high"]])
     base = chart(height=alt.Step(21)).encode(
         y=alt.Y("model:N", sort=None, title=None),
         color=alt.value(colour) if isinstance(colour, str) else colour,
@@ -178,8 +219,7 @@ def dots(
     )
     x = alt.X("value:Q", title=title, **axis(shown, zero=True))
     points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x)
-    lines = base.mark_rule(strokeWidth=1.6).encode(x="drawn_low:Q", x2="high:Q")
-    return alt.LayerChart(layer=[lines, points])
+    return alt.LayerChart(layer=[*interval_lines(base, "x", 1.6), points])
 
 
 def dashed_line(column: str) -> alt.Chart:

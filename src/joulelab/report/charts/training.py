@@ -10,7 +10,6 @@ from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
 from joulelab.report.charts.style import (
     INK,
-    INTERVAL,
     NUMBER,
     PER,
     PHASE_COLOURS,
@@ -20,11 +19,13 @@ from joulelab.report.charts.style import (
     SERIES_COLOURS,
     axis,
     chart,
-    drawn_low,
+    interval_lines,
+    interval_tips,
     model_names,
     phase_colour,
     specification,
     tips,
+    with_drawn_ends,
 )
 
 _KEY = ["study", "machine", "setting"]
@@ -57,8 +58,7 @@ def batch_sizes(analysis: Analysis) -> Chart:
     table = table.sort_values(
         ["family", "phase", "quantity", "model", "batch_size"], kind="stable", ignore_index=True
     )
-    table["drawn_low"] = drawn_low(table["low"], table["value"])
-    table = _with_names(table)
+    table = _with_names(with_drawn_ends(table))
     sizes = sorted(table["batch_size"].unique().tolist())
     models = sorted(table["model"].unique())
     few = len(models) <= len(SERIES_COLOURS)
@@ -79,19 +79,21 @@ def batch_sizes(analysis: Analysis) -> Chart:
         )
         if few
         else alt.value(QUIET),
-        tooltip=tips(model="Model", batch_size="Batch size", value="{quantity} (J)", **INTERVAL,
-                     n="Repeats"),
+        tooltip=tips(model="Model", batch_size="Batch size", value="{quantity} (J)",
+                     **interval_tips("J"), n="Repeats"),
     )  # fmt: skip
     title = f"{{quantity}} for {PER:,} samples (J)"
-    y = alt.Y("value:Q", title=title, **axis(table["value"], zero=True))
+    y = alt.Y(
+        "value:Q", title=title, **axis(pd.concat([table["value"], table["drawn_high"]]), zero=True)
+    )
     lines = base.mark_line(strokeWidth=1.6).encode(y=y)
     points = base.mark_point(filled=True, opacity=1, size=35).encode(y=y)
-    whiskers = base.mark_rule(strokeWidth=1.2).encode(y="drawn_low:Q", y2="high:Q")
+    whiskers = interval_lines(base, "y", 1.2)
     best = base.transform_filter("datum.best")
     rings = best.mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False).encode(
         y=y, color=alt.value(INK)
     )
-    layers = [lines, whiskers, points, rings]
+    layers = [lines, *whiskers, points, rings]
     if not few:
         layers.append(model_names(base.transform_filter("datum.last").encode(y=y)))
     return Chart(
@@ -144,8 +146,8 @@ def epochs(analysis: Analysis) -> Chart:
     points = base.mark_point(color=colour, filled=True, opacity=1, size=25).encode(y=y)
     return Chart(
         name="epochs",
-        caption="The line is the mean over the models that were still training, the band their "
-        "range. Energy is added up from the first epoch on.",
+        caption="The line is the mean over models, the band their range, up to the last epoch that "
+        "all runs of all models completed. Energy is added up from the first epoch on.",
         alt="Mean and range over models of loss, accuracy and accumulated energy by epoch of "
         "training.",
         specification=specification(band + line + points),
@@ -163,23 +165,28 @@ def accuracy(analysis: Analysis) -> Chart:
     points = points.assign(on_front=points["on_front"].fillna(False).astype(bool))
     points = points.sort_values(["group", "quantity", "phase", "energy_j"], ignore_index=True)
     table = with_sides(points, "energy_j", "accuracy_pct", ["group", "quantity", "phase"])
-    table["drawn_low_j"] = drawn_low(table["energy_low_j"], table["energy_j"])
+    table = with_drawn_ends(table, "energy_j", "energy_low_j", "energy_high_j")
     base = chart().encode(
         y=alt.Y("accuracy_pct:Q", title="Accuracy (%)", axis=alt.Axis(format=NUMBER),
                 scale=alt.Scale(zero=False)),
         color=phase_colour(),
         tooltip=tips(
-            model="Model", accuracy_pct="Accuracy (%)", accuracy_low_pct="95 % from",
-            accuracy_high_pct="to", energy_j="{quantity} (J)", energy_low_j="95 % from (J)",
-            energy_high_j="to (J)", j_per_point="J per point of accuracy",
+            model="Model", accuracy_pct="Accuracy (%)",
+            **interval_tips("%", "accuracy_low_pct", "accuracy_high_pct"),
+            energy_j="{quantity} (J)", **interval_tips("J", "energy_low_j", "energy_high_j"),
+            j_per_point="J per point of accuracy",
         ),
     )  # fmt: skip
-    x = alt.X("energy_j:Q", title="{quantity} (J)", **axis(table["energy_j"]))
+    x = alt.X(
+        "energy_j:Q",
+        title="{quantity} (J)",
+        **axis(pd.concat([table["energy_j"], table["drawn_high"]])),
+    )
     circles = base.mark_point(size=60, opacity=1, strokeWidth=1.6).encode(
         x=x,
         fill=alt.condition("datum.on_front", phase_colour(), alt.value("transparent")),
     )
-    across = base.mark_rule(strokeWidth=1).encode(x="drawn_low_j:Q", x2="energy_high_j:Q")
+    across = alt.layer(*interval_lines(base, "x", 1))
     upright = base.mark_rule(strokeWidth=1).encode(
         x=x, y="accuracy_low_pct:Q", y2="accuracy_high_pct:Q"
     )
@@ -207,6 +214,8 @@ def last_epochs(analysis: Analysis) -> Chart:
     rows = rows[rows["gain_pct"].notna() & rows["energy_j"].notna()]
     if rows.empty:
         raise NothingToDraw("no training run has a known accuracy for each epoch")
+    if rows.groupby("group")["model"].nunique().max() < 2:
+        raise NothingToDraw("two models with a known accuracy for each epoch are needed")
     table = rows.sort_values(["group", "gain_pct"], ascending=[True, False], ignore_index=True)
     base = chart(height=alt.Step(21)).encode(
         y=alt.Y("model:N", sort=None, title=None),

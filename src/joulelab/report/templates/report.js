@@ -64,8 +64,8 @@
     drawn.get(view)?.finalize();
     drawn.delete(view);
     if (rows.length === 0) {
-      const why = levels.quantity === "net" && rowsOf(name).some((row) => "quantity" in row)
-        ? "Nothing to show: net energy is unknown or not above zero here, or every model is hidden."
+      const why = levels.quantity === "net" && shown(name, { ...levels, quantity: "gross" }).length > 0
+        ? "Nothing to show: net energy is unknown or not above zero here."
         : "Nothing to show for this selection.";
       view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
       return;
@@ -104,7 +104,12 @@
         (state.phase !== "both" && "phase" in part.dataset && part.dataset.phase !== state.phase);
     }
     for (const body of document.querySelectorAll(".results tbody")) {
-      body.hidden = ![...body.querySelectorAll("tr[data-groups]")].some((row) => !row.hidden);
+      const rows = [...body.querySelectorAll("tr[data-groups]")];
+      body.hidden = !rows.some((row) => !row.hidden);
+      // The model of least energy is first; those without a value are last.
+      const order = (row) => row.dataset[state.quantity] === "" ? Infinity : Number(row.dataset[state.quantity]);
+      body.append(...rows.sort((one, other) =>
+        Number(one.dataset.groups) - Number(other.dataset.groups) || (order(one) > order(other)) - (order(one) < order(other))));
     }
   }
 
