@@ -127,7 +127,7 @@ def test_times_have_a_time_zone_or_are_utc(tmp_path):
         ("time,g_per_kwh\n2026-11-01T01:00,3\n", "at least two"),
         ("", "no column"),
         ("time,g_per_kwh\n2026-11-01,1e300\n", "0 or more"),
-        ("time,g_per_kwh\n2026-11-01,1\n" + "x" * 200_000 + ",2\n", "after line 2"),
+        ("time,g_per_kwh\n2026-11-01,1\n" + "x" * 200_000 + ",2\n", "field larger than"),
         ("time,g_per_kwh\n2026-11-01,3\n9999-12-31,4\n", "line 3: 9999-12-31 cannot be the time"),
         ("time,g_per_kwh\n0001-01-01T00:00+14:00,3\n2026-11-01,4\n", "between 1970 and 2200"),
         ("point_time,value\n2026-11-01,900\n2026-11-02,901\n", "no column of intensities"),

@@ -126,7 +126,8 @@ def read_series(path: Path) -> IntensitySeries:
     heading = text.partition("\n")[0]
     delimiter = ";" if ";" in heading and "," not in heading else ","
     rows = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter)
-    columns = _find_columns(path, rows.fieldnames or ())
+    with _csv_errors(path):
+        columns = _find_columns(path, rows.fieldnames or ())
     steps: list[tuple[float, float, float, str]] = []
     zones: dict[str, None] = {}
     forecasts = 0
@@ -153,10 +154,16 @@ def read_series(path: Path) -> IntensitySeries:
 
 
 def _csv_rows(rows: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
-    try:
+    with _csv_errors(path):
         yield from rows
+
+
+@contextlib.contextmanager
+def _csv_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except csv.Error as error:
-        raise UserError(f"{path} is damaged after line {rows.line_num}", why=str(error)) from error
+        raise UserError(f"{path} is damaged", why=str(error)) from error
 
 
 class _Columns(NamedTuple):

@@ -1,0 +1,1 @@
+"""Programs that damage, kill and flood JouleLab, and check that nothing is lost or raised."""
