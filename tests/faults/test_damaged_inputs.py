@@ -8,10 +8,11 @@ from benchmarks.faults.mutations import JSON, RARE, TABLES
 
 
 def test_no_damaged_file_gives_a_foreign_error_or_an_impossible_energy():
-    tallies = run(450, seed=20261129)
+    tallies = run(300, seed=20261129)
     assert [f"{name}: {text}" for name, one in tallies.items() for text in one.wrong] == []
     assert all(one.inputs == one.read + one.refused > 0 for one in tallies.values())
-    assert "| all | 45" in table(tallies)
+    total = sum(one.inputs for one in tallies.values())
+    assert f"| all | {total} |" in table(tallies)
 
 
 @pytest.mark.parametrize("mutation", sorted({*JSON, *TABLES, *RARE}, key=lambda one: one.__name__))

@@ -28,6 +28,10 @@ from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
+from joulelab.validation import MOST_NS
+
+LONGEST_S = 100 * 365.25 * 86400
+"""A century. A log that is longer has a time that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,10 @@ class Log:
 
     def window(self, start_s: float, stop_s: float) -> Window:
         """Convert a span on the log's clock to the clock of the trace."""
-        start_ns, stop_ns = (round((t_s - self.origin_s) * 1e9) for t_s in (start_s, stop_s))
+        start_ns, stop_ns = (
+            round(max(-MOST_NS, min((t_s - self.origin_s) * 1e9, MOST_NS)))
+            for t_s in (start_s, stop_s)
+        )
         return Window(start_ns, stop_ns)
 
 
@@ -96,10 +103,16 @@ def as_log(
     """Combine the readings of one or several devices to a trace.
 
     Raises:
-        UserError: A device reports more than it can draw.
+        UserError: A device reports more than it can draw, or the log is longer than a century.
     """
     start_s = min(float(one.t_s[0]) for one in series)
     stop_s = max(float(one.t_s[-1]) for one in series)
+    if not stop_s - start_s <= LONGEST_S:
+        raise UserError(
+            "a time of the log cannot be right",
+            why=f"its times go from {start_s:.12g} to {stop_s:.12g} s",
+            hint="check its first and last rows, or name the column with --time-column",
+        )
     origin_s = float(math.floor(start_s))
     readings = tuple(
         Readings(np.rint((one.t_s - origin_s) * 1e9).astype(np.int64), one.value) for one in series
