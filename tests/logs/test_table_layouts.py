@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from joulelab.errors import UserError
@@ -210,6 +210,9 @@ def read(path, text, start_s, stop_s):
     seed=st.integers(0, 9),
 )
 def test_any_layout_gives_the_right_energy_or_an_error(tmp_path_factory, layout, levels_w, seed):
+    # Rows that are far apart and in no order are of one device as well as of several.
+    is_unordered = layout.shuffled and layout.device in (None, "name")
+    assume(not is_unordered or layout.spacing_s <= 0.03)
     text, lost_s = write(layout, levels_w, np.random.default_rng(seed))
     start_s = 2.0 * layout.interval_s
     stop_s = min(lost_s - START_S, (layout.polls - 1) * layout.interval_s) - start_s

@@ -92,6 +92,13 @@ def test_a_column_of_loads_is_no_device(tmp_path, column):
     assert energy(log)[0] == pytest.approx(60 * 101, rel=0.01)
 
 
+def test_values_that_take_turns_from_row_to_row_may_be_loads(tmp_path):
+    rows = polls(lambda i: f"{i},{'long' if i % 2 else 'short'},{100 + i % 3}.0\n")
+    refuses(tmp_path, "t_s,load,power_w\n" + rows, "may distinguish devices, or what ran")
+    log = read(tmp_path, "t_s,load,power_w\n" + rows, devices=1)
+    assert energy(log)[0] == pytest.approx(60 * 101, rel=0.01)
+
+
 def test_devices_of_several_hosts(tmp_path):
     def rows(i):
         return "".join(

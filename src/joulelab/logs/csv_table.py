@@ -244,14 +244,16 @@ def join_row(row: Sequence[str], width: int, delimiter: str) -> list[str] | None
     at = next((i for i in range(len(cells) - 1) if _is_fraction(*cells[i : i + 2])), None)
     if len(cells) > width and at is not None:
         cells[at : at + 2] = [f"{cells[at]},{cells[at + 1]}"]
-    while len(cells) > width and not cells[-1]:
-        cells.pop()
     excess = len(cells) - width
     if excess == 0:
         return cells
     parts = [cells[i : i + excess + 1] for i in range(width)]
-    ways = [i for i in range(width) if _can_be_parts(parts[i])]
-    if len(ways) != 1 or all(kind_of(cell) is CellKind.NUMBER for cell in parts[ways[0]]):
+    numbers = [i for i in range(width) if _are_digits(parts[i])]
+    if not (numbers or any(cells[width:])):
+        return cells[:width]
+    texts = [i for i in range(width) if all(kind_of(cell) is CellKind.TEXT for cell in parts[i])]
+    ways = numbers + texts
+    if len(ways) != 1 or not any(cells[width:]) or not any(map(str.isalpha, parts[ways[0]][-1])):
         return None
     at, end = ways[0], ways[0] + excess + 1
     return [*cells[:at], delimiter.join([cells[at], *row[at + 1 : end]]).strip(), *cells[end:]]
@@ -267,11 +269,8 @@ def _is_fraction(time: str, fraction: str) -> bool:
     return bool(is_time and _FRACTION.fullmatch(fraction))
 
 
-def _can_be_parts(cells: Sequence[str]) -> bool:
-    """Return whether cells may be the parts of one text, or of one number."""
-    kinds = [kind_of(cell) for cell in cells]
-    if kinds[0] is CellKind.TEXT:
-        return all(kind is CellKind.TEXT for kind in kinds)
+def _are_digits(cells: Sequence[str]) -> bool:
+    """Return whether cells may be a number that was split at its commas, with or without a unit."""
     digits = all(re.fullmatch(r"\d+(?:\s*[A-Za-zµ%]+)?", cell) for cell in cells[1:])
     return bool(re.fullmatch(r"[-+]?\d+", cells[0])) and digits
 

@@ -68,6 +68,12 @@ class Turns(NamedTuple):
 
     values: int
     share: float  # Of polls or rounds in which each occurs once.
+    in_polls: bool = False  # Rows come in polls; otherwise, rounds are that many rows at any time.
+
+    @property
+    def distinguishes(self) -> bool:
+        """Whether the values take turns."""
+        return self.values > 1 and self.share >= TURNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ def choose_device_columns(
     candidates = [i for i in range(len(table.names)) if i not in others]
     known = [i for i in _known_columns(table) if i in candidates]
     turns = {i: _turns(table, (i,), t_s, order) for i in candidates}
-    several = [i for i, one in turns.items() if one.values > 1 and one.share >= TURNS]
+    several = [i for i, one in turns.items() if one.distinguishes]
     named = next(((i,) for i in known if i in several), None) or _pair(table, known, t_s, order)
     if named:
         return DeviceColumns(named)
@@ -115,10 +121,16 @@ def choose_device_columns(
         ("index", _is_index),
         ("name", lambda cells: set(map(kind_of, cells)) <= is_text),
     ):
-        if found := next((i for i in several if shows(table.cells(i))), None):
-            return DeviceColumns(
-                (found,), f"column {table.names[found]!r} is read as the {what} of a device"
+        found = next((i for i in several if shows(table.cells(i))), None)
+        if found is not None and not turns[found].in_polls and table.header:
+            raise UserError(
+                f"{table.path}: column {table.names[found]!r} may distinguish devices, or what ran",
+                why="its values take turns from row to row",
+                hint=_HINT,
             )
+        if found is not None:
+            note = f"column {table.names[found]!r} is read as the {what} of a device"
+            return DeviceColumns((found,), note)
     return _single(table, known, turns, order)
 
 
@@ -130,7 +142,7 @@ def _pair(
         ordered = sorted(pair, key=lambda i: parse_name(table.names[i]).stem not in _HOSTS)
         one = _turns(table, ordered, t_s, order)
         is_host = [parse_name(table.names[i]).stem in _HOSTS for i in ordered]
-        if is_host == [True, False] and one.values > 1 and one.share >= TURNS:
+        if is_host == [True, False] and one.distinguishes:
             return tuple(ordered)
     return None
 
@@ -208,7 +220,7 @@ def _turns(table: Table, positions: Sequence[int], t_s: Floats, order: Indices) 
     else:
         rounds = np.lib.stride_tricks.sliding_window_view(codes, len(known))
         share = float(np.mean([len(set(one)) == len(known) for one in rounds.tolist()]))
-    return Turns(len(known), share)
+    return Turns(len(known), share, 2 * len(whole) > len(polls))
 
 
 def _is_index(cells: Sequence[str]) -> bool:
@@ -357,11 +369,15 @@ def _polls(table: Table, t_s: Floats, options: LogOptions) -> _Polls:
         numbers, often = np.unique(sizes, return_counts=True)
         usual = int(numbers[numbers > 1][often[numbers > 1].argmax()])
         is_even = bool(np.all(sizes[1:-1] % usual == 0)) and sizes.size >= LEAST_POLLS
+        is_regular = sizes.size >= LEAST_POLLS and _is_regular(np.diff(t_s[starts]))
         if begins is not after_long:
-            is_regular = sizes.size >= LEAST_POLLS and _is_regular(np.diff(t_s[starts]))
             if is_even or is_regular or np.any(steps == 0):
                 return _Polls(starts, sizes, usual)
-        elif is_even and sizes.size >= LEAST_ROUNDS and options.devices is None:
+        elif (
+            sizes.size >= LEAST_ROUNDS
+            and (is_even or (is_regular and 2 * bursts.size > sizes.size))
+            and options.devices is None
+        ):
             raise UserError(
                 f"{table.path} pauses after every {usual} rows, as if {usual} devices were read",
                 hint=_HINT,
