@@ -97,7 +97,7 @@ def _faulty_readings(trace: Trace) -> Iterator[Incident]:
 
 
 def _holes(trace: Trace) -> Iterator[Incident]:
-    """Yield the times in which the counter that a component's energy comes from was not read."""
+    """Yield the times in which the sensor that a component's energy comes from was not read."""
     intervals_s = trace.header.get("intervals_s")
     first: dict[str, int] = {}
     for i in sorted(range(len(trace.channels)), key=lambda i: trace.channels[i].priority):
@@ -105,13 +105,16 @@ def _holes(trace: Trace) -> Iterator[Incident]:
             first.setdefault(trace.channels[i].component, i)
     for component, i in first.items():
         channel, t_ns = trace.channels[i], trace.series[i].t_ns
-        if channel.quantity is not Quantity.ENERGY:
+        if not channel.polled:
+            # A sensor that timestamps its readings has a gap where some are missing.
             continue
         interval_s = intervals_s[i] if intervals_s else channel.update_period_s
         usual_s = max(channel.update_period_s, interval_s)
         for k in np.flatnonzero(unread(np.diff(t_ns) * 1e-9, usual_s)):
             start_s, stop_s = (t_ns[k : k + 2] * 1e-9).tolist()
-            what = "was not read for a while: only that time's whole energy is known"
+            what = "was not read for a while"
+            if channel.quantity is Quantity.ENERGY:
+                what += ": only that time's whole energy is known"
             yield Incident(start_s, stop_s, f"{component}: {channel.source} {what}")
 
 

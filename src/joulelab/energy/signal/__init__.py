@@ -7,7 +7,8 @@
 3. aligns timestamps (``timestamp_alignment``) and gives each reading its interval (``intervals``;
    ``counters`` for energy counters, with their wraps and faults),
 4. splits the intervals where power changed (``change_points``, ``power_states``),
-5. bounds what the readings do not show (``variability``),
+5. bounds what the readings do not show (``variability``) and what is missing
+   (``missing_readings``),
 6. integrates to a curve (``curve``),
 7. scales it to an energy counter of the same board, and fills its gaps from the component's other
    sources (``reconciliation``).
@@ -356,7 +357,7 @@ def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: f
     edges = found.edges - latency_s
     times = np.union1d(points.time_s, steps - latency_s)
     parts = split_at_change_points(edges, power, plain, times, show_parts=points.show_parts)
-    spread_w = variability.part_spread(parts, found.gap | found.hole)
+    spread_w = variability.part_spread(parts)
     if parts.unresolved.any():
         windows = edges[:-1], edges[1:]
         off_s = math.hypot(left_s, jitter_s, found.max_age_s / math.sqrt(12))
@@ -375,7 +376,7 @@ def _cut(
     )
     reach = 1 + math.ceil(smear_s / apart_s)
     at_change = np.isin(found.edges[1:-1], points.time_s) & (smear_s == 0)
-    spread_w = variability.interval_spread(power, found.gap, reach, at_change)[parts.interval]
+    spread_w = variability.interval_spread(power, reach, at_change)[parts.interval]
     if parts.unresolved.any():
         off_s = math.hypot(channel.time_uncertainty_s, found.max_age_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)

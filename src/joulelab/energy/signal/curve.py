@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from joulelab.energy.signal.timestamp_alignment import Bools, Floats
+from joulelab.energy.signal.missing_readings import Missing, Readable, missing_variance_j2
+from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, Bools, Floats
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 
+SAME_LENGTH = 0.02  # Lengths of time beyond the readings that differ by less are the same.
 SAMPLES_PER_WINDOW = 8  # Number of times that represent all of a window.
 VARIOGRAMS_AT_A_TIME = 1 << 12  # Of each span it takes 10 kB.
-UNSEEN_SHARE = 0.3
-"""Power without readings may differ from the power before and after by at least this share, however
-steady that was."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class EnergyCurve:
         gap = self._time_in(self.gap, start, stop)
         first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
         outside = (stop - start) - (last - first)
-        unseen = (outside * self._range_w * EDGE_SHAPE) ** 2
         edges = self._edge_variance(start) + self._edge_variance(stop)
         # No span is more uncertain than power around it.
         longest = ((stop - start) * self._spread_around(start, stop) * EDGE_SHAPE) ** 2
         bounded = np.minimum(edges + self._latency_variance(start, stop), longest)
         bounded = np.maximum(bounded, self._variogram_variance(start, stop))
-        variance = self._inner_variance(start, stop) + bounded + unseen
+        missing = self._missing_variance(start, stop)
+        variance = self._inner_variance(start, stop) + bounded + missing
         return energy, np.sqrt(variance), gap + outside
 
     def energy_between(self, start_s: Floats, stop_s: Floats) -> Floats:
@@ -74,12 +74,77 @@ class EnergyCurve:
         starts, stops = self.time_s[:-1][self.gap], self.time_s[1:][self.gap]
         return np.concatenate((self.time_s[[0, -1]], starts, stops))
 
-    @property
-    def _range_w(self) -> float:
-        """How far power outside the readings may be from that of the nearest."""
-        if self.power_w.size == 1:
-            return float(self.power_w[0])
-        return max(float(np.ptp(self.power_w)), UNSEEN_SHARE * float(np.mean(self.power_w)))
+    @cached_property
+    def _is_missing(self) -> Bools:
+        """Whether the course of energy within a piece was not read."""
+        return np.asarray(self.gap | self.hole)
+
+    @cached_property
+    def _stretches(self) -> Missing:
+        """The holes and gaps, whole."""
+        index = np.flatnonzero(self._is_missing)
+        is_new = (np.diff(index) > 1) | (np.diff(self.interval_start_s[index]) != 0)
+        breaks = np.flatnonzero(is_new) + 1
+        first = index[np.append(0, breaks)[: index.size]]
+        after = index[np.append(breaks, index.size)[: index.size] - 1] + 1
+        from_s, until_s = self.time_s[first], self.time_s[after]
+        power_w = (self.energy_j[after] - self.energy_j[first]) / (until_s - from_s)
+        has_both = np.ones(first.size, dtype=bool)
+        return Missing(from_s, until_s, from_s, until_s, power_w, self.hole[first], has_both)
+
+    @cached_property
+    def _stretches_variance_j2(self) -> Floats:
+        """Running sum of the stretches' variance."""
+        return np.append(0.0, np.cumsum(missing_variance_j2(self._readable, self._stretches)))
+
+    @cached_property
+    def _readable(self) -> Readable:
+        # Thinning leaves long pieces, which hide the course as well.
+        is_long = self.interval_length_s > GAP_FACTOR * np.median(self.interval_length_s)
+        return Readable(self.time_s, self.energy_j, self.power_w, self._is_missing | is_long)
+
+    def _missing_variance(self, start: Floats, stop: Floats) -> Floats:
+        """Return the variance from holes and gaps in spans, and from what is outside all readings.
+
+        Of the stretches that a span touches, those between the first and the last are whole.
+        """
+        stretches = self._stretches
+        first = np.searchsorted(stretches.until_s, start, side="right")
+        last = np.searchsorted(stretches.from_s, stop, side="left") - 1
+        variance = np.zeros(start.size)
+        between = np.flatnonzero(last - first > 1)
+        if between.size:
+            running = self._stretches_variance_j2
+            variance[between] = running[last[between]] - running[first[between] + 1]
+        spans = np.concatenate((np.flatnonzero(last >= first), np.flatnonzero(last > first)))
+        touched = np.concatenate((first[last >= first], last[last > first]))
+        parts = stretches.at(touched)
+        parts = parts._replace(
+            start_s=np.maximum(parts.from_s, start[spans]),
+            stop_s=np.minimum(parts.until_s, stop[spans]),
+        )
+        np.add.at(variance, spans, missing_variance_j2(self._readable, parts))
+        return variance + self._outside_variance(start, stop)
+
+    def _outside_variance(self, start: Floats, stop: Floats) -> Floats:
+        """Return the variance of what lies before the first reading, or after the last."""
+        begin_s, end_s = float(self.time_s[0]), float(self.time_s[-1])
+        before_s = np.maximum(np.minimum(stop, begin_s) - start, 0.0)
+        after_s = np.maximum(stop - np.maximum(start, end_s), 0.0)
+        # Each part as if it were next to the readings.
+        variance = np.zeros(start.size)
+        for length_s, at_s, way, power_w in (
+            (before_s, begin_s, -1, self.power_w[0]),
+            (after_s, end_s, 1, self.power_w[-1]),
+        ):
+            spans = np.flatnonzero(length_s)
+            rounded_s = np.exp(np.rint(np.log(length_s[spans]) / SAME_LENGTH) * SAME_LENGTH)
+            from_s, until_s = np.sort((np.full(spans.size, at_s), at_s + way * rounded_s), axis=0)
+            no = np.zeros(spans.size, dtype=bool)
+            parts = Missing(from_s, until_s, from_s, until_s, no + power_w, no, no)
+            found = missing_variance_j2(self._readable, parts)
+            variance[spans] += found * (length_s[spans] / rounded_s) ** 2
+        return variance
 
     def _piece(self, t: Floats) -> NDArray[np.intp]:
         found = np.searchsorted(self.time_s, t, side="right") - 1
@@ -114,7 +179,7 @@ class EnergyCurve:
         i = self._piece(t)
         share = self._into_interval(t, i)
         moved_s = self.interval_length_s[i] * share * (1 - share)
-        bound = np.maximum(moved_s, self.smear_s / 8) * self.spread_w[i]
+        bound = np.maximum(moved_s, self.smear_s / 8) * self.spread_w[i] * ~self._is_missing[i]
         # At a change point the power on either side may be the one that is moved past it.
         moved = self.jitter_s * np.maximum(self.spread_w[i], self._step_at(t))
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
@@ -154,7 +219,8 @@ class EnergyCurve:
             at_s = np.stack((begin, begin + length), axis=1)
             weight = np.stack((1 - into, into), axis=1)
         all_s = np.concatenate((at_s, t[:, None]), axis=1)
-        return all_s, sign * np.concatenate((weight, np.full((t.size, 1), -1.0)), axis=1)
+        weight = np.concatenate((weight, np.full((t.size, 1), -1.0)), axis=1)
+        return all_s, sign * weight * ~self._is_missing[piece][:, None]
 
     def _latency_variance(self, start: Floats, stop: Floats) -> Floats:
         """A latency D exchanges D times the power before the start for that before the stop."""

@@ -55,14 +55,12 @@ that is nearly in step with the readings."""
 SAME_S = 1e-9  # Times that are no further apart are the same.
 
 
-def interval_spread(power: Floats, gap: Bools, reach: int, at_change: Bools) -> Floats:
+def interval_spread(power: Floats, reach: int, at_change: Bools) -> Floats:
     """Bound how far power may be from each interval's mean: as far as its neighbours' means are.
 
-    Within a gap, and a counter's hole, any power that was read is possible: a load that steps
-    between two powers a and b moves L x (1 - x) (b - a) past the share x of a hole of length L.
-    ``reach`` neighbours on either side count;
-    where ``at_change`` says that a change point separates an interval and the next, they do so for
-    :data:`STEP_FLATNESS` of the step between them.
+    ``reach`` neighbours on either side count; where ``at_change`` says that a change point
+    separates an interval and the next, they do so for :data:`STEP_FLATNESS` of the step between
+    them.
     """
     spread = np.zeros(power.size)
     for step in range(1, min(reach, power.size - 1) + 1):
@@ -71,14 +69,13 @@ def interval_spread(power: Floats, gap: Bools, reach: int, at_change: Bools) -> 
             apart = np.where(at_change, STEP_FLATNESS * apart, apart)
         np.maximum(spread[step:], apart, out=spread[step:])
         np.maximum(spread[:-step], apart, out=spread[:-step])
-    return np.where(gap, np.ptp(power), spread)
+    return spread
 
 
-def part_spread(parts: Parts, gap: Bools) -> Floats:
+def part_spread(parts: Parts) -> Floats:
     """Bound power around each part's mean: by its neighbours, and by what these did not explain."""
     at_change = parts.interval[1:] == parts.interval[:-1]
-    spread = interval_spread(parts.power, gap[parts.interval], 1, at_change)
-    return spread + np.where(gap, 0.0, parts.unexplained)[parts.interval]
+    return interval_spread(parts.power, 1, at_change) + parts.unexplained[parts.interval]
 
 
 def hidden_share(channel: Channel, length_s: Floats) -> Floats:
@@ -104,11 +101,13 @@ def part_variance_j2(
     spread: Floats,
     stretches: Stretches,
 ) -> Floats:
-    """Return the variance of each part's own energy, independent of the others'."""
-    gap = found.gap[parts.interval]
+    """Return the variance of each part's own energy, independent of the others'.
+
+    That of gaps is added for each span (:mod:`~joulelab.energy.signal.missing_readings`).
+    """
     length = np.diff(parts.edges)
-    unseen_s = blind_s(channel, interval_s)
-    variance = (np.where(gap, length, np.minimum(unseen_s, length)) * spread * EDGE_SHAPE) ** 2
+    unseen_s = np.where(found.gap[parts.interval], 0.0, blind_s(channel, interval_s))
+    variance = (np.minimum(unseen_s, length) * spread * EDGE_SHAPE) ** 2
     if channel.quantity is Quantity.ENERGY:
         return variance
     noise_w = _noise_w(found.power, found.plain)
@@ -125,7 +124,7 @@ def part_variance_j2(
     # Of each reading's two neighbours the one further from it counts: at most both.
     spread_w2 = 2 * jump_w2 + readings * hidden_w**2
     variance[at] = readings * each_s**2 * reading_w2 + moved_s2 * jump_w2
-    variance[at] += (np.minimum(unseen_s, each_s) * EDGE_SHAPE) ** 2 * spread_w2
+    variance[at] += (np.minimum(unseen_s[at], each_s) * EDGE_SHAPE) ** 2 * spread_w2
     return variance
 
 
