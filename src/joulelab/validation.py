@@ -7,6 +7,7 @@ fields. Fields that a type does not have are ignored, since a later version may 
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -45,6 +46,20 @@ def parse_json(data: bytes | str) -> Any:
         raise InvalidData("it is nested too deeply") from None
     except ValueError as error:
         raise InvalidData(f"it is not JSON: {error}") from error
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """Parse TOML of any content.
+
+    Raises:
+        InvalidData: It is not TOML, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise InvalidData("it is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidData(f"not TOML: {error}") from error
 
 
 def convert(value: Any, kind: type[T]) -> T:

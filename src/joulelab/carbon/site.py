@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -37,7 +36,7 @@ from joulelab.storage import (
     writing,
 )
 from joulelab.uncertain import Interval
-from joulelab.validation import Finite, convert
+from joulelab.validation import Finite, InvalidData, convert, parse_toml
 
 ENVIRONMENT = {  # The variable of each field.
     "country": "JOULELAB_COUNTRY",
@@ -242,10 +241,10 @@ def saved_settings(file: Path | None = None) -> dict[str, Any]:
     """Read the saved settings of this machine, or those in another machine's file."""
     path = file or site_file()
     try:
-        data = tomllib.loads(read_whole(path).decode())
+        data = parse_toml(read_whole(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, InvalidData) as error:
         hint = "fix the file, or delete it with `joulelab site --reset`"
         raise UserError(f"cannot read {path}", why=str(error), hint=hint) from error
     for name, value in data.items():

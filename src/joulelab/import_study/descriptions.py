@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from joulelab.import_study.run_spans import CHARACTERISTICS, RunSpan
 from joulelab.machine import Gpu, Machine
 from joulelab.models.registry import build_model, canonical_name, require_torch
 from joulelab.storage import file_errors
+from joulelab.validation import InvalidData, parse_json
 
 UNNAMED_HOST = "recorded"
 _TRUSTED = ("torchvision", "timm")
@@ -135,8 +135,8 @@ def describe_machine(
 def _read_machine(path: Path) -> dict[str, Any]:
     try:
         with file_errors(f"cannot read {path}"):
-            data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+            data = parse_json(path.read_bytes())
+    except InvalidData as error:
         raise UserError(f"{path} is not JSON", why=str(error)) from error
     if isinstance(data, dict) and isinstance(data.get("machine"), dict):
         data = data["machine"]

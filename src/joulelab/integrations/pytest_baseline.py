@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
@@ -15,7 +15,8 @@ from joulelab.errors import UserError
 from joulelab.format import count, number
 from joulelab.machine import Machine, describe
 from joulelab.sensors.sensor import Provenance
-from joulelab.storage import write_whole, writing
+from joulelab.storage import read_whole, write_whole, writing
+from joulelab.validation import InvalidData, convert, parse_json
 
 SCHEMA = "joulelab-pytest-1"
 MOST_RUNS = 20
@@ -39,6 +40,10 @@ class BaselineResult:
     text: str
 
 
+class _Saved(TypedDict):
+    tests: dict[str, list[Mapping[str, Any]]]
+
+
 class Baselines:
     """The saved runs of each test, with the machine that they ran on."""
 
@@ -53,17 +58,20 @@ class Baselines:
             UserError: It cannot be read, or is something else.
         """
         try:
-            data = json.loads(path.read_bytes())
+            data = parse_json(read_whole(path))
         except FileNotFoundError:
             return cls(path, {})
-        except (OSError, ValueError) as error:
+        except (OSError, InvalidData) as error:
             raise UserError(f"cannot read {path}", why=str(error)) from error
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise UserError(
                 f"{path} is not a file of energy baselines",
                 hint="give --joulelab-baseline another file, or create one by --joulelab-update",
             )
-        return cls(path, data["tests"])
+        try:
+            return cls(path, convert(data, _Saved)["tests"])
+        except InvalidData as error:
+            raise UserError(f"{path} is damaged", why=str(error)) from error
 
     def compare(self, nodeid: str, energy: Energy, tolerance: float) -> BaselineResult:
         """Compare a test's energy with its earlier runs on this machine.
@@ -78,7 +86,7 @@ class Baselines:
             return BaselineResult(None, f"no baseline{where}: run with --joulelab-update")
         try:
             measured = [(_energy(run), run["boards"]) for run in here]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{self.path} is damaged at {nodeid}", why=f"{type(error).__name__}: {error}"
             ) from error

@@ -6,25 +6,51 @@ The reader needs only TOML and JSON: :mod:`joulelab.study`, which checks plans, 
 from __future__ import annotations
 
 import gc
-import json
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.errors import StoreError, UserError
 from joulelab.machine import Machine
 from joulelab.runs import phase_name
 from joulelab.runs.record import RUN_FILE, Run, is_run, read_run, with_baseline
+from joulelab.storage import read_whole
+from joulelab.validation import Count, InvalidData, convert, decode, parse_toml
 
 PLAN_FILE = "plan.toml"
 LABELS_FILE = "ledger.json"
 """Project and phase of a study, set after it ran; other runs have them in their own record."""
 LABELS_SCHEMA = "joulelab-ledger-1"
+
+
+class _Labels(TypedDict, total=False):
+    schema: Required[str]
+    project: str | None
+    phase: str | None
+
+
+class _Plan(TypedDict):
+    """What a reader needs of a plan."""
+
+    name: str
+    models: list[str]
+    factors: dict[str, list[Any]]
+    repeats: Count
+
+
+class _Recorded(TypedDict):
+    cells: Count
+
+
+class _ImportedPlan(TypedDict):
+    """The same of an imported study."""
+
+    name: str
+    recorded: _Recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,17 +178,16 @@ def study_labels(directory: Path) -> tuple[str | None, str | None]:
     """Return the project and phase of a study, if the user set them."""
     path = directory / LABELS_FILE
     try:
-        data = json.loads(path.read_bytes())
-        project, phase, schema = data.get("project"), data.get("phase"), data["schema"]
+        labels = decode(read_whole(path), _Labels)
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, InvalidData) as error:
         raise UserError(
             f"{path} is damaged", why=str(error), hint="remove it, and tag the study again"
         ) from error
-    if schema != LABELS_SCHEMA:
-        raise UserError(f"{path} has schema {schema!r}", why=f"expected {LABELS_SCHEMA}")
-    return project, phase_name(phase)
+    if labels["schema"] != LABELS_SCHEMA:
+        raise UserError(f"{path} has schema {labels['schema']!r}", why=f"expected {LABELS_SCHEMA}")
+    return labels.get("project"), phase_name(labels.get("phase"))
 
 
 def _position(run: Run) -> tuple[int, int, str]:
@@ -173,15 +198,15 @@ def _position(run: Run) -> tuple[int, int, str]:
 def _read(directory: Path) -> Study:
     path = directory / PLAN_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        plan = tomllib.loads(text)
-        name = str(plan["name"])
+        data = read_whole(path)
+        plan = parse_toml(data)
+        name = convert(plan, _ImportedPlan if "recorded" in plan else _Plan)["name"]
         entries = sorted((directory / "runs").iterdir()) if (directory / "runs").exists() else []
     except FileNotFoundError:
         raise StoreError(f"{directory} is not a study", why="it has no plan.toml") from None
     except OSError as error:
         raise StoreError(f"cannot read {directory}", why=error.strerror or str(error)) from error
-    except (ValueError, KeyError) as error:
+    except InvalidData as error:
         raise StoreError(
             f"{path} is damaged", why=str(error), hint="choose another directory"
         ) from None
@@ -191,7 +216,7 @@ def _read(directory: Path) -> Study:
         label=name,
         directory=directory,
         plan=plan,
-        plan_text=text,
+        plan_text=data.decode(),
         runs=tuple(replace(run, project=project, phase=phase) for run in _net(runs)),
         damaged=tuple(damaged),
     )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.validation import parse_json
 
 Kind = Literal["samples", "power", "counter", "use", "job_use"]
 
@@ -304,7 +305,7 @@ class SimulatedMachine:
         if text.isdecimal():
             return cls.default(int(text))
         try:
-            return cls(tuple(SimulatedSource.from_json(source) for source in json.loads(text)))
+            return cls(tuple(SimulatedSource.from_json(source) for source in parse_json(text)))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(
                 "cannot read the simulated machine",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from joulelab.errors import PlanError, nearest
 from joulelab.format import join_words
 from joulelab.study.plan import Plan
+from joulelab.validation import InvalidData, parse_toml
 
 _PRESETS = resources.files("joulelab.study") / "presets"
 _LENGTHS = ("epochs", "passes", "steps", "seconds")
@@ -48,9 +49,9 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
     else:
         text = _read(path)
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"{name}: not TOML", why=str(error)) from None
+        document = parse_toml(text.encode())
+    except InvalidData as error:
+        raise PlanError(f"{name}: {error}") from None
     for entry in overrides:
         _override(document, entry)
     return parse(document, name)
@@ -94,7 +95,7 @@ def _override(document: dict[str, Any], entry: str) -> None:
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value.strip()  # A bare word is a string, since shells remove quotes.
     table = document
     for part in path[:-1]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -29,10 +28,12 @@ from joulelab.storage import (
     file_errors,
     is_partial,
     make_private_directories,
+    read_whole,
     sync,
     write_whole,
     writing,
 )
+from joulelab.validation import parse_toml
 
 _ENTRIES = {PLAN_FILE, "runs", ".partial", ".lock", "worker.log"}
 
@@ -131,7 +132,7 @@ class StudyStore:
 def _stored_plan(path: Path) -> dict[str, Any] | None:
     with file_errors(f"cannot read {path}"):
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return parse_toml(read_whole(path))
         except FileNotFoundError:
             return None
         except ValueError as error:
