@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from joulelab.cli.ledger_scenarios import _joules
 from joulelab.ledger import model_energy
 from joulelab.ledger.scenarios import Inference, ModelEnergy, break_even
+from joulelab.stats.estimates import estimate
 from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
 
 values = st.floats(1.0, 1e6)
@@ -84,7 +85,18 @@ def test_equal_models_never_differ_significantly():
 
 def mean_of_repeats(monkeypatch, *values):
     monkeypatch.setattr(model_energy, "_repeats", lambda text: values)
-    return model_energy._mean_of_repeats("grid:LeNet", lambda j: UncertainValue(j, least=0.0))
+    return model_energy._over_repeats("grid:LeNet", lambda j: (UncertainValue(j, least=0.0), 1.0))
+
+
+def test_energy_per_sample_is_the_ratio_of_sums_as_in_a_report(monkeypatch):
+    repeats = [(30.0, 1000.0), (100.0, 15_000.0)]
+    monkeypatch.setattr(model_energy, "_repeats", lambda text: repeats)
+    found = model_energy._over_repeats("grid:LeNet", lambda run: (UncertainValue(run[0]), run[1]))
+    energies, samples = zip(*repeats, strict=True)
+    reported = estimate(energies, per=samples, correlated=[0.0, 0.0])
+    assert found.value == pytest.approx(130 / 16_000)
+    assert found.value == pytest.approx(reported.value)
+    assert found.interval == pytest.approx((reported.low, reported.high))
 
 
 def test_repeats_that_differ_widely_determine_nothing(monkeypatch):

@@ -33,12 +33,12 @@ from joulelab.stats.blocked_means import (
 )
 from joulelab.stats.difference import Difference
 from joulelab.stats.estimates import (
-    WIDEST,
     Estimate,
     estimate_ratio,
     mean_with_errors,
     ratio_interval,
 )
+from joulelab.uncertain import MOST_FACTOR
 
 RULE = 3.0
 """Training over inference in time, by the paper's rule of thumb (section V-A)."""
@@ -56,7 +56,7 @@ SIDE_BY_SIDE = (
 )  # fmt: skip
 """Columns of :func:`side_by_side`. ``quantity`` is ``net``, ``gross`` or ``time``."""
 
-TOO_WIDE = f"the interval spans more than a factor of {WIDEST:g} to either side"
+TOO_WIDE = f"the interval spans more than a factor of {MOST_FACTOR:g} to either side"
 """Why a ratio cannot be determined."""
 
 BY_CHANCE = "1 in 20 would by chance"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +48,7 @@ def read_model(text: str) -> ModelEnergy:
 def training_energy(text: str) -> UncertainValue:
     """Read the gross energy of a training, J, from joules, a run or a study (mean of repeats)."""
     return _read_energy(
-        text, lambda run: _measured(run, run.energy), lambda run: _phase_energy(run, "train")
+        text, lambda run: _measured(run, run.energy), lambda run: (_phase_energy(run, "train"), 1.0)
     )
 
 
@@ -60,28 +59,28 @@ def request_energy(text: str) -> UncertainValue:
     ``samples``.
     """
 
-    def per_sample(run: Run) -> UncertainValue:
+    def of_samples(run: Run) -> tuple[UncertainValue, float]:
         assert run.study is not None
         energy = _phase_energy(run, "infer")
         samples = run.study.results["infer"].values.get("samples")
         if not samples:
             raise UserError(f"the number of samples of {text} is unknown")
-        return energy.per(samples)
+        return energy, float(samples)
 
-    return _read_energy(text, _of_requests, per_sample)
+    return _read_energy(text, _of_requests, of_samples)
 
 
 def _read_energy(
     text: str,
     of_run: Callable[[Run], UncertainValue],
-    of_cell: Callable[[Run], UncertainValue],
+    of_cell: Callable[[Run], tuple[UncertainValue, float]],
 ) -> UncertainValue:
-    """Read joules, or take the energy of a single run, or of each repeat of a study's cell."""
+    """Read joules, or take the energy of a single run, or of a study's repeats."""
     given = _joules(text)
     if given is not None:
         return UncertainValue(given)
     run = open_run(text) if is_run(text) else None
-    return of_run(run) if run and not run.study else _mean_of_repeats(text, of_cell)
+    return of_run(run) if run and not run.study else _over_repeats(text, of_cell)
 
 
 def _measured(run: Run, energy: Energy) -> UncertainValue:
@@ -117,13 +116,19 @@ def _phase_energy(run: Run, phase: str) -> UncertainValue:
     return _measured(run, result.energy)
 
 
-def _mean_of_repeats(text: str, energy: Callable[[Run], UncertainValue]) -> UncertainValue:
-    """Average over the repeats of a study; its own error is their scatter if that is larger."""
-    values = [energy(run) for run in _repeats(text)]
-    n = len(values)
-    mean = UncertainValue.total(values).per(n)
+def _over_repeats(
+    text: str, of_cell: Callable[[Run], tuple[UncertainValue, float]]
+) -> UncertainValue:
+    """Divide the sum over a study's repeats by that of their divisors, as its report does.
+
+    Its own error is the scatter of the repeats if that is larger (Cochran, *Sampling Techniques*,
+    3rd ed., Eq. 6.13).
+    """
+    values, divisors = zip(*(of_cell(run) for run in _repeats(text)), strict=True)
+    n, divisor = len(values), math.fsum(divisors)
+    ratio = UncertainValue.total(values).per(divisor)
     if n == 1:
-        return mean
+        return ratio
     try:
         from scipy.special import stdtrit  # noqa: PLC0415
     except ImportError as error:
@@ -132,10 +137,11 @@ def _mean_of_repeats(text: str, energy: Callable[[Run], UncertainValue]) -> Unce
             why=str(error),
             hint="run pip install 'joulelab[study]', or name one run",
         ) from error
-    standard_error = statistics.stdev(one.value for one in values) / math.sqrt(n)
+    residuals = (one.value - ratio.value * d for one, d in zip(values, divisors, strict=True))
+    standard_error = math.hypot(*residuals) * math.sqrt(n / (n - 1)) / divisor
     # Student's t for a few repeats, as a standard uncertainty for the normal quantile (GUM G.3).
     scatter = standard_error * float(stdtrit(n - 1, 0.975)) / COVERAGE_FACTOR
-    return replace(mean, own=max(mean.own, scatter))
+    return replace(ratio, own=max(ratio.own, scatter))
 
 
 def _repeats(text: str) -> Sequence[Run]:

@@ -14,13 +14,10 @@ from scipy import stats
 from scipy.special import ndtri, stdtrit
 
 from joulelab.stats.variance import Array, Codes, prior, scatter
-from joulelab.uncertain import CONFIDENCE
+from joulelab.uncertain import CONFIDENCE, MOST_FACTOR
 
 UPPER = (1 + CONFIDENCE) / 2
 """The quantile at the upper end of an interval."""
-
-WIDEST = 10.0
-"""A ratio whose interval reaches further than this factor to either side cannot be determined."""
 
 _NORMAL = float(stats.norm.ppf(UPPER))
 
@@ -196,8 +193,8 @@ def estimate_ratio(
 def ratio_interval(value: float, half: float) -> tuple[float, float]:
     """Return the interval of a ratio, from half of the interval of its logarithm.
 
-    It is 0 to infinity if it spans more than :data:`WIDEST` to either side: then the ratio cannot
-    be determined.
+    It is 0 to infinity if it spans more than :data:`joulelab.uncertain.MOST_FACTOR` to either side:
+    then the ratio cannot be determined.
 
     Example:
         >>> low, high = ratio_interval(2.0, math.log(1.5))
@@ -206,7 +203,7 @@ def ratio_interval(value: float, half: float) -> tuple[float, float]:
     """
     if math.isnan(half):
         return math.nan, math.nan
-    if half > math.log(WIDEST):
+    if half > math.log(MOST_FACTOR):
         return 0.0, math.inf
     spread = math.exp(half)
     return value / spread, value * spread
