@@ -370,12 +370,14 @@ def _polls(table: Table, t_s: Floats, options: LogOptions) -> _Polls:
         usual = int(numbers[numbers > 1][often[numbers > 1].argmax()])
         is_even = bool(np.all(sizes[1:-1] % usual == 0)) and sizes.size >= LEAST_POLLS
         is_regular = sizes.size >= LEAST_POLLS and _is_regular(np.diff(t_s[starts]))
+        # Reads of one device that are late now and then have groups of varying sizes between them.
+        is_steady = np.count_nonzero(np.diff(sizes[1:-1])) <= MOST_DOUBLES * sizes.size
         if begins is not after_long:
             if is_even or is_regular or np.any(steps == 0):
                 return _Polls(starts, sizes, usual)
         elif (
             sizes.size >= LEAST_ROUNDS
-            and (is_even or (is_regular and 2 * bursts.size > sizes.size))
+            and (is_even or (is_regular and is_steady))
             and options.devices is None
         ):
             raise UserError(
