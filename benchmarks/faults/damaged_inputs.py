@@ -454,7 +454,7 @@ def _limit() -> Iterator[None]:
     before, left = signal.signal(signal.SIGALRM, hung), signal.setitimer(signal.ITIMER_REAL, HUNG_S)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)
+            warnings.simplefilter("error")
             yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, *left)

@@ -22,7 +22,7 @@ from joulelab.format import (
 )
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import Interval, normal_interval
-from joulelab.validation import NotNegative, convert
+from joulelab.validation import InvalidData, NotNegative, convert
 
 ROUNDING = 1e-9
 """Differences of less than this share of an energy are rounding errors."""
@@ -49,8 +49,8 @@ class StoredComponent(TypedDict):
     duration_s: NotNegative | None
     gross_j: NotNegative | None
     idle_j: NotNegative | None
-    gain_uncertainty: NotNegative | None
-    offset_uncertainty_w: NotNegative | None
+    gain_uncertainty: NotNegative
+    offset_uncertainty_w: NotNegative
     edge_uncertainty_j: NotNegative | None
     idle_uncertainty_j: NotNegative | None
     gap_s: NotNegative | None
@@ -395,7 +395,15 @@ without cpu:0
 
     @classmethod
     def of_stored(cls, stored: StoredEnergy) -> Energy:
-        """Make an energy from its part of a record."""
+        """Make an energy from its part of a record.
+
+        Raises:
+            InvalidData: A component has another name, or no interval or duration.
+        """
+        for name, part in stored["components"].items():
+            is_whole = None not in (part["edge_uncertainty_j"], part["duration_s"])
+            if part["component"] != name or not (is_whole or part["gross_j"] is None):
+                raise InvalidData(f"{name} is called {part['component']}, or has no interval")
         components = {
             name: ComponentEnergy(**{key: _nan_if_null(key, one) for key, one in part.items()})
             for name, part in stored["components"].items()

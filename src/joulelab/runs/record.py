@@ -469,15 +469,17 @@ def run_of_record(directory: Path, data: Mapping[str, Any]) -> Run:
     """
     try:
         stored = convert(data, StoredRecord)
-        study = convert(data, StoredStudyPart) if stored["kind"] == "study" else None
+        values: dict[str, Any] = {
+            name: value for name, value in stored.items() if value is not None
+        }
+        for name, make in _MAKERS.items():
+            if name in values:
+                values[name] = make(values[name])
+        is_study = stored["kind"] == "study"
+        part = _study_part(convert(data, StoredStudyPart), data) if is_study else None
     except InvalidData as error:
         raise _damaged(directory / RUN_FILE, error) from error
-    values: dict[str, Any] = {name: value for name, value in stored.items() if value is not None}
-    for name, make in _MAKERS.items():
-        if name in values:
-            values[name] = make(values[name])
-    if study is not None:
-        part = _study_part(study, data)
+    if part is not None:
         values |= {
             "study": part,
             "energy": sum_of_known(span.energy for span in part.whole),
@@ -490,7 +492,10 @@ def _span_total(stored: StoredSpanTotal) -> SpanTotal:
     values: dict[str, Any] = {
         name: math.nan if value is None else value for name, value in stored.items()
     }
-    return SpanTotal(**values)
+    total = SpanTotal(**values)
+    if math.isnan(total.gross_j) != math.isnan(total.low_j + total.high_j):
+        raise InvalidData(f"the total of {total.name} has no interval")
+    return total
 
 
 _MAKERS: Mapping[str, Callable[[Any], Any]] = {

@@ -181,11 +181,12 @@ def _read_mlperf_events(log: LogText) -> Iterator[Reading]:
             continue
         try:
             event = json.loads(text.partition("{")[1] + text.partition("{")[2])
-        except json.JSONDecodeError:
+            time_ms, value = str(event["time_ms"]), number(str(event["value"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
             log.skipped(1, "that is damaged")
             continue
         meter = Meter("node", "power_reading", "mlperf.power_reading")
-        yield Reading(str(event["time_ms"]), meter, number(str(event["value"])))
+        yield Reading(time_ms, meter, value)
 
 
 def _any(pattern: re.Pattern[str], head: Sequence[str]) -> bool:

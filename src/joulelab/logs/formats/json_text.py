@@ -30,7 +30,7 @@ def json_objects(log: LogText) -> Iterator[tuple[str | None, dict[str, Any]]]:
         try:
             found, position = decoder.raw_decode(text, start)
             yield latest, found
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             damaged += 1
             following = re.compile(r"\n\s*[\[{]").search(text, start)
             if following is None:

@@ -158,7 +158,7 @@ def _perf_object(text: str) -> _PerfRow | None:
         found = json.loads(text)
         socket = str(found["socket"]).removeprefix("S") if "socket" in found else None
         return _PerfRow(str(found["interval"]), socket, found["counter-value"], found["event"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
