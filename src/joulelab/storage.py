@@ -177,9 +177,10 @@ def make_private_directories(path: Path) -> None:
     Raises:
         OSError: It cannot be made.
     """
-    for one in (*reversed(path.parents), path):
-        if not one.is_dir():
+    for one in reversed(path.parents):
+        if not one.exists():
             one.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def open_regular(path: Path) -> BinaryIO:
