@@ -333,7 +333,7 @@ def _inspect(path: Path, head: Sequence[str], lines: Sequence[str], delimiter: s
     if not header and delimiter == ",":
         _check_split_numbers(path, sample)
     marks = {decimal_mark(cells) for cells in zip(*sample, strict=True) if _has_comma(cells)}
-    # Commas between cells and decimal commas seldom occur together.
+    # Commas between cells and decimal commas rarely occur together.
     is_point = None not in marks or (delimiter == "," and _has_point(sample))
     mark = "," if "," in marks else "." if is_point else None
     skipped = at if header else first
