@@ -315,14 +315,14 @@ def _change_points(
     further_s = np.asarray(further_ns, dtype=np.float64) * 1e-9
     # The stop of an open span is NaN.
     open_s = np.where(spans.is_finished, 0.0, math.nan)
-    edges = spans.windows.seconds("host"), spans.windows.seconds("gpu")
-    for edges_s in edges:
+
+    def points(component: str) -> ChangePoints:
+        edges_s = spans.windows.seconds(component)
         edges_s[:, 1] += open_s
-    names, codes = spans.names, spans.spans["name"]
-    on_host = ChangePoints.of_spans(names, codes, edges[0], further_s)
-    if np.array_equal(*edges, equal_nan=True):
-        return on_host, on_host
-    return on_host, ChangePoints.of_spans(names, codes, edges[1], further_s)
+        return ChangePoints.of_spans(spans.names, spans.spans["name"], edges_s, further_s)
+
+    on_host = points("host")
+    return on_host, on_host if spans.device is None else points("gpu")
 
 
 def energies_of(trace: Trace, windows: Sequence[Window]) -> list[Energy]:

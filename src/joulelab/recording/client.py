@@ -347,7 +347,8 @@ class RecorderClient:
         if self._stopped or self._connection.open:
             return self._stopped
         if not self.owned:
-            return True  # The parent has received why.
+            # The parent has received why, unless the program closed the connection itself.
+            return self._connection.is_intact
         with self._lock:
             self._receive_last(0.0)
         return self._process is None and "stopped" in self._last

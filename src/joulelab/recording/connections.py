@@ -176,6 +176,11 @@ class MessageSocket:
         poll.register(self._own.number, select.POLLRDHUP)
         return self._own.is_intact and not poll.poll(0)
 
+    @property
+    def is_intact(self) -> bool:
+        """Whether the program around us has left the socket open."""
+        return self._own.is_intact
+
     def close(self) -> None:
         """Close the socket."""
         if self._own.is_intact:

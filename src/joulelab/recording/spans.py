@@ -46,6 +46,9 @@ MOST_UNRESOLVED = 1 << 16
 """Number of device events that may wait for their times, which take several µs each."""
 SPANS_PER_PASS = 1 << 13
 """Number of spans passed on at a time: they take 10 ms and 4 MB on the way."""
+SPANS_OF_BURST = 1 << 10
+"""If so many have begun since the last time, spans are passed on more often."""
+BURST_INTERVAL_S = 0.01
 LEAST_OF_BLOCK = 32
 """Fewer spans than this are passed on as rows, which are made faster."""
 
@@ -515,9 +518,10 @@ def _flush_regularly(log: weakref.ref[SpanLog], stopping: threading.Event) -> No
         if existing is None:
             return
         existing.record_reference()
-        existing.flush()
         # Spans of a burst take several times as much memory until they are passed on.
-        wait_s = 0.0 if len(existing.begun) > SPANS_PER_PASS else FLUSH_INTERVAL_S
+        is_burst = len(existing.begun) > SPANS_OF_BURST
+        existing.flush()
+        wait_s = BURST_INTERVAL_S if is_burst else FLUSH_INTERVAL_S
         del existing
 
 
