@@ -15,7 +15,15 @@ from joulelab.findings.accuracy import epoch_ranges, epochs_by_model
 from joulelab.findings.all import analyze
 from joulelab.findings.summary import measurements, summary
 from joulelab.findings.tables import StudyTables
-from joulelab.report.charts import all_charts, drawings_of, per_model, power, scatter, training
+from joulelab.report.charts import (
+    all_charts,
+    drawings_of,
+    per_model,
+    point_labels,
+    power,
+    scatter,
+    training,
+)
 from joulelab.report.charts.chart import NothingToDraw
 from joulelab.report.charts.point_labels import FRAMES_PX, SIDES, sides
 from joulelab.report.page_data import pack
@@ -332,3 +340,15 @@ def test_a_note_without_points_is_no_chart(factors):
     assert len(notes)
     assert replace(chart, table=notes).shown({"quantity": "net"}).empty
     assert drawings_of(replace(chart, table=notes), 0, 0) == []
+
+
+def test_the_frame_of_names_is_that_of_the_axis():
+    # Vega draws the axis of values up to 99 to 100, and of values up to 0.39 to 0.4.
+    table = pd.DataFrame({"model": ["VGG16"], "x": [0.39], "y": [99.0], "by": [0]})
+    point = point_labels._fraction(pd.Series([0.39, 0.01]), linear=True)
+    assert point.tolist() == pytest.approx([0.975, 0.025])
+    assert point_labels._nice(0.0, 99.0) == (0.0, 100.0)
+    assert point_labels._nice(-1.8, 31.0) == (-5.0, 35.0)
+    # So there is no room to the right of the point, nor above it.
+    named = point_labels.with_sides(table, "x", "y", ["by"], linear=True)
+    assert named["side"].tolist() == ["W"]

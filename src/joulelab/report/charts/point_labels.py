@@ -14,7 +14,7 @@ from joulelab.report.charts.style import logarithmic
 SIDES = ("E", "W", "N", "S", "NE", "NW", "SE", "SW")
 """Sides of a point; its name is written on the first one that is free."""
 
-FRAMES_PX = {"side": (380.0, 235.0), "side_narrow": (235.0, 235.0)}
+FRAMES_PX = {"side": (350.0, 300.0), "side_narrow": (235.0, 300.0)}
 """Size of the plot in a file and on a wide page, and on a phone."""
 
 _LETTER_PX, _LINE_PX, _GAP_PX, _POINT_PX = 5.9, 13.0, 6.0, 4.5
@@ -33,7 +33,7 @@ def with_sides(
     y: str,
     by: Sequence[str],
     *,
-    zero: bool = False,
+    linear: bool = False,
     allowed: Sequence[str] = SIDES,
 ) -> pd.DataFrame:
     """Add the side of each row's name; empty where it would cover something.
@@ -45,14 +45,14 @@ def with_sides(
         x: Column of the horizontal axis.
         y: Column of the vertical axis.
         by: Columns that select what is shown at one time.
-        zero: Whether linear axes begin at zero.
+        linear: Whether both axes are linear and begin at zero, whatever the range of values.
         allowed: Those of :data:`SIDES` that are free of other marks.
     """
     found = {name: pd.Series(None, index=table.index, dtype=object) for name in FRAMES_PX}
     for _, part in table.groupby(list(by), dropna=False):
         if len(part) > MOST:
             continue
-        at = np.column_stack([_fraction(part[x], zero), 1 - _fraction(part[y], zero)])
+        at = np.column_stack([_fraction(part[x], linear), 1 - _fraction(part[y], linear)])
         for name, frame in FRAMES_PX.items():
             found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame, allowed)
     return table.assign(**found)
@@ -91,16 +91,17 @@ def sides(
     return chosen
 
 
-def _fraction(values: pd.Series[float], zero: bool) -> Boxes:
+def _fraction(values: pd.Series[float], linear: bool) -> Boxes:
     """Return positions on the axis, from 0 to 1, with the margins that the axis has."""
     known = np.asarray(values, dtype=np.float64)
-    on_logarithm = logarithmic(values)
-    if on_logarithm:
+    if logarithmic(values) and not linear:
         known = np.asarray(np.log(known), dtype=np.float64)
     low, high = float(np.nanmin(known)), float(np.nanmax(known))
-    if zero and not on_logarithm and high > low:
-        low, high = _nice(min(low, 0.0), max(high, 0.0))
-        return (known - low) / (high - low)
+    if linear:
+        low, high = min(low, 0.0), max(high, 0.0)
+        if high > low:
+            low, high = _nice(low, high)
+            return np.asarray((known - low) / (high - low), dtype=np.float64)
     return 0.04 + 0.92 * (known - low) / (high - low) if high > low else np.full(len(known), 0.5)
 
 

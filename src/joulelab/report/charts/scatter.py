@@ -137,7 +137,7 @@ def energy_time(analysis: Analysis) -> Chart:
         view="residual", x=x, value=PER * points["residual_j_per_sample"], fitted=0.0
     )
     table = pd.concat([energy, residual[residual["value"].notna()]], ignore_index=True)
-    table = with_sides(table, "x", "value", ["group", "phase", "quantity", "view"], zero=True)
+    table = with_sides(table, "x", "value", ["group", "phase", "quantity", "view"], linear=True)
     base = chart().encode(
         x=alt.X("x:Q", title=f"Time for {PER:,} samples (s)", axis=alt.Axis(format=NUMBER)),
     )
@@ -177,9 +177,12 @@ def utilization(analysis: Analysis) -> Chart:
         fitted_pct=knees["intercept_pct"] + knees["slope_below_pct_per_w"] * knees["knee_w"],
     )
     base = chart().encode(
-        x=alt.X("power_w:Q", title="GPU power (W)", scale=alt.Scale(zero=False, padding=14)),
+        x=alt.X(
+            "power_w:Q", title="GPU power (W)", scale=alt.Scale(zero=False, nice=False, padding=14)
+        ),
     )
-    y = alt.Y("utilization_pct:Q", title="GPU utilisation (%)", scale=alt.Scale(zero=False))
+    scale = alt.Scale(zero=False, nice=False, padding=12)
+    y = alt.Y("utilization_pct:Q", title="GPU utilisation (%)", scale=scale)
     marks = base.transform_filter("datum.mark == 'point'").encode(y=y)
     legend = alt.Legend(title="Peak GPU memory (GiB)", titleFontWeight="normal", tickCount=3)
     size = alt.Size("vram_gib:Q", scale=alt.Scale(range=[30, 500], zero=True), legend=legend)
