@@ -22,6 +22,7 @@ NotNegative = Annotated[float, Meta(ge=0, le=MOST)]
 Positive = Annotated[float, Meta(gt=0, le=MOST)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=MOST_NS)]
+Pid = Annotated[int, Meta(ge=0, lt=2**31)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=MOST_NS)]
 """A time on CLOCK_MONOTONIC: at most 146 years after the machine started."""
 UnixTime = Annotated[float, Meta(ge=0, le=7258118400)]

@@ -31,6 +31,7 @@ from joulelab.logs.device_rows import (
 from joulelab.logs.series import Kind, Meter, MeterRows, has_readings
 from joulelab.logs.timestamps import choose_time
 from joulelab.sensors.sensor import Absence, Quantity
+from joulelab.validation import MOST
 
 LEAST_READABLE = 0.5  # A time column of which a smaller share can be read is an error.
 MOST_REPEATED = (
@@ -122,6 +123,14 @@ def read_devices(
     notes += [f"{path.name}: {note}" for note in (time_note, skipped_note, named.note) if note]
     if t_s.size == 0:
         raise UserError(f"{path} has a header but no readings")
+    for column, value in zip(columns, values, strict=True):
+        # Squares of larger values overflow.
+        if (np.abs(value) > MOST).any():
+            raise UserError(
+                f"{path}: column {column.name!r} has a value of {np.nanmax(np.abs(value)):.3g}",
+                why="no sensor reports that",
+                hint="remove the row, or name another column",
+            )
     readable = np.isfinite(t_s)
     if readable.mean() < LEAST_READABLE:
         raise UserError(

@@ -1,8 +1,8 @@
 """The recorder: a process of its own that reads the sensors and appends to a trace.
 
-It imports only the standard library and the sensors, so that it starts in a tenth of a second and
-stays small. It serves the process that started it and those that join. It ends on request, with
-the last of them, or at SIGTERM; however it ends, what it has written stays readable.
+It imports only the standard library, msgspec and the sensors, so that it starts in a tenth of a
+second and stays small. It serves the process that started it and those that join. It ends on
+request, with the last of them, or at SIGTERM; however it ends, what it has written stays readable.
 
 Programs append their lines of JSON to ``events.jsonl`` themselves. *Lines* of forked children,
 which must not wait for a disk, come through one pipe for all of them. They are taken whenever the

@@ -34,8 +34,6 @@ BLOCK = 1 << 18
 """Number of records that are read and checked at a time: they fit a processor's cache."""
 THREADS = 4
 """Number of blocks worked on at a time, if there are as many cores."""
-_DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a line of events raises that a kill or a full disk has damaged."""
 Timestamps = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")

@@ -22,6 +22,7 @@ from joulelab.validation import (
     InvalidData,
     Nanoseconds,
     NotNegative,
+    Pid,
     Positive,
     UnixTime,
     convert,
@@ -39,8 +40,8 @@ class TraceHeader(TypedDict, total=False):
     absent: Required[list[Absence]]
     intervals_s: list[Positive]
     gpus: dict[str, list[str]]
-    pid: Count
-    parent_pid: Count
+    pid: Pid
+    parent_pid: Pid
     socket: str | None
     host: str
     boot_id: str
@@ -52,8 +53,8 @@ class SpanRows(TypedDict):
     """The event ``spans``: index, parent, thread, name, attributes, start and stop of each."""
 
     event: Literal["spans"]
-    pid: int
-    rows: list[tuple[Count, Count | None, int | None, Any, dict[str, Any], Nanoseconds,
+    pid: Pid
+    rows: list[tuple[Count, Count | None, Count | None, Any, dict[str, Any], Nanoseconds,
                      Nanoseconds | None]]  # fmt: skip
 
 
@@ -69,7 +70,7 @@ class SpanBlock(TypedDict):
     """The event ``span_columns``: many finished spans."""
 
     event: Literal["span_columns"]
-    pid: int
+    pid: Pid
     names: list[str]
     columns: dict[str, PackedNumbers]
     attributes: dict[str, PackedNumbers | list[Any]]
@@ -79,7 +80,7 @@ class DeviceRows(TypedDict):
     """The event ``devices``: index, start, stop and uncertainty of each."""
 
     event: Literal["devices"]
-    pid: int
+    pid: Pid
     rows: list[tuple[Count, Nanoseconds | None, Nanoseconds | None, Count]]
 
 
@@ -104,7 +105,7 @@ class _FailureEvent(TypedDict):
 class _JoinedEvent(TypedDict, total=False):
     event: Required[str]
     t_ns: Required[Nanoseconds]
-    pid: Required[int]
+    pid: Required[Pid]
     launch: Launch | None
     gpus: list[str] | None
     gpus_on_host: str | None
@@ -113,12 +114,12 @@ class _JoinedEvent(TypedDict, total=False):
 class _LeftEvent(TypedDict):
     event: str
     t_ns: Nanoseconds
-    pid: int
+    pid: Pid
 
 
 class _CudaEvent(TypedDict):
     event: str
-    pid: int
+    pid: Pid
     gpus: list[tuple[int, str | None]]
 
 
@@ -204,7 +205,7 @@ def parse_event(line: bytes) -> Mapping[str, Any]:
     if line.startswith(_EVENT):
         decoder = _DECODERS.get(line[start : line.find(b'"', start)])
         # Python writes NaN among the attributes, which is not JSON.
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if decoder is not None:
                 found: Mapping[str, Any] = decoder.decode(line)
                 return found

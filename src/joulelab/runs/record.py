@@ -318,7 +318,7 @@ def read_record(directory: Path) -> dict[str, Any] | None:
             try:
                 known = data if data["schema"] == SCHEMA else upgrade(data, path)
                 convert(known, StoredRecord)
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
+            except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
                 raise _damaged(path, error) from error
             return {**known, "schema": SCHEMA}
     return None
@@ -493,8 +493,9 @@ def _span_total(stored: StoredSpanTotal) -> SpanTotal:
         name: math.nan if value is None else value for name, value in stored.items()
     }
     total = SpanTotal(**values)
-    if math.isnan(total.gross_j) != math.isnan(total.low_j + total.high_j):
-        raise InvalidData(f"the total of {total.name} has no interval")
+    is_unknown = all(map(math.isnan, (total.gross_j, total.low_j, total.high_j)))
+    if not (is_unknown or total.low_j <= total.gross_j <= total.high_j):
+        raise InvalidData(f"the total of {total.name} is not within its interval")
     return total
 
 

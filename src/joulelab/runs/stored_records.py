@@ -96,7 +96,7 @@ class StoredRecord(TypedDict, total=False):
     tags: dict[str, str] | None
     model: str | None
     factors: dict[str, Any] | None
-    host: str | None
+    host: Required[str]
     machine: Machine | None
     boot_id: str | None
     pid: int | None
