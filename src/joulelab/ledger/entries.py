@@ -147,13 +147,13 @@ def label_run(
         raise UserError(f"{directory} is neither a run nor a study", hint="name its directory")
     if data["kind"] == "study":
         raise UserError(f"{directory} is a run of a study", hint="label the whole study")
-    if data["status"] == "unfinished" and _is_alive(data["host"], data["pid"]):
+    if data["status"] == "unfinished" and _is_alive(data["host"], data.get("pid")):
         raise UserError(
             f"{directory} is still running",
             why="its record is written at its end",
             hint="label it then, or pass --project and --phase to joulelab run",
         )
-    write_record(directory, data | labels | {"tags": data["tags"] | dict(tags)})
+    write_record(directory, data | labels | {"tags": (data.get("tags") or {}) | dict(tags)})
 
 
 def _label_study(directory: Path, labels: Mapping[str, str]) -> None:

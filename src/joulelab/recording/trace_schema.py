@@ -96,7 +96,7 @@ class _GapEvent(TypedDict):
     reason: str
 
 
-class _FailureEvent(TypedDict):
+class _ReasonEvent(TypedDict):
     event: str
     t_ns: Nanoseconds
     reason: str
@@ -142,7 +142,8 @@ _EVENTS: Mapping[str, type] = {
     "span_columns": SpanBlock,
     "devices": DeviceRows,
     "gap": _GapEvent,
-    "device_failed": _FailureEvent,
+    "device_failed": _ReasonEvent,
+    "stop": _ReasonEvent,
     "joined": _JoinedEvent,
     "left": _LeftEvent,
     "cuda": _CudaEvent,

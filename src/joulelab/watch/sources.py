@@ -159,10 +159,10 @@ class RunSource(RecordingSource):
         self, directory: Path, record: Mapping[str, Any], *, epochs: int | None = None
     ) -> None:
         super().__init__(
-            Path(record["inside"] or directory),
+            Path(record.get("inside") or directory),
             title=str(record["name"]),
-            detail=" ".join(record["command"]),
-            start_ns=record["start_ns"],
+            detail=" ".join(record.get("command") or ()),
+            start_ns=record.get("start_ns"),
             epochs=epochs,
         )
         self._run_directory = directory
@@ -174,7 +174,7 @@ class RunSource(RecordingSource):
         finished = record.get("status", "unfinished") != "unfinished"
         # Idle power is recorded a moment after the command was started.
         if not self._has_baseline and record.get("machine") is not None:
-            points = record["baseline"]
+            points = record.get("baseline")
             self._has_baseline = True
             self._baseline = None if points is None else Baseline.from_json(points)
             if self._trace is not None:
@@ -329,7 +329,7 @@ def running_runs() -> list[Path]:
         with contextlib.suppress(UserError, TraceError):
             record = read_record(path) or {"status": "unfinished", "inside": None}
             if record["status"] == "unfinished":
-                found += [path] * _is_recorder_alive(header_of(Path(record["inside"] or path)))
+                found += [path] * _is_recorder_alive(header_of(Path(record.get("inside") or path)))
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
