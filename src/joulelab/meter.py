@@ -362,10 +362,12 @@ class Meter:
             return
         covered_ns = time.monotonic_ns() if covered_ns is None else covered_ns
         self._recorder.sync(covered_ns)
-        # The recorder removes a temporary directory when it ends.
-        self._trace = self._load()
+        if self._temporary:
+            # The recorder removes the directory when it ends.
+            self._trace = self._load()
         self._estimator = None
-        if self._recorder.stop(covered_ns):
+        if self._recorder.stop(covered_ns) or not self._temporary:
+            # With the last readings, so that energies are those of the finished trace.
             self._trace = self._load()
         self._check_spans(self._trace)
         if self._recorder.private and self._temporary:

@@ -184,3 +184,23 @@ def test_files_of_killed_recorders_are_removed_and_those_in_use_are_not(tmp_path
         connections.remove_stale(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"young.sock", "living.sock", "young.job"}
+
+
+def test_processes_join_although_another_user_has_taken_the_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    taken = tmp_path / f"joulelab-{os.getuid()}"
+    taken.mkdir()
+    # Like a directory of another user's, one that others may use is not private.
+    taken.chmod(0o777)
+    with joulelab.Meter(sensors=["simulated"], directory=tmp_path / "run", record=False) as meter:
+        path = Path(read_header(meter.directory)["socket"])
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        joined = RecorderClient.join(meter.directory)
+        assert joined.pid == meter.recorder_pid
+        joined.stop(time.monotonic_ns())
+        with meter.span("work") as span:
+            pass
+    assert any(f"{taken} is not private" in note for note in span.energy.notes)
+    assert not path.parent.exists()

@@ -10,7 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import DatasetError, StoreError, UserError
+from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_spans import Window
 from joulelab.runs.record import SCHEMA
 from joulelab.runs.study_runs import read_study
 from joulelab.study.cells import blocks, combinations
@@ -117,6 +120,18 @@ def test_the_record_of_a_cell_is_complete(reference, tiny_plan):
     # Idle power comes from the study's own idle runs, some of which come later.
     assert raw["results"]["train"]["energy"]["idle_j"] is None
     assert study.results["train"].energy.idle_j > 0
+
+
+def test_energies_in_the_record_are_those_of_the_finished_trace(reference):
+    for run in runs_of(reference).values():
+        raw = json.loads((run.directory / "run.json").read_text())
+        windows = [Window(span["start_ns"], span["stop_ns"]) for span in raw["measured"]]
+        energies = EnergyEstimator(read_trace(run.directory)).energies(windows)
+        for span, energy in zip(raw["measured"], energies, strict=True):
+            for component, part in energy.components.items():
+                recorded = span["energy"]["components"][component]
+                assert recorded["gross_j"] == pytest.approx(part.gross_j, rel=1e-6)
+                assert recorded["interval_j"] == pytest.approx(part.interval_j, rel=1e-6)
 
 
 def test_repeats_differ_in_seed_and_losses_do_not_depend_on_the_order(reference):

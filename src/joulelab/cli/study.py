@@ -66,6 +66,9 @@ def command(
     again on the same directory it runs what is missing, however it ended before. Exits with 1 if
     every cell failed.
 
+    A plan can run code: models and sensors that it names are imported. Read a plan of another
+    person before you run it.
+
     \b
     Example:
       joulelab study quick                       four models, some minutes

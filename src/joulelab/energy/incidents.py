@@ -33,6 +33,7 @@ def find_incidents(trace: Trace) -> tuple[Incident, ...]:
         *_holes(trace),
         *_clock_changes(trace),
         *_device_failures(trace),
+        *_obstacles(trace),
         *_end(trace),
     )
 
@@ -152,6 +153,12 @@ def _device_failures(trace: Trace) -> Iterator[Incident]:
         if event.get("event") == "device_failed":
             text = f"{event['reason']}: from then on, GPU energy uses the span times of the host"
             yield Incident(event["t_ns"] * 1e-9, math.inf, text)
+
+
+def _obstacles(trace: Trace) -> Iterator[Incident]:
+    for event in trace.events:
+        if event.get("event") == "obstacle":
+            yield Incident(-math.inf, math.inf, str(event.get("reason", "")))
 
 
 def _end(trace: Trace) -> Iterator[Incident]:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.errors import RecorderError, StoreError
-from joulelab.storage import private_directory
+from joulelab.recording.trace_format import TEMPORARY
+from joulelab.storage import in_use, private_directory
 from joulelab.validation import InvalidData, decode
 
 Message = dict[str, Any]
@@ -242,14 +243,25 @@ class Clients:
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
         self._path: Path | None = None
+        self._own_directory: Path | None = None
+        self.obstacle = ""
         self.members: list[Client] = []
         self._add(Client(first, owner=owner))
 
     def listen(self) -> Path | None:
-        """Let this user's processes join at a socket; ``None`` if no directory is private."""
+        """Let this user's processes join at a socket; ``None`` if no directory can be made.
+
+        Processes read its path in the trace, so it may be anywhere: if another user has taken the
+        usual directory, :attr:`obstacle` says so, and it is in one of its own.
+        """
         try:
-            directory = runtime_directory()
-            remove_stale(directory)
+            try:
+                directory = runtime_directory()
+                remove_stale(directory)
+            except RecorderError as error:
+                self.obstacle = str(error)
+                directory = self._own_directory = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+                in_use(directory)  # Until this process ends.
             path = directory / f"{os.getpid()}-{os.urandom(4).hex()}.sock"
             self._listener = _listener(path)
         except (OSError, RecorderError):
@@ -262,6 +274,8 @@ class Clients:
         """Refuse further processes."""
         if self._listener is not None and self._path is not None:
             self._path.unlink(missing_ok=True)
+            if self._own_directory is not None:
+                self._own_directory.rmdir()
             self._selector.unregister(self._listener)
             self._listener.close()
             self._listener = None

@@ -415,6 +415,8 @@ def main() -> None:
         clients.end({"error": str(error), "exit_code": getattr(error, "exit_code", 1)})
         sys.exit(1)
     temporary = config["temporary"]
+    if clients.obstacle:
+        recorder.event(event="obstacle", reason=clients.obstacle)
     _in_use = in_use(directory)  # Until this process ends.
     _remove_abandoned()
     try:

@@ -162,9 +162,9 @@ class _Run:
                 device=device,
                 sleep=lambda duration_s: meter.pause(duration_s, IDLE_WAIT_S, report),
             )
-            self._add_spans(meter)
-            (span,) = meter.spans_named("idle")
-            self._body["baseline"] = meter.idle_from(span, seconds).to_json()
+        self._add_spans(meter)
+        (span,) = meter.spans_named("idle")
+        self._body["baseline"] = meter.idle_from(span, seconds).to_json()
 
     def cell(
         self,
@@ -183,26 +183,28 @@ class _Run:
         self._body["characteristics"] = asdict(characterize(model, data.image_shape))
         settings = _settings(plan, factors, seed)
         self._body["settings"] = {phase: asdict(chosen) for phase, chosen in settings.items()}
-        with self._meter() as meter:
-            observer = _Observer(meter, on_event)
-            is_enough = _stop_condition(meter, plan.train)
-            phases: dict[str, PhaseResult] = {}
-            try:
+        meter = self._meter()
+        observer = _Observer(meter, on_event)
+        is_enough = _stop_condition(meter, plan.train)
+        phases: dict[str, PhaseResult] = {}
+        try:
+            with meter:
                 for phase, chosen in settings.items():
                     phases[phase] = (
                         train(model, data, chosen, observer, enough=is_enough)
                         if isinstance(chosen, TrainSettings)
                         else infer(model, data, chosen, observer)
                     )
-            finally:
-                self._add_spans(meter)
-                for phase, result in phases.items():
-                    self._body["results"][phase] = _phase_json(meter, result, self._gpu)
-                    self._body["epochs"] += _epochs_json(meter, result)
-                if plan.train.within is not None and "train" in phases:
-                    assert plan.train.epochs is not None
-                    forecast = meter.forecast(plan.train.epochs, within=plan.train.within)
-                    self._body["results"]["train"]["forecast"] = forecast.to_json()
+        finally:
+            # Of the finished trace: readings that follow a span may change its energy.
+            self._add_spans(meter)
+            for phase, result in phases.items():
+                self._body["results"][phase] = _phase_json(meter, result, self._gpu)
+                self._body["epochs"] += _epochs_json(meter, result)
+            if plan.train.within is not None and "train" in phases:
+                assert plan.train.epochs is not None
+                forecast = meter.forecast(plan.train.epochs, within=plan.train.within)
+                self._body["results"]["train"]["forecast"] = forecast.to_json()
 
     def _meter(self) -> Meter:
         # Idle power is measured by runs of its own, some of them later; no other may be used.
