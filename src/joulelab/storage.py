@@ -118,7 +118,7 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
-    # In a directory of several users, nobody can put a link where this file will be.
+    # In a directory of several users, no other user can put a link where this file will be.
     aside = path.with_name(f"{_PARTIAL[0]}{os.urandom(8).hex()}{_PARTIAL[1]}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
