@@ -362,10 +362,10 @@ class Meter:
             return
         covered_ns = time.monotonic_ns() if covered_ns is None else covered_ns
         self._recorder.sync(covered_ns)
+        self._estimator = None
         if self._temporary:
             # The recorder removes the directory when it ends.
             self._trace = self._load()
-        self._estimator = None
         if self._recorder.stop(covered_ns) or not self._temporary:
             # With the last readings, so that energies are those of the finished trace.
             self._trace = self._load()
@@ -410,8 +410,8 @@ class Meter:
             self._log.flush(leave_unresolved=0)
             self._recorder.sync(t_ns)
             self._covered_ns = t_ns
-            self._trace = self._load()
             self._estimator = None
+            self._trace = self._load()
         if self._estimator is None:
             # In a forked child, closing does not read it.
             self._trace = self._trace or self._load()

@@ -77,7 +77,7 @@ class Shares(Sequence[Share | None]):
     @classmethod
     def unknown(cls, n: int) -> Shares:
         """Return unknown shares of a number of spans."""
-        unknown = np.full(n, math.nan)
+        unknown = np.broadcast_to(math.nan, n)
         return cls(unknown, unknown, unknown)
 
     def __len__(self) -> int:

@@ -167,8 +167,9 @@ class EnergyEstimator:
             reasons[name] = "; ".join(one.text.removeprefix(f"{name}: ") for one in refused)
         reasons |= self._foreign_gpus
         found = []
+        on_host_s = windows.seconds("host")
         for component in sorted(self._sources):
-            times_s = windows.seconds(component)
+            times_s = on_host_s if windows.device is None else windows.seconds(component)
             curve = self._curve(component, times_s.reshape(-1))
             if curve is None:
                 reasons[component] = self._failures.get(component) or reason_for_absence(

@@ -13,6 +13,8 @@ from joulelab.energy.signal.timestamp_alignment import GAP_FACTOR, Bools, Floats
 from joulelab.energy.signal.variability import EDGE_SHAPE, Variogram
 
 SAME_LENGTH = 0.02  # Lengths of time beyond the readings that differ by less are the same.
+Pieces = NDArray[np.intp]
+
 SAMPLES_PER_WINDOW = 8  # Number of times that represent all of a window.
 VARIOGRAMS_AT_A_TIME = 1 << 12  # Of each span it takes 10 kB.
 
@@ -47,22 +49,24 @@ class EnergyCurve:
         What lies outside the readings counts as a gap at the power of the nearest reading.
         """
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
-        energy = self.energy_between(start, stop)
+        i, j = pieces = self._piece(start), self._piece(stop)
+        energy = self._energy_until(stop, j) - self._energy_until(start, i)
         gap = self._time_in(self.gap, start, stop)
         first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
         outside = (stop - start) - (last - first)
-        edges = self._edge_variance(start) + self._edge_variance(stop)
+        edges = self._edge_variance(start, i) + self._edge_variance(stop, j)
         # No span is more uncertain than power around it.
-        longest = ((stop - start) * self._spread_around(start, stop) * EDGE_SHAPE) ** 2
-        bounded = np.minimum(edges + self._latency_variance(start, stop), longest)
-        bounded = np.maximum(bounded, self._variogram_variance(start, stop))
+        longest = ((stop - start) * self._spread_around(start, stop, *pieces) * EDGE_SHAPE) ** 2
+        bounded = np.minimum(edges + self._latency_variance(start, stop, *pieces), longest)
+        bounded = np.maximum(bounded, self._variogram_variance(start, stop, *pieces))
         missing = self._missing_variance(start, stop)
-        variance = self._inner_variance(start, stop) + bounded + missing
+        variance = self._inner_variance(start, stop, *pieces) + bounded + missing
         return energy, np.sqrt(variance), gap + outside
 
     def energy_between(self, start_s: Floats, stop_s: Floats) -> Floats:
         """Return spans' energy alone."""
-        return self._energy_until(stop_s) - self._energy_until(start_s)
+        stop_j = self._energy_until(stop_s, self._piece(stop_s))
+        return stop_j - self._energy_until(start_s, self._piece(start_s))
 
     def unread_s(self, start_s: Floats, stop_s: Floats) -> Floats:
         """Return the time within spans of which only a longer stretch's energy is known."""
@@ -146,7 +150,7 @@ class EnergyCurve:
             variance[spans] += found * (length_s[spans] / rounded_s) ** 2
         return variance
 
-    def _piece(self, t: Floats) -> NDArray[np.intp]:
+    def _piece(self, t: Floats) -> Pieces:
         found = np.searchsorted(self.time_s, t, side="right") - 1
         return np.clip(found, 0, self.power_w.size - 1)
 
@@ -155,8 +159,7 @@ class EnergyCurve:
         into = (t - self.interval_start_s[piece]) / self.interval_length_s[piece]
         return np.clip(into, 0.0, 1.0)
 
-    def _energy_until(self, t: Floats) -> Floats:
-        i = self._piece(t)
+    def _energy_until(self, t: Floats, i: Pieces) -> Floats:
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
     def _time_in(self, pieces: Bools, start: Floats, stop: Floats) -> Floats:
@@ -164,9 +167,8 @@ class EnergyCurve:
         first_s, last_s = (np.interp(t, self.time_s, until_s) for t in (start, stop))
         return np.asarray(last_s - first_s)
 
-    def _inner_variance(self, start: Floats, stop: Floats) -> Floats:
+    def _inner_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return the variance of whole pieces' means, and of a share of those at either end."""
-        i, j = self._piece(start), self._piece(stop)
         own, length = np.diff(self.variance_j2), np.diff(self.time_s)
         first = np.clip((self.time_s[i + 1] - start) / length[i], 0.0, 1.0)
         last = np.clip((stop - self.time_s[j]) / length[j], 0.0, 1.0)
@@ -174,20 +176,18 @@ class EnergyCurve:
         within = np.clip((stop - start) / length[i], 0.0, 1.0)
         return np.where(i == j, own[i] * within**2, own[i] * first**2 + between + own[j] * last**2)
 
-    def _edge_variance(self, t: Floats) -> Floats:
+    def _edge_variance(self, t: Floats, i: Pieces) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
-        i = self._piece(t)
         share = self._into_interval(t, i)
         moved_s = self.interval_length_s[i] * share * (1 - share)
         bound = np.maximum(moved_s, self.smear_s / 8) * self.spread_w[i] * ~self._is_missing[i]
         # At a change point the power on either side may be the one that is moved past it.
-        moved = self.jitter_s * np.maximum(self.spread_w[i], self._step_at(t))
+        moved = self.jitter_s * np.maximum(self.spread_w[i], self._step_at(t, i))
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
 
-    def _variogram_variance(self, start: Floats, stop: Floats) -> Floats:
+    def _variogram_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return the variance of energy between the readings on either side of each edge."""
         variance = np.zeros_like(start)
-        i, j = self._piece(start), self._piece(stop)
         known = np.flatnonzero(self.variogram.middle_j2[i] + self.variogram.middle_j2[j])
         if not known.size:
             return variance
@@ -196,9 +196,7 @@ class EnergyCurve:
             variance[some] = self._read_variance(start[some], stop[some], i[some], j[some])
         return variance
 
-    def _read_variance(
-        self, start: Floats, stop: Floats, i: NDArray[np.intp], j: NDArray[np.intp]
-    ) -> Floats:
+    def _read_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         read = self._read_at(start, i, -1.0), self._read_at(stop, j, 1.0)
         at_s, weight = (np.concatenate(columns, axis=1) for columns in zip(*read, strict=True))
         one, other = self.variogram.at(i), self.variogram.at(j)
@@ -222,9 +220,8 @@ class EnergyCurve:
         weight = np.concatenate((weight, np.full((t.size, 1), -1.0)), axis=1)
         return all_s, sign * weight * ~self._is_missing[piece][:, None]
 
-    def _latency_variance(self, start: Floats, stop: Floats) -> Floats:
+    def _latency_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """A latency D exchanges D times the power before the start for that before the stop."""
-        i, j = self._piece(start), self._piece(stop)
         before_i = np.maximum(i - (self.time_s[i] == start), 0)
         before_j = np.maximum(j - (self.time_s[j] == stop), 0)
         apart_w = np.maximum(
@@ -233,10 +230,10 @@ class EnergyCurve:
         )
         variance = (self.latency_uncertainty_s * apart_w) ** 2
         if self.is_counter:
-            return np.asarray(variance + self._age_variance(start, stop))
+            return np.asarray(variance + self._age_variance(start, stop, i, j))
         return np.asarray(variance + (self.max_age_s * apart_w) ** 2 / 12)
 
-    def _age_variance(self, start: Floats, stop: Floats) -> Floats:
+    def _age_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return the variance that the ages of a polled counter's readings give its difference.
 
         Each age is evenly distributed over T, and the same at polls that lie a multiple of T
@@ -247,27 +244,25 @@ class EnergyCurve:
         if period_s == 0:
             return np.zeros_like(start)
         readings, weights = [], []
-        for t, sign in ((start, -1.0), (stop, 1.0)):
-            i = self._piece(t)
-            begin, share = self.interval_start_s[i], self._into_interval(t, i)
-            readings += [begin, begin + self.interval_length_s[i]]
-            weights += [sign * (1 - share) * self.power_w[i], sign * share * self.power_w[i]]
+        for t, piece, sign in ((start, i, -1.0), (stop, j, 1.0)):
+            begin, share = self.interval_start_s[piece], self._into_interval(t, piece)
+            readings += [begin, begin + self.interval_length_s[piece]]
+            power_w = sign * self.power_w[piece]
+            weights += [(1 - share) * power_w, share * power_w]
         at, weight = np.stack(readings, axis=1), np.stack(weights, axis=1)
         apart_s = (at[:, :, None] - at[:, None, :]) % period_s
         covariance = period_s**2 / 12 - apart_s * (period_s - apart_s) / 2
         variance = np.einsum("si,sij,sj->s", weight, covariance, weight)
         return np.asarray(np.maximum(variance, 0.0))
 
-    def _step_at(self, t: Floats) -> Floats:
+    def _step_at(self, t: Floats, i: Pieces) -> Floats:
         """Return the step of power at a change point within an interval; 0 elsewhere."""
-        i = self._piece(t)
         at_point = (self.time_s[i] == t) & (self.interval_start_s[i] < t)
         before = np.maximum(i - 1, 0)
         return np.where(at_point, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
 
-    def _spread_around(self, start: Floats, stop: Floats) -> Floats:
+    def _spread_around(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return how far power over a span may be from the curve's."""
-        i, j = self._piece(start), self._piece(stop)
         apart_w = np.abs(self.power_w[j] - self.power_w[i])
-        steps_w = self._step_at(start), self._step_at(stop)
+        steps_w = self._step_at(start, i), self._step_at(stop, j)
         return np.asarray(np.max([self.spread_w[i], self.spread_w[j], apart_w, *steps_w], axis=0))
