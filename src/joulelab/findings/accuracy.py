@@ -198,7 +198,7 @@ def _front(rows: list[dict[str, Any]]) -> Finding:
         f"means over repeats, no other of {count(n, 'model')} is both more accurate and cheaper"
     ]
     price_j = math.nan
-    if not cheap["equal_to_best"] and expensive["energy_j"] > cheap["energy_j"]:
+    if not cheap["equal_to_best"] and cheap["saving_low_pct"] > 0:
         gain = expensive["accuracy_pct"] - cheap["accuracy_pct"]
         price_j = (expensive["energy_j"] - cheap["energy_j"]) / gain
         texts.append(
@@ -209,6 +209,8 @@ def _front(rows: list[dict[str, Any]]) -> Finding:
         texts.append("more models are needed for a comparison")
     elif any(math.isnan(row["accuracy_low_pct"]) for row in rows):
         texts.append("some accuracies have no interval; repeat the runs with other seeds")
+    elif len(front) > 1 and math.isnan(price_j) and not cheap["equal_to_best"]:
+        texts.append("their energies do not differ significantly (95 %)")
     elif all(row["equal_to_best"] for row in rows):
         texts.append("no difference between their accuracies is significant (95 %)")
     return Finding.about(

@@ -225,15 +225,13 @@ def _undetermined(rows: list[dict[str, Any]], energy: str) -> str:
 
 
 def _where(rows: list[dict[str, Any]], floors: list[int], n: int) -> str:
-    if floors[0] == floors[-1]:
-        text = f"{floors[0]:,}"
-    else:
-        text = f"{floors[0]:,} to {floors[-1]:,} (median {pd.Series(floors).median():,g})"
-    if n > 1:
-        text += f" for {len(rows)} of {n} models"
-    text += (
-        f" is the smallest batch size within {100 * TOLERANCE:g} % of the least energy, which was "
-        f"measured at {_best(rows)}"
+    text = f"{floors[0]:,}"
+    if floors[0] != floors[-1]:
+        text += f" to {floors[-1]:,} (median {pd.Series(floors).median():,g})"
+    models = "" if n == 1 else f"for {len(rows)} of {n} models, "
+    text = (
+        f"{models}the smallest batch size within {100 * TOLERANCE:g} % of the least energy is "
+        f"{text}; the least was measured at {_best(rows)}"
     )
     least = min(row["floor_low"] for row in rows)
     most = max(row["floor_high"] for row in rows)
