@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 import sys
 import types
+from dataclasses import replace
 
 import pynvml
 import pytest
@@ -94,6 +96,19 @@ def test_a_factory(monkeypatch):
     for bad in ("none", "number", "missing", "failing"):
         with pytest.raises(UserError, match=f"my_sensors:{bad}"):
             discover([f"my_sensors:{bad}"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("window_s", -1.0), ("wrap", math.inf), ("max_power_w", math.nan), ("note", 5)],
+)
+def test_a_channel_whose_trace_could_not_be_read_is_refused(monkeypatch, field, value):
+    sensor = HostSensor()
+    sensor.channels = [replace(sensor.channels[0], **{field: value})]
+    module = types.SimpleNamespace(one=lambda: sensor)
+    monkeypatch.setitem(sys.modules, "my_sensors", module)
+    with pytest.raises(UserError, match=f"my_sensors:one.*impossible channel: .*{field}"):
+        discover(["my_sensors:one"])
 
 
 @pytest.mark.parametrize(("name", "near"), [("gpus", "gpu"), ("drm", "dram"), ("zzz", "choose")])

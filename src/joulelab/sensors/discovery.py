@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from joulelab.sensors.sensor import (
     SensorEvent,
 )
 from joulelab.sensors.visible_devices import environment_selection
+from joulelab.validation import InvalidData, decode
 
 HARDWARE = ("gpu", "cpu", "dram", "host")
 """The sensors to discover by default."""
@@ -226,4 +228,10 @@ def _from_factory(name: str) -> list[Sensor]:
             why=f"it returned {type(made).__name__}",
             hint="return an object with channels, interval_s, read() and close(), or a list",
         )
+    try:
+        for channel in (channel for sensor in sensors for channel in sensor.channels):
+            decode(json.dumps(channel.to_json()), Channel)
+    except (AttributeError, TypeError, InvalidData) as error:
+        why = str(error)
+        raise UserError(f"{name!r} has an impossible channel", why=why, hint="fix it") from error
     return sensors
