@@ -80,7 +80,7 @@ def previous_run(run: Run) -> Run | None:
     of that name with other arguments will do.
     """
     is_named = bool(run.command) and run.name != name_of(run.command)
-    alike: Run | None = None
+    namesake: Run | None = None
     found = {}
     saved = saved_run_directories()
     for folder in dict.fromkeys((*saved, run.directory.parent)):
@@ -98,8 +98,8 @@ def previous_run(run: Run) -> Run | None:
         if is_same and other.finished and not math.isnan(other.energy.gross_j):
             if other.command == run.command:
                 return other
-            alike = alike or other
-    return alike if is_named else None
+            namesake = namesake or other
+    return namesake if is_named else None
 
 
 def compare(run: Run, previous: Run | None) -> Comparison | None:
