@@ -78,7 +78,7 @@ def run_flood(directory, *what):
 
 @pytest.mark.parametrize("what", [("forked",), ("stopped", "forked"), ("left open",)])
 def test_a_burst_arrives_whole(tmp_path, what):
-    """Threads, children, a recorder that is stopped meanwhile, and a meter that is never closed."""
+    """Threads, children, a recorder that is stopped for a while, a meter that is not closed."""
     found = run_flood(str(tmp_path / "run"), *what)
     assert found in (["", True], None)
     spans = read_trace(tmp_path / "run").finished_spans
@@ -108,7 +108,7 @@ def test_the_spans_of_a_wrapped_program_arrive_whole(tmp_path):
 
 
 def test_the_number_of_lost_spans_is_stated_in_the_failure_and_the_record(tmp_path):
-    """Whoever loses them: here the lines are cut out of the file behind the meter's back."""
+    """Whatever the cause: here the lines are cut out of the file behind the meter's back."""
     meter = joulelab.Meter(sensors=MACHINE, directory=tmp_path / "run")
     flood(meter, 5000)
     meter._log.flush()

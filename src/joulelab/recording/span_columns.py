@@ -303,11 +303,11 @@ class SpanTable:
                 self.damaged += 1
                 continue
             self._open.pop(key, None)
-            alike = self._rows.setdefault(tuple(row[4]), [])
-            alike.append((pid, row))
-            if len(alike) >= ROWS_PER_BLOCK:
-                self._add_alike(alike)
-                alike.clear()
+            similar = self._rows.setdefault(tuple(row[4]), [])
+            similar.append((pid, row))
+            if len(similar) >= ROWS_PER_BLOCK:
+                self._add_similar(similar)
+                similar.clear()
 
     def add_block(self, block: Block) -> None:
         """Add finished spans."""
@@ -324,9 +324,9 @@ class SpanTable:
 
     def spans(self) -> SpanColumns:
         """Return the spans in the order in which they began."""
-        for alike in self._rows.values():
-            if alike:
-                self._add_alike(alike)
+        for similar in self._rows.values():
+            if similar:
+                self._add_similar(similar)
         self._rows.clear()
         if len(self._blocks) > 1:
             added = sum(map(len, self._blocks[1:]))
@@ -339,8 +339,8 @@ class SpanTable:
         found = SpanColumns(names, finished, list(self._attributes), self._device)
         return found if not self._open else self._with_open(found)
 
-    def _add_alike(self, alike: Sequence[tuple[int, Row]]) -> None:
-        pids, rows = zip(*alike, strict=True)
+    def _add_similar(self, similar: Sequence[tuple[int, Row]]) -> None:
+        pids, rows = zip(*similar, strict=True)
         self.add_block(Block.of(pids, rows))
 
     def _sort(self) -> None:

@@ -383,11 +383,11 @@ class SpanLog:
                 others.append(row)
         self._n_finished += len(finished)
         self._open, self._new = still_open, []
-        for names, alike in _grouped(finished).items():
-            block = self._store(names, alike)
+        for names, similar in _grouped(finished).items():
+            block = self._store(names, similar)
             line = None if block is None else block.line()
             if line is None:
-                others += alike
+                others += similar
             else:
                 self._backlog.append(line)
         self._backlog += span_lines("spans", others)
@@ -405,20 +405,20 @@ class SpanLog:
             self._thread.join()
         self.flush(leave_unresolved=0, wait=True)
 
-    def _store(self, names: tuple[str, ...] | None, alike: Sequence[Row]) -> Block | None:
+    def _store(self, names: tuple[str, ...] | None, similar: Sequence[Row]) -> Block | None:
         """Store finished spans whose attributes have these names; as a block, if of many."""
-        if names is not None and len(alike) < LEAST_OF_BLOCK:
+        if names is not None and len(similar) < LEAST_OF_BLOCK:
             # The program may change its attributes later.
-            rows = ((*row[:4], dict(row[4]), *row[5:]) for row in alike)
+            rows = ((*row[:4], dict(row[4]), *row[5:]) for row in similar)
             self._stored.add_rows(self._pid, rows)
             return None
         if names is not None:
             # Another thread may be changing attributes.
             with contextlib.suppress(ValueError):
-                block = Block.of(self._pid, alike)
+                block = Block.of(self._pid, similar)
                 self._stored.add_block(block)
                 return block
-        self._objects += itertools.starmap(self._restored, alike)
+        self._objects += itertools.starmap(self._restored, similar)
         return None
 
     def _restored(
@@ -462,8 +462,8 @@ class SpanLog:
                 windows.append((row[0], *window))
             done.append(row)
         n_objects = len(self._objects)
-        for names, alike in _grouped(done).items():
-            self._store(names, alike)
+        for names, similar in _grouped(done).items():
+            self._store(names, similar)
         self._stored.add_devices(self._pid, windows)
         known = {index: DeviceWindow(*window) for index, *window in windows}
         for one in self._objects[n_objects:]:
