@@ -1,0 +1,337 @@
+"""Kill JouleLab and what it measures at random moments: ``python -m benchmarks.faults.kills``.
+
+In turn the recorder, the measured program, the wrapper ``joulelab run``, and the runner, the worker
+and the recorder of a study get SIGKILL, SIGTERM, or SIGSTOP for a while, at a random moment of
+their life, starting included. After each one it is checked that
+
+- the command ran to its end, unless it was the victim, and its exit code was passed on;
+- what was finished has the same bytes, and traces are readable up to their last record;
+- a study that is started again runs exactly what is missing;
+- after the next start nothing is left behind: no process, socket, temporary or partial file.
+
+Sensors are simulated. The exit code is 1 if any check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from joulelab.recording import connections, recorder
+from joulelab.recording.trace import read_trace
+
+COMMAND_S = 0.6
+CODE = 7
+STUDY_S = 6.0
+IDLE_S = 0.3
+STOP_S = 0.5
+PATIENCE_S = 60.0
+RECORDER, WORKER = "joulelab.recording.recorder", "joulelab.study.worker"
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
+TARGETS = ("recorder", "program", "wrapper", "wrapper --wait", "runner", "worker", "study recorder")
+PROGRAM = f"""
+import pathlib, sys, time
+import joulelab
+with joulelab.Meter() as meter, meter.span("work"):
+    time.sleep({COMMAND_S})
+pathlib.Path(sys.argv[1]).touch()
+sys.exit({CODE})
+"""
+PLAN = """
+name = "kills"
+models = ["LeNet"]
+phases = ["infer"]
+repeats = 1
+idle_s = 0.3
+[data]
+name = "synthetic"
+train_count = 64
+test_count = 32
+[factors]
+batch_size = [16]
+[infer]
+passes = 1
+"""
+RUNS = 3
+"""One cell, and idle before and after it."""
+
+
+@dataclass
+class Case:
+    """One kill: what was done, and what was found wrong."""
+
+    target: str
+    signal: str
+    seed: int
+    hit: bool = False
+    wrong: list[str] = field(default_factory=list)
+
+    def check(self, is_right: bool, text: str) -> None:
+        """Note a failed check."""
+        if not is_right:
+            self.wrong.append(text)
+
+
+class World:
+    """A home, a temporary and a runtime directory of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home, self.temporary, self.runtime = (root / name for name in ("home", "tmp", "run"))
+        for path in (self.home, self.temporary, self.runtime):
+            path.mkdir(mode=0o700)
+        self.environ = os.environ | {
+            "JOULELAB_HOME": str(self.home),
+            "JOULELAB_SENSORS": "simulated",
+            "TMPDIR": str(self.temporary),
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "JOULELAB_KILLS": str(root),
+        }
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes that were started here and still exist."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                mine = process.environ().get("JOULELAB_KILLS") == str(self.root)
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a Python of this environment."""
+        with (self.root / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *arguments],
+                env=self.environ,
+                cwd=self.root,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
+    def make_old(self) -> None:
+        """Let what is left behind look old enough to be removed."""
+        age_s = 2 * max(connections.STALE_AFTER_S, recorder.STALE_AFTER_S)
+        for path in (*self.temporary.iterdir(), *self.runtime.rglob("*")):
+            os.utime(path, (time.time() - age_s,) * 2, follow_symlinks=False)
+
+    def left(self) -> list[str]:
+        """Return the names of what is left behind."""
+        files = (
+            *self.temporary.glob("joulelab*"),
+            *self.runtime.rglob("*.sock"),
+            *self.home.rglob("*.partial"),
+        )
+        return [str(path.relative_to(self.root)) for path in files]
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Provide a world; remove it and end what still runs in it."""
+    root = Path(tempfile.mkdtemp(prefix="kills-"))
+    made = World(root)
+    try:
+        yield made
+    finally:
+        for process in made.processes():
+            process.kill()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def find(started: subprocess.Popen[bytes], module: str) -> psutil.Process | None:
+    """Find a descendant by the module that runs in it; the process itself for an empty name."""
+    try:
+        parent = psutil.Process(started.pid)
+        if not module:
+            return parent
+        for child in parent.children(recursive=True):
+            if any(module in part for part in child.cmdline()):
+                return child
+    except psutil.Error:
+        pass
+    return None
+
+
+def strike(
+    started: subprocess.Popen[bytes], module: str, number: signal.Signals, after_s: float
+) -> bool:
+    """Send a signal to a process some time after it appeared; return whether it got it."""
+    while (victim := find(started, module)) is None:
+        if started.poll() is not None:
+            return False
+        time.sleep(0.002)
+    time.sleep(after_s)
+    try:
+        victim.send_signal(number)
+        if number == signal.SIGSTOP:
+            time.sleep(STOP_S)
+            victim.send_signal(signal.SIGCONT)
+            # The wrapper stops with its command, and goes on at the shell's signal.
+            started.send_signal(signal.SIGCONT)
+    except psutil.Error:
+        return False
+    return True
+
+
+def kill_run(case: Case, draw: random.Random, place: World) -> None:
+    """Kill the recorder, the program or the wrapper of ``joulelab run``."""
+    number = signal.Signals[case.signal]
+    program, done, out = place.root / "program.py", place.root / "done", place.root / "out"
+    program.write_text(PROGRAM)
+    options = ["--wait"] if case.target.endswith("--wait") else []
+    command = [sys.executable, str(program), str(done)]
+    started = place.start("-m", "joulelab", "run", *options, "--out", str(out), "--", *command)
+    module = {"recorder": RECORDER, "program": str(program)}.get(case.target, "")
+    case.hit = strike(started, module, number, draw.uniform(0, 1.5 * COMMAND_S))
+    code = started.wait(PATIENCE_S)
+    wait_until(lambda: done.exists() or not place.processes())
+    lethal = number != signal.SIGSTOP and case.hit
+    if (case.target == "program" and lethal) or (case.target.startswith("wrapper") and lethal):
+        case.check(code in (-number, CODE), f"exit code {code}")
+    else:
+        case.check(code == CODE, f"exit code {code}")
+        case.check(done.exists(), "the command did not run to its end")
+    check_traces(case, place)
+    if code == CODE:
+        case.check((out / "run.json").exists(), "there is no record")
+        record = json.loads((out / "run.json").read_text()) if (out / "run.json").exists() else {}
+        case.check(record.get("exit_code", CODE) == CODE, "the record has another exit code")
+    before = {path: path.read_bytes() for path in out.glob("run.json")}
+    check_left(case, place)
+    case.check(all(path.read_bytes() == data for path, data in before.items()), "a record changed")
+
+
+def kill_study(case: Case, draw: random.Random, place: World) -> None:
+    """Kill the runner, the worker or the recorder of a study, and start it again."""
+    number = signal.Signals[case.signal]
+    plan, study = place.root / "plan.toml", place.root / "study"
+    plan.write_text(PLAN)
+    arguments = ("-m", "joulelab", "study", str(plan), "--out", str(study))
+    started = place.start(*arguments)
+    module = {"worker": WORKER, "study recorder": RECORDER}.get(case.target, "")
+    # A recorder lives as long as one short run.
+    longest_s = IDLE_S if module == RECORDER else STUDY_S
+    case.hit = strike(started, module, number, draw.uniform(0, longest_s))
+    code = started.wait(PATIENCE_S)
+    if not (case.target == "runner" and case.hit and number != signal.SIGSTOP):
+        case.check(code == 0, f"exit code {code}")
+    wait_until(lambda: not place.processes())
+    case.check(not place.processes(), "processes are left")
+    finished = {path: path.read_bytes() for path in study.glob("runs/*/run.json")}
+    check_traces(case, place)
+    code = place.start(*arguments).wait(PATIENCE_S)
+    case.check(code == 0, f"exit code {code} of the second start")
+    for path, data in finished.items():
+        case.check(path.exists() and path.read_bytes() == data, f"{path.parent.name} changed")
+    names = {path.name for path in (study / "runs").iterdir()}
+    case.check(len(names) == RUNS, f"runs {sorted(names)}")
+    partial = study / ".partial"
+    case.check(not partial.exists() or not any(partial.iterdir()), "a partial run is left")
+    check_left(case, place)
+
+
+def wait_until(condition: Callable[[], bool], longest_s: float = 20.0) -> None:
+    """Wait for a condition, not longer than this."""
+    until_s = time.monotonic() + longest_s
+    while not condition() and time.monotonic() < until_s:
+        time.sleep(0.02)
+
+
+def check_traces(case: Case, place: World) -> None:
+    """Check that every trace is readable; one without a whole header has not begun."""
+    for path in place.root.rglob("trace.bin"):
+        if b"\n" in path.read_bytes()[: 1 << 16]:
+            try:
+                read_trace(path.parent)
+            except Exception as error:  # noqa: BLE001  (whatever it is, it is wrong)
+                case.check(is_right=False, text=f"a trace cannot be read: {error!r}")
+
+
+def check_left(case: Case, place: World) -> None:
+    """Start a measurement once more, and check that nothing is left behind by the last one."""
+    wait_until(lambda: not place.processes())
+    for process in place.processes():
+        with contextlib.suppress(psutil.Error):
+            case.check(is_right=False, text=f"left: {' '.join(process.cmdline()[:5])}")
+    place.make_old()
+    code = place.start("-m", "joulelab", "run", "-q", "--", "true").wait(PATIENCE_S)
+    case.check(code == 0, f"exit code {code} of the next start")
+    wait_until(lambda: not place.processes() and not place.left())
+    case.check(not place.left(), f"left: {place.left()}")
+
+
+def kill(target: str, number: signal.Signals, seed: int) -> Case:
+    """Kill one process in a world of its own, and return what was found."""
+    case = Case(target, number.name, seed)
+    draw = random.Random(f"{target}/{number.name}/{seed}")
+    is_study = target in ("runner", "worker", "study recorder")
+    with world() as place:
+        try:
+            (kill_study if is_study else kill_run)(case, draw, place)
+        except subprocess.TimeoutExpired:
+            case.check(is_right=False, text="it hangs")
+        if case.wrong:
+            log = place.root / "log"
+            case.wrong.append(log.read_text(errors="replace")[-400:] if log.exists() else "")
+    return case
+
+
+def table(cases: list[Case]) -> str:
+    """Format the numbers of kills and of failed checks as a table of Markdown."""
+    lines = [
+        "| target | signal | signals | arrived | with a failed check |",
+        "|---|---|---:|---:|---:|",
+    ]
+    numbers = Counter((case.target, case.signal) for case in cases)
+    for (target, name), n in numbers.items():
+        same = [case for case in cases if (case.target, case.signal) == (target, name)]
+        hit, wrong = sum(case.hit for case in same), sum(bool(case.wrong) for case in same)
+        lines.append(f"| {target} | {name} | {n} | {hit} | {wrong} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults.kills", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--kills", type=int, default=300, help="number of signals")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--out", type=Path, help="file for the table")
+    options = parser.parse_args()
+    cases = []
+    for i in range(options.kills):
+        target = options.targets[i % len(options.targets)]
+        number = SIGNALS[i // len(options.targets) % len(SIGNALS)]
+        case = kill(target, number, options.seed * 1_000_000 + i)
+        cases.append(case)
+        if case.wrong:
+            print(f"{case.target}, {case.signal}, seed {case.seed}: {'; '.join(case.wrong)}")
+    text = table(cases)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+    sys.exit(1 if any(case.wrong for case in cases) else 0)
+
+
+if __name__ == "__main__":
+    main()
