@@ -24,7 +24,7 @@ TAKES_VALUE = {
     "sensors": ("NAMES", "Sensors to read, for example gpu,cpu.  [default: all]"),
 }
 FLAGS = {
-    "wait": "Start the command only when the sensors are being read (a second later, at most 30 s).",
+    "wait": "Start the command once the sensors are being read (a second later, at most 30 s).",
     "no-arguments": "Do not save the arguments of the command.  [env: JOULELAB_NO_ARGUMENTS]",
     "quiet": "Print no summary.",
 }
