@@ -1,7 +1,7 @@
 """Coverage of energies where readings are missing: ``python -m benchmarks.faults.holes``.
 
 Boards are drawn at random from the uncertainties that their channels state, and record a waveform.
-Then a fault takes readings away, or the counter starts anew. Of each recording, the energies of
+Then a fault takes readings away, or the counter starts again. Of each recording, the energies of
 spans that lie inside the fault, across an edge of it, and outside are compared with the truth. A
 cell of the table has the coverage of the 95 % intervals, the median of their half widths relative
 to the truth, and the number of spans; absent energies are counted, not covered or missed.
@@ -139,7 +139,7 @@ def silent(trace: Trace, start_s: float) -> Trace:
 
 
 def reset(trace: Trace, start_s: float) -> Trace:
-    """The counters start anew from 0."""
+    """The counters start again from 0."""
     series = []
     for channel, (t_ns, counted) in zip(trace.channels, trace.series, strict=True):
         value = counted
