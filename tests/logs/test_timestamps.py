@@ -66,6 +66,15 @@ def test_clock_times_continue_after_midnight(tmp_path):
     assert "log.csv: 'timestamp' is read as hours, minutes and seconds" in notes
 
 
+@pytest.mark.parametrize("zone", ["-01:00", "-0100", "Z", "+01"])
+def test_dates_with_and_without_a_zone_in_one_column(zone):
+    convert = dates(ZoneInfo("UTC"), False)
+    with_zone, without = convert([f"2026-03-14 12:00:00{zone}", "2026-03-14 12:00:00"])
+    offset_s = {"Z": 0, "+01": -3600}.get(zone, 3600)
+    assert without == START.timestamp()
+    assert with_zone == START.timestamp() + offset_s
+
+
 def test_unreadable_clock_times_are_nan():
     assert np.isnan(clock_times()(["x", "00:00:01"])[0])
 
