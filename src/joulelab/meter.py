@@ -366,16 +366,18 @@ class Meter:
         if self._temporary:
             # The recorder removes the directory when it ends.
             self._trace = self._load()
-        if self._recorder.stop(covered_ns) or not self._temporary:
+        is_finished = self._recorder.stop(covered_ns)
+        if self._trace is None or is_finished or not self._temporary:
             # With the last readings, so that energies are those of the finished trace.
             self._trace = self._load()
-        self._check_spans(self._trace)
+        trace = self._trace
+        self._check_spans(trace)
         if self._recorder.private and self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
         # Of the processes of a job, the one that started their recorder writes the record.
-        is_first = self._trace.header.get("parent_pid") == os.getpid() or current_launch() is None
+        is_first = trace.header.get("parent_pid") == os.getpid() or current_launch() is None
         if self._is_recorded and is_first:
-            self._write_record(self._trace, covered_ns)
+            self._write_record(trace, covered_ns)
 
     def _check_spans(self, trace: Trace) -> None:
         """State what the trace lacks, for whatever reason."""
