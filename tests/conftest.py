@@ -1,3 +1,5 @@
+import os
+
 import factors_study
 import pytest
 import refresh_h100
@@ -6,6 +8,9 @@ from hypothesis import Phase, settings
 
 from joulelab.cli.app import main
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
+
+# Workers of pytest-xdist have it; without it, output that is no terminal is as wide as it needs.
+os.environ.pop("COLUMNS", None)
 
 # Examples are the same in every run, and failures are reported without shrinking. To search for new
 # failures, run with `--hypothesis-profile=search`.

@@ -66,7 +66,7 @@ def column_options(command: Command) -> Command:
         option("--window", "window_s", type=click.FloatRange(min=0), metavar="SECONDS",
             help="Averaging window of each power value, ending at its timestamp."),
         option("--hold", is_flag=True,
-            help="Each power holds until the next row, as in a log of changes."),
+            help="Each power applies until the next row, as in a log of changes."),
         option("--energy-kind", type=click.Choice(["counter", "interval"]),
             help="Whether energy counts from a fixed start, or since the previous row."),
         option("--energy-unit", metavar="UNIT",

@@ -313,8 +313,6 @@ def _meter(
     seen = np.isfinite(value)
     if missing := value.size - int(np.count_nonzero(seen)):
         notes.append(f"{path.name}: {column.name!r} has no value in {count(missing, 'line')}")
-    if np.isinf(value).any():
-        raise UserError(f"{path}: column {column.name!r} has infinite values")
     if column.quantity is Quantity.ENERGY:
         kind = _energy_kind(table, column, t_s[seen], value[seen])
     else:
