@@ -370,12 +370,12 @@ def _knee(seed: int, effect: bool) -> Any:
 def _power(seed: int, effect: bool) -> Any:
     study = Study(seed, phases=TRAIN)
     for model in study.models:
-        study.log_energy[model] = 0.3 * study.rng.normal()
+        study.log_energy[model] = math.log1p(max(-0.8, 0.3 * study.rng.normal()))
     _, measured = tables(study)
     for finding in power_findings(component_power((), measured)):
         if finding.id.endswith("all"):
-            mean = POWER_W[finding.phase] * math.exp(0.3**2 / 2)
-            yield finding, Answer(claimed=effect, covered=covers(finding, mean))
+            covered = covers(finding, POWER_W[finding.phase])
+            yield finding, Answer(claimed=effect, covered=covered)
 
 
 @case("blocks differ")
@@ -389,7 +389,9 @@ def _repeats(seed: int, effect: bool) -> Any:
         for name in ("gross_j", "net_j", "duration_s"):
             runs[name] *= stretch
     for finding in repeat_findings(repeat_scatter(runs), measurements(summary(runs))):
-        yield judged(finding)
+        # Blocks do differ in net energy, by the errors of their idle power.
+        if finding.quantity != "net":
+            yield judged(finding)
 
 
 @case("accuracy and energy")
@@ -541,7 +543,11 @@ def main() -> None:
     if chosen.out:
         title = "# Findings on studies whose truth is known"
         command = f"`python -m benchmarks.findings --seeds {chosen.seeds}`"
-        about = f"{command}, whose docstring states what was invented and what each column counts."
+        error = f"{100 * math.sqrt(0.05 * 0.95 / chosen.seeds):.1f} points"
+        about = (
+            f"{command}, whose docstring states what was invented and what each column counts. "
+            f"Shares of 5 % and of 95 % have a standard error of {error}."
+        )
         chosen.out.write_text(f"{title}\n\n{about}\n\n{text}\n", encoding="utf-8")
 
 
