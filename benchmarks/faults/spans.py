@@ -158,7 +158,7 @@ def _spinning() -> Iterator[None]:
 
 
 def day(n: int, directory: Path) -> dict[str, Any]:
-    """Measure what follows a day's job of so many spans: reading, and the energy of each name."""
+    """Measure what follows a day's job with n spans: reading, and the energy of each name."""
     Recording(directory, DAY_S / 3600).grow()
     start_ns = np.linspace(1, DAY_S * 1e9 - 1e9, n).astype(np.int64).tolist()
     length_ns = round(0.8 * DAY_S * 1e9 / n)

@@ -1,4 +1,4 @@
-"""Which runs other processes disturbed, and what is said about them."""
+"""Which runs other processes disturbed, and the caveats that follow."""
 
 from dataclasses import replace
 

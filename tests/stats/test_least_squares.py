@@ -18,7 +18,7 @@ def test_variances_are_those_of_statsmodels():
     fit, other = fit_least_squares(line(x), y), sm.OLS(y, line(x)).fit(cov_type="HC3")
     assert fit.values == pytest.approx(other.params)
     assert fit.residuals == pytest.approx(other.resid)
-    # With so many degrees of freedom that t is normal, the half-widths are 1.96 standard errors.
+    # With many degrees of freedom t is normal, and half-widths are 1.96 standard errors.
     assert (fit.half_widths > 1.96 * other.bse).all()
 
 

@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 TimeRanges = NDArray[np.int64]
 
 SPANS_AT_A_TIME = 1 << 16  # They take 1 kB each.
-LARGE_CURVE = 1 << 20  # Pieces of a curve that is not kept: a curve of so many takes 100 MB.
+LARGE_CURVE = 1 << 20  # Pieces above which a curve is not cached: it takes 100 MB.
 MIN_COVERAGE = 0.5  # A component whose readings cover a smaller share of a span is absent.
 
 

@@ -438,7 +438,7 @@ def _split_time(rows: Sequence[Sequence[str]], width: int) -> bool:
             if at is None:
                 return False
             found.append(row[at + 1])
-    digits = [re.match(r"\d*", text)[0] for text in found]  # type: ignore[index]
+    digits = [text[: len(text) - len(text.lstrip("0123456789"))] for text in found]
     has_zone = all(len(text) > len(one) for text, one in zip(found, digits, strict=True))
     same = len({len(one) for one in digits}) == 1 and len(digits[0]) in (3, 6, 9)
     return bool(found) and (has_zone or (same and any(one[0] == "0" for one in digits)))

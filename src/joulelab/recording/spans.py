@@ -47,7 +47,7 @@ MOST_UNRESOLVED = 1 << 16
 SPANS_PER_PASS = 1 << 13
 """Number of spans passed on at a time: they take 10 ms and 4 MB on the way."""
 SPANS_OF_BURST = 1 << 10
-"""If so many have begun since the last time, spans are passed on more often."""
+"""Number of new spans since the last time from which on spans are passed on more often."""
 BURST_INTERVAL_S = 0.01
 LEAST_OF_BLOCK = 32
 """Fewer spans than this are passed on as rows, which are made faster."""
@@ -261,7 +261,7 @@ class SpanLog:
             self._thread.start()
 
     def assign_indices(self, most: int | None = None) -> None:
-        """Give new spans, or so many of them, their index and their parent."""
+        """Give new spans, or the first n of them, their index and their parent."""
         with self._lock:
             begun = self.begun[:most]
             for span in begun:
