@@ -1,0 +1,65 @@
+"""Knobs, the measurements that a search is given, and what every search can do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+Level = int | float | str | bool
+Settings = Mapping[str, Level]
+"""A level of each knob, by the knob's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A setting that a search may change.
+
+    Attributes:
+        name: With underscores, for example ``"power_limit"`` or ``"batch_size"``.
+        levels: Possible values, in order if they are numbers.
+        baseline: The level without tuning; one of ``levels``.
+        unit: For example ``"W"``; empty if it has none.
+        is_limit: Whether a higher level never takes longer, as for power limits and clocks.
+    """
+
+    name: str
+    levels: tuple[Level, ...]
+    baseline: Level
+    unit: str = ""
+    is_limit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Time and energy of one unit of work, measured once at some settings.
+
+    Attributes:
+        settings: Level of each knob.
+        duration_s: Time for a unit of work.
+        energy_j: Energy of a unit of work.
+        duration_uncertainty_s: Standard uncertainty of this measurement's own errors; NaN if
+            unknown. Errors that all probes share, such as a sensor's gain, are left out.
+        energy_uncertainty_j: Likewise for the energy.
+        work: Number of units of work that were measured.
+        is_throttled: Whether the device reported that it ran slower than it was set to.
+    """
+
+    settings: Settings
+    duration_s: float
+    energy_j: float
+    duration_uncertainty_s: float = math.nan
+    energy_uncertainty_j: float = math.nan
+    work: float = 1.0
+    is_throttled: bool = False
+
+
+class Search(Protocol):
+    """Proposes settings to measure until another measurement is not worth its cost."""
+
+    def next(self) -> Settings | None:
+        """Return the settings to measure next; ``None`` if the search is over."""
+
+    def add(self, probe: Probe) -> None:
+        """Take the measurement of the settings that :meth:`next` returned last."""

@@ -1,0 +1,78 @@
+"""The outcome of a search: what to set, what it saves, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from joulelab.tune.probes import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """Settings for which no others are both faster and use less energy, per unit of work."""
+
+    settings: Settings
+    duration_s: Estimate
+    energy_j: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a plain dictionary."""
+        fields: dict[str, Any] = {"settings": dict(self.settings)}
+        for name in ("duration_s", "energy_j"):
+            stem, _, unit = name.rpartition("_")
+            estimate: Estimate = getattr(self, name)
+            fields |= {
+                name: estimate.value,
+                f"{stem}_low_{unit}": estimate.low,
+                f"{stem}_high_{unit}": estimate.high,
+            }
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of a search.
+
+    Attributes:
+        settings: The choice; equal to ``baseline`` if no settings are significantly better.
+        baseline: The settings without tuning.
+        saving: Part of the baseline's energy that the choice saves; negative if it uses more.
+        slowdown: Additional time for a unit of work, as a part of the baseline's.
+        probes: Number of measurements, those of the baseline included.
+        front: The settings worth choosing from, the fastest first.
+        reason: Why these settings, in one sentence.
+    """
+
+    settings: Settings
+    baseline: Settings
+    saving: Estimate
+    slowdown: Estimate
+    probes: int
+    front: tuple[FrontPoint, ...]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to the dictionary that ``joulelab tune --json`` prints."""
+        return {
+            "settings": dict(self.settings),
+            "baseline": dict(self.baseline),
+            "saving": self.saving.value,
+            "saving_low": self.saving.low,
+            "saving_high": self.saving.high,
+            "slowdown": self.slowdown.value,
+            "slowdown_low": self.slowdown.low,
+            "slowdown_high": self.slowdown.high,
+            "probes": self.probes,
+            "front": [point.to_json() for point in self.front],
+            "reason": self.reason,
+        }
