@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from joulelab.tune.result import Result
 
 Level = int | float | str | bool
 Settings = Mapping[str, Level]
@@ -63,3 +66,9 @@ class Search(Protocol):
 
     def add(self, probe: Probe) -> None:
         """Take the measurement of the settings that :meth:`next` returned last."""
+
+    def leave_out(self, settings: Settings) -> None:
+        """Take that the settings that :meth:`next` returned last cannot be measured."""
+
+    def result(self) -> Result:
+        """Return what is known so far. The baseline must have been measured."""

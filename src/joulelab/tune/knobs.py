@@ -1,0 +1,74 @@
+"""Which knobs there are, and how the user writes their levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from joulelab.errors import UserError, nearest
+from joulelab.tune.probes import Level
+
+DEVICE_KNOBS = {"power_limit": "W", "clock": "MHz", "memory_clock": "MHz", "cpu_power_limit": "W"}
+"""Knobs of devices, with their unit."""
+
+PROGRAM_KNOBS = {"batch_size": "", "precision": "", "compile": "", "memory_format": ""}
+"""Knobs of a study's workload. A command may have others, which its placeholders name."""
+
+
+def parse_knobs(
+    texts: Sequence[str], known: Sequence[str] = (*DEVICE_KNOBS, *PROGRAM_KNOBS)
+) -> Mapping[str, tuple[Level, ...]]:
+    """Parse ``--knobs``: names of knobs, each with ``=`` and its levels where they are given.
+
+    Args:
+        texts: Every ``--knobs`` that was given.
+        known: Names of knobs.
+
+    Returns:
+        The levels of each knob; none if they are to be chosen.
+
+    Raises:
+        UserError: A knob is unknown, is given twice, or a level is empty or given twice.
+
+    Example:
+        >>> parse_knobs(["batch-size=32,64,precision", "compile=false,true"])
+        {'batch_size': (32, 64), 'precision': (), 'compile': (False, True)}
+    """
+    found: dict[str, tuple[Level, ...]] = {}
+    name = ""
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        written, equals, level = part.partition("=")
+        candidate = written.strip().replace("-", "_")
+        if equals or candidate in known or not name or not found[name]:
+            if candidate not in known:
+                options = [one.replace("_", "-") for one in known]
+                raise UserError(f"no knob {written!r}", hint=nearest(written, options))
+            if candidate in found:
+                raise UserError(f"knob {written} is given twice", hint="give all its levels once")
+            name, found[candidate] = candidate, ()
+            if not equals:
+                continue
+        value = parse_level(level if equals else part)
+        if value == "":
+            raise UserError(f"--knobs {part}: a level is empty", hint=f"write {written}=A,B")
+        if value in found[name]:
+            raise UserError(f"--knobs: {name.replace('_', '-')} has the level {value} twice")
+        found[name] = (*found[name], value)
+    return found
+
+
+def parse_level(text: str) -> Level:
+    """Parse a level: a whole number, a number, ``true`` or ``false``, or a text.
+
+    Example:
+        >>> parse_level("32"), parse_level("0.5"), parse_level("true"), parse_level("bf16")
+        (32, 0.5, True, 'bf16')
+    """
+    text = text.strip()
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
