@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ def steps(seed, startup, count=400, scatter=0.02):
 
 
 def steps_taken(window, durations_s):
-    return next(n for n, duration_s in enumerate(durations_s, 1) if window.add(duration_s))
+    """Return after how many steps, which follow each other, the window is complete."""
+    ends_ns = np.cumsum([0, *(round(1e9 * one) for one in durations_s)]).tolist()
+    return next(n for n, step in enumerate(pairwise(ends_ns), 1) if window.add(*step))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -29,7 +33,7 @@ def test_a_window_ends_when_enough_steps_are_steady():
     taken = steps(0, [3.0, 1.0, 0.2])
     assert steps_taken(window, taken) < 140
     assert 3 <= window.startup <= 20
-    assert sum(window.durations_s[window.startup :]) >= 1.0
+    assert sum(window.durations_s) >= 1.0
 
 
 def test_a_window_of_steps_that_never_become_steady_ends_with_the_later_half():
@@ -37,9 +41,25 @@ def test_a_window_of_steps_that_never_become_steady_ends_with_the_later_half():
     falling = [0.98**n for n in range(200)]
     count = steps_taken(window, falling)
     assert sum(falling[: count - 1]) < 30.0 <= sum(falling[:count])
-    assert window.startup == count // 2
+    assert 0 < window.startup <= count // 2
 
 
 def test_long_steps_need_no_longer_window_than_the_fewest_steps():
     window = SteadyWindow(window_s=1.0, most_s=600.0)
     assert steps_taken(window, [20.0, 20.1, 20.2] * 7) == LEAST_STEPS
+
+
+def test_what_happens_between_epochs_is_left_out():
+    window, now_ns, second = SteadyWindow(window_s=12.0, most_s=100.0), 0, 10**9
+    for step in range(20):
+        if step % 5 == 0:
+            now_ns += 7 * second  # a validation
+        waited_ns = now_ns + second // 2
+        now_ns = waited_ns + second
+        if window.add(waited_ns, now_ns, within=step // 5, work=4):
+            break
+    assert window.startup <= 1
+    assert set(window.durations_s) <= {1.0, 1.5}  # The first of an epoch has no wait.
+    lengths_s = [(one.stop_ns - one.start_ns) * 1e-9 for one in window.windows]
+    assert sum(lengths_s) == pytest.approx(sum(window.durations_s))
+    assert len(window.windows) == 2

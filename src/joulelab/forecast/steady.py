@@ -7,10 +7,12 @@ fill, clocks settle. How many do is found from their durations.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from joulelab.forecast.series import MOST_PIECES, Floats, startup_pieces
+from joulelab.recording.trace_spans import Window
 
 LEAST_STEPS = 8
 """With fewer steps the later half says little about how steps scatter."""
@@ -47,42 +49,86 @@ def startup_steps(durations_s: Sequence[float] | Floats) -> int:
 class SteadyWindow:
     """Follows the steps at some settings until enough of them are steady.
 
+    A wait before a step belongs to it, unless it is the first within its epoch: validation and
+    checkpoints between epochs are left out.
+
     Args:
         window_s: Least time of steady steps.
-        most_s: Stop after this time even if the steps never became steady.
+        most_s: End after this time, with the later half if the steps have not become steady.
 
     Attributes:
-        durations_s: Of every step so far; waiting before a step counts as part of it.
         startup: Number of first steps that are left out; known when the window is complete.
 
     Example:
-        >>> window = SteadyWindow(window_s=4.0, most_s=60.0)
-        >>> steps = iter([5.0, 2.0, *[1.0] * 50])
-        >>> while not window.add(next(steps)):
-        ...     pass
-        >>> window.startup, len(window.durations_s)
-        (2, 8)
+        >>> window, now_ns = SteadyWindow(window_s=4.0, most_s=60.0), 0
+        >>> for duration_s in [5, 2, *[1] * 50]:
+        ...     start_ns, now_ns = now_ns, now_ns + duration_s * 10**9
+        ...     if window.add(start_ns, now_ns, work=32):
+        ...         break
+        >>> window.startup, window.durations_s, window.windows
+        (2, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [Window(start_ns=7000000000, stop_ns=13000000000, \
+device_start_ns=None, device_stop_ns=None, device_uncertainty_ns=0)])
     """
 
     def __init__(self, window_s: float, most_s: float) -> None:
         self._window_s, self._most_s = window_s, most_s
-        self.durations_s: list[float] = []
+        self._steps: list[_Step] = []
         self.startup = 0
         self._seen_s = self._next_s = 0.0
 
-    def add(self, duration_s: float) -> bool:
-        """Take a step; return whether the window is complete."""
-        self.durations_s.append(duration_s)
-        self._seen_s += duration_s
-        count, is_last = len(self.durations_s), self._seen_s >= self._most_s
+    def add(self, start_ns: int, stop_ns: int, *, within: object = None, work: float = 1.0) -> bool:
+        """Take the next step, and return whether the window is complete.
+
+        Args:
+            start_ns: Start of the step, in nanoseconds of CLOCK_MONOTONIC.
+            stop_ns: Its end.
+            within: Identifies the epoch that it belongs to.
+            work: Units of work in it, for example samples.
+        """
+        last = self._steps[-1] if self._steps else None
+        if last is not None and last.within == within:
+            start_ns = last.stop_ns
+        self._steps.append(_Step(start_ns, stop_ns, within, work))
+        self._seen_s += (stop_ns - start_ns) * 1e-9
+        count, is_last = len(self._steps), self._seen_s >= self._most_s
         if not is_last and (self._seen_s < self._next_s or count < LEAST_STEPS):
             return False
         # Checking takes longer than a short step.
         self._next_s = self._seen_s + self._window_s / 20
-        self.startup = startup_steps(self.durations_s)
+        self.startup = startup_steps([one.duration_s for one in self._steps])
         if is_last:
             self.startup = min(self.startup, count // 2)
             return True
-        if 2 * self.startup > count:
-            return False
-        return sum(self.durations_s[self.startup :]) >= self._window_s
+        return 2 * self.startup <= count and sum(self.durations_s) >= self._window_s
+
+    @property
+    def durations_s(self) -> list[float]:
+        """Duration of each steady step."""
+        return [one.duration_s for one in self._steps[self.startup :]]
+
+    @property
+    def work(self) -> list[float]:
+        """Units of work in each steady step."""
+        return [one.work for one in self._steps[self.startup :]]
+
+    @property
+    def windows(self) -> list[Window]:
+        """The steady steps as periods without a pause, whose energies add up to theirs."""
+        merged: list[_Step] = []
+        for one in self._steps[self.startup :]:
+            if merged and merged[-1].stop_ns == one.start_ns:
+                merged[-1] = merged[-1]._replace(stop_ns=one.stop_ns)
+            else:
+                merged.append(one)
+        return [Window(one.start_ns, one.stop_ns) for one in merged]
+
+
+class _Step(NamedTuple):
+    start_ns: int
+    stop_ns: int
+    within: object
+    work: float
+
+    @property
+    def duration_s(self) -> float:
+        return (self.stop_ns - self.start_ns) * 1e-9

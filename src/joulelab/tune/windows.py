@@ -21,7 +21,7 @@ def probe_of(
     *,
     is_throttled: bool = False,
 ) -> Probe:
-    """Make a probe of steady steps, which follow each other without a pause.
+    """Make a probe of steady steps (:class:`joulelab.forecast.steady.SteadyWindow`).
 
     The time's own uncertainty is the standard error of the mean over sections of the steps
     (Schmeiser, Operations Research 30, 1982); NaN for a single step. The energy's is that of the
