@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from joulelab.carbon.site import Site
-from joulelab.cli.options import complete_run
+from joulelab.cli.options import Percent, complete_run
 from joulelab.cli.output import print_json, progress
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError, nearest
-from joulelab.format import parse_percent
-
-
-class Percent(click.ParamType[float]):
-    """A fraction, written as ``5%`` or ``0.05``."""
-
-    name = "percent"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the fraction."""
-        try:
-            return value if isinstance(value, float) else parse_percent(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a percentage; give 5% or 0.05", param, ctx)
 
 
 @click.command("compare")

@@ -33,6 +33,9 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "rank": "Rank models by predicted energy",
         "hardware": "Create hardware profiles for predictions",
     },
+    "Reduce": {
+        "tune": "Find the settings that use the least energy within a slow-down",
+    },
     "Track": {
         "ledger": "Add up energy, carbon and cost over all runs",
         "site": "Set the country, price and PUE for carbon and cost",

@@ -1,4 +1,4 @@
-"""Options that several commands share: a step of a model, and carbon and cost."""
+"""Options that several commands share: percentages, a step of a model, carbon and cost."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ import click
 from click.shell_completion import CompletionItem
 
 from joulelab.carbon.factors import countries
+from joulelab.format import parse_percent
 from joulelab.models.registry import parse_input_shape, zoo_names
 from joulelab.runs.record import saved_run_directories
 from joulelab.runs.selection import LATEST, PREVIOUS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Percent(click.ParamType[float]):
+    """A fraction, written as ``5%`` or ``0.05``."""
+
+    name = "percent"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the fraction."""
+        try:
+            return value if isinstance(value, float) else parse_percent(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a percentage; give 5% or 0.05", param, ctx)
 
 
 def complete_country(*arguments: Any) -> list[CompletionItem]:

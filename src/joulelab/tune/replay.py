@@ -1,0 +1,177 @@
+"""Recorded tables in place of hardware: rows of time and energy at settings, and probes of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from joulelab.errors import UserError, nearest
+from joulelab.logs.csv_table import open_text, read_lines
+from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
+from joulelab.tune.result import Result
+
+LIMITS = ("power_limit", "clock", "memory_clock", "package_limit")
+"""Knobs for which a higher level never takes longer."""
+REPEATS = ("repeat", "run", "seed", "trial")
+"""Columns that may differ between rows of the same settings."""
+VALUES = ("duration_s", "energy_j", "power_w")
+LEAST_FACTOR = 0.01
+"""Noise never makes a time or an energy smaller than this part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayTable:
+    """A recorded table.
+
+    Attributes:
+        knobs: The knobs, in the requested order.
+        rows: (time in s, energy in J) of each measurement, by a level of each knob.
+    """
+
+    knobs: tuple[Knob, ...]
+    rows: Mapping[tuple[Level, ...], Sequence[tuple[float, float]]]
+
+    def probe(self, settings: Settings, noise: float, rng: np.random.Generator) -> Probe:
+        """Measure some settings: one of their rows at random, with noise.
+
+        Args:
+            settings: A level of each knob.
+            noise: Relative standard deviation of time and of energy, which are independent.
+            rng: Source of the noise.
+        """
+        rows = self.rows[tuple(settings[knob.name] for knob in self.knobs)]
+        row = np.array(rows[int(rng.integers(len(rows)))])
+        factors = np.maximum(1 + noise * rng.standard_normal(2), LEAST_FACTOR)
+        duration_s, energy_j = (row * factors).tolist()
+        return Probe(settings, duration_s, energy_j)
+
+
+def replay(table: ReplayTable, search: Search, noise: float, seed: int) -> Result:
+    """Run a search against a recorded table until it is over, and return its result."""
+    rng = np.random.default_rng(seed)
+    while (settings := search.next()) is not None:
+        search.add(table.probe(settings, noise, rng))
+    return search.result()
+
+
+def read_replay_table(
+    path: Path, names: Sequence[str], baseline: Mapping[str, str] | None = None
+) -> ReplayTable:
+    """Read a CSV table of one workload: columns of knobs, ``duration_s``, and an energy.
+
+    The energy is ``energy_j`` or, if there is no such column, ``duration_s`` times ``power_w``,
+    per unit of work. Several rows of the same settings are repeated measurements.
+
+    Args:
+        path: The table.
+        names: Columns that are knobs.
+        baseline: Baseline level by knob. Default: the highest level of a limit, the first level in
+            the table of any other knob.
+
+    Raises:
+        UserError: The table cannot be read, or has no such columns or levels.
+    """
+    with open_text(path) as file:
+        lines = list(csv.reader(read_lines(file), skipinitialspace=True))
+    header, *lines = lines or [[]]
+    columns = [cell.strip().replace("-", "_") for cell in header]
+    for name in (*names, "duration_s"):
+        if name not in columns:
+            raise UserError(f"{path} has no column {name!r}", hint=nearest(name, columns))
+    if not {"energy_j", "power_w"} & set(columns):
+        raise UserError(f"{path} has no column 'energy_j' or 'power_w'", hint="add one")
+    rows: dict[tuple[Level, ...], list[tuple[float, float]]] = {}
+    others: dict[tuple[Level, ...], dict[str, str]] = {}
+    known = {*names, *VALUES, *REPEATS}
+    for index, line in enumerate(lines, start=2):
+        if not any(cell.strip() for cell in line):
+            continue
+        if len(line) != len(columns):
+            raise UserError(f"{path}: row {index} has {len(line)} cells, not {len(columns)}")
+        cells = dict(zip(columns, map(str.strip, line), strict=True))
+        settings = tuple(_level(cells[name], name, path, index) for name in names)
+        duration_s = _positive(cells, "duration_s", path, index)
+        if "energy_j" in cells:
+            energy_j = _positive(cells, "energy_j", path, index)
+        else:
+            energy_j = duration_s * _positive(cells, "power_w", path, index)
+        extra = {name: cell for name, cell in cells.items() if name not in known}
+        _check_same_curve(others.setdefault(settings, extra), extra, path, index)
+        rows.setdefault(settings, []).append((duration_s, energy_j))
+    if not rows:
+        raise UserError(f"{path} has no rows of data")
+    levels = [tuple(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
+    knobs = tuple(
+        _knob(name, column, (baseline or {}).get(name), path)
+        for name, column in zip(names, levels, strict=True)
+    )
+    return ReplayTable(knobs, rows)
+
+
+def parse_level(text: str) -> Level:
+    """Read a level: a whole number, a number, or a text.
+
+    Example:
+        >>> parse_level("250"), parse_level("1.5"), parse_level("bf16")
+        (250, 1.5, 'bf16')
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(value):
+        return text
+    return int(value) if value.is_integer() else value
+
+
+def _level(text: str, name: str, path: Path, row: int) -> Level:
+    level = parse_level(text)
+    if isinstance(level, str) and level.lower() in {"", "nan", "inf", "-inf", "null", "none"}:
+        raise UserError(f"{path}: {name} in row {row} is {text!r}, which is no level")
+    return level
+
+
+def _positive(cells: Mapping[str, str], name: str, path: Path, row: int) -> float:
+    value = parse_level(cells[name])
+    if isinstance(value, str) or value <= 0:
+        raise UserError(
+            f"{path}: {name} in row {row} is {cells[name]!r}, not a positive number",
+            hint="correct or remove the row",
+        )
+    return float(value)
+
+
+def _check_same_curve(
+    first: Mapping[str, str], extra: Mapping[str, str], path: Path, row: int
+) -> None:
+    """Raise an error if two rows of the same settings differ in a column that is no repeat."""
+    for name, cell in extra.items():
+        if cell != first[name]:
+            raise UserError(
+                f"{path} contains more than one workload",
+                why=f"row {row} has the settings of a row before it but another {name!r}",
+                hint=f"select rows of one {name!r}, or remove this column if they are repeats",
+            )
+
+
+def _knob(name: str, found: tuple[Level, ...], baseline: str | None, path: Path) -> Knob:
+    is_number = not any(isinstance(level, str) for level in found)
+    levels = tuple(sorted(found)) if is_number else found
+    is_limit = is_number and name in LIMITS
+    level = levels[-1] if is_limit else found[0]
+    if baseline is not None:
+        level = parse_level(baseline)
+        if level not in levels:
+            raise UserError(
+                f"{path} has no row with {name} {baseline}", hint=nearest(baseline, _texts(levels))
+            )
+    return Knob(name, levels, level, is_limit=is_limit)
+
+
+def _texts(levels: Iterable[Level]) -> list[str]:
+    return [str(level) for level in levels]

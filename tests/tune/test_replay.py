@@ -1,0 +1,115 @@
+"""Recorded tables: what is accepted, and one line for what is not."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from joulelab.cli.app import main
+from joulelab.errors import UserError
+from joulelab.tune.replay import read_replay_table
+
+CURVE = """power_limit,duration_s,power_w
+100,6781.2,98.4
+150,4148.7,144.6
+200,3701.0,184.9
+225,3584.3,205.4
+250,3515.0,220.3
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "table.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_energy_is_time_times_power_and_the_baseline_is_the_highest_limit(write):
+    table = read_replay_table(write(CURVE), ["power_limit"])
+    knob = table.knobs[0]
+    assert knob.levels == (100, 150, 200, 225, 250)
+    assert knob.baseline == 250
+    assert knob.is_limit
+    assert table.rows[150,] == [(4148.7, 4148.7 * 144.6)]
+
+
+def test_a_probe_without_noise_is_the_row_and_with_noise_scatters_by_it(write):
+    table = read_replay_table(write(CURVE), ["power_limit"])
+    rng = np.random.default_rng(1)
+    settings = {"power_limit": 200}
+    probe = table.probe(settings, 0.0, rng)
+    assert (probe.duration_s, probe.energy_j) == (3701.0, 3701.0 * 184.9)
+    probes = [table.probe(settings, 0.02, rng) for _ in range(2000)]
+    times = np.array([probe.duration_s for probe in probes]) / 3701.0 - 1
+    energies = np.array([probe.energy_j for probe in probes]) / (3701.0 * 184.9) - 1
+    assert times.std() == pytest.approx(0.02, rel=0.1)
+    assert energies.std() == pytest.approx(0.02, rel=0.1)
+    assert abs(np.corrcoef(times, energies)[0, 1]) < 0.1
+
+
+def test_repeated_rows_are_drawn_at_random(write):
+    text = "batch-size,energy_j,duration_s,seed\n32,5,1,1\n32,6,2,2\n64,4,1,1\n"
+    table = read_replay_table(write(text), ["batch_size"])
+    assert table.knobs[0].baseline == 32
+    assert not table.knobs[0].is_limit
+    rng = np.random.default_rng(0)
+    drawn = {table.probe({"batch_size": 32}, 0.0, rng).energy_j for _ in range(50)}
+    assert drawn == {5.0, 6.0}
+
+
+def test_a_stated_baseline_is_used(write):
+    knob = read_replay_table(write(CURVE), ["power_limit"], {"power_limit": "200"}).knobs[0]
+    assert knob.baseline == 200
+    with pytest.raises(UserError, match="no row with power_limit 300"):
+        read_replay_table(write(CURVE), ["power_limit"], {"power_limit": "300"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column 'power_limit'"),
+        ("power_limit,duration_s,power_w\n", "no rows of data"),
+        ("power_limit,power_w\n100,3\n", "no column 'duration_s'"),
+        ("power_limit,duration_s\n100,3\n", "no column 'energy_j' or 'power_w'"),
+        ("power_limit,duration_s,energy_j\n100,nan,3\n", "duration_s in row 2 is 'nan'"),
+        ("power_limit,duration_s,energy_j\n100,-1,3\n", "duration_s in row 2 is '-1'"),
+        ("power_limit,duration_s,energy_j\n100,1,0\n", "energy_j in row 2 is '0'"),
+        ("power_limit,duration_s,energy_j\n100,1,\n", "energy_j in row 2 is ''"),
+        ("power_limit,duration_s,energy_j\n,1,2\n", "power_limit in row 2 is ''"),
+        ("power_limit,duration_s,energy_j\n100,inf,3\n", "duration_s in row 2 is 'inf'"),
+        ("power_limit,duration_s,energy_j\n100,1\n", "row 2 has 2 cells, not 3"),
+        (
+            "network,power_limit,duration_s,energy_j\nncf,100,1,2\nbert,100,3,4\n",
+            "contains more than one workload",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_line_and_exit_code_2(write, capsys, text, message):
+    with pytest.raises(SystemExit) as exit_:
+        main(["tune", "--replay", str(write(text)), "--knobs", "power-limit"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_prints_the_documented_json(write, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["tune", "--replay", str(write(CURVE)), "--noise", "1%", "--seed", "3", "--json"])
+    assert exit_.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["baseline"] == {"power_limit": 250}
+    assert found["settings"]["power_limit"] in (100, 150, 200, 225, 250)
+    for name in ("saving", "slowdown"):
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+    assert isinstance(found["probes"], int)
+    assert all(math.isfinite(point["energy_j"]) for point in found["front"])
+    assert set(found["front"][0]) == {
+        "settings", "duration_s", "duration_low_s", "duration_high_s",
+        "energy_j", "energy_low_j", "energy_high_j",
+    }  # fmt: skip
