@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from joulelab.errors import PlanError
+from joulelab.forecast.steady import LEAST_STEPS, SteadyWindow
 from joulelab.machine import Gpu
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 from joulelab.study.cells import combinations
@@ -157,3 +158,22 @@ def test_without_a_bound_every_epoch_is_trained_and_nothing_forecast(tmp_path, t
 def test_bounds_that_make_no_sense_are_refused(train, word):
     with pytest.raises(PlanError, match=word):
         parse({"name": "x", "models": ["LeNet"], "train": train}, "x.toml")
+
+
+@pytest.mark.parametrize("phase", ["train", "infer"])
+def test_a_probe_runs_steps_until_enough_are_steady(executor, monkeypatch, tmp_path, phase):
+    monkeypatch.setenv("JOULELAB_SENSORS", STEADY.spec())
+    executor._plan = executor._plan.replaced(phases=[phase], factors={"batch_size": 24})
+    (factors,) = combinations(executor._plan)
+    window, events = SteadyWindow(window_s=0.5, most_s=20.0), []
+    body = executor.probe(tmp_path / "probe", factors, 0, window, events.append)["body"]
+    assert (body["status"], body["failure"]) == ("done", None)
+    found = body["results"][phase]
+    assert len(found["durations_s"]) == len(found["work"]) >= LEAST_STEPS // 2
+    assert set(found["work"]) == {24, 16}
+    duration_s = sum(found["durations_s"])
+    assert 0.5 <= duration_s < 20.0
+    assert found["energy"]["duration_s"] == pytest.approx(duration_s)
+    assert found["energy"]["gross_j"] == pytest.approx(300.0 * duration_s, rel=0.01)
+    assert {event["name"] for event in events} == {"warmup", "epoch"}
+    assert body["measured"] == []

@@ -67,8 +67,19 @@ def test_disabled_parts_are_not_announced(network, small, recorder):
 
 def test_steps_are_announced_on_request_within_their_epoch(network, small, recorder):
     result = train(network, small, training(), recorder, announce_steps=True)
-    assert recorder.spans("step") == [{"phase": "train", "index": i} for i in range(result.steps)]
+    samples = [16, 16, 16, 16, 6]
+    assert recorder.spans("step") == [
+        {"phase": "train", "index": i, "samples": n} for i, n in enumerate(samples)
+    ]
+    assert (result.samples, result.steps) == (70, 5)
     assert recorder.balanced
+
+
+def test_training_and_inference_end_after_the_step_that_was_the_last(network, small, recorder):
+    for phase, settings in ((train, training(epochs=9)), (infer, inference(passes=9))):
+        recorder.calls.clear()
+        options = {"announce_steps": True, "is_over": lambda: len(recorder.spans("step")) == 7}
+        assert phase(network, small, settings, recorder, **options).steps == 7
 
 
 def test_spans_are_ended_when_the_model_fails(small, recorder):

@@ -29,10 +29,13 @@ def sections(steps: int) -> list[int]:
     return [int(first) for first in np.linspace(0, steps, count, endpoint=False)]
 
 
-def startup_steps(durations_s: Sequence[float] | Floats) -> int:
+def startup_steps(
+    durations_s: Sequence[float] | Floats, work: Sequence[float] | Floats | None = None
+) -> int:
     """Count the first steps that differ from the later half, of at least :data:`LEAST_STEPS`.
 
-    Many steps are merged into sections, so that the scatter of single steps hides nothing.
+    Compared is the time for a unit of work. Many steps are merged into sections, so that the
+    scatter of single steps hides nothing.
 
     Example:
         >>> startup_steps([3.0, 1.5, 1.02, *[1.0, 1.01] * 10])
@@ -42,8 +45,9 @@ def startup_steps(durations_s: Sequence[float] | Floats) -> int:
     if durations.size < LEAST_STEPS:
         return durations.size
     first = np.array(sections(durations.size))
-    means = np.add.reduceat(durations, first) / np.diff([*first, durations.size])
-    return int(first[startup_pieces(means)])
+    units = np.ones(durations.size) if work is None else np.asarray(work, dtype=float)
+    rates = np.add.reduceat(durations, first) / np.add.reduceat(units, first)
+    return int(first[startup_pieces(rates)])
 
 
 class SteadyWindow:
@@ -95,7 +99,8 @@ device_start_ns=None, device_stop_ns=None, device_uncertainty_ns=0)])
             return False
         # Checking takes longer than a short step.
         self._next_s = self._seen_s + self._window_s / 20
-        self.startup = startup_steps([one.duration_s for one in self._steps])
+        durations_s, work = zip(*((one.duration_s, one.work) for one in self._steps), strict=True)
+        self.startup = startup_steps(durations_s, work)
         if is_last:
             self.startup = min(self.startup, count // 2)
             return True

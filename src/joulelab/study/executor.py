@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import operator
 import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from joulelab.energy.baseline import Baseline
 from joulelab.energy.idle import IdleMeasurement
 from joulelab.errors import JoulelabError, RecorderError, WorkloadError
 from joulelab.forecast.loop import EpochLoop, EpochOptions
+from joulelab.forecast.steady import SteadyWindow
 from joulelab.meter import Meter
 from joulelab.models.characteristics import characterize
 from joulelab.models.registry import build_model
@@ -39,6 +42,9 @@ Json = dict[str, Any]
 
 LEAST_EPOCHS = 3
 """Fewer epochs say little about how epochs differ."""
+
+LONGEST_S = 3600.0
+"""Longest time of steps in a probe, whose window ends it earlier."""
 _COMMON_FACTORS = ("batch_size", "precision", "memory_format", "compile", "input_path", "device")
 
 
@@ -98,11 +104,37 @@ class Executor:
         on_event: Callable[[Json], None],
     ) -> Json:
         """Train and infer as the plan says, and leave the process as it was."""
+        return self._run(
+            directory,
+            factors,
+            lambda run, found: run.cell(self._plan, self._data, found, seed, on_event),
+        )
+
+    def probe(
+        self,
+        directory: Path,
+        factors: Mapping[str, Any],
+        seed: int,
+        window: SteadyWindow,
+        on_event: Callable[[Json], None],
+    ) -> Json:
+        """Run steps of the plan's first phase until enough of them are steady."""
+        return self._run(
+            directory,
+            factors,
+            lambda run, found: run.probe(self._plan, self._data, found, seed, window, on_event),
+        )
+
+    def _run(
+        self,
+        directory: Path,
+        factors: Mapping[str, Any],
+        work: Callable[[_Run, Mapping[str, Any]], None],
+    ) -> Json:
         device = self._devices[factors["device"]]
         run = _Run(directory, self._sensors_of(device), self._gpu_component(device))
-        resolved = {**factors, "device": device}
         try:
-            return run.record(lambda: run.cell(self._plan, self._data, resolved, seed, on_event))
+            return run.record(lambda: work(run, {**factors, "device": device}))
         finally:
             _clear(device, compiled=factors["compile"])
 
@@ -174,12 +206,7 @@ class _Run:
         seed: int,
         on_event: Callable[[Json], None],
     ) -> None:
-        model = build_seeded(
-            lambda: build_model(
-                factors["model"], num_classes=data.num_classes, in_channels=data.image_shape[0]
-            ),
-            seed,
-        )
+        model = _model(factors, data, seed)
         self._body["characteristics"] = asdict(characterize(model, data.image_shape))
         settings = _settings(plan, factors, seed)
         self._body["settings"] = {phase: asdict(chosen) for phase, chosen in settings.items()}
@@ -205,6 +232,36 @@ class _Run:
                 assert plan.train.epochs is not None
                 forecast = meter.forecast(plan.train.epochs, within=plan.train.within)
                 self._body["results"]["train"]["forecast"] = forecast.to_json()
+
+    def probe(
+        self,
+        plan: Plan,
+        data: ImageData,
+        factors: Mapping[str, Any],
+        seed: int,
+        window: SteadyWindow,
+        on_event: Callable[[Json], None],
+    ) -> None:
+        model = _model(factors, data, seed)
+        phase, settings = next(iter(_settings(plan, factors, seed).items()))
+        meter = self._meter()
+        steps = _StepObserver(window, on_event)
+        options: Json = {"announce_steps": True, "is_over": lambda: steps.are_enough}
+        with meter:
+            if isinstance(settings, TrainSettings):
+                endless = replace(settings, epochs=None, steps=None, seconds=LONGEST_S)
+                train(model, data, replace(endless, validate=False), steps, **options)
+            else:
+                endless = replace(settings, passes=None, steps=None, seconds=LONGEST_S)
+                infer(model, data, endless, steps, **options)
+        parts = meter.energies(window.windows)
+        if not meter.alive:
+            raise RecorderError("the recorder died", why=meter.failure)
+        self._body["results"][phase] = {
+            "energy": reduce(operator.add, parts).to_json(),
+            "durations_s": window.durations_s,
+            "work": window.work,
+        }
 
     def _meter(self) -> Meter:
         # Idle power is measured by runs of its own, some of them later; no other may be used.
@@ -244,6 +301,37 @@ class _Observer:
 
     def end(self, span: Any) -> None:
         self._meter.end(span)
+
+
+class _StepObserver:
+    """Times steps; reports only what is around them, which takes no time from them."""
+
+    def __init__(self, window: SteadyWindow, on_event: Callable[[Json], None]) -> None:
+        self._window, self._on_event = window, on_event
+        self._epoch = 0
+        self.are_enough = False
+
+    def begin(self, name: str, /, **attributes: Any) -> tuple[int | None, int]:
+        if name == "step":
+            return attributes["samples"], time.monotonic_ns()
+        self._epoch = attributes.get("index", 0)
+        self._on_event({"event": "phase", "name": name} | attributes)
+        return None, 0
+
+    def end(self, span: tuple[int | None, int]) -> None:
+        samples, start_ns = span
+        if samples is not None:
+            stop_ns = time.monotonic_ns()
+            self.are_enough = self._window.add(start_ns, stop_ns, within=self._epoch, work=samples)
+
+
+def _model(factors: Mapping[str, Any], data: ImageData, seed: int) -> torch.nn.Module:
+    return build_seeded(
+        lambda: build_model(
+            factors["model"], num_classes=data.num_classes, in_channels=data.image_shape[0]
+        ),
+        seed,
+    )
 
 
 def _stop_condition(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:

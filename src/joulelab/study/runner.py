@@ -242,25 +242,8 @@ class _Session:
         if self._worker is not None:
             return self._worker
         log = self._store.directory / "worker.log"
-        for left in reversed(range(ATTEMPTS)):
-            worker = self._worker = self._start_worker(log)
-            try:
-                ready = worker.ask(
-                    {"do": "prepare", "plan": self._plan.to_dict()},
-                    hang_s=max(self._plan.hang_s, PREPARE_S),
-                )
-                break
-            except WorkerFailure as failure:
-                self._worker = None
-                if not left or failure.kind == "hang":
-                    raise JoulelabError(
-                        "the worker did not start",
-                        why=f"{failure.what}; {_last_line(log)}",
-                        hint=f"see {log}",
-                    ) from None
-        if "refused" in ready:
-            name, what, why, hint = ready["refused"]
-            raise getattr(joulelab.errors, name, UserError)(what, why=why, hint=hint)
+        worker, ready = prepared_worker(self._plan, log, self._start_worker)
+        self._worker = worker
         self._check_machine(Machine.from_json(ready["machine"]))
         self._ready = ready
         return worker
@@ -275,6 +258,38 @@ class _Session:
                 why=f"{what} is {mine} here and {theirs} there",
                 hint="a study needs one kind of machine; choose another directory with --out",
             )
+
+
+def prepared_worker(
+    plan: Plan, log: Path, start_worker: Callable[[Path], WorkerProcess] = WorkerProcess
+) -> tuple[WorkerProcess, Json]:
+    """Start a worker that is ready for the cells of a plan, and return what it answered too.
+
+    Raises:
+        UserError: The data set, a device or a sensor of the plan is missing.
+        JoulelabError: The worker does not start.
+    """
+    request = {"do": "prepare", "plan": plan.to_dict()}
+    for left in reversed(range(ATTEMPTS)):
+        worker = start_worker(log)
+        try:
+            ready = worker.ask(request, hang_s=max(plan.hang_s, PREPARE_S))
+            break
+        except WorkerFailure as failure:
+            if not left or failure.kind == "hang":
+                raise JoulelabError(
+                    "the worker did not start",
+                    why=f"{failure.what}; {_last_line(log)}",
+                    hint=f"see {log}",
+                ) from None
+        except BaseException:
+            worker.kill()
+            raise
+    if "refused" in ready:
+        worker.stop()
+        name, what, why, hint = ready["refused"]
+        raise getattr(joulelab.errors, name, UserError)(what, why=why, hint=hint)
+    return worker, ready
 
 
 def _check_whole(damaged: tuple[DamagedRun, ...]) -> None:

@@ -11,6 +11,9 @@ input ends. Every request gets one event ``answer``; before it may come events `
     open, or ``{"unrecorded": reason}`` if the recorder died.
 ``{"do": "idle", "directory": ...}``
     Likewise.
+``{"do": "probe", "directory": ..., "factors": {...}, "seed": n, "window_s": s, "most_s": s}``
+    Likewise; the result of the phase has the energy of its steady steps and, for each of them, the
+    duration and the samples (:class:`joulelab.forecast.steady.SteadyWindow`).
 """
 
 from __future__ import annotations
@@ -194,6 +197,8 @@ def main() -> None:
                 answer = {"refused": [type(error).__name__, error.what, error.why, error.hint]}
         elif request["do"] == "idle":
             answer = executor.idle(Path(request["directory"]), send)
+        elif request["do"] == "probe":
+            answer = _probe(executor, request, send)
         else:
             answer = executor.cell(
                 Path(request["directory"]), request["factors"], request["seed"], send
@@ -205,6 +210,15 @@ def _prepare(plan: Plan) -> Any:
     from joulelab.study.executor import Executor  # noqa: PLC0415  (imports torch)
 
     return Executor(plan)
+
+
+def _probe(executor: Any, request: Json, send: Callable[[Json], None]) -> Json:
+    from joulelab.forecast.steady import SteadyWindow  # noqa: PLC0415
+
+    window = SteadyWindow(request["window_s"], request["most_s"])
+    directory, factors = Path(request["directory"]), request["factors"]
+    answer: Json = executor.probe(directory, factors, request["seed"], window, send)
+    return answer
 
 
 def _take_stdout() -> TextIO:

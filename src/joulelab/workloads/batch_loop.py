@@ -71,13 +71,14 @@ class Tally:
 class PhaseLength:
     """The length of a phase: exactly one of ``epochs``, ``steps`` and ``seconds`` is given.
 
-    Seconds count only within epochs, by the host's clock.
+    Seconds count only within epochs, by the host's clock. ``is_over`` may end it after any step.
     """
 
     epochs: int | None
     steps: int | None
     seconds: float | None
     clock: Clock = time.monotonic
+    is_over: Callable[[], bool] = lambda: False
     _epochs_done: int = field(default=0, init=False)
     _steps_done: int = field(default=0, init=False)
     _spent_s: float = field(default=0.0, init=False)
@@ -103,6 +104,8 @@ class PhaseLength:
     @property
     def reached(self) -> bool:
         """Whether the phase is complete."""
+        if self.is_over():
+            return True
         if self.epochs is not None:
             return self._epochs_done >= self.epochs
         if self.steps is not None:
@@ -159,7 +162,8 @@ def run_batches(
                 batch = next(batches, None)
             if batch is None:
                 break
-            with announced(observer, "step", phase=phase, index=tally.steps):
+            size = len(batch.labels)
+            with announced(observer, "step", phase=phase, index=tally.steps, samples=size):
                 outcome = step(batch)
                 tally.add(outcome)
             if limiter is not None:

@@ -63,6 +63,7 @@ def train(
     *,
     announce_steps: bool = False,
     enough: Callable[[], bool] = lambda: False,
+    is_over: Callable[[], bool] = lambda: False,
     clock: Clock = time.monotonic,
 ) -> PhaseResult:
     """Train the model in place, on cross-entropy.
@@ -75,7 +76,7 @@ def train(
     The model maps (B, C, H, W) to (B, classes); it moves to the device and stays there. With
     ``announce_steps``, each ``step`` is announced too; on a CUDA device such a span covers the
     queueing of the work, not the work itself. ``enough`` is called before each epoch but the first,
-    and ends the training if it returns true.
+    ``is_over`` after each step, and either ends the training if it returns true.
 
     Raises:
         WorkloadError: Out of memory, the model fails, the loss is not finite, or the loader fails.
@@ -87,7 +88,7 @@ def train(
     test_bounds = batch_bounds(len(data.test_labels), settings.batch_size)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("the model has no trainable parameter", hint="unfreeze some, or infer")
-    length = PhaseLength(settings.epochs, settings.steps, settings.seconds, clock)
+    length = PhaseLength(settings.epochs, settings.steps, settings.seconds, clock, is_over)
     epochs: list[EpochResult] = []
     with _prepared(model, data, settings, device) as (runner, source):
 
@@ -134,6 +135,7 @@ def infer(
     observer: Observer | None,
     *,
     announce_steps: bool = False,
+    is_over: Callable[[], bool] = lambda: False,
     clock: Clock = time.monotonic,
 ) -> PhaseResult:
     """Infer the test set, pass by pass, in evaluation mode and without gradients.
@@ -142,7 +144,7 @@ def infer(
     """
     device = resolve_device(settings.device)
     bounds = _bounds(settings.batch_size, len(data.test_labels), data, training=False)
-    length = PhaseLength(settings.passes, settings.steps, settings.seconds, clock)
+    length = PhaseLength(settings.passes, settings.steps, settings.seconds, clock, is_over)
     epochs: list[EpochResult] = []
     with _prepared(model, data, settings, device) as (runner, source), torch.inference_mode():
 
