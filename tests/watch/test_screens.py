@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from joulelab.errors import TraceError
-from joulelab.recording.trace_format import boot_id
+from joulelab.sensors.host import boot_id
 from joulelab.study.cells import blocks
 from joulelab.watch.screen import Frame, line
 from joulelab.watch.sources import RecordingSource, open_source

@@ -28,9 +28,9 @@ from joulelab.recording.trace_format import (
     EVENTS_FILE,
     READINGS_FILE,
     TEMPORARY,
-    boot_id,
 )
 from joulelab.recording.trace_schema import read_header
+from joulelab.sensors.host import boot_id
 from joulelab.storage import in_use, make_private_directories, private_opener, writing
 
 ENVIRONMENT = "JOULELAB_RECORDING"

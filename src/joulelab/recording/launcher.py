@@ -19,7 +19,7 @@ from typing import Any
 
 from joulelab.errors import RecorderError
 from joulelab.recording.connections import runtime_directory
-from joulelab.recording.trace_format import boot_id
+from joulelab.sensors.host import boot_id
 
 HOST = "JOULELAB_HOST"
 """Another name for this host, if the system's is not unique."""

@@ -44,9 +44,9 @@ from joulelab.recording.connections import (
     MessageSocket,
 )
 from joulelab.recording.launcher import Launch, host_name
-from joulelab.recording.trace_format import TEMPORARY, TraceWriter, boot_id, pack
+from joulelab.recording.trace_format import TEMPORARY, TraceWriter, pack
 from joulelab.sensors.discovery import discover
-from joulelab.sensors.host import ClockSensor
+from joulelab.sensors.host import ClockSensor, boot_id
 from joulelab.sensors.nvml import NvmlSensor, visible_components
 from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing

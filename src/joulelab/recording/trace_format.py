@@ -105,14 +105,6 @@ def _span_line(kind: str, rows: Sequence[tuple[Any, ...]]) -> bytes | None:
     return line if len(line) <= ATOMIC_WRITE_BYTES else None
 
 
-def boot_id() -> str:
-    """Identify the time since the machine last started, for which CLOCK_MONOTONIC is valid."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
 class TraceWriter:
     """Appends to a new trace in a directory. Only the recorder has one.
 

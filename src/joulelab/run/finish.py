@@ -14,10 +14,10 @@ from joulelab.carbon.site import local_costs
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
-from joulelab.recording.trace_format import boot_id
 from joulelab.run.summary import compare, previous_run, show, summarize
 from joulelab.runs import command_to_save
 from joulelab.runs.record import Run, measure, not_measured, write_record
+from joulelab.sensors.host import boot_id
 from joulelab.storage import home, home_note, write_whole, writing
 
 if TYPE_CHECKING:

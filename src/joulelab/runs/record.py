@@ -43,7 +43,7 @@ from joulelab.machine import Machine, describe, machine_identity
 from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_format import READINGS_FILE, boot_id
+from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
@@ -55,6 +55,7 @@ from joulelab.runs.stored_records import (
     StoredSpanTotal,
     StoredStudyPart,
 )
+from joulelab.sensors.host import boot_id
 from joulelab.storage import home, read_whole, write_whole, writing
 from joulelab.validation import InvalidData, convert, parse_json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -110,6 +111,14 @@ def clock_offset_ns(clock: int) -> int:
         after_ns = time.monotonic_ns()
         pairs.append((after_ns - before_ns, there_ns - (before_ns + after_ns) // 2))
     return min(pairs)[1]
+
+
+def boot_id() -> str:
+    """Identify the time since the machine last started, for which CLOCK_MONOTONIC is valid."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _channel(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulelab.format import slug
-from joulelab.recording.trace_format import boot_id
+from joulelab.sensors.host import boot_id
 from joulelab.study.plan import Plan
 
 IDLE_WAIT_S = 30.0

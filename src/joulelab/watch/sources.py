@@ -23,11 +23,12 @@ from joulelab.errors import TraceError, UserError
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
 from joulelab.recording.trace import TraceReader
-from joulelab.recording.trace_format import READINGS_FILE, boot_id
+from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.runs.record import Run, read_record, read_run, saved_run_directories
 from joulelab.runs.saved_baseline import load_baseline
 from joulelab.runs.selection import open_run
 from joulelab.runs.study_runs import idle_points, is_study, read_study
+from joulelab.sensors.host import boot_id
 from joulelab.storage import file_errors
 from joulelab.watch.growing_trace import GrowingTrace, Snapshot
 from joulelab.watch.view import Ended, State, Study, View
