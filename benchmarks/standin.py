@@ -1,4 +1,4 @@
-"""Build the stand-in for NVML and configure what it simulates. Needs gcc."""
+"""Build the stand-in for NVML, configure what it simulates, and see what was set. Needs gcc."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ class Sensor:
     busy: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """What the stand-in allows to be set, with the constraints of an H100: 200 to 700 W.
+
+    Attributes:
+        may_set: Limits and clocks can be set; otherwise they are refused as without root.
+        has_controls: They are supported.
+        limit_w: The power limit before anything is set, W.
+        idle_w: The part of the power that clocks do not change, W.
+    """
+
+    may_set: bool = False
+    has_controls: bool = True
+    limit_w: float = 700.0
+    idle_w: float = 60.0
+
+
 ROUGH = Sensor(noise_w=3.0, stamp_delay_s=0.0025, stamp_jitter_s=0.005)
 """The timestamps of an H100 80GB HBM3 with driver 580.159: 0 to 5 ms late for a known on/off
 load; 1,736 distances of about 20 ms between timestamps had a standard deviation of 7 ms, which
@@ -69,13 +86,50 @@ def build(directory: Path) -> Path:
     return directory
 
 
-def write(path: Path, waveform: Waveform, sensor: Sensor | None = None) -> Path:
+def write(
+    path: Path,
+    waveform: Waveform,
+    sensor: Sensor | None = None,
+    controls: Controls | None = None,
+) -> Path:
     """Write the file that the stand-in reads when it is initialised, and return its path."""
-    sensor = sensor or Sensor()
-    settings = [f"{f.name} {float(getattr(sensor, f.name))!r}" for f in fields(sensor)]
+    settings = [
+        f"{f.name} {float(getattr(given, f.name))!r}"
+        for given in (sensor or Sensor(), controls or Controls())
+        for f in fields(given)
+    ]
     points = [f"point {t_s!r} {power_w!r}" for t_s, power_w in waveform.points]
     path.write_text("\n".join([*settings, *points, ""]))
     return path
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was set, or asked for, on the stand-in."""
+
+    limit_w: float
+    clock_mhz: int
+    memory_mhz: int
+
+
+def changes(waveform: Path) -> list[Change]:
+    """Return what was set so far, by any process, the oldest first."""
+    return [_change(line) for line in _lines(waveform, ".controls")]
+
+
+def requests(waveform: Path) -> list[Change]:
+    """Return what was asked for so far, by any process, also if it was refused."""
+    return [_change(line) for line in _lines(waveform, ".requests")]
+
+
+def _lines(waveform: Path, suffix: str) -> list[str]:
+    path = Path(f"{waveform}{suffix}")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _change(line: str) -> Change:
+    _, limit_mw, clock_mhz, memory_mhz = line.split()
+    return Change(int(limit_mw) / 1e3, int(clock_mhz), int(memory_mhz))
 
 
 def environment(

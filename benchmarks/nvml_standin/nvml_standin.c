@@ -13,6 +13,17 @@
  *   stamp_delay_s 0.0      how long after the end of its window a reading of the ring is stamped
  *   stamp_jitter_s 0.0     standard deviation of those stamps about their grid, cut at 1.8 of it
  *   busy 1                 calls take their time on the processor (1) or asleep (0)
+ *   may_set 0              limits and clocks can be set (1), or are refused as without root (0)
+ *   has_controls 1         limits and clocks are supported (1), or not (0)
+ *   limit_w 700            the power limit before anything is set
+ *   idle_w 60              the part of the power that clocks do not change
+ *
+ * Limits and clocks that are set have an effect from then on, in every process, since they are in
+ * the file JOULELAB_STANDIN with ".controls" added: a line "T_S LIMIT_MW CLOCK_MHZ MEMORY_MHZ" a
+ * change. What is asked for, also if it is refused, is in the file with ".requests" added. The
+ * waveform is the power at the highest clock: above idle, power follows the cube of the clock, and
+ * the clock is the highest that keeps the power limit. nvmlDeviceGetClockInfo returns it, so that a
+ * program can simulate work at its speed.
  *
  * Figures of the sensor, measured on an H100 80GB HBM3, driver 580.159:
  *
@@ -97,6 +108,9 @@ enum { RING_LENGTH = 120, MOST_POINTS = 4096 };
 static const double POWER_CALL_S = 2e-6, FIELD_CALL_S = 7e-6, ENERGY_CALL_S = 4e-3,
                     SAMPLES_CALL_S = 0.6e-3;
 static const unsigned int LIMIT_MW = 700000, LOWEST_LIMIT_MW = 200000;
+static const unsigned int CLOCK_MHZ = 1980, LOWEST_CLOCK_MHZ = 345, CLOCK_STEP_MHZ = 15;
+static const unsigned int MEMORY_CLOCKS_MHZ[] = {2619, 1593};
+enum { MEMORY_CLOCKS = 2, CLOCK_MEMORY = 2, MOST_CHANGES = 65536 };
 static const unsigned long long MEMORY_BYTES = 80ULL << 30, MEMORY_USED_BYTES = 1ULL << 30;
 static const char *UUID = "GPU-5a7d1e00-0000-4000-8000-000000000001";
 static const char *BUS_ID = "00000000:01:00.0";
@@ -109,6 +123,15 @@ static int points;
 static double time_s[MOST_POINTS], power_w[MOST_POINTS], energy_j[MOST_POINTS];
 static double gain, noise_w, update_phase_s, ring_phase_s, stamp_delay_s, stamp_jitter_s, busy;
 static double wall_minus_monotonic_s;
+static double may_set, has_controls, limit_w, idle_w;
+
+typedef struct {
+    double t_s, energy_j; /* since when, and the energy up to then */
+    unsigned int limit_mw, clock_mhz, memory_mhz;
+} change_t;
+static change_t changes[MOST_CHANGES];
+static int change_count;
+static long changes_read;
 
 /* Clocks. */
 
@@ -166,6 +189,10 @@ static ret_t load(void) {
     noise_w = stamp_delay_s = stamp_jitter_s = 0.0;
     update_phase_s = 0.037;
     ring_phase_s = 0.0071;
+    may_set = 0.0;
+    has_controls = 1.0;
+    limit_w = LIMIT_MW / 1e3;
+    idle_w = 60.0;
     while (fgets(line, sizeof line, file)) {
         char key[32];
         double a, b;
@@ -186,13 +213,21 @@ static ret_t load(void) {
             if (!strcmp(key, "stamp_delay_s")) stamp_delay_s = a;
             if (!strcmp(key, "stamp_jitter_s")) stamp_jitter_s = a;
             if (!strcmp(key, "busy")) busy = a;
+            if (!strcmp(key, "may_set")) may_set = a;
+            if (!strcmp(key, "has_controls")) has_controls = a;
+            if (!strcmp(key, "limit_w")) limit_w = a;
+            if (!strcmp(key, "idle_w")) idle_w = a;
         }
     }
     fclose(file);
+    change_t first = {0, 0, (unsigned int)llround(1e3 * limit_w), CLOCK_MHZ, MEMORY_CLOCKS_MHZ[0]};
+    changes[0] = first;
+    change_count = 1;
+    changes_read = 0;
     return points >= 2 && time_s[points - 1] > 0 ? OK : DRIVER_NOT_LOADED;
 }
 
-static double energy_since_zero_j(double t_s) {
+static double waveform_j(double t_s) {
     double period_s = time_s[points - 1];
     double periods = floor(t_s / period_s);
     double rest_s = t_s - periods * period_s;
@@ -202,6 +237,123 @@ static double energy_since_zero_j(double t_s) {
     double slope = length_s > 0 ? (power_w[i + 1] - power_w[i]) / length_s : 0.0;
     return periods * energy_j[points - 1] + energy_j[i] +
            into_s * (power_w[i] + slope * into_s / 2);
+}
+
+/* Limits and clocks. */
+
+static double cubed(double x) { return x * x * x; }
+
+/* The integral over p of the power at waveform power p, from 0. */
+static double limited_square(double p_w, const change_t *at) {
+    double slope = cubed((double)at->clock_mhz / CLOCK_MHZ), most_w = at->limit_mw / 1e3;
+    double limited_from_w = fmax(idle_w, idle_w + (most_w - idle_w) / slope);
+    double busy_w = fmax(fmin(p_w, limited_from_w) - idle_w, 0);
+    return fmin(p_w, idle_w) * fmin(p_w, idle_w) / 2 + busy_w * (idle_w + busy_w * slope / 2) +
+           fmax(p_w - limited_from_w, 0) * most_w;
+}
+
+static double limited_w(double p_w, const change_t *at) {
+    double slope = cubed((double)at->clock_mhz / CLOCK_MHZ);
+    return p_w <= idle_w ? p_w : fmin(at->limit_mw / 1e3, idle_w + (p_w - idle_w) * slope);
+}
+
+/* The energy from the start of a period, at limits that do not change. */
+static double part_j(double rest_s, const change_t *at) {
+    double sum_j = 0;
+    for (int i = 0; i < points - 1 && time_s[i] < rest_s; i++) {
+        double length_s = fmin(time_s[i + 1], rest_s) - time_s[i];
+        double whole_s = time_s[i + 1] - time_s[i];
+        if (whole_s <= 0) continue;
+        double from_w = power_w[i];
+        double to_w = from_w + (power_w[i + 1] - from_w) * length_s / whole_s;
+        double mean_w = to_w == from_w ? limited_w(from_w, at)
+                                       : (limited_square(to_w, at) - limited_square(from_w, at)) /
+                                             (to_w - from_w);
+        sum_j += length_s * mean_w;
+    }
+    return sum_j;
+}
+
+static double constant_limits_j(double t_s, const change_t *at) {
+    if (at->limit_mw >= LIMIT_MW && at->clock_mhz >= CLOCK_MHZ) return waveform_j(t_s);
+    double period_s = time_s[points - 1];
+    double periods = floor(t_s / period_s);
+    return periods * part_j(period_s, at) + part_j(t_s - periods * period_s, at);
+}
+
+static FILE *beside(const char *suffix, const char *mode) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s%s", getenv("JOULELAB_STANDIN"), suffix);
+    return fopen(path, mode);
+}
+
+/* Read what any process has set since the last call. */
+static void read_changes(void) {
+    pthread_mutex_lock(&lock);
+    FILE *file = beside(".controls", "r");
+    if (file) {
+        change_t next;
+        fseek(file, changes_read, SEEK_SET);
+        while (change_count < MOST_CHANGES &&
+               fscanf(file, "%lf %u %u %u\n", &next.t_s, &next.limit_mw, &next.clock_mhz,
+                      &next.memory_mhz) == 4) {
+            const change_t *last = &changes[change_count - 1];
+            next.energy_j = last->energy_j + constant_limits_j(next.t_s, last) -
+                            constant_limits_j(last->t_s, last);
+            changes[change_count++] = next;
+            changes_read = ftell(file);
+        }
+        fclose(file);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static const change_t *change_at(double t_s) {
+    int i = change_count - 1;
+    while (i > 0 && changes[i].t_s > t_s) i--;
+    return &changes[i];
+}
+
+static double energy_since_zero_j(double t_s) {
+    const change_t *at = change_at(t_s);
+    return at->energy_j + constant_limits_j(t_s, at) - constant_limits_j(at->t_s, at);
+}
+
+static const change_t *now_set(void) {
+    read_changes();
+    return &changes[change_count - 1];
+}
+
+/* Note a request, and do it if it is allowed. Lines of this length are appended whole. */
+static ret_t change(const char *what, int is_allowed, change_t next) {
+    FILE *file = beside(".requests", "a");
+    if (file) {
+        fprintf(file, "%s %u %u %u\n", what, next.limit_mw, next.clock_mhz, next.memory_mhz);
+        fclose(file);
+    }
+    if (!has_controls) return NOT_SUPPORTED;
+    if (!may_set) return NO_PERMISSION;
+    if (!is_allowed) return INVALID_ARGUMENT;
+    file = beside(".controls", "a");
+    if (!file) return NO_PERMISSION;
+    fprintf(file, "%.9f %u %u %u\n", seconds(CLOCK_MONOTONIC), next.limit_mw, next.clock_mhz,
+            next.memory_mhz);
+    fclose(file);
+    return OK;
+}
+
+/* The clock at which the GPU runs: limited by the lock and by the power limit. */
+static unsigned int clock_mhz_now(void) {
+    const change_t *at = now_set();
+    double t_s = fmod(seconds(CLOCK_MONOTONIC), time_s[points - 1]);
+    int i = 0;
+    while (i < points - 2 && time_s[i + 1] <= t_s) i++;
+    double whole_s = time_s[i + 1] - time_s[i];
+    double share = whole_s > 0 ? (t_s - time_s[i]) / whole_s : 0;
+    double busy_w = power_w[i] + share * (power_w[i + 1] - power_w[i]) - idle_w;
+    double allowed_w = at->limit_mw / 1e3 - idle_w;
+    double factor = busy_w > allowed_w ? cbrt(fmax(allowed_w, 0) / busy_w) : 1.0;
+    return (unsigned int)fmin(at->clock_mhz, floor(factor * CLOCK_MHZ));
 }
 
 /* The same normal deviate for the same update, in every process. */
@@ -218,6 +370,7 @@ static double deviate(int64_t update, uint64_t kind) {
 }
 
 static unsigned int mean_mw(double end_s, double window_s, int64_t update) {
+    read_changes();
     double mean_w = (energy_since_zero_j(end_s) - energy_since_zero_j(end_s - window_s)) / window_s;
     double value_mw = 1e3 * (gain * mean_w + noise_w * deviate(update, 0));
     return value_mw > 0 ? (unsigned int)llround(value_mw) : 0;
@@ -237,6 +390,7 @@ static unsigned int windowed_mw(double window_s) {
 static unsigned long long counter_mj(void) {
     int64_t update = latest_update(UPDATE_S, update_phase_s);
     double t_s = update_phase_s + (double)update * UPDATE_S;
+    read_changes();
     return (unsigned long long)llround(1e3 * gain * energy_since_zero_j(t_s));
 }
 
@@ -453,11 +607,12 @@ API ret_t nvmlDeviceGetTemperatureV(device_t handle, temperature_t *temperature)
     }
 #define COMMA ,
 CONSTANT(nvmlDeviceGetTemperature, COMMA int sensor __attribute__((unused)), unsigned int, 50)
-CONSTANT(nvmlDeviceGetClockInfo, COMMA int kind, unsigned int, kind == 2 ? 2619 : 1980)
-CONSTANT(nvmlDeviceGetMaxClockInfo, COMMA int kind, unsigned int, kind == 2 ? 2619 : 1980)
-CONSTANT(nvmlDeviceGetPowerManagementLimit, , unsigned int, LIMIT_MW)
+CONSTANT(nvmlDeviceGetClockInfo, COMMA int kind, unsigned int,
+         kind == CLOCK_MEMORY ? now_set()->memory_mhz : clock_mhz_now())
+CONSTANT(nvmlDeviceGetMaxClockInfo, COMMA int kind, unsigned int,
+         kind == CLOCK_MEMORY ? MEMORY_CLOCKS_MHZ[0] : CLOCK_MHZ)
 CONSTANT(nvmlDeviceGetPowerManagementDefaultLimit, , unsigned int, LIMIT_MW)
-CONSTANT(nvmlDeviceGetEnforcedPowerLimit, , unsigned int, LIMIT_MW)
+CONSTANT(nvmlDeviceGetEnforcedPowerLimit, , unsigned int, now_set()->limit_mw)
 CONSTANT(nvmlDeviceGetPersistenceMode, , unsigned int, 1)
 CONSTANT(nvmlDeviceGetComputeMode, , unsigned int, 0)
 CONSTANT(nvmlDeviceGetPerformanceState, , unsigned int, 0)
@@ -466,12 +621,75 @@ CONSTANT(nvmlDeviceGetBrand, , unsigned int, 14)
 CONSTANT(nvmlDeviceGetIndex, , unsigned int, 0)
 CONSTANT(nvmlDeviceGetMaxMigDeviceCount, , unsigned int, 0)
 
+#define NEEDS_CONTROLS(handle) \
+    NEEDS_DEVICE(handle);      \
+    if (!has_controls) return NOT_SUPPORTED
+
+API ret_t nvmlDeviceGetPowerManagementLimit(device_t handle, unsigned int *limit_mw) {
+    NEEDS_CONTROLS(handle);
+    *limit_mw = now_set()->limit_mw;
+    return OK;
+}
 API ret_t nvmlDeviceGetPowerManagementLimitConstraints(device_t handle, unsigned int *low,
                                                        unsigned int *high) {
-    NEEDS_DEVICE(handle);
+    NEEDS_CONTROLS(handle);
     *low = LOWEST_LIMIT_MW;
     *high = LIMIT_MW;
     return OK;
+}
+API ret_t nvmlDeviceSetPowerManagementLimit(device_t handle, unsigned int limit_mw) {
+    NEEDS_DEVICE(handle);
+    change_t next = *now_set();
+    next.limit_mw = limit_mw;
+    return change("power_limit", limit_mw >= LOWEST_LIMIT_MW && limit_mw <= LIMIT_MW, next);
+}
+
+static ret_t listed(unsigned int *room, unsigned int *into, unsigned int first_mhz,
+                    unsigned int step_mhz, unsigned int count) {
+    unsigned int had = *room;
+    *room = count;
+    if (!into || had < count) return INSUFFICIENT_SIZE;
+    for (unsigned int i = 0; i < count; i++) into[i] = first_mhz - i * step_mhz;
+    return OK;
+}
+API ret_t nvmlDeviceGetSupportedMemoryClocks(device_t handle, unsigned int *room,
+                                             unsigned int *into) {
+    NEEDS_CONTROLS(handle);
+    unsigned int step_mhz = MEMORY_CLOCKS_MHZ[0] - MEMORY_CLOCKS_MHZ[1];
+    return listed(room, into, MEMORY_CLOCKS_MHZ[0], step_mhz, MEMORY_CLOCKS);
+}
+API ret_t nvmlDeviceGetSupportedGraphicsClocks(device_t handle, unsigned int memory_mhz,
+                                               unsigned int *room, unsigned int *into) {
+    NEEDS_CONTROLS(handle);
+    if (memory_mhz != MEMORY_CLOCKS_MHZ[0] && memory_mhz != MEMORY_CLOCKS_MHZ[1]) return NOT_FOUND;
+    unsigned int count = (CLOCK_MHZ - LOWEST_CLOCK_MHZ) / CLOCK_STEP_MHZ + 1;
+    return listed(room, into, CLOCK_MHZ, CLOCK_STEP_MHZ, count);
+}
+static ret_t lock_clocks(unsigned int low_mhz, unsigned int high_mhz) {
+    change_t next = *now_set();
+    next.clock_mhz = high_mhz;
+    return change("clock", low_mhz <= high_mhz && high_mhz <= CLOCK_MHZ, next);
+}
+API ret_t nvmlDeviceSetGpuLockedClocks(device_t handle, unsigned int low, unsigned int high) {
+    NEEDS_DEVICE(handle);
+    return lock_clocks(low, high);
+}
+API ret_t nvmlDeviceResetGpuLockedClocks(device_t handle) {
+    NEEDS_DEVICE(handle);
+    return lock_clocks(0, CLOCK_MHZ);
+}
+static ret_t lock_memory_clocks(unsigned int low_mhz, unsigned int high_mhz) {
+    change_t next = *now_set();
+    next.memory_mhz = high_mhz;
+    return change("memory_clock", low_mhz <= high_mhz && high_mhz <= MEMORY_CLOCKS_MHZ[0], next);
+}
+API ret_t nvmlDeviceSetMemoryLockedClocks(device_t handle, unsigned int low, unsigned int high) {
+    NEEDS_DEVICE(handle);
+    return lock_memory_clocks(low, high);
+}
+API ret_t nvmlDeviceResetMemoryLockedClocks(device_t handle) {
+    NEEDS_DEVICE(handle);
+    return lock_memory_clocks(0, MEMORY_CLOCKS_MHZ[0]);
 }
 API ret_t nvmlDeviceGetMigMode(device_t handle, unsigned int *now, unsigned int *pending) {
     NEEDS_DEVICE(handle);
@@ -501,11 +719,6 @@ API ret_t nvmlDeviceGetC2cModeInfoV(device_t handle, void *info) {
     (void)info;
     NEEDS_DEVICE(handle);
     return NOT_SUPPORTED;
-}
-API ret_t nvmlDeviceSetPowerManagementLimit(device_t handle, unsigned int limit_mw) {
-    (void)limit_mw;
-    NEEDS_DEVICE(handle);
-    return NO_PERMISSION;
 }
 API ret_t nvmlDeviceSetPersistenceMode(device_t handle, int mode) {
     (void)mode;

@@ -7,6 +7,7 @@
     │   ├── PlanError             a study plan is invalid
     │   ├── UnknownModelError     the registry has no such model
     │   ├── DatasetError          a data set is missing or unreadable
+    │   ├── ControlError          a power limit or clock cannot be read or set
     │   └── StoreError            a file or directory cannot be read or written
     ├── RecorderError             the recorder did not start, or ended early
     ├── TraceError                a trace cannot be read
@@ -63,6 +64,10 @@ class UnknownModelError(UserError):
 
 class DatasetError(UserError):
     """A data set is missing or unreadable."""
+
+
+class ControlError(UserError):
+    """A power limit or clock cannot be read or set."""
 
 
 class StoreError(UserError):

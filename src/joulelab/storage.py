@@ -220,27 +220,43 @@ def sync(path: Path) -> None:
 class Lock:
     """A lock file that one process has at a time; the kernel releases it when that process ends.
 
+    A child that inherits :attr:`descriptor` has the lock, too, until one of them releases it.
+
+    Args:
+        path: The file.
+        resource: What is locked, for the error; by default the file's directory.
+        use: What the process that has it is doing.
+        hint: What else the user can do than wait.
+
     Raises:
         StoreError: Another process has it, or the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resource: str = "",
+        use: str = "running this study",
+        hint: str = "choose another directory",
+    ) -> None:
         with writing(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(self._descriptor)
+            owner = os.pread(self.descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(self.descriptor)
             raise StoreError(
-                f"{path.parent} is in use",
-                why=f"process {owner or 'unknown'} is running this study",
-                hint="wait for it to end, or choose another directory",
+                f"{resource or path.parent} is in use",
+                why=f"process {owner or 'unknown'} is {use}",
+                hint=f"wait for it to end, or {hint}",
             ) from None
         with writing(path):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
-        """Let another process have the lock."""
-        os.close(self._descriptor)
+        """Let another process have the lock, also if children have inherited it."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        os.close(self.descriptor)

@@ -1,0 +1,162 @@
+"""Borrow controls: change limits and clocks such that they are restored whatever happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from joulelab.controls.control import Control
+from joulelab.controls.guard import Guard
+from joulelab.controls.machine_controls import find_controls
+from joulelab.controls.saved_state import (
+    is_same,
+    lock_device,
+    remove_found,
+    restore_device,
+    save_found,
+)
+from joulelab.errors import ControlError, JoulelabError
+from joulelab.format import number
+from joulelab.storage import Lock
+
+
+class Borrowed:
+    """Controls that this process may change until it closes this object, or ends.
+
+    Another program may change a control at the same time. It then has it: JouleLab sets it no more
+    (:meth:`set` raises) and does not restore it, so that an administrator's decision stays. Clocks,
+    which NVML does not report, are always restored.
+
+    Attributes:
+        found: The value of each control before; ``None`` if the driver does not report it.
+        notes: What an earlier run had left and was restored first, and what was not restored.
+    """
+
+    def __init__(self, controls: Sequence[Control]) -> None:
+        self.notes: list[str] = []
+        self.found: dict[Control, float | None] = {}
+        self._own_values: dict[str, list[float]] = {}
+        self._owner_pid = os.getpid()
+        self._locks: dict[str, Lock] = {}
+        self._guard: Guard | None = None
+        try:
+            for control in controls:
+                if control.device not in self._locks:
+                    self._locks[control.device] = lock_device(control.device, control.component)
+            everything = find_controls(all_gpus=True).controls
+            for device in self._locks:
+                self.notes += restore_device(device, everything)
+            for control in controls:
+                control.check_rights()
+                self.found[control] = control.read()
+            try:
+                self._start_guard()
+            except BaseException:
+                remove_found(self._locks)
+                raise
+        except BaseException:
+            self._release()
+            raise
+
+    def set(self, settings: Mapping[str, float]) -> None:
+        """Set controls, on every device that has been borrowed.
+
+        Args:
+            settings: Values by the controls' names, for example ``{"power_limit": 250}``, in the
+                controls' units.
+
+        Raises:
+            ControlError: A value is not allowed, the device refuses it or uses another one, or
+                another program has changed the control.
+        """
+        names = {control.name for control in self.found}
+        if not names.issuperset(settings):
+            unknown = ", ".join(sorted(set(settings) - names))
+            raise ControlError(f"cannot set {unknown}", why="it was not borrowed")
+        for control in self.found:
+            if control.name in settings:
+                self._set(control, settings[control.name])
+
+    def close(self) -> None:
+        """Restore the values that were found. Later calls do nothing.
+
+        Raises:
+            JoulelabError: Something could not be restored. The guard tries once more when this
+                process ends, and ``joulelab tune --restore`` can later.
+        """
+        if self._guard is None or os.getpid() != self._owner_pid:
+            return
+        failure: JoulelabError | None = None
+        for device in self._locks:
+            try:
+                self.notes += restore_device(device, self.found, self._own_values)
+            except JoulelabError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _set(self, control: Control, value: float) -> None:
+        found = self.found[control]
+        own = self._own_values.setdefault(control.name, [])
+        current = control.read()
+        known = own if found is None else [found, *own]
+        if current is not None and not any(is_same(current, one) for one in known):
+            raise ControlError(
+                f"another program has set {control.title} to {number(current, 4)} {control.unit}",
+                why="it was changed while JouleLab was tuning it",
+                hint="stop the other program, and tune again",
+            )
+        if value not in own:
+            own.append(value)
+        if self._guard is None or not self._guard.announce(control.name, value):
+            self._start_guard()
+        control.set(value)
+        current = control.read()
+        if current is not None and not is_same(current, value):
+            raise ControlError(
+                f"cannot set {control.title} to {number(value, 4)} {control.unit}",
+                why=f"the driver uses {number(current, 4)} {control.unit} instead",
+            )
+
+    def _start_guard(self) -> None:
+        """Start a guard; a second one if the first was killed."""
+        save_found(self.found)
+        descriptors = [lock.descriptor for lock in self._locks.values()]
+        self._guard = Guard(self._locks, descriptors, self._own_values)
+
+    def _release(self) -> None:
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+        for lock in self._locks.values():
+            lock.release()
+        self._locks.clear()
+
+
+def borrow(controls: Sequence[Control]) -> Borrowed:
+    """Borrow controls of one or several devices, from :func:`find_controls`.
+
+    First restores what an earlier run has left on these devices.
+
+    Returns:
+        A context manager that restores the values found.
+
+    Raises:
+        ControlError: This process may not set one of them.
+        StoreError: Another process has borrowed one of the devices; the text names its pid.
+    """
+    return Borrowed(controls)
