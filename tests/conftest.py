@@ -70,7 +70,7 @@ def busy_machine():
     """A function that makes a machine at 7 W, on which others use the threads of a waveform."""
 
     def make(threads):
-        power = {"kind": "counter", "update_period_s": 0.001}
+        power = {"kind": "counter", "update_period_s": 0.0001}
         use = {"component": "cpu", "update_period_s": 0.001, "interval_s": 0.1}
         sources = (
             SimulatedSource(component="cpu:0", waveform=Waveform.constant(7.0), **power),

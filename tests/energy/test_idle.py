@@ -9,7 +9,7 @@ import pytest
 
 from joulelab.energy.baseline import Baseline, IdlePoint, Load
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.idle import IdleMeasurement
+from joulelab.energy.idle import OWN_LOAD, IdleMeasurement
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
@@ -32,8 +32,8 @@ def channel(component, quantity, period_s, **changes):
     )
 
 
-def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=None):
-    """A host whose power and use by others, in threads, are functions of time in seconds."""
+def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=None, own=0.0):
+    """A host whose power and use by all, in threads, are functions of time; ``own`` is the job's."""
     t_s = np.arange(0, seconds, COUNTER_S)
     energy_j = np.cumsum([power_w(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
     used_s = np.cumsum([threads(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
@@ -45,7 +45,7 @@ def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=No
     ]
     readings = [Reading(round(t * S), 0, j) for t, j in zip(t_s, energy_j, strict=True)]
     for t, value in list(zip(t_s, used_s, strict=True))[::10]:
-        readings += [Reading(round(t * S), 1, value), Reading(round(t * S), 2, 0.0)]
+        readings += [Reading(round(t * S), 1, value), Reading(round(t * S), 2, own * t)]
     trace = Trace.of(channels, readings)
     event = {"event": "others", "component": use, "since_ns": 0, "t_ns": S, "more": 0}
     return replace(trace, events=({**event, "used": list(users)},) if users else ())
@@ -95,6 +95,13 @@ def test_a_busy_machine_is_measured_with_doubt():
     assert 0 < point.power_w["cpu:0"] - half_w < 5
     again = convert(json.loads(json.dumps(point.to_json())), IdlePoint)
     assert again == point
+
+
+def test_children_that_work_while_the_program_pauses_make_it_busy():
+    by_children = measure(host(lambda t: 50.0, lambda t: 2.0, own=2.0))
+    assert by_children.load["cpu"].fraction == pytest.approx((2.0 - OWN_LOAD) / THREADS)
+    by_recorder = measure(host(lambda t: 20.0, lambda t: 0.15, own=0.08))
+    assert by_recorder.is_quiet
 
 
 @pytest.mark.parametrize("component", ["gpu:0", "node"])

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -222,8 +223,11 @@ def test_processes_that_keep_the_machine_busy_are_named(run, monkeypatch, tmp_pa
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path / "sys"))
     rapl = LiveRapl(tmp_path / "sys")
     rapl.zone("intel-rapl:0", "package-0", 20.0)
-    spin = [sys.executable, "-c", "while True: pass"]
-    spinning = [subprocess.Popen(spin) for _ in range(os.cpu_count())]
+    # In sessions of their own, with parents that ended: no children of this process.
+    spin = "import os\nprint(os.getpid(), flush=True)\nwhile True: pass"
+    start = ["setsid", "--fork", sys.executable, "-c", spin]
+    spinning = [subprocess.Popen(start, stdout=subprocess.PIPE) for _ in range(os.cpu_count())]
+    pids = [int(one.stdout.readline()) for one in spinning]
     try:
         with rapl:
             code, out, err = run("idle", "--seconds", "1", "--wait", "0")
@@ -233,9 +237,9 @@ def test_processes_that_keep_the_machine_busy_are_named(run, monkeypatch, tmp_pa
             code, out, _ = run("idle", "--seconds", "1", "--force")
             assert code == 0
     finally:
-        for one in spinning:
-            one.kill()
-            one.wait()
+        for one, pid in zip(spinning, pids, strict=True):
+            os.kill(pid, signal.SIGKILL)
+            one.communicate()
     point = load().points[0]
     assert point.load["cpu"].fraction > 0.5
     assert point.power_w["cpu:0"] < point.busy_w["cpu:0"]

@@ -42,6 +42,9 @@ IDLE_LOAD = {"cpu": 0.1, "gpu": 0.02}
 """An idle component is used at most this much by others: hardware threads, and part of a GPU."""
 IDLE_CPU_FRACTION = 0.005
 """On large machines: or this part of all hardware threads."""
+OWN_LOAD = 0.1
+"""The recorder and a program that pauses use at most this many hardware threads: whatever the job
+uses beyond that, its other processes and threads do."""
 LEAST_IDLE_SHARE = 0.03
 """Least idle power relative to full power. A bound of this project: a desktop processor with
 about 4 of 125 W and a graphics card with 15 of 450 W are at it; an H100 has 0.1 (70 of 700 W), and
@@ -191,13 +194,16 @@ class IdleMeasurement:
     def _use_of(self, name: str, window: Window) -> float:
         """Return others' part of a component, by processes or by its utilisation; NaN if unknown.
 
-        The program paused: it does not use the GPU, and what uses the processors is not it.
+        The program paused: it does not use the GPU, and hardly the processors. Its children may.
         """
         fraction = math.nan
         used = self._attribution.use(name, np.array([window.of(name)]))
         threads = self._threads if name == "cpu" else 1
         if used is not None and used.unseen[0] <= 1 - MIN_SAMPLED:
-            fraction = float((used.all_s[0] - used.job_s[0]) / used.known_s[0]) / threads
+            known_s, own_s = float(used.known_s[0]), float(used.job_s[0])
+            if name == "cpu":
+                own_s = min(own_s, OWN_LOAD * known_s)
+            fraction = (float(used.all_s[0]) - own_s) / known_s / threads
             if name == "cpu":
                 return fraction
         source = "host" if name == "cpu" else name

@@ -300,6 +300,9 @@ def integrate(
     else:
         split = _cut(channel, found, points, smear_s, spacing_s(channel, interval_s))
     parts, spread_w, latency_s, latency_uncertainty_s = split
+    if smear_s == 0:
+        at_end_w = variability.end_spread(found.power, found.plain)[parts.interval]
+        spread_w = np.maximum(spread_w, at_end_w)
     length_s = np.diff(found.edges)[parts.interval]
     hidden_w = variability.hidden_share(channel, length_s) * np.abs(parts.power)
     spread_w = np.maximum(spread_w, hidden_w)

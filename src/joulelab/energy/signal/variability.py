@@ -78,6 +78,24 @@ def part_spread(parts: Parts) -> Floats:
     return interval_spread(parts.power, 1, at_change) + parts.unexplained[parts.interval]
 
 
+def end_spread(power: Floats, plain: Bools) -> Floats:
+    """Bound power around the means of the first and the last interval. Shape: (intervals,).
+
+    Only one neighbour of these was read. If their mean differs from its power, power stepped within
+    them, possibly to any power that was read around; 0 for all other intervals.
+    """
+    spread = np.zeros(power.size)
+    for end, inwards in ((0, 1), (-1, -1)):
+        near, known = power[::inwards][: POOL + 1], plain[::inwards][: POOL + 1]
+        if known.size < 3 or not known[:2].all():
+            continue
+        off = near[0] - near[1]
+        reached = near[known]
+        step = reached.max() - near[1] if off > 0 else near[1] - reached.min()
+        spread[end] = step if abs(off) > STEP_FLATNESS * step else 0.0
+    return spread
+
+
 def hidden_share(channel: Channel, length_s: Floats) -> Floats:
     """Return the share by which power may be off its mean within intervals of this length.
 
