@@ -33,7 +33,7 @@ def channel(component, quantity, period_s, **changes):
 
 
 def host(power_w, threads, *, seconds=40, users=(), component="cpu:0", idle_w=None, own=0.0):
-    """A host whose power and use by all, in threads, are functions of time; ``own`` is the job's."""
+    """A host whose power and use by all, in threads, depend on time; ``own`` is the job's part."""
     t_s = np.arange(0, seconds, COUNTER_S)
     energy_j = np.cumsum([power_w(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
     used_s = np.cumsum([threads(t) * COUNTER_S for t in t_s - COUNTER_S / 2])
