@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from joulelab.errors import UserError, nearest
-from joulelab.tune.probes import Level
+from joulelab.format import number
+from joulelab.tune.probes import Level, Settings
 
 DEVICE_KNOBS = {"power_limit": "W", "clock": "MHz", "memory_clock": "MHz", "cpu_power_limit": "W"}
 """Knobs of devices, with their unit."""
@@ -57,18 +59,49 @@ def parse_knobs(
 
 
 def parse_level(text: str) -> Level:
-    """Parse a level: a whole number, a number, ``true`` or ``false``, or a text.
+    """Read a level: a whole number, a number, ``true`` or ``false``, or a text.
 
     Example:
-        >>> parse_level("32"), parse_level("0.5"), parse_level("true"), parse_level("bf16")
-        (32, 0.5, True, 'bf16')
+        >>> parse_level("250"), parse_level("1.5"), parse_level("true"), parse_level("bf16")
+        (250, 1.5, True, 'bf16')
     """
     text = text.strip()
     if text in ("true", "false"):
         return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(value):
+        return text
+    return int(value) if value.is_integer() else value
+
+
+def settings_text(settings: Settings) -> str:
+    """Name levels for people.
+
+    Example:
+        >>> settings_text({"batch_size": 64, "precision": "bf16", "power_limit": 225.0})
+        'batch size 64, precision bf16, power limit 225 W'
+    """
+    return ", ".join(f"{knob_title(name)} {level_text(name, settings[name])}" for name in settings)
+
+
+def knob_title(name: str) -> str:
+    """Return the name of a knob in words."""
+    return name.replace("_", " ")
+
+
+def level_text(name: str, level: Level) -> str:
+    """Format a level with its unit.
+
+    Example:
+        >>> level_text("clock", 1410), level_text("compile", True), level_text("lr", 0.00025)
+        ('1,410 MHz', 'true', '0.000250')
+    """
+    if isinstance(level, bool):
+        return str(level).lower()
+    text = number(level, 4 if level >= 1000 else 3) if isinstance(level, float) else str(level)
+    if isinstance(level, int) or (isinstance(level, float) and level.is_integer()):
+        text = f"{level:,.0f}"
+    return f"{text} {DEVICE_KNOBS.get(name, '')}".rstrip()

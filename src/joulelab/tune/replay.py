@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from joulelab.errors import UserError, nearest
 from joulelab.logs.csv_table import open_text, read_lines
+from joulelab.tune.knobs import parse_level
 from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
 from joulelab.tune.result import Result
 
@@ -111,22 +111,6 @@ def read_replay_table(
         for name, column in zip(names, levels, strict=True)
     )
     return ReplayTable(knobs, rows)
-
-
-def parse_level(text: str) -> Level:
-    """Read a level: a whole number, a number, or a text.
-
-    Example:
-        >>> parse_level("250"), parse_level("1.5"), parse_level("bf16")
-        (250, 1.5, 'bf16')
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    if not math.isfinite(value):
-        return text
-    return int(value) if value.is_integer() else value
 
 
 def _level(text: str, name: str, path: Path, row: int) -> Level:
