@@ -221,8 +221,7 @@ def duration(value_s: float | None) -> str:
     if value_s < 0:
         return f"-{duration(-value_s)}"
     if value_s < 59.95:
-        scales = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-        size, unit = next((one for one in scales if value_s >= 0.9995 * one[0]), (1e-9, "ns"))
+        size, unit = time_scale(value_s)
         return f"{number(value_s / size)} {unit}" if value_s else "0 s"
     seconds = round(value_s)
     if seconds >= 86400:
@@ -230,6 +229,17 @@ def duration(value_s: float | None) -> str:
     if seconds >= 3600:
         return _two_units(round(seconds / 60), 60, "h", "min")
     return _two_units(seconds, 60, "min", "s")
+
+
+def time_scale(value_s: float) -> tuple[float, str]:
+    """Choose the unit of a short duration: its length in seconds and its name.
+
+    Example:
+        >>> time_scale(12.0), time_scale(0.0123)
+        ((1.0, 's'), (0.001, 'ms'))
+    """
+    scales = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+    return next((one for one in scales if value_s >= 0.9995 * one[0]), (1e-9, "ns"))
 
 
 def money(value: float | None, currency: str) -> str:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from joulelab.cli.options import Percent
-from joulelab.cli.output import echo, output_console, print_json, value_table
+from joulelab.cli.options import Percent, complete_plan
+from joulelab.cli.output import print_json
+from joulelab.cli.tune_output import print_result
+from joulelab.cli.tune_work import WorkOptions, tune_plan
 from joulelab.errors import UserError
-from joulelab.format import percent, with_interval
+from joulelab.tune.knobs import parse_knobs
 from joulelab.tune.level_search import OBJECTIVES, LevelSearch
-from joulelab.tune.replay import ReplayTable, read_replay_table, replay
-from joulelab.tune.result import Estimate, Result
+from joulelab.tune.probes import Knob, Search
+from joulelab.tune.replay import read_replay_table, replay
 
 
-@click.command("tune")
-@click.option("--knobs", metavar="NAME,...", default="power-limit", show_default=True,
-    help="Settings that may be changed.")  # fmt: skip
+class _Tune(click.Command):
+    """Takes what follows ``--`` as the command to tune."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Set the command aside, so that its options are its own."""
+        end = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:end])
+        ctx.params["program"] = tuple(args[end + 1 :])
+        return rest
+
+
+@click.command(cls=_Tune, name="tune", options_metavar="[OPTIONS]")
+@click.argument("plan", required=False, metavar="PLAN | -- COMMAND ...",
+    shell_complete=complete_plan)  # fmt: skip
+@click.option("--knobs", metavar="NAME[=LEVEL,...],...", multiple=True, help="Settings that may "
+    "be changed, for example batch-size=32,64,128,precision.  [default: the factors of a plan "
+    "with several levels, or batch-size,precision; power-limit for a command]")  # fmt: skip
 @click.option("--max-slowdown", type=Percent(), default="5%", show_default=True, metavar="PERCENT",
     help="Accepted additional time for the same work.")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="energy", show_default=True,
@@ -29,42 +46,63 @@ from joulelab.tune.result import Estimate, Result
     "duration_s, and energy_j or power_w, per unit of work.")  # fmt: skip
 @click.option("--noise", type=Percent(), default="0%", show_default=True, metavar="PERCENT",
     help="With --replay: relative standard deviation of a measured time and energy.")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="Change the plan, for example --set batch_size=64.")  # fmt: skip
+@click.option("--window", "window_s", type=click.FloatRange(min=0, min_open=True), default=5.0,
+    show_default=True, metavar="SECONDS", help="Least time of steady work in a probe.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Write the result, the probes, a page and the recordings to a new directory.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
     help="Seed of all random choices.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    knobs: str,
+    plan: str | None,
+    program: tuple[str, ...],
+    knobs: tuple[str, ...],
     max_slowdown: float,
     objective: str,
     baseline: tuple[str, ...],
     table: Path | None,
     noise: float,
+    overrides: tuple[str, ...],
+    window_s: float,
+    out: Path | None,
     seed: int,
     as_json: bool,
 ) -> None:
     """Find the settings that use the least energy within a slow-down that you accept.
 
+    PLAN is a study's plan or preset, whose training runs for some seconds at each of its settings.
+    COMMAND is any program. That no settings are better is an answer: the exit code is 0.
+
     \b
-    Example:
-      joulelab tune --replay measured.csv --knobs power_limit --max-slowdown 5%
+    Examples:
+      joulelab tune --knobs batch-size=8,16,32,64,precision quick --set 'models=["LeNet"]'
+      joulelab tune --knobs power-limit -- python train.py
+      joulelab tune --replay measured.csv --knobs power-limit --max-slowdown 5%
     """
-    names = [name.strip().replace("-", "_") for name in knobs.split(",")]
-    levels = dict(_knob_and_level(text, names) for text in baseline)
-    if table is None:
-        raise click.UsageError("give --replay TABLE")
-    recorded = read_replay_table(table, names, levels)
-    result = replay(recorded, _search(recorded, max_slowdown, objective, seed), noise, seed)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_result(result)
+    if [plan is not None, bool(program), table is not None].count(True) != 1:
+        raise click.UsageError("give one of PLAN, -- COMMAND ... and --replay TABLE")
 
+    def search(chosen: Sequence[Knob]) -> Search:
+        """Create the search that fits the knobs."""
+        if len(chosen) > 1:
+            raise UserError("more than one knob is not supported", hint="give one with --knobs")
+        return LevelSearch(chosen[0], max_slowdown, objective=objective, seed=seed)
 
-def _search(recorded: ReplayTable, max_slowdown: float, objective: str, seed: int) -> LevelSearch:
-    """Create the search that fits the knobs."""
-    if len(recorded.knobs) > 1:
-        raise UserError("more than one knob is not supported", hint="give one with --knobs")
-    return LevelSearch(recorded.knobs[0], max_slowdown, objective=objective, seed=seed)
+    if table is not None:
+        names = [
+            name.strip().replace("-", "_")
+            for name in ",".join(knobs or ("power-limit",)).split(",")
+        ]
+        levels = dict(_knob_and_level(text, names) for text in baseline)
+        recorded = read_replay_table(table, names, levels)
+        result = replay(recorded, search(recorded.knobs), noise, seed)
+        print_json(result.to_json()) if as_json else print_result(result)
+        return
+    options = WorkOptions(parse_knobs(knobs) if knobs else {}, search, window_s, out, as_json)
+    assert plan is not None
+    tune_plan(plan, overrides, options)
 
 
 def _knob_and_level(text: str, names: list[str]) -> tuple[str, str]:
@@ -76,31 +114,3 @@ def _knob_and_level(text: str, names: list[str]) -> tuple[str, str]:
     if name not in names or not level:
         raise click.UsageError(f"--baseline {text!r} is not KNOB=LEVEL of a knob in --knobs")
     return name, level.strip()
-
-
-def print_result(result: Result) -> None:
-    """Print a result: the settings, what they save, and the front."""
-    echo(f"Best settings: {_settings(result.settings)}")
-    echo(f"  saves {_percent(result.saving)} of the energy of {_settings(result.baseline)}")
-    echo(f"  takes {_percent(result.slowdown)} longer")
-    echo(f"  {result.reason}; {result.probes} measurements")
-    rows = value_table("settings", ["time (95 % CI)", "energy (95 % CI)"])
-    for point in result.front:
-        time_s, energy_j = point.duration_s, point.energy_j
-        rows.add_row(
-            _settings(point.settings),
-            with_interval(time_s.value, time_s.low, time_s.high, "s", level=""),
-            with_interval(energy_j.value, energy_j.low, energy_j.high, "J", level=""),
-        )
-    output_console().print(rows)
-
-
-def _settings(settings: object) -> str:
-    assert isinstance(settings, dict)
-    return ", ".join(f"{name} {level}" for name, level in settings.items())
-
-
-def _percent(estimate: Estimate) -> str:
-    if estimate.low == estimate.high:
-        return percent(estimate.value)
-    return with_interval(100 * estimate.value, 100 * estimate.low, 100 * estimate.high, "%")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -11,11 +12,13 @@ from typing import Any, Protocol
 
 from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError
-from joulelab.format import duration, finite_or_none, join_words, number, quantity
+from joulelab.format import count, duration, finite_or_none, join_words, number, quantity
 from joulelab.sensors.sensor import Provenance
 from joulelab.tune.knobs import settings_text
 from joulelab.tune.probes import Probe, Search, Settings
 from joulelab.tune.result import Result
+
+INTERRUPTED = "it was interrupted"
 
 
 class UnmeasurableError(JoulelabError):
@@ -130,6 +133,18 @@ class Outcome:
         units = number(self.pays_back_after)
         return f"{text}, and pays back after {units} {self.unit}s ({duration(self.pays_back_s)})"
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each probe, in their order: a table for ``joulelab tune --replay``."""
+        return [
+            {
+                **one.probe.settings,
+                "duration_s": one.probe.duration_s,
+                "energy_j": one.probe.energy_j,
+                "repeat": index,
+            }
+            for index, one in enumerate(self.measured)
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Convert to the dictionary that ``joulelab tune --json`` prints."""
         data: dict[str, Any] = finite_or_none(
@@ -200,7 +215,7 @@ def tune(
             has_baseline = has_baseline or settings == baseline
             display.measured(found.probe, search.result() if has_baseline else None)
     except KeyboardInterrupt:
-        ended_early = "it was interrupted"
+        ended_early = INTERRUPTED
     except WorkEndedError as error:
         ended_early = str(error)
     if not has_baseline:
@@ -245,4 +260,6 @@ def _energy_notes(measured: Sequence[Measured]) -> Iterator[str]:
     absent = {name: why for one in measured for name, why in one.energy.absent.items()}
     for name, why in absent.items():
         yield f"without {name}: {why}"
-    yield from dict.fromkeys(note for one in measured for note in one.energy.notes)
+    notes = Counter(note.partition(":")[0] for one in measured for note in one.energy.notes)
+    for note, n in notes.items():
+        yield f"{note}, in {n} of {count(len(measured), 'probe')}"
