@@ -13,6 +13,7 @@ PUBLIC = {
     "Meter",
     "Run",
     "Site",
+    "Tune",
     "UserError",
     "__version__",
     "epochs",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from joulelab.meter import Meter, measure
     from joulelab.runs.record import Run
     from joulelab.runs.selection import open_run, open_runs
+    from joulelab.tune.loop import Tune
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "Meter",
     "Run",
     "Site",
+    "Tune",
     "UserError",
     "__version__",
     "epochs",
@@ -49,6 +51,7 @@ _MODULES = {
     "Meter": "joulelab.meter",
     "Run": "joulelab.runs.record",
     "Site": "joulelab.carbon.site",
+    "Tune": "joulelab.tune.loop",
     "epochs": "joulelab.loops",
     "measure": "joulelab.meter",
     "open_run": "joulelab.runs.selection",

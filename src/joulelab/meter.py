@@ -407,10 +407,27 @@ class Meter:
     def _energy_of(self, span: Span) -> Energy:
         return self.energies([span])[0]
 
+    def cover(self, t_ns: int) -> None:
+        """Bring the trace up to a time, CLOCK_MONOTONIC: its spans, and readings of all sensors.
+
+        It waits for the sensors at most a few seconds, and may be called on any thread.
+        """
+        self._log.flush(leave_unresolved=0)
+        self._recorder.sync(t_ns)
+
+    def add_event(self, kind: str, /, **content: Any) -> None:
+        """Add an event of this process to the trace, for whoever reads it.
+
+        Args:
+            kind: What happened, for example ``"tuned"``.
+            **content: What JSON can represent.
+        """
+        times = {"t_ns": time.monotonic_ns(), "pid": os.getpid()}
+        self._log.add_event({"event": kind, **times, **content})
+
     def _estimator_until(self, t_ns: int) -> EnergyEstimator:
         if not self._closed and t_ns > self._covered_ns:
-            self._log.flush(leave_unresolved=0)
-            self._recorder.sync(t_ns)
+            self.cover(t_ns)
             self._covered_ns = t_ns
             self._estimator = None
             self._trace = self._load()

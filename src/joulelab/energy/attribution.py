@@ -349,7 +349,7 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
     processes = _processes(trace) if recorded else []
     if not processes:
         return {}
-    components = {_bare(uuid): name for name, uuids in recorded.items() for uuid in uuids}
+    components = {bare_uuid(uuid): name for name, uuids in recorded.items() for uuid in uuids}
     reporting = {process.rank for process in processes if process.contexts}
     used: set[str] = set()
     reasons: dict[str, str] = {}
@@ -404,11 +404,11 @@ def _component(
 ) -> str | None:
     """Find a GPU's component by its UUID or, where PyTorch gives none, by CUDA's index."""
     if uuid is not None:
-        return components.get(_bare(uuid))
+        return components.get(bare_uuid(uuid))
     visible = process.visible or []
     return visible[index] if index < len(visible) else None
 
 
-def _bare(uuid: str) -> str:
+def bare_uuid(uuid: str) -> str:
     """Return a UUID's digits alone: NVML and PyTorch write the rest differently."""
     return uuid.removeprefix("GPU-").removeprefix("MIG-").replace("-", "").lower()

@@ -47,6 +47,23 @@ class _Recording(Protocol):
     def span(self, name: str, /, **attributes: Any) -> AbstractContextManager[Any]: ...
 
 
+class LoopTuner(Protocol):
+    """Tunes a loop while it runs. It never raises, except what functions of the user raise."""
+
+    def begin_epoch(self) -> None:
+        """Change what may only be changed between epochs."""
+
+    def close(self) -> None:
+        """End the tuning and restore the devices."""
+
+
+class Tuning(Protocol):
+    """How to tune loops, for example :class:`joulelab.Tune`."""
+
+    def start(self, meter: Any, *, quiet: bool) -> LoopTuner:
+        """Begin to tune a loop that the meter measures."""
+
+
 class Pace:
     """Limits repeated work to a share of the time, and to one run every ``least_s``.
 
@@ -157,6 +174,7 @@ class EpochOptions:
             ``"raise"`` :class:`~joulelab.errors.BudgetError`, ``"stop"`` the loop, or a function
             that is called once with the :class:`Overrun` and returns whether to stop.
         quiet: Print nothing.
+        tune: Lower the energy of the loop while it runs: a :class:`joulelab.Tune`.
 
     Raises:
         UserError: A value is out of range, or the carbon intensity is unknown.
@@ -171,6 +189,7 @@ class EpochOptions:
     pue: float | None = None
     on_budget: Literal["warn", "raise", "stop"] | Callable[[Overrun], object] = "warn"
     quiet: bool = False
+    tune: Tuning | None = None
 
     def __post_init__(self) -> None:
         for name in ("total", "within", "least", "max_energy_j", "max_carbon_g"):
@@ -321,8 +340,15 @@ def iterate_epochs(meter: _Recording, items: Iterable[T], options: EpochOptions)
     """Iterate over the items, each within a span ``epoch``; see :meth:`joulelab.Meter.epochs`."""
     loop = EpochLoop(meter, options)
     total = {} if options.total is None else {TOTAL: options.total}
-    for index, item in enumerate(items):
-        with meter.span(EPOCH, index=index, **total):
-            yield item
-        if loop.ends_after(index + 1):
-            return
+    tuner = None if options.tune is None else options.tune.start(meter, quiet=options.quiet)
+    try:
+        for index, item in enumerate(items):
+            if tuner is not None:
+                tuner.begin_epoch()
+            with meter.span(EPOCH, index=index, **total):
+                yield item
+            if loop.ends_after(index + 1):
+                return
+    finally:
+        if tuner is not None:
+            tuner.close()

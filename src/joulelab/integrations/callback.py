@@ -10,7 +10,7 @@ from functools import partial, wraps
 from typing import Any, NamedTuple, Self
 
 from joulelab.errors import JoulelabError
-from joulelab.forecast.loop import EpochForecaster
+from joulelab.forecast.loop import EpochForecaster, LoopTuner, Tuning
 from joulelab.format import count, duration, quantity
 from joulelab.integrations.metrics import (
     Epoch,
@@ -120,10 +120,21 @@ class Fit:
     training's time, together with those of later epochs. Only a process that ``logs`` computes any.
     """
 
-    def __init__(self, spans: HookSpans, *, logs: bool = True, **ends: float) -> None:
+    def __init__(
+        self,
+        spans: HookSpans,
+        *,
+        logs: bool = True,
+        tune: Tuning | None = None,
+        quiet: bool = False,
+        **ends: float,
+    ) -> None:
         self._spans, self._logs = spans, logs
         self._span = spans.find("fit") or spans.begin("fit")
         self._attempts: list[Span] = []
+        self._tuner: LoopTuner | None = None
+        if tune is not None and spans.meter is not None:
+            self._tuner = tune.start(spans.meter, quiet=quiet)
         self._begin(**ends)
 
     def _begin(self, total_epochs: float = math.inf, total_steps: float = math.inf) -> None:
@@ -157,6 +168,8 @@ class Fit:
 
     def begin_epoch(self, index: int, step: int) -> None:
         """Begin an epoch, after this many optimiser steps."""
+        if self._tuner is not None:
+            self._tuner.begin_epoch()
         self._first_step, self._validations = step, []
         total = self._total_epochs
         known_total = {"total": int(total)} if float(total).is_integer() else {}
@@ -199,8 +212,14 @@ class Fit:
         rows = forecaster.attempt(work, "no more energies are logged", 3) or []
         return list(zip(epochs, rows, strict=False))
 
+    def end_tuning(self) -> None:
+        """Restore the devices."""
+        if self._tuner is not None:
+            self._tuner.close()
+
     def end(self, *, failed: bool = False) -> FinishedFit | None:
         """End the fit and all within it; return its energy, if this process logs it."""
+        self.end_tuning()
         self._spans.end("fit")
         if self._forecaster is None or self._forecaster.stopped or self._span is None:
             return None
@@ -264,7 +283,8 @@ class EnergyHooks:
         steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
         forecast: Whether to forecast the fit; needs SciPy.
         wh: Whether to log gross energies in Wh, too.
-        quiet: Whether to leave out the summary at the end of a fit.
+        quiet: Whether to leave out the summary at the end of a fit, and the result of tuning.
+        tune: Lower the energy of a fit while it runs: a :class:`joulelab.Tune`.
 
     Attributes:
         history: All logged metrics, one dictionary per epoch and stage.
@@ -278,10 +298,12 @@ class EnergyHooks:
         forecast: bool = True,
         wh: bool = False,
         quiet: bool = False,
+        tune: Tuning | None = None,
     ) -> None:
         super().__init__()
         self._spans = HookSpans(meter)
         self._steps, self._forecast, self._wh, self._quiet = steps, forecast, wh, quiet
+        self._tune = tune
         self._fit: Fit | None = None
         self.history: list[Metrics] = []
 
@@ -298,8 +320,14 @@ class EnergyHooks:
 
     def close(self) -> None:
         """End all open spans and the recording."""
+        if self._fit is not None:
+            self._fit.end_tuning()
         self._fit = None
         self._spans.close()
+
+    def _begin_fit(self, *, logs: bool = True, **ends: float) -> Fit:
+        """Begin a fit, which ends after a number of epochs or steps if they are known."""
+        return Fit(self._spans, logs=logs, tune=self._tune, quiet=self._quiet, **ends)
 
     def _begin_call(self) -> None:
         """End what a failed call of the framework left open, before the next one begins."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from joulelab.integrations.callback import EnergyHooks, Fit
+from joulelab.integrations.callback import EnergyHooks
 from joulelab.integrations.metrics import Metrics, stage_energy, stage_metrics
 
 try:
@@ -78,7 +78,7 @@ class EnergyCallback(EnergyHooks, Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         if self._fit is None:
             total = self.params.get("epochs") if self._forecast else None
-            self._fit = Fit(self._spans, total_epochs=total - epoch if total else math.inf)
+            self._fit = self._begin_fit(total_epochs=total - epoch if total else math.inf)
         self._complete_history()
         self._batches_before = self._batches
         self._fit.begin_epoch(epoch, self._step)

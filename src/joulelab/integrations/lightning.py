@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from joulelab.integrations.callback import EnergyHooks, Fit, should_record, wrap_method
+from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method
 from joulelab.integrations.metrics import Metrics, batch_size, stage_energy, stage_metrics
 from joulelab.meter import Meter
 
@@ -32,14 +32,16 @@ class LightningHooks(EnergyHooks):
         steps: Whether to record a span for each step, which takes about 0.5 kB of memory.
         forecast: Whether to log a forecast of the fit; needs SciPy.
         wh: Whether to log gross energies in Wh, too.
-        quiet: Whether to leave out the summary in Lightning's log at the end of a fit.
+        quiet: Whether to leave out the summary in Lightning's log at the end of a fit, and the
+            result of tuning.
+        tune: Lower the energy of a fit while it runs: a :class:`joulelab.Tune`.
         samples_in: Counts the samples of a batch. Default: the length of its first tensor.
     """
 
     _logger: ClassVar[logging.Logger]
 
     def __init__(
-        self, meter: Meter | None = None, samples_in: SampleCounter | None = None, **options: bool
+        self, meter: Meter | None = None, samples_in: SampleCounter | None = None, **options: Any
     ) -> None:
         super().__init__(meter, **options)
         self._samples_in = samples_in or batch_size
@@ -75,7 +77,7 @@ class LightningHooks(EnergyHooks):
             totals["total_epochs"] = trainer.max_epochs - trainer.current_epoch
         if self._forecast and trainer.max_steps >= 0:
             totals["total_steps"] = trainer.max_steps - trainer.global_step
-        self._fit = Fit(self._spans, logs=self._logs, **totals)
+        self._fit = self._begin_fit(logs=self._logs, **totals)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         if self._fit is not None:

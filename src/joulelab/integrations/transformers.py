@@ -11,7 +11,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from joulelab.integrations.callback import EnergyHooks, Fit, should_record, wrap_method
+from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method
 from joulelab.integrations.metrics import Epoch, Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
@@ -52,7 +52,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Trainer | None = None, meter: Meter | None = None, **options: bool
+        self, trainer: Trainer | None = None, meter: Meter | None = None, **options: Any
     ) -> None:
         super().__init__(meter, **options)
         self._trainer: Trainer | None = None
@@ -80,7 +80,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         total_steps = state.max_steps - state.global_step if self._forecast else math.inf
         is_repeated = self._fit is not None
         if self._fit is None:
-            self._fit = Fit(self._spans, logs=state.is_local_process_zero, total_steps=total_steps)
+            logs = state.is_local_process_zero
+            self._fit = self._begin_fit(logs=logs, total_steps=total_steps)
         if is_repeated or args.auto_find_batch_size:
             self._fit.begin_attempt(total_steps=total_steps)
 

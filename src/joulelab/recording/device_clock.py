@@ -355,6 +355,14 @@ class CudaContexts:
         return [json.dumps(event).encode() + b"\n"]
 
 
+def gpus_with_context() -> list[str]:
+    """Return the UUIDs, without ``GPU-``, of the GPUs on which PyTorch has a CUDA context."""
+    if not getattr(modules.get("torch.cuda"), "_initialized", False):
+        return []
+    torch = modules["torch"]
+    return [uuid for index in _contexts(torch) if (uuid := _uuid(torch, index)) is not None]
+
+
 def _contexts(torch: Any) -> list[int]:
     """CUDA's indices of the devices with a context; none if this PyTorch cannot list them."""
     has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)

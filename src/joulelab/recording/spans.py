@@ -346,6 +346,11 @@ class SpanLog:
                 del self._backlog[: self._send(self._backlog)]
         return not self._backlog
 
+    def add_event(self, event: Mapping[str, Any]) -> None:
+        """Pass on an event with the next spans."""
+        with self._lock:
+            self._backlog.append(encode(event).encode() + b"\n")
+
     def lost(self, trace: Trace) -> tuple[int, int]:
         """Return how many of this process's finished spans a trace lacks, and of how many."""
         spans = SpanColumns.of(trace.spans).spans

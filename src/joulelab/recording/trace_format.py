@@ -46,6 +46,8 @@ ATOMIC_WRITE_BYTES = select.PIPE_BUF
 ROWS_PER_LINE = 24
 SPAN_COLUMNS = "span_columns"
 """The event of many spans as columns."""
+TUNED = "tuned"
+"""The event of settings that were chosen while a loop ran."""
 
 CHECKSUM = b', "crc32": '
 """Comes last in the header, before the checksum of everything else in it."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, Required, TypedDict
 import msgspec
 
 from joulelab.recording.launcher import Launch
-from joulelab.recording.trace_format import CHECKSUM, READINGS_FILE, SCHEMA
+from joulelab.recording.trace_format import CHECKSUM, READINGS_FILE, SCHEMA, TUNED
 from joulelab.sensors.sensor import Absence, Channel
 from joulelab.storage import open_regular
 from joulelab.validation import (
@@ -137,6 +137,14 @@ class _OthersEvent(TypedDict, total=False):
     more: Required[Count]
 
 
+class _TunedEvent(TypedDict):
+    event: str
+    t_ns: Nanoseconds
+    pid: Pid
+    text: str
+    result: dict[str, Any]
+
+
 _EVENTS: Mapping[str, type] = {
     "spans": SpanRows,
     "span_columns": SpanBlock,
@@ -149,6 +157,7 @@ _EVENTS: Mapping[str, type] = {
     "cuda": _CudaEvent,
     "looks": _ScanEvent,
     "others": _OthersEvent,
+    TUNED: _TunedEvent,
 }
 _DECODERS: Mapping[bytes, msgspec.json.Decoder[Any]] = {
     b"spans": msgspec.json.Decoder(SpanRows),

@@ -16,7 +16,7 @@ from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
 from joulelab.run.summary import compare, previous_run, show, summarize
 from joulelab.runs import command_to_save
-from joulelab.runs.record import Run, measure, not_measured, write_record
+from joulelab.runs.record import Run, measure, not_measured, tuning_notes, write_record
 from joulelab.sensors.host import boot_id
 from joulelab.storage import home, home_note, write_whole, writing
 
@@ -88,8 +88,9 @@ class Finish:
             estimator = EnergyEstimator(trace, meter.baseline)
             energy, spans = measure(trace, estimator, start_ns, stop_ns)
             saved_where = home_note() if home() in run.directory.parents else ""
-            notes = tuple(note for note in (failure, meter.failure, saved_where) if note)
-            run = replace(run, energy=energy, spans=spans, notes=notes)
+            notes = (failure, meter.failure, saved_where, *tuning_notes(trace, start_ns, stop_ns))
+            known = tuple(note for note in notes if note)
+            run = replace(run, energy=energy, spans=spans, notes=known)
         write_record(run.directory, run.to_json())
         costs = local_costs(
             run.energy,

@@ -43,7 +43,7 @@ from joulelab.machine import Machine, describe, machine_identity
 from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.recording.trace_format import READINGS_FILE, TUNED
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
@@ -380,9 +380,18 @@ def write_meter_record(
         spans=spans,
         baseline=estimator.baseline,
         inside=None if outer is None else Path(outer),
-        notes=notes,
+        notes=(*notes, *tuning_notes(trace, start_ns, stop_ns)),
     )
     write_record(directory, run.ended(stop_ns).to_json())
+
+
+def tuning_notes(trace: Trace, start_ns: int, stop_ns: int) -> list[str]:
+    """Return what loops between two times were tuned to, and what that saves."""
+    return [
+        event["text"]
+        for event in trace.events
+        if event.get("event") == TUNED and start_ns <= event["t_ns"] <= stop_ns
+    ]
 
 
 def measure(

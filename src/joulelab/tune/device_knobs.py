@@ -1,0 +1,111 @@
+"""Make knobs of the devices that a job uses, and set them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from joulelab.controls.borrowing import Borrowed, borrow
+from joulelab.controls.control import Control
+from joulelab.controls.machine_controls import find_controls
+from joulelab.energy.attribution import bare_uuid, foreign_gpus
+from joulelab.errors import ControlError, UserError
+from joulelab.format import number
+from joulelab.recording.device_clock import gpus_with_context
+from joulelab.recording.trace import Trace
+from joulelab.tune.probes import Knob, Level
+
+MOST_LEVELS = 9
+"""Levels of a knob if none are given, as many as in the tables of Zeus (You et al., NSDI 2023)."""
+
+
+@contextmanager
+def borrow_knobs(
+    levels: Mapping[str, Sequence[Level]], trace: Trace
+) -> Iterator[tuple[list[Knob], Borrowed | None]]:
+    """Borrow the controls of the devices that a recorded job uses.
+
+    Args:
+        levels: Levels of each knob; none if they are to be chosen.
+        trace: The job's recording, which reports which GPUs it uses.
+
+    Yields:
+        The knobs, and what sets them on all devices. What was found is restored at the end.
+
+    Raises:
+        ControlError: They cannot be set, or another process has borrowed them.
+    """
+    if not levels:
+        yield [], None
+        return
+    found = find_controls(all_gpus=True)
+    used = gpus_in_use(trace)
+    controls = [
+        one
+        for one in found.controls
+        if one.name in levels and (one.component in used or not one.component.startswith("gpu"))
+    ]
+    for name in levels:
+        if not any(one.name == name for one in controls):
+            reasons = "; ".join(map(str, found.absent)) or "no device that is used has one"
+            raise ControlError(f"no {name.replace('_', ' ')} can be set", why=reasons)
+    with borrow(controls) as borrowed:
+        by_name = {name: [one for one in controls if one.name == name] for name in levels}
+        yield [device_knob(by_name[name], levels[name]) for name in levels], borrowed
+
+
+def device_knob(controls: Sequence[Control], levels: Sequence[Level] = ()) -> Knob:
+    """Make one knob of the same control of several devices.
+
+    The baseline is what is set now, or the highest value if the driver chooses by itself. Levels
+    above it are never tried: who set a limit had a reason.
+
+    Args:
+        controls: At least one.
+        levels: Levels to choose from. Default: at most :data:`MOST_LEVELS` round ones.
+
+    Raises:
+        UserError: A given level cannot be set, or is above what is set now.
+    """
+    low = max(one.low for one in controls)
+    found = [one.read() for one in controls]
+    high = min(
+        one.high if value is None else value for one, value in zip(controls, found, strict=True)
+    )
+    name, unit = controls[0].name, controls[0].unit
+    for level in levels:
+        if isinstance(level, str) or not low <= level <= high:
+            raise UserError(
+                f"the {name.replace('_', ' ')} cannot be {level} {unit}",
+                why=f"it may be {number(low, 4)} to {number(high, 4)} {unit}, which is set now",
+            )
+    chosen = list(levels) or _round_levels(low, high, controls[0].levels)
+    return Knob(name, tuple(sorted({*chosen, high})), high, unit, is_limit=True)
+
+
+def _round_levels(low: float, high: float, allowed: Sequence[float]) -> list[float]:
+    """Choose levels below the highest: multiples of 1, 2, 2.5 or 5 times a power of ten."""
+    span = (high - low) / (MOST_LEVELS - 1)
+    if span <= 0:
+        return []
+    power = 10.0 ** math.floor(math.log10(span))
+    step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= span)
+    wanted = [count * step for count in range(math.ceil(low / step), math.ceil(high / step))]
+    if not allowed:
+        return wanted
+    return [min(allowed, key=lambda level: abs(level - one)) for one in wanted]
+
+
+def gpus_in_use(trace: Trace) -> set[str]:
+    """Return the GPUs that a job uses: those with a context of CUDA if PyTorch is used.
+
+    Without PyTorch they are all that its processes may use.
+    """
+    recorded: Mapping[str, list[str]] = trace.header.get("gpus") or {}
+    with_context = set(gpus_with_context())
+    own = {name for name, uuids in recorded.items() if with_context & set(map(bare_uuid, uuids))}
+    if own and not any(event.get("launch") for event in trace.events):
+        return own
+    names = {one.component for one in trace.channels if one.component.startswith("gpu")}
+    return names - set(foreign_gpus(trace))

@@ -1,0 +1,133 @@
+"""Read the latest steps or epochs of a running loop from its recording, with their energy."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from joulelab.energy.energy import Energy
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.forecast.sources import EPOCH, STEP
+from joulelab.recording.span_blocks import NONE
+from joulelab.recording.span_columns import SpanColumns, SpanTable
+from joulelab.recording.trace import Trace, TraceReader
+from joulelab.recording.trace_spans import Window
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARGIN_NS = 5 * 10**9
+"""Readings from this long before and after a window are read with it."""
+
+
+class Recording(Protocol):
+    """The parts of a :class:`joulelab.Meter` that tuning needs."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the trace is."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether everything is still being recorded."""
+
+    @property
+    def failure(self) -> str:
+        """Why it is not."""
+
+    def cover(self, t_ns: int) -> None:
+        """Bring the trace up to a time, CLOCK_MONOTONIC."""
+
+    def add_event(self, kind: str, /, **content: Any) -> None:
+        """Add an event to the trace."""
+
+
+class Unit(NamedTuple):
+    """A step or an epoch, in CLOCK_MONOTONIC nanoseconds, of the GPU if it had work there.
+
+    It lasts until the next one begins, so that waiting for data counts, or until it ends if
+    something else follows, for example a validation. Units of one ``chain`` follow each other.
+    """
+
+    start_ns: int
+    stop_ns: int
+    chain: int
+
+
+class LiveWindows:
+    """Reads what has happened since :meth:`begin`, from the end of the files of a recording.
+
+    It takes as long after a day as after a minute, and shares nothing with the meter's own reading,
+    so it can be used on another thread.
+
+    Args:
+        meter: The meter of the loop.
+        epochs_only: Whether epochs are the units of work even if there are steps.
+    """
+
+    def __init__(self, meter: Recording, *, epochs_only: bool = False) -> None:
+        self._meter, self._names = meter, (EPOCH,) if epochs_only else (STEP, EPOCH)
+        self._reader = TraceReader(meter.directory)
+        self._events: list[Mapping[str, Any]] = []
+        self._since_ns = self._read_ns = 0
+
+    def begin(self, since_ns: int) -> None:
+        """Count units of work that begin after this time (CLOCK_MONOTONIC)."""
+        if since_ns > self._read_ns:
+            self._read()
+            self._reader.spans = SpanTable()
+        self._since_ns = since_ns
+
+    def units(self) -> list[Unit]:
+        """Return the finished units of work since the beginning: steps, or epochs without steps."""
+        spans = self._read()
+        is_own = spans.spans["pid"] == os.getpid()
+        spans = spans.where(is_own & (spans.spans["start_ns"] >= self._since_ns))
+        name = next((name for name in self._names if len(spans.named(name))), EPOCH)
+        return _units(spans, name)
+
+    def energy(self, windows: Sequence[Window]) -> Energy:
+        """Return the energy of windows, once the sensors have covered them."""
+        start_ns, stop_ns = windows[0].start_ns, windows[-1].stop_ns
+        self._meter.cover(stop_ns)
+        trace = self.trace(start_ns - MARGIN_NS, stop_ns + MARGIN_NS)
+        return EnergyEstimator(trace).total(windows)
+
+    def trace(self, start_ns: int = 0, stop_ns: int = 0) -> Trace:
+        """Return what was recorded, with the readings between two times."""
+        spans = self._read()
+        return self._reader.read_between(start_ns, stop_ns, self._events, spans)
+
+    def _read(self) -> SpanColumns:
+        """Read what is new, and return the spans since the beginning."""
+        self._read_ns = time.monotonic_ns()
+        self._events += self._reader.new_events()
+        return SpanColumns.of(self._reader.spans.spans())
+
+
+def _units(spans: SpanColumns, name: str) -> list[Unit]:
+    """Return the units that spans of a name begin, except the last, whose end is not known yet."""
+    named, rows = spans.named(name), spans.spans
+    own, times_ns = named.spans, named.windows.on_device_ns()
+    if named.device is not None:
+        # Times on the GPU arrive after the spans.
+        last = np.flatnonzero(named.device[:, 0] != NONE)[-1]
+        own, times_ns = own[: last + 1], times_ns[: last + 1]
+    is_sibling = np.isin(rows["parent"], own["parent"]) & (rows["name"] != own["name"][:1])
+    siblings_ns = rows["start_ns"][is_sibling]
+    between = np.diff(np.searchsorted(siblings_ns, own["start_ns"]))
+    follows = (np.diff(own["parent"]) == 0) & (between == 0)
+    stops_ns = np.where(follows, times_ns[1:, 0], times_ns[:-1, 1])
+    chains = np.cumsum(~follows) - ~follows
+    # A span may still be open when later ones have ended.
+    return [
+        Unit(*values)
+        for values in zip(
+            times_ns[:-1, 0].tolist(), stops_ns.tolist(), chains.tolist(), strict=True
+        )
+        if values[1] != NONE
+    ]
