@@ -47,9 +47,9 @@ from joulelab.logs.span_energies import ImportedSpan, energy_rows, read_spans
 from joulelab.predict.hardware_profile import load_profile
 from joulelab.recording.span_blocks import Block, Row
 from joulelab.recording.trace import read_trace
-from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, RECORD_SIZE, pack
+from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, RECORD_SIZE, RUN_FILE, pack
 from joulelab.recording.trace_spans import Window
-from joulelab.runs.record import RUN_FILE, read_run
+from joulelab.runs.record import read_run
 from joulelab.runs.saved_baseline import baseline_file, load_baseline
 from joulelab.runs.selection import open_runs
 from joulelab.runs.study_runs import read_study

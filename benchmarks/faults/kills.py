@@ -5,18 +5,21 @@ and the recorder of a study get SIGKILL, SIGTERM, or SIGSTOP for a while, at a r
 their life, starting included. After each one it is checked that
 
 - the command ran to its end, unless it was the victim, and its exit code was passed on;
+- its finished span is saved, or its meter states a failure;
+- its record has how it ended, and states that a recorder was killed;
 - what was finished has the same bytes, and traces are readable up to their last record;
-- a study that is started again runs exactly what is missing;
-- after the next start nothing is left behind: no process, socket, temporary or partial file.
+- a study that is started again runs exactly what is missing, and started once more nothing;
+- after the next start nothing is left behind: no process, socket, temporary or partial file;
+- no traceback was printed.
 
-Sensors are simulated. The exit code is 1 if any check failed.
+Half of the signals come within the first fifth of a life. Sensors are simulated. The exit code is 1
+if any check failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -33,8 +36,12 @@ from pathlib import Path
 
 import psutil
 
-from joulelab.recording import connections, recorder
+from joulelab.errors import JoulelabError
+from joulelab.recording import connections
 from joulelab.recording.trace import read_trace
+from joulelab.runs.record import Run, read_run
+from joulelab.runs.selection import open_runs
+from joulelab.storage import is_partial
 
 COMMAND_S = 0.6
 CODE = 7
@@ -43,14 +50,16 @@ IDLE_S = 0.3
 STOP_S = 0.5
 PATIENCE_S = 60.0
 RECORDER, WORKER = "joulelab.recording.recorder", "joulelab.study.worker"
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
+EARLY_SHARE = 0.2
+SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP")
 TARGETS = ("recorder", "program", "wrapper", "wrapper --wait", "runner", "worker", "study recorder")
 PROGRAM = f"""
 import pathlib, sys, time
+pathlib.Path(sys.argv[1]).touch()
 import joulelab
 with joulelab.Meter() as meter, meter.span("work"):
     time.sleep({COMMAND_S})
-pathlib.Path(sys.argv[1]).touch()
+pathlib.Path(sys.argv[2]).write_text(meter.failure)
 sys.exit({CODE})
 """
 PLAN = """
@@ -68,8 +77,10 @@ batch_size = [16]
 [infer]
 passes = 1
 """
-RUNS = 3
-"""One cell, and idle before and after it."""
+RUNS = {"r0-idle-before", "r0-idle-after"}
+"""In a study, besides the one cell."""
+REPEATED = {"r0-idle-before-2"}
+"""Measured again where the runner was killed between it and its cell."""
 
 
 @dataclass
@@ -130,7 +141,7 @@ class World:
 
     def make_old(self) -> None:
         """Let what is left behind look old enough to be removed."""
-        age_s = 2 * max(connections.STALE_AFTER_S, recorder.STALE_AFTER_S)
+        age_s = 2 * connections.STALE_AFTER_S
         for path in (*self.temporary.iterdir(), *self.runtime.rglob("*")):
             os.utime(path, (time.time() - age_s,) * 2, follow_symlinks=False)
 
@@ -139,7 +150,7 @@ class World:
         files = (
             *self.temporary.glob("joulelab*"),
             *self.runtime.rglob("*.sock"),
-            *self.home.rglob("*.partial"),
+            *(path for path in self.root.rglob("*.partial") if is_partial(path.name)),
         )
         return [str(path.relative_to(self.root)) for path in files]
 
@@ -192,32 +203,67 @@ def strike(
     return True
 
 
+def moment(draw: random.Random, longest_s: float) -> float:
+    """Draw a time of a life, half of the times from its beginning."""
+    return draw.uniform(0, longest_s * draw.choice((EARLY_SHARE, 1.0)))
+
+
 def kill_run(case: Case, draw: random.Random, place: World) -> None:
     """Kill the recorder, the program or the wrapper of ``joulelab run``."""
     number = signal.Signals[case.signal]
-    program, done, out = place.root / "program.py", place.root / "done", place.root / "out"
+    program, out = place.root / "program.py", place.root / "out"
+    began, done = place.root / "began", place.root / "done"
     program.write_text(PROGRAM)
     options = ["--wait"] if case.target.endswith("--wait") else []
-    command = [sys.executable, str(program), str(done)]
+    command = [sys.executable, str(program), str(began), str(done)]
     started = place.start("-m", "joulelab", "run", *options, "--out", str(out), "--", *command)
     module = {"recorder": RECORDER, "program": str(program)}.get(case.target, "")
-    case.hit = strike(started, module, number, draw.uniform(0, 1.5 * COMMAND_S))
+    case.hit = strike(started, module, number, moment(draw, 1.5 * COMMAND_S))
+    is_during = case.hit and not done.exists()
     code = started.wait(PATIENCE_S)
-    wait_until(lambda: done.exists() or not place.processes())
-    lethal = number != signal.SIGSTOP and case.hit
-    if (case.target == "program" and lethal) or (case.target.startswith("wrapper") and lethal):
+    wait_until(lambda: not place.processes())
+    ends_command = number != signal.SIGSTOP and case.target == "program"
+    ends_wrapper = number != signal.SIGSTOP and case.target.startswith("wrapper")
+    passed_on = ends_wrapper and number == signal.SIGTERM
+    if (ends_command or ends_wrapper) and is_during:
         case.check(code in (-number, CODE), f"exit code {code}")
     else:
         case.check(code == CODE, f"exit code {code}")
+    if code == CODE or (began.exists() and not (ends_command or passed_on)):
         case.check(done.exists(), "the command did not run to its end")
     check_traces(case, place)
-    if code == CODE:
-        case.check((out / "run.json").exists(), "there is no record")
-        record = json.loads((out / "run.json").read_text()) if (out / "run.json").exists() else {}
-        case.check(record.get("exit_code", CODE) == CODE, "the record has another exit code")
+    if done.exists():
+        is_kept = has_span(place) or bool(done.read_text())
+        case.check(is_kept, "the finished span is lost in silence")
     before = {path: path.read_bytes() for path in out.glob("run.json")}
+    if before:
+        check_record(case, read_run(out), code, is_during=is_during)
+    else:
+        case.check(ends_wrapper, "there is no record")
     check_left(case, place)
     case.check(all(path.read_bytes() == data for path, data in before.items()), "a record changed")
+
+
+def check_record(case: Case, run: Run, code: int, *, is_during: bool) -> None:
+    """Check that the record of a command has how the command and the recorder ended."""
+    if case.target.startswith("wrapper") and code == -signal.SIGKILL:
+        case.check(not run.finished, f"the record of a killed wrapper is {run.status}")
+        return
+    case.check(run.exit_code == (code if code >= 0 else None), "the record has another exit code")
+    case.check(run.signal == (-code if code < 0 else None), "the record has another signal")
+    if case.target == "recorder" and is_during and case.signal != "SIGSTOP":
+        texts = (*run.notes, *run.energy.notes, *run.energy.absent.values())
+        is_stated = any("recorder" in text for text in texts)
+        case.check(is_stated, f"the end of the recorder is not stated: {texts}")
+
+
+def has_span(place: World) -> bool:
+    """Report whether the program's span is in a trace."""
+    for path in place.root.rglob("trace.bin"):
+        with contextlib.suppress(JoulelabError):
+            if any(span.name == "work" for span in read_trace(path.parent).finished_spans):
+                return True
+    return False
 
 
 def kill_study(case: Case, draw: random.Random, place: World) -> None:
@@ -230,23 +276,33 @@ def kill_study(case: Case, draw: random.Random, place: World) -> None:
     module = {"worker": WORKER, "study recorder": RECORDER}.get(case.target, "")
     # A recorder lives as long as one short run.
     longest_s = IDLE_S if module == RECORDER else STUDY_S
-    case.hit = strike(started, module, number, draw.uniform(0, longest_s))
+    case.hit = strike(started, module, number, moment(draw, longest_s))
     code = started.wait(PATIENCE_S)
-    if not (case.target == "runner" and case.hit and number != signal.SIGSTOP):
-        case.check(code == 0, f"exit code {code}")
+    ends_runner = case.target == "runner" and case.hit and number != signal.SIGSTOP
+    case.check(code == 0 or (ends_runner and code == -number), f"exit code {code}")
     wait_until(lambda: not place.processes())
     case.check(not place.processes(), "processes are left")
-    finished = {path: path.read_bytes() for path in study.glob("runs/*/run.json")}
+    finished = files_of(study)
     check_traces(case, place)
     code = place.start(*arguments).wait(PATIENCE_S)
     case.check(code == 0, f"exit code {code} of the second start")
-    for path, data in finished.items():
-        case.check(path.exists() and path.read_bytes() == data, f"{path.parent.name} changed")
-    names = {path.name for path in (study / "runs").iterdir()}
-    case.check(len(names) == RUNS, f"runs {sorted(names)}")
+    runs = [read_run(path.parent) for path in study.glob("runs/*/run.json")]
+    case.check(all(run.status == "done" for run in runs), f"{[run.status for run in runs]}")
+    names, cells = {run.id for run in runs}, {run.id for run in runs if "idle" not in run.id}
+    again = REPEATED if case.target == "runner" else set()
+    case.check(names - again == RUNS | cells and len(cells) == 1, f"runs {sorted(names)}")
     partial = study / ".partial"
-    case.check(not partial.exists() or not any(partial.iterdir()), "a partial run is left")
+    case.check(not any(partial.iterdir()), "a partial run is left")
+    whole = files_of(study)
+    case.check(finished.items() <= whole.items(), "a finished run changed")
+    code = place.start(*arguments).wait(PATIENCE_S)
+    case.check(code == 0 and files_of(study) == whole, f"exit code {code} of a start with no work")
     check_left(case, place)
+
+
+def files_of(study: Path) -> dict[Path, bytes]:
+    """Return the files of the finished runs of a study."""
+    return {path: path.read_bytes() for path in study.glob("runs/*/*") if path.is_file()}
 
 
 def wait_until(condition: Callable[[], bool], longest_s: float = 20.0) -> None:
@@ -277,12 +333,18 @@ def check_left(case: Case, place: World) -> None:
     case.check(code == 0, f"exit code {code} of the next start")
     wait_until(lambda: not place.processes() and not place.left())
     case.check(not place.left(), f"left: {place.left()}")
+    problems: list[JoulelabError] = []
+    runs = open_runs(place.home / "runs", on_error=problems.append)
+    case.check(all(run.status == "done" for run in runs), "the next start is not recorded")
+    case.check(not problems, f"records cannot be read: {problems}")
+    log = (place.root / "log").read_text(errors="replace")
+    case.check("Traceback" not in log, "a traceback was printed")
 
 
-def kill(target: str, number: signal.Signals, seed: int) -> Case:
+def kill(target: str, name: str, seed: int) -> Case:
     """Kill one process in a world of its own, and return what was found."""
-    case = Case(target, number.name, seed)
-    draw = random.Random(f"{target}/{number.name}/{seed}")
+    case = Case(target, name, seed)
+    draw = random.Random(f"{target}/{name}/{seed}")
     is_study = target in ("runner", "worker", "study recorder")
     with world() as place:
         try:
@@ -316,16 +378,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300, help="number of signals")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--signals", nargs="+", choices=set(SIGNALS), default=list(SIGNALS))
     parser.add_argument("--out", type=Path, help="file for the table")
     options = parser.parse_args()
     cases = []
     for i in range(options.kills):
         target = options.targets[i % len(options.targets)]
-        number = SIGNALS[i // len(options.targets) % len(SIGNALS)]
-        case = kill(target, number, options.seed * 1_000_000 + i)
+        name = options.signals[i // len(options.targets) % len(options.signals)]
+        case = kill(target, name, options.seed * 1_000_000 + i)
         cases.append(case)
         if case.wrong:
-            print(f"{case.target}, {case.signal}, seed {case.seed}: {'; '.join(case.wrong)}")
+            print(
+                f"{case.target}, {case.signal}, seed {case.seed}: {'; '.join(case.wrong)}",
+                flush=True,
+            )
     text = table(cases)
     print(text)
     if options.out is not None:

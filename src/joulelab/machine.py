@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import psutil
 
 from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors, system_root
 from joulelab.sensors.nvml import Board, list_boards
-from joulelab.sensors.nvml_binding import NvmlError, call
+from joulelab.sensors.nvml_binding import ANSWER_S, NvmlError, call, within
 from joulelab.sensors.visible_devices import visible_gpus
 from joulelab.validation import Count, Finite, NotNegative, convert
 
@@ -180,10 +181,14 @@ def describe(visible: str | None = None, device_order: str | None = None) -> Mac
 
 def _gpus(visible: str | None, device_order: str | None) -> tuple[Gpu, ...]:
     try:
-        boards = list_boards()
-        call("nvmlInit")
+        return within(ANSWER_S, partial(_visible_gpus, visible, device_order))
     except NvmlError:
         return ()
+
+
+def _visible_gpus(visible: str | None, device_order: str | None) -> tuple[Gpu, ...]:
+    boards = list_boards()
+    call("nvmlInit")
     try:
         by_index = {board.identity.index: board for board in boards}
         selection = visible_gpus(visible, [board.identity for board in boards], device_order)

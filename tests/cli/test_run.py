@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -307,6 +308,48 @@ def test_a_command_runs_also_if_its_recorder_is_killed_while_it_starts(tmp_path,
     assert b"not measured: the recorder did not start" in done.stderr
     saved = read_run(tmp_path / "run")
     assert (saved.status, saved.exit_code, saved.energy.components) == ("failed", 3, {})
+
+
+HUNG_DRIVER = """
+import sys, threading
+sys.path.insert(0, {stand_ins!r})
+import fake_nvml, pynvml
+import joulelab.machine
+from joulelab.sensors import nvml
+
+class Hung(fake_nvml.FakeNvml):
+    def _c_nvmlInitWithFlags(self, flags):
+        threading.Event().wait()
+
+pynvml.nvmlLib = Hung([fake_nvml.FakeGpu("GPU-a")])
+nvml.ANSWER_S = joulelab.machine.ANSWER_S = 0.3
+"""
+
+
+def test_a_command_runs_and_other_sensors_measure_it_if_a_driver_hangs(tmp_path, monkeypatch):
+    stand_ins = str(Path(__file__).parents[1] / "sensors")
+    (tmp_path / "sitecustomize.py").write_text(HUNG_DRIVER.format(stand_ins=stand_ins))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    options = ["--wait", "--sensors", "gpu,cpu", "--out", str(tmp_path / "run")]
+    done = run(*options, command=["sh", "-c", "echo trained; sleep 0.6; exit 3"])
+    assert (done.returncode, done.stdout) == (3, b"trained\n")
+    assert b"the driver has not answered for 300 ms" in done.stderr
+    energy = read_run(tmp_path / "run").energy
+    assert energy.components["cpu:0"].gross_j > 0
+    assert "the driver has not answered" in energy.absent["gpu"]
+
+
+@pytest.mark.parametrize("options", [[], ["--wait"]])
+def test_a_command_runs_also_if_no_directory_can_be_made_for_its_record(
+    tmp_path, monkeypatch, options
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "file" / "home"))
+    done = run(*options, command=["sh", "-c", "cat; exit 3"], input=b"data")
+    assert (done.returncode, done.stdout) == (3, b"data")
+    assert b"joulelab: nothing is measured: cannot make" in done.stderr
+    done = run(*options, command=["sh", "-c", "kill -TERM $$"])
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_spans_from_inside_are_in_the_record(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import fake_nvml
@@ -7,6 +8,7 @@ import pynvml
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
+import joulelab.machine
 from joulelab.sensors import nvml, nvml_channels
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.nvml import MIG_NOTE, discover_gpus, list_boards
@@ -51,6 +53,45 @@ def test_a_whole_gpu(monkeypatch):
     assert by_quantity[Quantity.MEMORY_UTILIZATION] == 41
     sensor.close()
     assert library.open == 0
+
+
+def hang(monkeypatch, library, function):
+    """Let a function of the driver hang until the end of the test."""
+    end = threading.Event()
+    answer = getattr(library, function)
+
+    def hung(*arguments):
+        end.wait()
+        return answer(*arguments)
+
+    monkeypatch.setattr(library, function, hung)
+    monkeypatch.setattr(nvml, "ANSWER_S", 0.05)
+    monkeypatch.setattr(joulelab.machine, "ANSWER_S", 0.05)
+    monkeypatch.setattr(nvml, "LEAST_ANSWER_S", 0.05)
+    monkeypatch.setattr(nvml, "JOIN_ANSWER_S", 0.05)
+    return end
+
+
+def test_a_driver_that_hangs_as_it_starts_is_left_out(monkeypatch):
+    end = hang(monkeypatch, machine(monkeypatch, FakeGpu("GPU-a")), "nvmlInitWithFlags")
+    found = discover(["gpu", "cpu"])
+    assert "cpu:0" in {channel.component for one in found.sensors for channel in one.channels}
+    [absent] = [one for one in found.absent if one.source == "nvml"]
+    assert absent.reason == "NVML does not start: the driver has not answered for 50.0 ms"
+    assert "nvidia-smi" in absent.hint
+    assert nvml.visible_components(None, None) is None
+    assert joulelab.machine.describe().gpus == ()
+    end.set()
+
+
+def test_a_driver_that_hangs_as_a_gpu_is_opened_is_left_out(monkeypatch):
+    library = machine(monkeypatch, FakeGpu("GPU-a"), FakeGpu("GPU-b"))
+    end = hang(monkeypatch, library, "nvmlDeviceGetPowerManagementLimitConstraints")
+    sensors, absent = discover_gpus()
+    assert sensors == []
+    assert [one.component for one in absent] == ["gpu:0", "gpu:1"]
+    assert all("cannot open this GPU: the driver has not" in one.reason for one in absent)
+    end.set()
 
 
 def test_ring_is_mapped_to_the_monotonic_clock_and_read_once(monkeypatch):

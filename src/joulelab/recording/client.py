@@ -27,6 +27,7 @@ from joulelab.recording.trace_format import (
     ATOMIC_WRITE_BYTES,
     EVENTS_FILE,
     READINGS_FILE,
+    RUN_FILE,
     TEMPORARY,
 )
 from joulelab.recording.trace_schema import read_header
@@ -39,6 +40,8 @@ START_TIMEOUT_S = 30.0
 JOIN_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 2.0
+"""A process that hangs in a driver does not end when it is killed."""
 POLL_S = 0.01
 PIPE_READ = 1 << 16
 
@@ -134,8 +137,12 @@ def _join_named(directory: Path) -> RecorderClient:
     """Join a recorder, which may be about to begin."""
     deadline_s = time.monotonic() + JOIN_TIMEOUT_S
     while directory.is_dir() and time.monotonic() < deadline_s:
+        # A wrapper's record begins when its recorder has begun, or has failed to.
+        is_decided = (directory / RUN_FILE).exists()
         with contextlib.suppress(OSError, ValueError):
             read_header(directory)
+            break
+        if is_decided:
             break
         time.sleep(POLL_S)
     return RecorderClient.join(directory)
@@ -402,12 +409,12 @@ class RecorderClient:
         if request and self._connection.send({"stop": t_ns}):
             # Its last message comes right before its exit. ``Popen.wait`` alone would poll.
             self._receive_last(STOP_TIMEOUT_S)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0 if self._connection.open and not self._last else STOP_TIMEOUT_S)
-            if process.poll() is None:
-                self.failure = "the recorder did not end on request and was killed"
-                process.kill()
-        if process.wait() != 0 and not self.failure:
+        try:
+            process.wait(0 if self._connection.open and not self._last else STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.failure = "the recorder did not end on request and was killed"
+            _kill(process)
+        if process.poll() != 0 and not self.failure:
             self.failure = f"the recorder failed ({self._reason()})"
 
     def _has_ended(self) -> bool:
@@ -435,10 +442,15 @@ class RecorderClient:
 
     def _abandon(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            _kill(self._process)
         self._stopped = True
         _close(self._connection, self._connection.descriptors)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILL_TIMEOUT_S)
 
 
 def _introduction() -> Message:

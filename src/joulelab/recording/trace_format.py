@@ -36,6 +36,7 @@ from typing import Any
 
 READINGS_FILE = "trace.bin"
 EVENTS_FILE = "events.jsonl"
+RUN_FILE = "run.json"
 TEMPORARY = "joulelab-trace-"
 """Begins the names of temporary directories of recordings."""
 SCHEMA = "joulelab-trace-2"

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from joulelab.errors import JoulelabError, UserError
+from joulelab.errors import JoulelabError, StoreError, UserError
 from joulelab.run.options import Options, parse
 from joulelab.run.process import (
     end_as,
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from joulelab.run.finish import Finish
 
 RECORDING = b"JOULELAB_RECORDING"
-PATIENCE_S = 60.0
-"""If a driver hangs, the end of the command does not wait longer than this for it."""
+PATIENCE_S = 10.0
+"""If a driver hangs, the end of the command does not wait longer than this for it. Sensors that are
+read only after the command's end have not measured it."""
+NO_RECORDER = "the sensors did not answer"
+NO_DESCRIPTION = "a driver did not answer: the record does not describe the machine"
 _NICE = 10
 
 
@@ -58,7 +61,16 @@ def run(options: Options) -> NoReturn:
     json_descriptor = _open_json(options.json)
     name = options.name or name_of(options.command)
     is_new = options.out is None or not Path(options.out).is_dir()
-    directory = _make_directory(options.out, name)
+    try:
+        directory = _make_directory(options.out, name)
+    except StoreError as error:
+        if options.out is not None:
+            raise
+        # The user has not asked for this directory, but for the command.
+        _report(f"nothing is measured: {error}")
+        pid = start(options.command, environment(), take_signals())
+        release_streams()
+        end_as(wait_for(pid))
     mask = take_signals()
     try:
         meter, failure = _wait_for_sensors(options, directory) if options.wait else (None, "")
@@ -89,9 +101,13 @@ def run(options: Options) -> NoReturn:
         measurement.finish(status, stop_ns, json_descriptor)
     except Exception as error:  # noqa: BLE001  (whatever it is, the command's end is not changed)
         what = error if isinstance(error, JoulelabError) else f"the record is not whole: {error!r}"
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"joulelab: {what}\n")
+        _report(str(what))
     end_as(status)
+
+
+def _report(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"joulelab: {text}\n")
 
 
 class _Measurement(threading.Thread):
@@ -116,10 +132,8 @@ class _Measurement(threading.Thread):
         for step in (self._record, self._prepare):
             try:
                 step()
-            except JoulelabError as error:
-                self._failure = self._failure or str(error)
             except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)
-                self._failure = self._failure or f"{type(error).__name__}: {error}"
+                self._failure = self._failure or _reason(error)
 
     def _record(self) -> None:
         is_decided = self._meter is not None or self._failure
@@ -130,19 +144,23 @@ class _Measurement(threading.Thread):
         if recorder is not None:
             self._meter = _meter(recorder)
 
-    def _prepare(self) -> Finish:
-        if self._finish is None:
-            from joulelab.run.finish import Finish  # noqa: PLC0415
+    def _prepare(self) -> None:
+        self._finish = self._new_finish()
+        self._finish.prepare()
 
-            self._finish = Finish(self._options, self._directory, self._meter, **self._known)
-            self._finish.prepare()
-        return self._finish
+    def _new_finish(self) -> Finish:
+        from joulelab.run.finish import Finish  # noqa: PLC0415
+
+        return Finish(self._options, self._directory, self._meter, **self._known)
 
     def finish(self, status: int, stop_ns: int, json_descriptor: int | None) -> None:
         """Write the record and print the summary and the JSON that was asked for."""
         self.join(PATIENCE_S)
-        failure = "the sensors did not answer" if self.is_alive() else self._failure
-        self._prepare().end(status, stop_ns, json_descriptor, failure)
+        failure = self._failure
+        if self.is_alive():
+            failure = NO_RECORDER if self._meter is None else NO_DESCRIPTION
+        finish = self._finish or self._new_finish()
+        finish.end(status, stop_ns, json_descriptor, failure)
 
 
 def _wait_for_sensors(options: Options, directory: Path) -> tuple[Meter | None, str]:
@@ -153,10 +171,14 @@ def _wait_for_sensors(options: Options, directory: Path) -> tuple[Meter | None, 
     """
     try:
         return _meter(_recorder(options, directory)), ""
-    except UserError:
-        raise
-    except JoulelabError as error:
-        return None, str(error)
+    except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, StoreError):
+            raise
+        return None, _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, JoulelabError) else f"{type(error).__name__}: {error}"
 
 
 def _recorder(options: Options, directory: Path) -> RecorderClient:

@@ -43,7 +43,7 @@ from joulelab.machine import Machine, describe, machine_identity
 from joulelab.recording.launcher import host_name
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_format import READINGS_FILE, TUNED
+from joulelab.recording.trace_format import READINGS_FILE, RUN_FILE, TUNED
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.runs import PHASES, command_to_save, name_of, new_run_id, phase_name
 from joulelab.runs.old_schemas import STARTED_FILE, upgrade
@@ -60,7 +60,6 @@ from joulelab.storage import home, read_whole, write_whole, writing
 from joulelab.validation import InvalidData, convert, parse_json
 
 SCHEMA = "joulelab-run-2"
-RUN_FILE = "run.json"
 
 WHOLE_SPANS = ("idle", "warmup", "epoch", "validate")
 """Spans of a study run that do not lie within one another; together they are the whole run."""

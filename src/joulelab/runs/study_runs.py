@@ -16,8 +16,9 @@ from typing import Any, Required, TypedDict
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.errors import StoreError, UserError
 from joulelab.machine import Machine
+from joulelab.recording.trace_format import RUN_FILE
 from joulelab.runs import phase_name
-from joulelab.runs.record import RUN_FILE, Run, is_run, read_run, with_baseline
+from joulelab.runs.record import Run, is_run, read_run, with_baseline
 from joulelab.storage import read_whole
 from joulelab.validation import Count, InvalidData, convert, decode, parse_toml
 

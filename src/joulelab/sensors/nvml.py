@@ -19,18 +19,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from joulelab.format import duration
 from joulelab.sensors.calibration import calibrated
 from joulelab.sensors.host_hardware import system_root
 from joulelab.sensors.nvml_binding import (
+    ANSWER_S,
     LIBRARY_NOT_FOUND,
     MIG_ENABLED,
     NO_PERMISSION,
     VIRTUALIZATION_VGPU,
     NvmlError,
     call,
+    within,
 )
 from joulelab.sensors.nvml_channels import (
     SLOW_INTERVAL_S,
@@ -49,6 +52,9 @@ from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 READ_INTERVAL_S = 0.5
+LEAST_ANSWER_S = 1.0
+"""Time for each GPU, also if the driver took long to start."""
+JOIN_ANSWER_S = 1.0
 MAX_CALL_NS = 200_000_000
 """A value from a longer call has no time: the driver may have read it at any moment of the call."""
 
@@ -251,8 +257,9 @@ def discover_gpus(
     Returns:
         One sensor per GPU, and what is absent.
     """
+    until_s = time.monotonic() + ANSWER_S
     try:
-        boards = list_boards()
+        boards = within(ANSWER_S, list_boards)
     except NvmlError as error:
         return [], [nvml_absence(error)]
     if not boards:
@@ -268,7 +275,8 @@ def discover_gpus(
     for index in selection.indices:
         board = by_index[index]
         try:
-            sensor = NvmlSensor(board, periods_s)
+            limit_s = max(until_s - time.monotonic(), LEAST_ANSWER_S)
+            sensor = within(limit_s, partial(NvmlSensor, board, periods_s))
         except NvmlError as error:
             absences.append(Absence(board.component, "nvml", f"cannot open this GPU: {error}"))
             continue
@@ -290,7 +298,7 @@ def visible_components(visible: str | None, device_order: str | None) -> list[st
         For example ``["gpu:2", "gpu:0"]``; ``None`` if the driver does not answer.
     """
     try:
-        boards = list_boards()
+        boards = within(JOIN_ANSWER_S, list_boards)
     except NvmlError:
         return None
     selection = visible_gpus(visible, [board.identity for board in boards], device_order)

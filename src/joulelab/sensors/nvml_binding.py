@@ -8,10 +8,16 @@ an :class:`NvmlError`. Constants are numbers of NVML's ABI, since an old binding
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from ctypes import ArgumentError
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, NoReturn, TypeVar
+
+from joulelab.format import duration
 
 try:
     import pynvml as _binding
@@ -23,6 +29,7 @@ NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 NOT_FOUND = 6
 INSUFFICIENT_SIZE = 7
+TIMEOUT = 10
 LIBRARY_NOT_FOUND = 12
 FUNCTION_NOT_FOUND = 13
 
@@ -37,6 +44,11 @@ FIELD_POWER_INSTANT = 186
 SCOPE_MODULE = 1
 """Power of the module that a GPU is soldered on, a superchip's processor and memory included."""
 
+ANSWER_S = 25.0
+"""A driver that has not answered by then hangs. To start takes it seconds for each GPU if nothing
+keeps it loaded (nvidia-persistenced)."""
+
+Answer = TypeVar("Answer")
 _DRIVER_ERROR: type[Exception] = getattr(_binding, "NVMLError", OSError)
 HIDING_PACKAGE = "pynvml"
 UNINSTALL_HINT = f"run `pip uninstall {HIDING_PACKAGE}`"
@@ -81,6 +93,37 @@ def field_value(handle: Any, field: int, scope: int = 0) -> int:
     if found.nvmlReturn != SUCCESS:
         raise _driver_error(_DRIVER_ERROR(found.nvmlReturn))
     return int(found.value.uiVal)
+
+
+def within(limit_s: float, ask: Callable[[], Answer]) -> Answer:
+    """Return what a function that calls the driver returns, or raise what it raises.
+
+    A driver that hangs cannot be interrupted: its thread is left behind.
+
+    Raises:
+        NvmlError: The function has not returned after this time.
+    """
+    answers: SimpleQueue[Callable[[], Answer]] = SimpleQueue()
+
+    def serve() -> None:
+        try:
+            answer = ask()
+        except Exception as error:  # noqa: BLE001  (raised below)
+            answers.put(partial(_raise, error))
+        else:
+            answers.put(lambda: answer)
+
+    threading.Thread(target=serve, name="joulelab-driver", daemon=True).start()
+    try:
+        found = answers.get(timeout=limit_s)
+    except Empty:
+        text = f"the driver has not answered for {duration(limit_s)}"
+        raise NvmlError(text, TIMEOUT) from None
+    return found()
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _driver_error(error: Any) -> NvmlError:
