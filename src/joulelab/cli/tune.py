@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from joulelab.cli.tune_output import print_result
 from joulelab.cli.tune_work import WorkOptions, tune_plan
 from joulelab.errors import UserError
 from joulelab.tune.knobs import parse_knobs
-from joulelab.tune.level_search import OBJECTIVES, LevelSearch
-from joulelab.tune.probes import Knob, Search
+from joulelab.tune.probes import Knob, Level, Search
 from joulelab.tune.replay import read_replay_table, replay
+from joulelab.tune.settings_search import OBJECTIVES, TO_TARGET, search_over
+
+USUAL_SLOWDOWN = 0.05
 
 
 class _Tune(click.Command):
@@ -35,10 +38,11 @@ class _Tune(click.Command):
 @click.option("--knobs", metavar="NAME[=LEVEL,...],...", multiple=True, help="Settings that may "
     "be changed, for example batch-size=32,64,128,precision.  [default: the factors of a plan "
     "with several levels, or batch-size,precision; power-limit for a command]")  # fmt: skip
-@click.option("--max-slowdown", type=Percent(), default="5%", show_default=True, metavar="PERCENT",
-    help="Accepted additional time for the same work.")  # fmt: skip
+@click.option("--max-slowdown", type=Percent(), metavar="PERCENT", help="Accepted additional time "
+    "for the same work.  [default: 5%; no bound with energy-to-target]")  # fmt: skip
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="energy", show_default=True,
-    help="What to minimise: energy, or energy times time (edp).")  # fmt: skip
+    help="What to minimise: energy, energy times time (edp), or the energy until a target is "
+    "reached: of a table with the column epochs_to_target.")  # fmt: skip
 @click.option("--baseline", multiple=True, metavar="KNOB=LEVEL", help="Compare with this level of "
     "a knob. Default: the highest of a limit, the first of any other knob.")  # fmt: skip
 @click.option("--replay", "table", type=click.Path(dir_okay=False, path_type=Path), metavar="TABLE",
@@ -59,7 +63,7 @@ def command(
     plan: str | None,
     program: tuple[str, ...],
     knobs: tuple[str, ...],
-    max_slowdown: float,
+    max_slowdown: float | None,
     objective: str,
     baseline: tuple[str, ...],
     table: Path | None,
@@ -84,11 +88,14 @@ def command(
     if [plan is not None, bool(program), table is not None].count(True) != 1:
         raise click.UsageError("give one of PLAN, -- COMMAND ... and --replay TABLE")
 
-    def search(chosen: Sequence[Knob]) -> Search:
+    if objective == TO_TARGET and table is None:
+        raise UserError("the energy to a target is unknown", hint="give a table with --replay")
+    usual = math.inf if objective == TO_TARGET else USUAL_SLOWDOWN
+    bound = usual if max_slowdown is None else max_slowdown
+
+    def search(chosen: Sequence[Knob], cells: Sequence[tuple[Level, ...]] | None = None) -> Search:
         """Create the search that fits the knobs."""
-        if len(chosen) > 1:
-            raise UserError("more than one knob is not supported", hint="give one with --knobs")
-        return LevelSearch(chosen[0], max_slowdown, objective=objective, seed=seed)
+        return search_over(chosen, bound, objective=objective, seed=seed, cells=cells)
 
     if table is not None:
         names = [
@@ -97,7 +104,7 @@ def command(
         ]
         levels = dict(_knob_and_level(text, names) for text in baseline)
         recorded = read_replay_table(table, names, levels)
-        result = replay(recorded, search(recorded.knobs), noise, seed)
+        result = replay(recorded, search(recorded.knobs, list(recorded.rows)), noise, seed)
         print_json(result.to_json()) if as_json else print_result(result)
         return
     options = WorkOptions(parse_knobs(knobs) if knobs else {}, search, window_s, out, as_json)

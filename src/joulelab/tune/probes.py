@@ -47,6 +47,8 @@ class Probe:
         energy_uncertainty_j: Likewise for the energy.
         work: Number of units of work that were measured.
         is_throttled: Whether the device reported that it ran slower than it was set to.
+        work_to_target: Units of work, for example epochs, after which a run at these settings
+            reached its target; infinite if it did not. NaN if no target was sought.
     """
 
     settings: Settings
@@ -56,6 +58,7 @@ class Probe:
     energy_uncertainty_j: float = math.nan
     work: float = 1.0
     is_throttled: bool = False
+    work_to_target: float = math.nan
 
 
 class Search(Protocol):

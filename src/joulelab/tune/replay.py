@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ LIMITS = ("power_limit", "clock", "memory_clock", "package_limit")
 REPEATS = ("repeat", "run", "seed", "trial")
 """Columns that may differ between rows of the same settings."""
 VALUES = ("duration_s", "energy_j", "power_w")
+TO_TARGET = "epochs_to_target"
+"""Column with the number of units of work that a run took to its target; empty if it never did."""
+NEVER = {"", "nan", "inf", "none", "null"}
+"""Texts in the column for runs that never reached the target."""
 LEAST_FACTOR = 0.01
 """Noise never makes a time or an energy smaller than this part of it."""
 
@@ -31,10 +36,18 @@ class ReplayTable:
     Attributes:
         knobs: The knobs, in the requested order.
         rows: (time in s, energy in J) of each measurement, by a level of each knob.
+        work_to_target: Likewise the units of work until the target, infinite if it was not
+            reached. 1 without such a column: the unit of work is the whole run to the target.
     """
 
     knobs: tuple[Knob, ...]
     rows: Mapping[tuple[Level, ...], Sequence[tuple[float, float]]]
+    work_to_target: Mapping[tuple[Level, ...], Sequence[float]]
+
+    @property
+    def baseline(self) -> tuple[Level, ...]:
+        """The baseline level of each knob."""
+        return tuple(knob.baseline for knob in self.knobs)
 
     def probe(self, settings: Settings, noise: float, rng: np.random.Generator) -> Probe:
         """Measure some settings: one of their rows at random, with noise.
@@ -44,11 +57,12 @@ class ReplayTable:
             noise: Relative standard deviation of time and of energy, which are independent.
             rng: Source of the noise.
         """
-        rows = self.rows[tuple(settings[knob.name] for knob in self.knobs)]
-        row = np.array(rows[int(rng.integers(len(rows)))])
+        key = tuple(settings[knob.name] for knob in self.knobs)
+        index = int(rng.integers(len(self.rows[key])))
+        row = np.array(self.rows[key][index])
         factors = np.maximum(1 + noise * rng.standard_normal(2), LEAST_FACTOR)
         duration_s, energy_j = (row * factors).tolist()
-        return Probe(settings, duration_s, energy_j)
+        return Probe(settings, duration_s, energy_j, work_to_target=self.work_to_target[key][index])
 
 
 def replay(table: ReplayTable, search: Search, noise: float, seed: int) -> Result:
@@ -65,7 +79,9 @@ def read_replay_table(
     """Read a CSV table of one workload: columns of knobs, ``duration_s``, and an energy.
 
     The energy is ``energy_j`` or, if there is no such column, ``duration_s`` times ``power_w``,
-    per unit of work. Several rows of the same settings are repeated measurements.
+    per unit of work. Several rows of the same settings are repeated measurements. The optional
+    column ``epochs_to_target`` has the number of units of work that a run took to a target; it is
+    empty if the run never reached it.
 
     Args:
         path: The table.
@@ -86,8 +102,9 @@ def read_replay_table(
     if not {"energy_j", "power_w"} & set(columns):
         raise UserError(f"{path} has no column 'energy_j' or 'power_w'", hint="add one")
     rows: dict[tuple[Level, ...], list[tuple[float, float]]] = {}
+    work: dict[tuple[Level, ...], list[float]] = {}
     others: dict[tuple[Level, ...], dict[str, str]] = {}
-    known = {*names, *VALUES, *REPEATS}
+    known = {*names, *VALUES, *REPEATS, TO_TARGET}
     for index, line in enumerate(lines, start=2):
         if not any(cell.strip() for cell in line):
             continue
@@ -103,6 +120,11 @@ def read_replay_table(
         extra = {name: cell for name, cell in cells.items() if name not in known}
         _check_same_curve(others.setdefault(settings, extra), extra, path, index)
         rows.setdefault(settings, []).append((duration_s, energy_j))
+        never = cells.get(TO_TARGET, "1").lower() in NEVER
+        to_target = (
+            math.inf if never else _positive({TO_TARGET: "1", **cells}, TO_TARGET, path, index)
+        )
+        work.setdefault(settings, []).append(to_target)
     if not rows:
         raise UserError(f"{path} has no rows of data")
     levels = [tuple(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
@@ -110,7 +132,13 @@ def read_replay_table(
         _knob(name, column, (baseline or {}).get(name), path)
         for name, column in zip(names, levels, strict=True)
     )
-    return ReplayTable(knobs, rows)
+    table = ReplayTable(knobs, rows, work)
+    if table.baseline not in rows:
+        raise UserError(
+            f"{path} has no row with the baseline {', '.join(_texts(table.baseline))}",
+            hint="give settings that it has with --baseline KNOB=LEVEL",
+        )
+    return table
 
 
 def _level(text: str, name: str, path: Path, row: int) -> Level:
