@@ -416,7 +416,7 @@ class Meter:
         self._recorder.sync(t_ns)
 
     def add_event(self, kind: str, /, **content: Any) -> None:
-        """Add an event of this process to the trace, for whoever reads it.
+        """Add an event of this process to the trace.
 
         Args:
             kind: What happened, for example ``"tuned"``.
