@@ -36,6 +36,31 @@ def own_recorder():
     """Let the meters of a test start their own recorders."""
 
 
+class Tuning:
+    """Takes the place of :class:`joulelab.Tune`, and notes what it is asked to do."""
+
+    def __init__(self):
+        self.meter, self.asked = None, []
+
+    def start(self, meter, *, quiet):
+        self.meter = meter
+        self.asked.append("start quiet" if quiet else "start")
+        return self
+
+    def begin_epoch(self):
+        opened = [span.name for span in self.meter.spans if span.stop_ns is None]
+        self.asked.append(f"begin an epoch in {opened}")
+
+    def close(self):
+        opened = [span.name for span in self.meter.spans if span.stop_ns is None]
+        self.asked.append(f"close in {opened}")
+
+
+@pytest.fixture
+def tuning():
+    return Tuning()
+
+
 def tree(meter):
     """Return spans as nested lists of names: ``["fit", ["epoch", ["step"], ["step"]]]``."""
     nodes, roots = {}, []

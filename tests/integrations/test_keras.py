@@ -175,3 +175,18 @@ def test_a_resumed_training_continues_its_numbering_with_a_given_meter(model, sp
     assert spans_of(meter) == [["fit", EPOCH], ["fit", EPOCH, EPOCH], ["after"]]
     indices = [span.attributes["index"] for span in meter.spans_named("epoch")]
     assert indices == [0, 1, 2]
+
+
+def test_a_fit_is_tuned_from_its_first_epoch_until_it_ends(model, tuning):
+    callback = EnergyCallback(tune=tuning, quiet=True)
+    fit(model, callback)
+    assert tuning.meter is callback.meter
+    assert tuning.asked[:3] == ["start quiet", *["begin an epoch in ['fit']"] * 2]
+    assert tuning.asked[3].startswith("close in")
+
+
+def test_the_tuning_of_a_fit_that_fails_ends_with_it(model, tuning):
+    callback = EnergyCallback(tune=tuning, quiet=True)
+    with callback, pytest.raises(KeyError):
+        fit(model, callback, FailAt(3, KeyError))
+    assert tuning.asked[-1].startswith("close in")

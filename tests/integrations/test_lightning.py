@@ -398,3 +398,23 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(package, m
     message = f"^the package {package} is not installed; run pip install [^\\n]*$"
     with pytest.raises(ImportError, match=message):
         _ = importlib.import_module(f"joulelab.integrations.{package}").EnergyCallback
+
+
+def test_a_fit_is_tuned_from_its_first_epoch_until_it_ends(trainer_with, tuning):
+    callback = EnergyCallback(tune=tuning, quiet=True)
+    trainer_with(callback).fit(Tiny(), data())
+    assert tuning.meter is callback.meter
+    assert tuning.asked[:3] == ["start quiet", *["begin an epoch in ['fit']"] * 2]
+    assert tuning.asked[3].startswith("close in")
+
+
+def test_the_tuning_of_a_fit_that_fails_ends_with_it(trainer_with, tuning):
+    callback = EnergyCallback(tune=tuning, quiet=True)
+
+    def fail(trainer):
+        if trainer.global_step == 3:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        trainer_with(callback).fit(Tiny(at=fail), data())
+    assert tuning.asked[-1].startswith("close in")

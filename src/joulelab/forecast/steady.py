@@ -17,6 +17,9 @@ from joulelab.recording.trace_spans import Window
 LEAST_STEPS = 8
 """With fewer steps the later half says little about how steps scatter."""
 
+LONGEST_WINDOW = 12.0
+"""A window whose steps do not become steady ends after this many times its least time."""
+
 
 def sections(steps: int) -> list[int]:
     """Return where sections of steps begin: as many as steps, at most :data:`MOST_PIECES`.

@@ -11,13 +11,13 @@ from joulelab.controls.control import Control
 from joulelab.controls.machine_controls import find_controls
 from joulelab.energy.attribution import bare_uuid, foreign_gpus
 from joulelab.errors import ControlError, UserError
-from joulelab.format import number
 from joulelab.recording.device_clock import gpus_with_context
 from joulelab.recording.trace import Trace
+from joulelab.tune.knobs import knob_title, level_text
 from joulelab.tune.probes import Knob, Level
 
-MOST_LEVELS = 9
-"""Levels of a knob if none are given, as many as in the tables of Zeus (You et al., NSDI 2023)."""
+MOST_LEVELS = 12
+"""Most levels of a knob if none are given: then a V100 has 11, from 100 to 300 W."""
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def borrow_knobs(
     for name in levels:
         if not any(one.name == name for one in controls):
             reasons = "; ".join(map(str, found.absent)) or "no device that is used has one"
-            raise ControlError(f"no {name.replace('_', ' ')} can be set", why=reasons)
+            raise ControlError(f"no {knob_title(name)} can be set", why=reasons)
     with borrow(controls) as borrowed:
         by_name = {name: [one for one in controls if one.name == name] for name in levels}
         yield [device_knob(by_name[name], levels[name]) for name in levels], borrowed
@@ -76,10 +76,8 @@ def device_knob(controls: Sequence[Control], levels: Sequence[Level] = ()) -> Kn
     name, unit = controls[0].name, controls[0].unit
     for level in levels:
         if isinstance(level, str) or not low <= level <= high:
-            raise UserError(
-                f"the {name.replace('_', ' ')} cannot be {level} {unit}",
-                why=f"it may be {number(low, 4)} to {number(high, 4)} {unit}, which is set now",
-            )
+            why = f"it may be {level_text(name, low)} to {level_text(name, high)}, which is set now"
+            raise UserError(f"the {knob_title(name)} cannot be {level_text(name, level)}", why=why)
     chosen = list(levels) or _round_levels(low, high, controls[0].levels)
     return Knob(name, tuple(sorted({*chosen, high})), high, unit, is_limit=True)
 

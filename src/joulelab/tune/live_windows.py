@@ -67,10 +67,14 @@ class LiveWindows:
     Args:
         meter: The meter of the loop.
         epochs_only: Whether epochs are the units of work even if there are steps.
+
+    Attributes:
+        unit: The units of work since the beginning: ``"step"`` or ``"epoch"``.
     """
 
     def __init__(self, meter: Recording, *, epochs_only: bool = False) -> None:
         self._meter, self._names = meter, (EPOCH,) if epochs_only else (STEP, EPOCH)
+        self.unit = EPOCH
         self._reader = TraceReader(meter.directory)
         self._events: list[Mapping[str, Any]] = []
         self._since_ns = self._read_ns = 0
@@ -87,8 +91,8 @@ class LiveWindows:
         spans = self._read()
         is_own = spans.spans["pid"] == os.getpid()
         spans = spans.where(is_own & (spans.spans["start_ns"] >= self._since_ns))
-        name = next((name for name in self._names if len(spans.named(name))), EPOCH)
-        return _units(spans, name)
+        self.unit = next((name for name in self._names if len(spans.named(name))), EPOCH)
+        return _units(spans, self.unit)
 
     def energy(self, windows: Sequence[Window]) -> Energy:
         """Return the energy of windows, once the sensors have covered them."""

@@ -7,17 +7,18 @@ does nothing for it, except between epochs where settings of the program are cha
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
-from joulelab.errors import RecorderError, UserError
+from joulelab.errors import JoulelabError, RecorderError, UserError
 from joulelab.forecast.loop import COST_SHARE, LoopTuner, Pace
 from joulelab.forecast.series import load_scipy
-from joulelab.forecast.steady import SteadyWindow
-from joulelab.format import change, count, finite_or_none, join_words, number
+from joulelab.forecast.steady import LONGEST_WINDOW, SteadyWindow
+from joulelab.format import sentence
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import TUNED
 from joulelab.tune.device_knobs import borrow_knobs
@@ -27,13 +28,13 @@ from joulelab.tune.level_search import OBJECTIVES, LevelSearch
 from joulelab.tune.live_windows import LiveWindows, Recording
 from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
 from joulelab.tune.result import Result
+from joulelab.tune.text import headline
+from joulelab.tune.tuning import LeftOut, Measured, Outcome, WorkEndedError, tune
 from joulelab.tune.windows import probe_of
 
 WINDOW_S = 5.0
 """Least time of a probe: an edge of it is known to a sensor's update, 0.1 s of NVML, so this keeps
 the energy's error from the edges below 1 % if the power changes by less than a third there."""
-LONGEST_WINDOW = 12
-"""A probe whose steps do not become steady ends after this many times its least time."""
 POLLS_PER_WINDOW = 8
 
 
@@ -134,12 +135,11 @@ def _warn(reason: object) -> None:
     warnings.warn(f"the training goes on untuned: {reason}", RuntimeWarning, stacklevel=4)
 
 
-class _LoopEnded(Exception):
-    """The loop ended while the search was waiting for steps."""
-
-
 class _Tuner:
     """Searches and sets on a thread of its own, until the loop ends."""
+
+    keeps_work = True
+    notes: tuple[str, ...] = ()
 
     def __init__(self, tune: Tune, meter: Recording, *, quiet: bool) -> None:
         self._tune, self._meter, self._quiet = tune, meter, quiet
@@ -149,6 +149,11 @@ class _Tuner:
         self._since_ns = time.monotonic_ns()
         self._thread = threading.Thread(target=self._run, name="joulelab-tune", daemon=True)
         self._thread.start()
+
+    @property
+    def unit(self) -> str:
+        """What the work is counted in."""
+        return self._windows.unit
 
     def begin_epoch(self) -> None:
         """Change the program's settings, if the search wants to."""
@@ -164,51 +169,53 @@ class _Tuner:
 
     def _run(self) -> None:
         try:
-            self._tune_loop()
-        except _LoopEnded:
-            pass
+            with contextlib.suppress(WorkEndedError):
+                self._tune_loop()
         except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
             _warn(error)
 
     def _tune_loop(self) -> None:
         load_scipy()
-        tune = self._tune
-        self._windows = LiveWindows(self._meter, epochs_only=bool(tune.program_knobs))
+        options = self._tune
+        self._windows = LiveWindows(self._meter, epochs_only=bool(options.program_knobs))
         # Which GPUs the program uses is known once it works.
         while not self._windows.units():
             self._wait()
-        with borrow_knobs(tune.device_levels, self._windows.trace()) as (knobs, self._borrowed):
+        with borrow_knobs(options.device_levels, self._windows.trace()) as (knobs, self._borrowed):
             for note in () if self._borrowed is None else self._borrowed.notes:
                 self._print(note)
             while True:
-                result = self._search([*knobs, *tune.program_knobs])
-                self._report(result)
-                change = self._wait_for_change(result)
+                outcome = self._search([*knobs, *options.program_knobs])
+                if outcome.ended_early:
+                    self._report(outcome)
+                    return
+                self._change(outcome.result.settings)
+                self._report(outcome)
+                change = self._wait_for_change(outcome.result)
                 self._print(f"{change}: tuning again")
 
-    def _search(self, knobs: Sequence[Knob]) -> Result:
-        """Search, set the choice, and return it."""
-        search = self._tune.search(knobs)
-        while (settings := search.next()) is not None:
-            search.add(self._probe(settings))
-        result = search.result()
-        self._change(result.settings)
-        self._tune.result = result
-        return result
+    def _search(self, knobs: Sequence[Knob]) -> Outcome:
+        baseline = {knob.name: knob.baseline for knob in knobs}
+        try:
+            return tune(self._tune.search(knobs), baseline, self, _NoDisplay())
+        except JoulelabError:
+            if self._ended.is_set():
+                raise WorkEndedError("the loop ended first") from None
+            raise
 
     def _wait_for_change(self, result: Result) -> Change:
         """Measure from time to time, until time or power of a step have changed."""
         test, pace = DriftTest.of(result), Pace(COST_SHARE, clock=time.thread_time)
         while True:
             with pace:
-                change = test.add(self._probe(result.settings))
+                change = test.add(self.measure(result.settings).probe)
             if change is not None:
                 return change
             while not pace.due:
                 self._wait()
             self._since_ns = time.monotonic_ns()
 
-    def _probe(self, settings: Settings) -> Probe:
+    def measure(self, settings: Settings) -> Measured:
         """Measure the next steps at some settings."""
         self._change(settings)
         self._windows.begin(self._since_ns)
@@ -220,7 +227,8 @@ class _Tuner:
                 if window.add(unit.start_ns, unit.stop_ns, within=unit.chain):
                     self._since_ns = unit.stop_ns
                     energy = self._windows.energy(window.windows)
-                    return probe_of(settings, energy, window.durations_s, window.work)
+                    probe = probe_of(settings, energy, window.durations_s, window.work)
+                    return Measured(probe, energy)
             self._wait()
 
     def _change(self, settings: Settings) -> None:
@@ -241,17 +249,20 @@ class _Tuner:
         """Let some steps pass.
 
         Raises:
-            _LoopEnded: There are no more.
+            WorkEndedError: There are no more.
             RecorderError: They are no longer recorded.
         """
         if self._ended.wait(self._tune.window_s / POLLS_PER_WINDOW):
-            raise _LoopEnded
+            raise WorkEndedError("the loop ended before the search did")
         if not self._meter.alive:
             raise RecorderError(self._meter.failure)
 
-    def _report(self, result: Result) -> None:
-        text = summary(result)
-        self._meter.add_event(TUNED, text=text, result=finite_or_none(result.to_json()))
+    def _report(self, outcome: Outcome) -> None:
+        """Print and save the outcome of a search."""
+        self._tune.result = outcome.result
+        ended = outcome.ended_early or outcome.cost_text()
+        text = f"{headline(outcome.result)} {sentence(ended)}"
+        self._meter.add_event(TUNED, text=text, result=outcome.to_json())
         self._print(text)
 
     def _print(self, text: str) -> None:
@@ -259,23 +270,14 @@ class _Tuner:
             print(f"joulelab: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def summary(result: Result) -> str:
-    """Return the outcome of a search in one line."""
-    if result.settings == result.baseline:
-        return f"tuned: {_named(result.settings)} as before: {result.reason}"
-    saving, slowdown = result.saving, result.slowdown
-    energy = change(1 - saving.value, 1 - saving.high, 1 - saving.low)
-    duration = change(1 + slowdown.value, 1 + slowdown.low, 1 + slowdown.high)
-    return (
-        f"tuned: {_named(result.settings)}: energy {energy}, time {duration}, "
-        f"after {count(result.probes, 'probe')}"
-    )
+class _NoDisplay:
+    """Shows nothing while a search runs."""
 
+    def begin(self, settings: Settings) -> None:
+        """Do nothing."""
 
-def _named(settings: Settings) -> str:
-    levels = []
-    for name, level in settings.items():
-        unit = DEVICE_KNOBS.get(name, "")
-        text = number(level, 4) if isinstance(level, float) else str(level)
-        levels.append(f"{name.replace('_', ' ')} {text} {unit}".rstrip())
-    return join_words(levels)
+    def measured(self, probe: Probe, best: Result | None) -> None:
+        """Do nothing."""
+
+    def left_out(self, what: LeftOut) -> None:
+        """Do nothing."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, UserError
+from joulelab.forecast.steady import LONGEST_WINDOW
 from joulelab.study.cells import Factors, combinations
 from joulelab.study.plan import Plan
 from joulelab.study.runner import ATTEMPTS, prepared_worker
@@ -16,9 +17,6 @@ from joulelab.tune.knobs import PROGRAM_KNOBS
 from joulelab.tune.probes import Knob, Level, Settings
 from joulelab.tune.tuning import Measured, UnmeasurableError
 from joulelab.tune.windows import probe_of
-
-LONGEST_WINDOW = 12.0
-"""A probe whose steps do not become steady ends after this many times its least time."""
 
 CHANGES_LEARNING = (
     "a batch size or a precision changes what the model learns; energy and time are per sample, "
