@@ -1,6 +1,8 @@
 import os
+import shutil
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from joulelab.cli.app import main
 from joulelab.report import renderer
@@ -83,3 +85,25 @@ def hostile_page(tmp_path_factory, synthetic, empty_images):
     with pytest.MonkeyPatch.context() as patch:
         empty_images(patch)
         return write_report([directory / "a", directory / "b"], directory / "both.html").page
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser for the pages."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("pages were not opened: there is no chromium on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--no-first-run",
+            ],
+        )
+        yield browser
+        browser.close()

@@ -107,7 +107,9 @@ def command(
         result = replay(recorded, search(recorded.knobs, list(recorded.rows)), noise, seed)
         print_json(result.to_json()) if as_json else print_result(result)
         return
-    options = WorkOptions(parse_knobs(knobs) if knobs else {}, search, window_s, out, as_json)
+    options = WorkOptions(
+        parse_knobs(knobs) if knobs else {}, search, max_slowdown, window_s, out, as_json
+    )
     assert plan is not None
     tune_plan(plan, overrides, options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from rich.console import Console
@@ -71,7 +72,7 @@ class SearchDisplay:
             self._status.console.print(text, markup=False, highlight=False)
 
 
-def print_outcome(outcome: Outcome, apply: Sequence[str], pages: Sequence[str] = ()) -> None:
+def print_outcome(outcome: Outcome, apply: Sequence[str], page: Path | None) -> None:
     """Print what a search on real work found, cost and left out."""
     print_result(outcome.result, f" per {outcome.unit}")
     if outcome.ended_early:
@@ -83,7 +84,7 @@ def print_outcome(outcome: Outcome, apply: Sequence[str], pages: Sequence[str] =
     echo(f"{outcome.cost_text()}.")
     for command in apply:
         echo(f"Apply:   {command}")
-    for page in pages:
+    if page is not None:
         echo(f"Page:    {page}")
 
 

@@ -31,6 +31,7 @@ class WorkOptions:
     Attributes:
         levels: Levels of each knob; none for the usual ones.
         search: Creates the search over knobs.
+        max_slowdown: Accepted slow-down.
         window_s: Least time of steady work in a probe.
         out: Directory for results.
         as_json: Whether to print JSON.
@@ -38,6 +39,7 @@ class WorkOptions:
 
     levels: Mapping[str, Sequence[Level]]
     search: Callable[[Sequence[Knob]], Search]
+    max_slowdown: float
     window_s: float
     out: Path | None
     as_json: bool
@@ -58,7 +60,7 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
         outcome = _tune(work, work.knobs(levels), options)
     given = [f"--set {shlex.quote(one)}" for one in overrides]
     command = " ".join([study_command(plan, changed(outcome.result)), *given])
-    _report(outcome, [command] if outcome.is_better else [], options)
+    _report(outcome, chosen.name, [command] if outcome.is_better else [], options)
 
 
 @contextmanager
@@ -81,15 +83,21 @@ def _tune(work: Workload, knobs: Sequence[Knob], options: WorkOptions) -> Outcom
         return tune(options.search(knobs), baseline, work, display)
 
 
-def _report(outcome: Outcome, apply: Sequence[str], options: WorkOptions) -> None:
-    """Print the outcome and write its files."""
+def _report(outcome: Outcome, title: str, apply: Sequence[str], options: WorkOptions) -> None:
+    """Write the outcome's files and print it."""
+    page = None
     if options.out is not None:
+        from joulelab.report.tuning_page import write_tuning_page  # noqa: PLC0415 (imports pandas)
+
+        page = write_tuning_page(
+            options.out, outcome, title=title, max_slowdown=options.max_slowdown, apply=apply
+        )
         write_csv(options.out / "probes.csv", outcome.rows())
         text = json.dumps(outcome.to_json(), indent=1, allow_nan=False)
         write_whole(options.out / "result.json", f"{text}\n".encode())
     if options.as_json:
         print_json(outcome.to_json())
     else:
-        print_outcome(outcome, apply)
+        print_outcome(outcome, apply, page)
     if outcome.ended_early == INTERRUPTED:
         click.get_current_context().exit(130)

@@ -129,15 +129,9 @@ def _html(
     places: dict[str, list[dict[str, Any]]] = {}
     for row in records(groups):
         places.setdefault(f"{row['study']} · {row['machine']}", []).append(row)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("joulelab.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"estimate": _estimate, "interval": _interval}
-    return environment.get_template("report.html.j2").render(
+    templates = environment()
+    templates.filters |= {"estimate": _estimate, "interval": _interval}
+    return templates.get_template("report.html.j2").render(
         title=", ".join(study.label for study in tables.studies),
         simulated=bool((tables.runs["provenance"] == "simulated").any()),
         version=joulelab.__version__,
@@ -160,6 +154,17 @@ def _html(
         hardware=text_table(hardware_table(tables.studies)),
         characteristics=text_table(model_table(tables.summary)),
         studies=[study_section(study, analysis) for study in tables.studies],
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of the pages' templates."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("joulelab.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ def with_sides(
     *,
     linear: bool = False,
     allowed: Sequence[str] = SIDES,
+    frames: Mapping[str, tuple[float, float]] = FRAMES_PX,
 ) -> pd.DataFrame:
     """Add the side of each row's name; empty where it would cover something.
 
@@ -47,13 +48,14 @@ def with_sides(
         by: Columns that select what is shown at one time.
         linear: Whether both axes are linear and begin at zero, whatever the range of values.
         allowed: Those of :data:`SIDES` that are free of other marks.
+        frames: Size of the plot in pixels, by the column of the sides for it.
     """
-    found = {name: pd.Series(None, index=table.index, dtype=object) for name in FRAMES_PX}
+    found = {name: pd.Series(None, index=table.index, dtype=object) for name in frames}
     for _, part in table.groupby(list(by), dropna=False):
         if len(part) > MOST:
             continue
         at = np.column_stack([_fraction(part[x], linear), 1 - _fraction(part[y], linear)])
-        for name, frame in FRAMES_PX.items():
+        for name, frame in frames.items():
             found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame, allowed)
     return table.assign(**found)
 

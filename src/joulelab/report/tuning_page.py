@@ -1,0 +1,260 @@
+"""Page of a search for better settings: what it chose, and energy against time as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+from markupsafe import Markup
+
+import joulelab
+from joulelab.findings.tables import write_file
+from joulelab.format import (
+    count,
+    interval,
+    number,
+    percent,
+    scale,
+    sentence,
+    time_scale,
+)
+from joulelab.report.charts.chart import TABLE, plain_values
+from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
+from joulelab.report.charts.style import (
+    CONFIG,
+    INK,
+    NUMBER,
+    QUIET,
+    SERIES_COLOURS,
+    chart,
+    model_names,
+    specification,
+)
+from joulelab.report.page import environment
+from joulelab.report.renderer import render
+from joulelab.tune.knobs import knob_title, level_text, settings_text
+from joulelab.tune.probes import Settings
+from joulelab.tune.text import headline
+from joulelab.tune.tuning import Outcome, mean_probe
+
+PAGE = "index.html"
+FIGURE = "front"
+_ACCENT, _CHOICE = SERIES_COLOURS[0], SERIES_COLOURS[2]
+_WIDTH_PX, _HEIGHT_PX = 640, 340
+_SIDES = ("NE", "SE", "NW", "SW", "E", "W")
+"""Sides of a point for its label; intervals are drawn to the right, left, top and bottom of it."""
+_MARKS = {"baseline": "Baseline", "choice": "Choice", "front": "Front", "other": "Other settings"}
+
+
+def write_tuning_page(
+    directory: Path,
+    outcome: Outcome,
+    *,
+    title: str,
+    max_slowdown: float,
+    apply: Sequence[str] = (),
+) -> Path:
+    """Write the page and its figure, and return the page.
+
+    Args:
+        directory: An existing directory.
+        outcome: What was found.
+        title: What was tuned.
+        max_slowdown: The accepted slow-down.
+        apply: Commands that apply the choice.
+
+    Raises:
+        StoreError: A file cannot be written.
+    """
+    settings = _measured_settings(outcome)
+    scales = _scales(settings)
+    drawn = _figure(outcome, settings, scales, max_slowdown)
+    images = render(drawn, ("svg",))
+    page = environment().get_template("tuning.html.j2").render(
+        title=title,
+        version=joulelab.__version__,
+        headline=headline(outcome.result),
+        facts=_facts(outcome),
+        # Vega escapes the texts of the figure.
+        figure=Markup(images["svg"].decode()),  # noqa: S704
+        alt=_alt(outcome, settings),
+        knobs=[knob_title(name) for name in outcome.result.baseline],
+        unit=outcome.unit,
+        units=[name for _, name in scales],
+        rows=[_row(one, settings[0], scales) for one in settings],
+        max_slowdown=percent(max_slowdown),
+        apply=apply,
+        ended_early=outcome.ended_early,
+        left_out=[sentence(str(one)) for one in outcome.left_out],
+        notes=[sentence(one) for one in (*outcome.notes, outcome.cost_text())],
+    )  # fmt: skip
+    write_file(directory / f"{FIGURE}.svg", images["svg"])
+    return write_file(directory / PAGE, page.encode())
+
+
+class _Measured(NamedTuple):
+    """Settings that were measured: (value, low, high) of time and energy; low may be the value."""
+
+    settings: Settings
+    mark: str
+    is_on_front: bool
+    probes: int
+    duration_s: tuple[float, float, float]
+    energy_j: tuple[float, float, float]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(level_text(name, level) for name, level in self.settings.items())
+
+
+def _measured_settings(outcome: Outcome) -> list[_Measured]:
+    """Return the baseline, the choice and the others by their time."""
+    result = outcome.result
+    probes = sorted((one.probe for one in outcome.measured), key=_key)
+    front = {_names(one.settings): one for one in result.front}
+    found = []
+    for _, group in groupby(probes, key=_key):
+        same = list(group)
+        mean = mean_probe(same)
+        point = front.get(_names(mean.settings))
+        time, energy = (mean.duration_s,) * 3, (mean.energy_j,) * 3
+        if point is not None:
+            t, e = point.duration_s, point.energy_j
+            time, energy = (t.value, t.low, t.high), (e.value, e.low, e.high)
+        is_base = mean.settings == result.baseline
+        is_choice = mean.settings == result.settings
+        mark = "baseline" if is_base else "choice" if is_choice else "front" if point else "other"
+        found.append(_Measured(mean.settings, mark, point is not None, len(same), time, energy))
+    order = list(_MARKS)
+    return sorted(found, key=lambda one: (min(order.index(one.mark), 2), one.duration_s))
+
+
+def _names(settings: Settings) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, repr(level)) for name, level in settings.items()))
+
+
+def _key(probe: Any) -> tuple[tuple[str, str], ...]:
+    return _names(probe.settings)
+
+
+def _scales(settings: Sequence[_Measured]) -> tuple[tuple[float, str], tuple[float, str]]:
+    slowest = max(one.duration_s[0] for one in settings)
+    largest = max(one.energy_j[0] for one in settings)
+    return time_scale(slowest), scale(largest, "J")
+
+
+def _facts(outcome: Outcome) -> list[tuple[str, str]]:
+    result = outcome.result
+    measured = count(len(_measured_settings(outcome)), "setting")
+    facts = [("Probes", f"{result.probes} at {measured}")]
+    if outcome.is_better:
+        facts = [
+            ("Energy saved", percent(result.saving.value)),
+            ("Change of time", percent(result.slowdown.value, signed=True)),
+            *facts,
+            ("Pays back after", f"{number(outcome.pays_back_after)} {outcome.unit}s"),
+        ]
+    return facts
+
+
+def _row(
+    one: _Measured, baseline: _Measured, scales: Sequence[tuple[float, str]]
+) -> Mapping[str, Any]:
+    cells = []
+    for values, base, (size, _) in zip(one[4:], baseline[4:], scales, strict=True):
+        value, low, high = (value / size for value in values)
+        ends = interval(low, high, value) if low < high else ""
+        relative = percent(values[0] / base[0] - 1, signed=True) if one is not baseline else ""
+        cells += [(number(value), ends), (relative, "")]
+    return {
+        "settings": settings_text(one.settings),
+        "mark": _MARKS[one.mark] if one.mark in ("baseline", "choice") else "",
+        "probes": one.probes,
+        "cells": cells,
+    }
+
+
+def _alt(outcome: Outcome, settings: Sequence[_Measured]) -> str:
+    return (
+        f"Energy against time per {outcome.unit} at {count(len(settings), 'setting')}; "
+        f"{headline(outcome.result)}"
+    )
+
+
+def _figure(
+    outcome: Outcome,
+    settings: Sequence[_Measured],
+    scales: Sequence[tuple[float, str]],
+    max_slowdown: float,
+) -> dict[str, Any]:
+    """Draw every probe, the settings with their intervals, the front and the accepted time."""
+    (second, time_unit), (joule, energy_unit) = scales
+    rows = [
+        {
+            "mark": one.mark,
+            "model": one.label,
+            "is_on_front": one.is_on_front,
+            **_ends("x", one.duration_s, second),
+            **_ends("y", one.energy_j, joule),
+        }
+        for one in settings
+    ]
+    frames = dict.fromkeys(FRAMES_PX, (_WIDTH_PX - 70.0, _HEIGHT_PX - 0.0))
+    named = with_sides(
+        pd.DataFrame(rows).assign(group=0), "x", "y", ["group"], allowed=_SIDES, frames=frames
+    )
+    probes = [
+        {"mark": "probe", "x": one.probe.duration_s / second, "y": one.probe.energy_j / joule}
+        for one in outcome.measured
+    ]
+    limit = [{"mark": "limit", "x": (1 + max_slowdown) * settings[0].duration_s[0] / second}]
+    table = pd.concat([named, pd.DataFrame(probes), pd.DataFrame(limit)], ignore_index=True)
+    axis: Mapping[str, Any] = {
+        "scale": alt.Scale(zero=False, nice=False, padding=22),
+        "axis": alt.Axis(format=NUMBER),
+    }
+    x = alt.X("x:Q", title=f"Time per {outcome.unit} ({time_unit})", **axis)
+    y = alt.Y("y:Q", title=f"Energy per {outcome.unit} ({energy_unit})", **axis)
+    base = chart(height=_HEIGHT_PX).properties(width=_WIDTH_PX)
+    of = partial(_of, base)
+    on_front = of("front", "choice", "baseline")
+    styles: Mapping[str, Mapping[str, Any]] = {
+        "other": {"color": QUIET, "size": 50},
+        "front": {"color": _ACCENT, "size": 50, "filled": True},
+        "baseline": {"color": INK, "size": 85, "filled": True, "shape": "diamond"},
+        "choice": {"color": _CHOICE, "size": 95, "filled": True},
+    }
+    points = {
+        mark: of(mark).mark_point(opacity=1, **style).encode(x=x, y=y)
+        for mark, style in styles.items()
+    }
+    # The page shows what has this name in its own ink, which is light on dark pages.
+    points["baseline"] = points["baseline"].properties(name="ink_baseline")
+    layers = [
+        of("limit").mark_rule(color=QUIET, strokeDash=[5, 3]).encode(x=x),
+        of("probe").mark_point(filled=True, color=QUIET, opacity=0.4, size=14).encode(x=x, y=y),
+        on_front.mark_line(color=_ACCENT, strokeWidth=1, opacity=0.5)
+        .transform_filter("datum.is_on_front").encode(x=x, y=y, order="x:Q"),
+        on_front.mark_rule(color=QUIET).encode(x=x, y="y_low:Q", y2="y_high:Q"),
+        on_front.mark_rule(color=QUIET).encode(x="x_low:Q", x2="x_high:Q", y=y),
+        *points.values(),
+        model_names(base.transform_filter("isValid(datum.model)").encode(x=x, y=y)),
+    ]  # fmt: skip
+    view = specification(alt.layer(*layers))
+    columns, values = plain_values(table)
+    view["datasets"] = {TABLE: [dict(zip(columns, row, strict=True)) for row in values]}
+    return view | {"config": CONFIG | {"background": None}}
+
+
+def _ends(axis: str, values: Sequence[float], size: float) -> dict[str, float]:
+    names = (axis, f"{axis}_low", f"{axis}_high")
+    return dict(zip(names, (value / size for value in values), strict=True))
+
+
+def _of(base: alt.Chart, *marks: str) -> alt.Chart:
+    return base.transform_filter(alt.FieldOneOfPredicate("mark", list(marks)))
