@@ -281,7 +281,7 @@ static double constant_limits_j(double t_s, const change_t *at) {
     return periods * part_j(period_s, at) + part_j(t_s - periods * period_s, at);
 }
 
-static FILE *beside(const char *suffix, const char *mode) {
+static FILE *open_shared(const char *suffix, const char *mode) {
     char path[4096];
     snprintf(path, sizeof path, "%s%s", getenv("JOULELAB_STANDIN"), suffix);
     return fopen(path, mode);
@@ -290,7 +290,7 @@ static FILE *beside(const char *suffix, const char *mode) {
 /* Read what any process has set since the last call. */
 static void read_changes(void) {
     pthread_mutex_lock(&lock);
-    FILE *file = beside(".controls", "r");
+    FILE *file = open_shared(".controls", "r");
     if (file) {
         change_t next;
         fseek(file, changes_read, SEEK_SET);
@@ -326,7 +326,7 @@ static const change_t *now_set(void) {
 
 /* Note a request, and do it if it is allowed. Lines of this length are appended whole. */
 static ret_t change(const char *what, int is_allowed, change_t next) {
-    FILE *file = beside(".requests", "a");
+    FILE *file = open_shared(".requests", "a");
     if (file) {
         fprintf(file, "%s %u %u %u\n", what, next.limit_mw, next.clock_mhz, next.memory_mhz);
         fclose(file);
@@ -334,7 +334,7 @@ static ret_t change(const char *what, int is_allowed, change_t next) {
     if (!has_controls) return NOT_SUPPORTED;
     if (!may_set) return NO_PERMISSION;
     if (!is_allowed) return INVALID_ARGUMENT;
-    file = beside(".controls", "a");
+    file = open_shared(".controls", "a");
     if (!file) return NO_PERMISSION;
     fprintf(file, "%.9f %u %u %u\n", seconds(CLOCK_MONOTONIC), next.limit_mw, next.clock_mhz,
             next.memory_mhz);

@@ -428,7 +428,7 @@ def _magnitude(value: float, low: float, high: float) -> float:
 def _decimals(value: float, digits: int) -> int:
     magnitude = math.floor(math.log10(abs(value))) if value else 0
     # 9.996 to three digits is 10.0, not 10.00.
-    if value and round(abs(value), digits - 1 - magnitude) >= 10 ** (magnitude + 1):
+    if magnitude < digits and round(abs(value), digits - 1 - magnitude) >= 10 ** (magnitude + 1):
         magnitude += 1
     return min(max(0, digits - 1 - magnitude), 12)
 

@@ -25,6 +25,13 @@ class FakeGpu:
     power_limit_mw: int = 300_000
     default_limit_mw: int = 300_000
     max_limit_mw: int = 400_000
+    min_limit_mw: int | None = None
+    """A third of the limit, if it is not stated."""
+    graphics_mhz: tuple[int, ...] = (1980, 1500, 1200, 900)
+    memory_mhz: tuple[int, ...] = (2619, 1593)
+    locked: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sent: list[tuple[str, int]] = field(default_factory=list)
+    """(function, value) of each setting that was asked for."""
     power_mw: int = 100_000
     module_mw: int | None = None
     """Power of the module, where NVML knows scopes."""
@@ -213,8 +220,62 @@ class FakeNvml:
     def _c_nvmlDeviceGetPowerManagementLimitConstraints(self, handle, least, most):
         gpu = self._gpu(handle)
         code = gpu.code("nvmlDeviceGetPowerManagementLimitConstraints")
-        least._obj.value, most._obj.value = gpu.power_limit_mw // 3, gpu.max_limit_mw
+        lowest_mw = gpu.min_limit_mw or gpu.power_limit_mw // 3
+        least._obj.value, most._obj.value = lowest_mw, gpu.max_limit_mw
         return code
+
+    def _c_nvmlDeviceSetPowerManagementLimit(self, handle, limit):
+        gpu = self._gpu(handle)
+        gpu.sent.append(("power_limit", _number(limit)))
+        code = gpu.code("nvmlDeviceSetPowerManagementLimit")
+        if code == OK:
+            gpu.power_limit_mw = _number(limit)
+        return code
+
+    def _c_nvmlDeviceSetGpuLockedClocks(self, handle, low, high):
+        return self._lock(handle, "GpuLockedClocks", low, high)
+
+    def _c_nvmlDeviceSetMemoryLockedClocks(self, handle, low, high):
+        return self._lock(handle, "MemoryLockedClocks", low, high)
+
+    def _c_nvmlDeviceResetGpuLockedClocks(self, handle):
+        return self._lock(handle, "GpuLockedClocks")
+
+    def _c_nvmlDeviceResetMemoryLockedClocks(self, handle):
+        return self._lock(handle, "MemoryLockedClocks")
+
+    def _lock(self, handle, name, low=None, high=None):
+        gpu = self._gpu(handle)
+        code = gpu.code(f"nvmlDeviceSet{name}")
+        if code == OK:
+            gpu.locked.pop(name, None)
+            if high is not None:
+                gpu.sent.append((name, _number(high)))
+                gpu.locked[name] = (_number(low), _number(high))
+        return code
+
+    def _c_nvmlDeviceGetSupportedMemoryClocks(self, handle, count, clocks):
+        return self._clocks(handle, "nvmlDeviceGetSupportedMemoryClocks", count, clocks)
+
+    def _c_nvmlDeviceGetSupportedGraphicsClocks(self, handle, memory, count, clocks):
+        return self._clocks(handle, "nvmlDeviceGetSupportedGraphicsClocks", count, clocks)
+
+    def _clocks(self, handle, function, count, clocks):
+        gpu = self._gpu(handle)
+        values = gpu.memory_mhz if "Memory" in function else gpu.graphics_mhz
+        code = gpu.code(function)
+        if code != OK:
+            return code
+        count._obj.value = len(values)
+        if clocks is None:
+            return pynvml.NVML_ERROR_INSUFFICIENT_SIZE
+        clocks[:] = values
+        return OK
+
+    def _c_nvmlDeviceGetMaxClockInfo(self, handle, kind, value):
+        gpu = self._gpu(handle)
+        value._obj.value = max(gpu.memory_mhz if kind.value == 2 else gpu.graphics_mhz)
+        return gpu.code("nvmlDeviceGetMaxClockInfo")
 
     def _c_nvmlDeviceGetPowerManagementDefaultLimit(self, handle, value):
         return self._scalar(handle, "default_limit", value, "default_limit_mw")
@@ -268,6 +329,11 @@ def _plain(method: Callable[..., int]) -> Callable[..., int]:
 def _point(device, address: int) -> int:
     ctypes.memmove(device, ctypes.byref(ctypes.c_void_p(address)), ctypes.sizeof(ctypes.c_void_p))
     return OK
+
+
+def _number(value) -> int:
+    """Plain numbers and those of ctypes: bindings pass either."""
+    return getattr(value, "value", value)
 
 
 def _address(handle) -> int:

@@ -9,16 +9,32 @@ from pathlib import Path
 import click
 
 from joulelab.cli.options import Percent, complete_plan
-from joulelab.cli.output import print_json
+from joulelab.cli.output import echo, print_json
 from joulelab.cli.tune_output import print_result
 from joulelab.cli.tune_work import WorkOptions, tune_plan
-from joulelab.errors import UserError
+from joulelab.controls.saved_state import restore_all
+from joulelab.errors import ControlError, UserError
+from joulelab.format import sentence
 from joulelab.tune.knobs import parse_knobs
 from joulelab.tune.probes import Knob, Level, Search
 from joulelab.tune.replay import read_replay_table, replay
 from joulelab.tune.settings_search import OBJECTIVES, TO_TARGET, search_over
 
 USUAL_SLOWDOWN = 0.05
+
+
+def _restore(context: click.Context, _: click.Parameter, is_given: bool) -> None:
+    """Restore what a killed run left, and exit."""
+    if not is_given:
+        return
+    restored = restore_all()
+    for note in restored.notes:
+        echo(sentence(note))
+    if restored.failures:
+        raise ControlError("; ".join(restored.failures))
+    if not restored.notes:
+        echo("Nothing was left to restore.")
+    context.exit()
 
 
 class _Tune(click.Command):
@@ -59,6 +75,8 @@ class _Tune(click.Command):
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
     help="Seed of all random choices.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--restore", is_flag=True, is_eager=True, expose_value=False, callback=_restore,
+    help="Restore limits and clocks that a killed run left changed, and exit.")  # fmt: skip
 def command(
     plan: str | None,
     program: tuple[str, ...],
@@ -84,6 +102,7 @@ def command(
       joulelab tune --knobs batch-size=8,16,32,64,precision quick --set 'models=["LeNet"]'
       joulelab tune --knobs power-limit -- python train.py
       joulelab tune --replay measured.csv --knobs power-limit --max-slowdown 5%
+      joulelab tune --restore
     """
     if [plan is not None, bool(program), table is not None].count(True) != 1:
         raise click.UsageError("give one of PLAN, -- COMMAND ... and --replay TABLE")

@@ -111,7 +111,7 @@ class Borrowed:
 
     def _set(self, control: Control, value: float) -> None:
         found = self.found[control]
-        own = self._own_values.setdefault(control.name, [])
+        own = self._own_values.get(control.name, [])
         current = control.read()
         known = own if found is None else [found, *own]
         if current is not None and not any(is_same(current, one) for one in known):
@@ -120,20 +120,29 @@ class Borrowed:
                 why="it was changed while JouleLab was tuning it",
                 hint="stop the other program, and tune again",
             )
-        if value not in own:
-            own.append(value)
-        if self._guard is None or not self._guard.announce(control.name, value):
-            self._start_guard()
+        control.check_value(value)
+        self._announce(control, value)
         control.set(value)
         current = control.read()
         if current is not None and not is_same(current, value):
+            self._announce(control, current)
             raise ControlError(
                 f"cannot set {control.title} to {number(value, 4)} {control.unit}",
                 why=f"the driver uses {number(current, 4)} {control.unit} instead",
             )
 
+    def _announce(self, control: Control, value: float) -> None:
+        """Let the guard know a value that JouleLab sets, so that it is known to be ours."""
+        own = self._own_values.setdefault(control.name, [])
+        if value not in own:
+            own.append(value)
+        if self._guard is None or not self._guard.announce(control.name, value):
+            self._start_guard()
+
     def _start_guard(self) -> None:
-        """Start a guard; a second one if the first was killed."""
+        """Start a guard, also in place of one that was killed."""
+        if self._guard is not None:
+            self._guard.dismiss()
         save_found(self.found)
         descriptors = [lock.descriptor for lock in self._locks.values()]
         self._guard = Guard(self._locks, descriptors, self._own_values)

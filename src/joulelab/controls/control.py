@@ -43,7 +43,7 @@ class Control(ABC):
 
     @abstractmethod
     def read(self) -> float | None:
-        """Return the value that is set, whoever set it; ``None`` if the driver does not report it.
+        """Return the value that is set, also by other programs; ``None`` if the driver does not report it.
 
         Raises:
             ControlError: The device does not answer.
@@ -52,10 +52,16 @@ class Control(ABC):
     def set(self, value: float) -> None:
         """Set the value. One that the device does not allow is not sent to it.
 
-        Clocks between two levels are refused, since the driver would choose another one.
-
         Raises:
             ControlError: The value is not allowed, or the device refuses.
+        """
+        self.check_value(value)
+        self._write(value)
+
+    def check_value(self, value: float) -> None:
+        """Raise :class:`ControlError` for a value that the device does not allow.
+
+        Clocks between two levels are refused, since the driver would choose another one.
         """
         failure = f"cannot set {self.title} to {number(value, 4)} {self.unit}"
         if not self.low <= value <= self.high:
@@ -65,7 +71,6 @@ class Control(ABC):
             nearest = min(self.levels, key=lambda level: abs(level - value))
             hint = f"the nearest one is {number(nearest, 4)} {self.unit}"
             raise ControlError(failure, why="it is not one of its levels", hint=hint)
-        self._write(value)
 
     @abstractmethod
     def restore(self, found: float | None) -> None:

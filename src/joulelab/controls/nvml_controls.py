@@ -46,7 +46,7 @@ class NvmlPowerLimit(Control):
         _set_limit_again(self)
 
     def read(self) -> float:
-        """Return the limit, whoever set it."""
+        """Return the limit, also if another program set it."""
         return float(_call(self, "nvmlDeviceGetPowerManagementLimit")) / 1e3
 
     def restore(self, found: float | None) -> None:

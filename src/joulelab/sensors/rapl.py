@@ -162,6 +162,13 @@ def discover_rapl(
     return ([RaplSensor(channels, paths)] if channels else []), absences
 
 
+def package_zones(root: Path | None = None) -> list[Path]:
+    """Return the directories of the processor packages in powercap, in package order."""
+    powercap = (root or system_root()) / "class" / "powercap"
+    zones = _counted(powercap, _zone_names(powercap)[0])
+    return [zone.path for zone in zones if zone.kind == "cpu"]
+
+
 def _zone_names(powercap: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """The name of each zone by its directory, in order; why some have no name, and the fix."""
     found, nameless = {}, []
