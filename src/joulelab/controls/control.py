@@ -43,7 +43,7 @@ class Control(ABC):
 
     @abstractmethod
     def read(self) -> float | None:
-        """Return the value that is set, also by other programs; ``None`` if the driver does not report it.
+        """Return the value that is set; ``None`` if the driver does not report it.
 
         Raises:
             ControlError: The device does not answer.
