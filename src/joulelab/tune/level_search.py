@@ -1,15 +1,48 @@
-"""The search over the levels of one knob."""
+"""The search over the levels of one knob.
+
+After each probe, time and energy at every level are drawn from their posterior
+(:mod:`~joulelab.tune.level_curves`). From these draws follow the choice if the search ended now,
+and the expected gain of each possible next probe: outcomes are drawn, the draws are weighted by
+how well they agree with an outcome, and the choice is made again (the expected value of sample
+information: Raiffa and Schlaifer, Applied Statistical Decision Theory, 1961). One probe alone
+often cannot change a choice although several could, so that several probes are considered as one,
+too, and their gain is divided by their number (Frazier and Powell, Decision Analysis 7, 378, 2010).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
 import numpy as np
+from numpy.typing import NDArray
 
 from joulelab.errors import UserError
-from joulelab.format import percent
-from joulelab.tune.probes import Knob, Level, Probe, Settings
+from joulelab.format import count, percent
+from joulelab.tune.level_curves import CurveDraws, Floats, LevelCurves
+from joulelab.tune.probes import Knob, Probe, Settings
 from joulelab.tune.result import Estimate, FrontPoint, Result
 
 OBJECTIVES = ("energy", "edp")
+TOLERANCE = 0.005
+"""Slow-downs that differ by less than half a point are equally acceptable."""
+RISK = 0.1
+"""Accepted probability of a slow-down that exceeds the bound by more than the tolerance."""
+NOT_BETTER = 0.025
+"""Accepted probability that the choice is no better than the baseline: a 95 % interval above 0."""
+EXCEEDED_COST = 0.2
+"""Cost of a bound that is exceeded, in energies of the baseline, when probes are planned."""
+LEAST_GAIN = 5e-4
+LEAST_CHANCE = 0.01
+"""A level is no longer measured if it is the best with less than this probability."""
+MOST_CANDIDATES = 10
+OUTCOMES = 32
+BATCHES = (1, 3)
+"""Numbers of probes that are considered as one."""
+BASELINE_EVERY = (4, 7)
+"""The baseline is measured again after 4 to 6 other probes, at random."""
+MOST_PER_LEVEL = 3
 
 
 class LevelSearch:
@@ -22,14 +55,18 @@ class LevelSearch:
             search.add(measure(settings))
         result = search.result()
 
-    Time and energy of all probes must be for the same unit of work, for example a step. A probe of
-    a level that was not proposed is accepted, too.
+    Time and energy of all probes must be for the same unit of work, for example a step. The
+    baseline comes first and again at random, so that drift becomes visible scatter. Probes of
+    levels that were not proposed are accepted, too. Settings that cannot be measured are left out.
 
     Args:
         knob: What to change.
         max_slowdown: Accepted additional time, as a part of the baseline's.
         objective: What to minimise: ``"energy"``, or ``"edp"`` for energy times time.
         seed: Of all random choices; the same probes and seed give the same proposals and result.
+        least_gain: Part of the baseline's energy that one more probe must be expected to save;
+            one divided by the number of probes that would fit into the rest of the work is a good
+            choice.
         max_probes: Largest number of probes; ``None`` for three per level.
 
     Raises:
@@ -43,6 +80,7 @@ class LevelSearch:
         *,
         objective: str = "energy",
         seed: int = 0,
+        least_gain: float = LEAST_GAIN,
         max_probes: int | None = None,
     ) -> None:
         if objective not in OBJECTIVES:
@@ -52,55 +90,212 @@ class LevelSearch:
         self.knob = knob
         self.max_slowdown = max_slowdown
         self.objective = objective
-        self.max_probes = max_probes or 3 * len(knob.levels)
+        self.least_gain = least_gain
+        self.max_probes = max_probes or MOST_PER_LEVEL * len(knob.levels)
         self.probes: list[Probe] = []
+        self._baseline = knob.levels.index(knob.baseline)
+        self._left_out: set[int] = set()
         self._rng = np.random.default_rng(seed)
-        others = [level for level in knob.levels if level != knob.baseline]
-        self._queue: list[Level] = [knob.baseline, *others]
+        self._curves = LevelCurves(knob, self._rng)
+        self._queue: list[int] = [self._baseline]
+        self._until_baseline = self._draw_gap()
+        self._outlook: _Outlook | None = None
 
     def next(self) -> Settings | None:
         """Return the settings to measure next; ``None`` if the search is over."""
-        if len(self.probes) >= len(self._queue):
-            return None
-        return {self.knob.name: self._queue[len(self.probes)]}
+        if not self._queue and len(self.probes) < self.max_probes:
+            self._queue = self._plan()
+        return self._settings(self._queue[0]) if self._queue else None
 
     def add(self, probe: Probe) -> None:
         """Take the measurement of the settings that :meth:`next` returned last."""
+        level = self.knob.levels.index(probe.settings[self.knob.name])
+        if self._queue and self._queue[0] == level:
+            self._queue.pop(0)
+        is_baseline = level == self._baseline
+        self._until_baseline = self._draw_gap() if is_baseline else self._until_baseline - 1
         self.probes.append(probe)
+        self._outlook = None
 
     def leave_out(self, settings: Settings) -> None:
-        """Take that the settings that :meth:`next` returned last cannot be measured."""
-        self._queue.remove(settings[self.knob.name])
+        """Take that the settings that :meth:`next` returned last cannot be measured.
+
+        Raises:
+            UserError: They are the baseline, which no other level can replace.
+        """
+        level = self.knob.levels.index(settings[self.knob.name])
+        if level == self._baseline:
+            raise UserError("the baseline cannot be measured", hint="choose another baseline")
+        self._left_out.add(level)
+        self._queue = [other for other in self._queue if other != level]
+        self._outlook = None
 
     def result(self) -> Result:
-        """Return the choice from the measurements so far."""
-        name, baseline = self.knob.name, self.knob.baseline
-        by_level = {probe.settings[name]: probe for probe in self.probes}
-        base = by_level[baseline]
-        feasible = [
-            probe
-            for probe in by_level.values()
-            if probe.duration_s <= (1 + self.max_slowdown) * base.duration_s
-        ]
-        best = min(feasible, key=lambda probe: probe.energy_j)
-        saving = 1 - best.energy_j / base.energy_j
-        slowdown = best.duration_s / base.duration_s - 1
-        front = (_point(best),) if best is base else (_point(base), _point(best))
+        """Return the choice from the measurements so far. The baseline must have been measured."""
+        outlook = self._look()
+        choice = outlook.choice
+        slowdown = _estimate(outlook.slowdown[:, choice])
+        saving = _estimate(1 - outlook.relative_energy[:, choice])
         return Result(
-            best.settings,
-            base.settings,
-            Estimate(saving, saving, saving),
-            Estimate(slowdown, slowdown, slowdown),
+            self._settings(choice),
+            self._settings(self._baseline),
+            saving,
+            slowdown,
             len(self.probes),
-            front,
-            f"least energy within {percent(self.max_slowdown)} of the baseline's time",
+            tuple(self._front_point(level) for level in outlook.front()),
+            self._reason(outlook),
         )
 
+    def _plan(self) -> list[int]:
+        """Return the levels to measure next, in random order; none if it is not worth it."""
+        outlook = self._look()
+        gain, levels = max(outlook.gains(self._rng), default=(0.0, []), key=lambda one: one[0])
+        if gain < self.least_gain:
+            return []
+        if self._until_baseline <= 0 and self._baseline not in levels:
+            levels = [*levels, self._baseline]
+        return [levels[i] for i in self._rng.permutation(len(levels))]
 
-def _point(probe: Probe) -> FrontPoint:
-    duration_s, energy_j = probe.duration_s, probe.energy_j
-    return FrontPoint(
-        probe.settings,
-        Estimate(duration_s, duration_s, duration_s),
-        Estimate(energy_j, energy_j, energy_j),
-    )
+    def _look(self) -> _Outlook:
+        if self._outlook is None:
+            levels = [self.knob.levels.index(one.settings[self.knob.name]) for one in self.probes]
+            if self._baseline not in levels:
+                raise UserError("the baseline was not measured", hint="measure it first")
+            allowed = np.ones(len(self.knob.levels), dtype=bool)
+            allowed[list(self._left_out)] = False
+            draws = self._curves.posterior(self.probes)
+            seen = np.isin(np.arange(len(allowed)), levels)
+            self._outlook = _Outlook(
+                draws, self._baseline, self.max_slowdown, self.objective, allowed, seen
+            )
+        return self._outlook
+
+    def _draw_gap(self) -> int:
+        return int(self._rng.integers(*BASELINE_EVERY))
+
+    def _settings(self, level: int) -> Settings:
+        return {self.knob.name: self.knob.levels[level]}
+
+    def _front_point(self, level: int) -> FrontPoint:
+        draws = self._look().draws
+        return FrontPoint(
+            self._settings(level),
+            _estimate(np.exp(draws.log_time[:, level])),
+            _estimate(np.exp(draws.log_energy[:, level])),
+        )
+
+    def _reason(self, outlook: _Outlook) -> str:
+        bound = percent(self.max_slowdown)
+        goal = "energy" if self.objective == "energy" else "energy times time"
+        if outlook.choice == self._baseline:
+            text = f"no setting within a slow-down of {bound} is significantly better"
+        else:
+            text = f"least {goal} of the settings within a slow-down of {bound}"
+        throttled = sum(probe.is_throttled for probe in self.probes)
+        return f"{text}; {count(throttled, 'probe')} throttled" if throttled else text
+
+
+@dataclass
+class _Outlook:
+    """What is known after some probes, and what more probes could change."""
+
+    draws: CurveDraws
+    baseline: int
+    max_slowdown: float
+    objective: str
+    allowed: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    slowdown: Floats = field(init=False)
+    relative_energy: Floats = field(init=False)
+    cost: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        log_ratio = self.draws.log_time - self.draws.log_time[:, [self.baseline]]
+        self.slowdown = np.expm1(log_ratio)
+        log_energy = self.draws.log_energy - self.draws.log_energy[:, [self.baseline]]
+        self.relative_energy = np.exp(log_energy)
+        self.cost = np.exp(log_energy + log_ratio * (self.objective == "edp"))
+        self._exceeds = (self.slowdown > self.max_slowdown + TOLERANCE).astype(float)
+        self._exceeds[:, self.baseline] = 0.0
+        self._is_worse = (self.cost >= 1).astype(float)
+
+    @cached_property
+    def choice(self) -> int:
+        """The level to choose now."""
+        even = np.full((1, len(self.cost)), 1 / len(self.cost))
+        return int(self._choose(even, self.seen)[0][0])
+
+    def front(self) -> list[int]:
+        """Return the levels that no other level beats in time and energy, the fastest first."""
+        time, energy = self.draws.log_time.mean(0), self.draws.log_energy.mean(0)
+        levels: list[int] = []
+        for level in np.argsort(time, kind="stable").tolist():
+            is_candidate = self.seen[level] and self.allowed[level]
+            if level == self.choice or (
+                is_candidate and all(energy[level] < energy[other] for other in levels)
+            ):
+                levels.append(level)
+        return levels
+
+    def gains(self, rng: np.random.Generator) -> Iterator[tuple[float, list[int]]]:
+        """Estimate what probes of each level are expected to save, alone and with the baseline.
+
+        Yields:
+            The part of the baseline's energy, per time of a probe of the baseline; and the levels.
+        """
+        duration = 1 + np.median(self.slowdown, axis=0)
+        for level in self._candidates():
+            for levels in ([level], [level, self.baseline]):
+                if len(set(levels)) == len(levels):
+                    for number in BATCHES:
+                        weight = self._imagine(levels, number, rng)
+                        yield self._gain(weight, level) / (number * duration[levels].sum()), levels
+
+    def _imagine(self, levels: list[int], number: int, rng: np.random.Generator) -> Floats:
+        """Draw outcomes of probes of some levels; return how much each draw agrees with them."""
+        draws = self.draws
+        truths = rng.integers(len(self.cost), size=OUTCOMES)
+        log_weight = np.zeros((OUTCOMES, len(self.cost)))
+        for level in levels:
+            for curve, noise in (
+                (draws.log_time, draws.time_noise),
+                (draws.log_energy, draws.energy_noise),
+            ):
+                values, scatter = curve[:, level], noise / number**0.5
+                outcomes = rng.normal(values[truths], scatter[truths])
+                log_weight -= 0.5 * (np.subtract.outer(outcomes, values) / scatter) ** 2
+                log_weight -= np.log(scatter)
+        weight: Floats = np.exp(log_weight - log_weight.max(1, keepdims=True))
+        weight /= weight.sum(1, keepdims=True)
+        return weight
+
+    def _candidates(self) -> list[int]:
+        """Return the levels that may be the best: choice, baseline and the most likely others."""
+        is_better = (self.cost < self.cost[:, [self.choice]]) & (self._exceeds == 0)
+        chance = is_better.mean(0) * self.allowed
+        likely = np.argsort(-chance, kind="stable")[:MOST_CANDIDATES]
+        likely = likely[chance[likely] >= LEAST_CHANCE]
+        return list(dict.fromkeys([self.choice, self.baseline, *likely.tolist()]))
+
+    def _gain(self, weight: Floats, level: int) -> float:
+        """Return how much lower the cost is if the choice is made after the outcomes."""
+        seen = self.seen.copy()
+        seen[level] = True
+        _, value = self._choose(weight, seen)
+        return float(np.mean(self._value(weight)[:, self.choice] - value))
+
+    def _value(self, weight: Floats) -> Floats:
+        return weight @ (self.cost + EXCEEDED_COST * self._exceeds)
+
+    def _choose(self, weight: Floats, seen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats]:
+        """Choose a level for each row of weights of the draws; return its cost, too."""
+        is_eligible = (weight @ self._exceeds <= RISK) & (weight @ self._is_worse <= NOT_BETTER)
+        is_eligible &= seen & self.allowed
+        is_eligible[:, self.baseline] = True
+        value = np.where(is_eligible, self._value(weight), np.inf)
+        return value.argmin(1), value.min(1)
+
+
+def _estimate(draws: Floats) -> Estimate:
+    low, middle, high = np.quantile(draws, (0.025, 0.5, 0.975)).tolist()
+    return Estimate(middle, low, high)
