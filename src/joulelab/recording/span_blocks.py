@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +70,22 @@ class Block(NamedTuple):
             ValueError: The rows have different attributes.
             TypeError, OverflowError: A number is of a wrong type or too large.
         """
-        index, parent, thread, name, attributes, start_ns, stop_ns = zip(*rows, strict=True)
-        spans = np.empty(len(rows), SPAN)
+        return cls.of_columns(pids, *zip(*rows, strict=True))
+
+    @classmethod
+    def of_columns(
+        cls,
+        pids: int | Sequence[int],
+        index: Sequence[int],
+        parent: Sequence[int | None],
+        thread: Sequence[int | None],
+        name: Sequence[str],
+        attributes: Sequence[Mapping[str, Any]],
+        start_ns: Sequence[int],
+        stop_ns: Sequence[int | None],
+    ) -> Block:
+        """Make a block of the columns of rows; see :meth:`of`."""
+        spans = np.empty(len(index), SPAN)
         codes: dict[str, int] = {}
         spans["pid"] = pids
         spans["name"] = [codes.setdefault(one, len(codes)) for one in name]
@@ -80,10 +95,15 @@ class Block(NamedTuple):
         spans["start_ns"] = start_ns
         spans["stop_ns"] = stop_ns
         spans["block"] = 0
-        spans["row"] = np.arange(len(rows))
-        columns = zip(*map(dict.values, attributes), strict=True)
-        found = Attributes(tuple(attributes[0]), tuple(map(_compact, columns)))
-        return cls(list(codes), spans, found)
+        spans["row"] = np.arange(len(spans))
+        names = tuple(attributes[0])
+        try:
+            columns = [list(map(itemgetter(one), attributes)) for one in names]
+        except KeyError as error:
+            raise ValueError(f"not every span has the attribute {error}") from error
+        if any(len(one) != len(names) for one in attributes):
+            raise ValueError("the spans have different attributes")
+        return cls(list(codes), spans, Attributes(names, tuple(map(_compact, columns))))
 
     def line(self) -> bytes | None:
         """Encode the block, whose spans are of one process, as a line for the trace.

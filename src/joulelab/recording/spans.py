@@ -223,7 +223,7 @@ class SpanLog:
         self._n_finished = 0
         self._new: list[Span] = []
         self._open: list[Span] = []
-        self._on_device: deque[tuple[Span, Row]] = deque()
+        self._on_device: deque[Span] = deque()
         # A step a span, a day long, is a million spans: as objects they would take half a gigabyte
         # in the memory of the measured program, and as columns an eighth of that.
         self._stored = SpanTable()
@@ -245,7 +245,7 @@ class SpanLog:
         self._reported_failure = False
         self._lock = threading.RLock()
         self.assign_indices()
-        self._objects += (*self._new, *self._open, *(span for span, _ in self._on_device))
+        self._objects += (*self._new, *self._open, *self._on_device)
         self._new, self._open, self._on_device = [], [], deque()
         self._pid = os.getpid()
         self._backlog: list[bytes] = []
@@ -309,8 +309,7 @@ class SpanLog:
             return names.union(self._stored.spans().names)
 
     def _as_objects(self) -> list[Span]:
-        on_device = (span for span, _ in self._on_device)
-        return [*self._objects, *on_device, *self._open, *self._new]
+        return [*self._objects, *self._on_device, *self._open, *self._new]
 
     def device_window(self, span: Span) -> DeviceWindow | None:
         """See :meth:`Span.device_window`."""
@@ -361,38 +360,25 @@ class SpanLog:
     def _pass_on(self) -> None:
         """Make lines of the spans that have begun or ended, and store those that have ended."""
         sent = len(self._open)
-        spans, still_open = [*self._open, *self._new], []
-        finished: list[Row] = []
-        others: list[Row] = []
-        for i, span in enumerate(spans):
-            # It is read once: it may end at any moment. Not by properties, which would take as long
-            # as everything else.
-            row = (
-                span._index,
-                span._parent,
-                span.thread,
-                span.name,
-                span.attributes,
-                span.start_ns,
-                span.stop_ns,
-            )
-            if row[-1] is None:
-                still_open.append(span)
-                if i >= sent:
-                    others.append(row)
-            elif span._device_stop is None:
-                finished.append(row)
-            else:
-                self._n_finished += 1
-                self._on_device.append((span, row))
-                others.append(row)
-        self._n_finished += len(finished)
-        self._open, self._new = still_open, []
-        for names, similar in _grouped(finished).items():
+        spans = [*self._open, *self._new]
+        # They are read once: a span may end at any moment.
+        stops = [span.stop_ns for span in spans]
+        self._open = [span for span, stop in zip(spans, stops, strict=True) if stop is None]
+        self._new = []
+        begun = zip(spans[sent:], stops[sent:], strict=True)
+        others = [_row(span, None) for span, stop in begun if stop is None]
+        ended = [span for span, stop in zip(spans, stops, strict=True) if stop is not None]
+        self._n_finished += len(ended)
+        on_device = [span for span in ended if span._device_stop is not None]
+        self._on_device += on_device
+        others += [_row(span, span.stop_ns) for span in on_device]
+        if on_device:
+            ended = [span for span in ended if span._device_stop is None]
+        for names, similar in _grouped(ended).items():
             block = self._store(names, similar)
             line = None if block is None else block.line()
             if line is None:
-                others += similar
+                others += [_row(span, span.stop_ns) for span in similar]
             else:
                 self._backlog.append(line)
         self._backlog += span_lines("spans", others)
@@ -410,41 +396,27 @@ class SpanLog:
             self._thread.join()
         self.flush(leave_unresolved=0, wait=True)
 
-    def _store(self, names: tuple[str, ...] | None, similar: Sequence[Row]) -> Block | None:
+    def _store(self, names: tuple[str, ...] | None, similar: Sequence[Span]) -> Block | None:
         """Store finished spans whose attributes have these names; as a block, if of many."""
         if names is not None and len(similar) < LEAST_OF_BLOCK:
             # The program may change its attributes later.
-            rows = ((*row[:4], dict(row[4]), *row[5:]) for row in similar)
+            rows = [_row(span, span.stop_ns, dict(span.attributes)) for span in similar]
             self._stored.add_rows(self._pid, rows)
             return None
         if names is not None:
             # Another thread may be changing attributes.
             with contextlib.suppress(ValueError):
-                block = Block.of(self._pid, similar)
+                block = _block(self._pid, similar)
                 self._stored.add_block(block)
                 return block
-        self._objects += itertools.starmap(self._restored, similar)
+        self._objects += similar
         return None
-
-    def _restored(
-        self,
-        index: int,
-        parent: int | None,
-        thread: int,
-        name: str,
-        attributes: dict[str, Any],
-        start_ns: int,
-        stop_ns: int | None,
-    ) -> Span:
-        span = Span(self, name, attributes)
-        span._index, span._parent, span.thread = index, parent, thread
-        span.start_ns, span.stop_ns = start_ns, stop_ns
-        return span
 
     def _stored_span(self, one: TraceSpan) -> Span:
         (_, index), parent = one.key, one.parent and one.parent[1]
-        times = one.start_ns, one.stop_ns
-        span = self._restored(index, parent, one.thread, one.name, dict(one.attributes), *times)
+        span = Span(self, one.name, dict(one.attributes))
+        span._index, span._parent, span.thread = index, parent, one.thread
+        span.start_ns, span.stop_ns = one.start_ns, one.stop_ns
         if one.device_start_ns is not None and one.device_stop_ns is not None:
             device = one.device_start_ns, one.device_stop_ns, one.device_uncertainty_ns
             span._device_window = DeviceWindow(*device)
@@ -453,9 +425,9 @@ class SpanLog:
     def _resolved(self) -> list[tuple[int, int, int, int]]:
         """Rows of the finished spans whose device times are known now, in the order they ended."""
         windows: list[tuple[int, int, int, int]] = []
-        done: list[Row] = []
+        done: list[Span] = []
         while self._on_device:
-            span, row = self._on_device[0]
+            span = self._on_device[0]
             last = span._device_stop
             failed = self.device is None or self.device.failure
             if not failed and (last is None or last.time is None):
@@ -464,15 +436,11 @@ class SpanLog:
             window = span._device_window = self.device_window(span)
             span._device_start = span._device_stop = None
             if window is not None:
-                windows.append((row[0], *window))
-            done.append(row)
-        n_objects = len(self._objects)
+                windows.append((span._index, *window))
+            done.append(span)
         for names, similar in _grouped(done).items():
             self._store(names, similar)
         self._stored.add_devices(self._pid, windows)
-        known = {index: DeviceWindow(*window) for index, *window in windows}
-        for one in self._objects[n_objects:]:
-            one._device_window = known.get(one._index)
         return windows
 
     def _device_failure(self) -> list[bytes]:
@@ -530,12 +498,33 @@ def _flush_regularly(log: weakref.ref[SpanLog], stopping: threading.Event) -> No
         del existing
 
 
-def _grouped(rows: Sequence[Row]) -> dict[tuple[str, ...] | None, list[Row]]:
-    """Group rows by the names of their attributes; ``None`` are those that columns cannot have."""
-    groups: dict[tuple[str, ...] | None, list[Row]] = {}
-    for row in rows:
-        can_join = type(row[3]) is str and type(row[4]) is dict
-        groups.setdefault(tuple(row[4]) if can_join else None, []).append(row)
+def _row(span: Span, stop_ns: int | None, attributes: dict[str, Any] | None = None) -> Row:
+    given = span.attributes if attributes is None else attributes
+    return span._index, span._parent, span.thread, span.name, given, span.start_ns, stop_ns
+
+
+def _block(pid: int, spans: Sequence[Span]) -> Block:
+    """Make a block of finished spans; see :meth:`Block.of`."""
+    # One list for each column: a tuple for each span would set off the garbage collector, which
+    # takes longer than everything else.
+    return Block.of_columns(
+        pid,
+        [span._index for span in spans],
+        [span._parent for span in spans],
+        [span.thread for span in spans],
+        [span.name for span in spans],
+        [span.attributes for span in spans],
+        [span.start_ns for span in spans],
+        [span.stop_ns for span in spans],
+    )
+
+
+def _grouped(spans: Sequence[Span]) -> dict[tuple[str, ...] | None, list[Span]]:
+    """Group spans by the names of their attributes; ``None`` are those columns cannot have."""
+    groups: dict[tuple[str, ...] | None, list[Span]] = {}
+    for span in spans:
+        can_join = type(span.name) is str and type(span.attributes) is dict
+        groups.setdefault(tuple(span.attributes) if can_join else None, []).append(span)
     others = [names for names in groups if names and not {str}.issuperset(map(type, names))]
     for names in others:
         groups.setdefault(None, []).extend(groups.pop(names))
