@@ -46,6 +46,7 @@ from joulelab.energy.signal.change_points import (
     ChangePoints,
     Parts,
     cut_at_change_points,
+    joined,
     split_at_change_points,
 )
 from joulelab.energy.signal.counters import (
@@ -256,7 +257,9 @@ def _combine(
 def _source_curve(source: Source, edges_s: Floats) -> EnergyCurve | None:
     """Integrate the readings of one source, exactly near these edges."""
     kept = thin(source.channel, source.readings, source.interval_s, edges_s)
-    points = source.points.only(kept.near(source.points.time_s))
+    points = source.points
+    if kept.after.size:
+        points = points.only(kept.near(points.time_s))
     channel = replace(source.channel, wrap=kept.wrap)
     left_out_s = np.asarray(kept.t_ns[kept.after] * 1e-9, dtype=np.float64)
     return integrate(
@@ -358,7 +361,7 @@ def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: f
     unknown_s = math.hypot(channel.time_uncertainty_s, found.latency_uncertainty_s)
     latency_s, left_s = timestamp_latency(steps, points.time_s, unknown_s, jitter_s)
     edges = found.edges - latency_s
-    times = np.union1d(points.time_s, steps - latency_s)
+    times = joined(points.time_s, steps - latency_s)
     parts = split_at_change_points(edges, power, plain, times, show_parts=points.show_parts)
     spread_w = variability.part_spread(parts)
     if parts.unresolved.any():

@@ -34,7 +34,8 @@ class ChangePoints:
     @classmethod
     def at(cls, times_s: Floats) -> ChangePoints:
         """Create change points without knowledge of what changed."""
-        time_s = np.unique(times_s)
+        time_s = np.sort(times_s, kind="stable")
+        time_s = time_s[_is_new(time_s)]
         return cls(time_s, np.zeros(time_s.size + 1, dtype=np.intp))
 
     @classmethod
@@ -56,16 +57,19 @@ class ChangePoints:
             >>> points.time_s.tolist(), points.state.tolist()
             ([0.0, 1.0, 2.0, 5.0], [0, 1, 2, 1, 0])
         """
-        edges = np.concatenate((edges_s.reshape(-1), further_s))
-        is_known = np.isfinite(edges)
-        time_s, position = np.unique(edges[is_known], return_inverse=True)
-        used = sorted(np.unique(codes).tolist(), key=lambda code: names[code])
+        # Spans are in order, so that few of their starts and of their stops are not.
+        edges = np.concatenate((*edges_s.T, further_s))
+        at = np.flatnonzero(np.isfinite(edges))
+        used = sorted(np.flatnonzero(np.bincount(codes)).tolist(), key=lambda code: names[code])
         if len(used) > MAX_STATES:
-            return cls.at(time_s)
-        n_edges = edges_s.size
-        is_edge = np.flatnonzero(is_known[:n_edges])
-        position, code_of = position[: is_edge.size], codes[is_edge // 2]
-        change = np.where(is_edge % 2 == 0, 1, -1)
+            return cls.at(edges[at])
+        at = at[np.argsort(edges[at], kind="stable")]
+        edges = edges[at]
+        is_new = _is_new(edges)
+        time_s, position = edges[is_new], np.cumsum(is_new) - 1
+        is_edge = at < edges_s.size
+        position, at = position[is_edge], at[is_edge]
+        code_of, change = codes[at % len(codes)], np.where(at < len(codes), 1, -1)
         # A bit for each name: the state is the set of those that are open.
         state = np.zeros(time_s.size, dtype=np.int64)
         for code in used:
@@ -114,6 +118,11 @@ class ChangePoints:
         return np.asarray((spent(stop_s) - spent(start_s)) / (stop_s - start_s)[:, None])
 
 
+def _is_new(in_order: Floats) -> Bools:
+    """Report which times are not the same as the one before."""
+    return np.concatenate((np.ones(min(1, in_order.size), bool), in_order[1:] != in_order[:-1]))
+
+
 NO_CHANGE_POINTS = ChangePoints.at(np.zeros(0))
 
 
@@ -128,20 +137,32 @@ class Parts:
     unresolved: Bools  # Whether no neighbour constrains an interval. Shape: (intervals,).
 
 
-def points_within(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
-    """Return the change points that lie within usable intervals, and these intervals."""
-    inside = np.searchsorted(edges, times, side="right") - 1
-    within = (inside >= 0) & (inside < usable.size)
-    times, inside = times[within], inside[within]
-    proper = (times > edges[inside]) & usable[inside]
-    return times[proper], inside[proper]
+def count_within(edges: Floats, usable: Bools, times: Floats) -> tuple[Indices, Indices]:
+    """Return the number of change points in each usable interval, and the first of them.
+
+    The times are in order.
+    """
+    first = np.searchsorted(times, edges[:-1], side="right")
+    count = np.searchsorted(times, edges[1:], side="left") - first
+    return np.where(usable, np.maximum(count, 0), 0), first
 
 
 def cut(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:
     """Cut usable intervals at the change points; return the parts' edges and intervals."""
-    times, inside = points_within(edges, usable, times)
-    counts = np.bincount(inside, minlength=usable.size)
-    return np.insert(edges, inside + 1, times), np.repeat(np.arange(usable.size), counts + 1)
+    counts, first = count_within(edges, usable, times)
+    interval = np.repeat(np.arange(usable.size), counts)
+    before = np.cumsum(counts) - counts
+    within = times[(first - before)[interval] + np.arange(interval.size)]
+    return np.insert(edges, interval + 1, within), np.repeat(np.arange(usable.size), counts + 1)
+
+
+def joined(in_order: Floats, further: Floats) -> Floats:
+    """Add times to others that are in order, each once."""
+    further = np.unique(further)
+    at = np.searchsorted(in_order, further)
+    known = at < in_order.size
+    known[known] = in_order[at[known]] == further[known]
+    return in_order if known.all() else np.insert(in_order, at[~known], further[~known])
 
 
 def split_at_change_points(
@@ -170,7 +191,7 @@ def split_at_change_points(
         >>> parts.power.tolist(), parts.unexplained.tolist()
         ([100.0, 100.0, 500.0, 500.0], [0.0, 0.0, 0.0])
     """
-    counts = np.bincount(points_within(edges, usable, times)[1], minlength=power.size)
+    counts, _ = count_within(edges, usable, times)
     split = counts > 0
     before, known_before = _neighbour(power, usable & ~split, -1)
     after, known_after = _neighbour(power, usable & ~split, +1)

@@ -51,7 +51,7 @@ class EnergyCurve:
         start, stop = np.atleast_1d(np.asarray(start_s, float), np.asarray(stop_s, float))
         i, j = pieces = self._piece(start), self._piece(stop)
         energy = self._energy_until(stop, j) - self._energy_until(start, i)
-        gap = self._time_in(self.gap, start, stop)
+        gap = _between(self._gap_until_s, self.time_s, start, stop)
         first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
         outside = (stop - start) - (last - first)
         edges = self._edge_variance(start, i) + self._edge_variance(stop, j)
@@ -70,13 +70,21 @@ class EnergyCurve:
 
     def unread_s(self, start_s: Floats, stop_s: Floats) -> Floats:
         """Return the time within spans of which only a longer stretch's energy is known."""
-        return self._time_in(self.hole, start_s, stop_s)
+        return _between(self._hole_until_s, self.time_s, start_s, stop_s)
 
     @property
     def seams_s(self) -> Floats:
         """Where the curve and its gaps begin and end. Shape: (2 gaps + 2,)."""
         starts, stops = self.time_s[:-1][self.gap], self.time_s[1:][self.gap]
         return np.concatenate((self.time_s[[0, -1]], starts, stops))
+
+    @cached_property
+    def _gap_until_s(self) -> Floats | None:
+        return _running(self.gap, self.time_s)
+
+    @cached_property
+    def _hole_until_s(self) -> Floats | None:
+        return _running(self.hole, self.time_s)
 
     @cached_property
     def _is_missing(self) -> Bools:
@@ -162,19 +170,21 @@ class EnergyCurve:
     def _energy_until(self, t: Floats, i: Pieces) -> Floats:
         return self.energy_j[i] + (t - self.time_s[i]) * self.power_w[i]
 
-    def _time_in(self, pieces: Bools, start: Floats, stop: Floats) -> Floats:
-        until_s = np.concatenate(([0.0], np.cumsum(np.diff(self.time_s) * pieces)))
-        first_s, last_s = (np.interp(t, self.time_s, until_s) for t in (start, stop))
-        return np.asarray(last_s - first_s)
-
     def _inner_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return the variance of whole pieces' means, and of a share of those at either end."""
-        own, length = np.diff(self.variance_j2), np.diff(self.time_s)
-        first = np.clip((self.time_s[i + 1] - start) / length[i], 0.0, 1.0)
-        last = np.clip((stop - self.time_s[j]) / length[j], 0.0, 1.0)
-        between = np.maximum(self.variance_j2[j] - self.variance_j2[i + 1], 0.0)
-        within = np.clip((stop - start) / length[i], 0.0, 1.0)
-        return np.where(i == j, own[i] * within**2, own[i] * first**2 + between + own[j] * last**2)
+        after, length = self.variance_j2[i + 1], self.time_s[i + 1] - self.time_s[i]
+        own = after - self.variance_j2[i]
+        within = np.clip((stop - start) / length, 0.0, 1.0)
+        variance = own * within**2
+        apart = np.flatnonzero(i != j)
+        start, stop, i, j = start[apart], stop[apart], i[apart], j[apart]
+        first = np.clip((self.time_s[i + 1] - start) / length[apart], 0.0, 1.0)
+        last_s = self.time_s[j + 1] - self.time_s[j]
+        last = np.clip((stop - self.time_s[j]) / last_s, 0.0, 1.0)
+        last_j2 = self.variance_j2[j + 1] - self.variance_j2[j]
+        between = np.maximum(self.variance_j2[j] - after[apart], 0.0)
+        variance[apart] = own[apart] * first**2 + between + last_j2 * last**2
+        return variance
 
     def _edge_variance(self, t: Floats, i: Pieces) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
@@ -266,3 +276,15 @@ class EnergyCurve:
         apart_w = np.abs(self.power_w[j] - self.power_w[i])
         steps_w = self._step_at(start, i), self._step_at(stop, j)
         return np.asarray(np.max([self.spread_w[i], self.spread_w[j], apart_w, *steps_w], axis=0))
+
+
+def _running(pieces: Bools, time_s: Floats) -> Floats | None:
+    """Return the time in some pieces until each time; ``None`` if there are none."""
+    return np.append(0.0, np.cumsum(np.diff(time_s) * pieces)) if pieces.any() else None
+
+
+def _between(running: Floats | None, time_s: Floats, start: Floats, stop: Floats) -> Floats:
+    """Return by how much a running sum grows within spans."""
+    if running is None:
+        return np.zeros(start.size)
+    return np.asarray(np.interp(stop, time_s, running) - np.interp(start, time_s, running))

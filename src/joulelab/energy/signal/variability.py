@@ -174,10 +174,11 @@ class Variogram(NamedTuple):
 
         The weights take a constant and a straight line to zero.
         """
-        apart_s = np.abs(at_s[:, :, None] - at_s[:, None, :])
-        share = np.maximum(apart_s, SAME_S) / self.length_s[:, None, None]
-        grown = np.where(apart_s > SAME_S, share ** self.exponent[:, None, None], 0.0)
-        variance = -np.einsum("pi,pij,pj->p", weight, grown, weight)
+        one, other = np.triu_indices(at_s.shape[1], 1)
+        apart_s = np.abs(at_s[:, one] - at_s[:, other])
+        share = np.maximum(apart_s, SAME_S) / self.length_s[:, None]
+        grown = np.where(apart_s > SAME_S, share ** self.exponent[:, None], 0.0)
+        variance = -2 * np.einsum("pk,pk,pk->p", weight[:, one], weight[:, other], grown)
         # The variance halfway between two known points one apart, for γ(τ) = τ^a.
         halfway = 2 * 2.0**-self.exponent - 0.5
         return np.asarray(self.middle_j2 * np.maximum(variance, 0.0) / halfway)
