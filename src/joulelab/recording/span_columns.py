@@ -51,6 +51,11 @@ class Windows(Sequence[Window]):
         none = [np.zeros(0, np.int64)]
         return cls(np.concatenate(none + starts), np.concatenate(none + stops), device)
 
+    def compact(self) -> Windows:
+        """Copy the columns out of those of the spans that they were taken from."""
+        starts, stops = self.start_ns.copy(), self.stop_ns.copy()
+        return Windows(starts, stops, self.device)
+
     def __len__(self) -> int:
         return len(self.start_ns)
 
@@ -194,6 +199,8 @@ class SpanColumns(Sequence[TraceSpan]):
 
     def where(self, chosen: Any) -> SpanColumns:
         """Select spans by an index of NumPy, for example an array of Booleans."""
+        if getattr(chosen, "dtype", None) == np.bool_ and chosen.all():
+            return self
         device = None if self.device is None else self.device[chosen]
         return SpanColumns(self.names, self.spans[chosen], self._attributes, device)
 
@@ -209,13 +216,15 @@ class SpanColumns(Sequence[TraceSpan]):
 
     def by_name(self) -> dict[str, SpanColumns]:
         """Group the spans by name; names are in the order in which they appear first."""
-        codes, first = np.unique(self.spans["name"], return_index=True)
+        return {name: self.where(at) for name, at in self.positions().items()}
+
+    def positions(self) -> dict[str, NDArray[np.intp]]:
+        """Return where the spans of each name are; names are in the order of :meth:`by_name`."""
         order = np.argsort(self.spans["name"], kind="stable")
-        begins = np.searchsorted(self.spans["name"][order], codes)
-        ends = np.append(begins, len(order))[1:]
-        return {
-            self.names[codes[i]]: self.where(order[begins[i] : ends[i]]) for i in np.argsort(first)
-        }
+        counts = np.bincount(self.spans["name"], minlength=len(self.names))
+        at = np.split(order, np.cumsum(counts)[:-1]) if len(self.names) else []
+        known = [(int(one[0]), code) for code, one in enumerate(at) if one.size]
+        return {self.names[code]: at[code] for _, code in sorted(known)}
 
     def with_attributes(self, wanted: Mapping[str, Any]) -> SpanColumns:
         """Select the spans that have all these attributes."""

@@ -31,6 +31,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -400,12 +401,14 @@ def measure(
     spans = SpanColumns.of(trace.spans)
     times = spans.spans
     within = (times["start_ns"] >= start_ns) & (times["stop_ns"] <= stop_ns)
-    by_name = spans.where(within & spans.is_finished).by_name()
+    spans = spans.where(within & spans.is_finished)
+    by_name = spans.positions()
     whole = TraceSpan("", start_ns, stop_ns, key=(0, 0))
-    energy, *energies = energies_of_spans(estimator, [[whole], *by_name.values()])
+    groups = chain(([whole],), map(spans.where, by_name.values()))
+    energy, *energies = energies_of_spans(estimator, groups)
     return energy, tuple(
-        SpanTotal.of(name, len(one), total)
-        for (name, one), total in zip(by_name.items(), energies, strict=True)
+        SpanTotal.of(name, len(at), total)
+        for (name, at), total in zip(by_name.items(), energies, strict=True)
     )
 
 

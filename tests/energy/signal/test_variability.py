@@ -96,14 +96,14 @@ def test_with_a_few_readings_the_variogram_is_unknown(count):
 )
 def test_the_variance_of_an_interpolation_follows_from_the_variogram(exponent, share, length_s):
     law = Variogram(np.ones(1), np.array([exponent]), np.array([length_s]))
-    at_s = length_s * np.array([[0.0, 1.0, share]])
-    found = law.variance_j2(at_s, np.array([[1 - share, share, -1.0]]))
+    at_s = length_s * np.array([[0.0], [1.0], [share]])
+    found = law.variance_j2(at_s, np.array([[1 - share], [share], [-1.0]]))
     bridge = (1 - share) * share**exponent + share * (1 - share) ** exponent - share * (1 - share)
     assert found[0] == pytest.approx(bridge / (2.0**-exponent - 0.25), rel=1e-6)
 
 
 def test_an_unknown_variogram_adds_no_variance():
-    at_s, weight = np.array([[0.0, 1.0, 0.5]]), np.array([[0.5, 0.5, -1.0]])
+    at_s, weight = np.array([[0.0], [1.0], [0.5]]), np.array([[0.5], [0.5], [-1.0]])
     assert unknown_variogram(1).variance_j2(at_s, weight).tolist() == [0.0]
 
 

@@ -104,18 +104,20 @@ class ChangePoints:
             return np.ones((start_s.size, 1))
         # An instantaneous reading is entirely in the state of its moment.
         stop_s = np.maximum(stop_s, start_s + 1e-6)
-        lengths = np.zeros((self.time_s.size, int(self.state.max()) + 1))
-        lengths[np.arange(1, self.time_s.size), self.state[1:-1]] = np.diff(self.time_s)
-        until = np.cumsum(lengths, axis=0)
-
-        def spent(t_s: Floats) -> Floats:
-            after = np.searchsorted(self.time_s, t_s, side="right")
-            last = np.maximum(after - 1, 0)
-            done = until[last]
-            done[np.arange(t_s.size), self.state[after]] += t_s - self.time_s[last]
-            return done
-
-        return np.asarray((spent(stop_s) - spent(start_s)) / (stop_s - start_s)[:, None])
+        after = [np.searchsorted(self.time_s, t_s, side="right") for t_s in (start_s, stop_s)]
+        last = [np.maximum(one - 1, 0) for one in after]
+        since_s = [t_s - self.time_s[i] for t_s, i in zip((start_s, stop_s), last, strict=True)]
+        length_s = np.diff(self.time_s)
+        shares = np.empty((start_s.size, int(self.state.max()) + 1))
+        # One after the other: of a million change points, all of them take half a gigabyte.
+        for state in range(shares.shape[1]):
+            until_s = np.append(0.0, np.cumsum(length_s * (self.state[1:-1] == state)))
+            before_s, done_s = (
+                until_s[i] + more_s * (self.state[one] == state)
+                for i, more_s, one in zip(last, since_s, after, strict=True)
+            )
+            shares[:, state] = (done_s - before_s) / (stop_s - start_s)
+        return shares
 
 
 def _is_new(in_order: Floats) -> Bools:

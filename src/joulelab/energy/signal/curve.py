@@ -54,9 +54,12 @@ class EnergyCurve:
         gap = _between(self._gap_until_s, self.time_s, start, stop)
         first, last = np.clip((start, stop), self.time_s[0], self.time_s[-1])
         outside = (stop - start) - (last - first)
-        edges = self._edge_variance(start, i) + self._edge_variance(stop, j)
+        steps_w = self._step_at(start, i), self._step_at(stop, j)
+        edges = self._edge_variance(start, i, steps_w[0])
+        edges += self._edge_variance(stop, j, steps_w[1])
         # No span is more uncertain than power around it.
-        longest = ((stop - start) * self._spread_around(start, stop, *pieces) * EDGE_SHAPE) ** 2
+        around_w = np.max([self._spread_around(*pieces), *steps_w], axis=0)
+        longest = ((stop - start) * around_w * EDGE_SHAPE) ** 2
         bounded = np.minimum(edges + self._latency_variance(start, stop, *pieces), longest)
         bounded = np.maximum(bounded, self._variogram_variance(start, stop, *pieces))
         missing = self._missing_variance(start, stop)
@@ -186,29 +189,41 @@ class EnergyCurve:
         variance[apart] = own[apart] * first**2 + between + last_j2 * last**2
         return variance
 
-    def _edge_variance(self, t: Floats, i: Pieces) -> Floats:
+    def _edge_variance(self, t: Floats, i: Pieces, step_w: Floats) -> Floats:
         """A step of the piece's spread, anywhere in its interval, moves this much past t."""
         share = self._into_interval(t, i)
         moved_s = self.interval_length_s[i] * share * (1 - share)
         bound = np.maximum(moved_s, self.smear_s / 8) * self.spread_w[i] * ~self._is_missing[i]
         # At a change point the power on either side may be the one that is moved past it.
-        moved = self.jitter_s * np.maximum(self.spread_w[i], self._step_at(t, i))
+        moved = self.jitter_s * np.maximum(self.spread_w[i], step_w)
         return np.asarray((bound * EDGE_SHAPE) ** 2 + moved**2)
 
     def _variogram_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return the variance of energy between the readings on either side of each edge."""
         variance = np.zeros_like(start)
-        known = np.flatnonzero(self.variogram.middle_j2[i] + self.variogram.middle_j2[j])
-        if not known.size:
-            return variance
-        for first in range(0, known.size, VARIOGRAMS_AT_A_TIME):
-            some = known[first : first + VARIOGRAMS_AT_A_TIME]
-            variance[some] = self._read_variance(start[some], stop[some], i[some], j[some])
+        known = self.variogram.middle_j2[i] + self.variogram.middle_j2[j] != 0
+        is_same = self._are_same(i, j) & (self.smear_s == 0)
+        for same in (False, True):
+            chosen = np.flatnonzero(known & (is_same == same))
+            for first in range(0, chosen.size, VARIOGRAMS_AT_A_TIME):
+                some = chosen[first : first + VARIOGRAMS_AT_A_TIME]
+                span = start[some], stop[some], i[some], j[some]
+                variance[some] = self._read_variance(*span, same=same)
         return variance
 
-    def _read_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
-        read = self._read_at(start, i, -1.0), self._read_at(stop, j, 1.0)
-        at_s, weight = (np.concatenate(columns, axis=1) for columns in zip(*read, strict=True))
+    def _are_same(self, i: Pieces, j: Pieces) -> Bools:
+        """Report which pieces belong to the same interval."""
+        return np.asarray(self.interval_start_s[i] == self.interval_start_s[j])
+
+    def _read_variance(
+        self, start: Floats, stop: Floats, i: Pieces, j: Pieces, *, same: bool
+    ) -> Floats:
+        at_s, weight = self._read_at(start, i, -1.0)
+        other_s, other_weight = self._read_at(stop, j, 1.0)
+        if same:
+            weight[:-1] += other_weight[:-1]
+            other_s, other_weight = other_s[-1:], other_weight[-1:]
+        at_s, weight = np.concatenate((at_s, other_s)), np.concatenate((weight, other_weight))
         one, other = self.variogram.at(i), self.variogram.at(j)
         # Both edges together: the mean of two variances is half of their sum.
         rougher = self.variogram.at(np.where(one.middle_j2 > other.middle_j2, i, j))
@@ -216,19 +231,22 @@ class EnergyCurve:
         return both.variance_j2(at_s, weight)
 
     def _read_at(self, t: Floats, piece: NDArray[np.intp], sign: float) -> tuple[Floats, Floats]:
-        """Return times and weights of energies that add up to the error of that at ``t``."""
+        """Return times and weights of energies that add up to the error of that at ``t``.
+
+        Shapes: (times, edges). The last is ``t``.
+        """
         length = self.interval_length_s[piece]
         if self.smear_s > 0:
             share = (np.arange(SAMPLES_PER_WINDOW) + 0.5) / SAMPLES_PER_WINDOW - 0.5
-            at_s = t[:, None] + (self.smear_s + length)[:, None] * share
+            at_s = t + (self.smear_s + length) * share[:, None]
             weight = np.full_like(at_s, 1 / SAMPLES_PER_WINDOW)
         else:
             begin, into = self.interval_start_s[piece], self._into_interval(t, piece)
-            at_s = np.stack((begin, begin + length), axis=1)
-            weight = np.stack((1 - into, into), axis=1)
-        all_s = np.concatenate((at_s, t[:, None]), axis=1)
-        weight = np.concatenate((weight, np.full((t.size, 1), -1.0)), axis=1)
-        return all_s, sign * weight * ~self._is_missing[piece][:, None]
+            at_s = np.stack((begin, begin + length))
+            weight = np.stack((1 - into, into))
+        all_s = np.concatenate((at_s, t[None]))
+        weight = np.concatenate((weight, np.full((1, t.size), -1.0)))
+        return all_s, sign * weight * ~self._is_missing[piece]
 
     def _latency_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """A latency D exchanges D times the power before the start for that before the stop."""
@@ -253,17 +271,31 @@ class EnergyCurve:
         period_s = self.max_age_s
         if period_s == 0:
             return np.zeros_like(start)
-        readings, weights = [], []
-        for t, piece, sign in ((start, i, -1.0), (stop, j, 1.0)):
-            begin, share = self.interval_start_s[piece], self._into_interval(t, piece)
-            readings += [begin, begin + self.interval_length_s[piece]]
-            power_w = sign * self.power_w[piece]
-            weights += [(1 - share) * power_w, share * power_w]
-        at, weight = np.stack(readings, axis=1), np.stack(weights, axis=1)
-        apart_s = (at[:, :, None] - at[:, None, :]) % period_s
-        covariance = period_s**2 / 12 - apart_s * (period_s - apart_s) / 2
-        variance = np.einsum("si,sij,sj->s", weight, covariance, weight)
-        return np.asarray(np.maximum(variance, 0.0))
+        variance = np.zeros_like(start)
+        is_same = self._are_same(i, j)
+        for same in (False, True):
+            chosen = np.flatnonzero(is_same == same)
+            first_s, first = self._aged(start[chosen], i[chosen])
+            last_s, last = self._aged(stop[chosen], j[chosen])
+            at, weight = first_s, last - first
+            if not same:
+                at, weight = np.concatenate((first_s, last_s)), np.concatenate((-first, last))
+            one, other = np.triu_indices(len(at), 1)
+            apart_s = (at[other] - at[one]) % period_s
+            off_s2 = np.einsum(
+                "ks,ks->s", weight[one] * weight[other], apart_s * (period_s - apart_s)
+            )
+            variance[chosen] = period_s**2 / 12 * weight.sum(axis=0) ** 2 - off_s2
+        return np.maximum(variance, 0.0)
+
+    def _aged(self, t: Floats, piece: Pieces) -> tuple[Floats, Floats]:
+        """Return the readings around some times, and the power by which their ages count at each.
+
+        Shapes: (2, times).
+        """
+        begin, share = self.interval_start_s[piece], self._into_interval(t, piece)
+        at = np.stack((begin, begin + self.interval_length_s[piece]))
+        return at, np.stack((1 - share, share)) * self.power_w[piece]
 
     def _step_at(self, t: Floats, i: Pieces) -> Floats:
         """Return the step of power at a change point within an interval; 0 elsewhere."""
@@ -271,11 +303,10 @@ class EnergyCurve:
         before = np.maximum(i - 1, 0)
         return np.where(at_point, np.abs(self.power_w[i] - self.power_w[before]), 0.0)
 
-    def _spread_around(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
-        """Return how far power over a span may be from the curve's."""
+    def _spread_around(self, i: Pieces, j: Pieces) -> Floats:
+        """Return how far power between two pieces may be from the curve's."""
         apart_w = np.abs(self.power_w[j] - self.power_w[i])
-        steps_w = self._step_at(start, i), self._step_at(stop, j)
-        return np.asarray(np.max([self.spread_w[i], self.spread_w[j], apart_w, *steps_w], axis=0))
+        return np.asarray(np.max([self.spread_w[i], self.spread_w[j], apart_w], axis=0))
 
 
 def _running(pieces: Bools, time_s: Floats) -> Floats | None:

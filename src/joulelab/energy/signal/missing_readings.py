@@ -78,6 +78,8 @@ def missing_variance_j2(known: Readable, missing: Missing) -> Floats:
     """
     length_s = missing.until_s - missing.from_s
     part_s = missing.stop_s - missing.start_s
+    if not part_s.size:
+        return part_s
     cells = np.clip(np.rint(CELLS * part_s / length_s), 1, CELLS)
     first = np.rint(CELLS * (missing.start_s - missing.from_s) / length_s)
     first = np.minimum(first, CELLS - cells)

@@ -45,12 +45,11 @@ def split_by_state(
     part's mean. ``power`` and ``usable`` are the readings of the intervals, ``windows`` the begin
     and end of what they average, with the standard uncertainty ``time_uncertainty_s``.
     """
-    shares = points.state_shares(*windows)
-    off = [
-        np.abs(points.state_shares(windows[0] + late_s, windows[1] + late_s) - shares)
-        for late_s in (-time_uncertainty_s, time_uncertainty_s)
-    ]
-    found = state_powers(shares, power, usable, np.maximum(*off))
+    late_s = np.repeat((0.0, -time_uncertainty_s, time_uncertainty_s), power.size)
+    starts_s, stops_s = (np.tile(edge_s, 3) + late_s for edge_s in windows)
+    shares, early, late = np.split(points.state_shares(starts_s, stops_s), 3)
+    off = np.maximum(np.abs(early - shares), np.abs(late - shares))
+    found = state_powers(shares, power, usable, off)
     length = np.diff(parts.edges)
     middle = parts.edges[:-1] + length / 2
     state = points.state[np.searchsorted(points.time_s, middle, side="right")]

@@ -170,15 +170,15 @@ class Variogram(NamedTuple):
         return Variogram(*(column[index] for column in self))
 
     def variance_j2(self, at_s: Floats, weight: Floats) -> Floats:
-        """Return the variance of weighted sums of energies at some times. Shapes: (points, times).
+        """Return the variance of weighted sums of energies at some times. Shapes: (times, points).
 
         The weights take a constant and a straight line to zero.
         """
-        one, other = np.triu_indices(at_s.shape[1], 1)
-        apart_s = np.abs(at_s[:, one] - at_s[:, other])
-        share = np.maximum(apart_s, SAME_S) / self.length_s[:, None]
-        grown = np.where(apart_s > SAME_S, share ** self.exponent[:, None], 0.0)
-        variance = -2 * np.einsum("pk,pk,pk->p", weight[:, one], weight[:, other], grown)
+        one, other = np.triu_indices(len(at_s), 1)
+        apart_s = np.abs(at_s[one] - at_s[other])
+        share = np.maximum(apart_s, SAME_S) / self.length_s
+        grown = np.where(apart_s > SAME_S, share**self.exponent, 0.0)
+        variance = -2 * np.einsum("kp,kp,kp->p", weight[one], weight[other], grown)
         # The variance halfway between two known points one apart, for γ(τ) = τ^a.
         halfway = 2 * 2.0**-self.exponent - 0.5
         return np.asarray(self.middle_j2 * np.maximum(variance, 0.0) / halfway)
