@@ -83,8 +83,8 @@ def library(tmp_path_factory):
     return standin.build(tmp_path_factory.mktemp("standin"))
 
 
-def play(library, path, waveform, sensor=None, code=READ):
-    environment = standin.environment(library, standin.write(path, waveform, sensor))
+def play(library, path, waveform, sensor=None, code=READ, controls=None):
+    environment = standin.environment(library, standin.write(path, waveform, sensor, controls))
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
@@ -173,6 +173,92 @@ def test_it_is_one_gpu_that_refuses_unsupported_calls(library, tmp_path):
         "field": not_supported,
     }
     assert seen["after_shutdown"] == 1
+
+
+SET = """
+import json, subprocess, sys, time, pynvml
+from joulelab.sensors.nvml_binding import call
+pynvml.nvmlInit()
+h = pynvml.nvmlDeviceGetHandleByIndex(0)
+def clock(): return pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_SM)
+def counter(): return pynvml.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3
+def set_in_another_process(call):
+    code = f"import pynvml; pynvml.nvmlInit(); pynvml.{call}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+result = {"before": clock()}
+set_in_another_process(
+    "nvmlDeviceSetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByIndex(0), 300000)")
+limited_ns = time.monotonic_ns()
+result |= {"limit": pynvml.nvmlDeviceGetPowerManagementLimit(h), "limited": clock()}
+time.sleep(0.3)
+result["usage"] = pynvml.nvmlDeviceGetFieldValues(h, [186])[0].value.uiVal
+pynvml.nvmlDeviceSetPowerManagementLimit(h, 700000)
+pynvml.nvmlDeviceSetGpuLockedClocks(h, 345, 990)
+time.sleep(0.3)
+result["locked"] = clock()
+result["locked_usage"] = pynvml.nvmlDeviceGetFieldValues(h, [186])[0].value.uiVal
+pynvml.nvmlDeviceResetGpuLockedClocks(h)
+result["reset"] = clock()
+time.sleep(0.2)
+result |= {"counter": counter(), "now_ns": time.monotonic_ns()}
+result["refused"] = []
+for low, high in ((0, 800000), (0, 199999)):
+    try:
+        pynvml.nvmlDeviceSetPowerManagementLimit(h, high)
+    except pynvml.NVMLError as error:
+        result["refused"].append(error.value)
+print(json.dumps(result))
+"""
+
+
+def test_power_and_speed_follow_limits_and_clocks_set_by_any_process(library, tmp_path):
+    controls = standin.Controls(may_set=True, idle_w=60)
+    path = tmp_path / "wave.txt"
+    seen = play(library, path, Waveform.constant(600), code=SET, controls=controls)
+    assert (seen["before"], seen["limit"], seen["reset"]) == (1980, 300_000, 1980)
+    # Power above idle follows the cube of the clock.
+    assert seen["limited"] == int(1980 * (240 / 540) ** (1 / 3))
+    assert seen["usage"] == 300_000
+    assert seen["locked"] == 990
+    assert seen["locked_usage"] == pytest.approx(60_000 + 540_000 / 8, abs=1)
+    assert seen["refused"] == [2, 2]
+    assert [(one.limit_w, one.clock_mhz) for one in standin.changes(path)] == [
+        (300, 1980), (700, 1980), (700, 990), (700, 1980)
+    ]  # fmt: skip
+    assert [one.limit_w for one in standin.requests(path)][-2:] == [800, 199.999]
+
+
+def test_the_counter_adds_up_over_changes_of_the_limit(library, tmp_path):
+    wave = Waveform.steps((100, 600, 250), step_s=0.4)
+    path = tmp_path / "wave.txt"
+    seen = play(library, path, wave, code=SET, controls=standin.Controls(may_set=True))
+    lines = (tmp_path / "wave.txt.controls").read_text().splitlines()
+    changes = [(0.0, 700.0, 1980)]
+    for line in lines:
+        t_s, limit_mw, clock_mhz, _ = line.split()
+        changes.append((float(t_s), int(limit_mw) / 1e3, int(clock_mhz)))
+    (stop_s,) = updates(seen["now_ns"] - 10_000_000, seen["now_ns"])[:1]
+    candidates_j = [
+        sum(
+            limited_j(wave, start_s, min(end_s, t_s), limit_w, clock_mhz)
+            for (start_s, limit_w, clock_mhz), end_s in zip(
+                changes, [one[0] for one in changes[1:]] + [t_s], strict=True
+            )
+        )
+        for t_s in (stop_s, stop_s - UPDATE_S, stop_s + UPDATE_S)
+    ]
+    assert any(seen["counter"] == pytest.approx(one, abs=0.01) for one in candidates_j)
+
+
+def limited_j(wave, start_s, stop_s, limit_w, clock_mhz, idle_w=60.0):
+    """Energy of a waveform of steps whose power follows the clock and the limit."""
+    slope = (clock_mhz / 1980) ** 3
+
+    def power_w(full_w):
+        return min(limit_w, idle_w + (full_w - idle_w) * slope)
+
+    limited = Waveform(tuple((t_s, power_w(full_w)) for t_s, full_w in wave.points))
+    return limited.energy_j(start_s, stop_s)
 
 
 def test_without_a_waveform_there_is_no_driver(library, tmp_path):

@@ -112,6 +112,12 @@ def test_the_limit_found_is_saved_before_the_first_change_and_restored_at_the_en
     assert borrowed.notes == []
 
 
+def test_a_value_close_to_the_one_found_is_restored_too(zone):
+    with borrow(limits()) as borrowed:
+        set_w(borrowed, FOUND_W - 0.1)
+    assert limit_w(zone) == FOUND_W
+
+
 def test_an_exception_in_the_program_restores_the_limit_and_is_passed_on(zone):
     def fail():
         with borrow(limits()) as borrowed:

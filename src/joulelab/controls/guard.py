@@ -124,7 +124,8 @@ def main() -> None:
     task = decode(sys.argv[1], Task)
     connection = socket.socket(fileno=task.connection)
     find_controls(all_gpus=True)  # Fails now if it ever does, and keeps the driver loaded.
-    connection.sendall(READY)
+    with suppress(OSError):  # The parent may have ended already.
+        connection.sendall(READY)
     if _wait_for_parent(task, connection):
         return
     for i in range(TRIES):

@@ -228,10 +228,10 @@ def _restore(
     if current is None or found is None:
         control.restore(found)
         return [f"released {control.title}, {_origin(state)}"] if own is None else []
-    if is_same(current, found):
+    if current == found:
         return []
     before, wanted = (f"{number(value, 4)} {control.unit}" for value in (current, found))
-    if own is not None and not any(is_same(current, value) for value in own):
+    if own is not None and not any(is_same(current, value) for value in (found, *own)):
         return [f"another program has set {control.title} to {before}: it was not restored"]
     control.restore(found)
     after = control.read()
@@ -241,11 +241,9 @@ def _restore(
             why=f"the driver uses {number(after, 4)} {control.unit} instead",
             hint="run `joulelab tune --restore` again",
         )
-    return (
-        []
-        if own is not None
-        else [f"restored {control.title} from {before} to {wanted}, {_origin(state)}"]
-    )
+    if own is not None:
+        return []
+    return [f"restored {control.title} from {before} to {wanted}, {_origin(state)}"]
 
 
 def _after_restart(control: Control, state: SavedState, found: float | None) -> list[str]:
