@@ -11,11 +11,12 @@ import click
 from joulelab.cli.options import Percent, complete_plan
 from joulelab.cli.output import echo, print_json
 from joulelab.cli.tune_output import print_result
-from joulelab.cli.tune_work import WorkOptions, tune_plan
+from joulelab.cli.tune_work import WorkOptions, tune_command, tune_plan
 from joulelab.controls.saved_state import restore_all
 from joulelab.errors import ControlError, UserError
 from joulelab.format import sentence
-from joulelab.tune.knobs import parse_knobs
+from joulelab.tune.command_work import placeholders
+from joulelab.tune.knobs import DEVICE_KNOBS, PROGRAM_KNOBS, parse_knobs
 from joulelab.tune.probes import Knob, Level, Search
 from joulelab.tune.replay import read_replay_table, replay
 from joulelab.tune.settings_search import OBJECTIVES, TO_TARGET, search_over
@@ -74,6 +75,8 @@ class _Tune(click.Command):
     help="Write the result, the probes, a page and the recordings to a new directory.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
     help="Seed of all random choices.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Measure the baseline, and list what would be "
+    "tried. Needs no right to set limits.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--restore", is_flag=True, is_eager=True, expose_value=False, callback=_restore,
     help="Restore limits and clocks that a killed run left changed, and exit.")  # fmt: skip
@@ -90,6 +93,7 @@ def command(
     window_s: float,
     out: Path | None,
     seed: int,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Find the settings that use the least energy within a slow-down that you accept.
@@ -126,11 +130,13 @@ def command(
         result = replay(recorded, search(recorded.knobs, list(recorded.rows)), noise, seed)
         print_json(result.to_json()) if as_json else print_result(result)
         return
-    options = WorkOptions(
-        parse_knobs(knobs) if knobs else {}, search, max_slowdown, window_s, out, as_json
-    )
-    assert plan is not None
-    tune_plan(plan, overrides, options)
+    known = (*DEVICE_KNOBS, *PROGRAM_KNOBS, *placeholders(program))
+    given = parse_knobs(knobs, known) if knobs else {}
+    options = WorkOptions(given, search, bound, window_s, out, as_json, dry_run)
+    if plan is not None:
+        tune_plan(plan, overrides, options)
+    else:
+        tune_command(program, options)
 
 
 def _knob_and_level(text: str, names: list[str]) -> tuple[str, str]:

@@ -24,14 +24,14 @@ from joulelab.tune.knobs import settings_text
 from joulelab.tune.probes import Probe, Settings
 from joulelab.tune.result import Estimate, Result
 from joulelab.tune.text import headline, probes_text
-from joulelab.tune.tuning import LeftOut, Outcome
+from joulelab.tune.tuning import LeftOut, Outcome, Workload
 
 
 class SearchDisplay:
     """Shows each probe in a line; on a terminal also what is being measured. A context manager."""
 
-    def __init__(self, unit: str) -> None:
-        self._unit, self._probes, self._best = unit, 0, ""
+    def __init__(self, work: Workload) -> None:
+        self._work, self._probes, self._best = work, 0, ""
         terminal = Console(stderr=True)
         self._status = Status("starting", console=terminal) if terminal.is_terminal else None
 
@@ -58,7 +58,7 @@ class SearchDisplay:
         else:
             self._best = ""
         time, energy = duration(probe.duration_s), quantity(probe.energy_j, "J")
-        values = f"{time}, {energy} per {self._unit}"
+        values = f"{time}, {energy} per {self._work.unit}"
         self._print(f"[{self._probes}] {settings_text(probe.settings)}: {values}{self._best}")
 
     def left_out(self, what: LeftOut) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from joulelab.cli.output import print_json, write_csv
+from joulelab.cli.output import echo, print_json, write_csv
 from joulelab.cli.tune_output import SearchDisplay, print_outcome
 from joulelab.errors import UserError
 from joulelab.storage import file_errors, make_private_directories, write_whole
+from joulelab.tune.command_work import CommandWork, filled, program_knobs
+from joulelab.tune.device_knobs import borrow_knobs, device_controls, device_knob
+from joulelab.tune.knobs import DEVICE_KNOBS
 from joulelab.tune.probes import Knob, Level, Search
-from joulelab.tune.text import changed, study_command
-from joulelab.tune.tuning import INTERRUPTED, Outcome, Workload, tune
+from joulelab.tune.text import changed, device_commands, study_command
+from joulelab.tune.tuning import INTERRUPTED, BaselineSearch, Outcome, Workload, tune
+
+if TYPE_CHECKING:
+    from joulelab.tune.study_work import StudyWork
 
 USUAL_KNOBS = ("batch_size", "precision")
 """Knobs of a plan without several levels of one."""
@@ -35,6 +42,7 @@ class WorkOptions:
         window_s: Least time of steady work in a probe.
         out: Directory for results.
         as_json: Whether to print JSON.
+        dry_run: Whether to measure the baseline alone, and only list what would be tried.
     """
 
     levels: Mapping[str, Sequence[Level]]
@@ -43,6 +51,7 @@ class WorkOptions:
     window_s: float
     out: Path | None
     as_json: bool
+    dry_run: bool = False
 
 
 def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None:
@@ -54,13 +63,67 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
     factors = chosen.factors.model_dump()
     several = [name for name in factors if len(factors[name]) > 1]
     levels = options.levels or dict.fromkeys(several or USUAL_KNOBS, ())
+    device_levels, program_levels = _split(levels)
+    _require_rights(device_levels, options)
     with ExitStack() as stack:
         directory = stack.enter_context(_directory(options.out))
         work = stack.enter_context(StudyWork(chosen, directory, options.window_s))
-        outcome = _tune(work, work.knobs(levels), options)
+        knobs = work.knobs(program_levels) + _device_knobs(stack, work, device_levels, options)
+        outcome = _tune(work, knobs, options)
     given = [f"--set {shlex.quote(one)}" for one in overrides]
     command = " ".join([study_command(plan, changed(outcome.result)), *given])
-    _report(outcome, chosen.name, [command] if outcome.is_better else [], options)
+    _report(outcome, chosen.name, command, work.gpus(), options)
+
+
+def tune_command(command: Sequence[str], options: WorkOptions) -> None:
+    """Tune a command, and end with its exit code."""
+    device_levels, program_levels = _split(options.levels or {"power_limit": ()})
+    of_program = program_knobs(command, program_levels)
+    _require_rights(device_levels, options)
+    with ExitStack() as stack:
+        directory = stack.enter_context(_directory(options.out)) / "recording"
+        directory.mkdir()
+        work = stack.enter_context(CommandWork(command, of_program, directory, options.window_s))
+        work.start()
+        knobs = _device_knobs(stack, work, device_levels, options) + of_program
+        outcome = _tune(work, knobs, options)
+        work.set_devices({name: outcome.result.settings[name] for name in device_levels})
+        work.finish(interrupted=outcome.ended_early == INTERRUPTED)
+    chosen = shlex.join(filled(command, outcome.result.settings))
+    _report(outcome, shlex.join(command), chosen if of_program else "", work.gpus(), options)
+    if work.keeps_work and work.exit_code:
+        code = work.exit_code
+        click.get_current_context().exit(code if code > 0 else 128 - code)
+
+
+def _split(
+    levels: Mapping[str, Sequence[Level]],
+) -> tuple[dict[str, Sequence[Level]], dict[str, Sequence[Level]]]:
+    """Split levels into those of devices and those of the program."""
+    of_devices = {name: levels[name] for name in levels if name in DEVICE_KNOBS}
+    return of_devices, {name: levels[name] for name in levels if name not in DEVICE_KNOBS}
+
+
+def _require_rights(levels: Mapping[str, Sequence[Level]], options: WorkOptions) -> None:
+    """Raise an error before any work is done if a control cannot be set."""
+    if levels and not options.dry_run:
+        for controls in device_controls(levels).values():
+            for one in controls:
+                one.check_rights()
+
+
+def _device_knobs(
+    stack: ExitStack,
+    work: StudyWork | CommandWork,
+    levels: Mapping[str, Sequence[Level]],
+    options: WorkOptions,
+) -> list[Knob]:
+    """Borrow the controls of the devices that the work uses, until the stack is closed."""
+    if options.dry_run:
+        by_name = device_controls(levels, work.gpus()) if levels else {}
+        return [device_knob(by_name[name], levels[name]) for name in levels]
+    knobs, work.borrowed = stack.enter_context(borrow_knobs(levels, work.gpus()))
+    return knobs
 
 
 @contextmanager
@@ -79,25 +142,46 @@ def _directory(out: Path | None) -> Iterator[Path]:
 
 def _tune(work: Workload, knobs: Sequence[Knob], options: WorkOptions) -> Outcome:
     baseline = {knob.name: knob.baseline for knob in knobs}
-    with SearchDisplay(work.unit) as display:
-        return tune(options.search(knobs), baseline, work, display)
+    search = BaselineSearch(knobs) if options.dry_run else options.search(knobs)
+    with SearchDisplay(work) as display:
+        return tune(search, baseline, work, display)
 
 
-def _report(outcome: Outcome, title: str, apply: Sequence[str], options: WorkOptions) -> None:
-    """Write the outcome's files and print it."""
+def _report(
+    outcome: Outcome, title: str, command: str, gpus: Collection[str], options: WorkOptions
+) -> None:
+    """Write the outcome's files and print it.
+
+    Args:
+        outcome: What was found.
+        title: What was tuned.
+        command: The command with the chosen settings of the program; may be empty.
+        gpus: The GPUs that were tuned.
+        options: What the user asked for.
+    """
+    apply = [*device_commands(changed(outcome.result), sorted(gpus)), command]
+    apply = [one for one in apply if one and outcome.is_better]
     page = None
     if options.out is not None:
-        from joulelab.report.tuning_page import write_tuning_page  # noqa: PLC0415 (imports pandas)
-
-        page = write_tuning_page(
-            options.out, outcome, title=title, max_slowdown=options.max_slowdown, apply=apply
-        )
-        write_csv(options.out / "probes.csv", outcome.rows())
-        text = json.dumps(outcome.to_json(), indent=1, allow_nan=False)
-        write_whole(options.out / "result.json", f"{text}\n".encode())
+        page = _write(outcome, title, apply, options.out, options.max_slowdown)
     if options.as_json:
         print_json(outcome.to_json())
     else:
         print_outcome(outcome, apply, page)
     if outcome.ended_early == INTERRUPTED:
         click.get_current_context().exit(130)
+
+
+def _write(
+    outcome: Outcome, title: str, apply: Sequence[str], out: Path, max_slowdown: float
+) -> Path | None:
+    """Write the outcome's files; return the page, unless what it needs is not installed."""
+    write_csv(out / "probes.csv", outcome.rows())
+    text = json.dumps(outcome.to_json(), indent=1, allow_nan=False)
+    write_whole(out / "result.json", f"{text}\n".encode())
+    try:
+        from joulelab.report.tuning_page import write_tuning_page  # noqa: PLC0415 (imports pandas)
+    except ImportError as error:
+        echo(f"joulelab: no page: {error}; run pip install 'joulelab[study]'", err=True)
+        return None
+    return write_tuning_page(out, outcome, title=title, max_slowdown=max_slowdown, apply=apply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from joulelab.controls.borrowing import Borrowed, borrow
@@ -22,13 +22,13 @@ MOST_LEVELS = 12
 
 @contextmanager
 def borrow_knobs(
-    levels: Mapping[str, Sequence[Level]], trace: Trace
+    levels: Mapping[str, Sequence[Level]], gpus: Collection[str]
 ) -> Iterator[tuple[list[Knob], Borrowed | None]]:
-    """Borrow the controls of the devices that a recorded job uses.
+    """Borrow the controls of the devices that a job uses.
 
     Args:
         levels: Levels of each knob; none if they are to be chosen.
-        trace: The job's recording, which reports which GPUs it uses.
+        gpus: The GPUs that it uses, for example ``"gpu:0"``.
 
     Yields:
         The knobs, and what sets them on all devices. What was found is restored at the end.
@@ -39,20 +39,35 @@ def borrow_knobs(
     if not levels:
         yield [], None
         return
-    found = find_controls(all_gpus=True)
-    used = gpus_in_use(trace)
-    controls = [
-        one
-        for one in found.controls
-        if one.name in levels and (one.component in used or not one.component.startswith("gpu"))
-    ]
-    for name in levels:
-        if not any(one.name == name for one in controls):
+    by_name = device_controls(levels, gpus)
+    controls = [one for of_knob in by_name.values() for one in of_knob]
+    with borrow(controls) as borrowed:
+        yield [device_knob(by_name[name], levels[name]) for name in levels], borrowed
+
+
+def device_controls(
+    names: Collection[str], gpus: Collection[str] | None = None
+) -> dict[str, list[Control]]:
+    """Find the controls of some knobs.
+
+    Args:
+        names: Names of the knobs.
+        gpus: The GPUs that a job uses. Default: those that this process may use.
+
+    Raises:
+        ControlError: A knob has none.
+    """
+    found = find_controls(all_gpus=gpus is not None)
+    by_name: dict[str, list[Control]] = {name: [] for name in names}
+    for one in found.controls:
+        is_used = gpus is None or one.component in gpus or not one.component.startswith("gpu")
+        if is_used and one.name in by_name:
+            by_name[one.name].append(one)
+    for name, controls in by_name.items():
+        if not controls:
             reasons = "; ".join(map(str, found.absent)) or "no device that is used has one"
             raise ControlError(f"no {knob_title(name)} can be set", why=reasons)
-    with borrow(controls) as borrowed:
-        by_name = {name: [one for one in controls if one.name == name] for name in levels}
-        yield [device_knob(by_name[name], levels[name]) for name in levels], borrowed
+    return by_name
 
 
 def device_knob(controls: Sequence[Control], levels: Sequence[Level] = ()) -> Knob:

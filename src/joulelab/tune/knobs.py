@@ -105,3 +105,15 @@ def level_text(name: str, level: Level) -> str:
     if isinstance(level, int) or (isinstance(level, float) and level.is_integer()):
         text = f"{level:,.0f}"
     return f"{text} {DEVICE_KNOBS.get(name, '')}".rstrip()
+
+
+def plain_level(level: Level) -> str:
+    """Write a level as programs read it.
+
+    Example:
+        >>> plain_level(True), plain_level(1410.0), plain_level("bf16")
+        ('true', '1410', 'bf16')
+    """
+    if isinstance(level, bool):
+        return str(level).lower()
+    return f"{level:.12g}" if isinstance(level, float) else str(level)

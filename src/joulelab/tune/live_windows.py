@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,10 +11,14 @@ import numpy as np
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.forecast.sources import EPOCH, STEP
+from joulelab.forecast.steady import LONGEST_WINDOW, SteadyWindow
 from joulelab.recording.span_blocks import NONE
 from joulelab.recording.span_columns import SpanColumns, SpanTable
 from joulelab.recording.trace import Trace, TraceReader
 from joulelab.recording.trace_spans import Window
+from joulelab.tune.probes import Settings
+from joulelab.tune.tuning import Measured
+from joulelab.tune.windows import probe_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,13 +70,17 @@ class LiveWindows:
     Args:
         meter: The meter of the loop.
         epochs_only: Whether epochs are the units of work even if there are steps.
+        pid: Process of the loop. ``None`` for the first one that reports work.
 
     Attributes:
         unit: The units of work since the beginning: ``"step"`` or ``"epoch"``.
     """
 
-    def __init__(self, meter: Recording, *, epochs_only: bool = False) -> None:
+    def __init__(
+        self, meter: Recording, *, epochs_only: bool = False, pid: int | None = None
+    ) -> None:
         self._meter, self._names = meter, (EPOCH,) if epochs_only else (STEP, EPOCH)
+        self._pid = pid
         self.unit = EPOCH
         self._reader = TraceReader(meter.directory)
         self._events: list[Mapping[str, Any]] = []
@@ -89,10 +96,40 @@ class LiveWindows:
     def units(self) -> list[Unit]:
         """Return the finished units of work since the beginning: steps, or epochs without steps."""
         spans = self._read()
-        is_own = spans.spans["pid"] == os.getpid()
-        spans = spans.where(is_own & (spans.spans["start_ns"] >= self._since_ns))
+        spans = spans.where(spans.spans["start_ns"] >= self._since_ns)
+        if self._pid is None:
+            found = (spans.named(name).spans["pid"] for name in self._names)
+            self._pid = next((int(pids[0]) for pids in found if len(pids)), None)
+        if self._pid is None:
+            return []
+        spans = spans.where(spans.spans["pid"] == self._pid)
         self.unit = next((name for name in self._names if len(spans.named(name))), EPOCH)
         return _units(spans, self.unit)
+
+    def measure(
+        self, settings: Settings, since_ns: int, window_s: float, wait: Callable[[], None]
+    ) -> tuple[Measured, int]:
+        """Measure units of work that begin after a time, until enough of them are steady.
+
+        Args:
+            settings: What they run at.
+            since_ns: Leave out what began before this time, CLOCK_MONOTONIC.
+            window_s: Least time of steady work.
+            wait: Waits for more work, or raises.
+
+        Returns:
+            The probe, and when its last unit ended.
+        """
+        self.begin(since_ns)
+        window, added = SteadyWindow(window_s, LONGEST_WINDOW * window_s), 0
+        while True:
+            for unit in self.units()[added:]:
+                added += 1
+                if window.add(unit.start_ns, unit.stop_ns, within=unit.chain):
+                    energy = self.energy(window.windows)
+                    probe = probe_of(settings, energy, window.durations_s, window.work)
+                    return Measured(probe, energy), unit.stop_ns
+            wait()
 
     def energy(self, windows: Sequence[Window]) -> Energy:
         """Return the energy of windows, once the sensors have covered them."""

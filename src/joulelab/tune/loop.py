@@ -8,6 +8,7 @@ does nothing for it, except between epochs where settings of the program are cha
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -17,11 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from joulelab.errors import JoulelabError, RecorderError, UserError
 from joulelab.forecast.loop import COST_SHARE, LoopTuner, Pace
 from joulelab.forecast.series import load_scipy
-from joulelab.forecast.steady import LONGEST_WINDOW, SteadyWindow
 from joulelab.format import sentence
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.trace_format import TUNED
-from joulelab.tune.device_knobs import borrow_knobs
+from joulelab.tune.device_knobs import borrow_knobs, gpus_in_use
 from joulelab.tune.drift import Change, DriftTest
 from joulelab.tune.knobs import DEVICE_KNOBS
 from joulelab.tune.level_search import OBJECTIVES, LevelSearch
@@ -30,7 +30,6 @@ from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
 from joulelab.tune.result import Result
 from joulelab.tune.text import headline
 from joulelab.tune.tuning import LeftOut, Measured, Outcome, WorkEndedError, tune
-from joulelab.tune.windows import probe_of
 
 WINDOW_S = 5.0
 """Least time of a probe: an edge of it is known to a sensor's update, 0.1 s of NVML, so this keeps
@@ -177,11 +176,14 @@ class _Tuner:
     def _tune_loop(self) -> None:
         load_scipy()
         options = self._tune
-        self._windows = LiveWindows(self._meter, epochs_only=bool(options.program_knobs))
+        self._windows = LiveWindows(
+            self._meter, epochs_only=bool(options.program_knobs), pid=os.getpid()
+        )
         # Which GPUs the program uses is known once it works.
         while not self._windows.units():
             self._wait()
-        with borrow_knobs(options.device_levels, self._windows.trace()) as (knobs, self._borrowed):
+        gpus = gpus_in_use(self._windows.trace())
+        with borrow_knobs(options.device_levels, gpus) as (knobs, self._borrowed):
             for note in () if self._borrowed is None else self._borrowed.notes:
                 self._print(note)
             while True:
@@ -218,18 +220,10 @@ class _Tuner:
     def measure(self, settings: Settings) -> Measured:
         """Measure the next steps at some settings."""
         self._change(settings)
-        self._windows.begin(self._since_ns)
-        window_s, added = self._tune.window_s, 0
-        window = SteadyWindow(window_s, LONGEST_WINDOW * window_s)
-        while True:
-            for unit in self._windows.units()[added:]:
-                added += 1
-                if window.add(unit.start_ns, unit.stop_ns, within=unit.chain):
-                    self._since_ns = unit.stop_ns
-                    energy = self._windows.energy(window.windows)
-                    probe = probe_of(settings, energy, window.durations_s, window.work)
-                    return Measured(probe, energy)
-            self._wait()
+        measured, self._since_ns = self._windows.measure(
+            settings, self._since_ns, self._tune.window_s, self._wait
+        )
+        return measured
 
     def _change(self, settings: Settings) -> None:
         """Change what differs: devices now, and the program before the next epoch."""

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from joulelab.controls.borrowing import Borrowed
 from joulelab.energy.energy import Energy
-from joulelab.errors import JoulelabError, UserError
+from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.forecast.steady import LONGEST_WINDOW
+from joulelab.machine import Machine
 from joulelab.study.cells import Factors, combinations
 from joulelab.study.plan import Plan
 from joulelab.study.runner import ATTEMPTS, prepared_worker
 from joulelab.study.worker import Json, WorkerFailure, WorkerProcess
-from joulelab.tune.knobs import PROGRAM_KNOBS
+from joulelab.tune.knobs import DEVICE_KNOBS, PROGRAM_KNOBS
 from joulelab.tune.probes import Knob, Level, Settings
 from joulelab.tune.tuning import Measured, UnmeasurableError
 from joulelab.tune.windows import probe_of
@@ -32,6 +34,9 @@ class StudyWork:
         directory: An existing directory for the recordings and the worker's log.
         window_s: Least time of steady steps in a probe.
         start_worker: Starts a worker that logs to a file.
+
+    Attributes:
+        borrowed: Sets the knobs of devices.
 
     Raises:
         UserError: The plan has several models, or what it needs is missing.
@@ -57,6 +62,7 @@ class StudyWork:
         self._start_worker = start_worker
         self._worker: WorkerProcess | None = None
         self._probes = 0
+        self.borrowed: Borrowed | None = None
         self.notes: tuple[str, ...] = ()
         self.baseline: Factors = combinations(plan)[0]
 
@@ -84,7 +90,8 @@ class StudyWork:
 
     def _knob(self, name: str, levels: tuple[Level, ...]) -> Knob:
         if name not in PROGRAM_KNOBS:
-            raise UserError(f"a plan has no knob {name!r}", hint=f"choose {PROGRAM_KNOBS}")
+            known = [one.replace("_", "-") for one in (*PROGRAM_KNOBS, *DEVICE_KNOBS)]
+            raise UserError(f"a plan has no knob {name!r}", hint=nearest(name, known))
         factors = self._plan.factors.model_dump()
         if not levels and len(factors[name]) > 1:
             levels = tuple(factors[name])
@@ -110,6 +117,12 @@ class StudyWork:
         }
         return usual[name]
 
+    def gpus(self) -> set[str]:
+        """Return the GPU that the program uses."""
+        kind, _, position = self._ready["devices"][self.baseline["device"]].partition(":")
+        gpus = Machine.from_json(self._ready["machine"]).gpus
+        return {f"gpu:{gpus[int(position)].index}"} if kind == "cuda" else set()
+
     def measure(self, settings: Settings) -> Measured:
         """Run steps at some settings until enough of them are steady.
 
@@ -117,6 +130,8 @@ class StudyWork:
             UnmeasurableError: The program fails, for example without enough memory.
             JoulelabError: The recorder or the worker cannot be started.
         """
+        if self.borrowed is not None:
+            self.borrowed.set({n: float(settings[n]) for n in settings if n in DEVICE_KNOBS})
         for _ in range(ATTEMPTS):
             answer = self._ask(settings)
             if "unrecorded" not in answer:
@@ -143,7 +158,7 @@ class StudyWork:
         request = {
             "do": "probe",
             "directory": str(directory),
-            "factors": {**self.baseline, **settings},
+            "factors": {name: settings.get(name, one) for name, one in self.baseline.items()},
             "seed": self._plan.seed,
             "window_s": self._window_s,
             "most_s": LONGEST_WINDOW * self._window_s,

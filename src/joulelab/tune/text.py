@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from joulelab.format import count, percent, sentence, with_interval
-from joulelab.tune.knobs import DEVICE_KNOBS, settings_text
+from joulelab.tune.knobs import DEVICE_KNOBS, plain_level, settings_text
 from joulelab.tune.probes import Level, Settings
 from joulelab.tune.result import Estimate, Result
 
@@ -57,7 +57,7 @@ def device_commands(settings: Settings, components: Sequence[str] = ()) -> Itera
     options = {"power_limit": "-pl {}", "clock": "-lgc 0,{}", "memory_clock": "-lmc 0,{}"}
     for name, option in options.items():
         if name in settings:
-            yield f"sudo nvidia-smi{chosen} {option.format(_plain(settings[name]))}"
+            yield f"sudo nvidia-smi{chosen} {option.format(plain_level(settings[name]))}"
     if "cpu_power_limit" in settings:
         microwatts = round(float(settings["cpu_power_limit"]) * 1e6)
         path = "/sys/class/powercap/intel-rapl:*/constraint_0_power_limit_uw"
@@ -67,14 +67,8 @@ def device_commands(settings: Settings, components: Sequence[str] = ()) -> Itera
 def study_command(plan: str, settings: Settings) -> str:
     """Return the command that runs a study at the settings of its program."""
     options = [
-        f"--set factors.{name}={_plain(level)}"
+        f"--set factors.{name}={plain_level(level)}"
         for name, level in settings.items()
         if name not in DEVICE_KNOBS
     ]
     return " ".join(["joulelab study", shlex.quote(plan), *options])
-
-
-def _plain(level: Level) -> str:
-    if isinstance(level, bool):
-        return str(level).lower()
-    return f"{level:g}" if isinstance(level, float) else str(level)

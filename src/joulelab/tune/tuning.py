@@ -14,9 +14,9 @@ from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError
 from joulelab.format import count, duration, finite_or_none, join_words, number, quantity
 from joulelab.sensors.sensor import Provenance
-from joulelab.tune.knobs import settings_text
-from joulelab.tune.probes import Probe, Search, Settings
-from joulelab.tune.result import Result
+from joulelab.tune.knobs import knob_title, level_text, settings_text
+from joulelab.tune.probes import Knob, Probe, Search, Settings
+from joulelab.tune.result import Estimate, FrontPoint, Result
 
 INTERRUPTED = "it was interrupted"
 
@@ -35,17 +35,19 @@ class Measured:
 
 
 class Workload(Protocol):
-    """Real work that can be measured at settings.
+    """Real work that can be measured at settings."""
 
-    Attributes:
-        unit: A unit of its work, for example ``"sample"``.
-        keeps_work: Whether the work of probes had to be done anyway.
-        notes: What a reader should know about its probes, in sentences without a full stop.
-    """
+    @property
+    def unit(self) -> str:
+        """A unit of its work, for example ``"sample"``."""
 
-    unit: str
-    keeps_work: bool
-    notes: tuple[str, ...]
+    @property
+    def keeps_work(self) -> bool:
+        """Whether the work of probes had to be done anyway."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about its probes, in sentences without a full stop."""
 
     def measure(self, settings: Settings) -> Measured:
         """Measure a piece of work at some settings.
@@ -176,6 +178,40 @@ class Display(Protocol):
 
     def left_out(self, what: LeftOut) -> None:
         """Show that settings cannot be measured."""
+
+
+class BaselineSearch:
+    """Measures the baseline once, and lists what a search would try."""
+
+    def __init__(self, knobs: Sequence[Knob]) -> None:
+        self._baseline = {knob.name: knob.baseline for knob in knobs}
+        levels = []
+        for knob in knobs:
+            texts = [level_text(knob.name, level) for level in knob.levels]
+            levels.append(f"{knob_title(knob.name)} {join_words(texts, 'or')}")
+        self._reason = f"this was a dry run, and a search would try {', and '.join(levels)}"
+        self._probe: Probe | None = None
+
+    def next(self) -> Settings | None:
+        """Return the baseline once."""
+        return self._baseline if self._probe is None else None
+
+    def add(self, probe: Probe) -> None:
+        """Take its measurement."""
+        self._probe = probe
+
+    def leave_out(self, settings: Settings) -> None:
+        """Do nothing: without the baseline there is no search."""
+
+    def result(self) -> Result:
+        """Return the baseline."""
+        assert self._probe is not None
+        same = Estimate(0.0, 0.0, 0.0)
+        time, energy = (
+            Estimate(one, one, one) for one in (self._probe.duration_s, self._probe.energy_j)
+        )
+        front = (FrontPoint(self._baseline, time, energy),)
+        return Result(self._baseline, self._baseline, same, same, 1, front, self._reason)
 
 
 def tune(
