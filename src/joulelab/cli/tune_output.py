@@ -22,7 +22,7 @@ from joulelab.format import (
 )
 from joulelab.tune.knobs import settings_text
 from joulelab.tune.probes import Probe, Settings
-from joulelab.tune.result import Estimate, Result
+from joulelab.tune.result import Estimate, FrontPoint, Result
 from joulelab.tune.text import headline, probes_text
 from joulelab.tune.tuning import LeftOut, Outcome, Workload
 
@@ -74,7 +74,10 @@ class SearchDisplay:
 
 def print_outcome(outcome: Outcome, apply: Sequence[str], page: Path | None) -> None:
     """Print what a search on real work found, cost and left out."""
-    print_result(outcome.result, f" per {outcome.unit}")
+    base = outcome.baseline
+    time, energy = (Estimate(one, one, one) for one in (base.duration_s, base.energy_j))
+    baseline = FrontPoint(base.settings, time, energy)
+    print_result(outcome.result, f" per {outcome.unit}", baseline)
     if outcome.ended_early:
         echo(f"The search is not complete: {outcome.ended_early}.")
     for one in outcome.left_out:
@@ -88,16 +91,25 @@ def print_outcome(outcome: Outcome, apply: Sequence[str], page: Path | None) -> 
         echo(f"Page:    {page}")
 
 
-def print_result(result: Result, per_unit: str = "") -> None:
-    """Print a result: the settings, what they save, and the front."""
+def print_result(result: Result, per_unit: str = "", baseline: FrontPoint | None = None) -> None:
+    """Print a result: the settings, what they save, and the front.
+
+    Args:
+        result: What was found.
+        per_unit: What times and energies are for, for example ``" per sample"``.
+        baseline: Also shown if it is not on the front.
+    """
     echo(headline(result))
-    slowest = max((point.duration_s.value for point in result.front), default=1.0)
-    largest = max((point.energy_j.value for point in result.front), default=1.0)
+    front = list(result.front)
+    if baseline is not None and all(one.settings != baseline.settings for one in front):
+        front.append(baseline)
+    slowest = max((point.duration_s.value for point in front), default=1.0)
+    largest = max((point.energy_j.value for point in front), default=1.0)
     second, unit_of_time = time_scale(slowest)
     joule, unit_of_energy = scale(largest, "J")
     headings = [f"{unit_of_time}{per_unit}", "95 % CI", f"{unit_of_energy}{per_unit}", "95 % CI"]
     table = value_table("settings", [*headings, ""])
-    for point in result.front:
+    for point in front:
         is_base, is_choice = (point.settings == one for one in (result.baseline, result.settings))
         marks = ["baseline"] * is_base + ["choice"] * (is_choice and not is_base)
         table.add_row(

@@ -105,10 +105,10 @@ def _split(
 
 
 def _require_rights(levels: Mapping[str, Sequence[Level]], options: WorkOptions) -> None:
-    """Raise an error before any work is done if a control cannot be set."""
-    if levels and not options.dry_run:
-        for controls in device_controls(levels).values():
-            for one in controls:
+    """Raise an error before any work is done if a control is missing or cannot be set."""
+    for controls in device_controls(levels).values() if levels else ():
+        for one in controls:
+            if not options.dry_run:
                 one.check_rights()
 
 

@@ -247,7 +247,9 @@ def tune(
                 search.leave_out(settings)
                 continue
             search.add(found.probe)
-            measured.append(replace(found, spent_s=clock() - since_s))
+            # A run that was already over was found by the first call.
+            spent_s = max(clock() - since_s, found.energy.duration_s)
+            measured.append(replace(found, spent_s=spent_s))
             has_baseline = has_baseline or settings == baseline
             display.measured(found.probe, search.result() if has_baseline else None)
     except KeyboardInterrupt:
@@ -263,7 +265,7 @@ def tune(
         measured=tuple(measured),
         left_out=tuple(left_out),
         ended_early=ended_early,
-        cost_s=math.nan if workload.keeps_work else clock() - began_s,
+        cost_s=math.nan if workload.keeps_work else max(clock() - began_s, _spent_s(measured)),
         cost_j=math.nan,
         notes=(*_energy_notes(measured), *workload.notes),
     )
@@ -278,6 +280,10 @@ def mean_probe(probes: Sequence[Probe]) -> Probe:
         energy_j=fmean(one.energy_j for one in probes),
         work=math.fsum(one.work for one in probes),
     )
+
+
+def _spent_s(measured: Sequence[Measured]) -> float:
+    return math.fsum(one.spent_s for one in measured)
 
 
 def _cost_j(outcome: Outcome, *, keeps_work: bool) -> float:
