@@ -131,7 +131,7 @@ def _untuned(reason: str) -> LoopTuner:
 
 
 def _warn(reason: object) -> None:
-    warnings.warn(f"the training goes on untuned: {reason}", RuntimeWarning, stacklevel=4)
+    warnings.warn(f"the training goes on untuned: {reason}", RuntimeWarning, stacklevel=2)
 
 
 class _Tuner:
