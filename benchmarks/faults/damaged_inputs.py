@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.faults.mutations import BYTES, JSON, RARE, TABLES, Mutation
 from joulelab.carbon.series import read_series
@@ -64,8 +65,11 @@ HUNG_S = 20
 ADDRESS_SPACE_BYTES = 8 << 30
 RARELY = 0.01
 """Share of inputs that are nested deeply or gzip bombs."""
-RECORDED = Path(__file__).parents[2] / "tests" / "golden" / "inputs"
-LOGS = Path(__file__).parents[2] / "tests" / "logs" / "data" / "formats"
+SOUND = Path(__file__).parent / "sound"
+REPOSITORY = Path(__file__).parents[2]
+RECORDED = REPOSITORY / "tests" / "golden" / "inputs"
+LOGS = REPOSITORY / "tests" / "logs" / "data" / "formats"
+PROFILE = REPOSITORY / "src" / "joulelab" / "predict" / "profiles" / "h100.json"
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -141,11 +145,6 @@ class Place:
         for path in ("home/calibrations", "work", "sound"):
             (root / path).mkdir(parents=True)
 
-    def sound(self, name: str, content: str | bytes) -> Path:
-        path = self.root / "sound" / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
     def readers(self) -> list[Reader]:
         traces = sorted(path for path in (RECORDED / "traces").iterdir() if path.is_dir())
         traces.append(_with_columns(self, RECORDED / "traces" / "nested_spans"))
@@ -161,15 +160,15 @@ class Place:
             Reader("run.json in a ledger", JSON, jobs, self._ledger, 0.2),
             Reader("run.json of a study", JSON, studies, self._run, 2),
             Reader("study", JSON, studies, self._study, 0.1),
-            Reader("plan", TABLES, [self.sound("plan.toml", _plan())], self._plan),
-            Reader("idle.json", JSON, [self.sound("idle.json", _idle())], self._idle),
-            Reader("calibration", JSON, [self.sound("k.json", _calibration())], self._calibration),
-            Reader("hardware profile", JSON, [self.sound("h100.json", _profile())], self._profile),
-            Reader("site.toml", TABLES, [self.sound("site.toml", _SITE)], self._site),
-            Reader("carbon intensity", TABLES, [self.sound("grid.csv", _grid())], self._carbon),
-            Reader("spans of a log", TABLES, [self.sound("spans.csv", _SPANS)], self._spans),
+            Reader("plan", TABLES, [SOUND / "plan.toml"], self._plan),
+            Reader("idle.json", JSON, [SOUND / "idle.json"], self._idle),
+            Reader("calibration", JSON, [SOUND / "k.json"], self._calibration),
+            Reader("hardware profile", JSON, [PROFILE], self._profile),
+            Reader("site.toml", TABLES, [SOUND / "site.toml"], self._site),
+            Reader("carbon intensity", TABLES, [SOUND / "grid.csv"], self._carbon),
+            Reader("spans of a log", TABLES, [SOUND / "spans.csv"], self._spans),
             Reader("power log", TABLES, [*_small_logs(self), *_formats()], self._log, 2),
-            Reader("forecast table", TABLES, [self.sound("run.csv", _EPOCHS)], self._forecast),
+            Reader("forecast table", TABLES, [SOUND / "run.csv"], self._forecast),
         ]
 
     def _trace(self, path: Path, original: Path) -> None:
@@ -249,7 +248,7 @@ class Place:
             raise WrongEnergy("negative intensity")
 
     def _spans(self, path: Path, original: Path) -> None:
-        log = read_logs([self.root / "sound" / "power.csv"])
+        log = read_logs([SOUND / "power.csv"])
         _check_rows(energy_rows(log, read_spans(path)))
 
     def _log(self, path: Path, original: Path) -> None:
@@ -281,8 +280,6 @@ def _check_rows(rows: Iterable[dict[str, Any]]) -> None:
         check_values(row["name"], row["gross_j"], row["low_j"], row["high_j"])
 
 
-# Sound files.
-
 _CHANNEL = Channel(
     component="gpu:0",
     source="nvml.samples",
@@ -290,65 +287,18 @@ _CHANNEL = Channel(
     provenance=Provenance.MEASURED,
     update_period_s=0.1,
 )
-_SITE = 'country = "DE"\npue = 1.2\nprice_per_kwh = 0.3\ncurrency = "EUR"\n'
-_SPANS = "name,start_s,stop_s\nwarmup,1,4\nepoch,4,20.5\nepoch,20.5,30\n"
-_EPOCHS = "epoch,duration_s,gross_j,accuracy_pct\n" + "".join(
-    f"{i},{10 + i % 3 * 0.1:.1f},{1000 + i % 4},{50 + i}\n" for i in range(12)
-)
 
 
-def _power_log() -> str:
-    rng = random.Random(1)
-    rows = "".join(f"{i / 10:.1f},{200 + rng.gauss(0, 5):.2f}\n" for i in range(400))
-    return "timestamp_s,power_w\n" + rows
-
-
-def _grid() -> str:
-    return "time,g_per_kwh\n" + "".join(f"2026-11-01T{h:02}:00Z,{300 + h}\n" for h in range(24))
-
-
-def _idle() -> str:
-    point = {
-        "time_s": 100.0, "duration_s": 5.0, "power_w": {"cpu:0": 20.0, "gpu:0": 70.0},
-        "uncertainty_w": {"cpu:0": 1.0, "gpu:0": 0.5}, "source": {"cpu:0": "sim", "gpu:0": "sim"},
-        "load": {"cpu": {"fraction": 0.3, "users": "make (pid 7)"}}, "busy_w": {"cpu:0": 25.0},
-    }  # fmt: skip
-    saved = {"schema": "joulelab-idle-1", "machine": "machine", "unix_s": 1.7e9, "point": point}
-    return json.dumps(saved)
-
-
-def _calibration() -> str:
-    numbers = dict.fromkeys(
-        ("offset_w", "delay_s", "gain_uncertainty", "offset_uncertainty_w", "delay_uncertainty_s",
-         "meter_uncertainty", "residual_w", "residual_pct", "low_w"), 0.1,
-    )  # fmt: skip
-    texts = {"board_name": "b", "board_uuid": "GPU-a", "source": "nvml.samples", "driver": "550"}
-    return json.dumps(
-        {"schema": "joulelab-calibration-1", **texts, **numbers, "date": "2026-11-01"}
-        | {"meter": "m", "gain": 0.97, "window_s": 0.025, "update_period_s": 0.1, "high_w": 600.0}
-        | {"covariance": [[1e-6, 0.0, 0.0]] * 3, "files": [{"name": "a.csv", "sha256": "0"}]}
-    )
-
-
-def _plan() -> str:
-    return (
-        'name = "a"\nmodels = ["LeNet", "ResNet18"]\nphases = ["train", "infer"]\nrepeats = 2\n'
-        'seed = 7\n[factors]\nbatch_size = [16, 32]\n[train]\nepochs = 3\n[data]\nname = "digits"\n'
-    )
-
-
-def _profile() -> bytes:
-    import joulelab.predict  # noqa: PLC0415
-
-    return (Path(joulelab.predict.__file__).parent / "profiles" / "h100.json").read_bytes()
+# Sound files.
 
 
 def _small_logs(place: Place) -> list[Path]:
-    found = [place.sound("power.csv", _power_log())]
+    found = [SOUND / "power.csv"]
     for path in sorted((RECORDED / "logs").glob("*.gz")):
         with gzip.open(path, "rt") as file:
             lines = [line for line, _ in zip(file, range(200), strict=False)]
-        found.append(place.sound(path.stem, "".join(lines)))
+        found.append(place.root / "sound" / path.stem)
+        found[-1].write_text("".join(lines))
     return found
 
 
@@ -404,7 +354,7 @@ def run(
     count: int, seed: int, names: Sequence[str] = (), only: int | None = None
 ) -> dict[str, Tally]:
     """Read ``count`` damaged files; return a tally for each reader."""
-    with tempfile.TemporaryDirectory() as directory, _environment():
+    with tempfile.TemporaryDirectory() as directory, patch.dict(os.environ):
         place = Place(Path(directory))
         readers = [one for one in place.readers() if not names or one.name in names]
         total = sum(reader.weight for reader in readers)
@@ -478,17 +428,6 @@ def _limit() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, *left)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    saved = os.environ.get(ENVIRONMENT)
-    try:
-        yield
-    finally:
-        os.environ.pop(ENVIRONMENT, None)
-        if saved is not None:
-            os.environ[ENVIRONMENT] = saved
 
 
 def _reset_peak() -> float:

@@ -256,6 +256,15 @@ def test_a_damaged_run_of_a_study_is_listed_with_its_problem(tmp_path):
     assert len(errors) == 3
 
 
+def test_an_epoch_of_an_unknown_phase_is_refused(tmp_path):
+    path, *_ = sorted((OLD / "studies").rglob("*-linear-*/run.json"))
+    record = json.loads(path.read_text())
+    del record["epochs"][0]["phase"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"is damaged.*phase"):
+        read_run(tmp_path)
+
+
 def test_the_project_of_a_study_is_that_of_its_runs(tmp_path):
     shutil.copytree(OLD / "studies" / "small-batches", tmp_path / "study")
     labels = {"schema": "joulelab-ledger-1", "project": "digits", "phase": "experimentation"}

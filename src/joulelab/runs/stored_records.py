@@ -75,12 +75,17 @@ class StoredValues(TypedDict, total=False):
 
 
 class StoredPhase(StoredValues, total=False):
-    """A phase of a study run, or one epoch of it, together with its :class:`StoredValues`."""
+    """A phase of a study run, together with its :class:`StoredValues`."""
 
-    phase: str
-    index: int
     complete: bool
     energy: Required[StoredEnergy | None]
+
+
+class StoredEpoch(StoredPhase, total=False):
+    """One epoch of a study run."""
+
+    phase: Required[str]
+    index: int
 
 
 class StoredRecord(TypedDict, total=False):
@@ -129,5 +134,5 @@ class StoredStudyPart(TypedDict):
     characteristics: StoredValues | None
     data: dict[str, Any]
     results: dict[str, StoredPhase]
-    epochs: list[StoredPhase]
+    epochs: list[StoredEpoch]
     measured: list[StoredSpan]
