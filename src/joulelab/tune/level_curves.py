@@ -91,7 +91,7 @@ class LevelCurves:
         rise = np.zeros_like(time[:, 0])
         if knob.is_limit:
             rise = np.outer(drawn["time_slope"], distance) + np.outer(
-                drawn["time_bend"], distance**2 / 4
+                drawn["time_bend"], distance**2 / 2
             )
         self._mean = np.hstack([rise, np.zeros_like(rise)])
 

@@ -29,11 +29,13 @@ TOLERANCE = 0.005
 """Slow-downs that differ by less than half a point are equally acceptable."""
 RISK = 0.1
 """Accepted probability of a slow-down that exceeds the bound by more than the tolerance."""
+MORE_LIKELY = 0.5
+"""Accepted probability of a slow-down above the bound, by any amount."""
 NOT_BETTER = 0.025
 """Accepted probability that the choice is no better than the baseline: a 95 % interval above 0."""
 EXCEEDED_COST = 0.2
 """Cost of a bound that is exceeded, in energies of the baseline, when probes are planned."""
-LEAST_GAIN = 5e-4
+LEAST_GAIN = 8e-4
 LEAST_CHANCE = 0.01
 """A level is no longer measured if it is the best with less than this probability."""
 MOST_CANDIDATES = 10
@@ -217,6 +219,8 @@ class _Outlook:
         self.cost = np.exp(log_energy + log_ratio * (self.objective == "edp"))
         self._exceeds = (self.slowdown > self.max_slowdown + TOLERANCE).astype(float)
         self._exceeds[:, self.baseline] = 0.0
+        self._is_slower = (self.slowdown > self.max_slowdown).astype(float)
+        self._is_slower[:, self.baseline] = 0.0
         self._is_worse = (self.cost >= 1).astype(float)
 
     @cached_property
@@ -290,6 +294,7 @@ class _Outlook:
     def _choose(self, weight: Floats, seen: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Floats]:
         """Choose a level for each row of weights of the draws; return its cost, too."""
         is_eligible = (weight @ self._exceeds <= RISK) & (weight @ self._is_worse <= NOT_BETTER)
+        is_eligible &= weight @ self._is_slower <= MORE_LIKELY
         is_eligible &= seen & self.allowed
         is_eligible[:, self.baseline] = True
         value = np.where(is_eligible, self._value(weight), np.inf)
