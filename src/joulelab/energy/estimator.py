@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
@@ -97,11 +97,7 @@ class EnergyEstimator:
     def energies(self, windows: Sequence[Window]) -> list[Energy]:
         """Estimate the energy of each span, in the same order."""
         windows = Windows.of(windows)
-        readings, reasons = self._read(windows)
-        return [
-            self._total(windows[i : i + 1], readings, reasons, slice(i, i + 1))
-            for i in range(len(windows))
-        ]
+        return self._totals(windows, [slice(i, i + 1) for i in range(len(windows))])
 
     def total(self, windows: Sequence[Window]) -> Energy:
         """Add up the energy of spans, like :func:`~joulelab.energy.energy.total` but faster.
@@ -115,35 +111,41 @@ class EnergyEstimator:
     def totals(self, groups: Sequence[Sequence[Window]]) -> list[Energy]:
         """Return :meth:`total` of each of several groups of spans."""
         parts = [Windows.of(one) for one in groups]
-        windows = Windows.joined(parts)
-        readings, reasons = self._read(windows)
         ends = np.cumsum([len(one) for one in parts]).tolist()
+        chosen = [slice(end - len(one), end) for one, end in zip(parts, ends, strict=True)]
+        return self._totals(Windows.joined(parts), chosen)
+
+    def _totals(self, windows: Windows, chosen: Sequence[slice]) -> list[Energy]:
+        """Add up the energy of groups of spans that follow each other."""
+        groups = [windows[one] for one in chosen]
+        found = [
+            _Sums({}, {}, dict.fromkeys(notes_within_spans(self._incidents, one.whole_s())))
+            for one in groups
+        ]
+        reasons: dict[str, str] = {}
+        # One component at a time: a million spans take 30 MB for each.
+        for every in self._read(windows, reasons):
+            for part, sums in zip(map(every.part, chosen), found, strict=True):
+                self._add_up(part, sums)
         return [
-            self._total(part, readings, reasons, slice(end - len(part), end))
-            for part, end in zip(parts, ends, strict=True)
+            Energy(
+                duration_s=float(np.sum(one.duration_s)),
+                components=sums.components,
+                absent=reasons | sums.absent,
+                notes=tuple(sums.notes),
+            )
+            for one, sums in zip(groups, found, strict=True)
         ]
 
-    def _total(
-        self, windows: Windows, readings: Sequence[_Spans], reasons: dict[str, str], chosen: slice
-    ) -> Energy:
-        components, absent = {}, dict(reasons)
-        notes = dict.fromkeys(notes_within_spans(self._incidents, windows.whole_s()))
-        for every in readings:
-            one = every.part(chosen)
-            component = one.channel.component
-            if reason := one.reason_for_absence():
-                absent[component] = reason
-                continue
-            components[component] = self._component(one)
-            notes |= dict.fromkeys([*one.notes(), *one.coverage_notes()])
-            found = (self._attribution.note(component, share) for share in one.shares.examples())
-            notes |= dict.fromkeys(filter(None, [*found, self._idle_note(one.channel)]))
-        return Energy(
-            duration_s=float(np.sum(windows.duration_s)),
-            components=components,
-            absent=absent,
-            notes=tuple(notes),
-        )
+    def _add_up(self, spans: _Spans, sums: _Sums) -> None:
+        component = spans.channel.component
+        if reason := spans.reason_for_absence():
+            sums.absent[component] = reason
+            return
+        sums.components[component] = self._component(spans)
+        shares = (self._attribution.note(component, one) for one in spans.shares.examples())
+        notes = [*spans.notes(), *spans.coverage_notes(), *filter(None, shares)]
+        sums.notes.update(dict.fromkeys([*notes, *filter(None, [self._idle_note(spans.channel)])]))
 
     def _curve(self, component: str, edges_s: Floats) -> ComponentCurve | None:
         if component not in self._curves:
@@ -160,13 +162,12 @@ class EnergyEstimator:
             self._curves[component] = curve
         return self._curves[component]
 
-    def _read(self, windows: Windows) -> tuple[list[_Spans], dict[str, str]]:
-        """Read the energy of the spans off each component's curve; and why others have none."""
-        reasons = {absence.component: str(absence) for absence in self._trace.absent}
+    def _read(self, windows: Windows, reasons: dict[str, str]) -> Iterator[_Spans]:
+        """Read the energy of the spans off each component's curve; add why others have none."""
+        reasons |= {absence.component: str(absence) for absence in self._trace.absent}
         for name, refused in self._refused.items():
             reasons[name] = "; ".join(one.text.removeprefix(f"{name}: ") for one in refused)
         reasons |= self._foreign_gpus
-        found = []
         on_host_s = windows.seconds("host")
         for component in sorted(self._sources):
             times_s = on_host_s if windows.device is None else windows.seconds(component)
@@ -188,19 +189,16 @@ class EnergyEstimator:
             shares = self._attribution.shares(component, times_s)
             unread_s = curve.unread_s(times_s[:, 0], times_s[:, 1])
             incidents = [*self._refused.get(component, ()), *curve.incidents]
-            found.append(
-                _Spans(
-                    curve.channel,
-                    times_s,
-                    gross_j,
-                    uncertainty_j,
-                    gap_s,
-                    unread_s,
-                    shares,
-                    incidents,
-                )
+            yield _Spans(
+                curve.channel,
+                times_s,
+                gross_j,
+                uncertainty_j,
+                gap_s,
+                unread_s,
+                shares,
+                incidents,
             )
-        return found, reasons
 
     def _component(self, spans: _Spans) -> ComponentEnergy:
         """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
@@ -229,6 +227,14 @@ class EnergyEstimator:
     def _idle_note(self, channel: Channel) -> str:
         """Return why a component's idle power is doubtful; empty if it is not."""
         return self.baseline.note(channel.component, channel.source) if self.baseline else ""
+
+
+class _Sums(NamedTuple):
+    """What is known of a group of spans, by component."""
+
+    components: dict[str, ComponentEnergy]
+    absent: dict[str, str]
+    notes: dict[str, None]
 
 
 class _Spans(NamedTuple):

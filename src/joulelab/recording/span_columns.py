@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 ROWS_PER_BLOCK = 1024
 """Rows are turned into a block when there are this many with equal names of attributes."""
+FEW_SPANS, MANY_SPANS = 1 << 10, 1 << 20
+"""Room is made for this many spans at first, and then each time. It is memory when it is used."""
 _ITERATED = 4096
 
 
@@ -271,7 +273,9 @@ class SpanTable:
         self._rows: dict[tuple[str, ...], list[tuple[int, Row]]] = {}
         self._codes: dict[str, int] = {}
         self._attributes: list[Attributes] = []
-        self._blocks: list[NDArray[np.void]] = [np.zeros(0, SPAN)]
+        self._sorted = np.zeros(0, SPAN)
+        self._full: list[NDArray[np.void]] = []
+        self._chunk, self._used = np.empty(FEW_SPANS, SPAN), 0
         self._device: Integers | None = None
         self._device_rows: list[Integers] = []
 
@@ -329,7 +333,18 @@ class SpanTable:
         spans["name"] = np.array(codes, np.int32)[spans["name"]]
         spans["block"] = len(self._attributes)
         self._attributes.append(block.attributes)
-        self._blocks.append(spans)
+        self._append(spans)
+
+    def _append(self, spans: NDArray[np.void]) -> None:
+        """Copy spans into large arrays: the memory of many small ones would stay in use as gaps."""
+        while len(spans):
+            if self._used == len(self._chunk):
+                self._full.append(self._chunk)
+                self._chunk, self._used = np.empty(MANY_SPANS, SPAN), 0
+            some = spans[: len(self._chunk) - self._used]
+            self._chunk[self._used : self._used + len(some)] = some
+            self._used += len(some)
+            spans = spans[len(some) :]
 
     def spans(self) -> SpanColumns:
         """Return the spans in the order in which they began."""
@@ -337,15 +352,16 @@ class SpanTable:
             if similar:
                 self._add_similar(similar)
         self._rows.clear()
-        if len(self._blocks) > 1:
-            added = sum(map(len, self._blocks[1:]))
-            self._blocks = [np.concatenate(self._blocks)]
+        if self._used:
+            known = len(self._sorted)
+            self._sorted = np.concatenate((self._sorted, *self._full, self._chunk[: self._used]))
+            self._full, self._chunk, self._used = [], np.empty(FEW_SPANS, SPAN), 0
             if self._device is not None:
-                self._device = np.concatenate((self._device, _device_columns(None, added)))
+                later = _device_columns(None, len(self._sorted) - known)
+                self._device = np.concatenate((self._device, later))
             self._sort()
         self._resolve_devices()
-        names, (finished,) = list(self._codes), self._blocks
-        found = SpanColumns(names, finished, list(self._attributes), self._device)
+        found = SpanColumns(list(self._codes), self._sorted, list(self._attributes), self._device)
         return found if not self._open else self._with_open(found)
 
     def _add_similar(self, similar: Sequence[tuple[int, Row]]) -> None:
@@ -353,11 +369,10 @@ class SpanTable:
         self.add_block(Block.of(pids, rows))
 
     def _sort(self) -> None:
-        (spans,) = self._blocks
-        order = _order(spans)
+        order = _order(self._sorted)
         if order is None:
             return
-        self._blocks = [spans[order]]
+        self._sorted = self._sorted[order]
         if self._device is not None:
             self._device = self._device[order]
 
@@ -365,7 +380,7 @@ class SpanTable:
         """Give the spans their times on the GPU. Times of spans that have not ended wait."""
         if not self._device_rows:
             return
-        (spans,) = self._blocks
+        spans = self._sorted
         if self._device is None:
             self._device = _device_columns(None, len(spans))
         else:
