@@ -21,6 +21,7 @@ PUBLIC = {
     "measure",
     "open_run",
     "open_runs",
+    "report_metrics",
 }
 
 

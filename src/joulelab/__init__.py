@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from joulelab.carbon.site import Site
     from joulelab.energy.energy import Energy
     from joulelab.loops import epochs
-    from joulelab.meter import Meter, measure
+    from joulelab.meter import Meter, measure, report_metrics
     from joulelab.runs.record import Run
     from joulelab.runs.selection import open_run, open_runs
     from joulelab.tune.loop import Tune
@@ -44,6 +44,7 @@ __all__ = [
     "measure",
     "open_run",
     "open_runs",
+    "report_metrics",
 ]
 
 _MODULES = {
@@ -56,6 +57,7 @@ _MODULES = {
     "measure": "joulelab.meter",
     "open_run": "joulelab.runs.selection",
     "open_runs": "joulelab.runs.selection",
+    "report_metrics": "joulelab.meter",
 }
 
 

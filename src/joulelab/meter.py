@@ -22,7 +22,7 @@ from joulelab.recording.client import RecorderClient, RecorderOptions, open_reco
 from joulelab.recording.device_clock import CudaContexts
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.span_columns import Windows
-from joulelab.recording.spans import Span, SpanLog
+from joulelab.recording.spans import Span, SpanLog, innermost_log
 from joulelab.recording.trace import Trace, TraceReader, missing_trace
 from joulelab.recording.trace_spans import Window
 from joulelab.runs.saved_baseline import load_baseline
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IDLE_SPAN = "idle"
+METRICS_SPAN = "metrics"
 POLL_S = 1.0
 """Time between two checks of a machine that is to become quiet; processes are scanned as often."""
 
@@ -473,3 +474,26 @@ def measure(
     """
     with Meter(sensors=sensors) as meter, meter.span(name) as span:
         yield span
+
+
+def report_metrics(**values: float) -> None:
+    """Record values that the program has reached now, for example its validation accuracy.
+
+    They become attributes of a span of no length, named ``metrics``, in the recording of the
+    innermost open span. Without one, they go to the recording of ``joulelab run``, if there is one.
+
+    Example:
+        >>> with Meter(sensors=["simulated"]) as meter:
+        ...     with meter.span("epoch"):
+        ...         report_metrics(accuracy=0.91)
+        ...     [span.attributes for span in meter.spans_named("metrics")]
+        [{'accuracy': 0.91}]
+    """
+    attributes = {name: float(value) for name, value in values.items()}
+    log = innermost_log()
+    if log is not None:
+        with Span(log, METRICS_SPAN, attributes):
+            return
+    if "JOULELAB_RECORDING" in os.environ:
+        with Meter(record=False) as meter, meter.span(METRICS_SPAN, **attributes):
+            return

@@ -11,6 +11,7 @@ import click
 from joulelab.cli.options import Percent, complete_plan
 from joulelab.cli.output import echo, print_json
 from joulelab.cli.tune_output import print_result
+from joulelab.cli.tune_recurring import run_job
 from joulelab.cli.tune_work import WorkOptions, tune_command, tune_plan
 from joulelab.controls.saved_state import restore_all
 from joulelab.errors import ControlError, UserError
@@ -73,8 +74,15 @@ class _Tune(click.Command):
     show_default=True, metavar="SECONDS", help="Least time of steady work in a probe.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write the result, the probes, a page and the recordings to a new directory.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Seed of all random choices.")  # fmt: skip
+@click.option("--recurring", metavar="NAME", help="Run a training that recurs, with a batch size "
+    "that promises the least energy by the earlier runs of this name.")  # fmt: skip
+@click.option("--batch-sizes", metavar="N,...", help="With --recurring: batch sizes to choose "
+    "from; the command has {batch_size} where one belongs.")  # fmt: skip
+@click.option("--target", metavar="METRIC=VALUE", help="With --recurring: what a run must reach, "
+    "as reported by joulelab.report_metrics; METRIC<=VALUE if less is better.  "
+    "[default: exit code 0]")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all random choices.  "
+    "[default: 0; random with --recurring]")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Measure the baseline, and list what would be "
     "tried. Needs no right to set limits.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -92,7 +100,10 @@ def command(
     overrides: tuple[str, ...],
     window_s: float,
     out: Path | None,
-    seed: int,
+    recurring: str | None,
+    batch_sizes: str | None,
+    target: str | None,
+    seed: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -106,8 +117,17 @@ def command(
       joulelab tune --knobs batch-size=8,16,32,64,precision quick --set 'models=["LeNet"]'
       joulelab tune --knobs power-limit -- python train.py
       joulelab tune --replay measured.csv --knobs power-limit --max-slowdown 5%
+      joulelab tune --recurring nightly --batch-sizes 32,64,128 --target accuracy=0.9 -- \\
+        python train.py --batch-size {batch_size}
       joulelab tune --restore
     """
+    if recurring is not None:
+        if plan is not None or table is not None:
+            raise click.UsageError("--recurring takes neither PLAN nor --replay")
+        run_job(recurring, batch_sizes, target, program, seed, as_json=as_json)
+    if batch_sizes is not None or target is not None:
+        raise click.UsageError("--batch-sizes and --target belong to --recurring")
+    seed = seed or 0
     if [plan is not None, bool(program), table is not None].count(True) != 1:
         raise click.UsageError("give one of PLAN, -- COMMAND ... and --replay TABLE")
 

@@ -463,6 +463,14 @@ def _logs() -> list[SpanLog]:
     return [log for reference in _LOGS.valuerefs() if (log := reference()) is not None]
 
 
+def innermost_log() -> SpanLog | None:
+    """Return the log of the innermost span of this thread or asyncio task that is still open."""
+    span = _INNERMOST.get()
+    while span is not None and span.stop_ns is not None:
+        span = span._outer
+    return None if span is None else span._log
+
+
 def _notice_cuda() -> None:
     for log in _logs():
         log.device = log.device or DeviceClock(modules["torch"])
