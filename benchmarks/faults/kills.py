@@ -13,7 +13,7 @@ their life, starting included. After each one it is checked that
 - no traceback was printed.
 
 Half of the signals come within the first fifth of a life. Sensors are simulated. The exit code is 1
-if any check failed.
+if any check failed; Ctrl-C ends it with the table of what was done.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CODE = 7
 STUDY_S = 6.0
 IDLE_S = 0.3
 STOP_S = 0.5
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 RECORDER, WORKER = "joulelab.recording.recorder", "joulelab.study.worker"
 EARLY_SHARE = 0.2
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP")
@@ -381,17 +381,16 @@ def main() -> None:
     parser.add_argument("--signals", nargs="+", choices=set(SIGNALS), default=list(SIGNALS))
     parser.add_argument("--out", type=Path, help="file for the table")
     options = parser.parse_args()
-    cases = []
-    for i in range(options.kills):
-        target = options.targets[i % len(options.targets)]
-        name = options.signals[i // len(options.targets) % len(options.signals)]
-        case = kill(target, name, options.seed * 1_000_000 + i)
-        cases.append(case)
-        if case.wrong:
-            print(
-                f"{case.target}, {case.signal}, seed {case.seed}: {'; '.join(case.wrong)}",
-                flush=True,
-            )
+    cases: list[Case] = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for i in range(options.kills):
+            target = options.targets[i % len(options.targets)]
+            name = options.signals[i // len(options.targets) % len(options.signals)]
+            case = kill(target, name, options.seed * 1_000_000 + i)
+            cases.append(case)
+            if case.wrong:
+                text = "; ".join(case.wrong)
+                print(f"{case.target}, {case.signal}, seed {case.seed}: {text}", flush=True)
     text = table(cases)
     print(text)
     if options.out is not None:

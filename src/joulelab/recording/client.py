@@ -36,7 +36,8 @@ from joulelab.storage import in_use, make_private_directories, private_opener, w
 
 ENVIRONMENT = "JOULELAB_RECORDING"
 """Names the recording that processes are to join."""
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 40.0
+"""Longer than it takes to leave out a driver that hangs (``nvml_binding.ANSWER_S``)."""
 JOIN_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 5.0
