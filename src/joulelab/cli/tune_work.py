@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ import click
 
 from joulelab.cli.output import echo, print_json, write_csv
 from joulelab.cli.tune_output import SearchDisplay, print_outcome
+from joulelab.controls.borrowing import check_borrowable
+from joulelab.controls.saved_state import restore_all
 from joulelab.errors import UserError
 from joulelab.storage import file_errors, make_private_directories, write_whole
 from joulelab.tune.command_work import CommandWork, filled, program_knobs
@@ -105,11 +107,18 @@ def _split(
 
 
 def _require_rights(levels: Mapping[str, Sequence[Level]], options: WorkOptions) -> None:
-    """Raise an error before any work is done if a control is missing or cannot be set."""
-    for controls in device_controls(levels).values() if levels else ():
-        for one in controls:
-            if not options.dry_run:
-                one.check_rights()
+    """Raise an error before any work is done if a control is missing or cannot be set.
+
+    What a killed run has left is restored first.
+    """
+    if not levels:
+        return
+    if not options.dry_run:
+        left = restore_all()
+        _print_notes((*left.notes, *left.failures))
+    controls = [one for of_knob in device_controls(levels).values() for one in of_knob]
+    if not options.dry_run:
+        check_borrowable(controls)
 
 
 def _device_knobs(
@@ -122,8 +131,14 @@ def _device_knobs(
     if options.dry_run:
         by_name = device_controls(levels, work.gpus()) if levels else {}
         return [device_knob(by_name[name], levels[name]) for name in levels]
+    stack.callback(lambda: _print_notes(work.borrowed.notes if work.borrowed else ()))
     knobs, work.borrowed = stack.enter_context(borrow_knobs(levels, work.gpus()))
     return knobs
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        echo(f"joulelab: {note}", err=True)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -42,9 +43,8 @@ class Borrowed:
         self._locks: dict[str, Lock] = {}
         self._guard: Guard | None = None
         try:
-            for control in controls:
-                if control.device not in self._locks:
-                    self._locks[control.device] = lock_device(control.device, control.component)
+            for device, component in {one.device: one.component for one in controls}.items():
+                self._locks[device] = lock_device(device, component)
             everything = find_controls(all_gpus=True).controls
             for device in self._locks:
                 self.notes += restore_device(device, everything)
@@ -169,3 +169,15 @@ def borrow(controls: Sequence[Control]) -> Borrowed:
         StoreError: Another process has borrowed one of the devices; the text names its pid.
     """
     return Borrowed(controls)
+
+
+def check_borrowable(controls: Sequence[Control]) -> None:
+    """Raise an error if controls cannot be borrowed now, as :func:`borrow` does.
+
+    Nothing is changed or started, so that a program can ask before it begins to work.
+    """
+    with ExitStack() as stack:
+        for device, component in {one.device: one.component for one in controls}.items():
+            stack.callback(lock_device(device, component).release)
+        for control in controls:
+            control.check_rights()
