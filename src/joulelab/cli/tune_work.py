@@ -71,10 +71,10 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
         directory = stack.enter_context(_directory(options.out))
         work = stack.enter_context(StudyWork(chosen, directory, options.window_s))
         knobs = work.knobs(program_levels) + _device_knobs(stack, work, device_levels, options)
-        outcome = _tune(work, knobs, options)
+        outcome, gpus = _tune(work, knobs, options), work.gpus()
     given = [f"--set {shlex.quote(one)}" for one in overrides]
     command = " ".join([study_command(plan, changed(outcome.result)), *given])
-    _report(outcome, chosen.name, command, work.gpus(), options)
+    _report(outcome, chosen.name, command, gpus, options)
 
 
 def tune_command(command: Sequence[str], options: WorkOptions) -> None:
@@ -88,11 +88,11 @@ def tune_command(command: Sequence[str], options: WorkOptions) -> None:
         work = stack.enter_context(CommandWork(command, of_program, directory, options.window_s))
         work.start()
         knobs = _device_knobs(stack, work, device_levels, options) + of_program
-        outcome = _tune(work, knobs, options)
+        outcome, gpus = _tune(work, knobs, options), work.gpus()
         work.set_devices({name: outcome.result.settings[name] for name in device_levels})
         work.finish(interrupted=outcome.ended_early == INTERRUPTED)
     chosen = shlex.join(filled(command, outcome.result.settings))
-    _report(outcome, shlex.join(command), chosen if of_program else "", work.gpus(), options)
+    _report(outcome, shlex.join(command), chosen if of_program else "", gpus, options)
     if work.keeps_work and work.exit_code:
         code = work.exit_code
         click.get_current_context().exit(code if code > 0 else 128 - code)

@@ -302,6 +302,6 @@ def _energy_notes(measured: Sequence[Measured]) -> Iterator[str]:
     absent = {name: why for one in measured for name, why in one.energy.absent.items()}
     for name, why in absent.items():
         yield f"without {name}: {why}"
-    notes = Counter(note.partition(":")[0] for one in measured for note in one.energy.notes)
+    notes = Counter(note.partition(": ")[0] for one in measured for note in one.energy.notes)
     for note, n in notes.items():
         yield f"{note}, in {n} of {count(len(measured), 'probe')}"
