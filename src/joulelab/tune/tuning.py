@@ -302,6 +302,19 @@ def _energy_notes(measured: Sequence[Measured]) -> Iterator[str]:
     absent = {name: why for one in measured for name, why in one.energy.absent.items()}
     for name, why in absent.items():
         yield f"without {name}: {why}"
-    notes = Counter(note.partition(": ")[0] for one in measured for note in one.energy.notes)
+    notes = Counter(_without_details(note) for one in measured for note in one.energy.notes)
     for note, n in notes.items():
         yield f"{note}, in {n} of {count(len(measured), 'probe')}"
+
+
+def _without_details(note: str) -> str:
+    """Leave out what differs from probe to probe.
+
+    Example:
+        >>> _without_details("other processes also used the CPU: python (pid 7)")
+        'other processes also used the CPU'
+        >>> _without_details("gpu:0: this job's share is unknown: the driver names no process")
+        "this job's share is unknown (gpu:0)"
+    """
+    first, *rest = note.split(": ")
+    return f"{rest[0]} ({first})" if rest and ":" in first else first
