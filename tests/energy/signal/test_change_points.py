@@ -71,7 +71,7 @@ def test_states_are_the_sets_of_open_spans(given_spans, windows):
     points = ChangePoints.of_spans(*np.unique(names, return_inverse=True), edges_s, np.zeros(0))
     begin_s = np.array([begin for begin, _ in windows])
     end_s = begin_s + np.array([length for _, length in windows])
-    shares = points.state_shares(begin_s, end_s)
+    shares = points.state_shares(begin_s, end_s, points.states)
     assert shares.sum(axis=1) == pytest.approx(1.0)
     assert (shares > -1e-9).all()
     # Between two change points the set of open names is the same.

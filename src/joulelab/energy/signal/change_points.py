@@ -82,6 +82,11 @@ class ChangePoints:
         return cls(time_s, np.asarray(found.reshape(-1), dtype=np.intp))
 
     @property
+    def states(self) -> int:
+        """How many different states there are."""
+        return int(self.state.max()) + 1
+
+    @property
     def show_parts(self) -> bool:
         """Whether parts of intervals are worth their memory.
 
@@ -98,7 +103,13 @@ class ChangePoints:
             self.time_s[keep], np.concatenate((self.state[:1], self.state[1:][keep]))
         )
 
-    def state_shares(self, start_s: Floats, stop_s: Floats) -> Floats:
+    def between(self, start_s: float, stop_s: float) -> ChangePoints:
+        """Return the change points between two times, and the nearest before and after."""
+        first = max(int(np.searchsorted(self.time_s, start_s, side="right")) - 1, 0)
+        after = int(np.searchsorted(self.time_s, stop_s, side="left")) + 1
+        return ChangePoints(self.time_s[first:after], self.state[first : after + 1])
+
+    def state_shares(self, start_s: Floats, stop_s: Floats, states: int) -> Floats:
         """Return the share of each window that each state took. Shape: (windows, states)."""
         if not self.time_s.size:
             return np.ones((start_s.size, 1))
@@ -108,9 +119,9 @@ class ChangePoints:
         last = [np.maximum(one - 1, 0) for one in after]
         since_s = [t_s - self.time_s[i] for t_s, i in zip((start_s, stop_s), last, strict=True)]
         length_s = np.diff(self.time_s)
-        shares = np.empty((start_s.size, int(self.state.max()) + 1))
+        shares = np.empty((start_s.size, states))
         # One after the other: of a million change points, all of them take half a gigabyte.
-        for state in range(shares.shape[1]):
+        for state in range(states):
             until_s = np.append(0.0, np.cumsum(length_s * (self.state[1:-1] == state)))
             before_s, done_s = (
                 until_s[i] + more_s * (self.state[one] == state)

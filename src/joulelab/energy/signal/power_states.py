@@ -15,6 +15,7 @@ import numpy as np
 from joulelab.energy.signal.change_points import ChangePoints, Parts
 from joulelab.energy.signal.timestamp_alignment import Bools, Floats
 
+READINGS_AT_A_TIME = 1 << 16  # Their shares of 24 states take 40 MB.
 READINGS_PER_FIT = 512  # Enough to estimate the states' powers, which change as training goes on.
 ROUNDS = 4
 NEIGHBOURS = 16
@@ -45,25 +46,21 @@ def split_by_state(
     part's mean. ``power`` and ``usable`` are the readings of the intervals, ``windows`` the begin
     and end of what they average, with the standard uncertainty ``time_uncertainty_s``.
     """
-    late_s = np.repeat((0.0, -time_uncertainty_s, time_uncertainty_s), power.size)
-    starts_s, stops_s = (np.tile(edge_s, 3) + late_s for edge_s in windows)
-    shares, early, late = np.split(points.state_shares(starts_s, stops_s), 3)
-    off = np.maximum(np.abs(early - shares), np.abs(late - shares))
-    found = state_powers(shares, power, usable, off)
+    found, predicted = _fit(power, usable, windows, points, time_uncertainty_s)
     length = np.diff(parts.edges)
     middle = parts.edges[:-1] + length / 2
     state = points.state[np.searchsorted(points.time_s, middle, side="right")]
-    predicted = (shares * found.power_w).sum(axis=1)
     scale = np.divide(power, predicted, out=np.ones_like(power), where=predicted > 0)
     at = np.flatnonzero(parts.unresolved[parts.interval])
     interval = parts.interval[at]
-    by_state = found.power_w[interval, state[at]] * np.clip(scale[interval], 0, MAX_SCALE)
+    fit = interval // READINGS_PER_FIT
+    by_state = found.power_w[fit, state[at]] * np.clip(scale[interval], 0, MAX_SCALE)
     explained = _explained(power, predicted, usable)[interval] & (predicted[interval] > 0)
     new_power = parts.power.copy()
     new_power[at] = np.where(explained, by_state, power[interval])
     # States that do not explain the readings do not show how much their powers scatter.
-    off_w = np.where(explained, found.scatter_w[interval], by_state - power[interval])
-    off_w2 = found.uncertainty_w[interval, state[at]] ** 2 + off_w**2
+    off_w = np.where(explained, found.scatter_w[fit], by_state - power[interval])
+    off_w2 = found.uncertainty_w[fit, state[at]] ** 2 + off_w**2
     # Mean over the interval, by share: a moment between two spans counts for nothing.
     total = np.bincount(interval, length[at], minlength=power.size)
     mean_w2 = np.bincount(interval, length[at] * off_w2, minlength=power.size)[interval]
@@ -71,6 +68,38 @@ def split_by_state(
     new_spread = spread.copy()
     new_spread[at] = np.maximum(spread[at], np.sqrt(6 * mean_w2 / total[interval]))
     return replace(parts, power=new_power), new_spread
+
+
+def _fit(
+    power: Floats,
+    usable: Bools,
+    windows: tuple[Floats, Floats],
+    points: ChangePoints,
+    off_s: float,
+) -> tuple[StatePowers, Floats]:
+    """Estimate the states' powers from some readings at a time; return them and what they predict.
+
+    Shape of the latter: (readings,).
+    """
+    count, states = power.size, points.states
+    found, predicted = [], np.empty(count)
+    for first in range(0, count, READINGS_AT_A_TIME):
+        # The last fit reaches back, to have as many readings as the others.
+        begin = max(min(first, count - READINGS_PER_FIT), 0)
+        some = slice(begin, first + READINGS_AT_A_TIME)
+        starts_s, stops_s = (edge_s[some] for edge_s in windows)
+        near = points.between(float(starts_s.min()) - off_s, float(stops_s.max()) + off_s)
+        shares, early, late = (
+            near.state_shares(starts_s + late_s, stops_s + late_s, states)
+            for late_s in (0.0, -off_s, off_s)
+        )
+        off = np.maximum(np.abs(early - shares), np.abs(late - shares))
+        fits = state_powers(shares, power[some], usable[some], off)
+        own = shares[first - begin :]
+        by_state_w = own * fits.power_w[np.arange(len(own)) // READINGS_PER_FIT]
+        predicted[first : first + READINGS_AT_A_TIME] = by_state_w.sum(axis=1)
+        found.append(fits)
+    return StatePowers(*map(np.concatenate, zip(*found, strict=True))), predicted
 
 
 def _explained(power: Floats, predicted: Floats, usable: Bools) -> Bools:
@@ -94,11 +123,11 @@ def _explained(power: Floats, predicted: Floats, usable: Bools) -> Bools:
 
 
 class StatePowers(NamedTuple):
-    """The power of each state around each reading. Shapes: (readings, states)."""
+    """The power of each state in groups of consecutive readings. Shapes: (groups, states)."""
 
     power_w: Floats
     uncertainty_w: Floats  # Standard uncertainty.
-    scatter_w: Floats  # Standard deviation from one time to the next. Shape: (readings,).
+    scatter_w: Floats  # Standard deviation from one time to the next. Shape: (groups,).
 
 
 def state_powers(
@@ -113,17 +142,15 @@ def state_powers(
     together (Fuller, *Measurement Error Models*, 1987, section 1.1): where the shares differ by no
     more than that, they carry no information.
     """
-    count, states = shares.shape
-    found = StatePowers(np.empty((count, states)), np.empty((count, states)), np.empty(count))
+    count = len(shares)
+    found = []
     for first in range(0, count, READINGS_PER_FIT):
-        # The last block reaches back, to have as many readings as the others.
+        # The last group reaches back, to have as many readings as the others.
         begin = max(min(first, count - READINGS_PER_FIT), 0)
         rows = np.arange(begin, min(begin + READINGS_PER_FIT, count))
         rows = rows[usable[rows]]
-        block = slice(first, first + READINGS_PER_FIT)
-        solved = _solve(shares[rows], power[rows], share_uncertainty[rows])
-        found.power_w[block], found.uncertainty_w[block], found.scatter_w[block] = solved
-    return found
+        found.append(_solve(shares[rows], power[rows], share_uncertainty[rows]))
+    return StatePowers(*map(np.array, zip(*found, strict=True)))
 
 
 def _solve(
