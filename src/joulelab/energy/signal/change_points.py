@@ -155,9 +155,12 @@ def count_within(edges: Floats, usable: Bools, times: Floats) -> tuple[Indices, 
 
     The times are in order.
     """
-    first = np.searchsorted(times, edges[:-1], side="right")
-    count = np.searchsorted(times, edges[1:], side="left") - first
-    return np.where(usable, np.maximum(count, 0), 0), first
+    first, count = np.zeros((2, usable.size), np.intp)
+    at = np.flatnonzero(usable)
+    first[at] = np.searchsorted(times, edges[at], side="right")
+    last = np.searchsorted(times, edges[at + 1], side="left")
+    count[at] = np.maximum(last - first[at], 0)
+    return count, first
 
 
 def cut(edges: Floats, usable: Bools, times: Floats) -> tuple[Floats, Indices]:

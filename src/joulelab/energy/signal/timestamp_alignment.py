@@ -29,6 +29,7 @@ CLIP_SIGMAS = 2.0  # Timestamps further off, in standard deviations, are clipped
 ROUNDS = 2
 MAX_RUN = 1 << 16  # A grid is followed over at most this many readings before it is fitted again.
 LEVEL_READINGS = 12  # Readings on either side that show whether a reading is missing between them.
+LEVELS_AT_A_TIME = 1 << 12
 MISSING = 0.7  # A reading is missing where timestamps stay later by this share of a period.
 
 MAX_CHANGE_POINTS = 2000  # More change points would not change the estimate.
@@ -178,10 +179,9 @@ def _runs(gap_after: Bools) -> tuple[Indices, Indices]:
     index = np.arange(gap_after.size + 1)
     start = np.append(True, gap_after)
     since = index - np.maximum.accumulate(np.where(start, index, 0))
-    number = np.cumsum(since % MAX_RUN == 0)
-    return np.searchsorted(number, number, side="left"), np.searchsorted(
-        number, number, side="right"
-    )
+    firsts = np.flatnonzero(since % MAX_RUN == 0)
+    lengths = np.diff(firsts, append=index.size)
+    return np.repeat(firsts, lengths), np.repeat(firsts + lengths, lengths)
 
 
 def _missing_before(t: Floats, period_s: float, first: Indices, after: Indices) -> Indices:
@@ -196,8 +196,7 @@ def _missing_before(t: Floats, period_s: float, first: Indices, after: Indices) 
     # Of two that are close to each other the second is found when the first is known.
     for _ in range(ROUNDS):
         off = t - (np.arange(t.size) + missing) * period_s
-        level = np.median(np.lib.stride_tricks.sliding_window_view(off, LEVEL_READINGS), axis=1)
-        later = level[LEVEL_READINGS:] - level[:-LEVEL_READINGS]
+        later = _later(off, MISSING * period_s)
         found = np.flatnonzero(inside & (later > MISSING * period_s))
         if not found.size:
             break
@@ -206,6 +205,22 @@ def _missing_before(t: Floats, period_s: float, first: Indices, after: Indices) 
             where = int(candidates[np.argmax(apart[candidates - 1])])
             missing[where:] += round(float(later[group].max()) / period_s)
     return missing
+
+
+def _later(off: Floats, least_s: float) -> Floats:
+    """Return by how much the readings after each time are later than those before it.
+
+    Changes of less than ``least_s`` may count as none.
+    """
+    later = np.zeros(off.size - 2 * LEVEL_READINGS + 1)
+    for first in range(0, later.size, LEVELS_AT_A_TIME):
+        some = off[first : first + LEVELS_AT_A_TIME + 2 * LEVEL_READINGS - 1]
+        if np.ptp(some) <= least_s:
+            continue
+        level = np.median(np.lib.stride_tricks.sliding_window_view(some, LEVEL_READINGS), axis=1)
+        changes = level[LEVEL_READINGS:] - level[:-LEVEL_READINGS]
+        later[first : first + LEVELS_AT_A_TIME] = changes
+    return later
 
 
 def _robust_line(off: Floats, first: Indices, after: Indices, reach: int) -> tuple[Floats, Floats]:
@@ -223,6 +238,18 @@ def _robust_line(off: Floats, first: Indices, after: Indices, reach: int) -> tup
 
 def _local_line(off: Floats, first: Indices, after: Indices, reach: int) -> Floats:
     """Fit a least-squares line to the readings within reach in the same run, at each reading."""
+    line = np.empty(off.size)
+    begin = 0
+    while begin < off.size:
+        # Some runs at a time: fitted at once, a day's readings take a gigabyte.
+        end = int(after[min(begin + MAX_RUN, off.size) - 1])
+        some = slice(begin, end)
+        line[some] = _lines(off[some], first[some] - begin, after[some] - begin, reach)
+        begin = end
+    return line
+
+
+def _lines(off: Floats, first: Indices, after: Indices, reach: int) -> Floats:
     index = np.arange(off.size)
     low = np.maximum(index - reach, first)
     high = np.minimum(index + reach + 1, after)
