@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sysfs_limits import package
 
 from joulelab.controls import saved_state
-from joulelab.controls.borrowing import borrow
+from joulelab.controls.borrowing import borrow, check_borrowable
 from joulelab.controls.machine_controls import find_controls
 from joulelab.controls.saved_state import lock_device, restore_all, restore_device, save_found
 from joulelab.errors import ControlError, JoulelabError, StoreError
@@ -250,6 +250,14 @@ def test_a_state_of_a_device_that_is_missing_stays_for_later(zone):
     assert len(states()) == 1
 
 
+def test_the_state_of_a_device_that_a_restart_removed_is_dropped(zone, monkeypatch):
+    save_found(dict.fromkeys(limits(), FOUND_W))
+    zone.rename(zone.with_name("elsewhere"))
+    monkeypatch.setattr(saved_state, "boot_id", lambda: "another boot")
+    assert restore_all() == saved_state.Restored((), ())
+    assert states() == []
+
+
 def test_what_another_program_sets_is_left_alone(zone):
     borrowed = borrow(limits())
     set_w(borrowed, SET_W)
@@ -297,6 +305,25 @@ def test_without_the_right_nothing_is_started_and_nothing_is_left(zone, monkeypa
     lock_device(limit.device, "cpu:0").release()
 
 
+def test_without_a_guard_nothing_is_changed_and_nothing_is_left(zone, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ControlError, match=r"the guard process, .* does not start: it ended"):
+        borrow(limits())
+    monkeypatch.setattr(sys, "executable", "/nowhere")
+    with pytest.raises(ControlError, match=r"does not start: .*No such file"):
+        borrow(limits())
+    assert limit_w(zone) == FOUND_W
+    assert states() == []
+    lock_device(limits()[0].device, "cpu:0").release()
+
+
+def test_asking_whether_limits_can_be_borrowed_starts_and_changes_nothing(zone, at_once):
+    check_borrowable(limits())
+    assert states() == []
+    with borrow(limits()), pytest.raises(StoreError, match=f"process {os.getpid()} is tuning it"):
+        check_borrowable(limits())
+
+
 def test_several_packages_are_set_and_restored_together(zone):
     second = package(zone.parents[2], 1, limit_w=100, max_w=150)
     with borrow(limits()) as borrowed:
@@ -332,7 +359,7 @@ def test_only_a_value_of_another_program_is_not_restored(
             limit.set(power_w)
         if foreign_w is not None:
             change(zone, foreign_w)
-        notes = restore_device(limit.device, [limit], {limit.name: own_w})
+        notes = restore_device(limit.device, {limit.name: own_w})
         is_foreign = foreign_w is not None and foreign_w not in (found_w, *own_w)
         assert limit_w(zone) == (foreign_w if is_foreign else found_w)
         assert len(notes) == (is_foreign and bool(own_w))

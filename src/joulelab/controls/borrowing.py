@@ -10,7 +10,6 @@ from typing import Self
 
 from joulelab.controls.control import Control
 from joulelab.controls.guard import Guard
-from joulelab.controls.machine_controls import find_controls
 from joulelab.controls.saved_state import (
     is_same,
     lock_device,
@@ -45,9 +44,8 @@ class Borrowed:
         try:
             for device, component in {one.device: one.component for one in controls}.items():
                 self._locks[device] = lock_device(device, component)
-            everything = find_controls(all_gpus=True).controls
             for device in self._locks:
-                self.notes += restore_device(device, everything)
+                self.notes += restore_device(device)
             for control in controls:
                 control.check_rights()
                 self.found[control] = control.read()
@@ -91,7 +89,7 @@ class Borrowed:
         failure: JoulelabError | None = None
         for device in self._locks:
             try:
-                self.notes += restore_device(device, self.found, self._own_values)
+                self.notes += restore_device(device, self._own_values)
             except JoulelabError as error:
                 failure = failure or error
         if failure is not None:
@@ -157,9 +155,12 @@ class Borrowed:
 
 
 def borrow(controls: Sequence[Control]) -> Borrowed:
-    """Borrow controls of one or several devices, from :func:`find_controls`.
+    """Borrow controls of one or several devices.
 
     First restores what an earlier run has left on these devices.
+
+    Args:
+        controls: From :func:`~joulelab.controls.machine_controls.find_controls`.
 
     Returns:
         A context manager that restores the values found.

@@ -65,6 +65,7 @@ class Guard:
         locks: Collection[int],
         own_values: Mapping[str, Collection[float]],
     ) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
         self._socket, theirs = socket.socketpair()
         task = Task(
             devices=tuple(devices),
@@ -75,30 +76,36 @@ class Guard:
         )
         package_parent = str(Path(__file__).resolve().parents[2])
         path = os.environ.get("PYTHONPATH", "")
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: never import a file of the user's that is named like one of our modules.
-                [sys.executable, "-P", "-m", __name__, json.dumps(asdict(task))],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *locks),
-                start_new_session=True,
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(filter(None, (path, package_parent)))},
-            )
-        self._socket.settimeout(START_TIMEOUT_S)
-        answer = b""
-        with suppress(OSError):
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    # -P: never import a file of the user's that is named like one of our modules.
+                    [sys.executable, "-P", "-m", __name__, json.dumps(asdict(task))],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), *locks),
+                    start_new_session=True,
+                    env=os.environ
+                    | {"PYTHONPATH": os.pathsep.join(filter(None, (path, package_parent)))},
+                )
+            self._socket.settimeout(START_TIMEOUT_S)
             answer = self._socket.recv(len(READY))
+        except OSError as error:
+            raise self._failure(str(error)) from error
         if answer != READY:
+            raise self._failure("it ended")
+
+    def _failure(self, reason: str) -> ControlError:
+        self._socket.close()
+        if self._process is not None:
             self._process.kill()
             self._process.wait()
-            raise ControlError(
-                "cannot change limits and clocks safely",
-                why="the guard process, which restores them, does not start",
-                hint="check that this machine has memory and processes to spare",
-            )
+        return ControlError(
+            "cannot change limits and clocks safely",
+            why=f"the guard process, which restores them, does not start: {reason}",
+            hint="check that this machine has memory and processes to spare",
+        )
 
     def announce(self, name: str, value: float) -> bool:
         """State what is going to be set. Return false if the guard has ended."""
@@ -106,6 +113,7 @@ class Guard:
 
     def dismiss(self) -> None:
         """Let the guard end without restoring anything, or forget one that has ended."""
+        assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_TIMEOUT_S if self._send(DONE) else 0)
         self._socket.close()
@@ -165,11 +173,10 @@ def _wait_for_parent(task: Task, connection: socket.socket) -> bool:
 
 def _restore(task: Task) -> bool:
     """Restore all devices. What cannot be restored keeps its state file for the next start."""
-    controls = find_controls(all_gpus=True).controls
     whole = True
     for device in task.devices:
         try:
-            restore_device(device, controls, task.own_values)
+            restore_device(device, task.own_values)
         except JoulelabError:
             whole = False
     return whole

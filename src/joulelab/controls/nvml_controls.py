@@ -149,7 +149,9 @@ def _clock_control(board: Board, name: str, lock: str, clocks_mhz: Sequence[int]
 def _set_limit_again(control: Control) -> None:
     """Set the power limit to what it is: no change, but refused without the right."""
     limit_mw = _call(control, "nvmlDeviceGetPowerManagementLimit")
-    _call(control, "nvmlDeviceSetPowerManagementLimit", limit_mw)
+    low_mw, high_mw = _call(control, "nvmlDeviceGetPowerManagementLimitConstraints")
+    if low_mw <= limit_mw <= high_mw:
+        _call(control, "nvmlDeviceSetPowerManagementLimit", limit_mw)
 
 
 def _call(control: Control, function: str, *arguments: int) -> Any:

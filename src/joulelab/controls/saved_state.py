@@ -29,7 +29,7 @@ from joulelab.storage import (
     write_whole,
     writing,
 )
-from joulelab.validation import InvalidData, Pid, Positive, UnixTime, decode
+from joulelab.validation import InvalidData, NotNegative, Pid, UnixTime, decode
 
 LOCK_WAIT_S = 2.0
 """The guard of a killed program has the lock until it has restored everything."""
@@ -43,7 +43,7 @@ class SavedValue:
     """What was found: ``None`` if the driver does not report it."""
 
     name: str
-    found: Positive | None
+    found: NotNegative | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +107,12 @@ def save_found(found: Mapping[Control, float | None]) -> None:
 
 
 def restore_device(
-    device: str,
-    controls: Iterable[Control],
-    own_values: Mapping[str, Collection[float]] | None = None,
+    device: str, own_values: Mapping[str, Collection[float]] | None = None
 ) -> list[str]:
     """Restore what was found on a device that this process has locked, and remove its state.
 
     Args:
         device: Its :attr:`~joulelab.controls.control.Control.device`.
-        controls: Those of this machine.
         own_values: What JouleLab has set, by name. Another value was set by another program, and is
             not changed. ``None`` if it is unknown what JouleLab has set.
 
@@ -129,16 +126,25 @@ def restore_device(
     if not path.exists():
         return []
     state = _read_state(path)
+    controls = {
+        one.name: one for one in find_controls(all_gpus=True).controls if one.device == device
+    }
     notes: list[str] = []
     failure: JoulelabError | None = None
     for value in state.values:
+        control = controls.get(value.name)
+        own = None if own_values is None else own_values.get(value.name, ())
         try:
-            control = _control(controls, state, value.name)
             if state.boot_id != boot_id():
                 notes += _after_restart(control, state, value.found)
-            else:
-                own = None if own_values is None else own_values.get(value.name, ())
+            elif control is not None:
                 notes += _restore(control, state, value.found, own)
+            else:
+                raise ControlError(
+                    f"cannot restore the {value.name.replace('_', ' ')} of {state.component}",
+                    why=f"the device {device} is missing or does not answer",
+                    hint="check the device, then run `joulelab tune --restore`",
+                )
         except JoulelabError as error:
             failure = failure or error
     if failure is not None:
@@ -164,13 +170,12 @@ def restore_all() -> Restored:
     """Restore what ended runs have left changed; devices that are in use are left alone."""
     notes: list[str] = []
     failures: list[str] = []
-    controls = find_controls(all_gpus=True).controls
     for path in sorted(_directory().glob("*.json")):
         try:
             state = _read_state(path)
             lock = lock_device(state.device, state.component)
             try:
-                notes += restore_device(state.device, controls)
+                notes += restore_device(state.device)
             finally:
                 lock.release()
         except JoulelabError as error:
@@ -207,17 +212,6 @@ def _read_state(path: Path) -> SavedState:
         ) from error
 
 
-def _control(controls: Iterable[Control], state: SavedState, name: str) -> Control:
-    for control in controls:
-        if (control.device, control.name) == (state.device, name):
-            return control
-    raise ControlError(
-        f"cannot restore the {name.replace('_', ' ')} of {state.component}",
-        why=f"the device {state.device} is missing or does not answer",
-        hint="check the device, then run `joulelab tune --restore`",
-    )
-
-
 def _restore(
     control: Control, state: SavedState, found: float | None, own: Collection[float] | None
 ) -> list[str]:
@@ -246,10 +240,10 @@ def _restore(
     return [f"restored {control.title} from {before} to {wanted}, {_origin(state)}"]
 
 
-def _after_restart(control: Control, state: SavedState, found: float | None) -> list[str]:
+def _after_restart(control: Control | None, state: SavedState, found: float | None) -> list[str]:
     """Report what a restart of the machine, which resets limits and clocks, has undone."""
-    current = control.read()
-    if found is None or current is None or is_same(current, found):
+    current = None if control is None else control.read()
+    if control is None or found is None or current is None or is_same(current, found):
         return []
     return [
         f"{control.title} is {number(current, 4)} {control.unit} since the machine was restarted, "
