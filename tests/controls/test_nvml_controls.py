@@ -105,9 +105,9 @@ def test_what_a_gpu_does_not_support_is_absent_with_a_reason(gpu, code):
     gpu.memory_mhz = (1215,)
     found = find_controls()
     assert [one.name for one in found.controls] == ["clock"]
-    with pytest.raises(ControlError, match=r"no power limit to set: .*does not support it"):
+    with pytest.raises(ControlError, match=r"no power limit can be set: .*does not support it"):
         found.named("power_limit")
-    with pytest.raises(ControlError, match=r"no memory clock to set: .*several"):
+    with pytest.raises(ControlError, match=r"no memory clock can be set: .*several"):
         found.named("memory_clock")
     found.named("clock")[0].check_rights()
 
@@ -135,5 +135,5 @@ def test_only_the_gpus_that_cuda_may_use_are_controlled(monkeypatch):
 
 def test_without_a_driver_the_reason_is_that_there_is_no_gpu(monkeypatch):
     install(monkeypatch, FakeNvml([], init_code=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
-    with pytest.raises(ControlError, match="no power limit to set: NVML does not start"):
+    with pytest.raises(ControlError, match="no power limit can be set: NVML does not start"):
         find_controls().named("power_limit")

@@ -59,7 +59,7 @@ def test_a_package_without_a_stated_maximum_has_its_limit_as_the_highest(sysfs, 
 )
 def test_a_package_whose_limit_cannot_be_set_is_absent_with_a_reason(sysfs, file, text, reason):
     (package(sysfs, 0, limit_w=65) / file).write_text(text)
-    with pytest.raises(ControlError, match=f"no processor power limit to set: .*{reason}"):
+    with pytest.raises(ControlError, match=f"no cpu power limit can be set: .*{reason}"):
         find_controls().named("cpu_power_limit")
 
 

@@ -33,15 +33,14 @@ class FoundControls:
         if controls:
             return controls
         kind = "cpu" if name.startswith("cpu") else "gpu"
-        reasons = [
-            absence
-            for absence in self.absent
-            if absence.component.startswith(kind)
-            and absence.source in ("nvml", f"nvml.{name}", "powercap")
-        ]
-        reason, hint = (reasons[0].reason, reasons[0].hint) if reasons else ("", "")
-        title = name.replace("_", " ").replace("cpu", "processor")
-        raise ControlError(f"there is no {title} to set", why=reason, hint=hint)
+        sources = ("nvml", "powercap", name)
+        for absence in self.absent:
+            if absence.component[:3] == kind and absence.source.rpartition(".")[2] in sources:
+                reason, hint = absence.reason, absence.hint
+                break
+        else:
+            reason, hint = "no device that is used has one", ""
+        raise ControlError(f"no {name.replace('_', ' ')} can be set", why=reason, hint=hint)
 
 
 def find_controls(*, all_gpus: bool = False) -> FoundControls:

@@ -129,7 +129,7 @@ def find_hwmon_limits(first_gpu: int) -> tuple[list[Control], list[Absence]]:
             device = (hwmon / "device").resolve()
             controls.append(_limit("power_limit", f"gpu:{i}", device, limit, least, most))
         except ControlError as error:
-            absences.append(Absence(f"gpu:{i}", f"{driver}.{limit.name}", str(error)))
+            absences.append(Absence(f"gpu:{i}", f"{driver}.power_limit", str(error)))
     return controls, absences
 
 

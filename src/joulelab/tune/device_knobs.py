@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from joulelab.controls.borrowing import Borrowed, borrow
 from joulelab.controls.control import Control
-from joulelab.controls.machine_controls import find_controls
+from joulelab.controls.machine_controls import FoundControls, find_controls
 from joulelab.energy.attribution import bare_uuid, foreign_gpus
-from joulelab.errors import ControlError, UserError
+from joulelab.errors import UserError
 from joulelab.recording.device_clock import gpus_with_context
 from joulelab.recording.trace import Trace
 from joulelab.tune.knobs import knob_title, level_text
@@ -58,16 +58,13 @@ def device_controls(
         ControlError: A knob has none.
     """
     found = find_controls(all_gpus=gpus is not None)
-    by_name: dict[str, list[Control]] = {name: [] for name in names}
-    for one in found.controls:
-        is_used = gpus is None or one.component in gpus or not one.component.startswith("gpu")
-        if is_used and one.name in by_name:
-            by_name[one.name].append(one)
-    for name, controls in by_name.items():
-        if not controls:
-            reasons = "; ".join(map(str, found.absent)) or "no device that is used has one"
-            raise ControlError(f"no {knob_title(name)} can be set", why=reasons)
-    return by_name
+    used = [
+        one
+        for one in found.controls
+        if gpus is None or one.component in gpus or not one.component.startswith("gpu")
+    ]
+    found = FoundControls(tuple(used), found.absent)
+    return {name: found.named(name) for name in names}
 
 
 def device_knob(controls: Sequence[Control], levels: Sequence[Level] = ()) -> Knob:
