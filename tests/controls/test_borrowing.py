@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sysfs_limits import package
 from joulelab.controls import saved_state
 from joulelab.controls.borrowing import borrow, check_borrowable
 from joulelab.controls.machine_controls import find_controls
-from joulelab.controls.saved_state import lock_device, restore_all, restore_device, save_found
+from joulelab.controls.saved_state import lock_device, restore, restore_all, save_found
 from joulelab.errors import ControlError, JoulelabError, StoreError
 
 FOUND_W, SET_W = 125, 80
@@ -354,16 +355,27 @@ def test_only_a_value_of_another_program_is_not_restored(
         patch.setenv("JOULELAB_HOME", str(root / "home"))
         zone = package(root / "sys", 0, limit_w=found_w, max_w=150)
         (limit,) = limits()
-        save_found({limit: float(found_w)})
+        (state,) = save_found({limit: float(found_w)})
         for power_w in own_w:
             limit.set(power_w)
         if foreign_w is not None:
             change(zone, foreign_w)
-        notes = restore_device(limit.device, {limit.name: own_w})
+        notes = restore(state, {limit.name: own_w})
         is_foreign = foreign_w is not None and foreign_w not in (found_w, *own_w)
         assert limit_w(zone) == (foreign_w if is_foreign else found_w)
         assert len(notes) == (is_foreign and bool(own_w))
         assert states() == []
+
+
+def test_the_limit_is_restored_even_if_the_data_directory_is_lost(zone):
+    with Program() as program:
+        shutil.rmtree(os.environ["JOULELAB_HOME"])
+        program.process.kill()
+        wait_until(lambda: limit_w(zone) == FOUND_W)
+    with borrow(limits()) as borrowed:
+        set_w(borrowed, SET_W)
+        shutil.rmtree(os.environ["JOULELAB_HOME"])
+    assert limit_w(zone) == FOUND_W
 
 
 def test_a_failed_restoration_keeps_the_state_and_can_be_repeated(zone, monkeypatch):

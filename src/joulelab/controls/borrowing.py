@@ -11,10 +11,12 @@ from typing import Self
 from joulelab.controls.control import Control
 from joulelab.controls.guard import Guard
 from joulelab.controls.saved_state import (
+    SavedState,
     is_same,
     lock_device,
-    remove_found,
-    restore_device,
+    remove_state,
+    restore,
+    restore_left,
     save_found,
 )
 from joulelab.errors import ControlError, JoulelabError
@@ -40,21 +42,20 @@ class Borrowed:
         self._own_values: dict[str, list[float]] = {}
         self._owner_pid = os.getpid()
         self._locks: dict[str, Lock] = {}
+        self._states: list[SavedState] = []
         self._guard: Guard | None = None
         try:
             for device, component in {one.device: one.component for one in controls}.items():
                 self._locks[device] = lock_device(device, component)
             for device in self._locks:
-                self.notes += restore_device(device)
+                self.notes += restore_left(device)
             for control in controls:
                 control.check_rights()
                 self.found[control] = control.read()
-            try:
-                self._start_guard()
-            except BaseException:
-                remove_found(self._locks)
-                raise
+            self._start_guard()
         except BaseException:
+            for state in self._states:
+                remove_state(state)
             self._release()
             raise
 
@@ -87,9 +88,9 @@ class Borrowed:
         if self._guard is None or os.getpid() != self._owner_pid:
             return
         failure: JoulelabError | None = None
-        for device in self._locks:
+        for state in self._states:
             try:
-                self.notes += restore_device(device, self._own_values)
+                self.notes += restore(state, self._own_values)
             except JoulelabError as error:
                 failure = failure or error
         if failure is not None:
@@ -141,9 +142,9 @@ class Borrowed:
         """Start a guard, also in place of one that was killed."""
         if self._guard is not None:
             self._guard.dismiss()
-        save_found(self.found)
+        self._states = save_found(self.found)
         descriptors = [lock.descriptor for lock in self._locks.values()]
-        self._guard = Guard(self._locks, descriptors, self._own_values)
+        self._guard = Guard(self._states, descriptors, self._own_values)
 
     def _release(self) -> None:
         if self._guard is not None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from joulelab.controls.machine_controls import find_controls
-from joulelab.controls.saved_state import restore_device
+from joulelab.controls.saved_state import SavedState, restore
 from joulelab.errors import ControlError, JoulelabError
 from joulelab.validation import Count, Pid, decode
 
@@ -38,14 +38,14 @@ class Task:
     """What a guard needs to know.
 
     Attributes:
-        devices: Those that are borrowed.
+        states: What was found on each device. The guard does not rely on the files.
         locks: Descriptors of their lock files: a device stays locked until it is restored.
         connection: Descriptor of the socket to the parent.
         parent: Its pid.
         own_values: What JouleLab has already set, by the control's name.
     """
 
-    devices: tuple[str, ...]
+    states: tuple[SavedState, ...]
     locks: tuple[Count, ...]
     connection: Count
     parent: Pid
@@ -61,14 +61,14 @@ class Guard:
 
     def __init__(
         self,
-        devices: Collection[str],
+        states: Collection[SavedState],
         locks: Collection[int],
         own_values: Mapping[str, Collection[float]],
     ) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket, theirs = socket.socketpair()
         task = Task(
-            devices=tuple(devices),
+            states=tuple(states),
             locks=tuple(locks),
             connection=theirs.fileno(),
             parent=os.getpid(),
@@ -174,9 +174,9 @@ def _wait_for_parent(task: Task, connection: socket.socket) -> bool:
 def _restore(task: Task) -> bool:
     """Restore all devices. What cannot be restored keeps its state file for the next start."""
     whole = True
-    for device in task.devices:
+    for state in task.states:
         try:
-            restore_device(device, task.own_values)
+            restore(state, task.own_values)
         except JoulelabError:
             whole = False
     return whole

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,8 +49,9 @@ class SavedValue:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What was found on one device, when, and by which process."""
+    """What was found on one device, when, and by which process; ``path`` is the file."""
 
+    path: str
     device: str
     component: str
     pid: Pid
@@ -84,14 +86,17 @@ def lock_device(device: str, component: str) -> Lock:
             time.sleep(POLL_S)
 
 
-def save_found(found: Mapping[Control, float | None]) -> None:
-    """Save what was found on each device.
+def save_found(found: Mapping[Control, float | None]) -> list[SavedState]:
+    """Save what was found on each device, and return it.
 
     Raises:
         StoreError: It cannot be written.
     """
+    states = []
     for device, component in {one.device: one.component for one in found}.items():
+        path = _directory() / f"{slug(device)}.json"
         state = SavedState(
+            path=str(path),
             device=device,
             component=component,
             pid=os.getpid(),
@@ -101,18 +106,19 @@ def save_found(found: Mapping[Control, float | None]) -> None:
                 SavedValue(one.name, value) for one, value in found.items() if one.device == device
             ),
         )
-        path = _state_path(device)
         with writing(path):
             write_whole(path, json.dumps(asdict(state)).encode(), private=True)
+        states.append(state)
+    return states
 
 
-def restore_device(
-    device: str, own_values: Mapping[str, Collection[float]] | None = None
+def restore(
+    state: SavedState, own_values: Mapping[str, Collection[float]] | None = None
 ) -> list[str]:
-    """Restore what was found on a device that this process has locked, and remove its state.
+    """Restore what was found on a device that this process has locked, and remove the state.
 
     Args:
-        device: Its :attr:`~joulelab.controls.control.Control.device`.
+        state: What was found.
         own_values: What JouleLab has set, by name. Another value was set by another program, and is
             not changed. ``None`` if it is unknown what JouleLab has set.
 
@@ -122,12 +128,8 @@ def restore_device(
     Raises:
         JoulelabError: Something could not be restored; the state is still there.
     """
-    path = _state_path(device)
-    if not path.exists():
-        return []
-    state = _read_state(path)
     controls = {
-        one.name: one for one in find_controls(all_gpus=True).controls if one.device == device
+        one.name: one for one in find_controls(all_gpus=True).controls if one.device == state.device
     }
     notes: list[str] = []
     failure: JoulelabError | None = None
@@ -138,32 +140,41 @@ def restore_device(
             if state.boot_id != boot_id():
                 notes += _after_restart(control, state, value.found)
             elif control is not None:
-                notes += _restore(control, state, value.found, own)
+                notes += _restore_value(control, state, value.found, own)
             else:
                 raise ControlError(
                     f"cannot restore the {value.name.replace('_', ' ')} of {state.component}",
-                    why=f"the device {device} is missing or does not answer",
+                    why=f"the device {state.device} is missing or does not answer",
                     hint="check the device, then run `joulelab tune --restore`",
                 )
         except JoulelabError as error:
             failure = failure or error
     if failure is not None:
         raise failure
-    remove_found([device])
+    remove_state(state)
     return notes
 
 
-def remove_found(devices: Iterable[str]) -> None:
-    """Remove the state of devices on which nothing has changed.
+def remove_state(state: SavedState) -> None:
+    """Remove the file of a device whose values are those that were found.
 
     Raises:
-        StoreError: A file cannot be removed.
+        StoreError: It cannot be removed.
     """
-    for device in devices:
-        path = _state_path(device)
-        with writing(path):
-            path.unlink(missing_ok=True)
-            sync(path.parent)
+    path = Path(state.path)
+    with writing(path), suppress(FileNotFoundError):
+        path.unlink()
+        sync(path.parent)
+
+
+def restore_left(device: str) -> list[str]:
+    """Restore what an ended run has left on a device that this process has locked.
+
+    Raises:
+        JoulelabError: Something could not be restored; the state is still there.
+    """
+    path = _directory() / f"{slug(device)}.json"
+    return restore(_read_state(path)) if path.exists() else []
 
 
 def restore_all() -> Restored:
@@ -175,7 +186,7 @@ def restore_all() -> Restored:
             state = _read_state(path)
             lock = lock_device(state.device, state.component)
             try:
-                notes += restore_device(state.device)
+                notes += restore_left(state.device)
             finally:
                 lock.release()
         except JoulelabError as error:
@@ -195,10 +206,6 @@ def _directory() -> Path:
     return directory
 
 
-def _state_path(device: str) -> Path:
-    return _directory() / f"{slug(device)}.json"
-
-
 def _read_state(path: Path) -> SavedState:
     try:
         with file_errors(f"cannot read {path}"):
@@ -212,7 +219,7 @@ def _read_state(path: Path) -> SavedState:
         ) from error
 
 
-def _restore(
+def _restore_value(
     control: Control, state: SavedState, found: float | None, own: Collection[float] | None
 ) -> list[str]:
     """Restore a value. ``own`` is what JouleLab has set, or ``None`` if that is unknown."""
