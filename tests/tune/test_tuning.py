@@ -41,7 +41,7 @@ class Work:
             raise self.fails[settings["batch_size"]]
         duration_s = 8.0 / settings["batch_size"]
         probe = Probe(dict(settings), duration_s, 100.0 * duration_s, work=50)
-        return Measured(probe, energy(100.0, duration_s * 50, **self.options))
+        return Measured(probe, energy(100.0, 5.0, **self.options))
 
 
 class Clock:
@@ -83,6 +83,13 @@ def test_the_outcome_states_what_the_search_cost_and_when_that_pays_back():
     assert " s and about " in outcome.cost_text()
     assert outcome.notes == ("a note",)
     assert outcome.to_json()["unit"] == "sample"
+
+
+def test_a_run_that_was_over_before_it_was_asked_for_costs_its_time(monkeypatch):
+    monkeypatch.setattr(Clock, "now_s", property(lambda _: 0.0, lambda *_: None))
+    outcome, _ = run()
+    n = len(outcome.measured)
+    assert (outcome.cost_s, outcome.cost_j) == (5.0 * n, pytest.approx(500.0 * n))
 
 
 def test_of_work_that_is_kept_only_the_energy_beyond_the_baseline_is_a_cost(monkeypatch):

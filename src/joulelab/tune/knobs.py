@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from joulelab.errors import UserError, nearest
-from joulelab.format import number
 from joulelab.tune.probes import Level, Settings
 
 DEVICE_KNOBS = {"power_limit": "W", "clock": "MHz", "memory_clock": "MHz", "cpu_power_limit": "W"}
@@ -97,13 +96,10 @@ def level_text(name: str, level: Level) -> str:
 
     Example:
         >>> level_text("clock", 1410), level_text("compile", True), level_text("lr", 0.00025)
-        ('1,410 MHz', 'true', '0.000250')
+        ('1,410 MHz', 'true', '0.00025')
     """
-    if isinstance(level, bool):
-        return str(level).lower()
-    text = number(level, 4 if level >= 1000 else 3) if isinstance(level, float) else str(level)
-    if isinstance(level, int) or (isinstance(level, float) and level.is_integer()):
-        text = f"{level:,.0f}"
+    is_whole = not isinstance(level, bool | str) and float(level).is_integer()
+    text = f"{level:,.0f}" if is_whole else plain_level(level)
     return f"{text} {DEVICE_KNOBS.get(name, '')}".rstrip()
 
 
