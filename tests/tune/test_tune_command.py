@@ -25,7 +25,7 @@ loop = joulelab.epochs(range(int(sys.argv[2])), quiet=True)
 for epoch in loop:
     for batch in loop.steps(range(50)):
         # Below 100 W, steps are slower.
-        time.sleep(0.004 * max(1.0, 100e6 / int(limit.read_text())))
+        time.sleep(0.004 * max(1.0, 100e6 / int(limit.read_text() or 150e6)))
 sys.exit(int(sys.argv[3]))
 """
 
@@ -38,13 +38,20 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path / "sys"))
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
 
+    started = []
+
     def start(*arguments):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "joulelab", "tune", *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate()
 
 
 @pytest.fixture

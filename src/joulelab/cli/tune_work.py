@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -67,7 +69,7 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
     levels = options.levels or dict.fromkeys(several or USUAL_KNOBS, ())
     device_levels, program_levels = _split(levels)
     _require_rights(device_levels, options)
-    with ExitStack() as stack:
+    with _ending_on_signals(), ExitStack() as stack:
         directory = stack.enter_context(_directory(options.out))
         work = stack.enter_context(StudyWork(chosen, directory, options.window_s))
         knobs = work.knobs(program_levels) + _device_knobs(stack, work, device_levels, options)
@@ -82,7 +84,7 @@ def tune_command(command: Sequence[str], options: WorkOptions) -> None:
     device_levels, program_levels = _split(options.levels or {"power_limit": ()})
     of_program = program_knobs(command, program_levels)
     _require_rights(device_levels, options)
-    with ExitStack() as stack:
+    with _ending_on_signals(), ExitStack() as stack:
         directory = stack.enter_context(_directory(options.out)) / "recording"
         directory.mkdir()
         work = stack.enter_context(CommandWork(command, of_program, directory, options.window_s))
@@ -96,6 +98,22 @@ def tune_command(command: Sequence[str], options: WorkOptions) -> None:
     if work.keeps_work and work.exit_code:
         code = work.exit_code
         click.get_current_context().exit(code if code > 0 else 128 - code)
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Restore limits and end the command when this process is asked to end."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _split(
