@@ -13,6 +13,7 @@ from joulelab.forecast.steady import LONGEST_WINDOW
 from joulelab.machine import Machine
 from joulelab.study.cells import Factors, combinations
 from joulelab.study.plan import Plan
+from joulelab.study.plan_file import parse
 from joulelab.study.runner import ATTEMPTS, prepared_worker
 from joulelab.study.worker import Json, WorkerFailure, WorkerProcess
 from joulelab.tune.knobs import DEVICE_KNOBS, PROGRAM_KNOBS
@@ -82,7 +83,7 @@ class StudyWork:
                 one, those around it.
 
         Raises:
-            UserError: A level is none of the plan's.
+            UserError: A knob or a level is none of a plan's.
         """
         if {"batch_size", "precision"} & levels.keys():
             self.notes = (CHANGES_LEARNING,)
@@ -97,7 +98,7 @@ class StudyWork:
             levels = tuple(factors[name])
         baseline: Level = self.baseline[name]
         levels = tuple(dict.fromkeys((baseline, *(levels or self._usual(name, baseline)))))
-        self._plan.replaced(factors=factors | {name: list(levels)})  # Checks them.
+        parse(self._plan.to_dict() | {"factors": factors | {name: list(levels)}}, "--knobs")
         if not any(isinstance(level, str) for level in levels):
             levels = tuple(sorted(levels))
         return Knob(name, levels, baseline)
