@@ -27,9 +27,9 @@ from joulelab.storage import Lock
 class Borrowed:
     """Controls that this process may change until it closes this object, or ends.
 
-    Another program may change a control at the same time. It then has it: JouleLab sets it no more
-    (:meth:`set` raises) and does not restore it, so that an administrator's decision stays. Clocks,
-    which NVML does not report, are always restored.
+    If another program changes a control at the same time, JouleLab stops setting it (:meth:`set`
+    raises) and does not restore it, so that an administrator's decision stays. Clocks, which NVML
+    does not report, are always released.
 
     Attributes:
         found: The value of each control before; ``None`` if the driver does not report it.
