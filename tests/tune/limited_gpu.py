@@ -81,6 +81,8 @@ class Clock:
     """
 
     def __init__(self):
+        self.factor = 1.0
+        """By how much all work takes longer than at first."""
         self._now_s = time.monotonic()
 
     def now_ns(self):
@@ -88,7 +90,7 @@ class Clock:
 
     def work(self, duration_s):
         """Do work that takes this long at the limit that was found."""
-        self._now_s += duration_s * slowdown(limit_w())
+        self._now_s += self.factor * duration_s * slowdown(limit_w())
         time.sleep(max(0.0, self._now_s - time.monotonic()))
 
 

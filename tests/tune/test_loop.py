@@ -13,7 +13,8 @@ from joulelab.controls.machine_controls import FoundControls
 from joulelab.errors import ControlError, UserError
 from joulelab.recording import spans
 from joulelab.recording.trace import read_trace
-from joulelab.tune import device_knobs
+from joulelab.tune import device_knobs, loop
+from joulelab.tune.drift import GROUP, DriftTest
 
 STEP_S, WINDOW_S = 0.004, 0.15
 LEVELS = (150, 200, 250, 275)
@@ -109,6 +110,28 @@ def test_the_outcome_is_kept_in_the_recording_and_the_record(tune, train, tmp_pa
     [note] = joulelab.open_run(tmp_path / "run").notes
     assert note == event["text"]
     assert note.startswith("Power limit 250 W saves ")
+
+
+def test_settings_are_searched_again_when_steps_take_longer(
+    tune, clock, train, limited_gpu, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "COST_SHARE", float("inf"))
+    add, added, tune = DriftTest.add, [], tune(window_s=0.05)
+
+    def slow_down_after_the_first_windows(self, probe):
+        added.append(tune.result)
+        clock.factor = 1.5 if len(added) >= GROUP else 1.0
+        return add(self, probe)
+
+    monkeypatch.setattr(DriftTest, "add", slow_down_after_the_first_windows)
+    train(tune, until=lambda tune: bool(added) and tune.result is not added[0])
+    [borrowed] = limited_gpu
+    chosen = borrowed.history.index(250)
+    assert FOUND_W in borrowed.history[chosen:-1]
+    printed = capsys.readouterr().err.splitlines()
+    assert [line for line in printed if "tuning again" in line] == [
+        "joulelab: the time of a step has changed by +50 %: tuning again"
+    ]
 
 
 def test_without_marked_steps_whole_epochs_are_measured(tune, clock):

@@ -156,8 +156,9 @@ def _units(spans: SpanColumns, name: str) -> list[Unit]:
     own, times_ns = named.spans, named.windows.on_device_ns()
     if named.device is not None:
         # Times on the GPU arrive after the spans.
-        last = np.flatnonzero(named.device[:, 0] != NONE)[-1]
-        own, times_ns = own[: last + 1], times_ns[: last + 1]
+        known = np.flatnonzero(named.device[:, 0] != NONE)
+        n = int(known[-1]) + 1 if known.size else 0
+        own, times_ns = own[:n], times_ns[:n]
     is_sibling = np.isin(rows["parent"], own["parent"]) & (rows["name"] != own["name"][:1])
     siblings_ns = rows["start_ns"][is_sibling]
     between = np.diff(np.searchsorted(siblings_ns, own["start_ns"]))
