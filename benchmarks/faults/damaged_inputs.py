@@ -59,6 +59,7 @@ from joulelab.sensors.sensor import Channel, Provenance, Quantity
 from joulelab.sensors.simulated import SimulatedMachine
 from joulelab.storage import ENVIRONMENT
 from joulelab.study.plan_file import load_plan
+from joulelab.watch.growing_trace import GrowingTrace
 
 LONGEST_S, MOST_BYTES = 2.0, 300e6
 HUNG_S = 20
@@ -155,6 +156,7 @@ class Place:
         return [
             Reader("trace header", (_of_header, *JSON), readings, self._trace, 2),
             Reader("readings", (*BYTES, *[_strange_record] * 4), readings, self._trace, 2),
+            Reader("watched readings", (*BYTES, *[_strange_record] * 4), readings, self._watched),
             Reader("events", JSON, [path / EVENTS_FILE for path in traces], self._trace, 2),
             Reader("run.json", JSON, jobs, self._run, 2),
             Reader("run.json in a ledger", JSON, jobs, self._ledger, 0.2),
@@ -170,6 +172,13 @@ class Place:
             Reader("power log", TABLES, [*_small_logs(self), *_formats()], self._log, 2),
             Reader("forecast table", TABLES, [SOUND / "run.csv"], self._forecast),
         ]
+
+    def _watched(self, path: Path, original: Path) -> None:
+        shutil.copy(original.parent / EVENTS_FILE, path.with_name(EVENTS_FILE))
+        snapshot = GrowingTrace(path.parent).poll(final=True)
+        for energy in filter(None, (snapshot.settled, snapshot.view.energy)):
+            check(energy)
+        snapshot.view.to_json()
 
     def _trace(self, path: Path, original: Path) -> None:
         for name in {READINGS_FILE, EVENTS_FILE} - {path.name}:

@@ -75,6 +75,13 @@ def test_dates_with_and_without_a_zone_in_one_column(zone):
     assert with_zone == START.timestamp() + offset_s
 
 
+@pytest.mark.parametrize("cell", ["2026-03-14T12:00:020", "2026-03-14 12:00:12:00:20"])
+def test_what_follows_a_time_is_no_zone(cell):
+    first_s, second_s = dates(UTC)(["2026-03-14T12:00:00", cell])
+    assert first_s == 1773489600
+    assert np.isnan(second_s)
+
+
 def test_unreadable_clock_times_are_nan():
     assert np.isnan(clock_times()(["x", "00:00:01"])[0])
 

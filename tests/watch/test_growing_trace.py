@@ -10,6 +10,7 @@ from recordings import BEGIN_S, CPU, GPU, Recording
 from joulelab.energy.energy import total
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import read_trace
+from joulelab.recording.trace_format import pack
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.watch import running_energy
 from joulelab.watch.growing_trace import GrowingTrace
@@ -116,3 +117,23 @@ def test_a_long_recording_is_not_read_at_each_poll(tmp_path, monkeypatch):
         growing.poll()
     assert read
     assert max(trace.size for trace in read) < 0.1 * read_trace(tmp_path).size
+
+
+@pytest.mark.usefixtures("short_stretches")
+def test_a_component_that_is_lost_for_good_does_not_end_the_energy_of_the_others(tmp_path):
+    lost = replace(LOST, lost_s=((BEGIN_S + 100, BEGIN_S + 1000),))
+    Recording(tmp_path, (lost, CPU)).until(190.0)
+    energy = GrowingTrace(tmp_path).poll(final=True).view.energy
+    assert energy.duration_s == pytest.approx(190, abs=1)
+    assert energy.components["cpu:0"].gross_j == pytest.approx(60 * energy.duration_s, rel=0.1)
+    assert energy.components["gpu:0"].gap_s == pytest.approx(90, abs=2)
+
+
+@pytest.mark.usefixtures("short_stretches")
+def test_centuries_without_readings_take_no_time(tmp_path):
+    """As a damaged clock may write."""
+    recording = Recording(tmp_path)
+    recording.until(60.0)
+    recording.writer.readings([pack(4 * 10**18, 1.0, 0)])
+    snapshot = GrowingTrace(tmp_path).poll(final=True)
+    assert "gpu:0" in snapshot.view.absent

@@ -110,13 +110,14 @@ class RunningEnergy:
     def __init__(self, read: ReadTrace, start_ns: int, spans: FinishedSpans) -> None:
         self._read, self._spans = read, spans
         self._start_ns = self._settled_ns = self.until_ns = start_ns
+        self._longest_ns = LONGEST_NS
         self._settled: Energy | None = None
         self.energy: Energy | None = None
 
     def advance(self, until_ns: int, baseline: Baseline | None) -> None:
         """Advance to a time that all sensors have reached, or towards it if it is far away."""
         # A sensor that returns may be behind for a moment.
-        until_ns = max(min(until_ns, self._settled_ns + LONGEST_NS), self.until_ns)
+        until_ns = max(min(until_ns, self.until_ns + self._longest_ns), self.until_ns)
         stretch = self._measure(self._settled_ns, until_ns, baseline)
         self.until_ns = until_ns
         if self._settled is None:
@@ -125,8 +126,13 @@ class RunningEnergy:
             self.energy = self._settled + stretch
         else:
             self.energy = self._measure(self._start_ns, until_ns, baseline)
-        if until_ns - self._settled_ns >= SETTLED_NS and have_same_components(self.energy, stretch):
+        is_long = until_ns - self._settled_ns >= SETTLED_NS
+        is_settled = is_long and have_same_components(self.energy, stretch)
+        if is_settled:
             self._settled, self._settled_ns = self.energy, until_ns
+        # What does not settle is read again from the beginning, and without readings costs nothing.
+        is_usual = is_settled and stretch.components
+        self._longest_ns = LONGEST_NS if is_usual else 2 * self._longest_ns
 
     def _measure(self, start_ns: int, until_ns: int, baseline: Baseline | None) -> Energy:
         spans = self._spans.waiting(self._start_ns, until_ns)
