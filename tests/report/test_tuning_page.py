@@ -72,7 +72,7 @@ def test_the_page_has_the_choice_the_cost_and_how_to_apply_it(page):
 def test_nothing_better_is_an_answer(tmp_path):
     found = outcome((8, "fp32"), ended_early="it was interrupted")
     text = write_tuning_page(tmp_path, found, title="quick", max_slowdown=0.05).read_text()
-    assert "Nothing is significantly better than batch size 8, precision fp32: a reason." in text
+    assert "Keep batch size 8, precision fp32: a reason." in text
     assert "The search is not complete: it was interrupted." in text
     assert "Pays back" not in text
     assert "Apply" not in text

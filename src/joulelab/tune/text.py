@@ -15,7 +15,7 @@ def headline(result: Result) -> str:
     """Return the outcome in one sentence."""
     if result.settings == result.baseline:
         base = settings_text(result.baseline)
-        return f"Nothing is significantly better than {base}: {result.reason}."
+        return f"Keep {base}: {result.reason}."
     energy = change_text(result.saving, "saves {} of the energy", "uses {} more energy")
     time = change_text(result.slowdown, "takes {} more time", "takes {} less time")
     return f"{sentence(settings_text(result.settings)).removesuffix('.')} {energy} and {time}."
@@ -36,8 +36,9 @@ def change_text(change: Estimate, positive: str, negative: str) -> str:
 
 
 def probes_text(result: Result) -> str:
-    """State how many probes there were, and why the search chose as it did."""
-    return f"{count(result.probes, 'probe')}; {result.reason}"
+    """State how many probes there were and why the choice was made, unless the headline does."""
+    probes = count(result.probes, "probe")
+    return probes if result.settings == result.baseline else f"{probes}; {result.reason}"
 
 
 def changed(result: Result) -> Mapping[str, Level]:
@@ -60,7 +61,7 @@ def device_commands(settings: Settings, components: Sequence[str] = ()) -> Itera
             yield f"sudo nvidia-smi{chosen} {option.format(plain_level(settings[name]))}"
     if "cpu_power_limit" in settings:
         microwatts = round(float(settings["cpu_power_limit"]) * 1e6)
-        path = "/sys/class/powercap/intel-rapl:*/constraint_0_power_limit_uw"
+        path = "/sys/class/powercap/intel-rapl:?/constraint_0_power_limit_uw"
         yield f"echo {microwatts} | sudo tee {path}"
 
 
