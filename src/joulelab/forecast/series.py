@@ -52,8 +52,12 @@ class Prior(NamedTuple):
 ALONE = Prior((0.0, 0.5), 0.01)
 """Epochs scatter by 0.3 % on an H100, and by a few percent on a processor."""
 
-SHARED = Prior((0.7,), 0.05)
-"""Other programs slow pieces by 10 % and more, for many pieces at a time."""
+SHARED = Prior((0.9,), 0.1)
+"""Other programs slow pieces by 10 % and more, for many pieces at a time, so little of the scatter
+averages out."""
+
+ONE_PIECE = Prior((0.7,), 0.05)
+"""A single piece shows no scatter."""
 
 PRIOR_FREEDOM = 1.5
 """How many pieces' worth of evidence the prior scatter is."""
@@ -130,8 +134,8 @@ def forecast_total(
         known = float(np.clip((count - begun) / work, 0, 1) @ values)
         return Total(known, known, known, known, 0)
     seen = float(values.sum())
-    if values.size == 1:
-        prior = SHARED  # A single piece shows no scatter.
+    if values.size == 1 and prior is ALONE:
+        prior = ONE_PIECE
     startup = startup_pieces(values / work)
     values, work = values[startup:], work[startup:]
     rest = left * float(values.sum() / work.sum())
