@@ -1,6 +1,7 @@
 """Predictions: their values, what a fit learns and ignores, and their intervals."""
 
 import math
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -28,7 +29,14 @@ from joulelab.predict.profile_fitting import (
     fit,
     leave_out,
 )
-from joulelab.predict.steps import PHASES, Case, tabulate_operators
+from joulelab.predict.steps import (
+    PHASES,
+    Case,
+    MatrixProduct,
+    Operator,
+    TracedStep,
+    tabulate_operators,
+)
 
 H100 = find_datasheet("NVIDIA H100 80GB HBM3")
 BATCHES = (8, 32, 128, 512, 1024)
@@ -36,29 +44,29 @@ BATCHES = (8, 32, 128, 512, 1024)
 
 PINNED = {
     Case("LeNet", "infer", 128, (3, 32, 32)): (
-        0.05619538389496452, 0.04797112092160667, 0.06582963062845751,
-        0.00033174060653806117, 0.0002556472212253002, 0.0004304831849873806,
-        0.00033131302000000005, 5.204682229327293e-05,
+        0.05591609003848994, 0.04840105191988887, 0.06459795812635498,
+        0.0003340465768186344, 0.00025702324728410047, 0.0004341518390393111,
+        0.00033366555999999996, 5.03185362625249e-05,
     ),
     Case("ResNet18", "train", 128, (3, 32, 32)): (
-        3.688563795125196, 3.298980926403465, 4.124153238297456,
-        0.009027234048677175, 0.007326132240931304, 0.011123325636180069,
-        0.0078352369, 0.006338218862433853,
+        3.6771079395339976, 3.3450335228111796, 4.042148668100867,
+        0.008984021643363253, 0.007245966168846136, 0.011138976225895384,
+        0.0077980319800000026, 0.006307417658860399,
     ),
     Case("EfficientNetB0", "train", 8, (3, 64, 64)): (
-        4.766417633358046, 4.119079845588076, 5.515488387514612,
-        0.02962582646698178, 0.023869203656381476, 0.036770794974430004,
-        0.029602147939999997, 0.003964209301067022,
+        4.744051517734334, 4.153760122788563, 5.418229300109022,
+        0.029525510473583316, 0.023632430785824245, 0.036888112637511454,
+        0.029500889620000015, 0.0040069968052911875,
     ),
     Case("DPN26", "infer", 512, (3, 32, 32)): (
-        15.099400718391916, 12.214832265217378, 18.665168469304145,
-        0.028625580776121227, 0.021506550742495543, 0.03810112949219295,
-        0.0026602771800000005, 0.028617920101288146,
+        14.979833474063398, 12.205936183612415, 18.384121261582674,
+        0.028924364616878178, 0.0216185136622471, 0.03869918540936146,
+        0.00264200604, 0.028917015031048116,
     ),
     Case("joulelab.predict.microworkloads:attention_layers", "train", 32, (64, 192)): (
-        2.455240543510411, 2.0918287345239834, 2.881787608615616,
-        0.013971645007866844, 0.01101545512284145, 0.017721180110032226,
-        0.01396317104, 0.001705348880409812,
+        2.4613891279924736, 2.1229369232529325, 2.85379955148,
+        0.013973383721235, 0.010960098378221527, 0.01781511861324725,
+        0.013963952580000008, 0.0017673877478923572,
     ),
 }  # fmt: skip
 """Energy and time with their intervals, host and device time, on the shipped H100 profile."""
@@ -161,6 +169,22 @@ def test_coefficients_are_positive_and_time_falls_as_rates_rise(h100):
             assert (found.energy_j >= base.energy_j).all(), name
         else:
             assert (found.duration_s >= base.duration_s).all(), name
+
+
+def test_few_tiles_take_as_long_as_one_for_each_processor(h100_fit):
+    """Fewer pixels do not make a convolution faster, once some processors have no tile."""
+
+    def convolution(rows, is_split=False):
+        product = MatrixProduct(1, rows, 64, 576)
+        flops = 2.0 * math.prod(product)
+        one = Operator("convolution", "forward", flops, 1.0, 1.0, product, is_split=is_split)
+        table = tabulate_operators([TracedStep(Counter([one]), parameter_tensors=0)])
+        return estimate_steps(table, h100_fit.logs, H100, 120.0).device_s[0]
+
+    full = 128 * H100.processors
+    assert convolution(full // 4) == pytest.approx(convolution(full // 2))
+    assert convolution(full // 2) < convolution(full)
+    assert convolution(full // 4, is_split=True) < convolution(full // 4)
 
 
 def test_the_power_limit_slows_a_device_down(h100):

@@ -1,10 +1,11 @@
 """Estimate time and energy of steps from their operators and a device's coefficients.
 
-An operator takes the longer of its arithmetic and its memory traffic (the roofline of Williams,
-Waterman, Patterson, CACM 2009), plus the start and end of its kernels. A GPU runs asynchronously
-to the host, so a step takes about the longer of both; a CPU does one after the other. Energy is
-idle power over the step's time, busy power over the time that the device works, and a share for
-each floating-point operation and byte. The host of a CPU's step is the CPU, which is then busy.
+An operator takes its arithmetic, its memory traffic, and the start and end of its kernels. The
+first two hardly overlap: a kernel reads before it computes and writes afterwards, and most kernels
+of small models do little of each. A GPU runs asynchronously to the host, so a step takes about the
+longer of both; a CPU does one after the other. Energy is idle power over the step's time, busy
+power over the time that the device works, and a share for each floating-point operation and byte.
+The host of a CPU's step is the CPU, which is then busy.
 
 The uncertainty of an estimate has three parts, added as variances of the logarithm:
 
@@ -135,8 +136,11 @@ def _operator_times(
     """Return each operator's seconds, extra copies of its tensors, and share from the cache."""
     library = operators.is_kind(*LIBRARY_CONVOLUTIONS)
     waves = operators.tiles / sheet.processors
+    # A GPU computes few tiles as slowly as one for each processor, unless processors share sums.
+    least = np.where(operators.is_split, 0.0, 1.0) if sheet.kind == "cuda" else 0.0
     arithmetic_s = operators.flops_on(sheet.kind) / _flops_per_s(operators, value)
-    arithmetic_s *= np.where(library, 1 + value["idle_waves"] / waves, 1.0)
+    needed = np.maximum(waves + value["idle_waves"], least)
+    arithmetic_s *= np.where(library, needed / waves, 1.0)
     arithmetic_s += operators.elements / np.where(
         operators.is_kind("pooling"),
         value["window_elements_per_s"],
@@ -152,7 +156,7 @@ def _operator_times(
     copies[copied] = value["pointwise_copies"]
     convolution = library | operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     launch_s = np.where(convolution, value["convolution_launch_s"], value["launch_s"])
-    seconds = np.maximum(arithmetic_s, memory_s) + copies * memory_s + launch_s * operators.launches
+    seconds = arithmetic_s + (1 + copies) * memory_s + launch_s * operators.launches
     return seconds, copies, cached
 
 

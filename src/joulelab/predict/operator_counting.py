@@ -161,7 +161,8 @@ def _convolution_backward(
         rows = weight.shape[0] // groups
         product = MatrixProduct(groups, rows, weight.numel() // weight.shape[0], _pixels(pixels))
         read = size_bytes([gradient, image])
-        found.append(Operator(weights_kind, part, flops, read, size_bytes([weight]), product))
+        written = size_bytes([weight])
+        found.append(Operator(weights_kind, part, flops, read, written, product, is_split=True))
     if wanted[2]:
         read = size_bytes([gradient])
         found.append(Operator("reduction", part, 0.0, read, size_bytes(outputs[-1:])))

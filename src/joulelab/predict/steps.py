@@ -34,12 +34,12 @@ KINDS = (
 LIBRARY_CONVOLUTIONS = ("convolution", "pointwise_convolution", "grouped_convolution")
 """Convolutions that run in cuDNN; PyTorch has its own kernels for depthwise ones."""
 
-TILE = 64
-"""Rows and columns of a result that one processor computes at a time."""
+TILE = (128, 64)
+"""Rows and columns of a result that one processor computes at a time: in the middle of the sizes
+that libraries choose from (NVIDIA, "Matrix Multiplication Background User's Guide")."""
 
 SLICE = 16384
-"""Terms of a sum that one processor adds up. Longer sums are distributed (split-K), for example
-the gradients of convolution weights, which are small and sum over all pixels of a batch."""
+"""Terms that one processor adds up of a sum that is distributed (split-K)."""
 
 FRAGMENT = 32
 """Rows, columns and depth are padded to multiples of this."""
@@ -90,6 +90,7 @@ class Operator(NamedTuple):
     launches: int = 1  # kernels started
     calls: int = 1  # calls by the host: 0 if another operator of the same call counts it
     elements: float = 0.0  # numbers in pooling windows, in statistics, or in functions as exp
+    is_split: bool = False  # whether processors share sums: gradients of weights sum over a batch
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class OperatorTable:
     padded_flops: Floats  # with whole fragments for convolutions of a library
     bytes: Floats  # read and written by one occurrence
     tiles: Floats  # of the result; 1 if it has none
+    is_split: Booleans  # whether processors share the sums of one tile
     unaligned: Booleans  # whether it is a grouped convolution that matrix units cannot process
     launches: Floats
     elements: Floats  # in the windows of pooling, in statistics and transcendental functions
@@ -170,13 +172,14 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
             *(one.product or (1, 1, 1, 0)),
             one.launches,
             one.elements,
+            one.is_split,
         )
         for index, step in enumerate(steps)
         for one, count in step.operators.items()
     ]
-    fields = np.array(table, dtype=np.float64).reshape(len(table), 11).T
+    fields = np.array(table, dtype=np.float64).reshape(len(table), 12).T
     step, kind, count, flops, traffic, matrices, rows, columns, depth = fields[:9]
-    launches, elements = fields[9:]
+    launches, elements, split = fields[9:]
     from_library = np.isin(kind, [KINDS.index(one) for one in LIBRARY_CONVOLUTIONS])
     padded = 2 * matrices * _pad(rows) * _pad(columns) * _pad(depth)
     grouped = kind == KINDS.index("grouped_convolution")
@@ -189,10 +192,11 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
         bytes=traffic,
         tiles=(
             matrices
-            * np.ceil(rows / TILE)
-            * np.ceil(columns / TILE)
-            * np.ceil(np.maximum(depth, 1) / SLICE)
+            * np.ceil(rows / TILE[0])
+            * np.ceil(columns / TILE[1])
+            * np.where(split > 0, np.ceil(depth / SLICE), 1.0)
         ),
+        is_split=split > 0,
         unaligned=grouped & (columns % ALIGNED_CHANNELS > 0),
         launches=launches,
         elements=elements,
