@@ -17,6 +17,11 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc builds 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return standin.build(tmp_path_factory.mktemp("standin"))
+
+
 def test_the_value_found_is_restored_after_every_ending():
     command = [sys.executable, "-m", "benchmarks.faults.controls", "--times", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -37,8 +42,7 @@ def test_the_value_found_is_restored_after_every_ending():
         (standin.Controls(may_set=True), "power-limit=300,701", "cannot be 701 W"),
     ],
 )
-def test_what_cannot_be_set_is_one_line_and_exit_code_2(tmp_path, controls, knob, text):
-    library = standin.build(tmp_path / "library")
+def test_what_cannot_be_set_is_one_line_and_exit_code_2(library, tmp_path, controls, knob, text):
     waveform = standin.write(tmp_path / "wave.txt", Waveform.constant(350), controls=controls)
     environment = standin.environment(library, waveform, os.environ)
     environment |= {"JOULELAB_HOME": str(tmp_path / "home")}
