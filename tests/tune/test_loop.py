@@ -161,6 +161,20 @@ def test_settings_of_the_program_change_between_epochs(tune, clock, limited_gpu)
     assert limited_gpu == []
 
 
+def test_settings_of_devices_and_of_the_program_are_tuned_together(tune, clock):
+    applied, sizes = [], [8]
+    tune = tune(
+        knobs={"power_limit": (250,), "batch_size": (8, 32)}, apply=applied.append, window_s=0.05
+    )
+    for _ in joulelab.epochs(range(2000), tune=tune, quiet=True):
+        sizes.append(applied[-1]["batch_size"] if applied else 8)
+        clock.work(0.16 / sizes[-1])
+        if tune.result is not None and sizes[-3:] == [32] * 3:
+            break
+    assert tune.result.settings == {"power_limit": 250, "batch_size": 32}
+    assert limit_w() == FOUND_W
+
+
 def test_a_function_of_the_user_may_fail_in_the_loop(tune, clock):
     def apply(settings):
         raise KeyError(settings["batch_size"])
@@ -219,15 +233,14 @@ def test_a_loop_that_ends_first_restores_the_limit(tune, train):
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
-        ({"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2"}, None),
-        (
-            {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"},
-            "several hosts",
-        ),
+        ({"LOCAL_RANK": "1"}, None),
+        ({"LOCAL_RANK": "0", "GROUP_WORLD_SIZE": "2"}, "several hosts"),
+        ({"LOCAL_RANK": "0", "MASTER_ADDR": "10.0.0.1"}, "several hosts"),
     ],
 )
 def test_only_the_first_process_of_a_job_on_one_host_tunes(tune, monkeypatch, variables, reason):
-    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", **variables}.items():
+    job = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "0"}
+    for name, value in (job | variables).items():
         monkeypatch.setenv(name, value)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -244,6 +257,7 @@ def test_only_the_first_process_of_a_job_on_one_host_tunes(tune, monkeypatch, va
         ({"window_s": 0}, "window_s is 0"),
         ({"objective": "speed"}, "no objective 'speed'"),
         ({"knobs": ()}, "no knobs"),
+        ({"knobs": "power-limit"}, "'power-limit' has no levels or no apply"),
         ({"knobs": {"batch_size": (1, 2)}}, "'batch_size' has no levels or no apply"),
         ({"knobs": ("batch_size",), "apply": print}, "'batch_size' has no levels or no apply"),
     ],

@@ -19,15 +19,16 @@ from joulelab.errors import JoulelabError, RecorderError, UserError
 from joulelab.forecast.loop import COST_SHARE, LoopTuner, Pace
 from joulelab.forecast.series import load_scipy
 from joulelab.format import sentence
-from joulelab.recording.launcher import current_launch
+from joulelab.recording.launcher import Launch, current_launch
 from joulelab.recording.trace_format import TUNED
 from joulelab.tune.device_knobs import borrow_knobs, gpus_in_use
 from joulelab.tune.drift import Change, DriftTest
 from joulelab.tune.knobs import DEVICE_KNOBS
-from joulelab.tune.level_search import OBJECTIVES, LevelSearch
+from joulelab.tune.level_search import OBJECTIVES
 from joulelab.tune.live_windows import LiveWindows, Recording
-from joulelab.tune.probes import Knob, Level, Probe, Search, Settings
+from joulelab.tune.probes import Knob, Level, Probe, Settings
 from joulelab.tune.result import Result
+from joulelab.tune.settings_search import search_over
 from joulelab.tune.text import headline
 from joulelab.tune.tuning import LeftOut, Measured, Outcome, WorkEndedError, tune
 
@@ -81,6 +82,8 @@ class Tune:
             raise UserError(f"window_s is {window_s!r}", why="it must be positive")
         if objective not in OBJECTIVES:
             raise UserError(f"no objective {objective!r}", hint=f"choose {' or '.join(OBJECTIVES)}")
+        if isinstance(knobs, str):
+            knobs = (knobs,)
         levels = knobs if isinstance(knobs, Mapping) else dict.fromkeys(knobs, ())
         self.device_levels = {name: levels[name] for name in levels if name in DEVICE_KNOBS}
         of_program = {name: tuple(levels[name]) for name in levels if name not in DEVICE_KNOBS}
@@ -104,16 +107,17 @@ class Tune:
         launch = current_launch()
         if launch is not None and launch.local_rank:
             return _Untuned()
-        if launch is not None and (launch.nodes or 1) > 1:
-            return _untuned("the job runs on several hosts, whose devices would be set differently")
+        if launch is not None and not _is_on_one_host(launch):
+            return _untuned("the job may run on several hosts, which would be set differently")
         if launch is not None and self.program_knobs:
             return _untuned("the program's settings would differ between the job's processes")
         return _Tuner(self, meter, quiet=quiet)
 
-    def search(self, knobs: Sequence[Knob]) -> Search:
-        """Begin a search over these knobs."""
-        (knob,) = knobs
-        return LevelSearch(knob, self.max_slowdown, objective=self.objective, seed=self.seed)
+
+def _is_on_one_host(launch: Launch) -> bool:
+    if launch.nodes is None:
+        return os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1")
+    return launch.nodes == 1
 
 
 class _Untuned:
@@ -197,9 +201,13 @@ class _Tuner:
                 self._print(f"{change}: tuning again")
 
     def _search(self, knobs: Sequence[Knob]) -> Outcome:
+        options = self._tune
+        search = search_over(
+            knobs, options.max_slowdown, objective=options.objective, seed=options.seed
+        )
         baseline = {knob.name: knob.baseline for knob in knobs}
         try:
-            return tune(self._tune.search(knobs), baseline, self, _NoDisplay())
+            return tune(search, baseline, self, _NoDisplay())
         except JoulelabError:
             if self._ended.is_set():
                 raise WorkEndedError("the loop ended first") from None
