@@ -33,8 +33,8 @@ def test_recorded_trainings_are_forecast():
     found = list(forecast_runs.cases())
     assert len({one.group for one in found}) == 12
     held_out = [one for one in found if "not used to choose" in one.group]
-    assert summary(held_out)["coverage"] >= 85
-    assert summary(held_out)["half-width"] <= 14
+    assert 92 <= summary(held_out)["coverage"] <= 97
+    assert summary(held_out)["half-width"] <= 22
     assert summary(held_out)["error"] < summary(held_out)["first epoch"]
 
 
