@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import joulelab
+from joulelab.recording import span_columns
 from joulelab.recording.span_blocks import NONE, Block
 from joulelab.recording.span_columns import SpanColumns, SpanTable
 from joulelab.recording.trace import TraceReader, read_trace
@@ -254,6 +255,28 @@ def test_a_damaged_line_of_columns_is_counted_and_the_others_are_read(tmp_path):
     trace = TraceReader(tmp_path).read()
     assert len(trace.spans) == 100
     assert f"{len(damaged)} damaged entries" in trace.damage[0]
+
+
+@pytest.mark.parametrize("attributes", [{"b": 1}, {}, {"a": 1, "b": 2}])
+def test_spans_with_different_attributes_have_no_block(attributes):
+    spans = [(0, None, 1, "s", {"a": 1}, 0, 1), (1, None, 1, "s", attributes, 0, 1)]
+    with pytest.raises(ValueError, match="attribute"):
+        Block.of(7, spans)
+
+
+def test_spans_are_in_order_however_many_arrays_they_fill(monkeypatch):
+    monkeypatch.setattr(span_columns, "FEW_SPANS", 3)
+    monkeypatch.setattr(span_columns, "MANY_SPANS", 5)
+    table = SpanTable()
+    for first, length in ((20, 4), (0, 9), (9, 1), (10, 10), (24, 6)):
+        rows = [
+            (i, None, 1, f"s{i % 3}", {"index": i}, i, i + 1) for i in range(first, first + length)
+        ]
+        table.add_block(Block.of(1, rows))
+        spans = table.spans()
+        assert [span.start_ns for span in spans] == sorted(span.key[1] for span in spans)
+        assert [span.attributes["index"] for span in spans] == [span.key[1] for span in spans]
+    assert len(spans) == 30
 
 
 def test_a_million_spans_as_columns_take_60_bytes_each():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulelab.energy.signal.change_points import ChangePoints, split_at_change_points
+from joulelab.energy.signal.change_points import ChangePoints, cut, joined, split_at_change_points
 
 
 def split(powers, times, usable=None):
@@ -27,6 +27,29 @@ def test_every_interval_keeps_its_energy_and_no_power_is_negative(powers, times)
     assert energy == pytest.approx(np.array(powers), abs=1e-6)
     assert (parts.power >= 0).all()
     assert (np.diff(parts.edges) > 0).all()
+
+
+quarters = st.integers(0, 48).map(lambda quarter: quarter / 4)
+
+
+@given(
+    st.lists(quarters, min_size=2, max_size=20), st.lists(quarters), st.lists(quarters), st.data()
+)
+def test_usable_intervals_are_cut_at_the_change_points_within_them(edges, times, further, data):
+    edges = np.array(sorted(edges))
+    times = joined(np.unique(times), np.array(further))
+    usable = np.array(data.draw(st.lists(st.booleans(), min_size=edges.size - 1,
+                                         max_size=edges.size - 1)))  # fmt: skip
+    new_edges, interval = cut(edges, usable, times)
+    within = [
+        time_s
+        for one, (start_s, stop_s) in zip(usable, pairwise(edges), strict=True)
+        for time_s in times
+        if one and start_s < time_s < stop_s
+    ]
+    assert new_edges.tolist() == sorted([*edges, *within])
+    middle_s = (new_edges[1:] + new_edges[:-1]) / 2
+    assert ((edges[interval] <= middle_s) & (middle_s <= edges[interval + 1])).all()
 
 
 @pytest.mark.parametrize(

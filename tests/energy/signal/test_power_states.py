@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.signal import power_states
 from joulelab.energy.signal.power_states import posterior_covariance, state_powers
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
@@ -90,6 +91,19 @@ def test_spans_that_change_nothing_keep_the_same_power():
     estimator = EnergyEstimator(replace(record(Waveform.constant(300), RAPL), spans=spans))
     error, _ = errors(estimator, on + off, 300)
     assert error.max() < 0.02
+
+
+@pytest.mark.parametrize("sensor", [RING, AVERAGE], ids=["ring", "average"])
+def test_powers_are_the_same_from_some_readings_at_a_time(sensor, monkeypatch):
+    spans, on, off = bursts(0.053, 0.02)
+    trace = replace(record(square(0.053, 0.02), sensor), spans=spans)
+    monkeypatch.setattr(power_states, "READINGS_PER_FIT", 32)
+    whole = EnergyEstimator(trace).energies(on + off)
+    monkeypatch.setattr(power_states, "READINGS_AT_A_TIME", 64)
+    parts = EnergyEstimator(trace).energies(on + off)
+    for one, other in zip(whole, parts, strict=True):
+        assert other.gross_j == pytest.approx(one.gross_j, rel=1e-9)
+        assert other.interval_j == pytest.approx(one.interval_j, rel=1e-6)
 
 
 def powers(share, power):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from joulelab.energy.signal import timestamp_alignment
 from joulelab.energy.signal.timestamp_alignment import regular_times, timestamp_latency
 
 PERIOD_S = 0.02
@@ -36,6 +37,20 @@ def test_a_missing_reading_is_distinguished_from_a_late_one():
     stamps_s[700] += 0.015
     times, _ = regular_times(np.sort(stamps_s), PERIOD_S)
     assert np.abs(times - PERIOD_S * taken)[30:-30].max() < 0.002
+
+
+@pytest.mark.parametrize(("readings", "run"), [(30, 1 << 16), (377, 1 << 16), (1 << 12, 1000)])
+def test_a_grid_is_the_same_from_some_readings_at_a_time(monkeypatch, readings, run):
+    rng = np.random.default_rng(3)
+    taken = np.delete(np.arange(2100), [400, 425, 1200])
+    grid_s = PERIOD_S * taken + 3.0071 * (taken // 700)
+    stamps_s = np.sort(grid_s + 0.003 * rng.standard_normal(taken.size))
+    expected, _ = regular_times(stamps_s, PERIOD_S)
+    monkeypatch.setattr(timestamp_alignment, "LEVELS_AT_A_TIME", readings)
+    monkeypatch.setattr(timestamp_alignment, "MAX_RUN", run)
+    found, _ = regular_times(stamps_s, PERIOD_S)
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert np.abs(found - grid_s).max() < 0.01
 
 
 def test_clocks_that_drift_apart_are_followed():

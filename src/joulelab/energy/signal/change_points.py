@@ -119,10 +119,11 @@ class ChangePoints:
         last = [np.maximum(one - 1, 0) for one in after]
         since_s = [t_s - self.time_s[i] for t_s, i in zip((start_s, stop_s), last, strict=True)]
         length_s = np.diff(self.time_s)
-        shares = np.empty((start_s.size, states))
+        shares, until_s = np.empty((start_s.size, states)), np.zeros(self.time_s.size)
         # One after the other: of a million change points, all of them take half a gigabyte.
         for state in range(states):
-            until_s = np.append(0.0, np.cumsum(length_s * (self.state[1:-1] == state)))
+            np.multiply(length_s, self.state[1:-1] == state, out=until_s[1:])
+            np.cumsum(until_s[1:], out=until_s[1:])
             before_s, done_s = (
                 until_s[i] + more_s * (self.state[one] == state)
                 for i, more_s, one in zip(last, since_s, after, strict=True)
