@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import joulelab
 from joulelab.recording import span_columns
+from joulelab.recording import spans as recording_spans
 from joulelab.recording.span_blocks import NONE, Block
 from joulelab.recording.span_columns import SpanColumns, SpanTable
 from joulelab.recording.trace import TraceReader, read_trace
@@ -262,6 +263,28 @@ def test_spans_with_different_attributes_have_no_block(attributes):
     spans = [(0, None, 1, "s", {"a": 1}, 0, 1), (1, None, 1, "s", attributes, 0, 1)]
     with pytest.raises(ValueError, match="attribute"):
         Block.of(7, spans)
+
+
+def test_threads_wait_for_spans_to_be_passed_on(monkeypatch):
+    monkeypatch.setattr(recording_spans, "MOST_WAITING", 100)
+    monkeypatch.setattr(recording_spans, "FLUSH_INTERVAL_S", 0.01)
+    passed_on = []
+
+    def send(lines):
+        passed_on.extend(lines)
+        return len(lines)
+
+    log = recording_spans.SpanLog(send, None)
+    waiting = 0
+    for _ in range(1000):
+        with recording_spans.Span(log, "step", {}):
+            waiting = max(waiting, len(log.begun))
+    log.finish()
+    with recording_spans.Span(log, "step", {}):
+        pass
+    assert waiting < 900
+    assert passed_on
+    assert len(log.spans()) == 1001
 
 
 def test_spans_are_in_order_however_many_arrays_they_fill(monkeypatch):

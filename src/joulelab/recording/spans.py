@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from sys import modules
 from threading import get_ident
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -49,6 +49,9 @@ SPANS_PER_PASS = 1 << 13
 SPANS_OF_BURST = 1 << 10
 """Number of new spans since the last time from which on spans are passed on more often."""
 BURST_INTERVAL_S = 0.01
+MOST_WAITING = 1 << 17
+"""Number of new spans, which take 60 MB, from which on a thread that makes more waits a moment."""
+PAUSE_S = 0.001
 LEAST_OF_BLOCK = 32
 """Fewer spans than this are passed on as rows, which are made faster."""
 
@@ -117,6 +120,8 @@ class Span:
             self._device_start = log.device.record()
         self.start_ns = monotonic_ns()
         log.begun.append(self)
+        if len(log.begun) > MOST_WAITING:
+            log.let_others_catch_up()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -274,6 +279,15 @@ class SpanLog:
                     self._next_index += 1
             self._new += begun
             del self.begun[: len(begun)]
+
+    def let_others_catch_up(self) -> None:
+        """Pause while spans are passed on: several threads make them faster than one can do that.
+
+        Memory is then the same however a busy machine divides its time between the threads.
+        """
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread.ident != get_ident():
+            sleep(PAUSE_S)
 
     def spans(self, name: str | None = None) -> list[Span]:
         """Return the spans of a name, or all, in the order in which they began."""
