@@ -49,8 +49,8 @@ SPANS_PER_PASS = 1 << 13
 SPANS_OF_BURST = 1 << 10
 """Number of new spans since the last time from which on spans are passed on more often."""
 BURST_INTERVAL_S = 0.01
-MOST_WAITING = 1 << 17
-"""Number of new spans, which take 60 MB, from which on a thread that makes more waits a moment."""
+MOST_WAITING = 1 << 16
+"""Number of new spans, which take 30 MB, from which on a thread that makes more waits a moment."""
 PAUSE_S = 0.001
 LEAST_OF_BLOCK = 32
 """Fewer spans than this are passed on as rows, which are made faster."""
