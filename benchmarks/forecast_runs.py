@@ -41,7 +41,7 @@ USES = {"chosen": "used to choose the method", "test": "not used to choose the m
 COLUMNS = ("run", "use", "epoch", "phase", "duration_s", "gross_j", "cpu_s")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Run:
     """A training.
 
@@ -73,55 +73,26 @@ class Run:
 
 _OWN = "benchmarks.forecast_models:"
 RUNS = (
-    Run(model="LeNet", data="digits", batch_size=8, epochs=40),
-    Run(
-        model=_OWN + "convolutions",
-        data="synthetic",
-        batch_size=64,
-        epochs=40,
-        images=1500,
-        validate=True,
-        optimizer="adamw",
-    ),
-    Run(model=_OWN + "perceptron", data="digits", batch_size=32, epochs=50, validate=True),
-    Run(model=_OWN + "attention", data="digits", batch_size=64, epochs=30, optimizer="adam"),
-    Run(model="MobileNet", data="synthetic", batch_size=2, epochs=40, images=16),
-    Run(model="ShuffleNetV2", data="synthetic", batch_size=2, epochs=20, images=40),
-    Run(model="LeNet", data="digits", batch_size=32, epochs=60, validate=True),
-    Run(model=_OWN + "convolutions", data="digits", batch_size=16, epochs=50),
-    Run(
-        model=_OWN + "perceptron",
-        data="synthetic",
-        batch_size=16,
-        epochs=25,
-        images=2000,
-        optimizer="adam",
-    ),
-    Run(model=_OWN + "attention", data="digits", batch_size=32, epochs=30, validate=True),
-    Run(model="MobileNetV2", data="synthetic", batch_size=4, epochs=40, images=32),
-    Run(model="EfficientNetB0", data="synthetic", batch_size=2, epochs=16, images=20),
-    Run(model=_OWN + "perceptron", data="digits", batch_size=64, epochs=80),
-    Run(model="LeNet", data="synthetic", batch_size=128, epochs=50, images=2560, optimizer="adam"),
-    Run(model="LeNet", data="synthetic", batch_size=16, epochs=50, images=600),
-    Run(
-        model=_OWN + "convolutions",
-        data="synthetic",
-        batch_size=32,
-        epochs=40,
-        images=1000,
-        optimizer="adam",
-    ),
-    Run(model=_OWN + "attention", data="digits", batch_size=16, epochs=14),
-    Run(
-        model=_OWN + "perceptron",
-        data="digits",
-        batch_size=16,
-        epochs=30,
-        optimizer="adamw",
-        validate=True,
-    ),
-    Run(model="ResNet18", data="synthetic", batch_size=2, epochs=24, images=4),
-    Run(model="SENet18", data="synthetic", batch_size=1, epochs=40, images=3),
+    Run("LeNet", "digits", 8, 40),
+    Run(_OWN + "convolutions", "synthetic", 64, 40, images=1500, validate=True, optimizer="adamw"),
+    Run(_OWN + "perceptron", "digits", 32, 50, validate=True),
+    Run(_OWN + "attention", "digits", 64, 30, optimizer="adam"),
+    Run("MobileNet", "synthetic", 2, 40, images=16),
+    Run("ShuffleNetV2", "synthetic", 2, 20, images=40),
+    Run("LeNet", "digits", 32, 60, validate=True),
+    Run(_OWN + "convolutions", "digits", 16, 50),
+    Run(_OWN + "perceptron", "synthetic", 16, 25, images=2000, optimizer="adam"),
+    Run(_OWN + "attention", "digits", 32, 30, validate=True),
+    Run("MobileNetV2", "synthetic", 4, 40, images=32),
+    Run("EfficientNetB0", "synthetic", 2, 16, images=20),
+    Run(_OWN + "perceptron", "digits", 64, 80),
+    Run("LeNet", "synthetic", 128, 50, images=2560, optimizer="adam"),
+    Run("LeNet", "synthetic", 16, 50, images=600),
+    Run(_OWN + "convolutions", "synthetic", 32, 40, images=1000, optimizer="adam"),
+    Run(_OWN + "attention", "digits", 16, 14),
+    Run(_OWN + "perceptron", "digits", 16, 30, validate=True, optimizer="adamw"),
+    Run("ResNet18", "synthetic", 2, 24, images=4),
+    Run("SENet18", "synthetic", 1, 40, images=3),
 )
 
 
