@@ -24,7 +24,7 @@ def test_known_variances_make_a_measurement_count_less():
     assert surface.predict(np.array([[0.5]]))[0][0] == pytest.approx(0.0, abs=0.01)
 
 
-def test_a_drift_is_told_from_settings_by_repeated_ones():
+def test_repeated_settings_separate_a_drift_from_them():
     rng = np.random.default_rng(0)
     order = np.arange(20)
     points = np.where(order % 2, 0.0, 1.0)[:, None]
