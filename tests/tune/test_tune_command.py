@@ -116,6 +116,7 @@ def test_a_study_is_tuned_with_a_page_a_table_and_json(tune, tmp_path):
         (["--knobs", "lr=1,2", "quick"], "no knob 'lr'"),
         (["--knobs", "batch-size=1,2", "--", "true"], "does not use the batch size"),
         (["--knobs", "lr", "--", "true", "{lr}"], "the levels of lr are unknown"),
+        (["--baseline", "8", "quick"], "--baseline and --noise are for --replay"),
         (["--", "true"], "no power limit can be set"),
         (["--dry-run", "--", "true"], "no power limit can be set"),
         (["--knobs", "n=1,2", "--", "no-such-program", "{n}"], "command not found"),

@@ -61,15 +61,15 @@ class _Tune(click.Command):
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="energy", show_default=True,
     help="What to minimise: energy, energy times time (edp), or the energy until a target is "
     "reached: of a table with the column epochs_to_target.")  # fmt: skip
-@click.option("--baseline", multiple=True, metavar="KNOB=LEVEL", help="Compare with this level of "
-    "a knob. Default: the highest of a limit, the first of any other knob.")  # fmt: skip
+@click.option("--baseline", multiple=True, metavar="KNOB=LEVEL", help="With --replay: compare with "
+    "this level. Default: the highest of a limit, the first of any other knob.")  # fmt: skip
 @click.option("--replay", "table", type=click.Path(dir_okay=False, path_type=Path), metavar="TABLE",
     help="Search a recorded table instead of measuring: CSV with a column for each knob, "
     "duration_s, and energy_j or power_w, per unit of work.")  # fmt: skip
 @click.option("--noise", type=Percent(), default="0%", show_default=True, metavar="PERCENT",
     help="With --replay: relative standard deviation of a measured time and energy.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-    help="Change the plan, for example --set batch_size=64.")  # fmt: skip
+    help="Change the plan, for example --set train.learning_rate=0.01.")  # fmt: skip
 @click.option("--window", "window_s", type=click.FloatRange(min=0, min_open=True), default=5.0,
     show_default=True, metavar="SECONDS", help="Least time of steady work in a probe.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -150,6 +150,11 @@ def command(
         result = replay(recorded, search(recorded.knobs, list(recorded.rows)), noise, seed)
         print_json(result.to_json()) if as_json else print_result(result)
         return
+    if baseline or noise:
+        raise UserError(
+            "--baseline and --noise are for --replay",
+            why="the baseline is the first level, or the limit that is set",
+        )
     known = (*DEVICE_KNOBS, *PROGRAM_KNOBS, *placeholders(program))
     given = parse_knobs(knobs, known) if knobs else {}
     options = WorkOptions(given, search, bound, window_s, out, as_json, dry_run)

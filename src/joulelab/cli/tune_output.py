@@ -28,12 +28,18 @@ from joulelab.tune.tuning import LeftOut, Outcome, Workload
 
 
 class SearchDisplay:
-    """Shows each probe in a line; on a terminal also what is being measured. A context manager."""
+    """Shows each probe in a line; on a terminal also what is being measured. A context manager.
 
-    def __init__(self, work: Workload) -> None:
+    Args:
+        work: What is measured.
+        is_silent: Whether the work itself prints nothing, which a moving line would mix with.
+    """
+
+    def __init__(self, work: Workload, *, is_silent: bool) -> None:
         self._work, self._probes, self._best = work, 0, ""
         terminal = Console(stderr=True)
-        self._status = Status("starting", console=terminal) if terminal.is_terminal else None
+        has_status = is_silent and terminal.is_terminal
+        self._status = Status("starting", console=terminal) if has_status else None
 
     def __enter__(self) -> Self:
         if self._status is not None:
@@ -47,7 +53,7 @@ class SearchDisplay:
     def begin(self, settings: Settings) -> None:
         """Show that these settings are measured now."""
         if self._status is not None:
-            self._status.update(f"{settings_text(settings)}{self._best}")
+            self._status.update(f"measuring {settings_text(settings)}{self._best}")
 
     def measured(self, probe: Probe, best: Result | None) -> None:
         """Show a probe, and the best settings so far once the baseline is known."""

@@ -176,7 +176,8 @@ def _directory(out: Path | None) -> Iterator[Path]:
 def _tune(work: Workload, knobs: Sequence[Knob], options: WorkOptions) -> Outcome:
     baseline = {knob.name: knob.baseline for knob in knobs}
     search = BaselineSearch(knobs) if options.dry_run else options.search(knobs)
-    with SearchDisplay(work) as display:
+    is_silent = not isinstance(work, CommandWork)
+    with SearchDisplay(work, is_silent=is_silent) as display:
         return tune(search, baseline, work, display)
 
 
