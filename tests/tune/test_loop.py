@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -265,3 +267,12 @@ def test_only_the_first_process_of_a_job_on_one_host_tunes(tune, monkeypatch, va
 def test_arguments_out_of_range_are_user_errors(options, message):
     with pytest.raises(UserError, match=message):
         joulelab.Tune(**options)
+
+
+def test_the_record_of_a_wrapped_command_has_what_its_loops_were_tuned_to(tmp_path):
+    program = (
+        "import joulelab\nwith joulelab.Meter() as m: m.add_event('tuned', text='x', result={})"
+    )
+    joulelab_run = [sys.executable, "-m", "joulelab", "run", "--quiet", "--out", tmp_path / "run"]
+    subprocess.run([*joulelab_run, "--", sys.executable, "-c", program], check=True)
+    assert joulelab.open_run(tmp_path / "run").notes == ("x",)
