@@ -44,3 +44,7 @@ def test_commands_that_apply_a_choice():
     assert study_command("my plan.toml", settings) == (
         "joulelab study 'my plan.toml' --set factors.compile=true"
     )
+    overrides = ["factors.compile=false", "models=['LeNet']"]
+    assert study_command("quick", settings, overrides) == (
+        """joulelab study quick --set factors.compile=true --set 'models=['"'"'LeNet'"'"']'"""
+    )

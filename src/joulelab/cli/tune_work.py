@@ -74,8 +74,7 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
         work = stack.enter_context(StudyWork(chosen, directory, options.window_s))
         knobs = work.knobs(program_levels) + _device_knobs(stack, work, device_levels, options)
         outcome, gpus = _tune(work, knobs, options), work.gpus()
-    given = [f"--set {shlex.quote(one)}" for one in overrides]
-    command = " ".join([study_command(plan, changed(outcome.result)), *given])
+    command = study_command(plan, changed(outcome.result), overrides)
     _report(outcome, chosen.name, command, gpus, options)
 
 

@@ -65,11 +65,19 @@ def device_commands(settings: Settings, components: Sequence[str] = ()) -> Itera
         yield f"echo {microwatts} | sudo tee {path}"
 
 
-def study_command(plan: str, settings: Settings) -> str:
-    """Return the command that runs a study at the settings of its program."""
-    options = [
-        f"--set factors.{name}={plain_level(level)}"
+def study_command(plan: str, settings: Settings, overrides: Sequence[str] = ()) -> str:
+    """Return the command that runs a study at the settings of its program.
+
+    Args:
+        plan: The plan or preset.
+        settings: Levels, also of other knobs.
+        overrides: Other changes of the plan, as ``key=value``; the last one of a key counts.
+    """
+    chosen = [
+        f"factors.{name}={plain_level(level)}"
         for name, level in settings.items()
         if name not in DEVICE_KNOBS
     ]
+    changes = {one.partition("=")[0]: one for one in (*overrides, *chosen)}
+    options = (f"--set {shlex.quote(one)}" for one in changes.values())
     return " ".join(["joulelab study", shlex.quote(plan), *options])
