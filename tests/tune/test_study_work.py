@@ -124,7 +124,7 @@ def test_a_plan_of_several_models_is_refused(tmp_path):
         work(tmp_path, FakeWorker(), models=["LeNet", "MobileNet"])
 
 
-def test_the_reader_is_told_that_a_batch_size_changes_what_is_learned(tmp_path):
+def test_a_note_states_that_a_batch_size_changes_what_is_learned(tmp_path):
     with work(tmp_path, FakeWorker()) as one:
         one.knobs({"memory_format": ()})
         assert one.notes == ()

@@ -47,7 +47,7 @@ FIGURE = "front"
 _ACCENT, _CHOICE = SERIES_COLOURS[0], SERIES_COLOURS[2]
 _WIDTH_PX, _HEIGHT_PX = 640, 340
 _SIDES = ("NE", "SE", "NW", "SW", "E", "W")
-"""Sides of a point for its label; intervals are drawn to the right, left, top and bottom of it."""
+"""Sides of a point for its label; its intervals are above, below, and to either side."""
 _MARKS = {"baseline": "Baseline", "choice": "Choice", "front": "Front", "other": "Other settings"}
 
 
