@@ -204,6 +204,18 @@ def test_replay_on_the_command_line(capsys):
     assert found["saving_low"] <= found["saving"] <= found["saving_high"]
 
 
+def test_rows_without_epochs_are_whole_runs(tmp_path, capsys):
+    path = tmp_path / "table.csv"
+    rows = [f"{size},{10 + size / 8},{abs(size - 32) + 50}" for size in (8, 16, 32, 64)]
+    path.write_text("\n".join(["batch_size,duration_s,energy_j", *rows]))
+    with pytest.raises(SystemExit):
+        main(["tune", "--replay", str(path), "--knobs", "batch-size", "--json",
+              "--objective", "energy-to-target"])  # fmt: skip
+    output = capsys.readouterr()
+    assert json.loads(output.out)["settings"] == {"batch_size": 32}
+    assert "each row is taken as a whole run to the target" in output.err
+
+
 def test_column_of_epochs_to_target(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(

@@ -147,6 +147,9 @@ def command(
         ]
         levels = dict(_knob_and_level(text, names) for text in baseline)
         recorded = read_replay_table(table, names, levels)
+        every = {one for found in recorded.work_to_target.values() for one in found}
+        if objective == TO_TARGET and every == {1.0}:
+            echo("note: each row is taken as a whole run to the target", err=True)
         result = replay(recorded, search(recorded.knobs, list(recorded.rows)), noise, seed)
         print_json(result.to_json()) if as_json else print_result(result)
         return

@@ -142,7 +142,7 @@ class SettingsSearch:
             if self._next is None:
                 self._is_over = True
                 return None
-            if turn == self._baseline_turn:
+            if turn == self._baseline_turn and self._base not in self._left_out:
                 self._next = self._base
         return self._settings(self._next)
 
@@ -228,9 +228,13 @@ class SettingsSearch:
         return candidates[index] if is_worth else None
 
     def _candidates(self) -> Sequence[Cell]:
-        """All settings or, if there are too many, those that Optuna proposes."""
+        """All settings or, if there are too many, some of them or those that Optuna proposes."""
         if self._cells is not None:
-            return self._cells
+            count = len(self._cells)
+            chosen = (
+                self._rng.permutation(count)[:MOST_CELLS] if count > MOST_CELLS else range(count)
+            )
+            return [self._cells[index] for index in chosen]
         model = self._model([self._cell(probe) for probe in self.probes])
         seed = int(self._rng.integers(2**31))
         excess = np.maximum(model.duration[0] - math.log1p(self.max_slowdown), -1.0)
