@@ -321,3 +321,12 @@ def test_command_reads_a_format(tmp_path):
     assert result.exit_code == 0
     assert "6,001 J" in result.output
     assert "the log has no times; readings are taken 1 s apart" in result.output
+
+
+@pytest.mark.parametrize("field", ["values", "metric", "result", "data"])
+def test_a_damaged_answer_of_prometheus_is_refused(tmp_path, field):
+    path = tmp_path / "range.json"
+    text = (DATA / "prometheus_range.json").read_text()
+    path.write_text(text.replace(f'"{field}":', f'"{field}": 5, "x":'))
+    with pytest.raises(UserError):
+        read_logs([path])

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict, TypeVar
 
 from joulelab.errors import UserError
 from joulelab.logs.formats.json_text import json_objects
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Kind, Meter
+from joulelab.validation import InvalidData, convert
 
+Checked = TypeVar("Checked")
 _SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+(\d{13}))?\s*")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _TYPE = re.compile(r"# (?:TYPE|HELP) [a-zA-Z_:][\w:]* ")
+
+
+class _Series(TypedDict, total=False):
+    metric: dict[str, str]
+    values: Required[list[tuple[float, str]]]
 
 
 class _Metric(NamedTuple):
@@ -81,14 +88,15 @@ def _read_json(log: LogText) -> Iterator[Reading]:
     """Read the answer to ``/api/v1/query_range``."""
     others: set[str] = set()
     for _, answer in json_objects(log):
-        found = answer.get("data", {})
+        found = _checked(log, answer.get("data", {}), dict[str, Any])
         if found.get("resultType") != "matrix":
             raise UserError(
                 f"{log.path} has one reading of each metric",
                 why=f"it answers a query of type {found.get('resultType')!r}",
                 hint="query a range: /api/v1/query_range?query=...&start=...&end=...&step=15s",
             )
-        for one in found.get("result", []):
+        series = _checked(log, found.get("result", []), list[_Series])
+        for one in series:
             labels: Mapping[str, str] = one.get("metric", {})
             name = labels.get("__name__", "")
             meter = _meter(name, labels)
@@ -98,6 +106,13 @@ def _read_json(log: LogText) -> Iterator[Reading]:
             for time_s, value in one["values"]:
                 yield Reading(f"{time_s:.3f}", meter, number(value) * _METRICS[name].factor)
     _note_others(log, others)
+
+
+def _checked(log: LogText, value: Any, kind: type[Checked]) -> Checked:
+    try:
+        return convert(value, kind)
+    except InvalidData as error:
+        raise UserError(f"{log.path} is damaged", why=str(error)) from error
 
 
 def _meter(name: str, labels: Mapping[str, str]) -> Meter | None:
