@@ -116,6 +116,8 @@ def test_settings_that_fail_are_named_and_left_out():
 def test_without_a_baseline_there_is_nothing_to_compare_with():
     with pytest.raises(JoulelabError, match="cannot measure the baseline, batch size 8: too large"):
         run({8: UnmeasurableError("too large")})
+    with pytest.raises(KeyboardInterrupt):
+        run({8: KeyboardInterrupt()})
 
 
 @pytest.mark.parametrize(

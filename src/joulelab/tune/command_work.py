@@ -170,10 +170,9 @@ class CommandWork:
         program = {knob.name for knob in self._knobs}
         self.set_devices({name: one for name, one in settings.items() if name not in program})
         if self.keeps_work:
-            measured, self._since_ns = self._windows.measure(
-                settings, self._since_ns, self._window_s, self._wait
-            )
-            return measured
+            # Since the last probe, the search itself may have kept the processor busy.
+            since_ns = time.monotonic_ns()
+            return self._windows.measure(settings, since_ns, self._window_s, self._wait)[0]
         run, self._unused_run = self._unused_run, None
         if run is None:
             self._begin({name: settings[name] for name in program})
@@ -187,7 +186,7 @@ class CommandWork:
         """Set limits and clocks, if they differ from what is set."""
         if self.borrowed is not None and settings != self._devices:
             self.borrowed.set({name: float(level) for name, level in settings.items()})
-            self._devices, self._since_ns = dict(settings), time.monotonic_ns()
+            self._devices = dict(settings)
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Wait for the end of the command; not for long if the user has interrupted it."""

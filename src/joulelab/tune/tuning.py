@@ -227,6 +227,7 @@ def tune(
 
     Raises:
         JoulelabError: The baseline cannot be measured, or no energy is measured.
+        KeyboardInterrupt: It was interrupted before the baseline was measured.
     """
     measured: list[Measured] = []
     left_out: list[LeftOut] = []
@@ -256,6 +257,8 @@ def tune(
         ended_early = INTERRUPTED
     except WorkEndedError as error:
         ended_early = str(error)
+    if not has_baseline and ended_early == INTERRUPTED:
+        raise KeyboardInterrupt
     if not has_baseline:
         why = left_out[-1].reason if left_out else ended_early
         raise JoulelabError(f"cannot measure the baseline, {settings_text(baseline)}", why=why)
