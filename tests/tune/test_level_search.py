@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulelab.errors import UserError
-from joulelab.tune.level_search import MOST_PER_LEVEL, TOLERANCE, LevelSearch
+from joulelab.tune.level_search import MOST_LEVELS, MOST_PER_LEVEL, TOLERANCE, LevelSearch
 from joulelab.tune.probes import Knob, Probe
 
 # ResNet-50 on ImageNet, batch size 256, Adadelta, one epoch on a V100 (s and W at each limit in W).
@@ -23,8 +23,12 @@ def knob(levels=LIMITS, baseline=None):
 
 
 def run(search, times_s, energies_j, noise=0.0, seed=0, uncertainty=math.nan):
-    rng = np.random.default_rng(seed)
     truth = dict(zip(search.knob.levels, zip(times_s, energies_j, strict=True), strict=True))
+    return run_on(truth, search, noise, seed, uncertainty)
+
+
+def run_on(truth, search, noise=0.0, seed=0, uncertainty=math.nan):
+    rng = np.random.default_rng(seed)
     while (chosen := search.next()) is not None:
         assert chosen == search.next()
         time_s, energy_j = truth[chosen["power_limit"]] * np.maximum(
@@ -97,6 +101,20 @@ def test_one_level_needs_no_more_than_its_probe():
     result = run(LevelSearch(knob((250,)), 0.05), (1.0,), (100.0,))
     assert result.settings == result.baseline == {"power_limit": 250}
     assert (result.saving.value, result.slowdown.value) == (0.0, 0.0)
+
+
+def test_of_many_levels_some_are_searched_with_few_probes():
+    levels = tuple(range(210, 2010, 15))
+    times_s = 1 + 0.9 * np.maximum(0.8 - np.array(levels) / levels[-1], 0) ** 1.5
+    energies_j = times_s * (60 + 200 * (np.array(levels) / levels[-1]) ** 2)
+    search = LevelSearch(knob(levels), 0.05)
+    result = run_on(dict(zip(levels, zip(times_s, energies_j, strict=True), strict=True)), search)
+    at = levels.index(result.settings["power_limit"])
+    assert times_s[at] <= 1.05 + TOLERANCE
+    keeps = (times_s <= 1.05) & np.isin(levels, search.knob.levels)
+    assert energies_j[at] <= 1.01 * energies_j[keeps].min()
+    assert len(search.knob.levels) <= MOST_LEVELS + 1
+    assert result.probes <= 20
 
 
 def test_huge_noise_is_no_saving():

@@ -12,7 +12,7 @@ too, and their gain is divided by their number (Frazier and Powell, Decision Ana
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,18 +33,20 @@ MORE_LIKELY = 0.5
 """Accepted probability of a slow-down above the bound, by any amount."""
 NOT_BETTER = 0.025
 """Accepted probability that the choice is no better than the baseline: a 95 % interval above 0."""
-EXCEEDED_COST = 0.2
+EXCEEDED_COST = 0.35
 """Cost of a bound that is exceeded, in energies of the baseline, when probes are planned."""
-LEAST_GAIN = 8e-4
-LEAST_CHANCE = 0.01
+LEAST_GAIN = 1e-3
+LEAST_CHANCE = 0.02
 """A level is no longer measured if it is the best with less than this probability."""
 MOST_CANDIDATES = 10
 OUTCOMES = 32
-BATCHES = (1, 3)
+BATCHES = (1, 3, 8)
 """Numbers of probes that are considered as one."""
-BASELINE_EVERY = (4, 7)
-"""The baseline is measured again after 4 to 6 other probes, at random."""
+BASELINE_EVERY = (6, 10)
+"""The baseline is measured again after at most 6 to 9 other probes, at random."""
 MOST_PER_LEVEL = 3
+MOST_LEVELS = 40
+"""Of more levels, evenly spaced ones are searched: their neighbours hardly differ."""
 
 
 class LevelSearch:
@@ -58,11 +60,11 @@ class LevelSearch:
         result = search.result()
 
     Time and energy of all probes must be for the same unit of work, for example a step. The
-    baseline comes first and again at random, so that drift becomes visible scatter. Probes of
-    levels that were not proposed are accepted, too. Settings that cannot be measured are left out.
+    baseline comes first and again at random, so that drift becomes visible scatter. Settings that
+    cannot be measured are left out.
 
     Args:
-        knob: What to change.
+        knob: What to change. Of more than 40 levels, evenly spaced ones are searched.
         max_slowdown: Accepted additional time, as a part of the baseline's.
         objective: What to minimise: ``"energy"``, or ``"edp"`` for energy times time.
         seed: Of all random choices; the same probes and seed give the same proposals and result.
@@ -89,7 +91,7 @@ class LevelSearch:
             raise UserError(f"no objective {objective!r}", hint=f"choose {' or '.join(OBJECTIVES)}")
         if not max_slowdown >= 0:
             raise UserError(f"the slow-down {max_slowdown} is negative", hint="give 0 or more")
-        self.knob = knob
+        self.knob = knob = _thin_out(knob)
         self.max_slowdown = max_slowdown
         self.objective = objective
         self.least_gain = least_gain
@@ -299,6 +301,15 @@ class _Outlook:
         is_eligible[:, self.baseline] = True
         value = np.where(is_eligible, self._value(weight), np.inf)
         return value.argmin(1), value.min(1)
+
+
+def _thin_out(knob: Knob) -> Knob:
+    """Keep at most :data:`MOST_LEVELS` levels, and the baseline."""
+    if len(knob.levels) <= MOST_LEVELS:
+        return knob
+    kept = set(np.linspace(0, len(knob.levels) - 1, MOST_LEVELS).round().astype(int).tolist())
+    kept.add(knob.levels.index(knob.baseline))
+    return replace(knob, levels=tuple(knob.levels[i] for i in sorted(kept)))
 
 
 def _estimate(draws: Floats) -> Estimate:
