@@ -44,6 +44,8 @@ BATCHES = (1, 3, 8)
 """Numbers of probes that are considered as one."""
 BASELINE_EVERY = (6, 10)
 """The baseline is measured again after at most 6 to 9 other probes, at random."""
+MOST_REPEATS = 8
+"""A level is measured at most this often: more would hardly settle what these did not."""
 MOST_PER_LEVEL = 3
 MOST_LEVELS = 40
 """Of more levels, evenly spaced ones are searched: their neighbours hardly differ."""
@@ -168,9 +170,9 @@ class LevelSearch:
             allowed = np.ones(len(self.knob.levels), dtype=bool)
             allowed[list(self._left_out)] = False
             draws = self._curves.posterior(self.probes)
-            seen = np.isin(np.arange(len(allowed)), levels)
+            repeats = np.bincount(levels, minlength=len(allowed))
             self._outlook = _Outlook(
-                draws, self._baseline, self.max_slowdown, self.objective, allowed, seen
+                draws, self._baseline, self.max_slowdown, self.objective, allowed, repeats
             )
         return self._outlook
 
@@ -208,12 +210,13 @@ class _Outlook:
     max_slowdown: float
     objective: str
     allowed: NDArray[np.bool_]
-    seen: NDArray[np.bool_]
+    repeats: NDArray[np.intp]
     slowdown: Floats = field(init=False)
     relative_energy: Floats = field(init=False)
     cost: Floats = field(init=False)
 
     def __post_init__(self) -> None:
+        self.seen = self.repeats > 0
         log_ratio = self.draws.log_time - self.draws.log_time[:, [self.baseline]]
         self.slowdown = np.expm1(log_ratio)
         log_energy = self.draws.log_energy - self.draws.log_energy[:, [self.baseline]]
@@ -250,9 +253,10 @@ class _Outlook:
             The part of the baseline's energy, per time of a probe of the baseline; and the levels.
         """
         duration = 1 + np.median(self.slowdown, axis=0)
-        for level in self._candidates():
+        candidates = self._candidates()
+        for level in candidates:
             for levels in ([level], [level, self.baseline]):
-                if len(set(levels)) == len(levels):
+                if len(set(levels)) == len(levels) and levels[-1] in candidates:
                     for number in BATCHES:
                         weight = self._imagine(levels, number, rng)
                         yield self._gain(weight, level) / (number * duration[levels].sum()), levels
@@ -281,7 +285,8 @@ class _Outlook:
         chance = is_better.mean(0) * self.allowed
         likely = np.argsort(-chance, kind="stable")[:MOST_CANDIDATES]
         likely = likely[chance[likely] >= LEAST_CHANCE]
-        return list(dict.fromkeys([self.choice, self.baseline, *likely.tolist()]))
+        levels = dict.fromkeys([self.choice, self.baseline, *likely.tolist()])
+        return [level for level in levels if self.repeats[level] < MOST_REPEATS]
 
     def _gain(self, weight: Floats, level: int) -> float:
         """Return how much lower the cost is if the choice is made after the outcomes."""
