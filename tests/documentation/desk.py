@@ -108,6 +108,13 @@ def traces(folder, _request):
     shutil.copytree(folder / "mymeter", folder / "mytrace")
 
 
+def limits(folder, _request):
+    """Write a table of two power limits, for tuning."""
+    (folder / "limits.csv").write_text(
+        "power_limit,duration_s,energy_j\n300,1.0,280\n250,1.02,240\n"
+    )
+
+
 def script(folder, _request):
     """Write a program that marks its epochs."""
     (folder / "train.py").write_text(
