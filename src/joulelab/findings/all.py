@@ -24,6 +24,7 @@ from joulelab.findings.comparisons import (
     phase_ratios,
     side_by_side,
 )
+from joulelab.findings.device_limits import limit_curves, limit_findings, limit_knees
 from joulelab.findings.efficiency import efficiency_findings, factor_effects, model_ratios
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
 from joulelab.findings.power import (
@@ -62,6 +63,8 @@ class Analysis:
     factor_effects: pd.DataFrame
     batch_curves: pd.DataFrame
     batch_floors: pd.DataFrame
+    limit_curves: pd.DataFrame
+    limit_knees: pd.DataFrame
     accuracy: pd.DataFrame
     epoch_ranges: pd.DataFrame
     exchange: pd.DataFrame
@@ -88,6 +91,8 @@ def analyze(tables: StudyTables) -> Analysis:
     fits, timed = time_fits(measured), time_points(measured)
     correlated, compared = correlations(measured), differences(measured)
     floors = batch_floors(every, means)
+    limits = limit_curves(every, means)
+    limit_bends = limit_knees(limits)
     least, effects = model_ratios(measured, means), factor_effects(every, means)
     accurate = accuracy(tables.studies, measured, means)
     by_epoch = epochs_by_model(tables.runs, tables.epochs, measured)
@@ -109,6 +114,8 @@ def analyze(tables: StudyTables) -> Analysis:
         factor_effects=effects,
         batch_curves=batch_curves(every),
         batch_floors=floors,
+        limit_curves=limits,
+        limit_knees=limit_bends,
         accuracy=accurate,
         epoch_ranges=epoch_ranges(by_epoch),
         exchange=exchanged,
@@ -123,6 +130,7 @@ def analyze(tables: StudyTables) -> Analysis:
             *time_findings(fits, timed),
             *predictor_findings(correlated, compared),
             *batch_findings(floors, every),
+            *limit_findings(limit_bends),
             *accuracy_findings(accurate),
             *epoch_findings(exchanged),
             *agreement_findings(agreed),

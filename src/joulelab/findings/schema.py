@@ -24,7 +24,7 @@ RUN_COLUMNS = (
     "absent", "idle_power_w", "net_low_j", "net_high_j", "gross_correlated_uncertainty_j",
     "gross_independent_uncertainty_j", "net_correlated_uncertainty_j",
     "net_independent_uncertainty_j", "gap_s", "data_wait_s", "train_accuracy_pct",
-    "cudnn_benchmark", "operators", "shared",
+    "cudnn_benchmark", "operators", "shared", "power_limit_w", "clock_mhz",
 )  # fmt: skip
 """Columns of ``results.*``. ``machine`` is the machine's identity; uncertainties are standard
 uncertainties (k = 1); ``shared`` is whether other processes used the machine, too."""
@@ -54,7 +54,7 @@ _TEXTS = (
     *FAILURE_COLUMNS, "phase", "provenance", "host", "gpu_name", "machine", "status", "precision",
     "memory_format", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
     "absent", "component", "setting", "quantity", "reference", "between", "first", "second",
-    "method", "limit", "predictor", "other", "level",
+    "method", "limit", "predictor", "other", "level", "factor",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
     "batch_size", "repeat", "epochs", "samples", "steps", "vram_peak_bytes", "parameters",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from joulelab.findings.schema import records
-from joulelab.runs import FACTORS
+from joulelab.runs import FACTORS, LIMIT_UNITS
 from joulelab.stats.estimates import Pools, estimates
 from joulelab.stats.variance import Array, Codes
 
@@ -206,8 +206,25 @@ def setting_text(levels: Mapping[str, Any]) -> str:
         >>> setting_text({"batch_size": 8, "precision": "bf16"})
         'batch size 8, precision bf16'
     """
-    known = {name: "unknown" if pd.isna(level) else level for name, level in levels.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {level}" for name, level in known.items())
+    return ", ".join(level_text(name, level) for name, level in levels.items())
+
+
+def level_text(factor: str, level: Any) -> str:
+    """Format a level of a factor.
+
+    Example:
+        >>> level_text("power_limit_w", 250.0), level_text("precision", "bf16")
+        ('power limit 250 W', 'precision bf16')
+    """
+    if factor not in LIMIT_UNITS:
+        return f"{factor.replace('_', ' ')} {'unknown' if pd.isna(level) else level}"
+    text = "as found" if pd.isna(level) else f"{float(level):g} {LIMIT_UNITS[factor]}"
+    return f"{limit_name(factor)} {text}"
+
+
+def limit_name(factor: str) -> str:
+    """Return the name of a limit without its unit, for example ``"power limit"``."""
+    return factor.rpartition("_")[0].replace("_", " ")
 
 
 def varying(table: pd.DataFrame, columns: Sequence[str] = FACTORS) -> list[str]:

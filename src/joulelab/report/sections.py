@@ -25,7 +25,7 @@ from joulelab.format import (
 )
 from joulelab.report.charts.style import PHASES, QUANTITIES
 from joulelab.report.provenance import Origin, absences, component_name, origins, provenance_summary
-from joulelab.runs import FACTORS
+from joulelab.runs import FACTORS, LIMIT_UNITS
 from joulelab.runs.shared_machine import study_caveats
 from joulelab.runs.study_runs import Study
 
@@ -52,6 +52,8 @@ _FACTORS = {
     "input_path": "{} input path",
     "device": "device {}",
     "dataset": "data set {}",
+    "power_limit_w": "power limit {} W",
+    "clock_mhz": "clock {} MHz",
 }
 
 
@@ -170,13 +172,16 @@ def _factor_levels(runs: pd.DataFrame) -> list[str]:
     """Describe the levels of each factor, those that vary first."""
     texts = []
     for name in sorted(FACTORS, key=lambda name: name not in varying(runs)):
-        levels = [
-            str(level) if name != "compile" else "compiled" if level else "not compiled"
-            for level in sorted(runs[name].dropna().unique())
-        ]
+        levels = [_level_name(name, level) for level in sorted(runs[name].dropna().unique())]
         if levels:
             texts.append(_FACTORS[name].format(join_words(levels)))
     return texts
+
+
+def _level_name(factor: str, level: Any) -> str:
+    if factor == "compile":
+        return "compiled" if level else "not compiled"
+    return f"{level:g}" if factor in LIMIT_UNITS else str(level)
 
 
 def _when(study: Study) -> str:

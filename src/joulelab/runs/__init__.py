@@ -31,8 +31,15 @@ FACTORS = (
     "input_path",
     "device",
     "dataset",
+    "power_limit_w",
+    "clock_mhz",
 )
-"""The factors of a study, except the model."""
+"""The factors of a study, except the model. A run whose limit or clock was left as it was found has
+no level of it."""
+
+
+LIMIT_UNITS = {"power_limit_w": "W", "clock_mhz": "MHz"}
+"""The factors that limit a device, and their units."""
 
 
 def phase_name(text: str | None) -> str | None:

@@ -62,6 +62,8 @@ class StoredValues(TypedDict, total=False):
     memory_utilization_pct: Finite | None
     cpu_utilization_pct: Finite | None
     macs_per_parameter: NotNegative | None
+    power_limit_w: NotNegative | None
+    clock_mhz: NotNegative | None
     compile: bool | None
     cudnn_benchmark: bool | None
     model: str | None

@@ -45,7 +45,7 @@ class Cell:
 
 def combinations(plan: Plan) -> list[Factors]:
     """Return the product of the models and all levels, the last factor varying fastest."""
-    levels = plan.factors.model_dump()
+    levels = plan.factors.levels()
     return [
         {"model": model, **dict(zip(levels, values, strict=True)), "dataset": plan.data.name}
         for model in plan.models

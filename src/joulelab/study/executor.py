@@ -31,6 +31,7 @@ from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
 from joulelab.sensors.visible_devices import environment_selection
 from joulelab.study.cells import EMPTY_BODY, IDLE_WAIT_S
+from joulelab.study.device_limits import DeviceLimits
 from joulelab.study.plan import Plan, TrainPlan
 from joulelab.workloads.classification import infer, train
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
@@ -63,6 +64,11 @@ class Executor:
         self._sensors = list(plan.sensors) or None
         for sensor in discover(self._sensors).sensors:
             sensor.close()
+        components = {
+            device: self._gpu_component(device) or "cpu" if device != "cpu" else "cpu"
+            for device in self._devices.values()
+        }
+        self._limits = DeviceLimits(plan.factors, components)
         options = plan.data
         self._data = load_dataset(
             options.name,
@@ -133,8 +139,13 @@ class Executor:
     ) -> Json:
         device = self._devices[factors["device"]]
         run = _Run(directory, self._sensors_of(device), self._gpu_component(device))
+
+        def limited_work() -> None:
+            with self._limits.set(device, factors):
+                work(run, {**factors, "device": device})
+
         try:
-            return run.record(lambda: work(run, {**factors, "device": device}))
+            return run.record(limited_work)
         finally:
             _clear(device, compiled=factors["compile"])
 

@@ -29,6 +29,7 @@ Phase = Literal["train", "infer"]
 DataName = Literal["digits", "cifar10", "fashion-mnist", "synthetic"]
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
 StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -80,6 +81,11 @@ class FactorsPlan(Table):
     """The levels of each factor, a list or a single value; cells are their product with the models.
 
     The factors are those of :data:`joulelab.runs.FACTORS`; the data set has a table of its own.
+
+    Attributes:
+        power_limit_w: Power limits, W: of the GPU, or of the processors' packages for cells on the
+            CPU. It is set for the time of a cell. ``None``: limits stay as they are.
+        clock_mhz: Highest clocks of the GPU, MHz; likewise.
     """
 
     batch_size: list[PositiveInt] = Field(default=[128], min_length=1)
@@ -89,16 +95,23 @@ class FactorsPlan(Table):
     optimizer: list[Optimizer] = Field(default=["sgd"], min_length=1)
     input_path: list[InputPath] = Field(default=["device"], min_length=1)
     device: list[Device] = Field(default=["auto"], min_length=1)
+    power_limit_w: list[PositiveFloat] | None = Field(default=None, min_length=1)
+    clock_mhz: list[PositiveFloat] | None = Field(default=None, min_length=1)
 
     @field_validator("*", mode="before")
     @classmethod
     def _make_list(cls, value: Any) -> Any:
-        return value if isinstance(value, list) else [value]
+        return value if value is None or isinstance(value, list) else [value]
 
     @field_validator("*")
     @classmethod
-    def _refuse_duplicates(cls, value: list[Any]) -> list[Any]:
-        return _distinct(value)
+    def _refuse_duplicates(cls, value: list[Any] | None) -> list[Any] | None:
+        return None if value is None else _distinct(value)
+
+    def levels(self) -> dict[str, list[Any]]:
+        """Return the levels of each factor that the plan sets."""
+        levels: dict[str, list[Any]] = self.model_dump(exclude_none=True)
+        return levels
 
 
 def _with_one_length(table: Any, lengths: tuple[str, ...], default: int) -> Any:
@@ -248,7 +261,7 @@ class Plan(Table):
     @property
     def cells(self) -> int:
         """Number of runs, without idle runs."""
-        levels = self.factors.model_dump().values()
+        levels = self.factors.levels().values()
         return len(self.models) * math.prod(map(len, levels)) * self.repeats
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.schema import records
 from joulelab.findings.tables import csv, write_file
 from joulelab.format import slug
-from joulelab.report.charts import per_model, power, scatter, training
+from joulelab.report.charts import limits, per_model, power, scatter, training
 from joulelab.report.charts.chart import HIDDEN, Chart, NothingToDraw, Selector
 from joulelab.report.charts.style import CONFIG, QUANTITIES
 
@@ -31,6 +31,7 @@ _MAKERS: Mapping[str, Callable[[Analysis], Chart]] = {
     "Energy against characteristics of the models": scatter.predictors,
     "Energy against time": scatter.energy_time,
     "Energy against batch size": training.batch_sizes,
+    "Time and energy against power limit": limits.limits,
     "Loss, accuracy and energy by epoch": training.epochs,
     "Accuracy against energy": training.accuracy,
     "What the last epochs gained": training.last_epochs,

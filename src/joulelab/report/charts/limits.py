@@ -1,0 +1,95 @@
+"""Chart of time and energy against power limit or clock."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from joulelab.findings.all import Analysis
+from joulelab.findings.device_limits import TOLERANCE
+from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.style import (
+    INK,
+    PHASES,
+    QUIET,
+    SERIES_COLOURS,
+    axis,
+    chart,
+    interval_lines,
+    interval_tips,
+    specification,
+    tips,
+    with_drawn_ends,
+)
+
+_KEY = ["study", "machine", "setting", "factor", "model", "phase"]
+_TITLES = {"power_limit_w": "Power limit (W)", "clock_mhz": "Clock (MHz)"}
+_PANELS = Selector("measure", "Measure", {"time": "Time", "energy": "{quantity}"})
+
+
+def limits(analysis: Analysis) -> Chart:
+    """Chart time and energy per sample relative to those at the highest level, with the knees."""
+    table = _rows(analysis)
+    if table.empty:
+        raise NothingToDraw("no model ran at two power limits or clocks")
+    factors = [_TITLES[name] for name in analysis.limit_curves["factor"].unique()]
+    models = sorted(table["model"].unique())
+    few = len(models) <= len(SERIES_COLOURS)
+    base = chart().encode(
+        x=alt.X("at:Q", title=" or ".join(factors), scale=alt.Scale(zero=False, nice=True)),
+        detail="model:N",
+        color=alt.Color(
+            "model:N",
+            scale=alt.Scale(domain=models, range=list(SERIES_COLOURS)),
+            legend=alt.Legend(columns=3),
+        )
+        if few
+        else alt.value(QUIET),
+        tooltip=tips(model="Model", at=" or ".join(factors), value="{measure} (%)",
+                     **interval_tips("%"), n="Repeats"),
+    )  # fmt: skip
+    title = "{measure} per sample, % of that at the highest level"
+    y = alt.Y("value:Q", title=title, **axis(pd.concat([table["value"], table["drawn_high"]])))
+    lines = base.mark_line(strokeWidth=1.6).encode(y=y)
+    points = base.mark_point(filled=True, opacity=1, size=35).encode(y=y)
+    knees = (
+        base.transform_filter("datum.knee")
+        .mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False)
+        .encode(y=y, color=alt.value(INK))
+    )
+    curves = {name: name for name in table["curve"].unique()}
+    phases = {name: PHASES[name] for name in PHASES if (table["phase"] == name).any()}
+    return Chart(
+        name="limits",
+        caption="One line per model, with 95 % intervals; a ring marks the knee, the lowest level "
+        f"at which work takes at most {100 * TOLERANCE:g} % longer than at the highest one.",
+        alt="Time and energy per sample against power limit or clock, one line per model.",
+        specification=specification(
+            alt.layer(lines, *interval_lines(base, "y", 1.2), points, knees)
+        ),
+        table=table,
+        panels=_PANELS,
+        selectors=(Selector("phase", "Phase", phases), Selector("curve", "Setting", curves)),
+    )
+
+
+def _rows(analysis: Analysis) -> pd.DataFrame:
+    """Return a row for each level, measure and quantity (net or gross) that a reader selects."""
+    curves = analysis.limit_curves[analysis.limit_curves["estimate"].notna()]
+    knees = analysis.limit_knees[[*_KEY, "estimate"]].rename(columns={"estimate": "knee_at"})
+    table = curves.merge(knees, on=_KEY, how="left")
+    parts = (table["factor"].map(_TITLES), table["study"], table["machine"], table["setting"])
+    is_time = table["quantity"] == "time"
+    table = table.assign(
+        curve=[", ".join(filter(None, row)) for row in zip(*parts, strict=True)],
+        value=100 * table["estimate"],
+        low=100 * table["low"],
+        high=100 * table["high"],
+        knee=table["at"] == table["knee_at"],
+        measure=is_time.map({True: "time", False: "energy"}),
+    )
+    energies = table[~is_time]
+    times = [table[is_time].assign(quantity=name) for name in energies["quantity"].unique()]
+    columns = ["curve", "phase", "quantity", "measure", "model", "at"]
+    rows = pd.concat([energies, *times])[[*columns, "value", "low", "high", "n", "knee"]]
+    return with_drawn_ends(rows.sort_values(columns, kind="stable", ignore_index=True))
