@@ -12,7 +12,8 @@ PINNED = Path(__file__).parent / "pinned"
 def assert_equal(found, name):
     """Compare a table with the pinned one: texts exactly, numbers to 1e-9."""
     pinned = pd.read_csv(PINNED / f"{name}.csv.gz", low_memory=False)
-    assert list(found)[: len(pinned.columns)] == list(pinned)
+    known = [column for column in found if column in pinned]
+    assert known == list(pinned)
     assert len(found) == len(pinned)
     for column in pinned:
         if pd.api.types.is_numeric_dtype(pinned[column]) and pinned[column].notna().any():

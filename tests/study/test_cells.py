@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.models.registry import zoo_names
-from joulelab.runs import FACTORS
+from joulelab.runs import FACTORS, LIMIT_UNITS
 from joulelab.study.cells import blocks, combinations, digest, run_name
 from joulelab.study.plan import FactorsPlan, Plan
 
@@ -29,6 +29,7 @@ PLANS = st.builds(
         precision=st.sampled_from([["fp32"], ["fp32", "bf16"]]),
         compile=st.sampled_from([[False], [False, True]]),
         input_path=st.sampled_from([["device"], ["device", "loader"]]),
+        power_limit_w=st.sampled_from([None, [200.0], [200.0, 250.0]]),
     ),
 )
 
@@ -36,10 +37,12 @@ PLANS = st.builds(
 @given(PLANS)
 def test_the_cells_are_the_whole_product(plan):
     every = combinations(plan)
-    levels = [plan.models, *plan.factors.model_dump().values()]
+    levels = [plan.models, *plan.factors.levels().values()]
     assert len(every) == math.prod(map(len, levels))
     assert len({digest(factors) for factors in every}) == len(every)
-    assert {tuple(factors) for factors in every} == {("model", *FACTORS)}
+    assert {tuple(factors) for factors in every} == {("model", *plan.factors.levels(), "dataset")}
+    left_out = {name for name in LIMIT_UNITS if name not in plan.factors.levels()}
+    assert {*every[0]} == {"model", *FACTORS} - left_out
 
 
 @given(PLANS)

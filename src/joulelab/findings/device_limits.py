@@ -71,10 +71,8 @@ def limit_knees(curves: pd.DataFrame) -> pd.DataFrame:
         energy = next((one for one in energies if one["estimate"].notna().any()), None)
         if time.empty or energy is None:
             continue
-        knee = {
-            name: time.loc[time[end] <= 1 + TOLERANCE, "at"].min()
-            for name, end in (("estimate", "estimate"), ("low", "low"), ("high", "high"))
-        }
+        ends = INTERVAL if time["low"].notna().all() else ("estimate",)
+        knee = {end: time.loc[time[end] <= 1 + TOLERANCE, "at"].min() for end in ends}
         at_knee = energy[energy["at"] == knee["estimate"]]
         first = records(time)[0]
         saving = {"quantity": energy["quantity"].iloc[0]}
@@ -135,9 +133,9 @@ def _finding(rows: list[dict[str, Any]]) -> Finding:
         least, most = (choose(saved, key=lambda row: row["saving"]) for choose in (min, max))
         savings = _saving(least) if least is most else f"{_saving(least)} to {_saving(most)}"
         texts.append(f"there it saves {savings} of the {NAMES[first['quantity']]} per sample")
-    elif any(row["estimate"] < row["highest"] for row in rows):
-        texts.append("no saving there is significant")
     tested = [row for row in rows if not math.isnan(row["saving_low"])]
+    if tested and not saved and any(row["estimate"] < row["highest"] for row in rows):
+        texts.append("no saving there is significant")
     return Finding.about(
         {name: first[name] for name in ("study", "setting", "phase")},
         f"limit.{first['phase']}.{factor}",
@@ -168,5 +166,5 @@ def _allowed(rows: list[dict[str, Any]], unit: str) -> str:
 
 
 def _saving(row: Mapping[str, Any]) -> str:
-    percent = (100 * row[name] for name in ("saving", "saving_low", "saving_high"))
-    return with_interval(*percent, "%")
+    value, low, high = (100 * row[name] for name in ("saving", "saving_low", "saving_high"))
+    return with_interval(value, low, high, "%")
