@@ -65,6 +65,11 @@ class LevelSearch:
     baseline comes first and again at random, so that drift becomes visible scatter. Settings that
     cannot be measured are left out.
 
+    The choice is a level that was measured and whose energy is significantly below the baseline's.
+    Its slow-down is more likely than not within the bound, and with a probability of 90 % at most
+    half a point beyond it. A stricter rule would reject most levels near the bound, which save the
+    most, since a few probes cannot show on which side they are.
+
     Args:
         knob: What to change. Of more than 40 levels, evenly spaced ones are searched.
         max_slowdown: Accepted additional time, as a part of the baseline's.
