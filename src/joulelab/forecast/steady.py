@@ -102,8 +102,8 @@ device_start_ns=None, device_stop_ns=None, device_uncertainty_ns=0)])
             return False
         # Checking takes longer than a short step.
         self._next_s = self._seen_s + self._window_s / 20
-        durations_s, work = zip(*((one.duration_s, one.work) for one in self._steps), strict=True)
-        self.startup = startup_steps(durations_s, work)
+        durations_s = [one.duration_s for one in self._steps]
+        self.startup = startup_steps(durations_s, [one.work for one in self._steps])
         if is_last:
             self.startup = min(self.startup, count // 2)
             return True
