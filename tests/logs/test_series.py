@@ -9,7 +9,7 @@ from joulelab.energy.estimator import energies_of
 from joulelab.errors import UserError
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import as_log
-from joulelab.logs.series import Kind, Meter, MeterRows, to_series
+from joulelab.logs.series import Kind, Meter, MeterRows, _held, to_series
 from joulelab.recording.trace_spans import Window
 
 
@@ -70,3 +70,21 @@ def test_stated_lengths_leave_the_time_between_runs_unknown():
 def test_stated_lengths_that_overlap_are_an_error():
     with pytest.raises(UserError, match="intervals of 'meter' overlap"):
         energy(Kind.AMOUNT, [10, 12, 14], [1, 1, 1], 0, 14, length_s=[10, 10, 10])
+
+
+def test_values_that_nothing_can_draw_are_refused(tmp_path):
+    rows = MeterRows(
+        Meter("plug:a", "plug", "test", Kind.HELD_POWER), np.arange(3.0), np.array([1, 1e300, 1])
+    )
+    with pytest.raises(UserError, match=r"'plug' cannot be right: it has the value 1e\+300"):
+        to_series(tmp_path / "log.csv", rows, LogOptions(), [])
+
+
+def test_energy_before_an_unknown_stretch_is_not_lost():
+    """A counter falls after each stretch of unknown power, whatever it had reached."""
+    t_s = np.arange(7.0)
+    value = np.array([5.0, 5.0, np.nan, 3.0, 3.0, np.nan, 2.0])
+    _, counter = _held(t_s, value)
+    steps = np.diff(counter)
+    assert steps[[0, 1, 3, 4]].tolist() == [5.0, 5.0, 3.0, 3.0]
+    assert (steps[[2, 5]] < 0).all()

@@ -22,6 +22,9 @@ from joulelab.uncertain import COVERAGE_FACTOR, is_determined
 MAIN = "epoch"
 """The phase that a run repeats, whole or in sections."""
 
+LONGEST_S = 1e10
+"""A row that lasts 300 years is a mistake."""
+
 
 class Row(NamedTuple):
     """A measured piece of a run: :data:`MAIN` or another phase, with its work.
@@ -213,8 +216,8 @@ class Profile:
         if first is None:
             hint = "measure at least one, or mark its steps"
             raise UserError("nothing to forecast from", why="no epoch was measured", hint=hint)
-        if not all(row.duration_s > 0 for row in rows):
-            raise UserError("a row has no positive duration", hint="give durations in seconds")
+        if not all(0 < row.duration_s < LONGEST_S for row in rows):
+            raise UserError("a row has no possible duration", hint="give durations in seconds")
         self.rows, self.pieces = tuple(rows), pieces
         self._first = first
 

@@ -38,6 +38,7 @@ apart, whose timestamps are late."""
 MOST_RESETS = 0.05  # A counter that goes back in a larger share of its readings is not a counter.
 GAP_FACTOR = 2.5  # An interval that is this many times as long as usual is a pause of the tool.
 OVERLAP = 0.5  # Stated intervals that overlap by this share of the usual one are an error.
+LARGEST = 1e18  # W or J: a gigawatt for a century is 3e18 J.
 
 
 class Kind(Enum):
@@ -112,6 +113,13 @@ def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]
     """
     meter = rows.meter
     t_s, value = _merge_equal_times(path, rows, notes)
+    largest = float(np.nanmax(np.abs(value), initial=0.0))
+    if largest > LARGEST:
+        raise UserError(
+            f"{path}: column {meter.name!r} cannot be right",
+            why=f"it has the value {largest:.3g}",
+            hint="correct or remove that row",
+        )
     is_power = meter.kind is Kind.POWER
     if is_power or meter.kind is Kind.COUNTER:
         seen = np.isfinite(value)
@@ -245,15 +253,17 @@ def _added_up(path: Path, rows: MeterRows) -> tuple[Floats, Floats]:
     # A counter that falls says that the energy since the previous interval is unknown.
     begins = np.concatenate(([True], since_s > OVERLAP * np.minimum(typical_s, length_s[1:])))
     first = np.flatnonzero(begins)
+    stretch = np.cumsum(begins) - 1
     total_j = np.cumsum(energy_j)
-    fall_j = (1.0 + total_j[-1]) * (np.cumsum(begins) - 1)
+    counter = total_j - (total_j - energy_j)[first][stretch] - stretch
     times = np.insert(t_s, first, (t_s - length_s)[first])
-    counter = np.insert(total_j - fall_j, first, (total_j - energy_j - fall_j)[first])
-    return times, counter
+    return times, np.insert(counter, first, -np.arange(first.size, dtype=float))
 
 
 def _held(t_s: Floats, value: Floats) -> tuple[Floats, Floats]:
     """Add up power that holds until the next reading; it is unknown from a NaN to the next one."""
     energy_j = np.concatenate(([0.0], np.cumsum(np.nan_to_num(value[:-1]) * np.diff(t_s))))
-    unknown = np.concatenate(([0], np.cumsum(~np.isfinite(value))[:-1]))
-    return t_s, energy_j - unknown * (1.0 + energy_j[-1])
+    is_after_unknown = np.concatenate(([False], ~np.isfinite(value[:-1])))
+    last = np.maximum.accumulate(np.where(is_after_unknown, np.arange(value.size), 0))
+    # A counter that falls says that the energy until then is unknown.
+    return t_s, energy_j - energy_j[last] - np.cumsum(is_after_unknown)

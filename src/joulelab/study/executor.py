@@ -259,12 +259,12 @@ class _Run:
         steps = _StepObserver(window, on_event)
         options: Json = {"announce_steps": True, "is_over": lambda: steps.are_enough}
         with meter:
+            endless: Json = {"steps": None, "seconds": LONGEST_S}
             if isinstance(settings, TrainSettings):
-                endless = replace(settings, epochs=None, steps=None, seconds=LONGEST_S)
-                train(model, data, replace(endless, validate=False), steps, **options)
+                chosen = replace(settings, epochs=None, validate=False, **endless)
+                train(model, data, chosen, steps, **options)
             else:
-                endless = replace(settings, passes=None, steps=None, seconds=LONGEST_S)
-                infer(model, data, endless, steps, **options)
+                infer(model, data, replace(settings, passes=None, **endless), steps, **options)
         parts = meter.energies(window.windows)
         if not meter.alive:
             raise RecorderError("the recorder died", why=meter.failure)

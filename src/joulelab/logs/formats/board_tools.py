@@ -78,7 +78,7 @@ def _read_powermetrics(log: LogText) -> Iterator[Reading]:
     seen: set[str] = set()
     for text in log.raw_lines():
         if match := _APPLE_SAMPLE.search(text):
-            time, length_s = match[1], float(match[2]) / 1e3
+            time, length_s = match[1], number(match[2]) / 1e3
             seen.clear()
         elif match := _INTEL_POWER.search(text):
             meter = Meter("cpu:0", "package power", "powermetrics.package", Kind.MEAN_POWER)

@@ -301,7 +301,7 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
                 yield Reading(row["timestamp"], meter, number(row[column]) * 3.6e6, length_s)
 
 
-_CODECARBON = ("project_name", "duration", "energy_consumed")
+_CODECARBON = ("timestamp", "project_name", "duration", "energy_consumed")
 _CODECARBON_PARTS = {
     "cpu_energy": "cpu:0", "gpu_energy": "gpu", "ram_energy": "dram:0", "energy_consumed": "node",
 }  # fmt: skip
