@@ -30,7 +30,7 @@ OFFSET_VARIANCE = 0.25
 JITTER = 1e-10
 
 PRIORS: Mapping[str, tuple[float, float, float]] = {
-    "noise": (1.5e-3, 0.02, 0.5),
+    "noise": (1.5e-3, 0.03, 0.5),
     "energy_noise": (0.5, 2.0, 2.0),
     "time_slope": (3e-3, 0.5, 5.0),
     "time_bend": (0.03, 10.0, 10.0),

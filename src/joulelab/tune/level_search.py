@@ -33,7 +33,7 @@ MORE_LIKELY = 0.5
 """Accepted probability of a slow-down above the bound, by any amount."""
 NOT_BETTER = 0.025
 """Accepted probability that the choice is no better than the baseline: a 95 % interval above 0."""
-EXCEEDED_COST = 0.35
+EXCEEDED_COST = 0.25
 """Cost of a bound that is exceeded, in energies of the baseline, when probes are planned."""
 LEAST_GAIN = 1e-3
 LEAST_CHANCE = 0.02
@@ -114,7 +114,9 @@ class LevelSearch:
 
     def next(self) -> Settings | None:
         """Return the settings to measure next; ``None`` if the search is over."""
-        if not self._queue and len(self.probes) < self.max_probes:
+        if len(self.probes) >= self.max_probes:
+            return None
+        if not self._queue:
             self._queue = self._plan()
         return self._settings(self._queue[0]) if self._queue else None
 
