@@ -135,6 +135,12 @@ def test_unknown_values_are_empty(made):
     assert run["started_unix_s"] is None
 
 
+def test_power_limits_are_numbers(made):
+    rows = "mine,train,10,20,250", "mine,train,25,30,300"
+    directory, _ = made(*rows, header="model,phase,start_s,stop_s,power_limit_w")
+    assert sorted(results(directory)["power_limit_w"]) == [250.0, 300.0]
+
+
 def test_notes_state_what_is_unknown(made):
     _, said = made("mine,train,10,20,7", header="model,phase,start_s,stop_s,lr")
     assert "net energies are unknown" in said

@@ -18,7 +18,7 @@ from joulelab.errors import UserError, nearest
 from joulelab.format import count
 from joulelab.logs.cells import is_absent, number
 from joulelab.logs.span_energies import ImportedSpan
-from joulelab.runs import FACTORS
+from joulelab.runs import FACTORS, LIMIT_UNITS
 from joulelab.study.cells import digest, run_name
 
 PHASES = ("train", "infer", "idle")
@@ -43,6 +43,13 @@ def _real(text: str) -> float:
     value = number(text)
     if not math.isfinite(value):
         raise ValueError("must be a number")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _real(text)
+    if value <= 0:
+        raise ValueError("must be a positive number")
     return value
 
 
@@ -76,6 +83,7 @@ _PARSERS: Mapping[str, Parser] = {
     **dict.fromkeys(("batch_size", "epochs", "steps", "samples"), _whole(1)),
     **dict.fromkeys(("block", "repeat", "epoch", "vram_peak_bytes"), _whole(0)),
     **dict.fromkeys(("loss", "data_wait_s"), _real),
+    **dict.fromkeys(LIMIT_UNITS, _positive),
     "compile": _flag,
 }
 _KNOWN = {"model", "phase", *_PARSERS}
