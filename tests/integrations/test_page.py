@@ -9,7 +9,11 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "training-frameworks.md"
     encoding="utf-8"
 )
 EXAMPLES = dict(
-    re.findall(r"^## ([^\n]+)\n.*?^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    re.findall(
+        r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$",
+        PAGE,
+        re.MULTILINE | re.DOTALL,
+    )
 )
 PACKAGES = {
     "PyTorch, or any loop": "torch",
@@ -20,7 +24,8 @@ PACKAGES = {
 
 
 def test_each_framework_has_its_example():
-    assert list(EXAMPLES) == list(PACKAGES)
+    # The last example tunes, which needs a GPU.
+    assert list(EXAMPLES)[:-1] == list(PACKAGES)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

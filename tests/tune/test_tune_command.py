@@ -111,6 +111,7 @@ def test_a_study_is_tuned_with_a_page_a_table_and_json(tune, tmp_path):
     [
         (["quick"], "the plan has 4 models"),
         (["nonsense"], "no plan 'nonsense'"),
+        (["--set", "factors.power_limit_w=[200]", "quick"], "the plan itself sets power_limit_w"),
         ([], "give one of PLAN, -- COMMAND ... and --replay TABLE"),
         (["quick", "--", "true"], "give one of PLAN, -- COMMAND ... and --replay TABLE"),
         (["--knobs", "lr=1,2", "quick"], "no knob 'lr'"),

@@ -113,7 +113,7 @@ def command(
     COMMAND is any program. That no settings are better is an answer: the exit code is 0.
 
     \b
-    Examples:
+    Example:
       joulelab tune --knobs batch-size=8,16,32,64,precision quick --set 'models=["LeNet"]'
       joulelab tune --knobs power-limit -- python train.py
       joulelab tune --replay measured.csv --knobs power-limit --max-slowdown 5%

@@ -20,6 +20,7 @@ from joulelab.cli.tune_output import SearchDisplay, print_outcome
 from joulelab.controls.borrowing import check_borrowable
 from joulelab.controls.saved_state import restore_all
 from joulelab.errors import UserError
+from joulelab.runs import LIMIT_UNITS
 from joulelab.storage import file_errors, make_private_directories, write_whole
 from joulelab.tune.command_work import CommandWork, filled, program_knobs
 from joulelab.tune.device_knobs import borrow_knobs, device_controls, device_knob
@@ -64,7 +65,12 @@ def tune_plan(plan: str, overrides: Sequence[str], options: WorkOptions) -> None
     from joulelab.tune.study_work import StudyWork  # noqa: PLC0415
 
     chosen = load_plan(plan, overrides=overrides)
-    factors = chosen.factors.model_dump()
+    factors = chosen.factors.levels()
+    for name in factors.keys() & LIMIT_UNITS:
+        knob = name.rpartition("_")[0].replace("_", "-")
+        given = ",".join(f"{level:g}" for level in factors[name])
+        hint = f"remove it from the plan, and give --knobs {knob}={given}"
+        raise UserError(f"the plan itself sets {name}", hint=hint)
     several = [name for name in factors if len(factors[name]) > 1]
     levels = options.levels or dict.fromkeys(several or USUAL_KNOBS, ())
     device_levels, program_levels = _split(levels)

@@ -93,7 +93,7 @@ class StudyWork:
         if name not in PROGRAM_KNOBS:
             known = [one.replace("_", "-") for one in (*PROGRAM_KNOBS, *DEVICE_KNOBS)]
             raise UserError(f"a plan has no knob {name!r}", hint=nearest(name, known))
-        factors = self._plan.factors.model_dump()
+        factors = self._plan.factors.levels()
         if not levels and len(factors[name]) > 1:
             levels = tuple(factors[name])
         baseline: Level = self.baseline[name]
