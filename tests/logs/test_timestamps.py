@@ -116,3 +116,9 @@ def test_spans_with_dates_and_clock_times(tmp_path):
     assert span.stop_s - span.start_s == 5.0
     path.write_text("name,start_s,stop_s\na,00:01:00,00:01:05.5\nb,7,00:00:08\n")
     assert [(one.start_s, one.stop_s) for one in read_spans(path)] == [(60.0, 65.5), (7.0, 8.0)]
+
+
+def test_fractions_of_any_length_are_read():
+    cells = ["2026-01-31 12:00:21.0999999999999999999999990", "2026-01-31 12:00:22.5"]
+    first, second = dates(UTC)(cells).tolist()
+    assert second - first == pytest.approx(1.4, abs=1e-5)

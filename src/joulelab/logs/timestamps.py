@@ -45,7 +45,7 @@ _EPOCH_DECADES = ((1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}[ T]\d")
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/\d{4}[ T]\d")
 _CLOCK = re.compile(r"(\d+):(\d{2}):(\d{2}(?:[.,]\d+)?)(?: ?([AP])M)?", re.IGNORECASE)
-_PLAIN_TIME = r"T[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]*+)?+)?+)?+"
+_PLAIN_TIME = r"T[0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{0,9}+)?+)?+)?+"
 _PLAIN_DATES = re.compile(rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:{_PLAIN_TIME})?+(?:\n|\Z))*+")
 """NumPy takes other texts, and what follows a time, for time zones, with a warning. Possessive, for
 a million lines."""
