@@ -27,7 +27,7 @@ def propose(
         knobs: The knobs; numbers are searched in their order, other levels as categories.
         cells: Settings whose value is known.
         values: What is to be minimised, shape (cells,).
-        excess: Amount by which the constraint is violated; 0 or less if it is kept. Shape (cells,).
+        excess: Amount by which the constraint is violated; 0 or less if it is met. Shape (cells,).
         seed: Of the sampler.
 
     Raises:

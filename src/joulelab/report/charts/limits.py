@@ -11,12 +11,11 @@ from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.style import (
     INK,
     PHASES,
-    QUIET,
-    SERIES_COLOURS,
     axis,
     chart,
     interval_lines,
     interval_tips,
+    model_colour,
     specification,
     tips,
     with_drawn_ends,
@@ -34,17 +33,10 @@ def limits(analysis: Analysis) -> Chart:
         raise NothingToDraw("no model ran at two power limits or clocks")
     factors = [_TITLES[name] for name in analysis.limit_curves["factor"].unique()]
     models = sorted(table["model"].unique())
-    few = len(models) <= len(SERIES_COLOURS)
     base = chart().encode(
         x=alt.X("at:Q", title=" or ".join(factors), scale=alt.Scale(zero=False, nice=True)),
         detail="model:N",
-        color=alt.Color(
-            "model:N",
-            scale=alt.Scale(domain=models, range=list(SERIES_COLOURS)),
-            legend=alt.Legend(columns=3),
-        )
-        if few
-        else alt.value(QUIET),
+        color=model_colour(models),
         tooltip=tips(model="Model", at=" or ".join(factors), value="{measure} (%)",
                      **interval_tips("%"), n="Repeats"),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -248,6 +248,17 @@ def coloured(
         f"{column}:N",
         scale=alt.Scale(domain=list(colours), range=list(colours.values())),
         legend=alt.Legend(labelExpr=f"{{{names}}}[datum.value]") if legend else None,
+    )
+
+
+def model_colour(models: Sequence[str]) -> alt.Color | alt.Value:
+    """Return a colour for each model, with a legend; grey for all if they are many."""
+    if len(models) > len(SERIES_COLOURS):
+        return alt.value(QUIET)
+    return alt.Color(
+        "model:N",
+        scale=alt.Scale(domain=list(models), range=list(SERIES_COLOURS)),
+        legend=alt.Legend(columns=3),
     )
 
 

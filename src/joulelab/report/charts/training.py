@@ -21,6 +21,7 @@ from joulelab.report.charts.style import (
     chart,
     interval_lines,
     interval_tips,
+    model_colour,
     model_names,
     phase_colour,
     specification,
@@ -72,13 +73,7 @@ def batch_sizes(analysis: Analysis) -> Chart:
             axis=alt.Axis(values=sizes, format=",d"),
         ),
         detail="model:N",
-        color=alt.Color(
-            "model:N",
-            scale=alt.Scale(domain=models, range=list(SERIES_COLOURS)),
-            legend=alt.Legend(columns=3),
-        )
-        if few
-        else alt.value(QUIET),
+        color=model_colour(models),
         tooltip=tips(model="Model", batch_size="Batch size", value="{quantity} (J)",
                      **interval_tips("J"), n="Repeats"),
     )  # fmt: skip
