@@ -1,0 +1,53 @@
+"""The requests that a server answered, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestLog:
+    """Requests in order of their start. Shapes: (requests,).
+
+    Attributes:
+        request: What identifies each, for example its number.
+        start_s: When it was sent, on the clock of the power readings.
+        first_token_s: When its first token arrived; NaN if none did.
+        stop_s: When its last token arrived, or it was aborted.
+        input_tokens: Tokens of the prompt, cached ones included; at least 0.
+        output_tokens: Generated tokens, the first included; 0 if it was aborted before.
+        cached_tokens: Tokens of the prompt that the server took from its cache; 0 if unknown.
+        notes: What was assumed or left out in reading them.
+    """
+
+    request: tuple[str, ...]
+    start_s: Floats
+    first_token_s: Floats
+    stop_s: Floats
+    input_tokens: Floats
+    output_tokens: Floats
+    cached_tokens: Floats
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+    @property
+    def window_s(self) -> tuple[float, float]:
+        """Start of the first request and end of the last."""
+        return float(self.start_s.min()), float(self.stop_s.max())
+
+    def shifted(self, offset_s: float) -> Self:
+        """Return the same requests on a clock that shows ``offset_s`` more."""
+        return replace(
+            self,
+            start_s=self.start_s + offset_s,
+            first_token_s=self.first_token_s + offset_s,
+            stop_s=self.stop_s + offset_s,
+        )

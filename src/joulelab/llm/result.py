@@ -1,0 +1,154 @@
+"""The energy of requests and tokens, and its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.energy.energy import Energy
+from joulelab.format import finite_or_none
+from joulelab.llm.requests import RequestLog
+from joulelab.uncertain import Ratio
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCost:
+    """Joules per token, each with its 95 % interval; NaN where it is not known.
+
+    Attributes:
+        j_per_input_token: Energy of prefill over the tokens of the prompts, without idle.
+        j_per_output_token: Energy of decode over the generated tokens, without idle.
+    """
+
+    j_per_input_token: Ratio
+    j_per_output_token: Ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a plain dictionary."""
+        fields: dict[str, Any] = {}
+        for name in ("j_per_input_token", "j_per_output_token"):
+            fields |= ratio_fields(name, getattr(self, name))
+        return fields
+
+
+def ratio_fields(name: str, ratio: Ratio) -> dict[str, Any]:
+    """Return a ratio and its interval as fields of a JSON object; what is not known is null."""
+    return {
+        name: finite_or_none(ratio.value),
+        f"{name}_low": finite_or_none(ratio.low),
+        f"{name}_high": finite_or_none(ratio.high),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnergies:
+    """Net energy of each request. Shapes: (requests,); 95 % intervals.
+
+    Attributes:
+        energy_j: Its tokens' energy and its part of what was shared; they add up to the net energy
+            of the whole.
+        prefill_j: The part until its first token.
+        decode_j: The part from then on.
+    """
+
+    energy_j: Floats
+    low_j: Floats
+    high_j: Floats
+    prefill_j: Floats
+    decode_j: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyState:
+    """The time in which the server was full: from when it first was until it first no longer was.
+
+    Attributes:
+        concurrency: Requests in flight in that time.
+        cost: Joules per token in it.
+        output_tokens_per_s: Throughput in it.
+        gross_j_per_output_token: Energy with idle over all tokens that were generated in it.
+    """
+
+    start_s: float
+    stop_s: float
+    concurrency: int
+    cost: TokenCost
+    output_tokens_per_s: float
+    gross_j_per_output_token: Ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a plain dictionary."""
+        return {
+            "start_s": self.start_s,
+            "stop_s": self.stop_s,
+            "concurrency": self.concurrency,
+            "output_tokens_per_s": self.output_tokens_per_s,
+            **self.cost.to_json(),
+            **ratio_fields("gross_j_per_output_token", self.gross_j_per_output_token),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LlmResult:
+    """The energy of a server's requests.
+
+    Attributes:
+        requests: The requests, on the clock of the readings.
+        energy: Gross, idle and net energy by component, from the first start to the last stop.
+        cost: Marginal joules per token over all components.
+        gross_j_per_output_token: Gross energy over all output tokens.
+        component_costs: Marginal joules per token of each component.
+        steady_state: ``None`` if the server never was full, or only for a moment.
+        per_request: Energy of each request; ``None`` without idle power.
+        notes: What was assumed, and what limits the result.
+    """
+
+    requests: RequestLog
+    energy: Energy
+    cost: TokenCost
+    gross_j_per_output_token: Ratio
+    component_costs: dict[str, TokenCost]
+    steady_state: SteadyState | None
+    per_request: RequestEnergies | None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to the dictionary that ``joulelab llm report --json`` prints."""
+        low_j, high_j = self.energy.interval_j
+        net_low_j, net_high_j = self.energy.net_interval_j
+        return {
+            "requests": len(self.requests),
+            "input_tokens": int(self.requests.input_tokens.sum()),
+            "output_tokens": int(self.requests.output_tokens.sum()),
+            "duration_s": self.energy.duration_s,
+            "gross_j": finite_or_none(self.energy.gross_j),
+            "gross_low_j": finite_or_none(low_j),
+            "gross_high_j": finite_or_none(high_j),
+            "idle_j": finite_or_none(self.energy.idle_j),
+            "net_j": finite_or_none(self.energy.net_j),
+            "net_low_j": finite_or_none(net_low_j),
+            "net_high_j": finite_or_none(net_high_j),
+            **self.cost.to_json(),
+            **ratio_fields("gross_j_per_output_token", self.gross_j_per_output_token),
+            "components": {name: one.to_json() for name, one in self.component_costs.items()},
+            "absent": dict(self.energy.absent),
+            "steady_state": self.steady_state and self.steady_state.to_json(),
+            "per_request": self._requests_json(),
+            "notes": [*self.notes, *self.energy.notes],
+        }
+
+    def _requests_json(self) -> list[dict[str, Any]]:
+        """Return one object per request."""
+        if self.per_request is None:
+            return []
+        columns = ("energy_j", "low_j", "high_j", "prefill_j", "decode_j")
+        values = zip(*(getattr(self.per_request, name).tolist() for name in columns), strict=True)
+        return [
+            {"request": name, **{c: finite_or_none(v) for c, v in zip(columns, row, strict=True)}}
+            for name, row in zip(self.requests.request, values, strict=True)
+        ]
