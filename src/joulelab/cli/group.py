@@ -18,6 +18,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "watch": "Show power, spans and energy live",
         "gather": "Add up the energy of a multi-process job over its hosts",
         "import": "Compute energy per span from logs of other tools",
+        "llm": "Measure joules per token of language models in service",
         "calibrate": "Calibrate a GPU's power sensor against an external meter",
     },
     "Study": {
