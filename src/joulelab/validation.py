@@ -20,6 +20,11 @@ MOST_NS = 2**62
 Finite = Annotated[float, Meta(ge=-MOST, le=MOST)]
 NotNegative = Annotated[float, Meta(ge=0, le=MOST)]
 Positive = Annotated[float, Meta(gt=0, le=MOST)]
+MOST_S = 1e8
+"""No sensor waits, averages or is late for longer: three years. Added to a time it still fits."""
+Seconds = Annotated[float, Meta(ge=0, le=MOST_S)]
+Period = Annotated[float, Meta(gt=0, le=MOST_S)]
+Delay = Annotated[float, Meta(ge=-MOST_S, le=MOST_S)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=MOST_NS)]
 Pid = Annotated[int, Meta(ge=0, lt=2**31)]

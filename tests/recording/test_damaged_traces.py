@@ -79,6 +79,9 @@ def test_no_flipped_bit_of_the_header_passes_silently(line, tmp_path_factory, da
         ("quantity", "volts"),
         ("component", None),
         ("max_power_w", 1e300),
+        ("window_s", 1e12),
+        ("delay_s", -1e12),
+        ("time_uncertainty_s", 1e12),
     ],
 )
 def test_an_old_header_without_checksum_is_checked_by_its_values(tmp_path, field, value):

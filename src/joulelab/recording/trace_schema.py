@@ -22,8 +22,8 @@ from joulelab.validation import (
     InvalidData,
     Nanoseconds,
     NotNegative,
+    Period,
     Pid,
-    Positive,
     UnixTime,
     convert,
     parse_json,
@@ -38,7 +38,7 @@ class TraceHeader(TypedDict, total=False):
 
     channels: Required[list[Channel]]
     absent: Required[list[Absence]]
-    intervals_s: list[Positive]
+    intervals_s: list[Period]
     gpus: dict[str, list[str]]
     pid: Pid
     parent_pid: Pid
@@ -125,7 +125,7 @@ class _CudaEvent(TypedDict):
 
 class _ScanEvent(TypedDict):
     event: str
-    pace_s: Positive
+    pace_s: Period
 
 
 class _OthersEvent(TypedDict, total=False):

@@ -17,7 +17,16 @@ from typing import Any, Literal
 from joulelab.errors import UserError
 from joulelab.sensors.sensor import Absence, Channel, Quantity
 from joulelab.storage import home, make_private_directories, read_whole, write_whole
-from joulelab.validation import Finite, InvalidData, NotNegative, Positive, decode
+from joulelab.validation import (
+    Delay,
+    Finite,
+    InvalidData,
+    NotNegative,
+    Period,
+    Positive,
+    Seconds,
+    decode,
+)
 
 SCHEMA = "joulelab-calibration-1"
 TRANSFER_UNCERTAINTY = 0.01
@@ -63,12 +72,12 @@ class Calibration:
     meter: str
     gain: Positive
     offset_w: Finite
-    delay_s: Finite
-    window_s: NotNegative | None
-    update_period_s: Positive
+    delay_s: Delay
+    window_s: Seconds | None
+    update_period_s: Period
     gain_uncertainty: NotNegative
     offset_uncertainty_w: NotNegative
-    delay_uncertainty_s: NotNegative
+    delay_uncertainty_s: Seconds
     covariance: Sequence[Sequence[Finite]]
     meter_uncertainty: NotNegative
     residual_w: NotNegative

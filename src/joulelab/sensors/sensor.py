@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from joulelab.validation import Finite, NotNegative, Positive
+from joulelab.validation import Delay, Finite, NotNegative, Period, Positive, Seconds
 
 
 class Provenance(StrEnum):
@@ -83,11 +83,11 @@ class Channel:
     quantity: Quantity
     source: str
     provenance: Provenance
-    update_period_s: Positive
-    window_s: NotNegative = 0.0
-    delay_s: Finite = 0.0
+    update_period_s: Period
+    window_s: Seconds = 0.0
+    delay_s: Delay = 0.0
     polled: bool = False
-    time_uncertainty_s: NotNegative = 0.0
+    time_uncertainty_s: Seconds = 0.0
     resolution: NotNegative = 0.0
     gain_uncertainty: NotNegative = 0.0
     offset_uncertainty_w: NotNegative = 0.0
