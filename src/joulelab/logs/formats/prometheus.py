@@ -63,6 +63,19 @@ _METRICS = {
 }
 
 
+def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Return name, labels and value of each metric in a page of the text format.
+
+    Example:
+        >>> list(samples('# TYPE up gauge\\nup{job="a"} 1'))
+        [('up', {'job': 'a'}, 1.0)]
+    """
+    for line in text.splitlines():
+        if match := _SAMPLE.fullmatch(line):
+            name, labels, value, _ = match.groups()
+            yield name, dict(_LABEL.findall(labels or "")), number(value)
+
+
 def _read_text(log: LogText) -> Iterator[Reading]:
     """Read the text format, scraped again and again: with timestamps in ms, or with dates."""
     skipped = 0
