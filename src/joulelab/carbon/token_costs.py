@@ -1,0 +1,100 @@
+"""What joules per token mean: carbon and money of a million tokens, tokens of a kilowatt-hour."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from joulelab.carbon.costs import J_PER_KWH, Costs
+from joulelab.carbon.site import Site
+from joulelab.format import finite_or_none, with_interval
+from joulelab.uncertain import UNKNOWN_RATIO, Ratio
+
+TOKENS = 1e6
+"""Prices of language models are those of a million tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCosts:
+    """The costs of a million tokens. Intervals are those of the energy.
+
+    Attributes:
+        j_per_token: Gross energy per token.
+        costs: Energy, carbon and money of a million tokens.
+
+    Example:
+        >>> site = Site(intensity_g_per_kwh=360.0, price_per_kwh=0.30, currency="EUR")
+        >>> found = token_costs(Ratio(0.36, 0.30, 0.40), site)
+        >>> found.tokens_per_kwh
+        Ratio(value=10000000.0, low=9000000.0, high=12000000.0)
+        >>> for line in found.lines():
+        ...     print(line)
+        0.360 J (95 % CI 0.300–0.400 J) per token, 10.0 million (95 % CI 9.0–12.0 million) per kWh
+        a million tokens: 36.0 g (95 % CI 30.0–40.0 g) CO2e; 0.0300 EUR (95 % CI 0.0250–0.0333 EUR)
+    """
+
+    j_per_token: Ratio
+    costs: Costs
+
+    @property
+    def tokens_per_kwh(self) -> Ratio:
+        """Tokens for a kilowatt-hour; NaN unless the energy per token is positive."""
+        one = self.j_per_token
+        if not one.value > 0:
+            return UNKNOWN_RATIO
+        most = J_PER_KWH / one.low if one.low > 0 else math.inf
+        return Ratio(J_PER_KWH / one.value, J_PER_KWH / one.high, most)
+
+    def lines(self, *, origin: bool = False) -> list[str]:
+        """Format the values, with the origin of intensity and price if asked for."""
+        one, per_kwh = self.j_per_token, self.tokens_per_kwh
+        value, low, high = per_kwh.value / 1e6, per_kwh.low / 1e6, per_kwh.high / 1e6
+        energy = f"{with_interval(one.value, one.low, one.high, 'J')} per token"
+        costs = self.costs.text(origin=origin)
+        return [
+            f"{energy}, {with_interval(value, low, high, 'million')} per kWh",
+            *([f"a million tokens: {costs}"] if costs else []),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all values; unknown and infinite ones become ``None``."""
+        per_kwh = self.tokens_per_kwh
+        data = {
+            "j_per_token": self.j_per_token.value,
+            "j_per_token_low": self.j_per_token.low,
+            "j_per_token_high": self.j_per_token.high,
+            "tokens_per_kwh": per_kwh.value,
+            "tokens_per_kwh_low": per_kwh.low,
+            "tokens_per_kwh_high": per_kwh.high,
+            "costs_of_million_tokens": self.costs.to_json(),
+        }
+        return dict(finite_or_none(data))
+
+
+def token_costs(
+    j_per_token: Ratio,
+    site: Site,
+    *,
+    started_unix_s: float = math.nan,
+    stopped_unix_s: float = math.nan,
+) -> TokenCosts:
+    """Return the costs of tokens at a site.
+
+    Args:
+        j_per_token: Gross energy per token with its 95 % interval.
+        site: Where the electricity comes from.
+        started_unix_s: When their processing began; an intensity over time needs both.
+        stopped_unix_s: When it ended.
+
+    Raises:
+        UserError: The file of intensities cannot be read.
+    """
+    value, low, high = j_per_token.value, j_per_token.low, j_per_token.high
+    costs = site.costs(
+        TOKENS * value,
+        (TOKENS * low, TOKENS * high),
+        started_unix_s=started_unix_s,
+        stopped_unix_s=stopped_unix_s,
+    )
+    return TokenCosts(j_per_token, costs)
