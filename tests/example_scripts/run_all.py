@@ -28,6 +28,8 @@ if __name__ == "__main__":
     results, examples = map(Path, sys.argv[1:])
     outputs = {}
     for example in sorted(examples.glob("*.py")):
+        if example.stem.startswith("serve_"):  # It serves until it is stopped.
+            continue
         arguments = ("runs",) if example.stem == "compare_settings" else ()
         outputs[example.stem] = run(example, *arguments)
     results.write_text(json.dumps(outputs))
