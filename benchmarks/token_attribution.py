@@ -1,0 +1,453 @@
+"""Errors of joules per token against a known truth: ``python -m benchmarks.token_attribution``.
+
+A server with continuous batching is simulated one iteration at a time. The energy of each iteration
+is the sum of what its prompt tokens and its decoding cost, so that the energies of prefill, of
+decode and of each request are known exactly. The estimate only gets what a client and a power
+sensor see: when each request was sent, when its first and its last token arrived, its numbers of
+tokens, and noisy readings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.boards import Power
+from joulelab.llm.requests import RequestLog
+from joulelab.llm.result import LlmResult
+from joulelab.llm.token_attribution import attribute
+from joulelab.recording.trace import Readings, Trace
+from joulelab.sensors.sensor import Channel, Provenance, Quantity
+
+Floats = NDArray[np.float64]
+
+IDLE_W = 70.0
+IDLE_S = 8.0
+"""Time before the first request and after the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A server, its load and its sensor.
+
+    Attributes:
+        concurrency: Requests that a closed loop has in flight, or the most that are served at once.
+        duration_s: Time in which requests are sent.
+        prefill: How prompts are processed: ``"alone"`` (each on its own while others decode),
+            ``"serial"`` (one at a time, decoding waits), ``"batched"`` (all that wait, decoding
+            waits) or ``"chunked"`` (a chunk in each iteration of decoding).
+        arrivals: ``"closed"``, ``"open"`` (Poisson) or ``"bursts"``.
+        shape: Power of decoding over batch size: ``"tokens"`` (each token costs the same),
+            ``"steps"`` (a step costs the same, and each token in it), ``"root"``, ``"saturating"``.
+        prefill_j: Energy of a prompt token, J.
+        decode_j: Energy of an output token at full batch size, J.
+        prefill_tokens_per_s: Speed of prefill.
+        step_s: Time of a step of decoding with one request, and with each further one.
+        input_tokens: Range of prompt lengths (log-uniform).
+        output_tokens: Range of output lengths (log-uniform).
+        aborted: Share of requests that are aborted.
+        cached: Share of requests of which most of the prompt is in the cache.
+        sensor: ``"mean"``, ``"instant"``, ``"average"`` (the last second), ``"lag"`` or
+            ``"counter"``.
+        period_s: Time between two readings.
+        noise: Standard deviation of a reading's noise, relative to its power.
+    """
+
+    concurrency: int = 8
+    duration_s: float = 60.0
+    prefill: str = "alone"
+    arrivals: str = "closed"
+    shape: str = "tokens"
+    prefill_j: float = 0.02
+    decode_j: float = 0.3
+    prefill_tokens_per_s: float = 10_000.0
+    step_s: tuple[float, float] = (0.015, 0.0003)
+    input_tokens: tuple[int, int] = (64, 1500)
+    output_tokens: tuple[int, int] = (32, 512)
+    aborted: float = 0.0
+    cached: float = 0.0
+    sensor: str = "mean"
+    period_s: float = 0.1
+    noise: float = 0.03
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a simulated server did, and the power that it drew."""
+
+    requests: RequestLog
+    power: Power
+    prefill_j: Floats  # Of each request.
+    decode_j: Floats
+
+    @property
+    def j_per_input_token(self) -> float:
+        return float(self.prefill_j.sum() / self.requests.input_tokens.sum())
+
+    @property
+    def j_per_output_token(self) -> float:
+        return float(self.decode_j.sum() / self.requests.output_tokens.sum())
+
+
+@dataclass(eq=False)
+class _Request:
+    sent_s: float
+    prompt: int
+    output: int
+    uncached: int
+    abort_after_s: float = math.inf
+    left: float = field(init=False)  # Of the prompt.
+    first_s: float = math.nan
+    stop_s: float = math.nan
+    made: int = 0
+    steps: float = 0.0  # Of decoding; a prompt of another request may end within one.
+    prefill_j: float = 0.0
+    decode_j: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.left = self.uncached
+
+
+def simulate(case: Case, rng: np.random.Generator) -> Truth:
+    """Serve requests, iteration by iteration."""
+    return _Simulation(case, rng).run()
+
+
+class _Simulation:
+    def __init__(self, case: Case, rng: np.random.Generator) -> None:
+        self.case, self.rng = case, rng
+        self.now_s = IDLE_S
+        self.waiting: deque[_Request] = deque()
+        self.filling: list[_Request] = []  # Whose prompts are processed on their own.
+        self.decoding: list[_Request] = []
+        self.done: list[_Request] = []
+        self.pieces: list[tuple[float, float, float]] = []  # Start, stop, W above idle.
+        self.due_s: deque[float] = deque()
+
+    def run(self) -> Truth:
+        self._plan_arrivals()
+        while self.waiting or self.filling or self.decoding or self.due_s:
+            self._admit()
+            if not (self.waiting or self.filling or self.decoding):
+                self.now_s = self.due_s[0]
+                continue
+            self._iterate()
+            self._finish()
+        done = sorted(self.done, key=lambda one: one.sent_s)
+        return _truth(done, self.pieces, self.rng)
+
+    def _plan_arrivals(self) -> None:
+        case, rng = self.case, self.rng
+        end_s = IDLE_S + case.duration_s
+        if case.arrivals == "closed":
+            self.due_s.extend([IDLE_S] * case.concurrency)
+            return
+        mean_out = _log_mean(case.output_tokens)
+        busy_s = mean_out * (case.step_s[0] + case.step_s[1] * case.concurrency / 2)
+        per_s = 0.5 * case.concurrency / busy_s
+        t_s = IDLE_S
+        while t_s < end_s:
+            if case.arrivals == "open":
+                self.due_s.append(t_s)
+                t_s += rng.exponential(1 / per_s)
+            else:
+                self.due_s.extend([t_s] * case.concurrency)
+                t_s += rng.uniform(1.0, 2.5) * case.concurrency / per_s / 2
+
+    def _admit(self) -> None:
+        while self.due_s and self.due_s[0] <= self.now_s + 1e-12:
+            self.waiting.append(self._new(self.due_s.popleft()))
+
+    def _new(self, sent_s: float) -> _Request:
+        case, rng = self.case, self.rng
+        prompt, output = (
+            round(math.exp(rng.uniform(*np.log(bounds))))
+            for bounds in (case.input_tokens, case.output_tokens)
+        )
+        uncached = prompt
+        if rng.uniform() < case.cached:
+            uncached = max(int(prompt * rng.uniform(0.05, 0.3)), 1)
+        request = _Request(sent_s, prompt, output, uncached)
+        if rng.uniform() < case.aborted:
+            request.abort_after_s = rng.uniform(0.0, 1.2 * output * case.step_s[0])
+        return request
+
+    def _iterate(self) -> None:
+        """Do one iteration: its time, its energies, its tokens."""
+        case = self.case
+        space = case.concurrency - len(self.decoding) - len(self.filling)
+        speed = case.prefill_tokens_per_s
+        if case.prefill == "alone":
+            while self.waiting and space > 0:
+                self.filling.append(self.waiting.popleft())
+                space -= 1
+            self._step(speed / max(len(self.filling), 1))
+            return
+        while self.waiting and space > 0:
+            self.filling.append(self.waiting.popleft())
+            space -= 1
+        if case.prefill == "chunked":
+            chunk, parts = 256.0, []
+            for one in self.filling:
+                parts.append(min(one.left, chunk))
+                chunk -= parts[-1]
+            length_s = self._step_s() + sum(parts) / speed
+            self._advance(length_s, list(zip(self.filling, parts, strict=True)), self.decoding)
+        elif self.filling:
+            some = self.filling[:1] if case.prefill == "serial" else self.filling
+            work = [(one, one.left) for one in some]
+            self._advance(sum(left for _, left in work) / speed, work, [])
+        else:
+            self._advance(self._step_s(), [], self.decoding)
+
+    def _step(self, speed: float) -> None:
+        """Advance to the end of a step of decoding, or to the end of a prompt."""
+        length_s = self._step_s() if self.decoding else math.inf
+        length_s = min([length_s, *(one.left / speed for one in self.filling)])
+        share = length_s / self._step_s()
+        work = [(one, min(length_s * speed, one.left)) for one in self.filling]
+        self._advance(length_s, work, self.decoding, share)
+
+    def _step_s(self) -> float:
+        first_s, next_s = self.case.step_s
+        return first_s + next_s * len(self.decoding)
+
+    def _decode_w(self) -> float:
+        """Power of decoding at this batch size."""
+        case, b, most = self.case, len(self.decoding), self.case.concurrency
+        full_w = case.decode_j * most / (case.step_s[0] + case.step_s[1] * most)
+        step_s = self._step_s()
+        match case.shape:
+            case "tokens":
+                return case.decode_j * b / step_s
+            case "steps":
+                fixed_j = 0.5 * case.decode_j * most
+                return (fixed_j + 0.5 * case.decode_j * b) / step_s
+            case "root":
+                return full_w * math.sqrt(b / most)
+            case _:
+                half = max(most / 8, 0.5)
+                return full_w * b / (b + half) * (most + half) / most
+
+    def _advance(
+        self,
+        length_s: float,
+        work: Sequence[tuple[_Request, float]],
+        decoding: Sequence[_Request],
+        share: float = 1.0,
+    ) -> None:
+        case = self.case
+        prefill_j = sum(tokens for _, tokens in work) * case.prefill_j
+        decode_j = self._decode_w() * self._step_s() * share if decoding else 0.0
+        stop_s = self.now_s + length_s
+        self.pieces.append((self.now_s, stop_s, (prefill_j + decode_j) / length_s))
+        self.now_s = stop_s
+        for one in decoding:
+            one.decode_j += decode_j / len(decoding)
+            one.steps += share
+            one.made = 1 + int(one.steps + 1e-9)
+        for one, tokens in work:
+            one.prefill_j += tokens * case.prefill_j
+            one.left -= tokens
+            if one.left <= 1e-9:
+                one.first_s, one.made = self.now_s, 1
+
+    def _finish(self) -> None:
+        """Move requests on, and send the next ones of a closed loop."""
+        ended = []
+        for one in [*self.filling]:
+            if not math.isnan(one.first_s):
+                self.filling.remove(one)
+                self.decoding.append(one)
+        for queue in (self.decoding, self.filling, self.waiting):
+            for one in [*queue]:
+                is_aborted = self.now_s - one.sent_s >= one.abort_after_s
+                if is_aborted or (queue is self.decoding and one.made >= one.output):
+                    queue.remove(one)
+                    one.stop_s = self.now_s
+                    ended.append(one)
+        self.done += ended
+        case = self.case
+        if case.arrivals == "closed" and self.now_s < IDLE_S + case.duration_s:
+            self.due_s.extend([self.now_s + 0.002] * len(ended))
+
+
+def _truth(done: Sequence[_Request], pieces: Floats, rng: np.random.Generator) -> Truth:
+    columns = np.array(
+        [(r.sent_s, r.first_s, r.stop_s, r.prompt, r.made, r.prefill_j, r.decode_j) for r in done]
+    ).T
+    start_s, first_s, stop_s, prompt, made, prefill_j, decode_j = columns
+    requests = RequestLog(
+        tuple(map(str, range(len(done)))),
+        start_s, first_s, stop_s, prompt, made, np.zeros(len(done)),
+    )  # fmt: skip
+    begin_s, end_s, above_w = np.array(pieces).T
+    time_s, power_w = [0.0], [IDLE_W]
+    # A gap between pieces is idle.
+    times = np.stack((begin_s, begin_s, end_s, end_s), axis=1).reshape(-1)
+    zeros = np.full(begin_s.size, IDLE_W)
+    powers = np.stack((zeros, above_w + IDLE_W, above_w + IDLE_W, zeros), axis=1).reshape(-1)
+    time_s = np.concatenate((time_s, times, [times[-1] + IDLE_S]))
+    power_w = np.concatenate((power_w, powers, [IDLE_W]))
+    return Truth(requests, Power(time_s, power_w), prefill_j, decode_j)
+
+
+def record(truth: Truth, case: Case, rng: np.random.Generator) -> Trace:
+    """Return what a sensor reads of a power."""
+    power, period_s = truth.power, case.period_s
+    t_s = np.arange(period_s * (1 + rng.uniform()), power.time_s[-1], period_s)
+    quantity = Quantity.POWER
+    match case.sensor:
+        case "mean":
+            value = power.mean_w(t_s - period_s, t_s)
+        case "instant":
+            value = power.at(t_s)
+        case "average":
+            t_s = t_s[t_s > 1.0]
+            value = power.mean_w(t_s - 1.0, t_s)
+        case "lag":
+            fine_s = np.arange(0.0, power.time_s[-1], 0.001)
+            fine_w = np.concatenate(([IDLE_W], np.diff(power.energy_j(fine_s)) / 0.001))
+            kernel = np.exp(-np.arange(0, 3.0, 0.001) / 0.25)
+            size = fine_w.size + kernel.size - 1
+            spectrum = np.fft.rfft(fine_w - IDLE_W, size) * np.fft.rfft(kernel / kernel.sum(), size)
+            smooth_w = IDLE_W + np.fft.irfft(spectrum, size)[: fine_w.size]
+            value = np.interp(t_s, fine_s, smooth_w)
+        case _:
+            quantity = Quantity.ENERGY
+            value = np.round(power.energy_j(t_s), 3)
+    if quantity is Quantity.POWER:
+        value = value * (1 + case.noise * rng.standard_normal(t_s.size))
+    channel = Channel(
+        component="gpu:0",
+        quantity=quantity,
+        source="power",
+        provenance=Provenance.MEASURED,
+        update_period_s=period_s,
+        window_s=period_s if quantity is Quantity.POWER else 0.0,
+    )
+    return Trace((channel,), (Readings(np.rint(t_s * 1e9).astype(np.int64), value),))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Errors of one simulated run, relative."""
+
+    input_error: float
+    output_error: float
+    input_covered: bool
+    output_covered: bool
+    input_half_width: float
+    output_half_width: float
+    sum_error: float
+    request_error: float
+    request_covered: float
+    took_s: float
+
+
+def outcome(case: Case, seed: int) -> Outcome:
+    """Simulate one run and compare its estimate with the truth."""
+    rng = np.random.default_rng(seed)
+    truth = simulate(case, rng)
+    trace = record(truth, case, rng)
+    begin = time.perf_counter()
+    found = attribute(truth.requests, trace)
+    return compare(truth, found, time.perf_counter() - begin)
+
+
+def compare(truth: Truth, found: LlmResult, took_s: float = 0.0) -> Outcome:
+    """Compare an estimate with the truth."""
+    per_in, per_out = found.cost.j_per_input_token, found.cost.j_per_output_token
+    assert found.per_request is not None
+    energy_j = truth.prefill_j + truth.decode_j
+    each = found.per_request
+    used = energy_j > 0
+    return Outcome(
+        per_in.value / truth.j_per_input_token - 1,
+        per_out.value / truth.j_per_output_token - 1,
+        per_in.low <= truth.j_per_input_token <= per_in.high,
+        per_out.low <= truth.j_per_output_token <= per_out.high,
+        (per_in.high - per_in.low) / 2 / truth.j_per_input_token,
+        (per_out.high - per_out.low) / 2 / truth.j_per_output_token,
+        float(each.energy_j.sum() / found.energy.net_j - 1),
+        float(np.median(np.abs(each.energy_j[used] / energy_j[used] - 1))),
+        float(np.mean((each.low_j <= energy_j) & (energy_j <= each.high_j))),
+        took_s,
+    )
+
+
+def cases() -> dict[str, Case]:
+    """Return the cases by name."""
+    found: dict[str, Case] = {}
+    for concurrency in (1, 8, 64):
+        for period_s in (0.02, 0.1):
+            name = f"{concurrency} in flight, {period_s * 1000:.0f} ms"
+            found[name] = Case(concurrency=concurrency, period_s=period_s)
+    base = Case(concurrency=16)
+    for prefill in ("serial", "batched", "chunked"):
+        found[f"{prefill} prefill"] = replace(base, prefill=prefill)
+    for shape in ("steps", "root", "saturating"):
+        found[f"power by {shape}"] = replace(base, shape=shape)
+    for sensor in ("instant", "average", "lag", "counter"):
+        found[f"sensor: {sensor}"] = replace(base, sensor=sensor)
+    found["open arrivals"] = replace(base, arrivals="open", prefill="serial", shape="steps")
+    found["bursts"] = replace(base, arrivals="bursts", prefill="serial", shape="steps")
+    found["aborted"] = replace(base, aborted=0.1, prefill="serial")
+    found["cached"] = replace(base, cached=0.4, prefill="serial")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    print(markdown({n: c for n, c in cases().items() if options.only in n}, options.seeds, outcome))
+
+
+def markdown(chosen: dict[str, Case], seeds: int, run: Callable[[Case, int], Outcome]) -> str:
+    """Return a table of errors in percent, one row for each case."""
+    lines = [
+        "| case | input: median, largest, mean error | output | covered: input, output | "
+        "half width: input, output | sum | request: median error (covered) | time, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, case in chosen.items():
+        found = [run(case, seed) for seed in range(seeds)]
+        columns = {
+            one.name: 100 * np.array([getattr(outcome, one.name) for outcome in found], float)
+            for one in fields(Outcome)
+        }
+        median = {key: np.median(np.abs(one)) for key, one in columns.items()}
+        largest = {key: np.max(np.abs(one)) for key, one in columns.items()}
+        mean = {key: np.mean(one) for key, one in columns.items()}
+        cells = [
+            name,
+            *(
+                f"{median[key]:.2f}, {largest[key]:.1f}, {mean[key]:+.2f}"
+                for key in ("input_error", "output_error")
+            ),
+            f"{mean['input_covered']:.0f}, {mean['output_covered']:.0f}",
+            f"{median['input_half_width']:.1f}, {median['output_half_width']:.2f}",
+            f"{largest['sum_error']:.3f}",
+            f"{median['request_error']:.2f} ({mean['request_covered']:.0f})",
+            f"{median['took_s'] / 100:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _log_mean(bounds: tuple[int, int]) -> float:
+    low, high = bounds
+    return (high - low) / math.log(high / low)
+
+
+if __name__ == "__main__":
+    main()
