@@ -87,24 +87,53 @@ def column_options(command: Command) -> Command:
     return command
 
 
+_input_option = partial(click.option, cls=SectionOption, section="Input")
+
+
+def power_options(command: Command) -> Command:
+    """Add the options of :func:`read_power`, except for the log itself."""
+    for add in (
+        column_options,
+        _input_option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
+            metavar="PERCENT", help="Standard uncertainty of the sensor's scale. Default: 6.5, "
+            "that of GPUs."),
+        _input_option("--calibration", "calibration_file", type=FILE,
+            help="Calibration of the sensor, from `joulelab calibrate --out`."),
+    ):  # fmt: skip
+        command = add(command)
+    return command
+
+
+def read_power(
+    logs: Sequence[Path],
+    calibration_file: Path | None,
+    gain_uncertainty_pct: float | None,
+    **columns: Any,
+) -> tuple[Log, LogOptions]:
+    """Read the logs of power, and return what the user stated about them, too."""
+    gain_uncertainty = None if gain_uncertainty_pct is None else gain_uncertainty_pct / 100
+    options = LogOptions(**columns, gain_uncertainty=gain_uncertainty)
+    with progress("reading the log"):
+        log = read_logs(logs, options)
+    if calibration_file is not None:
+        log = with_calibration(log, read_calibration(calibration_file))
+    return log, options
+
+
 def input_options(spans_help: str, *, spans_required: bool) -> Callable[[Command], Command]:
     """Create a decorator that adds the options of :func:`read_input`."""
-    option = partial(click.option, cls=SectionOption, section="Input")
 
     def decorate(command: Command) -> Command:
         for add in (
-            column_options,
-            option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
-                metavar="PERCENT", help="Standard uncertainty of the sensor's scale. Default: 6.5, "
-                "that of GPUs."),
-            option("--calibration", "calibration_file", type=FILE,
-                help="Calibration of the sensor, from `joulelab calibrate --out`."),
-            option("--idle", metavar="NAME|START:STOP",
+            power_options,
+            _input_option("--idle", metavar="NAME|START:STOP",
                 help="Subtract the idle power in the spans of this name, or between two times."),
-            option("--rename", "renamed", metavar="OLD=NEW", multiple=True, callback=parse_pairs,
+            _input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True,
+                callback=parse_pairs,
                 help="Read column OLD of the spans as NEW; may be repeated."),
-            option("--spans", "spans_file", type=FILE, required=spans_required, help=spans_help),
-            option("--power", "logs", type=FILE, multiple=True, required=True,
+            _input_option("--spans", "spans_file", type=FILE, required=spans_required,
+                help=spans_help),
+            _input_option("--power", "logs", type=FILE, multiple=True, required=True,
                 help="Log of power or energy: CSV, plain or gzip; may be repeated."),
         ):  # fmt: skip
             command = add(command)
@@ -114,22 +143,11 @@ def input_options(spans_help: str, *, spans_required: bool) -> Callable[[Command
 
 
 def read_input(
-    logs: Sequence[Path],
-    spans_file: Path | None,
-    renamed: Mapping[str, str],
-    idle: str | None,
-    calibration_file: Path | None,
-    gain_uncertainty_pct: float | None,
-    **columns: Any,
+    spans_file: Path | None, renamed: Mapping[str, str], idle: str | None, **power: Any
 ) -> tuple[Log, list[ImportedSpan], list[ImportedSpan], LogOptions]:
     """Read the logs, the spans, the idle spans and the options of the columns."""
-    gain_uncertainty = None if gain_uncertainty_pct is None else gain_uncertainty_pct / 100
-    options = LogOptions(**columns, gain_uncertainty=gain_uncertainty)
-    spans = read_spans(spans_file, options.timezone, renamed) if spans_file else None
-    with progress("reading the log"):
-        log = read_logs(logs, options)
-    if calibration_file is not None:
-        log = with_calibration(log, read_calibration(calibration_file))
+    spans = read_spans(spans_file, power["timezone"], renamed) if spans_file else None
+    log, options = read_power(**power)
     if spans is None:
         runs = log.runs or (("whole log", log.start_s, log.stop_s),)
         spans = [ImportedSpan(*run) for run in runs]

@@ -16,7 +16,7 @@ from joulelab.format import duration, finite_or_none
 from joulelab.logs.cells import is_absent, number
 from joulelab.logs.csv_table import Table, open_table
 from joulelab.logs.power_log import Log
-from joulelab.logs.timestamps import clock_times, dates, day_first, is_clock, is_date, time_zone
+from joulelab.logs.timestamps import dates, day_first, time_zone, to_time
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.calibration import Calibration
 
@@ -58,11 +58,7 @@ def read_spans(
 
     def seconds(cells: Sequence[str], row: int, column: str) -> float:
         text = cells[positions[column]]
-        value = number(text)
-        if is_clock(text):
-            value = float(clock_times()([text])[0])
-        elif not math.isfinite(value) and is_date(text):
-            value = float(parse_dates([text])[0])
+        value = to_time(text, parse_dates)
         if not math.isfinite(value):
             problem = "is empty" if is_absent(text) else f"is {text!r}, which is not a time"
             raise UserError(f"{path}, row {row}: {column} {problem}")
@@ -91,24 +87,31 @@ def read_spans(
 
 def _positions(table: Table, renamed: Mapping[str, str]) -> dict[str, int]:
     """Map the names of columns, after renaming, to their positions."""
-    path = table.path
-    for old in renamed:
-        if old not in table.names:
-            raise UserError(f"{path} has no column {old!r}", hint=nearest(old, table.names))
-    names = [renamed.get(name, name) for name in table.names]
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{path} has two columns {twice!r}", hint="remove one")
-    missing = [name for name in TIMES if name not in names]
-    if not {"name", *NAMES} & set(names):
+    positions = column_positions(table.path, table.names, renamed)
+    missing = [name for name in TIMES if name not in positions]
+    if not {"name", *NAMES} & positions.keys():
         missing.insert(0, "name")
     if missing:
         known = f"its columns are {', '.join(table.names)}" if table.header else "it has no header"
         raise UserError(
-            f"{path} has no column {missing[0]!r}",
+            f"{table.path} has no column {missing[0]!r}",
             why=known,
             hint="begin it with a line name,start_s,stop_s, or name the columns with --rename",
         )
+    return positions
+
+
+def column_positions(
+    path: Path, names: Sequence[str], renamed: Mapping[str, str]
+) -> dict[str, int]:
+    """Map the names of columns, after renaming, to their positions; each must be there once."""
+    for old in renamed:
+        if old not in names:
+            raise UserError(f"{path} has no column {old!r}", hint=nearest(old, names))
+    names = [renamed.get(name, name) for name in names]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has two columns {twice!r}", hint="remove one")
     return {name: i for i, name in enumerate(names)}
 
 
@@ -155,18 +158,28 @@ def energy_rows(
         )
     windows = [log.window(span.start_s, span.stop_s) for span in known]
     energies = _while_listed(log, windows, energies_of(log.trace, windows))
-    points = [
-        IdlePoint.from_energy(energy, (window.start_ns + window.stop_ns) * 0.5e-9)
-        for energy, window in zip(energies[len(spans) :], windows[len(spans) :], strict=True)
-        if energy.components
-    ]
-    if idle and not points:
-        raise UserError("the log does not cover the idle spans")
-    baseline = Baseline(tuple(points))
+    baseline = _baseline(energies[len(spans) :], windows[len(spans) :])
     return [
         _row(log, span, baseline.subtract(energy, one.start_ns * 1e-9, one.stop_ns * 1e-9))
         for span, energy, one in zip(spans, energies, windows, strict=False)
     ]
+
+
+def idle_baseline(log: Log, idle: Sequence[ImportedSpan]) -> Baseline:
+    """Measure idle power in spans of a log; times of the baseline are those of its trace."""
+    windows = [log.window(span.start_s, span.stop_s) for span in idle]
+    return _baseline(_while_listed(log, windows, energies_of(log.trace, windows)), windows)
+
+
+def _baseline(energies: Sequence[Energy], windows: Sequence[Window]) -> Baseline:
+    points = [
+        IdlePoint.from_energy(energy, (window.start_ns + window.stop_ns) * 0.5e-9)
+        for energy, window in zip(energies, windows, strict=True)
+        if energy.components
+    ]
+    if windows and not points:
+        raise UserError("the log does not cover the idle spans")
+    return Baseline(tuple(points))
 
 
 def _while_listed(log: Log, windows: Sequence[Window], energies: Sequence[Energy]) -> list[Energy]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import UserError
-from joulelab.logs.cells import CellKind, Floats, is_absent, kind_of
+from joulelab.logs.cells import CellKind, Floats, is_absent, kind_of, number
 from joulelab.logs.columns import (
     TIME_UNITS,
     UNIT_NAMES,
@@ -164,6 +164,16 @@ def clock_times() -> Converter:
         return days * DAY_S + time_s
 
     return lambda cells: np.array([convert_one(cell) for cell in cells], dtype=np.float64)
+
+
+def to_time(cell: str, parse_dates: Converter) -> float:
+    """Convert one text to seconds: a number, a time of day or a date; NaN if it is none."""
+    value = number(cell)
+    if is_clock(cell):
+        value = float(clock_times()([cell])[0])
+    elif not math.isfinite(value) and is_date(cell):
+        value = float(parse_dates([cell])[0])
+    return value
 
 
 def day_first(cells: Sequence[str], path: Path) -> bool:
