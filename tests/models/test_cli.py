@@ -43,7 +43,7 @@ def test_the_table_names_all_16_and_the_other_forms(run):
     assert rows["ResNeXt29_2x64d"] == ["3x32x32", "9,128,778", "36.6", "1,409", "154"]
     assert rows["LeNet"] == ["3x32x32", "62,006", "0.248", "0.652", "10.5"]
     assert sum(len(cells) == 5 and cells[0] == "3x32x32" for cells in rows.values()) == 16
-    assert "torchvision:NAME, timm:NAME, hf:CONFIG, package.module:factory" in out
+    assert "lm:NAME, torchvision:NAME, timm:NAME, hf:CONFIG, package.module:factory" in out
 
 
 def test_each_model_gets_the_input_that_it_is_made_for(run):

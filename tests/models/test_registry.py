@@ -106,7 +106,7 @@ def test_wrong_input_shapes_are_refused(text):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ResNet81", r"^no model 'ResNet81'; did you mean ResNet18\? \(or torchvision:NAME"),
+        ("ResNet81", r"^no model 'ResNet81'; did you mean ResNet18\? \(or lm:NAME"),
         ("xyz", "choose from SimpleDLA"),
         ("", "no model ''"),
         ("torchvision:", "a part is empty"),
@@ -207,7 +207,7 @@ def test_names_are_checked_without_torch():
 
 def test_a_configuration_without_transformers_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UnknownModelError, match="run pip install transformers"):
+    with pytest.raises(UnknownModelError, match=r"run pip install 'joulelab\[study\]'"):
         build_model("hf:bert")
 
 

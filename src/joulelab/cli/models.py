@@ -35,8 +35,9 @@ def command(
 ) -> None:
     """List models with their size and the work that one sample takes.
 
-    Without MODEL: the 16 models of the paper. MODEL is one of their names, torchvision:NAME,
-    timm:NAME, hf:CONFIG, or package.module:factory for any callable that returns a PyTorch module.
+    Without MODEL: the 16 models of the paper. MODEL is one of their names, lm:NAME,
+    torchvision:NAME, timm:NAME, hf:CONFIG, or package.module:factory for any callable that returns
+    a PyTorch module.
 
     \b
     Example:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from joulelab.errors import UserError
 
 _log = logging.getLogger(__name__)
+_WEIGHTLESS = ContextVar("weightless", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,20 @@ def weightless() -> Iterator[None]:
         module._parameters[name] = on_meta[param]
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
+    inside = _WEIGHTLESS.set(True)
     try:
         with warnings.catch_warnings():
             # torchvision's GoogLeNet and Inception warn about a future initialisation.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
+        _WEIGHTLESS.reset(inside)
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def is_weightless() -> bool:
+    """Report whether a block of :func:`weightless` is open."""
+    return _WEIGHTLESS.get()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
-"""Models by name: those of the paper, torchvision, timm, transformers, and anything importable.
+"""Models by name: those of the paper, language models, torchvision, timm, transformers, and others.
 
 ======================= ===========================================================================
 ``ResNet18``            a model of the paper; case, ``-``, ``_``, ``.`` and spaces do not matter
 ``torchvision:NAME``    :func:`torchvision.models.get_model`, without weights
 ``timm:NAME``           ``timm.create_model``, without weights
+``lm:NAME``             a published language model, with random weights, for example ``lm:gpt2``;
+                        see :func:`joulelab.models.language_models.published_names`
 ``hf:CONFIG``           a configuration of Hugging Face's transformers: the path of a config.json
                         or of its directory, or a model type, for example ``bert``
 ``package.module:NAME`` any class or function that returns an ``nn.Module``
@@ -21,6 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from joulelab.errors import UnknownModelError, UserError, nearest
 from joulelab.format import join_words
+from joulelab.models.language_models import (
+    TOKENS,
+    LanguageConfig,
+    published_configuration,
+    published_name,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,8 +61,8 @@ the paper and their variants."""
 
 PAPER_INPUT = (3, 32, 32)
 """Shape of one sample of the models in the zoo: an image of CIFAR-10."""
-PREFIXES = ("torchvision", "timm", "hf")
-OTHER_FORMS = ("torchvision:NAME", "timm:NAME", "hf:CONFIG", "package.module:factory")
+PREFIXES = ("lm", "torchvision", "timm", "hf")
+OTHER_FORMS = ("lm:NAME", "torchvision:NAME", "timm:NAME", "hf:CONFIG", "package.module:factory")
 """Forms of names other than those of the zoo."""
 
 
@@ -80,8 +88,8 @@ _BY_NORMALISED_NAME = {
 def canonical_name(name: str) -> str:
     """Return the canonical spelling of a model's name.
 
-    Names of the zoo are looked up. Of other names only the form is checked, because more would
-    need imports; :func:`build_model` checks the rest.
+    Names of the zoo and of language models are looked up. Of other names only the form is checked,
+    because more would need imports; :func:`build_model` checks the rest.
 
     Raises:
         UnknownModelError: The zoo has no such model, or a part of a name with a colon is empty.
@@ -97,7 +105,8 @@ def canonical_name(name: str) -> str:
             raise UnknownModelError(
                 f"no model {name!r}", why="a part is empty", hint=f"write {forms}"
             )
-        return f"{source.lower() if source.lower() in PREFIXES else source}:{rest}"
+        source = source.lower() if source.lower() in PREFIXES else source
+        return f"{source}:{published_name(rest) if source == 'lm' else rest}"
     found = _BY_NORMALISED_NAME.get(_normalise(name))
     if found is None:
         raise UnknownModelError(f"no model {name!r}", hint=f"{nearest(name, ZOO)} (or {forms})")
@@ -133,10 +142,36 @@ def default_input_shape(name: str) -> tuple[int, ...]:
     source, colon, rest = canonical_name(name).partition(":")
     if not colon or source not in PREFIXES:
         return PAPER_INPUT
+    if source == "lm":
+        return (TOKENS,)
     require_torch()
     from joulelab.models import model_sources  # noqa: PLC0415 - imports torch
 
     return model_sources.input_shape(source, rest)
+
+
+def language_config(name: str) -> LanguageConfig | None:
+    """Return the sizes of a language model; ``None`` for a model that does not generate text.
+
+    Neither torch nor transformers is needed for ``lm:`` names.
+
+    Raises:
+        UnknownModelError: There is no such model.
+        UserError: The configuration of a language model lacks a size.
+
+    Example:
+        >>> language_config("lm:gpt2").layers, language_config("ResNet18")
+        (12, None)
+    """
+    source, colon, rest = canonical_name(name).partition(":")
+    if source == "lm":
+        return LanguageConfig.from_configuration(published_configuration(rest))
+    if not colon or source != "hf":
+        return None
+    require_torch()
+    from joulelab.models import transformers_models  # noqa: PLC0415 - imports torch
+
+    return transformers_models.language_config(rest)
 
 
 def require_torch() -> None:
@@ -159,10 +194,14 @@ def build_model(
         num_classes: Scores per image; >= 1. Ignored by imported factories that do not accept it.
         in_channels: Channels of the images; >= 1. Ignored by imported factories that do not
             accept it.
-        **options: Passed to the model's constructor.
+        **options: Passed to the model's constructor. Those of a language model are ``dtype`` (the
+            weights', for example ``"bfloat16"``; default: that of its configuration), ``device``
+            and ``attention`` (``"sdpa"``, ``"eager"``, ...).
 
     Returns:
-        The model. Those of the zoo map ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
+        The model. Those of the zoo map ``(N, in_channels, H, W)`` to ``(N, num_classes)``;
+        language models map token ids ``(N, tokens)`` to an object with ``logits``
+        ``(N, tokens, vocabulary)``.
 
     Raises:
         UnknownModelError: There is no such model.
