@@ -87,17 +87,17 @@ def column_options(command: Command) -> Command:
     return command
 
 
-_input_option = partial(click.option, cls=SectionOption, section="Input")
+input_option = partial(click.option, cls=SectionOption, section="Input")
 
 
 def power_options(command: Command) -> Command:
     """Add the options of :func:`read_power`, except for the log itself."""
     for add in (
         column_options,
-        _input_option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
+        input_option("--gain-uncertainty", "gain_uncertainty_pct", type=click.FloatRange(0, 100),
             metavar="PERCENT", help="Standard uncertainty of the sensor's scale. Default: 6.5, "
             "that of GPUs."),
-        _input_option("--calibration", "calibration_file", type=FILE,
+        input_option("--calibration", "calibration_file", type=FILE,
             help="Calibration of the sensor, from `joulelab calibrate --out`."),
     ):  # fmt: skip
         command = add(command)
@@ -126,14 +126,14 @@ def input_options(spans_help: str, *, spans_required: bool) -> Callable[[Command
     def decorate(command: Command) -> Command:
         for add in (
             power_options,
-            _input_option("--idle", metavar="NAME|START:STOP",
+            input_option("--idle", metavar="NAME|START:STOP",
                 help="Subtract the idle power in the spans of this name, or between two times."),
-            _input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True,
+            input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True,
                 callback=parse_pairs,
                 help="Read column OLD of the spans as NEW; may be repeated."),
-            _input_option("--spans", "spans_file", type=FILE, required=spans_required,
+            input_option("--spans", "spans_file", type=FILE, required=spans_required,
                 help=spans_help),
-            _input_option("--power", "logs", type=FILE, multiple=True, required=True,
+            input_option("--power", "logs", type=FILE, multiple=True, required=True,
                 help="Log of power or energy: CSV, plain or gzip; may be repeated."),
         ):  # fmt: skip
             command = add(command)

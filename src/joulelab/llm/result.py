@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,15 @@ class LlmResult:
     steady_state: SteadyState | None
     per_request: RequestEnergies | None
     notes: tuple[str, ...] = ()
+
+    def shifted(self, offset_s: float) -> Self:
+        """Return the same result on a clock that shows ``offset_s`` more."""
+        steady = self.steady_state
+        if steady is not None:
+            steady = replace(
+                steady, start_s=steady.start_s + offset_s, stop_s=steady.stop_s + offset_s
+            )
+        return replace(self, requests=self.requests.shifted(offset_s), steady_state=steady)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the dictionary that ``joulelab llm report --json`` prints."""
