@@ -1,12 +1,15 @@
 """What a server did in each moment, reconstructed from its requests.
 
-Between two events (a request is sent, its prompt begins, its first or its last token arrives) all
-rates are constant, so that every total between any two times is exact.
+A client sees when a request was sent, and when its first and its last token arrived. Between two
+such events all rates are taken as constant, so that every total between any two times is exact.
+When within its wait a prompt was processed, and how fast tokens were generated while others were,
+is not seen: :func:`activities` lists what is plausible.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +18,21 @@ from numpy.typing import NDArray
 from joulelab.llm.requests import RequestLog
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
+Bools = NDArray[np.bool_]
 
 SHORTEST_S = 1e-6
 """A phase that took no measurable time is spread over this much."""
+SAME_S = 1e-3
+"""First tokens that arrive within this time belong to one batch of prompts."""
+SPEEDS = ((0.1, True), (0.1, False), (0.5, True))
+"""Shares of prompts that were processed faster than a speed without waits, to try; and whether the
+time that does not depend on the length of the prompt is processing, or a wait."""
+PACES = (0.0, 0.5, 1.0)
+"""Speeds of decoding while a prompt is processed, relative to that without one, to try."""
+SLOW_DOWNS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 20.0)
+"""Additional time of a step at the largest batch, relative to the time with one, to try."""
+LEAST_BETTER = 0.99
+"""A larger slow-down must reduce the scatter of times per token to less than this share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,87 +52,6 @@ class Phase:
     def length_s(self) -> Floats:
         """How long each took."""
         return self.stop_s - self.start_s
-
-
-def is_streamed(requests: RequestLog) -> NDArray[np.bool_]:
-    """Report for each request whether the arrival of its first token is known."""
-    return np.isfinite(requests.first_token_s)
-
-
-class ServerActivity:
-    """Rates over time, for one assumption about when prompts were processed.
-
-    Args:
-        prefill: When each prompt was processed, and how many of its tokens were.
-        decode: When each output was generated, and how many of its tokens were.
-        context_tokens: Mean length of the context of each request while it was decoded.
-        stall: By which share decoding slows down while any prompt is processed.
-
-    Attributes:
-        edges_s: Times of the events, in order.
-    """
-
-    def __init__(
-        self, prefill: Phase, decode: Phase, context_tokens: Floats, stall: float = 0.0
-    ) -> None:
-        self.prefill, self.decode = prefill, decode
-        self.context_tokens = context_tokens
-        self.stall = stall
-        bounds = (prefill.start_s, prefill.stop_s, decode.start_s, decode.stop_s)
-        self.edges_s = np.unique(np.concatenate(bounds))
-
-    @cached_property
-    def length_s(self) -> Floats:
-        """Time between events. Shape: (cells,)."""
-        return np.diff(self.edges_s)
-
-    @cached_property
-    def prefilling(self) -> Floats:
-        """Requests whose prompt is being processed. Shape: (cells,)."""
-        return np.rint(self._sum(self.prefill, np.ones(self.prefill.tokens.size)))
-
-    @cached_property
-    def decoding(self) -> Floats:
-        """Requests whose output is being generated. Shape: (cells,)."""
-        return np.rint(self._sum(self.decode, np.ones(self.decode.tokens.size)))
-
-    @cached_property
-    def pace(self) -> Floats:
-        """Speed of decoding relative to that without a prompt being processed. Shape: (cells,)."""
-        return np.where(self.prefilling > 0, 1.0 - self.stall, 1.0)
-
-    @cached_property
-    def tokens_per_s(self) -> Floats:
-        """Tokens per second of each request while nothing slows it down. Shape: (requests,)."""
-        paced_s = self.within(self.decode, self.pace)
-        # A request that was decoded only while prompts were processed was not stalled by them.
-        usable = paced_s > 0.02 * self.decode.length_s
-        return self.decode.tokens / np.where(usable, paced_s, self.decode.length_s)
-
-    def within(self, phase: Phase, gain: Floats) -> Floats:
-        """Integrate a function of time over each request's phase. Shape: (requests,)."""
-        integral = np.concatenate(([0.0], np.cumsum(gain * self.length_s)))
-        at = np.interp(np.stack((phase.start_s, phase.stop_s)), self.edges_s, integral)
-        return np.asarray(at[1] - at[0])
-
-    def rate(self, part: Part) -> Floats:
-        """Return a part's sum over the requests at each time. Shape: (cells,)."""
-        phase = self.prefill if part.is_prefill else self.decode
-        return part.gain * self._sum(phase, part.weight)
-
-    def of_requests(self, part: Part) -> Floats:
-        """Return each request's total of a part. Shape: (requests,)."""
-        phase = self.prefill if part.is_prefill else self.decode
-        return part.weight * self.within(phase, part.gain)
-
-    def _sum(self, phase: Phase, weight: Floats) -> Floats:
-        """Add up the weights of the requests in a phase. Shape: (cells,)."""
-        number = self.edges_s.size
-        first, after = np.searchsorted(self.edges_s, (phase.start_s, phase.stop_s))
-        change = np.bincount(first, weight, number) - np.bincount(after, weight, number)
-        # Rounding would leave a little where nothing is.
-        count = np.bincount(first, minlength=number) - np.bincount(after, minlength=number)
-        return np.where(np.cumsum(count) > 0, np.cumsum(change), 0.0)[:-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,46 +76,295 @@ class Driver:
     name: str
     parts: tuple[Part, ...]
 
+    @property
+    def is_prefill(self) -> bool:
+        """Whether only prompts cause it."""
+        return all(one.is_prefill for one in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class ServerActivity:
+    """What the server did over time, by one assumption about what the client does not see.
+
+    Attributes:
+        prefill: When each prompt was processed, and how many of its tokens were.
+        decode: When each output was generated, and how many tokens.
+        context_tokens: Mean length of the context of each request while it was decoded.
+        stalled_pace: Speed of decoding while a prompt is processed, relative to that without one.
+        slow_down: Additional time of a step for each further request that is decoded, relative to
+            the time with one.
+    """
+
+    prefill: Phase
+    decode: Phase
+    context_tokens: Floats
+    stalled_pace: float = 1.0
+    slow_down: float = 0.0
+
+    @cached_property
+    def edges_s(self) -> Floats:
+        """Times of the events, in order."""
+        one, two = self.prefill, self.decode
+        return np.unique(np.concatenate((one.start_s, one.stop_s, two.start_s, two.stop_s)))
+
+    @cached_property
+    def length_s(self) -> Floats:
+        """Time between events. Shape: (cells,), as all that follow unless stated."""
+        return np.diff(self.edges_s)
+
+    @cached_property
+    def prefilling(self) -> Floats:
+        """Number of requests whose prompt is being processed."""
+        return np.rint(self._sum(self.prefill, np.ones(self.prefill.tokens.size)))
+
+    @cached_property
+    def decoding(self) -> Floats:
+        """Number of requests whose output is being generated."""
+        return np.rint(self._sum(self.decode, np.ones(self.decode.tokens.size)))
+
+    @cached_property
+    def running(self) -> Floats:
+        """Part of the time in which decoding is not stopped by prompts."""
+        return np.where(self.prefilling > 0, self.stalled_pace, 1.0)
+
+    @cached_property
+    def pace(self) -> Floats:
+        """Steps of decoding per unit of time, up to a constant."""
+        return self.running / (1 + self.slow_down * np.maximum(self.decoding - 1, 0.0))
+
+    @cached_property
+    def tokens_per_pace(self) -> Floats:
+        """Tokens per second of each request at a pace of 1. Shape: (requests,)."""
+        paced_s = self.within(self.decode, self.pace)
+        # What was decoded only while prompts were processed was not stopped by them.
+        usable = paced_s > 0.02 * self.decode.length_s
+        return np.where(usable, self.decode.tokens / np.maximum(paced_s, 1e-12), 0.0)
+
+    def within(self, phase: Phase, gain: Floats) -> Floats:
+        """Integrate a function of time over each request's phase. Shape: (requests,)."""
+        integral = self.integral(gain)
+        start, stop = (
+            np.interp(t_s, self.edges_s, integral) for t_s in (phase.start_s, phase.stop_s)
+        )
+        return np.asarray(stop - start)
+
+    def integral(self, rate: Floats) -> Floats:
+        """Integrate a rate from the first event to each. Shape: (cells + 1,)."""
+        return np.concatenate(([0.0], np.cumsum(rate * self.length_s)))
+
+    def rate(self, driver: Driver, *, of: bool | None = None) -> Floats:
+        """Return a driver at each time: all of it, or that of prefill or decode only."""
+        found = np.zeros(self.length_s.size)
+        for part in driver.parts:
+            if of is None or part.is_prefill is of:
+                found += part.gain * self._sum(self._phase(part), part.weight)
+        return found
+
+    def of_requests(self, driver: Driver, *, is_prefill: bool) -> Floats:
+        """Return each request's total of a driver in prefill or in decode. Shape: (requests,)."""
+        found = np.zeros(self.prefill.tokens.size)
+        for part in driver.parts:
+            if part.is_prefill is is_prefill:
+                found += part.weight * self.within(self._phase(part), part.gain)
+        return found
+
+    def _phase(self, part: Part) -> Phase:
+        return self.prefill if part.is_prefill else self.decode
+
+    def _sum(self, phase: Phase, weight: Floats) -> Floats:
+        """Add up the weights of the requests in a phase."""
+        number = self.edges_s.size
+        first, after = np.searchsorted(self.edges_s, (phase.start_s, phase.stop_s))
+        change = np.bincount(first, weight, number) - np.bincount(after, weight, number)
+        # Rounding would leave a little where nothing is.
+        count = np.bincount(first, minlength=number) - np.bincount(after, minlength=number)
+        return np.where(np.cumsum(count) > 0, np.cumsum(change), 0.0)[:-1]
+
+    def slowed(self) -> ServerActivity:
+        """Return the same with the slow-down that explains best how long requests were decoded.
+
+        A request makes one token in each step, so the number of its tokens is the integral of the
+        steps per second, which are inverse to the time of a step: that grows linearly with the
+        number that is decoded. Least squares, relative to the tokens.
+        """
+        tokens = self.decode.tokens - 1
+        timed = (tokens > 0) & (self.decode.length_s > 10 * SHORTEST_S)
+        best: tuple[float, ServerActivity] | None = None
+        for slow_down in SLOW_DOWNS:
+            one = replace(self, slow_down=slow_down / max(float(self.decoding.max()), 1.0))
+            per_token = one.within(one.decode, one.pace)[timed] / tokens[timed]
+            if not per_token.size:
+                return self
+            scatter = float(np.std(per_token) / max(np.mean(per_token), 1e-300))
+            if best is None or scatter < best[0] * LEAST_BETTER:
+                best = scatter, one
+        assert best is not None
+        return best[1]
+
 
 def drivers_of(activity: ServerActivity) -> list[Driver]:
     """List what power may be proportional to.
 
-    Prompt tokens; output tokens; steps of decoding, each of which makes one token of every request
-    that is being decoded; and time in which anything is processed. The requests that are processed
-    at a time have equal parts in the last two.
+    Of prefill: prompt tokens, their positions (attention looks back at each), and time. Of decode:
+    output tokens, their positions, steps (each makes one token of every request that is decoded),
+    time, and the root of the number that is decoded. Of both: time in which anything is processed.
+    The requests that are processed at a time have equal parts in what is not by token.
     """
-    prefill, decode, pace = activity.prefill, activity.decode, activity.pace
-    ones_in, ones_out = np.ones(prefill.tokens.size), np.ones(decode.tokens.size)
+    prefill = activity.prefill
+    ones = np.ones(prefill.tokens.size)
     steady = np.ones(activity.length_s.size)
-    per_s = activity.tokens_per_s
-    tokens = Part(False, per_s, pace)
+    prefilling = np.maximum(activity.prefilling, 1.0)
     decoding = np.maximum(activity.decoding, 1.0)
+    running = activity.running
+    share = 1.0 / np.maximum(activity.prefilling + activity.decoding * running, 1e-9)
+    share = np.minimum(share, 1.0)
+    prompt_per_s = prefill.tokens / prefill.length_s
+    per_pace = activity.tokens_per_pace
+    tokens = Driver("output", (Part(False, per_pace, activity.pace),))
     steps_per_s = activity.rate(tokens) / decoding
-    active = activity.prefilling + activity.decoding * pace
-    share = 1.0 / np.maximum(active, 1.0)
     return [
-        Driver("input", (Part(True, prefill.tokens / prefill.length_s, steady),)),
-        Driver("output", (tokens,)),
-        Driver("steps", (Part(False, ones_out, steps_per_s / decoding),)),
-        Driver("busy", (Part(True, ones_in, share), Part(False, ones_out, share * pace))),
+        Driver("input", (Part(True, prompt_per_s, steady),)),
+        Driver("input positions", (Part(True, prompt_per_s * prefill.tokens / 2, steady),)),
+        Driver("prefill time", (Part(True, ones, 1.0 / prefilling),)),
+        tokens,
+        Driver(
+            "output positions", (Part(False, per_pace * activity.context_tokens, activity.pace),)
+        ),
+        Driver("steps", (Part(False, ones, steps_per_s / decoding),)),
+        Driver("decode time", (Part(False, ones, running / decoding),)),
+        Driver("root of batch", (Part(False, ones, running / np.sqrt(decoding)),)),
+        Driver("busy", (Part(True, ones, share), Part(False, ones, share * running))),
     ]
 
 
-def even_activity(requests: RequestLog) -> ServerActivity:
-    """Assume that each prompt was processed evenly from its start to its first token."""
-    known = is_streamed(requests)
+def activities(requests: RequestLog) -> Iterator[ServerActivity]:
+    """Yield what the server may have done.
+
+    Prompts were processed evenly from start to first token, or together with all that waited at
+    the same time, or one after another (or in batches) in the order of their first tokens, and each
+    of these after a wait for something else or not. Meanwhile decoding went on, or slower, or not
+    at all.
+    """
+    known = np.isfinite(requests.first_token_s)
     first_s = np.where(known, requests.first_token_s, requests.stop_s)
-    began_s = np.where(known, requests.first_token_s, requests.start_s)
     prompt = np.maximum(requests.input_tokens - requests.cached_tokens, 0.0)
-    context = requests.input_tokens + requests.output_tokens / 2
-    return ServerActivity(
-        Phase.of(requests.start_s, first_s, prompt),
-        Phase.of(began_s, requests.stop_s, requests.output_tokens),
-        context,
+    # A whole answer that arrived at once was prefilled and decoded at unknown times in between.
+    decode = Phase.of(
+        np.where(known, first_s, requests.start_s), requests.stop_s, requests.output_tokens
     )
+    context = requests.input_tokens + requests.output_tokens / 2
+    is_cut = ~known & (requests.output_tokens == 0)
+    timing = _PromptTiming(requests.start_s, first_s, prompt, ~is_cut)
+    for begin_s, end_s in timing.candidates():
+        done = np.where(is_cut, _done_share(begin_s, end_s, prompt, is_cut), 1.0)
+        plain = ServerActivity(Phase.of(begin_s, end_s, prompt * done), decode, context)
+        for stalled_pace in PACES:
+            yield replace(plain, stalled_pace=stalled_pace).slowed()
 
 
-def steady_window(requests: RequestLog, shortest_dip_s: float) -> tuple[float, float, int] | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _PromptTiming:
+    """When prompts may have been processed. Shapes: (requests,).
+
+    Attributes:
+        whole: Which prompts were processed to their end, and not aborted.
+    """
+
+    start_s: Floats
+    first_s: Floats
+    prompt: Floats
+    whole: Bools
+
+    def candidates(self) -> Iterator[tuple[Floats, Floats]]:
+        """Yield when each prompt's processing may have begun and ended."""
+        yield self.start_s, self.first_s
+        if not self.whole.any():
+            return
+        period, starts_s, ends_s = self._busy_periods()
+        tokens = np.bincount(period, self.prompt[self.whole])
+        serial_s = self._serial()
+        yield serial_s, self.first_s
+        for quantile, is_processed in SPEEDS:
+            fixed_s, per_token_s = _fastest_s(tokens, ends_s - starts_s, quantile)
+            fixed_s *= is_processed
+            took_s = fixed_s + per_token_s * self.prompt
+            yield np.maximum(serial_s, self.first_s - took_s), self.first_s
+            together_s = np.maximum(starts_s, ends_s - fixed_s - per_token_s * tokens)
+            begin_s, end_s = serial_s.copy(), self.first_s.copy()
+            begin_s[self.whole], end_s[self.whole] = together_s[period], ends_s[period]
+            yield begin_s, end_s
+
+    def _busy_periods(self) -> tuple[NDArray[np.intp], Floats, Floats]:
+        """Return which period without an idle moment each whole prompt waited in, and their ends.
+
+        Whatever the order in which a server processes the prompts of such a period, it takes the
+        same time for all of them.
+        """
+        start_s, first_s = self.start_s[self.whole], self.first_s[self.whole]
+        order = np.argsort(start_s, kind="stable")
+        latest_s = np.maximum.accumulate(first_s[order])
+        is_new = np.concatenate(([True], start_s[order][1:] > latest_s[:-1]))
+        period = np.empty(order.size, dtype=np.intp)
+        period[order] = np.cumsum(is_new) - 1
+        begins = np.flatnonzero(is_new)
+        ends_s = latest_s[np.append(begins[1:], order.size) - 1]
+        return period, start_s[order][begins], ends_s
+
+    def _serial(self) -> Floats:
+        """Return when each prompt began if all were processed in the order of their first tokens.
+
+        Those whose first tokens arrived together were a batch, which began when all of it was sent.
+        An aborted prompt came after those that had been sent before it.
+        """
+        order = np.argsort(self.first_s, kind="stable")
+        order = order[self.whole[order]]
+        ends_s = self.first_s[order]
+        is_new = np.concatenate(([True], np.diff(ends_s) > SAME_S))
+        begins = np.flatnonzero(is_new)
+        sent_s = np.maximum.reduceat(self.start_s[order], begins)
+        before_s = np.concatenate(([-np.inf], ends_s[begins[1:] - 1]))
+        begin_s = np.empty_like(self.start_s)
+        begin_s[order] = np.maximum(sent_s, before_s)[np.cumsum(is_new) - 1]
+        by_start = np.argsort(self.start_s, kind="stable")
+        latest_s = np.maximum.accumulate(np.where(self.whole, self.first_s, -np.inf)[by_start])
+        after_s = np.empty_like(self.start_s)
+        after_s[by_start] = np.concatenate(([-np.inf], latest_s[:-1]))
+        begin_s = np.where(self.whole, begin_s, np.maximum(self.start_s, after_s))
+        return np.minimum(begin_s, self.first_s)
+
+
+def _fastest_s(tokens: Floats, took_s: Floats, quantile: float) -> tuple[float, float]:
+    """Estimate a time per prompt and per token that a share of the prompts did not exceed.
+
+    Of straight lines, the one of the least quantile loss (Koenker and Bassett, 1978).
+    """
+    used = np.unique(np.linspace(0, tokens.size - 1, 2000).astype(np.intp))
+    n, t_s = tokens[used], took_s[used]
+    best = (np.inf, 0.0, 0.0)
+    low_s, high_s = 0.0, float(np.quantile(t_s / np.maximum(n, 1.0), 0.9))
+    for _ in range(4):
+        for per_token_s in np.linspace(low_s, high_s, 21):
+            each_s = max(float(np.quantile(t_s - per_token_s * n, quantile)), 0.0)
+            left_s = t_s - each_s - per_token_s * n
+            loss = float(np.sum(np.where(left_s > 0, quantile, quantile - 1) * left_s))
+            if loss < best[0]:
+                best = (loss, each_s, float(per_token_s))
+        reach_s = (high_s - low_s) / 10
+        low_s, high_s = max(best[2] - reach_s, 0.0), best[2] + reach_s
+    return best[1], best[2]
+
+
+def _done_share(begin_s: Floats, end_s: Floats, prompt: Floats, is_cut: Bools) -> Floats:
+    """Return which part of each prompt was processed before it was aborted."""
+    length_s = end_s - begin_s
+    whole = ~is_cut & (prompt > 0) & (length_s > SHORTEST_S)
+    if not whole.any():
+        return np.ones(prompt.size)
+    per_token_s = float(np.median(length_s[whole] / prompt[whole]))
+    return np.clip(length_s / np.maximum(prompt * per_token_s, 1e-12), 0.0, 1.0)
+
+
+def steady_window(requests: RequestLog, longest_dip_s: float) -> tuple[float, float, int] | None:
     """Return when the server was full: start, stop and the number in flight; ``None`` if never.
 
     It is full from when the requests in flight first are the most that there ever were, until they
@@ -199,6 +381,6 @@ def steady_window(requests: RequestLog, shortest_dip_s: float) -> tuple[float, f
     most = int(in_flight.max())
     full = np.concatenate(([False], in_flight == most, [False])).astype(np.int8)
     begin_s, end_s = edges_s[np.diff(full) > 0], edges_s[np.diff(full) < 0]
-    dips = np.flatnonzero(begin_s[1:] - end_s[:-1] > shortest_dip_s)
+    dips = np.flatnonzero(begin_s[1:] - end_s[:-1] > longest_dip_s)
     last = int(dips[0]) if dips.size else begin_s.size - 1
     return float(begin_s[0]), float(end_s[last]), most

@@ -6,31 +6,24 @@ The page ``docs/explanation/joules-per-token.md`` derives what is computed here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.signal import Pace, updates, without_glitches
-from joulelab.energy.signal.counters import counter_intervals
 from joulelab.energy.uncertainty import component_gross, component_net
 from joulelab.errors import UserError
+from joulelab.llm.power_fit import Activity, Model, PowerFit, fit_power
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, RequestEnergies, SteadyState, TokenCost
-from joulelab.llm.server_activity import (
-    Driver,
-    ServerActivity,
-    drivers_of,
-    even_activity,
-    steady_window,
-)
+from joulelab.llm.sensor_response import power_readings
+from joulelab.llm.server_activity import steady_window
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.sensor import Channel, Quantity
 from joulelab.uncertain import COVERAGE_FACTOR, UNKNOWN_RATIO, Ratio, UncertainValue
 
 Floats = NDArray[np.float64]
@@ -44,8 +37,8 @@ LEAST_IDLE_S = 0.5
 LONGEST_DIP_S = 0.1
 """The next request of a closed loop is sent within this time."""
 LEAST_STEADY_READINGS = 5
-BLOCKS = 30
-"""Blocks of time whose errors are taken as independent of each other."""
+UNKNOWN_SHARE = 0.25
+"""Standard uncertainty of prefill's share from which nothing is known: 0.29 if all are equal."""
 
 
 def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = None) -> LlmResult:
@@ -76,30 +69,26 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
     edges_ns = [window.start_ns, window.stop_ns]
     estimator = EnergyEstimator(trace, baseline, edges_ns)
     (energy,) = estimator.energies([window])
-    activity = even_activity(requests)
-    drivers = drivers_of(activity)
-    fits = {
-        name: _fit(activity, drivers, readings, part)
-        for name, part in energy.components.items()
-        if math.isfinite(part.net_j)
-        and (readings := _readings(trace, name, part, baseline)) is not None
-    }
-    costs = {
-        name: _cost(requests, *one.phases(energy.components[name])) for name, one in fits.items()
-    }
-    is_whole = bool(fits) and fits.keys() == energy.components.keys()
-    phases = [one.phases(energy.components[name]) for name, one in fits.items()]
-    cost = UNKNOWN_COST
-    if is_whole:
-        cost = _cost(requests, *map(UncertainValue.total, zip(*phases, strict=True)))
+    divisions: dict[str, _Division] = {}
+    for name, part in energy.components.items():
+        if baseline is None or not part.net_j > 0:
+            continue
+        readings = power_readings(trace, name, part.source, baseline)
+        fit = readings and fit_power(requests, *readings)
+        if fit:
+            divisions[name] = _Division.of(part, fit)
+    costs = {name: _cost(requests, [one.phases()]) for name, one in divisions.items()}
+    is_whole = bool(divisions) and divisions.keys() == energy.components.keys()
     return LlmResult(
         requests=requests,
         energy=energy,
-        cost=cost,
+        cost=_cost(requests, [one.phases() for one in divisions.values()])
+        if is_whole
+        else UNKNOWN_COST,
         gross_j_per_output_token=_gross_per_token(energy, float(requests.output_tokens.sum())),
         component_costs=costs,
-        steady_state=_steady_state(requests, estimator, fits, energy) if is_whole else None,
-        per_request=_request_energies(fits, energy) if is_whole else None,
+        steady_state=_steady_state(requests, estimator, divisions) if is_whole else None,
+        per_request=_request_energies(list(divisions.values())) if is_whole else None,
         notes=tuple(notes),
     )
 
@@ -164,171 +153,124 @@ def _idle_baseline(requests: RequestLog, trace: Trace) -> Baseline | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Readings:
-    """Mean powers net of idle. Shapes: (readings,)."""
-
-    from_s: Floats
-    until_s: Floats
-    net_w: Floats
-
-
-def _readings(
-    trace: Trace, component: str, part: ComponentEnergy, baseline: Baseline | None
-) -> _Readings | None:
-    """Return what a component's preferred sensor read, with the time that each is the mean of."""
-    if baseline is None:
-        return None
-    found = _channel(trace, component, part.source)
-    if found is None:
-        return None
-    channel, i = found
-    intervals_s = trace.header.get("intervals_s")
-    interval_s = intervals_s[i] if intervals_s else channel.update_period_s
-    readings = without_glitches(channel, trace.series[i])
-    seen = np.isfinite(readings.value)
-    t_s = np.asarray(readings.t_ns[seen] * 1e-9, dtype=np.float64)
-    value = readings.value[seen]
-    if channel.quantity is Quantity.ENERGY:
-        counted = counter_intervals(channel, t_s, value, interval_s)
-        if counted is None:
-            return None
-        plain = counted.plain
-        from_s, until_s = counted.edges[:-1][plain], counted.edges[1:][plain]
-        power_w = counted.power[plain]
-    else:
-        is_repeated = channel.polled and interval_s < channel.update_period_s
-        pace = Pace(interval_s, channel.update_period_s, is_repeated)
-        t_s, power_w = updates(t_s, value, pace)
-        until_s = t_s - channel.delay_s
-        if channel.polled and not is_repeated:
-            until_s = until_s - channel.update_period_s / 2
-        from_s = until_s - max(channel.window_s, 1e-4)
-    power_w = (power_w - channel.offset_w) / channel.gain
-    idle_w, _ = baseline.powers(component, part.source, (from_s + until_s) / 2)
-    return _Readings(from_s, until_s, power_w - idle_w)
-
-
-def _channel(trace: Trace, component: str, source: str) -> tuple[Channel, int] | None:
-    """Return the channel that gives a component's power its shape, and its position."""
-    for i, channel in enumerate(trace.channels):
-        if (
-            channel.component == component
-            and channel.gives_energy
-            and channel.source == sensor_of(source)
-        ):
-            return channel, i
-    return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
-    """How a component's net power divides over drivers.
+class _Division:
+    """How a component's net energy divides over phases and requests.
 
     Attributes:
-        coefficients: J per unit of each driver.
-        covariance: Of the coefficients.
-        per_watt: Change of the coefficients for each watt that idle power is higher.
-        prefill: Each request's total of each driver in prefill. Shape: (requests, drivers).
-        decode: The same in decode.
+        part: The component's energy.
+        share: Prefill's share of the net energy.
+        off: Its standard uncertainty.
+        per_watt: Its change for each watt that idle power is lower.
     """
 
-    activity: ServerActivity
-    drivers: list[Driver]
-    coefficients: Floats
-    covariance: Floats
-    per_watt: Floats
-    prefill: Floats
-    decode: Floats
+    part: ComponentEnergy
+    fit: PowerFit
+    share: float
+    off: float
+    per_watt: float
 
-    def phases(self, part: ComponentEnergy) -> tuple[UncertainValue, UncertainValue]:
+    @classmethod
+    def of(cls, part: ComponentEnergy, fit: PowerFit) -> _Division:
+        """Average over the models of a fit."""
+        shares, variances, per_watt = [], [], 0.0
+        for model in fit.models:
+            prefill, decode = model.activity.prefill.sum(axis=0), model.activity.decode.sum(axis=0)
+            share, slope = _share(model, prefill, prefill + decode)
+            shares.append(share)
+            variances.append(float(slope @ model.covariance @ slope))
+            per_watt += model.weight * float(slope @ model.per_watt)
+        weights = [model.weight for model in fit.models]
+        mean = float(np.dot(weights, shares))
+        variance = float(np.dot(weights, np.array(variances) + (np.array(shares) - mean) ** 2))
+        # A share below 0 shows that the model is off by at least that.
+        off = max(math.sqrt(max(variance, 0.0)), -mean, mean - 1)
+        return cls(part, fit, *_within_limits(mean, off), per_watt)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether prefill and decode can be told apart."""
+        return self.off < UNKNOWN_SHARE
+
+    def phases(self) -> tuple[UncertainValue, UncertainValue]:
         """Return the energy of prefill and of decode; they add up to the net energy."""
-        prefill, decode = self.prefill.sum(axis=0), self.decode.sum(axis=0)
+        part = self.part
         net = component_net(part, "", "")
-        total = prefill + decode
-        whole = float(total @ self.coefficients)
+        cause = ("idle", "", part.component)
+        moved_j = part.net_j * self.per_watt * part.idle_uncertainty_j / part.duration_s
         found = []
-        for phase in (prefill, decode):
-            share = float(phase @ self.coefficients) / whole
-            slope = (phase - share * total) / whole
-            off = math.sqrt(max(float(slope @ self.covariance @ slope), 0.0))
+        for share, sign in ((self.share, 1.0), (1 - self.share, -1.0)):
             value = net.scaled(share)
-            moved = part.net_j * float(slope @ self.per_watt) * part.idle_uncertainty_j
-            cause = ("idle", "", part.component)
-            shared = {**value.shared, cause: value.shared[cause] - moved / part.duration_s}
-            own = math.hypot(value.own, part.net_j * off)
+            shared = {**value.shared, cause: value.shared[cause] - sign * moved_j}
+            own = math.hypot(value.own, part.net_j * self.off)
             found.append(replace(value, shared=shared, own=own, least=0.0))
         return found[0], found[1]
 
-
-def _fit(
-    activity: ServerActivity, drivers: list[Driver], readings: _Readings, part: ComponentEnergy
-) -> _Fit:
-    design = _design(activity, drivers, readings)
-    subset, values = _nonnegative(design, readings.net_w)
-    coefficients = np.zeros(len(drivers))
-    coefficients[subset] = values
-    covariance = np.zeros((len(drivers), len(drivers)))
-    per_watt = np.zeros(len(drivers))
-    if len(subset):
-        x = design[:, subset]
-        residual = readings.net_w - x @ values
-        inverse = np.linalg.pinv(x.T @ x)
-        blocks = np.arange(len(x)) * BLOCKS // len(x)
-        scores = np.stack([np.bincount(blocks, one * residual) for one in x.T], axis=1)
-        meat = scores.T @ scores * BLOCKS / (BLOCKS - len(subset))
-        covariance[np.ix_(subset, subset)] = inverse @ meat @ inverse
-        per_watt[subset] = inverse @ x.sum(axis=0)
-    totals = [
-        np.stack(
-            [
-                sum(
-                    (activity.of_requests(one) for one in driver.parts if one.is_prefill is phase),
-                    np.zeros(activity.prefill.tokens.size),
-                )
-                for driver in drivers
-            ],
-            axis=1,
+    def requests(self) -> tuple[Floats, Floats, Floats]:
+        """Return each request's energy in prefill and in decode, and the variance of their sum."""
+        net_j = self.part.net_j
+        size = len(self.fit.models[0].activity.prefill)
+        prefill, decode, square, variance = (np.zeros(size) for _ in range(4))
+        for model in self.fit.models:
+            one, two = model.activity.prefill, model.activity.decode
+            total = one.sum(axis=0) + two.sum(axis=0)
+            whole = float(total @ model.coefficients)
+            parts = one @ model.coefficients / whole, two @ model.coefficients / whole
+            both = parts[0] + parts[1]
+            slope = (one + two - both[:, None] * total) / whole
+            prefill += model.weight * parts[0]
+            decode += model.weight * parts[1]
+            square += model.weight * both**2
+            variance += model.weight * np.einsum("ij,jk,ik->i", slope, model.covariance, slope)
+        variance += np.maximum(square - (prefill + decode) ** 2, 0.0)
+        prefill, decode = (
+            _scaled(one, share, self.fit.models[0].activity)
+            for one, share in ((prefill, self.share), (decode, 1 - self.share))
         )
-        for phase in (True, False)
-    ]
-    return _Fit(activity, drivers, coefficients, covariance, per_watt, *totals)
+        variance_j2 = net_j**2 * variance
+        variance_j2 += ((prefill + decode) * self.part.net_uncertainty_j) ** 2
+        return net_j * prefill, net_j * decode, variance_j2
+
+    def between(self, start_s: float, stop_s: float) -> float:
+        """Return prefill's share of the energy between two times."""
+        share = sum(
+            model.weight * _share(model, prefill, prefill + decode)[0]
+            for model in self.fit.models
+            for prefill, decode in [model.activity.between(start_s, stop_s)]
+        )
+        return min(max(share, 0.0), 1.0)
 
 
-def _design(activity: ServerActivity, drivers: list[Driver], readings: _Readings) -> Floats:
-    """Return each driver's mean rate over the time of each reading. Shape: (readings, drivers)."""
-    columns = []
-    for driver in drivers:
-        rate = sum((activity.rate(one) for one in driver.parts), np.zeros(activity.length_s.size))
-        until = np.concatenate(([0.0], np.cumsum(rate * activity.length_s)))
-        ends = np.interp(readings.until_s, activity.edges_s, until)
-        ends -= np.interp(readings.from_s, activity.edges_s, until)
-        columns.append(ends / (readings.until_s - readings.from_s))
-    return np.stack(columns, axis=1)
+def _share(model: Model, part: Floats, total: Floats) -> tuple[float, Floats]:
+    """Return which share of all energy some drivers' totals cause, and its slope."""
+    whole = float(total @ model.coefficients)
+    share = float(part @ model.coefficients) / whole
+    return share, (part - share * total) / whole
 
 
-def _nonnegative(design: Floats, y: Floats) -> tuple[list[int], Floats]:
-    """Fit the best subset of drivers with positive coefficients, by the Bayesian criterion."""
-    n, k = design.shape
-    gram, product, square = design.T @ design, design.T @ y, float(y @ y)
-    best: tuple[float, list[int], Floats] = (n * math.log(max(square, 1e-300)), [], np.zeros(0))
-    for size in range(1, k + 1):
-        for chosen in combinations(range(k), size):
-            subset = list(chosen)
-            part = gram[np.ix_(subset, subset)]
-            scale = np.sqrt(np.diag(part))
-            if not np.all(scale > 0) or np.linalg.cond(part / np.outer(scale, scale)) > 1e8:
-                continue
-            values = np.linalg.solve(part, product[subset])
-            if np.any(values <= 0):
-                continue
-            left = max(square - float(values @ product[subset]), 1e-12 * square, 1e-300)
-            criterion = n * math.log(left) + size * math.log(n)
-            if criterion < best[0]:
-                best = (criterion, subset, np.asarray(values))
-    return best[1], best[2]
+def _scaled(values: Floats, total: float, activity: Activity) -> Floats:
+    """Scale parts to a total; if they are not known, by the prompts."""
+    whole = float(values.sum())
+    if whole <= 0:
+        values = activity.prefill[:, 0]
+        whole = float(values.sum())
+    return values * (total / whole)
 
 
-def _cost(requests: RequestLog, prefill: UncertainValue, decode: UncertainValue) -> TokenCost:
+def _within_limits(mean: float, off: float) -> tuple[float, float]:
+    """Return mean and standard deviation of a normal distribution cut off below 0 and above 1."""
+    if off <= 0 or (mean - 6 * off > 0 and mean + 6 * off < 1):
+        return min(max(mean, 0.0), 1.0), off
+    x = np.linspace(0.0, 1.0, 4001)
+    density = np.exp(-(((x - mean) / off) ** 2) / 2)
+    density /= density.sum()
+    centre = float(x @ density)
+    return centre, math.sqrt(float((x - centre) ** 2 @ density))
+
+
+def _cost(
+    requests: RequestLog, phases: Sequence[tuple[UncertainValue, UncertainValue]]
+) -> TokenCost:
+    prefill, decode = (UncertainValue.total(one) for one in zip(*phases, strict=True))
     return TokenCost(
         _ratio(prefill.per(float(requests.input_tokens.sum()))),
         _ratio(decode.per(float(requests.output_tokens.sum()))),
@@ -346,83 +288,47 @@ def _gross_per_token(energy: Energy, tokens: float) -> Ratio:
     return _ratio(UncertainValue.total(component_gross(one, "") for one in parts).per(tokens))
 
 
-def _request_energies(fits: dict[str, _Fit], energy: Energy) -> RequestEnergies:
+def _request_energies(divisions: Sequence[_Division]) -> RequestEnergies:
     """Divide each component's net energy among the requests."""
     prefill_j, decode_j, variance_j2 = (
-        np.zeros(len(next(iter(fits.values())).prefill)) for _ in range(3)
+        np.sum(one, axis=0) for one in zip(*(each.requests() for each in divisions), strict=True)
     )
-    for name, one in fits.items():
-        part = energy.components[name]
-        total = one.prefill.sum(axis=0) + one.decode.sum(axis=0)
-        whole = float(total @ one.coefficients)
-        factor = part.net_j / whole
-        prefill_j += factor * (one.prefill @ one.coefficients)
-        decode_j += factor * (one.decode @ one.coefficients)
-        each = one.prefill + one.decode
-        share = each @ one.coefficients / whole
-        slope = (each - share[:, None] * total) / whole
-        variance_j2 += part.net_j**2 * np.einsum("ij,jk,ik->i", slope, one.covariance, slope)
-        variance_j2 += (share * part.net_uncertainty_j) ** 2
     energy_j = prefill_j + decode_j
-    half_j = COVERAGE_FACTOR * np.sqrt(np.maximum(variance_j2, 0.0))
+    half_j = COVERAGE_FACTOR * np.sqrt(variance_j2)
     low_j = np.maximum(energy_j - half_j, np.minimum(energy_j, 0.0))
     return RequestEnergies(energy_j, low_j, energy_j + half_j, prefill_j, decode_j)
 
 
 def _steady_state(
-    requests: RequestLog, estimator: EnergyEstimator, fits: dict[str, _Fit], energy: Energy
+    requests: RequestLog, estimator: EnergyEstimator, divisions: dict[str, _Division]
 ) -> SteadyState | None:
-    """Return the costs while the server was full."""
+    """Return the costs while the server was full; ``None`` if that was too short."""
     found = steady_window(requests, LONGEST_DIP_S)
     if found is None:
         return None
     start_s, stop_s, concurrency = found
-    periods_s = [
-        estimator.sources[name].update_period_s for name in fits if name in estimator.sources
-    ]
-    if stop_s - start_s < LEAST_STEADY_READINGS * max(periods_s, default=0.0):
+    period_s = max(channel.update_period_s for channel in estimator.sources.values())
+    if stop_s - start_s < LEAST_STEADY_READINGS * period_s:
         return None
     (within,) = estimator.energies([_window(start_s, stop_s)])
-    if within.components.keys() != energy.components.keys():
+    if not divisions.keys() <= within.components.keys():
         return None
-    prefills: list[UncertainValue] = []
-    decodes: list[UncertainValue] = []
-    tokens_in = tokens_out = 0.0
-    for name, one in fits.items():
-        inside = _inside(one, start_s, stop_s)
+    phases = []
+    for name, one in divisions.items():
         part = within.components[name]
-        whole_phases = one.phases(energy.components[name])
-        sums = np.stack([inside[phase] for phase in (True, False)]) @ one.coefficients
-        for phase_j, whole, into in zip(sums, whole_phases, (prefills, decodes), strict=True):
-            value = part.net_j * phase_j / sums.sum()
-            into.append(whole.scaled(value / whole.value) if whole.value else whole)
-        tokens_in = inside[True][0]
-        tokens_out = inside[False][1]
-    prefill, decode = UncertainValue.total(prefills), UncertainValue.total(decodes)
+        share = one.between(start_s, stop_s)
+        # What is uncertain of the whole is so of this part of it.
+        phases.append(replace(one, part=part, share=share).phases())
+    activity = next(iter(divisions.values())).fit.models[0].activity
+    prefill, decode = activity.between(start_s, stop_s)
+    names = [one.name for one in activity.drivers]
+    tokens_in, tokens_out = prefill[names.index("input")], decode[names.index("output")]
+    prefill_j, decode_j = (UncertainValue.total(one) for one in zip(*phases, strict=True))
     return SteadyState(
         start_s=start_s,
         stop_s=stop_s,
         concurrency=concurrency,
-        cost=TokenCost(_ratio(prefill.per(tokens_in)), _ratio(decode.per(tokens_out))),
-        output_tokens_per_s=tokens_out / (stop_s - start_s),
-        gross_j_per_output_token=_gross_per_token(within, tokens_out),
+        cost=TokenCost(_ratio(prefill_j.per(tokens_in)), _ratio(decode_j.per(tokens_out))),
+        output_tokens_per_s=float(tokens_out / (stop_s - start_s)),
+        gross_j_per_output_token=_gross_per_token(within, float(tokens_out)),
     )
-
-
-def _inside(fit: _Fit, start_s: float, stop_s: float) -> dict[bool, Floats]:
-    """Return the total of each driver between two times, in prefill and in decode."""
-    edges_s = np.clip(fit.activity.edges_s, start_s, stop_s)
-    length_s = np.diff(edges_s)
-    return {
-        phase: np.array(
-            [
-                sum(
-                    float(fit.activity.rate(one) @ length_s)
-                    for one in driver.parts
-                    if one.is_prefill is phase
-                )
-                for driver in fit.drivers
-            ]
-        )
-        for phase in (True, False)
-    }

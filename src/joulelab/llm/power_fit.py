@@ -1,0 +1,288 @@
+"""Fit the power of one component by what the server did, over all plausible assumptions.
+
+Each assumption about the server (:func:`~joulelab.llm.server_activity.activities`) and each choice
+of drivers is a model, fitted by least squares. Models are weighted by how well they explain the
+readings (Bayesian information criterion), and what they disagree in is part of every interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.llm.requests import RequestLog
+from joulelab.llm.sensor_response import PowerReadings, Response, find_response
+from joulelab.llm.server_activity import Driver, ServerActivity, activities, drivers_of
+
+Floats = NDArray[np.float64]
+
+MOST_DRIVERS = 4
+"""Largest number of drivers of a model."""
+SIMPLE = ("input", "output", "steps", "busy")
+"""Drivers by which the response of a sensor is found."""
+LEAST_EIGENVALUE = 1e-6
+"""Drivers whose correlation matrix has a smaller one do not vary apart."""
+LEAST_WEIGHT = 1e-3
+"""Models with a smaller weight are left out."""
+LEAST_GAIN = 10.0
+"""A sensor is taken to respond as it states unless another response gains this much in -2 ln L."""
+RESPONSE_READINGS = 20_000
+"""Enough to find a sensor's response."""
+MARGIN_S = 5.0
+"""Readings this long before and after the requests show how the sensor responds."""
+BLOCKS = 20
+"""Blocks of time whose errors are taken as independent of each other."""
+BLOCK_FACTOR = 1.068
+"""Student's t of their number relative to the normal distribution, at 95 %."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activity:
+    """One assumption about the server, with its drivers and each request's totals of them.
+
+    Attributes:
+        prefill: Shape: (requests, drivers), as ``decode``.
+    """
+
+    server: ServerActivity
+    drivers: list[Driver]
+    prefill: Floats
+    decode: Floats
+
+    @classmethod
+    def of(cls, server: ServerActivity) -> Activity:
+        """Compute the drivers of an assumption."""
+        drivers = drivers_of(server)
+        prefill, decode = (
+            np.stack([server.of_requests(one, is_prefill=phase) for one in drivers], axis=1)
+            for phase in (True, False)
+        )
+        return cls(server, drivers, prefill, decode)
+
+    def between(self, start_s: float, stop_s: float) -> tuple[Floats, Floats]:
+        """Return the drivers' totals between two times, in prefill and in decode."""
+        length_s = np.diff(np.clip(self.server.edges_s, start_s, stop_s))
+        prefill, decode = (
+            np.array([self.server.rate(one, of=phase) @ length_s for one in self.drivers])
+            for phase in (True, False)
+        )
+        return prefill, decode
+
+    def design(
+        self, readings: PowerReadings, response: Response, names: Iterable[str] = ()
+    ) -> Floats:
+        """Return drivers' mean rates in each reading. Shape: (readings, drivers)."""
+        chosen = set(names)
+        return np.stack(
+            [
+                response.mean(
+                    readings, self.server.edges_s, self.server.integral(self.server.rate(one))
+                )
+                for one in self.drivers
+                if not chosen or one.name in chosen
+            ],
+            axis=1,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Power by one assumption and one choice of drivers.
+
+    Attributes:
+        weight: Its share among all models.
+        coefficients: J per unit of each driver, 0 for those that are not in it.
+        covariance: Of the coefficients.
+        per_watt: Change of the coefficients for each watt that idle power is lower.
+    """
+
+    activity: Activity
+    weight: float
+    coefficients: Floats
+    covariance: Floats
+    per_watt: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PowerFit:
+    """All models of a component's power that are plausible; their weights add up to 1."""
+
+    models: Sequence[Model]
+    response: Response
+    stated: Response
+
+
+def fit_power(requests: RequestLog, readings: PowerReadings, stated: Response) -> PowerFit | None:
+    """Fit the power net of idle; ``None`` if nothing explains it."""
+    start_s, stop_s = requests.window_s
+    readings = readings.between(start_s - MARGIN_S, stop_s + MARGIN_S)
+    if readings.net_w.size <= MOST_DRIVERS + 1:
+        return None
+    assumed = [Activity.of(one) for one in _distinct(activities(requests))]
+    response = stated
+    for _ in range(2):
+        best = _best_assumption(assumed, readings, response)
+        found = _response(assumed[best], readings, stated)
+        if found == response:
+            break
+        response = found
+    candidates = []
+    for one in assumed:
+        design = one.design(readings, response)
+        candidates += [(fit, one, design) for fit in _subsets(design, readings.net_w, one.drivers)]
+    if not candidates:
+        return None
+    n = readings.net_w.size
+    fit, _, design = min(candidates, key=lambda one: one[0].criterion(n))
+    left = readings.net_w - design[:, fit.subset] @ fit.values
+    independent = n / _correlation_length(left)
+    criteria = np.array([one.criterion(independent) for one, _, _ in candidates])
+    weights = np.exp(-(criteria - criteria.min()) / 2)
+    weights /= weights.sum()
+    kept = np.flatnonzero(weights > LEAST_WEIGHT)
+    models = [
+        _model(*candidates[i], readings.net_w, float(weights[i] / weights[kept].sum()))
+        for i in kept
+    ]
+    return PowerFit(models, response, stated)
+
+
+def _distinct(servers: Iterable[ServerActivity]) -> list[ServerActivity]:
+    """Leave out assumptions that come to the same, as where there is one request at a time."""
+    found: list[tuple[ServerActivity, Floats]] = []
+    for one in servers:
+        times = np.concatenate(
+            (one.prefill.start_s, one.prefill.tokens, one.tokens_per_pace * one.pace.mean())
+        )
+        if not any(np.allclose(times, other, rtol=1e-6, atol=1e-6) for _, other in found):
+            found.append((one, times))
+    return [one for one, _ in found]
+
+
+def _best_assumption(
+    assumed: Sequence[Activity], readings: PowerReadings, response: Response
+) -> int:
+    some = _some(readings)
+    losses = [_loss(one, some, response) for one in assumed]
+    return int(np.argmin(losses))
+
+
+def _response(activity: Activity, readings: PowerReadings, stated: Response) -> Response:
+    some = _some(readings)
+    integrals = [
+        activity.server.integral(activity.server.rate(one))
+        for one in activity.drivers
+        if one.name in SIMPLE
+    ]
+    drivers = [one for one in activity.drivers if one.name in SIMPLE]
+    edges_s = activity.server.edges_s
+
+    def loss(response: Response) -> float:
+        design = np.stack([response.mean(some, edges_s, one) for one in integrals], axis=1)
+        return _least_criterion(design, some.net_w, drivers)
+
+    return find_response(some, stated, loss, LEAST_GAIN)
+
+
+def _some(readings: PowerReadings) -> PowerReadings:
+    """Return the first readings of a long recording."""
+    if readings.net_w.size <= RESPONSE_READINGS:
+        return readings
+    return readings.between(-math.inf, float(readings.from_s[RESPONSE_READINGS]))
+
+
+def _loss(activity: Activity, readings: PowerReadings, response: Response) -> float:
+    design = activity.design(readings, response, SIMPLE)
+    drivers = [one for one in activity.drivers if one.name in SIMPLE]
+    return _least_criterion(design, readings.net_w, drivers)
+
+
+def _least_criterion(design: Floats, y: Floats, drivers: Sequence[Driver]) -> float:
+    fits = _subsets(design, y, drivers)
+    return min((one.criterion(y.size) for one in fits), default=math.inf)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    """Coefficients of some drivers, and the sum of squares that they leave."""
+
+    subset: list[int]
+    values: Floats
+    left: float
+
+    def criterion(self, independent: float) -> float:
+        """Return the Bayesian information criterion for a number of independent readings."""
+        return independent * math.log(self.left) + len(self.subset) * math.log(independent)
+
+
+def _subsets(design: Floats, y: Floats, drivers: Sequence[Driver]) -> list[_Fit]:
+    """Fit each choice of drivers by least squares, of which one must be of prefill.
+
+    Coefficients are positive, except that of a single driver of prefill: where it cannot be
+    determined, estimates on both sides of 0 show that.
+    """
+    gram, product, square = design.T @ design, design.T @ y, float(y @ y)
+    scale = np.sqrt(np.diag(gram))
+    usable = [i for i in range(len(drivers)) if scale[i] > 0]
+    of_prefill = np.array([one.is_prefill for one in drivers])
+    least = 1e-12 * square + 1e-300
+    found = []
+    for size in range(1, min(MOST_DRIVERS, len(usable)) + 1):
+        subsets = np.array(list(combinations(usable, size)))
+        prefills = of_prefill[subsets].sum(axis=1)
+        subsets, prefills = subsets[prefills > 0], prefills[prefills > 0]
+        if not len(subsets):
+            continue
+        scales = scale[subsets]
+        parts = gram[subsets[:, :, None], subsets[:, None, :]]
+        parts = parts / (scales[:, :, None] * scales[:, None, :])
+        independent = np.linalg.eigvalsh(parts)[:, 0] > LEAST_EIGENVALUE
+        subsets, prefills, scales, parts = (
+            one[independent] for one in (subsets, prefills, scales, parts)
+        )
+        if not len(subsets):
+            continue
+        right = product[subsets] / scales
+        solved = np.linalg.solve(parts, right[:, :, None])[:, :, 0]
+        left = np.maximum(square - (solved * right).sum(axis=1), least)
+        may_be_negative = of_prefill[subsets] & (prefills == 1)[:, None]
+        valid = np.all((solved > 0) | may_be_negative, axis=1)
+        found += [
+            _Fit(subsets[i].tolist(), solved[i] / scales[i], float(left[i]))
+            for i in np.flatnonzero(valid)
+        ]
+    return found
+
+
+def _model(fit: _Fit, activity: Activity, design: Floats, y: Floats, weight: float) -> Model:
+    """Add what the coefficients are uncertain by: errors may be alike within blocks of time."""
+    size = len(activity.drivers)
+    subset, x = fit.subset, design[:, fit.subset]
+    inverse = np.linalg.pinv(x.T @ x)
+    left = y - x @ fit.values
+    blocks = np.arange(y.size) * BLOCKS // y.size
+    scores = np.stack([np.bincount(blocks, one * left) for one in x.T], axis=1)
+    meat = scores.T @ scores * BLOCKS / max(BLOCKS - len(subset), 1) * BLOCK_FACTOR**2
+    coefficients, per_watt = np.zeros(size), np.zeros(size)
+    covariance = np.zeros((size, size))
+    coefficients[subset] = fit.values
+    per_watt[subset] = inverse @ x.sum(axis=0)
+    covariance[np.ix_(subset, subset)] = inverse @ meat @ inverse
+    return Model(activity, weight, coefficients, covariance, per_watt)
+
+
+def _correlation_length(left: Floats) -> float:
+    """Return how many readings in a row have nearly the same error, at least 1."""
+    size = 1 << (2 * left.size - 1).bit_length()
+    spectrum = np.abs(np.fft.rfft(left - left.mean(), size)) ** 2
+    correlation = np.fft.irfft(spectrum, size)[: left.size]
+    if not correlation[0] > 0:
+        return 1.0
+    correlation = correlation / correlation[0]
+    ends = np.flatnonzero(correlation <= 0.05)
+    return 1 + 2 * float(correlation[1 : int(ends[0]) if ends.size else None].sum())
