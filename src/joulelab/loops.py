@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from joulelab.batches import Tokens, count_tokens
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.site import local_costs
 from joulelab.errors import UserError
-from joulelab.format import quantity
+from joulelab.format import quantity, with_interval
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 
@@ -41,6 +43,8 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
     Attributes:
         meter: The meter; ``None`` before the loop begins, unless it was given.
+        tokens: Number of tokens in the batches of :meth:`steps` so far; NaN if it is unknown. The
+            energy of one is ``energy.per(tokens)``.
 
     Raises:
         UserError: An option is out of range.
@@ -63,6 +67,7 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
         self.meter, self._is_own = meter, meter is None
         self._items, self._options = items, {"total": total, **options}
         self._fit: Span | None = None
+        self._tokens: Tokens | None = None
         launch = current_launch()
         if launch is not None and launch.local_rank:
             self._options["quiet"] = True
@@ -79,7 +84,13 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
             if not self._options.get("quiet"):
                 self._print_energy()
 
-    def steps(self, batches: Iterable[S], *, accumulate: int = 1) -> Iterator[S]:
+    def steps(
+        self,
+        batches: Iterable[S],
+        *,
+        accumulate: int = 1,
+        tokens_in: Callable[[S], float | Tokens] = count_tokens,
+    ) -> Iterator[S]:
         """Iterate over an epoch's batches, each within a span ``step``.
 
         The time that the loop waits for a batch belongs to the epoch, not to a step, except between
@@ -88,6 +99,8 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
         Args:
             batches: For example a ``torch.utils.data.DataLoader``.
             accumulate: Number of batches whose gradients one step of the optimizer accumulates.
+            tokens_in: Counts the tokens of a batch. Default: those of all ``input_ids`` in it,
+                without padding if there is an ``attention_mask``.
 
         Raises:
             UserError: No epoch has begun, or ``accumulate`` is less than 1.
@@ -96,7 +109,7 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
             raise UserError("no epoch has begun", hint="iterate over the epochs first")
         if accumulate < 1:
             raise UserError(f"accumulate is {accumulate!r}", why="it must be 1 or more")
-        remaining = iter(batches)
+        remaining = self._counted(batches, tokens_in)
         for index in itertools.count():
             for first in remaining:
                 with self.meter.span("step", index=index):
@@ -105,6 +118,21 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
                 break
             else:
                 return
+
+    def _counted(
+        self, batches: Iterable[S], tokens_in: Callable[[S], float | Tokens]
+    ) -> Iterator[S]:
+        """Iterate over batches and count their tokens."""
+        for batch in batches:
+            counted = tokens_in(batch)
+            tokens = counted if isinstance(counted, Tokens) else Tokens(counted)
+            self._tokens = tokens if self._tokens is None else Tokens.total((self._tokens, tokens))
+            yield batch
+
+    @property
+    def tokens(self) -> float:
+        """Number of tokens so far; waits for the device that counts them."""
+        return math.nan if self._tokens is None else float(self._tokens.processed)
 
     @property
     def energy(self) -> Energy:
@@ -115,7 +143,7 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
     def _print_energy(self) -> None:
         try:
-            print_summary(summary_lines(self.energy))
+            print_summary([*summary_lines(self.energy), *token_lines(self.energy, self.tokens)])
         except Exception as error:  # noqa: BLE001  (the program must go on, whatever fails)
             warnings.warn(f"the loop's energy is unknown: {error}", RuntimeWarning, stacklevel=3)
 
@@ -126,6 +154,14 @@ def summary_lines(energy: Energy) -> list[str]:
     watt_hours = quantity(energy.gross_j / J_PER_KWH * 1000, "Wh")
     lines = [*energy.lines(), watt_hours if energy.components else "", *costs.split("; ")]
     return [line for line in lines if line]
+
+
+def token_lines(energy: Energy, tokens: float) -> list[str]:
+    """Return the energy per token of a training in a line; none if they were not counted."""
+    one = energy.per(tokens)
+    if math.isnan(one.value):
+        return []
+    return [f"{with_interval(one.value, one.low, one.high, 'J')} per token, {tokens:,.0f} tokens"]
 
 
 def print_summary(lines: Sequence[str]) -> None:

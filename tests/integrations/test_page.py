@@ -20,6 +20,7 @@ PACKAGES = {
     "Lightning": "lightning",
     "Transformers": "transformers",
     "Keras": "keras",
+    "Energy per token": "numpy",
 }
 
 

@@ -21,7 +21,7 @@ from joulelab.format import (
     with_interval,
 )
 from joulelab.sensors.sensor import Provenance
-from joulelab.uncertain import Interval, normal_interval
+from joulelab.uncertain import UNKNOWN_RATIO, Interval, Ratio, normal_interval
 from joulelab.validation import InvalidData, NotNegative, convert
 
 ROUNDING = 1e-9
@@ -252,6 +252,20 @@ without cpu:0
         """95 % interval of ``net_j``."""
         parts = self.components.values()
         return normal_interval(self.net_j, math.hypot(*(part.net_uncertainty_j for part in parts)))
+
+    def per(self, number: float) -> Ratio:
+        """Return the gross energy of one of a number of things, for example tokens, in joules.
+
+        Example:
+            >>> cpu = ComponentEnergy(component="cpu:0", source="rapl", duration_s=1.0,
+            ...     provenance=Provenance.MEASURED, gross_j=60.0)
+            >>> Energy(duration_s=1.0, components={"cpu:0": cpu}).per(1200)
+            Ratio(value=0.05, low=0.05, high=0.05)
+        """
+        if not number > 0:
+            return UNKNOWN_RATIO
+        low_j, high_j = self.interval_j
+        return Ratio(self.gross_j / number, low_j / number, high_j / number)
 
     @property
     def job_j(self) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any, NamedTuple, Self
 
+from joulelab.batches import UNKNOWN_TOKENS, Tokens, count_tokens
 from joulelab.errors import JoulelabError
 from joulelab.forecast.loop import EpochForecaster, LoopTuner, Tuning
 from joulelab.format import count, duration, quantity
@@ -22,14 +24,20 @@ from joulelab.integrations.metrics import (
     stage_energy,
     stage_metrics,
 )
-from joulelab.loops import print_summary, summary_lines
+from joulelab.loops import print_summary, summary_lines, token_lines
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.spans import Span
-from joulelab.recording.trace_spans import Window
+from joulelab.recording.trace_spans import TraceSpan, Window
 
 TOTALS = ("total_gross_j", "total_job_j", "total_carbon_g")
 """Metrics of the fit so far that are logged with an epoch."""
+COUNTED = ("epoch", "validate", "test", "predict")
+"""Spans whose tokens are counted, each without those of the spans within it."""
+PARTS = {"epoch": "train", "validate": "validate", "checkpoint": "checkpoint"}
+"""Spans of the parts of a fit, each without the others within it, and the parts' names."""
+WAIT_FOR_PROCESSES_S = 1.0
+"""Longest time to wait for the numbers of tokens of a host's other processes."""
 
 
 class HookSpans:
@@ -37,9 +45,19 @@ class HookSpans:
 
     The first span opens a meter unless one is given, and :meth:`close` closes it. If it cannot be
     opened, there is a warning and the training continues without it.
+
+    Attributes:
+        tokens_in: Counts the tokens of a batch.
+        processes: Number of processes of the training on this host; NaN if it is unknown.
+        replicas: Number of them that train on batches of their own.
+        finished: Spans of parts of the latest attempt of a fit.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
+        self.tokens_in: Callable[[Any], Any] = count_tokens
+        self.processes = self.replicas = 1.0
+        self.finished: list[Span] = []
+        self._tokens: dict[Span, Tokens] = {}
         self.meter = meter
         self._is_given = self._is_recording = meter is not None
         self._open: list[Span] = []
@@ -66,12 +84,78 @@ class HookSpans:
         span = self.find(name)
         while span is not None:
             innermost = self._open.pop()
+            if innermost in self._tokens:
+                counted = _in_numbers(self._tokens.pop(innermost))
+                # Another thread may be reading the attributes.
+                innermost.attributes = innermost.attributes | counted
             if innermost.stop_ns is None:
                 innermost.end(stop_ns)
+            if innermost.name in PARTS:
+                self.finished.append(innermost)
             if innermost is span:
                 self._last_hook_ns = span.stop_ns or 0
                 break
         return span
+
+    def count(self, batch: Any) -> Tokens:
+        """Count the tokens of a batch, which the framework may change when it is processed."""
+        try:
+            tokens = self.tokens_in(batch)
+            return tokens if isinstance(tokens, Tokens) else Tokens(tokens)
+        except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
+            warnings.warn(f"tokens are not counted: {error!r}", RuntimeWarning, stacklevel=4)
+            self.tokens_in = lambda _: UNKNOWN_TOKENS
+            return UNKNOWN_TOKENS
+
+    def add(self, tokens: Tokens) -> None:
+        """Add the tokens of a batch that was processed to the innermost span that counts them."""
+        span = next((span for span in reversed(self._open) if span.name in COUNTED), None)
+        if span is not None:
+            before = [self._tokens[span]] if span in self._tokens else []
+            self._tokens[span] = Tokens.total([*before, tokens])
+
+    def host_tokens(self, spans: Sequence[Span]) -> list[Tokens]:
+        """Return the tokens of finished spans, added up over the training's processes on this host.
+
+        The spans of other processes are in the same recording, in the same order. If some do not
+        arrive, there is a warning, and each process counts as this one.
+        """
+        own = [Tokens.of_attributes(span.attributes) for span in spans]
+        if self.processes == 1 or not spans or self.meter is None:
+            return own
+        until_s = time.monotonic() + WAIT_FOR_PROCESSES_S
+        while (found := self._of_all_processes(spans)) is None:
+            if time.monotonic() > until_s:
+                warnings.warn(
+                    "the tokens of other processes are unknown: each counts as many as this one",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                return [one.scaled(self.replicas) for one in own]
+        return [one.scaled(self.replicas / self.processes) for one in found]
+
+    def _of_all_processes(self, spans: Sequence[Span]) -> list[Tokens] | None:
+        """Return the sum over the host's processes for each span; ``None`` if some are missing."""
+        assert self.meter is not None
+        by_process: dict[tuple[str, int], list[TraceSpan]] = {}
+        for one in self.meter.trace.spans:
+            if one.name in COUNTED:
+                by_process.setdefault((one.name, one.key[0]), []).append(one)
+        sums = []
+        for span in spans:
+            mine = [one.key[1] for one in by_process.get((span.name, os.getpid()), ())]
+            if span.index not in mine:
+                return None
+            position = mine.index(span.index)
+            same = [
+                Tokens.of_attributes(series[position].attributes)
+                for (name, _), series in by_process.items()
+                if name == span.name and len(series) > position and series[position].stop_ns
+            ]
+            if len(same) != self.processes:
+                return None
+            sums.append(Tokens.total(same))
+        return sums
 
     def find(self, name: str) -> Span | None:
         """Return the innermost open span of that name."""
@@ -142,6 +226,7 @@ class Fit:
         self._total_epochs, self._total_steps = total_epochs, total_steps
         self._pending: list[Epoch] = []
         self._validations: list[Span] = []
+        self._spans.finished.clear()
         self._first_step = self._steps_per_epoch = self._epochs = 0
         self._forecaster: EpochForecaster | None = None
         if self._logs and self._span is not None and self._spans.meter is not None:
@@ -226,19 +311,51 @@ class Fit:
         energy = stage_energy(self._span)
         if energy is None:
             return None
-        metrics, lines = stage_metrics("fit", self._span, energy), summary_lines(energy)
         attempts = self._attempts if failed else self._attempts[:-1]
+        # Tokens of failed attempts would make a token cheaper than it was.
+        spans = [] if attempts and failed else self._spans.finished
+        epochs = [span for span in spans if span.name == "epoch"]
+        tokens = Tokens.total(self._spans.host_tokens(epochs))
+        metrics = stage_metrics("fit", self._span, energy, tokens)
+        parts = self._parts(spans, attempts, energy.gross_j)
+        metrics |= known({f"fit_{name}_gross_j": part_j for name, part_j in parts.items()})
+        train_j = parts.get("train", math.nan)
+        metrics |= known({"fit_train_j_per_token": train_j / (tokens.processed or math.nan)})
+        lines = [*summary_lines(energy), *token_lines(energy, tokens.processed)]
         if attempts:
-            energies = [one for one in map(stage_energy, attempts) if one is not None]
-            failed_j = math.fsum(one.gross_j for one in energies)
-            metrics |= known(
-                {"fit_failed_attempts": float(len(attempts)), "fit_failed_gross_j": failed_j}
-            )
+            metrics["fit_failed_attempts"] = float(len(attempts))
+            failed_s = math.fsum(attempt.duration_s for attempt in attempts)
             lines.append(
-                f"{count(len(attempts), 'attempt')} failed and used {quantity(failed_j, 'J')} of "
-                f"it in {duration(math.fsum(attempt.duration_s for attempt in attempts))}"
+                f"{count(len(attempts), 'attempt')} failed and used "
+                f"{quantity(parts.get('failed'), 'J')} of it in {duration(failed_s)}; "
+                "their tokens do not count"
             )
         return FinishedFit(metrics, lines)
+
+    def _parts(
+        self, spans: Sequence[Span], attempts: Sequence[Span], gross_j: float
+    ) -> dict[str, float]:
+        """Divide the energy of the fit into parts: every joule is in one of them.
+
+        ``other`` is what happened before and between the other parts.
+        """
+        if self._spans.meter is None or math.isnan(gross_j):
+            return {}
+        parts_j: dict[str, float] = {}
+        enclosing: list[Span] = []
+        energies = self._spans.meter.energies([*spans, *attempts])
+        pairs = zip(spans, energies, strict=False)
+        for span, energy in sorted(pairs, key=lambda pair: pair[0].start_ns):
+            while enclosing and (enclosing[-1].stop_ns or 0) <= span.start_ns:
+                enclosing.pop()
+            if enclosing:
+                parts_j[PARTS[enclosing[-1].name]] -= energy.gross_j
+            enclosing.append(span)
+            part = PARTS[span.name]
+            parts_j[part] = parts_j.get(part, 0.0) + energy.gross_j
+        if attempts:
+            parts_j["failed"] = math.fsum(one.gross_j for one in energies[len(spans) :])
+        return parts_j | {"other": gross_j - math.fsum(parts_j.values())}
 
     def _metrics(self, forecaster: EpochForecaster, epochs: Sequence[Epoch]) -> list[Metrics]:
         by_steps = self._total_steps / self._steps_per_epoch if self._steps_per_epoch else math.inf
@@ -253,12 +370,16 @@ class Fit:
         for epoch in epochs:
             spans += (Window(start_ns, epoch.span.stop_ns or start_ns), epoch.span)
             spans += epoch.validations
+        counted = [span for epoch in epochs for span in (epoch.span, *epoch.validations)]
+        tokens = iter(self._spans.host_tokens(counted))
         energies = iter(self._spans.meter.energies(spans))
         before_j = next(energies).gross_j
         rows = []
         for epoch in epochs:
-            so_far, whole = next(energies), next(energies)
-            row = epoch_metrics(epoch, whole, [next(energies) for _ in epoch.validations])
+            so_far, whole, trained = next(energies), next(energies), next(tokens)
+            validations = [next(energies) for _ in epoch.validations]
+            validated = Tokens.total(next(tokens) for _ in epoch.validations)
+            row = epoch_metrics(epoch, whole, validations, trained, validated)
             total = energy_metrics("total", so_far, epoch.span)
             rows.append(row | {name: total[name] for name in TOTALS if name in total})
         if forecast is not None:
@@ -352,6 +473,15 @@ class EnergyHooks:
         return row | in_wh(row) if self._wh else row
 
 
+def _in_numbers(tokens: Tokens) -> dict[str, float]:
+    """Return attributes of a span; none if the device that was to compute them has failed."""
+    try:
+        return tokens.attributes()
+    except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
+        warnings.warn(f"tokens are not counted: {error!r}", RuntimeWarning, stacklevel=4)
+        return {}
+
+
 def should_record(*, first: bool) -> bool:
     """Whether this process records spans: the host's first, and any process of a launched job.
 
@@ -377,9 +507,35 @@ def wrap_method(
         finally:
             end()
 
+    return _replace(owner, method, wrapped)
+
+
+def wrap_step(owner: object, method: str, spans: HookSpans) -> Callable[[], None]:
+    """Count the tokens of the batches that a method of a model and a batch processes.
+
+    Return how to restore the method. Only batches whose processing did not fail count.
+    """
+    original = getattr(owner, method)
+
+    @wraps(original)
+    def wrapped(model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        tokens = spans.count(inputs)
+        result = original(model, inputs, *args, **options)
+        spans.add(tokens)
+        return result
+
+    return _replace(owner, method, wrapped)
+
+
+def _replace(owner: object, method: str, wrapped: Callable[..., Any]) -> Callable[[], None]:
+    """Replace a method of one object; return how to restore it."""
+    own = vars(owner)
+    before = {method: own[method]} if method in own else {}
+
     def restore() -> None:
-        if vars(owner).get(method) is wrapped:
+        if own.get(method) is wrapped:
             delattr(owner, method)
+            own.update(before)
 
     setattr(owner, method, wrapped)
     return restore

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from joulelab.batches import UNKNOWN_TOKENS, TokenCounter, batch_size, count_tokens
 from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method
-from joulelab.integrations.metrics import Metrics, batch_size, stage_energy, stage_metrics
+from joulelab.integrations.metrics import Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 
 SampleCounter = Callable[[Any], float]
@@ -36,14 +37,22 @@ class LightningHooks(EnergyHooks):
             result of tuning.
         tune: Lower the energy of a fit while it runs: a :class:`joulelab.Tune`.
         samples_in: Counts the samples of a batch. Default: the length of its first tensor.
+        tokens_in: Counts the tokens of a batch. Default: those of all ``input_ids`` in it, without
+            padding if there is an ``attention_mask``.
     """
 
     _logger: ClassVar[logging.Logger]
 
     def __init__(
-        self, meter: Meter | None = None, samples_in: SampleCounter | None = None, **options: Any
+        self,
+        meter: Meter | None = None,
+        samples_in: SampleCounter | None = None,
+        tokens_in: TokenCounter | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(meter, **options)
+        self._spans.tokens_in = tokens_in or count_tokens
+        self._batch_tokens = UNKNOWN_TOKENS
         self._samples_in = samples_in or batch_size
         self._is_recording = self._logs = False
         self._step_at: int | None = None
@@ -56,6 +65,10 @@ class LightningHooks(EnergyHooks):
         self._is_recording = should_record(first=self._logs)
         if not self._is_recording:
             return
+        # Processes that share a batch, for example by tensor parallelism, count it once.
+        sampler = trainer.distributed_sampler_kwargs or {"num_replicas": 1}
+        self._spans.replicas = sampler["num_replicas"] / trainer.num_nodes
+        self._spans.processes = trainer.world_size / trainer.num_nodes
         if stage == "fit":
             self._spans.begin("fit")
         begin, end = (
@@ -84,9 +97,10 @@ class LightningHooks(EnergyHooks):
             self._samples = 0.0
             self._fit.begin_epoch(trainer.current_epoch, trainer.global_step)
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, _: Any, batch: Any, *__: Any) -> None:
         if self._fit is None:
             return
+        self._batch_tokens = self._spans.count(batch)
         if not self._fit.in_epoch:  # resumed within an epoch, without a hook
             self.on_train_epoch_start(trainer)
         if self._steps and self._step_at is None:
@@ -97,6 +111,7 @@ class LightningHooks(EnergyHooks):
         if self._fit is None:
             return
         self._samples += self._samples_in(batch)
+        self._spans.add(self._batch_tokens)
         if self._step_at is not None and trainer.global_step != self._step_at:
             self._end_step()
 
@@ -104,9 +119,8 @@ class LightningHooks(EnergyHooks):
         if self._fit is None:
             return
         self._end_step()
-        sampler = trainer.distributed_sampler_kwargs or {"num_replicas": 1}
-        on_host = sampler["num_replicas"] / trainer.num_nodes
-        self._fit.end_epoch(trainer.current_epoch, trainer.global_step, self._samples * on_host)
+        samples = self._samples * self._spans.replicas
+        self._fit.end_epoch(trainer.current_epoch, trainer.global_step, samples)
         self._log_epochs(trainer)
 
     def on_sanity_check_start(self, *_: Any) -> None:
@@ -128,6 +142,11 @@ class LightningHooks(EnergyHooks):
         elif not trainer.sanity_checking:
             self._end_stage(trainer, "validate")
 
+    def on_validation_batch_start(self, trainer: Trainer, _: Any, batch: Any, *__: Any) -> None:
+        self._spans.add(self._spans.count(batch))
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+
     def on_test_start(self, *_: Any) -> None:
         self._begin_stage("test")
 
@@ -147,7 +166,9 @@ class LightningHooks(EnergyHooks):
     def _end_stage(self, trainer: Trainer, name: str) -> None:
         span = self._spans.end(name)
         if span is not None and self._logs:
-            self._log(trainer, stage_metrics(name, span, stage_energy(span)), trainer.global_step)
+            [tokens] = self._spans.host_tokens([span])
+            row = stage_metrics(name, span, stage_energy(span), tokens)
+            self._log(trainer, row, trainer.global_step)
 
     def _end_step(self) -> None:
         if self._step_at is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from joulelab.batches import ATTRIBUTES, UNKNOWN_TOKENS, Tokens
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.site import local_costs
 
@@ -30,8 +31,14 @@ class Epoch(NamedTuple):
     validations: Sequence[Span]
 
 
-def epoch_metrics(epoch: Epoch, whole: Energy, validations: Sequence[Energy]) -> Metrics:
-    """Return the metrics of an epoch. Unknown ones are left out.
+def epoch_metrics(
+    epoch: Epoch,
+    whole: Energy,
+    validations: Sequence[Energy],
+    tokens: Tokens = UNKNOWN_TOKENS,
+    validate_tokens: Tokens = UNKNOWN_TOKENS,
+) -> Metrics:
+    """Return the metrics of an epoch, which trained on some tokens. Unknown ones are left out.
 
     ====================== ================================================================
     ``epoch_gross_j``      energy of the epoch, including validation within it
@@ -43,20 +50,39 @@ def epoch_metrics(epoch: Epoch, whole: Energy, validations: Sequence[Energy]) ->
     ``mean_power_w``       mean gross power
     ``validate_gross_j``   energy of validation in the epoch, and between it and the next
     ``train_j_per_sample`` gross energy of the epoch per sample, without validation
+    ``train_j_per_token``  the same per token
     ====================== ================================================================
+
+    In addition there are the numbers of tokens, see :func:`token_metrics`, and
+    ``validate_j_per_token``.
     """
     within_j = sum(
         energy.gross_j
         for span, energy in zip(epoch.validations, validations, strict=True)
         if span.start_ns < (epoch.span.stop_ns or 0)
     )
-    return energy_metrics("epoch", whole, epoch.span) | known(
-        {
-            "mean_power_w": whole.mean_power_w,
-            "validate_gross_j": sum(e.gross_j for e in validations) if validations else math.nan,
-            "train_j_per_sample": (whole.gross_j - within_j) / (epoch.samples or math.nan),
-        }
-    )
+    train_j = whole.gross_j - within_j
+    validate_j = sum(energy.gross_j for energy in validations) if validations else math.nan
+    values = {
+        "mean_power_w": whole.mean_power_w,
+        "validate_gross_j": validate_j,
+        "train_j_per_sample": train_j / (epoch.samples or math.nan),
+        "train_j_per_token": train_j / (tokens.processed or math.nan),
+        "validate_j_per_token": validate_j / (validate_tokens.processed or math.nan),
+    }
+    numbers = token_metrics("train", tokens) | token_metrics("validate", validate_tokens)
+    return energy_metrics("epoch", whole, epoch.span) | known(values) | numbers
+
+
+def token_metrics(name: str, tokens: Tokens) -> Metrics:
+    """Return numbers of tokens: ``train_tokens``, ``train_padding_tokens``, ...
+
+    Example:
+        >>> token_metrics("train", Tokens(100.0, 28.0))
+        {'train_tokens': 100.0, 'train_padding_tokens': 28.0}
+    """
+    numbers = zip(ATTRIBUTES, tokens, strict=True)
+    return known({f"{name}_{attribute}": number for attribute, number in numbers})
 
 
 def stage_energy(span: Span) -> Energy | None:
@@ -68,11 +94,20 @@ def stage_energy(span: Span) -> Energy | None:
         return None
 
 
-def stage_metrics(name: str, span: Span, energy: Energy | None) -> Metrics:
+def stage_metrics(
+    name: str, span: Span, energy: Energy | None, tokens: Tokens = UNKNOWN_TOKENS
+) -> Metrics:
     """Return the metrics of a stage, for example ``fit`` or ``test``."""
     if energy is None:
         return {}
-    return energy_metrics(name, energy, span) | known({f"{name}_duration_s": energy.duration_s})
+    per_token = energy.per(tokens.processed)
+    values = {
+        f"{name}_duration_s": energy.duration_s,
+        f"{name}_j_per_token": per_token.value,
+        f"{name}_j_per_token_low": per_token.low,
+        f"{name}_j_per_token_high": per_token.high,
+    }
+    return energy_metrics(name, energy, span) | known(values) | token_metrics(name, tokens)
 
 
 def energy_metrics(name: str, energy: Energy, span: Span) -> Metrics:
@@ -113,22 +148,3 @@ def in_wh(metrics: Metrics) -> Metrics:
         for name, value in metrics.items()
         if name.endswith("_gross_j")
     }
-
-
-def batch_size(batch: Any) -> float:
-    """Return the length of the first array in a batch; NaN without one.
-
-    Example:
-        >>> from numpy import zeros
-        >>> batch_size({"text": ["a", "b"], "x": (zeros((2, 3)), zeros(2))})
-        2.0
-    """
-    shape = getattr(batch, "shape", None)
-    if isinstance(shape, tuple):
-        return float(shape[0]) if shape else math.nan
-    if isinstance(batch, Mapping):
-        batch = tuple(batch.values())
-    if not isinstance(batch, Sequence) or isinstance(batch, (str, bytes)):
-        return math.nan
-    sizes = (batch_size(part) for part in batch if not isinstance(part, (str, bytes)))
-    return next((size for size in sizes if not math.isnan(size)), math.nan)

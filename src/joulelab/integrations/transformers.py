@@ -7,11 +7,13 @@ import math
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any
 
-from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method
+from joulelab.batches import TokenCounter, count_tokens
+from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method, wrap_step
 from joulelab.integrations.metrics import Epoch, Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
@@ -31,6 +33,8 @@ SPANS_OF_METHODS = {
     "predict": "predict",
     "_save_checkpoint": "checkpoint",
 }
+STEPS = ("training_step", "prediction_step")
+"""Methods that process a batch: their second argument."""
 PREFIX = "energy_"
 
 
@@ -40,7 +44,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     The spans are ``fit`` > ``epoch`` > ``step``, with ``validate`` and ``checkpoint`` where they
     happen, and ``validate`` and ``predict`` on their own. A ``step`` is one step of the optimiser,
     with all the batches that it accumulates. With ``auto_find_batch_size`` there is a span
-    ``attempt`` within the fit for each batch size.
+    ``attempt`` within the fit for each batch size. What the trainer does after its last log, for
+    example loading the best model, is a span ``finish`` if the trainer was given.
 
     Of several processes on one host the first one logs, for the whole host. Further arguments are
     those of :class:`~joulelab.integrations.callback.EnergyHooks`.
@@ -48,13 +53,22 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
     Args:
         trainer: The trainer, if the callback is added after the trainer was made.
         meter: Meter to use. Default: a new one for each call of the trainer.
+        tokens_in: Counts the tokens of a batch. Default: those of its ``input_ids``, without
+            padding if there is an ``attention_mask``.
         **options: Further arguments.
     """
 
     def __init__(
-        self, trainer: Trainer | None = None, meter: Meter | None = None, **options: Any
+        self,
+        trainer: Trainer | None = None,
+        meter: Meter | None = None,
+        tokens_in: TokenCounter | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(meter, **options)
+        self._spans.tokens_in = tokens_in or count_tokens
+        self._restore_steps: list[Callable[[], None]] = []
+        self._is_wrapped = False  # whether the end of the running train() will be noticed
         self._trainer: Trainer | None = None
         self._attached: weakref.WeakSet[Trainer] = weakref.WeakSet()
         self._index = self._first_step = 0
@@ -66,6 +80,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         if self._trainer is not None:
             self._finish(self._trainer.state, self._trainer.control, failed=True)
         super().close()
+        self._restore()
 
     def on_init_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         self._attach(_calling_trainer(self))
@@ -76,6 +91,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._attach(_calling_trainer(self))
         if not should_record(first=state.is_local_process_zero):
             return
+        if self._trainer is not None:
+            self._count_steps(self._trainer)
         self._index = int((state.epoch or 0.0) + 1e-6)
         total_steps = state.max_steps - state.global_step if self._forecast else math.inf
         is_repeated = self._fit is not None
@@ -113,7 +130,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
 
     def on_train_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         self._finish(state, control)
-        self.close()
+        if not self._is_wrapped:
+            self.close()
 
     def _attach(self, trainer: Trainer | None) -> None:
         """Measure the calls of a trainer, which reports no failures to its callbacks."""
@@ -125,10 +143,24 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             begin, end = partial(self._begin, trainer, name), partial(self._end, trainer, name)
             wrap_method(trainer, method, begin, end)
 
+    def _count_steps(self, trainer: Trainer) -> None:
+        """Count the tokens of the batches that a trainer processes until :meth:`close`."""
+        if self._restore_steps:
+            return
+        share, accelerator = _share_of_host(trainer.args.world_size), trainer.accelerator
+        self._spans.processes = trainer.args.world_size * share
+        parallel = getattr(accelerator, "parallelism_config", None)
+        sizes = (getattr(parallel, name, None) or 1 for name in ("tp_size", "cp_size"))
+        self._spans.replicas = self._spans.processes / math.prod(sizes)
+        self._restore_steps = [wrap_step(trainer, method, self._spans) for method in STEPS]
+
     def _begin(self, trainer: Trainer, name: str) -> None:
         if name == "fit":
             self._begin_call()
+            self._is_wrapped = True
         self._trainer = trainer
+        if name != "checkpoint" and should_record(first=trainer.is_local_process_zero()):
+            self._count_steps(trainer)
         if self._fit is not None and name == "validate":
             self._fit.begin_validation()
         elif should_record(first=trainer.is_local_process_zero()):
@@ -136,6 +168,11 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
 
     def _end(self, trainer: Trainer, name: str) -> None:
         if name == "fit":
+            self._is_wrapped = False
+            span = self._spans.end("finish")
+            if span is not None and trainer.is_local_process_zero():
+                # Loggers are closed by now.
+                self.history.append(self._named(stage_metrics("finish", span, stage_energy(span))))
             self.close()
             return
         if self._fit is not None and name == "validate":
@@ -144,8 +181,10 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         span = self._spans.end(name)
         if span is not None and self._spans.find("fit") is None:
             if trainer.is_local_process_zero():
-                row = stage_metrics(name, span, stage_energy(span))
+                [tokens] = self._spans.host_tokens([span])
+                row = stage_metrics(name, span, stage_energy(span), tokens)
                 self._log(trainer.state, trainer.control, row)
+            self._restore()
             self._spans.close()
 
     def _log_epochs(self, state: State, control: Control, *, now: bool = False) -> None:
@@ -162,9 +201,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         now = state.epoch, state.global_step, control.should_log
         if epoch is not None:
             state.epoch, state.global_step = epoch.epoch, epoch.step
-        named: dict[str, Any] = {
-            PREFIX + name: value for name, value in self._in_units(row).items()
-        }
+        named = self._named(row)
         self.history.append({**named, "epoch": state.epoch, "step": state.global_step})
         try:
             if self._trainer is not None:
@@ -175,9 +212,19 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             # The trainer must still log its own metrics.
             state.epoch, state.global_step, control.should_log = now
 
+    def _named(self, row: Metrics) -> dict[str, Any]:
+        return {PREFIX + name: value for name, value in self._in_units(row).items()}
+
+    def _restore(self) -> None:
+        """End the counting of tokens."""
+        while self._restore_steps:
+            self._restore_steps.pop()()
+
     def _finish(self, state: State, control: Control, *, failed: bool = False) -> None:
         if self._fit is not None:
             self._spans.end_all()
+            if self._is_wrapped and not failed:
+                self._spans.begin("finish")
             self._log_epochs(state, control, now=True)
             self._log(state, control, self._end_fit(failed=failed))
 
