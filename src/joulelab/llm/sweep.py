@@ -1,0 +1,136 @@
+"""The knee of a sweep: the concurrency beyond which a token gets no cheaper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulelab.format import with_interval
+from joulelab.uncertain import CONFIDENCE, COVERAGE_FACTOR, UncertainValue
+
+Floats = NDArray[np.float64]
+
+BLOCKS = 10
+"""Parts of a level whose costs are compared, so that its scatter from moment to moment counts."""
+_STUDENT = 2.262157
+"""97.5 % quantile of Student's t with 9 degrees of freedom, those of the blocks."""
+
+
+def cost_of_blocks(energies: Sequence[UncertainValue], tokens: Floats) -> UncertainValue:
+    """Return the energy per token of consecutive blocks of time, J.
+
+    The ratio of the two sums. Its own uncertainty is that of the scatter between blocks, by the
+    linearised variance of a ratio (Cochran 1977, Sampling Techniques, section 2.11), and Student's
+    factor for the few blocks; errors of the sensor are shared with other levels.
+
+    Args:
+        energies: Energy of each block, J.
+        tokens: Tokens in each block. Shape: (blocks,).
+    """
+    total = UncertainValue.total(energies)
+    n, mean = len(energies), float(tokens.mean())
+    if not mean > 0 or n < 2:
+        return UncertainValue(math.nan)
+    per_token = total.value / float(tokens.sum())
+    residuals = np.array([one.value for one in energies]) - per_token * tokens
+    scatter = math.sqrt(float(residuals @ residuals) / (n - 1) / n) / mean
+    found = total.per(float(tokens.sum()))
+    own = math.hypot(found.own, scatter * _STUDENT / COVERAGE_FACTOR)
+    return UncertainValue(found.value, found.shared, own, found.simulated, least=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """Where a sweep over concurrencies stops to pay.
+
+    Attributes:
+        concurrency: The lowest that has no significantly cheaper one above it.
+        cost: Gross energy per output token there, J.
+        highest: The highest concurrency that was measured.
+        is_flat: Whether no two concurrencies differ significantly.
+        dearer: The concurrencies above that cost significantly more.
+    """
+
+    concurrency: int
+    cost: UncertainValue
+    highest: int
+    is_flat: bool
+    dearer: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """What was found, as a sentence."""
+        low, high = self.cost.interval
+        cost = with_interval(self.cost.value, low, high, "J")
+        if self.is_flat:
+            return (
+                "A token costs about the same at every concurrency: no significant difference "
+                f"(95 %); {cost} at concurrency {self.concurrency}."
+            )
+        first = f"A token is cheapest at concurrency {self.concurrency}: {cost}"
+        if self.concurrency == self.highest:
+            return f"{first}; it is the highest that was measured, so more may be cheaper still."
+        if self.dearer:
+            return f"{first}; from concurrency {self.dearer[0]} on it costs more."
+        return f"{first}; beyond it no significant gain."
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a plain dictionary."""
+        low, high = self.cost.interval
+        return {
+            "concurrency": self.concurrency,
+            "gross_j_per_output_token": self.cost.value,
+            "gross_j_per_output_token_low": low,
+            "gross_j_per_output_token_high": high,
+            "is_highest": self.concurrency == self.highest,
+            "is_flat": self.is_flat,
+            "text": self.text,
+        }
+
+
+def find_knee(costs: Mapping[int, UncertainValue]) -> Knee | None:
+    """Find the concurrency beyond which a token gets no cheaper.
+
+    Two costs differ if the interval of their ratio excludes 1, at 95 % for all pairs together
+    (Bonferroni). Errors that both share, such as the gain of a sensor, cancel.
+
+    Args:
+        costs: Gross energy per output token at each concurrency, J.
+
+    Returns:
+        The knee; ``None`` with fewer than two positive costs.
+
+    Example:
+        >>> def cost(j):
+        ...     return UncertainValue(j, {"gain": j / 20}, own=j / 100)
+        >>> find_knee({1: cost(4.0), 4: cost(1.5), 16: cost(1.0), 64: cost(0.99)}).text
+        'A token is cheapest at concurrency 16: 1.00 J (95 % CI 0.90–1.10 J); beyond it no \
+significant gain.'
+    """
+    known = sorted((n, one) for n, one in costs.items() if one.value > 0)
+    if len(known) < 2:
+        return None
+    logarithms = {n: one.logarithm() for n, one in known}
+    pairs = len(known) * (len(known) - 1) / 2
+    factor = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / pairs)
+
+    def is_cheaper(one: int, other: int) -> bool:
+        """Report whether a token costs significantly less at one concurrency than at another."""
+        difference = logarithms[one] - logarithms[other]
+        return difference.value + factor * difference.uncertainty < 0
+
+    levels = [n for n, _ in known]
+    knee = next(n for n in levels if not any(is_cheaper(m, n) for m in levels if m > n))
+    return Knee(
+        concurrency=knee,
+        cost=costs[knee],
+        highest=levels[-1],
+        is_flat=not any(is_cheaper(m, n) for m in levels for n in levels),
+        dearer=tuple(m for m in levels if m > knee and is_cheaper(knee, m)),
+    )
