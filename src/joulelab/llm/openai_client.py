@@ -92,6 +92,8 @@ class Reply:
     """What came back for one request. Times are CLOCK_MONOTONIC, ns.
 
     Attributes:
+        prompt: The prompt.
+        wanted_tokens: Number of tokens to generate.
         start_ns: When the request was sent.
         stop_ns: When the last chunk with a choice arrived, or the request failed.
         chunk_ns: When each chunk with text arrived.
@@ -101,6 +103,8 @@ class Reply:
         status: HTTP status; 0 if there was none.
     """
 
+    prompt: str = ""
+    wanted_tokens: int = 0
     start_ns: int = 0
     stop_ns: int = 0
     chunk_ns: list[int] = field(default_factory=list)
@@ -234,6 +238,7 @@ class OpenAIClient:
             reply: What to fill, so that the caller has what came before it was cancelled.
         """
         reply = Reply() if reply is None else reply
+        reply.prompt, reply.wanted_tokens = prompt, output_tokens
         reply.start_ns = time.monotonic_ns()
         try:
             await self._send(self._body(prompt, output_tokens), reply)

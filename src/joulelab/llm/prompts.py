@@ -86,6 +86,10 @@ class Tokenizer:
         per_word = (more_tokens - tokens) / (more_words - words)
         return cls(per_word, tokens - per_word * words)
 
+    def tokens_of(self, text: str) -> float:
+        """Estimate the tokens of a prompt."""
+        return self.overhead + self.per_word * len(text.split())
+
     def words_for(self, tokens: float) -> int:
         """Return how many words come closest to a number of tokens; at least one."""
         return max(1, round((tokens - self.overhead) / self.per_word))
