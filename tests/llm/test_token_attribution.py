@@ -1,5 +1,7 @@
 """Joules per token of simulated servers whose costs are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from benchmarks.token_attribution import Case, compare, record, simulate
@@ -40,3 +42,22 @@ def test_requests_outside_the_recording_are_an_error():
     truth = simulate(case, rng)
     with pytest.raises(UserError, match="no request is within the recording"):
         attribute(truth.requests.shifted(1e4), record(truth, case, rng))
+
+
+def test_component_that_stays_idle_costs_nothing():
+    case = Case()
+    rng = np.random.default_rng(0)
+    truth = simulate(case, rng)
+    trace = record(truth, case, rng)
+    alone = attribute(truth.requests, trace)
+    (readings,), (channel,) = trace.series, trace.channels
+    constant = readings._replace(value=np.full(readings.value.size, 60.0))
+    both = replace(
+        trace,
+        channels=(channel, replace(channel, component="gpu:1")),
+        series=(readings, constant),
+    )
+    found = attribute(truth.requests, both)
+    assert found.cost == alone.cost
+    assert found.energy.gross_j > alone.energy.gross_j
+    assert "no energy net of idle is significant: gpu:1" in found.notes

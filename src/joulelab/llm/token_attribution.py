@@ -17,6 +17,7 @@ from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import component_gross, component_net
 from joulelab.errors import UserError
+from joulelab.format import join_words
 from joulelab.llm.power_fit import Activity, Model, PowerFit, fit_power
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, RequestEnergies, SteadyState, TokenCost
@@ -78,7 +79,15 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
         if fit:
             divisions[name] = _Division.of(part, fit)
     costs = {name: _cost(requests, [one.phases()]) for name, one in divisions.items()}
-    is_whole = bool(divisions) and divisions.keys() == energy.components.keys()
+    # A GPU that another server uses, or an estimate that does not vary.
+    idle = [
+        name
+        for name, part in energy.components.items()
+        if name not in divisions and part.net_interval_j[0] <= 0
+    ]
+    if idle:
+        notes.append(f"no energy net of idle is significant: {join_words(idle)}")
+    is_whole = bool(divisions) and {*divisions, *idle} == energy.components.keys()
     return LlmResult(
         requests=requests,
         energy=energy,
