@@ -1,10 +1,12 @@
 """``joulelab.epochs`` on the simulated machine."""
 
+import math
 import os
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
 import joulelab
@@ -46,6 +48,30 @@ def test_a_step_contains_all_the_batches_that_it_accumulates():
     assert [*loop.steps([], accumulate=2)] == []
     with pytest.raises(UserError, match="accumulate is 0"):
         next(loop.steps("a", accumulate=0))
+
+
+def test_tokens_of_all_batches_and_the_energy_of_one(capsys):
+    batch = {"input_ids": np.ones((2, 8)), "attention_mask": np.ones((2, 8))}
+    batch["attention_mask"][1, 3:] = 0
+    loop = joulelab.epochs(range(2))
+    for _ in loop:
+        for _ in loop.steps([batch] * 3, accumulate=2):
+            pass
+    assert loop.tokens == 2 * 3 * 11
+    one = loop.energy.per(loop.tokens)
+    assert one.value == pytest.approx(loop.energy.gross_j / 66)
+    assert (one.low, one.high) == tuple(end / 66 for end in loop.energy.interval_j)
+    assert capsys.readouterr().err.rstrip().endswith(") per token, 66 tokens")
+
+
+def test_tokens_are_counted_by_a_function_or_unknown(capsys):
+    loop = joulelab.epochs(range(1))
+    for _ in loop:
+        list(loop.steps("ab", tokens_in=lambda batch: 7))
+        assert loop.tokens == 14
+        list(loop.steps("ab"))
+    assert math.isnan(loop.tokens)
+    assert "token" not in capsys.readouterr().err
 
 
 def test_an_error_ends_spans_and_recording():

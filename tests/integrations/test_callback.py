@@ -6,8 +6,10 @@ import warnings
 import pytest
 
 import joulelab
+from joulelab.batches import Tokens
 from joulelab.errors import RecorderError
 from joulelab.forecast import loop
+from joulelab.integrations import callback
 from joulelab.integrations.callback import EnergyHooks, Fit, HookSpans, wrap_method
 
 
@@ -238,3 +240,71 @@ def test_a_failure_warns_once_and_the_training_continues(fit_of, monkeypatch):
     run_epoch(fit, 1)
     assert fit.new_metrics(now=True) == []
     assert fit.end() is None
+
+
+def test_processes_whose_tokens_do_not_arrive_count_as_this_one(monkeypatch):
+    monkeypatch.setattr(callback, "WAIT_FOR_PROCESSES_S", 0.0)
+    with joulelab.Meter() as meter:
+        spans = HookSpans(meter)
+        spans.processes = spans.replicas = 4.0
+        spans.begin("epoch")
+        spans.add(Tokens(100, 28))
+        spans.add(Tokens(50, 6))
+        span = spans.end("epoch")
+        assert span.attributes == {"tokens": 150.0, "padding_tokens": 34.0}
+        with pytest.warns(RuntimeWarning, match="each counts as many as this one"):
+            [found] = spans.host_tokens([span])
+    assert found[:2] == (600.0, 136.0)
+
+
+class Failed:
+    """A number on a device that has failed."""
+
+    def __add__(self, _):
+        return self
+
+    __radd__ = __add__
+
+    def __float__(self):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize(
+    ("counted", "message"), [(Failed(), "device-side assert"), ("many", "TypeError")]
+)
+def test_tokens_that_cannot_be_added_up_are_unknown(counted, message):
+    with joulelab.Meter() as meter:
+        spans = HookSpans(meter)
+        spans.tokens_in = lambda batch: counted
+
+        def run():
+            spans.begin("epoch")
+            for _ in range(2):
+                spans.add(spans.count({}))
+            return spans.end("epoch")
+
+        with pytest.warns(RuntimeWarning, match=f"tokens are not counted: .*{message}") as warned:
+            span = run()
+    assert len(warned) == 1
+    assert span.stop_ns is not None
+    assert span.attributes == {}
+
+
+def test_a_checkpoint_within_a_validation_is_in_one_part(fit_of, energy_of):
+    fit = fit_of()
+    fit.begin_epoch(0, 0)
+    fit.begin_validation()
+    fit._spans.begin("checkpoint")
+    checkpoint = fit._spans.end("checkpoint")
+    fit.end_validation()
+    fit.end_epoch(0, 5)
+    epoch, [validation] = fit._pending[0].span, fit._pending[0].validations
+    metrics = fit.end().metrics
+    expected_j = {
+        "train": energy_of(epoch) - energy_of(validation),
+        "validate": energy_of(validation) - energy_of(checkpoint),
+        "checkpoint": energy_of(checkpoint),
+        "other": energy_of(fit._span) - energy_of(epoch),
+    }
+    for name, true_j in expected_j.items():
+        assert metrics[f"fit_{name}_gross_j"] == pytest.approx(true_j, rel=1e-3, abs=1e-6)

@@ -321,6 +321,62 @@ def test_steps_are_optional_and_samples_can_be_counted_by_a_function(trainer_wit
     assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / 5000)
 
 
+def token_batches(*lengths):
+    """Batches of one sequence each, with a position of padding."""
+    ones = ([1] * n for n in lengths)
+    return [{"input_ids": torch.ones(1, len(one) + 1), "attention_mask": torch.tensor([[*one, 0]])}
+            for one in ones]  # fmt: skip
+
+
+class Language(Tiny):
+    """Takes what it needs out of its batches, which the callback must have counted before."""
+
+    def _loss(self, batch):
+        inputs = batch[0] if isinstance(batch, (list, tuple)) else batch
+        return self.layer(inputs.pop("input_ids").sum() * torch.ones(8)).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        return self._loss(batch)
+
+
+@pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size`")
+def test_tokens_of_training_and_validation_count_apart(trainer_with, energy_of):
+    callback = EnergyCallback()
+    trainer = trainer_with(
+        callback,
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        val_check_interval=2,
+        num_sanity_val_steps=1,
+    )
+
+    def loader(*lengths):
+        return torch.utils.data.DataLoader(token_batches(*lengths), batch_size=None)
+
+    trainer.fit(Language(), loader(3, 4, 8), loader(2, 5))
+    epoch, fit = callback.history
+    [span], validations = (callback.meter.spans_named(one) for one in ("epoch", "validate"))
+    assert epoch["energy/train_tokens"] == fit["energy/fit_tokens"] == 15
+    assert epoch["energy/train_padding_tokens"] == 3
+    assert epoch["energy/validate_tokens"] == 7 * len(validations)
+    train_j = energy_of(span) - energy_of(*validations)
+    assert epoch["energy/train_j_per_token"] == pytest.approx(train_j / 15, rel=1e-3)
+    assert fit["energy/fit_train_gross_j"] == pytest.approx(train_j, rel=1e-3)
+    assert fit["energy/fit_j_per_token"] == pytest.approx(fit["energy/fit_gross_j"] / 15)
+    parts = ("train", "validate", "other")
+    assert sum(fit[f"energy/fit_{name}_gross_j"] for name in parts) == pytest.approx(
+        fit["energy/fit_gross_j"]
+    )
+    trainer.validate(Language(), loader(2, 5), verbose=False)
+    assert callback.history[-1]["energy/validate_tokens"] == 7
+
+
+def test_the_user_counts_tokens_of_other_batches(trainer_with):
+    callback = EnergyCallback(tokens_in=lambda batch: 100)
+    trainer_with(callback, max_epochs=1).fit(Tiny(), data())
+    assert callback.history[0]["energy/train_tokens"] == 500
+
+
 TWO_PROCESSES = """
 import json, os, sys
 import lightning.pytorch as pl
@@ -334,7 +390,7 @@ class Model(pl.LightningModule):
         self.layer = torch.nn.Linear(8, 2)
 
     def training_step(self, batch, batch_idx):
-        return self.layer(batch[0]).square().mean()
+        return self.layer(batch.pop("x")).square().mean()
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -342,7 +398,11 @@ class Model(pl.LightningModule):
 
 def train(rank):
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": "0"}
-    data = torch.utils.data.TensorDataset(torch.randn(20, 8))
+    ids = torch.ones(8, dtype=torch.long)
+    data = [
+        {"x": torch.randn(8), "input_ids": ids, "attention_mask": (torch.arange(8) <= n % 8).long()}
+        for n in range(20)
+    ]
     callback = EnergyCallback()
     pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=[callback],
@@ -354,6 +414,7 @@ def train(rank):
             "recorder": callback.meter.recorder_pid,
             "spans": [span.name for span in callback.meter.spans],
             "history": callback.history,
+            "tokens": callback.meter.spans_named("epoch")[0].attributes["tokens"],
         }, file)
 
 
@@ -385,6 +446,10 @@ def test_of_two_processes_the_first_logs_for_both(tmp_path):
     row = first["history"][0]
     assert row["energy/train_j_per_sample"] == pytest.approx(row["energy/epoch_gross_j"] / SAMPLES)
     assert first["recorder"] == second["recorder"]
+    tokens = sum(n % 8 + 1 for n in range(SAMPLES))
+    assert first["tokens"] != second["tokens"]
+    assert first["tokens"] + second["tokens"] == row["energy/train_tokens"] == tokens
+    assert row["energy/train_j_per_token"] == pytest.approx(row["energy/epoch_gross_j"] / tokens)
 
 
 @pytest.mark.parametrize("package", ["lightning", "pytorch_lightning"])

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from joulelab.batches import UNKNOWN_TOKENS, Tokens, count_tokens
 from joulelab.errors import JoulelabError
@@ -29,6 +29,8 @@ from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 from joulelab.recording.spans import Span
 from joulelab.recording.trace_spans import TraceSpan, Window
+
+T = TypeVar("T")
 
 TOTALS = ("total_gross_j", "total_job_j", "total_carbon_g")
 """Metrics of the fit so far that are logged with an epoch."""
@@ -85,7 +87,7 @@ class HookSpans:
         while span is not None:
             innermost = self._open.pop()
             if innermost in self._tokens:
-                counted = _in_numbers(self._tokens.pop(innermost))
+                counted = self._attempt(self._tokens.pop(innermost).attributes, {})
                 # Another thread may be reading the attributes.
                 innermost.attributes = innermost.attributes | counted
             if innermost.stop_ns is None:
@@ -99,20 +101,30 @@ class HookSpans:
 
     def count(self, batch: Any) -> Tokens:
         """Count the tokens of a batch, which the framework may change when it is processed."""
-        try:
+
+        def counted() -> Tokens:
             tokens = self.tokens_in(batch)
             return tokens if isinstance(tokens, Tokens) else Tokens(tokens)
-        except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
-            warnings.warn(f"tokens are not counted: {error!r}", RuntimeWarning, stacklevel=4)
-            self.tokens_in = lambda _: UNKNOWN_TOKENS
-            return UNKNOWN_TOKENS
+
+        return self._attempt(counted, UNKNOWN_TOKENS)
 
     def add(self, tokens: Tokens) -> None:
         """Add the tokens of a batch that was processed to the innermost span that counts them."""
         span = next((span for span in reversed(self._open) if span.name in COUNTED), None)
         if span is not None:
             before = [self._tokens[span]] if span in self._tokens else []
-            self._tokens[span] = Tokens.total([*before, tokens])
+            self._tokens[span] = self._attempt(
+                lambda: Tokens.total([*before, tokens]), UNKNOWN_TOKENS
+            )
+
+    def _attempt(self, work: Callable[[], T], otherwise: T) -> T:
+        """Count something. If that fails, warn once, and tokens are unknown from then on."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
+            warnings.warn(f"tokens are not counted: {error!r}", RuntimeWarning, stacklevel=5)
+            self.tokens_in = lambda _: UNKNOWN_TOKENS
+            return otherwise
 
     def host_tokens(self, spans: Sequence[Span]) -> list[Tokens]:
         """Return the tokens of finished spans, added up over the training's processes on this host.
@@ -471,15 +483,6 @@ class EnergyHooks:
     def _in_units(self, row: Metrics) -> Metrics:
         """Return a row as it is logged."""
         return row | in_wh(row) if self._wh else row
-
-
-def _in_numbers(tokens: Tokens) -> dict[str, float]:
-    """Return attributes of a span; none if the device that was to compute them has failed."""
-    try:
-        return tokens.attributes()
-    except Exception as error:  # noqa: BLE001  (the training must go on, whatever fails)
-        warnings.warn(f"tokens are not counted: {error!r}", RuntimeWarning, stacklevel=4)
-        return {}
 
 
 def should_record(*, first: bool) -> bool:
