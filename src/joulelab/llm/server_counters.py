@@ -2,14 +2,14 @@
 
 Servers count at ``/metrics`` in Prometheus' text format. What each means was read in its source:
 
-- vLLM (``vllm/v1/metrics/loggers.py``, ``stats.py``): counts move with every step;
-  ``prompt_tokens`` contains cached tokens. ``prompt_tokens_cached`` exists since 0.16;
-  ``prefix_cache_hits`` before that counts again when a waiting request is looked at again.
+- vLLM (``vllm/v1/metrics/loggers.py``, ``stats.py``): counts move with every step, and
+  ``prompt_tokens`` contains cached tokens. Older versions have no ``prompt_tokens_cached``, only
+  ``prefix_cache_hits``, which may count a waiting request several times.
 - SGLang (``sglang/srt/observability/metrics_collector.py``, ``observe_one_finished_request``;
-  needs ``--enable-metrics``): counts move when a request ends; prompts contain cached tokens.
+  needs ``--enable-metrics``): counts move when a request ends, and prompts contain cached tokens.
 - llama.cpp (``tools/server/server-context.cpp``; needs ``--metrics``): ``prompt_tokens_total``
   moves when a prompt is done and excludes cached tokens, ``tokens_predicted_total`` moves when a
-  request ends. ``prompt_tokens_cached_total`` is missing in versions before 2026.
+  request ends. Older versions have no ``prompt_tokens_cached_total``.
 - Text Generation Inference (``router/src/server.rs``): sums of two histograms; generated tokens
   move when a request ends.
 
