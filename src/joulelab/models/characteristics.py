@@ -49,8 +49,9 @@ def characterize(
     MACs are half of what :class:`torch.utils.flop_counter.FlopCounterMode` counts in one forward
     pass in evaluation mode: every convolution (grouped, depthwise, transposed; padding
     counts as if it were data) and every matrix product: linear layers, ``matmul``, ``bmm``, both
-    products of attention (masked entries count), recurrent layers. Additions of biases,
-    normalisation, activations, pooling, embeddings and element-wise work count nothing.
+    products of attention (masked entries count), recurrent layers, and in a mixture the experts
+    that a token is routed to. Additions of biases, normalisation, activations, pooling, embeddings
+    and element-wise work count nothing.
 
     The forward pass runs on meta tensors, which have shapes but no data, and costs neither memory
     nor arithmetic. A model that fails on them (because it reads its data) runs on zeros and copies
@@ -166,6 +167,26 @@ def training_mode(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = before
 
 
+@contextlib.contextmanager
+def countable_experts(model: nn.Module) -> Iterator[None]:
+    """Let mixtures of experts multiply by batches, whose sizes do not depend on the data.
+
+    Each token is multiplied by the matrices of as many experts as it is routed to, so the work is
+    the same as in grouped products, which PyTorch's counter does not recognise. Only models of
+    transformers 5 have the choice.
+    """
+    changeable: Any = model
+    if not getattr(model, "_can_set_experts_implementation", lambda: False)():
+        yield
+        return
+    before = changeable.get_experts_implementation()
+    changeable.set_experts_implementation("batched_mm")
+    try:
+        yield
+    finally:
+        changeable.set_experts_implementation(before)
+
+
 def _refuse_unreadable(model: nn.Module, name: str) -> None:
     """Raise a UserError for layers whose size or work is not visible: absent is not zero."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
@@ -190,12 +211,10 @@ def _macs(
     first = next(model.parameters(), None)
     if device is None:
         device = torch.device("cpu") if first is None or first.is_meta else first.device
-    with training_mode(model, False), torch.no_grad():
+    with training_mode(model, False), torch.no_grad(), countable_experts(model):
         try:
             with torch.device("meta"):
-                return _count(
-                    model, input_shape, lambda tensor: torch.empty_like(tensor, device="meta")
-                )
+                return _count(model, input_shape, empty_copy)
         except Exception as error:  # noqa: BLE001 - the real pass below succeeds or gives the reason
             _log.debug("%s: no forward pass on meta tensors: %s", name, error)
         seeded = [device] if device.type == "cuda" else []
@@ -218,6 +237,11 @@ def _count(
         functional_call(model, parameters | buffers, (sample,))
     flops: int = counter.get_total_flops()
     return flops // 2
+
+
+def empty_copy(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same shape and type on the meta device."""
+    return torch.empty_like(tensor, device="meta")
 
 
 def _real_copy(tensor: Tensor, device: torch.device) -> Tensor:

@@ -22,6 +22,7 @@ _OTHER_KEYS = {
     "num_hidden_layers": ("n_layer", "n_layers"),
     "num_attention_heads": ("n_head", "n_heads"),
     "max_position_embeddings": ("n_positions", "max_seq_len"),
+    "num_key_value_heads": ("num_kv_heads",),
     "num_experts": ("num_local_experts", "n_routed_experts"),
 }
 
@@ -77,7 +78,7 @@ class LanguageConfig:
             layers=_integer(values, "num_hidden_layers"),
             hidden_size=hidden_size,
             heads=heads,
-            kv_heads=_value(values, "num_key_value_heads") or heads,
+            kv_heads=_kv_heads(values, heads),
             head_dim=_value(values, "head_dim") or hidden_size // heads,
             vocabulary=_integer(values, "vocab_size"),
             max_tokens=_value(values, "max_position_embeddings"),
@@ -87,6 +88,12 @@ class LanguageConfig:
             tied_embeddings=bool(values.get("tie_word_embeddings", True)),
             dtype=str(values.get("dtype") or values.get("torch_dtype") or "").rpartition(".")[2],
         )
+
+
+def _kv_heads(values: Mapping[str, Any], heads: int) -> int:
+    if values.get("multi_query") and not values.get("new_decoder_architecture"):
+        return 1  # Falcon's and StarCoder's first generation
+    return _value(values, "num_key_value_heads") or heads
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:

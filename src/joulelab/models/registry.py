@@ -218,12 +218,12 @@ def build_model(
         )
     canonical = canonical_name(name)
     require_torch()
-    from joulelab.models import model_sources  # noqa: PLC0415 - imports torch
+    from joulelab.models import factories, model_sources  # noqa: PLC0415 - import torch
 
     if ":" in canonical:
         return model_sources.build(canonical, num_classes, in_channels, options)
     module, _, function = ZOO[canonical][0].partition(":")
     factory = getattr(importlib.import_module(f"joulelab.models.{module}"), function)
-    return model_sources.call_factory(
+    return factories.call_factory(
         canonical, factory, num_classes=num_classes, in_channels=in_channels, **options
     )

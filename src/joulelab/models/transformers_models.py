@@ -116,7 +116,7 @@ def _language_class(config: Any) -> Any:
     """
     import transformers  # noqa: PLC0415 - the configuration has imported it
 
-    generating = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    generating: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(config) not in generating:
         return None
     found = generating[type(config)]
@@ -167,7 +167,8 @@ def _torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def _stated_dtype(config: Any) -> torch.dtype | None:
-    return _torch_dtype(getattr(config, "dtype", None) or getattr(config, "torch_dtype", None))
+    old_name = not hasattr(config, "dtype")  # before transformers 4.56
+    return _torch_dtype(getattr(config, "torch_dtype" if old_name else "dtype", None))
 
 
 @contextlib.contextmanager

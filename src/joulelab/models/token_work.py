@@ -1,0 +1,153 @@
+"""The work that a language model does for a token: prefill of a prompt, and decode."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from joulelab.errors import UserError
+from joulelab.models.characteristics import countable_experts, empty_copy, training_mode
+from joulelab.models.factories import describe_error
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWork:
+    """Work of one sequence, and the memory of its tokens.
+
+    MACs are counted as by :func:`joulelab.models.characteristics.characterize`, which counts masked
+    entries of attention: a prompt's attention computes half of them if its kernel skips the rest.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        active_parameters: Parameters without the experts that a token is not routed to.
+        prefill_macs: Of the whole prompt with an empty cache; scores of its last token only.
+        prefill_macs_per_token: ``prefill_macs / prompt_tokens``.
+        decode_macs: Of one more token, with the prompt in the cache.
+        cache_bytes_per_token: Keys and values in the cache after the prompt, per token.
+    """
+
+    prompt_tokens: int
+    active_parameters: int
+    prefill_macs: int
+    prefill_macs_per_token: float
+    decode_macs: int
+    cache_bytes_per_token: float
+
+
+def next_token_scores(
+    model: nn.Module, tokens: Tensor, cache: Any | None = None
+) -> tuple[Tensor, Any]:
+    """Run a language model as a server does: keep the cache, and score only the next token.
+
+    Args:
+        model: A language model of transformers.
+        tokens: Token ids, shape (N, tokens): a prompt, or the one token that was decoded last.
+        cache: What the call for the tokens before returned; ``None`` for a prompt.
+
+    Returns:
+        Scores of the token after the last, shape (N, 1, vocabulary), and the cache.
+    """
+    whole: Any = model
+    body, head = whole.base_model, whole.get_output_embeddings()
+    # transformers renamed the argument and the output in version 5.
+    new_name = "cache" in inspect.signature(body.forward).parameters
+    name = "cache" if new_name else "past_key_values"
+    output = body(tokens, use_cache=True, **{name: cache})
+    return head(output.last_hidden_state[:, -1:]), output[name]
+
+
+def active_parameters(model: nn.Module) -> int:
+    """Count the parameters that process a token: of a mixture, those of the chosen experts."""
+    config = _text_config(model)
+    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    chosen = getattr(config, "num_experts_per_tok", None)
+    count = inactive = 0
+    for name, parameter in model.named_parameters():
+        count += parameter.numel()
+        if experts and chosen and ".experts." in name:
+            inactive += parameter.numel() * (experts - chosen)
+    return count - inactive // (experts or 1)
+
+
+def count_token_work(model: nn.Module, prompt_tokens: int, *, name: str) -> TokenWork:
+    """Count the work of prefill and decode on tensors without data.
+
+    Args:
+        model: A language model of transformers; it is not modified. It may be weightless.
+        prompt_tokens: Length of the prompt, >= 1.
+        name: Name of the model in errors.
+
+    Raises:
+        UserError: The model accepts no such prompt, or has no cache of keys and values.
+    """
+    step = _Step(model)
+    tensors = {key: empty_copy(one) for key, one in _named_tensors(step)}
+    prompt = torch.empty((1, prompt_tokens), dtype=torch.long, device="meta")
+    try:
+        with (
+            training_mode(model, False),
+            torch.no_grad(),
+            countable_experts(model),
+            torch.device("meta"),
+        ):
+            with FlopCounterMode(display=False) as prefill:
+                _, cache = functional_call(step, tensors, (prompt,))
+            cache_bytes = sum(one.nbytes for one in _cached_tensors(cache))
+            with FlopCounterMode(display=False) as decode:
+                functional_call(step, tensors, (prompt[:, -1:], cache))
+    except Exception as error:
+        raise UserError(
+            f"the work per token of {name} cannot be counted", why=describe_error(error)
+        ) from error
+    prefill_macs = prefill.get_total_flops() // 2
+    return TokenWork(
+        prompt_tokens=prompt_tokens,
+        active_parameters=active_parameters(model),
+        prefill_macs=prefill_macs,
+        prefill_macs_per_token=prefill_macs / prompt_tokens,
+        decode_macs=decode.get_total_flops() // 2,
+        cache_bytes_per_token=cache_bytes / prompt_tokens,
+    )
+
+
+class _Step(nn.Module):
+    """Give :func:`next_token_scores` the form that tensors can be replaced in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, cache: Any | None = None) -> tuple[Tensor, Any]:
+        """Return scores and cache."""
+        return next_token_scores(self.model, tokens, cache)
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _cached_tensors(cache: Any) -> Iterator[Tensor]:
+    """Yield the keys and values of a cache of transformers 5 or 4.
+
+    Layers of a recurrent kind have neither: their state does not grow with the tokens.
+    """
+    layers = getattr(cache, "layers", None)
+    if layers is None:
+        yield from (*cache.key_cache, *cache.value_cache)
+        return
+    for layer in layers:
+        if getattr(layer, "keys", None) is not None:
+            yield from (layer.keys, layer.values)
+
+
+def _text_config(model: nn.Module) -> Any:
+    config: Any = model.config
+    return config.get_text_config()
