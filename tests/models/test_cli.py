@@ -74,6 +74,32 @@ def test_the_work_of_a_language_model_is_counted_by_tokens(run, tmp_path):
     assert row["macs"] == 32 * by_token + 2 * 2 * 32 * 32 * 64
 
 
+def test_a_language_model_has_work_per_token(run):
+    pytest.importorskip("transformers")
+    code, out, err = run("models", "lm:tiny", "--input", "64", "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)
+    # 2 layers x (2 x 64 x (64 + 32) of attention's projections + 3 x 64 x 192 of the MLP), and
+    # 2 layers x 2 products of 64 tokens x 64; 64 x 512 for the scores.
+    linear, attention, scores = 2 * (2 * 64 * 96 + 3 * 64 * 192), 2 * 2 * 64 * 64, 64 * 512
+    assert row["macs"] == 64 * (linear + attention + scores)
+    assert row["prefill_macs"] == 64 * (linear + attention) + scores
+    assert row["decode_macs"] == linear + attention + attention // 64 + scores
+    assert row["active_parameters"] == row["parameters"] == 131_392
+    assert row["cache_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
+    assert row["weights"] == "random"
+
+
+def test_the_table_of_language_models_says_that_weights_are_random(run):
+    pytest.importorskip("transformers")
+    code, out, _ = run("models", "LeNet", "lm:tiny")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["LeNet", "3x32x32", "62,006", "0.248", "0.652", "10.5"] in rows
+    assert ["lm:tiny", "128", "131,392", "0.131", "0.526", "0.131", "0.164", "0.512"] in rows
+    assert "The weights of lm:tiny are random" in out
+
+
 def test_input_and_classes_reach_the_model(run):
     _, out, _ = run("models", "LeNet", "--input", "1x32x32", "--classes", "100", "--json")
     (row,) = json.loads(out)
@@ -96,6 +122,8 @@ def test_a_model_without_parameters_has_no_ratio(run):
         (["VGG16", "--input", "3x8x8"], "VGG16 does not accept 3x8x8"),
         (["LeNet", "--input", "32x32"], "LeNet does not accept 32x32"),
         (["--input", "0x32x32"], "'0x32x32' is not the shape of a sample"),
+        (["lm:gpt2", "--input", "1025"], "lm:gpt2 accepts 1,024 tokens, not 1,025"),
+        (["lm:gtp2"], "no language model 'lm:gtp2'; did you mean gpt2?"),
         (["--classes", "0"], "--classes"),
         (["--json", "no.such.module:Net"], "No module named"),
     ],

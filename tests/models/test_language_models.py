@@ -1,5 +1,8 @@
 """Published language models: their configurations, weights and sizes."""
 
+import json
+import socket
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from joulelab.models.registry import (
     build_model,
     canonical_name,
     default_input_shape,
+    has_random_weights,
     language_config,
 )
 
@@ -163,3 +167,96 @@ def test_names():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(UserError, match=f"cannot build lm:tiny: .*{message}"):
         build_model("lm:tiny", **options)
+
+
+def test_a_configuration_of_other_names_is_read():
+    # Falcon-7B's and GPT-J's configurations, in part.
+    falcon = LanguageConfig.from_configuration(
+        {"model_type": "falcon", "num_hidden_layers": 32, "hidden_size": 4544, "multi_query": True,
+         "num_attention_heads": 71, "vocab_size": 65024, "num_kv_heads": 71}
+    )  # fmt: skip
+    assert (falcon.kv_heads, falcon.head_dim, falcon.max_tokens) == (1, 64, None)
+    gptj = LanguageConfig.from_configuration(
+        {"model_type": "gptj", "n_layer": 28, "n_embd": 4096, "n_head": 16, "vocab_size": 50400,
+         "n_positions": 2048, "tie_word_embeddings": False, "torch_dtype": "float16"}
+    )  # fmt: skip
+    assert (gptj.layers, gptj.max_tokens, gptj.dtype) == (28, 2048, "float16")
+    assert not gptj.tied_embeddings
+    with pytest.raises(UserError, match="its configuration has no num_attention_heads"):
+        LanguageConfig.from_configuration({"model_type": "mamba", "hidden_size": 768})
+
+
+class TestFolder:
+    """Language models of ``hf:FOLDER``, with weights and without."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        torch.manual_seed(3)
+        build_model("lm:tiny").save_pretrained(tmp_path)
+        return tmp_path
+
+    @pytest.fixture(autouse=True)
+    def no_network(self, monkeypatch):
+        def refuse(*_arguments, **_options):
+            raise AssertionError("the network was used")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    def test_weights_of_the_folder_are_loaded(self, folder):
+        torch.manual_seed(3)
+        saved = build_model("lm:tiny").state_dict()
+        loaded = build_model(f"hf:{folder}")
+        assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.state_dict().items())
+        assert loaded.training
+        assert not has_random_weights(f"hf:{folder}")
+        assert build_model(f"hf:{folder}", dtype="bfloat16").dtype == torch.bfloat16
+        with weightless():
+            assert build_model(f"hf:{folder}").device.type == "meta"
+
+    def test_a_configuration_alone_gets_random_weights(self, folder):
+        torch.manual_seed(4)
+        name = f"hf:{folder / 'config.json'}"
+        assert has_random_weights(name)
+        weights = build_model(name).state_dict()
+        assert not torch.equal(
+            weights["model.embed_tokens.weight"],
+            build_model(f"hf:{folder}").state_dict()["model.embed_tokens.weight"],
+        )
+        assert language_config(name).layers == 2
+        assert has_random_weights("LeNet")
+        assert has_random_weights("lm:tiny")
+
+    def test_pickled_weights_are_refused(self, folder):
+        weights = folder / "model.safetensors"
+        weights.rename(folder / "pytorch_model.bin")
+        with pytest.raises(UserError, match=r"pickled weights can run any code; convert"):
+            build_model(f"hf:{folder}")
+        assert build_model(f"hf:{folder / 'config.json'}").dtype == torch.float32
+
+    def test_incomplete_weights_are_refused(self, folder):
+        safetensors = pytest.importorskip("safetensors.torch")
+        path = folder / "model.safetensors"
+        tensors = safetensors.load_file(path)
+        del tensors["model.norm.weight"]
+        safetensors.save_file(tensors, path, metadata={"format": "pt"})
+        with pytest.raises(UserError, match=r"its weights lack model\.norm\.weight"):
+            build_model(f"hf:{folder}")
+
+    def test_quantised_weights_are_refused(self, folder):
+        path = folder / "config.json"
+        stated = json.loads(path.read_text())
+        stated["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+        path.write_text(json.dumps(stated))
+        with pytest.raises(UserError, match=r"its weights are quantised \(gptq\); to build it"):
+            build_model(f"hf:{folder}")
+
+    def test_code_of_the_folder_is_not_run(self, folder):
+        path = folder / "config.json"
+        stated = json.loads(path.read_text())
+        stated |= {"model_type": "unheard", "auto_map": {"AutoConfig": "mine.Config"}}
+        path.write_text(json.dumps(stated))
+        (folder / "mine.py").write_text("raise AssertionError('this ran')")
+        with pytest.raises(UserError, match="cannot build hf:") as caught:
+            build_model(f"hf:{folder}")
+        assert "this ran" not in str(caught.value)

@@ -66,6 +66,11 @@ class LanguageConfig:
         """Values that the cache keeps of each token: a key and a value per layer and head."""
         return 2 * self.layers * self.kv_heads * self.head_dim
 
+    def require_length(self, tokens: int, name: str) -> None:
+        """Raise a UserError if the model accepts no context of so many tokens."""
+        if self.max_tokens is not None and tokens > self.max_tokens:
+            raise UserError(f"{name} accepts {self.max_tokens:,} tokens, not {tokens:,}")
+
     @classmethod
     def from_configuration(cls, values: Mapping[str, Any]) -> Self:
         """Read the sizes from a configuration of transformers (a config.json)."""

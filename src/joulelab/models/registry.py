@@ -7,12 +7,13 @@
 ``lm:NAME``             a published language model, with random weights, for example ``lm:gpt2``;
                         see :func:`joulelab.models.language_models.published_names`
 ``hf:CONFIG``           a configuration of Hugging Face's transformers: the path of a config.json
-                        or of its directory, or a model type, for example ``bert``
+                        or of its directory, or a model type, for example ``bert``. A language model
+                        gets the weights that the directory has as safetensors
 ``package.module:NAME`` any class or function that returns an ``nn.Module``
 ======================= ===========================================================================
 
-Building never uses the network: weights are always freshly initialised. (A user's factory may do
-what it likes.) Names can be listed and checked without importing torch.
+Building never uses the network: all other weights are freshly initialised. (A user's factory may
+do what it likes.) Names can be listed and checked without importing torch.
 """
 
 from __future__ import annotations
@@ -172,6 +173,20 @@ def language_config(name: str) -> LanguageConfig | None:
     from joulelab.models import transformers_models  # noqa: PLC0415 - imports torch
 
     return transformers_models.language_config(rest)
+
+
+def has_random_weights(name: str) -> bool:
+    """Report whether a model is built with random weights; only ``hf:FOLDER`` may have others.
+
+    Raises:
+        UserError: The folder has weights only as pickles.
+    """
+    source, _, rest = canonical_name(name).partition(":")
+    if language_config(name) is None or source != "hf":
+        return True
+    from joulelab.models import transformers_models  # noqa: PLC0415 - imports torch
+
+    return not transformers_models.has_local_weights(rest)
 
 
 def require_torch() -> None:

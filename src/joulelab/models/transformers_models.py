@@ -17,6 +17,7 @@ from joulelab.models.factories import call_factory, describe_error, import_packa
 from joulelab.models.language_models import TOKENS, LanguageConfig, published_configuration
 
 _INSTALL = "run pip install 'joulelab[study]'"
+_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _RANDOM_VALUES = 4_194_301  # drawn once; a prime, so that no two rows of a matrix are equal
 
 
@@ -74,7 +75,11 @@ def build_configured(
     full_name, config = f"hf:{name}", _configuration(name)
     language_class = _language_class(config)
     if language_class is not None:
-        return call_factory(full_name, _build_language_model, language_class, config, **options)
+        _refuse_quantised(full_name, config)
+        folder = Path(name) if has_local_weights(name) else None
+        return call_factory(
+            full_name, _build_language_model, language_class, config, folder, **options
+        )
     transformers = import_package("transformers", full_name, _INSTALL)
     architecture = getattr(transformers, next(iter(config.architectures or ()), ""), None)
     if architecture is not None:
@@ -87,6 +92,37 @@ def build_configured(
     if type(config) in classifiers:
         auto = transformers.AutoModelForImageClassification
     return call_factory(full_name, auto.from_config, config, **options)
+
+
+def has_local_weights(name: str) -> bool:
+    """Report whether ``hf:NAME`` is a folder with weights that can be loaded.
+
+    Raises:
+        UserError: It has weights only as pickles, which can run code when they are loaded.
+    """
+    folder = Path(name)
+    if any((folder / known).exists() for known in _SAFE_WEIGHTS):
+        return True
+    pickled = next(folder.glob("pytorch_model*.bin"), None)
+    if pickled is not None:
+        raise UserError(
+            f"cannot load {pickled}",
+            why="pickled weights can run any code",
+            hint=f"convert them to model.safetensors, or name {folder / 'config.json'} "
+            "for random weights",
+        )
+    return False
+
+
+def _refuse_quantised(full_name: str, config: Any) -> None:
+    stated = getattr(config, "quantization_config", None)
+    if stated is not None:
+        method = stated.get("quant_method", "") if isinstance(stated, dict) else ""
+        raise UserError(
+            f"cannot build {full_name}",
+            why=f"its weights are quantised ({method})" if method else "its weights are quantised",
+            hint="to build it unquantised, remove quantization_config from a copy of config.json",
+        )
 
 
 def _configuration(name: str) -> Any:
@@ -129,16 +165,20 @@ def _language_class(config: Any) -> Any:
 def _build_language_model(
     architecture: Any,
     config: Any,
+    folder: Path | None = None,
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     attention: str | None = None,
 ) -> nn.Module:
-    """Build a language model with random weights, created in their data type on their device.
+    """Build a language model with weights of their data type on their device.
+
+    Random weights are created there. Those of a folder pass through the CPU in that type.
 
     Args:
         architecture: Class of the model.
         config: Its configuration.
+        folder: Where its weights are, as safetensors; default: random ones.
         dtype: Data type of the weights; default: that of the configuration, else PyTorch's.
         device: Device of the weights; default: PyTorch's.
         attention: Implementation of attention, for example ``sdpa`` or ``eager``; default: that
@@ -148,13 +188,34 @@ def _build_language_model(
     setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", dtype)
     if attention is not None:
         config._attn_implementation = attention
+    device = torch.get_default_device() if device is None else torch.device(device)
     without_weights = is_weightless()
+    if folder is not None and not without_weights:
+        return _load(architecture, config, folder, dtype).to(device)
     with _default_dtype(dtype), weightless(), torch.device("cpu"):
         model: nn.Module = architecture(config)
     if not without_weights:
-        device = torch.get_default_device() if device is None else torch.device(device)
         _create_weights(model, device, getattr(config, "initializer_range", None) or 0.02)
     return model
+
+
+def _load(architecture: Any, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+    """Load the weights of a folder, all that the model has."""
+    dtype_name = "dtype" if hasattr(config, "dtype") else "torch_dtype"
+    with torch.device("cpu"):
+        model, report = architecture.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **{dtype_name: dtype},
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} others")
+    loaded: nn.Module = model.train()
+    return loaded
 
 
 def _torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
