@@ -159,6 +159,13 @@ def test_what_a_million_tokens_cost(files, report, monkeypatch):
     assert in_all == pytest.approx(found["gross_j"] / tokens)
 
 
+def test_the_page(files, report, tmp_path):
+    requests, power = files()
+    page = tmp_path / "tokens.html"
+    report("--requests", requests, "--power", power, "--html", page)
+    assert "<h1>requests.csv</h1>" in page.read_text()
+
+
 @pytest.fixture
 def recording(server, tmp_path):
     """A recording of a meter that began at UNIX_S, when CLOCK_MONOTONIC showed 5000 s."""

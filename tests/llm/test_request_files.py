@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from joulelab.errors import UserError
 from joulelab.llm.request_files import read_requests, write_requests
 from joulelab.llm.requests import RequestLog
 
+DATA = Path(__file__).parent / "data"
 HEADER = "request,start_s,first_token_s,stop_s,input_tokens,output_tokens,cached_tokens\n"
 ROWS = "a,0.5,0.75,2.5,512,64,0\nb,1.0,1.25,3.0,100,32,96\n"
 UNIX_S = 1_770_000_000.0
@@ -60,9 +62,7 @@ def test_own_json(tmp_path, join):
 
 
 def test_rows_that_are_not_in_order_are_sorted(tmp_path):
-    log = read(tmp_path, HEADER + "".join(reversed(ROWS.splitlines(keepends=True))))
-    check_own(log)
-    assert "sorted" in log.notes[0]
+    check_own(read(tmp_path, HEADER + "".join(reversed(ROWS.splitlines(keepends=True)))))
 
 
 def test_other_names_of_columns(tmp_path):
@@ -330,9 +330,37 @@ def test_the_summary_of_aiperf(tmp_path):
         read(tmp_path, json.dumps(summary, indent=1))
 
 
-# Damage.
+# Logs that these tools wrote here, see data/README.md.
 
-COLUMNS = HEADER.removeprefix("request,")
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        ("guidellm.json", [70] * 4, [8] * 4),
+        ("guidellm_cancelled.json", [40, 40], [1, 0]),
+        ("aiperf.jsonl", [40] * 7, [8] * 7),
+        ("vllm.json", [128] * 3, [8, 6, 4]),
+    ],
+)
+def test_logs_of_load_generators(name, inputs, outputs):
+    log = read_requests(DATA / name)
+    assert log.input_tokens.tolist() == inputs
+    assert log.output_tokens.tolist() == outputs
+    has_token = log.output_tokens > 0
+    assert np.isnan(log.first_token_s[~has_token]).all()
+    assert (log.start_s <= log.stop_s).all()
+    assert (log.start_s < log.first_token_s)[has_token].all()
+    assert (log.first_token_s <= log.stop_s)[has_token].all()
+    assert (np.diff(log.start_s) >= 0).all()
+    assert log.window_s[1] - log.window_s[0] < 10
+
+
+def test_a_log_of_an_older_vllm():
+    with pytest.raises(UserError, match=r"vllm_without_starts.json.*update vLLM's benchmark"):
+        read_requests(DATA / "vllm_without_starts.json")
+
+
+# Damage.
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def _input_options(report: Command) -> Command:
 
 @command.command("report", cls=SectionedCommand)
 @_input_options
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="PAGE",
+    help="Write a page with figures.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(
     requests_file: Path,
@@ -62,6 +64,7 @@ def report(
     renamed: dict[str, str],
     offset_s: float,
     idle: str | None,
+    page: Path | None,
     as_json: bool,
     **power: Any,
 ) -> None:
@@ -74,7 +77,7 @@ def report(
     Example:
       joulelab llm report --requests requests.csv --power power.csv
       joulelab llm report --requests profile_export.jsonl --power smi.csv --timezone UTC
-      joulelab llm report --requests benchmarks.json --recording run/
+      joulelab llm report --requests benchmarks.json --recording run/ --html tokens.html
     """
     if bool(logs) == (recording is not None):
         raise UserError("the power is missing", hint="give either --power LOG or --recording DIR")
@@ -95,9 +98,17 @@ def report(
     with progress("attributing energy to tokens"):
         result = attribute(source.place(requests, shift_s), source.trace, source.baseline)
     costs = costs_of(result, Site.configured(), source.unix_zero_s)
-    result = replace(result.shifted(-shift_s), notes=(*result.notes, *source.notes))
+    result = replace(result, notes=(*result.notes, *source.notes))
+    if page is not None:
+        from joulelab.report.llm_page import write_llm_page  # noqa: PLC0415 - imports pandas
+
+        title = requests_file.name
+        write_llm_page(page, result, title=title, trace=source.trace, costs=costs)
+    result = result.shifted(-shift_s)
     if as_json:
         print_json(to_json(result, costs))
         return
     echo(headline(result))
     print_result(result, costs)
+    if page is not None:
+        echo(f"Page: {page}")

@@ -234,8 +234,6 @@ def _checked(path: Path, rows: Iterator[Row], notes: list[str]) -> RequestLog:
         refuse(cached > inputs, "more tokens are cached than the prompt has", cached, inputs)
     _refuse_duplicates(path, where, names)
     order = np.argsort(start_s, kind="stable")
-    if np.any(np.diff(order) < 0):
-        notes.append("the requests are not in order of their start: sorted")
     unknown = int(np.count_nonzero(np.isnan(first_s) & (outputs > 0)))
     if unknown:
         notes.append(

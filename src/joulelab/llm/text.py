@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.site import Site
 from joulelab.carbon.token_costs import TokenCosts, token_costs
 from joulelab.format import (
@@ -25,6 +24,7 @@ from joulelab.format import (
 from joulelab.llm.result import LlmResult
 from joulelab.uncertain import Ratio
 
+J_PER_WH = 3600.0
 COST_TITLES = {
     "input": "input tokens, without idle",
     "output": "output tokens, without idle",
@@ -164,11 +164,11 @@ def cost_rows(costs: Mapping[str, TokenCosts]) -> list[tuple[str, ...]]:
         price_low, price_high = million.price_interval
         price = money(million.price, str(million.currency))
         ends = interval(price_low, price_high, million.price)
-        low, high = (end_j / J_PER_KWH for end_j in million.interval_j)
+        low, high = (end_j / J_PER_WH for end_j in million.interval_j)
         rows.append(
             (
                 COST_TITLES[name],
-                with_interval(million.energy_j / J_PER_KWH, low, high, "kWh", level=""),
+                with_interval(million.energy_j / J_PER_WH, low, high, "Wh", level=""),
                 with_interval(million.carbon_g, *million.carbon_interval_g, "g", level=""),
                 f"{price} ({ends})" if ends else price,
             )
