@@ -20,7 +20,7 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.findings.tables import write_file
 from joulelab.format import count, number, quantity, scale, sentence, with_interval
 from joulelab.llm.result import LlmResult
-from joulelab.llm.server_activity import Phase, even_activity
+from joulelab.llm.server_activity import Phase, activities
 from joulelab.llm.text import (
     all_notes,
     component_rows,
@@ -230,7 +230,7 @@ def explained_power(result: LlmResult, edges_s: Floats) -> pd.DataFrame:
     if not math.isfinite(result.energy.idle_j) or result.per_request is None:
         return pd.DataFrame()
     middle_s = (edges_s[:-1] + edges_s[1:]) / 2 - result.requests.window_s[0]
-    activity, each = even_activity(result.requests), result.per_request
+    activity, each = next(activities(result.requests)), result.per_request
     powers = {
         "idle": np.full(middle_s.size, result.energy.idle_j / result.energy.duration_s),
         "decode": _spread(activity.decode, each.decode_j, edges_s),
