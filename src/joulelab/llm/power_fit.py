@@ -138,10 +138,12 @@ def fit_power(requests: RequestLog, readings: PowerReadings, stated: Response) -
     if not candidates:
         return None
     n = readings.net_w.size
-    fit, _, design = min(candidates, key=lambda one: one[0].criterion(n))
+    fit, _, design = min(candidates, key=lambda one: one[0].criterion(n) + one[1].server.timing)
     left = readings.net_w - design[:, fit.subset] @ fit.values
     independent = n / _correlation_length(left)
-    criteria = np.array([one.criterion(independent) for one, _, _ in candidates])
+    criteria = np.array(
+        [one.criterion(independent) + activity.server.timing for one, activity, _ in candidates]
+    )
     weights = np.exp(-(criteria - criteria.min()) / 2)
     weights /= weights.sum()
     kept = np.flatnonzero(weights > LEAST_WEIGHT)
@@ -168,7 +170,7 @@ def _best_assumption(
     assumed: Sequence[Activity], readings: PowerReadings, response: Response
 ) -> int:
     some = _some(readings)
-    losses = [_loss(one, some, response) for one in assumed]
+    losses = [_loss(one, some, response) + one.server.timing for one in assumed]
     return int(np.argmin(losses))
 
 

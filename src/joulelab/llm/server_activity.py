@@ -8,6 +8,7 @@ is not seen: :func:`activities` lists what is plausible.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,15 +25,18 @@ SHORTEST_S = 1e-6
 """A phase that took no measurable time is spread over this much."""
 SAME_S = 1e-3
 """First tokens that arrive within this time belong to one batch of prompts."""
-SPEEDS = ((0.1, True), (0.1, False), (0.5, True))
-"""Shares of prompts that were processed faster than a speed without waits, to try; and whether the
-time that does not depend on the length of the prompt is processing, or a wait."""
-PACES = (0.0, 0.5, 1.0)
+FASTEST = 0.1
+"""Share of the prompts that were processed faster than the fastest speed without waits."""
+PACES = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 """Speeds of decoding while a prompt is processed, relative to that without one, to try."""
 SLOW_DOWNS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 20.0)
 """Additional time of a step at the largest batch, relative to the time with one, to try."""
-LEAST_BETTER = 0.99
-"""A larger slow-down must reduce the scatter of times per token to less than this share."""
+MOST_TIMED = 1000
+"""Number of requests whose times are compared."""
+LEAST_SCATTER = 1e-4
+"""Times of requests are not known better than by this part."""
+MOST_WORSE = 12.0
+"""Paces that are less likely than the best by more, in -2 ln L, are not considered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +97,7 @@ class ServerActivity:
         stalled_pace: Speed of decoding while a prompt is processed, relative to that without one.
         slow_down: Additional time of a step for each further request that is decoded, relative to
             the time with one.
+        timing: How badly the times of the requests are explained: -2 ln L, up to a constant.
     """
 
     prefill: Phase
@@ -100,6 +105,7 @@ class ServerActivity:
     context_tokens: Floats
     stalled_pace: float = 1.0
     slow_down: float = 0.0
+    timing: float = 0.0
 
     @cached_property
     def edges_s(self) -> Floats:
@@ -130,7 +136,11 @@ class ServerActivity:
     @cached_property
     def pace(self) -> Floats:
         """Steps of decoding per unit of time, up to a constant."""
-        return self.running / (1 + self.slow_down * np.maximum(self.decoding - 1, 0.0))
+        return self._pace(self.stalled_pace, self.slow_down)
+
+    def _pace(self, stalled_pace: float, slow_down: float) -> Floats:
+        step = 1 + slow_down * np.maximum(self.decoding - 1, 0.0)
+        return np.where(self.prefilling > 0, stalled_pace, 1.0) / step
 
     @cached_property
     def tokens_per_pace(self) -> Floats:
@@ -180,26 +190,58 @@ class ServerActivity:
         count = np.bincount(first, minlength=number) - np.bincount(after, minlength=number)
         return np.where(np.cumsum(count) > 0, np.cumsum(change), 0.0)[:-1]
 
-    def slowed(self) -> ServerActivity:
-        """Return the same with the slow-down that explains best how long requests were decoded.
+    def paced(self) -> list[ServerActivity]:
+        """Return the same with the paces of decoding that explain best how long requests took.
 
         A request makes one token in each step, so the number of its tokens is the integral of the
-        steps per second, which are inverse to the time of a step: that grows linearly with the
-        number that is decoded. Least squares, relative to the tokens.
+        steps per second, up to one constant for all. Steps take longer while prompts are processed,
+        and linearly longer with the number that is decoded. The deviations of requests are taken to
+        follow Laplace's distribution; paces that are nearly as likely as the best are returned too.
         """
         tokens = self.decode.tokens - 1
-        timed = (tokens > 0) & (self.decode.length_s > 10 * SHORTEST_S)
-        best: tuple[float, ServerActivity] | None = None
-        for slow_down in SLOW_DOWNS:
-            one = replace(self, slow_down=slow_down / max(float(self.decoding.max()), 1.0))
-            per_token = one.within(one.decode, one.pace)[timed] / tokens[timed]
-            if not per_token.size:
-                return self
-            scatter = float(np.std(per_token) / max(np.mean(per_token), 1e-300))
-            if best is None or scatter < best[0] * LEAST_BETTER:
-                best = scatter, one
-        assert best is not None
-        return best[1]
+        timed = np.flatnonzero((tokens > 0) & (self.decode.length_s > 10 * SHORTEST_S))
+        if not timed.size:
+            return [self]
+        some = timed[np.unique(np.linspace(0, timed.size - 1, MOST_TIMED).astype(np.intp))]
+        start_s, stop_s, tokens = self.decode.start_s[some], self.decode.stop_s[some], tokens[some]
+        # Of few tokens, the first and the last may be off by a large part of them.
+        weight = tokens / (tokens + 16)
+        most = max(float(self.decoding.max()) - 1, 1.0)
+
+        def criterion(stalled_pace: float, slow_down: float) -> float:
+            integral = self.integral(self._pace(stalled_pace, slow_down / most))
+            ends, begins = (np.interp(t_s, self.edges_s, integral) for t_s in (stop_s, start_s))
+            per_token = (ends - begins) / tokens
+            middle = max(float(np.median(per_token)), 1e-300)
+            off = float(np.mean(weight * np.abs(per_token / middle - 1)))
+            return 2 * some.size * math.log(off + LEAST_SCATTER)
+
+        found: list[tuple[float, float, float]] = []
+        slow_down = 0.0
+        for stalled_pace in PACES:
+            tried = [(criterion(stalled_pace, one), one) for one in SLOW_DOWNS]
+            least, slow_down = min(tried)
+            found.append((least, stalled_pace, slow_down))
+        least, stalled_pace, slow_down = min(found)
+        step, factor = 0.05, 1.2
+        for _ in range(4):
+            tried3 = [
+                (criterion(pace, slow), pace, slow)
+                for pace in {
+                    max(stalled_pace - step, 0.0),
+                    stalled_pace,
+                    min(stalled_pace + step, 1.0),
+                }
+                for slow in (slow_down / factor, slow_down, slow_down * factor)
+            ]
+            least, stalled_pace, slow_down = min(tried3)
+            step, factor = step / 2, math.sqrt(factor)
+        found.append((least, stalled_pace, slow_down))
+        return [
+            replace(self, stalled_pace=pace, slow_down=slow / most, timing=one)
+            for one, pace, slow in found
+            if one <= least + MOST_WORSE and (one, pace, slow) != (least, stalled_pace, slow_down)
+        ] + [replace(self, stalled_pace=stalled_pace, slow_down=slow_down / most, timing=least)]
 
 
 def drivers_of(activity: ServerActivity) -> list[Driver]:
@@ -258,8 +300,7 @@ def activities(requests: RequestLog) -> Iterator[ServerActivity]:
     for begin_s, end_s in timing.candidates():
         done = np.where(is_cut, _done_share(begin_s, end_s, prompt, is_cut), 1.0)
         plain = ServerActivity(Phase.of(begin_s, end_s, prompt * done), decode, context)
-        for stalled_pace in PACES:
-            yield replace(plain, stalled_pace=stalled_pace).slowed()
+        yield from plain.paced()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,18 +322,25 @@ class _PromptTiming:
         if not self.whole.any():
             return
         period, starts_s, ends_s = self._busy_periods()
-        tokens = np.bincount(period, self.prompt[self.whole])
+        tokens = np.bincount(period, self.prompt[self.whole]).astype(np.float64)
         serial_s = self._serial()
         yield serial_s, self.first_s
-        for quantile, is_processed in SPEEDS:
-            fixed_s, per_token_s = _fastest_s(tokens, ends_s - starts_s, quantile)
-            fixed_s *= is_processed
-            took_s = fixed_s + per_token_s * self.prompt
-            yield np.maximum(serial_s, self.first_s - took_s), self.first_s
-            together_s = np.maximum(starts_s, ends_s - fixed_s - per_token_s * tokens)
-            begin_s, end_s = serial_s.copy(), self.first_s.copy()
-            begin_s[self.whole], end_s[self.whole] = together_s[period], ends_s[period]
-            yield begin_s, end_s
+        alone = self.whole & (self.first_s - serial_s > SHORTEST_S)
+        for n, took_s in (
+            (tokens, ends_s - starts_s),
+            (self.prompt[alone], (self.first_s - serial_s)[alone]),
+        ):
+            if not n.size:
+                continue
+            fixed_s, per_token_s = _fastest_s(n, took_s)
+            # What does not depend on the length of a prompt is processing, or a wait.
+            for each_s in (fixed_s, 0.0):
+                least_s = self.first_s - each_s - per_token_s * self.prompt
+                yield np.maximum(serial_s, least_s), self.first_s
+                together_s = np.maximum(starts_s, ends_s - each_s - per_token_s * tokens)
+                begin_s, end_s = serial_s.copy(), self.first_s.copy()
+                begin_s[self.whole], end_s[self.whole] = together_s[period], ends_s[period]
+                yield begin_s, end_s
 
     def _busy_periods(self) -> tuple[NDArray[np.intp], Floats, Floats]:
         """Return which period without an idle moment each whole prompt waited in, and their ends.
@@ -333,7 +381,7 @@ class _PromptTiming:
         return np.minimum(begin_s, self.first_s)
 
 
-def _fastest_s(tokens: Floats, took_s: Floats, quantile: float) -> tuple[float, float]:
+def _fastest_s(tokens: Floats, took_s: Floats) -> tuple[float, float]:
     """Estimate a time per prompt and per token that a share of the prompts did not exceed.
 
     Of straight lines, the one of the least quantile loss (Koenker and Bassett, 1978).
@@ -344,9 +392,9 @@ def _fastest_s(tokens: Floats, took_s: Floats, quantile: float) -> tuple[float, 
     low_s, high_s = 0.0, float(np.quantile(t_s / np.maximum(n, 1.0), 0.9))
     for _ in range(4):
         for per_token_s in np.linspace(low_s, high_s, 21):
-            each_s = max(float(np.quantile(t_s - per_token_s * n, quantile)), 0.0)
+            each_s = max(float(np.quantile(t_s - per_token_s * n, FASTEST)), 0.0)
             left_s = t_s - each_s - per_token_s * n
-            loss = float(np.sum(np.where(left_s > 0, quantile, quantile - 1) * left_s))
+            loss = float(np.sum(np.where(left_s > 0, FASTEST, FASTEST - 1) * left_s))
             if loss < best[0]:
                 best = (loss, each_s, float(per_token_s))
         reach_s = (high_s - low_s) / 10
