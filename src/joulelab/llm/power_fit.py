@@ -8,7 +8,7 @@ readings (Bayesian information criterion), and what they disagree in is part of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.llm.requests import RequestLog
-from joulelab.llm.sensor_response import PowerReadings, Response, find_response
+from joulelab.llm.sensor_response import PowerReadings, Response, refined, responses
 from joulelab.llm.server_activity import Driver, ServerActivity, activities, drivers_of
 
 Floats = NDArray[np.float64]
@@ -31,8 +31,12 @@ LEAST_WEIGHT = 1e-3
 """Models with a smaller weight are left out."""
 LEAST_GAIN = 10.0
 """A sensor is taken to respond as it states unless another response gains this much in -2 ln L."""
-RESPONSE_READINGS = 20_000
+RESPONSE_READINGS = 5_000
 """Enough to find a sensor's response."""
+MOST_REFINED = 3
+"""Assumptions about the server for which it is searched closely."""
+MOST_WORSE = 60.0
+"""Assumptions that explain the times of the requests worse by more, in -2 ln L, are left out."""
 MARGIN_S = 5.0
 """Readings this long before and after the requests show how the sensor responds."""
 BLOCKS = 20
@@ -73,18 +77,14 @@ class Activity:
         )
         return prefill, decode
 
-    def design(
-        self, readings: PowerReadings, response: Response, names: Iterable[str] = ()
-    ) -> Floats:
-        """Return drivers' mean rates in each reading. Shape: (readings, drivers)."""
-        chosen = set(names)
+    def design(self, readings: PowerReadings, response: Response) -> Floats:
+        """Return the drivers' mean rates in each reading. Shape: (readings, drivers)."""
         return np.stack(
             [
                 response.mean(
                     readings, self.server.edges_s, self.server.integral(self.server.rate(one))
                 )
                 for one in self.drivers
-                if not chosen or one.name in chosen
             ],
             axis=1,
         )
@@ -117,20 +117,25 @@ class PowerFit:
     stated: Response
 
 
-def fit_power(requests: RequestLog, readings: PowerReadings, stated: Response) -> PowerFit | None:
+def plausible_activities(requests: RequestLog) -> list[Activity]:
+    """Return what the server may have done, by the times of the requests."""
+    servers = _distinct(activities(requests))
+    least = min(one.timing for one in servers)
+    return [Activity.of(one) for one in servers if one.timing <= least + MOST_WORSE]
+
+
+def fit_power(
+    requests: RequestLog,
+    assumed: Sequence[Activity],
+    readings: PowerReadings,
+    stated: Response,
+) -> PowerFit | None:
     """Fit the power net of idle; ``None`` if nothing explains it."""
     start_s, stop_s = requests.window_s
     readings = readings.between(start_s - MARGIN_S, stop_s + MARGIN_S)
     if readings.net_w.size <= MOST_DRIVERS + 1:
         return None
-    assumed = [Activity.of(one) for one in _distinct(activities(requests))]
-    response = stated
-    for _ in range(2):
-        best = _best_assumption(assumed, readings, response)
-        found = _response(assumed[best], readings, stated)
-        if found == response:
-            break
-        response = found
+    response = _find_response(assumed, readings, stated)
     candidates = []
     for one in assumed:
         design = one.design(readings, response)
@@ -166,29 +171,38 @@ def _distinct(servers: Iterable[ServerActivity]) -> list[ServerActivity]:
     return [one for one, _ in found]
 
 
-def _best_assumption(
-    assumed: Sequence[Activity], readings: PowerReadings, response: Response
-) -> int:
+def _find_response(
+    assumed: Sequence[Activity], readings: PowerReadings, stated: Response
+) -> Response:
+    """Find how the sensor responds, together with what the server did.
+
+    It is taken to respond as it states unless another response is much more likely.
+    """
     some = _some(readings)
-    losses = [_loss(one, some, response) + one.server.timing for one in assumed]
-    return int(np.argmin(losses))
+    losses = [_response_loss(one, some) for one in assumed]
+    tried = responses(some, stated)
+    coarse = [min((loss(one), i) for i, one in enumerate(tried)) for loss in losses]
+    as_stated = min(loss(stated) for loss in losses)
+    found = (as_stated, stated)
+    for k in sorted(range(len(losses)), key=lambda k: coarse[k][0])[:MOST_REFINED]:
+        one = refined(tried[coarse[k][1]], some, losses[k])
+        found = min(found, one, key=lambda pair: pair[0])
+    return found[1] if found[0] < as_stated - LEAST_GAIN else stated
 
 
-def _response(activity: Activity, readings: PowerReadings, stated: Response) -> Response:
-    some = _some(readings)
-    integrals = [
-        activity.server.integral(activity.server.rate(one))
-        for one in activity.drivers
-        if one.name in SIMPLE
-    ]
+def _response_loss(activity: Activity, readings: PowerReadings) -> Callable[[Response], float]:
+    """Return a function that fits a few drivers, and returns how badly they explain readings."""
     drivers = [one for one in activity.drivers if one.name in SIMPLE]
+    integrals = [activity.server.integral(activity.server.rate(one)) for one in drivers]
     edges_s = activity.server.edges_s
 
     def loss(response: Response) -> float:
-        design = np.stack([response.mean(some, edges_s, one) for one in integrals], axis=1)
-        return _least_criterion(design, some.net_w, drivers)
+        design = np.stack([response.mean(readings, edges_s, one) for one in integrals], axis=1)
+        fits = _subsets(design, readings.net_w, drivers)
+        least = min((one.criterion(readings.net_w.size) for one in fits), default=math.inf)
+        return least + activity.server.timing
 
-    return find_response(some, stated, loss, LEAST_GAIN)
+    return loss
 
 
 def _some(readings: PowerReadings) -> PowerReadings:
@@ -196,17 +210,6 @@ def _some(readings: PowerReadings) -> PowerReadings:
     if readings.net_w.size <= RESPONSE_READINGS:
         return readings
     return readings.between(-math.inf, float(readings.from_s[RESPONSE_READINGS]))
-
-
-def _loss(activity: Activity, readings: PowerReadings, response: Response) -> float:
-    design = activity.design(readings, response, SIMPLE)
-    drivers = [one for one in activity.drivers if one.name in SIMPLE]
-    return _least_criterion(design, readings.net_w, drivers)
-
-
-def _least_criterion(design: Floats, y: Floats, drivers: Sequence[Driver]) -> float:
-    fits = _subsets(design, y, drivers)
-    return min((one.criterion(y.size) for one in fits), default=math.inf)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,9 +19,9 @@ Floats = NDArray[np.float64]
 
 INSTANT_S = 1e-3
 """A window shorter than this is as good as none."""
-WINDOWS_S = (INSTANT_S, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-LAGS_S = (0.03, 0.1, 0.2, 0.4, 0.8)
-DELAYS_S = (-0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5)
+WINDOWS_S = (INSTANT_S, 0.25, 1.0)
+LAGS_S = (0.05, 0.2, 0.6)
+DELAYS_S = (0.05, 0.2)
 """Windows, time constants and delays to try for a sensor that may not do what it states."""
 LAG_WINDOWS = np.array([0.338, 0.682, 0.961, 1.236, 1.525, 1.846, 2.223, 2.701, 3.395, 5.094])
 """A sensor with a first-order lag is the mean of many averages of different length: exp(-s) is a
@@ -76,41 +76,38 @@ class Response:
         return np.asarray((end - np.interp(until_s - window_s, edges_s, integral)) / window_s)
 
 
-def find_response(
-    readings: PowerReadings, stated: Response, loss: Callable[[Response], float], least_gain: float
-) -> Response:
-    """Find the response with the least loss, but keep the stated one unless that gains enough."""
-    best, best_loss = stated, loss(stated)
-    least = best_loss - least_gain
-    tried = {stated: best_loss}
-
-    def consider(candidates: Iterator[Response]) -> None:
-        nonlocal best, best_loss
-        for one in candidates:
-            if one not in tried:
-                tried[one] = loss(one)
-                if tried[one] < best_loss:
-                    best, best_loss = one, tried[one]
-
+def responses(readings: PowerReadings, stated: Response) -> list[Response]:
+    """List the responses to try first: the stated one, and those of sensors of other kinds."""
     period_s = readings.period_s
     if readings.is_counter:
-        consider(replace(stated, delay_s=delay) for delay in (*DELAYS_S, -period_s, period_s))
-    else:
-        windows_s = sorted({*WINDOWS_S, period_s, stated.window_s})
-        delays_s = sorted({*DELAYS_S, -period_s, -period_s / 2, period_s / 2, period_s})
-        # A delayed middle of the window is as good as another window: the middle is kept.
-        consider(Response(w, d - w / 2 + period_s / 2) for w in windows_s for d in delays_s)
-        consider(Response(w, d) for w in windows_s for d in delays_s)
-        consider(Response(0.0, d, lag) for lag in LAGS_S for d in delays_s if d >= 0)
-    for size in (2.0, 1.5, 1.25, 1.1):
-        step_s = max(best.window_s, best.lag_s, period_s) * (size - 1) / 2
+        return [stated, *(Response(0.0, delay) for delay in (-period_s, *DELAYS_S, period_s))]
+    found = [stated]
+    for window_s in sorted({*WINDOWS_S, period_s}):
+        # Stamped at the end of the window, in its middle, at its start, or later.
+        ends_s = (0.0, -window_s / 2, -window_s, *DELAYS_S)
+        found += [Response(window_s, delay_s) for delay_s in ends_s]
+    found += [Response(0.0, delay_s, lag_s) for lag_s in LAGS_S for delay_s in (0.0, *DELAYS_S)]
+    return list(dict.fromkeys(found))
+
+
+def refined(
+    start: Response, readings: PowerReadings, loss: Callable[[Response], float]
+) -> tuple[float, Response]:
+    """Return the response of least loss near one, and its loss."""
+    best = (loss(start), start)
+    for size in (1.6, 1.25, 1.1, 1.05):
+        one = best[1]
+        step_s = max(one.window_s, one.lag_s, readings.period_s / 2) * (size - 1) / 2
         for _ in range(2):
-            consider(iter(_neighbours(best, size, step_s)))
-    return best if best_loss < least else stated
+            for near in _neighbours(best[1], size, step_s):
+                best = min(best, (loss(near), near), key=lambda pair: pair[0])
+    return best
 
 
 def _neighbours(one: Response, size: float, step_s: float) -> list[Response]:
     found = [replace(one, delay_s=one.delay_s + sign * step_s) for sign in (-1, 1)]
+    if not one.window_s and not one.lag_s:
+        return found
     for factor in (size, 1 / size):
         window_s, lag_s = one.window_s * factor, one.lag_s * factor
         wider = replace(one, window_s=window_s, lag_s=lag_s)

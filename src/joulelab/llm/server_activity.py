@@ -207,6 +207,8 @@ class ServerActivity:
         # Of few tokens, the first and the last may be off by a large part of them.
         weight = tokens / (tokens + 16)
         most = max(float(self.decoding.max()) - 1, 1.0)
+        # Requests that are decoded at the same time have errors in common.
+        independent = some.size / math.sqrt(most)
 
         def criterion(stalled_pace: float, slow_down: float) -> float:
             integral = self.integral(self._pace(stalled_pace, slow_down / most))
@@ -214,7 +216,7 @@ class ServerActivity:
             per_token = (ends - begins) / tokens
             middle = max(float(np.median(per_token)), 1e-300)
             off = float(np.mean(weight * np.abs(per_token / middle - 1)))
-            return 2 * some.size * math.log(off + LEAST_SCATTER)
+            return 2 * independent * math.log(off + LEAST_SCATTER)
 
         found: list[tuple[float, float, float]] = []
         slow_down = 0.0
@@ -250,24 +252,27 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
     Of prefill: prompt tokens, their positions (attention looks back at each), and time. Of decode:
     output tokens, their positions, steps (each makes one token of every request that is decoded),
     time, and the root of the number that is decoded. Of both: time in which anything is processed.
-    The requests that are processed at a time have equal parts in what is not by token.
+    Prompts that are processed at a time have parts in that time by their tokens; in all else that
+    is not by token, the requests that are processed have equal parts.
     """
     prefill = activity.prefill
     ones = np.ones(prefill.tokens.size)
     steady = np.ones(activity.length_s.size)
-    prefilling = np.maximum(activity.prefilling, 1.0)
     decoding = np.maximum(activity.decoding, 1.0)
     running = activity.running
     share = 1.0 / np.maximum(activity.prefilling + activity.decoding * running, 1e-9)
     share = np.minimum(share, 1.0)
     prompt_per_s = prefill.tokens / prefill.length_s
+    tokens_in = Driver("input", (Part(True, prompt_per_s, steady),))
+    input_per_s = activity.rate(tokens_in)
+    per_input = np.divide(1.0, input_per_s, out=np.zeros_like(steady), where=input_per_s > 0)
     per_pace = activity.tokens_per_pace
     tokens = Driver("output", (Part(False, per_pace, activity.pace),))
     steps_per_s = activity.rate(tokens) / decoding
     return [
-        Driver("input", (Part(True, prompt_per_s, steady),)),
+        tokens_in,
         Driver("input positions", (Part(True, prompt_per_s * prefill.tokens / 2, steady),)),
-        Driver("prefill time", (Part(True, ones, 1.0 / prefilling),)),
+        Driver("prefill time", (Part(True, prompt_per_s, per_input),)),
         tokens,
         Driver(
             "output positions", (Part(False, per_pace * activity.context_tokens, activity.pace),)
@@ -297,7 +302,11 @@ def activities(requests: RequestLog) -> Iterator[ServerActivity]:
     context = requests.input_tokens + requests.output_tokens / 2
     is_cut = ~known & (requests.output_tokens == 0)
     timing = _PromptTiming(requests.start_s, first_s, prompt, ~is_cut)
-    for begin_s, end_s in timing.candidates():
+    steps = decode.tokens - 1
+    step_s = (
+        float(np.median(decode.length_s[steps > 0] / steps[steps > 0])) if steps.max() > 0 else 0.0
+    )
+    for begin_s, end_s in timing.candidates(step_s):
         done = np.where(is_cut, _done_share(begin_s, end_s, prompt, is_cut), 1.0)
         plain = ServerActivity(Phase.of(begin_s, end_s, prompt * done), decode, context)
         yield from plain.paced()
@@ -316,8 +325,11 @@ class _PromptTiming:
     prompt: Floats
     whole: Bools
 
-    def candidates(self) -> Iterator[tuple[Floats, Floats]]:
-        """Yield when each prompt's processing may have begun and ended."""
+    def candidates(self, step_s: float) -> Iterator[tuple[Floats, Floats]]:
+        """Yield when each prompt's processing may have begun and ended.
+
+        A server that is decoding begins after its step, which takes ``step_s``.
+        """
         yield self.start_s, self.first_s
         if not self.whole.any():
             return
@@ -325,6 +337,11 @@ class _PromptTiming:
         tokens = np.bincount(period, self.prompt[self.whole]).astype(np.float64)
         serial_s = self._serial()
         yield serial_s, self.first_s
+        for wait_s in (step_s / 2, step_s):
+            yield (
+                np.minimum(np.maximum(serial_s, self.start_s + wait_s), self.first_s),
+                self.first_s,
+            )
         alone = self.whole & (self.first_s - serial_s > SHORTEST_S)
         for n, took_s in (
             (tokens, ends_s - starts_s),

@@ -18,7 +18,7 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import component_gross, component_net
 from joulelab.errors import UserError
 from joulelab.format import join_words
-from joulelab.llm.power_fit import Activity, Model, PowerFit, fit_power
+from joulelab.llm.power_fit import Activity, Model, PowerFit, fit_power, plausible_activities
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, RequestEnergies, SteadyState, TokenCost
 from joulelab.llm.sensor_response import power_readings
@@ -70,12 +70,13 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
     edges_ns = [window.start_ns, window.stop_ns]
     estimator = EnergyEstimator(trace, baseline, edges_ns)
     (energy,) = estimator.energies([window])
+    assumed = plausible_activities(requests)
     divisions: dict[str, _Division] = {}
     for name, part in energy.components.items():
         if baseline is None or not part.net_j > 0:
             continue
         readings = power_readings(trace, name, part.source, baseline)
-        fit = readings and fit_power(requests, *readings)
+        fit = readings and fit_power(requests, assumed, *readings)
         if fit:
             divisions[name] = _Division.of(part, fit)
     costs = {name: _cost(requests, [one.phases()]) for name, one in divisions.items()}
