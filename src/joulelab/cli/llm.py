@@ -10,6 +10,7 @@ import click
 
 from joulelab.carbon.site import Site
 from joulelab.cli.import_log import FILE, input_option, parse_pairs, power_options, read_power
+from joulelab.cli.llm_bench import bench
 from joulelab.cli.llm_output import print_result
 from joulelab.cli.options import Command
 from joulelab.cli.output import SectionedCommand, echo, print_json, progress
@@ -27,8 +28,12 @@ def command() -> None:
 
     \b
     Example:
+      joulelab llm bench http://127.0.0.1:8000 --out results
       joulelab llm report --requests requests.csv --power power.csv
     """
+
+
+command.add_command(bench)
 
 
 def _input_options(report: Command) -> Command:

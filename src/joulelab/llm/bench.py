@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from joulelab.carbon.site import Site
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import gross_energy
@@ -48,6 +49,7 @@ from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult
 from joulelab.llm.server_counters import disagreements, read_counters, read_final_counters
 from joulelab.llm.sweep import BLOCKS, cost_of_blocks, find_knee
+from joulelab.llm.text import costs_of
 from joulelab.llm.token_attribution import attribute
 from joulelab.meter import IDLE_SPAN, Meter
 from joulelab.recording.trace import Readings, Trace
@@ -65,6 +67,8 @@ PAUSE_S = 2.0
 """Time between levels, so that no reading of power covers two: sensors average up to 1 s."""
 POLL_S = 0.5
 LEAST_IDLE_S = 1.0
+MOST_CACHED = 0.05
+"""A larger part of the input tokens from the server's cache is stated."""
 _CALIBRATION_WORDS = 8, 200
 _WARM_UP_REQUESTS = 4  # At most, unless the highest concurrency is higher.
 REQUESTS_FILE, RESULT_FILE = "requests.jsonl", "result.json"
@@ -82,7 +86,7 @@ class BenchOptions:
         outputs: Tokens to generate.
         shared_prefix: Tokens with which all prompts begin.
         prompts: A file of prompts instead.
-        seed: Of all random choices.
+        seed: Of lengths and arrivals.
         idle_s: Time for which idle power is measured before and after.
         is_measured: Whether this machine's energy is measured.
         model: Name of the model; see :class:`~joulelab.llm.openai_client.OpenAIClient` for this
@@ -202,7 +206,7 @@ def _stopped_by_signal(generator: LoadGenerator) -> Iterator[None]:
 
 async def _calibrate(client: OpenAIClient, notes: list[str]) -> Tokenizer:
     """Find how many tokens the server counts for a word, from two short requests."""
-    chance = random.Random(0)
+    chance = random.Random()
     points = []
     for words in _CALIBRATION_WORDS:
         text = made_of(words, chance)
@@ -324,6 +328,7 @@ class _Bench:
             api=self.client.api,
             levels=levels,
             total=total,
+            costs=costs_of(total, Site.configured(), self.unix_zero_s) if total else {},
             knee=find_knee(costs),
             is_interrupted=self.generator.is_stopped,
             notes=tuple(self._all_notes(levels)),
@@ -356,8 +361,7 @@ class _Bench:
             energy = attribute(log, trace, self.meter.baseline)
         except UserError as error:
             return replace(result, notes=(*result.notes, str(error)))
-        cost = _cost(energy, answered, trace)
-        return replace(result, energy=energy, cost=cost)
+        return replace(result, energy=energy, cost=_cost(energy, trace))
 
     def _all_notes(self, levels: Sequence[LevelResult]) -> Iterator[str]:
         yield from self.notes
@@ -444,6 +448,10 @@ def _reply_notes(replies: Sequence[Reply]) -> Iterator[str]:
         yield (
             f"the server reported no tokens for {count(uncounted, 'request')}: chunks were counted"
         )
+    cached = sum(one.counts.cached_tokens for one in good if one.counts.cached_tokens > 0)
+    inputs = sum(one.counts.input_tokens for one in good if one.counts.input_tokens > 0)
+    if cached > MOST_CACHED * inputs:
+        yield f"{percent(cached / inputs, 2)} of the input tokens came from the server's cache"
     short = sum(one.output_tokens < one.wanted_tokens for one in good)
     if short:
         yield f"the server ended {count(short, 'reply', 'replies')} before the requested length"
@@ -468,25 +476,33 @@ def _between(trace: Trace, start_ns: int, stop_ns: int) -> Trace:
     return replace(trace, series=tuple(series))
 
 
-def _cost(energy: LlmResult, replies: Sequence[Reply], trace: Trace) -> UncertainValue:
+def _cost(energy: LlmResult, trace: Trace) -> UncertainValue:
     """Return the gross energy per output token while the server was full, in J."""
-    steady = energy.steady_state
-    start_s, stop_s = (
-        energy.requests.window_s if steady is None else (steady.start_s, steady.stop_s)
-    )
-    edges_ns = np.linspace(start_s * 1e9, stop_s * 1e9, BLOCKS + 1).round().astype(np.int64)
+    steady, log = energy.steady_state, energy.requests
+    start_s, stop_s = log.window_s if steady is None else (steady.start_s, steady.stop_s)
+    edges_s = np.linspace(start_s, stop_s, BLOCKS + 1)
+    edges_ns = (edges_s * 1e9).round().astype(np.int64)
     windows = [Window(int(a), int(b)) for a, b in itertools.pairwise(edges_ns)]
-    estimator = EnergyEstimator(trace, None, edges_ns)
-    at_ns = np.concatenate([np.array(one.chunk_ns, dtype=np.int64) for one in replies])
-    each = np.concatenate(
-        [
-            np.full(len(one.chunk_ns), one.output_tokens / max(len(one.chunk_ns), 1))
-            for one in replies
-        ]
-    )
-    tokens, _ = np.histogram(at_ns, edges_ns, weights=each)
-    energies = [gross_energy(one, {}) for one in estimator.energies(windows)]
-    return cost_of_blocks(energies, tokens)
+    energies = EnergyEstimator(trace, None, edges_ns).energies(windows)
+    return cost_of_blocks([gross_energy(one, {}) for one in energies], tokens_in(log, edges_s))
+
+
+def tokens_in(log: RequestLog, edges_s: Floats) -> Floats:
+    """Return the output tokens between edges, spread evenly over each request's whole time.
+
+    A prompt's prefill is work for its tokens, too. Counting tokens when they arrive would make a
+    time in which a prompt is processed look costly, and the next one cheap.
+
+    Args:
+        log: The requests.
+        edges_s: Shape: (edges,).
+
+    Returns:
+        Tokens. Shape: (edges - 1,).
+    """
+    length_s = np.maximum(log.stop_s - log.start_s, 1e-9)
+    inside_s = np.clip(edges_s[:, None], log.start_s, log.stop_s) - log.start_s
+    return np.diff(inside_s / length_s @ log.output_tokens)
 
 
 def _write_requests(path: Path, result: BenchResult, unix_zero_s: float) -> None:

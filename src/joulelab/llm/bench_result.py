@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from joulelab.format import finite_or_none, quantity, with_interval
+from joulelab.carbon.token_costs import TokenCosts
+from joulelab.format import finite_or_none, number, with_interval
 from joulelab.llm.load import Level
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, ratio_fields
 from joulelab.llm.sweep import Knee
+from joulelab.llm.text import all_notes, to_json
 from joulelab.uncertain import Ratio, UncertainValue
 
 
@@ -133,6 +135,7 @@ class BenchResult:
         api: The kind of requests.
         levels: In the order in which they ran.
         total: The energy of all requests together; ``None`` if none was measured.
+        costs: What a million tokens of all requests cost.
         knee: ``None`` unless several concurrencies were measured.
         is_interrupted: Whether it ended early.
         notes: What concerns all levels.
@@ -143,25 +146,41 @@ class BenchResult:
     api: str
     levels: Sequence[LevelResult]
     total: LlmResult | None
+    costs: Mapping[str, TokenCosts]
     knee: Knee | None
     is_interrupted: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> LevelResult:
+        """The level at the knee; without one, that with the most tokens per second."""
+        if self.knee is not None:
+            return next(
+                one for one in self.levels if one.level.concurrency == self.knee.concurrency
+            )
+        return max(self.levels, key=lambda one: one.output_tokens_per_s)
 
     @property
     def headline(self) -> str:
         """The result in one sentence."""
         if self.knee is not None:
             return self.knee.text
-        fastest = max(self.levels, key=lambda one: one.output_tokens_per_s)
-        at = f"at {fastest.level}"
-        if math.isnan(fastest.cost.value):
-            return f"The server generates {quantity(fastest.output_tokens_per_s, 'tokens/s')} {at}."
-        one = fastest.cost_ratio
-        return f"A token costs {with_interval(one.value, one.low, one.high, 'J')} {at}."
+        best = self.best
+        if math.isnan(best.cost.value):
+            return (
+                f"The server generates {number(best.output_tokens_per_s)} tokens/s at {best.level}."
+            )
+        one = best.cost_ratio
+        return f"A token costs {with_interval(one.value, one.low, one.high, 'J')} at {best.level}."
+
+    @property
+    def all_notes(self) -> list[str]:
+        """Everything that limits the result, each once."""
+        return list(dict.fromkeys([*self.notes, *(all_notes(self.total) if self.total else ())]))
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a dictionary; the totals have the names of ``joulelab llm report --json``."""
-        total = {} if self.total is None else self.total.to_json()
+        total = {} if self.total is None else to_json(self.total, self.costs)
         return {
             "url": self.url,
             "model": self.model,
@@ -171,5 +190,5 @@ class BenchResult:
             "knee": self.knee and self.knee.to_json(),
             "levels": [one.to_json() for one in self.levels],
             **total,
-            "notes": [*self.notes, *total.get("notes", [])],
+            "notes": self.all_notes,
         }

@@ -110,21 +110,22 @@ def synthetic_prompts(
 ) -> Iterator[Prompt]:
     """Yield prompts of random words without end.
 
-    They begin differently, so that a server's cache of prompts does not hide their prefill.
+    They begin differently, and differ from those of the last run whatever the seed, so that a
+    server's cache of prompts does not hide their prefill.
 
     Args:
         inputs: Tokens of each prompt.
         outputs: Tokens to generate from each.
         tokenizer: What the server counts.
         shared_prefix: Tokens with which all prompts begin, as with a system prompt.
-        seed: Of all random choices.
+        seed: Of their lengths.
     """
-    chance = random.Random(seed)
-    prefix = made_of(tokenizer.words_for(shared_prefix), chance) + " " if shared_prefix else ""
+    chance, fresh = random.Random(seed), random.Random()
+    prefix = made_of(tokenizer.words_for(shared_prefix), fresh) + " " if shared_prefix else ""
     shared = len(prefix.split())
     while True:
         words = tokenizer.words_for(inputs.draw(chance)) - shared
-        yield Prompt(prefix + made_of(max(1, words), chance), outputs.draw(chance))
+        yield Prompt(prefix + made_of(max(1, words), fresh), outputs.draw(chance))
 
 
 def read_prompts(path: Path, outputs: Lengths, *, seed: int = 0) -> list[Prompt]:

@@ -53,6 +53,7 @@ class Knee:
         concurrency: The lowest that has no significantly cheaper one above it.
         cost: Gross energy per output token there, J.
         highest: The highest concurrency that was measured.
+        highest_cost: The cost there.
         is_flat: Whether no two concurrencies differ significantly.
         dearer: The concurrencies above that cost significantly more.
     """
@@ -60,18 +61,19 @@ class Knee:
     concurrency: int
     cost: UncertainValue
     highest: int
+    highest_cost: UncertainValue
     is_flat: bool
     dearer: tuple[int, ...]
 
     @property
     def text(self) -> str:
         """What was found, as a sentence."""
-        low, high = self.cost.interval
-        cost = with_interval(self.cost.value, low, high, "J")
+        cost = with_interval(self.cost.value, *self.cost.interval, "J")
         if self.is_flat:
+            last = with_interval(self.highest_cost.value, *self.highest_cost.interval, "J")
             return (
-                "A token costs about the same at every concurrency: no significant difference "
-                f"(95 %); {cost} at concurrency {self.concurrency}."
+                "Concurrency makes no significant difference (95 %) to the cost of a token: "
+                f"{cost} at {self.concurrency}, {last} at {self.highest}."
             )
         first = f"A token is cheapest at concurrency {self.concurrency}: {cost}"
         if self.concurrency == self.highest:
@@ -131,6 +133,7 @@ significant gain.'
         concurrency=knee,
         cost=costs[knee],
         highest=levels[-1],
+        highest_cost=costs[levels[-1]],
         is_flat=not any(is_cheaper(m, n) for m in levels for n in levels),
         dearer=tuple(m for m in levels if m > knee and is_cheaper(knee, m)),
     )

@@ -1,0 +1,244 @@
+"""``joulelab llm bench`` on servers whose costs are known, and on a real one."""
+
+import json
+import math
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from joulelab.cli.app import main
+from joulelab.errors import UserError
+from joulelab.llm import bench as bench_module
+from joulelab.llm.bench import BenchOptions, is_this_machine, run_bench, tokens_in
+from joulelab.llm.load import Extent, Level
+from joulelab.llm.openai_client import ServerError
+from joulelab.llm.prompts import Lengths, made_of
+from joulelab.llm.requests import RequestLog
+from joulelab.recording.trace import read_trace
+
+
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch):
+    monkeypatch.setattr(bench_module, "PAUSE_S", 0.3)
+
+
+def options(url, *concurrencies, requests=8, **given):
+    return BenchOptions(
+        url=url,
+        levels=tuple(Level(concurrency=one) for one in concurrencies),
+        extent=Extent(requests=requests),
+        **{
+            "inputs": Lengths(60, 60),
+            "outputs": Lengths(12, 12),
+            "idle_s": 0.5,
+            "is_measured": False,
+            **given,
+        },
+    )
+
+
+def lines_of(out):
+    return (out / "requests.jsonl").read_text().splitlines()
+
+
+def joulelab(capsys, *arguments):
+    """Run a command; return its exit code and output."""
+    with pytest.raises(SystemExit) as end:
+        main([str(one) for one in arguments])
+    return end.value.code, capsys.readouterr()
+
+
+def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_path, capsys):
+    """A step costs 4 J however many it decodes, so a token is cheaper at a higher concurrency."""
+    url = simulated_server(output_j=0.5, prompt_j=0.02, step_j=4.0, step_s=0.02)
+    out = tmp_path / "out"
+    code, printed = joulelab(
+        capsys, "llm", "bench", url + "/v1", "--concurrency", "1,4", "--requests", 12,
+        "--input-tokens", 64, "--output-tokens", 8, "--idle", 1, "--out", out, "--json",
+    )  # fmt: skip
+    assert code == 0, printed.err
+    found = json.loads(printed.out)
+    assert found == json.loads((out / "result.json").read_text())
+    one, four = found["levels"]
+    for level in (one, four):
+        assert (level["requests"], level["failures"], level["notes"]) == (12, {}, [])
+        assert (level["input_tokens"], level["output_tokens"]) == (12 * 64, 12 * 8)
+        assert level["time_to_first_token_s"]["p50"] > 0.02
+        assert level["inter_token_latency_s"]["p50"] > 0.02
+    assert four["output_tokens_per_s"] > 2 * one["output_tokens_per_s"]
+    assert found["knee"]["concurrency"] == 4
+    assert found["headline"].startswith("A token is cheapest at concurrency 4: ")
+    # A prompt and 7 further tokens: 8 steps. The first token comes with the prompt.
+    alone_j = 64 * 0.02 + 7 * 0.5 + 8 * 4.0
+    assert one["energy"]["net_j"] / 12 == pytest.approx(alone_j, rel=0.05)
+    assert one["full_gross_j_per_output_token"] > 2 * four["full_gross_j_per_output_token"]
+    names = [span.name for span in read_trace(out).spans]
+    assert names == ["idle", "warm-up", "level", "level", "idle"]
+
+    code, printed = joulelab(
+        capsys, "llm", "report", "--requests", out / "requests.jsonl", "--recording", out, "--json"
+    )
+    assert code == 0, printed.err
+    report = json.loads(printed.out)
+    for name in ("requests", "output_tokens", "gross_j", "net_j", "j_per_output_token"):
+        assert report[name] == pytest.approx(found[name], rel=1e-6)
+    levels = [json.loads(line)["level"] for line in lines_of(out)]
+    assert levels == ["concurrency 1"] * 12 + ["concurrency 4"] * 12
+
+
+def test_table_has_a_row_for_each_level(simulated_server, tmp_path, capsys):
+    url = simulated_server(step_s=0.002)
+    code, printed = joulelab(
+        capsys, "llm", "bench", url, "--concurrency", 2, "--rate", 50, "--requests", 6,
+        "--input-tokens", "20-40", "--output-tokens", 4, "--no-energy", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0, printed.err
+    assert printed.out.startswith("The server generates ")
+    rows = [line.split()[:2] for line in printed.out.splitlines()]
+    assert ["concurrency", "2"] in rows
+    assert ["50.0", "requests/s"] in rows
+    assert "No energy was measured." in printed.out
+    assert [line for line in printed.err.splitlines() if line.startswith("concurrency")]
+
+
+def test_without_energy_requests_have_unix_times(simulated_server, tmp_path):
+    before_s = time.time()
+    url = simulated_server(step_s=0.002)
+    result = run_bench(options(url, 2), tmp_path / "out")
+    rows = [json.loads(line) for line in lines_of(tmp_path / "out")]
+    assert len(rows) == 8
+    assert all(before_s < row["start_s"] < row["stop_s"] < time.time() for row in rows)
+    assert result.total is None
+    assert result.to_json()["levels"][0]["energy"] is None
+    assert not (tmp_path / "out" / "trace.bin").exists()
+
+
+def test_failures_are_counted_and_what_they_cost_is_kept(simulated_server, tmp_path):
+    url = simulated_server(step_s=0.002, break_every=5, end_early_every=7)
+    result = run_bench(options(url, 2, requests=20), tmp_path / "out")
+    (level,) = result.levels
+    (reason,) = level.failures
+    assert reason == "the server closed the connection before the end of the reply"
+    assert 3 <= level.failures[reason] <= 5
+    assert len(level.requests) == 20
+    assert any(reason in note for note in level.notes)
+    assert any("before the requested length" in note for note in level.notes)
+    # What a broken request had generated is in its log.
+    assert 0 < min(level.requests.output_tokens) < 12
+
+
+def test_refused_requests_are_counted_but_cost_nothing(simulated_server, tmp_path):
+    url = simulated_server(step_s=0.002, fail_every=6)
+    (level,) = run_bench(options(url, 2, requests=20), tmp_path / "out").levels
+    refused = sum(level.failures.values())
+    assert refused > 0
+    assert len(level.requests) == 20 - refused
+    assert all("HTTP 500" in one for one in level.failures)
+
+
+def test_tokens_are_counted_where_the_server_does_not(simulated_server, tmp_path):
+    url = simulated_server(step_s=0.002, has_usage=False, has_metrics=False)
+    (level,) = run_bench(options(url, 1, requests=3), tmp_path / "out").levels
+    assert level.requests.output_tokens.tolist() == [12, 12, 12]
+    assert level.requests.input_tokens.tolist() == [60, 60, 60]
+    assert any("chunks were counted" in note for note in level.notes)
+
+
+def test_ctrl_c_keeps_what_is_finished(simulated_server, tmp_path):
+    url = simulated_server(step_s=0.005)
+
+    def watch(stage, load):
+        if stage == "concurrency 2" and load.replies:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    given = options(url, 2, 4, requests=10**6)
+    result = run_bench(given, tmp_path / "out", watch=watch)
+    assert result.is_interrupted
+    (level,) = result.levels
+    assert level.failures == {"interrupted": 2}
+    assert len(level.requests) > 2
+    assert (tmp_path / "out" / "result.json").exists()
+
+
+def test_ctrl_c_before_the_first_level_is_an_interruption(simulated_server, tmp_path):
+    url = simulated_server(step_s=0.005)
+
+    def watch(stage, load):
+        if stage == "warm-up":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(options(url, 2), tmp_path / "out", watch=watch)
+
+
+def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path, capsys):
+    url = simulated_server(fail_every=1)
+    code, printed = joulelab(capsys, "llm", "bench", url, "--out", tmp_path / "out")
+    assert code == 1
+    assert printed.err.splitlines()[-1].startswith("joulelab: ")
+    assert "HTTP 500" in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_directory_with_content_is_refused(tmp_path):
+    (tmp_path / "old").write_text("x")
+    with pytest.raises(UserError, match="is not empty"):
+        run_bench(options("localhost:9", 1), tmp_path)
+
+
+def test_server_that_is_not_there_leaves_nothing(tmp_path):
+    with pytest.raises(ServerError, match="no server answers"):
+        run_bench(options("127.0.0.1:9", 1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--concurrency", "0"),
+        ("--concurrency", "1,x"),
+        ("--rate", "inf"),
+        ("--input-tokens", "9-3"),
+        ("--requests", "3", "--duration", "3"),
+        ("--shared-prefix", "512"),
+    ],
+)
+def test_wrong_options_are_one_error(tmp_path, capsys, given):
+    code, printed = joulelab(capsys, "llm", "bench", "localhost", "--out", tmp_path / "o", *given)
+    assert code == 2
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_own_addresses_are_recognised():
+    assert is_this_machine("localhost")
+    assert is_this_machine("127.0.0.1")
+    assert is_this_machine("::1")
+    assert not is_this_machine("192.0.2.7")  # RFC 5737: of no machine.
+
+
+def test_tokens_are_spread_over_the_time_of_their_request():
+    log = RequestLog(
+        request=("1", "2"),
+        start_s=np.array([0.0, 2.0]),
+        first_token_s=np.array([1.0, math.nan]),
+        stop_s=np.array([4.0, 3.0]),
+        input_tokens=np.array([9.0, 9.0]),
+        output_tokens=np.array([40.0, 7.0]),
+        cached_tokens=np.zeros(2),
+    )
+    assert tokens_in(log, np.array([0.0, 2.0, 3.0, 9.0])).tolist() == [20.0, 17.0, 10.0]
+
+
+def test_real_server_counts_the_same_tokens(smollm2, tmp_path):
+    """A disagreement with the server's own counters would be a note."""
+    prompts = tmp_path / "prompts"
+    prompts.write_text("\n".join(made_of(24, random.Random(i)) for i in range(20)))
+    given = options(smollm2, 1, 2, requests=3, prompts=prompts, outputs=Lengths(8, 8))
+    for level in run_bench(given, tmp_path / "out").levels:
+        assert level.requests.input_tokens.tolist() == [24] * 3
+        assert level.requests.output_tokens.tolist() == [8] * 3
+        assert level.notes == ()
