@@ -241,7 +241,7 @@ def test_keyboard_and_paper(browser, hostile_page, tmp_path):
     assert one.page.locator(".controls:visible, .downloads:visible").count() == 0
     assert one.page.locator(".view svg:visible").count() > 5
     one.page.emulate_media(media="screen")
-    one.page.locator("input[name=phase][value=both]").focus()
+    one.page.locator("input[name=phase][value=all]").focus()
     one.page.keyboard.press("ArrowRight")
     one.drawn()
     assert one.page.locator("#figure-energy .panel:visible").count() == 1

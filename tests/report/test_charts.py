@@ -104,7 +104,7 @@ def test_energy_and_duration_are_the_tables(factors, group):
 
 
 def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
-    measured = factors.tables.measurements.assign(net_j_per_sample_low=-1.0)
+    measured = factors.tables.measurements.assign(net_j_per_unit_low=-1.0)
     chart = per_model.energy(
         replace(factors, tables=replace(factors.tables, measurements=measured))
     )
@@ -118,8 +118,8 @@ def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
 
 def test_an_interval_that_leaves_the_plot_ends_in_an_arrow(factors):
     first = factors.tables.measurements["model"] == MODELS[0]
-    high = factors.tables.measurements["net_j_per_sample_high"].mask(first, math.inf)
-    measured = factors.tables.measurements.assign(net_j_per_sample_high=high)
+    high = factors.tables.measurements["net_j_per_unit_high"].mask(first, math.inf)
+    measured = factors.tables.measurements.assign(net_j_per_unit_high=high)
     chart = per_model.energy(
         replace(factors, tables=replace(factors.tables, measurements=measured))
     )

@@ -256,7 +256,9 @@ def test_several_studies_on_one_page(tmp_path, synthetic, monkeypatch):
         "synthetic (there) · workstation",
     ]
     assert {row["group"] for row in page.rows("energy")} == {0, 1}
-    assert page.data["groups"] == [{"group": 0, "family": 0}, {"group": 1, "family": 1}]
+    assert page.data["groups"] == [
+        {"group": number, "family": number, "unit": "sample"} for number in (0, 1)
+    ]
 
 
 def test_nothing_to_report(tmp_path, synthetic):

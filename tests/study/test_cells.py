@@ -41,7 +41,8 @@ def test_the_cells_are_the_whole_product(plan):
     assert len(every) == math.prod(map(len, levels))
     assert len({digest(factors) for factors in every}) == len(every)
     assert {tuple(factors) for factors in every} == {("model", *plan.factors.levels(), "dataset")}
-    left_out = {name for name in LIMIT_UNITS if name not in plan.factors.levels()}
+    optional = {*LIMIT_UNITS, "prompt_tokens", "output_tokens", "attention", "cache"}
+    left_out = optional - {*plan.factors.levels()}
     assert {*every[0]} == {"model", *FACTORS} - left_out
 
 

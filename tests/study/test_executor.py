@@ -163,8 +163,9 @@ def test_bounds_that_make_no_sense_are_refused(train, word):
 @pytest.mark.parametrize("phase", ["train", "infer"])
 def test_a_probe_runs_steps_until_enough_are_steady(executor, monkeypatch, tmp_path, phase):
     monkeypatch.setenv("JOULELAB_SENSORS", STEADY.spec())
-    executor._plan = executor._plan.replaced(phases=[phase], factors={"batch_size": 24})
-    (factors,) = combinations(executor._plan)
+    plan = executor._plan.replaced(phases=[phase], factors={"batch_size": 24})
+    executor = Executor(plan)
+    (factors,) = combinations(plan)
     window, events = SteadyWindow(window_s=0.5, most_s=20.0), []
     body = executor.probe(tmp_path / "probe", factors, 0, window, events.append)["body"]
     assert (body["status"], body["failure"]) == ("done", None)

@@ -25,6 +25,7 @@ _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "
 _COLUMNS = (
     *("model", "phase", *FACTORS, "n", "provenance", "gross_j", "gross_j_low", "gross_j_high"),
     *("net_j", "net_j_low", "net_j_high", "gross_j_per_sample", "mean_power_w", "duration_s"),
+    *("gross_j_per_token", "net_j_per_token"),
     *("accuracy_pct", "shared_runs"),
 )
 
@@ -148,7 +149,8 @@ def _report(outcome: Outcome, as_json: bool) -> None:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     varied = [name for name in FACTORS if len({row[name] for row in rows}) > 1]
-    headings = ("gross J", "95 % CI", "net J", "J/sample", "W", "s", "acc %")
+    unit = "sample" if all(row["gross_j_per_token"] is None for row in rows) else "token"
+    headings = ("gross J", "95 % CI", "net J", f"J/{unit}", "W", "s", "acc %")
     shared = ["busy"] if any(row["shared_runs"] for row in rows) else []
     table = value_table("model", ["phase", *varied, *headings, *shared])
     for row in rows:
@@ -159,7 +161,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             *(str(row[name]) for name in varied),
             number(gross),
             "" if gross is None else interval(row["gross_j_low"], row["gross_j_high"], gross),
-            *(number(row[name]) for name in ("net_j", "gross_j_per_sample", "mean_power_w")),
+            *(number(row[name]) for name in ("net_j", f"gross_j_per_{unit}", "mean_power_w")),
             number(row["duration_s"]),
             number(row["accuracy_pct"]),
             *(f"{row['shared_runs']} of {row['n']}" for _ in shared),

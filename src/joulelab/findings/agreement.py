@@ -17,6 +17,7 @@ from joulelab.findings.schema import (
     INTERVAL,
     KEY,
     NAMES,
+    PHASE_PAIRS,
     PHASES,
     QUANTITIES,
     Finding,
@@ -45,15 +46,18 @@ def agreement(measured: pd.DataFrame) -> pd.DataFrame:
     """Correlate the ranks of models between phases of a group, and between machines."""
     rows: list[dict[str, Any]] = []
     for _, group in measured.groupby("group", sort=False):
-        named = {name: group[name].iloc[0] for name in KEY}
-        named |= {"between": "phases", "first": "train", "second": "infer", "phase": ""}
-        tables = [group[group["phase"] == phase] for phase in ("train", "infer")]
-        rows += _corrected([named | row for row in _ranked(tables)])
+        named = {name: group[name].iloc[0] for name in KEY} | {"between": "phases", "phase": ""}
+        ranked: list[dict[str, Any]] = []
+        for first, second, _ in PHASE_PAIRS:
+            tables = [group[group["phase"] == phase] for phase in (first, second)]
+            both = named | {"first": first, "second": second}
+            ranked += [both | row for row in _ranked(tables)]
+        rows += _corrected(ranked)
     for setting, groups in matches(measured):
         compared: list[dict[str, Any]] = []
         for phase in PHASES:
             named = {"study": "", "machine": "", "setting": setting, "between": "machines"}
-            named["phase"] = phase
+            named |= {"phase": phase, "unit": next(iter(groups.values()))["unit"].iloc[0]}
             tables = [group[group["phase"] == phase] for group in groups.values()]
             for pair in combinations(range(len(tables)), 2):
                 first, second = (list(groups)[place] for place in pair)
@@ -107,17 +111,20 @@ def _shared(tables: Sequence[pd.DataFrame], column: str) -> pd.DataFrame:
 def agreement_findings(found: pd.DataFrame) -> list[Finding]:
     """State the rank agreement.
 
-    Ids: ``phases.<spearman|kendall>.<net|gross|time>`` and
+    Ids: ``phases.<spearman|kendall>.<net|gross|time>`` for training and inference, for other pairs
+    such as ``phases.spearman.decode-prefill.net``, and
     ``machines.<spearman|kendall|kendall_w>.<phase>.<net|gross|time>``.
     """
     return [_finding(row) for row in records(found)]
 
 
 def _finding(row: dict[str, Any]) -> Finding:
-    quantity = f"{NAMES[row['quantity']]} per sample"
+    quantity = f"{NAMES[row['quantity']]} per {row['unit']}"
     if row["between"] == "phases":
-        name = f"phases.{row['method']}.{row['quantity']}"
-        question = f"Do training and inference rank models the same way by {quantity}?"
+        (pair,) = (one for one in PHASE_PAIRS if one[:2] == (row["first"], row["second"]))
+        name = f"phases.{row['method']}.{pair.id}{row['quantity']}"
+        phases = f"{PHASES[pair.first]} and {PHASES[pair.second]}"
+        question = f"Do {phases} rank models the same way by {quantity}?"
     else:
         name = f"machines.{row['method']}.{row['phase']}.{row['quantity']}"
         compared = f"{row['first']} and {row['second']}" if row["second"] else row["first"]

@@ -11,7 +11,16 @@ from typing import Any
 import pandas as pd
 
 from joulelab.findings.cell_means import Cell, CellMeans
-from joulelab.findings.schema import ENERGIES, INTERVAL, NAMES, PHASES, Finding, frame, records
+from joulelab.findings.schema import (
+    ENERGIES,
+    INTERVAL,
+    NAMES,
+    PHASES,
+    READABLE,
+    Finding,
+    frame,
+    records,
+)
 from joulelab.findings.summary import ANALYZED
 from joulelab.format import count, join_words, with_interval
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
@@ -20,7 +29,7 @@ from joulelab.stats.estimates import Estimate
 TOLERANCE = 0.05
 """A batch size whose energy is at most this share above the least is at the floor."""
 
-_KEY = ("family", "study", "machine", "setting")
+_KEY = ("family", *READABLE)
 
 _ENDS = ("", "_low", "_high", "_n")
 _NEEDED = (
@@ -32,13 +41,13 @@ BATCH_CURVES = (
     *_KEY, "model", "phase", "quantity", "batch_size", *INTERVAL, "best", "at_floor", "n",
 )  # fmt: skip
 """Columns of :func:`batch_curves`. ``family`` are groups that differ in batch size alone, and
-``setting`` is theirs; ``quantity`` is ``net`` or ``gross``, in J per sample; ``best`` marks the
-batch size of least energy, ``at_floor`` those at most :data:`TOLERANCE` above it; ``n`` is the
+``setting`` is theirs; ``quantity`` is ``net`` or ``gross``, in J per unit; ``best`` marks
+the batch size of least energy, ``at_floor`` those at most :data:`TOLERANCE` above it; ``n`` is the
 number of repeats."""
 
 BATCH_FLOORS = (
     *_KEY, "model", "phase", "quantity", "best_batch_size", "shown", "floor_batch_size",
-    "floor_low", "floor_high", "least_j_per_sample", "smallest_batch_size", "largest_batch_size",
+    "floor_low", "floor_high", "least_j_per_unit", "smallest_batch_size", "largest_batch_size",
     "saving_pct", "saving_low_pct", "saving_high_pct", "repeats",
 )  # fmt: skip
 """Columns of :func:`batch_floors`. ``shown``: whether the energy of a size is significantly above
@@ -50,7 +59,7 @@ models together (see :mod:`joulelab.stats.blocked_means`)."""
 
 
 def batch_curves(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return energy per sample at each batch size, of models that ran at two or more."""
+    """Return energy per unit at each batch size, of models that ran at two or more."""
     rows: list[dict[str, Any]] = []
     for named, part in _models(measured):
         for quantity, column in ENERGIES.items() if len(part) > 1 else ():
@@ -107,7 +116,8 @@ def _models(measured: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFra
         taken[place] += 1
         if taken[place] > ANALYZED:
             continue
-        key = dict(zip(_KEY, (family, *place, table["family_setting"].iloc[0]), strict=True))
+        named = (family, *place, table["family_setting"].iloc[0], table["unit"].iloc[0])
+        key = dict(zip(_KEY, named, strict=True))
         sized = table.loc[table["batch_size"].notna(), list(_NEEDED)]
         for (model, phase), part in sized.groupby(["model", "phase"], sort=False):
             yield {**key, "model": model, "phase": phase}, part.sort_values("batch_size")
@@ -118,7 +128,7 @@ class _Size:
     """A batch size of one model."""
 
     batch_size: int
-    j_per_sample: float
+    j_per_unit: float
     repeats: int
     mean: CellMean
 
@@ -158,7 +168,7 @@ def _floor(sizes: list[_Size], comparisons: int) -> dict[str, Any]:
     return floor | {
         "best_batch_size": best.batch_size,
         "shown": shown if tested else None,
-        "least_j_per_sample": best.j_per_sample,
+        "least_j_per_unit": best.j_per_unit,
         "smallest_batch_size": sizes[0].batch_size,
         "largest_batch_size": sizes[-1].batch_size,
         "saving_pct": 100 * (1 - 1 / saved.value),
@@ -219,7 +229,7 @@ def _undetermined(rows: list[dict[str, Any]], energy: str) -> str:
         )
     return (
         f"this cannot be determined from {count(repeats, 'repeat')}: no batch size uses "
-        f"significantly more {energy} per sample than another, and more than "
+        f"significantly more {energy} per {rows[0]['unit']} than another, and more than "
         f"{100 * TOLERANCE:g} % more (the least was measured at {measured})"
     )
 
@@ -264,7 +274,7 @@ def _saving(rows: list[dict[str, Any]], energy: str) -> str:
         saved = f"{saved} for {first['model']} to {_percentage(last)} for {last['model']}"
     return (
         f"compared with the smallest size measured ({sizes}), the best one saves {saved} of the "
-        f"{energy} per sample"
+        f"{energy} per {first['unit']}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from joulelab.findings.summary import POOLS, group_numbers
+from joulelab.findings.summary import POOLS, group_numbers, units_of
 from joulelab.stats.blocked_means import CellMean, blocked_means
 from joulelab.stats.variance import Array
 
@@ -19,9 +19,9 @@ CELL = ["group", "model", "phase"]
 ACCURACY = "accuracy"
 
 _COLUMNS: Mapping[str, tuple[str, str | None]] = {
-    "time": ("duration_s", "samples"),
-    "gross": ("gross_j", "samples"),
-    "net": ("net_j", "samples"),
+    "time": ("duration_s", "units"),
+    "gross": ("gross_j", "units"),
+    "net": ("net_j", "units"),
     "gross_total": ("gross_j", None),
     "net_total": ("net_j", None),
     ACCURACY: ("accuracy_pct", None),
@@ -32,13 +32,13 @@ _COLUMNS: Mapping[str, tuple[str, str | None]] = {
 class CellMeans:
     """Means of each quantity in each cell, computed when they are first asked for.
 
-    Quantities are ``time``, ``gross`` and ``net`` (per sample), ``gross_total`` and ``net_total``,
-    all of which are averaged as logarithms, and ``accuracy`` in percent. A cell with a value whose
-    logarithm does not exist has no mean: a ratio to it is unknown.
+    Quantities are ``time``, ``gross`` and ``net`` (per unit), ``gross_total`` and
+    ``net_total``, all of which are averaged as logarithms, and ``accuracy`` in percent. A cell
+    with a value whose logarithm does not exist has no mean: a ratio to it is unknown.
     """
 
     def __init__(self, runs: pd.DataFrame) -> None:
-        self.runs = runs.assign(group=group_numbers(runs))
+        self.runs = runs.assign(group=group_numbers(runs), units=units_of(runs))
         self._keyed = self.runs[CELL].assign(
             pool=runs.groupby(list(POOLS), dropna=False, sort=False).ngroup(),
             block=runs.groupby(["study", "block"], dropna=False, sort=False).ngroup(),

@@ -16,9 +16,11 @@ from joulelab.findings.schema import (
     INTERVAL,
     KEY,
     NAMES,
+    PHASE_PAIRS,
     PHASES,
     QUANTITIES,
     Finding,
+    PhasePair,
     frame,
     records,
 )
@@ -40,19 +42,19 @@ from joulelab.stats.estimates import (
 )
 from joulelab.uncertain import MOST_FACTOR
 
-RULE = 3.0
-"""Training over inference in time, by the paper's rule of thumb (section V-A)."""
-
 ROUNDING = 1e-9
 """Ratios that differ relatively by less are equal."""
 
-PHASE_RATIOS = (*KEY, "model", "quantity", *INTERVAL, "n", "off_rule")
-"""Columns of :func:`phase_ratios`. ``quantity`` is ``time``, ``gross`` or ``net``; ``n`` is the
-number of repeats of the phase that has fewer; ``off_rule`` states whether the interval excludes
-:data:`RULE`, and is empty without an interval."""
+PHASE_RATIOS = (
+    *KEY, "model", "first", "second", "quantity", *INTERVAL, "n", "rule", "off_rule",
+)  # fmt: skip
+"""Columns of :func:`phase_ratios`. ``first`` and ``second`` are a pair of phases and ``rule`` what
+their ratio should be (:data:`~joulelab.findings.schema.PHASE_PAIRS`); ``quantity`` is ``time``,
+``gross`` or ``net``; ``n`` is the number of repeats of the phase that has fewer; ``off_rule``
+states whether the interval excludes the rule, and is empty without an interval."""
 
 SIDE_BY_SIDE = (
-    "model", "phase", "quantity", "machine", "reference", "setting", "ratio", "low", "high",
+    "unit", "model", "phase", "quantity", "machine", "reference", "setting", "ratio", "low", "high",
 )  # fmt: skip
 """Columns of :func:`side_by_side`. ``quantity`` is ``net``, ``gross`` or ``time``."""
 
@@ -64,7 +66,7 @@ BY_CHANCE = "1 in 20 would by chance"
 
 
 def phase_ratios(measured: pd.DataFrame) -> pd.DataFrame:
-    """Divide training by inference, both per sample: one row per model and quantity.
+    """Divide one phase by another, both per unit: a row per model, pair and quantity.
 
     Both phases were read by the same sensors, so their gain cancels in ratios of gross energy. The
     interval of net energy has all uncertainty, because idle power does not cancel.
@@ -74,67 +76,82 @@ def phase_ratios(measured: pd.DataFrame) -> pd.DataFrame:
         models.setdefault((row["group"], row["model"]), {})[row["phase"]] = row
     rows: list[dict[str, Any]] = []
     for phases in models.values():
-        if phases.keys() >= {"train", "infer"}:
-            rows += _phase_ratios(phases["train"], phases["infer"])
+        for pair in PHASE_PAIRS:
+            if pair.first in phases and pair.second in phases:
+                rows += _phase_ratios(pair, phases[pair.first], phases[pair.second])
     return frame(rows, PHASE_RATIOS)
 
 
-def _phase_ratios(train: Mapping[str, Any], infer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _phase_ratios(
+    pair: PhasePair, first: Mapping[str, Any], second: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     for quantity, column in QUANTITIES.items():
-        found = estimate_ratio(train, infer, column, shared=quantity == "net")
+        found = estimate_ratio(first, second, column, shared=quantity == "net")
         if math.isnan(found.value):
             continue
         known = not math.isnan(found.low)
-        yield {name: train[name] for name in (*KEY, "model")} | {
+        yield {name: first[name] for name in (*KEY, "model")} | {
+            "first": pair.first,
+            "second": pair.second,
+            "rule": pair.rule,
             "quantity": quantity,
             "estimate": found.value,
             "low": found.low,
             "high": found.high,
             "n": found.n,
-            "off_rule": not found.low <= RULE <= found.high if known else None,
+            "off_rule": not found.low <= pair.rule <= found.high if known else None,
         }
 
 
 def phase_findings(ratios: pd.DataFrame, means: CellMeans) -> list[Finding]:
-    """Test the rule of three over models. Ids: ``ratio.<time|gross|net>``."""
+    """Compare phases, and test rules of thumb over models.
+
+    Ids: ``ratio.<time|gross|net>`` for training and inference, for other pairs such as
+    ``ratio.decode-prefill.net``.
+    """
     return [
         _phase_finding(part.sort_values("estimate", kind="stable"), means)
-        for _, part in ratios.groupby(["group", "quantity"], sort=False)
+        for _, part in ratios.groupby(["group", "first", "second", "quantity"], sort=False)
     ]
 
 
 def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
     rows = records(part)
     first, quantity, n = rows[0], rows[0]["quantity"], len(rows)
+    pair = PhasePair(first["first"], first["second"], first["rule"])
     mean = _mean_ratio(rows, means)
     found = Estimate(first["estimate"], first["low"], first["high"], 1)
     if n > 1:
         found = simultaneous_ratio(mean)
-    compared = (
-        "as long as inference" if quantity == "time" else f"the {NAMES[quantity]} of inference"
-    )
+    phase, other = PHASES[pair.first], PHASES[pair.second]
+    compared = f"as long as {other}" if quantity == "time" else f"the {NAMES[quantity]} of {other}"
     verb = "takes" if quantity == "time" else "uses"
     verb_asked = verb.removesuffix("s")
     times = f"{with_interval(found.value, found.low, found.high)} times {compared}"
-    text = f"per sample, training {verb} {times}"
+    text = f"per {first['unit']}, {phase} {verb} {times}"
     if math.isinf(found.high):
-        text = f"how many times {compared} training {verb} cannot be determined: {TOO_WIDE}"
-    differs = n > 1 and replace(mean, value=mean.value - math.log(RULE)).p < ALPHA
+        text = f"how many times {compared} {phase} {verb} cannot be determined: {TOO_WIDE}"
+    differs = n > 1 and replace(mean, value=mean.value - math.log(pair.rule)).p < ALPHA
+    has_rule = pair.rule != 1
     if n == 1:
-        texts = [f"{text} for {first['model']}", "more models are needed to test the rule"]
+        texts = [f"{text} for {first['model']}"]
+        texts += ["more models are needed to test the rule"] if has_rule else []
     else:
         texts = [
             f"{text} (geometric mean of {n} models), {_range(rows, 'estimate')}",
-            *_rule_of_three(rows, mean, part["off_rule"].dropna()),
+            *_against_rule(pair.rule, rows, mean, part["off_rule"].dropna()),
         ]
+    question = f"Does {phase} {verb_asked} three times {compared}?"
+    if not has_rule:
+        question = f"How many times {compared} does {phase} {verb_asked}?"
     return Finding.about(
         first,
-        f"ratio.{quantity}",
-        f"Does training {verb_asked} three times {compared}?",
+        f"ratio.{pair.id}{quantity}",
+        question,
         texts,
         estimate=found.value,
-        low=found.low if n > 1 else math.nan,
-        high=found.high if n > 1 else math.nan,
+        low=found.low if n > 1 or not has_rule else math.nan,
+        high=found.high if n > 1 or not has_rule else math.nan,
         n=n,
         figure="ratio",
         significant=differs if n > 1 else None,
@@ -142,23 +159,23 @@ def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
 
 
 def _mean_ratio(rows: Sequence[Mapping[str, Any]], means: CellMeans) -> Difference:
-    """Return the mean logarithm of training over inference, over models and blocks."""
-    quantity = rows[0]["quantity"]
+    """Return the mean logarithm of the first phase over the second, over models and blocks."""
+    quantity, phases = rows[0]["quantity"], [rows[0]["first"], rows[0]["second"]]
     values = np.log([row["estimate"] for row in rows])
     if len(rows) == 1:
         return Difference(float(values[0]), 0.0, 0.0)
     of, pairs = means[quantity], []
     for row in rows:
-        train, infer = ((row["group"], row["model"], phase) for phase in PHASES)
-        if train in of and infer in of:
-            pairs.append((of[train], of[infer]))
+        first, second = ((row["group"], row["model"], phase) for phase in phases)
+        if first in of and second in of:
+            pairs.append((of[first], of[second]))
     errors = mean_difference(pairs) if pairs else Difference(0.0, 0.0, 0.0)
     table = means.runs[["group", "model", "block", "phase"]].assign(value=means.values(quantity))
     table = table[(table["group"] == rows[0]["group"]) & np.isfinite(table["value"])]
     both = table.pivot_table(index=["model", "block"], columns="phase", values="value")
-    both = both.reindex(columns=list(PHASES)).dropna()
+    both = both.reindex(columns=phases).dropna()
     models, numbers = (pd.factorize(both.index.get_level_values(level))[0] for level in (0, 1))
-    ratios = (both["train"] - both["infer"]).to_numpy(dtype=float)
+    ratios = (both[phases[0]] - both[phases[1]]).to_numpy(dtype=float)
     blocks = block_variance(ratios, models, numbers)
     return mean_over(values, errors, *blocks)
 
@@ -172,22 +189,26 @@ def _range(rows: Sequence[Mapping[str, Any]], column: str) -> str:
     )
 
 
-def _rule_of_three(
-    rows: Sequence[Mapping[str, Any]], mean: Difference, off_rule: pd.Series[bool]
+def _against_rule(
+    rule: float,
+    rows: Sequence[Mapping[str, Any]],
+    mean: Difference,
+    off_rule: pd.Series[bool],
 ) -> list[str]:
+    """Compare ratios with a rule of thumb, or with 1 where there is none."""
     logs = np.log([row["estimate"] for row in rows])
     texts = []
     if np.ptp(logs) > ROUNDING:
-        p = replace(mean, value=mean.value - math.log(RULE)).p
+        p = replace(mean, value=mean.value - math.log(rule)).p
         verb = "differs significantly" if p < ALPHA else "does not differ significantly"
-        texts.append(f"the mean {verb} from {RULE:g} ({p_value(p)})")
-    error = percent(float(np.median(np.abs(np.exp(logs) / RULE - 1))))
-    intervals = (
-        f"the intervals of {int(off_rule.sum())} of {count(len(off_rule), 'model')} exclude it "
-        f"({BY_CHANCE})"
-        if len(off_rule)
-        else "no model has an interval of its own without repeats"
-    )
+        texts.append(f"the mean {verb} from {rule:g} ({p_value(p)})")
+    intervals = "no model has an interval of its own without repeats"
+    if len(off_rule):
+        of_models = f"the intervals of {int(off_rule.sum())} of {count(len(off_rule), 'model')}"
+        intervals = f"{of_models} exclude {'it' if texts or rule != 1 else '1'} ({BY_CHANCE})"
+    if rule == 1:
+        return [*texts, intervals]
+    error = percent(float(np.median(np.abs(np.exp(logs) / rule - 1))))
     return [*texts, f"for a single model the rule is off by {error} (median); {intervals}"]
 
 
@@ -210,7 +231,7 @@ def matches(measured: pd.DataFrame) -> list[tuple[str, dict[str, pd.DataFrame]]]
 
 
 def side_by_side(measured: pd.DataFrame) -> pd.DataFrame:
-    """Divide each model's energy and time per sample on each machine by those on the reference.
+    """Divide each model's energy and time per unit on each machine by those on the reference.
 
     The reference is the machine with the most models. Intervals contain the full uncertainty of
     both measurements, gains included, because the sensors differ.
@@ -223,7 +244,7 @@ def side_by_side(measured: pd.DataFrame) -> pd.DataFrame:
             named = {"machine": machine, "reference": reference, "setting": setting}
             pairs = [(row, known.get((row["model"], row["phase"]))) for row in records(group)]
             rows += [
-                {"model": row["model"], "phase": row["phase"]} | named | found
+                {name: row[name] for name in ("unit", "model", "phase")} | named | found
                 for row, other in pairs
                 if other is not None
                 for found in _ratios(row, other)
@@ -276,7 +297,8 @@ def _machine_finding(part: pd.DataFrame) -> Finding:
     verb = "takes" if quantity == "time" else "uses"
     compared = "as long" if quantity == "time" else f"as much {NAMES[quantity]}"
     place = f"on {machine} as on {reference}"
-    text = f"per sample, {phase} {verb} {with_interval(mean, low, high)} times {compared} {place}"
+    times = f"{with_interval(mean, low, high)} times {compared}"
+    text = f"per {first['unit']}, {phase} {verb} {times} {place}"
     if math.isinf(high):
         text = f"how many times {compared} {phase} {verb} {place} cannot be determined: {TOO_WIDE}"
     differs = None if math.isnan(low) else not low <= 1 <= high

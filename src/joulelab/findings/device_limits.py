@@ -9,7 +9,16 @@ from typing import Any
 import pandas as pd
 
 from joulelab.findings.cell_means import CellMeans
-from joulelab.findings.schema import INTERVAL, NAMES, PHASES, QUANTITIES, Finding, frame, records
+from joulelab.findings.schema import (
+    INTERVAL,
+    NAMES,
+    PHASES,
+    QUANTITIES,
+    READABLE,
+    Finding,
+    frame,
+    records,
+)
 from joulelab.findings.summary import limit_name, setting_text, varying
 from joulelab.format import count, with_interval
 from joulelab.runs import FACTORS, LIMIT_UNITS
@@ -19,16 +28,16 @@ TOLERANCE = 0.01
 """A level at which work takes at most this much longer than at the highest one is as fast."""
 
 LIMIT_CURVES = (
-    "study", "machine", "setting", "factor", "model", "phase", "quantity", "at", "highest",
+    *READABLE, "factor", "model", "phase", "quantity", "at", "highest",
     *INTERVAL, "n",
 )  # fmt: skip
 """Columns of :func:`limit_curves`. ``factor`` is the limit that varies, ``setting`` the levels of
-the others; the estimate is the ratio of time or energy (``quantity``) per sample ``at`` a level to
+the others; the estimate is the ratio of time or energy (``quantity``) per unit ``at`` a level to
 that at the ``highest`` one; ``n`` is the number of repeats. Intervals hold for all levels of a
 study and machine together (see :mod:`joulelab.stats.blocked_means`)."""
 
 LIMIT_KNEES = (
-    "study", "machine", "setting", "factor", "model", "phase", "highest", *INTERVAL, "saving",
+    *READABLE, "factor", "model", "phase", "highest", *INTERVAL, "saving",
     "saving_low", "saving_high", "quantity",
 )  # fmt: skip
 """Columns of :func:`limit_knees`. The estimate is the knee: the lowest level that is as fast as
@@ -64,7 +73,7 @@ def limit_curves(measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
 def limit_knees(curves: pd.DataFrame) -> pd.DataFrame:
     """Find the knee of each curve."""
     rows = []
-    by = ["study", "machine", "setting", "factor", "model", "phase"]
+    by = [*READABLE, "factor", "model", "phase"]
     for _, part in curves.groupby(by, dropna=False, sort=False):
         time = part[part["quantity"] == "time"]
         energies = [part[part["quantity"] == name] for name in ("net", "gross")]
@@ -102,7 +111,7 @@ def _curves(
 ) -> Iterator[tuple[dict[str, str], list[tuple[dict[str, Any], _Levels]]]]:
     """Yield each study and machine with its curves of two levels or more."""
     for _, part in measured.groupby(["study", "identity", "sources"], dropna=False, sort=False):
-        named = {name: part[name].iloc[0] for name in ("study", "machine")}
+        named = {name: part[name].iloc[0] for name in ("study", "machine", "unit")}
         factors = varying(part)
         curves: dict[tuple[Any, ...], tuple[dict[str, Any], _Levels]] = {}
         for factor in (name for name in LIMIT_UNITS if name in factors):
@@ -132,7 +141,9 @@ def _finding(rows: list[dict[str, Any]]) -> Finding:
     if saved:
         least, most = (choose(saved, key=lambda row: row["saving"]) for choose in (min, max))
         savings = _saving(least) if least is most else f"{_saving(least)} to {_saving(most)}"
-        texts.append(f"there it saves {savings} of the {NAMES[first['quantity']]} per sample")
+        texts.append(
+            f"there it saves {savings} of the {NAMES[first['quantity']]} per {first['unit']}"
+        )
     tested = [row for row in rows if not math.isnan(row["saving_low"])]
     if tested and not saved and any(row["estimate"] < row["highest"] for row in rows):
         texts.append("no saving there is significant")

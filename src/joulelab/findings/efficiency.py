@@ -1,4 +1,4 @@
-"""The model of least energy, and the effect of each factor on energy per sample."""
+"""The model of least energy, and the effect of each factor on energy per unit."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from joulelab.runs import FACTORS
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 
 MODEL_RATIOS = (*KEY, "phase", "quantity", "model", "other", *INTERVAL, "shown", "n")
-"""Columns of :func:`model_ratios`: energy per sample of ``model`` over that of ``other``, the model
-of least energy, with intervals that hold for all pairs of the ``n`` models and both phases
+"""Columns of :func:`model_ratios`: energy per unit of ``model`` over that of ``other``, the model
+of least energy, with intervals that hold for all pairs of the ``n`` models and all phases
 together; ``shown`` states whether the interval excludes 1, and is empty without repeats."""
 
 FACTOR_EFFECTS = (
-    "study", "machine", "phase", "quantity", "predictor", "level", "reference", *INTERVAL, "shown",
-    "n",
+    "study", "machine", "unit", "phase", "quantity", "predictor", "level", "reference", *INTERVAL,
+    "shown", "n",
 )  # fmt: skip
-"""Columns of :func:`factor_effects`: energy per sample at a level of a factor (``predictor``) over
+"""Columns of :func:`factor_effects`: energy per unit at a level of a factor (``predictor``) over
 that at the ``reference`` level, the geometric mean over ``n`` combinations of model and other
 factors; intervals hold for all factors, levels and phases of a study and machine together."""
 
 
 def model_ratios(measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
-    """Compare each model with the one of least energy per sample, within blocks."""
+    """Compare each model with the one of least energy per unit, within blocks."""
     rows: list[dict[str, Any]] = []
     for _, group in measured.groupby("group", sort=False):
         named = {name: group[name].iloc[0] for name in KEY}
@@ -70,7 +70,7 @@ def factor_effects(measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
     """Compare the levels of each factor but the batch size, within blocks and all else equal."""
     rows: list[dict[str, Any]] = []
     for _, part in measured.groupby(["study", "identity", "sources"], dropna=False, sort=False):
-        named = {name: part[name].iloc[0] for name in ("study", "machine")}
+        named = {name: part[name].iloc[0] for name in ("study", "machine", "unit")}
         factors = [name for name in varying(part) if name != "batch_size"]
         for quantity in ENERGIES:
             pairs = [
@@ -121,7 +121,7 @@ def efficiency_findings(ratios: pd.DataFrame, effects: pd.DataFrame) -> list[Fin
 
 def _least(rows: list[dict[str, Any]]) -> Finding:
     nearest, least, n = rows[0], rows[0]["other"], rows[0]["n"]
-    energy, phase = f"{NAMES[nearest['quantity']]} per sample", PHASES[nearest["phase"]]
+    energy, phase = f"{NAMES[nearest['quantity']]} per {nearest['unit']}", PHASES[nearest["phase"]]
     tested = not pd.isna(nearest["shown"])
     apart = [row for row in rows if tested and row["shown"]]
     close = [row["model"] for row in rows if not (tested and row["shown"])]
@@ -178,7 +178,7 @@ def _times(row: dict[str, Any]) -> str:
 
 
 def _effect(row: dict[str, Any]) -> Finding:
-    energy, phase = f"{NAMES[row['quantity']]} per sample", PHASES[row["phase"]]
+    energy, phase = f"{NAMES[row['quantity']]} per {row['unit']}", PHASES[row["phase"]]
     level, reference = (
         setting_text({row["predictor"]: row[name]}) for name in ("level", "reference")
     )

@@ -21,8 +21,8 @@ LEAST = 4
 """With fewer models too little remains to estimate the uncertainty of a line."""
 
 TIME_POINTS = (
-    *KEY, "phase", "quantity", "model", "duration_s_per_sample", "energy_j_per_sample",
-    "fitted_j_per_sample", "residual_j_per_sample",
+    *KEY, "phase", "quantity", "model", "duration_s_per_unit", "energy_j_per_unit",
+    "fitted_j_per_unit", "residual_j_per_unit",
 )  # fmt: skip
 """Columns of :func:`time_points`. ``quantity`` is ``net`` or ``gross``."""
 
@@ -34,7 +34,7 @@ TIME_FITS = (
 
 
 def time_fits(measured: pd.DataFrame) -> pd.DataFrame:
-    """Fit energy per sample over time per sample by least squares, one point per model.
+    """Fit energy over time, both per unit, by least squares, one point per model.
 
     Intervals are valid where models scatter unequally about the line, see
     :func:`joulelab.stats.least_squares.fit_least_squares`. ``curvature_p`` tests the square of
@@ -54,38 +54,36 @@ def time_points(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for points in _points(measured):
-        energy_j = points["energy_j_per_sample"].to_numpy(dtype=float)
+        energy_j = points["energy_j_per_unit"].to_numpy(dtype=float)
         residual_j = fit_least_squares(_design(points), energy_j).residuals
         rows += records(
-            points.assign(
-                fitted_j_per_sample=energy_j - residual_j, residual_j_per_sample=residual_j
-            )
+            points.assign(fitted_j_per_unit=energy_j - residual_j, residual_j_per_unit=residual_j)
         )
     return frame(rows, TIME_POINTS)
 
 
 def _points(measured: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield time and energy of each model, a table per group, phase and quantity with a line."""
-    named = measured[[*KEY, "phase", "model", "duration_s_per_sample"]]
+    named = measured[[*KEY, "phase", "model", "duration_s_per_unit"]]
     for _, group in measured.groupby("group", sort=False):
         for phase, (quantity, column) in product(PHASES, ENERGIES.items()):
             models = group[group["phase"] == phase]
             points = named.loc[models.index].assign(
-                quantity=quantity, energy_j_per_sample=models[column]
+                quantity=quantity, energy_j_per_unit=models[column]
             )
-            points = points.dropna(subset=["energy_j_per_sample", "duration_s_per_sample"])
-            if len(points) >= LEAST and points["duration_s_per_sample"].nunique() > 1:
+            points = points.dropna(subset=["energy_j_per_unit", "duration_s_per_unit"])
+            if len(points) >= LEAST and points["duration_s_per_unit"].nunique() > 1:
                 yield points.reset_index(drop=True)
 
 
 def _design(points: pd.DataFrame, power: int = 1) -> Array:
     """Return the columns 1, t, t² and so on up to a power."""
-    time_s = points["duration_s_per_sample"].to_numpy(dtype=float)
+    time_s = points["duration_s_per_unit"].to_numpy(dtype=float)
     return np.stack([time_s**order for order in range(power + 1)], axis=1)
 
 
 def _fit(points: pd.DataFrame) -> dict[str, Any]:
-    energy_j = points["energy_j_per_sample"].to_numpy(dtype=float)
+    energy_j = points["energy_j_per_unit"].to_numpy(dtype=float)
     line = fit_least_squares(_design(points), energy_j)
     (intercept, slope), (from_start, from_slope) = line.values, line.half_widths
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -107,10 +105,10 @@ def _fit(points: pd.DataFrame) -> dict[str, Any]:
 
 def _curvature_p(points: pd.DataFrame, energy_j: Array) -> float:
     """Return p of no curvature; NaN with fewer points than a curve leaves two of."""
-    time_s = points["duration_s_per_sample"]
+    time_s = points["duration_s_per_unit"]
     if len(points) <= LEAST or time_s.nunique() < LEAST:
         return math.nan
-    scaled = points.assign(duration_s_per_sample=time_s / time_s.max())
+    scaled = points.assign(duration_s_per_unit=time_s / time_s.max())
     return float(fit_least_squares(_design(scaled, 2), energy_j).p[2])
 
 
@@ -128,7 +126,7 @@ def _finding(row: dict[str, Any], points: pd.DataFrame) -> Finding:
     if not math.isnan(row["intercept_low_j"]):
         includes = row["intercept_low_j"] <= 0 <= row["intercept_high_j"]
         start += f", which {'includes' if includes else 'excludes'} 0"
-    errors = (points["residual_j_per_sample"] / points["energy_j_per_sample"]).abs()
+    errors = (points["residual_j_per_unit"] / points["energy_j_per_unit"]).abs()
     most = float(errors.max())
     fit = f"the line is off by {percent(row['typical_error_pct'] / 100)} for the median model"
     if most < math.inf:
@@ -136,8 +134,8 @@ def _finding(row: dict[str, Any], points: pd.DataFrame) -> Finding:
         fit += f" and by {percent(most)} for {worst}"
     texts = [
         _linearity(row, energy),
-        f"a line of {energy} over time, both per sample, has a slope of {slope} and starts at "
-        f"{start}",
+        f"a line of {energy} over time, both per {row['unit']}, has a slope of {slope} and starts "
+        f"at {start}",
         fit,
     ]
     if not math.isnan(row["r_squared"]):

@@ -30,10 +30,13 @@ _MODEL_COLUMNS: Mapping[str, tuple[str, float]] = {
 _RESULT_COLUMNS: Mapping[str, tuple[str, float]] = {
     "gross_j_per_sample": ("Gross energy per sample (mJ)", 1e-3),
     "net_j_per_sample": ("Net energy per sample (mJ)", 1e-3),
+    "gross_j_per_token": ("Gross energy per token (mJ)", 1e-3),
+    "net_j_per_token": ("Net energy per token (mJ)", 1e-3),
     "gross_j": ("Gross energy (kJ)", 1e3),
     "net_j": ("Net energy (kJ)", 1e3),
     "duration_s": ("Time (s)", 1.0),
     "duration_s_per_sample": ("Time per sample (ms)", 1e-3),
+    "duration_s_per_token": ("Time per token (ms)", 1e-3),
     "mean_power_w": ("Mean power (W)", 1.0),
     "accuracy_pct": ("Accuracy (%)", 1.0),
 }

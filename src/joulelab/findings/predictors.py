@@ -26,16 +26,16 @@ from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, Rank, bootstrap, rank_correlations, spearman
 
 PREDICTORS = ("macs_per_parameter", "macs", "parameters", "size_bytes", "operators", "time")
-"""Predictors of a model's energy. ``time``, per sample, must be measured first."""
+"""Predictors of a model's energy. ``time``, per unit, must be measured first."""
 
 FAVOURITE = "macs_per_parameter"
 """The paper's predictor, with which the others are compared."""
 
-_COLUMNS = {"time": "duration_s_per_sample"}
+_COLUMNS = {"time": "duration_s_per_unit"}
 _SYMBOLS = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ"}
 
 CORRELATIONS = (*KEY, "phase", "quantity", "predictor", "method", *INTERVAL, "p", "p_holm", "n")
-"""Columns of :func:`correlations`. ``quantity`` is the energy per sample, ``net`` or ``gross``;
+"""Columns of :func:`correlations`. ``quantity`` is the energy per unit, ``net`` or ``gross``;
 ``method`` is ``spearman`` or ``kendall``; ``n`` is the number of models; ``p`` tests for no
 correlation, and ``p_holm`` is corrected for all correlations of its method within the group."""
 
@@ -44,7 +44,7 @@ DIFFERENCES = (*KEY, "phase", "quantity", "predictor", "other", *INTERVAL, "p", 
 
 
 def correlations(measured: pd.DataFrame) -> pd.DataFrame:
-    """Correlate energy per sample with each predictor, by Spearman and Kendall.
+    """Correlate energy per unit with each predictor, by Spearman and Kendall.
 
     Each model is one point, its mean over repeats. A predictor that no model has is left out; one
     that some lack is correlated over the models that have it.
@@ -173,7 +173,7 @@ def predictor_findings(correlated: pd.DataFrame, compared: pd.DataFrame) -> list
 
 
 def _correlation(row: dict[str, Any]) -> Finding:
-    energy = f"{NAMES[row['quantity']]} per sample"
+    energy = f"{NAMES[row['quantity']]} per {row['unit']}"
     predictor, phase = NAMES[row["predictor"]], PHASES[row["phase"]]
     return _detail(
         row,
@@ -263,7 +263,7 @@ def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
     best = {"n": first["n"]}
     if characteristics:
         best = characteristics[0]
-        texts = _ranking(characteristics, energy)
+        texts = _ranking(characteristics, f"{energy} per {first['unit']}")
     texts += [f"time, which must be measured first, gives {_rho(row, level='')}" for row in times]
     if characteristics:
         texts += _comparisons(compared)
@@ -288,17 +288,13 @@ def _ranking(rows: list[dict[str, Any]], energy: str) -> list[str]:
     if n < LEAST:
         texts = [
             f"{n} models are too few for a conclusion; at least {LEAST} are needed",
-            f"Spearman's ρ with {energy} per sample is highest for {name}: {_rho(best)}",
+            f"Spearman's ρ with {energy} is highest for {name}: {_rho(best)}",
         ]
     elif _is_shown(best):
-        texts = [
-            f"{name} ranks {n} models by {energy} per sample with the highest Spearman's ρ, "
-            f"{_rho(best)}"
-        ]
+        texts = [f"{name} ranks {n} models by {energy} with the highest Spearman's ρ, {_rho(best)}"]
     else:
         texts = [
-            f"no characteristic ranks {n} models significantly by {energy} per sample "
-            "(Holm-corrected)",
+            f"no characteristic ranks {n} models significantly by {energy} (Holm-corrected)",
             f"Spearman's ρ is highest for {name}: {_rho(best)}",
         ]
     if others:

@@ -10,20 +10,20 @@ import pandas as pd
 from scipy import stats
 
 from joulelab.findings.schema import ALPHA, NAMES, PHASES, Finding, frame, records
-from joulelab.findings.summary import KEYS, POOLS, machine_labels
+from joulelab.findings.summary import KEYS, POOLS, machine_labels, units_of
 from joulelab.format import count, number, p_value, percent, with_interval
 from joulelab.stats.difference import holm
 from joulelab.stats.estimates import UPPER
 from joulelab.stats.variance import Scatter, scatter
 
 REPEAT_SCATTER = (
-    "study", "machine", "phase", "quantity", "scatter_pct", "low_pct", "high_pct",
+    "study", "machine", "unit", "phase", "quantity", "scatter_pct", "low_pct", "high_pct",
     "block_scatter_pct", "block_p", "cells", "repeats", "df",
 )  # fmt: skip
 """Columns of :func:`repeat_scatter`: the relative standard deviation of one repeat about the mean
 of its cell (a model at one setting), pooled over the cells of a study and machine, with ``df``
 degrees of freedom; that of blocks, and the p-value of no difference between blocks. ``quantity``
-is ``time``, ``gross`` or ``net``, per sample; ``net`` is relative to gross energy. ``cells`` is
+is ``time``, ``gross`` or ``net``, per unit; ``net`` is relative to gross energy. ``cells`` is
 the number of cells with repeats."""
 
 _COLUMNS = {"time": "duration_s", "gross": "gross_j", "net": "net_j"}
@@ -40,6 +40,7 @@ def repeat_scatter(runs: pd.DataFrame) -> pd.DataFrame:
     for _, part in runs.groupby(list(POOLS), dropna=False, sort=False):
         first = part.iloc[0]
         named = {"study": first["study"], "machine": labels[first["host"], first["machine"]]}
+        named["unit"] = "sample" if pd.isna(first["tokens"]) else "token"
         for quantity, column in _COLUMNS.items():
             found = _pooled(part, column)
             if found is not None:
@@ -48,8 +49,8 @@ def repeat_scatter(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pooled(part: pd.DataFrame, column: str) -> dict[str, Any] | None:
-    value = part[column] / part["samples"].astype("float64")
-    scale = part["gross_j"] / part["samples"].astype("float64") if column == "net_j" else value
+    value = part[column] / units_of(part)
+    scale = part["gross_j"] / units_of(part) if column == "net_j" else value
     known = value.notna() & scale.notna()
     keyed = part[known].groupby(list(KEYS), dropna=False, sort=False)
     means = scale[known].groupby(keyed.ngroup()).transform("mean")
@@ -103,7 +104,7 @@ def _finding(row: dict[str, Any], groups: tuple[int, ...]) -> Finding:
     return Finding.about(
         row,
         f"repeats.{row['phase']}.{row['quantity']}",
-        f"How much does the {name} per sample vary between repeats of {phase}?",
+        f"How much does the {name} per {row['unit']} vary between repeats of {phase}?",
         _texts(row, name),
         estimate=row["scatter_pct"],
         low=row["low_pct"],

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -24,7 +24,9 @@ RUN_COLUMNS = (
     "absent", "idle_power_w", "net_low_j", "net_high_j", "gross_correlated_uncertainty_j",
     "gross_independent_uncertainty_j", "net_correlated_uncertainty_j",
     "net_independent_uncertainty_j", "gap_s", "data_wait_s", "train_accuracy_pct",
-    "cudnn_benchmark", "operators", "shared", "power_limit_w", "clock_mhz",
+    "cudnn_benchmark", "operators", "shared", "power_limit_w", "clock_mhz", "tokens",
+    "gross_j_per_token", "net_j_per_token", "macs_per_token", "prompt_tokens", "output_tokens",
+    "attention", "cache",
 )  # fmt: skip
 """Columns of ``results.*``. ``machine`` is the machine's identity; uncertainties are standard
 uncertainties (k = 1); ``shared`` is whether other processes used the machine, too."""
@@ -43,9 +45,12 @@ IDLE_COLUMNS = (
 )  # fmt: skip
 """Columns of idle measurements; ``time_s`` is wall-clock time since 1970."""
 
-KEY = ("group", "study", "machine", "setting")
+READABLE = ("study", "machine", "setting", "unit")
+"""Study, machine and setting of a row, to read, and its unit of work: a sample, or a token."""
+
+KEY = ("group", *READABLE)
 """First columns of the findings' tables: the group of comparable rows that a row is about (see
-:func:`joulelab.findings.summary.measurements`), and its study, machine and setting to read."""
+:func:`joulelab.findings.summary.measurements`), and what names it."""
 
 INTERVAL = ("estimate", "low", "high")
 """An estimate and its 95 % interval."""
@@ -54,14 +59,14 @@ _TEXTS = (
     *FAILURE_COLUMNS, "phase", "provenance", "host", "gpu_name", "machine", "status", "precision",
     "memory_format", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
     "absent", "component", "setting", "quantity", "reference", "between", "first", "second",
-    "method", "limit", "predictor", "other", "level", "factor",
+    "method", "limit", "predictor", "other", "level", "factor", "attention", "cache", "unit",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
     "batch_size", "repeat", "epochs", "samples", "steps", "vram_peak_bytes", "parameters",
     "trainable_parameters", "buffer_bytes", "size_bytes", "macs", "block", "order", "operators",
     "epoch", "group", "family", "n", "last_epochs", "repeats", "models_above", "best_batch_size",
     "floor_batch_size", "floor_low", "floor_high", "smallest_batch_size", "largest_batch_size",
-    "cells",
+    "cells", "tokens", "prompt_tokens", "output_tokens",
 )  # fmt: skip
 _FLAGS = (
     "compile", "cudnn_benchmark", "complete", "off_rule", "above_knee", "shown", "best",
@@ -75,14 +80,42 @@ _TYPES: Mapping[str, str] = {
 """Type of each column, the same in all tables; all others are ``float64``. A missing value is NA,
 or NaN in ``float64``."""
 
-PHASES: Mapping[str, str] = {"train": "training", "infer": "inference"}
+PHASES: Mapping[str, str] = {
+    "train": "training",
+    "infer": "inference",
+    "prefill": "prefill",
+    "decode": "decoding",
+}
 """Phases and their names."""
 
-ENERGIES: Mapping[str, str] = {"net": "net_j_per_sample", "gross": "gross_j_per_sample"}
-"""Energies of a sample, and their columns."""
 
-QUANTITIES: Mapping[str, str] = {"time": "duration_s_per_sample", **ENERGIES}
-"""Time and energies of a sample, and their columns."""
+class PhasePair(NamedTuple):
+    """Two phases that are compared, and their ratio by a rule of thumb, or 1 if there is none."""
+
+    first: str
+    second: str
+    rule: float
+
+    @property
+    def id(self) -> str:
+        """Start of the last part of a finding's id; empty for training and inference."""
+        return "" if self.second == "infer" else f"{self.first}-{self.second}."
+
+
+PHASE_PAIRS = (
+    PhasePair("train", "infer", 3.0),
+    PhasePair("train", "prefill", 3.0),
+    PhasePair("decode", "prefill", 1.0),
+)
+"""Pairs of phases. Training over inference in time is 3 by the paper's rule of thumb (section V-A);
+in operations, the forward pass of a language model is a third of its training, too (J. Kaplan et
+al., Scaling Laws for Neural Language Models, 2020, section 2.1)."""
+
+ENERGIES: Mapping[str, str] = {"net": "net_j_per_unit", "gross": "gross_j_per_unit"}
+"""Energies of a unit of work, and their columns."""
+
+QUANTITIES: Mapping[str, str] = {"time": "duration_s_per_unit", **ENERGIES}
+"""Time and energies of a unit of work, and their columns."""
 
 NAMES: Mapping[str, str] = {
     "time": "time",

@@ -32,12 +32,13 @@ CONSTANTS = (
     "size_bytes",
     "macs",
     "macs_per_parameter",
+    "macs_per_token",
     "operators",
     "provenance",
 )
 """Columns that are the same in all repeats."""
 
-MEANS = ("samples", "gpu_power_w", "cpu_power_w", "dram_power_w", "idle_power_w",
+MEANS = ("samples", "tokens", "gpu_power_w", "cpu_power_w", "dram_power_w", "idle_power_w",
          "gpu_utilization_pct", "vram_peak_bytes")  # fmt: skip
 """Columns that are averaged without an interval: powers as energy over time of all repeats."""
 
@@ -73,6 +74,11 @@ QUANTITIES = (
     _Quantity("mean_power_w", "gross_j", "duration_s", "gross"),
     _Quantity("duration_s", "duration_s"),
     _Quantity("duration_s_per_sample", "duration_s", "samples"),
+    _Quantity("gross_j_per_token", "gross_j", "tokens", "gross"),
+    _Quantity(
+        "net_j_per_token", "net_j", "tokens", "net", scale="gross_j_per_token", least=-math.inf
+    ),
+    _Quantity("duration_s_per_token", "duration_s", "tokens"),
     _Quantity("accuracy_pct", "accuracy_pct", scale="", most=100.0),
     _Quantity("loss", "loss"),
 )
@@ -87,7 +93,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         One row per combination of :data:`KEYS`, in order of first appearance: the columns of
         :data:`KEYS`, ``n`` (repeats), :data:`CONSTANTS`, :data:`MEANS`, and for each of
         ``gross_j``, ``net_j``, ``gross_j_per_sample``, ``net_j_per_sample``, ``mean_power_w``,
-        ``duration_s``, ``duration_s_per_sample``, ``accuracy_pct`` and ``loss`` the estimate, its
+        ``duration_s``, ``duration_s_per_sample``, the same three per token (of language models),
+        ``accuracy_pct`` and ``loss`` the estimate, its
         interval (``gross_j_low``, ``gross_j_high``), the number of repeats that have it
         (``gross_j_n``), the half-width of the interval without what all repeats share
         (``gross_j_random``: what remains in a ratio of two runs of one sensor), and the degrees of
@@ -162,12 +169,18 @@ def measurements(means: pd.DataFrame) -> pd.DataFrame:
         - ``setting``: the levels of the factors that vary within the study, for example
           ``"batch size 128, precision bf16"``; empty where none varies;
         - ``family_setting``: the same without the batch size;
-        - ``identity``: the machine's identity.
+        - ``identity``: the machine's identity;
+        - ``unit``: the unit of work, ``"token"`` of language models and ``"sample"`` of others;
+        - ``gross_j_per_unit``, ``net_j_per_unit``, ``duration_s_per_unit``, with the ends of those
+          per sample or token.
+
+        ``macs`` and ``macs_per_parameter`` are those of a unit.
     """
     table = means.assign(group=group_numbers(means), identity=means["machine"])
     table = table.sort_values("group", kind="stable", ignore_index=True)
     family = [name for name in COMPARABLE if name != "batch_size"]
     table["family"] = table.groupby(family, dropna=False, sort=False).ngroup()
+    table = _with_units(table)
     labels = machine_labels(means)
     places = zip(table["host"], table["machine"], strict=True)
     table["machine"] = pd.Series([labels[place] for place in places], dtype="string")
@@ -186,6 +199,31 @@ def measurements(means: pd.DataFrame) -> pd.DataFrame:
     for name, by_group in texts.items():
         table[name] = table["group"].map(by_group).astype("string")
     return table
+
+
+def _with_units(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the unit of work of each row, and what it costs."""
+    has_tokens = table["tokens"].notna()
+    unit = has_tokens.map({True: "token", False: "sample"}).astype("string")
+    columns = {
+        f"{name}_per_unit{end}": table[f"{name}_per_token{end}"].where(
+            has_tokens, table[f"{name}_per_sample{end}"]
+        )
+        for name in ("gross_j", "net_j", "duration_s")
+        for end in _ENDS
+    }
+    per_token = table["macs_per_token"]
+    columns["macs"] = per_token.where(has_tokens, table["macs"].astype("float64"))
+    columns["macs_per_parameter"] = (per_token / table["parameters"].astype("float64")).where(
+        has_tokens, table["macs_per_parameter"]
+    )
+    return table.assign(unit=unit, **columns)
+
+
+def units_of(runs: pd.DataFrame) -> pd.Series[float]:
+    """Return the units of work of runs: tokens where they are counted, else samples."""
+    tokens = runs["tokens"].astype("float64")
+    return tokens.where(tokens.notna(), runs["samples"].astype("float64"))
 
 
 def group_numbers(table: pd.DataFrame) -> pd.Series[int]:

@@ -165,7 +165,7 @@ def _part(run: Run) -> StudyPart:
 def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
     part = _part(run)
     for phase, result in part.results.items():
-        samples = result.values.get("samples")
+        samples, tokens = (result.values.get(name) for name in ("samples", "tokens"))
         energy = result.energy
         yield {
             **{name: result.values[name] for name in RUN_COLUMNS if name in result.values},
@@ -182,6 +182,8 @@ def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
             "order": part.order,
             "gross_j_per_sample": energy.gross_j / samples if samples else math.nan,
             "net_j_per_sample": energy.net_j / samples if samples else math.nan,
+            "gross_j_per_token": energy.gross_j / tokens if tokens else math.nan,
+            "net_j_per_token": energy.net_j / tokens if tokens else math.nan,
             "shared": was_shared(energy),
         }
 

@@ -20,7 +20,7 @@ from joulelab.format import interval, quantity, scale
 from joulelab.report import renderer
 from joulelab.report.charts import Drawing, all_charts, drawings, write_charts
 from joulelab.report.charts.chart import Chart
-from joulelab.report.charts.style import QUANTITIES
+from joulelab.report.charts.style import PHASES, QUANTITIES
 from joulelab.report.page_data import content_security_policy, page_data, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
@@ -142,7 +142,8 @@ def _html(
         net=net,
         places=places,
         models=sorted(tables.summary["model"].unique()),
-        phases=sorted(set(measured["phase"]), reverse=True),
+        phases={phase: PHASES[phase] for phase in PHASES if (measured["phase"] == phase).any()},
+        units=" or ".join(dict.fromkeys(measured["unit"])) or "sample",
         charts=charts,
         missing=missing,
         drawings={

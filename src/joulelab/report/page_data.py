@@ -21,7 +21,7 @@ from joulelab.report.charts.style import CONFIG, QUANTITIES
 def page_data(groups: pd.DataFrame, charts: Sequence[Chart], quantity: str) -> Markup:
     """Return the JSON that ``report.js`` reads, with the quantity that is shown at first."""
     content = {
-        "groups": groups[["group", "family"]].to_dict("records"),
+        "groups": groups[["group", "family", "unit"]].to_dict("records"),
         "quantity": quantity,
         "quantities": QUANTITIES,
         "config": CONFIG,

@@ -35,8 +35,8 @@ MOST_ROWS = 400
 """Rows of a table on the page; the files next to it have all."""
 
 _RESULTS = (
-    ("gross_j_per_sample", "Gross per sample", "J"),
-    ("net_j_per_sample", "Net per sample", "J"),
+    ("gross_j_per_unit", "Gross per {}", "J"),
+    ("net_j_per_unit", "Net per {}", "J"),
     ("mean_power_w", "Mean power", "W"),
     ("accuracy_pct", "Accuracy", "%"),
     ("gross_j", "Gross energy", "J"),
@@ -54,6 +54,10 @@ _FACTORS = {
     "dataset": "data set {}",
     "power_limit_w": "power limit {} W",
     "clock_mhz": "clock {} MHz",
+    "prompt_tokens": "prompts of {} tokens",
+    "output_tokens": "{} output tokens",
+    "attention": "{} attention",
+    "cache": "{} cache",
 }
 
 
@@ -69,7 +73,7 @@ def results(measured: pd.DataFrame, quantity: str) -> Section:
         for column, _, unit in known
     }
     several = measured["group"].nunique() > 1
-    table = measured.sort_values(["group", f"{quantity}_j_per_sample"], kind="stable")
+    table = measured.sort_values(["group", f"{quantity}_j_per_unit"], kind="stable")
     shown = table.head(MOST_ROWS)
     phases = []
     for phase, title in PHASES.items():
@@ -77,7 +81,10 @@ def results(measured: pd.DataFrame, quantity: str) -> Section:
         if not part.empty:
             rows = [_result(row, units, several) for _, row in part.iterrows()]
             phases.append({"title": title, "rows": rows})
-    columns = [(heading, units[column][1], _quantity(column)) for column, heading, _ in known]
+    work = " or ".join(dict.fromkeys(measured["unit"]))
+    columns = [
+        (heading.format(work), units[column][1], _quantity(column)) for column, heading, _ in known
+    ]
     return {
         "columns": columns,
         "phases": phases,
@@ -100,7 +107,7 @@ def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several
         "n": int(row["n"]),
         "shared": int(row["shared_runs"]),
         "cells": cells,
-        "order": {name: _order(row[f"{name}_j_per_sample"]) for name in QUANTITIES},
+        "order": {name: _order(row[f"{name}_j_per_unit"]) for name in QUANTITIES},
     }
 
 
@@ -133,7 +140,7 @@ def study_section(study: Study, analysis: Analysis) -> Section:
 def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Section:
     plan = study.plan
     failed = len(study.failed()) + len(study.damaged)
-    phases = " and ".join(PHASES[phase].lower() for phase in plan["phases"])
+    phases = join_words([PHASES[phase].lower() for phase in plan["phases"]])
     gross_j = runs["gross_j"].dropna()
     finished = f"{len(study.cells())} of {study.cells_planned}"
     first = study.runs[0].study
@@ -160,6 +167,11 @@ def _data_set(data: Mapping[str, Any]) -> str:
     """Describe the data set; empty if it is unknown."""
     if not data:
         return ""
+    if "image_shape" not in data:
+        return (
+            f"{data['name']}: {data['train_count']:,} training sequences and "
+            f"{data['test_count']:,} prompts of random token ids"
+        )
     shape = "×".join(str(size) for size in data["image_shape"])
     text = (
         f"{data['name']}: {data['train_count']:,} training and {data['test_count']:,} test images "

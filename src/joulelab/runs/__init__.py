@@ -33,9 +33,13 @@ FACTORS = (
     "dataset",
     "power_limit_w",
     "clock_mhz",
+    "prompt_tokens",
+    "output_tokens",
+    "attention",
+    "cache",
 )
-"""The factors of a study, except the model. A run whose limit or clock was left as it was found has
-no level of it."""
+"""The factors of a study, except the model. A run has no level of a factor that does not apply to
+it, nor of a limit or clock that was left as it was found."""
 
 
 LIMIT_UNITS = {"power_limit_w": "W", "clock_mhz": "MHz"}

@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,16 @@ from joulelab.errors import JoulelabError, RecorderError, WorkloadError
 from joulelab.forecast.loop import EpochLoop, EpochOptions
 from joulelab.forecast.steady import SteadyWindow
 from joulelab.meter import Meter
-from joulelab.models.characteristics import characterize
-from joulelab.models.registry import build_model
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
 from joulelab.sensors.visible_devices import environment_selection
+from joulelab.study.cell_work import CellWork, work_of
 from joulelab.study.cells import EMPTY_BODY, IDLE_WAIT_S
 from joulelab.study.device_limits import DeviceLimits
 from joulelab.study.plan import Plan, TrainPlan
-from joulelab.workloads.classification import infer, train
-from joulelab.workloads.datasets import SyntheticOptions, load_dataset
-from joulelab.workloads.images import ImageData
-from joulelab.workloads.phases import InferSettings, PhaseResult, TrainSettings
-from joulelab.workloads.torch_runtime import build_seeded, first_line, idle, resolve_device
+from joulelab.workloads.phases import PhaseResult
+from joulelab.workloads.torch_runtime import first_line, idle, resolve_device
 
 Json = dict[str, Any]
 
@@ -46,7 +42,6 @@ LEAST_EPOCHS = 3
 
 LONGEST_S = 3600.0
 """Longest time of steps in a probe, whose window ends it earlier."""
-_COMMON_FACTORS = ("batch_size", "precision", "memory_format", "compile", "input_path", "device")
 
 
 class Executor:
@@ -69,32 +64,12 @@ class Executor:
             for device in self._devices.values()
         }
         self._limits = DeviceLimits(plan.factors, components)
-        options = plan.data
-        self._data = load_dataset(
-            options.name,
-            root=options.root or None,
-            download=options.download,
-            image_size=options.image_size,
-            synthetic=SyntheticOptions(
-                train_count=options.train_count,
-                test_count=options.test_count,
-                num_classes=options.num_classes,
-                structure=options.structure,
-                seed=plan.seed,
-            ),
-        )
+        self._work = work_of(plan)
 
     def describe(self) -> Json:
         """Return the machine, the data set, and what each device of the plan resolved to."""
-        data = self._data
-        described = {name: getattr(data, name) for name in ("name", "origin", "real")}
-        described |= {
-            "train_count": len(data.train_images),
-            "test_count": len(data.test_images),
-            "num_classes": data.num_classes,
-            "image_shape": list(data.image_shape),
-        }
-        return {"machine": self._machine.to_json(), "data": described, "devices": self._devices}
+        machine, data = self._machine.to_json(), self._work.describe()
+        return {"machine": machine, "data": data, "devices": self._devices}
 
     def idle(self, directory: Path, on_event: Callable[[Json], None]) -> Json:
         """Measure T_m of idle in the state in which cells run: with a CUDA context if any has."""
@@ -109,11 +84,13 @@ class Executor:
         seed: int,
         on_event: Callable[[Json], None],
     ) -> Json:
-        """Train and infer as the plan says, and leave the process as it was."""
+        """Run the phases of the plan, and leave the process as it was."""
         return self._run(
             directory,
             factors,
-            lambda run, found: run.cell(self._plan, self._data, found, seed, on_event),
+            lambda run, found: run.cell(
+                self._work.of_cell(found, seed), self._plan.train, on_event
+            ),
         )
 
     def probe(
@@ -128,7 +105,7 @@ class Executor:
         return self._run(
             directory,
             factors,
-            lambda run, found: run.probe(self._plan, self._data, found, seed, window, on_event),
+            lambda run, found: run.probe(self._work.of_cell(found, seed), window, on_event),
         )
 
     def _run(
@@ -209,66 +186,44 @@ class _Run:
         (span,) = meter.spans_named("idle")
         self._body["baseline"] = meter.idle_from(span, seconds).to_json()
 
-    def cell(
-        self,
-        plan: Plan,
-        data: ImageData,
-        factors: Mapping[str, Any],
-        seed: int,
-        on_event: Callable[[Json], None],
-    ) -> None:
-        model = _model(factors, data, seed)
-        self._body["characteristics"] = asdict(characterize(model, data.image_shape))
-        settings = _settings(plan, factors, seed)
-        self._body["settings"] = {phase: asdict(chosen) for phase, chosen in settings.items()}
+    def cell(self, work: CellWork, plan: TrainPlan, on_event: Callable[[Json], None]) -> None:
+        self._body["characteristics"] = work.characteristics
+        self._body["settings"] = {
+            name: asdict(phase.settings) for name, phase in work.phases.items()
+        }
         meter = self._meter()
         observer = _Observer(meter, on_event)
-        is_enough = _stop_condition(meter, plan.train)
-        phases: dict[str, PhaseResult] = {}
+        is_enough = _stop_condition(meter, plan)
+        results: dict[str, PhaseResult] = {}
         try:
             with meter:
-                for phase, chosen in settings.items():
-                    phases[phase] = (
-                        train(model, data, chosen, observer, enough=is_enough)
-                        if isinstance(chosen, TrainSettings)
-                        else infer(model, data, chosen, observer)
-                    )
+                for name, phase in work.phases.items():
+                    options = {"enough": is_enough} if name == "train" else {}
+                    results[name] = phase.run(phase.settings, observer, **options)
         finally:
             # Of the finished trace: readings that follow a span may change its energy.
             self._add_spans(meter)
-            for phase, result in phases.items():
-                self._body["results"][phase] = _phase_json(meter, result, self._gpu)
+            for name, result in results.items():
+                self._body["results"][name] = _phase_json(
+                    meter, result, work.phases[name].macs_per_token, self._gpu
+                )
                 self._body["epochs"] += _epochs_json(meter, result)
-            if plan.train.within is not None and "train" in phases:
-                assert plan.train.epochs is not None
-                forecast = meter.forecast(plan.train.epochs, within=plan.train.within)
+            if plan.within is not None and "train" in results:
+                assert plan.epochs is not None
+                forecast = meter.forecast(plan.epochs, within=plan.within)
                 self._body["results"]["train"]["forecast"] = forecast.to_json()
 
-    def probe(
-        self,
-        plan: Plan,
-        data: ImageData,
-        factors: Mapping[str, Any],
-        seed: int,
-        window: SteadyWindow,
-        on_event: Callable[[Json], None],
-    ) -> None:
-        model = _model(factors, data, seed)
-        phase, settings = next(iter(_settings(plan, factors, seed).items()))
+    def probe(self, work: CellWork, window: SteadyWindow, on_event: Callable[[Json], None]) -> None:
+        name, phase = next(iter(work.phases.items()))
         meter = self._meter()
         steps = _StepObserver(window, on_event)
         options: Json = {"announce_steps": True, "is_over": lambda: steps.are_enough}
         with meter:
-            endless: Json = {"steps": None, "seconds": LONGEST_S}
-            if isinstance(settings, TrainSettings):
-                chosen = replace(settings, epochs=None, validate=False, **endless)
-                train(model, data, chosen, steps, **options)
-            else:
-                infer(model, data, replace(settings, passes=None, **endless), steps, **options)
+            phase.run(phase.settings.endless(LONGEST_S), steps, **options)
         parts = meter.energies(window.windows)
         if not meter.alive:
             raise RecorderError("the recorder died", why=meter.failure)
-        self._body["results"][phase] = {
+        self._body["results"][name] = {
             "energy": reduce(operator.add, parts).to_json(),
             "durations_s": window.durations_s,
             "work": window.work,
@@ -336,15 +291,6 @@ class _StepObserver:
             self.are_enough = self._window.add(start_ns, stop_ns, within=self._epoch, work=samples)
 
 
-def _model(factors: Mapping[str, Any], data: ImageData, seed: int) -> torch.nn.Module:
-    return build_seeded(
-        lambda: build_model(
-            factors["model"], num_classes=data.num_classes, in_channels=data.image_shape[0]
-        ),
-        seed,
-    )
-
-
 def _stop_condition(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
     """Return a function that reports after each epoch whether the forecast is certain enough."""
     if plan.within is None:
@@ -355,25 +301,9 @@ def _stop_condition(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
     return lambda: loop.ends_after(next(done))
 
 
-def _settings(
-    plan: Plan, factors: Mapping[str, Any], seed: int
-) -> dict[str, TrainSettings | InferSettings]:
-    common = {name: factors[name] for name in _COMMON_FACTORS}
-    common["loader_workers"] = plan.data.loader_workers
-    training = plan.train.model_dump(exclude={"within", "least_epochs", "most_epochs"})
-    training |= {"optimizer": factors["optimizer"], "seed": seed}
-    if plan.train.most_epochs is not None and plan.train.epochs is not None:
-        training["epochs"] = min(plan.train.epochs, plan.train.most_epochs)
-    found: dict[str, TrainSettings | InferSettings] = {}
-    for phase in plan.phases:
-        if phase == "train":
-            found[phase] = TrainSettings(**common, **training)
-        else:
-            found[phase] = InferSettings(**common, **plan.infer.model_dump())
-    return found
-
-
-def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> Json:
+def _phase_json(
+    meter: Meter, result: PhaseResult, macs_per_token: float | None, gpu: str | None
+) -> Json:
     last = result.epochs[-1]
     # A pass that was cut short covered a part of the test set: its accuracy is not the set's.
     whole = next((epoch for epoch in reversed(result.epochs) if epoch.complete), None)
@@ -388,6 +318,8 @@ def _phase_json(meter: Meter, result: PhaseResult, gpu: str | None) -> Json:
     return {
         "energy": energy.to_json(),
         "samples": result.samples,
+        "tokens": result.tokens,
+        "macs_per_token": macs_per_token,
         "steps": result.steps,
         "epochs": len(result.epochs),
         "loss": scored.loss if scored else None,

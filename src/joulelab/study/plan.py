@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import (
@@ -21,17 +22,67 @@ from pydantic_core import PydanticCustomError
 from joulelab.errors import UnknownModelError
 from joulelab.models.registry import canonical_name, zoo_names
 
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 InputPath = Literal["device", "loader"]
-Phase = Literal["train", "infer"]
-DataName = Literal["digits", "cifar10", "fashion-mnist", "synthetic"]
+Attention = Literal["eager", "sdpa", "flash"]
+Cache = Literal["dynamic", "static", "none"]
+Phase = Literal["train", "infer", "prefill", "decode"]
+DataName = Literal["digits", "cifar10", "fashion-mnist", "synthetic", "tokens"]
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
 StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+TOKENS = "tokens"
+"""The data set of language models: sequences of random token ids."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of models: the sources of models that are only of this kind, and what only it has."""
+
+    name: str
+    sources: tuple[str, ...]
+    phases: tuple[str, ...]
+    factors: tuple[str, ...]
+    training: tuple[str, ...]
+
+
+_KINDS = (
+    _Kind(
+        name="language models",
+        sources=("lm",),
+        phases=("train", "prefill", "decode"),
+        factors=("prompt_tokens", "output_tokens", "attention", "cache"),
+        training=("gradient_accumulation_steps",),
+    ),
+    _Kind(
+        name="models of images",
+        sources=("", "torchvision", "timm"),  # the empty one is the zoo
+        phases=("train", "infer"),
+        factors=("memory_format", "input_path"),
+        training=("augment", "validate"),
+    ),
+)
+
+_LANGUAGE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "data": {"train_count": 256, "test_count": 256},
+    "factors": {
+        "batch_size": [8],
+        "optimizer": ["adamw"],
+        "prompt_tokens": [512],
+        "output_tokens": [128],
+        "attention": ["sdpa"],
+        "cache": ["dynamic"],
+        "memory_format": None,
+        "input_path": None,
+    },
+    "train": {"augment": False, "validate": False},
+}
+"""Defaults of plans of language models, where they differ from those of image models."""
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -55,12 +106,13 @@ class DataPlan(Table):
     """The data set; see :func:`joulelab.workloads.datasets.load_dataset`.
 
     Attributes:
-        name: Which one. ``digits`` ships with scikit-learn and needs no network.
+        name: Which one. ``digits`` ships with scikit-learn and needs no network; ``tokens`` is for
+            language models.
         root: Directory of a local copy; empty: the usual locations.
         download: Whether it may be downloaded.
         image_size: Images are resized to a square of this side, in pixels.
-        train_count: Training images of ``synthetic``.
-        test_count: Test images of ``synthetic``.
+        train_count: Training images of ``synthetic``, or training sequences of ``tokens``.
+        test_count: Test images of ``synthetic``, or prompts of ``tokens``.
         num_classes: Classes of ``synthetic``.
         structure: Whether the classes of ``synthetic`` can be learned.
         loader_workers: Processes that load data for ``input_path = "loader"``.
@@ -81,8 +133,15 @@ class FactorsPlan(Table):
     """The levels of each factor, a list or a single value; cells are their product with the models.
 
     The factors are those of :data:`joulelab.runs.FACTORS`; the data set has a table of its own.
+    A factor without levels does not apply.
 
     Attributes:
+        memory_format: Of images, like ``input_path``.
+        prompt_tokens: Of language models, like the following ones: tokens of a prompt, and of a
+            sequence in training.
+        output_tokens: Tokens that decoding adds to a prompt.
+        attention: Implementation of attention.
+        cache: Kind of cache that prefill fills and decoding reads.
         power_limit_w: Power limits, W: of the GPU, or of the processors' packages for cells on the
             CPU. It is set for the time of a cell. ``None``: limits stay as they are.
         clock_mhz: Highest clocks of the GPU, MHz; likewise.
@@ -90,11 +149,15 @@ class FactorsPlan(Table):
 
     batch_size: list[PositiveInt] = Field(default=[128], min_length=1)
     precision: list[Precision] = Field(default=["fp32"], min_length=1)
-    memory_format: list[MemoryFormat] = Field(default=["contiguous"], min_length=1)
+    memory_format: list[MemoryFormat] | None = Field(default=["contiguous"], min_length=1)
     compile: list[bool] = Field(default=[False], min_length=1)
     optimizer: list[Optimizer] = Field(default=["sgd"], min_length=1)
-    input_path: list[InputPath] = Field(default=["device"], min_length=1)
+    input_path: list[InputPath] | None = Field(default=["device"], min_length=1)
     device: list[Device] = Field(default=["auto"], min_length=1)
+    prompt_tokens: list[PositiveInt] | None = Field(default=None, min_length=1)
+    output_tokens: list[PositiveInt] | None = Field(default=None, min_length=1)
+    attention: list[Attention] | None = Field(default=None, min_length=1)
+    cache: list[Cache] | None = Field(default=None, min_length=1)
     power_limit_w: list[PositiveFloat] | None = Field(default=None, min_length=1)
     clock_mhz: list[PositiveFloat] | None = Field(default=None, min_length=1)
 
@@ -137,8 +200,10 @@ class TrainPlan(Table):
         learning_rate: Learning rate of the optimiser.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of the optimiser.
-        augment: Random crop and flip.
-        validate_epochs: ``validate`` in the file: measure test accuracy after each epoch.
+        gradient_accumulation_steps: Batches per step of the optimiser, for language models.
+        augment: Random crop and flip, of images.
+        validate_epochs: ``validate`` in the file: measure test accuracy after each epoch, of
+            models of images.
         within: Stop training as soon as the energy of ``epochs`` epochs can be forecast to this
             relative uncertainty, for example 0.02; the forecast is recorded.
         least_epochs: With ``within``: train at least this long; default 3.
@@ -154,6 +219,7 @@ class TrainPlan(Table):
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    gradient_accumulation_steps: PositiveInt = 1
     augment: bool = True
     validate_epochs: Annotated[bool, Field(alias="validate")] = True
     within: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -177,7 +243,7 @@ class TrainPlan(Table):
 
 
 class InferPlan(Table):
-    """Inference over the test set.
+    """Inference over the test set; also prefill and decoding of a language model.
 
     Attributes:
         passes: Length in passes over the test set; 5 if no length is given, so that both phases
@@ -212,11 +278,22 @@ def _known_model(name: str) -> str:
     return canonical
 
 
+def _source(model: Any) -> str:
+    """Return what stands before the colon of a model's name."""
+    source, colon, _ = str(model).partition(":")
+    return source.strip().lower() if colon else ""
+
+
+def _misfit(text: str) -> PydanticCustomError:
+    return PydanticCustomError("kind", "{text}", {"text": text})
+
+
 def _in_order(phases: list[Phase]) -> list[Phase]:
-    if phases == ["infer", "train"]:
-        raise PydanticCustomError(
-            "phases", 'a model is trained before inference: write ["train", "infer"]'
-        )
+    ordered = sorted(phases, key=list(get_args(Phase)).index)
+    if phases != ordered:
+        text = ", ".join(f'"{phase}"' for phase in ordered)
+        why = "a model is trained before inference, and a prompt read before an answer is written"
+        raise PydanticCustomError("phases", "{why}: write [{text}]", {"why": why, "text": text})
     return phases
 
 
@@ -257,6 +334,60 @@ class Plan(Table):
     factors: FactorsPlan = FactorsPlan()
     train: TrainPlan = TrainPlan()
     infer: InferPlan = InferPlan()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_language_defaults(cls, document: Any) -> Any:
+        """Give a plan of language models the defaults of such plans."""
+        if not isinstance(document, dict):
+            return document
+        data, models = document.get("data", {}), document.get("models")
+        if not isinstance(data, dict) or not isinstance(models, list):
+            return document
+        if any(_source(model) in _KINDS[0].sources for model in models):
+            data = {"name": TOKENS} | data
+        if data.get("name") != TOKENS:
+            return document
+        filled = {"phases": list(_KINDS[0].phases)} | document | {"data": data}
+        for table, defaults in _LANGUAGE_DEFAULTS.items():
+            given = filled.get(table, {})
+            if isinstance(given, dict):
+                filled[table] = defaults | given
+        return filled
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        """Refuse what does not apply to the kind of models of the plan."""
+        kind, other = _KINDS if self.is_language else reversed(_KINDS)
+        for model in self.models:
+            if _source(model) in other.sources:
+                raise _misfit(
+                    f"{model} is one of the {other.name}, and data.name = {self.data.name!r} is "
+                    f"for {kind.name}: a plan has models of one kind"
+                )
+        wrong = [f"factors.{name}" for name in other.factors if getattr(self.factors, name)]
+        wrong += [f"train.{name}" for name in other.training if self._is_set(name)]
+        if wrong:
+            raise _misfit(f"{wrong[0]} does not apply to {kind.name}")
+        for phase in self.phases:
+            if phase not in kind.phases:
+                raise _misfit(
+                    f"phases: {phase} does not apply to {kind.name}; choose from "
+                    + ", ".join(kind.phases)
+                )
+        if "fp16" in self.factors.precision and {*self.phases} - {"prefill", "decode"}:
+            raise _misfit("factors.precision: fp16 is for prefill and decode alone; choose bf16")
+        return self
+
+    def _is_set(self, name: str) -> bool:
+        """Report whether a key of [train] differs from what leaves it out."""
+        value = self.train.model_dump()[name]
+        return value not in (False, 1)
+
+    @property
+    def is_language(self) -> bool:
+        """Whether the models are language models; else they are models of images."""
+        return self.data.name == TOKENS
 
     @property
     def cells(self) -> int:

@@ -134,7 +134,7 @@ def _problem(problem: dict[str, Any]) -> str:
             text = "must not be empty"
         case "model_type":
             text = f"must be a table, is {shown}"
-        case "duplicate" | "lengths" | "model" | "phases":
+        case "duplicate" | "kind" | "lengths" | "model" | "phases":
             text = message
         case _:
             text = f"{shown} is not valid: {message[:1].lower()}{message[1:]}"

@@ -73,8 +73,8 @@ def cost_of(cell: Cell, plan: Plan, runs: Sequence[Run]) -> Cost:
         if group:
             known = [value for run in group if not math.isnan(value := _energy_j(run))]
             return Cost(fmean(run.duration_s for run in group), fmean(known or [math.nan]))
-    lengths = {"train": plan.train.seconds, "infer": plan.infer.seconds}
-    return Cost(math.fsum(lengths[phase] or math.nan for phase in plan.phases))
+    lengths = [plan.train if phase == "train" else plan.infer for phase in plan.phases]
+    return Cost(math.fsum(length.seconds or math.nan for length in lengths))
 
 
 def cost_of_all(cells: Sequence[Cell], plan: Plan, runs: Sequence[Run]) -> Cost:

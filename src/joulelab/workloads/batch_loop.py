@@ -1,11 +1,11 @@
-"""Run batches through a model: length of a phase, sums on the device, deadlines."""
+"""Run batches through a model: epochs, length of a phase, sums on the device, deadlines."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,24 +13,26 @@ import torch
 from torch.nn import functional
 
 from joulelab.errors import WorkloadError
-from joulelab.workloads.input_paths import Batch, Batches
-from joulelab.workloads.phases import Observer, announced
+from joulelab.workloads.input_paths import Batch
+from joulelab.workloads.phases import EpochResult, Observer, OptimizerSettings, announced
 from joulelab.workloads.torch_runtime import StepLimiter, synchronize, torch_failures
 
 Clock = Callable[[], float]
 
 
 class Outcome(NamedTuple):
-    """The logits and the mean loss of a step, still on the device."""
+    """What a step processed, its mean loss and its correct answers, still on the device."""
 
-    batch: Batch
-    logits: torch.Tensor
-    loss: torch.Tensor
+    samples: int
+    loss: torch.Tensor | None = None
+    correct: torch.Tensor | None = None
+    tokens: int | None = None
 
 
-Model = Callable[[torch.Tensor], Any]
+Model = Callable[..., Any]
 """A module, or the result of :func:`torch.compile`."""
-Step = Callable[[Batch], Outcome]
+Step = Callable[[Any], Outcome]
+"""Runs a batch: a tuple whose first element has a row for each sample."""
 
 
 class Tally:
@@ -39,19 +41,28 @@ class Tally:
     def __init__(self, device: torch.device) -> None:
         self.samples = 0
         self.steps = 0
+        self.tokens: int | None = None
+        self._has_loss = self._has_answers = False
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, outcome: Outcome) -> None:
         """Count a step."""
-        labels = outcome.batch.labels
-        self.samples += len(labels)
+        self.samples += outcome.samples
         self.steps += 1
-        self._loss_sum += outcome.loss.detach() * len(labels)
-        self._correct += (outcome.logits.detach().argmax(dim=1) == labels).sum()
+        if outcome.tokens is not None:
+            self.tokens = (self.tokens or 0) + outcome.tokens
+        if outcome.loss is not None:
+            self._has_loss = True
+            self._loss_sum += outcome.loss.detach() * outcome.samples
+        if outcome.correct is not None:
+            self._has_answers = True
+            self._correct += outcome.correct
 
-    def mean_loss(self) -> float:
-        """Return the mean over the images, which must be finite. Waits for the device."""
+    def mean_loss(self) -> float | None:
+        """Return the mean over the samples, which must be finite. Waits for the device."""
+        if not self._has_loss:
+            return None
         loss = self._loss_sum.item() / self.samples
         if not math.isfinite(loss):
             raise WorkloadError(
@@ -62,9 +73,9 @@ class Tally:
             )
         return loss
 
-    def accuracy_pct(self) -> float:
+    def accuracy_pct(self) -> float | None:
         """Return the percentage of images classified correctly. Waits for the device."""
-        return 100 * self._correct.item() / self.samples
+        return 100 * self._correct.item() / self.samples if self._has_answers else None
 
 
 @dataclass
@@ -125,7 +136,8 @@ def classify(model: Model, batch: Batch, num_classes: int, precision: str) -> Ou
         logits = model(batch.images)
         _require_logits(logits, batch, num_classes)
         loss = functional.cross_entropy(logits, batch.labels)
-    return Outcome(batch, logits, loss)
+    correct = (logits.detach().argmax(dim=1) == batch.labels).sum()
+    return Outcome(len(batch.labels), loss, correct)
 
 
 def _require_logits(logits: Any, batch: Batch, num_classes: int) -> None:
@@ -142,7 +154,7 @@ def _require_logits(logits: Any, batch: Batch, num_classes: int) -> None:
 
 
 def run_batches(
-    batches: Batches,
+    batches: Generator[Any, None, None],
     step: Step,
     device: torch.device,
     *,
@@ -162,7 +174,7 @@ def run_batches(
                 batch = next(batches, None)
             if batch is None:
                 break
-            size = len(batch.labels)
+            size = len(batch[0])
             with announced(observer, "step", phase=phase, index=tally.steps, samples=size):
                 outcome = step(batch)
                 tally.add(outcome)
@@ -175,3 +187,72 @@ def run_batches(
     with torch_failures("the device's work"):
         synchronize(device)
     return tally
+
+
+@dataclass(frozen=True)
+class EpochRunner:
+    """Runs and announces the epochs of a phase; ``waited_s`` is how long its input kept it."""
+
+    phase: str
+    device: torch.device
+    length: PhaseLength
+    observer: Observer | None
+    announce_steps: bool
+    waited_s: Callable[[], float | None] = lambda: None
+
+    def run(
+        self, index: int, batches: Generator[Any, None, None], count: int, step: Step
+    ) -> EpochResult:
+        """Run the ``count`` batches, or as many as the length allows."""
+        waited_before_s = self.waited_s()
+        with announced(self.observer, "epoch", phase=self.phase, index=index):
+            self.length.begin_epoch()
+            tally = run_batches(
+                batches,
+                step,
+                self.device,
+                length=self.length,
+                observer=self.observer if self.announce_steps else None,
+                phase=self.phase,
+            )
+            duration_s = self.length.end_epoch()
+        waited_s = self.waited_s()
+        if waited_s is not None and waited_before_s is not None:
+            waited_s -= waited_before_s
+        loss, accuracy_pct = tally.mean_loss(), tally.accuracy_pct()
+        training = self.phase == "train"
+        return EpochResult(
+            index=index,
+            samples=tally.samples,
+            steps=tally.steps,
+            tokens=tally.tokens,
+            duration_s=duration_s,
+            loss=loss,
+            train_accuracy_pct=accuracy_pct if training else None,
+            accuracy_pct=None if training else accuracy_pct,
+            data_wait_s=waited_s,
+            complete=tally.steps == count,
+        )
+
+
+def new_optimizer(model: torch.nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Make an optimiser of the parameters that are not frozen."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        options["momentum"] = settings.momentum
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[settings.optimizer](parameters, **options)
+
+
+@contextmanager
+def restored(model: torch.nn.Module) -> Iterator[None]:
+    """Restore parameters and buffers afterwards, and drop gradients."""
+    tensors = [*model.parameters(), *model.buffers()]
+    # Saved on the host, so that the device's memory stays as the workload needs it.
+    saved = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
+    yield
+    with torch.no_grad():
+        for tensor, before in zip(tensors, saved, strict=True):
+            tensor.copy_(before)
+    model.zero_grad(set_to_none=True)

@@ -19,17 +19,19 @@ import torch
 from joulelab.errors import UserError
 from joulelab.workloads.batch_loop import (
     Clock,
+    EpochRunner,
     Model,
     Outcome,
     PhaseLength,
     Step,
     classify,
+    new_optimizer,
+    restored,
     run_batches,
 )
 from joulelab.workloads.images import ImageData
 from joulelab.workloads.input_paths import (
     Batch,
-    Batches,
     BatchSource,
     Bounds,
     DeviceBatches,
@@ -46,8 +48,9 @@ from joulelab.workloads.phases import (
 )
 from joulelab.workloads.torch_runtime import (
     number_formats,
+    peak_bytes,
+    reset_peak,
     resolve_device,
-    synchronize,
     torch_failures,
 )
 
@@ -97,7 +100,7 @@ def train(
                 return classify(runner, batch, data.num_classes, settings.precision)
 
         if settings.warmup_steps:
-            with announced(observer, "warmup", phase="train"), _restored(model):
+            with announced(observer, "warmup", phase="train"), restored(model):
                 bounds = _warmup_bounds(train_bounds, settings.warmup_steps)
                 batches = source.train_batches(WARMUP_STREAM, bounds)
                 step = _training_step(model, runner, data.num_classes, settings)
@@ -111,8 +114,10 @@ def train(
 
         torch.manual_seed(settings.seed)
         step = _training_step(model, runner, data.num_classes, settings)
-        _reset_peak(device)
-        epoch = _Epoch("train", source, device, length, observer, announce_steps)
+        reset_peak(device)
+        epoch = EpochRunner(
+            "train", device, length, observer, announce_steps, lambda: source.waited_s
+        )
         while not (length.reached or (epochs and enough())):
             index = len(epochs)
             model.train()
@@ -125,7 +130,7 @@ def train(
                     accuracy_pct = validated.accuracy_pct()
                 result = dataclasses.replace(result, accuracy_pct=accuracy_pct)
             epochs.append(result)
-        return PhaseResult("train", tuple(epochs), _peak_bytes(device), settings.cudnn_benchmark)
+        return PhaseResult("train", tuple(epochs), peak_bytes(device), settings.cudnn_benchmark)
 
 
 def infer(
@@ -156,54 +161,13 @@ def infer(
             with announced(observer, "warmup", phase="infer"):
                 batches = source.test_batches(_warmup_bounds(bounds, settings.warmup_steps))
                 run_batches(batches, step, device)
-        _reset_peak(device)
-        epoch = _Epoch("infer", source, device, length, observer, announce_steps)
+        reset_peak(device)
+        epoch = EpochRunner(
+            "infer", device, length, observer, announce_steps, lambda: source.waited_s
+        )
         while not length.reached:
             epochs.append(epoch.run(len(epochs), source.test_batches(bounds), len(bounds), step))
-        return PhaseResult("infer", tuple(epochs), _peak_bytes(device), settings.cudnn_benchmark)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Epoch:
-    """Runs and announces the epochs of a phase."""
-
-    phase: str
-    source: BatchSource
-    device: torch.device
-    length: PhaseLength
-    observer: Observer | None
-    announce_steps: bool
-
-    def run(self, index: int, batches: Batches, count: int, step: Step) -> EpochResult:
-        """Run the ``count`` batches, or as many as the length allows."""
-        waited_before_s = self.source.waited_s
-        with announced(self.observer, "epoch", phase=self.phase, index=index):
-            self.length.begin_epoch()
-            tally = run_batches(
-                batches,
-                step,
-                self.device,
-                length=self.length,
-                observer=self.observer if self.announce_steps else None,
-                phase=self.phase,
-            )
-            duration_s = self.length.end_epoch()
-        waited_s = self.source.waited_s
-        if waited_s is not None and waited_before_s is not None:
-            waited_s -= waited_before_s
-        loss, accuracy_pct = tally.mean_loss(), tally.accuracy_pct()
-        training = self.phase == "train"
-        return EpochResult(
-            index=index,
-            samples=tally.samples,
-            steps=tally.steps,
-            duration_s=duration_s,
-            loss=loss,
-            train_accuracy_pct=accuracy_pct if training else None,
-            accuracy_pct=None if training else accuracy_pct,
-            data_wait_s=waited_s,
-            complete=tally.steps == count,
-        )
+        return PhaseResult("infer", tuple(epochs), peak_bytes(device), settings.cudnn_benchmark)
 
 
 @contextmanager
@@ -252,36 +216,19 @@ def _source(
 def _training_step(
     model: torch.nn.Module, runner: Model, num_classes: int, settings: TrainSettings
 ) -> Step:
-    """Return a step with a new optimiser for the parameters that are not frozen."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "sgd":
-        options["momentum"] = settings.momentum
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[settings.optimizer](parameters, **options)
+    """Return a step with a new optimiser."""
+    optimizer = new_optimizer(model, settings)
 
     def step(batch: Batch) -> Outcome:
         optimizer.zero_grad(set_to_none=True)
         outcome = classify(runner, batch, num_classes, settings.precision)
+        assert outcome.loss is not None
         with torch_failures("the backward pass"):
             torch.autograd.backward(outcome.loss)
             optimizer.step()
         return outcome
 
     return step
-
-
-@contextmanager
-def _restored(model: torch.nn.Module) -> Iterator[None]:
-    """Restore parameters and buffers afterwards, and drop gradients."""
-    tensors = [*model.parameters(), *model.buffers()]
-    # Saved on the host, so that the device's memory stays as the workload needs it.
-    saved = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
-    yield
-    with torch.no_grad():
-        for tensor, before in zip(tensors, saved, strict=True):
-            tensor.copy_(before)
-    model.zero_grad(set_to_none=True)
 
 
 def _warmup_bounds(bounds: Bounds, steps: int) -> Bounds:
@@ -301,13 +248,3 @@ def _bounds(batch_size: int, count: int, data: ImageData, *, training: bool) -> 
             hint=f"use a batch_size of at most {count}",
         )
     return batch_bounds(count, batch_size, fold_single=training)
-
-
-def _reset_peak(device: torch.device) -> None:
-    synchronize(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak_bytes(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
 
 from joulelab.errors import UserError, nearest
 
@@ -15,47 +15,78 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("fp32", "tf32", "bf16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 INPUT_PATHS = ("device", "loader")
+CACHES = ("dynamic", "static", "none")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PhaseSettings:
-    """Settings that training and inference share.
+    """Settings that all phases share.
 
     Attributes:
-        batch_size: Images per step, at least 1.
+        batch_size: Samples per step, at least 1.
         steps: Number of steps; the last epoch or pass may be incomplete.
         seconds: Time in epochs, without validation; ends with the first step that reaches it.
         warmup_steps: Discarded steps before the measured ones; 0 for none.
         precision: ``"fp32"`` (TF32 off everywhere), ``"tf32"`` (matrix products and convolutions
-            on a CUDA device) or ``"bf16"`` (autocast).
-        memory_format: ``"contiguous"`` or ``"channels_last"``.
+            on a CUDA device), ``"bf16"`` or ``"fp16"``, as far as the workload knows it.
         compile: Whether to use :func:`torch.compile`.
-        input_path: ``"device"`` keeps the data set on the device and augments it there;
-            ``"loader"`` uses a DataLoader and torchvision's transforms, as the paper did.
-        loader_workers: Processes of the loader; 0 loads in the calling thread.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        cudnn_benchmark: Whether cuDNN searches for its fastest algorithm (during warm-up).
-
-    Raises:
-        UserError: A value is out of range, or two lengths are given.
     """
+
+    LENGTH: ClassVar[tuple[str, int]] = ("passes", 5)
+    """Name of the length in passes over the data, and its default."""
 
     batch_size: int = 128
     steps: int | None = None
     seconds: float | None = None
     warmup_steps: int = 5
     precision: str = "fp32"
-    memory_format: str = "contiguous"
     compile: bool = False
-    input_path: str = "device"
-    loader_workers: int = 2
     device: str = "cpu"
-    cudnn_benchmark: bool = True
+
+    def endless(self, seconds: float) -> Self:
+        """Return the same settings for a phase that something else ends before these seconds."""
+        changes: dict[str, Any] = {self.LENGTH[0]: None, "steps": None, "seconds": seconds}
+        if hasattr(self, "validate"):
+            changes["validate"] = False
+        return replace(self, **changes)
+
+    def _check(self, *precisions: str) -> None:
+        """Give the phase its default length, and check what all phases share."""
+        name, default = self.LENGTH
+        lengths = (name, "steps", "seconds")
+        given = [length for length in lengths if getattr(self, length) is not None]
+        if not given:
+            object.__setattr__(self, name, default)
+            given = [name]
+        if len(given) > 1:
+            raise UserError(
+                f"{' and '.join(given)} are both given",
+                why="a phase has one length",
+                hint=f"give exactly one of {', '.join(lengths)}",
+            )
+        if given[0] == "seconds":
+            _require_number(self, "seconds", lambda value: value > 0, "above 0")
+        else:
+            require_whole(self, 1, given[0])
+        require_whole(self, 1, "batch_size")
+        require_whole(self, 0, "warmup_steps")
+        require_choice(self, "precision", precisions)
+        _require_flags(self, "compile")
+        device = self.device
+        if not (isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device, re.ASCII)):
+            raise UserError(f"device is {device!r}", hint="choose cpu, cuda or cuda:N")
+        if self.precision == "tf32" and device == "cpu":
+            raise UserError(
+                "precision 'tf32' on device 'cpu'",
+                why="TF32 is a number format of CUDA devices",
+                hint="choose fp32 or bf16, or a CUDA device",
+            )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings(PhaseSettings):
-    """Settings of a training phase. The defaults are the paper's hyperparameters (section IV).
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(PhaseSettings):
+    """Settings of a training phase, whatever it trains.
 
     Attributes:
         epochs: Passes over the training set; 1 if none of ``epochs``, ``steps`` and ``seconds``
@@ -64,39 +95,79 @@ class TrainSettings(PhaseSettings):
         learning_rate: Constant learning rate; > 0.
         momentum: For ``sgd`` only; in [0, 1).
         weight_decay: At least 0.
-        augment: Random crop with 4 pixels of padding, and a horizontal flip if it preserves the
-            label.
-        validate: Whether to measure the accuracy on the test set after each epoch.
-        seed: Seed of the order of images, augmentation and dropout; at least 0.
-
-    Example:
-        >>> TrainSettings().epochs, TrainSettings(steps=20).epochs
-        (1, None)
+        seed: Seed of everything random; at least 0.
     """
+
+    LENGTH: ClassVar[tuple[str, int]] = ("epochs", 1)
 
     epochs: int | None = None
     optimizer: str = "sgd"
     learning_rate: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    augment: bool = True
-    validate: bool = True
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.epochs is None and self.steps is None and self.seconds is None:
-            object.__setattr__(self, "epochs", 1)
-        _check_shared(self, "epochs")
+    def _check(self, *precisions: str) -> None:
+        super()._check(*precisions)
         require_choice(self, "optimizer", OPTIMIZERS)
         _require_number(self, "learning_rate", lambda value: value > 0, "above 0")
         _require_number(self, "momentum", lambda value: 0 <= value < 1, "from 0 to below 1")
         _require_number(self, "weight_decay", lambda value: value >= 0, "from 0 up")
         require_whole(self, 0, "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(PhaseSettings):
+    """Settings of phases that process images; ``bf16`` is autocast.
+
+    Attributes:
+        memory_format: ``"contiguous"`` or ``"channels_last"``.
+        input_path: ``"device"`` keeps the data set on the device and augments it there;
+            ``"loader"`` uses a DataLoader and torchvision's transforms, as the paper did.
+        loader_workers: Processes of the loader; 0 loads in the calling thread.
+        cudnn_benchmark: Whether cuDNN searches for its fastest algorithm (during warm-up).
+
+    Raises:
+        UserError: A value is out of range, or two lengths are given.
+    """
+
+    memory_format: str = "contiguous"
+    input_path: str = "device"
+    loader_workers: int = 2
+    cudnn_benchmark: bool = True
+
+    def _check(self, *precisions: str) -> None:
+        super()._check(*precisions)
+        require_whole(self, 0, "loader_workers")
+        require_choice(self, "memory_format", MEMORY_FORMATS)
+        require_choice(self, "input_path", INPUT_PATHS)
+        _require_flags(self, "cudnn_benchmark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ImageSettings, OptimizerSettings):
+    """Settings of training on images. The defaults are the paper's hyperparameters (section IV).
+
+    Attributes:
+        augment: Random crop with 4 pixels of padding, and a horizontal flip if it preserves the
+            label.
+        validate: Whether to measure the accuracy on the test set after each epoch.
+
+    Example:
+        >>> TrainSettings().epochs, TrainSettings(steps=20).epochs
+        (1, None)
+    """
+
+    augment: bool = True
+    validate: bool = True
+
+    def __post_init__(self) -> None:
+        self._check(*PRECISIONS)
         _require_flags(self, "augment", "validate")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferSettings(PhaseSettings):
+@dataclass(frozen=True, kw_only=True)
+class InferSettings(ImageSettings):
     """Settings of an inference phase.
 
     Attributes:
@@ -111,9 +182,7 @@ class InferSettings(PhaseSettings):
     passes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.passes is None and self.steps is None and self.seconds is None:
-            object.__setattr__(self, "passes", 5)
-        _check_shared(self, "passes")
+        self._check(*PRECISIONS)
 
 
 class Observer(Protocol):
@@ -146,8 +215,9 @@ class EpochResult:
     index: int  # from 0
     samples: int
     steps: int
+    tokens: int | None = None  # of language models
     duration_s: float  # by the host's clock, including the device's work but no validation
-    loss: float  # mean cross-entropy over the images; in training, before each step's update
+    loss: float | None  # mean cross-entropy; in training, before each step's update
     train_accuracy_pct: float | None  # on the augmented training images; None in inference
     accuracy_pct: float | None  # on the test set; None in training without validation
     data_wait_s: float | None  # time spent waiting for the loader; None on the device path
@@ -162,15 +232,21 @@ class PhaseResult:
     device path; it is ``None`` on the CPU.
     """
 
-    phase: str  # "train" or "infer"
+    phase: str  # "train", "infer", "prefill" or "decode"
     epochs: tuple[EpochResult, ...]
     vram_peak_bytes: int | None
     cudnn_benchmark: bool  # whether cuDNN searched for its fastest algorithms
 
     @property
     def samples(self) -> int:
-        """Images processed."""
+        """Images or sequences processed."""
         return sum(epoch.samples for epoch in self.epochs)
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens processed, in a prefill read and in decoding written; ``None`` for images."""
+        counts = [epoch.tokens for epoch in self.epochs if epoch.tokens is not None]
+        return sum(counts) if counts else None
 
     @property
     def steps(self) -> int:
@@ -196,44 +272,14 @@ class PhaseResult:
         return self.data_wait_s / self.duration_s
 
     @property
-    def loss(self) -> float:
-        """Loss of the last epoch."""
+    def loss(self) -> float | None:
+        """Loss of the last epoch, if the phase has one."""
         return self.epochs[-1].loss
 
     @property
     def accuracy_pct(self) -> float | None:
         """Accuracy of the last epoch on the test set; ``None`` if it was not measured."""
         return self.epochs[-1].accuracy_pct
-
-
-def _check_shared(settings: PhaseSettings, epochs_name: str) -> None:
-    lengths = (epochs_name, "steps", "seconds")
-    given = [name for name in lengths if getattr(settings, name) is not None]
-    if len(given) > 1:
-        raise UserError(
-            f"{' and '.join(given)} are both given",
-            why="a phase has one length",
-            hint=f"give exactly one of {', '.join(lengths)}",
-        )
-    if given[0] == "seconds":
-        _require_number(settings, "seconds", lambda value: value > 0, "above 0")
-    else:
-        require_whole(settings, 1, given[0])
-    require_whole(settings, 1, "batch_size")
-    require_whole(settings, 0, "warmup_steps", "loader_workers")
-    require_choice(settings, "precision", PRECISIONS)
-    require_choice(settings, "memory_format", MEMORY_FORMATS)
-    require_choice(settings, "input_path", INPUT_PATHS)
-    _require_flags(settings, "compile", "cudnn_benchmark")
-    device = settings.device
-    if not (isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device, re.ASCII)):
-        raise UserError(f"device is {device!r}", hint="choose cpu, cuda or cuda:N")
-    if settings.precision == "tf32" and device == "cpu":
-        raise UserError(
-            "precision 'tf32' on device 'cpu'",
-            why="TF32 is a number format of CUDA devices",
-            hint="choose fp32 or bf16, or a CUDA device",
-        )
 
 
 def require_whole(settings: Any, least: int, *names: str, most: int | None = None) -> None:

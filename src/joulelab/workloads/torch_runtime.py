@@ -6,7 +6,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,6 +47,18 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start counting the device's peak memory anew, after all queued work."""
+    synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the device's peak memory since :func:`reset_peak`; ``None`` on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 @contextmanager
@@ -102,8 +114,10 @@ def stream_seed(seed: int, *path: int) -> int:
     return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint32)[0])
 
 
-def build_seeded(factory: Callable[[], T], seed: int) -> T:
-    """Build with PyTorch's CPU generator at ``seed``, and restore the generator afterwards.
+def build_seeded(factory: Callable[[], T], seed: int, device: str = "cpu") -> T:
+    """Build with PyTorch's generators at ``seed``, and restore them afterwards.
+
+    Those of the CPU and of a CUDA ``device`` are restored; new tensors are on that device.
 
     Example:
         >>> a = build_seeded(lambda: torch.nn.Linear(2, 2), seed=3)
@@ -111,7 +125,11 @@ def build_seeded(factory: Callable[[], T], seed: int) -> T:
         >>> torch.equal(a.weight, b.weight)
         True
     """
-    with torch.random.fork_rng(devices=[]):
+    on_host = device == "cpu"
+    with (
+        torch.random.fork_rng(devices=[] if on_host else [device]),
+        nullcontext() if on_host else torch.device(device),
+    ):
         torch.manual_seed(seed)
         return factory()
 

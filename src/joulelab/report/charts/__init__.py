@@ -54,14 +54,28 @@ def all_charts(
         **_MAKERS,
         "Power during a run": partial(power.trace, run_ids=run_ids),
     }
+    units = " or ".join(dict.fromkeys(analysis.tables.measurements["unit"])) or "sample"
     charts: list[Chart] = []
     missing: dict[str, str] = {}
     for title, make in makers.items():
         try:
-            charts.append(replace(make(analysis), title=title))
+            charts.append(_fitted(replace(make(analysis), title=title), units))
         except NothingToDraw as reason:
             missing[title] = str(reason)
     return charts, missing
+
+
+def _fitted(chart: Chart, units: str) -> Chart:
+    """Leave out the panels of phases that no row is about, and name the units in texts."""
+    panels, levels = chart.panels, dict[str, str]()
+    if panels and panels.column == "phase":
+        present = set(chart.table["phase"].dropna())
+        levels = {level: name for level, name in panels.levels.items() if level in present}
+    return replace(
+        chart,
+        alt=chart.alt.replace("{unit}", units),
+        panels=replace(panels, levels=levels) if panels and levels else panels,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +108,21 @@ def drawings(charts: Iterable[Chart], groups: pd.DataFrame) -> list[Drawing]:
     for chart, row in product(charts, records(groups)):
         place = slug(f"{row['study']} {row['machine']}").lower()
         stem = f"{place}-" if len(groups) > 1 else ""
-        for one in drawings_of(chart, row["group"], row["family"], stem):
+        for one in drawings_of(chart, row["group"], row["family"], stem, row["unit"]):
             distinct.setdefault(json.dumps(one.specification), one)
     return list(distinct.values())
 
 
-def drawings_of(chart: Chart, group: int, family: int, stem: str = "") -> list[Drawing]:
+def drawings_of(
+    chart: Chart, group: int, family: int, stem: str = "", unit: str = "sample"
+) -> list[Drawing]:
     """Return a drawing for each panel and level of a chart, net of idle if that is known.
 
     A level without rows has no drawing. Only the first run's trace becomes a file.
     """
     for quantity, title in QUANTITIES.items():
         selected = {"group": group, "family": family, "quantity": quantity}
-        found = list(_levels(chart, selected, {"quantity": title}, stem))
+        found = list(_levels(chart, selected, {"quantity": title, "unit": unit}, stem))
         if found:
             return found
     return []
@@ -124,7 +140,7 @@ def _levels(
         parts = [
             level
             for one, level in zip(selectors, levels, strict=True)
-            if len(one.levels) > 1 and one.column != "run"
+            if one.column == "phase" or (len(one.levels) > 1 and one.column != "run")
         ]
         view = chart.view({**selected, **picked}, {**titles, **names})
         yield Drawing(

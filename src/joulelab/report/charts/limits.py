@@ -27,7 +27,7 @@ _PANELS = Selector("measure", "Measure", {"time": "Time", "energy": "{quantity}"
 
 
 def limits(analysis: Analysis) -> Chart:
-    """Chart time and energy per sample relative to those at the highest level, with the knees."""
+    """Chart time and energy per unit relative to those at the highest level, with the knees."""
     table = _rows(analysis)
     if table.empty:
         raise NothingToDraw("no model ran at two power limits or clocks")
@@ -40,7 +40,7 @@ def limits(analysis: Analysis) -> Chart:
         tooltip=tips(model="Model", at=" or ".join(factors), value="{measure} (%)",
                      **interval_tips("%"), n="Repeats"),
     )  # fmt: skip
-    title = "{measure} per sample, % of that at the highest level"
+    title = "{measure} per {unit}, % of that at the highest level"
     y = alt.Y("value:Q", title=title, **axis(pd.concat([table["value"], table["drawn_high"]])))
     lines = base.mark_line(strokeWidth=1.6).encode(y=y)
     points = base.mark_point(filled=True, opacity=1, size=35).encode(y=y)
@@ -55,7 +55,7 @@ def limits(analysis: Analysis) -> Chart:
         name="limits",
         caption="One line per model, with 95 % intervals; a ring marks the knee, the lowest level "
         f"at which work takes at most {100 * TOLERANCE:g} % longer than at the highest one.",
-        alt="Time and energy per sample against power limit or clock, one line per model.",
+        alt="Time and energy per {unit} against power limit or clock, one line per model.",
         specification=specification(
             alt.layer(lines, *interval_lines(base, "y", 1.2), points, knees)
         ),

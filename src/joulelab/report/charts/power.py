@@ -19,13 +19,11 @@ from joulelab.report.charts.style import (
     COMPONENTS,
     INK,
     NUMBER,
-    PHASE_COLOURS,
     PHASE_PANELS,
-    PHASES,
     QUIET,
     chart,
-    coloured,
     component_colour,
+    phase_colour,
     specification,
     tips,
 )
@@ -78,7 +76,7 @@ def power(analysis: Analysis) -> Chart:
         name="power",
         caption="The dark tick is the idle power of the same components at that time."
         + (" The dashed line is the limit of the leftmost component." if len(limits) else ""),
-        alt="Mean power of each model by component, stacked, in training and in inference.",
+        alt="Mean power of each model by component, stacked, in each phase.",
         specification=specification(bars + ticks + line + name),
         table=table,
         panels=PHASE_PANELS,
@@ -131,7 +129,7 @@ def trace(analysis: Analysis, run_ids: Sequence[str] = ()) -> Chart:
         .encode(
             x=x,
             x2="stop_s:Q",
-            color=coloured("phase", PHASE_COLOURS, PHASES),
+            color=phase_colour(set(table["phase"].dropna())),
             tooltip=tips(phase="Phase", epoch="Epoch", t_s="From (s)", stop_s="To (s)"),
         )
     )

@@ -8,11 +8,13 @@ import pandas as pd
 from joulelab.errors import StoreError
 from joulelab.findings.all import Analysis
 from joulelab.findings.predictors import PREDICTORS
+from joulelab.findings.schema import READABLE
 from joulelab.findings.summary import group_numbers
 from joulelab.format import with_interval
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.point_labels import with_sides
 from joulelab.report.charts.style import (
+    FOR_UNITS,
     INK,
     NUMBER,
     PER,
@@ -39,13 +41,13 @@ PREDICTIONS = "predictions.parquet"
 
 _NAMES = {
     "macs_per_parameter": "MACs per parameter",
-    "macs": "MACs per sample",
+    "macs": "MACs per {unit}",
     "parameters": "Parameters",
     "size_bytes": "Size (bytes)",
     "operators": "Operators",
-    "time": "Time per sample (s)",
+    "time": "Time per {unit} (s)",
 }
-_COLUMNS = {"time": "duration_s_per_sample"}
+_COLUMNS = {"time": "duration_s_per_unit"}
 _CASE = ["model", "phase", "batch_size"]
 _TYPES = {"study": "string", "model": "string", "phase": "string", "batch_size": "Int64"}
 _PREDICTED = {
@@ -54,7 +56,7 @@ _PREDICTED = {
 
 
 def predictors(analysis: Analysis) -> Chart:
-    """Chart energy for 1,000 samples against each predictor, with the rank correlation (Fig. 6)."""
+    """Chart energy for 1,000 samples or tokens against each predictor (Fig. 6)."""
     points = _predictor_points(analysis.tables.measurements)
     enough = points.groupby("predictor")["model"].nunique() > 1
     known = [name for name in PREDICTORS if enough.get(name, False)]
@@ -73,7 +75,7 @@ def predictors(analysis: Analysis) -> Chart:
         tooltip=tips(model="Model", x="{predictor}", value="{quantity} (J)",
                      **interval_tips("J")),
     )  # fmt: skip
-    title = f"{{quantity}} for {PER:,} samples (J)"
+    title = f"{{quantity}} {FOR_UNITS} (J)"
     y = alt.Y("value:Q", title=title, **axis(pd.concat([points["value"], points["drawn_high"]])))
     circles = base.mark_point(filled=True, opacity=1, size=55).encode(y=y)
     lines = alt.layer(*interval_lines(base, "y", 1.2))
@@ -88,7 +90,7 @@ def predictors(analysis: Analysis) -> Chart:
         name="predictors",
         caption="Each point is a model. Above it, Spearman's rank correlation over models with its "
         "95 % interval.",
-        alt=f"Energy for {PER:,} samples against {_NAMES[known[0]]}, one point per model.",
+        alt=f"Energy {FOR_UNITS} against {_NAMES[known[0]]}, one point per model.",
         specification=specification(lines + circles + model_names(base.encode(y=y)) + note),
         table=table,
         panels=PHASE_PANELS,
@@ -100,7 +102,7 @@ def _predictor_points(measured: pd.DataFrame) -> pd.DataFrame:
     """Return a row per model, phase, quantity and predictor that a logarithm can show."""
     parts = []
     for quantity in QUANTITIES:
-        rows = interval_rows(measured, f"{quantity}_j_per_sample", PER)
+        rows = interval_rows(measured, f"{quantity}_j_per_unit", PER)
         for name in PREDICTORS:
             x = measured.loc[rows.index, _COLUMNS.get(name, name)].astype("float64")
             parts.append(rows.assign(quantity=quantity, predictor=name, x=x, mark="point"))
@@ -120,28 +122,28 @@ def _correlation_notes(correlations: pd.DataFrame) -> pd.DataFrame:
 
 
 def energy_time(analysis: Analysis) -> Chart:
-    """Chart energy against time per sample, and the residuals of the linear fit."""
+    """Chart energy against time, both per unit, and the residuals of the linear fit."""
     points = analysis.time_points
-    points = points[points["energy_j_per_sample"].notna()]
+    points = points[points["energy_j_per_unit"].notna()]
     if points.empty:
         raise NothingToDraw("models with a known time and energy are needed")
     named = points[["group", "phase", "quantity", "model"]]
-    x = PER * points["duration_s_per_sample"]
+    x = PER * points["duration_s_per_unit"]
     energy = named.assign(
         view="energy",
         x=x,
-        value=PER * points["energy_j_per_sample"],
-        fitted=PER * points["fitted_j_per_sample"],
+        value=PER * points["energy_j_per_unit"],
+        fitted=PER * points["fitted_j_per_unit"],
     )
     residual = named.assign(
-        view="residual", x=x, value=PER * points["residual_j_per_sample"], fitted=0.0
+        view="residual", x=x, value=PER * points["residual_j_per_unit"], fitted=0.0
     )
     table = pd.concat([energy, residual[residual["value"].notna()]], ignore_index=True)
     table = with_sides(table, "x", "value", ["group", "phase", "quantity", "view"], linear=True)
     base = chart().encode(
-        x=alt.X("x:Q", title=f"Time for {PER:,} samples (s)", axis=alt.Axis(format=NUMBER)),
+        x=alt.X("x:Q", title=f"Time {FOR_UNITS} (s)", axis=alt.Axis(format=NUMBER)),
     )
-    y = alt.Y("value:Q", title=f"{{view}} for {PER:,} samples (J)", axis=alt.Axis(format=NUMBER))
+    y = alt.Y("value:Q", title=f"{{view}} {FOR_UNITS} (J)", axis=alt.Axis(format=NUMBER))
     line = base.mark_line(color=QUIET, strokeDash=[5, 3]).encode(y="fitted:Q", order="x:Q")
     circles = base.mark_point(filled=True, opacity=1, size=55).encode(
         y=y,
@@ -152,7 +154,7 @@ def energy_time(analysis: Analysis) -> Chart:
     return Chart(
         name="energy-time",
         caption="Each point is a model; the dashed line is their least-squares fit.",
-        alt=f"Energy for {PER:,} samples against their time, one point per model, with a line.",
+        alt=f"Energy {FOR_UNITS} against their time, one point per model, with a line.",
         specification=specification(line + circles + model_names(base.encode(y=y))),
         table=table,
         panels=PHASE_PANELS,
@@ -162,7 +164,7 @@ def energy_time(analysis: Analysis) -> Chart:
 
 def utilization(analysis: Analysis) -> Chart:
     """Chart GPU utilisation against power, sized by memory, with the knee (Fig. 4)."""
-    points = analysis.utilization.drop(columns=["study", "machine", "setting", "above_knee"])
+    points = analysis.utilization.drop(columns=[*READABLE, "above_knee"])
     points = points[points["power_w"].notna() & points["utilization_pct"].notna()]
     if points.empty:
         raise NothingToDraw("no GPU has both a measured utilisation and a known power")

@@ -9,14 +9,20 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from joulelab.findings import schema
 from joulelab.report.charts.chart import TABLE, Selector
 
-PHASES = {"train": "Training", "infer": "Inference"}
+PHASES = {phase: name.capitalize() for phase, name in schema.PHASES.items()}
 COMPONENTS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
 QUANTITIES = {"net": "Energy net of idle", "gross": "Gross energy"}
 PHASE_PANELS = Selector("phase", "Phase", PHASES)
 
-PHASE_COLOURS = {"train": "#0072B2", "infer": "#D55E00"}
+PHASE_COLOURS = {
+    "train": "#0072B2",
+    "infer": "#D55E00",
+    "prefill": "#009E73",
+    "decode": "#CC79A7",
+}
 COMPONENT_COLOURS = {"gpu": "#009E73", "cpu": "#E69F00", "dram": "#56B4E9"}
 SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours from the palette of Okabe and Ito, which colour-blind readers can distinguish."""
@@ -34,7 +40,10 @@ NUMBER = ",.3~r"
 """d3 format: three significant digits, no exponent."""
 
 PER = 1000
-"""Time and energy are stated for this number of samples."""
+"""Time and energy are stated for this number of samples or tokens."""
+
+FOR_UNITS = f"for {PER:,} {{unit}}s"
+"""How titles state what the values are for; the unit is that of the group that is shown."""
 
 CONFIG: dict[str, Any] = {
     "font": FONT,
@@ -228,9 +237,12 @@ def dashed_line(column: str) -> alt.Chart:
     return line.encode(x=f"min({column}):Q")
 
 
-def phase_colour(*, legend: bool = False) -> alt.Color:
-    """Return the colours of training and inference."""
-    return coloured("phase", PHASE_COLOURS, PHASES if legend else None)
+def phase_colour(phases: Collection[str] = ()) -> alt.Color:
+    """Return the colours of phases, with a legend of those that are given."""
+    if not phases:
+        return coloured("phase", PHASE_COLOURS, None)
+    present = {name: colour for name, colour in PHASE_COLOURS.items() if name in phases}
+    return coloured("phase", present, PHASES)
 
 
 def component_colour(components: Collection[str]) -> alt.Color:

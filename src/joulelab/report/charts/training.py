@@ -6,9 +6,11 @@ import altair as alt
 import pandas as pd
 
 from joulelab.findings.all import Analysis
+from joulelab.findings.schema import READABLE
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
 from joulelab.report.charts.style import (
+    FOR_UNITS,
     INK,
     NUMBER,
     PER,
@@ -29,7 +31,7 @@ from joulelab.report.charts.style import (
     with_drawn_ends,
 )
 
-_KEY = ["study", "machine", "setting"]
+_KEY = list(READABLE)
 _MEASURES = {
     "loss": "Training loss",
     "accuracy_pct": "Accuracy (%)",
@@ -44,7 +46,7 @@ _ACCURACY_PANELS = Selector(
 
 
 def batch_sizes(analysis: Analysis) -> Chart:
-    """Chart energy for 1,000 samples at each batch size, the best marked (Fig. 7 of the paper)."""
+    """Chart energy for 1,000 samples or tokens at each batch size (Fig. 7 of the paper)."""
     curves = analysis.batch_curves
     curves = curves[curves["estimate"].notna()]
     if curves.empty:
@@ -77,7 +79,7 @@ def batch_sizes(analysis: Analysis) -> Chart:
         tooltip=tips(model="Model", batch_size="Batch size", value="{quantity} (J)",
                      **interval_tips("J"), n="Repeats"),
     )  # fmt: skip
-    title = f"{{quantity}} for {PER:,} samples (J)"
+    title = f"{{quantity}} {FOR_UNITS} (J)"
     y = alt.Y(
         "value:Q", title=title, **axis(pd.concat([table["value"], table["drawn_high"]]), zero=True)
     )
@@ -94,7 +96,7 @@ def batch_sizes(analysis: Analysis) -> Chart:
     return Chart(
         name="batch-size",
         caption="One line per model, with 95 % intervals; a ring marks its best batch size.",
-        alt=f"Energy for {PER:,} samples against batch size, one line per model, the best marked.",
+        alt=f"Energy {FOR_UNITS} against batch size, one line per model, the best marked.",
         specification=specification(alt.layer(*layers)),
         table=table,
         panels=PHASE_PANELS,

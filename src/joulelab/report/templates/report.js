@@ -2,7 +2,7 @@
 // Draw the charts from the data on this page, and redraw them when the reader selects.
 (() => {
   const page = JSON.parse(document.getElementById("report-data").textContent);
-  const state = { group: page.groups[0].group, quantity: page.quantity, phase: "both", hidden: new Set() };
+  const state = { group: page.groups[0].group, quantity: page.quantity, phase: "all", hidden: new Set() };
   const drawn = new Map();
   const annotations = new Set(page.annotations);
   let round = 0;
@@ -23,7 +23,7 @@
 
   function selected(name) {
     const levels = { ...page.groups.find((one) => one.group === state.group), quantity: state.quantity };
-    if (state.phase !== "both") levels.phase = state.phase;
+    if (state.phase !== "all") levels.phase = state.phase;
     for (const select of document.querySelectorAll(`#figure-${name} select`)) {
       levels[select.dataset.column] = select.value;
     }
@@ -40,7 +40,7 @@
 
   function specification(name, levels, rows, width) {
     const chart = page.charts[name];
-    const names = { quantity: page.quantities[levels.quantity] };
+    const names = { quantity: page.quantities[levels.quantity], unit: levels.unit };
     for (const selector of [...chart.selectors, chart.panels].filter(Boolean)) {
       names[selector.column] = selector.levels[levels[selector.column]];
     }
@@ -57,7 +57,7 @@
     const view = panel.querySelector(".view");
     const levels = selected(name);
     const column = panel.dataset.column;
-    panel.hidden = column === "phase" && state.phase !== "both" && state.phase !== panel.dataset.level;
+    panel.hidden = column === "phase" && state.phase !== "all" && state.phase !== panel.dataset.level;
     if (panel.hidden) return;
     if (column) levels[column] = panel.dataset.level;
     const rows = shown(name, levels);
@@ -101,7 +101,7 @@
       part.hidden = ("groups" in part.dataset && !part.dataset.groups.split(" ").includes(String(state.group))) ||
         state.hidden.has(part.dataset.model) ||
         ("quantity" in part.dataset && part.dataset.quantity !== state.quantity) ||
-        (state.phase !== "both" && "phase" in part.dataset && part.dataset.phase !== state.phase);
+        (state.phase !== "all" && "phase" in part.dataset && part.dataset.phase !== state.phase);
     }
     for (const body of document.querySelectorAll(".results tbody")) {
       const rows = [...body.querySelectorAll("tr[data-groups]")];

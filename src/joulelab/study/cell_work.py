@@ -1,0 +1,192 @@
+"""The work of a study's cells: what differs between models of images and language models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from joulelab.models.characteristics import characterize
+from joulelab.models.registry import build_model
+from joulelab.study.plan import Plan
+from joulelab.workloads import classification, language
+from joulelab.workloads.datasets import SyntheticOptions, load_dataset
+from joulelab.workloads.phases import InferSettings, PhaseResult, PhaseSettings, TrainSettings
+from joulelab.workloads.torch_runtime import build_seeded
+
+Json = dict[str, Any]
+Factors = Mapping[str, Any]
+
+_COMMON_FACTORS = ("batch_size", "precision", "compile", "device")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a cell, ready to run.
+
+    Attributes:
+        settings: Its settings.
+        run: Runs it with some settings and an observer, and options of the workload.
+        macs_per_token: Multiply-accumulate operations of a token, if it processes tokens.
+    """
+
+    settings: PhaseSettings
+    run: Callable[..., PhaseResult]
+    macs_per_token: float | None = None
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """The model of a cell, described, and its phases by name, in order."""
+
+    characteristics: Json
+    phases: Mapping[str, Phase]
+
+
+class Work(Protocol):
+    """The work of all cells of a plan."""
+
+    def describe(self) -> Json:
+        """Describe the data."""
+
+    def of_cell(self, factors: Factors, seed: int) -> CellWork:
+        """Build the model of a cell, whose device is resolved, and its phases.
+
+        Raises:
+            JoulelabError: The cell cannot be run like this.
+        """
+
+
+def work_of(plan: Plan) -> Work:
+    """Return the work of a plan's cells, with its data loaded.
+
+    Raises:
+        DatasetError: The data set is missing.
+    """
+    return LanguageWork(plan) if plan.is_language else ImageWork(plan)
+
+
+class ImageWork:
+    """Train and infer classifiers of images."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        options = plan.data
+        self._data = load_dataset(
+            options.name,
+            root=options.root or None,
+            download=options.download,
+            image_size=options.image_size,
+            synthetic=SyntheticOptions(
+                train_count=options.train_count,
+                test_count=options.test_count,
+                num_classes=options.num_classes,
+                structure=options.structure,
+                seed=plan.seed,
+            ),
+        )
+
+    def describe(self) -> Json:
+        """Implement :class:`Work`."""
+        data = self._data
+        described = {name: getattr(data, name) for name in ("name", "origin", "real")}
+        return described | {
+            "train_count": len(data.train_images),
+            "test_count": len(data.test_images),
+            "num_classes": data.num_classes,
+            "image_shape": list(data.image_shape),
+        }
+
+    def of_cell(self, factors: Factors, seed: int) -> CellWork:
+        """Implement :class:`Work`."""
+        plan, data = self._plan, self._data
+        model = build_seeded(
+            lambda: build_model(
+                factors["model"], num_classes=data.num_classes, in_channels=data.image_shape[0]
+            ),
+            seed,
+        )
+        names = (*_COMMON_FACTORS, "memory_format", "input_path")
+        common = {name: factors[name] for name in names}
+        common["loader_workers"] = plan.data.loader_workers
+        phases: dict[str, Phase] = {}
+        for phase in plan.phases:
+            if phase == "train":
+                options = _training(plan, factors, seed) | {
+                    "augment": plan.train.augment,
+                    "validate": plan.train.validate_epochs,
+                }
+                train = partial(classification.train, model, data)
+                phases[phase] = Phase(TrainSettings(**common, **options), train)
+            else:
+                settings = InferSettings(**common, **plan.infer.model_dump())
+                phases[phase] = Phase(settings, partial(classification.infer, model, data))
+        return CellWork(asdict(characterize(model, data.image_shape)), phases)
+
+
+class LanguageWork:
+    """Train language models, and prefill and decode with them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def describe(self) -> Json:
+        """Implement :class:`Work`."""
+        data = self._plan.data
+        return {
+            "name": data.name,
+            "origin": "random token ids",
+            "real": False,
+            "train_count": data.train_count,
+            "test_count": data.test_count,
+        }
+
+    def of_cell(self, factors: Factors, seed: int) -> CellWork:
+        """Implement :class:`Work`."""
+        plan = self._plan
+        attention = language.ATTENTION[factors["attention"]]
+        # Billions of random weights are made faster where they are needed.
+        model = build_seeded(
+            lambda: build_model(factors["model"], attn_implementation=attention),
+            seed,
+            factors["device"],
+        )
+        prompt_tokens = factors["prompt_tokens"]
+        described = characterize(model, (prompt_tokens,), name=factors["model"])
+        common = {name: factors[name] for name in _COMMON_FACTORS}
+        phases: dict[str, Phase] = {}
+        for phase in plan.phases:
+            settings: PhaseSettings
+            if phase == "train":
+                settings = language.LanguageTrainSettings(
+                    **common,
+                    **_training(plan, factors, seed),
+                    sequences=plan.data.train_count,
+                    sequence_tokens=prompt_tokens,
+                    gradient_accumulation_steps=plan.train.gradient_accumulation_steps,
+                )
+                run: Callable[..., PhaseResult] = partial(language.train, model)
+            else:
+                settings = language.GenerateSettings(
+                    **common,
+                    **plan.infer.model_dump(),
+                    sequences=plan.data.test_count,
+                    prompt_tokens=prompt_tokens,
+                    output_tokens=factors["output_tokens"],
+                    cache=factors["cache"],
+                    seed=seed,
+                )
+                run = partial(language.generate, phase, model)
+            phases[phase] = Phase(settings, run, described.macs / prompt_tokens)
+        return CellWork(asdict(described), phases)
+
+
+def _training(plan: Plan, factors: Factors, seed: int) -> Json:
+    """Return the settings of training that all kinds of models share."""
+    names = ("epochs", "steps", "seconds", "warmup_steps", "learning_rate", "momentum",
+             "weight_decay")  # fmt: skip
+    options = {name: getattr(plan.train, name) for name in names}
+    if plan.train.most_epochs is not None and plan.train.epochs is not None:
+        options["epochs"] = min(plan.train.epochs, plan.train.most_epochs)
+    return options | {"optimizer": factors["optimizer"], "seed": seed}
