@@ -277,7 +277,7 @@ def money_with_interval(value: float, low: float, high: float, currency: str) ->
     if not math.isfinite(value) or abs(value) < 10:
         return with_interval(value, low, high, currency)
     text = money(value, currency)
-    if math.isnan(low) or math.isnan(high):
+    if math.isnan(low) or math.isnan(high) or math.isclose(low, high, rel_tol=1e-9):
         return text
     return f"{text} (95 % CI {low:,.2f}–{high:,.2f} {currency})"
 

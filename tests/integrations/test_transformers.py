@@ -501,6 +501,7 @@ def test_tokens_of_all_batches_count_without_padding(train_language_model, energ
     assert "training_step" not in vars(trainer)
 
 
+@pytest.mark.filterwarnings("ignore:Using `DataCollatorWithFlattening`:UserWarning")
 def test_every_token_of_packed_sequences_counts(train_language_model):
     callback = EnergyCallback(quiet=True)
     data = [{"input_ids": one["input_ids"]} for one in sentences(*LENGTHS)]

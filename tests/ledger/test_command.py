@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,16 +13,6 @@ from joulelab.energy.attribution import Share
 from joulelab.energy.energy import Energy
 from joulelab.ledger.model_energy import read_model, request_energy, training_energy
 from joulelab.runs.selection import open_runs
-
-
-@pytest.fixture
-def joulelab(run):
-    """The command in this process: exit code, standard output and standard error."""
-
-    def call(*arguments):
-        return SimpleNamespace(**dict(zip(("code", "out", "err"), run(*arguments), strict=True)))
-
-    return call
 
 
 def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, joulelab):

@@ -1,4 +1,4 @@
-"""The energy of a model's training and of a request to it, from runs, studies or given values."""
+"""The energy of a model's training and of a request or a token, from records or given values."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from joulelab.energy.energy import Energy
 from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import UserError, nearest
-from joulelab.format import join_words
-from joulelab.ledger.scenarios import ModelEnergy
+from joulelab.format import count, join_words
+from joulelab.ledger.scenarios import ModelEnergy, Unit
 from joulelab.runs.record import Run, is_run
 from joulelab.runs.selection import open_run
 from joulelab.runs.study_runs import is_study, read_study
+from joulelab.storage import file_errors
 from joulelab.uncertain import COVERAGE_FACTOR, UncertainValue
+from joulelab.validation import InvalidData, NotNegative, convert, parse_json
 
+RESULT_FILE = "result.json"
+"""In the directory of ``joulelab llm bench``."""
 REQUEST = "request"
 """Spans of this name in a run are its requests."""
 
 
-def read_model(text: str) -> ModelEnergy:
+def read_model(text: str, unit: Unit = "request") -> ModelEnergy:
     """Read the energy of a model from ``[NAME=]STUDY[:MODEL]`` or ``[NAME=]TRAINING,PER_REQUEST``.
 
-    ``TRAINING`` and ``PER_REQUEST`` are joules, runs, or studies with or without a model.
+    ``TRAINING`` and ``PER_REQUEST`` are what :func:`training_energy` and :func:`energy_per` read.
 
     Example:
         >>> read_model("small=3.6e6,0.5").per_request.value
@@ -42,7 +46,12 @@ def read_model(text: str) -> ModelEnergy:
             raise UserError(
                 f"{text!r} is a single value", hint="give training and request, like 3.6e6,0.5"
             )
-    return ModelEnergy(name or rest, training_energy(training), request_energy(per_request))
+    return ModelEnergy(name or rest, training_energy(training), energy_per(unit, per_request))
+
+
+def energy_per(unit: Unit, text: str) -> UncertainValue:
+    """Read the gross energy of a request or an output token, J."""
+    return request_energy(text) if unit == "request" else token_energy(text)
 
 
 def training_energy(text: str) -> UncertainValue:
@@ -68,6 +77,94 @@ def request_energy(text: str) -> UncertainValue:
         return energy, float(samples)
 
     return _read_energy(text, _of_requests, of_samples)
+
+
+def token_energy(text: str) -> UncertainValue:
+    """Read the gross energy of an output token, J, with its part of the prompt and of idling.
+
+    The text names joules; a result of ``joulelab llm report --json`` or ``joulelab llm bench``, as
+    ``FILE[:LEVEL]`` or ``DIR[:LEVEL]``; a run with the tag ``tokens``; or a study with the phases
+    ``prefill`` and ``decode``.
+    """
+    path, level = Path(text), ""
+    if not path.exists() and ":" in text:
+        directory, _, level = text.rpartition(":")
+        path = Path(directory)
+    file = path / RESULT_FILE if path.is_dir() else path
+    if file.is_file():
+        return _token_of_result(file, level)
+    return _read_energy(text, _of_tokens, _of_decoded)
+
+
+class _TokenEnergy(TypedDict, total=False):
+    """The energy of a server's output tokens, as ``joulelab llm`` writes it."""
+
+    gross_j_per_output_token: NotNegative | None
+    gross_j_per_output_token_low: NotNegative | None
+    gross_j_per_output_token_high: NotNegative | None
+
+
+class _Level(TypedDict):
+    """A level of load, for example ``concurrency 8``."""
+
+    level: str
+    energy: _TokenEnergy | None
+
+
+class _Result(_TokenEnergy, total=False):
+    levels: list[_Level]
+
+
+def _token_of_result(file: Path, level: str) -> UncertainValue:
+    """Read the energy of an output token, at one level of load."""
+    with file_errors(f"cannot read {file}"):
+        data = file.read_bytes()
+    try:
+        result = convert(parse_json(data), _Result)
+    except InvalidData as error:
+        raise UserError(f"{file} is no result of joulelab llm", why=str(error)) from error
+    levels = {one["level"]: one["energy"] for one in result.get("levels", [])}
+    matching = [name for name in levels if level in (name, *name.split())]
+    energy: _TokenEnergy | None = result
+    if level or len(levels) > 1:
+        if len(matching) != 1:
+            raise UserError(
+                f"{file} has {count(len(levels), 'level')} of load"
+                + (f" and no {level!r}" if level else ""),
+                why=f"they are {join_words([*levels])}" if levels else "",
+                hint=f"name one, for example {file}:{[*levels][-1].split()[-1]}" if levels else "",
+            )
+        energy = levels[matching[0]]
+    value, low, high = (
+        (energy or {}).get(f"gross_j_per_output_token{end}") for end in ("", "_low", "_high")
+    )
+    if value is None or low is None or high is None:
+        raise UserError(f"{file} has no energy per output token", why="it was not measured")
+    return UncertainValue(value, own=(high - low) / 2 / COVERAGE_FACTOR, least=0.0)
+
+
+def _of_tokens(run: Run) -> UncertainValue:
+    try:
+        tokens = float(run.tags["tokens"])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"the number of tokens of {run.directory} is unknown",
+            hint=f"set it: joulelab ledger tag {run.directory} --tag tokens=N",
+        ) from None
+    return _measured(run, run.energy).per(tokens)
+
+
+def _of_decoded(run: Run) -> tuple[UncertainValue, float]:
+    """Return the energy of the prompt and the output of one sequence, and its output tokens."""
+    assert run.study is not None
+    parts = []
+    for phase, factor in (("prefill", "prompt_tokens"), ("decode", "output_tokens")):
+        processed = _phase_energy(run, phase)
+        tokens = run.study.results[phase].values.get("tokens")
+        if not (tokens and run.factors.get(factor)):
+            raise UserError(f"the number of tokens of {run.directory} is unknown")
+        parts.append(processed.per(tokens).scaled(run.factors[factor]))
+    return UncertainValue.total(parts), float(run.factors["output_tokens"])
 
 
 def _read_energy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from joulelab.format import finite_or_none
 from joulelab.uncertain import (
@@ -20,24 +20,35 @@ from joulelab.uncertain import (
 DAYS = {"day": 1.0, "month": 365.25 / 12, "year": 365.25}
 """Mean lengths in days, Julian year."""
 
+Unit = Literal["request", "token"]
+"""What is counted: everywhere below, a request may be an output token instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """A model that serves requests.
+    """A model that serves requests, or output tokens.
 
     Example:
         >>> served = Inference(1e6, UncertainValue(0.5), UncertainValue(3.6e6))
-        >>> served.over("day").value, served.days_to_training.value
-        (500000.0, 7.2)
+        >>> served.over("day").value, served.days_to_training.value, served.to_training.value
+        (500000.0, 7.2, 7200000.0)
     """
 
     requests_per_day: float
     per_request: UncertainValue  # gross, J
     training: UncertainValue | None  # gross, J; None if unknown
+    unit: Unit = "request"
 
     def over(self, period: str) -> UncertainValue:
         """Return the gross energy of a ``"day"``, ``"month"`` or ``"year"``, J."""
         return self.per_request.scaled(self.requests_per_day * DAYS[period])
+
+    @property
+    def to_training(self) -> Ratio:
+        """Number of requests after which inference has used as much energy as training."""
+        if self.training is None:
+            return UNKNOWN_RATIO
+        return fieller_ratio(self.training, self.per_request)
 
     @property
     def days_to_training(self) -> Ratio:
@@ -47,9 +58,9 @@ class Inference:
         return fieller_ratio(self.training, self.over("day"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return all values; unknown and infinite ones become ``None``."""
-        days = self.days_to_training
-        data = {
+        """Return all values, named after the unit; unknown and infinite ones become ``None``."""
+        days, requests = self.days_to_training, self.to_training
+        data: dict[str, Any] = {
             "requests_per_day": self.requests_per_day,
             "simulated": self.per_request.simulated,
             "per_request_j": self.per_request.value,
@@ -57,12 +68,15 @@ class Inference:
             "days_to_training": days.value,
             "days_low_to_training": days.low,
             "days_high_to_training": days.high,
+            "requests_to_training": requests.value,
+            "requests_low_to_training": requests.low,
+            "requests_high_to_training": requests.high,
         }
         for period in DAYS:
             energy = self.over(period)
             data[f"{period}_j"] = energy.value
             data[f"{period}_low_j"], data[f"{period}_high_j"] = energy.interval
-        return dict(finite_or_none(data))
+        return named_after(self.unit, finite_or_none(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +193,17 @@ def break_even(a: ModelEnergy, b: ModelEnergy) -> BreakEven:
         if high >= 0
     )
     return BreakEven(a, b, requests, undecided)
+
+
+def named_after(unit: Unit, data: Any) -> Any:
+    """Name the values of requests after another unit, also in lists and dictionaries within.
+
+    Example:
+        >>> named_after("token", {"requests": 3, "ranges": [{"from_requests": 0}]})
+        {'tokens': 3, 'ranges': [{'from_tokens': 0}]}
+    """
+    if isinstance(data, dict):
+        return {
+            name.replace("request", unit): named_after(unit, value) for name, value in data.items()
+        }
+    return [named_after(unit, one) for one in data] if isinstance(data, list) else data
