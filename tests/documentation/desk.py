@@ -133,9 +133,19 @@ def candidates(folder, _request):
     shutil.copy(results / "h100-fp32-steps.csv", folder / "steps.csv")
 
 
+def tokens(folder, _request):
+    """Write a log of four requests, and power that they explain."""
+    rows = [f"{2 + i},{2.5 + i},{5 + i},{200 * (i + 1)},{50 + i}" for i in range(4)]
+    header = "start_s,first_token_s,stop_s,input_tokens,output_tokens"
+    (folder / "requests.csv").write_text("\n".join([header, *rows]) + "\n")
+    power = [f"{i / 10},{100 + 150 * (20 <= i < 80)}" for i in range(120)]
+    (folder / "power.csv").write_text("\n".join(["time_s,power_w", *power]) + "\n")
+
+
 PREPARE = {
-    "README": (script,),
+    "README": (script, tokens),
     "index": (script,),
+    "energy-per-token": (tokens,),
     "report": (studies,),
     "findings": (studies,),
     "files": (studies, traces),

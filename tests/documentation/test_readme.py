@@ -7,7 +7,7 @@ import textwrap
 
 import examples
 import pytest
-from desk import PREPARE, limits, run, script, studies, traces
+from desk import PREPARE, limits, run, script, studies, tokens, traces
 
 README = (examples.ROOT / "README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE)
@@ -30,7 +30,7 @@ ADDITIONS = {"idle": "--seconds 0.5", "watch": "--once", "study": "--list", "for
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_runs(command, desk, request):
-    for prepare in (script, studies, traces, limits, *PREPARE["import-logs"]):
+    for prepare in (script, studies, traces, limits, tokens, *PREPARE["import-logs"]):
         prepare(desk, request)
     for name, value in ARGUMENTS.items():
         command = command.replace(name, value)
