@@ -40,9 +40,11 @@ class Case:
     Attributes:
         concurrency: Requests that a closed loop has in flight, or the most that are served at once.
         duration_s: Time in which requests are sent.
-        prefill: How prompts are processed: ``"alone"`` (each on its own while others decode),
-            ``"serial"`` (one at a time, decoding waits), ``"batched"`` (all that wait, decoding
-            waits) or ``"chunked"`` (a chunk in each iteration of decoding).
+        prefill: How prompts are processed: ``"alone"`` (those that wait share a processor of their
+            own, decoding goes on), ``"serial"`` (one at a time, decoding waits), ``"batched"`` (all
+            that wait, decoding waits), ``"chunked"`` (a chunk in each iteration of decoding), or
+            ``"independent"`` (each at full speed at once, and decoded at a speed of its own).
+        slots: The most requests that are served at once; 0 for no limit.
         arrivals: ``"closed"``, ``"open"`` (Poisson) or ``"bursts"``.
         shape: Power of decoding over batch size: ``"tokens"`` (each token costs the same),
             ``"steps"`` (a step costs the same, and each token in it), ``"root"``, ``"saturating"``.
@@ -52,6 +54,10 @@ class Case:
         step_s: Time of a step of decoding with one request, and with each further one.
         input_tokens: Range of prompt lengths (log-uniform).
         output_tokens: Range of output lengths (log-uniform).
+        position_j: Further energy of a token for each token before it, J, relative to its own.
+        warm_up: By how much idle power has risen at the end, relative to that at the start.
+        late_s: Mean of the random time by which the client sees a token late.
+        step_noise: Relative standard deviation of the time of a step.
         aborted: Share of requests that are aborted.
         cached: Share of requests of which most of the prompt is in the cache.
         sensor: ``"mean"``, ``"instant"``, ``"average"`` (the last second), ``"lag"`` or
@@ -71,6 +77,11 @@ class Case:
     step_s: tuple[float, float] = (0.015, 0.0003)
     input_tokens: tuple[int, int] = (64, 1500)
     output_tokens: tuple[int, int] = (32, 512)
+    slots: int = 0
+    position_j: float = 0.0
+    warm_up: float = 0.0
+    late_s: float = 0.0
+    step_noise: float = 0.0
     aborted: float = 0.0
     cached: float = 0.0
     sensor: str = "mean"
@@ -117,6 +128,8 @@ class _Request:
 
 def simulate(case: Case, rng: np.random.Generator) -> Truth:
     """Serve requests, iteration by iteration."""
+    if case.prefill == "independent":
+        return _independent(case, rng)
     return _Simulation(case, rng).run()
 
 
@@ -130,6 +143,7 @@ class _Simulation:
         self.done: list[_Request] = []
         self.pieces: list[tuple[float, float, float]] = []  # Start, stop, W above idle.
         self.due_s: deque[float] = deque()
+        self.slowness = 1.0  # Of the current step.
 
     def run(self) -> Truth:
         self._plan_arrivals()
@@ -141,7 +155,7 @@ class _Simulation:
             self._iterate()
             self._finish()
         done = sorted(self.done, key=lambda one: one.sent_s)
-        return _truth(done, self.pieces, self.rng)
+        return _truth(done, np.array(self.pieces), self.case, self.rng)
 
     def _plan_arrivals(self) -> None:
         case, rng = self.case, self.rng
@@ -167,10 +181,7 @@ class _Simulation:
 
     def _new(self, sent_s: float) -> _Request:
         case, rng = self.case, self.rng
-        prompt, output = (
-            round(math.exp(rng.uniform(*np.log(bounds))))
-            for bounds in (case.input_tokens, case.output_tokens)
-        )
+        prompt, output = _lengths(case, rng)
         uncached = prompt
         if rng.uniform() < case.cached:
             uncached = max(int(prompt * rng.uniform(0.05, 0.3)), 1)
@@ -182,7 +193,8 @@ class _Simulation:
     def _iterate(self) -> None:
         """Do one iteration: its time, its energies, its tokens."""
         case = self.case
-        space = case.concurrency - len(self.decoding) - len(self.filling)
+        self.slowness = math.exp(case.step_noise * self.rng.standard_normal())
+        space = (case.slots or case.concurrency) - len(self.decoding) - len(self.filling)
         speed = case.prefill_tokens_per_s
         if case.prefill == "alone":
             while self.waiting and space > 0:
@@ -217,7 +229,7 @@ class _Simulation:
 
     def _step_s(self) -> float:
         first_s, next_s = self.case.step_s
-        return first_s + next_s * len(self.decoding)
+        return (first_s + next_s * len(self.decoding)) * self.slowness
 
     def _decode_w(self) -> float:
         """Power of decoding at this batch size."""
@@ -244,17 +256,23 @@ class _Simulation:
         share: float = 1.0,
     ) -> None:
         case = self.case
-        prefill_j = sum(tokens for _, tokens in work) * case.prefill_j
+        prefills_j = [
+            tokens * case.prefill_j * (1 + case.position_j * (one.prompt - one.left + tokens / 2))
+            for one, tokens in work
+        ]
+        prefill_j = sum(prefills_j)
         decode_j = self._decode_w() * self._step_s() * share if decoding else 0.0
+        context = [1 + case.position_j * (one.prompt + one.made) for one in decoding]
+        decode_j *= sum(context) / max(len(context), 1)
         stop_s = self.now_s + length_s
         self.pieces.append((self.now_s, stop_s, (prefill_j + decode_j) / length_s))
         self.now_s = stop_s
-        for one in decoding:
-            one.decode_j += decode_j / len(decoding)
+        for one, weight in zip(decoding, context, strict=True):
+            one.decode_j += decode_j * weight / sum(context)
             one.steps += share
             one.made = 1 + int(one.steps + 1e-9)
-        for one, tokens in work:
-            one.prefill_j += tokens * case.prefill_j
+        for (one, tokens), one_j in zip(work, prefills_j, strict=True):
+            one.prefill_j += one_j
             one.left -= tokens
             if one.left <= 1e-9:
                 one.first_s, one.made = self.now_s, 1
@@ -279,24 +297,62 @@ class _Simulation:
             self.due_s.extend([self.now_s + 0.002] * len(ended))
 
 
-def _truth(done: Sequence[_Request], pieces: Floats, rng: np.random.Generator) -> Truth:
+def _independent(case: Case, rng: np.random.Generator) -> Truth:
+    """Serve requests that do not affect each other."""
+    done, pieces = [], []
+    for _ in range(case.concurrency):
+        now_s = IDLE_S + rng.uniform(0, 0.05)
+        while now_s < IDLE_S + case.duration_s:
+            prompt, output = _lengths(case, rng)
+            one = _Request(now_s, prompt, output, prompt)
+            one.first_s = (
+                now_s + 0.01 + prompt / (case.prefill_tokens_per_s * rng.uniform(0.8, 1.2))
+            )
+            step_s = sum(case.step_s) * math.exp(0.1 * rng.standard_normal())
+            one.stop_s = one.first_s + output * step_s
+            one.made = output
+            one.prefill_j, one.decode_j = prompt * case.prefill_j, output * case.decode_j
+            pieces += [(now_s, one.first_s, one.prefill_j), (one.first_s, one.stop_s, one.decode_j)]
+            done.append(one)
+            now_s = one.stop_s + 0.005
+    begin_s, end_s, energy_j = np.array(pieces).T
+    edges_s = np.unique(np.concatenate((begin_s, end_s)))
+    change_w = np.zeros(edges_s.size)
+    np.add.at(change_w, np.searchsorted(edges_s, begin_s), energy_j / (end_s - begin_s))
+    np.add.at(change_w, np.searchsorted(edges_s, end_s), -energy_j / (end_s - begin_s))
+    merged = np.stack((edges_s[:-1], edges_s[1:], np.cumsum(change_w)[:-1]), axis=1)
+    return _truth(sorted(done, key=lambda one: one.sent_s), merged, case, rng)
+
+
+def _lengths(case: Case, rng: np.random.Generator) -> tuple[int, int]:
+    prompt, output = (
+        round(math.exp(rng.uniform(*np.log(bounds))))
+        for bounds in (case.input_tokens, case.output_tokens)
+    )
+    return prompt, output
+
+
+def _truth(done: Sequence[_Request], pieces: Floats, case: Case, rng: np.random.Generator) -> Truth:
     columns = np.array(
         [(r.sent_s, r.first_s, r.stop_s, r.prompt, r.made, r.prefill_j, r.decode_j) for r in done]
     ).T
     start_s, first_s, stop_s, prompt, made, prefill_j, decode_j = columns
+    late_s = rng.exponential(case.late_s, (2, len(done)))
+    first_s = first_s + late_s[0]
+    stop_s = np.fmax(stop_s + late_s[1], first_s)
     requests = RequestLog(
         tuple(map(str, range(len(done)))),
         start_s, first_s, stop_s, prompt, made, np.zeros(len(done)),
     )  # fmt: skip
-    begin_s, end_s, above_w = np.array(pieces).T
-    time_s, power_w = [0.0], [IDLE_W]
+    begin_s, end_s, above_w = pieces.T
     # A gap between pieces is idle.
-    times = np.stack((begin_s, begin_s, end_s, end_s), axis=1).reshape(-1)
-    zeros = np.full(begin_s.size, IDLE_W)
-    powers = np.stack((zeros, above_w + IDLE_W, above_w + IDLE_W, zeros), axis=1).reshape(-1)
-    time_s = np.concatenate((time_s, times, [times[-1] + IDLE_S]))
-    power_w = np.concatenate((power_w, powers, [IDLE_W]))
-    return Truth(requests, Power(time_s, power_w), prefill_j, decode_j)
+    times_s = np.stack((begin_s, begin_s, end_s, end_s), axis=1).reshape(-1)
+    zeros = np.zeros(begin_s.size)
+    power_w = np.stack((zeros, above_w, above_w, zeros), axis=1).reshape(-1)
+    last_s = times_s[-1] + IDLE_S
+    time_s = np.concatenate(([0.0], times_s, [last_s]))
+    idle_w = IDLE_W * (1 + case.warm_up * np.clip((time_s - IDLE_S) / (last_s - 2 * IDLE_S), 0, 1))
+    return Truth(requests, Power(time_s, np.pad(power_w, 1) + idle_w), prefill_j, decode_j)
 
 
 def record(truth: Truth, case: Case, rng: np.random.Generator) -> Trace:
@@ -397,10 +453,28 @@ def cases() -> dict[str, Case]:
         found[f"power by {shape}"] = replace(base, shape=shape)
     for sensor in ("instant", "average", "lag", "counter"):
         found[f"sensor: {sensor}"] = replace(base, sensor=sensor)
-    found["open arrivals"] = replace(base, arrivals="open", prefill="serial", shape="steps")
-    found["bursts"] = replace(base, arrivals="bursts", prefill="serial", shape="steps")
+    steps = replace(base, prefill="serial", shape="steps")
+    found["open arrivals"] = replace(steps, arrivals="open")
+    found["bursts"] = replace(steps, arrivals="bursts")
     found["aborted"] = replace(base, aborted=0.1, prefill="serial")
     found["cached"] = replace(base, cached=0.4, prefill="serial")
+    found["6 slots for 16"] = replace(base, prefill="serial", slots=6)
+    found["costly positions"] = replace(steps, position_j=3e-4)
+    found["idle rises by 10 %"] = replace(steps, warm_up=0.1)
+    found["late client"] = replace(steps, late_s=0.005)
+    found["uneven steps"] = replace(steps, step_noise=0.2)
+    found["independent requests"] = replace(base, prefill="independent")
+    found["independent, 64, 20 ms"] = replace(
+        base, prefill="independent", concurrency=64, period_s=0.02
+    )
+    found["a large model"] = replace(
+        base, prefill="chunked", prefill_tokens_per_s=2000.0, prefill_j=0.2, decode_j=2.0,
+        step_s=(0.05, 0.001), duration_s=120.0,
+    )  # fmt: skip
+    found["a small model"] = replace(
+        base, prefill="serial", prefill_tokens_per_s=60000.0, prefill_j=0.003, decode_j=0.02,
+        step_s=(0.003, 0.00005), output_tokens=(64, 1024),
+    )  # fmt: skip
     return found
 
 

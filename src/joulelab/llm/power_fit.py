@@ -113,8 +113,21 @@ class PowerFit:
     """All models of a component's power that are plausible; their weights add up to 1."""
 
     models: Sequence[Model]
-    response: Response
-    stated: Response
+    response: Response | None  # How the sensor responds, or None if nothing explains power.
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether readings show what drives power."""
+        return self.response is not None
+
+
+def unexplained(assumed: Sequence[Activity]) -> PowerFit:
+    """Return a fit that divides all energy over the time in which requests were processed."""
+    activity = assumed[0]
+    size = len(activity.drivers)
+    only_busy = np.array([float(one.name == "busy") for one in activity.drivers])
+    model = Model(activity, 1.0, only_busy, np.zeros((size, size)), np.zeros(size))
+    return PowerFit([model], None)
 
 
 def plausible_activities(requests: RequestLog) -> list[Activity]:
@@ -156,7 +169,7 @@ def fit_power(
         _model(*candidates[i], readings.net_w, float(weights[i] / weights[kept].sum()))
         for i in kept
     ]
-    return PowerFit(models, response, stated)
+    return PowerFit(models, response)
 
 
 def _distinct(servers: Iterable[ServerActivity]) -> list[ServerActivity]:

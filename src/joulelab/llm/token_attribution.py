@@ -18,7 +18,14 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import component_gross, component_net
 from joulelab.errors import UserError
 from joulelab.format import join_words
-from joulelab.llm.power_fit import Activity, Model, PowerFit, fit_power, plausible_activities
+from joulelab.llm.power_fit import (
+    Activity,
+    Model,
+    PowerFit,
+    fit_power,
+    plausible_activities,
+    unexplained,
+)
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, RequestEnergies, SteadyState, TokenCost
 from joulelab.llm.sensor_response import power_readings
@@ -39,7 +46,16 @@ LONGEST_DIP_S = 0.1
 """The next request of a closed loop is sent within this time."""
 LEAST_STEADY_READINGS = 5
 UNKNOWN_SHARE = 0.25
-"""Standard uncertainty of prefill's share from which nothing is known: 0.29 if all are equal."""
+"""Standard uncertainty of prefill's share from which nothing is known."""
+UNEXPLAINED_OFF = 1 / math.sqrt(12)
+"""That of a component whose power nothing explains: any share is as likely as any other."""
+ASSUMED_OFF = 0.01
+"""Relative standard uncertainty of prefill from the assumptions about the server. With exact
+readings of simulated servers, errors are 0.5 % (median), see ``benchmarks/results``."""
+REQUEST_OFF = 0.005
+"""The same of the decoding of one request, next to others."""
+TOKEN_OFF = 0.5
+"""Standard uncertainty of when a request's first and last tokens were made, in tokens."""
 
 
 def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = None) -> LlmResult:
@@ -71,32 +87,36 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
     estimator = EnergyEstimator(trace, baseline, edges_ns)
     (energy,) = estimator.energies([window])
     assumed = plausible_activities(requests)
+    insignificant: list[str] = []
     divisions: dict[str, _Division] = {}
     for name, part in energy.components.items():
-        if baseline is None or not part.net_j > 0:
+        if baseline is None or math.isnan(part.net_j):
             continue
-        readings = power_readings(trace, name, part.source, baseline)
-        fit = readings and fit_power(requests, assumed, *readings)
-        if fit:
-            divisions[name] = _Division.of(part, fit)
-    costs = {name: _cost(requests, [one.phases()]) for name, one in divisions.items()}
-    # A GPU that another server uses, or an estimate that does not vary.
-    idle = [
-        name
-        for name, part in energy.components.items()
-        if name not in divisions and part.net_interval_j[0] <= 0
-    ]
-    if idle:
-        notes.append(f"no energy net of idle is significant: {join_words(idle)}")
-    is_whole = bool(divisions) and {*divisions, *idle} == energy.components.keys()
+        fit = None
+        # Nothing explains a GPU that another server uses, or an estimate that does not vary.
+        if part.net_interval_j[0] > 0:
+            readings = power_readings(trace, name, part.source, baseline)
+            fit = readings and fit_power(requests, assumed, *readings)
+        else:
+            insignificant.append(name)
+        divisions[name] = _Division.of(part, fit or unexplained(assumed))
+    if insignificant:
+        notes.append(f"no energy net of idle is significant: {join_words(insignificant)}")
+    is_whole = bool(divisions) and divisions.keys() == energy.components.keys()
+    cost = UNKNOWN_COST
+    if is_whole:
+        cost = _cost(requests, list(divisions.values()))
+        if math.isnan(cost.j_per_output_token.value):
+            notes.append(
+                "prefill and decode do not vary apart, so that joules per token are unknown: send "
+                "prompts of different lengths, or requests one at a time"
+            )
     return LlmResult(
         requests=requests,
         energy=energy,
-        cost=_cost(requests, [one.phases() for one in divisions.values()])
-        if is_whole
-        else UNKNOWN_COST,
+        cost=cost,
         gross_j_per_output_token=_gross_per_token(energy, float(requests.output_tokens.sum())),
-        component_costs=costs,
+        component_costs={name: _cost(requests, [one]) for name, one in divisions.items()},
         steady_state=_steady_state(requests, estimator, divisions) if is_whole else None,
         per_request=_request_energies(list(divisions.values())) if is_whole else None,
         notes=tuple(notes),
@@ -194,12 +214,8 @@ class _Division:
         variance = float(np.dot(weights, np.array(variances) + (np.array(shares) - mean) ** 2))
         # A share below 0 shows that the model is off by at least that.
         off = max(math.sqrt(max(variance, 0.0)), -mean, mean - 1)
+        off = UNEXPLAINED_OFF if not fit.is_explained else math.hypot(off, ASSUMED_OFF * mean)
         return cls(part, fit, *_within_limits(mean, off), per_watt)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether prefill and decode can be told apart."""
-        return self.off < UNKNOWN_SHARE
 
     def phases(self) -> tuple[UncertainValue, UncertainValue]:
         """Return the energy of prefill and of decode; they add up to the net energy."""
@@ -236,6 +252,9 @@ class _Division:
             _scaled(one, share, self.fit.models[0].activity)
             for one, share in ((prefill, self.share), (decode, 1 - self.share))
         )
+        tokens = np.maximum(self.fit.models[0].activity.server.decode.tokens, 1.0)
+        variance += (ASSUMED_OFF * prefill) ** 2 + (REQUEST_OFF * decode) ** 2
+        variance += (TOKEN_OFF * decode / tokens) ** 2
         variance_j2 = net_j**2 * variance
         variance_j2 += ((prefill + decode) * self.part.net_uncertainty_j) ** 2
         return net_j * prefill, net_j * decode, variance_j2
@@ -277,14 +296,27 @@ def _within_limits(mean: float, off: float) -> tuple[float, float]:
     return centre, math.sqrt(float((x - centre) ** 2 @ density))
 
 
-def _cost(
-    requests: RequestLog, phases: Sequence[tuple[UncertainValue, UncertainValue]]
-) -> TokenCost:
-    prefill, decode = (UncertainValue.total(one) for one in zip(*phases, strict=True))
-    return TokenCost(
-        _ratio(prefill.per(float(requests.input_tokens.sum()))),
-        _ratio(decode.per(float(requests.output_tokens.sum()))),
+def _cost(requests: RequestLog, divisions: Sequence[_Division]) -> TokenCost:
+    """Return the costs of all tokens; unknown if nothing says how much of the energy is prefill."""
+    return _cost_of(
+        [one.phases() for one in divisions],
+        divisions,
+        float(requests.input_tokens.sum()),
+        float(requests.output_tokens.sum()),
     )
+
+
+def _cost_of(
+    phases: Sequence[tuple[UncertainValue, UncertainValue]],
+    divisions: Sequence[_Division],
+    tokens_in: float,
+    tokens_out: float,
+) -> TokenCost:
+    unknown_j = math.hypot(*(one.off * one.part.net_j for one in divisions))
+    if unknown_j >= UNKNOWN_SHARE * abs(math.fsum(one.part.net_j for one in divisions)):
+        return UNKNOWN_COST
+    prefill_j, decode_j = (UncertainValue.total(one) for one in zip(*phases, strict=True))
+    return TokenCost(_ratio(prefill_j.per(tokens_in)), _ratio(decode_j.per(tokens_out)))
 
 
 def _ratio(value: UncertainValue) -> Ratio:
@@ -333,12 +365,11 @@ def _steady_state(
     prefill, decode = activity.between(start_s, stop_s)
     names = [one.name for one in activity.drivers]
     tokens_in, tokens_out = prefill[names.index("input")], decode[names.index("output")]
-    prefill_j, decode_j = (UncertainValue.total(one) for one in zip(*phases, strict=True))
     return SteadyState(
         start_s=start_s,
         stop_s=stop_s,
         concurrency=concurrency,
-        cost=TokenCost(_ratio(prefill_j.per(tokens_in)), _ratio(decode_j.per(tokens_out))),
+        cost=_cost_of(phases, list(divisions.values()), float(tokens_in), float(tokens_out)),
         output_tokens_per_s=float(tokens_out / (stop_s - start_s)),
         gross_j_per_output_token=_gross_per_token(within, float(tokens_out)),
     )
