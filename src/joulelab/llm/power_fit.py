@@ -35,6 +35,8 @@ RESPONSE_READINGS = 5_000
 """Enough to find a sensor's response."""
 MOST_REFINED = 3
 """Assumptions about the server for which it is searched closely."""
+MOST_FITTED = 8
+"""Assumptions about the server for which all drivers are tried."""
 MOST_WORSE = 60.0
 """Assumptions that explain the times of the requests worse by more, in -2 ln L, are left out."""
 MARGIN_S = 5.0
@@ -148,9 +150,10 @@ def fit_power(
     readings = readings.between(start_s - MARGIN_S, stop_s + MARGIN_S)
     if readings.net_w.size <= MOST_DRIVERS + 1:
         return None
-    response = _find_response(assumed, readings, stated)
+    response, losses = _find_response(assumed, readings, stated)
     candidates = []
-    for one in assumed:
+    for i in np.argsort(losses)[:MOST_FITTED]:
+        one = assumed[i]
         design = one.design(readings, response)
         candidates += [(fit, one, design) for fit in _subsets(design, readings.net_w, one.drivers)]
     if not candidates:
@@ -186,10 +189,11 @@ def _distinct(servers: Iterable[ServerActivity]) -> list[ServerActivity]:
 
 def _find_response(
     assumed: Sequence[Activity], readings: PowerReadings, stated: Response
-) -> Response:
+) -> tuple[Response, list[float]]:
     """Find how the sensor responds, together with what the server did.
 
-    It is taken to respond as it states unless another response is much more likely.
+    It is taken to respond as it states unless another response is much more likely. Returns also
+    how unlikely each assumption about the server is then.
     """
     some = _some(readings)
     losses = [_response_loss(one, some) for one in assumed]
@@ -200,7 +204,8 @@ def _find_response(
     for k in sorted(range(len(losses)), key=lambda k: coarse[k][0])[:MOST_REFINED]:
         one = refined(tried[coarse[k][1]], some, losses[k])
         found = min(found, one, key=lambda pair: pair[0])
-    return found[1] if found[0] < as_stated - LEAST_GAIN else stated
+    response = found[1] if found[0] < as_stated - LEAST_GAIN else stated
+    return response, [loss(response) for loss in losses]
 
 
 def _response_loss(activity: Activity, readings: PowerReadings) -> Callable[[Response], float]:

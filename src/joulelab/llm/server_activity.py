@@ -239,11 +239,13 @@ class ServerActivity:
             least, stalled_pace, slow_down = min(tried3)
             step, factor = step / 2, math.sqrt(factor)
         found.append((least, stalled_pace, slow_down))
+        # If they are many, the fastest and the slowest show what difference they make.
+        likely = sorted((p, s, one) for one, p, s in found if one <= least + MOST_WORSE)
+        chosen = {likely[0], (stalled_pace, slow_down, least), likely[-1]}
         return [
             replace(self, stalled_pace=pace, slow_down=slow / most, timing=one)
-            for one, pace, slow in found
-            if one <= least + MOST_WORSE and (one, pace, slow) != (least, stalled_pace, slow_down)
-        ] + [replace(self, stalled_pace=stalled_pace, slow_down=slow_down / most, timing=least)]
+            for pace, slow, one in sorted(chosen)
+        ]
 
 
 def drivers_of(activity: ServerActivity) -> list[Driver]:
@@ -301,7 +303,7 @@ def activities(requests: RequestLog) -> Iterator[ServerActivity]:
     )
     context = requests.input_tokens + requests.output_tokens / 2
     is_cut = ~known & (requests.output_tokens == 0)
-    timing = _PromptTiming(requests.start_s, first_s, prompt, ~is_cut)
+    timing = _PromptTiming(requests.start_s, first_s, requests.stop_s, prompt, ~is_cut)
     steps = decode.tokens - 1
     step_s = (
         float(np.median(decode.length_s[steps > 0] / steps[steps > 0])) if steps.max() > 0 else 0.0
@@ -322,6 +324,7 @@ class _PromptTiming:
 
     start_s: Floats
     first_s: Floats
+    stop_s: Floats
     prompt: Floats
     whole: Bools
 
@@ -342,10 +345,12 @@ class _PromptTiming:
                 np.minimum(np.maximum(serial_s, self.start_s + wait_s), self.first_s),
                 self.first_s,
             )
-        alone = self.whole & (self.first_s - serial_s > SHORTEST_S)
+        freed_s = self._freed(serial_s)
+        yield freed_s, self.first_s
+        alone = self.whole & (self.first_s - freed_s > SHORTEST_S)
         for n, took_s in (
             (tokens, ends_s - starts_s),
-            (self.prompt[alone], (self.first_s - serial_s)[alone]),
+            (self.prompt[alone], (self.first_s - freed_s)[alone]),
         ):
             if not n.size:
                 continue
@@ -396,6 +401,12 @@ class _PromptTiming:
         after_s[by_start] = np.concatenate(([-np.inf], latest_s[:-1]))
         begin_s = np.where(self.whole, begin_s, np.maximum(self.start_s, after_s))
         return np.minimum(begin_s, self.first_s)
+
+    def _freed(self, serial_s: Floats) -> Floats:
+        """Return when each prompt began if it waited until another request left the server."""
+        stops_s = np.concatenate(([-np.inf], np.sort(self.stop_s)))
+        before = np.searchsorted(stops_s, self.first_s, side="left") - 1
+        return np.maximum(serial_s, stops_s[np.maximum(before, 0)])
 
 
 def _fastest_s(tokens: Floats, took_s: Floats) -> tuple[float, float]:
