@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +72,15 @@ def test_tokens_are_counted_by_a_function_or_unknown(capsys):
         assert loop.tokens == 14
         list(loop.steps("ab"))
     assert math.isnan(loop.tokens)
+    assert "token" not in capsys.readouterr().err
+
+
+def test_tokens_of_one_process_are_not_related_to_the_energy_of_several(monkeypatch, capsys):
+    monkeypatch.setattr("joulelab.loops.current_launch", lambda: SimpleNamespace(local_rank=0))
+    loop = joulelab.epochs(range(1))
+    for _ in loop:
+        list(loop.steps([{"input_ids": np.ones(8)}]))
+    assert loop.tokens == 8
     assert "token" not in capsys.readouterr().err
 
 

@@ -43,8 +43,9 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
     Attributes:
         meter: The meter; ``None`` before the loop begins, unless it was given.
-        tokens: Number of tokens in the batches of :meth:`steps` so far; NaN if it is unknown. The
-            energy of one is ``energy.per(tokens)``.
+        tokens: Number of tokens in this process's batches of :meth:`steps` so far; NaN if it is
+            unknown. The energy of one is ``energy.per(tokens)``, unless several processes of a job
+            share the host, whose energy it is.
 
     Raises:
         UserError: An option is out of range.
@@ -143,7 +144,8 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 
     def _print_energy(self) -> None:
         try:
-            print_summary([*summary_lines(self.energy), *token_lines(self.energy, self.tokens)])
+            tokens = self.tokens if current_launch() is None else math.nan
+            print_summary([*summary_lines(self.energy), *token_lines(self.energy, tokens)])
         except Exception as error:  # noqa: BLE001  (the program must go on, whatever fails)
             warnings.warn(f"the loop's energy is unknown: {error}", RuntimeWarning, stacklevel=3)
 

@@ -501,6 +501,22 @@ def test_tokens_of_all_batches_count_without_padding(train_language_model, energ
     assert "training_step" not in vars(trainer)
 
 
+def test_batches_that_are_skipped_after_resuming_do_not_count(train_language_model, tmp_path):
+    data, seen = sentences(*LENGTHS), []
+
+    def count(batch):
+        seen.append(int(batch["attention_mask"].sum()))
+        return seen[-1]
+
+    options = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 1}
+    train_language_model(data, EnergyCallback(quiet=True, tokens_in=count), **options).train()
+    callback = EnergyCallback(quiet=True)
+    trainer = train_language_model(data, callback, **options)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert sum(seen) == TOKENS
+    assert callback.history[0]["energy_train_tokens"] == sum(seen[2:])
+
+
 @pytest.mark.filterwarnings("ignore:Using `DataCollatorWithFlattening`:UserWarning")
 def test_every_token_of_packed_sequences_counts(train_language_model):
     callback = EnergyCallback(quiet=True)

@@ -38,7 +38,15 @@ def bench(directory, levels):
         LevelResult(level, served(1.0).requests, {}, *[Percentiles()] * 3, 0.0, one and served(one))
         for level, one in levels.items()
     ]
-    found = BenchResult("http://127.0.0.1", "model", "chat", results, served(9.0), None)
+    found = BenchResult(
+        url="http://127.0.0.1",
+        model="model",
+        api="chat",
+        levels=results,
+        total=served(9.0),
+        costs={},
+        knee=None,
+    )
     directory.mkdir()
     (directory / "result.json").write_text(json.dumps(found.to_json()))
     return directory

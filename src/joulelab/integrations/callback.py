@@ -87,7 +87,8 @@ class HookSpans:
         while span is not None:
             innermost = self._open.pop()
             if innermost in self._tokens:
-                counted = self._attempt(self._tokens.pop(innermost).attributes, {})
+                unknown: dict[str, float] = {}
+                counted = self._attempt(self._tokens.pop(innermost).attributes, unknown)
                 # Another thread may be reading the attributes.
                 innermost.attributes = innermost.attributes | counted
             if innermost.stop_ns is None:

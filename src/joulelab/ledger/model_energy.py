@@ -135,9 +135,10 @@ def _token_of_result(file: Path, level: str) -> UncertainValue:
                 hint=f"name one, for example {file}:{[*levels][-1].split()[-1]}" if levels else "",
             )
         energy = levels[matching[0]]
-    value, low, high = (
-        (energy or {}).get(f"gross_j_per_output_token{end}") for end in ("", "_low", "_high")
-    )
+    energy = energy or {}
+    value = energy.get("gross_j_per_output_token")
+    low = energy.get("gross_j_per_output_token_low")
+    high = energy.get("gross_j_per_output_token_high")
     if value is None or low is None or high is None:
         raise UserError(f"{file} has no energy per output token", why="it was not measured")
     return UncertainValue(value, own=(high - low) / 2 / COVERAGE_FACTOR, least=0.0)

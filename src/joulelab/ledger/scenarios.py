@@ -76,7 +76,7 @@ class Inference:
             energy = self.over(period)
             data[f"{period}_j"] = energy.value
             data[f"{period}_low_j"], data[f"{period}_high_j"] = energy.interval
-        return named_after(self.unit, finite_or_none(data))
+        return dict(named_after(self.unit, finite_or_none(data)))
 
 
 @dataclass(frozen=True, slots=True)
