@@ -10,7 +10,7 @@ from joulelab.errors import UserError
 from joulelab.machine import describe
 from joulelab.meter import Meter
 from joulelab.predict import measure_profile, microworkloads
-from joulelab.predict.coefficients import COEFFICIENT_NAMES, find_datasheet
+from joulelab.predict.coefficients import COEFFICIENT_NAMES, KNOWN_LENGTHS, find_datasheet
 from joulelab.predict.hardware_profile import load_profile, shipped_profiles
 from joulelab.predict.measurements import read_measurements
 from joulelab.predict.prediction import predict
@@ -66,11 +66,12 @@ def test_a_saved_profile_loads_unchanged(tmp_path, profile):
     )
 
 
-def test_a_profile_from_before_pooling_was_modelled_still_predicts(tmp_path, profile):
+@pytest.mark.parametrize("length", KNOWN_LENGTHS[:-1])
+def test_profiles_of_earlier_versions_still_predict(tmp_path, profile, length):
     def shorten(values):
-        del values["coefficients"]["window_elements_per_s"]
-        del values["coefficients"]["function_elements_per_s"]
-        values["log_covariance"] = [row[:-2] for row in values["log_covariance"][:-2]]
+        values["coefficients"] = dict(list(values["coefficients"].items())[:length])
+        values["log_covariance"] = [row[:length] for row in values["log_covariance"][:length]]
+        del values["datasheet"]["half_flops_per_s"]
 
     path = tmp_path / "earlier.json"
     path.write_text(damaged(shorten))

@@ -32,11 +32,20 @@ class Datasheet(BaseModel):
     kind: Literal["cuda", "cpu"]  # "cuda" runs asynchronously to the host; "cpu" is the host
     vector_flops_per_s: Positive  # peak of 32-bit floating point without matrix units
     matrix_flops_per_s: Positive  # peak with matrix units on 32-bit numbers (TF32), not sparse
+    half_flops_per_s: Positive | None = None  # the same on 16-bit numbers; None if not stated
     memory_bytes_per_s: Positive
     cache_bytes: Positive  # size of the last-level cache
     processors: Annotated[int, Field(gt=0)]  # each processes one tile: multiprocessors, or cores
     power_limit_w: Positive
     generic: bool = False  # whether it stands for an unknown device, as a rough guess
+
+    @property
+    def half_peak(self) -> float:
+        """Peak with matrix units on 16-bit numbers: by default twice that of TF32."""
+        if self.half_flops_per_s is not None:
+            return self.half_flops_per_s
+        has_matrix_units = self.matrix_flops_per_s > self.vector_flops_per_s
+        return self.matrix_flops_per_s * (2 if has_matrix_units else 1)
 
     def without_matrix_units(self) -> Datasheet:
         """Return the sheet for work that may not use them, such as 32-bit numbers without TF32."""
@@ -53,6 +62,7 @@ def known_datasheets() -> list[Datasheet]:
             kind="cuda",
             vector_flops_per_s=float(row["vector_tflops_per_s"]) * 1e12,
             matrix_flops_per_s=float(row["matrix_tflops_per_s"]) * 1e12,
+            half_flops_per_s=float(row["half_tflops_per_s"]) * 1e12,
             memory_bytes_per_s=float(row["memory_gb_per_s"]) * 1e9,
             cache_bytes=float(row["cache_mb"]) * 1e6,
             processors=int(row["processors"]),
@@ -114,6 +124,10 @@ def _product_rate(sheet: Datasheet) -> float:
     return 0.75 * sheet.vector_flops_per_s
 
 
+def _half_rate(sheet: Datasheet) -> float:
+    return 0.6 * sheet.half_peak
+
+
 def _stream_rate(sheet: Datasheet) -> float:
     return 0.85 * sheet.memory_bytes_per_s
 
@@ -121,6 +135,10 @@ def _stream_rate(sheet: Datasheet) -> float:
 def _product_j(sheet: Datasheet) -> float:
     """A dense product at full rate draws about the power limit, half of it for other reasons."""
     return 0.45 * sheet.power_limit_w / _product_rate(sheet)
+
+
+def _half_j(sheet: Datasheet) -> float:
+    return 0.45 * sheet.power_limit_w / _half_rate(sheet)
 
 
 def _stream_j(sheet: Datasheet) -> float:
@@ -176,15 +194,23 @@ COEFFICIENTS = (
     Coefficient("memory_j_per_byte", _stream_j, 0.3),
     Coefficient("cache_j_per_byte", lambda sheet: 0.45 * _stream_j(sheet), 0.4),
     # Numbers in the windows of pooling, whose loops do little else than index, and in statistics
-    # and transcendental functions. Profiles of earlier versions end before these two.
+    # and transcendental functions.
     Coefficient("window_elements_per_s", lambda sheet: sheet.vector_flops_per_s / 50, 1.0),
     Coefficient("function_elements_per_s", lambda sheet: sheet.vector_flops_per_s / 30, 0.8),
+    # Matrix products and attention on 16-bit numbers.
+    Coefficient("half_flops_per_s", _half_rate, 0.3),
+    Coefficient("half_j_per_flop", _half_j, 0.3),
+    # Time of an inference server in which the device waits: for each step, and for each sequence
+    # in it (scheduling, sampling, detokenising). Servers differ by a factor of ten.
+    Coefficient("server_step_s", 3e-3, 1.0),
+    Coefficient("sequence_s", 1e-4, 1.2),
 )
 """All coefficients. The rules are rounded from published data on GPUs and PyTorch's kernels."""
 
 COEFFICIENT_NAMES = tuple(one.name for one in COEFFICIENTS)
-FIRST_COEFFICIENTS = COEFFICIENT_NAMES[:-2]
-"""Those of profiles written before pooling was modelled."""
+KNOWN_LENGTHS = (24, 26, len(COEFFICIENT_NAMES))
+"""Numbers of coefficients in profiles written before pooling was modelled, before language models
+were, and now. A profile has the first ones."""
 
 
 def expect_coefficients(sheet: Datasheet) -> tuple[Floats, Floats]:

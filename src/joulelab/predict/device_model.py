@@ -2,10 +2,12 @@
 
 An operator takes its arithmetic, its memory traffic, and the start and end of its kernels. The
 first two hardly overlap: a kernel reads before it computes and writes afterwards, and most kernels
-of small models do little of each. A GPU runs asynchronously to the host, so a step takes about the
+of small models do little of each. Products of 16-bit numbers, which are those of language models,
+load the next tiles while they multiply and take about the longer of both. A GPU runs asynchronously to the host, so a step takes about the
 longer of both; a CPU does one after the other. Energy is idle power over the step's time, busy
 power over the time that the device works, and a share for each floating-point operation and byte.
-The host of a CPU's step is the CPU, which is then busy.
+The host of a CPU's step is the CPU, which is then busy. An inference server schedules steps and
+their sequences while the device waits; that time is added.
 
 The uncertainty of an estimate has three parts, added as variances of the logarithm:
 
@@ -27,7 +29,8 @@ from joulelab.predict.coefficients import COEFFICIENT_NAMES, Datasheet, Floats
 from joulelab.predict.steps import LIBRARY_CONVOLUTIONS, OperatorTable
 
 OVERLAP = 3.0
-"""Exponent p of (host^p + device^p)^(1/p) for a GPU: 26 % over the longer if both are equal."""
+"""Exponent p of (host^p + device^p)^(1/p) for a GPU: 26 % over the longer if both are equal. The
+arithmetic and the traffic of products of 16-bit numbers overlap in the same way."""
 
 CACHE_SHARPNESS = 2.0
 """Exponent in the share that comes from the cache, 1 / (1 + (bytes / cache_bytes)^2)."""
@@ -50,7 +53,7 @@ class StepEstimates(NamedTuple):
 
     duration_s: Floats
     energy_j: Floats  # gross
-    host_s: Floats  # the host's part of the duration
+    host_s: Floats  # the host's part of the duration, including a server's
     device_s: Floats  # the device's part
     operator_s: Floats  # device time of one operator
     operator_j: Floats  # energy of one operator above idle
@@ -66,9 +69,12 @@ def estimate_steps(
     per_call = ("forward_call_s", "backward_call_s", "library_call_s", "parameter_s")
     host_s = operators.calls @ [value[name] for name in per_call] + value["step_s"]
     if sheet.kind == "cuda":
-        duration_s = (device_s**OVERLAP + host_s**OVERLAP) ** (1 / OVERLAP)
+        duration_s = _overlap(device_s, host_s)
     else:
         duration_s = device_s + host_s
+    server_s = operators.served @ [value["server_step_s"], value["sequence_s"]]
+    duration_s += server_s
+    host_s += server_s
     operator_j = (
         value["busy_power_w"] * operator_s
         + _joules_per_flop(operators, value) * operators.flops_on(sheet.kind)
@@ -156,8 +162,16 @@ def _operator_times(
     copies[copied] = value["pointwise_copies"]
     convolution = library | operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     launch_s = np.where(convolution, value["convolution_launch_s"], value["launch_s"])
-    seconds = arithmetic_s + (1 + copies) * memory_s + launch_s * operators.launches
-    return seconds, copies, cached
+    work_s = arithmetic_s + (1 + copies) * memory_s
+    if sheet.kind == "cuda":
+        work_s = np.where(operators.is_half, _overlap(arithmetic_s, memory_s), work_s)
+    return work_s + launch_s * operators.launches, copies, cached
+
+
+def _overlap(one_s: Floats, other_s: Floats) -> Floats:
+    """Return the time that two parts take that overlap: about the longer one's."""
+    found: Floats = (one_s**OVERLAP + other_s**OVERLAP) ** (1 / OVERLAP)
+    return found
 
 
 def _flops_per_s(operators: OperatorTable, value: dict[str, float]) -> Floats:
@@ -167,6 +181,7 @@ def _flops_per_s(operators: OperatorTable, value: dict[str, float]) -> Floats:
     gradient = operators.is_kind("depthwise_weight_gradient")
     rate[gradient] = value["depthwise_gradient_flops_per_s"]
     rate[operators.is_kind("matrix_product", "attention")] = value["product_flops_per_s"]
+    rate[operators.is_half] = value["half_flops_per_s"]
     return rate
 
 
@@ -175,4 +190,5 @@ def _joules_per_flop(operators: OperatorTable, value: dict[str, float]) -> Float
     depthwise = operators.is_kind("depthwise_convolution", "depthwise_weight_gradient")
     found[depthwise] = value["depthwise_j_per_flop"]
     found[operators.is_kind("matrix_product", "attention")] = value["product_j_per_flop"]
+    found[operators.is_half] = value["half_j_per_flop"]
     return found

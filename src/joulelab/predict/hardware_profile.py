@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from joulelab.errors import UserError, nearest
 from joulelab.predict.coefficients import (
     COEFFICIENT_NAMES,
-    FIRST_COEFFICIENTS,
+    KNOWN_LENGTHS,
     Datasheet,
     Positive,
     expect_coefficients,
@@ -59,7 +59,7 @@ class HardwareProfile(BaseModel):
     @model_validator(mode="after")
     def _check_coefficients(self) -> HardwareProfile:
         names = tuple(self.coefficients)
-        if names not in (COEFFICIENT_NAMES, FIRST_COEFFICIENTS):
+        if names not in [COEFFICIENT_NAMES[:length] for length in KNOWN_LENGTHS]:
             different = set(names) ^ set(COEFFICIENT_NAMES)
             raise ValueError(f"coefficients differ from this version's: {sorted(different)}")
         if [len(row) for row in self.log_covariance] != [len(names)] * len(names):

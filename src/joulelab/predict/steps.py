@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,6 +13,10 @@ import numpy as np
 from joulelab.predict.coefficients import Floats
 
 PHASES = ("train", "infer")
+
+TOKEN_PHASES = ("train", "prefill", "decode", "serve")
+"""Phases of a language model that is given by its configuration. To serve is to decode with the
+prefills that keep the batch full."""
 
 KINDS = (
     "convolution",
@@ -55,14 +58,31 @@ class Case(NamedTuple):
     """A step that can be run."""
 
     model: str  # name as joulelab.models.registry accepts it
-    phase: str  # "train" or "infer"
+    phase: str  # one of PHASES, or of TOKEN_PHASES for a language model
     batch_size: int  # samples in the step
     input_shape: tuple[int, ...]  # of one sample
+    output_tokens: int = 0  # that follow the input in each sequence, for decode and serve
+    precision: str = "fp32"  # of a language model's weights, activations and cache
 
     @property
     def input(self) -> str:
         """The shape as text, for example ``3x32x32``."""
         return "x".join(map(str, self.input_shape))
+
+
+    @property
+    def tokens(self) -> float:
+        """The tokens of one step: input tokens, or output tokens for decode and serve."""
+        if self.phase == "decode":
+            return self.batch_size
+        if self.phase == "serve":
+            return self.batch_size + self.prefills
+        return self.batch_size * self.input_shape[0]
+
+    @property
+    def prefills(self) -> float:
+        """Prefills per step of serving: each gives a sequence's first token, and a step the rest."""
+        return self.batch_size / (self.output_tokens - 1)
 
 
 class MatrixProduct(NamedTuple):
@@ -91,14 +111,17 @@ class Operator(NamedTuple):
     calls: int = 1  # calls by the host: 0 if another operator of the same call counts it
     elements: float = 0.0  # numbers in pooling windows, in statistics, or in functions as exp
     is_split: bool = False  # whether processors share sums: gradients of weights sum over a batch
+    is_half: bool = False  # whether it multiplies 16-bit numbers
 
 
 @dataclass(frozen=True)
 class TracedStep:
     """The operators of one step and how often each occurs."""
 
-    operators: Counter[Operator]
+    operators: Mapping[Operator, float]
     parameter_tensors: int  # that the optimiser updates
+    server_steps: float = 0.0  # steps that an inference server schedules
+    sequences: float = 0.0  # sequences in these steps
 
     @property
     def flops(self) -> float:
@@ -140,7 +163,9 @@ class OperatorTable:
     unaligned: Booleans  # whether it is a grouped convolution that matrix units cannot process
     launches: Floats
     elements: Floats  # in the windows of pooling, in statistics and transcendental functions
+    is_half: Booleans  # whether it multiplies 16-bit numbers
     calls: Floats  # forward, backward and library calls, parameter tensors; shape (steps, 4)
+    served: Floats  # steps and sequences of a server; shape (steps, 2)
 
     def sum_by_step(self, values: Floats) -> Floats:
         """Sum values over the operators of each step. Shape: (operators,) to (steps,)."""
@@ -173,13 +198,14 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
             one.launches,
             one.elements,
             one.is_split,
+            one.is_half,
         )
         for index, step in enumerate(steps)
         for one, count in step.operators.items()
     ]
-    fields = np.array(table, dtype=np.float64).reshape(len(table), 12).T
+    fields = np.array(table, dtype=np.float64).reshape(len(table), 13).T
     step, kind, count, flops, traffic, matrices, rows, columns, depth = fields[:9]
-    launches, elements, split = fields[9:]
+    launches, elements, split, half = fields[9:]
     from_library = np.isin(kind, [KINDS.index(one) for one in LIBRARY_CONVOLUTIONS])
     padded = 2 * matrices * _pad(rows) * _pad(columns) * _pad(depth)
     grouped = kind == KINDS.index("grouped_convolution")
@@ -200,7 +226,9 @@ def tabulate_operators(steps: Sequence[TracedStep]) -> OperatorTable:
         unaligned=grouped & (columns % ALIGNED_CHANNELS > 0),
         launches=launches,
         elements=elements,
+        is_half=half > 0,
         calls=np.array([_calls(step) for step in steps], dtype=np.float64).reshape(-1, 4),
+        served=np.array([(one.server_steps, one.sequences) for one in steps]).reshape(-1, 2),
     )
 
 
