@@ -139,6 +139,8 @@ def test_sizes_are_known_without_building():
         sliding_window=None,
         experts=0,
         experts_per_token=0,
+        feed_forward=14_336,
+        gated=True,
         tied_embeddings=False,
         dtype="bfloat16",
     )

@@ -12,7 +12,6 @@ from joulelab.cli.options import (
     BATCH_SIZE,
     CLASSES,
     INPUT,
-    PHASE,
     PROFILE,
     complete_model,
     site_options,
@@ -34,17 +33,52 @@ from joulelab.models.registry import (
 )
 
 if TYPE_CHECKING:
-    from joulelab.predict import HardwareProfile, Prediction
+    from joulelab.predict import Case, HardwareProfile, Prediction
 
 MILLION = 1e6
+PHASES = ["train", "infer", "prefill", "decode", "serve"]
 
 
 @click.command("predict")
 @click.argument("model", required=False, shell_complete=complete_model)
 @PROFILE
-@PHASE
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Predict for another GPU: transfer the profile to it "
+    "by the two data sheets, with wider intervals. NAME is the driver's, such as 'NVIDIA L4'.",
+)
+@click.option(
+    "--phase",
+    type=click.Choice(PHASES),
+    default="train",
+    show_default=True,
+    help="Predict a step of training or of inference; of a "
+    "language model one of training, prefill or decode, or of serving (decode with its prefills).",
+)
 @BATCH_SIZE
 @INPUT
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Input tokens of each sequence of a language model.",
+)
+@click.option(
+    "--output-tokens",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Output tokens of each sequence of a language model.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["bf16", "fp16", "fp32"]),
+    default="bf16",
+    show_default=True,
+    help="Number format of a language model.",
+)
 @CLASSES
 @click.option("--table", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Predict every row of a CSV file: columns model, phase, batch_size, input.")  # fmt: skip
@@ -57,9 +91,13 @@ MILLION = 1e6
 def command(
     model: str | None,
     profile_name: str,
+    device: str | None,
     phase: str,
     batch_size: int,
     input_shape: tuple[int, ...] | None,
+    prompt_tokens: int,
+    output_tokens: int,
+    precision: str,
     classes: int,
     table: Path | None,
     out: Path | None,
@@ -69,14 +107,16 @@ def command(
 ) -> None:
     """Predict energy and time of one step of a model, with 95 % intervals, without running it.
 
-    MODEL is a model of the paper, torchvision:NAME, timm:NAME, hf:CONFIG, or
-    package.module:factory. Training is forward, backward and SGD with momentum. No GPU is needed,
-    and no weights are created.
+    MODEL is a model of the paper, torchvision:NAME, timm:NAME, lm:NAME, hf:CONFIG, or
+    package.module:factory. Training is forward, backward and SGD with momentum (language models:
+    Adam). No GPU is needed, and no weights are created. For language models (lm:NAME, or hf:CONFIG
+    in a phase other than train and infer) the result is also given per token.
 
     \b
     Example:
       joulelab predict ResNet18 --profile h100 --phase train --batch-size 128
       joulelab predict torchvision:vit_b_16 --phase infer --classes 1000
+      joulelab predict lm:llama-3.1-8b --phase serve --profile h100-vllm --batch-size 64
       joulelab predict --table candidates.csv --out predicted.csv
     """
     if sum(source is not None for source in (model, table, study)) != 1:
@@ -87,6 +127,8 @@ def command(
     from joulelab.predict import Case, load_profile, predict  # noqa: PLC0415 - imports torch
 
     profile = load_profile(profile_name)
+    if device is not None:
+        profile = profile.on_device(device)
     if study is not None:
         from joulelab.predict.measurements import predict_study  # noqa: PLC0415 - imports pandas
 
@@ -95,8 +137,14 @@ def command(
         click.echo(f"{predictions} predictions written to {path}")
         return
     if model is not None:
-        shape = input_shape or default_input_shape(model)
-        cases = [Case(canonical_name(model), phase, batch_size, shape)]
+        case = Case(
+            canonical_name(model), phase, batch_size, (prompt_tokens,), output_tokens, precision
+        )
+        if phase in {"prefill", "train"}:
+            case = case._replace(output_tokens=0)
+        if input_shape or not case.counts_tokens:
+            case = case._replace(input_shape=input_shape or default_input_shape(model))
+        cases = [case]
     else:
         from joulelab.predict.measurements import read_cases  # noqa: PLC0415 - imports pandas
 
@@ -116,29 +164,52 @@ def command(
 
 
 def _print_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
+    case = one.case
+    steps = MILLION / (case.tokens if case.counts_tokens else 1)
     costs = site.costs(
-        MILLION * one.energy_per_step_j, (MILLION * one.energy_low_j, MILLION * one.energy_high_j)
+        steps * one.energy_per_step_j, (steps * one.energy_low_j, steps * one.energy_high_j)
     )
-    cost_text = costs.text()
+    cost_text, counted = costs.text(), "tokens" if case.counts_tokens else "steps"
     if as_json:
-        known = {"costs_of_a_million_steps": costs.to_json()} if cost_text else {}
+        known = {f"costs_of_a_million_{counted}": costs.to_json()} if cost_text else {}
         print_json(one.to_json() | known)
         return
-    case = one.case
-    click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
-    click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
-    per_thousand = quantity(1000 * one.energy_per_sample_j, "J")
-    click.echo(f"energy per step  {energy}, {per_thousand} per 1,000 samples")
     low, high = duration(one.seconds_low), duration(one.seconds_high)
-    click.echo(f"time per step    {duration(one.seconds_per_step)} (95 % CI {low}–{high})")
+    seconds = f"{duration(one.seconds_per_step)} (95 % CI {low}–{high})"
+    if case.counts_tokens:
+        click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, {_tokens(case)}")
+        click.echo(f"on {profile.datasheet.device} ({case.precision}; profile: {profile.numerics})")
+        _print_tokens(one)
+    else:
+        click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
+        click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
+        energy += f", {quantity(1000 * one.energy_per_sample_j, 'J')} per 1,000 samples"
+    click.echo(f"energy per step  {energy}")
+    click.echo(f"time per step    {seconds}")
     click.echo(f"host, device     {duration(one.host_s)}, {duration(one.device_s)}")
     click.echo(f"mean power       {quantity(one.power_w, 'W')}")
     if cost_text:
-        click.echo(f"a million steps  {cost_text}")
+        click.echo(f"a million {counted:6} {cost_text}")
     _print_operators(one)
     for note in one.notes:
         click.echo(sentence(note))
+
+
+def _tokens(case: Case) -> str:
+    """Describe the tokens of each sequence."""
+    output = f", {case.output_tokens} output tokens" if case.output_tokens else ""
+    return f"{case.input} input tokens{output}"
+
+
+def _print_tokens(one: Prediction) -> None:
+    """Print energy and time of a token with their intervals."""
+    joules, low_j, high_j, seconds, low_s, high_s = one.per_token.values()
+    token = one.case.token.replace("_", " ")
+    click.echo(f"per {token:12} {with_interval(joules, low_j, high_j, 'J')}")
+    interval = f"(95 % CI {duration(low_s)}–{duration(high_s)})"
+    click.echo(f"                 {duration(seconds)} {interval}")
+    click.echo(f"tokens per s     {number(1 / seconds)}")
 
 
 def _print_operators(one: Prediction) -> None:

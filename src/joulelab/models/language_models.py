@@ -23,8 +23,12 @@ _OTHER_KEYS = {
     "num_attention_heads": ("n_head", "n_heads"),
     "max_position_embeddings": ("n_positions", "max_seq_len"),
     "num_key_value_heads": ("num_kv_heads",),
+    "intermediate_size": ("n_inner", "ffn_dim"),
     "num_experts": ("num_local_experts", "n_routed_experts"),
 }
+
+_TWO_MATRICES = ("gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "bloom", "phi", "starcoder2")
+"""Architectures whose feed-forward network is not gated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class LanguageConfig:
         sliding_window: Tokens that attention looks back in layers with a window; ``None``: all.
         experts: Experts of each mixture; 0 for a dense model.
         experts_per_token: Of those, the number that process a token; 0 for a dense model.
+        feed_forward: Width of the feed-forward network between its matrices, or of one expert's.
+        gated: Whether the feed-forward network has a third matrix, whose result is a factor.
         tied_embeddings: Whether the embedding is also the matrix that computes the scores.
         dtype: Data type of the published weights, for example ``bfloat16``; empty if not stated.
     """
@@ -58,6 +64,8 @@ class LanguageConfig:
     sliding_window: int | None
     experts: int
     experts_per_token: int
+    feed_forward: int
+    gated: bool
     tied_embeddings: bool
     dtype: str
 
@@ -77,9 +85,10 @@ class LanguageConfig:
         heads = _integer(values, "num_attention_heads")
         hidden_size = _integer(values, "hidden_size")
         experts = _value(values, "num_experts") or 0
+        kind = str(_value(values, "model_type"))
         windowed = values.get("use_sliding_window", True)  # Qwen's states a window and no use of it
         return cls(
-            kind=str(_value(values, "model_type")),
+            kind=kind,
             layers=_integer(values, "num_hidden_layers"),
             hidden_size=hidden_size,
             heads=heads,
@@ -90,6 +99,10 @@ class LanguageConfig:
             sliding_window=_value(values, "sliding_window") if windowed else None,
             experts=experts,
             experts_per_token=(_value(values, "num_experts_per_tok") or 0) if experts else 0,
+            feed_forward=(_value(values, "moe_intermediate_size") if experts else None)
+            or _value(values, "intermediate_size")
+            or 4 * hidden_size,
+            gated=kind not in _TWO_MATRICES,
             tied_embeddings=bool(values.get("tie_word_embeddings", True)),
             dtype=str(values.get("dtype") or values.get("torch_dtype") or "").rpartition(".")[2],
         )

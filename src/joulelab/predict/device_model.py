@@ -3,11 +3,11 @@
 An operator takes its arithmetic, its memory traffic, and the start and end of its kernels. The
 first two hardly overlap: a kernel reads before it computes and writes afterwards, and most kernels
 of small models do little of each. Products of 16-bit numbers, which are those of language models,
-load the next tiles while they multiply and take about the longer of both. A GPU runs asynchronously to the host, so a step takes about the
-longer of both; a CPU does one after the other. Energy is idle power over the step's time, busy
-power over the time that the device works, and a share for each floating-point operation and byte.
-The host of a CPU's step is the CPU, which is then busy. An inference server schedules steps and
-their sequences while the device waits; that time is added.
+load the next tiles while they multiply and take about the longer of both. A GPU runs asynchronously
+to the host, so a step takes about the longer of both; a CPU does one after the other. Energy is
+idle power over the step's time, busy power over the time that the device works, and a share for
+each floating-point operation and byte. The host of a CPU's step is the CPU, which is then busy. An
+inference server schedules steps and their sequences while the device waits; that time is added.
 
 The uncertainty of an estimate has three parts, added as variances of the logarithm:
 
@@ -34,6 +34,10 @@ arithmetic and the traffic of products of 16-bit numbers overlap in the same way
 
 CACHE_SHARPNESS = 2.0
 """Exponent in the share that comes from the cache, 1 / (1 + (bytes / cache_bytes)^2)."""
+
+UNKNOWN_DISCREPANCY = 0.25
+"""Assumed standard deviation of the model's error, in logarithms, where nothing was measured: the
+device, the kind of step, or too few models to leave some out of the fit."""
 
 EXTRAPOLATION = 0.03
 """Standard deviation of the logarithm of the device's time and energy for each doubling beyond the
@@ -68,10 +72,8 @@ def estimate_steps(
     device_s = operators.sum_by_step(operator_s)
     per_call = ("forward_call_s", "backward_call_s", "library_call_s", "parameter_s")
     host_s = operators.calls @ [value[name] for name in per_call] + value["step_s"]
-    if sheet.kind == "cuda":
-        duration_s = _overlap(device_s, host_s)
-    else:
-        duration_s = device_s + host_s
+    is_cuda = sheet.kind == "cuda"
+    duration_s = _overlap(device_s, host_s) if is_cuda else device_s + host_s
     server_s = operators.served @ [value["server_step_s"], value["sequence_s"]]
     duration_s += server_s
     host_s += server_s

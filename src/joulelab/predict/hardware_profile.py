@@ -12,14 +12,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from joulelab.errors import UserError, nearest
+from joulelab.format import join_words
 from joulelab.predict.coefficients import (
     COEFFICIENT_NAMES,
     KNOWN_LENGTHS,
     Datasheet,
     Positive,
     expect_coefficients,
+    find_datasheet,
+    known_datasheets,
 )
-from joulelab.predict.device_model import FittedCoefficients
+from joulelab.predict.device_model import UNKNOWN_DISCREPANCY, FittedCoefficients
 from joulelab.storage import home, make_private_directories, write_whole, writing
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,6 +39,7 @@ class MeasuredRange(BaseModel):
     batch_size: tuple[int, int]
     input_elements: tuple[int, int]  # elements in a sample
     device_share: dict[str, NotNegative]  # largest share of the device's time in any step, by kind
+    token_phases: tuple[str, ...] = ()  # phases of language models
 
 
 class HardwareProfile(BaseModel):
@@ -47,6 +51,7 @@ class HardwareProfile(BaseModel):
     name: str  # short, for example h100
     numerics: str  # number formats and settings of the measured steps
     source: str  # origin of the measurements
+    server: str = ""  # inference server that ran the steps; empty if PyTorch did
     datasheet: Datasheet
     idle_power_w: NotNegative  # of the metered components
     coefficients: dict[str, Positive]  # by the names in COEFFICIENT_NAMES
@@ -55,6 +60,7 @@ class HardwareProfile(BaseModel):
     energy_discrepancy: NotNegative  # the same for energies; see device_model
     coverage_factor: Positive  # half width of a 95 % interval in scales
     seen: MeasuredRange  # the measured steps
+    transferred_from: str = ""  # the device that was measured, if it is another one
 
     @model_validator(mode="after")
     def _check_coefficients(self) -> HardwareProfile:
@@ -76,6 +82,41 @@ class HardwareProfile(BaseModel):
         covariance[:known, :known] = self.log_covariance
         return FittedCoefficients(logs, covariance)
 
+    def on_device(self, device: str) -> HardwareProfile:
+        """Transfer the profile to a device that was not measured, by its data sheet.
+
+        Each coefficient keeps its ratio to what the data sheet leads to expect, and the idle power
+        its share of the power limit. Predictions become :data:`UNKNOWN_DISCREPANCY` less certain.
+
+        Raises:
+            UserError: There is no data sheet of the device.
+        """
+        sheet = find_datasheet(device)
+        if sheet is None:
+            known = join_words([one.device for one in known_datasheets()], "and")
+            raise UserError(
+                f"there is no data sheet of {device!r}",
+                hint=f"there are those of {known}; or measure it: joulelab hardware calibrate",
+            )
+        if sheet == self.datasheet:
+            return self
+        fitted = self.fitted_coefficients
+        (before, _), (after, _) = map(expect_coefficients, (self.datasheet, sheet))
+        values = np.exp(fitted.logs + after - before)
+        return self.model_copy(
+            update={
+                "source": f"{self.source}; transferred from {self.datasheet.device}",
+                "datasheet": sheet,
+                "idle_power_w": self.idle_power_w
+                * (sheet.power_limit_w / self.datasheet.power_limit_w),
+                "coefficients": dict(zip(COEFFICIENT_NAMES, values.tolist(), strict=True)),
+                "log_covariance": fitted.covariance.tolist(),
+                "duration_discrepancy": math.hypot(self.duration_discrepancy, UNKNOWN_DISCREPANCY),
+                "energy_discrepancy": math.hypot(self.energy_discrepancy, UNKNOWN_DISCREPANCY),
+                "transferred_from": self.datasheet.device,
+            }
+        )
+
     def save(self, path: Path) -> None:
         """Write the profile to a JSON file."""
         with writing(path):
@@ -89,7 +130,7 @@ def shipped_profiles() -> list[str]:
 
     Example:
         >>> shipped_profiles()
-        ['h100']
+        ['a100-vllm', 'h100', 'h100-vllm']
     """
     return sorted(
         entry.name.removesuffix(".json")

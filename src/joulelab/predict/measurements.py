@@ -15,7 +15,7 @@ from joulelab.findings.tables import parquet, run_table, write_file
 from joulelab.models.registry import PAPER_INPUT, parse_input_shape
 from joulelab.predict.hardware_profile import HardwareProfile
 from joulelab.predict.prediction import ESTIMATORS, predict
-from joulelab.predict.steps import PHASES, Case
+from joulelab.predict.steps import PHASES, TOKEN_PHASES, Case
 from joulelab.runs.study_runs import read_studies
 from joulelab.stats.ranks import Rank, rank_correlations
 
@@ -241,16 +241,27 @@ def _parse_positive(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
 
 
 def _parse_cases(frame: pd.DataFrame, path: Path) -> list[Case]:
-    sizes = _parse_positive(frame, "batch_size", path)
+    numbers = {
+        name: _parse_positive(frame, name, path)
+        for name in ("batch_size", "output_tokens")
+        if name in frame
+    }
+    known = dict.fromkeys((*PHASES, *TOKEN_PHASES))
     cases = []
-    for row, (model, phase, size, shape) in enumerate(
-        zip(frame["model"], frame["phase"], sizes, frame["input"], strict=True), start=1
+    for row, (model, phase, shape) in enumerate(
+        zip(frame["model"], frame["phase"], frame["input"], strict=True), start=1
     ):
-        if phase not in PHASES:
+        if phase not in known:
             raise UserError(
-                f"{path}: row {row} has no phase {phase!r}", hint=f"write {' or '.join(PHASES)}"
+                f"{path}: row {row} has no phase {phase!r}", hint=f"write {' or '.join(known)}"
             )
-        if size != int(size):
-            raise UserError(f"{path}: row {row} has a batch_size of {size}")
-        cases.append(Case(str(model), str(phase), int(size), parse_input_shape(str(shape))))
+        sizes = {name: values.iloc[row - 1] for name, values in numbers.items()}
+        for name, size in sizes.items():
+            if size != int(size):
+                raise UserError(f"{path}: row {row} has a {name} of {size}")
+        case = Case(str(model), str(phase), int(sizes["batch_size"]), parse_input_shape(str(shape)))
+        case = case._replace(output_tokens=int(sizes.get("output_tokens", 0)))
+        if "precision" in frame:
+            case = case._replace(precision=str(frame["precision"].iloc[row - 1]))
+        cases.append(case)
     return cases

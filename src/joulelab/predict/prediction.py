@@ -12,6 +12,7 @@ import numpy as np
 from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
 from joulelab.predict.device_model import (
+    UNKNOWN_DISCREPANCY,
     StepEstimates,
     coefficient_variance,
     estimate_steps,
@@ -19,7 +20,7 @@ from joulelab.predict.device_model import (
 )
 from joulelab.predict.hardware_profile import HardwareProfile, doublings_beyond
 from joulelab.predict.step_tracing import trace_cases
-from joulelab.predict.steps import KINDS, Case, OperatorTable, tabulate_operators
+from joulelab.predict.steps import KINDS, Case, OperatorTable, TracedStep, tabulate_operators
 
 NEW_KIND_SHARE = 0.2
 """A kind of operator is noted if its share of the device time exceeds the fitted one by this."""
@@ -67,6 +68,19 @@ class Prediction:
         return self.energy_per_step_j / self.case.batch_size
 
     @property
+    def per_token(self) -> dict[str, float]:
+        """Energy (J) and time (s) per token with their 95 % intervals; for language models."""
+        token, count = self.case.token, self.case.tokens
+        return {
+            f"j_per_{token}": self.energy_per_step_j / count,
+            f"j_per_{token}_low": self.energy_low_j / count,
+            f"j_per_{token}_high": self.energy_high_j / count,
+            f"s_per_{token}": self.seconds_per_step / count,
+            f"s_per_{token}_low": self.seconds_low / count,
+            f"s_per_{token}_high": self.seconds_high / count,
+        }
+
+    @property
     def power_w(self) -> float:
         """Mean power over the step."""
         return self.energy_per_step_j / self.seconds_per_step
@@ -82,7 +96,11 @@ class Prediction:
             "energy_low_j": self.energy_low_j,
             "energy_high_j": self.energy_high_j,
             "seconds_per_step": self.seconds_per_step,
-        }
+        } | (self._token_row() if self.case.counts_tokens else {})
+
+    def _token_row(self) -> dict[str, Any]:
+        case = self.case
+        return {"output_tokens": case.output_tokens, "precision": case.precision} | self.per_token
 
     def to_json(self) -> dict[str, Any]:
         """Return the prediction with its details for JSON."""
@@ -137,13 +155,23 @@ def predict(
         >>> found.energy_low_j < found.energy_per_step_j < found.energy_high_j
         True
     """
-    operators = tabulate_operators(trace_cases(cases, classes=classes))
+    steps = trace_cases(cases, classes=classes, served=bool(profile.server))
+    return predict_steps(cases, steps, profile)
+
+
+def predict_steps(
+    cases: Sequence[Case], steps: Sequence[TracedStep], profile: HardwareProfile
+) -> list[Prediction]:
+    """Predict time and energy of steps whose operators are known; see :func:`predict`."""
+    operators = tabulate_operators(steps)
     sheet, fitted = profile.datasheet, profile.fitted_coefficients
     idle_w = np.full(len(cases), profile.idle_power_w)
     found = estimate_steps(operators, fitted.logs, sheet, idle_w)
     discrepancy = [[profile.duration_discrepancy], [profile.energy_discrepancy]]
+    unknown = [UNKNOWN_DISCREPANCY * _is_unseen(case, profile) for case in cases]
     beyond = np.array([_doublings(case, profile) for case in cases])
-    variance = coefficient_variance(operators, fitted, sheet, idle_w) + np.square(discrepancy)
+    variance = coefficient_variance(operators, fitted, sheet, idle_w)
+    variance += np.square(discrepancy) + np.square(unknown)
     variance += extrapolation_variance(found, sheet, idle_w, beyond)
     factor = np.exp(profile.coverage_factor * np.sqrt(variance))
     shares = _operator_shares(operators, found)
@@ -182,8 +210,15 @@ def rank(
     return sorted(found, key=lambda one: one.j_per_1000_samples)
 
 
+def _is_unseen(case: Case, profile: HardwareProfile) -> bool:
+    """Return whether the profile was fitted to no such step of a language model."""
+    return case.counts_tokens and case.phase not in profile.seen.token_phases
+
+
 def _doublings(case: Case, profile: HardwareProfile) -> tuple[float, float]:
     """Return the doublings of the batch, and of the side of the samples, beyond the fitted."""
+    if _is_unseen(case, profile):
+        return 0.0, 0.0
     elements = math.prod(case.input_shape)
     return (
         doublings_beyond(case.batch_size, profile.seen.batch_size),
@@ -217,6 +252,16 @@ def _notes(
     seen = profile.seen
     batch, side = _doublings(case, profile)
     notes = []
+    if profile.transferred_from:
+        notes.append(
+            f"nothing was measured on {profile.datasheet.device}: the values are those of "
+            f"{profile.transferred_from} by the two data sheets, which widens the interval"
+        )
+    if _is_unseen(case, profile):
+        notes.append(
+            f"the profile was fitted to no {case.phase} step of a language model, "
+            "which widens the interval"
+        )
     if batch:
         notes.append(
             f"batch size {case.batch_size} is outside the measured range "
@@ -224,17 +269,23 @@ def _notes(
         )
     if side:
         notes.append(
-            f"a sample of {math.prod(case.input_shape)} numbers is outside the measured range "
+            f"a sample of {math.prod(case.input_shape)} "
+            f"{'tokens' if case.counts_tokens else 'numbers'} is outside the measured range "
             f"({_range(seen.input_elements)}), which widens the interval"
         )
-    for one in shares:
+    for one in shares if not _is_unseen(case, profile) else ():
         share, measured = one.device_s / device_s, seen.device_share.get(one.kind, 0.0)
         if share > measured + NEW_KIND_SHARE:
             notes.append(
                 f"{one.kind.replace('_', ' ')} operators take {share:.0%} of the device time, but "
                 f"at most {measured:.0%} in the measured steps"
             )
-    if host_s > device_s and profile.datasheet.kind == "cuda":
+    if profile.server:
+        notes.append(
+            f"of the time {host_s / (host_s + device_s):.0%} is that of the server "
+            f"({profile.server}); other servers and versions differ"
+        )
+    elif host_s > device_s and profile.datasheet.kind == "cuda":
         notes.append("the device waits for the host: time and energy depend on the host's speed")
     return tuple(notes)
 

@@ -29,6 +29,7 @@ from joulelab.predict.coefficients import (
     known_datasheets,
 )
 from joulelab.predict.device_model import (
+    UNKNOWN_DISCREPANCY,
     FittedCoefficients,
     coefficient_variance,
     estimate_steps,
@@ -52,9 +53,6 @@ ENERGY_SCATTER = 0.05
 
 STARTS = 3
 """Starting points of the search: the prior, and random ones around it."""
-
-UNKNOWN_DISCREPANCY = 0.25
-"""Assumed error of the model if there are too few measurements to leave some out."""
 
 TAIL = 5.0
 """Degrees of freedom of Student's t for the errors. Large errors are more frequent than normal."""
@@ -128,20 +126,24 @@ def make_profile(
     numerics: str,
     source: str,
     groups: Sequence[str] | None = None,
+    server: str = "",
 ) -> HardwareProfile:
     """Fit the coefficients and estimate the model's error by leaving out each architecture.
 
-    Measurements of the same group are left out together; by default those of a model.
+    Measurements of the same group are left out together; by default those of a model. ``server``
+    names the inference server that ran the steps.
     """
     measured = combine(measurements, steps, sheet)
     fitted = fit(measured)
     groups = groups or [one.case.model for one in measurements]
-    duration, energy = estimate_discrepancy(measured, leave_out(measured, groups, fitted))
+    left_out = leave_out(measured, groups, fitted)
+    duration, energy = estimate_discrepancy(measured, left_out, all_inside=bool(server))
     values = np.exp(fitted.logs)
     return HardwareProfile(
         name=name,
         numerics=numerics,
         source=source,
+        server=server,
         datasheet=sheet,
         idle_power_w=float(np.median(measured.idle_power_w)),
         coefficients={
@@ -219,18 +221,23 @@ def leave_out(
     return LeftOut(duration_s, energy_j, variance)
 
 
-def estimate_discrepancy(measured: MeasuredSteps, left_out: LeftOut | None) -> tuple[float, float]:
+def estimate_discrepancy(
+    measured: MeasuredSteps, left_out: LeftOut | None, *, all_inside: bool = False
+) -> tuple[float, float]:
     """Estimate the scales of the model's own errors of log duration and log energy.
 
     With them, 90 % of the residuals are within their 90 % intervals: one architecture that is
-    unlike all others does not widen the intervals of all.
+    unlike all others does not widen the intervals of all. Or all residuals are inside the 95 %
+    intervals, for measurements with several similar errors of each architecture: a new one is
+    as likely to be the most unlike as any of those measured.
     """
+    share, level = (1.0, 0.95) if all_inside else (0.9, 0.9)
     if left_out is None:
         return UNKNOWN_DISCREPANCY, UNKNOWN_DISCREPANCY
     truth = np.log([measured.duration_s, measured.energy_j])
     residual = truth - np.log([left_out.duration_s, left_out.energy_j])
-    needed = (residual / stats.t.ppf(0.95, TAIL)) ** 2 - left_out.variance
-    duration, energy = np.quantile(needed, 0.9, axis=1, method="inverted_cdf")
+    needed = (residual / stats.t.ppf((1 + level) / 2, TAIL)) ** 2 - left_out.variance
+    duration, energy = np.quantile(needed, share, axis=1, method="inverted_cdf")
     return math.sqrt(max(duration, 0.0)), math.sqrt(max(energy, 0.0))
 
 
@@ -254,6 +261,9 @@ def _measured_range(
         for kind in KINDS
     }
     batches = [one.case.batch_size for one in measurements]
+    phases = {one.case.phase for one in measurements if one.case.counts_tokens}
+    if "serve" in phases:
+        phases.add("decode")  # which takes most of its time
     elements = [math.prod(one.case.input_shape) for one in measurements]
     return MeasuredRange(
         architectures=len({one.case.model for one in measurements}),
@@ -261,6 +271,7 @@ def _measured_range(
         batch_size=(min(batches), max(batches)),
         input_elements=(min(elements), max(elements)),
         device_share={kind: round(float(max(of_kind)), 4) for kind, of_kind in shares.items()},
+        token_phases=tuple(sorted(phases)),
     )
 
 

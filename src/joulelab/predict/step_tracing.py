@@ -20,22 +20,34 @@ from torch.utils._pytree import tree_leaves
 
 from joulelab.errors import UserError
 from joulelab.models.characteristics import sample_batch, training_mode, weightless
-from joulelab.models.registry import build_model
+from joulelab.models.registry import build_model, language_config
 from joulelab.predict.operator_counting import count_attention, count_call, count_sgd, is_view
 from joulelab.predict.steps import PHASES, Case, Operator, TracedStep
+from joulelab.predict.token_steps import count_token_step
 
 OnAttention = Callable[[Tensor, Tensor, Tensor, bool, str], None]
 """Takes query, key, value, whether the attention is causal, and the part of the step."""
 
 
-def trace_cases(cases: Iterable[Case], *, classes: int = 10) -> list[TracedStep]:
-    """Trace the steps of cases, in their order. Each model is built once."""
+def trace_cases(
+    cases: Iterable[Case], *, classes: int = 10, served: bool = False
+) -> list[TracedStep]:
+    """Trace the steps of cases, in their order. Each model is built once.
+
+    Steps of language models are counted instead, as those of an inference server if ``served``.
+    """
     cases = list(cases)
-    found: dict[Case, TracedStep] = {}
-    for name, channels in dict.fromkeys((case.model, case.input_shape[0]) for case in cases):
+    found = {case: _count_tokens(case, served) for case in cases if case.counts_tokens}
+    traced = [case for case in cases if not case.counts_tokens]
+    if served and traced:
+        raise UserError(
+            f"{traced[0].model} cannot be predicted for an inference server",
+            hint="choose the profile of a device with --profile",
+        )
+    for name, channels in dict.fromkeys((case.model, case.input_shape[0]) for case in traced):
         with weightless():
             model = build_model(name, num_classes=classes, in_channels=channels)
-        for case in cases:
+        for case in traced:
             if (case.model, case.input_shape[0]) == (name, channels) and case not in found:
                 found[case] = trace_step(
                     model, case.phase, case.batch_size, case.input_shape, name=name
@@ -77,6 +89,17 @@ def trace_step(
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{name} does not accept {shape} for {phase}", why=reason) from error
+
+
+def _count_tokens(case: Case, served: bool) -> TracedStep:
+    config = language_config(case.model)
+    if config is None:
+        raise UserError(
+            f"{case.model} has no phase {case.phase!r}",
+            why="it is not a model that generates text",
+            hint="choose train or infer",
+        )
+    return count_token_step(config, case, served=served)
 
 
 def _trace(model: nn.Module, phase: str, batch_size: int, shape: tuple[int, ...]) -> TracedStep:

@@ -62,13 +62,17 @@ class Case(NamedTuple):
     batch_size: int  # samples in the step
     input_shape: tuple[int, ...]  # of one sample
     output_tokens: int = 0  # that follow the input in each sequence, for decode and serve
-    precision: str = "fp32"  # of a language model's weights, activations and cache
+    precision: str = "bf16"  # of a language model's weights, activations and cache
 
     @property
     def input(self) -> str:
         """The shape as text, for example ``3x32x32``."""
         return "x".join(map(str, self.input_shape))
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it is a step of a language model, counted from its configuration."""
+        return self.model.startswith("lm:") or self.phase in set(TOKEN_PHASES) - set(PHASES)
 
     @property
     def tokens(self) -> float:
@@ -80,8 +84,13 @@ class Case(NamedTuple):
         return self.batch_size * self.input_shape[0]
 
     @property
+    def token(self) -> str:
+        """The kind of token that a step of a language model is about, as in ``j_per_TOKEN``."""
+        return {"train": "trained_token", "prefill": "input_token"}.get(self.phase, "output_token")
+
+    @property
     def prefills(self) -> float:
-        """Prefills per step of serving: each gives a sequence's first token, and a step the rest."""
+        """Prefills per step of serving: one gives a sequence's first token, steps the rest."""
         return self.batch_size / (self.output_tokens - 1)
 
 
