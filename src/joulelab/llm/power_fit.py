@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 MOST_DRIVERS = 4
 """Largest number of drivers of a model."""
-SIMPLE = ("input", "output", "steps", "busy")
+SIMPLE = ("input", "prefill time", "output", "steps", "busy")
 """Drivers by which the response of a sensor is found."""
 LEAST_EIGENVALUE = 1e-6
 """Drivers whose correlation matrix has a smaller one do not vary apart."""
@@ -31,7 +31,7 @@ LEAST_WEIGHT = 1e-3
 """Models with a smaller weight are left out."""
 LEAST_GAIN = 10.0
 """A sensor is taken to respond as it states unless another response gains this much in -2 ln L."""
-RESPONSE_READINGS = 5_000
+RESPONSE_READINGS = 2_000
 """Enough to find a sensor's response."""
 MOST_REFINED = 3
 """Assumptions about the server for which it is searched closely."""
@@ -224,10 +224,9 @@ def _response_loss(activity: Activity, readings: PowerReadings) -> Callable[[Res
 
 
 def _some(readings: PowerReadings) -> PowerReadings:
-    """Return the first readings of a long recording."""
-    if readings.net_w.size <= RESPONSE_READINGS:
-        return readings
-    return readings.between(-math.inf, float(readings.from_s[RESPONSE_READINGS]))
+    """Return readings from all of a long recording."""
+    size = readings.net_w.size
+    return readings.at(np.unique(np.linspace(0, size - 1, RESPONSE_READINGS).astype(np.intp)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

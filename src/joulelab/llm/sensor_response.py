@@ -41,12 +41,12 @@ class PowerReadings:
 
     def between(self, start_s: float, stop_s: float) -> PowerReadings:
         """Return the readings of a time."""
-        inside = (self.until_s >= start_s) & (self.from_s <= stop_s)
+        return self.at(np.flatnonzero((self.until_s >= start_s) & (self.from_s <= stop_s)))
+
+    def at(self, index: NDArray[np.intp]) -> PowerReadings:
+        """Return some of the readings."""
         return replace(
-            self,
-            from_s=self.from_s[inside],
-            until_s=self.until_s[inside],
-            net_w=self.net_w[inside],
+            self, from_s=self.from_s[index], until_s=self.until_s[index], net_w=self.net_w[index]
         )
 
 

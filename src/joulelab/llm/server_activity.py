@@ -340,13 +340,9 @@ class _PromptTiming:
         tokens = np.bincount(period, self.prompt[self.whole]).astype(np.float64)
         serial_s = self._serial()
         yield serial_s, self.first_s
-        for wait_s in (step_s / 2, step_s):
-            yield (
-                np.minimum(np.maximum(serial_s, self.start_s + wait_s), self.first_s),
-                self.first_s,
-            )
         freed_s = self._freed(serial_s)
         yield freed_s, self.first_s
+        yield self._after(serial_s, step_s / 2), self.first_s
         alone = self.whole & (self.first_s - freed_s > SHORTEST_S)
         for n, took_s in (
             (tokens, ends_s - starts_s),
@@ -355,6 +351,7 @@ class _PromptTiming:
             if not n.size:
                 continue
             fixed_s, per_token_s = _fastest_s(n, took_s)
+            yield self._after(serial_s, fixed_s), self.first_s
             # What does not depend on the length of a prompt is processing, or a wait.
             for each_s in (fixed_s, 0.0):
                 least_s = self.first_s - each_s - per_token_s * self.prompt
@@ -401,6 +398,10 @@ class _PromptTiming:
         after_s[by_start] = np.concatenate(([-np.inf], latest_s[:-1]))
         begin_s = np.where(self.whole, begin_s, np.maximum(self.start_s, after_s))
         return np.minimum(begin_s, self.first_s)
+
+    def _after(self, serial_s: Floats, wait_s: float) -> Floats:
+        """Return when each prompt began if it first waited for something else."""
+        return np.minimum(np.maximum(serial_s, self.start_s + wait_s), self.first_s)
 
     def _freed(self, serial_s: Floats) -> Floats:
         """Return when each prompt began if it waited until another request left the server."""
