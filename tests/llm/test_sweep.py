@@ -38,7 +38,7 @@ def test_knee_at_the_highest_concurrency_says_that_more_may_be_cheaper():
 
 def test_costs_that_rise_again_are_stated():
     found = find_knee(costs({1: 4.0, 8: 1.0, 16: 1.0, 32: 2.0}))
-    assert (found.concurrency, found.dearer) == (8, (32,))
+    assert (found.concurrency, found.costlier) == (8, (32,))
     assert "from concurrency 32 on it costs more" in found.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from joulelab.format import count, number, sentence, time_scale
 from joulelab.llm.prompts import Lengths
 from joulelab.llm.text import per_token_cell
 from joulelab.llm.token_attribution import UNKNOWN_COST
+from joulelab.recording.trace import read_trace
 
 if TYPE_CHECKING:
     from joulelab.llm.bench_result import BenchResult, Percentiles
@@ -82,7 +84,7 @@ def _option(section: str, *names: str, **options: Any) -> Callable[[Any], Any]:
 @_option("Load", "--concurrency", type=_Numbers(int), metavar="N,...",
     help="Requests in flight, one level after the other.  [default: 1,2,4,8]")  # fmt: skip
 @_option("Load", "--rate", "rates", type=_Numbers(float), metavar="R,...",
-    help="Arrivals per second, at random times, whether or not the server keeps up.")  # fmt: skip
+    help="Arrivals per second, at random times, even if the server is too slow.")  # fmt: skip
 @_option("Load", "--duration", "duration_s", type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS", help="Time in which the requests of a level start.  "
     "[default: 60]")  # fmt: skip
@@ -129,7 +131,7 @@ def bench(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Load a server and measure the energy of its tokens.
+    """Measure the energy of a server's tokens under load.
 
     URL is that of any server that speaks the OpenAI protocol, for example of vLLM, SGLang or
     llama.cpp. The energy is this machine's, so run it where the server runs. GPUs that the server
@@ -164,14 +166,39 @@ def bench(
     )
     with _progress() as watch:
         result = run_bench(options, directory, watch=watch)
+    page = _write_page(result, directory)
     if as_json:
         print_json(result.to_json())
     else:
         print_bench(result)
         echo(f"Results: {directory}")
+        if page is not None:
+            echo(f"Page:    {page}")
+        elif not no_energy:
+            echo("Page:    none; it needs `pip install 'joulelab[study]'`")
     if result.is_interrupted:
         echo("joulelab: interrupted; the result has what was finished", err=True)
         click.get_current_context().exit(130)
+
+
+def _write_page(result: BenchResult, directory: Path) -> Path | None:
+    """Write the page of a result with energies, if the packages for figures are installed."""
+    if result.total is None or importlib.util.find_spec("altair") is None:
+        return None
+    from joulelab.report.llm_page import LoadPoint, write_llm_page  # noqa: PLC0415 - imports pandas
+
+    return write_llm_page(
+        directory / "report.html",
+        result.total,
+        title=result.model,
+        trace=read_trace(directory),
+        costs=result.costs,
+        sweep=[
+            LoadPoint(str(one.level), one.cost_ratio, one.output_tokens_per_s)
+            for one in result.levels
+        ],
+        summary=result.headline,
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``joulelab llm bench``: load a server level by level, and measure the energy meanwhile.
+"""``joulelab llm bench``: load a server level by level while the energy is measured.
 
 One recording covers everything: idle power with the loaded server before and after, a warm-up, and
 a span for each level.

@@ -55,7 +55,7 @@ class Knee:
         highest: The highest concurrency that was measured.
         highest_cost: The cost there.
         is_flat: Whether no two concurrencies differ significantly.
-        dearer: The concurrencies above that cost significantly more.
+        costlier: The concurrencies above that cost significantly more.
     """
 
     concurrency: int
@@ -63,7 +63,7 @@ class Knee:
     highest: int
     highest_cost: UncertainValue
     is_flat: bool
-    dearer: tuple[int, ...]
+    costlier: tuple[int, ...]
 
     @property
     def text(self) -> str:
@@ -78,8 +78,8 @@ class Knee:
         first = f"A token is cheapest at concurrency {self.concurrency}: {cost}"
         if self.concurrency == self.highest:
             return f"{first}; it is the highest that was measured, so more may be cheaper still."
-        if self.dearer:
-            return f"{first}; from concurrency {self.dearer[0]} on it costs more."
+        if self.costlier:
+            return f"{first}; from concurrency {self.costlier[0]} on it costs more."
         return f"{first}; beyond it no significant gain."
 
     def to_json(self) -> dict[str, Any]:
@@ -135,5 +135,5 @@ significant gain.'
         highest=levels[-1],
         highest_cost=costs[levels[-1]],
         is_flat=not any(is_cheaper(m, n) for m in levels for n in levels),
-        dearer=tuple(m for m in levels if m > knee and is_cheaper(knee, m)),
+        costlier=tuple(m for m in levels if m > knee and is_cheaper(knee, m)),
     )
