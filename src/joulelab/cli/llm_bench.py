@@ -24,7 +24,7 @@ from joulelab.cli.output import (
 )
 from joulelab.format import count, number, sentence, time_scale
 from joulelab.llm.prompts import Lengths
-from joulelab.llm.text import per_token_cell
+from joulelab.llm.text import all_notes, per_token_cell
 from joulelab.llm.token_attribution import UNKNOWN_COST
 from joulelab.recording.trace import read_trace
 
@@ -254,10 +254,7 @@ def print_bench(result: BenchResult) -> None:
         echo(f"At {best.level}:")
         for line in token_costs(best.cost_ratio, Site.configured()).lines():
             echo(f"  {line}")
-    for one in result.levels:
-        for note in one.notes:
-            echo(f"  {sentence(f'{one.level}: {note}')}")
-    for note in result.all_notes:
+    for note in result.notes if result.total is None else all_notes(result.total):
         echo(f"  {sentence(note)}")
 
 

@@ -320,8 +320,10 @@ class _Bench:
         }
         total = None
         answered = [one.requests for one in levels if len(one.requests)]
+        notes = tuple(self._all_notes(levels))
         if self.meter is not None and any(one.energy for one in levels):
             total = attribute(joined(answered), self.meter.trace, self.meter.baseline)
+            total = replace(total, notes=(*notes, *total.notes))
         return BenchResult(
             url=self.client.url,
             model=self.client.model,
@@ -331,7 +333,7 @@ class _Bench:
             costs=costs_of(total, Site.configured(), self.unix_zero_s) if total else {},
             knee=find_knee(costs),
             is_interrupted=self.generator.is_stopped,
-            notes=tuple(self._all_notes(levels)),
+            notes=notes,
         )
 
     def _level_result(self, measured: _Measured, numbers: Iterator[int]) -> LevelResult:
@@ -340,6 +342,8 @@ class _Bench:
             (one for one in load.replies if one.was_answered), key=lambda one: one.start_ns
         )
         log = request_log(answered, [str(next(numbers)) for _ in answered], self.tokenizer)
+        # Rounded as in the file of requests, so that `joulelab llm report` finds the same.
+        log = log.shifted(self.unix_zero_s).shifted(-self.unix_zero_s)
         good = [one for one in answered if not one.error]
         gaps_ns = [np.diff(one.chunk_ns) for one in good if len(one.chunk_ns) > 1]
         result = LevelResult(
@@ -382,6 +386,8 @@ class _Bench:
             f"({busiest.level}, {number(busiest.client_cpu_s / tokens * 1e3)} ms of CPU time per "
             "output token), which is part of the energy of this machine"
         )
+        for one in levels:
+            yield from (f"{one.level}: {note}" for note in one.notes)
 
 
 def request_log(replies: Sequence[Reply], names: Sequence[str], tokenizer: Tokenizer) -> RequestLog:

@@ -16,7 +16,7 @@ from joulelab.llm.load import Level
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, ratio_fields
 from joulelab.llm.sweep import Knee
-from joulelab.llm.text import all_notes, to_json
+from joulelab.llm.text import to_json
 from joulelab.uncertain import Ratio, UncertainValue
 
 
@@ -138,7 +138,7 @@ class BenchResult:
         costs: What a million tokens of all requests cost.
         knee: ``None`` unless several concurrencies were measured.
         is_interrupted: Whether it ended early.
-        notes: What concerns all levels.
+        notes: What limits the values; those of ``total`` contain them.
     """
 
     url: str
@@ -173,11 +173,6 @@ class BenchResult:
         one = best.cost_ratio
         return f"A token costs {with_interval(one.value, one.low, one.high, 'J')} at {best.level}."
 
-    @property
-    def all_notes(self) -> list[str]:
-        """Everything that limits the result, each once."""
-        return list(dict.fromkeys([*self.notes, *(all_notes(self.total) if self.total else ())]))
-
     def to_json(self) -> dict[str, Any]:
         """Convert to a dictionary; the totals have the names of ``joulelab llm report --json``."""
         total = {} if self.total is None else to_json(self.total, self.costs)
@@ -189,6 +184,6 @@ class BenchResult:
             "headline": self.headline,
             "knee": self.knee and self.knee.to_json(),
             "levels": [one.to_json() for one in self.levels],
+            "notes": list(self.notes),
             **total,
-            "notes": self.all_notes,
         }
