@@ -1,0 +1,96 @@
+"""`joulelab llm bench` on a server of known joules per token, and on a real one."""
+
+import asyncio
+import json
+import urllib.request
+
+import aiohttp
+import numpy as np
+import pytest
+
+from joulelab.llm.bench import BenchOptions, run_bench
+from joulelab.llm.load import Extent, Level
+from joulelab.llm.prompts import Lengths
+from joulelab.llm.server_counters import read_final_counters
+
+# As a GPU, where a step of decoding costs about the same for any batch. Steps are so long that a
+# busy machine, which delays clients by milliseconds, hardly matters.
+SLOW = {"step_s": 0.012, "prompt_token_s": 1.2e-4, "output_token_s": 1e-4}
+COSTS = {"prompt_j": 0.06, "output_j": 0.05, "step_j": 3.0}
+
+
+def bench(url, directory, concurrency, requests, inputs, outputs, **options):
+    """Run one level and return its result."""
+    (level,) = run_bench(
+        BenchOptions(
+            url=url,
+            levels=(Level(concurrency=concurrency),),
+            extent=Extent(requests=requests),
+            inputs=Lengths.parse(inputs),
+            outputs=Lengths.parse(outputs),
+            idle_s=1.0,
+        ),
+        directory,
+        **options,
+    ).levels
+    return level
+
+
+def truth_of(url, number):
+    """Return what a simulated server knows of its last requests, and the sum of a field."""
+    with urllib.request.urlopen(url + "/truth") as answer:
+        requests = json.load(answer)["requests"][-number:]
+    return requests, lambda name: sum(one[name] for one in requests)
+
+
+def test_known_joules_per_token_are_recovered(simulated_server, tmp_path):
+    url = simulated_server(**SLOW, **COSTS)
+    level = bench(url, tmp_path / "out", 4, 32, "200-600", "20-40")
+    requests, total = truth_of(url, 32)
+    log, found = level.requests, level.energy
+    assert log.input_tokens.sum() == total("input_tokens")
+    assert log.output_tokens.sum() == total("output_tokens")
+    assert level.notes == ()
+
+    net_j = total("prefill_j") + total("decode_j")
+    assert found.energy.net_j == pytest.approx(net_j, rel=0.01)
+    assert found.per_request.energy_j.sum() == pytest.approx(found.energy.net_j, rel=0.01)
+    for truth, ratio in (
+        (total("prefill_j") / total("input_tokens"), found.cost.j_per_input_token),
+        (total("decode_j") / total("output_tokens"), found.cost.j_per_output_token),
+    ):
+        assert ratio.value == pytest.approx(truth, rel=0.12)
+        # Once in 20 runs, the truth lies outside a 95 % interval.
+        assert abs(ratio.value - truth) <= 1.5 * (ratio.high - ratio.low) / 2
+    truths = np.array([one["prefill_j"] + one["decode_j"] for one in requests])
+    assert np.median(abs(found.per_request.energy_j / truths - 1)) <= 0.05
+
+
+def test_requests_that_fail_are_counted_with_what_they_used(simulated_server, tmp_path):
+    url = simulated_server(fail_every=7, break_every=9, **SLOW, **COSTS)
+    level = bench(url, tmp_path / "out", 2, 8, "100", "20")
+    _, total = truth_of(url, 7)  # One was refused.
+    assert sorted(level.failures.values()) == [1, 1]
+    net_j = total("prefill_j") + total("decode_j")
+    assert level.energy.energy.net_j == pytest.approx(net_j, rel=0.02)
+
+
+def test_tokens_of_a_real_server_equal_its_counters(smollm2, tmp_path):
+    def counters():
+        async def read():
+            async with aiohttp.ClientSession() as session:
+                return await read_final_counters(session, smollm2)
+
+        return asyncio.run(read())
+
+    before = counters()
+    level = bench(smollm2, tmp_path / "out", 2, 4, "30-40", "8", sensors=["simulated"])
+    after = counters()
+    assert level.notes == ()
+    assert level.failures == {}
+    assert level.requests.output_tokens.sum() == 4 * 8
+    assert 4 * 25 <= level.requests.input_tokens.sum() <= 4 * 45
+    # What finds out what the server can do, and the warm-up, are not among the requests.
+    assert after.generation_tokens - before.generation_tokens > 4 * 8
+    assert level.output_tokens_per_s == pytest.approx(4 * 8 / level.duration_s)
+    assert level.energy.cost.j_per_output_token.value > 0
