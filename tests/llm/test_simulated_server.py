@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from simulated_server import PowerFile
 
+from joulelab.llm.openai_client import OpenAIClient
 from joulelab.llm.server_counters import read_counters, reply_counts
 
 
@@ -92,3 +93,14 @@ def test_it_starts_slowly_without_usage_and_metrics(simulated_server):
         (failed,), _, counters = ask(url, [{"prompt": "a b c"}], then="/health")
     assert [reply_counts(event).output_tokens >= 0 for event in failed] == [False] * 8
     assert counters is None
+
+
+def test_the_client_waits_until_a_server_has_loaded_its_model(simulated_server):
+    url = simulated_server(start_s=1.0)
+
+    async def connect():
+        async with OpenAIClient(url) as client:
+            await client.connect()
+            return client.model
+
+    assert asyncio.run(connect()) == "simulated"

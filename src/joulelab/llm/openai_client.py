@@ -34,6 +34,7 @@ Api = Literal["completions", "chat"]
 PATHS: Mapping[Api, str] = {"completions": "completions", "chat": "chat/completions"}
 CONNECT_S = 10.0
 """Longest time to wait for a connection."""
+LOADING_POLL_S = 0.5
 NO_COUNTS = reply_counts({})
 _WRONG_PATH = frozenset({404, 405, 501})
 _WRONG_FIELD = frozenset({400, 422})
@@ -266,10 +267,19 @@ class OpenAIClient:
         except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError):
             return None
 
+    async def _read_models(self) -> tuple[int, bytes]:
+        """Return status and body of the list of models, once the server has loaded its model."""
+        stop_s = time.monotonic() + self._timeout_s
+        while True:
+            async with self.session.get(f"{self.url}/v1/models") as response:
+                # llama.cpp answers 503 while it loads.
+                if response.status != 503 or time.monotonic() > stop_s:
+                    return response.status, await response.read()
+            await asyncio.sleep(LOADING_POLL_S)
+
     async def _choose_model(self) -> None:
         try:
-            async with self.session.get(f"{self.url}/v1/models") as response:
-                status, body = response.status, await response.read()
+            status, body = await self._read_models()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerError(
                 f"no server answers at {self.url}",
