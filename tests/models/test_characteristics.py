@@ -305,3 +305,25 @@ def test_models_have_weights_again_afterwards_even_after_an_error():
 def test_a_parameter_may_be_absent():
     with weightless():
         assert nn.Linear(2, 2, bias=False).bias is None
+
+
+def test_a_model_that_refuses_meta_tensors_is_counted_without_memory():
+    class Casting(nn.Linear):  # transformers 4 computes rotary positions in this way
+        def forward(self, x):
+            with torch.autocast(device_type=x.device.type, enabled=False):
+                return super().forward(x)
+
+    with weightless():
+        model = Casting(1_000_000, 1_000_000)
+    assert characterize(model, (1_000_000,)).macs == 10**12
+
+
+def test_a_model_that_reads_its_data_must_fit_into_memory():
+    class Reading(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * x.sum().item()
+
+    with weightless():
+        model = Reading(10_000_000, 10_000_000)
+    with pytest.raises(UserError, match=r"it reads its data, and needs 400 TB of memory"):
+        characterize(model, (10_000_000,))

@@ -123,7 +123,7 @@ def test_a_model_without_parameters_has_no_ratio(run):
         (["LeNet", "--input", "32x32"], "LeNet does not accept 32x32"),
         (["--input", "0x32x32"], "'0x32x32' is not the shape of a sample"),
         (["lm:gpt2", "--input", "1025"], "lm:gpt2 accepts 1,024 tokens, not 1,025"),
-        (["lm:gtp2"], "no language model 'lm:gtp2'; did you mean gpt2?"),
+        (["lm:gtp2"], "no model 'lm:gtp2'; did you mean gpt2?"),
         (["--classes", "0"], "--classes"),
         (["--json", "no.such.module:Net"], "No module named"),
     ],

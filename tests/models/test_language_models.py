@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +77,13 @@ def summed_parameters(values):
 
 def test_every_published_model_has_a_known_number_of_parameters():
     assert sorted(PUBLISHED) == sorted(published_names())
+
+
+def test_the_documentation_lists_every_published_model():
+    page = (Path(__file__).parents[2] / "docs/reference/models.md").read_text("utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `lm:")]
+    stated = {cells[1].strip(): cells[3].strip() for cells in rows if len(cells) > 5}
+    assert stated == {f"`lm:{name}`": f"{count:,}" for name, count in PUBLISHED.items()}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -10,8 +10,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
@@ -19,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from joulelab.errors import UserError
+from joulelab.format import quantity
 
 _log = logging.getLogger(__name__)
 _WEIGHTLESS = ContextVar("weightless", default=False)
@@ -54,10 +57,10 @@ def characterize(
     and element-wise work count nothing.
 
     The forward pass runs on meta tensors, which have shapes but no data, and costs neither memory
-    nor arithmetic. A model that fails on them (because it reads its data) runs on zeros and copies
-    of its tensors instead, without fused attention and recurrent kernels, which the counter does
-    not recognise. The model's modes, buffers and gradients and PyTorch's random state and settings
-    are restored.
+    nor arithmetic. A model that fails on them runs on fake tensors instead, and if it fails on
+    those too (because it reads its data) on zeros and copies of its tensors; both without fused
+    attention and recurrent kernels, which the counter does not recognise. The model's modes,
+    buffers and gradients and PyTorch's random state and settings are restored.
 
     Args:
         model: Any module that accepts one batch of samples. It is not modified.
@@ -212,11 +215,13 @@ def _macs(
     if device is None:
         device = torch.device("cpu") if first is None or first.is_meta else first.device
     with training_mode(model, False), torch.no_grad(), countable_experts(model):
-        try:
-            with torch.device("meta"):
-                return _count(model, input_shape, empty_copy)
-        except Exception as error:  # noqa: BLE001 - the real pass below succeeds or gives the reason
-            _log.debug("%s: no forward pass on meta tensors: %s", name, error)
+        for without_data in (on_meta, on_fake_tensors):
+            try:
+                with without_data() as copy:
+                    return _count(model, input_shape, copy)
+            except Exception as error:  # noqa: BLE001 - a pass below succeeds or gives the reason
+                _log.debug("%s: no forward pass without data: %s", name, error)
+        _require_memory(model, name)
         seeded = [device] if device.type == "cuda" else []
         try:
             with torch.random.fork_rng(seeded), _plain_kernels(), device:
@@ -239,9 +244,39 @@ def _count(
     return flops // 2
 
 
-def empty_copy(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape and type on the meta device."""
-    return torch.empty_like(tensor, device="meta")
+@contextlib.contextmanager
+def on_meta() -> Iterator[Callable[[Tensor], Tensor]]:
+    """Make meta the default device, and give a function that copies a tensor there."""
+    with torch.device("meta"):
+        yield lambda tensor: torch.empty_like(tensor, device="meta")
+
+
+@contextlib.contextmanager
+def on_fake_tensors() -> Iterator[Callable[[Tensor], Tensor]]:
+    """Like :func:`on_meta`, with tensors that claim to be on the CPU.
+
+    They take longer, and suit code that refuses the meta device, for example by an autocast.
+    Errors are raised, and not logged as PyTorch does.
+    """
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, log.disabled = log.disabled, True
+    try:
+        with _plain_kernels(), FakeTensorMode(), torch.device("cpu"):
+            yield lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype)
+    finally:
+        log.disabled = disabled
+
+
+def _require_memory(model: nn.Module, name: str) -> None:
+    """Raise a UserError if a copy of the model does not fit into memory."""
+    needed = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            f"the work of {name} cannot be counted",
+            why=f"it reads its data, and needs {quantity(needed, 'B')} of memory for it where "
+            f"{quantity(available, 'B')} are available",
+        )
 
 
 def _real_copy(tensor: Tensor, device: torch.device) -> Tensor:

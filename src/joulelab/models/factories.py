@@ -28,7 +28,7 @@ def call_factory(
 
 
 def import_package(module: str, name: str, hint: str) -> Any:
-    """Import a module that a model needs; ``hint`` tells how to install it."""
+    """Import a module that a model needs; ``hint`` says how to install it."""
     try:
         return importlib.import_module(module)
     except Exception as error:

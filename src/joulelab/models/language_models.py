@@ -151,7 +151,7 @@ def published_name(name: str) -> str:
     lower = name.lower()
     full = _SHORT_NAMES.get(lower, lower)
     if full not in _published():
-        raise UnknownModelError(f"no language model 'lm:{name}'", hint=nearest(lower, _published()))
+        raise UnknownModelError(f"no model 'lm:{name}'", hint=nearest(lower, _published()))
     return full
 
 

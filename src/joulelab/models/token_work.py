@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +15,14 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from joulelab.errors import UserError
-from joulelab.models.characteristics import countable_experts, empty_copy, training_mode
+from joulelab.models.characteristics import (
+    countable_experts,
+    on_fake_tensors,
+    on_meta,
+    training_mode,
+)
 from joulelab.models.factories import describe_error
+from joulelab.models.language_models import LanguageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +73,15 @@ def next_token_scores(
 
 def active_parameters(model: nn.Module) -> int:
     """Count the parameters that process a token: of a mixture, those of the chosen experts."""
-    config = _text_config(model)
-    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
-    chosen = getattr(config, "num_experts_per_tok", None)
+    config: Any = model.config
+    sizes = LanguageConfig.from_configuration(config.get_text_config().to_dict())
     count = inactive = 0
     for name, parameter in model.named_parameters():
         count += parameter.numel()
-        if experts and chosen and ".experts." in name:
-            inactive += parameter.numel() * (experts - chosen)
-    return count - inactive // (experts or 1)
+        if sizes.experts and ".experts." in name:
+            unused = sizes.experts - sizes.experts_per_token
+            inactive += parameter.numel() * unused // sizes.experts
+    return count - inactive
 
 
 def count_token_work(model: nn.Module, prompt_tokens: int, *, name: str) -> TokenWork:
@@ -87,34 +95,48 @@ def count_token_work(model: nn.Module, prompt_tokens: int, *, name: str) -> Toke
     Raises:
         UserError: The model accepts no such prompt, or has no cache of keys and values.
     """
-    step = _Step(model)
-    tensors = {key: empty_copy(one) for key, one in _named_tensors(step)}
-    prompt = torch.empty((1, prompt_tokens), dtype=torch.long, device="meta")
-    try:
-        with (
-            training_mode(model, False),
-            torch.no_grad(),
-            countable_experts(model),
-            torch.device("meta"),
-        ):
-            with FlopCounterMode(display=False) as prefill:
-                _, cache = functional_call(step, tensors, (prompt,))
-            cache_bytes = sum(one.nbytes for one in _cached_tensors(cache))
-            with FlopCounterMode(display=False) as decode:
-                functional_call(step, tensors, (prompt[:, -1:], cache))
-    except Exception as error:
-        raise UserError(
-            f"the work per token of {name} cannot be counted", why=describe_error(error)
-        ) from error
-    prefill_macs = prefill.get_total_flops() // 2
+    failure: Exception | None = None
+    with training_mode(model, False), torch.no_grad(), countable_experts(model):
+        for without_data in (on_meta, on_fake_tensors):
+            try:
+                prefill_macs, decode_macs, cache_bytes = _count(model, prompt_tokens, without_data)
+                break
+            except Exception as error:  # noqa: BLE001 - raised below if no pass succeeds
+                failure = error
+        else:
+            assert failure is not None
+            old = not hasattr(model, "get_experts_implementation")
+            raise UserError(
+                f"the work per token of {name} cannot be counted",
+                why=describe_error(failure),
+                hint="run pip install --upgrade transformers" if old else "",
+            ) from failure
     return TokenWork(
         prompt_tokens=prompt_tokens,
         active_parameters=active_parameters(model),
         prefill_macs=prefill_macs,
         prefill_macs_per_token=prefill_macs / prompt_tokens,
-        decode_macs=decode.get_total_flops() // 2,
+        decode_macs=decode_macs,
         cache_bytes_per_token=cache_bytes / prompt_tokens,
     )
+
+
+def _count(
+    model: nn.Module,
+    prompt_tokens: int,
+    without_data: Callable[[], AbstractContextManager[Callable[[Tensor], Tensor]]],
+) -> tuple[int, int, int]:
+    """Count the MACs of prefill and of decode, and the bytes of the cache between them."""
+    step = _Step(model)
+    with without_data() as copy:
+        tensors = {key: copy(one) for key, one in _named_tensors(step)}
+        prompt = torch.zeros((1, prompt_tokens), dtype=torch.long)
+        with FlopCounterMode(display=False) as prefill:
+            _, cache = functional_call(step, tensors, (prompt,))
+        cache_bytes = sum(one.nbytes for one in _cached_tensors(cache))
+        with FlopCounterMode(display=False) as decode:
+            functional_call(step, tensors, (prompt[:, -1:], cache))
+    return prefill.get_total_flops() // 2, decode.get_total_flops() // 2, cache_bytes
 
 
 class _Step(nn.Module):
@@ -140,14 +162,12 @@ def _cached_tensors(cache: Any) -> Iterator[Tensor]:
     Layers of a recurrent kind have neither: their state does not grow with the tokens.
     """
     layers = getattr(cache, "layers", None)
+    if isinstance(cache, tuple):  # GPT-2 in early versions of transformers 4
+        yield from itertools.chain.from_iterable(cache)
+        return
     if layers is None:
         yield from (*cache.key_cache, *cache.value_cache)
         return
     for layer in layers:
         if getattr(layer, "keys", None) is not None:
             yield from (layer.keys, layer.values)
-
-
-def _text_config(model: nn.Module) -> Any:
-    config: Any = model.config
-    return config.get_text_config()
