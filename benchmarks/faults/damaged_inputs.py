@@ -42,6 +42,8 @@ from joulelab.errors import JoulelabError
 from joulelab.findings.tables import StudyTables
 from joulelab.forecast.sources import read_source
 from joulelab.ledger.ledger import read_ledger
+from joulelab.llm.power_source import PowerSource
+from joulelab.llm.request_files import read_requests
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import read_logs
 from joulelab.logs.span_energies import ImportedSpan, energy_rows, read_spans
@@ -70,6 +72,7 @@ SOUND = Path(__file__).parent / "sound"
 REPOSITORY = Path(__file__).parents[2]
 RECORDED = REPOSITORY / "tests" / "golden" / "inputs"
 LOGS = REPOSITORY / "tests" / "logs" / "data" / "formats"
+REQUESTS = REPOSITORY / "tests" / "llm" / "data"
 PROFILE = REPOSITORY / "src" / "joulelab" / "predict" / "profiles" / "h100.json"
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -170,6 +173,8 @@ class Place:
             Reader("carbon intensity", TABLES, [SOUND / "grid.csv"], self._carbon),
             Reader("spans of a log", TABLES, [SOUND / "spans.csv"], self._spans),
             Reader("power log", TABLES, [*_small_logs(self), *_formats()], self._log, 2),
+            Reader("requests", TABLES, [SOUND / "requests.csv"], self._requests),
+            Reader("requests of load generators", JSON, _request_logs(), self._requests),
             Reader("forecast table", TABLES, [SOUND / "run.csv"], self._forecast),
         ]
 
@@ -265,6 +270,18 @@ class Place:
         runs = log.runs or (("whole log", log.start_s, log.stop_s),)
         _check_rows(energy_rows(log, [ImportedSpan(*run) for run in runs]))
 
+    def _requests(self, path: Path, original: Path) -> None:
+        requests = read_requests(path)
+        source = PowerSource.of_log(read_logs([SOUND / "power.csv"]))
+        placed = source.place(requests, source.extent_s[0] - requests.window_s[0])
+        for i, name in enumerate(placed.request):
+            start_s, first_s, stop_s = (
+                float(times[i]) for times in (placed.start_s, placed.first_token_s, placed.stop_s)
+            )
+            is_whole = 0 <= stop_s - start_s < math.inf and 0 <= placed.output_tokens[i] < math.inf
+            if not is_whole or first_s < start_s or first_s > stop_s:
+                raise WrongEnergy(f"{name}: {start_s}, {first_s}, {stop_s}")
+
     def _forecast(self, path: Path, original: Path) -> None:
         forecast = read_source(path).profile.forecast(100)
         for quantity in ("energy_j", "duration_s"):
@@ -313,6 +330,11 @@ def _small_logs(place: Place) -> list[Path]:
 
 def _formats() -> list[Path]:
     return [path for path in sorted(LOGS.iterdir()) if path.stat().st_size < 10_000]
+
+
+def _request_logs() -> list[Path]:
+    """Return logs of load generators that can be read."""
+    return sorted(path for path in REQUESTS.glob("*.json*") if "without" not in path.name)
 
 
 def _with_columns(place: Place, trace: Path) -> Path:

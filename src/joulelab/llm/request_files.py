@@ -238,7 +238,7 @@ def _checked(path: Path, rows: Iterator[Row], notes: list[str]) -> RequestLog:
     if unknown:
         notes.append(
             f"when the first token came is unknown for {count(unknown, 'request')}: benchmark "
-            "with streaming to tell prefill and decode apart"
+            "with streaming to separate prefill and decode"
         )
     return RequestLog(
         request=tuple(names[i] for i in order),

@@ -189,8 +189,8 @@ def _aiperf_rows(objects: Objects, notes: list[str]) -> Iterator[Row]:
             left_out += 1
             continue
         start_s, stop_s = start_ns * 1e-9, stop_ns * 1e-9
-        unit = ((one.get("metrics") or {}).get("time_to_first_token") or {}).get("unit", "ms")
-        if unit not in _UNITS:
+        unit = _find(one, "metrics.time_to_first_token.unit") or "ms"
+        if not isinstance(unit, str) or unit not in _UNITS:
             raise InvalidData(f"request {i}: the unit {unit!r} of time_to_first_token is unknown")
         first_s = start_s + _UNITS[unit] * _lookup(one, "metrics.time_to_first_token.value")
         inputs = _lookup(
@@ -202,7 +202,7 @@ def _aiperf_rows(objects: Objects, notes: list[str]) -> Iterator[Row]:
         if not one.get("error") and (math.isnan(inputs) or math.isnan(outputs)):
             raise InvalidData(f"request {i} has no numbers of tokens")
         unknown += math.isnan(inputs)
-        label = str((one.get("metadata") or {}).get("x_request_id") or i)
+        label = str(_find(one, "metadata.x_request_id") or i)
         cached = _lookup(one, "metrics.usage_prompt_cache_read_tokens.value")
         yield Row(
             f"request {i}", label, start_s, first_s, stop_s, _or_zero(inputs), _or_zero(outputs),
@@ -220,12 +220,18 @@ def _refuse_summary(objects: Objects, notes: list[str]) -> Iterator[Row]:
     )
 
 
+def _find(one: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a path; ``None`` if there is none."""
+    value: Any = one
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def _lookup(one: Mapping[str, Any], *paths: str, kind: Any = Finite) -> float:
-    """Return the first value that there is at one of these paths; NaN if there is none."""
+    """Return the first number that there is at one of these paths; NaN if there is none."""
     for path in paths:
-        value: Any = one
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
+        value = _find(one, path)
         if value is not None:
             try:
                 return float(convert(value, kind))
