@@ -339,13 +339,16 @@ def p_value(p: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """Capitalise a text and end it with a full stop.
+    """Capitalise a text and end it with a full stop; a model's name such as lm:gpt2 stays.
 
     Example:
-        >>> sentence("net energy rises"), sentence("")
-        ('Net energy rises.', '')
+        >>> sentence("net energy rises"), sentence("lm:gpt2 needs less"), sentence("")
+        ('Net energy rises.', 'lm:gpt2 needs less.', '')
     """
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    if not text:
+        return ""
+    has_source = ":" in text.split(maxsplit=1)[0][:-1]
+    return f"{text}." if has_source else f"{text[:1].upper()}{text[1:]}."
 
 
 def shorten(text: str, width: int) -> str:

@@ -2,7 +2,8 @@
 
 Power is constant, so every energy is power times time and can be worked out by hand:
 training draws 300 W GPU + 50 W CPU, inference 200 W GPU + 45 W CPU, idle 100 W GPU + 30 W CPU
-(104 W GPU after the block, so that there is a drift).
+(104 W GPU after the block, so that there is a drift). Language models prefill at 400 W GPU + 50 W
+CPU and decode at 250 W GPU + 50 W CPU.
 """
 
 import json
@@ -18,13 +19,17 @@ GAIN = {"gpu:0": 0.05, "cpu:0": 0.25}
 POWER_W = {
     "train": {"gpu:0": 300.0, "cpu:0": 50.0},
     "infer": {"gpu:0": 200.0, "cpu:0": 45.0},
+    "prefill": {"gpu:0": 400.0, "cpu:0": 50.0},
+    "decode": {"gpu:0": 250.0, "cpu:0": 50.0},
     "before": {"gpu:0": 100.0, "cpu:0": 30.0},
     "after": {"gpu:0": 104.0, "cpu:0": 30.0},
 }
 SOURCE = {"gpu:0": "nvml.samples", "cpu:0": "estimate.cpu"}
-EPOCH_S = {"train": 4.0, "infer": 1.0}
-EPOCHS = {"train": 3, "infer": 2}
+EPOCH_S = {"train": 4.0, "infer": 1.0, "prefill": 1.25, "decode": 10.0}
+EPOCHS = {"train": 3, "infer": 2, "prefill": 2, "decode": 2}
 SAMPLES = 1000
+TOKENS = {"train": 512, "prefill": 512, "decode": 128}  # of a sample of a language model
+MACS = {"train": 600, "prefill": 500, "decode": 550}  # of a token
 SCALE = {"LeNet": 0.2, "MobileNetV2": 0.6, "ResNet18": 2.0, "VGG16": 1.0}
 CHARACTERISTICS = {
     "LeNet": (62006, 0, 651720),
@@ -184,17 +189,18 @@ class Writer:
         return self.write(run)
 
     def factors(self, model, **factors):
+        language = {"prompt_tokens": 512, "output_tokens": 128, "attention": "sdpa"}
+        images = {"memory_format": "contiguous", "input_path": "device"}
         return {
             "model": model,
             "batch_size": 128,
             "precision": "fp32",
-            "memory_format": "contiguous",
             "compile": False,
             "optimizer": "sgd",
-            "input_path": "device",
             "device": "auto",
             "dataset": "digits",
             "resolved_device": "cuda:0",
+            **(language | {"cache": "dynamic"} if self.plan.is_language else images),
         } | factors
 
     def _phase(self, run, phase, scale, energies):
@@ -222,6 +228,8 @@ class Writer:
         run["results"][phase] = {
             "energy": total(parts).to_json(),
             "samples": SAMPLES * EPOCHS[phase],
+            "tokens": SAMPLES * EPOCHS[phase] * TOKENS[phase] if self.plan.is_language else None,
+            "macs_per_token": MACS[phase] * scale if self.plan.is_language else None,
             "steps": 8 * EPOCHS[phase],
             "epochs": EPOCHS[phase],
             "loss": last["loss"],

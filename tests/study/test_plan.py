@@ -163,7 +163,9 @@ def test_a_file_with_the_name_of_a_preset_is_used(tmp_path, monkeypatch):
 
 
 def test_presets_are_what_they_say():
-    assert preset_names() == ["batch-size", "paper", "paper-profile", "quick"]
+    assert preset_names() == [
+        "batch-size", "language", "language-gpu", "paper", "paper-profile", "quick",
+    ]  # fmt: skip
     plans = {name: load_plan(name) for name in preset_names()}
     assert all(plan.name == name for name, plan in plans.items())
     quick = plans["quick"]

@@ -55,21 +55,3 @@ class OutOfMemory(_WhenTrained):
 class Segfault(_WhenTrained):
     def act(self):
         os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def language(attn_implementation):
-    """Build a Llama of 2 layers and 256 tokens."""
-    import transformers
-
-    configuration = transformers.LlamaConfig(
-        vocab_size=256,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
-    return transformers.LlamaForCausalLM._from_config(
-        configuration, attn_implementation=attn_implementation
-    )

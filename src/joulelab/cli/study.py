@@ -63,9 +63,9 @@ def command(
 ) -> None:
     """Measure models on this machine and report the results.
 
-    PLAN is a TOML file or one of the presets quick, paper, paper-profile and batch-size. Started
-    again on the same directory it runs what is missing, however it ended before. Exits with 1 if
-    every cell failed.
+    PLAN is a TOML file or one of the presets quick, paper, paper-profile, batch-size, language and
+    language-gpu. Started again on the same directory it runs what is missing, however it ended
+    before. Exits with 1 if every cell failed.
 
     A plan can run code: models and sensors that it names are imported. Read a plan of another
     person before you run it.

@@ -168,16 +168,31 @@ def _data_set(data: Mapping[str, Any]) -> str:
     if not data:
         return ""
     if "image_shape" not in data:
-        return (
-            f"{data['name']}: {data['train_count']:,} training sequences and "
-            f"{data['test_count']:,} prompts of random token ids"
-        )
+        return _token_set(data)
     shape = "×".join(str(size) for size in data["image_shape"])
     text = (
         f"{data['name']}: {data['train_count']:,} training and {data['test_count']:,} test images "
         f"of {shape}"
     )
     return text if data["real"] else f"{text}, synthetic"
+
+
+def _token_set(data: Mapping[str, Any]) -> str:
+    """Describe the sequences of language models, and their weights."""
+    texts = [
+        f"{data['name']}: {data['train_count']:,} training sequences and "
+        f"{data['test_count']:,} prompts of random token ids"
+    ]
+    if data["random_weights"]:
+        texts.append(
+            f"the weights of {join_words(data['random_weights'])} are random, which at fixed "
+            "lengths cost the same joules as trained ones"
+        )
+    if data["mixtures"]:
+        texts.append(
+            f"in {join_words(data['mixtures'])}, other weights would route tokens to other experts"
+        )
+    return "; ".join(texts)
 
 
 def _factor_levels(runs: pd.DataFrame) -> list[str]:

@@ -7,8 +7,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import torch
+
+from joulelab.errors import UserError
 from joulelab.models.characteristics import characterize
-from joulelab.models.registry import build_model
+from joulelab.models.registry import build_model, has_random_weights, language_config
+from joulelab.models.token_work import count_token_work
 from joulelab.study.plan import Plan
 from joulelab.workloads import classification, language
 from joulelab.workloads.datasets import SyntheticOptions, load_dataset
@@ -126,60 +130,86 @@ class ImageWork:
 
 
 class LanguageWork:
-    """Train language models, and prefill and decode with them."""
+    """Train language models, and prefill and decode with them.
+
+    Raises:
+        UserError: A model of the plan generates no text, or its weights cannot be loaded.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._configs = {name: language_config(name) for name in plan.models}
+        for name, config in self._configs.items():
+            if config is None and name.startswith("hf:"):
+                raise UserError(
+                    f"{name} is no language model",
+                    why="its architecture does not generate text",
+                    hint="leave out data.name = 'tokens' for a model of images",
+                )
 
     def describe(self) -> Json:
         """Implement :class:`Work`."""
         data = self._plan.data
+        mixtures = [name for name, one in self._configs.items() if one and one.experts]
         return {
             "name": data.name,
             "origin": "random token ids",
             "real": False,
             "train_count": data.train_count,
             "test_count": data.test_count,
+            "random_weights": [name for name in self._plan.models if has_random_weights(name)],
+            "mixtures": mixtures,
         }
 
     def of_cell(self, factors: Factors, seed: int) -> CellWork:
         """Implement :class:`Work`."""
-        plan = self._plan
+        plan, name, prompt_tokens = self._plan, factors["model"], factors["prompt_tokens"]
+        output_tokens, cache = factors["output_tokens"], factors["cache"]
         attention = language.ATTENTION[factors["attention"]]
-        # Billions of random weights are made faster where they are needed.
+        # Billions of random weights are created faster where they are needed.
         model = build_seeded(
-            lambda: build_model(factors["model"], attn_implementation=attention),
-            seed,
-            factors["device"],
+            lambda: build_model(name, attention=attention), seed, factors["device"]
         )
-        prompt_tokens = factors["prompt_tokens"]
-        described = characterize(model, (prompt_tokens,), name=factors["model"])
-        common = {name: factors[name] for name in _COMMON_FACTORS}
+        described = characterize(model, (prompt_tokens,), name=name)
+        common = {factor: factors[factor] for factor in _COMMON_FACTORS}
         phases: dict[str, Phase] = {}
-        for phase in plan.phases:
-            settings: PhaseSettings
-            if phase == "train":
-                settings = language.LanguageTrainSettings(
-                    **common,
-                    **_training(plan, factors, seed),
-                    sequences=plan.data.train_count,
-                    sequence_tokens=prompt_tokens,
-                    gradient_accumulation_steps=plan.train.gradient_accumulation_steps,
-                )
-                run: Callable[..., PhaseResult] = partial(language.train, model)
-            else:
-                settings = language.GenerateSettings(
-                    **common,
-                    **plan.infer.model_dump(),
-                    sequences=plan.data.test_count,
-                    prompt_tokens=prompt_tokens,
-                    output_tokens=factors["output_tokens"],
-                    cache=factors["cache"],
-                    seed=seed,
-                )
+        if "train" in plan.phases:
+            training = language.LanguageTrainSettings(
+                **common,
+                **_training(plan, factors, seed),
+                sequences=plan.data.train_count,
+                sequence_tokens=prompt_tokens,
+                gradient_accumulation_steps=plan.train.gradient_accumulation_steps,
+            )
+            macs = described.macs / prompt_tokens
+            phases["train"] = Phase(training, partial(language.train, model), macs)
+        generating = [phase for phase in plan.phases if phase != "train"]
+        if generating:
+            settings = language.GenerateSettings(
+                **common,
+                **plan.infer.model_dump(),
+                sequences=plan.data.test_count,
+                prompt_tokens=prompt_tokens,
+                output_tokens=output_tokens,
+                cache=cache,
+                seed=seed,
+            )
+            macs_per_token = _macs_per_token(model, prompt_tokens, output_tokens, cache, name)
+            for phase in generating:
                 run = partial(language.generate, phase, model)
-            phases[phase] = Phase(settings, run, described.macs / prompt_tokens)
+                phases[phase] = Phase(settings, run, macs_per_token[phase])
         return CellWork(asdict(described), phases)
+
+
+def _macs_per_token(
+    model: torch.nn.Module, prompt_tokens: int, output_tokens: int, cache: str, name: str
+) -> dict[str, float]:
+    """Count the operations of a token in prefill, and in decoding at the mean context."""
+    prefill = count_token_work(model, prompt_tokens, name=name)
+    middle = count_token_work(model, prompt_tokens + output_tokens // 2, name=name)
+    # Without a cache, each token is computed from the whole sequence.
+    decode = middle.prefill_macs if cache == "none" else middle.decode_macs
+    return {"prefill": prefill.prefill_macs_per_token, "decode": float(decode)}
 
 
 def _training(plan: Plan, factors: Factors, seed: int) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -48,24 +49,22 @@ class _Kind:
     sources: tuple[str, ...]
     phases: tuple[str, ...]
     factors: tuple[str, ...]
-    training: tuple[str, ...]
+    training: Mapping[str, Any]  # keys of [train], and the values that leave them out
 
 
-_KINDS = (
-    _Kind(
-        name="language models",
-        sources=("lm",),
-        phases=("train", "prefill", "decode"),
-        factors=("prompt_tokens", "output_tokens", "attention", "cache"),
-        training=("gradient_accumulation_steps",),
-    ),
-    _Kind(
-        name="models of images",
-        sources=("", "torchvision", "timm"),  # the empty one is the zoo
-        phases=("train", "infer"),
-        factors=("memory_format", "input_path"),
-        training=("augment", "validate"),
-    ),
+_LANGUAGE = _Kind(
+    name="language models",
+    sources=("lm",),
+    phases=("train", "prefill", "decode"),
+    factors=("prompt_tokens", "output_tokens", "attention", "cache"),
+    training={"gradient_accumulation_steps": 1},
+)
+_IMAGES = _Kind(
+    name="models of images",
+    sources=("", "torchvision", "timm"),  # the empty one is the zoo
+    phases=("train", "infer"),
+    factors=("memory_format", "input_path"),
+    training={"augment": False, "validate": False},
 )
 
 _LANGUAGE_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -80,7 +79,7 @@ _LANGUAGE_DEFAULTS: dict[str, dict[str, Any]] = {
         "memory_format": None,
         "input_path": None,
     },
-    "train": {"augment": False, "validate": False},
+    "train": {**_IMAGES.training},
 }
 """Defaults of plans of language models, where they differ from those of image models."""
 
@@ -344,11 +343,11 @@ class Plan(Table):
         data, models = document.get("data", {}), document.get("models")
         if not isinstance(data, dict) or not isinstance(models, list):
             return document
-        if any(_source(model) in _KINDS[0].sources for model in models):
+        if any(_source(model) in _LANGUAGE.sources for model in models):
             data = {"name": TOKENS} | data
         if data.get("name") != TOKENS:
             return document
-        filled = {"phases": list(_KINDS[0].phases)} | document | {"data": data}
+        filled = {"phases": list(_LANGUAGE.phases)} | document | {"data": data}
         for table, defaults in _LANGUAGE_DEFAULTS.items():
             given = filled.get(table, {})
             if isinstance(given, dict):
@@ -358,7 +357,7 @@ class Plan(Table):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         """Refuse what does not apply to the kind of models of the plan."""
-        kind, other = _KINDS if self.is_language else reversed(_KINDS)
+        kind, other = (_LANGUAGE, _IMAGES) if self.is_language else (_IMAGES, _LANGUAGE)
         for model in self.models:
             if _source(model) in other.sources:
                 raise _misfit(
@@ -366,7 +365,8 @@ class Plan(Table):
                     f"for {kind.name}: a plan has models of one kind"
                 )
         wrong = [f"factors.{name}" for name in other.factors if getattr(self.factors, name)]
-        wrong += [f"train.{name}" for name in other.training if self._is_set(name)]
+        training = self.train.model_dump()
+        wrong += [f"train.{name}" for name, out in other.training.items() if training[name] != out]
         if wrong:
             raise _misfit(f"{wrong[0]} does not apply to {kind.name}")
         for phase in self.phases:
@@ -378,11 +378,6 @@ class Plan(Table):
         if "fp16" in self.factors.precision and {*self.phases} - {"prefill", "decode"}:
             raise _misfit("factors.precision: fp16 is for prefill and decode alone; choose bf16")
         return self
-
-    def _is_set(self, name: str) -> bool:
-        """Report whether a key of [train] differs from what leaves it out."""
-        value = self.train.model_dump()[name]
-        return value not in (False, 1)
 
     @property
     def is_language(self) -> bool:

@@ -25,7 +25,7 @@ def preset_names() -> list[str]:
 
     Example:
         >>> preset_names()
-        ['batch-size', 'paper', 'paper-profile', 'quick']
+        ['batch-size', 'language', 'language-gpu', 'paper', 'paper-profile', 'quick']
     """
     files = (entry.name for entry in _PRESETS.iterdir())
     return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
