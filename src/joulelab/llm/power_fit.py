@@ -33,8 +33,8 @@ LEAST_GAIN = 10.0
 """A sensor is taken to respond as it states unless another response gains this much in -2 ln L."""
 RESPONSE_READINGS = 2_000
 """Enough to find a sensor's response."""
-MOST_REFINED = 3
-"""Assumptions about the server for which it is searched closely."""
+MOST_REFINED = 4
+"""Assumptions about the server, and responses, that are searched closely."""
 MOST_FITTED = 8
 """Assumptions about the server for which all drivers are tried."""
 MOST_WORSE = 60.0
@@ -116,6 +116,7 @@ class PowerFit:
 
     models: Sequence[Model]
     response: Response | None  # How the sensor responds, or None if nothing explains power.
+    stated: Response
 
     @property
     def is_explained(self) -> bool:
@@ -129,7 +130,7 @@ def unexplained(assumed: Sequence[Activity]) -> PowerFit:
     size = len(activity.drivers)
     only_busy = np.array([float(one.name == "busy") for one in activity.drivers])
     model = Model(activity, 1.0, only_busy, np.zeros((size, size)), np.zeros(size))
-    return PowerFit([model], None)
+    return PowerFit([model], None, Response(0.0))
 
 
 def plausible_activities(requests: RequestLog) -> list[Activity]:
@@ -172,7 +173,7 @@ def fit_power(
         _model(*candidates[i], readings.net_w, float(weights[i] / weights[kept].sum()))
         for i in kept
     ]
-    return PowerFit(models, response)
+    return PowerFit(models, response, stated)
 
 
 def _distinct(servers: Iterable[ServerActivity]) -> list[ServerActivity]:
@@ -197,14 +198,22 @@ def _find_response(
     """
     some = _some(readings)
     losses = [_response_loss(one, some) for one in assumed]
+    as_stated = [loss(stated) for loss in losses]
     tried = responses(some, stated)
-    coarse = [min((loss(one), i) for i, one in enumerate(tried)) for loss in losses]
-    as_stated = min(loss(stated) for loss in losses)
-    found = (as_stated, stated)
-    for k in sorted(range(len(losses)), key=lambda k: coarse[k][0])[:MOST_REFINED]:
-        one = refined(tried[coarse[k][1]], some, losses[k])
-        found = min(found, one, key=lambda pair: pair[0])
-    response = found[1] if found[0] < as_stated - LEAST_GAIN else stated
+    coarse = sorted(
+        (
+            (losses[k](one), i)
+            for k in np.argsort(as_stated)[:MOST_REFINED]
+            for i, one in enumerate(tried)
+        ),
+    )
+    # The best responses under these assumptions, under all.
+    likely = list(dict.fromkeys(i for _, i in coarse[: 2 * MOST_REFINED]))[:MOST_REFINED]
+    starts = sorted((loss(tried[i]), k, i) for k, loss in enumerate(losses) for i in likely)
+    found = (min(as_stated), stated)
+    for _, k, i in starts[:MOST_REFINED]:
+        found = min(found, refined(tried[i], some, losses[k]), key=lambda pair: pair[0])
+    response = found[1] if found[0] < min(as_stated) - LEAST_GAIN else stated
     return response, [loss(response) for loss in losses]
 
 

@@ -21,7 +21,7 @@ INSTANT_S = 1e-3
 """A window shorter than this is as good as none."""
 WINDOWS_S = (INSTANT_S, 0.25, 1.0)
 LAGS_S = (0.05, 0.2, 0.6)
-DELAYS_S = (0.05, 0.2)
+DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Windows, time constants and delays to try for a sensor that may not do what it states."""
 LAG_WINDOWS = np.array([0.338, 0.682, 0.961, 1.236, 1.525, 1.846, 2.223, 2.701, 3.395, 5.094])
 """A sensor with a first-order lag is the mean of many averages of different length: exp(-s) is a
@@ -50,7 +50,7 @@ class PowerReadings:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Response:
     """How a sensor responds.
 
@@ -63,6 +63,11 @@ class Response:
     window_s: float
     delay_s: float = 0.0
     lag_s: float = 0.0
+
+    @property
+    def mean_age_s(self) -> float:
+        """How old the power is that a reading shows, on average."""
+        return self.delay_s + self.window_s / 2 + self.lag_s
 
     def mean(self, readings: PowerReadings, edges_s: Floats, integral: Floats) -> Floats:
         """Return the mean of a rate in each reading, from its integral. Shape: (readings,)."""
@@ -123,7 +128,7 @@ def power_readings(
 
     ``None`` if it gave nothing.
     """
-    chosen = _channel(trace, component, source)
+    chosen = find_channel(trace, component, source)
     if chosen is None:
         return None
     channel, i = chosen
@@ -160,7 +165,7 @@ def power_readings(
     return found, Response(window_s)
 
 
-def _channel(trace: Trace, component: str, source: str) -> tuple[Channel, int] | None:
+def find_channel(trace: Trace, component: str, source: str) -> tuple[Channel, int] | None:
     """Return the channel that gives a component's power its shape, and its position."""
     for i, channel in enumerate(trace.channels):
         if (

@@ -17,7 +17,7 @@ from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import component_gross, component_net
 from joulelab.errors import UserError
-from joulelab.format import join_words
+from joulelab.format import duration, join_words
 from joulelab.llm.power_fit import (
     Activity,
     Model,
@@ -28,10 +28,11 @@ from joulelab.llm.power_fit import (
 )
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, RequestEnergies, SteadyState, TokenCost
-from joulelab.llm.sensor_response import power_readings
+from joulelab.llm.sensor_response import find_channel, power_readings
 from joulelab.llm.server_activity import steady_window
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
+from joulelab.sensors.sensor import Quantity
 from joulelab.uncertain import COVERAGE_FACTOR, UNKNOWN_RATIO, Ratio, UncertainValue
 
 Floats = NDArray[np.float64]
@@ -45,6 +46,8 @@ LEAST_IDLE_S = 0.5
 LONGEST_DIP_S = 0.1
 """The next request of a closed loop is sent within this time."""
 LEAST_STEADY_READINGS = 5
+LEAST_LATE_S = 0.02
+"""A sensor that responds later than it states by less does not change energies."""
 UNKNOWN_SHARE = 0.25
 """Standard uncertainty of prefill's share from which nothing is known."""
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
@@ -73,7 +76,7 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
     Raises:
         UserError: No request, or no reading, lies in the time of the other.
     """
-    start_s, stop_s = _checked_window_s(requests, trace)
+    _check_window(requests, trace)
     notes = list(requests.notes)
     if baseline is None:
         baseline = _idle_baseline(requests, trace)
@@ -82,25 +85,28 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
                 "net of idle is unknown: record power for a few seconds before the first request "
                 "or after the last, or give a baseline"
             )
-    window = _window(start_s, stop_s)
-    edges_ns = [window.start_ns, window.stop_ns]
-    estimator = EnergyEstimator(trace, baseline, edges_ns)
-    (energy,) = estimator.energies([window])
     assumed = plausible_activities(requests)
+    energy, estimator = _energy(requests, trace, baseline)
+    fits: dict[str, PowerFit] = {}
     insignificant: list[str] = []
-    divisions: dict[str, _Division] = {}
     for name, part in energy.components.items():
-        if baseline is None or math.isnan(part.net_j):
-            continue
-        fit = None
         # Nothing explains a GPU that another server uses, or an estimate that does not vary.
-        if part.net_interval_j[0] > 0:
-            readings = power_readings(trace, name, part.source, baseline)
-            fit = readings and fit_power(requests, assumed, *readings)
-        else:
+        if baseline is None or part.net_interval_j[0] <= 0:
             insignificant.append(name)
-        divisions[name] = _Division.of(part, fit or unexplained(assumed))
-    if insignificant:
+            continue
+        readings = power_readings(trace, name, part.source, baseline)
+        if readings and (fit := fit_power(requests, assumed, *readings)):
+            fits[name] = fit
+    trace, late = _with_responses(trace, energy, fits)
+    if late:
+        notes += late
+        energy, estimator = _energy(requests, trace, baseline)
+    divisions = {
+        name: _Division.of(part, fits.get(name) or unexplained(assumed))
+        for name, part in energy.components.items()
+        if not math.isnan(part.net_j)
+    }
+    if insignificant and baseline:
         notes.append(f"no energy net of idle is significant: {join_words(insignificant)}")
     is_whole = bool(divisions) and divisions.keys() == energy.components.keys()
     cost = UNKNOWN_COST
@@ -126,12 +132,47 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
 UNKNOWN_COST = TokenCost(UNKNOWN_RATIO, UNKNOWN_RATIO)
 
 
+def _energy(
+    requests: RequestLog, trace: Trace, baseline: Baseline | None
+) -> tuple[Energy, EnergyEstimator]:
+    """Return the energy from the first start to the last stop, and what estimates it."""
+    window = _window(*requests.window_s)
+    estimator = EnergyEstimator(trace, baseline, [window.start_ns, window.stop_ns])
+    return estimator.energies([window])[0], estimator
+
+
+def _with_responses(
+    trace: Trace, energy: Energy, fits: dict[str, PowerFit]
+) -> tuple[Trace, list[str]]:
+    """Return the trace with what was found about sensors that respond later than they state."""
+    channels, notes = list(trace.channels), []
+    for name, fit in fits.items():
+        found = find_channel(trace, name, energy.components[name].source)
+        if fit.response is None or found is None:
+            continue
+        late_s = fit.response.mean_age_s - fit.stated.mean_age_s
+        if abs(late_s) < LEAST_LATE_S:
+            continue
+        channel, i = found
+        if channel.quantity is Quantity.POWER:
+            # A lag is about as late, and as wide, as a window of twice its time constant.
+            window_s = fit.response.window_s + 2 * fit.response.lag_s
+            channel = replace(channel, window_s=window_s)
+        channels[i] = replace(channel, delay_s=channel.delay_s + fit.response.delay_s)
+        side = "later" if late_s > 0 else "earlier"
+        notes.append(
+            f"{name}: readings follow the requests {duration(abs(late_s))} {side} than "
+            f"{channel.source} states, and are taken to stand for that time"
+        )
+    return replace(trace, channels=tuple(channels)), notes
+
+
 def _window(start_s: float, stop_s: float) -> Window:
     return Window(round(start_s * 1e9), round(stop_s * 1e9))
 
 
-def _checked_window_s(requests: RequestLog, trace: Trace) -> tuple[float, float]:
-    """Return the time of the requests; raise an error if it has no readings."""
+def _check_window(requests: RequestLog, trace: Trace) -> None:
+    """Raise an error if the time of the requests has no readings."""
     if not len(requests):
         raise UserError("there are no requests", hint="give a log with at least one request")
     start_s, stop_s = requests.window_s
@@ -152,7 +193,6 @@ def _checked_window_s(requests: RequestLog, trace: Trace) -> tuple[float, float]
             f"{first_s:.12g} to {last_s:.12g} s",
             hint="put both on one clock",
         )
-    return start_s, stop_s
 
 
 def _idle_baseline(requests: RequestLog, trace: Trace) -> Baseline | None:
