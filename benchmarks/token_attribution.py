@@ -60,8 +60,8 @@ class Case:
         step_noise: Relative standard deviation of the time of a step.
         aborted: Share of requests that are aborted.
         cached: Share of requests of which most of the prompt is in the cache.
-        sensor: ``"mean"``, ``"instant"``, ``"average"`` (the last second), ``"lag"`` or
-            ``"counter"``.
+        sensor: ``"mean"`` of the time since the reading before, ``"instant"``, ``"average"`` of the
+            last second, ``"lag"`` (first order, 0.25 s), ``"late"`` (by 0.7 s) or ``"counter"``.
         period_s: Time between two readings.
         noise: Standard deviation of a reading's noise, relative to its power.
     """
@@ -365,6 +365,9 @@ def record(truth: Truth, case: Case, rng: np.random.Generator) -> Trace:
             value = power.mean_w(t_s - period_s, t_s)
         case "instant":
             value = power.at(t_s)
+        case "late":
+            t_s = t_s[t_s > 1.0]
+            value = power.mean_w(t_s - 0.7 - period_s, t_s - 0.7)
         case "average":
             t_s = t_s[t_s > 1.0]
             value = power.mean_w(t_s - 1.0, t_s)
@@ -451,8 +454,9 @@ def cases() -> dict[str, Case]:
         found[f"{prefill} prefill"] = replace(base, prefill=prefill)
     for shape in ("steps", "root", "saturating"):
         found[f"power by {shape}"] = replace(base, shape=shape)
-    for sensor in ("instant", "average", "lag", "counter"):
+    for sensor in ("instant", "average", "lag", "late", "counter"):
         found[f"sensor: {sensor}"] = replace(base, sensor=sensor)
+        found[f"sensor: {sensor}, 1 in flight"] = replace(base, sensor=sensor, concurrency=1)
     steps = replace(base, prefill="serial", shape="steps")
     found["open arrivals"] = replace(steps, arrivals="open")
     found["bursts"] = replace(steps, arrivals="bursts")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -47,28 +48,30 @@ BLOCK_FACTOR = 1.068
 """Student's t of their number relative to the normal distribution, at 95 %."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Activity:
-    """One assumption about the server, with its drivers and each request's totals of them.
-
-    Attributes:
-        prefill: Shape: (requests, drivers), as ``decode``.
-    """
+    """One assumption about the server, with its drivers."""
 
     server: ServerActivity
-    drivers: list[Driver]
-    prefill: Floats
-    decode: Floats
 
-    @classmethod
-    def of(cls, server: ServerActivity) -> Activity:
-        """Compute the drivers of an assumption."""
-        drivers = drivers_of(server)
-        prefill, decode = (
-            np.stack([server.of_requests(one, is_prefill=phase) for one in drivers], axis=1)
-            for phase in (True, False)
-        )
-        return cls(server, drivers, prefill, decode)
+    @cached_property
+    def drivers(self) -> list[Driver]:
+        """What power may be proportional to."""
+        return drivers_of(self.server)
+
+    @cached_property
+    def prefill(self) -> Floats:
+        """Each request's total of each driver in prefill. Shape: (requests, drivers)."""
+        return self._of_requests(is_prefill=True)
+
+    @cached_property
+    def decode(self) -> Floats:
+        """The same in decode."""
+        return self._of_requests(is_prefill=False)
+
+    def _of_requests(self, *, is_prefill: bool) -> Floats:
+        totals = [self.server.of_requests(one, is_prefill=is_prefill) for one in self.drivers]
+        return np.stack(totals, axis=1)
 
     def between(self, start_s: float, stop_s: float) -> tuple[Floats, Floats]:
         """Return the drivers' totals between two times, in prefill and in decode."""
@@ -78,6 +81,17 @@ class Activity:
             for phase in (True, False)
         )
         return prefill, decode
+
+    def tokens_between(
+        self, start_s: float, stop_s: float, input_tokens: Floats
+    ) -> tuple[float, float]:
+        """Return the tokens of prompts, cached ones included, and of outputs between two times."""
+        server = self.server
+        inside = np.diff(np.clip(server.edges_s, start_s, stop_s)) / server.length_s
+        share = server.within(server.prefill, inside) / server.prefill.length_s
+        (output,) = (one for one in self.drivers if one.name == "output")
+        made = float(server.rate(output) @ (inside * server.length_s))
+        return float(share @ input_tokens), made
 
     def design(self, readings: PowerReadings, response: Response) -> Floats:
         """Return the drivers' mean rates in each reading. Shape: (readings, drivers)."""
@@ -137,7 +151,7 @@ def plausible_activities(requests: RequestLog) -> list[Activity]:
     """Return what the server may have done, by the times of the requests."""
     servers = _distinct(activities(requests))
     least = min(one.timing for one in servers)
-    return [Activity.of(one) for one in servers if one.timing <= least + MOST_WORSE]
+    return [Activity(one) for one in servers if one.timing <= least + MOST_WORSE]
 
 
 def fit_power(
@@ -252,7 +266,7 @@ class _Fit:
 
 
 def _subsets(design: Floats, y: Floats, drivers: Sequence[Driver]) -> list[_Fit]:
-    """Fit each choice of drivers by least squares, of which one must be of prefill.
+    """Fit each choice of drivers by least squares, of which one must be of prefill if there is one.
 
     Coefficients are positive, except that of a single driver of prefill: where it cannot be
     determined, estimates on both sides of 0 show that.
@@ -266,7 +280,8 @@ def _subsets(design: Floats, y: Floats, drivers: Sequence[Driver]) -> list[_Fit]
     for size in range(1, min(MOST_DRIVERS, len(usable)) + 1):
         subsets = np.array(list(combinations(usable, size)))
         prefills = of_prefill[subsets].sum(axis=1)
-        subsets, prefills = subsets[prefills > 0], prefills[prefills > 0]
+        if of_prefill[usable].any():
+            subsets, prefills = subsets[prefills > 0], prefills[prefills > 0]
         if not len(subsets):
             continue
         scales = scale[subsets]

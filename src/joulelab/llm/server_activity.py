@@ -52,6 +52,10 @@ class Phase:
         """Give phases that took no time a short one, ending when they did."""
         return cls(np.minimum(start_s, stop_s - SHORTEST_S), stop_s, tokens)
 
+    def at(self, index: NDArray[np.intp]) -> Phase:
+        """Return some of the requests."""
+        return Phase(self.start_s[index], self.stop_s[index], self.tokens[index])
+
     @property
     def length_s(self) -> Floats:
         """How long each took."""
@@ -84,6 +88,9 @@ class Driver:
     def is_prefill(self) -> bool:
         """Whether only prompts cause it."""
         return all(one.is_prefill for one in self.parts)
+
+
+_Cells = tuple[NDArray[np.intp], NDArray[np.intp], Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +128,12 @@ class ServerActivity:
     @cached_property
     def prefilling(self) -> Floats:
         """Number of requests whose prompt is being processed."""
-        return np.rint(self._sum(self.prefill, np.ones(self.prefill.tokens.size)))
+        return self._prefill_cells[2]
 
     @cached_property
     def decoding(self) -> Floats:
         """Number of requests whose output is being generated."""
-        return np.rint(self._sum(self.decode, np.ones(self.decode.tokens.size)))
+        return self._decode_cells[2]
 
     @cached_property
     def running(self) -> Floats:
@@ -183,12 +190,26 @@ class ServerActivity:
 
     def _sum(self, phase: Phase, weight: Floats) -> Floats:
         """Add up the weights of the requests in a phase."""
-        number = self.edges_s.size
-        first, after = np.searchsorted(self.edges_s, (phase.start_s, phase.stop_s))
-        change = np.bincount(first, weight, number) - np.bincount(after, weight, number)
+        first, after, number = self._prefill_cells if phase is self.prefill else self._decode_cells
+        size = self.edges_s.size
+        change = np.bincount(first, weight, size) - np.bincount(after, weight, size)
         # Rounding would leave a little where nothing is.
-        count = np.bincount(first, minlength=number) - np.bincount(after, minlength=number)
-        return np.where(np.cumsum(count) > 0, np.cumsum(change), 0.0)[:-1]
+        return np.where(number > 0, np.cumsum(change)[:-1], 0.0)
+
+    @cached_property
+    def _prefill_cells(self) -> _Cells:
+        return self._cells(self.prefill)
+
+    @cached_property
+    def _decode_cells(self) -> _Cells:
+        return self._cells(self.decode)
+
+    def _cells(self, phase: Phase) -> _Cells:
+        """Return each request's first cell, the one after its last, and the number in each cell."""
+        size = self.edges_s.size
+        first, after = np.searchsorted(self.edges_s, (phase.start_s, phase.stop_s))
+        change = np.bincount(first, minlength=size) - np.bincount(after, minlength=size)
+        return first, after, np.cumsum(change)[:-1].astype(np.float64)
 
     def paced(self) -> list[ServerActivity]:
         """Return the same with the paces of decoding that explain best how long requests took.
@@ -198,21 +219,24 @@ class ServerActivity:
         and linearly longer with the number that is decoded. The deviations of requests are taken to
         follow Laplace's distribution; paces that are nearly as likely as the best are returned too.
         """
-        tokens = self.decode.tokens - 1
-        timed = np.flatnonzero((tokens > 0) & (self.decode.length_s > 10 * SHORTEST_S))
-        if not timed.size:
+        early = self._first(2 * MOST_TIMED)
+        tokens = early.decode.tokens - 1
+        timed = (tokens > 0) & (early.decode.length_s > 10 * SHORTEST_S)
+        # Those that are left out later were decoded with the last of the others.
+        some = np.flatnonzero(timed)[:MOST_TIMED]
+        if not some.size:
             return [self]
-        some = timed[np.unique(np.linspace(0, timed.size - 1, MOST_TIMED).astype(np.intp))]
-        start_s, stop_s, tokens = self.decode.start_s[some], self.decode.stop_s[some], tokens[some]
+        start_s, stop_s = early.decode.start_s[some], early.decode.stop_s[some]
+        tokens = tokens[some]
         # Of few tokens, the first and the last may be off by a large part of them.
         weight = tokens / (tokens + 16)
-        most = max(float(self.decoding.max()) - 1, 1.0)
+        most = max(float(early.decoding.max()) - 1, 1.0)
         # Requests that are decoded at the same time have errors in common.
         independent = some.size / math.sqrt(most)
 
         def criterion(stalled_pace: float, slow_down: float) -> float:
-            integral = self.integral(self._pace(stalled_pace, slow_down / most))
-            ends, begins = (np.interp(t_s, self.edges_s, integral) for t_s in (stop_s, start_s))
+            integral = early.integral(early._pace(stalled_pace, slow_down / most))
+            ends, begins = (np.interp(t_s, early.edges_s, integral) for t_s in (stop_s, start_s))
             per_token = (ends - begins) / tokens
             middle = max(float(np.median(per_token)), 1e-300)
             off = float(np.mean(weight * np.abs(per_token / middle - 1)))
@@ -246,6 +270,14 @@ class ServerActivity:
             replace(self, stalled_pace=pace, slow_down=slow / most, timing=one)
             for pace, slow, one in sorted(chosen)
         ]
+
+    def _first(self, number: int) -> ServerActivity:
+        """Return the activity of the requests whose decoding began first."""
+        if self.decode.tokens.size <= number:
+            return self
+        chosen = np.argsort(self.decode.start_s, kind="stable")[:number]
+        prefill, decode = (one.at(chosen) for one in (self.prefill, self.decode))
+        return ServerActivity(prefill, decode, self.context_tokens[chosen])
 
 
 def drivers_of(activity: ServerActivity) -> list[Driver]:
@@ -294,16 +326,20 @@ def activities(requests: RequestLog) -> Iterator[ServerActivity]:
     of these after a wait for something else or not. Meanwhile decoding went on, or slower, or not
     at all.
     """
-    known = np.isfinite(requests.first_token_s)
-    first_s = np.where(known, requests.first_token_s, requests.stop_s)
-    prompt = np.maximum(requests.input_tokens - requests.cached_tokens, 0.0)
-    # A whole answer that arrived at once was prefilled and decoded at unknown times in between.
-    decode = Phase.of(
-        np.where(known, first_s, requests.start_s), requests.stop_s, requests.output_tokens
+    first_s, stop_s, has_output = (
+        requests.first_token_s,
+        requests.stop_s,
+        requests.output_tokens > 0,
     )
+    # Several tokens that arrived at once were generated at unknown times before.
+    known = np.isfinite(first_s) & ((stop_s > first_s) | (requests.output_tokens <= 1))
+    first_s = np.where(known, first_s, stop_s)
+    prompt = np.maximum(requests.input_tokens - requests.cached_tokens, 0.0)
+    began_s = np.where(known, first_s, np.where(has_output, requests.start_s, stop_s))
+    decode = Phase.of(began_s, stop_s, requests.output_tokens)
     context = requests.input_tokens + requests.output_tokens / 2
-    is_cut = ~known & (requests.output_tokens == 0)
-    timing = _PromptTiming(requests.start_s, first_s, requests.stop_s, prompt, ~is_cut)
+    is_cut = ~known & ~has_output
+    timing = _PromptTiming(requests.start_s, first_s, stop_s, prompt, ~is_cut)
     steps = decode.tokens - 1
     step_s = (
         float(np.median(decode.length_s[steps > 0] / steps[steps > 0])) if steps.max() > 0 else 0.0

@@ -112,7 +112,7 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
     cost = UNKNOWN_COST
     if is_whole:
         cost = _cost(requests, list(divisions.values()))
-        if math.isnan(cost.j_per_output_token.value):
+        if cost is UNKNOWN_COST:
             notes.append(
                 "prefill and decode do not vary apart, so that joules per token are unknown: send "
                 "prompts of different lengths, or requests one at a time"
@@ -301,12 +301,22 @@ class _Division:
 
     def between(self, start_s: float, stop_s: float) -> float:
         """Return prefill's share of the energy between two times."""
-        share = sum(
-            model.weight * _share(model, prefill, prefill + decode)[0]
-            for model in self.fit.models
-            for prefill, decode in [model.activity.between(start_s, stop_s)]
-        )
-        return min(max(share, 0.0), 1.0)
+        inside, whole = np.zeros(2), np.zeros(2)
+        for model in self.fit.models:
+            activity = model.activity
+            parts = np.stack(activity.between(start_s, stop_s)) @ model.coefficients
+            sums = np.array(
+                [
+                    one.sum(axis=0) @ model.coefficients
+                    for one in (activity.prefill, activity.decode)
+                ]
+            )
+            inside += model.weight * parts / sums.sum()
+            whole += model.weight * sums / sums.sum()
+        if not (np.all(whole > 0) and np.any(inside > 0)):
+            return self.share
+        prefill, decode = inside / whole * (self.share, 1 - self.share)
+        return min(max(float(prefill / (prefill + decode)), 0.0), 1.0)
 
 
 def _share(model: Model, part: Floats, total: Floats) -> tuple[float, Floats]:
@@ -402,14 +412,12 @@ def _steady_state(
         # What is uncertain of the whole is so of this part of it.
         phases.append(replace(one, part=part, share=share).phases())
     activity = next(iter(divisions.values())).fit.models[0].activity
-    prefill, decode = activity.between(start_s, stop_s)
-    names = [one.name for one in activity.drivers]
-    tokens_in, tokens_out = prefill[names.index("input")], decode[names.index("output")]
+    tokens_in, tokens_out = activity.tokens_between(start_s, stop_s, requests.input_tokens)
     return SteadyState(
         start_s=start_s,
         stop_s=stop_s,
         concurrency=concurrency,
-        cost=_cost_of(phases, list(divisions.values()), float(tokens_in), float(tokens_out)),
-        output_tokens_per_s=float(tokens_out / (stop_s - start_s)),
-        gross_j_per_output_token=_gross_per_token(within, float(tokens_out)),
+        cost=_cost_of(phases, list(divisions.values()), tokens_in, tokens_out),
+        output_tokens_per_s=tokens_out / (stop_s - start_s),
+        gross_j_per_output_token=_gross_per_token(within, tokens_out),
     )
