@@ -217,7 +217,8 @@ class ServerActivity:
         A request makes one token in each step, so the number of its tokens is the integral of the
         steps per second, up to one constant for all. Steps take longer while prompts are processed,
         and linearly longer with the number that is decoded. The deviations of requests are taken to
-        follow Laplace's distribution; paces that are nearly as likely as the best are returned too.
+        follow Laplace's distribution. Paces that are nearly as likely as the best are returned too,
+        and that of requests whose speeds have nothing to do with each other.
         """
         early = self._first(2 * MOST_TIMED)
         tokens = early.decode.tokens - 1
@@ -265,7 +266,9 @@ class ServerActivity:
         found.append((least, stalled_pace, slow_down))
         # If they are many, the fastest and the slowest show what difference they make.
         likely = sorted((p, s, one) for one, p, s in found if one <= least + MOST_WORSE)
-        chosen = {likely[0], (stalled_pace, slow_down, least), likely[-1]}
+        # Each request may also have had an even speed of its own, whatever the others did.
+        even = (1.0, 0.0, criterion(1.0, 0.0))
+        chosen = {likely[0], (stalled_pace, slow_down, least), likely[-1], even}
         return [
             replace(self, stalled_pace=pace, slow_down=slow / most, timing=one)
             for pace, slow, one in sorted(chosen)
