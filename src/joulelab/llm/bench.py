@@ -356,7 +356,11 @@ class _Bench:
             between_tokens=Percentiles.of(np.concatenate(gaps_ns) * 1e-9 if gaps_ns else []),
             latency=Percentiles.of([(one.stop_ns - one.start_ns) * 1e-9 for one in good]),
             client_cpu_s=measured.cpu_s,
-            notes=(*load.notes, *_reply_notes(load.replies), *measured.server_notes(log)),
+            notes=(
+                *load.notes,
+                *_reply_notes(load.replies),
+                *(note.removesuffix(".") for note in measured.server_notes(log)),
+            ),
         )
         if self.meter is None or not len(log):
             return result
@@ -386,8 +390,10 @@ class _Bench:
             f"({busiest.level}, {number(busiest.client_cpu_s / tokens * 1e3)} ms of CPU time per "
             "output token), which is part of the energy of this machine"
         )
+        everywhere = set.intersection(*(set(one.notes) for one in levels))
+        yield from sorted(everywhere)
         for one in levels:
-            yield from (f"{one.level}: {note}" for note in one.notes)
+            yield from (f"{one.level}: {note}" for note in one.notes if note not in everywhere)
 
 
 def request_log(replies: Sequence[Reply], names: Sequence[str], tokenizer: Tokenizer) -> RequestLog:
