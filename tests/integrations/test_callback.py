@@ -1,5 +1,6 @@
 """Spans and energies that follow a framework's hooks, without a framework."""
 
+import math
 import time
 import warnings
 
@@ -254,7 +255,22 @@ def test_processes_whose_tokens_do_not_arrive_count_as_this_one(monkeypatch):
         assert span.attributes == {"tokens": 150.0, "padding_tokens": 34.0}
         with pytest.warns(RuntimeWarning, match="each counts as many as this one"):
             [found] = spans.host_tokens([span])
-    assert found[:2] == (600.0, 136.0)
+        assert found[:2] == (600.0, 136.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert spans.host_tokens([span])[0][:2] == (600.0, 136.0)
+
+
+@pytest.mark.parametrize(("processes", "tokens"), [(4.0, {}), (math.nan, {"tokens": 100.0})])
+def test_unknown_tokens_are_not_waited_for(processes, tokens, monkeypatch):
+    with joulelab.Meter() as meter:
+        spans = HookSpans(meter)
+        spans.processes = spans.replicas = processes
+        span = spans.begin("epoch", **tokens)
+        spans.end("epoch")
+        monkeypatch.setattr(HookSpans, "_of_all_processes", lambda *_: 1 / 0)
+        [found] = spans.host_tokens([span])
+    assert math.isnan(found.processed)
 
 
 class Failed:

@@ -27,6 +27,7 @@ from joulelab.integrations.metrics import (
 from joulelab.loops import print_summary, summary_lines, token_lines
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
+from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.spans import Span
 from joulelab.recording.trace_spans import TraceSpan, Window
 
@@ -39,7 +40,8 @@ COUNTED = ("epoch", "validate", "test", "predict")
 PARTS = {"epoch": "train", "validate": "validate", "checkpoint": "checkpoint"}
 """Spans of the parts of a fit, each without the others within it, and the parts' names."""
 WAIT_FOR_PROCESSES_S = 1.0
-"""Longest time to wait for the numbers of tokens of a host's other processes."""
+POLL_S = 0.05
+"""Longest time to wait for the numbers of tokens of a host's other processes, and between polls."""
 
 
 class HookSpans:
@@ -133,8 +135,8 @@ class HookSpans:
         The spans of other processes are in the same recording, in the same order. If some do not
         arrive, there is a warning, and each process counts as this one.
         """
-        own = [Tokens.of_attributes(span.attributes) for span in spans]
-        if self.processes == 1 or not spans or self.meter is None:
+        own = [Tokens.of_attributes(span.attributes).scaled(self.replicas) for span in spans]
+        if not self.processes > 1 or all(math.isnan(one.processed) for one in own):
             return own
         until_s = time.monotonic() + WAIT_FOR_PROCESSES_S
         while (found := self._of_all_processes(spans)) is None:
@@ -144,26 +146,32 @@ class HookSpans:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-                return [one.scaled(self.replicas) for one in own]
+                self.processes = 1.0
+                return own
+            time.sleep(POLL_S)
         return [one.scaled(self.replicas / self.processes) for one in found]
 
     def _of_all_processes(self, spans: Sequence[Span]) -> list[Tokens] | None:
         """Return the sum over the host's processes for each span; ``None`` if some are missing."""
-        assert self.meter is not None
-        by_process: dict[tuple[str, int], list[TraceSpan]] = {}
-        for one in self.meter.trace.spans:
-            if one.name in COUNTED:
-                by_process.setdefault((one.name, one.key[0]), []).append(one)
+        if self.meter is None:
+            return None
+        recorded = SpanColumns.of(self.meter.trace.spans)
+        by_name: dict[str, dict[int, list[TraceSpan]]] = {}
+        for name in {span.name for span in spans}:
+            series = by_name.setdefault(name, {})
+            for one in recorded.named(name):
+                series.setdefault(one.key[0], []).append(one)
         sums = []
         for span in spans:
-            mine = [one.key[1] for one in by_process.get((span.name, os.getpid()), ())]
+            processes = by_name[span.name]
+            mine = [one.key[1] for one in processes.get(os.getpid(), ())]
             if span.index not in mine:
                 return None
             position = mine.index(span.index)
             same = [
                 Tokens.of_attributes(series[position].attributes)
-                for (name, _), series in by_process.items()
-                if name == span.name and len(series) > position and series[position].stop_ns
+                for series in processes.values()
+                if len(series) > position and series[position].stop_ns
             ]
             if len(same) != self.processes:
                 return None
