@@ -1,7 +1,9 @@
 """Every row of the README's tables works as it stands."""
 
+import contextlib
 import re
 import shlex
+import subprocess
 import sys
 import textwrap
 
@@ -24,8 +26,28 @@ ARGUMENTS = {
     "log.csv": "smi.csv",
 }
 """Real arguments for the placeholders in the table of commands."""
-ADDITIONS = {"idle": "--seconds 0.5", "watch": "--once", "study": "--list", "forecast": "--json"}
+ADDITIONS = {
+    "idle": "--seconds 0.5",
+    "watch": "--once",
+    "study": "--list",
+    "forecast": "--json",
+    "llm bench": "--concurrency 1 --requests 2 --output-tokens 4 --idle 0.2",
+}
 """Options that shorten a command."""
+SERVE = examples.ROOT / "tests" / "llm" / "simulated_server.py"
+
+
+@contextlib.contextmanager
+def server_of(command):
+    """Run a server for a command that loads one, and put its address into the command."""
+    if " URL " not in command:
+        yield command
+        return
+    with subprocess.Popen([sys.executable, SERVE], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield command.replace("URL", server.stdout.readline().strip())
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -34,8 +56,10 @@ def test_a_command_runs(command, desk, request):
         prepare(desk, request)
     for name, value in ARGUMENTS.items():
         command = command.replace(name, value)
-    command += f" {ADDITIONS.get(command.split()[1], '')}"
-    result = run(f"export JOULELAB_SENSORS=simulated; {command}", desk)
+    for name, options in ADDITIONS.items():
+        command += f" {options}" if re.match(rf"joulelab {name}\b", command) else ""
+    with server_of(command) as command:
+        result = run(f"export JOULELAB_SENSORS=simulated; {command}", desk)
     assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 
