@@ -1,33 +1,69 @@
 """Joules per token of simulated servers whose costs are known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.token_attribution import Case, compare, record, simulate
+from benchmarks.token_attribution import IDLE_S, IDLE_W, Case, compare, record, simulate
 
+from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.errors import UserError
 from joulelab.llm.token_attribution import attribute
+from joulelab.recording.trace import Readings
+
+SHORT = Case(concurrency=8, duration_s=30.0, prefill="serial")
 
 
-def estimate(case, seed=0):
+def simulated(case, seed=0):
     rng = np.random.default_rng(seed)
     truth = simulate(case, rng)
-    return truth, attribute(truth.requests, record(truth, case, rng))
+    return truth, record(truth, case, rng)
 
 
-@pytest.mark.parametrize("concurrency", [1, 8, 64])
-def test_costs_of_tokens_are_near_the_truth(concurrency):
-    truth, found = estimate(Case(concurrency=concurrency, period_s=0.02))
-    errors = compare(truth, found)
+@pytest.fixture(scope="module")
+def short():
+    """A truth, its trace and its estimate, which tests only read."""
+    truth, trace = simulated(SHORT)
+    return truth, trace, attribute(truth.requests, trace)
+
+
+def between(trace, start_s, stop_s):
+    (readings,) = trace.series
+    kept = (readings.t_ns >= start_s * 1e9) & (readings.t_ns <= stop_s * 1e9)
+    return replace(trace, series=(Readings(readings.t_ns[kept], readings.value[kept]),))
+
+
+CASES = {
+    "one": Case(concurrency=1, period_s=0.02),
+    "eight": Case(concurrency=8, period_s=0.02),
+    "64": Case(concurrency=64, duration_s=30.0, period_s=0.02),
+    "chunked": Case(concurrency=16, prefill="chunked"),
+    "bursts": Case(concurrency=16, prefill="serial", arrivals="bursts", shape="steps"),
+    "slots": Case(concurrency=16, prefill="serial", slots=6),
+    "aborted": Case(concurrency=16, prefill="serial", aborted=0.1),
+    "cached": Case(concurrency=16, prefill="serial", cached=0.4),
+    "independent": Case(concurrency=16, prefill="independent"),
+    "saturating": Case(concurrency=16, shape="saturating"),
+    "average": replace(SHORT, sensor="average"),
+    "lag": replace(SHORT, sensor="lag"),
+    "late": replace(SHORT, sensor="late"),
+    "counter": replace(SHORT, sensor="counter"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_costs_of_tokens_are_near_the_truth(name):
+    truth, trace = simulated(CASES[name])
+    errors = compare(truth, attribute(truth.requests, trace))
     assert abs(errors.output_error) < 0.02
     assert abs(errors.input_error) < 0.08
     assert abs(errors.sum_error) < 1e-9
     assert errors.request_error < 0.05
 
 
-def test_prefill_and_decode_add_up_to_the_net_energy():
-    truth, found = estimate(Case())
+def test_prefill_and_decode_add_up_to_the_net_energy(short):
+    truth, _, found = short
     cost, requests = found.cost, truth.requests
     prefill_j = cost.j_per_input_token.value * requests.input_tokens.sum()
     decode_j = cost.j_per_output_token.value * requests.output_tokens.sum()
@@ -36,20 +72,149 @@ def test_prefill_and_decode_add_up_to_the_net_energy():
     assert found.per_request.decode_j.sum() == pytest.approx(decode_j)
 
 
-def test_requests_outside_the_recording_are_an_error():
-    case = Case(duration_s=5.0)
-    rng = np.random.default_rng(0)
-    truth = simulate(case, rng)
+def test_gain_of_the_sensor_widens_all_intervals(short):
+    truth, trace, exact = short
+    (channel,) = trace.channels
+    trace = replace(trace, channels=(replace(channel, gain_uncertainty=0.05),))
+    found = attribute(truth.requests, trace)
+    wide, narrow = found.cost.j_per_output_token, exact.cost.j_per_output_token
+    assert wide.value == pytest.approx(narrow.value)
+    assert wide.high / wide.value - 1 > 0.09 > narrow.high / narrow.value - 1
+    half_j = (found.per_request.high_j - found.per_request.low_j) / 2
+    assert np.all(half_j > 0.09 * found.per_request.energy_j)
+
+
+def test_steady_state_is_from_full_to_first_not_full(short):
+    truth, _, found = short
+    requests, steady = truth.requests, found.steady_state
+    assert steady.concurrency == 8
+    assert steady.start_s == IDLE_S
+    # No request follows on those that end after this.
+    last_sent_s = requests.start_s.max()
+    assert last_sent_s < steady.stop_s == requests.stop_s[requests.stop_s > last_sent_s].min()
+    assert steady.cost.j_per_output_token.value == pytest.approx(truth.j_per_output_token, rel=0.02)
+    assert steady.cost.j_per_input_token.value == pytest.approx(truth.j_per_input_token, rel=0.08)
+    made = steady.output_tokens_per_s * (steady.stop_s - steady.start_s)
+    assert 0.7 * requests.output_tokens.sum() < made < requests.output_tokens.sum()
+
+
+def test_brief_peaks_are_no_steady_state():
+    truth, trace = simulated(replace(SHORT, arrivals="open", concurrency=4))
+    found = attribute(truth.requests, trace)
+    steady = found.steady_state
+    assert steady is None or steady.stop_s - steady.start_s >= 0.5
+
+
+def test_late_readings_are_noted_and_corrected():
+    case = replace(SHORT, sensor="late", concurrency=1, noise=0.0)
+    truth, trace = simulated(case)
+    found = attribute(truth.requests, trace)
+    (note,) = found.notes
+    assert note.startswith("gpu:0: readings follow the requests 7")
+    assert "later than power states" in note
+    net_j = truth.prefill_j.sum() + truth.decode_j.sum()
+    assert found.energy.net_j == pytest.approx(net_j, rel=0.005)
+
+
+def test_net_energy_is_unknown_without_idle_power(short):
+    truth, trace, whole = short
+    start_s, stop_s = truth.requests.window_s
+    trace = between(trace, start_s + 0.2, stop_s - 0.2)
+    found = attribute(truth.requests, trace)
+    assert found.per_request is None
+    assert found.to_json()["net_j"] is None
+    assert found.to_json()["j_per_output_token"] is None
+    gross = found.gross_j_per_output_token
+    assert gross.value == pytest.approx(whole.gross_j_per_output_token.value, rel=0.02)
+    assert any(note.startswith("net of idle is unknown") for note in found.notes)
+
+    idle = IdlePoint(
+        time_s=0.0,
+        duration_s=5.0,
+        power_w={"gpu:0": IDLE_W},
+        uncertainty_w={"gpu:0": 0.5},
+        source={"gpu:0": "power"},
+    )
+    found = attribute(truth.requests, trace, Baseline((idle,)))
+    assert found.cost.j_per_output_token.value == pytest.approx(truth.j_per_output_token, rel=0.02)
+    # What idle power may have drifted by is in the interval.
+    wide, narrow = found.cost.j_per_output_token, whole.cost.j_per_output_token
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_requests_that_power_covers_in_part_have_wide_intervals(short):
+    truth, trace, _ = short
+    start_s, stop_s = truth.requests.window_s
+    found = attribute(truth.requests, between(trace, 0.0, (start_s + stop_s) / 2 + 4))
+    cost = found.cost.j_per_output_token
+    assert cost.low < truth.j_per_output_token < cost.high
+    assert cost.high - cost.low > 0.5 * cost.value
+
+
+def test_requests_outside_the_recording_are_an_error(short):
+    truth, trace, _ = short
     with pytest.raises(UserError, match="no request is within the recording"):
-        attribute(truth.requests.shifted(1e4), record(truth, case, rng))
+        attribute(truth.requests.shifted(1e4), trace)
 
 
-def test_component_that_stays_idle_costs_nothing():
-    case = Case()
-    rng = np.random.default_rng(0)
-    truth = simulate(case, rng)
-    trace = record(truth, case, rng)
-    alone = attribute(truth.requests, trace)
+def test_answers_that_arrive_at_once_leave_their_division_uncertain(short):
+    truth, trace, _ = short
+    at_once = replace(truth.requests, first_token_s=np.full(len(truth.requests), np.nan))
+    found = attribute(at_once, trace)
+    for ratio, true in (
+        (found.cost.j_per_input_token, truth.j_per_input_token),
+        (found.cost.j_per_output_token, truth.j_per_output_token),
+    ):
+        assert ratio.low <= true <= ratio.high
+    assert found.cost.j_per_input_token.low == 0
+    assert found.per_request.energy_j.sum() == pytest.approx(found.energy.net_j)
+    same = attribute(replace(at_once, first_token_s=at_once.stop_s), trace)
+    assert same.cost == found.cost
+
+
+def test_requests_without_output_are_all_prefill(short):
+    truth, trace, _ = short
+    number = len(truth.requests)
+    requests = replace(
+        truth.requests,
+        first_token_s=np.full(number, np.nan),
+        output_tokens=np.zeros(number),
+    )
+    found = attribute(requests, trace)
+    assert math.isnan(found.cost.j_per_output_token.value)
+    prefill_j = found.cost.j_per_input_token.value * requests.input_tokens.sum()
+    assert prefill_j == pytest.approx(found.energy.net_j)
+
+
+def test_cached_tokens_cost_nothing(short):
+    truth, trace, whole = short
+    requests = truth.requests
+    cached = replace(requests, cached_tokens=np.floor(requests.input_tokens / 2))
+    found = attribute(cached, trace)
+    assert found.cost.j_per_input_token.value == pytest.approx(
+        whole.cost.j_per_input_token.value, rel=0.02
+    )
+    assert found.steady_state.cost.j_per_input_token.value == pytest.approx(
+        whole.steady_state.cost.j_per_input_token.value, rel=0.02
+    )
+
+
+def test_order_of_requests_does_not_matter(short):
+    truth, trace, whole = short
+    requests = truth.requests
+    order = np.random.default_rng(1).permutation(len(requests))
+    columns = ("start_s", "first_token_s", "stop_s", "input_tokens", "output_tokens")
+    shuffled = replace(
+        requests,
+        request=tuple(requests.request[i] for i in order),
+        **{name: getattr(requests, name)[order] for name in columns},
+    )
+    found = attribute(shuffled, trace)
+    assert found.per_request.energy_j == pytest.approx(whole.per_request.energy_j[order], rel=1e-3)
+
+
+def test_component_that_stays_idle_costs_nothing(short):
+    truth, trace, alone = short
     (readings,), (channel,) = trace.series, trace.channels
     constant = readings._replace(value=np.full(readings.value.size, 60.0))
     both = replace(
@@ -59,6 +224,25 @@ def test_component_that_stays_idle_costs_nothing():
     )
     found = attribute(truth.requests, both)
     assert found.cost.j_per_output_token.value == pytest.approx(alone.cost.j_per_output_token.value)
-    assert found.per_request.energy_j.sum() == pytest.approx(found.energy.net_j)
     assert found.energy.gross_j > alone.energy.gross_j
+    assert found.per_request.energy_j.sum() == pytest.approx(found.energy.net_j)
     assert "no energy net of idle is significant: gpu:1" in found.notes
+
+
+def test_components_add_up(short):
+    truth, trace, alone = short
+    (readings,), (channel,) = trace.series, trace.channels
+    half = readings._replace(value=readings.value / 2)
+    both = replace(
+        trace,
+        channels=(channel, replace(channel, component="cpu:0")),
+        series=(readings, half),
+    )
+    found = attribute(truth.requests, both)
+    costs = found.component_costs
+    assert costs.keys() == {"gpu:0", "cpu:0"}
+    for name in ("j_per_input_token", "j_per_output_token"):
+        total, one = (getattr(cost, name).value for cost in (found.cost, alone.cost))
+        assert total == pytest.approx(1.5 * one, rel=0.01)
+        parts = [getattr(cost, name).value for cost in costs.values()]
+        assert sum(parts) == pytest.approx(total)

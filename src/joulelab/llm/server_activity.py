@@ -29,6 +29,8 @@ FASTEST = 0.1
 """Share of the prompts that were processed faster than the fastest speed without waits."""
 PACES = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 """Speeds of decoding while a prompt is processed, relative to that without one, to try."""
+LEAST_PACE = 1e-3
+"""A pace that is as good as none."""
 SLOW_DOWNS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 20.0)
 """Additional time of a step at the largest batch, relative to the time with one, to try."""
 MOST_TIMED = 1000
@@ -147,15 +149,13 @@ class ServerActivity:
 
     def _pace(self, stalled_pace: float, slow_down: float) -> Floats:
         step = 1 + slow_down * np.maximum(self.decoding - 1, 0.0)
-        return np.where(self.prefilling > 0, stalled_pace, 1.0) / step
+        # What was decoded only while prompts were processed was not stopped by them.
+        return np.where(self.prefilling > 0, max(stalled_pace, LEAST_PACE), 1.0) / step
 
     @cached_property
     def tokens_per_pace(self) -> Floats:
         """Tokens per second of each request at a pace of 1. Shape: (requests,)."""
-        paced_s = self.within(self.decode, self.pace)
-        # What was decoded only while prompts were processed was not stopped by them.
-        usable = paced_s > 0.02 * self.decode.length_s
-        return np.where(usable, self.decode.tokens / np.maximum(paced_s, 1e-12), 0.0)
+        return self.decode.tokens / self.within(self.decode, self.pace)
 
     def within(self, phase: Phase, gain: Floats) -> Floats:
         """Integrate a function of time over each request's phase. Shape: (requests,)."""
@@ -294,6 +294,7 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
     """
     prefill = activity.prefill
     ones = np.ones(prefill.tokens.size)
+    has_output = (activity.decode.tokens > 0).astype(np.float64)
     steady = np.ones(activity.length_s.size)
     decoding = np.maximum(activity.decoding, 1.0)
     running = activity.running
@@ -314,10 +315,10 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
         Driver(
             "output positions", (Part(False, per_pace * activity.context_tokens, activity.pace),)
         ),
-        Driver("steps", (Part(False, ones, steps_per_s / decoding),)),
-        Driver("decode time", (Part(False, ones, running / decoding),)),
-        Driver("root of batch", (Part(False, ones, running / np.sqrt(decoding)),)),
-        Driver("busy", (Part(True, ones, share), Part(False, ones, share * running))),
+        Driver("steps", (Part(False, has_output, steps_per_s / decoding),)),
+        Driver("decode time", (Part(False, has_output, running / decoding),)),
+        Driver("root of batch", (Part(False, has_output, running / np.sqrt(decoding)),)),
+        Driver("busy", (Part(True, ones, share), Part(False, has_output, share * running))),
     ]
 
 

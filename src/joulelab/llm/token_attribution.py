@@ -53,8 +53,9 @@ UNKNOWN_SHARE = 0.25
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
 """That of a component whose power nothing explains: any share is as likely as any other."""
 ASSUMED_OFF = 0.01
-"""Relative standard uncertainty of prefill from the assumptions about the server. With exact
-readings of simulated servers, errors are 0.5 % (median), see ``benchmarks/results``."""
+"""Standard uncertainty of prefill from the assumptions about the server, relative to it, or to
+decode where that is less. With exact readings of simulated servers, errors are 0.5 % (median), see
+``benchmarks/results``."""
 REQUEST_OFF = 0.005
 """The same of the decoding of one request, next to others."""
 TOKEN_OFF = 0.5
@@ -254,7 +255,9 @@ class _Division:
         variance = float(np.dot(weights, np.array(variances) + (np.array(shares) - mean) ** 2))
         # A share below 0 shows that the model is off by at least that.
         off = max(math.sqrt(max(variance, 0.0)), -mean, mean - 1)
-        off = UNEXPLAINED_OFF if not fit.is_explained else math.hypot(off, ASSUMED_OFF * mean)
+        off = math.hypot(off, ASSUMED_OFF * min(max(mean, 0.0), max(1 - mean, 0.0)))
+        if not fit.is_explained:
+            off = UNEXPLAINED_OFF
         return cls(part, fit, *_within_limits(mean, off), per_watt)
 
     def phases(self) -> tuple[UncertainValue, UncertainValue]:
