@@ -25,6 +25,13 @@ def test_help_names_every_command():
     assert all(name in result.stdout for name in COMMANDS)
 
 
+@pytest.mark.parametrize("group", [[], ["llm"], ["hardware"]])
+def test_a_group_without_a_command_shows_its_help(group):
+    result = joulelab(*group)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == joulelab(*group, "--help").stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
     result = joulelab(command, "--help")

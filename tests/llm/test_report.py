@@ -220,11 +220,12 @@ def test_clocks_that_count_from_other_times_are_refused(files, refuse):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the power is missing"),
+        ([], "give either --power"),
         (["--power", "{power}", "--recording", "{folder}"], "give either --power"),
         (["--recording", "{folder}", "--idle", "0:5"], "are for --power"),
         (["--recording", "{folder}", "--power-unit", "W"], "are for --power"),
         (["--recording", "{folder}"], "is not a run"),
+        (["--recording", "nowhere"], "there is no 'nowhere'"),
         (["--power", "{requests}"], "no column may be power"),
         (["--power", "{power}", "--idle", "idle"], "give START:STOP"),
         (["--power", "{power}", "--idle", "900:950"], "does not cover the idle"),

@@ -51,6 +51,10 @@ def _run_with_click(arguments: Sequence[str]) -> int:
         complain("interrupted")
         return 130
     except click.ClickException as error:
+        # Click 8.2 and newer: a group without a command. Help has many lines.
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            click.echo(error.format_message())
+            return 0
         complain(error.format_message())
         return 2
     return code if isinstance(code, int) else 0

@@ -12,7 +12,7 @@ from joulelab.carbon.site import Site
 from joulelab.cli.import_log import FILE, input_option, parse_pairs, power_options, read_power
 from joulelab.cli.llm_bench import bench
 from joulelab.cli.llm_output import print_result
-from joulelab.cli.options import Command
+from joulelab.cli.options import Command, complete_run
 from joulelab.cli.output import SectionedCommand, echo, print_json, progress
 from joulelab.errors import UserError
 from joulelab.llm.power_source import PowerSource
@@ -45,8 +45,8 @@ def _input_options(report: Command) -> Command:
             help="Add this to the times of the requests."),
         input_option("--rename", "renamed", metavar="OLD=NEW", multiple=True, callback=parse_pairs,
             help="Read column OLD of the requests as NEW; may be repeated."),
-        input_option("--recording", metavar="DIR", type=click.Path(exists=True, file_okay=False,
-            path_type=Path), help="Recording of a run, of joulelab run or a Meter."),
+        input_option("--recording", metavar="RUN", shell_complete=complete_run,
+            help="Recording of a run: a directory, its name, or latest."),
         input_option("--power", "logs", type=FILE, multiple=True,
             help="Log of power or energy: CSV, plain or gzip; may be repeated."),
         input_option("--requests", "requests_file", type=FILE, required=True,
@@ -65,7 +65,7 @@ def _input_options(report: Command) -> Command:
 def report(
     requests_file: Path,
     logs: tuple[Path, ...],
-    recording: Path | None,
+    recording: str | None,
     renamed: dict[str, str],
     offset_s: float,
     idle: str | None,
@@ -73,7 +73,7 @@ def report(
     as_json: bool,
     **power: Any,
 ) -> None:
-    """Compute joules per token, and per request, from a log of requests and one of power.
+    """Compute joules per token from logs of requests and power.
 
     Power over time is explained by what the server did in each moment: input tokens being
     processed, output tokens being generated, idle.
@@ -85,7 +85,9 @@ def report(
       joulelab llm report --requests benchmarks.json --recording run/ --html tokens.html
     """
     if bool(logs) == (recording is not None):
-        raise UserError("the power is missing", hint="give either --power LOG or --recording DIR")
+        raise UserError(
+            "power has to come from one source", hint="give either --power LOG or --recording RUN"
+        )
     given = [value for name, value in power.items() if name != "timezone" and value]
     if recording is not None and (idle or given):
         raise UserError(

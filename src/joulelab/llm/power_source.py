@@ -59,14 +59,17 @@ class PowerSource:
         return cls(log.trace, log.origin_s, unix_s, baseline, log.notes)
 
     @classmethod
-    def of_recording(cls, directory: Path) -> Self:
+    def of_recording(cls, run_name: str | Path) -> Self:
         """Take the recording of a run, with the idle power that was measured for it.
+
+        Args:
+            run_name: Its directory, its name, or ``latest``.
 
         Raises:
             UserError: There is no such recording.
             TraceError: It is damaged.
         """
-        run = open_run(directory)
+        run = open_run(run_name)
         trace = read_trace(run.directory)
         header = trace.header
         unix_zero_s = math.nan
