@@ -48,7 +48,7 @@ def files(server, tmp_path):
 
     def write(requests_shift_s=0.0, power_shift_s=0.0):
         truth, trace = server
-        requests, power = tmp_path / "requests.csv", tmp_path / "power.csv"
+        requests, power = tmp_path / "requests.jsonl", tmp_path / "power.csv"
         write_requests(requests, truth.requests.shifted(requests_shift_s))
         power.write_text(power_csv(trace.series[0], power_shift_s))
         return requests, power
@@ -163,7 +163,7 @@ def test_the_page(files, report, tmp_path):
     requests, power = files()
     page = tmp_path / "tokens.html"
     report("--requests", requests, "--power", power, "--html", page)
-    assert "<h1>requests.csv</h1>" in page.read_text()
+    assert "<h1>requests.jsonl</h1>" in page.read_text()
 
 
 @pytest.fixture

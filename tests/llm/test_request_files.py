@@ -117,7 +117,7 @@ def test_what_is_written_is_read(tmp_path_factory, rows, names):
     order = np.argsort(start, kind="stable")
     columns = [one[order] for one in (start, first, stop, inputs, outputs, inputs // 2)]
     log = RequestLog(tuple(f"r{name}" for name in names[: len(rows)]), *columns)
-    path = tmp_path_factory.mktemp("log") / "requests.csv"
+    path = tmp_path_factory.mktemp("log") / "requests.jsonl"
     write_requests(path, log)
     again = read_requests(path)
     assert again.request == log.request

@@ -45,6 +45,7 @@ from joulelab.llm.prompts import (
     read_prompts,
     synthetic_prompts,
 )
+from joulelab.llm.request_files import write_requests
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult
 from joulelab.llm.server_counters import disagreements, read_counters, read_final_counters
@@ -140,7 +141,9 @@ def run_bench(
     bench = asyncio.run(_run(options, prompts, directory, sensors, watch))
     watch("computing energies", None)
     result = bench.result()
-    _write_requests(directory / REQUESTS_FILE, result, bench.unix_zero_s)
+    log = joined([one.requests for one in result.levels]).shifted(bench.unix_zero_s)
+    names = [str(one.level) for one in result.levels for _ in one.requests.request]
+    write_requests(directory / REQUESTS_FILE, log, level=names)
     with writing(directory / RESULT_FILE):
         text = json.dumps(finite_or_none(result.to_json()), indent=1, allow_nan=False)
         write_whole(directory / RESULT_FILE, text.encode())
@@ -515,21 +518,3 @@ def tokens_in(log: RequestLog, edges_s: Floats) -> Floats:
     length_s = np.maximum(log.stop_s - log.start_s, 1e-9)
     inside_s = np.clip(edges_s[:, None], log.start_s, log.stop_s) - log.start_s
     return np.diff(inside_s / length_s @ log.output_tokens)
-
-
-def _write_requests(path: Path, result: BenchResult, unix_zero_s: float) -> None:
-    """Write the requests of all levels in Unix time, one JSON object a line."""
-    lines = []
-    for one in result.levels:
-        log = one.requests.shifted(unix_zero_s)
-        times = {name: getattr(log, name) for name in ("start_s", "first_token_s", "stop_s")}
-        tokens = {
-            name: getattr(log, name).astype(int)
-            for name in ("input_tokens", "output_tokens", "cached_tokens")
-        }
-        columns = {name: values.tolist() for name, values in (times | tokens).items()}
-        for i, name in enumerate(log.request):
-            row = {column: finite_or_none(values[i]) for column, values in columns.items()}
-            lines.append(json.dumps({"request": name, **row, "level": str(one.level)}) + "\n")
-    with writing(path):
-        write_whole(path, "".join(lines).encode())

@@ -5,8 +5,6 @@ Formats of other tools are recognised by their content; see ``docs/how-to/energy
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from joulelab.errors import UserError
-from joulelab.format import count, csv_cell
+from joulelab.format import count, finite_or_none
 from joulelab.llm.request_formats import FORMATS, Row
 from joulelab.llm.requests import RequestLog
 from joulelab.logs.cells import is_absent, number
@@ -73,21 +71,26 @@ def read_requests(
     return _checked(path, rows, notes)
 
 
-def write_requests(path: Path, requests: RequestLog) -> None:
-    """Write a log of requests as CSV that :func:`read_requests` reads, whole or not at all.
+def write_requests(path: Path, requests: RequestLog, **labels: Sequence[str]) -> None:
+    """Write a log of requests as JSONL that :func:`read_requests` reads, whole or not at all.
+
+    Args:
+        path: The file.
+        requests: What to write.
+        **labels: Additional columns.
 
     Raises:
         StoreError: It cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    columns = (*COLUMNS, "cached_tokens")
-    writer.writerow(("request", *columns))
-    values = zip(*(getattr(requests, name).tolist() for name in columns), strict=True)
-    for name, row in zip(requests.request, values, strict=True):
-        writer.writerow([csv_cell(name), *("" if math.isnan(one) else repr(one) for one in row)])
+    columns: dict[str, Sequence[Any]] = {"request": requests.request}
+    columns |= {name: finite_or_none(getattr(requests, name).tolist()) for name in TIMES}
+    for name in (*TOKENS, "cached_tokens"):
+        columns[name] = getattr(requests, name).astype(int).tolist()
+    columns |= labels
+    rows = zip(*columns.values(), strict=True)
+    lines = (json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
     with writing(path):
-        write_whole(path, text.getvalue().encode())
+        write_whole(path, "".join(lines).encode())
 
 
 def _rows_of_csv(path: Path, timezone: str | None, renamed: Mapping[str, str]) -> Iterator[Row]:
