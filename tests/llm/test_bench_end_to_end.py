@@ -1,18 +1,18 @@
 """`joulelab llm bench` on a server of known joules per token, and on a real one."""
 
-import asyncio
 import json
+import shlex
 import urllib.request
+from pathlib import Path
 
-import aiohttp
 import numpy as np
 import pytest
 
 from joulelab.llm.bench import BenchOptions, run_bench
 from joulelab.llm.load import Extent, Level
 from joulelab.llm.prompts import Lengths
-from joulelab.llm.server_counters import read_final_counters
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "energy-per-token.md"
 # As a GPU, where a step of decoding costs about the same for any batch. Steps are so long that a
 # busy machine, which delays clients by milliseconds, hardly matters.
 SLOW = {"step_s": 0.012, "prompt_token_s": 1.2e-4, "output_token_s": 1e-4}
@@ -75,22 +75,19 @@ def test_requests_that_fail_are_counted_with_what_they_used(simulated_server, tm
     assert level.energy.energy.net_j == pytest.approx(net_j, rel=0.02)
 
 
-def test_tokens_of_a_real_server_equal_its_counters(smollm2, tmp_path):
-    def counters():
-        async def read():
-            async with aiohttp.ClientSession() as session:
-                return await read_final_counters(session, smollm2)
-
-        return asyncio.run(read())
-
-    before = counters()
-    level = bench(smollm2, tmp_path / "out", 2, 4, "30-40", "8", sensors=["simulated"])
-    after = counters()
-    assert level.notes == ()
-    assert level.failures == {}
-    assert level.requests.output_tokens.sum() == 4 * 8
-    assert 4 * 25 <= level.requests.input_tokens.sum() <= 4 * 45
-    # What finds out what the server can do, and the warm-up, are not among the requests.
-    assert after.generation_tokens - before.generation_tokens > 4 * 8
-    assert level.output_tokens_per_s == pytest.approx(4 * 8 / level.duration_s)
-    assert level.energy.gross_j_per_output_token.value > 0
+def test_the_command_of_the_documentation_on_a_real_server(smollm2, tmp_path, run, monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", "simulated")
+    (line,) = (line for line in PAGE.read_text().splitlines() if " bench http://127" in line)
+    _, *arguments = shlex.split(line.replace("http://127.0.0.1:8080", smollm2))
+    # The last of two equal options counts.
+    less = shlex.split("--concurrency 2 --requests 3 --input-tokens 32 --output-tokens 8 --idle 1")
+    out = tmp_path / "tokens"
+    code, output, errors = run(*arguments, *less, "--out", out, "--json")
+    assert code == 0, errors
+    result = json.loads(output)
+    assert result["output_tokens"] == 3 * 8
+    assert 3 * 28 <= result["input_tokens"] <= 3 * 36
+    # Totals that differ from the server's counters by more than 1 % would be a note.
+    assert [level["notes"] for level in result["levels"]] == [[]]
+    assert result["gross_j_per_output_token"] > 0
+    assert (out / "report.html").exists()
