@@ -5,9 +5,10 @@
 - models served by vLLM in bf16, each architecture by a profile of the others on the same GPU;
 - the same models, all rows of one GPU by the profile of the other and both data sheets;
 - models run by Transformers on an A100 in fp16, by the shipped profile of an H100, which was fitted
-  to small networks and no language model, and both data sheets.
+  to small networks and no language model, and both data sheets; and each architecture by a profile
+  of the others.
 
-``--fit`` writes the shipped profiles of served models, from all rows of their GPU.
+``--fit`` writes the shipped profiles, each from all rows of its GPU.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from joulelab.predict.steps import Case, TracedStep
 from joulelab.predict.token_steps import count_token_step
 
 DATA = Path(__file__).parent / "data"
+SERVED_TABLE, EAGER_TABLE = "mlenergy_v2_single_gpu.csv", "joulebench_a100.csv"
 PROMPT_TOKENS = {"chat": 250, "code": 170}
 """Assumed lengths of the prompts of served requests."""
 
@@ -47,7 +49,7 @@ IDLE_W = {"NVIDIA H100 80GB HBM3": 126.33, "NVIDIA A100-SXM4-40GB": 60.0}
 A100 80GB PCIe (``data/joulebench_a100.csv``)."""
 
 PROFILES = {"NVIDIA H100 80GB HBM3": "h100-vllm", "NVIDIA A100-SXM4-40GB": "a100-vllm"}
-EAGER_DEVICE = "NVIDIA A100 80GB PCIe"
+EAGER_DEVICE, EAGER_PROFILE = "NVIDIA A100 80GB PCIe", "a100-transformers"
 
 
 class Rows(NamedTuple):
@@ -65,11 +67,12 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="write the shipped profiles")
     parser.add_argument("--all", action="store_true", help="print every row")
     options = parser.parse_args()
-    served = {device: read_served(device) for device in PROFILES}
+    served, eager = {device: read_served(device) for device in PROFILES}, read_eager()
     if options.fit:
-        for device, name in PROFILES.items():
-            target = files("joulelab.predict").joinpath("profiles", f"{name}.json")
-            fit_served(served[device], device, name).save(Path(str(target)))
+        found = [fit(served[device], device, name) for device, name in PROFILES.items()]
+        for profile in (*found, fit(eager, EAGER_DEVICE, EAGER_PROFILE)):
+            target = files("joulelab.predict").joinpath("profiles", f"{profile.name}.json")
+            profile.save(Path(str(target)))
         return
     results = {
         f"served, {_short(device)}: each architecture left out": (rows, leave_out(rows, device))
@@ -79,13 +82,13 @@ def main() -> None:
         moved = load_profile(PROFILES[other]).on_device(device)
         title = f"served, {_short(device)}: by the profile of {_short(other)} and data sheets"
         results[title] = (served[device], predict_rows(served[device], moved))
-    eager = read_eager()
     moved = load_profile("h100").on_device(EAGER_DEVICE)
     moved = moved.model_copy(update={"idle_power_w": eager.idle_power_w})
     results["eager, A100: by the profile h100 and data sheets"] = (
         eager,
         predict_rows(eager, moved),
     )
+    results["eager, A100: each architecture left out"] = (eager, leave_out(eager, EAGER_DEVICE))
     if options.all:
         for title, (rows, found) in results.items():
             print_rows(title, rows.measurements, found)
@@ -95,7 +98,7 @@ def main() -> None:
 def read_served(device: str) -> Rows:
     """Read the rows of a device; a step of serving is one decode step and its prefills."""
     measurements = []
-    for row in read_table("mlenergy_v2_single_gpu.csv"):
+    for row in read_table(SERVED_TABLE):
         if row["gpu"] != device or find_config(row["model"]) is None:
             continue
         case = Case(
@@ -114,22 +117,25 @@ def read_served(device: str) -> Rows:
 
 
 def read_eager() -> Rows:
-    """Read the rows of Transformers, whose generation is taken for decode steps.
+    """Read the rows of Transformers: medians over the prompts of each model and batch size.
 
-    Of short prompts, prefill takes one of about 200 steps.
+    Generation is taken for decode steps: of these short prompts, prefill is one of 30 to 200.
     """
-    measurements = []
-    for row in read_table("joulebench_a100.csv"):
+    rows: dict[tuple[str, int], list[tuple[float, ...]]] = {}
+    for row in read_table(EAGER_TABLE):
         if find_config(row["model"]) is None:
             continue
         batch = int(row["batch_size"])
-        inputs, outputs = (
-            max(1, round(float(row[name]) / batch)) for name in ("input_tokens", "output_tokens")
-        )
-        case = Case(f"lm:{row['model']}", "decode", batch, (inputs,), outputs, "fp16")
         duration_s = batch / float(row["tok_per_s"])
         energy_j = float(row["power_w"]) * duration_s
-        measurements.append(Measurement(case, duration_s, energy_j, float(row["idle_power_w"]), 1))
+        tokens = (float(row[name]) / batch for name in ("input_tokens", "output_tokens"))
+        numbers = (*tokens, duration_s, energy_j, float(row["idle_power_w"]))
+        rows.setdefault((row["model"], batch), []).append(numbers)
+    measurements = []
+    for (model, batch), values in rows.items():
+        inputs, outputs, *measured = np.median(values, axis=0).tolist()
+        case = Case(f"lm:{model}", "decode", batch, (round(inputs),), round(outputs), "fp16")
+        measurements.append(Measurement(case, *measured, len(values)))
     return _with_steps(measurements, served=False)
 
 
@@ -158,15 +164,16 @@ def find_config(name: str) -> LanguageConfig | None:
     return None
 
 
-def fit_served(rows: Rows, device: str, name: str = "") -> HardwareProfile:
+def fit(rows: Rows, device: str, name: str = "") -> HardwareProfile:
+    served = device != EAGER_DEVICE
     return make_profile(
         name,
         rows.measurements,
         rows.steps,
         find_datasheet(device),
-        numerics=f"bf16, served by {SERVER}",
-        source=f"ML.ENERGY Leaderboard v2.0: {len(rows.steps)} rows",
-        server=SERVER,
+        numerics=f"bf16, served by {SERVER}" if served else "fp16, Transformers",
+        source=f"{SERVED_TABLE if served else EAGER_TABLE}: {len(rows.steps)} steps",
+        server=SERVER if served else "",
     )
 
 
@@ -176,7 +183,7 @@ def leave_out(rows: Rows, device: str) -> list[Prediction]:
     found: dict[int, Prediction] = {}
     for model in dict.fromkeys(models):
         mine, others = np.flatnonzero(models == model), np.flatnonzero(models != model)
-        profile = fit_served(_choose(rows, others), device)
+        profile = fit(_choose(rows, others), device)
         predictions = predict_rows(_choose(rows, mine), profile)
         found.update(zip(mine.tolist(), predictions, strict=True))
     return [found[index] for index in range(len(models))]

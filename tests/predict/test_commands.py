@@ -54,6 +54,78 @@ def test_a_prediction_as_text(run):
     assert "Batch size 8 is outside the measured range (128)" in out
 
 
+def test_a_prediction_of_tokens_as_json(run):
+    code, out, err = run(
+        "predict", "lm:Llama-3.2-1B", "--phase", "decode", "--batch-size", 64,
+        "--prompt-tokens", 1000, "--output-tokens", 200, "--json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["model"], found["input"]) == ("lm:llama-3.2-1b", "1000")
+    assert (found["output_tokens"], found["precision"]) == (200, "bf16")
+    assert found["j_per_output_token"] == found["energy_per_step_j"] / 64
+    low, high = (found[f"j_per_output_token_{end}"] for end in ("low", "high"))
+    assert low < found["j_per_output_token"] < high
+    assert found["s_per_output_token_low"] < found["s_per_output_token"]
+    assert "j_per_input_token" not in found
+
+
+@pytest.mark.parametrize(
+    ("phase", "token", "j_per_token"),
+    [("prefill", "input", (0.01, 0.05)), ("train", "trained", (0.03, 0.15))],
+)
+def test_phases_are_about_different_tokens(run, phase, token, j_per_token):
+    """8 GFLOP a parameter and token take an H100 about 30 mJ, and three times that in training."""
+    code, out, err = run("predict", "lm:llama-3.1-8b", "--phase", phase, "--batch-size", 8)
+    assert (code, err) == (0, "")
+    assert f"per {token} token " in out
+    assert f"fitted to no {phase} in 16 bits of a language model" in out
+    code, out, _ = run(
+        "predict", "lm:llama-3.1-8b", "--phase", phase, "--batch-size", 8, "--json", "--price", 1,
+        "--currency", "EUR",
+    )  # fmt: skip
+    found = json.loads(out)
+    low, high = j_per_token
+    assert low < found[f"j_per_{token}_token"] < high
+    assert found["j_per_token"] == found[f"j_per_{token}_token"]
+    price = found["costs_of_million_tokens"]["price"]
+    assert price == pytest.approx(found[f"j_per_{token}_token"] / 3.6)
+
+
+def test_a_profile_moves_to_another_gpu_by_its_data_sheet(run):
+    arguments = ("predict", "lm:llama-3.1-8b", "--phase", "serve", "--profile", "h100-vllm")
+    here, there = (
+        json.loads(run(*arguments, *device, "--json")[1])
+        for device in ((), ("--device", "NVIDIA A100-SXM4-40GB"))
+    )
+    assert "nothing was measured on NVIDIA A100-SXM4-40GB" in there["notes"][0]
+    width = [
+        found["j_per_output_token_high"] / found["j_per_output_token"] for found in (here, there)
+    ]
+    assert 1 < width[0] < width[1]
+    assert there["seconds_per_step"] > here["seconds_per_step"]
+    assert any("is that of the server (vLLM 0.5.4)" in note for note in here["notes"])
+
+
+def test_tables_may_hold_language_models(run, tmp_path):
+    table = tmp_path / "cases.csv"
+    table.write_text(
+        "model,phase,batch_size,input,output_tokens,precision\n"
+        "lm:gpt2,decode,4,128,64,fp16\n"
+        "lm:gpt2,train,4,128,,fp32\n"
+        "LeNet,infer,8,3x32x32,,\n"
+    )
+    code, printed, err = run("predict", "--table", table, "--json")
+    assert code == 0, err
+    decode, train, image = json.loads(printed)
+    assert decode["j_per_output_token"] * 4 == pytest.approx(decode["energy_per_step_j"])
+    assert (train["precision"], train["output_tokens"]) == ("fp32", 0)
+    assert not [key for key in image if "token" in key]
+    table.write_text("model,phase,batch_size,input\nlm:gpt2,decode,4,128\n")
+    code, _, err = run("predict", "--table", table)
+    assert (code, "row 1 has no number of output_tokens" in err) == (2, True)
+
+
 def test_a_table_of_cases_is_predicted(run, tmp_path):
     table, out = tmp_path / "cases.csv", tmp_path / "found.csv"
     table.write_text(
@@ -141,6 +213,13 @@ def test_rank_shows_the_papers_estimators(run, study):
         (["predict", "LeNet", "--input", "3x64x64"], "LeNet does not accept 128x3x64x64"),
         (["predict", "LeNet", "--input", "3,32,32"], "is not the shape of a sample"),
         (["predict", "LeNet", "--phase", "test"], "--phase"),
+        (["predict", "LeNet", "--phase", "decode"], "not a model that generates text"),
+        (["predict", "lm:gpt2", "--phase", "infer"], "no phase 'infer'; known are train, prefill"),
+        (["predict", "lm:gpt2", "--prompt-tokens", "2000"], "accepts 1,024 tokens, not 2,000"),
+        (["predict", "lm:gpt3"], "did you mean gpt2"),
+        (["predict", "LeNet", "--device", "Abacus"], "no data sheet of 'Abacus'"),
+        (["predict", "LeNet", "--profile", "h100-vllm"], "cannot be predicted for an inference"),
+        (["predict", "lm:gpt2", "--profile", "h100-vllm"], "which does not train"),
         (["predict", "torch.nn:Identity", "--phase", "train"], "the model cannot be trained"),
         (["rank"], "MODEL"),
         (["rank", "LeNet", "--study", "."], "study"),

@@ -111,7 +111,7 @@ def test_an_invalid_profile_is_refused_in_one_line(tmp_path, text, message):
 def test_an_unknown_profile_suggests_the_nearest_name():
     with pytest.raises(UserError, match="did you mean h100"):
         load_profile("h1000")
-    assert shipped_profiles() == ["a100-vllm", "h100", "h100-vllm"]
+    assert shipped_profiles() == ["a100-transformers", "a100-vllm", "h100", "h100-vllm"]
 
 
 def test_fit_writes_a_profile_that_predicts(run, table, tmp_path):

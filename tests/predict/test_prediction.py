@@ -18,7 +18,7 @@ from joulelab.predict.coefficients import (
     known_datasheets,
 )
 from joulelab.predict.device_model import coefficient_variance, estimate_steps
-from joulelab.predict.hardware_profile import doublings_beyond
+from joulelab.predict.hardware_profile import doublings_beyond, load_profile
 from joulelab.predict.prediction import predict, rank
 from joulelab.predict.profile_fitting import (
     TAIL,
@@ -322,3 +322,105 @@ def test_models_are_ranked_for_the_same_number_of_samples(profile):
         1000 * first.prediction.energy_per_step_j / 256
     )
     assert second.characteristics.macs == 46_354_432
+
+
+SERVED = "h100-vllm"
+
+
+def token_cases(phase, *batches, model="lm:llama-3.1-8b", outputs=200, precision="bf16"):
+    return [Case(model, phase, size, (250,), outputs, precision) for size in batches]
+
+
+def test_published_energies_of_a_served_model_are_covered():
+    """ML.ENERGY v2.0, Llama 3.1 8B on an H100, J per output token by batch size. In the fit."""
+    published = {64: 0.1711, 128: 0.1307, 256: 0.1205, 512: 0.1215, 1024: 0.1119}
+    found = predict(token_cases("serve", *published, outputs=483), load_profile(SERVED))
+    for one, truth in zip(found, published.values(), strict=True):
+        assert one.per_token["j_per_output_token"] == pytest.approx(truth, rel=0.15)
+        assert one.per_token["j_per_output_token_low"] < truth
+        assert truth < one.per_token["j_per_output_token_high"]
+
+
+def test_a_newer_server_is_covered_without_a_fit(profile):
+    """ML.ENERGY v3 (vLLM 0.11), which no profile has seen, on an H100."""
+    published = {8: 0.455, 32: 0.165, 128: 0.095, 512: 0.070, 768: 0.071}
+    found = predict(token_cases("serve", *published, outputs=717), profile)
+    for one, truth in zip(found, published.values(), strict=True):
+        low, high = (one.per_token[f"j_per_output_token_{end}"] for end in ("low", "high"))
+        assert low < truth < high
+
+
+def test_a_token_gets_cheaper_with_the_batch_and_dearer_with_the_context(profile):
+    energies = [
+        one.per_token["j_per_output_token"]
+        for one in predict(token_cases("decode", 1, 4, 16, 64, 256), profile)
+    ]
+    assert energies == sorted(energies, reverse=True)
+    short, long = (
+        predict([Case("lm:llama-3.1-8b", "decode", 64, (size,), 100)], profile)[0]
+        for size in (500, 8000)
+    )
+    assert long.energy_per_step_j > 1.5 * short.energy_per_step_j
+
+
+def test_a_decode_step_of_one_sequence_streams_the_weights():
+    """16 GB at 3.35 TB/s and no faster; a server adds little to it."""
+    (one,) = predict(token_cases("decode", 1), load_profile(SERVED))
+    assert 16.06e9 / 3.35e12 < one.device_s < 2 * 16.06e9 / 3.35e12
+    assert one.seconds_per_step < 2 * one.device_s
+
+
+def test_prefill_and_training_run_near_the_rate_of_matrix_units(profile):
+    """At 40 to 70 % of 989 TFLOP/s, as large products do."""
+    for phase, factor in (("prefill", 2), ("train", 6)):
+        (one,) = predict([Case("lm:llama-3.1-8b", phase, 16, (2048,))], profile)
+        rate = factor * 8.03e9 * one.case.tokens / one.seconds_per_step
+        assert 0.4 * 989e12 < rate < 0.75 * 989e12
+        assert one.power_w <= profile.datasheet.power_limit_w + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "phase", "precision", "unseen"),
+    [
+        ("h100", "decode", "bf16", True),
+        (SERVED, "decode", "bf16", False),
+        (SERVED, "decode", "fp16", False),
+        (SERVED, "decode", "fp32", True),
+        (SERVED, "prefill", "bf16", True),
+        ("a100-transformers", "decode", "bf16", False),
+        ("a100-transformers", "train", "bf16", True),
+    ],
+)
+def test_what_was_not_measured_is_noted_and_widens_the_interval(name, phase, precision, unseen):
+    profile = load_profile(name)
+    case = Case("lm:llama-3.2-1b", phase, 32, (128,), 100, precision)
+    (one,) = predict([case], profile)
+    note = f"fitted to no {phase} in {32 if precision == 'fp32' else 16} bits of a language model"
+    assert any(note in text for text in one.notes) == unseen
+    half = math.log(one.energy_high_j / one.energy_per_step_j) / profile.coverage_factor
+    assert half > (UNKNOWN_DISCREPANCY if unseen else 0.05)
+
+
+def test_a_moved_profile_keeps_its_ratio_to_the_data_sheet(profile):
+    moved = profile.on_device("NVIDIA L4")
+    (before, _), (after, _) = map(expect_coefficients, (profile.datasheet, moved.datasheet))
+    assert moved.fitted_coefficients.logs - after == pytest.approx(
+        profile.fitted_coefficients.logs - before
+    )
+    assert moved.idle_power_w == pytest.approx(profile.idle_power_w * 72 / 700)
+    assert profile.on_device("NVIDIA H100 80GB HBM3 (MIG 7g.80gb)") == profile
+    case = Case("ResNet18", "train", 128, (3, 32, 32))
+    (here,), (there,) = predict([case], profile), predict([case], moved)
+    assert there.notes[0].startswith("nothing was measured on NVIDIA L4")
+    assert there.energy_high_j / there.energy_per_step_j > 1.5 * (
+        here.energy_high_j / here.energy_per_step_j
+    )
+
+
+def test_all_left_out_errors_are_inside_if_asked_for(h100, h100_measurements, h100_fit):
+    models = [one.case.model for one in h100_measurements]
+    left_out = leave_out(h100, models, h100_fit)
+    duration, energy = estimate_discrepancy(h100, left_out, all_inside=True)
+    scale = np.sqrt(left_out.variance + np.square([[duration], [energy]]))
+    errors = np.log([h100.duration_s / left_out.duration_s, h100.energy_j / left_out.energy_j])
+    assert np.abs(errors / scale).max() == pytest.approx(stats.t.ppf(0.975, TAIL), rel=1e-6)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from joulelab.carbon.site import Site
+from joulelab.carbon.token_costs import token_costs
 from joulelab.cli.options import (
     BATCH_SIZE,
     CLASSES,
@@ -31,9 +32,10 @@ from joulelab.models.registry import (
     default_input_shape,
     require_torch,
 )
+from joulelab.uncertain import Ratio
 
 if TYPE_CHECKING:
-    from joulelab.predict import Case, HardwareProfile, Prediction
+    from joulelab.predict import HardwareProfile, Prediction
 
 MILLION = 1e6
 PHASES = ["train", "infer", "prefill", "decode", "serve"]
@@ -137,11 +139,10 @@ def command(
         click.echo(f"{predictions} predictions written to {path}")
         return
     if model is not None:
-        case = Case(
-            canonical_name(model), phase, batch_size, (prompt_tokens,), output_tokens, precision
-        )
-        if phase in {"prefill", "train"}:
-            case = case._replace(output_tokens=0)
+        shape = (prompt_tokens,)
+        case = Case(canonical_name(model), phase, batch_size, shape, precision=precision)
+        if case.decodes:
+            case = case._replace(output_tokens=output_tokens)
         if input_shape or not case.counts_tokens:
             case = case._replace(input_shape=input_shape or default_input_shape(model))
         cases = [case]
@@ -164,52 +165,66 @@ def command(
 
 
 def _print_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
-    case = one.case
-    steps = MILLION / (case.tokens if case.counts_tokens else 1)
-    costs = site.costs(
-        steps * one.energy_per_step_j, (steps * one.energy_low_j, steps * one.energy_high_j)
-    )
-    cost_text, counted = costs.text(), "tokens" if case.counts_tokens else "steps"
-    if as_json:
-        known = {f"costs_of_a_million_{counted}": costs.to_json()} if cost_text else {}
-        print_json(one.to_json() | known)
-        return
-    energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
-    low, high = duration(one.seconds_low), duration(one.seconds_high)
-    seconds = f"{duration(one.seconds_per_step)} (95 % CI {low}–{high})"
-    if case.counts_tokens:
-        click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, {_tokens(case)}")
-        click.echo(f"on {profile.datasheet.device} ({case.precision}; profile: {profile.numerics})")
-        _print_tokens(one)
+    if one.case.counts_tokens:
+        _print_tokens(one, profile, site, as_json)
     else:
-        click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
-        click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
-        energy += f", {quantity(1000 * one.energy_per_sample_j, 'J')} per 1,000 samples"
-    click.echo(f"energy per step  {energy}")
-    click.echo(f"time per step    {seconds}")
+        _print_samples(one, profile, site, as_json)
+    if as_json:
+        return
     click.echo(f"host, device     {duration(one.host_s)}, {duration(one.device_s)}")
     click.echo(f"mean power       {quantity(one.power_w, 'W')}")
-    if cost_text:
-        click.echo(f"a million {counted:6} {cost_text}")
     _print_operators(one)
     for note in one.notes:
         click.echo(sentence(note))
 
 
-def _tokens(case: Case) -> str:
-    """Describe the tokens of each sequence."""
-    output = f", {case.output_tokens} output tokens" if case.output_tokens else ""
-    return f"{case.input} input tokens{output}"
+def _print_samples(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
+    costs = site.costs(
+        MILLION * one.energy_per_step_j, (MILLION * one.energy_low_j, MILLION * one.energy_high_j)
+    )
+    cost_text = costs.text()
+    if as_json:
+        known = {"costs_of_a_million_steps": costs.to_json()} if cost_text else {}
+        print_json(one.to_json() | known)
+        return
+    case = one.case
+    click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
+    click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
+    energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
+    per_thousand = quantity(1000 * one.energy_per_sample_j, "J")
+    click.echo(f"energy per step  {energy}, {per_thousand} per 1,000 samples")
+    click.echo(
+        f"time per step    {_interval(one.seconds_per_step, one.seconds_low, one.seconds_high)}"
+    )
+    if cost_text:
+        click.echo(f"a million steps  {cost_text}")
 
 
-def _print_tokens(one: Prediction) -> None:
-    """Print energy and time of a token with their intervals."""
-    joules, low_j, high_j, seconds, low_s, high_s = one.per_token.values()
-    token = one.case.token.replace("_", " ")
+def _print_tokens(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
+    joules, low_j, high_j, *seconds = one.per_token.values()
+    costs = token_costs(Ratio(joules, low_j, high_j), site)
+    if as_json:
+        print_json(one.to_json() | costs.to_json())
+        return
+    case = one.case
+    outputs = f", {case.output_tokens} output tokens" if case.output_tokens else ""
+    tokens = f"{case.input} input tokens{outputs}"
+    click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, {tokens}")
+    click.echo(f"on {profile.datasheet.device}, {case.precision} (profile: {profile.numerics})")
+    token = case.token.replace("_", " ")
     click.echo(f"per {token:12} {with_interval(joules, low_j, high_j, 'J')}")
-    interval = f"(95 % CI {duration(low_s)}–{duration(high_s)})"
-    click.echo(f"                 {duration(seconds)} {interval}")
-    click.echo(f"tokens per s     {number(1 / seconds)}")
+    click.echo(f"                 {_interval(*seconds)}")
+    one_kwh = costs.tokens_per_kwh
+    millions = [value / MILLION for value in (one_kwh.value, one_kwh.low, one_kwh.high)]
+    click.echo(f"tokens per kWh   {with_interval(*millions, 'million')}")
+    if cost_text := costs.costs.text():
+        click.echo(f"a million tokens {cost_text}")
+    energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
+    click.echo(f"per step         {duration(one.seconds_per_step)}, {energy}")
+
+
+def _interval(seconds: float, low: float, high: float) -> str:
+    return f"{duration(seconds)} (95 % CI {duration(low)}–{duration(high)})"
 
 
 def _print_operators(one: Prediction) -> None:

@@ -39,7 +39,7 @@ class MeasuredRange(BaseModel):
     batch_size: tuple[int, int]
     input_elements: tuple[int, int]  # elements in a sample
     device_share: dict[str, NotNegative]  # largest share of the device's time in any step, by kind
-    token_phases: tuple[str, ...] = ()  # phases of language models
+    token_kinds: tuple[str, ...] = ()  # of the steps of language models; see Case.token_kind
 
 
 class HardwareProfile(BaseModel):
@@ -130,7 +130,7 @@ def shipped_profiles() -> list[str]:
 
     Example:
         >>> shipped_profiles()
-        ['a100-vllm', 'h100', 'h100-vllm']
+        ['a100-transformers', 'a100-vllm', 'h100', 'h100-vllm']
     """
     return sorted(
         entry.name.removesuffix(".json")

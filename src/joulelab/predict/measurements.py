@@ -119,6 +119,7 @@ def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
     """Read one row per run and phase of a study, with the columns of :data:`CASE_COLUMNS`.
 
     A study that was imported from logs does not state the shape of a sample; use ``input_shape``.
+    A step of decoding becomes one token of each sequence, as it is predicted.
     """
     studies = read_studies([directory])
     frame = run_table(studies)
@@ -128,9 +129,14 @@ def read_study(directory: Path, input_shape: tuple[int, ...]) -> pd.DataFrame:
             data = run.study.data if run.study else {}
             shapes[run.id] = data.get("image_shape", input_shape)
     frame["input"] = ["x".join(map(str, shapes[run_id])) for run_id in frame["run_id"]]
-    frame["seconds_per_step"] = frame["duration_s"] / frame["steps"]
-    frame["energy_per_step_j"] = frame["gross_j"] / frame["steps"]
-    frame = frame[(frame["energy_per_step_j"] > 0) & frame["phase"].isin(PHASES)]
+    language = frame["prompt_tokens"].notna()
+    frame.loc[language, "input"] = frame.loc[language, "prompt_tokens"].astype(str)
+    step_tokens = frame["prompt_tokens"].where(frame["phase"] != "decode", 1) * frame["batch_size"]
+    steps = frame["steps"].where(~language, frame["tokens"] / step_tokens)
+    frame["seconds_per_step"] = frame["duration_s"] / steps
+    frame["energy_per_step_j"] = frame["gross_j"] / steps
+    predicted = frame["phase"].isin((*PHASES, *TOKEN_PHASES))
+    frame = frame[(frame["energy_per_step_j"] > 0) & predicted]
     if frame.empty:
         raise UserError(f"{directory} has no run with an energy and a number of steps")
     return frame
@@ -141,6 +147,12 @@ def predict_study(
 ) -> tuple[Path, int]:
     """Predict what a study ran into ``predictions.parquet`` in it, and count the predictions."""
     cases = list(dict.fromkeys(_cases_of(read_study(directory, input_shape))))
+    if any(case.counts_tokens for case in cases):
+        raise UserError(
+            f"{directory} is a study of language models",
+            why="its page compares no predictions of tokens",
+            hint="predict its models by name, or in a table with --table",
+        )
     frame = pd.DataFrame([one.to_row() for one in predict(cases, profile)]).drop(columns="input")
     return write_file(directory / "predictions.parquet", parquet(frame)), len(cases)
 
@@ -182,12 +194,17 @@ def compare_with_study(
 
 def _cases_of(frame: pd.DataFrame) -> list[Case]:
     """Return the case of each row of :func:`read_study`."""
-    return [
-        Case(model, phase, int(batch_size), parse_input_shape(shape))
-        for model, phase, batch_size, shape in zip(
-            *(frame[name] for name in CASE_COLUMNS), strict=True
-        )
-    ]
+    cases = []
+    names = (*CASE_COLUMNS, "output_tokens", "precision")
+    for model, phase, batch_size, shape, output_tokens, precision in zip(
+        *(frame[name] for name in names), strict=True
+    ):
+        case = Case(model, phase, int(batch_size), parse_input_shape(shape))
+        if case.counts_tokens:
+            outputs = int(output_tokens) if case.decodes else 0
+            case = case._replace(output_tokens=outputs, precision=str(precision))
+        cases.append(case)
+    return cases
 
 
 def _summarise(cases: Sequence[Case], measured: pd.DataFrame) -> list[Measurement]:
@@ -241,27 +258,28 @@ def _parse_positive(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
 
 
 def _parse_cases(frame: pd.DataFrame, path: Path) -> list[Case]:
-    numbers = {
-        name: _parse_positive(frame, name, path)
-        for name in ("batch_size", "output_tokens")
-        if name in frame
-    }
+    sizes = _parse_positive(frame, "batch_size", path)
+    missing = pd.Series(np.nan, frame.index)
+    outputs = pd.to_numeric(frame.get("output_tokens", missing), errors="coerce")
+    precisions = frame.get("precision", missing).astype(object).fillna("bf16")
     known = dict.fromkeys((*PHASES, *TOKEN_PHASES))
     cases = []
-    for row, (model, phase, shape) in enumerate(
-        zip(frame["model"], frame["phase"], frame["input"], strict=True), start=1
+    columns = (frame["model"], frame["phase"], sizes, frame["input"], outputs, precisions)
+    for row, (model, phase, size, shape, output, precision) in enumerate(
+        zip(*columns, strict=True), start=1
     ):
         if phase not in known:
             raise UserError(
                 f"{path}: row {row} has no phase {phase!r}", hint=f"write {' or '.join(known)}"
             )
-        sizes = {name: values.iloc[row - 1] for name, values in numbers.items()}
-        for name, size in sizes.items():
-            if size != int(size):
-                raise UserError(f"{path}: row {row} has a {name} of {size}")
-        case = Case(str(model), str(phase), int(sizes["batch_size"]), parse_input_shape(str(shape)))
-        case = case._replace(output_tokens=int(sizes.get("output_tokens", 0)))
-        if "precision" in frame:
-            case = case._replace(precision=str(frame["precision"].iloc[row - 1]))
+        if size != int(size):
+            raise UserError(f"{path}: row {row} has a batch_size of {size}")
+        case = Case(str(model), str(phase), int(size), parse_input_shape(str(shape)))
+        if case.decodes:
+            if not (output >= 1 and output == int(output)):
+                raise UserError(f"{path}: row {row} has no number of output_tokens")
+            case = case._replace(output_tokens=int(output))
+        if case.counts_tokens:
+            case = case._replace(precision=precision)
         cases.append(case)
     return cases

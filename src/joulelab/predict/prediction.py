@@ -212,7 +212,7 @@ def rank(
 
 def _is_unseen(case: Case, profile: HardwareProfile) -> bool:
     """Return whether the profile was fitted to no such step of a language model."""
-    return case.counts_tokens and case.phase not in profile.seen.token_phases
+    return case.counts_tokens and case.token_kind not in profile.seen.token_kinds
 
 
 def _doublings(case: Case, profile: HardwareProfile) -> tuple[float, float]:
@@ -259,7 +259,7 @@ def _notes(
         )
     if _is_unseen(case, profile):
         notes.append(
-            f"the profile was fitted to no {case.phase} step of a language model, "
+            f"the profile was fitted to no {case.token_kind} of a language model, "
             "which widens the interval"
         )
     if batch:

@@ -137,7 +137,8 @@ def make_profile(
     fitted = fit(measured)
     groups = groups or [one.case.model for one in measurements]
     left_out = leave_out(measured, groups, fitted)
-    duration, energy = estimate_discrepancy(measured, left_out, all_inside=bool(server))
+    counts_tokens = all(one.case.counts_tokens for one in measurements)
+    duration, energy = estimate_discrepancy(measured, left_out, all_inside=counts_tokens)
     values = np.exp(fitted.logs)
     return HardwareProfile(
         name=name,
@@ -261,9 +262,9 @@ def _measured_range(
         for kind in KINDS
     }
     batches = [one.case.batch_size for one in measurements]
-    phases = {one.case.phase for one in measurements if one.case.counts_tokens}
-    if "serve" in phases:
-        phases.add("decode")  # which takes most of its time
+    token_cases = [one.case for one in measurements if one.case.counts_tokens]
+    # Decoding takes most of the time of serving.
+    token_cases += [one._replace(phase="decode") for one in token_cases if one.phase == "serve"]
     elements = [math.prod(one.case.input_shape) for one in measurements]
     return MeasuredRange(
         architectures=len({one.case.model for one in measurements}),
@@ -271,7 +272,7 @@ def _measured_range(
         batch_size=(min(batches), max(batches)),
         input_elements=(min(elements), max(elements)),
         device_share={kind: round(float(max(of_kind)), 4) for kind, of_kind in shares.items()},
-        token_phases=tuple(sorted(phases)),
+        token_kinds=tuple(sorted({one.token_kind for one in token_cases})),
     )
 
 

@@ -18,6 +18,9 @@ TOKEN_PHASES = ("train", "prefill", "decode", "serve")
 """Phases of a language model that is given by its configuration. To serve is to decode with the
 prefills that keep the batch full."""
 
+ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+"""Bytes of an element of a language model's weights, activations and cache by precision."""
+
 KINDS = (
     "convolution",
     "pointwise_convolution",
@@ -84,9 +87,19 @@ class Case(NamedTuple):
         return self.batch_size * self.input_shape[0]
 
     @property
+    def decodes(self) -> bool:
+        """Whether the step produces tokens after those of the input."""
+        return self.phase in {"decode", "serve"}
+
+    @property
     def token(self) -> str:
         """The kind of token that a step of a language model is about, as in ``j_per_TOKEN``."""
         return {"train": "trained_token", "prefill": "input_token"}.get(self.phase, "output_token")
+
+    @property
+    def token_kind(self) -> str:
+        """The phase and the width of numbers, which a profile of language models depends on."""
+        return f"{self.phase} in {8 * ELEMENT_BYTES[self.precision]} bits"
 
     @property
     def prefills(self) -> float:

@@ -17,10 +17,14 @@ from joulelab.errors import UserError
 from joulelab.format import join_words
 from joulelab.models.language_models import LanguageConfig
 from joulelab.predict.operator_counting import TENSORS_A_LAUNCH
-from joulelab.predict.steps import TOKEN_PHASES, Case, MatrixProduct, Operator, TracedStep
-
-ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-"""Bytes of an element of weights, activations and cache by precision."""
+from joulelab.predict.steps import (
+    ELEMENT_BYTES,
+    TOKEN_PHASES,
+    Case,
+    MatrixProduct,
+    Operator,
+    TracedStep,
+)
 
 SCORE_BYTES = 4
 """The scores of the vocabulary are sampled, and enter the loss, as 32-bit numbers."""
