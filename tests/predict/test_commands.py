@@ -233,3 +233,27 @@ def test_invalid_requests_exit_with_2_and_one_line(run, tmp_path, monkeypatch, a
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_study_of_language_models_is_fitted_but_not_predicted(run, study, tmp_path, monkeypatch):
+    """A step of decoding becomes one token of each sequence."""
+    runs = pd.read_parquet(study / "results.parquet").head(3)
+    language = {
+        "model": ["lm:tiny", "lm:tiny", "lm:gpt2"], "phase": ["decode", "prefill", "decode"],
+        "batch_size": 4, "prompt_tokens": 64, "output_tokens": 32, "precision": "bf16",
+        "steps": 10, "tokens": [10 * 4 * 32, 10 * 4 * 64, 10 * 4 * 32],
+        "duration_s": [3.2, 0.2, 6.4], "gross_j": [320.0, 30.0, 640.0], "idle_power_w": 50.0,
+    }  # fmt: skip
+    frame = runs.reset_index(drop=True).assign(**language).astype({"prompt_tokens": "Int64"})
+    monkeypatch.setattr(measurements, "run_table", lambda _: frame)
+    read = measurements.read_measured(study, (3, 32, 32)).measurements
+    assert [one.case.input for one in read] == ["64", "64", "64"]
+    assert [one.case.output_tokens for one in read] == [32, 0, 32]
+    assert [one.duration_s for one in read] == pytest.approx([0.01, 0.02, 0.02])
+    assert [one.energy_j for one in read] == pytest.approx([1.0, 3.0, 2.0])
+    code, _, err = run("hardware", "fit", study, "--out", tmp_path / "p.json")
+    assert code == 0, err
+    seen = json.loads((tmp_path / "p.json").read_text())["seen"]
+    assert seen["token_kinds"] == ["decode in 16 bits", "prefill in 16 bits"]
+    code, _, err = run("predict", "--study", study)
+    assert (code, "is a study of language models" in err) == (2, True)
