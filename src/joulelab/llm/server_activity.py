@@ -244,9 +244,10 @@ class ServerActivity:
             return 2 * independent * math.log(off + LEAST_SCATTER)
 
         found: list[tuple[float, float, float]] = []
-        slow_down = 0.0
-        for stalled_pace in PACES:
-            tried = [(criterion(stalled_pace, one), one) for one in SLOW_DOWNS]
+        are_together = np.any((early.prefilling > 0) & (early.decoding > 0))
+        slow_downs = SLOW_DOWNS if early.decoding.max() > 1 else SLOW_DOWNS[:1]
+        for stalled_pace in PACES if are_together else PACES[:1]:
+            tried = [(criterion(stalled_pace, one), one) for one in slow_downs]
             least, slow_down = min(tried)
             found.append((least, stalled_pace, slow_down))
         least, stalled_pace, slow_down = min(found)
