@@ -265,6 +265,22 @@ def test_a_log_without_readings_of_power_is_refused(server):
         _ = PowerSource(empty, 0.0, 0.0).extent_s
 
 
+def test_nothing_is_cut_in_a_narrow_terminal(files, capfd, monkeypatch):
+    for name, value in (("COLUMNS", "80"), ("JOULELAB_COUNTRY", "DE"), ("JOULELAB_PRICE", "0.3"),
+                        ("JOULELAB_CURRENCY", "EUR")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    requests, power = files()
+    with pytest.raises(SystemExit) as ended:
+        main(["llm", "report", "--requests", str(requests), "--power", str(power)])
+    assert not ended.value.code
+    out = capfd.readouterr().out
+    assert "…" not in out
+    for title in ("output token, without idle", "input token, without idle", "both, all energy"):
+        assert f" {title} " in out
+    assert "CO2e (95 % CI)" in out
+    assert "EUR (" in out
+
+
 def test_the_command_line(files):
     requests, power = files()
     command = [sys.executable, "-m", "joulelab", "llm", "report"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from joulelab.carbon.token_costs import TokenCosts
 from joulelab.cli.output import echo, output_console, value_table
-from joulelab.format import sentence
+from joulelab.format import ABSENT, sentence
 from joulelab.llm.result import LlmResult
 from joulelab.llm.text import (
     all_notes,
@@ -34,7 +34,7 @@ def print_result(result: LlmResult, costs: Mapping[str, TokenCosts]) -> None:
         cells = [per_token_cell(row.whole), *([per_token_cell(row.steady)] if steady else [])]
         table.add_row(row.title, *cells)
     console.print(table)
-    rows = component_rows(result)
+    rows = component_rows(result, intervals=False)
     if len(rows) > 1:
         headings = ["energy", "net", "J per output token", "J per input token"]
         table = value_table("component", headings)
@@ -44,13 +44,12 @@ def print_result(result: LlmResult, costs: Mapping[str, TokenCosts]) -> None:
     if text := request_text(result):
         echo(text)
     million = cost_rows(costs)
-    has_carbon, has_price = (any(row[i] != "–" for row in million) for i in (2, 3))
-    columns = [0, 1, *([2] if has_carbon else []), *([3] if has_price else [])]
-    headings = ["a million", "energy (95 % CI)", "CO2e", "price"]
-    table = value_table(headings[0], [headings[i] for i in columns[1:]])
-    for row_cells in million:
-        table.add_row(*(row_cells[i] for i in columns))
-    if has_carbon or has_price:
+    columns = [i for i in (2, 3) if any(row[i] != ABSENT for row in million)]
+    if columns:
+        headings = ["", "", "CO2e", "price"]
+        table = value_table("a million tokens", [f"{headings[i]} (95 % CI)" for i in columns])
+        for cells_of_row in million:
+            table.add_row(cells_of_row[0], *(cells_of_row[i] for i in columns))
         console.print(table)
     for note in (*cost_notes(costs), *all_notes(result)):
         echo(f"  {sentence(note)}")

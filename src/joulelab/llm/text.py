@@ -26,12 +26,12 @@ from joulelab.uncertain import Ratio
 
 J_PER_WH = 3600.0
 COST_TITLES = {
-    "input": "input tokens, without idle",
-    "output": "output tokens, without idle",
-    "output_gross": "output tokens, all energy",
-    "all_gross": "input and output tokens, all energy",
+    "input": "input, without idle",
+    "output": "output, without idle",
+    "output_gross": "output, all energy",
+    "all_gross": "both, all energy",
 }
-"""What the costs of a million tokens are of."""
+"""Which million tokens costs are of."""
 
 
 class PerToken(NamedTuple):
@@ -97,8 +97,13 @@ def per_token_cell(one: Ratio | None) -> str:
     return "" if one is None else with_interval(one.value, one.low, one.high, "J", level="")
 
 
-def component_rows(result: LlmResult) -> list[tuple[str, ...]]:
+def component_rows(result: LlmResult, *, intervals: bool) -> list[tuple[str, ...]]:
     """Return component, gross and net energy, and joules per output and per input token."""
+
+    def cell(one: Ratio | None) -> str:
+        """Format joules per token."""
+        return per_token_cell(one) if one is None or intervals else quantity(one.value, "J")
+
     rows: list[tuple[str, ...]] = []
     for name, part in result.energy.components.items():
         cost = result.component_costs.get(name)
@@ -107,8 +112,8 @@ def component_rows(result: LlmResult) -> list[tuple[str, ...]]:
                 f"{name} ({part.provenance})",
                 quantity(part.gross_j, "J"),
                 quantity(part.net_j, "J"),
-                per_token_cell(cost.j_per_output_token if cost else None),
-                per_token_cell(cost.j_per_input_token if cost else None),
+                cell(cost.j_per_output_token if cost else None),
+                cell(cost.j_per_input_token if cost else None),
             )
         )
     return rows

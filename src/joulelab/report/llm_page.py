@@ -127,7 +127,7 @@ def write_llm_page(
         figures=figures,
         has_steady=result.steady_state is not None,
         tokens=rows,
-        components=component_rows(result),
+        components=component_rows(result, intervals=True),
         costs=cost_rows(costs or {}),
         levels=[(one.label, per_token_cell(one.cost), number(one.output_tokens_per_s))
             for one in sweep],
