@@ -246,3 +246,29 @@ def test_components_add_up(short):
         assert total == pytest.approx(1.5 * one, rel=0.01)
         parts = [getattr(cost, name).value for cost in costs.values()]
         assert sum(parts) == pytest.approx(total)
+
+
+def test_uncertain_idle_power_moves_costs_as_intervals_say(short):
+    truth, trace, _ = short
+
+    def cost(power_w, uncertainty_w):
+        points = (
+            IdlePoint(
+                time_s=time_s,
+                duration_s=5.0,
+                power_w={"gpu:0": power_w},
+                uncertainty_w={"gpu:0": uncertainty_w},
+                source={"gpu:0": "power"},
+            )
+            for time_s in (0.0, 50.0)
+        )
+        return attribute(truth.requests, trace, Baseline(tuple(points))).cost
+
+    low, high, unsure = cost(IDLE_W, 0.0), cost(IDLE_W + 1, 0.0), cost(IDLE_W, 10.0)
+    start_s, stop_s = truth.requests.window_s
+    share = (start_s + stop_s) / 2 / 50.0
+    off_w = 10.0 * math.hypot(share, 1 - share)
+    for name in ("j_per_input_token", "j_per_output_token"):
+        exact, moved, wide = (getattr(one, name) for one in (low, high, unsure))
+        expected = math.hypot(exact.high - exact.value, 1.96 * off_w * (moved.value - exact.value))
+        assert wide.high - wide.value == pytest.approx(expected, rel=0.05)

@@ -306,7 +306,7 @@ def _subsets(design: Floats, y: Floats, drivers: Sequence[Driver]) -> list[_Fit]
 
 
 def _model(fit: _Fit, activity: Activity, design: Floats, y: Floats, weight: float) -> Model:
-    """Add what the coefficients are uncertain by: errors may be alike within blocks of time."""
+    """Add what the coefficients are uncertain by: errors may be the same within blocks of time."""
     size = len(activity.drivers)
     subset, x = fit.subset, design[:, fit.subset]
     inverse = np.linalg.pinv(x.T @ x)

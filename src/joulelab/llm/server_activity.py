@@ -328,8 +328,8 @@ def activities(requests: RequestLog) -> Iterator[ServerActivity]:
 
     Prompts were processed evenly from start to first token, or together with all that waited at
     the same time, or one after another (or in batches) in the order of their first tokens, and each
-    of these after a wait for something else or not. Meanwhile decoding went on, or slower, or not
-    at all.
+    of these after a wait for something else or not. While they were, decoding went on, or slower,
+    or not at all.
     """
     first_s, stop_s, has_output = (
         requests.first_token_s,

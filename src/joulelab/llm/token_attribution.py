@@ -60,6 +60,7 @@ REQUEST_OFF = 0.005
 """The same of the decoding of one request, next to others."""
 TOKEN_OFF = 0.5
 """Standard uncertainty of when a request's first and last tokens were made, in tokens."""
+UNKNOWN_COST = TokenCost(UNKNOWN_RATIO, UNKNOWN_RATIO)
 
 
 def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = None) -> LlmResult:
@@ -91,8 +92,10 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
     fits: dict[str, PowerFit] = {}
     insignificant: list[str] = []
     for name, part in energy.components.items():
+        if baseline is None or math.isnan(part.net_j):
+            continue
         # Nothing explains a GPU that another server uses, or an estimate that does not vary.
-        if baseline is None or part.net_interval_j[0] <= 0:
+        if part.net_interval_j[0] <= 0:
             insignificant.append(name)
             continue
         readings = power_readings(trace, name, part.source, baseline)
@@ -107,7 +110,7 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
         for name, part in energy.components.items()
         if not math.isnan(part.net_j)
     }
-    if insignificant and baseline:
+    if insignificant:
         notes.append(f"no energy net of idle is significant: {join_words(insignificant)}")
     is_whole = bool(divisions) and divisions.keys() == energy.components.keys()
     cost = UNKNOWN_COST
@@ -128,9 +131,6 @@ def attribute(requests: RequestLog, trace: Trace, baseline: Baseline | None = No
         per_request=_request_energies(list(divisions.values())) if is_whole else None,
         notes=tuple(notes),
     )
-
-
-UNKNOWN_COST = TokenCost(UNKNOWN_RATIO, UNKNOWN_RATIO)
 
 
 def _energy(
@@ -269,7 +269,7 @@ class _Division:
         found = []
         for share, sign in ((self.share, 1.0), (1 - self.share, -1.0)):
             value = net.scaled(share)
-            shared = {**value.shared, cause: value.shared[cause] - sign * moved_j}
+            shared = {**value.shared, cause: value.shared[cause] + sign * moved_j}
             own = math.hypot(value.own, part.net_j * self.off)
             found.append(replace(value, shared=shared, own=own, least=0.0))
         return found[0], found[1]
