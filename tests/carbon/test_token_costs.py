@@ -41,4 +41,4 @@ def test_an_unknown_energy_has_no_costs():
     data = found.to_json()
     assert data["j_per_token"] is data["tokens_per_kwh"] is None
     assert data["costs_of_million_tokens"]["carbon_g"] is None
-    assert found.lines() == ["– per token, – per kWh"]
+    assert found.lines() == ["– per token", "– tokens per kWh"]

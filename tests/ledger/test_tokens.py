@@ -140,7 +140,7 @@ def test_serving_has_used_as_much_as_training_after_some_tokens(tmp_path, joulel
     assert found["costs_of_million_tokens"]["price"] == pytest.approx(1e5 / J_PER_KWH * 0.3)
     text = joulelab(*arguments).out
     assert "1,000,000 tokens per day, 0.100 J (95 % CI 0.090–0.110 J) each" in text
-    assert "36.0 million (95 % CI 32.7–40.0 million) per kWh" in text
+    assert "36.0 million (95 % CI 32.7–40.0 million) tokens per kWh" in text
     assert ", 36,000,000 tokens (95 % CI 32," in text
 
 

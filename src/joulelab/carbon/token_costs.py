@@ -30,7 +30,8 @@ class TokenCosts:
         Ratio(value=10000000.0, low=9000000.0, high=12000000.0)
         >>> for line in found.lines():
         ...     print(line)
-        0.360 J (95 % CI 0.300–0.400 J) per token, 10.0 million (95 % CI 9.0–12.0 million) per kWh
+        0.360 J (95 % CI 0.300–0.400 J) per token
+        10.0 million (95 % CI 9.0–12.0 million) tokens per kWh
         a million tokens: 36.0 g (95 % CI 30.0–40.0 g) CO2e; 0.0300 EUR (95 % CI 0.0250–0.0333 EUR)
     """
 
@@ -50,10 +51,10 @@ class TokenCosts:
         """Format the values, with the origin of intensity and price if asked for."""
         one, per_kwh = self.j_per_token, self.tokens_per_kwh
         value, low, high = per_kwh.value / 1e6, per_kwh.low / 1e6, per_kwh.high / 1e6
-        energy = f"{with_interval(one.value, one.low, one.high, 'J')} per token"
         costs = self.costs.text(origin=origin)
         return [
-            f"{energy}, {with_interval(value, low, high, 'million')} per kWh",
+            f"{with_interval(one.value, one.low, one.high, 'J')} per token",
+            f"{with_interval(value, low, high, 'million')} tokens per kWh",
             *([f"a million tokens: {costs}"] if costs else []),
         ]
 

@@ -78,7 +78,7 @@ def inference(
         print_json(million | found.to_json() | {"costs_of_a_year": year_costs.to_json()})
         return
     click.echo(f"{per_day:,.12g} {unit}s per day, {_joules(found.per_request)} each")
-    for line in () if per_million is None else per_million.lines():
+    for line in () if per_million is None else per_million.lines()[1:]:
         click.echo(line)
     for period in DAYS:
         energy = found.over(period)
