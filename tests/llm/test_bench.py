@@ -13,9 +13,11 @@ import pytest
 from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.llm import bench as bench_module
-from joulelab.llm.bench import BenchOptions, is_this_machine, run_bench, tokens_in
+from joulelab.llm import level_analysis
+from joulelab.llm.bench import BenchOptions, is_this_machine, run_bench
+from joulelab.llm.level_analysis import tokens_in
 from joulelab.llm.load import Extent, Level
-from joulelab.llm.openai_client import ServerError
+from joulelab.llm.openai_client import OpenAIClient, ServerError
 from joulelab.llm.prompts import Lengths, made_of
 from joulelab.llm.requests import RequestLog
 from joulelab.recording.trace import read_trace
@@ -23,12 +25,12 @@ from joulelab.recording.trace import read_trace
 
 @pytest.fixture(autouse=True)
 def short_pause(monkeypatch):
+    monkeypatch.setattr(level_analysis, "MARGIN_S", 0.15)
     monkeypatch.setattr(bench_module, "PAUSE_S", 0.3)
 
 
-def options(url, *concurrencies, requests=8, **given):
-    return BenchOptions(
-        url=url,
+def run(url, out, *concurrencies, requests=8, watch=lambda *_: None, **given):
+    options = BenchOptions(
         levels=tuple(Level(concurrency=one) for one in concurrencies),
         extent=Extent(requests=requests),
         **{
@@ -39,6 +41,7 @@ def options(url, *concurrencies, requests=8, **given):
             **given,
         },
     )
+    return run_bench(OpenAIClient(url), options, out, watch=watch)
 
 
 def lines_of(out):
@@ -108,7 +111,7 @@ def test_table_has_a_row_for_each_level(simulated_server, tmp_path, capsys):
 def test_without_energy_requests_have_unix_times(simulated_server, tmp_path):
     before_s = time.time()
     url = simulated_server(step_s=0.002)
-    result = run_bench(options(url, 2), tmp_path / "out")
+    result = run(url, tmp_path / "out", 2)
     rows = [json.loads(line) for line in lines_of(tmp_path / "out")]
     assert len(rows) == 8
     assert all(before_s < row["start_s"] < row["stop_s"] < time.time() for row in rows)
@@ -119,7 +122,7 @@ def test_without_energy_requests_have_unix_times(simulated_server, tmp_path):
 
 def test_failures_are_counted_and_what_they_cost_is_kept(simulated_server, tmp_path):
     url = simulated_server(step_s=0.002, break_every=5, end_early_every=7)
-    result = run_bench(options(url, 2, requests=20), tmp_path / "out")
+    result = run(url, tmp_path / "out", 2, requests=20)
     (level,) = result.levels
     (reason,) = level.failures
     assert reason == "the server closed the connection before the end of the reply"
@@ -133,7 +136,7 @@ def test_failures_are_counted_and_what_they_cost_is_kept(simulated_server, tmp_p
 
 def test_refused_requests_are_counted_but_cost_nothing(simulated_server, tmp_path):
     url = simulated_server(step_s=0.002, fail_every=6)
-    (level,) = run_bench(options(url, 2, requests=20), tmp_path / "out").levels
+    (level,) = run(url, tmp_path / "out", 2, requests=20).levels
     refused = sum(level.failures.values())
     assert refused > 0
     assert len(level.requests) == 20 - refused
@@ -142,7 +145,7 @@ def test_refused_requests_are_counted_but_cost_nothing(simulated_server, tmp_pat
 
 def test_tokens_are_counted_where_the_server_does_not(simulated_server, tmp_path):
     url = simulated_server(step_s=0.002, has_usage=False, has_metrics=False)
-    (level,) = run_bench(options(url, 1, requests=3), tmp_path / "out").levels
+    (level,) = run(url, tmp_path / "out", 1, requests=3).levels
     assert level.requests.output_tokens.tolist() == [12, 12, 12]
     assert level.requests.input_tokens.tolist() == [60, 60, 60]
     assert any("chunks were counted" in note for note in level.notes)
@@ -155,8 +158,7 @@ def test_ctrl_c_keeps_what_is_finished(simulated_server, tmp_path):
         if stage == "concurrency 2" and load.replies:
             os.kill(os.getpid(), signal.SIGINT)
 
-    given = options(url, 2, 4, requests=10**6)
-    result = run_bench(given, tmp_path / "out", watch=watch)
+    result = run(url, tmp_path / "out", 2, 4, requests=10**6, watch=watch)
     assert result.is_interrupted
     (level,) = result.levels
     assert level.failures == {"interrupted": 2}
@@ -172,7 +174,7 @@ def test_ctrl_c_before_the_first_level_is_an_interruption(simulated_server, tmp_
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run_bench(options(url, 2), tmp_path / "out", watch=watch)
+        run(url, tmp_path / "out", 2, watch=watch)
 
 
 def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path, capsys):
@@ -187,12 +189,12 @@ def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path
 def test_directory_with_content_is_refused(tmp_path):
     (tmp_path / "old").write_text("x")
     with pytest.raises(UserError, match="is not empty"):
-        run_bench(options("localhost:9", 1), tmp_path)
+        run("localhost:9", tmp_path, 1)
 
 
 def test_server_that_is_not_there_leaves_nothing(tmp_path):
     with pytest.raises(ServerError, match="no server answers"):
-        run_bench(options("127.0.0.1:9", 1), tmp_path / "out")
+        run("127.0.0.1:9", tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
 
 
@@ -237,8 +239,8 @@ def test_real_server_counts_the_same_tokens(smollm2, tmp_path):
     """A disagreement with the server's own counters would be a note."""
     prompts = tmp_path / "prompts"
     prompts.write_text("\n".join(made_of(24, random.Random(i)) for i in range(20)))
-    given = options(smollm2, 1, 2, requests=3, prompts=prompts, outputs=Lengths(8, 8))
-    for level in run_bench(given, tmp_path / "out").levels:
+    found = run(smollm2, tmp_path / "out", 1, 2, requests=3, prompts=prompts, outputs=Lengths(8, 8))
+    for level in found.levels:
         assert level.requests.input_tokens.tolist() == [24] * 3
         assert level.requests.output_tokens.tolist() == [8] * 3
         assert level.notes == ()

@@ -10,6 +10,7 @@ import pytest
 
 from joulelab.llm.bench import BenchOptions, run_bench
 from joulelab.llm.load import Extent, Level
+from joulelab.llm.openai_client import OpenAIClient
 from joulelab.llm.prompts import Lengths
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "energy-per-token.md"
@@ -22,8 +23,8 @@ COSTS = {"prompt_j": 0.06, "output_j": 0.05, "step_j": 3.0}
 def bench(url, directory, concurrency, requests, inputs, outputs, **options):
     """Run one level and return its result."""
     (level,) = run_bench(
+        OpenAIClient(url),
         BenchOptions(
-            url=url,
             levels=(Level(concurrency=concurrency),),
             extent=Extent(requests=requests),
             inputs=Lengths.parse(inputs),

@@ -31,6 +31,7 @@ from joulelab.recording.trace import read_trace
 if TYPE_CHECKING:
     from joulelab.llm.bench_result import BenchResult, Percentiles
     from joulelab.llm.load import LevelLoad
+    from joulelab.llm.openai_client import Api
 
 USUAL_CONCURRENCIES = (1, 2, 4, 8)
 USUAL_DURATION_S = 60.0
@@ -129,6 +130,11 @@ def bench(
     directory: Path,
     no_energy: bool,
     as_json: bool,
+    url: str,
+    model: str | None,
+    api: Api | None,
+    api_key_variable: str | None,
+    timeout_s: float,
     **given: Any,
 ) -> None:
     """Measure the energy of a server's tokens under load.
@@ -145,6 +151,7 @@ def bench(
     """
     from joulelab.llm.bench import BenchOptions, run_bench  # noqa: PLC0415 - imports aiohttp
     from joulelab.llm.load import Extent, Level  # noqa: PLC0415
+    from joulelab.llm.openai_client import OpenAIClient  # noqa: PLC0415
 
     if requests is not None and duration_s is not None:
         raise click.UsageError("give --requests or --duration, not both")
@@ -164,8 +171,11 @@ def bench(
         is_measured=not no_energy,
         **given,
     )
+    client = OpenAIClient(
+        url, model=model, api=api, api_key_variable=api_key_variable, timeout_s=timeout_s
+    )
     with _progress() as watch:
-        result = run_bench(options, directory, watch=watch)
+        result = run_bench(client, options, directory, watch=watch)
     page = _write_page(result, directory)
     if as_json:
         print_json(result.to_json())

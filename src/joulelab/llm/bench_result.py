@@ -158,7 +158,8 @@ class BenchResult:
             return next(
                 one for one in self.levels if one.level.concurrency == self.knee.concurrency
             )
-        return max(self.levels, key=lambda one: one.output_tokens_per_s)
+        known = [one for one in self.levels if len(one.requests)]
+        return max(known, key=lambda one: one.output_tokens_per_s)
 
     @property
     def headline(self) -> str:
