@@ -43,7 +43,8 @@ PREDICTION = {
     "pydantic": "pydantic pydantic-core annotated-types typing-inspection",
     "scipy": "scipy",
 }
-DEFAULT_SECONDS = 420.0
+STUDY = {**PREDICTION, "transformers": "transformers tokenizers huggingface-hub safetensors"}
+DEFAULT_SECONDS = 470.0
 START_S = 8.0
 """Time for starting a check: importing PyTorch and starting CUDA."""
 MOST_START_S = 30.0
@@ -70,6 +71,7 @@ CHECKS = (
     Check("doctor", "joulelab doctor --check", 60),
     Check("calibrate", "joulelab hardware calibrate", 60, PREDICTION),
     Check("predictions", "predictions against measured steps", 80, PREDICTION),
+    Check("language", "joules per token of a language model", 50, STUDY),
 )
 """In order; predictions use the profile that the calibration wrote."""
 

@@ -55,6 +55,10 @@ CASES = (
 )
 CPU_CASES = (("LeNet", "train", 8, "3x32x32"), ("LeNet", "infer", 8, "3x32x32"))
 """Without a GPU, only that the check works is of interest."""
+CPU_LANGUAGE = (
+    "models=['lm:tiny']", "factors.device='cpu'", "factors.precision='fp32'", "idle_s=0.5",
+    "factors.prompt_tokens=16", "factors.output_tokens=4", "infer.warmup_steps=0",
+)  # fmt: skip
 LOADS = ("steady", "square")
 LOAD_START_S, ROUND_S = 6.0, 2.7
 """Time to start a load and the meter, and for one window of each length with its pause."""
@@ -73,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         "doctor": doctor,
         "calibrate": calibrate,
         "predictions": predictions,
+        "language": language,
     }
     saved: dict[str, Any] = {"folder": str(Path(path).parent)}
 
@@ -339,6 +344,28 @@ def predictions(seconds: float, save: Save) -> None:
             save({"rows": rows, "failures": failures, **_prediction_errors(rows)})
     if failures:
         save({"failed": f"{len(failures)} of {len(listed)} steps: {failures[0]}"})
+
+
+def language(seconds: float, save: Save) -> None:
+    """Measure joules per token in prefill and decoding, at batch sizes from 1 to 64."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    from joulelab.findings.tables import StudyTables  # noqa: PLC0415
+    from joulelab.study.plan_file import load_plan  # noqa: PLC0415
+    from joulelab.study.runner import run_study  # noqa: PLC0415
+
+    # Half of the time is for building models and for idling.
+    settings = ["repeats=1", f"infer.seconds={max(0.2, seconds / 16):.2f}", "idle_s=3.0"]
+    if not torch.cuda.is_available():
+        settings += CPU_LANGUAGE
+    plan = load_plan("language-gpu", overrides=settings)
+    outcome = run_study("language", plan)
+    found = StudyTables.read(["language"]).summary
+    names = ["model", "phase", "batch_size", "gross_j_per_token", "net_j_per_token",
+             "mean_power_w", "duration_s_per_token"]  # fmt: skip
+    save({"rows": found[names].to_dict("records")})
+    if outcome.failed:
+        save({"failed": f"{outcome.failed} of {outcome.cells} cells"})
 
 
 def _prediction_errors(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

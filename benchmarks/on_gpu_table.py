@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from joulelab.format import ABSENT, duration, number
+from joulelab.format import ABSENT, duration, number, quantity
 
 Result = Mapping[str, Any]
 
@@ -80,6 +80,16 @@ def _predictions(result: Result) -> str:
     )
 
 
+def _language(result: Result) -> str:
+    phases = dict.fromkeys(row["phase"] for row in result["rows"])
+    least_j = {
+        phase: min(row["gross_j_per_token"] for row in result["rows"] if row["phase"] == phase)
+        for phase in phases
+    }
+    texts = [f"{phase} from {quantity(energy_j, 'J')}" for phase, energy_j in least_j.items()]
+    return f"gross energy per token: {', '.join(texts)}"
+
+
 _SUMMARIES: Mapping[str, Callable[[Result], str]] = {
     "sensors": _sensors,
     "processes": _processes,
@@ -90,6 +100,7 @@ _SUMMARIES: Mapping[str, Callable[[Result], str]] = {
     "doctor": _doctor,
     "calibrate": _calibrate,
     "predictions": _predictions,
+    "language": _language,
 }
 
 
@@ -123,9 +134,27 @@ def _prediction_rows(result: Result) -> list[str]:
     return _table(heads, rows)
 
 
+def _language_rows(result: Result) -> list[str]:
+    rows = [
+        [
+            row["model"],
+            row["phase"],
+            str(row["batch_size"]),
+            *(quantity(row[f"{kind}_j_per_token"], "J") for kind in ("gross", "net")),
+            quantity(row["mean_power_w"], "W"),
+            quantity(1 / row["duration_s_per_token"], ""),
+        ]
+        for row in result["rows"]
+    ]
+    heads = ["model", "phase", "batch", "gross per token", "net per token", "mean power",
+             "tokens per second"]  # fmt: skip
+    return _table(heads, rows)
+
+
 _DETAILS: Mapping[str, Callable[[Result], list[str]]] = {
     "windows": _window_rows,
     "predictions": _prediction_rows,
+    "language": _language_rows,
 }
 
 

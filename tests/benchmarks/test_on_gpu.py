@@ -118,6 +118,15 @@ def test_every_check_has_a_summary_and_the_details_are_tables():
         "doctor": {"exit_code": 0},
         "calibrate": {"output": "GPU: 30 steps\nerror: 5 %\nprofile written\n"},
         "predictions": {"rows": [predicted], **errors},
+        "language": {
+            "rows": [
+                {
+                    "model": "lm:llama-3.2-1b", "phase": "decode", "batch_size": 4,
+                    "gross_j_per_token": 0.21, "net_j_per_token": 0.15, "mean_power_w": 240.0,
+                    "duration_s_per_token": 0.002,
+                }
+            ]
+        },
     }  # fmt: skip
     assert set(results) == {check.name for check in on_gpu.CHECKS}
     checks = [
@@ -127,3 +136,4 @@ def test_every_check_has_a_summary_and_the_details_are_tables():
     text = on_gpu_table.markdown({"about": {"GPU": "a GPU"}, "checks": checks})
     assert "| real: steady load | 100 ms | 3 of 4 | 1.50 % | 3.00 % | -0.50 % |" in text
     assert "| LeNet | train | 8 | 2.00 J | 200 ms | +5.00 % | -5.00 % |" in text
+    assert "| lm:llama-3.2-1b | decode | 4 | 0.210 J | 0.150 J | 240 W | 500 |" in text

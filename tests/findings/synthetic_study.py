@@ -37,6 +37,24 @@ CHARACTERISTICS = {
     "ResNet18": (11173962, 38560, 555422720),
     "VGG16": (14728266, 33896, 313201664),
 }
+IMAGE_DATA = {
+    "name": "digits",
+    "origin": "scikit-learn",
+    "real": True,
+    "train_count": 1437,
+    "test_count": 360,
+    "num_classes": 10,
+    "image_shape": [1, 32, 32],
+}
+TOKEN_DATA = {
+    "name": "tokens",
+    "origin": "random token ids",
+    "real": False,
+    "train_count": 1000,
+    "test_count": 1000,
+    "random_weights": ["lm:gpt2"],
+    "mixtures": ["lm:mixtral"],
+}
 MACHINE = Machine(
     host="workstation",
     os="Debian GNU/Linux 13 (trixie)",
@@ -130,15 +148,7 @@ class Writer:
             "repeat": block,
             "boot_id": self.boot_id,
             "machine": self.machine.to_json(),
-            "data": {
-                "name": "digits",
-                "origin": "scikit-learn",
-                "real": True,
-                "train_count": 1437,
-                "test_count": 360,
-                "num_classes": 10,
-                "image_shape": [1, 32, 32],
-            },
+            "data": TOKEN_DATA if self.plan.is_language else IMAGE_DATA,
             "started_unix_s": 1.7e9 + self.now_s,
             "stopped_unix_s": 1.7e9 + self.now_s + 1,
             "spans": [],

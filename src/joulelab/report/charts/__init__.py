@@ -24,8 +24,8 @@ from joulelab.report.charts.style import CONFIG, QUANTITIES
 
 _MAKERS: Mapping[str, Callable[[Analysis], Chart]] = {
     "Energy of each model": per_model.energy,
-    "Time of training and inference": per_model.duration,
-    "Training compared with inference": per_model.ratio,
+    "Time of each phase": per_model.duration,
+    "Phases compared": per_model.ratio,
     "Mean power by component": power.power,
     "Utilisation against power": scatter.utilization,
     "Energy against characteristics of the models": scatter.predictors,

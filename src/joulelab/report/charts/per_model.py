@@ -103,6 +103,7 @@ def ratio(analysis: Analysis) -> Chart:
         "{pair}, {of} per {unit}",
         SERIES_COLOURS[2],
         tips(model="Model", value="Ratio", low="95 % from", high="to", n="Repeats"),
+        views=["pair"],
     )
     return Chart(
         name="ratio",

@@ -118,7 +118,7 @@ def axis(values: pd.Series[float], *, zero: bool = False) -> dict[str, Any]:
 
 
 def ticks(values: pd.Series[float]) -> Any:
-    """Return the ticks of a logarithmic axis: 1, 2, 5, 10 ..., fewer for a wider range.
+    """Return the ticks of a logarithmic axis: 1, 2, 5, 10 ..., or 1, 3, 10 ... for a wider range.
 
     Example:
         >>> ticks(pd.Series([2.0, 40.0]))
@@ -129,7 +129,7 @@ def ticks(values: pd.Series[float]) -> Any:
     if not logarithmic(values):
         return alt.Undefined
     low, high = math.log10(values.min()), math.log10(values.max())
-    steps = (1, 2, 5) if high - low < 1.5 else (1, 3) if high - low < 3 else (1,)
+    steps = (1, 2, 5) if high - low < 1.5 else (1, 3)
     decades = range(math.floor(low), math.ceil(high) + 1)
     places = [step * 10.0**decade for decade in decades for step in steps]
     return [place for place in places if 10**low / 5 <= place <= 10**high * 2]
@@ -213,13 +213,20 @@ def dots(
     title: str,
     colour: str | alt.Color,
     tooltip: list[alt.Tooltip],
+    *,
+    views: Sequence[str] = (),
     **more: Any,
 ) -> alt.LayerChart:
     """Draw a point and an interval for each model, one below the other.
 
-    The table has model, value and :data:`ENDS`.
+    The table has model, value and :data:`ENDS`. Its axis suits the widest of the parts that differ
+    in the columns ``views``, which are never shown together.
     """
-    shown = pd.concat([table["value"], table["drawn_high"]])
+    widest = table
+    if views:
+        parts = [part for _, part in table.groupby(list(views), sort=False)]
+        widest = max(parts, key=lambda part: part["value"].max() / part["value"].min())
+    shown = pd.concat([widest["value"], widest["drawn_high"]])
     base = chart(height=alt.Step(21)).encode(
         y=alt.Y("model:N", sort=None, title=None),
         color=alt.value(colour) if isinstance(colour, str) else colour,
