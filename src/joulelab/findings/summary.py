@@ -174,7 +174,7 @@ def measurements(means: pd.DataFrame) -> pd.DataFrame:
         - ``gross_j_per_unit``, ``net_j_per_unit``, ``duration_s_per_unit``, with the ends of those
           per sample or token.
 
-        ``macs`` and ``macs_per_parameter`` are those of a unit.
+        ``macs`` is of a unit, and ``macs_per_parameter`` is only known of samples.
     """
     table = means.assign(group=group_numbers(means), identity=means["machine"])
     table = table.sort_values("group", kind="stable", ignore_index=True)
@@ -212,11 +212,10 @@ def _with_units(table: pd.DataFrame) -> pd.DataFrame:
         for name in ("gross_j", "net_j", "duration_s")
         for end in _ENDS
     }
-    per_token = table["macs_per_token"]
-    columns["macs"] = per_token.where(has_tokens, table["macs"].astype("float64"))
-    columns["macs_per_parameter"] = (per_token / table["parameters"].astype("float64")).where(
-        has_tokens, table["macs_per_parameter"]
-    )
+    of_sample = table["macs"].astype("float64")
+    columns["macs"] = table["macs_per_token"].where(has_tokens, of_sample)
+    # A token takes about one MAC per parameter in every dense language model.
+    columns["macs_per_parameter"] = table["macs_per_parameter"].mask(has_tokens)
     return table.assign(unit=unit, **columns)
 
 

@@ -165,11 +165,12 @@ class LanguageWork:
         """Implement :class:`Work`."""
         plan, name, prompt_tokens = self._plan, factors["model"], factors["prompt_tokens"]
         output_tokens, cache = factors["output_tokens"], factors["cache"]
-        attention = language.ATTENTION[factors["attention"]]
+        options: Json = {"attention": language.ATTENTION[factors["attention"]]}
+        if self._configs[name] is not None:
+            trained = "train" in plan.phases
+            options["dtype"] = torch.float32 if trained else language.DTYPES[factors["precision"]]
         # Billions of random weights are created faster where they are needed.
-        model = build_seeded(
-            lambda: build_model(name, attention=attention), seed, factors["device"]
-        )
+        model = build_seeded(lambda: build_model(name, **options), seed, factors["device"])
         described = characterize(model, (prompt_tokens,), name=name)
         common = {factor: factors[factor] for factor in _COMMON_FACTORS}
         phases: dict[str, Phase] = {}
