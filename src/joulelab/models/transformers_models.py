@@ -258,7 +258,7 @@ def _create_weights(model: nn.Module, device: torch.device, spread: float) -> No
             if empty is None:
                 continue
             if empty not in created:
-                tensor = torch.empty_like(empty, device=device, requires_grad=False)
+                tensor = torch.empty(empty.shape, dtype=empty.dtype, device=device)
                 if tensor.ndim < 2:
                     tensor.fill_(0.0 if name.endswith("bias") else 1.0)
                 else:
