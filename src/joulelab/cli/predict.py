@@ -215,8 +215,8 @@ def _print_tokens(one: Prediction, profile: HardwareProfile, site: Site, as_json
     click.echo(f"per {token:12} {with_interval(joules, low_j, high_j, 'J')}")
     click.echo(f"                 {_interval(*seconds)}")
     one_kwh = costs.tokens_per_kwh
-    millions = [value / MILLION for value in (one_kwh.value, one_kwh.low, one_kwh.high)]
-    click.echo(f"tokens per kWh   {with_interval(*millions, 'million')}")
+    value, low, high = (n / MILLION for n in (one_kwh.value, one_kwh.low, one_kwh.high))
+    click.echo(f"tokens per kWh   {with_interval(value, low, high, 'million')}")
     if cost_text := costs.costs.text():
         click.echo(f"a million tokens {cost_text}")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")

@@ -9,8 +9,7 @@ small kernels is that of transformers' implementation, or of a server that fuses
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from joulelab.errors import UserError
@@ -137,22 +136,20 @@ def count_token_step(config: LanguageConfig, case: Case, *, served: bool = False
     # Prefill gives the first output token, so decode starts with the second.
     outputs = max(case.output_tokens, 2)
     forward = _ForwardPass(config, case.precision, FUSED if served else EAGER)
-    found: Counter[Operator] = Counter()
+    if case.phase == "train":
+        found = forward.operators(Tokens(batch, inputs, 0, inputs))
+        update = forward.loss_and_update(batch * inputs)
+        found = _sum([*found.items(), *_backward(found).items(), *update.items()])
+        return TracedStep(found, forward.parameter_tensors)
     steps, sequences = 1.0, float(batch)
     if case.phase == "prefill":
-        found.update(forward.operators(Tokens(batch, inputs, 0, 1)))
-    elif case.phase == "train":
-        operators = forward.operators(Tokens(batch, inputs, 0, inputs))
-        found.update(operators)
-        found.update(_backward(operators))
-        found.update(forward.loss_and_update(batch * inputs))
-        return TracedStep(found, forward.parameter_tensors)
+        found = forward.operators(Tokens(batch, inputs, 0, 1))
     else:
-        found.update(forward.operators(Tokens(batch, 1, inputs + outputs / 2 - 1, 1)))
+        found = forward.operators(Tokens(batch, 1, inputs + outputs / 2 - 1, 1))
     if case.phase == "serve":
         # Sequences end one by one, so each prefill is a step of its own.
-        for operator, count in forward.operators(Tokens(1, inputs, 0, 1)).items():
-            found[operator] += case.prefills * count
+        prefill = forward.operators(Tokens(1, inputs, 0, 1))
+        found = _sum([*found.items(), *((one, case.prefills * n) for one, n in prefill.items())])
         steps, sequences = steps + case.prefills, sequences + case.prefills
     return TracedStep(found, 0, *((steps, sequences) if served else ()))
 
@@ -167,7 +164,8 @@ def distinct_experts(experts: int, per_token: int, tokens: float) -> float:
         >>> round(distinct_experts(8, 2, 4), 2)
         5.47
     """
-    return experts * (1 - (1 - per_token / experts) ** tokens)
+    missed: float = (1 - per_token / experts) ** tokens
+    return experts * (1 - missed)
 
 
 def _refuse_unknown(config: LanguageConfig, case: Case, served: bool) -> None:
@@ -219,23 +217,22 @@ class _ForwardPass:
         config, block, kernels = self._config, self._block, self._kernels
         rows, width, layers = tokens.rows, config.hidden_size, config.layers
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        found: Counter[Operator] = Counter()
-        for operator, count in (
-            (self._product(rows, queries, width), layers),
-            (self._product(rows, keys, width), 2 * layers),
-            (self._product(rows, width, queries), layers),
-            *((one, layers * count) for one, count in self._feed_forward(rows)),
-            (self._norm(rows * width), layers * block.norms + 1),
-            (self._norm(rows * (queries + keys)), layers * block.head_norms),
-            (self._small(kernels.rotary, rows * (queries + keys)), layers * block.rotary),
-            (self._append(tokens), layers),
-            (self._small(kernels.residual, rows * width), 2 * layers),
-            (self._small(Kernels(1, 2), rows * width), 1),  # rows of the embedding
-            *self._attention(tokens),
-            *self._scores(tokens),
-        ):
-            found[operator] += count
-        return {one: count for one, count in found.items() if count}
+        return _sum(
+            [
+                (self._product(rows, queries, width), layers),
+                (self._product(rows, keys, width), 2 * layers),
+                (self._product(rows, width, queries), layers),
+                *((one, layers * count) for one, count in self._feed_forward(rows)),
+                (self._norm(rows * width), layers * block.norms + 1),
+                (self._norm(rows * (queries + keys)), layers * block.head_norms),
+                (self._small(kernels.rotary, rows * (queries + keys)), layers * block.rotary),
+                (self._append(tokens), layers),
+                (self._small(kernels.residual, rows * width), 2 * layers),
+                (self._small(Kernels(1, 2), rows * width), 1),  # rows of the embedding
+                *self._attention(tokens),
+                *self._scores(tokens),
+            ]
+        )
 
     def _matrix_elements(self) -> float:
         """Return the number of weights. Those of normalisation and biases are too few to count."""
@@ -366,17 +363,24 @@ def _backward(operators: Mapping[Operator, float]) -> dict[Operator, float]:
     A product has two gradients, each a product of the same size. Attention has five products for
     two (Dao, 2023). Other operators read a gradient more than they do forward.
     """
-    found: Counter[Operator] = Counter()
+    found = []
     for one, count in operators.items():
         back = one._replace(part="backward")
         if one.kind == "attention":
             read = 2 * one.read_bytes + one.written_bytes
             back = back._replace(flops=2.5 * one.flops, read_bytes=read)
-        elif one.kind == "matrix_product":
-            count *= 2  # noqa: PLW2901
         elif one.kind == "normalization":
             back = back._replace(read_bytes=2 * one.read_bytes, launches=2 * one.launches)
-        else:
+        elif one.kind != "matrix_product":
             back = back._replace(read_bytes=1.5 * one.read_bytes)
-        found[back] += count
+        found.append((back, count * (2 if one.kind == "matrix_product" else 1)))
+    return _sum(found)
+
+
+def _sum(operators: Iterable[tuple[Operator, float]]) -> dict[Operator, float]:
+    """Add up how often each operator occurs, and leave out those that do not."""
+    found: dict[Operator, float] = {}
+    for operator, count in operators:
+        if count:
+            found[operator] = found.get(operator, 0.0) + count
     return found
