@@ -87,9 +87,12 @@ def hostile_page(tmp_path_factory, synthetic, empty_images):
         return write_report([directory / "a", directory / "b"], directory / "both.html").page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A real browser for the pages."""
+    """A real browser for the pages.
+
+    It ends with its module: its event loop runs until then, and other tests run their own.
+    """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("pages were not opened: there is no chromium on PATH")
