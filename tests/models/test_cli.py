@@ -74,6 +74,23 @@ def test_the_work_of_a_language_model_is_counted_by_tokens(run, tmp_path):
     assert row["macs"] == 32 * by_token + 2 * 2 * 32 * 32 * 64
 
 
+def test_a_model_that_translates_reads_and_writes_the_tokens(run, tmp_path):
+    pytest.importorskip("transformers")
+    # By hand, per token: 4 x 32^2 for each attention (1 in the encoder, 2 in the decoder), 2 x 32
+    # x 64 for each MLP and 32 x 100 for the scores; and 3 x 2 products of 16 x 16 x 32.
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "vocab_size": 100,'
+        '"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1,'
+        '"num_heads": 4}'
+    )
+    code, out, _ = run("models", f"hf:{config}", "--input", "16", "--json")
+    assert code == 0
+    (row,) = json.loads(out)
+    by_token = 3 * 4 * 32**2 + 2 * 2 * 32 * 64 + 32 * 100
+    assert row["macs"] == 16 * by_token + 3 * 2 * 16 * 16 * 32
+
+
 def test_a_language_model_has_work_per_token(run):
     pytest.importorskip("transformers")
     code, out, err = run("models", "lm:tiny", "--input", "64", "--json")

@@ -65,7 +65,8 @@ def characterize(
     Args:
         model: Any module that accepts one batch of samples. It is not modified.
         input_shape: Shape of one sample, without the batch: ``(channels, height, width)``, or
-            ``(tokens,)`` for a model that takes token ids.
+            ``(tokens,)`` for a model that takes token ids. A model of transformers that has an
+            encoder and a decoder reads and writes as many.
         device: Device of a real forward pass, if one is needed; default: that of the first
             parameter, else the CPU.
         name: Name of the model in errors; default: its class.
@@ -238,8 +239,10 @@ def _count(
     parameters = {name: replace(tensor) for name, tensor in model.named_parameters()}
     buffers = {name: replace(tensor) for name, tensor in model.named_buffers()}
     sample = sample_batch(model, 1, input_shape)
+    translates = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    options = {"decoder_input_ids": sample} if translates else {}
     with FlopCounterMode(display=False) as counter:
-        functional_call(model, parameters | buffers, (sample,))
+        functional_call(model, parameters | buffers, (sample,), options)
     flops: int = counter.get_total_flops()
     return flops // 2
 
