@@ -250,7 +250,9 @@ class TestFolder:
         tensors = safetensors.load_file(path)
         del tensors["model.norm.weight"]
         safetensors.save_file(tensors, path, metadata={"format": "pt"})
-        with pytest.raises(UserError, match=r"its weights lack model\.norm\.weight"):
+        with pytest.raises(
+            UserError, match=r"its weights lack 1 tensor, first model\.norm\.weight"
+        ):
             build_model(f"hf:{folder}")
 
     def test_quantised_weights_are_refused(self, folder):

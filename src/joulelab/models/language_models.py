@@ -16,7 +16,7 @@ TOKENS = 128
 
 _SHORT_NAMES = {"mistral-7b": "mistral-7b-v0.3"}
 
-# Names of GPT-2 and others of its time.
+# Other names of the same sizes, for example those of GPT-2.
 _OTHER_KEYS = {
     "hidden_size": ("n_embd", "d_model"),
     "num_hidden_layers": ("n_layer", "n_layers"),

@@ -73,8 +73,7 @@ def next_token_scores(
 
 def active_parameters(model: nn.Module) -> int:
     """Count the parameters that process a token: of a mixture, those of the chosen experts."""
-    config: Any = model.config
-    sizes = LanguageConfig.from_configuration(config.get_text_config().to_dict())
+    sizes = _sizes(model)
     count = inactive = 0
     for name, parameter in model.named_parameters():
         count += parameter.numel()
@@ -93,8 +92,9 @@ def count_token_work(model: nn.Module, prompt_tokens: int, *, name: str) -> Toke
         name: Name of the model in errors.
 
     Raises:
-        UserError: The model accepts no such prompt, or has no cache of keys and values.
+        UserError: The model accepts no prompt of this length, or its passes cannot be counted.
     """
+    _sizes(model).require_length(prompt_tokens, name)
     failure: Exception | None = None
     with training_mode(model, False), torch.no_grad(), countable_experts(model):
         for without_data in (on_meta, on_fake_tensors):
@@ -137,6 +137,11 @@ def _count(
         with FlopCounterMode(display=False) as decode:
             functional_call(step, tensors, (prompt[:, -1:], cache))
     return prefill.get_total_flops() // 2, decode.get_total_flops() // 2, cache_bytes
+
+
+def _sizes(model: nn.Module) -> LanguageConfig:
+    config: Any = model.config
+    return LanguageConfig.from_configuration(config.get_text_config().to_dict())
 
 
 class _Step(nn.Module):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from joulelab.errors import UnknownModelError, UserError
+from joulelab.format import count
 from joulelab.models.characteristics import is_weightless, weightless
 from joulelab.models.factories import call_factory, describe_error, import_package, suggest_name
 from joulelab.models.language_models import TOKENS, LanguageConfig, published_configuration
@@ -42,7 +43,7 @@ def language_config(name: str) -> LanguageConfig | None:
     config = _configuration(name)
     if _language_class(config) is None:
         return None
-    return LanguageConfig.from_configuration(config.to_dict())
+    return LanguageConfig.from_configuration(config.get_text_config().to_dict())
 
 
 def build_published(name: str, options: dict[str, Any]) -> nn.Module:
@@ -213,7 +214,7 @@ def _load(architecture: Any, config: Any, folder: Path, dtype: torch.dtype) -> n
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} others")
+        raise ValueError(f"its weights lack {count(len(missing), 'tensor')}, first {missing[0]}")
     loaded: nn.Module = model.train()
     return loaded
 
