@@ -77,7 +77,7 @@ def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_pa
     # A prompt and 7 further tokens: 8 steps. The first token comes with the prompt.
     alone_j = 64 * 0.02 + 7 * 0.5 + 8 * 4.0
     assert one["energy"]["net_j"] / 12 == pytest.approx(alone_j, rel=0.05)
-    assert one["full_gross_j_per_output_token"] > 2 * four["full_gross_j_per_output_token"]
+    assert one["gross_j_per_output_token"] > 2 * four["level_gross_j_per_output_token"]
     names = [span.name for span in read_trace(out).spans]
     assert names == ["idle", "warm-up", "level", "level", "idle"]
 
@@ -102,7 +102,7 @@ def test_table_has_a_row_for_each_level(simulated_server, tmp_path, capsys):
     assert printed.out.startswith("The server generates ")
     rows = [line.split()[:2] for line in printed.out.splitlines()]
     assert ["concurrency", "2"] in rows
-    assert ["50.0", "requests/s"] in rows
+    assert ["50", "requests/s"] in rows
     assert "No energy was measured." in printed.out
     assert [line for line in printed.err.splitlines() if line.startswith("concurrency")]
 
@@ -182,6 +182,15 @@ def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path
     assert code == 1
     assert printed.err.splitlines()[-1].startswith("joulelab: ")
     assert "HTTP 500" in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompts_that_the_server_refuses_are_one_error_before_anything_is_written(
+    simulated_server, tmp_path
+):
+    url = simulated_server(fail_every=4)  # After a first request and two that count tokens.
+    with pytest.raises(ServerError, match=r"a first request failed: HTTP 500"):
+        run(url, tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
 
 

@@ -68,7 +68,7 @@ def test_known_joules_per_token_are_recovered(simulated_server, tmp_path):
 
 
 def test_requests_that_fail_are_counted_with_what_they_used(simulated_server, tmp_path):
-    url = simulated_server(fail_every=7, break_every=9, **SLOW, **COSTS)
+    url = simulated_server(fail_every=8, break_every=9, **SLOW, **COSTS)
     level = bench(url, tmp_path / "out", 2, 8, "100", "20")
     _, total = truth_of(url, 7)  # One was refused.
     assert sorted(level.failures.values()) == [1, 1]

@@ -142,5 +142,5 @@ def test_queue_grows_only_if_it_does_so_all_the_time():
 
 def test_level_names_itself():
     assert str(Level(concurrency=8)) == "concurrency 8"
-    assert str(Level(rate_per_s=2.5)) == "2.50 requests/s"
+    assert str(Level(rate_per_s=2.5)) == "2.5 requests/s"
     assert Level(rate_per_s=2.5).to_json() == {"concurrency": None, "rate_per_s": 2.5}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 USUAL_CONCURRENCIES = (1, 2, 4, 8)
 USUAL_DURATION_S = 60.0
 _SERVICE = (
-    "requests", "failed", "output tokens/s", "first token", "p99", "next token", "p99",
+    "requests", "failed", "tokens/s", "first token", "p99", "next token", "p99",
 )  # fmt: skip
 _ENERGY = ("J per output token (95 % CI)", "net, output token", "net, input token")
 

@@ -166,6 +166,10 @@ async def _run(
         else:
             tokenizer, stream = Tokenizer(), itertools.cycle(prompts)
             notes.append(f"{count(len(prompts), 'prompt')} from a file, used in turn")
+        # Options that the server refuses are an error before anything is recorded.
+        first = await client.complete(*next(stream))
+        if first.error:
+            raise ServerError("a first request failed", why=first.error)
         generator = LoadGenerator(client, stream, options.seed)
         with file_errors(f"cannot use {directory}"):
             directory.mkdir(parents=True, exist_ok=True)

@@ -53,8 +53,8 @@ class LevelResult:
         latency: Times from sending a request to its last token.
         client_cpu_s: CPU time of the load generator.
         energy: The energy of the requests; ``None`` if none was measured.
-        cost: Gross energy per output token while the server was full, J, comparable with that of
-            other levels; NaN if it was not measured.
+        cost: Gross energy per output token, J, comparable with that of other levels; NaN if it was
+            not measured. In a closed loop, that while the server was full.
         notes: What limits the values.
     """
 
@@ -94,7 +94,7 @@ class LevelResult:
 
     @property
     def cost_ratio(self) -> Ratio:
-        """Gross energy per output token while the server was full, J, with its 95 % interval."""
+        """The cost with its 95 % interval."""
         if math.isnan(self.cost.value):
             return Ratio(math.nan, math.nan, math.nan)
         return Ratio(self.cost.value, *self.cost.interval)
@@ -118,7 +118,7 @@ class LevelResult:
             "time_to_first_token_s": self.first_token.to_json(),
             "inter_token_latency_s": self.between_tokens.to_json(),
             "latency_s": self.latency.to_json(),
-            **ratio_fields("full_gross_j_per_output_token", self.cost_ratio),
+            **ratio_fields("gross_j_per_output_token", self.cost_ratio),
             "client_cpu_s": self.client_cpu_s,
             "energy": energy or None,
             "notes": list(self.notes),

@@ -97,7 +97,8 @@ def level_result(
         energy = attribute(log, own, baseline)
     except UserError as error:
         return replace(result, notes=(*result.notes, str(error)))
-    return replace(result, energy=energy, cost=_cost(energy, own))
+    cost = _cost(energy, own, is_closed=result.level.concurrency is not None)
+    return replace(result, energy=energy, cost=cost)
 
 
 def request_log(replies: Sequence[Reply], first: int, tokenizer: Tokenizer) -> RequestLog:
@@ -175,10 +176,12 @@ def _between(trace: Trace, start_ns: int, stop_ns: int) -> Trace:
     return replace(trace, series=tuple(series))
 
 
-def _cost(energy: LlmResult, trace: Trace) -> UncertainValue:
-    """Return the gross energy per output token while the server was full, in J."""
+def _cost(energy: LlmResult, trace: Trace, *, is_closed: bool) -> UncertainValue:
+    """Return the gross energy per output token while a closed loop was full, in J."""
     steady, log = energy.steady_state, energy.requests
-    start_s, stop_s = log.window_s if steady is None else (steady.start_s, steady.stop_s)
+    start_s, stop_s = log.window_s
+    if steady is not None and is_closed:
+        start_s, stop_s = steady.start_s, steady.stop_s
     edges_s = np.linspace(start_s, stop_s, BLOCKS + 1)
     edges_ns = (edges_s * 1e9).round().astype(np.int64)
     windows = [Window(int(a), int(b)) for a, b in itertools.pairwise(edges_ns)]

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from joulelab.format import count, number
+from joulelab.format import count
 from joulelab.llm.openai_client import OpenAIClient, Reply
 from joulelab.llm.prompts import Prompt
 
@@ -42,7 +42,7 @@ class Level:
     def __str__(self) -> str:
         if self.concurrency is not None:
             return f"concurrency {self.concurrency}"
-        return f"{number(self.rate_per_s)} requests/s"
+        return f"{self.rate_per_s:g} requests/s"
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary."""
