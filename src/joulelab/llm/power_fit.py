@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -123,6 +123,12 @@ class Model:
     covariance: Floats
     per_watt: Floats
 
+    @property
+    def energy_j(self) -> float:
+        """Energy of all requests."""
+        totals = self.activity.prefill.sum(axis=0) + self.activity.decode.sum(axis=0)
+        return float(totals @ self.coefficients)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerFit:
@@ -149,9 +155,10 @@ def unexplained(assumed: Sequence[Activity]) -> PowerFit:
 
 def plausible_activities(requests: RequestLog) -> list[Activity]:
     """Return what the server may have done, by the times of the requests."""
-    servers = _distinct(activities(requests))
+    servers = list(activities(requests))
     least = min(one.timing for one in servers)
-    return [Activity(one) for one in servers if one.timing <= least + MOST_WORSE]
+    likely = (one for one in servers if one.timing <= least + MOST_WORSE)
+    return [Activity(one) for one in _distinct(likely)]
 
 
 def fit_power(
@@ -182,11 +189,15 @@ def fit_power(
     )
     weights = np.exp(-(criteria - criteria.min()) / 2)
     weights /= weights.sum()
-    kept = np.flatnonzero(weights > LEAST_WEIGHT)
     models = [
-        _model(*candidates[i], readings.net_w, float(weights[i] / weights[kept].sum()))
-        for i in kept
+        _model(*candidates[i], readings.net_w, float(weights[i]))
+        for i in np.flatnonzero(weights > LEAST_WEIGHT)
     ]
+    models = [one for one in models if one.energy_j > 0]
+    if not models:
+        return None
+    whole = math.fsum(one.weight for one in models)
+    models = [replace(one, weight=one.weight / whole) for one in models]
     return PowerFit(models, response, stated)
 
 
@@ -311,9 +322,10 @@ def _model(fit: _Fit, activity: Activity, design: Floats, y: Floats, weight: flo
     subset, x = fit.subset, design[:, fit.subset]
     inverse = np.linalg.pinv(x.T @ x)
     left = y - x @ fit.values
-    blocks = np.arange(y.size) * BLOCKS // y.size
+    number = min(BLOCKS, y.size)
+    blocks = np.arange(y.size) * number // y.size
     scores = np.stack([np.bincount(blocks, one * left) for one in x.T], axis=1)
-    meat = scores.T @ scores * BLOCKS / max(BLOCKS - len(subset), 1) * BLOCK_FACTOR**2
+    meat = scores.T @ scores * number / max(number - len(subset), 1) * BLOCK_FACTOR**2
     coefficients, per_watt = np.zeros(size), np.zeros(size)
     covariance = np.zeros((size, size))
     coefficients[subset] = fit.values

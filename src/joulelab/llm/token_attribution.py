@@ -46,8 +46,6 @@ LEAST_IDLE_S = 0.5
 LONGEST_DIP_S = 0.1
 """The next request of a closed loop is sent within this time."""
 LEAST_STEADY_READINGS = 5
-LEAST_LATE_S = 0.02
-"""A sensor that responds later than it states by less does not change energies."""
 UNKNOWN_SHARE = 0.25
 """Standard uncertainty of prefill's share from which nothing is known."""
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
@@ -151,10 +149,11 @@ def _with_responses(
         found = find_channel(trace, name, energy.components[name].source)
         if fit.response is None or found is None:
             continue
-        late_s = fit.response.mean_age_s - fit.stated.mean_age_s
-        if abs(late_s) < LEAST_LATE_S:
-            continue
         channel, i = found
+        late_s = fit.response.mean_age_s - fit.stated.mean_age_s
+        # A shift by less than a reading hardly changes energies.
+        if abs(late_s) <= channel.update_period_s:
+            continue
         if channel.quantity is Quantity.POWER:
             # A lag is about as late, and as wide, as a window of twice its time constant.
             window_s = fit.response.window_s + 2 * fit.response.lag_s
