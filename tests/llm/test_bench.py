@@ -77,7 +77,7 @@ def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_pa
     # A prompt and 7 further tokens: 8 steps. The first token comes with the prompt.
     alone_j = 64 * 0.02 + 7 * 0.5 + 8 * 4.0
     assert one["energy"]["net_j"] / 12 == pytest.approx(alone_j, rel=0.05)
-    assert one["gross_j_per_output_token"] > 2 * four["level_gross_j_per_output_token"]
+    assert one["gross_j_per_output_token"] > 2 * four["gross_j_per_output_token"]
     names = [span.name for span in read_trace(out).spans]
     assert names == ["idle", "warm-up", "level", "level", "idle"]
 
