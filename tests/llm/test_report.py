@@ -14,6 +14,8 @@ from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.llm.power_source import PowerSource
 from joulelab.llm.request_files import write_requests
+from joulelab.llm.text import headline
+from joulelab.llm.token_attribution import UNKNOWN_COST, attribute
 from joulelab.logs.power_log import read_logs
 from joulelab.recording.trace import Readings
 from joulelab.recording.trace_format import EVENTS_FILE, READINGS_FILE, pack, pack_header
@@ -279,6 +281,16 @@ def test_nothing_is_cut_in_a_narrow_terminal(files, capfd, monkeypatch):
         assert f" {title} " in out
     assert "CO2e (95 % CI)" in out
     assert "EUR (" in out
+
+
+def test_without_output_tokens_only_prefill_is_known(server):
+    truth, trace = server
+    requests = replace(truth.requests, output_tokens=np.zeros(len(truth.requests)))
+    result = attribute(requests, trace)
+    assert headline(result).endswith("per input token, without idle")
+    assert "output token," not in headline(result)
+    unknown = replace(result, cost=UNKNOWN_COST)
+    assert headline(unknown) == "joules per token are unknown"
 
 
 def test_the_command_line(files):

@@ -115,7 +115,7 @@ class PowerSource:
             f"{count(int(group.sum()), 'request')} {problem}: {_named(placed.request, group)}"
             for group, problem in (
                 (~is_inside, "outside of the recording left out"),
-                (is_cut, "only partly within the recording, so that its energy is uncertain"),
+                (is_cut, "only partly within the recording, and the rest of their energy unknown"),
             )
             if group.any()
         ]

@@ -14,6 +14,7 @@ from joulelab.format import (
     count,
     duration,
     interval,
+    join_words,
     money,
     number,
     percent,
@@ -44,13 +45,17 @@ class PerToken(NamedTuple):
 
 def headline(result: LlmResult) -> str:
     """State the joules per input and output token in one sentence."""
-    cost = result.cost
-    if math.isnan(cost.j_per_output_token.value):
-        return f"{_per_token(result.gross_j_per_output_token)} per output token, idle included"
-    return (
-        f"{_per_token(cost.j_per_output_token)} per output token and "
-        f"{_per_token(cost.j_per_input_token)} per input token, without idle"
-    )
+    cost, gross = result.cost, result.gross_j_per_output_token
+    known = [
+        f"{_per_token(one)} per {name} token"
+        for name, one in (("output", cost.j_per_output_token), ("input", cost.j_per_input_token))
+        if not math.isnan(one.value)
+    ]
+    if known:
+        return f"{join_words(known)}, without idle"
+    if math.isnan(gross.value):
+        return "joules per token are unknown"
+    return f"{_per_token(gross)} per output token, idle included"
 
 
 def _per_token(one: Ratio) -> str:
