@@ -371,6 +371,18 @@ def test_tokens_of_training_and_validation_count_apart(trainer_with, energy_of):
     assert callback.history[-1]["energy/validate_tokens"] == 7
 
 
+@pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size`")
+def test_the_energy_of_recent_tokens_is_logged_as_often_as_others(trainer_with, monkeypatch):
+    monkeypatch.setattr(loop, "COST_SHARE", float("inf"))
+    callback = EnergyCallback()
+    trainer = trainer_with(callback, max_epochs=2, log_every_n_steps=2)
+    trainer.fit(Language(), torch.utils.data.DataLoader(token_batches(3, 4, 8, 2), batch_size=None))
+    rows = [row for row in callback.history if "energy/recent_tokens" in row]
+    assert [row["step"] for row in rows] == [1, 3, 5, 7]
+    assert [row["energy/recent_tokens"] for row in rows] == [7, 10, 7, 10]
+    assert all(row["energy/recent_j_per_token"] > 0 for row in rows)
+
+
 def test_the_user_counts_tokens_of_other_batches(trainer_with):
     callback = EnergyCallback(tokens_in=lambda batch: 100)
     trainer_with(callback, max_epochs=1).fit(Tiny(), data())

@@ -501,6 +501,54 @@ def test_tokens_of_all_batches_count_without_padding(train_language_model, energ
     assert "training_step" not in vars(trainer)
 
 
+def test_the_energy_of_recent_tokens_is_logged_with_the_loss(
+    train_language_model, energy_of, monkeypatch
+):
+    monkeypatch.setattr(loop, "COST_SHARE", float("inf"))
+    asked, energies = [], joulelab.Meter.energies
+
+    def note(meter, spans):
+        if [getattr(one, "name", "window") for one in spans[:2]] == ["window", "validate"]:
+            asked.append(spans)
+        return energies(meter, spans)
+
+    monkeypatch.setattr(joulelab.Meter, "energies", note)
+    counts = []
+
+    def count(batch):
+        counts.append(int(batch["attention_mask"].sum()))
+        return counts[-1]
+
+    callback = EnergyCallback(quiet=True, tokens_in=count)
+    trainer = train_language_model(
+        sentences(*LENGTHS),
+        callback,
+        evaluate=sentences(64, 64),
+        eval_strategy="steps",
+        eval_steps=1,
+        logging_strategy="steps",
+        logging_steps=2,
+        num_train_epochs=1,
+    )
+    trainer.train()
+    trained = [n for n in counts if n != 128]
+    rows = rows_of(trainer, "energy_recent_j_per_token")
+    assert [row["step"] for row in rows] == [2, 4]
+    assert [row["energy_recent_tokens"] for row in rows] == [sum(trained[:2]), sum(trained[2:])]
+    steps = callback.meter.spans_named("step")
+    (first, *within_first), (second, *within_second) = asked
+    assert [*within_first, *within_second] == callback.meter.spans_named("validate")[:3]
+    assert first.start_ns < steps[0].start_ns
+    assert steps[1].stop_ns < first.stop_ns == second.start_ns < steps[2].start_ns
+    assert steps[3].stop_ns < second.stop_ns
+    for row, (window, *within) in zip(rows, asked, strict=True):
+        [whole] = callback.meter.energies([window])
+        true_j = whole.gross_j - energy_of(*within)
+        assert row["energy_recent_j_per_token"] == pytest.approx(
+            true_j / row["energy_recent_tokens"], rel=1e-3
+        )
+
+
 def test_batches_that_are_skipped_after_resuming_do_not_count(train_language_model, tmp_path):
     data, seen = sentences(*LENGTHS), []
 

@@ -129,6 +129,13 @@ class HookSpans:
             self.tokens_in = lambda _: UNKNOWN_TOKENS
             return otherwise
 
+    def tokens_so_far(self, name: str) -> Tokens:
+        """Return the tokens of the innermost open span of that name; waits for the device."""
+        span = self.find(name)
+        tokens = UNKNOWN_TOKENS if span is None else self._tokens.get(span, UNKNOWN_TOKENS)
+        unknown: dict[str, float] = {}
+        return Tokens.of_attributes(self._attempt(tokens.attributes, unknown)).scaled(self.replicas)
+
     def host_tokens(self, spans: Sequence[Span]) -> list[Tokens]:
         """Return the tokens of finished spans, added up over the training's processes on this host.
 
@@ -249,6 +256,7 @@ class Fit:
         self._validations: list[Span] = []
         self._spans.finished.clear()
         self._first_step = self._steps_per_epoch = self._epochs = 0
+        self._recent_ns, self._recent_tokens = time.monotonic_ns(), 0.0
         self._forecaster: EpochForecaster | None = None
         if self._logs and self._span is not None and self._spans.meter is not None:
             has_end = math.isfinite(min(total_epochs, total_steps))
@@ -277,6 +285,7 @@ class Fit:
         if self._tuner is not None:
             self._tuner.begin_epoch()
         self._first_step, self._validations = step, []
+        self._recent_ns, self._recent_tokens = time.monotonic_ns(), 0.0
         total = self._total_epochs
         known_total = {"total": int(total)} if float(total).is_integer() else {}
         self._spans.begin("epoch", index=index, **known_total)
@@ -317,6 +326,30 @@ class Fit:
         work = partial(self._metrics, forecaster, epochs)
         rows = forecaster.attempt(work, "no more energies are logged", 3) or []
         return list(zip(epochs, rows, strict=False))
+
+    def recent_metrics(self) -> Metrics:
+        """Return the energy per token of the steps since the last time, if it is computed now.
+
+        In a job of several processes, each counts as many tokens as this one.
+        """
+        forecaster = self._forecaster
+        if forecaster is None or forecaster.stopped or not forecaster.pace.due or not self.in_epoch:
+            return {}
+        counted = self._spans.tokens_so_far("epoch").processed
+        if not counted > self._recent_tokens:
+            return {}
+        assert self._spans.meter is not None
+        tokens, self._recent_tokens = counted - self._recent_tokens, counted
+        window = Window(self._recent_ns, time.monotonic_ns())
+        self._recent_ns = window.stop_ns
+        within = [one for one in self._validations if one.start_ns > window.start_ns]
+        work = partial(self._spans.meter.energies, [window, *within])
+        energies = forecaster.attempt(work, "no more energies are logged", 3)
+        if energies is None:
+            return {}
+        whole_j, *within_j = (one.gross_j for one in energies)
+        train_j = whole_j - math.fsum(within_j)
+        return known({"recent_tokens": tokens, "recent_j_per_token": train_j / tokens})
 
     def end_tuning(self) -> None:
         """Restore the devices."""

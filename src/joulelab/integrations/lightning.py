@@ -56,6 +56,7 @@ class LightningHooks(EnergyHooks):
         self._samples_in = samples_in or batch_size
         self._is_recording = self._logs = False
         self._step_at: int | None = None
+        self._logged_at = 0
         self._samples = 0.0
         self._restore_trainer: Callable[[], None] | None = None
 
@@ -112,8 +113,13 @@ class LightningHooks(EnergyHooks):
             return
         self._samples += self._samples_in(batch)
         self._spans.add(self._batch_tokens)
-        if self._step_at is not None and trainer.global_step != self._step_at:
+        step = trainer.global_step
+        if self._step_at is not None and step != self._step_at:
             self._end_step()
+        every = trainer.log_every_n_steps
+        if every and step % every == 0 and step != self._logged_at:
+            self._logged_at = step
+            self._log(trainer, self._fit.recent_metrics(), max(0, step - 1))
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         if self._fit is None:

@@ -124,9 +124,12 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._fit.end_epoch(state.epoch or math.nan, state.global_step, samples)
 
     def on_log(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
-        # The trainer's last log; loggers are closed after it.
-        if "train_runtime" in (more.get("logs") or {}):
+        logs = more.get("logs") or {}
+        if "train_runtime" in logs:
+            # The trainer's last log; loggers are closed after it.
             self._finish(state, control)
+        elif "loss" in logs and self._fit is not None:
+            self._log(state, control, self._fit.recent_metrics())
 
     def on_train_end(self, args: Arguments, state: State, control: Control, **_: Any) -> None:
         self._finish(state, control)
