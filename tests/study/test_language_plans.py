@@ -115,7 +115,7 @@ IMAGES = {"name": "a", "models": ["LeNet"]}
         ),
         (MINIMAL | {"factors": {"attention": "spda"}}, "did you mean sdpa?"),
         (MINIMAL | {"factors": {"prompt_token": 3}}, "did you mean prompt_tokens?"),
-        (MINIMAL | {"models": ["lm:gpt3"]}, "no language model 'lm:gpt3'"),
+        (MINIMAL | {"models": ["lm:gpt3"]}, "models[0]: no model 'lm:gpt3'"),
     ],
 )
 def test_a_plan_that_mixes_kinds_is_refused_in_one_line(document, message):

@@ -130,3 +130,13 @@ def test_a_note_states_that_a_batch_size_changes_what_is_learned(tmp_path):
         assert one.notes == ()
         one.knobs({"batch_size": ()})
         assert "changes what the model learns" in one.notes[0]
+
+
+def test_a_plan_of_language_models_has_no_knob_of_images(tmp_path):
+    worker = FakeWorker()
+    plan = {"models": ["lm:tiny"], "phases": ["prefill"]}
+    with work(tmp_path, worker, **plan) as tuned:
+        with pytest.raises(UserError, match="the plan has no knob 'memory_format'"):
+            tuned.knobs({"memory_format": ()})
+        (batch,) = tuned.knobs({"batch_size": ()})
+    assert batch.levels == (4, 8, 16, 32)

@@ -148,10 +148,10 @@ class FactorsPlan(Table):
 
     batch_size: list[PositiveInt] = Field(default=[128], min_length=1)
     precision: list[Precision] = Field(default=["fp32"], min_length=1)
-    memory_format: list[MemoryFormat] | None = Field(default=["contiguous"], min_length=1)
+    memory_format: Annotated[list[MemoryFormat] | None, Field(min_length=1)] = ["contiguous"]
     compile: list[bool] = Field(default=[False], min_length=1)
     optimizer: list[Optimizer] = Field(default=["sgd"], min_length=1)
-    input_path: list[InputPath] | None = Field(default=["device"], min_length=1)
+    input_path: Annotated[list[InputPath] | None, Field(min_length=1)] = ["device"]
     device: list[Device] = Field(default=["auto"], min_length=1)
     prompt_tokens: list[PositiveInt] | None = Field(default=None, min_length=1)
     output_tokens: list[PositiveInt] | None = Field(default=None, min_length=1)
@@ -347,9 +347,9 @@ class Plan(Table):
             data = {"name": TOKENS} | data
         if data.get("name") != TOKENS:
             return document
-        filled = {"phases": list(_LANGUAGE.phases)} | document | {"data": data}
+        filled: dict[str, Any] = {"phases": list(_LANGUAGE.phases)} | document | {"data": data}
         for table, defaults in _LANGUAGE_DEFAULTS.items():
-            given = filled.get(table, {})
+            given: Any = filled.get(table, {})
             if isinstance(given, dict):
                 filled[table] = defaults | given
         return filled

@@ -90,10 +90,11 @@ class StudyWork:
         return [self._knob(name, tuple(levels[name])) for name in levels]
 
     def _knob(self, name: str, levels: tuple[Level, ...]) -> Knob:
-        if name not in PROGRAM_KNOBS:
-            known = [one.replace("_", "-") for one in (*PROGRAM_KNOBS, *DEVICE_KNOBS)]
-            raise UserError(f"a plan has no knob {name!r}", hint=nearest(name, known))
         factors = self._plan.factors.levels()
+        program = [one for one in PROGRAM_KNOBS if one in factors]
+        if name not in program:
+            known = [one.replace("_", "-") for one in (*program, *DEVICE_KNOBS)]
+            raise UserError(f"the plan has no knob {name!r}", hint=nearest(name, known))
         if not levels and len(factors[name]) > 1:
             levels = tuple(factors[name])
         baseline: Level = self.baseline[name]

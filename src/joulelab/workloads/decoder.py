@@ -42,13 +42,17 @@ class Decoder:
         self._last_logits = next((name for name in _LAST_LOGITS if name in accepted), None)
         self._cache_name = next((name for name in _CACHE if name in accepted), "")
         self._takes_positions = "cache_position" in accepted
-        if getattr(self._config, "vocab_size", None) is None:
+        # Before transformers 5, some architectures knew only caches that are tuples.
+        self._takes_cache = getattr(model, "_supports_cache_class", True)
+        self._name = type(model).__name__
+        vocabulary = getattr(self._config, "vocab_size", None)
+        if vocabulary is None:
             raise UserError(
-                f"{type(model).__name__} is no language model",
+                f"{self._name} is no language model",
                 why="it has no configuration with a vocab_size",
                 hint="name a causal language model of transformers, for example lm:smollm2-135m",
             )
-        self.vocabulary = int(self._config.vocab_size)
+        self.vocabulary = int(vocabulary)
 
     def require_length(self, tokens: int) -> None:
         """Raise a UserError if the model accepts no sequence of so many tokens."""
@@ -65,6 +69,12 @@ class Decoder:
         if kind == "none":
             return None
         transformers = importlib.import_module("transformers")
+        if not self._takes_cache:
+            raise UserError(
+                f"{self._name} accepts no {kind} cache",
+                why=f"transformers {transformers.__version__} has it with older caches only",
+                hint="run pip install --upgrade transformers, or choose cache none",
+            )
         if kind == "dynamic":
             return _call(transformers.DynamicCache, config=self._config)
         return _call(

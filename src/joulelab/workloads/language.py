@@ -131,7 +131,7 @@ class GenerateSettings(PhaseSettings):
         if self.compile and self.cache != "static":
             raise UserError(
                 f"compile with cache {self.cache!r}",
-                why="a sequence that grows is compiled anew at each length",
+                why="a sequence that grows is compiled again at each length",
                 hint="choose cache static",
             )
 
@@ -293,7 +293,7 @@ def _training_step(model: torch.nn.Module, runner: Model, settings: LanguageTrai
         optimizer.zero_grad(set_to_none=True)
         (sequences,) = batch
         total = torch.zeros((), device=sequences.device)
-        for part in sequences.split(settings.batch_size):
+        for part in torch.split(sequences, settings.batch_size):
             loss = _next_token_loss(runner, part, settings.precision) / parts
             with torch_failures("the backward pass"):
                 torch.autograd.backward(loss)

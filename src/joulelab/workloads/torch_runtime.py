@@ -50,7 +50,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start counting the device's peak memory anew, after all queued work."""
+    """Forget the device's peak memory so far, after all queued work."""
     synchronize(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
