@@ -317,6 +317,15 @@ def test_aiperf(tmp_path):
     assert any("counted as 0" in note for note in log.notes)
 
 
+def test_aiperf_prefers_what_the_server_counted(tmp_path):
+    one = aiperf(0)
+    for name, value in (("prompt_tokens", 580), ("completion_tokens", 10),
+                        ("prompt_cache_read_tokens", 512)):  # fmt: skip
+        one["metrics"][f"usage_{name}"] = {"value": value, "unit": "tokens"}
+    log = read(tmp_path, json.dumps(one) + "\n")
+    assert (log.input_tokens[0], log.output_tokens[0], log.cached_tokens[0]) == (580, 10, 512)
+
+
 def test_aiperf_that_was_killed(tmp_path):
     text = json.dumps(aiperf(0)) + "\n" + json.dumps(aiperf(1))[:-30]
     log = read(tmp_path, text)

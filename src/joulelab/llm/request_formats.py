@@ -193,12 +193,15 @@ def _aiperf_rows(objects: Objects, notes: list[str]) -> Iterator[Row]:
         if not isinstance(unit, str) or unit not in _UNITS:
             raise InvalidData(f"request {i}: the unit {unit!r} of time_to_first_token is unknown")
         first_s = start_s + _UNITS[unit] * _lookup(one, "metrics.time_to_first_token.value")
+        # The server's own counts, then those of aiperf's tokenizer.
         inputs = _lookup(
-            one, "metrics.input_sequence_length.value", "metrics.error_isl.value",
+            one, "metrics.usage_prompt_tokens.value", "metrics.input_sequence_length.value",
+            "metrics.error_isl.value",
         )  # fmt: skip
         outputs = _lookup(
-            one, "metrics.output_sequence_length.value", "metrics.output_token_count.value"
-        )
+            one, "metrics.usage_completion_tokens.value", "metrics.output_sequence_length.value",
+            "metrics.output_token_count.value",
+        )  # fmt: skip
         if not one.get("error") and (math.isnan(inputs) or math.isnan(outputs)):
             raise InvalidData(f"request {i} has no numbers of tokens")
         unknown += math.isnan(inputs)
