@@ -350,7 +350,7 @@ def test_a_newer_server_is_covered_without_a_fit(profile):
         assert low < truth < high
 
 
-def test_a_token_gets_cheaper_with_the_batch_and_dearer_with_the_context(profile):
+def test_a_token_costs_less_in_a_batch_and_more_in_a_long_context(profile):
     energies = [
         one.per_token["j_per_output_token"]
         for one in predict(token_cases("decode", 1, 4, 16, 64, 256), profile)

@@ -11,6 +11,7 @@ from joulelab.models.characteristics import weightless
 from joulelab.models.language_models import published_names
 from joulelab.models.registry import build_model, language_config
 from joulelab.models.token_work import count_token_work
+from joulelab.predict.step_tracing import trace_step
 from joulelab.predict.steps import Case
 from joulelab.predict.token_steps import BLOCKS, count_token_step, distinct_experts
 
@@ -76,6 +77,20 @@ def test_training_takes_three_forward_passes_and_updates_all_weights():
     (optimizer,) = (one for one in train.operators if one.kind == "optimizer")
     assert optimizer.read_bytes == pytest.approx(4 * 4 * 1_235_814_400, rel=1e-3)
     assert train.parameter_tensors == 16 * 9 + 2
+
+
+@pytest.mark.parametrize("name", ["tiny", "qwen3-0.6b"])
+def test_training_equals_the_traced_step_but_for_small_kernels(name):
+    with weightless():
+        model = build_model(f"lm:{name}")
+    traced = trace_step(model, "train", 2, (PROMPT,), name=name)
+    counted = count(name, "train", 2)
+    # The tracer takes half of all entries of causal attention, without the half of the diagonal.
+    attention = sum(flops_by_kind(counted, "attention", part) for part in ("forward", "backward"))
+    assert counted.flops - attention / (PROMPT + 1) == traced.flops
+    assert counted.parameter_tensors == traced.parameter_tensors
+    for part in ("forward", "backward"):
+        assert 0.6 < counted.calls(part) / traced.calls(part) < 1
 
 
 def test_serving_is_decoding_with_the_prefills_of_new_requests():
