@@ -219,6 +219,14 @@ def test_clocks_that_count_from_other_times_are_refused(files, refuse):
     assert "--time-offset" in error
 
 
+def test_requests_of_another_start_of_the_machine_are_refused(files, refuse, recording):
+    requests, _ = files(90_000.0)
+    error = refuse("--requests", requests, "--recording", recording)
+    assert "the requests go from 90008 s" in error
+    assert "the readings from 5000." in error
+    assert "1970" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

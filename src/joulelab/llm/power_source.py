@@ -125,15 +125,15 @@ class PowerSource:
         """Describe both extents and the likely cause."""
         first_s, last_s = self.extent_s
         begin_s, end_s = placed.window_s
-        is_unix, has_unix = _is_unix(requests.start_s), not math.isnan(self.unix_zero_s)
-        zero_s = self.unix_zero_s if has_unix else self.zero_s
+        is_unix = _is_unix(requests.start_s)
+        zero_s = self.zero_s if math.isnan(self.unix_zero_s) or not is_unix else self.unix_zero_s
+        extent_s = first_s + zero_s, last_s + zero_s
         theirs, ours = (
-            f"from {_shown(one)} to {_shown(other)}"
-            for one, other in (requests.window_s, (first_s + zero_s, last_s + zero_s))
+            f"from {_shown(one)} to {_shown(other)}" for one, other in (requests.window_s, extent_s)
         )
         quarters = round((first_s + last_s - begin_s - end_s) / 2 / QUARTER_S)
         hint = "put both on one clock, with --time-offset SECONDS"
-        if is_unix != has_unix:
+        if is_unix != _is_unix(np.array(extent_s)):
             hint = (
                 "one of them is in seconds since 1970; give with --time-offset what is to be added "
                 "to the times of the requests (for vLLM's benchmark, before a restart: "
