@@ -42,10 +42,18 @@ def test_costs_that_rise_again_are_stated():
     assert "from concurrency 32 on it costs more" in found.text
 
 
+def test_lower_estimate_beyond_the_knee_is_stated():
+    found = find_knee(costs({1: 4.0, 8: 1.0, 16: 0.99, 32: 1.5}))
+    assert (found.concurrency, found.lowest) == (8, 16)
+    assert found.text.startswith("A token gets no significantly cheaper beyond concurrency 8: ")
+    assert found.text.endswith("; the lowest estimate is 0.990 J at 16.")
+
+
 def test_costs_that_do_not_differ_are_flat():
     found = find_knee(costs({1: 1.0, 2: 0.98, 4: 1.01}, scatter=0.05))
     assert (found.concurrency, found.is_flat) == (1, True)
     assert found.text.startswith("Concurrency makes no significant difference (95 %)")
+    assert found.text.endswith("the lowest estimate is 0.980 J at 2.")
 
 
 def test_shared_errors_do_not_hide_a_difference():

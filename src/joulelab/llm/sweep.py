@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.format import with_interval
+from joulelab.format import quantity, with_interval
 from joulelab.uncertain import CONFIDENCE, COVERAGE_FACTOR, UncertainValue
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,8 @@ class Knee:
         concurrency: The lowest that has no significantly cheaper one above it.
         cost: Gross energy per output token there, J.
         highest: The highest concurrency that was measured.
-        highest_cost: The cost there.
+        lowest: The concurrency with the lowest estimate.
+        lowest_cost: The cost there, J.
         is_flat: Whether no two concurrencies differ significantly.
         costlier: The concurrencies above that cost significantly more.
     """
@@ -61,21 +62,29 @@ class Knee:
     concurrency: int
     cost: UncertainValue
     highest: int
-    highest_cost: UncertainValue
+    lowest: int
+    lowest_cost: UncertainValue
     is_flat: bool
     costlier: tuple[int, ...]
 
     @property
     def text(self) -> str:
         """What was found, as a sentence."""
-        cost = with_interval(self.cost.value, *self.cost.interval, "J")
+        here = with_interval(self.cost.value, *self.cost.interval, "J")
+        estimate = (
+            f"the lowest estimate is {quantity(self.lowest_cost.value, 'J')} at {self.lowest}"
+        )
         if self.is_flat:
-            last = with_interval(self.highest_cost.value, *self.highest_cost.interval, "J")
             return (
                 "Concurrency makes no significant difference (95 %) to the cost of a token: "
-                f"{cost} at {self.concurrency}, {last} at {self.highest}."
+                f"{here} at {self.concurrency}; {estimate}."
             )
-        first = f"A token is cheapest at concurrency {self.concurrency}: {cost}"
+        if self.lowest != self.concurrency:
+            return (
+                f"A token gets no significantly cheaper beyond concurrency {self.concurrency}: "
+                f"{here} there; {estimate}."
+            )
+        first = f"A token is cheapest at concurrency {self.concurrency}: {here}"
         if self.concurrency == self.highest:
             return f"{first}; it is the highest that was measured, so more may be cheaper still."
         if self.costlier:
@@ -111,7 +120,7 @@ def find_knee(costs: Mapping[int, UncertainValue]) -> Knee | None:
     Example:
         >>> def cost(j):
         ...     return UncertainValue(j, {"gain": j / 20}, own=j / 100)
-        >>> find_knee({1: cost(4.0), 4: cost(1.5), 16: cost(1.0), 64: cost(0.99)}).text
+        >>> find_knee({1: cost(4.0), 4: cost(1.5), 16: cost(1.0), 64: cost(1.01)}).text
         'A token is cheapest at concurrency 16: 1.00 J (95 % CI 0.90–1.10 J); beyond it no \
 significant gain.'
     """
@@ -129,11 +138,13 @@ significant gain.'
 
     levels = [n for n, _ in known]
     knee = next(n for n in levels if not any(is_cheaper(m, n) for m in levels if m > n))
+    lowest = min(levels, key=lambda n: costs[n].value)
     return Knee(
         concurrency=knee,
         cost=costs[knee],
         highest=levels[-1],
-        highest_cost=costs[levels[-1]],
+        lowest=lowest,
+        lowest_cost=costs[lowest],
         is_flat=not any(is_cheaper(m, n) for m in levels for n in levels),
         costlier=tuple(m for m in levels if m > knee and is_cheaper(knee, m)),
     )
