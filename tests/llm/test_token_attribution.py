@@ -272,3 +272,11 @@ def test_uncertain_idle_power_moves_costs_as_intervals_say(short):
         exact, moved, wide = (getattr(one, name) for one in (low, high, unsure))
         expected = math.hypot(exact.high - exact.value, 1.96 * off_w * (moved.value - exact.value))
         assert wide.high - wide.value == pytest.approx(expected, rel=0.05)
+
+
+def test_requests_without_a_token_get_energy_nevertheless(short):
+    truth, trace, _ = short
+    none = np.zeros(len(truth.requests))
+    empty = replace(truth.requests, input_tokens=none, output_tokens=none, cached_tokens=none)
+    found = attribute(empty, trace)
+    assert found.per_request.energy_j.sum() == pytest.approx(found.energy.net_j)

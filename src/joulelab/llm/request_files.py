@@ -63,7 +63,7 @@ def read_requests(
     head = "\n".join(LogText(path, LogOptions()).head()).lstrip()
     notes: list[str] = []
     if _YAML.match(head):
-        raise UserError(f"{path} is YAML", hint="give guidellm's report as JSON (--outputs json)")
+        raise UserError(f"{path} is YAML", hint="give guidellm's report as JSON")
     if head[:1] in ("{", "["):
         rows = _rows_of_json(path, timezone, renamed or {}, notes)
     else:

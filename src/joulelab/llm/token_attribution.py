@@ -329,12 +329,10 @@ def _share(model: Model, part: Floats, total: Floats) -> tuple[float, Floats]:
 
 
 def _scaled(values: Floats, total: float, activity: Activity) -> Floats:
-    """Scale parts to a total; if they are not known, by the prompts."""
-    whole = float(values.sum())
-    if whole <= 0:
-        values = activity.prefill[:, 0]
-        whole = float(values.sum())
-    return values * (total / whole)
+    """Scale parts to a total; if they are not known, by the prompts, or to the same for each."""
+    known = (values, activity.prefill[:, 0], np.ones(values.size))
+    parts = next(one for one in known if float(one.sum()) > 0)
+    return parts * (total / float(parts.sum()))
 
 
 def _within_limits(mean: float, off: float) -> tuple[float, float]:
