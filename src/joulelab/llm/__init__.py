@@ -8,5 +8,12 @@ The chain, in order::
       activity = ServerActivity(requests)     #   llm.server_activity: what the server did when
     LlmResult(...)                            # llm.result: totals, tokens, requests, as JSON
 
-``joulelab llm bench`` makes both the requests (``llm.load``) and the recording itself.
+``joulelab llm bench`` makes both the requests and the recording itself::
+
+    run_bench(client, options, directory)     # llm.bench: idle, warm-up and levels, one recording
+      LoadGenerator(client, prompts).run(...) #   llm.load: closed or open loop
+        client.complete(prompt, tokens)       #     llm.openai_client: one request, its chunks
+      level_result(...)                       #   llm.level_analysis: latencies, attribute(...)
+      find_knee(costs)                        #   llm.sweep: where a token gets no cheaper
+    BenchResult(...)                          # llm.bench_result: levels, totals, as JSON
 """
