@@ -107,6 +107,16 @@ def test_a_profile_moves_to_another_gpu_by_its_data_sheet(run):
     assert any("is that of the server (vLLM 0.5.4)" in note for note in here["notes"])
 
 
+def test_a_model_that_does_not_fit_is_noted(run):
+    """70.55 G weights of 2 bytes, and 327,680 bytes of cache for each of 4 x 1,000 tokens."""
+    arguments = ["predict", "lm:llama-3.1-70b", "--phase", "decode", "--batch-size", 4]
+    arguments += ["--prompt-tokens", 900, "--output-tokens", 100, "--json"]
+    note = "it does not fit: the step needs at least 142 GB, NVIDIA H100 80GB HBM3 has 80.0 GB"
+    assert json.loads(run(*arguments)[1])["notes"][0] == note
+    _, out, _ = run("predict", "lm:llama-3.1-8b", "--phase", "decode", "--json")
+    assert "fit:" not in out
+
+
 def test_tables_may_hold_language_models(run, tmp_path):
     table = tmp_path / "cases.csv"
     table.write_text(

@@ -83,7 +83,8 @@ PHASES = ["train", "infer", "prefill", "decode", "serve"]
 )
 @CLASSES
 @click.option("--table", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Predict every row of a CSV file: columns model, phase, batch_size, input.")  # fmt: skip
+    help="Predict every row of a CSV file: columns model, phase, batch_size, input; for language "
+    "models also output_tokens and precision.")  # fmt: skip
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
     help="With --table: write the predictions to this CSV file.")  # fmt: skip
 @click.option("--study", type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -37,6 +37,7 @@ class Datasheet(BaseModel):
     cache_bytes: Positive  # size of the last-level cache
     processors: Annotated[int, Field(gt=0)]  # each processes one tile: multiprocessors, or cores
     power_limit_w: Positive
+    memory_bytes: Positive | None = None  # None if not stated
     generic: bool = False  # whether it stands for an unknown device, as a rough guess
 
     @property
@@ -67,6 +68,7 @@ def known_datasheets() -> list[Datasheet]:
             cache_bytes=float(row["cache_mb"]) * 1e6,
             processors=int(row["processors"]),
             power_limit_w=float(row["power_limit_w"]),
+            memory_bytes=float(row["memory_gb"]) * 1e9,
         )
         for row in rows
     ]
@@ -103,7 +105,7 @@ def generic_datasheet(device: str) -> Datasheet:
         )
     middle = find_datasheet("NVIDIA A100")
     assert middle is not None
-    return middle.model_copy(update={"device": device, "generic": True})
+    return middle.model_copy(update={"device": device, "memory_bytes": None, "generic": True})
 
 
 class Coefficient(NamedTuple):

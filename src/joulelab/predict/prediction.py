@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from joulelab.format import quantity
 from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
+from joulelab.predict.coefficients import Datasheet
 from joulelab.predict.device_model import (
     UNKNOWN_DISCREPANCY,
     StepEstimates,
@@ -187,7 +189,10 @@ def predict_steps(
             host_s=float(found.host_s[index]),
             device_s=float(found.device_s[index]),
             operators=shares[index],
-            notes=_notes(case, profile, shares[index], found.host_s[index], found.device_s[index]),
+            notes=(
+                *_memory_notes(steps[index], sheet),
+                *_notes(case, profile, shares[index], found.host_s[index], found.device_s[index]),
+            ),
         )
         for index, case in enumerate(cases)
     ]
@@ -240,6 +245,13 @@ def _operator_shares(
             launches, *rest = map(float, totals[step])
             shares[step].append(OperatorShare(kind, int(launches), *rest))
     return [tuple(one) for one in shares]
+
+
+def _memory_notes(step: TracedStep, sheet: Datasheet) -> tuple[str, ...]:
+    if sheet.memory_bytes is None or step.resident_bytes <= sheet.memory_bytes:
+        return ()
+    needed, there = (quantity(size, "B") for size in (step.resident_bytes, sheet.memory_bytes))
+    return (f"it does not fit: the step needs at least {needed}, {sheet.device} has {there}",)
 
 
 def _notes(

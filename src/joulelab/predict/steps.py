@@ -144,6 +144,7 @@ class TracedStep:
     parameter_tensors: int  # that the optimiser updates
     server_steps: float = 0.0  # steps that an inference server schedules
     sequences: float = 0.0  # sequences in these steps
+    resident_bytes: float = 0.0  # of weights, cache and the optimiser's state; 0 if not counted
 
     @property
     def flops(self) -> float:

@@ -141,7 +141,8 @@ def count_token_step(config: LanguageConfig, case: Case, *, served: bool = False
         found = forward.operators(Tokens(batch, inputs, 0, inputs))
         update = forward.loss_and_update(batch * inputs)
         found = _sum([*found.items(), *_backward(found).items(), *update.items()])
-        return TracedStep(found, forward.parameter_tensors)
+        size = 4 * 4 * forward.weights  # with gradients and two moments
+        return TracedStep(found, forward.parameter_tensors, resident_bytes=size)
     steps, sequences = 1.0, float(batch)
     if case.phase == "prefill":
         found = forward.operators(Tokens(batch, inputs, 0, 1))
@@ -152,7 +153,9 @@ def count_token_step(config: LanguageConfig, case: Case, *, served: bool = False
         prefill = forward.operators(Tokens(1, inputs, 0, 1))
         found = _sum([*found.items(), *((one, case.prefills * n) for one, n in prefill.items())])
         steps, sequences = steps + case.prefills, sequences + case.prefills
-    return TracedStep(found, 0, *((steps, sequences) if served else ()))
+    cached = batch * (inputs + case.output_tokens) * config.cache_values_per_token
+    size = ELEMENT_BYTES[case.precision] * (forward.weights + cached)
+    return TracedStep(found, 0, *((steps, sequences) if served else (0.0, 0.0)), size)
 
 
 def distinct_experts(experts: int, per_token: int, tokens: float) -> float:
@@ -236,8 +239,9 @@ class _ForwardPass:
             ]
         )
 
-    def _matrix_elements(self) -> float:
-        """Return the number of weights. Those of normalisation and biases are too few to count."""
+    @property
+    def weights(self) -> float:
+        """The number of weights. Those of normalisation and biases are too few to count."""
         config = self._config
         attention = 2 * config.hidden_size * config.head_dim * (config.heads + config.kv_heads)
         inner = (3 if config.gated else 2) * config.hidden_size * config.feed_forward
@@ -254,7 +258,7 @@ class _ForwardPass:
         config = self._config
         scores = rows * config.vocabulary * SCORE_BYTES
         table = config.vocabulary * config.hidden_size * 4.0
-        size = 4.0 * self._matrix_elements()
+        size = 4.0 * self.weights
         launches = math.ceil(self.parameter_tensors / TENSORS_A_LAUNCH)
         found = {
             Operator("reduction", "forward", 0.0, scores, scores, elements=scores / 4): 1.0,
