@@ -5,7 +5,9 @@ The chain, in order::
     requests = read_requests(path)            # llm.request_files: any known request log
     log = read_logs([power])                  # joulelab.logs, or a recording of the meter's
     tokens = attribute(requests, trace, ...)  # llm.token_attribution: power explained by tokens
-      activity = ServerActivity(requests)     #   llm.server_activity: what the server did when
+      assumed = plausible_activities(...)     #   llm.server_activity: what the server did when
+      readings = power_readings(trace, ...)   #   llm.sensor_response: what a reading stands for
+      fit = fit_power(requests, assumed, ...) #   llm.power_fit: power explained by both
     LlmResult(...)                            # llm.result: totals, tokens, requests, as JSON
 
 ``joulelab llm bench`` makes both the requests and the recording itself::
