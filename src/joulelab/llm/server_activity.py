@@ -289,7 +289,7 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
 
     Of prefill: prompt tokens, their positions (attention looks back at each), and time. Of decode:
     output tokens, their positions, steps (each makes one token of every request that is decoded),
-    time, and the root of the number that is decoded. Of both: time in which anything is processed.
+    time, and the root and logarithm of the number that is decoded. Of both: time in which anything is processed.
     Prompts that are processed at a time have parts in that time by their tokens; in all else that
     is not by token, the requests that are processed have equal parts.
     """
@@ -318,6 +318,10 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
         ),
         Driver("steps", (Part(False, has_output, steps_per_s / decoding),)),
         Driver("decode time", (Part(False, has_output, running / decoding),)),
+        Driver(
+            "logarithm of batch",
+            (Part(False, has_output, running * np.log1p(decoding) / decoding),),
+        ),
         Driver("root of batch", (Part(False, has_output, running / np.sqrt(decoding)),)),
         Driver("busy", (Part(True, ones, share), Part(False, has_output, share * running))),
     ]

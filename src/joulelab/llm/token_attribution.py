@@ -50,10 +50,10 @@ UNKNOWN_SHARE = 0.25
 """Standard uncertainty of prefill's share from which nothing is known."""
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
 """That of a component whose power nothing explains: any share is as likely as any other."""
-ASSUMED_OFF = 0.01
+ASSUMED_OFF = 0.015
 """Standard uncertainty of prefill from the assumptions about the server, relative to it, or to
-decode where that is less. With exact readings of simulated servers, errors are 0.5 % (median), see
-``benchmarks/results``."""
+decode where that is less. Simulated servers that differ from all assumptions have errors of 1 to
+3 %, see ``benchmarks/results/token-attribution.md``."""
 REQUEST_OFF = 0.005
 """The same of the decoding of one request, next to others."""
 TOKEN_OFF = 0.5
