@@ -289,9 +289,9 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
 
     Of prefill: prompt tokens, their positions (attention looks back at each), and time. Of decode:
     output tokens, their positions, steps (each makes one token of every request that is decoded),
-    time, and the root and logarithm of the number that is decoded. Of both: time in which anything is processed.
-    Prompts that are processed at a time have parts in that time by their tokens; in all else that
-    is not by token, the requests that are processed have equal parts.
+    time, and the root and logarithm of the number that is decoded. Of both: time in which anything
+    is processed. Prompts that are processed at a time have parts in that time by their tokens; in
+    all else that is not by token, the requests that are processed have equal parts.
     """
     prefill = activity.prefill
     ones = np.ones(prefill.tokens.size)
