@@ -1,5 +1,6 @@
 """``joulelab predict``, ``rank`` and ``hardware fit``, as a user runs them."""
 
+import io
 import json
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_model_that_does_not_fit_is_noted(run):
     """70.55 G weights of 2 bytes, and 327,680 bytes of cache for each of 4 x 1,000 tokens."""
     arguments = ["predict", "lm:llama-3.1-70b", "--phase", "decode", "--batch-size", 4]
     arguments += ["--prompt-tokens", 900, "--output-tokens", 100, "--json"]
-    note = "it does not fit: the step needs at least 142 GB, NVIDIA H100 80GB HBM3 has 80.0 GB"
+    note = "it does not fit: the step needs about 142 GB, NVIDIA H100 80GB HBM3 has 80.0 GB"
     assert json.loads(run(*arguments)[1])["notes"][0] == note
     _, out, _ = run("predict", "lm:llama-3.1-8b", "--phase", "decode", "--json")
     assert "fit:" not in out
@@ -131,6 +132,13 @@ def test_tables_may_hold_language_models(run, tmp_path):
     assert decode["j_per_output_token"] * 4 == pytest.approx(decode["energy_per_step_j"])
     assert (train["precision"], train["output_tokens"]) == ("fp32", 0)
     assert not [key for key in image if "token" in key]
+    code, printed, _ = run("predict", "--table", table)
+    rows = pd.read_csv(io.StringIO(printed))
+    assert rows["output_tokens"].fillna(-1).tolist() == [64, 0, -1]
+    assert rows["j_per_token"].tolist()[:2] == [
+        decode["j_per_output_token"], train["j_per_trained_token"],
+    ]  # fmt: skip
+    assert rows["j_per_token_high"].isna().tolist() == [False, False, True]
     table.write_text("model,phase,batch_size,input\nlm:gpt2,decode,4,128\n")
     code, _, err = run("predict", "--table", table)
     assert (code, "row 1 has no number of output_tokens" in err) == (2, True)

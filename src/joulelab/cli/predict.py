@@ -157,69 +157,70 @@ def command(
     if model is not None:
         _print_one(found[0], profile, Site.configured(**given), as_json)
     elif out is not None:
-        write_csv(out, [one.to_row() for one in found])
+        write_csv(out, _rows(found))
         click.echo(f"{len(found)} predictions written to {out}")
     elif as_json:
         print_json([one.to_json() for one in found])
     else:
-        click.echo(csv_text([one.to_row() for one in found]), nl=False)
+        click.echo(csv_text(_rows(found)), nl=False)
+
+
+def _rows(predictions: list[Prediction]) -> list[dict[str, Any]]:
+    """Return the predictions as rows with the same columns; those of images lack some values."""
+    rows = [one.to_row() for one in predictions]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def _print_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
     if one.case.counts_tokens:
-        _print_tokens(one, profile, site, as_json)
+        joules, low_j, high_j, *_ = one.per_token.values()
+        of_tokens = token_costs(Ratio(joules, low_j, high_j), site)
+        unit, cost_text, details = "tokens", of_tokens.costs.text(), of_tokens.to_json()
     else:
-        _print_samples(one, profile, site, as_json)
+        ends = (MILLION * one.energy_low_j, MILLION * one.energy_high_j)
+        costs = site.costs(MILLION * one.energy_per_step_j, ends)
+        unit, cost_text = "steps", costs.text()
+        details = {"costs_of_a_million_steps": costs.to_json()} if cost_text else {}
     if as_json:
+        print_json(one.to_json() | details)
         return
+    if one.case.counts_tokens:
+        _print_tokens(one, profile, of_tokens.tokens_per_kwh)
+    else:
+        _print_samples(one, profile)
     click.echo(f"host, device     {duration(one.host_s)}, {duration(one.device_s)}")
     click.echo(f"mean power       {quantity(one.power_w, 'W')}")
+    if cost_text:
+        click.echo(f"a million {unit:6} {cost_text}")
     _print_operators(one)
     for note in one.notes:
         click.echo(sentence(note))
 
 
-def _print_samples(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
-    costs = site.costs(
-        MILLION * one.energy_per_step_j, (MILLION * one.energy_low_j, MILLION * one.energy_high_j)
-    )
-    cost_text = costs.text()
-    if as_json:
-        known = {"costs_of_a_million_steps": costs.to_json()} if cost_text else {}
-        print_json(one.to_json() | known)
-        return
+def _print_samples(one: Prediction, profile: HardwareProfile) -> None:
     case = one.case
     click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
     click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
     per_thousand = quantity(1000 * one.energy_per_sample_j, "J")
     click.echo(f"energy per step  {energy}, {per_thousand} per 1,000 samples")
-    click.echo(
-        f"time per step    {_interval(one.seconds_per_step, one.seconds_low, one.seconds_high)}"
-    )
-    if cost_text:
-        click.echo(f"a million steps  {cost_text}")
+    seconds = _interval(one.seconds_per_step, one.seconds_low, one.seconds_high)
+    click.echo(f"time per step    {seconds}")
 
 
-def _print_tokens(one: Prediction, profile: HardwareProfile, site: Site, as_json: bool) -> None:
-    joules, low_j, high_j, *seconds = one.per_token.values()
-    costs = token_costs(Ratio(joules, low_j, high_j), site)
-    if as_json:
-        print_json(one.to_json() | costs.to_json())
-        return
+def _print_tokens(one: Prediction, profile: HardwareProfile, per_kwh: Ratio) -> None:
     case = one.case
-    outputs = f", {case.output_tokens} output tokens" if case.output_tokens else ""
+    outputs = f", {case.output_tokens} output tokens" if case.decodes else ""
     tokens = f"{case.input} input tokens{outputs}"
     click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, {tokens}")
     click.echo(f"on {profile.datasheet.device}, {case.precision} (profile: {profile.numerics})")
+    joules, low_j, high_j, *seconds = one.per_token.values()
     token = case.token.replace("_", " ")
     click.echo(f"per {token:12} {with_interval(joules, low_j, high_j, 'J')}")
     click.echo(f"                 {_interval(*seconds)}")
-    one_kwh = costs.tokens_per_kwh
-    value, low, high = (n / MILLION for n in (one_kwh.value, one_kwh.low, one_kwh.high))
+    value, low, high = (n / MILLION for n in (per_kwh.value, per_kwh.low, per_kwh.high))
     click.echo(f"tokens per kWh   {with_interval(value, low, high, 'million')}")
-    if cost_text := costs.costs.text():
-        click.echo(f"a million tokens {cost_text}")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
     click.echo(f"per step         {duration(one.seconds_per_step)}, {energy}")
 

@@ -102,13 +102,16 @@ class Prediction:
 
     def _token_row(self) -> dict[str, Any]:
         case = self.case
-        return {"output_tokens": case.output_tokens, "precision": case.precision} | self.per_token
+        columns = {"output_tokens": case.output_tokens, "precision": case.precision}
+        return columns | {
+            name.replace(case.token, "token"): value for name, value in self.per_token.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the prediction with its details for JSON."""
         details = asdict(self)
         del details["case"]
-        return self.to_row() | details
+        return self.to_row() | details | (self.per_token if self.case.counts_tokens else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +254,7 @@ def _memory_notes(step: TracedStep, sheet: Datasheet) -> tuple[str, ...]:
     if sheet.memory_bytes is None or step.resident_bytes <= sheet.memory_bytes:
         return ()
     needed, there = (quantity(size, "B") for size in (step.resident_bytes, sheet.memory_bytes))
-    return (f"it does not fit: the step needs at least {needed}, {sheet.device} has {there}",)
+    return (f"it does not fit: the step needs about {needed}, {sheet.device} has {there}",)
 
 
 def _notes(

@@ -3,7 +3,7 @@
 A step is a prefill, a decode step, what a server does in the time of a decode step, or a step of
 training. Nothing is built or traced, so a model of any size takes milliseconds. Products,
 attention, the traffic of weights, cache and scores follow from the architecture; the number of
-small kernels is that of transformers' implementation, or of a server that fuses them.
+small kernels is about that of transformers, or of a server that fuses them.
 """
 
 from __future__ import annotations
