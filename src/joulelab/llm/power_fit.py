@@ -218,8 +218,9 @@ def _find_response(
 ) -> tuple[Response, list[float]]:
     """Find how the sensor responds, together with what the server did.
 
-    It is taken to respond as it states unless another response is much more likely. Returns also
-    how unlikely each assumption about the server is then.
+    It is taken to respond as it states unless another response is much more likely, where readings
+    in a row that have the same error count as one. Returns also how unlikely each assumption about
+    the server is then.
     """
     some = _some(readings)
     losses = [_response_loss(one, some) for one in assumed]
@@ -238,7 +239,8 @@ def _find_response(
     found = (min(as_stated), stated)
     for _, k, i in starts[:MOST_REFINED]:
         found = min(found, refined(tried[i], some, losses[k]), key=lambda pair: pair[0])
-    response = found[1] if found[0] < min(as_stated) - LEAST_GAIN else stated
+    alike = _alike_in_a_row(assumed[int(np.argmin(as_stated))], some, stated)
+    response = found[1] if found[0] < min(as_stated) - LEAST_GAIN * alike else stated
     return response, [loss(response) for loss in losses]
 
 
@@ -255,6 +257,18 @@ def _response_loss(activity: Activity, readings: PowerReadings) -> Callable[[Res
         return least + activity.server.timing
 
     return loss
+
+
+def _alike_in_a_row(activity: Activity, readings: PowerReadings, response: Response) -> float:
+    """Return how many readings in a row have nearly the same error under an assumption."""
+    drivers = [one for one in activity.drivers if one.name in SIMPLE]
+    design = activity.design(readings, response)
+    columns = design[:, [i for i, one in enumerate(activity.drivers) if one.name in SIMPLE]]
+    fits = _subsets(columns, readings.net_w, drivers)
+    if not fits:
+        return 1.0
+    best = min(fits, key=lambda one: one.criterion(readings.net_w.size))
+    return _correlation_length(readings.net_w - columns[:, best.subset] @ best.values)
 
 
 def _some(readings: PowerReadings) -> PowerReadings:
