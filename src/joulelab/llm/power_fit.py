@@ -239,8 +239,8 @@ def _find_response(
     found = (min(as_stated), stated)
     for _, k, i in starts[:MOST_REFINED]:
         found = min(found, refined(tried[i], some, losses[k]), key=lambda pair: pair[0])
-    alike = _alike_in_a_row(assumed[int(np.argmin(as_stated))], some, stated)
-    response = found[1] if found[0] < min(as_stated) - LEAST_GAIN * alike else stated
+    in_a_row = _correlated_readings(assumed[int(np.argmin(as_stated))], some, stated)
+    response = found[1] if found[0] < min(as_stated) - LEAST_GAIN * in_a_row else stated
     return response, [loss(response) for loss in losses]
 
 
@@ -259,7 +259,7 @@ def _response_loss(activity: Activity, readings: PowerReadings) -> Callable[[Res
     return loss
 
 
-def _alike_in_a_row(activity: Activity, readings: PowerReadings, response: Response) -> float:
+def _correlated_readings(activity: Activity, readings: PowerReadings, response: Response) -> float:
     """Return how many readings in a row have nearly the same error under an assumption."""
     drivers = [one for one in activity.drivers if one.name in SIMPLE]
     design = activity.design(readings, response)

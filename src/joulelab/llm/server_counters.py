@@ -10,7 +10,7 @@ Servers count at ``/metrics`` in Prometheus' text format. What each means was re
 - llama.cpp (``tools/server/server-context.cpp``; needs ``--metrics``): ``prompt_tokens_total``
   moves when a prompt is done and excludes cached tokens, ``tokens_predicted_total`` moves when a
   request ends. Older versions have no ``prompt_tokens_cached_total``.
-- Text Generation Inference (``router/src/server.rs``): sums of two histograms; generated tokens
+- Text Generation Inference (``router/src``): sums of two histograms; generated tokens
   move when a request ends.
 
 TensorRT-LLM has no counts of tokens at ``/metrics``, but its energy at ``/energy_metrics``, which
