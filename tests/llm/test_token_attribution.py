@@ -116,6 +116,19 @@ def test_late_readings_are_noted_and_corrected():
     assert found.energy.net_j == pytest.approx(net_j, rel=0.005)
 
 
+def test_readings_at_moments_widen_intervals():
+    case = replace(SHORT, concurrency=1)
+    widths = []
+    for sensor in ("mean", "instant"):
+        truth, trace = simulated(replace(case, sensor=sensor))
+        found = attribute(truth.requests, trace)
+        ratio = found.cost.j_per_output_token
+        assert ratio.low < truth.j_per_output_token < ratio.high
+        widths.append(ratio.high - ratio.low)
+    assert "as if each were power at one moment" in found.notes[0]
+    assert widths[1] > 1.5 * widths[0]
+
+
 def test_net_energy_is_unknown_without_idle_power(short):
     truth, trace, whole = short
     start_s, stop_s = truth.requests.window_s

@@ -46,6 +46,8 @@ LEAST_IDLE_S = 0.5
 LONGEST_DIP_S = 0.1
 """The next request of a closed loop is sent within this time."""
 LEAST_STEADY_READINGS = 5
+BRIEF = 0.3
+"""A sensor that averages less than this part of what it states misses what happens in between."""
 UNKNOWN_SHARE = 0.25
 """Standard uncertainty of prefill's share from which nothing is known."""
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
@@ -151,14 +153,21 @@ def _with_responses(
             continue
         channel, i = found
         late_s = fit.response.mean_age_s - fit.stated.mean_age_s
+        # A lag is about as late, and as wide, as a window of twice its time constant.
+        window_s = fit.response.window_s + 2 * fit.response.lag_s
+        is_brief = window_s < BRIEF * fit.stated.window_s
         # A shift by less than a reading hardly changes energies.
-        if abs(late_s) <= channel.update_period_s:
+        if abs(late_s) <= channel.update_period_s and not is_brief:
             continue
         if channel.quantity is Quantity.POWER:
-            # A lag is about as late, and as wide, as a window of twice its time constant.
-            window_s = fit.response.window_s + 2 * fit.response.lag_s
             channel = replace(channel, window_s=window_s)
         channels[i] = replace(channel, delay_s=channel.delay_s + fit.response.delay_s)
+        if is_brief:
+            notes.append(
+                f"{name}: readings of {channel.source} follow the requests as if each were power "
+                "at one moment, and miss what happens in between (included in the interval)"
+            )
+            continue
         side = "later" if late_s > 0 else "earlier"
         notes.append(
             f"{name}: readings follow the requests {duration(abs(late_s))} {side} than "
