@@ -180,7 +180,7 @@ class LanguageWork:
                 **_training(plan, factors, seed),
                 sequences=plan.data.train_count,
                 sequence_tokens=prompt_tokens,
-                gradient_accumulation_steps=plan.train.gradient_accumulation_steps,
+                gradient_accumulation_steps=plan.train.gradient_accumulation_steps or 1,
             )
             macs = described.macs / prompt_tokens
             phases["train"] = Phase(training, partial(language.train, model), macs)

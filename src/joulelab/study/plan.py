@@ -57,7 +57,7 @@ _LANGUAGE = _Kind(
     sources=("lm",),
     phases=("train", "prefill", "decode"),
     factors=("prompt_tokens", "output_tokens", "attention", "cache"),
-    training={"gradient_accumulation_steps": 1},
+    training={"gradient_accumulation_steps": None},
 )
 _IMAGES = _Kind(
     name="models of images",
@@ -79,7 +79,7 @@ _LANGUAGE_DEFAULTS: dict[str, dict[str, Any]] = {
         "memory_format": None,
         "input_path": None,
     },
-    "train": {**_IMAGES.training},
+    "train": {**_IMAGES.training, "gradient_accumulation_steps": 1},
 }
 """Defaults of plans of language models, where they differ from those of image models."""
 
@@ -199,7 +199,7 @@ class TrainPlan(Table):
         learning_rate: Learning rate of the optimiser.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of the optimiser.
-        gradient_accumulation_steps: Batches per step of the optimiser, for language models.
+        gradient_accumulation_steps: Batches per step of the optimiser, of language models (1).
         augment: Random crop and flip, of images.
         validate_epochs: ``validate`` in the file: measure test accuracy after each epoch, of
             models of images.
@@ -218,7 +218,7 @@ class TrainPlan(Table):
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    gradient_accumulation_steps: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt | None = None
     augment: bool = True
     validate_epochs: Annotated[bool, Field(alias="validate")] = True
     within: Annotated[float, Field(gt=0, lt=1)] | None = None
