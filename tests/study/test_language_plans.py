@@ -182,4 +182,4 @@ def test_a_cell_that_cannot_be_run_is_recorded_as_unsupported(tmp_path):
     factors = combinations(plan)[0] | {"output_tokens": 4096}
     body = Executor(plan).cell(tmp_path / "run", factors, 0, lambda event: None)["body"]
     assert body["failure"]["kind"] == "unsupported"
-    assert "the model accepts 2048" in body["failure"]["reason"]
+    assert body["failure"]["reason"] == "lm:tiny accepts 2,048 tokens, not 4,112"

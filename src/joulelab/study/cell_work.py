@@ -166,7 +166,10 @@ class LanguageWork:
         plan, name, prompt_tokens = self._plan, factors["model"], factors["prompt_tokens"]
         output_tokens, cache = factors["output_tokens"], factors["cache"]
         options: Json = {"attention": language.ATTENTION[factors["attention"]]}
-        if self._configs[name] is not None:
+        config = self._configs[name]
+        if config is not None:
+            decoded = output_tokens if "decode" in plan.phases else 0
+            config.require_length(prompt_tokens + decoded, name)
             trained = "train" in plan.phases
             options["dtype"] = torch.float32 if trained else language.DTYPES[factors["precision"]]
         # Billions of random weights are created faster where they are needed.
