@@ -8,6 +8,7 @@ import torch
 from joulelab.errors import PlanError, UserError
 from joulelab.forecast.steady import SteadyWindow
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
+from joulelab.study.cell_work import LanguageWork
 from joulelab.study.cells import blocks, combinations
 from joulelab.study.executor import Executor
 from joulelab.study.plan import Plan
@@ -183,3 +184,9 @@ def test_a_cell_that_cannot_be_run_is_recorded_as_unsupported(tmp_path):
     body = Executor(plan).cell(tmp_path / "run", factors, 0, lambda event: None)["body"]
     assert body["failure"]["kind"] == "unsupported"
     assert body["failure"]["reason"] == "lm:tiny accepts 2,048 tokens, not 4,112"
+
+
+def test_a_prompt_may_fill_the_context_where_nothing_is_decoded():
+    plan = parse(SMALL | {"phases": ["prefill"]}, "x.toml")
+    factors = combinations(plan)[0] | {"prompt_tokens": 2048}
+    assert LanguageWork(plan).of_cell(factors, 0).phases["prefill"].macs_per_token > 0

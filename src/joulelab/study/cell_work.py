@@ -198,22 +198,20 @@ class LanguageWork:
                 cache=cache,
                 seed=seed,
             )
-            macs_per_token = _macs_per_token(model, prompt_tokens, output_tokens, cache, name)
             for phase in generating:
                 run = partial(language.generate, phase, model)
-                phases[phase] = Phase(settings, run, macs_per_token[phase])
+                phases[phase] = Phase(settings, run, _macs_per_token(model, phase, factors))
         return CellWork(asdict(described), phases)
 
 
-def _macs_per_token(
-    model: torch.nn.Module, prompt_tokens: int, output_tokens: int, cache: str, name: str
-) -> dict[str, float]:
-    """Count the operations of a token in prefill, and in decoding at the mean context."""
-    prefill = count_token_work(model, prompt_tokens, name=name)
-    middle = count_token_work(model, prompt_tokens + output_tokens // 2, name=name)
+def _macs_per_token(model: torch.nn.Module, phase: str, factors: Factors) -> float:
+    """Count the operations of a token in prefill, or in decoding at the mean context."""
+    prompt_tokens, name = factors["prompt_tokens"], factors["model"]
+    if phase == "prefill":
+        return count_token_work(model, prompt_tokens, name=name).prefill_macs_per_token
+    middle = count_token_work(model, prompt_tokens + factors["output_tokens"] // 2, name=name)
     # Without a cache, each token is computed from the whole sequence.
-    decode = middle.prefill_macs if cache == "none" else middle.decode_macs
-    return {"prefill": prefill.prefill_macs_per_token, "decode": float(decode)}
+    return float(middle.prefill_macs if factors["cache"] == "none" else middle.decode_macs)
 
 
 def _training(plan: Plan, factors: Factors, seed: int) -> Json:
