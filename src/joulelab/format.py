@@ -24,6 +24,9 @@ _UNITS: Mapping[str, Sequence[tuple[float, str]]] = {
         for unit in ("J", "Wh", "W", "B", "Hz", "J/step", "J/sample", "J/token", "FLOP", "MAC")
     },
 }
+J_PER_WH = 3600.0
+LEAST_WATT_HOURS_J = 1000.0
+"""Energies from here on are given in watt-hours, too."""
 _LEAST_MONEY = 1e-4
 """Smaller amounts of money are only said to be below this."""
 _LEAST_MULTIPLE = 10.0
@@ -71,6 +74,18 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
         return ABSENT
     size, name = scale(value, unit)
     return f"{number(value / size, digits)} {name}".rstrip()
+
+
+def watt_hours(energy_j: float | None) -> str:
+    """Format an energy in watt-hours, to follow the joules; empty below 1 kJ, where nobody asks.
+
+    Example:
+        >>> watt_hours(2882.0), watt_hours(7.2e6), watt_hours(999.0), watt_hours(None)
+        ('0.801 Wh', '2,000 Wh', '', '')
+    """
+    if energy_j is None or not energy_j >= LEAST_WATT_HOURS_J:
+        return ""
+    return quantity(energy_j / J_PER_WH, "Wh")
 
 
 def with_interval(

@@ -84,7 +84,10 @@ def test_a_share_is_by_use_and_its_interval_allows_for_different_use():
     assert energy.notes == (
         "other processes also used the CPU: stress (pid 1), make (pid 2) and 3 more",
     )
-    text = "this job used about 50 % (95 % CI 33–67 %) of it, estimated from CPU time"
+    text = (
+        "this job used about 500 J (95 % CI 333–667 J) of it, 50 % (33–67 %), "
+        "estimated from CPU time"
+    )
     assert energy.job_text == text
     assert text in str(energy)
 
@@ -102,7 +105,7 @@ def test_the_lower_end_excludes_idle_energy():
     assert energy.job_j == pytest.approx(500)
     low_j, high_j = energy.net_interval_j[0] / 3, energy.interval_j[1] * 2 / 3
     assert energy.job_interval_j == pytest.approx((low_j, high_j))
-    assert "about 50 % (95 % CI 20–67 %)" in energy.job_text
+    assert "about 500 J (95 % CI 200–667 J) of it, 50 % (20–67 %)" in energy.job_text
 
 
 @pytest.mark.parametrize("others", [0.0, 0.04])
@@ -134,7 +137,7 @@ def test_time_without_samples_may_be_anyones():
     assert shorter.low == pytest.approx(1 / 3 * (1 - unseen))
     assert shorter.high == pytest.approx(2 / 3 * (1 - unseen) + unseen)
     alone = energy_of(machine(others=0.0, samples_s=range(8)))
-    assert "about 100 % (95 % CI 70–100 %)" in alone.job_text
+    assert "of it, 100 % (70–100 %)" in alone.job_text
     assert alone.notes == (), "no other process was seen"
     little = energy_of(machine(others=1.0, samples_s=range(3)))
     assert little.components["cpu:0"].share is None

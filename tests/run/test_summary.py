@@ -9,7 +9,8 @@ from run_records import write_finished
 
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
-from joulelab.run.summary import compare, previous_run, summarize
+from joulelab.run.summary import Summary, compare, previous_run
+from joulelab.runs.span_tree import flat_tree
 from joulelab.sensors.sensor import Absence, Provenance
 
 
@@ -33,10 +34,12 @@ def test_the_previous_run_has_the_same_command_and_name(tmp_path, monkeypatch, s
         runs / "20260102T000000Z-my_train-0002", name="my_train", command=("python", "other.py")
     )
     write_finished(runs / "20260103T000000Z-other-0003", name="other")
-    new = replace(second, directory=tmp_path / "runs" / "20260105T000000Z-my-train-0005")
+    directory = tmp_path / "runs" / "20260105T000000Z-my-train-0005"
+    new = replace(second, directory=directory, started_unix_s=1004.0)
     assert previous_run(new).id == second.id
     assert previous_run(replace(new, project=None)) is None
-    assert previous_run(second).id == first.id
+    assert previous_run(replace(second, started_unix_s=1003.0)).id == first.id
+    assert previous_run(replace(new, started_unix_s=999.0)) is None
     assert previous_run(replace(new, command=first.command)).id == first.id
 
 
@@ -46,7 +49,8 @@ def test_commands_of_one_program_are_not_compared(tmp_path, monkeypatch):
     old = write_finished(
         tmp_path / "runs" / "20260101T000000Z-python-0001", name="python", command=command
     )
-    new = replace(old, directory=tmp_path / "runs" / "20260105T000000Z-python-0005")
+    directory = tmp_path / "runs" / "20260105T000000Z-python-0005"
+    new = replace(old, directory=directory, started_unix_s=1004.0)
     assert previous_run(new).id == old.id
     assert previous_run(replace(new, command=("python", "-c", "B"))) is None
 
@@ -54,7 +58,8 @@ def test_commands_of_one_program_are_not_compared(tmp_path, monkeypatch):
 def test_a_change_is_a_signed_percentage(tmp_path):
     one, two = write_finished(tmp_path / "one"), write_finished(tmp_path / "two")
     found = compare(replace(two, duration_s=0.942 * one.duration_s), one)
-    lines = dict(summarize(two, Costs(energy_j=1.0, interval_j=(1.0, 1.0)), found))
+    costs = Costs(energy_j=1.0, interval_j=(1.0, 1.0))
+    lines = dict(Summary(run=two, costs=costs, comparison=found).lines())
     assert " energy and -5.80 % time, against the run of " in lines["last time"]
 
 
@@ -63,7 +68,7 @@ def test_a_summary_fits_one_screen(tmp_path):
     two = write_finished(tmp_path / "two", command=("python", "train.py", "--epochs", "3"))
     costs = Costs(energy_j=two.energy.gross_j, interval_j=two.energy.interval_j)
     found = compare(two, one)
-    lines = summarize(two, costs, found)
+    lines = Summary(run=two, costs=costs, comparison=found, tree=flat_tree(two.spans)).lines()
     text = "\n".join(f"{label} {content}" for label, content in lines)
     assert len(lines) < 24
     for words in (
@@ -94,6 +99,7 @@ def test_a_summary_says_why_components_are_estimated(tmp_path):
     costs = Costs(energy_j=run.energy.gross_j, interval_j=run.energy.interval_j)
     absent = [Absence(kind, "rapl", "no RAPL counters", "mount them") for kind in ("cpu", "dram")]
     absent += [Absence("gpu", "nvml", "no driver")]
-    found = [text for _, text in summarize(run, costs, absent=absent)]
-    assert "cpu:0 and dram:0 are estimated: no RAPL counters; mount them" in found
+    found = [text for _, text in Summary(run=run, costs=costs, absent=absent).lines()]
+    why = "cpu:0 and dram:0 are estimated: no RAPL counters; see `joulelab doctor`"
+    assert why in found
     assert not any("no driver" in text for text in found)

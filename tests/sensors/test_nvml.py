@@ -408,7 +408,7 @@ def test_no_driver_library(monkeypatch, tmp_path):
     monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", missing)
     monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
     sensors, [absence] = discover_gpus()
-    assert (sensors, absence.reason, absence.hint) == ([], "no NVIDIA GPU was found", "")
+    assert (sensors, absence.reason, absence.hint) == ([], nvml.NO_GPU, "")
     device = tmp_path / "bus/pci/devices/0000:41:00.0"
     device.mkdir(parents=True)
     (device / "vendor").write_text("0x10de\n")

@@ -15,6 +15,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "doctor": "Show this machine's hardware and check every sensor",
         "idle": "Measure and save this machine's idle power",
         "run": "Measure any command while it runs",
+        "show": "Show the summary of a run",
         "watch": "Show power, spans and energy live",
         "gather": "Add up the energy of a multi-process job over its hosts",
         "import": "Compute energy per span from logs of other tools",

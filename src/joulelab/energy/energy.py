@@ -295,11 +295,13 @@ without cpu:0
         for part, share in known:
             use_gross = share.is_whole or math.isnan(part.net_j)
             low_j += share.low * (part.gross_j if use_gross else max(part.net_j, 0.0))
-        job, low, high = (100 * one_j / whole_j for one_j in (job_j, low_j, high_j))
-        used = with_interval(job, low, high, "%", digits=1)
+        used = with_interval(job_j, low_j, high_j, "J", digits=2)
+        fractions = (100 * one_j / whole_j for one_j in (job_j, low_j, high_j))
+        percentage = with_interval(*fractions, "%", digits=1, level="")
         names = [part.component for part, _ in known]
         of = "it" if len(known) == len(self.components) else join_words(names)
-        return f"this job used about {used} of {of}, estimated from {join_words([*methods])}"
+        estimated = f"estimated from {join_words([*methods])}"
+        return f"this job used about {used} of {of}, {percentage}, {estimated}"
 
     @property
     def provenance(self) -> Provenance:

@@ -164,7 +164,7 @@ class EnergyEstimator:
 
     def _read(self, windows: Windows, reasons: dict[str, str]) -> Iterator[_Spans]:
         """Read the energy of the spans off each component's curve; add why others have none."""
-        reasons |= {absence.component: str(absence) for absence in self._trace.absent}
+        reasons |= {absence.component: absence.brief for absence in self._trace.absent}
         for name, refused in self._refused.items():
             reasons[name] = "; ".join(one.text.removeprefix(f"{name}: ") for one in refused)
         reasons |= self._foreign_gpus

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from joulelab.carbon.site import local_costs
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
-from joulelab.run.summary import compare, previous_run, show, summarize
+from joulelab.run.summary import Summary, previous_run, show
 from joulelab.runs import command_to_save
 from joulelab.runs.record import Run, measure, not_measured, tuning_notes, write_record
 from joulelab.sensors.host import boot_id
@@ -81,7 +80,7 @@ class Finish:
             signal=os.WTERMSIG(status) if signalled else None,
             energy=not_measured(failure or "recording had not begun"),
         )
-        trace = None
+        trace, estimator = None, None
         if meter is not None:
             meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - start_ns)))
             trace = meter.trace
@@ -92,24 +91,18 @@ class Finish:
             known = tuple(note for note in notes if note)
             run = replace(run, energy=energy, spans=spans, notes=known)
         write_record(run.directory, run.to_json())
-        costs = local_costs(
-            run.energy,
-            started_unix_s=run.started_unix_s,
-            stopped_unix_s=run.ended_unix_s,
-            trace=None if trace is None else lambda: trace,
-        )
-        comparison = compare(run, self._previous)
         launch = current_launch()
         is_first = launch is None or launch.local_rank in (None, 0)
-        if is_first and not self._options.quiet:
+        is_shown = is_first and not self._options.quiet
+        if not is_shown and self._options.json is None:
+            return
+        summary = Summary.of(run, trace, estimator, self._previous)
+        if is_shown:
             # The command's exit code is passed on even if the terminal is gone.
             with contextlib.suppress(OSError, AttributeError):
-                absent = () if trace is None else trace.absent
-                show(summarize(run, costs, comparison, absent), sys.stderr)
+                show(summary.lines(), sys.stderr)
         if self._options.json is not None:
-            last = None if comparison is None else comparison.to_json()
-            result = run.to_json() | {"costs": costs.to_json(), "last_time": last}
-            _write_json(result, self._options.json, descriptor)
+            _write_json(summary.to_json(), self._options.json, descriptor)
 
 
 def _write_json(result: dict[str, Any], target: str, descriptor: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Summarize a run on one screen, and compare it with the previous run of the same name."""
+"""Summarize a run on one screen, and compare it with the previous run of the same command."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
-from joulelab.carbon.costs import J_PER_KWH, Costs
-from joulelab.carbon.site import NO_LOCATION
+from joulelab.carbon.costs import Costs
+from joulelab.carbon.site import NO_LOCATION, local_costs
 from joulelab.energy.energy import Energy, sensor_of
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import JoulelabError
 from joulelab.format import (
     change,
     count,
     duration,
+    finite_or_none,
     join_words,
+    number,
     percent,
-    printable,
     quantity,
     shorten,
     slug,
     timestamp,
+    watt_hours,
     with_interval,
 )
+from joulelab.layout import Line, labelled, terminal_width
+from joulelab.recording.trace import Trace
 from joulelab.runs import name_of
-from joulelab.runs.record import Run, SpanTotal, read_run, saved_run_directories
+from joulelab.runs.record import Run, read_run, saved_run_directories
+from joulelab.runs.span_tree import SpanNode, flat_tree, run_extent, span_tree
 from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
 
-LEAST_KWH = 0.01
-"""Energies from here on are given in kWh, too."""
 LEAST_GAP = 0.01
 """Time without readings is mentioned from this share of the duration on."""
 MOST_SPANS = 8
+MOST_EPOCHS = 8
 MOST_CANDIDATES = 50
 SITE_HINT = "set your location once: `joulelab site --country FR --price 0.25 --currency EUR`"
 SHORT_COMMAND_S = 2.0
 """A command that ends earlier may have ended before its recorder was ready."""
 NEVER_METERED = "not metered: power supply, fans, board, disks, network"
-_LABEL_WIDTH = 10
-
-Line = tuple[str, str]
-"""A label and a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class Comparison:
 
 
 def previous_run(run: Run) -> Run | None:
-    """Find the newest finished run of the same command, name and project.
+    """Find the newest finished run of the same command, name and project before this one.
 
     It is searched for among the saved runs and next to this one. If the user chose the name, a run
     of that name with other arguments will do.
@@ -95,7 +96,8 @@ def previous_run(run: Run) -> Run | None:
         except JoulelabError:
             continue
         is_same = (other.kind, other.name, other.project) == (run.kind, run.name, run.project)
-        if is_same and other.finished and not math.isnan(other.energy.gross_j):
+        is_earlier = other.started_unix_s < run.started_unix_s
+        if is_same and is_earlier and other.finished and not math.isnan(other.energy.gross_j):
             if other.command == run.command:
                 return other
             namesake = namesake or other
@@ -125,47 +127,128 @@ def compare(run: Run, previous: Run | None) -> Comparison | None:
     )
 
 
-def summarize(
-    run: Run,
-    costs: Costs,
-    comparison: Comparison | None = None,
-    absent: Sequence[Absence] = (),
-) -> list[Line]:
-    """Return what a user wants to know of a command that has just ended.
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch of a run; ``phase`` is empty if the program did not state it."""
 
-    Sources that were ``absent`` say why a component was estimated.
+    phase: str
+    index: int
+    energy: Energy
+    accuracy_pct: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; NaN becomes ``None``."""
+        low_j, high_j = self.energy.interval_j
+        values = {
+            "phase": self.phase or None,
+            "index": self.index,
+            "duration_s": self.energy.duration_s,
+            "gross_j": self.energy.gross_j,
+            "low_j": low_j,
+            "high_j": high_j,
+            "net_j": self.energy.net_j,
+            "accuracy_pct": self.accuracy_pct,
+        }
+        return dict(finite_or_none(values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A run with its spans and costs: what `joulelab run` and `joulelab show` print.
+
+    Attributes:
+        run: The run.
+        costs: Carbon and money of its energy.
+        comparison: With the previous run of the same command, if there is one.
+        absent: Sources that were missing, which say why a component was estimated.
+        tree: The spans by name and nesting.
+        epochs: In order of time; only for saved runs.
+        is_saved: Whether the run is shown again, so that the user may not know which it is.
     """
-    return [
-        ("joulelab", f"{shorten(shlex.join(run.command), 60)}  {_ending(run)}"),
-        *_energy_lines(run, absent),
-        *_span_lines(run.spans),
-        *_cost_lines(costs),
-        *_comparison_lines(comparison),
-        *_notes(run),
-        ("record", str(run.directory)),
-    ]
+
+    run: Run
+    costs: Costs
+    comparison: Comparison | None = None
+    absent: Sequence[Absence] = ()
+    tree: tuple[SpanNode, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
+    is_saved: bool = False
+
+    @classmethod
+    def of(
+        cls, run: Run, trace: Trace | None, estimator: EnergyEstimator | None, previous: Run | None
+    ) -> Self:
+        """Summarize a run, with its trace and the estimator of its energies if they are known."""
+        costs = local_costs(
+            run.energy,
+            started_unix_s=run.started_unix_s,
+            stopped_unix_s=run.ended_unix_s,
+            trace=None if trace is None else lambda: trace,
+        )
+        tree = flat_tree(run.spans)
+        if trace is not None and estimator is not None:
+            tree = span_tree(trace, estimator, *run_extent(run)) or tree
+        return cls(
+            run=run,
+            costs=costs,
+            comparison=compare(run, previous),
+            absent=() if trace is None else trace.absent,
+            tree=tree,
+        )
+
+    def lines(self, most_spans: int | None = MOST_SPANS) -> list[Line]:
+        """Return what a user wants to know of the run.
+
+        Args:
+            most_spans: Leave out the shortest spans beyond this number; ``None`` leaves out none.
+        """
+        run = self.run
+        return [
+            ("joulelab", f"{shorten(shlex.join(run.command) or run.name, 60)}  {_ending(run)}"),
+            *(_identity_lines(run) if self.is_saved else ()),
+            *_energy_lines(run, self.absent),
+            *_span_lines(self.tree, most_spans),
+            *_epoch_lines(self.epochs),
+            *_cost_lines(self.costs),
+            *_comparison_lines(self.comparison),
+            *_notes(run),
+            ("record", str(run.directory)),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record with costs, spans by nesting, and the comparison."""
+        last = None if self.comparison is None else self.comparison.to_json()
+        tree = [one.to_json() for one in self.tree]
+        return self.run.to_json() | {
+            "costs": self.costs.to_json(),
+            "span_tree": tree,
+            "last_time": last,
+            **({"epochs": [one.to_json() for one in self.epochs]} if self.is_saved else {}),
+        }
 
 
 def show(lines: Sequence[Line], stream: TextIO) -> None:
-    """Print a summary, with dim labels on a terminal."""
+    """Print labelled lines, with dim labels and wrapped lines on a terminal."""
     is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    before, after = ("\x1b[2m", "\x1b[0m") if stream.isatty() and not is_plain else ("", "")
-    last = ""
-    text = ""
-    for label, content in lines:
-        shown = "" if label == last else label
-        text += f"{before}{shown:{_LABEL_WIDTH}}{after}{printable(content)}\n"
-        last = label
-    stream.write(text)
+    is_dim = stream.isatty() and not is_plain
+    stream.write(labelled(lines, terminal_width(stream), is_dim=is_dim))
     stream.flush()
 
 
 def _ending(run: Run) -> str:
-    how = f"exit code {run.exit_code}" if run.exit_code else "done"
+    how = f"exit code {run.exit_code}" if run.exit_code else run.status
     if run.signal is not None:
         names = {int(one): one.name for one in signal.Signals}
         how = f"ended by {names.get(run.signal, f'signal {run.signal}')}"
     return f"{how} after {duration(run.duration_s)}"
+
+
+def _identity_lines(run: Run) -> Iterator[Line]:
+    started = "" if math.isnan(run.started_unix_s) else timestamp(run.started_unix_s)
+    host = f"on {run.host}" if run.host else ""
+    yield "run", ", ".join(filter(None, (run.id, started, host)))
+    labels = {"name": run.name, "project": run.project, "phase": run.phase, **run.tags}
+    yield "labels", ", ".join(f"{name}={value}" for name, value in labels.items() if value)
 
 
 def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
@@ -180,9 +263,8 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
             yield "energy", f"not measured: {reason}"
         return
     text = with_interval(energy.gross_j, *energy.interval_j, "J")
-    if energy.gross_j >= LEAST_KWH * J_PER_KWH:
-        text += f", {quantity(energy.gross_j / J_PER_KWH, 'kWh')}"
-    yield "energy", f"{text}, {quantity(energy.mean_power_w, 'W')} on average"
+    values = (text, watt_hours(energy.gross_j), f"{quantity(energy.mean_power_w, 'W')} on average")
+    yield "energy", ", ".join(filter(None, values))
     if math.isnan(energy.net_j):
         yield "", "net of idle unknown: measure the idle machine once with `joulelab idle`"
     else:
@@ -195,12 +277,12 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
             f"{quantity(part.gross_j, 'J'):>9} ± {quantity(half_j, 'J'):8} "
             f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} ({sensor_of(part.source)})",
         )
-    yield from _estimated_because(energy, absent)
-    if energy.job_text:
-        yield "share", energy.job_text
     for name, reason in energy.absent.items():
-        yield f"  {name}", f"not metered: {reason}"
+        yield f"  {name}", reason
+    yield from _estimated_because(energy, absent)
     yield "", NEVER_METERED
+    if energy.job_text:
+        yield "own share", energy.job_text
 
 
 def _estimated_because(energy: Energy, absent: Sequence[Absence]) -> Iterator[Line]:
@@ -208,7 +290,7 @@ def _estimated_because(energy: Energy, absent: Sequence[Absence]) -> Iterator[Li
     estimated: dict[str, list[str]] = {}
     for name, part in energy.components.items():
         if part.provenance is Provenance.ESTIMATED:
-            reasons = [str(a) for a in absent if a.component in (name, name.partition(":")[0])]
+            reasons = [a.brief for a in absent if a.component in (name, name.partition(":")[0])]
             for reason in reasons[:1]:
                 estimated.setdefault(reason, []).append(name)
     for reason, names in estimated.items():
@@ -216,17 +298,65 @@ def _estimated_because(energy: Energy, absent: Sequence[Absence]) -> Iterator[Li
         yield "", f"{join_words(names)} {verb} estimated: {reason}"
 
 
-def _span_lines(spans: Sequence[SpanTotal]) -> Iterator[Line]:
-    longest = sorted(spans, key=lambda span: -span.duration_s)[:MOST_SPANS]
-    width = max((len(span.name) for span in longest), default=0)
-    for span in longest:
+def _span_lines(tree: Sequence[SpanNode], most: int | None) -> Iterator[Line]:
+    rows = [row for node in tree for row in node.walk()]
+    # Parents are not shorter than their children, so each has its parent above it.
+    longest = sorted(range(len(rows)), key=lambda i: -rows[i][1].total.duration_s)[:most]
+    shown = [rows[i] for i in sorted(longest)]
+    names = ["  " * depth + node.name for depth, node in shown]
+    times = [_times(node) for _, node in shown]
+    name_width, time_width = (max(map(len, one), default=0) for one in (names, times))
+    indent = " " * (name_width + 2)
+    for name, time_text, (_, node) in zip(names, times, shown, strict=True):
+        first = f"{name:{name_width}}  {time_text:{time_width}}"
+        yield "spans", f"{first}\n{indent}{_energies(node)}"
+    if len(rows) > len(shown):
+        yield "spans", f"and {count(len(rows) - len(shown), 'more name')}, see `joulelab show`"
+
+
+def _times(node: SpanNode) -> str:
+    """State how often and how long spans were: in total, and each.
+
+    Spans of processes at the same time are longer, added up, than what they cover.
+    """
+    total = node.total
+    if total.count == 1:
+        return f"once, {duration(total.duration_s)}"
+    each = f"{duration(node.mean_s)} each"
+    return f"{total.count:,} times, {duration(total.duration_s)} in total, {each}"
+
+
+def _energies(node: SpanNode) -> str:
+    total = node.total
+    if math.isnan(total.gross_j):
+        return "not measured"
+    texts = [with_interval(total.gross_j, total.low_j, total.high_j, "J", level="")]
+    is_sum = math.isclose(total.count * node.mean_s, total.duration_s, rel_tol=1e-6)
+    if total.count > 1 and is_sum:
+        texts.append(f"{quantity(total.gross_j / total.count, 'J')} each")
+    if node.children and not math.isnan(node.self_j):
+        texts.append(f"{quantity(node.self_j, 'J')} outside the spans below")
+    return ", ".join(texts)
+
+
+def _epoch_lines(epochs: Sequence[Epoch]) -> Iterator[Line]:
+    """List the epochs; of many, only the first and the last ones."""
+    omitted = max(0, len(epochs) - MOST_EPOCHS)
+    first = MOST_EPOCHS // 2 if omitted else len(epochs)
+    for i, one in enumerate(epochs):
+        if first <= i < first + omitted:
+            if i == first:
+                yield "epochs", f"… {count(omitted, 'more epoch')}, see --json"
+            continue
         energy = "not measured"
-        if not math.isnan(span.gross_j):
-            energy = with_interval(span.gross_j, span.low_j, span.high_j, "J")
-        total = f"{span.count:6,} x, {duration(span.duration_s):>9} in total"
-        yield "spans", f"{span.name:{width}}  {total}  {energy}"
-    if len(spans) > MOST_SPANS:
-        yield "spans", f"and {count(len(spans) - MOST_SPANS, 'more name')}, in the record"
+        if not math.isnan(one.energy.gross_j):
+            energy = with_interval(one.energy.gross_j, *one.energy.interval_j, "J", level="")
+        accuracy = "" if one.accuracy_pct is None else f", accuracy {number(one.accuracy_pct)} %"
+        phase = f"{one.phase} " if one.phase else ""
+        yield (
+            "epochs",
+            f"{phase}{one.index:>3}  {duration(one.energy.duration_s):>9}  {energy}{accuracy}",
+        )
 
 
 def _cost_lines(costs: Costs) -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from joulelab.recording.span_blocks import NONE
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.runs.record import Run, SpanTotal, is_recording
+from joulelab.validation import MOST_NS
 
 Integers = NDArray[np.int64]
 
@@ -58,7 +60,7 @@ class SpanNode:
     def to_json(self) -> dict[str, Any]:
         """Return plain values; NaN becomes ``None``."""
         total = self.total
-        values = {
+        values: dict[str, Any] = {
             "name": self.name,
             "count": total.count,
             "duration_s": total.duration_s,
@@ -72,13 +74,41 @@ class SpanNode:
             "self_low_j": self.self_interval_j[0],
             "self_high_j": self.self_interval_j[1],
         }
-        return finite_or_none(values) | {"children": [one.to_json() for one in self.children]}
+        plain: dict[str, Any] = finite_or_none(values)
+        return plain | {"children": [one.to_json() for one in self.children]}
 
 
 def run_trace(run: Run) -> Trace | None:
-    """Read the trace that has a run's readings; ``None`` if it is gone."""
+    """Read the trace that has a run's readings; ``None`` if it is gone.
+
+    Raises:
+        TraceError: It is damaged.
+    """
     directory = run.inside or run.directory
     return read_trace(directory) if is_recording(directory) else None
+
+
+def run_extent(run: Run) -> tuple[int, int]:
+    """Return start and end of a run within its trace, CLOCK_MONOTONIC nanoseconds."""
+    if run.start_ns is None or math.isnan(run.duration_s):
+        return 0, MOST_NS
+    return run.start_ns, run.start_ns + math.ceil(run.duration_s * 1e9)
+
+
+def flat_tree(spans: Sequence[SpanTotal]) -> tuple[SpanNode, ...]:
+    """Return the totals of a record, whose nesting is unknown without its trace."""
+    nodes = [
+        SpanNode(
+            name=one.name,
+            total=one,
+            mean_s=one.duration_s / one.count,
+            self_j=math.nan,
+            self_interval_j=(math.nan, math.nan),
+            self_s=math.nan,
+        )
+        for one in spans
+    ]
+    return _by_energy(nodes)
 
 
 def span_tree(

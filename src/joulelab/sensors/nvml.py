@@ -59,6 +59,7 @@ MAX_CALL_NS = 200_000_000
 """A value from a longer call has no time: the driver may have read it at any moment of the call."""
 
 NVIDIA_VENDOR = "0x10de"  # PCI identifier.
+NO_GPU = "none on this machine (NVIDIA GPUs are looked for)"
 NO_LIBRARY_HINT = (
     "install the NVIDIA driver; in a container: docker run --gpus all with "
     "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
@@ -325,7 +326,7 @@ def nvml_absence(error: NvmlError) -> Absence:
     if error.code == LIBRARY_NOT_FOUND:
         vendors = (system_root() / "bus/pci/devices").glob("*/vendor")
         if not any(vendor.read_text().strip() == NVIDIA_VENDOR for vendor in vendors):
-            return Absence("gpu", "nvml", "no NVIDIA GPU was found")
+            return Absence("gpu", "nvml", NO_GPU)
         reason = "there is no NVIDIA driver library (libnvidia-ml.so.1)"
         return Absence("gpu", "nvml", reason, NO_LIBRARY_HINT)
     hint = "check that `nvidia-smi` works; after a driver update, restart the machine"

@@ -163,6 +163,11 @@ class Absence:
         """Convert to a plain dictionary, as it is in the header of a trace."""
         return asdict(self)
 
+    @property
+    def brief(self) -> str:
+        """The reason, and where the hint is if there is one."""
+        return f"{self.reason}; see `joulelab doctor`" if self.hint else self.reason
+
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}" if self.hint else self.reason
 

@@ -1,0 +1,125 @@
+"""``joulelab show`` as users run it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import time
+import joulelab
+with joulelab.Meter() as meter:
+    for index in range(3):
+        with meter.span("epoch", index=index):
+            with meter.span("step"):
+                time.sleep(0.1)
+            time.sleep(0.05)
+"""
+MACHINE = "simulated"
+
+
+def joulelab(*words, home, **variables):
+    environment = {**os.environ, "JOULELAB_HOME": str(home), **variables}
+    return subprocess.run(
+        [sys.executable, "-m", "joulelab", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home with two runs of one script on the simulated machine, and what the last printed."""
+    home = tmp_path_factory.mktemp("home")
+    script = home / "nested.py"
+    script.write_text(SCRIPT)
+    command = ("run", "--wait", "--sensors", MACHINE, "--", sys.executable, str(script))
+    for _ in range(2):
+        done = joulelab(*command, home=home)
+        assert done.returncode == 0, done.stderr
+    return home, done.stderr
+
+
+def test_show_prints_what_run_printed_and_more(home):
+    directory, printed = home
+    shown = joulelab("show", home=directory).stdout.splitlines()
+    missing = [line for line in printed.splitlines() if line not in shown]
+    assert missing == []
+    added = "\n".join(line for line in shown if line not in printed.splitlines())
+    assert added.startswith("run ")
+    assert "labels    name=nested" in added
+    assert "epochs " in added
+
+
+def test_spans_are_nested_and_state_total_and_each(home):
+    directory, _ = home
+    shown = joulelab("show", "latest", home=directory).stdout
+    (epoch,) = re.findall(r"^spans     epoch +(3 times, .*)$", shown, re.MULTILINE)
+    assert re.match(r"3 times, \d+ ms in total, 1\d\d ms each ", epoch)
+    assert re.search(r"J each, [\d.]+ J outside the spans below$", epoch)
+    assert re.search(r"^            step +3 times, ", shown, re.MULTILINE)
+
+
+def test_json_has_the_same_values(home):
+    directory, _ = home
+    shown = joulelab("show", home=directory).stdout
+    data = json.loads(joulelab("show", "--json", home=directory).stdout)
+    (epoch,) = data["span_tree"]
+    (step,) = epoch["children"]
+    assert (epoch["count"], step["count"]) == (3, 3)
+    parts_j = epoch["self_j"] + step["gross_j"]
+    assert parts_j == pytest.approx(epoch["gross_j"], rel=1e-9)
+    (total,) = [one for one in data["spans"] if one["name"] == "epoch"]
+    assert total["gross_j"] == pytest.approx(epoch["gross_j"], rel=1e-9)
+    epochs_j = [one["gross_j"] for one in data["epochs"]]
+    assert sum(epochs_j) == pytest.approx(epoch["gross_j"], rel=1e-9)
+    assert data["last_time"]["id"] != data["id"]
+    assert f"{data['energy']['gross_j']:.0f} J" in shown
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
+def test_every_line_fits_the_terminal(home, columns):
+    directory, _ = home
+    wide = joulelab("show", home=directory).stdout
+    shown = joulelab("show", home=directory, COLUMNS=str(columns)).stdout
+    assert shown.split() == wide.split()
+    for line in shown.splitlines():
+        has_long_word = max(map(len, line.split())) > columns - 10
+        assert len(line) <= columns or has_long_word, line
+    assert not re.search(r"\d\n +(J|W|Wh|ms|s|%)\b", shown), "a value has lost its unit"
+
+
+def test_the_earlier_of_two_runs_is_not_compared_with_the_later_one(home):
+    directory, _ = home
+    shown = joulelab("show", "previous", home=directory)
+    assert shown.returncode == 0
+    assert "last time" not in shown.stdout
+
+
+def test_a_run_without_its_trace_is_shown_from_its_record(home, tmp_path):
+    directory, _ = home
+    record = json.loads(joulelab("show", "--json", home=directory).stdout)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    names = ("costs", "span_tree", "last_time", "epochs")
+    (copy / "run.json").write_text(
+        json.dumps({name: value for name, value in record.items() if name not in names})
+    )
+    shown = joulelab("show", str(copy), home=directory)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^spans     epoch +3 times, ", shown.stdout, re.MULTILINE)
+    assert "outside the spans below" not in shown.stdout
+
+
+def test_a_run_that_does_not_exist_is_one_line_with_a_hint(home):
+    directory, _ = home
+    done = joulelab("show", "nestd", home=directory)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "did you mean nested?" in done.stderr
