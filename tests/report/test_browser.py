@@ -1,56 +1,8 @@
 """Pages in a real browser: drawn, selected from, accessible, without a network."""
 
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-
-SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
-
-
-class Opened:
-    """A page, with every message and request of it."""
-
-    def __init__(self, browser, path: Path, size="desktop", scheme="light", scripts=True):
-        width, height = SIZES[size]
-        self.context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            java_script_enabled=scripts,
-            accept_downloads=True,
-        )
-        self.page = self.context.new_page()
-        self.messages, self.requests = [], []
-        self.page.on("console", lambda message: self.messages.append(message.text))
-        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.resolve().as_uri())
-        if scripts:
-            self.drawn()
-
-    def drawn(self):
-        self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60000)
-        return self
-
-    def resize(self, size):
-        """Change the size of the window and wait until the charts are redrawn."""
-        self.page.evaluate("document.documentElement.dataset.drawn = 'no'")
-        width, height = SIZES[size]
-        self.page.set_viewport_size({"width": width, "height": height})
-        self.drawn()
-
-    def marks(self, chart):
-        """Count the marks of a chart's visible panels."""
-        return self.page.locator(f"#figure-{chart} .panel:visible .role-mark path").count()
-
-    def is_empty_with_reason(self, chart):
-        """Return whether every visible panel of a chart states why it is empty."""
-        panels = self.page.locator(f"#figure-{chart} .panel:visible").all_inner_texts()
-        return all("Nothing to show" in text for text in panels)
-
-    def choose(self, label):
-        self.page.get_by_label(label, exact=True).first.check()
-        return self.drawn()
+from opened_page import SIZES, Opened
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import pytest
 from factors_study import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from joulelab.errors import StoreError
 from joulelab.findings.accuracy import epoch_ranges, epochs_by_model
@@ -284,16 +283,6 @@ def test_predictions_with_the_measured_energy(tmp_path, synthetic):
     (directory / "predictions.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match="cannot read"):
         scatter.predictions(analysis)
-
-
-@settings(deadline=None)
-@given(arrays(float, st.integers(1, 400), elements=st.floats(0, 1e3)), st.integers(1, 20))
-def test_thinning_keeps_the_extremes(values, buckets):
-    positions = power.extreme_positions(values, buckets)
-    assert len(positions) <= max(2 * buckets, len(values) if len(values) <= 2 * buckets else 0)
-    assert values[positions].min() == values.min()
-    assert values[positions].max() == values.max()
-    assert (np.diff(positions) > 0).all()
 
 
 def test_a_counters_power_is_between_its_readings():

@@ -40,8 +40,8 @@ def test_json_and_out(study, tmp_path, capsys):
 def test_user_errors_are_one_line(study, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     cases = [
-        ([tmp_path], "is not a study"),
-        ([tmp_path / "missing"], "is not a study"),
+        ([tmp_path], "is neither a run nor a study"),
+        ([tmp_path / "missing"], "no file, and no saved run of that name"),
         ([tmp_path / "file"], "file"),
         ([study, tmp_path], "is not a study"),
         ([study, "--out", tmp_path / "file" / "x.html"], "cannot write"),

@@ -26,7 +26,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "models": "List models and their characteristics",
         "study": "Measure models on this machine and report the results",
         "import-study": "Build a study from logs of other tools",
-        "report": "Write tables, figures and a page for one or more studies",
+        "report": "Write the page of a run, or of one or more studies",
         "compare": "Test whether two runs or studies differ, and by how much",
     },
     "Predict": {

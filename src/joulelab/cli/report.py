@@ -1,4 +1,4 @@
-"""``joulelab report``: results, figures, findings and a page of one or more studies."""
+"""``joulelab report``: a page of a run; results, figures, findings and a page of studies."""
 
 from __future__ import annotations
 
@@ -11,46 +11,65 @@ from joulelab.errors import UserError
 
 
 @click.command("report")
-@click.argument("directories", metavar="DIR ...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN|STUDY ...", nargs=-1, required=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Write the page to NAME.html or into this directory. "
-    "Default: the study's directory; joulelab-report for several studies.",
+    "Default: the directory of the run or study; joulelab-report for several studies.",
 )
 @click.option(
     "--trace",
     metavar="RUN",
     multiple=True,
-    help="Show the power of the run with this id. Can be repeated. Default: the first 64 runs.",
+    help="Show the power of a study's run with this id. Can be repeated. Default: the first 64 "
+    "runs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
-def command(directories: tuple[str, ...], out: Path, trace: tuple[str, ...], as_json: bool) -> None:
-    """Report one or more studies, from one or more machines.
+def command(names: tuple[str, ...], out: Path, trace: tuple[str, ...], as_json: bool) -> None:
+    """Report a run, or one or more studies.
 
-    DIR is the directory of a study. Writes a self-contained HTML page, its figures as SVG, PNG,
-    PDF and CSV, tables as CSV, Parquet and LaTeX, and findings.json.
+    RUN is a directory of `joulelab run` or Meter(directory=...), also of a job of many processes, a
+    name or id of a saved run, latest or previous. Writes a self-contained HTML page: what the run
+    cost, power over time, energy by span, epochs, machine and caveats.
+
+    STUDY is the directory of a study; several may be from several machines. Writes a page, its
+    figures as SVG, PNG, PDF and CSV, tables as CSV, Parquet and LaTeX, and findings.json.
 
     \b
     Example:
+      joulelab report latest
       joulelab report studies/quick
       joulelab report studies/desktop studies/server --out both
       joulelab report studies/paper --trace r0-vgg16-b128-6ca89a
     """
+    from joulelab.runs.study_runs import is_study  # noqa: PLC0415  (--help does not wait for it)
+
+    figures: tuple[Path, ...] = ()
+    tables: tuple[Path, ...] = ()
     try:
-        from joulelab.report.page import write_report  # noqa: PLC0415
+        if len(names) == 1 and not trace and not is_study(Path(names[0])):
+            from joulelab.report.run_page import write_run_page  # noqa: PLC0415
+
+            with progress("making the page"):
+                page = write_run_page(names[0], out)
+        else:
+            from joulelab.report.page import write_report  # noqa: PLC0415
+
+            with progress("making the report"):
+                report = write_report(names, out, traces=trace)
+            page, figures = report.page, report.figures
+            tables = (*report.results, *report.tables)
     except ModuleNotFoundError as error:
         why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
         raise UserError("a report needs more packages", why=why, hint=hint) from error
-    with progress("making the report"):
-        report = write_report(directories, out, traces=trace)
-    page, figures, tables = report.page, report.figures, (*report.results, *report.tables)
     if as_json:
         lists = {"figures": list(map(str, figures)), "tables": list(map(str, tables))}
         print_json({"page": str(page)} | lists)
         return
-    names = dict.fromkeys(path.stem for path in tables)
-    echo(f"Tables:  {', '.join(names)} in {page.parent}")
+    if tables:
+        stems = dict.fromkeys(path.stem for path in tables)
+        echo(f"Tables:  {', '.join(stems)} in {page.parent}")
     if figures:
         drawn = sum(path.suffix == ".svg" for path in figures)
         echo(f"Figures: {drawn} as SVG, PNG and PDF in {figures[0].parent}")

@@ -89,7 +89,8 @@ def write_report(
         drawn = drawings(charts, groups[groups["rank"] == 0])
         images = warm.render([one.specification for one in drawn])
     drawn = [replace(one, images=content) for one, content in zip(drawn, images, strict=True)]
-    page = _page_path(studies, out)
+    own = studies[0].directory if len(studies) == 1 else Path("joulelab-report")
+    page = page_path(own, out)
     html = _html(analysis, charts, missing, drawn)
     figures = write_charts(page.parent / "figures", charts, drawn, groups)
     rows = write_results(tables, page.parent)
@@ -111,9 +112,9 @@ def _readable(directories: Sequence[str | Path]) -> list[Study]:
     return studies
 
 
-def _page_path(studies: Sequence[Study], out: str | Path | None) -> Path:
+def page_path(directory: Path, out: str | Path | None) -> Path:
+    """Return the page that ``out`` names, or the one of a directory."""
     if out is None:
-        directory = studies[0].directory if len(studies) == 1 else Path("joulelab-report")
         return directory / PAGE
     path = Path(out)
     return path if path.suffix.lower() in (".html", ".htm") and not path.is_dir() else path / PAGE

@@ -80,17 +80,17 @@ def script_json(content: Any) -> str:
 
 
 @cache
-def scripts() -> tuple[Markup, ...]:
-    """Return Vega, Vega-Lite and Vega-Embed in one script, and the page's own."""
-    own = resources.files("joulelab.report").joinpath("templates", "report.js")
+def scripts(name: str = "report.js") -> tuple[Markup, ...]:
+    """Return Vega, Vega-Lite and Vega-Embed in one script, and the page's own of that name."""
+    own = resources.files("joulelab.report").joinpath("templates", name)
     vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
     texts = (vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"), own.read_text())
     return tuple(Markup(text) for text in texts)  # noqa: S704
 
 
-def content_security_policy() -> str:
-    """Return a policy that allows the page no network, and no script but its own."""
-    digests = (hashlib.sha256(text.encode()).digest() for text in scripts())
+def content_security_policy(name: str = "report.js") -> str:
+    """Return a policy that allows the page no network, and no script but :func:`scripts`."""
+    digests = (hashlib.sha256(text.encode()).digest() for text in scripts(name))
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "

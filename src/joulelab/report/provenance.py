@@ -37,7 +37,7 @@ def origins(study: Study) -> list[Origin]:
         Origin(
             part.component,
             str(part.provenance),
-            _statement(part),
+            source_statement(part),
             notes.get(key, "").removeprefix(f"{part.provenance}: "),
         )
         for key, part in sorted(parts.items())
@@ -71,11 +71,12 @@ def component_name(component: str) -> str:
     """Return a reader's name of a component.
 
     Example:
-        >>> component_name("gpu:0"), component_name("dram"), component_name("host")
-        ('GPU 0', 'Memory', 'host')
+        >>> component_name("gpu:0"), component_name("dram"), component_name("cpu:0@node1")
+        ('GPU 0', 'Memory', 'CPU 0 on node1')
     """
-    _, _, index = component.partition(":")
-    return f"{_kind(component)} {index}".strip()
+    part, _, host = component.partition("@")
+    _, _, index = part.partition(":")
+    return " ".join(filter(None, (_kind(part), index, f"on {host}" if host else "")))
 
 
 def _kind(component: str) -> str:
@@ -89,7 +90,8 @@ def _energies(study: Study) -> Iterator[Energy]:
             yield from [result.energy for result in run.study.results.values()]
 
 
-def _statement(part: ComponentEnergy) -> str:
+def source_statement(part: ComponentEnergy) -> str:
+    """State how the energy of a component was found, and its uncertainty."""
     name = component_name(part.component)
     how = {
         Provenance.MEASURED: f"{name} power is measured by the hardware ({part.source}).",

@@ -17,6 +17,7 @@ from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_un
 from joulelab.errors import UserError
 from joulelab.format import join_words
 from joulelab.recording.launcher import Launch
+from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.recording.trace_spans import TraceSpan, Window
@@ -154,19 +155,38 @@ class DistributedJob:
         Raises:
             ValueError: There is no such span.
         """
-        energies: dict[str, Energy] = {}
-        without: list[str] = []
         such = f"{name!r}{f' with {attributes}' if attributes else ''}"
-        for host, recordings in self.hosts.items():
-            windows = [window for one in recordings for window in one.windows(name, **attributes)]
-            if windows:
-                energies[host] = _energy(recordings, windows)
-            else:
-                without.append(f"{host} has no span {such}")
-        if not energies:
+        windows = [one.windows(name, **attributes) for one in self.recordings]
+        energy = self.energy_within(windows, f"has no span {such}")
+        if energy is None:
             known = ", ".join(self.names) or "none"
             raise ValueError(f"no span {such} on any host; known: {known}")
-        return self._sum(energies, without)
+        return energy
+
+    def energy_within(self, windows: Sequence[Sequence[Window]], without: str) -> Energy | None:
+        """Compute the energy within windows on each recording's clock, each moment once.
+
+        Args:
+            windows: Those of each recording, in the order of :attr:`recordings`.
+            without: What a note says of a host without any, for example ``"has no epoch"``.
+
+        Returns:
+            ``None`` if there is no window.
+        """
+        energies: dict[str, Energy] = {}
+        notes: list[str] = []
+        for host, recordings in self.hosts.items():
+            own = [
+                Windows.of(some)
+                for one, some in zip(self.recordings, windows, strict=True)
+                if one in recordings
+            ]
+            joined = Windows.joined(own)
+            if len(joined):
+                energies[host] = _energy(recordings, joined)
+            else:
+                notes.append(f"{host} {without}")
+        return self._sum(energies, notes) if energies else None
 
     def _sum(self, energies: Mapping[str, Energy], without: Sequence[str] = ()) -> Energy:
         """Add up hosts. A component that was not measured on a host is absent there."""

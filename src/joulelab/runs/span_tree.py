@@ -40,6 +40,7 @@ class SpanNode:
         self_j: Gross energy of the time in which no span below was open, J.
         self_interval_j: 95 % interval of ``self_j``.
         self_s: That time.
+        own: The energy in that time; ``None`` if nesting is unknown.
         children: The spans directly within these, the most energy first.
     """
 
@@ -49,6 +50,7 @@ class SpanNode:
     self_j: float
     self_interval_j: tuple[float, float]
     self_s: float
+    own: Energy | None = None
     children: tuple[SpanNode, ...] = ()
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, SpanNode]]:
@@ -157,6 +159,7 @@ def span_tree(
             self_s=own.duration_s,
             self_j=own.gross_j,
             self_interval_j=own.interval_j,
+            own=own,
             children=_by_energy([nodes[child] for child in below]),
         )
     return _by_energy([nodes[path] for path in children[-1]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import altair as alt
 import numpy as np
@@ -15,6 +14,7 @@ from joulelab.findings.all import Analysis
 from joulelab.format import quantity
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.reduction import reduced_positions
 from joulelab.report.charts.style import (
     COMPONENTS,
     INK,
@@ -34,8 +34,8 @@ from joulelab.sensors.sensor import Quantity
 MOST_RUNS = 64
 """The number of runs whose trace is on the page by default."""
 
-BUCKETS = 240
-"""A trace is cut into this number of stretches; the extremes of each are drawn."""
+BUCKETS = 120
+"""A trace is cut into this number of parts; at most four readings of each are drawn."""
 
 _NS = 1e-9
 
@@ -190,7 +190,7 @@ def _lines(recorded: Trace) -> Iterator[pd.DataFrame]:
         t_s, power_w = power_of(channel.quantity, *recorded.series[i])
         if t_s.size:
             taken.add(channel.component)
-            drawn = extreme_positions(power_w, BUCKETS)
+            drawn = reduced_positions(t_s, power_w, BUCKETS)
             yield pd.DataFrame(
                 {
                     "mark": "power",
@@ -216,24 +216,6 @@ def power_of(
     # A counter that was reset gives no power for that stretch.
     whole = risen >= 0
     return t_s[1:][later][whole], (risen / passed)[whole]
-
-
-def extreme_positions(values: NDArray[np.float64], buckets: int) -> NDArray[np.intp]:
-    """Return the positions of the least and greatest value of each bucket, in order.
-
-    Example:
-        >>> extreme_positions(np.array([1.0, 9.0, 2.0, 3.0, 0.0, 4.0]), 2).tolist()
-        [0, 1, 4, 5]
-    """
-    if values.size <= 2 * buckets:
-        return np.arange(values.size)
-    edges = np.linspace(0, values.size, buckets + 1).astype(np.intp)
-    positions = [
-        start + found
-        for start, stop in pairwise(edges)
-        for found in (values[start:stop].argmin(), values[start:stop].argmax())
-    ]
-    return np.unique(np.array(positions, dtype=np.intp))
 
 
 def _epochs(run: Run) -> pd.DataFrame:

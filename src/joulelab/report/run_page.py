@@ -1,0 +1,415 @@
+"""Page of a run: what it cost, which part costs most, power over time, and where values come from.
+
+It shows wrapped commands, programs with a meter, and jobs of several processes.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+import joulelab
+from joulelab.carbon.costs import Costs
+from joulelab.energy.baseline import BUSY_IDLE
+from joulelab.energy.energy import NEGATIVE_NET, Energy
+from joulelab.energy.uncertainty import Boards, gross_energy
+from joulelab.findings.tables import write_file
+from joulelab.format import (
+    ABSENT,
+    J_PER_WH,
+    count,
+    duration,
+    interval,
+    money,
+    number,
+    percent,
+    quantity,
+    scale,
+    sentence,
+    shorten,
+    timestamp,
+    with_interval,
+)
+from joulelab.machine import Machine
+from joulelab.report.charts.style import CONFIG
+from joulelab.report.page import environment, page_path
+from joulelab.report.page_data import content_security_policy, pack, script_json, scripts
+from joulelab.report.provenance import component_name, source_statement
+from joulelab.report.recorded_run import RecordedRun, open_recorded
+from joulelab.report.run_figures import (
+    RunFigure,
+    epochs_figure,
+    icicle_figure,
+    power_figure,
+    spans_figure,
+)
+from joulelab.run.summary import NEVER_METERED, SITE_HINT, Epoch, Summary
+from joulelab.runs.record import Run, sum_of_known
+from joulelab.runs.shared_machine import EFFECT, Sharing, is_shared
+from joulelab.runs.span_tree import SpanNode
+from joulelab.uncertain import COVERAGE_FACTOR
+
+SCRIPT = "run.js"
+MOST_ROWS = 60
+"""Rows of a table of spans or epochs."""
+
+LEAST_OUTSIDE = 0.05
+"""Energy outside of spans is mentioned from this share on."""
+
+
+class Fact(NamedTuple):
+    """A value of the first screen, and what explains it."""
+
+    name: str
+    value: str
+    detail: str = ""
+
+
+def write_run_page(name_or_path: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of a run and return it.
+
+    Args:
+        name_or_path: What :func:`joulelab.report.recorded_run.open_recorded` takes.
+        out: The page (a name that ends in ``.html``) or its directory. Default: that of the run.
+
+    Raises:
+        UserError: There is no such run, or its record is damaged.
+        TraceError: The run is unfinished and its trace is damaged.
+        StoreError: The page cannot be written.
+    """
+    recorded = open_recorded(name_or_path)
+    # Scripts take seconds and release the interpreter.
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(scripts, SCRIPT)
+        found = [
+            *((power_figure(recorded), spans_figure(recorded)) if recorded.recordings else ()),
+            icicle_figure(recorded.summary),
+            epochs_figure(recorded.summary.epochs),
+        ]
+        drawn = {one.name: (one, one.image()) for one in found if one is not None}
+        pending.result()
+    html = _html(recorded, drawn)
+    return write_file(page_path(recorded.run.directory, out), html.encode())
+
+
+def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) -> str:
+    run, energy, costs = recorded.run, recorded.run.energy, recorded.summary.costs
+    return environment().get_template("run.html.j2").render(
+        title=run.name,
+        version=joulelab.__version__,
+        policy=content_security_policy(SCRIPT),
+        scripts=scripts(SCRIPT),
+        data=_page_data([figure for figure, _ in drawn.values()]),
+        command=shorten(shlex.join(run.command), 200),
+        when=_when(recorded),
+        simulated=str(energy.provenance) == "simulated",
+        warnings=[sentence(one) for one in warnings_of(recorded)],
+        answers=[sentence(one) for one in answers(recorded)],
+        facts=facts(run, costs),
+        machines=_machine_lines(recorded),
+        figures=drawn,
+        has_net=math.isfinite(energy.net_j) and energy.net_j > 0,
+        spans=_span_table(recorded.summary),
+        epochs=_epoch_table(recorded.summary.epochs),
+        forecast_of=shlex.quote(str(run.directory)),
+        components=_component_table(energy),
+        sources=[source_statement(part) for part in energy.components.values()],
+        absent={component_name(name): why for name, why in energy.absent.items()},
+        notes=[sentence(one) for one in _notes(recorded)],
+        record=_record(recorded),
+        hardware=_hardware(recorded),
+    )  # fmt: skip
+
+
+def _page_data(figures: Sequence[RunFigure]) -> Markup:
+    """Return the JSON that ``run.js`` reads."""
+    content = {
+        "config": CONFIG,
+        "figures": {
+            one.name: {
+                "specification": one.specification,
+                "columns": pack(one.rows),
+                "range": one.range_s,
+            }
+            for one in figures
+        },
+    }
+    return Markup(script_json(content))  # noqa: S704
+
+
+def _when(recorded: RecordedRun) -> str:
+    run = recorded.run
+    how = {"done": "finished", "failed": "failed", "unfinished": "not finished"}[run.status]
+    job = recorded.job
+    ranks = ""
+    if job is not None:
+        several = [count(len(job.hosts), "host")]
+        if job.ranks:
+            several.append(count(len(job.ranks), "rank"))
+        ranks = f" ({', '.join(several)})"
+    return f"{timestamp(run.started_unix_s)} on {run.host or 'an unknown host'}{ranks}, {how}"
+
+
+def warnings_of(recorded: RecordedRun) -> Iterator[str]:
+    """Yield what makes the values of a run doubtful, and what it does to them."""
+    run, energy = recorded.run, recorded.run.energy
+    if run.failure:
+        yield f"the program failed: {run.failure.get('reason') or run.failure.get('kind')}"
+    elif run.status == "failed":
+        how = f"signal {run.signal}" if run.exit_code is None else f"exit code {run.exit_code}"
+        yield f"the program failed ({how})"
+    elif run.status == "unfinished":
+        yield "the end of the run was not recorded: values go up to the last reading"
+    sharing = Sharing.of_runs([run])
+    if sharing is not None:
+        yield f"{sharing}: {EFFECT}"
+    yield from (note for note in energy.caveats if note.startswith(BUSY_IDLE))
+    if energy.net_j < 0:
+        yield NEGATIVE_NET
+    if recorded.job is not None:
+        yield from (*recorded.job.missing, *recorded.job.doubled)
+    if recorded.problem:
+        yield f"power over time and spans cannot be shown: {recorded.problem}"
+
+
+def answers(recorded: RecordedRun) -> Iterator[str]:
+    """Yield what a reader asks first: which span costs most, what is idle, what epochs cost."""
+    energy = recorded.run.energy
+    if not energy.components:
+        yield "no energy was measured"
+        return
+    yield from _costliest(recorded)
+    if math.isfinite(energy.idle_j):
+        share = energy.idle_j / energy.gross_j if energy.gross_j > 0 else math.nan
+        if share < 1:
+            yield (
+                f"idle power is {percent(share)} of the energy: the machine would have used "
+                f"{quantity(energy.idle_j, 'J')} in this time without the program"
+            )
+    epochs = recorded.summary.epochs
+    if len(epochs) > 1:
+        total = sum_of_known(one.energy for one in epochs)
+        yield (
+            f"{len(epochs)} epochs took {duration(total.duration_s)} and "
+            f"{quantity(total.gross_j, 'J')} in total, "
+            f"{duration(total.duration_s / len(epochs))} and "
+            f"{quantity(total.gross_j / len(epochs), 'J')} each on average"
+        )
+
+
+def _costliest(recorded: RecordedRun) -> Iterator[str]:
+    """State which spans cost most by themselves, and what lies outside of all spans."""
+    tree, gross_j = recorded.summary.tree, recorded.run.energy.gross_j
+    nodes = [node for one in tree for _, node in one.walk() if node.own and node.self_j > 0]
+    if not nodes or not gross_j > 0:
+        return
+    first, *others = sorted(nodes, key=lambda one: -one.self_j)
+    inner = ", without the spans within it," if first.self_j < 0.95 * first.total.gross_j else ""
+    value = with_interval(first.self_j, *first.self_interval_j, "J")
+    several = f", in {count(first.total.count, 'span')}" if first.total.count > 1 else ""
+    text = (
+        f"span {first.name!r}{inner} costs most: {value}, "
+        f"{percent(first.self_j / gross_j)} of the run{several}"
+    )
+    if others:
+        text += f"; {others[0].name!r} follows with {quantity(others[0].self_j, 'J')}"
+        if not _is_significant(first, others[0], recorded.boards):
+            text += ", no significant difference (95 %)"
+    yield text
+    outside_j = gross_j - math.fsum(one.total.gross_j for one in tree)
+    if outside_j > LEAST_OUTSIDE * gross_j:
+        yield (
+            f"{percent(outside_j / gross_j)} of the energy ({quantity(outside_j, 'J')}) was used "
+            "outside of all spans, for example while the program started"
+        )
+
+
+def _is_significant(first: SpanNode, second: SpanNode, boards: Boards) -> bool:
+    """Report whether one kind of span used more by itself than another; common errors cancel."""
+    if first.own is None or second.own is None:
+        return False
+    difference = gross_energy(first.own, boards) - gross_energy(second.own, boards)
+    return difference.value > COVERAGE_FACTOR * difference.uncertainty
+
+
+def facts(run: Run, costs: Costs) -> list[Fact]:
+    """Return the values of the first screen."""
+    energy = run.energy
+    time = Fact("Duration", duration(run.duration_s), _power_text(energy))
+    if not energy.components:
+        return [Fact("Energy", "not measured"), time]
+    found = [
+        Fact(
+            "Energy",
+            quantity(energy.gross_j, "J"),
+            f"{quantity(energy.gross_j / J_PER_WH, 'Wh')}; "
+            f"{_ends(energy.gross_j, energy.interval_j)}",
+        )
+    ]
+    if math.isnan(energy.net_j):
+        found.append(Fact("Net of idle", "unknown", "measure idle power once: joulelab idle"))
+    else:
+        ends = _ends(energy.net_j, energy.net_interval_j)
+        wh = quantity(energy.net_j / J_PER_WH, "Wh")
+        found.append(Fact("Net of idle", quantity(energy.net_j, "J"), f"{wh}; {ends}"))
+    if is_shared(energy) and math.isfinite(energy.job_j):
+        of = f"{percent(energy.job_j / energy.gross_j)} of all"
+        found.append(
+            Fact(
+                "This program's share",
+                quantity(energy.job_j, "J"),
+                f"{of}; {_ends(energy.job_j, energy.job_interval_j)}",
+            )
+        )
+    found.append(time)
+    if math.isfinite(costs.carbon_g):
+        ends = _ends(costs.carbon_g, costs.carbon_interval_g, "g")
+        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), ends))
+    if math.isfinite(costs.price):
+        low, high = costs.price_interval
+        currency = str(costs.currency)
+        ends = f"95 % CI {interval(low, high, costs.price)} {currency}"
+        found.append(Fact("Price", money(costs.price, currency), ends))
+    return found
+
+
+def _power_text(energy: Energy) -> str:
+    return f"{quantity(energy.mean_power_w, 'W')} on average" if energy.components else ""
+
+
+def _ends(value: float, ends: tuple[float, float], unit: str = "J") -> str:
+    """Format an interval alone, on the scale of its value; empty if it is unknown."""
+    if math.isnan(value):
+        return ""
+    size, name = scale(value, unit)
+    return f"95 % CI {interval(ends[0] / size, ends[1] / size, value / size)} {name}"
+
+
+def _machines(recorded: RecordedRun) -> dict[str, Machine]:
+    if recorded.job is None:
+        return {recorded.run.host: recorded.run.machine} if recorded.run.machine else {}
+    return {one.host: one.machine for one in recorded.parts if one.machine is not None}
+
+
+def _machine_lines(recorded: RecordedRun) -> list[str]:
+    """Name the devices of each machine on a line."""
+    lines = []
+    for host, machine in _machines(recorded).items():
+        rows = machine.hardware_configuration()
+        devices = [text for name, text in rows.items() if name.startswith(("CPU", "DRAM", "GPU"))]
+        lines.append(f"{host}: {'; '.join(devices)}")
+    return lines
+
+
+def _hardware(recorded: RecordedRun) -> list[tuple[str, Mapping[str, str]]]:
+    return [
+        (host, machine.hardware_configuration()) for host, machine in _machines(recorded).items()
+    ]
+
+
+def _span_table(summary: Summary) -> dict[str, Any]:
+    """Return the nested spans, each below the one around it; the least energy is left out."""
+    gross_j = summary.run.energy.gross_j
+    rows = [row for one in summary.tree for row in one.walk()]
+    by_energy = sorted(range(len(rows)), key=lambda i: -np.nan_to_num(rows[i][1].total.gross_j))
+    cells = []
+    for i in sorted(by_energy[:MOST_ROWS]):
+        depth, node = rows[i]
+        total = node.total
+        # Spans of processes at the same time are longer, added up, than what they cover.
+        is_sum = math.isclose(total.count * node.mean_s, total.duration_s, rel_tol=1e-6)
+        each_j = total.gross_j / total.count if is_sum else math.nan
+        cells.append(
+            {
+                "name": node.name,
+                "depth": min(depth, 6),
+                "count": f"{total.count:,}",
+                "time": duration(total.duration_s),
+                "each": duration(node.mean_s),
+                "gross": quantity(total.gross_j, "J"),
+                "interval": _ends(total.gross_j, (total.low_j, total.high_j)),
+                "share": percent(total.gross_j / gross_j) if gross_j > 0 else ABSENT,
+                "own": quantity(node.self_j, "J"),
+                "per": quantity(each_j, "J"),
+                "net": quantity(total.net_j, "J"),
+            }
+        )
+    has_net = math.isfinite(summary.run.energy.net_j)
+    return {"rows": cells, "has_net": has_net, "left_out": len(rows) - len(cells)}
+
+
+def _epoch_table(epochs: Sequence[Epoch]) -> dict[str, Any]:
+    rows = [
+        {
+            "name": f"{one.phase} {one.index}".strip(),
+            "time": duration(one.energy.duration_s),
+            "gross": quantity(one.energy.gross_j, "J"),
+            "interval": _ends(one.energy.gross_j, one.energy.interval_j),
+            "net": quantity(one.energy.net_j, "J"),
+            "power": quantity(one.energy.mean_power_w, "W"),
+            "accuracy": "" if one.accuracy_pct is None else f"{number(one.accuracy_pct)} %",
+        }
+        for one in epochs
+    ]
+    return {
+        "rows": rows[:MOST_ROWS],
+        "left_out": max(0, len(rows) - MOST_ROWS),
+        "has_accuracy": any(one["accuracy"] for one in rows),
+    }
+
+
+def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:
+    """Return the cells of each component, each with its interval."""
+    rows = []
+    for name, part in energy.components.items():
+        net = _ends(part.net_j, part.net_interval_j) if math.isfinite(part.net_j) else ""
+        job = "" if part.share is None else _ends(part.job_j, part.job_interval_j)
+        rows.append(
+            [
+                (component_name(name), str(part.provenance)),
+                (quantity(part.gross_j, "J"), _ends(part.gross_j, part.interval_j)),
+                (quantity(part.net_j, "J"), net),
+                (quantity(part.job_j, "J"), job),
+                (quantity(part.mean_power_w, "W"), ""),
+            ]
+        )
+    return rows
+
+
+def _notes(recorded: RecordedRun) -> list[str]:
+    run, energy, costs = recorded.run, recorded.run.energy, recorded.summary.costs
+    stated = set(warnings_of(recorded))
+    notes = [note for note in (*energy.caveats, *run.notes) if note not in stated]
+    if recorded.recordings:
+        notes += [text for one in recorded.recordings for text in one.trace.damage]
+    if energy.gap_s > 0.01 * run.duration_s:
+        notes.append(f"no readings for {duration(energy.gap_s)} (included in the interval)")
+    known = costs.text()
+    notes.append(known or SITE_HINT.replace("`", ""))
+    if known and costs.no_carbon:
+        notes.append(f"CO2e unknown: {costs.no_carbon}")
+    return [*dict.fromkeys(notes), NEVER_METERED]
+
+
+def _record(recorded: RecordedRun) -> list[tuple[str, str]]:
+    run = recorded.run
+    rows = [("Record", str(run.directory)), ("Id", run.id), ("Kind", run.kind)]
+    rows += [
+        (name, text) for name, text in (("Project", run.project), ("Phase", run.phase)) if text
+    ]
+    rows += [("Tags", ", ".join(f"{key}={value}" for key, value in run.tags.items()))] * bool(
+        run.tags
+    )
+    readings = sum(one.trace.size for one in recorded.recordings)
+    spans = sum(map(len, recorded.spans))
+    rows.append(("Recorded", f"{count(readings, 'reading')}, {count(spans, 'span')}"))
+    if run.baseline is not None:
+        rows.append(("Idle power", f"{count(len(run.baseline.points), 'measurement')}"))
+    return rows
