@@ -77,7 +77,7 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
 
 
 def watt_hours(energy_j: float | None) -> str:
-    """Format an energy in watt-hours, to follow the joules; empty below 1 kJ, where nobody asks.
+    """Format an energy in watt-hours, to follow the joules; empty below 1 kJ.
 
     Example:
         >>> watt_hours(2882.0), watt_hours(7.2e6), watt_hours(999.0), watt_hours(None)

@@ -45,9 +45,10 @@ def test_bash_completes_presets_models_profiles_and_runs(tmp_path, monkeypatch):
     (tmp_path / "runs" / "20260101T000000Z-train-0001").mkdir(parents=True)
     assert completed("joulelab", "study", "pap") == ["paper", "paper-profile"]
     assert completed("joulelab", "rank", "ResNe") == ["ResNet18", "ResNeXt29_2x64d"]
-    assert completed("joulelab", "predict", "--profile", "h1") == ["h100"]
+    assert completed("joulelab", "predict", "--profile", "h1") == ["h100", "h100-vllm"]
     assert completed("joulelab", "compare", "prev") == ["previous"]
-    assert completed("joulelab", "compare", "latest", "2026") == ["20260101T000000Z-train-0001"]
+    for words in (("compare", "latest"), ("show",), ("runs", "tag"), ("forecast",)):
+        assert completed("joulelab", *words, "2026") == ["20260101T000000Z-train-0001"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from joulelab.cli.group import app
 
 VERBS = {
-    "Add", "Build", "Calibrate", "Compare", "Compute", "Create", "Find", "Fit", "Forecast", "List",
-    "Measure", "Predict", "Print", "Rank", "Report", "Save", "Set", "Show", "Test", "Write",
+    "Add", "Build", "Calibrate", "Compare", "Compute", "Create", "Delete", "Find", "Fit",
+    "Forecast", "List", "Measure", "Predict", "Print", "Rank", "Report", "Save", "Set", "Show",
+    "Test", "Write",
 }  # fmt: skip
 """First words that the summary of a command may have."""
 

@@ -155,6 +155,7 @@ PREPARE = {
     "measure-your-code": (traces,),
     "predict": (studies, candidates),
     "measure-a-command": (script,),
+    "find-runs": (script, studies),
     "run-a-study": (finished,),
     "watch-live": (studies,),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from joulelab.carbon.site import Site
-from joulelab.cli.options import site_options
+from joulelab.cli.options import complete_run, site_options
 from joulelab.cli.output import print_json, progress
 from joulelab.forecast.learning import EpochsTo, epochs_to
 from joulelab.forecast.profile import Forecast
@@ -23,7 +23,7 @@ VALUES = (
 
 
 @click.command("forecast")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path), shell_complete=complete_run)
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), metavar="N",
     help="Length of the long run in epochs.")  # fmt: skip
 @click.option("--target-accuracy", "target_pct", type=click.FloatRange(0, 100, min_open=True),

@@ -39,6 +39,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "tune": "Find the settings that use the least energy within a slow-down",
     },
     "Track": {
+        "runs": "List, label and delete runs",
         "ledger": "Add up energy, carbon and cost over all runs",
         "site": "Set the country, price and PUE for carbon and cost",
     },

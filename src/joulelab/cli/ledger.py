@@ -9,26 +9,16 @@ from typing import Any
 import click
 
 from joulelab.cli.ledger_scenarios import break_even, inference
-from joulelab.cli.options import site_options
+from joulelab.cli.options import DefaultGroup, site_options
 from joulelab.cli.output import output_console, print_json, progress, warn_skipped, write_csv
-from joulelab.ledger.entries import label_run
+from joulelab.cli.runs import tag
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.terminal import print_ledger
 from joulelab.runs import PHASES
 
 
-class LedgerGroup(click.Group):
-    """A group whose default subcommand is ``show``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert ``show`` if no subcommand is named."""
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group("ledger", cls=LedgerGroup)
+@click.group("ledger", cls=DefaultGroup, default="show")
 def command() -> None:
     """Add up energy, carbon and cost over all runs of a project, for months and many machines.
 
@@ -106,32 +96,6 @@ def show(
         click.echo("".join(f"- {warning}\n" for warning in ledger.warnings), nl=False)
 
 
-@command.command("tag")
-@click.argument("records", metavar="RECORD ...", nargs=-1, required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
-@click.option("--project", metavar="NAME", help="Project that it belongs to.")
-@click.option("--phase", type=click.Choice(PHASES), help="Phase of the project.")
-@click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A label of a run.")
-def tag(
-    records: Sequence[Path], project: str | None, phase: str | None, tags: Sequence[str]
-) -> None:
-    """Set the project, phase and tags of recorded runs and studies.
-
-    Measurements do not change.
-
-    \b
-    Example:
-      joulelab ledger tag studies/grid --project digits --phase experiment
-    """
-    pairs = [one.partition("=")[::2] for one in tags]
-    if project is None and phase is None and not tags:
-        raise click.UsageError("give --project, --phase or --tag")
-    if any(not key or not value for key, value in pairs):
-        raise click.UsageError("write a tag like --tag key=value")
-    for record in records:
-        label_run(record, project=project, phase=phase, tags=dict(pairs))
-        click.echo(f"tagged {record}")
-
-
+command.add_command(tag)
 command.add_command(inference)
 command.add_command(break_even)

@@ -33,6 +33,20 @@ class Percent(click.ParamType[float]):
             self.fail(f"{value!r} is not a percentage; give 5% or 0.05", param, ctx)
 
 
+class DefaultGroup(click.Group):
+    """A group that runs a default subcommand if none is named."""
+
+    def __init__(self, *arguments: Any, default: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the default if no subcommand is named."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+
 def complete_country(*arguments: Any) -> list[CompletionItem]:
     """Complete country codes, and describe them by their names."""
     _context, _parameter, prefix = arguments

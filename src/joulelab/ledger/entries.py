@@ -11,8 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import Site, site_file
 from joulelab.energy.energy import ComponentEnergy
@@ -21,6 +19,7 @@ from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.runs import PHASES
+from joulelab.runs.pruning import is_alive
 from joulelab.runs.record import Run, is_run, read_record, saved_run_directories, write_record
 from joulelab.runs.selection import open_runs
 from joulelab.runs.shared_machine import is_shared
@@ -129,16 +128,25 @@ def price_entries(
 
 
 def label_run(
-    directory: Path, *, project: str | None, phase: str | None, tags: Mapping[str, str]
+    directory: Path,
+    *,
+    project: str | None,
+    phase: str | None,
+    tags: Mapping[str, str],
+    remove: Iterable[str] = (),
 ) -> None:
-    """Set the project and phase (unless ``None``) of a run or a study, and add tags to a run's."""
+    """Set the project and phase (unless ``None``) of a run or a study; set and remove a run's tags.
+
+    Raises:
+        UserError: It cannot have them, is still running, or lacks a tag that is to be removed.
+    """
     if phase is not None and phase not in PHASES:
         raise UserError(f"no phase {phase!r}", hint=nearest(phase, PHASES))
     labels = {
         name: value for name, value in (("project", project), ("phase", phase)) if value is not None
     }
     if is_study(directory):
-        if tags:
+        if tags or remove:
             raise UserError(f"{directory} is a study", why="only runs have tags")
         _label_study(directory, labels)
         return
@@ -147,13 +155,18 @@ def label_run(
         raise UserError(f"{directory} is neither a run nor a study", hint="name its directory")
     if data["kind"] == "study":
         raise UserError(f"{directory} is a run of a study", hint="label the whole study")
-    if data["status"] == "unfinished" and _is_alive(data["host"], data.get("pid")):
+    if data["status"] == "unfinished" and is_alive(data["host"], data.get("pid")):
         raise UserError(
             f"{directory} is still running",
             why="its record is written at its end",
             hint="label it then, or pass --project and --phase to joulelab run",
         )
-    write_record(directory, data | labels | {"tags": (data.get("tags") or {}) | dict(tags)})
+    known = dict(data.get("tags") or {})
+    for key in remove:
+        if key not in known:
+            raise UserError(f"{directory} has no tag {key!r}", hint=nearest(key, known))
+        del known[key]
+    write_record(directory, data | labels | {"tags": known | dict(tags)})
 
 
 def _label_study(directory: Path, labels: Mapping[str, str]) -> None:
@@ -162,11 +175,6 @@ def _label_study(directory: Path, labels: Mapping[str, str]) -> None:
     path = directory / LABELS_FILE
     with writing(path):
         write_whole(path, json.dumps(data, indent=1).encode() + b"\n")
-
-
-def _is_alive(host: str, pid: int | None) -> bool:
-    """Report whether a process still runs on this host."""
-    return bool(pid and host == os.uname().nodename and psutil.pid_exists(pid))
 
 
 def _costs(entry: Entry, energy: UncertainValue) -> Costs:

@@ -150,7 +150,7 @@ def _of_tokens(run: Run) -> UncertainValue:
     except (KeyError, ValueError):
         raise UserError(
             f"the number of tokens of {run.directory} is unknown",
-            hint=f"set it: joulelab ledger tag {run.directory} --tag tokens=N",
+            hint=f"set it: joulelab runs tag {run.directory} --tag tokens=N",
         ) from None
     return _measured(run, run.energy).per(tokens)
 
@@ -200,7 +200,7 @@ def _of_requests(run: Run) -> UncertainValue:
     if not run.samples > 0:
         raise UserError(
             f"the number of requests of {run.directory} is unknown",
-            hint=f"mark them as spans named {REQUEST}, or set it: joulelab ledger tag "
+            hint=f"mark them as spans named {REQUEST}, or set it: joulelab runs tag "
             f"{run.directory} --tag samples=N",
         )
     return whole.per(run.samples)

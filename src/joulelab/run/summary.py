@@ -35,13 +35,12 @@ from joulelab.format import (
 from joulelab.layout import Line, labelled, terminal_width
 from joulelab.recording.trace import Trace
 from joulelab.runs import name_of
+from joulelab.runs.listing import LEAST_GAP
 from joulelab.runs.record import Run, read_run, saved_run_directories
 from joulelab.runs.span_tree import SpanNode, flat_tree, run_extent, span_tree
 from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
 
-LEAST_GAP = 0.01
-"""Time without readings is mentioned from this share of the duration on."""
 MOST_SPANS = 8
 MOST_EPOCHS = 8
 MOST_CANDIDATES = 50
