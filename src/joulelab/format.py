@@ -401,6 +401,29 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "unnamed"
 
 
+def markdown_text(text: str) -> str:
+    r"""Escape the characters of a text that Markdown, also in a table, would act on.
+
+    Example:
+        >>> print(markdown_text("a|b_c of <x> `y`"))
+        a\|b\_c of \<x\> \`y\`
+    """
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(printable(text).split()))
+
+
+def markdown_code(text: str) -> str:
+    r"""Put a name into a code span of Markdown, which shows it as it is, also in a table.
+
+    Example:
+        >>> print(markdown_code("lr=1|2"), markdown_code("a `b`"))
+        `lr=1\|2` `` a `b` ``
+    """
+    text = " ".join(printable(text).split()).replace("|", r"\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
 def csv_cell(value: Any) -> Any:
     """Return a value for a CSV file; text that a spreadsheet would run as a formula gets a quote.
 

@@ -96,7 +96,7 @@ def test_an_empty_ledger_explains_how_to_begin(joulelab):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["nowhere"], "there is no directory nowhere"),
+        (["nowhere"], "no saved run of that name"),
         (["--since", "yesterday"], "2026-11-01"),
         (["--by", "weak"], "week"),
         (["break-even", "a", "b"], "is not a number, a run or a study"),

@@ -9,20 +9,30 @@ from typing import Any
 import click
 
 from joulelab.cli.ledger_scenarios import break_even, inference
-from joulelab.cli.options import DefaultGroup, site_options
-from joulelab.cli.output import output_console, print_json, progress, warn_skipped, write_csv
+from joulelab.cli.options import DefaultGroup, complete_run, site_options
+from joulelab.cli.output import (
+    output_console,
+    print_json,
+    progress,
+    warn_skipped,
+    write_csv,
+    write_text,
+)
 from joulelab.cli.runs import tag
+from joulelab.ledger.emissions import emissions_csv
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
 from joulelab.ledger.ledger import read_ledger
+from joulelab.ledger.model_card import model_card as card_of
 from joulelab.ledger.terminal import print_ledger
 from joulelab.runs import PHASES
+from joulelab.storage import write_whole, writing
 
 
 @click.group("ledger", cls=DefaultGroup, default="show")
 def command() -> None:
     """Add up energy, carbon and cost over all runs of a project, for months and many machines.
 
-    `joulelab ledger [DIR ...]` is short for `joulelab ledger show [DIR ...]`.
+    `joulelab ledger [RUN ...]` is short for `joulelab ledger show [RUN ...]`.
 
     \b
     Example:
@@ -33,8 +43,8 @@ def command() -> None:
 
 
 @command.command("show")
-@click.argument("directories", metavar="[DIR ...]", nargs=-1,
-    type=click.Path(path_type=Path))  # fmt: skip
+@click.argument("directories", metavar="[RUN ...]", nargs=-1,
+    type=click.Path(path_type=Path), shell_complete=complete_run)  # fmt: skip
 @click.option("--by", type=click.Choice(KEYS), default="phase", show_default=True,
     help="Group rows by this key.")  # fmt: skip
 @click.option("--project", metavar="NAME", help="Only this project.")
@@ -46,6 +56,11 @@ def command() -> None:
 @site_options
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE", help="Write the rows to a CSV file.")  # fmt: skip
+@click.option("--emissions", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Add a row for each run to a CSV file in the format of CodeCarbon.")  # fmt: skip
+@click.option("--model-card", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    metavar="FILE", help="Write co2_eq_emissions and a paragraph for a model card; - prints "
+    "them.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(
     directories: Sequence[Path],
@@ -56,19 +71,23 @@ def show(
     until: str | None,
     own_share: bool,
     csv_path: Path | None,
+    emissions: Path | None,
+    model_card: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Add up runs and studies: energy, carbon and cost, with 95 % intervals.
 
-    DIR is a run, a study or a directory that contains some, also copied from another machine;
-    without one, the runs that joulelab run saved here. Copies of a record count once. By week or
-    month, each row is compared with the one before.
+    RUN is a run, a study or a directory that contains some, also copied from another machine, or
+    the name of saved runs, for example latest; without one, all runs that joulelab run saved here.
+    Copies of a record count once. By week or month, each row is compared with the one before.
 
     \b
     Example:
       joulelab ledger --by week --phase train
       joulelab ledger studies/ --project digits --by phase --json
+      joulelab ledger --emissions emissions.csv
+      joulelab ledger latest --model-card - --country DE
     """
     with progress("reading the records"):
         ledger = read_ledger(
@@ -84,6 +103,13 @@ def show(
         )
     if csv_path is not None:
         write_csv(csv_path, ledger.to_json()["rows"])
+    if emissions is not None:
+        with writing(emissions):
+            existing = emissions.read_text() if emissions.is_file() else ""
+            text = emissions_csv(ledger.entries, existing, own_share=own_share)
+            write_whole(emissions, text.encode())
+    if model_card is not None and write_text(model_card, card_of(ledger)):
+        return
     if as_json:
         print_json(ledger.to_json())
     elif ledger.entries:

@@ -75,10 +75,26 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows to a CSV file, all of it or nothing.
 
     Raises:
-        UserError: The file cannot be written.
+        StoreError: The file cannot be written.
     """
+    write_text(path, csv_text(rows))
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Write a text to a file, all of it or nothing, or print it if the path is ``-``.
+
+    Returns:
+        Whether it was printed, so that nothing else should be.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return True
     with writing(path):
-        write_whole(path, csv_text(rows).encode())
+        write_whole(path, text.encode())
+    return False
 
 
 def print_json(data: Any) -> None:

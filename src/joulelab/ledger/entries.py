@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from joulelab.recording.trace_format import READINGS_FILE
 from joulelab.runs import PHASES
 from joulelab.runs.pruning import is_alive
 from joulelab.runs.record import Run, is_run, read_record, saved_run_directories, write_record
-from joulelab.runs.selection import open_runs
+from joulelab.runs.selection import open_runs, select
 from joulelab.runs.shared_machine import is_shared
 from joulelab.runs.study_runs import LABELS_FILE, LABELS_SCHEMA, is_study, study_labels
 from joulelab.storage import write_whole, writing
@@ -65,10 +65,23 @@ class Entry:
         """Whether other processes are known to have used its machine."""
         return is_shared(self.run.energy)
 
+    def component_energies(
+        self, kind: str = "", *, own_share: bool = False
+    ) -> list[UncertainValue]:
+        """Return the gross energy of each component, J, or of those of a kind such as ``"gpu"``.
+
+        With ``own_share``, it is the run's own share where that is known.
+        """
+        energy_of = component_own_share if own_share else component_gross
+        return [
+            energy_of(part, self.boards[part.component])
+            for part in self.parts
+            if kind in ("", part.component.partition(":")[0])
+        ]
+
     def gross_energy(self, *, own_share: bool = False) -> UncertainValue | None:
         """Return what the machine used, or the run's own share of it where that is known, J."""
-        component = component_own_share if own_share else component_gross
-        parts = [component(part, self.boards[part.component]) for part in self.parts]
+        parts = self.component_energies(own_share=own_share)
         return UncertainValue.total(parts) if parts else None
 
     @property
@@ -100,10 +113,18 @@ def find_entries(
     The arguments are those of :func:`joulelab.ledger.ledger.read_ledger`.
     """
     found: list[Entry] = []
-    for root in paths or saved_run_directories():
-        sites = _Sites(Path(root), given, on_error)
+    for root in _directories(paths):
+        sites = _Sites(root, given, on_error)
         runs = open_runs(root, on_error=on_error)
         found += [Entry(run, sites.of(run.directory)) for run in runs]
+    return found
+
+
+def _directories(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the directories that paths and names of saved runs stand for."""
+    found = [] if paths else saved_run_directories()
+    for path in map(Path, paths):
+        found += [path] if path.is_dir() else [run.directory for run in select(str(path))]
     return found
 
 

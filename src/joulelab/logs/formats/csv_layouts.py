@@ -269,6 +269,7 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
 
     ``timestamp`` is the end of a run and ``duration`` its length in s (CodeCarbon documentation,
     Output). Rows of one run that was flushed more than once contain each other: the last counts.
+    Energies contain the PUE (CodeCarbon, ``_do_measurements``), which JouleLab applies to carbon.
     CPU and RAM are often modelled: the file does not say.
     """
     last: dict[str, Row] = {}
@@ -282,8 +283,10 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
             continue
         name = names[i] if names.count(names[i]) == 1 else f"{names[i]} {i + 1}"
         log.runs.append((name, row["timestamp"], length_s))
-        if number(row.get("pue", "")) not in (1.0, 0.0) and row.get("pue"):
-            log.notes.append(f"energies include the data centre's PUE of {row['pue']}")
+        pue = number(row.get("pue", ""))
+        pue = pue if pue > 1 else 1.0
+        if pue > 1:
+            log.notes.append(f"energies were divided by the data centre's PUE of {row['pue']}")
         if row.get("tracking_mode") == "process":
             log.notes.append("CodeCarbon tracked its own process only")
         for column, component in _CODECARBON_PARTS.items():
@@ -298,7 +301,7 @@ def _read_codecarbon(log: LogText) -> Iterator[Reading]:
                     overlaps,
                     provenance=Provenance.MEASURED if measured else _ESTIMATED,
                 )
-                yield Reading(row["timestamp"], meter, number(row[column]) * 3.6e6, length_s)
+                yield Reading(row["timestamp"], meter, number(row[column]) * 3.6e6 / pue, length_s)
 
 
 _CODECARBON = ("timestamp", "project_name", "duration", "energy_consumed")
