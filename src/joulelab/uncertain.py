@@ -158,6 +158,13 @@ class Ratio:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, value: UncertainValue) -> Self:
+        """Return a value that is a ratio with its interval; all are NaN if it is unknown."""
+        if math.isnan(value.value):
+            return cls(math.nan, math.nan, math.nan)
+        return cls(value.value, *value.interval)
+
 
 UNKNOWN_RATIO = Ratio(math.nan, math.nan, math.nan)
 

@@ -66,10 +66,10 @@ def test_a_benchmark_gives_the_energy_at_a_level_of_load(tmp_path):
     path = bench(tmp_path / "bench", levels)
     assert token_energy(f"{path}:8").value == 0.1
     assert token_energy(f"{path}/result.json:concurrency 1").value == 0.4
-    assert token_energy(f"{path}:2.50").value == 0.2
+    assert token_energy(f"{path}:2.5").value == 0.2
     with pytest.raises(UserError, match="3 levels of load: they are concurrency 1") as error:
         token_energy(str(path))
-    assert error.value.hint.startswith("name one, for example ")
+    assert error.value.hint == f"name one, for example '{path}/result.json:2.5 requests/s'"
     with pytest.raises(UserError, match="no '3'"):
         token_energy(f"{path}:3")
 

@@ -12,9 +12,11 @@ from benchmarks.token_attribution import Case, record, simulate
 
 from joulelab.cli.app import main
 from joulelab.errors import UserError
+from joulelab.format import quantity
 from joulelab.llm.power_source import PowerSource
 from joulelab.llm.request_files import write_requests
-from joulelab.llm.text import headline
+from joulelab.llm.requests import TIMES
+from joulelab.llm.text import headline, request_text
 from joulelab.llm.token_attribution import UNKNOWN_COST, attribute
 from joulelab.logs.power_log import read_logs
 from joulelab.recording.trace import Readings
@@ -121,6 +123,18 @@ def test_both_in_unix_time(server, files, report):
     check(found, server[0])
     # Times are those of the file.
     assert found["steady_state"]["start_s"] == pytest.approx(UNIX_S + 8, abs=2)
+
+
+def test_requests_in_milliseconds_since_1970(server, files, report, tmp_path):
+    requests, power = files(UNIX_S, UNIX_S)
+    rows = [json.loads(line) for line in requests.read_text().splitlines()]
+    for row in rows:
+        row |= {name: row[name] and round(row[name] * 1e3) for name in TIMES}
+    in_ms = tmp_path / "ms.jsonl"
+    in_ms.write_text("\n".join(map(json.dumps, rows)))
+    found = report("--requests", in_ms, "--power", power)
+    check(found, server[0])
+    assert "the times of the requests are read as ms since 1970" in found["notes"]
 
 
 def test_an_offset_of_the_clocks(server, files, report):
@@ -299,6 +313,34 @@ def test_without_output_tokens_only_prefill_is_known(server):
     assert "output token," not in headline(result)
     unknown = replace(result, cost=UNKNOWN_COST)
     assert headline(unknown) == "joules per token are unknown"
+
+
+def test_requests_without_tokens_have_no_empty_table_or_figure(server, capfd, tmp_path):
+    truth, trace = server
+    requests, power, page = tmp_path / "r.jsonl", tmp_path / "p.csv", tmp_path / "page.html"
+    none = np.zeros(len(truth.requests))
+    empty = replace(truth.requests, input_tokens=none, output_tokens=none, cached_tokens=none)
+    write_requests(requests, empty)
+    power.write_text(power_csv(trace.series[0]))
+    with pytest.raises(SystemExit):
+        main(["llm", "report", "--requests", str(requests), "--power", str(power),
+            "--html", str(page)])  # fmt: skip
+    out = capfd.readouterr().out
+    assert out.startswith("joules per token are unknown\n")
+    assert "per request (median" in out
+    assert "J per token" not in out
+    text = page.read_text()
+    assert "Power over time" in text
+    assert "Steady state: " in text
+    assert "All requests against the steady state" not in text
+    assert "<table" not in text
+
+
+def test_one_request_has_no_range_of_energies(server):
+    truth, trace = server
+    one = truth.requests.at(np.array([0]))
+    result = attribute(one, trace)
+    assert request_text(result) == f"{quantity(result.per_request.energy_j[0], 'J')} per request"
 
 
 def test_the_command_line(files):

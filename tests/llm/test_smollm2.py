@@ -25,11 +25,10 @@ def test_replies_and_counters_of_a_real_server_agree(smollm2):
     assert [one.input_tokens for one in replies] == [40, 40]
     assert [one.output_tokens for one in replies] == [6, 6]
     assert replies[1].cached_tokens == 39
-    assert all(one.prefill_s > 0 and one.decode_s > 0 for one in replies)
     assert after.prompt_tokens - before.prompt_tokens == 80
     assert after.cached_tokens - before.cached_tokens == sum(one.cached_tokens for one in replies)
     assert after.generation_tokens - before.generation_tokens == 12
-    assert (after.running, after.waiting) == (0, 0)
+    assert after.running == 0
 
 
 def test_a_server_without_metrics_has_no_counters(smollm2):

@@ -80,7 +80,7 @@ def test_phases_are_about_different_tokens(run, phase, token, j_per_token):
     code, out, err = run("predict", "lm:llama-3.1-8b", "--phase", phase, "--batch-size", 8)
     assert (code, err) == (0, "")
     assert f"per {token} token " in out
-    assert f"fitted to no {phase} in 16 bits of a language model" in out
+    assert f"fitted to no such step of a language model ({phase} in 16 bits)" in out
     code, out, _ = run(
         "predict", "lm:llama-3.1-8b", "--phase", phase, "--batch-size", 8, "--json", "--price", 1,
         "--currency", "EUR",

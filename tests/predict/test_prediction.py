@@ -395,7 +395,7 @@ def test_what_was_not_measured_is_noted_and_widens_the_interval(name, phase, pre
     profile = load_profile(name)
     case = Case("lm:llama-3.2-1b", phase, 32, (128,), 100, precision)
     (one,) = predict([case], profile)
-    note = f"fitted to no {phase} in {32 if precision == 'fp32' else 16} bits of a language model"
+    note = f"({phase} in {32 if precision == 'fp32' else 16} bits), which widens the interval"
     assert any(note in text for text in one.notes) == unseen
     half = math.log(one.energy_high_j / one.energy_per_step_j) / profile.coverage_factor
     assert half > (UNKNOWN_DISCREPANCY if unseen else 0.05)

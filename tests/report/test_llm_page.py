@@ -1,5 +1,6 @@
 """The page of joules per token, and in a real browser."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from joulelab.carbon.site import Site
 from joulelab.llm.text import costs_of
 from joulelab.llm.token_attribution import attribute
 from joulelab.report.llm_page import PARTS, LoadPoint, explained_power, write_llm_page
+from joulelab.report.page import environment
 from joulelab.uncertain import Ratio
 
 HOSTILE = "</script><img src=http://example.com/x> & “model”"
@@ -90,6 +92,30 @@ def test_without_idle_power_there_is_less_to_show(tmp_path, measured):
     assert "Energy of each request" not in text
     assert "nan" not in text
     assert explained_power(gross, np.array([0.0, 1.0])).equals(pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("site", "columns"),
+    [
+        (Site(), []),
+        (Site(price_per_kwh=0.3, currency="EUR"), ["Price (95 % CI)"]),
+        (Site(intensity_g_per_kwh=360.0), ["CO2e (95 % CI)"]),
+    ],
+)
+def test_costs_that_are_unknown_have_no_column(tmp_path, measured, site, columns):
+    result, _ = measured
+    page = write_llm_page(tmp_path / "a.html", result, title="a", costs=costs_of(result, site))
+    head = page.read_text().partition('<th scope="col">A million tokens</th>')[2]
+    head = head.partition("</tr>")[0]
+    assert re.findall("<th[^>]*>([^<]*)<", head) == ["Energy (95 % CI)", *columns]
+
+
+@pytest.mark.parametrize(("number", "columns"), [(1, 1), (4, 4), (5, 5), (6, 3), (7, 4), (11, 4)])
+def test_cards_are_in_rows_of_nearly_the_same_length(number, columns):
+    template = environment().from_string(
+        '{% from "facts.html.j2" import fact_list %}{{ fact_list(facts) }}'
+    )
+    assert f'style="--columns: {columns}"' in template.render(facts=[("a", "b")] * number)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

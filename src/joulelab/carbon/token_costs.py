@@ -47,14 +47,19 @@ class TokenCosts:
         most = J_PER_KWH / one.low if one.low > 0 else math.inf
         return Ratio(J_PER_KWH / one.value, J_PER_KWH / one.high, most)
 
+    @property
+    def tokens_per_kwh_text(self) -> str:
+        """The same with its interval, as text."""
+        one = self.tokens_per_kwh
+        return with_interval(one.value / 1e6, one.low / 1e6, one.high / 1e6, "million")
+
     def lines(self, *, origin: bool = False) -> list[str]:
         """Format the values, with the origin of intensity and price if asked for."""
-        one, per_kwh = self.j_per_token, self.tokens_per_kwh
-        value, low, high = per_kwh.value / 1e6, per_kwh.low / 1e6, per_kwh.high / 1e6
+        one = self.j_per_token
         costs = self.costs.text(origin=origin)
         return [
             f"{with_interval(one.value, one.low, one.high, 'J')} per token",
-            f"{with_interval(value, low, high, 'million')} tokens per kWh",
+            f"{self.tokens_per_kwh_text} tokens per kWh",
             *([f"a million tokens: {costs}"] if costs else []),
         ]
 

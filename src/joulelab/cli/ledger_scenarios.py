@@ -72,7 +72,7 @@ def inference(
     year_costs = site.costs(year.value, year.interval)
     per_million = None
     if unit == "token":
-        per_million = token_costs(Ratio(found.per_request.value, *found.per_request.interval), site)
+        per_million = token_costs(Ratio.of(found.per_request), site)
     if as_json:
         million = {} if per_million is None else per_million.to_json()
         print_json(million | found.to_json() | {"costs_of_a_year": year_costs.to_json()})

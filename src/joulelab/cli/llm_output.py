@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from joulelab.carbon.token_costs import TokenCosts
 from joulelab.cli.output import echo, output_console, value_table
-from joulelab.format import ABSENT, sentence
+from joulelab.format import sentence
 from joulelab.llm.result import LlmResult
 from joulelab.llm.text import (
     all_notes,
     component_rows,
     cost_notes,
-    cost_rows,
+    cost_table,
     energy_text,
     load_text,
     per_token_cell,
@@ -33,7 +33,8 @@ def print_result(result: LlmResult, costs: Mapping[str, TokenCosts]) -> None:
     for row in per_token_rows(result):
         cells = [per_token_cell(row.whole), *([per_token_cell(row.steady)] if steady else [])]
         table.add_row(row.title, *cells)
-    console.print(table)
+    if table.rows:
+        console.print(table)
     rows = component_rows(result, intervals=False)
     if len(rows) > 1:
         headings = ["energy", "net", "J per output token", "J per input token"]
@@ -43,13 +44,11 @@ def print_result(result: LlmResult, costs: Mapping[str, TokenCosts]) -> None:
         console.print(table)
     if text := request_text(result):
         echo(text)
-    million = cost_rows(costs)
-    columns = [i for i in (2, 3) if any(row[i] != ABSENT for row in million)]
-    if columns:
-        headings = ["", "", "CO2e", "price"]
-        table = value_table("a million tokens", [f"{headings[i]} (95 % CI)" for i in columns])
-        for cells_of_row in million:
-            table.add_row(cells_of_row[0], *(cells_of_row[i] for i in columns))
+    (title, _, *of_costs), million = cost_table(costs) if costs else (["", ""], [])
+    if of_costs:
+        table = value_table(title, of_costs)
+        for name, _, *cells in million:
+            table.add_row(name, *cells)
         console.print(table)
     for note in (*cost_notes(costs), *all_notes(result)):
         echo(f"  {sentence(note)}")

@@ -25,7 +25,15 @@ from joulelab.cli.output import (
     value_table,
     write_csv,
 )
-from joulelab.format import duration, number, quantity, sentence, with_interval
+from joulelab.format import (
+    count,
+    duration,
+    number,
+    quantity,
+    sentence,
+    time_scale,
+    with_interval,
+)
 from joulelab.models.registry import (
     PAPER_INPUT,
     canonical_name,
@@ -186,47 +194,56 @@ def _print_one(one: Prediction, profile: HardwareProfile, site: Site, as_json: b
         print_json(one.to_json() | details)
         return
     if one.case.counts_tokens:
-        _print_tokens(one, profile, of_tokens.tokens_per_kwh)
+        rows = _print_tokens(one, profile, of_tokens.tokens_per_kwh_text)
     else:
-        _print_samples(one, profile)
-    click.echo(f"host, device     {duration(one.host_s)}, {duration(one.device_s)}")
-    click.echo(f"mean power       {quantity(one.power_w, 'W')}")
+        rows = _print_samples(one, profile)
+    rows.append(("host, device", f"{duration(one.host_s)}, {duration(one.device_s)}"))
+    rows.append(("mean power", quantity(one.power_w, "W")))
     if cost_text:
-        click.echo(f"a million {unit:6} {cost_text}")
+        rows.append((f"a million {unit}", cost_text))
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        click.echo(f"{label:{width}} {text}")
     _print_operators(one)
     for note in one.notes:
         click.echo(sentence(note))
 
 
-def _print_samples(one: Prediction, profile: HardwareProfile) -> None:
+def _print_samples(one: Prediction, profile: HardwareProfile) -> list[tuple[str, str]]:
+    """Print what was predicted, and return the values with their labels."""
     case = one.case
     click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, input {case.input}")
     click.echo(f"on {profile.datasheet.device} ({profile.numerics})")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
     per_thousand = quantity(1000 * one.energy_per_sample_j, "J")
-    click.echo(f"energy per step  {energy}, {per_thousand} per 1,000 samples")
     seconds = _interval(one.seconds_per_step, one.seconds_low, one.seconds_high)
-    click.echo(f"time per step    {seconds}")
+    return [
+        ("energy per step", f"{energy}, {per_thousand} per 1,000 samples"),
+        ("time per step", seconds),
+    ]
 
 
-def _print_tokens(one: Prediction, profile: HardwareProfile, per_kwh: Ratio) -> None:
+def _print_tokens(one: Prediction, profile: HardwareProfile, per_kwh: str) -> list[tuple[str, str]]:
+    """Print what was predicted, and return the values with their labels."""
     case = one.case
-    outputs = f", {case.output_tokens} output tokens" if case.decodes else ""
-    tokens = f"{case.input} input tokens{outputs}"
+    outputs = f", {count(case.output_tokens, 'output token')}" if case.decodes else ""
+    tokens = f"{count(case.input_shape[0], 'input token')}{outputs}"
     click.echo(f"{case.model}, {case.phase}, batch size {case.batch_size}, {tokens}")
     click.echo(f"on {profile.datasheet.device}, {case.precision} (profile: {profile.numerics})")
     joules, low_j, high_j, *seconds = one.per_token.values()
     token = case.token.replace("_", " ")
-    click.echo(f"per {token:12} {with_interval(joules, low_j, high_j, 'J')}")
-    click.echo(f"                 {_interval(*seconds)}")
-    value, low, high = (n / MILLION for n in (per_kwh.value, per_kwh.low, per_kwh.high))
-    click.echo(f"tokens per kWh   {with_interval(value, low, high, 'million')}")
     energy = with_interval(one.energy_per_step_j, one.energy_low_j, one.energy_high_j, "J")
-    click.echo(f"per step         {duration(one.seconds_per_step)}, {energy}")
+    return [
+        (f"per {token}", with_interval(joules, low_j, high_j, "J")),
+        ("", _interval(*seconds)),
+        ("tokens per kWh", per_kwh),
+        ("per step", f"{duration(one.seconds_per_step)}, {energy}"),
+    ]
 
 
 def _interval(seconds: float, low: float, high: float) -> str:
-    return f"{duration(seconds)} (95 % CI {duration(low)}–{duration(high)})"
+    size, unit = time_scale(seconds)
+    return with_interval(seconds / size, low / size, high / size, unit)
 
 
 def _print_operators(one: Prediction) -> None:

@@ -132,7 +132,7 @@ def _token_of_result(file: Path, level: str) -> UncertainValue:
                 f"{file} has {count(len(levels), 'level')} of load"
                 + (f" and no {level!r}" if level else ""),
                 why=f"they are {join_words([*levels])}" if levels else "",
-                hint=f"name one, for example {file}:{[*levels][-1].split()[-1]}" if levels else "",
+                hint=f"name one, for example '{file}:{[*levels][-1]}'" if levels else "",
             )
         energy = levels[matching[0]]
     energy = energy or {}

@@ -35,7 +35,6 @@ from joulelab.llm.bench_result import BenchResult, LevelResult
 from joulelab.llm.level_analysis import (
     MARGIN_S,
     MeasuredLevel,
-    joined,
     level_result,
     request_log,
 )
@@ -50,6 +49,7 @@ from joulelab.llm.prompts import (
     synthetic_prompts,
 )
 from joulelab.llm.request_files import write_requests
+from joulelab.llm.requests import RequestLog
 from joulelab.llm.server_counters import read_counters, read_final_counters
 from joulelab.llm.sweep import find_knee
 from joulelab.llm.text import costs_of
@@ -132,7 +132,7 @@ def run_bench(
     bench = asyncio.run(_run(client, options, prompts, directory, sensors, watch))
     watch("computing energies", None)
     result = bench.result()
-    log = joined([one.requests for one in result.levels]).shifted(bench.unix_zero_s)
+    log = RequestLog.joined([one.requests for one in result.levels]).shifted(bench.unix_zero_s)
     names = [str(one.level) for one in result.levels for _ in one.requests.request]
     write_requests(directory / REQUESTS_FILE, log, level=names)
     with writing(directory / RESULT_FILE):
@@ -302,7 +302,7 @@ class _Bench:
         total = None
         notes = tuple(self._all_notes(levels))
         if trace is not None and any(one.energy for one in levels):
-            total = attribute(joined([one.requests for one in levels]), trace, baseline)
+            total = attribute(RequestLog.joined([one.requests for one in levels]), trace, baseline)
             total = replace(total, notes=(*notes, *total.notes))
         return BenchResult(
             url=self.client.url,

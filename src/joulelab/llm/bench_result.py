@@ -95,9 +95,7 @@ class LevelResult:
     @property
     def cost_ratio(self) -> Ratio:
         """The cost with its 95 % interval."""
-        if math.isnan(self.cost.value):
-            return Ratio(math.nan, math.nan, math.nan)
-        return Ratio(self.cost.value, *self.cost.interval)
+        return Ratio.of(self.cost)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary."""

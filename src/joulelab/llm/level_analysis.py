@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from joulelab.llm.openai_client import Reply
 from joulelab.llm.prompts import Tokenizer
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult
+from joulelab.llm.server_activity import Phase
 from joulelab.llm.server_counters import ServerCounters, disagreements
 from joulelab.llm.sweep import BLOCKS, cost_of_blocks
 from joulelab.llm.token_attribution import attribute
@@ -129,17 +129,6 @@ def request_log(replies: Sequence[Reply], first: int, tokenizer: Tokenizer) -> R
     )
 
 
-def joined(logs: Sequence[RequestLog]) -> RequestLog:
-    """Return the requests of several logs that follow each other as one."""
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in logs])
-        for name in (
-            "start_s", "first_token_s", "stop_s", "input_tokens", "output_tokens", "cached_tokens",
-        )
-    }  # fmt: skip
-    return RequestLog(request=tuple(name for one in logs for name in one.request), **arrays)
-
-
 def _reply_notes(replies: Sequence[Reply]) -> Iterator[str]:
     """Say what the replies lack."""
     good = [one for one in replies if not one.error]
@@ -202,6 +191,4 @@ def tokens_in(log: RequestLog, edges_s: Floats) -> Floats:
     Returns:
         Tokens. Shape: (edges - 1,).
     """
-    length_s = np.maximum(log.stop_s - log.start_s, 1e-9)
-    inside_s = np.clip(edges_s[:, None], log.start_s, log.stop_s) - log.start_s
-    return np.diff(inside_s / length_s @ log.output_tokens)
+    return Phase.of(log.start_s, log.stop_s, log.output_tokens).spread(log.output_tokens, edges_s)

@@ -115,11 +115,11 @@ class PowerSource:
             f"{count(int(group.sum()), 'request')} {problem}: {_named(placed.request, group)}"
             for group, problem in (
                 (~is_inside, "outside of the recording left out"),
-                (is_cut, "only partly within the recording, and the rest of their energy unknown"),
+                (is_cut, "only partly within the recording: the energy outside of it is estimated"),
             )
             if group.any()
         ]
-        return replace(_chosen(placed, is_inside), notes=(*placed.notes, *notes))
+        return replace(placed.at(np.flatnonzero(is_inside)), notes=(*placed.notes, *notes))
 
     def _no_overlap(self, requests: RequestLog, placed: RequestLog) -> UserError:
         """Describe both extents and the likely cause."""
@@ -170,18 +170,3 @@ def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
     found = [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
     rest = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
     return join_words([*found[:NAMED], *rest])
-
-
-def _chosen(requests: RequestLog, chosen: NDArray[np.bool_]) -> RequestLog:
-    return replace(
-        requests,
-        request=tuple(
-            name for name, is_chosen in zip(requests.request, chosen, strict=True) if is_chosen
-        ),
-        start_s=requests.start_s[chosen],
-        first_token_s=requests.first_token_s[chosen],
-        stop_s=requests.stop_s[chosen],
-        input_tokens=requests.input_tokens[chosen],
-        output_tokens=requests.output_tokens[chosen],
-        cached_tokens=requests.cached_tokens[chosen],
-    )

@@ -17,26 +17,25 @@ import numpy as np
 from joulelab.errors import UserError
 from joulelab.format import count, finite_or_none
 from joulelab.llm.request_formats import FORMATS, Row
-from joulelab.llm.requests import RequestLog
+from joulelab.llm.requests import TIMES, TOKENS, RequestLog
 from joulelab.logs.cells import is_absent, number
-from joulelab.logs.columns import LogOptions, choose_values
+from joulelab.logs.columns import TIME_UNITS, LogOptions, choose_values
 from joulelab.logs.csv_table import open_table
 from joulelab.logs.formats import find_format
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.span_energies import column_positions
-from joulelab.logs.timestamps import dates, day_first, time_zone, to_time
+from joulelab.logs.timestamps import dates, day_first, epoch_unit, time_zone, to_time
 from joulelab.storage import write_whole, writing
 from joulelab.validation import InvalidData
 
-TIMES = ("start_s", "first_token_s", "stop_s")
-TOKENS = ("input_tokens", "output_tokens")
-COLUMNS = (*TIMES, *TOKENS)
-"""Columns that a log of one's own must have; ``request``, ``name`` and ``cached_tokens`` may."""
+REQUIRED = (*TIMES, *TOKENS)
+"""Columns that a log of one's own must have. It may have ``request``, ``name`` and
+``cached_tokens``."""
 ROUNDING_S = 1e-3
 """Times of one request that two clocks measured may be out of order by this much."""
 MOST_TOKENS = 1e9  # Of one request.
 _HINT = (
-    f"give CSV or JSONL with the columns {', '.join(COLUMNS)}, or JSON of vLLM's benchmark, "
+    f"give CSV or JSONL with the columns {', '.join(REQUIRED)}, or JSON of vLLM's benchmark, "
     "guidellm or aiperf"
 )
 _NOT_SPACE = re.compile(r"\S")
@@ -54,8 +53,8 @@ def read_requests(
         renamed: What to call columns of the file.
 
     Returns:
-        The requests in order of their start. Times are as in the file; dates are seconds since
-        1970.
+        The requests in order of their start. Times are as in the file; dates, and times since 1970
+        in other units, are seconds since 1970.
 
     Raises:
         UserError: The file cannot be read, is none of requests, or has a value that cannot be.
@@ -67,7 +66,7 @@ def read_requests(
     if head[:1] in ("{", "["):
         rows = _rows_of_json(path, timezone, renamed or {}, notes)
     else:
-        rows = _rows_of_csv(path, timezone, renamed or {})
+        rows = _rows_of_csv(path, timezone, renamed or {}, notes)
     return _checked(path, rows, notes)
 
 
@@ -93,11 +92,13 @@ def write_requests(path: Path, requests: RequestLog, **labels: Sequence[str]) ->
         write_whole(path, "".join(lines).encode())
 
 
-def _rows_of_csv(path: Path, timezone: str | None, renamed: Mapping[str, str]) -> Iterator[Row]:
+def _rows_of_csv(
+    path: Path, timezone: str | None, renamed: Mapping[str, str], notes: list[str]
+) -> Iterator[Row]:
     table = open_table(path)
     if not table.header:
         raise UserError(f"{path} has no line with names of columns", hint=_HINT)
-    return _own_rows(path, table.names, list(table.rows()), timezone, renamed)
+    return _own_rows(path, table.names, list(table.rows()), timezone, renamed, notes)
 
 
 def _rows_of_json(
@@ -108,7 +109,7 @@ def _rows_of_json(
     if found is None:
         names = list(dict.fromkeys(name for one in objects for name in one))
         cells = [[_text_of(one.get(name)) for name in names] for one in objects]
-        return _own_rows(path, names, cells, timezone, renamed)
+        return _own_rows(path, names, cells, timezone, renamed, notes)
     if renamed:
         raise UserError(f"{path} is a log of {found.name}, which has no columns to rename")
     try:
@@ -152,12 +153,13 @@ def _own_rows(
     rows: Sequence[Sequence[str]],
     timezone: str | None,
     renamed: Mapping[str, str],
+    notes: list[str],
 ) -> Iterator[Row]:
-    """Iterate over the rows of a table that has :data:`COLUMNS`."""
+    """Iterate over the rows of a table that has :data:`REQUIRED`."""
     at = column_positions(path, names, renamed)
-    missing = [name for name in COLUMNS if name not in at]
+    missing = [name for name in REQUIRED if name not in at]
     if missing:
-        if len(missing) == len(COLUMNS) and _is_power_log(path):
+        if len(missing) == len(REQUIRED) and _is_power_log(path):
             raise UserError(
                 f"{path} is a log of power, not of requests", hint="give it with --power"
             )
@@ -170,12 +172,17 @@ def _own_rows(
     if short is not None:
         raise UserError(f"{path}, row {short} has fewer columns than the header")
     cells = {name: [row[i].strip() for row in rows] for name, i in at.items()}
-    times = [cell for name in TIMES for cell in cells[name]]
-    parse_dates = dates(time_zone(timezone), day_first(times, path))
+    parse_dates = dates(
+        time_zone(timezone), day_first([cell for name in TIMES for cell in cells[name]], path)
+    )
+    times = {name: [to_time(cell, parse_dates) for cell in cells[name]] for name in TIMES}
+    unit = (epoch_unit(np.array(times["start_s"])) if rows else None) or "s"
+    if unit != "s":
+        notes.append(f"the times of the requests are read as {unit} since 1970")
     labels = cells.get("request") or _distinct(cells.get("name", []))
     for i in range(len(rows)):
         start_s, first_s, stop_s = (
-            _value(path, i, name, cells[name][i], to_time(cells[name][i], parse_dates))
+            _value(path, i, name, cells[name][i], times[name][i]) * TIME_UNITS[unit]
             for name in TIMES
         )
         inputs, outputs = (

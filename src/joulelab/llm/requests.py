@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+TIMES = ("start_s", "first_token_s", "stop_s")
+TOKENS = ("input_tokens", "output_tokens")
+COLUMNS = (*TIMES, *TOKENS, "cached_tokens")
+"""Columns of numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +48,19 @@ class RequestLog:
     def window_s(self) -> tuple[float, float]:
         """Start of the first request and end of the last."""
         return float(self.start_s.min()), float(self.stop_s.max())
+
+    def at(self, index: NDArray[np.intp]) -> Self:
+        """Return some of the requests."""
+        columns: dict[str, Any] = {name: getattr(self, name)[index] for name in COLUMNS}
+        return replace(self, request=tuple(self.request[i] for i in index), **columns)
+
+    @classmethod
+    def joined(cls, logs: Sequence[RequestLog]) -> Self:
+        """Return the requests of several logs that follow each other as one, without notes."""
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(one, name) for one in logs]) for name in COLUMNS
+        }
+        return cls(request=tuple(name for one in logs for name in one.request), **columns)
 
     def shifted(self, offset_s: float) -> Self:
         """Return the same requests on a clock that shows ``offset_s`` more."""

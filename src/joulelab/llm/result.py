@@ -127,7 +127,7 @@ class LlmResult:
         return replace(self, requests=self.requests.shifted(offset_s), steady_state=steady)
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to the dictionary that ``joulelab llm report --json`` prints."""
+        """Convert to a plain dictionary."""
         low_j, high_j = self.energy.interval_j
         net_low_j, net_high_j = self.energy.net_interval_j
         return {

@@ -63,6 +63,15 @@ class Phase:
         """How long each took."""
         return self.stop_s - self.start_s
 
+    def spread(self, amounts: Floats, edges_s: Floats) -> Floats:
+        """Return what is between edges of amounts that are spread evenly over each request's phase.
+
+        Shapes: (requests,), (edges,) and (edges - 1,).
+        """
+        rate = amounts / self.length_s
+        until = [rate @ np.clip(edge - self.start_s, 0.0, self.length_s) for edge in edges_s]
+        return np.diff(until)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:

@@ -49,7 +49,6 @@ class ServerCounters:
         cached_tokens: Tokens of prompts that it took from its cache.
         generation_tokens: Generated tokens.
         running: Requests in work.
-        waiting: Requests in the queue.
     """
 
     source: str
@@ -58,7 +57,6 @@ class ServerCounters:
     cached_tokens: float
     generation_tokens: float
     running: float
-    waiting: float
 
 
 class _Names(NamedTuple):
@@ -69,7 +67,6 @@ class _Names(NamedTuple):
     cached: tuple[str, ...]
     generation: str
     running: str
-    waiting: str
     prompt_has_cached: bool = True
 
 
@@ -84,7 +81,6 @@ _SERVERS = (
         ),
         "vllm:generation_tokens_total",
         "vllm:num_requests_running",
-        "vllm:num_requests_waiting",
     ),
     _Names(
         "SGLang",
@@ -92,7 +88,6 @@ _SERVERS = (
         ("sglang:cached_tokens_total",),
         "sglang:generation_tokens_total",
         "sglang:num_running_reqs",
-        "sglang:num_queue_reqs",
     ),
     _Names(
         "llama.cpp",
@@ -100,7 +95,6 @@ _SERVERS = (
         ("llamacpp:prompt_tokens_cached_total",),
         "llamacpp:tokens_predicted_total",
         "llamacpp:requests_processing",
-        "llamacpp:requests_deferred",
         prompt_has_cached=False,
     ),
     _Names(
@@ -109,7 +103,6 @@ _SERVERS = (
         (),
         "tgi_request_generated_tokens_sum",
         "tgi_batch_current_size",
-        "tgi_queue_size",
     ),
 )
 
@@ -141,7 +134,6 @@ def parse_counters(text: str) -> ServerCounters | None:
                 cached_tokens=cached,
                 generation_tokens=totals.get(names.generation, 0.0),
                 running=totals.get(names.running, math.nan),
-                waiting=totals.get(names.waiting, math.nan),
             )
     return None
 
@@ -250,15 +242,11 @@ class ReplyCounts(NamedTuple):
         input_tokens: Tokens of the prompt, cached ones included.
         cached_tokens: Of these, tokens that it took from its cache.
         output_tokens: Generated tokens.
-        prefill_s: Time for the prompt (llama.cpp only).
-        decode_s: Time for the generated tokens (llama.cpp only).
     """
 
     input_tokens: float
     cached_tokens: float
     output_tokens: float
-    prefill_s: float
-    decode_s: float
 
 
 def reply_counts(reply: Mapping[str, Any]) -> ReplyCounts:
@@ -277,13 +265,7 @@ def reply_counts(reply: Mapping[str, Any]) -> ReplyCounts:
     outputs = _value(usage, "completion_tokens")
     if math.isnan(outputs):
         outputs = _value(timings, "predicted_n")
-    return ReplyCounts(
-        input_tokens=inputs,
-        cached_tokens=cached,
-        output_tokens=outputs,
-        prefill_s=_value(timings, "prompt_ms") / 1e3,
-        decode_s=_value(timings, "predicted_ms") / 1e3,
-    )
+    return ReplyCounts(input_tokens=inputs, cached_tokens=cached, output_tokens=outputs)
 
 
 def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

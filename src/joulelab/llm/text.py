@@ -11,6 +11,7 @@ import numpy as np
 from joulelab.carbon.site import Site
 from joulelab.carbon.token_costs import TokenCosts, token_costs
 from joulelab.format import (
+    ABSENT,
     count,
     duration,
     interval,
@@ -128,10 +129,14 @@ def request_text(result: LlmResult) -> str:
     """Describe the energies of requests; empty if they are unknown."""
     if result.per_request is None:
         return ""
-    low, median, high = np.percentile(result.per_request.energy_j, (5, 50, 95))
+    energy_j = result.per_request.energy_j
+    low, median, high = np.percentile(energy_j, (5, 50, 95))
+    text = f"{quantity(median, 'J')} per request"
+    if energy_j.size == 1:
+        return text
     size, unit = scale(median, "J")
     ends = interval(low / size, high / size, median / size)
-    return f"{quantity(median, 'J')} per request (median; 5 % to 95 %: {ends} {unit})"
+    return f"{text} (median; 5 % to 95 %: {ends} {unit})"
 
 
 def costs_of(
@@ -166,8 +171,9 @@ def costs_of(
     }
 
 
-def cost_rows(costs: Mapping[str, TokenCosts]) -> list[tuple[str, ...]]:
-    """Return what a million tokens are of, their energy, carbon and price; empty if unknown."""
+def cost_table(costs: Mapping[str, TokenCosts]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of a million tokens: their energy, and carbon and price if known."""
+    headings = ["a million tokens", "energy (95 % CI)", "CO2e (95 % CI)", "price (95 % CI)"]
     rows: list[tuple[str, ...]] = []
     for name, one in costs.items():
         million = one.costs
@@ -183,7 +189,8 @@ def cost_rows(costs: Mapping[str, TokenCosts]) -> list[tuple[str, ...]]:
                 f"{price} ({ends})" if ends else price,
             )
         )
-    return rows
+    known = [i for i in range(len(headings)) if any(row[i] != ABSENT for row in rows)]
+    return [headings[i] for i in known], [[row[i] for i in known] for row in rows]
 
 
 def cost_notes(costs: Mapping[str, TokenCosts]) -> list[str]:
@@ -191,10 +198,7 @@ def cost_notes(costs: Mapping[str, TokenCosts]) -> list[str]:
     one = costs.get("output_gross")
     if one is None:
         return []
-    value, low, high = (
-        getattr(one.tokens_per_kwh, name) / 1e6 for name in ("value", "low", "high")
-    )
-    notes = [f"{with_interval(value, low, high, 'million')} output tokens per kWh, idle included"]
+    notes = [f"{one.tokens_per_kwh_text} output tokens per kWh, idle included"]
     factor = one.costs.factor
     if factor is not None:
         notes.append(f"carbon at {factor}, PUE {one.costs.pue:g}")
@@ -219,7 +223,9 @@ def all_notes(result: LlmResult) -> Sequence[str]:
     """Return everything that limits the result, each once."""
     absent = [f"{name}: {why}" for name, why in result.energy.absent.items()]
     gap_s = result.energy.gap_s
-    gaps = [f"no readings for {duration(gap_s)}"] if gap_s > 0.01 * result.energy.duration_s else []
+    gaps = []
+    if gap_s > 0.01 * result.energy.duration_s:
+        gaps.append(f"no readings for {duration(gap_s)} (included in the interval)")
     return list(dict.fromkeys([*result.notes, *absent, *gaps, *result.energy.caveats]))
 
 

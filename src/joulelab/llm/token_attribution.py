@@ -375,18 +375,14 @@ def _cost_of(
     if unknown_j >= UNKNOWN_SHARE * abs(math.fsum(one.part.net_j for one in divisions)):
         return UNKNOWN_COST
     prefill_j, decode_j = (UncertainValue.total(one) for one in zip(*phases, strict=True))
-    return TokenCost(_ratio(prefill_j.per(tokens_in)), _ratio(decode_j.per(tokens_out)))
-
-
-def _ratio(value: UncertainValue) -> Ratio:
-    return UNKNOWN_RATIO if math.isnan(value.value) else Ratio(value.value, *value.interval)
+    return TokenCost(Ratio.of(prefill_j.per(tokens_in)), Ratio.of(decode_j.per(tokens_out)))
 
 
 def _gross_per_token(energy: Energy, tokens: float) -> Ratio:
     if not energy.components:
         return UNKNOWN_RATIO
     parts = energy.components.values()
-    return _ratio(UncertainValue.total(component_gross(one, "") for one in parts).per(tokens))
+    return Ratio.of(UncertainValue.total(component_gross(one, "") for one in parts).per(tokens))
 
 
 def _request_energies(divisions: Sequence[_Division]) -> RequestEnergies:

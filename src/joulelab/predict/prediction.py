@@ -274,7 +274,7 @@ def _notes(
         )
     if _is_unseen(case, profile):
         notes.append(
-            f"the profile was fitted to no {case.token_kind} of a language model, "
+            f"the profile was fitted to no such step of a language model ({case.token_kind}), "
             "which widens the interval"
         )
     if batch:

@@ -19,13 +19,14 @@ from joulelab.carbon.token_costs import TokenCosts
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.findings.tables import write_file
 from joulelab.format import count, number, quantity, scale, sentence, with_interval
+from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult
 from joulelab.llm.server_activity import Phase, activities
 from joulelab.llm.text import (
     all_notes,
     component_rows,
     cost_notes,
-    cost_rows,
+    cost_table,
     energy_text,
     headline,
     load_text,
@@ -107,15 +108,16 @@ def write_llm_page(
     Raises:
         StoreError: It cannot be written.
     """
+    tokens = [
+        (row.title, per_token_cell(row.whole), per_token_cell(row.steady))
+        for row in per_token_rows(result)
+    ]
+    has_steady = result.steady_state is not None
     figures = [
         *([_sweep_figure(sweep)] if len(sweep) > 1 else []),
         *(_power_figures(result, trace) if trace is not None else []),
         *([_request_figure(result)] if result.per_request is not None else []),
-        *([_steady_figure(result)] if result.steady_state is not None else []),
-    ]
-    rows = [
-        (row.title, per_token_cell(row.whole), per_token_cell(row.steady))
-        for row in per_token_rows(result)
+        *([_steady_figure(result)] if has_steady and tokens else []),
     ]
     page = environment().get_template("llm.html.j2").render(
         title=title,
@@ -125,10 +127,10 @@ def write_llm_page(
         texts=[sentence(text) for text in (load_text(result), energy_text(result),
             steady_text(result), request_text(result)) if text],
         figures=figures,
-        has_steady=result.steady_state is not None,
-        tokens=rows,
+        has_steady=has_steady,
+        tokens=tokens,
         components=component_rows(result, intervals=True),
-        costs=cost_rows(costs or {}),
+        costs=cost_table(costs or {}),
         levels=[(one.label, per_token_cell(one.cost), number(one.output_tokens_per_s))
             for one in sweep],
         simulated=str(result.energy.provenance) == "simulated",
@@ -194,7 +196,7 @@ def _power_figures(result: LlmResult, trace: Trace) -> list[Figure]:
         "that each request's output and input tokens are attributed, over the time in which they "
         "were processed.",
     )
-    flight = _in_flight(result, edges_s)
+    flight = _in_flight(result.requests, edges_s)
     table = pd.DataFrame({"t_s": middle_s, "in_flight": flight})
     y = alt.Y("in_flight:Q", title="Requests", axis=left)
     area: dict[str, Any] = {"color": SERIES_COLOURS[0], "opacity": 0.75, "interpolate": "step"}
@@ -233,8 +235,8 @@ def explained_power(result: LlmResult, edges_s: Floats) -> pd.DataFrame:
     activity, each = next(activities(result.requests)), result.per_request
     powers = {
         "idle": np.full(middle_s.size, result.energy.idle_j / result.energy.duration_s),
-        "decode": _spread(activity.decode, each.decode_j, edges_s),
-        "prefill": _spread(activity.prefill, each.prefill_j, edges_s),
+        "decode": activity.decode.spread(each.decode_j, edges_s) / np.diff(edges_s),
+        "prefill": activity.prefill.spread(each.prefill_j, edges_s) / np.diff(edges_s),
     }
     return pd.concat(
         pd.DataFrame({"t_s": middle_s, "power_w": power_w, "part": PARTS[name], "order": i})
@@ -242,21 +244,10 @@ def explained_power(result: LlmResult, edges_s: Floats) -> pd.DataFrame:
     )
 
 
-def _spread(phase: Phase, energy_j: Floats, edges_s: Floats) -> Floats:
-    """Return mean power between edges, of energies that are spread evenly over phases."""
-    power_w = energy_j / phase.length_s
-    until_j = np.array(
-        [power_w @ np.clip(edge - phase.start_s, 0.0, phase.length_s) for edge in edges_s]
-    )
-    return np.diff(until_j) / np.diff(edges_s)
-
-
-def _in_flight(result: LlmResult, edges_s: Floats) -> Floats:
+def _in_flight(requests: RequestLog, edges_s: Floats) -> Floats:
     """Return the mean number of requests in flight between edges."""
-    requests = result.requests
-    length_s = requests.stop_s - requests.start_s
-    until = np.array([np.clip(edge - requests.start_s, 0.0, length_s).sum() for edge in edges_s])
-    return np.diff(until) / np.diff(edges_s)
+    in_flight = Phase.of(requests.start_s, requests.stop_s, requests.output_tokens)
+    return in_flight.spread(in_flight.length_s, edges_s) / np.diff(edges_s)
 
 
 def _request_figure(result: LlmResult) -> Figure:
