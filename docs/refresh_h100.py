@@ -1,4 +1,7 @@
-"""Update the figures and quoted findings of the H100: ``python docs/refresh_h100.py``."""
+"""Update what is shown of the H100: ``python docs/refresh_h100.py``.
+
+These are figures, quoted findings and, next to the paper's claims, the values that are shipped.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from joulelab.findings import paper
+from joulelab.findings.paper import Comparison, read_h100
 
 DOCS = Path(__file__).parent
 DATA = DOCS.parent / "tests" / "data" / "h100"
 PAGES = (DOCS / "explanation" / "h100.md", DOCS / "reference" / "findings.md")
+PAPER_PAGE = DOCS / "explanation" / "reproducing-the-paper.md"
+PAPER_TABLE = re.compile(r"(?<=% claims of the paper\n\n).*(?=% end)", re.DOTALL)
+PAPER_DATA = Path(paper.__file__).with_name(paper.H100_FILE)
 QUOTED = re.compile(r"^% finding: (\S+)\n> ?(.*)$", re.MULTILINE)
 SHOWN = re.compile(r"\]\(\.\./images/h100-(.+?\.svg)\)")
 
@@ -36,6 +46,25 @@ def refresh(report: Path) -> None:
             (DOCS / "images" / f"h100-{name}").write_bytes(image)
 
 
+def paper_table(rows: Sequence[Comparison]) -> str:
+    """Return the claims as a table in Markdown."""
+    lines = ["| claim | paper | ours (95 % CI) | agreement |", "|---|---|---|---|"]
+    for row in rows:
+        claim, agreement = f"{row.claim.text} ({row.claim.source})", f"**{row.agreement}**"
+        cells = (claim, row.claim.paper, row.ours or "–", f"{agreement}: {row.why}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def refresh_paper(claims: Sequence[dict[str, object]]) -> None:
+    """Ship the compared claims with the package, and show them on their page."""
+    text = json.dumps(claims, ensure_ascii=False, indent=1)
+    PAPER_DATA.write_text(f"{text}\n", encoding="utf-8")
+    page = PAPER_PAGE.read_text(encoding="utf-8")
+    table = paper_table(read_h100())
+    PAPER_PAGE.write_text(PAPER_TABLE.sub(lambda _: f"{table}\n\n", page), encoding="utf-8")
+
+
 def main() -> None:
     """Import the recording as a study, report it and refresh the pages."""
     with tempfile.TemporaryDirectory() as directory:
@@ -43,6 +72,9 @@ def main() -> None:
         for command in (["import-study", *ARGUMENTS, "--out", str(study)], ["report", str(study)]):
             subprocess.run([sys.executable, "-m", "joulelab", *command], check=True)
         refresh(study)
+        command = [sys.executable, "-m", "joulelab", "report", str(study), "--paper", "--json"]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        refresh_paper(json.loads(found)["claims"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from joulelab.errors import UserError
 
 
 @click.command("report")
-@click.argument("names", metavar="RUN|STUDY ...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN|STUDY ...", nargs=-1)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -25,8 +25,16 @@ from joulelab.errors import UserError
     help="Show the power of a study's run with this id. Can be repeated. Default: the first 64 "
     "runs.",
 )
+@click.option(
+    "--paper",
+    is_flag=True,
+    help="Compare the claims of the paper with these studies; without any, with the recording of "
+    "an NVIDIA H100.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
-def command(names: tuple[str, ...], out: Path, trace: tuple[str, ...], as_json: bool) -> None:
+def command(
+    names: tuple[str, ...], out: Path | None, trace: tuple[str, ...], paper: bool, as_json: bool
+) -> None:
     """Report a run, or one or more studies.
 
     RUN is a directory of `joulelab run` or Meter(directory=...), also of a job of many processes, a
@@ -42,12 +50,22 @@ def command(names: tuple[str, ...], out: Path, trace: tuple[str, ...], as_json: 
       joulelab report studies/quick
       joulelab report studies/desktop studies/server --out both
       joulelab report studies/paper --trace r0-vgg16-b128-6ca89a
+      joulelab report studies/paper --paper
     """
     from joulelab.runs.study_runs import is_study  # noqa: PLC0415  (--help does not wait for it)
 
     figures: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
+    if not names and not paper:
+        raise click.MissingParameter(param_hint="'RUN|STUDY ...'", param_type="argument")
+    if paper and trace:
+        raise UserError("--trace has no effect with --paper", hint="leave out one of them")
     try:
+        if paper:
+            from joulelab.cli.report_paper import report_paper  # noqa: PLC0415
+
+            report_paper(names, out, as_json=as_json)
+            return
         if len(names) == 1 and not trace and not is_study(Path(names[0])):
             from joulelab.report.run_page import write_run_page  # noqa: PLC0415
 
