@@ -6,7 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from joulelab.cli.output import echo, output_console, print_json, progress, value_table
+from joulelab.cli.output import (
+    UNLIMITED_WIDTH,
+    echo,
+    output_console,
+    print_json,
+    progress,
+    value_table,
+)
 
 
 def report_paper(directories: Sequence[str], out: Path | None, *, as_json: bool) -> None:
@@ -22,13 +29,14 @@ def report_paper(directories: Sequence[str], out: Path | None, *, as_json: bool)
         return
     machines = {row.machine for row in rows if row.machine}
     table = value_table("Claim", [])
-    table.add_column("Paper", max_width=14)
-    table.add_column("Ours", max_width=20)
+    console = output_console()
+    table.add_column("Paper", max_width=12 if console.width < UNLIMITED_WIDTH else None)
+    table.add_column("Ours", no_wrap=True)
     table.add_column("Agreement", no_wrap=True)
     for row in rows:
         machine = f", {row.machine}" if len(machines) > 1 and row.machine else ""
         text = f"{row.claim.text} ({row.claim.source}{machine})"
         table.add_row(text, row.claim.paper, row.ours or "–", str(row.agreement))
-    output_console().print(table)
+    console.print(table)
     echo(headline(rows))
     echo(f"Reasons: {page}")

@@ -21,7 +21,7 @@ import pandas as pd
 
 from joulelab.findings.all import Analysis
 from joulelab.findings.schema import PHASES, records
-from joulelab.format import count, finite_or_none, join_words, sentence, with_interval
+from joulelab.format import finite_or_none, join_words, sentence, with_interval
 
 PAPER = (
     "I. Mavromatis, K. Katsaros, A. Khan: Computing Within Limits: An Empirical Study of Energy "
@@ -338,10 +338,7 @@ def _from_table(claim: Claim, analysis: Analysis, group: Mapping[str, Any]) -> _
         )
         return _Measured(values[0], 1, claim.unit, text, verdict)
     counts = Counter(one.agreement for one in verdicts)
-    text = (
-        f"{counts[Agreement.YES]} of {count(len(rows), 'model')} agree, "
-        f"{counts[Agreement.NO]} disagree"
-    )
+    text = f"{counts[Agreement.YES]} of {len(rows)} agree, {counts[Agreement.NO]} disagree"
     return _Measured(Value(*[math.nan] * 3), len(rows), claim.unit, text, verdict)
 
 

@@ -1,0 +1,95 @@
+"""The page of the paper's claims, its table in the terminal and in the documentation."""
+
+import json
+
+import pytest
+import refresh_h100
+from axe_playwright_python.sync_playwright import Axe
+
+from joulelab.findings.paper import Agreement, claims, read_h100
+from joulelab.report.paper_page import headline, page, write_paper_page
+
+
+@pytest.fixture
+def run_report(run, tmp_path, monkeypatch):
+    """Run ``joulelab report --paper`` in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run("report", "--paper", *arguments)
+
+
+def test_without_a_study_the_recording_of_an_h100(run_report, tmp_path):
+    code, out, _ = run_report()
+    assert code == 0
+    assert "Of 48 claims of the paper, 13 could be tested" in out
+    assert "3.99 (95 % CI 3.65–4.35)" in out
+    written = (tmp_path / "joulelab-report" / "paper.html").read_text(encoding="utf-8")
+    for row in read_h100():
+        assert row.why.split("'")[0] in written
+        assert row.claim.paper.split("'")[0] in written
+
+
+def test_json_has_every_claim(run_report, tmp_path):
+    code, out, _ = run_report("--json", "--out", tmp_path / "my.html")
+    assert code == 0
+    found = json.loads(out)
+    assert found["page"] == str(tmp_path / "my.html")
+    assert [row["id"] for row in found["claims"]] == [claim.id for claim in claims()]
+    for agreement in Agreement:
+        same = [row for row in found["claims"] if row["agreement"] == agreement]
+        assert found["agreement"].get(agreement, 0) == len(same)
+    (time,) = (row for row in found["claims"] if row["id"] == "three.mean")
+    assert (time["low"], time["high"]) == pytest.approx((3.65, 4.35), abs=0.01)
+    assert time["allowed"] == [3, 3]
+
+
+def test_a_study_of_your_own(run_report, synthetic, tmp_path, monkeypatch, few_resamples):
+    few_resamples(monkeypatch)
+    writer = synthetic.Writer(tmp_path / "mine", repeats=2)
+    for block in range(2):
+        writer.idle(block, "before")
+        for model in ("LeNet", "VGG16"):
+            writer.cell(model, block, stretch=1 + 0.02 * block)
+        writer.idle(block, "after")
+    code, out, _ = run_report(writer.directory, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["page"] == str(writer.directory / "paper.html")
+    assert "RTX 3090" in next(row["machine"] for row in found["claims"] if row["machine"])
+    written, _ = write_paper_page([writer.directory], tmp_path / "again")
+    assert written == tmp_path / "again" / "paper.html"
+
+
+def test_errors(run_report, tmp_path):
+    for arguments, word in (([tmp_path], "is not a study"), (["--trace", "r0"], "no effect")):
+        code, _, err = run_report(*arguments)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        assert word in err
+
+
+def test_headline():
+    none = [row for row in read_h100() if row.agreement is Agreement.NOT_TESTED]
+    assert headline(none).startswith("None of 35 claims of the paper")
+    one = [row for row in read_h100() if row.agreement is Agreement.NO][:1]
+    assert headline(one).endswith(
+        "1 could be tested with these measurements: 0 agree and 1 disagrees."
+    )
+
+
+def test_the_documentation_shows_the_table():
+    shown = refresh_h100.PAPER_PAGE.read_text(encoding="utf-8")
+    assert refresh_h100.paper_table(read_h100()) in shown, "run python docs/refresh_h100.py"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser(browser, tmp_path, width, scheme):
+    path = tmp_path / "paper.html"
+    path.write_text(page(read_h100(), title="</title><script>x</script>"), encoding="utf-8")
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened.goto(path.as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    violations = Axe().run(opened).response["violations"]
+    assert [one["id"] for one in violations if one["impact"] in ("serious", "critical")] == []
+    assert opened.locator(".claims tbody tr").count() == len(read_h100())
+    opened.close()
