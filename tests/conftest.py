@@ -10,7 +10,9 @@ from joulelab.cli.app import main
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 # Workers of pytest-xdist have it; without it, output that is no terminal is as wide as it needs.
+# GNU readline, which pytest loads, sets it for child processes alone.
 os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")
 
 # Examples are the same in every run, and failures are reported without shrinking. To search for new
 # failures, run with `--hypothesis-profile=search`.

@@ -19,6 +19,8 @@ _GLUE = re.compile(r"(?<=\d) (?=[^\W\d_]|[°%])|(?<=±) | (?=CI )|(?<=\(pid) ")
 """The spaces within a value: between a number and its unit, in ``95 % CI``, after ``±``."""
 _SHORT_COMMAND = re.compile(r"`[^`]{1,24}`")
 _NO_BREAK = "\xa0"
+_LABEL = re.compile(r"- | *\S+(?: \S+)? {2,}|")
+_WIDEST_LABEL = 16
 
 
 def terminal_width(stream: IO[str]) -> int | None:
@@ -36,14 +38,15 @@ def terminal_width(stream: IO[str]) -> int | None:
         return None
 
 
-def wrap(text: str, width: int | None, indent: str = "") -> str:
+def wrap(text: str, width: int | None) -> str:
     """Wrap a text between words to a width, but not between a number and its unit.
+
+    What follows a bullet, or a label and at least two spaces, is wrapped as a column.
 
     Args:
         text: One line; its leading spaces indent every line. A word that is too long, for example
             a path, stays whole.
         width: Columns; ``None`` for any number.
-        indent: Put in front of every line but the first.
 
     Example:
         >>> print(wrap("2,882 J (95 % CI 2,622–3,141 J), 300 W on average", 26))
@@ -53,12 +56,14 @@ def wrap(text: str, width: int | None, indent: str = "") -> str:
     """
     if width is None:
         return text
-    leading = " " * (len(text) - len(text.lstrip(" ")))
+    label = _LABEL.match(text)
+    column = label.end() if label and label.end() <= _WIDEST_LABEL else 0
+    indent = " " * (column or len(text) - len(text.lstrip(" ")))
     text = _SHORT_COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), text)
     lines = textwrap.wrap(
         _GLUE.sub(_NO_BREAK, text),
         max(width, LEAST_WIDTH),
-        subsequent_indent=leading + indent,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
         expand_tabs=False,

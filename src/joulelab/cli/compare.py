@@ -6,7 +6,7 @@ import click
 
 from joulelab.carbon.site import Site
 from joulelab.cli.options import Percent, complete_run
-from joulelab.cli.output import print_json, progress
+from joulelab.cli.output import echo, print_json, progress
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError, nearest
 
@@ -86,9 +86,9 @@ def command(
         print_json(found.to_json() | {"fail_above": limit, "above": is_above})
     else:
         for line in comparison_lines(found):
-            click.echo(line)
+            echo(line)
         if limit is not None:
-            click.echo(limit_verdict(limit, is_above, each=each and bool(found.cells)))
+            echo(limit_verdict(limit, is_above, each=each and bool(found.cells)))
     if limit is None:
         return 0
     return int(is_above is not False if strict else is_above is True)

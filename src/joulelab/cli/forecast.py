@@ -10,7 +10,7 @@ import click
 
 from joulelab.carbon.site import Site
 from joulelab.cli.options import complete_run, site_options
-from joulelab.cli.output import print_json, progress
+from joulelab.cli.output import echo, print_json, progress
 from joulelab.forecast.learning import EpochsTo, epochs_to
 from joulelab.forecast.profile import Forecast
 from joulelab.forecast.sources import read_source
@@ -70,7 +70,7 @@ def command(
     with progress("reading the run"):
         source = read_source(run, phase=phase, steps_per_epoch=steps_per_epoch)
     for caveat in source.caveats:
-        click.echo(f"joulelab: {caveat}", err=True)
+        echo(f"joulelab: {caveat}", err=True)
     options: dict[str, Any] = {
         "within": within,
         "pue": site.pue,
@@ -95,7 +95,7 @@ def command(
     elif as_json:
         print_json(target | dict.fromkeys(VALUES))
     else:
-        click.echo(f"no forecast yet: {reached.reason}")
+        echo(f"no forecast yet: {reached.reason}")
 
 
 def _epochs(reached: EpochsTo) -> str:
@@ -125,6 +125,6 @@ def _print(
             f"{percent(forecast.uncertainty)}"
         )
     # Carbon is in the line of costs, with its source.
-    click.echo(f"{prefix}{replace(forecast, carbon_intensity_g_per_kwh=None)}")
+    echo(f"{prefix}{replace(forecast, carbon_intensity_g_per_kwh=None)}")
     for line in lines:
-        click.echo(f"  {line}")
+        echo(f"  {line}")

@@ -10,8 +10,8 @@ import click
 from joulelab.carbon.site import Site
 from joulelab.carbon.token_costs import token_costs
 from joulelab.cli.options import site_options
-from joulelab.cli.output import print_json, warn_skipped
-from joulelab.format import number, with_interval
+from joulelab.cli.output import echo, print_json, warn_skipped
+from joulelab.format import number, watt_hours, with_interval
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.model_energy import energy_per, read_model, training_energy
 from joulelab.ledger.scenarios import DAYS, BreakEven, Inference, Unit, named_after
@@ -77,17 +77,17 @@ def inference(
         million = {} if per_million is None else per_million.to_json()
         print_json(million | found.to_json() | {"costs_of_a_year": year_costs.to_json()})
         return
-    click.echo(f"{per_day:,.12g} {unit}s per day, {_joules(found.per_request)} each")
+    echo(f"{per_day:,.12g} {unit}s per day, {_joules(found.per_request)} each")
     for line in () if per_million is None else per_million.lines()[1:]:
-        click.echo(line)
+        echo(line)
     for period in DAYS:
         energy = found.over(period)
         costs = site.costs(energy.value, energy.interval).text(origin=period == "day")
-        click.echo(f"per {period:7}{_joules(energy)}{', ' if costs else ''}{costs}")
+        echo(f"per {period:7}{_joules(energy)}{', ' if costs else ''}{costs}")
     if year_costs.no_carbon:
-        click.echo(f"carbon unknown: {year_costs.no_carbon}")
+        echo(f"carbon unknown: {year_costs.no_carbon}")
     if trained is None:
-        click.echo("training   unknown: give --training, or tag runs with --phase train")
+        echo("training   unknown: give --training, or tag runs with --phase train")
         return
     days = found.days_to_training
     when = f"after {with_interval(days.value, days.low, days.high, 'days')}"
@@ -96,7 +96,7 @@ def inference(
     elif unit == "token":
         tokens = found.to_training
         when += f", {_requests(tokens.value)} tokens{_interval(tokens.low, tokens.high)}"
-    click.echo(f"training   {_joules(trained)}, exceeded by inference {when}")
+    echo(f"training   {_joules(trained)}, exceeded by inference {when}")
 
 
 @click.command("break-even")
@@ -131,9 +131,9 @@ def break_even(
         return
     for model in (found.a, found.b):
         each = _joules(model.per_request)
-        click.echo(f"{model.name}: {_joules(model.training)} for training, {each} per {unit}")
+        echo(f"{model.name}: {_joules(model.training)} for training, {each} per {unit}")
     for line in _break_even_lines(found, requests_per_day, f"{unit}s"):
-        click.echo(line)
+        echo(line)
 
 
 def _break_even_lines(found: BreakEven, per_day: float | None, units: str) -> list[str]:
@@ -158,7 +158,8 @@ def _train_phase(project: str | None, given: dict[str, Any]) -> UncertainValue |
 
 
 def _joules(energy: UncertainValue) -> str:
-    text = with_interval(energy.value, *energy.interval, "J")
+    interval = with_interval(energy.value, *energy.interval, "J")
+    text = ", ".join(filter(None, (interval, watt_hours(energy.value))))
     if energy.uncertainty and not is_determined(energy.value, *energy.interval):
         text += ", not determined within a factor of 10: more repeats are needed"
     return f"{text}, simulated" if energy.simulated else text

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from joulelab.errors import JoulelabError
 from joulelab.format import csv_cell, finite_or_none, printable
+from joulelab.layout import terminal_width, wrap
 from joulelab.storage import write_whole, writing
 
 
@@ -117,8 +118,8 @@ class PlainConsole(Console):
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print a line, without characters that a terminal acts on."""
-    click.echo(printable(text), err=err)
+    """Print a line, wrapped on a terminal, without characters that a terminal acts on."""
+    click.echo(wrap(printable(text), terminal_width(sys.stderr if err else sys.stdout)), err=err)
 
 
 def output_console() -> Console:

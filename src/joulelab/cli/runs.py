@@ -26,7 +26,6 @@ from joulelab.cli.output import (
 )
 from joulelab.errors import UserError
 from joulelab.format import count, duration, printable, quantity, shorten, timestamp, watt_hours
-from joulelab.layout import wrap
 from joulelab.ledger.entries import label_run
 from joulelab.ledger.group import parse_day
 from joulelab.runs import PHASES
@@ -156,7 +155,7 @@ def print_runs(runs: Sequence[Run]) -> None:
             values = "  ".join(row[name] for name in names if name not in TEXTS)
             caveats = f" ({row['caveats']})" if row["caveats"] else ""
             echo(shorten(f"{row['name']}{caveats}", console.width))
-            echo(wrap(f"  {values}", console.width))
+            echo(f"  {values}")
         return
     table = value_table(names[0], [])
     for name in names[1:]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from joulelab.compare.compare import Comparison, Effect
 from joulelab.compare.measurement import Group
-from joulelab.format import count, p_value, percent, quantity, timestamp, with_interval
+from joulelab.format import count, p_value, percent, quantity, timestamp, watt_hours, with_interval
 from joulelab.uncertain import is_determined
 
 NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
@@ -155,7 +155,8 @@ def _describe(group: Group, mean: float, unit: str) -> str:
     name = f" ({names.pop()})" if len(names) == 1 and group.label not in names else ""
     when = first if first == last else f"{first} to {last}"
     text = f"{group.label}{name}: {count(len(group.measurements), 'run')}, {when}"
-    return text if math.isnan(mean) else f"{text}, {quantity(mean, unit)}"
+    values = [quantity(mean, unit), watt_hours(mean) if unit == "J" else ""]
+    return text if math.isnan(mean) else ", ".join(filter(None, (text, *values)))
 
 
 def _test(effect: Effect) -> str:

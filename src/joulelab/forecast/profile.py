@@ -73,6 +73,15 @@ class PhaseForecast:
     gross_j: float
     duration_s: float
 
+    def __str__(self) -> str:
+        time, energy = fmt.duration(self.duration_s), fmt.quantity(self.gross_j, "J")
+        text = f"{self.phase}: {self.count:g} times, {time} and {energy} in total"
+        if not self.count > 0:
+            return text
+        time = fmt.duration(self.duration_s / self.count)
+        energy = fmt.quantity(self.gross_j / self.count, "J")
+        return f"{text}, {time} and {energy} each"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
@@ -160,7 +169,7 @@ class Forecast:
             parts[0] += f" (95 % CI {low} to {high})"
         if math.isfinite(self.gross_j):
             energy = fmt.with_interval(self.gross_j, self.gross_low_j, self.gross_high_j, "J")
-            parts.insert(0, energy)
+            parts[:0] = filter(None, (energy, fmt.watt_hours(self.gross_j)))
             if self.carbon_g is not None:
                 parts.append(f"{fmt.with_interval(*self.carbon_g, 'g')} CO2e")
         return f"{of}: {', '.join(parts)}"
@@ -178,11 +187,7 @@ class Forecast:
             scale = fmt.percent(self.scale_uncertainty, 2)
             lines.append(f"interval of what these sensors will report; their scale is ±{scale}")
         phases = self.phases if len(self.phases) > 1 else ()
-        return lines + [
-            f"{one.count:g} x {one.phase}: {fmt.quantity(one.gross_j, 'J')}, "
-            f"{fmt.duration(one.duration_s)}"
-            for one in phases
-        ]
+        return lines + [str(one) for one in phases]
 
     def to_json(self) -> dict[str, Any]:
         """Return every value under its attribute's name, with ``None`` for NaN."""

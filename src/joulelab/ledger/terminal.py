@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from joulelab.carbon.costs import J_PER_KWH
 from joulelab.format import (
     change,
     count,
@@ -19,11 +18,12 @@ from joulelab.format import (
     duration,
     money,
     money_with_interval,
-    number,
     percent,
     quantity,
+    watt_hours,
     with_interval,
 )
+from joulelab.layout import wrap
 from joulelab.ledger.group import PERIODS, LedgerRow, period_of
 from joulelab.ledger.ledger import Ledger
 from joulelab.uncertain import Ratio
@@ -32,8 +32,6 @@ BAR = 16
 """Characters of a bar of 100 %."""
 NAME = 16
 """Characters of a name that stay on one line."""
-LEAST_KWH = 0.01
-"""Energies from here on are given in kWh, too."""
 WIDE = 100
 """Bars and dates are shown if there are this many columns."""
 PARTLY = "* without the runs whose carbon intensity or price is unknown, see below"
@@ -42,22 +40,25 @@ PARTLY = "* without the runs whose carbon intensity or price is unknown, see bel
 def print_ledger(ledger: Ledger, console: Console) -> None:
     """Print the sums, the split over phases, and the top consumers.
 
-    No value is cut: a table that is wider than the console is printed as wide as it must be.
+    No value is cut: a table that is wider than the console is printed as lines instead.
     """
+    width = console.width
     for line in _head(ledger):
-        console.print(line, soft_wrap=True)
+        console.print(wrap(line, width), soft_wrap=True)
     tables = [_row_table(ledger, console)]
     if ledger.by == "phase":
         tables += filter(None, [_split_table(ledger)])
     if ledger.top_consumers:
         tables.append(_top_consumer_table(ledger, console))
-    console.width = max(console.width, *(_least_width(table, console) for table in tables))
     for table in tables:
-        console.print(table)
+        if _least_width(table, console) <= width:
+            console.print(table)
+        else:
+            _print_as_lines(table, console)
     total = ledger.total
     is_partial = total.without_carbon and any(one.carbon is not None for one in total.entries)
     for line in (*([PARTLY] if is_partial else []), *ledger.sources, *ledger.warnings):
-        console.print(f"- {line}", soft_wrap=True)
+        console.print(wrap(f"- {line}", width), soft_wrap=True)
 
 
 def share_text(share: Ratio) -> str:
@@ -83,8 +84,7 @@ def _head(ledger: Ledger) -> Iterator[str]:
     )
     if total.is_measured:
         energy = with_interval(total.energy.value, *total.energy.interval, "J")
-        kwh = total.energy.value / J_PER_KWH
-        yield f"{energy}, {number(kwh)} kWh" if kwh >= LEAST_KWH else energy
+        yield ", ".join(filter(None, (energy, watt_hours(total.energy.value))))
     prices = (_price(total, currency) for currency in ledger.currencies)
     costs = [*filter(None, (_carbon(total), *prices))]
     if costs:
@@ -167,6 +167,20 @@ def _table(first: str, min_width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold", min_width=min_width)
     return table
+
+
+def _print_as_lines(table: Table, console: Console) -> None:
+    """Print each row as its name and its values, each after the heading of its column."""
+    first, *others = (str(column.header).partition("\n")[0] for column in table.columns)
+    console.print(f"{first}:")
+    for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        values = [
+            f"{heading.partition(' (')[0]} {cell}".strip().replace("\n", " ")
+            for heading, cell in zip(others, cells, strict=True)
+            if cell
+        ]
+        line = f"- {str(name).strip().replace(chr(10), ' ')}: {', '.join(values)}"
+        console.print(wrap(line, console.width), soft_wrap=True)
 
 
 def _least_width(table: Table, console: Console) -> int:
