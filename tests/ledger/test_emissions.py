@@ -102,8 +102,8 @@ def test_runs_are_added_once_and_rows_of_other_tools_stay(tmp_path, run_record, 
     run_record(tmp_path / "runs" / "a", 3600.0)
     for _ in range(2):
         assert joulelab("ledger", tmp_path / "runs", "--emissions", path).code == 0
-    assert path.read_text().startswith(others)
-    first, second = rows_of(path)
+    assert path.read_bytes().startswith(others.encode("latin-1"))
+    first, second = csv.DictReader(path.read_text("latin-1").splitlines())
     assert first["longitude"] == "-71.2"
     assert float(second["energy_consumed"]) == pytest.approx(0.001)
     assert list(second) == ["timestamp", "run_id", "duration", "energy_consumed", "longitude"]

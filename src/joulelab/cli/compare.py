@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from joulelab.carbon.site import Site
 from joulelab.cli.options import Percent, complete_run
-from joulelab.cli.output import echo, print_json, progress
+from joulelab.cli.output import echo, print_json, progress, write_text
 from joulelab.energy.uncertainty import METRICS
 from joulelab.errors import UserError, nearest
 
@@ -30,6 +32,9 @@ from joulelab.errors import UserError, nearest
     help="With --fail-above: check every cell instead of their mean.")  # fmt: skip
 @click.option("--strict", is_flag=True,
     help="With --fail-above: also exit with 1 if it is undecided.")  # fmt: skip
+@click.option("--markdown", metavar="FILE", help="Write Markdown for a pull request or the summary "
+    "of a CI job; - prints it.",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     baseline: str,
@@ -42,6 +47,7 @@ def command(
     limit: float | None,
     each: bool,
     strict: bool,
+    markdown: Path | None,
     as_json: bool,
 ) -> int:
     """Test whether CANDIDATE differs from BASELINE, and by how much.
@@ -56,6 +62,7 @@ def command(
       joulelab compare 7d latest --metric duration_s
       joulelab compare previous latest --span epoch
       joulelab compare runs/before runs/after --fail-above 5% --strict
+      joulelab compare runs/before runs/after --fail-above 5% --markdown comment.md
       joulelab compare studies/fp32 studies/bf16 --by model,phase
     """
     if (strict or each) and limit is None:
@@ -67,6 +74,7 @@ def command(
     except ModuleNotFoundError as error:
         why = f"comparisons need {error.name}, which is not installed"
         raise click.UsageError(f"{why}; run pip install 'joulelab[study]'") from error
+    from joulelab.compare.markdown import comparison_markdown  # noqa: PLC0415
     from joulelab.compare.measurement import BASELINE, CANDIDATE, read_group  # noqa: PLC0415
     from joulelab.compare.text import comparison_lines, limit_verdict  # noqa: PLC0415
 
@@ -82,13 +90,18 @@ def command(
             site=Site.configured(),
         )
     is_above = None if limit is None else found.is_above(limit, each=each)
-    if as_json:
+    of_cells = each and bool(found.cells)
+    is_printed = False
+    if markdown is not None:
+        text = comparison_markdown(found, limit, is_above, each=of_cells)
+        is_printed = write_text(markdown, text)
+    if as_json and not is_printed:
         print_json(found.to_json() | {"fail_above": limit, "above": is_above})
-    else:
+    elif not is_printed:
         for line in comparison_lines(found):
             echo(line)
         if limit is not None:
-            echo(limit_verdict(limit, is_above, each=each and bool(found.cells)))
+            echo(limit_verdict(limit, is_above, each=of_cells))
     if limit is None:
         return 0
     return int(is_above is not False if strict else is_above is True)

@@ -105,9 +105,12 @@ def show(
         write_csv(csv_path, ledger.to_json()["rows"])
     if emissions is not None:
         with writing(emissions):
-            existing = emissions.read_text() if emissions.is_file() else ""
-            text = emissions_csv(ledger.entries, existing, own_share=own_share)
-            write_whole(emissions, text.encode())
+            # Rows of others stay as they are, in whatever encoding.
+            existing = emissions.read_bytes() if emissions.is_file() else b""
+            text = emissions_csv(
+                ledger.entries, existing.decode(errors="surrogateescape"), own_share=own_share
+            )
+            write_whole(emissions, text.encode(errors="surrogateescape"))
     if model_card is not None and write_text(model_card, card_of(ledger)):
         return
     if as_json:

@@ -36,12 +36,12 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield "carbon and cost unknown: set your location once with `joulelab site`"
     of_span = "" if comparison.baseline.span is None else f" per {comparison.baseline.span}"
     yield f"{metric.label}{of_span}: {verdict(effect, comparison.confidence)}"
-    if not math.isnan(effect.difference) and _is_determined(effect):
+    if not math.isnan(effect.difference) and effect_is_determined(effect):
         level, ends = _level(comparison.confidence), effect.difference_interval
         value = with_interval(effect.difference, *ends, metric.unit, level=level)
         yield f"  difference   {'+' if effect.difference > 0 else ''}{value}"
     yield f"  in practice  {practical_meaning(effect)}"
-    yield f"  test         {_test(effect)}"
+    yield f"  test         {describe_test(effect)}"
     if comparison.cells:
         yield f"{len(comparison.cells)} cells, with Holm's correction for their number:"
         for cell in comparison.cells:
@@ -68,7 +68,7 @@ def verdict(effect: Effect, confidence: float) -> str:
         text = f"{percent(abs(change))} {'higher' if change > 0 else 'lower'} in the candidate"
     if math.isnan(low):
         return f"{text}, without an interval"
-    if not _is_determined(effect):
+    if not effect_is_determined(effect):
         runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
         if effect.significant:
             side = "higher" if change > 0 else "lower"
@@ -82,7 +82,7 @@ def verdict(effect: Effect, confidence: float) -> str:
 
 def practical_meaning(effect: Effect) -> str:
     """Write what an effect means in practice, and what could have been detected."""
-    if not _is_determined(effect):
+    if not effect_is_determined(effect):
         return "unknown"
     text = size(effect.ratio)
     low, high = effect.ratio_interval
@@ -98,7 +98,7 @@ def practical_meaning(effect: Effect) -> str:
     return f"{text}; this many runs can detect an effect of {detectable} (power 0.8)"
 
 
-def _is_determined(effect: Effect) -> bool:
+def effect_is_determined(effect: Effect) -> bool:
     """Report whether the ratio is known within a factor of 10, or has no interval."""
     low, high = effect.ratio_interval
     return math.isnan(low) or is_determined(effect.ratio, low, high)
@@ -159,7 +159,8 @@ def _describe(group: Group, mean: float, unit: str) -> str:
     return text if math.isnan(mean) else ", ".join(filter(None, (text, *values)))
 
 
-def _test(effect: Effect) -> str:
+def describe_test(effect: Effect) -> str:
+    """Name the test, the numbers of runs and the p-value."""
     runs = f"{effect.n_baseline} and {count(effect.n_candidate, 'run')}"
     if not effect.test:
         return f"none: {runs} cannot show how much runs vary; repeat each three times or more"
