@@ -1,53 +1,14 @@
 """``joulelab show`` as users run it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-
-SCRIPT = """
-import time
-import joulelab
-with joulelab.Meter() as meter:
-    for index in range(3):
-        with meter.span("epoch", index=index):
-            with meter.span("step"):
-                time.sleep(0.1)
-            time.sleep(0.05)
-"""
-MACHINE = "simulated"
+from measured_runs import joulelab
 
 
-def joulelab(*words, home, **variables):
-    environment = {**os.environ, "JOULELAB_HOME": str(home), **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "joulelab", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A home with two runs of one script on the simulated machine, and what the last printed."""
-    home = tmp_path_factory.mktemp("home")
-    script = home / "nested.py"
-    script.write_text(SCRIPT)
-    command = ("run", "--wait", "--sensors", MACHINE, "--", sys.executable, str(script))
-    for _ in range(2):
-        done = joulelab(*command, home=home)
-        assert done.returncode == 0, done.stderr
-    return home, done.stderr
-
-
-def test_show_prints_what_run_printed_and_more(home):
-    directory, printed = home
+def test_show_prints_what_run_printed_and_more(two_runs):
+    directory, printed = two_runs
     shown = joulelab("show", home=directory).stdout.splitlines()
     missing = [line for line in printed.splitlines() if line not in shown]
     assert missing == []
@@ -57,8 +18,8 @@ def test_show_prints_what_run_printed_and_more(home):
     assert "epochs " in added
 
 
-def test_spans_are_nested_and_state_total_and_each(home):
-    directory, _ = home
+def test_spans_are_nested_and_state_total_and_each(two_runs):
+    directory, _ = two_runs
     shown = joulelab("show", "latest", home=directory).stdout
     (epoch,) = re.findall(r"^spans     epoch +(3 times, .*)$", shown, re.MULTILINE)
     assert re.match(r"3 times, \d+ ms in total, 1\d\d ms each ", epoch)
@@ -66,8 +27,8 @@ def test_spans_are_nested_and_state_total_and_each(home):
     assert re.search(r"^            step +3 times, ", shown, re.MULTILINE)
 
 
-def test_json_has_the_same_values(home):
-    directory, _ = home
+def test_json_has_the_same_values(two_runs):
+    directory, _ = two_runs
     shown = joulelab("show", home=directory).stdout
     data = json.loads(joulelab("show", "--json", home=directory).stdout)
     (epoch,) = data["span_tree"]
@@ -84,8 +45,8 @@ def test_json_has_the_same_values(home):
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
-def test_every_line_fits_the_terminal(home, columns):
-    directory, _ = home
+def test_every_line_fits_the_terminal(two_runs, columns):
+    directory, _ = two_runs
     wide = joulelab("show", home=directory).stdout
     shown = joulelab("show", home=directory, COLUMNS=str(columns)).stdout
     assert shown.split() == wide.split()
@@ -95,15 +56,15 @@ def test_every_line_fits_the_terminal(home, columns):
     assert not re.search(r"\d\n +(J|W|Wh|ms|s|%)\b", shown), "a value has lost its unit"
 
 
-def test_the_earlier_of_two_runs_is_not_compared_with_the_later_one(home):
-    directory, _ = home
+def test_the_earlier_of_two_runs_is_not_compared_with_the_later_one(two_runs):
+    directory, _ = two_runs
     shown = joulelab("show", "previous", home=directory)
     assert shown.returncode == 0
     assert "last time" not in shown.stdout
 
 
-def test_a_run_without_its_trace_is_shown_from_its_record(home, tmp_path):
-    directory, _ = home
+def test_a_run_without_its_trace_is_shown_from_its_record(two_runs, tmp_path):
+    directory, _ = two_runs
     record = json.loads(joulelab("show", "--json", home=directory).stdout)
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -117,8 +78,8 @@ def test_a_run_without_its_trace_is_shown_from_its_record(home, tmp_path):
     assert "outside the spans below" not in shown.stdout
 
 
-def test_a_run_that_does_not_exist_is_one_line_with_a_hint(home):
-    directory, _ = home
+def test_a_run_that_does_not_exist_is_one_line_with_a_hint(two_runs):
+    directory, _ = two_runs
     done = joulelab("show", "nestd", home=directory)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -127,8 +126,8 @@ def output_console() -> Console:
 
     Values in a pipe or a file are never wrapped or cut, unless ``COLUMNS`` asks for it.
     """
-    is_wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return PlainConsole(width=UNLIMITED_WIDTH if is_wide else None)
+    # Rich ignores the width of a terminal that is called dumb, unless it has a height, too.
+    return PlainConsole(width=terminal_width(sys.stdout) or UNLIMITED_WIDTH, height=25)
 
 
 def value_table(first: str, headings: Sequence[str], title: str | None = None) -> Table:
