@@ -23,6 +23,7 @@ def test_without_a_study_the_recording_of_an_h100(run_report, tmp_path):
     assert "Of 48 claims of the paper, 13 could be tested" in out
     assert "3.99 (95 % CI 3.65–4.35)" in out
     written = (tmp_path / "joulelab-report" / "paper.html").read_text(encoding="utf-8")
+    written = written.replace("\u00a0", " ")
     for row in read_h100():
         assert row.why.split("'")[0] in written
         assert row.claim.paper.split("'")[0] in written

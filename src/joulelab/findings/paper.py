@@ -117,13 +117,14 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return the fields with those of the claim; unknown values become ``None``."""
         low, high = self.claim.allowed
-        return finite_or_none(
+        row: dict[str, Any] = finite_or_none(
             {name: getattr(self.claim, name) for name in ("id", "source")}
             | {"claim": self.claim.text, "paper": self.claim.paper, "allowed": [low, high]}
             | {"machine": self.machine, "ours": self.ours, **self.value._asdict()}
             | {"n": self.n, "unit": self.unit}
             | {"agreement": str(self.agreement), "why": self.why}
         )
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -190,7 +191,7 @@ def decide(
     elif departure and significant:
         agreement, why = Agreement.NO, "a departure from the claim is significant (95 %)"
     elif math.isnan(value.low) or math.isnan(value.high):
-        why = "our value has no interval; more repeats or models give one"
+        why = "our value has no interval"
     elif value.high < allowed[0] or value.low > allowed[1]:
         agreement, why = Agreement.NO, f"our interval excludes {_allowed(allowed)}"
     elif included:
@@ -218,16 +219,14 @@ def _allowed(allowed: Sequence[float]) -> str:
 
 
 def decide_most(verdicts: Sequence[Verdict]) -> Verdict:
-    """Decide a claim about most of several rows: more than half must agree or disagree."""
+    """Decide a claim about most of several models: more than half must agree or disagree."""
     if len(verdicts) == 1:
         return verdicts[0]
-    counts = Counter(one.agreement for one in verdicts)
-    for agreement in (Agreement.YES, Agreement.NO):
-        if 2 * counts[agreement] > len(verdicts):
-            (why, _), *_ = Counter(
-                one.why for one in verdicts if one.agreement == agreement
-            ).most_common()
-            return Verdict(agreement, f"for {counts[agreement]} of {len(verdicts)} models, {why}")
+    for agreement in Agreement:
+        reasons = Counter(one.why for one in verdicts if one.agreement is agreement)
+        if 2 * reasons.total() > len(verdicts):
+            ((why, _),) = reasons.most_common(1)
+            return Verdict(agreement, f"for {reasons.total()} of {len(verdicts)} models, {why}")
     return Verdict(Agreement.NOT_TESTED, "neither more than half agree nor more than half disagree")
 
 
@@ -270,6 +269,8 @@ def _compare(claim: Claim, analysis: Analysis, group: Mapping[str, Any]) -> Comp
     runs, verdict = analysis.tables.runs, measured.verdict
     if not _meets(claim, runs[runs["study"] == group["study"]]):
         verdict = Verdict(Agreement.NOT_TESTED, f"needs {claim.needs}")
+        if math.isnan(measured.value.estimate):
+            measured = measured._replace(text="")
     gpu = "" if pd.isna(group["gpu_name"]) else f" ({group['gpu_name']})"
     return Comparison(
         claim=claim, machine=f"{group['machine']}{gpu}", ours=measured.text, value=measured.value,
@@ -302,7 +303,9 @@ def _from_finding(claim: Claim, analysis: Analysis, group: Mapping[str, Any]) ->
     if claim.limit and math.isnan(limit_w):
         verdict = Verdict(Agreement.NOT_TESTED, f"needs {claim.needs}")
     elif not text:
-        verdict = Verdict(Agreement.NOT_TESTED, found.statement)
+        verdict = Verdict(Agreement.NOT_TESTED, found.statement.removesuffix("."))
+    elif math.isnan(value.low):
+        verdict = Verdict(Agreement.NOT_TESTED, f"{verdict.why}; this needs {claim.needs}")
     return _Measured(value, found.n, unit, text, verdict)
 
 
