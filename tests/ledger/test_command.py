@@ -241,3 +241,14 @@ def test_sources_are_given_once_and_exact_values_have_no_interval(joulelab):
     assert text.count("Ember") == 1
     assert text.count("CO2e") == 3
     assert text.endswith("exceeded by inference after 45.0 days\n")
+
+
+def test_a_page_next_to_the_printed_ledger(tmp_path, run_record):
+    run_record(tmp_path / "runs" / "a", 3.6e6, phase="train")
+    path = tmp_path / "ledger.html"
+    command = [sys.executable, "-m", "joulelab", "ledger", tmp_path / "runs", "--html", path]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "3,600 kJ (95 % CI 3,247–3,953 kJ)" in done.stdout
+    assert "3,600 kJ (95 % CI 3,247–3,953 kJ)" in path.read_text()
+    empty = [*command, "--project", "none"]
+    assert subprocess.run(empty, check=False, capture_output=True).returncode == 2

@@ -19,9 +19,10 @@ from joulelab.cli.output import (
     write_text,
 )
 from joulelab.cli.runs import tag
+from joulelab.errors import UserError
 from joulelab.ledger.emissions import emissions_csv
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
-from joulelab.ledger.ledger import read_ledger
+from joulelab.ledger.ledger import Ledger, read_ledger
 from joulelab.ledger.model_card import model_card as card_of
 from joulelab.ledger.terminal import print_ledger
 from joulelab.runs import PHASES
@@ -56,6 +57,8 @@ def command() -> None:
 @site_options
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE", help="Write the rows to a CSV file.")  # fmt: skip
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write a page with the sums and a figure of energy over time.")  # fmt: skip
 @click.option("--emissions", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Add a row for each run to a CSV file in the format of CodeCarbon.")  # fmt: skip
 @click.option("--model-card", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
@@ -71,6 +74,7 @@ def show(
     until: str | None,
     own_share: bool,
     csv_path: Path | None,
+    html: Path | None,
     emissions: Path | None,
     model_card: Path | None,
     as_json: bool,
@@ -86,6 +90,7 @@ def show(
     Example:
       joulelab ledger --by week --phase train
       joulelab ledger studies/ --project digits --by phase --json
+      joulelab ledger --by host --html ledger.html
       joulelab ledger --emissions emissions.csv
       joulelab ledger latest --model-card - --country DE
     """
@@ -103,6 +108,8 @@ def show(
         )
     if csv_path is not None:
         write_csv(csv_path, ledger.to_json()["rows"])
+    if html is not None:
+        _write_page(html, ledger)
     if emissions is not None:
         with writing(emissions):
             # Rows of others stay as they are, in whatever encoding.
@@ -123,6 +130,18 @@ def show(
             f"no runs{' match' if filtered else ' here'}: record one with `joulelab run -- COMMAND`"
         )
         click.echo("".join(f"- {warning}\n" for warning in ledger.warnings), nl=False)
+
+
+def _write_page(path: Path, ledger: Ledger) -> None:
+    if not ledger.entries:
+        raise UserError("there is no run for a page")
+    try:
+        from joulelab.report.ledger_page import write_ledger_page  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
+        raise UserError("a page needs more packages", why=why, hint=hint) from error
+    with progress("making the page"):
+        write_ledger_page(path, ledger)
 
 
 command.add_command(tag)

@@ -17,8 +17,8 @@ from joulelab.format import (
     duration,
     join_words,
     markdown_text,
-    quantity,
     sentence,
+    watt_hours,
     with_interval,
 )
 from joulelab.ledger.emissions import count_models
@@ -67,13 +67,14 @@ def _paragraph(ledger: Ledger) -> Iterator[str]:
     total = ledger.total
     energy, carbon = total.energy, total.carbon
     runs = [one.run for one in ledger.entries if one.energy is not None]
+    wh = watt_hours(energy.value)
     hardware = markdown_text(_hardware(ledger))
     yield "## Energy and emissions"
     yield ""
     yield (
         f"{count(len(runs), 'run')}{f' on {hardware}' if hardware else ''} used "
-        f"**{with_interval(energy.value, *energy.interval, 'J')}**, "
-        f"{quantity(energy.value / 3600, 'Wh')}, in {duration(total.duration_s)}: "
+        f"**{with_interval(energy.value, *energy.interval, 'J')}**"
+        f"{f', {wh},' if wh else ''} in {duration(total.duration_s)}: "
         f"{with_interval(carbon.value, *carbon.interval, 'g')} "
         f"CO2e at {markdown_text(join_words(_factors(ledger)))}. This is the gross energy of "
         f"{_components(runs)}, idle power included, recorded by "
