@@ -285,3 +285,11 @@ def test_the_sum_of_spans_keeps_a_component_that_one_of_them_lacks():
     assert found.gross_j == 2 * energy.gross_j
     assert found.duration_s == pytest.approx(2 * energy.duration_s + 1.0)
     assert found.absent == {}
+
+
+def test_a_directory_with_one_run_stands_for_it(tmp_path):
+    run = write_finished(tmp_path / "job" / "node1" / "1")
+    assert open_run(tmp_path / "job").id == run.id
+    write_finished(tmp_path / "job" / "node2" / "1")
+    with pytest.raises(UserError, match=r"contains 2 runs .* `joulelab gather "):
+        open_run(tmp_path / "job")

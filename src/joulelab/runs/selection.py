@@ -24,8 +24,8 @@ def open_run(name_or_path: str | os.PathLike[str]) -> Run:
     """Open one run, also one that is still running or was killed.
 
     Args:
-        name_or_path: The directory of a run (``STUDY/runs/ID`` for a run of a study), or what
-            :func:`select` takes; the newest of several runs.
+        name_or_path: The directory of a run (``STUDY/runs/ID`` for a run of a study) or of a job
+            with one run, or what :func:`select` takes; the newest of several runs.
 
     Raises:
         UserError: There is no such run, or its record is damaged.
@@ -36,7 +36,16 @@ def open_run(name_or_path: str | os.PathLike[str]) -> Run:
         return _read(path)
     if is_study(path):
         raise UserError(f"{path} is a study", hint=f"name one of its runs, {path}/runs/ID")
-    return read_run(path) if path.exists() else select(str(name_or_path))[-1]
+    if not path.exists():
+        return select(str(name_or_path))[-1]
+    inside = list(_find([path])) if path.is_dir() else []
+    if len(inside) > 1:
+        raise UserError(
+            f"{path} contains {len(inside)} runs or studies",
+            hint=f"name one; list them with `joulelab runs {path}`, or add up the hosts of a job "
+            f"with `joulelab gather {path}`",
+        )
+    return _read(inside[0]) if inside and not is_study(inside[0]) else read_run(path)
 
 
 def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -> list[Run]:
