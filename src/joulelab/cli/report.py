@@ -31,7 +31,12 @@ from joulelab.errors import UserError
     help="Compare the claims of the paper with these studies; without any, with the recording of "
     "an NVIDIA H100.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the written paths as JSON; with --paper, the claims.",
+)
 def command(
     names: tuple[str, ...], out: Path | None, trace: tuple[str, ...], paper: bool, as_json: bool
 ) -> None:

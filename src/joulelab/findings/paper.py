@@ -334,11 +334,7 @@ def _from_table(claim: Claim, analysis: Analysis, group: Mapping[str, Any]) -> _
     ]
     verdict = decide_most(verdicts)
     if len(rows) == 1:
-        text = (
-            ""
-            if math.isnan(values[0].estimate)
-            else with_interval(*values[0], claim.unit, digits=claim.digits)
-        )
+        text = _text(values[0], claim.unit, claim.digits)
         return _Measured(values[0], 1, claim.unit, text, verdict)
     counts = Counter(one.agreement for one in verdicts)
     text = f"{counts[Agreement.YES]} of {len(rows)} agree, {counts[Agreement.NO]} disagree"
