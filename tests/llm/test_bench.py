@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import time
 
@@ -11,6 +12,7 @@ import pytest
 
 from joulelab.cli.app import main
 from joulelab.errors import UserError
+from joulelab.format import quantity
 from joulelab.llm import bench as bench_module
 from joulelab.llm import level_analysis
 from joulelab.llm.bench import BenchOptions, is_this_machine, run_bench
@@ -78,6 +80,11 @@ def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_pa
     alone_j = 64 * 0.02 + 7 * 0.5 + 8 * 4.0
     assert one["energy"]["net_j"] / 12 == pytest.approx(alone_j, rel=0.05)
     assert one["gross_j_per_output_token"] > 2 * four["gross_j_per_output_token"]
+    # The page states what the first line of the output does: the values of the best level.
+    page = (out / "report.html").read_text()
+    best = quantity(four["gross_j_per_output_token"], "J")
+    assert re.findall("<dd>(.*?)</dd>", page)[:2] == ["concurrency 4", best]
+    assert any("pauses between the levels" in note for note in found["notes"])
     names = [span.name for span in read_trace(out).spans]
     assert names == ["idle", "warm-up", "level", "level", "idle"]
 
@@ -174,6 +181,32 @@ def test_ctrl_c_before_the_first_level_is_an_interruption(simulated_server, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         run(url, tmp_path / "out", 2, watch=watch)
+
+
+def test_open_loop_without_an_arrival_is_one_error(simulated_server, tmp_path, capsys):
+    url = simulated_server(step_s=0.002)
+    code, printed = joulelab(
+        capsys, "llm", "bench", url, "--rate", 1e-6, "--duration", 0.05, "--no-energy",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 2
+    assert printed.err.splitlines()[-1].startswith("joulelab: no request arrived; give a higher")
+
+
+def test_level_without_an_arrival_has_a_note_and_no_values(simulated_server, tmp_path):
+    options = BenchOptions(
+        levels=(Level(concurrency=1), Level(rate_per_s=1e-6)),
+        extent=Extent(duration_s=0.2),
+        inputs=Lengths(60, 60),
+        outputs=Lengths(2, 2),
+        is_measured=False,
+    )
+    result = run_bench(OpenAIClient(simulated_server(step_s=0.002)), options, tmp_path / "out")
+    some, none = result.to_json()["levels"]
+    assert some["requests"] > 0
+    assert (none["requests"], none["output_tokens_per_s"]) == (0, None)
+    assert "no request arrived" in none["notes"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result.to_json()
 
 
 def test_server_that_fails_every_request_is_one_error(simulated_server, tmp_path, capsys):

@@ -197,16 +197,18 @@ def _write_page(result: BenchResult, directory: Path) -> Path | None:
         return None
     from joulelab.report.llm_page import LoadPoint, write_llm_page  # noqa: PLC0415 - imports pandas
 
+    points = {
+        str(one.level): LoadPoint(str(one.level), one.cost_ratio, one.output_tokens_per_s)
+        for one in result.levels
+    }
     return write_llm_page(
         directory / "report.html",
         result.total,
         title=result.model,
         trace=read_trace(directory),
         costs=result.costs,
-        sweep=[
-            LoadPoint(str(one.level), one.cost_ratio, one.output_tokens_per_s)
-            for one in result.levels
-        ],
+        sweep=list(points.values()),
+        best=points[str(result.best.level)],
         summary=result.headline,
     )
 

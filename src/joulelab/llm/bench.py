@@ -120,7 +120,8 @@ def run_bench(
         watch: Called at each stage, and twice a second during a level.
 
     Raises:
-        UserError: The directory is not empty, or the server has not the chosen model.
+        UserError: The directory is not empty, the server has not the chosen model, or no request of
+            an open loop arrived.
         ServerError: The server cannot be reached, or every request failed.
         KeyboardInterrupt: It was ended before the first level.
     """
@@ -232,7 +233,11 @@ class _Bench:
             await self._run_level(level)
             await self.generator.pause(PAUSE_S)
         if not any(one.load.replies for one in self.measured):
-            raise KeyboardInterrupt
+            if self.generator.is_stopped:
+                raise KeyboardInterrupt
+            raise UserError(
+                "no request arrived", hint="give a higher --rate, or a longer --duration"
+            )
         await self._idle()
 
     def _span(self, name: str, **attributes: Any) -> AbstractContextManager[Any]:
@@ -327,6 +332,8 @@ class _Bench:
                 "record there with `joulelab run`, use --no-energy here, and join both with "
                 "`joulelab llm report`"
             )
+        if self.meter is not None and len(levels) > 1:
+            yield "energies of all requests together contain the pauses between the levels"
         known = [one for one in levels if len(one.requests)]
         busiest = max(known, key=lambda one: one.client_cpu_s / one.duration_s)
         share = busiest.client_cpu_s / busiest.duration_s

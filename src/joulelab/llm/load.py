@@ -137,6 +137,8 @@ class LoadGenerator:
                 self._start(group, self._arrive(group, load, load.level.rate_per_s, stop_s))
             for _ in range(load.level.concurrency or 0):
                 self._start(group, self._send_in_turn(load, stop_s))
+        if not (load.started or self.is_stopped):
+            load.notes.append("no request arrived")
         if load.has_failed and not self.is_stopped:
             failures = count(load.failures_in_a_row, "failure")
             load.notes.append(f"the level ended early after {failures} in a row")

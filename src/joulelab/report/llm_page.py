@@ -15,6 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 import joulelab
+from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.token_costs import TokenCosts
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.findings.tables import write_file
@@ -92,6 +93,7 @@ def write_llm_page(
     trace: Trace | None = None,
     costs: Mapping[str, TokenCosts] | None = None,
     sweep: Sequence[LoadPoint] = (),
+    best: LoadPoint | None = None,
     summary: str = "",
 ) -> Path:
     """Write a page without scripts that needs no network, and return it.
@@ -102,7 +104,8 @@ def write_llm_page(
         title: What was measured, for example the model or the log.
         trace: Readings of power, to draw it over time.
         costs: Of a million tokens, from :func:`joulelab.llm.text.costs_of`.
-        sweep: The levels of load, if there were several.
+        sweep: The levels of load.
+        best: That of the main values, if there were several.
         summary: The result in a sentence. Default: joules per token.
 
     Raises:
@@ -123,7 +126,7 @@ def write_llm_page(
         title=title,
         version=joulelab.__version__,
         headline=summary or sentence(headline(result)),
-        facts=_facts(result, costs or {}),
+        facts=_facts(result, costs or {}, best if len(sweep) > 1 else None),
         texts=[sentence(text) for text in (load_text(result), energy_text(result),
             steady_text(result), request_text(result)) if text],
         figures=figures,
@@ -139,7 +142,17 @@ def write_llm_page(
     return write_file(path, page.encode())
 
 
-def _facts(result: LlmResult, costs: Mapping[str, TokenCosts]) -> list[tuple[str, str]]:
+def _facts(
+    result: LlmResult, costs: Mapping[str, TokenCosts], best: LoadPoint | None
+) -> list[tuple[str, str]]:
+    """Return the main values: of the best level of load, or of all requests."""
+    if best is not None and math.isfinite(best.cost.value):
+        return [
+            ("Load", best.label),
+            ("J per output token, all energy", quantity(best.cost.value, "J")),
+            ("Output tokens per kWh", quantity(J_PER_KWH / best.cost.value / 1e6, "million")),
+            ("Output tokens per second", number(best.output_tokens_per_s)),
+        ]
     facts = [
         (f"J per {row.title}", quantity(row.whole.value, "J")) for row in per_token_rows(result)
     ]
