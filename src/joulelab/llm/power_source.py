@@ -19,6 +19,7 @@ from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
 from joulelab.format import count, join_words, timestamp
 from joulelab.llm.requests import RequestLog
+from joulelab.llm.sensor_response import reading_times
 from joulelab.logs.power_log import Log
 from joulelab.logs.span_energies import ImportedSpan, idle_baseline
 from joulelab.logs.timestamps import epoch_unit
@@ -80,14 +81,8 @@ class PowerSource:
     @property
     def extent_s(self) -> tuple[float, float]:
         """First and last reading of power, on the trace's clock."""
-        times = [
-            one.t_ns
-            for channel, one in zip(self.trace.channels, self.trace.series, strict=True)
-            if channel.gives_energy and one.t_ns.size
-        ]
-        if not times:
-            raise UserError("there are no readings of power", hint="record power while it serves")
-        return min(float(t[0]) for t in times) * 1e-9, max(float(t[-1]) for t in times) * 1e-9
+        first_s, last_s = reading_times(self.trace)
+        return float(first_s.min()), float(last_s.max())
 
     def shift_s(self, requests: RequestLog, offset_s: float = 0.0) -> float:
         """Return what to add to the times of requests to put them on the trace's clock.

@@ -12,6 +12,7 @@ from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import sensor_of
 from joulelab.energy.signal import Pace, updates, without_glitches
 from joulelab.energy.signal.counters import counter_intervals
+from joulelab.errors import UserError
 from joulelab.recording.trace import Trace
 from joulelab.sensors.sensor import Channel, Quantity
 
@@ -163,6 +164,23 @@ def power_readings(
     period_s = float(np.median(np.diff(until_s)))
     found = PowerReadings(from_s, until_s, power_w - idle_w, is_counter, period_s)
     return found, Response(window_s)
+
+
+def reading_times(trace: Trace) -> tuple[Floats, Floats]:
+    """Return the first and the last reading of each channel that gives energy, s.
+
+    Raises:
+        UserError: There is none.
+    """
+    times = [
+        one.t_ns[[0, -1]] * 1e-9
+        for channel, one in zip(trace.channels, trace.series, strict=True)
+        if channel.gives_energy and one.t_ns.size
+    ]
+    if not times:
+        raise UserError("there are no readings of power", hint="record power while it serves")
+    first_s, last_s = np.array(times).T
+    return first_s, last_s
 
 
 def find_channel(trace: Trace, component: str, source: str) -> tuple[Channel, int] | None:

@@ -9,7 +9,7 @@ is not seen: :func:`activities` lists what is plausible.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -252,33 +252,18 @@ class ServerActivity:
             off = float(np.mean(weight * np.abs(per_token / middle - 1)))
             return 2 * independent * math.log(off + LEAST_SCATTER)
 
-        found: list[tuple[float, float, float]] = []
         are_together = np.any((early.prefilling > 0) & (early.decoding > 0))
-        slow_downs = SLOW_DOWNS if early.decoding.max() > 1 else SLOW_DOWNS[:1]
-        for stalled_pace in PACES if are_together else PACES[:1]:
-            tried = [(criterion(stalled_pace, one), one) for one in slow_downs]
-            least, slow_down = min(tried)
-            found.append((least, stalled_pace, slow_down))
-        least, stalled_pace, slow_down = min(found)
-        step, factor = 0.05, 1.2
-        for _ in range(4):
-            tried3 = [
-                (criterion(pace, slow), pace, slow)
-                for pace in {
-                    max(stalled_pace - step, 0.0),
-                    stalled_pace,
-                    min(stalled_pace + step, 1.0),
-                }
-                for slow in (slow_down / factor, slow_down, slow_down * factor)
-            ]
-            least, stalled_pace, slow_down = min(tried3)
-            step, factor = step / 2, math.sqrt(factor)
-        found.append((least, stalled_pace, slow_down))
+        found = _search_paces(
+            criterion,
+            PACES if are_together else PACES[:1],
+            SLOW_DOWNS if early.decoding.max() > 1 else SLOW_DOWNS[:1],
+        )
+        best = found[-1]
         # If they are many, the fastest and the slowest show what difference they make.
-        likely = sorted((p, s, one) for one, p, s in found if one <= least + MOST_WORSE)
+        likely = sorted((p, s, one) for one, p, s in found if one <= best[0] + MOST_WORSE)
         # Each request may also have had an even speed of its own, whatever the others did.
         even = (1.0, 0.0, criterion(1.0, 0.0))
-        chosen = {likely[0], (stalled_pace, slow_down, least), likely[-1], even}
+        chosen = {likely[0], (*best[1:], best[0]), likely[-1], even}
         return [
             replace(self, stalled_pace=pace, slow_down=slow / most, timing=one)
             for pace, slow, one in sorted(chosen)
@@ -291,6 +276,32 @@ class ServerActivity:
         chosen = np.argsort(self.decode.start_s, kind="stable")[:number]
         prefill, decode = (one.at(chosen) for one in (self.prefill, self.decode))
         return ServerActivity(prefill, decode, self.context_tokens[chosen])
+
+
+def _search_paces(
+    criterion: Callable[[float, float], float],
+    paces: Sequence[float],
+    slow_downs: Sequence[float],
+) -> list[tuple[float, float, float]]:
+    """Return the best slow-down for each pace, and last the best near the best of these.
+
+    Each with its criterion first, which is to be the least.
+    """
+    found = []
+    for pace in paces:
+        least, slow_down = min((criterion(pace, one), one) for one in slow_downs)
+        found.append((least, pace, slow_down))
+    best = min(found)
+    step, factor = 0.05, 1.2
+    for _ in range(4):
+        _, pace, slow_down = best
+        best = min(
+            (criterion(near, slow), near, slow)
+            for near in {max(pace - step, 0.0), pace, min(pace + step, 1.0)}
+            for slow in (slow_down / factor, slow_down, slow_down * factor)
+        )
+        step, factor = step / 2, math.sqrt(factor)
+    return [*found, best]
 
 
 def drivers_of(activity: ServerActivity) -> list[Driver]:

@@ -28,7 +28,7 @@ from joulelab.llm.power_fit import (
 )
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult, RequestEnergies, SteadyState, TokenCost
-from joulelab.llm.sensor_response import find_channel, power_readings
+from joulelab.llm.sensor_response import find_channel, power_readings, reading_times
 from joulelab.llm.server_activity import steady_window
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
@@ -187,14 +187,8 @@ def _check_window(requests: RequestLog, trace: Trace) -> None:
     start_s, stop_s = requests.window_s
     if not stop_s > start_s:
         raise UserError("the requests took no time", why="all start and stop at the same time")
-    ends = [
-        (float(one.t_ns[0]) * 1e-9, float(one.t_ns[-1]) * 1e-9)
-        for channel, one in zip(trace.channels, trace.series, strict=True)
-        if channel.gives_energy and one.t_ns.size
-    ]
-    if not ends:
-        raise UserError("there are no readings of power", hint="record power next to the requests")
-    first_s, last_s = min(first for first, _ in ends), max(last for _, last in ends)
+    firsts_s, lasts_s = reading_times(trace)
+    first_s, last_s = firsts_s.min(), lasts_s.max()
     if stop_s <= first_s or start_s >= last_s:
         raise UserError(
             "no request is within the recording of power",
@@ -206,13 +200,8 @@ def _check_window(requests: RequestLog, trace: Trace) -> None:
 
 def _idle_baseline(requests: RequestLog, trace: Trace) -> Baseline | None:
     """Take idle power from the time without a request in flight; ``None`` if it is too short."""
-    times = [
-        one.t_ns
-        for one, channel in zip(trace.series, trace.channels, strict=True)
-        if channel.gives_energy and one.t_ns.size
-    ]
-    first_s = max(float(one[0]) for one in times) * 1e-9
-    last_s = min(float(one[-1]) for one in times) * 1e-9
+    firsts_s, lasts_s = reading_times(trace)
+    first_s, last_s = firsts_s.max(), lasts_s.min()
     order = np.argsort(requests.start_s, kind="stable")
     latest_s = np.maximum.accumulate(requests.stop_s[order])
     begin_s = np.concatenate(([first_s], latest_s + SETTLE_S))

@@ -285,7 +285,7 @@ def _request_figure(result: LlmResult) -> Figure:
         color=alt.Color("input_tokens:Q", scale=alt.Scale(range=_FEW_TO_MANY),
             legend=alt.Legend(title="Input tokens", gradientLength=200)),
     )  # fmt: skip
-    shown = f" Every {step}th request is shown." if step > 1 else ""
+    shown = f" One in {step} requests is shown." if step > 1 else ""
     return _figure(
         "requests",
         "Energy of each request",
