@@ -15,7 +15,9 @@ Line = tuple[str, str]
 
 LEAST_WIDTH = 20
 """Narrower terminals get lines of this many columns."""
-_GLUE = re.compile(r"(?<=\d) (?=[^\W\d_]|[°%])|(?<=±) | (?=CI )|(?<=\(pid) ")
+_GLUE = re.compile(
+    r"(?<=\d) (?=[^\W\d_]|[°%])|(?<=±) | (?=CI )|(?<=\(pid) |(?<=PUE) |(?<= to) (?=-?\d)"
+)
 """The spaces within a value: between a number and its unit, in ``95 % CI``, after ``±``."""
 _SHORT_COMMAND = re.compile(r"`[^`]{1,24}`")
 _NO_BREAK = "\xa0"
