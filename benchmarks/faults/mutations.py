@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 Mutation = Callable[[random.Random, bytes], bytes]
@@ -108,7 +109,7 @@ def _change(rng: random.Random, value: Any) -> None:
     if rng.random() < 0.15:
         del around[key]
     else:
-        around[key] = rng.choice(STRANGE)
+        around[key] = deepcopy(rng.choice(STRANGE))  # A second change may be of it.
 
 
 def nest(rng: random.Random, data: bytes) -> bytes:
