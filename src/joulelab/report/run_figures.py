@@ -249,7 +249,7 @@ def spans_figure(recorded: RecordedRun) -> RunFigure | None:
     base = chart(height=_LANE_PX * len(shown) + 4)
     y_scale = alt.Scale(domain=[0, len(shown)], reverse=True, nice=False)
     axis = alt.Axis(labels=False, ticks=False, domain=False, grid=False, minExtent=_LEFT_PX)
-    below = (_LANE_PX - _BAR_PX) / 2 + 4
+    below = _LANE_PX - _BAR_PX
     bars = base.transform_filter("datum.mark == 'span'").mark_bar(
         height=_BAR_PX, yOffset=below, clip=True, minBandSize=1
     ).encode(
@@ -258,7 +258,7 @@ def spans_figure(recorded: RecordedRun) -> RunFigure | None:
         y=alt.Y("lane:Q", title="Spans", scale=y_scale, axis=axis),
         color=alt.Color(
             "name:N",
-            scale=alt.Scale(domain=shown, range=[SERIES_COLOURS[i % 6] for i in range(len(shown))]),
+            scale=_span_colours(recorded.summary.tree, shown),
             legend=None,
         ),
         tooltip=[alt.Tooltip("name:N", title="Span"), alt.Tooltip("tip:N", title="Length")],
@@ -323,7 +323,6 @@ def icicle_figure(summary: Summary) -> RunFigure | None:
     table[["low", "high"]] /= size
     depths = int(table["depth"].max()) + 1
     names = list(dict.fromkeys(table["name"]))
-    colours = [QUIET, *(SERIES_COLOURS[i % 6] for i in range(len(names) - 1))]
     base = chart(height=_ROW_PX * depths).transform_calculate(
         fits="datum.share * width > 7 * length(datum.name) + 10"
     )
@@ -331,7 +330,7 @@ def icicle_figure(summary: Summary) -> RunFigure | None:
         scale=alt.Scale(nice=False))  # fmt: skip
     y = alt.Y("depth:Q", scale=alt.Scale(domain=[0, depths], reverse=True, nice=False), axis=None)
     tips = {"name": "Span", "energy": "Energy", "own": "By itself", "spans": "Spans"}
-    colour: Mapping[str, Any] = {"scale": alt.Scale(domain=names, range=colours), "legend": None}
+    colour: Mapping[str, Any] = {"scale": _span_colours(tree, names), "legend": None}
     blocks = base.mark_rect(fillOpacity=0.3, strokeWidth=1).encode(
         x=x,
         x2="high:Q",
@@ -364,6 +363,15 @@ def icicle_figure(summary: Summary) -> RunFigure | None:
         rows=table,
         drawn=table[table["quantity"] == "gross"],
     )
+
+
+def _span_colours(tree: Sequence[SpanNode], names: Sequence[str]) -> alt.Scale:
+    """Return the colours of names of spans, the same in every figure; grey for the whole run."""
+    known = dict.fromkeys(node.name for one in tree for _, node in one.walk())
+    order = {name: i for i, name in enumerate(dict.fromkeys((*known, *names)))}
+    count = len(SERIES_COLOURS)
+    colours = [QUIET if name == WHOLE else SERIES_COLOURS[order[name] % count] for name in names]
+    return alt.Scale(domain=list(names), range=colours)
 
 
 def _overlaps(within_j: float, nodes: Sequence[SpanNode]) -> bool:
@@ -441,7 +449,7 @@ def epochs_figure(epochs: Sequence[Epoch]) -> RunFigure | None:
     second, time_unit = time_scale(max(one.duration_s for _, one in known))
     rows = pd.DataFrame(
         {
-            "epoch": [i for i, _ in known],
+            "epoch": [number for number, _ in known],
             "gross": [one.gross_j / size for _, one in known],
             "duration": [one.duration_s / second for _, one in known],
             "energy": [with_interval(one.gross_j, *one.interval_j, "J") for _, one in known],

@@ -27,7 +27,7 @@ from joulelab.format import (
     count,
     duration,
     interval,
-    money,
+    money_with_interval,
     number,
     percent,
     quantity,
@@ -50,8 +50,9 @@ from joulelab.report.run_figures import (
     power_figure,
     spans_figure,
 )
+from joulelab.run.saved_summary import EPOCH
 from joulelab.run.summary import NEVER_METERED, SITE_HINT, Epoch, Summary
-from joulelab.runs.record import Run, sum_of_known
+from joulelab.runs.record import Run, SpanTotal, sum_of_known
 from joulelab.runs.shared_machine import EFFECT, Sharing, is_shared
 from joulelab.runs.span_tree import SpanNode
 from joulelab.uncertain import COVERAGE_FACTOR
@@ -65,11 +66,11 @@ LEAST_OUTSIDE = 0.05
 
 
 class Fact(NamedTuple):
-    """A value of the first screen, and what explains it."""
+    """A value of the first screen, and lines that explain it."""
 
     name: str
     value: str
-    detail: str = ""
+    details: tuple[str, ...] = ()
 
 
 def write_run_page(name_or_path: str | Path, out: str | Path | None = None) -> Path:
@@ -195,13 +196,22 @@ def answers(recorded: RecordedRun) -> Iterator[str]:
             )
     epochs = recorded.summary.epochs
     if len(epochs) > 1:
-        total = sum_of_known(one.energy for one in epochs)
+        total = _epoch_total(recorded)
         yield (
             f"{len(epochs)} epochs took {duration(total.duration_s)} and "
             f"{quantity(total.gross_j, 'J')} in total, "
             f"{duration(total.duration_s / len(epochs))} and "
             f"{quantity(total.gross_j / len(epochs), 'J')} each on average"
         )
+
+
+def _epoch_total(recorded: RecordedRun) -> SpanTotal:
+    """Return the total of all epochs; time in which ranks were in different ones counts once."""
+    named = [one for one in recorded.run.spans if one.name == EPOCH]
+    if named and recorded.run.study is None:
+        return named[0]
+    energies = [one.energy for one in recorded.summary.epochs]
+    return SpanTotal.of(EPOCH, len(energies), sum_of_known(energies))
 
 
 def _costliest(recorded: RecordedRun) -> Iterator[str]:
@@ -242,46 +252,33 @@ def _is_significant(first: SpanNode, second: SpanNode, boards: Boards) -> bool:
 def facts(run: Run, costs: Costs) -> list[Fact]:
     """Return the values of the first screen."""
     energy = run.energy
-    time = Fact("Duration", duration(run.duration_s), _power_text(energy))
     if not energy.components:
-        return [Fact("Energy", "not measured"), time]
+        return [Fact("Energy", "not measured"), Fact("Duration", duration(run.duration_s))]
+    power = f"{quantity(energy.mean_power_w, 'W')} on average"
     found = [
-        Fact(
-            "Energy",
-            quantity(energy.gross_j, "J"),
-            f"{quantity(energy.gross_j / J_PER_WH, 'Wh')}; "
-            f"{_ends(energy.gross_j, energy.interval_j)}",
-        )
+        _joules("Energy", energy.gross_j, energy.interval_j),
+        _joules("Net of idle", energy.net_j, energy.net_interval_j)
+        if math.isfinite(energy.net_j)
+        else Fact("Net of idle", "unknown", ("measure idle power once: joulelab idle",)),
     ]
-    if math.isnan(energy.net_j):
-        found.append(Fact("Net of idle", "unknown", "measure idle power once: joulelab idle"))
-    else:
-        ends = _ends(energy.net_j, energy.net_interval_j)
-        wh = quantity(energy.net_j / J_PER_WH, "Wh")
-        found.append(Fact("Net of idle", quantity(energy.net_j, "J"), f"{wh}; {ends}"))
     if is_shared(energy) and math.isfinite(energy.job_j):
-        of = f"{percent(energy.job_j / energy.gross_j)} of all"
-        found.append(
-            Fact(
-                "This program's share",
-                quantity(energy.job_j, "J"),
-                f"{of}; {_ends(energy.job_j, energy.job_interval_j)}",
-            )
-        )
-    found.append(time)
+        share = f"{percent(energy.job_j / energy.gross_j)} of all"
+        ends = _ends(energy.job_j, energy.job_interval_j)
+        found.append(Fact("This program's share", quantity(energy.job_j, "J"), (share, ends)))
+    found.append(Fact("Duration", duration(run.duration_s), (power,)))
     if math.isfinite(costs.carbon_g):
         ends = _ends(costs.carbon_g, costs.carbon_interval_g, "g")
-        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), ends))
+        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends,)))
     if math.isfinite(costs.price):
-        low, high = costs.price_interval
-        currency = str(costs.currency)
-        ends = f"95 % CI {interval(low, high, costs.price)} {currency}"
-        found.append(Fact("Price", money(costs.price, currency), ends))
+        text = money_with_interval(costs.price, *costs.price_interval, str(costs.currency))
+        value, _, rest = text.partition(" (")
+        found.append(Fact("Price", value, (rest.removesuffix(")"),)))
     return found
 
 
-def _power_text(energy: Energy) -> str:
-    return f"{quantity(energy.mean_power_w, 'W')} on average" if energy.components else ""
+def _joules(name: str, value_j: float, ends_j: tuple[float, float]) -> Fact:
+    wh = quantity(value_j / J_PER_WH, "Wh")
+    return Fact(name, quantity(value_j, "J"), (wh, _ends(value_j, ends_j)))
 
 
 def _ends(value: float, ends: tuple[float, float], unit: str = "J") -> str:
@@ -303,8 +300,9 @@ def _machine_lines(recorded: RecordedRun) -> list[str]:
     lines = []
     for host, machine in _machines(recorded).items():
         rows = machine.hardware_configuration()
-        devices = [text for name, text in rows.items() if name.startswith(("CPU", "DRAM", "GPU"))]
-        lines.append(f"{host}: {'; '.join(devices)}")
+        devices = [f"{rows['CPU']}; memory {rows['DRAM']}"]
+        devices += [rows[name] for name in rows if name.startswith("GPU") and machine.gpus]
+        lines.append(f"{host}: {'; '.join(devices if machine.gpus else [*devices, 'no GPU'])}")
     return lines
 
 
@@ -386,7 +384,10 @@ def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:
 def _notes(recorded: RecordedRun) -> list[str]:
     run, energy, costs = recorded.run, recorded.run.energy, recorded.summary.costs
     stated = set(warnings_of(recorded))
-    notes = [note for note in (*energy.caveats, *run.notes) if note not in stated]
+    only = f"{run.host}: " if recorded.job is not None else ""
+    notes = [
+        note.removeprefix(only) for note in (*energy.caveats, *run.notes) if note not in stated
+    ]
     if recorded.recordings:
         notes += [text for one in recorded.recordings for text in one.trace.damage]
     if energy.gap_s > 0.01 * run.duration_s:
