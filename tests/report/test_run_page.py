@@ -12,10 +12,11 @@ from axe_playwright_python.sync_playwright import Axe
 from opened_page import SIZES, Opened
 from ranks import torchrun
 from recordings import BEGIN_S, GPU, Recording
+from run_records import MACHINE
 
 from joulelab import Meter
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.format import duration, money, percent, quantity
+from joulelab.format import duration, money, percent, quantity, with_interval
 from joulelab.recording.trace import RECORD
 from joulelab.recording.trace_format import CHECK, pack_header, span_lines
 from joulelab.report import run_figures
@@ -105,6 +106,19 @@ def test_the_page_answers(directory, page):
     assert "SIMULATED" in text
     assert "nan" not in text
     assert "<img" not in page.read_text().split("<script")[0]
+
+
+def test_a_forecast_is_compared_with_what_came(tmp_path):
+    with Meter(MACHINE, directory=tmp_path / "run") as meter:
+        for _ in meter.epochs(range(6), within=1e-9, quiet=True):
+            time.sleep(0.05)
+    events = open_recorded(tmp_path / "run").recordings[0].trace.events
+    first = next(one for one in events if one["event"] == "forecast")
+    text = text_of(write_run_page(tmp_path / "run"))
+    forecast = with_interval(first["gross_j"], first["gross_low_j"], first["gross_high_j"], "J")
+    came = next(one for one in read_run(tmp_path / "run").spans if one.name == "epoch")
+    assert f"of 6 was {forecast} and {duration(first['duration_s'])}; it took " in text
+    assert f"it took {quantity(came.gross_j, 'J')} and {duration(came.duration_s)}." in text
 
 
 @pytest.fixture(scope="module")

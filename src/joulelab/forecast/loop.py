@@ -18,7 +18,8 @@ from joulelab.errors import BudgetError, RecorderError, UserError
 from joulelab.forecast.profile import Forecast, Profile
 from joulelab.forecast.series import load_scipy
 from joulelab.forecast.sources import EPOCH, profile_of_trace
-from joulelab.format import percent, quantity
+from joulelab.format import finite_or_none, percent, quantity
+from joulelab.recording.trace_format import FORECAST
 
 if TYPE_CHECKING:
     from joulelab.recording.trace import Trace
@@ -45,6 +46,7 @@ class _Recording(Protocol):
     @property
     def failure(self) -> str: ...
     def span(self, name: str, /, **attributes: Any) -> AbstractContextManager[Any]: ...
+    def add_event(self, kind: str, /, **content: Any) -> None: ...
 
 
 class LoopTuner(Protocol):
@@ -301,6 +303,10 @@ class EpochLoop:
         if forecast.uncertainty > limit:
             return
         self._printed = forecast
+        names = ("epochs", "epochs_seen", "gross_j", "gross_low_j", "gross_high_j", "duration_s",
+            "duration_low_s", "duration_high_s")  # fmt: skip
+        values = {name: getattr(forecast, name) for name in names}
+        self._meter.add_event(FORECAST, **finite_or_none(values))
         note = ""
         if budget is not None and forecast.gross_j > budget.limit_j:
             note = f", over the budget of {quantity(budget.limit_j * budget.per_j, budget.unit)}"

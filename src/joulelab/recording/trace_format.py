@@ -49,6 +49,8 @@ SPAN_COLUMNS = "span_columns"
 """The event of many spans as columns."""
 TUNED = "tuned"
 """The event of settings that were chosen while a loop ran."""
+FORECAST = "forecast"
+"""The event of a forecast that a loop made of itself."""
 
 CHECKSUM = b', "crc32": '
 """Comes last in the header, before the checksum of everything else in it."""

@@ -14,11 +14,12 @@ from typing import Any, BinaryIO, Literal, Required, TypedDict
 import msgspec
 
 from joulelab.recording.launcher import Launch
-from joulelab.recording.trace_format import CHECKSUM, READINGS_FILE, SCHEMA, TUNED
+from joulelab.recording.trace_format import CHECKSUM, FORECAST, READINGS_FILE, SCHEMA, TUNED
 from joulelab.sensors.sensor import Absence, Channel
 from joulelab.storage import open_regular
 from joulelab.validation import (
     Count,
+    Finite,
     InvalidData,
     Nanoseconds,
     NotNegative,
@@ -145,6 +146,20 @@ class _TunedEvent(TypedDict):
     result: dict[str, Any]
 
 
+class _ForecastEvent(TypedDict):
+    event: str
+    t_ns: Nanoseconds
+    pid: Pid
+    epochs: Finite
+    epochs_seen: Finite
+    gross_j: Finite | None
+    gross_low_j: Finite | None
+    gross_high_j: Finite | None
+    duration_s: Finite
+    duration_low_s: Finite
+    duration_high_s: Finite
+
+
 _EVENTS: Mapping[str, type] = {
     "spans": SpanRows,
     "span_columns": SpanBlock,
@@ -158,6 +173,7 @@ _EVENTS: Mapping[str, type] = {
     "looks": _ScanEvent,
     "others": _OthersEvent,
     TUNED: _TunedEvent,
+    FORECAST: _ForecastEvent,
 }
 _DECODERS: Mapping[bytes, msgspec.json.Decoder[Any]] = {
     b"spans": msgspec.json.Decoder(SpanRows),

@@ -21,6 +21,7 @@ from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import NEGATIVE_NET, Energy
 from joulelab.energy.uncertainty import Boards, gross_energy
 from joulelab.findings.tables import write_file
+from joulelab.forecast.sources import profile_of_trace
 from joulelab.format import (
     ABSENT,
     J_PER_WH,
@@ -38,6 +39,7 @@ from joulelab.format import (
     with_interval,
 )
 from joulelab.machine import Machine
+from joulelab.recording.trace_format import FORECAST
 from joulelab.report.charts.style import CONFIG
 from joulelab.report.page import environment, page_path
 from joulelab.report.page_data import content_security_policy, pack, script_json, scripts
@@ -54,7 +56,7 @@ from joulelab.run.saved_summary import EPOCH
 from joulelab.run.summary import NEVER_METERED, SITE_HINT, Epoch, Summary
 from joulelab.runs.record import Run, SpanTotal, sum_of_known
 from joulelab.runs.shared_machine import EFFECT, Sharing, is_shared
-from joulelab.runs.span_tree import SpanNode
+from joulelab.runs.span_tree import SpanNode, run_extent
 from joulelab.uncertain import COVERAGE_FACTOR
 
 SCRIPT = "run.js"
@@ -120,6 +122,7 @@ def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) 
         spans=_span_table(recorded.summary),
         epochs=_epoch_table(recorded.summary.epochs),
         forecast_of=shlex.quote(str(run.directory)),
+        forecasts=[sentence(one) for one in _forecasts(recorded)],
         components=_component_table(energy),
         sources=[source_statement(part) for part in energy.components.values()],
         absent={component_name(name): why for name, why in energy.absent.items()},
@@ -202,6 +205,32 @@ def answers(recorded: RecordedRun) -> Iterator[str]:
             f"{quantity(total.gross_j, 'J')} in total, "
             f"{duration(total.duration_s / len(epochs))} and "
             f"{quantity(total.gross_j / len(epochs), 'J')} each on average"
+        )
+
+
+def _forecasts(recorded: RecordedRun) -> Iterator[str]:
+    """Compare the first forecast that a loop recorded of itself with what came."""
+    run = recorded.run
+    if recorded.job is not None or run.study is not None or run.status != "done":
+        return
+    start_ns, stop_ns = run_extent(run)
+    for recording in recorded.recordings:
+        made = [
+            event
+            for event in recording.trace.events
+            if event.get("event") == FORECAST and start_ns <= event["t_ns"] <= stop_ns
+        ]
+        if not made or made[0]["epochs"] != len(recorded.summary.epochs):
+            continue
+        first = made[0]
+        came = profile_of_trace(recording.trace, since_ns=start_ns, pid=first["pid"])
+        energy = with_interval(first["gross_j"], first["gross_low_j"], first["gross_high_j"], "J")
+        length = duration(first["duration_s"])
+        came_s = math.fsum(row.duration_s for row in came.rows)
+        yield (
+            f"the forecast after {count(round(first['epochs_seen']), 'epoch')} of "
+            f"{first['epochs']:g} was {energy} and {length}; it took "
+            f"{quantity(came.spent_j, 'J')} and {duration(came_s)}"
         )
 
 
