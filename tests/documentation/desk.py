@@ -146,7 +146,7 @@ PREPARE = {
     "README": (script, tokens),
     "index": (script,),
     "energy-per-token": (tokens,),
-    "report": (studies,),
+    "report": (script, studies),
     "findings": (studies,),
     "files": (studies, traces),
     "forecast": (studies, traces),

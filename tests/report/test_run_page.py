@@ -96,10 +96,11 @@ def test_every_value_is_that_of_the_record(directory, page):
 def test_the_page_answers(directory, page):
     text = text_of(page)
     run = read_run(directory)
-    backward = next(one for one in run.spans if one.name == "backward")
-    share = percent(backward.gross_j / run.energy.gross_j)
-    assert "Span 'backward' costs most: " in text
-    assert f"{share} of the run, in 12 spans" in text
+    nodes = [node for one in open_recorded(directory).summary.tree for _, node in one.walk()]
+    first, second = sorted(nodes, key=lambda one: -one.self_j)[:2]
+    share = percent(first.self_j / run.energy.gross_j)
+    assert f"Span {first.name!r} costs most: {quantity(first.self_j, 'J')} (" in text
+    assert f"{share} of the run, in {first.total.count} spans; {second.name!r} follows" in text
     idle = percent(run.energy.idle_j / run.energy.gross_j)
     assert f"Idle power is {idle} of the energy" in text
     assert "3 epochs took " in text
