@@ -202,8 +202,8 @@ class ServerActivity:
         first, after, number = self._prefill_cells if phase is self.prefill else self._decode_cells
         size = self.edges_s.size
         change = np.bincount(first, weight, size) - np.bincount(after, weight, size)
-        # Rounding would leave a little where nothing is.
-        return np.where(number > 0, np.cumsum(change)[:-1], 0.0)
+        # Rounding would leave a little where nothing is, or less than nothing.
+        return np.where(number > 0, np.maximum(np.cumsum(change)[:-1], 0.0), 0.0)
 
     @cached_property
     def _prefill_cells(self) -> _Cells:
