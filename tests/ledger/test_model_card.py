@@ -66,3 +66,13 @@ def test_without_carbon_or_runs_there_is_no_card(tmp_path, run_record, joulelab,
     assert result.err.count("\n") == 1
     assert ("no saved run of that name" if names else "--country") in result.err
     assert not (tmp_path / "card.md").exists()
+
+
+@pytest.mark.parametrize("gross_j", [1e-3, 3.6e12])
+def test_numbers_and_names_survive_yaml(tmp_path, run_record, joulelab, gross_j):
+    machine = machine_with('"GPU": [x]\x85\x7f # no')
+    run_record(tmp_path / "runs" / "a", gross_j, machine=machine)
+    result = joulelab("ledger", tmp_path / "runs", "--model-card", "-", "--country", "DE")
+    metadata, _ = parts_of(result.out)
+    assert metadata["emissions"] == pytest.approx(gross_j / 3.6e6 * 329.6, rel=1e-3)
+    assert metadata["hardware_used"] == '1 x "GPU": [x]\\x85\\x7f # no'

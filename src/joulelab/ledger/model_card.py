@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 
 import joulelab
-from joulelab.energy.energy import ComponentEnergy
 from joulelab.errors import UserError
 from joulelab.format import (
     count,
     duration,
     join_words,
     markdown_text,
+    printable,
     sentence,
     watt_hours,
     with_interval,
 )
 from joulelab.ledger.emissions import count_models
+from joulelab.ledger.entries import Entry
 from joulelab.ledger.ledger import Ledger
-from joulelab.runs.record import Run
 
 
 def model_card(ledger: Ledger) -> str:
@@ -54,11 +55,12 @@ def _metadata(ledger: Ledger) -> Iterator[str]:
     }
     yield "---"
     yield "co2_eq_emissions:"
-    yield f"  emissions: {float(f'{ledger.total.carbon.value:.4g}')!r}"
+    # Without an exponent, which YAML would read as a text.
+    yield f"  emissions: {Decimal(f'{ledger.total.carbon.value:.4g}'):f}"
     # A text of JSON is a text of YAML.
     for key, value in values.items():
         if value:
-            yield f"  {key}: {json.dumps(value, ensure_ascii=False)}"
+            yield f"  {key}: {json.dumps(printable(value), ensure_ascii=False)}"
     yield "  # training_type: pre-training or fine-tuning"
     yield "---"
 
@@ -66,18 +68,18 @@ def _metadata(ledger: Ledger) -> Iterator[str]:
 def _paragraph(ledger: Ledger) -> Iterator[str]:
     total = ledger.total
     energy, carbon = total.energy, total.carbon
-    runs = [one.run for one in ledger.entries if one.energy is not None]
+    measured = [one for one in ledger.entries if one.energy is not None]
     wh = watt_hours(energy.value)
     hardware = markdown_text(_hardware(ledger))
     yield "## Energy and emissions"
     yield ""
     yield (
-        f"{count(len(runs), 'run')}{f' on {hardware}' if hardware else ''} used "
+        f"{count(len(measured), 'run')}{f' on {hardware}' if hardware else ''} used "
         f"**{with_interval(energy.value, *energy.interval, 'J')}**"
         f"{f', {wh},' if wh else ''} in {duration(total.duration_s)}: "
         f"{with_interval(carbon.value, *carbon.interval, 'g')} "
         f"CO2e at {markdown_text(join_words(_factors(ledger)))}. This is the gross energy of "
-        f"{_components(runs)}, idle power included, recorded by "
+        f"{_components(measured)}, idle power included, recorded by "
         f"[JouleLab](https://github.com/joulelab/joulelab) {joulelab.__version__}."
     )
     if ledger.warnings:
@@ -101,21 +103,15 @@ def _hardware(ledger: Ledger) -> str:
     return join_words(list(dict.fromkeys(filter(None, found.values()))))
 
 
-def _components(runs: Iterable[Run]) -> str:
+def _components(entries: Iterable[Entry]) -> str:
     """List what was measured, and how.
 
     Example:
         >>> from types import SimpleNamespace as Namespace
-        >>> part = Namespace(component="gpu:0", gross_j=1.0, provenance="measured", source="nvml")
-        >>> _components([Namespace(energy=Namespace(components={"gpu:0": part}))])
+        >>> part = Namespace(component="gpu:0", provenance="measured", source="nvml")
+        >>> _components([Namespace(parts=[part]), Namespace(parts=[part])])
         'gpu:0 (measured by nvml)'
     """
-    parts: Iterable[ComponentEnergy] = (
-        part for run in runs for part in run.energy.components.values()
-    )
-    texts = (
-        f"{one.component} ({one.provenance} by {one.source})"
-        for one in parts
-        if one.gross_j == one.gross_j  # Measured: not NaN.
-    )
+    parts = (part for one in entries for part in one.parts)
+    texts = (f"{one.component} ({one.provenance} by {one.source})" for one in parts)
     return join_words(list(dict.fromkeys(texts)))

@@ -71,6 +71,7 @@ def write_ledger_page(path: Path, ledger: Ledger) -> Path:
         figures={name: _figure(bars, width) for name, width in WIDTHS_PX.items()
             if not bars.empty},
         alt=_alt(bars),
+        period="" if bars.empty else _length(bars),
         tables=[_cells(one) for one in tables if one.rows],
         notes=[sentence(one) for one in notes(ledger)],
     )  # fmt: skip
@@ -141,22 +142,20 @@ def _figure(bars: pd.DataFrame, width: int) -> Markup:
     size, unit = scale(float(bars["high_j"].max()), "J")
     names = _largest_first(bars)
     colours = [QUIET if name == OTHERS else SERIES_COLOURS[i] for i, name in enumerate(names)]
+    # Bars of neighbouring periods do not touch. Texts, because numbers are rounded to six digits.
+    gap = _GAP * (bars["stop"] - bars["start"])
     table = pd.DataFrame({
         "name": bars["name"],
-        # Bars of neighbouring periods do not touch.
-        "start": [1000 * (a.timestamp() + _GAP * (b - a).total_seconds()) for a, b in zip(
-            bars["start"], bars["stop"], strict=True)],
-        "stop": [1000 * (b.timestamp() - _GAP * (b - a).total_seconds()) for a, b in zip(
-            bars["start"], bars["stop"], strict=True)],
+        "start": [one.isoformat() for one in bars["start"] + gap],
+        "stop": [one.isoformat() for one in bars["stop"] - gap],
         "low": bars["low_j"] / size,
         "high": bars["high_j"] / size,
     })  # fmt: skip
-    length_days = (bars["stop"] - bars["start"]).max().days
     legend = alt.Legend(columns=MOST_SERIES if width > 600 else 1) if names != [""] else None
     view = chart(height=280).mark_bar().encode(
         x=alt.X("start:T", title="Start of the runs (UTC)", scale=alt.Scale(type="utc"),
             axis=alt.Axis(tickCount=width // 110, grid=False, labelOverlap=True,
-                format="%b %Y" if length_days > 7 else "%b %-d")),
+                format="%b %Y" if _length(bars) == "month" else "%b %-d")),
         x2="stop:T",
         y=alt.Y("low:Q", title=f"Energy ({unit})", axis=alt.Axis(format=NUMBER)),
         y2="high:Q",
@@ -170,6 +169,11 @@ def _figure(bars: pd.DataFrame, width: int) -> Markup:
     }
     # Vega escapes the texts of the figure.
     return Markup(render(drawn, ("svg",))["svg"].decode())  # noqa: S704
+
+
+def _length(bars: pd.DataFrame) -> str:
+    days = (bars["stop"] - bars["start"]).max().days
+    return next(name for name, most in _LENGTHS.items() if days <= most)
 
 
 def _largest_first(bars: pd.DataFrame) -> list[str]:
