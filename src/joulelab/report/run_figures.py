@@ -440,8 +440,13 @@ def _energy_text(total: SpanTotal, kind: str) -> str:
 
 def epochs_figure(epochs: Sequence[Epoch]) -> RunFigure | None:
     """Draw the energy and time of each epoch; ``None`` for fewer than two."""
+    numbers = [one.index for one in epochs]
+    if len(set(numbers)) < len(numbers):
+        numbers = list(range(len(epochs)))
     known = [
-        (i, one.energy) for i, one in enumerate(epochs, 1) if math.isfinite(one.energy.gross_j)
+        (number, one.energy)
+        for number, one in zip(numbers, epochs, strict=True)
+        if math.isfinite(one.energy.gross_j)
     ]
     if len(known) < 2:
         return None

@@ -250,6 +250,13 @@ def _costliest(recorded: RecordedRun) -> Iterator[str]:
     if not nodes or not gross_j > 0:
         return
     first, *others = sorted(nodes, key=lambda one: -one.self_j)
+    outside_j = gross_j - math.fsum(one.total.gross_j for one in tree)
+    outside = (
+        f"{percent(outside_j / gross_j)} of the energy ({quantity(outside_j, 'J')}) was used "
+        "outside of all spans, for example while the program started"
+    )
+    if outside_j > first.self_j:
+        yield outside
     inner = ", without the spans within it," if first.self_j < 0.95 * first.total.gross_j else ""
     value = with_interval(first.self_j, *first.self_interval_j, "J")
     several = f", in {count(first.total.count, 'span')}" if first.total.count > 1 else ""
@@ -262,12 +269,8 @@ def _costliest(recorded: RecordedRun) -> Iterator[str]:
         if not _is_significant(first, others[0], recorded.boards):
             text += ", no significant difference (95 %)"
     yield text
-    outside_j = gross_j - math.fsum(one.total.gross_j for one in tree)
-    if outside_j > LEAST_OUTSIDE * gross_j:
-        yield (
-            f"{percent(outside_j / gross_j)} of the energy ({quantity(outside_j, 'J')}) was used "
-            "outside of all spans, for example while the program started"
-        )
+    if LEAST_OUTSIDE * gross_j < outside_j <= first.self_j:
+        yield outside
 
 
 def _is_significant(first: SpanNode, second: SpanNode, boards: Boards) -> bool:
