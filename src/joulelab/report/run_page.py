@@ -297,7 +297,10 @@ def facts(run: Run, costs: Costs) -> list[Fact]:
         share = f"{percent(energy.job_j / energy.gross_j)} of all"
         ends = _ends(energy.job_j, energy.job_interval_j)
         found.append(Fact("This program's share", quantity(energy.job_j, "J"), (share, ends)))
-    found.append(Fact("Duration", duration(run.duration_s), (power,)))
+    # The energy of a study's run is that of its spans.
+    is_partial = not math.isclose(energy.duration_s, run.duration_s, rel_tol=0.01)
+    measured = f"{duration(energy.duration_s)} of it measured" if is_partial and run.study else ""
+    found.append(Fact("Duration", duration(run.duration_s), (power, measured)))
     if math.isfinite(costs.carbon_g):
         ends = _ends(costs.carbon_g, costs.carbon_interval_g, "g")
         found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends,)))
