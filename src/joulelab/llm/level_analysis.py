@@ -1,4 +1,4 @@
-"""What a level of load took: its requests, latencies and energy."""
+"""The requests, latencies and energy of a level of load."""
 
 from __future__ import annotations
 

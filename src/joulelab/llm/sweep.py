@@ -47,7 +47,7 @@ def cost_of_blocks(energies: Sequence[UncertainValue], tokens: Floats) -> Uncert
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """Where a sweep over concurrencies stops to pay.
+    """The concurrency beyond which a token gets no cheaper.
 
     Attributes:
         concurrency: The lowest that has no significantly cheaper one above it.

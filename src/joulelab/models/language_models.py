@@ -161,11 +161,6 @@ def published_configuration(name: str) -> dict[str, Any]:
     return dict(configuration)
 
 
-def published_source(name: str) -> str:
-    """Return where the configuration of a published language model comes from."""
-    return str(_published()[published_name(name)]["source"])
-
-
 @functools.cache
 def _published() -> dict[str, Any]:
     text = resources.files("joulelab.models").joinpath("language_models.json").read_text("utf-8")
