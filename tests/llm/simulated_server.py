@@ -133,13 +133,13 @@ class _ServerSensor(SimulatedSensor):
 def sensor() -> SimulatedSensor:
     """Make the sensor of the server that `$SIMULATED_SERVER_POWER` names.
 
-    Each reading is 40 ms late, since the server may be that late in writing its power.
+    Each reading is 0.3 s late, since on a busy machine the server may be late in writing its power.
     """
     power = PowerFile(Path(os.environ[ENVIRONMENT]))
     power.update()
     return _ServerSensor(
         power,
-        SimulatedSource(component="gpu:0", waveform=power, noise_w=2.0, delay_s=0.04),
+        SimulatedSource(component="gpu:0", waveform=power, noise_w=2.0, delay_s=0.3),
     )
 
 

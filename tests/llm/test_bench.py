@@ -27,8 +27,9 @@ from joulelab.recording.trace import read_trace
 
 @pytest.fixture(autouse=True)
 def short_pause(monkeypatch):
-    monkeypatch.setattr(level_analysis, "MARGIN_S", 0.15)
-    monkeypatch.setattr(bench_module, "PAUSE_S", 0.3)
+    """Shorten the pause between levels, to a little more than readings are late."""
+    monkeypatch.setattr(level_analysis, "MARGIN_S", 0.5)
+    monkeypatch.setattr(bench_module, "PAUSE_S", 1.0)
 
 
 def run(url, out, *concurrencies, requests=8, watch=lambda *_: None, **given):

@@ -17,7 +17,7 @@ from joulelab.llm.prompts import Lengths
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "energy-per-token.md"
 # Steps are so long that a busy machine, which delays clients by milliseconds, hardly matters.
 # Only tokens have a cost: whose energy that of a step would be is a matter of definition.
-SLOW = {"step_s": 0.012, "prompt_token_s": 1.2e-4, "output_token_s": 1e-4}
+SLOW = {"step_s": 0.03, "prompt_token_s": 3e-4, "output_token_s": 1e-4}
 COSTS = {"prompt_j": 0.06, "output_j": 0.8, "step_j": 0.0}
 
 

@@ -74,10 +74,10 @@ REQUESTS_FILE, RESULT_FILE = "requests.jsonl", "result.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
-    """What to do to a server.
+    """Options of a benchmark.
 
     Attributes:
-        levels: What load it gets, one after the other.
+        levels: Loads on the server, one after the other.
         extent: How long each level lasts.
         inputs: Tokens of the prompts.
         outputs: Tokens to generate.
@@ -114,9 +114,9 @@ def run_bench(
 
     Args:
         client: The server.
-        options: What to do.
+        options: Load, prompts and idle time.
         directory: A new or empty directory.
-        sensors: What to read. Default: everything.
+        sensors: Sensors to read. Default: all.
         watch: Called at each stage, and twice a second during a level.
 
     Raises:
@@ -203,7 +203,7 @@ async def _calibrate(client: OpenAIClient, notes: list[str]) -> Tokenizer:
 
 @dataclass(slots=True)
 class _Bench:
-    """A benchmark that runs, and what it measured."""
+    """A running benchmark and its measurements."""
 
     options: BenchOptions
     client: OpenAIClient

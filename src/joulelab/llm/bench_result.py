@@ -42,10 +42,10 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """What one level of load took.
+    """The result of one level of load.
 
     Attributes:
-        level: How many requests the server got.
+        level: The load on the server.
         requests: Those that it worked on, failed ones included, on the clock of the readings.
         failures: Number of failed requests by reason, those included that it refused.
         first_token: Times from sending a request to its first token.

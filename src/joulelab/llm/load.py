@@ -29,7 +29,7 @@ _LEAST_ARRIVALS = 20
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How many requests the server gets: one of the two is given.
+    """The load on a server: one of the two is given.
 
     Attributes:
         concurrency: Requests in flight in a closed loop.
@@ -62,7 +62,7 @@ class LevelLoad:
     """The requests of a level, growing while it runs.
 
     Attributes:
-        level: How many requests the server gets.
+        level: The load on the server.
         extent: How long the level lasts.
         started: Number of requests so far.
         replies: The finished ones, failed ones included, in the order in which they ended.
