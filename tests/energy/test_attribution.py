@@ -105,7 +105,7 @@ def test_the_lower_end_excludes_idle_energy():
     assert energy.job_j == pytest.approx(500)
     low_j, high_j = energy.net_interval_j[0] / 3, energy.interval_j[1] * 2 / 3
     assert energy.job_interval_j == pytest.approx((low_j, high_j))
-    assert "about 500 J (95 % CI 200–667 J) of it, 50 % (20–67 %)" in energy.job_text
+    assert "about 500 J (95 % CI 190–667 J) of it, 50 % (20–67 %)" in energy.job_text
 
 
 @pytest.mark.parametrize("others", [0.0, 0.04])

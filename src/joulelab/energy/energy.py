@@ -283,7 +283,10 @@ without cpu:0
 
     @property
     def job_text(self) -> str:
-        """The job's part of a shared machine's energy; empty if it was alone or is unknown."""
+        """The job's part of a shared machine's energy; empty if it was alone or is unknown.
+
+        The interval in joules contains that of the energy, the one in percent does not.
+        """
         known = [(part, part.share) for part in self.components.values() if part.share]
         methods = dict.fromkeys(share.method for _, share in known if not share.is_whole)
         whole_j = math.fsum(part.gross_j for part, _ in known)
@@ -295,7 +298,8 @@ without cpu:0
         for part, share in known:
             use_gross = share.is_whole or math.isnan(part.net_j)
             low_j += share.low * (part.gross_j if use_gross else max(part.net_j, 0.0))
-        used = with_interval(job_j, low_j, high_j, "J", digits=2)
+        bounds_j = zip(*(part.job_interval_j for part, _ in known), strict=True)
+        used = with_interval(job_j, *map(math.fsum, bounds_j), "J", digits=2)
         fractions = (100 * one_j / whole_j for one_j in (job_j, low_j, high_j))
         percentage = with_interval(*fractions, "%", digits=1, level="")
         names = [part.component for part, _ in known]
