@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +70,20 @@ def test_a_prediction_of_tokens_as_json(run):
     assert low < found["j_per_output_token"] < high
     assert found["s_per_output_token_low"] < found["s_per_output_token"]
     assert "j_per_input_token" not in found
+
+
+def test_values_of_a_prediction_are_below_each_other(run):
+    _, out, _ = run(
+        "predict", "lm:gpt2", "--phase", "decode", "--batch-size", 1, "--prompt-tokens", 1,
+        "--output-tokens", 1, "--price", 1, "--currency", "EUR",
+    )  # fmt: skip
+    lines = out.splitlines()
+    assert lines[0] == "lm:gpt2, decode, batch size 1, 1 input token, 1 output token"
+    labels = ("per output token ", "tokens per kWh   ", "host, device     ", "a million tokens ")
+    values = [line[len(labels[0]) :] for line in lines[2:9] if line.startswith((*labels, "  "))]
+    assert len(values) == 5
+    assert all(value[0].isdigit() for value in values)
+    assert re.search("[0-9] ms \\(95 % CI [0-9.]+–[0-9.]+ ms\\)", values[1])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from joulelab.format import quantity
+from joulelab.format import percent, quantity
 from joulelab.models.characteristics import Characteristics, characterize, weightless
 from joulelab.models.registry import build_model
 from joulelab.predict.coefficients import Datasheet
@@ -292,12 +292,12 @@ def _notes(
         share, measured = one.device_s / device_s, seen.device_share.get(one.kind, 0.0)
         if share > measured + NEW_KIND_SHARE:
             notes.append(
-                f"{one.kind.replace('_', ' ')} operators take {share:.0%} of the device time, but "
-                f"at most {measured:.0%} in the measured steps"
+                f"{one.kind.replace('_', ' ')} operators take {percent(share, 2)} of the device "
+                f"time, but at most {percent(measured, 2)} in the measured steps"
             )
     if profile.server:
         notes.append(
-            f"of the time {host_s / (host_s + device_s):.0%} is that of the server "
+            f"{percent(host_s / (host_s + device_s), 2)} of the time is that of the server "
             f"({profile.server}); other servers and versions differ"
         )
     elif host_s > device_s and profile.datasheet.kind == "cuda":
