@@ -298,10 +298,10 @@ without cpu:0
         for part, share in known:
             use_gross = share.is_whole or math.isnan(part.net_j)
             low_j += share.low * (part.gross_j if use_gross else max(part.net_j, 0.0))
-        bounds_j = zip(*(part.job_interval_j for part, _ in known), strict=True)
-        used = with_interval(job_j, *map(math.fsum, bounds_j), "J", digits=2)
-        fractions = (100 * one_j / whole_j for one_j in (job_j, low_j, high_j))
-        percentage = with_interval(*fractions, "%", digits=1, level="")
+        lows_j, highs_j = zip(*(part.job_interval_j for part, _ in known), strict=True)
+        used = with_interval(job_j, math.fsum(lows_j), math.fsum(highs_j), "J", digits=2)
+        value, low, high = (100 * one_j / whole_j for one_j in (job_j, low_j, high_j))
+        percentage = with_interval(value, low, high, "%", digits=1, level="")
         names = [part.component for part, _ in known]
         of = "it" if len(known) == len(self.components) else join_words(names)
         estimated = f"estimated from {join_words([*methods])}"
