@@ -15,6 +15,13 @@ def test_no_damaged_file_gives_a_foreign_error_or_an_impossible_energy():
     assert f"| all | {total} |" in table(tallies)
 
 
+def test_a_block_number_that_no_table_can_hold_is_refused():
+    """It was found by this seed."""
+    (tally,) = run(26_000, seed=605, names=["study"], only=105).values()
+    assert tally.inputs == 1
+    assert tally.wrong == []
+
+
 @pytest.mark.parametrize("mutation", sorted({*JSON, *TABLES, *RARE}, key=lambda one: one.__name__))
 def test_each_kind_of_damage_damages_any_file(mutation):
     """An empty file, too, and the same seed always does the same."""

@@ -127,9 +127,9 @@ class StoredStudyPart(TypedDict):
 
     study: str
     idle: bool
-    block: int
-    order: int | None
-    repeat: int
+    block: Count
+    order: Count | None
+    repeat: Count
     seed: int | None
     phases: tuple[str, ...]
     factors: NotRequired[StoredValues | None]
