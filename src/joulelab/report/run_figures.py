@@ -59,6 +59,7 @@ GAP_PERIODS = 10
 RANGE = ["{range}"]
 """Stands in a specification for the times that are shown."""
 
+_MOST_TICKS = 12  # Of an axis of whole numbers.
 _LEFT_PX, _LANE_PX, _BAR_PX, _ROW_PX = 44, 34, 12, 30
 _OTHER_COLOUR = SERIES_COLOURS[3]
 
@@ -463,7 +464,9 @@ def epochs_figure(epochs: Sequence[Epoch]) -> RunFigure | None:
     )
     step = math.ceil(len(rows) / 1000)
     base = chart(height=190)
-    x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", tickMinStep=1, grid=False),
+    first, last = int(rows["epoch"].min()), int(rows["epoch"].max())
+    ticks = list(range(first, last + 1, math.ceil((last - first + 1) / _MOST_TICKS)))
+    x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", values=ticks, grid=False),
         scale=alt.Scale(nice=False, zero=False, padding=12))  # fmt: skip
     tooltip = [
         alt.Tooltip(f"{one}:N", title=one.capitalize()) for one in ("epoch", "energy", "time")
