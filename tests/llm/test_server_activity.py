@@ -8,12 +8,23 @@ from hypothesis import strategies as st
 
 from joulelab.llm.power_fit import plausible_activities
 from joulelab.llm.requests import RequestLog
-from joulelab.llm.server_activity import activities, drivers_of, steady_window
+from joulelab.llm.server_activity import (
+    SHORTEST_S,
+    activities,
+    drivers_of,
+    steady_window,
+)
+
+
+def microseconds(most_s):
+    """Times as logs state them."""
+    return st.integers(0, round(most_s * 1e6)).map(lambda value: value / 1e6)
+
 
 TIMES = st.tuples(
-    st.floats(0, 50),  # Start.
-    st.floats(0, 3),  # Until the first token.
-    st.floats(0, 10),  # From then on.
+    microseconds(50),  # Start.
+    microseconds(3),  # Until the first token.
+    microseconds(10),  # From then on.
     st.integers(0, 2000),
     st.integers(0, 300),
     st.sampled_from(["streamed", "at once", "aborted"]),
@@ -56,8 +67,8 @@ def test_prompts_are_processed_before_their_first_token(rows):
     for activity in activities(requests):
         assert np.all(activity.prefill.start_s < activity.prefill.stop_s)
         assert np.all(activity.decode.start_s < activity.decode.stop_s)
-        assert activity.prefill.start_s.min() >= requests.start_s.min() - 1e-5
-        assert activity.prefill.stop_s.max() <= requests.stop_s.max() + 1e-5
+        assert activity.prefill.start_s.min() >= requests.start_s.min() - 2 * SHORTEST_S
+        assert activity.prefill.stop_s.max() <= requests.stop_s.max() + 2 * SHORTEST_S
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from joulelab.llm.requests import RequestLog
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-SHORTEST_S = 1e-6
+SHORTEST_S = 1e-5
 """A phase that took no measurable time is spread over this much."""
 SAME_S = 1e-3
 """First tokens that arrive within this time belong to one batch of prompts."""
@@ -198,12 +198,22 @@ class ServerActivity:
         return self.prefill if part.is_prefill else self.decode
 
     def _sum(self, phase: Phase, weight: Floats) -> Floats:
-        """Add up the weights of the requests in a phase."""
-        first, after, number = self._prefill_cells if phase is self.prefill else self._decode_cells
-        size = self.edges_s.size
-        change = np.bincount(first, weight, size) - np.bincount(after, weight, size)
-        # Rounding would leave a little where nothing is, or less than nothing.
-        return np.where(number > 0, np.maximum(np.cumsum(change)[:-1], 0.0), 0.0)
+        """Add up the weights of the requests in a phase.
+
+        Phases that took no time have large weights, whose rounding errors must not stay in the
+        sum of the others; nor where nothing is.
+        """
+        first, after, _ = self._prefill_cells if phase is self.prefill else self._decode_cells
+        size, found = self.edges_s.size, np.zeros(self.edges_s.size - 1)
+        is_short = phase.length_s < 2 * SHORTEST_S
+        for some in (is_short, ~is_short):
+            begin, end, part = first[some], after[some], weight[some]
+            change = np.bincount(begin, part, size) - np.bincount(end, part, size)
+            number = np.cumsum(
+                np.bincount(begin, minlength=size) - np.bincount(end, minlength=size)
+            )
+            found += np.where(number > 0, np.maximum(np.cumsum(change), 0.0), 0.0)[:-1]
+        return found
 
     @cached_property
     def _prefill_cells(self) -> _Cells:
@@ -324,7 +334,9 @@ def drivers_of(activity: ServerActivity) -> list[Driver]:
     prompt_per_s = prefill.tokens / prefill.length_s
     tokens_in = Driver("input", (Part(True, prompt_per_s, steady),))
     input_per_s = activity.rate(tokens_in)
-    per_input = np.divide(1.0, input_per_s, out=np.zeros_like(steady), where=input_per_s > 0)
+    # Prompts without tokens have no part, nor has what rounding leaves of others.
+    is_processed = input_per_s > 1e-9 * input_per_s.max(initial=0.0)
+    per_input = np.divide(1.0, input_per_s, out=np.zeros_like(steady), where=is_processed)
     per_pace = activity.tokens_per_pace
     tokens = Driver("output", (Part(False, per_pace, activity.pace),))
     steps_per_s = activity.rate(tokens) / decoding

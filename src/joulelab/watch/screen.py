@@ -14,6 +14,7 @@ from rich.text import Text
 
 from joulelab.energy.energy import Energy
 from joulelab.format import count, duration, printable, quantity, with_interval
+from joulelab.layout import wrap
 from joulelab.sensors.sensor import Quantity
 from joulelab.watch.view import BIN_S, Component, Ended, Gauge, Study, View, total_history
 
@@ -129,12 +130,16 @@ def _sections(view: View, width: int) -> RenderableType:
         _energy(view),
         _open_spans(view),
         _ended_spans(view, width),
-        _labelled([("forecast", view.forecast_words)]) if view.forecast_words else None,
+        _forecast(view.forecast_words, width) if view.forecast_words else None,
         _gauges(view.gauges, width),
         _remarks(view),
     ]
     shown = [section for section in sections if section is not None]
     return Group(shown[0], *(part for section in shown[1:] for part in ("", section)))
+
+
+def _forecast(text: str, width: int) -> Table:
+    return _labelled([("forecast", Text(wrap(_line(text), width - LABEL_WIDTH - 1)))])
 
 
 def _header(view: View) -> Table:
