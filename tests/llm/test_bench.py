@@ -89,7 +89,8 @@ def test_energies_of_a_known_server_from_load_to_report(simulated_server, tmp_pa
         assert level["inter_token_latency_s"]["p50"] > 0.02
         length_s, gross_j = truth_of(out, level["level"], tmp_path / "power")
         assert level["duration_s"] == pytest.approx(length_s, abs=1e-3)
-        assert level["energy"]["gross_j"] == pytest.approx(gross_j, rel=0.02)
+        # At each edge of a level of 2 s the sensor may be late by 0.1 s of some 300 W.
+        assert level["energy"]["gross_j"] == pytest.approx(gross_j, rel=0.05)
     # A prompt and 7 further tokens: 8 steps. The first token comes with the prompt.
     alone_j = 64 * 0.02 + 7 * 0.5 + 8 * 4.0
     assert one["energy"]["net_j"] / 12 == pytest.approx(alone_j, rel=0.05)
