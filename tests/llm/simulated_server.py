@@ -49,7 +49,7 @@ class Settings:
         start_s: Time for which it answers 503 after its start.
         has_usage: Whether replies state usage.
         has_metrics: Whether there are metrics.
-        fail_every: Every so many requests, one is refused with HTTP 500; 0 for none.
+        fail_every: Number of requests of which one is refused with HTTP 500; 0 for none.
         break_every: Likewise, one is broken off after half of its tokens.
         end_early_every: Likewise, one ends by itself after half of its tokens.
         tokens_per_chunk: Tokens in one event of a stream.

@@ -86,7 +86,7 @@ class LevelLoad:
 
     @property
     def has_failed(self) -> bool:
-        """Whether so many requests failed that the others would, too."""
+        """Whether enough requests failed in a row to expect the others to fail."""
         return self.failures_in_a_row >= max(MOST_FAILURES, 2 * (self.level.concurrency or 0))
 
     def add(self, reply: Reply) -> None:

@@ -75,7 +75,7 @@ class LanguageConfig:
         return 2 * self.layers * self.kv_heads * self.head_dim
 
     def require_length(self, tokens: int, name: str) -> None:
-        """Raise a UserError if the model accepts no context of so many tokens."""
+        """Raise a UserError if the model does not accept a context of this length, in tokens."""
         if self.max_tokens is not None and tokens > self.max_tokens:
             raise UserError(f"{name} accepts {self.max_tokens:,} tokens, not {tokens:,}")
 

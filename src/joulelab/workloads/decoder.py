@@ -55,7 +55,7 @@ class Decoder:
         self.vocabulary = int(vocabulary)
 
     def require_length(self, tokens: int) -> None:
-        """Raise a UserError if the model accepts no sequence of so many tokens."""
+        """Raise a UserError if the model does not accept a sequence of this length, in tokens."""
         most = getattr(self._config, "max_position_embeddings", None)
         if most is not None and tokens > most:
             raise UserError(
