@@ -32,14 +32,10 @@ from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
 from joulelab.format import count, finite_or_none, number, percent
 from joulelab.llm.bench_result import BenchResult, LevelResult
-from joulelab.llm.level_analysis import (
-    MARGIN_S,
-    MeasuredLevel,
-    level_result,
-    request_log,
-)
+from joulelab.llm.level_analysis import MeasuredLevel, level_result, request_log
 from joulelab.llm.load import Extent, Level, LevelLoad, LoadGenerator
 from joulelab.llm.openai_client import OpenAIClient, ServerError
+from joulelab.llm.power_fit import MARGIN_S
 from joulelab.llm.prompts import (
     Lengths,
     Prompt,
@@ -64,7 +60,7 @@ Floats = NDArray[np.float64]
 Watch = Callable[[str, LevelLoad | None], None]
 
 PAUSE_S = 2 * MARGIN_S
-"""Time between levels, so that no reading of power covers two."""
+"""Time before and after each level, so that its readings cover neither another nor the warm-up."""
 POLL_S = 0.5
 LEAST_IDLE_S = 1.0
 _CALIBRATION_WORDS = 8, 200
@@ -227,6 +223,7 @@ class _Bench:
     async def _run_levels(self) -> None:
         await self._idle()
         await self._warm_up()
+        await self.generator.pause(PAUSE_S)
         for level in self.options.levels:
             if self.generator.is_stopped:
                 break

@@ -19,6 +19,7 @@ from joulelab.format import count, number, percent
 from joulelab.llm.bench_result import LevelResult, Percentiles
 from joulelab.llm.load import LevelLoad
 from joulelab.llm.openai_client import Reply
+from joulelab.llm.power_fit import MARGIN_S
 from joulelab.llm.prompts import Tokenizer
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.result import LlmResult
@@ -32,8 +33,6 @@ from joulelab.uncertain import UncertainValue
 
 Floats = NDArray[np.float64]
 
-MARGIN_S = 1.0
-"""Readings this long before and after a level are its own, as those of sensors that average."""
 MOST_CACHED = 0.05
 """A larger part of the input tokens from the server's cache is stated."""
 

@@ -40,8 +40,9 @@ MOST_FITTED = 8
 """Assumptions about the server for which all drivers are tried."""
 MOST_WORSE = 60.0
 """Assumptions that explain the times of the requests worse by more, in -2 ln L, are left out."""
-MARGIN_S = 5.0
-"""Readings this long before and after the requests show how the sensor responds."""
+MARGIN_S = 1.0
+"""Readings this long before and after the requests show how the sensor responds. Requests that are
+not in the log, such as those of a warm-up, must be further away: nothing explains their power."""
 BLOCKS = 20
 """Blocks of time whose errors are taken as independent of each other."""
 BLOCK_FACTOR = 1.068

@@ -48,6 +48,8 @@ LONGEST_DIP_S = 0.1
 LEAST_STEADY_READINGS = 5
 BRIEF = 0.3
 """A sensor that averages less than this part of what it states misses what happens in between."""
+SHORTEST_WINDOW_S = 0.05
+"""Whether a sensor averages over less cannot be seen: clients are late by milliseconds."""
 UNKNOWN_SHARE = 0.25
 """Standard uncertainty of prefill's share from which nothing is known."""
 UNEXPLAINED_OFF = 1 / math.sqrt(12)
@@ -155,7 +157,8 @@ def _with_responses(
         late_s = fit.response.mean_age_s - fit.stated.mean_age_s
         # A lag is about as late, and as wide, as a window of twice its time constant.
         window_s = fit.response.window_s + 2 * fit.response.lag_s
-        is_brief = window_s < BRIEF * fit.stated.window_s
+        stated_s = fit.stated.window_s
+        is_brief = stated_s >= SHORTEST_WINDOW_S and window_s < BRIEF * stated_s
         # A shift by less than a reading hardly changes energies.
         if abs(late_s) <= channel.update_period_s and not is_brief:
             continue
