@@ -13,7 +13,7 @@ from joulelab.carbon.site import Site
 from joulelab.llm.text import costs_of
 from joulelab.llm.token_attribution import attribute
 from joulelab.report.llm_page import PARTS, LoadPoint, explained_power, write_llm_page
-from joulelab.report.page import environment
+from joulelab.report.page_template import environment
 from joulelab.uncertain import Ratio
 
 HOSTILE = "</script><img src=http://example.com/x> & “model”"

@@ -236,7 +236,7 @@ def test_a_large_run_is_a_small_page(large_page):
     text = text_of(large_page)
     assert "Of 200,000 readings, " in text
     assert "Spans narrower than a pixel are drawn as one." in text
-    data = json.loads(large_page.read_text().split('id="run-data">')[1].split("</script>")[0])
+    data = json.loads(large_page.read_text().split('id="page-data">')[1].split("</script>")[0])
     columns = data["figures"]["power"]["columns"]
     assert max(columns["power_w"]) == 999.0
     assert len(columns["t_s"]) <= 4 * run_figures.BUCKETS

@@ -1,6 +1,7 @@
 """The page of a tuned program, and in a real browser."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -19,8 +20,8 @@ FRONT = [(64, "fp32"), (64, "bf16")]
 HOSTILE = "</script><img src=http://example.com/x> & “plan”"
 
 
-def energy(power_w):
-    part = ComponentEnergy(component="cpu:0", source="s", provenance=Provenance.MEASURED,
+def energy(power_w, provenance=Provenance.MEASURED):
+    part = ComponentEnergy(component="cpu:0", source="s", provenance=provenance,
                            duration_s=5.0, gross_j=5 * power_w)  # fmt: skip
     return Energy(duration_s=5.0, components={"cpu:0": part})
 
@@ -48,6 +49,14 @@ def outcome(choice=(64, "bf16"), **changes):
         "cost_s": 153.0, "cost_j": 1300.0, "notes": ("the energy is estimated, not measured",),
     }  # fmt: skip
     return Outcome(**(given | changes))
+
+
+@pytest.mark.parametrize("provenance", [Provenance.MEASURED, Provenance.SIMULATED])
+def test_simulated_energies_are_marked(tmp_path, provenance):
+    measured = [replace(one, energy=energy(9, provenance)) for one in outcome().measured]
+    page = write_tuning_page(tmp_path, outcome(measured=measured), title="a", max_slowdown=0.05)
+    is_simulated = provenance == Provenance.SIMULATED
+    assert ("these energies were not measured" in page.read_text()) == is_simulated
 
 
 @pytest.fixture(scope="module")

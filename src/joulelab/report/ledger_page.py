@@ -12,7 +12,6 @@ import altair as alt
 import pandas as pd
 from markupsafe import Markup
 
-import joulelab
 from joulelab.findings.tables import write_file
 from joulelab.format import join_words, scale, sentence
 from joulelab.ledger.entries import Entry
@@ -35,7 +34,7 @@ from joulelab.report.charts.style import (
     chart,
     specification,
 )
-from joulelab.report.page import environment
+from joulelab.report.page_template import fill_template
 from joulelab.report.renderer import render
 
 WIDTHS_PX = {"wide": 1000, "narrow": 340}
@@ -61,9 +60,9 @@ def write_ledger_page(path: Path, ledger: Ledger) -> Path:
     name = projects.pop() if len(projects) == 1 else None
     bars = energy_over_time(ledger)
     tables = [row_table(ledger), *split_tables(ledger), top_consumer_table(ledger)]
-    page = environment().get_template("ledger.html.j2").render(
+    page = fill_template(
+        "ledger.html.j2",
         title=f"Energy ledger of {name}" if name else "Energy ledger",
-        version=joulelab.__version__,
         by=ledger.by,
         simulated=ledger.total.energy.simulated,
         head=list(head_lines(ledger)),

@@ -14,7 +14,6 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-import joulelab
 from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.token_costs import TokenCosts
 from joulelab.energy.estimator import EnergyEstimator
@@ -47,7 +46,7 @@ from joulelab.report.charts.style import (
     chart,
     specification,
 )
-from joulelab.report.page import environment
+from joulelab.report.page_template import fill_template
 from joulelab.report.renderer import render
 from joulelab.uncertain import Ratio
 
@@ -122,9 +121,9 @@ def write_llm_page(
         *([_request_figure(result)] if result.per_request is not None else []),
         *([_steady_figure(result)] if has_steady and tokens else []),
     ]
-    page = environment().get_template("llm.html.j2").render(
+    page = fill_template(
+        "llm.html.j2",
         title=title,
-        version=joulelab.__version__,
         headline=summary or sentence(headline(result)),
         facts=_facts(result, costs or {}, best if len(sweep) > 1 else None),
         texts=[sentence(text) for text in (load_text(result), energy_text(result),

@@ -8,25 +8,23 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import jinja2
-
-import joulelab
 from joulelab.errors import StoreError, UserError
 from joulelab.findings.all import Analysis, analyze
 from joulelab.findings.latex import hardware_table, model_table, write_paper_tables
 from joulelab.findings.schema import Finding, findings_json, records
 from joulelab.findings.tables import StudyTables, write_file, write_results
-from joulelab.format import interval, quantity, scale
 from joulelab.report import renderer
 from joulelab.report.charts import Drawing, all_charts, drawings, write_charts
 from joulelab.report.charts.chart import Chart
 from joulelab.report.charts.style import PHASES, QUANTITIES
-from joulelab.report.page_data import content_security_policy, page_data, scripts
+from joulelab.report.page_data import page_data
+from joulelab.report.page_template import fill_template, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
 from joulelab.runs.study_runs import Study, read_studies
 
 PAGE = "report.html"
+SCRIPT = "report.js"
 FINDINGS = "findings.json"
 
 
@@ -74,7 +72,7 @@ def write_report(
     if not directories:
         raise UserError("no study to report", hint="name one or more study directories")
     # This takes a second and releases the interpreter.
-    Thread(target=scripts, daemon=True).start()
+    Thread(target=scripts, args=[SCRIPT], daemon=True).start()
     studies = _readable(directories)
     unknown = set(traces) - {run.id for study in studies for run in study.cells()}
     if unknown:
@@ -130,14 +128,11 @@ def _html(
     places: dict[str, list[dict[str, Any]]] = {}
     for row in records(groups):
         places.setdefault(f"{row['study']} · {row['machine']}", []).append(row)
-    templates = environment()
-    templates.filters |= {"estimate": _estimate, "interval": _interval}
-    return templates.get_template("report.html.j2").render(
+    return fill_template(
+        "report.html.j2",
+        script=SCRIPT if charts else "",
         title=", ".join(study.label for study in tables.studies),
         simulated=bool((tables.runs["provenance"] == "simulated").any()),
-        version=joulelab.__version__,
-        policy=content_security_policy(),
-        scripts=scripts(),
         data=page_data(groups, charts, "net" if net else "gross"),
         quantities=QUANTITIES,
         net=net,
@@ -159,17 +154,6 @@ def _html(
     )
 
 
-def environment() -> jinja2.Environment:
-    """Return the environment of the pages' templates."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("joulelab.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def _by_chart(
     findings: Sequence[Finding], charts: Sequence[Chart], *, detail: bool
 ) -> dict[str, list[Finding]]:
@@ -179,12 +163,3 @@ def _by_chart(
         if finding.detail is detail:
             found[finding.figure if finding.figure in found else ""].append(finding)
     return found
-
-
-def _estimate(finding: Finding) -> str:
-    return quantity(finding.estimate, finding.unit.removeprefix("1"))
-
-
-def _interval(finding: Finding) -> str:
-    size, _ = scale(finding.estimate, finding.unit)
-    return interval(finding.low / size, finding.high / size, finding.estimate / size)

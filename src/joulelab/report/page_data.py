@@ -1,17 +1,12 @@
-"""Data and scripts of the page: charts as JSON, in text that cannot end its element."""
+"""Data of a page: charts as JSON, in text that cannot end its element."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import pandas as pd
-import vl_convert
 from markupsafe import Markup
 
 from joulelab.report.charts.chart import ANNOTATIONS, HIDDEN, Chart, Selector, plain_values
@@ -77,22 +72,3 @@ def script_json(content: Any) -> str:
     """
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
-
-
-@cache
-def scripts(name: str = "report.js") -> tuple[Markup, ...]:
-    """Return Vega, Vega-Lite and Vega-Embed in one script, and the page's own of that name."""
-    own = resources.files("joulelab.report").joinpath("templates", name)
-    vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
-    texts = (vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"), own.read_text())
-    return tuple(Markup(text) for text in texts)  # noqa: S704
-
-
-def content_security_policy(name: str = "report.js") -> str:
-    """Return a policy that allows the page no network, and no script but :func:`scripts`."""
-    digests = (hashlib.sha256(text.encode()).digest() for text in scripts(name))
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import joulelab
 from joulelab.findings.all import analyze
 from joulelab.findings.paper import (
     PAPER,
@@ -17,7 +16,7 @@ from joulelab.findings.paper import (
 )
 from joulelab.findings.tables import StudyTables, write_file
 from joulelab.format import count, join_words
-from joulelab.report.page import environment
+from joulelab.report.page_template import fill_template
 
 PAGE = "paper.html"
 H100 = "16 models on an NVIDIA H100"
@@ -66,9 +65,9 @@ def page(rows: Sequence[Comparison], *, title: str, simulated: bool = False) -> 
     """Return the HTML page."""
     of = {one: [row for row in rows if row.agreement is one] for one in Agreement}
     machines = list(dict.fromkeys(row.machine for row in rows if row.machine))
-    return environment().get_template("paper.html.j2").render(
+    return fill_template(
+        "paper.html.j2",
         title=title,
-        version=joulelab.__version__,
         simulated=simulated,
         headline=headline(rows),
         facts=[

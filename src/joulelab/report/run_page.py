@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-import joulelab
 from joulelab.carbon.costs import Costs
 from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import NEGATIVE_NET, Energy
@@ -41,8 +40,9 @@ from joulelab.format import (
 from joulelab.machine import Machine
 from joulelab.recording.trace_format import FORECAST
 from joulelab.report.charts.style import CONFIG
-from joulelab.report.page import environment, page_path
-from joulelab.report.page_data import content_security_policy, pack, script_json, scripts
+from joulelab.report.page import page_path
+from joulelab.report.page_data import pack, script_json
+from joulelab.report.page_template import fill_template, scripts
 from joulelab.report.provenance import component_name, source_statement
 from joulelab.report.recorded_run import RecordedRun, open_recorded
 from joulelab.report.run_figures import (
@@ -104,11 +104,10 @@ def write_run_page(name_or_path: str | Path, out: str | Path | None = None) -> P
 
 def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) -> str:
     run, energy, costs = recorded.run, recorded.run.energy, recorded.summary.costs
-    return environment().get_template("run.html.j2").render(
+    return fill_template(
+        "run.html.j2",
+        script=SCRIPT,
         title=run.name,
-        version=joulelab.__version__,
-        policy=content_security_policy(SCRIPT),
-        scripts=scripts(SCRIPT),
         data=_page_data([figure for figure, _ in drawn.values()]),
         command=shorten(shlex.join(run.command), 200),
         when=_when(recorded),

@@ -12,7 +12,6 @@ import altair as alt
 import pandas as pd
 from markupsafe import Markup
 
-import joulelab
 from joulelab.findings.tables import write_file
 from joulelab.format import (
     count,
@@ -35,8 +34,9 @@ from joulelab.report.charts.style import (
     model_names,
     specification,
 )
-from joulelab.report.page import environment
+from joulelab.report.page_template import fill_template
 from joulelab.report.renderer import render
+from joulelab.sensors.sensor import Provenance
 from joulelab.tune.knobs import knob_title, level_text, settings_text
 from joulelab.tune.probes import Settings
 from joulelab.tune.text import headline
@@ -75,9 +75,10 @@ def write_tuning_page(
     scales = _scales(settings)
     drawn = _figure(outcome, settings, scales, max_slowdown)
     images = render(drawn, ("svg",))
-    page = environment().get_template("tuning.html.j2").render(
+    page = fill_template(
+        "tuning.html.j2",
         title=title,
-        version=joulelab.__version__,
+        simulated=any(one.energy.provenance == Provenance.SIMULATED for one in outcome.measured),
         headline=headline(outcome.result),
         facts=_facts(outcome),
         # Vega escapes the texts of the figure.

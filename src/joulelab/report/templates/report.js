@@ -1,23 +1,15 @@
 "use strict";
 // Draw the charts from the data on this page, and redraw them when the reader selects.
 (() => {
-  const page = JSON.parse(document.getElementById("report-data").textContent);
+  const page = JSON.parse(document.getElementById("page-data").textContent);
   const state = { group: page.groups[0].group, quantity: page.quantity, phase: "all", hidden: new Set() };
   const drawn = new Map();
   const annotations = new Set(page.annotations);
   let round = 0;
 
-  // Columns are plain values, or levels and the number of each row's level.
   const tables = new Map();
   function rowsOf(name) {
-    if (!tables.has(name)) {
-      const columns = Object.entries(page.charts[name].columns).map(([column, packed]) => [
-        column, Array.isArray(packed) ? packed : packed.codes.map((code) => code === null ? null : packed.levels[code]),
-      ]);
-      const count = columns.length ? columns[0][1].length : 0;
-      tables.set(name, Array.from({ length: count }, (_, i) =>
-        Object.fromEntries(columns.map(([column, values]) => [column, values[i]]))));
-    }
+    if (!tables.has(name)) tables.set(name, unpack(page.charts[name].columns));
     return tables.get(name);
   }
 
@@ -70,14 +62,7 @@
       view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
       return;
     }
-    const font = getComputedStyle(document.body).fontFamily;
-    const result = await vegaEmbed(view, specification(name, levels, rows, view.clientWidth), {
-      mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false, logLevel: 1,
-      config: { ...page.config, font }, tooltip: { theme: "page" },
-    });
-    // The view has one description, and its rows are in the table of its data.
-    view.querySelector("svg").setAttribute("aria-hidden", "true");
-    drawn.set(view, result);
+    drawn.set(view, await drawChart(view, specification(name, levels, rows, view.clientWidth), page.config));
   }
 
   async function draw(names) {
@@ -212,14 +197,7 @@
       const details = figure.querySelector(".data");
       details.addEventListener("toggle", () => details.open && fillTable(name, details));
     }
-    let width = window.innerWidth;
-    let waiting;
-    window.addEventListener("resize", () => {
-      if (window.innerWidth === width) return;
-      width = window.innerWidth;
-      clearTimeout(waiting);
-      waiting = setTimeout(drawAll, 150);
-    });
+    redrawOnResize(drawAll);
     // A link into the page opens its target.
     window.addEventListener("hashchange", () => document.querySelector(location.hash || "body")?.closest("details")?.setAttribute("open", ""));
   }

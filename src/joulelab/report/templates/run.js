@@ -1,7 +1,7 @@
 "use strict";
 // Draw the figures from the data on this page in the width of the window; zoom and select.
 (() => {
-  const page = JSON.parse(document.getElementById("run-data").textContent);
+  const page = JSON.parse(document.getElementById("page-data").textContent);
   const zoomed = Object.entries(page.figures).filter(([, one]) => one.range).map(([name]) => name);
   const whole = zoomed.length ? page.figures[zoomed[0]].range : [0, 0];
   const state = { range: whole, quantity: "gross" };
@@ -9,16 +9,8 @@
   const rows = new Map();
   let round = 0;
 
-  // Columns are plain values, or levels and the number of each row's level.
   function rowsOf(name) {
-    if (!rows.has(name)) {
-      const columns = Object.entries(page.figures[name].columns).map(([column, packed]) => [
-        column, Array.isArray(packed) ? packed : packed.codes.map((code) => code === null ? null : packed.levels[code]),
-      ]);
-      const count = columns.length ? columns[0][1].length : 0;
-      rows.set(name, Array.from({ length: count }, (_, i) =>
-        Object.fromEntries(columns.map(([column, values]) => [column, values[i]]))));
-    }
+    if (!rows.has(name)) rows.set(name, unpack(page.figures[name].columns));
     return rows.get(name);
   }
 
@@ -40,13 +32,8 @@
     const view = document.querySelector(`#figure-${name} .view`);
     const spec = JSON.parse(JSON.stringify(figure.specification), (_, part) => Array.isArray(part) && part[0] === "{range}" ? state.range : part);
     drawn.get(name)?.finalize();
-    const result = await vegaEmbed(view, { ...spec, width: view.clientWidth, background: null, datasets: { table: shown(name) } }, {
-      mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false, logLevel: 1,
-      config: { ...page.config, font: getComputedStyle(document.body).fontFamily }, tooltip: { theme: "page" },
-    });
-    // The view has one description.
-    view.querySelector("svg").setAttribute("aria-hidden", "true");
-    drawn.set(name, result);
+    const sized = { ...spec, width: view.clientWidth, background: null, datasets: { table: shown(name) } };
+    drawn.set(name, await drawChart(view, sized, page.config));
   }
 
   async function drawAll(names) {
@@ -129,14 +116,7 @@
         drawAll(["icicle"]);
       });
     }
-    let width = window.innerWidth;
-    let waiting;
-    window.addEventListener("resize", () => {
-      if (window.innerWidth === width) return;
-      width = window.innerWidth;
-      clearTimeout(waiting);
-      waiting = setTimeout(() => drawAll(Object.keys(page.figures)), 150);
-    });
+    redrawOnResize(() => drawAll(Object.keys(page.figures)));
   }
 
   document.documentElement.classList.add("scripted");

@@ -1,0 +1,75 @@
+"""Templates of the pages: what all share is in ``base.html.j2``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+import joulelab
+from joulelab.findings.schema import Finding
+from joulelab.format import interval, quantity, scale
+
+_NONE = "'none'"
+_OWN = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+
+
+def fill_template(name: str, *, script: str = "", **values: Any) -> str:
+    """Return the page that a template makes.
+
+    Args:
+        name: A template, like ``run.html.j2``.
+        script: The page's own script, like ``run.js``; it reads ``data`` of the values.
+        values: What the template shows.
+    """
+    texts = scripts(script) if script else ()
+    common = {"version": joulelab.__version__, "policy": _security_policy(texts)}
+    return environment().get_template(name).render(scripts=texts, **common, **values)
+
+
+def environment() -> jinja2.Environment:
+    """Return the environment of the pages' templates."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("joulelab.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"estimate": _estimate, "interval": _interval}
+    return templates
+
+
+def _estimate(finding: Finding) -> str:
+    return quantity(finding.estimate, finding.unit.removeprefix("1"))
+
+
+def _interval(finding: Finding) -> str:
+    size, _ = scale(finding.estimate, finding.unit)
+    return interval(finding.low / size, finding.high / size, finding.estimate / size)
+
+
+@cache
+def scripts(name: str) -> tuple[Markup, ...]:
+    """Return Vega, Vega-Lite and Vega-Embed in one script, what pages share, and their own."""
+    vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
+    templates = resources.files("joulelab.report").joinpath("templates")
+    texts = (
+        vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"),
+        *(templates.joinpath(one).read_text() for one in ("charts.js", name)),
+    )
+    return tuple(Markup(text) for text in texts)  # noqa: S704
+
+
+def _security_policy(texts: Sequence[str]) -> str:
+    """Return a policy that allows the page no network, and no script but these."""
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return f"default-src 'none'; script-src {allowed or _NONE}; {_OWN}"
