@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import joulelab
+from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import BudgetError, UserError
+from joulelab.loops import summary_lines
+from joulelab.sensors.sensor import Provenance
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 150.0
@@ -37,7 +40,17 @@ def test_epochs_and_steps_are_measured_and_the_energy_is_printed(capsys):
     first, *more = capsys.readouterr().err.splitlines()
     assert f"{first.removeprefix('joulelab: ')}; " in f"{loop.energy}; "
     assert [line[:10].strip() for line in more] == [""] * len(more)
-    assert more[-1].endswith("Wh")
+
+
+@pytest.mark.parametrize(
+    ("gross_j", "start"), [(999.0, "999 J, 10"), (2882.0, "2,882 J, 0.801 Wh, 10")]
+)
+def test_watt_hours_follow_the_joules_from_a_kilojoule_on(gross_j, start):
+    part = ComponentEnergy(component="cpu:0", source="rapl", provenance=Provenance.MEASURED,
+        duration_s=10.0, gross_j=gross_j)  # fmt: skip
+    first, *more = summary_lines(Energy(duration_s=10.0, components={"cpu:0": part}))
+    assert first.startswith(start)
+    assert "Wh" not in "".join(more)
 
 
 def test_a_step_contains_all_the_batches_that_it_accumulates():

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from joulelab.batches import Tokens, count_tokens
-from joulelab.carbon.costs import J_PER_KWH
 from joulelab.carbon.site import local_costs
 from joulelab.errors import UserError
-from joulelab.format import quantity, with_interval
+from joulelab.format import with_interval
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
 
@@ -153,9 +152,7 @@ class epochs(Generic[T]):  # noqa: N801  (used like a function, as `range` is)
 def summary_lines(energy: Energy) -> list[str]:
     """Return the energy of a training in short lines, with its costs at the configured site."""
     costs = local_costs(energy).text()
-    watt_hours = quantity(energy.gross_j / J_PER_KWH * 1000, "Wh")
-    lines = [*energy.lines(), watt_hours if energy.components else "", *costs.split("; ")]
-    return [line for line in lines if line]
+    return list(filter(None, (*energy.lines(), *costs.split("; "))))
 
 
 def token_lines(energy: Energy, tokens: float) -> list[str]:

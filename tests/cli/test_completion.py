@@ -47,7 +47,13 @@ def test_bash_completes_presets_models_profiles_and_runs(tmp_path, monkeypatch):
     assert completed("joulelab", "rank", "ResNe") == ["ResNet18", "ResNeXt29_2x64d"]
     assert completed("joulelab", "predict", "--profile", "h1") == ["h100", "h100-vllm"]
     assert completed("joulelab", "compare", "prev") == ["previous"]
-    for words in (("compare", "latest"), ("show",), ("runs", "tag"), ("forecast",)):
+    for words in (
+        ("compare", "latest"),
+        ("show",),
+        ("report",),
+        ("runs", "tag"),
+        ("forecast",),
+    ):
         assert completed("joulelab", *words, "2026") == ["20260101T000000Z-train-0001"]
 
 

@@ -57,6 +57,19 @@ def test_break_even_of_exact_energies():
     assert [one and one.name for *_, one in found.ranges()] == ["small", "large"]
 
 
+@pytest.mark.parametrize("simulated", [(True, False), (False, True), (False, False)])
+def test_inference_is_simulated_if_its_training_or_its_requests_are(simulated):
+    training, per_request = (UncertainValue(1.0, simulated=one) for one in simulated)
+    assert Inference(1.0, per_request, training).to_json()["simulated"] == any(simulated)
+
+
+def test_requests_of_a_run_whose_meter_did_not_move_used_nothing(
+    tmp_path, run_record, request_spans
+):
+    run = run_record(tmp_path / "a", 0.0, spans=(request_spans(4, 0.0, 0.0, 0.0),))
+    assert model_energy.request_energy(str(run)).value == 0.0
+
+
 def test_a_model_that_is_cheaper_in_both_never_loses():
     good = ModelEnergy("good", UncertainValue(1e6, {}, 1e4), UncertainValue(1.0, {}, 0.01))
     bad = ModelEnergy("bad", UncertainValue(3e6, {}, 1e4), UncertainValue(2.0, {}, 0.01))

@@ -99,9 +99,12 @@ def test_other_files_are_refused(tmp_path, content, message):
 def test_a_run_gives_its_energy_over_its_tag(tmp_path, run_record):
     path = run_record(tmp_path / "serve", 2000.0, tags={"tokens": "10000"})
     assert token_energy(str(path)).value == 0.2
-    other = run_record(tmp_path / "other", 2000.0)
+
+
+@pytest.mark.parametrize("tags", [{}, *({"tokens": one} for one in ("many", "0", "-1", "inf"))])
+def test_a_run_without_a_number_of_tokens_is_refused(tmp_path, run_record, tags):
     with pytest.raises(UserError, match=r"number of tokens .* unknown"):
-        token_energy(str(other))
+        token_energy(str(run_record(tmp_path / "other", 2000.0, tags=tags)))
 
 
 def test_a_study_gives_an_output_token_with_its_part_of_the_prompt(tmp_path, synthetic):

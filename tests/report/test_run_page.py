@@ -2,9 +2,11 @@
 
 import html
 import json
+import math
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,13 +17,15 @@ from recordings import BEGIN_S, GPU, Recording
 from run_records import MACHINE
 
 from joulelab import Meter
+from joulelab.carbon.site import local_costs
 from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.energy import Energy
 from joulelab.format import duration, money, percent, quantity, with_interval
 from joulelab.recording.trace import RECORD
 from joulelab.recording.trace_format import CHECK, pack_header, span_lines
 from joulelab.report import run_figures
 from joulelab.report.recorded_run import open_recorded
-from joulelab.report.run_page import write_run_page
+from joulelab.report.run_page import facts, write_run_page
 from joulelab.runs.hosts import gather
 from joulelab.runs.record import read_run
 from joulelab.sensors.simulated import SimulatedMachine
@@ -80,7 +84,6 @@ def test_every_value_is_that_of_the_record(directory, page):
     energy = json.loads((directory / "run.json").read_text())["energy"]
     gross_j = sum(part["gross_j"] for part in energy["components"].values())
     assert quantity(gross_j, "J") in text
-    assert quantity(gross_j / 3600, "Wh") in text
     assert quantity(gross_j / 3.6e6 * 360, "g") in text
     assert money(gross_j / 3.6e6 * 0.3, "EUR") in text
     for part in energy["components"].values():
@@ -91,6 +94,23 @@ def test_every_value_is_that_of_the_record(directory, page):
         for value in (quantity(span.gross_j, "J"), quantity(span.net_j, "J"),
                       duration(span.duration_s), f"{span.count:,}"):  # fmt: skip
             assert value in text, span.name
+
+
+@pytest.mark.parametrize(("gross_j", "text"), [(999.0, ""), (2882.0, "0.801 Wh")])
+def test_watt_hours_follow_the_joules_from_a_kilojoule_on(directory, gross_j, text):
+    run = read_run(directory)
+    part = replace(run.energy.components["gpu:0"], gross_j=gross_j, idle_j=math.nan)
+    energy = Energy(duration_s=10.0, components={"gpu:0": part})
+    [fact, *_] = facts(replace(run, energy=energy), local_costs(energy))
+    assert fact.details[0] == text
+
+
+def test_a_killed_run_without_a_reading_has_a_page_of_its_spans(tmp_path):
+    recording = Recording(tmp_path, gauges=())
+    recording.span("load", 0.0, 3.0)
+    recording.writer.close()
+    assert open_recorded(tmp_path).duration_s == pytest.approx(3.0)
+    assert "No energy was measured." in text_of(write_run_page(tmp_path))
 
 
 def test_the_page_answers(directory, page):

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from joulelab.cli.options import complete_run
 from joulelab.cli.output import echo, print_json, progress
 from joulelab.errors import UserError
 
 
 @click.command("report")
-@click.argument("names", metavar="RUN|STUDY ...", nargs=-1)
+@click.argument("names", metavar="RUN|STUDY ...", nargs=-1, shell_complete=complete_run)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -145,13 +145,12 @@ def _token_of_result(file: Path, level: str) -> UncertainValue:
 
 
 def _of_tokens(run: Run) -> UncertainValue:
-    try:
-        tokens = float(run.tags["tokens"])
-    except (KeyError, ValueError):
+    tokens = run.number_of("tokens")
+    if not 0 < tokens < math.inf:
         raise UserError(
             f"the number of tokens of {run.directory} is unknown",
             hint=f"set it: joulelab runs tag {run.directory} --tag tokens=N",
-        ) from None
+        )
     return _measured(run, run.energy).per(tokens)
 
 
@@ -193,11 +192,11 @@ def _of_requests(run: Run) -> UncertainValue:
     for span in run.spans:
         if span.name == REQUEST and not math.isnan(span.gross_j):
             # The sensors' errors are in proportion; the rest of the uncertainty is the spans' own.
-            part = whole.scaled(span.gross_j / whole.value)
+            part = whole.scaled(span.gross_j / whole.value) if whole.value else whole
             uncertainty = (span.high_j - span.low_j) / 2 / COVERAGE_FACTOR
             own = math.sqrt(max(uncertainty**2 - part.shared_uncertainty**2, 0.0))
             return replace(part, own=own).per(span.count)
-    if not run.samples > 0:
+    if not 0 < run.samples < math.inf:
         raise UserError(
             f"the number of requests of {run.directory} is unknown",
             hint=f"mark them as spans named {REQUEST}, or set it: joulelab runs tag "

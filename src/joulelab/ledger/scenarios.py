@@ -62,7 +62,8 @@ class Inference:
         days, requests = self.days_to_training, self.to_training
         data: dict[str, Any] = {
             "requests_per_day": self.requests_per_day,
-            "simulated": self.per_request.simulated,
+            "simulated": self.per_request.simulated
+            or (self.training is not None and self.training.simulated),
             "per_request_j": self.per_request.value,
             "training_j": None if self.training is None else self.training.value,
             "days_to_training": days.value,

@@ -73,9 +73,14 @@ class RecordedRun:
 
     def window_ns(self, recording: HostRecording) -> tuple[int, int]:
         """Return the start and end of the run on a recording's clock."""
-        if self.job is None and self.run.start_ns is not None:
+        start_ns, stop_ns = recording.whole.start_ns, recording.whole.stop_ns
+        if self.job is not None:
+            return start_ns, stop_ns
+        if self.run.start_ns is not None and math.isfinite(self.run.duration_s):
             return run_extent(self.run)
-        return recording.whole.start_ns, recording.whole.stop_ns
+        # Without readings, it lasted at least until its last span.
+        ends_ns = (span.stop_ns for span in recording.spans if span.stop_ns is not None)
+        return start_ns, max(stop_ns, *ends_ns, start_ns)
 
     def time_s(self, recording: HostRecording) -> tuple[float, float]:
         """Return the start and end of the run on a recording, from the start of the run.

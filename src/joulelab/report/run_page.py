@@ -23,7 +23,6 @@ from joulelab.findings.tables import write_file
 from joulelab.forecast.sources import profile_of_trace
 from joulelab.format import (
     ABSENT,
-    J_PER_WH,
     count,
     duration,
     interval,
@@ -35,6 +34,7 @@ from joulelab.format import (
     sentence,
     shorten,
     timestamp,
+    watt_hours,
     with_interval,
 )
 from joulelab.machine import Machine
@@ -311,8 +311,7 @@ def facts(run: Run, costs: Costs) -> list[Fact]:
 
 
 def _joules(name: str, value_j: float, ends_j: tuple[float, float]) -> Fact:
-    wh = quantity(value_j / J_PER_WH, "Wh")
-    return Fact(name, quantity(value_j, "J"), (wh, _ends(value_j, ends_j)))
+    return Fact(name, quantity(value_j, "J"), (watt_hours(value_j), _ends(value_j, ends_j)))
 
 
 def _ends(value: float, ends: tuple[float, float], unit: str = "J") -> str:

@@ -236,8 +236,12 @@ class Run:
     @property
     def samples(self) -> float:
         """Number of samples or requests, from the tag ``samples``; NaN if unknown."""
+        return self.number_of("samples")
+
+    def number_of(self, tag: str) -> float:
+        """Return the number in a tag; NaN if there is none."""
         try:
-            return float(self.tags["samples"])
+            return float(self.tags[tag])
         except (KeyError, ValueError):
             return math.nan
 
