@@ -339,3 +339,47 @@ def test_calibration_of_an_unknown_source_warns(tmp_path, run):
     assert "not log.power" in json.loads(out)["notes"][-1]
     _, out, _ = run("calibrate", *files, "--out", tmp_path / "board.json")
     assert json.loads(out)["notes"] == []
+
+
+def test_a_recorded_fleet(run, tmp_path):
+    mlperf = DATA / "mlperf"
+    arguments = ["--hosts", mlperf / "ac" / "node_*", "--window", mlperf / "result.txt"]
+    arguments += ["--dc", mlperf / "dc" / "node_*", "--csv", tmp_path / "hosts.csv"]
+    code, out, err = run("import", *arguments)
+    assert (code, err) == (0, "")
+    assert "8 hosts" in out
+    assert re.search(r"whole recording: 9,3\d\d kJ .* 2,606 Wh, 4 min 26 s", out)
+    assert re.search(r"The power supplies lost 0\.\d+ % \(95 % CI 0\.00–\d\.\d+ %\)", out)
+    with (tmp_path / "hosts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["host"] for row in rows] == [f"node_{i}" for i in range(8)] * 2
+    code, out, err = run("import", *arguments[:-2], "--json")
+    within, whole = json.loads(out)
+    assert (within["name"], whole["name"]) == ("run", "whole recording")
+    assert within["power_supplies"]["dc"]["gross_j"] < within["gross_j"] < whole["gross_j"]
+    assert len(within["hosts"]) == 8
+    assert within["missing"] == {}
+    assert "identical readings" in err
+
+
+def test_joules_per_sample_of_a_recorded_run(energies):
+    mlperf = DATA / "mlperf"
+    arguments = ["--power", mlperf / "spl.txt.gz", "--window", mlperf / "mlperf_log_detail.txt"]
+    [row] = energies(*arguments)
+    assert row["gross_j_per_sample"] == pytest.approx(422, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--power", "LOG", "--window", "1.5"], "--averaging-window"),
+        (["--hosts", "LOG", "--power", "LOG"], "--power and --hosts cannot be combined"),
+        (["--dc", "LOG", "--power", "LOG"], "Missing option '--hosts'"),
+        (["--hosts", "nothing_*"], "no log of a host matches"),
+    ],
+)
+def test_errors_of_fleets_are_one_line(steady, run, arguments, words):
+    code, out, err = run("import", *(steady if one == "LOG" else one for one in arguments))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1

@@ -50,6 +50,11 @@ def lay_out(folder):
         shutil.copytree(data, folder / data.relative_to(examples.ROOT))
 
 
+def fleet(folder, request):
+    """Copy the logs of eight nodes."""
+    shutil.copytree(LOGS / "mlperf", folder, dirs_exist_ok=True)
+
+
 def studies(folder, request):
     """Copy one small study of a simulated machine under the names that pages use."""
     study = request.getfixturevalue("study")
@@ -152,6 +157,7 @@ PREPARE = {
     "forecast": (studies, traces),
     "ledger": (studies,),
     "import-logs": (recorded,),
+    "recorded-fleets": (fleet,),
     "measure-your-code": (traces,),
     "predict": (studies, candidates),
     "measure-a-command": (script,),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from joulelab.cli.import_hosts import import_hosts, per_sample_text
 from joulelab.cli.output import (
     SectionedCommand,
     SectionOption,
@@ -22,6 +23,7 @@ from joulelab.errors import UserError
 from joulelab.format import duration, quantity, with_interval
 from joulelab.logs.columns import LogOptions
 from joulelab.logs.power_log import Log, read_logs
+from joulelab.logs.run_window import read_run_windows
 from joulelab.logs.span_energies import (
     ImportedSpan,
     energy_rows,
@@ -63,7 +65,7 @@ def column_options(command: Command) -> Command:
         option("--gpu", metavar="GPU", help="Read only this GPU, by its index or UUID in the log."),
         option("--component", metavar="NAME",
             help="Component to assign if the log does not name one: gpu:0, cpu:0 or dram:0."),
-        option("--window", "window_s", type=click.FloatRange(min=0), metavar="SECONDS",
+        option("--averaging-window", "window_s", type=click.FloatRange(min=0), metavar="SECONDS",
             help="Averaging window of each power value, ending at its timestamp."),
         option("--hold", is_flag=True,
             help="Each power applies until the next row, as in a log of changes."),
@@ -88,6 +90,23 @@ def column_options(command: Command) -> Command:
 
 
 input_option = partial(click.option, cls=SectionOption, section="Input")
+fleet_option = partial(click.option, cls=SectionOption, section="Many hosts")
+
+
+class RunLog(click.Path):
+    """The log of a run that states when it was."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        """Check that it is a file."""
+        if str(value).replace(".", "", 1).isdigit() and not Path(value).exists():
+            raise UserError(
+                f"--window {value}: there is no such file",
+                hint="the averaging window of a sensor is --averaging-window SECONDS",
+            )
+        return super().convert(value, parameter, context)
 
 
 def power_options(command: Command) -> Command:
@@ -104,6 +123,12 @@ def power_options(command: Command) -> Command:
     return command
 
 
+def log_options(gain_uncertainty_pct: float | None, columns: Mapping[str, Any]) -> LogOptions:
+    """Collect what the user states about logs."""
+    gain_uncertainty = None if gain_uncertainty_pct is None else gain_uncertainty_pct / 100
+    return LogOptions(**columns, gain_uncertainty=gain_uncertainty)
+
+
 def read_power(
     logs: Sequence[Path],
     calibration_file: Path | None,
@@ -111,8 +136,7 @@ def read_power(
     **columns: Any,
 ) -> tuple[Log, LogOptions]:
     """Read the logs of power, and return what the user stated about them, too."""
-    gain_uncertainty = None if gain_uncertainty_pct is None else gain_uncertainty_pct / 100
-    options = LogOptions(**columns, gain_uncertainty=gain_uncertainty)
+    options = log_options(gain_uncertainty_pct, columns)
     with progress("reading the log"):
         log = read_logs(logs, options)
     if calibration_file is not None:
@@ -120,7 +144,9 @@ def read_power(
     return log, options
 
 
-def input_options(spans_help: str, *, spans_required: bool) -> Callable[[Command], Command]:
+def input_options(
+    spans_help: str, *, spans_required: bool, power_required: bool
+) -> Callable[[Command], Command]:
     """Create a decorator that adds the options of :func:`read_input`."""
 
     def decorate(command: Command) -> Command:
@@ -133,7 +159,8 @@ def input_options(spans_help: str, *, spans_required: bool) -> Callable[[Command
                 help="Read column OLD of the spans as NEW; may be repeated."),
             input_option("--spans", "spans_file", type=FILE, required=spans_required,
                 help=spans_help),
-            input_option("--power", "logs", type=FILE, multiple=True, required=True,
+            input_option("--power", "logs", type=FILE, multiple=True,
+                required=power_required,
                 help="Log of power or energy: CSV, plain or gzip; may be repeated."),
         ):  # fmt: skip
             command = add(command)
@@ -142,13 +169,31 @@ def input_options(spans_help: str, *, spans_required: bool) -> Callable[[Command
     return decorate
 
 
+def read_windows(
+    spans_file: Path | None,
+    renamed: Mapping[str, str],
+    window_file: Path | None,
+    timezone: str | None,
+) -> list[ImportedSpan]:
+    """Read the spans, or the windows of the runs; none if neither is given."""
+    if spans_file and window_file:
+        raise UserError("--spans and --window cannot be combined", hint="give one of them")
+    if window_file:
+        return read_run_windows(window_file, timezone)
+    return read_spans(spans_file, timezone, renamed) if spans_file else []
+
+
 def read_input(
-    spans_file: Path | None, renamed: Mapping[str, str], idle: str | None, **power: Any
+    spans_file: Path | None,
+    renamed: Mapping[str, str],
+    idle: str | None,
+    window_file: Path | None = None,
+    **power: Any,
 ) -> tuple[Log, list[ImportedSpan], list[ImportedSpan], LogOptions]:
     """Read the logs, the spans, the idle spans and the options of the columns."""
-    spans = read_spans(spans_file, power["timezone"], renamed) if spans_file else None
+    spans = read_windows(spans_file, renamed, window_file, power["timezone"])
     log, options = read_power(**power)
-    if spans is None:
+    if not spans:
         runs = log.runs or (("whole log", log.start_s, log.stop_s),)
         spans = [ImportedSpan(*run) for run in runs]
     return log, spans, [] if idle is None else idle_spans(idle, spans), options
@@ -158,11 +203,38 @@ def read_input(
 @input_options(
     "CSV with name,start_s,stop_s on the log's clock. Default: the whole log.",
     spans_required=False,
+    power_required=False,
+)
+@input_option(
+    "--window",
+    "window_file",
+    type=RunLog(),
+    help="MLPerf log that states when the run was: a result file, or mlperf_log_detail.txt.",
+)
+@fleet_option(
+    "--dc",
+    "dc_patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Logs behind the power supplies of these hosts: never added, but compared.",
+)
+@fleet_option(
+    "--hosts",
+    "host_patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Logs of hosts, for example 'node_*.txt' (quoted): one file or directory for each.",
 )
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the energies to this CSV file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(csv_file: Path | None, as_json: bool, **inputs: Any) -> None:
+def command(
+    csv_file: Path | None,
+    as_json: bool,
+    host_patterns: tuple[str, ...],
+    dc_patterns: tuple[str, ...],
+    **inputs: Any,
+) -> None:
     """Compute energy per span, with 95 % intervals, from logs of other tools.
 
     Reads what `nvidia-smi --query-gpu=timestamp,index,power.draw --format=csv -lms 50` writes, and
@@ -172,7 +244,22 @@ def command(csv_file: Path | None, as_json: bool, **inputs: Any) -> None:
     Example:
       joulelab import --power smi.csv
       joulelab import --power smi.csv --spans spans.csv --idle idle --json
+      joulelab import --hosts 'logs/node_*.txt' --window result.txt
     """
+    if host_patterns:
+        refused = {"--power": "logs", "--idle": "idle", "--calibration": "calibration_file"}
+        for option in (option for option, name in refused.items() if inputs.pop(name)):
+            raise UserError(f"{option} and --hosts cannot be combined")
+        spans_file, renamed, window_file = (
+            inputs.pop(name) for name in ("spans_file", "renamed", "window_file")
+        )
+        spans = read_windows(spans_file, renamed, window_file, inputs["timezone"])
+        options = log_options(inputs.pop("gain_uncertainty_pct"), inputs)
+        import_hosts(host_patterns, dc_patterns, spans, options, csv_file, as_json)
+        return
+    if dc_patterns or not inputs["logs"]:
+        missing = "'--hosts'" if dc_patterns else "'--power', or '--hosts' for many hosts"
+        raise UserError(f"Missing option {missing}", hint="see `joulelab import --help`")
     log, spans, idle, _ = read_input(**inputs)
     with progress("computing energies"):
         rows = energy_rows(log, spans, idle)
@@ -206,6 +293,9 @@ def _print(log: Log, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     reasons = [f"{_name(row)}: {row['reason']}" for row in rows if row["reason"]]
     sources = [f"{one.component} from {one.source}: {one.note}" for one in log.trace.channels]
+    reasons += [
+        f"{_name(row)}: {per_sample_text(row)}" for row in rows if "gross_j_per_sample" in row
+    ]
     for line in dict.fromkeys([*reasons, *sources, *log.notes]):
         console.print(f"  {line}")
 

@@ -33,6 +33,7 @@ def _shape(_: object, parameter: click.Parameter, text: str) -> tuple[int, ...]:
     "CSV with the columns model, phase, start_s and stop_s, and any of batch_size, steps, "
     "epoch, accuracy_pct and more.",
     spans_required=True,
+    power_required=True,
 )
 @_option("--telemetry", type=FILE, multiple=True,
     help="Log of utilisation, memory, temperature or clocks; may be repeated.")  # fmt: skip

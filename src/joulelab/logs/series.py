@@ -64,6 +64,7 @@ class Meter:
             this meter is left out.
         uuid: Of the GPU, if the log states it.
         provenance: Whether the tool measures or estimates it.
+        is_momentary: Whether its power is that of one moment, up to one update before its time.
     """
 
     component: str
@@ -73,6 +74,7 @@ class Meter:
     overlaps: tuple[str, ...] = ()
     uuid: str = ""
     provenance: Provenance = Provenance.MEASURED
+    is_momentary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,11 @@ def to_series(path: Path, rows: MeterRows, options: LogOptions, notes: list[str]
     )
     if meter.kind is Kind.COUNTER:
         _check_counter(path, meter.name, value[np.isfinite(value)])
+    if is_power and meter.is_momentary:
+        # The meter was updated at some time since the previous reading (GUM 4.3.7, rectangular).
+        channel = replace(
+            channel, window_s=0.0, time_uncertainty_s=pace.interval_s / (2 * math.sqrt(3))
+        )
     if is_power:
         channel = _with_window(channel, t_s, value, pace, options)
     return Series(channel, t_s, value, pace.interval_s, meter.name, meter.uuid)

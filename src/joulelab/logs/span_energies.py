@@ -10,7 +10,7 @@ from typing import Any
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.energy import NEGATIVE_NET, Energy
-from joulelab.energy.estimator import energies_of
+from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError, nearest
 from joulelab.format import duration, finite_or_none
 from joulelab.logs.cells import is_absent, number
@@ -21,6 +21,7 @@ from joulelab.recording.trace_spans import Window
 from joulelab.sensors.calibration import Calibration
 
 TIMES = ("start_s", "stop_s")
+SAMPLES = "samples"  # Attribute of a span: how many samples it processed.
 NAMES = ("model", "phase")  # Columns that together name a span if there is no column ``name``.
 _RESET = "was reset"
 _FELL = "was reset, wrapped or has a gap"
@@ -157,18 +158,31 @@ def energy_rows(
             hint="put both on one clock",
         )
     windows = [log.window(span.start_s, span.stop_s) for span in known]
-    energies = _while_listed(log, windows, energies_of(log.trace, windows))
+    energies = span_energies(log, known)
     baseline = _baseline(energies[len(spans) :], windows[len(spans) :])
     return [
-        _row(log, span, baseline.subtract(energy, one.start_ns * 1e-9, one.stop_ns * 1e-9))
+        energy_row(log, span, baseline.subtract(energy, one.start_ns * 1e-9, one.stop_ns * 1e-9))
         for span, energy, one in zip(spans, energies, windows, strict=False)
     ]
+
+
+def span_energies(
+    log: Log, spans: Sequence[ImportedSpan], *, may_change_at_edges: bool = True
+) -> list[Energy]:
+    """Compute the energy of each span, of each device only while the log lists it.
+
+    Power may change where a span begins or ends, unless these are the times of another machine.
+    """
+    windows = [log.window(span.start_s, span.stop_s) for span in spans]
+    edges_ns = [edge for one in windows for edge in (one.start_ns, one.stop_ns)]
+    estimator = EnergyEstimator(log.trace, change_points_ns=edges_ns if may_change_at_edges else ())
+    return _while_listed(log, windows, estimator)
 
 
 def idle_baseline(log: Log, idle: Sequence[ImportedSpan]) -> Baseline:
     """Measure idle power in spans of a log; times of the baseline are those of its trace."""
     windows = [log.window(span.start_s, span.stop_s) for span in idle]
-    return _baseline(_while_listed(log, windows, energies_of(log.trace, windows)), windows)
+    return _baseline(span_energies(log, idle), windows)
 
 
 def _baseline(energies: Sequence[Energy], windows: Sequence[Window]) -> Baseline:
@@ -182,13 +196,13 @@ def _baseline(energies: Sequence[Energy], windows: Sequence[Window]) -> Baseline
     return Baseline(tuple(points))
 
 
-def _while_listed(log: Log, windows: Sequence[Window], energies: Sequence[Energy]) -> list[Energy]:
+def _while_listed(log: Log, windows: Sequence[Window], estimator: EnergyEstimator) -> list[Energy]:
     """Count a device that others outlast, or that comes later, only while the log lists it.
 
     It may be lost, or only be used for some time. What it drew otherwise is unknown, and not what
     its nearest reading says.
     """
-    found = list(energies)
+    found = estimator.energies(windows)
     trace, whole = log.trace, log.window(log.start_s, log.stop_s)
     for channel, readings, interval_s in zip(
         trace.channels, trace.series, trace.header["intervals_s"], strict=True
@@ -209,7 +223,7 @@ def _while_listed(log: Log, windows: Sequence[Window], energies: Sequence[Energy
             if (begins_later and window.start_ns < first_ns < window.stop_ns)
             or (ends_early and window.start_ns < last_ns < window.stop_ns)
         }
-        parts = energies_of(log.trace, list(listed.values())) if listed else []
+        parts = estimator.energies(list(listed.values())) if listed else []
         for i, energy in zip(listed, parts, strict=True):
             if component not in energy.components:
                 continue
@@ -226,7 +240,8 @@ def _while_listed(log: Log, windows: Sequence[Window], energies: Sequence[Energy
     return found
 
 
-def _row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
+def energy_row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
+    """Return the energy of a span as plain values, ``None`` where it is unknown."""
     (low_j, high_j), (net_low_j, net_high_j) = energy.interval_j, energy.net_interval_j
     values = {
         "gross_j": energy.gross_j,
@@ -244,10 +259,21 @@ def _row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
         "stop_s": span.stop_s,
         "duration_s": span.stop_s - span.start_s,
         **finite_or_none(values),
+        **per_sample(span, energy.gross_j, low_j, high_j),
         "reason": _reason(log, span, energy),
         "components": {name: part.to_json() for name, part in energy.components.items()},
         "attributes": span.attributes,
     }
+
+
+def per_sample(span: ImportedSpan, gross_j: float, low_j: float, high_j: float) -> dict[str, Any]:
+    """Return the energy of each sample of a span that states how many it processed, J."""
+    samples = number(span.attributes.get(SAMPLES, ""))
+    if not samples > 0:
+        return {}
+    names = ("gross_j_per_sample", "low_j_per_sample", "high_j_per_sample")
+    values = (gross_j / samples, low_j / samples, high_j / samples)
+    return dict(zip(names, finite_or_none(values), strict=True))
 
 
 def _reason(log: Log, span: ImportedSpan, energy: Energy) -> str | None:

@@ -8,7 +8,6 @@ powermetrics(1) gives the mean over the stated interval; "Combined Power" is CPU
 
 from __future__ import annotations
 
-import json
 import math
 import plistlib
 import re
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.parsers.expat import ExpatError
 
+from joulelab.logs.formats.json_text import mllog_events
 from joulelab.logs.formats.log_text import LogText
 from joulelab.logs.formats.meters import Format, Reading, number
 from joulelab.logs.series import Kind, Meter
@@ -175,18 +175,20 @@ def _read_mlperf_meter(log: LogText) -> Iterator[Reading]:
 
 
 def _read_mlperf_events(log: LogText) -> Iterator[Reading]:
-    """Read ``power_reading`` events of MLPerf Training's logs, in W."""
-    for text in log.raw_lines():
-        if not text.startswith(":::MLLOG") or '"power_reading"' not in text:
-            continue
-        try:
-            event = json.loads(text.partition("{")[1] + text.partition("{")[2])
-            time_ms, value = str(event["time_ms"]), number(str(event["value"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            log.skipped(1, "that is damaged")
-            continue
-        meter = Meter("node", "power_reading", "mlperf.power_reading")
-        yield Reading(time_ms, meter, value)
+    """Read ``power_reading`` events of MLPerf Training's logs, in W.
+
+    MLPerf multiplies readings by a stated ``conversion_eff`` (mlcommons/logging,
+    ``result_summarizer``); they are left as the meter gave them.
+    """
+    meter = Meter("node", "power_reading", "mlperf.power_reading", is_momentary=True)
+    for event in mllog_events(log):
+        key, value = event["key"], event.get("value")
+        if key == "power_reading":
+            yield Reading(str(event["time_ms"]), meter, number(str(value)))
+        elif key == "conversion_eff":
+            log.notes.append(f"states conversion_eff {value}, which is not applied")
+        elif key == "interconnect_power_est":
+            log.notes.append(f"states interconnect_power_est {value}, an estimate that is not read")
 
 
 def _any(pattern: re.Pattern[str], head: Sequence[str]) -> bool:

@@ -38,3 +38,24 @@ def json_objects(log: LogText) -> Iterator[tuple[str | None, dict[str, Any]]]:
             position = following.start()
     if damaged:
         log.notes.append("skipped parts of the JSON that are damaged or cut short")
+
+
+def mllog_events(log: LogText) -> Iterator[dict[str, Any]]:
+    """Iterate over the events of MLPerf's ``:::MLLOG`` lines, which have a key and a time.
+
+    Lines that are damaged are left out with a note.
+    """
+    damaged = 0
+    for text in log.raw_lines():
+        marker, brace, rest = text.partition("{")
+        if ":::MLLOG" not in marker:
+            continue
+        try:
+            event = json.loads(brace + rest)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict) and {"key", "time_ms"} <= event.keys():
+            yield event
+        else:
+            damaged += 1
+    log.skipped(damaged, "that are damaged")
