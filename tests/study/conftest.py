@@ -11,6 +11,7 @@ import pytest
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.machine import describe
 from joulelab.sensors.sensor import Provenance
+from joulelab.study.engine import LocalEngine
 from joulelab.study.plan import Plan
 
 PATIENCE_S = 120.0
@@ -105,6 +106,10 @@ class FakeWorker:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def engine(self, store, plan):
+        """This host as an engine, with this worker."""
+        return LocalEngine(store, plan, self.start)
 
     def stop(self):
         pass

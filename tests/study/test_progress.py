@@ -21,7 +21,7 @@ def runs(tiny_plan, tmp_path, fake_worker, answer):
         return {"body": answer(status="failed", failure=failure, results={}, measured=[])}
 
     plan = tiny_plan.replaced(repeats=1)
-    run_study(tmp_path / "s", plan, start_worker=fake_worker(each).start)
+    run_study(tmp_path / "s", plan, engine=fake_worker(each).engine)
     return {run.id: run for run in read_study(tmp_path / "s").runs}
 
 

@@ -145,7 +145,7 @@ def test_repeats_differ_in_seed_and_losses_do_not_depend_on_the_order(reference)
 def test_a_finished_study_does_not_change(reference, tiny_plan, fake_worker):
     before = {path: path.stat().st_mtime_ns for path in (reference / "runs").rglob("*")}
     worker = fake_worker()
-    assert run_study(reference, tiny_plan, start_worker=worker.start).cells == 4
+    assert run_study(reference, tiny_plan, engine=worker.engine).cells == 4
     assert worker.started == 0
     assert {path: path.stat().st_mtime_ns for path in (reference / "runs").rglob("*")} == before
     cells, to_go = list_cells(tiny_plan, reference)
@@ -245,7 +245,7 @@ def test_a_study_of_the_first_version_is_continued(tmp_path, monkeypatch, fake_w
     worker = fake_worker()
     there = first[gone].machine.to_json()
     worker.ready["machine"] = there
-    run_study(tmp_path / "s", plan, start_worker=worker.start)
+    run_study(tmp_path / "s", plan, engine=worker.engine)
     again = runs_of(tmp_path / "s")
     assert first.keys() <= again.keys()
     assert json.loads((again[gone].directory / "run.json").read_text())["schema"] == SCHEMA
@@ -255,16 +255,16 @@ def test_a_refusal_of_the_worker_ends_the_study(tiny_plan, tmp_path, fake_worker
     worker = fake_worker()
     worker.ask = lambda request, hang_s: {"refused": ["DatasetError", "no data", "why", "hint"]}
     with pytest.raises(DatasetError, match="no data: why; hint"):
-        run_study(tmp_path / "s", tiny_plan, start_worker=worker.start)
+        run_study(tmp_path / "s", tiny_plan, engine=worker.engine)
     assert runs_of(tmp_path / "s") == {}
 
 
 def test_a_missing_idle_run_is_measured_again(tiny_plan, tmp_path, fake_worker):
-    run_study(tmp_path / "s", tiny_plan, start_worker=fake_worker().start)
+    run_study(tmp_path / "s", tiny_plan, engine=fake_worker().engine)
     names = set(runs_of(tmp_path / "s"))
     shutil.rmtree(tmp_path / "s" / "runs" / "r1-idle-after")
     worker = fake_worker()
-    run_study(tmp_path / "s", tiny_plan, start_worker=worker.start)
+    run_study(tmp_path / "s", tiny_plan, engine=worker.engine)
     assert [request["do"] for request in worker.asked] == ["idle"]
     assert set(runs_of(tmp_path / "s")) == names
 
@@ -279,14 +279,14 @@ def test_a_failed_cell_is_run_again_only_on_request(tiny_plan, tmp_path, fake_wo
 
     worker = fake_worker(refuse)
     plan = tiny_plan.replaced(repeats=1)
-    assert run_study(tmp_path / "s", plan, start_worker=worker.start).failed == 1
+    assert run_study(tmp_path / "s", plan, engine=worker.engine).failed == 1
     # A worker that has failed is not used again.
     assert worker.started == 2
     before = records_of(tmp_path / "s")
     works = fake_worker()
-    assert run_study(tmp_path / "s", plan, start_worker=works.start).failed == 1
+    assert run_study(tmp_path / "s", plan, engine=works.engine).failed == 1
     assert (works.started, records_of(tmp_path / "s")) == (0, before)
-    done = run_study(tmp_path / "s", plan, start_worker=works.start, retry_failed=True)
+    done = run_study(tmp_path / "s", plan, engine=works.engine, retry_failed=True)
     assert done.failed == 0
 
 
@@ -300,11 +300,11 @@ def test_a_disturbed_cell_is_run_again_only_on_request(tiny_plan, tmp_path, fake
         return {"body": disturbed if is_linear else answer()}
 
     plan = tiny_plan.replaced(repeats=1)
-    run_study(tmp_path / "s", plan, start_worker=fake_worker(disturb).start)
+    run_study(tmp_path / "s", plan, engine=fake_worker(disturb).engine)
     worker = fake_worker()
-    run_study(tmp_path / "s", plan, start_worker=worker.start)
+    run_study(tmp_path / "s", plan, engine=worker.engine)
     assert worker.asked == []
-    run_study(tmp_path / "s", plan, start_worker=worker.start, retry_shared=True)
+    run_study(tmp_path / "s", plan, engine=worker.engine, retry_shared=True)
     assert [request["do"] for request in worker.asked] == ["idle", "cell", "idle"]
     assert "linear" in worker.asked[1]["factors"]["model"]
 
@@ -320,7 +320,7 @@ def test_a_run_whose_worker_dies_is_tried_again(
 
     worker = fake_worker(fail)
     plan = tiny_plan.replaced(models=["tiny_models:linear"], repeats=1)
-    assert run_study(tmp_path / "s", plan, start_worker=worker.start).failed == 1
+    assert run_study(tmp_path / "s", plan, engine=worker.engine).failed == 1
     assert sum(request["do"] == "cell" for request in worker.asked) == attempts
     (failed,) = read_study(tmp_path / "s").failed()
     assert failed.failure == {"kind": kind, "reason": "it died"}
@@ -330,12 +330,12 @@ def test_a_run_whose_worker_dies_is_tried_again(
 def test_a_full_disk_ends_the_study(tiny_plan, tmp_path, fake_worker):
     worker = fake_worker(lambda request: {"unrecorded": "No space left on device"})
     with pytest.raises(StoreError, match="free some space"):
-        run_study(tmp_path / "s", tiny_plan, start_worker=worker.start)
+        run_study(tmp_path / "s", tiny_plan, engine=worker.engine)
 
 
 def test_a_study_is_not_continued_on_another_machine(tiny_plan, tmp_path, fake_worker):
     plan = tiny_plan.replaced(repeats=1)
-    run_study(tmp_path / "s", plan, start_worker=fake_worker().start)
+    run_study(tmp_path / "s", plan, engine=fake_worker().engine)
     cell = next(one for one in runs_of(tmp_path / "s").values() if not one.study.is_idle)
     for path in (tmp_path / "s" / "runs").glob("*/run.json"):
         data = json.loads(path.read_text())
@@ -343,7 +343,7 @@ def test_a_study_is_not_continued_on_another_machine(tiny_plan, tmp_path, fake_w
         path.write_text(json.dumps(data))
     shutil.rmtree(cell.directory)
     with pytest.raises(StoreError, match=r"started on another machine: cpu model is .* there"):
-        run_study(tmp_path / "s", plan, start_worker=fake_worker().start)
+        run_study(tmp_path / "s", plan, engine=fake_worker().engine)
 
 
 def test_a_damaged_run_ends_the_study_with_its_name(tiny_plan, tmp_path):

@@ -64,7 +64,7 @@ def test_a_study_in_which_every_cell_fails_exits_with_1(
     worker = fake_worker(
         lambda request: {"body": answer(status="failed", failure=failure, results={}, measured=[])}
     )
-    start = partial(runner.run_study, start_worker=worker.start)
+    start = partial(runner.run_study, engine=worker.engine)
     monkeypatch.setattr(runner, "run_study", start)
     code, printed, message = run(
         "study", plan_file, "--out", tmp_path / "out", "--set=repeats=1", "--set=idle_s=0"

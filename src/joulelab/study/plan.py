@@ -263,6 +263,38 @@ class InferPlan(Table):
         return _with_one_length(table, ("passes", "steps", "seconds"), 5)
 
 
+class FleetPlan(Table):
+    """Where a study runs that an engine spreads over hosts. It does not change what is measured.
+
+    Attributes:
+        nodes: Most hosts at the same time. Up to ``repeats`` hosts, each block runs on one of
+            them; more divide blocks. Default: one per block, or all for a single block.
+        exclusive: Whether a cell has a host for itself. Without it, jobs of others may run next to
+            it, and what they use is attributed to them.
+        python: Python interpreter on the hosts of Slurm; default: the one that runs the study.
+        partition: Partition of Slurm, like the following ones: ``--partition``.
+        account: ``--account``.
+        time: ``--time``, of the job of a block, for example ``"4:00:00"``.
+        gres: ``--gres``, for example ``"gpu:1"``.
+        sbatch: More options of ``sbatch``, for example ``{constraint = "a100"}``.
+        address: Address of a Ray cluster; ``auto``: the running one.
+        resources: Resources of Ray that a cell needs of its host, for example ``{GPU = 1.0}``.
+    """
+
+    nodes: PositiveInt | None = None
+    exclusive: bool = True
+    python: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    time: Annotated[
+        str | None, Field(pattern=r"^(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})$")
+    ] = None
+    gres: str | None = None
+    sbatch: dict[str, str | int | bool] = {}
+    address: str = "auto"
+    resources: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
 def _expand_models(models: Any) -> Any:
     if not isinstance(models, list):
         return models
@@ -312,6 +344,7 @@ class Plan(Table):
         factors: The levels of each factor.
         train: How to train.
         infer: How to infer.
+        fleet: Where to run it; not a part of what is measured.
     """
 
     name: StudyName
@@ -333,6 +366,7 @@ class Plan(Table):
     factors: FactorsPlan = FactorsPlan()
     train: TrainPlan = TrainPlan()
     infer: InferPlan = InferPlan()
+    fleet: FleetPlan = FleetPlan()
 
     @model_validator(mode="before")
     @classmethod
@@ -391,13 +425,13 @@ class Plan(Table):
         return len(self.models) * math.prod(map(len, levels)) * self.repeats
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every key with its value; :meth:`model_validate` reads them back."""
-        return self.model_dump(exclude_none=True)
+        """Return every key of what is measured; :meth:`model_validate` reads them back."""
+        return self.model_dump(exclude_none=True, exclude={"fleet"})
 
     def to_toml(self) -> str:
         """Return the plan as TOML with all defaults; reading it back gives an equal plan."""
-        return tomli_w.dumps(self.to_dict())
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     def replaced(self, **changes: Any) -> Self:
         """Return the same plan with some top-level keys changed."""
-        return type(self).model_validate(self.to_dict() | changes)
+        return type(self).model_validate({**self.to_dict(), "fleet": self.fleet, **changes})

@@ -138,11 +138,11 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def start(self, run_id: str) -> None:
-        """Show which run starts."""
-        self._run_id = run_id
+    def start(self, run_id: str, where: str = "") -> None:
+        """Show which run starts, and where, for example `` on node7``."""
+        self._run_id = f"{run_id}{where}"
         if self._bar is not None:
-            self._bar.update(self._task, description=run_id)
+            self._bar.update(self._task, description=self._run_id)
 
     def phase(self, event: Mapping[str, Any]) -> None:
         """Show the phase and the epoch that the worker began."""

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import math
 import time
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
-import joulelab.errors
-from joulelab.errors import JoulelabError, StoreError, UserError
+from joulelab.errors import JoulelabError, StoreError
+from joulelab.format import count
 from joulelab.machine import Machine
-from joulelab.runs.record import Run
+from joulelab.runs.record import Run, read_run
 from joulelab.runs.shared_machine import shared_energies
 from joulelab.runs.study_runs import PLAN_FILE, DamagedRun, read_study
-from joulelab.study.cells import (
-    IDLE_WAIT_S,
-    Cell,
-    blocks,
-    cell_frame,
-    failed_body,
-    idle_frame,
-)
+from joulelab.study.cells import Cell, blocks, cell_frame, failed_body
+from joulelab.study.engine import Engine, LocalEngine
 from joulelab.study.plan import Plan
 from joulelab.study.progress import Cost, Display, cost_of, cost_of_all, spent
+from joulelab.study.share import ATTEMPTS, Report, Share, error_of, with_duration
 from joulelab.study.store import StudyStore
-from joulelab.study.worker import Json, WorkerFailure, WorkerProcess
-
-ATTEMPTS = 3
-"""Times a run is started whose recorder or worker dies; the killer may have meant another."""
-
-PREPARE_S = 3600.0
-"""A worker that imports PyTorch and downloads or reads its data is stopped after this silence."""
+from joulelab.study.worker import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ def run_study(
     *,
     retry_failed: bool = False,
     retry_shared: bool = False,
-    start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
+    engine: Callable[[StudyStore, Plan], Engine] = LocalEngine,
 ) -> Outcome:
     """Run what is missing of a study.
 
@@ -60,7 +48,7 @@ def run_study(
         plan: What to run.
         retry_failed: Run failed cells again.
         retry_shared: Run cells again during which other processes used the machine.
-        start_worker: Starts a worker that logs to a file.
+        engine: Makes the engine that places cells on hosts; see :mod:`joulelab.study.engine`.
 
     Raises:
         StoreError: The directory cannot be used; see :class:`StudyStore`.
@@ -77,8 +65,7 @@ def run_study(
         for run in again:
             store.discard(run.id)
             runs.remove(run)
-        with _Session(store, plan, runs, start_worker) as session:
-            session.run()
+        _Driver(store, plan, runs, engine(store, plan)).run()
         cells = [run for run in runs if run.study and not run.study.is_idle]
         return Outcome(directory, len(cells), sum(run.status == "failed" for run in cells))
 
@@ -110,149 +97,176 @@ def list_cells(plan: Plan, directory: Path) -> tuple[list[ListedCell], Cost]:
     return listed, cost_of_all(missing, plan, runs)
 
 
-class _Session:
-    """One pass through the blocks; adds what it runs to ``runs``."""
+class _Placed:
+    """A share that is on a host, or waits for one."""
 
-    def __init__(
-        self,
-        store: StudyStore,
-        plan: Plan,
-        runs: list[Run],
-        start_worker: Callable[[Path], WorkerProcess],
-    ) -> None:
-        self._store, self._plan, self._runs = store, plan, runs
-        self._start_worker = start_worker
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.host = ""
+        self.ready: Json = {}
+        self.was_refused = False
+
+
+class _Driver:
+    """Places shares until no cell is missing; adds what is recorded to ``runs``."""
+
+    def __init__(self, store: StudyStore, plan: Plan, runs: list[Run], engine: Engine) -> None:
+        self._store, self._plan, self._runs, self._engine = store, plan, runs, engine
         self._finished = {run.id for run in runs}
-        self._cells = [cell for block in blocks(plan) for cell in block]
+        self._names = set(self._finished)
+        self._blocks = blocks(plan)
+        self._cells = {cell.run_id: cell for block in self._blocks for cell in block}
         self._display = Display(len(self._cells), len(self._cells) - len(self._missing()))
-        self._worker: WorkerProcess | None = None
-        self._ready: Json = {}
-
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        try:
-            if self._worker is not None:
-                self._worker.kill()
-        finally:
-            self._display.__exit__(*exception)
-
-    def _missing(self) -> list[Cell]:
-        return [cell for cell in self._cells if cell.run_id not in self._finished]
+        self._placed: dict[str, _Placed] = {}
+        self._lost: Counter[str] = Counter()
+        self._useless = 0
+        self._refusal: JoulelabError | None = None
 
     def run(self) -> None:
-        for index in range(self._plan.repeats):
-            missing = [cell for cell in self._missing() if cell.block == index]
-            before, after = f"r{index}-idle-before", f"r{index}-idle-after"
-            if missing:
-                self._idle(self._unused(before), index)
-            for cell in missing:
-                self._cell(cell)
-            if missing or after not in self._finished:
-                self._idle(self._unused(after), index)
-            self._stop_worker()
+        with self._display:
+            try:
+                self._run()
+            finally:
+                for report in self._engine.close():
+                    self._receive(report)
+
+    def _run(self) -> None:
+        waiting = deque(self._shares())
+        while waiting or self._placed:
+            while waiting and len(self._placed) < self._engine.places():
+                self._start(*waiting.popleft())
+            if not self._placed:
+                raise self._refusal or JoulelabError("no host is left to run cells on")
+            for report in self._engine.reports(self._display.phase):
+                if left := self._receive(report):
+                    waiting.append(left)
+
+    def _missing(self) -> list[Cell]:
+        return [cell for cell in self._cells.values() if cell.run_id not in self._finished]
+
+    def _shares(self) -> Iterator[tuple[int, list[Cell]]]:
+        """Divide what is missing: a block is a share, so that its cells are compared on one host.
+
+        A single block is divided among all hosts, and several are if the plan wants more hosts
+        than there are blocks.
+        """
+        missing = [
+            (index, [cell for cell in block if cell.run_id not in self._finished])
+            for index, block in enumerate(self._blocks)
+        ]
+        hosts = self._engine.places()
+        wanted = self._plan.fleet.nodes or (hosts if self._plan.repeats == 1 else 1)
+        parts = math.ceil(min(hosts, wanted) / (sum(bool(cells) for _, cells in missing) or 1))
+        for index, cells in missing:
+            size = math.ceil(len(cells) / parts)
+            yield from ((index, cells[at : at + size]) for at in range(0, len(cells), size or 1))
+            # Idle power after the block is only of use on the host that ran its cells.
+            if not cells and self._engine.name == "local" and _after(index) not in self._names:
+                yield index, []
+
+    def _start(self, block: int, cells: list[Cell]) -> None:
+        cells = [cell for cell in cells if cell.run_id not in self._finished]
+        before = self._unused(f"r{block}-idle-before") if cells else ""
+        share = Share(
+            name=f"{time.time_ns():x}",
+            block=block,
+            cells=tuple(cells),
+            before=before if self._plan.idle_s > 0 else "",
+            after=self._unused(_after(block)) if self._plan.idle_s > 0 else "",
+        )
+        self._placed[share.name] = _Placed(share)
+        self._engine.start(share)
 
     def _unused(self, run_id: str) -> str:
         """Number the name if it is taken: an interrupted block is started again."""
         number, candidate = 1, run_id
-        while candidate in self._finished:
+        while candidate in self._names:
             number += 1
             candidate = f"{run_id}-{number}"
+        self._names.add(candidate)
         return candidate
 
-    def _cell(self, cell: Cell) -> None:
-        request = {
-            "do": "cell",
-            "factors": dict(cell.factors),
-            "seed": self._plan.seed + cell.block,
-        }
-        self._attempt(cell.run_id, request, lambda: cell_frame(self._plan, cell, self._ready))
+    def _receive(self, report: Report) -> tuple[int, list[Cell]] | None:
+        """Take in a report; return what is left of a share that has ended."""
+        placed = self._placed.get(report.share)
+        if placed is not None and report.host:
+            placed.host = report.host
+        match report.kind:
+            case "record":
+                self._record(report)
+            case "begin":
+                self._display.start(report.run_id, self._where(report.host))
+            case "note":
+                self._display.note(report.text)
+            case "ready" if placed is not None:
+                placed.ready = report.ready
+                self._check_machine(Machine.from_json(report.ready["machine"]))
+            case "refused" if placed is not None:
+                placed.was_refused = True
+                self._refusal = error_of(report.refusal)
+            case "ended" if placed is not None:
+                del self._placed[report.share]
+                return self._ended(placed, report)
+        return None
 
-    def _idle(self, run_id: str, block: int) -> None:
-        if self._plan.idle_s > 0:
-            self._attempt(
-                run_id, {"do": "idle"}, lambda: idle_frame(self._plan, run_id, block, self._ready)
-            )
+    def _record(self, report: Report) -> None:
+        """Store a run, unless another host was faster, and show it."""
+        if report.run_id in self._finished:
+            return
+        if report.packed:
+            self._add(self._store.adopt(report.run_id, report.packed))
+        else:
+            self._add(read_run(self._store.directory / "runs" / report.run_id))
 
-    def _attempt(self, run_id: str, request: Json, frame: Callable[[], Json]) -> None:
-        """Run until there is something to record, and record it."""
-        self._display.start(run_id)
-        for left in reversed(range(ATTEMPTS)):
-            worker = self._prepared_worker()
-            partial = self._store.begin(run_id)
-            started_unix_s = time.time()
-            try:
-                body = self._measured(worker, request | {"directory": str(partial)})
-                break
-            except WorkerFailure as failure:
-                body = failed_body(
-                    failure.kind,
-                    str(failure),
-                    started_unix_s=started_unix_s,
-                    ended_unix_s=time.time(),
-                )
-                if failure.kind == "hang":
-                    break
-                if left:
-                    self._display.note(f"{run_id}: {failure}; running it again")
-        self._record(partial, frame() | body)
-
-    def _measured(self, worker: WorkerProcess, request: Json) -> Json:
-        """Return what the worker measured; raise WorkerFailure if it or its recorder died."""
-        try:
-            answer = worker.ask(
-                request,
-                hang_s=self._plan.hang_s + self._plan.idle_s + IDLE_WAIT_S,
-                on_event=self._display.phase,
-            )
-        except WorkerFailure:
-            self._worker = None
-            raise
-        if "unrecorded" in answer:
-            reason = str(answer["unrecorded"])
-            if os.strerror(errno.ENOSPC) in reason:
-                raise StoreError(
-                    f"cannot write below {self._store.directory}",
-                    why=os.strerror(errno.ENOSPC),
-                    hint="free some space and start again; all finished runs are saved",
-                )
-            raise WorkerFailure(reason, kind="recorder")
-        body: Json = answer["body"]
-        return body
-
-    def _record(self, partial: Path, record: Json) -> None:
-        duration_s = record["ended_unix_s"] - record["started_unix_s"]
-        run = self._store.finish(partial, record | {"duration_s": duration_s})
+    def _add(self, run: Run) -> None:
         self._finished.add(run.id)
         self._runs.append(run)
-        if run.status == "failed":
-            # What a failure leaves behind in a process is unknown.
-            self._stop_worker()
         to_go = cost_of_all(self._missing(), self._plan, self._runs)
         self._display.finish(run, spent(self._runs), to_go)
 
-    def _stop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+    def _ended(self, placed: _Placed, report: Report) -> tuple[int, list[Cell]] | None:
+        share, where = placed.share, self._where(placed.host) or ""
+        left = [cell for cell in share.cells if cell.run_id not in self._finished]
+        if placed.was_refused or not placed.ready:
+            error = self._refusal if placed.was_refused else None
+            error = error or JoulelabError("a share of the study did not start", why=report.text)
+            self._refusal = error
+            self._useless += 1
+            if placed.host:
+                self._engine.exclude(placed.host)
+                if self._engine.places():
+                    self._display.note(f"{placed.host} is not used any more: {error}")
+            is_hopeless = not any(run.host for run in self._runs) or not placed.host
+            if is_hopeless and self._useless >= ATTEMPTS and self._engine.places():
+                raise error
+        elif left:
+            self._useless = 0
+            # Cells run one after another, so that the first one without a record was running.
+            self._blame(left[0], placed, report.text)
+            left = [cell for cell in left if cell.run_id not in self._finished]
+            again = f"; {count(len(left), 'cell')} will run again" if left else ""
+            self._display.note(f"block {share.block}{where}: {report.text}{again}")
+        return (share.block, left) if left else None
 
-    def _prepared_worker(self) -> WorkerProcess:
-        if self._worker is not None:
-            return self._worker
-        log = self._store.directory / "worker.log"
-        worker, ready = prepared_worker(self._plan, log, self._start_worker)
-        self._worker = worker
-        self._check_machine(Machine.from_json(ready["machine"]))
-        self._ready = ready
-        return worker
+    def _blame(self, cell: Cell, placed: _Placed, reason: str) -> None:
+        """Count a host that was lost during a cell, which fails if that happens too often."""
+        self._lost[cell.run_id] += 1
+        if self._lost[cell.run_id] < ATTEMPTS:
+            return
+        partial, now_s = self._store.begin(cell.run_id), time.time()
+        body = failed_body("host", reason, started_unix_s=now_s, ended_unix_s=now_s)
+        record = cell_frame(self._plan, cell, placed.ready) | body
+        self._add(self._store.finish(partial, with_duration(record)))
+
+    def _where(self, host: str) -> str:
+        return f" on {host}" if host and self._engine.name != "local" else ""
 
     def _check_machine(self, here: Machine) -> None:
-        there = self._runs[0].machine if self._runs else None
-        differences = here.differences(there) if there is not None else []
-        if differences:
-            what, mine, theirs = differences[0]
+        """Refuse to continue on one machine what another one began: it was a study of that one."""
+        known = [run.machine for run in self._runs if run.machine is not None]
+        differences = [here.differences(there) for there in known]
+        if differences and all(differences) and self._engine.name == "local":
+            what, mine, theirs = differences[0][0]
             raise StoreError(
                 f"{self._store.directory} was started on another machine",
                 why=f"{what} is {mine} here and {theirs} there",
@@ -260,36 +274,8 @@ class _Session:
             )
 
 
-def prepared_worker(
-    plan: Plan, log: Path, start_worker: Callable[[Path], WorkerProcess] = WorkerProcess
-) -> tuple[WorkerProcess, Json]:
-    """Start a worker that is ready for the cells of a plan, and return what it answered too.
-
-    Raises:
-        UserError: The data set, a device or a sensor of the plan is missing.
-        JoulelabError: The worker does not start.
-    """
-    request = {"do": "prepare", "plan": plan.to_dict()}
-    for left in reversed(range(ATTEMPTS)):
-        worker = start_worker(log)
-        try:
-            ready = worker.ask(request, hang_s=max(plan.hang_s, PREPARE_S))
-            break
-        except WorkerFailure as failure:
-            if not left or failure.kind == "hang":
-                raise JoulelabError(
-                    "the worker did not start",
-                    why=f"{failure.what}; {_last_line(log)}",
-                    hint=f"see {log}",
-                ) from None
-        except BaseException:
-            worker.kill()
-            raise
-    if "refused" in ready:
-        worker.stop()
-        name, what, why, hint = ready["refused"]
-        raise getattr(joulelab.errors, name, UserError)(what, why=why, hint=hint)
-    return worker, ready
+def _after(block: int) -> str:
+    return f"r{block}-idle-after"
 
 
 def _check_whole(damaged: tuple[DamagedRun, ...]) -> None:
@@ -299,8 +285,3 @@ def _check_whole(damaged: tuple[DamagedRun, ...]) -> None:
             why=run.problem,
             hint="remove it to have that run measured again",
         )
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "it wrote nothing"

@@ -11,9 +11,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +24,7 @@ import tomli_w
 
 from joulelab.errors import StoreError
 from joulelab.format import finite_or_none
-from joulelab.runs.record import Run, run_of_record, write_record
+from joulelab.runs.record import Run, read_run, run_of_record, write_record
 from joulelab.runs.study_runs import PLAN_FILE
 from joulelab.storage import (
     Lock,
@@ -35,7 +38,8 @@ from joulelab.storage import (
 )
 from joulelab.validation import parse_toml
 
-_ENTRIES = {PLAN_FILE, "runs", ".partial", ".lock", "worker.log"}
+FLEET = ".fleet"
+_ENTRIES = {PLAN_FILE, "runs", ".partial", ".lock", "worker.log", FLEET}
 
 
 class StudyStore:
@@ -113,13 +117,28 @@ class StudyStore:
         final = self.directory / "runs" / str(record["id"])
         run = run_of_record(final, finite_or_none(record))
         write_record(partial, run.to_json() | finite_or_none(record))
-        with writing(final):
-            for path in partial.rglob("*"):
-                sync(path)
-            sync(partial)
-            partial.rename(final)
-            sync(final.parent)
+        _move(partial, final)
         return run
+
+    def adopt(self, run_id: str, packed: bytes) -> Run:
+        """Store a run that another host measured, whole or not at all.
+
+        Args:
+            run_id: Name of the run.
+            packed: Its directory, as :func:`pack_run` returns it.
+
+        Raises:
+            StoreError: It cannot be written.
+            UserError: It is not the record of that run.
+        """
+        partial, final = self.begin(run_id), self.directory / "runs" / run_id
+        with writing(partial), tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(partial, filter="data")
+        run = read_run(partial)
+        if run.id != run_id:
+            raise StoreError(f"cannot store {run_id}", why=f"it is the record of {run.id}")
+        _move(partial, final)
+        return replace(run, directory=final)
 
     def discard(self, run_id: str) -> None:
         """Remove a finished run, so that it is run again."""
@@ -127,6 +146,23 @@ class StudyStore:
         with file_errors(f"cannot remove {path}"):
             path.rename(aside)
             shutil.rmtree(aside)
+
+
+def pack_run(directory: Path) -> bytes:
+    """Pack the directory of a run into bytes, for :meth:`StudyStore.adopt`."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(directory, arcname=".")
+    return packed.getvalue()
+
+
+def _move(partial: Path, final: Path) -> None:
+    with writing(final):
+        for path in partial.rglob("*"):
+            sync(path)
+        sync(partial)
+        partial.rename(final)
+        sync(final.parent)
 
 
 def _stored_plan(path: Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from joulelab.machine import Machine
 from joulelab.study.cells import Factors, combinations
 from joulelab.study.plan import Plan
 from joulelab.study.plan_file import parse
-from joulelab.study.runner import ATTEMPTS, prepared_worker
+from joulelab.study.share import ATTEMPTS, prepared_worker
 from joulelab.study.worker import Json, WorkerFailure, WorkerProcess
 from joulelab.tune.knobs import DEVICE_KNOBS, PROGRAM_KNOBS
 from joulelab.tune.probes import Knob, Level, Settings
