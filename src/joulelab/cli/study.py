@@ -51,6 +51,14 @@ _COLUMNS = (
     metavar="KEY=VALUE",
     help="Change the plan, for example --set train.epochs=2; may be given several times.",
 )
+@click.option(
+    "--on",
+    "engine",
+    type=click.Choice(["local", "slurm", "ray"]),
+    default="local",
+    show_default=True,
+    help="Run the cells on this host, or on those of a Slurm or Ray cluster.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
     plan: str,
@@ -59,9 +67,10 @@ def command(
     retry_failed: bool,
     retry_shared: bool,
     overrides: tuple[str, ...],
+    engine: str,
     as_json: bool,
 ) -> None:
-    """Measure models on this machine and report the results.
+    """Measure models on this machine or a cluster, and report the results.
 
     PLAN is a TOML file or one of the presets quick, paper, paper-profile, batch-size, language and
     language-gpu. Started again on the same directory it runs what is missing, however it ended
@@ -75,6 +84,7 @@ def command(
       joulelab study quick                       four models, some minutes
       joulelab study quick --list                what it would run
       joulelab study paper-profile --out mine    the paper's 16 models in short windows
+      joulelab study paper --on slurm            spread over the nodes of a cluster
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise UserError(
@@ -82,6 +92,7 @@ def command(
             why=f"{', '.join(missing)} cannot be imported",
             hint="run pip install 'joulelab[study]'",
         )
+    from joulelab.fleet.engines import engine_named  # noqa: PLC0415
     from joulelab.study.plan_file import load_plan  # noqa: PLC0415
     from joulelab.study.runner import list_cells, run_study  # noqa: PLC0415
 
@@ -92,7 +103,13 @@ def command(
         return
     context = click.get_current_context()
     try:
-        outcome = run_study(directory, chosen, retry_failed=retry_failed, retry_shared=retry_shared)
+        outcome = run_study(
+            directory,
+            chosen,
+            retry_failed=retry_failed,
+            retry_shared=retry_shared,
+            engine=engine_named(engine),
+        )
     except KeyboardInterrupt:
         echo(
             "\njoulelab: interrupted; finished cells are saved, "

@@ -73,7 +73,8 @@ class LocalEngine:
 
     def reports(self, on_phase: Callable[[Json], None]) -> Iterator[Report]:
         """Run the share, and yield its reports."""
-        assert self._share is not None
+        if self._share is None:
+            return iter(())
         self._running = run_share(
             self._store,
             self._plan,

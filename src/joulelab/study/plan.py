@@ -286,9 +286,7 @@ class FleetPlan(Table):
     python: str | None = None
     partition: str | None = None
     account: str | None = None
-    time: Annotated[
-        str | None, Field(pattern=r"^(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})$")
-    ] = None
+    time: Annotated[str | None, Field(pattern=r"^(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})$")] = None
     gres: str | None = None
     sbatch: dict[str, str | int | bool] = {}
     address: str = "auto"

@@ -159,13 +159,15 @@ class Display:
         else:
             self._bar.console.print(text, markup=False, highlight=False)
 
-    def finish(self, run: Run, so_far: Cost, to_go: Cost) -> None:
-        """Print a finished run, the cost so far, and an estimate of the rest."""
+    def finish(self, run: Run, so_far: Cost, to_go: Cost, where: str = "") -> None:
+        """Print a finished run, where it ran, the cost so far, and an estimate of the rest."""
         self._done += not (run.study and run.study.is_idle)
         if self._bar is None:
             left = f", to go about {to_go}" if self._done < self._total else ""
-            self.note(f"[{self._done}/{self._total}] {describe_run(run)}; so far {so_far}{left}")
+            self.note(
+                f"[{self._done}/{self._total}] {describe_run(run)}{where}; so far {so_far}{left}"
+            )
         else:
-            self.note(describe_run(run))
+            self.note(f"{describe_run(run)}{where}")
             cost = f"so far {so_far.energy_text}, to go {to_go}"
             self._bar.update(self._task, completed=self._done, cost=cost)

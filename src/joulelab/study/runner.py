@@ -120,6 +120,8 @@ class _Driver:
         self._placed: dict[str, _Placed] = {}
         self._lost: Counter[str] = Counter()
         self._useless = 0
+        self._useless_on: Counter[str] = Counter()
+        self._has_run = False
         self._refusal: JoulelabError | None = None
 
     def run(self) -> None:
@@ -131,6 +133,9 @@ class _Driver:
                     self._receive(report)
 
     def _run(self) -> None:
+        # What hosts have reported since the process ended that ran this study before.
+        for report in self._engine.reports(self._display.phase):
+            self._receive(report)
         waiting = deque(self._shares())
         while waiting or self._placed:
             while waiting and len(self._placed) < self._engine.places():
@@ -194,12 +199,13 @@ class _Driver:
         match report.kind:
             case "record":
                 self._record(report)
-            case "begin":
+            case "begin" if placed is not None:
                 self._display.start(report.run_id, self._where(report.host))
-            case "note":
+            case "note" if placed is not None:
                 self._display.note(report.text)
             case "ready" if placed is not None:
                 placed.ready = report.ready
+                self._useless, self._has_run = 0, True
                 self._check_machine(Machine.from_json(report.ready["machine"]))
             case "refused" if placed is not None:
                 placed.was_refused = True
@@ -220,33 +226,38 @@ class _Driver:
 
     def _add(self, run: Run) -> None:
         self._finished.add(run.id)
+        self._names.add(run.id)
         self._runs.append(run)
         to_go = cost_of_all(self._missing(), self._plan, self._runs)
-        self._display.finish(run, spent(self._runs), to_go)
+        self._display.finish(run, spent(self._runs), to_go, self._where(run.host or ""))
 
     def _ended(self, placed: _Placed, report: Report) -> tuple[int, list[Cell]] | None:
         share, where = placed.share, self._where(placed.host) or ""
         left = [cell for cell in share.cells if cell.run_id not in self._finished]
         if placed.was_refused or not placed.ready:
-            error = self._refusal if placed.was_refused else None
-            error = error or JoulelabError("a share of the study did not start", why=report.text)
-            self._refusal = error
-            self._useless += 1
-            if placed.host:
-                self._engine.exclude(placed.host)
-                if self._engine.places():
-                    self._display.note(f"{placed.host} is not used any more: {error}")
-            is_hopeless = not any(run.host for run in self._runs) or not placed.host
-            if is_hopeless and self._useless >= ATTEMPTS and self._engine.places():
-                raise error
+            self._count_useless(placed, report.text)
         elif left:
-            self._useless = 0
             # Cells run one after another, so that the first one without a record was running.
             self._blame(left[0], placed, report.text)
             left = [cell for cell in left if cell.run_id not in self._finished]
             again = f"; {count(len(left), 'cell')} will run again" if left else ""
             self._display.note(f"block {share.block}{where}: {report.text}{again}")
         return (share.block, left) if left else None
+
+    def _count_useless(self, placed: _Placed, reason: str) -> None:
+        """Exclude a host that cannot run cells; end the study if it seems that none can."""
+        error = self._refusal if placed.was_refused else None
+        error = error or JoulelabError("a share of the study did not start", why=reason)
+        self._refusal = error
+        self._useless += 1
+        self._useless_on[placed.host] += 1
+        if placed.host and (placed.was_refused or self._useless_on[placed.host] > 1):
+            self._engine.exclude(placed.host)
+        if not self._engine.places():
+            return
+        if self._useless >= ATTEMPTS and not (self._has_run and placed.host):
+            raise error
+        self._display.note(f"{placed.host or 'a host'} runs no cell: {error}")
 
     def _blame(self, cell: Cell, placed: _Placed, reason: str) -> None:
         """Count a host that was lost during a cell, which fails if that happens too often."""

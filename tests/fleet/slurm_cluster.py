@@ -1,0 +1,159 @@
+"""A real Slurm with two nodes on this machine, on loopback; needs root and Debian's packages."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+PATIENCE_S = 120.0
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
+CONTROLLER_PORT, NODE_PORT = 26817, 27001
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={directory}/munge.socket
+StateSaveLocation={directory}/state
+SlurmdSpoolDir={directory}/spool_%n
+SlurmctldPidFile={directory}/controller.pid
+SlurmdPidFile={directory}/%n.pid
+SlurmctldLogFile={directory}/controller.log
+SlurmdLogFile={directory}/%n.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+ReturnToService=2
+MpiDefault=none
+SwitchType=switch/none
+SlurmdTimeout=6
+KillWait=5
+SchedulerParameters=sched_interval=1,sched_min_interval=0
+{nodes}
+PartitionName=all Nodes={names} Default=YES State=UP
+"""
+
+
+def why_not() -> str:
+    """Why there can be no cluster here; empty if there can."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
+    if missing:
+        return f"{missing[0]} is not installed: apt-get install slurm-wlm munge"
+    return "" if os.getuid() == 0 else "a Slurm of its own needs root"
+
+
+class SlurmCluster:
+    """The daemons; use as a context manager, which leaves none of them behind."""
+
+    nodes = ("n1", "n2")
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {"SLURM_CONF": str(directory / "slurm.conf"), "PATH": _path()}
+        self._daemons: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self):
+        (self.directory / "state").mkdir(parents=True)
+        host = os.uname().nodename.partition(".")[0]
+        nodes = [
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={NODE_PORT + number} "
+            "CPUs=1 RealMemory=1000"
+            for number, name in enumerate(self.nodes)
+        ]
+        text = CONFIGURATION.format(
+            host=host,
+            port=CONTROLLER_PORT,
+            directory=self.directory,
+            nodes="\n".join(nodes),
+            names=",".join(self.nodes),
+        )
+        (self.directory / "slurm.conf").write_text(text)
+        try:
+            key = self.directory / "munge.key"
+            key.write_bytes(os.urandom(128))
+            key.chmod(0o600)
+            files = {
+                "key-file": key,
+                "socket": self.directory / "munge.socket",
+                "pid-file": self.directory / "munge.pid",
+                "log-file": self.directory / "munge.log",
+                "seed-file": self.directory / "munge.seed",
+            }
+            options = [f"--{name}={path}" for name, path in files.items()]
+            self._start("munged", "--foreground", "--force", *options)
+            wait_for(lambda: (self.directory / "munge.socket").exists(), what="munged")
+            self._start("slurmctld", "-D")
+            for name in self.nodes:
+                self.start_node(name)
+            self.wait_until_idle()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if "slurmctld" in self._daemons:
+            subprocess.run(
+                ["scancel", "--full", "--signal=KILL", "--state=RUNNING", "--user=root"],
+                env=self._env(), timeout=30, check=False,
+            )  # fmt: skip
+        for daemon in reversed(self._daemons.values()):
+            daemon.send_signal(signal.SIGTERM)
+        for daemon in self._daemons.values():
+            try:
+                daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def _env(self):
+        return os.environ | self.environment
+
+    def _start(self, *command, name=""):
+        log = (self.directory / f"{name or command[0]}.out").open("ab")
+        self._daemons[name or command[0]] = subprocess.Popen(
+            command, env=self._env(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+        log.close()
+
+    def start_node(self, name):
+        self._start("slurmd", "-D", "-N", name, name=name)
+
+    def kill_node(self, name):
+        """Kill its slurmd, as a crash of the daemon does; jobs on it may live on."""
+        self._daemons[name].kill()
+        self._daemons[name].wait()
+
+    def wait_until_idle(self):
+        wait_for(lambda: {*self.states().values()} == {"idle"}, what="idle nodes")
+
+    def states(self):
+        output = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T")
+        return dict(line.split() for line in output.splitlines())
+
+    def ask(self, *command):
+        done = subprocess.run(
+            command, env=self._env(), capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout
+
+
+def wait_for(condition, *, what):
+    """Return the condition's value once it is true."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
+def _path():
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
