@@ -89,7 +89,7 @@ class SlurmCluster:
             }
             options = [f"--{name}={path}" for name, path in files.items()]
             self._start("munged", "--foreground", "--force", *options)
-            wait_for(lambda: (self.directory / "munge.socket").exists(), what="munged")
+            wait_for((self.directory / "munge.socket").exists, what="munged")
             self._start("slurmctld", "-D")
             for name in self.nodes:
                 self.start_node(name)

@@ -63,7 +63,8 @@ class RayEngine:
                 why="ray is not installed",
                 hint="run pip install 'joulelab[ray]'",
             ) from None
-        self._ray, self._plan = ray, plan
+        self._ray: Any = ray
+        self._plan = plan
         self._excluded: set[str] = set()
         self._tasks: dict[str, _Task] = {}
         self._is_own = not ray.is_initialized()

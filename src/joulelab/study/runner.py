@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from joulelab.errors import JoulelabError, StoreError
 from joulelab.format import count
@@ -65,9 +69,27 @@ def run_study(
         for run in again:
             store.discard(run.id)
             runs.remove(run)
-        _Driver(store, plan, runs, engine(store, plan)).run()
+        with _ended_by_sigterm():
+            _Driver(store, plan, runs, engine(store, plan)).run()
         cells = [run for run in runs if run.study and not run.study.is_idle]
         return Outcome(directory, len(cells), sum(run.status == "failed" for run in cells))
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what runs on hosts is ended, too."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +81,7 @@ def run_share(
     start_worker: StartWorker = WorkerProcess,
     on_phase: Callable[[Json], None] = lambda event: None,
     is_wanted: Callable[[], bool] = lambda: True,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Run a share, and report what becomes of it; the last report is ``ended``.
 
     Args:
