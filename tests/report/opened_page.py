@@ -2,13 +2,25 @@
 
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
+
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 
 
 class Opened:
-    """A page, with every message and request of it."""
+    """A page, with every message and request of it.
 
-    def __init__(self, browser, path: Path, size="desktop", scheme="light", scripts=True):
+    Args:
+        browser, path: What opens it, and the page.
+        size: Among :data:`SIZES`.
+        scheme: ``"light"`` or ``"dark"``.
+        scripts: Whether the browser runs scripts.
+        drawn: Whether the page has a script that draws its charts.
+    """
+
+    def __init__(
+        self, browser, path: Path, size="desktop", scheme="light", *, scripts=True, drawn=True
+    ):
         width, height = SIZES[size]
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
@@ -22,8 +34,22 @@ class Opened:
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.resolve().as_uri())
-        if scripts:
+        if scripts and drawn:
             self.drawn()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def check(self):
+        """Nothing is loaded or reported, nothing is wider than the page, and axe is content."""
+        assert self.messages == []
+        assert [url for url in self.requests if not url.startswith(("file:", "data:"))] == []
+        width = "document.documentElement.scrollWidth - window.innerWidth"
+        assert self.page.evaluate(width) <= 0
+        assert serious_faults(self.page) == []
 
     def drawn(self):
         self.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60000)
@@ -48,3 +74,10 @@ class Opened:
     def choose(self, label):
         self.page.get_by_label(label, exact=True).first.check()
         return self.drawn()
+
+
+def serious_faults(page):
+    """What axe finds that keeps readers with a handicap from using a page."""
+    found = Axe().run(page).response["violations"]
+    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in serious]

@@ -1,8 +1,7 @@
 """Pages in a real browser: drawn, selected from, accessible, without a network."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from opened_page import SIZES, Opened
+from opened_page import SIZES, Opened, serious_faults
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +50,7 @@ def test_axe_finds_nothing_serious(resized, scheme):
     for details in page.locator("details:not(.data), #figure-duration .data").all():
         details.evaluate("one => one.open = true")
     page.locator("#figure-duration .data tbody tr").first.wait_for()
-    found = Axe().run(page).response["violations"]
-    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
+    assert serious_faults(page) == []
 
 
 def axis_title(opened, chart):

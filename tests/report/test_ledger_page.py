@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from opened_page import Opened
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.factors import Factor
@@ -101,25 +101,13 @@ def test_without_known_times_there_is_no_figure(tmp_path):
     assert quantity(5e5, "J") in page
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_in_a_browser(browser, tmp_path, width, scheme):
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_in_a_browser(browser, tmp_path, size, scheme):
     page = write_ledger_page(tmp_path / "ledger.html", ledger())
     assert len(page.read_bytes()) < 150_000
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    opened = context.new_page()
-    messages, requests = [], []
-    opened.on("console", lambda message: messages.append(message.text))
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(page.resolve().as_uri())
-    assert messages == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    figures = opened.locator("[role=img]:visible")
-    assert figures.count() == 1
-    text_px = figures.locator("svg text").first.bounding_box()["height"]
-    assert text_px > 9
-    overflow = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
-    found = Axe().run(opened).response["violations"]
-    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
-    context.close()
+    with Opened(browser, page, size, scheme, drawn=False) as opened:
+        opened.check()
+        figures = opened.page.locator("[role=img]:visible")
+        assert figures.count() == 1
+        text_px = figures.locator("svg text").first.bounding_box()["height"]
+        assert text_px > 9

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from benchmarks.token_attribution import Case, record, simulate
+from opened_page import Opened
 
 from joulelab.carbon.site import Site
 from joulelab.llm.text import costs_of
@@ -118,24 +118,14 @@ def test_cards_are_in_rows_of_nearly_the_same_length(number, columns):
     assert f'style="--columns: {columns}"' in template.render(facts=[("a", "b")] * number)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_in_a_browser(browser, page, measured, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    opened = context.new_page()
-    messages, requests = [], []
-    opened.on("console", lambda message: messages.append(message.text))
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(page.resolve().as_uri())
-    assert messages == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert opened.locator("h1").inner_text() == HOSTILE
-    points = opened.locator("section[aria-labelledby=requests] svg .mark-symbol.role-mark path")
-    assert points.count() == len(measured[0].requests)
-    areas = opened.locator("section[aria-labelledby=power] svg .mark-area path")
-    assert areas.count() == len(PARTS)
-    overflow = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
-    found = Axe().run(opened).response["violations"]
-    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
-    context.close()
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_in_a_browser(browser, page, measured, size, scheme):
+    with Opened(browser, page, size, scheme, drawn=False) as opened:
+        opened.check()
+        assert opened.page.locator("h1").inner_text() == HOSTILE
+        points = opened.page.locator(
+            "section[aria-labelledby=requests] svg .mark-symbol.role-mark path"
+        )
+        assert points.count() == len(measured[0].requests)
+        areas = opened.page.locator("section[aria-labelledby=power] svg .mark-area path")
+        assert areas.count() == len(PARTS)

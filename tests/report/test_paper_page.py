@@ -4,7 +4,7 @@ import json
 
 import pytest
 import refresh_h100
-from axe_playwright_python.sync_playwright import Axe
+from opened_page import SIZES, Opened
 
 from joulelab.findings.paper import Agreement, claims, read_h100
 from joulelab.report.paper_page import headline, page, write_paper_page
@@ -83,14 +83,10 @@ def test_the_documentation_shows_the_table():
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_in_a_browser(browser, tmp_path, width, scheme):
+@pytest.mark.parametrize("size", SIZES)
+def test_in_a_browser(browser, tmp_path, size, scheme):
     path = tmp_path / "paper.html"
     path.write_text(page(read_h100(), title="</title><script>x</script>"), encoding="utf-8")
-    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    opened.goto(path.as_uri())
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    violations = Axe().run(opened).response["violations"]
-    assert [one["id"] for one in violations if one["impact"] in ("serious", "critical")] == []
-    assert opened.locator(".claims tbody tr").count() == len(read_h100())
-    opened.close()
+    with Opened(browser, path, size, scheme, drawn=False) as opened:
+        opened.check()
+        assert opened.page.locator(".claims tbody tr").count() == len(read_h100())

@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from opened_page import SIZES, Opened
+from opened_page import SIZES, Opened, serious_faults
 from ranks import torchrun
 from recordings import BEGIN_S, GPU, Recording
 from run_records import MACHINE
@@ -285,9 +284,7 @@ def test_figures_are_drawn_without_a_message_or_a_request(opened, size):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(opened, scheme):
     opened.page.emulate_media(color_scheme=scheme)
-    found = Axe().run(opened.page).response["violations"]
-    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
+    assert serious_faults(opened.page) == []
 
 
 def ticks_of(opened, name):

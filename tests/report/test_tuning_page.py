@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from opened_page import Opened
 
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.report.tuning_page import write_tuning_page
@@ -88,25 +88,13 @@ def test_nothing_better_is_an_answer(tmp_path):
     assert math.isnan(found.pays_back_after)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_in_a_browser(browser, page, width, scheme):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    opened = context.new_page()
-    messages, requests = [], []
-    opened.on("console", lambda message: messages.append(message.text))
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(page.resolve().as_uri())
-    assert messages == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    marks = opened.locator("svg .mark-symbol path")
-    assert marks.count() == len(POINTS) + 2 * len(POINTS)
-    labels = opened.locator("svg .mark-text.role-mark text").all_text_contents()
-    assert sorted(labels) == sorted(f"{size}, {precision}" for size, precision in POINTS)
-    assert opened.locator("tbody tr").count() == len(POINTS)
-    assert opened.locator("h1").inner_text() == HOSTILE
-    overflow = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
-    found = Axe().run(opened).response["violations"]
-    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in serious] == []
-    context.close()
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_in_a_browser(browser, page, size, scheme):
+    with Opened(browser, page, size, scheme, drawn=False) as opened:
+        opened.check()
+        marks = opened.page.locator("svg .mark-symbol path")
+        assert marks.count() == len(POINTS) + 2 * len(POINTS)
+        labels = opened.page.locator("svg .mark-text.role-mark text").all_text_contents()
+        assert sorted(labels) == sorted(f"{size}, {precision}" for size, precision in POINTS)
+        assert opened.page.locator("tbody tr").count() == len(POINTS)
+        assert opened.page.locator("h1").inner_text() == HOSTILE

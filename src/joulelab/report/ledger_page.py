@@ -25,9 +25,7 @@ from joulelab.ledger.text import (
     split_tables,
     top_consumer_table,
 )
-from joulelab.report.charts.chart import TABLE, plain_values
 from joulelab.report.charts.style import (
-    CONFIG,
     NUMBER,
     QUIET,
     SERIES_COLOURS,
@@ -35,7 +33,7 @@ from joulelab.report.charts.style import (
     specification,
 )
 from joulelab.report.page_template import fill_template
-from joulelab.report.renderer import render
+from joulelab.report.svg_figure import draw_svg
 
 WIDTHS_PX = {"wide": 1000, "narrow": 340}
 """Widths of the figure on wide and on narrow screens."""
@@ -160,14 +158,7 @@ def _figure(bars: pd.DataFrame, width: int) -> Markup:
         y2="high:Q",
         color=alt.Color("name:N", legend=legend, scale=alt.Scale(domain=names, range=colours)),
     )  # fmt: skip
-    columns, values = plain_values(table)
-    drawn: dict[str, Any] = specification(view) | {
-        "datasets": {TABLE: [dict(zip(columns, row, strict=True)) for row in values]},
-        "width": width,
-        "config": CONFIG | {"background": None},
-    }
-    # Vega escapes the texts of the figure.
-    return Markup(render(drawn, ("svg",))["svg"].decode())  # noqa: S704
+    return draw_svg(specification(view), table, width=width)
 
 
 def _length(bars: pd.DataFrame) -> str:

@@ -37,9 +37,7 @@ from joulelab.llm.text import (
 )
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.report.charts.chart import TABLE, plain_values
 from joulelab.report.charts.style import (
-    CONFIG,
     INK,
     NUMBER,
     SERIES_COLOURS,
@@ -47,7 +45,7 @@ from joulelab.report.charts.style import (
     specification,
 )
 from joulelab.report.page_template import fill_template
-from joulelab.report.renderer import render
+from joulelab.report.svg_figure import draw_svg
 from joulelab.uncertain import Ratio
 
 Floats = NDArray[np.float64]
@@ -168,12 +166,7 @@ def _figure(
     name: str, title: str, view: Any, rows: pd.DataFrame, alternative: str, caption: str
 ) -> Figure:
     """Render a view of rows."""
-    drawn = specification(view)
-    columns, values = plain_values(rows)
-    drawn["datasets"] = {TABLE: [dict(zip(columns, row, strict=True)) for row in values]}
-    image = render(drawn | {"config": CONFIG | {"background": None}}, ("svg",))["svg"]
-    # Vega escapes the texts of the figure.
-    return Figure(name, title, Markup(image.decode()), alternative, caption)  # noqa: S704
+    return Figure(name, title, draw_svg(specification(view), rows), alternative, caption)
 
 
 def _power_figures(result: LlmResult, trace: Trace) -> list[Figure]:

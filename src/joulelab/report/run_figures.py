@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from joulelab.format import count, duration, percent, quantity, scale, time_scale, with_interval
 from joulelab.recording.trace import Trace
-from joulelab.report.charts.chart import TABLE, plain_values
 from joulelab.report.charts.power import power_of
 from joulelab.report.charts.reduction import merged_bars, reduced_positions
 from joulelab.report.charts.style import (
     COMPONENT_COLOURS,
-    CONFIG,
     NUMBER,
     QUIET,
     SERIES_COLOURS,
@@ -29,7 +27,7 @@ from joulelab.report.charts.style import (
 )
 from joulelab.report.provenance import component_name
 from joulelab.report.recorded_run import RecordedRun
-from joulelab.report.renderer import render
+from joulelab.report.svg_figure import draw_svg
 from joulelab.run.summary import Epoch, Summary
 from joulelab.runs.record import SpanTotal
 from joulelab.runs.span_tree import SpanNode
@@ -90,12 +88,7 @@ class RunFigure:
 
     def image(self) -> Markup:
         """Render it as SVG."""
-        view = with_range(self.specification, self.range_s)
-        columns, values = plain_values(self.drawn)
-        view["datasets"] = {TABLE: [dict(zip(columns, row, strict=True)) for row in values]}
-        drawn = view | {"width": WIDTH_PX, "config": CONFIG | {"background": None}}
-        # Vega escapes the texts of the figure.
-        return Markup(render(drawn, ("svg",))["svg"].decode())  # noqa: S704
+        return draw_svg(with_range(self.specification, self.range_s), self.drawn, width=WIDTH_PX)
 
 
 def with_range(view: Any, range_s: tuple[float, float] | None) -> Any:

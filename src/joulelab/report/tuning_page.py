@@ -22,10 +22,8 @@ from joulelab.format import (
     sentence,
     time_scale,
 )
-from joulelab.report.charts.chart import TABLE, plain_values
 from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
 from joulelab.report.charts.style import (
-    CONFIG,
     INK,
     NUMBER,
     QUIET,
@@ -35,7 +33,7 @@ from joulelab.report.charts.style import (
     specification,
 )
 from joulelab.report.page_template import fill_template
-from joulelab.report.renderer import render
+from joulelab.report.svg_figure import draw_svg
 from joulelab.sensors.sensor import Provenance
 from joulelab.tune.knobs import knob_title, level_text, settings_text
 from joulelab.tune.probes import Settings
@@ -73,16 +71,14 @@ def write_tuning_page(
     """
     settings = _measured_settings(outcome)
     scales = _scales(settings)
-    drawn = _figure(outcome, settings, scales, max_slowdown)
-    images = render(drawn, ("svg",))
+    figure = _figure(outcome, settings, scales, max_slowdown)
     page = fill_template(
         "tuning.html.j2",
         title=title,
         simulated=any(one.energy.provenance == Provenance.SIMULATED for one in outcome.measured),
         headline=headline(outcome.result),
         facts=_facts(outcome),
-        # Vega escapes the texts of the figure.
-        figure=Markup(images["svg"].decode()),  # noqa: S704
+        figure=figure,
         alt=_alt(outcome, settings),
         knobs=[knob_title(name) for name in outcome.result.baseline],
         unit=outcome.unit,
@@ -94,7 +90,7 @@ def write_tuning_page(
         left_out=[sentence(str(one)) for one in outcome.left_out],
         notes=[sentence(one) for one in (*outcome.notes, outcome.cost_text())],
     )  # fmt: skip
-    write_file(directory / f"{FIGURE}.svg", images["svg"])
+    write_file(directory / f"{FIGURE}.svg", figure.encode())
     return write_file(directory / PAGE, page.encode())
 
 
@@ -192,7 +188,7 @@ def _figure(
     settings: Sequence[_Measured],
     scales: Sequence[tuple[float, str]],
     max_slowdown: float,
-) -> dict[str, Any]:
+) -> Markup:
     """Draw every probe, the settings with their intervals, the front and the accepted time."""
     (second, time_unit), (joule, energy_unit) = scales
     rows = [
@@ -246,10 +242,7 @@ def _figure(
         *points.values(),
         model_names(base.transform_filter("isValid(datum.model)").encode(x=x, y=y)),
     ]  # fmt: skip
-    view = specification(alt.layer(*layers))
-    columns, values = plain_values(table)
-    view["datasets"] = {TABLE: [dict(zip(columns, row, strict=True)) for row in values]}
-    return view | {"config": CONFIG | {"background": None}}
+    return draw_svg(specification(alt.layer(*layers)), table)
 
 
 def _ends(axis: str, values: Sequence[float], size: float) -> dict[str, float]:
