@@ -1,6 +1,7 @@
 """Cells of a plan: names, and randomised complete blocks."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,74 @@ def test_blocks_and_seeds_differ_in_order():
 )
 def test_names_of_runs_are_those_of_studies_that_were_begun_earlier(model, name):
     assert run_name({"model": model, "batch_size": 8}) == name
+
+
+FACTORIAL = {
+    "batch_size": [64, 8],
+    "precision": ["fp32", "bf16"],
+    "optimizer": ["sgd", "adamw"],
+    "compile": [False],
+}
+
+
+def ids(plan, *recorded):
+    return {cell.run_id for block in blocks(plan, recorded) for cell in block}
+
+
+def test_names_show_the_levels_of_the_factors_that_vary():
+    plan = Plan(name="a", models=["LeNet"], factors=FactorsPlan(**FACTORIAL))
+    assert ids(plan) == {
+        f"r0-lenet-{b}-{p}-{o}"
+        for b in ("b64", "b8")
+        for p in ("fp32", "bf16")
+        for o in ("sgd", "adamw")
+    }
+    assert all(cell.label == cell.run_id for cell in blocks(plan)[0])
+    assert ids(Plan(name="a", models=["LeNet", "VGG16"])) == {"r0-lenet", "r0-vgg16"}
+
+
+LONG = "mymodels:" + "x" * 70
+
+
+@pytest.mark.parametrize(
+    ("models", "factors"),
+    [
+        ([LONG + "1", LONG + "2"], {}),  # names of models are cut
+        (["my.nets:a_b", "my.nets:a-b"], {}),  # and have hyphens for what a file may not be named
+        (["idle:before"], {}),  # as the idle runs are
+        (
+            ["torchvision:resnext101_32x8d"],
+            {
+                **FACTORIAL,
+                "memory_format": ["contiguous", "channels_last"],
+                "input_path": ["device", "loader"],
+                "compile": [False, True],
+            },
+        ),
+    ],
+)
+def test_names_with_levels_that_are_ambiguous_or_long_have_a_hash(models, factors):
+    plan = Plan(name="a", models=models, factors=FactorsPlan(**factors))
+    cells = blocks(plan)[0]
+    assert len({cell.run_id for cell in cells}) == plan.cells
+    assert all(re.fullmatch(r"r0-[a-z0-9-]+-b\d+-[0-9a-f]{4,}", cell.run_id) for cell in cells)
+    if factors:
+        assert cells[0].label.startswith(f"{cells[0].run_id} (")
+        texts = {cell.label.partition(" (")[2] for cell in cells}
+        assert "bf16, channels_last, no-compile, adamw and loader)" in texts
+
+
+def test_a_study_keeps_the_names_that_it_was_started_with():
+    plan = Plan(name="a", models=["LeNet"], repeats=2, factors=FactorsPlan(**FACTORIAL))
+    factors = {
+        "model": "LeNet",
+        "batch_size": 64,
+        "precision": "bf16",
+        "memory_format": "contiguous",
+    }
+    factors |= {"compile": False, "optimizer": "adamw", "input_path": "device", "device": "auto"}
+    old = f"r1-lenet-b64-{digest(factors | {'dataset': 'digits'})[:4]}"
+    names = ids(plan, "r0-idle-before", old)
+    assert old in names
+    assert all(re.fullmatch(r"r[01]-lenet-b\d+-[0-9a-f]{4}", name) for name in names)
+    assert not names & ids(plan, "r0-idle-before", "r0-lenet-b64-bf16-adamw")

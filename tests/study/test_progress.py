@@ -48,15 +48,32 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(runs, monkeypatch, 
     monkeypatch.setenv("TERM", "xterm")
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
-    with Display(2, 0) as display:
+    with Display(2, 0, Cost()) as display:
         for name, run in runs.items():
             display.start(name)
             display.phase({"name": "epoch", "phase": "train", "index": 1})
             display.finish(run, Cost(3.0, 400.0), Cost(6.0))
     printed = capsys.readouterr().err
-    assert printed.count("r0-tiny-models-linear-b16") >= 1
+    assert printed.count("r0-tiny-models-linear") >= 1
     assert "2/2" in printed
     assert ("\x1b[" in printed) is terminal
     if not terminal:
         assert len(printed.splitlines()) == len(runs)
-        assert "so far 3.00 s, 400 J" in printed
+        lines = printed.splitlines()
+        assert lines[0].endswith("; so far 3.00 s, 400 J, about 6.00 s to go")
+        assert lines[-1].endswith("; so far 3.00 s, 400 J")
+
+
+def test_what_is_left_is_counted_until_it_can_be_estimated(runs, capsys):
+    run = next(run for run in runs.values() if run.study.is_idle)
+    with Display(2, 0, Cost()) as display:
+        display.start(run.id)
+        display.finish(run, Cost(3.0), Cost())
+    assert capsys.readouterr().err.endswith("; so far 3.00 s, energy unknown, 2 cells to go\n")
+
+
+def test_a_name_without_levels_is_followed_by_them(runs, capsys):
+    run = next(run for run in runs.values() if not run.study.is_idle)
+    with Display(1, 0, Cost()) as display:
+        display.finish(run, Cost(3.0, 1.0), Cost(), label="r0-a-2df7 (bf16 and adamw) on node7")
+    assert "[1/1] r0-a-2df7 (bf16 and adamw) on node7 " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 from functools import partial
@@ -249,6 +250,21 @@ def test_a_study_of_the_first_version_is_continued(tmp_path, monkeypatch, fake_w
     again = runs_of(tmp_path / "s")
     assert first.keys() <= again.keys()
     assert json.loads((again[gone].directory / "run.json").read_text())["schema"] == SCHEMA
+
+
+def test_a_study_with_factors_that_has_old_names_is_complete(
+    tiny_plan, tmp_path, monkeypatch, fake_worker
+):
+    plan = tiny_plan.replaced(factors={"batch_size": 16, "optimizer": ["sgd", "adamw"]})
+    with monkeypatch.context() as earlier:
+        earlier.setattr("joulelab.study.cells._names_with_levels", lambda *_: [])
+        run_study(tmp_path / "s", plan, engine=fake_worker().engine)
+    names = set(runs_of(tmp_path / "s"))
+    assert sum(bool(re.search(r"-b16-[0-9a-f]{4}$", name)) for name in names) == 8
+    worker = fake_worker()
+    run_study(tmp_path / "s", plan, engine=worker.engine, retry_failed=True)
+    assert (worker.started, set(runs_of(tmp_path / "s"))) == (0, names)
+    assert {one.status for one in list_cells(plan, tmp_path / "s")[0]} == {"done"}
 
 
 def test_a_refusal_of_the_worker_ends_the_study(tiny_plan, tmp_path, fake_worker):

@@ -23,8 +23,14 @@ def plan_file(tmp_path, tiny_plan):
 def test_a_study_ends_with_a_table_results_and_a_report(plan_file, tmp_path, run):
     out = tmp_path / "out"
     code, listed, _ = run("study", plan_file, "--out", out, "--list")
-    assert (code, listed.count(" missing ")) == (0, 2)
-    assert "2 cells, 2 missing, estimated: unknown" in listed
+    assert code == 0
+    rows = [line.split() for line in listed.splitlines()]
+    assert ["model", "done", "missing"] in rows
+    assert ["tiny_models:linear", "0", "2"] in rows
+    assert (
+        "2 cells in 2 blocks, 2 missing, and 0.2 s of idle before and after each block." in listed
+    )
+    assert listed.count("unknown") == 1
     assert not out.exists()
 
     code, printed, progress = run("study", plan_file, "--out", out)
@@ -57,6 +63,27 @@ def test_a_study_ends_with_a_table_results_and_a_report(plan_file, tmp_path, run
     assert len(message.splitlines()) == 1
 
 
+def test_a_list_has_a_column_for_each_varying_factor_and_says_once_what_is_unknown(
+    tiny_plan, tmp_path, run
+):
+    factors = {"batch_size": [16, 8], "precision": ["fp32", "bf16"], "optimizer": ["sgd"]}
+    plan = tiny_plan.replaced(
+        factors=factors, repeats=1, train={"seconds": 2.0}, infer={"seconds": 1.0}
+    )
+    (tmp_path / "plan.toml").write_text(plan.to_toml())
+    code, listed, _ = run("study", tmp_path / "plan.toml", "--out", tmp_path / "out", "--list")
+    assert code == 0
+    header, *rows = [line.split() for line in listed.splitlines() if " s" in line or "mod" in line]
+    assert header == ["model", "batch_size", "precision", "done", "missing", "time"]
+    assert rows[:2] == [
+        ["tiny_models:tiny", "16", "fp32", "0", "1", "3.00", "s"],
+        ["tiny_models:tiny", "16", "bf16", "0", "1", "3.00", "s"],
+    ]
+    assert "8 cells in 1 block, 8 missing: about 24.0 s, and 0.2 s of idle" in listed
+    assert listed.count("unknown") == 1
+    assert "The expected energy of a cell is unknown until one has run." in listed
+
+
 def test_a_study_in_which_every_cell_fails_exits_with_1(
     plan_file, tmp_path, run, monkeypatch, fake_worker, answer
 ):
@@ -78,6 +105,7 @@ def test_a_study_in_which_every_cell_fails_exits_with_1(
     ("arguments", "said"),
     [
         (["quik"], "joulelab: no plan 'quik': neither a file nor a preset; did you mean quick?"),
+        ([], "joulelab: a study needs a plan; name a TOML file or a preset: batch-size, language"),
         (["quick", "--set", "repeats=0"], "joulelab: quick: repeats: 0 is not valid"),
         (["quick", "--out", "/dev/null/x"], "joulelab: cannot make /dev/null/x: Not a directory"),
     ],

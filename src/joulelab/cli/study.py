@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from joulelab.study.progress import Cost
     from joulelab.study.runner import ListedCell, Outcome
 
+_STATUSES = ("done", "missing", "failed", "damaged")
 _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "pyarrow", "jinja2")
 _COLUMNS = (
     *("model", "phase", *FACTORS, "n", "provenance", "gross_j", "gross_j_low", "gross_j_high"),
@@ -31,7 +34,7 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("plan", shell_complete=complete_plan)
+@click.argument("plan", required=False, shell_complete=complete_plan)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -61,7 +64,7 @@ _COLUMNS = (
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
-    plan: str,
+    plan: str | None,
     out: Path | None,
     only_list: bool,
     retry_failed: bool,
@@ -93,9 +96,12 @@ def command(
             hint="run pip install 'joulelab[study]'",
         )
     from joulelab.fleet.engines import engine_named  # noqa: PLC0415
-    from joulelab.study.plan_file import load_plan  # noqa: PLC0415
+    from joulelab.study.plan_file import load_plan, preset_names  # noqa: PLC0415
     from joulelab.study.runner import list_cells, run_study  # noqa: PLC0415
 
+    if plan is None:
+        presets = join_words(preset_names(), "or")
+        raise UserError("a study needs a plan", hint=f"name a TOML file or a preset: {presets}")
     chosen = load_plan(plan, overrides=overrides)
     directory = out or Path("studies") / chosen.name
     if only_list:
@@ -203,10 +209,35 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
         ]
         print_json({"cells": listed, "missing": missing, "to_go": to_go.to_json()})
         return
-    width = max(len(one.cell.run_id) for one in cells)
+    from joulelab.study.cells import combinations  # noqa: PLC0415 - imports pydantic
+
+    columns = ["model", *plan.varying_factors]
+    settings: dict[tuple[str, ...], list[ListedCell]] = {
+        tuple(str(factors[name]) for name in columns): [] for factors in combinations(plan)
+    }
     for one in cells:
-        echo(f"{one.cell.run_id:{width}}  {one.status:7}  estimated: {one.cost}")
+        settings[tuple(str(one.cell.factors[name]) for name in columns)].append(one)
+    found = {one.status for one in cells}
+    statuses = [name for name in _STATUSES if name in found or name in _STATUSES[:2]]
+    known = [
+        name
+        for name, value in (("time", "duration_s"), ("energy", "energy_j"))
+        if any(not math.isnan(getattr(one.cost, value)) for one in cells)
+    ]
+    table = value_table("model", [*columns[1:], *statuses, *known])
+    for levels, ones in settings.items():
+        counts = Counter(one.status for one in ones)
+        cost = {"time": ones[0].cost.time_text, "energy": ones[0].cost.energy_text}
+        table.add_row(
+            *levels, *(str(counts[name]) for name in statuses), *(cost[name] for name in known)
+        )
+    output_console().print(table)
     echo(
-        f"{count(len(cells), 'cell')}, {missing} missing, estimated: {to_go}, with "
-        f"{plan.idle_s:g} s of idle before and after each of {count(plan.repeats, 'block')}"
+        f"{count(len(cells), 'cell')} in {count(plan.repeats, 'block')}, {missing} missing"
+        + (f": about {to_go.known}" if to_go.known else "")
+        + f", and {plan.idle_s:g} s of idle before and after each block."
     )
+    unknown = [name for name in ("time", "energy") if name not in known]
+    if unknown:
+        verb = "are" if len(unknown) > 1 else "is"
+        echo(f"The expected {join_words(unknown)} of a cell {verb} unknown until one has run.")

@@ -6,16 +6,29 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from joulelab.format import slug
+from joulelab.format import join_words, slug
 from joulelab.sensors.host import boot_id
 from joulelab.study.plan import Plan
 
 IDLE_WAIT_S = 30.0
 """Longest time for which an idle measurement waits for other processes to become idle."""
+
+MOST_CHARACTERS = 60
+"""Longer names of cells have digits of a hash instead of their levels."""
+
+_LEVEL_TEXTS = {
+    "batch_size": "b{}",
+    "power_limit_w": "{:g}w",
+    "clock_mhz": "{:g}mhz",
+    "prompt_tokens": "in{}",
+    "output_tokens": "out{}",
+    "cache": "cache-{}",
+}
+"""How names show the levels that do not explain themselves."""
 
 EMPTY_BODY: dict[str, Any] = {
     "settings": {},
@@ -34,13 +47,15 @@ Factors = Mapping[str, Any]
 class Cell:
     """One run of a study: a combination of levels in a block, at a position in its order.
 
-    ``run_id`` names its directory, for example ``r0-resnet18-b128-3fa2``.
+    ``run_id`` names its directory, for example ``r0-resnet18-b128-bf16``; ``label`` is the same, or
+    adds the levels that distinguish it from the other cells if its name does not show them.
     """
 
     run_id: str
     block: int
     order: int
     factors: Factors
+    label: str
 
 
 def combinations(plan: Plan) -> list[Factors]:
@@ -53,33 +68,84 @@ def combinations(plan: Plan) -> list[Factors]:
     ]
 
 
-def blocks(plan: Plan) -> list[list[Cell]]:
+def blocks(plan: Plan, recorded: Collection[str] = ()) -> list[list[Cell]]:
     """Return randomised complete blocks: each has every combination once, in its own order.
 
     The order depends on the plan's seed and the block alone. It is the same on all versions of
     Python, since :meth:`random.Random.random` is guaranteed to be for a text as seed.
+
+    Args:
+        plan: The plan.
+        recorded: Names of the runs in the directory of the study. Cells are named like those, if
+            an earlier version started the study.
     """
-    named = _named(combinations(plan))
+    every = combinations(plan)
+    hashed = _hashed_names(every)
+    names = _names_with_levels(plan, every)
+    if not names or any(f"r{n}-{name}" in recorded for n in range(plan.repeats) for name in hashed):
+        names = hashed
+    named = list(zip(names, every, strict=True))
     drawn = []
     for index in range(plan.repeats):
         draw = random.Random(f"{plan.seed}/{index}")
         shuffled = sorted(named, key=lambda _, draw=draw: draw.random())  # type: ignore[misc]
         drawn.append(
             [
-                Cell(run_id=f"r{index}-{name}", block=index, order=order, factors=factors)
+                Cell(
+                    run_id=f"r{index}-{name}",
+                    block=index,
+                    order=order,
+                    factors=factors,
+                    label=f"r{index}-{name}{_levels_left_out(plan, name, factors)}",
+                )
                 for order, (name, factors) in enumerate(shuffled)
             ]
         )
     return drawn
 
 
-def _named(all_factors: list[Factors]) -> list[tuple[str, Factors]]:
-    digests = [digest(factors) for factors in all_factors]
+def _names_with_levels(plan: Plan, every: Sequence[Factors]) -> list[str]:
+    """Name combinations after their model and levels; none if a name would be unusable."""
+    names = [
+        slug("-".join([_model_name(factors["model"]), *_varying_levels(plan, factors)])).lower()
+        for factors in every
+    ]
+    are_short = all(len(name) <= MOST_CHARACTERS for name in names)
+    are_free = not any(name.startswith("idle-") for name in names)
+    return names if are_short and are_free and len({*names}) == len(names) else []
+
+
+def _hashed_names(every: Sequence[Factors]) -> list[str]:
+    digests = [digest(factors) for factors in every]
     length = next(n for n in range(4, 65) if len({one[:n] for one in digests}) == len(digests))
     return [
-        (f"{run_name(factors)}-{one[:length]}", factors)
-        for factors, one in zip(all_factors, digests, strict=True)
+        f"{run_name(factors)}-{one[:length]}" for factors, one in zip(every, digests, strict=True)
     ]
+
+
+def _varying_levels(plan: Plan, factors: Factors) -> list[str]:
+    """Write the levels that distinguish a combination, except its model."""
+    return [level_text(name, factors[name]) for name in plan.varying_factors]
+
+
+def _levels_left_out(plan: Plan, name: str, factors: Factors) -> str:
+    """Write the levels that a name does not show, in brackets."""
+    levels = [text for text in _varying_levels(plan, factors) if slug(text).lower() not in name]
+    return f" ({join_words(levels)})" if levels else ""
+
+
+def level_text(factor: str, level: Any) -> str:
+    """Write a level so that it explains itself.
+
+    Example:
+        >>> level_text("batch_size", 64), level_text("compile", False), level_text("device", "cpu")
+        ('b64', 'no-compile', 'cpu')
+        >>> level_text("power_limit_w", 250.0), level_text("cache", "none")
+        ('250w', 'cache-none')
+    """
+    if isinstance(level, bool):
+        return factor if level else f"no-{factor}"
+    return _LEVEL_TEXTS.get(factor, "{}").format(level)
 
 
 def run_name(factors: Factors) -> str:
@@ -90,7 +156,11 @@ def run_name(factors: Factors) -> str:
         ('torchvision-resnet-50-b8', 'a')
     """
     batch = f"-b{factors['batch_size']}" if "batch_size" in factors else ""
-    return f"{slug(factors['model'].lower().replace('.', '-'))[:48]}{batch}"
+    return f"{_model_name(factors['model'])}{batch}"
+
+
+def _model_name(model: str) -> str:
+    return slug(model.lower().replace(".", "-"))[:48]
 
 
 def digest(factors: Factors) -> str:

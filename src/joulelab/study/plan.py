@@ -417,6 +417,11 @@ class Plan(Table):
         return self.data.name == TOKENS
 
     @property
+    def varying_factors(self) -> list[str]:
+        """The factors that have several levels."""
+        return [name for name, levels in self.factors.levels().items() if len(levels) > 1]
+
+    @property
     def cells(self) -> int:
         """Number of runs, without idle runs."""
         levels = self.factors.levels().values()

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from joulelab.format import duration, finite_or_none, quantity
+from joulelab.format import count, duration, finite_or_none, quantity
 from joulelab.runs.record import WHOLE_SPANS, Run
 from joulelab.runs.shared_machine import shared_energies
 from joulelab.runs.study_runs import idle_points
@@ -35,8 +35,19 @@ class Cost:
     def __str__(self) -> str:
         if math.isnan(self.duration_s) and math.isnan(self.energy_j):
             return "unknown"
-        time = "time unknown" if math.isnan(self.duration_s) else duration(self.duration_s)
-        return f"{time}, {self.energy_text}"
+        return f"{self.time_text}, {self.energy_text}"
+
+    @property
+    def known(self) -> str:
+        """What of it is known; empty if nothing is."""
+        time = "" if math.isnan(self.duration_s) else duration(self.duration_s)
+        energy = "" if math.isnan(self.energy_j) else quantity(self.energy_j, "J")
+        return ", ".join(filter(None, (time, energy)))
+
+    @property
+    def time_text(self) -> str:
+        """The duration with its unit."""
+        return "time unknown" if math.isnan(self.duration_s) else duration(self.duration_s)
 
     @property
     def energy_text(self) -> str:
@@ -92,30 +103,31 @@ def _energy_j(run: Run) -> float:
     return math.fsum(whole) if whole else math.nan
 
 
-def describe_run(run: Run) -> str:
-    """Describe a run of a study in one line."""
+def describe_run(run: Run, label: str = "") -> str:
+    """Describe a run of a study in one line, which begins with its id or another label."""
+    label = label or run.id
     if run.failure is not None:
-        return f"{run.id} failed ({run.failure['kind']}): {run.failure['reason']}"
+        return f"{label} failed ({run.failure['kind']}): {run.failure['reason']}"
     assert run.study is not None
     if run.study.is_idle:
         power, load = "power unknown", ""
         for point in idle_points(run):
             power = quantity(math.fsum(point.power_w.values()), "W")
             load = f"; on a busy machine: {point.load_text}" if point.busy_w else ""
-        return f"{run.id} idle {duration(run.energy.duration_s)}, {power}{load}"
+        return f"{label} idle {duration(run.energy.duration_s)}, {power}{load}"
     costs = [
         f"{phase} {Cost(result.energy.duration_s, result.energy.gross_j)}"
         for phase, result in run.study.results.items()
     ]
     shared = "; on a busy machine" if shared_energies(run) else ""
-    return f"{run.id} {', '.join(costs)}{shared}"
+    return f"{label} {', '.join(costs)}{shared}"
 
 
 class Display:
     """Shows progress on standard error: a moving bar on a terminal, else one line per run."""
 
-    def __init__(self, total: int, done: int) -> None:
-        self._total, self._done, self._run_id = total, done, ""
+    def __init__(self, total: int, done: int, to_go: Cost) -> None:
+        self._total, self._done, self._label = total, done, ""
         console = Console(stderr=True)
         self._bar = None
         if console.is_terminal:
@@ -127,7 +139,9 @@ class Display:
                 TextColumn("{task.fields[cost]}"),
                 console=console,
             )
-            self._task = self._bar.add_task("starting", total=total, completed=done, cost="")
+            self._task = self._bar.add_task(
+                "starting", total=total, completed=done, cost=self._left(to_go)
+            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -138,11 +152,11 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def start(self, run_id: str, where: str = "") -> None:
-        """Show which run starts, and where, for example `` on node7``."""
-        self._run_id = f"{run_id}{where}"
+    def start(self, label: str) -> None:
+        """Show which run starts: its id or another label."""
+        self._label = label
         if self._bar is not None:
-            self._bar.update(self._task, description=self._run_id)
+            self._bar.update(self._task, description=label)
 
     def phase(self, event: Mapping[str, Any]) -> None:
         """Show the phase and the epoch that the worker began."""
@@ -150,7 +164,7 @@ class Display:
             index = event.get("index")
             epoch = "" if index is None else f" {index}"
             where = f"{event.get('phase', '')} {event['name']}{epoch}"
-            self._bar.update(self._task, description=f"{self._run_id} {where}")
+            self._bar.update(self._task, description=f"{self._label} {where}")
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -159,15 +173,22 @@ class Display:
         else:
             self._bar.console.print(text, markup=False, highlight=False)
 
-    def finish(self, run: Run, so_far: Cost, to_go: Cost, where: str = "") -> None:
-        """Print a finished run, where it ran, the cost so far, and an estimate of the rest."""
+    def finish(self, run: Run, so_far: Cost, to_go: Cost, label: str = "") -> None:
+        """Print a finished run, by its id or another label, the cost so far, and what is left."""
         self._done += not (run.study and run.study.is_idle)
+        text, left = describe_run(run, label), self._left(to_go)
         if self._bar is None:
-            left = f", to go about {to_go}" if self._done < self._total else ""
-            self.note(
-                f"[{self._done}/{self._total}] {describe_run(run)}{where}; so far {so_far}{left}"
-            )
+            spent = ", ".join(filter(None, (f"so far {so_far}", left)))
+            self.note(f"[{self._done}/{self._total}] {text}; {spent}")
         else:
-            self.note(f"{describe_run(run)}{where}")
-            cost = f"so far {so_far.energy_text}, to go {to_go}"
+            self.note(text)
+            cost = ", ".join(filter(None, (f"so far {so_far.energy_text}", left)))
             self._bar.update(self._task, completed=self._done, cost=cost)
+
+    def _left(self, to_go: Cost) -> str:
+        """Write what is left, as far as it can be estimated."""
+        missing = self._total - self._done
+        if not missing:
+            return ""
+        known = f"about {to_go.known}" if to_go.known else count(missing, "cell")
+        return f"{known} to go"

@@ -110,7 +110,7 @@ def list_cells(plan: Plan, directory: Path) -> tuple[list[ListedCell], Cost]:
         runs = list(study.runs)
         status = {run.id: "damaged" for run in study.damaged}
         status |= {run.id: run.status for run in runs}
-    cells = [cell for block in blocks(plan) for cell in block]
+    cells = [cell for block in blocks(plan, status) for cell in block]
     missing = [cell for cell in cells if cell.run_id not in status]
     listed = [
         ListedCell(cell, status.get(cell.run_id, "missing"), cost_of(cell, plan, runs))
@@ -136,9 +136,11 @@ class _Driver:
         self._store, self._plan, self._runs, self._engine = store, plan, runs, engine
         self._finished = {run.id for run in runs}
         self._names = set(self._finished)
-        self._blocks = blocks(plan)
+        self._blocks = blocks(plan, self._finished)
         self._cells = {cell.run_id: cell for block in self._blocks for cell in block}
-        self._display = Display(len(self._cells), len(self._cells) - len(self._missing()))
+        missing = self._missing()
+        to_go = cost_of_all(missing, plan, runs)
+        self._display = Display(len(self._cells), len(self._cells) - len(missing), to_go)
         self._placed: dict[str, _Placed] = {}
         self._lost: Counter[str] = Counter()
         self._useless = 0
@@ -222,7 +224,7 @@ class _Driver:
             case "record":
                 self._record(report)
             case "begin" if placed is not None:
-                self._display.start(report.run_id, self._where(report.host))
+                self._display.start(self._label(report.run_id, report.host))
             case "note" if placed is not None:
                 self._display.note(report.text)
             case "ready" if placed is not None:
@@ -251,7 +253,7 @@ class _Driver:
         self._names.add(run.id)
         self._runs.append(run)
         to_go = cost_of_all(self._missing(), self._plan, self._runs)
-        self._display.finish(run, spent(self._runs), to_go, self._where(run.host or ""))
+        self._display.finish(run, spent(self._runs), to_go, self._label(run.id, run.host or ""))
 
     def _ended(self, placed: _Placed, report: Report) -> tuple[int, list[Cell]] | None:
         share, where = placed.share, self._where(placed.host) or ""
@@ -290,6 +292,10 @@ class _Driver:
         body = failed_body("host", reason, started_unix_s=now_s, ended_unix_s=now_s)
         record = cell_frame(self._plan, cell, placed.ready) | body
         self._add(self._store.finish(partial, with_duration(record)))
+
+    def _label(self, run_id: str, host: str) -> str:
+        cell = self._cells.get(run_id)
+        return f"{run_id if cell is None else cell.label}{self._where(host)}"
 
     def _where(self, host: str) -> str:
         return f" on {host}" if host and self._engine.name != "local" else ""

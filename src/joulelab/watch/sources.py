@@ -210,7 +210,8 @@ class StudySource:
         self._name = str(study.plan["name"])
         # A study of recorded logs is complete; its plan has no cells.
         self._plan = None if study.is_imported else plan_file.parse(study.plan, str(directory))
-        blocks = cells.blocks(self._plan) if self._plan else []
+        recorded = [run.id for run in study.runs]
+        blocks = cells.blocks(self._plan, recorded) if self._plan else []
         self._cells = [cell for block in blocks for cell in block]
         self._names: set[str] = set()
         self._runs: list[Run] = []
