@@ -17,7 +17,9 @@ def completed(*words):
     script = f"""
         eval "$(joulelab completion bash)"
         COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}
-        _joulelab_completion joulelab
+        COMP_LINE="${{COMP_WORDS[*]}}"; COMP_POINT=${{#COMP_LINE}}
+        if [[ $COMP_LINE == *:* ]]; then COMP_WORDS=(not used); fi
+        _joulelab_whole_words joulelab
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(
@@ -55,6 +57,24 @@ def test_bash_completes_presets_models_profiles_and_runs(tmp_path, monkeypatch):
         ("forecast",),
     ):
         assert completed("joulelab", *words, "2026") == ["20260101T000000Z-train-0001"]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes_the_levels_of_a_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "plan.toml").write_text(
+        'name = "s"\nmodels = ["LeNet", "VGG16"]\nphases = ["train"]\nrepeats = 1\n'
+        '[factors]\nbatch_size = [8, 16]\nprecision = ["fp32", "bf16"]\noptimizer = ["sgd"]\n'
+    )
+    # Bash itself puts what stands before the last colon or equals sign in front of these.
+    levels = ["model=LeNet", "model=VGG16", "batch_size=8", "batch_size=16"]
+    assert completed("joulelab", "compare", "s:") == [*levels, "precision=fp32", "precision=bf16"]
+    assert completed("joulelab", "compare", "s:precision=b") == ["bf16"]
+    assert completed("joulelab", "compare", "s:LeNet", "s:LeNet,pre") == [
+        "LeNet,precision=fp32", "LeNet,precision=bf16",
+    ]  # fmt: skip
+    assert completed("joulelab", "compare", "s:model=LeNet", "prev") == ["previous"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

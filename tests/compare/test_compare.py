@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from dataclasses import replace
 
@@ -246,6 +247,110 @@ def test_a_factor_with_one_level_per_study_is_compared_and_listed(tmp_path, synt
     assert [str(one) for one in found.mismatches] == ["batch_size: 64 (baseline), 128 (candidate)"]
     with pytest.raises(UserError, match="no cell in common"):
         compared(tmp_path / "a", tmp_path / "b", "duration_s", by=["batch_size"])
+
+
+@pytest.fixture
+def factorial(tmp_path, synthetic):
+    """Two models at two batch sizes and precisions in three blocks; bf16 takes 20 % less time.
+
+    Each block is slower than the one before it by more than that.
+    """
+    writer = synthetic.Writer(
+        tmp_path / "s",
+        models=["LeNet", "VGG16"],
+        repeats=3,
+        factors={"batch_size": [64, 128], "precision": ["fp32", "bf16"]},
+    )
+    for block in range(3):
+        writer.idle(block, "before")
+        for model in ("LeNet", "VGG16"):
+            for batch_size in (64, 128):
+                for precision, factor in (("fp32", 1.0), ("bf16", 0.8 + 0.001 * block)):
+                    writer.cell(
+                        model,
+                        block,
+                        stretch=factor * (1 + 0.5 * block),
+                        batch_size=batch_size,
+                        precision=precision,
+                    )
+    return writer
+
+
+def test_levels_of_one_study_are_paired_within_blocks_and_the_other_factors(tmp_path, factorial):
+    study = tmp_path / "s"
+    found = compared(f"{study}:precision=fp32", f"{study}:precision=bf16", "duration_s")
+    assert found.effect.ratio == pytest.approx(0.801)
+    assert found.effect.test == "paired t test over 3 blocks of the mean over 8 cells"
+    assert found.effect.significant
+    assert {tuple(cell.levels) for cell in found.cells} == {("phase", "model", "batch_size")}
+    assert [str(one) for one in found.mismatches] == [
+        "precision: fp32 (baseline), bf16 (candidate)"
+    ]
+    small = compared(
+        f"{study}:model=lenet,precision=fp32,phase=train,batch_size=64",
+        f"{study}:LeNet,precision=bf16,phase=train,batch_size=64",
+        "duration_s",
+    )
+    assert (small.effect.n_baseline, small.cells) == (3, ())
+    assert small.effect.ratio_interval == pytest.approx((0.79852, 0.80349), abs=1e-5)
+
+
+def test_models_phases_and_several_levels_are_compared(tmp_path, factorial):
+    study = tmp_path / "s"
+    models = compared(f"{study}:LeNet", f"{study}:VGG16", "duration_s")
+    assert {tuple(cell.levels) for cell in models.cells} == {("phase", "batch_size", "precision")}
+    phases = compared(f"{study}:phase=train", f"{study}:phase=infer", "duration_s_per_sample")
+    assert [str(one) for one in phases.mismatches if one.group == "levels"] == [
+        "phase: train (baseline), infer (candidate)"
+    ]
+    # What is compared does not define cells, however many levels of it a group has.
+    both = compared(
+        f"{study}:precision=fp32,precision=bf16,batch_size=64",
+        f"{study}:precision=bf16,batch_size=128",
+        "duration_s",
+    )
+    assert {tuple(cell.levels) for cell in both.cells} == {("phase", "model")}
+    with pytest.raises(UserError, match="is in both groups; compare it with another run, or other"):
+        compared(study, f"{study}:precision=bf16")
+
+
+def test_a_run_that_failed_takes_its_counterpart_in_the_block_with_it(tmp_path, factorial):
+    study = tmp_path / "s"
+    shutil.rmtree(study / "runs" / "r1-lenet-64-bf16")
+    found = compared(f"{study}:precision=fp32", f"{study}:precision=bf16", "duration_s")
+    assert found.effect.ratio == pytest.approx(0.801, abs=1e-3)
+    assert "baseline: 2 of 24 runs not compared: no counterpart" in found.caveats
+
+
+def test_single_runs_of_studies_are_compared(tmp_path, factorial):
+    runs = tmp_path / "s" / "runs"
+    found = compared(runs / "r1-lenet-64-fp32", runs / "r1-lenet-64-bf16", "duration_s")
+    assert found.effect.ratio == pytest.approx(0.801)
+    assert {tuple(cell.levels) for cell in found.cells} == {("phase",)}
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (
+            "precison=bf16",
+            r"s has no factor 'precison'; choose from phase, model, batch_size, prec",
+        ),
+        ("precision=fp64", r"s has no precision 'fp64'; choose from fp32, bf16"),
+        ("ResNet18", r"s has no model 'ResNet18'; choose from LeNet, VGG16"),
+        ("phase=decode", r"s has no phase 'decode'; choose from train, infer"),
+        ("", r"s has no model ''; choose from LeNet, VGG16"),
+    ],
+)
+def test_a_wrong_level_names_those_that_exist(tmp_path, factorial, levels, message):
+    with pytest.raises(UserError, match=message):
+        read_group(f"{tmp_path / 's'}:{levels}", BASELINE)
+
+
+def test_levels_are_of_studies_alone(tmp_path, write_run):
+    write_run(tmp_path / "a", 300.0)
+    with pytest.raises(UserError, match="a is not a study: only the runs of studies have levels"):
+        read_group(f"{tmp_path / 'a'}:precision=bf16", BASELINE)
 
 
 def test_costs_of_each_group_come_with_their_source(tmp_path, write_run):

@@ -82,6 +82,27 @@ def test_one_run_each_is_undecided(tmp_path, write_run, joulelab):
     assert joulelab(a, b, "--fail-above", "5%", "--strict")[0] == 1
 
 
+def test_levels_of_a_study_work_with_every_output(tmp_path, synthetic, joulelab):
+    writer = synthetic.Writer(tmp_path / "s", repeats=3)
+    for block in range(3):
+        for precision, factor in (("fp32", 1.0 + 0.01 * block), ("bf16", 1.5)):
+            writer.cell("LeNet", block, stretch=factor, precision=precision)
+    levels = [f"{tmp_path / 's'}:phase=train,precision={name}" for name in ("fp32", "bf16")]
+    code, out, _ = joulelab(*levels, "--metric", "duration_s", "--fail-above", "20%")
+    assert code == 1
+    assert "baseline   " + levels[0] in out
+    assert "paired t test over 3 blocks on logarithms, 3 and 3 runs" in out
+    assert "precision: fp32 (baseline), bf16 (candidate)" in out
+    found = json.loads(joulelab(*levels, "--metric", "duration_s", "--json")[1])
+    assert found["effect"]["ratio"] == pytest.approx(1.5 / 1.01, rel=1e-3)
+    assert found["candidate"]["runs"] == [f"r{block}-lenet-bf16 (train)" for block in range(3)]
+    text = joulelab(*levels, "--markdown", "-")[1]
+    assert "precision" in text
+    code, out, err = joulelab(levels[0], f"{tmp_path / 's'}:precision=fp16")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("s has no precision 'fp16'; choose from fp32, bf16\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

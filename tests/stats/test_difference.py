@@ -44,6 +44,47 @@ def test_cells_without_repeats_are_paired():
     assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 
+BLOCK_VALUES = st.lists(
+    st.tuples(st.floats(1.0, 1e3), st.floats(1.0, 1e3), st.floats(1.0, 1e3), st.floats(1.0, 1e3)),
+    min_size=2,
+    max_size=6,
+    unique_by=lambda row: row[0] + row[1] - row[2] - row[3],
+)
+
+
+@given(BLOCK_VALUES)
+def test_repeats_in_the_same_blocks_are_paired_within_them(rows):
+    def repeats(values):
+        return Repeats(tuple(map(UncertainValue, values)), tuple(range(len(values))))
+
+    a1, a2, b1, b2 = zip(*rows, strict=True)
+    one = difference([Cell(repeats(a1), repeats(b1))])
+    assert one.test == f"paired t test over {len(rows)} blocks"
+    assert one.value == pytest.approx(np.mean(np.subtract(b1, a1)), abs=1e-9)
+    two = difference([Cell(repeats(a1), repeats(b1)), Cell(repeats(a2), repeats(b2))])
+    expected = stats.ttest_rel(np.add(b1, b2) / 2, np.add(a1, a2) / 2)
+    assert two.test == f"paired t test over {len(rows)} blocks of the mean over 2 cells"
+    assert two.df == len(rows) - 1
+    low, high = expected.confidence_interval(0.9)
+    assert two.interval(0.9) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
+
+
+def test_the_gain_of_a_sensor_cancels_within_a_block():
+    def repeats(*values):
+        causes = {"gain": 0.05}
+        return Repeats(
+            tuple(
+                UncertainValue(one, {name: one * u for name, u in causes.items()}) for one in values
+            ),
+            (0, 1, 2),
+        )
+
+    found = difference([Cell(repeats(100.0, 110.0, 90.0), repeats(101.0, 111.5, 90.5))])
+    assert found.value == pytest.approx(1.0)
+    assert found.shared == pytest.approx(0.05)
+    assert found.scatter == pytest.approx(0.5 / 3**0.5)
+
+
 def test_cells_of_one_model_are_not_independent():
     cells = [
         Cell(Repeats.of(10.0), Repeats.of(value), unit=model)
@@ -77,8 +118,11 @@ def test_what_a_block_shares_is_one_error():
     cells = [
         Cell(
             *(
-                Repeats(tuple(UncertainValue(10 * cell + x) for x in side), (0, 1, 2))
-                for side in blocks
+                Repeats(
+                    tuple(UncertainValue(10 * cell + x) for x in side),
+                    tuple((index, block) for block in range(3)),
+                )
+                for index, side in enumerate(blocks)
             )
         )
         for cell in range(20)
@@ -94,7 +138,7 @@ def test_cells_without_common_blocks_add_their_variances():
     cells = [
         Cell(
             Repeats(tuple(map(UncertainValue, x)), tuple((cell, i) for i in range(4))),
-            Repeats(tuple(map(UncertainValue, y)), tuple((cell, i) for i in range(4))),
+            Repeats(tuple(map(UncertainValue, y)), tuple((cell, i) for i in range(4, 8))),
         )
         for cell, (x, y) in enumerate(zip(a, b, strict=True))
     ]

@@ -54,7 +54,9 @@ def command(
 
     Prints the effect with its interval, the test, and what else differs between the two. Each is a
     run of joulelab run, a study, a directory or pattern of either (all runs in it are repeats), the
-    name of runs, latest, previous, or 7d for the run closest to a week before the latest.
+    name of runs, latest, previous, or 7d for the run closest to a week before the latest. Of a
+    study, levels may follow: STUDY:FACTOR=LEVEL,... with any factor, model or phase. Levels of one
+    study are paired within its blocks and within its other factors.
 
     \b
     Example:
@@ -64,6 +66,8 @@ def command(
       joulelab compare runs/before runs/after --fail-above 5% --strict
       joulelab compare runs/before runs/after --fail-above 5% --markdown comment.md
       joulelab compare studies/fp32 studies/bf16 --by model,phase
+      joulelab compare mine:precision=fp32 mine:precision=bf16
+      joulelab compare mine:LeNet,phase=train mine:VGG16,phase=train
     """
     if (strict or each) and limit is None:
         raise click.UsageError(f"--{'strict' if strict else 'each'} needs --fail-above")

@@ -11,6 +11,23 @@ INSTALL = {
     "fish": ("~/.config/fish/config.fish", "joulelab completion fish | source"),
 }
 
+_WHOLE_WORDS = """\
+# To bash, a colon or an equals sign ends a word; STUDY:precision=bf16 is one.
+_joulelab_whole_words() {
+    local line="${COMP_LINE:0:COMP_POINT}" word=""
+    if [[ $line == *[:=]* ]]; then
+        read -ra COMP_WORDS <<< "$line"
+        [[ $line == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        word="${COMP_WORDS[COMP_CWORD]}"
+    fi
+    _joulelab_completion "$@"
+    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*[:=]}"}"}")
+}
+
+complete -o nosort -F _joulelab_whole_words joulelab
+"""
+
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(list(INSTALL)))
@@ -28,3 +45,5 @@ def command(shell: str) -> None:
     file, line = INSTALL[shell]
     click.echo(f"# To enable completion in every new shell, add this to {file}:\n#   {line}")
     click.echo(kind(app, {}, "joulelab", "_JOULELAB_COMPLETE").source())
+    if shell == "bash":
+        click.echo(_WHOLE_WORDS)

@@ -14,6 +14,7 @@ from joulelab.format import parse_percent
 from joulelab.models.registry import parse_input_shape, zoo_names
 from joulelab.runs.record import saved_run_directories
 from joulelab.runs.selection import LATEST, PREVIOUS
+from joulelab.runs.study_runs import is_study, planned_levels
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,8 +83,23 @@ def _runs() -> list[str]:
     return [LATEST, PREVIOUS, *sorted(saved, reverse=True)]
 
 
+def complete_run(*arguments: Any) -> list[CompletionItem]:
+    """Complete names of runs and, after the colon of ``STUDY:``, levels that vary in its plan."""
+    prefix: str = arguments[2]
+    path, colon, _ = prefix.partition(":")
+    if not (colon and is_study(Path(path))):
+        return complete_files_or(_runs)(*arguments)
+    start = prefix[: prefix.rfind(",") + 1] or f"{path}:"
+    names = [
+        f"{start}{factor}={level}"
+        for factor, levels in planned_levels(Path(path)).items()
+        for level in levels
+        if len(levels) > 1
+    ]
+    return [CompletionItem(name) for name in names if name.startswith(prefix)]
+
+
 complete_plan = complete_files_or(_presets)
-complete_run = complete_files_or(_runs)
 complete_model = complete_files_or(zoo_names)
 
 SITE_OPTIONS = (

@@ -34,7 +34,7 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("plan", required=False, shell_complete=complete_plan)
+@click.argument("plan", required=False, metavar="PLAN", shell_complete=complete_plan)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -135,12 +135,13 @@ def compare(
             f"{baseline.label} contains {baseline.kind} and {candidate.label} {candidate.kind}",
             hint="compare runs with runs and studies with studies",
         )
-    directories = [
-        {one.directory.resolve() for one in group.measurements} for group in (baseline, candidate)
-    ]
-    twice = set.intersection(*directories)
+    measured = [{one.key for one in group.measurements} for group in (baseline, candidate)]
+    twice = set.intersection(*measured)
     if twice:
-        raise UserError(f"{min(twice)} is in both groups", hint="compare it with another run")
+        directory, _ = min(twice)
+        raise UserError(
+            f"{directory} is in both groups", hint="compare it with another run, or other levels"
+        )
     components, not_compared = compared_components(metric, baseline, candidate)
     if by is None:
         levels = default_levels(baseline, candidate)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from joulelab.machine import Gpu
 from joulelab.recording.trace import read_trace
 from joulelab.runs import FACTORS
 from joulelab.runs.record import Run, is_recording
-from joulelab.runs.selection import select
+from joulelab.runs.selection import select, split_levels
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 
@@ -44,6 +44,11 @@ class Measurement:
     pieces: int = 1  # number of spans that the energy is the sum of
     caveats: tuple[str, ...] = ()  # why it may not be a fair measurement
 
+    @property
+    def key(self) -> tuple[Path, str]:
+        """What is measured: the directory and the phase."""
+        return self.directory.resolve(), self.levels.get("phase", "")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
@@ -55,6 +60,7 @@ class Group:
     measurements: tuple[Measurement, ...]  # oldest first; at least one
     span: str | None = None  # name of the measured spans; None for whole runs
     failed: int = 0  # number of runs of its studies that failed or are damaged
+    chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)  # levels that the user named
 
     @property
     def started_unix_s(self) -> tuple[float, float]:
@@ -76,13 +82,19 @@ class Group:
 def read_group(name: str, role: str, span: str | None = None) -> Group:
     """Read the runs or studies of a name, see :func:`joulelab.runs.selection.select`.
 
+    Of studies, levels of factors, models and phases may be named, see
+    :func:`joulelab.runs.selection.split_levels`: only what has these is read.
+
     With ``span``, the spans of that name are measured instead of whole runs.
     """
     damaged: list[JoulelabError] = []
-    runs = select(name, on_error=damaged.append, with_failed_cells=True)
+    path, chosen = split_levels(name)
+    runs = select(path, on_error=damaged.append, with_failed_cells=True)
     in_studies = [run for run in runs if run.study is not None]
     if not in_studies and damaged:
         raise damaged[0]
+    if chosen and len(in_studies) < len(runs):
+        raise UserError(f"{path} is not a study", why="only the runs of studies have levels")
     if not in_studies:
         measured = [_of_run(run, role) for run in runs]
         if span is not None:
@@ -97,8 +109,55 @@ def read_group(name: str, role: str, span: str | None = None) -> Group:
     done = [run for run in runs if run.status == "done"]
     measured = [one for run in done for one in _of_study_run(run)]
     if not measured:
-        raise UserError(f"{name} has no finished run", hint="run joulelab study on it first")
-    return Group(name, role, "studies", tuple(measured), None, len(runs) - len(done) + len(damaged))
+        raise UserError(f"{path} has no finished run", hint="run joulelab study on it first")
+    _check_levels(path, chosen, [one.levels for one in measured])
+    measured = [one for one in measured if _has_levels(one.levels, chosen)]
+    if not measured:
+        raise UserError(f"no finished run of {path} has all these levels", why=name)
+    failed = sum(run.status != "done" and _has_levels(_levels(run), chosen) for run in runs)
+    return Group(name, role, "studies", tuple(measured), None, failed + len(damaged), chosen)
+
+
+def _check_levels(
+    path: str, chosen: Mapping[str, Sequence[str]], found: Sequence[Mapping[str, str]]
+) -> None:
+    """Require that each chosen level exists."""
+    known: dict[str, dict[str, None]] = {}
+    for levels in found:
+        for name, level in levels.items():
+            known.setdefault(name, {})[level] = None
+    for name, wanted in chosen.items():
+        if name not in known:
+            varying = [one for one, levels in known.items() if len(levels) > 1]
+            hint = f"choose from {', '.join(varying)}" if varying else "none varies in this study"
+            raise UserError(f"{path} has no factor {name!r}", hint=hint)
+        for level in wanted:
+            if not any(_is_level(level, one) for one in known[name]):
+                raise UserError(
+                    f"{path} has no {name} {level!r}", hint=f"choose from {', '.join(known[name])}"
+                )
+
+
+def _has_levels(levels: Mapping[str, str], chosen: Mapping[str, Sequence[str]]) -> bool:
+    """Report whether a run or its phase has a chosen level of each factor that it has."""
+    return all(
+        any(_is_level(level, levels[name]) for level in wanted)
+        for name, wanted in chosen.items()
+        if name in levels
+    )
+
+
+def _is_level(text: str, level: str) -> bool:
+    """Report whether a text names a level.
+
+    Example:
+        >>> _is_level("lenet", "LeNet"), _is_level("250", "250.0"), _is_level("8", "16")
+        (True, True, False)
+    """
+    try:
+        return float(text) == float(level)
+    except ValueError:
+        return text.lower() == level.lower()
 
 
 def _of_run(run: Run, role: str) -> Measurement:
@@ -117,7 +176,7 @@ def _of_run(run: Run, role: str) -> Measurement:
         samples=run.samples,
         started_unix_s=run.started_unix_s,
         boards=find_boards(run.machine, run.host, run.energy),
-        block=run.id,
+        block=run.directory.resolve(),
         idle_baseline=role,
         facts={"command": {"command": " ".join(run.command)}}
         | _facts(run, run.energy, run.settings),
@@ -154,7 +213,6 @@ def _of_study_run(run: Run) -> list[Measurement]:
     study = run.study
     assert study is not None
     block = (run.directory.resolve().parent.parent, study.block)
-    levels = {name: str(run.factors.get(name)) for name in FACTORS}
     measured = []
     for phase, result in study.results.items():
         settings = dict(run.settings.get(phase) or {}) | {
@@ -166,7 +224,7 @@ def _of_study_run(run: Run) -> list[Measurement]:
         one = Measurement(
             name=f"{run.id} ({phase})",
             directory=run.directory,
-            levels={"phase": phase, "model": str(run.model)} | levels,
+            levels={"phase": phase} | _levels(run),
             energy=result.energy,
             samples=math.nan if samples is None else float(samples),
             started_unix_s=run.started_unix_s,
@@ -177,6 +235,11 @@ def _of_study_run(run: Run) -> list[Measurement]:
         )
         measured.append(one)
     return measured
+
+
+def _levels(run: Run) -> dict[str, str]:
+    """Return the model of a study run, and its levels."""
+    return {"model": str(run.model)} | {name: str(run.factors.get(name)) for name in FACTORS}
 
 
 def _facts(run: Run, energy: Energy, settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from joulelab.compare.measurement import Group, Measurement
 from joulelab.energy.energy import Energy
@@ -96,6 +96,7 @@ def measured_values(
 def default_levels(baseline: Group, candidate: Group) -> list[str]:
     """Return the levels that define cells: those that vary within a group.
 
+    A factor of which the user chose other levels in each group is what is compared.
     Runs that all have different names are repeats, and so are runs whose tags do not have the same
     values in both groups, for example seeds.
     """
@@ -104,7 +105,16 @@ def default_levels(baseline: Group, candidate: Group) -> list[str]:
         for one in group.measurements:
             for name, level in one.levels.items():
                 values.setdefault(name, (set(), set()))[index].add(level)
-    varying = [name for name, (a, b) in values.items() if len(a) > 1 or len(b) > 1]
+    contrasted = {
+        name
+        for name, levels in baseline.chosen.items()
+        if {*levels} != {*candidate.chosen.get(name, levels)}
+    }
+    varying = [
+        name
+        for name, (a, b) in values.items()
+        if (len(a) > 1 or len(b) > 1) and name not in contrasted
+    ]
     if baseline.kind == "studies":
         return varying
     return [
@@ -132,12 +142,17 @@ def checked_levels(by: Sequence[str], baseline: Group, candidate: Group) -> list
 def pair_cells(
     baseline: Sequence[Measured], candidate: Sequence[Measured], by: Sequence[str]
 ) -> list[tuple[dict[str, str], list[Measured], list[Measured]]]:
-    """Return the cells that both groups have: their levels, and the measurements of each group."""
+    """Return the cells that both groups have: their levels, and the measurements of each group.
+
+    Groups that have a block of a study in common are paired within blocks, too.
+    """
     cells: dict[tuple[str, ...], tuple[list[Measured], list[Measured]]] = {}
     for index, group in enumerate((baseline, candidate)):
         for measured in group:
             key = tuple(measured[0].levels.get(name, "") for name in by)
             cells.setdefault(key, ([], []))[index].append(measured)
+    if _blocks(baseline) & _blocks(candidate):
+        cells = {key: _in_common_blocks(a, b) for key, (a, b) in cells.items()}
     both = [(dict(zip(by, key, strict=True)), a, b) for key, (a, b) in cells.items() if a and b]
     if not both:
         raise UserError(
@@ -146,3 +161,16 @@ def pair_cells(
             hint=f"choose fewer levels with --by, out of {', '.join(by)}",
         )
     return both
+
+
+def _blocks(measured: Iterable[Measured]) -> set[Hashable]:
+    return {one.block for one, _ in measured}
+
+
+def _in_common_blocks(
+    a: Sequence[Measured], b: Sequence[Measured]
+) -> tuple[list[Measured], list[Measured]]:
+    common = _blocks(a) & _blocks(b)
+    return [one for one in a if one[0].block in common], [
+        one for one in b if one[0].block in common
+    ]

@@ -111,6 +111,29 @@ def select(
     return runs
 
 
+def split_levels(name: str) -> tuple[str, dict[str, list[str]]]:
+    """Split ``STUDY:FACTOR=LEVEL,...`` into what :func:`select` takes, and levels by factor.
+
+    A level without a factor is a model. A file of the whole name is not split.
+
+    Example:
+        >>> split_levels(".:LeNet,precision=bf16,precision=fp16")
+        ('.', {'model': ['LeNet'], 'precision': ['bf16', 'fp16']})
+    """
+    colons = [index for index, character in enumerate(name) if character == ":"]
+    if Path(name).exists():
+        return name, {}
+    for index in colons:
+        path = name[:index]
+        if Path(path).exists() or glob(path):  # noqa: PTH207  (may be absolute)
+            wanted: dict[str, list[str]] = {}
+            for part in name[index + 1 :].split(","):
+                factor, _, level = part.rpartition("=")
+                wanted.setdefault(factor.strip() or "model", []).append(level.strip())
+            return path, wanted
+    return name, {}
+
+
 def _find(roots: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
     """Find the directories of runs and of whole studies."""
     for root in map(Path, roots):

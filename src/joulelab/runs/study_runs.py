@@ -130,6 +130,13 @@ def is_study(directory: Path) -> bool:
     return (directory / PLAN_FILE).is_file() and not (directory / RUN_FILE).exists()
 
 
+def planned_levels(directory: Path) -> dict[str, list[Any]]:
+    """Return the models, phases and levels of factors of a study's plan; none if it has no such."""
+    plan = parse_toml(read_whole(directory / PLAN_FILE))
+    listed = {"model": plan.get("models"), "phase": plan.get("phases"), **plan.get("factors", {})}
+    return {name: levels for name, levels in listed.items() if isinstance(levels, list)}
+
+
 def read_study(directory: str | Path) -> Study:
     """Read the study in a directory."""
     return read_studies([directory])[0]

@@ -32,7 +32,8 @@ class Repeats:
     @classmethod
     def of(cls, *values: float) -> Repeats:
         """Create runs without measurement errors, each in a block of its own."""
-        return cls(tuple(UncertainValue(value) for value in values), tuple(range(len(values))))
+        blocks = tuple(object() for _ in values)
+        return cls(tuple(UncertainValue(value) for value in values), blocks)
 
     @property
     def n(self) -> int:
@@ -148,9 +149,12 @@ class Difference:
 def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Difference:
     """Compare two groups of runs: candidate minus baseline, the mean over cells.
 
-    - Repeats in both groups: Welch's t test; over several cells of their mean, with the scatter
-      within cells added up by block, since what the runs of a block share is one error (Liang and
-      Zeger, *Biometrika* 73 (1986), with each cell's residuals enlarged by sqrt(n/(n-1))).
+    - Repeats in the same blocks in both groups: the paired t test over blocks, of their means over
+      cells.
+    - Repeats in both groups otherwise: Welch's t test; over several cells of their mean, with the
+      scatter within cells added up by block, since what the runs of a block share is one error
+      (Liang and Zeger, *Biometrika* 73 (1986), with each cell's residuals enlarged by
+      sqrt(n/(n-1))).
     - Repeats in one group, one run in the other: Student's t test, if it scatters like them.
     - No repeats but several cells: the paired t test over units, or over cells of a single unit.
     - One run in each group: no test, or the z test if ``assumed_sd``, of a run, is given.
@@ -167,6 +171,15 @@ def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Differ
     errors = b.mean - a.mean
     value, shared, own = b.mean.value - a.mean.value, errors.shared_uncertainty, errors.own
     over = "" if len(cells) == 1 else f" of the mean over {len(cells)} cells"
+    pairs = [pair for cell in cells if (pair := _within_blocks(cell)) is not None]
+    in_blocks = _GroupMean.of(pairs) if len(pairs) == len(cells) else None
+    if in_blocks is not None and in_blocks.df > 0:
+        blocks = len({block for pair in pairs for block in pair.blocks})
+        mean, scatter = in_blocks.mean, math.sqrt(in_blocks.variance)
+        test = f"paired t test over {blocks} blocks{over}"
+        return Difference(
+            mean.value, mean.shared_uncertainty, mean.own, scatter, in_blocks.df, test
+        )
     if a.df > 0 and b.df > 0:
         variance = a.variance + b.variance
         spread = a.variance**2 / a.df + b.variance**2 / b.df
@@ -206,6 +219,21 @@ def holm(p: Sequence[float]) -> list[float]:
     steps = np.arange(len(order), 0, -1) * corrected[order]
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return list(corrected.tolist())
+
+
+def _within_blocks(cell: Cell) -> Repeats | None:
+    """Subtract the baseline in each block; ``None`` unless both groups are in the same blocks."""
+    blocks: dict[Hashable, tuple[list[UncertainValue], list[UncertainValue]]] = {}
+    for index, repeats in enumerate((cell.baseline, cell.candidate)):
+        for value, block in zip(repeats.values, repeats.blocks, strict=True):
+            blocks.setdefault(block, ([], []))[index].append(value)
+    if not all(a and b for a, b in blocks.values()):
+        return None
+    return Repeats(tuple(_mean(b) - _mean(a) for a, b in blocks.values()), tuple(blocks))
+
+
+def _mean(values: Sequence[UncertainValue]) -> UncertainValue:
+    return UncertainValue.total(values).scaled(1 / len(values))
 
 
 @dataclass(frozen=True, slots=True)
