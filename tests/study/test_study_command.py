@@ -5,12 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 
 from joulelab.runs.study_runs import read_study
-from joulelab.study import runner
 
 
 @pytest.fixture
@@ -91,8 +89,7 @@ def test_a_study_in_which_every_cell_fails_exits_with_1(
     worker = fake_worker(
         lambda request: {"body": answer(status="failed", failure=failure, results={}, measured=[])}
     )
-    start = partial(runner.run_study, engine=worker.engine)
-    monkeypatch.setattr(runner, "run_study", start)
+    monkeypatch.setattr("joulelab.fleet.engines.engine_named", lambda name: worker.engine)
     code, printed, message = run(
         "study", plan_file, "--out", tmp_path / "out", "--set=repeats=1", "--set=idle_s=0"
     )
