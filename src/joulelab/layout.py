@@ -82,7 +82,7 @@ def labelled(
         lines: Labels and texts, which are made printable. A line feed in a text becomes two
             spaces if the text then fits.
         width: Columns of the terminal; ``None`` for any number.
-        label_width: Columns of the labels.
+        label_width: Columns of the labels, or more if one needs them.
         is_dim: Print labels dim.
 
     Example:
@@ -92,6 +92,7 @@ def labelled(
                   on average
                   net unknown
     """
+    label_width = max(label_width, *(len(label) + 1 for label, _ in lines), 0)
     before, after = ("\x1b[2m", "\x1b[0m") if is_dim else ("", "")
     room = None if width is None else width - label_width
     last = ""
@@ -107,3 +108,11 @@ def labelled(
         text += f"{before}{shown:{label_width}}{after}{body}\n"
         last = label
     return text
+
+
+def write_lines(lines: Sequence[Line], stream: IO[str]) -> None:
+    """Write labelled lines to a stream, on a terminal in its width and with dim labels."""
+    is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    is_dim = stream.isatty() and not is_plain
+    stream.write(labelled(lines, terminal_width(stream), is_dim=is_dim))
+    stream.flush()

@@ -23,7 +23,8 @@ def run(*arguments):
 
 def test_prints_what_it_wrote(study, capsys):
     assert run(study) == 0
-    tables, figures, page = capsys.readouterr().out.splitlines()
+    *found, tables, figures, page = capsys.readouterr().out.splitlines()
+    assert [line for line in found if line.startswith("energy ")]
     assert page == f"Report:  {study / 'report.html'}"
     assert "results" in tables
     assert figures.endswith(f"in {study / 'figures'}")
@@ -35,6 +36,8 @@ def test_json_and_out(study, tmp_path, capsys):
     assert paths["page"] == str(tmp_path / "new" / "my.html")
     assert (tmp_path / "new" / "figures" / "energy-train.svg").exists()
     assert paths["tables"][1] == str(tmp_path / "new" / "results.csv")
+    known = json.loads((tmp_path / "new" / "findings.json").read_text(encoding="utf-8"))
+    assert set(paths["key_findings"]) <= {finding["id"] for finding in known}
 
 
 def test_user_errors_are_one_line(study, tmp_path, capsys):

@@ -128,7 +128,7 @@ def test_runs_on_a_busy_machine_are_marked(synthetic, tmp_path, fast):
         writer.cell("LeNet", block)
         writer.cell("VGG16", block, change=synthetic.disturb if block else None)
     html = write_report([tmp_path / "s"]).page.read_text()
-    assert "other processes (make) also used the CPU during 1 of 4 runs" in html
+    assert "1 of 4 runs was measured on a busy machine: other processes (make) also used" in html
     assert html.count("1 on a busy machine") == 2, "VGG16 in training and inference"
     (finding,) = [
         one

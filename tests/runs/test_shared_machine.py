@@ -52,8 +52,8 @@ def test_several_runs_are_summarised():
     sharing = Sharing.of([("a", energy(HALF)), ("b", energy(ALONE)), ("c", energy(third))])
     assert sharing.runs == ("a", "c")
     assert str(sharing) == (
-        "measured on a busy machine: other processes (make and node) also used the CPU during 2 "
-        "of 3 runs"
+        "2 of 3 runs were measured on a busy machine: other processes (make and node) also used "
+        "the CPU"
     )
     assert Sharing.of([("b", energy(ALONE))]) is None
     without_names = replace(HALF, users=())
@@ -70,9 +70,11 @@ def test_a_study_states_what_disturbed_it(synthetic, tmp_path):
     study = read_study(tmp_path / "s")
     (caveat,) = study_caveats(study)
     assert caveat == (
-        "measured on a busy machine: other processes (make) also used the CPU during 1 of 2 runs: "
-        "the energies include what the other processes used, and the times are longer where they "
-        "competed for the machine; no interval covers this"
+        "1 of 2 runs was measured on a busy machine: other processes (make) also used the CPU. "
+        "The energies include what the other processes used, and the times are longer where they "
+        "competed for the machine; no interval covers this. On a quiet machine, "
+        f"`joulelab study {study.directory}/plan.toml --out {study.directory} --retry-shared` "
+        "measures again what was affected: r0-vgg16."
     )
 
 
@@ -97,8 +99,9 @@ def test_an_idle_run_on_a_busy_machine_passes_its_doubt_on(synthetic, tmp_path):
     study = read_study(tmp_path / "s")
     (caveat,) = study_caveats(study)
     assert caveat == (
-        "idle power was measured on a busy machine in 1 of 1 measurement (up to 50 % of the CPU "
-        "used by make (pid 7)): the intervals of net energies are wider for it"
+        "Idle power was measured on a busy machine in 1 of 1 measurement (up to 50 % of the CPU "
+        "used by make (pid 7)): net energies may be too high or too low, and their intervals are "
+        "wider for it; to be sure, run the study again in a new directory."
     )
     (cell,) = study.cells()
     train = cell.study.results["train"].energy

@@ -192,12 +192,16 @@ class Site:
         return Factor(mean, self.country or "", period, series.name), ""
 
 
-def local_costs(energy: Energy, **options: Any) -> Costs:
+def local_costs(
+    energy: Energy | float, interval_j: Interval = (math.nan, math.nan), **options: Any
+) -> Costs:
     """Call :meth:`Site.costs` of the configured site, but put errors into ``no_carbon``."""
+    if isinstance(energy, Energy):
+        energy, interval_j = energy.gross_j, energy.interval_j
     try:
-        return Site.configured().costs(energy, **options)
+        return Site.configured().costs(energy, interval_j, **options)
     except JoulelabError as error:
-        return Costs(energy_j=energy.gross_j, interval_j=energy.interval_j, no_carbon=str(error))
+        return Costs(energy_j=energy, interval_j=interval_j, no_carbon=str(error))
 
 
 def override(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

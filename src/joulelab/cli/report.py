@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from joulelab.cli.options import complete_run
 from joulelab.cli.output import echo, print_json, progress
 from joulelab.errors import UserError
+from joulelab.layout import write_lines
+
+if TYPE_CHECKING:
+    from joulelab.report.first_screen import FirstScreen
 
 
 @click.command("report")
@@ -62,6 +68,7 @@ def command(
 
     figures: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
+    screen: FirstScreen | None = None
     if not names and not paper:
         raise click.MissingParameter(param_hint="'RUN|STUDY ...'", param_type="argument")
     if paper and trace:
@@ -82,15 +89,18 @@ def command(
 
             with progress("making the report"):
                 report = write_report(names, out, traces=trace)
-            page, figures = report.page, report.figures
+            page, figures, screen = report.page, report.figures, report.screen
             tables = (*report.results, *report.tables)
     except ModuleNotFoundError as error:
         why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
         raise UserError("a report needs more packages", why=why, hint=hint) from error
     if as_json:
         lists = {"figures": list(map(str, figures)), "tables": list(map(str, tables))}
-        print_json({"page": str(page)} | lists)
+        found = {"key_findings": screen.to_json()} if screen else {}
+        print_json({"page": str(page)} | lists | found)
         return
+    if screen:
+        write_lines(screen.lines(), sys.stdout)
     if tables:
         stems = dict.fromkeys(path.stem for path in tables)
         echo(f"Tables:  {', '.join(stems)} in {page.parent}")

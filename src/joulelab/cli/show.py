@@ -8,6 +8,7 @@ import click
 
 from joulelab.cli.options import complete_run
 from joulelab.cli.output import print_json, progress
+from joulelab.layout import write_lines
 
 
 @click.command("show")
@@ -26,11 +27,10 @@ def command(run: str, as_json: bool) -> None:
       joulelab show studies/mine/runs/r0-LeNet --json
     """
     from joulelab.run.saved_summary import read_summary  # noqa: PLC0415  (--help does not wait for NumPy)
-    from joulelab.run.summary import show  # noqa: PLC0415
 
     with progress("reading the run"):
         summary = read_summary(run)
     if as_json:
         print_json(summary.to_json())
     else:
-        show(summary.lines(most_spans=None), sys.stdout)
+        write_lines(summary.lines(most_spans=None), sys.stdout)

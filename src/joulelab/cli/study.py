@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ import click
 from joulelab.cli.options import complete_plan
 from joulelab.cli.output import echo, output_console, print_json, value_table
 from joulelab.errors import UserError
-from joulelab.format import count, finite_or_none, interval, join_words, number, sentence
+from joulelab.format import count, finite_or_none, interval, join_words, number
+from joulelab.layout import write_lines
 from joulelab.runs import FACTORS
 
 if TYPE_CHECKING:
@@ -130,11 +132,8 @@ def command(
 
 def _report(outcome: Outcome, as_json: bool) -> None:
     from joulelab.report.page import write_report  # noqa: PLC0415
-    from joulelab.runs.shared_machine import Sharing, study_caveats  # noqa: PLC0415
 
     report = write_report([outcome.directory])
-    (study,) = report.analysis.tables.studies
-    caveats = study_caveats(study)
     paths = [str(path) for path in report.results]
     rows = [
         {name: row.get(name) for name in _COLUMNS}
@@ -148,23 +147,19 @@ def _report(outcome: Outcome, as_json: bool) -> None:
                 "failed": outcome.failed,
                 "results": paths,
                 "report": str(report.page),
-                "caveats": caveats,
+                "caveats": list(report.screen.warnings),
+                "key_findings": report.screen.to_json(),
                 "rows": rows,
             }
         )
         return
+    write_lines(report.screen.lines(), sys.stdout)
+    echo()
     _print_table(rows)
     if outcome.failed:
         echo(
             f"{outcome.failed} of {count(outcome.cells, 'cell')} failed; the reasons are in the "
             "report, --retry-failed runs them again"
-        )
-    for caveat in caveats:
-        echo(sentence(caveat))
-    if sharing := Sharing.of_runs(study.cells()):
-        echo(
-            f"On a quiet machine, the same command with --retry-shared repeats "
-            f"{count(len(sharing.runs), 'run')}: {join_words(sharing.runs)}"
         )
     echo(f"Results: {', '.join(paths)}")
     echo(f"Report:  {report.page}")

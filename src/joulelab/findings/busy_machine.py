@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from joulelab.findings.schema import Finding
 from joulelab.format import sentence
-from joulelab.runs.shared_machine import EFFECT, Sharing, describe_busy_idle
+from joulelab.runs.shared_machine import Sharing, describe_busy_idle
 from joulelab.runs.study_runs import Study
 
 
@@ -23,7 +23,7 @@ def busy_findings(studies: Iterable[Study]) -> list[Finding]:
                 Finding(
                     id="busy.runs",
                     question="Did other processes use the machine during the runs?",
-                    statement=sentence(f"{sharing}: {EFFECT}"),
+                    statement=sentence(sharing.caveat),
                     estimate=len(sharing.runs) / sharing.total,
                     n=sharing.total,
                     study=study.label,

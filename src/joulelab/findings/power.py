@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from joulelab.findings.schema import ALPHA, KEY, PHASES, Finding, frame, records
-from joulelab.format import count, number, p_value, percent, quantity, with_interval
+from joulelab.format import count, number, p_value, percent, quantity, sentence, with_interval
 from joulelab.machine import Machine
 from joulelab.runs.study_runs import Study
 from joulelab.stats.estimates import mean_with_errors
@@ -125,6 +125,7 @@ def _power_finding(part: pd.DataFrame) -> Finding:
         f"power.{first['phase']}.{component}",
         f"What is the mean power of {COMPONENTS[component]} in {phase}?",
         texts,
+        answer=sentence("; ".join(texts)),
         estimate=mean_w,
         low=low_w,
         high=high_w,
@@ -218,6 +219,7 @@ def _knee_finding(row: dict[str, Any]) -> Finding:
         f"knee.{row['phase']}",
         f"Beyond which power does GPU utilisation level off in {PHASES[row['phase']]}?",
         _knee_texts(row) if row["shown"] else [_no_knee(row)],
+        **({"answer": sentence(_knee_answer(row))} if row["shown"] else {}),
         estimate=row["knee_w"],
         low=row["low_w"],
         high=row["high_w"],
@@ -242,6 +244,22 @@ def _no_knee(row: dict[str, Any]) -> str:
     )
 
 
+def _knee_answer(row: dict[str, Any]) -> str:
+    knee = with_interval(row["knee_w"], row["low_w"], row["high_w"], "W")
+    return (
+        f"over {row['n']} models, GPU utilisation in {PHASES[row['phase']]} levels off at {knee}; "
+        f"{_above_knee(row)}, the most that a power cap could save"
+    )
+
+
+def _above_knee(row: dict[str, Any]) -> str:
+    return (
+        f"the {count(row['models_above'], 'model above draws', 'models above draw')} "
+        f"{quantity(row['saving_w'], 'W')} ({percent(row['saving_pct'] / 100)}) more than that on "
+        "average"
+    )
+
+
 def _knee_texts(row: dict[str, Any]) -> list[str]:
     knee = with_interval(row["knee_w"], row["low_w"], row["high_w"], "W")
     below, above = (number(100 * row[f"slope_{side}_pct_per_w"], 2) for side in ("below", "above"))
@@ -249,8 +267,6 @@ def _knee_texts(row: dict[str, Any]) -> list[str]:
         f"over {row['n']} models, utilisation levels off at {knee}: below, 100 W more go with "
         f"{below} percentage points more utilisation; above, with {above} (compared with one "
         f"line: {p_value(row['p'])})",
-        f"the {count(row['models_above'], 'model above draws', 'models above draw')} "
-        f"{quantity(row['saving_w'], 'W')} ({percent(row['saving_pct'] / 100)}) more than that on "
-        "average: the most that a power cap could save",
+        f"{_above_knee(row)}: the most that a power cap could save",
         "only runs with a power cap can show its cost in time",
     ]

@@ -21,7 +21,7 @@ from joulelab.findings.schema import (
     frame,
     records,
 )
-from joulelab.format import join_words, p_value, with_interval
+from joulelab.format import join_words, p_value, sentence, with_interval
 from joulelab.stats.difference import holm
 from joulelab.stats.ranks import LEAST, Rank, bootstrap, rank_correlations, spearman
 
@@ -260,10 +260,11 @@ def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
     times = [row for row in known if row["predictor"] == "time"]
     energy, phase = NAMES[first["quantity"]], PHASES[first["phase"]]
     texts = [f"no known characteristic varies over these {first['n']} models"]
-    best = {"n": first["n"]}
+    best, answer = {"n": first["n"]}, texts[0]
     if characteristics:
         best = characteristics[0]
         texts = _ranking(characteristics, f"{energy} per {first['unit']}")
+        answer = _ranking(characteristics[:1], f"{energy} per {first['unit']} in {phase}")[0]
     texts += [f"time, which must be measured first, gives {_rho(row, level='')}" for row in times]
     if characteristics:
         texts += _comparisons(compared)
@@ -272,6 +273,7 @@ def _best(part: pd.DataFrame, compared: pd.DataFrame) -> Finding:
         f"predictors.{first['phase']}.{first['quantity']}",
         f"Which characteristic of a model ranks {energy} best in {phase}?",
         texts,
+        answer=sentence(answer),
         estimate=best.get("estimate", math.nan),
         low=best.get("low", math.nan),
         high=best.get("high", math.nan),

@@ -147,6 +147,7 @@ class Finding:
         question: What a reader asks.
         statement: One to three sentences made from the values: the answer, its uncertainty, and
             what would reduce it. Never claims more than the interval supports.
+        answer: One sentence that can stand alone; by default the first of the statement.
         estimate: The value that answers the question.
         low: Lower end of its 95 % interval.
         high: Upper end.
@@ -167,6 +168,7 @@ class Finding:
     id: str
     question: str
     statement: str
+    answer: str = ""
     estimate: float = math.nan
     low: float = math.nan
     high: float = math.nan
@@ -197,10 +199,9 @@ class Finding:
         names = ("estimate", "low", "high", "n", "study", "setting", "phase", "quantity")
         known = {name: row[name] for name in names if name in row and not pd.isna(row[name])}
         groups = () if pd.isna(row.get("group")) else (int(row["group"]),)
-        statement = " ".join(sentence(text) for text in texts if text)
-        return cls(
-            id=name, question=question, statement=statement, **{"groups": groups} | known | fields
-        )
+        sentences = [sentence(text) for text in texts if text]
+        own = {"statement": " ".join(sentences), "answer": sentences[0], "groups": groups}
+        return cls(id=name, question=question, **own | known | fields)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of ``findings.json``; NaN becomes ``None``."""

@@ -27,7 +27,7 @@ from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.record import StudyPart
 from joulelab.runs.selection import open_run
-from joulelab.runs.shared_machine import EFFECT, Sharing
+from joulelab.runs.shared_machine import Sharing
 
 EPOCH, STEP, IDLE, ATTEMPT = "epoch", "step", "idle", "attempt"
 
@@ -71,7 +71,7 @@ def read_source(path: Path, phase: str | None = None, steps_per_epoch: int | Non
         return _of_table(path)
     run = open_run(path)
     sharing = Sharing.of_runs([run])
-    caveats = () if sharing is None else (f"{sharing}: {EFFECT}",)
+    caveats = () if sharing is None else (sharing.caveat,)
     if run.study is not None:
         return _of_study_run(run.study, phase)._replace(caveats=caveats)
     trace, since_ns = read_trace(run.inside or run.directory), run.start_ns or 0

@@ -17,6 +17,7 @@ from joulelab.report import renderer
 from joulelab.report.charts import Drawing, all_charts, drawings, write_charts
 from joulelab.report.charts.chart import Chart
 from joulelab.report.charts.style import PHASES, QUANTITIES
+from joulelab.report.first_screen import FirstScreen, first_screen
 from joulelab.report.page_data import page_data
 from joulelab.report.page_template import fill_template, scripts
 from joulelab.report.renderer import Renderer, processes_for
@@ -38,6 +39,7 @@ class Report:
         results: ``results.parquet``, ``results.csv`` and ``epochs.parquet``.
         tables: The tables of a paper, and the findings.
         analysis: What they were made from.
+        screen: What the page shows first.
     """
 
     page: Path
@@ -45,6 +47,7 @@ class Report:
     results: tuple[Path, ...]
     tables: tuple[Path, ...]
     analysis: Analysis
+    screen: FirstScreen
 
 
 def write_report(
@@ -89,13 +92,14 @@ def write_report(
     drawn = [replace(one, images=content) for one, content in zip(drawn, images, strict=True)]
     own = studies[0].directory if len(studies) == 1 else Path("joulelab-report")
     page = page_path(own, out)
-    html = _html(analysis, charts, missing, drawn)
+    screen = first_screen(analysis)
+    html = _html(analysis, screen, charts, missing, drawn)
     figures = write_charts(page.parent / "figures", charts, drawn, groups)
     rows = write_results(tables, page.parent)
     paper = write_paper_tables(tables, page.parent)
     paper.append(write_file(page.parent / FINDINGS, findings_json(analysis.findings)))
     write_file(page, html.encode())
-    return Report(page, tuple(figures), tuple(rows), tuple(paper), analysis)
+    return Report(page, tuple(figures), tuple(rows), tuple(paper), analysis, screen)
 
 
 def _readable(directories: Sequence[str | Path]) -> list[Study]:
@@ -119,7 +123,11 @@ def page_path(directory: Path, out: str | Path | None) -> Path:
 
 
 def _html(
-    analysis: Analysis, charts: list[Chart], missing: dict[str, str], drawn: list[Drawing]
+    analysis: Analysis,
+    screen: FirstScreen,
+    charts: list[Chart],
+    missing: dict[str, str],
+    drawn: list[Drawing],
 ) -> str:
     tables = analysis.tables
     measured = tables.measurements
@@ -140,7 +148,9 @@ def _html(
         models=sorted(tables.summary["model"].unique()),
         phases={phase: PHASES[phase] for phase in PHASES if (measured["phase"] == phase).any()},
         units=" or ".join(dict.fromkeys(measured["unit"])) or "sample",
+        screen=screen,
         charts=charts,
+        key_chart=_key_chart(charts, tables),
         missing=missing,
         drawings={
             chart.name: [one for one in drawn if one.chart == chart.name] for chart in charts
@@ -163,3 +173,12 @@ def _by_chart(
         if finding.detail is detail:
             found[finding.figure if finding.figure in found else ""].append(finding)
     return found
+
+
+def _key_chart(charts: Sequence[Chart], tables: StudyTables) -> Chart | None:
+    """Return the most telling chart: energy by model, or by setting where there is one model."""
+    by_name = {chart.name: chart for chart in charts}
+    names = ["energy", "settings"]
+    if tables.measurements["model"].nunique() == 1:
+        names.reverse()
+    return next((by_name[name] for name in names if name in by_name), None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 import vl_convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import joulelab
 from joulelab.findings.schema import Finding
@@ -43,8 +43,15 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"estimate": _estimate, "interval": _interval}
+    templates.filters |= {"estimate": _estimate, "interval": _interval, "code": _code}
     return templates
+
+
+def _code(text: str) -> Markup:
+    """Set what is in backquotes as code."""
+    parts = [escape(part) for part in text.split("`")]
+    parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup().join(parts)
 
 
 def _estimate(finding: Finding) -> str:

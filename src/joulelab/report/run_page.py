@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -25,21 +25,18 @@ from joulelab.format import (
     ABSENT,
     count,
     duration,
-    interval,
-    money_with_interval,
     number,
     percent,
     quantity,
-    scale,
     sentence,
     shorten,
     timestamp,
-    watt_hours,
     with_interval,
 )
 from joulelab.machine import Machine
 from joulelab.recording.trace_format import FORECAST
 from joulelab.report.charts.style import CONFIG
+from joulelab.report.facts import Fact, cost_facts, devices_text, energy_fact, interval_text
 from joulelab.report.page import page_path
 from joulelab.report.page_data import pack, script_json
 from joulelab.report.page_template import fill_template, scripts
@@ -55,7 +52,7 @@ from joulelab.report.run_figures import (
 from joulelab.run.saved_summary import EPOCH
 from joulelab.run.summary import NEVER_METERED, SITE_HINT, Epoch, Summary
 from joulelab.runs.record import Run, SpanTotal, sum_of_known
-from joulelab.runs.shared_machine import EFFECT, Sharing, is_shared
+from joulelab.runs.shared_machine import Sharing, is_shared
 from joulelab.runs.span_tree import SpanNode, run_extent
 from joulelab.uncertain import COVERAGE_FACTOR
 
@@ -65,14 +62,6 @@ MOST_ROWS = 60
 
 LEAST_OUTSIDE = 0.05
 """Energy outside of spans is mentioned from this share on."""
-
-
-class Fact(NamedTuple):
-    """A value of the first screen, and lines that explain it."""
-
-    name: str
-    value: str
-    details: tuple[str, ...] = ()
 
 
 def write_run_page(name_or_path: str | Path, out: str | Path | None = None) -> Path:
@@ -172,7 +161,7 @@ def warnings_of(recorded: RecordedRun) -> Iterator[str]:
         yield "the end of the run was not recorded: values go up to the last reading"
     sharing = Sharing.of_runs([run])
     if sharing is not None:
-        yield f"{sharing}: {EFFECT}"
+        yield sharing.caveat
     yield from (note for note in energy.caveats if note.startswith(BUSY_IDLE))
     if energy.net_j < 0:
         yield NEGATIVE_NET
@@ -287,39 +276,20 @@ def facts(run: Run, costs: Costs) -> list[Fact]:
         return [Fact("Energy", "not measured"), Fact("Duration", duration(run.duration_s))]
     power = f"{quantity(energy.mean_power_w, 'W')} on average"
     found = [
-        _joules("Energy", energy.gross_j, energy.interval_j),
-        _joules("Net of idle", energy.net_j, energy.net_interval_j)
+        energy_fact("Energy", energy.gross_j, energy.interval_j),
+        energy_fact("Net of idle", energy.net_j, energy.net_interval_j)
         if math.isfinite(energy.net_j)
         else Fact("Net of idle", "unknown", ("measure idle power once: joulelab idle",)),
     ]
     if is_shared(energy) and math.isfinite(energy.job_j):
         share = f"{percent(energy.job_j / energy.gross_j)} of all"
-        ends = _ends(energy.job_j, energy.job_interval_j)
+        ends = interval_text(energy.job_j, energy.job_interval_j)
         found.append(Fact("This program's share", quantity(energy.job_j, "J"), (share, ends)))
     # The energy of a study's run is that of its spans.
     is_partial = not math.isclose(energy.duration_s, run.duration_s, rel_tol=0.01)
     measured = f"{duration(energy.duration_s)} of it measured" if is_partial and run.study else ""
     found.append(Fact("Duration", duration(run.duration_s), (power, measured)))
-    if math.isfinite(costs.carbon_g):
-        ends = _ends(costs.carbon_g, costs.carbon_interval_g, "g")
-        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends,)))
-    if math.isfinite(costs.price):
-        text = money_with_interval(costs.price, *costs.price_interval, str(costs.currency))
-        value, _, rest = text.partition(" (")
-        found.append(Fact("Price", value, (rest.removesuffix(")"),)))
-    return found
-
-
-def _joules(name: str, value_j: float, ends_j: tuple[float, float]) -> Fact:
-    return Fact(name, quantity(value_j, "J"), (watt_hours(value_j), _ends(value_j, ends_j)))
-
-
-def _ends(value: float, ends: tuple[float, float], unit: str = "J") -> str:
-    """Format an interval alone, on the scale of its value; empty if it is unknown."""
-    if math.isnan(value):
-        return ""
-    size, name = scale(value, unit)
-    return f"95 % CI {interval(ends[0] / size, ends[1] / size, value / size)} {name}"
+    return [*found, *cost_facts(costs)]
 
 
 def _machines(recorded: RecordedRun) -> dict[str, Machine]:
@@ -330,13 +300,7 @@ def _machines(recorded: RecordedRun) -> dict[str, Machine]:
 
 def _machine_lines(recorded: RecordedRun) -> list[str]:
     """Name the devices of each machine on a line."""
-    lines = []
-    for host, machine in _machines(recorded).items():
-        rows = machine.hardware_configuration()
-        devices = [f"{rows['CPU']}; memory {rows['DRAM']}"]
-        devices += [rows[name] for name in rows if name.startswith("GPU") and machine.gpus]
-        lines.append(f"{host}: {'; '.join(devices if machine.gpus else [*devices, 'no GPU'])}")
-    return lines
+    return [f"{host}: {devices_text(machine)}" for host, machine in _machines(recorded).items()]
 
 
 def _hardware(recorded: RecordedRun) -> list[tuple[str, Mapping[str, str]]]:
@@ -365,7 +329,7 @@ def _span_table(summary: Summary) -> dict[str, Any]:
                 "time": duration(total.duration_s),
                 "each": duration(node.mean_s),
                 "gross": quantity(total.gross_j, "J"),
-                "interval": _ends(total.gross_j, (total.low_j, total.high_j)),
+                "interval": interval_text(total.gross_j, (total.low_j, total.high_j)),
                 "share": percent(total.gross_j / gross_j) if gross_j > 0 else ABSENT,
                 "own": quantity(node.self_j, "J"),
                 "per": quantity(each_j, "J"),
@@ -382,7 +346,7 @@ def _epoch_table(epochs: Sequence[Epoch]) -> dict[str, Any]:
             "name": f"{one.phase} {one.index}".strip(),
             "time": duration(one.energy.duration_s),
             "gross": quantity(one.energy.gross_j, "J"),
-            "interval": _ends(one.energy.gross_j, one.energy.interval_j),
+            "interval": interval_text(one.energy.gross_j, one.energy.interval_j),
             "net": quantity(one.energy.net_j, "J"),
             "power": quantity(one.energy.mean_power_w, "W"),
             "accuracy": "" if one.accuracy_pct is None else f"{number(one.accuracy_pct)} %",
@@ -400,12 +364,12 @@ def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:
     """Return the cells of each component, each with its interval."""
     rows = []
     for name, part in energy.components.items():
-        net = _ends(part.net_j, part.net_interval_j) if math.isfinite(part.net_j) else ""
-        job = "" if part.share is None else _ends(part.job_j, part.job_interval_j)
+        net = interval_text(part.net_j, part.net_interval_j) if math.isfinite(part.net_j) else ""
+        job = "" if part.share is None else interval_text(part.job_j, part.job_interval_j)
         rows.append(
             [
                 (component_name(name), str(part.provenance)),
-                (quantity(part.gross_j, "J"), _ends(part.gross_j, part.interval_j)),
+                (quantity(part.gross_j, "J"), interval_text(part.gross_j, part.interval_j)),
                 (quantity(part.net_j, "J"), net),
                 (quantity(part.job_j, "J"), job),
                 (quantity(part.mean_power_w, "W"), ""),

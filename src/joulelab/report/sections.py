@@ -18,7 +18,6 @@ from joulelab.format import (
     join_words,
     number,
     percent,
-    quantity,
     scale,
     sentence,
     timestamp,
@@ -26,7 +25,6 @@ from joulelab.format import (
 from joulelab.report.charts.style import PHASES, QUANTITIES
 from joulelab.report.provenance import Origin, absences, component_name, origins, provenance_summary
 from joulelab.runs import FACTORS, LIMIT_UNITS
-from joulelab.runs.shared_machine import study_caveats
 from joulelab.runs.study_runs import Study
 
 Section = Mapping[str, Any]
@@ -141,13 +139,10 @@ def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Se
     plan = study.plan
     failed = len(study.failed()) + len(study.damaged)
     phases = join_words([PHASES[phase].lower() for phase in plan["phases"]])
-    gross_j = runs["gross_j"].dropna()
     finished = f"{len(study.cells())} of {study.cells_planned}"
     first = study.runs[0].study
     return {
         "title": study.label,
-        "caveats": [sentence(caveat) for caveat in study_caveats(study)],
-        "simulated": bool((runs["provenance"] == "simulated").any()),
         "what": f"{count(len(plan['models']), 'model')}, {phases}, "
         f"{count(plan['repeats'], 'repeat')}"
         f"{'' if study.is_imported else ' in randomised blocks'}.",
@@ -156,8 +151,6 @@ def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Se
         "when": _when(study),
         "facts": [
             ("Finished runs", f"{finished}, {failed} failed" if failed else finished),
-            ("Total gross energy", quantity(gross_j.sum(), "J") if len(gross_j) else "unknown"),
-            ("Total time", duration(float(runs["duration_s"].sum()))),
             ("Power readings", provenance_summary(sources) or "none"),
         ],
     }

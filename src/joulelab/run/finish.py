@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.layout import write_lines
 from joulelab.machine import describe
 from joulelab.recording.launcher import current_launch
-from joulelab.run.summary import Summary, previous_run, show
+from joulelab.run.summary import Summary, previous_run
 from joulelab.runs import command_to_save
 from joulelab.runs.record import Run, measure, not_measured, tuning_notes, write_record
 from joulelab.sensors.host import boot_id
@@ -100,7 +101,7 @@ class Finish:
         if is_shown:
             # The command's exit code is passed on even if the terminal is gone.
             with contextlib.suppress(OSError, AttributeError):
-                show(summary.lines(), sys.stderr)
+                write_lines(summary.lines(), sys.stderr)
         if self._options.json is not None:
             _write_json(summary.to_json(), self._options.json, descriptor)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import NO_LOCATION, local_costs
@@ -32,7 +31,7 @@ from joulelab.format import (
     watt_hours,
     with_interval,
 )
-from joulelab.layout import Line, labelled, terminal_width
+from joulelab.layout import Line
 from joulelab.recording.trace import Trace
 from joulelab.runs import name_of
 from joulelab.runs.listing import LEAST_GAP
@@ -224,14 +223,6 @@ class Summary:
             "last_time": last,
             **({"epochs": [one.to_json() for one in self.epochs]} if self.is_saved else {}),
         }
-
-
-def show(lines: Sequence[Line], stream: TextIO) -> None:
-    """Print labelled lines, with dim labels and wrapped lines on a terminal."""
-    is_plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    is_dim = stream.isatty() and not is_plain
-    stream.write(labelled(lines, terminal_width(stream), is_dim=is_dim))
-    stream.flush()
 
 
 def _ending(run: Run) -> str:

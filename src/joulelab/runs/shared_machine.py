@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from joulelab.energy.attribution import ALSO_USED
 from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import Energy
-from joulelab.format import count, join_words
+from joulelab.format import count, join_words, sentence
 from joulelab.runs.record import Run
-from joulelab.runs.study_runs import Study, idle_points
+from joulelab.runs.study_runs import PLAN_FILE, Study, idle_points
 
-MOST_USERS = 4
+MOST_NAMES = 4
+
+_NOTES = (
+    re.compile(rf"{ALSO_USED} (the CPU|gpu:\d+)(.*)"),
+    re.compile(r"(the CPU|gpu:\d+) was used by others, too(.*)"),
+)
+"""Notes of an energy that state what others used, and their users; old records have the second."""
+
+_USER = re.compile(r"[^,: ][^,]* \(pid \d+\)")
 
 EFFECT = (
     "the energies include what the other processes used, and the times are longer where they "
@@ -27,8 +38,30 @@ def is_shared(energy: Energy) -> bool:
 
     What they used is more than negligible (:mod:`joulelab.energy.attribution`).
     """
-    shares = [part.share for part in energy.components.values()]
-    return any(share is not None and not share.is_whole for share in shares)
+    return bool(other_users(energy))
+
+
+def other_users(energy: Energy) -> dict[str, list[str]]:
+    """Return what others used, with the names of their programs, from shares and from notes.
+
+    A note is all that is left where a part of the span has no share.
+    """
+    found: dict[str, list[str]] = {}
+    for name, part in energy.components.items():
+        if part.share is not None and not part.share.is_whole:
+            label = name if name.startswith("gpu") else "the CPU"
+            found.setdefault(label, []).extend(map(_program, part.share.users))
+    for note in energy.notes:
+        for pattern in _NOTES:
+            match = pattern.search(note)
+            if match is not None and match[1] not in found:
+                found[match[1]] = [_program(user) for user in _USER.findall(match[2])]
+    return found
+
+
+def _program(user: str) -> str:
+    """Return the name of a program without its process number."""
+    return user.rpartition(" (pid ")[0]
 
 
 def was_shared(energy: Energy) -> bool | None:
@@ -74,11 +107,9 @@ class Sharing:
         components: dict[str, None] = {}
         users: Counter[str] = Counter()
         for _, energy in affected:
-            for name, part in energy.components.items():
-                if part.share is not None and not part.share.is_whole:
-                    label = name if name.startswith("gpu") else "the CPU"
-                    components[label] = None
-                    users.update({user.rpartition(" (pid ")[0] for user in part.share.users})
+            for label, names in other_users(energy).items():
+                components[label] = None
+                users.update(set(names))
         if not affected:
             return None
         return cls(
@@ -94,21 +125,43 @@ class Sharing:
         return cls.of((run.id, one) for run in runs for one in shared_energies(run) or [run.energy])
 
     def __str__(self) -> str:
-        more = len(self.users) - MOST_USERS
-        users = [*self.users[:MOST_USERS], *([f"{more} more"] if more > 0 else [])]
-        who = f" ({join_words(users)})" if users else ""
-        of = f"{len(self.runs)} of {count(self.total, 'run')}" if self.total > 1 else "the run"
-        return (
-            f"measured on a busy machine: other processes{who} also used "
-            f"{join_words(self.components)} during {of}"
-        )
+        who = f" ({_some(self.users)})" if self.users else ""
+        others = f"other processes{who} also used {join_words(self.components)}"
+        if self.total == 1:
+            return f"measured on a busy machine: {others} during the run"
+        verb = "was" if len(self.runs) == 1 else "were"
+        return f"{len(self.runs)} of {self.total} runs {verb} measured on a busy machine: {others}"
+
+    @property
+    def caveat(self) -> str:
+        """What happened, and what it does to the values."""
+        return f"{self}; {EFFECT}"
 
 
 def study_caveats(study: Study) -> list[str]:
-    """Return what other processes did to the values of a study; nothing if they were idle."""
+    """State what other processes did to the values of a study, and what to do about it.
+
+    Nothing if they were idle.
+    """
     sharing = Sharing.of_runs(study.cells())
-    runs = "" if sharing is None else f"{sharing}: {EFFECT}"
-    return [text for text in (runs, describe_busy_idle(study)) if text]
+    texts = [] if sharing is None else [str(sharing), EFFECT, _remedy(study, sharing.runs)]
+    idle = describe_busy_idle(study)
+    caveats = (" ".join(map(sentence, texts)), sentence(idle))
+    return [caveat for caveat in caveats if caveat]
+
+
+def _remedy(study: Study, runs: tuple[str, ...]) -> str:
+    if study.is_imported:
+        return "record them again on a quiet machine"
+    out = shlex.quote(str(study.directory))
+    plan = shlex.quote(str(study.directory / PLAN_FILE))
+    command = f"joulelab study {plan} --out {out} --retry-shared"
+    return f"on a quiet machine, `{command}` measures again what was affected: {_some(runs)}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = len(names) - MOST_NAMES
+    return join_words([*names[:MOST_NAMES], *([f"{more} more"] if more > 0 else [])])
 
 
 def describe_busy_idle(study: Study) -> str:
@@ -120,6 +173,7 @@ def describe_busy_idle(study: Study) -> str:
     most = max(busy, key=lambda point: max(one.fraction for one in point.load.values()))
     return (
         f"{BUSY_IDLE} in {len(busy)} of "
-        f"{count(len(points), 'measurement')} (up to {most.load_text}): the intervals of net "
-        "energies are wider for it"
+        f"{count(len(points), 'measurement')} (up to {most.load_text}): net energies may be too "
+        "high or too low, and their intervals are wider for it; to be sure, run the study again "
+        "in a new directory"
     )

@@ -1,0 +1,86 @@
+"""What a study cost on each machine: energy with its interval, and time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from joulelab.energy.energy import Energy
+from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
+from joulelab.machine import Machine
+from joulelab.runs.record import Run
+from joulelab.runs.study_runs import Study
+from joulelab.uncertain import UncertainValue
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The finished runs of a study on one machine, and what their phases used in total.
+
+    Attributes:
+        study: The study.
+        machine: Its machine; ``None`` if it was not recorded.
+        runs: The finished runs.
+        gross: Gross energy of all phases whose energy is known, J; NaN without any.
+        net: Net energy, J; NaN unless it is known of each of them.
+        duration_s: Length of all phases.
+        phases: Gross energy in J and length in s of each phase.
+    """
+
+    study: Study
+    machine: Machine | None
+    runs: tuple[Run, ...]
+    gross: UncertainValue
+    net: UncertainValue
+    duration_s: float
+    phases: dict[str, tuple[float, float]]
+
+
+def study_totals(study: Study) -> list[Total]:
+    """Add up the phases of the finished runs of a study, machine by machine.
+
+    Gains and offsets of a sensor are one error of all runs, and so is idle power.
+    """
+    machines: dict[tuple[str, str] | None, list[Run]] = {}
+    for run in study.cells():
+        key = None if run.machine is None else (run.machine.host, run.machine.identity)
+        machines.setdefault(key, []).append(run)
+    return [_total(study, runs) for runs in machines.values()]
+
+
+def _total(study: Study, runs: Sequence[Run]) -> Total:
+    energies = [
+        (run, phase, result.energy)
+        for run in runs
+        if run.study is not None
+        for phase, result in run.study.results.items()
+    ]
+    measured = [(run, energy) for run, _, energy in energies if not math.isnan(energy.gross_j)]
+    phases: dict[str, tuple[float, float]] = {}
+    for _, phase, energy in energies:
+        gross_j, duration_s = phases.get(phase, (0.0, 0.0))
+        phases[phase] = gross_j + energy.gross_j, duration_s + energy.duration_s
+    return Total(
+        study=study,
+        machine=runs[0].machine,
+        runs=tuple(runs),
+        gross=_sum("gross_j", measured),
+        net=_sum("net_j", measured),
+        duration_s=math.fsum(energy.duration_s for *_, energy in energies),
+        phases=phases,
+    )
+
+
+def _sum(metric: str, energies: Sequence[tuple[Run, Energy]]) -> UncertainValue:
+    if not energies:
+        return UncertainValue(math.nan)
+    return UncertainValue.total(
+        metric_value(
+            METRICS[metric],
+            energy,
+            find_boards(run.machine, run.host, energy),
+            frozenset(energy.components),
+        )
+        for run, energy in energies
+    )
