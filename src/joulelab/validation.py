@@ -25,7 +25,6 @@ MOST_S = 1e8
 Seconds = Annotated[float, Meta(ge=0, le=MOST_S)]
 Period = Annotated[float, Meta(gt=0, le=MOST_S)]
 Delay = Annotated[float, Meta(ge=-MOST_S, le=MOST_S)]
-Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=MOST_NS)]
 Pid = Annotated[int, Meta(ge=0, lt=2**31)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=MOST_NS)]

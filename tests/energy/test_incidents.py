@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.energy import Energy, total
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.incident import notes_within
+from joulelab.energy.incident import notes_within_spans
 from joulelab.energy.incidents import find_incidents
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
@@ -114,8 +115,8 @@ def test_notes_are_merged_printed_and_written():
 
 def test_notes_are_only_those_within_a_span():
     incidents = find_incidents(recording(wall_s=step(60.0)))
-    assert len(notes_within(incidents, 0, 10)) == 1
-    assert notes_within(incidents, 0, 5) == ()
+    assert len(notes_within_spans(incidents, np.array([(0.0, 10.0)]))) == 1
+    assert notes_within_spans(incidents, np.array([(0.0, 5.0)])) == ()
 
 
 def test_clocks_are_read_as_they_are():

@@ -53,10 +53,10 @@ class TokenCosts:
         one = self.tokens_per_kwh
         return with_interval(one.value / 1e6, one.low / 1e6, one.high / 1e6, "million")
 
-    def lines(self, *, origin: bool = False) -> list[str]:
-        """Format the values, with the origin of intensity and price if asked for."""
+    def lines(self) -> list[str]:
+        """Format the values."""
         one = self.j_per_token
-        costs = self.costs.text(origin=origin)
+        costs = self.costs.text(origin=False)
         return [
             f"{with_interval(one.value, one.low, one.high, 'J')} per token",
             f"{self.tokens_per_kwh_text} tokens per kWh",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,6 @@ class Incident:
     start_s: float
     stop_s: float
     text: str
-
-
-def notes_within(incidents: Iterable[Incident], start_s: float, stop_s: float) -> tuple[str, ...]:
-    """Return the texts of the incidents within a span, each once."""
-    texts = (one.text for one in incidents if one.start_s < stop_s and one.stop_s > start_s)
-    return tuple(dict.fromkeys(texts))
 
 
 def notes_within_spans(

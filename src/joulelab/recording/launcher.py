@@ -100,9 +100,9 @@ class Launch:
         return asdict(self)
 
 
-def host_name(environ: Mapping[str, str] = os.environ) -> str:
+def host_name() -> str:
     """Return this host's name: ``$JOULELAB_HOST``, or the system's."""
-    return environ.get(HOST) or os.uname().nodename
+    return os.environ.get(HOST) or os.uname().nodename
 
 
 def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:

@@ -211,6 +211,12 @@ class SpanColumns(Sequence[TraceSpan]):
         """Whether each span has ended."""
         return np.asarray(self.spans["stop_ns"] != NONE)
 
+    def within(self, start_ns: int, stop_ns: int) -> SpanColumns:
+        """Select the spans that began and ended between two times."""
+        rows = self.spans
+        chosen = (rows["start_ns"] >= start_ns) & (rows["stop_ns"] <= stop_ns)
+        return self.where(chosen & self.is_finished)
+
     def named(self, name: str) -> SpanColumns:
         """Select the spans of a name."""
         code = self.names.index(name) if name in self.names else -1

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from joulelab.carbon.site import local_costs
 from joulelab.energy.energy import Energy, sensor_of
 from joulelab.energy.uncertainty import Boards, find_boards
 from joulelab.errors import TraceError, UserError
-from joulelab.recording.span_columns import SpanColumns
+from joulelab.recording.span_columns import SpanColumns, Windows
 from joulelab.recording.trace_format import READINGS_FILE
-from joulelab.run.saved_summary import EPOCH, read_summary
+from joulelab.run.saved_summary import epoch_groups, read_summary
 from joulelab.run.summary import Epoch, Summary
 from joulelab.runs.hosts import DistributedJob, HostRecording, gather
 from joulelab.runs.record import (
@@ -65,10 +66,7 @@ class RecordedRun:
         found = []
         for one in self.recordings:
             start_ns, stop_ns = (0, MOST_NS) if self.job is not None else run_extent(self.run)
-            spans = one.trace.finished_spans
-            rows = spans.spans
-            is_within = (rows["start_ns"] >= start_ns) & (rows["stop_ns"] <= stop_ns)
-            found.append(spans.where(is_within))
+            found.append(SpanColumns.of(one.trace.spans).within(start_ns, stop_ns))
         return found
 
     def window_ns(self, recording: HostRecording) -> tuple[int, int]:
@@ -212,21 +210,11 @@ def _totals(job: DistributedJob) -> Iterator[SpanTotal]:
 
 def _epochs(job: DistributedJob) -> Iterator[Epoch]:
     """Measure the epochs of a job; those of several ranks count once."""
-    groups: dict[tuple[str, int], list[list[int]]] = {}
-    columns = [one.trace.finished_spans.named(EPOCH) for one in job.recordings]
-    for i, spans in enumerate(columns):
-        seen: dict[tuple[str, int], int] = {}
-        for at, span in enumerate(spans):
-            phase = str(span.phase or "")
-            number = seen[phase, span.key[0]] = seen.get((phase, span.key[0]), -1) + 1
-            index = span.attributes.get("index", number)
-            key = phase, index if isinstance(index, int) else number
-            groups.setdefault(key, [[] for _ in columns])[i].append(at)
-    for (phase, index), places in groups.items():
-        windows = [
-            spans.where(np.array(at, np.intp)).windows
-            for spans, at in zip(columns, places, strict=True)
-        ]
+    groups = [epoch_groups(one.trace.finished_spans) for one in job.recordings]
+    none = Windows.of(())
+    for phase, index in dict.fromkeys(chain.from_iterable(groups)):
+        found = (one.get((phase, index)) for one in groups)
+        windows = [none if spans is None else spans.windows for spans in found]
         energy = job.energy_within(windows, "has no such epoch")
         if energy is not None:
             yield Epoch(phase, index, energy, None)

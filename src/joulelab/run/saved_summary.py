@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import JoulelabError
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace import Trace
-from joulelab.recording.trace_spans import TraceSpan
 from joulelab.run.summary import Epoch, Summary, previous_run
 from joulelab.runs.record import Run
 from joulelab.runs.selection import open_run
@@ -47,18 +48,25 @@ def read_summary(name_or_path: str | os.PathLike[str]) -> Summary:
 
 
 def _epochs(run: Run, trace: Trace, estimator: EnergyEstimator) -> Iterator[Epoch]:
-    """Measure the spans named ``epoch``; those of several processes of a job are united."""
-    start_ns, stop_ns = run_extent(run)
-    groups: dict[tuple[str, int], list[TraceSpan]] = {}
+    """Measure the spans named ``epoch``."""
+    groups = epoch_groups(SpanColumns.of(trace.spans).within(*run_extent(run)))
+    energies = energies_of_spans(estimator, groups.values())
+    for (phase, index), energy in zip(groups, energies, strict=True):
+        yield Epoch(phase, index, energy, None)
+
+
+def epoch_groups(spans: SpanColumns) -> dict[tuple[str, int], SpanColumns]:
+    """Return the spans of each epoch, by its phase and index; those of several processes are one.
+
+    Epochs without an index are numbered in each process.
+    """
+    epochs = spans.named(EPOCH)
+    groups: dict[tuple[str, int], list[int]] = {}
     numbers: dict[tuple[str, int], int] = {}
-    for span in SpanColumns.of(trace.finished_spans).named(EPOCH):
-        if span.start_ns < start_ns or (span.stop_ns or 0) > stop_ns:
-            continue
+    for at, span in enumerate(epochs):
         phase = str(span.phase or "")
         number = numbers.get((phase, span.key[0]), 0)
         numbers[phase, span.key[0]] = number + 1
         index = span.attributes.get("index", number)
-        groups.setdefault((phase, index if isinstance(index, int) else number), []).append(span)
-    energies = energies_of_spans(estimator, groups.values())
-    for (phase, index), energy in zip(groups, energies, strict=True):
-        yield Epoch(phase, index, energy, None)
+        groups.setdefault((phase, index if isinstance(index, int) else number), []).append(at)
+    return {key: epochs.where(np.array(at)) for key, at in groups.items()}

@@ -402,10 +402,7 @@ def measure(
     trace: Trace, estimator: EnergyEstimator, start_ns: int, stop_ns: int
 ) -> tuple[Energy, tuple[SpanTotal, ...]]:
     """Compute the energy between two times, and the totals of the trace's spans within them."""
-    spans = SpanColumns.of(trace.spans)
-    times = spans.spans
-    within = (times["start_ns"] >= start_ns) & (times["stop_ns"] <= stop_ns)
-    spans = spans.where(within & spans.is_finished)
+    spans = SpanColumns.of(trace.spans).within(start_ns, stop_ns)
     by_name = spans.positions()
     whole = TraceSpan("", start_ns, stop_ns, key=(0, 0))
     groups = chain(([whole],), map(spans.where, by_name.values()))

@@ -131,10 +131,7 @@ def span_tree(
     Returns:
         The outermost spans, the most energy first.
     """
-    spans = SpanColumns.of(trace.spans)
-    times = spans.spans
-    within = (times["start_ns"] >= start_ns) & (times["stop_ns"] <= stop_ns)
-    spans = spans.where(within & spans.is_finished)
+    spans = SpanColumns.of(trace.spans).within(start_ns, stop_ns)
     if not len(spans):
         return ()
     codes, parents = _paths(spans)

@@ -89,11 +89,6 @@ class ChannelNow(NamedTuple):
     reason: str
 
 
-def read_now(sensors: Sequence[Sensor]) -> list[ChannelNow]:
-    """Read the present value of every channel, which takes :data:`SETTLE_S`."""
-    return present_values(sensors, read_moment(sensors, SETTLE_S))
-
-
 def read_moment(
     sensors: Sequence[Sensor], duration_s: float
 ) -> list[list[Reading | Gap | SensorEvent]]:

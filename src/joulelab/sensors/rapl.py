@@ -162,9 +162,9 @@ def discover_rapl(
     return ([RaplSensor(channels, paths)] if channels else []), absences
 
 
-def package_zones(root: Path | None = None) -> list[Path]:
+def package_zones() -> list[Path]:
     """Return the directories of the processor packages in powercap, in package order."""
-    powercap = (root or system_root()) / "class" / "powercap"
+    powercap = system_root() / "class" / "powercap"
     zones = _counted(powercap, _zone_names(powercap)[0])
     return [zone.path for zone in zones if zone.kind == "cpu"]
 

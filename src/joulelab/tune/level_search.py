@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.errors import UserError
-from joulelab.format import count, percent
+from joulelab.format import percent
 from joulelab.tune.level_curves import CurveDraws, Floats, LevelCurves
 from joulelab.tune.probes import Knob, Probe, Settings
 from joulelab.tune.result import Estimate, FrontPoint, Result
@@ -201,11 +201,8 @@ class LevelSearch:
         bound = percent(self.max_slowdown)
         goal = "energy" if self.objective == "energy" else "energy times time"
         if outlook.choice == self._baseline:
-            text = f"no setting within a slow-down of {bound} is significantly better"
-        else:
-            text = f"least {goal} of the settings within a slow-down of {bound}"
-        throttled = sum(probe.is_throttled for probe in self.probes)
-        return f"{text}; {count(throttled, 'probe')} throttled" if throttled else text
+            return f"no setting within a slow-down of {bound} is significantly better"
+        return f"least {goal} of the settings within a slow-down of {bound}"
 
 
 @dataclass

@@ -46,7 +46,6 @@ class Probe:
             unknown. Errors that all probes share, such as a sensor's gain, are left out.
         energy_uncertainty_j: Likewise for the energy.
         work: Number of units of work that were measured.
-        is_throttled: Whether the device reported that it ran slower than it was set to.
         work_to_target: Units of work, for example epochs, after which a run at these settings
             reached its target; infinite if it did not. NaN if no target was sought.
     """
@@ -57,7 +56,6 @@ class Probe:
     duration_uncertainty_s: float = math.nan
     energy_uncertainty_j: float = math.nan
     work: float = 1.0
-    is_throttled: bool = False
     work_to_target: float = math.nan
 
 

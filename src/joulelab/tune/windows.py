@@ -18,8 +18,6 @@ def probe_of(
     energy: Energy,
     durations_s: Sequence[float],
     work: Sequence[float],
-    *,
-    is_throttled: bool = False,
 ) -> Probe:
     """Make a probe of steady steps (:class:`joulelab.forecast.steady.SteadyWindow`).
 
@@ -33,7 +31,6 @@ def probe_of(
         energy: Of all the steps together.
         durations_s: Of each step, with the wait before it.
         work: Units of work in each step, for example samples.
-        is_throttled: Whether the device reported that it ran slower than it was set to.
 
     Raises:
         UserError: No energy was measured.
@@ -61,5 +58,4 @@ def probe_of(
         duration_uncertainty_s=relative * duration_s / units,
         energy_uncertainty_j=math.hypot(edges_j, relative * energy.gross_j) / units,
         work=units,
-        is_throttled=is_throttled,
     )

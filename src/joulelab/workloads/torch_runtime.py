@@ -200,14 +200,17 @@ def _require_hardware(precision: str, device: torch.device) -> None:
         )
 
 
+MOST_QUEUED_STEPS = 4
+
+
 class StepLimiter:
-    """Keeps the host at most ``limit`` steps ahead of a CUDA device; does nothing on the CPU.
+    """Keeps the host a few steps ahead of a CUDA device; does nothing on the CPU.
 
     Without it, the host would reach a deadline long before the device finishes the queued work.
     """
 
-    def __init__(self, device: torch.device, limit: int = 4) -> None:
-        self._device, self._limit = device, limit
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._events: deque[torch.cuda.Event] = deque()
 
     def count_step(self) -> None:
@@ -215,5 +218,5 @@ class StepLimiter:
         if self._device.type != "cuda":
             return
         self._events.append(torch.cuda.current_stream(self._device).record_event())
-        if len(self._events) > self._limit:
+        if len(self._events) > MOST_QUEUED_STEPS:
             self._events.popleft().synchronize()
