@@ -201,6 +201,23 @@ def change(ratio: float, low: float, high: float, *, level: str = "95 % CI ") ->
     return f"{text} ({level}{ends} %)"
 
 
+def relative_to(ratio: float, low: float, high: float) -> tuple[str, str]:
+    """Format a ratio and the ends of its interval: as a change below 2, else as times.
+
+    Example:
+        >>> relative_to(1.35, 1.2, 1.5), relative_to(27.74, 16.86, 45.64)
+        (('+35.0 %', '20.0–50.0 %'), ('27.7 times', '16.9–45.6'))
+        >>> relative_to(3.0, 0.0, math.inf), relative_to(1.5, math.nan, math.nan)
+        (('not determined', ''), ('+50.0 %', ''))
+    """
+    if low <= 0 and math.isinf(high):
+        return "not determined", ""
+    if ratio >= 2:
+        return f"{number(ratio)} times", interval(low, high, ratio)
+    ends = interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))
+    return percent(ratio - 1, signed=True), f"{ends} %" if ends else ""
+
+
 def parse_percent(text: str) -> float:
     """Parse a fraction that is written as ``5%`` or ``0.05``.
 

@@ -70,6 +70,6 @@ def test_phases_rank_models_the_same_way(by_id):
 
 def test_what_was_not_measured_has_no_finding(by_id, h100):
     names = {name.split(".")[0] for name in by_id}
-    assert not names & {"front", "efficient", "exchange", "batch", "machines"}
+    assert not names & {"efficient", "exchange", "batch", "machines"}
     assert h100.accuracy.empty
     assert all(math.isfinite(finding.estimate) for finding in by_id.values())

@@ -104,11 +104,22 @@ def test_front_and_most_efficient_choice(tmp_path, synthetic):
     assert rows["equal_to_best"].to_dict() == {
         "LeNet": False, "MobileNetV2": True, "ResNet18": True, "VGG16": False,
     }  # fmt: skip
-    assert rows.loc["MobileNetV2", "saving_pct"] == pytest.approx(70)
+    assert rows.loc["VGG16", "less_pct"] == pytest.approx(10)
     efficient = by_id["efficient.train.gross"]
     assert efficient.estimate == pytest.approx(70)
-    assert "repeats are needed to compare it with ResNet18" in efficient.statement
+    assert efficient.statement == (
+        "MobileNetV2 saves 70.0 % over ResNet18; repeats are needed to test it."
+    )
     assert efficient.significant is None
+    answer = by_id["models.train.gross"]
+    assert answer.significant is None
+    assert answer.statement.startswith(
+        "Take MobileNetV2 if repeats confirm it: it was measured to use the least gross energy per "
+        "sample in training of the 2 models whose accuracy cannot be distinguished from the "
+        "highest, 90.0 % (95 % CI 86.5–92.7 %) (ResNet18); the next, ResNet18, was measured to use "
+        "3.33 times as much. "
+    )
+    assert "MobileNetV2 uses 3.00 times as much as LeNet, which repeats" in answer.statement
     # Inference has no accuracy of its own: it takes that of training.
     infer = found.accuracy.query("phase == 'infer' and quantity == 'gross'").set_index("model")
     assert infer["accuracy_pct"].to_dict() == accuracies

@@ -1,4 +1,4 @@
-"""Accuracy against energy: the Pareto front, the most efficient choice, and the last epochs."""
+"""Accuracy against energy: the Pareto front, equal accuracies, and the last epochs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy import stats
 
 from joulelab.findings.cell_means import ACCURACY as ACCURACY_PCT
 from joulelab.findings.cell_means import Cell, CellMeans
-from joulelab.findings.schema import KEY, NAMES, PHASES, Finding, frame, records
+from joulelab.findings.schema import KEY, PHASES, Finding, frame, records
 from joulelab.findings.summary import group_numbers
-from joulelab.format import count, join_words, number, percent, quantity, with_interval
+from joulelab.format import count, number, percent, quantity, with_interval
 from joulelab.runs.study_runs import Study
-from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
-from joulelab.stats.estimates import UNKNOWN, mean_with_errors, widening
+from joulelab.stats.blocked_means import CellMean, mean_difference
+from joulelab.stats.estimates import mean_with_errors, widening
 from joulelab.uncertain import CONFIDENCE
 
 ENERGY_COLUMNS: Mapping[tuple[str, str], str] = {
@@ -36,13 +36,13 @@ LEAST_EPOCHS = 4
 
 ACCURACY = (
     *KEY, "model", "phase", "quantity", "accuracy_pct", "accuracy_low_pct", "accuracy_high_pct",
-    "energy_j", "energy_low_j", "energy_high_j", "j_per_point", "on_front", "equal_to_best",
-    "saving_pct", "saving_low_pct", "saving_high_pct",
+    "energy_j", "energy_low_j", "energy_high_j", "j_per_point", "on_front", "best",
+    "equal_to_best", "less_pct", "less_low_pct", "less_high_pct",
 )  # fmt: skip
 """Columns of :func:`accuracy`. ``quantity`` is ``net`` or ``gross``. ``energy_j`` is that of the
 whole training for ``train``, of one sample for ``infer``; ``on_front``: no model is both at least
-as accurate and at most as expensive, and better in one; ``equal_to_best``: not significantly less
-accurate than the most accurate model; ``saving_pct``: saving over that model's energy."""
+as accurate and at most as expensive, and better in one; ``best``: the most accurate model;
+``equal_to_best``: not significantly less accurate than it; ``less_pct``: how many points less."""
 
 EPOCH_RANGES = (*KEY, "phase", "epoch", "quantity", "mean", "least", "most", "n")
 """Columns of :func:`epoch_ranges`. ``quantity`` is ``loss``, ``accuracy_pct``, ``gross_j`` or
@@ -65,7 +65,7 @@ def accuracy(studies: Sequence[Study], measured: pd.DataFrame, means: CellMeans)
     with one repeat, Wilson's for the number of test images, where it is known. Two accuracies are
     equal where the interval of their difference, the half-widths added in quadrature (Newcombe
     1998), contains 0. Each model is compared with the best one, which may be any: intervals of
-    differences and savings hold for all pairs of models together.
+    differences hold for all pairs of models together.
     """
     tested = {study.label: _test_count(study) for study in studies}
     rows: list[dict[str, Any]] = []
@@ -74,8 +74,7 @@ def accuracy(studies: Sequence[Study], measured: pd.DataFrame, means: CellMeans)
         for (phase, energy), column in ENERGY_COLUMNS.items():
             part = table[(table["phase"] == phase) & table[column].notna()]
             named = {"phase": phase, "quantity": energy}
-            total = f"{energy}_total" if phase == "train" else energy
-            found = _compared(records(part), column, means[ACCURACY_PCT], means[total])
+            found = _compared(records(part), column, means[ACCURACY_PCT])
             rows += [row | named for row in found]
     return frame(rows, ACCURACY)
 
@@ -108,19 +107,13 @@ def _with_accuracy(table: pd.DataFrame, tested: int | None) -> pd.DataFrame:
 
 
 def _compared(
-    models: list[dict[str, Any]],
-    column: str,
-    accuracies: Mapping[Cell, CellMean],
-    energies: Mapping[Cell, CellMean],
+    models: list[dict[str, Any]], column: str, accuracies: Mapping[Cell, CellMean]
 ) -> Iterator[dict[str, Any]]:
     best = max(models, key=lambda row: (row["accuracy_pct"], -row[column]), default={})
     pairs = max(1, math.comb(len(models), 2))
     for row in models:
         energy_j, points = row[column], row["accuracy_pct"]
-        cell, of_best = _cell(row, energies), _cell(best, energies)
-        saved = UNKNOWN
-        if cell and of_best and row is not best:
-            saved = simultaneous_ratio(mean_difference([(cell, of_best)]), pairs)
+        less, half = (0.0, 0.0) if row is best else _less(row, best, pairs, accuracies)
         yield {name: row[name] for name in (*KEY, "model")} | {
             "accuracy_pct": points,
             "accuracy_low_pct": row["accuracy_pct_low"],
@@ -130,10 +123,11 @@ def _compared(
             "energy_high_j": row[f"{column}_high"],
             "j_per_point": energy_j / points if points > 0 else math.nan,
             "on_front": not any(_beats(other, row, column) for other in models),
-            "equal_to_best": _equal(row, best, pairs, accuracies),
-            "saving_pct": 100 * (1 - saved.value) if row is not best else 0.0,
-            "saving_low_pct": 100 * (1 - saved.high),
-            "saving_high_pct": 100 * (1 - saved.low),
+            "best": row is best,
+            "equal_to_best": less == 0 or less <= half,
+            "less_pct": less,
+            "less_low_pct": less - half,
+            "less_high_pct": less + half,
         }
 
 
@@ -149,131 +143,18 @@ def _cell(row: Mapping[str, Any], means: Mapping[Cell, CellMean]) -> CellMean | 
     return next((means[cell] for cell in cells if cell in means), None)
 
 
-def _equal(
+def _less(
     row: dict[str, Any], best: dict[str, Any], pairs: int, means: Mapping[Cell, CellMean]
-) -> bool:
-    less = best["accuracy_pct"] - row["accuracy_pct"]
-    if less == 0:
-        return True
-    above = row["accuracy_pct_high"] - row["accuracy_pct"]
-    below = best["accuracy_pct"] - best["accuracy_pct_low"]
-    half = widening(pairs) * math.hypot(above, below)
+) -> tuple[float, float]:
+    """Return how many points less accurate a row is than the best, and half of the interval."""
     first, second = _cell(best, means), _cell(row, means)
     if first and second:
         found = mean_difference([(first, second)])
         if found.is_tested:
-            less, half = found.value, found.half_width(1 - (1 - CONFIDENCE) / pairs)
-    return bool(less <= half)
-
-
-def accuracy_findings(points: pd.DataFrame) -> list[Finding]:
-    """State the Pareto front, and the most efficient of the equally accurate models.
-
-    Ids: ``front.<phase>.<net|gross>`` and ``efficient.<phase>.<net|gross>``.
-    """
-    found = []
-    for _, part in points.groupby(["group", "phase", "quantity"], sort=False):
-        rows = records(part.sort_values("energy_j", kind="stable"))
-        found += [_front(rows), _efficient(rows)]
-    return found
-
-
-def _energy_of(row: Mapping[str, Any]) -> str:
-    return f"{NAMES[row['quantity']]} in {PHASES[row['phase']]}"
-
-
-def _front(rows: list[dict[str, Any]]) -> Finding:
-    first, n = rows[0], len(rows)
-    per = " per sample" if first["phase"] == "infer" else ""
-    front = [row for row in rows if row["on_front"]]
-    cheap, expensive = front[0], front[-1]
-    models = []
-    for row in front:
-        values = [f"{number(row['accuracy_pct'])} %", f"{quantity(row['energy_j'], 'J')}{per}"]
-        if not math.isnan(row["j_per_point"]):
-            values.append(f"{quantity(row['j_per_point'], 'J')} per point")
-        models.append(f"{row['model']} ({', '.join(values)})")
-    texts = [
-        f"{join_words(models)} {'is' if len(front) == 1 else 'are'} on the Pareto front: by the "
-        f"means over repeats, no other of {count(n, 'model')} is both more accurate and cheaper"
-    ]
-    price_j = math.nan
-    if not cheap["equal_to_best"] and cheap["saving_low_pct"] > 0:
-        gain = expensive["accuracy_pct"] - cheap["accuracy_pct"]
-        price_j = (expensive["energy_j"] - cheap["energy_j"]) / gain
-        texts.append(
-            f"from {cheap['model']} to {expensive['model']}, each point of accuracy costs "
-            f"{quantity(price_j, 'J')}{per}"
-        )
-    if n == 1:
-        texts.append("more models are needed for a comparison")
-    elif any(math.isnan(row["accuracy_low_pct"]) for row in rows):
-        texts.append("some accuracies have no interval; repeat the runs with other seeds")
-    elif len(front) > 1 and math.isnan(price_j) and not cheap["equal_to_best"]:
-        texts.append("their energies do not differ significantly (95 %)")
-    elif all(row["equal_to_best"] for row in rows):
-        texts.append("no difference between their accuracies is significant (95 %)")
-    return Finding.about(
-        first,
-        f"front.{first['phase']}.{first['quantity']}",
-        f"Which models give the most accuracy for their {_energy_of(first)}?",
-        texts,
-        estimate=price_j,
-        n=n,
-        unit="J",
-        figure="accuracy",
-        significant=None if n == 1 else not math.isnan(price_j),
-    )
-
-
-def _efficient(rows: list[dict[str, Any]]) -> Finding:
-    first = rows[0]
-    best = max(rows, key=lambda row: (row["accuracy_pct"], -row["energy_j"]))
-    equal = [row for row in rows if row["equal_to_best"]]
-    choice = equal[0]
-    low_pct, high_pct = best["accuracy_low_pct"], best["accuracy_high_pct"]
-    highest = with_interval(best["accuracy_pct"], low_pct, high_pct, "%")
-    texts = [
-        f"the highest accuracy of {count(len(rows), 'model')} is that of {best['model']}: {highest}"
-    ]
-    others = join_words([row["model"] for row in equal if row is not best])
-    if others:
-        texts.append(f"not significantly less accurate (95 %): {others}")
-    saving, low, high = (choice[f"saving_{end}pct"] for end in ("", "low_", "high_"))
-    shown = None if math.isnan(low) else low > 0
-    if choice is not best:
-        saved = with_interval(saving, low, high, "%")
-        less = f"{choice['model']} uses {saved} less energy than {best['model']}"
-        measured = f"the least energy of these was measured for {choice['model']}"
-        if shown is None:
-            less = f"{measured}; repeats are needed to compare it with {best['model']}"
-        elif not shown:
-            less = f"{measured}, not significantly less than that of {best['model']}"
-        if shown:
-            texts.insert(0, less)
-        else:
-            texts.append(less)
-    elif others:
-        texts.append(f"no other of these was measured to use less energy than {best['model']}")
-    else:
-        texts.append("all others are significantly less accurate (95 %)")
-    if math.isnan(low_pct):
-        texts.append("accuracies have no intervals without repeats or a known test set")
-    elif others:
-        texts.append("more repeats with other seeds would narrow the choice")
-    return Finding.about(
-        first,
-        f"efficient.{first['phase']}.{first['quantity']}",
-        f"Which of the most accurate models has the least {_energy_of(first)}?",
-        texts,
-        estimate=saving,
-        low=low,
-        high=high,
-        n=len(rows),
-        unit="%",
-        figure="accuracy",
-        significant=shown if choice is not best else None,
-    )
+            return found.value, found.half_width(1 - (1 - CONFIDENCE) / pairs)
+    above = row["accuracy_pct_high"] - row["accuracy_pct"]
+    below = best["accuracy_pct"] - best["accuracy_pct_low"]
+    return best["accuracy_pct"] - row["accuracy_pct"], widening(pairs) * math.hypot(above, below)
 
 
 def epochs_by_model(

@@ -8,7 +8,6 @@ import pandas as pd
 
 from joulelab.findings.accuracy import (
     accuracy,
-    accuracy_findings,
     epoch_findings,
     epoch_ranges,
     epochs_by_model,
@@ -25,7 +24,12 @@ from joulelab.findings.comparisons import (
     side_by_side,
 )
 from joulelab.findings.device_limits import limit_curves, limit_findings, limit_knees
-from joulelab.findings.efficiency import efficiency_findings, factor_effects, model_ratios
+from joulelab.findings.efficiency import (
+    efficiency_findings,
+    factor_effects,
+    model_findings,
+    model_ratios,
+)
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
 from joulelab.findings.power import (
     component_power,
@@ -93,8 +97,8 @@ def analyze(tables: StudyTables) -> Analysis:
     floors = batch_floors(every, means)
     limits = limit_curves(every, means)
     limit_bends = limit_knees(limits)
-    least, effects = model_ratios(measured, means), factor_effects(every, means)
     accurate = accuracy(tables.studies, measured, means)
+    least, effects = model_ratios(every, means, accurate), factor_effects(every, means)
     by_epoch = epochs_by_model(tables.runs, tables.epochs, measured)
     exchanged = exchange(by_epoch)
     agreed = agreement(measured)
@@ -123,7 +127,8 @@ def analyze(tables: StudyTables) -> Analysis:
         side_by_side=machines,
         repeat_scatter=scattered,
         findings=(
-            *efficiency_findings(least, effects),
+            *model_findings(measured, least, accurate),
+            *efficiency_findings(effects),
             *phase_findings(ratios, means),
             *power_findings(powers),
             *knee_findings(bends),
@@ -131,7 +136,6 @@ def analyze(tables: StudyTables) -> Analysis:
             *predictor_findings(correlated, compared),
             *batch_findings(floors, every),
             *limit_findings(limit_bends),
-            *accuracy_findings(accurate),
             *epoch_findings(exchanged),
             *agreement_findings(agreed),
             *machine_findings(machines, measured),

@@ -22,8 +22,6 @@ _COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "time": ("duration_s", "units"),
     "gross": ("gross_j", "units"),
     "net": ("net_j", "units"),
-    "gross_total": ("gross_j", None),
-    "net_total": ("net_j", None),
     ACCURACY: ("accuracy_pct", None),
 }
 """Each quantity's column, and what it is divided by."""
@@ -32,9 +30,9 @@ _COLUMNS: Mapping[str, tuple[str, str | None]] = {
 class CellMeans:
     """Means of each quantity in each cell, computed when they are first asked for.
 
-    Quantities are ``time``, ``gross`` and ``net`` (per unit), ``gross_total`` and
-    ``net_total``, all of which are averaged as logarithms, and ``accuracy`` in percent. A cell
-    with a value whose logarithm does not exist has no mean: a ratio to it is unknown.
+    Quantities are ``time``, ``gross`` and ``net`` (per unit), which are averaged as logarithms,
+    and ``accuracy`` in percent. A cell with a value whose logarithm does not exist has no mean: a
+    ratio to it is unknown.
     """
 
     def __init__(self, runs: pd.DataFrame) -> None:
@@ -85,15 +83,14 @@ class CellMeans:
         Gains cancel as far as both cells have the same. Idle power does not: its error is another
         part of each net energy.
         """
-        energy = quantity.removesuffix("_total")
-        if energy not in ("gross", "net"):
+        if quantity not in ("gross", "net"):
             none = np.zeros(len(self.runs))
             return none, none
-        value_j = self._numbers(f"{energy}_j")
-        own_j = self._numbers(f"{energy}_independent_uncertainty_j")
-        shared_j = self._numbers(f"{energy}_correlated_uncertainty_j")
+        value_j = self._numbers(f"{quantity}_j")
+        own_j = self._numbers(f"{quantity}_independent_uncertainty_j")
+        shared_j = self._numbers(f"{quantity}_correlated_uncertainty_j")
         with np.errstate(divide="ignore", invalid="ignore"):
-            if energy == "net":
+            if quantity == "net":
                 gain = self._numbers("gross_correlated_uncertainty_j") / self._numbers("gross_j")
                 shared_j = np.sqrt(np.maximum(shared_j**2 - (gain * value_j) ** 2, 0.0))
             return np.nan_to_num(own_j / value_j), np.nan_to_num(shared_j / value_j)

@@ -1,4 +1,4 @@
-"""The model of least energy, and the effect of each factor on energy per unit."""
+"""The model to take, and the effect of each factor on energy per unit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from joulelab.format import count, join_words, with_interval
 from joulelab.runs import FACTORS
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 
-MODEL_RATIOS = (*KEY, "phase", "quantity", "model", "other", *INTERVAL, "shown", "n")
-"""Columns of :func:`model_ratios`: energy per unit of ``model`` over that of ``other``, the model
-of least energy, with intervals that hold for all pairs of the ``n`` models and all phases
-together; ``shown`` states whether the interval excludes 1, and is empty without repeats."""
+MODEL_RATIOS = (
+    *KEY, "phase", "quantity", "model", "other", *INTERVAL, "shown", "to_least", "to_choice", "n",
+)  # fmt: skip
+"""Columns of :func:`model_ratios`: energy per unit of ``model`` over that of ``other``, which is
+the model of least energy (``to_least``), the one to take (``to_choice``), or both. Intervals hold
+for all pairs of the ``n`` models and all phases together; ``shown`` states whether the interval
+excludes 1, and is empty without repeats."""
 
 FACTOR_EFFECTS = (
     "study", "machine", "unit", "phase", "quantity", "predictor", "level", "reference", *INTERVAL,
@@ -30,33 +33,55 @@ that at the ``reference`` level, the geometric mean over ``n`` combinations of m
 factors; intervals hold for all factors, levels and phases of a study and machine together."""
 
 
-def model_ratios(measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
-    """Compare each model with the one of least energy per unit, within blocks."""
+def model_ratios(
+    measured: pd.DataFrame, means: CellMeans, accuracies: pd.DataFrame
+) -> pd.DataFrame:
+    """Compare each model with the one of least energy per unit and with the one to take.
+
+    The model to take has the least energy per unit of those that are not significantly less
+    accurate than the most accurate one, where accuracies are known, else of all. Ratios are within
+    blocks. Models whose net energy is not above 0 in each repeat have none.
+
+    Args:
+        measured: The measurements.
+        means: The means of their cells.
+        accuracies: :func:`joulelab.findings.accuracy.accuracy` of them.
+    """
+    equal = {
+        (row["group"], row["phase"], row["quantity"], row["model"])
+        for row in records(accuracies)
+        if row["equal_to_best"]
+    }
     rows: list[dict[str, Any]] = []
-    for _, group in measured.groupby("group", sort=False):
-        named = {name: group[name].iloc[0] for name in KEY}
-        for quantity in ENERGIES:
-            by_phase = {phase: _models(group, phase, means[quantity]) for phase in PHASES}
+    for group, part in measured.groupby("group", sort=False):
+        named = {name: part[name].iloc[0] for name in KEY}
+        for quantity, column in ENERGIES.items():
+            by_phase = {
+                phase: {
+                    row["model"]: (row[column], means[quantity][cell])
+                    for row in records(part[part["phase"] == phase])
+                    if (cell := (group, row["model"], phase)) in means[quantity]
+                }
+                for phase in PHASES
+            }
             pairs = sum(math.comb(len(models), 2) for models in by_phase.values())
             for phase, models in by_phase.items():
-                key = named | {"phase": phase, "quantity": quantity, "n": len(models)}
-                rows += [key | row for row in _over_least(models, pairs)]
+                names = sorted(models, key=lambda name, models=models: models[name][0])
+                best = [name for name in names if (group, phase, quantity, name) in equal]
+                key = named | {"phase": phase, "quantity": quantity, "n": len(names)}
+                for other in dict.fromkeys([*names[:1], *best[:1]]):
+                    ends = {
+                        "other": other,
+                        "to_least": other == names[0],
+                        "to_choice": other == (best or names)[0],
+                    }
+                    rows += [
+                        key | {"model": name} | ends
+                        | _ratio([(models[name][1], models[other][1])], pairs)
+                        for name in names
+                        if name != other
+                    ]  # fmt: skip
     return frame(rows, MODEL_RATIOS)
-
-
-def _models(group: pd.DataFrame, phase: str, means: Mapping[Cell, CellMean]) -> dict[str, CellMean]:
-    part = group[group["phase"] == phase]
-    cells = zip(part["group"], part["model"], part["phase"], strict=True)
-    return {cell[1]: means[cell] for cell in cells if cell in means}
-
-
-def _over_least(means: Mapping[str, CellMean], pairs: int) -> Iterator[dict[str, Any]]:
-    if len(means) < 2:
-        return
-    least = min(means, key=lambda name: means[name].value)
-    for model in sorted(means, key=lambda name: means[name].value):
-        if model != least:
-            yield {"model": model, "other": least} | _ratio([(means[model], means[least])], pairs)
 
 
 def _ratio(pairs: list[tuple[CellMean, CellMean]], comparisons: int) -> dict[str, Any]:
@@ -107,63 +132,201 @@ def _level_pairs(
             yield {"level": str(level), "reference": str(reference)}, both
 
 
-def efficiency_findings(ratios: pd.DataFrame, effects: pd.DataFrame) -> list[Finding]:
-    """State the model of least energy, and the effect of each factor.
+def efficiency_findings(effects: pd.DataFrame) -> list[Finding]:
+    """State the effect of each factor. Id: ``factor.<phase>.<net|gross>.<factor>.<level>``."""
+    return [_effect(row) for row in records(effects)]
 
-    Ids: ``models.<phase>.<net|gross>`` and ``factor.<phase>.<net|gross>.<factor>.<level>``.
+
+def model_findings(
+    measured: pd.DataFrame, ratios: pd.DataFrame, accuracies: pd.DataFrame
+) -> list[Finding]:
+    """State which model to take, and what a more efficient one costs in accuracy.
+
+    Ids: ``models.<phase>.<net|gross>``, and with accuracies ``efficient.<phase>.<net|gross>``, the
+    saving over the most accurate model.
     """
-    by_model = ratios.groupby(["group", "phase", "quantity"], sort=False)
-    return [
-        *(_least(records(part)) for _, part in by_model),
-        *(_effect(row) for row in records(effects)),
-    ]
+    keys = ["group", "phase", "quantity"]
+    compared, accurate = (
+        {key: records(part) for key, part in table.groupby(keys, sort=False)}
+        for table in (ratios, accuracies)
+    )
+    found = []
+    for group, part in measured.groupby("group", sort=False):
+        for quantity, column in ENERGIES.items():
+            for phase in PHASES:
+                known = part[(part["phase"] == phase) & part[column].notna()]
+                rows = records(known.sort_values(column, kind="stable").assign(quantity=quantity))
+                key = (group, phase, quantity)
+                if rows:
+                    answer = _Choice(rows, compared.get(key, []), accurate.get(key, []))
+                    found += answer.findings()
+    return found
 
 
-def _least(rows: list[dict[str, Any]]) -> Finding:
-    nearest, least, n = rows[0], rows[0]["other"], rows[0]["n"]
-    energy, phase = f"{NAMES[nearest['quantity']]} per {nearest['unit']}", PHASES[nearest["phase"]]
-    tested = not pd.isna(nearest["shown"])
-    apart = [row for row in rows if tested and row["shown"]]
-    close = [row["model"] for row in rows if not (tested and row["shown"])]
-    if not tested:
-        texts = [
-            f"which of {n} models uses the least {energy} in {phase} cannot be determined without "
-            f"repeats in two blocks or more; the least was measured for {least}"
-        ]
-    elif not apart:
-        texts = [
-            f"which of {n} models uses the least {energy} in {phase} cannot be determined: the "
-            f"least was measured for {least}, and none uses significantly more"
-        ]
-    elif not close:
-        texts = [
-            f"{least} uses the least {energy} in {phase}: the next, {nearest['model']}, uses "
-            f"{_times(nearest)}"
-        ]
-    else:
-        texts = [
-            f"the least {energy} in {phase} was measured for {least}; "
-            f"{_some(close)} cannot be distinguished from it (95 %)"
-        ]
-    if apart:
-        first, last = apart[0], apart[-1]
-        more = f"{last['model']} uses the most, {_times(last)}"
+class _Choice:
+    """The model to take in one phase by one energy, from the models in order of that energy."""
+
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        ratios: list[dict[str, Any]],
+        accuracies: list[dict[str, Any]],
+    ) -> None:
+        self.rows, self.first = rows, rows[0]
+        self.energy = f"{NAMES[self.first['quantity']]} per {self.first['unit']}"
+        self.phase = PHASES[self.first["phase"]]
+        to_choice = [row for row in ratios if row["to_choice"]]
+        self.others = sorted(to_choice, key=lambda row: row["estimate"])
+        self.name = self.others[0]["other"] if self.others else self.first["model"]
+        compared = {self.name, *(row["model"] for row in self.others)}
+        self.left_out = [row["model"] for row in rows if row["model"] not in compared]
+        self.accuracies = {row["model"]: row for row in accuracies}
+        self.best = next((row for row in accuracies if row["best"]), None)
+        equal = {row["model"] for row in accuracies if row["equal_to_best"]}
+        self.rivals = [row for row in self.others if not accuracies or row["model"] in equal]
+        self.cheaper = [
+            row for row in self.others
+            if row["estimate"] < 1 and row["model"] in self.accuracies.keys() - equal
+        ]  # fmt: skip
+
+    def findings(self) -> Iterator[Finding]:
+        about, quantity = self.first, self.first["quantity"]
+        name = f"models.{about['phase']}.{quantity}"
+        question = f"Which model should I take for the least {self.energy} in {self.phase}?"
+        options: dict[str, Any] = {"n": len(self.rows), "figure": "results", "significant": None}
+        if len(self.rows) == 1:
+            column = ENERGIES[quantity]
+            ends = {end: about[column + end] for end in ("", "_low", "_high")}
+            estimate, low, high = ends.values()
+            texts = [
+                f"{self.name} is the only model that was measured: it uses "
+                f"{with_interval(estimate, low, high, 'J')} of {self.energy} in {self.phase}",
+                "more models are needed for a choice",
+            ]
+            options |= {"estimate": estimate, "low": low, "high": high, "unit": "J"}
+        elif not self.others:
+            texts = [
+                f"which of {len(self.rows)} models uses the least {self.energy} in {self.phase} "
+                "cannot be determined"
+            ]
+        else:
+            among = self.rivals or [_inverse(row) for row in self.cheaper] or self.others
+            options |= {end: among[0][end] for end in INTERVAL}
+            if not pd.isna(among[0]["shown"]):
+                options["significant"] = any(row["shown"] for row in among)
+            texts = [*self._take(), *self._trade_off()]
+            if not self.accuracies:
+                texts[0] = f"by energy alone, as no accuracy was measured, {texts[0]}"
+        if self.left_out and len(self.rows) > 1:
+            texts.append(
+                f"{_some(self.left_out)} cannot be compared: {NAMES[quantity]} is not above 0 in "
+                "every repeat"
+            )
+        yield Finding.about(about, name, question, texts, **options)
+        if self.best and self.others:
+            yield self._saving(self.best["model"])
+
+    def _take(self) -> Iterator[str]:
+        """State the choice among equally accurate models, or among all."""
+        least = f"the least {self.energy} in {self.phase}"
+        if self.best:
+            ends = (self.best[f"accuracy_{end}pct"] for end in ("", "low_", "high_"))
+            highest = with_interval(*ends, "%")
+            if not self.rivals:
+                why = "all others are significantly less accurate (95 %)"
+                if math.isnan(self.best["accuracy_low_pct"]):
+                    why = "without repeats or a known test set, accuracies have no intervals"
+                yield f"take {self.name} for the highest accuracy, {highest}: {why}"
+                return
+            least += (
+                f" of the {len(self.rivals) + 1} models whose accuracy cannot be distinguished "
+                f"from the highest, {highest} ({self.best['model']})"
+            )
+        nearest = self.rivals[0]
+        following = f"the next, {nearest['model']}"
+        apart = [row for row in self.rivals if not pd.isna(row["shown"]) and row["shown"]]
+        close = [row["model"] for row in self.rivals if row not in apart]
+        if pd.isna(nearest["shown"]):
+            yield (
+                f"take {self.name} if repeats confirm it: it was measured to use {least}; "
+                f"{following}, was measured to use {_times(nearest)}"
+            )
+            yield "repeats in two blocks or more are needed to test the difference"
+        elif not close:
+            yield f"take {self.name}: it uses {least}; {following}, uses {_times(nearest)}"
+        elif not apart:
+            yield (
+                f"take {self.name} for now: it was measured to use {least}, but no other uses "
+                f"significantly more (95 %); {following}, was measured to use {_times(nearest)}"
+            )
+        else:
+            yield (
+                f"take {self.name}, which was measured to use {least}; {_some(close)} cannot be "
+                "distinguished from it (95 %)"
+            )
         if close and len(apart) > 1:
-            more = (
+            first, last = apart[0], apart[-1]
+            yield (
                 f"{len(apart)} models use significantly more, from {_times(first)} "
                 f"({first['model']}) to {_times(last)} ({last['model']})"
             )
-        if close or len(apart) > 1:
-            texts.append(more)
-        texts.append("intervals hold for all pairs of models together")
-    return Finding.about(
-        nearest,
-        f"models.{nearest['phase']}.{nearest['quantity']}",
-        f"Which model uses the least {energy} in {phase}?",
-        texts,
-        figure="energy",
-        significant=bool(apart) if tested else None,
-    )
+        elif apart and apart[-1] is not nearest:
+            yield f"{apart[-1]['model']} uses the most, {_times(apart[-1])}"
+
+    def _trade_off(self) -> Iterator[str]:
+        """State what the most efficient of the less accurate models uses, and its accuracy."""
+        if self.cheaper and self.best:
+            cheap = self.cheaper[0]
+            accuracy = self.accuracies[cheap["model"]]
+            less = with_interval(
+                accuracy["less_pct"], accuracy["less_low_pct"], accuracy["less_high_pct"]
+            )
+            more = f"{self.name} uses {_times(_inverse(cheap))} as {cheap['model']}"
+            if pd.isna(cheap["shown"]):
+                more += ", which repeats are needed to test"
+            elif not cheap["shown"]:
+                more += ", which is not significantly more"
+            yield f"{more}, which is {less} points less accurate than {self.best['model']}"
+            others = len(self.cheaper) - 1
+            if others:
+                yield f"{count(others, 'other model')} also use less and are less accurate"
+        unknown = [row["model"] for row in self.rows if row["model"] not in self.accuracies]
+        if self.accuracies and unknown:
+            yield f"the accuracy of {_some(unknown)} is unknown"
+
+    def _saving(self, best: str) -> Finding:
+        """State the saving over the most accurate model at equal accuracy."""
+        row = next((one for one in self.others if one["model"] == best), None)
+        saving, low, high, shown = 0.0, math.nan, math.nan, None
+        if row is None:
+            text = f"none was measured: {best} is also the most accurate"
+        else:
+            over = _inverse(row)
+            saving, low, high = (100 * (1 - over[name]) for name in ("estimate", "high", "low"))
+            shown = None if pd.isna(row["shown"]) else row["estimate"] > 1 and bool(row["shown"])
+            text = f"{self.name} saves {with_interval(saving, low, high, '%')} over {best}"
+            if math.isinf(low):
+                text = f"what {self.name} saves over {best} cannot be determined: {TOO_WIDE}"
+            if shown is None:
+                text += "; repeats are needed to test it"
+            elif not shown:
+                text += ", which is not significant (95 %)"
+        return Finding.about(
+            self.first,
+            f"efficient.{self.first['phase']}.{self.first['quantity']}",
+            f"How much {self.energy} in {self.phase} can be saved at the highest accuracy?",
+            [text],
+            estimate=saving, low=low, high=high, n=len(self.accuracies), unit="%",
+            figure="accuracy", detail=True, significant=shown,
+        )  # fmt: skip
+
+
+def _inverse(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the ratio of the other model to this one."""
+    ends = {"estimate": 1 / row["estimate"], "high": math.inf, "low": 0.0}
+    if not math.isinf(row["high"]):
+        ends |= {"low": 1 / row["high"], "high": 1 / row["low"]}
+    return row | ends
 
 
 def _some(names: list[str]) -> str:

@@ -70,7 +70,7 @@ _WHOLE_NUMBERS = (
 )  # fmt: skip
 _FLAGS = (
     "compile", "cudnn_benchmark", "complete", "off_rule", "above_knee", "shown", "best",
-    "at_floor", "on_front", "equal_to_best", "shared",
+    "at_floor", "on_front", "equal_to_best", "shared", "to_least", "to_choice",
 )  # fmt: skip
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(_TEXTS, "string"),

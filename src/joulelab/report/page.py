@@ -19,7 +19,7 @@ from joulelab.report.charts.chart import Chart
 from joulelab.report.charts.style import PHASES, QUANTITIES
 from joulelab.report.first_screen import FirstScreen, first_screen
 from joulelab.report.page_data import page_data
-from joulelab.report.page_template import fill_template, scripts
+from joulelab.report.page_template import TABLES, fill_template, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
 from joulelab.runs.study_runs import Study, read_studies
@@ -138,7 +138,7 @@ def _html(
         places.setdefault(f"{row['study']} · {row['machine']}", []).append(row)
     return fill_template(
         "report.html.j2",
-        script=SCRIPT if charts else "",
+        script=SCRIPT if charts else TABLES,
         title=", ".join(study.label for study in tables.studies),
         simulated=bool((tables.runs["provenance"] == "simulated").any()),
         data=page_data(groups, charts, "net" if net else "gross"),
@@ -157,7 +157,7 @@ def _html(
         },
         findings=_by_chart(analysis.findings, charts, detail=False),
         details=_by_chart(analysis.findings, charts, detail=True),
-        results=results(measured, "net" if net else "gross"),
+        results=results(measured, analysis.model_ratios, "net" if net else "gross"),
         hardware=text_table(hardware_table(tables.studies)),
         characteristics=text_table(model_table(tables.summary)),
         studies=[study_section(study, analysis) for study in tables.studies],
@@ -167,8 +167,12 @@ def _html(
 def _by_chart(
     findings: Sequence[Finding], charts: Sequence[Chart], *, detail: bool
 ) -> dict[str, list[Finding]]:
-    """Return the findings of each chart, and under ``""`` those of none."""
-    found: dict[str, list[Finding]] = {"": [], **{chart.name: [] for chart in charts}}
+    """Return the findings of each chart and of the results, and under ``""`` those of none."""
+    found: dict[str, list[Finding]] = {
+        "": [],
+        "results": [],
+        **{chart.name: [] for chart in charts},
+    }
     for finding in findings:
         if finding.detail is detail:
             found[finding.figure if finding.figure in found else ""].append(finding)

@@ -17,6 +17,9 @@ import joulelab
 from joulelab.findings.schema import Finding
 from joulelab.format import interval, quantity, scale
 
+TABLES = "tables.js"
+"""The script of pages without charts: it sorts the tables of the class ``sortable``."""
+
 _NONE = "'none'"
 _OWN = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
@@ -26,7 +29,8 @@ def fill_template(name: str, *, script: str = "", **values: Any) -> str:
 
     Args:
         name: A template, like ``run.html.j2``.
-        script: The page's own script, like ``run.js``; it reads ``data`` of the values.
+        script: The page's own script, like ``run.js``, which reads ``data`` of the values, or
+            :data:`TABLES`.
         values: What the template shows.
     """
     texts = scripts(script) if script else ()
@@ -65,13 +69,16 @@ def _interval(finding: Finding) -> str:
 
 @cache
 def scripts(name: str) -> tuple[Markup, ...]:
-    """Return Vega, Vega-Lite and Vega-Embed in one script, what pages share, and their own."""
-    vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
+    """Return Vega, Vega-Lite and Vega-Embed in one script, what pages share, and their own.
+
+    :data:`TABLES` needs none of the others.
+    """
     templates = resources.files("joulelab.report").joinpath("templates")
-    texts = (
-        vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"),
-        *(templates.joinpath(one).read_text() for one in ("charts.js", name)),
-    )
+    names = [TABLES] if name == TABLES else ["charts.js", TABLES, name]
+    texts = [templates.joinpath(one).read_text() for one in names]
+    if name != TABLES:
+        vega = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]
+        texts.insert(0, vega.replace("</script", r"<\/script").replace("<!--", r"<\!--"))
     return tuple(Markup(text) for text in texts)  # noqa: S704
 
 

@@ -10,16 +10,20 @@ import pandas as pd
 
 from joulelab.energy.energy import NEGATIVE_NET
 from joulelab.findings.all import Analysis
+from joulelab.findings.schema import records
 from joulelab.findings.summary import varying
 from joulelab.format import (
+    ABSENT,
     count,
     duration,
     interval,
     join_words,
     number,
     percent,
+    relative_to,
     scale,
     sentence,
+    time_scale,
     timestamp,
 )
 from joulelab.report.charts.style import PHASES, QUANTITIES
@@ -33,13 +37,14 @@ MOST_ROWS = 400
 """Rows of a table on the page; the files next to it have all."""
 
 _RESULTS = (
-    ("gross_j_per_unit", "Gross per {}", "J"),
     ("net_j_per_unit", "Net per {}", "J"),
-    ("mean_power_w", "Mean power", "W"),
+    ("gross_j_per_unit", "Gross per {}", "J"),
     ("accuracy_pct", "Accuracy", "%"),
-    ("gross_j", "Gross energy", "J"),
-    ("net_j", "Net of idle", "J"),
-    ("duration_s", "Time", "s"),
+    ("duration_s_per_unit", "Time per {}", "s"),
+    ("mean_power_w", "Mean power", "W"),
+    ("net_j", "Net energy in total", "J"),
+    ("gross_j", "Gross energy in total", "J"),
+    ("duration_s", "Time in total", "s"),
 )
 _FACTORS = {
     "batch_size": "batch size {}",
@@ -59,43 +64,65 @@ _FACTORS = {
 }
 
 
-def results(measured: pd.DataFrame, quantity: str) -> Section:
+def results(measured: pd.DataFrame, ratios: pd.DataFrame, quantity: str) -> Section:
     """Return the main table: rows by phase, the most efficient model of each group first.
 
     The page shows the columns of one quantity, ``net`` or ``gross``, and sorts by it; at first by
     the one that is given. Columns without a value are left out.
+
+    Args:
+        measured: The measurements of all groups.
+        ratios: :func:`joulelab.findings.efficiency.model_ratios` of them.
+        quantity: ``net`` or ``gross``.
     """
     known = [one for one in _RESULTS if measured[one[0]].notna().any()]
-    units = {
-        column: scale(measured[column.replace("net_", "gross_")].abs().median(), unit)
-        for column, _, unit in known
-    }
+    columns = []
+    work = " or ".join(dict.fromkeys(measured["unit"]))
+    for name, heading, unit in known:
+        typical = measured[name.replace("net_", "gross_")].abs().median()
+        size, scaled = time_scale(typical) if unit == "s" else scale(typical, unit)
+        energy = _quantity(name)
+        column = {"name": name, "size": size, "quantity": energy}
+        columns.append(column | {"heading": heading.format(work), "unit": scaled})
+        if name.endswith("j_per_unit"):
+            more = {"name": "difference", "heading": "Compared with the least", "unit": ""}
+            columns.append(column | more)
     several = measured["group"].nunique() > 1
     table = measured.sort_values(["group", f"{quantity}_j_per_unit"], kind="stable")
     shown = table.head(MOST_ROWS)
+    differences = _differences(ratios)
     phases = []
     for phase, title in PHASES.items():
         part = shown[shown["phase"] == phase]
         if not part.empty:
-            rows = [_result(row, units, several) for _, row in part.iterrows()]
+            rows = [_result(row, columns, differences, several) for row in records(part)]
             phases.append({"title": title, "rows": rows})
-    work = " or ".join(dict.fromkeys(measured["unit"]))
-    columns = [
-        (heading.format(work), units[column][1], _quantity(column)) for column, heading, _ in known
-    ]
     return {
         "columns": columns,
+        "sorted_by": f"{quantity}_j_per_unit",
         "phases": phases,
         "left_out": len(table) - len(shown),
         "negative": sentence(NEGATIVE_NET) if (table["net_j"] < 0).any() else "",
     }
 
 
-def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several: bool) -> Section:
+def _result(
+    row: Mapping[str, Any],
+    columns: Sequence[Section],
+    differences: Mapping[tuple[Any, ...], Section],
+    several: bool,
+) -> Section:
     cells = []
-    for column, (size, _) in units.items():
-        value, low, high = (row[column + end] / size for end in ("", "_low", "_high"))
-        cells.append((number(value), interval(low, high, value), _quantity(column)))
+    for column in columns:
+        name, size, energy = column["name"], column["size"], column["quantity"]
+        if name == "difference":
+            key = (row["group"], row["phase"], energy, row["model"])
+            cell = differences.get(key, _NO_DIFFERENCE)
+        else:
+            value, low, high = (row[name + end] / size for end in ("", "_low", "_high"))
+            ends = interval(low, high, value)
+            cell = {"value": row[name], "text": number(value), "note": ends}
+        cells.append(cell | {"quantity": energy, "order": _order(cell["value"])})
     place = [row["study"], row["machine"], row["setting"]] if several else []
     return {
         "group": row["group"],
@@ -105,8 +132,23 @@ def _result(row: pd.Series[Any], units: Mapping[str, tuple[float, str]], several
         "n": int(row["n"]),
         "shared": int(row["shared_runs"]),
         "cells": cells,
-        "order": {name: _order(row[f"{name}_j_per_unit"]) for name in QUANTITIES},
     }
+
+
+_NO_DIFFERENCE = {"value": math.nan, "text": ABSENT, "note": ""}
+
+
+def _differences(ratios: pd.DataFrame) -> dict[tuple[Any, ...], Section]:
+    """Return the cell of each model that states its energy relative to the least."""
+    cells: dict[tuple[Any, ...], Section] = {}
+    for row in records(ratios[ratios["to_least"]]):
+        key = (row["group"], row["phase"], row["quantity"])
+        cells[*key, row["other"]] = {"value": 1.0, "text": "least", "note": ""}
+        text, ends = relative_to(row["estimate"], row["low"], row["high"])
+        tested = not pd.isna(row["shown"])
+        note = ends if not tested or row["shown"] else f"{ends}, not significant"
+        cells[*key, row["model"]] = {"value": row["estimate"], "text": text, "note": note}
+    return cells
 
 
 def _quantity(column: str) -> str:
@@ -115,6 +157,7 @@ def _quantity(column: str) -> str:
 
 
 def _order(value: float) -> str:
+    """Return what a cell is sorted by; empty for an unknown value."""
     return "" if math.isnan(value) else f"{value:.9g}"
 
 
@@ -246,6 +289,7 @@ def _baseline(idle: pd.DataFrame) -> Section:
 
 
 def text_table(texts: pd.DataFrame) -> Section:
-    """Return a table of texts."""
+    """Return a table of texts, without the columns that are empty."""
+    texts = texts[[name for name in texts if texts[name].fillna("").ne("").any()]]
     rows = [["" if pd.isna(cell) else str(cell) for cell in row] for row in texts.to_numpy()]
     return {"columns": [str(name) for name in texts.columns], "rows": rows}

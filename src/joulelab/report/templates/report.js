@@ -88,13 +88,19 @@
         ("quantity" in part.dataset && part.dataset.quantity !== state.quantity) ||
         (state.phase !== "all" && "phase" in part.dataset && part.dataset.phase !== state.phase);
     }
-    for (const body of document.querySelectorAll(".results tbody")) {
-      const rows = [...body.querySelectorAll("tr[data-groups]")];
-      body.hidden = !rows.some((row) => !row.hidden);
-      // The model of least energy is first; those without a value are last.
-      const order = (row) => row.dataset[state.quantity] === "" ? Infinity : Number(row.dataset[state.quantity]);
-      body.append(...rows.sort((one, other) =>
-        Number(one.dataset.groups) - Number(other.dataset.groups) || (order(one) > order(other)) - (order(one) < order(other))));
+    const table = document.querySelector("table.results");
+    if (!table) return;
+    for (const body of table.tBodies) {
+      body.hidden = ![...body.querySelectorAll("tr[data-groups]")].some((row) => !row.hidden);
+    }
+    sortable.hideEmpty(table);
+    // Where the table is sorted by the other energy, it goes on with the same column of this one.
+    const headings = [...table.tHead.rows[0].cells];
+    const hidden = headings.find((heading) => heading.hidden && heading.hasAttribute("aria-sort"));
+    if (hidden) {
+      const sames = headings.filter((heading) => heading.dataset.column === hidden.dataset.column);
+      const same = sames.find((heading) => !heading.hidden);
+      if (same) sortable.sort(table, same.cellIndex, hidden.getAttribute("aria-sort") === "descending");
     }
   }
 
