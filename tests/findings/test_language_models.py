@@ -84,7 +84,7 @@ def test_only_image_models_are_compared_in_inference(by_id):
 def test_the_least_energy_per_token(by_id, phase):
     found = by_id[f"models.{phase}.gross"]
     assert "gross energy per token" in found.question
-    assert "take lm:gpt2: it uses the least gross energy per token in " in found.statement
+    assert "ake lm:gpt2: it uses the least gross energy per token in " in found.statement
     assert found.significant
 
 

@@ -69,26 +69,131 @@ def test_net_and_gross(opened):
     opened.choose("Net of idle")
 
 
+def headings(opened):
+    texts = opened.page.locator(".results thead th:visible").all_inner_texts()
+    return [" ".join(text.split()) for text in texts]
+
+
+def column(opened, name):
+    """The values that the visible rows of each phase are sorted by, in their order."""
+    return opened.page.evaluate(
+        """name => {
+          const heading = [...document.querySelectorAll('.results thead th')]
+            .find(th => !th.hidden && th.textContent.startsWith(name));
+          return [...document.querySelectorAll('.results tbody:not([hidden])')].map(body =>
+            [...body.querySelectorAll('tr[data-groups]:not([hidden])')].map(row => {
+              const cell = row.cells[heading.cellIndex];
+              const order = cell.dataset.order;
+              return order === undefined ? cell.textContent : Number(order);
+            }));
+        }""",
+        name,
+    )
+
+
+def heading(opened, name):
+    return opened.page.get_by_role("columnheader", name=name).filter(visible=True).first
+
+
 def test_the_table_shows_and_sorts_by_the_chosen_energy(opened):
-    def columns():
-        return [text.split(" J")[0] for text in opened.page.locator(
-            ".results thead th:visible").all_inner_texts()]  # fmt: skip
-
-    def is_sorted(quantity):
-        return opened.page.evaluate(
-            "quantity => [...document.querySelectorAll('.results tbody')].every(body => {"
-            " const values = [...body.querySelectorAll('tr[data-groups]:not([hidden])')]"
-            "   .map(row => Number(row.dataset[quantity] || Infinity));"
-            " return values.every((value, i) => i === 0 || values[i - 1] <= value); })",
-            quantity,
-        )
-
-    for label, quantity in (("Gross", "gross"), ("Net of idle", "net")):
+    for label, other in (("Gross", "Net"), ("Net of idle", "Gross")):
         opened.choose(label)
-        assert is_sorted(quantity)
-        assert any(name.startswith(label.split()[0]) for name in columns())
-        other = {"gross": "Net", "net": "Gross"}[quantity]
-        assert not any(name.startswith(other) for name in columns())
+        name = label.split()[0]
+        assert headings(opened)[1].startswith(f"{name} per sample")
+        assert headings(opened)[2].startswith("Compared with the least")
+        assert not any(one.startswith(other) for one in headings(opened))
+        values = column(opened, f"{name} per sample")
+        assert len(values) == 2
+        assert values == [sorted(one) for one in values]
+        assert heading(opened, f"{name} per sample").get_attribute("aria-sort") == "ascending"
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_reverses(opened):
+    unsorted = column(opened, "Model")
+    for name in ("Time per sample", "Mean power", "Model"):
+        button = heading(opened, name).get_by_role("button")
+        button.click()
+        values = column(opened, name)
+        assert values == [sorted(one) for one in values]
+        assert heading(opened, name).get_attribute("aria-sort") == "ascending"
+        button.click()
+        assert column(opened, name) == [one[::-1] for one in values]
+        assert opened.page.locator(".results [aria-sort]").count() == 1
+        assert heading(opened, name).get_attribute("aria-sort") == "descending"
+    heading(opened, "Net per sample").get_by_role("button").click()
+    assert column(opened, "Model") == unsorted
+
+
+def test_a_heading_is_sorted_with_the_keyboard(opened):
+    button = heading(opened, "Compared with the least").get_by_role("button")
+    button.focus()
+    opened.page.keyboard.press("Enter")
+    assert column(opened, "Compared with the least")[0][0] == 1
+    opened.page.keyboard.press("Space")
+    values = column(opened, "Compared with the least")
+    assert values == [sorted(one, reverse=True) for one in values]
+    assert button.evaluate("button => button === document.activeElement")
+    # The other energy is sorted likewise.
+    opened.choose("Gross")
+    values = column(opened, "Compared with the least")
+    assert values == [sorted(one, reverse=True) for one in values]
+    opened.choose("Net of idle")
+    heading(opened, "Net per sample").get_by_role("button").click()
+
+
+def test_rows_without_a_value_are_last_in_both_directions(opened):
+    body = opened.page.locator(".results tbody").first
+    cell = body.locator("tr[data-groups]:visible").first.locator("td").first
+    known = cell.get_attribute("data-order")
+    cell.evaluate("cell => { cell.dataset.order = ''; }")
+    button = heading(opened, "Net per sample").get_by_role("button")
+    for _ in range(2):
+        button.click()
+        assert column(opened, "Net per sample")[0][-1] == 0  # Number("")
+    opened.page.locator(".results [data-order='']").first.evaluate(
+        "(cell, known) => { cell.dataset.order = known; }", known
+    )
+    button.click()
+
+
+def test_the_comparable_column_and_the_heading_stay_in_sight(opened):
+    opened.resize("phone")
+    scroll = opened.page.locator(".tall").first
+    scroll.scroll_into_view_if_needed()
+    inside = """(cell, area) => {
+      const box = cell.getBoundingClientRect(), frame = area.getBoundingClientRect();
+      return box.left >= frame.left && box.right <= frame.right && box.top >= frame.top - 1;
+    }"""
+    area = scroll.element_handle()
+    assert heading(opened, "Net per sample").evaluate(inside, area)
+    assert opened.page.locator(".scroll-hint").is_visible()
+    scroll.evaluate("area => area.scrollTo(area.scrollWidth, area.scrollHeight)")
+    assert heading(opened, "Model").evaluate(inside, area)
+    row = opened.page.locator(".results tbody:visible tr[data-groups]:visible").last
+    assert row.locator("th").evaluate(inside, area)
+    opened.resize("desktop")
+    assert not opened.page.locator(".scroll-hint").is_visible()
+
+
+def test_columns_without_data_are_hidden(opened, resized):
+    assert "Accuracy" in " ".join(headings(opened))
+    cells = opened.page.locator(".results td:visible").all_inner_texts()
+    assert "–" not in cells
+    for table in resized.page.locator("table.sortable").all():
+        count = table.locator("thead th:visible").count()
+        for row in table.locator("tbody tr:visible:not(:has(th[scope=rowgroup]))").all():
+            assert row.locator(":is(th, td):visible").count() == count
+
+
+def test_characteristics_are_sorted_by_their_numbers(opened):
+    table = opened.page.locator("[aria-labelledby=models] table")
+    table.get_by_role("button", name="MACs (M)").click()
+    values = [
+        float(text.replace(",", ""))
+        for text in table.locator("tbody tr td:nth-child(5)").all_inner_texts()
+        if text
+    ]
+    assert values == sorted(values)
 
 
 def test_one_phase_hides_the_other(opened):
@@ -175,6 +280,14 @@ def test_without_javascript_charts_are_images(browser, h100_report):
     one = Opened(browser, h100_report.page, scripts=False)
     assert one.page.locator("figure img:visible").count() >= one.page.locator("figure").count()
     assert one.page.locator(".controls:visible, button:visible").count() == 0
+    table = one.page.locator(".results")
+    orders = (
+        table.locator("tbody")
+        .first.locator("tr td:nth-child(2)")
+        .evaluate_all("all => all.map(cell => Number(cell.dataset.order))")
+    )
+    assert orders == sorted(orders)
+    assert len(orders) == 16
     widths = one.page.eval_on_selector_all("figure img", "all => all.map(i => i.naturalWidth)")
     assert min(widths) > 100
     one.context.close()

@@ -84,7 +84,7 @@ def test_no_script_runs_but_the_pages_own(page):
     for script in page.scripts[1:]:
         digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
-    assert len(page.scripts) == 4
+    assert len(page.scripts) == 5
 
 
 def test_ids_are_unique(page):
@@ -169,7 +169,7 @@ def test_hostile_names_stay_names(tmp_path, synthetic):
     page = Page(html)
     assert "<script>alert" not in html
     assert "\u2028" not in page.scripts[0]
-    assert len(page.scripts) == 4
+    assert len(page.scripts) == 5
     assert HOSTILE in {row["model"] for row in page.rows("energy")}
     assert page.words.count('alert("x")') >= 3
 

@@ -184,10 +184,15 @@ class _Choice:
         self.best = next((row for row in accuracies if row["best"]), None)
         equal = {row["model"] for row in accuracies if row["equal_to_best"]}
         self.rivals = [row for row in self.others if not accuracies or row["model"] in equal]
-        self.cheaper = [
-            row for row in self.others
-            if row["estimate"] < 1 and row["model"] in self.accuracies.keys() - equal
-        ]  # fmt: skip
+        less_accurate = self.accuracies.keys() - equal
+        cheaper = [
+            row for row in self.others if row["estimate"] < 1 and row["model"] in less_accurate
+        ]
+        # Those that use significantly less are first, and of these the most accurate.
+        self.cheaper = sorted(
+            cheaper,
+            key=lambda row: (not _is_shown(row), self.accuracies[row["model"]]["less_pct"]),
+        )
 
     def findings(self) -> Iterator[Finding]:
         about, quantity = self.first, self.first["quantity"]
@@ -213,7 +218,7 @@ class _Choice:
             among = self.rivals or [_inverse(row) for row in self.cheaper] or self.others
             options |= {end: among[0][end] for end in INTERVAL}
             if not pd.isna(among[0]["shown"]):
-                options["significant"] = any(row["shown"] for row in among)
+                options["significant"] = any(map(_is_shown, among))
             texts = [*self._take(), *self._trade_off()]
             if not self.accuracies:
                 texts[0] = f"by energy alone, as no accuracy was measured, {texts[0]}"
@@ -244,7 +249,7 @@ class _Choice:
             )
         nearest = self.rivals[0]
         following = f"the next, {nearest['model']}"
-        apart = [row for row in self.rivals if not pd.isna(row["shown"]) and row["shown"]]
+        apart = [row for row in self.rivals if _is_shown(row)]
         close = [row["model"] for row in self.rivals if row not in apart]
         if pd.isna(nearest["shown"]):
             yield (
@@ -274,7 +279,7 @@ class _Choice:
             yield f"{apart[-1]['model']} uses the most, {_times(apart[-1])}"
 
     def _trade_off(self) -> Iterator[str]:
-        """State what the most efficient of the less accurate models uses, and its accuracy."""
+        """State what the most accurate of the cheaper models uses, and its accuracy."""
         if self.cheaper and self.best:
             cheap = self.cheaper[0]
             accuracy = self.accuracies[cheap["model"]]
@@ -283,10 +288,11 @@ class _Choice:
             )
             more = f"{self.name} uses {_times(_inverse(cheap))} as {cheap['model']}"
             if pd.isna(cheap["shown"]):
-                more += ", which repeats are needed to test"
-            elif not cheap["shown"]:
-                more += ", which is not significantly more"
-            yield f"{more}, which is {less} points less accurate than {self.best['model']}"
+                more += " (repeats are needed to test it)"
+            elif not _is_shown(cheap):
+                more += " (not significantly more)"
+            than = "" if self.best["model"] == self.name else f" than {self.best['model']}"
+            yield f"{more}, which is {less} points less accurate{than}"
             others = len(self.cheaper) - 1
             if others:
                 yield f"{count(others, 'other model')} also use less and are less accurate"
@@ -299,11 +305,11 @@ class _Choice:
         row = next((one for one in self.others if one["model"] == best), None)
         saving, low, high, shown = 0.0, math.nan, math.nan, None
         if row is None:
-            text = f"none was measured: {best} is also the most accurate"
+            text = f"nothing: {best} is the most accurate, and the model to take"
         else:
             over = _inverse(row)
             saving, low, high = (100 * (1 - over[name]) for name in ("estimate", "high", "low"))
-            shown = None if pd.isna(row["shown"]) else row["estimate"] > 1 and bool(row["shown"])
+            shown = None if pd.isna(row["shown"]) else row["estimate"] > 1 and _is_shown(row)
             text = f"{self.name} saves {with_interval(saving, low, high, '%')} over {best}"
             if math.isinf(low):
                 text = f"what {self.name} saves over {best} cannot be determined: {TOO_WIDE}"
@@ -319,6 +325,10 @@ class _Choice:
             estimate=saving, low=low, high=high, n=len(self.accuracies), unit="%",
             figure="accuracy", detail=True, significant=shown,
         )  # fmt: skip
+
+
+def _is_shown(row: dict[str, Any]) -> bool:
+    return not pd.isna(row["shown"]) and bool(row["shown"])
 
 
 def _inverse(row: dict[str, Any]) -> dict[str, Any]:
