@@ -43,11 +43,11 @@ def test_topics_are_in_order_and_other_findings_are_left_out():
     assert ids(found) == (["models.train.net", "ratio.net", "knee.train"], [])
 
 
-def test_equal_accuracy_comes_before_energy_alone_if_both_are_significant():
-    models = finding("models.train.net", phase="train")
-    efficient = finding("efficient.train.net", phase="train")
-    assert ids([models, efficient])[0] == ["efficient.train.net"]
-    assert ids([models, replace(efficient, significant=False)])[0] == ["models.train.net"]
+def test_the_id_that_is_named_first_is_chosen_if_both_are_significant():
+    knee = finding("knee.train", phase="train")
+    limit = finding("limit.train.power_limit_w", phase="train")
+    assert ids([knee, limit])[0] == ["limit.train.power_limit_w"]
+    assert ids([knee, replace(limit, significant=False)])[0] == ["knee.train"]
 
 
 def test_the_largest_significant_effect_of_a_factor_is_chosen():

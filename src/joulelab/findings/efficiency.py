@@ -12,7 +12,7 @@ from joulelab.findings.cell_means import Cell, CellMeans
 from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, KEY, NAMES, PHASES, Finding, frame, records
 from joulelab.findings.summary import setting_text, varying
-from joulelab.format import count, join_words, with_interval
+from joulelab.format import count, join_words, sentence, with_interval
 from joulelab.runs import FACTORS
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 
@@ -219,9 +219,11 @@ class _Choice:
             options |= {end: among[0][end] for end in INTERVAL}
             if not pd.isna(among[0]["shown"]):
                 options["significant"] = any(map(_is_shown, among))
-            texts = [*self._take(), *self._trade_off()]
+            take, trade_off = [*self._take()], [*self._trade_off()]
             if not self.accuracies:
-                texts[0] = f"by energy alone, as no accuracy was measured, {texts[0]}"
+                take[0] = f"by energy alone, as no accuracy was measured, {take[0]}"
+            texts = [*take, *trade_off]
+            options["answer"] = " ".join(map(sentence, (take[0], *trade_off[:1])))
         if self.left_out and len(self.rows) > 1:
             texts.append(
                 f"{_some(self.left_out)} cannot be compared: {NAMES[quantity]} is not above 0 in "

@@ -40,7 +40,7 @@ class Topic:
 FACTORS = "factor."
 
 TOPICS = (
-    Topic("Model", ("efficient.", "models.")),
+    Topic("Model", ("models.",)),
     Topic("Settings", ("best_setting.",)),
     Topic("Effect of a setting", (FACTORS, "interaction.", "batch.")),
     Topic("Machines", ("machines.ratio.", "machines")),
