@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from joulelab.compare.compare import estimate_effect
-from joulelab.findings.accuracy import EXCHANGE, accuracy, accuracy_findings, epoch_findings
+from joulelab.findings.accuracy import ACCURACY, EXCHANGE, accuracy, epoch_findings
 from joulelab.findings.agreement import agreement, agreement_findings
 from joulelab.findings.batch_sizes import batch_findings, batch_floors
 from joulelab.findings.cell_means import CellMeans
@@ -37,7 +37,12 @@ from joulelab.findings.comparisons import (
     phase_ratios,
     side_by_side,
 )
-from joulelab.findings.efficiency import efficiency_findings, factor_effects, model_ratios
+from joulelab.findings.efficiency import (
+    efficiency_findings,
+    factor_effects,
+    model_findings,
+    model_ratios,
+)
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
 from joulelab.findings.power import (
     UTILIZATION,
@@ -200,9 +205,9 @@ def _models(seed: int, effect: bool) -> Any:
         study.log_energy = {m: (0.3 if i else 0.0) for i, m in enumerate(study.models)}
         study.log_time = study.log_energy
     runs, measured = tables(study)
-    means = CellMeans(runs)
-    found = model_ratios(measured, means)
-    for finding in efficiency_findings(found, factor_effects(measured, means)):
+    unknown = frame([], ACCURACY)
+    found = model_ratios(measured, CellMeans(runs), unknown)
+    for finding in model_findings(measured, found, unknown):
         one = found[(found["phase"] == finding.phase) & (found["quantity"] == finding.quantity)]
         right = one["other"].iloc[0] == "M00"
         yield judged(finding, right, math.exp(0.3) if effect and right else None)
@@ -214,9 +219,7 @@ def _factors(seed: int, effect: bool) -> Any:
     if effect:
         study.extra = lambda _m, _b, precision, _p: math.log(0.8) * (precision == "bf16")
     runs, measured = tables(study)
-    means = CellMeans(runs)
-    none = model_ratios(measured.iloc[:0], means)
-    for finding in efficiency_findings(none, factor_effects(measured, means)):
+    for finding in efficiency_findings(factor_effects(measured, CellMeans(runs))):
         up = finding.id.endswith("fp32")
         truth = 1.0 if not effect else 1.25 if up else 0.8
         yield judged(finding, (finding.estimate > 1) == up, truth)
@@ -401,10 +404,12 @@ def _accuracy(seed: int, effect: bool) -> Any:
         study.accuracy[model] = 90.0 if i < 2 or not effect else 80.0
         study.log_energy[model] = study.log_time[model] = -0.5 if effect and i == 1 else 0.0
     runs, measured = tables(study)
-    for finding in accuracy_findings(accuracy((), measured, CellMeans(runs))):
+    means = CellMeans(runs)
+    accurate = accuracy((), measured, means)
+    for finding in model_findings(measured, model_ratios(measured, means, accurate), accurate):
         if finding.id.startswith("efficient"):
             # The cheaper one may itself have been measured as the most accurate.
-            if not (effect and "that of M01" in finding.statement):
+            if not (effect and finding.statement.startswith("Nothing")):
                 saving = 100 * (1 - math.exp(-0.5)) if effect else 0.0
                 known = saving if finding.quantity == "gross" or not effect else None
                 yield judged(finding, finding.estimate > 0, known)
