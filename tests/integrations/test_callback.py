@@ -10,8 +10,10 @@ import joulelab
 from joulelab.batches import Tokens
 from joulelab.errors import RecorderError
 from joulelab.forecast import loop
-from joulelab.integrations import callback
-from joulelab.integrations.callback import EnergyHooks, Fit, HookSpans, wrap_method
+from joulelab.integrations import hook_spans
+from joulelab.integrations.callback import EnergyHooks
+from joulelab.integrations.fit import Fit
+from joulelab.integrations.hook_spans import HookSpans, wrap_method
 
 
 @pytest.mark.usefixtures("own_recorder")
@@ -60,7 +62,7 @@ def test_without_a_recorder_the_training_continues(monkeypatch, error):
     def refuse():
         raise error
 
-    monkeypatch.setattr("joulelab.integrations.callback.Meter", refuse)
+    monkeypatch.setattr("joulelab.integrations.hook_spans.Meter", refuse)
     spans = HookSpans()
     with pytest.warns(RuntimeWarning, match=f"energy is not measured: .*{str(error)[-5:]}"):
         fit = Fit(spans)
@@ -243,7 +245,7 @@ def test_a_failure_warns_once_and_the_training_continues(fit_of, monkeypatch):
 
 
 def test_processes_whose_tokens_do_not_arrive_count_as_this_one(monkeypatch):
-    monkeypatch.setattr(callback, "WAIT_FOR_PROCESSES_S", 0.0)
+    monkeypatch.setattr(hook_spans, "WAIT_FOR_PROCESSES_S", 0.0)
     with joulelab.Meter() as meter:
         spans = HookSpans(meter)
         spans.processes = spans.replicas = 4.0

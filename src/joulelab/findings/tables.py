@@ -27,8 +27,9 @@ from joulelab.findings.schema import (
 from joulelab.findings.summary import measurements, summary
 from joulelab.format import csv_cell
 from joulelab.machine import Machine
-from joulelab.runs.record import Run, StudyPart
+from joulelab.runs.record import Run
 from joulelab.runs.shared_machine import was_shared
+from joulelab.runs.study_part import StudyPart
 from joulelab.runs.study_runs import DamagedRun, Study, idle_points, read_studies
 from joulelab.storage import write_whole, writing
 

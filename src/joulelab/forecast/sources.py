@@ -25,9 +25,9 @@ from joulelab.logs.cells import number
 from joulelab.logs.csv_table import open_table
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_spans import TraceSpan, Window
-from joulelab.runs.record import StudyPart
 from joulelab.runs.selection import open_run
 from joulelab.runs.shared_machine import Sharing
+from joulelab.runs.study_part import StudyPart
 
 EPOCH, STEP, IDLE, ATTEMPT = "epoch", "step", "idle", "attempt"
 

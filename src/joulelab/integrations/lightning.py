@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from joulelab.batches import UNKNOWN_TOKENS, TokenCounter, batch_size, count_tokens
-from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method
+from joulelab.integrations.callback import EnergyHooks, should_record
+from joulelab.integrations.hook_spans import wrap_method
 from joulelab.integrations.metrics import Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 

@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any
 
 from joulelab.batches import TokenCounter, count_tokens
-from joulelab.integrations.callback import EnergyHooks, should_record, wrap_method, wrap_step
+from joulelab.integrations.callback import EnergyHooks, should_record
+from joulelab.integrations.hook_spans import wrap_method, wrap_step
 from joulelab.integrations.metrics import Epoch, Metrics, stage_energy, stage_metrics
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from joulelab.energy.baseline import Baseline
-from joulelab.energy.energy import ComponentEnergy, Energy, StoredEnergy, sensor_of
+from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
@@ -56,14 +56,13 @@ from joulelab.runs.stored_records import (
     StoredSpanTotal,
     StoredStudyPart,
 )
+from joulelab.runs.study_part import SpanRecord, StudyPart, study_part
 from joulelab.sensors.host import boot_id
 from joulelab.storage import home, read_whole, write_whole, writing
 from joulelab.validation import InvalidData, convert, parse_json
 
 SCHEMA = "joulelab-run-2"
 
-WHOLE_SPANS = ("idle", "warmup", "epoch", "validate")
-"""Spans of a study run that do not lie within one another; together they are the whole run."""
 UNFINISHED = "its end was not recorded: values go up to the last reading"
 _NS = 1e-9
 
@@ -87,81 +86,6 @@ class SpanTotal:
     def of(cls, name: str, count: int, energy: Energy) -> Self:
         """Make the total of ``count`` spans from the sum of their energies."""
         return cls(name, count, energy.duration_s, energy.gross_j, *energy.interval_j, energy.net_j)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanRecord:
-    """One measured span of a study run; times are CLOCK_MONOTONIC."""
-
-    name: str
-    attributes: Mapping[str, Any]
-    start_ns: int
-    stop_ns: int
-    energy: Energy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseRecord:
-    """A phase of a study run without warm-up and validation, or one epoch of it.
-
-    Attributes:
-        phase: ``"train"`` or ``"infer"``.
-        index: Index of the epoch, from 0; -1 for a whole phase.
-        energy: Net of the idle power that its study measured.
-        complete: Whether an epoch covered the whole data set.
-        values: Everything else that was recorded, for example ``samples``, ``steps``, ``loss``,
-            ``accuracy_pct``. Values that were not measured are ``None`` or missing.
-    """
-
-    phase: str
-    index: int = -1
-    energy: Energy
-    complete: bool = True
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyPart:
-    """The part of a record that only runs of a study have.
-
-    Attributes:
-        name: Name of the study.
-        is_idle: Whether the run measured idle power, not a cell of the plan.
-        block, order, repeat: Its position in the randomised design, from 0.
-        phases: Planned phases.
-        characteristics: Parameters, MACs and sizes of the model; empty if unknown.
-        data: The data set.
-        results, epochs: By phase, and in order of time.
-        spans: Every measured span, in order of time; energies are gross.
-    """
-
-    name: str
-    is_idle: bool
-    block: int
-    order: int | None
-    repeat: int
-    seed: int | None
-    phases: tuple[str, ...]
-    characteristics: Mapping[str, Any]
-    data: Mapping[str, Any]
-    results: Mapping[str, PhaseRecord]
-    epochs: tuple[PhaseRecord, ...]
-    spans: tuple[SpanRecord, ...]
-
-    @property
-    def whole(self) -> list[SpanRecord]:
-        """The spans that make up the whole run."""
-        return [span for span in self.spans if span.name in WHOLE_SPANS]
-
-    def spans_of(self, phase: str, index: int = -1) -> list[SpanRecord]:
-        """Return the epoch spans of a phase, or of one epoch of it."""
-        return [
-            span
-            for span in self.spans
-            if span.name == "epoch"
-            and span.attributes["phase"] == phase
-            and index in (-1, span.attributes.get("index"))
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,36 +368,6 @@ def sum_of_known(energies: Iterable[Energy]) -> Energy:
     )
 
 
-def with_baseline(run: Run, baseline: Baseline) -> Run:
-    """Return a study run with net energies.
-
-    Idle power is subtracted over the stretch from the first to the last span of an energy.
-    """
-    study = run.study
-    assert study is not None
-
-    def net(energy: Energy, spans: Sequence[SpanRecord]) -> Energy:
-        if not spans:
-            return energy
-        start_s = min(span.start_ns for span in spans) * _NS
-        stop_s = max(span.stop_ns for span in spans) * _NS
-        return baseline.subtract(energy, start_s, stop_s)
-
-    def net_part(part: PhaseRecord) -> PhaseRecord:
-        return replace(part, energy=net(part.energy, study.spans_of(part.phase, part.index)))
-
-    return replace(
-        run,
-        baseline=baseline,
-        energy=net(run.energy, study.whole),
-        study=replace(
-            study,
-            results={phase: net_part(result) for phase, result in study.results.items()},
-            epochs=tuple(map(net_part, study.epochs)),
-        ),
-    )
-
-
 def run_of_record(directory: Path, data: Mapping[str, Any]) -> Run:
     """Make a run from what :func:`read_record` returned; defaults take the place of nulls.
 
@@ -489,7 +383,7 @@ def run_of_record(directory: Path, data: Mapping[str, Any]) -> Run:
             if name in values:
                 values[name] = make(values[name])
         is_study = stored["kind"] == "study"
-        part = _study_part(convert(data, StoredStudyPart), data) if is_study else None
+        part = study_part(convert(data, StoredStudyPart), data) if is_study else None
     except InvalidData as error:
         raise _damaged(directory / RUN_FILE, error) from error
     if part is not None:
@@ -519,47 +413,6 @@ _MAKERS: Mapping[str, Callable[[Any], Any]] = {
     "baseline": Baseline,
     "inside": Path,
 }
-
-
-def _study_part(stored: StoredStudyPart, data: Mapping[str, Any]) -> StudyPart:
-    results = {
-        phase: _phase({**one, "phase": phase}, {**data["results"][phase], "phase": phase})
-        for phase, one in stored["results"].items()
-    }
-    return StudyPart(
-        name=stored["study"],
-        is_idle=stored["idle"],
-        block=stored["block"],
-        order=stored["order"],
-        repeat=stored["repeat"],
-        seed=stored["seed"],
-        data=stored["data"],
-        phases=stored["phases"],
-        characteristics=data["characteristics"] or {},
-        results=results,
-        epochs=tuple(map(_phase, stored["epochs"], data["epochs"])),
-        spans=tuple(
-            SpanRecord(
-                name=span["name"],
-                attributes=span["attributes"],
-                start_ns=span["start_ns"],
-                stop_ns=span["stop_ns"],
-                energy=_energy(span["energy"]),
-            )
-            for span in stored["measured"]
-        ),
-    )
-
-
-def _phase(stored: Mapping[str, Any], data: Mapping[str, Any]) -> PhaseRecord:
-    """Make a phase of its checked part and of everything that was recorded."""
-    own = {name: stored[name] for name in ("phase", "index", "complete") if name in stored}
-    values = {name: value for name, value in data.items() if name not in {*own, "energy"}}
-    return PhaseRecord(energy=_energy(stored["energy"]), values=values, **own)
-
-
-def _energy(stored: StoredEnergy | None) -> Energy:
-    return Energy(duration_s=math.nan) if stored is None else Energy.of_stored(stored)
 
 
 def _totals(spans: Sequence[SpanRecord]) -> tuple[SpanTotal, ...]:

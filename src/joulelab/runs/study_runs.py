@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Required, TypedDict
 
 from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.energy import Energy
 from joulelab.errors import StoreError, UserError
 from joulelab.machine import Machine
 from joulelab.recording.trace_format import RUN_FILE
 from joulelab.runs import phase_name
-from joulelab.runs.record import Run, is_run, read_run, with_baseline
+from joulelab.runs.record import Run, is_run, read_run
+from joulelab.runs.study_part import PhaseRecord, SpanRecord
 from joulelab.storage import read_whole
 from joulelab.validation import Count, InvalidData, convert, decode, parse_toml
 
@@ -259,7 +261,7 @@ def _net(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         found = points.get((run.study.block, run.boot_id)) if run.study else None
         is_cell = run.study is not None and not run.study.is_idle
-        net.append(with_baseline(run, Baseline(tuple(found))) if found and is_cell else run)
+        net.append(_with_baseline(run, Baseline(tuple(found))) if found and is_cell else run)
     return net
 
 
@@ -273,3 +275,33 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _with_baseline(run: Run, baseline: Baseline) -> Run:
+    """Return a study run with net energies.
+
+    Idle power is subtracted over the stretch from the first to the last span of an energy.
+    """
+    study = run.study
+    assert study is not None
+
+    def net(energy: Energy, spans: Sequence[SpanRecord]) -> Energy:
+        if not spans:
+            return energy
+        start_s = min(span.start_ns for span in spans) * 1e-9
+        stop_s = max(span.stop_ns for span in spans) * 1e-9
+        return baseline.subtract(energy, start_s, stop_s)
+
+    def net_part(part: PhaseRecord) -> PhaseRecord:
+        return replace(part, energy=net(part.energy, study.spans_of(part.phase, part.index)))
+
+    return replace(
+        run,
+        baseline=baseline,
+        energy=net(run.energy, study.whole),
+        study=replace(
+            study,
+            results={phase: net_part(result) for phase, result in study.results.items()},
+            epochs=tuple(map(net_part, study.epochs)),
+        ),
+    )

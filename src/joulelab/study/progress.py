@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from joulelab.format import count, duration, finite_or_none, quantity
-from joulelab.runs.record import WHOLE_SPANS, Run
+from joulelab.runs.record import Run
 from joulelab.runs.shared_machine import shared_energies
+from joulelab.runs.study_part import WHOLE_SPANS
 from joulelab.runs.study_runs import idle_points
 from joulelab.study.cells import Cell
 from joulelab.study.plan import Plan
