@@ -17,7 +17,7 @@ from run_records import MACHINE
 
 from joulelab import Meter
 from joulelab.carbon.site import local_costs
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline, IdlePoint, Load
 from joulelab.energy.energy import Energy
 from joulelab.format import duration, money, percent, quantity, with_interval
 from joulelab.recording.trace import RECORD
@@ -26,7 +26,7 @@ from joulelab.report import run_figures
 from joulelab.report.recorded_run import open_recorded
 from joulelab.report.run_page import facts, write_run_page
 from joulelab.runs.hosts import gather
-from joulelab.runs.record import read_run
+from joulelab.runs.record import read_record, read_run, write_record
 from joulelab.sensors.simulated import SimulatedMachine
 
 HOSTILE = "</script><img src=http://example.com/x>"
@@ -332,3 +332,27 @@ def test_net_energy_is_drawn_on_request(browser, page):
     one.drawn()
     assert title.inner_html() != before
     one.context.close()
+
+
+def test_a_banner_states_that_idle_power_was_measured_on_a_busy_machine(synthetic, tmp_path):
+    writer = synthetic.Writer(tmp_path / "s", models=["LeNet"])
+    writer.idle(0, "before")
+    writer.cell("LeNet", 0)
+    cell, idle = (tmp_path / "s" / "runs" / name for name in ("r0-lenet", "r0-idle-before"))
+    assert "busy machine" not in text_of(write_run_page(cell))
+    point = IdlePoint(
+        time_s=1005.0,
+        duration_s=10.0,
+        power_w={"gpu:0": 100.0, "cpu:0": 20.0},
+        uncertainty_w={"gpu:0": 1.0, "cpu:0": 9.0},
+        source=synthetic.SOURCE,
+        load={"cpu": Load(0.5, "make (pid 7)")},
+        busy_w={"cpu:0": 38.0},
+    )
+    write_record(idle, read_record(idle) | {"baseline": Baseline((point,)).to_json()})
+    page = write_run_page(cell)
+    banners = re.findall(r'<p class="warning">(.*?)</p>', page.read_text())
+    (banner,) = (text for text in banners if "busy" in text)
+    assert banner.startswith("Idle power was measured on a busy machine")
+    assert "50 % of the CPU used by make (pid 7)" in banner
+    assert text_of(page).lower().count("on a busy machine") == 1, "the notes do not repeat it"

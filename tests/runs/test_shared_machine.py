@@ -8,7 +8,7 @@ from joulelab.energy.attribution import Share
 from joulelab.energy.baseline import Baseline, IdlePoint, Load
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.runs.record import read_record, write_record
-from joulelab.runs.shared_machine import Sharing, is_shared, study_caveats, was_shared
+from joulelab.runs.shared_machine import Sharing, is_shared, other_users, study_caveats, was_shared
 from joulelab.runs.study_runs import read_study
 from joulelab.sensors.sensor import Provenance
 
@@ -45,6 +45,26 @@ def energy(*shares):
 def test_an_energy_is_shared_if_others_are_known_to_have_used_it(shares, shared, known):
     assert is_shared(energy(*shares)) is shared
     assert was_shared(energy(*shares)) is known
+
+
+@pytest.mark.parametrize(
+    ("note", "component", "users"),
+    [
+        ("other processes also used the CPU: make (pid 7), ld (pid 8) and 3 more", "the CPU",
+         ["make", "ld"]),
+        ("node1: other processes also used gpu:10: a b (pid 1)", "gpu:10", ["a b"]),
+        ("other processes also used the CPU", "the CPU", []),
+        ("the CPU was used by others, too: make (pid 7)", "the CPU", ["make"]),
+        ("gpu:0 was used by others, too: processes that were not seen", "gpu:0", []),
+        ("the CPU: this job's share is unknown: nothing was sampled", None, []),
+    ],
+)  # fmt: skip
+def test_a_note_states_sharing_where_no_share_is_known(note, component, users):
+    noted = replace(energy(None), notes=(note,))
+    assert other_users(noted) == ({component: users} if component else {})
+    assert is_shared(noted) is (component is not None)
+    if component is not None:
+        assert Sharing.of([("a", noted)]).components == (component,)
 
 
 def test_several_runs_are_summarised():

@@ -26,6 +26,7 @@ class Total:
         net: Net energy, J; NaN unless it is known of each of them.
         duration_s: Length of all phases.
         phases: Gross energy in J and length in s of each phase.
+        sources: Each component and where its energy comes from, for example ``"measured"``.
     """
 
     study: Study
@@ -35,6 +36,7 @@ class Total:
     net: UncertainValue
     duration_s: float
     phases: dict[str, tuple[float, float]]
+    sources: frozenset[tuple[str, str]]
 
 
 def study_totals(study: Study) -> list[Total]:
@@ -69,6 +71,11 @@ def _total(study: Study, runs: Sequence[Run]) -> Total:
         net=_sum("net_j", measured),
         duration_s=math.fsum(energy.duration_s for *_, energy in energies),
         phases=phases,
+        sources=frozenset(
+            (part.component, str(part.provenance))
+            for _, energy in measured
+            for part in energy.components.values()
+        ),
     )
 
 

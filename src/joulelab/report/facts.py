@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -20,10 +21,10 @@ class Fact(NamedTuple):
     details: tuple[str, ...] = ()
 
 
-def energy_fact(name: str, value_j: float, ends_j: Interval) -> Fact:
+def energy_fact(name: str, value_j: float, ends_j: Interval, *details: str) -> Fact:
     """Return an energy in joules, with watt-hours and its interval below."""
     ends = interval_text(value_j, ends_j)
-    return Fact(name, quantity(value_j, "J"), (watt_hours(value_j), ends))
+    return Fact(name, quantity(value_j, "J"), (watt_hours(value_j), ends, *details))
 
 
 def cost_facts(costs: Costs) -> list[Fact]:
@@ -31,11 +32,13 @@ def cost_facts(costs: Costs) -> list[Fact]:
     found = []
     if math.isfinite(costs.carbon_g):
         ends = interval_text(costs.carbon_g, costs.carbon_interval_g, "g")
-        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends,)))
+        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends, f"at {costs.factor}")))
     if math.isfinite(costs.price):
         text = money_with_interval(costs.price, *costs.price_interval, str(costs.currency))
         value, _, rest = text.partition(" (")
-        found.append(Fact("Price", value, (rest.removesuffix(")"),)))
+        rate = f"at {costs.price_per_kwh:g} {costs.currency}/kWh"
+        pue = "" if costs.pue == 1 else f", PUE {costs.pue:g}"
+        found.append(Fact("Price", value, (rest.removesuffix(")"), f"{rate}{pue}")))
     return found
 
 
@@ -54,4 +57,4 @@ def devices_text(machine: Machine) -> str:
     texts = [f"{n} x {text}" if n > 1 else text for text, n in gpus.items()] or ["no GPU"]
     known = {"CPU {}": rows["CPU"], "memory {}": rows["DRAM"]}
     texts += [name.format(text) for name, text in known.items() if text != "unknown"]
-    return "; ".join(texts)
+    return re.sub(r" \(\w+ unknown\)", "", "; ".join(texts))

@@ -20,6 +20,7 @@ from joulelab.forecast.sources import read_source
 from joulelab.format import count, duration, percent, quantity
 from joulelab.layout import Line
 from joulelab.report.facts import Fact, cost_facts, devices_text, energy_fact
+from joulelab.report.provenance import provenance_summary
 from joulelab.run.summary import SITE_HINT
 from joulelab.runs.shared_machine import study_caveats
 
@@ -152,7 +153,7 @@ def _facts(total: Total, costs: Costs) -> Iterator[Fact]:
     if math.isnan(gross.value):
         yield Fact("Energy", "not measured")
     else:
-        yield energy_fact("Energy", gross.value, gross.interval)
+        yield energy_fact("Energy", gross.value, gross.interval, provenance_summary(total.sources))
         if math.isnan(net.value):
             yield Fact("Net of idle", "unknown", ("idle power was not measured",))
         else:

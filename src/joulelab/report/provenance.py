@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from joulelab.energy.energy import ComponentEnergy, Energy
@@ -44,15 +44,19 @@ def origins(study: Study) -> list[Origin]:
     ]
 
 
-def provenance_summary(sources: Sequence[Origin]) -> str:
-    """Summarise sources, for example ``"GPU measured, CPU estimated"``.
+def provenance_summary(sources: Iterable[tuple[str, str]]) -> str:
+    """Summarise pairs of component and provenance, like ``"GPU measured, CPU estimated"``.
 
     Returns:
         One word if all are the same; empty without sources.
+
+    Example:
+        >>> provenance_summary([("gpu:0", "measured"), ("cpu:0", "estimated")])
+        'CPU estimated, GPU measured'
     """
     found: dict[str, set[str]] = {}
-    for origin in sources:
-        found.setdefault(origin.provenance, set()).add(_kind(origin.component))
+    for component, provenance in sources:
+        found.setdefault(provenance, set()).add(_kind(component))
     if len(found) == 1:
         return next(iter(found))
     return ", ".join(f"{join_words(sorted(kinds))} {word}" for word, kinds in sorted(found.items()))

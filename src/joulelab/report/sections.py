@@ -182,6 +182,7 @@ def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Se
     plan = study.plan
     failed = len(study.failed()) + len(study.damaged)
     phases = join_words([PHASES[phase].lower() for phase in plan["phases"]])
+    of_component = [(one.component, one.provenance) for one in sources]
     finished = f"{len(study.cells())} of {study.cells_planned}"
     first = study.runs[0].study
     return {
@@ -194,7 +195,7 @@ def _overview(study: Study, runs: pd.DataFrame, sources: Sequence[Origin]) -> Se
         "when": _when(study),
         "facts": [
             ("Finished runs", f"{finished}, {failed} failed" if failed else finished),
-            ("Power readings", provenance_summary(sources) or "none"),
+            ("Power readings", provenance_summary(of_component) or "none"),
         ],
     }
 
