@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @click.command("gather")
 @click.argument("directory", type=click.Path(file_okay=False))
+@click.option("--job", "batch_job", metavar="ID", help="Only recordings of this job of Slurm.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(directory: str, as_json: bool) -> None:
+def command(directory: str, batch_job: str | None, as_json: bool) -> None:
     """Add up the energy of a multi-process job over its hosts.
 
-    DIRECTORY contains what the hosts wrote with Meter(directory=...) on every rank. When several
-    ranks are in the same span, their time and energy count once. Ranks that left no recording are
-    listed.
+    DIRECTORY contains what the hosts wrote with Meter(directory=...) or `joulelab run --out` on
+    every rank. When several ranks are in the same span, their time and energy count once. Ranks and
+    hosts that left no recording are listed.
 
     \b
     Example:
@@ -31,7 +32,7 @@ def command(directory: str, as_json: bool) -> None:
     from joulelab.runs.hosts import gather  # noqa: PLC0415  (--help does not wait for NumPy)
 
     with progress("adding up"):
-        job = gather(directory)
+        job = gather(directory, batch_job=batch_job)
         energies = {name: job.energy(name) for name in job.names}
         total = job.total
     if as_json:
@@ -40,6 +41,10 @@ def command(directory: str, as_json: bool) -> None:
             "hosts": {
                 host: [str(one.directory) for one in recordings]
                 for host, recordings in job.hosts.items()
+            },
+            "jobs": {
+                name: list(dict.fromkeys(one.batch_job.step for one in recordings if one.batch_job))
+                for name, recordings in job.batch_jobs.items()
             },
             "missing": list(job.missing),
             "doubled": list(job.doubled),
@@ -54,6 +59,8 @@ def command(directory: str, as_json: bool) -> None:
 def _print(job: DistributedJob, total: Energy, energies: dict[str, Energy]) -> None:
     ranks = f", {count(len(job.ranks), 'rank')}" if job.ranks else ""
     echo(f"{count(len(job.hosts), 'host')}{ranks}: {', '.join(job.hosts)}")
+    if len(job.batch_jobs) > 1:
+        echo(f"the sum of Slurm's jobs {', '.join(job.batch_jobs)}: choose one with --job")
     lines = [("whole job", _text(total))]
     for component, part in total.components.items():
         lines.append((component, f"{quantity(part.gross_j, 'J')}  {part.provenance}"))

@@ -326,6 +326,10 @@ def other_processes(
     }
 
 
+UNSEEN = "gpu:unseen"
+"""Stands for GPUs that Slurm gave the job on a host and that its recorder does not see."""
+
+
 @dataclass(slots=True)
 class _Process:
     """A process of the job, as it was recorded."""
@@ -369,7 +373,7 @@ def foreign_gpus(trace: Trace) -> dict[str, str]:
             used.update(recorded if process.visible is None else process.visible)
     allotted = max(process.gpus_on_host for process in processes)
     if allotted > len(recorded) and not reasons:
-        reasons["gpu:unseen"] = (
+        reasons[UNSEEN] = (
             f"the job has {allotted} GPUs on this host, but the recorder sees only "
             f"{len(recorded)}; {VISIBILITY_HINT}"
         )

@@ -55,7 +55,12 @@ class RecorderOptions(NamedTuple):
 
 
 def open_recorder(
-    directory: Path | None, options: RecorderOptions, *, own: bool = False, wrapper: bool = False
+    directory: Path | None,
+    options: RecorderOptions,
+    *,
+    own: bool = False,
+    wrapper: bool = False,
+    job_directory: Path | None = None,
 ) -> RecorderClient:
     """Join the recorder that this process should use, or start it.
 
@@ -63,14 +68,17 @@ def open_recorder(
 
     1. The recorder of ``$JOULELAB_RECORDING``, if no sensors were requested. ``joulelab run`` sets
        the variable for the command that it wraps. A directory gets links to the recording; in a
-       job of several processes ``directory/<host>/<name of the recording>`` does.
+       job of several processes ``directory/<host>/<name of the recording>`` does. If it records
+       another host, this one gets a recorder with its trace in ``<recording>/<host>/<number>``.
     2. In a job of several processes (:func:`~joulelab.recording.launcher.current_launch`), the
        job's recorder on this host for these options. The first process starts it, with its trace in
-       ``directory/<host>/<number>``; it ends with the last process.
+       ``directory/<host>/<number>``; it ends with the last process. GPUs that only other
+       processes see, as in control groups of Slurm, get a further recorder by one of these.
     3. A recorder of its own, with its trace in the directory (``None``: a temporary one).
 
     ``own`` skips 1 and 2. A ``wrapper`` of other programs always gets links in the directory
-    itself, so that it can name it in ``$JOULELAB_RECORDING``.
+    itself, so that it can name it in ``$JOULELAB_RECORDING``. ``job_directory`` replaces the
+    directory in 2.
 
     Raises:
         UserError: A requested sensor does not exist.
@@ -78,7 +86,10 @@ def open_recorder(
             :attr:`RecorderClient.not_joined`.
     """
     failures: list[str] = []
-    client = None if own else _shared_recorder(directory, options, failures, wrapper=wrapper)
+    client = None
+    if not own:
+        for_job = job_directory or directory
+        client = _shared_recorder(directory, for_job, options, failures, wrapper=wrapper)
     if client is None:
         client = RecorderClient.start(None if directory is None else _unused(directory), options)
     client.not_joined = "; ".join(failures)
@@ -97,13 +108,22 @@ def _link(directory: Path, recording: Path) -> None:
 
 
 def _shared_recorder(
-    directory: Path | None, options: RecorderOptions, failures: list[str], *, wrapper: bool
+    directory: Path | None,
+    for_job: Path | None,
+    options: RecorderOptions,
+    failures: list[str],
+    *,
+    wrapper: bool,
 ) -> RecorderClient | None:
     named = os.environ.get(ENVIRONMENT)
     launch = current_launch()
     if named and options.sensors is None:
         try:
             client = _join_named(Path(named))
+        except _OtherHostError:
+            for_job = for_job or Path(named)
+            if launch is None:
+                return RecorderClient.start(_next_directory(for_job / host_name()), options)
         except RecorderError as error:
             failures.append(f"did not join, recording on its own instead: {error}")
         else:
@@ -116,7 +136,10 @@ def _shared_recorder(
     if launch is not None:
         try:
             with job_file(launch, options.sensors, options.interval_s) as file:
-                return _join_job(file) or _start_for_job(file, directory, options)
+                joined = _join_job(file)
+                if joined is not None and for_job is not None:
+                    joined.further = _start_for_hidden_gpus(file, for_job, options)
+                return joined or _start_for_job(file, for_job, options)
         except (OSError, RecorderError) as error:
             failures.append(f"not recording with the job's other processes, but alone: {error}")
     return None
@@ -134,6 +157,10 @@ def _unused(directory: Path) -> Path:
     return found
 
 
+class _OtherHostError(RecorderError):
+    """The named recording is of another host of the job."""
+
+
 def _join_named(directory: Path) -> RecorderClient:
     """Join a recorder, which may be about to begin."""
     deadline_s = time.monotonic() + JOIN_TIMEOUT_S
@@ -141,7 +168,8 @@ def _join_named(directory: Path) -> RecorderClient:
         # A wrapper's record begins when its recorder has begun, or has failed to.
         is_decided = (directory / RUN_FILE).exists()
         with contextlib.suppress(OSError, ValueError):
-            read_header(directory)
+            if read_header(directory).get("host", host_name()) != host_name():
+                raise _OtherHostError(f"the recording in {directory} is of another host")
             break
         if is_decided:
             break
@@ -150,10 +178,11 @@ def _join_named(directory: Path) -> RecorderClient:
 
 
 def _join_job(file: Path) -> RecorderClient | None:
-    named = file.read_text()
+    """Join the job's first recorder on this host; the file names it in its first line."""
+    named = file.read_text().splitlines()
     if named:
         with contextlib.suppress(RecorderError):
-            return RecorderClient.join(Path(named))
+            return RecorderClient.join(Path(named[0]))
     return None
 
 
@@ -161,6 +190,37 @@ def _start_for_job(file: Path, directory: Path | None, options: RecorderOptions)
     own = None if directory is None else _next_directory(directory / host_name())
     client = RecorderClient.start(own, options, shared=True)
     file.write_text(str(client.directory.absolute()))
+    return client
+
+
+def _start_for_hidden_gpus(
+    file: Path, directory: Path, options: RecorderOptions
+) -> RecorderClient | None:
+    """Start a recorder for GPUs that this process sees and the job's other recorders do not.
+
+    It lives as long as a process that joined it. There is none if they read all of Slurm's GPUs.
+    """
+    allotted = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    is_default = options.sensors is None and "JOULELAB_SENSORS" not in os.environ
+    if not allotted.isdecimal() or not (is_default or "gpu" in (options.sensors or ())):
+        return None
+    read: list[str] = []
+    for path in file.read_text().splitlines():
+        with contextlib.suppress(OSError, ValueError):
+            of_components = read_header(Path(path)).get("gpus", {})
+            read += [uuid for uuids in of_components.values() for uuid in uuids]
+    if len(read) >= int(allotted):
+        return None
+    own = _next_directory(directory / host_name())
+    try:
+        gpus = RecorderOptions(["gpu"], options.interval_s)
+        client = RecorderClient.start(own, gpus, shared=True, gpus_read=read)
+    except (RecorderError, UserError):
+        # It sees none that is not read already, or the driver does not answer.
+        shutil.rmtree(own, ignore_errors=True)
+        return None
+    with file.open("a") as names:
+        names.write(f"\n{client.directory.absolute()}")
     return client
 
 
@@ -182,6 +242,7 @@ class RecorderClient:
         directory: Where the trace is.
         failure: Why recording ended early; empty if it did not.
         not_joined: Why it is not the recorder that should have been joined; empty if it is.
+        further: A recorder of GPUs that this one does not see; it ends with its last process.
         pid: The recorder's process.
     """
 
@@ -194,6 +255,7 @@ class RecorderClient:
     ) -> None:
         self.directory = directory
         self.failure = self.not_joined = ""
+        self.further: RecorderClient | None = None
         self._connection = connection
         self._process = process
         self._last: Message = {}
@@ -222,11 +284,17 @@ class RecorderClient:
 
     @classmethod
     def start(
-        cls, directory: Path | None, options: RecorderOptions, *, shared: bool = False
+        cls,
+        directory: Path | None,
+        options: RecorderOptions,
+        *,
+        shared: bool = False,
+        gpus_read: Sequence[str] | None = None,
     ) -> Self:
         """Start a recorder; without a directory in a temporary one, which it removes when it ends.
 
-        A shared one ends with the last process that joined, any other on request.
+        A shared one ends with the last process that joined, any other on request. With
+        ``gpus_read`` it reads only GPUs that are not among these UUIDs.
 
         Raises:
             UserError: A requested sensor does not exist.
@@ -235,7 +303,9 @@ class RecorderClient:
         path = Path(tempfile.mkdtemp(prefix=TEMPORARY)) if directory is None else directory
         make_private_directories(path)
         try:
-            return cls._start(path, options, temporary=directory is None, shared=shared)
+            return cls._start(
+                path, options, temporary=directory is None, shared=shared, gpus_read=gpus_read
+            )
         except BaseException:
             if directory is None:
                 shutil.rmtree(path, ignore_errors=True)
@@ -243,13 +313,20 @@ class RecorderClient:
 
     @classmethod
     def _start(
-        cls, directory: Path, options: RecorderOptions, *, temporary: bool, shared: bool
+        cls,
+        directory: Path,
+        options: RecorderOptions,
+        *,
+        temporary: bool,
+        shared: bool,
+        gpus_read: Sequence[str] | None,
     ) -> Self:
         ours, theirs = socket.socketpair()
         config = {
             "directory": str(directory),
             "sensors": None if options.sensors is None else list(options.sensors),
             "interval_s": options.interval_s,
+            "gpus_read": gpus_read,
             "temporary": temporary,
             "detached": shared,
             "connection": theirs.fileno(),
@@ -385,6 +462,8 @@ class RecorderClient:
         """
         if not self.owned:
             return False
+        if self.further is not None:
+            self.further.stop(t_ns)
         with self._lock:
             if self._stopped:
                 return False

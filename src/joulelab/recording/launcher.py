@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,10 +24,13 @@ from joulelab.sensors.host import boot_id
 
 HOST = "JOULELAB_HOST"
 """Another name for this host, if the system's is not unique."""
+SLURM_HOST = "SLURMD_NODENAME"
+"""Slurm's name for this host, which is unique where host names repeat (srun(1))."""
 NO_NAME = "none"
 """torchrun's name for a job without a name."""
 LOCK_TIMEOUT_S = 30.0
 POLL_S = 0.01
+SLURM_TIMEOUT_S = 5.0
 
 # From the outer launcher to the inner one. The script of sbatch is not a step of srun. MPICH's are
 # also those of its derivatives, for example Intel MPI and MVAPICH.
@@ -75,7 +79,7 @@ class Launch:
     """A process's rank in the job that a launcher started. ``None`` where it is not stated.
 
     Attributes:
-        launcher: ``"torchrun"``, ``"slurm"``, ``"openmpi"``, ``"pmix"`` or ``"mpich"``.
+        launcher: ``"torchrun"``, ``"slurm"``, ``"openmpi"``, ``"pmix"``, ``"mpich"`` or ``"ray"``.
         job: Identifies the job among those of this launcher, equal on all hosts.
         agent: Identifies it among jobs of that name on this host, if the launcher's name is not
             unique; otherwise ``None``.
@@ -100,9 +104,60 @@ class Launch:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchJob:
+    """A job of a batch system, as one of its hosts sees it.
+
+    Attributes:
+        scheduler: ``"slurm"``.
+        id: Identifies the job in its cluster.
+        step: The step of ``srun``; ``None`` in the script of ``sbatch``.
+        host: The batch system's name for this host.
+        hosts: Names of all hosts of the job; empty if they are unknown.
+    """
+
+    scheduler: str
+    id: str
+    step: str | None
+    host: str
+    hosts: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a plain dictionary; ``BatchJob(**data)`` is the inverse."""
+        return asdict(self)
+
+
 def host_name() -> str:
-    """Return this host's name: ``$JOULELAB_HOST``, or the system's."""
-    return os.environ.get(HOST) or os.uname().nodename
+    """Return this host's name: ``$JOULELAB_HOST``, or Slurm's name for it, or the system's."""
+    return os.environ.get(HOST) or os.environ.get(SLURM_HOST) or os.uname().nodename
+
+
+def current_batch_job(environ: Mapping[str, str] = os.environ) -> BatchJob | None:
+    """Return the job of a batch system in which this process runs; ``None`` if it is in none."""
+    job, host = environ.get("SLURM_JOB_ID"), environ.get(SLURM_HOST)
+    if not job or not host:
+        # A shell of salloc is on a host that is not the job's.
+        return None
+    nodes = environ.get("SLURM_JOB_NODELIST", "")
+    hosts = (host,) if nodes in ("", host) else _slurm_host_names(nodes)
+    step = environ.get("SLURM_STEP_ID")
+    return BatchJob(scheduler="slurm", id=job, step=step, host=host, hosts=hosts)
+
+
+def _slurm_host_names(nodes: str) -> tuple[str, ...]:
+    """Expand a list such as ``n[1-3,7]``, as Slurm itself does; empty if that fails."""
+    # The recorder of any other job does not need it.
+    import subprocess  # noqa: PLC0415
+
+    try:
+        found = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=SLURM_TIMEOUT_S, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(found.stdout.split())
 
 
 def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
@@ -120,6 +175,10 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
         True
     """
     found = [_launch(launcher, environ) for launcher in _VARIABLES]
+    if environ is os.environ and (job := _ray_job()) is not None:
+        # Other variables may be those of the process that started Ray on this host.
+        in_ray = next((one for one in found if one and one.launcher == "torchrun"), None)
+        found = [Launch(launcher="ray", job=job), in_ray]
     several = [launch for launch in found if launch is not None and launch.world_size != 1]
     if not several:
         return None
@@ -127,6 +186,17 @@ def current_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     stated = {name: value for name, value in inner.to_json().items() if value is not None}
     named = {"launcher": outer.launcher, "job": outer.job, "agent": outer.agent}
     return Launch(**(outer.to_json() | stated | named))
+
+
+def _ray_job() -> str | None:
+    """Identify the job of Ray that this process is the driver or a worker of."""
+    ray = sys.modules.get("ray")
+    # Another module of this name, or one that is still being imported, has no such functions.
+    with contextlib.suppress(AttributeError, RuntimeError):
+        if ray is not None and ray.is_initialized():
+            context = ray.get_runtime_context()
+            return f"{context.gcs_address} {context.get_job_id()}"
+    return None
 
 
 def _launch(launcher: str, environ: Mapping[str, str]) -> Launch | None:

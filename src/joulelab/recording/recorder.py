@@ -35,7 +35,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from joulelab.errors import JoulelabError
+from joulelab.errors import JoulelabError, RecorderError
 from joulelab.recording.connections import (
     STALE_AFTER_S,
     Client,
@@ -43,7 +43,7 @@ from joulelab.recording.connections import (
     Message,
     MessageSocket,
 )
-from joulelab.recording.launcher import Launch, host_name
+from joulelab.recording.launcher import Launch, current_batch_job, host_name
 from joulelab.recording.trace_format import TEMPORARY, TraceWriter, pack
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import ClockSensor, boot_id
@@ -133,7 +133,9 @@ class Recorder:
         *,
         parent_pid: int,
         socket_path: Path | None,
+        complements: bool = False,
     ) -> None:
+        job = current_batch_job()
         self._sensors: list[Sensor] = [*discovery.sensors, ClockSensor()]
         self._intervals_s = [
             min(sensor.interval_s, interval_s) if interval_s else sensor.interval_s
@@ -170,6 +172,8 @@ class Recorder:
                 "socket": None if socket_path is None else str(socket_path),
                 "host": host_name(),
                 "boot_id": boot_id(),
+                "job": None if job is None else job.to_json(),
+                "complements": complements,
                 "start_ns": time.monotonic_ns(),
                 "start_unix_s": time.time(),
             },
@@ -389,6 +393,22 @@ def _on_sigterm(_signal: int, _frame: Any) -> None:
     raise _Terminated
 
 
+def _complementing(discovery: Discovery, gpus_read: Sequence[str]) -> Discovery:
+    """Leave only GPUs that no other recorder of the job reads on this host.
+
+    Raises:
+        RecorderError: There is none.
+    """
+    sensors = tuple(
+        sensor
+        for sensor in discovery.sensors
+        if isinstance(sensor, NvmlSensor) and not set(sensor.uuids) <= set(gpus_read)
+    )
+    if not sensors:
+        raise RecorderError("this process sees no further GPU")
+    return Discovery(sensors, ())
+
+
 def main() -> None:
     """Run ``python -m joulelab.recording.recorder CONFIG``, with CONFIG in JSON."""
     config = json.loads(sys.argv[1])
@@ -403,13 +423,18 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = Path(config["directory"])
     clients = Clients(first, owner=not config["detached"])
+    gpus_read = config["gpus_read"]
     try:
+        found = discover(config["sensors"])
+        if gpus_read is not None:
+            found = _complementing(found, gpus_read)
         recorder = Recorder(
             directory,
-            with_sharing(discover(config["sensors"]), lambda: clients.pids, directory.absolute()),
+            with_sharing(found, lambda: clients.pids, directory.absolute()),
             config["interval_s"],
             parent_pid=config["parent_pid"],
             socket_path=clients.listen(),
+            complements=gpus_read is not None,
         )
     except (JoulelabError, OSError) as error:
         clients.end({"error": str(error), "exit_code": getattr(error, "exit_code", 1)})

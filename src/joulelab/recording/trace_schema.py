@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, Required, TypedDict
 
 import msgspec
 
-from joulelab.recording.launcher import Launch
+from joulelab.recording.launcher import BatchJob, Launch
 from joulelab.recording.trace_format import CHECKSUM, FORECAST, READINGS_FILE, SCHEMA, TUNED
 from joulelab.sensors.sensor import Absence, Channel
 from joulelab.storage import open_regular
@@ -46,6 +46,8 @@ class TraceHeader(TypedDict, total=False):
     socket: str | None
     host: str
     boot_id: str
+    job: BatchJob | None
+    complements: bool
     start_ns: Nanoseconds
     start_unix_s: UnixTime
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.layout import write_lines
 from joulelab.machine import describe
-from joulelab.recording.launcher import current_launch
+from joulelab.recording.launcher import current_launch, host_name
 from joulelab.run.summary import Summary, previous_run
 from joulelab.runs import command_to_save
 from joulelab.runs.record import Run, measure, not_measured, tuning_notes, write_record
@@ -21,7 +21,10 @@ from joulelab.sensors.host import boot_id
 from joulelab.storage import home, home_note, write_whole, writing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from joulelab.meter import Meter
+    from joulelab.recording.trace import Trace
     from joulelab.run.options import Options
 
 UNSEEN_SHARE = 0.01
@@ -48,7 +51,7 @@ class Finish:
             phase=options.phase,
             tags=options.tags,
             model=options.tags.get("model"),
-            host=os.uname().nodename,
+            host=host_name(),
             boot_id=boot_id(),
             settings={"sensors": options.sensors, "wait": options.wait},
             baseline=None if meter is None else meter.baseline,
@@ -88,7 +91,13 @@ class Finish:
             estimator = EnergyEstimator(trace, meter.baseline)
             energy, spans = measure(trace, estimator, start_ns, stop_ns)
             saved_where = home_note() if home() in run.directory.parents else ""
-            notes = (failure, meter.failure, saved_where, *tuning_notes(trace, start_ns, stop_ns))
+            notes = (
+                failure,
+                meter.failure,
+                saved_where,
+                *_other_hosts(trace, run.directory),
+                *tuning_notes(trace, start_ns, stop_ns),
+            )
             known = tuple(note for note in notes if note)
             run = replace(run, energy=energy, spans=spans, notes=known)
         write_record(run.directory, run.to_json())
@@ -104,6 +113,16 @@ class Finish:
                 write_lines(summary.lines(), sys.stderr)
         if self._options.json is not None:
             _write_json(summary.to_json(), self._options.json, descriptor)
+
+
+def _other_hosts(trace: Trace, directory: Path) -> Iterator[str]:
+    """Say that the energy is that of one of a job's hosts."""
+    job = trace.header.get("job")
+    if job is not None and len(job.hosts) > 1:
+        yield (
+            f"this is the energy of {job.host} alone, one of {len(job.hosts)} hosts of Slurm's job "
+            f"{job.id}: `joulelab gather` adds up what was recorded on each"
+        )
 
 
 def _write_json(result: dict[str, Any], target: str, descriptor: int | None) -> None:

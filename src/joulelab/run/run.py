@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -60,9 +61,10 @@ def run(options: Options) -> NoReturn:
         os.environ[NO_ARGUMENTS] = "1"
     json_descriptor = _open_json(options.json)
     name = options.name or name_of(options.command)
-    is_new = options.out is None or not Path(options.out).is_dir()
+    out = options.out and _out_of_rank(options.out)
+    is_new = out is None or not Path(out).is_dir()
     try:
-        directory = _make_directory(options.out, name)
+        directory = _make_directory(out, name)
     except StoreError as error:
         if options.out is not None:
             raise
@@ -184,7 +186,12 @@ def _reason(error: Exception) -> str:
 def _recorder(options: Options, directory: Path) -> RecorderClient:
     from joulelab.recording.client import RecorderOptions, open_recorder  # noqa: PLC0415
 
-    return open_recorder(directory, RecorderOptions(options.sensors, None), wrapper=True)
+    return open_recorder(
+        directory,
+        RecorderOptions(options.sensors, None),
+        wrapper=True,
+        job_directory=None if options.out is None else Path(options.out).absolute(),
+    )
 
 
 def _meter(recorder: RecorderClient) -> Meter:
@@ -207,6 +214,20 @@ def _open_json(target: str | None) -> int | None:
     if not os.access(parent, os.W_OK):
         raise UserError(f"cannot write {target}", why=f"{parent} cannot be written to")
     return None
+
+
+def _out_of_rank(out: str) -> str:
+    """Return the directory of this rank's record: in a job of several processes, below ``out``."""
+    from joulelab.recording.launcher import current_launch, host_name  # noqa: PLC0415
+
+    launch = current_launch()
+    if launch is None:
+        return out
+    rank = f"process-{os.getpid()}" if launch.rank is None else f"rank-{launch.rank}"
+    of_host = Path(out, host_name())
+    # A job that starts again, or has several steps, has the same ranks again.
+    names = chain([rank], (f"{rank}-{again}" for again in count(2)))
+    return str(next(of_host / name for name in names if not (of_host / name).exists()))
 
 
 def _make_directory(out: str | None, name: str) -> Path:

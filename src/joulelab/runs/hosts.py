@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import count, groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from joulelab.energy.attribution import UNSEEN, bare_uuid
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy, total
 from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_union
 from joulelab.errors import UserError
 from joulelab.format import join_words
-from joulelab.recording.launcher import Launch
+from joulelab.recording.launcher import BatchJob, Launch
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.recording.trace_format import READINGS_FILE
+from joulelab.recording.trace_format import READINGS_FILE, RUN_FILE
 from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.validation import InvalidData, Nanoseconds, Period, convert, parse_json
 
 _END_OF_TIME_NS = 1 << 62
 
@@ -32,6 +34,8 @@ class HostRecording:
     directory: Path
     trace: Trace
     baseline: Baseline | None = None
+    commands: tuple[Window, ...] = ()
+    """When the commands ran that `joulelab run` measured with it."""
 
     @property
     def host(self) -> str:
@@ -42,6 +46,22 @@ class HostRecording:
     def boot_id(self) -> str:
         """Boot of the host; its clock restarts with each boot."""
         return str(self.trace.header.get("boot_id", ""))
+
+    @property
+    def batch_job(self) -> BatchJob | None:
+        """The job of a batch system to which it belongs."""
+        return self.trace.header.get("job")
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """UUIDs of the GPUs that it reads."""
+        of_components: Mapping[str, Sequence[str]] = self.trace.header.get("gpus") or {}
+        return tuple(uuid for uuids in of_components.values() for uuid in uuids)
+
+    @property
+    def complements(self) -> bool:
+        """Whether it only reads GPUs that another recorder of the job on this host did not see."""
+        return bool(self.trace.header.get("complements"))
 
     @cached_property
     def launches(self) -> tuple[Launch, ...]:
@@ -56,12 +76,19 @@ class HostRecording:
 
     @cached_property
     def whole(self) -> Window:
-        """From when the first process joined to when the last one left, or the last reading."""
+        """From when the first process joined to when the last one left, or the last reading.
+
+        Commands that were measured count from their start to their end.
+        """
         joined_ns = [int(event["t_ns"]) for event in self._of_kind("joined")]
         left_ns = [int(event["t_ns"]) for event in self._of_kind("left")]
         last_ns = [int(one.t_ns[-1]) for one in self.trace.series if one.t_ns.size]
         start_ns = min(joined_ns, default=int(self.trace.header.get("start_ns", 0)))
         stop_ns = min([max(last_ns, default=start_ns), *([max(left_ns)] if left_ns else [])])
+        if self.commands and not joined_ns:
+            start_ns, stop_ns = self.commands[0].start_ns, self.commands[0].stop_ns
+        for command in self.commands:
+            start_ns, stop_ns = min(start_ns, command.start_ns), max(stop_ns, command.stop_ns)
         return Window(start_ns, max(start_ns, stop_ns))
 
     def windows(self, name: str, **attributes: Any) -> list[Window]:
@@ -128,6 +155,15 @@ class DistributedJob:
         return tuple(sorted(rank for rank in found if rank is not None))
 
     @property
+    def batch_jobs(self) -> dict[str, list[HostRecording]]:
+        """The recordings of each job of a batch system, by its id."""
+        found: dict[str, list[HostRecording]] = {}
+        for one in self.recordings:
+            if one.batch_job is not None:
+                found.setdefault(one.batch_job.id, []).append(one)
+        return found
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of finished spans, in the order in which they appear."""
         return tuple(dict.fromkeys(span.name for one in self.recordings for span in one.spans))
@@ -137,7 +173,7 @@ class DistributedJob:
         """Energy of the whole job, on each host from the first process's start to the end."""
         return self._sum(
             {
-                host: _energy(recordings, [one.whole for one in recordings])
+                host: _host_energy(recordings, [one.whole for one in recordings])
                 for host, recordings in self.hosts.items()
             }
         )
@@ -183,7 +219,7 @@ class DistributedJob:
             ]
             joined = Windows.joined(own)
             if len(joined):
-                energies[host] = _energy(recordings, joined)
+                energies[host] = _host_energy(recordings, joined)
             else:
                 notes.append(f"{host} {without}")
         return self._sum(energies, notes) if energies else None
@@ -206,7 +242,9 @@ class DistributedJob:
 
 
 def gather(
-    directory: str | os.PathLike[str], baselines: Mapping[str, Baseline] | None = None
+    directory: str | os.PathLike[str],
+    baselines: Mapping[str, Baseline] | None = None,
+    batch_job: str | None = None,
 ) -> DistributedJob:
     """Gather all that the processes of a job recorded below a directory.
 
@@ -216,26 +254,98 @@ def gather(
     Args:
         directory: Contains ``<host>/<number>`` for each recording.
         baselines: Idle power by host, for net energies.
+        batch_job: Only recordings of this job of a batch system, for example Slurm's ``"4711"``.
 
     Raises:
-        UserError: There is no recording.
+        UserError: There is no recording, or none of that job.
         TraceError: A recording cannot be read.
     """
     # A wrapped rank left links to the recording that it joined.
-    found = sorted({path.resolve().parent for path in Path(directory).rglob(READINGS_FILE)})
+    found: dict[Path, list[Window]] = {}
+    for path in sorted(Path(directory).rglob(READINGS_FILE)):
+        found.setdefault(path.resolve().parent, []).extend(_commands(path.parent))
     if not found:
         raise UserError(
             f"no recording in {directory}",
             why="there is no trace below it",
             hint="give the directory that was given to Meter(directory=...)",
         )
-    traces = [(path, read_trace(path)) for path in found]
+    traces = [(path, read_trace(path)) for path in sorted(found)]
     recordings = [
-        HostRecording(path, trace, (baselines or {}).get(str(trace.header.get("host", ""))))
+        HostRecording(
+            path,
+            trace,
+            (baselines or {}).get(str(trace.header.get("host", ""))),
+            tuple(found[path]),
+        )
         for path, trace in traces
     ]
+    if batch_job is not None:
+        ids = dict.fromkeys(one.batch_job.id for one in recordings if one.batch_job)
+        recordings = [one for one in recordings if one.batch_job and one.batch_job.id == batch_job]
+        if not recordings:
+            raise UserError(
+                f"no recording of job {batch_job!r} in {directory}",
+                why=f"there are recordings of {join_words([*ids]) or 'no job of Slurm'}",
+            )
     recordings.sort(key=lambda one: (one.host, float(one.trace.header.get("start_unix_s", 0.0))))
     return DistributedJob(tuple(recordings), tuple(_missing(recordings)))
+
+
+class _Extent(TypedDict):
+    """What of a record matters here."""
+
+    kind: str
+    start_ns: Nanoseconds | None
+    duration_s: Period | None
+
+
+def _commands(directory: Path) -> Iterator[Window]:
+    """Return when the command of a record ran, if it has ended."""
+    try:
+        record = convert(parse_json((directory / RUN_FILE).read_bytes()), _Extent)
+    except (OSError, InvalidData):
+        return
+    start_ns, duration_s = record["start_ns"], record["duration_s"]
+    if record["kind"] == "command" and start_ns is not None and duration_s is not None:
+        yield Window(start_ns, start_ns + round(duration_s * 1e9))
+
+
+def _host_energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> Energy:
+    """Compute the energy of a host: each moment once, and each device from one recording."""
+    first = [one for one in recordings if not one.complements]
+    if not first or len(first) == len(recordings):
+        return _energy(recordings, windows)
+    energy = _energy(first, windows)
+    further: dict[tuple[str, ...], list[HostRecording]] = {}
+    for one in recordings:
+        if one.complements:
+            further.setdefault(one.gpus, []).append(one)
+    components, absent, notes = dict(energy.components), dict(energy.absent), [*energy.notes]
+    # Where control groups hide GPUs, each process sees its own as number 0.
+    numbers = (f"gpu:{number}" for number in count())
+    unused = (name for name in numbers if name not in {*components, *absent})
+    for uuids, group in further.items():
+        other = _energy(group, windows)
+        # How many are unseen depends on all recordings.
+        other = replace(other, absent={k: v for k, v in other.absent.items() if k != UNSEEN})
+        names = {name: next(unused) for name in (*other.components, *other.absent)}
+        for name, part in other.components.items():
+            components[names[name]] = replace(part, component=names[name])
+        absent |= {names[name]: why for name, why in other.absent.items()}
+        notes += [note for note in other.notes if note not in notes]
+        read = {bare_uuid(uuid) for uuid in uuids}
+        absent = {name: why for name, why in absent.items() if bare_uuid(name[4:]) not in read}
+    if len({uuid for one in recordings for uuid in one.gpus}) >= _allotted(recordings):
+        absent.pop(UNSEEN, None)
+    return replace(energy, components=components, absent=absent, notes=tuple(notes))
+
+
+def _allotted(recordings: Sequence[HostRecording]) -> int:
+    """Return how many GPUs Slurm gave the job on a host."""
+    events = (event for one in recordings for event in one.trace.events)
+    texts = (str(event.get("gpus_on_host")) for event in events if event.get("event") == "joined")
+    return max((int(text) for text in texts if text.isdecimal()), default=0)
 
 
 def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> Energy:
@@ -261,9 +371,21 @@ def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> E
 
 def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
     """Describe the ranks and hosts of each start of the job that left no recording."""
+    hosts: dict[BatchJob, dict[str, None]] = {}
+    for one in recordings:
+        if (job := one.batch_job) is not None and job.hosts:
+            # Steps and hosts of a job differ in nothing else.
+            hosts.setdefault(replace(job, step=None, host=""), {})[job.host] = None
+    for job, recorded in hosts.items():
+        absent_hosts = [host for host in job.hosts if host not in recorded]
+        if absent_hosts:
+            yield (
+                f"no recording of {join_words(absent_hosts)} "
+                f"({len(job.hosts)} hosts in Slurm's job {job.id})"
+            )
     launches = dict.fromkeys(launch for one in recordings for launch in one.launches)
-    job = attrgetter("launcher", "job")
-    for _, group in groupby(sorted(launches, key=job), key=job):
+    of_job = attrgetter("launcher", "job")
+    for (launcher, _), group in groupby(sorted(launches, key=of_job), key=of_job):
         several = list(group)
         for what, sizes, numbers in (
             ("rank", [one.world_size for one in several], {one.rank for one in several}),
@@ -271,7 +393,8 @@ def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
         ):
             size = max((one for one in sizes if one is not None), default=0)
             absent = [number for number in range(size) if number not in numbers]
-            if None not in numbers and absent:
+            is_named = what == "host" and launcher == "slurm" and hosts
+            if None not in numbers and absent and not is_named:
                 yield f"no recording of {_numbered(what, absent)} (of {size})"
 
 
