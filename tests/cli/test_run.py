@@ -272,15 +272,15 @@ def test_of_the_ranks_on_one_host_the_first_prints_and_all_share_a_recorder(tmp_
         monkeypatch.setenv(name, value)
     ranks = [
         subprocess.Popen(
-            [*JOULELAB, "--wait", "--out", str(tmp_path / str(rank)), "--", "sleep", "0.8"],
-            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            [*JOULELAB, "--wait", "--out", str(tmp_path / "job"), "--", "sleep", "0.8"],
+            env={**os.environ, "JOULELAB_HOST": "n1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
         )
         for rank in range(2)
     ]
     printed = [rank.communicate(timeout=60)[1] for rank in ranks]
     assert [b"energy" in text for text in printed] == [True, False]
-    runs = [read_run(tmp_path / str(rank)) for rank in range(2)]
+    runs = [read_run(tmp_path / "job" / "n1" / f"rank-{rank}") for rank in range(2)]
     for found in runs:
         assert found.energy.gross_j == pytest.approx(200 * found.duration_s, rel=0.05)
     recorders = {read_header(found.directory)["pid"] for found in runs}

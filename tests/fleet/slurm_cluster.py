@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 PATIENCE_S = 120.0
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
-CONTROLLER_PORT, NODE_PORT = 26817, 27001
 
 CONFIGURATION = """
 ClusterName=test
@@ -63,14 +63,15 @@ class SlurmCluster:
     def __enter__(self):
         (self.directory / "state").mkdir(parents=True)
         host = os.uname().nodename.partition(".")[0]
+        port, *node_ports = _free_ports(1 + len(self.nodes))
         nodes = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={NODE_PORT + number} "
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port_of_node} "
             "CPUs=1 RealMemory=1000"
-            for number, name in enumerate(self.nodes)
+            for name, port_of_node in zip(self.nodes, node_ports, strict=True)
         ]
         text = CONFIGURATION.format(
             host=host,
-            port=CONTROLLER_PORT,
+            port=port,
             directory=self.directory,
             nodes="\n".join(nodes),
             names=",".join(self.nodes),
@@ -153,6 +154,15 @@ def wait_for(condition, *, what):
         assert time.monotonic() < deadline_s, f"waited in vain for {what}"
         time.sleep(0.05)
     return found
+
+
+def _free_ports(number):
+    """Return ports that no other program listens on, for example another Slurm for tests."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
 
 
 def _path():

@@ -15,7 +15,11 @@ from joulelab.errors import UserError, nearest
 from joulelab.runs import PHASES, phase_name
 
 TAKES_VALUE = {
-    "out": ("DIR", "Save the record in this directory, which must be new or empty."),
+    "out": (
+        "DIR",
+        "Save the record in this directory, which must be new or empty. In a job of several "
+        "processes, each of them saves its record in DIR/HOST/rank-N.",
+    ),
     "json": ("FILE", "Also write the result as JSON; - or nothing before -- is standard output."),
     "name": ("TEXT", "Name of the run.  [default: that of the program or script]"),
     "project": ("TEXT", "Project that the run belongs to.  [env: JOULELAB_PROJECT]"),

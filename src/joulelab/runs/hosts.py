@@ -78,17 +78,16 @@ class HostRecording:
     def whole(self) -> Window:
         """From when the first process joined to when the last one left, or the last reading.
 
-        Commands that were measured count from their start to their end.
+        If commands were measured, from when the first one started to when the last one ended.
         """
+        if self.commands:
+            start_ns = min(command.start_ns for command in self.commands)
+            return Window(start_ns, max(command.stop_ns for command in self.commands))
         joined_ns = [int(event["t_ns"]) for event in self._of_kind("joined")]
         left_ns = [int(event["t_ns"]) for event in self._of_kind("left")]
         last_ns = [int(one.t_ns[-1]) for one in self.trace.series if one.t_ns.size]
         start_ns = min(joined_ns, default=int(self.trace.header.get("start_ns", 0)))
         stop_ns = min([max(last_ns, default=start_ns), *([max(left_ns)] if left_ns else [])])
-        if self.commands and not joined_ns:
-            start_ns, stop_ns = self.commands[0].start_ns, self.commands[0].stop_ns
-        for command in self.commands:
-            start_ns, stop_ns = min(start_ns, command.start_ns), max(stop_ns, command.stop_ns)
         return Window(start_ns, max(start_ns, stop_ns))
 
     def windows(self, name: str, **attributes: Any) -> list[Window]:
