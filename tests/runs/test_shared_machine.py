@@ -98,6 +98,21 @@ def test_a_study_states_what_disturbed_it(synthetic, tmp_path):
     )
 
 
+def test_a_study_states_which_phases_were_cut_short(synthetic, tmp_path):
+    writer = synthetic.Writer(tmp_path / "s", models=["LeNet", "VGG16"], repeats=2)
+
+    def cut(run):
+        run["results"]["train"]["complete"] = False
+
+    for block in range(2):
+        writer.cell("LeNet", block)
+        writer.cell("VGG16", block, change=cut)
+    assert study_caveats(read_study(tmp_path / "s")) == [
+        "2 of 4 runs did less work than planned within the seconds of the plan (VGG16 in train): "
+        "compare their energies per sample."
+    ]
+
+
 def test_an_idle_run_on_a_busy_machine_passes_its_doubt_on(synthetic, tmp_path):
     writer = synthetic.Writer(tmp_path / "s", models=["LeNet"])
     writer.idle(0, "before")

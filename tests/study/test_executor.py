@@ -146,6 +146,14 @@ def test_without_a_bound_every_epoch_is_trained_and_nothing_forecast(tmp_path, t
     assert "forecast" not in result
 
 
+def test_a_phase_that_its_seconds_end_is_recorded_as_incomplete(tmp_path, tiny_plan):
+    cut = trained(tmp_path / "cut", tiny_plan, epochs=1000, seconds=1e-6)
+    assert (cut["complete"], cut["steps"]) == (False, 1)
+    whole = trained(tmp_path / "whole", tiny_plan, epochs=2, seconds=1e6)
+    assert (whole["complete"], whole["epochs"]) == (True, 2)
+    assert trained(tmp_path / "timed", tiny_plan, seconds=1e-6)["complete"]
+
+
 @pytest.mark.parametrize(
     ("train", "word"),
     [

@@ -108,8 +108,8 @@ def test_another_length_replaces_the_default():
         (MINIMAL + '[factors]\ndevice = "gpu"\n', "factors.device[0]: 'gpu' is not valid"),
         (MINIMAL + "[factors]\ncompile = 1\n", "factors.compile[0]: 1 is not valid"),
         (
-            MINIMAL + "[train]\nepochs = 1\nseconds = 2\n",
-            "train: epochs and seconds are both given; keep one",
+            MINIMAL + "[train]\nepochs = 1\nsteps = 2\n",
+            "train: epochs and steps are both given; keep one",
         ),
         (
             MINIMAL + "[infer]\npasses = 1\nsteps = 2\n",
@@ -170,8 +170,13 @@ def test_presets_are_what_they_say():
     assert all(plan.name == name for name, plan in plans.items())
     quick = plans["quick"]
     assert len(quick.models) >= 4
-    assert quick.repeats == 2
+    assert quick.repeats == 3
     assert quick.data.name == "digits"
+    # Fixed work, which a slow machine cuts short.
+    assert quick.train.epochs
+    assert quick.infer.passes
+    longest_s = quick.cells * (quick.train.seconds + quick.infer.seconds)
+    assert longest_s < 20 * 60
     assert quick.idle_s > 0
     paper = plans["paper"]
     assert (len(paper.models), paper.data.name, paper.train.epochs) == (16, "cifar10", 100)
@@ -230,6 +235,20 @@ def test_entries_can_be_set(entry, value):
     for part in entry.partition("=")[0].split("."):
         document = document[part]
     assert document == value
+
+
+@pytest.mark.parametrize(
+    ("entries", "lengths"),
+    [
+        (["train.seconds=2.5"], (None, None, 2.5)),
+        (["train.steps=4"], (None, 4, None)),
+        (["train.epochs=4", "train.seconds=9.0"], (4, None, 9.0)),
+        (["train.seconds=9.0", "train.epochs=4"], (4, None, 9.0)),
+    ],
+)
+def test_lengths_that_are_set_replace_all_those_of_the_file(entries, lengths):
+    train = load_plan("quick", overrides=entries).train
+    assert (train.epochs, train.steps, train.seconds) == lengths
 
 
 @pytest.mark.parametrize(

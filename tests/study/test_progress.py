@@ -1,6 +1,7 @@
 """The cost of a study so far, its estimate, and its progress on standard error."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_a_run_is_described_in_one_line(runs):
     assert sum(text.endswith("failed (error): no memory") for text in texts) == 1
     assert sum("train 2.00 s, 400 J" in text for text in texts) == 1
     assert "r0-idle-before idle" in " ".join(texts)
+
+
+def test_seconds_that_bound_another_length_are_the_longest_time(tiny_plan):
+    plan = tiny_plan.replaced(
+        train={"epochs": 2, "seconds": 9.0}, infer={"seconds": 1.0}, repeats=1
+    )
+    cells = blocks(plan)[0]
+    assert cost_of_all(cells, plan, []).estimate == "at most 20.0 s"
+    timed = plan.replaced(train={"seconds": 9.0})
+    assert cost_of_all(cells, timed, []).estimate == "about 20.0 s"
+    assert cost_of_all(cells, tiny_plan, []).estimate == ""
+
+
+def test_a_phase_that_was_cut_short_says_so(runs):
+    run = next(run for run in runs.values() if not run.study.is_idle and run.study.results)
+    result = replace(run.study.results["train"], complete=False)
+    cut = replace(run, study=replace(run.study, results={"train": result}))
+    assert "train 2.00 s, 400 J, cut short by its limit in seconds" in describe_run(cut)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

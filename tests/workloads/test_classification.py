@@ -125,6 +125,30 @@ def test_seconds_end_with_the_step_that_reaches_them(network, small, clock):
     assert result.duration_s == 5
 
 
+@pytest.mark.parametrize(
+    ("length", "seconds", "steps", "is_cut"),
+    [
+        ({"passes": 3}, 4.5, [2, 2, 1], True),
+        ({"passes": 3}, 4.0, [2, 2], True),  # in time for two passes
+        ({"passes": 2}, 4.0, [2, 2], False),
+        ({"passes": 2}, 100.0, [2, 2], False),
+        ({"steps": 5}, 2.5, [2, 1], True),
+        ({"steps": 3}, 3.0, [2, 1], False),
+        ({}, 3.0, [2, 1], False),
+    ],
+)
+def test_seconds_bound_another_length(network, small, clock, length, seconds, steps, is_cut):
+    class OneSecondSteps(nn.Module):
+        def forward(self, images):
+            clock.now_s += 1
+            return network(images)
+
+    settings = inference(seconds=seconds, warmup_steps=0, **length)
+    result = infer(OneSecondSteps(), small, settings, None, clock=clock)
+    assert [epoch.steps for epoch in result.epochs] == steps
+    assert settings.is_cut_short(result) is is_cut
+
+
 def test_validation_does_not_count_towards_seconds(network, small, clock):
     class SlowToEvaluate(nn.Module):
         def __init__(self):

@@ -21,10 +21,18 @@ def test_another_length_replaces_the_default_one(length):
     assert InferSettings(**length).passes is None
 
 
-@pytest.mark.parametrize("lengths", [{"epochs": 1, "steps": 3}, {"steps": 3, "seconds": 1.0}])
-def test_two_lengths_are_refused(lengths):
-    with pytest.raises(UserError, match="both given"):
-        TrainSettings(**lengths)
+def test_two_lengths_are_refused():
+    with pytest.raises(UserError, match="epochs and steps are both given"):
+        TrainSettings(epochs=1, steps=3)
+    with pytest.raises(UserError, match="passes and steps are both given"):
+        InferSettings(passes=1, steps=3, seconds=2.0)
+
+
+@pytest.mark.parametrize("length", [{"steps": 3}, {"epochs": 2}])
+def test_seconds_may_bound_another_length(length):
+    settings = TrainSettings(seconds=2.5, **length)
+    assert settings.seconds == 2.5
+    assert {name: getattr(settings, name) for name in length} == length
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
     output_console().print(table)
     echo(
         f"{count(len(cells), 'cell')} in {count(plan.repeats, 'block')}, {missing} missing"
-        + (f": about {to_go.known}" if to_go.known else "")
+        + (f": {to_go.estimate}" if to_go.estimate else "")
         + f", and {plan.idle_s:g} s of idle before and after each block."
     )
     unknown = [name for name in ("time", "energy") if name not in known]

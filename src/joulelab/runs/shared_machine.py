@@ -139,15 +139,32 @@ class Sharing:
 
 
 def study_caveats(study: Study) -> list[str]:
-    """State what other processes did to the values of a study, and what to do about it.
-
-    Nothing if they were idle.
-    """
+    """State what other processes or limits did to a study's values, and what to do about it."""
     sharing = Sharing.of_runs(study.cells())
     texts = [] if sharing is None else [str(sharing), EFFECT, _remedy(study, sharing.runs)]
     idle = describe_busy_idle(study)
-    caveats = (" ".join(map(sentence, texts)), sentence(idle))
+    caveats = (" ".join(map(sentence, texts)), sentence(idle), sentence(_describe_cut(study)))
     return [caveat for caveat in caveats if caveat]
+
+
+def _describe_cut(study: Study) -> str:
+    """State which phases a limit in seconds cut short; empty if none."""
+    cells = study.cells()
+    cut = {
+        (run.id, f"{run.model} in {phase}")
+        for run in cells
+        if run.study
+        for phase, result in run.study.results.items()
+        if not result.complete
+    }
+    if not cut:
+        return ""
+    runs = len({run_id for run_id, _ in cut})
+    what = _some(tuple(sorted({where for _, where in cut})))
+    return (
+        f"{runs} of {count(len(cells), 'run')} did less work than planned within the seconds of "
+        f"the plan ({what}): compare their energies per sample"
+    )
 
 
 def _remedy(study: Study, runs: tuple[str, ...]) -> str:

@@ -33,7 +33,8 @@ class PhaseRecord:
         phase: ``"train"`` or ``"infer"``.
         index: Index of the epoch, from 0; -1 for a whole phase.
         energy: Net of the idle power that its study measured.
-        complete: Whether an epoch covered the whole data set.
+        complete: Whether an epoch covered the whole data set; whether a phase did all of its work,
+            which a limit in seconds may have cut short.
         values: Everything else that was recorded, for example ``samples``, ``steps``, ``loss``,
             ``accuracy_pct``. Values that were not measured are ``None`` or missing.
     """

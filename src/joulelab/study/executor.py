@@ -28,7 +28,7 @@ from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
 from joulelab.sensors.visible_devices import environment_selection
-from joulelab.study.cell_work import CellWork, work_of
+from joulelab.study.cell_work import CellWork, Phase, work_of
 from joulelab.study.cells import EMPTY_BODY, IDLE_WAIT_S
 from joulelab.study.device_limits import DeviceLimits
 from joulelab.study.plan import Plan, TrainPlan
@@ -205,7 +205,7 @@ class _Run:
             self._add_spans(meter)
             for name, result in results.items():
                 self._body["results"][name] = _phase_json(
-                    meter, result, work.phases[name].macs_per_token, self._gpu
+                    meter, result, work.phases[name], self._gpu
                 )
                 self._body["epochs"] += _epochs_json(meter, result)
             if plan.within is not None and "train" in results:
@@ -301,9 +301,7 @@ def _stop_condition(meter: Meter, plan: TrainPlan) -> Callable[[], bool]:
     return lambda: loop.ends_after(next(done))
 
 
-def _phase_json(
-    meter: Meter, result: PhaseResult, macs_per_token: float | None, gpu: str | None
-) -> Json:
+def _phase_json(meter: Meter, result: PhaseResult, phase: Phase, gpu: str | None) -> Json:
     last = result.epochs[-1]
     # A pass that was cut short covered a part of the test set: its accuracy is not the set's.
     whole = next((epoch for epoch in reversed(result.epochs) if epoch.complete), None)
@@ -317,9 +315,10 @@ def _phase_json(
 
     return {
         "energy": energy.to_json(),
+        "complete": not phase.settings.is_cut_short(result),
         "samples": result.samples,
         "tokens": result.tokens,
-        "macs_per_token": macs_per_token,
+        "macs_per_token": phase.macs_per_token,
         "steps": result.steps,
         "epochs": len(result.epochs),
         "loss": scored.loss if scored else None,

@@ -177,7 +177,7 @@ class FactorsPlan(Table):
 
 
 def _with_one_length(table: Any, lengths: tuple[str, ...], default: int) -> Any:
-    """Refuse several lengths; give the first its default if there is none."""
+    """Refuse several lengths; give the first its default if there is none, nor a time."""
     if not isinstance(table, dict):
         return table
     given = [name for name in lengths if table.get(name) is not None]
@@ -185,7 +185,8 @@ def _with_one_length(table: Any, lengths: tuple[str, ...], default: int) -> Any:
         raise PydanticCustomError(
             "lengths", "{given} are both given; keep one", {"given": " and ".join(given)}
         )
-    return table if given else {lengths[0]: default} | table
+    is_bound = table.get("seconds") is not None
+    return table if given or is_bound else {lengths[0]: default} | table
 
 
 class TrainPlan(Table):
@@ -194,7 +195,8 @@ class TrainPlan(Table):
     Attributes:
         epochs: Length in passes over the training set; 1 if no length is given.
         steps: Length in optimiser steps.
-        seconds: Length in seconds; the current step is finished.
+        seconds: Longest time in seconds; the current step is finished. It may bound another length
+            or be the only one.
         warmup_steps: Steps before the measured ones, discarded and undone.
         learning_rate: Learning rate of the optimiser.
         momentum: Momentum of SGD.
@@ -238,7 +240,7 @@ class TrainPlan(Table):
     @model_validator(mode="before")
     @classmethod
     def _check_length(cls, table: Any) -> Any:
-        return _with_one_length(table, ("epochs", "steps", "seconds"), 1)
+        return _with_one_length(table, ("epochs", "steps"), 1)
 
 
 class InferPlan(Table):
@@ -248,7 +250,7 @@ class InferPlan(Table):
         passes: Length in passes over the test set; 5 if no length is given, so that both phases
             process 50,000 images of CIFAR-10 (section V of the paper).
         steps: Length in batches.
-        seconds: Length in seconds; the current batch is finished.
+        seconds: Longest time in seconds; the current batch is finished. As in training.
         warmup_steps: Batches before the measured ones, discarded.
     """
 
@@ -260,7 +262,7 @@ class InferPlan(Table):
     @model_validator(mode="before")
     @classmethod
     def _check_length(cls, table: Any) -> Any:
-        return _with_one_length(table, ("passes", "steps", "seconds"), 5)
+        return _with_one_length(table, ("passes", "steps"), 5)
 
 
 class FleetPlan(Table):
@@ -291,6 +293,12 @@ class FleetPlan(Table):
     sbatch: dict[str, str | int | bool] = {}
     address: str = "auto"
     resources: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
+def is_bounded(length: TrainPlan | InferPlan) -> bool:
+    """Report whether the seconds of a phase only bound another length."""
+    others = {"epochs", "passes", "steps"} & type(length).model_fields.keys()
+    return length.seconds is not None and any(getattr(length, name) for name in others)
 
 
 def _expand_models(models: Any) -> Any:

@@ -37,7 +37,8 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
     Args:
         path_or_preset: A preset, unless a file of that name exists; or a path.
         overrides: ``key=value`` with a dotted key and a TOML value, for example
-            ``train.epochs=2`` or ``models=["LeNet"]``, which replace those of the file.
+            ``train.epochs=2`` or ``models=["LeNet"]``, which replace those of the file. Lengths of
+            a phase replace all of its lengths in the file.
 
     Raises:
         PlanError: There is no such plan, or it is malformed; one line that names the file, the
@@ -52,8 +53,13 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
         document = parse_toml(text.encode())
     except InvalidData as error:
         raise PlanError(f"{name}: {error}") from None
-    for entry in overrides:
-        _override(document, entry)
+    entries = [_parse_override(entry) for entry in overrides]
+    for path, _, _ in entries:
+        if path[-1] in _LENGTHS and len(path) == 2 and isinstance(document.get(path[0]), dict):
+            for length in _LENGTHS:
+                document[path[0]].pop(length, None)
+    for path, value, entry in entries:
+        _override(document, path, value, entry)
     return parse(document, name)
 
 
@@ -86,7 +92,8 @@ def _read(path: Path) -> str:
         raise PlanError(f"{path}: cannot be read", why=error.strerror or str(error)) from None
 
 
-def _override(document: dict[str, Any], entry: str) -> None:
+def _parse_override(entry: str) -> tuple[list[str], Any, str]:
+    """Return the path of a key and the value, and the entry for errors."""
     key, equals, value = entry.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -97,16 +104,17 @@ def _override(document: dict[str, Any], entry: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
         parsed = value.strip()  # A bare word is a string, since shells remove quotes.
+    return path, parsed, entry
+
+
+def _override(document: dict[str, Any], path: list[str], value: Any, entry: str) -> None:
     table = document
     for part in path[:-1]:
         inner = table.setdefault(part, {})
         if not isinstance(inner, dict):
             raise PlanError(f"--set {entry}: {part} is not a table")
         table = inner
-    if path[-1] in _LENGTHS and len(path) == 2:
-        for other in _LENGTHS:
-            table.pop(other, None)
-    table[path[-1]] = parsed
+    table[path[-1]] = value
 
 
 def _explain(error: ValidationError, name: str) -> str:

@@ -18,20 +18,23 @@ from joulelab.runs.shared_machine import shared_energies
 from joulelab.runs.study_part import WHOLE_SPANS
 from joulelab.runs.study_runs import idle_points
 from joulelab.study.cells import Cell
-from joulelab.study.plan import Plan
+from joulelab.study.plan import Plan, is_bounded
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Duration and gross energy; NaN if unknown.
+    """Duration and gross energy; NaN if unknown. ``is_limit`` if the duration is the longest.
 
     Example:
         >>> str(Cost(95.0, 12345.0)), str(Cost(8.0)), str(Cost())
         ('1 min 35 s, 12.3 kJ', '8.00 s, energy unknown', 'unknown')
+        >>> Cost(95.0, 12345.0).estimate, Cost(8.0, is_limit=True).estimate
+        ('about 1 min 35 s, 12.3 kJ', 'at most 8.00 s')
     """
 
     duration_s: float = math.nan
     energy_j: float = math.nan
+    is_limit: bool = False
 
     def __str__(self) -> str:
         if math.isnan(self.duration_s) and math.isnan(self.energy_j):
@@ -39,11 +42,12 @@ class Cost:
         return f"{self.time_text}, {self.energy_text}"
 
     @property
-    def known(self) -> str:
-        """What of it is known; empty if nothing is."""
+    def estimate(self) -> str:
+        """What of it is known, as an estimate; empty if nothing is."""
         time = "" if math.isnan(self.duration_s) else duration(self.duration_s)
         energy = "" if math.isnan(self.energy_j) else quantity(self.energy_j, "J")
-        return ", ".join(filter(None, (time, energy)))
+        known = ", ".join(filter(None, (time, energy)))
+        return f"{'at most' if self.is_limit else 'about'} {known}" if known else ""
 
     @property
     def time_text(self) -> str:
@@ -86,14 +90,18 @@ def cost_of(cell: Cell, plan: Plan, runs: Sequence[Run]) -> Cost:
             known = [value for run in group if not math.isnan(value := _energy_j(run))]
             return Cost(fmean(run.duration_s for run in group), fmean(known or [math.nan]))
     lengths = [plan.train if phase == "train" else plan.infer for phase in plan.phases]
-    return Cost(math.fsum(length.seconds or math.nan for length in lengths))
+    is_limit = any(is_bounded(length) for length in lengths)
+    seconds = math.fsum(length.seconds or math.nan for length in lengths)
+    return Cost(seconds, is_limit=is_limit)
 
 
 def cost_of_all(cells: Sequence[Cell], plan: Plan, runs: Sequence[Run]) -> Cost:
     """Estimate the cost of several cells, without idle runs."""
     costs = [cost_of(cell, plan, runs) for cell in cells]
     return Cost(
-        math.fsum(cost.duration_s for cost in costs), math.fsum(cost.energy_j for cost in costs)
+        math.fsum(cost.duration_s for cost in costs),
+        math.fsum(cost.energy_j for cost in costs),
+        is_limit=any(cost.is_limit for cost in costs),
     )
 
 
@@ -118,6 +126,7 @@ def describe_run(run: Run, label: str = "") -> str:
         return f"{label} idle {duration(run.energy.duration_s)}, {power}{load}"
     costs = [
         f"{phase} {Cost(result.energy.duration_s, result.energy.gross_j)}"
+        + ("" if result.complete else ", cut short by its limit in seconds")
         for phase, result in run.study.results.items()
     ]
     shared = "; on a busy machine" if shared_energies(run) else ""
@@ -191,5 +200,4 @@ class Display:
         missing = self._total - self._done
         if not missing:
             return ""
-        known = f"about {to_go.known}" if to_go.known else count(missing, "cell")
-        return f"{known} to go"
+        return f"{to_go.estimate or count(missing, 'cell')} to go"

@@ -80,7 +80,7 @@ class Tally:
 
 @dataclass
 class PhaseLength:
-    """The length of a phase: exactly one of ``epochs``, ``steps`` and ``seconds`` is given.
+    """The length of a phase: ``epochs`` or ``steps``, which ``seconds`` may bound, or ``seconds``.
 
     Seconds count only within epochs, by the host's clock. ``is_over`` may end it after any step.
     """
@@ -117,11 +117,12 @@ class PhaseLength:
         """Whether the phase is complete."""
         if self.is_over():
             return True
-        if self.epochs is not None:
-            return self._epochs_done >= self.epochs
-        if self.steps is not None:
-            return self._steps_done >= self.steps
-        assert self.seconds is not None
+        if self.epochs is not None and self._epochs_done >= self.epochs:
+            return True
+        if self.steps is not None and self._steps_done >= self.steps:
+            return True
+        if self.seconds is None:
+            return False
         running_s = 0.0 if self._epoch_began_s is None else self.clock() - self._epoch_began_s
         return self._spent_s + running_s >= self.seconds
 

@@ -25,7 +25,8 @@ class PhaseSettings:
     Attributes:
         batch_size: Samples per step, at least 1.
         steps: Number of steps; the last epoch or pass may be incomplete.
-        seconds: Time in epochs, without validation; ends with the first step that reaches it.
+        seconds: Longest time in epochs, without validation; ends with the first step that reaches
+            it. Without another length it is the length.
         warmup_steps: Discarded steps before the measured ones; 0 for none.
         precision: ``"fp32"`` (TF32 off everywhere), ``"tf32"`` (matrix products and convolutions
             on a CUDA device), ``"bf16"`` or ``"fp16"``, as far as the workload knows it.
@@ -51,24 +52,31 @@ class PhaseSettings:
             changes["validate"] = False
         return replace(self, **changes)
 
+    def is_cut_short(self, result: PhaseResult) -> bool:
+        """Report whether ``seconds`` ended a phase before it reached its other length."""
+        passes = getattr(self, self.LENGTH[0])
+        if self.seconds is None or result.duration_s < self.seconds:
+            return False
+        if passes is not None:
+            return sum(epoch.complete for epoch in result.epochs) < passes
+        return self.steps is not None and result.steps < self.steps
+
     def _check(self, *precisions: str) -> None:
         """Give the phase its default length, and check what all phases share."""
         name, default = self.LENGTH
-        lengths = (name, "steps", "seconds")
-        given = [length for length in lengths if getattr(self, length) is not None]
-        if not given:
+        given = [length for length in (name, "steps") if getattr(self, length) is not None]
+        if not given and self.seconds is None:
             object.__setattr__(self, name, default)
             given = [name]
         if len(given) > 1:
             raise UserError(
                 f"{' and '.join(given)} are both given",
                 why="a phase has one length",
-                hint=f"give exactly one of {', '.join(lengths)}",
+                hint="keep one; seconds may bound it",
             )
-        if given[0] == "seconds":
+        if self.seconds is not None:
             _require_number(self, "seconds", lambda value: value > 0, "above 0")
-        else:
-            require_whole(self, 1, given[0])
+        require_whole(self, 1, *given)
         require_whole(self, 1, "batch_size")
         require_whole(self, 0, "warmup_steps")
         require_choice(self, "precision", precisions)
