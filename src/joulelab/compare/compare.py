@@ -151,7 +151,7 @@ def compare(
     known_b, missing_b = measured_values(candidate, metric, components)
     pairs = pair_cells(known_a, known_b, levels)
     cells = [
-        (of_cell, Cell(_repeats(in_a), _repeats(in_b), unit=of_cell.get("model")))
+        (of_cell, Cell(_repeats(in_a, metric), _repeats(in_b, metric), unit=of_cell.get("model")))
         for of_cell, in_a, in_b in pairs
     ]
     effects = [
@@ -209,8 +209,8 @@ def estimate_effect(
     low, high = on_logs.interval(confidence)
     return Effect(
         levels=levels or {},
-        baseline_mean=one.baseline.mean if one else math.nan,
-        candidate_mean=one.candidate.mean if one else math.nan,
+        baseline_mean=one.baseline.ratio_of_sums if one else math.nan,
+        candidate_mean=one.candidate.ratio_of_sums if one else math.nan,
         n_baseline=sum(cell.baseline.n for cell in cells),
         n_candidate=sum(cell.candidate.n for cell in cells),
         ratio=_exp(on_logs.value),
@@ -242,8 +242,16 @@ def _costs(group: Group, site: Site) -> Costs | None:
     )
 
 
-def _repeats(measured: Sequence[Measured]) -> Repeats:
-    return Repeats(tuple(value for _, value in measured), tuple(one.block for one, _ in measured))
+def _repeats(measured: Sequence[Measured], metric: Metric) -> Repeats:
+    divisors = {
+        "samples": (one.samples for one, _ in measured),
+        "duration": (one.energy.duration_s for one, _ in measured),
+    }
+    return Repeats(
+        tuple(value for _, value in measured),
+        tuple(one.block for one, _ in measured),
+        tuple(divisors.get(metric.per, ())),
+    )
 
 
 def _only(group: Group, measured: Sequence[Measured]) -> Group:

@@ -53,21 +53,14 @@ def model_ratios(
         if row["equal_to_best"]
     }
     rows: list[dict[str, Any]] = []
-    for group, part in measured.groupby("group", sort=False):
+    for _, part in measured.groupby("group", sort=False):
         named = {name: part[name].iloc[0] for name in KEY}
-        for quantity, column in ENERGIES.items():
-            by_phase = {
-                phase: {
-                    row["model"]: (row[column], means[quantity][cell])
-                    for row in records(part[part["phase"] == phase])
-                    if (cell := (group, row["model"], phase)) in means[quantity]
-                }
-                for phase in PHASES
-            }
+        for quantity in ENERGIES:
+            by_phase = {phase: _models(part, phase, quantity, means[quantity]) for phase in PHASES}
             pairs = sum(math.comb(len(models), 2) for models in by_phase.values())
             for phase, models in by_phase.items():
-                names = sorted(models, key=lambda name, models=models: models[name][0])
-                best = [name for name in names if (group, phase, quantity, name) in equal]
+                names = list(models)
+                best = [name for name in names if (named["group"], phase, quantity, name) in equal]
                 key = named | {"phase": phase, "quantity": quantity, "n": len(names)}
                 for other in dict.fromkeys([*names[:1], *best[:1]]):
                     ends = {
@@ -76,12 +69,20 @@ def model_ratios(
                         "to_choice": other == (best or names)[0],
                     }
                     rows += [
-                        key | {"model": name} | ends
-                        | _ratio([(models[name][1], models[other][1])], pairs)
-                        for name in names
+                        key | {"model": name} | ends | _ratio([(mean, models[other])], pairs)
+                        for name, mean in models.items()
                         if name != other
-                    ]  # fmt: skip
+                    ]
     return frame(rows, MODEL_RATIOS)
+
+
+def _models(
+    part: pd.DataFrame, phase: str, quantity: str, means: Mapping[Cell, CellMean]
+) -> dict[str, CellMean]:
+    """Return the means of the models of a group, by energy per unit."""
+    rows = part[part["phase"] == phase].sort_values(ENERGIES[quantity], kind="stable")
+    cells = zip(rows["group"], rows["model"], rows["phase"], strict=True)
+    return {cell[1]: means[cell] for cell in cells if cell in means}
 
 
 def _ratio(pairs: list[tuple[CellMean, CellMean]], comparisons: int) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def model_findings(
         {key: records(part) for key, part in table.groupby(keys, sort=False)}
         for table in (ratios, accuracies)
     )
-    found = []
+    found: list[Finding] = []
     for group, part in measured.groupby("group", sort=False):
         for quantity, column in ENERGIES.items():
             for phase in PHASES:
@@ -237,8 +238,8 @@ class _Choice:
         """State the choice among equally accurate models, or among all."""
         least = f"the least {self.energy} in {self.phase}"
         if self.best:
-            ends = (self.best[f"accuracy_{end}pct"] for end in ("", "low_", "high_"))
-            highest = with_interval(*ends, "%")
+            value, low, high = (self.best[f"accuracy_{end}pct"] for end in ("", "low_", "high_"))
+            highest = with_interval(value, low, high, "%")
             if not self.rivals:
                 why = "all others are significantly less accurate (95 %)"
                 if math.isnan(self.best["accuracy_low_pct"]):

@@ -57,7 +57,10 @@ def energy_per(unit: Unit, text: str) -> UncertainValue:
 def training_energy(text: str) -> UncertainValue:
     """Read the gross energy of a training, J, from joules, a run or a study (mean of repeats)."""
     return _read_energy(
-        text, lambda run: _measured(run, run.energy), lambda run: (_phase_energy(run, "train"), 1.0)
+        text,
+        lambda run: _measured(run, run.energy),
+        lambda run: (_phase_energy(run, "train"), 1.0),
+        ("train", "gross_j"),
     )
 
 
@@ -76,7 +79,7 @@ def request_energy(text: str) -> UncertainValue:
             raise UserError(f"the number of samples of {text} is unknown")
         return energy, float(samples)
 
-    return _read_energy(text, _of_requests, of_samples)
+    return _read_energy(text, _of_requests, of_samples, ("infer", "gross_j_per_sample"))
 
 
 def token_energy(text: str) -> UncertainValue:
@@ -171,13 +174,21 @@ def _read_energy(
     text: str,
     of_run: Callable[[Run], UncertainValue],
     of_cell: Callable[[Run], tuple[UncertainValue, float]],
+    summarized: tuple[str, str] | None = None,
 ) -> UncertainValue:
-    """Read joules, or take the energy of a single run, or of a study's repeats."""
+    """Read joules, or take the energy of a single run, or of a study's repeats.
+
+    Args:
+        text: What the user gave.
+        of_run: The energy of a single run.
+        of_cell: The energy of a study's run, and what to divide it by.
+        summarized: The phase and the column of the study's summary that is the same quantity.
+    """
     given = _joules(text)
     if given is not None:
         return UncertainValue(given)
     run = open_run(text) if is_run(text) else None
-    return of_run(run) if run and not run.study else _over_repeats(text, of_cell)
+    return of_run(run) if run and not run.study else _over_repeats(text, of_cell, summarized)
 
 
 def _measured(run: Run, energy: Energy) -> UncertainValue:
@@ -214,23 +225,30 @@ def _phase_energy(run: Run, phase: str) -> UncertainValue:
 
 
 def _over_repeats(
-    text: str, of_cell: Callable[[Run], tuple[UncertainValue, float]]
+    text: str,
+    of_cell: Callable[[Run], tuple[UncertainValue, float]],
+    summarized: tuple[str, str] | None = None,
 ) -> UncertainValue:
     """Divide the sum over a study's repeats by that of their divisors, as its report does.
 
-    Its own error is the scatter of the repeats if that is larger (Cochran, *Sampling Techniques*,
-    3rd ed., Eq. 6.13).
+    The interval is that of the study's summary. What has no row there has its own error from the
+    scatter of the repeats if that is larger (Cochran, *Sampling Techniques*, 3rd ed., Eq. 6.13).
     """
-    values, divisors = zip(*(of_cell(run) for run in _repeats(text)), strict=True)
+    runs = _repeats(text)
+    values, divisors = zip(*(of_cell(run) for run in runs), strict=True)
     n, divisor = len(values), math.fsum(divisors)
     ratio = UncertainValue.total(values).per(divisor)
-    if n == 1:
-        return ratio
     try:
+        half = _half_width(runs, *summarized) if summarized else None
+        if half is not None:
+            own = math.sqrt(max((half / COVERAGE_FACTOR) ** 2 - ratio.shared_uncertainty**2, 0.0))
+            return replace(ratio, own=own)
+        if n == 1:
+            return ratio
         from scipy.special import stdtrit  # noqa: PLC0415
     except ImportError as error:
         raise UserError(
-            "the mean of repeats needs SciPy",
+            "the mean of repeats needs more packages",
             why=str(error),
             hint="run pip install 'joulelab[study]', or name one run",
         ) from error
@@ -239,6 +257,30 @@ def _over_repeats(
     # Student's t for a few repeats, as a standard uncertainty for the normal quantile (GUM G.3).
     scatter = standard_error * float(stdtrit(n - 1, 0.975)) / COVERAGE_FACTOR
     return replace(ratio, own=max(ratio.own, scatter))
+
+
+def _half_width(runs: Sequence[Run], phase: str, column: str) -> float | None:
+    """Return half of the interval of a cell in the summary of its study; ``None`` without one.
+
+    There is none of a single run, nor of repeats on several machines, which are never averaged.
+    """
+    assert runs[0].directory is not None
+    directory = runs[0].directory.parent.parent
+    if not is_study(directory):
+        return None
+    # These packages take longer to import than everything else that the ledger does.
+    from joulelab.findings.summary import KEYS, summary  # noqa: PLC0415
+    from joulelab.findings.tables import run_table  # noqa: PLC0415
+
+    table = run_table([read_study(directory)])
+    cells = table.groupby(list(KEYS), dropna=False, sort=False).ngroup()
+    own = table["run_id"].isin([run.id for run in runs]) & (table["phase"] == phase)
+    numbers = set(cells[own])
+    if len(numbers) != 1 or (cells == min(numbers)).sum() != len(runs):
+        return None
+    row = summary(table).iloc[min(numbers)]
+    half = float(row[f"{column}_high"] - row[column])
+    return None if math.isnan(half) else half
 
 
 def _repeats(text: str) -> Sequence[Run]:

@@ -122,7 +122,7 @@ def _result(
             value, low, high = (row[name + end] / size for end in ("", "_low", "_high"))
             ends = interval(low, high, value)
             cell = {"value": row[name], "text": number(value), "note": ends}
-        cells.append(cell | {"quantity": energy, "order": _order(cell["value"])})
+        cells.append({**cell, "quantity": energy, "order": _order(cell["value"])})
     place = [row["study"], row["machine"], row["setting"]] if several else []
     return {
         "group": row["group"],
@@ -135,7 +135,7 @@ def _result(
     }
 
 
-_NO_DIFFERENCE = {"value": math.nan, "text": ABSENT, "note": ""}
+_NO_DIFFERENCE: Section = {"value": math.nan, "text": ABSENT, "note": ""}
 
 
 def _differences(ratios: pd.DataFrame) -> dict[tuple[Any, ...], Section]:

@@ -23,11 +23,13 @@ LEAST_P = 1e-12
 class Repeats:
     """The runs of one group in one cell; none of the values is NaN.
 
-    Runs of one block, for example of a study, share an error.
+    Runs of one block, for example of a study, share an error. ``divisors`` are what each value was
+    divided by, for example the number of samples; without any, all count alike.
     """
 
     values: tuple[UncertainValue, ...]
     blocks: tuple[Hashable, ...]
+    divisors: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, *values: float) -> Repeats:
@@ -44,6 +46,19 @@ class Repeats:
     def mean(self) -> float:
         """Mean of the values."""
         return math.fsum(one.value for one in self.values) / self.n
+
+    @property
+    def ratio_of_sums(self) -> float:
+        """Sum of what was divided over that of the divisors, as in a study's report.
+
+        Example:
+            >>> values = (UncertainValue(3.0), UncertainValue(1.0))
+            >>> Repeats(values, (0, 1), divisors=(1.0, 3.0)).ratio_of_sums
+            1.5
+        """
+        divisors = self.divisors or (1.0,) * self.n
+        products = (one.value * d for one, d in zip(self.values, divisors, strict=True))
+        return math.fsum(products) / math.fsum(divisors)
 
     def logarithms(self) -> Repeats:
         """Return the natural logarithms of the values, errors to first order."""
