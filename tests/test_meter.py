@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from energy_parts import idle_point
+from waiting import eventually
 
 import joulelab
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
 from joulelab.recording.trace import read_trace
 from joulelab.sensors.sensor import Provenance, Quantity
@@ -35,13 +37,6 @@ def assert_covers_truth(span, machine=MACHINE):
     for name, part in components.items():
         low_j, high_j = part.interval_j
         assert low_j < machine.energy_j(span.start_ns * 1e-9, span.stop_ns * 1e-9, name) < high_j
-
-
-def eventually(condition, timeout_s=20.0):
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "the condition never came true"
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -148,13 +143,7 @@ def test_a_temporary_trace_is_removed_and_energies_remain_available():
 
 
 def test_net_energy_is_gross_energy_without_idle_power_times_duration():
-    idle = IdlePoint(
-        time_s=0.0,
-        duration_s=5.0,
-        power_w={"gpu:0": 100.0},
-        uncertainty_w={"gpu:0": 0.0},
-        source={"gpu:0": "simulated.samples"},
-    )
+    idle = idle_point({"gpu:0": 100.0}, source="simulated.samples")
     with joulelab.Meter(sensors=STEADY, baseline=Baseline((idle,))) as meter:
         with meter.span("work") as span:
             time.sleep(0.4)

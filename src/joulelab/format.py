@@ -131,6 +131,16 @@ def with_interval(
     return f"{text} ({level}{ends}{' ' + name if name else ''})"
 
 
+def joules(value: float, low: float, high: float) -> str:
+    """Format an energy with its interval, and from 1 kJ on in watt-hours, too.
+
+    Example:
+        >>> joules(2882.0, 2622.0, 3141.0), joules(9.0, 8.0, 10.0)
+        ('2,882 J (95 % CI 2,622–3,141 J), 0.801 Wh', '9.00 J (95 % CI 8.00–10.00 J)')
+    """
+    return ", ".join(filter(None, (with_interval(value, low, high, "J"), watt_hours(value))))
+
+
 def interval(low: float, high: float, value: float, *, digits: int = 3) -> str:
     """Format the two ends of an interval with the decimals of its value.
 

@@ -3,13 +3,14 @@
 import math
 
 import pytest
+from energy_parts import make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.carbon.series import IntensitySeries, energy_weighted_intensity, read_series
 from joulelab.errors import UserError
 from joulelab.recording.trace import Trace
-from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Provenance, Quantity, Reading
 
 UNIX_S = 1_800_000_000.0
 """How far the wall clock is ahead of CLOCK_MONOTONIC in these traces."""
@@ -17,16 +18,10 @@ UNIX_S = 1_800_000_000.0
 
 def trace_of(powers_w, step_s=100.0, ahead_s=lambda t: UNIX_S):
     """An energy counter under known power, and the wall clock."""
-    counter = Channel(
-        component="gpu:0",
-        quantity=Quantity.ENERGY,
-        source="counter",
-        provenance=Provenance.SIMULATED,
-        update_period_s=1.0,
-    )
-    clock = Channel(
-        component="clock",
-        quantity=Quantity.CLOCK_OFFSET,
+    counter = make_channel("gpu:0", Quantity.ENERGY, source="counter", update_period_s=1.0)
+    clock = make_channel(
+        "clock",
+        Quantity.CLOCK_OFFSET,
         source="clock.realtime",
         provenance=Provenance.MEASURED,
         update_period_s=1.0,

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,13 +78,7 @@ def test_an_error_of_the_arithmetic_is_a_reason(monkeypatch):
         raise np.linalg.LinAlgError("SVD did not converge")
 
     monkeypatch.setattr(estimator_module, "energy_curve", fail)
-    channel = Channel(
-        component="gpu:0",
-        quantity=Quantity.POWER,
-        source="power",
-        provenance=Provenance.MEASURED,
-        update_period_s=0.1,
-    )
+    channel = make_channel(source="power", provenance=Provenance.MEASURED)
     trace = Trace((channel,), (Readings(np.arange(5) * S, np.ones(5)),))
     [energy] = EnergyEstimator(trace).energies([Window(0, 4 * S)])
     assert energy.absent == {"gpu:0": "its readings cannot be integrated: SVD did not converge"}
@@ -91,14 +86,8 @@ def test_an_error_of_the_arithmetic_is_a_reason(monkeypatch):
 
 @pytest.mark.parametrize("window_s", [0.0, 0.1])
 def test_short_spans_next_to_each_other_on_power_without_a_window(window_s):
-    channel = Channel(
-        component="gpu:0",
-        quantity=Quantity.POWER,
-        source="power",
-        provenance=Provenance.MEASURED,
-        update_period_s=0.1,
-        window_s=window_s,
-        polled=True,
+    channel = make_channel(
+        source="power", provenance=Provenance.MEASURED, window_s=window_s, polled=True
     )
     t_s = np.arange(10, 20, 0.1)
     trace = Trace((channel,), (Readings(np.rint(t_s * S).astype(np.int64), 100 + 200 * (t_s % 1)),))

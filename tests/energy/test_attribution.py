@@ -7,18 +7,19 @@ import time
 
 import numpy as np
 import pytest
+from energy_parts import idle_point, make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
 import joulelab
 from joulelab.energy.attribution import Attribution, Share
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.processes import busy_s
-from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Gap, Provenance, Quantity, Reading
 
 S = 10**9
 ALONE = Share(fraction=1.0, low=1.0, high=1.0, method="CPU time")
@@ -27,13 +28,7 @@ RARE_SAMPLES = {"event": "looks", "pace_s": 3.4, "t_ns": 0}
 
 
 def channel(component, quantity):
-    return Channel(
-        component=component,
-        quantity=quantity,
-        source="test",
-        provenance=Provenance.MEASURED,
-        update_period_s=1.0,
-    )
+    return make_channel(component, quantity, provenance=Provenance.MEASURED, update_period_s=1.0)
 
 
 def machine(*, others, job=1.0, gap=None, gaps_s=range(20), samples_s=range(15), events=()):
@@ -93,13 +88,7 @@ def test_a_share_is_by_use_and_its_interval_allows_for_different_use():
 
 
 def test_the_lower_end_excludes_idle_energy():
-    point = IdlePoint(
-        time_s=0.0,
-        duration_s=5.0,
-        power_w={"cpu:0": 40.0},
-        uncertainty_w={"cpu:0": 0.0},
-        source={"cpu:0": "test"},
-    )
+    point = idle_point({"cpu:0": 40.0})
     energy = energy_of(machine(others=1.0), baseline=Baseline((point,)))
     assert energy.net_j == pytest.approx(600)
     assert energy.job_j == pytest.approx(500)

@@ -4,31 +4,22 @@ import json
 import math
 
 import pytest
+from energy_parts import component_energy, idle_point
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import Energy
 from joulelab.sensors.sensor import Provenance
 
 
 def point(time_s, power_w, uncertainty_w=0.1, source="test"):
-    return IdlePoint(
-        time_s=time_s,
-        duration_s=5.0,
-        power_w={"gpu:0": power_w},
-        uncertainty_w={"gpu:0": uncertainty_w},
-        source={"gpu:0": source},
-    )
+    return idle_point({"gpu:0": power_w}, uncertainty_w=uncertainty_w, source=source, time_s=time_s)
 
 
 def span(gross_j, duration_s, source="test"):
-    part = ComponentEnergy(
-        component="gpu:0",
-        source=source,
-        provenance=Provenance.MEASURED,
-        duration_s=duration_s,
-        gross_j=gross_j,
+    part = component_energy(
+        "gpu:0", gross_j, source=source, provenance=Provenance.MEASURED, duration_s=duration_s
     )
     return Energy(duration_s=duration_s, components={"gpu:0": part})
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,17 +15,10 @@ from joulelab.energy.incidents import find_incidents
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.host import ClockSensor
-from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Gap, Reading
 
 S = 10**9
-GPU = Channel(
-    component="gpu:0",
-    quantity=Quantity.POWER,
-    source="test",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.1,
-    window_s=0.1,
-)
+GPU = make_channel(window_s=0.1)
 WALL, BOOT = (replace(one, update_period_s=1.0) for one in ClockSensor().channels)
 LOST = {"event": "gap", "channel": 0, "t_ns": 5 * S, "reason": "lost"}
 

@@ -13,6 +13,7 @@ import time
 import pynvml
 import pytest
 from faulty_world import POWER_MW
+from waiting import eventually
 
 from joulelab.recording.trace import read_trace
 from joulelab.uncertain import COVERAGE_FACTOR
@@ -40,13 +41,6 @@ def noted(energy, text):
 def covers_truth(energy):
     low_j, high_j = energy.interval_j
     return low_j < POWER_W * energy.duration_s < high_j
-
-
-def eventually(condition, timeout_s=20.0):
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "the condition never came true"
-        time.sleep(0.01)
 
 
 def assert_recovers(meter, work):

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from energy_parts import component_energy
 
 from joulelab import Meter
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
 from joulelab.forecast.sources import profile_of, profile_of_trace
 from joulelab.recording.trace import read_trace
 from joulelab.recording.trace_spans import TraceSpan
-from joulelab.sensors.sensor import Provenance
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 POWER_W = 200.0
@@ -20,13 +20,7 @@ def energies(windows):
     made = []
     for window in windows:
         start_s, stop_s = window.of("gpu:0")
-        part = ComponentEnergy(
-            component="gpu:0",
-            source="test",
-            provenance=Provenance.SIMULATED,
-            duration_s=stop_s - start_s,
-            gross_j=POWER_W * (stop_s - start_s),
-        )
+        part = component_energy("gpu:0", POWER_W * (stop_s - start_s), duration_s=stop_s - start_s)
         duration_s = (window.stop_ns - window.start_ns) * 1e-9
         made.append(Energy(duration_s=duration_s, components={"gpu:0": part}))
     return made

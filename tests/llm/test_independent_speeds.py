@@ -4,21 +4,14 @@ import heapq
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 
 from joulelab.llm.requests import RequestLog
 from joulelab.llm.token_attribution import attribute
 from joulelab.recording.trace import Readings, Trace
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 J_PER_INPUT_TOKEN, J_PER_OUTPUT_TOKEN, IDLE_W = 0.05, 0.4, 70.0
-CHANNEL = Channel(
-    component="gpu:0",
-    quantity=Quantity.POWER,
-    source="simulated",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.02,
-    window_s=0.02,
-)
+CHANNEL = make_channel(source="simulated", update_period_s=0.02, window_s=0.02)
 
 
 def served(rng, number=240, concurrency=8):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from benchmarks.token_attribution import IDLE_S, IDLE_W, Case, compare, record, simulate
+from energy_parts import idle_point
 
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline
 from joulelab.errors import UserError
 from joulelab.llm.token_attribution import attribute
 from joulelab.recording.trace import Readings
@@ -141,13 +142,7 @@ def test_net_energy_is_unknown_without_idle_power(short):
     assert gross.value == pytest.approx(whole.gross_j_per_output_token.value, rel=0.02)
     assert any(note.startswith("net of idle is unknown") for note in found.notes)
 
-    idle = IdlePoint(
-        time_s=0.0,
-        duration_s=5.0,
-        power_w={"gpu:0": IDLE_W},
-        uncertainty_w={"gpu:0": 0.5},
-        source={"gpu:0": "power"},
-    )
+    idle = idle_point({"gpu:0": IDLE_W}, uncertainty_w=0.5, source="power")
     found = attribute(truth.requests, trace, Baseline((idle,)))
     assert found.cost.j_per_output_token.value == pytest.approx(truth.j_per_output_token, rel=0.02)
     # What idle power may have drifted by is in the interval.
@@ -266,12 +261,8 @@ def test_uncertain_idle_power_moves_costs_as_intervals_say(short):
 
     def cost(power_w, uncertainty_w):
         points = (
-            IdlePoint(
-                time_s=time_s,
-                duration_s=5.0,
-                power_w={"gpu:0": power_w},
-                uncertainty_w={"gpu:0": uncertainty_w},
-                source={"gpu:0": "power"},
+            idle_point(
+                {"gpu:0": power_w}, uncertainty_w=uncertainty_w, source="power", time_s=time_s
             )
             for time_s in (0.0, 50.0)
         )

@@ -1,7 +1,6 @@
 """Published language models: their configurations, weights and sizes."""
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -196,6 +195,7 @@ def test_a_configuration_of_other_names_is_read():
         LanguageConfig.from_configuration({"model_type": "mamba", "hidden_size": 768})
 
 
+@pytest.mark.usefixtures("no_network")
 class TestFolder:
     """Language models of ``hf:FOLDER``, with weights and without."""
 
@@ -204,14 +204,6 @@ class TestFolder:
         torch.manual_seed(3)
         build_model("lm:tiny").save_pretrained(tmp_path)
         return tmp_path
-
-    @pytest.fixture(autouse=True)
-    def no_network(self, monkeypatch):
-        def refuse(*_arguments, **_options):
-            raise AssertionError("the network was used")
-
-        monkeypatch.setattr(socket.socket, "connect", refuse)
-        monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
     def test_weights_of_the_folder_are_loaded(self, folder):
         torch.manual_seed(3)

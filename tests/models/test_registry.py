@@ -1,7 +1,6 @@
 """Names of models: the zoo, torchvision, timm, transformers, and anything importable."""
 
 import json
-import socket
 import subprocess
 import sys
 import types
@@ -53,15 +52,6 @@ def mine(monkeypatch):
     module.Net, module.everything, module.positional = Net, everything, positional
     module.number, module.failing, module.constant = number, failing, 3
     monkeypatch.setitem(sys.modules, "mine", module)
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*_arguments, **_options):
-        raise AssertionError("the network was used")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def test_the_papers_models_in_its_order():

@@ -6,6 +6,7 @@ import math
 import os
 
 import pytest
+from energy_parts import make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,16 +22,9 @@ from joulelab.recording.trace_format import (
     pack_header,
 )
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 SECOND = 10**9
-CHANNEL = Channel(
-    component="gpu:0",
-    quantity=Quantity.POWER,
-    source="test",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.1,
-)
+CHANNEL = make_channel()
 HEADER = {"channels": [CHANNEL.to_json()], "absent": [], "intervals_s": [0.1], "host": "h"}
 RECORDS = b"".join(pack(SECOND + i * SECOND // 10, 100.0, 0) for i in range(100))
 WHOLE = Window(2 * SECOND, 10 * SECOND)

@@ -5,10 +5,11 @@ import threading
 import time
 
 import pytest
+from energy_parts import make_channel
 
 from joulelab.recording.recorder import Recorder
 from joulelab.recording.trace import read_trace
-from joulelab.sensors.sensor import Channel, Discovery, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Discovery, Quantity, Reading
 
 INTERVAL_S = 0.02
 
@@ -24,13 +25,7 @@ class Sensor:
         self.called = threading.Event()
         self.closed = False
         self.channels = (
-            Channel(
-                component=component,
-                quantity=Quantity.ENERGY,
-                source="counter",
-                provenance=Provenance.SIMULATED,
-                update_period_s=INTERVAL_S,
-            ),
+            make_channel(component, Quantity.ENERGY, source="counter", update_period_s=INTERVAL_S),
         )
 
     def read(self):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,16 +19,10 @@ from joulelab.recording.trace_format import (
     TraceWriter,
     pack,
 )
-from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 from joulelab.validation import convert
 
-CHANNEL = Channel(
-    component="gpu:0",
-    quantity=Quantity.POWER,
-    source="test",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.1,
-)
+CHANNEL = make_channel()
 HEADER = {
     "channels": [CHANNEL.to_json()],
     "absent": [{"component": "cpu:0", "source": "rapl", "reason": "none", "hint": ""}],

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
@@ -108,10 +107,3 @@ def assert_close(gross_j, truth_j, uncertainty_j):
     4 standard uncertainties for all but 1 in 16,000 spans.
     """
     assert abs(gross_j - truth_j) <= max(0.02 * truth_j, 4 * uncertainty_j)
-
-
-def eventually(condition, timeout_s=20.0):
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, "the condition never came true"
-        time.sleep(0.01)

@@ -5,26 +5,19 @@ import shutil
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 
 from joulelab.cli.app import main
 from joulelab.errors import UserError
 from joulelab.recording.trace_format import TraceWriter, pack, span_lines
 from joulelab.runs.hosts import gather
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
 
 S = 10**9
 HOUR_NS = 3600 * S
 
 
 def channel(component):
-    return Channel(
-        component=component,
-        quantity=Quantity.POWER,
-        source="simulated.samples",
-        provenance=Provenance.SIMULATED,
-        update_period_s=0.02,
-        window_s=0.02,
-    )
+    return make_channel(component, source="simulated.samples", update_period_s=0.02, window_s=0.02)
 
 
 def record(directory, host, *, clock_ns, power_w, spans, ranks, world_size=4, **header):

@@ -8,7 +8,8 @@ import tempfile
 
 import psutil
 import pytest
-from ranks import MACHINE, assert_true, eventually, torchrun
+from ranks import MACHINE, assert_true, torchrun
+from waiting import eventually
 
 import joulelab
 from joulelab.recording.trace import read_trace

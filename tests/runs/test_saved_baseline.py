@@ -10,10 +10,10 @@ import sys
 import time
 
 import pytest
+from energy_parts import idle_point
 from live_sysfs import LiveRapl
 
 import joulelab
-from joulelab.energy.baseline import IdlePoint
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.machine import machine_identity
 from joulelab.recording.trace import Trace
@@ -30,12 +30,11 @@ def home(tmp_path, monkeypatch):
 
 
 def save(age_s=0.0):
-    point = IdlePoint(
+    point = idle_point(
+        {"gpu:0": 100.0},
+        uncertainty_w=0.5,
+        source="simulated.samples",
         time_s=time.monotonic() - age_s,
-        duration_s=5.0,
-        power_w={"gpu:0": 100.0},
-        uncertainty_w={"gpu:0": 0.5},
-        source={"gpu:0": "simulated.samples"},
     )
     return save_baseline(point, machine_identity())
 

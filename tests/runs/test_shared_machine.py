@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from energy_parts import component_energy, idle_point
 
 from joulelab.energy.attribution import Share
-from joulelab.energy.baseline import Baseline, IdlePoint, Load
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.baseline import Baseline, Load
+from joulelab.energy.energy import Energy
 from joulelab.runs.record import read_record, write_record
 from joulelab.runs.shared_machine import Sharing, is_shared, other_users, study_caveats, was_shared
 from joulelab.runs.study_runs import read_study
@@ -18,13 +19,8 @@ HALF = Share(fraction=0.5, low=0.3, high=0.7, method="CPU time", users=("make (p
 
 def energy(*shares):
     parts = {
-        f"cpu:{i}": ComponentEnergy(
-            component=f"cpu:{i}",
-            source="test",
-            provenance=Provenance.MEASURED,
-            duration_s=1.0,
-            gross_j=10.0,
-            share=share,
+        f"cpu:{i}": component_energy(
+            f"cpu:{i}", 10.0, provenance=Provenance.MEASURED, duration_s=1.0, share=share
         )
         for i, share in enumerate(shares)
     }
@@ -120,12 +116,12 @@ def test_an_idle_run_on_a_busy_machine_passes_its_doubt_on(synthetic, tmp_path):
     directory = tmp_path / "s" / "runs" / "r0-idle-before"
     quiet = read_study(tmp_path / "s")
     assert study_caveats(quiet) == []
-    point = IdlePoint(
+    point = idle_point(
+        {"cpu:0": 20.0},
+        uncertainty_w=9.0,
+        source=synthetic.SOURCE["cpu:0"],
         time_s=1005.0,
         duration_s=10.0,
-        power_w={"cpu:0": 20.0},
-        uncertainty_w={"cpu:0": 9.0},
-        source={"cpu:0": synthetic.SOURCE["cpu:0"]},
         load={"cpu": Load(0.5, "make (pid 7)")},
         busy_w={"cpu:0": 38.0},
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ranks import assert_true, eventually
+from ranks import assert_true
+from waiting import eventually
 
 from joulelab.recording.trace import read_trace
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,18 +12,11 @@ from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import TraceSpan
 from joulelab.runs.span_tree import span_tree
-from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Reading
 
 POWER_W = 100.0
 S = 10**9
-CHANNEL = Channel(
-    component="cpu:0",
-    quantity=Quantity.POWER,
-    source="simulated.power",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.1,
-    window_s=0.1,
-)
+CHANNEL = make_channel("cpu:0", source="simulated.power", window_s=0.1)
 
 
 def trace_of(*spans):

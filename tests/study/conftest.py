@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from energy_parts import component_energy
 
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import Energy
 from joulelab.machine import describe
-from joulelab.sensors.sensor import Provenance
 from joulelab.study.engine import LocalEngine
 from joulelab.study.plan import Plan
 
@@ -59,13 +59,7 @@ def tiny_plan(monkeypatch) -> Plan:
 
 def body(**changes):
     """What a worker answers for a run of 2 s and 200 W."""
-    part = ComponentEnergy(
-        component="gpu:0",
-        source="simulated",
-        provenance=Provenance.SIMULATED,
-        duration_s=2.0,
-        gross_j=400.0,
-    )
+    part = component_energy("gpu:0", 400.0, source="simulated", duration_s=2.0)
     energy = Energy(duration_s=2.0, components={"gpu:0": part}).to_json()
     span = {"name": "epoch", "attributes": {"phase": "train"}, "start_ns": 0, "stop_ns": 2 * 10**9}
     return {

@@ -4,7 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+from energy_parts import make_channel
+
+from joulelab.sensors.sensor import Reading
 
 FILE = "LIMITED_GPU"
 FOUND_W = 300.0
@@ -14,16 +16,7 @@ class LimitedGpu:
     """The sensor: it draws what the limit in ``$LIMITED_GPU`` allows."""
 
     interval_s = 0.01
-    channels = (
-        Channel(
-            component="gpu:0",
-            source="limited",
-            quantity=Quantity.POWER,
-            provenance=Provenance.SIMULATED,
-            update_period_s=0.01,
-            gain_uncertainty=0.0,
-        ),
-    )
+    channels = (make_channel(source="limited", update_period_s=0.01, gain_uncertainty=0.0),)
 
     def read(self):
         return [Reading(time.monotonic_ns(), 0, limit_w())]

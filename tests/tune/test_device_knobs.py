@@ -4,12 +4,13 @@ import itertools
 from dataclasses import dataclass
 
 import pytest
+from energy_parts import make_channel
 
 from joulelab.errors import UserError
 from joulelab.recording import device_clock
 from joulelab.recording.launcher import Launch
 from joulelab.recording.trace import Trace
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
+from joulelab.sensors.sensor import Provenance
 from joulelab.tune import device_knobs
 from joulelab.tune.device_knobs import device_knob, gpus_in_use
 
@@ -76,13 +77,7 @@ UUIDS = {"gpu:0": ["GPU-aa-bb"], "gpu:1": ["GPU-cc-dd"]}
 
 def trace(*events):
     channels = tuple(
-        Channel(
-            component=name,
-            source="nvml",
-            quantity=Quantity.POWER,
-            provenance=Provenance.MEASURED,
-            update_period_s=0.1,
-        )
+        make_channel(name, source="nvml", provenance=Provenance.MEASURED)
         for name in (*UUIDS, "cpu:0")
     )
     return Trace(channels, (), header={"gpus": UUIDS}, events=events)

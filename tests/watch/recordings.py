@@ -1,7 +1,9 @@
 """Recordings of simulated machines as their recorder would have written them, at given times."""
 
+from energy_parts import make_channel
+
 from joulelab.recording.trace_format import TraceWriter, pack
-from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Gap, Quantity, Reading
 from joulelab.sensors.simulated import SimulatedSource, Waveform
 
 BEGIN_S = 1000.0
@@ -104,10 +106,4 @@ class Recording:
 
 
 def gauge_channel(quantity, component):
-    return Channel(
-        component=component,
-        quantity=quantity,
-        source="test",
-        provenance=Provenance.SIMULATED,
-        update_period_s=0.5,
-    )
+    return make_channel(component, quantity, update_period_s=0.5)

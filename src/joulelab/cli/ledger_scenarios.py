@@ -11,7 +11,7 @@ from joulelab.carbon.site import Site
 from joulelab.carbon.token_costs import token_costs
 from joulelab.cli.options import site_options
 from joulelab.cli.output import echo, print_json, warn_skipped
-from joulelab.format import number, watt_hours, with_interval
+from joulelab.format import joules, number, with_interval
 from joulelab.ledger.ledger import read_ledger
 from joulelab.ledger.model_energy import energy_per, read_model, training_energy
 from joulelab.ledger.scenarios import DAYS, BreakEven, Inference, Unit, named_after
@@ -158,8 +158,7 @@ def _train_phase(project: str | None, given: dict[str, Any]) -> UncertainValue |
 
 
 def _joules(energy: UncertainValue) -> str:
-    interval = with_interval(energy.value, *energy.interval, "J")
-    text = ", ".join(filter(None, (interval, watt_hours(energy.value))))
+    text = joules(energy.value, *energy.interval)
     if energy.uncertainty and not is_determined(energy.value, *energy.interval):
         text += ", not determined within a factor of 10: more repeats are needed"
     return f"{text}, simulated" if energy.simulated else text

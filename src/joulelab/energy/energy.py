@@ -15,10 +15,10 @@ from joulelab.format import (
     finite_or_none,
     interval,
     join_words,
+    joules,
     nan_if_none,
     quantity,
     scale,
-    watt_hours,
     with_interval,
 )
 from joulelab.sensors.sensor import Provenance
@@ -354,8 +354,7 @@ without cpu:0
         if not self.components:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
             return [f"no energy was measured ({reasons or 'there is no sensor'})", *self.notes]
-        values = [with_interval(self.gross_j, *self.interval_j, "J")]
-        values += filter(None, [watt_hours(self.gross_j)])
+        values = [joules(self.gross_j, *self.interval_j)]
         if not math.isnan(self.net_j):
             values.append(f"{quantity(self.net_j, 'J')} net of idle")
         values.append(duration(self.duration_s))

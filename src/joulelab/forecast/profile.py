@@ -168,8 +168,7 @@ class Forecast:
         if low != high:
             parts[0] += f" (95 % CI {low} to {high})"
         if math.isfinite(self.gross_j):
-            energy = fmt.with_interval(self.gross_j, self.gross_low_j, self.gross_high_j, "J")
-            parts[:0] = filter(None, (energy, fmt.watt_hours(self.gross_j)))
+            parts.insert(0, fmt.joules(self.gross_j, self.gross_low_j, self.gross_high_j))
             if self.carbon_g is not None:
                 parts.append(f"{fmt.with_interval(*self.carbon_g, 'g')} CO2e")
         return f"{of}: {', '.join(parts)}"

@@ -12,11 +12,11 @@ from joulelab.format import (
     count,
     date,
     duration,
+    joules,
     money,
     money_with_interval,
     percent,
     quantity,
-    watt_hours,
     with_interval,
 )
 from joulelab.ledger.group import PERIODS, LedgerRow, period_of
@@ -45,8 +45,7 @@ def head_lines(ledger: Ledger) -> Iterator[str]:
         f"{count(len(ledger.entries), 'record')}{when}, {machines}, {duration(total.duration_s)}"
     )
     if total.is_measured:
-        energy = with_interval(total.energy.value, *total.energy.interval, "J")
-        yield ", ".join(filter(None, (energy, watt_hours(total.energy.value))))
+        yield joules(total.energy.value, *total.energy.interval)
     prices = (price_text(total, currency) for currency in ledger.currencies)
     costs = [*filter(None, (carbon_text(total), *prices))]
     if costs:

@@ -22,13 +22,13 @@ from joulelab.format import (
     duration,
     finite_or_none,
     join_words,
+    joules,
     number,
     percent,
     quantity,
     shorten,
     slug,
     timestamp,
-    watt_hours,
     with_interval,
 )
 from joulelab.layout import Line
@@ -252,9 +252,8 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
         for reason in dict.fromkeys(energy.absent.values()):
             yield "energy", f"not measured: {reason}"
         return
-    text = with_interval(energy.gross_j, *energy.interval_j, "J")
-    values = (text, watt_hours(energy.gross_j), f"{quantity(energy.mean_power_w, 'W')} on average")
-    yield "energy", ", ".join(filter(None, values))
+    power = f"{quantity(energy.mean_power_w, 'W')} on average"
+    yield "energy", f"{joules(energy.gross_j, *energy.interval_j)}, {power}"
     if math.isnan(energy.net_j):
         yield "", "net of idle unknown: measure the idle machine once with `joulelab idle`"
     else:

@@ -4,24 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from energy_parts import idle_point, make_channel
 
-from joulelab.energy.baseline import Baseline, IdlePoint
+from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import sensor_of
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
+from joulelab.sensors.sensor import Quantity, Reading
 
 S = 10**9
-SAMPLES = Channel(
-    component="gpu:0",
-    quantity=Quantity.POWER,
-    source="samples",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.02,
-    window_s=0.02,
-    gain_uncertainty=0.05,
-)
+SAMPLES = make_channel(source="samples", update_period_s=0.02, window_s=0.02, gain_uncertainty=0.05)
 COUNTER = replace(
     SAMPLES,
     source="counter",
@@ -98,12 +91,8 @@ def test_a_counter_that_was_reset_still_gives_the_scale():
 
 
 def test_idle_power_of_the_samples_applies_to_scaled_samples():
-    point = IdlePoint(
-        time_s=1.0,
-        duration_s=1.0,
-        power_w={"gpu:0": 90.0},
-        uncertainty_w={"gpu:0": 0.1},
-        source={"gpu:0": "samples"},
+    point = idle_point(
+        {"gpu:0": 90.0}, uncertainty_w=0.1, source="samples", time_s=1.0, duration_s=1.0
     )
     part = part_of(trace(), 20.0, 30.0, Baseline((point,)))
     assert part.idle_j == pytest.approx(900.0)

@@ -4,22 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.signal import thinning
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
+from joulelab.sensors.sensor import Quantity
 
 S = 10**9
-SAMPLES = Channel(
-    component="gpu:0",
-    quantity=Quantity.POWER,
-    source="samples",
-    provenance=Provenance.SIMULATED,
-    update_period_s=0.02,
-    window_s=0.02,
-)
+SAMPLES = make_channel(source="samples", update_period_s=0.02, window_s=0.02)
 POLLED = replace(SAMPLES, source="polled", update_period_s=0.1, window_s=0.025, polled=True)
 AVERAGE = replace(SAMPLES, source="average", update_period_s=0.1, window_s=1.0, polled=True)
 COUNTER = replace(

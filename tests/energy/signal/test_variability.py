@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from energy_parts import make_channel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from joulelab.energy.signal.variability import (
 )
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
-from joulelab.sensors.sensor import Channel, Provenance, Quantity
+from joulelab.sensors.sensor import Quantity
 
 S = 10**9
 FINE_S = 0.01
@@ -119,13 +120,8 @@ def test_coverage_for_a_load_faster_than_the_readings(window_s):
     else:
         read = np.arange(100, energy_j.size, 10)
         value, quantity = energy_j[read] - energy_j[read - 100], Quantity.POWER
-    channel = Channel(
-        component="cpu:0",
-        quantity=quantity,
-        source="test",
-        provenance=Provenance.SIMULATED,
-        update_period_s=float(np.diff(t_s[read])[0]),
-        window_s=window_s or 0.0,
+    channel = make_channel(
+        "cpu:0", quantity, update_period_s=float(np.diff(t_s[read])[0]), window_s=window_s or 0.0
     )
     readings = Readings(np.rint(t_s[read] * S).astype(np.int64), value)
     trace = Trace((channel,), (readings,), header={"intervals_s": [channel.update_period_s]})

@@ -1,0 +1,27 @@
+"""Channels, energies and idle powers whose other values do not matter to a test."""
+
+from joulelab.energy.baseline import IdlePoint
+from joulelab.energy.energy import ComponentEnergy
+from joulelab.sensors.sensor import Channel, Provenance, Quantity
+
+
+def make_channel(component="gpu:0", quantity=Quantity.POWER, **given):
+    """A channel that is read each 0.1 s."""
+    usual = {"source": "test", "provenance": Provenance.SIMULATED, "update_period_s": 0.1}
+    return Channel(component=component, quantity=quantity, **(usual | given))
+
+
+def component_energy(component, gross_j, **given):
+    """A component's energy over 10 s."""
+    usual = {"source": "test", "provenance": Provenance.SIMULATED, "duration_s": 10.0}
+    return ComponentEnergy(component=component, gross_j=gross_j, **(usual | given))
+
+
+def idle_point(power_w, uncertainty_w=0.0, source="test", **given):
+    """Idle powers by component, with one uncertainty and one source, at the time 0."""
+    return IdlePoint(
+        power_w=power_w,
+        uncertainty_w=dict.fromkeys(power_w, uncertainty_w),
+        source=dict.fromkeys(power_w, source),
+        **({"time_s": 0.0, "duration_s": 5.0} | given),
+    )
