@@ -13,6 +13,7 @@ from run_records import MACHINE, measured, write_finished, write_started
 from joulelab import Meter
 from joulelab.errors import UserError
 from joulelab.machine import describe
+from joulelab.report.recorded_run import open_recorded
 from joulelab.runs.record import is_run, read_run
 from joulelab.runs.selection import open_run, open_runs, select
 from joulelab.runs.study_runs import read_studies, study_labels
@@ -142,6 +143,18 @@ def test_saved_runs_are_named_by_time_name_and_id(home):
     assert len(select(str(home / "runs" / "*-train"))) == 3
     with pytest.raises(UserError, match="did you mean train"):
         open_run("trian")
+
+
+def test_a_saved_run_opens_although_a_file_or_directory_has_its_name(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "serve.py", "latest"):
+        write_finished(home / "runs" / name, name=name)
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    (tmp_path / "serve.py").touch()
+    assert open_run("train").name == open_recorded("train").run.name == "train"
+    assert open_run("serve.py").name == open_recorded("serve.py").run.name == "serve.py"
+    write_finished(tmp_path / "train" / "1", name="inner")
+    assert open_run("train").name == "inner", "what the directory contains comes first"
 
 
 # Programs with a meter.

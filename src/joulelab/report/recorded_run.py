@@ -29,6 +29,7 @@ from joulelab.runs.record import (
     read_run,
     sum_of_known,
 )
+from joulelab.runs.selection import saved_run
 from joulelab.runs.span_tree import SpanNode, run_extent, run_trace, span_tree
 from joulelab.runs.stored_records import Status
 from joulelab.runs.study_runs import is_study
@@ -122,7 +123,9 @@ def open_recorded(name_or_path: str | os.PathLike[str]) -> RecordedRun:
     """
     path = Path(name_or_path)
     if path.is_dir() and not is_run(path) and not is_recording(path):
-        return _job(path)
+        holds_runs = is_study(path) or any(path.rglob(READINGS_FILE))
+        if holds_runs or saved_run(str(name_or_path)) is None:
+            return _job(path)
     summary = read_summary(name_or_path)
     try:
         trace = run_trace(summary.run)

@@ -45,7 +45,19 @@ def open_run(name_or_path: str | os.PathLike[str]) -> Run:
             hint=f"name one; list them with `joulelab runs {path}`, or add up the hosts of a job "
             f"with `joulelab gather {path}`",
         )
-    return _read(inside[0]) if inside and not is_study(inside[0]) else read_run(path)
+    if inside and not is_study(inside[0]):
+        return _read(inside[0])
+    # A program and a directory next to it often have the same name.
+    saved = None if inside else saved_run(str(name_or_path))
+    return read_run(path) if saved is None else saved
+
+
+def saved_run(name: str) -> Run | None:
+    """Return the newest saved run that a name, an id or ``latest`` stands for, if there is one."""
+    try:
+        return _saved(name)[-1]
+    except UserError:
+        return None
 
 
 def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -> list[Run]:
