@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +13,14 @@ from joulelab.cli.output import echo, print_json, progress
 from joulelab.format import count, duration, quantity, with_interval
 
 if TYPE_CHECKING:
-    from joulelab.energy.energy import Energy
-    from joulelab.runs.hosts import DistributedJob
+    from collections.abc import Iterator
+
+    from joulelab.energy.energy import ComponentEnergy, Energy
+    from joulelab.runs.hosts import JobEnergies
+
+MOST_HOSTS = 32
+"""Of more hosts, equal components are added up."""
+MOST_NOTES = 20
 
 
 @click.command("gather")
@@ -29,48 +38,64 @@ def command(directory: str, batch_job: str | None, as_json: bool) -> None:
     Example:
       joulelab gather job/
     """
-    from joulelab.runs.hosts import gather  # noqa: PLC0415  (--help does not wait for NumPy)
+    from joulelab.runs.hosts import add_up  # noqa: PLC0415  (--help does not wait for NumPy)
 
     with progress("adding up"):
-        job = gather(directory, batch_job=batch_job)
-        energies = {name: job.energy(name) for name in job.names}
-        total = job.total
+        job = add_up(directory, batch_job, processes=len(os.sched_getaffinity(0)))
     if as_json:
         data = {
             "ranks": list(job.ranks),
-            "hosts": {
-                host: [str(one.directory) for one in recordings]
-                for host, recordings in job.hosts.items()
-            },
-            "jobs": {
-                name: list(dict.fromkeys(one.batch_job.step for one in recordings if one.batch_job))
-                for name, recordings in job.batch_jobs.items()
-            },
+            "hosts": {host: list(map(str, paths)) for host, paths in job.hosts.items()},
+            "jobs": job.batch_jobs,
             "missing": list(job.missing),
             "doubled": list(job.doubled),
-            "total": total.to_json(),
-            "spans": {name: energy.to_json() for name, energy in energies.items()},
+            "total": job.total.to_json(),
+            "spans": {name: energy.to_json() for name, energy in job.spans.items()},
         }
         print_json(data)
     else:
-        _print(job, total, energies)
+        _print(job)
 
 
-def _print(job: DistributedJob, total: Energy, energies: dict[str, Energy]) -> None:
+def _print(job: JobEnergies) -> None:
     ranks = f", {count(len(job.ranks), 'rank')}" if job.ranks else ""
-    echo(f"{count(len(job.hosts), 'host')}{ranks}: {', '.join(job.hosts)}")
+    hosts = [*job.hosts][:MOST_HOSTS]
+    more = f" and {len(job.hosts) - len(hosts):,} more" if len(job.hosts) > len(hosts) else ""
+    echo(f"{count(len(job.hosts), 'host')}{ranks}: {', '.join(hosts)}{more}")
     if len(job.batch_jobs) > 1:
         echo(f"the sum of Slurm's jobs {', '.join(job.batch_jobs)}: choose one with --job")
-    lines = [("whole job", _text(total))]
-    for component, part in total.components.items():
-        lines.append((component, f"{quantity(part.gross_j, 'J')}  {part.provenance}"))
-    lines += [(component, f"not measured: {why}") for component, why in total.absent.items()]
-    lines += [(name, _text(energy)) for name, energy in energies.items()]
+    lines = [("whole job", _text(job.total)), *(_of_hosts if more else _of_components)(job.total)]
+    lines += [(name, _text(energy)) for name, energy in job.spans.items()]
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         echo(f"{label:{width}}  {text}")
-    for note in dict.fromkeys(note for one in (total, *energies.values()) for note in one.caveats):
+    energies = (job.total, *job.spans.values())
+    notes = list(dict.fromkeys(note for one in energies for note in one.caveats))
+    for note in notes[:MOST_NOTES]:
         echo(f"note: {note}")
+    if len(notes) > MOST_NOTES:
+        echo(f"note: {len(notes) - MOST_NOTES:,} more; --json lists all")
+
+
+def _of_components(total: Energy) -> Iterator[tuple[str, str]]:
+    for component, part in total.components.items():
+        yield component, f"{quantity(part.gross_j, 'J')}  {part.provenance}"
+    for component, why in total.absent.items():
+        yield component, f"not measured: {why}"
+
+
+def _of_hosts(total: Energy) -> Iterator[tuple[str, str]]:
+    """Add up equal components of many hosts."""
+    parts: dict[str, list[ComponentEnergy]] = {}
+    for component, part in total.components.items():
+        parts.setdefault(component.partition("@")[0], []).append(part)
+    for component, some in parts.items():
+        provenances = ", ".join(sorted({str(part.provenance) for part in some}))
+        gross_j = math.fsum(part.gross_j for part in some)
+        yield component, f"{quantity(gross_j, 'J')}  {provenances}, {count(len(some), 'host')}"
+    absent = Counter(component.partition("@")[0] for component in total.absent)
+    for component, number in absent.items():
+        yield component, f"not measured on {count(number, 'host')}; --json says why"
 
 
 def _text(energy: Energy) -> str:

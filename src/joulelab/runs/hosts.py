@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, groupby
@@ -21,10 +23,12 @@ from joulelab.recording.launcher import BatchJob, Launch
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace import Trace, read_trace
 from joulelab.recording.trace_format import READINGS_FILE, RUN_FILE
+from joulelab.recording.trace_schema import read_header
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.validation import InvalidData, Nanoseconds, Period, convert, parse_json
 
 _END_OF_TIME_NS = 1 << 62
+MANY_HOSTS = 200  # From this number on, processes that share the work pay off.
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,9 @@ class HostRecording:
         stop_ns = min([max(last_ns, default=start_ns), *([max(left_ns)] if left_ns else [])])
         return Window(start_ns, max(start_ns, stop_ns))
 
-    def windows(self, name: str, **attributes: Any) -> list[Window]:
+    def windows(self, name: str, **attributes: Any) -> Windows:
         """Return when its processes were in spans of that name with all these attributes."""
-        return [
-            span.window
-            for span in self.spans
-            if span.name == name and attributes.items() <= span.attributes.items()
-        ]
+        return self.trace.finished_spans.named(name).with_attributes(attributes).windows
 
     @cached_property
     def estimator(self) -> EnergyEstimator:
@@ -138,14 +138,7 @@ class DistributedJob:
     @property
     def doubled(self) -> tuple[str, ...]:
         """Warnings about names of one machine (containers of it), whose energy counts twice."""
-        names: dict[str, dict[str, None]] = {}
-        for one in self.recordings:
-            names.setdefault(one.boot_id, {})[one.host] = None
-        return tuple(
-            f"{join_words(list(hosts))} are one machine: what both recorded counts twice"
-            for boot, hosts in names.items()
-            if boot and len(hosts) > 1
-        )
+        return tuple(_doubled(self.recordings))
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -165,17 +158,21 @@ class DistributedJob:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of finished spans, in the order in which they appear."""
-        return tuple(dict.fromkeys(span.name for one in self.recordings for span in one.spans))
+        found = (one.trace.finished_spans.positions() for one in self.recordings)
+        return tuple(dict.fromkeys(name for names in found for name in names))
 
     @property
     def total(self) -> Energy:
         """Energy of the whole job, on each host from the first process's start to the end."""
-        return self._sum(
-            {
-                host: _host_energy(recordings, [one.whole for one in recordings])
-                for host, recordings in self.hosts.items()
-            }
-        )
+        return self._sum(self.totals)
+
+    @property
+    def totals(self) -> dict[str, Energy]:
+        """The same for each host."""
+        return {
+            host: _host_energy(recordings, [one.whole for one in recordings])
+            for host, recordings in self.hosts.items()
+        }
 
     def energy(self, name: str, **attributes: Any) -> Energy:
         """Compute the energy of the time in which at least one rank was in such a span.
@@ -208,36 +205,41 @@ class DistributedJob:
         Returns:
             ``None`` if there is no window.
         """
-        energies: dict[str, Energy] = {}
-        notes: list[str] = []
-        for host, recordings in self.hosts.items():
-            own = [
-                Windows.of(some)
-                for one, some in zip(self.recordings, windows, strict=True)
-                if one in recordings
-            ]
-            joined = Windows.joined(own)
-            if len(joined):
-                energies[host] = _host_energy(recordings, joined)
-            else:
-                notes.append(f"{host} {without}")
+        energies = self.energies_within(windows)
+        notes = [f"{host} {without}" for host in self.hosts if host not in energies]
         return self._sum(energies, notes) if energies else None
 
+    def energies_within(self, windows: Sequence[Sequence[Window]]) -> dict[str, Energy]:
+        """Compute the same for each host that has such windows."""
+        of_recording = {
+            id(one): Windows.of(some) for one, some in zip(self.recordings, windows, strict=True)
+        }
+        energies: dict[str, Energy] = {}
+        for host, recordings in self.hosts.items():
+            joined = Windows.joined([of_recording[id(one)] for one in recordings])
+            if len(joined):
+                energies[host] = _host_energy(recordings, joined)
+        return energies
+
     def _sum(self, energies: Mapping[str, Energy], without: Sequence[str] = ()) -> Energy:
-        """Add up hosts. A component that was not measured on a host is absent there."""
-        components: dict[str, ComponentEnergy] = {}
-        absent: dict[str, str] = {}
-        notes: list[str] = []
-        for host, energy in energies.items():
-            components |= {f"{name}@{host}": part for name, part in energy.components.items()}
-            absent |= {f"{name}@{host}": why for name, why in energy.absent.items()}
-            notes += [f"{host}: {note}" for note in energy.notes]
-        return Energy(
-            duration_s=max(energy.duration_s for energy in energies.values()),
-            components=components,
-            absent=absent,
-            notes=(*notes, *without, *self.missing, *self.doubled),
-        )
+        return sum_hosts(energies, (*without, *self.missing, *self.doubled))
+
+
+def sum_hosts(energies: Mapping[str, Energy], notes: Sequence[str]) -> Energy:
+    """Add up hosts. A component that was not measured on a host is absent there."""
+    components: dict[str, ComponentEnergy] = {}
+    absent: dict[str, str] = {}
+    of_hosts: list[str] = []
+    for host, energy in energies.items():
+        components |= {f"{name}@{host}": part for name, part in energy.components.items()}
+        absent |= {f"{name}@{host}": why for name, why in energy.absent.items()}
+        of_hosts += [f"{host}: {note}" for note in energy.notes]
+    return Energy(
+        duration_s=max(energy.duration_s for energy in energies.values()),
+        components=components,
+        absent=absent,
+        notes=(*of_hosts, *notes),
+    )
 
 
 def gather(
@@ -259,36 +261,168 @@ def gather(
         UserError: There is no recording, or none of that job.
         TraceError: A recording cannot be read.
     """
+    recordings = [
+        one.open((baselines or {}).get(one.host)) for one in _find(Path(directory), batch_job)
+    ]
+    launches = [launch for one in recordings for launch in one.launches]
+    missing = _missing([one.batch_job for one in recordings], launches)
+    return DistributedJob(tuple(recordings), tuple(missing))
+
+
+@dataclass(frozen=True)
+class JobEnergies:
+    """The energies of a job, without its recordings.
+
+    Attributes:
+        hosts: Directories of the recordings of each host.
+        ranks: The ranks that were recorded.
+        batch_jobs: Steps that were recorded of each job of a batch system.
+        missing: As of :class:`DistributedJob`.
+        doubled: Likewise.
+        total: Likewise.
+        spans: Energy of the time in which at least one rank was in a span of each name.
+    """
+
+    hosts: Mapping[str, Sequence[Path]]
+    ranks: tuple[int, ...]
+    batch_jobs: Mapping[str, Sequence[str | None]]
+    missing: tuple[str, ...]
+    doubled: tuple[str, ...]
+    total: Energy
+    spans: Mapping[str, Energy]
+
+
+def add_up(
+    directory: str | os.PathLike[str], batch_job: str | None = None, processes: int = 1
+) -> JobEnergies:
+    """Compute the energies of a job host by host, so that memory does not grow with their data.
+
+    Args:
+        directory: As of :func:`gather`.
+        batch_job: Likewise.
+        processes: Number of processes that share the work if there are many hosts.
+
+    Raises:
+        UserError: There is no recording, or none of that job.
+        TraceError: A recording cannot be read.
+    """
+    found = _find(Path(directory), batch_job)
+    of_host = [list(group) for _, group in groupby(found, key=attrgetter("host"))]
+    if processes > 1 and len(of_host) >= MANY_HOSTS:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            parts = list(pool.map(_add_up_host, of_host, chunksize=16))
+    else:
+        parts = [_add_up_host(one) for one in of_host]
+    launches = [launch for part in parts for launch in part.launches]
+    jobs = [one.header.get("job") for one in found]
+    missing, doubled = tuple(_missing(jobs, launches)), tuple(_doubled(found))
+    hosts = {host: paths for part in parts for host, paths in part.directories.items()}
+    spans: dict[str, Energy] = {}
+    for name in dict.fromkeys(name for part in parts for name in part.spans):
+        energies = {h: e for part in parts for h, e in part.spans.get(name, {}).items()}
+        without = [f"{host} has no span {name!r}" for host in hosts if host not in energies]
+        spans[name] = sum_hosts(energies, (*without, *missing, *doubled))
+    steps: dict[str, dict[str | None, None]] = {}
+    for job in jobs:
+        if job is not None:
+            steps.setdefault(job.id, {})[job.step] = None
+    return JobEnergies(
+        hosts=hosts,
+        ranks=tuple(sorted({one.rank for one in launches if one.rank is not None})),
+        batch_jobs={name: list(some) for name, some in steps.items()},
+        missing=missing,
+        doubled=doubled,
+        total=sum_hosts(
+            {h: e for part in parts for h, e in part.totals.items()}, (*missing, *doubled)
+        ),
+        spans=spans,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A recording that has not been read yet, and the commands that were measured with it."""
+
+    directory: Path
+    header: Mapping[str, Any]
+    commands: tuple[Window, ...]
+
+    @property
+    def host(self) -> str:
+        return str(self.header.get("host", ""))
+
+    @property
+    def boot_id(self) -> str:
+        return str(self.header.get("boot_id", ""))
+
+    def open(self, baseline: Baseline | None = None) -> HostRecording:
+        """Read it."""
+        return HostRecording(self.directory, read_trace(self.directory), baseline, self.commands)
+
+
+@dataclass(frozen=True)
+class _HostPart:
+    """What one host contributes to a job; a reboot counts as another host."""
+
+    directories: Mapping[str, Sequence[Path]]
+    launches: Sequence[Launch]
+    totals: Mapping[str, Energy]
+    spans: Mapping[str, Mapping[str, Energy]]
+
+
+def _find(directory: Path, batch_job: str | None) -> list[_Found]:
+    """Find the recordings of a job, in order of hosts and time."""
     # A wrapped rank left links to the recording that it joined.
-    found: dict[Path, list[Window]] = {}
-    for path in sorted(Path(directory).rglob(READINGS_FILE)):
-        found.setdefault(path.resolve().parent, []).extend(_commands(path.parent))
-    if not found:
+    commands: dict[Path, list[Window]] = {}
+    for path in sorted(directory.rglob(READINGS_FILE)):
+        commands.setdefault(path.resolve().parent, []).extend(_commands(path.parent))
+    if not commands:
         raise UserError(
             f"no recording in {directory}",
             why="there is no trace below it",
             hint="give the directory that was given to Meter(directory=...)",
         )
-    traces = [(path, read_trace(path)) for path in sorted(found)]
-    recordings = [
-        HostRecording(
-            path,
-            trace,
-            (baselines or {}).get(str(trace.header.get("host", ""))),
-            tuple(found[path]),
-        )
-        for path, trace in traces
-    ]
+    found = [_Found(path, _header(path), tuple(commands[path])) for path in sorted(commands)]
     if batch_job is not None:
-        ids = dict.fromkeys(one.batch_job.id for one in recordings if one.batch_job)
-        recordings = [one for one in recordings if one.batch_job and one.batch_job.id == batch_job]
-        if not recordings:
+        jobs = [(one, one.header.get("job")) for one in found]
+        ids = dict.fromkeys(job.id for _, job in jobs if job is not None)
+        found = [one for one, job in jobs if job is not None and job.id == batch_job]
+        if not found:
             raise UserError(
                 f"no recording of job {batch_job!r} in {directory}",
                 why=f"there are recordings of {join_words([*ids]) or 'no job of Slurm'}",
             )
-    recordings.sort(key=lambda one: (one.host, float(one.trace.header.get("start_unix_s", 0.0))))
-    return DistributedJob(tuple(recordings), tuple(_missing(recordings)))
+    return sorted(found, key=lambda one: (one.host, float(one.header.get("start_unix_s", 0.0))))
+
+
+def _header(directory: Path) -> Mapping[str, Any]:
+    try:
+        return read_header(directory)
+    except (OSError, ValueError):
+        # The error of the reader of whole traces says what to do.
+        return read_trace(directory).header
+
+
+def _add_up_host(found: Sequence[_Found]) -> _HostPart:
+    job = DistributedJob(tuple(one.open() for one in found))
+    spans = {
+        name: job.energies_within([one.windows(name) for one in job.recordings])
+        for name in job.names
+    }
+    launches = [launch for one in job.recordings for launch in one.launches]
+    directories = {host: [one.directory for one in some] for host, some in job.hosts.items()}
+    return _HostPart(directories, launches, job.totals, spans)
+
+
+def _doubled(recordings: Iterable[HostRecording | _Found]) -> Iterator[str]:
+    """Warn about names of one machine (containers of it), whose energy counts twice."""
+    names: dict[str, dict[str, None]] = {}
+    for one in recordings:
+        names.setdefault(one.boot_id, {})[one.host] = None
+    for boot, hosts in names.items():
+        if boot and len(hosts) > 1:
+            yield f"{join_words(list(hosts))} are one machine: what both recorded counts twice"
 
 
 class _Extent(TypedDict):
@@ -368,11 +502,11 @@ def _energy(recordings: Sequence[HostRecording], windows: Sequence[Window]) -> E
     return total(energies)
 
 
-def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
+def _missing(jobs: Sequence[BatchJob | None], launched: Sequence[Launch]) -> Iterator[str]:
     """Describe the ranks and hosts of each start of the job that left no recording."""
     hosts: dict[BatchJob, dict[str, None]] = {}
-    for one in recordings:
-        if (job := one.batch_job) is not None and job.hosts:
+    for job in jobs:
+        if job is not None and job.hosts:
             # Steps and hosts of a job differ in nothing else.
             hosts.setdefault(replace(job, step=None, host=""), {})[job.host] = None
     for job, recorded in hosts.items():
@@ -382,7 +516,7 @@ def _missing(recordings: Sequence[HostRecording]) -> Iterator[str]:
                 f"no recording of {join_words(absent_hosts)} "
                 f"({len(job.hosts)} hosts in Slurm's job {job.id})"
             )
-    launches = dict.fromkeys(launch for one in recordings for launch in one.launches)
+    launches = dict.fromkeys(launched)
     of_job = attrgetter("launcher", "job")
     for (launcher, _), group in groupby(sorted(launches, key=of_job), key=of_job):
         several = list(group)
