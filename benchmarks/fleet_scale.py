@@ -56,7 +56,8 @@ def main() -> None:
         found["error"] = found["epoch_j"] / truth_j - 1
         results.append(found)
         print(
-            f"{hosts:<7} {written_s:5.1f} s  {found['duration_s']:8.1f} s  {found['cpu_s']:8.1f} s  "
+            f"{hosts:<7} {written_s:5.1f} s  {found['duration_s']:8.1f} s  "
+            f"{found['cpu_s']:8.1f} s  "
             f"{found['peak_bytes'] / 1e9:6.2f} GB   {100 * found['error']:+.4f} %",
             flush=True,
         )
