@@ -37,13 +37,10 @@ from joulelab.findings.comparisons import (
     phase_ratios,
     side_by_side,
 )
-from joulelab.findings.efficiency import (
-    efficiency_findings,
-    factor_effects,
-    model_findings,
-    model_ratios,
-)
+from joulelab.findings.efficiency import model_findings, model_ratios
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
+from joulelab.findings.factor_effects import factor_and_setting_effects
+from joulelab.findings.factor_findings import factor_findings
 from joulelab.findings.power import (
     UTILIZATION,
     component_power,
@@ -219,7 +216,9 @@ def _factors(seed: int, effect: bool) -> Any:
     if effect:
         study.extra = lambda _m, _b, precision, _p: math.log(0.8) * (precision == "bf16")
     runs, measured = tables(study)
-    for finding in efficiency_findings(factor_effects(measured, CellMeans(runs))):
+    for finding in factor_findings(*factor_and_setting_effects((), measured, CellMeans(runs))):
+        if not finding.id.startswith("factor."):
+            continue
         up = finding.id.endswith("fp32")
         truth = 1.0 if not effect else 1.25 if up else 0.8
         yield judged(finding, (finding.estimate > 1) == up, truth)

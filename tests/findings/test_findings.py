@@ -65,7 +65,8 @@ def test_the_whole_study_answers_every_question(factors):
     names = {finding.id.split(".")[0] for finding in check(factors)}
     assert names >= {
         "ratio", "power", "linear", "predictors", "spearman", "kendall", "difference", "batch",
-        "models", "efficient", "phases", "machines", "repeats", "knee",
+        "models", "efficient", "phases", "machines", "repeats", "knee", "factor", "interaction",
+        "best_setting",
     }  # fmt: skip
 
 

@@ -24,13 +24,10 @@ from joulelab.findings.comparisons import (
     side_by_side,
 )
 from joulelab.findings.device_limits import limit_curves, limit_findings, limit_knees
-from joulelab.findings.efficiency import (
-    efficiency_findings,
-    factor_effects,
-    model_findings,
-    model_ratios,
-)
+from joulelab.findings.efficiency import model_findings, model_ratios
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
+from joulelab.findings.factor_effects import factor_and_setting_effects
+from joulelab.findings.factor_findings import factor_findings
 from joulelab.findings.power import (
     component_power,
     gpu_points,
@@ -65,6 +62,7 @@ class Analysis:
     differences: pd.DataFrame
     model_ratios: pd.DataFrame
     factor_effects: pd.DataFrame
+    setting_effects: pd.DataFrame
     batch_curves: pd.DataFrame
     batch_floors: pd.DataFrame
     limit_curves: pd.DataFrame
@@ -98,7 +96,8 @@ def analyze(tables: StudyTables) -> Analysis:
     limits = limit_curves(every, means)
     limit_bends = limit_knees(limits)
     accurate = accuracy(tables.studies, measured, means)
-    least, effects = model_ratios(every, means, accurate), factor_effects(every, means)
+    least = model_ratios(every, means, accurate)
+    effects, settings = factor_and_setting_effects(tables.studies, every, means)
     by_epoch = epochs_by_model(tables.runs, tables.epochs, measured)
     exchanged = exchange(by_epoch)
     agreed = agreement(measured)
@@ -116,6 +115,7 @@ def analyze(tables: StudyTables) -> Analysis:
         differences=compared,
         model_ratios=least,
         factor_effects=effects,
+        setting_effects=settings,
         batch_curves=batch_curves(every),
         batch_floors=floors,
         limit_curves=limits,
@@ -128,7 +128,7 @@ def analyze(tables: StudyTables) -> Analysis:
         repeat_scatter=scattered,
         findings=(
             *model_findings(measured, least, accurate),
-            *efficiency_findings(effects),
+            *factor_findings(effects, settings),
             *phase_findings(ratios, means),
             *power_findings(powers),
             *knee_findings(bends),

@@ -1,19 +1,17 @@
-"""The model to take, and the effect of each factor on energy per unit."""
+"""The model to take."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
-from joulelab.findings.cell_means import Cell, CellMeans
+from joulelab.findings.cell_means import CellMeans
 from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, KEY, NAMES, PHASES, Finding, frame, records
-from joulelab.findings.summary import setting_text, varying
 from joulelab.format import count, join_words, sentence, with_interval
-from joulelab.runs import FACTORS
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 
 MODEL_RATIOS = (
@@ -23,14 +21,6 @@ MODEL_RATIOS = (
 the model of least energy (``to_least``), the one to take (``to_choice``), or both. Intervals hold
 for all pairs of the ``n`` models and all phases together; ``shown`` states whether the interval
 excludes 1, and is empty without repeats."""
-
-FACTOR_EFFECTS = (
-    "study", "machine", "unit", "phase", "quantity", "predictor", "level", "reference", *INTERVAL,
-    "shown", "n",
-)  # fmt: skip
-"""Columns of :func:`factor_effects`: energy per unit at a level of a factor (``predictor``) over
-that at the ``reference`` level, the geometric mean over ``n`` combinations of model and other
-factors; intervals hold for all factors, levels and phases of a study and machine together."""
 
 
 def model_ratios(
@@ -90,52 +80,6 @@ def _ratio(pairs: list[tuple[CellMean, CellMean]], comparisons: int) -> dict[str
     shown = None if math.isnan(found.low) else not found.low <= 1 <= found.high
     ends = {"estimate": found.value, "low": found.low, "high": found.high}
     return ends | {"shown": shown}
-
-
-def factor_effects(measured: pd.DataFrame, means: CellMeans) -> pd.DataFrame:
-    """Compare the levels of each factor but the batch size, within blocks and all else equal."""
-    rows: list[dict[str, Any]] = []
-    for _, part in measured.groupby(["study", "identity", "sources"], dropna=False, sort=False):
-        named = {name: part[name].iloc[0] for name in ("study", "machine", "unit")}
-        factors = [name for name in varying(part) if name != "batch_size"]
-        for quantity in ENERGIES:
-            pairs = [
-                (named | {"phase": phase, "quantity": quantity, "predictor": factor} | levels, both)
-                for factor in factors
-                for phase in PHASES
-                for levels, both in _level_pairs(part, factor, phase, means[quantity])
-            ]
-            rows += [row | {"n": len(both)} | _ratio(both, len(pairs)) for row, both in pairs]
-    return frame(rows, FACTOR_EFFECTS)
-
-
-def _level_pairs(
-    part: pd.DataFrame, factor: str, phase: str, means: Mapping[Cell, CellMean]
-) -> Iterator[tuple[dict[str, str], list[tuple[CellMean, CellMean]]]]:
-    """Yield the levels with the cells that have a counterpart at the reference level."""
-    others = ["model", *(name for name in FACTORS if name != factor)]
-    by_level: dict[Any, dict[tuple[Any, ...], CellMean]] = {}
-    for row in records(part[part["phase"] == phase][["group", "phase", *others, factor]]):
-        cell = (row["group"], row["model"], row["phase"])
-        if cell in means and not pd.isna(row[factor]):
-            key = tuple(str(row[name]) for name in others)
-            by_level.setdefault(row[factor], {})[key] = means[cell]
-    if not by_level:
-        return
-    reference = max(sorted(by_level), key=lambda level: len(by_level[level]))
-    for level in sorted(by_level):
-        both = [
-            (mean, by_level[reference][key])
-            for key, mean in by_level[level].items()
-            if key in by_level[reference]
-        ]
-        if level != reference and both:
-            yield {"level": str(level), "reference": str(reference)}, both
-
-
-def efficiency_findings(effects: pd.DataFrame) -> list[Finding]:
-    """State the effect of each factor. Id: ``factor.<phase>.<net|gross>.<factor>.<level>``."""
-    return [_effect(row) for row in records(effects)]
 
 
 def model_findings(
@@ -351,27 +295,3 @@ def _times(row: dict[str, Any]) -> str:
     if math.isinf(row["high"]):
         return f"an unknown number of times as much ({TOO_WIDE})"
     return f"{with_interval(row['estimate'], row['low'], row['high'])} times as much"
-
-
-def _effect(row: dict[str, Any]) -> Finding:
-    energy, phase = f"{NAMES[row['quantity']]} per {row['unit']}", PHASES[row["phase"]]
-    level, reference = (
-        setting_text({row["predictor"]: row[name]}) for name in ("level", "reference")
-    )
-    over = f"geometric mean over {count(row['n'], 'combination')} of model and other factors"
-    ratio = f"{_times(row)} as {reference} ({over})"
-    if pd.isna(row["shown"]):
-        text = f"{level} was measured to use {ratio}; repeats are needed to test the difference"
-    elif not row["shown"]:
-        text = f"no significant difference (95 %): {level} was measured to use {ratio}"
-    else:
-        text = f"{level} uses significantly {'more' if row['estimate'] > 1 else 'less'}: {ratio}"
-    return Finding.about(
-        row,
-        f"factor.{row['phase']}.{row['quantity']}.{row['predictor']}.{row['level']}",
-        f"Does {level} change the {energy} of {phase}, compared with {reference}?",
-        [text],
-        figure="energy",
-        significant=None if pd.isna(row["shown"]) else bool(row["shown"]),
-        detail=False,
-    )

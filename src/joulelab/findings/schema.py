@@ -60,6 +60,7 @@ _TEXTS = (
     "memory_format", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
     "absent", "component", "setting", "quantity", "reference", "between", "first", "second",
     "method", "limit", "predictor", "other", "level", "factor", "attention", "cache", "unit",
+    "other_level", "other_reference",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
     "batch_size", "repeat", "epochs", "samples", "steps", "vram_peak_bytes", "parameters",
@@ -71,6 +72,7 @@ _WHOLE_NUMBERS = (
 _FLAGS = (
     "compile", "cudnn_benchmark", "complete", "off_rule", "above_knee", "shown", "best",
     "at_floor", "on_front", "equal_to_best", "shared", "to_least", "to_choice",
+    "first_setting", "less_accurate",
 )  # fmt: skip
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(_TEXTS, "string"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -75,7 +75,11 @@ def blocked_means(
         variance = np.where(df > 0, squares / df, np.nan)
     typical = prior(variance, df, total_df)
     if typical is not None:
-        variance, df = typical.moderate(variance, df)
+        moderated, df_of_moderated = typical.moderate(variance, df)
+        # A cautious prior shrinks towards the median. All cells together must scatter as measured,
+        # or means over many of them are stated too surely.
+        excess = float(squares.sum()) / float(df @ moderated)
+        variance, df = max(1.0, excess) * moderated, df_of_moderated
     means = np.bincount(cells, weights=adjusted) / n
     own_of_mean = np.sqrt(np.bincount(cells, weights=own**2)) / n
     shared_of_mean = np.bincount(cells, weights=shared) / n
@@ -83,23 +87,46 @@ def blocked_means(
     return [CellMean(*(float(one) for one in row)) for row in zip(*columns, strict=True)]
 
 
+UNKNOWN_MEAN = CellMean(math.nan, math.nan, 0.0, 0.0, math.nan, math.nan)
+"""That of a cell without a value."""
+
+_COLUMNS = tuple(field.name for field in fields(CellMean))
+
+
+def as_row(mean: CellMean) -> tuple[float, ...]:
+    """Return the fields of a cell's mean, for :func:`mean_contrast`."""
+    return tuple(getattr(mean, name) for name in _COLUMNS)
+
+
 def mean_difference(pairs: Sequence[tuple[CellMean, CellMean]]) -> Difference:
-    """Return the mean difference of the first and the second over pairs of cells.
+    """Return the mean difference of the first and the second over pairs of cells."""
+    return mean_contrast(np.array([[as_row(one) for one in pair] for pair in pairs]), (1, -1))
+
+
+def mean_contrast(cells: Array, signs: Sequence[int]) -> Difference:
+    """Return the mean over combinations of a sum of cells with signs, such as a difference.
 
     Degrees of freedom are Welch's, at most those of all cells together.
+
+    Args:
+        cells: Rows of :func:`as_row`. Shape: (combinations, cells of each, columns).
+        signs: 1 or -1 for each cell of a combination; their sum is 0, so that blocks cancel.
     """
-    count = len(pairs)
-    value = math.fsum(first.value - second.value for first, second in pairs) / count
-    both = [one for pair in pairs for one in pair]
-    variances = [one.variance for one in both]
-    total = math.fsum(variances)
-    spread = math.fsum(one.variance**2 / one.df for one in both if one.df > 0)
-    most = max(one.most_df for one in both)
-    df = min(total**2 / spread, most) if spread > 0 else most
-    scatter = math.sqrt(total) / count if df > 0 else math.nan
-    shared = abs(math.fsum(first.shared - second.shared for first, second in pairs)) / count
-    own = math.hypot(*(one.own for one in both)) / count
-    return Difference(value, shared, own, scatter, df)
+    count = len(cells)
+    sign = np.asarray(signs, dtype=float)
+    value, variance, df, most_df, own, shared = np.moveaxis(cells, -1, 0)
+    total = float(variance.sum())
+    known = df > 0
+    spread = float((variance[known] ** 2 / df[known]).sum())
+    most = float(most_df.max())
+    df_of_mean = min(total**2 / spread, most) if spread > 0 else most
+    return Difference(
+        value=float((value @ sign).sum()) / count,
+        shared=abs(float((shared @ sign).sum())) / count,
+        own=math.hypot(*own.ravel()) / count,
+        scatter=math.sqrt(total) / count if df_of_mean > 0 else math.nan,
+        df=df_of_mean,
+    )
 
 
 def mean_over(

@@ -8,9 +8,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special
 
-from joulelab.uncertain import UncertainValue
+from joulelab.stats.variance import Array
+from joulelab.uncertain import CONFIDENCE, UncertainValue
 
 POWER = 0.8
 """Probability with which a detectable difference becomes significant (Cohen 1988)."""
@@ -221,19 +223,49 @@ def difference(cells: Sequence[Cell], assumed_sd: float | None = None) -> Differ
     return Difference(value, shared, own)
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Correct p-values for their number by Holm's step-down procedure; NaN stays NaN.
+
+    With weights, a hypothesis of twice the weight gets twice the error probability (S. Holm,
+    *A simple sequentially rejective multiple test procedure*, Scand. J. Statist. 6 (1979)).
 
     Example:
         >>> holm([0.01, 0.04, math.nan, 0.03])
         [0.03, 0.06, nan, 0.06]
+        >>> holm([0.01, 0.02], weights=[1.0, 0.25])
+        [0.0125, 0.02]
     """
     corrected = np.array(p, dtype=float)
-    known = np.flatnonzero(np.isfinite(corrected))
-    order = known[np.argsort(corrected[known], kind="stable")]
-    steps = np.arange(len(order), 0, -1) * corrected[order]
+    order, weight, left = _holm_steps(corrected, weights)
+    steps = corrected[order] * left / weight
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return list(corrected.tolist())
+
+
+def holm_confidence(p: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
+    """Return the confidence of each interval that excludes 0 exactly where :func:`holm` rejects.
+
+    It is 1 minus the level at which the procedure tests a hypothesis, or at which it ends before
+    that. None is below 95 %, so each interval has at least that coverage. NaN where p is.
+
+    Example:
+        >>> [round(one, 3) for one in holm_confidence([0.01, 0.04, 0.5])]
+        [0.983, 0.975, 0.975]
+    """
+    confidence = np.array(p, dtype=float)
+    order, weight, left = _holm_steps(confidence, weights)
+    ended = np.maximum.accumulate(confidence[order] * left / weight > 1 - CONFIDENCE)
+    left[ended] = left[ended].max(initial=0.0)
+    confidence[order] = 1 - (1 - CONFIDENCE) * weight / left
+    return list(confidence.tolist())
+
+
+def _holm_steps(p: Array, weights: Sequence[float] | None) -> tuple[NDArray[np.intp], Array, Array]:
+    """Return the order of testing, each one's weight, and the weight that is left at its step."""
+    weight = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=float)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known] / weight[known], kind="stable")]
+    return order, weight[order], np.cumsum(weight[order][::-1])[::-1].copy()
 
 
 def _within_blocks(cell: Cell) -> Repeats | None:
