@@ -64,8 +64,8 @@ def test_groups_are_machine_and_setting(factors):
 def test_every_chart_is_drawn_except_those_without_data(factors):
     charts, missing = all_charts(factors)
     names = [chart.name for chart in charts]
-    assert names[:3] == ["energy", "duration", "ratio"]
-    assert set(names[3:]) == {
+    assert names[:4] == ["effects", "energy", "duration", "ratio"]
+    assert set(names[4:]) == {
         "power", "utilization", "predictors", "energy-time", "batch-size", "epochs", "accuracy",
         "exchange", "machines",
     }  # fmt: skip
@@ -246,7 +246,7 @@ def test_no_run_finished(tmp_path, synthetic):
     writer.failed("LeNet", 0)
     charts, missing = all_charts(analyze(StudyTables.read([writer.directory])))
     assert charts == []
-    assert len(missing) == 15
+    assert len(missing) == 16
 
 
 def write_predictions(directory, **changes):

@@ -12,7 +12,7 @@ from joulelab.errors import StoreError, UserError
 from joulelab.findings.all import Analysis, analyze
 from joulelab.findings.latex import hardware_table, model_table, write_paper_tables
 from joulelab.findings.schema import Finding, findings_json, records
-from joulelab.findings.tables import StudyTables, write_file, write_results
+from joulelab.findings.tables import StudyTables, csv, write_file, write_results
 from joulelab.report import renderer
 from joulelab.report.charts import Drawing, all_charts, drawings, write_charts
 from joulelab.report.charts.chart import Chart
@@ -22,6 +22,7 @@ from joulelab.report.page_data import page_data
 from joulelab.report.page_template import TABLES, fill_template, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
+from joulelab.report.settings_section import setting_table, settings_sections
 from joulelab.runs.study_runs import Study, read_studies
 
 PAGE = "report.html"
@@ -36,7 +37,8 @@ class Report:
     Attributes:
         page: The HTML file.
         figures: SVG, PNG and PDF of each chart, and its rows as CSV.
-        results: ``results.parquet``, ``results.csv`` and ``epochs.parquet``.
+        results: ``results.parquet``, ``results.csv`` and ``epochs.parquet``, and of studies with
+            factors ``effects.csv`` and ``settings.csv``.
         tables: The tables of a paper, and the findings.
         analysis: What they were made from.
         screen: What the page shows first.
@@ -96,6 +98,9 @@ def write_report(
     html = _html(analysis, screen, charts, missing, drawn)
     figures = write_charts(page.parent / "figures", charts, drawn, groups)
     rows = write_results(tables, page.parent)
+    if len(analysis.setting_effects):
+        effects = {"effects.csv": analysis.factor_effects, "settings.csv": setting_table(analysis)}
+        rows += [write_file(page.parent / name, csv(table)) for name, table in effects.items()]
     paper = write_paper_tables(tables, page.parent)
     paper.append(write_file(page.parent / FINDINGS, findings_json(analysis.findings)))
     write_file(page, html.encode())
@@ -158,6 +163,7 @@ def _html(
         findings=_by_chart(analysis.findings, charts, detail=False),
         details=_by_chart(analysis.findings, charts, detail=True),
         results=results(measured, analysis.model_ratios, "net" if net else "gross"),
+        settings=settings_sections(analysis),
         hardware=text_table(hardware_table(tables.studies)),
         characteristics=text_table(model_table(tables.summary)),
         studies=[study_section(study, analysis) for study in tables.studies],

@@ -18,11 +18,12 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.schema import records
 from joulelab.findings.tables import csv, write_file
 from joulelab.format import slug
-from joulelab.report.charts import limits, per_model, power, scatter, training
+from joulelab.report.charts import effects, limits, per_model, power, scatter, training
 from joulelab.report.charts.chart import HIDDEN, Chart, NothingToDraw, Selector
 from joulelab.report.charts.style import CONFIG, QUANTITIES
 
 _MAKERS: Mapping[str, Callable[[Analysis], Chart]] = {
+    "Effects of factors": effects.effects,
     "Energy of each model": per_model.energy,
     "Time of each phase": per_model.duration,
     "Phases compared": per_model.ratio,
