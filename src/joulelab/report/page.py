@@ -186,9 +186,9 @@ def _by_chart(
 
 
 def _key_chart(charts: Sequence[Chart], tables: StudyTables) -> Chart | None:
-    """Return the most telling chart: energy by model, or by setting where there is one model."""
+    """Return the most telling chart: energy by model, or effects of settings where there is one model."""
     by_name = {chart.name: chart for chart in charts}
-    names = ["energy", "settings"]
+    names = ["energy", "effects"]
     if tables.measurements["model"].nunique() == 1:
         names.reverse()
     return next((by_name[name] for name in names if name in by_name), None)
