@@ -186,7 +186,7 @@ def _by_chart(
 
 
 def _key_chart(charts: Sequence[Chart], tables: StudyTables) -> Chart | None:
-    """Return the most telling chart: energy by model, or effects of settings where there is one model."""
+    """Return the most telling chart: energy by model, or effects of factors for one model."""
     by_name = {chart.name: chart for chart in charts}
     names = ["energy", "effects"]
     if tables.measurements["model"].nunique() == 1:
