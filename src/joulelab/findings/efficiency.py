@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from joulelab.findings.cell_means import CellMeans
+from joulelab.findings.cell_means import Cell, CellMeans
 from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, KEY, NAMES, PHASES, Finding, frame, records
 from joulelab.format import count, join_words, sentence, with_interval
