@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors, system_root
+from joulelab.sensors.host_hardware import Dimm, chip_tdp_w, known_dimms, processors
+from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml import Board, list_boards
 from joulelab.sensors.nvml_binding import ANSWER_S, NvmlError, call, within
 from joulelab.sensors.visible_devices import visible_gpus

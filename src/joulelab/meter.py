@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from joulelab.energy.baseline import Baseline
+from joulelab.energy.data_exchange import DataExchange, data_exchanged
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator, mean_reading
 from joulelab.energy.idle import IdleMeasurement
@@ -180,12 +181,22 @@ class Meter:
         Raises:
             ValueError: There is no such span.
         """
-        stored, others = self._log.finished(name, attributes)
-        windows = Windows.joined([stored.windows, Windows.of([_window(span) for span in others])])
-        if not windows:
-            known = ", ".join(sorted(self._log.names())) or "none"
-            raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
+        windows = self._windows_named(name, attributes)
         return self._estimator_until(windows.latest_ns).total(windows)
+
+    def data_exchanged(self, name: str, /, **attributes: Any) -> DataExchange:
+        """Add up what was sent, received, read and written in the finished spans of a name.
+
+        Network interfaces count the bytes of the whole machine, files those of the job's processes.
+        Counters are read about once a second, so that the limits of short spans are wide.
+
+        Raises:
+            ValueError: There is no such span.
+        """
+        windows = self._windows_named(name, attributes)
+        self._estimator_until(windows.latest_ns)
+        assert self._trace is not None
+        return data_exchanged(self._trace, windows)
 
     def energies(self, spans: Sequence[Span | Window]) -> list[Energy]:
         """Return the energy of each span. Waits at most until the sensors have covered them.
@@ -425,6 +436,14 @@ class Meter:
         """
         times = {"t_ns": time.monotonic_ns(), "pid": os.getpid()}
         self._log.add_event({"event": kind, **times, **content})
+
+    def _windows_named(self, name: str, attributes: dict[str, Any]) -> Windows:
+        stored, others = self._log.finished(name, attributes)
+        windows = Windows.joined([stored.windows, Windows.of([_window(span) for span in others])])
+        if not windows:
+            known = ", ".join(sorted(self._log.names())) or "none"
+            raise ValueError(f"no finished span named {name!r} with {attributes}; known: {known}")
+        return windows
 
     def _estimator_until(self, t_ns: int) -> EnergyEstimator:
         if not self._closed and t_ns > self._covered_ns:

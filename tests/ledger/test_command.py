@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 import pytest
 
 from joulelab.energy.attribution import Share
+from joulelab.energy.data_exchange import DataExchange, DataVolume
 from joulelab.energy.energy import Energy
 from joulelab.ledger.model_energy import read_model, request_energy, training_energy
 from joulelab.runs.selection import open_runs
+from joulelab.sensors.sensor import DataPlace, Quantity
 
 
 def test_this_week_compared_with_last_week(tmp_path, run_record, monkeypatch, joulelab):
@@ -252,3 +254,22 @@ def test_a_page_next_to_the_printed_ledger(tmp_path, run_record):
     assert "3,600 kJ (95 % CI 3,247–3,953 kJ)" in path.read_text()
     empty = [*command, "--project", "none"]
     assert subprocess.run(empty, check=False, capture_output=True).returncode == 2
+
+
+def test_computation_next_to_data_exchange(tmp_path, run_record, joulelab):
+    volumes = {
+        (DataPlace.NETWORK, Quantity.RECEIVED): DataVolume(100e9, 100e9, 100e9),
+        (DataPlace.LOOPBACK, Quantity.SENT): DataVolume(9e12, 9e12, 9e12),
+    }
+    run_record(tmp_path / "data", 1e6, phase="data", exchanged=DataExchange(volumes))
+    run_record(tmp_path / "train", 2e6, phase="train")
+    result = joulelab("ledger", tmp_path, "--by", "phase")
+    (row,) = (line for line in result.out.splitlines() if "100 GB" in line)
+    # 0.03 kWh/GB, between 0.0065 and 0.06.
+    assert row.split() == ["data", "1,000", "kJ", "100", "GB", "10.8", "MJ", "(2.3–21.6", "MJ)"]
+    assert "derived from published values" in result.out
+    core = joulelab("ledger", tmp_path, "--by", "phase", "--network", "core")
+    assert "360 kJ" in core.out
+    pages = joulelab("ledger", tmp_path, "--by", "phase", "--html", tmp_path / "ledger.html")
+    assert pages.code == 0, pages.err
+    assert "data exchange by phase" in (tmp_path / "ledger.html").read_text()

@@ -14,14 +14,14 @@ MACHINE = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform
 
 @cache
 def measured():
-    """The energy, spans and duration of a real recording with one span."""
+    """What a real recording with one span gives, and its duration."""
     with Meter(sensors=MACHINE) as meter:
         start_ns = time.monotonic_ns()
         with meter.span("epoch"):
             time.sleep(0.3)
         stop_ns = time.monotonic_ns()
-        energy, spans = measure(meter.trace, EnergyEstimator(meter.trace), start_ns, stop_ns)
-    return energy, spans, (stop_ns - start_ns) * 1e-9
+        found = measure(meter.trace, EnergyEstimator(meter.trace), start_ns, stop_ns)
+    return found, (stop_ns - start_ns) * 1e-9
 
 
 def write_started(directory, **changes):
@@ -48,15 +48,14 @@ def write_started(directory, **changes):
 
 def write_finished(directory, *, started_unix_s=1000.0, **changes):
     """Write the record of a command that has finished with exit code 3."""
-    energy, spans, duration_s = measured()
+    found, duration_s = measured()
     values = {
         "started_unix_s": started_unix_s,
         "ended_unix_s": started_unix_s + duration_s,
         "duration_s": duration_s,
         "status": "failed",
         "exit_code": 3,
-        "energy": energy,
-        "spans": spans,
+        **found,
         "notes": ("a note",),
     }
     return write_started(directory, **(values | changes))

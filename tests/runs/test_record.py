@@ -293,7 +293,7 @@ def test_the_sum_of_spans_keeps_a_component_that_one_of_them_lacks():
     from joulelab.energy.energy import Energy
     from joulelab.runs.record import sum_of_known
 
-    energy, _, _ = measured()
+    energy = measured()[0]["energy"]
     found = sum_of_known([energy, Energy(duration_s=1.0, absent={"gpu:0": "too short"}), energy])
     assert found.gross_j == 2 * energy.gross_j
     assert found.duration_s == pytest.approx(2 * energy.duration_s + 1.0)

@@ -28,14 +28,14 @@ def test_descendants_belong_to_the_job_and_other_processes_do_not():
         table(INIT, process(ROOT, 1), process(101, ROOT), process(102, 101), process(103, 1)),
         [ROOT],
     )
-    assert set(job.pids) == {ROOT, 101, 102}
+    assert set(job.members) == {ROOT, 101, 102}
 
 
 def test_a_daemon_still_belongs_to_the_job_when_its_parent_ends():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT), process(102, 101)), [ROOT])
     job.update(table(INIT, process(ROOT, 1), process(102, 1, session=102)), [ROOT])
-    assert set(job.pids) == {ROOT, 102}
+    assert set(job.members) == {ROOT, 102}
 
 
 @pytest.mark.parametrize("led", [{"group": ROOT}, {"session": 101}])
@@ -43,14 +43,14 @@ def test_an_orphan_in_a_group_or_session_of_the_job_belongs_to_it(led):
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT, session=101)), [ROOT])
     job.update(table(INIT, process(ROOT, 1), process(105, 1, **led)), [ROOT])
-    assert set(job.pids) == {ROOT, 105}
+    assert set(job.members) == {ROOT, 105}
 
 
 def test_a_group_that_the_job_did_not_create_does_not_count():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1, group=90), process(95, 1, group=90)), [ROOT])
     job.update(table(INIT, process(ROOT, 1, group=90), process(105, 1, group=90)), [ROOT])
-    assert set(job.pids) == {ROOT}
+    assert set(job.members) == {ROOT}
 
 
 def test_an_orphan_is_recognised_by_its_environment_which_is_read_once():
@@ -65,7 +65,7 @@ def test_an_orphan_is_recognised_by_its_environment_which_is_read_once():
     scan = table(INIT, older, process(ROOT, 1), process(105, 1), process(106, 1))
     for _ in range(3):
         job.update(scan, [ROOT])
-    assert set(job.pids) == {ROOT, 105}
+    assert set(job.members) == {ROOT, 105}
     assert 50 not in checked, "it was there before the job"
     assert checked.count(106) == 1
 
@@ -77,7 +77,7 @@ def test_a_reused_pid_is_another_process():
         table(INIT, process(ROOT, 1, children_s=5.5), process(101, 1, own_s=3.0, started=900)),
         [ROOT],
     )
-    assert set(job.pids) == {ROOT}
+    assert set(job.members) == {ROOT}
     assert used_s == pytest.approx(0.5)
 
 
@@ -98,7 +98,7 @@ def test_a_job_continues_when_its_first_process_ends():
     job = JobProcesses()
     job.update(table(INIT, process(ROOT, 1), process(101, ROOT, own_s=1.0)), [ROOT])
     assert job.update(table(INIT, process(101, 1, own_s=2.0)), []) == pytest.approx(1.0)
-    assert set(job.pids) == {101}
+    assert set(job.members) == {101}
 
 
 @dataclass

@@ -23,7 +23,9 @@ import tomli_w
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.factors import Factor, country
+from joulelab.carbon.network import NetworkEnergy, network_intensity
 from joulelab.carbon.series import IntensitySeries, energy_weighted_intensity, read_series
+from joulelab.energy.data_exchange import NOTABLE_BYTES, DataExchange
 from joulelab.energy.energy import Energy
 from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.recording.trace import Trace
@@ -45,6 +47,7 @@ ENVIRONMENT = {  # The variable of each field.
     "pue": "JOULELAB_PUE",
     "price_per_kwh": "JOULELAB_PRICE",
     "currency": "JOULELAB_CURRENCY",
+    "network": "JOULELAB_NETWORK",
 }
 
 INTENSITY_FIELDS = ("country", "intensity_g_per_kwh", "intensity_file")
@@ -65,6 +68,8 @@ class Site:
             of its computers (ISO/IEC 30134-2). 1 counts the computers alone.
         price_per_kwh: Price of a kilowatt-hour at the site's meter.
         currency: ISO 4217 code of the price.
+        network: How the machine is connected: ``"fixed"``, ``"mobile"`` or ``"core"``, see
+            :mod:`joulelab.carbon.network`. Unknown counts as fixed.
 
     Raises:
         UserError: A value is out of its range, or the country is not in the table.
@@ -84,6 +89,7 @@ class Site:
     pue: float = 1.0
     price_per_kwh: float | None = None
     currency: str | None = None
+    network: str | None = None
 
     def __post_init__(self) -> None:
         _check("intensity", self.intensity_g_per_kwh, 0.0)
@@ -96,6 +102,7 @@ class Site:
             raise UserError("the price has no currency", hint=hint)
         if self.country is not None and self._uses_table:
             country(self.country)
+        network_intensity(self.access)
 
     @classmethod
     def configured(cls, *, file: Path | None = None, **given: Any) -> Self:
@@ -170,6 +177,11 @@ class Site:
         return asdict(self) | {"intensity_file": self.intensity_file and str(self.intensity_file)}
 
     @property
+    def access(self) -> str:
+        """The kind of network that data goes through."""
+        return self.network or "fixed"
+
+    @property
     def _uses_table(self) -> bool:
         return self.intensity_g_per_kwh is None and self.intensity_file is None
 
@@ -202,6 +214,16 @@ def local_costs(
         return Site.configured().costs(energy, interval_j, **options)
     except JoulelabError as error:
         return Costs(energy_j=energy, interval_j=interval_j, no_carbon=str(error))
+
+
+def local_network_energy(exchanged: DataExchange | None) -> NetworkEnergy | None:
+    """Return the energy of networks for data, if enough is known to have gone through one."""
+    if exchanged is None or exchanged.over_network.value < NOTABLE_BYTES:
+        return None
+    try:
+        return NetworkEnergy.of(exchanged.over_network, Site.configured().access)
+    except JoulelabError:
+        return None
 
 
 def override(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,7 +298,7 @@ def _series(path: Path, changed_ns: int) -> IntensitySeries:
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
-    if name in ("country", "currency", "intensity_file"):
+    if name in ("country", "currency", "intensity_file", "network"):
         if not isinstance(value, str) or "\0" in value:
             raise UserError(f"{where} is {value!r}", why="it must be text")
         return Path(value) if name == "intensity_file" else value

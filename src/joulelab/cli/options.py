@@ -113,6 +113,8 @@ SITE_OPTIONS = (
     click.option("--pue", type=float, metavar="PUE", help="Power usage effectiveness."),
     click.option("--price", "price_per_kwh", type=float, metavar="PRICE", help="Price of a kWh."),
     click.option("--currency", metavar="CODE", help="Currency of the price, for example EUR."),
+    click.option("--network", metavar="KIND", type=click.Choice(["fixed", "mobile", "core"]),
+        help="Network that data goes through: fixed (default) or mobile access, or core alone."),
 )  # fmt: skip
 """Named after the fields of :class:`joulelab.carbon.site.Site`; an option not given is ``None``."""
 

@@ -20,6 +20,7 @@ LABELS = {
     "pue": "PUE",
     "price_per_kwh": "price per kWh",
     "currency": "currency",
+    "network": "network",
 }
 
 
@@ -33,7 +34,8 @@ def command(reset: bool, forget: bool, as_json: bool, **given: Any) -> None:
 
     JouleLab never guesses your country: set it once. Settings are saved in
     JOULELAB_HOME/site.toml. The variables JOULELAB_COUNTRY, JOULELAB_INTENSITY,
-    JOULELAB_INTENSITY_FILE, JOULELAB_PUE, JOULELAB_PRICE and JOULELAB_CURRENCY override them.
+    JOULELAB_INTENSITY_FILE, JOULELAB_PUE, JOULELAB_PRICE, JOULELAB_CURRENCY and
+    JOULELAB_NETWORK override them.
 
     \b
     Example:

@@ -25,7 +25,7 @@ from pathlib import Path
 from joulelab.controls.control import Control
 from joulelab.errors import ControlError
 from joulelab.format import number
-from joulelab.sensors.host_hardware import system_root
+from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.rapl import package_zones
 from joulelab.sensors.sensor import Absence
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from joulelab.carbon.network import NetworkEnergy
+from joulelab.energy.data_exchange import DataVolume
 from joulelab.errors import UserError
 from joulelab.ledger.entries import Entry
 from joulelab.runs.record import Run
@@ -43,6 +45,26 @@ class LedgerRow:
         """Duration of the entries whose duration is known."""
         known = (one.run.duration_s for one in self.entries)
         return math.fsum(value for value in known if not math.isnan(value))
+
+    @property
+    def over_network(self) -> DataVolume:
+        """Bytes that the entries sent and received over networks, as far as they were counted."""
+        total = DataVolume(0.0, 0.0, 0.0)
+        for one in self.entries:
+            if one.run.exchanged is not None:
+                total += one.run.exchanged.over_network
+        return total
+
+    @property
+    def network_j(self) -> tuple[float, float, float]:
+        """What networks used for them by their average, with its range, J: derived."""
+        parts = [
+            NetworkEnergy.of(one.run.exchanged.over_network, one.site.access).energy("average")
+            for one in self.entries
+            if one.run.exchanged is not None
+        ]
+        value_j, low_j, high_j = (math.fsum(one) for one in zip((0.0,) * 3, *parts, strict=True))
+        return value_j, low_j, high_j
 
     @property
     def is_measured(self) -> bool:

@@ -192,6 +192,10 @@ class Ledger:
             "gross_kwh": row.energy.value / J_PER_KWH if row.is_measured else None,
             **_value_json("carbon", "_g", row.carbon if carbon else None),
             "without_carbon": row.without_carbon,
+            "over_network_bytes": row.over_network.value,
+            **dict(
+                zip(("network_j", "network_low_j", "network_high_j"), row.network_j, strict=True)
+            ),
         }
         for currency in self.currencies:
             is_priced = any(one.currency == currency for one in row.entries)

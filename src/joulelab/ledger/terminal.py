@@ -13,6 +13,7 @@ from joulelab.layout import wrap
 from joulelab.ledger.ledger import Ledger
 from joulelab.ledger.text import (
     TextTable,
+    exchange_table,
     head_lines,
     notes,
     row_table,
@@ -38,6 +39,8 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
     for line in head_lines(ledger):
         console.print(wrap(line, width), soft_wrap=True)
     tables = [_row_table(ledger, console), *filter(None, [_split_table(split_tables(ledger))])]
+    if exchanged := exchange_table(ledger):
+        tables.append(_exchange_table(exchanged))
     if ledger.top_consumers:
         tables.append(_top_consumer_table(top_consumer_table(ledger), console))
     for table in tables:
@@ -80,6 +83,16 @@ def _split_table(splits: Sequence[TextTable]) -> Table | None:
         for name, *cells in one.rows:
             table.add_row(f"  {name}", *cells)
     return table if table.row_count else None
+
+
+def _exchange_table(texts: TextTable) -> Table:
+    first, *headings = texts.headings
+    table = _table(first, NAME)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in texts.rows:
+        table.add_row(*row)
+    return table
 
 
 def _top_consumer_table(texts: TextTable, console: Console) -> Table:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from joulelab.energy.data_exchange import NOTABLE_BYTES
 from joulelab.format import (
     change,
     count,
@@ -23,6 +24,10 @@ from joulelab.ledger.group import PERIODS, LedgerRow, period_of
 from joulelab.ledger.ledger import Ledger
 from joulelab.uncertain import Ratio
 
+NETWORKS = (
+    "networks: average energy per byte, derived from published values that differ by a factor of "
+    "ten, of all that the machines sent and received; not in the energies above"
+)
 PARTLY = "* without the runs whose carbon intensity or price is unknown, see below"
 
 
@@ -97,6 +102,22 @@ def split_tables(ledger: Ledger) -> list[TextTable]:
     ]
 
 
+def exchange_table(ledger: Ledger) -> TextTable | None:
+    """Write computation next to data exchange; ``None`` if little went over a network."""
+    rows = [row for row in ledger.rows if row.over_network.value >= NOTABLE_BYTES]
+    headings = (f"data exchange by {ledger.by}", "computation", "sent and received", "networks")
+    cells = [
+        (
+            row.key,
+            quantity(row.energy.value, "J") if row.is_measured else "not measured",
+            quantity(row.over_network.value, "B"),
+            with_interval(*row.network_j, "J", level=""),
+        )
+        for row in rows
+    ]
+    return TextTable(headings, cells) if cells else None
+
+
 def top_consumer_table(ledger: Ledger) -> TextTable:
     """Write the entries with the most energy."""
     rows = []
@@ -113,7 +134,13 @@ def notes(ledger: Ledger) -> list[str]:
     """List the sources of carbon and cost, and what the user should know about the sums."""
     total = ledger.total
     is_partial = total.without_carbon and any(one.carbon is not None for one in total.entries)
-    return [*([PARTLY] if is_partial else []), *ledger.sources, *ledger.warnings]
+    is_exchanged = total.over_network.value >= NOTABLE_BYTES
+    return [
+        *([PARTLY] if is_partial else []),
+        *([NETWORKS] if is_exchanged else []),
+        *ledger.sources,
+        *ledger.warnings,
+    ]
 
 
 def energy_text(row: LedgerRow) -> str:

@@ -32,6 +32,7 @@ from joulelab.recording.trace_format import (
 )
 from joulelab.recording.trace_schema import read_header
 from joulelab.sensors.host import boot_id
+from joulelab.sensors.interfaces import InterfaceBytes, interfaces_now
 from joulelab.storage import in_use, make_private_directories, private_opener, writing
 
 ENVIRONMENT = "JOULELAB_RECORDING"
@@ -48,10 +49,17 @@ PIPE_READ = 1 << 16
 
 
 class RecorderOptions(NamedTuple):
-    """The sensors to read (``None``: all that the process may use), and how often at least."""
+    """What to record.
+
+    Attributes:
+        sensors: The sensors to read; ``None``: all that the process may use.
+        interval_s: How often at least.
+        before: What network interfaces counted when the program began; default: now.
+    """
 
     sensors: Sequence[str] | None
     interval_s: float | None
+    before: InterfaceBytes | None = None
 
 
 def open_recorder(
@@ -330,6 +338,7 @@ class RecorderClient:
             "temporary": temporary,
             "detached": shared,
             "connection": theirs.fileno(),
+            "network": options.before or interfaces_now(),
             "parent_pid": os.getpid(),
         }
         with theirs, open(directory / "recorder.log", "wb", opener=private_opener) as log:

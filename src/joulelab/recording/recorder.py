@@ -29,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -47,6 +47,8 @@ from joulelab.recording.launcher import Launch, current_batch_job, host_name
 from joulelab.recording.trace_format import TEMPORARY, TraceWriter, pack
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.host import ClockSensor, boot_id
+from joulelab.sensors.interfaces import InterfaceBytes
+from joulelab.sensors.network import NetworkSensor, with_network
 from joulelab.sensors.nvml import NvmlSensor, visible_components
 from joulelab.sensors.sensor import Channel, Discovery, Gap, Reading, Sensor, SensorEvent
 from joulelab.sensors.sharing import SharingSensor, with_sharing
@@ -266,6 +268,7 @@ class Recorder:
         for i, sensor in enumerate(self._sensors):
             if isinstance(sensor, SharingSensor):
                 sensor.request()
+            if isinstance(sensor, (NetworkSensor, SharingSensor)):
                 self._read(i)
         self.take_lines()
 
@@ -385,6 +388,15 @@ def _remove_abandoned() -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def _with_machine(
+    found: Discovery, config: Mapping[str, Any], pids: Callable[[], Collection[int]]
+) -> Discovery:
+    """Add sensors of the network, and of what the programs of the machine use."""
+    before = InterfaceBytes(*config["network"])
+    directory = Path(config["directory"]).absolute()
+    return with_sharing(with_network(found, before), pids, directory, launched_ns=before.t_ns)
+
+
 class _Terminated(Exception):
     """SIGTERM arrived."""
 
@@ -430,7 +442,7 @@ def main() -> None:
             found = _complementing(found, gpus_read)
         recorder = Recorder(
             directory,
-            with_sharing(found, lambda: clients.pids, directory.absolute()),
+            _with_machine(found, config, lambda: clients.pids),
             config["interval_s"],
             parent_pid=config["parent_pid"],
             socket_path=clients.listen(),

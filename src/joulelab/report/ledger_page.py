@@ -19,6 +19,7 @@ from joulelab.ledger.group import KEYS, PERIODS, group_entries
 from joulelab.ledger.ledger import Ledger
 from joulelab.ledger.text import (
     TextTable,
+    exchange_table,
     head_lines,
     notes,
     row_table,
@@ -57,7 +58,13 @@ def write_ledger_page(path: Path, ledger: Ledger) -> Path:
     projects = {one.run.project for one in ledger.entries}
     name = projects.pop() if len(projects) == 1 else None
     bars = energy_over_time(ledger)
-    tables = [row_table(ledger), *split_tables(ledger), top_consumer_table(ledger)]
+    exchanged = exchange_table(ledger)
+    tables = [
+        row_table(ledger),
+        *split_tables(ledger),
+        *([exchanged] if exchanged else []),
+        top_consumer_table(ledger),
+    ]
     page = fill_template(
         "ledger.html.j2",
         title=f"Energy ledger of {name}" if name else "Energy ledger",

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from joulelab.carbon.costs import Costs
+from joulelab.carbon.site import local_network_energy
 from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.energy.energy import NEGATIVE_NET, Energy
 from joulelab.energy.uncertainty import Boards, gross_energy
@@ -289,7 +290,12 @@ def facts(run: Run, costs: Costs) -> list[Fact]:
     is_partial = not math.isclose(energy.duration_s, run.duration_s, rel_tol=0.01)
     measured = f"{duration(energy.duration_s)} of it measured" if is_partial and run.study else ""
     found.append(Fact("Duration", duration(run.duration_s), (power, measured)))
-    return [*found, *cost_facts(costs)]
+    found += cost_facts(costs)
+    if network := local_network_energy(run.exchanged):
+        energy = with_interval(*network.energy("average"), "J", level="")
+        texts = (f"networks: {energy}, derived",)
+        found.append(Fact("Over the network", quantity(network.volume.value, "B"), texts))
+    return found
 
 
 def _machines(recorded: RecordedRun) -> dict[str, Machine]:
@@ -389,6 +395,10 @@ def _notes(recorded: RecordedRun) -> list[str]:
         notes += [text for one in recorded.recordings for text in one.trace.damage]
     if energy.gap_s > 0.01 * run.duration_s:
         notes.append(f"no readings for {duration(energy.gap_s)} (included in the interval)")
+    if run.exchanged is not None:
+        notes += [f"data: {text}" for text in run.exchanged.lines()]
+    if network := local_network_energy(run.exchanged):
+        notes.append(network.text())
     known = costs.text()
     notes.append(known or SITE_HINT.replace("`", ""))
     if known and costs.no_carbon:

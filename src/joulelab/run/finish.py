@@ -89,7 +89,6 @@ class Finish:
             meter.close(stop_ns - round(UNSEEN_SHARE * (stop_ns - start_ns)))
             trace = meter.trace
             estimator = EnergyEstimator(trace, meter.baseline)
-            energy, spans = measure(trace, estimator, start_ns, stop_ns)
             saved_where = home_note() if home() in run.directory.parents else ""
             notes = (
                 failure,
@@ -99,7 +98,7 @@ class Finish:
                 *tuning_notes(trace, start_ns, stop_ns),
             )
             known = tuple(note for note in notes if note)
-            run = replace(run, energy=energy, spans=spans, notes=known)
+            run = replace(run, notes=known, **measure(trace, estimator, start_ns, stop_ns))
         write_record(run.directory, run.to_json())
         launch = current_launch()
         is_first = launch is None or launch.local_rank in (None, 0)

@@ -26,6 +26,7 @@ from joulelab.run.process import (
     wait_for,
 )
 from joulelab.runs import NO_ARGUMENTS, name_of, new_run_id
+from joulelab.sensors.interfaces import InterfaceBytes, interfaces_now
 from joulelab.storage import file_errors, home, make_private_directories, writing
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def run(options: Options) -> NoReturn:
     mask = take_signals()
     try:
         meter, failure = _wait_for_sensors(options, directory) if options.wait else (None, "")
+        before = interfaces_now()
         started_unix_s, start_ns = time.time(), time.monotonic_ns()
         variables = environment() | {RECORDING: os.fsencode(directory)}
         if options.no_arguments:
@@ -94,6 +96,7 @@ def run(options: Options) -> NoReturn:
         directory,
         meter,
         failure,
+        before,
         {"name": name, "pid": pid, "started_unix_s": started_unix_s, "start_ns": start_ns},
     )
     measurement.start()
@@ -121,12 +124,14 @@ class _Measurement(threading.Thread):
         directory: Path,
         meter: Meter | None,
         failure: str,
+        before: InterfaceBytes,
         known: Mapping[str, Any],
     ) -> None:
         super().__init__(name="joulelab-run", daemon=True)
         self._options, self._directory, self._known = options, directory, known
         self._meter = meter
         self._failure = failure
+        self._before = before
         self._finish: Finish | None = None
 
     def run(self) -> None:
@@ -139,7 +144,9 @@ class _Measurement(threading.Thread):
 
     def _record(self) -> None:
         is_decided = self._meter is not None or self._failure
-        recorder = None if is_decided else _recorder(self._options, self._directory)
+        recorder = None
+        if not is_decided:
+            recorder = _recorder(self._options, self._directory, self._before)
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -172,7 +179,7 @@ def _wait_for_sensors(options: Options, directory: Path) -> tuple[Meter | None, 
         UserError: A requested sensor does not exist.
     """
     try:
-        return _meter(_recorder(options, directory)), ""
+        return _meter(_recorder(options, directory, interfaces_now())), ""
     except Exception as error:
         if isinstance(error, UserError) and not isinstance(error, StoreError):
             raise
@@ -183,12 +190,12 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, JoulelabError) else f"{type(error).__name__}: {error}"
 
 
-def _recorder(options: Options, directory: Path) -> RecorderClient:
+def _recorder(options: Options, directory: Path, before: InterfaceBytes) -> RecorderClient:
     from joulelab.recording.client import RecorderOptions, open_recorder  # noqa: PLC0415
 
     return open_recorder(
         directory,
-        RecorderOptions(options.sensors, None),
+        RecorderOptions(options.sensors, None, before),
         wrapper=True,
         job_directory=None if options.out is None else Path(options.out).absolute(),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from joulelab.carbon.costs import Costs
-from joulelab.carbon.site import NO_LOCATION, local_costs
+from joulelab.carbon.site import NO_LOCATION, local_costs, local_network_energy
 from joulelab.energy.energy import Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import find_boards, gross_energy
@@ -208,6 +208,7 @@ class Summary:
             *_span_lines(self.tree, most_spans),
             *_epoch_lines(self.epochs),
             *_cost_lines(self.costs),
+            *_exchange_lines(run),
             *_comparison_lines(self.comparison),
             *_notes(run),
             ("record", str(run.directory)),
@@ -217,8 +218,10 @@ class Summary:
         """Return the record with costs, spans by nesting, and the comparison."""
         last = None if self.comparison is None else self.comparison.to_json()
         tree = [one.to_json() for one in self.tree]
+        network = local_network_energy(self.run.exchanged)
         return self.run.to_json() | {
             "costs": self.costs.to_json(),
+            "network_energy": None if network is None else network.to_json(),
             "span_tree": tree,
             "last_time": last,
             **({"epochs": [one.to_json() for one in self.epochs]} if self.is_saved else {}),
@@ -359,6 +362,14 @@ def _cost_lines(costs: Costs) -> Iterator[Line]:
         yield "costs", part
     if costs.no_carbon:
         yield "costs", f"CO2e unknown: {costs.no_carbon}"
+
+
+def _exchange_lines(run: Run) -> Iterator[Line]:
+    """Say what data was exchanged, and what networks used for it."""
+    for text in run.exchanged.lines() if run.exchanged is not None else ():
+        yield "data", text
+    if network := local_network_energy(run.exchanged):
+        yield "", network.text()
 
 
 def _comparison_lines(found: Comparison | None) -> Iterator[Line]:

@@ -30,12 +30,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 from joulelab.energy.baseline import Baseline
+from joulelab.energy.data_exchange import DataExchange, data_exchanged
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import UserError
@@ -71,7 +72,8 @@ _NS = 1e-9
 class SpanTotal:
     """All finished spans of one name in a run: number, total duration and energies, NaN if unknown.
 
-    ``low_j`` and ``high_j`` are the 95 % interval of ``gross_j``.
+    ``low_j`` and ``high_j`` are the 95 % interval of ``gross_j``; ``data`` is what was sent,
+    received, read and written meanwhile, ``None`` if unknown.
     """
 
     name: str
@@ -81,11 +83,21 @@ class SpanTotal:
     low_j: float
     high_j: float
     net_j: float
+    data: DataExchange | None = None
 
     @classmethod
-    def of(cls, name: str, count: int, energy: Energy) -> Self:
+    def of(cls, name: str, count: int, energy: Energy, data: DataExchange | None = None) -> Self:
         """Make the total of ``count`` spans from the sum of their energies."""
-        return cls(name, count, energy.duration_s, energy.gross_j, *energy.interval_j, energy.net_j)
+        low_j, high_j = energy.interval_j
+        return cls(
+            name, count, energy.duration_s, energy.gross_j, low_j, high_j, energy.net_j, data
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; data that is unknown is left out."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        data = values.pop("data")
+        return values | ({} if data is None else {"data": data.to_json()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +128,7 @@ class Run:
         exit_code, signal: How a command ended.
         energy: Energy of the whole run. For study runs, the sum of its measured spans.
         spans: Totals of the spans that the program marked, by name.
+        exchanged: Data that was sent, received, read and written; ``None`` if unknown.
         baseline: Idle power that was subtracted.
         inside: Recording of the run that this one ran inside, which contains its energy, too.
         notes: Remarks for the user, in addition to those of ``energy``.
@@ -147,6 +160,7 @@ class Run:
     signal: int | None = None
     energy: Energy = field(default_factory=lambda: not_measured("recording had not begun"))
     spans: tuple[SpanTotal, ...] = ()
+    exchanged: DataExchange | None = None
     baseline: Baseline | None = None
     inside: Path | None = None
     notes: tuple[str, ...] = ()
@@ -183,7 +197,8 @@ class Run:
         data |= {
             "machine": self.machine and self.machine.to_json(),
             "energy": self.energy.to_json() if self.finished else None,
-            "spans": [asdict(span) for span in self.spans],
+            "spans": [span.to_json() for span in self.spans],
+            "exchanged": None if self.exchanged is None else self.exchanged.to_json(),
             "baseline": None if self.baseline is None else self.baseline.to_json(),
             "inside": None if self.inside is None else str(self.inside),
         }
@@ -283,7 +298,7 @@ def write_meter_record(
     notes: tuple[str, ...],
 ) -> None:
     """Write the record of a program with a meter, which may have been ended by an exception."""
-    energy, spans = measure(trace, estimator, start_ns, stop_ns)
+    measured = measure(trace, estimator, start_ns, stop_ns)
     phase = phase_name(os.environ.get("JOULELAB_PHASE"))
     outer = os.environ.get("JOULELAB_RECORDING")
     name = name_of(sys.orig_argv)
@@ -304,11 +319,10 @@ def write_meter_record(
         start_ns=start_ns,
         status="done" if error is None else "failed",
         failure=None if error is None else {"kind": type(error).__name__, "reason": str(error)},
-        energy=energy,
-        spans=spans,
         baseline=estimator.baseline,
         inside=None if outer is None else Path(outer),
         notes=(*notes, *tuning_notes(trace, start_ns, stop_ns)),
+        **measured,
     )
     write_record(directory, run.ended(stop_ns).to_json())
 
@@ -324,17 +338,24 @@ def tuning_notes(trace: Trace, start_ns: int, stop_ns: int) -> list[str]:
 
 def measure(
     trace: Trace, estimator: EnergyEstimator, start_ns: int, stop_ns: int
-) -> tuple[Energy, tuple[SpanTotal, ...]]:
-    """Compute the energy between two times, and the totals of the trace's spans within them."""
+) -> dict[str, Any]:
+    """Compute what a trace tells of the time between two moments.
+
+    Returns:
+        The attributes ``energy``, ``spans`` and ``exchanged`` of a :class:`Run`.
+    """
     spans = SpanColumns.of(trace.spans).within(start_ns, stop_ns)
-    by_name = spans.positions()
+    by_name = {name: spans.where(at) for name, at in spans.positions().items()}
     whole = TraceSpan("", start_ns, stop_ns, key=(0, 0))
-    groups = chain(([whole],), map(spans.where, by_name.values()))
-    energy, *energies = energies_of_spans(estimator, groups)
-    return energy, tuple(
-        SpanTotal.of(name, len(at), total)
-        for (name, at), total in zip(by_name.items(), energies, strict=True)
-    )
+    energy, *energies = energies_of_spans(estimator, chain(([whole],), by_name.values()))
+    return {
+        "energy": energy,
+        "spans": tuple(
+            SpanTotal.of(name, len(group), total, data_exchanged(trace, group.windows))
+            for (name, group), total in zip(by_name.items(), energies, strict=True)
+        ),
+        "exchanged": data_exchanged(trace, [whole.window], is_whole=True),
+    }
 
 
 def not_measured(reason: str) -> Energy:
@@ -397,9 +418,12 @@ def run_of_record(directory: Path, data: Mapping[str, Any]) -> Run:
 
 def _span_total(stored: StoredSpanTotal) -> SpanTotal:
     values: dict[str, Any] = {
-        name: math.nan if value is None else value for name, value in stored.items()
+        name: math.nan if value is None else value
+        for name, value in stored.items()
+        if name != "data"
     }
-    total = SpanTotal(**values)
+    data = stored.get("data")
+    total = SpanTotal(**values, data=None if data is None else DataExchange.of_stored(data))
     is_unknown = all(map(math.isnan, (total.gross_j, total.low_j, total.high_j)))
     if not (is_unknown or total.low_j <= total.gross_j <= total.high_j):
         raise InvalidData(f"the total of {total.name} is not within its interval")
@@ -410,6 +434,7 @@ _MAKERS: Mapping[str, Callable[[Any], Any]] = {
     "phase": phase_name,
     "energy": Energy.of_stored,
     "spans": lambda rows: tuple(map(_span_total, rows)),
+    "exchanged": DataExchange.of_stored,
     "baseline": Baseline,
     "inside": Path,
 }
@@ -461,11 +486,6 @@ def _until_last_reading(run: Run, trace: Trace | None = None) -> Run:
     if last_ns <= start_ns:
         return replace(run, energy=not_measured("there is no reading"))
     estimator = EnergyEstimator(trace, run.baseline)
-    energy, spans = measure(trace, estimator, start_ns, last_ns)
-    return replace(
-        run,
-        energy=energy,
-        spans=spans,
-        duration_s=energy.duration_s,
-        ended_unix_s=run.started_unix_s + energy.duration_s,
-    )
+    run = replace(run, **measure(trace, estimator, start_ns, last_ns))
+    duration_s = run.energy.duration_s
+    return replace(run, duration_s=duration_s, ended_unix_s=run.started_unix_s + duration_s)

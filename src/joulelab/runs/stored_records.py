@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, Required, TypedDict
 
 from joulelab.energy.baseline import IdlePoint
+from joulelab.energy.data_exchange import StoredExchange
 from joulelab.energy.energy import StoredEnergy
 from joulelab.machine import Machine
 from joulelab.validation import Count, Finite, Nanoseconds, NotNegative, UnixTime
@@ -27,6 +28,7 @@ class StoredSpanTotal(TypedDict):
     low_j: Finite | None
     high_j: NotNegative | None
     net_j: Finite | None
+    data: NotRequired[StoredExchange | None]
 
 
 class StoredSpan(TypedDict):
@@ -117,6 +119,7 @@ class StoredRecord(TypedDict, total=False):
     signal: int | None
     energy: StoredEnergy | None
     spans: tuple[StoredSpanTotal, ...] | None
+    exchanged: StoredExchange | None
     baseline: tuple[IdlePoint, ...] | None
     inside: str | None
     notes: tuple[str, ...] | None

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from joulelab.sensors.interfaces import system_root
+
 _NOISE = re.compile(
     r"\((?:r|tm|c)\)|[®™©]|@.*$|\bwith\b.*$|\bcpu\b|\bprocessor\b"
     r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)-core\b|\b\d+(?:st|nd|rd|th) gen\b",
@@ -30,11 +32,6 @@ _TYPES = {
     0x23: "LPDDR5", 0x24: "HBM3",
 }  # fmt: skip
 """Offset 0x12 of a memory device (DSP0134, table "Memory Device: Type")."""
-
-
-def system_root() -> Path:
-    """Return where ``/sys`` is: ``$JOULELAB_SYSFS``, or ``/sys``."""
-    return Path(os.environ.get("JOULELAB_SYSFS") or "/sys")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from joulelab.format import duration
 from joulelab.sensors.calibration import calibrated
-from joulelab.sensors.host_hardware import system_root
+from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml_binding import (
     ANSWER_S,
     LIBRARY_NOT_FOUND,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +94,7 @@ def read_processes(proc: Path = PROC) -> dict[int, Process]:
     for entry in os.listdir(proc):  # noqa: PTH208  (500 Path objects a second would cost too much)
         if entry.isdecimal():
             try:
-                process = parse_stat(_read(f"{proc}/{entry}/stat", _LONGEST_STAT))
+                process = parse_stat(read_file(f"{proc}/{entry}/stat", _LONGEST_STAT))
             except (OSError, ValueError, IndexError):
                 continue
             found[process.pid] = process
@@ -102,7 +103,7 @@ def read_processes(proc: Path = PROC) -> dict[int, Process]:
 
 def busy_s(proc: Path = PROC) -> float:
     """Return the CPU time that all processors have worked since boot, without stolen time."""
-    words = _read(f"{proc}/stat", _LONGEST_STAT).split(b"\n", 1)[0].split()
+    words = read_file(f"{proc}/stat", _LONGEST_STAT).split(b"\n", 1)[0].split()
     # The kernel counts guests within user and nice.
     user, nice, system, _idle, _iowait, irq, softirq = (int(word) for word in words[1:8])
     ticks = user + nice + system + irq + softirq
@@ -114,9 +115,15 @@ def busy_s(proc: Path = PROC) -> float:
 def environment_has(pid: int, entry: bytes, proc: Path = PROC) -> bool:
     """Return whether a process was started with ``b"NAME=value"``; false if it is not readable."""
     try:
-        return entry in _read(f"{proc}/{pid}/environ", _LONGEST_ENVIRONMENT).split(b"\0")
+        return entry in read_file(f"{proc}/{pid}/environ", _LONGEST_ENVIRONMENT).split(b"\0")
     except OSError:
         return False
+
+
+def ticks_since_boot(t_ns: int) -> int:
+    """Return a time on CLOCK_MONOTONIC as start times of processes are given."""
+    suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    return (t_ns + suspended_ns) * KERNEL_TICKS_PER_S // 1_000_000_000
 
 
 def sees_whole_machine(proc: Path = PROC) -> bool:
@@ -127,7 +134,12 @@ def sees_whole_machine(proc: Path = PROC) -> bool:
         return False
 
 
-def _read(path: str, size: int) -> bytes:
+def read_file(path: str, size: int) -> bytes:
+    """Read a file of the kernel's in one piece.
+
+    Raises:
+        OSError: It cannot be read, or its process has ended.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, size)
@@ -148,7 +160,7 @@ class JobProcesses:
         >>> job = JobProcesses()
         >>> job.update({2: process(2, 1, 5.0), 3: process(3, 2, 1.0), 4: process(4, 1, 9.0)}, [2])
         0.0
-        >>> sorted(job.pids)
+        >>> sorted(job.members)
         [2, 3]
 
         The child ends after another 0.5 s of CPU time; its parent has waited for it.
@@ -165,9 +177,9 @@ class JobProcesses:
         self._since: int | None = None
 
     @property
-    def pids(self) -> Collection[int]:
-        """The job's processes at the last scan."""
-        return self._members.keys()
+    def members(self) -> Mapping[int, Process]:
+        """The job's processes at the last scan, by pid."""
+        return self._members
 
     @property
     def resident_bytes(self) -> int:

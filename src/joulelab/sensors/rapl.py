@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from joulelab.sensors.host_hardware import system_root
+from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.plausibility import (
     implausible,
     max_power_w,

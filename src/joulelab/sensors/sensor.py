@@ -40,6 +40,26 @@ class Quantity(StrEnum):
     it counts hardware threads: two that work for a second are 2 s."""
     JOB_USE = "job_use_s"
     """The job's part of ``use_s``."""
+    RECEIVED = "received_bytes"
+    """Like the following three, a counter, which starts anywhere."""
+    SENT = "sent_bytes"
+    READ = "read_bytes"
+    WRITTEN = "written_bytes"
+
+
+class DataPlace(StrEnum):
+    """Where data is sent and received, or read and written: the components of such counters."""
+
+    NETWORK = "network"
+    """Network interfaces, of the whole machine."""
+    RDMA = "rdma"
+    """InfiniBand and RoCE adapters, of the whole machine."""
+    LOOPBACK = "loopback"
+    """What stays on the machine, of the whole machine."""
+    FILES = "files"
+    """System calls of the job's processes on files and pipes, cached or not."""
+    DISKS = "disks"
+    """What of it came from and went to disks; mapped files too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from joulelab.sensors.gpu_processes import GpuUse, Use, UseUnknown
+from joulelab.sensors.job_files import JobFiles
 from joulelab.sensors.nvml import NvmlSensor
 from joulelab.sensors.processes import (
     KERNEL_TICKS_PER_S,
@@ -26,9 +27,11 @@ from joulelab.sensors.processes import (
     busy_s,
     environment_has,
     read_processes,
+    ticks_since_boot,
 )
 from joulelab.sensors.sensor import (
     Channel,
+    DataPlace,
     Discovery,
     Gap,
     Provenance,
@@ -48,6 +51,13 @@ WORTH_REPORTING = 1.25
 """A longer time between scans is reported again if it grew by this factor."""
 NOT_SEEN = "the measured process is not visible"
 
+_FILE_PLACES = tuple(
+    (place, quantity)
+    for place in (DataPlace.FILES, DataPlace.DISKS)
+    for quantity in (Quantity.READ, Quantity.WRITTEN)
+)
+"""In the order of :class:`~joulelab.sensors.job_files.FileBytes`."""
+
 MOST_NAMED = 10
 """Number of other processes that one event names."""
 WORTH_NAMING = 0.01
@@ -57,10 +67,11 @@ WORTH_NAMING_NOW = 0.05
 
 
 class SharingSensor:
-    """The use of each component by the job and by all processes, as counters.
+    """The use of each component by the job and by all processes, and the job's files, as counters.
 
     The job consists of the measured processes (``roots``), all that they start, the recorder, and
-    processes with the entry ``mark`` in their environment.
+    processes with the entry ``mark`` in their environment. Its processes that started after the
+    recorder was launched (CLOCK_MONOTONIC) count all that they read and write.
     """
 
     interval_s = READ_INTERVAL_S
@@ -73,6 +84,7 @@ class SharingSensor:
         host: bool,
         mark: bytes,
         recorder_pid: int,
+        launched_ns: int | None = None,
         proc: Path = PROC,
     ) -> None:
         self._roots = roots
@@ -82,7 +94,7 @@ class SharingSensor:
         self._job = JobProcesses(lambda process: environment_has(process.pid, mark, proc))
         self._table: dict[int, Process] = {}
         self._busy_s = 0.0
-        self._last_ns = time.monotonic_ns()
+        self._last_ns = self._start_ns = time.monotonic_ns()
         self._debt_s = 0.0
         self._requested = False
         self._scans = 0
@@ -90,17 +102,19 @@ class SharingSensor:
         sources = {"cpu": "proc.cpu_time", "dram": "proc.resident_memory"} if host else {}
         sources |= dict.fromkeys(self._gpus, "nvml.process_utilization")
         self._components = tuple(sources)
-        self.channels: Sequence[Channel] = tuple(
-            Channel(
-                component=component,
-                quantity=quantity,
-                source=source,
-                provenance=Provenance.MEASURED,
-                update_period_s=READ_INTERVAL_S,
-                resolution=1 / KERNEL_TICKS_PER_S,
-            )
-            for component, source in sources.items()
-            for quantity in (Quantity.USE, Quantity.JOB_USE)
+        launched_ns = self._last_ns if launched_ns is None else launched_ns
+        self._files = JobFiles(ticks_since_boot(launched_ns), recorder_pid, proc)
+        self._has_files = False
+        self.channels: Sequence[Channel] = (
+            *(
+                _channel(component, quantity, source, 1 / KERNEL_TICKS_PER_S)
+                for component, source in sources.items()
+                for quantity in (Quantity.USE, Quantity.JOB_USE)
+            ),
+            *(
+                _channel(place, quantity, "proc.io", 1, "programs of the job")
+                for place, quantity in _FILE_PLACES
+            ),
         )
         self._counted = dict.fromkeys(self._components, (0.0, 0.0))
         self._others = {name: OtherUse(name, self._last_ns) for name in self._components}
@@ -110,7 +124,7 @@ class SharingSensor:
         self._requested = True
 
     def read(self) -> list[Reading | Gap | SensorEvent]:
-        """Return the counters and the other users; nothing if it is too early for a scan."""
+        """Return the counters and the other users; files alone if it is too early for a scan."""
         t_ns = time.monotonic_ns()
         since_ns = t_ns - self._last_ns
         requested, self._requested = self._requested, False
@@ -118,7 +132,8 @@ class SharingSensor:
         # The second scan may follow immediately: it is the first that has a result.
         too_early = self._scans > 1 and since_ns < LEAST_APART_NS
         if too_early or debt_s > (CREDIT_S if requested else 0.0):
-            return []
+            # The processes that are known were waiting for any others.
+            return list(self._files_read(t_ns)) if requested and self._has_files else []
         begin_s = time.thread_time()
         self._last_ns = t_ns
         found = self._scan(t_ns, since_ns * 1e-9)
@@ -147,7 +162,7 @@ class SharingSensor:
             table = read_processes(self._proc)
         except OSError as error:
             return self._gaps(t_ns, f"processes cannot be read: {error}")
-        if not any(pid in table for pid in roots) and not self._job.pids:
+        if not any(pid in table for pid in roots) and not self._job.members:
             return self._gaps(t_ns, NOT_SEEN)
         before, self._table = self._table, table
         job_s = self._job.update(table, {*roots, self._recorder_pid})
@@ -159,7 +174,7 @@ class SharingSensor:
                 elif component == "dram":
                     use = self._memory(duration_s)
                 else:
-                    use = self._gpus[component].scan(self._job.pids, table, duration_s)
+                    use = self._gpus[component].scan(self._job.members, table, duration_s)
             except (UseUnknown, OSError, ValueError) as error:
                 found += [Gap(t_ns, 2 * position + k, str(error)) for k in (0, 1)]
                 continue
@@ -167,7 +182,21 @@ class SharingSensor:
                 found += self._count(component, use, t_ns)
             all_s, own_s = self._counted[component]
             found += [Reading(t_ns, 2 * position, all_s), Reading(t_ns, 2 * position + 1, own_s)]
-        return found
+        return [*found, *self._files_read(t_ns)]
+
+    def _files_read(self, t_ns: int) -> list[Reading | Gap]:
+        """Return the counters of the job's files, which begin at 0."""
+        first = 2 * len(self._components)
+        found: list[Reading | Gap] = []
+        if not self._has_files:
+            self._has_files = True
+            found += [Reading(self._start_ns, first + k, 0.0) for k in range(len(_FILE_PLACES))]
+        try:
+            self._files.update(self._job.members)
+        except (OSError, ValueError) as error:
+            return [Gap(t_ns, first + k, str(error)) for k in range(len(_FILE_PLACES))]
+        total = enumerate(self._files.total, start=first)
+        return [*found, *(Reading(t_ns, channel, value) for channel, value in total)]
 
     def _count(self, component: str, use: Use, t_ns: int) -> list[SensorEvent]:
         all_s, own_s = self._counted[component]
@@ -182,7 +211,7 @@ class SharingSensor:
         busy_before_s, self._busy_s = self._busy_s, busy_s(self._proc)
         others: dict[Key, tuple[str, float]] = {}
         for pid, process in self._table.items():
-            if pid not in self._job.pids:
+            if pid not in self._job.members:
                 used_s = process.used_since_s(before, children=False)
                 if used_s > 0:
                     others[process.key] = process.name, used_s
@@ -201,6 +230,20 @@ class SharingSensor:
 
     def _gaps(self, t_ns: int, reason: str) -> list[Reading | Gap | SensorEvent]:
         return [Gap(t_ns, position, reason) for position in range(len(self.channels))]
+
+
+def _channel(
+    component: str, quantity: Quantity, source: str, resolution: float, note: str = ""
+) -> Channel:
+    return Channel(
+        component=component,
+        quantity=quantity,
+        source=source,
+        provenance=Provenance.MEASURED,
+        update_period_s=READ_INTERVAL_S,
+        resolution=resolution,
+        note=note,
+    )
 
 
 class OtherUse:
@@ -253,7 +296,10 @@ class OtherUse:
 
 
 def with_sharing(
-    found: Discovery, roots: Callable[[], Collection[int]], directory: Path
+    found: Discovery,
+    roots: Callable[[], Collection[int]],
+    directory: Path,
+    launched_ns: int | None = None,
 ) -> Discovery:
     """Add to real sensors the one that finds out who uses what they measure.
 
@@ -274,5 +320,7 @@ def with_sharing(
     if not host and not gpus:
         return found
     mark = b"JOULELAB_RECORDING=" + os.fsencode(directory)
-    sharing = SharingSensor(roots, gpus, host=host, mark=mark, recorder_pid=os.getpid())
+    sharing = SharingSensor(
+        roots, gpus, host=host, mark=mark, recorder_pid=os.getpid(), launched_ns=launched_ns
+    )
     return Discovery((*found.sensors, sharing), found.absent)

@@ -1,0 +1,139 @@
+"""The energy that networks use to carry data, from published values per byte.
+
+Such energies are derived, not measured: publications differ by a factor of ten, since networks
+draw nearly the same power whatever they carry. They are reported next to measured energies and
+never added to them.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Self
+
+from joulelab.energy.data_exchange import DataVolume
+from joulelab.errors import UserError, nearest
+from joulelab.format import join_words, with_interval
+
+J_PER_KWH = 3.6e6
+BYTES_PER_GB = 1e9
+BASES = ("average", "marginal")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkIntensity:
+    """Energy of a kind of network per byte, J, with the range of what is published.
+
+    Attributes:
+        access: ``"fixed"``, ``"mobile"`` (both include the core) or ``"core"``.
+        basis: ``"average"``: all energy of the network over all data; ``"marginal"``: what more
+            data adds to it.
+        sources: Publications with their years.
+    """
+
+    access: str
+    basis: str
+    j_per_byte: float
+    low: float
+    high: float
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkEnergy:
+    """Energy of networks for some data, J, with the range of what is published.
+
+    Attributes:
+        volume: What was sent and received.
+        average: The data's part of all energy that such networks use.
+        marginal: What such networks use more because of the data.
+    """
+
+    volume: DataVolume
+    average: NetworkIntensity
+    marginal: NetworkIntensity
+
+    @classmethod
+    def of(cls, volume: DataVolume, access: str) -> Self:
+        """Return the energy of a kind of network.
+
+        Args:
+            volume: What was sent and received.
+            access: ``"fixed"``, ``"mobile"`` or ``"core"``.
+
+        Raises:
+            UserError: There is no such network.
+
+        Example:
+            >>> found = NetworkEnergy.of(DataVolume(1e9, 1e9, 1e9), "fixed")
+            >>> found.energy("average")
+            (108000.0, 23400.0, 216000.0)
+        """
+        return cls(volume, *(network_intensity(access, one) for one in BASES))
+
+    def energy(self, basis: str) -> tuple[float, float, float]:
+        """Return the energy and its range, J, ``"average"`` or ``"marginal"``."""
+        one = self.average if basis == "average" else self.marginal
+        volume = self.volume
+        values = volume.value * one.j_per_byte, volume.low * one.low, volume.high * one.high
+        return tuple(float(f"{value:.12g}") for value in values)  # type: ignore[return-value]
+
+    def text(self) -> str:
+        """Describe both energies in a sentence without its full stop."""
+        average, marginal = (with_interval(*self.energy(basis), "J", level="") for basis in BASES)
+        return (
+            f"{self.average.access} networks used {average} for it by their average, "
+            f"{marginal} more because of it (derived, not in the energy above)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        energies = {
+            f"{basis}_{end}": value
+            for basis in BASES
+            for end, value in zip(("j", "low_j", "high_j"), self.energy(basis), strict=True)
+        }
+        sources = {"average": self.average.sources, "marginal": self.marginal.sources}
+        return {
+            "access": self.average.access,
+            "bytes": self.volume.value,
+            **energies,
+            "provenance": "derived",
+            "sources": {basis: list(one) for basis, one in sources.items()},
+        }
+
+
+def network_intensity(access: str, basis: str = "average") -> NetworkIntensity:
+    """Return the published energy of a kind of network per byte.
+
+    Raises:
+        UserError: There is no such network or basis.
+    """
+    table = _table()
+    if (access, basis) not in table:
+        kinds = list(dict.fromkeys(access for access, _ in table))
+        if access not in kinds:
+            known = join_words(kinds, "or")
+            raise UserError(f"no network {access!r}", hint=nearest(access, kinds) or known)
+        raise UserError(f"no basis {basis!r}", hint=join_words(BASES, "or"))
+    return table[access, basis]
+
+
+@cache
+def _table() -> dict[tuple[str, str], NetworkIntensity]:
+    text = resources.files(__package__).joinpath("data/network_intensity.csv").read_text("utf-8")
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    sources: dict[tuple[str, str], list[str]] = {}
+    for row in csv.DictReader(lines):
+        key = row["access"], row["basis"]
+        values.setdefault(key, {})[row["role"]] = (
+            float(row["kwh_per_gb"]) * J_PER_KWH / BYTES_PER_GB
+        )
+        sources.setdefault(key, []).append(f"{row['source']} ({row['role']}, {row['year']})")
+    return {
+        key: NetworkIntensity(*key, one["estimate"], one["low"], one["high"], tuple(sources[key]))
+        for key, one in values.items()
+    }
