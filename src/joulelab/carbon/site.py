@@ -209,7 +209,8 @@ def local_costs(
 ) -> Costs:
     """Call :meth:`Site.costs` of the configured site, but put errors into ``no_carbon``."""
     if isinstance(energy, Energy):
-        energy, interval_j = energy.gross_j, energy.interval_j
+        interval_j = energy.interval_j
+        energy = energy.gross_j
     try:
         return Site.configured().costs(energy, interval_j, **options)
     except JoulelabError as error:
