@@ -87,6 +87,17 @@ def test_many_rows_share_a_colour_and_weeks_have_one():
     assert {one.weekday() for one in weeks["start"]} == {0}
 
 
+@pytest.mark.parametrize("days", [1, 2, 40])
+def test_each_day_has_one_label_below_its_bar(tmp_path, days):
+    entries = [
+        entry(1e6, f"2026-{1 + i // 28:02d}-{1 + i % 28:02d}T12:00+00:00") for i in range(days)
+    ]
+    page = write_ledger_page(tmp_path / "a.html", Ledger(tuple(entries), "phase", ())).read_text()
+    for figure in page.split("<svg")[1:]:
+        labels = re.findall(r">((?:Jan|Feb|Mar) \d+)<", figure)
+        assert len(labels) == len(set(labels)) >= min(days, 2)
+
+
 def test_a_ledger_of_years_is_drawn_by_month():
     entries = (entry(1.0, "2024-01-31T00:00+00:00"), entry(2.0, "2026-02-28T00:00+00:00"))
     bars = energy_over_time(Ledger(entries, "phase", ()))

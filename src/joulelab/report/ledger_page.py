@@ -158,7 +158,7 @@ def _figure(bars: pd.DataFrame, width: int) -> Markup:
     legend = alt.Legend(columns=MOST_SERIES if width > 600 else 1) if names != [""] else None
     view = chart(height=280).mark_bar().encode(
         x=alt.X("start:T", title="Start of the runs (UTC)", scale=alt.Scale(type="utc"),
-            axis=alt.Axis(tickCount=width // 110, grid=False, labelOverlap=True,
+            axis=alt.Axis(values=_ticks_ms(bars, width // 110), grid=False, labelOverlap=True,
                 format="%b %Y" if _length(bars) == "month" else "%b %-d")),
         x2="stop:T",
         y=alt.Y("low:Q", title=f"Energy ({unit})", axis=alt.Axis(format=NUMBER)),
@@ -166,6 +166,12 @@ def _figure(bars: pd.DataFrame, width: int) -> Markup:
         color=alt.Color("name:N", legend=legend, scale=alt.Scale(domain=names, range=colours)),
     )  # fmt: skip
     return draw_svg(specification(view), table, width=width)
+
+
+def _ticks_ms(bars: pd.DataFrame, most: int) -> list[int]:
+    """Return the middles of at most ``most`` periods, unix time in ms."""
+    middles = (bars["start"] + (bars["stop"] - bars["start"]) / 2).drop_duplicates()
+    return [int(1000 * one.timestamp()) for one in middles[:: math.ceil(len(middles) / most)]]
 
 
 def _length(bars: pd.DataFrame) -> str:
