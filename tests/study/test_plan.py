@@ -176,7 +176,7 @@ def test_presets_are_what_they_say():
     assert quick.train.epochs
     assert quick.infer.passes
     longest_s = quick.cells * (quick.train.seconds + quick.infer.seconds)
-    assert longest_s < 20 * 60
+    assert longest_s < 10 * 60
     assert quick.idle_s > 0
     paper = plans["paper"]
     assert (len(paper.models), paper.data.name, paper.train.epochs) == (16, "cifar10", 100)
