@@ -73,7 +73,7 @@ class SpanTotal:
     """All finished spans of one name in a run: number, total duration and energies, NaN if unknown.
 
     ``low_j`` and ``high_j`` are the 95 % interval of ``gross_j``; ``data`` is what was sent,
-    received, read and written meanwhile, ``None`` if unknown.
+    received, read and written during the run, ``None`` if unknown.
     """
 
     name: str
@@ -339,7 +339,7 @@ def tuning_notes(trace: Trace, start_ns: int, stop_ns: int) -> list[str]:
 def measure(
     trace: Trace, estimator: EnergyEstimator, start_ns: int, stop_ns: int
 ) -> dict[str, Any]:
-    """Compute what a trace tells of the time between two moments.
+    """Compute what a trace records of the time between two moments.
 
     Returns:
         The attributes ``energy``, ``spans`` and ``exchanged`` of a :class:`Run`.

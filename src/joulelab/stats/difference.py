@@ -26,7 +26,7 @@ class Repeats:
     """The runs of one group in one cell; none of the values is NaN.
 
     Runs of one block, for example of a study, share an error. ``divisors`` are what each value was
-    divided by, for example the number of samples; without any, all count alike.
+    divided by, for example the number of samples; without any, all count equally.
     """
 
     values: tuple[UncertainValue, ...]

@@ -1,7 +1,7 @@
 """Run a share of a study on this host: cells of one block, with idle before and after.
 
 A share is what an engine places on a host (:mod:`joulelab.study.engine`). It is a generator of
-reports, so that whoever reads them decides how they travel.
+reports, so that their reader decides how they travel.
 """
 
 from __future__ import annotations
