@@ -73,7 +73,7 @@ class SpanTotal:
     """All finished spans of one name in a run: number, total duration and energies, NaN if unknown.
 
     ``low_j`` and ``high_j`` are the 95 % interval of ``gross_j``; ``data`` is what was sent,
-    received, read and written during the run, ``None`` if unknown.
+    received, read and written within them, ``None`` if unknown.
     """
 
     name: str
