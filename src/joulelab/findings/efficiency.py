@@ -11,7 +11,7 @@ import pandas as pd
 from joulelab.findings.cell_means import Cell, CellMeans
 from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, KEY, NAMES, PHASES, Finding, frame, records
-from joulelab.format import count, join_words, sentence, with_interval
+from joulelab.format import count, join_words, number, sentence, with_interval
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 
 MODEL_RATIOS = (
@@ -180,20 +180,20 @@ class _Choice:
 
     def _take(self) -> Iterator[str]:
         """State the choice among equally accurate models, or among all."""
-        least = f"the least {self.energy} in {self.phase}"
+        among = ""
         if self.best:
-            value, low, high = (self.best[f"accuracy_{end}pct"] for end in ("", "low_", "high_"))
-            highest = with_interval(value, low, high, "%")
+            highest = f"{number(self.best['accuracy_pct'])} %"
             if not self.rivals:
                 why = "all others are significantly less accurate (95 %)"
                 if math.isnan(self.best["accuracy_low_pct"]):
                     why = "without repeats or a known test set, accuracies have no intervals"
                 yield f"take {self.name} for the highest accuracy, {highest}: {why}"
                 return
-            least += (
+            among = (
                 f" of the {len(self.rivals) + 1} models whose accuracy cannot be distinguished "
-                f"from the highest, {highest} ({self.best['model']})"
+                f"from the highest ({self.best['model']}, {highest})"
             )
+        least = f"the least {self.energy} in {self.phase}{among}"
         nearest = self.rivals[0]
         following = f"the next, {nearest['model']}"
         apart = [row for row in self.rivals if _is_shown(row)]
@@ -242,7 +242,8 @@ class _Choice:
             yield f"{more}, which is {less} points less accurate{than}"
             others = len(self.cheaper) - 1
             if others:
-                yield f"{count(others, 'other model')} also use less and are less accurate"
+                also = count(others, "other model also uses", "other models also use")
+                yield f"{also} less and {'is' if others == 1 else 'are'} less accurate"
         unknown = [row["model"] for row in self.rows if row["model"] not in self.accuracies]
         if self.accuracies and unknown:
             yield f"the accuracy of {_some(unknown)} is unknown"
