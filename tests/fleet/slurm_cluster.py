@@ -2,11 +2,13 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 PATIENCE_S = 120.0
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -101,19 +103,31 @@ class SlurmCluster:
         return self
 
     def __exit__(self, *_):
-        if "slurmctld" in self._daemons:
-            subprocess.run(
-                ["scancel", "--full", "--signal=KILL", "--state=RUNNING", "--user=root"],
-                env=self._env(), timeout=30, check=False,
-            )  # fmt: skip
-        for daemon in reversed(self._daemons.values()):
-            daemon.send_signal(signal.SIGTERM)
+        with suppress(AssertionError, subprocess.TimeoutExpired):
+            self.ask("scancel", "--user=root")
+            wait_for(lambda: not self.jobs(), what="the end of the jobs", patience_s=15.0)
+        for daemon in self._daemons.values():
+            daemon.terminate()
         for daemon in self._daemons.values():
             try:
-                daemon.wait(20)
+                daemon.wait(5)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        for process in self._own():
+            process.kill()
+
+    def _own(self):
+        """All that runs for this cluster, which has its configuration in the environment."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                is_own = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if is_own and process.pid != os.getpid():
+                    yield process
+
+    def jobs(self):
+        """The states of the jobs that have not ended."""
+        return self.ask("squeue", "--noheader", "--format=%T").split()
 
     def _env(self):
         return os.environ | self.environment
@@ -128,10 +142,22 @@ class SlurmCluster:
     def start_node(self, name):
         self._start("slurmd", "-D", "-N", name, name=name)
 
-    def kill_node(self, name):
-        """Kill its slurmd, as a crash of the daemon does; jobs on it may live on."""
+    def kill_daemon(self, name):
+        """Kill the slurmd of a node; its jobs live on until it returns."""
         self._daemons[name].kill()
         self._daemons[name].wait()
+
+    def kill_node(self, name):
+        """Kill all that runs on a node, as a power cut does."""
+        jobs = self.ask("squeue", "--noheader", f"--nodelist={name}", "--format=%i").split()
+        self.kill_daemon(name)
+        for process in self._own():
+            with suppress(psutil.Error):
+                is_keeper = process.name() == "slurmstepd" and any(
+                    f"[{job}." in " ".join(process.cmdline()) for job in jobs
+                )
+                if is_keeper or process.environ().get("SLURMD_NODENAME") == name:
+                    process.kill()
 
     def wait_until_idle(self):
         wait_for(lambda: {*self.states().values()} == {"idle"}, what="idle nodes")
@@ -147,9 +173,9 @@ class SlurmCluster:
         return done.stdout
 
 
-def wait_for(condition, *, what):
+def wait_for(condition, *, what, patience_s=PATIENCE_S):
     """Return the condition's value once it is true."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while not (found := condition()):
         assert time.monotonic() < deadline_s, f"waited in vain for {what}"
         time.sleep(0.05)

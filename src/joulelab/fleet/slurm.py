@@ -136,6 +136,14 @@ class SlurmEngine:
         partition = [f"--partition={self._fleet.partition}"] if self._fleet.partition else []
         lines = _ask("sinfo", "--noheader", "--Node", "--format=%N %T", *partition).split("\n")
         states = dict(line.split()[:2] for line in lines if line.strip())
+        if not states:
+            raise UserError(
+                "Slurm has no node for the study",
+                why=f"partition {self._fleet.partition!r} has none"
+                if self._fleet.partition
+                else "sinfo lists none",
+                hint="see sinfo, and partition in [fleet]",
+            )
         nodes = {node for node in states if node not in self._excluded}
         usable = any(not states[node].startswith(_UNUSABLE) for node in nodes)
         self._places_s = time.monotonic()

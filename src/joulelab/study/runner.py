@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from joulelab.errors import JoulelabError, StoreError
+from joulelab.errors import JoulelabError, StoreError, UserError
 from joulelab.format import count
 from joulelab.machine import Machine
 from joulelab.runs.record import Run, read_run
@@ -165,7 +165,11 @@ class _Driver:
             while waiting and len(self._placed) < self._engine.places():
                 self._start(*waiting.popleft())
             if not self._placed:
-                raise self._refusal or JoulelabError("no host is left to run cells on")
+                raise self._refusal or UserError(
+                    "no host is left to run cells on",
+                    why=f"{self._engine.name} has none that is up and may be used",
+                    hint="run the same command again when there is one; finished cells are saved",
+                )
             for report in self._engine.reports(self._display.phase):
                 if left := self._receive(report):
                     waiting.append(left)
@@ -185,7 +189,8 @@ class _Driver:
         ]
         hosts = self._engine.places()
         wanted = self._plan.fleet.nodes or (hosts if self._plan.repeats == 1 else 1)
-        parts = math.ceil(min(hosts, wanted) / (sum(bool(cells) for _, cells in missing) or 1))
+        blocks_left = sum(bool(cells) for _, cells in missing)
+        parts = math.ceil(max(1, min(hosts, wanted)) / max(1, blocks_left))
         for index, cells in missing:
             size = math.ceil(len(cells) / parts)
             yield from ((index, cells[at : at + size]) for at in range(0, len(cells), size or 1))

@@ -1,0 +1,82 @@
+"""Studies on a Ray cluster with three nodes, which all are this machine."""
+
+import threading
+from functools import partial
+
+import pytest
+from slurm_cluster import wait_for
+
+from joulelab.errors import UserError
+from joulelab.fleet.ray_cluster import RayEngine
+from joulelab.runs.study_runs import read_study
+from joulelab.study.runner import run_study
+
+ray = pytest.importorskip("ray", reason="ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
+    )
+    try:
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        patch.undo()
+
+
+@pytest.fixture
+def on_ray(cluster):
+    """The cluster with three nodes."""
+    while len(cluster.list_all_nodes()) < 3:
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+def test_a_study_runs_on_all_nodes(on_ray, make_plan, assert_whole, tmp_path):
+    plan = make_plan(repeats=3, address=on_ray.address)
+    outcome = run_study(tmp_path / "s", plan, engine=RayEngine)
+    assert (outcome.cells, outcome.failed) == (12, 0)
+    assert_whole(tmp_path / "s", plan)
+    study = read_study(tmp_path / "s")
+    assert len({run.host for run in study.runs}) == 3
+    assert len({(run.study.block, run.host) for run in study.runs}) == 3
+
+
+def test_nodes_that_are_removed_three_times_cost_no_cell(on_ray, make_plan, assert_whole, tmp_path):
+    plan, directory = make_plan(repeats=3, address=on_ray.address), tmp_path / "s"
+    study = threading.Thread(target=run_study, args=(directory, plan), kwargs={"engine": RayEngine})
+    study.start()
+    stored = {}
+    for _ in range(3):
+        wait_for(partial(has_more, directory, len(stored) + 2), what="more records")
+        # The head keeps the cluster's state: without it there is no cluster.
+        on_ray.remove_node(on_ray.worker_nodes.copy().pop(), allow_graceful=False)
+        stored = records(directory)
+        on_ray.add_node(num_cpus=1)
+    study.join()
+    assert_whole(directory, plan)
+    assert {path: records(directory)[path] for path in stored} == stored
+
+
+def records(directory):
+    """When each record was written."""
+    return {path: path.stat().st_mtime_ns for path in directory.glob("runs/*/run.json")}
+
+
+def has_more(directory, least):
+    return len(records(directory)) >= least
+
+
+def test_without_a_cluster_the_error_says_how_to_start_one(make_plan, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"no Ray cluster to connect to .* ray start --head"):
+        run_study(tmp_path / "s", make_plan(3, address="127.0.0.1:1"), engine=RayEngine)

@@ -1,0 +1,119 @@
+"""Studies on a real Slurm with two nodes, which both are this machine."""
+
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from slurm_cluster import SlurmCluster, wait_for, why_not
+
+from joulelab.errors import UserError
+from joulelab.fleet import slurm
+from joulelab.fleet.slurm import SlurmEngine
+from joulelab.runs.study_runs import read_study
+from joulelab.study.runner import run_study
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it is there")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with SlurmCluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def on_slurm(cluster, monkeypatch):
+    """The cluster, with all nodes idle, as this process sees it."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "ASK_S", 0.5)
+    cluster.wait_until_idle()
+    return cluster
+
+
+def test_a_study_runs_on_both_nodes(on_slurm, make_plan, assert_whole, tmp_path):
+    plan = make_plan(repeats=2)
+    outcome = run_study(tmp_path / "s", plan, engine=SlurmEngine)
+    assert (outcome.cells, outcome.failed) == (12, 0)
+    assert_whole(tmp_path / "s", plan)
+    study = read_study(tmp_path / "s")
+    assert {(run.study.block, run.host) for run in study.runs} in (
+        {(0, "n1"), (1, "n2")},
+        {(0, "n2"), (1, "n1")},
+    )
+
+
+def test_a_node_that_dies_three_times_costs_no_cell(on_slurm, make_plan, assert_whole, tmp_path):
+    plan, directory = make_plan(repeats=3), tmp_path / "s"
+    study = start_study(directory, plan)
+    stored = {}
+    for kill in (on_slurm.kill_node, on_slurm.kill_daemon, on_slurm.kill_node):
+        least = len(stored) + 2
+        busy = wait_for(partial(busy_node, on_slurm, directory, least), what="a busy node")
+        kill(busy)
+        stored = records(directory)
+        wait_for(partial(is_down, on_slurm, busy), what="its end")
+        on_slurm.start_node(busy)
+    study.join()
+    assert_whole(directory, plan)
+    assert {path: records(directory)[path] for path in stored} == stored
+
+
+def start_study(directory, plan):
+    options = {"engine": SlurmEngine}
+    study = threading.Thread(target=run_study, args=(directory, plan), kwargs=options)
+    study.start()
+    return study
+
+
+def records(directory) -> dict[Path, int]:
+    """When each record was written."""
+    return {path: path.stat().st_mtime_ns for path in directory.glob("runs/*/run.json")}
+
+
+def busy_node(cluster, directory, least: int) -> str:
+    """A node with a job, once this many runs are stored."""
+    if len(records(directory)) < least:
+        return ""
+    nodes = cluster.ask("squeue", "--noheader", "--states=RUNNING", "--format=%N").split()
+    return nodes[0] if nodes else ""
+
+
+def is_down(cluster, node) -> bool:
+    return cluster.states()[node].startswith("down")
+
+
+def test_sigterm_ends_the_jobs_and_the_study_goes_on(on_slurm, make_plan, assert_whole, tmp_path):
+    plan, directory = make_plan(repeats=2, nodes=1), tmp_path / "s"
+    path = tmp_path / "plan.toml"
+    path.write_text(plan.to_toml())
+    command = [sys.executable, "-m", "joulelab", "study", path, "--out", directory, "--on", "slurm"]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for(lambda: len(records(directory)) >= 3, what="some runs")
+    driver.terminate()
+    assert driver.wait(60) == 143
+    assert {*on_slurm.jobs()} <= {"COMPLETING"}
+    before = records(directory)
+    assert run_study(directory, plan, engine=SlurmEngine).cells == 12
+    assert_whole(directory, plan)
+    assert {path: records(directory)[path] for path in before} == before
+
+
+def test_a_drained_node_gets_no_cell_and_a_refused_option_is_explained(
+    on_slurm, make_plan, tmp_path
+):
+    with pytest.raises(UserError, match="no node for the study: partition 'nowhere' has none"):
+        run_study(tmp_path / "s", make_plan(2, partition="nowhere"), engine=SlurmEngine)
+    with pytest.raises(UserError, match=r"Slurm does not accept a job .* generic resource"):
+        run_study(tmp_path / "s", make_plan(2, gres="gpu:4"), engine=SlurmEngine)
+    for node in on_slurm.nodes:
+        on_slurm.ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        with pytest.raises(UserError, match="no host is left"):
+            run_study(tmp_path / "t", make_plan(2), engine=SlurmEngine)
+    finally:
+        for node in on_slurm.nodes:
+            on_slurm.ask("scontrol", "update", f"nodename={node}", "state=resume")
