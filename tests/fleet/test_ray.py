@@ -22,7 +22,7 @@ def cluster():
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
+        head_node_args={"num_cpus": 1, "include_dashboard": False},
     )
     try:
         yield cluster
@@ -78,5 +78,5 @@ def has_more(directory, least):
 
 def test_without_a_cluster_the_error_says_how_to_start_one(make_plan, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError, match=r"no Ray cluster to connect to .* ray start --head"):
+    with pytest.raises(UserError, match=r"no Ray cluster to connect to .* `ray start --head`"):
         run_study(tmp_path / "s", make_plan(3, address="127.0.0.1:1"), engine=RayEngine)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +29,15 @@ from joulelab.study.worker import Json
 POLL_S = 0.5
 """Time between two scans of the nodes, and the longest one without a report."""
 
+CONNECT_S = 10.0
+"""A cluster at an address answers in this time."""
+
 CANCEL_S = 30.0
 """A task that is cancelled has this long to end its worker, before Ray kills its process."""
+
+
+_PASSED = (SENSORS_ENVIRONMENT, "PYTHONPATH")
+"""Variables that hosts take over: the choice of sensors, and where the user's models are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class RayEngine:
         reports = task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             **_options(node["Resources"], self._plan.fleet),
-        ).remote(job, host, os.environ.get(SENSORS_ENVIRONMENT))
+        ).remote(job, host, {name: os.environ[name] for name in _PASSED if name in os.environ})
         self._tasks[share.name] = _Task(share, host, reports)
 
     def reports(self, on_phase: Callable[[Json], None]) -> Iterator[Report]:
@@ -143,16 +151,15 @@ class RayEngine:
             self._ray.shutdown()
 
 
-def run_on_node(job: Job, host: str, sensors: str | None) -> Iterator[bytes]:
+def run_on_node(job: Job, host: str, environment: Mapping[str, str]) -> Iterator[bytes]:
     """Run a share in a task of Ray, and yield its reports.
 
     Args:
         job: What to run.
         host: Name of this node in records.
-        sensors: The driver's choice of sensors, if it has made one.
+        environment: Variables of the process that runs the study.
     """
-    if sensors is not None:
-        os.environ[SENSORS_ENVIRONMENT] = sensors
+    os.environ.update(environment)
     yield from run_job(job, host)
 
 
@@ -161,7 +168,11 @@ def _connect(ray: Any, address: str) -> None:
     if address == "local":
         # Nothing of it is reachable from another host.
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    host, colon, port = address.rpartition(":")
     try:
+        if colon and port.isdecimal():
+            # Ray itself tries for minutes.
+            socket.create_connection((host.rpartition("/")[2], int(port)), CONNECT_S).close()
         ray.init(address=address, **options)
     except Exception as error:
         raise UserError(
