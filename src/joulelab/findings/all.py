@@ -28,6 +28,7 @@ from joulelab.findings.efficiency import model_findings, model_ratios
 from joulelab.findings.energy_time import time_findings, time_fits, time_points
 from joulelab.findings.factor_effects import factor_and_setting_effects
 from joulelab.findings.factor_findings import factor_findings
+from joulelab.findings.hosts import host_effects, host_findings, pool_hosts
 from joulelab.findings.power import (
     component_power,
     gpu_points,
@@ -73,6 +74,7 @@ class Analysis:
     agreement: pd.DataFrame
     side_by_side: pd.DataFrame
     repeat_scatter: pd.DataFrame
+    host_effects: pd.DataFrame
     findings: tuple[Finding, ...]
 
 
@@ -85,7 +87,8 @@ def analyze(tables: StudyTables) -> Analysis:
     """
     every = tables.measurements
     measured = every[every["rank"] < ANALYZED]
-    means = CellMeans(tables.runs)
+    pooled = pool_hosts(tables.runs)
+    means = CellMeans(pooled)
     ratios = phase_ratios(measured)
     powers = component_power(tables.studies, measured)
     points = gpu_points(measured)
@@ -98,11 +101,12 @@ def analyze(tables: StudyTables) -> Analysis:
     accurate = accuracy(tables.studies, measured, means)
     least = model_ratios(every, means, accurate)
     effects, settings = factor_and_setting_effects(tables.studies, every, means)
-    by_epoch = epochs_by_model(tables.runs, tables.epochs, measured)
+    by_epoch = epochs_by_model(pooled, tables.epochs, measured)
     exchanged = exchange(by_epoch)
     agreed = agreement(measured)
     machines = side_by_side(measured)
-    scattered = repeat_scatter(tables.runs)
+    scattered = repeat_scatter(pooled)
+    hosts = host_effects(tables.runs)
     return Analysis(
         tables=tables,
         phase_ratios=ratios,
@@ -126,6 +130,7 @@ def analyze(tables: StudyTables) -> Analysis:
         agreement=agreed,
         side_by_side=machines,
         repeat_scatter=scattered,
+        host_effects=hosts,
         findings=(
             *model_findings(measured, least, accurate),
             *factor_findings(effects, settings),
@@ -140,6 +145,7 @@ def analyze(tables: StudyTables) -> Analysis:
             *agreement_findings(agreed),
             *machine_findings(machines, measured),
             *repeat_findings(scattered, every),
+            *host_findings(hosts),
             *busy_findings(tables.studies),
         ),
     )

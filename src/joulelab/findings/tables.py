@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from joulelab.energy.energy import Energy
+from joulelab.findings.hosts import pool_hosts
 from joulelab.findings.schema import (
     EPOCH_COLUMNS,
     FAILURE_COLUMNS,
@@ -76,7 +77,7 @@ class StudyTables:
     def of(cls, studies: Sequence[Study]) -> Self:
         """Make the tables of studies."""
         runs = run_table(studies)
-        means = summary(runs)
+        means = summary(pool_hosts(runs))
         return cls(
             studies=tuple(studies),
             runs=runs,

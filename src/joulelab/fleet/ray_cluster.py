@@ -168,11 +168,17 @@ def _connect(ray: Any, address: str) -> None:
     if address == "local":
         # Nothing of it is reachable from another host.
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    if address.startswith("ray://"):
+        raise UserError(
+            f"a study cannot run through {address}",
+            why="Ray's client does not pass on reports",
+            hint="run the command on a node of the cluster, or with `ray job submit`",
+        )
     host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdecimal():
             # Ray itself tries for minutes.
-            socket.create_connection((host.rpartition("/")[2], int(port)), CONNECT_S).close()
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address=address, **options)
     except Exception as error:
         raise UserError(

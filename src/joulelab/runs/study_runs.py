@@ -252,14 +252,15 @@ def _read_runs(directories: Sequence[Path]) -> tuple[list[Run], list[DamagedRun]
 
 
 def _net(runs: Sequence[Run]) -> list[Run]:
-    """Subtract from each run the idle power of its own block and boot, whose clock is one."""
-    points: dict[tuple[int, str], list[IdlePoint]] = {}
+    """Subtract from each run the idle power of its own block, host and boot, whose clock is one."""
+    points: dict[tuple[Any, ...], list[IdlePoint]] = {}
     for run in runs:
         if run.study and run.study.is_idle and run.status == "done" and run.boot_id:
-            points.setdefault((run.study.block, run.boot_id), []).extend(idle_points(run))
+            key = (run.study.block, run.host, run.boot_id)
+            points.setdefault(key, []).extend(idle_points(run))
     net = []
     for run in runs:
-        found = points.get((run.study.block, run.boot_id)) if run.study else None
+        found = points.get((run.study.block, run.host, run.boot_id)) if run.study else None
         is_cell = run.study is not None and not run.study.is_idle
         net.append(_with_baseline(run, Baseline(tuple(found))) if found and is_cell else run)
     return net
