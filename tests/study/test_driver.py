@@ -10,7 +10,7 @@ from joulelab.errors import DatasetError, JoulelabError
 from joulelab.fleet.host import decode, encode
 from joulelab.runs.study_runs import read_study
 from joulelab.study.cells import blocks
-from joulelab.study.runner import run_study
+from joulelab.study.runner import list_cells, run_study
 from joulelab.study.share import Report, run_share
 from joulelab.study.store import StudyStore, pack_run
 
@@ -233,8 +233,8 @@ def test_a_study_that_no_host_can_run_ends_with_the_reason(plan, tmp_path, hosts
 def test_progress_names_hosts(plan, tmp_path, hosts, capsys):
     run_study(tmp_path / "s", plan, engine=hosts())
     printed = capsys.readouterr().err
-    assert " on a; so far" in printed
-    assert " on b; so far" in printed
+    assert "r0-idle-before on a" in printed
+    assert "r1-idle-before on b" in printed
 
 
 def test_a_refusal_keeps_its_class(plan, tmp_path, hosts, fake_worker):
@@ -245,3 +245,10 @@ def test_a_refusal_keeps_its_class(plan, tmp_path, hosts, fake_worker):
 
     with pytest.raises(DatasetError, match="no data"):
         run_study(tmp_path / "s", plan, engine=hosts(start, names=("a",)))
+
+
+def test_the_list_names_the_hosts(plan, tmp_path, hosts):
+    run_study(tmp_path / "s", plan, engine=hosts())
+    cells, _ = list_cells(plan, tmp_path / "s")
+    recorded = {run.id: run.host for run in cells_of(tmp_path / "s")}
+    assert {one.cell.run_id: one.host for one in cells} == recorded

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 _STATUSES = ("done", "missing", "failed", "damaged")
 _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "pyarrow", "jinja2")
 _COLUMNS = (
-    *("model", "phase", *FACTORS, "n", "provenance", "gross_j", "gross_j_low", "gross_j_high"),
+    *(
+        "model",
+        "phase",
+        "host",
+        *FACTORS,
+        "n",
+        "provenance",
+        "gross_j",
+        "gross_j_low",
+        "gross_j_high",
+    ),
     *("net_j", "net_j_low", "net_j_high", "gross_j_per_sample", "mean_power_w", "duration_s"),
     *("gross_j_per_token", "net_j_per_token"),
     *("accuracy_pct", "shared_runs"),
@@ -166,7 +176,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    varied = [name for name in FACTORS if len({row[name] for row in rows}) > 1]
+    varied = [name for name in ("host", *FACTORS) if len({row[name] for row in rows}) > 1]
     unit = "sample" if all(row["gross_j_per_token"] is None for row in rows) else "token"
     headings = ("gross J", "95 % CI", "net J", f"J/{unit}", "W", "s", "acc %")
     shared = ["busy"] if any(row["shared_runs"] for row in rows) else []
@@ -197,6 +207,7 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
             {
                 "run_id": one.cell.run_id,
                 "status": one.status,
+                "host": one.host,
                 **one.cell.factors,
                 "cost": one.cost.to_json(),
             }
@@ -232,7 +243,20 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
         + (f": {to_go.estimate}" if to_go.estimate else "")
         + f", and {plan.idle_s:g} s of idle before and after each block."
     )
+    hosts = Counter(one.host for one in cells if one.host)
+    if len(hosts) > 1:
+        ran = [
+            f"{count(number, 'cell')} on {host} ({_blocks(cells, host)})"
+            for host, number in sorted(hosts.items())
+        ]
+        echo(f"Finished: {join_words(ran)}.")
     unknown = [name for name in ("time", "energy") if name not in known]
     if unknown:
         verb = "are" if len(unknown) > 1 else "is"
         echo(f"The expected {join_words(unknown)} of a cell {verb} unknown until one has run.")
+
+
+def _blocks(cells: Sequence[ListedCell], host: str) -> str:
+    """Name the blocks of which a host ran cells."""
+    blocks = sorted({one.cell.block for one in cells if one.host == host})
+    return f"{'block' if len(blocks) == 1 else 'blocks'} {join_words([*map(str, blocks)])}"

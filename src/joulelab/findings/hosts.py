@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from joulelab.findings.schema import NAMES, PHASES, Finding, frame
+from joulelab.findings.schema import NAMES, PHASES, Finding, frame, records
 from joulelab.findings.summary import units_of
 from joulelab.format import change, count, join_words, number
 from joulelab.runs import FACTORS
@@ -129,7 +129,7 @@ def host_findings(effects: pd.DataFrame) -> list[Finding]:
     """State whether a host differs from the others. Ids: ``hosts.<phase>.<gross|time>``."""
     keys = ["study", "machine", "phase", "quantity"]
     return [
-        _finding(part.sort_values("estimate", ascending=False, kind="stable").to_dict("records"))
+        _finding(records(part.sort_values("estimate", ascending=False, kind="stable")))
         for _, part in effects.groupby(keys, sort=False)
     ]
 

@@ -94,11 +94,12 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class ListedCell:
-    """A cell of a plan, its status (``"missing"`` if it has not run) and its estimated cost."""
+    """A cell of a plan, its status (``"missing"`` if it has not run), its host and its cost."""
 
     cell: Cell
     status: str
     cost: Cost
+    host: str | None
 
 
 def list_cells(plan: Plan, directory: Path) -> tuple[list[ListedCell], Cost]:
@@ -110,10 +111,16 @@ def list_cells(plan: Plan, directory: Path) -> tuple[list[ListedCell], Cost]:
         runs = list(study.runs)
         status = {run.id: "damaged" for run in study.damaged}
         status |= {run.id: run.status for run in runs}
+    hosts = {run.id: run.host for run in runs}
     cells = [cell for block in blocks(plan, status) for cell in block]
     missing = [cell for cell in cells if cell.run_id not in status]
     listed = [
-        ListedCell(cell, status.get(cell.run_id, "missing"), cost_of(cell, plan, runs))
+        ListedCell(
+            cell,
+            status.get(cell.run_id, "missing"),
+            cost_of(cell, plan, runs),
+            hosts.get(cell.run_id),
+        )
         for cell in cells
     ]
     return listed, cost_of_all(missing, plan, runs)

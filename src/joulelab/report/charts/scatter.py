@@ -7,6 +7,7 @@ import pandas as pd
 
 from joulelab.errors import StoreError
 from joulelab.findings.all import Analysis
+from joulelab.findings.hosts import pool_hosts
 from joulelab.findings.predictors import PREDICTORS
 from joulelab.findings.schema import READABLE
 from joulelab.findings.summary import group_numbers
@@ -279,7 +280,8 @@ def _read_predictions(study: Study) -> pd.DataFrame:
 
 def _measured(analysis: Analysis) -> pd.DataFrame:
     """Return the gross energy of a step of each group, model and phase: a ratio of sums."""
-    runs = analysis.tables.runs.assign(group=group_numbers(analysis.tables.runs))
+    pooled = pool_hosts(analysis.tables.runs)
+    runs = pooled.assign(group=group_numbers(pooled))
     rows = []
     for (group, study, *case), part in runs.groupby(["group", "study", *_CASE], dropna=True):
         found = estimate(
