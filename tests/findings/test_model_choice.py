@@ -109,7 +109,8 @@ def test_the_most_accurate_model_alone(synthetic, tmp_path):
     assert re.fullmatch(
         "Take MobileNetV2 for the highest accuracy, 90.0 %: all others are significantly less "
         rf"accurate \(95 %\). MobileNetV2 uses {found.estimate:.2f} \(95 % CI {found.low:.2f}–"
-        rf"{found.high:.2f}\) times as much as LeNet, which is 30.\d .* points less accurate. "
+        rf"{found.high:.2f}\) times as much gross energy per sample in training as LeNet, "
+        r"which is 30.\d .* points less accurate. "
         "The accuracy of ResNet18 is unknown.",
         found.statement,
     )

@@ -233,7 +233,8 @@ class _Choice:
             less = with_interval(
                 accuracy["less_pct"], accuracy["less_low_pct"], accuracy["less_high_pct"]
             )
-            more = f"{self.name} uses {_times(_inverse(cheap))} as {cheap['model']}"
+            energy = "" if self.rivals else f" {self.energy} in {self.phase}"
+            more = f"{self.name} uses {_times(_inverse(cheap))}{energy} as {cheap['model']}"
             if pd.isna(cheap["shown"]):
                 more += " (repeats are needed to test it)"
             elif not _is_shown(cheap):
