@@ -79,7 +79,7 @@ def test_a_list_has_a_column_for_each_varying_factor_and_says_once_what_is_unkno
     ]
     assert "8 cells in 1 block, 8 missing: about 24.0 s, and 0.2 s of idle" in listed
     assert listed.count("unknown") == 1
-    assert "The expected energy of a cell is unknown until one has run." in listed
+    assert "The energy of a cell is unknown until one has run." in listed
 
 
 def test_a_study_in_which_every_cell_fails_exits_with_1(

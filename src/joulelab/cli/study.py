@@ -250,10 +250,15 @@ def _print_cells(plan: Plan, cells: Sequence[ListedCell], to_go: Cost, as_json: 
             for host, number in sorted(hosts.items())
         ]
         echo(f"Finished: {join_words(ran)}.")
+    if known:
+        echo(f"The {join_words(known)} in the table {_are(known)} expected of one cell.")
     unknown = [name for name in ("time", "energy") if name not in known]
     if unknown:
-        verb = "are" if len(unknown) > 1 else "is"
-        echo(f"The expected {join_words(unknown)} of a cell {verb} unknown until one has run.")
+        echo(f"The {join_words(unknown)} of a cell {_are(unknown)} unknown until one has run.")
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _blocks(cells: Sequence[ListedCell], host: str) -> str:

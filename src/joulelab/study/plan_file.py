@@ -54,12 +54,12 @@ def load_plan(path_or_preset: str | Path, *, overrides: Sequence[str] = ()) -> P
     except InvalidData as error:
         raise PlanError(f"{name}: {error}") from None
     entries = [_parse_override(entry) for entry in overrides]
-    for path, _, _ in entries:
-        if path[-1] in _LENGTHS and len(path) == 2 and isinstance(document.get(path[0]), dict):
+    for key, _, _ in entries:
+        if key[-1] in _LENGTHS and len(key) == 2 and isinstance(document.get(key[0]), dict):
             for length in _LENGTHS:
-                document[path[0]].pop(length, None)
-    for path, value, entry in entries:
-        _override(document, path, value, entry)
+                document[key[0]].pop(length, None)
+    for key, value, entry in entries:
+        _override(document, key, value, entry)
     return parse(document, name)
 
 

@@ -44,15 +44,17 @@ class Cost:
     @property
     def estimate(self) -> str:
         """What of it is known, as an estimate; empty if nothing is."""
-        time = "" if math.isnan(self.duration_s) else duration(self.duration_s)
-        energy = "" if math.isnan(self.energy_j) else quantity(self.energy_j, "J")
+        time = "" if math.isnan(self.duration_s) else self.time_text
+        energy = "" if math.isnan(self.energy_j) else self.energy_text
         known = ", ".join(filter(None, (time, energy)))
-        return f"{'at most' if self.is_limit else 'about'} {known}" if known else ""
+        return f"{'' if self.is_limit or not known else 'about '}{known}"
 
     @property
     def time_text(self) -> str:
         """The duration with its unit."""
-        return "time unknown" if math.isnan(self.duration_s) else duration(self.duration_s)
+        if math.isnan(self.duration_s):
+            return "time unknown"
+        return f"{'at most ' if self.is_limit else ''}{duration(self.duration_s)}"
 
     @property
     def energy_text(self) -> str:

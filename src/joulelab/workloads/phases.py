@@ -54,7 +54,7 @@ class PhaseSettings:
 
     def is_cut_short(self, result: PhaseResult) -> bool:
         """Report whether ``seconds`` ended a phase before it reached its other length."""
-        passes = getattr(self, self.LENGTH[0])
+        passes: int | None = getattr(self, self.LENGTH[0])
         if self.seconds is None or result.duration_s < self.seconds:
             return False
         if passes is not None:
