@@ -32,7 +32,7 @@ def runs_of(hosts, *, blocks=6, models=("a", "b", "c"), worse=None, scatter=0.01
     return frame(rows, RUN_COLUMNS)
 
 
-ALIKE = [("n1", "m"), ("n2", "m"), ("n3", "m")]
+EQUAL = [("n1", "m"), ("n2", "m"), ("n3", "m")]
 
 
 def gross(effects):
@@ -40,7 +40,7 @@ def gross(effects):
 
 
 def test_hosts_of_the_same_hardware_are_averaged_and_others_are_not():
-    means = summary(pool_hosts(runs_of([*ALIKE, ("n4", "other")], blocks=8)))
+    means = summary(pool_hosts(runs_of([*EQUAL, ("n4", "other")], blocks=8)))
     assert {(row["host"], row["n"]) for row in means.to_dict("records")} == {
         ("n1, n2 and n3", 6),
         ("n4", 2),
@@ -48,7 +48,7 @@ def test_hosts_of_the_same_hardware_are_averaged_and_others_are_not():
 
 
 def test_the_parts_of_a_block_on_several_hosts_are_blocks_of_their_own():
-    runs = runs_of(ALIKE[:2], blocks=2)
+    runs = runs_of(EQUAL[:2], blocks=2)
     runs["block"] = 0
     pooled = pool_hosts(runs)
     assert pooled.groupby("block")["run_id"].nunique().tolist() == [3, 3]
@@ -56,18 +56,18 @@ def test_the_parts_of_a_block_on_several_hosts_are_blocks_of_their_own():
 
 
 def test_a_study_of_one_host_is_left_as_it_is():
-    runs = runs_of(ALIKE[:1])
+    runs = runs_of(EQUAL[:1])
     assert pool_hosts(runs) is runs
     assert host_effects(runs).empty
     assert host_findings(host_effects(runs)) == []
 
 
 def test_a_worse_host_is_found_with_its_interval():
-    effects = gross(host_effects(runs_of(ALIKE, blocks=12, worse={"n3": 1.1})))
+    effects = gross(host_effects(runs_of(EQUAL, blocks=12, worse={"n3": 1.1})))
     assert effects["n3"]["low"] < 1.1 < effects["n3"]["high"]
     assert effects["n3"]["low"] > 1
     findings = {one.id: one for one in host_findings(host_effects(
-        runs_of(ALIKE, blocks=12, worse={"n3": 1.1})
+        runs_of(EQUAL, blocks=12, worse={"n3": 1.1})
     ))}  # fmt: skip
     found = findings["hosts.train.gross"]
     assert found.significant
@@ -75,20 +75,20 @@ def test_a_worse_host_is_found_with_its_interval():
 
 
 def test_a_host_is_compared_by_the_same_cells_also_if_it_ran_others():
-    runs = runs_of(ALIKE[:2], blocks=8, scatter=1e-6)
+    runs = runs_of(EQUAL[:2], blocks=8, scatter=1e-6)
     cheap = runs[~((runs["host"] == "n2") & (runs["model"] == "c"))]
     for row in gross(host_effects(cheap)).values():
         assert row["estimate"] == pytest.approx(1, abs=1e-4)
 
 
 def test_hosts_without_a_common_cell_are_not_compared():
-    runs = runs_of(ALIKE[:2], blocks=8)
+    runs = runs_of(EQUAL[:2], blocks=8)
     disjoint = runs[(runs["host"] == "n1") == (runs["model"] == "a")]
     assert host_effects(disjoint).empty
 
 
 def test_one_block_on_each_host_decides_nothing():
-    (energy, time) = host_findings(host_effects(runs_of(ALIKE, blocks=3, worse={"n1": 2.0})))
+    (energy, time) = host_findings(host_effects(runs_of(EQUAL, blocks=3, worse={"n1": 2.0})))
     assert energy.significant is None
     assert time.significant is None
     assert "More repeats than hosts are needed." in energy.statement
@@ -97,7 +97,7 @@ def test_one_block_on_each_host_decides_nothing():
 def test_like_hosts_are_called_different_in_at_most_one_of_twenty_studies():
     wrong = 0
     for seed in range(120):
-        rows = gross(host_effects(runs_of(ALIKE, blocks=9, seed=seed))).values()
+        rows = gross(host_effects(runs_of(EQUAL, blocks=9, seed=seed))).values()
         wrong += any(not row["low"] <= 1 <= row["high"] for row in rows)
     # Of 120, 6 are expected at a level of 5 %, and 13 or more with a probability of 1 %.
     assert wrong < 13

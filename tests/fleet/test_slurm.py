@@ -86,13 +86,20 @@ def is_down(cluster, node) -> bool:
     return cluster.states()[node].startswith("down")
 
 
-def test_sigterm_ends_the_jobs_and_the_study_goes_on(on_slurm, make_plan, assert_whole, tmp_path):
+def test_after_preemption_and_sigterm_a_study_goes_on(on_slurm, make_plan, assert_whole, tmp_path):
     plan, directory = make_plan(repeats=2, nodes=1), tmp_path / "s"
     path = tmp_path / "plan.toml"
     path.write_text(plan.to_toml())
     command = [sys.executable, "-m", "joulelab", "study", path, "--out", directory, "--on", "slurm"]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    wait_for(lambda: len(records(directory)) >= 3, what="some runs")
+    log = tmp_path / "driver.log"
+    with log.open("w") as stderr:
+        driver = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
+    wait_for(lambda: len(records(directory)) >= 2, what="some runs")
+    # What Slurm sends to a job that it preempts.
+    on_slurm.ask("scancel", "--signal=TERM", *on_slurm.ask("squeue", "-h", "-o", "%i").split())
+    wait_for(lambda: "was taken away (SIGTERM)" in log.read_text(), what="the preemption")
+    seen = len(records(directory))
+    wait_for(lambda: len(records(directory)) > seen, what="more runs")
     driver.terminate()
     assert driver.wait(60) == 143
     assert {*on_slurm.jobs()} <= {"COMPLETING"}

@@ -28,18 +28,9 @@ if TYPE_CHECKING:
 _STATUSES = ("done", "missing", "failed", "damaged")
 _NEEDED = ("pydantic", "tomli_w", "torch", "torchvision", "sklearn", "pandas", "pyarrow", "jinja2")
 _COLUMNS = (
-    *(
-        "model",
-        "phase",
-        "host",
-        *FACTORS,
-        "n",
-        "provenance",
-        "gross_j",
-        "gross_j_low",
-        "gross_j_high",
-    ),
-    *("net_j", "net_j_low", "net_j_high", "gross_j_per_sample", "mean_power_w", "duration_s"),
+    *("model", "phase", "host", *FACTORS, "n", "provenance"),
+    *("gross_j", "gross_j_low", "gross_j_high", "net_j", "net_j_low", "net_j_high"),
+    *("gross_j_per_sample", "mean_power_w", "duration_s"),
     *("gross_j_per_token", "net_j_per_token"),
     *("accuracy_pct", "shared_runs"),
 )

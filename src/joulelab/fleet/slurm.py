@@ -8,6 +8,7 @@ a job still exists is asked of ``squeue``, because not every cluster has account
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import os
@@ -56,6 +57,7 @@ class _Submitted:
     id: str
     node: str = ""
     reason: str = ""
+    is_noted: bool = False
     ended_s: float | None = None
 
 
@@ -134,8 +136,13 @@ class SlurmEngine:
         if self._places is not None and time.monotonic() - self._places_s < ASK_S:
             return self._places
         partition = [f"--partition={self._fleet.partition}"] if self._fleet.partition else []
-        lines = _ask("sinfo", "--noheader", "--Node", "--format=%N %T", *partition).split("\n")
-        states = dict(line.split()[:2] for line in lines if line.strip())
+        try:
+            answer = _ask("sinfo", "--noheader", "--Node", "--format=%N %T", *partition)
+        except UserError:
+            if self._places is None:
+                raise
+            return self._places
+        states = dict(line.split()[:2] for line in answer.splitlines() if line.strip())
         if not states:
             raise UserError(
                 "Slurm has no node for the study",
@@ -205,10 +212,13 @@ class SlurmEngine:
         name = submitted.share.name
         submitted.node = node or submitted.node
         if state in _ALIVE:
-            if state == "PENDING" and reason not in ("None", submitted.reason):
+            submitted.ended_s = None
+            is_waiting = state == "PENDING" and reason == submitted.reason
+            if is_waiting and not submitted.is_noted:
+                submitted.is_noted = True
                 text = f"job {submitted.id} waits in the queue of Slurm ({reason})"
                 yield Report(share=name, kind="note", text=text)
-                submitted.reason = reason
+            submitted.reason = reason
             return
         now_s = time.monotonic()
         submitted.ended_s = submitted.ended_s or now_s
@@ -238,7 +248,9 @@ class SlurmEngine:
         if self._jobs:
             for name in list(self._jobs):
                 self._forget(name)
-            self._cancel()
+            # Without a controller, jobs end by themselves before their next cell.
+            with contextlib.suppress(UserError):
+                self._cancel()
         yield from self._scan()
 
     def _forget(self, name: str) -> None:
