@@ -15,6 +15,7 @@ from joulelab.models.registry import parse_input_shape, zoo_names
 from joulelab.runs.record import saved_run_directories
 from joulelab.runs.selection import LATEST, PREVIOUS
 from joulelab.runs.study_runs import is_study, planned_levels
+from joulelab.validation import InvalidData
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -90,9 +91,13 @@ def complete_run(*arguments: Any) -> list[CompletionItem]:
     if not (colon and is_study(Path(path))):
         return complete_files_or(_runs)(*arguments)
     start = prefix[: prefix.rfind(",") + 1] or f"{path}:"
+    try:
+        planned = planned_levels(Path(path))
+    except (OSError, InvalidData):
+        return []
     names = [
         f"{start}{factor}={level}"
-        for factor, levels in planned_levels(Path(path)).items()
+        for factor, levels in planned.items()
         for level in levels
         if len(levels) > 1
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Self
 
@@ -61,11 +61,9 @@ class Cost:
         """The energy with its unit."""
         return "energy unknown" if math.isnan(self.energy_j) else quantity(self.energy_j, "J")
 
-    def to_json(self) -> dict[str, float | None]:
+    def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        data: dict[str, float | None] = finite_or_none(
-            {"duration_s": self.duration_s, "energy_j": self.energy_j}
-        )
+        data: dict[str, Any] = finite_or_none(asdict(self))
         return data
 
 
