@@ -17,7 +17,7 @@ from joulelab.errors import UserError
 from joulelab.ledger.entries import label_run
 from joulelab.ledger.group import KEYS
 from joulelab.ledger.ledger import PUBLISHED_SPLITS, read_ledger
-from joulelab.ledger.warnings import _overlap_j
+from joulelab.ledger.warnings import overlap_j
 
 
 def read(*directories, **options):
@@ -178,7 +178,7 @@ def test_an_overlap_is_the_sum_minus_the_largest_at_every_moment(found):
     for second in range(31):
         powers = [power for start, stop, power in stretches if start <= second < stop]
         expected += sum(powers) - max(powers, default=0.0)
-    assert _overlap_j(stretches) == pytest.approx(expected, abs=1e-9)
+    assert overlap_j(stretches) == pytest.approx(expected, abs=1e-9)
 
 
 def test_each_record_has_the_costs_of_its_own_site(tmp_path, run_record):

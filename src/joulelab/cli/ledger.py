@@ -22,7 +22,7 @@ from joulelab.cli.runs import tag
 from joulelab.errors import UserError
 from joulelab.ledger.emissions import emissions_csv
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
-from joulelab.ledger.ledger import Ledger, read_ledger
+from joulelab.ledger.ledger import TABLE_SUFFIX, Ledger, read_ledger
 from joulelab.ledger.model_card import model_card as card_of
 from joulelab.ledger.terminal import print_ledger
 from joulelab.runs import PHASES
@@ -64,6 +64,9 @@ def command() -> None:
 @click.option("--model-card", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
     metavar="FILE", help="Write co2_eq_emissions and a paragraph for a model card; - prints "
     "them.")  # fmt: skip
+@click.option("--table", "table_file", type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE", help="Write all records to a table (Parquet), which the ledger reads in "
+    "seconds.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(
     directories: Sequence[Path],
@@ -77,6 +80,7 @@ def show(
     html: Path | None,
     emissions: Path | None,
     model_card: Path | None,
+    table_file: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -94,6 +98,14 @@ def show(
       joulelab ledger --emissions emissions.csv
       joulelab ledger latest --model-card - --country DE
     """
+    if table_file is not None or any(path.suffix == TABLE_SUFFIX for path in directories):
+        each = {"--html": html, "--emissions": emissions, "--model-card": model_card}
+        for option in (option for option, path in each.items() if path is not None):
+            raise UserError(
+                f"{option} and tables of records cannot be combined",
+                why="it needs each record",
+                hint="give the directories of the runs, without --table",
+            )
     with progress("reading the records"):
         ledger = read_ledger(
             directories,
@@ -104,6 +116,7 @@ def show(
             until=None if until is None else parse_day(until),
             own_share=own_share,
             given=given,
+            table_file=table_file,
             on_error=warn_skipped,
         )
     if csv_path is not None:

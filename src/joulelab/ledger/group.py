@@ -18,12 +18,22 @@ UNTAGGED = "untagged"
 UNDATED = "undated"
 
 
+def count_records(entries: Iterable[Entry]) -> int:
+    """Count the records of entries, which may stand for several each."""
+    return sum(one.records for one in entries)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LedgerRow:
     """The sum of some entries."""
 
     key: str  # what they have in common
     entries: tuple[Entry, ...]
+
+    @property
+    def records(self) -> int:
+        """Number of records."""
+        return count_records(self.entries)
 
     @property
     def energy(self) -> UncertainValue:
@@ -74,17 +84,18 @@ class LedgerRow:
     @property
     def unmeasured(self) -> int:
         """Number of entries without energy."""
-        return sum(one.energy is None for one in self.entries)
+        return count_records(one for one in self.entries if one.energy is None)
 
     @property
     def without_carbon(self) -> int:
         """Number of entries with energy and without carbon."""
-        return sum(one.energy is not None and one.carbon is None for one in self.entries)
+        known = (one for one in self.entries if one.energy is not None)
+        return count_records(one for one in known if one.carbon is None)
 
     @property
     def unfinished(self) -> int:
         """Number of entries that are still running or were killed."""
-        return sum(not one.run.finished for one in self.entries)
+        return count_records(one for one in self.entries if not one.run.finished)
 
 
 def without_copies(entries: Iterable[Entry]) -> tuple[list[Entry], int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.carbon.costs import J_PER_KWH
-from joulelab.format import finite_or_none
+from joulelab.errors import UserError
+from joulelab.format import count, finite_or_none
 from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries
 from joulelab.ledger.group import (
     PERIODS,
@@ -23,6 +24,7 @@ from joulelab.ledger.group import (
 from joulelab.ledger.warnings import find_warnings
 from joulelab.uncertain import UNKNOWN_RATIO, Ratio, UncertainValue, fieller_ratio, share
 
+TABLE_SUFFIX = ".parquet"
 MOST_SHOWN = 10
 """Number of top consumers that are reported."""
 
@@ -115,6 +117,7 @@ class Ledger:
     def top_consumers(self) -> list[Entry]:
         """The entries with the most energy, the largest first."""
         measured = [one for one in self.entries if one.energy is not None]
+        measured = [one for one in measured if one.records == 1]
         measured.sort(key=lambda one: -one.energy.value if one.energy else 0.0)
         return measured[:MOST_SHOWN]
 
@@ -128,9 +131,10 @@ class Ledger:
     def sources(self) -> list[str]:
         """Each carbon intensity and price that was used, and why there is none."""
         found: dict[str, int] = {}
-        for line in (line for one in self.entries for line in _cost_sources(one)):
-            found[line] = found.get(line, 0) + 1
-        return [f"{line} ({count} of {len(self.entries)})" for line, count in found.items()]
+        for one in self.entries:
+            for line in _cost_sources(one):
+                found[line] = found.get(line, 0) + one.records
+        return [f"{line} ({number} of {self.total.records})" for line, number in found.items()]
 
     def share_of(self, row: LedgerRow) -> Ratio:
         """Return a row's share of the total energy; NaN if it was not measured."""
@@ -184,7 +188,7 @@ class Ledger:
         carbon = any(one.carbon is not None for one in row.entries)
         values = {
             "key": row.key,
-            "records": len(row.entries),
+            "records": row.records,
             "unfinished": row.unfinished,
             "unmeasured": row.unmeasured,
             "duration_s": row.duration_s,
@@ -218,6 +222,7 @@ def read_ledger(
     until: date | None = None,
     own_share: bool = False,
     given: Mapping[str, Any] | None = None,
+    table_file: Path | None = None,
     on_error: OnError,
 ) -> Ledger:
     """Read the ledger of the runs in some directories.
@@ -226,16 +231,56 @@ def read_ledger(
     ``since`` and ``until`` are the first and the last day, UTC. ``own_share`` counts each run's own
     share of its machine's energy where it is known. ``given`` has fields of
     :class:`~joulelab.carbon.site.Site` that override every configured one. ``on_error`` is called
-    with the error of a record that cannot be read, which is then left out.
+    with the error of a record that cannot be read, which is then left out. Tables of records
+    (:mod:`joulelab.ledger.table`) may be among the directories, and all records are written to
+    ``table_file``.
     """
-    entries = find_entries(*directories, given=given or {}, on_error=on_error)
+    tables = [path for path in directories if path.suffix == TABLE_SUFFIX]
+    others = [path for path in directories if path not in tables]
+    entries: list[Entry] = []
+    if others or not tables:
+        entries = find_entries(*others, given=given or {}, on_error=on_error)
     distinct, copies = without_copies(entries)
+    if tables or table_file is not None:
+        if own_share:
+            raise UserError("--own-share and tables cannot be combined", why="tables lack shares")
+        selection = {"project": project, "phase": phase, "since": since, "until": until}
+        priced = price_entries(distinct, on_error)
+        return _of_tables(tables, priced, copies, by, selection, table_file)
     selected, undated = select_entries(
         distinct, project=project, phase=phase, since=since, until=until
     )
     priced = price_entries(selected, on_error, own_share=own_share)
     warnings = find_warnings(priced, copies, undated, own_share=own_share)
     return Ledger(tuple(priced), by, tuple(warnings))
+
+
+def _of_tables(
+    tables: Sequence[Path],
+    entries: Sequence[Entry],
+    copies: int,
+    by: str,
+    selection: Mapping[str, Any],
+    table_file: Path | None,
+) -> Ledger:
+    """Add up tables, and entries that are not in them, by columns."""
+    try:
+        from joulelab.ledger import table  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
+        raise UserError("a table of records needs more packages", why=why, hint=hint) from error
+    records = table.as_table(entries)
+    if tables:
+        records = table.concatenate([table.read_tables(tables), records])
+    records, further = table.without_copies(records)
+    if table_file is not None:
+        table.write_table(table_file, records)
+    sums = table.add_up(records, by, most_shown=MOST_SHOWN, **selection)
+    warnings = find_warnings(sums.entries, copies + further, sums.undated, twice_j=sums.twice_j)
+    if sums.shared:
+        runs = count(sums.shared, "run")
+        warnings.append(f"{runs} on shared machines: tables of records do not have their share")
+    return Ledger(tuple(sums.entries), by, tuple(warnings))
 
 
 def _cost_sources(one: Entry) -> list[str]:

@@ -46,9 +46,7 @@ def head_lines(ledger: Ledger) -> Iterator[str]:
     known = [start for start in starts if not math.isnan(start)]
     when = f", {date(min(known))} to {date(max(known))}" if known else ""
     machines = count(len({one.run.host for one in ledger.entries}), "machine")
-    yield (
-        f"{count(len(ledger.entries), 'record')}{when}, {machines}, {duration(total.duration_s)}"
-    )
+    yield (f"{count(total.records, 'record')}{when}, {machines}, {duration(total.duration_s)}")
     if total.is_measured:
         yield joules(total.energy.value, *total.energy.interval)
     prices = (price_text(total, currency) for currency in ledger.currencies)
@@ -71,7 +69,7 @@ def row_table(ledger: Ledger) -> TextTable:
             compared = change(found.value, found.low, found.high, level="")
         cells.append([
             f"{row.key} (so far)" if row.key == today else row.key,
-            str(len(row.entries)),
+            str(row.records),
             duration(row.duration_s),
             energy_text(row),
             compared,

@@ -9,6 +9,7 @@ from itertools import pairwise
 from joulelab.energy.baseline import BUSY_IDLE
 from joulelab.format import count, percent, quantity, with_interval
 from joulelab.ledger.entries import Entry
+from joulelab.ledger.group import count_records
 from joulelab.runs.shared_machine import Sharing, has_busy_idle
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import UncertainValue
@@ -22,29 +23,38 @@ Stretch = tuple[float, float, float]
 
 
 def find_warnings(
-    entries: Sequence[Entry], copies: int, undated: int, *, own_share: bool = False
+    entries: Sequence[Entry],
+    copies: int,
+    undated: int,
+    *,
+    own_share: bool = False,
+    twice_j: float | None = None,
 ) -> list[str]:
     """Return what the user should know about the sums of entries.
 
     ``copies`` and ``undated`` records are not in the sums; the latter have an unknown start.
+    ``twice_j`` is the energy that counts twice, if the entries do not show it.
     """
     warnings = []
-    unfinished = [one.run.name for one in entries if not one.run.finished]
+    unfinished = [one for one in entries if not one.run.finished]
     if unfinished:
         warnings.append(
-            f"{count(len(unfinished), 'unfinished run')}, counted up to the last reading: "
-            f"{_some(unfinished)}"
+            f"{count(count_records(unfinished), 'unfinished run')}, counted up to the last "
+            f"reading: {_some_runs(unfinished)}"
         )
-    unmeasured = [one.run.name for one in entries if one.energy is None]
+    unmeasured = [one for one in entries if one.energy is None]
     if unmeasured:
         warnings.append(
-            f"{count(len(unmeasured), 'run')} without energy, not in the sums: {_some(unmeasured)}"
+            f"{count(count_records(unmeasured), 'run')} without energy, not in the sums: "
+            f"{_some_runs(unmeasured)}"
         )
     measured = [one for one in entries if one.energy is not None]
     warnings += [*_of_provenance(measured), *_of_sharing(measured, own_share=own_share)]
-    for kind, names in sorted(_lacking(measured).items()):
-        warnings.append(f"no {kind} energy in {count(len(names), 'run')}: {_some(names)}")
-    twice_j = counted_twice_j(measured, unshared_only=own_share)
+    for kind, lacking in sorted(_lacking(measured).items()):
+        runs = count(count_records(lacking), "run")
+        warnings.append(f"no {kind} energy in {runs}: {_some_runs(lacking)}")
+    if twice_j is None:
+        twice_j = counted_twice_j(measured, unshared_only=own_share)
     total_j = math.fsum(one.energy.value for one in measured if one.energy is not None)
     if twice_j > LEAST_OVERLAP * total_j:
         warnings.append(
@@ -75,14 +85,14 @@ def counted_twice_j(entries: Iterable[Entry], *, unshared_only: bool = False) ->
                 stretch = (start_s, start_s + duration_s, part.gross_j / duration_s)
                 key = (entry.boards[part.component], part.component)
                 stretches.setdefault(key, []).append(stretch)
-    return math.fsum(_overlap_j(found) for found in stretches.values())
+    return math.fsum(overlap_j(found) for found in stretches.values())
 
 
-def _overlap_j(stretches: list[Stretch]) -> float:
+def overlap_j(stretches: list[Stretch]) -> float:
     """Return what is counted twice on one component.
 
     Example:
-        >>> _overlap_j([(0.0, 10.0, 100.0), (5.0, 10.0, 90.0), (20.0, 30.0, 100.0)])
+        >>> overlap_j([(0.0, 10.0, 100.0), (5.0, 10.0, 90.0), (20.0, 30.0, 100.0)])
         450.0
     """
     edges = sorted({edge for start, end, _ in stretches for edge in (start, end)})
@@ -132,17 +142,19 @@ def _of_sharing(entries: Sequence[Entry], *, own_share: bool) -> list[str]:
     ]
 
 
-def _lacking(entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Return the names of the entries that lack a kind of component that others have."""
-    kinds = [
-        ({part.component.partition(":")[0] for part in one.parts}, one.run.name) for one in entries
-    ]
+def _lacking(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Return the entries that lack a kind of component that others have."""
+    kinds = [({part.component.partition(":")[0] for part in one.parts}, one) for one in entries]
     every = set().union(*(found for found, _ in kinds))
-    lacking = {kind: [name for found, name in kinds if kind not in found] for kind in every}
-    return {kind: names for kind, names in lacking.items() if names}
+    lacking = {kind: [one for found, one in kinds if kind not in found] for kind in every}
+    return {kind: some for kind, some in lacking.items() if some}
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMES
+def _some_runs(entries: Sequence[Entry]) -> str:
+    return _some([one.run.name for one in entries[:MOST_NAMES]], count_records(entries))
+
+
+def _some(names: Sequence[str], number: int | None = None) -> str:
     shown = ", ".join(names[:MOST_NAMES])
+    more = (len(names) if number is None else number) - len(names[:MOST_NAMES])
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,147 @@
+"""A table of records adds up to what the records themselves add up to."""
+
+import json
+import math
+import random
+
+import pytest
+from click.testing import CliRunner
+
+from joulelab.carbon.site import save_site
+from joulelab.cli.ledger import command
+from joulelab.energy.energy import Energy
+from joulelab.errors import UserError
+from joulelab.ledger.group import KEYS
+from joulelab.ledger.ledger import read_ledger
+
+
+def read(*paths, **options):
+    errors = []
+    ledger = read_ledger(paths, on_error=errors.append, **options)
+    assert errors == []
+    return ledger
+
+
+def assert_equal(found, expected):
+    """Compare what two ledgers print; top consumers by their energies."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_equal(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9)
+    else:
+        assert found == expected
+
+
+@pytest.fixture
+def records(tmp_path, run_record, make_energy):
+    """Sixty records of three hosts, over months, some overlapping, unmeasured or unfinished."""
+    save_site(country="DE", price_per_kwh=0.3, currency="EUR")
+    invented = random.Random(7)
+    for i in range(60):
+        month, day = 1 + i % 5, 1 + i % 27
+        gpu = make_energy(invented.uniform(10, 5000), edge_j=invented.uniform(0, 9))
+        cpu = make_energy(invented.uniform(10, 500), gain=0.1, component="cpu:0")
+        components = {**gpu.components, **(cpu.components if i % 3 else {})}
+        energy = Energy(duration_s=100.0, components=components if i % 13 else {})
+        run_record(
+            tmp_path / "runs" / f"r{i}",
+            energy,
+            began=f"2026-{month:02d}-{day:02d}T12:00+00:00",
+            host=f"n{i % 3}",
+            project=[None, "digits"][i % 2],
+            phase=[None, "train", "infer"][i % 3],
+            model=f"m{i % 4}",
+            command=("python", f"{i % 6}.py"),
+            status="failed" if i % 7 == 0 else "done",
+        )
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("by", KEYS)
+def test_a_table_adds_up_to_its_records(records, tmp_path, by):
+    table = tmp_path / "all.parquet"
+    written = read(records, by=by, table_file=table)
+    expected = read(records, by=by).to_json()
+    assert_equal(read(table, by=by).to_json(), expected)
+    assert_equal(written.to_json(), expected)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"project": "digits"},
+        {"phase": "untagged"},
+        {"phase": "train"},
+    ],
+)
+def test_a_part_of_a_table(records, tmp_path, selection):
+    table = tmp_path / "all.parquet"
+    read(records, table_file=table)
+    assert_equal(read(table, **selection).to_json(), read(records, **selection).to_json())
+
+
+def test_days_of_a_table(records, tmp_path):
+    table = tmp_path / "all.parquet"
+    read(records, table_file=table)
+    runner = CliRunner()
+    arguments = ["--since", "2026-02-03", "--until", "2026-03-10", "--by", "week", "--json"]
+    of_table, of_records = (
+        json.loads(runner.invoke(command, ["show", str(path), *arguments]).stdout)
+        for path in (table, records)
+    )
+    assert 0 < of_records["total"]["records"] < 60
+    assert_equal(of_table, of_records)
+
+
+def test_records_next_to_a_table_are_added_and_copies_are_not(records, tmp_path, run_record):
+    table = tmp_path / "all.parquet"
+    read(records, table_file=table)
+    run_record(tmp_path / "more" / "new", 1000.0)
+    found = read(table, records, tmp_path / "more", table, table_file=tmp_path / "second.parquet")
+    assert found.total.records == 61
+    assert "120 copies of records not counted" in found.warnings
+    expected = read(records, tmp_path / "more").to_json()
+    expected["warnings"].append("120 copies of records not counted")
+    assert_equal(found.to_json(), expected)
+    assert read(tmp_path / "second.parquet").total.records == 61
+
+
+def test_overlaps_in_a_table_are_reported(tmp_path, run_record):
+    for i in range(3):
+        run_record(tmp_path / "runs" / f"r{i}", 100.0)
+    read(tmp_path / "runs", table_file=tmp_path / "all.parquet")
+    (warning,) = [one for one in read(tmp_path / "all.parquet").warnings if "overlapped" in one]
+    assert "200 J too large" in warning
+
+
+def test_an_empty_table(tmp_path):
+    (tmp_path / "runs").mkdir()
+    read(tmp_path / "runs", table_file=tmp_path / "all.parquet")
+    found = read(tmp_path / "all.parquet")
+    assert found.entries == ()
+    assert math.isclose(found.total.duration_s, 0.0)
+
+
+def test_another_table_is_an_error(tmp_path):
+    (tmp_path / "other.parquet").write_bytes(b"no table")
+    with pytest.raises(UserError, match=r"cannot read .*other\.parquet"):
+        read(tmp_path / "other.parquet")
+
+
+def test_shares_of_machines_are_not_in_tables(tmp_path):
+    with pytest.raises(UserError, match="tables lack shares"):
+        read(tmp_path / "any.parquet", own_share=True)
+
+
+@pytest.mark.parametrize("option", ["--html", "--emissions", "--model-card"])
+def test_what_needs_each_record_refuses_tables(tmp_path, option):
+    arguments = ["show", str(tmp_path / "any.parquet"), option, str(tmp_path / "file")]
+    error = CliRunner().invoke(command, arguments).exception
+    assert isinstance(error, UserError)
+    assert str(error).startswith(f"{option} and tables of records cannot be combined")
