@@ -100,6 +100,7 @@ def test_the_mean_effect_says_that_it_depends_on_the_model(statements):
     assert "geometric mean over 8 combinations" in finding.statement
     assert "Its accuracy does not differ significantly" in finding.statement
     assert "the effect depends on the model, from -4" in finding.statement
+    assert finding.answer == finding.statement
     assert statements["factor.train.net.memory_format.channels_last"].significant is False
 
 

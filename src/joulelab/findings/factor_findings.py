@@ -13,7 +13,7 @@ from joulelab.findings.cell_means import ACCURACY
 from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, NAMES, PHASES, Finding, records
 from joulelab.findings.summary import level_text
-from joulelab.format import count, join_words, with_interval
+from joulelab.format import count, join_words, sentence, with_interval
 
 MOST_PERCENT = 2.0
 """A greater ratio is stated as a multiple, not in percent."""
@@ -98,11 +98,17 @@ def _effect(row: _Row, same: Sequence[_Row], dependence: str, *, detail: bool) -
         f"factor.{row['phase']}.{quantity}.{row['factor']}.{row['level']}",
         f"Does {level} change the {_name(row)} in {phase}, compared with {reference}?",
         texts,
+        answer=_text(texts),
         figure=FIGURE,
         unit="points" if quantity == ACCURACY else "1",
         significant=_shown(row),
         detail=detail,
     )
+
+
+def _text(texts: Sequence[str]) -> str:
+    """Join sentences: what a level saves is no answer without its time and accuracy."""
+    return " ".join(sentence(text) for text in texts if text)
 
 
 def _level(row: _Row, which: str, factor: str = "factor") -> str:
@@ -322,6 +328,7 @@ def _best(rows: Sequence[_Row], quantity: str, *, detail: bool) -> Finding | Non
         f"best_setting.{best['phase']}.{quantity}.{model}",
         f"Which setting uses the least {name} in {phase} for {model}?",
         texts,
+        answer=_text(texts[:3]),
         figure=FIGURE,
         significant=None if best is first else shown,
         detail=detail,
