@@ -64,6 +64,8 @@ def test_totals_are_those_of_the_results(report, directory):
     grams = results["gross_j"].sum() / 3.6e6 * 360
     assert facts["CO2e"].value == quantity(grams, "g")
     assert facts["Price"].value == f"{number(results['gross_j'].sum() / 3.6e6 * 0.3)} EUR"
+    assert "360 g/kWh" in facts["CO2e"].details[1]
+    assert report.screen.basis.startswith("CO2e at 360 g/kWh")
     by_phase = results.groupby("phase")["gross_j"].sum()
     assert facts["Costs most"].value == "training"
     assert quantity(by_phase["infer"], "J") in facts["Costs most"].details[1]
@@ -108,7 +110,7 @@ def test_without_a_site_there_is_a_hint(directory, monkeypatch, tmp_path):
     for name in ("JOULELAB_INTENSITY", "JOULELAB_PRICE", "JOULELAB_COUNTRY"):
         monkeypatch.delenv(name, raising=False)
     screen = first_screen(analyze(StudyTables.read([directory])))
-    assert "joulelab site" in screen.hint
+    assert "joulelab site" in screen.basis
     assert not {fact.name for fact in screen.places[0].facts} & {"CO2e", "Price"}
 
 

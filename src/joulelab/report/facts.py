@@ -8,7 +8,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from joulelab.carbon.costs import Costs
-from joulelab.format import interval, money_with_interval, quantity, scale, watt_hours
+from joulelab.format import interval, money_with_interval, number, quantity, scale, watt_hours
 from joulelab.machine import Machine
 from joulelab.uncertain import Interval
 
@@ -32,7 +32,7 @@ def cost_facts(costs: Costs) -> list[Fact]:
     found = []
     if math.isfinite(costs.carbon_g):
         ends = interval_text(costs.carbon_g, costs.carbon_interval_g, "g")
-        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends, f"at {costs.factor}")))
+        found.append(Fact("CO2e", quantity(costs.carbon_g, "g"), (ends, _intensity(costs))))
     if math.isfinite(costs.price):
         text = money_with_interval(costs.price, *costs.price_interval, str(costs.currency))
         value, _, rest = text.partition(" (")
@@ -40,6 +40,14 @@ def cost_facts(costs: Costs) -> list[Fact]:
         pue = "" if costs.pue == 1 else f", PUE {costs.pue:g}"
         found.append(Fact("Price", value, (rest.removesuffix(")"), f"{rate}{pue}")))
     return found
+
+
+def _intensity(costs: Costs) -> str:
+    factor = costs.factor
+    if factor is None:
+        return ""
+    where = f", {factor.location}" if factor.location else ""
+    return f"at {number(factor.g_per_kwh)} g/kWh{where}"
 
 
 def interval_text(value: float, ends: Interval, unit: str = "J") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -60,13 +60,13 @@ class FirstScreen:
         warnings: What makes values doubtful, and what to do about it.
         machines: Findings that compare machines.
         places: Each study on each of its machines.
-        hint: How to get carbon and money; empty if they are known.
+        basis: What carbon and money are based on, or how to get them.
     """
 
     warnings: tuple[str, ...]
     machines: KeyFindings
     places: tuple[Place, ...]
-    hint: str
+    basis: str
 
     def lines(self) -> list[Line]:
         """Return all of it as labelled lines."""
@@ -83,7 +83,7 @@ class FirstScreen:
             ]
             if place.forecast:
                 lines.append(("forecast", place.forecast))
-        return [*lines, ("carbon", self.hint)] if self.hint else lines
+        return [*lines, ("carbon", self.basis)] if self.basis else lines
 
     def to_json(self) -> list[str]:
         """Return the ids of the key findings, in order; ``findings.json`` has their values."""
@@ -96,7 +96,6 @@ def first_screen(analysis: Analysis) -> FirstScreen:
     tables = analysis.tables
     totals = [total for study in tables.studies for total in study_totals(study)]
     costs = [_costs(total) for total in totals]
-    is_known = any(one.text() for one in costs)
     warnings = [
         f"{study.label}: {caveat}" if len(tables.studies) > 1 else caveat
         for study in tables.studies
@@ -110,7 +109,7 @@ def first_screen(analysis: Analysis) -> FirstScreen:
             _place(analysis, total, cost, is_only=len(totals) == 1)
             for total, cost in zip(totals, costs, strict=True)
         ),
-        hint="" if is_known or not totals else SITE_HINT,
+        basis=_basis(costs),
     )
 
 
@@ -180,6 +179,19 @@ def _costs(total: Total) -> Costs:
         started_unix_s=min(known, default=math.nan),
         stopped_unix_s=max(known, default=math.nan),
     )
+
+
+def _basis(costs: Sequence[Costs]) -> str:
+    """State where the intensity comes from, or why carbon is unknown."""
+    if not costs:
+        return ""
+    if not any(one.text() for one in costs):
+        return f"for carbon and cost, {SITE_HINT}"
+    pue = "" if costs[0].pue == 1 else f", PUE {costs[0].pue:g}"
+    origins = {
+        f"at {one.factor}{pue}" if one.factor else f"unknown: {one.no_carbon}" for one in costs
+    }
+    return f"CO2e {'; '.join(sorted(origins))}"
 
 
 def _forecast(total: Total, measured: pd.DataFrame) -> str:

@@ -292,8 +292,8 @@ def facts(run: Run, costs: Costs) -> list[Fact]:
     found.append(Fact("Duration", duration(run.duration_s), (power, measured)))
     found += cost_facts(costs)
     if network := local_network_energy(run.exchanged):
-        energy = with_interval(*network.energy("average"), "J", level="")
-        texts = (f"networks: {energy}, derived",)
+        used = with_interval(*network.energy("average"), "J", level="")
+        texts = (f"networks: {used}, derived",)
         found.append(Fact("Over the network", quantity(network.volume.value, "B"), texts))
     return found
 
