@@ -70,11 +70,10 @@ def test_known_joules_per_token_are_recovered(simulated_server, tmp_path):
         (total("prefill_j") / total("input_tokens"), found.cost.j_per_input_token),
         (total("decode_j") / total("output_tokens"), found.cost.j_per_output_token),
     ):
-        assert ratio.value == pytest.approx(truth, rel=0.12)
-        # Twice the half width of a 95 % interval: once in 10,000 runs, the truth lies outside.
-        assert abs(ratio.value - truth) <= ratio.high - ratio.low
+        assert ratio.value == pytest.approx(truth, rel=0.08)
+        assert ratio.low <= truth <= ratio.high
     truths = np.array([one["prefill_j"] + one["decode_j"] for one in requests])
-    assert np.median(abs(found.per_request.energy_j / truths - 1)) <= 0.08
+    assert np.median(abs(found.per_request.energy_j / truths - 1)) <= 0.06
 
 
 def test_requests_that_fail_are_counted_with_what_they_used(simulated_server, tmp_path):
