@@ -24,7 +24,7 @@ from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import Site
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.ledger.entries import Entry
-from joulelab.ledger.table import as_table, write_table
+from joulelab.ledger.records_table import as_table, write_table
 from joulelab.runs import PHASES
 from joulelab.runs.record import Run
 from joulelab.sensors.sensor import Provenance

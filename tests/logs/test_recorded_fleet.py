@@ -191,6 +191,9 @@ def test_several_runs_in_one_log(tmp_path):
     ]
     (tmp_path / "result.txt").write_text("\n".join(lines) + "\n")
     assert [one.name for one in read_run_windows(tmp_path / "result.txt")] == ["run 1", "run 2"]
+    # The log of a process that was killed may lack the last line's end.
+    (tmp_path / "result.txt").write_text("\n".join(lines))
+    assert len(read_run_windows(tmp_path / "result.txt")) == 2
 
 
 def test_no_host_in_the_window_is_an_error(tmp_path):

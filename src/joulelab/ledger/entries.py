@@ -42,7 +42,7 @@ class Entry:
     site: Site  # of its electricity
     energy: UncertainValue | None = None  # gross, J; None if nothing was measured
     costs: Costs | None = None  # of that energy
-    records: int = 1  # how many equal records it stands for, see joulelab.ledger.table
+    records: int = 1  # how many equal records it stands for, see joulelab.ledger.records_table
 
     @property
     def key(self) -> Hashable:

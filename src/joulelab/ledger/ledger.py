@@ -231,9 +231,9 @@ def read_ledger(
     ``since`` and ``until`` are the first and the last day, UTC. ``own_share`` counts each run's own
     share of its machine's energy where it is known. ``given`` has fields of
     :class:`~joulelab.carbon.site.Site` that override every configured one. ``on_error`` is called
-    with the error of a record that cannot be read, which is then left out. Tables of records
-    (:mod:`joulelab.ledger.table`) may be among the directories, and all records are written to
-    ``table_file``.
+    with the error of a record that cannot be read, which is then left out. Tables
+    (:mod:`joulelab.ledger.records_table`) may be among the directories, and all records are
+    written to ``table_file``.
     """
     tables = [path for path in directories if path.suffix == TABLE_SUFFIX]
     others = [path for path in directories if path not in tables]
@@ -265,7 +265,7 @@ def _of_tables(
 ) -> Ledger:
     """Add up tables, and entries that are not in them, by columns."""
     try:
-        from joulelab.ledger import table  # noqa: PLC0415
+        from joulelab.ledger import records_table as table  # noqa: PLC0415
     except ModuleNotFoundError as error:
         why, hint = f"{error.name} is not installed", "run pip install 'joulelab[study]'"
         raise UserError("a table of records needs more packages", why=why, hint=hint) from error

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from joulelab.logs.formats.log_text import STAMP_PREFIX, LogText
+from joulelab.logs.csv_table import open_text, read_lines
+from joulelab.logs.formats.log_text import LONGEST_RECORD, STAMP_PREFIX, LogText
 
 
 def json_objects(log: LogText) -> Iterator[tuple[str | None, dict[str, Any]]]:
@@ -46,16 +47,18 @@ def mllog_events(log: LogText) -> Iterator[dict[str, Any]]:
     Lines that are damaged are left out with a note.
     """
     damaged = 0
-    for text in log.raw_lines():
-        marker, brace, rest = text.partition("{")
-        if ":::MLLOG" not in marker:
-            continue
-        try:
-            event = json.loads(brace + rest)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict) and {"key", "time_ms"} <= event.keys():
-            yield event
-        else:
-            damaged += 1
+    with open_text(log.path) as file:
+        # A last line without its end shows itself whether it is cut short.
+        for text in read_lines(file, LONGEST_RECORD):
+            marker, brace, rest = text.partition("{")
+            if ":::MLLOG" not in marker:
+                continue
+            try:
+                event = json.loads(brace + rest)
+            except (ValueError, RecursionError):
+                event = None
+            if isinstance(event, dict) and {"key", "time_ms"} <= event.keys():
+                yield event
+            else:
+                damaged += 1
     log.skipped(damaged, "that are damaged")
