@@ -220,12 +220,44 @@ def relative_to(ratio: float, low: float, high: float) -> tuple[str, str]:
         >>> relative_to(3.0, 0.0, math.inf), relative_to(1.5, math.nan, math.nan)
         (('not determined', ''), ('+50.0 %', ''))
     """
-    if low <= 0 and math.isinf(high):
+    if is_undetermined(low, high):
         return "not determined", ""
     if ratio >= 2:
         return f"{number(ratio)} times", interval(low, high, ratio)
     ends = interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))
     return percent(ratio - 1, signed=True), f"{ends} %" if ends else ""
+
+
+def is_undetermined(low: float, high: float) -> bool:
+    """Report whether the interval of a ratio determines nothing, and so is 0 to infinity.
+
+    :func:`joulelab.stats.estimates.ratio_interval` makes this of each that spans more than a factor
+    of 10 (:data:`joulelab.uncertain.MOST_FACTOR`) to either side.
+    """
+    return low <= 0 and math.isinf(high)
+
+
+def undetermined(repeats: int | None = None) -> str:
+    """Say that a value cannot be determined, and from how many repeats.
+
+    Example:
+        >>> undetermined(2), undetermined()
+        ('cannot be determined from 2 repeats', 'cannot be determined')
+    """
+    of = "" if repeats is None else f" from {count(repeats, 'repeat')}"
+    return f"cannot be determined{of}"
+
+
+def ratio_with_interval(ratio: float, low: float, high: float, repeats: int | None = None) -> str:
+    """Format a ratio with its interval, or say that it cannot be determined.
+
+    Example:
+        >>> ratio_with_interval(3.0, 2.5, 3.6), ratio_with_interval(1.64, 0.0, math.inf, 2)
+        ('3.00 (95 % CI 2.50–3.60)', 'cannot be determined from 2 repeats')
+    """
+    if is_undetermined(low, high):
+        return undetermined(repeats)
+    return with_interval(ratio, low, high)
 
 
 def parse_percent(text: str) -> float:

@@ -15,13 +15,22 @@ class Opened:
         size: Among :data:`SIZES`.
         scheme: ``"light"`` or ``"dark"``.
         scripts: Whether the browser runs scripts.
+        width: Width of the window in pixels, in place of that of the size.
         drawn: Whether the page has a script that draws its charts.
     """
 
     def __init__(
-        self, browser, path: Path, size="desktop", scheme="light", *, scripts=True, drawn=True
+        self,
+        browser,
+        path: Path,
+        size="desktop",
+        scheme="light",
+        *,
+        scripts=True,
+        drawn=True,
+        width=0,
     ):
-        width, height = SIZES[size]
+        width, height = (width, 900) if width else SIZES[size]
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme=scheme,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from factors_study import MODELS
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from joulelab.errors import StoreError
@@ -18,13 +18,11 @@ from joulelab.report.charts import (
     all_charts,
     drawings_of,
     per_model,
-    point_labels,
     power,
     scatter,
     training,
 )
 from joulelab.report.charts.chart import NothingToDraw
-from joulelab.report.charts.point_labels import FRAMES_PX, SIDES, sides
 from joulelab.report.page_data import pack
 from joulelab.report.renderer import render
 from joulelab.sensors.sensor import Quantity
@@ -109,8 +107,9 @@ def test_an_interval_that_reaches_zero_leaves_the_axis_logarithmic(factors):
     )
     net = chart.shown({"quantity": "net"})
     assert (net["low"] == -1000).all()
-    assert (net["drawn_low"] > 0).all()
-    assert net["cut_low"].all()
+    assert (net["x_low"] == net["x_from"]).all()
+    assert (net["x_from"] > 0).all()
+    assert net["x_cut_low"].all()
     points = chart.specification["layer"][-1]
     assert points["encoding"]["x"]["scale"]["type"] == "log"
 
@@ -123,10 +122,15 @@ def test_an_interval_that_leaves_the_plot_ends_in_an_arrow(factors):
         replace(factors, tables=replace(factors.tables, measurements=measured))
     )
     net = chart.shown({"quantity": "net"})
-    assert net["cut_high"].tolist() == (net["model"] == MODELS[0]).tolist()
-    assert np.isfinite(net["drawn_high"]).all()
+    first = net["model"] == MODELS[0]
+    assert net["x_cut_high"].tolist() == first.tolist()
+    assert (net["x_high"] == net["x_to"]).tolist() == first.tolist()
+    estimates = net.groupby(["group", "phase"])["value"].transform("max")
+    assert (net["x_to"] <= 3 * estimates).all()
     shapes = [layer["mark"].get("shape") for layer in chart.specification["layer"]]
-    assert shapes == [None, "triangle-left", "triangle-right", None]
+    assert shapes[:2] == [None, "triangle-right"]
+    assert "ends in an arrow" in chart.caption
+    assert "ends in an arrow" not in per_model.energy(factors).caption
     # Infinity is no value of JSON.
     json.dumps(pack(net), allow_nan=False)
 
@@ -173,28 +177,41 @@ def test_batch_size_marks_the_best_and_names_the_ends(factors):
     assert rows[rows["last"]]["batch_size"].tolist() == [64] * 7
 
 
-def test_epochs_are_mean_and_range(factors, group):
+def test_epochs_have_a_line_per_model_and_their_mean(factors, group):
     selected = {"group": group, "quantity": "net", "measure": "accuracy_pct"}
     rows = training.epochs(factors).shown(selected)
-    assert rows["epoch"].tolist() == [1, 2, 3, 4, 5]
-    assert rows["least"].tolist() == pytest.approx([50 + 3 * i**0.5 for i in range(5)])
-    assert rows["most"].tolist() == pytest.approx([80 + 9 * i**0.5 for i in range(5)])
+    mean = rows[rows["mark"] == "mean"]
+    assert mean["epoch"].tolist() == [1, 2, 3, 4, 5]
+    of_models = rows[rows["mark"] == "model"]
+    assert set(of_models["model"]) == set(MODELS)
+    by_hand = of_models.groupby("epoch")["value"].mean()
+    assert mean["value"].tolist() == pytest.approx(by_hand.tolist())
+    assert mean["n"].tolist() == [len(MODELS)] * 5
 
 
-def test_energy_so_far_is_that_of_the_epochs_that_all_models_completed(factors, group):
+def test_means_are_of_the_epochs_that_all_models_completed(factors, group):
     epochs = factors.tables.epochs
     short = (epochs["model"] == MODELS[-1]) & (epochs["epoch"] >= 3)
     tables = replace(factors.tables, epochs=epochs[~short])
-    selected = {"group": group, "quantity": "gross", "measure": "energy"}
-    rows = training.epochs(analyze_epochs(factors, tables)).shown(selected)
-    assert rows["epoch"].tolist() == [1, 2, 3]
-    assert (np.diff(rows["mean"]) > 0).all()
-    assert (rows["n"] == len(MODELS)).all()
+    for measure in ("energy", "loss", "accuracy_pct"):
+        selected = {"group": group, "quantity": "gross", "measure": measure}
+        rows = training.epochs(analyze_epochs(factors, tables)).shown(selected)
+        mean = rows[rows["mark"] == "mean"]
+        assert mean["epoch"].tolist() == [1, 2, 3]
+        assert (mean["n"] == len(MODELS)).all()
+        of_models = rows[rows["mark"] == "model"]
+        assert of_models.groupby("model")["epoch"].max()[MODELS[-1]] == 3
+        assert of_models["epoch"].max() == 5
+        if measure == "energy":
+            for _, line in of_models.groupby("model"):
+                assert (np.diff(line.sort_values("epoch")["value"]) > 0).all()
 
 
 def analyze_epochs(analysis, tables):
     by_model = epochs_by_model(tables.runs, tables.epochs, tables.measurements)
-    return replace(analysis, tables=tables, epoch_ranges=epoch_ranges(by_model))
+    return replace(
+        analysis, tables=tables, epochs_by_model=by_model, epoch_ranges=epoch_ranges(by_model)
+    )
 
 
 def test_machines_are_compared_with_a_reference(factors):
@@ -299,18 +316,6 @@ def test_no_trace(factors):
         power.trace(factors)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 380), st.floats(0, 235)), min_size=1, max_size=20))
-def test_names_cover_nothing(points):
-    at = np.array(points)
-    frame = FRAMES_PX["side"]
-    found = sides(at, [f"model {i}" for i in range(len(at))], frame)
-    assert len(found) == len(at)
-    assert set(found) <= {None, *SIDES}
-    everywhere = sides(np.array([[190.0, 100.0]]), ["alone"], frame)
-    assert everywhere == ["E"]
-
-
 texts = st.one_of(st.none(), st.sampled_from(["a", "b", "</script>"]))
 
 
@@ -332,15 +337,3 @@ def test_a_note_without_points_is_no_chart(factors):
     assert len(notes)
     assert replace(chart, table=notes).shown({"quantity": "net"}).empty
     assert drawings_of(replace(chart, table=notes), 0, 0) == []
-
-
-def test_the_frame_of_names_is_that_of_the_axis():
-    # Vega draws the axis of values up to 99 to 100, and of values up to 0.39 to 0.4.
-    table = pd.DataFrame({"model": ["VGG16"], "x": [0.39], "y": [99.0], "by": [0]})
-    point = point_labels._fraction(pd.Series([0.39, 0.01]), linear=True)
-    assert point.tolist() == pytest.approx([0.975, 0.025])
-    assert point_labels._nice(0.0, 99.0) == (0.0, 100.0)
-    assert point_labels._nice(-1.8, 31.0) == (-5.0, 35.0)
-    # So there is no room to the right of the point, nor above it.
-    named = point_labels.with_sides(table, "x", "y", ["by"], linear=True)
-    assert named["side"].tolist() == ["W"]

@@ -69,6 +69,7 @@ class Analysis:
     limit_curves: pd.DataFrame
     limit_knees: pd.DataFrame
     accuracy: pd.DataFrame
+    epochs_by_model: pd.DataFrame
     epoch_ranges: pd.DataFrame
     exchange: pd.DataFrame
     agreement: pd.DataFrame
@@ -125,6 +126,7 @@ def analyze(tables: StudyTables) -> Analysis:
         limit_curves=limits,
         limit_knees=limit_bends,
         accuracy=accurate,
+        epochs_by_model=by_epoch,
         epoch_ranges=epoch_ranges(by_epoch),
         exchange=exchanged,
         agreement=agreed,

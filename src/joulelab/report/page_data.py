@@ -9,7 +9,15 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from joulelab.report.charts.chart import ANNOTATIONS, HIDDEN, Chart, Selector, plain_values
+from joulelab.report.charts.chart import (
+    ANNOTATIONS,
+    ENDS,
+    HIDDEN,
+    LABEL_WIDTHS_PX,
+    Chart,
+    Selector,
+    plain_values,
+)
 from joulelab.report.charts.style import CONFIG, QUANTITIES
 
 
@@ -21,6 +29,8 @@ def page_data(groups: pd.DataFrame, charts: Sequence[Chart], quantity: str) -> M
         "quantities": QUANTITIES,
         "config": CONFIG,
         "hidden": ["group", *HIDDEN],
+        "ends": ENDS,
+        "label_widths": LABEL_WIDTHS_PX[1:-1],
         "annotations": ANNOTATIONS,
         "charts": {
             chart.name: {

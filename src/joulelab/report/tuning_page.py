@@ -22,14 +22,14 @@ from joulelab.format import (
     sentence,
     time_scale,
 )
-from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
+from joulelab.report.charts.axes import Axis
+from joulelab.report.charts.chart import LABEL, filled
+from joulelab.report.charts.point_labels import name_layers, with_labels
 from joulelab.report.charts.style import (
     INK,
-    NUMBER,
     QUIET,
     SERIES_COLOURS,
     chart,
-    model_names,
     specification,
 )
 from joulelab.report.page_template import fill_template
@@ -44,8 +44,6 @@ PAGE = "index.html"
 FIGURE = "front"
 _ACCENT, _CHOICE = SERIES_COLOURS[0], SERIES_COLOURS[2]
 _WIDTH_PX, _HEIGHT_PX = 640, 340
-_SIDES = ("NE", "SE", "NW", "SW", "E", "W")
-"""Sides of a point for its label; its intervals are above, below, and to either side."""
 _MARKS = {"baseline": "Baseline", "choice": "Choice", "front": "Front", "other": "Other settings"}
 
 
@@ -201,22 +199,21 @@ def _figure(
         }
         for one in settings
     ]
-    frames = dict.fromkeys(FRAMES_PX, (_WIDTH_PX - 70.0, _HEIGHT_PX - 0.0))
-    named = with_sides(
-        pd.DataFrame(rows).assign(group=0), "x", "y", ["group"], allowed=_SIDES, frames=frames
-    )
+    across, upright = (
+        Axis(name, name, f"{what} per {outcome.unit} ({unit})", f"{name}_low", f"{name}_high",
+             is_logarithmic=False)
+        for name, what, unit in (("x", "Time", time_unit), ("y", "Energy", energy_unit))
+    )  # fmt: skip
     probes = [
         {"mark": "probe", "x": one.probe.duration_s / second, "y": one.probe.energy_j / joule}
         for one in outcome.measured
     ]
-    limit = [{"mark": "limit", "x": (1 + max_slowdown) * settings[0].duration_s[0] / second}]
-    table = pd.concat([named, pd.DataFrame(probes), pd.DataFrame(limit)], ignore_index=True)
-    axis: Mapping[str, Any] = {
-        "scale": alt.Scale(zero=False, nice=False, padding=22),
-        "axis": alt.Axis(format=NUMBER),
-    }
-    x = alt.X("x:Q", title=f"Time per {outcome.unit} ({time_unit})", **axis)
-    y = alt.Y("y:Q", title=f"Energy per {outcome.unit} ({energy_unit})", **axis)
+    limit = {"mark": "limit", "x": (1 + max_slowdown) * settings[0].duration_s[0] / second}
+    table, x = across.framed(pd.DataFrame([*rows, *probes, limit]).assign(group=0), ["group"])
+    table, y = upright.framed(table, ["group"])
+    named = with_labels(table[table["model"].notna()], (x, y), ["group"], height_px=_HEIGHT_PX)
+    table = table.join(named[LABEL])
+    at = {"x": x.encoded(table), "y": y.encoded(table)}
     base = chart(height=_HEIGHT_PX).properties(width=_WIDTH_PX)
     of = partial(_of, base)
     on_front = of("front", "choice", "baseline")
@@ -227,22 +224,24 @@ def _figure(
         "choice": {"color": _CHOICE, "size": 95, "filled": True},
     }
     points = {
-        mark: of(mark).mark_point(opacity=1, **style).encode(x=x, y=y)
-        for mark, style in styles.items()
+        mark: of(mark).mark_point(opacity=1, **style).encode(**at) for mark, style in styles.items()
     }
     # The page shows what has this name in its own ink, which is light on dark pages.
     points["baseline"] = points["baseline"].properties(name="ink_baseline")
+    leads, names = name_layers(base.encode(**at))
     layers = [
-        of("limit").mark_rule(color=QUIET, strokeDash=[5, 3]).encode(x=x),
-        of("probe").mark_point(filled=True, color=QUIET, opacity=0.4, size=14).encode(x=x, y=y),
+        of("limit").mark_rule(color=QUIET, strokeDash=[5, 3]).encode(x=at["x"]),
+        of("probe").mark_point(filled=True, color=QUIET, opacity=0.4, size=14).encode(**at),
         on_front.mark_line(color=_ACCENT, strokeWidth=1, opacity=0.5)
-        .transform_filter("datum.is_on_front").encode(x=x, y=y, order="x:Q"),
-        on_front.mark_rule(color=QUIET).encode(x=x, y="y_low:Q", y2="y_high:Q"),
-        on_front.mark_rule(color=QUIET).encode(x="x_low:Q", x2="x_high:Q", y=y),
+        .transform_filter("datum.is_on_front").encode(**at, order="x:Q"),
+        *y.interval_lines(on_front.encode(x=at["x"], color=alt.value(QUIET)), table, 1),
+        *x.interval_lines(on_front.encode(y=at["y"], color=alt.value(QUIET)), table, 1),
+        leads,
         *points.values(),
-        model_names(base.transform_filter("isValid(datum.model)").encode(x=x, y=y)),
+        names,
     ]  # fmt: skip
-    return draw_svg(specification(alt.layer(*layers)), table)
+    view = filled(specification(alt.layer(*layers)), {}, table)
+    return draw_svg(view, table)
 
 
 def _ends(axis: str, values: Sequence[float], size: float) -> dict[str, float]:

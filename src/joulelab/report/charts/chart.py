@@ -13,20 +13,31 @@ import pandas as pd
 TABLE = "table"
 """Name of the rows in a specification."""
 
+_AXIS_ENDS = ("from", "to", "low", "high", "cut_low", "cut_high")
+
+LABEL = "label"
+"""Column of the positions of a point's name, see :mod:`.point_labels`: one for each range of
+widths; ``None`` for a point without a name."""
+
+LABEL_WIDTHS_PX = (180, 215, 255, 310, 375, 440, 520, 620, 760, 1050)
+"""Between two of these widths of a plot, names have one position. Wider plots use the last one."""
+
+WIDTH_PX = 460
+"""Width of a panel in files: at 96 px per inch slightly more than a column of a paper."""
+
+_AXIS_PX = 60  # About the width of a vertical axis with its title.
+
 HIDDEN = (
-    "family",
-    "side",
-    "side_narrow",
-    "drawn_low",
-    "drawn_high",
-    "cut_low",
-    "cut_high",
-    "rank",
-    "rule",
-    "one",
-    "last",
-)
+    "family", "rank", "rule", "one", "last", "label", "area",
+    *(f"x_{end}" for end in _AXIS_ENDS), *(f"y_{end}" for end in _AXIS_ENDS),
+)  # fmt: skip
 """Columns that only position marks: no table that a reader sees has them."""
+
+TIMES = ("t_s", "stop_s")
+"""Columns of times since the start of a recording."""
+
+ENDS = ("x_from", "x_to", "y_from", "y_to")
+"""Columns of the ends of axes, constant in each view."""
 
 ANNOTATIONS = ("note", "limit", "knee", "span")
 """Levels of the column ``mark`` that mean nothing without other marks."""
@@ -104,23 +115,62 @@ class Chart:
 
         ``names`` of levels, by column, may contain a later column in braces.
         """
-        text = json.dumps(self.specification)
-        for column, name in names.items():
-            text = text.replace(f"{{{column}}}", json.dumps(name)[1:-1])
-        view: dict[str, Any] = json.loads(text)
         shown = self.shown(selected)
+        view = filled(self.specification, names, shown)
+        view |= unnamed_title(shown, WIDTH_PX - _AXIS_PX)
         columns, rows = plain_values(shown)
         if isinstance(view["height"], dict):
             # Vega-Lite fits the width only for a height in pixels.
-            view["height"] = view["height"]["step"] * shown["model"].nunique()
+            view["height"] = view["height"]["step"] * int(shown["model"].nunique())
         view["datasets"] = {TABLE: [dict(zip(columns, row, strict=True)) for row in rows]}
         return view
+
+
+def filled(
+    specification: Mapping[str, Any], names: Mapping[str, str], rows: pd.DataFrame
+) -> dict[str, Any]:
+    """Fill the names in braces of a specification.
+
+    A text that is a name in braces alone and is a column of numbers becomes the first number of
+    this column: such columns are constant in a view.
+
+    Example:
+        >>> rows = pd.DataFrame({"x_from": [0.5, 0.5]})
+        >>> filled({"title": "{of} (J)", "domain": ["{x_from}"]}, {"of": "Energy"}, rows)
+        {'title': 'Energy (J)', 'domain': [0.5]}
+    """
+    text = json.dumps(specification)
+    for column, name in names.items():
+        text = text.replace(f"{{{column}}}", json.dumps(name)[1:-1])
+    for column in rows.columns.intersection(ENDS):
+        text = text.replace(f'"{{{column}}}"', json.dumps(float(rows[column].dropna().iloc[0])))
+    made: dict[str, Any] = json.loads(text)
+    return made
+
+
+def unnamed_title(rows: pd.DataFrame, width_px: float) -> dict[str, Any]:
+    """Return a title that lists the points without room for a name; empty if there are none.
+
+    Args:
+        rows: With the column :data:`LABEL`, or without names.
+        width_px: Width of the plot.
+    """
+    if LABEL not in rows:
+        return {}
+    at = sum(width_px >= least for least in LABEL_WIDTHS_PX[1:-1])
+    places = zip(rows["model"], rows[LABEL], strict=True)
+    names = [name for name, of_row in places if isinstance(of_row, list) and of_row[at] is None]
+    if not names:
+        return {}
+    lines = [", ".join(names[first : first + 3]) for first in range(0, len(names), 3)]
+    return {"title": {"text": [f"Not named in the plot: {lines[0]}", *lines[1:]]}}
 
 
 def plain_values(table: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of plain values; missing ones and infinities are ``None``.
 
-    Numbers have six significant digits.
+    Numbers have six significant digits, and times (:data:`TIMES`) nine: one of a long recording
+    must still be exact to the millisecond.
 
     Example:
         >>> plain_values(pd.DataFrame({"model": ["LeNet", None], "power_w": [1 / 3, float("nan")]}))
@@ -135,5 +185,6 @@ def _plain_column(values: pd.Series[Any]) -> list[Any]:
     plain = values.tolist()
     if pd.api.types.is_float_dtype(values.dtype):
         absent = ~np.isfinite(values.to_numpy(dtype=float, na_value=np.nan))
-        plain = [float(f"{value:.6g}") for value in values]
+        digits = 9 if values.name in TIMES else 6
+        plain = [float(f"{value:.{digits}g}") for value in values]
     return [None if gone else value for value, gone in zip(plain, absent, strict=True)]

@@ -11,16 +11,17 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.cell_means import ACCURACY
 from joulelab.findings.schema import ENERGIES, records
 from joulelab.findings.summary import level_text
+from joulelab.report.charts.axes import Axis, axes_text
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.style import (
     PHASES,
     QUIET,
     SERIES_COLOURS,
+    caption,
     chart,
-    interval_lines,
     specification,
     tips,
-    with_drawn_ends,
+    with_text,
 )
 
 MOST_EFFECTS = 30
@@ -45,24 +46,29 @@ def effects(analysis: Analysis) -> Chart:
     base = view.encode(
         y=alt.Y("effect:N", sort=None, title=None),
         color=alt.condition("datum.significant", alt.value(SERIES_COLOURS[0]), alt.value(QUIET)),
-        tooltip=tips(name="Effect", value="{measure}", low="95 % from", high="to",
-                     n="Combinations"),
-    )  # fmt: skip
-    x = alt.X("value:Q", title="{measure}", scale=alt.Scale(zero=True, nice=True))
+        tooltip=tips(table, name="Effect", text="{measure}", n="Combinations"),
+    )
+    axis = Axis("x", "value", "{measure}", "low", "high", zero=True, is_logarithmic=False)
+    by = ["place", "phase", "quantity", "measure"]
+    table, x = axis.framed(table, by)
     none = view.mark_rule(strokeDash=[5, 3]).encode(x=alt.XDatum(0))
-    points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x)
+    points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x.encoded(table))
     measures = {name: text for name, text in _MEASURES.items() if name in set(table["measure"])}
     places = {name: name for name in table["place"].unique()}
     phases = {name: PHASES[name] for name in PHASES if (table["phase"] == name).any()}
     return Chart(
         name="effects",
-        caption="Each point is the change that a level makes, compared with the first level of the "
-        "plan and all else equal: a mean over models and other factors. A × B is an interaction: "
-        "how much more or less A changes with B. Lines are 95 % intervals, wider for all that is "
-        "tested together; an effect is significant, and blue, if its interval excludes 0.",
+        caption=caption(
+            "Each point is the change that a level makes, compared with the first level of the "
+            "plan and all else equal: a mean over models and other factors. A × B is an "
+            "interaction: how much more or less A changes with B. Lines are 95 % intervals, wider "
+            "for all that is tested together; an effect is significant, and blue, if its "
+            "interval excludes 0.",
+            axes_text(table, x),
+        ),
         alt="Change of energy, time and accuracy by each level of each factor, with intervals and "
         "a dashed line at no change.",
-        specification=specification(none + alt.layer(*interval_lines(base, "x", 1.6), points)),
+        specification=specification(alt.layer(none, *x.interval_lines(base, table, 1.6), points)),
         table=table,
         panels=Selector("measure", "Measure", measures),
         selectors=(Selector("phase", "Phase", phases), Selector("place", "Study", places)),
@@ -89,9 +95,7 @@ def _rows(found: pd.DataFrame) -> pd.DataFrame:
     ]
     columns = ["place", "phase", "quantity", "measure", "effect", "name", "value", "low", "high",
                "n", "significant"]  # fmt: skip
-    rows = pd.concat(parts)[columns]
-    by_measure = [with_drawn_ends(part) for _, part in rows.groupby("measure", sort=False)]
-    return pd.concat(by_measure, ignore_index=True) if by_measure else rows
+    return with_text(pd.concat(parts, ignore_index=True)[columns], "")
 
 
 def drawn_effects(found: pd.DataFrame) -> pd.DataFrame:

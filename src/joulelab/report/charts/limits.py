@@ -7,18 +7,18 @@ import pandas as pd
 
 from joulelab.findings.all import Analysis
 from joulelab.findings.device_limits import TOLERANCE
+from joulelab.report.charts.axes import Axis, axes_text
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
 from joulelab.report.charts.style import (
     INK,
     PHASES,
-    axis,
+    caption,
     chart,
-    interval_lines,
-    interval_tips,
+    means_text,
     model_colour,
     specification,
     tips,
-    with_drawn_ends,
+    with_text,
 )
 
 _KEY = ["study", "machine", "setting", "factor", "model", "phase"]
@@ -31,38 +31,44 @@ def limits(analysis: Analysis) -> Chart:
     table = _rows(analysis)
     if table.empty:
         raise NothingToDraw("no model ran at two power limits or clocks")
-    factors = [_TITLES[name] for name in analysis.limit_curves["factor"].unique()]
+    factors = " or ".join(_TITLES[name] for name in analysis.limit_curves["factor"].unique())
     models = sorted(table["model"].unique())
+    by = ["curve", "phase", "quantity", "measure"]
+    title = "{measure} per {unit}, % of that at the highest level"
+    across = Axis("x", "at", factors, is_logarithmic=False)
+    upright = Axis("y", "value", title, low="low", high="high", is_logarithmic=False)
+    table, x = across.framed(with_text(table, "%"), by)
+    table, y = upright.framed(table, by)
     base = chart().encode(
-        x=alt.X("at:Q", title=" or ".join(factors), scale=alt.Scale(zero=False, nice=True)),
+        x=x.encoded(table),
         detail="model:N",
         color=model_colour(models),
-        tooltip=tips(model="Model", at=" or ".join(factors), value="{measure} (%)",
-                     **interval_tips("%"), n="Repeats"),
-    )  # fmt: skip
-    title = "{measure} per {unit}, % of that at the highest level"
-    y = alt.Y("value:Q", title=title, **axis(pd.concat([table["value"], table["drawn_high"]])))
-    lines = base.mark_line(strokeWidth=1.6).encode(y=y)
-    points = base.mark_point(filled=True, opacity=1, size=35).encode(y=y)
-    knees = (
-        base.transform_filter("datum.knee")
-        .mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False)
-        .encode(y=y, color=alt.value(INK))
+        tooltip=tips(table, model="Model", at=factors, text="{measure}", n="Repeats"),
     )
+    at = base.encode(y=y.encoded(table))
+    knees = at.transform_filter("datum.knee").encode(color=alt.value(INK))
     curves = {name: name for name in table["curve"].unique()}
     phases = {name: PHASES[name] for name in PHASES if (table["phase"] == name).any()}
     return Chart(
         name="limits",
-        caption="One line per model, with 95 % intervals; a ring marks the knee, the lowest level "
-        f"at which work takes at most {100 * TOLERANCE:g} % longer than at the highest one.",
+        caption=caption(
+            "One line per model, with 95 % intervals; a ring marks the knee, the lowest level at "
+            f"which work takes at most {100 * TOLERANCE:g} % longer than at the highest one.",
+            means_text(table), axes_text(table, x, y),
+        ),
         alt="Time and energy per {unit} against power limit or clock, one line per model.",
         specification=specification(
-            alt.layer(lines, *interval_lines(base, "y", 1.2), points, knees)
+            alt.layer(
+                at.mark_line(strokeWidth=1.6),
+                *y.interval_lines(base, table, 1.2),
+                at.mark_point(filled=True, opacity=1, size=35),
+                knees.mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False),
+            )
         ),
         table=table,
         panels=_PANELS,
         selectors=(Selector("phase", "Phase", phases), Selector("curve", "Setting", curves)),
-    )
+    )  # fmt: skip
 
 
 def _rows(analysis: Analysis) -> pd.DataFrame:
@@ -84,4 +90,4 @@ def _rows(analysis: Analysis) -> pd.DataFrame:
     times = [table[is_time].assign(quantity=name) for name in energies["quantity"].unique()]
     columns = ["curve", "phase", "quantity", "measure", "model", "at"]
     rows = pd.concat([energies, *times])[[*columns, "value", "low", "high", "n", "knee"]]
-    return with_drawn_ends(rows.sort_values(columns, kind="stable", ignore_index=True))
+    return rows.sort_values(columns, kind="stable", ignore_index=True)

@@ -8,7 +8,10 @@ import pandas as pd
 from joulelab.findings import schema
 from joulelab.findings.all import Analysis
 from joulelab.findings.schema import PHASE_PAIRS, READABLE
+from joulelab.format import ratio_with_interval
+from joulelab.report.charts.axes import Axis, axes_text
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.dots import ROW_PX, dashed_line, dots
 from joulelab.report.charts.style import (
     FOR_UNITS,
     PER,
@@ -16,18 +19,22 @@ from joulelab.report.charts.style import (
     PHASES,
     QUANTITIES,
     SERIES_COLOURS,
-    dashed_line,
-    dots,
+    caption,
     extremes,
     interval_rows,
-    interval_tips,
+    means_text,
     phase_colour,
+    shared_text,
     specification,
     tips,
-    with_drawn_ends,
+    with_shared,
+    with_text,
 )
 
 _RATIOS = {"time": "time", "net": "energy net of idle", "gross": "gross energy"}
+_INTERVALS = "Lines are 95 % intervals."
+_PAIR_ROW_PX = 27
+"""Height of a row with a point for each phase."""
 
 
 def energy(analysis: Analysis) -> Chart:
@@ -39,24 +46,27 @@ def energy(analysis: Analysis) -> Chart:
     )
     if table.empty:
         raise NothingToDraw("no run has a measured or estimated energy")
-    table = with_drawn_ends(table)
+    title = f"{{quantity}} {FOR_UNITS}"
+    table = with_text(table, "J")
+    table, axis = _axis(f"{title} (J)").framed(table, ["group", "quantity", "phase"])
     table = table.sort_values(["group", "quantity", "phase", "value"], kind="stable")
-    view = dots(
-        table,
-        f"{{quantity}} {FOR_UNITS} (J)",
-        phase_colour(),
-        tips(model="Model", **_tips("J")),
-    )
+    view = dots(table, axis, phase_colour(), tips(table, model="Model", text=title, n="Repeats"))
     return Chart(
         name="energy",
-        caption="The most efficient model is at the top. Points are means over repeats, lines are "
-        "95 % intervals.",
+        caption=caption(
+            "The most efficient model is at the top.", means_text(table), _INTERVALS,
+            axes_text(table, axis), shared_text(table),
+        ),
         alt=f"Energy {FOR_UNITS} of each model in each phase, with intervals. "
         f"{extremes(table, 'uses the least', 'the most')}",
         specification=specification(view),
         table=table,
         panels=PHASE_PANELS,
-    )
+    )  # fmt: skip
+
+
+def _axis(title: str, also: str = "") -> Axis:
+    return Axis("x", "value", title, low="low", high="high", zero=True, also=also)
 
 
 def duration(analysis: Analysis) -> Chart:
@@ -66,22 +76,27 @@ def duration(analysis: Analysis) -> Chart:
         raise NothingToDraw("no run has a known duration")
     rank = table["phase"].map(list(PHASES).index)
     table = table.assign(rank=rank).sort_values(["group", "rank", "value"], kind="stable")
-    table = with_drawn_ends(table.drop(columns="rank"))
+    title = f"Time {FOR_UNITS}"
+    table, axis = _axis(f"{title} (s)").framed(with_text(table, "s"), ["group"])
     view = dots(
         table,
-        f"Time {FOR_UNITS} (s)",
+        axis,
         phase_colour(set(table["phase"])),
-        tips(model="Model", phase="Phase", **_tips("s")),
+        tips(table, model="Model", phase="Phase", text=title, n="Repeats"),
+        row_px=_PAIR_ROW_PX if table["phase"].nunique() > 1 else ROW_PX,
         yOffset=alt.YOffset("phase:N", sort=list(PHASES), scale=alt.Scale(padding=0.4)),
     )
     return Chart(
         name="duration",
-        caption="Points are means over repeats, lines are 95 % intervals of their variation.",
+        caption=caption(
+            means_text(table), "Lines are 95 % intervals of the variation between repeats.",
+            axes_text(table, axis), shared_text(table),
+        ),
         alt=f"Time {FOR_UNITS} of each model in each phase. "
         f"{extremes(table, 'takes the least', 'the most')}",
         specification=specification(view),
         table=table,
-    )
+    )  # fmt: skip
 
 
 def ratio(analysis: Analysis) -> Chart:
@@ -90,32 +105,42 @@ def ratio(analysis: Analysis) -> Chart:
     table = table.rename(columns={"estimate": "value", "quantity": "of"})
     if table.empty:
         raise NothingToDraw("no model has two phases that are compared, as training and inference")
-    table = with_drawn_ends(table.assign(pair=table["first"] + "-" + table["second"]))
+    table = table.assign(pair=table["first"] + "-" + table["second"])
     table = table.drop(columns=["first", "second"])
-    table = table.sort_values(["group", "pair", "of", "value"], kind="stable")
+    table = with_shared(table, analysis.tables.measurements, "group", "model")
+    table = table.sort_values(["group", "pair", "of", "value"], kind="stable", ignore_index=True)
     pairs = {
         f"{pair.first}-{pair.second}": f"{PHASES[pair.first]} over {schema.PHASES[pair.second]}"
         for pair in PHASE_PAIRS
     }
     present = {pair: name for pair, name in pairs.items() if (table["pair"] == pair).any()}
+    table = _with_ratio_text(table)
+    title = "{pair}, {of} per {unit}"
+    table, axis = _axis(title, also="rule").framed(table, ["group", "pair", "of"])
     view = dots(
         table,
-        "{pair}, {of} per {unit}",
+        axis,
         SERIES_COLOURS[2],
-        tips(model="Model", value="Ratio", low="95 % from", high="to", n="Repeats"),
-        views=["pair"],
+        tips(table, model="Model", text=title, n="Repeats"),
     )
+    rules = {
+        3.0: "The dashed line is the rule of thumb that training takes 3 times as long as "
+        "inference or prefill.",
+        1.0: "Of decoding over prefill, the dashed line is where both are equal.",
+    }
     return Chart(
         name="ratio",
-        caption="The dashed line is the rule of thumb that training takes 3 times as long as "
-        "inference or prefill; of decoding over prefill, it is where both are equal. Lines are "
-        "95 % intervals.",
+        caption=caption(
+            means_text(table, "ratios of means"),
+            *(text for rule, text in rules.items() if (table["rule"] == rule).any()),
+            _INTERVALS, axes_text(table, axis), shared_text(table),
+        ),
         alt="Ratio of one phase to another for each model, with intervals and a dashed line at "
         "the rule of thumb.",
         specification=specification(dashed_line("rule") + view),
         table=table,
         selectors=(Selector("of", "Ratio of", _RATIOS), Selector("pair", "Phases", present)),
-    )
+    )  # fmt: skip
 
 
 def machines(analysis: Analysis) -> Chart:
@@ -124,34 +149,42 @@ def machines(analysis: Analysis) -> Chart:
     table = table[table["value"].notna()]
     if table.empty:
         raise NothingToDraw("no model ran on two machines with the same settings")
-    table = with_drawn_ends(table.drop(columns="unit").assign(one=1.0))
+    table = _with_ratio_text(table.drop(columns="unit").assign(one=1.0))
     table = table.sort_values(["of", "phase", "value"], ignore_index=True)
+    title = "Ratio to the reference, {of} per {unit}"
+    table, axis = _axis(title, also="one").framed(table, ["of", "phase", "setting"])
     names = sorted(table["machine"].unique())
     view = dots(
         table,
-        "Ratio to the reference, {of} per {unit}",
+        axis,
         alt.Color(
             "machine:N",
             scale=alt.Scale(domain=names, range=list(SERIES_COLOURS)),
             legend=alt.Legend(columns=2),
         ),
-        tips(model="Model", machine="Machine", reference="Reference", setting="Setting",
-             value="Ratio", low="95 % from", high="to"),
+        tips(table, model="Model", machine="Machine", reference="Reference", setting="Setting",
+             text="Ratio, {of} per {unit}"),
         yOffset=alt.YOffset("machine:N", scale=alt.Scale(padding=0.3)),
     )  # fmt: skip
     ratios = {name: _RATIOS[name] for name in ("net", "gross", "time")}
     settings = {name: name for name in table["setting"].unique()}
     return Chart(
         name="machines",
-        caption=f"The reference is {table['reference'].iloc[0]}. Left of the dashed line, a "
-        "machine needs less. Lines are 95 % intervals.",
+        caption=caption(
+            f"The reference is {table['reference'].iloc[0]}. Left of the dashed line, a machine "
+            "needs less.",
+            _INTERVALS, axes_text(table, axis),
+        ),
         alt="Energy and time of each model on each machine over those on the reference.",
         specification=specification(dashed_line("one") + view),
         table=table,
         panels=PHASE_PANELS,
         selectors=(Selector("of", "Ratio of", ratios), Selector("setting", "Setting", settings)),
-    )
+    )  # fmt: skip
 
 
-def _tips(unit: str) -> dict[str, str]:
-    return {"value": f"Mean ({unit})", **interval_tips(unit), "n": "Repeats"}
+def _with_ratio_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``text``: each ratio with its interval."""
+    columns = (table[name].astype("float64").tolist() for name in ("value", "low", "high"))
+    texts = [ratio_with_interval(*row) for row in zip(*columns, strict=True)]
+    return table.assign(text=pd.Series(texts, table.index, dtype="str"))

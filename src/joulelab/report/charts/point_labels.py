@@ -1,135 +1,355 @@
-"""Labels of points: a place for each name that has room."""
+"""Labels of points: a position for each name, next to its point or at the end of a line to it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import altair as alt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from joulelab.report.charts.style import logarithmic
+from joulelab.report.charts.axes import Floats, Framed
+from joulelab.report.charts.chart import LABEL, LABEL_WIDTHS_PX
+from joulelab.report.charts.style import HEIGHT_PX, INK, QUIET
 
-SIDES = ("E", "W", "N", "S", "NE", "NW", "SE", "SW")
-"""Sides of a point; its name is written on the first one that is free."""
-
-FRAMES_PX = {"side": (350.0, 300.0), "side_narrow": (235.0, 300.0)}
-"""Size of the plot in a file and on a wide page, and on a phone."""
-
-_LETTER_PX, _LINE_PX, _GAP_PX, _POINT_PX = 5.9, 13.0, 6.0, 4.5
 MOST = 60
 """With more points than this, none is named."""
 
-_STEPS = ((10.0, 50**0.5), (5.0, 10**0.5), (2.0, 2**0.5), (1.0, 0.0))
-"""Steps of ticks, and the least multiple of a power of ten that has each (d3-array)."""
+FONT_PX, LINE_PX = 10.5, 13.0
+NAME_PX = 150.0
+"""Longer names are cut."""
+
+_GAP_PX = 6.0  # Between a name and the centre of its point, besides the point's radius.
+_APART_PX = 4.5  # Between a name and the edge of another point.
+_LINE_STEPS = 80  # Boxes along a line across the plot.
+_CENTRED_PX = 3.0  # Names are centred on a smaller offset, and else begin or end there.
+_LEADS_PX = (18.0, 26.0, 36.0, 50.0, 70.0, 95.0, 125.0, 165.0, 210.0)
+_LEAD_STEPS = np.linspace(0.1, 1.0, 12)[:, None]  # Boxes along a line to a point.
+_DIRECTIONS = 24
+_FIRST = 16  # Positions that are tried before the others.
+_TRIES = 1  # Orders in which names are placed, until all have room.
+_NARROW, _WIDE = frozenset("iljtfrI.,:;'|-/ ()[]"), frozenset("mwMW@%")
 
 Boxes = NDArray[np.float64]
+"""Boxes in plots of any width, as rows: where its left and its right end are anchored, as fractions
+of the width; the ends, in pixels from there; top and bottom, in pixels from the top."""
 
 
-def with_sides(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    by: Sequence[str],
-    *,
-    linear: bool = False,
-    allowed: Sequence[str] = SIDES,
-    frames: Mapping[str, tuple[float, float]] = FRAMES_PX,
-) -> pd.DataFrame:
-    """Add the side of each row's name; empty where it would cover something.
-
-    The axes are those of :func:`joulelab.report.charts.style.axis`.
-
-    Args:
-        table: Rows with the column ``model`` and the columns ``x`` and ``y`` of the axes.
-        x: Column of the horizontal axis.
-        y: Column of the vertical axis.
-        by: Columns that select what is shown at one time.
-        linear: Whether both axes are linear and begin at zero, whatever the range of values.
-        allowed: Those of :data:`SIDES` that are free of other marks.
-        frames: Size of the plot in pixels, by the column of the sides for it.
-    """
-    found = {name: pd.Series(None, index=table.index, dtype=object) for name in frames}
-    for _, part in table.groupby(list(by), dropna=False):
-        if len(part) > MOST:
-            continue
-        at = np.column_stack([_fraction(part[x], linear), 1 - _fraction(part[y], linear)])
-        for name, frame in frames.items():
-            found[name].loc[part.index] = sides(at * frame, part["model"].tolist(), frame, allowed)
-    return table.assign(**found)
-
-
-def sides(
-    at: Boxes,
-    names: Sequence[str],
-    frame: tuple[float, float],
-    allowed: Sequence[str] = SIDES,
-) -> list[str | None]:
-    """Choose a side for each name, so that no name covers a point or another name.
-
-    Args:
-        at: Points from the top left in pixels. Shape: (points, 2).
-        names: Their names.
-        frame: Width and height of the plot in pixels.
-        allowed: Sides to choose from, the best first.
+def text_px(name: str) -> float:
+    """Return the width of a name at :data:`FONT_PX` in a wide font, so that any font fits.
 
     Example:
-        >>> sides(np.array([[50.0, 50.0], [50.0, 50.0]]), ["a", "b"], (200.0, 100.0))
-        ['E', 'W']
+        >>> round(text_px("VGG16"), 1)
+        44.3
     """
-    taken: list[Boxes] = [np.concatenate([point - _POINT_PX, point + _POINT_PX]) for point in at]
-    chosen: list[str | None] = []
-    for own, (point, name) in enumerate(zip(at, names, strict=True)):
-        others = np.array([box for i, box in enumerate(taken) if i != own]).reshape(-1, 4)
-        for side in allowed:
-            box = _box(point, side, _LETTER_PX * len(name))
-            if _inside(box, frame) and not _meets(box, others):
-                chosen.append(side)
-                taken.append(box)
+    widths = (
+        0.42 if one in _NARROW else 1.0 if one in _WIDE else 0.8 if one.isupper() else 0.65
+        for one in name
+    )
+    return min(FONT_PX * math.fsum(widths), NAME_PX)
+
+
+def with_labels(
+    table: pd.DataFrame,
+    axes: tuple[Framed, Framed],
+    by: Sequence[str],
+    *,
+    area: str | float = 55.0,
+    lines: pd.DataFrame | None = None,
+    height_px: float = HEIGHT_PX,
+    is_right: bool = False,
+) -> pd.DataFrame:
+    """Add the column :data:`LABEL`: where to write the name of each row, by width of the plot.
+
+    A position is left, right, above or below its point, or further away with a line to the point.
+    Names cover no point, no other name and nothing outside the plot, and are nearest to their own
+    point. They cover lines and intervals only where there is no other position.
+
+    Args:
+        table: Rows with the column ``model`` and those of both axes, framed by ``by``.
+        axes: The horizontal and the vertical axis.
+        by: Columns that select what is shown at one time.
+        area: Area of a point in square pixels, or the column of it.
+        lines: Lines that are drawn in the plots: columns ``by`` and the values of both axes.
+        height_px: Height of the plot.
+        is_right: Whether all names are right of their points, which end lines.
+    """
+    found = pd.Series(None, index=table.index, dtype=object)
+    of_view = {} if lines is None else dict(iter(lines.groupby(list(by), dropna=False)))
+    for key, part in table.groupby(list(by), dropna=False, sort=False):
+        if len(part) > MOST:
+            continue
+        at = _points(part, axes)
+        areas = np.full(len(part), area) if isinstance(area, float) else part[area].to_numpy(float)
+        drawn = _marks(part, axes, of_view.get(key), height_px)
+        radii = np.sqrt(areas / math.pi)
+        names = part["model"].tolist()
+        positions = [
+            Plot(at, names, radii, drawn, widths, height_px, is_right).positions()
+            for widths in pairwise(LABEL_WIDTHS_PX)
+        ]
+        for row, of_row in zip(part.index, zip(*positions, strict=True), strict=True):
+            found.loc[row] = list(of_row)
+    return table.assign(**{LABEL: found})
+
+
+def _points(part: pd.DataFrame, axes: tuple[Framed, Framed]) -> Floats:
+    """Return points as fractions of the plot from its top left. Shape: (points, 2)."""
+    across, upright = axes
+    return np.column_stack([across.fractions(part), 1 - upright.fractions(part)])
+
+
+def _marks(
+    part: pd.DataFrame, axes: tuple[Framed, Framed], line: pd.DataFrame | None, height_px: float
+) -> Boxes:
+    """Return the intervals and the line of a view as boxes."""
+    across, upright = axes
+    x, y = _points(part, axes).T
+    found = []
+    if across.axis.low:
+        low, high = (across.fractions(part, name) for name in across.drawn)
+        found.append(boxes_around(low, y * height_px, 1.0, until=high))
+    if upright.axis.low:
+        low, high = ((1 - upright.fractions(part, name)) * height_px for name in upright.drawn)
+        tall = boxes_around(x, high, 1.0)
+        tall[:, 5] = low
+        found.append(tall)
+    if line is not None:
+        framed = line.assign(**{name: part[name].iloc[0] for one in axes for name in one.ends})
+        at, heights = _points(framed, axes).T
+        steps = np.linspace(at[0], at[-1], _LINE_STEPS)
+        found.append(boxes_around(steps, np.interp(steps, at, heights) * height_px, 2.0))
+    every = np.concatenate(found) if found else np.zeros((0, 6))
+    return every[np.isfinite(every).all(axis=1)]
+
+
+def boxes_around(x: Floats, y_px: Floats, half_px: Any, until: Floats | None = None) -> Boxes:
+    """Return boxes around points, or around lines across that end at ``until``."""
+    ends = np.broadcast_arrays(x, x if until is None else until, -half_px, half_px)
+    return np.column_stack([*ends, y_px - half_px, y_px + half_px])
+
+
+Position = tuple[float, float, int]
+"""Offset of a name's end (its centre if the first number is small) and middle from its point in
+pixels, and whether a line leads to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Points of a plot whose width lies within a range.
+
+    Attributes:
+        at: Points as fractions of the plot from its top left. Shape: (points, 2).
+        names: Their names.
+        radii: Radii of points in pixels.
+        marks: What names should not cover.
+        widths: Least and greatest width of the plot in pixels.
+        height_px: Height of the plot.
+        is_right: Whether all names are right of their points.
+    """
+
+    at: Floats
+    names: Sequence[str]
+    radii: Floats
+    marks: Boxes
+    widths: tuple[float, float]
+    height_px: float
+    is_right: bool = False
+
+    def positions(self) -> list[Position | None]:
+        """Choose a position for each name that is free at every width."""
+        points = range(len(self.names))
+        alone = _Placement(self)
+        room = [alone.free(own, self.near(own), strict=True).sum() for own in points]
+        order = sorted(points, key=lambda own: room[own])
+        best = self._place(order)
+        for _ in range(_TRIES):
+            missing = [own for own in order if best[own] is None]
+            if not missing:
                 break
-        else:
-            chosen.append(None)
-    return chosen
+            # Those without room come first in the next attempt.
+            order = missing + [own for own in order if own not in missing]
+            best = min(best, self._place(order), key=lambda one: one.count(None))
+        return best
+
+    def _place(self, order: Sequence[int]) -> list[Position | None]:
+        chosen: list[Position | None] = [None] * len(self.names)
+        placement = _Placement(self)
+        for own in order:
+            chosen[own] = placement.place(own)
+        return chosen
+
+    def near(self, own: int) -> Floats:
+        """Return the positions next to a point, the best first."""
+        positions = _near(self.radii[own])
+        return positions[:1] if self.is_right else positions
+
+    @property
+    def far(self) -> Floats:
+        """Return the positions at the end of a line, the nearest first."""
+        return _far_right() if self.is_right else _far()
+
+    def around_points(self, margin_px: float) -> Boxes:
+        """Return boxes around all points."""
+        return boxes_around(self.at[:, 0], self.at[:, 1] * self.height_px, self.radii + margin_px)
+
+    def names_at(self, own: int, positions: Floats) -> Boxes:
+        """Return the box of a name at each position."""
+        boxes = _boxes(positions, text_px(self.names[own]))
+        boxes[:, :2] = self.at[own, 0]
+        boxes[:, 4:] += self.at[own, 1] * self.height_px
+        return boxes
+
+    def leads(self, own: int, positions: Floats) -> Boxes:
+        """Return boxes along the line from a point to each position."""
+        steps = (_LEAD_STEPS * positions[:, None]).reshape(-1, 2)
+        x, y = self.at[own]
+        boxes = boxes_around(np.full(len(steps), x), y * self.height_px + steps[:, 1], 1.0)
+        boxes[:, 2:4] += steps[:, :1]
+        return boxes
 
 
-def _fraction(values: pd.Series[float], linear: bool) -> Boxes:
-    """Return positions on the axis, from 0 to 1, with the margins that the axis has."""
-    known = np.asarray(values, dtype=np.float64)
-    if logarithmic(values) and not linear:
-        known = np.asarray(np.log(known), dtype=np.float64)
-    low, high = float(np.nanmin(known)), float(np.nanmax(known))
-    if linear:
-        low, high = min(low, 0.0), max(high, 0.0)
-        if high > low:
-            low, high = _nice(low, high)
-            return np.asarray((known - low) / (high - low), dtype=np.float64)
-    return 0.04 + 0.92 * (known - low) / (high - low) if high > low else np.full(len(known), 0.5)
+class _Placement:
+    """Names that have a position in a plot, and where others have room."""
+
+    def __init__(self, plot: Plot) -> None:
+        self._plot = plot
+        self._apart = plot.around_points(_APART_PX)
+        self._points = plot.around_points(0.0)
+        self._names: list[Boxes] = []
+        self._leads: list[Boxes] = []
+
+    def place(self, own: int) -> Position | None:
+        """Place a name at the best free position; ``None`` if there is none."""
+        near, far = self._plot.near(own), self._plot.far
+        for strict in (True, False):
+            found = near[self.free(own, near, strict=strict)]
+            is_far = not len(found)
+            if is_far:
+                found = self._reachable(own, far[self.free(own, far, strict=strict)], strict)
+            if len(found):
+                self._names.append(self._plot.names_at(own, found[:1]))
+                if is_far:
+                    self._leads.append(self._plot.leads(own, found[:1]))
+                return float(found[0, 0]), float(found[0, 1]), int(is_far)
+        return None
+
+    def free(self, own: int, positions: Floats, *, strict: bool) -> NDArray[np.bool_]:
+        """Report which positions of a name cover nothing; if strict, no mark either."""
+        plot = self._plot
+        boxes = plot.names_at(own, positions)
+        inside = (boxes[:, 4] >= 0) & (boxes[:, 5] <= plot.height_px)
+        for width in plot.widths:
+            left, right = (boxes[:, end] * width + boxes[:, 2 + end] for end in (0, 1))
+            inside &= (left >= 0) & (right <= width)
+        others = [np.delete(self._apart, own, axis=0), *self._names, *self._leads]
+        others += [plot.marks] if strict else []
+        return inside & ~meet(boxes, np.concatenate(others), plot.widths)
+
+    def _reachable(self, own: int, positions: Floats, strict: bool) -> Floats:
+        """Return positions to which a line crosses no point, name or, if strict, line."""
+        plot, points = self._plot, self._points
+        # A line begins within the points that touch its own.
+        touching = meet(points, points[own : own + 1], plot.widths)
+        crossed = [points[~touching], *self._names, *(self._leads if strict else [])]
+        for some in (positions[:_FIRST], positions[_FIRST:]):
+            met = meet(plot.leads(own, some), np.concatenate(crossed), plot.widths)
+            free = ~met.reshape(len(some), len(_LEAD_STEPS)).any(axis=1)
+            if free.any():
+                return some[free]
+        return positions[:0]
 
 
-def _nice(low: float, high: float) -> tuple[float, float]:
-    """Extend the ends of an axis to multiples of its step, as d3's ``nice`` does for ten ticks."""
-    for _ in range(2):
-        raw = (high - low) / 10
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = power * next(size for size, least in _STEPS if raw / power >= least)
-        low, high = math.floor(low / step) * step, math.ceil(high / step) * step
-    return low, high
+def _near(radius: float) -> Floats:
+    """Return the positions next to a point, the best first."""
+    side, above = radius + _GAP_PX - 2, radius + _GAP_PX / 2 + LINE_PX / 2 - 2
+    slant = 0.7 * side + 1
+    return np.array(
+        [
+            [side, 0], [-side, 0], [0, -above], [0, above],
+            [slant, 2 - above], [slant, above - 2], [-slant, 2 - above], [-slant, above - 2],
+        ]
+    ).round(1)  # fmt: skip
 
 
-def _box(point: Boxes, side: str, width: float) -> Boxes:
-    x, y = point
-    diagonal = len(side) > 1
-    gap = _GAP_PX * (0.6 if diagonal else 1)
-    left = x + gap if "E" in side else x - gap - width if "W" in side else x - width / 2
-    top = y + gap if "S" in side else y - gap - _LINE_PX if "N" in side else y - _LINE_PX / 2
-    return np.array([left, top, left + width, top + _LINE_PX])
+def _far() -> Floats:
+    """Return the positions at the end of a line, the nearest first."""
+    angles = np.arange(_DIRECTIONS) * 2 * math.pi / _DIRECTIONS
+    directions = np.column_stack([np.cos(angles), -np.sin(angles)])
+    return np.concatenate([radius * directions for radius in _LEADS_PX]).round(1)
 
 
-def _inside(box: Boxes, frame: tuple[float, float]) -> bool:
-    return bool(box[0] >= 0 and box[1] >= -8 and box[2] <= frame[0] + 8 and box[3] <= frame[1])
+def _far_right() -> Floats:
+    """Return the positions to the right, at the end of a line, the nearest first."""
+    steps = np.arange(1, 30)[:, None] * np.array([-LINE_PX, LINE_PX]) / 2
+    return np.column_stack([np.full(steps.size, _LEADS_PX[0]), steps.ravel()])
 
 
-def _meets(box: Boxes, others: Boxes) -> bool:
-    apart = (others[:, :2] >= box[2:]) | (others[:, 2:] <= box[:2])
-    return bool((~apart.any(axis=1)).any())
+def _boxes(positions: Floats, width: float) -> Boxes:
+    """Return the box of a name at each position, around a point at the top left."""
+    dx, dy = positions.T
+    left = np.where(dx > _CENTRED_PX, dx, np.where(dx < -_CENTRED_PX, dx - width, dx - width / 2))
+    zero = np.zeros_like(dx)
+    return np.column_stack([zero, zero, left, left + width, dy - LINE_PX / 2, dy + LINE_PX / 2])
+
+
+def meet(boxes: Boxes, others: Boxes, widths: tuple[float, float]) -> NDArray[np.bool_]:
+    """Report which boxes meet any other at some width of the plot within a range.
+
+    Distances across are linear in the width, so that those at its ends bound all.
+
+    Example:
+        >>> one, other = [0.5, 0.5, 4, 50, 90, 103], [0.6, 0.6, -4, 4, 98, 106]
+        >>> ranges = ((200, 300), (600, 700))
+        >>> [meet(np.array([one]), np.array([other]), widths).tolist() for widths in ranges]
+        [[True], [False]]
+    """
+    above = (boxes[:, None, 4] < others[:, 5]) & (others[:, 4] < boxes[:, None, 5])
+    starts, stops = (
+        np.stack([(others[:, end] - boxes[:, None, 1 - end]) * width for width in widths])
+        for end in (0, 1)
+    )
+    before = starts.min(0) + others[:, 2] < boxes[:, None, 3]
+    behind = stops.max(0) + others[:, 3] > boxes[:, None, 2]
+    return np.asarray((above & before & behind).any(axis=1))
+
+
+def name_layers(base: alt.Chart) -> tuple[alt.Chart, alt.Chart]:
+    """Return lines to points, to be drawn below them, and the names from :func:`with_labels`.
+
+    Args:
+        base: A chart of rows with both axes.
+    """
+    number = " + ".join(f"(width >= {width})" for width in LABEL_WIDTHS_PX[1:-1])
+    at = f"(datum.{LABEL} || [])[{number}]"
+    dx, dy = f"{at}[0]", f"{at}[1]"
+    named = base.transform_filter(f"isValid({at})")
+    encoding = base.to_dict(validate=False)["encoding"]
+    leads: alt.Chart = named.transform_filter(f"{at}[2]").mark_rule(
+        strokeWidth=0.8, x2Offset=alt.ExprRef(dx), y2Offset=alt.ExprRef(dy), aria=False
+    )
+    leads = leads.encode(
+        x2=encoding["x"]["field"], y2=encoding["y"]["field"], color=alt.value(QUIET)
+    )
+    sides = f"{dx} > {_CENTRED_PX} ? 'left' : {dx} < -{_CENTRED_PX} ? 'right' : 'center'"
+    names: alt.Chart = named.mark_text(
+        baseline="middle",
+        align=alt.ExprRef(sides),
+        dx=alt.ExprRef(dx),
+        dy=alt.ExprRef(dy),
+        limit=NAME_PX,
+        fontSize=FONT_PX,
+    )
+    return leads, names.encode(text="model:N", color=alt.value(INK))
+
+
+def unnamed_text(table: pd.DataFrame) -> str:
+    """Say for a caption how to find names, if some points have none at all."""
+    if table[LABEL].notna().all():
+        return ""
+    return f"More than {MOST} points have no names: point at one, or see the data below."

@@ -21,11 +21,16 @@ from joulelab.report.charts.style import (
     NUMBER,
     PHASE_PANELS,
     QUIET,
+    caption,
     chart,
     component_colour,
+    crosses,
     phase_colour,
+    shared_text,
     specification,
     tips,
+    with_shared,
+    with_text,
 )
 from joulelab.runs.record import Run
 from joulelab.runs.study_runs import Study
@@ -48,7 +53,10 @@ def power(analysis: Analysis) -> Chart:
         raise NothingToDraw("no component has a measured or estimated power")
     idle = _idle(analysis.tables.measurements, parts)
     limits = _limits(parts)
-    table = pd.concat([_stacked(parts), idle, limits], ignore_index=True)
+    stacked = with_shared(_stacked(parts), analysis.tables.measurements, "group", "phase", "model")
+    stacked = with_text(stacked, "W", "power_w", "power_w", "power_w", into="power")
+    idle = with_text(idle, "W", "power_w", "power_w", "power_w", into="power")
+    table = pd.concat([stacked, idle, limits], ignore_index=True)
     base = chart(height=alt.Step(21))
     y = alt.Y("model:N", sort=None, title=None)
     bars = (
@@ -59,14 +67,16 @@ def power(analysis: Analysis) -> Chart:
             y=y,
             color=component_colour(set(parts["component"])),
             order=alt.Order("rank:Q"),
-            tooltip=tips(model="Model", component="Component", power_w="Mean power (W)"),
+            tooltip=tips(stacked, model="Model", component="Component", power="Mean power"),
         )
     )
     ticks = (
         base.transform_filter("datum.mark == 'idle'")
         .mark_tick(thickness=2, color=INK, bandSize=15)
-        .encode(x="power_w:Q", y=y, tooltip=tips(model="Model", power_w="Idle power (W)"))
+        .encode(x="power_w:Q", y=y, tooltip=tips(idle, model="Model", power="Idle power"))
     )
+    # A cross at the left end of the bar.
+    first = base.transform_filter("datum.rank == 0").encode(x=alt.value(8), y=y)
     limit = base.transform_filter("datum.mark == 'limit'")
     line = limit.mark_rule(strokeDash=[5, 3], color=QUIET).encode(x="power_w:Q")
     name = limit.mark_text(align="right", baseline="bottom", dx=4, dy=-3, color=INK).encode(
@@ -74,10 +84,16 @@ def power(analysis: Analysis) -> Chart:
     )
     return Chart(
         name="power",
-        caption="The dark tick is the idle power of the same components at that time."
-        + (" The dashed line is the limit of the leftmost component." if len(limits) else ""),
+        caption=caption(
+            "Bars are means over repeats; they start at zero and have no intervals.",
+            "A dark tick is the idle power of the same components at that time."
+            if len(idle)
+            else "Idle power is not known.",
+            "A dashed line is the limit of the leftmost component." if len(limits) else "",
+            shared_text(table, "crossed bar"),
+        ),
         alt="Mean power of each model by component, stacked, in each phase.",
-        specification=specification(bars + ticks + line + name),
+        specification=specification(alt.layer(bars, ticks, line, name, crosses(first))),
         table=table,
         panels=PHASE_PANELS,
     )
@@ -130,7 +146,7 @@ def trace(analysis: Analysis, run_ids: Sequence[str] = ()) -> Chart:
             x=x,
             x2="stop_s:Q",
             color=phase_colour(set(table["phase"].dropna())),
-            tooltip=tips(phase="Phase", epoch="Epoch", t_s="From (s)", stop_s="To (s)"),
+            tooltip=tips(table, phase="Phase", epoch="Epoch", t_s="From (s)", stop_s="To (s)"),
         )
     )
     lines = (

@@ -10,29 +10,29 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.hosts import pool_hosts
 from joulelab.findings.predictors import PREDICTORS
 from joulelab.findings.schema import READABLE
-from joulelab.findings.summary import group_numbers
+from joulelab.findings.summary import ANALYZED, group_numbers
 from joulelab.format import with_interval
+from joulelab.report.charts.axes import Axis, axes_text
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
-from joulelab.report.charts.point_labels import with_sides
+from joulelab.report.charts.point_labels import name_layers, unnamed_text, with_labels
 from joulelab.report.charts.style import (
     FOR_UNITS,
     INK,
-    NUMBER,
     PER,
     PHASE_PANELS,
     QUANTITIES,
     QUIET,
-    axis,
+    caption,
     chart,
-    interval_lines,
+    crosses,
     interval_rows,
-    interval_tips,
-    model_names,
+    means_text,
     phase_colour,
+    shared_text,
     specification,
-    ticks,
     tips,
-    with_drawn_ends,
+    with_shared,
+    with_text,
 )
 from joulelab.runs.study_runs import Study
 from joulelab.stats.estimates import estimate
@@ -58,45 +58,54 @@ _PREDICTED = {
 
 def predictors(analysis: Analysis) -> Chart:
     """Chart energy for 1,000 samples or tokens against each predictor (Fig. 6)."""
-    points = _predictor_points(analysis.tables.measurements)
+    measured = analysis.tables.measurements
+    points = _predictor_points(measured[measured["rank"] < ANALYZED])
     enough = points.groupby("predictor")["model"].nunique() > 1
     known = [name for name in PREDICTORS if enough.get(name, False)]
     if not known or known == ["time"]:
         raise NothingToDraw("two models with known characteristics and energy are needed")
     points = points[points["predictor"].isin(known)].reset_index(drop=True)
-    points = with_sides(points, "x", "value", ["group", "quantity", "predictor", "phase"])
-    points = with_drawn_ends(points)
+    by = ["group", "quantity", "predictor", "phase"]
+    across = Axis("x", "x", "{predictor}", is_logarithmic=True)
+    title = f"{{quantity}} {FOR_UNITS}"
+    upright = Axis("y", "value", f"{title} (J)", low="low", high="high")
+    points, x = across.framed(with_text(points, "J"), by)
+    points, y = upright.framed(points, by)
+    points = with_labels(points, (x, y), by)
     table = pd.concat([points, _correlation_notes(analysis.correlations)], ignore_index=True)
     table = table[table["predictor"].isin(known)]
     base = chart().transform_filter("datum.mark == 'point'")
     base = base.encode(
-        x=alt.X("x:Q", title="{predictor}", scale=alt.Scale(type="log", nice=False, padding=14),
-                axis=alt.Axis(format="~s", tickCount=6, grid=False)),
+        x=x.encoded(points, format="~s", tickCount=6, values=alt.Undefined, grid=False),
         color=phase_colour(),
-        tooltip=tips(model="Model", x="{predictor}", value="{quantity} (J)",
-                     **interval_tips("J")),
-    )  # fmt: skip
-    title = f"{{quantity}} {FOR_UNITS} (J)"
-    y = alt.Y("value:Q", title=title, **axis(pd.concat([points["value"], points["drawn_high"]])))
-    circles = base.mark_point(filled=True, opacity=1, size=55).encode(y=y)
-    lines = alt.layer(*interval_lines(base, "y", 1.2))
+        tooltip=tips(points, model="Model", x="{predictor}", text=title, n="Repeats"),
+    )
+    at = base.encode(y=y.encoded(points))
+    circles = at.mark_point(filled=True, opacity=1, size=55)
+    leads, names = name_layers(at)
+    lines = y.interval_lines(base, points, 1.2)
     note = (
         chart()
         .transform_filter("datum.mark == 'note'")
         .mark_text(align="left", baseline="bottom", color=INK)
         .encode(x=alt.value(0), y=alt.value(-4), text="model:N")
     )
-    names = {name: _NAMES[name] for name in known}
+    selections = {name: _NAMES[name] for name in known}
     return Chart(
         name="predictors",
-        caption="Each point is a model. Above it, Spearman's rank correlation over models with its "
-        "95 % interval.",
+        caption=caption(
+            means_text(points), "Lines are 95 % intervals. Above the points, Spearman's rank "
+            "correlation over models with its 95 % interval.",
+            axes_text(points, x, y), shared_text(points), unnamed_text(points),
+        ),
         alt=f"Energy {FOR_UNITS} against {_NAMES[known[0]]}, one point per model.",
-        specification=specification(lines + circles + model_names(base.encode(y=y)) + note),
+        specification=specification(
+            alt.layer(leads, *lines, circles, crosses(at), names, note)
+        ),
         table=table,
         panels=PHASE_PANELS,
-        selectors=(Selector("predictor", "Against", names),),
-    )
+        selectors=(Selector("predictor", "Against", selections),),
+    )  # fmt: skip
 
 
 def _predictor_points(measured: pd.DataFrame) -> pd.DataFrame:
@@ -128,39 +137,84 @@ def energy_time(analysis: Analysis) -> Chart:
     points = points[points["energy_j_per_unit"].notna()]
     if points.empty:
         raise NothingToDraw("models with a known time and energy are needed")
-    named = points[["group", "phase", "quantity", "model"]]
-    x = PER * points["duration_s_per_unit"]
-    energy = named.assign(
-        view="energy",
-        x=x,
-        value=PER * points["energy_j_per_unit"],
-        fitted=PER * points["fitted_j_per_unit"],
-    )
-    residual = named.assign(
-        view="residual", x=x, value=PER * points["residual_j_per_unit"], fitted=0.0
-    )
-    table = pd.concat([energy, residual[residual["value"].notna()]], ignore_index=True)
-    table = with_sides(table, "x", "value", ["group", "phase", "quantity", "view"], linear=True)
+    views = [
+        _time_view(points, "energy", "energy_j_per_unit", points["fitted_j_per_unit"]),
+        _time_view(points, "residual", "residual_j_per_unit", 0.0 * points["fitted_j_per_unit"]),
+    ]
+    table = pd.concat([one for one in views if not one.empty], ignore_index=True)
+    table = _with_measured_ends(table, analysis.tables.measurements)
+    by = ["group", "phase", "quantity", "view"]
+    title = f"{{view}} {FOR_UNITS}"
+    table = with_text(with_text(table, "J"), "s", "x", "time_low", "time_high", into="time")
+    across = Axis("x", "x", f"Time {FOR_UNITS} (s)", low="time_low", high="time_high", zero=True,
+                  is_logarithmic=False)  # fmt: skip
+    upright = Axis("y", "value", f"{title} (J)", low="low", high="high", zero=True,
+                   is_logarithmic=False)  # fmt: skip
+    table, x = across.framed(table, by)
+    table, y = upright.framed(table, by)
+    line = table.sort_values("x", kind="stable").drop(columns="value")
+    table = with_labels(table, (x, y), by, lines=line.rename(columns={"fitted": "value"}))
     base = chart().encode(
-        x=alt.X("x:Q", title=f"Time {FOR_UNITS} (s)", axis=alt.Axis(format=NUMBER)),
-    )
-    y = alt.Y("value:Q", title=f"{{view}} {FOR_UNITS} (J)", axis=alt.Axis(format=NUMBER))
-    line = base.mark_line(color=QUIET, strokeDash=[5, 3]).encode(y="fitted:Q", order="x:Q")
-    circles = base.mark_point(filled=True, opacity=1, size=55).encode(
-        y=y,
+        tooltip=tips(table, model="Model", time=f"Time {FOR_UNITS}", text=title, fitted="Line (J)",
+                     n="Repeats"),
         color=phase_colour(),
-        tooltip=tips(model="Model", x="Time (s)", value="{view} (J)", fitted="Line (J)"),
-    )
-    views = {"energy": "{quantity}", "residual": "Residual of the fit"}
+    )  # fmt: skip
+    at = base.encode(x=x.encoded(table), y=y.encoded(table))
+    fit = chart().mark_line(color=QUIET, strokeDash=[5, 3], clip=True)
+    fit = fit.encode(x=x.encoded(table), y=y.encoded(table, "fitted"), order="x:Q")
+    intervals = [
+        *y.interval_lines(base.encode(x=x.encoded(table)), table, 1),
+        *x.interval_lines(base.encode(y=y.encoded(table)), table, 1),
+    ]
+    leads, names = name_layers(at)
+    circles = at.mark_point(filled=True, opacity=1, size=55)
     return Chart(
         name="energy-time",
-        caption="Each point is a model; the dashed line is their least-squares fit.",
+        caption=caption(
+            means_text(table), "Lines are 95 % intervals, where they are wider than the point; the "
+            "dashed line is the least-squares fit of all models.",
+            axes_text(table, x, y), shared_text(table), unnamed_text(table),
+        ),
         alt=f"Energy {FOR_UNITS} against their time, one point per model, with a line.",
-        specification=specification(line + circles + model_names(base.encode(y=y))),
+        specification=specification(
+            alt.layer(fit, leads, *intervals, circles, crosses(at), names)
+        ),
         table=table,
         panels=PHASE_PANELS,
-        selectors=(Selector("view", "Show", views),),
+        selectors=(
+            Selector("view", "Show", {"energy": "{quantity}", "residual": "Residual of the fit"}),
+        ),
+    )  # fmt: skip
+
+
+def _time_view(
+    points: pd.DataFrame, view: str, column: str, fitted: pd.Series[float]
+) -> pd.DataFrame:
+    """Return the points of a view of energy against time, all for :data:`PER` units."""
+    table = points[["group", "phase", "quantity", "model"]].assign(
+        view=view,
+        x=PER * points["duration_s_per_unit"],
+        value=PER * points[column],
+        fitted=PER * fitted,
+        energy=PER * points["energy_j_per_unit"],
     )
+    return table[table["value"].notna()]
+
+
+def _with_measured_ends(table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Add the intervals of time and energy; that of a residual is as wide as that of its energy."""
+    time = interval_rows(measured, "duration_s_per_unit", PER).drop(columns=["value", "n"])
+    time = time.rename(columns={"low": "time_low", "high": "time_high"})
+    energy = pd.concat(
+        [
+            interval_rows(measured, f"{name}_j_per_unit", PER).assign(quantity=name)
+            for name in QUANTITIES
+        ]
+    ).drop(columns=["value", "shared_runs"])
+    table = table.merge(time, on=["group", "phase", "model"], how="left")
+    table = table.merge(energy, on=["group", "phase", "model", "quantity"], how="left")
+    offset = table["value"] - table.pop("energy")
+    return table.assign(low=table["low"] + offset, high=table["high"] + offset)
 
 
 def utilization(analysis: Analysis) -> Chart:
@@ -170,7 +224,16 @@ def utilization(analysis: Analysis) -> Chart:
     if points.empty:
         raise NothingToDraw("no GPU has both a measured utilisation and a known power")
     points = points.assign(mark="point")
-    points = with_sides(points, "power_w", "utilization_pct", ["group", "phase"])
+    points = with_shared(points, analysis.tables.measurements, "group", "phase", "model")
+    points = with_text(points, "W", "power_w", "power_w", "power_w", into="power")
+    points["area"] = _areas(points["vram_gib"])
+    by = ["group", "phase"]
+    across, upright = (
+        Axis("x", "power_w", "GPU power (W)", is_logarithmic=False),
+        Axis("y", "utilization_pct", "GPU utilisation (%)", most=100.0, is_logarithmic=False),
+    )
+    points, x = across.framed(points, by)
+    points, y = upright.framed(points, by)
     knees = analysis.knees[analysis.knees["shown"].fillna(False).astype(bool)]
     corners = knees[["group", "phase"]].assign(
         mark="knee",
@@ -179,41 +242,72 @@ def utilization(analysis: Analysis) -> Chart:
         high_w=knees["high_w"],
         fitted_pct=knees["intercept_pct"] + knees["slope_below_pct_per_w"] * knees["knee_w"],
     )
-    base = chart().encode(
-        x=alt.X(
-            "power_w:Q", title="GPU power (W)", scale=alt.Scale(zero=False, nice=False, padding=14)
-        ),
+    corners = with_text(corners, "W", "power_w", "low_w", "high_w", into="power")
+    fitted = pd.concat([points[points["fitted_pct"].notna()], corners])
+    line = fitted.sort_values("power_w", kind="stable").drop(columns="utilization_pct")
+    points = with_labels(
+        points,
+        (x, y),
+        by,
+        area="area",
+        lines=line.rename(columns={"fitted_pct": "utilization_pct"}),
     )
-    scale = alt.Scale(zero=False, nice=False, padding=12)
-    y = alt.Y("utilization_pct:Q", title="GPU utilisation (%)", scale=scale)
-    marks = base.transform_filter("datum.mark == 'point'").encode(y=y)
+    base = chart().encode(x=x.encoded(points))
+    at = base.transform_filter("datum.mark == 'point'").encode(y=y.encoded(points))
     legend = alt.Legend(title="Peak GPU memory (GiB)", titleFontWeight="normal", tickCount=3)
-    size = alt.Size("vram_gib:Q", scale=alt.Scale(range=[30, 500], zero=True), legend=legend)
-    circles = marks.mark_point(filled=True, opacity=0.75, stroke="#ffffff", strokeWidth=1).encode(
+    size = alt.Size("vram_gib:Q", scale=alt.Scale(range=_AREAS_PX, zero=True), legend=legend)
+    circles = at.mark_point(filled=True, opacity=0.75, stroke="#ffffff", strokeWidth=1).encode(
         color=phase_colour(),
-        size=size if points["vram_gib"].notna().any() else alt.value(70),
-        tooltip=tips(model="Model", power_w="GPU power (W)", utilization_pct="Utilisation (%)",
+        size=size if points["vram_gib"].notna().any() else alt.value(_AREA_PX),
+        tooltip=tips(points, model="Model", power="GPU power", utilization_pct="Utilisation (%)",
                      vram_gib="Peak memory (GiB)"),
     )  # fmt: skip
     fit = (
         base.transform_filter("isValid(datum.fitted_pct)")
-        .mark_line(color=QUIET, strokeDash=[5, 3])
-        .encode(y="fitted_pct:Q", order="power_w:Q")
+        .mark_line(color=QUIET, strokeDash=[5, 3], clip=True)
+        .encode(y=y.encoded(points, "fitted_pct"), order="power_w:Q")
     )
-    knee = base.transform_filter("datum.mark == 'knee'")
-    knee_tips = tips(power_w="Knee (W)", **interval_tips("W", "low_w", "high_w"))
-    bend = knee.mark_rule(color=QUIET, strokeWidth=2).encode(
-        x="low_w:Q", x2="high_w:Q", y="fitted_pct:Q", tooltip=knee_tips
+    bend = (
+        base.transform_filter("datum.mark == 'knee'")
+        .mark_rule(color=QUIET, strokeWidth=2, clip=True)
+        .encode(
+            x=x.encoded(points, "low_w"), x2="high_w:Q", y=y.encoded(points, "fitted_pct"),
+            tooltip=[alt.Tooltip("power:N", title="Knee")],
+        )
+    )  # fmt: skip
+    leads, names = name_layers(at)
+    knee_text = (
+        "The dashed line is the fit of two segments, and the thick line the 95 % interval of "
+        "their joint, where utilisation levels off significantly."
     )
     return Chart(
         name="utilization",
-        caption="Each point is a model. Where utilisation levels off significantly, the dashed "
-        "line is the fit of two segments and the thick line the 95 % interval of their joint.",
+        caption=caption(
+            "Each point is the mean of a model's repeats.",
+            "Its area is the peak GPU memory." if points["vram_gib"].notna().any() else "",
+            knee_text if len(corners) else "Nowhere does utilisation level off significantly.",
+            shared_text(points), unnamed_text(points),
+        ),
         alt="GPU utilisation against power, one point per model, sized by its peak GPU memory.",
-        specification=specification(fit + bend + circles + model_names(marks)),
+        specification=specification(
+            alt.layer(fit, bend, leads, circles, crosses(at), names)
+        ),
         table=pd.concat([points, corners]),
         panels=PHASE_PANELS,
-    )
+    )  # fmt: skip
+
+
+_AREA_PX, _AREAS_PX = 70, [30, 500]
+"""Area of points without known memory, and areas for none and for the most memory."""
+
+
+def _areas(vram_gib: pd.Series[float]) -> pd.Series[float]:
+    """Return the areas of points, at most as large as in any view."""
+    most = vram_gib.max()
+    if not most > 0:
+        return pd.Series(float(_AREA_PX), vram_gib.index)
+    least, greatest = _AREAS_PX
+    return least + (greatest - least) * (vram_gib.fillna(0.0) / most)
 
 
 def predictions(analysis: Analysis) -> Chart:
@@ -228,37 +322,47 @@ def predictions(analysis: Analysis) -> Chart:
     table = table[(table["predicted_j"] > 0) & (table["measured_j"] > 0)].reset_index(drop=True)
     if table.empty:
         raise NothingToDraw(f"{PREDICTIONS} has no prediction of what was measured")
-    table = with_sides(table, "measured_j", "predicted_j", ["group", "phase"])
-    values = ticks(pd.concat([table["measured_j"], table["predicted_j"]]))
-    both = alt.Axis(format=NUMBER, values=values)
-    scale = alt.Scale(type="log", nice=False, padding=12)
+    by = ["group", "phase"]
+    table = with_text(
+        table, "J", "measured_j", "measured_low_j", "measured_high_j", into="measured"
+    )
+    table = with_text(table, "J", "predicted_j", "low_j", "high_j", into="predicted")
+    across = Axis("x", "measured_j", "Measured energy of a step (J)", low="measured_low_j",
+                  high="measured_high_j", also="predicted_j", is_logarithmic=True)  # fmt: skip
+    upright = Axis("y", "predicted_j", "Predicted (J)", low="low_j", high="high_j",
+                   also="measured_j", is_logarithmic=True)  # fmt: skip
+    table, x = across.framed(table, by)
+    table, y = upright.framed(table, by)
+    line = table.assign(predicted_j=table["measured_j"]).sort_values("measured_j")
+    table = with_labels(table, (x, y), by, lines=line)
     base = chart().encode(
-        x=alt.X("measured_j:Q", title="Measured energy of a step (J)", scale=scale, axis=both),
-        color=phase_colour(),
-        tooltip=tips(model="Model", measured_j="Measured (J)",
-                     **interval_tips("J", "measured_low_j", "measured_high_j"),
-                     predicted_j="Predicted (J)", low_j="95 % from (J) ", high_j="to (J) "),
+        color=phase_colour(), tooltip=tips(table, model="Model", measured="Measured",
+        predicted="Predicted"),
     )  # fmt: skip
-    y = alt.Y("predicted_j:Q", title="Predicted (J)", scale=scale, axis=both)
-    circles = base.mark_point(filled=True, opacity=1, size=55).encode(y=y)
-    upright = base.mark_rule(strokeWidth=1.2).encode(y="low_j:Q", y2="high_j:Q")
-    across = base.mark_rule(strokeWidth=1.2).encode(
-        x="measured_low_j:Q", x2="measured_high_j:Q", y=y
+    at = base.encode(x=x.encoded(table), y=y.encoded(table))
+    intervals = [
+        *y.interval_lines(base.encode(x=x.encoded(table)), table, 1.2),
+        *x.interval_lines(base.encode(y=y.encoded(table)), table, 1.2),
+    ]
+    equal = (
+        chart()
+        .mark_line(strokeDash=[5, 3], color=QUIET, clip=True)
+        .encode(x=x.encoded(table), y=y.encoded(table, "measured_j"), order="measured_j:Q")
     )
-    equal = base.mark_line(strokeDash=[5, 3]).encode(
-        y="measured_j:Q", order="measured_j:Q", color=alt.value(QUIET)
-    )
+    leads, names = name_layers(at)
+    circles = at.mark_point(filled=True, opacity=1, size=55)
     return Chart(
         name="predicted",
-        caption="On the dashed line, both are equal. Vertical lines are 95 % intervals of the "
-        "prediction, horizontal ones of the measurement.",
-        alt="Predicted against measured gross energy of a step, one point per model.",
-        specification=specification(
-            equal + upright + across + circles + model_names(base.encode(y=y))
+        caption=caption(
+            "On the dashed line, both are equal. Vertical lines are 95 % intervals of the "
+            "prediction, horizontal ones of the measurement.",
+            axes_text(table, x, y), unnamed_text(table),
         ),
+        alt="Predicted against measured gross energy of a step, one point per model.",
+        specification=specification(alt.layer(equal, leads, *intervals, circles, names)),
         table=table,
         panels=PHASE_PANELS,
-    )
+    )  # fmt: skip
 
 
 def _read_predictions(study: Study) -> pd.DataFrame:

@@ -1,8 +1,7 @@
-"""Style of charts: colours, scales and axes, and the marks that several charts share."""
+"""Style of charts: colours, sizes, texts, and the marks that several charts share."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import altair as alt
 import pandas as pd
 
 from joulelab.findings import schema
-from joulelab.report.charts.chart import TABLE, Selector
+from joulelab.format import with_interval
+from joulelab.report.charts.chart import TABLE, WIDTH_PX, Selector
 
 PHASES = {phase: name.capitalize() for phase, name in schema.PHASES.items()}
 COMPONENTS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
@@ -32,9 +32,6 @@ QUIET = "#767c86"
 
 INK, GRID = "#1b1f24", "#d8dee4"
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-WIDTH_PX = 460
-"""Width of a panel in files: at 96 px per inch slightly more than a column of a paper."""
-
 HEIGHT_PX = 300
 NUMBER = ",.3~r"
 """d3 format: three significant digits, no exponent."""
@@ -73,6 +70,13 @@ CONFIG: dict[str, Any] = {
         "columns": 4,
         "labelLimit": 220,
     },
+    "title": {
+        "anchor": "start",
+        "color": INK,
+        "fontSize": 10.5,
+        "fontWeight": "normal",
+        "offset": 8,
+    },
     "text": {"color": INK, "fontSize": 10.5},
     "rule": {"color": QUIET},
     "tick": {"color": INK},
@@ -82,12 +86,10 @@ CONFIG: dict[str, Any] = {
 """Vega-Lite configuration."""
 
 
-def interval_tips(unit: str, low: str = "low", high: str = "high") -> dict[str, str]:
-    """Name the ends of an interval in a tooltip."""
-    return {low: f"95 % from ({unit})", high: f"to ({unit})"}
+SHARED = "shared_runs"
+"""Column of the number of repeats during which other processes used the machine."""
 
-
-_TEXTS = {"model", "phase", "component", "machine", "reference", "setting", "run", "name"}
+_CROSS = "M-1,-1L1,1M1,-1L-1,1"
 
 
 def chart(**size: Any) -> alt.Chart:
@@ -102,146 +104,86 @@ def specification(view: alt.Chart | alt.LayerChart | alt.FacetChart) -> dict[str
     return parts | {"autosize": {"type": "fit-x", "contains": "padding"}}
 
 
-def logarithmic(values: pd.Series[float]) -> bool:
-    """Return whether the values are positive and span more than a factor of 10."""
-    known = values.dropna()
-    return len(known) > 0 and known.min() > 0 and known.max() / known.min() > 10
+def tips(table: pd.DataFrame, **columns: str) -> list[alt.Tooltip]:
+    """Return a mark's tooltip: column to its name, and how many repeats were disturbed.
 
-
-def axis(values: pd.Series[float], *, zero: bool = False) -> dict[str, Any]:
-    """Return scale and ticks of altair's X or Y: logarithmic for a wide range of values."""
-    if logarithmic(values):
-        scale = alt.Scale(type="log", nice=False, padding=12)
-    else:
-        scale = alt.Scale(zero=zero, nice=True)
-    return {"scale": scale, "axis": alt.Axis(format=NUMBER, values=ticks(values))}
-
-
-def ticks(values: pd.Series[float]) -> Any:
-    """Return the ticks of a logarithmic axis: 1, 2, 5, 10 ..., or 1, 3, 10 ... for a wider range.
-
-    Example:
-        >>> ticks(pd.Series([2.0, 40.0]))
-        [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]
-        >>> ticks(pd.Series([2.0, 4.0]))
-        Undefined
+    Columns of numbers have three digits; quantities come as texts, see :func:`with_text`.
     """
-    if not logarithmic(values):
-        return alt.Undefined
-    low, high = math.log10(values.min()), math.log10(values.max())
-    steps = (1, 2, 5) if high - low < 1.5 else (1, 3)
-    decades = range(math.floor(low), math.ceil(high) + 1)
-    places = [step * 10.0**decade for decade in decades for step in steps]
-    return [place for place in places if 10**low / 5 <= place <= 10**high * 2]
-
-
-FARTHEST = 3.0
-"""Intervals are drawn up to this multiple of the greatest value, and on a logarithmic axis down to
-this fraction of the least; an arrow shows that one reaches further."""
-
-ENDS = ("drawn_low", "drawn_high", "cut_low", "cut_high")
-"""Columns of :func:`with_drawn_ends`."""
-
-
-_CHANNELS = {"x": alt.X, "y": alt.Y}
-_ARROWS = {"x": ("triangle-left", "triangle-right"), "y": ("triangle-down", "triangle-up")}
-
-
-def with_drawn_ends(
-    table: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high"
-) -> pd.DataFrame:
-    """Add the ends of intervals as their axis can show them, and whether they reach further."""
-    values = table[value]
-    ends = table[low], table[high]
-    most = FARTHEST * values.abs().max()
-    drawn = [end.clip(lower=-most, upper=most) for end in ends]
-    on_axis = pd.concat([values, drawn[1]])
-    positive = values[values > 0]
-    if len(positive) and logarithmic(on_axis):
-        drawn = [end.clip(lower=positive.min() / FARTHEST) for end in drawn]
-    return table.assign(
-        drawn_low=drawn[0],
-        drawn_high=drawn[1],
-        cut_low=ends[0] < drawn[0],
-        cut_high=ends[1] > drawn[1],
-    )
-
-
-def interval_lines(base: alt.Chart, along: str, width: float) -> list[alt.Chart]:
-    """Draw intervals, with arrows where they reach further.
-
-    Args:
-        base: A chart of rows with the columns :data:`ENDS` and the other axis.
-        along: ``"x"`` or ``"y"``.
-        width: Width of the lines in pixels.
-    """
-    line = base.mark_rule(strokeWidth=width).encode(
-        **{along: _CHANNELS[along]("drawn_low:Q"), f"{along}2": "drawn_high:Q"}
-    )
-    arrows = [
-        base.transform_filter(f"datum.cut_{end}")
-        .mark_point(shape=shape, filled=True, size=45, opacity=1)
-        .encode(**{along: _CHANNELS[along](f"drawn_{end}:Q")})
-        for end, shape in zip(("low", "high"), _ARROWS[along], strict=True)
-    ]
-    return [line, *arrows]
-
-
-def tips(**columns: str) -> list[alt.Tooltip]:
-    """Return a mark's tooltip: column to its name; numbers with three digits."""
+    if SHARED in table and (table[SHARED] > 0).any():
+        columns |= {SHARED: "Repeats on a busy machine"}
+    is_number = {name: pd.api.types.is_numeric_dtype(table[name]) for name in columns}
     return [
-        alt.Tooltip(f"{column}:N", title=title)
-        if column in _TEXTS
-        else alt.Tooltip(f"{column}:Q", title=title, format=NUMBER)
+        alt.Tooltip(f"{column}:Q", title=title, format=NUMBER)
+        if is_number[column]
+        else alt.Tooltip(f"{column}:N", title=title)
         for column, title in columns.items()
     ]
 
 
+def with_text(
+    table: pd.DataFrame,
+    unit: str,
+    value: str = "value",
+    low: str = "low",
+    high: str = "high",
+    *,
+    into: str = "text",
+) -> pd.DataFrame:
+    """Add a column of texts: each value with its unit and interval, for tooltips."""
+    columns = (table[name].astype("float64").tolist() for name in (value, low, high))
+    texts = [with_interval(*row, unit) for row in zip(*columns, strict=True)]
+    return table.assign(**{into: pd.Series(texts, table.index, dtype="str")})
+
+
+def with_shared(table: pd.DataFrame, measured: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Add the column :data:`SHARED` from the measurements that have the same values in ``by``."""
+    most = measured.groupby(list(by), dropna=False)["shared_runs"].max().rename(SHARED)
+    return table.merge(most.reset_index(), on=list(by), how="left")
+
+
+def crosses(base: alt.Chart) -> alt.Chart:
+    """Cross out the points of rows whose repeats were disturbed (:data:`SHARED`)."""
+    crossed: alt.Chart = base.transform_filter(f"datum.{SHARED} > 0").mark_point(
+        shape=_CROSS, size=70, strokeWidth=1.4, opacity=1
+    )
+    return crossed.encode(color=alt.value(INK), fill=alt.value(None), size=alt.value(70))
+
+
+def shared_text(table: pd.DataFrame, mark: str = "crossed point") -> str:
+    """Say for a caption what marks disturbed repeats, if there are any."""
+    if SHARED not in table or not (table[SHARED] > 0).any():
+        return ""
+    return f"A {mark} has repeats during which other processes used the machine."
+
+
+def means_text(table: pd.DataFrame, what: str = "means") -> str:
+    """Say for a caption of how many repeats points are what.
+
+    Example:
+        >>> means_text(pd.DataFrame({"n": [2, 3]}))
+        'Points are means over 2 to 3 repeats.'
+    """
+    least, most = int(table["n"].min()), int(table["n"].max())
+    if most == 1:
+        return "Points are single runs."
+    counts = str(most) if least == most else f"{least} to {most}"
+    return f"Points are {what} over {counts} repeats."
+
+
+def caption(*texts: str) -> str:
+    """Join the sentences of a caption, without the empty ones."""
+    return " ".join(filter(None, texts))
+
+
 def interval_rows(table: pd.DataFrame, column: str, factor: float = 1.0) -> pd.DataFrame:
-    """Return group, model, phase, value, low, high and n of a column of the measurements."""
+    """Return group, model, phase, value, interval, n and :data:`SHARED` of a measured column."""
     known = table[table[column].notna()]
-    return known[["group", "phase", "model"]].assign(
+    return known[["group", "phase", "model", SHARED]].assign(
         value=known[column] * factor,
         low=known[f"{column}_low"] * factor,
         high=known[f"{column}_high"] * factor,
         n=known[f"{column}_n"].astype(int),
     )
-
-
-def dots(
-    table: pd.DataFrame,
-    title: str,
-    colour: str | alt.Color,
-    tooltip: list[alt.Tooltip],
-    *,
-    views: Sequence[str] = (),
-    **more: Any,
-) -> alt.LayerChart:
-    """Draw a point and an interval for each model, one below the other.
-
-    The table has model, value and :data:`ENDS`. Its axis suits the widest of the parts that differ
-    in the columns ``views``, which are never shown together.
-    """
-    widest = table
-    if views:
-        parts = [part for _, part in table.groupby(list(views), sort=False)]
-        widest = max(parts, key=lambda part: part["value"].max() / part["value"].min())
-    shown = pd.concat([widest["value"], widest["drawn_high"]])
-    base = chart(height=alt.Step(21)).encode(
-        y=alt.Y("model:N", sort=None, title=None),
-        color=alt.value(colour) if isinstance(colour, str) else colour,
-        tooltip=tooltip,
-        **more,
-    )
-    x = alt.X("value:Q", title=title, **axis(shown, zero=True))
-    points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x)
-    return alt.LayerChart(layer=[*interval_lines(base, "x", 1.6), points])
-
-
-def dashed_line(column: str) -> alt.Chart:
-    """Draw a vertical line across :func:`dots` at the value of a constant column."""
-    line: alt.Chart = chart(height=alt.Step(21)).mark_rule(strokeDash=[5, 3])
-    return line.encode(x=f"min({column}):Q")
 
 
 def phase_colour(phases: Collection[str] = ()) -> alt.Color:
@@ -279,30 +221,6 @@ def model_colour(models: Sequence[str]) -> alt.Color | alt.Value:
         scale=alt.Scale(domain=list(models), range=list(SERIES_COLOURS)),
         legend=alt.Legend(columns=3),
     )
-
-
-def model_names(base: alt.Chart) -> alt.Chart:
-    """Write the models' names next to their points (see :mod:`.point_labels`)."""
-    side = "(width < 330 ? datum.side_narrow : datum.side)"
-
-    def by(**levels: str | int) -> alt.ExprRef:
-        pairs = ", ".join(f"{name}: {value!r}" for name, value in levels.items())
-        return alt.ExprRef(f"{{{pairs}}}[{side}]")
-
-    text: alt.Chart = base.mark_text(
-        align=by(E="left", NE="left", SE="left", W="right", NW="right", SW="right", N="center",
-                 S="center"),
-        baseline=by(E="middle", W="middle", N="bottom", NE="bottom", NW="bottom", S="top",
-                    SE="top", SW="top"),
-        dx=by(E=6, NE=4, SE=4, W=-6, NW=-4, SW=-4, N=0, S=0),
-        dy=by(E=0, W=0, N=-6, NE=-3, NW=-3, S=6, SE=3, SW=3),
-    )  # fmt: skip
-    named: alt.Chart = text.encode(
-        text="model:N",
-        color=alt.value(INK),
-        opacity=alt.condition(side, alt.value(1), alt.value(0)),
-    )
-    return named
 
 
 def extremes(table: pd.DataFrame, least: str, most: str) -> str:

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+
 import altair as alt
 import pandas as pd
 
 from joulelab.findings.all import Analysis
 from joulelab.findings.schema import READABLE
+from joulelab.format import quantity as quantity_text
+from joulelab.report.charts.axes import Axis, Framed, axes_text
 from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
-from joulelab.report.charts.point_labels import FRAMES_PX, with_sides
+from joulelab.report.charts.point_labels import LABEL, name_layers, unnamed_text, with_labels
 from joulelab.report.charts.style import (
     FOR_UNITS,
+    HEIGHT_PX,
     INK,
     NUMBER,
     PER,
-    PHASE_COLOURS,
     PHASE_PANELS,
     QUANTITIES,
     QUIET,
     SERIES_COLOURS,
-    axis,
+    caption,
     chart,
-    interval_lines,
-    interval_tips,
+    crosses,
+    means_text,
     model_colour,
-    model_names,
     phase_colour,
+    shared_text,
     specification,
     tips,
-    with_drawn_ends,
+    with_shared,
+    with_text,
 )
 
 _KEY = list(READABLE)
@@ -37,8 +43,9 @@ _MEASURES = {
     "accuracy_pct": "Accuracy (%)",
     "energy": "Energy so far (J)",
 }
-_WHOLE_TICKS = alt.ExprRef("min(ceil(width / 75), domain('x')[1] - domain('x')[0])")
-"""Number of ticks of an axis of whole numbers."""
+_EPOCHS_PX = 240
+_MOST_TICKS = 8
+"""Ticks of the axis of epochs."""
 
 _ACCURACY_PANELS = Selector(
     "phase", "Phase", {"train": "Whole training", "infer": "Inference, one sample"}
@@ -58,99 +65,160 @@ def batch_sizes(analysis: Analysis) -> Chart:
         best=curves["best"].astype("bool"),
         n=curves["n"],
     )
-    table = table.sort_values(
-        ["family", "phase", "quantity", "model", "batch_size"], kind="stable", ignore_index=True
-    )
-    table = _with_names(with_drawn_ends(table))
+    cell = ["family", "phase", "model", "batch_size"]
+    table = with_shared(table, analysis.tables.measurements, *cell)
+    by = ["family", "phase", "quantity"]
+    table = table.sort_values([*by, "model", "batch_size"], kind="stable", ignore_index=True)
+    title = f"{{quantity}} {FOR_UNITS}"
+    upright = Axis("y", "value", f"{title} (J)", low="low", high="high", zero=True)
+    table, y = upright.framed(with_text(table, "J"), by)
     sizes = sorted(table["batch_size"].unique().tolist())
     models = sorted(table["model"].unique())
     few = len(models) <= len(SERIES_COLOURS)
     # The names of many lines are written at their right ends.
-    room = 1.0 if few else (sizes[-1] / sizes[0]) ** 0.4
+    room = 0.05 if few else _ROOM
+    ends = sizes[0] / 1.05, sizes[-1] * (sizes[-1] / sizes[0]) ** room
+    scale = alt.Scale(type="log", nice=False, domain=list(ends))
+    sized = alt.Axis(values=sizes, format=",d", grid=False)
     base = chart().encode(
-        x=alt.X(
-            "batch_size:Q",
-            title="Batch size",
-            scale=alt.Scale(type="log", base=2, nice=False, domain=[sizes[0], sizes[-1] * room]),
-            axis=alt.Axis(values=sizes, format=",d"),
-        ),
+        x=alt.X("batch_size:Q", title="Batch size", scale=scale, axis=sized),
         detail="model:N",
         color=model_colour(models),
-        tooltip=tips(model="Model", batch_size="Batch size", value="{quantity} (J)",
-                     **interval_tips("J"), n="Repeats"),
-    )  # fmt: skip
-    title = f"{{quantity}} {FOR_UNITS} (J)"
-    y = alt.Y(
-        "value:Q", title=title, **axis(pd.concat([table["value"], table["drawn_high"]]), zero=True)
+        tooltip=tips(table, model="Model", batch_size="Batch size", text=title, n="Repeats"),
     )
-    lines = base.mark_line(strokeWidth=1.6).encode(y=y)
-    points = base.mark_point(filled=True, opacity=1, size=35).encode(y=y)
-    whiskers = interval_lines(base, "y", 1.2)
-    best = base.transform_filter("datum.best")
-    rings = best.mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False).encode(
-        y=y, color=alt.value(INK)
-    )
-    layers = [lines, *whiskers, points, rings]
+    at = base.encode(y=y.encoded(table))
+    best = at.transform_filter("datum.best")
+    layers = [
+        at.mark_line(strokeWidth=1.6),
+        *y.interval_lines(base, table, 1.2),
+        at.mark_point(filled=True, opacity=1, size=35),
+        best.mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False).encode(
+            color=alt.value(INK)
+        ),
+        crosses(at),
+    ]
     if not few:
-        layers.append(model_names(base.transform_filter("datum.last").encode(y=y)))
+        across = Framed(Axis("x", "batch_size", ""), is_logarithmic=True)
+        table = _with_names_at_ends(table, (across, y), by, ends)
+        leads, names = name_layers(at)
+        layers = [leads, *layers, names]
     return Chart(
         name="batch-size",
-        caption="One line per model, with 95 % intervals; a ring marks its best batch size.",
+        caption=caption(
+            means_text(table), "One line per model, with 95 % intervals; a ring marks its least "
+            "energy. The horizontal axis is logarithmic.",
+            axes_text(table, y), shared_text(table),
+        ),
         alt=f"Energy {FOR_UNITS} against batch size, one line per model, the best marked.",
         specification=specification(alt.layer(*layers)),
         table=table,
         panels=PHASE_PANELS,
-    )
+    )  # fmt: skip
 
 
-def _with_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Mark the right end of each line, and whether there is room for a name."""
-    by = ["family", "phase", "quantity"]
-    last = table.groupby([*by, "model"])["batch_size"].transform("max") == table["batch_size"]
-    ends = table[last].assign(end=0.6)
-    named = with_sides(ends, "end", "value", by, allowed=("E",))
-    return table.assign(last=last).join(named[list(FRAMES_PX)])
+_ROOM = 0.45
+"""Room for names at the right ends of lines, as a fraction of the length of the axis before it."""
+
+
+def _with_names_at_ends(
+    table: pd.DataFrame,
+    axes: tuple[Framed, Framed],
+    by: Sequence[str],
+    ends: tuple[float, float],
+    height_px: float = HEIGHT_PX,
+) -> pd.DataFrame:
+    """Add the position of each model's name, right of the end of its line.
+
+    Args:
+        table: Rows with the column ``model``, framed by the vertical axis.
+        axes: Both axes.
+        by: Columns that select what is shown at one time.
+        ends: Ends of the horizontal axis.
+        height_px: Height of the plot.
+    """
+    across = axes[0].axis.value
+    last = table.groupby([*by, "model"])[across].transform("max") == table[across]
+    table = table.assign(**dict(zip(axes[0].ends, ends, strict=True)), last=last)
+    named = with_labels(table[last], axes, by, is_right=True, height_px=height_px)
+    return table.join(named[LABEL])
 
 
 def epochs(analysis: Analysis) -> Chart:
-    """Chart loss, accuracy and energy by epoch: mean and range over models (Fig. 5)."""
-    ranges = analysis.epoch_ranges.drop(columns=_KEY)
-    ranges = ranges[(ranges["phase"] == "train") & ranges["mean"].notna()]
-    known = ranges.assign(epoch=ranges["epoch"] + 1)
-    if known.empty or known["epoch"].max() < 2:
+    """Chart loss, accuracy and energy by epoch: a line per model, and their mean (Fig. 5)."""
+    lines = _epoch_lines(analysis)
+    if lines.empty or lines["epoch"].max() < 2:
         raise NothingToDraw("no training run has two complete epochs")
-    parts = []
-    for quantity in QUANTITIES:
-        energy = known[known["quantity"] == f"{quantity}_j"].assign(measure="energy")
-        others = known[known["quantity"].isin(["loss", "accuracy_pct"])]
-        others = others.assign(measure=others["quantity"])
-        parts.append(pd.concat([energy, others]).assign(quantity=quantity))
-    table = pd.concat(parts, ignore_index=True)
+    by = ["group", "quantity", "measure"]
+    upright = Axis("y", "value", "{measure}", is_logarithmic=False)
+    table, y = upright.framed(lines, by)
     present = set(table["measure"])
     measures = {name: title for name, title in _MEASURES.items() if name in present}
-    base = chart(height=190).encode(
-        x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", tickCount=_WHOLE_TICKS),
-                scale=alt.Scale(zero=False, nice=False)),
-        tooltip=tips(epoch="Epoch", mean="Mean over models", least="Least", most="Most",
-                     n="Models"),
+    models = sorted(table["model"].dropna().unique())
+    few = len(models) <= len(SERIES_COLOURS)
+    most = int(table["epoch"].max())
+    ends = 1.0, most + (0.0 if few else _ROOM * (most - 1))
+    numbers = list(range(1, most + 1, -(-most // _MOST_TICKS)))
+    base = chart(height=_EPOCHS_PX).encode(
+        x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(format="d", values=numbers, grid=False),
+                scale=alt.Scale(zero=False, nice=False, domain=list(ends))),
+        y=y.encoded(table),
     )  # fmt: skip
-    y = alt.Y(
-        "mean:Q", title="{measure}", axis=alt.Axis(format=NUMBER), scale=alt.Scale(zero=False)
+    of_models = base.transform_filter("datum.mark == 'model'").encode(
+        detail="model:N",
+        color=model_colour(models),
+        tooltip=tips(table, model="Model", epoch="Epoch", text="{measure}", n="Repeats"),
     )
-    colour = PHASE_COLOURS["train"]
-    band = base.mark_area(color=colour, opacity=0.18).encode(y="least:Q", y2="most:Q")
-    line = base.mark_line(color=colour, strokeWidth=2).encode(y=y)
-    points = base.mark_point(color=colour, filled=True, opacity=1, size=25).encode(y=y)
+    mean = base.transform_filter("datum.mark == 'mean'").encode(
+        color=alt.value(INK),
+        tooltip=tips(table, epoch="Epoch", text="Mean of {measure}", n="Models"),
+    )
+    layers = [
+        of_models.mark_line(strokeWidth=1.3, opacity=1 if few else 0.7),
+        of_models.mark_point(filled=True, opacity=1, size=14),
+        mean.mark_line(strokeWidth=2.2, strokeDash=[6, 3]),
+        mean.mark_point(filled=True, opacity=0, size=60),
+    ]
+    if not few:
+        axes = Framed(Axis("x", "epoch", ""), is_logarithmic=False), y
+        of_model = table["mark"] == "model"
+        named = _with_names_at_ends(table[of_model], axes, by, ends, _EPOCHS_PX)
+        table = pd.concat([named, table[~of_model]], ignore_index=True)
+        leads, names = name_layers(of_models)
+        layers = [leads, *layers, names]
+    has_mean = bool((table["mark"] == "mean").any())
     return Chart(
         name="epochs",
-        caption="The line is the mean over models, the band their range, up to the last epoch that "
-        "all runs of all models completed. Energy is added up from the first epoch on.",
-        alt="Mean and range over models of loss, accuracy and accumulated energy by epoch of "
-        "training.",
-        specification=specification(band + line + points),
+        caption=caption(
+            "One line per model, of the epochs that all of its repeats completed.",
+            "The dashed line is the mean over models, of the epochs that all of them completed."
+            if has_mean else "",
+            "Energy is added up from the first epoch on.",
+        ),
+        alt="Loss, accuracy and accumulated energy by epoch of training, one line per model.",
+        specification=specification(alt.layer(*layers)),
         table=table,
         panels=Selector("measure", "Measure", measures),
-    )
+    )  # fmt: skip
+
+
+def _epoch_lines(analysis: Analysis) -> pd.DataFrame:
+    """Return a row per model, epoch, measure and quantity, and rows of the means over models."""
+    of_models = analysis.epochs_by_model.assign(mark="model")
+    means = analysis.epoch_ranges
+    means = means[means["n"] > 1].rename(columns={"mean": "value"}).assign(mark="mean")
+    parts = []
+    for measure, quantity in product(_MEASURES, QUANTITIES):
+        column = f"{quantity}_j" if measure == "energy" else measure
+        of_model = of_models.rename(columns={column: "value", "repeats": "n"})
+        part = pd.concat([of_model, means[means["quantity"] == column]])
+        parts.append(part.assign(measure=measure, quantity=quantity))
+    table = pd.concat(parts, ignore_index=True)
+    table = table[(table["phase"] == "train") & table["value"].notna()]
+    columns = ["group", "quantity", "measure", "mark", "model", "epoch", "value", "n"]
+    table = table[columns].assign(epoch=table["epoch"] + 1)
+    units = table["measure"].map({"energy": "J", "accuracy_pct": "%", "loss": ""})
+    texts = map(quantity_text, table["value"].tolist(), units.tolist())
+    return table.assign(text=pd.Series(list(texts), table.index, dtype="str"))
 
 
 def accuracy(analysis: Analysis) -> Chart:
@@ -161,48 +229,50 @@ def accuracy(analysis: Analysis) -> Chart:
         raise NothingToDraw("no model has both a known accuracy and a known energy")
     points = points.assign(on_front=points["on_front"].fillna(False).astype(bool))
     points = points.sort_values(["group", "quantity", "phase", "energy_j"], ignore_index=True)
-    table = with_sides(points, "energy_j", "accuracy_pct", ["group", "quantity", "phase"])
-    table = with_drawn_ends(table, "energy_j", "energy_low_j", "energy_high_j")
+    by = ["group", "quantity", "phase"]
+    points = with_shared(points, analysis.tables.measurements, "group", "phase", "model")
+    energy = ("energy_j", "energy_low_j", "energy_high_j")
+    table = with_text(with_text(points, "J", *energy, into="energy"), "%", "accuracy_pct",
+                      "accuracy_low_pct", "accuracy_high_pct", into="accuracy")  # fmt: skip
+    across = Axis("x", energy[0], "{quantity} (J)", low=energy[1], high=energy[2])
+    upright = Axis("y", "accuracy_pct", "Accuracy (%)", low="accuracy_low_pct",
+                   high="accuracy_high_pct", most=100.0, is_logarithmic=False)  # fmt: skip
+    table, x = across.framed(table, by)
+    table, y = upright.framed(table, by)
+    table = with_labels(table, (x, y), by, area=60.0)
     base = chart().encode(
-        y=alt.Y("accuracy_pct:Q", title="Accuracy (%)", axis=alt.Axis(format=NUMBER),
-                scale=alt.Scale(zero=False)),
         color=phase_colour(),
-        tooltip=tips(
-            model="Model", accuracy_pct="Accuracy (%)",
-            **interval_tips("%", "accuracy_low_pct", "accuracy_high_pct"),
-            energy_j="{quantity} (J)", **interval_tips("J", "energy_low_j", "energy_high_j"),
-            j_per_point="J per point of accuracy",
-        ),
+        tooltip=tips(table, model="Model", accuracy="Accuracy", energy="{quantity}",
+                     j_per_point="J per point of accuracy"),
     )  # fmt: skip
-    x = alt.X(
-        "energy_j:Q",
-        title="{quantity} (J)",
-        **axis(pd.concat([table["energy_j"], table["drawn_high"]])),
-    )
-    circles = base.mark_point(size=60, opacity=1, strokeWidth=1.6).encode(
-        x=x,
+    at = base.encode(x=x.encoded(table), y=y.encoded(table))
+    circles = at.mark_point(size=60, opacity=1, strokeWidth=1.6).encode(
         fill=alt.condition("datum.on_front", phase_colour(), alt.value("transparent")),
     )
-    across = alt.layer(*interval_lines(base, "x", 1))
-    upright = base.mark_rule(strokeWidth=1).encode(
-        x=x, y="accuracy_low_pct:Q", y2="accuracy_high_pct:Q"
-    )
+    intervals = [
+        *x.interval_lines(base.encode(y=y.encoded(table)), table, 1),
+        *y.interval_lines(base.encode(x=x.encoded(table)), table, 1),
+    ]
     front = (
-        base.transform_filter("datum.on_front")
+        at.transform_filter("datum.on_front")
         .mark_line(interpolate="step-after", strokeDash=[5, 3], color=QUIET)
-        .encode(x=x, color=alt.value(QUIET), order="energy_j:Q")
+        .encode(color=alt.value(QUIET), order="energy_j:Q")
     )
+    leads, names = name_layers(at)
     return Chart(
         name="accuracy",
-        caption="The dashed line is the Pareto front: no other model is both more accurate and "
-        "cheaper than its filled points. Lines are 95 % intervals.",
+        caption=caption(
+            "The dashed line is the Pareto front: no other model is both more accurate and cheaper "
+            "than its filled points. Lines are 95 % intervals.",
+            axes_text(table, x, y), shared_text(table), unnamed_text(table),
+        ),
         alt="Accuracy against energy, one point per model, with the Pareto front.",
         specification=specification(
-            front + across + upright + circles + model_names(base.encode(x=x))
+            alt.layer(front, leads, *intervals, circles, crosses(at), names)
         ),
         table=table,
         panels=_ACCURACY_PANELS,
-    )
+    )  # fmt: skip
 
 
 def last_epochs(analysis: Analysis) -> Chart:
@@ -218,7 +288,7 @@ def last_epochs(analysis: Analysis) -> Chart:
         y=alt.Y("model:N", sort=None, title=None),
         x=alt.X("gain_pct:Q", title="Accuracy gained in the last epochs (percentage points)",
                 axis=alt.Axis(format=NUMBER)),
-        tooltip=tips(model="Model", gain_pct="Gain (points)", energy_j="Gross energy (J)",
+        tooltip=tips(table, model="Model", gain_pct="Gain (points)", energy_j="Gross energy (J)",
                      energy_share_pct="Share of the training's energy (%)", last_epochs="Epochs",
                      j_per_point="J per point"),
     )  # fmt: skip

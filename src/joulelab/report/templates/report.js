@@ -38,11 +38,22 @@
     }
     // A name may contain another in braces: two passes fill them all.
     const filled = (text) => text.replace(/\{(\w+)\}/g, (whole, column) => names[column] ?? whole);
+    // The ends of axes are columns, constant in each view.
+    const ends = Object.fromEntries(page.ends.map((column) => [`{${column}}`, rows.find((row) => row[column] != null)?.[column]]));
     const spec = JSON.parse(JSON.stringify(chart.specification), (_, part) =>
-      typeof part === "string" ? filled(filled(part)) : part);
+      typeof part === "string" ? ends[part] ?? filled(filled(part)) : part);
     // Vega-Lite fits the width only for a height in pixels.
     const height = spec.height.step ? spec.height.step * new Set(rows.map((row) => row.model)).size : spec.height;
     return { ...spec, width, height, background: null, datasets: { table: rows } };
+  }
+
+  // List the points without room for a name in a plot of this width, three in a line.
+  function unnamed(rows, width) {
+    const at = page.label_widths.filter((least) => width >= least).length;
+    const names = rows.filter((row) => row.label && row.label[at] === null).map((row) => row.model);
+    if (!names.length) return null;
+    const lines = Array.from({ length: Math.ceil(names.length / 3) }, (_, i) => names.slice(3 * i, 3 * i + 3).join(", "));
+    return { text: [`Not named in the plot: ${lines[0]}`, ...lines.slice(1)] };
   }
 
   async function drawPanel(name, panel) {
@@ -62,7 +73,14 @@
       view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
       return;
     }
-    drawn.set(view, await drawChart(view, specification(name, levels, rows, view.clientWidth), page.config));
+    const spec = specification(name, levels, rows, view.clientWidth);
+    let result = await drawChart(view, spec, page.config);
+    const title = unnamed(rows, result.view.width());
+    if (title) {
+      result.finalize();
+      result = await drawChart(view, { ...spec, title }, page.config);
+    }
+    drawn.set(view, result);
   }
 
   async function draw(names) {
