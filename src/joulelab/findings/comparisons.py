@@ -25,7 +25,16 @@ from joulelab.findings.schema import (
     records,
 )
 from joulelab.findings.summary import setting_text, varying
-from joulelab.format import count, join_words, number, p_value, percent, with_interval
+from joulelab.format import (
+    count,
+    is_undetermined,
+    join_words,
+    number,
+    p_value,
+    percent,
+    undetermined,
+    with_interval,
+)
 from joulelab.runs import FACTORS
 from joulelab.stats.blocked_means import (
     block_variance,
@@ -129,8 +138,9 @@ def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
     verb_asked = verb.removesuffix("s")
     times = f"{with_interval(found.value, found.low, found.high)} times {compared}"
     text = f"per {first['unit']}, {phase} {verb} {times}"
-    if math.isinf(found.high):
-        text = f"how many times {compared} {phase} {verb} cannot be determined: {TOO_WIDE}"
+    if is_undetermined(found.low, found.high):
+        unknown = undetermined(int(part["n"].min()))
+        text = f"how many times {compared} {phase} {verb} {unknown}: {TOO_WIDE}"
     differs = n > 1 and replace(mean, value=mean.value - math.log(pair.rule)).p < ALPHA
     has_rule = pair.rule != 1
     if n == 1:
@@ -299,8 +309,8 @@ def _machine_finding(part: pd.DataFrame) -> Finding:
     place = f"on {machine} as on {reference}"
     times = f"{with_interval(mean, low, high)} times {compared}"
     text = f"per {first['unit']}, {phase} {verb} {times} {place}"
-    if math.isinf(high):
-        text = f"how many times {compared} {phase} {verb} {place} cannot be determined: {TOO_WIDE}"
+    if is_undetermined(low, high):
+        text = f"how many times {compared} {phase} {verb} {place} {undetermined()}: {TOO_WIDE}"
     differs = None if math.isnan(low) else not low <= 1 <= high
     different = {True: "significant", False: "not significant"}
     texts = [f"{text}, for {first['model']}, the only model measured on both"]
