@@ -22,6 +22,7 @@ from joulelab.logs.recorded_fleet import (
     Fleet,
     FleetEnergy,
     SupplyLoss,
+    by_text,
     describe_missing,
     fleet_energy,
     read_fleet,
@@ -92,9 +93,8 @@ def _print_hosts(console: Console, found: FleetEnergy) -> None:
     table.add_row(count(len(found.rows), "host"), *_cells(total))
     console.print(table)
     console.print(f"{total['name']}: {_energy_text(total)}")
-    for row in found.rows:
-        if row["reason"]:
-            console.print(f"  {row['host']}: {row['reason']}")
+    for line in by_text((row["host"], row["reason"]) for row in found.rows if row["reason"]):
+        console.print(f"  {line}")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from joulelab.logs.span_energies import ImportedSpan, energy_row, per_sample, sp
 from joulelab.uncertain import Ratio, UncertainValue, ratio
 
 WHOLE = "whole recording"
+MOST_NAMES = 8
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
 QUARTER_HOUR_S = 900.0
 LARGEST_OFFSET_S = 26 * 3600.0
@@ -67,7 +68,7 @@ class FleetEnergy:
     def to_json(self) -> dict[str, Any]:
         """Return the row of the fleet, with those of its hosts."""
         low_j, high_j = self.total.interval
-        reasons = [f"{row['host']}: {row['reason']}" for row in self.rows if row["reason"]]
+        reasons = by_text((row["host"], row["reason"]) for row in self.rows if row["reason"])
         powers_w = [row["mean_power_w"] for row in self.rows if row["mean_power_w"] is not None]
         return {
             "name": self.window.name,
@@ -95,7 +96,7 @@ def read_fleet(patterns: Sequence[str], options: LogOptions) -> Fleet:
     """
     logs: dict[str, Log] = {}
     missing: dict[str, str] = {}
-    notes: list[str] = []
+    notes: list[tuple[str, str]] = []
     first: UserError | None = None
     for host, paths in find_host_logs(patterns).items():
         try:
@@ -105,11 +106,13 @@ def read_fleet(patterns: Sequence[str], options: LogOptions) -> Fleet:
             missing[host] = str(error)
             continue
         logs[host] = log
-        notes += [f"{host}: {note}" for note in log.notes]
+        # A host of one log has the log's name.
+        file = f"{paths[0].name}: " if len(paths) == 1 else ""
+        notes += [(host, note.removeprefix(file)) for note in log.notes]
     if first is not None and not logs:
         raise first
     missing |= dict.fromkeys(_skipped_numbers([*logs, *missing]), "there is no log of this name")
-    return Fleet(logs, missing, (*notes, *_copies(logs)))
+    return Fleet(logs, missing, (*by_text(notes), *_copies(logs)))
 
 
 def find_host_logs(patterns: Sequence[str]) -> dict[str, list[Path]]:
@@ -281,8 +284,7 @@ def _copies(logs: Mapping[str, Log]) -> Iterator[str]:
     for hosts in same.values():
         if len(hosts) > 1:
             yield (
-                f"{join_words(hosts)} have identical readings, all of which count: "
-                "a log may be a copy"
+                f"{_some(hosts)} have identical readings, all of which count: a log may be a copy"
             )
 
 
@@ -319,6 +321,25 @@ def _entries(directory: Path) -> list[Path]:
 def _natural(text: str) -> list[tuple[int, str]]:
     """Sort numbers in names by their value."""
     return [(int(one), "") if one.isdigit() else (-1, one) for one in re.split(r"(\d+)", text)]
+
+
+def by_text(remarks: Iterable[tuple[str, str]]) -> list[str]:
+    """Put the hosts in front of each remark, those with the same remark together.
+
+    Example:
+        >>> by_text([("a", "is late"), ("b", "is cut short"), ("c", "is late"), ("a", "is late")])
+        ['a and c: is late', 'b: is cut short']
+    """
+    hosts: dict[str, dict[str, None]] = {}
+    for host, text in remarks:
+        hosts.setdefault(text, {})[host] = None
+    return [f"{_some(list(some))}: {text}" for text, some in hosts.items()]
+
+
+def _some(hosts: Sequence[str]) -> str:
+    if len(hosts) <= MOST_NAMES:
+        return join_words(hosts)
+    return f"{', '.join(hosts[: MOST_NAMES - 1])} and {len(hosts) - MOST_NAMES + 1} more"
 
 
 def describe_missing(missing: Mapping[str, str]) -> str:
