@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent / "tests"
-LONGEST = {TESTS / "documentation", TESTS / "study", TESTS / "report"}
+LONGEST = {TESTS / "documentation", TESTS / "fleet", TESTS / "study", TESTS / "report"}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from joulelab.errors import UserError
 from joulelab.fleet.host import Job, decode, run_job
 from joulelab.format import shorten
@@ -220,5 +222,5 @@ def _has_resources(has: Mapping[str, float], fleet: FleetPlan) -> bool:
 
 def _cause(error: Exception) -> str:
     """Return the first line of an error of Ray, whose class explains itself."""
-    lines = str(error).strip().splitlines()
+    lines = click.unstyle(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

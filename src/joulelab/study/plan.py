@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
@@ -265,6 +266,13 @@ class InferPlan(Table):
         return _with_one_length(table, ("passes", "steps"), 5)
 
 
+def _time_limit(text: str) -> str:
+    if re.fullmatch(r"\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2}", text) is None:
+        example = 'write it as for sbatch, for example "4:00:00"'
+        raise PydanticCustomError("time", "{example}", {"example": example})
+    return text
+
+
 class FleetPlan(Table):
     """Where a study runs that an engine spreads over hosts. It does not change what is measured.
 
@@ -288,7 +296,7 @@ class FleetPlan(Table):
     python: str | None = None
     partition: str | None = None
     account: str | None = None
-    time: Annotated[str | None, Field(pattern=r"^(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})$")] = None
+    time: Annotated[str, AfterValidator(_time_limit)] | None = None
     gres: str | None = None
     sbatch: dict[str, str | int | bool] = {}
     address: str = "auto"

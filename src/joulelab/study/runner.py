@@ -69,8 +69,10 @@ def run_study(
         for run in again:
             store.discard(run.id)
             runs.remove(run)
+        # Ray has a handler of its own.
+        placing = engine(store, plan)
         with _ended_by_sigterm():
-            _Driver(store, plan, runs, engine(store, plan)).run()
+            _Driver(store, plan, runs, placing).run()
         cells = [run for run in runs if run.study and not run.study.is_idle]
         return Outcome(directory, len(cells), sum(run.status == "failed" for run in cells))
 
@@ -161,7 +163,8 @@ class _Driver:
                 self._run()
             finally:
                 for report in self._engine.close():
-                    self._receive(report)
+                    if report.kind == "record":
+                        self._record(report)
 
     def _run(self) -> None:
         # What hosts have reported since the process ended that ran this study before.
@@ -174,7 +177,7 @@ class _Driver:
             if not self._placed:
                 raise self._refusal or UserError(
                     "no host is left to run cells on",
-                    why=f"{self._engine.name} has none that is up and may be used",
+                    why=f"{self._engine.name} has none that is up and has what [fleet] asks for",
                     hint="run the same command again when there is one; finished cells are saved",
                 )
             for report in self._engine.reports(self._display.phase):
