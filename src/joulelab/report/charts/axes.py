@@ -158,9 +158,10 @@ class Framed:
         Its scale has places for the range, which :func:`joulelab.report.charts.chart.filled` fills.
         """
         domain: Any = [f"{{{name}}}" for name in self.ends]
-        scale = alt.Scale(
-            type="log" if self.is_logarithmic else "linear", domain=domain, nice=False, zero=False
-        )
+        kind: dict[str, Any] = {"type": "linear", "zero": False}
+        if self.is_logarithmic:
+            kind = {"type": "log"}
+        scale = alt.Scale(domain=domain, nice=False, **kind)
         values = alt.Undefined
         if self.is_logarithmic:
             low, high = self.ends

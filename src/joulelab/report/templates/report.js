@@ -30,6 +30,15 @@
     return rows.every((row) => annotations.has(row.mark)) ? [] : rows;
   }
 
+  // Report whether only models that the reader hides have rows.
+  function isHidden(name, levels) {
+    const hidden = state.hidden;
+    state.hidden = new Set();
+    const isThere = shown(name, levels).length > 0;
+    state.hidden = hidden;
+    return isThere;
+  }
+
   function specification(name, levels, rows, width) {
     const chart = page.charts[name];
     const names = { quantity: page.quantities[levels.quantity], unit: levels.unit };
@@ -67,9 +76,10 @@
     drawn.get(view)?.finalize();
     drawn.delete(view);
     if (rows.length === 0) {
-      const why = levels.quantity === "net" && shown(name, { ...levels, quantity: "gross" }).length > 0
-        ? "Nothing to show: net energy is unknown or not above zero here."
-        : "Nothing to show for this selection.";
+      const why = isHidden(name, levels) ? "Nothing to show: every model with data is hidden."
+        : levels.quantity === "net" && shown(name, { ...levels, quantity: "gross" }).length > 0
+          ? "Nothing to show: net energy is unknown or not above zero here."
+          : "Nothing to show: this was not measured for this selection.";
       view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
       return;
     }
