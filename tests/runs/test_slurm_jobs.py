@@ -92,6 +92,14 @@ def test_steps_of_a_measured_script_are_recorded_on_every_host(call, tmp_path):
     assert len(job.energy("epoch").components) == 2 * len(run["energy"]["components"])
 
 
+def test_a_step_started_from_a_measured_shell_on_the_same_machine_joins_it(call, tmp_path):
+    srun = ("srun", "-N1", "-n1", sys.executable, "train.py")
+    call(JOULELAB, "run", "--wait", "--out", "job", "--", *srun)
+    (recording,) = gather(tmp_path / "job").recordings
+    assert recording.directory == tmp_path / "job"
+    assert len(recording.spans) == 1
+
+
 def test_a_host_that_only_slurm_knows_is_named(call, tmp_path):
     batch(call, tmp_path, f"{JOULELAB} run --out job -- sleep 0.1")
     (missing,) = gather(tmp_path / "job").missing

@@ -30,7 +30,7 @@ from joulelab.recording.trace_format import (
     RUN_FILE,
     TEMPORARY,
 )
-from joulelab.recording.trace_schema import read_header
+from joulelab.recording.trace_schema import TraceHeader, read_header
 from joulelab.sensors.host import boot_id
 from joulelab.sensors.interfaces import InterfaceBytes, interfaces_now
 from joulelab.storage import in_use, make_private_directories, private_opener, writing
@@ -169,6 +169,15 @@ class _OtherHostError(RecorderError):
     """The named recording is of another host of the job."""
 
 
+def _is_of_other_host(header: TraceHeader) -> bool:
+    """Whether a recording is of another host, or of another node of Slurm on this machine."""
+    is_this_machine = header.get("boot_id") == boot_id()
+    if header.get("host", host_name()) == host_name():
+        return False
+    # A shell outside of a job knows its machine by another name than the job's steps.
+    return not is_this_machine or header.get("job") is not None
+
+
 def _join_named(directory: Path) -> RecorderClient:
     """Join a recorder, which may be about to begin."""
     deadline_s = time.monotonic() + JOIN_TIMEOUT_S
@@ -176,7 +185,7 @@ def _join_named(directory: Path) -> RecorderClient:
         # A wrapper's record begins when its recorder has begun, or has failed to.
         is_decided = (directory / RUN_FILE).exists()
         with contextlib.suppress(OSError, ValueError):
-            if read_header(directory).get("host", host_name()) != host_name():
+            if _is_of_other_host(read_header(directory)):
                 raise _OtherHostError(f"the recording in {directory} is of another host")
             break
         if is_decided:
