@@ -120,9 +120,10 @@ def command(
             engine=engine_named(engine),
         )
     except KeyboardInterrupt:
+        on = "" if engine == "local" else f" --on {engine}"
         echo(
             "\njoulelab: interrupted; finished cells are saved, "
-            f"run `joulelab study {plan} --out {directory}` again to continue",
+            f"run `joulelab study {plan} --out {directory}{on}` again to continue",
             err=True,
         )
         context.exit(130)
