@@ -1,14 +1,18 @@
 """Hosts of one study: pooled where the hardware is the same, and compared with each other."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from joulelab.findings.all import analyze
 from joulelab.findings.hosts import host_effects, host_findings, pool_hosts
 from joulelab.findings.schema import RUN_COLUMNS, frame
 from joulelab.findings.summary import summary
+from joulelab.findings.tables import StudyTables
+from joulelab.report.first_screen import first_screen
 
 
 def runs_of(hosts, *, blocks=6, models=("a", "b", "c"), worse=None, scatter=0.01, seed=0):
@@ -107,3 +111,16 @@ def test_an_empty_table_has_no_hosts():
     empty = frame([], RUN_COLUMNS)
     assert isinstance(pool_hosts(empty), pd.DataFrame)
     assert host_effects(empty).empty
+
+
+def test_the_page_of_a_study_on_mixed_hosts_has_one_part_for_each_kind(synthetic, tmp_path):
+    """Three blocks: two on hosts of the same hardware, one on another kind."""
+    synthetic.write_study(tmp_path / "s", models=["LeNet"], repeats=3)
+    for path in (tmp_path / "s").glob("runs/*/run.json"):
+        run = json.loads(path.read_text())
+        run["machine"]["host"] = f"n{run['block'] + 1}"
+        if run["block"] == 2:
+            run["machine"]["cpu_model"] = "another"
+        path.write_text(json.dumps(run))
+    screen = first_screen(analyze(StudyTables.read([tmp_path / "s"])))
+    assert [place.machine.partition(":")[0] for place in screen.places] == ["n1 and n2", "n3"]

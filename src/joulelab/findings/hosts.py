@@ -8,7 +8,7 @@ are never averaged with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def pool_hosts(runs: pd.DataFrame) -> pd.DataFrame:
     several = runs["host"].groupby(place, dropna=False).transform("nunique") > 1
     if not several.any():
         return runs
-    names = runs["host"].groupby(place, dropna=False).transform(_joint_name)
+    names = runs["host"].groupby(place, dropna=False).transform(joint_name)
     parts = runs.groupby(["block", "host"], dropna=False).ngroup()
     return runs.assign(
         host=names.where(several, runs["host"]).astype(runs["host"].dtype),
@@ -52,10 +52,16 @@ def pool_hosts(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _joint_name(hosts: pd.Series[str]) -> str:
-    names = sorted(hosts.dropna().unique())
+def joint_name(hosts: Iterable[str]) -> str:
+    """Name several hosts as one; empty for none.
+
+    Example:
+        >>> joint_name(["n2", "n1", "n2"]), joint_name(["n1", "n2", "n3", "n4"])
+        ('n1 and n2', 'n1 and 3 more hosts')
+    """
+    names = sorted({name for name in hosts if isinstance(name, str)})
     if len(names) <= _MOST_NAMED:
-        return join_words(names)
+        return join_words(names) if names else ""
     return f"{names[0]} and {len(names) - 1} more hosts"
 
 

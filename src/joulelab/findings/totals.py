@@ -40,13 +40,13 @@ class Total:
 
 
 def study_totals(study: Study) -> list[Total]:
-    """Add up the phases of the finished runs of a study, machine by machine.
+    """Add up the phases of the finished runs of a study, one kind of machine after another.
 
     Gains and offsets of a sensor are one error of all runs, and so is idle power.
     """
-    machines: dict[tuple[str, str] | None, list[Run]] = {}
+    machines: dict[str | None, list[Run]] = {}
     for run in study.cells():
-        key = None if run.machine is None else (run.machine.host, run.machine.identity)
+        key = None if run.machine is None else run.machine.identity
         machines.setdefault(key, []).append(run)
     return [_total(study, runs) for runs in machines.values()]
 

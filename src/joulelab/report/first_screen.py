@@ -13,6 +13,7 @@ from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_costs
 from joulelab.errors import JoulelabError
 from joulelab.findings.all import Analysis
+from joulelab.findings.hosts import joint_name
 from joulelab.findings.key_findings import MOST, KeyFindings, key_findings
 from joulelab.findings.schema import PHASES
 from joulelab.findings.totals import Total, study_totals
@@ -126,10 +127,11 @@ def _place(analysis: Analysis, total: Total, costs: Costs, *, is_only: bool) -> 
     study, machine = total.study, total.machine
     own = analysis.tables.measurements
     own = own[own["study"] == study.label]
-    name, identity = (machine.host, machine.identity) if machine else ("unknown", "")
+    identity = machine.identity if machine else ""
+    name = joint_name({run.machine.host for run in total.runs if run.machine}) or "unknown"
     is_one_machine = own["identity"].nunique() < 2
     if machine is not None and not is_one_machine:
-        own = own[(own["identity"] == identity) & (own["host"] == machine.host)]
+        own = own[own["identity"] == identity]
         name = str(own["machine"].iloc[0])
     groups = set(own["group"])
     findings = [
@@ -139,7 +141,7 @@ def _place(analysis: Analysis, total: Total, costs: Costs, *, is_only: bool) -> 
     ]
     return Place(
         title=study.label if is_one_machine else f"{study.label}, {name}",
-        machine="unknown" if machine is None else f"{machine.host}: {devices_text(machine)}",
+        machine="unknown" if machine is None else f"{name}: {devices_text(machine)}",
         facts=tuple(_facts(total, costs)),
         keys=key_findings(findings, _quantity(analysis), MOST if is_only else MOST_PER_PLACE),
         forecast=_forecast(total, own),
