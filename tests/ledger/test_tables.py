@@ -9,10 +9,12 @@ from click.testing import CliRunner
 
 from joulelab.carbon.site import save_site
 from joulelab.cli.ledger import command
+from joulelab.energy.data_exchange import DataExchange, DataVolume
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
 from joulelab.ledger.group import KEYS
 from joulelab.ledger.ledger import read_ledger
+from joulelab.sensors.sensor import DataPlace, Quantity
 
 
 def read(*paths, **options):
@@ -38,6 +40,11 @@ def assert_equal(found, expected):
         assert found == expected
 
 
+def exchanged(sent):
+    volume = DataVolume(sent, 0.9 * sent, 1.1 * sent)
+    return DataExchange({(DataPlace.NETWORK, Quantity.SENT): volume})
+
+
 @pytest.fixture
 def records(tmp_path, run_record, make_energy):
     """Sixty records of three hosts, over months, some overlapping, unmeasured or unfinished."""
@@ -59,6 +66,7 @@ def records(tmp_path, run_record, make_energy):
             model=f"m{i % 4}",
             command=("python", f"{i % 6}.py"),
             status="failed" if i % 7 == 0 else "done",
+            exchanged=exchanged(invented.uniform(0, 1e9)) if i % 4 else None,
         )
     return tmp_path / "runs"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, cast
+from typing import Any, NamedTuple, Self, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,7 @@ class StoredVolumes(TypedDict, total=False):
 StoredExchange = dict[DataPlace, StoredVolumes]
 
 
-@dataclass(frozen=True, slots=True)
-class DataVolume:
+class DataVolume(NamedTuple):
     """A number of bytes, within limits.
 
     Counters are read about once a second. Between two readings the rate is taken as constant; the
@@ -62,7 +61,8 @@ class DataVolume:
     low: float
     high: float
 
-    def __add__(self, other: Self) -> DataVolume:
+    def plus(self, other: DataVolume) -> DataVolume:
+        """Return the sum."""
         return DataVolume(self.value + other.value, self.low + other.low, self.high + other.high)
 
 
@@ -91,7 +91,7 @@ class DataExchange:
         total = DataVolume(0.0, 0.0, 0.0)
         for (place, _), volume in self.volumes.items():
             if place in (DataPlace.NETWORK, DataPlace.RDMA):
-                total += volume
+                total = total.plus(volume)
         return total
 
     def lines(self) -> Iterator[str]:
@@ -110,7 +110,7 @@ class DataExchange:
         data: StoredExchange = {}
         for (place, way), volume in self.volumes.items():
             by_direction: Any = data.setdefault(place, {})
-            by_direction[way.value] = (volume.value, volume.low, volume.high)
+            by_direction[way.value] = tuple(volume)
         return data
 
     @classmethod
@@ -119,8 +119,8 @@ class DataExchange:
         volumes = {}
         for place, by_direction in data.items():
             for way, volume in by_direction.items():
-                value, low, high = cast("StoredVolume", volume)
-                volumes[DataPlace(place), Quantity(way)] = DataVolume(value, low, high)
+                limits = cast("StoredVolume", volume)
+                volumes[DataPlace(place), Quantity(way)] = DataVolume(*limits)
         return cls(volumes)
 
 

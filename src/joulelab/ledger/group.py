@@ -62,7 +62,7 @@ class LedgerRow:
         total = DataVolume(0.0, 0.0, 0.0)
         for one in self.entries:
             if one.run.exchanged is not None:
-                total += one.run.exchanged.over_network
+                total = total.plus(one.run.exchanged.over_network)
         return total
 
     @property

@@ -27,20 +27,26 @@ from numpy.typing import NDArray
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.factors import Factor
 from joulelab.carbon.site import Site
+from joulelab.energy.data_exchange import DataExchange, DataVolume
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.ledger.entries import Entry
 from joulelab.ledger.group import KEYS, PERIODS, UNTAGGED
 from joulelab.ledger.warnings import Stretch, overlap_j
 from joulelab.runs.record import Run
-from joulelab.sensors.sensor import Provenance
+from joulelab.sensors.sensor import DataPlace, Provenance, Quantity
 from joulelab.storage import file_errors, write_whole, writing
 
-SCHEMA = "joulelab-ledger-table-1"
+SCHEMA = "joulelab-ledger-table-2"
 _SCHEMA_KEY = b"joulelab"
-_TEXTS = ("host", "project", "phase", "model", "command", "status", "meters", "costs")
-"""Columns of few distinct values. ``meters`` and ``costs`` are JSON: all that the energy of each
-component has in common with that of other records, and the costs of a joule."""
+_TEXTS = (
+    "host", "project", "phase", "model", "command", "status", "meters", "costs", "network",
+)  # fmt: skip
+"""Columns of few distinct values. ``network`` is the kind of network of the site. ``meters`` and
+``costs`` are JSON: all that the energy of each component has in common with that of other records,
+and the costs of a joule."""
+_LISTS = ("gross_j", "edge_j", "measured_s", "network_bytes")
+"""Columns of a value for each component; of bytes, the value and its limits."""
 _COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "name", "directory")),
@@ -48,7 +54,7 @@ _COLUMNS = pa.schema(
         ("started_unix_s", pa.float64()),
         ("duration_s", pa.float64()),
         ("shared", pa.bool_()),
-        *((name, pa.list_(pa.float64())) for name in ("gross_j", "edge_j", "measured_s")),
+        *((name, pa.list_(pa.float64())) for name in _LISTS),
     ],
     metadata={_SCHEMA_KEY: SCHEMA.encode()},
 )
@@ -213,6 +219,8 @@ def _row(entry: Entry) -> dict[str, Any]:
         "gross_j": [part.gross_j for part in parts],
         "edge_j": [part.edge_uncertainty_j for part in parts],
         "measured_s": [part.duration_s for part in parts],
+        "network": entry.site.access,
+        "network_bytes": [] if run.exchanged is None else list(run.exchanged.over_network),
     }
 
 
@@ -245,7 +253,7 @@ class _Groups:
     @classmethod
     def of(cls, table: pa.Table, by: str, most_shown: int) -> _Groups:
         code = np.zeros(table.num_rows, np.int64)
-        keys = ["host", "project", "phase", "status", "meters", "costs"]
+        keys = ["host", "project", "phase", "status", "meters", "costs", "network"]
         if by not in (*PERIODS, *keys):
             keys.append(by)
         for name in keys:
@@ -272,16 +280,13 @@ class _Groups:
         duration_s = _group_sum(self.of_record, table["duration_s"].to_numpy(), n)
         started_s = np.full(n, np.inf)
         np.fmin.at(started_s, self.of_record, table["started_unix_s"].to_numpy())
-        sums = {
-            name: self._sum_lists(name, square=name == "edge_j")
-            for name in ("gross_j", "edge_j", "measured_s")
-        }
+        sums = {name: self._sum_lists(name, square=name == "edge_j") for name in _LISTS}
         meters = [json.loads(text) for text in firsts["meters"].to_pylist()]
         rates = [text and json.loads(text) for text in firsts["costs"].to_pylist()]
         texts = {
             name: firsts[name].to_pylist()
             for name in ("id", "name", "directory", "host", "project", "phase", "model", "command",
-                         "status")
+                         "status", "network")
         }  # fmt: skip
         found: list[Entry] = []
         for i in range(n):
@@ -313,9 +318,11 @@ class _Groups:
                 started_unix_s=float(started_s[i]) if math.isfinite(started_s[i]) else math.nan,
                 duration_s=total_s,
                 energy=Energy(duration_s=total_s, components={one.component: one for one in parts}),
+                exchanged=_exchanged(sums["network_bytes"][i]),
             )
             boards = {meter[0]: meter[5] for meter in meters[i]}
-            entry = TableEntry(run, Site(), records=int(records[i]), meters=boards)
+            site = Site(network=texts["network"][i])
+            entry = TableEntry(run, site, records=int(records[i]), meters=boards)
             energy = entry.gross_energy()
             costs = None
             if energy is not None and rates[i] is not None:
@@ -330,6 +337,14 @@ class _Groups:
         slot = self.of_record[record] * most + position
         sums = _group_sum(slot, value**2 if square else value, self.first.size * most)
         return sums.reshape(-1, most)
+
+
+def _exchanged(network_bytes: Floats) -> DataExchange | None:
+    """Return what went over networks, sent and received together."""
+    if not network_bytes.any():
+        return None
+    volume = DataVolume(*network_bytes.tolist())
+    return DataExchange({(DataPlace.NETWORK, Quantity.SENT): volume})
 
 
 def _costs(rates: Mapping[str, Any], energy_j: float, interval_j: tuple[float, float]) -> Costs:

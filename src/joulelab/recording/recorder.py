@@ -29,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -388,15 +388,6 @@ def _remove_abandoned() -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _with_machine(
-    found: Discovery, config: Mapping[str, Any], pids: Callable[[], Collection[int]]
-) -> Discovery:
-    """Add sensors of the network, and of what the programs of the machine use."""
-    before = InterfaceBytes(*config["network"])
-    directory = Path(config["directory"]).absolute()
-    return with_sharing(with_network(found, before), pids, directory, launched_ns=before.t_ns)
-
-
 class _Terminated(Exception):
     """SIGTERM arrived."""
 
@@ -435,14 +426,18 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     directory = Path(config["directory"])
     clients = Clients(first, owner=not config["detached"])
-    gpus_read = config["gpus_read"]
+    gpus_read, before = config["gpus_read"], InterfaceBytes(*config["network"])
     try:
         found = discover(config["sensors"])
-        if gpus_read is not None:
+        if gpus_read is None:
+            found = with_network(found, before)
+        else:
             found = _complementing(found, gpus_read)
         recorder = Recorder(
             directory,
-            _with_machine(found, config, lambda: clients.pids),
+            with_sharing(
+                found, lambda: clients.pids, directory.absolute(), launched_ns=before.t_ns
+            ),
             config["interval_s"],
             parent_pid=config["parent_pid"],
             socket_path=clients.listen(),
