@@ -21,7 +21,7 @@ def test_a_missing_package_is_named_with_its_extra(
         run_study(tmp_path / "s", make_plan(3), engine=engine_named(engine))
 
 
-def test_a_host_without_slurm_is_told_from_a_login_node(make_plan, tmp_path, monkeypatch):
+def test_a_host_without_slurm_is_named(make_plan, tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch; run the study on a login node"):
