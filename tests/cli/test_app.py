@@ -45,7 +45,7 @@ def test_every_command_has_help_with_an_example(command):
     [
         (["studdy"], "did you mean study?"),
         (["study", "--nonsense"], "--nonsense"),
-        (["study"], "PLAN"),
+        (["study"], "name a TOML file or a preset: batch-size"),
         (["study", "quik"], "did you mean quick?"),
         (["report", "/nonexistent"], "/nonexistent"),
         (["models", "--input", "32"], "does not accept 32"),
