@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent / "tests"
+# Flower requires certain versions of packages that others use, so it may not be installed.
+collect_ignore = [] if find_spec("flwr") else ["src/joulelab/integrations/flower.py"]
 LONGEST = {TESTS / "documentation", TESTS / "fleet", TESTS / "study", TESTS / "report"}
 
 

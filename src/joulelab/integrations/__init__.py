@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("keras", "lightning", "notebook", "pytorch_lightning", "transformers")
+_MODULES = ("flower", "keras", "lightning", "notebook", "pytorch_lightning", "transformers")
 
 
 def __getattr__(name: str) -> ModuleType:

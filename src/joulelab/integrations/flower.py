@@ -1,0 +1,580 @@
+"""Energy of federated learning with Flower: of each client, round and what it consists of.
+
+Example::
+
+    from joulelab.integrations import flower
+
+    client_app = ClientApp(mods=[flower.energy_mod])
+    strategy = flower.measure(FedAvg())
+
+``joulelab run --out job -- python app.py`` then records the job, and
+``flower.read_energy("job")`` adds it up.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, reduce
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flwr.app import ConfigRecord, Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from joulelab.carbon.network import NetworkEnergy
+from joulelab.carbon.site import Site
+from joulelab.energy.data_exchange import DataVolume
+from joulelab.energy.uncertainty import component_own_share
+from joulelab.errors import UserError
+from joulelab.format import (
+    count,
+    duration,
+    interval,
+    joules,
+    number,
+    percent,
+    quantity,
+)
+from joulelab.machine import machine_identity
+from joulelab.meter import Meter
+from joulelab.recording.launcher import host_name
+from joulelab.recording.trace_spans import TraceSpan, Window
+from joulelab.runs.hosts import HostRecording, gather, sum_hosts
+from joulelab.runs.saved_baseline import load_baseline
+from joulelab.uncertain import UncertainValue
+
+if TYPE_CHECKING:
+    import os
+
+    from flwr.serverapp.strategy import Strategy
+
+    from joulelab.energy.baseline import Baseline
+    from joulelab.energy.energy import ComponentEnergy, Energy
+    from joulelab.energy.estimator import EnergyEstimator
+    from joulelab.recording.spans import Span
+
+TRAINING_SPAN, ROUND_SPAN = "federated", "round"
+CLIENT_SPANS = {"train": "fit", "evaluate": "evaluate"}
+"""Names of clients' spans by the type of the message that they answer."""
+RECORD = "joulelab"
+"""Name of the record in a client's reply, with its energy."""
+
+
+@cache
+def _meter() -> Meter:
+    """Return the meter of this process; under ``joulelab run`` it joins the recorder of the job."""
+    return Meter()
+
+
+def energy_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Measure what a client does for a message: ``ClientApp(mods=[flower.energy_mod])``.
+
+    It marks a span ``fit`` or ``evaluate`` with the client, the round, the number of examples and
+    the bytes of parameters, and adds a record ``"joulelab"`` to the reply. This has the client's
+    energy of computation, ``energy_j``, with what is known by then: the time in which several
+    clients of a host compute is divided evenly. Put it first, so that it includes other mods.
+    """
+    kind = message.metadata.message_type.partition(".")[0]
+    if kind not in CLIENT_SPANS:
+        return call_next(message, context)
+    meter = _meter()
+    client = str(context.node_config.get("partition-id", context.node_id))
+    configs = message.content.config_records.values()
+    number = next((one["server-round"] for one in configs if "server-round" in one), 0)
+    attributes = {"client": client, "round": number, "received_bytes": _bytes(message)}
+    cpu_s = time.process_time()
+    with meter.span(CLIENT_SPANS[kind], **attributes) as span:
+        reply = call_next(message, context)
+        span.attributes["cpu_s"] = time.process_time() - cpu_s
+        if reply.has_content():
+            metrics = reply.content.metric_records.values()
+            examples = (one.get("num-examples", 0) for one in metrics)
+            span.attributes |= {"sent_bytes": _bytes(reply), "examples": next(examples, 0)}
+    if reply.has_content():
+        found = energy_of(meter, span).clients
+        energy_j = math.fsum(one.computation_j for one in found if one.client == client)
+        reply.content[RECORD] = ConfigRecord({"client": client, "energy_j": energy_j})
+    return reply
+
+
+def _bytes(message: Message) -> int:
+    return sum(one.count_bytes() for one in message.content.array_records.values())
+
+
+def measure(strategy: Strategy) -> Strategy:
+    """Mark the rounds of a strategy: ``strategy = flower.measure(FedAvg())``.
+
+    Training becomes a span ``federated``, each round a span ``round`` in it. The attribute
+    ``client_j`` of a round has the energy of computation that each client reported in its replies.
+    """
+    meter = _meter()
+    rounds: list[Span] = []
+
+    def end_round() -> None:
+        while rounds:
+            rounds.pop().end()
+
+    def configure(server_round: int, *arguments: Any, **options: Any) -> Iterable[Message]:
+        end_round()
+        rounds.append(meter.begin(ROUND_SPAN, round=server_round, client_j={}))
+        return configure_train(server_round, *arguments, **options)
+
+    def collecting(aggregate: Callable[..., Any]) -> Callable[..., Any]:
+        def collect(server_round: int, replies: Iterable[Message]) -> Any:
+            replies = list(replies)
+            for reply in replies:
+                record = reply.content.config_records.get(RECORD) if reply.has_content() else None
+                if record is not None and rounds:
+                    energies, client = rounds[-1].attributes["client_j"], str(record["client"])
+                    energies[client] = energies.get(client, 0.0) + record["energy_j"]
+            return aggregate(server_round, replies)
+
+        return collect
+
+    def train(*arguments: Any, **options: Any) -> Any:
+        with meter.span(TRAINING_SPAN, strategy=type(strategy).__name__):
+            try:
+                return start(*arguments, **options)
+            finally:
+                end_round()
+
+    configure_train, start = strategy.configure_train, strategy.start
+    changed = {
+        "configure_train": configure,
+        "aggregate_train": collecting(strategy.aggregate_train),
+        "aggregate_evaluate": collecting(strategy.aggregate_evaluate),
+        "start": train,
+    }
+    vars(strategy).update(changed)
+    return strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRound:
+    """What a client used and exchanged in a round, or a sum of such.
+
+    Attributes:
+        client: The client; empty in a sum over clients.
+        round: The round; 0 in a sum over rounds.
+        duration_s: Time in which it computed.
+        examples: Number of examples that it trained on and evaluated.
+        computation_j: Energy while it computed.
+        waiting_j: Energy while it waited in rounds that it took part in.
+        sent_bytes: Parameters that it sent.
+        received_bytes: Parameters that it received.
+    """
+
+    client: str = ""
+    round: int = 0
+    duration_s: float = 0.0
+    examples: float = 0
+    computation_j: float = 0.0
+    waiting_j: float = 0.0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+    @property
+    def energy_j(self) -> float:
+        """Energy of computation and waiting."""
+        return self.computation_j + self.waiting_j
+
+    def __add__(self, other: ClientRound) -> ClientRound:
+        """Add another client or round."""
+        mine, theirs = asdict(self), asdict(other)
+        sums = {name: mine[name] + theirs[name] for name in mine if name not in _KEYS}
+        return ClientRound(
+            client=self.client if self.client == other.client else "",
+            round=self.round if self.round == other.round else 0,
+            **sums,
+        )
+
+
+_KEYS = ("client", "round")
+
+
+@dataclass(frozen=True)
+class FederatedEnergy:
+    """The energy of federated learning, in parts that add up to that of the job.
+
+    Attributes:
+        clients: One for each client and round, in this order.
+        server_j: Energy of each round while no client of the server's host computed.
+        outside_j: Energy before, between and after the rounds.
+        others_j: What other programs on the same machines used, where it is known.
+        total: Energy of all hosts; the sum of the above.
+        notes: What limits the values, as sentences without a full stop.
+    """
+
+    clients: tuple[ClientRound, ...]
+    server_j: Mapping[int, float]
+    outside_j: float
+    others_j: float
+    total: Energy
+    notes: tuple[str, ...] = ()
+
+    @property
+    def by_client(self) -> dict[str, ClientRound]:
+        """The sum over rounds of each client."""
+        return _grouped(self.clients, lambda one: one.client)
+
+    @property
+    def by_round(self) -> dict[int, ClientRound]:
+        """The sum over clients of each round."""
+        return _grouped(self.clients, lambda one: one.round)
+
+    @property
+    def sum(self) -> ClientRound:
+        """The sum over clients and rounds."""
+        return reduce(ClientRound.__add__, self.clients, ClientRound())
+
+    @property
+    def network(self) -> NetworkEnergy:
+        """Published energy of networks for the bytes; derived, not in :attr:`total`."""
+        one = self.sum
+        volume = float(one.sent_bytes + one.received_bytes)
+        return NetworkEnergy.of(DataVolume(volume, volume, volume), Site.configured().access)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The parts of the total energy, J."""
+        one = self.sum
+        return {
+            "computation": one.computation_j,
+            "waiting": one.waiting_j,
+            "server": math.fsum(self.server_j.values()),
+            "outside rounds": self.outside_j,
+            "other programs": self.others_j,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "clients": [{**asdict(one), "energy_j": one.energy_j} for one in self.clients],
+            "server_j": {str(name): value for name, value in self.server_j.items()},
+            "parts_j": {name.replace(" ", "_"): value for name, value in self.parts.items()},
+            "total": self.total.to_json(),
+            "network": self.network.to_json(),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """Format it as tables by client and by round."""
+        whole_j = self.total.gross_j
+        one = self.sum
+        exchanged = quantity(one.sent_bytes + one.received_bytes, "B")
+        lines = [
+            _table("client", self.by_client.items(), None),
+            _table("round", self.by_round.items(), self.server_j),
+            f"total: {joules(whole_j, *self.total.interval_j)}",
+            *(
+                f"  {name}: {quantity(value, 'J')} ({percent(value / whole_j)})"
+                for name, value in self.parts.items()
+            ),
+            f"communication: {exchanged}; {self.network.text()}",
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
+def energy_of(meter: Meter, span: Span | TraceSpan | None = None) -> FederatedEnergy:
+    """Compute the energy of federated learning in a recording that goes on.
+
+    Args:
+        meter: A meter of the recording.
+        span: Only the time in this finished span, for example the one named ``federated``.
+    """
+    window = None if span is None else Window(span.start_ns, span.stop_ns or time.monotonic_ns())
+    return _add_up([HostRecording(meter.directory, meter.trace, meter.baseline)], window)
+
+
+def read_energy(
+    directory: str | os.PathLike[str], baselines: Mapping[str, Baseline] | None = None
+) -> FederatedEnergy:
+    """Compute the energy of a job of federated learning from its recordings.
+
+    Args:
+        directory: What ``joulelab run --out`` wrote, or the recordings of several hosts.
+        baselines: Idle power by host. Default: what ``joulelab idle`` saved for this machine.
+
+    Raises:
+        UserError: There is no recording.
+        TraceError: A recording cannot be read.
+    """
+    own = load_baseline(machine_identity)
+    known = {} if own is None else {host_name(): own}
+    return _add_up(gather(directory, known if baselines is None else baselines).recordings)
+
+
+class _Use(NamedTuple):
+    """A client's span."""
+
+    client: str
+    round: int
+    start_ns: int
+    stop_ns: int
+    cpu_share: float  # CPU time over time; NaN if it is not known yet.
+
+
+class _Piece(NamedTuple):
+    """A part of a host's energy: what it was used for, by which client, in which round."""
+
+    part: str
+    client: str
+    round: int
+    energy_j: float
+
+
+def _add_up(recordings: Sequence[HostRecording], window: Window | None = None) -> FederatedEnergy:
+    sums: dict[tuple[str, str, int], float] = defaultdict(float)
+    rows: dict[tuple[str, int], ClientRound] = {}
+    totals: dict[str, Energy] = {}
+    notes: dict[str, None] = {}
+    for index, one in enumerate(recordings):
+        whole = window or one.whole
+        spans = [span for span in one.trace.spans if _is_within(span, whole)]
+        for row in map(_exchanged, filter(_is_of_client, spans)):
+            key = row.client, row.round
+            rows[key] = rows[key] + row if key in rows else row
+        for piece in _divide(one.estimator, spans, whole, notes):
+            sums[piece[:3]] += piece.energy_j
+        host = one.host if one.host not in totals else f"{one.host}#{index}"
+        totals[host] = one.estimator.total([whole])
+        if math.isnan(totals[host].idle_j):
+            notes[_NO_IDLE] = None
+    if not rows:
+        raise UserError(
+            "no client of Flower was recorded",
+            why="no span has a client and a round",
+            hint="use ClientApp(mods=[flower.energy_mod]) and run it with `joulelab run`",
+        )
+    total = sum_hosts(totals, ()) if len(totals) > 1 else next(iter(totals.values()))
+    clients = [
+        replace(
+            rows[client, number],
+            computation_j=sums["computation", client, number],
+            waiting_j=sums["waiting", client, number],
+        )
+        for client, number in sorted(rows, key=_natural_order)
+    ]
+    of_server = {key[2]: value for key, value in sums.items() if key[0] == "server"}
+    return FederatedEnergy(
+        clients=tuple(clients),
+        server_j=dict(sorted(of_server.items())),
+        outside_j=sums["outside", "", 0],
+        others_j=sums["others", "", 0],
+        total=total,
+        notes=(*total.notes, *notes),
+    )
+
+
+_NO_IDLE = (
+    "idle power is unknown, so all energy of a host counts as computation while one of its clients "
+    "computes: measure it with `joulelab idle`"
+)
+_DIVIDED = (
+    "while several clients of a host computed, its energy is divided by their CPU time, that of "
+    "GPUs evenly"
+)
+
+
+def _natural_order(key: tuple[str, int]) -> tuple[int, str, int]:
+    client, number = key
+    return (int(client) if client.isdecimal() else -1, client, number)
+
+
+def _is_of_client(span: TraceSpan) -> bool:
+    return "client" in span.attributes and "round" in span.attributes
+
+
+def _is_within(span: TraceSpan, whole: Window) -> bool:
+    return span.start_ns < whole.stop_ns and (span.stop_ns or whole.stop_ns) > whole.start_ns
+
+
+def _exchanged(span: TraceSpan) -> ClientRound:
+    given = span.attributes
+    stop_ns = span.start_ns if span.stop_ns is None else span.stop_ns
+    return ClientRound(
+        client=str(given["client"]),
+        round=int(given["round"]),
+        duration_s=(stop_ns - span.start_ns) * 1e-9,
+        examples=given.get("examples", 0),
+        sent_bytes=given.get("sent_bytes", 0),
+        received_bytes=given.get("received_bytes", 0),
+    )
+
+
+def _use(span: TraceSpan, whole: Window) -> _Use:
+    stop_ns = whole.stop_ns if span.stop_ns is None else min(span.stop_ns, whole.stop_ns)
+    start_ns = max(span.start_ns, whole.start_ns)
+    cpu_share = math.nan
+    if span.stop_ns is not None and span.stop_ns > span.start_ns:
+        cpu_share = span.attributes.get("cpu_s", math.nan) / (span.stop_ns - span.start_ns)
+    given = span.attributes
+    return _Use(str(given["client"]), int(given["round"]), start_ns, stop_ns, cpu_share)
+
+
+def _divide(
+    estimator: EnergyEstimator,
+    spans: Sequence[TraceSpan],
+    whole: Window,
+    notes: dict[str, None],
+) -> Iterator[_Piece]:
+    """Divide the energy of a host at the edges of its spans, so that the parts add up to it.
+
+    While clients compute, idle energy is divided evenly among the clients of the round, and the
+    rest among those that compute. Of the time in which none does, the server has what is in a
+    round on its host; elsewhere the clients of the host were waiting.
+    """
+    uses = [_use(span, whole) for span in spans if _is_of_client(span)]
+    rounds = {
+        (span.start_ns, span.stop_ns or whole.stop_ns): int(span.attributes["round"])
+        for span in spans
+        if span.name == ROUND_SPAN and "client_j" in span.attributes
+    }
+    members: dict[int, set[str]] = defaultdict(set)
+    starts: dict[int, list[_Use]] = defaultdict(list)
+    for use in uses:
+        members[use.round].add(use.client)
+        starts[use.start_ns].append(use)
+    last_ns = max((use.stop_ns for use in uses), default=whole.start_ns)
+    ends_ns = [end for use in uses for end in (use.start_ns, use.stop_ns)]
+    ends_ns += [min(max(end, whole.start_ns), whole.stop_ns) for one in rounds for end in one]
+    edges_ns = sorted({whole.start_ns, whole.stop_ns, *ends_ns})
+    windows = [Window(*pair) for pair in pairwise(edges_ns)]
+    active: list[_Use] = []
+    latest = 0  # The round of the client that began last.
+    for window, energy in zip(windows, estimator.energies(windows), strict=True):
+        active = [one for one in active if one.stop_ns > window.start_ns]
+        active += starts[window.start_ns]
+        latest = active[-1].round if active else latest
+        if len(active) > 1:
+            notes[_DIVIDED] = None
+        in_round = [
+            number
+            for (start_ns, stop_ns), number in rounds.items()
+            if start_ns <= window.start_ns < stop_ns
+        ]
+        for part in energy.components.values():
+            job_j = part.gross_j * (part.share.fraction if part.share else 1.0)
+            yield _Piece("others", "", 0, part.gross_j - job_j)
+            if active:
+                yield from _of_clients(active, members, part, job_j)
+            elif in_round:
+                yield _Piece("server", "", in_round[0], job_j)
+            elif latest and not rounds and window.stop_ns <= last_ns:
+                for client in members[latest]:
+                    yield _Piece("waiting", client, latest, job_j / len(members[latest]))
+            else:
+                yield _Piece("outside", "", 0, job_j)
+
+
+def _of_clients(
+    active: Sequence[_Use], members: Mapping[int, set[str]], part: ComponentEnergy, job_j: float
+) -> Iterator[_Piece]:
+    """Divide the energy of a component while clients compute."""
+    idle_j = 0.0 if math.isnan(part.idle_j) else min(max(part.idle_j, 0.0), job_j)
+    shares = [one.cpu_share for one in active]
+    if part.component.startswith("gpu") or not math.fsum(shares) > 0:
+        shares = [1.0] * len(active)
+    for one, share in zip(active, shares, strict=True):
+        own_j = (job_j - idle_j) * share / math.fsum(shares)
+        yield _Piece("computation", one.client, one.round, own_j)
+    computing = {(one.client, one.round) for one in active}
+    present = computing | {(client, active[-1].round) for client in members[active[-1].round]}
+    for key in present:
+        kind = "computation" if key in computing else "waiting"
+        yield _Piece(kind, *key, idle_j / len(present))
+
+
+def _grouped(
+    rows: Iterable[ClientRound], key: Callable[[ClientRound], Any]
+) -> dict[Any, ClientRound]:
+    groups: dict[Any, ClientRound] = {}
+    for one in rows:
+        groups[key(one)] = groups[key(one)] + one if key(one) in groups else one
+    return dict(sorted(groups.items())) if not groups or isinstance(key(one), int) else groups
+
+
+def _table(
+    first: str, rows: Iterable[tuple[Any, ClientRound]], server_j: Mapping[int, float] | None
+) -> str:
+    headings = ["time", "examples", "computation", "waiting", "sent", "received"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    for heading in headings if server_j is None else [*headings, "server"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, one in rows:
+        cells = [
+            duration(one.duration_s),
+            f"{one.examples:,.0f}",
+            quantity(one.computation_j, "J"),
+            quantity(one.waiting_j, "J"),
+            quantity(one.sent_bytes, "B"),
+            quantity(one.received_bytes, "B"),
+        ]
+        if server_j is not None:
+            cells.append(quantity(server_j.get(name, 0.0), "J"))
+        table.add_row(str(name), *cells)
+    text = io.StringIO()
+    Console(file=text, width=120).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()) + "\n"
+
+
+def compare_trainings(
+    federated: Sequence[FederatedEnergy], centralised: Sequence[Energy], goal: str
+) -> str:
+    """Compare federated with centralised training to the same goal, in a sentence.
+
+    Both used what the job's processes used, where other programs shared the machine.
+
+    Args:
+        federated: One of each repeat.
+        centralised: One of each repeat, in the same order, for example by seed.
+        goal: For example ``"95 % accuracy"``.
+
+    Raises:
+        UserError: There is nothing to compare.
+    """
+    # SciPy takes a second to import, which clients need not.
+    from joulelab.compare.compare import estimate_effect  # noqa: PLC0415
+    from joulelab.stats.difference import Cell, Repeats  # noqa: PLC0415
+
+    if not federated or len(federated) != len(centralised):
+        raise UserError(
+            "the trainings cannot be compared",
+            why=f"there are {len(federated)} federated and {len(centralised)} centralised ones",
+            hint="train both equally often, at least once",
+        )
+
+    def repeats(energies: Iterable[UncertainValue]) -> Repeats:
+        return Repeats(tuple(energies), tuple(range(len(federated))))
+
+    def times(candidate: Repeats) -> str:
+        effect = estimate_effect([Cell(baseline, candidate)])
+        ends = interval(*effect.ratio_interval, effect.ratio)
+        return f"{number(effect.ratio)} times{f' (95 % CI {ends})' if ends else ''}"
+
+    baseline = repeats(map(_own_energy, centralised))
+    whole = repeats(_own_energy(one.total) for one in federated)
+    computation = repeats(UncertainValue(one.sum.computation_j) for one in federated)
+    exchanged = [one.sum.sent_bytes + one.sum.received_bytes for one in federated]
+    return (
+        f"Federated training to {goal} used {times(whole)} the energy of centralised training "
+        f"({quantity(whole.mean, 'J')} against {quantity(baseline.mean, 'J')}, mean of "
+        f"{count(len(federated), 'repeat')}), computation on clients alone {times(computation)}; "
+        f"{quantity(sum(exchanged) / len(exchanged), 'B')} were exchanged."
+    )
+
+
+def _own_energy(energy: Energy) -> UncertainValue:
+    """Return what the job used of a machine, with causes of errors that all its energies share."""
+    parts = energy.components.values()
+    return UncertainValue.total(component_own_share(part, "") for part in parts)
