@@ -252,7 +252,7 @@ def test_a_tooltip_shows_the_value_and_its_interval(opened):
     point.hover()
     tip = opened.page.locator("#vg-tooltip-element.visible")
     tip.wait_for()
-    assert "95 % from" in tip.inner_text()
+    assert "(95 % CI " in tip.inner_text()
     assert opened.messages == []
 
 

@@ -162,15 +162,16 @@ class Framed:
         if self.is_logarithmic:
             kind = {"type": "log"}
         scale = alt.Scale(domain=domain, nice=False, **kind)
-        values = alt.Undefined
+        values: Any = alt.Undefined
         if self.is_logarithmic:
             low, high = self.ends
             values = log_ticks(float(table[low].min()), float(table[high].max()))
+        drawn: dict[str, Any] = {"format": NUMBER, "values": values, **axis}
         return _CHANNELS[self.axis.along](
             f"{field or self.axis.value}:Q",
             title=self.axis.title,
             scale=scale,
-            axis=alt.Axis(**({"format": NUMBER, "values": values} | axis)),
+            axis=alt.Axis(**drawn),
         )
 
     def interval_lines(self, base: alt.Chart, table: pd.DataFrame, width: float) -> list[alt.Chart]:

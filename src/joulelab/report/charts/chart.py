@@ -142,7 +142,7 @@ def filled(
     text = json.dumps(specification)
     for column, name in names.items():
         text = text.replace(f"{{{column}}}", json.dumps(name)[1:-1])
-    for column in rows.columns.intersection(ENDS):
+    for column in rows.columns.intersection(list(ENDS)):
         text = text.replace(f'"{{{column}}}"', json.dumps(float(rows[column].dropna().iloc[0])))
     made: dict[str, Any] = json.loads(text)
     return made

@@ -41,7 +41,7 @@ def dots(
     x = axis.encoded(table)
     points = base.mark_point(filled=True, opacity=1, size=60).encode(x=x)
     return alt.LayerChart(
-        layer=[*axis.interval_lines(base, table, 1.6), points, crosses(base.encode(x=x))]
+        layer=[*axis.interval_lines(base, table, 1.6), points, *crosses(base.encode(x=x), table)]
     )
 
 

@@ -93,7 +93,7 @@ def power(analysis: Analysis) -> Chart:
             shared_text(table, "crossed bar"),
         ),
         alt="Mean power of each model by component, stacked, in each phase.",
-        specification=specification(alt.layer(bars, ticks, line, name, crosses(first))),
+        specification=specification(alt.layer(bars, ticks, line, name, *crosses(first, stacked))),
         table=table,
         panels=PHASE_PANELS,
     )

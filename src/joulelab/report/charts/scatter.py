@@ -100,7 +100,7 @@ def predictors(analysis: Analysis) -> Chart:
         ),
         alt=f"Energy {FOR_UNITS} against {_NAMES[known[0]]}, one point per model.",
         specification=specification(
-            alt.layer(leads, *lines, circles, crosses(at), names, note)
+            alt.layer(leads, *lines, circles, *crosses(at, points), names, note)
         ),
         table=table,
         panels=PHASE_PANELS,
@@ -177,7 +177,7 @@ def energy_time(analysis: Analysis) -> Chart:
         ),
         alt=f"Energy {FOR_UNITS} against their time, one point per model, with a line.",
         specification=specification(
-            alt.layer(fit, leads, *intervals, circles, crosses(at), names)
+            alt.layer(fit, leads, *intervals, circles, *crosses(at, table), names)
         ),
         table=table,
         panels=PHASE_PANELS,
@@ -290,7 +290,7 @@ def utilization(analysis: Analysis) -> Chart:
         ),
         alt="GPU utilisation against power, one point per model, sized by its peak GPU memory.",
         specification=specification(
-            alt.layer(fit, bend, leads, circles, crosses(at), names)
+            alt.layer(fit, bend, leads, circles, *crosses(at, points), names)
         ),
         table=pd.concat([points, corners]),
         panels=PHASE_PANELS,

@@ -109,7 +109,7 @@ def tips(table: pd.DataFrame, **columns: str) -> list[alt.Tooltip]:
 
     Columns of numbers have three digits; quantities come as texts, see :func:`with_text`.
     """
-    if SHARED in table and (table[SHARED] > 0).any():
+    if is_disturbed(table):
         columns |= {SHARED: "Repeats on a busy machine"}
     is_number = {name: pd.api.types.is_numeric_dtype(table[name]) for name in columns}
     return [
@@ -130,8 +130,8 @@ def with_text(
     into: str = "text",
 ) -> pd.DataFrame:
     """Add a column of texts: each value with its unit and interval, for tooltips."""
-    columns = (table[name].astype("float64").tolist() for name in (value, low, high))
-    texts = [with_interval(*row, unit) for row in zip(*columns, strict=True)]
+    values, lows, highs = (table[name].astype("float64").tolist() for name in (value, low, high))
+    texts = [with_interval(*row, unit) for row in zip(values, lows, highs, strict=True)]
     return table.assign(**{into: pd.Series(texts, table.index, dtype="str")})
 
 
@@ -141,17 +141,24 @@ def with_shared(table: pd.DataFrame, measured: pd.DataFrame, *by: str) -> pd.Dat
     return table.merge(most.reset_index(), on=list(by), how="left")
 
 
-def crosses(base: alt.Chart) -> alt.Chart:
-    """Cross out the points of rows whose repeats were disturbed (:data:`SHARED`)."""
+def crosses(base: alt.Chart, table: pd.DataFrame) -> list[alt.Chart]:
+    """Cross out the points of rows whose repeats were disturbed (:data:`SHARED`), if any were."""
+    if not is_disturbed(table):
+        return []
     crossed: alt.Chart = base.transform_filter(f"datum.{SHARED} > 0").mark_point(
         shape=_CROSS, size=70, strokeWidth=1.4, opacity=1
     )
-    return crossed.encode(color=alt.value(INK), fill=alt.value(None), size=alt.value(70))
+    return [crossed.encode(color=alt.value(INK), fill=alt.value(None), size=alt.value(70))]
+
+
+def is_disturbed(table: pd.DataFrame) -> bool:
+    """Report whether other processes used the machine during a repeat of some row."""
+    return SHARED in table and bool((table[SHARED] > 0).any())
 
 
 def shared_text(table: pd.DataFrame, mark: str = "crossed point") -> str:
     """Say for a caption what marks disturbed repeats, if there are any."""
-    if SHARED not in table or not (table[SHARED] > 0).any():
+    if not is_disturbed(table):
         return ""
     return f"A {mark} has repeats during which other processes used the machine."
 

@@ -12,8 +12,8 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.schema import READABLE
 from joulelab.format import quantity as quantity_text
 from joulelab.report.charts.axes import Axis, Framed, axes_text
-from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
-from joulelab.report.charts.point_labels import LABEL, name_layers, unnamed_text, with_labels
+from joulelab.report.charts.chart import LABEL, Chart, NothingToDraw, Selector
+from joulelab.report.charts.point_labels import name_layers, unnamed_text, with_labels
 from joulelab.report.charts.style import (
     FOR_UNITS,
     HEIGHT_PX,
@@ -95,7 +95,7 @@ def batch_sizes(analysis: Analysis) -> Chart:
         best.mark_point(size=130, strokeWidth=1.8, opacity=1, filled=False).encode(
             color=alt.value(INK)
         ),
-        crosses(at),
+        *crosses(at, table),
     ]
     if not few:
         across = Framed(Axis("x", "batch_size", ""), is_logarithmic=True)
@@ -268,7 +268,7 @@ def accuracy(analysis: Analysis) -> Chart:
         ),
         alt="Accuracy against energy, one point per model, with the Pareto front.",
         specification=specification(
-            alt.layer(front, leads, *intervals, circles, crosses(at), names)
+            alt.layer(front, leads, *intervals, circles, *crosses(at, table), names)
         ),
         table=table,
         panels=_ACCURACY_PANELS,
