@@ -45,7 +45,7 @@ def text_px(name: str) -> float:
 
     Example:
         >>> round(text_px("VGG16"), 1)
-        44.3
+        38.9
     """
     widths = (
         0.42 if one in _NARROW else 1.0 if one in _WIDE else 0.8 if one.isupper() else 0.65
