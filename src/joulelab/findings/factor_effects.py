@@ -33,6 +33,8 @@ from joulelab.stats.difference import Difference, holm, holm_confidence
 from joulelab.stats.estimates import ratio_interval
 from joulelab.stats.variance import Array
 
+POINT_DECIMALS = 6
+"""Accuracies that differ by less than this many decimals of a point are equal but for rounding."""
 COLUMNS: Mapping[str, str] = {**QUANTITIES, ACCURACY: "accuracy_pct"}
 """What factors may change, and the columns of the measurements."""
 
@@ -102,7 +104,9 @@ class _Tested:
         half = self.found.half_width(confidence) if self.found.is_tested else math.nan
         value, none = self.found.value, 0.0
         low, high = value - half, value + half
-        if self.row["quantity"] != ACCURACY:
+        if self.row["quantity"] == ACCURACY:
+            value, low, high = (round(one, POINT_DECIMALS) + 0.0 for one in (value, low, high))
+        else:
             value, none = math.exp(value), 1.0
             low, high = ratio_interval(value, half)
         shown = None if math.isnan(half) else not low <= none <= high

@@ -146,8 +146,7 @@ def _change(row: Mapping[str, Any]) -> tuple[str, str]:
     values = [row[end] for end in ("estimate", "low", "high")]
     if row["quantity"] != ACCURACY:
         values = [100 * (value - 1) for value in values]
-    # Equal accuracies differ by rounding errors.
-    value, low, high = (round(one, 9) for one in values)
+    value, low, high = values
     text = f"{'+' if value > 0 else ''}{number(value, like=_wider(value, low, high))}"
     return f"{text}{' *' if row['shown'] is True else ''}", interval(low, high, value)
 
