@@ -37,7 +37,7 @@ class Model:
 
     def __init__(self, seed: int) -> None:
         self.network = MLPClassifier(
-            (64,), solver="sgd", learning_rate_init=0.05, batch_size=16, random_state=seed
+            (128,), solver="sgd", learning_rate_init=0.004, batch_size=2, random_state=seed
         )
         data, _, labels, _ = digits()
         self.network.partial_fit(data[:16], labels[:16], classes=np.arange(10))

@@ -4,6 +4,7 @@ Run it with `joulelab run --out job -- python federated_digits.py`. It takes a f
 """
 
 import os
+import time
 
 import numpy as np
 from digits_task import Model, digits, partitions
@@ -17,7 +18,7 @@ import joulelab
 from joulelab.integrations import flower
 
 CLIENTS, LOCAL_EPOCHS, MOST_ROUNDS, GOAL = 10, 2, 60, 0.95
-SEEDS = (0, 1, 2)
+SEEDS = range(5)
 NAMES = {"equal data (IID)": 0.0, "unequal data (Dirichlet, alpha 0.5)": 0.5}
 SIMULATION = {
     "init_args": {"address": "local", "num_cpus": 2, "include_dashboard": False},
@@ -60,7 +61,8 @@ def train_federated(alpha: float, seed: int) -> int:
     @server_app.main()
     def main(grid: Grid, _: Context) -> None:
         # Real clients do not wait for Ray to start.
-        nodes = list(grid.get_node_ids())
+        while len(nodes := list(grid.get_node_ids())) < CLIENTS:
+            time.sleep(0.1)
         grid.send_and_receive([Message(RecordDict(), node, "query") for node in nodes])
         model = Model(seed)
 
@@ -116,4 +118,6 @@ if __name__ == "__main__":
                 federated.append(flower.energy_of(meter, spans[-1]))
                 print(f"{name}, seed {seed}: {rounds} rounds", flush=True)
             print(f"\n{name}, seed {SEEDS[-1]}\n\n{federated[-1]}")
-            print(flower.compare_trainings(federated, centralised, f"{GOAL:.0%} accuracy"), "\n")
+            print(
+                flower.compare_trainings(federated, centralised, f"{100 * GOAL:g} % accuracy"), "\n"
+            )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +34,7 @@ from joulelab.carbon.network import NetworkEnergy
 from joulelab.carbon.site import Site
 from joulelab.energy.data_exchange import DataVolume
 from joulelab.energy.uncertainty import component_own_share
-from joulelab.errors import UserError
+from joulelab.errors import JoulelabError, UserError
 from joulelab.format import (
     count,
     duration,
@@ -46,6 +47,7 @@ from joulelab.format import (
 from joulelab.machine import machine_identity
 from joulelab.meter import Meter
 from joulelab.recording.launcher import host_name
+from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.runs.hosts import HostRecording, gather, sum_hosts
 from joulelab.runs.saved_baseline import load_baseline
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from joulelab.energy.energy import ComponentEnergy, Energy
     from joulelab.energy.estimator import EnergyEstimator
     from joulelab.recording.spans import Span
+    from joulelab.recording.trace import Trace
 
 TRAINING_SPAN, ROUND_SPAN = "federated", "round"
 CLIENT_SPANS = {"train": "fit", "evaluate": "evaluate"}
@@ -99,7 +102,11 @@ def energy_mod(message: Message, context: Context, call_next: ClientAppCallable)
             examples = (one.get("num-examples", 0) for one in metrics)
             span.attributes |= {"sent_bytes": _bytes(reply), "examples": next(examples, 0)}
     if reply.has_content():
-        found = energy_of(meter, span).clients
+        try:
+            found = energy_of(meter, span).clients
+        except JoulelabError as error:  # The training goes on without.
+            warnings.warn(f"the energy of client {client} is unknown: {error}", stacklevel=2)
+            return reply
         energy_j = math.fsum(one.computation_j for one in found if one.client == client)
         reply.content[RECORD] = ConfigRecord({"client": client, "energy_j": energy_j})
     return reply
@@ -339,7 +346,7 @@ def _add_up(recordings: Sequence[HostRecording], window: Window | None = None) -
     notes: dict[str, None] = {}
     for index, one in enumerate(recordings):
         whole = window or one.whole
-        spans = [span for span in one.trace.spans if _is_within(span, whole)]
+        spans = list(_within(one.trace, whole))
         for row in map(_exchanged, filter(_is_of_client, spans)):
             key = row.client, row.round
             rows[key] = rows[key] + row if key in rows else row
@@ -394,8 +401,12 @@ def _is_of_client(span: TraceSpan) -> bool:
     return "client" in span.attributes and "round" in span.attributes
 
 
-def _is_within(span: TraceSpan, whole: Window) -> bool:
-    return span.start_ns < whole.stop_ns and (span.stop_ns or whole.stop_ns) > whole.start_ns
+def _within(trace: Trace, whole: Window) -> SpanColumns:
+    """Select the spans that overlap a window, open ones included."""
+    columns = SpanColumns.of(trace.spans)
+    start_ns, stop_ns = columns.spans["start_ns"], columns.spans["stop_ns"]
+    is_late = ~columns.is_finished | (stop_ns > whole.start_ns)
+    return columns.where(is_late & (start_ns < whole.stop_ns))
 
 
 def _exchanged(span: TraceSpan) -> ClientRound:
@@ -435,7 +446,10 @@ def _divide(
     """
     uses = [_use(span, whole) for span in spans if _is_of_client(span)]
     rounds = {
-        (span.start_ns, span.stop_ns or whole.stop_ns): int(span.attributes["round"])
+        max(span.start_ns, whole.start_ns): (
+            int(span.attributes["round"]),
+            min(span.stop_ns or whole.stop_ns, whole.stop_ns),
+        )
         for span in spans
         if span.name == ROUND_SPAN and "client_j" in span.attributes
     }
@@ -446,29 +460,26 @@ def _divide(
         starts[use.start_ns].append(use)
     last_ns = max((use.stop_ns for use in uses), default=whole.start_ns)
     ends_ns = [end for use in uses for end in (use.start_ns, use.stop_ns)]
-    ends_ns += [min(max(end, whole.start_ns), whole.stop_ns) for one in rounds for end in one]
+    ends_ns += [*rounds, *(stop_ns for _, stop_ns in rounds.values())]
     edges_ns = sorted({whole.start_ns, whole.stop_ns, *ends_ns})
     windows = [Window(*pair) for pair in pairwise(edges_ns)]
     active: list[_Use] = []
-    latest = 0  # The round of the client that began last.
+    latest = number = round_stop_ns = 0  # The rounds of the client that began last, and the server.
     for window, energy in zip(windows, estimator.energies(windows), strict=True):
         active = [one for one in active if one.stop_ns > window.start_ns]
         active += starts[window.start_ns]
         latest = active[-1].round if active else latest
         if len(active) > 1:
             notes[_DIVIDED] = None
-        in_round = [
-            number
-            for (start_ns, stop_ns), number in rounds.items()
-            if start_ns <= window.start_ns < stop_ns
-        ]
+        number, round_stop_ns = rounds.get(window.start_ns, (number, round_stop_ns))
         for part in energy.components.values():
-            job_j = part.gross_j * (part.share.fraction if part.share else 1.0)
+            fraction = part.share.fraction if part.share else 1.0
+            job_j = fraction * part.gross_j
             yield _Piece("others", "", 0, part.gross_j - job_j)
             if active:
-                yield from _of_clients(active, members, part, job_j)
-            elif in_round:
-                yield _Piece("server", "", in_round[0], job_j)
+                yield from _of_clients(active, members, part, fraction)
+            elif window.start_ns < round_stop_ns:
+                yield _Piece("server", "", number, job_j)
             elif latest and not rounds and window.stop_ns <= last_ns:
                 for client in members[latest]:
                     yield _Piece("waiting", client, latest, job_j / len(members[latest]))
@@ -477,10 +488,11 @@ def _divide(
 
 
 def _of_clients(
-    active: Sequence[_Use], members: Mapping[int, set[str]], part: ComponentEnergy, job_j: float
+    active: Sequence[_Use], members: Mapping[int, set[str]], part: ComponentEnergy, fraction: float
 ) -> Iterator[_Piece]:
-    """Divide the energy of a component while clients compute."""
-    idle_j = 0.0 if math.isnan(part.idle_j) else min(max(part.idle_j, 0.0), job_j)
+    """Divide the job's fraction of a component's energy while clients compute."""
+    job_j = fraction * part.gross_j
+    idle_j = 0.0 if math.isnan(part.idle_j) else min(fraction * part.idle_j, job_j)
     shares = [one.cpu_share for one in active]
     if part.component.startswith("gpu") or not math.fsum(shares) > 0:
         shares = [1.0] * len(active)
@@ -525,7 +537,8 @@ def _table(
         table.add_row(str(name), *cells)
     text = io.StringIO()
     Console(file=text, width=120).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()) + "\n"
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return "\n".join(filter(None, lines)) + "\n"
 
 
 def compare_trainings(
@@ -564,7 +577,10 @@ def compare_trainings(
 
     baseline = repeats(map(_own_energy, centralised))
     whole = repeats(_own_energy(one.total) for one in federated)
-    computation = repeats(UncertainValue(one.sum.computation_j) for one in federated)
+    computation = repeats(
+        own.scaled(one.sum.computation_j / own.value)
+        for own, one in zip(whole.values, federated, strict=True)
+    )
     exchanged = [one.sum.sent_bytes + one.sum.received_bytes for one in federated]
     return (
         f"Federated training to {goal} used {times(whole)} the energy of centralised training "
