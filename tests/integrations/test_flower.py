@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from joulelab.energy.baseline import Baseline, IdlePoint
 from joulelab.energy.estimator import WindowUnion
@@ -207,6 +209,28 @@ def test_a_client_on_a_host_of_its_own_waits_between_its_rounds():
     assert found.total.gross_j == pytest.approx(2 * POWER_W * 20)
 
 
+times = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted)
+spans_of_clients = st.lists(
+    st.tuples(st.sampled_from("012"), times, st.floats(0, 4), st.integers(1, 2)), min_size=1
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(spans_of_clients, st.lists(times, max_size=2), st.sampled_from([None, IDLE]))
+def test_parts_add_up_whatever_overlaps(clients, rounds, baseline):
+    spans = [of_client(one, *pair, cpu_s, number) for one, pair, cpu_s, number in clients]
+    spans += [
+        ("round", *pair, {"round": number, "client_j": {}})
+        for number, pair in enumerate(rounds, start=1)
+    ]
+    _, found = added_up(recording(*spans, baseline=baseline))
+    assert found.total.gross_j == pytest.approx(POWER_W * 20)
+    assert all(value >= -1e-9 for value in found.parts.values())
+    computing = WindowUnion.of([Window(start, stop) for _, (start, stop), *_ in clients]).host
+    at_least_j = (POWER_W - IDLE_W) * float((computing[:, 1] - computing[:, 0]).sum())
+    assert found.sum.computation_j >= at_least_j - 1e-6
+
+
 def test_a_recording_without_clients_is_an_error():
     with pytest.raises(UserError, match="no client of Flower"):
         flower._add_up([recording(ROUND)])
@@ -218,6 +242,6 @@ def test_comparison_has_an_interval():
     text = flower.compare_trainings(found, energies, "95 % accuracy")
     ratio = 20 / (4 * 5 * 6) ** (1 / 3)
     assert text.startswith(f"Federated training to 95 % accuracy used {ratio:.2f} times (95 % CI ")
-    assert "mean of 3 repeats" in text
+    assert "mean of 3 repeats), computation on clients alone " in text
     with pytest.raises(UserError, match="cannot be compared"):
         flower.compare_trainings(found, energies[:2], "95 % accuracy")

@@ -195,16 +195,11 @@ class ClientRound:
 
     def __add__(self, other: ClientRound) -> ClientRound:
         """Add another client or round."""
-        mine, theirs = asdict(self), asdict(other)
-        sums = {name: mine[name] + theirs[name] for name in mine if name not in _KEYS}
-        return ClientRound(
-            client=self.client if self.client == other.client else "",
-            round=self.round if self.round == other.round else 0,
-            **sums,
-        )
-
-
-_KEYS = ("client", "round")
+        theirs = asdict(other)
+        sums = {name: value + theirs[name] for name, value in asdict(self).items()}
+        sums["client"] = self.client if self.client == other.client else ""
+        sums["round"] = self.round if self.round == other.round else 0
+        return ClientRound(**sums)
 
 
 @dataclass(frozen=True)
@@ -235,7 +230,7 @@ class FederatedEnergy:
     @property
     def by_round(self) -> dict[int, ClientRound]:
         """The sum over clients of each round."""
-        return _grouped(self.clients, lambda one: one.round)
+        return dict(sorted(_grouped(self.clients, lambda one: one.round).items()))
 
     @property
     def sum(self) -> ClientRound:
@@ -405,8 +400,8 @@ def _within(trace: Trace, whole: Window) -> SpanColumns:
     """Select the spans that overlap a window, open ones included."""
     columns = SpanColumns.of(trace.spans)
     start_ns, stop_ns = columns.spans["start_ns"], columns.spans["stop_ns"]
-    is_late = ~columns.is_finished | (stop_ns > whole.start_ns)
-    return columns.where(is_late & (start_ns < whole.stop_ns))
+    is_late = ~columns.is_finished | (stop_ns >= whole.start_ns)
+    return columns.where(is_late & (start_ns <= whole.stop_ns))
 
 
 def _exchanged(span: TraceSpan) -> ClientRound:
@@ -466,8 +461,8 @@ def _divide(
     active: list[_Use] = []
     latest = number = round_stop_ns = 0  # The rounds of the client that began last, and the server.
     for window, energy in zip(windows, estimator.energies(windows), strict=True):
-        active = [one for one in active if one.stop_ns > window.start_ns]
         active += starts[window.start_ns]
+        active = [one for one in active if one.stop_ns > window.start_ns]
         latest = active[-1].round if active else latest
         if len(active) > 1:
             notes[_DIVIDED] = None
@@ -512,7 +507,7 @@ def _grouped(
     groups: dict[Any, ClientRound] = {}
     for one in rows:
         groups[key(one)] = groups[key(one)] + one if key(one) in groups else one
-    return dict(sorted(groups.items())) if not groups or isinstance(key(one), int) else groups
+    return groups
 
 
 def _table(
