@@ -118,6 +118,5 @@ if __name__ == "__main__":
                 federated.append(flower.energy_of(meter, spans[-1]))
                 print(f"{name}, seed {seed}: {rounds} rounds", flush=True)
             print(f"\n{name}, seed {SEEDS[-1]}\n\n{federated[-1]}")
-            print(
-                flower.compare_trainings(federated, centralised, f"{100 * GOAL:g} % accuracy"), "\n"
-            )
+            goal = f"{100 * GOAL:g} % accuracy"
+            print(f"{flower.compare_trainings(federated, centralised, goal)}\n")
