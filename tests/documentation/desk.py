@@ -160,6 +160,7 @@ PREPARE = {
     "recorded-fleets": (fleet,),
     "measure-your-code": (traces,),
     "predict": (studies, candidates),
+    "data-exchange": (script,),
     "measure-a-command": (script,),
     "find-runs": (script, studies),
     "run-a-study": (finished,),

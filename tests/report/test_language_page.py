@@ -32,7 +32,7 @@ def page(report):
 
 def test_the_page_is_about_tokens(page):
     assert "Net per token" in page.words
-    assert "The model of least energy per token is first" in page.words
+    assert "the least net energy per token in training" in page.words
     assert "per sample" not in page.words
     assert {group["unit"] for group in page.data["groups"]} == {"token"}
 

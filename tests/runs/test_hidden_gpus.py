@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ranks import assert_close, eventually
+from ranks import assert_close
+from waiting import eventually
 
 from joulelab.runs.hosts import gather
 

@@ -26,8 +26,11 @@ def test_a_job_is_identified_by_ray_whatever_started_ray(monkeypatch):
 def test_actors_share_one_recorder(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("HOME", str(tmp_path))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray 2.55 and older warn otherwise.
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 
         @ray.remote
         class Trainer:

@@ -4,9 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from energy_parts import make_channel
-
-from joulelab.sensors.sensor import Reading
+from joulelab.sensors.sensor import Channel, Provenance, Quantity, Reading
 
 FILE = "LIMITED_GPU"
 FOUND_W = 300.0
@@ -16,7 +14,16 @@ class LimitedGpu:
     """The sensor: it draws what the limit in ``$LIMITED_GPU`` allows."""
 
     interval_s = 0.01
-    channels = (make_channel(source="limited", update_period_s=0.01, gain_uncertainty=0.0),)
+    # Recorders import this file without other modules of the tests.
+    channels = (
+        Channel(
+            component="gpu:0",
+            quantity=Quantity.POWER,
+            source="limited",
+            provenance=Provenance.SIMULATED,
+            update_period_s=0.01,
+        ),
+    )
 
     def read(self):
         return [Reading(time.monotonic_ns(), 0, limit_w())]

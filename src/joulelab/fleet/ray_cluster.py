@@ -181,6 +181,8 @@ def _connect(ray: Any, address: str) -> None:
         if colon and port.isdecimal():
             # Ray itself tries for minutes.
             socket.create_connection((host, int(port)), CONNECT_S).close()
+        # Tasks without GPUs of Ray see those of their host; older versions warn unless it is set.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(address=address, **options)
     except Exception as error:
         raise UserError(
