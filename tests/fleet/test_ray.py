@@ -1,5 +1,6 @@
 """Studies on a Ray cluster with three nodes, which all are this machine."""
 
+import gc
 import threading
 from functools import partial
 
@@ -12,6 +13,12 @@ from joulelab.runs.study_runs import read_study
 from joulelab.study.runner import run_study
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
+
+# Ray 2.55 and older leave files and processes to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +39,7 @@ def cluster():
         ray.shutdown()
         cluster.shutdown()
         patch.undo()
+        gc.collect()
 
 
 @pytest.fixture
