@@ -53,7 +53,9 @@ def check_whole(directory: Path, plan: Plan) -> None:
         spans = [span for span in run.study.spans if span.name in ("idle", "epoch")]
         true_j = sum(MACHINE.energy_j(one.start_ns * 1e-9, one.stop_ns * 1e-9) for one in spans)
         gross_j = sum(span.energy.gross_j for span in spans)
-        assert gross_j == pytest.approx(true_j, rel=1e-3)
+        # A recorder that a busy machine starves misses readings, which the interval covers.
+        half_j = sum(span.energy.interval_j[1] - span.energy.gross_j for span in spans)
+        assert gross_j == pytest.approx(true_j, rel=1e-3, abs=half_j)
     for run in study.cells():
         own_idle = [one for one in study.idles() if one.study.block == run.study.block]
         assert run.host in {one.host for one in own_idle}
