@@ -132,7 +132,8 @@ def measure(strategy: Strategy) -> Strategy:
     def configure(server_round: int, *arguments: Any, **options: Any) -> Iterable[Message]:
         end_round()
         rounds.append(meter.begin(ROUND_SPAN, round=server_round, client_j={}))
-        return configure_train(server_round, *arguments, **options)
+        messages: Iterable[Message] = configure_train(server_round, *arguments, **options)
+        return messages
 
     def collecting(aggregate: Callable[..., Any]) -> Callable[..., Any]:
         def collect(server_round: int, replies: Iterable[Message]) -> Any:
