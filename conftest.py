@@ -18,7 +18,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent / "tests"
 # Flower requires certain versions of packages that others use, so it may not be installed.
-collect_ignore = [] if find_spec("flwr") else ["src/joulelab/integrations/flower.py"]
+collect_ignore = (
+    []
+    if find_spec("flwr")
+    else ["src/joulelab/integrations/flower.py", "tests/integrations/federated_app.py"]
+)
 LONGEST = {TESTS / "documentation", TESTS / "fleet", TESTS / "study", TESTS / "report"}
 
 

@@ -46,17 +46,17 @@ def test_a_study_runs_on_both_nodes(on_slurm, make_plan, assert_whole, tmp_path)
     )
 
 
-def test_a_node_that_dies_three_times_costs_no_cell(on_slurm, make_plan, assert_whole, tmp_path):
+@pytest.mark.parametrize(
+    ("kill", "least"), [("kill_node", 2), ("kill_daemon", 2), ("kill_node", 4)]
+)
+def test_a_node_that_dies_costs_no_cell(on_slurm, kill, least, make_plan, assert_whole, tmp_path):
     plan, directory = make_plan(repeats=3), tmp_path / "s"
     study = start_study(directory, plan)
-    stored = {}
-    for kill in (on_slurm.kill_node, on_slurm.kill_daemon, on_slurm.kill_node):
-        least = len(stored) + 2
-        busy = wait_for(partial(busy_node, on_slurm, directory, least), what="a busy node")
-        kill(busy)
-        stored = records(directory)
-        wait_for(partial(is_down, on_slurm, busy), what="its end")
-        on_slurm.start_node(busy)
+    busy = wait_for(partial(busy_node, on_slurm, directory, least), what="a busy node")
+    getattr(on_slurm, kill)(busy)
+    stored = records(directory)
+    wait_for(partial(is_down, on_slurm, busy), what="its end")
+    on_slurm.start_node(busy)
     study.join()
     assert_whole(directory, plan)
     assert {path: records(directory)[path] for path in stored} == stored

@@ -60,3 +60,15 @@ def test_every_format_and_the_same_bytes_in_another_time_zone_and_locale(tmp_pat
         other = tmp_path / path.relative_to(writer.directory)
         if path.suffix not in (".png", ".pdf"):
             assert other.read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_drawing_is_the_same_after_others():
+    axes = {name: {"field": name, "type": "quantitative"} for name in ("x", "y")}
+    clipped = {
+        "data": {"values": [{"x": 1, "y": 2}]},
+        "mark": {"type": "point", "clip": True},
+        "encoding": axes,
+    }
+    first, second = (renderer.render(clipped, ("svg",))["svg"] for _ in range(2))
+    assert b'id="clip1"' in first
+    assert first == second

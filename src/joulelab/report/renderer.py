@@ -28,6 +28,7 @@ _SMALL = {"data": {"values": [{"x": 1}]}, "mark": "point", "encoding": {}}
 """Rendered first, so that everything is loaded when it is needed."""
 
 _PNG_SCALE = 3.0
+_CLIPS = re.compile(r'(?<=id=")clip\d+|(?<=url\(#)clip\d+')
 _PDF_NAMES = re.compile(rb"(?:\n +/[a-z]+\d+ \d+ 0 R){2,}")
 
 Images = Mapping[str, bytes]
@@ -89,13 +90,19 @@ def processes_for(runs: int) -> int:
 
 def render(specification: Mapping[str, Any], formats: Sequence[str]) -> Images:
     """Render one specification in this process."""
-    svg = vl_convert.vegalite_to_svg(dict(specification))
+    svg = _with_own_clips(vl_convert.vegalite_to_svg(dict(specification)))
     makers: Mapping[str, Callable[[], bytes]] = {
         "svg": svg.encode,
         "png": lambda: vl_convert.svg_to_png(svg, scale=_PNG_SCALE),
         "pdf": lambda: _PDF_NAMES.sub(_sorted, vl_convert.svg_to_pdf(svg)),
     }
     return {kind: makers[kind]() for kind in formats}
+
+
+def _with_own_clips(svg: str) -> str:
+    """Number the clip paths of a drawing from 1; Vega counts those of all drawings of a process."""
+    numbers: dict[str, int] = {}
+    return _CLIPS.sub(lambda found: f"clip{numbers.setdefault(found[0], len(numbers) + 1)}", svg)
 
 
 def _sorted(lines: re.Match[bytes]) -> bytes:
