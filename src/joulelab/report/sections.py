@@ -146,7 +146,8 @@ def _differences(ratios: pd.DataFrame) -> dict[tuple[Any, ...], Section]:
         cells[*key, row["other"]] = {"value": 1.0, "text": "least", "note": ""}
         text, ends = relative_to(row["estimate"], row["low"], row["high"])
         tested = not pd.isna(row["shown"])
-        note = ends if not tested or row["shown"] else f"{ends}, not significant"
+        verdict = "" if not tested or row["shown"] else "not significant"
+        note = ", ".join(filter(None, (ends, verdict)))
         cells[*key, row["model"]] = {"value": row["estimate"], "text": text, "note": note}
     return cells
 
