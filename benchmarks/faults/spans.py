@@ -184,7 +184,7 @@ def read_day(directory: Path) -> dict[str, Any]:
     with _timed(found, "read"):
         trace = read_trace(directory)
     with _timed(found, "energy"):
-        _, spans = measure(trace, EnergyEstimator(trace), 0, DAY_S * 10**9)
+        spans = measure(trace, EnergyEstimator(trace), 0, DAY_S * 10**9)["spans"]
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {**found, "arrived": sum(one.count for one in spans), "peak_mb": peak_mb}
 
