@@ -1,4 +1,4 @@
-"""What is said where an engine or its options are missing or wrong, and reports as bytes."""
+"""Errors of missing engines and wrong options, and reports as bytes."""
 
 import sys
 

@@ -68,8 +68,8 @@ class NetworkEnergy:
 
         Example:
             >>> found = NetworkEnergy.of(DataVolume(1e9, 1e9, 1e9), "fixed")
-            >>> found.energy("average")
-            (108000.0, 23400.0, 216000.0)
+            >>> [round(value_j) for value_j in found.energy("average")]
+            [108000, 23400, 216000]
         """
         return cls(volume, *(network_intensity(access, one) for one in BASES))
 
@@ -77,8 +77,7 @@ class NetworkEnergy:
         """Return the energy and its range, J, ``"average"`` or ``"marginal"``."""
         one = self.average if basis == "average" else self.marginal
         volume = self.volume
-        values = volume.value * one.j_per_byte, volume.low * one.low, volume.high * one.high
-        return tuple(float(f"{value:.12g}") for value in values)  # type: ignore[return-value]
+        return volume.value * one.j_per_byte, volume.low * one.low, volume.high * one.high
 
     def text(self) -> str:
         """Describe both energies in a sentence without its full stop."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
@@ -69,7 +69,7 @@ Floats = NDArray[np.float64]
 class TableEntry(Entry):
     """Equal records of a table; ``meters`` is the piece of hardware of each component."""
 
-    meters: Mapping[str, Hashable] = None  # type: ignore[assignment]
+    meters: Mapping[str, Hashable] = field(default_factory=dict)
 
     @cached_property
     def boards(self) -> Mapping[str, Hashable]:
