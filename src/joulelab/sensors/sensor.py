@@ -96,6 +96,8 @@ class Channel:
             ``None`` for that of its kind (:mod:`joulelab.sensors.plausibility`).
         scope: What the source measures if that is more than its component, for example
             ``"module"``; such a source is compared with the others and gives no energy.
+        contains: Components, and kinds of components (``"cpu"`` for every ``"cpu:N"``), whose
+            power this component's power includes: ``("cpu", "gpu", "dram")`` for a ``node``.
         note: What was assumed, as text for people.
     """
 
@@ -118,6 +120,7 @@ class Channel:
     idle_w: NotNegative | None = None
     max_power_w: Positive | None = None
     scope: str = ""
+    contains: tuple[str, ...] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
