@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeGuard
 
 import psutil
@@ -31,7 +31,9 @@ from joulelab.sensors.sensor import (
 from joulelab.sensors.visible_devices import environment_selection
 from joulelab.validation import InvalidData, decode
 
-HARDWARE = ("gpu", "cpu", "dram", "host")
+MEASURABLE = ("gpu", "cpu", "dram", "soc", "node", "psu", "plug", "module", "card")
+"""The kinds of components that have a power."""
+HARDWARE = (*MEASURABLE, "host")
 """The sensors to discover by default."""
 KNOWN = (*HARDWARE, "simulated")
 ENVIRONMENT = "JOULELAB_SENSORS"
@@ -46,8 +48,8 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     is then listed as absent, with the reason.
 
     Args:
-        request: Names among ``gpu``, ``cpu``, ``dram``, ``host``; ``gpu:2`` for one GPU by its
-            NVML index; ``simulated`` or ``simulated:SPEC`` for the simulated machine;
+        request: Kinds of components (:data:`HARDWARE`); ``gpu:2`` for one GPU by its index;
+            ``simulated`` or ``simulated:SPEC`` for the simulated machine;
             ``package.module:factory`` for a callable that returns a sensor or a list of sensors.
             ``None`` reads ``$JOULELAB_SENSORS`` (names separated by commas, or one entry that
             starts with ``simulated:``), and otherwise takes everything that the hardware has.
@@ -56,21 +58,20 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
         UserError: A name is unknown, or a factory cannot be imported or returns no sensor.
     """
     names = list(dict.fromkeys(_from_environment() if request is None else request))
-    sensors: list[Sensor] = []
-    absent: list[Absence] = []
-    found: Sequence[Sensor]
     check_names(names)
     chosen_gpus = [name for name in names if _is_gpu(name)]
-    if chosen_gpus:
-        gpus, missing = discover_gpus(*environment_selection())
-        found, missing_too = _chosen(gpus, missing, chosen_gpus)
-        sensors += found
-        absent += missing_too
-    kinds = [kind for kind in ("cpu", "dram") if kind in names]
-    if kinds:
-        found, missing = _processors_and_memory(kinds)
+    asked = {*names, *(["gpu"] if chosen_gpus else [])}
+    kinds = [kind for kind in MEASURABLE if kind in asked]
+    sensors: list[Sensor] = []
+    absent: list[Absence] = []
+    for family in FAMILIES if kinds else ():
+        found, missing = family(kinds, _components(sensors))
         sensors += found
         absent += missing
+    if chosen_gpus and "gpu" not in names:
+        sensors, absent = _chosen(sensors, absent, chosen_gpus)
+    measured = {component.partition(":")[0] for component in _components(sensors)}
+    sensors += _estimates([kind for kind in kinds if kind not in measured])
     if "host" in names:
         sensors.append(HostSensor())
     for name in names:
@@ -162,39 +163,77 @@ def _is_gpu(name: str) -> bool:
     return kind == "gpu" and (name == kind or index.isdigit())
 
 
+def _components(sensors: Sequence[Sensor]) -> set[str]:
+    """Name the components whose energy sensors give."""
+    return {
+        channel.component
+        for sensor in sensors
+        for channel in sensor.channels
+        if channel.gives_energy
+    }
+
+
 def _chosen(
-    gpus: Sequence[Sensor], absent: Sequence[Absence], names: Sequence[str]
+    sensors: Sequence[Sensor], absent: Sequence[Absence], gpus: Sequence[str]
 ) -> tuple[list[Sensor], list[Absence]]:
     """Select the named GPUs; an index that does not exist is absent."""
-    if "gpu" in names:
-        return list(gpus), list(absent)
-    by_component = {gpu.channels[0].component: gpu for gpu in gpus}
-    for component, gpu in by_component.items():
-        if component not in names:
-            gpu.close()
-    missing = [one for one in absent if one.component in ("gpu", *names)]
-    known = {one.component for one in missing} | by_component.keys()
-    missing += [
+    chosen, known = [], set()
+    for sensor in sensors:
+        own = {channel.component for channel in sensor.channels if _is_gpu(channel.component)}
+        known |= own
+        if not own or own & {*gpus}:
+            chosen.append(sensor)
+        else:
+            sensor.close()
+    missing = [one for one in absent if not _is_gpu(one.component) or one.component in gpus]
+    no_driver = [one for one in absent if one.component == "gpu"]
+    known |= {one.component for one in missing}
+    missing += no_driver or [
         Absence(name, "nvml", "this process may use no such GPU", "see `nvidia-smi -L`")
-        for name in names
-        if name not in known and "gpu" not in known
+        for name in gpus
+        if name not in known
     ]
-    return [gpu for component, gpu in by_component.items() if component in names], missing
+    return chosen, missing
 
 
-def _processors_and_memory(kinds: Sequence[str]) -> tuple[list[Sensor], list[Absence]]:
+Family = Callable[[Collection[str], Collection[str]], tuple[Sequence[Sensor], Sequence[Absence]]]
+"""Find sensors of some kinds of components (:data:`MEASURABLE`), after those components were found
+by others: a family numbers further GPUs after them. What cannot be read is absent, with a reason;
+what this machine does not have at all is not mentioned."""
+
+
+def _nvidia(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor], list[Absence]]:
+    if "gpu" not in kinds:
+        return [], []
+    gpus, absent = discover_gpus(*environment_selection())
+    return [*gpus], absent
+
+
+def _rapl(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor], list[Absence]]:
+    chosen = [kind for kind in ("cpu", "dram") if kind in kinds]
+    if not chosen:
+        return [], []
     cpu = processors()
-    rapl, absent = discover_rapl(kinds, vendor=cpu.vendor, tdp_w=chip_tdp_w(cpu.model))
-    sensors: list[Sensor] = [*rapl]
-    measured = {channel.component.split(":")[0] for sensor in rapl for channel in sensor.channels}
-    if "cpu" in kinds and "cpu" not in measured:
+    rapl, absent = discover_rapl(chosen, vendor=cpu.vendor, tdp_w=chip_tdp_w(cpu.model))
+    return [*rapl], absent
+
+
+FAMILIES: tuple[Family, ...] = (_nvidia, _rapl)
+"""The only list of who is asked for sensors, in this order."""
+
+
+def _estimates(kinds: Collection[str]) -> list[Sensor]:
+    """Estimate processors and memory that nothing measures."""
+    sensors: list[Sensor] = []
+    cpu = processors()
+    if "cpu" in kinds:
         sensors.append(CpuEstimate(cpu_model(cpu, cpu_limit())))
-    if "dram" in kinds and "dram" not in measured:
+    if "dram" in kinds:
         dimms, _ = known_dimms()
         # A virtual machine's table describes modules that do not exist.
         modules = [] if cpu.virtual else dimms
         sensors.append(DramEstimate(dram_power(modules, psutil.virtual_memory().total)))
-    return sensors, absent
+    return sensors
 
 
 def _simulated(name: str) -> list[Sensor]:
