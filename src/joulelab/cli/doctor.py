@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from joulelab.cli.doctor_check import check
 from joulelab.cli.output import output_console
 from joulelab.energy.estimator import energies_of
 from joulelab.energy.signal import channel_role
@@ -56,15 +57,26 @@ UNITS = {
 
 
 @click.command("doctor")
+@click.option(
+    "--check",
+    "test",
+    is_flag=True,
+    help="Test the sensors for a minute with a load of its own: do they agree, and how exact and "
+    "how fast are they? Exit with 1 if one contradicts another.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
+@click.pass_context
+def command(context: click.Context, test: bool, as_json: bool) -> None:
     """Show what can be measured on this machine, what cannot, and why.
 
     \b
     Example:
       joulelab doctor
+      joulelab doctor --check
       CUDA_VISIBLE_DEVICES=1 joulelab doctor --json
     """
+    if test:
+        context.exit(check(as_json=as_json))
     machine = describe(*environment_selection())
     found = discover()
     try:

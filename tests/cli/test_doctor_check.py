@@ -1,0 +1,108 @@
+"""``joulelab doctor --check`` on simulated machines and on counters that count."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+from click.testing import CliRunner
+from live_sysfs import LiveRapl
+
+from joulelab.cli import doctor, doctor_check
+from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
+
+
+GPU = SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0), gain_uncertainty=0.02)
+COUNTER = replace(GPU, kind="counter", update_period_s=0.1, interval_s=0.2)
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """Run the check in two seconds on a simulated machine or on others."""
+    real = doctor_check.run_self_test
+
+    def run(*options, sensors):
+        monkeypatch.setenv("JOULELAB_SENSORS", sensors)
+        monkeypatch.setattr(
+            doctor_check, "run_self_test", lambda **kept: real(**kept | {"duration_s": 2.0})
+        )
+        return CliRunner().invoke(doctor.command, ["--check", *options])
+
+    return run
+
+
+def test_a_machine_whose_sensors_agree(checked):
+    result = checked(sensors=SimulatedMachine((GPU, COUNTER)).spec())
+    assert result.exit_code == 0, result.output
+    assert "trust: energy of spans from" in result.output
+    assert "A span costs" in result.output
+    assert "of a core" in result.output
+
+
+def test_a_planted_contradiction_exits_with_1(checked):
+    machine = SimulatedMachine((GPU, replace(COUNTER, gain=1.8)))
+    result = checked("--json", sensors=machine.spec())
+    assert result.exit_code == 1
+    found = json.loads(result.output)
+    assert found["contradiction"] is True
+    [one] = found["components"]
+    assert one["verdict"] == "contradiction"
+    assert "1.80 times" in one["text"]
+    assert found["costs"]["span_s"] < 1e-3
+    assert 0 <= found["costs"]["cpu_share"] < 0.5
+    assert 1e6 < found["costs"]["memory_bytes"] < 80e6
+    assert found["loads"] == {}
+
+
+def test_counters_of_the_kernel(checked, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_SYSFS", str(tmp_path))
+    with LiveRapl(tmp_path) as tree:
+        tree.zone("intel-rapl:0", "package-0", 60.0)
+        tree.zone("intel-rapl:0:0", "dram", 6.0)
+        result = checked("--json", sensors="cpu,dram")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["loads"]["cpu"].startswith("a load on ")
+    components = {one["component"]: one for one in found["components"]}
+    assert components["cpu:0"]["idle_w"] == pytest.approx(60.0, rel=0.05)
+    assert components["dram:0"]["idle_w"] == pytest.approx(6.0, rel=0.05)
+    # The power of these files follows no load.
+    assert components["cpu:0"]["follows_load"] in (False, None)
+    sources = {one["source"]: one for one in found["sources"]}
+    assert sources["rapl.package-0"]["gaps"] == 0
+    assert sources["rapl.package-0"]["resolution"] == pytest.approx(61e-6)
+
+
+def test_an_unknown_sensor_is_the_users_error(tmp_path):
+    environment = os.environ | {"JOULELAB_SENSORS": "nonsense", "JOULELAB_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "joulelab", "doctor", "--check"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "no sensor 'nonsense'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_an_interrupt_ends_it_and_its_processes(tmp_path):
+    environment = os.environ | {"JOULELAB_SENSORS": "cpu", "JOULELAB_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "joulelab", "doctor", "--check"]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    started = psutil.Process(process.pid)
+    # It first times spans with a recorder of its own.
+    deadline_s, seen = time.monotonic() + 60, set()
+    while len(seen) < 2 and time.monotonic() < deadline_s:
+        seen |= {child.pid for child in started.children(recursive=True)}
+        time.sleep(0.02)
+    children = started.children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "joulelab: interrupted"
+    assert "Traceback" not in err
+    assert psutil.wait_procs(children, timeout=30)[1] == []

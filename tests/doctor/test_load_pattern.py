@@ -1,0 +1,66 @@
+from itertools import pairwise
+
+import psutil
+import pytest
+
+from joulelab.doctor import load_pattern
+from joulelab.doctor.load_pattern import Load, LoadPattern, usable_threads
+
+
+def test_the_load_is_on_and_off_in_turn():
+    pattern = LoadPattern.starting(10.0, 17.0)
+    assert pattern.edges_s[0] == 10.0
+    assert pattern.edges_s[-1] == pytest.approx(27.0)
+    for position, (start_s, stop_s) in enumerate(pairwise(pattern.edges_s)):
+        assert pattern.is_on((start_s + stop_s) / 2) is (position % 2 == 0)
+    assert not pattern.is_on(9.9)
+    assert not pattern.is_on(27.1)
+    assert len(pattern.on) == len(pattern.off) == 4
+
+
+def test_no_shift_lays_the_pattern_on_itself():
+    times = [step / 20 for step in range(20 * 17)]
+    pattern = LoadPattern.starting(0.0, 17.0)
+    here = [pattern.is_on(t_s) for t_s in times]
+    for shift in range(1, 60):
+        shifted = [pattern.is_on(t_s - shift / 20) for t_s in times]
+        assert here != shifted
+
+
+def test_a_load_runs_for_the_pattern_and_ends():
+    load = Load("cpu")
+    try:
+        assert load.reason == ""
+        process = psutil.Process(load._process.pid)
+        pattern = LoadPattern.starting(load_pattern.time.monotonic(), 0.5)
+        load.follow(pattern)
+        load._process.wait(20)
+        assert load._process.returncode == 0
+        assert load_pattern.time.monotonic() >= pattern.edges_s[-1]
+        assert not process.is_running()
+    finally:
+        load.end()
+
+
+def test_a_load_that_is_ended_early_leaves_nothing_behind():
+    load = Load("cpu")
+    load.follow(LoadPattern.starting(load_pattern.time.monotonic(), 600.0))
+    children = psutil.Process(load._process.pid).children()
+    load.end()
+    assert load._process.returncode is not None
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_a_load_that_does_not_start_says_so(monkeypatch):
+    monkeypatch.setattr(load_pattern.sys, "executable", "/bin/false")
+    load = Load("cpu")
+    load.follow(LoadPattern.starting(0.0, 1.0))
+    load.end()
+    assert "does not start" in load.reason
+
+
+def test_threads_follow_the_limit_of_the_control_group(monkeypatch):
+    monkeypatch.setattr(load_pattern, "cpu_limit", lambda: 0.5)
+    assert usable_threads() == 1
+    monkeypatch.setattr(load_pattern, "cpu_limit", lambda: None)
+    assert usable_threads() == len(psutil.Process().cpu_affinity())
