@@ -68,7 +68,7 @@ CHECKS = (
     Check("windows", "windows against the energy counter", 80),
     Check("slowdown", "slow-down by spans and by recording", 60),
     Check("torchrun", "two ranks under torchrun", 15),
-    Check("doctor", "joulelab doctor --check", 60),
+    Check("doctor", "joulelab doctor --check", 120),
     Check("calibrate", "joulelab hardware calibrate", 60, PREDICTION),
     Check("predictions", "predictions against measured steps", 80, PREDICTION),
     Check("language", "joules per token of a language model", 50, STUDY),

@@ -16,7 +16,6 @@ from live_sysfs import LiveRapl
 from joulelab.cli import doctor, doctor_check
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
-
 GPU = SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0), gain_uncertainty=0.02)
 COUNTER = replace(GPU, kind="counter", update_period_s=0.1, interval_s=0.2)
 
