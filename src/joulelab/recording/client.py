@@ -317,6 +317,12 @@ class RecorderClient:
             UserError: A requested sensor does not exist.
             RecorderError: It does not record; the message includes its reason.
         """
+        if not hasattr(os, "pidfd_open"):
+            raise RecorderError(
+                "recordings need Linux 5.3 or newer",
+                why="the recorder watches processes through pidfd_open",
+                hint="measure on Linux; other commands read its recordings anywhere",
+            )
         path = Path(tempfile.mkdtemp(prefix=TEMPORARY)) if directory is None else directory
         make_private_directories(path)
         try:

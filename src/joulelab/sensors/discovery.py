@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeGuard
 import psutil
 
 from joulelab.errors import UserError, nearest
+from joulelab.sensors.apple import discover_apple
 from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dram_power
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.host_hardware import chip_tdp_w, cpu_limit, known_dimms, processors
@@ -218,7 +219,7 @@ def _rapl(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor],
     return [*rapl], absent
 
 
-FAMILIES: tuple[Family, ...] = (_nvidia, _rapl)
+FAMILIES: tuple[Family, ...] = (_nvidia, _rapl, discover_apple)
 """The only list of who is asked for sensors, in this order."""
 
 

@@ -12,7 +12,9 @@ from joulelab.sensors.sensor import Channel, Gap, Provenance, Quantity, Reading
 
 HOST_INTERVAL_S = 0.5
 CLOCK_INTERVAL_S = 1.0
-CLOCKS = {"realtime": time.CLOCK_REALTIME, "boottime": time.CLOCK_BOOTTIME}
+CLOCKS = {"realtime": time.CLOCK_REALTIME}
+if hasattr(time, "CLOCK_BOOTTIME"):
+    CLOCKS["boottime"] = time.CLOCK_BOOTTIME
 
 
 class CpuLoad:
