@@ -6,12 +6,13 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 import psutil
 
 from joulelab.errors import UserError, nearest
+from joulelab.sensors.amd_smi import discover_amd_smi
 from joulelab.sensors.apple import discover_apple
 from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dram_power
 from joulelab.sensors.host import HostSensor
@@ -66,7 +67,7 @@ def discover(request: Sequence[str] | None = None) -> Discovery:
     sensors: list[Sensor] = []
     absent: list[Absence] = []
     for family in FAMILIES if kinds else ():
-        found, missing = family(kinds, _components(sensors))
+        found, missing = family(kinds, _addresses(sensors))
         sensors += found
         absent += missing
     if chosen_gpus and "gpu" not in names:
@@ -174,6 +175,15 @@ def _components(sensors: Sequence[Sensor]) -> set[str]:
     }
 
 
+def _addresses(sensors: Sequence[Sensor]) -> dict[str, str]:
+    """Return the components that sensors know, with their PCI addresses where they have one."""
+    return {
+        channel.component: getattr(sensor, "addresses", {}).get(channel.component, "")
+        for sensor in sensors
+        for channel in sensor.channels
+    }
+
+
 def _chosen(
     sensors: Sequence[Sensor], absent: Sequence[Absence], gpus: Sequence[str]
 ) -> tuple[list[Sensor], list[Absence]]:
@@ -197,9 +207,10 @@ def _chosen(
     return chosen, missing
 
 
-Family = Callable[[Collection[str], Collection[str]], tuple[Sequence[Sensor], Sequence[Absence]]]
+Family = Callable[[Collection[str], Mapping[str, str]], tuple[Sequence[Sensor], Sequence[Absence]]]
 """Find sensors of some kinds of components (:data:`MEASURABLE`), after those components were found
-by others: a family numbers further GPUs after them. What cannot be read is absent, with a reason;
+by others: a family numbers further GPUs after them. Their PCI addresses, where known, show which of
+them it has, too. What cannot be read is absent, with a reason;
 what this machine does not have at all is not mentioned."""
 
 
@@ -219,7 +230,7 @@ def _rapl(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor],
     return [*rapl], absent
 
 
-FAMILIES: tuple[Family, ...] = (_nvidia, _rapl, discover_apple)
+FAMILIES: tuple[Family, ...] = (_nvidia, _rapl, discover_amd_smi, discover_apple)
 """The only list of who is asked for sensors, in this order."""
 
 
