@@ -49,7 +49,6 @@ def channels(draw):
         gain_uncertainty=draw(st.sampled_from([0.0, 0.065])),
         wrap=draw(st.sampled_from([None, 100.0, 262_143.0])),
         priority=draw(st.integers(0, 3)),
-        scope=draw(st.sampled_from(["", "", "", "module"])),
     )
 
 

@@ -469,7 +469,7 @@ def test_a_selected_gpu_without_a_driver_is_absent_with_the_drivers_reason(monke
     ],
 )
 @pytest.mark.parametrize("ring", [True, False])
-def test_the_counter_of_a_superchip_is_only_compared(monkeypatch, name, ring):
+def test_the_counter_of_a_superchip_is_its_modules(monkeypatch, name, ring):
     unsupported = set() if ring else {"nvmlDeviceGetSamples"}
     machine(monkeypatch, FakeGpu("GPU-a", name=name, unsupported=unsupported))
     [sensor], _ = discover_gpus()
@@ -477,22 +477,25 @@ def test_the_counter_of_a_superchip_is_only_compared(monkeypatch, name, ring):
     own = ["nvml.samples"] if ring else ["nvml.power_instant", "nvml.power_usage"]
     assert list(energy) == [*own, "nvml.energy_counter"]
     module = energy["nvml.energy_counter"]
-    assert module.scope == "module"
+    assert module.component == "module:0"
+    assert module.contains == ("gpu:0", "cpu:0", "dram:0")
     assert "superchip" in module.note
     assert module.max_power_w is None
     assert sensor.intervals_s[list(sensor.channels).index(module)] == 1.0
-    assert all(energy[source].scope == "" for source in own)
+    assert all(energy[source].component == "gpu:0" for source in own)
+    assert sensor.component == "gpu:0"
     sensor.close()
 
 
 @pytest.mark.parametrize(
-    ("module_mw", "scope"), [(None, ""), (400_000, ""), (410_000, ""), (640_000, "module")]
+    ("module_mw", "component"),
+    [(None, "gpu:0"), (400_000, "gpu:0"), (410_000, "gpu:0"), (640_000, "module:0")],
 )
-def test_a_modules_power_above_the_gpus_reveals_a_superchip(monkeypatch, module_mw, scope):
+def test_a_modules_power_above_the_gpus_reveals_a_superchip(monkeypatch, module_mw, component):
     machine(monkeypatch, FakeGpu("GPU-a", power_mw=400_000, module_mw=module_mw))
     [sensor], _ = discover_gpus()
     [counter] = [c for c in sensor.channels if c.source == "nvml.energy_counter"]
-    assert counter.scope == scope
+    assert counter.component == component
     sensor.close()
 
 
@@ -500,7 +503,7 @@ def test_a_modules_power_above_the_gpus_reveals_a_superchip(monkeypatch, module_
 def test_the_counter_of_another_gpu_is_its_own(monkeypatch, name):
     machine(monkeypatch, FakeGpu("GPU-a", name=name))
     [sensor], _ = discover_gpus()
-    assert not any(channel.scope for channel in sensor.channels)
+    assert not any(channel.contains for channel in sensor.channels)
     sensor.close()
 
 

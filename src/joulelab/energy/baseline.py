@@ -83,15 +83,15 @@ class IdlePoint:
     @classmethod
     def from_energy(cls, energy: Energy, time_s: float) -> IdlePoint:
         """Take the mean power of an idle span."""
+        parts = energy.all_parts
         return cls(
             time_s=time_s,
             duration_s=energy.duration_s,
-            power_w={name: max(part.mean_power_w, 0.0) for name, part in energy.components.items()},
+            power_w={name: max(part.mean_power_w, 0.0) for name, part in parts.items()},
             uncertainty_w={
-                name: part.edge_uncertainty_j / part.duration_s
-                for name, part in energy.components.items()
+                name: part.edge_uncertainty_j / part.duration_s for name, part in parts.items()
             },
-            source={name: part.source for name, part in energy.components.items()},
+            source={name: part.source for name, part in parts.items()},
         )
 
     @property
@@ -188,7 +188,7 @@ class Baseline:
 
         Idle power is taken at the middle of the span, which is exact for a straight line.
         """
-        parts = dict(energy.components)
+        parts = energy.all_parts
         notes = dict.fromkeys(energy.notes)
         for name, part in parts.items():
             power_w, off_w = self.power(part.component, part.source, (start_s + stop_s) / 2)
@@ -196,7 +196,7 @@ class Baseline:
                 idle_j, uncertainty_j = power_w * part.duration_s, off_w * part.duration_s
                 parts[name] = replace(part, idle_j=idle_j, idle_uncertainty_j=uncertainty_j)
                 notes |= dict.fromkeys(filter(None, [self.note(part.component, part.source)]))
-        return replace(energy, components=parts, notes=tuple(notes))
+        return replace(energy.with_parts(parts), notes=tuple(notes))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return a plain list of points."""

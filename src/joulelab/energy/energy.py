@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from html import escape
 from typing import Any, NotRequired, TypedDict
 
-from joulelab.energy.attribution import Share, combine_shares
+from joulelab.energy.component_energy import ComponentEnergy, StoredComponent, sensor_of
+from joulelab.energy.nesting import Enclosure, enclosures
 from joulelab.format import (
     duration,
     finite_or_none,
@@ -25,37 +26,23 @@ from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import UNKNOWN_RATIO, Interval, Ratio, normal_interval
 from joulelab.validation import InvalidData, NotNegative, convert
 
-ROUNDING = 1e-9
-"""Differences of less than this share of an energy are rounding errors."""
+__all__ = [
+    "NEGATIVE_NET",
+    "ComponentEnergy",
+    "Energy",
+    "StoredEnergy",
+    "joined",
+    "sensor_of",
+    "total",
+]
+
 REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its interval.
-
-
+ROLES = ("components", "enclosing", "enclosed")
+"""The fields of an energy that have components. Only the first is added up."""
 NEGATIVE_NET = (
     "net of idle is below zero: the machine drew less than in the idle measurement; measure idle "
     "again on a quiet machine"
 )
-
-
-def sensor_of(source: str) -> str:
-    """Return the source that gave the readings: ``"a"`` of ``"a+b"``, scaled to the counter b."""
-    return source.partition("+")[0]
-
-
-class StoredComponent(TypedDict):
-    """A component's energy in a record; what was not measured is null."""
-
-    component: str
-    source: str
-    provenance: Provenance
-    duration_s: NotNegative | None
-    gross_j: NotNegative | None
-    idle_j: NotNegative | None
-    gain_uncertainty: NotNegative
-    offset_uncertainty_w: NotNegative
-    edge_uncertainty_j: NotNegative | None
-    idle_uncertainty_j: NotNegative | None
-    gap_s: NotNegative | None
-    share: NotRequired[Share | None]
 
 
 class StoredEnergy(TypedDict):
@@ -65,125 +52,8 @@ class StoredEnergy(TypedDict):
     components: dict[str, StoredComponent]
     absent: dict[str, str]
     notes: NotRequired[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentEnergy:
-    """The energy of one component over one or several spans. What was not measured is NaN.
-
-    Uncertainties are kept apart by how they add up: gain and offset are the same error in every
-    span, the errors of the edges are independent from span to span.
-
-    Attributes:
-        component: ``"gpu:0"``, ``"cpu:0"``, ``"dram:0"``.
-        source: The channel that it was estimated from; after a ``+``, the counter that it was
-            scaled to.
-        provenance: Measured, estimated or simulated.
-        duration_s: Length of the span.
-        gross_j: Integral of power over the span (Eqs. 1, 2, 4, 5 of the paper, first term).
-        idle_j: Idle power times the span's own length; NaN without a baseline.
-        gain_uncertainty: Relative standard uncertainty of the source's scale.
-        offset_uncertainty_w: Standard uncertainty of the source's zero.
-        edge_uncertainty_j: Standard uncertainty from the span's edges, gaps and noise.
-        idle_uncertainty_j: Standard uncertainty of ``idle_j`` from the baseline's spread and drift.
-        gap_s: Time within the span without readings.
-        share: The job's part of ``net_j`` on a shared machine; ``None`` if it is unknown. All other
-            values are the whole component's.
-    """
-
-    component: str
-    source: str
-    provenance: Provenance
-    duration_s: float
-    gross_j: float
-    idle_j: float = math.nan
-    gain_uncertainty: float = 0.0
-    offset_uncertainty_w: float = 0.0
-    edge_uncertainty_j: float = 0.0
-    idle_uncertainty_j: float = 0.0
-    gap_s: float = 0.0
-    share: Share | None = None
-
-    @property
-    def net_j(self) -> float:
-        """Gross minus idle; NaN without a baseline. Rounding errors count as 0."""
-        net_j = self.gross_j - self.idle_j
-        return 0.0 if abs(net_j) < ROUNDING * abs(self.gross_j) else net_j
-
-    @property
-    def mean_power_w(self) -> float:
-        """Gross energy over duration; NaN for an empty span."""
-        return self.gross_j / self.duration_s if self.duration_s > 0 else math.nan
-
-    @property
-    def uncertainty_j(self) -> float:
-        """Standard uncertainty of ``gross_j``: gain, offset and edges in quadrature (GUM 5.1.2)."""
-        return math.hypot(
-            self.gain_uncertainty * self.gross_j,
-            self.offset_uncertainty_w * self.duration_s,
-            self.edge_uncertainty_j,
-        )
-
-    @property
-    def net_uncertainty_j(self) -> float:
-        """Standard uncertainty of ``net_j``. An offset cancels; the gain acts on the difference."""
-        return math.hypot(
-            self.gain_uncertainty * self.net_j, self.edge_uncertainty_j, self.idle_uncertainty_j
-        )
-
-    @property
-    def interval_j(self) -> Interval:
-        """95 % interval of ``gross_j``."""
-        return normal_interval(self.gross_j, self.uncertainty_j, least=0.0)
-
-    @property
-    def net_interval_j(self) -> Interval:
-        """95 % interval of ``net_j``."""
-        return normal_interval(self.net_j, self.net_uncertainty_j)
-
-    @property
-    def job_j(self) -> float:
-        """The job's part of ``gross_j``, idle divided like the rest; NaN if it is unknown."""
-        return math.nan if self.share is None else self.share.fraction * self.gross_j
-
-    @property
-    def job_interval_j(self) -> Interval:
-        """95 % interval of ``job_j``; its lower end excludes idle energy, where that is known."""
-        if self.share is None:
-            return math.nan, math.nan
-        low_j, high_j = self.interval_j
-        if not (self.share.is_whole or math.isnan(self.net_j)):
-            low_j = self.net_interval_j[0]
-        return self.share.low * max(low_j, 0.0), self.share.high * high_j
-
-    def __add__(self, other: ComponentEnergy) -> ComponentEnergy:
-        """Add the same component's energy over another span."""
-        if (self.component, sensor_of(self.source)) != (other.component, sensor_of(other.source)):
-            raise ValueError(
-                f"cannot add {other.component} by {other.source} "
-                f"to {self.component} by {self.source}"
-            )
-        return replace(
-            self,
-            source=min(self.source, other.source, key=len),
-            duration_s=self.duration_s + other.duration_s,
-            gross_j=self.gross_j + other.gross_j,
-            idle_j=self.idle_j + other.idle_j,
-            gain_uncertainty=max(self.gain_uncertainty, other.gain_uncertainty),
-            offset_uncertainty_w=max(self.offset_uncertainty_w, other.offset_uncertainty_w),
-            edge_uncertainty_j=math.hypot(self.edge_uncertainty_j, other.edge_uncertainty_j),
-            idle_uncertainty_j=self.idle_uncertainty_j + other.idle_uncertainty_j,
-            gap_s=self.gap_s + other.gap_s,
-            share=combine_shares((self.share, other.share), (self.gross_j, other.gross_j)),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return every field and derived value; NaN becomes ``None``."""
-        names = (
-            "net_j", "mean_power_w", "interval_j", "net_interval_j", "job_j", "job_interval_j",
-        )  # fmt: skip
-        values = asdict(self) | {name: getattr(self, name) for name in names}
-        return {name: finite_or_none(value) for name, value in values.items()}
+    enclosing: NotRequired[dict[str, StoredComponent]]
+    enclosed: NotRequired[dict[str, StoredComponent]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +65,9 @@ class Energy:
         components: By name. A component without an energy is not here but in ``absent``.
         absent: Why each missing component is missing.
         notes: Events during the span that affect its energy, as sentences without a full stop.
+        enclosing: Meters that contain components of the total, by name. They are next to the
+            total, and never in it (:mod:`joulelab.energy.nesting`).
+        enclosed: Estimates of what a meter in the total contains, by name; not in the total either.
 
     Example:
         >>> gpu = ComponentEnergy(component="gpu:0", source="nvml.samples",
@@ -212,6 +85,39 @@ without cpu:0
     components: Mapping[str, ComponentEnergy] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    enclosing: Mapping[str, ComponentEnergy] = field(default_factory=dict)
+    enclosed: Mapping[str, ComponentEnergy] = field(default_factory=dict)
+
+    @property
+    def all_parts(self) -> dict[str, ComponentEnergy]:
+        """Every component by name, in the total or not."""
+        return {name: part for role in ROLES for name, part in getattr(self, role).items()}
+
+    def with_parts(self, parts: Mapping[str, ComponentEnergy]) -> Energy:
+        """Return the same with other energies, in the same roles. What ``parts`` lacks is gone."""
+        fields: dict[str, Any] = {
+            role: {name: parts[name] for name in getattr(self, role) if name in parts}
+            for role in ROLES
+        }
+        return replace(self, **fields)
+
+    def with_suffix(self, suffix: str) -> Energy:
+        """Return the same with a suffix to the names of its components, such as ``"@host"``."""
+
+        def renamed(parts: Mapping[str, ComponentEnergy]) -> dict[str, ComponentEnergy]:
+            return {
+                name + suffix: replace(part, contains=tuple(one + suffix for one in part.contains))
+                for name, part in parts.items()
+            }
+
+        absent = {name + suffix: why for name, why in self.absent.items()}
+        roles: dict[str, Any] = {role: renamed(getattr(self, role)) for role in ROLES}
+        return replace(self, absent=absent, **roles)
+
+    @property
+    def enclosures(self) -> list[Enclosure]:
+        """The meters next to the total, compared with their parts in it."""
+        return enclosures(self.components, self.enclosing, self.enclosed)
 
     def _total(self, name: str) -> float:
         if not self.components:
@@ -332,28 +238,33 @@ without cpu:0
 
         A component measured in only one of the two is absent from the sum.
         """
-        components: dict[str, ComponentEnergy] = {}
         absent = {**other.absent, **self.absent}
-        for name in sorted({*self.components, *other.components}):
-            mine, theirs = self.components.get(name), other.components.get(name)
-            if mine is None or theirs is None:
-                absent.setdefault(name, "not measured in every span of the sum")
-            elif sensor_of(mine.source) != sensor_of(theirs.source):
-                absent[name] = f"measured by {mine.source} in one span, {theirs.source} in another"
-            else:
-                components[name] = mine + theirs
+        sums: dict[str, dict[str, ComponentEnergy]] = {role: {} for role in ROLES}
+        for role, parts in sums.items():
+            own, others = getattr(self, role), getattr(other, role)
+            for name in sorted({*own, *others}):
+                mine, theirs = own.get(name), others.get(name)
+                if mine is None or theirs is None:
+                    absent.setdefault(name, "not measured in every span of the sum")
+                elif sensor_of(mine.source) != sensor_of(theirs.source):
+                    absent[name] = (
+                        f"measured by {mine.source} in one span, {theirs.source} in another"
+                    )
+                else:
+                    parts[name] = mine + theirs
         return Energy(
             duration_s=self.duration_s + other.duration_s,
-            components=components,
             absent=absent,
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+            **sums,
         )
 
     def lines(self) -> list[str]:
         """Return what a user wants to know, in short lines."""
         if not self.components:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
-            return [f"no energy was measured ({reasons or 'there is no sensor'})", *self.notes]
+            nothing = f"no energy was measured ({reasons or 'there is no sensor'})"
+            return [nothing, *map(str, self.enclosures), *self.notes]
         values = [joules(self.gross_j, *self.interval_j)]
         if not math.isnan(self.net_j):
             values.append(f"{quantity(self.net_j, 'J')} net of idle")
@@ -364,11 +275,15 @@ without cpu:0
             f"{name} {quantity(part.gross_j, 'J')} {part.provenance}"
             for name, part in self.components.items()
         ]
+        if self.enclosed:
+            estimates = [f"{name} {quantity(x.gross_j, 'J')}" for name, x in self.enclosed.items()]
+            parts.append(f"in it, estimated: {', '.join(estimates)}")
         if self.gap_s > REPORTED_GAP * self.duration_s:
             parts.append(f"no readings for {duration(self.gap_s)}")
         if self.absent:
             parts.append(f"without {', '.join(self.absent)}")
-        return [", ".join(values), "; ".join(parts), *filter(None, (self.job_text, *self.caveats))]
+        further = (*map(str, self.enclosures), self.job_text, *self.caveats)
+        return [", ".join(values), "; ".join(parts), *filter(None, further)]
 
     def __str__(self) -> str:
         return "; ".join(self.lines())
@@ -383,9 +298,11 @@ without cpu:0
         heads = ("", "gross", "95 % interval", "idle", "net", "mean power", "source")
         if rows:
             rows.append(_html_row("total", self, duration(self.duration_s)))
+        rows += [_html_row(f"{name} (next to it)", x, "") for name, x in self.enclosing.items()]
+        rows += [_html_row(f"{name} (in it)", x, "") for name, x in self.enclosed.items()]
         head = "".join(f'<th style="{_CELL}">{text}</th>' for text in heads) if rows else ""
         notes = [f"{name}: {why}" for name, why in self.absent.items()]
-        notes += filter(None, (self.job_text, *self.caveats))
+        notes += filter(None, (*map(str, self.enclosures), self.job_text, *self.caveats))
         below = "".join(f"<div>{escape(note)}</div>" for note in notes)
         return (
             f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
@@ -394,7 +311,10 @@ without cpu:0
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return totals, components, absences and notes; NaN becomes ``None``."""
+        """Return totals, components, absences and notes; NaN becomes ``None``.
+
+        Meters that enclose others and estimates within a meter are there if there are any.
+        """
         names = (
             "gross_j", "idle_j", "net_j", "interval_j", "net_interval_j", "job_j",
             "job_interval_j", "duration_s", "mean_power_w", "provenance",
@@ -403,6 +323,11 @@ without cpu:0
             "components": {name: part.to_json() for name, part in self.components.items()},
             "absent": dict(self.absent),
             "notes": list(self.notes),
+            **{
+                role: {name: part.to_json() for name, part in getattr(self, role).items()}
+                for role in ROLES[1:]
+                if getattr(self, role)
+            },
         }
 
     @classmethod
@@ -421,20 +346,25 @@ without cpu:0
         Raises:
             InvalidData: A component has another name, or no interval or duration.
         """
-        for name, part in stored["components"].items():
-            is_whole = None not in (part["edge_uncertainty_j"], part["duration_s"])
-            if part["component"] != name or not (is_whole or part["gross_j"] is None):
-                raise InvalidData(f"{name} is called {part['component']}, or has no interval")
-        components = {
-            name: ComponentEnergy(**{key: _nan_if_null(key, one) for key, one in part.items()})
-            for name, part in stored["components"].items()
-        }
         return cls(
             duration_s=nan_if_none(stored["duration_s"]),
-            components=components,
+            components=_parts_of(stored["components"]),
             absent=stored["absent"],
             notes=stored.get("notes", ()),
+            enclosing=_parts_of(stored.get("enclosing", {})),
+            enclosed=_parts_of(stored.get("enclosed", {})),
         )
+
+
+def _parts_of(stored: Mapping[str, StoredComponent]) -> dict[str, ComponentEnergy]:
+    for name, part in stored.items():
+        is_whole = None not in (part["edge_uncertainty_j"], part["duration_s"])
+        if part["component"] != name or not (is_whole or part["gross_j"] is None):
+            raise InvalidData(f"{name} is called {part['component']}, or has no interval")
+    return {
+        name: ComponentEnergy(**{key: _nan_if_null(key, one) for key, one in part.items()})
+        for name, part in stored.items()
+    }
 
 
 def _nan_if_null(name: str, value: Any) -> Any:
@@ -447,6 +377,15 @@ def total(energies: Iterable[Energy]) -> Energy:
     if not energies:
         raise ValueError("no spans to add up")
     return reduce(Energy.__add__, energies)
+
+
+def joined(energies: Sequence[Energy]) -> Energy:
+    """Put the components of several energies at the same time together, at least one."""
+    roles = ("absent", *ROLES)
+    fields: dict[str, Any] = {
+        role: {k: v for one in energies for k, v in getattr(one, role).items()} for role in roles
+    }
+    return Energy(duration_s=max(one.duration_s for one in energies), **fields)
 
 
 _CELL = "padding:0.15em 0.7em;text-align:right;border:0;border-top:1px solid #8884"

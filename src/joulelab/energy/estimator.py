@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulelab.energy.attribution import Attribution, Shares, foreign_gpus
+from joulelab.energy.attribution import NOT_USED, Attribution, Shares, foreign_gpus
 from joulelab.energy.baseline import Baseline
-from joulelab.energy.energy import ComponentEnergy, Energy
+from joulelab.energy.energy import ROLES, ComponentEnergy, Energy
 from joulelab.energy.incident import Incident, notes_within_spans
 from joulelab.energy.incidents import find_incidents, reason_for_absence
+from joulelab.energy.nesting import Nesting
 from joulelab.energy.signal import (
     ChangePoints,
     ComponentCurve,
@@ -27,7 +28,7 @@ from joulelab.energy.signal import (
 )
 from joulelab.format import percent
 from joulelab.recording.span_columns import SpanColumns, Windows
-from joulelab.recording.trace import Trace
+from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import TraceSpan, Window
 from joulelab.sensors.plausibility import implausible
 from joulelab.sensors.sensor import Channel, Quantity
@@ -71,11 +72,14 @@ class EnergyEstimator:
         self._refused: dict[str, list[Incident]] = {}
         self._failures: dict[str, str] = {}
         self._curves: dict[str, ComponentCurve | None] = {}
+        usable: list[Channel] = []
         on_host, on_device = _change_points(trace, change_points_ns)
         intervals_s = trace.header.get("intervals_s")
         for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
-            if channel.gives_energy and channel.component not in self._foreign_gpus:
+            if channel.component in self._foreign_gpus and _has_energy(channel, trace.series[i]):
+                usable.append(channel)
+            elif channel.gives_energy:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
                 points = on_device if channel.component.startswith("gpu") else on_host
                 power_w = implausible_power_w(channel, trace.series[i], interval_s)
@@ -87,6 +91,13 @@ class EnergyEstimator:
                 readings = without_glitches(channel, trace.series[i])
                 source = Source(channel, readings, interval_s, points)
                 self._sources.setdefault(channel.component, []).append(source)
+                if _has_energy(channel, readings):
+                    usable.append(channel)
+        self._nesting = Nesting.of(usable)
+        for component in self._nesting.enclosing:
+            if self._nesting.inside[component] <= self._foreign_gpus.keys():
+                self._foreign_gpus[component] = NOT_USED
+                del self._sources[component]
 
     @property
     def sources(self) -> dict[str, Channel]:
@@ -128,14 +139,27 @@ class EnergyEstimator:
             for part, sums in zip(map(every.part, chosen), found, strict=True):
                 self._add_up(part, sums)
         return [
-            Energy(
-                duration_s=float(np.sum(one.duration_s)),
-                components=sums.components,
-                absent=reasons | sums.absent,
-                notes=tuple(sums.notes),
+            self.nested(
+                Energy(
+                    duration_s=float(np.sum(one.duration_s)),
+                    components=sums.components,
+                    absent=reasons | sums.absent,
+                    notes=tuple(sums.notes),
+                )
             )
             for one, sums in zip(groups, found, strict=True)
         ]
+
+    def nested(self, energy: Energy) -> Energy:
+        """Move what is not added from the components of an energy to where it belongs."""
+        roles: dict[str, Any] = {role: {} for role in ROLES}
+        for name, part in energy.components.items():
+            roles[self._nesting.role(name)][name] = part
+        notes = dict.fromkeys(energy.notes)
+        notes |= dict.fromkeys(self._nesting.total_note(name) for name in roles["components"])
+        energy = replace(energy, **roles)
+        notes |= dict.fromkeys(one.contradiction for one in energy.enclosures)
+        return replace(energy, notes=tuple(filter(None, notes)))
 
     def _add_up(self, spans: _Spans, sums: _Sums) -> None:
         component = spans.channel.component
@@ -222,6 +246,7 @@ class EnergyEstimator:
             idle_uncertainty_j=idle_uncertainty_j,
             gap_s=float(np.sum(spans.gap_s + spans.unread_s)),
             share=spans.shares.combined(spans.gross_j),
+            contains=tuple(sorted(self._nesting.inside.get(channel.component, ()))),
         )
 
     def _idle_note(self, channel: Channel) -> str:
@@ -291,6 +316,19 @@ class _Spans(NamedTuple):
     def notes(self) -> tuple[str, ...]:
         """Return what was found about the sources within the spans."""
         return notes_within_spans(self.incidents, self.times_s)
+
+
+def _has_energy(channel: Channel, readings: Readings) -> bool:
+    """Report whether a channel has the two readings that an energy needs."""
+    if not channel.gives_energy:
+        return False
+    found = 0
+    for first in range(0, readings.value.size, SPANS_AT_A_TIME):
+        some = readings.value[first : first + SPANS_AT_A_TIME]
+        found += int(np.count_nonzero(np.isfinite(some)))
+        if found > 1:
+            return True
+    return False
 
 
 def _energy_of(curve: ComponentCurve, times_s: Floats) -> tuple[Floats, Floats, Floats]:
@@ -409,16 +447,17 @@ def energy_of_union(estimator: EnergyEstimator, union: WindowUnion) -> Energy:
     parts = {
         name: part
         for energy, gpus in ((on_host, False), (on_device, True))
-        for name, part in energy.components.items()
+        for name, part in energy.all_parts.items()
         if name.startswith("gpu") is gpus
     }
     absent = {**on_host.absent, **on_device.absent}
-    return replace(
+    energy = replace(
         on_host,
         components=dict(sorted(parts.items())),
         absent={name: why for name, why in absent.items() if name not in parts},
         notes=tuple(dict.fromkeys((*on_host.notes, *on_device.notes))),
     )
+    return estimator.nested(energy)
 
 
 def merge_ranges(ranges: TimeRanges | Sequence[tuple[int, int]]) -> TimeRanges:

@@ -237,7 +237,7 @@ def _scatter_w(component: str, slices: Sequence[Energy]) -> float:
 
     What the sensor adds at the edges of slices does not count.
     """
-    parts = [one.components[component] for one in slices if component in one.components]
+    parts = [one.all_parts[component] for one in slices if component in one.all_parts]
     if len(parts) < 2:
         return 0.0
     variance = np.var([part.mean_power_w for part in parts], ddof=1)

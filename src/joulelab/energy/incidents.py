@@ -42,12 +42,6 @@ def reason_for_absence(trace: Trace, incidents: Iterable[Incident], component: s
     """Explain why a component has too few readings for an energy."""
     own = (one.text for one in incidents if one.text.startswith(f"{component}: "))
     reasons = trace.gap_reasons(component) or dict.fromkeys(text.partition(": ")[2] for text in own)
-    wider = (
-        f"{one.source} is the whole {one.scope}'s, and nothing measures {component} alone"
-        for one in trace.channels
-        if one.component == component and one.scope
-    )
-    reasons = reasons or dict.fromkeys(wider)
     return "; ".join(reasons) or "too few readings"
 
 
@@ -102,7 +96,7 @@ def _holes(trace: Trace) -> Iterator[Incident]:
     intervals_s = trace.header.get("intervals_s")
     first: dict[str, int] = {}
     for i in sorted(range(len(trace.channels)), key=lambda i: trace.channels[i].priority):
-        if trace.channels[i].gives_energy and not trace.channels[i].scope:
+        if trace.channels[i].gives_energy:
             first.setdefault(trace.channels[i].component, i)
     for component, i in first.items():
         channel, t_ns = trace.channels[i], trace.series[i].t_ns

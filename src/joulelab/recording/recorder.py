@@ -165,7 +165,7 @@ class Recorder:
                 ],
                 "absent": [absence.to_json() for absence in discovery.absent],
                 "gpus": {
-                    sensor.channels[0].component: sensor.uuids
+                    sensor.component: sensor.uuids
                     for sensor in discovery.sensors
                     if isinstance(sensor, NvmlSensor)
                 },
@@ -250,7 +250,7 @@ class Recorder:
                     channel
                     for k, channel in enumerate(self._sensors[i].channels)
                     if channel.gives_energy
-                    and not channel.scope
+                    and channel.update_period_s <= LONGEST_COVER_S
                     and first + k not in self._reasons
                     and self._latest_ns[first + k] < t_ns + _staleness_ns(channel)
                 ]

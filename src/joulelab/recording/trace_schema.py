@@ -198,6 +198,8 @@ def parse_header(line: bytes) -> TraceHeader:
         raise InvalidData(f"its first line does not name {SCHEMA}")
     if isinstance(known.get("absent"), list):
         known["absent"] = [_with_hint(one) for one in known["absent"]]
+    if isinstance(known.get("channels"), list):
+        known["channels"] = [_with_contents(one) for one in known["channels"]]
     header = convert(known, TraceHeader)
     intervals_s = header.get("intervals_s")
     if intervals_s is not None and len(intervals_s) != len(header["channels"]):
@@ -210,6 +212,15 @@ def _with_hint(absence: Any) -> Any:
     old = "mend"  # codespell:ignore mend
     is_old = isinstance(absence, dict) and old in absence
     return {**absence, "hint": absence[old]} if is_old else absence
+
+
+def _with_contents(channel: Any) -> Any:
+    """Make a GPU's channel of an earlier version that read the whole superchip one of a module."""
+    if not (isinstance(channel, dict) and channel.get("scope") == "module"):
+        return channel
+    number = str(channel.get("component")).partition(":")[2]
+    contains = [f"{kind}:{number}" for kind in ("gpu", "cpu", "dram")]
+    return {**channel, "component": f"module:{number}", "contains": contains}
 
 
 def read_header(directory: Path) -> TraceHeader:

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 from joulelab.energy.attribution import UNSEEN, bare_uuid
 from joulelab.energy.baseline import Baseline
-from joulelab.energy.energy import ComponentEnergy, Energy, total
+from joulelab.energy.energy import Energy, joined, total
 from joulelab.energy.estimator import EnergyEstimator, WindowUnion, energy_of_union
 from joulelab.errors import UserError
 from joulelab.format import join_words
@@ -227,19 +227,9 @@ class DistributedJob:
 
 def sum_hosts(energies: Mapping[str, Energy], notes: Sequence[str]) -> Energy:
     """Add up hosts. A component that was not measured on a host is absent there."""
-    components: dict[str, ComponentEnergy] = {}
-    absent: dict[str, str] = {}
-    of_hosts: list[str] = []
-    for host, energy in energies.items():
-        components |= {f"{name}@{host}": part for name, part in energy.components.items()}
-        absent |= {f"{name}@{host}": why for name, why in energy.absent.items()}
-        of_hosts += [f"{host}: {note}" for note in energy.notes]
-    return Energy(
-        duration_s=max(energy.duration_s for energy in energies.values()),
-        components=components,
-        absent=absent,
-        notes=(*of_hosts, *notes),
-    )
+    named = [energy.with_suffix(f"@{host}") for host, energy in energies.items()]
+    of_hosts = [f"{host}: {note}" for host, energy in energies.items() for note in energy.notes]
+    return replace(joined(named), notes=(*of_hosts, *notes))
 
 
 def gather(

@@ -136,9 +136,10 @@ class Calibration:
         )
 
     def fits(self, channel: Channel) -> bool:
-        """Return whether the calibration applies to this channel."""
+        """Return whether the calibration applies to this channel, and not to what encloses it."""
         family = channel.source.partition(".")[0]
-        return channel.gives_energy and family == self.source.partition(".")[0]
+        is_own = family == self.source.partition(".")[0] and not channel.contains
+        return channel.gives_energy and (is_own or channel.source == self.source)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a plain dictionary; :func:`read_calibration` reads it."""

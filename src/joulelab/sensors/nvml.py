@@ -71,8 +71,8 @@ PERMISSION_HINT = (
 VGPU_REASON = "a virtual GPU does not report the board's power"
 VGPU_HINT = "measure on the host of the virtual machine"
 MODULE_NOTE = (
-    "on this superchip the counter is the whole module's (GPU, processor and memory): it is "
-    "compared with the GPU's power, and not used"
+    "on this superchip the counter is the whole module's (GPU, processor and memory): it is next "
+    "to the total, and not in it"
 )
 MIG_NOTE = "MIG is on: this is the whole board, which cannot be split between its instances"
 
@@ -98,13 +98,14 @@ class NvmlSensor:
     UUID. Update periods are observed once per model and source, in ``periods_s``.
 
     Attributes:
+        component: The GPU, for example ``"gpu:0"``.
         uuids: The UUIDs of the board and of its MIG instances.
         intervals_s: How often each channel has a value; at most every ``interval_s``.
         absent: The sources that this GPU does not give.
     """
 
     def __init__(self, board: Board, periods_s: dict[tuple[str, str], float | None]) -> None:
-        self._identity = board.identity
+        self._identity, self.component = board.identity, board.component
         self.uuids = (board.identity.uuid, *board.identity.mig_uuids)
         self.absent: list[Absence] = []
         call("nvmlInit")
@@ -119,9 +120,9 @@ class NvmlSensor:
         bound_w = power_bound_w(self._handle)
         self.channels: Sequence[Channel] = tuple(
             _with_note(
-                channel
-                if channel.scope or not channel.gives_energy
-                else replace(channel, max_power_w=bound_w),
+                replace(channel, max_power_w=bound_w)
+                if channel.gives_energy and channel.component == board.component
+                else channel,
                 MIG_NOTE if board.mig else "",
             )
             for channel in [*rings, *(scalar.channel for scalar in self._scalars)]
@@ -372,8 +373,16 @@ def _mig_uuids(handle: Any) -> tuple[str, ...]:
 
 
 def _of_module(scalar: Scalar) -> Scalar:
-    """Mark a source of a superchip that is not the GPU's alone."""
-    return replace(scalar, channel=replace(scalar.channel, scope="module", note=MODULE_NOTE))
+    """Make a source of a superchip that is not the GPU's alone one of its module.
+
+    Processors and modules have the same numbers, as on boards with one or several superchips.
+    """
+    number = scalar.channel.component.partition(":")[2]
+    contains = tuple(f"{kind}:{number}" for kind in ("gpu", "cpu", "dram"))
+    channel = replace(
+        scalar.channel, component=f"module:{number}", contains=contains, note=MODULE_NOTE
+    )
+    return replace(scalar, channel=channel)
 
 
 def _with_note(channel: Channel, note: str) -> Channel:

@@ -49,7 +49,7 @@ def max_power_w(channel: Channel) -> float:
     """
     if channel.max_power_w is not None:
         return channel.max_power_w
-    if channel.scope or channel.provenance is Provenance.ESTIMATED:
+    if channel.provenance is Provenance.ESTIMATED:
         return RACK_W
     kind = _KIND.search(channel.component)
     if kind is None:

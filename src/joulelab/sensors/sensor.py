@@ -94,8 +94,6 @@ class Channel:
             if it has to be measured.
         max_power_w: Largest mean power over seconds that the component can draw, margin included;
             ``None`` for that of its kind (:mod:`joulelab.sensors.plausibility`).
-        scope: What the source measures if that is more than its component, for example
-            ``"module"``; such a source is compared with the others and gives no energy.
         contains: Components, and kinds of components (``"cpu"`` for every ``"cpu:N"``), whose
             power this component's power includes: ``("cpu", "gpu", "dram")`` for a ``node``.
         note: What was assumed, as text for people.
@@ -119,7 +117,6 @@ class Channel:
     priority: int = 0
     idle_w: NotNegative | None = None
     max_power_w: Positive | None = None
-    scope: str = ""
     contains: tuple[str, ...] = ()
     note: str = ""
 

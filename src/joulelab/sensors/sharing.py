@@ -313,7 +313,7 @@ def with_sharing(
     }
     host = bool(real & {"cpu", "dram"})
     gpus = [
-        GpuUse(sensor.channels[0].component, sensor.uuids[0])
+        GpuUse(sensor.component, sensor.uuids[0])
         for sensor in found.sensors
         if isinstance(sensor, NvmlSensor)
     ]

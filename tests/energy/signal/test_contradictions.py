@@ -13,9 +13,12 @@ SAMPLES = replace(RING, gain_uncertainty=0.065)
 OWN_W = 400.0
 
 
-def sources(ratio, power, scope="", duration_s=15.0, interval_s=1.0):
+MODULE = replace(COUNTER, component="module:0", contains=("gpu:0", "cpu:0", "dram:0"))
+
+
+def sources(ratio, power, counter=COUNTER, duration_s=15.0, interval_s=1.0):
     """A counter that counts ``ratio`` times the power, next to a ring or polled power."""
-    counter = replace(COUNTER, scope=scope, gain_uncertainty=0.065)
+    counter = replace(counter, gain_uncertainty=0.065)
     power_s = times(duration_s, 0.02 if power is SAMPLES else interval_s)
     counter_s = times(duration_s, 0.1 if power is AVERAGE else 1.0)
     counted = ratio * OWN_W * np.floor(counter_s * 10) / 10
@@ -25,15 +28,16 @@ def sources(ratio, power, scope="", duration_s=15.0, interval_s=1.0):
 @pytest.mark.parametrize("ratio", [1.05, 1.3, 1.6, 2.4])
 @pytest.mark.parametrize("power", [SAMPLES, AVERAGE])
 def test_the_counter_of_a_superchips_module_is_not_the_gpus_energy(ratio, power):
-    found = energy(sources(ratio, power, scope="module"), 11.0, 24.0)
+    found = energy(sources(ratio, power, MODULE), 11.0, 24.0)
     part = found.components["gpu:0"]
     assert part.source == power.source
     assert part.gross_j == pytest.approx(OWN_W * 13, rel=0.01)
     assert part.uncertainty_j < 0.09 * part.gross_j
-    if ratio > 1.2:
-        [note] = [one for one in found.notes if "times" in one]
-        assert f"counted {ratio:.2f} times what {power.source} reports" in note
-        assert "the whole module's" in note
+    assert found.gross_j == part.gross_j
+    module = found.enclosing["module:0"]
+    assert module.gross_j == pytest.approx(ratio * OWN_W * 13, rel=0.01)
+    assert module.contains == ("gpu:0",)
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize("ratio", [1.3, 1.6, 2.4])
@@ -76,7 +80,7 @@ def test_instantaneous_power_of_an_uneven_load_is_no_contradiction():
 
 
 def test_a_gap_of_the_power_is_not_filled_from_a_counter_that_contradicts_it():
-    trace = sources(1.6, SAMPLES, scope="module", duration_s=40.0)
+    trace = sources(1.6, SAMPLES, MODULE, duration_s=40.0)
     (t_ns, power_w), counted = trace.series
     lost = (t_ns > 20e9) & (t_ns < 23e9)
     hole = replace(trace, series=(type(counted)(t_ns[~lost], power_w[~lost]), counted))
@@ -85,14 +89,13 @@ def test_a_gap_of_the_power_is_not_filled_from_a_counter_that_contradicts_it():
     assert found.components["gpu:0"].gross_j == pytest.approx(OWN_W * 15, rel=0.01)
 
 
-def test_a_gpu_of_which_only_the_modules_counter_is_known_is_absent():
+def test_a_module_of_which_no_part_is_measured_is_the_total():
     counter_s = times(20.0, 1.0)
-    alone = replace(COUNTER, scope="module")
-    found = energy(trace_of((alone, counter_s, 640.0 * counter_s)))
-    assert "the whole module" in found.absent["gpu:0"]
+    found = energy(trace_of((MODULE, counter_s, 640.0 * counter_s)), 12.0, 28.0)
+    assert found.components["module:0"].gross_j == pytest.approx(640.0 * 16, rel=0.01)
+    assert not found.enclosing
 
 
 def test_the_role_of_the_modules_counter():
-    module = replace(COUNTER, scope="module", priority=1)
-    assert channel_role(AVERAGE, [AVERAGE, module]) == "energy"
-    assert channel_role(module, [AVERAGE, module]) == "the whole module, for comparison,"
+    assert channel_role(AVERAGE, [AVERAGE, MODULE]) == "energy"
+    assert channel_role(MODULE, [AVERAGE, MODULE]) == "energy"

@@ -127,7 +127,7 @@ def test_power_up_to_the_bound_is_always_believed(power_w, duration_s):
 def test_the_bound_is_in_the_record():
     copy = convert(COUNTER.to_json(), Channel)
     assert copy.max_power_w == 1050.0
-    old = {k: v for k, v in COUNTER.to_json().items() if k not in ("max_power_w", "scope")}
+    old = {k: v for k, v in COUNTER.to_json().items() if k not in ("max_power_w", "contains")}
     assert max_power_w(convert(old, Channel)) == 3000.0
 
 

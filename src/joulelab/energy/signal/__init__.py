@@ -168,11 +168,8 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
 def _without_contradictions(
     sources: Sequence[Source],
 ) -> tuple[Sequence[Source], list[Incident]]:
-    """Compare power with the counters next to it, and keep one of two that contradict each other.
-
-    Sources of a wider scope are compared, and never kept.
-    """
-    kept = [one for one in sources if not one.channel.scope]
+    """Compare power with the counters next to it, and keep one of two that contradict."""
+    kept = [*sources]
     power = next((one for one in kept if one.channel.quantity is Quantity.POWER), None)
     incidents: list[Incident] = []
     for counter in sources if power else ():
@@ -193,8 +190,6 @@ def _without_contradictions(
             continue
         ratio, incident = found
         incidents.append(incident)
-        if counter.channel.scope:
-            continue
         is_power = ratio > 1 or power.channel.priority < counter.channel.priority
         used, left_out = (power, counter) if is_power else (counter, power)
         wider = replace(used, channel=widen(used.channel, ratio if is_power else 1 / ratio))

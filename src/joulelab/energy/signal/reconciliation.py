@@ -47,13 +47,7 @@ def channel_role(channel: Channel, channels: Sequence[Channel]) -> str | None:
     """Return what one of all channels contributes to its component's energy, as text."""
     if not channel.gives_energy:
         return None
-    if channel.scope:
-        return f"the whole {channel.scope}, for comparison,"
-    same = [
-        one
-        for one in channels
-        if one.gives_energy and one.component == channel.component and not one.scope
-    ]
+    same = [one for one in channels if one.gives_energy and one.component == channel.component]
     first = min(same, key=lambda one: one.priority)
     if channel is first:
         return "energy"
@@ -135,9 +129,7 @@ def contradiction(
         f"{power.component}: {counter_channel.source} counted {number(ratio)} times what "
         f"{power.source} reports: "
     )
-    if counter_channel.scope:
-        text += f"it is the whole {counter_channel.scope}'s, and is not used"
-    elif ratio > 1:
+    if ratio > 1:
         text += (
             f"on superchips it is the whole module's; {power.source} is used, and its interval "
             "allows for both"
