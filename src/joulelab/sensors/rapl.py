@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from joulelab.sensors.plausibility import (
     package_bound_w,
 )
 from joulelab.sensors.sensor import Absence, Channel, Gap, Provenance, Quantity, Reading
+from joulelab.sensors.sysfs_files import failure_reason, read_number, read_number_or_none
 
 READ_INTERVAL_S = 0.1
 FASTEST_READ_S = 1e-3
@@ -103,9 +103,9 @@ class RaplSensor:
         readings: list[Reading | Gap] = []
         for position, path in enumerate(self._paths):
             try:
-                microjoules = _read_number(path)
+                microjoules = read_number(path)
             except (OSError, ValueError) as error:
-                readings.append(Gap(time.monotonic_ns(), position, _why(error)))
+                readings.append(Gap(time.monotonic_ns(), position, failure_reason(error)))
             else:
                 readings.append(Reading(time.monotonic_ns(), position, microjoules / 1e6))
         return readings
@@ -185,7 +185,7 @@ def _zone_names(powercap: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
                             nameless.append((reason, HIDDEN_HINT))
                         continue
                     reason = f"it is unknown what {path} counts: cannot read {path / 'name'}"
-                    nameless.append((f"{reason}: {_why(error)}", ""))
+                    nameless.append((f"{reason}: {failure_reason(error)}", ""))
     by_number = sorted(found.items(), key=lambda one: [int(n) for n in re.findall(r"\d+", one[0])])
     return dict(by_number), nameless
 
@@ -225,12 +225,12 @@ def _readable(zones: Sequence[_Zone]) -> tuple[list[_Zone], list[Absence]]:
     good, refused = [], []
     for zone in zones:
         try:
-            _read_number(zone.energy_uj)
+            read_number(zone.energy_uj)
         except PermissionError:
             reason = f"only root may read {zone.energy_uj} (since Linux 5.10, CVE-2020-8694)"
             refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason, UNREADABLE_HINT))
         except (OSError, ValueError) as error:
-            reason = f"cannot read {zone.energy_uj}: {_why(error)}"
+            reason = f"cannot read {zone.energy_uj}: {failure_reason(error)}"
             refused.append(Absence(zone.kind, f"rapl.{zone.label}", reason))
         else:
             range_j = _wrap_j(zone)
@@ -264,8 +264,8 @@ def _repeated_readings(zones: Sequence[_Zone]) -> Iterator[list[tuple[int, int]]
         if i:
             time.sleep(MIRROR_APART_S)
         try:
-            first = [_read_number(zone.energy_uj) for zone in zones]
-            second = [_read_number(zone.energy_uj) for zone in reversed(zones)]
+            first = [read_number(zone.energy_uj) for zone in zones]
+            second = [read_number(zone.energy_uj) for zone in reversed(zones)]
         except (OSError, ValueError):
             continue
         yield list(zip(first, reversed(second), strict=True))
@@ -287,7 +287,7 @@ def _bound_w(zone: _Zone, tdp_w: float | None) -> float:
     rated_w = [tdp_w or 0.0]
     for path in zone.path.glob("constraint_*_max_power_uw"):
         with contextlib.suppress(OSError, ValueError):
-            rated_w.append(_read_number(path) / 1e6)
+            rated_w.append(read_number(path) / 1e6)
     return package_bound_w(max(rated_w))
 
 
@@ -299,11 +299,11 @@ def _impossible(
     for _ in range(START_CHECKS):
         if not suspects:
             break
-        started = [(time.monotonic(), _read_or_none(path)) for _, path, _ in suspects]
+        started = [(time.monotonic(), read_number_or_none(path)) for _, path, _ in suspects]
         time.sleep(START_CHECK_S)
         found = []
         for (start_s, first), (channel, path, _) in zip(started, suspects, strict=True):
-            last, took_s = _read_or_none(path), time.monotonic() - start_s
+            last, took_s = read_number_or_none(path), time.monotonic() - start_s
             if first is None or last is None or last < first:
                 # It cannot be read now, or may have wrapped.
                 continue
@@ -312,13 +312,6 @@ def _impossible(
                 found.append((channel, path, energy_j / took_s))
         suspects = found
     return suspects
-
-
-def _read_or_none(path: Path) -> int | None:
-    try:
-        return _read_number(path)
-    except (OSError, ValueError):
-        return None
 
 
 def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Channel:
@@ -341,26 +334,5 @@ def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Cha
 
 
 def _wrap_j(zone: _Zone) -> float | None:
-    try:
-        return _read_number(zone.path / "max_energy_range_uj") / 1e6 or None
-    except (OSError, ValueError):
-        return None
-
-
-def _read_number(path: Path) -> int:
-    """Read a non-negative integer from a file. Raise ``ValueError`` for anything else."""
-    # A file object would take three times as long, ten times a second.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(descriptor, 64).strip()
-    finally:
-        os.close(descriptor)
-    if not text.isdigit():
-        raise ValueError(f"{path.name} contains {text.decode(errors='replace')!r}, not a number")
-    return int(text)
-
-
-def _why(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError):
-        return (error.strerror or type(error).__name__).lower()
-    return str(error)
+    range_uj = read_number_or_none(zone.path / "max_energy_range_uj")
+    return range_uj / 1e6 if range_uj else None

@@ -1,4 +1,8 @@
-"""The GPUs that a process may use: ``CUDA_VISIBLE_DEVICES``, read the way CUDA reads it."""
+"""The GPUs that a process may use: ``CUDA_VISIBLE_DEVICES``, read the way CUDA reads it.
+
+AMD's ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` are read alike (ROCm documentation, "GPU
+isolation techniques"): indices or ``GPU-`` UUIDs.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,10 @@ def environment_selection() -> tuple[str | None, str | None]:
 
 
 def visible_gpus(
-    value: str | None, gpus: Sequence[GpuIdentity], device_order: str | None = None
+    value: str | None,
+    gpus: Sequence[GpuIdentity],
+    device_order: str | None = None,
+    variable: str = "CUDA_VISIBLE_DEVICES",
 ) -> Selection:
     """Select the GPUs that ``CUDA_VISIBLE_DEVICES=value`` leaves visible.
 
@@ -50,6 +57,7 @@ def visible_gpus(
         gpus: All GPUs, by ascending NVML index.
         device_order: ``CUDA_DEVICE_ORDER``. CUDA's default is ``FASTEST_FIRST``, an order that
             NVML does not report; PCI order is assumed, with a note if the models differ.
+        variable: Its name.
 
     Example:
         >>> gpus = [GpuIdentity(0, "GPU-aa"), GpuIdentity(1, "GPU-bb"), GpuIdentity(2, "GPU-bc")]
@@ -64,7 +72,7 @@ def visible_gpus(
         return Selection(tuple(gpu.index for gpu in gpus))
     entries = [entry.strip() for entry in value.split(",")]
     if not any(entries):
-        return Selection((), "CUDA_VISIBLE_DEVICES is empty")
+        return Selection((), f"{variable} is empty")
     names = _names(entries[0], gpus)
     chosen: list[str] = []
     ended_by = None
@@ -74,11 +82,12 @@ def visible_gpus(
             ended_by = entry
             break
         if name in chosen:
-            return Selection((), f"CUDA_VISIBLE_DEVICES={value} names a GPU twice: CUDA sees none")
+            return Selection((), f"{variable}={value} names a GPU twice: CUDA sees none")
         chosen.append(name)
     # Several MIG instances of one board are one board to a power sensor.
     indices = tuple(dict.fromkeys(names[name] for name in chosen))
-    return Selection(indices, _reason(value, ended_by), _order_note(entries[0], gpus, device_order))
+    reason = _reason(f"{variable}={value}", ended_by)
+    return Selection(indices, reason, _order_note(entries[0], gpus, device_order))
 
 
 def _names(first: str, gpus: Sequence[GpuIdentity]) -> dict[str, int]:
@@ -103,12 +112,12 @@ def _resolve(entry: str, names: dict[str, int]) -> str | None:
     return name if name in names else None
 
 
-def _reason(value: str, ended_by: str | None) -> str:
+def _reason(assignment: str, ended_by: str | None) -> str:
     if ended_by is None:
         return ""
     if ended_by.startswith("-1"):
-        return f"CUDA_VISIBLE_DEVICES={value}: -1 ends the list"
-    return f"CUDA_VISIBLE_DEVICES={value}: there is no GPU {ended_by!r}, which ends the list"
+        return f"{assignment}: -1 ends the list"
+    return f"{assignment}: there is no GPU {ended_by!r}, which ends the list"
 
 
 def _order_note(first: str, gpus: Sequence[GpuIdentity], device_order: str | None) -> str:

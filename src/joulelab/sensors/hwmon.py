@@ -1,0 +1,316 @@
+"""Power and energy from Linux's hwmon drivers: AMD and Intel GPUs, Jetsons, Grace, POWER, servers.
+
+Which files measure what is in :mod:`joulelab.sensors.hwmon_gpus` and
+:mod:`joulelab.sensors.hwmon_boards`. Units are those of Documentation/hwmon/sysfs-interface.rst.
+
+Power is read as often as it may change and a small part of a core allows. A driver can hang: the
+devices of a machine are divided between a few sensors, each of which the recorder reads on a thread
+of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from joulelab.format import duration
+from joulelab.sensors.hwmon_boards import (
+    JETSON_DRIVERS,
+    acpi_meters,
+    amd_energy_meters,
+    jetson_meters,
+    power_meters,
+)
+from joulelab.sensors.hwmon_devices import LEAST_PERIOD_S, Device, Found, Meter, list_devices
+from joulelab.sensors.hwmon_gpus import AMD_DRIVER, GPU_DRIVERS, Gpu, amd_meters, intel_meters
+from joulelab.sensors.interfaces import system_root
+from joulelab.sensors.nvml_binding import NvmlError, within
+from joulelab.sensors.nvml_channels import update_periods_s
+from joulelab.sensors.plausibility import implausible, max_power_w
+from joulelab.sensors.sensor import Absence, Gap, Quantity, Reading
+from joulelab.sensors.sysfs_files import failure_reason, read_number, read_number_or_none
+from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
+
+COUNTER_INTERVAL_S = 0.05
+TELEMETRY_INTERVAL_S = 1.0
+SLOWEST_INTERVAL_S = 0.1
+POLLING_CPU_SHARE = 0.004
+"""Power is polled as often as this share of a core allows, but at most every 20 ms."""
+WAKE_S = 35e-6
+"""CPU time of waking up a sensor's thread, measured on a core of 2.5 GHz."""
+THREADS = 4
+"""Devices of one driver are divided between at most this many sensors."""
+ANSWER_S = 10.0
+MAX_READ_NS = 200_000_000
+"""A value that took longer has no time: the driver may have read it at any moment."""
+SEARCH_NS = 250_000_000
+"""A device that is gone is looked for this often."""
+TRIES, TRY_APART_S = 3, 0.01
+DISTINCT_VALUES = 4
+GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
+DRIVERS = (*GPU_DRIVERS, *JETSON_DRIVERS, "power_meter", "amd_energy", "ibmpowernv")
+AMD_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+NVIDIA_VENDOR, DISPLAY_CLASS = "0x10de", "0x03"
+
+
+class HwmonSensor:
+    """Files of some hwmon devices.
+
+    Their directories are held open: a number that changes does not matter, and a number that
+    another device takes over is not mistaken for the first. A device that is gone is a gap until it
+    is found again, by its identity.
+    """
+
+    def __init__(self, meters: Sequence[Meter], interval_s: float, root: Path) -> None:
+        self.channels = [meter.channel for meter in meters]
+        self.interval_s = interval_s
+        self._meters = meters
+        self._root = root
+        self._directories = {meter.device: _open(meter.device.path) for meter in meters}
+        self._searched_ns = dict.fromkeys(self._directories, 0)
+
+    def read(self) -> list[Reading | Gap]:
+        """Read every file."""
+        readings: list[Reading | Gap] = []
+        for position, meter in enumerate(self._meters):
+            before_ns = time.monotonic_ns()
+            try:
+                value = meter.scale
+                for file in meter.files:
+                    value *= read_number(file, self._directories[meter.device])
+            except (OSError, ValueError) as error:
+                readings.append(Gap(before_ns, position, failure_reason(error)))
+                if isinstance(error, OSError) and error.errno in GONE:
+                    self._search(meter.device, before_ns)
+                continue
+            took_ns = time.monotonic_ns() - before_ns
+            if took_ns > MAX_READ_NS:
+                reason = f"the driver answered after {duration(took_ns * 1e-9)}"
+                readings.append(Gap(before_ns, position, reason))
+            elif value == 0 and meter.needs_power:
+                readings.append(Gap(before_ns, position, "the driver shows 0 W"))
+            else:
+                readings.append(Reading(before_ns + took_ns // 2, position, value))
+        return readings
+
+    def close(self) -> None:
+        """Close the directories."""
+        for directory in self._directories.values():
+            os.close(directory)
+        self._directories.clear()
+
+    def _search(self, device: Device, now_ns: int) -> None:
+        """Open the directory that a device has now."""
+        if now_ns < self._searched_ns[device]:
+            return
+        self._searched_ns[device] = now_ns + SEARCH_NS
+        for found in list_devices(self._root, [device.driver]):
+            if found.identity == device.identity:
+                lost, self._directories[device] = self._directories[device], _open(found.path)
+                os.close(lost)
+
+
+def discover_hwmon(
+    kinds: Collection[str], found: Collection[str], *, root: Path | None = None
+) -> tuple[list[HwmonSensor], list[Absence]]:
+    """Find the hwmon meters of this machine.
+
+    Args:
+        kinds: Kinds of components to measure, for example ``gpu``.
+        found: Components that other sources measure: GPUs are numbered after theirs.
+        root: Another root for ``/sys``.
+
+    Returns:
+        Sensors, and what is absent; nothing of either on a machine without such drivers.
+    """
+    try:
+        return within(ANSWER_S, partial(_discover, kinds, found, root or system_root()))
+    except NvmlError as error:
+        return [], [Absence(kind, "hwmon", str(error)) for kind in kinds]
+
+
+def _discover(
+    kinds: Collection[str], found: Collection[str], root: Path
+) -> tuple[list[HwmonSensor], list[Absence]]:
+    devices = list_devices(root, DRIVERS)
+    if not devices:
+        return [], []
+    first = _gpus_of_others(found, root)
+    gpus = [
+        Gpu(device, first + position)
+        for position, device in enumerate(one for one in devices if one.driver in GPU_DRIVERS)
+    ]
+    by_driver = {name: [one for one in devices if one.driver == name] for name in DRIVERS}
+    jetson = [one for name in JETSON_DRIVERS for one in by_driver[name]]
+    count = first + len(gpus)
+    meters: list[Meter] = []
+    absent: list[Absence] = []
+    for some, missing in (
+        _visible_amd_meters([gpu for gpu in gpus if gpu.device.driver == AMD_DRIVER]),
+        intel_meters([gpu for gpu in gpus if gpu.device.driver != AMD_DRIVER]),
+        jetson_meters(jetson),
+        acpi_meters(by_driver["power_meter"], count),
+        amd_energy_meters(by_driver["amd_energy"]),
+        power_meters(by_driver["ibmpowernv"], count),
+    ):
+        meters += some
+        absent += missing
+    meters = [one for one in meters if _is_wanted(one.channel.component, kinds)]
+    absent = [one for one in absent if _is_wanted(one.component, kinds)]
+    readable = []
+    for meter in meters:
+        refusal = _refusal(meter)
+        if refusal is None:
+            readable.append(meter)
+        elif meter.channel.gives_energy:
+            absent.append(refusal)
+    return _sensors(_with_periods(readable), root), absent
+
+
+def _is_wanted(component: str, kinds: Collection[str]) -> bool:
+    kind = component.partition(":")[0]
+    return not {kind, *kind.split("+")}.isdisjoint(kinds)
+
+
+def _gpus_of_others(found: Collection[str], root: Path) -> int:
+    """Count NVIDIA's GPUs, also those that this process may not use."""
+    numbers = [
+        int(number)
+        for kind, _, number in (component.partition(":") for component in found)
+        if kind == "gpu" and number.isdigit()
+    ]
+    cards = [
+        path.parent
+        for path in root.glob("bus/pci/devices/*/vendor")
+        if path.read_text().strip() == NVIDIA_VENDOR
+        and (path.parent / "class").exists()
+        and (path.parent / "class").read_text().startswith(DISPLAY_CLASS)
+    ]
+    return max(len(cards), max(numbers, default=-1) + 1)
+
+
+def _visible_amd_meters(gpus: Sequence[Gpu]) -> Found:
+    """Return the meters of the GPUs that AMD's variables allow.
+
+    ``HIP_VISIBLE_DEVICES`` counts those that ``ROCR_VISIBLE_DEVICES`` leaves.
+    """
+    meters, absent = amd_meters(gpus)
+    visible = list(gpus)
+    reasons = []
+    for variable in AMD_VARIABLES:
+        identities = [
+            GpuIdentity(index, f"GPU-{gpu.device.text('unique_id')}")
+            for index, gpu in enumerate(visible)
+        ]
+        chosen = visible_gpus(os.environ.get(variable), identities, variable=variable)
+        visible = [visible[index] for index in chosen.indices]
+        reasons += [chosen.reason] if chosen.reason else []
+    allowed = {gpu.component for gpu in visible}
+    others = {gpu.component for gpu in gpus} - allowed
+    hint = f"unset {' and '.join(AMD_VARIABLES)}"
+    return (
+        [
+            one
+            for one in meters
+            if one.channel.component not in others or allowed & {*one.channel.contains}
+        ],
+        [one for one in absent if one.component not in others]
+        + [Absence("gpu", AMD_DRIVER, reason, hint) for reason in reasons if gpus],
+    )
+
+
+def _refusal(meter: Meter) -> Absence | None:
+    """Explain why a meter gives no value that can be believed; ``None`` if it gives one."""
+    channel, directory = meter.channel, meter.device.path
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(TRY_APART_S)
+        value, hint = meter.scale, ""
+        try:
+            for file in meter.files:
+                value *= read_number(directory / file)
+        except (OSError, ValueError) as error:
+            reason = f"cannot read {directory / file}: {failure_reason(error)}"
+            if isinstance(error, PermissionError):
+                hint = f"run as root, or until reboot: sudo chmod a+r {directory / file}"
+        else:
+            if channel.quantity is not Quantity.POWER or value <= max_power_w(channel):
+                return None
+            reason = implausible(channel, value)
+    return Absence(channel.component, channel.source, reason, hint)
+
+
+class _Watched:
+    """A meter's last file while its update period is observed."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._path = meter.device.path / meter.files[-1]
+        self._last = 0
+        self.values: set[int] = set()
+
+    def read(self) -> float:
+        """Return the number, or what it was if it cannot be read."""
+        number = read_number_or_none(self._path)
+        if number is not None:
+            self._last = number
+            self.values.add(number)
+        return self._last
+
+
+def _with_periods(meters: Sequence[Meter]) -> list[Meter]:
+    """Observe how often values change; where they do not show it, it stays as assumed."""
+    watched = [_Watched(one) for one in meters if one.channel.gives_energy]
+    found_s = update_periods_s([one.read for one in watched])
+    # Power that steps between a few levels does not reveal the driver's period.
+    periods_s = (
+        period_s if len(one.values) > DISTINCT_VALUES else None
+        for one, period_s in zip(watched, found_s, strict=True)
+    )
+    return [
+        replace(one, channel=replace(one.channel, update_period_s=period_s))
+        if one.channel.gives_energy and (period_s := next(periods_s))
+        else one
+        for one in meters
+    ]
+
+
+def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
+    """Divide meters between sensors: by driver, by how often they are read, and by device."""
+    groups: dict[tuple[str, float, int], list[Meter]] = {}
+    order: dict[tuple[str, float], list[Device]] = {}
+    for meter in meters:
+        channel = meter.channel
+        interval_s = TELEMETRY_INTERVAL_S
+        if channel.gives_energy:
+            interval_s = COUNTER_INTERVAL_S if channel.quantity is Quantity.ENERGY else 0.0
+        devices = order.setdefault((meter.device.driver, interval_s), [])
+        if meter.device not in devices:
+            devices.append(meter.device)
+        number = devices.index(meter.device) % (THREADS if channel.gives_energy else 1)
+        groups.setdefault((meter.device.driver, interval_s, number), []).append(meter)
+    polled = [some for (_, interval_s, _), some in groups.items() if interval_s == 0]
+    least_s = _polling_interval_s(polled)
+    return [
+        HwmonSensor(some, interval_s or least_s, root)
+        for (_, interval_s, _), some in groups.items()
+    ]
+
+
+def _polling_interval_s(groups: Sequence[Sequence[Meter]]) -> float:
+    """Return how often power can be polled for :data:`POLLING_CPU_SHARE` of a core."""
+    cost_s = WAKE_S * len(groups)
+    for meter in (one for some in groups for one in some):
+        start_s = time.thread_time()
+        for file in meter.files:
+            read_number_or_none(meter.device.path / file)
+        cost_s += time.thread_time() - start_s
+    return min(max(cost_s / POLLING_CPU_SHARE, LEAST_PERIOD_S), SLOWEST_INTERVAL_S)
+
+
+def _open(directory: Path) -> int:
+    return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,162 @@
+"""GPUs of AMD's and Intel's drivers: their power and energy, by hwmon.
+
+Linux: Documentation/gpu/amdgpu/thermal.rst; Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon
+and sysfs-driver-intel-i915-hwmon.
+
+- ``amdgpu``: of an MI250's two dies one shows the power of both, the other 0 or nothing. On a
+  processor with graphics the power is that of the whole chip.
+- ``xe``, ``i915``: counters of the card and, inside it, of the GPU's package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from joulelab.sensors.hwmon_devices import MICRO, MILLI, Device, Found, Meter, polled_channel
+from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY
+from joulelab.sensors.plausibility import gpu_bound_w
+from joulelab.sensors.sensor import Absence, Quantity
+
+AMD_DRIVER = "amdgpu"
+GPU_DRIVERS = (AMD_DRIVER, "xe", "i915")
+INTEL_WRAP_J = 2.0**18
+"""The hardware's 32-bit register in steps of 2^-14 J. The driver adds up its differences when it is
+read: it loses as much if it is not read for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU of a driver of this family; ``number`` counts all GPUs of the machine."""
+
+    device: Device
+    number: int
+
+    @property
+    def component(self) -> str:
+        """``"gpu:N"``."""
+        return f"gpu:{self.number}"
+
+
+def part_of(gpus: int, parts: int, number: int) -> tuple[str, ...]:
+    """Name the GPUs that belong to one of several equal parts of a machine, in their order.
+
+    Example:
+        >>> part_of(8, 4, 1), part_of(0, 4, 1), part_of(3, 2, 0)
+        (('gpu:2', 'gpu:3'), ('gpu:1',), ('gpu',))
+    """
+    each = gpus // parts or 1
+    if gpus > parts and gpus % parts:
+        return ("gpu",)
+    return tuple(f"gpu:{number * each + k}" for k in range(each))
+
+
+def amd_meters(gpus: Sequence[Gpu]) -> Found:
+    """Return the power and the telemetry of AMD's GPUs, by ascending PCI address."""
+    meters: list[Meter] = []
+    absent: list[Absence] = []
+    shared: dict[str, list[str]] = {}
+    for gpu in gpus:
+        device = gpu.device
+        files = [file for name in ("average", "input") if (file := device.find(f"power1_{name}"))]
+        powers = [device.number(file) for file in files]
+        meters += _amd_telemetry(gpu)
+        own = next((k for k, power in enumerate(powers) if power), None)
+        before = [one for one in meters if one.channel.quantity is Quantity.POWER]
+        if own is None and before and _same_model(before[-1].device, device):
+            other = before[-1].channel.component
+            shared.setdefault(other, []).append(gpu.component)
+            reason = f"its meter is that of {other}, which measures both dies of the module"
+            absent.append(Absence(gpu.component, "amdgpu", reason))
+        elif not files:
+            reason = "amdgpu shows no power1_average or power1_input for this GPU"
+            hint = "a newer kernel may; otherwise `pip install amdsmi` where ROCm is installed"
+            absent.append(Absence(gpu.component, "amdgpu", reason, hint))
+        elif own is None and powers[0] == 0:
+            reason = f"amdgpu shows 0 W in {files[0]}, which nothing that is switched on draws"
+            absent.append(Absence(gpu.component, "amdgpu", reason, "update the driver"))
+        else:
+            meters.append(_amd_power(gpu, files[own or 0]))
+    return [_with_dies(meter, shared) for meter in meters], absent
+
+
+def _amd_power(gpu: Gpu, file: str) -> Meter:
+    limits_w = [(gpu.device.number(f"power1_{name}") or 0) * MICRO for name in ("cap", "cap_max")]
+    channel = polled_channel(
+        gpu.component,
+        f"amdgpu.{file.rpartition('/')[2]}",
+        gain_uncertainty=GAIN_UNCERTAINTY,
+        max_power_w=gpu_bound_w(max(limits_w)),
+    )
+    # Only chips with a processor have a northbridge.
+    if gpu.device.text("in1_label") == "vddnb":
+        note = "the whole chip: processor, graphics and memory controller"
+        inside = ("cpu", gpu.component)
+        channel = replace(channel, component="soc", contains=inside, note=note, max_power_w=None)
+    return Meter(channel=channel, device=gpu.device, files=(file,), scale=MICRO, needs_power=True)
+
+
+def _with_dies(meter: Meter, shared: dict[str, list[str]]) -> Meter:
+    dies = shared.get(meter.channel.component)
+    if not dies or not meter.channel.gives_energy:
+        return meter
+    note = f"the meter of a module of several dies: includes {', '.join(dies)}"
+    return replace(meter, channel=replace(meter.channel, contains=tuple(dies), note=note))
+
+
+def _same_model(one: Device, other: Device) -> bool:
+    return one.text("device") == other.text("device")
+
+
+_AMD_TELEMETRY = (
+    (Quantity.UTILIZATION, "gpu_busy_percent", 1.0),
+    (Quantity.MEMORY_UTILIZATION, "mem_busy_percent", 1.0),
+    (Quantity.MEMORY_USED, "mem_info_vram_used", 1.0),
+    (Quantity.TEMPERATURE, "temp1_input", MILLI),
+    (Quantity.SM_CLOCK, "freq1_input", 1.0),
+    (Quantity.MEMORY_CLOCK, "freq2_input", 1.0),
+)
+
+
+def _amd_telemetry(gpu: Gpu) -> list[Meter]:
+    meters = []
+    for quantity, name, scale in _AMD_TELEMETRY:
+        if file := gpu.device.find(name):
+            channel = polled_channel(gpu.component, f"amdgpu.{name}", quantity, update_period_s=1.0)
+            meters.append(Meter(channel=channel, device=gpu.device, files=(file,), scale=scale))
+    return meters
+
+
+def intel_meters(gpus: Sequence[Gpu]) -> Found:
+    """Return the counters of Intel's GPUs: of the package, and of the card that contains it."""
+    meters: list[Meter] = []
+    absent: list[Absence] = []
+    for gpu in gpus:
+        device = gpu.device
+        usual = ("card", "pkg") if device.driver == "xe" else ("pkg", "card")
+        counters = {}
+        for number, name in enumerate(usual, 1):
+            if file := device.find(f"energy{number}_input"):
+                counters[device.text(f"energy{number}_label").lower() or name] = file
+        if not counters:
+            reason = f"{device.driver} shows no energy1_input for this GPU"
+            hint = "discrete GPUs have it since Linux 6.2 (i915) and 6.8 (xe)"
+            absent.append(Absence(gpu.component, device.driver, reason, hint))
+            continue
+        own = counters.get("pkg") or next(iter(counters.values()))
+        limits = [f"power{k}_{name}" for k in (1, 2) for name in ("max", "rated_max", "cap")]
+        bound_w = gpu_bound_w(max((device.number(name) or 0) * MICRO for name in limits))
+        for file in counters.values():
+            inner = file == own
+            component = gpu.component if inner else f"card:{gpu.number}"
+            channel = polled_channel(
+                component,
+                f"{device.driver}.{file}",
+                Quantity.ENERGY,
+                gain_uncertainty=GAIN_UNCERTAINTY,
+                wrap=INTEL_WRAP_J,
+                max_power_w=bound_w,
+                contains=() if inner else (gpu.component,),
+            )
+            meters.append(Meter(channel=channel, device=device, files=(file,), scale=MICRO))
+    return meters, absent
