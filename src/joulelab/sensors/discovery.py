@@ -14,9 +14,11 @@ import psutil
 from joulelab.errors import UserError, nearest
 from joulelab.sensors.amd_smi import discover_amd_smi
 from joulelab.sensors.apple import discover_apple
+from joulelab.sensors.cray import discover_cray
 from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dram_power
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.host_hardware import chip_tdp_w, cpu_limit, known_dimms, processors
+from joulelab.sensors.hwmon import HwmonSensor, discover_hwmon
 from joulelab.sensors.nvml import discover_gpus
 from joulelab.sensors.plausibility import implausible, max_power_w
 from joulelab.sensors.rapl import discover_rapl
@@ -33,7 +35,9 @@ from joulelab.sensors.sensor import (
 from joulelab.sensors.visible_devices import environment_selection
 from joulelab.validation import InvalidData, decode
 
-MEASURABLE = ("gpu", "cpu", "dram", "soc", "node", "psu", "plug", "module", "card")
+MEASURABLE = (
+    "gpu", "cpu", "dram", "soc", "socket", "rail", "module", "card", "psu", "plug", "node",
+)  # fmt: skip
 """The kinds of components that have a power."""
 HARDWARE = (*MEASURABLE, "host")
 """The sensors to discover by default."""
@@ -188,12 +192,15 @@ def _chosen(
     sensors: Sequence[Sensor], absent: Sequence[Absence], gpus: Sequence[str]
 ) -> tuple[list[Sensor], list[Absence]]:
     """Select the named GPUs; an index that does not exist is absent."""
-    chosen, known = [], set()
+    chosen: list[Sensor] = []
+    known: set[str] = set()
     for sensor in sensors:
         own = {channel.component for channel in sensor.channels if _is_gpu(channel.component)}
         known |= own
-        if not own or own & {*gpus}:
+        if not own or own <= {*gpus}:
             chosen.append(sensor)
+        elif own & {*gpus} and isinstance(sensor, HwmonSensor):
+            chosen.append(sensor.without(own - {*gpus}))
         else:
             sensor.close()
     missing = [one for one in absent if not _is_gpu(one.component) or one.component in gpus]
@@ -230,7 +237,14 @@ def _rapl(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor],
     return [*rapl], absent
 
 
-FAMILIES: tuple[Family, ...] = (_nvidia, _rapl, discover_amd_smi, discover_apple)
+FAMILIES: tuple[Family, ...] = (
+    _nvidia,
+    _rapl,
+    discover_hwmon,
+    discover_cray,
+    discover_amd_smi,
+    discover_apple,
+)
 """The only list of who is asked for sensors, in this order."""
 
 

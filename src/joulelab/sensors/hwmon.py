@@ -32,7 +32,7 @@ from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml_binding import NvmlError, within
 from joulelab.sensors.nvml_channels import update_periods_s
 from joulelab.sensors.plausibility import implausible, max_power_w
-from joulelab.sensors.sensor import Absence, Gap, Quantity, Reading
+from joulelab.sensors.sensor import Absence, Channel, Gap, Quantity, Reading
 from joulelab.sensors.sysfs_files import failure_reason, read_number, read_number_or_none
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
@@ -64,15 +64,23 @@ class HwmonSensor:
     Their directories are held open: a number that changes does not matter, and a number that
     another device takes over is not mistaken for the first. A device that is gone is a gap until it
     is found again, by its identity.
+
+    Attributes:
+        addresses: The PCI addresses of the components that are, or are part of, a GPU.
     """
 
     def __init__(self, meters: Sequence[Meter], interval_s: float, root: Path) -> None:
-        self.channels = [meter.channel for meter in meters]
+        self.channels: Sequence[Channel] = [meter.channel for meter in meters]
         self.interval_s = interval_s
         self._meters = meters
         self._root = root
         self._directories = {meter.device: _open(meter.device.path) for meter in meters}
         self._searched_ns = dict.fromkeys(self._directories, 0)
+        self.addresses = {
+            meter.channel.component: meter.device.identity
+            for meter in meters
+            if meter.device.driver in GPU_DRIVERS
+        }
 
     def read(self) -> list[Reading | Gap]:
         """Read every file."""
@@ -97,6 +105,12 @@ class HwmonSensor:
             else:
                 readings.append(Reading(before_ns + took_ns // 2, position, value))
         return readings
+
+    def without(self, components: Collection[str]) -> HwmonSensor:
+        """Return a sensor that leaves some components out, in place of this one."""
+        self.close()
+        kept = [one for one in self._meters if one.channel.component not in components]
+        return HwmonSensor(kept, self.interval_s, self._root)
 
     def close(self) -> None:
         """Close the directories."""
