@@ -3,9 +3,8 @@
 Which files measure what is in :mod:`joulelab.sensors.hwmon_gpus` and
 :mod:`joulelab.sensors.hwmon_boards`. Units are those of Documentation/hwmon/sysfs-interface.rst.
 
-Power is read as often as it may change and a small part of a core allows. A driver can hang: the
-devices of a machine are divided between a few sensors, each of which the recorder reads on a thread
-of its own.
+Power is read as often as it may change and a small part of a core allows. A driver can hang: each
+is a sensor of its own, which the recorder reads on a thread of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from joulelab.sensors.hwmon_boards import (
     jetson_meters,
     power_meters,
 )
-from joulelab.sensors.hwmon_devices import LEAST_PERIOD_S, Device, Found, Meter, list_devices
+from joulelab.sensors.hwmon_devices import Device, Found, Meter, list_devices
 from joulelab.sensors.hwmon_gpus import AMD_DRIVER, GPU_DRIVERS, Gpu, amd_meters, intel_meters
 from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.nvml_binding import NvmlError, within
@@ -38,13 +37,12 @@ from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
 COUNTER_INTERVAL_S = 0.05
 TELEMETRY_INTERVAL_S = 1.0
-SLOWEST_INTERVAL_S = 0.1
-POLLING_CPU_SHARE = 0.004
-"""Power is polled as often as this share of a core allows, but at most every 20 ms."""
-WAKE_S = 35e-6
-"""CPU time of waking up a sensor's thread, measured on a core of 2.5 GHz."""
-THREADS = 4
-"""Devices of one driver are divided between at most this many sensors."""
+LEAST_INTERVAL_S, SLOWEST_INTERVAL_S = 0.02, 0.1
+READS_PER_PERIOD = 2
+POLLING_CPU_SHARE = 0.005
+"""Power is polled as often as this share of a core allows."""
+WAKE_S = 60e-6
+"""CPU time of the recorder for one reading of one sensor, besides that of the files; measured."""
 ANSWER_S = 10.0
 MAX_READ_NS = 200_000_000
 """A value that took longer has no time: the driver may have read it at any moment."""
@@ -52,6 +50,7 @@ SEARCH_NS = 250_000_000
 """A device that is gone is looked for this often."""
 TRIES, TRY_APART_S = 3, 0.01
 DISTINCT_VALUES = 4
+COST_READINGS = 5
 GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
 DRIVERS = (*GPU_DRIVERS, *JETSON_DRIVERS, "power_meter", "amd_energy", "ibmpowernv")
 AMD_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
@@ -294,36 +293,45 @@ def _with_periods(meters: Sequence[Meter]) -> list[Meter]:
 
 
 def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
-    """Divide meters between sensors: by driver, by how often they are read, and by device."""
-    groups: dict[tuple[str, float, int], list[Meter]] = {}
-    order: dict[tuple[str, float], list[Device]] = {}
+    """Divide meters between sensors: by driver, and by how often they are read."""
+    groups: dict[tuple[str, float], list[Meter]] = {}
     for meter in meters:
-        channel = meter.channel
         interval_s = TELEMETRY_INTERVAL_S
-        if channel.gives_energy:
-            interval_s = COUNTER_INTERVAL_S if channel.quantity is Quantity.ENERGY else 0.0
-        devices = order.setdefault((meter.device.driver, interval_s), [])
-        if meter.device not in devices:
-            devices.append(meter.device)
-        number = devices.index(meter.device) % (THREADS if channel.gives_energy else 1)
-        groups.setdefault((meter.device.driver, interval_s, number), []).append(meter)
-    polled = [some for (_, interval_s, _), some in groups.items() if interval_s == 0]
-    least_s = _polling_interval_s(polled)
+        if meter.channel.gives_energy:
+            is_counter = meter.channel.quantity is Quantity.ENERGY
+            interval_s = COUNTER_INTERVAL_S if is_counter else LEAST_INTERVAL_S
+        groups.setdefault((meter.device.driver, interval_s), []).append(meter)
+    cost_s = sum(
+        WAKE_S + sum(map(_read_cost_s, some))
+        for (_, interval_s), some in groups.items()
+        if interval_s == LEAST_INTERVAL_S
+    )
     return [
-        HwmonSensor(some, interval_s or least_s, root)
-        for (_, interval_s, _), some in groups.items()
+        HwmonSensor(
+            some,
+            _polling_interval_s(some, cost_s) if interval_s == LEAST_INTERVAL_S else interval_s,
+            root,
+        )
+        for (_, interval_s), some in groups.items()
     ]
 
 
-def _polling_interval_s(groups: Sequence[Sequence[Meter]]) -> float:
-    """Return how often power can be polled for :data:`POLLING_CPU_SHARE` of a core."""
-    cost_s = WAKE_S * len(groups)
-    for meter in (one for some in groups for one in some):
+def _polling_interval_s(meters: Sequence[Meter], cost_s: float) -> float:
+    """Return how often power is polled, if reading all that is polled takes this CPU time."""
+    useful_s = min(one.channel.update_period_s for one in meters) / READS_PER_PERIOD
+    affordable_s = max(cost_s / POLLING_CPU_SHARE, LEAST_INTERVAL_S)
+    return min(max(useful_s, affordable_s), SLOWEST_INTERVAL_S)
+
+
+def _read_cost_s(meter: Meter) -> float:
+    """Measure the CPU time of a reading, the least of several."""
+    times_s = []
+    for _ in range(COST_READINGS):
         start_s = time.thread_time()
         for file in meter.files:
             read_number_or_none(meter.device.path / file)
-        cost_s += time.thread_time() - start_s
-    return min(max(cost_s / POLLING_CPU_SHARE, LEAST_PERIOD_S), SLOWEST_INTERVAL_S)
+        times_s.append(time.thread_time() - start_s)
+    return min(times_s)
 
 
 def _open(directory: Path) -> int:
