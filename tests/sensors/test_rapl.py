@@ -62,12 +62,22 @@ def values(sensor):
     return {sensor.channels[r.channel].component: r.value for r in sensor.read()}
 
 
-def test_client_counts_the_package_alone(tmp_path):
+def test_client_counts_the_package_within_its_platform(tmp_path):
     client(tmp_path)
     [sensor], absent = discover_rapl(root=tmp_path, vendor="GenuineIntel")
-    assert values(sensor) == {"cpu:0": 10.0}
-    assert "psys" in sensor.channels[0].note
+    assert values(sensor) == {"cpu:0": 10.0, "soc": 20.0}
+    platform = sensor.channels[1]
+    assert platform.source == "rapl.psys"
+    assert platform.contains == ("cpu", "gpu", "dram")
+    assert "wired" in platform.note
     assert [a.component for a in absent] == ["dram"]
+
+
+def test_the_platforms_of_two_sockets_are_two(tmp_path):
+    client(tmp_path)
+    zone(tmp_path, "intel-rapl:3", "psys-1", 30_000_000)
+    [sensor], _ = discover_rapl(root=tmp_path, vendor="GenuineIntel")
+    assert values(sensor) == {"cpu:0": 10.0, "soc:0": 20.0, "soc:1": 30.0}
 
 
 def test_server_counts_packages_and_their_dram(tmp_path):
@@ -98,13 +108,13 @@ def test_psys_alone_is_not_a_cpu(tmp_path):
 def test_mmio_repeats_and_is_ignored(tmp_path):
     client(tmp_path)
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 10_000_123)
-    [sensor], _ = discover_rapl(root=tmp_path)
+    [sensor], _ = discover_rapl(["cpu", "dram"], root=tmp_path)
     assert values(sensor) == {"cpu:0": 10.0}
 
 
 def test_mmio_alone_is_used(tmp_path):
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 10_000_000)
-    [sensor], _ = discover_rapl(root=tmp_path)
+    [sensor], _ = discover_rapl(["cpu", "dram"], root=tmp_path)
     assert values(sensor) == {"cpu:0": 10.0}
 
 

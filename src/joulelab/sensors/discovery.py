@@ -229,7 +229,7 @@ def _nvidia(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor
 
 
 def _rapl(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor], list[Absence]]:
-    chosen = [kind for kind in ("cpu", "dram") if kind in kinds]
+    chosen = [kind for kind in ("cpu", "dram", "soc") if kind in kinds]
     if not chosen:
         return [], []
     cpu = processors()

@@ -25,16 +25,36 @@ DRAM_MAX_W_PER_GB = 1.5
 DRAM_MAX_BASE_W = 50.0
 """Four times what measured DDR4 modules draw (:mod:`joulelab.sensors.estimates`), and at least four
 large modules' 12 W."""
-DEVICE_W = {"gpu": 3000.0, "cpu": 2000.0, "dram": 1000.0}
+DEVICE_W = {
+    "gpu": 3000.0,
+    "cpu": 2000.0,
+    "dram": 1000.0,
+    "soc": 3000.0,
+    "card": 3000.0,
+    "module": 6000.0,
+    "psu": 10e3,
+    "plug": 25e3,
+    "node": 30e3,
+}
 """Nothing that is sold draws more: power limits of GPUs end at 1,400 W, and that of a module with
 its processor at 2,900 W (NVIDIA GB300); server sockets at 500 W, overclocked workstations at about
-1,000 W; a socket's memory at 24 modules of 12 W."""
+1,000 W; a socket's memory at 24 modules of 12 W. Power supplies of servers end at 5.5 kW, three
+phases of 32 A at 22 kW, machines at about 15 kW (NVIDIA DGX B300)."""
 DEVICES_IN_ONE = 4
-"""A component without a number (``gpu``) may be the sum of several devices."""
+"""A component without a number (``gpu``) may be the sum of several devices,"""
+DEVICES = ("gpu", "cpu", "dram")
+"""if it is one of these."""
 RACK_W = 1e5
 """Nothing with one meter draws more, a rack of accelerators included."""
-_KIND = re.compile(r"(?:^|:)(gpu|cpu|dram)(:)?")
-_NOUNS = {"gpu": "GPU", "cpu": "processor package", "dram": "socket's memory"}
+_KIND = re.compile(rf"(?:^|:)({'|'.join(DEVICE_W)})(:)?")
+_NOUNS = {
+    "gpu": "GPU",
+    "cpu": "processor package",
+    "dram": "socket's memory",
+    "soc": "chip",
+    "psu": "power supply",
+    "node": "machine",
+}
 
 
 def max_power_w(channel: Channel) -> float:
@@ -54,7 +74,11 @@ def max_power_w(channel: Channel) -> float:
     kind = _KIND.search(channel.component)
     if kind is None:
         return RACK_W
-    return DEVICE_W[kind[1]] * (1 if kind[2] else DEVICES_IN_ONE)
+    return DEVICE_W[kind[1]] * (DEVICES_IN_ONE if _is_sum(kind) else 1)
+
+
+def _is_sum(kind: re.Match[str]) -> bool:
+    return kind[1] in DEVICES and not kind[2]
 
 
 def implausible(channel: Channel, power_w: float) -> str:
@@ -68,7 +92,7 @@ def implausible(channel: Channel, power_w: float) -> str:
 def more_than_possible(channel: Channel) -> str:
     """Return ``"more than a GPU can draw (at most 1,050 W)"``."""
     kind = _KIND.search(channel.component)
-    noun = _NOUNS[kind[1]] if kind and kind[2] else "component"
+    noun = "component" if kind is None or _is_sum(kind) else _NOUNS.get(kind[1], kind[1])
     return f"more than a {noun} can draw (at most {quantity(max_power_w(channel), 'W')})"
 
 

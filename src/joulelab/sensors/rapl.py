@@ -6,7 +6,9 @@ Linux: Documentation/power/powercap/powercap.rst. These zones are counted:
 - ``intel-rapl:N`` named ``package-N`` (also on AMD) is a ``cpu``. Its ``core`` and ``uncore`` are
   inside it and not counted.
 - ``dram`` below a package is a ``dram``, which on servers is not inside the package.
-- ``psys`` overlaps everything and is never counted.
+- ``psys`` is a ``soc`` that contains all others. What it covers depends on how the board is wired:
+  "the entire SoC" or the whole platform (Intel SDM, MSR_PLATFORM_ENERGY_COUNTER: only platforms
+  whose vendor connected it), with its power supply on servers, or only a part of it.
 - ``intel-rapl-mmio`` repeats ``intel-rapl``: it is used only for a package that the latter lacks.
 - Packages or dies that show the same counter are counted once.
 """
@@ -25,6 +27,7 @@ import psutil
 
 from joulelab.sensors.interfaces import system_root
 from joulelab.sensors.plausibility import (
+    DEVICE_W,
     implausible,
     max_power_w,
     memory_bound_w,
@@ -67,7 +70,13 @@ HIDDEN_HINT = (
     "-e JOULELAB_SYSFS=/host/sys"
 )
 
+_NOTES = {
+    "cpu": "includes core and uncore",
+    "soc": "what psys covers depends on how the manufacturer wired the board: it is next to the "
+    "total, and never in it with its parts",
+}
 _ZONE = re.compile(r"^(intel-rapl|intel-rapl-mmio):(\d+)(?::(\d+))?$")
+_PLATFORM = re.compile(r"^psys(?:-\d+)?$")
 _PACKAGE = re.compile(r"^package-\d+(?:-die-\d+)?$")
 
 
@@ -115,7 +124,7 @@ class RaplSensor:
 
 
 def discover_rapl(
-    kinds: Iterable[str] = ("cpu", "dram"),
+    kinds: Iterable[str] = ("cpu", "dram", "soc"),
     *,
     root: Path | None = None,
     vendor: str | None = None,
@@ -124,27 +133,29 @@ def discover_rapl(
     """Find the RAPL counters of this machine.
 
     Args:
-        kinds: ``cpu``, ``dram`` or both.
+        kinds: Of ``cpu``, ``dram`` and ``soc``.
         root: Another root for ``/sys``.
         vendor: The processor's vendor as in /proc/cpuinfo.
         tdp_w: Thermal design power of one package, if it is known.
 
     Returns:
-        At most one sensor, with channels ``cpu:0 ...`` and ``dram:0 ...``, and what is absent.
+        At most one sensor, with channels ``cpu:0 ...``, ``dram:0 ...`` and ``soc``, and what is
+        absent.
     """
     kinds = tuple(kinds)
+    expected = [kind for kind in kinds if kind != "soc"]
     powercap = (root or system_root()) / "class" / "powercap"
     names, nameless = _zone_names(powercap)
     if not names and not nameless:
         reason = f"no RAPL counters in {powercap} (usual in virtual machines and containers)"
         hint = "on Linux on bare metal: sudo modprobe intel_rapl_msr"
-        return [], [Absence(kind, "rapl", reason, hint) for kind in kinds]
-    absences = [Absence(kind, "rapl", why, hint) for kind in kinds for why, hint in nameless]
+        return [], [Absence(kind, "rapl", reason, hint) for kind in expected]
+    absences = [Absence(kind, "rapl", why, hint) for kind in expected for why, hint in nameless]
     channels: list[Channel] = []
     paths: list[Path] = []
     for kind in kinds:
         zones = [zone for zone in _counted(powercap, names) if zone.kind == kind]
-        if not zones and names:
+        if not zones and names and kind in expected:
             absences.append(_no_zone(kind, names))
         readable, refused = _readable(zones)
         absences += refused
@@ -152,7 +163,8 @@ def discover_rapl(
         absences += mirrored
         for number, zone in enumerate(distinct):
             bound_w = _bound_w(zone, tdp_w)
-            channel = _channel(zone, f"{kind}:{number}", vendor, "psys" in names.values())
+            component = kind if kind == "soc" and len(distinct) == 1 else f"{kind}:{number}"
+            channel = _channel(zone, component, vendor)
             channels.append(replace(channel, max_power_w=bound_w))
             paths.append(zone.energy_uj)
     for channel, path, power_w in _impossible(channels, paths):
@@ -202,6 +214,8 @@ def _counted(powercap: Path, names: dict[str, str]) -> list[_Zone]:
             parent = names.get(f"{driver}:{match[2]}", "")
             if match[3] is None and _PACKAGE.match(name):
                 zone = _Zone(powercap / directory, "cpu", name)
+            elif match[3] is None and _PLATFORM.match(name):
+                zone = _Zone(powercap / directory, "soc", name)
             elif match[3] is not None and name == "dram" and _PACKAGE.match(parent):
                 zone = _Zone(powercap / directory, "dram", f"{parent}.dram")
             else:
@@ -214,7 +228,7 @@ def _counted(powercap: Path, names: dict[str, str]) -> list[_Zone]:
 def _no_zone(kind: str, names: dict[str, str]) -> Absence:
     if kind == "cpu" and set(names.values()) == {"psys"}:
         return Absence(
-            kind, "rapl", "RAPL has only psys, which is the whole platform and not the processor"
+            kind, "rapl", "RAPL has only psys, which is the platform and not the processor alone"
         )
     listed = ", ".join(dict.fromkeys(map(repr, names.values())))
     what = "package" if kind == "cpu" else "dram"
@@ -282,6 +296,8 @@ def _same_counter(pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> b
 
 def _bound_w(zone: _Zone, tdp_w: float | None) -> float:
     """The largest plausible power of a zone, from what the kernel or the chip's name states."""
+    if zone.kind == "soc":
+        return DEVICE_W["node"]
     if zone.kind == "dram":
         return memory_bound_w(psutil.virtual_memory().total)
     rated_w = [tdp_w or 0.0]
@@ -314,11 +330,8 @@ def _impossible(
     return suspects
 
 
-def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Channel:
-    modelled = zone.kind == "dram" or vendor in ("AuthenticAMD", "HygonGenuine")
-    note = "includes core and uncore" if zone.kind == "cpu" else ""
-    if psys and zone.kind == "cpu":
-        note += "; psys overlaps it and is not counted"
+def _channel(zone: _Zone, component: str, vendor: str | None) -> Channel:
+    modelled = zone.kind != "cpu" or vendor in ("AuthenticAMD", "HygonGenuine")
     return Channel(
         component=component,
         quantity=Quantity.ENERGY,
@@ -329,7 +342,8 @@ def _channel(zone: _Zone, component: str, vendor: str | None, psys: bool) -> Cha
         resolution=RESOLUTION_J,
         gain_uncertainty=MODELLED_GAIN_UNCERTAINTY if modelled else GAIN_UNCERTAINTY,
         wrap=_wrap_j(zone),
-        note=note,
+        contains=("cpu", "gpu", "dram") if zone.kind == "soc" else (),
+        note=_NOTES.get(zone.kind, ""),
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from joulelab.energy.signal import implausible_power_w
 from joulelab.recording.trace import Readings
-from joulelab.sensors.plausibility import max_power_w
+from joulelab.sensors.plausibility import implausible, max_power_w
 from joulelab.sensors.sensor import Channel, Quantity
 from joulelab.validation import convert
 
@@ -122,6 +122,24 @@ def test_power_up_to_the_bound_is_always_believed(power_w, duration_s):
         if channel.quantity is Quantity.ENERGY:
             value = at_w * t_s % (channel.wrap or np.inf)
         assert implausible_power_w(channel, *_series(t_s, value)) is None
+
+
+@pytest.mark.parametrize(
+    ("component", "most_w", "noun"),
+    [
+        ("soc", 3e3, "chip"),
+        ("card:0", 3e3, "card"),
+        ("module:1", 6e3, "module"),
+        ("psu:0", 10e3, "power supply"),
+        ("plug:gpu", 25e3, "plug"),
+        ("node", 30e3, "machine"),
+        ("gpu", 12e3, "component"),
+    ],
+)
+def test_each_kind_of_component_has_a_bound(component, most_w, noun):
+    channel = replace(POWER, component=component, max_power_w=None)
+    assert max_power_w(channel) == most_w
+    assert f"more than a {noun} can draw" in implausible(channel, 2 * most_w)
 
 
 def test_the_bound_is_in_the_record():
