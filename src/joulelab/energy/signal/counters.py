@@ -174,7 +174,7 @@ def _stuck(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Boo
     """Find where a counter was stuck for good, and where it caught up afterwards.
 
     A counter that counted nothing resumes with the power of its neighbours; one that only did not
-    show it resumes with all that it had not shown.
+    show it resumes with all that it had not shown, which is no more than can have been used.
     """
     stuck, caught_up = (np.zeros(energy.size, dtype=bool) for _ in range(2))
     since = np.concatenate(([0.0], np.cumsum(length)))
@@ -186,7 +186,8 @@ def _stuck(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Boo
         rising = [i for i in (start - 1, stop + 1) if 0 <= i < energy.size and energy[i] > 0]
         if stop < energy.size and rising:
             neighbours_w = np.mean([energy[i] / length[i] for i in rising])
-            if energy[stop] > neighbours_w * (length[stop] + length_s / 2):
+            most_j = max_power_w(channel) * (length_s + length[stop] + MAX_LATENCY_S)
+            if neighbours_w * (length[stop] + length_s / 2) < energy[stop] <= most_j:
                 caught_up[start : stop + 1] = True
                 continue
         stuck[start:stop] = True
