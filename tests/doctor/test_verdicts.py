@@ -1,6 +1,7 @@
 """Recordings of a simulated machine under a known load, and what they show."""
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
@@ -39,11 +40,19 @@ PACKAGE = SimulatedSource(
 )
 
 
-def examined(*sources, provenance=Provenance.MEASURED, kinds=("cpu", "gpu"), busy=(), delay_s=0.0):
+def examined(
+    *sources,
+    provenance=Provenance.MEASURED,
+    kinds=("cpu", "gpu"),
+    busy=(),
+    delay_s=0.0,
+    contains=MappingProxyType({}),
+):
     channels, readings, intervals_s = [], [], []
     for position, source in enumerate(sources):
         channel = replace(
             source.channel(),
+            contains=contains.get(source.component, ()),
             provenance=provenance,
             priority=position,
             note="",
@@ -158,3 +167,40 @@ def test_what_is_simulated_follows_no_load():
     found = examined(RING, provenance=Provenance.SIMULATED)
     assert found.components[0].follows_load is None
     assert found.components[0].verdict is Verdict.TRUST
+
+
+NODE = replace(
+    PACKAGE,
+    component="node",
+    waveform=loaded(100, 200),
+    kind="power",
+    update_period_s=1.0,
+    window_s=1.0,
+    interval_s=1.0,
+)
+
+
+def test_a_meter_around_others_is_compared_with_its_parts():
+    found = examined(PACKAGE, NODE, contains={"node": ("cpu",)})
+    assert not found.contradicts
+    node = next(one for one in found.components if one.component == "node")
+    assert node.verdict is Verdict.TRUST
+    assert node.follows_load
+    # Its last value in the pause is a mean over the load, too.
+    assert node.idle_w == pytest.approx(100, rel=0.05)
+
+
+def test_a_meter_that_reports_less_than_its_parts_is_a_contradiction():
+    low = replace(NODE, waveform=loaded(30, 60))
+    found = examined(PACKAGE, low, contains={"node": ("cpu",)})
+    assert found.contradicts
+    verdicts = {one.component: one for one in found.components}
+    assert verdicts["node"].verdict is Verdict.CONTRADICTION
+    assert "reports less than cpu:0" in verdicts["node"].text
+    assert verdicts["cpu:0"].verdict is Verdict.TRUST
+
+
+def test_a_meter_that_is_slow_to_follow_is_not_doubted_for_that():
+    steady = replace(NODE, waveform=Waveform.constant(150))
+    found = examined(PACKAGE, steady, contains={"node": ("cpu",)})
+    assert next(one for one in found.components if one.component == "node").follows_load is None

@@ -1,7 +1,8 @@
 """Thirteen faults of NVML and RAPL: a gap or a refusal with a reason, never a wrong energy.
 
-The drivers' calls are those of the stand-ins, in a time that passes as fast as they are read. A
-power is a square wave that no reading interval repeats; a fault lasts from 8 s to 11 s of 25 s.
+The drivers' calls are those of the stand-ins, in a time that passes as fast as they are read. The
+power is a square wave whose period no reading interval divides; a fault lasts from 8 s to 11 s of
+25 s.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from joulelab.doctor.load_pattern import LoadPattern
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.nesting import kind_of
 from joulelab.energy.signal import pace_of
 from joulelab.energy.signal.reconciliation import CONTRADICTION
 from joulelab.energy.uncertainty import component_gross
@@ -161,17 +162,21 @@ def examine(
     off = {kind: estimator.total(pattern.off) for kind, pattern in loads.items()}
     intervals = _relative_intervals(estimator, whole)
     differing, failures = compare_sources(trace, whole, pause, loads)
+    for name, text in _contradictions_of_meters((energy, at_pause, *on.values())).items():
+        differing.setdefault(name, []).append(text)
     checks, sources, notes = [], [], [*energy.notes, *failures]
+    affected = {name: _load_on(part, loads) for name, part in energy.all_parts.items()}
     for position, channel in enumerate(trace.channels):
         if channel.gives_energy:
-            pattern = loads.get(_kind(channel.component))
+            pattern = loads.get(affected.get(channel.component, ""))
             sources.append(_source(channel, trace.series[position], pause, pattern))
-    for name, part in energy.components.items():
-        kind = _kind(name)
+    for name, part in energy.all_parts.items():
+        load = affected[name]
         follows = None
-        if kind in loads and part.provenance is not Provenance.SIMULATED:
-            follows = _rises(on[kind], off[kind], name)
-        if not follows and not {name, kind}.isdisjoint(busy):
+        if load in loads and part.provenance is not Provenance.SIMULATED:
+            follows = _rises(on[load], off[load], name)
+        # A slow meter of more than the load may not show it.
+        if not follows and (kind_of(name) != load or not {name, load}.isdisjoint(busy)):
             follows = None
         checks.append(
             _component(
@@ -179,7 +184,7 @@ def examine(
                 intervals.get(name, {}),
                 differing.get(name, []),
                 _power_w(at_pause, name),
-                _power_w(on[kind], name) if kind in on else math.nan,
+                _power_w(on[load], name) if load in on else math.nan,
                 follows,
             )
         )
@@ -204,7 +209,7 @@ def compare_sources(
     failures: list[str] = []
     by_component: dict[str, list[int]] = {}
     for position, channel in enumerate(trace.channels):
-        if channel.gives_energy and not channel.scope:
+        if channel.gives_energy:
             by_component.setdefault(channel.component, []).append(position)
     groups = [[whole], [pause], *(pattern.on for pattern in loads.values())]
     for name, positions in by_component.items():
@@ -241,6 +246,23 @@ def _contradiction(one: ComponentEnergy, other: ComponentEnergy) -> str:
         f"{more.source} gives {number(more.gross_j / less.gross_j)} times the energy of "
         f"{less.source} ({_watts(more)} and {_watts(less)})"
     )
+
+
+def _contradictions_of_meters(energies: Sequence[Energy]) -> dict[str, str]:
+    """Return which meters report less than what they contain, by name."""
+    return {
+        name: enclosure.contradiction.removeprefix(f"{name}: ")
+        for energy in energies
+        for enclosure in energy.enclosures
+        if enclosure.contradiction
+        for name in enclosure.meters
+    }
+
+
+def _load_on(part: ComponentEnergy, loads: Collection[str]) -> str:
+    """Return the kind of the load that a component feels; empty if it feels none."""
+    felt = (kind_of(name) for name in (part.component, *part.contains))
+    return next((kind for kind in felt if kind in loads), "")
 
 
 def _differ(one: UncertainValue, other: UncertainValue) -> bool:
@@ -280,7 +302,7 @@ def _relative_intervals(estimator: EnergyEstimator, whole: Window) -> dict[str, 
         energies = estimator.energies([Window(ns, ns + length_ns) for ns in starts_ns])
         parts: dict[str, list[float]] = {}
         for energy in energies:
-            for name, part in energy.components.items():
+            for name, part in energy.all_parts.items():
                 if part.gross_j > 0:
                     relative = COVERAGE_FACTOR * part.uncertainty_j / part.gross_j
                     parts.setdefault(name, []).append(relative)
@@ -328,18 +350,14 @@ def _component(
     )
 
 
-def _kind(component: str) -> str:
-    return component.partition(":")[0]
-
-
 def _power_w(energy: Energy, name: str) -> float:
-    part = energy.components.get(name)
+    part = energy.all_parts.get(name)
     return math.nan if part is None else part.mean_power_w
 
 
 def _rises(on: Energy, off: Energy, name: str) -> bool | None:
     """Report whether power is higher under load; ``None`` if it was not measured."""
-    loaded, unloaded = on.components.get(name), off.components.get(name)
+    loaded, unloaded = on.all_parts.get(name), off.all_parts.get(name)
     if loaded is None or unloaded is None:
         return None
     rise_w = loaded.mean_power_w - unloaded.mean_power_w

@@ -181,11 +181,10 @@ def _components(sensors: Sequence[Sensor]) -> set[str]:
 
 def _addresses(sensors: Sequence[Sensor]) -> dict[str, str]:
     """Return the components that sensors know, with their PCI addresses where they have one."""
-    return {
-        channel.component: getattr(sensor, "addresses", {}).get(channel.component, "")
-        for sensor in sensors
-        for channel in sensor.channels
-    }
+    found = {channel.component: "" for sensor in sensors for channel in sensor.channels}
+    for sensor in sensors:
+        found |= getattr(sensor, "addresses", {})
+    return found
 
 
 def _chosen(
@@ -217,8 +216,8 @@ def _chosen(
 Family = Callable[[Collection[str], Mapping[str, str]], tuple[Sequence[Sensor], Sequence[Absence]]]
 """Find sensors of some kinds of components (:data:`MEASURABLE`), after those components were found
 by others: a family numbers further GPUs after them. Their PCI addresses, where known, show which of
-them it has, too. What cannot be read is absent, with a reason;
-what this machine does not have at all is not mentioned."""
+them it has, too. What cannot be read is absent, with a reason; what this machine does not have at
+all is not mentioned."""
 
 
 def _nvidia(kinds: Collection[str], found: Collection[str]) -> tuple[list[Sensor], list[Absence]]:
