@@ -8,8 +8,9 @@ The call chain, in order::
       Attribution(trace)                           #   energy.attribution: who used the machine
       Source(channel, readings, ...)               #   energy.signal: one for each channel
     energy, = estimator.energies([window])
-      curve = energy_curve(sources, edges_s)       #   energy.signal: ALL signal processing
-      curve.energy(start_s, stop_s)                #   energy.signal.curve: joules, uncertainty, gap
+      span_energies(sources, ...)                  #   energy.signal.span_energies: in parts if many
+        curve = energy_curve(sources, edges_s)     #   energy.signal: ALL signal processing
+        curve.energy(start_s, stop_s)              #   energy.signal.curve: joules, uncertainty, gap
       baseline.power(component, source, time_s)    #   energy.baseline: idle power, its drift
       ComponentEnergy(...)                         #   energy.energy: gross, idle, net, interval
     Energy(components=..., absent=..., notes=...)  # energy.energy: the sum, printed and as JSON

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +20,13 @@ from joulelab.energy.nesting import Nesting
 from joulelab.energy.signal import (
     ChangePoints,
     ComponentCurve,
-    EnergyCurve,
     Source,
     energy_curve,
     implausible_power_w,
     is_long,
     without_glitches,
 )
+from joulelab.energy.signal.span_energies import SpanEnergies, span_energies
 from joulelab.format import percent
 from joulelab.recording.span_columns import SpanColumns, Windows
 from joulelab.recording.trace import Readings, Trace
@@ -36,7 +37,7 @@ from joulelab.sensors.sensor import Channel, Quantity
 Floats = NDArray[np.float64]
 TimeRanges = NDArray[np.int64]
 
-SPANS_AT_A_TIME = 1 << 14  # They fit a processor's cache.
+READINGS_AT_A_TIME = 1 << 14
 LARGE_CURVE = 1 << 20  # Pieces above which a curve is not cached: it takes 100 MB.
 MIN_COVERAGE = 0.5  # A component whose readings cover a smaller share of a span is absent.
 
@@ -194,9 +195,14 @@ class EnergyEstimator:
         reasons |= self._foreign_gpus
         on_host_s = windows.seconds("host")
         for component in sorted(self._sources):
-            times_s = on_host_s if windows.device is None else windows.seconds(component)
-            curve = self._curve(component, times_s.reshape(-1))
-            if curve is None:
+            times_s, off_s = on_host_s, None
+            if windows.device is not None:
+                times_s = windows.seconds(component)
+            if component.startswith("gpu"):
+                off_s = windows.device_uncertainty_s
+            curve_of = functools.partial(self._curve, component)
+            found = span_energies(self._sources[component], curve_of, times_s, off_s)
+            if found is None:
                 reasons[component] = self._failures.get(component) or reason_for_absence(
                     self._trace, self._incidents, component
                 )
@@ -206,23 +212,10 @@ class EnergyEstimator:
             reasons.pop(component.partition(":")[0], None)
             if times_s.size == 0:
                 continue
-            gross_j, uncertainty_j, gap_s = _energy_of(curve, times_s)
-            if component.startswith("gpu"):
-                clock_j = _device_clock_uncertainty_j(windows, times_s, curve.curve)
-                uncertainty_j = np.hypot(uncertainty_j, clock_j)
+            curve, energies = found
             shares = self._attribution.shares(component, times_s)
-            unread_s = curve.unread_s(times_s[:, 0], times_s[:, 1])
             incidents = [*self._refused.get(component, ()), *curve.incidents]
-            yield _Spans(
-                curve.channel,
-                times_s,
-                gross_j,
-                uncertainty_j,
-                gap_s,
-                unread_s,
-                shares,
-                incidents,
-            )
+            yield _Spans(curve.channel, times_s, energies, shares, incidents)
 
     def _component(self, spans: _Spans) -> ComponentEnergy:
         """Add up: gain, offset and baseline are one error in all spans, edges are independent."""
@@ -238,14 +231,14 @@ class EnergyEstimator:
             source=channel.source,
             provenance=channel.provenance,
             duration_s=float(np.sum(spans.duration_s)),
-            gross_j=float(np.sum(spans.gross_j)),
+            gross_j=float(np.sum(spans.energies.gross_j)),
             idle_j=idle_j,
             gain_uncertainty=channel.gain_uncertainty,
             offset_uncertainty_w=channel.offset_uncertainty_w,
-            edge_uncertainty_j=math.sqrt(np.sum(spans.uncertainty_j**2)),
+            edge_uncertainty_j=math.sqrt(np.sum(spans.energies.uncertainty_j**2)),
             idle_uncertainty_j=idle_uncertainty_j,
-            gap_s=float(np.sum(spans.gap_s + spans.unread_s)),
-            share=spans.shares.combined(spans.gross_j),
+            gap_s=float(np.sum(spans.energies.gap_s + spans.energies.unread_s)),
+            share=spans.shares.combined(spans.energies.gross_j),
             contains=tuple(sorted(self._nesting.inside.get(channel.component, ()))),
         )
 
@@ -267,10 +260,7 @@ class _Spans(NamedTuple):
 
     channel: Channel
     times_s: Floats
-    gross_j: Floats
-    uncertainty_j: Floats
-    gap_s: Floats
-    unread_s: Floats  # Further time without readings, whose energy is known.
+    energies: SpanEnergies
     shares: Shares
     incidents: Sequence[Incident]  # What was found about the component's sources.
 
@@ -278,10 +268,7 @@ class _Spans(NamedTuple):
         """Select spans that follow each other."""
         return self._replace(
             times_s=self.times_s[chosen],
-            gross_j=self.gross_j[chosen],
-            uncertainty_j=self.uncertainty_j[chosen],
-            gap_s=self.gap_s[chosen],
-            unread_s=self.unread_s[chosen],
+            energies=SpanEnergies(*(column[chosen] for column in self.energies)),
             shares=self.shares[chosen],
         )
 
@@ -292,20 +279,20 @@ class _Spans(NamedTuple):
 
     def reason_for_absence(self) -> str:
         """Return why the spans have no energy; empty if the readings cover enough of them."""
-        duration_s, gap_s = self.duration_s.sum(), self.gap_s.sum()
-        if self.gross_j.sum() < 0:
+        duration_s, gap_s = self.duration_s.sum(), self.energies.gap_s.sum()
+        if self.energies.gross_j.sum() < 0:
             return f"{self.channel.source} has negative readings"
         if duration_s <= 0 or gap_s <= (1 - MIN_COVERAGE) * duration_s:
             return ""
         covered = percent(max(1 - float(gap_s / duration_s), 0.0), 1)
-        spans = "the span" if self.gap_s.size == 1 else "the spans"
+        spans = "the span" if self.energies.gap_s.size == 1 else "the spans"
         return f"{self.channel.source} covers only {covered} of {spans}"
 
     def coverage_notes(self) -> list[str]:
         """Return how many spans have readings, if some have none."""
         duration_s = self.duration_s
-        uncovered = (duration_s > 0) & (self.gap_s > (1 - MIN_COVERAGE) * duration_s)
-        missing, n = int(np.count_nonzero(uncovered)), self.gap_s.size
+        uncovered = (duration_s > 0) & (self.energies.gap_s > (1 - MIN_COVERAGE) * duration_s)
+        missing, n = int(np.count_nonzero(uncovered)), self.energies.gap_s.size
         if not missing:
             return []
         return [
@@ -323,36 +310,12 @@ def _has_energy(channel: Channel, readings: Readings) -> bool:
     if not channel.gives_energy:
         return False
     found = 0
-    for first in range(0, readings.value.size, SPANS_AT_A_TIME):
-        some = readings.value[first : first + SPANS_AT_A_TIME]
+    for first in range(0, readings.value.size, READINGS_AT_A_TIME):
+        some = readings.value[first : first + READINGS_AT_A_TIME]
         found += int(np.count_nonzero(np.isfinite(some)))
         if found > 1:
             return True
     return False
-
-
-def _energy_of(curve: ComponentCurve, times_s: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return energy, uncertainty and gaps of spans, of some at a time."""
-    found = np.empty((3, len(times_s)))
-    for first in range(0, len(times_s), SPANS_AT_A_TIME):
-        some = slice(first, first + SPANS_AT_A_TIME)
-        found[:, some] = curve.energy(*np.ascontiguousarray(times_s[some].T))
-    energy_j, uncertainty_j, gap_s = found
-    return energy_j, uncertainty_j, gap_s
-
-
-def _device_clock_uncertainty_j(windows: Windows, times_s: Floats, curve: EnergyCurve) -> Floats:
-    """Return the energy uncertainty from the device's clock, whose error moves both edges.
-
-    They are moved by the uncertainty to the side that changes more (GUM 5.1.3, note 2).
-    """
-    off_s = windows.device_uncertainty_s
-    if off_s is None or not off_s.any():
-        return np.zeros(len(windows))
-    early, here, late = (
-        curve.energy_between(*(times_s + sign * off_s[:, None]).T) for sign in (-1, 0, 1)
-    )
-    return np.maximum(np.abs(early - here), np.abs(late - here))
 
 
 def _change_points(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +142,7 @@ class TraceReader:
         }
         self._damaged_lines = self._unread_records = 0
         self._is_shorter = self._has_no_events = False
+        self._map: mmap.mmap | None = None
         self._counts = np.zeros(len(self._channels), dtype=np.int64)
         self._events_offset = 0
         self._past_events: list[Mapping[str, Any]] = []
@@ -148,7 +150,9 @@ class TraceReader:
 
     def read(self) -> Trace:
         """Read everything up to the last whole record."""
-        series = _MappedSeries(self._whole_records(), self._counts.copy(), self._size)
+        series = _MappedSeries(
+            self._whole_records(), self._counts.copy(), self._size, self._release
+        )
         self._past_events += self.new_events()
         return self._trace(series, tuple(self._past_events), self.spans.spans())
 
@@ -168,7 +172,9 @@ class TraceReader:
         first = bisect.bisect_left(records["t_ns"], start_ns)
         last = bisect.bisect_right(records["t_ns"], stop_ns, first)
         counts = np.bincount(records["channel"][first:last], minlength=self._counts.size)
-        series = _MappedSeries(records[first:last], counts, lambda: self._size() - first)
+        series = _MappedSeries(
+            records[first:last], counts, lambda: self._size() - first, self._release
+        )
         return self._trace(series, events, spans)
 
     def latest_ns(self) -> int:
@@ -209,10 +215,17 @@ class TraceReader:
             self._counts[:] = 0
         if not size:
             return np.zeros(0, dtype=RECORD)
-        mapped = np.memmap(self._readings, RECORD, "r", offset=self._begin, shape=(size,))
-        records = mapped.view(np.ndarray)
+        with open_regular(self._readings) as file:
+            length = self._begin + size * RECORD_SIZE
+            self._map = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
+        records = np.frombuffer(self._map, RECORD, size, self._begin)
         self._check(records)
         return records[: self._counts.sum()]
+
+    def _release(self) -> None:
+        """Give back the memory of the mapped pages; they are read again when they are used."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def _size(self) -> int:
         """Return the number of records in the file now, damaged ones included."""
@@ -245,14 +258,20 @@ class TraceReader:
         firsts = range(int(self._counts.sum()), len(records), BLOCK)
         blocks = [records[first : first + BLOCK] for first in firsts]
         self._unread_records = 0
-        for block, whole in zip(blocks, each(_whole, blocks), strict=True):
+
+        def whole_in(block: NDArray[np.void]) -> int:
+            found = _whole(block)
+            self._release()
+            return found
+
+        for block, whole in zip(blocks, each(whole_in, blocks), strict=True):
             if whole and int(block["channel"][:whole].max()) >= self._counts.size:
                 raise TraceError(
                     f"{self._readings} is damaged",
                     why="it has readings of a channel that its header does not name",
                 )
-            counts = np.bincount(block["channel"][:whole], minlength=self._counts.size)
-            self._counts += counts
+            self._counts += np.bincount(block["channel"][:whole], minlength=self._counts.size)
+            self._release()
             if whole < len(block):
                 rest = records[int(self._counts.sum()) :]
                 # After a power failure, a file ends in zeros.
@@ -288,13 +307,18 @@ class _MappedSeries(Sequence[Readings]):
         records: The mapped records.
         counts: Number of records of each channel.
         size: Returns the number of those records that are still in the file.
+        release: Gives back the memory of the mapped pages.
     """
 
     def __init__(
-        self, records: NDArray[np.void], counts: NDArray[np.int64], size: Callable[[], int]
+        self,
+        records: NDArray[np.void],
+        counts: NDArray[np.int64],
+        size: Callable[[], int],
+        release: Callable[[], None],
     ) -> None:
         self._records = records
-        self._size = size
+        self._size, self._release = size, release
         self._counts = counts
         self._extracted: dict[int, Readings] = {}
 
@@ -326,6 +350,7 @@ class _MappedSeries(Sequence[Readings]):
                 t_ns[done : done + own.size] = block["t_ns"][own]
                 value[done : done + own.size] = block["value"][own]
                 done += own.size
+                self._release()
         blocks = [t_ns[first : first + BLOCK + 1] for first in range(0, size, BLOCK)]
         value = np.where(np.abs(value) <= MOST, value, np.nan)
         return Readings(t_ns, value) if all(each(_rises, blocks)) else in_order(t_ns, value)

@@ -359,7 +359,7 @@ def _split(channel: Channel, found: Intervals, points: ChangePoints, jitter_s: f
     times = joined(points.time_s, steps - latency_s)
     parts = split_at_change_points(edges, power, plain, times, show_parts=points.show_parts)
     spread_w = variability.part_spread(parts)
-    if parts.unresolved.any():
+    if points.show_parts and parts.unresolved.any():
         windows = edges[:-1], edges[1:]
         off_s = math.hypot(left_s, jitter_s, found.max_age_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)
@@ -378,7 +378,7 @@ def _cut(
     reach = 1 + math.ceil(smear_s / apart_s)
     at_change = np.isin(found.edges[1:-1], points.time_s) & (smear_s == 0)
     spread_w = variability.interval_spread(power, reach, at_change)[parts.interval]
-    if parts.unresolved.any():
+    if points.show_parts and parts.unresolved.any():
         off_s = math.hypot(channel.time_uncertainty_s, found.max_age_s / math.sqrt(12))
         parts, spread_w = split_by_state(parts, spread_w, power, plain, windows, points, off_s)
     return parts, spread_w, 0.0, channel.time_uncertainty_s

@@ -8,7 +8,7 @@ that are nearest to those of the neighbouring intervals and that preserve the in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,13 +30,21 @@ class ChangePoints:
 
     time_s: Floats  # In order, each once. Shape: (points,).
     state: Indices  # Before the first, and after each. Shape: (points + 1,).
+    show_parts: bool = True
+    """Whether parts of intervals are worth their memory.
+
+    Where it is not known what changed, the parts of an interval whose neighbours do not constrain
+    it have the same power. They only show that the middle ones have no other interval next to
+    them; without them, intervals are at most wider.
+    """
 
     @classmethod
     def at(cls, times_s: Floats) -> ChangePoints:
         """Create change points without knowledge of what changed."""
         time_s = np.sort(times_s, kind="stable")
         time_s = time_s[_is_new(time_s)]
-        return cls(time_s, np.zeros(time_s.size + 1, dtype=np.intp))
+        state = np.zeros(time_s.size + 1, dtype=np.intp)
+        return cls(time_s, state, show_parts=time_s.size < MANY_POINTS)
 
     @classmethod
     def of_spans(
@@ -86,28 +94,18 @@ class ChangePoints:
         """How many different states there are."""
         return int(self.state.max()) + 1
 
-    @property
-    def show_parts(self) -> bool:
-        """Whether parts of intervals are worth their memory.
-
-        Where it is not known what changed, the parts of an interval whose neighbours do not
-        constrain it have the same power. They only show that the middle ones have no other
-        interval next to them; without them, intervals are at most wider.
-        """
-        return self.time_s.size < MANY_POINTS or bool(self.state.any())
-
     def only(self, keep: Bools) -> ChangePoints:
         """Select change points, with the one before each selected run: it defines the state."""
         keep = keep | np.append(keep[1:], False)
-        return ChangePoints(
-            self.time_s[keep], np.concatenate((self.state[:1], self.state[1:][keep]))
-        )
+        state = np.concatenate((self.state[:1], self.state[1:][keep]))
+        return replace(self, time_s=self.time_s[keep], state=state)
 
     def between(self, start_s: float, stop_s: float) -> ChangePoints:
         """Return the change points between two times, and the nearest before and after."""
         first = max(int(np.searchsorted(self.time_s, start_s, side="right")) - 1, 0)
         after = int(np.searchsorted(self.time_s, stop_s, side="left")) + 1
-        return ChangePoints(self.time_s[first:after], self.state[first : after + 1])
+        state = self.state[first : after + 1]
+        return replace(self, time_s=self.time_s[first:after], state=state)
 
     def state_shares(self, start_s: Floats, stop_s: Floats, states: int) -> Floats:
         """Return the share of each window that each state took. Shape: (windows, states)."""

@@ -147,9 +147,11 @@ def state_powers(
     for first in range(0, count, READINGS_PER_FIT):
         # The last group reaches back, to have as many readings as the others.
         begin = max(min(first, count - READINGS_PER_FIT), 0)
-        rows = np.arange(begin, min(begin + READINGS_PER_FIT, count))
-        rows = rows[usable[rows]]
-        found.append(_solve(shares[rows], power[rows], share_uncertainty[rows]))
+        some = slice(begin, begin + READINGS_PER_FIT)
+        group = [column[some] for column in (shares, power, share_uncertainty)]
+        if not usable[some].all():
+            group = [column[usable[some]] for column in group]
+        found.append(_solve(*group))
     return StatePowers(*map(np.array, zip(*found, strict=True)))
 
 
@@ -159,18 +161,18 @@ def _solve(
     states = shares.shape[1]
     if power.size == 0:
         return np.zeros(states), np.zeros(states), 0.0
-    usual_w = float(power.mean())
-    prior_w2 = max(usual_w**2, float(power.var()), MIN_VARIANCE_W2)
-    normal, right = shares.T @ shares, shares.T @ (power - usual_w)
-    scatter_w2 = max(float(power.var()), prior_w2 * 1e-12, MIN_VARIANCE_W2)
+    usual_w, variance_w2 = float(power.mean()), float(power.var())
+    prior_w2 = max(usual_w**2, variance_w2, MIN_VARIANCE_W2)
+    separable, right = _separable(shares.T @ shares), shares.T @ (power - usual_w)
+    scatter_w2 = max(variance_w2, prior_w2 * 1e-12, MIN_VARIANCE_W2)
     for _ in range(ROUNDS):
-        covariance = posterior_covariance(normal, scatter_w2, prior_w2)
+        covariance = _posterior_covariance(*separable, scatter_w2, prior_w2)
         off_w = covariance @ right / scatter_w2
         determined = states - float(np.trace(covariance)) / prior_w2
         residual = power - usual_w - shares @ off_w
         left_w2 = float(residual @ residual) / max(power.size - determined, 1.0)
         scatter_w2 = max(left_w2, prior_w2 * 1e-12, MIN_VARIANCE_W2)
-    explained_w2 = max(float(power.var()) * power.size - float(residual @ residual), 0.0)
+    explained_w2 = max(variance_w2 * power.size - float(residual @ residual), 0.0)
     # Differences that chance makes as well are shrunk (James and Stein, 1961).
     by_chance_w2 = (states - 1) * scatter_w2
     off_w *= max(0.0, 1 - by_chance_w2 / explained_w2) if explained_w2 > 0 else 0.0
@@ -192,8 +194,19 @@ def posterior_covariance(normal: Floats, reading_w2: float, prior_w2: float) -> 
     By the eigenvectors of ``normal``: what readings cannot separate keeps its prior variance
     exactly, however precise the readings are.
     """
+    return _posterior_covariance(*_separable(normal), reading_w2, prior_w2)
+
+
+def _separable(normal: Floats) -> tuple[Floats, Floats]:
+    """Return the eigenvalues, 0 for what readings cannot separate, and the eigenvectors."""
     values, vectors = np.linalg.eigh(normal)
     # Eigenvalues below the rounding errors are zero.
     least = values[-1] * len(values) * np.finfo(float).eps * ROUNDING
-    precision = np.where(values > least, values, 0.0) / max(reading_w2, MIN_VARIANCE_W2)
+    return np.where(values > least, values, 0.0), vectors
+
+
+def _posterior_covariance(
+    values: Floats, vectors: Floats, reading_w2: float, prior_w2: float
+) -> Floats:
+    precision = values / max(reading_w2, MIN_VARIANCE_W2)
     return np.asarray((vectors / (precision + 1 / max(prior_w2, MIN_VARIANCE_W2))) @ vectors.T)

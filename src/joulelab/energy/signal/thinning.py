@@ -75,8 +75,7 @@ def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Float
         lambda first: _scan(channel, readings, first, apart_s), range(0, t_ns.size - 1, BLOCK)
     )
     special, wraps, lost = (np.concatenate(positions) for positions in zip(*scans, strict=True))
-    windows = POOL / 2 if is_averaged(channel) else 2
-    spanned = math.ceil(windows * channel.window_s / apart_s)
+    spanned = window_readings(channel, interval_s)
     on_grid = not (channel.polled or is_counter)
     reaches = (GRID_REACH, HOLE_GRID_REACH) if on_grid else (REACH, REACH)
     reach = np.repeat(reaches, (around.size, special.size)) + spanned
@@ -96,6 +95,12 @@ def thin(channel: Channel, readings: Readings, interval_s: float, edges_s: Float
         seen = np.isfinite(value[stops[:-1]])
         stretches = _sum_up(channel, readings, after[seen], stops[:-1][seen], starts[1:][seen])
     return Thinned(t_kept[usable], kept_value[usable], None, after, stretches)
+
+
+def window_readings(channel: Channel, interval_s: float) -> int:
+    """Return how many readings the windows span that matter on one side of an edge."""
+    windows = POOL / 2 if is_averaged(channel) else 2
+    return math.ceil(windows * channel.window_s / spacing_s(channel, interval_s))
 
 
 def _scan(
