@@ -19,6 +19,7 @@ from joulelab.sensors.estimates import CpuEstimate, DramEstimate, cpu_model, dra
 from joulelab.sensors.host import HostSensor
 from joulelab.sensors.host_hardware import chip_tdp_w, cpu_limit, known_dimms, processors
 from joulelab.sensors.hwmon import HwmonSensor, discover_hwmon
+from joulelab.sensors.meters import discover_meters
 from joulelab.sensors.nvml import discover_gpus
 from joulelab.sensors.plausibility import implausible, max_power_w
 from joulelab.sensors.rapl import discover_rapl
@@ -243,6 +244,7 @@ FAMILIES: tuple[Family, ...] = (
     discover_cray,
     discover_amd_smi,
     discover_apple,
+    discover_meters,
 )
 """The only list of who is asked for sensors, in this order."""
 

@@ -136,6 +136,15 @@ class Channel:
         return asdict(self)
 
 
+def unknown_window_delay(update_period_s: float) -> tuple[float, float]:
+    """Return how long before its end the middle of a window of unknown length is, and how surely.
+
+    A meter that updates each T averages over a time of 0 to T: the middle of that is 0 to T/2
+    before its end, rectangular (GUM 4.3.7).
+    """
+    return update_period_s / 4, update_period_s / math.sqrt(48)
+
+
 class Reading(NamedTuple):
     """One value of one channel.
 

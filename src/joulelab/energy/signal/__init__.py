@@ -2,6 +2,7 @@
 
 :func:`energy_curve` is the entry. In order, it
 
+0. sees how often slow meters update (``polled_meters``),
 1. restores steps in readings that average over many update periods (``averaged_readings``),
 2. thins long recordings to the surroundings of the spans' edges (``thinning``),
 3. aligns timestamps (``timestamp_alignment``) and gives each reading its interval (``intervals``;
@@ -61,6 +62,7 @@ from joulelab.energy.signal.implausible_power import (
     implausible_power_w,
     without_glitches,
 )
+from joulelab.energy.signal.polled_meters import with_observed_pace
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
     CHECK_UPDATES,
@@ -142,6 +144,7 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
     counter that contradicts the power is left out, or the power is. Of a long recording the curve
     is exact near the ``edges_s`` of spans.
     """
+    sources = [_with_observed_pace(source) for source in sources]
     sources, contradictions = _without_contradictions(sources)
     for position, first in enumerate(sources):
         others = [
@@ -163,6 +166,11 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
         restored_s = points_s[sharpened.restored]
         return ComponentCurve(channel, curve, sharp and sharp[1], restored_s, incidents)
     return None
+
+
+def _with_observed_pace(source: Source) -> Source:
+    observed = with_observed_pace(source.channel, source.readings, source.interval_s)
+    return replace(source, channel=observed[0], interval_s=observed[1])
 
 
 def _without_contradictions(
@@ -320,6 +328,7 @@ def integrate(
         hole=found.hole[parts.interval],
         smear_s=smear_s,
         is_counter=is_counter,
+        step_j=variability.step_j(channel, found) if is_counter else 0.0,
         latency_uncertainty_s=latency_uncertainty_s,
         jitter_s=jitter_s,
         max_age_s=found.max_age_s,

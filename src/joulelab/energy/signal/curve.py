@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,6 +39,7 @@ class EnergyCurve:
     hole: Bools  # Whether only the energy of the piece's whole interval is known, not its course.
     smear_s: float  # The sensor's window beyond one interval: it smears changes of power.
     is_counter: bool  # Whether the source counts energy: then a time error is an energy error.
+    step_j: float  # Each of a counter's readings is up to this too low; 0 if that does not matter.
     latency_uncertainty_s: float  # Standard uncertainty of the latency that all times share.
     jitter_s: float  # Standard uncertainty of each time relative to the others.
     max_age_s: float  # The age of a polled value is evenly distributed between 0 and this.
@@ -62,7 +64,8 @@ class EnergyCurve:
         longest = ((stop - start) * around_w * EDGE_SHAPE) ** 2
         bounded = np.minimum(edges + self._latency_variance(start, stop, *pieces), longest)
         bounded = np.maximum(bounded, self._variogram_variance(start, stop, *pieces))
-        missing = self._missing_variance(start, stop)
+        bounded = np.maximum(bounded, self._late_variance(start, stop, i, energy))
+        missing = self._missing_variance(start, stop) + self._step_variance(start, stop, *pieces)
         variance = self._inner_variance(start, stop, *pieces) + bounded + missing
         return energy, np.sqrt(variance), gap + outside
 
@@ -260,6 +263,34 @@ class EnergyCurve:
         if self.is_counter:
             return np.asarray(variance + self._age_variance(start, stop, i, j))
         return np.asarray(variance + (self.max_age_s * apart_w) ** 2 / 12)
+
+    def _late_variance(self, start: Floats, stop: Floats, i: Pieces, energy: Floats) -> Floats:
+        """Return the variance from a latency that is uncertain by more than an interval.
+
+        Power next to the edges does not bound it: both edges are moved together, to either side.
+        """
+        variance = np.zeros_like(start)
+        late = np.flatnonzero(self.latency_uncertainty_s > self.interval_length_s[i])
+        if late.size:
+            off_s = math.hypot(self.latency_uncertainty_s, self.max_age_s / math.sqrt(12))
+            moved = [
+                self.energy_between(start[late] + sign * off_s, stop[late] + sign * off_s)
+                for sign in (-1, 1)
+            ]
+            variance[late] = np.max(np.abs(np.array(moved) - energy[late]), axis=0) ** 2
+        return variance
+
+    def _step_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
+        """Return the variance from the rounding of the counter's readings around the edges.
+
+        Each is rectangular. Between two readings they count by their share.
+        """
+        if self.step_j == 0:
+            return np.zeros_like(start)
+        one, other = self._into_interval(start, i), self._into_interval(stop, j)
+        apart = (1 - one) ** 2 + one**2 + (1 - other) ** 2 + other**2
+        shares = np.where(self._are_same(i, j), 2 * (other - one) ** 2, apart)
+        return np.asarray(self.step_j**2 / 12 * shares)
 
     def _age_variance(self, start: Floats, stop: Floats, i: Pieces, j: Pieces) -> Floats:
         """Return the variance that the ages of a polled counter's readings give its difference.

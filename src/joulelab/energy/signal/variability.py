@@ -45,6 +45,7 @@ and by more within longer ones. While an H100 trained and ran 16 models (93 span
 20 ms had standard deviations (median of spans) of 7 % about the means over 0.1 s, and of 11 % over
 1 s: rectangular, sqrt(3) of these. Readings that are all equal do not prove that power is."""
 
+NOTABLE_STEP = 0.01  # A counter's step below this share of an interval's energy does not matter.
 POOL = 32  # Number of intervals, or of windows' lengths, that share a variogram.
 MIN_POOL = 8  # With fewer of them, the variogram is unknown.
 SAMPLES_PER_WINDOW = 4  # Overlapping windows are sampled this often in each of their lengths.
@@ -109,6 +110,15 @@ def hidden_within(window_s: Floats) -> Floats:
     """Return the share by which power may be off its mean within windows of this length."""
     scale = (window_s / HIDDEN_SCALE_S) ** HIDDEN_EXPONENT
     return np.asarray(np.minimum(HIDDEN_SHARE * scale, 1.0))
+
+
+def step_j(channel: Channel, found: Intervals) -> float:
+    """Return the step of a counter if it matters, J: at most what an interval counts."""
+    if channel.resolution == 0 or not found.plain.any():
+        return 0.0
+    usual_j = float(np.median((np.diff(found.edges) * found.power)[found.plain]))
+    step = min(channel.resolution / channel.gain, usual_j)
+    return step if step > NOTABLE_STEP * usual_j else 0.0
 
 
 def part_variance_j2(

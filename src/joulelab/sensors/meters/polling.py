@@ -1,0 +1,203 @@
+"""The sensor of a meter: it asks from a thread of its own and never makes anything else wait."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from joulelab.sensors.meters.entries import (
+    AnyEntry,
+    Entry,
+    IpmiEntry,
+    RedfishEntry,
+    ShellyEntry,
+    TasmotaEntry,
+)
+from joulelab.sensors.meters.readers import Reader, Value, open_reader, quantities
+from joulelab.sensors.meters.replies import MeterError
+from joulelab.sensors.plausibility import implausible, max_power_w
+from joulelab.sensors.sensor import (
+    Channel,
+    Gap,
+    Provenance,
+    Quantity,
+    Reading,
+    unknown_window_delay,
+)
+
+LONGEST_WAIT_S = 10.0
+"""A meter that does not answer is asked again after 1, 2, 4, 8 s, and then this often."""
+GRACE_S = 1.0
+MOST_WAITING = 10_000
+NEGATIVE_W = -1.0
+"""Meters read a little below zero when nothing is drawn."""
+DELAY_S = 0.5
+DELAY_UNCERTAINTY_S = 1.0
+"""Meters filter for a second or two and say nothing about it. Their averaging window, and the age
+of a value that is polled, are added."""
+UNKNOWN_DELAY = "its delay and averaging window are not known (included in the interval)"
+UNCERTAINTY = {TasmotaEntry: 0.02, ShellyEntry: 0.01, RedfishEntry: 0.03, IpmiEntry: 0.03}
+"""Standard uncertainty of the scale (k = 1). Shelly's plugs are specified to 1 %; the chips of
+Tasmota's (HLW8012, BL0937, CSE7766) to 1 to 2 %, but many are not calibrated. Power supplies report
+over PMBus within 5 % at full load (rectangular, 2.9 %)."""
+OTHER_UNCERTAINTY = 0.02
+RESOLUTION_W = {TasmotaEntry: 1.0, ShellyEntry: 0.1, RedfishEntry: 1.0, IpmiEntry: 1.0}
+RESOLUTION_J = {TasmotaEntry: 3600.0, ShellyEntry: 60.0, RedfishEntry: 3.6e3}
+"""Of Tasmota's ``WattRes`` 0 and ``EnergyRes`` 3 (its defaults), Shelly's Gen1 watt-minutes (Gen2
+counts 0.001 Wh), and of kWh with three decimals."""
+MAX_W = {"plug": 25e3, "psu": 10e3, "node": 50e3}
+"""No plug, relay, power supply or server draws more. A three-phase outlet of 32 A gives 22 kW; the
+largest servers have six supplies of 3.3 kW, and racks that are one machine more than one node."""
+
+
+class MeterSensor:
+    """Asks a meter every ``interval_s``, and more rarely while it fails.
+
+    A reading has the time halfway between the request and the reply. The meter is asked from the
+    first :meth:`read` on.
+    """
+
+    def __init__(self, channels: Sequence[Channel], reader: Reader, entry: Entry) -> None:
+        self.channels = tuple(channels)
+        self.interval_s = entry.interval_s
+        self.reader = reader
+        self._timeout_s = entry.timeout_s
+        self._found: deque[Reading | Gap] = deque(maxlen=MOST_WAITING)
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._asked_s = math.inf
+        self._next_report_s = 0.0
+
+    def read(self) -> list[Reading | Gap]:
+        """Return what the meter answered since the last call; a gap if it does not answer."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._poll, daemon=True, name="joulelab-meter")
+            self._thread.start()
+        found = [self._found.popleft() for _ in range(len(self._found))]
+        now_s = time.monotonic()
+        if now_s - self._asked_s > self._timeout_s + GRACE_S and now_s >= self._next_report_s:
+            self._next_report_s = now_s + self.interval_s
+            found += self._gaps(time.monotonic_ns(), f"no answer within {self._timeout_s:g} s")
+            self.reader.abort()
+        return found
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._closed.set()
+        self.reader.abort()
+
+    def _poll(self) -> None:
+        failures = 0
+        while not self._closed.is_set():
+            start_s = time.monotonic()
+            found, wait_s = self._ask(start_s)
+            failures = 0 if wait_s is None else failures + 1
+            self._found.extend(found)
+            if wait_s is None:
+                wait_s = self.interval_s
+            else:
+                backoff_s = self.interval_s * 2.0 ** min(failures - 1, 16)
+                wait_s = max(wait_s, min(backoff_s, LONGEST_WAIT_S), self.interval_s)
+            self._closed.wait(max(start_s + wait_s - time.monotonic(), 0.0))
+        self.reader.close()
+
+    def _ask(self, start_s: float) -> tuple[list[Reading | Gap], float | None]:
+        """Return readings, and how long at least to wait if there are none."""
+        start_ns = time.monotonic_ns()
+        self._asked_s = start_s
+        try:
+            values = self.reader.read()
+        except MeterError as error:
+            return self._gaps(time.monotonic_ns(), str(error)), error.wait_s
+        except Exception as error:  # noqa: BLE001  (whatever a strange reply causes is a gap)
+            reason = f"its answer cannot be read ({type(error).__name__})"
+            return self._gaps(time.monotonic_ns(), reason), 0.0
+        finally:
+            self._asked_s = math.inf
+        t_ns = (start_ns + time.monotonic_ns()) // 2
+        return [
+            _checked(channel, value, t_ns, position)
+            for position, (channel, value) in enumerate(zip(self.channels, values, strict=True))
+        ], None
+
+    def _gaps(self, t_ns: int, reason: str) -> list[Reading | Gap]:
+        return [Gap(t_ns, position, reason) for position in range(len(self.channels))]
+
+
+def _checked(channel: Channel, value: Value, t_ns: int, position: int) -> Reading | Gap:
+    """Return a reading, or a gap with the reason where the value cannot be."""
+    if isinstance(value, str):
+        return Gap(t_ns, position, value)
+    if not math.isfinite(value):
+        return Gap(t_ns, position, f"{channel.source} reports {value}, which is not a number")
+    if channel.quantity is Quantity.POWER and not NEGATIVE_W <= value <= max_power_w(channel):
+        return Gap(t_ns, position, implausible(channel, value))
+    if channel.quantity is Quantity.ENERGY and value < 0:
+        return Gap(t_ns, position, f"{channel.source} counts below zero")
+    return Reading(t_ns, position, value)
+
+
+def open_meter(name: str, entry: AnyEntry) -> MeterSensor:
+    """Make the sensor of an entry. Nothing is sent yet.
+
+    Raises:
+        UserError: Its password or token is missing.
+    """
+    return MeterSensor(channels_of(name, entry), open_reader(entry), entry)
+
+
+def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
+    """Return the channels of a meter."""
+    component = entry.component_of(name)
+    source = f"{type(entry).__struct_config__.tag}.{name}"
+    found = []
+    for position, quantity in enumerate(quantities(entry)):
+        is_power = quantity is Quantity.POWER
+        own = component
+        if isinstance(entry, RedfishEntry) and entry.power_supplies:
+            own = f"psu:{position}"
+        kind = own.partition(":")[0]
+        resolution = (
+            entry.resolution_w or RESOLUTION_W.get(type(entry), 0.0)
+            if is_power
+            else entry.resolution_j or RESOLUTION_J.get(type(entry), 0.0)
+        )
+        gain = UNCERTAINTY.get(type(entry), OTHER_UNCERTAINTY)
+        if entry.uncertainty_pct is not None:
+            gain = entry.uncertainty_pct / 100
+        period_s = entry.update_period_s or entry.interval_s
+        delay_s, delay_uncertainty_s = _delay(entry, period_s)
+        found.append(
+            Channel(
+                component=own,
+                quantity=quantity,
+                source=source if is_power else f"{source}.counter",
+                provenance=Provenance.MEASURED,
+                update_period_s=period_s,
+                window_s=entry.window_s if is_power else 0.0,
+                delay_s=delay_s,
+                polled=True,
+                time_uncertainty_s=delay_uncertainty_s,
+                resolution=resolution,
+                gain_uncertainty=gain,
+                # A steady power is rounded the same way each time (rectangular, GUM 4.3.7).
+                offset_uncertainty_w=resolution / math.sqrt(12) if is_power else 0.0,
+                priority=0 if is_power else 1,
+                max_power_w=entry.max_power_w or MAX_W.get(kind),
+                contains=entry.contained_in(own),
+                note=UNKNOWN_DELAY if entry.delay_s is None else "",
+            )
+        )
+    return found
+
+
+def _delay(entry: Entry, period_s: float) -> tuple[float, float]:
+    """Return the delay of a meter's values, and its standard uncertainty."""
+    if entry.delay_s is not None:
+        return entry.delay_s, entry.delay_uncertainty_s or 0.0
+    window_delay_s, off_s = (0.0, 0.0) if entry.window_s else unknown_window_delay(period_s)
+    off_s = math.hypot(DELAY_UNCERTAINTY_S, off_s)
+    return DELAY_S + window_delay_s, entry.delay_uncertainty_s or off_s

@@ -1,0 +1,366 @@
+"""How each kind of meter is asked, and where the values are in its replies.
+
+Sources: Tasmota, *Commands* (``Status 8``) and *Energy monitoring*; Shelly, *Gen1 device API*
+(``/meter/0``, ``/status``: ``total`` in watt-minutes) and *Gen2 device API* (``Switch.GetStatus``:
+``aenergy.total`` in watt-hours); DMTF DSP2046 (Redfish: ``Power``, ``EnvironmentMetrics``); Intel,
+*DCMI 1.5*, 6.6.1, as ``ipmitool`` prints it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote, urlencode
+
+from joulelab.sensors.meters.entries import (
+    FACTORS,
+    AnyEntry,
+    CommandEntry,
+    HttpEntry,
+    IpmiEntry,
+    JsonEntry,
+    RedfishEntry,
+    ShellyEntry,
+    TasmotaEntry,
+    secret,
+)
+from joulelab.sensors.meters.http_client import HttpClient, NotFoundError
+from joulelab.sensors.meters.programs import Program
+from joulelab.sensors.meters.replies import MeterError, number_at, number_in, parse_reply
+from joulelab.sensors.sensor import Quantity
+
+Value = float | str
+"""A number in watts or joules, or why there is none."""
+
+
+class Reader(Protocol):
+    """Asks one meter. It is used by one thread, except for :meth:`abort`."""
+
+    def read(self) -> list[Value]:
+        """Return a value of each channel. Raise :class:`MeterError` if there are none."""
+        ...
+
+    def abort(self) -> None:
+        """End a read that another thread waits for."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+    def findings(self) -> dict[str, Any]:
+        """Return fields of the entry that reading has found."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where a value is in a reply, and how many watts or joules its unit has."""
+
+    path: str
+    factor: float = 1.0
+
+
+class Page(NamedTuple):
+    """A page that a meter may have, and where the values of its channels are.
+
+    Each channel has several places, of which the first that exists counts.
+    """
+
+    target: str
+    places: Sequence[Sequence[Place]]
+    findings: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+
+
+class HttpReader:
+    """Reads JSON over HTTP from the first of several pages that has a value."""
+
+    def __init__(self, client: HttpClient, pages: Callable[[HttpClient], Iterator[Page]]) -> None:
+        self._client, self._pages = client, pages
+        self._page: Page | None = None
+
+    def read(self) -> list[Value]:
+        """Ask for the page; find it if it is not known yet or is gone."""
+        if self._page is not None:
+            try:
+                return self._values(self._page)
+            except NotFoundError:
+                self._page = None
+        reason = MeterError("it has no page with a reading")
+        for page in self._pages(self._client):
+            try:
+                values = self._values(page)
+            except NotFoundError as error:
+                reason = error
+                continue
+            if any(isinstance(value, float) for value in values):
+                self._page = page
+                return values
+            reason = MeterError("; ".join(dict.fromkeys(map(str, values))))
+        raise reason
+
+    def abort(self) -> None:
+        """End a request that another thread waits for."""
+        self._client.abort()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def findings(self) -> dict[str, Any]:
+        """Return what the page that was found is."""
+        return self._page.findings if self._page else {}
+
+    def _values(self, page: Page) -> list[Value]:
+        document = parse_reply(self._client.get(page.target))
+        return [_value(document, places) for places in page.places]
+
+
+def _value(document: Any, places: Sequence[Place]) -> Value:
+    reason = "the reply has no such value"
+    for place in places:
+        try:
+            return number_at(document, place.path) * place.factor
+        except MeterError as error:
+            reason = str(error)
+    return reason
+
+
+class ProgramReader:
+    """Reads what a program prints."""
+
+    def __init__(self, program: Program, parse: Callable[[str], list[Value]]) -> None:
+        self._program, self._parse = program, parse
+
+    def read(self) -> list[Value]:
+        """Run the program."""
+        return self._parse(self._program.run())
+
+    def abort(self) -> None:
+        """Do nothing: a run has its own limit."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+    def findings(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+
+def quantities(entry: AnyEntry) -> list[Quantity]:
+    """Return what each channel of a meter measures, in order."""
+    if isinstance(entry, RedfishEntry):
+        if entry.power_supplies:
+            return [Quantity.POWER] * entry.power_supplies
+        return [Quantity.POWER, Quantity.ENERGY] if entry.energy else [Quantity.POWER]
+    if isinstance(entry, (JsonEntry, CommandEntry)):
+        both = {Quantity.POWER: "power", Quantity.ENERGY: "energy"}
+        return [one for one, what in both.items() if _how(entry, what) is not None]
+    if isinstance(entry, IpmiEntry):
+        return [Quantity.POWER]
+    return [Quantity.POWER, Quantity.ENERGY]
+
+
+def open_reader(entry: AnyEntry) -> Reader:
+    """Make the reader of a meter. Nothing is sent.
+
+    Raises:
+        UserError: Its password or token is missing.
+    """
+    if isinstance(entry, CommandEntry):
+        return ProgramReader(Program(entry.command, entry.timeout_s), _command_parser(entry))
+    if isinstance(entry, IpmiEntry):
+        password = secret(entry, "password")
+        # In the arguments every user could read it.
+        environment = {"IPMI_PASSWORD": password} if password else {}
+        return ProgramReader(Program(_ipmitool(entry), entry.timeout_s, environment), parse_ipmi)
+    password, token = secret(entry, "password"), secret(entry, "token")
+    return HttpReader(_client(entry, password, token), _PAGES[type(entry)](entry, password))
+
+
+def _client(entry: HttpEntry, password: str | None, token: str | None) -> HttpClient:
+    headers = dict(entry.headers) if isinstance(entry, JsonEntry) else {}
+    if token and isinstance(entry, RedfishEntry):
+        headers["X-Auth-Token"] = token
+    elif token:
+        headers["Authorization"] = f"Bearer {token}"
+    # Tasmota takes them as part of the query.
+    has_login = entry.user and password and not isinstance(entry, TasmotaEntry)
+    return HttpClient(
+        entry.url,
+        entry.timeout_s,
+        headers=headers,
+        user=(entry.user or "", password or "") if has_login else None,
+        verify=entry.verify,
+        ca_file=entry.ca_file,
+    )
+
+
+_Pages = Callable[[HttpClient], Iterator[Page]]
+
+
+def _json_pages(entry: JsonEntry, _: str | None) -> _Pages:
+    url = entry.url
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    places = [
+        [Place(path, FACTORS[unit] * entry.scale)]
+        for path, unit in ((entry.power, entry.power_unit), (entry.energy, entry.energy_unit))
+        if path is not None
+    ]
+    return lambda _: iter([Page(target, places)])
+
+
+def _tasmota_pages(entry: TasmotaEntry, password: str | None) -> _Pages:
+    query = {"cmnd": "Status 8"}
+    if entry.user and password:
+        query = {"user": entry.user, "password": password} | query
+    root = "StatusSNS.ENERGY"
+    places = [[Place(f"{root}.Power")], [Place(f"{root}.Total", FACTORS["kWh"])]]
+    return lambda _: iter([Page(f"/cm?{urlencode(query, quote_via=quote)}", places)])
+
+
+def _shelly_pages(entry: ShellyEntry, _: str | None) -> _Pages:
+    relay = entry.relay
+    second = [[Place("apower")], [Place("aenergy.total", FACTORS["Wh"])]]
+    first = [[Place("power")], [Place("total", FACTORS["Wmin"])]]
+    status = [
+        [Place(f"meters[{relay}].power")],
+        [Place(f"meters[{relay}].total", FACTORS["Wmin"])],
+    ]
+    pages = [
+        Page(f"/rpc/Switch.GetStatus?id={relay}", second),
+        Page(f"/rpc/PM1.GetStatus?id={relay}", second),
+        Page(f"/meter/{relay}", first),
+        Page("/status", status),
+    ]
+    return lambda _: iter(pages)
+
+
+def _redfish_pages(entry: RedfishEntry, _: str | None) -> _Pages:
+    metrics = [
+        [Place("PowerWatts.Reading")],
+        [Place("EnergyJoules.Reading"), Place("EnergykWh.Reading", FACTORS["kWh"])],
+    ]
+    control = [[Place("PowerControl[0].PowerConsumedWatts")]]
+    supplies = [
+        [Place(f"PowerSupplies[{n}].{name}") for name in _SUPPLY_WATTS]
+        for n in range(entry.power_supplies)
+    ]
+
+    def pages(client: HttpClient) -> Iterator[Page]:
+        for path in _chassis(client, entry.chassis):
+            found = {"chassis": path.rpartition("/")[2]}
+            if supplies:
+                yield Page(f"{path}/Power", supplies, found)
+            elif entry.energy:
+                yield Page(f"{path}/EnvironmentMetrics", metrics, found)
+            else:
+                yield Page(f"{path}/Power", control, found)
+                yield Page(f"{path}/EnvironmentMetrics", metrics[:1], found)
+
+    return pages
+
+
+_SUPPLY_WATTS = ("PowerInputWatts", "LastPowerOutputWatts", "PowerOutputWatts")
+_WHOLE = ("RackMount", "Blade", "Sled", "StandAlone", "Tower", "Enclosure")
+_CHASSIS = "/redfish/v1/Chassis"
+
+
+def _chassis(client: HttpClient, identifier: str | None) -> Iterator[str]:
+    """Yield the paths of the chassis that may have a reading, whole machines first."""
+    if identifier is not None:
+        yield f"{_CHASSIS}/{quote(identifier, safe='')}"
+        return
+    members = parse_reply(client.get(_CHASSIS))
+    listed = members.get("Members", []) if isinstance(members, dict) else []
+    paths = [one.get("@odata.id", "") for one in listed if isinstance(one, dict)]
+    paths = [str(path).rstrip("/") for path in paths if str(path).startswith("/")]
+    if len(paths) > 1:
+        kinds = {}
+        for path in paths:
+            with suppress(NotFoundError):
+                found = parse_reply(client.get(path))
+                kinds[path] = found.get("ChassisType") if isinstance(found, dict) else None
+        paths.sort(key=lambda path: kinds.get(path) not in _WHOLE)
+    if not paths:
+        raise MeterError("it lists no chassis")
+    yield from paths
+
+
+_PAGES: dict[type, Callable[[Any, str | None], _Pages]] = {
+    JsonEntry: _json_pages,
+    TasmotaEntry: _tasmota_pages,
+    ShellyEntry: _shelly_pages,
+    RedfishEntry: _redfish_pages,
+}
+
+
+def _how(entry: JsonEntry | CommandEntry, what: str) -> str | None:
+    path: str | None = getattr(entry, what)
+    pattern: str | None = getattr(entry, f"{what}_pattern", None)
+    return pattern if path is None else path
+
+
+def _command_parser(entry: CommandEntry) -> Callable[[str], list[Value]]:
+    def value(text: str, what: str, factor: float) -> Value:
+        pattern = getattr(entry, f"{what}_pattern")
+        try:
+            if pattern is not None:
+                return number_in(text, pattern) * factor
+            document = parse_reply(text.encode(), "the command answered")
+            return number_at(document, getattr(entry, what)) * factor
+        except MeterError as error:
+            return str(error)
+
+    factors = {
+        "power": FACTORS[entry.power_unit] * entry.scale,
+        "energy": FACTORS[entry.energy_unit] * entry.scale,
+    }
+    return lambda text: [
+        value(text, what, factor)
+        for what, factor in factors.items()
+        if _how(entry, what) is not None
+    ]
+
+
+def _ipmitool(entry: IpmiEntry) -> list[str]:
+    command = ["ipmitool"]
+    interface = entry.interface or ("lanplus" if entry.address else None)
+    if interface:
+        command += ["-I", interface]
+    if entry.address:
+        command += ["-H", entry.address]
+    if entry.user:
+        command += ["-U", entry.user]
+    if entry.password_env or entry.password_file:
+        command.append("-E")
+    if entry.sensor:
+        return [*command, "sensor", "reading", entry.sensor]
+    return [*command, "dcmi", "power", "reading"]
+
+
+_DCMI_WATTS = re.compile(r"Instantaneous power reading:\s*(\d+)\s*Watts")
+_DCMI_STATE = re.compile(r"Power reading state is:\s*(\w+)")
+_SENSOR_WATTS = re.compile(r"^[^|\n]+\|\s*([\d.]+)\s*$", re.MULTILINE)
+
+
+def parse_ipmi(text: str) -> list[Value]:
+    """Find the power in what ``ipmitool`` prints.
+
+    Some controllers (OpenBMC) call their reading deactivated and give it all the same; 0 W from one
+    that is deactivated is none.
+
+    Example:
+        >>> parse_ipmi("Instantaneous power reading:      220 Watts")
+        [220.0]
+        >>> parse_ipmi("Pwr Consumption  | 98")
+        [98.0]
+    """
+    found = _DCMI_WATTS.search(text) or _SENSOR_WATTS.search(text)
+    if found is None:
+        return ["ipmitool printed no power: the controller may lack DCMI; name a sensor instead"]
+    state = _DCMI_STATE.search(text)
+    if float(found[1]) == 0 and state is not None and state[1] != "activated":
+        return ["the controller does not measure power (0 W, deactivated)"]
+    return [float(found[1])]
