@@ -291,7 +291,11 @@ def _check(entry: AnyEntry) -> None:
     if isinstance(entry, (JsonEntry, CommandEntry)):
         pattern = [getattr(entry, f"{what}_pattern", None) for what in ("power", "energy")]
         for one in filter(None, pattern):
-            if re.compile(one).groups != 1:
+            try:
+                groups = re.compile(one).groups
+            except re.error as error:
+                raise ValueError(f"the pattern {one!r} is wrong: {error}") from None
+            if groups != 1:
                 raise ValueError(f"the pattern {one!r} needs exactly one group")
         if entry.power is None and entry.energy is None and not any(pattern):
             raise ValueError("it has neither power nor energy: give the path to one of them")

@@ -103,19 +103,12 @@ class HttpClient:
         is_kept = self._connection is not None and self._connection.sock is not None
         try:
             return self._request(target, until_s)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-            self.close()
-            if not is_kept:
-                raise MeterError(f"the connection closed without a reply ({self.host})") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            raise self._failure(error) from None
+            if not is_kept or not isinstance(error, (ConnectionResetError, BrokenPipeError)):
+                raise self._failure(error) from None
         # The server closed a connection that was idle.
-        try:
-            return self._request(target, until_s)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
-            raise self._failure(error) from None
+        return self._send(target, until_s)
 
     def _request(self, target: str, until_s: float) -> http.client.HTTPResponse:
         connection = self._connection or self._connect()
@@ -230,6 +223,8 @@ _FAILURES: dict[type[Exception], str] = {
     ssl.SSLError: "no secure connection: {why}",
     socket.gaierror: "the host name {host} is unknown",
     ConnectionRefusedError: "{host} refuses the connection: is the address right?",
+    ConnectionResetError: "the connection closed without a reply",
+    BrokenPipeError: "the connection closed without a reply",
     OSError: "no connection to {host}: {why}",
     http.client.IncompleteRead: "the connection closed within the reply",
 }

@@ -1,0 +1,161 @@
+"""Energy from slow and coarse meters whose pace nobody states, in virtual time.
+
+The meters show the mean over a window, update each T, and show it some time later; readings are
+rounded as real ones are.
+"""
+
+import numpy as np
+import pytest
+
+from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.signal import Source, energy_curve
+from joulelab.energy.signal.polled_meters import with_observed_pace
+from joulelab.recording.trace import Readings, Trace
+from joulelab.recording.trace_spans import Window
+from joulelab.sensors.meters.entries import parse_entry, sensors_file
+from joulelab.sensors.meters.polling import channels_of
+from joulelab.sensors.sensor import Reading
+
+STEP_S = 0.01
+RECORDED_S = 120
+BEFORE_S = 20
+
+
+class Meter:
+    """A meter of a load: power in steps of 10 ms."""
+
+    def __init__(self, power_w, *, period_s=1.0, window_s=1.0, delay_s=0.3, phase=0.4):
+        self.edges_s = np.arange(power_w.size + 1) * STEP_S
+        self.energy_j = np.append(0.0, np.cumsum(power_w) * STEP_S)
+        self.period_s, self.window_s, self.delay_s = period_s, window_s, delay_s
+        self.phase_s = phase * period_s
+
+    def true_j(self, start_s, stop_s):
+        return float(np.diff(np.interp((start_s, stop_s), self.edges_s, self.energy_j))[0])
+
+    def shown(self, t_s):
+        since_s = t_s - self.delay_s - self.phase_s
+        new_s = np.floor(since_s / self.period_s) * self.period_s + self.phase_s
+        until_j, from_j = (
+            np.interp(at, self.edges_s, self.energy_j) for at in (new_s, new_s - self.window_s)
+        )
+        return (until_j - from_j) / self.window_s, until_j + 5e5
+
+    def trace(self, channels, rng, watts=1.0, joules=3600.0):
+        polls_s = BEFORE_S + np.arange(RECORDED_S) + rng.uniform(0, 1)
+        polls_s += rng.uniform(0, 0.03, polls_s.size)
+        power_w, energy_j = self.shown(polls_s)
+        columns = {
+            "power_w": np.round(power_w / watts) * watts,
+            "energy_j": np.floor(energy_j / joules) * joules,
+        }
+        return Trace.of(
+            channels,
+            [
+                Reading(int(t * 1e9) + i, i, float(columns[channel.quantity][k]))
+                for k, t in enumerate(polls_s)
+                for i, channel in enumerate(channels)
+            ],
+        )
+
+
+def channels(**table):
+    return channels_of("m", parse_entry("m", {"address": "x"} | table, sensors_file()))
+
+
+def steps(rng):
+    """Power that stays for 5 to 25 s, with some noise."""
+    lengths = rng.uniform(5, 25, 40)
+    levels = np.repeat(rng.choice([120.0, 300.0, 420.0], 40), (lengths / STEP_S).astype(int))
+    count = (RECORDED_S + 2 * BEFORE_S) * 100
+    noise = np.repeat(rng.normal(0, 8, count // 20), 20)
+    return levels[:count] + noise
+
+
+TASMOTA = channels(kind="tasmota")
+REDFISH = channels(kind="redfish")
+KWH = channels(kind="http-json", energy="e", energy_unit="kWh", resolution_j=3600)
+METERS = {  # Channels, how the meter behaves, and the largest mean error of 60 s.
+    "mean of 1 s": (TASMOTA, {}, 0.02),
+    "mean of 3 s": (TASMOTA, {"window_s": 3.0, "delay_s": 0.5}, 0.03),
+    "instant": (TASMOTA, {"window_s": 0.01, "delay_s": 0.0}, 0.03),
+    "updates each 5 s": (REDFISH, {"period_s": 5.0, "window_s": 5.0, "delay_s": 1.0}, 0.05),
+    "updates each 10 s": (REDFISH, {"period_s": 10.0, "window_s": 2.0, "delay_s": 1.0}, 0.10),
+    "whole watt-hours": (KWH, {}, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", METERS)
+def test_intervals_of_slow_meters_contain_the_truth(name):
+    own, behaviour, most = METERS[name]
+    rng = np.random.default_rng(7)
+    covered, errors = [], []
+    for _ in range(8):
+        meter = Meter(steps(rng), phase=rng.uniform(), **behaviour)
+        trace = meter.trace(own, rng)
+        for length_s in (60.0, 20.0, 5.0, 2.0):
+            start_s = rng.uniform(BEFORE_S + 20, BEFORE_S + RECORDED_S - length_s - 5)
+            edges_ns = [round(one * 1e9) for one in (start_s, start_s + length_s)]
+            (energy,) = EnergyEstimator(trace, None, edges_ns).energies([Window(*edges_ns)])
+            true_j = meter.true_j(start_s, start_s + length_s)
+            if not energy.components:
+                # A counter of whole watt-hours may say nothing about 2 s.
+                assert own is KWH
+                continue
+            covered.append(energy.interval_j[0] <= true_j <= energy.interval_j[1])
+            if length_s == 60.0:
+                errors.append(abs(energy.gross_j / true_j - 1))
+    assert np.mean(covered) >= 0.93
+    assert np.mean(errors) < most
+
+
+def test_the_update_period_shows_in_the_readings():
+    rng = np.random.default_rng(1)
+    meter = Meter(steps(rng), period_s=5.0, window_s=5.0)
+    channel, interval_s = with_observed_pace(REDFISH[0], meter.trace(REDFISH, rng).series[0], 1.0)
+    assert channel.update_period_s == pytest.approx(5.0, abs=0.2)
+    assert channel.time_uncertainty_s > REDFISH[0].time_uncertainty_s
+    assert interval_s == 1.0
+
+
+def test_a_server_that_takes_three_seconds_has_no_gaps():
+    t_ns = (np.arange(0, 60, 3.1) * 1e9).astype(np.int64)
+    readings = Readings(t_ns, np.full(t_ns.size, 100.0))
+    channel, interval_s = with_observed_pace(REDFISH[0], readings, 1.0)
+    assert interval_s == pytest.approx(3.1)
+    curve = energy_curve([Source(channel, readings, 1.0)], np.zeros(0))
+    assert not curve.curve.gap.any()
+
+
+def test_a_regular_load_is_not_taken_for_a_slow_meter():
+    t_s = np.arange(0, 120, 1.0)
+    readings = Readings((t_s * 1e9).astype(np.int64), np.where(t_s % 20 < 10, 300.0, 100.0))
+    channel, _ = with_observed_pace(TASMOTA[0], readings, 1.0)
+    assert channel.update_period_s == 1.0
+    # But it may be one.
+    assert channel.time_uncertainty_s > 3
+
+
+@pytest.mark.parametrize("power_w", [65.0, 100.0, 300.0])
+def test_a_counter_of_watt_hours_counts_between_its_steps_only(power_w):
+    meter = Meter(np.full((RECORDED_S + 2 * BEFORE_S) * 100, power_w))
+    trace = meter.trace(KWH, np.random.default_rng(2))
+    curve = energy_curve([Source(KWH[0], trace.series[0], 1.0)], np.zeros(0)).curve
+    assert curve.power_w == pytest.approx(np.full(curve.power_w.size, power_w), rel=0.09)
+    assert not curve.gap.any()
+
+
+def test_a_counter_that_does_not_reach_its_next_step_gives_no_energy():
+    meter = Meter(np.full((RECORDED_S + 2 * BEFORE_S) * 100, 20.0))
+    trace = meter.trace(KWH, np.random.default_rng(3))
+    assert energy_curve([Source(KWH[0], trace.series[0], 1.0)], np.zeros(0)) is None
+
+
+def test_a_fine_counter_that_stands_still_is_still_a_gap():
+    fine = channels(kind="http-json", energy="e", energy_unit="Wh", resolution_j=3.6)
+    t_s = np.arange(0, 120, 1.0)
+    counted = np.where(t_s < 40, t_s, np.where(t_s < 80, 40, t_s - 40)) * 100.0
+    readings = Readings((t_s * 1e9).astype(np.int64), np.floor(counted / 3.6) * 3.6)
+    curve = energy_curve([Source(fine[0], readings, 1.0)], np.zeros(0)).curve
+    gap_s = float(curve.energy(np.array([10.0]), np.array([110.0]))[2][0])
+    assert 35 < gap_s < 45
