@@ -487,6 +487,23 @@ def test_the_counter_of_a_superchip_is_its_modules(monkeypatch, name, ring):
     sensor.close()
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_power_of_a_superchips_module_is_read_next_to_its_counter(monkeypatch, counted):
+    unsupported = set() if counted else {"nvmlDeviceGetTotalEnergyConsumption"}
+    gpu = FakeGpu("GPU-a", name="NVIDIA GH200 480GB", power_mw=400_000, unsupported=unsupported)
+    gpu.module_mw = 640_000
+    machine(monkeypatch, gpu)
+    [sensor], _ = discover_gpus()
+    position = [channel.source for channel in sensor.channels].index("nvml.module_power")
+    channel = sensor.channels[position]
+    assert channel.component == "module:0"
+    assert channel.contains == ("gpu:0", "cpu:0", "dram:0")
+    assert sensor.intervals_s[position] == (1.0 if counted else 0.1)
+    [reading] = of(sensor, sensor.read(), "nvml.module_power")
+    assert reading.value == 640.0
+    sensor.close()
+
+
 @pytest.mark.parametrize(
     ("module_mw", "component"),
     [(None, "gpu:0"), (400_000, "gpu:0"), (410_000, "gpu:0"), (640_000, "module:0")],

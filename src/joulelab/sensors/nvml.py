@@ -16,6 +16,7 @@ one is read once a second, so that a counter that contradicts the power is found
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from typing import Any
 from joulelab.format import duration
 from joulelab.sensors.calibration import calibrated
 from joulelab.sensors.interfaces import system_root
+from joulelab.sensors.nvml_accuracy import USUAL_PERIOD_S
 from joulelab.sensors.nvml_binding import (
     ANSWER_S,
     LIBRARY_NOT_FOUND,
@@ -42,6 +44,7 @@ from joulelab.sensors.nvml_channels import (
     average_power,
     counter,
     is_superchip,
+    module_power,
     observe_periods,
     polled_power,
     power_bound_w,
@@ -71,8 +74,8 @@ PERMISSION_HINT = (
 VGPU_REASON = "a virtual GPU does not report the board's power"
 VGPU_HINT = "measure on the host of the virtual machine"
 MODULE_NOTE = (
-    "on this superchip the counter is the whole module's (GPU, processor and memory): it is next "
-    "to the total, and not in it"
+    "on this superchip it is the whole module's (GPU, processor and memory): it is next to the "
+    "total, and not in it"
 )
 MIG_NOTE = "MIG is on: this is the whole board, which cannot be split between its instances"
 
@@ -198,6 +201,9 @@ class NvmlSensor:
         counted = self._supported(board, [counter(component)])
         if is_superchip(model, self._handle):
             power = [] if ring else self._timed(self._polled(board), model, periods_s)
+            every_s = SLOW_INTERVAL_S if counted else USUAL_PERIOD_S
+            with contextlib.suppress(NvmlError):  # Drivers before R550 know no scopes.
+                counted += module_power(component, self._handle, every_s)
             power += [_of_module(one) for one in counted]
         elif ring:
             power = counted

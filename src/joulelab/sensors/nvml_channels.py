@@ -229,6 +229,19 @@ def average_power(component: str, handle: Any, interval_s: float) -> Scalar:
     return Scalar(channel, lambda h: call("nvmlDeviceGetPowerUsage", h) / 1e3, interval_s)
 
 
+def module_power(component: str, handle: Any, interval_s: float) -> list[Scalar]:
+    """Return the power of the module that a GPU is on, to compare its counter with.
+
+    Raises:
+        NvmlError: The driver does not report it.
+    """
+    read = partial(field_value, field=FIELD_POWER_INSTANT, scope=SCOPE_MODULE)
+    read(handle)
+    instant, _ = polled_power(component, handle)
+    channel = replace(instant.channel, source="nvml.module_power")
+    return [Scalar(channel, lambda h: read(h) / 1e3, interval_s)]
+
+
 def is_superchip(model: str, handle: Any) -> bool:
     """Report whether a GPU shares a module with its processor, whose energy its counter counts.
 
