@@ -75,10 +75,10 @@ class Opened:
         """Count the marks of a chart's visible panels."""
         return self.page.locator(f"#figure-{chart} .panel:visible .role-mark path").count()
 
-    def is_empty_with_reason(self, chart):
-        """Return whether every visible panel of a chart states why it is empty."""
-        panels = self.page.locator(f"#figure-{chart} .panel:visible").all_inner_texts()
-        return all("Nothing to show" in text for text in panels)
+    def is_a_sentence(self, chart):
+        """Return whether every visible panel is a sentence: of a single mark, or why it is empty."""
+        panels = self.page.locator(f"#figure-{chart} .panel:visible")
+        return all(panel.locator(".view > p").count() == 1 for panel in panels.all())
 
     def choose(self, label):
         self.page.get_by_label(label, exact=True).first.check()

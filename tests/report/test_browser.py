@@ -1,5 +1,9 @@
 """Pages in a real browser: drawn, selected from, accessible, without a network."""
 
+import base64
+from collections import Counter
+from xml.etree import ElementTree
+
 import pytest
 from opened_page import SIZES, Opened, serious_faults
 
@@ -32,7 +36,7 @@ def test_every_chart_is_drawn_without_a_message_or_a_request(resized, size):
     assert len(names) > 4
     # A short study may leave no energy net of idle to compare: the page states so.
     empty = [name for name in names if not one.marks(name)]
-    assert [name for name in empty if not one.is_empty_with_reason(name)] == []
+    assert [name for name in empty if not one.is_a_sentence(name)] == []
     overflow = one.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
     cut = one.page.evaluate(
@@ -266,6 +270,66 @@ def test_downloads(opened, tmp_path):
         assert path.read_bytes().startswith(begins)
     lines = (tmp_path / "duration.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 2
+
+
+def test_a_single_point_is_a_sentence_and_its_caption_explains_nothing(opened):
+    view = opened.page.locator("#figure-energy .panel:visible .view").first
+    caption = opened.page.locator("#figure-energy figcaption")
+    assert "Lines are 95 % intervals" in caption.inner_text()
+    boxes = opened.page.locator(".controls [name=model]")
+    opened.page.locator(".controls .models").evaluate("one => one.open = true")
+    for box in boxes.all()[1:]:
+        box.uncheck()
+    opened.drawn()
+    name = boxes.first.get_attribute("value")
+    assert view.inner_text().startswith(f"{name}: ")
+    assert "(95 % CI " in view.inner_text()
+    assert view.locator("svg").count() == 0
+    assert caption.inner_text().strip() == ""
+    assert not opened.page.locator("#figure-energy [data-download=png]").is_visible()
+    opened.page.locator("[data-all=yes]").click()
+    opened.drawn()
+    assert view.locator("svg").count() == 1
+
+
+def contents(svg):
+    """Return the titles of a drawing's axes and the number of its marks.
+
+    Lines to names are left out: they depend on the width.
+    """
+    found = Counter()
+    for part in svg.iter():
+        name = part.get("class", "")
+        if "role-axis-title" in name or "role-legend-label" in name:
+            found.update(text.text for text in part.iter() if text.tag.endswith("text"))
+        elif "role-mark" in name and "mark-text" not in name:
+            kind = name.split()[0]
+            found[kind] += sum(one.get("stroke-width") != "0.8" for one in part)
+    return found
+
+
+@pytest.mark.parametrize("name", ["quick_page", "h100_report"])
+def test_files_show_what_the_page_shows_at_first(browser, request, name):
+    path = request.getfixturevalue(name)
+    path = getattr(path, "page", path)
+    shown, files = {}, {}
+    with Opened(browser, path) as one:
+        for figure in one.page.locator("figure[id]").all():
+            panels = figure.locator(".panel:visible .view svg").all()
+            shown[figure.get_attribute("id")] = [
+                contents(ElementTree.fromstring(panel.evaluate("svg => svg.outerHTML")))
+                for panel in panels
+            ]
+    with Opened(browser, path, scripts=False) as one:
+        for figure in one.page.locator("figure[id]").all():
+            addresses = [image.get_attribute("src") for image in figure.locator("img").all()]
+            files[figure.get_attribute("id")] = [
+                contents(ElementTree.fromstring(base64.b64decode(one.partition(",")[2])))
+                for one in addresses
+            ]
+    assert sum(map(len, shown.values())) > 4
+    for figure, drawn in shown.items():
+        assert files[figure][: len(drawn)] == drawn, figure
 
 
 def test_the_data_of_a_chart_is_a_table(opened):

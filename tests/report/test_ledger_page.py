@@ -16,6 +16,7 @@ from joulelab.ledger.entries import Entry
 from joulelab.ledger.ledger import Ledger
 from joulelab.ledger.text import head_lines, notes, row_table, top_consumer_table
 from joulelab.report.ledger_page import MOST_SERIES, OTHERS, energy_over_time, write_ledger_page
+from joulelab.report.page_template import order
 from joulelab.runs.record import Run
 from joulelab.uncertain import UncertainValue
 
@@ -60,7 +61,11 @@ def test_the_page_has_every_text_of_the_terminal(tmp_path, by):
             assert " ".join(f"{escaped}{' | '.join(cells)} | ".split()) in visible
     for note in notes(made):
         assert note[1:] in visible
-    assert "<script" not in page
+    # The only script sorts the table, by values: texts have prefixes.
+    assert page.count("<script") == 1
+    orders = re.findall(r'data-order="([^"]*)"', page)
+    energies = orders[2 :: len(row_table(made).headings) - 1][: len(made.rows)]
+    assert energies == [order(row.energy.value) if row.is_measured else "" for row in made.rows]
 
 
 def test_bars_add_up_to_the_rows(tmp_path):

@@ -240,7 +240,9 @@ def test_a_damaged_trace_loses_only_the_assumptions(tmp_path, synthetic):
 @pytest.mark.usefixtures("fast")
 def test_several_studies_on_one_page(tmp_path, synthetic, monkeypatch):
     for name in ("here", "there"):
-        synthetic.Writer(tmp_path / name).cell("LeNet", 0)
+        writer = synthetic.Writer(tmp_path / name)
+        for model in ("LeNet", "MobileNetV2"):
+            writer.cell(model, 0)
     monkeypatch.chdir(tmp_path)
     written = write_report(["here", "there"])
     assert str(written.page) == "joulelab-report/report.html"
@@ -259,6 +261,25 @@ def test_several_studies_on_one_page(tmp_path, synthetic, monkeypatch):
     assert page.data["groups"] == [
         {"group": number, "family": number, "unit": "sample"} for number in (0, 1)
     ]
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_charts_of_one_model_are_sentences(tmp_path, synthetic):
+    writer = synthetic.Writer(tmp_path / "one", repeats=2)
+    for block in range(2):
+        writer.idle(block, "before")
+        writer.cell("LeNet", block, stretch=1 + 0.02 * block)
+        writer.idle(block, "after")
+    written = write_report([tmp_path / "one"])
+    page = Page(written.page.read_text(encoding="utf-8"))
+    rows = {row["phase"]: row["text"] for row in page.rows("duration")}
+    assert f"LeNet: training {rows['train']}, inference {rows['infer']}." in page.words
+    energies = [row for row in page.rows("energy") if row["quantity"] == "net"]
+    assert all(f"LeNet: {row['text']}." in page.words for row in energies)
+    assert "LeNet: GPU " in page.words
+    names = {path.stem for path in written.figures}
+    assert {"energy", "duration", "power"} <= names  # Their rows, as CSV.
+    assert not any(path.suffix == ".svg" and "duration" in path.stem for path in written.figures)
 
 
 def test_nothing_to_report(tmp_path, synthetic):

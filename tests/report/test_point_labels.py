@@ -115,7 +115,7 @@ BOXES = """
     points: all(".role-mark.mark-symbol path").map(box),
     axes: all(".role-axis text").filter((one) => one.textContent).map(box),
     titles: all(".role-axis-title text").map(box),
-    listed: all(".role-title text").map((one) => one.textContent).join(", "),
+    listed: all(".role-title text").flatMap((one) => one.children.length ? [...one.children] : [one]).map((one) => one.textContent).join(", "),
   };
 })
 """  # noqa: E501

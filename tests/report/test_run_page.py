@@ -317,6 +317,20 @@ def test_a_drag_zooms(opened):
     assert whole[0] < near[0] <= near[-1] < whole[-1]
 
 
+def test_figures_and_their_data_are_saved(browser, page, tmp_path):
+    beginnings = {"csv": b"epoch,gross", "svg": b"<svg", "png": b"\x89PNG"}
+    with Opened(browser, page) as one:
+        figure = one.page.locator("figure", has=one.page.locator("#figure-epochs"))
+        for kind, begins in beginnings.items():
+            with one.page.expect_download() as download:
+                figure.locator(f"[data-download={kind}]").click()
+            path = tmp_path / download.value.suggested_filename
+            download.value.save_as(path)
+            assert path.name == f"epochs.{kind}"
+            assert path.read_bytes().startswith(begins)
+        assert one.messages == []
+
+
 def test_without_scripts_there_are_pictures(browser, page):
     one = Opened(browser, page, scripts=False)
     assert one.page.locator(".view svg").count() == 4

@@ -33,10 +33,14 @@ PARTLY = "* without the runs whose carbon intensity or price is unknown, see bel
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of texts. The first column has names; intervals follow values in parentheses."""
+    """A table of texts. The first column has names; intervals follow values in parentheses.
+
+    ``orders`` are the values of the other columns, by which a page sorts; empty for a fixed order.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    orders: Sequence[Sequence[float]] = ()
 
 
 def head_lines(ledger: Ledger) -> Iterator[str]:
@@ -61,11 +65,11 @@ def row_table(ledger: Ledger) -> TextTable:
     is_timed = ledger.by in PERIODS
     with_carbon = any(one.carbon is not None for one in ledger.entries)
     today = period_of(ledger.by, time.time()) if is_timed else ""
-    cells = []
+    cells, orders = [], []
     for row in rows:
-        compared = share_text(ledger.share_of(row))
+        found = ledger.change_of(row, rows) if is_timed else ledger.share_of(row)
+        compared = share_text(found)
         if is_timed:
-            found = ledger.change_of(row, rows)
             compared = change(found.value, found.low, found.high, level="")
         cells.append([
             f"{row.key} (so far)" if row.key == today else row.key,
@@ -76,6 +80,14 @@ def row_table(ledger: Ledger) -> TextTable:
             *([carbon_text(row, bare=True)] if with_carbon else []),
             *(price_text(row, currency, bare=True) for currency in ledger.currencies),
         ])  # fmt: skip
+        orders.append([
+            row.records,
+            row.duration_s,
+            row.energy.value if row.is_measured else math.nan,
+            found.value,
+            *([row.carbon.value] if with_carbon else []),
+            *(row.price(currency).value for currency in ledger.currencies),
+        ])  # fmt: skip
     headings = [
         f"{ledger.by} (UTC)" if is_timed else ledger.by,
         "n",
@@ -85,7 +97,7 @@ def row_table(ledger: Ledger) -> TextTable:
         *(["CO2e"] if with_carbon else []),
         *("cost" for _ in ledger.currencies),
     ]
-    return TextTable(headings, cells)
+    return TextTable(headings, cells, orders)
 
 
 def split_tables(ledger: Ledger) -> list[TextTable]:

@@ -33,7 +33,7 @@ from joulelab.report.charts.style import (
     chart,
     specification,
 )
-from joulelab.report.page_template import fill_template
+from joulelab.report.page_template import TABLES, fill_template
 from joulelab.report.svg_figure import draw_svg
 
 WIDTHS_PX = {"wide": 1000, "narrow": 340}
@@ -67,6 +67,7 @@ def write_ledger_page(path: Path, ledger: Ledger) -> Path:
     ]
     page = fill_template(
         "ledger.html.j2",
+        script=TABLES,
         title=f"Energy ledger of {name}" if name else "Energy ledger",
         by=ledger.by,
         simulated=ledger.total.energy.simulated,
@@ -196,6 +197,7 @@ def _cells(table: TextTable) -> Mapping[str, Any]:
         "headings": table.headings,
         "rows": [[_value_and_interval(cell) for cell in row[1:]] for row in table.rows],
         "names": [row[0] for row in table.rows],
+        "orders": table.orders,
     }
 
 

@@ -90,8 +90,8 @@ def write_report(
         charts, missing = all_charts(analysis, traces)
         groups = tables.measurements.drop_duplicates("group")
         drawn = drawings(charts, groups[groups["rank"] == 0])
-        images = warm.render([one.specification for one in drawn])
-    drawn = [replace(one, images=content) for one, content in zip(drawn, images, strict=True)]
+        images = iter(warm.render([one.specification for one in drawn if not one.sentence]))
+    drawn = [one if one.sentence else replace(one, images=next(images)) for one in drawn]
     own = studies[0].directory if len(studies) == 1 else Path("joulelab-report")
     page = page_path(own, out)
     screen = first_screen(analysis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -38,6 +39,8 @@ def page_data(groups: pd.DataFrame, charts: Sequence[Chart], quantity: str) -> M
                 "columns": pack(chart.table),
                 "panels": _selector(chart.panels) if chart.panels else None,
                 "selectors": [_selector(selector) for selector in chart.selectors],
+                "remarks": [dict(one.where) for one in chart.caption],
+                "single": asdict(chart.single) if chart.single else None,
             }
             for chart in charts
         },

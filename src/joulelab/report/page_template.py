@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -47,8 +48,18 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"estimate": _estimate, "interval": _interval, "code": _code}
+    templates.filters |= {
+        "estimate": _estimate,
+        "interval": _interval,
+        "code": _code,
+        "order": order,
+    }
     return templates
+
+
+def order(value: float) -> str:
+    """Return what a cell of a table is sorted by; empty for an unknown value."""
+    return "" if math.isnan(value) else f"{value:.9g}"
 
 
 def _code(text: str) -> Markup:

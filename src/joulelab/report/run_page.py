@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -23,7 +23,6 @@ from joulelab.energy.uncertainty import Boards, gross_energy
 from joulelab.findings.tables import write_file
 from joulelab.forecast.sources import profile_of_trace
 from joulelab.format import (
-    ABSENT,
     count,
     duration,
     number,
@@ -55,7 +54,7 @@ from joulelab.run.summary import NEVER_METERED, SITE_HINT, Epoch, Summary
 from joulelab.runs.record import Run, SpanTotal, sum_of_known
 from joulelab.runs.shared_machine import Sharing, is_shared
 from joulelab.runs.span_tree import SpanNode, run_extent
-from joulelab.uncertain import COVERAGE_FACTOR
+from joulelab.uncertain import COVERAGE_FACTOR, Interval
 
 SCRIPT = "run.js"
 MOST_ROWS = 60
@@ -109,7 +108,7 @@ def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) 
         figures=drawn,
         has_net=math.isfinite(energy.net_j) and energy.net_j > 0,
         spans=_span_table(recorded.summary),
-        epochs=_epoch_table(recorded.summary.epochs),
+        epochs=_epoch_table(recorded.summary.epochs, has_net=math.isfinite(energy.net_j)),
         forecast_of=shlex.quote(str(run.directory)),
         forecasts=[sentence(one) for one in _forecasts(recorded)],
         components=_component_table(energy),
@@ -320,6 +319,7 @@ def _span_table(summary: Summary) -> dict[str, Any]:
     gross_j = summary.run.energy.gross_j
     rows = [row for one in summary.tree for row in one.walk()]
     by_energy = sorted(range(len(rows)), key=lambda i: -np.nan_to_num(rows[i][1].total.gross_j))
+    has_net = math.isfinite(summary.run.energy.net_j)
     cells = []
     for i in sorted(by_energy[:MOST_ROWS]):
         depth, node = rows[i]
@@ -327,43 +327,65 @@ def _span_table(summary: Summary) -> dict[str, Any]:
         # Spans of processes at the same time are longer, added up, than what they cover.
         is_sum = math.isclose(total.count * node.mean_s, total.duration_s, rel_tol=1e-6)
         each_j = total.gross_j / total.count if is_sum else math.nan
+        share = total.gross_j / gross_j if gross_j > 0 else math.nan
         cells.append(
             {
                 "name": node.name,
                 "depth": min(depth, 6),
-                "count": f"{total.count:,}",
-                "time": duration(total.duration_s),
-                "each": duration(node.mean_s),
-                "gross": quantity(total.gross_j, "J"),
-                "interval": interval_text(total.gross_j, (total.low_j, total.high_j)),
-                "share": percent(total.gross_j / gross_j) if gross_j > 0 else ABSENT,
-                "own": quantity(node.self_j, "J"),
-                "per": quantity(each_j, "J"),
-                "net": quantity(total.net_j, "J"),
+                "cells": [
+                    _joules(total.gross_j, (total.low_j, total.high_j)),
+                    _Cell(percent(share), share),
+                    _joules(node.self_j),
+                    *([_joules(total.net_j)] if has_net else []),
+                    _Cell(f"{total.count:,}", total.count),
+                    _joules(each_j),
+                    _seconds(total.duration_s),
+                    _seconds(node.mean_s),
+                ],
             }
         )
-    has_net = math.isfinite(summary.run.energy.net_j)
     return {"rows": cells, "has_net": has_net, "left_out": len(rows) - len(cells)}
 
 
-def _epoch_table(epochs: Sequence[Epoch]) -> dict[str, Any]:
+def _epoch_table(epochs: Sequence[Epoch], *, has_net: bool) -> dict[str, Any]:
+    has_accuracy = any(one.accuracy_pct is not None for one in epochs)
     rows = [
         {
             "name": f"{one.phase} {one.index}".strip(),
-            "time": duration(one.energy.duration_s),
-            "gross": quantity(one.energy.gross_j, "J"),
-            "interval": interval_text(one.energy.gross_j, one.energy.interval_j),
-            "net": quantity(one.energy.net_j, "J"),
-            "power": quantity(one.energy.mean_power_w, "W"),
-            "accuracy": "" if one.accuracy_pct is None else f"{number(one.accuracy_pct)} %",
+            "order": i,
+            "cells": [
+                _joules(one.energy.gross_j, one.energy.interval_j),
+                *([_joules(one.energy.net_j)] if has_net else []),
+                _seconds(one.energy.duration_s),
+                _Cell(quantity(one.energy.mean_power_w, "W"), one.energy.mean_power_w),
+                *([_accuracy(one.accuracy_pct)] if has_accuracy else []),
+            ],
         }
-        for one in epochs
+        for i, one in enumerate(epochs[:MOST_ROWS])
     ]
-    return {
-        "rows": rows[:MOST_ROWS],
-        "left_out": max(0, len(rows) - MOST_ROWS),
-        "has_accuracy": any(one["accuracy"] for one in rows),
-    }
+    left_out = len(epochs) - len(rows)
+    return {"rows": rows, "left_out": left_out, "has_accuracy": has_accuracy}
+
+
+class _Cell(NamedTuple):
+    """A cell of a table: its text, the value by which it is sorted, and what stands below."""
+
+    text: str
+    order: float
+    below: str = ""
+
+
+def _joules(value_j: float, ends_j: Interval | None = None) -> _Cell:
+    below = "" if ends_j is None else interval_text(value_j, ends_j)
+    return _Cell(quantity(value_j, "J"), value_j, below)
+
+
+def _seconds(value_s: float) -> _Cell:
+    return _Cell(duration(value_s), value_s)
+
+
+def _accuracy(value_pct: float | None) -> _Cell:
+    return _Cell("", math.nan) if value_pct is None else _Cell(f"{number(value_pct)} %", value_pct)
 
 
 def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:

@@ -27,6 +27,7 @@ from joulelab.format import (
     timestamp,
 )
 from joulelab.report.charts.style import PHASES, QUANTITIES
+from joulelab.report.page_template import order
 from joulelab.report.provenance import Origin, absences, component_name, origins, provenance_summary
 from joulelab.runs import FACTORS, LIMIT_UNITS
 from joulelab.runs.study_runs import Study
@@ -122,7 +123,7 @@ def _result(
             value, low, high = (row[name + end] / size for end in ("", "_low", "_high"))
             ends = interval(low, high, value)
             cell = {"value": row[name], "text": number(value), "note": ends}
-        cells.append({**cell, "quantity": energy, "order": _order(cell["value"])})
+        cells.append({**cell, "quantity": energy, "order": order(cell["value"])})
     place = [row["study"], row["machine"], row["setting"]] if several else []
     return {
         "group": row["group"],
@@ -155,11 +156,6 @@ def _differences(ratios: pd.DataFrame) -> dict[tuple[Any, ...], Section]:
 def _quantity(column: str) -> str:
     """Return the quantity with which a column is shown; empty for always."""
     return next((name for name in QUANTITIES if column.startswith(f"{name}_")), "")
-
-
-def _order(value: float) -> str:
-    """Return what a cell is sorted by; empty for an unknown value."""
-    return "" if math.isnan(value) else f"{value:.9g}"
 
 
 def study_section(study: Study, analysis: Analysis) -> Section:

@@ -67,7 +67,7 @@ def all_charts(
 
 
 def _fitted(chart: Chart, units: str) -> Chart:
-    """Leave out the panels of phases that no row is about, and name the units in texts."""
+    """Leave out panels and sentences that no row is about, and name the units in texts."""
     panels, levels = chart.panels, dict[str, str]()
     if panels and panels.column == "phase":
         present = set(chart.table["phase"].dropna())
@@ -75,6 +75,7 @@ def _fitted(chart: Chart, units: str) -> Chart:
     return replace(
         chart,
         alt=chart.alt.replace("{unit}", units),
+        caption=tuple(one for one in chart.caption if one.is_about(chart.table)),
         panels=replace(panels, levels=levels) if panels and levels else panels,
     )
 
@@ -87,7 +88,8 @@ class Drawing:
         chart: Name of the chart.
         name: Name of its files, without ending.
         heading: What it shows, for example ``"Training"``; may be empty.
-        specification: Vega-Lite with its data and configuration.
+        specification: Vega-Lite with its data and configuration; empty if it is a sentence.
+        sentence: What stands in place of a drawing of a single mark.
         images: Format to content, once it is rendered.
     """
 
@@ -95,6 +97,7 @@ class Drawing:
     name: str
     heading: str
     specification: Mapping[str, Any]
+    sentence: str = ""
     images: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -110,16 +113,18 @@ def drawings(charts: Iterable[Chart], groups: pd.DataFrame) -> list[Drawing]:
         place = slug(f"{row['study']} {row['machine']}").lower()
         stem = f"{place}-" if len(groups) > 1 else ""
         for one in drawings_of(chart, row["group"], row["family"], stem, row["unit"]):
-            distinct.setdefault(json.dumps(one.specification), one)
+            distinct.setdefault(one.sentence or json.dumps(one.specification), one)
     return list(distinct.values())
 
 
 def drawings_of(
     chart: Chart, group: int, family: int, stem: str = "", unit: str = "sample"
 ) -> list[Drawing]:
-    """Return a drawing for each panel and level of a chart, net of idle if that is known.
+    """Return a drawing for each panel and level of a chart, as the page shows them at first.
 
-    A level without rows has no drawing. Only the first run's trace becomes a file.
+    They are net of idle if the chart has a net energy of this group, else gross. A level without
+    rows has no drawing, and one of a single mark is a sentence. Only the first run's trace becomes
+    a file.
     """
     for quantity, title in QUANTITIES.items():
         selected = {"group": group, "family": family, "quantity": quantity}
@@ -135,7 +140,8 @@ def _levels(
     selectors = [*chart.selectors, *([chart.panels] if chart.panels else [])]
     for levels in product(*(_drawn_levels(selector) for selector in selectors)):
         picked = {one.column: level for one, level in zip(selectors, levels, strict=True)}
-        if chart.shown({**selected, **picked}).empty:
+        shown = chart.shown({**selected, **picked})
+        if shown.empty:
             continue
         titles = {one.column: one.levels[picked[one.column]] for one in selectors}
         parts = [
@@ -143,12 +149,14 @@ def _levels(
             for one, level in zip(selectors, levels, strict=True)
             if one.column == "phase" or (len(one.levels) > 1 and one.column != "run")
         ]
-        view = chart.view({**selected, **picked}, {**titles, **names})
+        sentence = chart.single.sentence(shown) if chart.single else ""
+        view = {} if sentence else chart.view({**selected, **picked}, {**titles, **names})
         yield Drawing(
             chart=chart.name,
             name=re.sub(r"[ ,]+", "-", "-".join([f"{stem}{chart.name}", *parts])),
             heading=", ".join(titles.values()),
-            specification=view | {"config": CONFIG},
+            specification=view and view | {"config": CONFIG},
+            sentence=sentence,
         )
 
 

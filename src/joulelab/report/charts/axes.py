@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from joulelab.format import join_words
+from joulelab.report.charts.chart import Remark
 from joulelab.report.charts.style import NUMBER
 
 FARTHEST = 2.0
@@ -196,23 +197,20 @@ class Framed:
         return [line, *arrows]
 
 
-def axes_text(table: pd.DataFrame, *axes: Framed) -> str:
-    """Say for a caption which axes are logarithmic, and what arrows mean where there are some.
+def axes_remarks(*axes: Framed) -> tuple[Remark, ...]:
+    """Say for a caption which axes are logarithmic, and what arrows mean.
 
     Example:
-        >>> axes_text(pd.DataFrame(), Framed(Axis("x", "value", ""), is_logarithmic=True))
+        >>> axes_remarks(Framed(Axis("x", "value", ""), is_logarithmic=True))[0].text
         'The horizontal axis is logarithmic.'
     """
     names = {"x": "horizontal", "y": "vertical"}
     found = [names[one.axis.along] for one in axes if one.is_logarithmic]
-    texts = []
-    if found:
-        noun = "axes are" if len(found) > 1 else "axis is"
-        texts.append(f"The {join_words(found)} {noun} logarithmic.")
-    cuts = [column for one in axes for column in one.cut if column in table]
-    if cuts and table[cuts].eq(other=True).to_numpy(dtype=bool).any():
-        texts.append("An interval that ends in an arrow reaches further, beyond the plot.")
-    return " ".join(texts)
+    noun = "axes are" if len(found) > 1 else "axis is"
+    logarithmic = [Remark(f"The {join_words(found)} {noun} logarithmic.")] if found else []
+    arrow = "An interval that ends in an arrow reaches further, beyond the plot."
+    cuts = dict.fromkeys((column for one in axes for column in one.cut), True)
+    return *logarithmic, Remark(arrow, cuts)
 
 
 def logarithmic(values: pd.Series[float]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,74 @@ class Selector:
     levels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A sentence of a caption.
+
+    Attributes:
+        text: The sentence.
+        where: Column to value: the sentence is about views with a row that has one of these values.
+            ``True`` stands for any but false, 0 and missing. Empty: it is about every view.
+    """
+
+    text: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_about(self, rows: pd.DataFrame) -> bool:
+        """Report whether a view of these rows needs the sentence.
+
+        Example:
+            >>> Remark("A ring marks the best.", {"best": True}).is_about(
+            ...     pd.DataFrame({"best": [False, None, True]})
+            ... )
+            True
+        """
+        if not self.where:
+            return True
+        known = (
+            rows[name].eq(value) | (rows[name].notna() & rows[name].ne(0) & (value is True))
+            for name, value in self.where.items()
+            if name in rows
+        )
+        return any(bool(one.any()) for one in known)
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """How a view of a single mark is stated in a sentence, which replaces the drawing.
+
+    Attributes:
+        name: Column of what a mark is about.
+        text: Column of its value.
+        part: Column of the parts of a mark; empty for none.
+        parts: Value in this column to its name.
+    """
+
+    name: str = "model"
+    text: str = "text"
+    part: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def sentence(self, rows: pd.DataFrame) -> str:
+        """Return the sentence; empty unless all rows are about one mark.
+
+        Example:
+            >>> rows = pd.DataFrame({"model": ["LeNet"], "text": ["3.00 J"]})
+            >>> Single().sentence(rows), Single().sentence(rows.assign(text=None))
+            ('LeNet: 3.00 J.', '')
+        """
+        known = rows[rows[self.text].notna()]
+        if known[self.name].nunique() != 1:
+            return ""
+        parts = (
+            known[self.part].map(dict(self.parts)).fillna("") if self.part else [""] * len(known)
+        )
+        values = [
+            f"{part} {text}".strip() for part, text in zip(parts, known[self.text], strict=True)
+        ]
+        return f"{known[self.name].iloc[0]}: {', '.join(values)}."
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chart:
     """A chart that a browser and the renderer of files draw from the same specification.
@@ -79,16 +147,18 @@ class Chart:
         table: Every row that can be shown.
         panels: Levels that are shown side by side.
         selectors: The chart's own selectors.
+        single: How a view of a single mark is stated; ``None`` where that is drawn, too.
         title: Heading, which :func:`joulelab.report.charts.all_charts` sets.
     """
 
     name: str
-    caption: str
+    caption: tuple[Remark, ...]
     alt: str
     specification: Mapping[str, Any]
     table: pd.DataFrame
     panels: Selector | None = None
     selectors: tuple[Selector, ...] = ()
+    single: Single | None = None
     title: str = ""
 
     def shown(self, selected: Mapping[str, Any]) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from joulelab.findings.all import Analysis
 from joulelab.findings.cell_means import ACCURACY
 from joulelab.findings.schema import ENERGIES, records
 from joulelab.findings.summary import level_text
-from joulelab.report.charts.axes import Axis, axes_text
-from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.axes import Axis, axes_remarks
+from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector, Single
 from joulelab.report.charts.style import (
     PHASES,
     QUIET,
@@ -60,11 +60,14 @@ def effects(analysis: Analysis) -> Chart:
         name="effects",
         caption=caption(
             "Each point is the change that a level makes, compared with the first level of the "
-            "plan and all else equal: a mean over models and other factors. A × B is an "
-            "interaction: how much more or less A changes with B. Lines are 95 % intervals, wider "
-            "for all that is tested together; an effect is significant, and blue, if its "
-            "interval excludes 0.",
-            axes_text(table, x),
+            "plan and all else equal: a mean over models and other factors.",
+            Remark(
+                "A × B is an interaction: how much more or less A changes with B.",
+                {"is_interaction": True},
+            ),
+            "Lines are 95 % intervals, wider for all that is tested together; an effect is "
+            "significant, and blue, if its interval excludes 0.",
+            *axes_remarks(x),
         ),
         alt="Change of energy, time and accuracy by each level of each factor, with intervals and "
         "a dashed line at no change.",
@@ -72,6 +75,7 @@ def effects(analysis: Analysis) -> Chart:
         table=table,
         panels=Selector("measure", "Measure", measures),
         selectors=(Selector("phase", "Phase", phases), Selector("place", "Study", places)),
+        single=Single("name"),
     )
 
 
@@ -84,6 +88,7 @@ def _rows(found: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(
         place=table["study"] + " · " + table["machine"],
         name=table["effect"],
+        is_interaction=table["other"].notna(),
         value=table["estimate"],
         significant=table["shown"].fillna(value=False).astype(bool),
         measure=table["quantity"].where(~table["quantity"].isin(list(ENERGIES)), "energy"),
@@ -94,7 +99,7 @@ def _rows(found: pd.DataFrame) -> pd.DataFrame:
         table[~is_energy].assign(quantity=name) for name in energies["quantity"].unique()
     ]
     columns = ["place", "phase", "quantity", "measure", "effect", "name", "value", "low", "high",
-               "n", "significant"]  # fmt: skip
+               "n", "significant", "is_interaction"]  # fmt: skip
     return with_text(pd.concat(parts, ignore_index=True)[columns], "")
 
 

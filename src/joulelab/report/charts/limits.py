@@ -7,8 +7,8 @@ import pandas as pd
 
 from joulelab.findings.all import Analysis
 from joulelab.findings.device_limits import TOLERANCE
-from joulelab.report.charts.axes import Axis, axes_text
-from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.axes import Axis, axes_remarks
+from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector
 from joulelab.report.charts.style import (
     INK,
     PHASES,
@@ -52,9 +52,13 @@ def limits(analysis: Analysis) -> Chart:
     return Chart(
         name="limits",
         caption=caption(
-            "One line per model, with 95 % intervals; a ring marks the knee, the lowest level at "
-            f"which work takes at most {100 * TOLERANCE:g} % longer than at the highest one.",
-            means_text(table), axes_text(table, x, y),
+            "One line per model, with 95 % intervals.",
+            Remark(
+                "A ring marks the knee, the lowest level at which work takes at most "
+                f"{100 * TOLERANCE:g} % longer than at the highest one.",
+                {"knee": True},
+            ),
+            means_text(table), *axes_remarks(x, y),
         ),
         alt="Time and energy per {unit} against power limit or clock, one line per model.",
         specification=specification(

@@ -9,8 +9,8 @@ from joulelab.findings import schema
 from joulelab.findings.all import Analysis
 from joulelab.findings.schema import PHASE_PAIRS, READABLE
 from joulelab.format import ratio_with_interval
-from joulelab.report.charts.axes import Axis, axes_text
-from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.axes import Axis, axes_remarks
+from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector, Single
 from joulelab.report.charts.dots import ROW_PX, dashed_line, dots
 from joulelab.report.charts.style import (
     FOR_UNITS,
@@ -24,7 +24,7 @@ from joulelab.report.charts.style import (
     interval_rows,
     means_text,
     phase_colour,
-    shared_text,
+    shared_remark,
     specification,
     tips,
     with_shared,
@@ -55,13 +55,14 @@ def energy(analysis: Analysis) -> Chart:
         name="energy",
         caption=caption(
             "The most efficient model is at the top.", means_text(table), _INTERVALS,
-            axes_text(table, axis), shared_text(table),
+            *axes_remarks(axis), shared_remark(),
         ),
         alt=f"Energy {FOR_UNITS} of each model in each phase, with intervals. "
         f"{extremes(table, 'uses the least', 'the most')}",
         specification=specification(view),
         table=table,
         panels=PHASE_PANELS,
+        single=Single(),
     )  # fmt: skip
 
 
@@ -90,12 +91,13 @@ def duration(analysis: Analysis) -> Chart:
         name="duration",
         caption=caption(
             means_text(table), "Lines are 95 % intervals of the variation between repeats.",
-            axes_text(table, axis), shared_text(table),
+            *axes_remarks(axis), shared_remark(),
         ),
         alt=f"Time {FOR_UNITS} of each model in each phase. "
         f"{extremes(table, 'takes the least', 'the most')}",
         specification=specification(view),
         table=table,
+        single=Single(part="phase", parts=schema.PHASES),
     )  # fmt: skip
 
 
@@ -132,14 +134,15 @@ def ratio(analysis: Analysis) -> Chart:
         name="ratio",
         caption=caption(
             means_text(table, "ratios of means"),
-            *(text for rule, text in rules.items() if (table["rule"] == rule).any()),
-            _INTERVALS, axes_text(table, axis), shared_text(table),
+            *(Remark(text, {"rule": rule}) for rule, text in rules.items()),
+            _INTERVALS, *axes_remarks(axis), shared_remark(),
         ),
         alt="Ratio of one phase to another for each model, with intervals and a dashed line at "
         "the rule of thumb.",
         specification=specification(dashed_line("rule") + view),
         table=table,
         selectors=(Selector("of", "Ratio of", _RATIOS), Selector("pair", "Phases", present)),
+        single=Single(),
     )  # fmt: skip
 
 
@@ -173,7 +176,7 @@ def machines(analysis: Analysis) -> Chart:
         caption=caption(
             f"The reference is {table['reference'].iloc[0]}. Left of the dashed line, a machine "
             "needs less.",
-            _INTERVALS, axes_text(table, axis),
+            _INTERVALS, *axes_remarks(axis),
         ),
         alt="Energy and time of each model on each machine over those on the reference.",
         specification=specification(dashed_line("one") + view),

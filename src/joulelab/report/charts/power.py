@@ -13,7 +13,7 @@ from joulelab.errors import TraceError
 from joulelab.findings.all import Analysis
 from joulelab.format import quantity
 from joulelab.recording.trace import Trace, read_trace
-from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector, Single
 from joulelab.report.charts.reduction import reduced_positions
 from joulelab.report.charts.style import (
     COMPONENTS,
@@ -26,7 +26,7 @@ from joulelab.report.charts.style import (
     component_colour,
     crosses,
     phase_colour,
-    shared_text,
+    shared_remark,
     specification,
     tips,
     with_shared,
@@ -41,6 +41,9 @@ MOST_RUNS = 64
 
 BUCKETS = 120
 """A trace is cut into this number of parts; at most four readings of each are drawn."""
+
+IDLE = "idle"
+"""What is the component of idle power."""
 
 _NS = 1e-9
 
@@ -86,16 +89,20 @@ def power(analysis: Analysis) -> Chart:
         name="power",
         caption=caption(
             "Bars are means over repeats; they start at zero and have no intervals.",
-            "A dark tick is the idle power of the same components at that time."
+            Remark(
+                "A dark tick is the idle power of the same components at that time.",
+                {"mark": "idle"},
+            )
             if len(idle)
             else "Idle power is not known.",
-            "A dashed line is the limit of the leftmost component." if len(limits) else "",
-            shared_text(table, "crossed bar"),
+            Remark("A dashed line is the limit of the leftmost component.", {"mark": "limit"}),
+            shared_remark("crossed bar"),
         ),
         alt="Mean power of each model by component, stacked, in each phase.",
         specification=specification(alt.layer(bars, ticks, line, name, *crosses(first, stacked))),
         table=table,
         panels=PHASE_PANELS,
+        single=Single(text="power", part="component", parts=COMPONENTS | {IDLE: "idle"}),
     )
 
 
@@ -113,7 +120,9 @@ def _stacked(parts: pd.DataFrame) -> pd.DataFrame:
 def _idle(measured: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
     rows = measured[measured["idle_power_w"].notna()]
     rows = rows.merge(parts[["group", "phase", "model"]].drop_duplicates())
-    return rows[["group", "phase", "model"]].assign(mark="idle", power_w=rows["idle_power_w"])
+    return rows[["group", "phase", "model"]].assign(
+        mark="idle", component=IDLE, power_w=rows["idle_power_w"]
+    )
 
 
 def _limits(parts: pd.DataFrame) -> pd.DataFrame:
@@ -164,8 +173,11 @@ def trace(analysis: Analysis, run_ids: Sequence[str] = ()) -> Chart:
     runs = {run: run for run in table["run"].unique()}
     return Chart(
         name="trace",
-        caption="Shaded areas are epochs. Where readings are denser than the screen, the least "
-        "and the greatest of each stretch are drawn.",
+        caption=caption(
+            Remark("Shaded areas are epochs.", {"mark": "span"}),
+            "Where readings are denser than the screen, the least and the greatest of each "
+            "stretch are drawn.",
+        ),
         alt="Power of one run over time by component, with its epochs shaded.",
         specification=specification((bands + lines).resolve_scale(color="independent")),
         table=table,

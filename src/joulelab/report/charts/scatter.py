@@ -12,8 +12,8 @@ from joulelab.findings.predictors import PREDICTORS
 from joulelab.findings.schema import READABLE
 from joulelab.findings.summary import ANALYZED, group_numbers
 from joulelab.format import with_interval
-from joulelab.report.charts.axes import Axis, axes_text
-from joulelab.report.charts.chart import Chart, NothingToDraw, Selector
+from joulelab.report.charts.axes import Axis, axes_remarks
+from joulelab.report.charts.chart import Chart, NothingToDraw, Remark, Selector
 from joulelab.report.charts.point_labels import name_layers, unnamed_text, with_labels
 from joulelab.report.charts.style import (
     FOR_UNITS,
@@ -28,7 +28,7 @@ from joulelab.report.charts.style import (
     interval_rows,
     means_text,
     phase_colour,
-    shared_text,
+    shared_remark,
     specification,
     tips,
     with_shared,
@@ -94,9 +94,12 @@ def predictors(analysis: Analysis) -> Chart:
     return Chart(
         name="predictors",
         caption=caption(
-            means_text(points), "Lines are 95 % intervals. Above the points, Spearman's rank "
-            "correlation over models with its 95 % interval.",
-            axes_text(points, x, y), shared_text(points), unnamed_text(points),
+            means_text(points), "Lines are 95 % intervals.",
+            Remark(
+                "Above the points, Spearman's rank correlation over models with its 95 % interval.",
+                {"mark": "note"},
+            ),
+            *axes_remarks(x, y), shared_remark(), unnamed_text(points),
         ),
         alt=f"Energy {FOR_UNITS} against {_NAMES[known[0]]}, one point per model.",
         specification=specification(
@@ -173,7 +176,7 @@ def energy_time(analysis: Analysis) -> Chart:
         caption=caption(
             means_text(table), "Lines are 95 % intervals, where they are wider than the point; the "
             "dashed line is the least-squares fit of all models.",
-            axes_text(table, x, y), shared_text(table), unnamed_text(table),
+            *axes_remarks(x, y), shared_remark(), unnamed_text(table),
         ),
         alt=f"Energy {FOR_UNITS} against their time, one point per model, with a line.",
         specification=specification(
@@ -285,8 +288,10 @@ def utilization(analysis: Analysis) -> Chart:
         caption=caption(
             "Each point is the mean of a model's repeats.",
             "Its area is the peak GPU memory." if points["vram_gib"].notna().any() else "",
-            knee_text if len(corners) else "Nowhere does utilisation level off significantly.",
-            shared_text(points), unnamed_text(points),
+            Remark(knee_text, {"mark": "knee"})
+            if len(corners)
+            else "Nowhere does utilisation level off significantly.",
+            shared_remark(), unnamed_text(points),
         ),
         alt="GPU utilisation against power, one point per model, sized by its peak GPU memory.",
         specification=specification(
@@ -356,7 +361,7 @@ def predictions(analysis: Analysis) -> Chart:
         caption=caption(
             "On the dashed line, both are equal. Vertical lines are 95 % intervals of the "
             "prediction, horizontal ones of the measurement.",
-            axes_text(table, x, y), unnamed_text(table),
+            *axes_remarks(x, y), unnamed_text(table),
         ),
         alt="Predicted against measured gross energy of a step, one point per model.",
         specification=specification(alt.layer(equal, leads, *intervals, circles, names)),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from joulelab.findings import schema
 from joulelab.format import with_interval
-from joulelab.report.charts.chart import TABLE, WIDTH_PX, Selector
+from joulelab.report.charts.chart import TABLE, WIDTH_PX, Remark, Selector
 
 PHASES = {phase: name.capitalize() for phase, name in schema.PHASES.items()}
 COMPONENTS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
@@ -156,11 +156,10 @@ def is_disturbed(table: pd.DataFrame) -> bool:
     return SHARED in table and bool((table[SHARED] > 0).any())
 
 
-def shared_text(table: pd.DataFrame, mark: str = "crossed point") -> str:
-    """Say for a caption what marks disturbed repeats, if there are any."""
-    if not is_disturbed(table):
-        return ""
-    return f"A {mark} has repeats during which other processes used the machine."
+def shared_remark(mark: str = "crossed point") -> Remark:
+    """Say for a caption what marks disturbed repeats."""
+    text = f"A {mark} has repeats during which other processes used the machine."
+    return Remark(text, {SHARED: True})
 
 
 def means_text(table: pd.DataFrame, what: str = "means") -> str:
@@ -177,9 +176,9 @@ def means_text(table: pd.DataFrame, what: str = "means") -> str:
     return f"Points are {what} over {counts} repeats."
 
 
-def caption(*texts: str) -> str:
-    """Join the sentences of a caption, without the empty ones."""
-    return " ".join(filter(None, texts))
+def caption(*parts: str | Remark) -> tuple[Remark, ...]:
+    """Return the sentences of a caption, without the empty ones."""
+    return tuple(Remark(one) if isinstance(one, str) else one for one in parts if one)
 
 
 def interval_rows(table: pd.DataFrame, column: str, factor: float = 1.0) -> pd.DataFrame:

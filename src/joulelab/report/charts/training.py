@@ -11,8 +11,8 @@ import pandas as pd
 from joulelab.findings.all import Analysis
 from joulelab.findings.schema import READABLE
 from joulelab.format import quantity as quantity_text
-from joulelab.report.charts.axes import Axis, Framed, axes_text
-from joulelab.report.charts.chart import LABEL, Chart, NothingToDraw, Selector
+from joulelab.report.charts.axes import Axis, Framed, axes_remarks
+from joulelab.report.charts.chart import LABEL, Chart, NothingToDraw, Remark, Selector
 from joulelab.report.charts.point_labels import name_layers, unnamed_text, with_labels
 from joulelab.report.charts.style import (
     FOR_UNITS,
@@ -30,7 +30,7 @@ from joulelab.report.charts.style import (
     means_text,
     model_colour,
     phase_colour,
-    shared_text,
+    shared_remark,
     specification,
     tips,
     with_shared,
@@ -105,9 +105,10 @@ def batch_sizes(analysis: Analysis) -> Chart:
     return Chart(
         name="batch-size",
         caption=caption(
-            means_text(table), "One line per model, with 95 % intervals; a ring marks its least "
-            "energy. The horizontal axis is logarithmic.",
-            axes_text(table, y), shared_text(table),
+            means_text(table), "One line per model, with 95 % intervals.",
+            Remark("A ring marks its least energy.", {"best": True}),
+            "The horizontal axis is logarithmic.",
+            *axes_remarks(y), shared_remark(),
         ),
         alt=f"Energy {FOR_UNITS} against batch size, one line per model, the best marked.",
         specification=specification(alt.layer(*layers)),
@@ -185,13 +186,14 @@ def epochs(analysis: Analysis) -> Chart:
         table = pd.concat([named, table[~of_model]], ignore_index=True)
         leads, names = name_layers(of_models)
         layers = [leads, *layers, names]
-    has_mean = bool((table["mark"] == "mean").any())
     return Chart(
         name="epochs",
         caption=caption(
             "One line per model, of the epochs that all of its repeats completed.",
-            "The dashed line is the mean over models, of the epochs that all of them completed."
-            if has_mean else "",
+            Remark(
+                "The dashed line is the mean over models, of the epochs that all completed.",
+                {"mark": "mean"},
+            ),
             "Energy is added up from the first epoch on.",
         ),
         alt="Loss, accuracy and accumulated energy by epoch of training, one line per model.",
@@ -264,7 +266,7 @@ def accuracy(analysis: Analysis) -> Chart:
         caption=caption(
             "The dashed line is the Pareto front: no other model is both more accurate and cheaper "
             "than its filled points. Lines are 95 % intervals.",
-            axes_text(table, x, y), shared_text(table), unnamed_text(table),
+            *axes_remarks(x, y), shared_remark(), unnamed_text(table),
         ),
         alt="Accuracy against energy, one point per model, with the Pareto front.",
         specification=specification(
@@ -295,7 +297,9 @@ def last_epochs(analysis: Analysis) -> Chart:
     bars = base.mark_bar(color=SERIES_COLOURS[2], height={"band": 0.7})
     return Chart(
         name="exchange",
-        caption="Accuracy gained in the last quarter of the epochs. Point at a bar for its energy.",
+        caption=caption(
+            "Accuracy gained in the last quarter of the epochs. Point at a bar for its energy."
+        ),
         alt="Accuracy that each model gained in the last quarter of its epochs.",
         specification=specification(bars),
         table=table,

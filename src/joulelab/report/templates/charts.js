@@ -21,6 +21,30 @@ async function drawChart(view, specification, config) {
   return result;
 }
 
+function save(name, address) {
+  const link = Object.assign(document.createElement("a"), { href: address, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  if (address.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+function saveCsv(name, columns, rows) {
+  const cell = (value) => value === null || value === undefined ? ""
+    : /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
+  const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];
+  const text = lines.map((line) => line.map(cell).join(",") + "\n").join("");
+  save(`${name}.csv`, URL.createObjectURL(new Blob([text], { type: "text/csv" })));
+}
+
+// Save a drawing as SVG or PNG, on white.
+async function saveImage(name, view, kind) {
+  view.background("#ffffff");
+  save(`${name}.${kind}`, await view.toImageURL(kind, 3));
+  view.background(null);
+  await view.runAsync();
+}
+
 // Draw again some time after the last change of the window's width.
 function redrawOnResize(redraw) {
   let width = window.innerWidth;

@@ -13,8 +13,15 @@
     return tables.get(name);
   }
 
+  // A chart without any net energy of this group shows gross energy, as its files do.
+  function quantityOf(name, group) {
+    const isKnown = state.quantity !== "net" || shown(name, { ...group, quantity: "net" }, new Set()).length > 0;
+    return isKnown ? state.quantity : "gross";
+  }
+
   function selected(name) {
-    const levels = { ...page.groups.find((one) => one.group === state.group), quantity: state.quantity };
+    const levels = { ...page.groups.find((one) => one.group === state.group) };
+    levels.quantity = quantityOf(name, levels);
     if (state.phase !== "all") levels.phase = state.phase;
     for (const select of document.querySelectorAll(`#figure-${name} select`)) {
       levels[select.dataset.column] = select.value;
@@ -22,21 +29,19 @@
     return levels;
   }
 
-  function shown(name, levels) {
+  function shown(name, levels, hidden = state.hidden) {
     const rows = rowsOf(name).filter((row) =>
-      !state.hidden.has(row.model) &&
+      !hidden.has(row.model) &&
       Object.entries(levels).every(([column, level]) => !(column in row) || row[column] === level ||
         (column === "phase" && row[column] === null)));
     return rows.every((row) => annotations.has(row.mark)) ? [] : rows;
   }
 
-  // Report whether only models that the reader hides have rows.
-  function isHidden(name, levels) {
-    const hidden = state.hidden;
-    state.hidden = new Set();
-    const isThere = shown(name, levels).length > 0;
-    state.hidden = hidden;
-    return isThere;
+  // Return the sentence for a single mark; empty if there are more.
+  function sentence({ name, text, part, parts }, rows) {
+    const known = rows.filter((row) => row[text] !== null);
+    if (new Set(known.map((row) => row[name])).size !== 1) return "";
+    return `${known[0][name]}: ${known.map((row) => [parts[row[part]], row[text]].filter(Boolean).join(" ")).join(", ")}.`;
   }
 
   function specification(name, levels, rows, width) {
@@ -70,18 +75,21 @@
     const levels = selected(name);
     const column = panel.dataset.column;
     panel.hidden = column === "phase" && state.phase !== "all" && state.phase !== panel.dataset.level;
-    if (panel.hidden) return;
+    if (panel.hidden) return [];
     if (column) levels[column] = panel.dataset.level;
     const rows = shown(name, levels);
     drawn.get(view)?.finalize();
     drawn.delete(view);
-    if (rows.length === 0) {
-      const why = isHidden(name, levels) ? "Nothing to show: every model with data is hidden."
+    const single = page.charts[name].single;
+    const text = single && sentence(single, rows);
+    if (rows.length === 0 || text) {
+      const why = text ? text
+        : shown(name, levels, new Set()).length > 0 ? "Nothing to show: every model with data is hidden."
         : levels.quantity === "net" && shown(name, { ...levels, quantity: "gross" }).length > 0
           ? "Nothing to show: net energy is unknown or not above zero here."
           : "Nothing to show: this was not measured for this selection.";
-      view.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: why }));
-      return;
+      view.replaceChildren(Object.assign(document.createElement("p"), { className: text ? "" : "quiet", textContent: why }));
+      return [];
     }
     const spec = specification(name, levels, rows, view.clientWidth);
     let result = await drawChart(view, spec, page.config);
@@ -91,16 +99,30 @@
       result = await drawChart(view, { ...spec, title }, page.config);
     }
     drawn.set(view, result);
+    return rows;
+  }
+
+  // Show the sentences of a caption that are about the rows that are drawn.
+  function explain(name, rows) {
+    const figure = document.getElementById(`figure-${name}`);
+    page.charts[name].remarks.map(Object.entries).forEach((where, i) => {
+      const isAbout = where.length === 0 || rows.some((row) => where.some(([column, value]) => value === true ? row[column] : row[column] === value));
+      figure.querySelector(`[data-remark="${i}"]`).hidden = rows.length === 0 || !isAbout;
+    });
+    figure.querySelector("[data-gross]").hidden = selected(name).quantity === state.quantity;
+    for (const button of figure.querySelectorAll("[data-download=svg], [data-download=png]")) button.hidden = rows.length === 0;
   }
 
   async function draw(names) {
     const mine = ++round;
     document.documentElement.dataset.drawn = "no";
     for (const name of names) {
+      const rows = [];
       for (const panel of document.querySelectorAll(`#figure-${name} .panel`)) {
         if (mine !== round) return;
-        await drawPanel(name, panel);
+        rows.push(...await drawPanel(name, panel));
       }
+      explain(name, rows);
       const details = document.querySelector(`#figure-${name} .data`);
       if (details.open) fillTable(name, details);
     }
@@ -166,35 +188,11 @@
     details.querySelector(".scroll").replaceChildren(table);
   }
 
-  function save(name, address) {
-    const link = Object.assign(document.createElement("a"), { href: address, download: name });
-    document.body.append(link);
-    link.click();
-    link.remove();
-    if (address.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(address), 10000);
-  }
-
-  function csv(name) {
-    const columns = columnsOf(name);
-    const cell = (value) => value === null || value === undefined ? ""
-      : /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
-    const lines = [columns, ...visibleRows(name).map((row) => columns.map((column) => row[column]))];
-    return lines.map((line) => line.map(cell).join(",") + "\n").join("");
-  }
-
   async function download(name, kind) {
-    if (kind === "csv") {
-      save(`${name}.csv`, URL.createObjectURL(new Blob([csv(name)], { type: "text/csv" })));
-      return;
-    }
+    if (kind === "csv") return saveCsv(name, columnsOf(name), visibleRows(name));
     for (const panel of document.querySelectorAll(`#figure-${name} .panel:not([hidden])`)) {
       const view = drawn.get(panel.querySelector(".view"))?.view;
-      if (!view) continue;
-      const level = panel.dataset.level ? `-${panel.dataset.level}` : "";
-      view.background("#ffffff");
-      save(`${name}${level}.${kind}`, await view.toImageURL(kind, 3));
-      view.background(null);
-      await view.runAsync();
+      if (view) await saveImage(panel.dataset.level ? `${name}-${panel.dataset.level}` : name, view, kind);
     }
   }
 

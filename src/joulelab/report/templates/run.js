@@ -102,6 +102,12 @@
     element.addEventListener("dblclick", () => zoom(...whole));
   }
 
+  async function download(panel, kind) {
+    const name = panel.id.slice("figure-".length);
+    if (kind === "csv") return saveCsv(name, Object.keys(page.figures[name].columns), shown(name));
+    if (drawn.has(name)) await saveImage(name, drawn.get(name).view, kind);
+  }
+
   function listen() {
     for (const button of document.querySelectorAll("[data-zoom]")) {
       button.addEventListener("click", () => {
@@ -115,6 +121,13 @@
         state.quantity = input.value;
         drawAll(["icicle"]);
       });
+    }
+    for (const figure of document.querySelectorAll("figure")) {
+      for (const button of figure.querySelectorAll("[data-download]")) {
+        button.addEventListener("click", async () => {
+          for (const panel of figure.querySelectorAll(".panel")) await download(panel, button.dataset.download);
+        });
+      }
     }
     redrawOnResize(() => drawAll(Object.keys(page.figures)));
   }

@@ -3,13 +3,13 @@
 const sortable = (() => {
   const UNKNOWN = ["", "–"];
 
-  // A cell is sorted by its data-order, else by the number that it begins with, else by its text.
+  // A cell is sorted by its data-order, else by the number that it begins with, else, as a date, by its text.
   function orderOf(cell) {
     if (!cell) return null;
     if (cell.dataset.order !== undefined) return cell.dataset.order === "" ? null : Number(cell.dataset.order);
     const text = cell.textContent.trim();
     if (UNKNOWN.includes(text)) return null;
-    const number = /^[+-]?[\d,]*\.?\d+/.exec(text);
+    const number = /^[+-]?[\d,]*\.?\d+(?![\d.,:-])/.exec(text);
     return number ? Number(number[0].replaceAll(",", "")) : text;
   }
 
