@@ -76,7 +76,7 @@ class Opened:
         return self.page.locator(f"#figure-{chart} .panel:visible .role-mark path").count()
 
     def is_a_sentence(self, chart):
-        """Return whether every visible panel is a sentence: of a single mark, or why it is empty."""
+        """Return whether every visible panel is a sentence: its single mark, or why it is empty."""
         panels = self.page.locator(f"#figure-{chart} .panel:visible")
         return all(panel.locator(".view > p").count() == 1 for panel in panels.all())
 
