@@ -198,15 +198,15 @@ def change(ratio: float, low: float, high: float, *, level: str = "95 % CI ") ->
         >>> change(0.942, 0.93, 0.954), change(1.12, 1.08, 1.16, level="")
         ('-5.80 % (95 % CI -7.00 to -4.60 %)', '+12.0 % (8.0–16.0 %)')
         >>> change(0.5, 0.0, math.inf, level=""), change(math.nan, math.nan, math.nan)
-        ('-50.0 % (unbounded)', '')
+        ('cannot be determined', '')
     """
     if math.isnan(ratio):
         return ""
     text = percent(ratio - 1, signed=True)
     if math.isclose(low, high, rel_tol=1e-9):
         return text
-    if low <= 0 and math.isinf(high):
-        return f"{text} (unbounded)"
+    if is_undetermined(low, high):
+        return undetermined()
     ends = interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))
     return f"{text} ({level}{ends} %)"
 
@@ -218,10 +218,10 @@ def relative_to(ratio: float, low: float, high: float) -> tuple[str, str]:
         >>> relative_to(1.35, 1.2, 1.5), relative_to(27.74, 16.86, 45.64)
         (('+35.0 %', '20.0–50.0 %'), ('27.7 times', '16.9–45.6'))
         >>> relative_to(3.0, 0.0, math.inf), relative_to(1.5, math.nan, math.nan)
-        (('not determined', ''), ('+50.0 %', ''))
+        (('cannot be determined', ''), ('+50.0 %', ''))
     """
     if is_undetermined(low, high):
-        return "not determined", ""
+        return undetermined(), ""
     if ratio >= 2:
         return f"{number(ratio)} times", interval(low, high, ratio)
     ends = interval(100 * (low - 1), 100 * (high - 1), 100 * (ratio - 1))
@@ -237,27 +237,24 @@ def is_undetermined(low: float, high: float) -> bool:
     return low <= 0 and math.isinf(high)
 
 
-def undetermined(repeats: int | None = None) -> str:
-    """Say that a value cannot be determined, and from how many repeats.
+def undetermined(data: str = "") -> str:
+    """Say that a value cannot be determined, and from what.
 
     Example:
-        >>> undetermined(2), undetermined()
+        >>> undetermined("2 repeats"), undetermined()
         ('cannot be determined from 2 repeats', 'cannot be determined')
     """
-    of = "" if repeats is None else f" from {count(repeats, 'repeat')}"
-    return f"cannot be determined{of}"
+    return f"cannot be determined from {data}" if data else "cannot be determined"
 
 
-def ratio_with_interval(ratio: float, low: float, high: float, repeats: int | None = None) -> str:
+def ratio_with_interval(ratio: float, low: float, high: float) -> str:
     """Format a ratio with its interval, or say that it cannot be determined.
 
     Example:
-        >>> ratio_with_interval(3.0, 2.5, 3.6), ratio_with_interval(1.64, 0.0, math.inf, 2)
-        ('3.00 (95 % CI 2.50–3.60)', 'cannot be determined from 2 repeats')
+        >>> ratio_with_interval(3.0, 2.5, 3.6), ratio_with_interval(1.64, 0.0, math.inf)
+        ('3.00 (95 % CI 2.50–3.60)', 'cannot be determined')
     """
-    if is_undetermined(low, high):
-        return undetermined(repeats)
-    return with_interval(ratio, low, high)
+    return undetermined() if is_undetermined(low, high) else with_interval(ratio, low, high)
 
 
 def parse_percent(text: str) -> float:

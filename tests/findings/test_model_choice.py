@@ -81,7 +81,7 @@ def test_at_equal_accuracy_the_least_energy_counts(synthetic, tmp_path):
     found = by_id["models.infer.gross"]
     assert found.statement.startswith(
         "Take LeNet: it uses the least gross energy per sample in inference of the 4 models whose "
-        "accuracy cannot be distinguished from the highest ("
+        "accuracy 3 repeats cannot distinguish from the highest ("
     )
     assert "less accurate" not in found.statement
     saved = by_id["efficient.infer.gross"]

@@ -218,6 +218,7 @@ def test_a_worker_that_crashes_or_hangs_is_reported(tiny_plan, tmp_path):
         ({"data": {"name": "cifar10", "root": "/nowhere"}}, DatasetError, "cifar10|CIFAR-10"),
         ({"sensors": ["gpuu"]}, UserError, "gpu"),
         ({"factors": {"device": ["cuda:99"]}}, UserError, "cuda"),
+        ({"models": ["LeNet", "nosuchmodule:build"]}, UserError, "nosuchmodule"),
     ],
 )
 def test_what_no_cell_could_run_with_is_refused_before_the_first(

@@ -61,6 +61,15 @@ def test_a_study_ends_with_a_table_results_and_a_report(plan_file, tmp_path, run
     assert len(message.splitlines()) == 1
 
 
+def test_a_list_ends_with_what_the_run_would_refuse(tmp_path, tiny_plan, run):
+    path = tmp_path / "plan.toml"
+    path.write_text(tiny_plan.replaced(models=["tiny_models:linear", "tiny_models:cube"]).to_toml())
+    code, listed, error = run("study", path, "--out", tmp_path / "out", "--list")
+    assert code == 2
+    assert "4 cells in 2 blocks" in listed
+    assert "no model 'tiny_models:cube': tiny_models has no 'cube'" in error
+
+
 def test_a_list_has_a_column_for_each_varying_factor_and_says_once_what_is_unknown(
     tiny_plan, tmp_path, run
 ):

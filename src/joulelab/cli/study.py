@@ -99,6 +99,7 @@ def command(
             hint="run pip install 'joulelab[study]'",
         )
     from joulelab.fleet.engines import engine_named  # noqa: PLC0415
+    from joulelab.models.registry import check_factory  # noqa: PLC0415
     from joulelab.study.plan_file import load_plan, preset_names  # noqa: PLC0415
     from joulelab.study.runner import list_cells, run_study  # noqa: PLC0415
 
@@ -109,6 +110,9 @@ def command(
     directory = out or Path("studies") / chosen.name
     if only_list:
         _print_cells(chosen, *list_cells(chosen, directory), as_json)
+        sys.path.append(str(Path.cwd()))  # As the runs do.
+        for name in chosen.models:
+            check_factory(name)
         return
     context = click.get_current_context()
     try:

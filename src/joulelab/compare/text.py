@@ -7,7 +7,16 @@ from collections.abc import Iterator
 
 from joulelab.compare.compare import Comparison, Effect
 from joulelab.compare.measurement import Group
-from joulelab.format import count, p_value, percent, quantity, timestamp, watt_hours, with_interval
+from joulelab.format import (
+    count,
+    p_value,
+    percent,
+    quantity,
+    timestamp,
+    undetermined,
+    watt_hours,
+    with_interval,
+)
 from joulelab.uncertain import is_determined
 
 NEGLIGIBLE, SMALL, MODERATE = 0.02, 0.05, 0.20
@@ -73,7 +82,7 @@ def verdict(effect: Effect, confidence: float) -> str:
         if effect.significant:
             side = "higher" if change > 0 else "lower"
             return f"significantly {side} in the candidate; {runs} cannot determine by how much"
-        return f"cannot be determined from {runs}, which vary too much"
+        return f"{undetermined(runs)}, which vary too much"
     text += f" ({_level(confidence)}{change_range(low, high)})"
     if effect.significant is None:
         return f"{text}: not tested, since one run each cannot show how much runs vary"

@@ -22,7 +22,7 @@ from joulelab.findings.schema import (
     records,
 )
 from joulelab.findings.summary import ANALYZED
-from joulelab.format import count, join_words, with_interval
+from joulelab.format import count, join_words, undetermined, with_interval
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 from joulelab.stats.estimates import Estimate
 
@@ -224,11 +224,11 @@ def _undetermined(rows: list[dict[str, Any]], energy: str) -> str:
     measured = join_words([f"{size:,}" for size in sizes], "or")
     if any(pd.isna(row["shown"]) for row in rows):
         return (
-            f"this cannot be determined without repeats in two blocks or more; the least {energy} "
+            f"this {undetermined()} without repeats in two blocks or more; the least {energy} "
             f"was measured at {measured}"
         )
     return (
-        f"this cannot be determined from {count(repeats, 'repeat')}: no batch size uses "
+        f"this {undetermined(count(repeats, 'repeat'))}: no batch size uses "
         f"significantly more {energy} per {rows[0]['unit']} than another, and more than "
         f"{100 * TOLERANCE:g} % more (the least was measured at {measured})"
     )

@@ -49,7 +49,6 @@ from joulelab.stats.estimates import (
     mean_with_errors,
     ratio_interval,
 )
-from joulelab.uncertain import MOST_FACTOR
 
 ROUNDING = 1e-9
 """Ratios that differ relatively by less are equal."""
@@ -66,9 +65,6 @@ SIDE_BY_SIDE = (
     "unit", "model", "phase", "quantity", "machine", "reference", "setting", "ratio", "low", "high",
 )  # fmt: skip
 """Columns of :func:`side_by_side`. ``quantity`` is ``net``, ``gross`` or ``time``."""
-
-TOO_WIDE = f"the interval spans more than a factor of {MOST_FACTOR:g} to either side"
-"""Why a ratio cannot be determined."""
 
 BY_CHANCE = "1 in 20 would by chance"
 """How many of intervals of 95 % exclude the truth."""
@@ -139,8 +135,8 @@ def _phase_finding(part: pd.DataFrame, means: CellMeans) -> Finding:
     times = f"{with_interval(found.value, found.low, found.high)} times {compared}"
     text = f"per {first['unit']}, {phase} {verb} {times}"
     if is_undetermined(found.low, found.high):
-        unknown = undetermined(int(part["n"].min()))
-        text = f"how many times {compared} {phase} {verb} {unknown}: {TOO_WIDE}"
+        unknown = undetermined(count(int(part["n"].min()), "repeat"))
+        text = f"how many times {compared} {phase} {verb} {unknown}"
     differs = n > 1 and replace(mean, value=mean.value - math.log(pair.rule)).p < ALPHA
     has_rule = pair.rule != 1
     if n == 1:
@@ -310,7 +306,7 @@ def _machine_finding(part: pd.DataFrame) -> Finding:
     times = f"{with_interval(mean, low, high)} times {compared}"
     text = f"per {first['unit']}, {phase} {verb} {times} {place}"
     if is_undetermined(low, high):
-        text = f"how many times {compared} {phase} {verb} {place} {undetermined()}: {TOO_WIDE}"
+        text = f"how many times {compared} {phase} {verb} {place} {undetermined()}"
     differs = None if math.isnan(low) else not low <= 1 <= high
     different = {True: "significant", False: "not significant"}
     texts = [f"{text}, for {first['model']}, the only model measured on both"]

@@ -9,9 +9,16 @@ from typing import Any
 import pandas as pd
 
 from joulelab.findings.cell_means import Cell, CellMeans
-from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, KEY, NAMES, PHASES, Finding, frame, records
-from joulelab.format import count, join_words, number, sentence, with_interval
+from joulelab.format import (
+    count,
+    is_undetermined,
+    join_words,
+    number,
+    sentence,
+    undetermined,
+    with_interval,
+)
 from joulelab.stats.blocked_means import CellMean, mean_difference, simultaneous_ratio
 
 MODEL_RATIOS = (
@@ -157,7 +164,7 @@ class _Choice:
         elif not self.others:
             texts = [
                 f"which of {len(self.rows)} models uses the least {self.energy} in {self.phase} "
-                "cannot be determined"
+                f"{undetermined()}"
             ]
         else:
             among = self.rivals or [_inverse(row) for row in self.cheaper] or self.others
@@ -189,9 +196,12 @@ class _Choice:
                     why = "without repeats or a known test set, accuracies have no intervals"
                 yield f"take {self.name} for the highest accuracy, {highest}: {why}"
                 return
+            own = self.accuracies[self.name]["accuracy_pct"]
+            measured = "" if own == self.best["accuracy_pct"] else f"; {self.name}, {number(own)} %"
             among = (
-                f" of the {len(self.rivals) + 1} models whose accuracy cannot be distinguished "
-                f"from the highest ({self.best['model']}, {highest})"
+                f" of the {len(self.rivals) + 1} models whose accuracy "
+                f"{self._repeats(self.best['model'])} cannot distinguish from the highest "
+                f"({self.best['model']}, {highest}{measured})"
             )
         least = f"the least {self.energy} in {self.phase}{among}"
         nearest = self.rivals[0]
@@ -201,15 +211,16 @@ class _Choice:
         if pd.isna(nearest["shown"]):
             yield (
                 f"take {self.name} if repeats confirm it: it was measured to use {least}; "
-                f"{following}, was measured to use {_times(nearest)}"
+                f"{following}, was measured to use {self._times(nearest)}"
             )
             yield "repeats in two blocks or more are needed to test the difference"
         elif not close:
-            yield f"take {self.name}: it uses {least}; {following}, uses {_times(nearest)}"
+            yield f"take {self.name}: it uses {least}; {following}, uses {self._times(nearest)}"
         elif not apart:
             yield (
                 f"take {self.name} for now: it was measured to use {least}, but no other uses "
-                f"significantly more (95 %); {following}, was measured to use {_times(nearest)}"
+                f"significantly more (95 %); {following}, was measured to use "
+                f"{self._times(nearest)}"
             )
         else:
             yield (
@@ -219,11 +230,11 @@ class _Choice:
         if close and len(apart) > 1:
             first, last = apart[0], apart[-1]
             yield (
-                f"{len(apart)} models use significantly more, from {_times(first)} "
-                f"({first['model']}) to {_times(last)} ({last['model']})"
+                f"{len(apart)} models use significantly more, from {self._times(first)} "
+                f"({first['model']}) to {self._times(last)} ({last['model']})"
             )
         elif apart and apart[-1] is not nearest:
-            yield f"{apart[-1]['model']} uses the most, {_times(apart[-1])}"
+            yield f"{apart[-1]['model']} uses the most, {self._times(apart[-1])}"
 
     def _trade_off(self) -> Iterator[str]:
         """State what the most accurate of the cheaper models uses, and its accuracy."""
@@ -234,13 +245,20 @@ class _Choice:
                 accuracy["less_pct"], accuracy["less_low_pct"], accuracy["less_high_pct"]
             )
             energy = "" if self.rivals else f" {self.energy} in {self.phase}"
-            more = f"{self.name} uses {_times(_inverse(cheap))}{energy} as {cheap['model']}"
+            more = f"{self.name} uses {self._times(_inverse(cheap))}{energy} as {cheap['model']}"
+            which = ", which"
+            if is_undetermined(cheap["low"], cheap["high"]):
+                more = (
+                    f"how much more{energy} {self.name} uses than {cheap['model']} "
+                    f"{undetermined(self._repeats(cheap['model']))}"
+                )
+                which = f"; {cheap['model']}"
             if pd.isna(cheap["shown"]):
                 more += " (repeats are needed to test it)"
             elif not _is_shown(cheap):
                 more += " (not significantly more)"
             than = "" if self.best["model"] == self.name else f" than {self.best['model']}"
-            yield f"{more}, which is {less} points less accurate{than}"
+            yield f"{more}{which} is {less} points less accurate{than}"
             others = len(self.cheaper) - 1
             if others:
                 also = count(others, "other model also uses", "other models also use")
@@ -248,6 +266,17 @@ class _Choice:
         unknown = [row["model"] for row in self.rows if row["model"] not in self.accuracies]
         if self.accuracies and unknown:
             yield f"the accuracy of {_some(unknown)} is unknown"
+
+    def _times(self, row: dict[str, Any]) -> str:
+        """Say how many times as much a model uses."""
+        if is_undetermined(row["low"], row["high"]):
+            return f"a multiple that {undetermined(self._repeats(row['model']))}"
+        return f"{with_interval(row['estimate'], row['low'], row['high'])} times as much"
+
+    def _repeats(self, other: str) -> str:
+        """Count the repeats that the model to take and another both have."""
+        own = [row["n"] for row in self.rows if row["model"] in (self.name, other)]
+        return count(int(min(own)), "repeat")
 
     def _saving(self, best: str) -> Finding:
         """State the saving over the most accurate model at equal accuracy."""
@@ -261,7 +290,7 @@ class _Choice:
             shown = None if pd.isna(row["shown"]) else row["estimate"] > 1 and _is_shown(row)
             text = f"{self.name} saves {with_interval(saving, low, high, '%')} over {best}"
             if math.isinf(low):
-                text = f"what {self.name} saves over {best} cannot be determined: {TOO_WIDE}"
+                text = f"what {self.name} saves over {best} {undetermined(self._repeats(best))}"
             if shown is None:
                 text += "; repeats are needed to test it"
             elif not shown:
@@ -291,9 +320,3 @@ def _inverse(row: dict[str, Any]) -> dict[str, Any]:
 def _some(names: list[str]) -> str:
     left = len(names) - 3
     return join_words([*names[:3], f"{left} others"] if left > 1 else names)
-
-
-def _times(row: dict[str, Any]) -> str:
-    if math.isinf(row["high"]):
-        return f"an unknown number of times as much ({TOO_WIDE})"
-    return f"{with_interval(row['estimate'], row['low'], row['high'])} times as much"

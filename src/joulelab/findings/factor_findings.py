@@ -10,10 +10,16 @@ from typing import Any
 import pandas as pd
 
 from joulelab.findings.cell_means import ACCURACY
-from joulelab.findings.comparisons import TOO_WIDE
 from joulelab.findings.schema import ENERGIES, INTERVAL, NAMES, PHASES, Finding, records
 from joulelab.findings.summary import level_text
-from joulelab.format import count, join_words, sentence, with_interval
+from joulelab.format import (
+    count,
+    is_undetermined,
+    join_words,
+    sentence,
+    undetermined,
+    with_interval,
+)
 
 MOST_PERCENT = 2.0
 """A greater ratio is stated as a multiple, not in percent."""
@@ -137,8 +143,8 @@ def _strength(row: _Row) -> float:
 
 def _amount(row: _Row) -> str:
     """Format an effect with its interval, without a sign, for example ``31.0 % less``."""
-    if math.isinf(row["high"]):
-        return f"an unknown amount ({TOO_WIDE})"
+    if is_undetermined(row["low"], row["high"]):
+        return f"an amount that {undetermined()}"
     if row["quantity"] != ACCURACY and row["estimate"] > MOST_PERCENT:
         return f"{with_interval(*(row[end] for end in INTERVAL))} times as much"
     value, low, high, unit = _changes(row)
@@ -150,6 +156,8 @@ def _amount(row: _Row) -> str:
 
 def _signed(row: _Row) -> str:
     """Format an effect with its interval as a change, for example ``-31.0 % (95 % CI ...)``."""
+    if is_undetermined(row["low"], row["high"]):
+        return f"the change {undetermined()}"
     value, low, high, unit = _changes(row)
     return f"{'+' if value > 0 else ''}{with_interval(value, low, high, unit)}"
 

@@ -163,7 +163,7 @@ class Forecast:
             if math.isfinite(self.gross_j):
                 least.insert(0, fmt.quantity(self.gross_low_j, "J"))
             seen = _count_epochs(self.epochs_seen)
-            return f"{of}: cannot be determined from {seen}; at least {fmt.join_words(least)}"
+            return f"{of}: {fmt.undetermined(seen)}; at least {fmt.join_words(least)}"
         parts = [fmt.duration(self.duration_s)]
         if low != high:
             parts[0] += f" (95 % CI {low} to {high})"

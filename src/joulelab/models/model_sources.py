@@ -93,6 +93,20 @@ def _from_factory(
     module: str, attribute: str, num_classes: int, in_channels: int, options: dict[str, Any]
 ) -> nn.Module:
     name = f"{module}:{attribute}"
+    factory = find_factory(module, attribute)
+    sizes = {"num_classes": num_classes, "in_channels": in_channels}
+    accepted = {key: value for key, value in sizes.items() if _accepts(factory, key)}
+    return call_factory(name, factory, **accepted, **options)
+
+
+def find_factory(module: str, attribute: str) -> Any:
+    """Import what builds a model.
+
+    Raises:
+        UnknownModelError: The module has no such function.
+        UserError: The module cannot be imported.
+    """
+    name = f"{module}:{attribute}"
     factory: Any = import_package(
         module, name, "is the package installed, or its directory in PYTHONPATH?"
     )
@@ -109,9 +123,7 @@ def _from_factory(
         raise UnknownModelError(
             f"no model {name!r}", why=f"it is a {type(factory).__name__}, which cannot be called"
         )
-    sizes = {"num_classes": num_classes, "in_channels": in_channels}
-    accepted = {key: value for key, value in sizes.items() if _accepts(factory, key)}
-    return call_factory(name, factory, **accepted, **options)
+    return factory
 
 
 def _refuse_weights(name: str, options: dict[str, Any]) -> None:

@@ -189,6 +189,21 @@ def has_random_weights(name: str) -> bool:
     return not transformers_models.has_local_weights(rest)
 
 
+def check_factory(name: str) -> None:
+    """Import the user's function that builds a model, if the name is one of ``module:function``.
+
+    Raises:
+        UnknownModelError: The module has no such function.
+        UserError: The module cannot be imported.
+    """
+    module, _, attribute = canonical_name(name).partition(":")
+    if attribute and module not in PREFIXES:
+        require_torch()
+        from joulelab.models.model_sources import find_factory  # noqa: PLC0415 - imports torch
+
+        find_factory(module, attribute)
+
+
 def require_torch() -> None:
     """Raise a UserError that names the extra to install if PyTorch is missing."""
     try:

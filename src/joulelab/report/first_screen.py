@@ -163,12 +163,16 @@ def _facts(total: Total, costs: Costs) -> Iterator[Fact]:
     yield Fact("Time", duration(total.duration_s), (f"{runs} on average",))
     if len(total.phases) > 1 and math.isfinite(gross.value):
         by_energy = sorted(total.phases.items(), key=lambda one: -one[1][0])
-        shares = [
-            f"{PHASES[phase]} {percent(gross_j / gross.value)}: {quantity(gross_j, 'J')} in "
-            f"{duration(duration_s)}"
+        names, shares = zip(*(
+            (
+                PHASES[phase],
+                f"{percent(gross_j / gross.value)}: {quantity(gross_j, 'J')} in "
+                f"{duration(duration_s)}",
+            )
             for phase, (gross_j, duration_s) in by_energy
-        ]
-        yield Fact("Costs most", PHASES[by_energy[0][0]], tuple(shares))
+        ), strict=True)  # fmt: skip
+        others = (f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True))
+        yield Fact("Costs most", names[0], (shares[0], *others))
     yield from cost_facts(costs)
 
 

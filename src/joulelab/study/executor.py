@@ -24,6 +24,7 @@ from joulelab.errors import JoulelabError, RecorderError, WorkloadError
 from joulelab.forecast.loop import EpochLoop, EpochOptions
 from joulelab.forecast.steady import SteadyWindow
 from joulelab.meter import Meter
+from joulelab.models.registry import check_factory
 from joulelab.sensors.discovery import ENVIRONMENT as SENSORS_ENVIRONMENT
 from joulelab.sensors.discovery import discover
 from joulelab.sensors.sensor import Quantity
@@ -49,11 +50,13 @@ class Executor:
 
     Raises:
         DatasetError: The data set is missing.
-        UserError: A device or a sensor of the plan is missing.
+        UserError: A device, a sensor or a model's function of the plan is missing.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        for name in plan.models:
+            check_factory(name)
         self._devices = {name: _resolve(name) for name in plan.factors.device}
         self._machine = machine.describe(*environment_selection())
         self._sensors = list(plan.sensors) or None
