@@ -80,6 +80,8 @@ def _print(job: JobEnergies) -> None:
 def _of_components(total: Energy) -> Iterator[tuple[str, str]]:
     for component, part in total.components.items():
         yield component, f"{quantity(part.gross_j, 'J')}  {part.provenance}"
+    for one in total.enclosures:
+        yield one.name, f"{quantity(one.gross_j, 'J')}  around its parts, not added"
     for component, why in total.absent.items():
         yield component, f"not measured: {why}"
 

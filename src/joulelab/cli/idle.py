@@ -99,7 +99,7 @@ def command(
 
 
 def _print(point: IdlePoint, energy: Energy) -> None:
-    for name, part in energy.components.items():
+    for name, part in energy.all_parts.items():
         power_w = point.power_w.get(name, math.nan)
         off_w = point.uncertainty_w.get(name, math.nan)
         half_w = COVERAGE_FACTOR * math.hypot(

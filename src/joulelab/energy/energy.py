@@ -10,7 +10,13 @@ from html import escape
 from typing import Any, NotRequired, TypedDict
 
 from joulelab.energy.component_energy import ComponentEnergy, StoredComponent, sensor_of
-from joulelab.energy.nesting import Enclosure, enclosures
+from joulelab.energy.nesting import (
+    MACHINE,
+    UNMETERED_IN_NODE,
+    Enclosure,
+    enclosures,
+    kind_of,
+)
 from joulelab.format import (
     duration,
     finite_or_none,
@@ -28,6 +34,7 @@ from joulelab.validation import InvalidData, NotNegative, convert
 
 __all__ = [
     "NEGATIVE_NET",
+    "ROLES",
     "ComponentEnergy",
     "Energy",
     "StoredEnergy",
@@ -215,6 +222,12 @@ without cpu:0
         return f"this job used about {used} of {of}, {percentage}, {estimated}"
 
     @property
+    def unmetered(self) -> str:
+        """What no meter of this energy includes."""
+        kinds = {kind_of(name) for name in (*self.components, *self.enclosing)}
+        return "network" if kinds & {*MACHINE} else f"{UNMETERED_IN_NODE}, network"
+
+    @property
     def provenance(self) -> Provenance:
         """The weakest of the components': simulated, then estimated, then measured."""
         kinds = {part.provenance for part in self.components.values()}
@@ -313,7 +326,8 @@ without cpu:0
     def to_json(self) -> dict[str, Any]:
         """Return totals, components, absences and notes; NaN becomes ``None``.
 
-        Meters that enclose others and estimates within a meter are there if there are any.
+        Meters that enclose others, their differences to their parts, and estimates within a meter
+        are there if there are any.
         """
         names = (
             "gross_j", "idle_j", "net_j", "interval_j", "net_interval_j", "job_j",
@@ -328,6 +342,11 @@ without cpu:0
                 for role in ROLES[1:]
                 if getattr(self, role)
             },
+            **(
+                {"differences": [one.to_json() for one in self.enclosures]}
+                if self.enclosing
+                else {}
+            ),
         }
 
     @classmethod

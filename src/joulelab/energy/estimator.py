@@ -157,7 +157,7 @@ class EnergyEstimator:
         for name, part in energy.components.items():
             roles[self._nesting.role(name)][name] = part
         notes = dict.fromkeys(energy.notes)
-        notes |= dict.fromkeys(self._nesting.total_note(name) for name in roles["components"])
+        notes |= dict.fromkeys(self._nesting.total_notes(roles["components"]))
         energy = replace(energy, **roles)
         notes |= dict.fromkeys(one.contradiction for one in energy.enclosures)
         return replace(energy, notes=tuple(filter(None, notes)))

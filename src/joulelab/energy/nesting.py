@@ -23,17 +23,20 @@ it together, and their energies add up.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from joulelab.energy.component_energy import ComponentEnergy, sensor_of
-from joulelab.format import join_words, quantity, with_interval
+from joulelab.format import finite_or_none, join_words, quantity, with_interval
 from joulelab.sensors.sensor import Channel, Provenance
 from joulelab.uncertain import Interval, normal_interval
 
 KINDS = ("plug", "psu", "node", "soc", "module", "card")
 """Kinds of components that may contain others, from the outermost to the innermost."""
 _WHOLE = ("psu", "node")
+MACHINE = ("plug", *_WHOLE)
+"""Kinds that usually include the power supply, fans, the board and disks."""
 UNMETERED = {
     "soc": "board and what else is connected",
     "module": "memory, regulators, interconnect",
@@ -104,15 +107,19 @@ class Nesting:
             return "components"
         return "enclosing" if component in self.enclosing else "enclosed"
 
-    def total_note(self, component: str) -> str:
-        """Explain why a meter that contains others is itself in the total; empty if it is not."""
-        if component not in self.added or not self.inside[component]:
-            return ""
-        inside = join_words(sorted(self.inside[component]))
-        return (
-            f"{component} is in the total: nothing that it contains is measured ({inside}: "
-            "estimated, not added)"
-        )
+    def total_notes(self, components: Iterable[str]) -> Iterator[str]:
+        """Explain why meters that contain others are themselves in a total."""
+        together: dict[frozenset[str], list[str]] = {}
+        for name in components:
+            if inside := self.inside.get(name):
+                together.setdefault(inside, []).append(name)
+        for inside, names in together.items():
+            is_one = len(names) == 1
+            verb, contain = ("is", "it contains") if is_one else ("are", "they contain")
+            yield (
+                f"{join_words(names)} {verb} in the total: nothing that {contain} is measured "
+                f"({join_words(sorted(inside))}: estimated, not added)"
+            )
 
 
 def _inside(contains: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
@@ -235,6 +242,16 @@ class Enclosure:
     def __str__(self) -> str:
         text = f"{self.name} {quantity(self.gross_j, 'J')} ({self.source})"
         return ", ".join(filter(None, (text, self.difference_text)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; NaN becomes ``None``."""
+        names = ("gross_j", "interval_j", "difference_j", "difference_interval_j")
+        return {
+            "meters": [*self.meters],
+            "parts": [*self.parts],
+            **{name: finite_or_none(getattr(self, name)) for name in names},
+            "unmetered": self.unmetered,
+        }
 
     @property
     def contradiction(self) -> str:

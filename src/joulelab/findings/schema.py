@@ -26,10 +26,11 @@ RUN_COLUMNS = (
     "net_independent_uncertainty_j", "gap_s", "data_wait_s", "train_accuracy_pct",
     "cudnn_benchmark", "operators", "shared", "power_limit_w", "clock_mhz", "tokens",
     "gross_j_per_token", "net_j_per_token", "macs_per_token", "prompt_tokens", "output_tokens",
-    "attention", "cache",
+    "attention", "cache", "enclosing", "enclosing_j",
 )  # fmt: skip
 """Columns of ``results.*``. ``machine`` is the machine's identity; uncertainties are standard
-uncertainties (k = 1); ``shared`` is whether other processes used the machine, too."""
+uncertainties (k = 1); ``shared`` is whether other processes used the machine, too; ``enclosing`` is
+the outermost meter around the components, and ``enclosing_j`` its gross energy."""
 
 EPOCH_COLUMNS = (
     "run_id", "epoch", "duration_s", "gross_j", "net_j", "loss", "accuracy_pct", "study", "model",
@@ -60,7 +61,7 @@ _TEXTS = (
     "memory_format", "optimizer", "input_path", "device", "resolved_device", "dataset", "sources",
     "absent", "component", "setting", "quantity", "reference", "between", "first", "second",
     "method", "limit", "predictor", "other", "level", "factor", "attention", "cache", "unit",
-    "other_level", "other_reference",
+    "other_level", "other_reference", "enclosing",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
     "batch_size", "repeat", "epochs", "samples", "steps", "vram_peak_bytes", "parameters",

@@ -255,6 +255,7 @@ def _energy_columns(energy: Energy) -> dict[str, Any]:
     parts = energy.components.values()
     by_kind_j = {kind: _of_kind(energy, kind) for kind in ("gpu", "cpu", "dram")}
     known = bool(energy.components)
+    outermost = energy.enclosures[-1] if energy.enclosing else None
     return {
         "duration_s": energy.duration_s,
         "gross_j": energy.gross_j,
@@ -272,6 +273,8 @@ def _energy_columns(energy: Energy) -> dict[str, Any]:
         "gap_s": energy.gap_s if known else math.nan,
         "sources": " ".join(f"{part.component}={part.source}" for part in parts) or None,
         "absent": " ".join(sorted(energy.absent)) or None,
+        "enclosing": outermost.name if outermost else None,
+        "enclosing_j": outermost.gross_j if outermost else math.nan,
         "gross_correlated_uncertainty_j": _combined(
             math.hypot(
                 part.gain_uncertainty * part.gross_j, part.offset_uncertainty_w * part.duration_s

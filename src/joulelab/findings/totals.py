@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joulelab.energy.energy import Energy
+from joulelab.energy.nesting import Enclosure
 from joulelab.energy.uncertainty import METRICS, find_boards, metric_value
 from joulelab.machine import Machine
-from joulelab.runs.record import Run
+from joulelab.runs.record import Run, sum_of_known
 from joulelab.runs.study_runs import Study
 from joulelab.uncertain import UncertainValue
 
@@ -26,6 +27,7 @@ class Total:
         net: Net energy, J; NaN unless it is known of each of them.
         duration_s: Length of all phases.
         phases: Gross energy in J and length in s of each phase.
+        enclosures: Meters around the components, over all phases, next to their parts.
         sources: Each component and where its energy comes from, for example ``"measured"``.
     """
 
@@ -37,6 +39,7 @@ class Total:
     duration_s: float
     phases: dict[str, tuple[float, float]]
     sources: frozenset[tuple[str, str]]
+    enclosures: tuple[Enclosure, ...] = ()
 
 
 def study_totals(study: Study) -> list[Total]:
@@ -76,6 +79,7 @@ def _total(study: Study, runs: Sequence[Run]) -> Total:
             for _, energy in measured
             for part in energy.components.values()
         ),
+        enclosures=tuple(sum_of_known(energy for _, energy in measured).enclosures),
     )
 
 

@@ -21,7 +21,7 @@ from joulelab.forecast.sources import read_source
 from joulelab.format import count, duration, percent, quantity
 from joulelab.layout import Line
 from joulelab.report.facts import Fact, cost_facts, devices_text, energy_fact
-from joulelab.report.provenance import provenance_summary
+from joulelab.report.provenance import component_name, provenance_summary
 from joulelab.run.summary import SITE_HINT
 from joulelab.runs.shared_machine import study_caveats
 
@@ -159,6 +159,9 @@ def _facts(total: Total, costs: Costs) -> Iterator[Fact]:
             yield Fact("Net of idle", "unknown", ("idle power was not measured",))
         else:
             yield energy_fact("Net of idle", net.value, net.interval)
+    for one in total.enclosures:
+        name = " + ".join(map(component_name, one.meters))
+        yield energy_fact(name, one.gross_j, one.interval_j, one.difference_text)
     runs = f"{count(len(total.runs), 'run')}, {quantity(gross.value / total.duration_s, 'W')}"
     yield Fact("Time", duration(total.duration_s), (f"{runs} on average",))
     if len(total.phases) > 1 and math.isfinite(gross.value):

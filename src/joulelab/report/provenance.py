@@ -13,7 +13,10 @@ from joulelab.runs.study_runs import Study
 from joulelab.sensors.sensor import Provenance
 from joulelab.uncertain import COVERAGE_FACTOR
 
-_KINDS = {"gpu": "GPU", "cpu": "CPU", "dram": "Memory"}
+_KINDS = {
+    "gpu": "GPU", "cpu": "CPU", "dram": "Memory", "soc": "Chip", "card": "Card",
+    "module": "Module", "node": "Node", "psu": "Power supply", "plug": "Plug",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ def origins(study: Study) -> list[Origin]:
     """List every source that gave energy in a finished run, by component."""
     parts: dict[tuple[str, str], ComponentEnergy] = {}
     for energy in _energies(study):
-        for part in energy.components.values():
+        for part in energy.all_parts.values():
             parts.setdefault((part.component, part.source), part)
     notes = _notes(study)
     return [

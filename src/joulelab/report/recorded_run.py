@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from joulelab.carbon.site import local_costs
-from joulelab.energy.energy import Energy, sensor_of
+from joulelab.energy.energy import Energy, joined, sensor_of
 from joulelab.energy.uncertainty import Boards, find_boards
 from joulelab.errors import TraceError, UserError
 from joulelab.recording.span_columns import SpanColumns, Windows
@@ -265,15 +265,8 @@ def _sum_over_hosts(energies: Sequence[tuple[str, Energy]]) -> Energy:
     by_host: dict[str, list[Energy]] = {}
     for host, energy in energies:
         by_host.setdefault(host, []).append(energy)
-    sums = {host: sum_of_known(parts) for host, parts in by_host.items()}
-    return Energy(
-        duration_s=max((one.duration_s for one in sums.values()), default=math.nan),
-        components={
-            f"{name}@{host}": part
-            for host, one in sums.items()
-            for name, part in one.components.items()
-        },
-    )
+    sums = [sum_of_known(parts).with_suffix(f"@{host}") for host, parts in by_host.items()]
+    return joined(sums) if sums else Energy(duration_s=math.nan)
 
 
 def _status(parts: Sequence[Run]) -> Status:

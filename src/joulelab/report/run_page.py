@@ -18,7 +18,7 @@ from markupsafe import Markup
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_network_energy
 from joulelab.energy.baseline import BUSY_IDLE
-from joulelab.energy.energy import NEGATIVE_NET, Energy
+from joulelab.energy.energy import NEGATIVE_NET, ComponentEnergy, Energy
 from joulelab.energy.uncertainty import Boards, gross_energy
 from joulelab.findings.tables import write_file
 from joulelab.forecast.sources import profile_of_trace
@@ -50,7 +50,7 @@ from joulelab.report.run_figures import (
     spans_figure,
 )
 from joulelab.run.saved_summary import EPOCH
-from joulelab.run.summary import NEVER_METERED, SITE_HINT, Epoch, Summary
+from joulelab.run.summary import SITE_HINT, Epoch, Summary
 from joulelab.runs.record import Run, SpanTotal, sum_of_known
 from joulelab.runs.shared_machine import Sharing, is_shared
 from joulelab.runs.span_tree import SpanNode, run_extent
@@ -112,7 +112,7 @@ def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) 
         forecast_of=shlex.quote(str(run.directory)),
         forecasts=[sentence(one) for one in _forecasts(recorded)],
         components=_component_table(energy),
-        sources=[source_statement(part) for part in energy.components.values()],
+        sources=_source_lines(energy),
         absent={component_name(name): why for name, why in energy.absent.items()},
         notes=[sentence(one) for one in _notes(recorded)],
         record=_record(recorded),
@@ -392,18 +392,37 @@ def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:
     """Return the cells of each component, each with its interval."""
     rows = []
     for name, part in energy.components.items():
-        net = interval_text(part.net_j, part.net_interval_j) if math.isfinite(part.net_j) else ""
-        job = "" if part.share is None else interval_text(part.job_j, part.job_interval_j)
-        rows.append(
-            [
-                (component_name(name), str(part.provenance)),
-                (quantity(part.gross_j, "J"), interval_text(part.gross_j, part.interval_j)),
-                (quantity(part.net_j, "J"), net),
-                (quantity(part.job_j, "J"), job),
-                (quantity(part.mean_power_w, "W"), ""),
-            ]
-        )
+        rows.append(_component_row(component_name(name), str(part.provenance), part))
+    for name, part in energy.enclosed.items():
+        rows.append(_component_row(component_name(name), f"{part.provenance}, not added", part))
+    for one in energy.enclosures:
+        name = " + ".join(map(component_name, one.meters))
+        meters = Energy(duration_s=energy.duration_s, components=one.meters)
+        rows.append(_component_row(name, "around its parts, not added", meters))
     return rows
+
+
+def _component_row(name: str, tag: str, energy: Energy | ComponentEnergy) -> list[tuple[str, str]]:
+    net_j, job_j = energy.net_j, energy.job_j
+    net = interval_text(net_j, energy.net_interval_j) if math.isfinite(net_j) else ""
+    job = interval_text(job_j, energy.job_interval_j) if math.isfinite(job_j) else ""
+    return [
+        (name, tag),
+        (quantity(energy.gross_j, "J"), interval_text(energy.gross_j, energy.interval_j)),
+        (quantity(net_j, "J"), net),
+        (quantity(job_j, "J"), job),
+        (quantity(energy.mean_power_w, "W"), ""),
+    ]
+
+
+def _source_lines(energy: Energy) -> list[str]:
+    """State where each value of the table is from, and what meters show beyond their parts."""
+    lines = [source_statement(part) for part in energy.all_parts.values()]
+    for one in energy.enclosures:
+        if one.difference_text:
+            name = " + ".join(map(component_name, one.meters))
+            lines.append(f"{name}: {one.difference_text}.")
+    return lines
 
 
 def _notes(recorded: RecordedRun) -> list[str]:
@@ -425,7 +444,7 @@ def _notes(recorded: RecordedRun) -> list[str]:
     notes.append(known or SITE_HINT.replace("`", ""))
     if known and costs.no_carbon:
         notes.append(f"CO2e unknown: {costs.no_carbon}")
-    return [*dict.fromkeys(notes), NEVER_METERED]
+    return [*dict.fromkeys(notes), f"not metered: {energy.unmetered}"]
 
 
 def _record(recorded: RecordedRun) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import NO_LOCATION, local_costs, local_network_energy
-from joulelab.energy.energy import Energy, sensor_of
+from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.energy.uncertainty import find_boards, gross_energy
 from joulelab.errors import JoulelabError
@@ -46,7 +46,6 @@ MOST_CANDIDATES = 50
 SITE_HINT = "set your location once: `joulelab site --country FR --price 0.25 --currency EUR`"
 SHORT_COMMAND_S = 2.0
 """A command that ends earlier may have ended before its recorder was ready."""
-NEVER_METERED = "not metered: power supply, fans, board, disks, network"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,18 +262,28 @@ def _energy_lines(run: Run, absent: Sequence[Absence]) -> Iterator[Line]:
         net = with_interval(energy.net_j, *energy.net_interval_j, "J")
         yield "", f"{net} net of {quantity(energy.idle_j, 'J')} idle"
     for name, part in energy.components.items():
-        half_j = (part.interval_j[1] - part.interval_j[0]) / 2
-        yield (
-            f"  {name}",
-            f"{quantity(part.gross_j, 'J'):>9} ± {quantity(half_j, 'J'):8} "
-            f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} ({sensor_of(part.source)})",
-        )
+        yield _component_line(name, part, f"({sensor_of(part.source)})")
+    for name, part in energy.enclosed.items():
+        yield _component_line(name, part, f"({sensor_of(part.source)}), not added")
     for name, reason in energy.absent.items():
         yield f"  {name}", reason
     yield from _estimated_because(energy, absent)
-    yield "", NEVER_METERED
+    for one in energy.enclosures:
+        meters = Energy(duration_s=energy.duration_s, components=one.meters)
+        yield _component_line(one.name, meters, f"({one.source}), around its parts")
+        yield "", one.difference_text
+    yield "", f"not metered: {energy.unmetered}"
     if energy.job_text:
         yield "own share", energy.job_text
+
+
+def _component_line(name: str, part: ComponentEnergy | Energy, source: str) -> Line:
+    half_j = (part.interval_j[1] - part.interval_j[0]) / 2
+    return (
+        f"  {name}",
+        f"{quantity(part.gross_j, 'J'):>9} ± {quantity(half_j, 'J'):8} "
+        f"{quantity(part.mean_power_w, 'W'):>8}  {part.provenance} {source}",
+    )
 
 
 def _estimated_because(energy: Energy, absent: Sequence[Absence]) -> Iterator[Line]:

@@ -37,7 +37,7 @@ from typing import Any, Self
 
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.data_exchange import DataExchange, data_exchanged
-from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
+from joulelab.energy.energy import ROLES, ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator, energies_of_spans
 from joulelab.errors import UserError
 from joulelab.format import finite_or_none, nan_if_none
@@ -370,7 +370,7 @@ def sum_of_known(energies: Iterable[Energy]) -> Energy:
 
     :func:`joulelab.energy.energy.total` leaves such a component out.
     """
-    parts: dict[str, ComponentEnergy] = {}
+    roles: dict[str, dict[str, ComponentEnergy]] = {role: {} for role in ROLES}
     absent: dict[str, str] = {}
     notes: dict[str, None] = {}
     duration_s = 0.0
@@ -378,16 +378,19 @@ def sum_of_known(energies: Iterable[Energy]) -> Energy:
         duration_s += energy.duration_s
         absent |= energy.absent
         notes |= dict.fromkeys(energy.notes)
-        for name, part in energy.components.items():
-            if name in parts and sensor_of(part.source) != sensor_of(parts[name].source):
-                part = replace(part, source=parts[name].source)  # noqa: PLW2901
-            if not math.isnan(part.gross_j):
-                parts[name] = parts[name] + part if name in parts else part
+        for role, parts in roles.items():
+            for name, part in getattr(energy, role).items():
+                if name in parts and sensor_of(part.source) != sensor_of(parts[name].source):
+                    part = replace(part, source=parts[name].source)  # noqa: PLW2901
+                if not math.isnan(part.gross_j):
+                    parts[name] = parts[name] + part if name in parts else part
+    fields: dict[str, Any] = {role: dict(sorted(parts.items())) for role, parts in roles.items()}
+    known = {name for parts in roles.values() for name in parts}
     return Energy(
         duration_s=duration_s,
-        components=dict(sorted(parts.items())),
-        absent={name: why for name, why in absent.items() if name not in parts},
+        absent={name: why for name, why in absent.items() if name not in known},
         notes=tuple(notes),
+        **fields,
     )
 
 

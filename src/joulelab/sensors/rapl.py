@@ -6,9 +6,9 @@ Linux: Documentation/power/powercap/powercap.rst. These zones are counted:
 - ``intel-rapl:N`` named ``package-N`` (also on AMD) is a ``cpu``. Its ``core`` and ``uncore`` are
   inside it and not counted.
 - ``dram`` below a package is a ``dram``, which on servers is not inside the package.
-- ``psys`` is a ``soc`` that contains all others. What it covers depends on how the board is wired:
-  "the entire SoC" or the whole platform (Intel SDM, MSR_PLATFORM_ENERGY_COUNTER: only platforms
-  whose vendor connected it), with its power supply on servers, or only a part of it.
+- ``psys`` is a ``soc`` that contains all others. What it covers depends on the platform: the
+  manufacturer has to wire and enable it (Intel SDM, volume 4, MSR_PLATFORM_ENERGY_COUNTER). It may
+  be the whole platform, or not more than packages and memory.
 - ``intel-rapl-mmio`` repeats ``intel-rapl``: it is used only for a package that the latter lacks.
 - Packages or dies that show the same counter are counted once.
 """
