@@ -32,7 +32,9 @@ def read_number(path: str | Path, directory: int | None = None) -> int:
     """
     text = read_text(path, directory)
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{Path(path).name} contains {text!r}, not a number")
+        # A reason that has the number in it would be another one each time.
+        found = "a negative number" if text.startswith("-") else f"{text!r}, not a number"
+        raise ValueError(f"{Path(path).name} contains {found}")
     return int(text)
 
 

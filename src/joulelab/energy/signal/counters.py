@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -144,11 +145,12 @@ class CounterSteps(NamedTuple):
     unread: Bools  # It was not read for so long that it may have wrapped more than once.
     stuck: Bools  # It stood still and did not catch up.
     caught_up: Bools  # It stood still, and then counted what it had not shown.
+    astray: Bools  # It showed another number for a while, and then went on as before.
 
     @property
     def unknown(self) -> Bools:
         """Where the energy is unknown."""
-        return np.asarray(self.reset | self.jumped | self.unread | self.stuck)
+        return np.asarray(self.reset | self.jumped | self.unread | self.stuck | self.astray)
 
 
 def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) -> CounterSteps:
@@ -163,7 +165,20 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
         unread = (length > GAP_FACTOR * spacing) & (MAX_SUSTAINED_W * length >= channel.wrap)
         energy = np.where(wrapped, energy + channel.wrap, energy)
     stuck, caught_up = _stuck(channel, energy, length)
-    return CounterSteps(energy, wrapped, fell & ~wrapped, energy > most, unread, stuck, caught_up)
+    reset, jumped = fell & ~wrapped, energy > most
+    astray = _astray(channel, t_s, value, np.flatnonzero(reset | jumped))
+    return CounterSteps(energy, wrapped, reset, jumped, unread, stuck, caught_up, astray)
+
+
+def _astray(channel: Channel, t_s: Floats, value: Floats, broken: NDArray[np.intp]) -> Bools:
+    """Find where a counter left its course at one ``broken`` step and came back at the next."""
+    astray = np.zeros(value.size - 1, dtype=bool)
+    for left, back in pairwise(broken.tolist()):
+        counted_j = value[back + 1] - value[left]
+        took_s = t_s[back + 1] - t_s[left]
+        if 0 <= counted_j <= max_power_w(channel) * (took_s + MAX_LATENCY_S):
+            astray[left : back + 1] = True
+    return astray
 
 
 def is_faultless(
