@@ -27,6 +27,7 @@ from joulelab.recording.spans import Span, SpanLog, innermost_log
 from joulelab.recording.trace import Trace, TraceReader, missing_trace
 from joulelab.recording.trace_spans import Window
 from joulelab.runs.saved_baseline import load_baseline
+from joulelab.runs.tracker_choice import AUTO, directory_to_save, start_tracking
 from joulelab.sensors.sensor import Quantity
 
 if TYPE_CHECKING:
@@ -68,13 +69,17 @@ class Meter:
         own_recorder: Never share a recorder.
         recorder: A recorder that was opened before; nothing is saved then.
         record: Whether to write ``run.json``.
+        tracker: Experiment trackers that get the finished record: names such as ``"mlflow"``,
+            ``"wandb"`` or ``"tensorboard:DIRECTORY"``. Without a directory, the run is then saved
+            among those of ``joulelab runs``. Default: the trackers in which a run is active now;
+            ``None`` for none.
 
     Attributes:
         directory: Where the trace is.
         baseline: Idle power, if it is known.
 
     Raises:
-        UserError: A requested sensor does not exist.
+        UserError: A requested sensor or tracker does not exist.
         RecorderError: The recorder did not start.
 
     Example:
@@ -96,14 +101,19 @@ class Meter:
         own_recorder: bool = False,
         recorder: RecorderClient | None = None,
         record: bool = True,
+        tracker: Any = AUTO,
     ) -> None:
         if isinstance(sensors, str):
             sensors = [sensors]
         elif sensors is not None and not isinstance(sensors, Sequence):
             sensors = [sensors.spec()]
         self._options = RecorderOptions(sensors, interval_s)
+        can_track = record and recorder is None
+        self._tracking = start_tracking(tracker) if can_track else None
+        if self._tracking is not None and directory is None:
+            directory = directory_to_save()
         self._temporary = directory is None and recorder is None
-        self._is_recorded = record and directory is not None
+        self._is_saved = record and directory is not None
         self._error: BaseException | None = None
         if recorder is None:
             path = None if directory is None else Path(directory)
@@ -388,8 +398,8 @@ class Meter:
             shutil.rmtree(self.directory, ignore_errors=True)
         # Of the processes of a job, the one that started their recorder writes the record.
         is_first = trace.header.get("parent_pid") == os.getpid() or current_launch() is None
-        if self._is_recorded and is_first:
-            self._write_record(trace, covered_ns)
+        if (self._is_saved and is_first) or self._tracking is not None:
+            self._end_record(trace, covered_ns, is_saved=self._is_saved and is_first)
 
     def _check_spans(self, trace: Trace) -> None:
         """State what the trace lacks, for whatever reason."""
@@ -398,14 +408,16 @@ class Meter:
         if lost:
             self._lost.append(f"{lost:,} of {n:,} spans are not in the recording")
 
-    def _write_record(self, trace: Trace, stop_ns: int) -> None:
-        from joulelab.runs.record import write_meter_record  # noqa: PLC0415
+    def _end_record(self, trace: Trace, stop_ns: int, *, is_saved: bool) -> None:
+        """Make the record, write it if it is to be saved, and log it to the trackers."""
+        from joulelab.runs.record import meter_record, write_record  # noqa: PLC0415
 
         try:
-            write_meter_record(
+            estimator = self._estimator_until(stop_ns)
+            run = meter_record(
                 self.directory,
                 trace,
-                self._estimator_until(stop_ns),
+                estimator,
                 started_unix_s=self._started_unix_s,
                 start_ns=self._start_ns,
                 stop_ns=stop_ns,
@@ -413,8 +425,21 @@ class Meter:
                 error=self._error,
                 notes=tuple(filter(None, [self.failure])),
             )
+            if is_saved:
+                write_record(self.directory, run.to_json())
         except Exception as error:  # noqa: BLE001  (the program goes on, whatever it is)
             warnings.warn(f"the record of this run was not written: {error}", stacklevel=3)
+            return
+        for text in () if self._tracking is None else self._tracking.finish(run, trace, estimator):
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+    def attach_trackers(self) -> None:
+        """Note which runs of trackers are active on this thread, so that the record goes to them.
+
+        This is necessary only if they end before the meter closes.
+        """
+        if self._tracking is not None:
+            self._tracking.attach()
 
     def _energy_of(self, span: Span) -> Energy:
         return self.energies([span])[0]
@@ -491,7 +516,7 @@ def measure(
         >>> span.energy.gross_j > 0
         True
     """
-    with Meter(sensors=sensors) as meter, meter.span(name) as span:
+    with Meter(sensors=sensors, tracker=None) as meter, meter.span(name) as span:
         yield span
 
 

@@ -59,7 +59,7 @@ def test_ending_a_span_ends_the_spans_within_it():
     ids=["recorder", "system"],
 )
 def test_without_a_recorder_the_training_continues(monkeypatch, error):
-    def refuse():
+    def refuse(**_):
         raise error
 
     monkeypatch.setattr("joulelab.integrations.hook_spans.Meter", refuse)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 from joulelab.forecast.loop import Tuning
 from joulelab.integrations.fit import Fit
 from joulelab.integrations.hook_spans import HookSpans
 from joulelab.integrations.metrics import Metrics, in_wh
+from joulelab.integrations.trackers import trackers_of
 from joulelab.loops import print_summary
 from joulelab.meter import Meter
 from joulelab.recording.launcher import current_launch
+from joulelab.runs.tracker_choice import AUTO, start_tracking
 
 
 class EnergyHooks:
@@ -26,6 +28,9 @@ class EnergyHooks:
         wh: Whether to log gross energies in Wh, too.
         quiet: Whether to leave out the summary at the end of a fit, and the result of tuning.
         tune: Lower the energy of a fit while it runs: a :class:`joulelab.Tune`.
+        tracker: Experiment trackers that get the record, as :class:`joulelab.Meter` takes them,
+            unless a meter is given. Default: those of the framework's loggers, and those in which a
+            run is active.
 
     Attributes:
         history: All logged metrics, one dictionary per epoch and stage.
@@ -40,9 +45,13 @@ class EnergyHooks:
         wh: bool = False,
         quiet: bool = False,
         tune: Tuning | None = None,
+        tracker: Any = AUTO,
     ) -> None:
         super().__init__()
+        if tracker != AUTO:
+            start_tracking(tracker)  # It would only be a warning when the meter is opened.
         self._spans = HookSpans(meter)
+        self._spans.trackers = self._tracker = tracker
         self._steps, self._forecast, self._wh, self._quiet = steps, forecast, wh, quiet
         self._tune = tune
         self._fit: Fit | None = None
@@ -77,6 +86,8 @@ class EnergyHooks:
 
     def _end_fit(self, *, failed: bool = False) -> Metrics:
         """End the fit, show its summary and return its metrics."""
+        if self.meter is not None:
+            self.meter.attach_trackers()  # Frameworks end a tracker's run with the fit.
         fit, self._fit = self._fit, None
         finished = None if fit is None else fit.end(failed=failed)
         if finished is None:
@@ -84,6 +95,11 @@ class EnergyHooks:
         if not self._quiet:
             self._show(finished.lines)
         return finished.metrics
+
+    def _track_with(self, loggers: Iterable[Any]) -> None:
+        """Let the next meter's record go where a framework's loggers log, unless told otherwise."""
+        if self._tracker == AUTO:
+            self._spans.trackers = [*trackers_of(loggers), AUTO]
 
     def _show(self, lines: Sequence[str]) -> None:
         print_summary(lines)

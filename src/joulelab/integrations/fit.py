@@ -101,8 +101,16 @@ class Fit:
         known_total = {"total": int(total)} if float(total).is_integer() else {}
         self._spans.begin("epoch", index=index, **known_total)
 
-    def end_epoch(self, epoch: float, step: int, samples: float = math.nan) -> None:
-        """End the epoch; see :class:`~joulelab.integrations.metrics.Epoch`."""
+    def end_epoch(
+        self, epoch: float, step: int, samples: float = math.nan, logged_at: int | None = None
+    ) -> None:
+        """End the epoch; see :class:`~joulelab.integrations.metrics.Epoch`.
+
+        ``logged_at`` is the step under which the framework logs the end of this epoch.
+        """
+        span = self._spans.find("epoch")
+        if span is not None and logged_at is not None:
+            span.attributes = span.attributes | {"step": logged_at}
         span = self._spans.end("epoch")
         if span is None:
             return

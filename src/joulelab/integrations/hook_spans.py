@@ -17,6 +17,7 @@ from joulelab.meter import Meter
 from joulelab.recording.span_columns import SpanColumns
 from joulelab.recording.spans import Span
 from joulelab.recording.trace_spans import TraceSpan
+from joulelab.runs.tracker_choice import AUTO
 
 T = TypeVar("T")
 
@@ -40,12 +41,14 @@ class HookSpans:
         processes: Number of processes of the training on this host; NaN if it is unknown.
         replicas: Number of them that train on batches of their own.
         finished: Spans of parts of the latest attempt of a fit.
+        trackers: Trackers of the next meter, as :class:`joulelab.Meter` takes them.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
         self.tokens_in: Callable[[Any], Any] = count_tokens
         self.processes = self.replicas = 1.0
         self.finished: list[Span] = []
+        self.trackers: Any = AUTO
         self._tokens: dict[Span, Tokens] = {}
         self.meter = meter
         self._is_given = self._is_recording = meter is not None
@@ -57,7 +60,7 @@ class HookSpans:
         if not self._is_recording:
             self._is_recording = True
             try:
-                self.meter = Meter()
+                self.meter = Meter(tracker=self.trackers)
             except (JoulelabError, OSError) as error:
                 self.meter = None
                 warnings.warn(f"energy is not measured: {error}", RuntimeWarning, stacklevel=3)

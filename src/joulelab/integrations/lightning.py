@@ -37,6 +37,9 @@ class LightningHooks(EnergyHooks):
         quiet: Whether to leave out the summary in Lightning's log at the end of a fit, and the
             result of tuning.
         tune: Lower the energy of a fit while it runs: a :class:`joulelab.Tune`.
+        tracker: Experiment trackers that get the record, as :class:`joulelab.Meter` takes them,
+            unless a meter is given. Default: those of the trainer's loggers, and those in which a
+            run is active.
         samples_in: Counts the samples of a batch. Default: the length of its first tensor.
         tokens_in: Counts the tokens of a batch. Default: those of all ``input_ids`` in it, without
             padding if there is an ``attention_mask``.
@@ -71,6 +74,7 @@ class LightningHooks(EnergyHooks):
         sampler = trainer.distributed_sampler_kwargs or {"num_replicas": 1}
         self._spans.replicas = sampler["num_replicas"] / trainer.num_nodes
         self._spans.processes = trainer.world_size / trainer.num_nodes
+        self._track_with(trainer.loggers)
         if stage == "fit":
             self._spans.begin("fit")
         begin, end = (
@@ -120,14 +124,14 @@ class LightningHooks(EnergyHooks):
         every = trainer.log_every_n_steps
         if every and step % every == 0 and step != self._logged_at:
             self._logged_at = step
-            self._log(trainer, self._fit.recent_metrics(), max(0, step - 1))
+            self._log(trainer, self._fit.recent_metrics(), _logged_at(step))
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         if self._fit is None:
             return
         self._end_step()
-        samples = self._samples * self._spans.replicas
-        self._fit.end_epoch(trainer.current_epoch, trainer.global_step, samples)
+        samples, step = self._samples * self._spans.replicas, trainer.global_step
+        self._fit.end_epoch(trainer.current_epoch, step, samples, _logged_at(step))
         self._log_epochs(trainer)
 
     def on_sanity_check_start(self, *_: Any) -> None:
@@ -185,8 +189,7 @@ class LightningHooks(EnergyHooks):
     def _log_epochs(self, trainer: Trainer, *, now: bool = False) -> None:
         assert self._fit is not None
         for epoch, row in self._fit.new_metrics(now=now):
-            # Lightning logs the end of an epoch under its last step, counted from 0.
-            self._log(trainer, {**row, "epoch": epoch.epoch}, max(0, epoch.step - 1))
+            self._log(trainer, {**row, "epoch": epoch.epoch}, _logged_at(epoch.step))
 
     def _log(self, trainer: Trainer, row: Metrics, step: int) -> None:
         if not row:
@@ -202,7 +205,7 @@ class LightningHooks(EnergyHooks):
         self._spans.end_all()
         if self._fit is not None:
             self._log_epochs(trainer, now=True)
-            self._log(trainer, self._end_fit(), max(0, trainer.global_step - 1))
+            self._log(trainer, self._end_fit(), _logged_at(trainer.global_step))
         self.close()
 
     def _show(self, lines: Sequence[str]) -> None:
@@ -215,6 +218,11 @@ class LightningHooks(EnergyHooks):
         if self._restore_trainer is not None:
             self._restore_trainer()
             self._restore_trainer = None
+
+
+def _logged_at(step: int) -> int:
+    """Return the step under which Lightning logs what is known after a number of steps."""
+    return max(0, step - 1)
 
 
 def make_callback(package: str, install: str) -> Any:

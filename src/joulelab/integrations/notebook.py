@@ -77,7 +77,7 @@ class Cells:
         if self._meter is not None and (not self._meter.alive or sensors != self._sensors):
             self.close()
         if self._meter is None:
-            self._meter, self._sensors = Meter(sensors=sensors), sensors
+            self._meter, self._sensors = Meter(sensors=sensors, tracker=None), sensors
         return self._meter
 
 

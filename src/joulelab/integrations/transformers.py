@@ -122,7 +122,8 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
         if self._fit is not None:
             steps = state.global_step - self._first_step
             samples = _samples(args, state, steps, more.get("train_dataloader"))
-            self._fit.end_epoch(state.epoch or math.nan, state.global_step, samples)
+            step = state.global_step
+            self._fit.end_epoch(state.epoch or math.nan, step, samples, step)
 
     def on_log(self, args: Arguments, state: State, control: Control, **more: Any) -> None:
         logs = more.get("logs") or {}
@@ -163,6 +164,7 @@ class EnergyCallback(EnergyHooks, TrainerCallback):
             self._begin_call()
             self._is_wrapped = True
         self._trainer = trainer
+        self._track_with(trainer.callback_handler.callbacks)
         if name != "checkpoint" and should_record(first=trainer.is_local_process_zero()):
             self._count_steps(trainer)
         if self._fit is not None and name == "validate":

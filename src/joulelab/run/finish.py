@@ -17,6 +17,7 @@ from joulelab.recording.launcher import current_launch, host_name
 from joulelab.run.summary import Summary, previous_run
 from joulelab.runs import command_to_save
 from joulelab.runs.record import Run, measure, not_measured, tuning_notes, write_record
+from joulelab.runs.tracker_choice import start_tracking
 from joulelab.sensors.host import boot_id
 from joulelab.storage import home, home_note, write_whole, writing
 
@@ -100,6 +101,19 @@ class Finish:
             known = tuple(note for note in notes if note)
             run = replace(run, notes=known, **measure(trace, estimator, start_ns, stop_ns))
         write_record(run.directory, run.to_json())
+        self._show(run, trace, estimator, descriptor)
+        tracking = start_tracking(self._options.trackers)
+        for text in () if tracking is None else tracking.finish(run, trace, estimator):
+            write_lines([("tracker", text)], sys.stderr)
+
+    def _show(
+        self,
+        run: Run,
+        trace: Trace | None,
+        estimator: EnergyEstimator | None,
+        descriptor: int | None,
+    ) -> None:
+        """Print the summary and the JSON that was asked for."""
         launch = current_launch()
         is_first = launch is None or launch.local_rank in (None, 0)
         is_shown = is_first and not self._options.quiet

@@ -26,6 +26,11 @@ TAKES_VALUE = {
     "phase": ("PHASE", f"{', '.join(PHASES)}.  [env: JOULELAB_PHASE]"),
     "tag": ("KEY=VALUE", "Label the run; may be given several times."),
     "sensors": ("NAMES", "Sensors to read, for example gpu,cpu.  [default: all]"),
+    "tracker": (
+        "NAMES",
+        "Log the record to mlflow, wandb or tensorboard:DIR when the command has ended: to the run "
+        "that it began there, or a new one.",
+    ),
 }
 FLAGS = {
     "wait": "Start the command once the sensors are being read (a second later, at most 30 s).",
@@ -46,6 +51,7 @@ class Options(NamedTuple):
     phase: str | None
     tags: dict[str, str]
     sensors: list[str] | None
+    trackers: list[str]
     wait: bool
     no_arguments: bool
     quiet: bool
@@ -99,6 +105,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
         phase=phase,
         tags=dict(_tag(value) for option, value in given if option == "--tag"),
         sensors=sensor_names(last["--sensors"]) if "--sensors" in last else None,
+        trackers=[one.strip() for one in last.get("--tracker", "").split(",") if one.strip()],
         wait="--wait" in last,
         no_arguments="--no-arguments" in last,
         quiet=not {"--quiet", "-q"}.isdisjoint(last),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from joulelab.meter import Meter
     from joulelab.recording.client import RecorderClient
     from joulelab.run.finish import Finish
+    from joulelab.runs.tracker_choice import Tracking
 
 RECORDING = b"JOULELAB_RECORDING"
 PATIENCE_S = 10.0
@@ -58,6 +59,7 @@ def run(options: Options) -> NoReturn:
         from joulelab.sensors.discovery import check_names  # noqa: PLC0415
 
         check_names(options.sensors)
+    tracking = _start_tracking(options.trackers)
     if options.no_arguments:
         os.environ[NO_ARGUMENTS] = "1"
     json_descriptor = _open_json(options.json)
@@ -82,6 +84,10 @@ def run(options: Options) -> NoReturn:
         variables = environment() | {RECORDING: os.fsencode(directory)}
         if options.no_arguments:
             variables[os.fsencode(NO_ARGUMENTS)] = b"1"
+        if tracking is not None:
+            # What the command measures itself is part of this record.
+            found = tracking.environment(directory.name) | {"JOULELAB_TRACKER": "none"}
+            variables |= {os.fsencode(key): os.fsencode(value) for key, value in found.items()}
         pid = start(options.command, variables, mask)
     except JoulelabError:
         if is_new:
@@ -108,6 +114,15 @@ def run(options: Options) -> NoReturn:
         what = error if isinstance(error, JoulelabError) else f"the record is not whole: {error!r}"
         _report(str(what))
     end_as(status)
+
+
+def _start_tracking(trackers: Sequence[str]) -> Tracking | None:
+    """Find the trackers before the command starts, which waits for it only if there are some."""
+    if not trackers:
+        return None
+    from joulelab.runs.tracker_choice import start_tracking  # noqa: PLC0415
+
+    return start_tracking(trackers)
 
 
 def _report(text: str) -> None:

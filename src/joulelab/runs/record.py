@@ -285,7 +285,7 @@ def write_record(directory: Path, data: Mapping[str, Any]) -> None:
         write_whole(path, text.encode() + b"\n", private=True)
 
 
-def write_meter_record(
+def meter_record(
     directory: Path,
     trace: Trace,
     estimator: EnergyEstimator,
@@ -296,15 +296,15 @@ def write_meter_record(
     settings: Mapping[str, Any],
     error: BaseException | None,
     notes: tuple[str, ...],
-) -> None:
-    """Write the record of a program with a meter, which may have been ended by an exception."""
+) -> Run:
+    """Make the record of a program with a meter, which may have been ended by an exception."""
     measured = measure(trace, estimator, start_ns, stop_ns)
     phase = phase_name(os.environ.get("JOULELAB_PHASE"))
     outer = os.environ.get("JOULELAB_RECORDING")
     name = name_of(sys.orig_argv)
     run = Run(
         directory=directory,
-        id=new_run_id(name),
+        id=directory.name if directory.parent == home() / "runs" else new_run_id(name),
         kind="meter",
         name=name,
         command=command_to_save(sys.orig_argv),
@@ -324,7 +324,7 @@ def write_meter_record(
         notes=(*notes, *tuning_notes(trace, start_ns, stop_ns)),
         **measured,
     )
-    write_record(directory, run.ended(stop_ns).to_json())
+    return run.ended(stop_ns)
 
 
 def tuning_notes(trace: Trace, start_ns: int, stop_ns: int) -> list[str]:

@@ -1,0 +1,110 @@
+"""Log runs to TensorBoard: an event file, with the record and the report page next to it.
+
+Scalars are tensors of 64 bits, which TensorBoard shows like any other: those of PyTorch's
+``SummaryWriter`` have 32 bits, and would differ from the record in the eighth digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from joulelab.errors import UserError
+from joulelab.integrations.trackers.tracked_run import TrackedRun
+from joulelab.storage import make_private_directories
+
+FOLDER = "joulelab"
+"""Folder next to the event file that has the record and the page."""
+
+
+class TensorboardTracker:
+    """Logs into a directory of event files.
+
+    Args:
+        directory: A directory, or a function that returns that of a framework's logger.
+            Default: ``runs/ID`` with the id of the run.
+    """
+
+    name, package = "TensorBoard", "tensorboard"
+
+    def __init__(self, directory: str | Path | Callable[[], str] | None = None) -> None:
+        self._directory = directory
+
+    def attach(self) -> bool:
+        """Ask the framework for its directory."""
+        if callable(self._directory):
+            self._directory = self._directory()
+        return self._directory is not None
+
+    def environment(self, run_id: str) -> dict[str, str]:
+        """Return nothing: a directory needs no id."""
+        return {}
+
+    def log(self, tracked: TrackedRun) -> None:
+        """Log a finished run."""
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter  # noqa: PLC0415
+
+        if callable(self._directory):
+            raise UserError("the directory of the framework's logger is unknown")
+        directory = Path(self._directory or Path("runs", tracked.id))
+        writer = EventFileWriter(str(directory), filename_suffix=".joulelab")
+        try:
+            for row in tracked.rows:
+                writer.add_event(_scalars(row.metrics, row.step, row.ended_unix_s))
+            end = tracked.last_step, tracked.ended_unix_s
+            writer.add_event(_scalars(tracked.totals, *end))
+            writer.add_event(_text("joulelab", tracked.labels, *end))
+            writer.flush()
+        finally:
+            writer.close()
+        beside = directory / FOLDER / tracked.id
+        make_private_directories(beside)
+        tracked.write_files(beside)
+
+
+def _scalars(values: Mapping[str, float], step: int, time_unix_s: float) -> Any:
+    """Make an event of scalars in 64 bits."""
+    from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary  # noqa: PLC0415
+    from tensorboard.compat.proto.types_pb2 import DT_DOUBLE  # noqa: PLC0415
+
+    summary = Summary()
+    for name, value in values.items():
+        one = summary.value.add(tag=name)
+        one.metadata.plugin_data.plugin_name = "scalars"
+        one.metadata.data_class = DATA_CLASS_SCALAR
+        one.tensor.dtype = DT_DOUBLE
+        one.tensor.tensor_shape.SetInParent()
+        one.tensor.double_val.append(value)
+    return Event(step=step, wall_time=time_unix_s, summary=summary)
+
+
+def _text(name: str, rows: Mapping[str, str], step: int, time_unix_s: float) -> Any:
+    """Make an event of a table of names and texts, in Markdown."""
+    from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary  # noqa: PLC0415
+    from tensorboard.compat.proto.types_pb2 import DT_STRING  # noqa: PLC0415
+
+    lines = ["| name | value |", "|---|---|"]
+    lines += [f"| {key} | {text.replace('|', chr(92) + '|')} |" for key, text in rows.items()]
+    summary = Summary()
+    one = summary.value.add(tag=name)
+    one.metadata.plugin_data.plugin_name = "text"
+    one.metadata.data_class = DATA_CLASS_TENSOR
+    one.tensor.dtype = DT_STRING
+    one.tensor.tensor_shape.SetInParent()
+    one.tensor.string_val.append("\n".join(lines).encode())
+    return Event(step=step, wall_time=time_unix_s, summary=summary)
+
+
+def make(directory: str) -> TensorboardTracker:
+    """Make the tracker that a user named."""
+    return TensorboardTracker(directory or None)
+
+
+def of_logger(logger: Any) -> TensorboardTracker:
+    """Make the tracker of Lightning's logger or of Transformers' callback."""
+    if hasattr(logger, "tb_writer"):
+        return TensorboardTracker(lambda: logger.tb_writer.log_dir)
+    return TensorboardTracker(lambda: logger.log_dir)

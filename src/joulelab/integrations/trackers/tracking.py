@@ -1,0 +1,248 @@
+"""Find the trackers of a run, and log it to them without ever disturbing the program."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from joulelab.errors import UserError, nearest
+from joulelab.integrations.trackers.tracked_run import TrackedRun
+from joulelab.recording.trace_format import RUN_FILE
+from joulelab.runs.tracker_choice import AUTO, WITH_ACTIVE_RUNS
+
+if TYPE_CHECKING:
+    import os
+
+    from joulelab.energy.estimator import EnergyEstimator
+    from joulelab.recording.trace import Trace
+    from joulelab.runs.record import Run
+
+MODULES = {
+    "mlflow": "joulelab.integrations.trackers.mlflow_tracker",
+    "wandb": "joulelab.integrations.trackers.wandb_tracker",
+    "tensorboard": "joulelab.integrations.trackers.tensorboard_tracker",
+}
+"""Module of each tracker, by the name of its package."""
+OF_FRAMEWORKS = {
+    "MLFlowLogger": "mlflow",
+    "MLflowCallback": "mlflow",
+    "WandbLogger": "wandb",
+    "WandbCallback": "wandb",
+    "TensorBoardLogger": "tensorboard",
+    "TensorBoardCallback": "tensorboard",
+}
+"""Classes of Lightning's loggers and Transformers' callbacks that log to a tracker."""
+DEADLINE_S = 30.0
+"""Longest time that the end of a run waits for its trackers, after the report page is made."""
+PAGE_DEADLINE_S = 60.0
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Where runs are tracked. Its package is imported when something is logged.
+
+    Attributes:
+        name: Name for people.
+        package: Package that must be installed.
+    """
+
+    name: str
+    package: str
+
+    def attach(self) -> bool:
+        """Note the tracker's run that is active on this thread; return whether there is one."""
+
+    def environment(self, run_id: str) -> dict[str, str]:
+        """Return variables by which the run that a command begins is found at its end."""
+
+    def log(self, tracked: TrackedRun) -> None:
+        """Log a finished run, on any thread. Raises whatever goes wrong."""
+
+
+class Tracking:
+    """The trackers of one run; see :class:`joulelab.runs.tracker_choice.Tracking`."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    def attach(self) -> None:
+        """Note which of the trackers' runs are active on this thread; asks no server."""
+        if _logs():
+            for tracker in self.trackers:
+                with suppress(Exception):
+                    tracker.attach()
+
+    def environment(self, run_id: str) -> dict[str, str]:
+        """Return variables by which the runs that a command begins are found at its end."""
+        variables: dict[str, str] = {}
+        for tracker in self.trackers:
+            variables |= tracker.environment(run_id)
+        return variables
+
+    def finish(self, run: Run, trace: Trace | None, estimator: EnergyEstimator | None) -> list[str]:
+        """Log a finished run, and return in one line each what was not logged. Never raises."""
+        if not _logs():
+            return []
+        self.attach()
+        page = _ReportPage(run.directory)
+        try:
+            tracked = TrackedRun.of(run, trace, estimator, page.content)
+        except Exception as error:  # noqa: BLE001  (the program goes on, whatever it is)
+            return [f"no tracker has the energy of this run: {error!r}"]
+        waiting, failed = {one.name: one for one in self.trackers}, {}
+
+        def log() -> None:
+            for tracker in self.trackers:
+                try:
+                    tracker.log(tracked)
+                except BaseException as error:  # noqa: BLE001  (it may call sys.exit)
+                    failed[tracker.name] = _reason(error)
+                del waiting[tracker.name]
+
+        thread = threading.Thread(target=log, name="joulelab-trackers", daemon=True)
+        thread.start()
+        page.content()
+        thread.join(DEADLINE_S)
+        failed |= dict.fromkeys(list(waiting), f"it did not answer within {DEADLINE_S:g} s")
+        return [
+            f"{name} does not have the energy of this run: {why}; the record has "
+            f"it, and joulelab.integrations.trackers.log_run logs it later"
+            for name, why in failed.items()
+        ]
+
+
+def start(chosen: Iterable[Any]) -> Tracking | None:
+    """Find the chosen trackers; ``None`` if there is none.
+
+    Raises:
+        UserError: There is no such tracker, or it is not installed.
+    """
+    trackers: dict[str, Tracker] = {}
+    for one in chosen:
+        for tracker in _active() if one == AUTO else [_open(one)]:
+            trackers.setdefault(tracker.package, tracker)
+    return Tracking(list(trackers.values())) if trackers else None
+
+
+def log_run(name_or_path: str | os.PathLike[str], tracker: Any) -> None:
+    """Log a saved run to a tracker, for example one that could not be reached when the run ended.
+
+    It goes to the tracker's run that has this run's id, to the active one, or to a new one.
+
+    Args:
+        name_or_path: What :func:`joulelab.open_run` takes.
+        tracker: Name of a tracker, for example ``"mlflow"``, or a tracker.
+
+    Raises:
+        UserError: There is no such run or tracker, or the record is damaged.
+        Exception: Whatever the tracker raises.
+    """
+    from joulelab.energy.estimator import EnergyEstimator  # noqa: PLC0415
+    from joulelab.runs.selection import open_run  # noqa: PLC0415
+    from joulelab.runs.span_tree import run_trace  # noqa: PLC0415
+
+    opened = _open(tracker)
+    run = open_run(name_or_path)
+    trace = run_trace(run)
+    estimator = None if trace is None else EnergyEstimator(trace, run.baseline)
+    opened.attach()
+    opened.log(TrackedRun.of(run, trace, estimator, _ReportPage(run.directory).content))
+
+
+def trackers_of(loggers: Iterable[Any]) -> list[Tracker]:
+    """Return the trackers that a framework's loggers or callbacks log to."""
+    return list(_of_loggers(loggers))
+
+
+def _of_loggers(loggers: Iterable[Any]) -> Iterator[Tracker]:
+    for logger in loggers:
+        names = [one.__name__ for one in type(logger).__mro__ if one.__name__ in OF_FRAMEWORKS]
+        if names:
+            module = importlib.import_module(MODULES[OF_FRAMEWORKS[names[0]]])
+            tracker: Tracker = module.of_logger(logger)
+            yield tracker
+
+
+def _active() -> Iterator[Tracker]:
+    """Yield the trackers in which a run is active."""
+    for package in WITH_ACTIVE_RUNS:
+        with suppress(Exception):
+            if package in sys.modules and (tracker := _open(package)).attach():
+                yield tracker
+
+
+def _open(chosen: Any) -> Tracker:
+    """Return a tracker by its name, which may have a directory after a colon."""
+    if not isinstance(chosen, str):
+        if not isinstance(chosen, Tracker):
+            raise UserError(f"{chosen!r} is not a tracker", hint=f"name one: {', '.join(MODULES)}")
+        return chosen
+    name, _, directory = chosen.partition(":")
+    if name not in MODULES:
+        raise UserError(f"there is no tracker {name!r}", hint=nearest(name, MODULES))
+    if directory and name != "tensorboard":
+        why, hint = "only tensorboard has a directory", f"write {name}"
+        raise UserError(f"{chosen!r} is not a tracker", why=why, hint=hint)
+    if importlib.util.find_spec(name) is None:
+        hint = f"run pip install {name} or pip install 'joulelab[trackers]'"
+        raise UserError(f"the tracker {name} is not installed", hint=hint)
+    made = importlib.import_module(MODULES[name]).make(directory)
+    assert isinstance(made, Tracker)
+    return made
+
+
+def _logs() -> bool:
+    """Whether this process logs: of a job, only the first one does."""
+    from joulelab.recording.launcher import current_launch  # noqa: PLC0415
+
+    launch = current_launch()
+    if launch is None:
+        return True
+    return (launch.local_rank if launch.rank is None else launch.rank) in (None, 0)
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+class _ReportPage:
+    """The report page of a saved run, which is made while its values are logged.
+
+    It is made in a process of its own: its packages are large, and the program's may be other ones.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="joulelab-page")
+        self._pending = self._pool.submit(_page, directory)
+        self._pool.shutdown(wait=False)
+
+    def content(self) -> bytes | None:
+        """Wait for the page; ``None`` if it cannot be made."""
+        return self._pending.result()
+
+
+def _page(directory: Path) -> bytes | None:
+    if not (directory / RUN_FILE).is_file() or importlib.util.find_spec("altair") is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="joulelab-") as folder, suppress(Exception):
+        page = Path(folder, "report.html")
+        command = [sys.executable, "-m", "joulelab", "report", str(directory), "--out", str(page)]
+        subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PAGE_DEADLINE_S,
+            check=True,
+        )
+        return page.read_bytes()
+    return None
