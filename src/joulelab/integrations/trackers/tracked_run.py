@@ -149,7 +149,7 @@ def _labels(run: Run, costs: Costs) -> Iterator[tuple[str, str]]:
     energy = run.energy
     yield "run_id", run.id
     yield "run_name", run.name
-    yield "run_directory", str(run.directory)
+    yield "run_directory", str(run.directory.absolute())
     yield "host", run.host
     yield "status", run.status
     yield "version", __version__

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from joulelab.errors import UserError, nearest
+from joulelab.format import shorten
 from joulelab.integrations.trackers.tracked_run import TrackedRun
 from joulelab.recording.trace_format import RUN_FILE
 from joulelab.runs.tracker_choice import AUTO, WITH_ACTIVE_RUNS
@@ -44,6 +45,8 @@ OF_FRAMEWORKS = {
 DEADLINE_S = 30.0
 """Longest time that the end of a run waits for its trackers, after the report page is made."""
 PAGE_DEADLINE_S = 60.0
+LONGEST_REASON = 200
+"""Characters of a tracker's error in a warning."""
 
 
 @runtime_checkable
@@ -211,7 +214,7 @@ def _logs() -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = shorten(str(error), LONGEST_REASON)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
