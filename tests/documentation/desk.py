@@ -162,6 +162,7 @@ PREPARE = {
     "predict": (studies, candidates),
     "data-exchange": (script,),
     "measure-a-command": (script,),
+    "trackers": (script,),
     "find-runs": (script, studies),
     "run-a-study": (finished,),
     "watch-live": (studies,),

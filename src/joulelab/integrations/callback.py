@@ -97,7 +97,7 @@ class EnergyHooks:
         return finished.metrics
 
     def _track_with(self, loggers: Iterable[Any]) -> None:
-        """Let the next meter's record go where a framework's loggers log, unless told otherwise."""
+        """Let the next meter's record go where a framework's loggers log, unless one was chosen."""
         if self._tracker == AUTO:
             self._spans.trackers = [*trackers_of(loggers), AUTO]
 

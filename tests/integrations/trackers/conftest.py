@@ -16,11 +16,6 @@ HERE = Path(__file__).parent
 MACHINE = SimulatedMachine((SimulatedSource(component="gpu:0", waveform=Waveform.constant(150.0)),))
 
 
-@pytest.fixture(autouse=True)
-def recording():
-    """Replace the recording that the meters of other integrations join."""
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tracked")

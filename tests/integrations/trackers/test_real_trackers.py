@@ -199,8 +199,13 @@ def test_loggers_of_frameworks_get_the_record_at_the_steps_of_the_loss(
 def command(run_program):
     names = "mlflow,wandb,tensorboard:of-command"
     program = str(Path(__file__).parent / "tracked_command.py")
+    # Making the page takes seconds, and is tested with the meter.
+    start = (
+        "from joulelab.integrations.trackers import tracking; tracking._page = lambda _: None; "
+        "from joulelab.cli.app import main; main()"
+    )
     return run_program(
-        "-m", "joulelab", "run", "--out", "command", "--tracker", names,
+        "-c", start, "run", "--out", "command", "--tracker", names,
         "--", sys.executable, program,
     )  # fmt: skip
 

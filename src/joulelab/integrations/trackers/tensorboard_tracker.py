@@ -58,9 +58,9 @@ class TensorboardTracker:
             writer.flush()
         finally:
             writer.close()
-        beside = directory / FOLDER / tracked.id
-        make_private_directories(beside)
-        tracked.write_files(beside)
+        folder = directory / FOLDER / tracked.id
+        make_private_directories(folder)
+        tracked.write_files(folder)
 
 
 def _scalars(values: Mapping[str, float], step: int, time_unix_s: float) -> Any:

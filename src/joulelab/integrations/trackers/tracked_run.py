@@ -2,7 +2,8 @@
 
 ======================== ===========================================================
 ``joulelab/``            each epoch, at its step: ``epoch``, and every other span in it
-``joulelab_total/``      the run, and each of its components (``gpu0_``, ``cpu0_``)
+``joulelab_total/``      the run, each component (``gpu0_``), and meters that contain
+                         components (``enclosing_node_``), which are not in the total
 ``joulelab_spans/``      all spans of one name in the run
 ======================== ===========================================================
 
@@ -130,8 +131,8 @@ def _totals(run: Run, costs: Costs) -> Iterator[tuple[str, float]]:
     unit = f"_{costs.currency or ''}".lower()
     values |= {name + unit: known[name] for name in ("price", "price_low", "price_high")}
     yield from _named(TOTAL, values)
-    for name, part in energy.components.items():
-        yield from _named(f"{TOTAL}{_clean(name.replace(':', ''))}_", _values(part))
+    for name, part in _meters(energy).items():
+        yield from _named(f"{TOTAL}{name}_", _values(part))
     totals = sorted(run.spans, key=lambda one: one.count)[:MOST_NAMES]
     for total in totals:
         spans = {
@@ -145,6 +146,13 @@ def _totals(run: Run, costs: Costs) -> Iterator[tuple[str, float]]:
         yield from _named(f"{SPANS}{_clean(total.name)}_", spans)
 
 
+def _meters(energy: Energy) -> dict[str, ComponentEnergy]:
+    """Return the components, and the meters that contain some and are not in the total."""
+    around = {f"enclosing_{name}": part for name, part in energy.enclosing.items()}
+    both = {**energy.components, **around}
+    return {_clean(name.replace(":", "")): part for name, part in both.items()}
+
+
 def _labels(run: Run, costs: Costs) -> Iterator[tuple[str, str]]:
     energy = run.energy
     yield "run_id", run.id
@@ -154,8 +162,8 @@ def _labels(run: Run, costs: Costs) -> Iterator[tuple[str, str]]:
     yield "status", run.status
     yield "version", __version__
     yield "provenance", str(energy.provenance) if energy.components else ""
-    for name, part in energy.components.items():
-        yield f"source.{_clean(name.replace(':', ''))}", f"{part.provenance} ({part.source})"
+    for name, part in _meters(energy).items():
+        yield f"source.{name}", f"{part.provenance} ({part.source})"
     yield "absent", "; ".join(f"{name}: {why}" for name, why in energy.absent.items())
     yield "notes", "; ".join((*energy.caveats, *run.notes))
     yield "carbon_intensity", str(costs.factor or "")

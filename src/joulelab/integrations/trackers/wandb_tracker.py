@@ -99,7 +99,7 @@ def read_records(path: Path) -> Iterator[Any]:
     make_record: Any = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
     data = path.read_bytes()
     at, content = _HEADER_BYTES, b""
-    while at + _PIECE_BYTES < len(data):
+    while at + _PIECE_BYTES <= len(data):
         left_in_block = _BLOCK_BYTES - at % _BLOCK_BYTES
         if left_in_block < _PIECE_BYTES:
             at += left_in_block
