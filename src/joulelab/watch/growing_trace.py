@@ -20,6 +20,7 @@ import numpy as np
 from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import Energy
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.nesting import Nesting
 from joulelab.errors import UserError
 from joulelab.forecast.loop import TOTAL, Pace
 from joulelab.forecast.profile import Forecast
@@ -27,7 +28,7 @@ from joulelab.forecast.series import load_scipy
 from joulelab.forecast.sources import EPOCH, profile_of
 from joulelab.recording.trace import Readings, Trace, TraceReader
 from joulelab.recording.trace_spans import SpanFold, TraceSpan, Window
-from joulelab.sensors.sensor import Quantity
+from joulelab.sensors.sensor import Channel, Quantity
 from joulelab.watch.running_energy import (
     FinishedSpans,
     PowerHistory,
@@ -211,11 +212,12 @@ class GrowingTrace:
         if have_same_components(settled, since) and since.duration_s:
             energy = settled + since
         components = self._components(trace, now, energy)
+        added_w = [one.power_w for one in components if one.is_added]
         view = View(
             title="",
             state="live",
             components=components,
-            power_w=math.fsum(one.power_w for one in components) if components else math.nan,
+            power_w=math.fsum(added_w) if added_w else math.nan,
             energy=energy,
             job_words=energy.job_text,
             gauges=_gauges(trace),
@@ -229,9 +231,10 @@ class GrowingTrace:
 
     def _components(self, trace: Trace, now: Energy, energy: Energy) -> tuple[Component, ...]:
         channels = [channel for channel in trace.channels if channel.gives_energy]
+        of_total = _of_total(trace)
         rows = []
         for name in sorted({channel.component for channel in channels}, key=by_kind):
-            part, so_far = now.components.get(name), energy.components.get(name)
+            part, so_far = now.all_parts.get(name), energy.all_parts.get(name)
             own = [channel for channel in channels if channel.component == name]
             measured = part or so_far or min(own, key=lambda channel: channel.priority)
             rows.append(
@@ -242,6 +245,8 @@ class GrowingTrace:
                     gross_j=so_far.gross_j if so_far else math.nan,
                     source=measured.source,
                     provenance=measured.provenance,
+                    is_added=name in energy.components
+                    or (name not in energy.all_parts and name in of_total),
                 )
             )
         return tuple(rows)
@@ -301,11 +306,11 @@ def _covered_ns(trace: Trace, *, was_measured: bool = False) -> int:
     If none is measured any more, the other sensors show how late their readings are.
     """
     energies: dict[str, int] = {}
-    newest_ns = 0
+    newest_ns, of_total = 0, _of_total(trace)
     for channel, readings in zip(trace.channels, trace.series, strict=True):
         last_ns = _last(readings)[0]
         newest_ns = max(newest_ns, last_ns)
-        if channel.gives_energy:
+        if channel.gives_energy and channel.component in of_total:
             energies[channel.component] = max(energies.get(channel.component, 0), last_ns)
     if not was_measured and not any(energies.values()):
         return 0
@@ -315,16 +320,26 @@ def _covered_ns(trace: Trace, *, was_measured: bool = False) -> int:
 
 def _lost_s(trace: Trace) -> float:
     """Return how far a component may fall behind the others before it counts as lost."""
-    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
-    periods_s = (max(s, one.update_period_s) for one, s in pairs if one.gives_energy)
+    periods_s = (max(s, one.update_period_s) for one, s in _energy_channels(trace))
     return max(LOST_S, LOST_INTERVALS * max(periods_s, default=0.0))
 
 
 def _resolution_s(trace: Trace) -> float:
     """Return the longest time that a single reading of energy stands for."""
-    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
-    periods_s = (max(s * one.polled, one.update_period_s) for one, s in pairs if one.gives_energy)
+    periods_s = (max(s * one.polled, one.update_period_s) for one, s in _energy_channels(trace))
     return max(periods_s, default=0.0)
+
+
+def _of_total(trace: Trace) -> frozenset[str]:
+    """Name the components of the total: a slower meter around them must not delay the view."""
+    return Nesting.of(one for one in trace.channels if one.gives_energy).added
+
+
+def _energy_channels(trace: Trace) -> list[tuple[Channel, float]]:
+    """Return the channels of the total, with how often each is read."""
+    of_total = _of_total(trace)
+    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
+    return [(one, s) for one, s in pairs if one.gives_energy and one.component in of_total]
 
 
 def _gauges(trace: Trace) -> tuple[Gauge, ...]:

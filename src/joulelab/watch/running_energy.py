@@ -166,7 +166,7 @@ class PowerHistory:
         """Set the energies of steps, and drop the oldest steps."""
         for window, energy in zip(windows, energies, strict=True):
             self._power_w[window.start_ns // _BIN_NS] = {
-                name: part.mean_power_w for name, part in energy.components.items()
+                name: part.mean_power_w for name, part in energy.all_parts.items()
             }
         last = max(self._power_w, default=0)
         self._power_w = {step: w for step, w in self._power_w.items() if step > last - MOST_BINS}
@@ -180,5 +180,5 @@ class PowerHistory:
 
 
 def have_same_components(first: Energy, second: Energy) -> bool:
-    """Whether both energies have the same components."""
+    """Whether the totals of both energies have the same components."""
     return set(first.components) == set(second.components)

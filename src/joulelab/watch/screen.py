@@ -56,8 +56,14 @@ def line(view: View) -> str:
     if view.study is not None:
         parts.append(f"{view.study.done} of {view.study.cells} cells, so far {view.study.spent}")
     if view.components:
-        each = ", ".join(f"{one.name} {quantity(one.power_w, 'W')}" for one in view.components)
-        parts.append(f"{quantity(view.power_w, 'W')} ({each})")
+        each = [
+            (one.is_added, f"{one.name} {quantity(one.power_w, 'W')}") for one in view.components
+        ]
+        added, others = (
+            [text for is_added, text in each if is_added is one] for one in (True, False)
+        )
+        parts.append(f"{quantity(view.power_w, 'W')} ({', '.join(added)})")
+        parts += [f"not added: {', '.join(others)}"] if others else []
     if view.energy is not None:
         parts.append(_energy_text(view.energy))
     parts += [" > ".join(span.label for span in stack.spans) for stack in view.stacks]
@@ -164,13 +170,14 @@ def _power(view: View, width: int) -> Table | None:
     """Lay out a row for each component, and one for all."""
     if not view.components:
         return None
-    rows = list(view.components)
+    rows = [one for one in view.components if one.is_added]
     if len(rows) > 1:
         total = Component(
             name="all", power_w=view.power_w, history_w=total_history(rows),
             gross_j=view.energy.gross_j if view.energy else math.nan, source="", provenance="",
         )  # fmt: skip
         rows.append(total)
+    rows += [one for one in view.components if not one.is_added]
     length_s = max(len(one.history_w) for one in rows) * BIN_S
     table = _table()
     table.add_column("", min_width=5)
@@ -188,7 +195,10 @@ def _power(view: View, width: int) -> Table | None:
             Text(quantity(one.power_w, "W"), style="bold"),
             Sparkline(one.history_w),
             Text(quantity(one.gross_j, "J")),
-            Text(one.provenance, style=_PROVENANCE.get(one.provenance, "")),
+            Text(
+                one.provenance if one.is_added else "not added",
+                style=_PROVENANCE.get(one.provenance, ""),
+            ),
             Text(quantity(peak(one.history_w), "W"), style="dim"),
             Text(one.source, style="dim"),
         ]
@@ -231,7 +241,7 @@ def _open_spans(view: View) -> Table | None:
 def _ended_spans(view: View, width: int) -> RenderableType | None:
     if not view.ended:
         return None
-    names = {one.name for one in view.components}
+    names = {one.name for one in view.components if one.is_added}
     shown = sorted(view.ended[:MOST_NAMES], key=lambda one: -one.duration_s / one.count)
     table = _table()
     table.add_column("ended", min_width=5, max_width=width // 3)

@@ -392,9 +392,13 @@ def _with_record(view: View, run: Run) -> View:
         elapsed_s=run.duration_s,
         # The trace is longer than the run: what the record lacks was not measured.
         components=tuple(
-            replace(one, gross_j=energy.components[one.name].gross_j)
+            replace(
+                one,
+                gross_j=energy.all_parts[one.name].gross_j,
+                is_added=one.name in energy.components,
+            )
             for one in view.components
-            if one.name in energy.components
+            if one.name in energy.all_parts
         ),
         energy=energy,
         job_words=energy.job_text,

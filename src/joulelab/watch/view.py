@@ -34,6 +34,7 @@ class Component:
     gross_j: float
     source: str
     provenance: str
+    is_added: bool = True  # Meters around others, and estimates within a meter, are not.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +136,9 @@ class View:
 
 
 def total_history(components: Sequence[Component]) -> tuple[float, ...]:
-    """Add up the power of all components; NaN where one of them has a gap."""
-    return tuple(map(math.fsum, zip(*(one.history_w for one in components), strict=True)))
+    """Add up the power of the components of the total; NaN where one of them has a gap."""
+    added = (one.history_w for one in components if one.is_added)
+    return tuple(map(math.fsum, zip(*added, strict=True)))
 
 
 def _fields(value: Any) -> dict[str, Any]:
