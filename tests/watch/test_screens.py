@@ -14,6 +14,7 @@ from rich.console import Console
 
 from joulelab.errors import TraceError
 from joulelab.sensors.host import boot_id
+from joulelab.sensors.simulated import Waveform
 from joulelab.study.cells import blocks
 from joulelab.watch.screen import Frame, line
 from joulelab.watch.sources import RecordingSource, open_source
@@ -110,6 +111,24 @@ def test_a_machine_without_unicode(tmp_path, clock):
     view = poll(Recording(tmp_path).until(30.0), clock)
     check("ascii", replace(view, title="Übung.py"), 100, plain=True)
     assert all(one.isascii() for one in render(view, 60, plain=True))
+
+
+@pytest.mark.parametrize("update_period_s", [1.0, 60.0])
+def test_a_meter_around_the_machine_is_not_added_and_delays_nothing(
+    tmp_path, clock, update_period_s
+):
+    node = replace(
+        CPU, component="node", waveform=Waveform.constant(700.0), kind="power",
+        update_period_s=update_period_s,
+    )  # fmt: skip
+    alone = poll(Recording(tmp_path / "alone").until(130.0), clock)
+    view = poll(Recording(tmp_path / "node", (GPU, CPU, node)).until(130.0), clock)
+    assert view.power_w == pytest.approx(alone.power_w)
+    assert view.energy.gross_j == pytest.approx(alone.energy.gross_j)
+    assert [one.name for one in view.components if one.is_added] == ["gpu:0", "cpu:0"]
+    [meter] = [one for one in view.components if not one.is_added]
+    assert meter.gross_j == pytest.approx(700 * 130, rel=0.05)
+    assert any("node" in text and "not added" in text for text in render(view, 100))
 
 
 def test_a_gap_is_not_zero(tmp_path, clock):
