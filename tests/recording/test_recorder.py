@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from energy_parts import make_channel
@@ -102,3 +103,29 @@ def test_the_end_does_not_wait_for_a_sensor_that_hangs(recorder, sensors):
     recorder.finish("the test ended")
     assert other.closed
     assert not hanging.closed
+
+
+class SlowMeter(Sensor):
+    """A meter that has a reading when it is asked for the thirtieth time."""
+
+    interval_s = 60.0
+
+    def __init__(self):
+        super().__init__("plug:desk")
+        self.channels = tuple(replace(one, update_period_s=1.0) for one in self.channels)
+        self.calls = 0
+
+    def read(self):
+        self.calls += 1
+        t_ns = time.monotonic_ns() + 10**10
+        return [Reading(t_ns, 0, 1.0)] if self.calls >= 30 else []
+
+
+def test_only_the_end_waits_for_a_slow_meter(sensors, tmp_path):
+    meter = SlowMeter()
+    discovery = Discovery((sensors[1], meter), ())
+    recorder = Recorder(tmp_path, discovery, None, parent_pid=os.getpid(), socket_path=None)
+    recorder.cover(time.monotonic_ns())
+    assert meter.calls <= 1
+    recorder.cover(time.monotonic_ns(), is_end=True)
+    assert meter.calls >= 30

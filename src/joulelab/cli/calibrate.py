@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -21,15 +25,25 @@ from joulelab.logs.calibrate import (
     read_recording,
 )
 from joulelab.logs.columns import LogOptions
+from joulelab.meter import Meter
 from joulelab.sensors.calibration import Calibration, save_calibration, write_calibration
 from joulelab.storage import file_errors
 
+WHOLE_MACHINE = (
+    "{} measures more than the board: the result is right if nothing else changed its power, and "
+    "contains the loss of the power supply"
+)
+
 
 @click.command("calibrate", cls=SectionedCommand)
-@click.option("--log", "log_file", type=click.Path(exists=True, path_type=Path), required=True,
+@click.option("--log", "log_file", type=click.Path(exists=True, path_type=Path),
     help="Log of the sensor: CSV, for example from nvidia-smi, or a recording.")  # fmt: skip
-@click.option("--meter", "meter_file", type=FILE, required=True,
-    help="Log of the meter over the same time: CSV, plain or gzip.")  # fmt: skip
+@click.option("--meter", "meter_name", metavar="FILE|COMPONENT", required=True,
+    help="Log of the meter over the same time (CSV, plain or gzip), or a meter that "
+    "`joulelab doctor` lists, for example plug:desk.")  # fmt: skip
+@click.option("--duration", "duration_s", type=click.FloatRange(5, 86400), default=180,
+    show_default=True, metavar="SECONDS",
+    help="Without --log, record the sensor and the meter for this long.")  # fmt: skip
 @click.option("--marks", "marks_file", type=FILE,
     help="CSV of times; compare the energy between the first and the last one.")  # fmt: skip
 @click.option("--column", metavar="NAME",
@@ -51,8 +65,9 @@ from joulelab.storage import file_errors
     help="Write the calibration to this file instead of saving it for the board.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    log_file: Path,
-    meter_file: Path,
+    log_file: Path | None,
+    meter_name: str,
+    duration_s: float,
     marks_file: Path | None,
     column: str | None,
     meter_column: str | None,
@@ -69,13 +84,14 @@ def command(
     """Calibrate a GPU's power sensor (gain, offset, delay) against an external meter.
 
     Record both logs at the same time and on one clock, while the board alternates between idle and
-    busy every few seconds. The calibration is saved and applied to all later recordings of the
-    board.
+    busy every few seconds. Without --log both are recorded now. The calibration is saved and
+    applied to all later recordings of the board.
 
     \b
     Example:
       joulelab calibrate --log smi.csv --meter meter.csv.gz --marks marks.csv --board GPU-1a2b3c4d
       joulelab calibrate --log smi.csv --meter meter.csv --column power.draw --out board.json
+      joulelab calibrate --meter plug:desk --duration 300
     """
     options = LogOptions(**columns)
     meter_columns = (meter_column,) if meter_column else ()
@@ -83,15 +99,23 @@ def command(
         power_columns=meter_columns, power_unit=meter_unit, timezone=options.timezone
     )
     notes: list[str] = []
-    with progress("reading the logs"):
-        if log_file.is_dir():
-            sensor = read_recording(log_file, column)
-        else:
-            if column is not None:
-                options = replace(options, power_columns=(column,))
-            sensor = read_one(log_file, options, notes)
-        meter = read_one(meter_file, meter_options, notes)
-        marks_s = read_marks(marks_file, options.timezone) if marks_file else []
+    with ExitStack() as stack:
+        if log_file is None:
+            log_file = stack.enter_context(_recorded(meter_name, duration_s))
+        with progress("reading the logs"):
+            if log_file.is_dir():
+                sensor = read_recording(log_file, column)
+            else:
+                if column is not None:
+                    options = replace(options, power_columns=(column,))
+                sensor = read_one(log_file, options, notes)
+            if log_file.is_dir() and not Path(meter_name).exists():
+                meter = read_recording(log_file, None, meter_name)
+                notes.append(WHOLE_MACHINE.format(meter_name))
+            else:
+                FILE.convert(meter_name, None, None)
+                meter = read_one(Path(meter_name), meter_options, notes)
+            marks_s = read_marks(marks_file, options.timezone) if marks_file else []
     if out is None and not (uuid or sensor.uuid):
         raise UserError(
             "the board is unknown",
@@ -102,7 +126,7 @@ def command(
         found = calibrate(
             sensor,
             meter,
-            [log_file, meter_file],
+            [log_file, Path(meter_name)],
             board_name=name,
             board_uuid=uuid,
             driver=driver,
@@ -127,6 +151,18 @@ def command(
         print_json(found.to_json() | content)
     else:
         _print(found, compared, notes, path)
+
+
+@contextmanager
+def _recorded(component: str, duration_s: float) -> Iterator[Path]:
+    """Record all sensors for a while, and return the directory, which is deleted afterwards."""
+    if Path(component).exists():
+        raise UserError("no log of the sensor", hint="name it with --log")
+    with TemporaryDirectory(prefix="joulelab-calibrate-") as directory:
+        path = Path(directory) / "recording"
+        with progress(f"recording for {duration(duration_s)}"), Meter(directory=path, record=False):
+            time.sleep(duration_s)
+        yield path
 
 
 def _print(found: Calibration, compared: Check, notes: list[str], path: Path) -> None:

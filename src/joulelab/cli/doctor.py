@@ -10,10 +10,12 @@ from typing import Any
 import click
 from rich.table import Table
 
+from joulelab.cli.doctor_add import add_meter
 from joulelab.cli.doctor_check import check
 from joulelab.cli.output import output_console
 from joulelab.energy.estimator import energies_of
 from joulelab.energy.signal import channel_role
+from joulelab.errors import UserError
 from joulelab.format import ABSENT, duration, quantity
 from joulelab.machine import Machine, describe
 from joulelab.recording.trace import Trace
@@ -25,6 +27,7 @@ from joulelab.sensors.discovery import (
     present_values,
     read_moment,
 )
+from joulelab.sensors.meters.entries import KINDS
 from joulelab.sensors.sensor import (
     Absence,
     Channel,
@@ -64,19 +67,44 @@ UNITS = {
     help="Test the sensors for a minute with a load of its own: do they agree, and how exact and "
     "how fast are they? Exit with 1 if one contradicts another.",
 )
+@click.option("--add", "kind", type=click.Choice(KINDS), metavar="KIND",
+    help=f"Try a meter of the whole machine and save it: {', '.join(KINDS)}.")  # fmt: skip
+@click.option("--name", metavar="NAME", help="Name of the meter to add.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="Another field of its entry, for example user=admin.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Try the meter to add without saving it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("address", nargs=-1)
 @click.pass_context
-def command(context: click.Context, test: bool, as_json: bool) -> None:
+def command(
+    context: click.Context,
+    test: bool,
+    kind: str | None,
+    name: str | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    address: tuple[str, ...],
+) -> None:
     """Show what can be measured on this machine, what cannot, and why.
+
+    With --add, ADDRESS is that of the meter, or the command that prints its reading.
 
     \b
     Example:
       joulelab doctor
       joulelab doctor --check
+      joulelab doctor --add tasmota 192.168.1.20 --name desk
+      joulelab doctor --add redfish bmc --set user=root --set password_env=BMC_PASSWORD
       CUDA_VISIBLE_DEVICES=1 joulelab doctor --json
     """
     if test:
         context.exit(check(as_json=as_json))
+    if kind is not None:
+        add_meter(kind, address, name=name, settings=settings, dry_run=dry_run, as_json=as_json)
+        return
+    if address or name or settings or dry_run:
+        raise UserError("no kind of meter to add", hint=f"--add KIND: {', '.join(KINDS)}")
     machine = describe(*environment_selection())
     found = discover()
     try:
@@ -91,6 +119,9 @@ def command(context: click.Context, test: bool, as_json: bool) -> None:
         click.echo(json.dumps(_as_json(machine, found, rows) | {"notes": notes}, indent=2))
     else:
         _print(machine, found, rows, notes)
+    broken = [one.reason for one in found.absent if one.source == "sensors.toml"]
+    if broken:
+        raise UserError("some meters are not read", why="; ".join(broken), hint="fix the entry")
 
 
 def comparable_components(sensors: Sequence[Sensor]) -> set[str]:

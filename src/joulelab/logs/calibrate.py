@@ -129,27 +129,38 @@ def read_one(path: Path, options: LogOptions, notes: list[str]) -> Series:
     return found[0]
 
 
-def read_recording(directory: Path, source: str | None) -> Series:
-    """Read a power channel (by default the GPU's preferred one), in seconds since 1970."""
+def read_recording(directory: Path, source: str | None, component: str | None = None) -> Series:
+    """Read a power channel, in seconds since 1970.
+
+    Args:
+        directory: The recording.
+        source: Its source; by default the preferred one of its component.
+        component: Its component; by default the only GPU.
+    """
     trace = read_trace(directory)
     powers = {i: one for i, one in enumerate(trace.channels) if one.quantity is Quantity.POWER}
-    if source is None:
-        found = [i for i, one in powers.items() if one.component.startswith("gpu")]
-    else:
+    if source is not None:
         names = {i: (one.source, _plain_source(one.source)) for i, one in powers.items()}
         found = [i for i, known in names.items() if source in known]
+    elif component is not None:
+        found = [i for i, one in powers.items() if one.component == component]
+    else:
+        found = [i for i, one in powers.items() if one.component.startswith("gpu")]
     if len({powers[i].component for i in found}) != 1:
         known = ", ".join(f"{one.component} {one.source}" for one in powers.values()) or "none"
+        hint = "record one GPU alone, or name its source with --column"
         raise UserError(
             f"{directory} does not have exactly one such power channel",
             why=f"its power channels are {known}",
-            hint="record one GPU alone, or name its source with --column",
+            hint=hint if component is None else "name one of these components with --meter",
         )
     i = min(found, key=lambda position: powers[position].priority)
     t_ns, value = trace.series[i]
     header = trace.header
     t_s = (t_ns - header["start_ns"]) * 1e-9 + header["start_unix_s"]
-    return Series(powers[i], t_s, value, header["intervals_s"][i], powers[i].source)
+    uuids = header.get("gpus", {}).get(powers[i].component, ())
+    uuid = str(uuids[0]) if len(uuids) == 1 else ""
+    return Series(powers[i], t_s, value, header["intervals_s"][i], powers[i].source, uuid)
 
 
 def read_marks(path: Path, timezone: str | None = None) -> list[float]:

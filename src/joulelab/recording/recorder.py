@@ -57,6 +57,9 @@ from joulelab.validation import Count, InvalidData, Nanoseconds, convert
 
 SYNC_EVERY_S = 30.0
 LONGEST_COVER_S = 2.0
+SLOW_UPDATE_S = 1.0
+"""Only the end of the recording waits for sensors that update this rarely: a program that asks for
+the energy of each epoch would lose a second each time."""
 USUAL_READ_S = 0.05
 """A sensor that has not answered by then hangs, and is not waited for until it answers."""
 OTHER_CLOCK_NS = 60 * 10**9
@@ -226,17 +229,21 @@ class Recorder:
                 if newline:
                     self.writer.events(whole + newline)
 
-    def cover(self, t_ns: int) -> None:
+    def cover(self, t_ns: int, *, is_end: bool = False) -> None:
         """Read until every working energy channel has a reading at or after ``t_ns``.
 
-        Gives up on a channel after two of its update periods, at most :data:`LONGEST_COVER_S`, and
-        on one that does not answer after that time. A time in the future is not waited for.
+        Slow sensors are waited for at the end of the recording only. Gives up on a channel after
+        two of its update periods, at most :data:`LONGEST_COVER_S`, and on one that does not answer
+        after that time. A time in the future is not waited for.
         """
         t_ns = min(t_ns, time.monotonic_ns())
         waiting = {
             i
             for i, sensor in enumerate(self._sensors)
-            if any(channel.gives_energy for channel in sensor.channels)
+            if any(
+                channel.gives_energy and (is_end or channel.update_period_s < SLOW_UPDATE_S)
+                for channel in sensor.channels
+            )
         }
         begin_s = time.monotonic()
         answered: set[int] = set()
@@ -335,7 +342,7 @@ def serve(recorder: Recorder, clients: Clients) -> str:
             elif known.join is not None:
                 client.connection.send(*_welcome(recorder, client, known.join))
             elif known.stop is not None and client.owner:
-                recorder.cover(known.stop)
+                recorder.cover(known.stop, is_end=True)
                 return "asked to stop"
             elif known.sync is not None:
                 syncs.append((client, known.sync))

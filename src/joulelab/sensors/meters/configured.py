@@ -13,9 +13,10 @@ from joulelab.sensors.sensor import Absence
 def open_configured(kinds: Collection[str]) -> tuple[list[MeterSensor], list[Absence]]:
     """Open the meters of some kinds of components; state why others are absent."""
     entries, errors = read_entries()
-    # A broken entry does not say what it would measure.
-    absent = [absence(error) for error in errors if "plug" in kinds or "node" in kinds]
-    sensors = []
+    sensors, absent = [], []
+    if "plug" in kinds or "node" in kinds:
+        # A broken entry does not say what it would measure.
+        absent = [absence(error, f"plug:{name}") for name, error in errors.items()]
     for name, entry in entries.items():
         component = channels_of(name, entry)[0].component
         if component.partition(":")[0] not in kinds:

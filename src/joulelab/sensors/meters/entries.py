@@ -315,19 +315,22 @@ def _check_url(url: SplitResult) -> None:
         )
 
 
-def read_entries(path: Path | None = None) -> tuple[dict[str, AnyEntry], list[UserError]]:
-    """Read a file of meters: those that are right, and an error for each that is not."""
+def read_entries(path: Path | None = None) -> tuple[dict[str, AnyEntry], dict[str, UserError]]:
+    """Read a file of meters: those that are right, and an error for each that is not, by name.
+
+    The error of a file that cannot be read has the file's name.
+    """
     path = path or sensors_file()
-    entries, errors = {}, []
+    entries, errors = {}, {}
     try:
         tables = read_tables(path)
     except UserError as error:
-        return {}, [error]
+        return {}, {path.name: error}
     for name, table in tables.items():
         try:
             entries[name] = parse_entry(name, table, path)
         except UserError as error:
-            errors.append(error)
+            errors[name] = error
     return entries, errors
 
 
@@ -356,7 +359,7 @@ def secret(entry: Any, what: str) -> str | None:
         raise UserError(f"cannot read the {what} file {path}", why=reason) from error
 
 
-def absence(error: UserError, component: str = "plug") -> Absence:
+def absence(error: UserError, component: str) -> Absence:
     """Return why a meter is missing from a recording."""
     reason = f"{error.what}: {error.why}" if error.why else error.what
     return Absence(component, "sensors.toml", reason, error.hint)

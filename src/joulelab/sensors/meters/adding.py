@@ -1,0 +1,253 @@
+"""Trying a meter, and saving it as an entry of the file of sensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import tomli_w
+
+from joulelab.errors import UserError
+from joulelab.sensors.meters.entries import (
+    AnyEntry,
+    CommandEntry,
+    IpmiEntry,
+    RedfishEntry,
+    parse_entry,
+    read_tables,
+    sensors_file,
+)
+from joulelab.sensors.meters.polling import MeterSensor, open_meter
+from joulelab.sensors.sensor import Channel, Gap, Quantity, Reading
+from joulelab.storage import make_private_directories, write_whole, writing
+from joulelab.validation import InvalidData, parse_toml
+
+LEAST_S, LONGEST_S = 4.0, 40.0
+UNCHANGED_S = 10.0
+"""A meter whose value stays the same for this long does not show how often it updates."""
+ENOUGH_UPDATES = 3
+SAME_PERIOD = 1.5
+MOST_SUPPLIES = 8
+_LOOK_S = 0.05
+_STEPS = {
+    Quantity.POWER: (1.0, 0.1, 0.01, 0.001),
+    Quantity.ENERGY: (3600.0, 360.0, 60.0, 36.0, 3.6, 1.0, 0.36, 0.1, 0.036, 0.0036),
+}
+"""Steps of displays: decimals of watts; of kilowatt-hours, watt-hours, watt-minutes and joules."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a meter gave while it was tried.
+
+    Attributes:
+        name: The name of its entry.
+        table: The entry, with what was found.
+        channels: Its channels as they will be recorded.
+        latest: The latest value of each channel, W or J.
+        update_period_s: Time between two new values, at least that between two requests; ``None``
+            if it did not show.
+    """
+
+    name: str
+    table: dict[str, Any]
+    channels: Sequence[Channel]
+    latest: Sequence[float | None]
+    update_period_s: float | None
+
+
+def make_table(kind: str, address: Sequence[str], settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the unchecked entry of a meter from words of a command line.
+
+    Args:
+        kind: One of the kinds of entries.
+        address: The meter's address; for a command, the command and its arguments.
+        settings: Further fields. Values are as in TOML, or text.
+
+    Raises:
+        UserError: There are several addresses.
+    """
+    table: dict[str, Any] = {"kind": kind}
+    if kind == "command":
+        table["command"] = list(address)
+    elif len(address) > 1:
+        raise UserError(f"a meter has one address, not {len(address)}", hint="put it in quotes")
+    elif address:
+        table["address"] = address[0]
+    for key, text in settings.items():
+        try:
+            table[key] = parse_toml(f"value = {text}".encode())["value"]
+        except InvalidData:
+            table[key] = text
+    if kind == "command" and not any(key.startswith(("power", "energy")) for key in settings):
+        table["power"] = ""
+    return table
+
+
+def try_meter(name: str, table: dict[str, Any]) -> Trial:
+    """Read a meter a few times, until it shows how often it updates.
+
+    Raises:
+        UserError: The entry is wrong, or the meter gives no value.
+    """
+    reason = "it gave no value"
+    for variant in _variants(table, parse_entry(name, table, sensors_file())):
+        entry = parse_entry(name, variant, sensors_file())
+        sensor = open_meter(name, entry)
+        try:
+            readings, reason = _read(sensor, reason)
+            if readings:
+                return _trial(name, variant, entry, sensor, readings)
+        finally:
+            sensor.close()
+    is_program = isinstance(entry, (CommandEntry, IpmiEntry))
+    hint = "run it in a shell" if is_program else "check that it answers in a browser"
+    raise UserError(f"no reading from {describe_address(entry)}", why=reason, hint=hint)
+
+
+def describe_address(entry: AnyEntry) -> str:
+    """Return where a meter is, without what may be secret."""
+    if isinstance(entry, CommandEntry):
+        return entry.command[0]
+    if isinstance(entry, IpmiEntry):
+        return f"the controller {entry.address}" if entry.address else "this machine's controller"
+    url = entry.url
+    return f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
+
+
+def _variants(table: dict[str, Any], entry: AnyEntry) -> Iterator[dict[str, Any]]:
+    """Yield an entry with what a meter of its kind may have besides power, best first."""
+    is_open = isinstance(entry, RedfishEntry) and not {"energy", "power_supplies"} & table.keys()
+    if is_open:
+        yield table | {"energy": True}
+    yield table
+    if is_open:
+        yield table | {"power_supplies": MOST_SUPPLIES}
+
+
+def _read(sensor: MeterSensor, before: str) -> tuple[list[Reading], str]:
+    """Return the readings of a meter, and why there are none."""
+    readings: list[Reading] = []
+    reason, begin_s = before, time.monotonic()
+    while True:
+        time.sleep(_LOOK_S)
+        for one in sensor.read():
+            if isinstance(one, Gap):
+                reason = one.reason
+                if not readings:
+                    return [], reason
+            else:
+                readings.append(one)
+        took_s = time.monotonic() - begin_s
+        if took_s > LONGEST_S or (took_s > LEAST_S and _is_enough(readings, took_s)):
+            return readings, reason
+
+
+def _changes_s(readings: Sequence[Reading]) -> list[float]:
+    """Return when the value of the first channel changed."""
+    own = [one for one in readings if one.channel == 0]
+    return [after.t_ns * 1e-9 for before, after in pairwise(own) if after.value != before.value]
+
+
+def _is_enough(readings: Sequence[Reading], took_s: float) -> bool:
+    changes_s = _changes_s(readings)
+    return len(changes_s) >= ENOUGH_UPDATES or (not changes_s and took_s > UNCHANGED_S)
+
+
+def _update_period_s(readings: Sequence[Reading], interval_s: float) -> float | None:
+    """Return the time between new values, at least that between two requests."""
+    changes_s = _changes_s(readings)
+    if len(changes_s) < ENOUGH_UPDATES:
+        return None
+    period_s = min(after - before for before, after in pairwise(changes_s))
+    if period_s < SAME_PERIOD * interval_s:
+        return interval_s
+    # A load that steps between a few levels does not show the meter's period.
+    distinct = len({one.value for one in readings if one.channel == 0})
+    return round(period_s, 1) if distinct >= len(changes_s) else None
+
+
+def _trial(
+    name: str,
+    table: dict[str, Any],
+    entry: AnyEntry,
+    sensor: MeterSensor,
+    readings: Sequence[Reading],
+) -> Trial:
+    count = max(one.channel for one in readings) + 1
+    found = dict(table)
+    if "power_supplies" in table:
+        found["power_supplies"] = min(count, int(table["power_supplies"]))
+    found |= sensor.reader.findings()
+    period_s = _update_period_s(readings, entry.interval_s)
+    if period_s is not None and period_s > entry.interval_s:
+        found.setdefault("update_period_s", period_s)
+    for position, channel in enumerate(sensor.channels):
+        values = {one.value for one in readings if one.channel == position}
+        key = "resolution_w" if channel.quantity is Quantity.POWER else "resolution_j"
+        step = _step(channel.quantity, values)
+        if step is not None and step != channel.resolution:
+            found.setdefault(key, step)
+    final = parse_entry(name, found, sensors_file())
+    channels = open_meter(name, final).channels
+    latest = [
+        next((one.value for one in reversed(readings) if one.channel == position), None)
+        for position in range(len(channels))
+    ]
+    return Trial(name, found, channels, latest, period_s)
+
+
+def _step(quantity: Quantity, values: set[float]) -> float | None:
+    """Return the coarsest step of a display that all values are multiples of."""
+    if quantity is Quantity.ENERGY and len(values) < 2:
+        return None
+    for step in _STEPS[quantity]:
+        if all(abs(value / step - round(value / step)) < 1e-3 for value in values):
+            return step
+    return None
+
+
+def save_entry(name: str, table: dict[str, Any]) -> Path:
+    """Save an entry in the file of sensors, in place of one of that name; return the file.
+
+    A new entry is appended, so that comments stay.
+
+    Raises:
+        UserError: The file cannot be read, or a meter of that name is at another address.
+        StoreError: It cannot be written.
+    """
+    path = sensors_file()
+    tables = read_tables(path)
+    if is_other_meter(tables.get(name), table):
+        raise UserError(
+            f"{path} has another meter named {name}", hint="choose another name with --name"
+        )
+    with writing(path):
+        make_private_directories(path.parent)
+        if name in tables:
+            data = tomli_w.dumps(tables | {name: table}).encode()
+        else:
+            before = path.read_bytes().rstrip() + b"\n\n" if tables else b""
+            data = before + tomli_w.dumps({name: table}).encode()
+        write_whole(path, data, private=True)
+    return path
+
+
+def is_other_meter(saved: Any, table: Mapping[str, Any]) -> bool:
+    """Report whether a saved entry is of another meter than a table."""
+    if not isinstance(saved, dict):
+        return saved is not None
+    return any(saved.get(key) != table.get(key) for key in ("kind", "address", "command"))
+
+
+def default_name(kind: str, table: Mapping[str, Any]) -> str:
+    """Return a name for a meter: of its host, or of its kind."""
+    address = str(table.get("address", ""))
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    is_number = host.replace(".", "").replace(":", "").isdigit()
+    return host.partition(".")[0] if host and not is_number else kind
