@@ -167,7 +167,7 @@ def test_ipmitool_is_read_as_vendors_answer(vendor, meter_of, tmp_path, monkeypa
     assert (tmp_path / "bin/arguments.txt").read_text() == "dcmi power reading\n"
 
 
-def test_ipmitool_gets_its_password_where_nobody_sees_it(meter_of, tmp_path, monkeypatch):
+def test_ipmitool_gets_its_password_where_no_other_user_sees_it(meter_of, tmp_path, monkeypatch):
     write_ipmitool(tmp_path / "bin", "System Level     | 105\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     file = tmp_path / "password"

@@ -1,4 +1,4 @@
-"""Energy from slow and coarse meters whose pace nobody states, in virtual time.
+"""Energy from slow and coarse meters whose pace is not stated, in virtual time.
 
 The meters show the mean over a window, update each T, and show it some time later; readings are
 rounded as real ones are.

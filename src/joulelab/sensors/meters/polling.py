@@ -48,9 +48,6 @@ RESOLUTION_W = {TasmotaEntry: 1.0, ShellyEntry: 0.1, RedfishEntry: 1.0, IpmiEntr
 RESOLUTION_J = {TasmotaEntry: 3600.0, ShellyEntry: 60.0, RedfishEntry: 3.6e3}
 """Of Tasmota's ``WattRes`` 0 and ``EnergyRes`` 3 (its defaults), Shelly's Gen1 watt-minutes (Gen2
 counts 0.001 Wh), and of kWh with three decimals."""
-MAX_W = {"plug": 25e3, "psu": 10e3, "node": 50e3}
-"""No plug, relay, power supply or server draws more. A three-phase outlet of 32 A gives 22 kW; the
-largest servers have six supplies of 3.3 kW, and racks that are one machine more than one node."""
 
 
 class MeterSensor:
@@ -159,7 +156,6 @@ def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
         own = component
         if isinstance(entry, RedfishEntry) and entry.power_supplies:
             own = f"psu:{position}"
-        kind = own.partition(":")[0]
         resolution = (
             entry.resolution_w or RESOLUTION_W.get(type(entry), 0.0)
             if is_power
@@ -186,7 +182,7 @@ def channels_of(name: str, entry: AnyEntry) -> list[Channel]:
                 # A steady power is rounded the same way each time (rectangular, GUM 4.3.7).
                 offset_uncertainty_w=resolution / math.sqrt(12) if is_power else 0.0,
                 priority=0 if is_power else 1,
-                max_power_w=entry.max_power_w or MAX_W.get(kind),
+                max_power_w=entry.max_power_w,
                 contains=entry.contained_in(own),
                 note=UNKNOWN_DELAY if entry.delay_s is None else "",
             )
