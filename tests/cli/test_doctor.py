@@ -78,7 +78,11 @@ class Gpu:
 def test_doctor_names_a_contradiction(monkeypatch, ratio, counted, text):
     sensor = Gpu(Clock(monkeypatch), ratio, counted)
     monkeypatch.setattr(doctor, "discover", lambda: Discovery((sensor,), ()))
-    notes = json.loads(CliRunner().invoke(doctor.command, ["--json"]).stdout)["notes"]
+    found = json.loads(CliRunner().invoke(doctor.command, ["--json"]).stdout)
+    notes = found["notes"]
+    nesting = "around gpu:0, not added" if counted == "module:0" else ""
+    assert [one["nesting"] for one in found["sensors"]] == ["", nesting]
+    assert nesting in CliRunner().invoke(doctor.command).stdout
     if text is None:
         assert notes == []
         return

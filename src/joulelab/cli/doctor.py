@@ -14,6 +14,7 @@ from joulelab.cli.doctor_add import add_meter
 from joulelab.cli.doctor_check import check
 from joulelab.cli.output import output_console
 from joulelab.energy.estimator import energies_of
+from joulelab.energy.nesting import Nesting
 from joulelab.energy.signal import channel_role
 from joulelab.errors import UserError
 from joulelab.format import ABSENT, duration, quantity
@@ -163,9 +164,12 @@ def _notes(
 def _as_json(machine: Machine, found: Discovery, rows: Sequence[ChannelNow]) -> dict[str, Any]:
     sensors = []
     channels = [row.channel for row in rows]
+    nesting = Nesting.of(channel for channel in channels if channel.gives_energy)
     for channel, value, reason in rows:
         entry = channel.to_json() | {"power_w" if channel.gives_energy else "value": value}
         entry["use"] = channel_role(channel, channels)
+        if channel.gives_energy:
+            entry["nesting"] = nesting.describe(channel.component)
         sensors.append(entry | ({"reason": reason} if reason else {}))
     return {
         "machine": machine.to_json(),
@@ -221,14 +225,18 @@ def _print(
 
 
 def _roles(channels: Sequence[Channel]) -> list[str]:
-    """Where each component's energy comes from."""
+    """Where each component's energy comes from, and what it contains."""
     lines: dict[str, list[str]] = {}
     for channel in sorted(channels, key=lambda one: one.priority):
         text = channel_role(channel, channels)
         if text is not None:
             window = f" (means of {duration(channel.window_s)})" if channel.window_s else ""
             lines.setdefault(channel.component, []).append(f"{text} by {channel.source}{window}")
-    return [f"{component}: {', '.join(texts)}" for component, texts in lines.items()]
+    nesting = Nesting.of(channel for channel in channels if channel.gives_energy)
+    return [
+        "; ".join(filter(None, (f"{name}: {', '.join(texts)}", nesting.describe(name))))
+        for name, texts in lines.items()
+    ]
 
 
 def _grouped(absences: Sequence[Absence]) -> dict[tuple[str, str], list[str]]:

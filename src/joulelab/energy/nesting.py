@@ -32,18 +32,20 @@ from joulelab.format import finite_or_none, join_words, quantity, with_interval
 from joulelab.sensors.sensor import Channel, Provenance
 from joulelab.uncertain import Interval, normal_interval
 
-KINDS = ("plug", "psu", "node", "soc", "module", "card")
+KINDS = ("plug", "psu", "node", "soc", "module", "socket", "card")
 """Kinds of components that may contain others, from the outermost to the innermost."""
 _WHOLE = ("psu", "node")
 MACHINE = ("plug", *_WHOLE)
 """Kinds that usually include the power supply, fans, the board and disks."""
+UNMETERED_IN_NODE = "power supply, fans, board, disks"
 UNMETERED = {
-    "soc": "board and what else is connected",
+    **dict.fromkeys(MACHINE, UNMETERED_IN_NODE),
     "module": "memory, regulators, interconnect",
     "card": "memory, regulators, fans",
 }
-"""What a meter of each kind contains besides its metered parts; see :data:`UNMETERED_IN_NODE`."""
-UNMETERED_IN_NODE = "power supply, fans, board, disks"
+"""What a meter of each kind contains besides its metered parts."""
+OTHERS = "what has no meter of its own"
+"""The same of other kinds."""
 CONTRADICTION = 0.1
 """A meter that measures less than its parts by more than this, beyond its uncertainty (k = 3),
 contradicts them: as two sources of one component (:mod:`joulelab.energy.signal.reconciliation`)."""
@@ -106,6 +108,16 @@ class Nesting:
         if component in self.added or component not in self.inside:
             return "components"
         return "enclosing" if component in self.enclosing else "enclosed"
+
+    def describe(self, component: str) -> str:
+        """Describe how a component nests, as text; empty if it does not."""
+        inside = join_words(sorted(self.inside.get(component, ())))
+        if component in self.enclosing:
+            return f"around {inside}, not added"
+        if component in self.inside and component not in self.added:
+            outer = [name for name in self.added if component in self.inside[name]]
+            return f"within {join_words(sorted(outer))}, not added"
+        return f"contains {inside}" if inside else ""
 
     def total_notes(self, components: Iterable[str]) -> Iterator[str]:
         """Explain why meters that contain others are themselves in a total."""
@@ -225,7 +237,7 @@ class Enclosure:
     def unmetered(self) -> str:
         """What the difference is, for example ``"power supply, fans, board, disks"``."""
         kind = kind_of(next(iter(self.meters)))
-        return ", ".join((*self.lost, UNMETERED.get(kind, UNMETERED_IN_NODE)))
+        return ", ".join((*self.lost, UNMETERED.get(kind, OTHERS)))
 
     @property
     def difference_text(self) -> str:

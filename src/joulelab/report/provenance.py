@@ -16,6 +16,7 @@ from joulelab.uncertain import COVERAGE_FACTOR
 _KINDS = {
     "gpu": "GPU", "cpu": "CPU", "dram": "Memory", "soc": "Chip", "card": "Card",
     "module": "Module", "node": "Node", "psu": "Power supply", "plug": "Plug",
+    "socket": "Socket", "rail": "Rail",
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ DEVICE_W = {
     "soc": 3000.0,
     "card": 3000.0,
     "module": 6000.0,
+    "socket": 2000.0,
     "psu": 10e3,
     "plug": 25e3,
     "node": 30e3,
