@@ -7,9 +7,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from joulelab.carbon.costs import Costs
 from joulelab.errors import StoreError
 from joulelab.findings.schema import EPOCH_COLUMNS, RUN_COLUMNS
 from joulelab.findings.tables import StudyTables, write_file, write_results
+from joulelab.findings.totals import study_totals
+from joulelab.report.first_screen import _facts
+from joulelab.runs.study_runs import read_study
 from joulelab.uncertain import COVERAGE_FACTOR
 
 INTERFACE = (
@@ -62,6 +66,28 @@ def test_energies_by_hand(one):
     assert train["gross_high_j"] == pytest.approx(840 + COVERAGE_FACTOR * u_j)
     assert train["provenance"] == "estimated"
     assert train["sources"] == "cpu:0=estimate.cpu gpu:0=nvml.samples"
+
+
+def test_a_meter_around_the_machine_has_columns_of_its_own(one):
+    for path in (one.directory / "runs").glob("*/run.json"):
+        record = json.loads(path.read_text())
+        for part in (*record["spans"], *record["results"].values()):
+            energy = part["energy"]
+            node = energy["components"]["gpu:0"] | {"component": "node", "source": "redfish.power"}
+            energy["enclosing"] = {
+                "node": node | {"gross_j": 2 * node["gross_j"], "contains": ["gpu:0", "cpu:0"]}
+            }
+        path.write_text(json.dumps(record))
+    train = run_rows([one.directory]).iloc[0]
+    assert train["gross_j"] == pytest.approx(840)
+    assert train["enclosing"] == "node"
+    assert train["enclosing_j"] == pytest.approx(1440)
+    [total] = study_totals(read_study(one.directory))
+    assert total.gross.value == pytest.approx(run_rows([one.directory])["gross_j"].sum())
+    [node] = total.enclosures
+    assert node.gross_j == pytest.approx(run_rows([one.directory])["enclosing_j"].sum())
+    facts = {fact.name: fact for fact in _facts(total, Costs(energy_j=1.0, interval_j=(1.0, 1.0)))}
+    assert "more than its parts: power supply, fans" in facts["Node"].details[-1]
 
 
 def test_idle_is_interpolated_over_the_runs_own_span(one):

@@ -5,11 +5,15 @@ import time
 from dataclasses import replace
 
 import pytest
+from energy_parts import component_energy
 from run_records import write_finished
 
 from joulelab.carbon.costs import Costs
 from joulelab.energy.energy import Energy
+from joulelab.ledger.ledger import read_ledger
+from joulelab.ledger.text import head_lines
 from joulelab.run.summary import Summary, compare, previous_run
+from joulelab.runs.record import read_run
 from joulelab.runs.span_tree import flat_tree
 from joulelab.sensors.sensor import Absence, Provenance
 
@@ -103,3 +107,26 @@ def test_a_summary_says_why_components_are_estimated(tmp_path):
     why = "cpu:0 and dram:0 are estimated: no RAPL counters; see `joulelab doctor`"
     assert why in found
     assert not any("no driver" in text for text in found)
+
+
+def test_a_record_and_its_summary_keep_the_meter_around_the_total(tmp_path):
+    gpu = component_energy("gpu:0", 3000.0, gain_uncertainty=0.02)
+    node = component_energy("node", 4500.0, source="redfish.power", contains=("gpu:0",))
+    energy = Energy(duration_s=10.0, components={"gpu:0": gpu}, enclosing={"node": node})
+    write_finished(tmp_path / "one", energy=energy)
+    run = read_run(tmp_path / "one")
+    assert run.energy == energy
+    costs = Costs(energy_j=run.energy.gross_j, interval_j=run.energy.interval_j)
+    lines = Summary(run=run, costs=costs, tree=flat_tree(run.spans)).lines()
+    text = "\n".join(f"{label} {content}" for label, content in lines)
+    assert "3,000 J" in dict(lines)["energy"]
+    assert dict(lines)["  node"].endswith("simulated (redfish.power), around its parts")
+    assert "more than its parts: power supply, fans, board, disks" in text
+    assert "not metered: network" in text
+    ledger = read_ledger([tmp_path], on_error=pytest.fail)
+    assert ledger.total.energy.value == pytest.approx(3000.0)
+    assert ledger.to_json()["total"]["enclosing_j"] == pytest.approx(4500.0)
+    assert ledger.to_json()["total"]["enclosing_difference_j"] == pytest.approx(1500.0)
+    assert "meters around 1 record, not added: 4,500 J, 1,500 J more than their parts" in [
+        *head_lines(ledger)
+    ]

@@ -34,6 +34,7 @@ from joulelab.validation import InvalidData, NotNegative, convert
 
 __all__ = [
     "NEGATIVE_NET",
+    "NESTED",
     "ROLES",
     "ComponentEnergy",
     "Energy",
@@ -46,6 +47,8 @@ __all__ = [
 REPORTED_GAP = 0.01  # Gaps of less than this share of a span only show in its interval.
 ROLES = ("components", "enclosing", "enclosed")
 """The fields of an energy that have components. Only the first is added up."""
+NESTED = (*ROLES[1:], "differences")
+"""What of an energy's JSON is there only if meters nest."""
 NEGATIVE_NET = (
     "net of idle is below zero: the machine drew less than in the idle measurement; measure idle "
     "again on a quiet machine"

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from joulelab.carbon.network import NetworkEnergy
 from joulelab.energy.data_exchange import DataVolume
+from joulelab.energy.nesting import Enclosure
 from joulelab.errors import UserError
 from joulelab.ledger.entries import Entry
 from joulelab.runs.record import Run
@@ -75,6 +76,12 @@ class LedgerRow:
         ]
         value_j, low_j, high_j = (math.fsum(one) for one in zip((0.0,) * 3, *parts, strict=True))
         return value_j, low_j, high_j
+
+    @property
+    def enclosures(self) -> list[Enclosure]:
+        """The outermost meter around the components of each entry that has one."""
+        every = (one.run.energy.enclosures for one in self.entries)
+        return [found[-1] for found in every if found]
 
     @property
     def is_measured(self) -> bool:

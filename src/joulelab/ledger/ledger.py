@@ -201,6 +201,9 @@ class Ledger:
                 zip(("network_j", "network_low_j", "network_high_j"), row.network_j, strict=True)
             ),
         }
+        if around := row.enclosures:
+            values["enclosing_j"] = math.fsum(one.gross_j for one in around)
+            values["enclosing_difference_j"] = math.fsum(one.difference_j for one in around)
         for currency in self.currencies:
             is_priced = any(one.currency == currency for one in row.entries)
             price = row.price(currency) if is_priced else None

@@ -53,6 +53,13 @@ def head_lines(ledger: Ledger) -> Iterator[str]:
     yield (f"{count(total.records, 'record')}{when}, {machines}, {duration(total.duration_s)}")
     if total.is_measured:
         yield joules(total.energy.value, *total.energy.interval)
+    if around := total.enclosures:
+        whole_j = math.fsum(one.gross_j for one in around)
+        more_j = math.fsum(one.difference_j for one in around)
+        yield (
+            f"meters around {count(len(around), 'record')}, not added: {quantity(whole_j, 'J')}, "
+            f"{quantity(more_j, 'J')} more than their parts"
+        )
     prices = (price_text(total, currency) for currency in ledger.currencies)
     costs = [*filter(None, (carbon_text(total), *prices))]
     if costs:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from joulelab.energy.baseline import Baseline, IdlePoint
-from joulelab.energy.energy import NEGATIVE_NET, Energy
+from joulelab.energy.energy import NEGATIVE_NET, NESTED, Energy
 from joulelab.energy.estimator import EnergyEstimator
 from joulelab.errors import UserError, nearest
 from joulelab.format import duration, finite_or_none
@@ -253,6 +253,7 @@ def energy_row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
         "net_high_j": net_high_j,
         "mean_power_w": energy.gross_j / energy.duration_s if energy.duration_s > 0 else None,
     }
+    stored = energy.to_json()
     return {
         "name": span.name,
         "start_s": span.start_s,
@@ -261,7 +262,7 @@ def energy_row(log: Log, span: ImportedSpan, energy: Energy) -> dict[str, Any]:
         **finite_or_none(values),
         **per_sample(span, energy.gross_j, low_j, high_j),
         "reason": _reason(log, span, energy),
-        "components": {name: part.to_json() for name, part in energy.components.items()},
+        **{name: stored[name] for name in ("components", *NESTED) if name in stored},
         "attributes": span.attributes,
     }
 

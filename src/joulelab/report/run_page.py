@@ -398,7 +398,7 @@ def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:
     for one in energy.enclosures:
         name = " + ".join(map(component_name, one.meters))
         meters = Energy(duration_s=energy.duration_s, components=one.meters)
-        rows.append(_component_row(name, "around its parts, not added", meters))
+        rows.append(_component_row(name, "not added", meters))
     return rows
 
 
