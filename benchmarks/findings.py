@@ -50,7 +50,7 @@ from joulelab.findings.power import (
 )
 from joulelab.findings.predictors import correlations, differences, predictor_findings
 from joulelab.findings.repeats import repeat_findings, repeat_scatter
-from joulelab.findings.schema import RUN_COLUMNS, Finding, frame
+from joulelab.findings.schema import ENERGIES, RUN_COLUMNS, Finding, frame
 from joulelab.findings.summary import measurements, summary
 from joulelab.stats import ranks
 from joulelab.stats.difference import Cell, Repeats
@@ -217,7 +217,7 @@ def _factors(seed: int, effect: bool) -> Any:
         study.extra = lambda _m, _b, precision, _p: math.log(0.8) * (precision == "bf16")
     runs, measured = tables(study)
     for finding in factor_findings(*factor_and_setting_effects((), measured, CellMeans(runs))):
-        if not finding.id.startswith("factor."):
+        if not finding.id.startswith("factor.") or finding.quantity not in ENERGIES:
             continue
         up = finding.id.endswith("fp32")
         truth = 1.0 if not effect else 1.25 if up else 0.8

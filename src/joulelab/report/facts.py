@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 from joulelab.carbon.costs import Costs
+from joulelab.errors import JoulelabError
+from joulelab.forecast.sources import read_source
 from joulelab.format import interval, money_with_interval, number, quantity, scale, watt_hours
 from joulelab.machine import Machine
 from joulelab.uncertain import Interval
+
+FORECAST_EPOCHS = 100
 
 
 class Fact(NamedTuple):
@@ -56,6 +62,19 @@ def interval_text(value: float, ends: Interval, unit: str = "J") -> str:
         return ""
     size, name = scale(value, unit)
     return f"95 % CI {interval(ends[0] / size, ends[1] / size, value / size)} {name}"
+
+
+def longer_training(directory: Path, phase: str | None = None) -> str:
+    """Forecast a training of :data:`FORECAST_EPOCHS` epochs, and name the command that does.
+
+    Empty if there is no forecast from this run.
+    """
+    command = f"joulelab forecast {shlex.quote(str(directory))} --epochs {FORECAST_EPOCHS}"
+    try:
+        forecast = read_source(directory, phase=phase).profile.forecast(FORECAST_EPOCHS)
+    except JoulelabError:
+        return ""
+    return f"{forecast} (`{command}`)"
 
 
 def devices_text(machine: Machine) -> str:

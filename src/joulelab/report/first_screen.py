@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,21 +10,18 @@ import pandas as pd
 
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_costs
-from joulelab.errors import JoulelabError
 from joulelab.findings.all import Analysis
 from joulelab.findings.hosts import joint_name
 from joulelab.findings.key_findings import MOST, KeyFindings, key_findings
 from joulelab.findings.schema import PHASES
 from joulelab.findings.totals import Total, study_totals
-from joulelab.forecast.sources import read_source
 from joulelab.format import count, duration, percent, quantity
 from joulelab.layout import Line
-from joulelab.report.facts import Fact, cost_facts, devices_text, energy_fact
+from joulelab.report.facts import Fact, cost_facts, devices_text, energy_fact, longer_training
 from joulelab.report.provenance import component_name, provenance_summary
 from joulelab.run.summary import SITE_HINT
 from joulelab.runs.shared_machine import study_caveats
 
-FORECAST_EPOCHS = 100
 """Length of the training whose forecast the page shows."""
 
 MOST_PER_PLACE = 3
@@ -216,11 +212,5 @@ def _forecast(total: Total, measured: pd.DataFrame) -> str:
     ]
     if not runs:
         return ""
-    directory = runs[0].directory
-    command = f"joulelab forecast {shlex.quote(str(directory))} --epochs {FORECAST_EPOCHS}"
-    try:
-        source = read_source(directory, phase="train")
-        forecast = source.profile.forecast(FORECAST_EPOCHS)
-    except JoulelabError:
-        return ""
-    return f"{forecast}, trained as in run {runs[0].id} (`{command}`)"
+    text = longer_training(runs[0].directory, "train")
+    return text and f"{text}, trained as in run {runs[0].id}"

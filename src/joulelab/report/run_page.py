@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -18,14 +17,13 @@ from markupsafe import Markup
 from joulelab.carbon.costs import Costs
 from joulelab.carbon.site import local_network_energy
 from joulelab.energy.baseline import BUSY_IDLE
-from joulelab.energy.energy import NEGATIVE_NET, ComponentEnergy, Energy
+from joulelab.energy.energy import NEGATIVE_NET, Energy
 from joulelab.energy.uncertainty import Boards, gross_energy
 from joulelab.findings.tables import write_file
 from joulelab.forecast.sources import profile_of_trace
 from joulelab.format import (
     count,
     duration,
-    number,
     percent,
     quantity,
     sentence,
@@ -36,7 +34,14 @@ from joulelab.format import (
 from joulelab.machine import Machine
 from joulelab.recording.trace_format import FORECAST
 from joulelab.report.charts.style import CONFIG
-from joulelab.report.facts import Fact, cost_facts, devices_text, energy_fact, interval_text
+from joulelab.report.facts import (
+    Fact,
+    cost_facts,
+    devices_text,
+    energy_fact,
+    interval_text,
+    longer_training,
+)
 from joulelab.report.page import page_path
 from joulelab.report.page_data import pack, script_json
 from joulelab.report.page_template import fill_template, scripts
@@ -49,17 +54,14 @@ from joulelab.report.run_figures import (
     power_figure,
     spans_figure,
 )
-from joulelab.run.saved_summary import EPOCH
-from joulelab.run.summary import SITE_HINT, Epoch, Summary
+from joulelab.report.run_tables import component_table, epoch_table, span_table
+from joulelab.run.summary import EPOCH, SITE_HINT, Epoch
 from joulelab.runs.record import Run, SpanTotal, sum_of_known
 from joulelab.runs.shared_machine import Sharing, is_shared
 from joulelab.runs.span_tree import SpanNode, run_extent
-from joulelab.uncertain import COVERAGE_FACTOR, Interval
+from joulelab.uncertain import COVERAGE_FACTOR
 
 SCRIPT = "run.js"
-MOST_ROWS = 60
-"""Rows of a table of spans or epochs."""
-
 LEAST_OUTSIDE = 0.05
 """Energy outside of spans is mentioned from this share on."""
 
@@ -107,11 +109,10 @@ def _html(recorded: RecordedRun, drawn: Mapping[str, tuple[RunFigure, Markup]]) 
         machines=_machine_lines(recorded),
         figures=drawn,
         has_net=math.isfinite(energy.net_j) and energy.net_j > 0,
-        spans=_span_table(recorded.summary),
-        epochs=_epoch_table(recorded.summary.epochs, has_net=math.isfinite(energy.net_j)),
-        forecast_of=shlex.quote(str(run.directory)),
+        spans=span_table(recorded.summary),
+        epochs=epoch_table(recorded.summary.epochs, has_net=math.isfinite(energy.net_j)),
         forecasts=[sentence(one) for one in _forecasts(recorded)],
-        components=_component_table(energy),
+        components=component_table(energy),
         sources=_source_lines(energy),
         absent={component_name(name): why for name, why in energy.absent.items()},
         notes=[sentence(one) for one in _notes(recorded)],
@@ -193,7 +194,17 @@ def answers(recorded: RecordedRun) -> Iterator[str]:
             f"{quantity(total.gross_j, 'J')} in total, "
             f"{duration(total.duration_s / len(epochs))} and "
             f"{quantity(total.gross_j / len(epochs), 'J')} each on average"
+            f"{_costliest_epoch(epochs)}"
         )
+        if recorded.job is None and (longer := longer_training(recorded.run.directory)):
+            yield longer
+
+
+def _costliest_epoch(epochs: Sequence[Epoch]) -> str:
+    most = max(epochs, key=lambda one: np.nan_to_num(one.energy.gross_j))
+    name = f"{most.phase} {most.index}".strip()
+    energy = quantity(most.energy.gross_j, "J")
+    return f"; epoch {name} used the most, {energy} in {duration(most.energy.duration_s)}"
 
 
 def _forecasts(recorded: RecordedRun) -> Iterator[str]:
@@ -311,107 +322,6 @@ def _machine_lines(recorded: RecordedRun) -> list[str]:
 def _hardware(recorded: RecordedRun) -> list[tuple[str, Mapping[str, str]]]:
     return [
         (host, machine.hardware_configuration()) for host, machine in _machines(recorded).items()
-    ]
-
-
-def _span_table(summary: Summary) -> dict[str, Any]:
-    """Return the nested spans, each below the one around it; the least energy is left out."""
-    gross_j = summary.run.energy.gross_j
-    rows = [row for one in summary.tree for row in one.walk()]
-    by_energy = sorted(range(len(rows)), key=lambda i: -np.nan_to_num(rows[i][1].total.gross_j))
-    has_net = math.isfinite(summary.run.energy.net_j)
-    cells = []
-    for i in sorted(by_energy[:MOST_ROWS]):
-        depth, node = rows[i]
-        total = node.total
-        # Spans of processes at the same time are longer, added up, than what they cover.
-        is_sum = math.isclose(total.count * node.mean_s, total.duration_s, rel_tol=1e-6)
-        each_j = total.gross_j / total.count if is_sum else math.nan
-        share = total.gross_j / gross_j if gross_j > 0 else math.nan
-        cells.append(
-            {
-                "name": node.name,
-                "depth": min(depth, 6),
-                "cells": [
-                    _joules(total.gross_j, (total.low_j, total.high_j)),
-                    _Cell(percent(share), share),
-                    _joules(node.self_j),
-                    *([_joules(total.net_j)] if has_net else []),
-                    _Cell(f"{total.count:,}", total.count),
-                    _joules(each_j),
-                    _seconds(total.duration_s),
-                    _seconds(node.mean_s),
-                ],
-            }
-        )
-    return {"rows": cells, "has_net": has_net, "left_out": len(rows) - len(cells)}
-
-
-def _epoch_table(epochs: Sequence[Epoch], *, has_net: bool) -> dict[str, Any]:
-    has_accuracy = any(one.accuracy_pct is not None for one in epochs)
-    rows = [
-        {
-            "name": f"{one.phase} {one.index}".strip(),
-            "order": i,
-            "cells": [
-                _joules(one.energy.gross_j, one.energy.interval_j),
-                *([_joules(one.energy.net_j)] if has_net else []),
-                _seconds(one.energy.duration_s),
-                _Cell(quantity(one.energy.mean_power_w, "W"), one.energy.mean_power_w),
-                *([_accuracy(one.accuracy_pct)] if has_accuracy else []),
-            ],
-        }
-        for i, one in enumerate(epochs[:MOST_ROWS])
-    ]
-    left_out = len(epochs) - len(rows)
-    return {"rows": rows, "left_out": left_out, "has_accuracy": has_accuracy}
-
-
-class _Cell(NamedTuple):
-    """A cell of a table: its text, the value by which it is sorted, and what stands below."""
-
-    text: str
-    order: float
-    below: str = ""
-
-
-def _joules(value_j: float, ends_j: Interval | None = None) -> _Cell:
-    below = "" if ends_j is None else interval_text(value_j, ends_j)
-    return _Cell(quantity(value_j, "J"), value_j, below)
-
-
-def _seconds(value_s: float) -> _Cell:
-    return _Cell(duration(value_s), value_s)
-
-
-def _accuracy(value_pct: float | None) -> _Cell:
-    return _Cell("", math.nan) if value_pct is None else _Cell(f"{number(value_pct)} %", value_pct)
-
-
-def _component_table(energy: Energy) -> list[list[tuple[str, str]]]:
-    """Return the cells of each component, each with its interval."""
-    rows = []
-    for name, part in energy.components.items():
-        rows.append(_component_row(component_name(name), str(part.provenance), part))
-    for name, part in energy.enclosed.items():
-        rows.append(_component_row(component_name(name), f"{part.provenance}, not added", part))
-    for one in energy.enclosures:
-        name = " + ".join(map(component_name, one.meters))
-        meters = Energy(duration_s=energy.duration_s, components=one.meters)
-        rows.append(_component_row(name, "not added", meters))
-    return rows
-
-
-def _component_row(name: str, tag: str, energy: Energy | ComponentEnergy) -> list[tuple[str, str]]:
-    net_j, job_j = energy.net_j, energy.job_j
-    net = interval_text(net_j, energy.net_interval_j) if math.isfinite(net_j) else ""
-    job = interval_text(job_j, energy.job_interval_j) if math.isfinite(job_j) else ""
-    return [
-        (name, tag),
-        (quantity(energy.gross_j, "J"), interval_text(energy.gross_j, energy.interval_j)),
-        (quantity(net_j, "J"), net),
-        (quantity(job_j, "J"), job),
-        (quantity(energy.mean_power_w, "W"), ""),
     ]
 
 

@@ -40,6 +40,7 @@ from joulelab.runs.span_tree import SpanNode, flat_tree, run_extent, span_tree
 from joulelab.sensors.sensor import Absence, Provenance
 from joulelab.uncertain import Ratio, ratio
 
+EPOCH = "epoch"
 MOST_SPANS = 8
 MOST_EPOCHS = 8
 MOST_CANDIDATES = 50
@@ -206,6 +207,7 @@ class Summary:
             *_energy_lines(run, self.absent),
             *_span_lines(self.tree, most_spans),
             *_epoch_lines(self.epochs),
+            *_forecast_lines(run),
             *_cost_lines(self.costs),
             *_exchange_lines(run),
             *_comparison_lines(self.comparison),
@@ -358,6 +360,12 @@ def _epoch_lines(epochs: Sequence[Epoch]) -> Iterator[Line]:
             "epochs",
             f"{phase}{one.index:>3}  {duration(one.energy.duration_s):>9}  {energy}{accuracy}",
         )
+
+
+def _forecast_lines(run: Run) -> Iterator[Line]:
+    """Say how to forecast a longer training from one of several epochs."""
+    if any(one.name == EPOCH and one.count > 1 for one in run.spans):
+        yield "forecast", f"of a longer training: `joulelab forecast {run.id} --epochs 100`"
 
 
 def _cost_lines(costs: Costs) -> Iterator[Line]:
