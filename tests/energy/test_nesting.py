@@ -79,6 +79,11 @@ GRACE = ("gpu:0", "cpu:0", "dram:0")
         ({"plug:a": ("plug:b",), "plug:b": ("plug:a",)}, "plug:a plug:b", "plug:b", "plug:a"),
         # An estimate of the whole machine next to estimates of its parts.
         ({"node": PARTS, "cpu:0": ()}, "", "cpu:0", "node"),
+        # A node that states to contain its power supplies: what comes in is further out.
+        ({"node": (*PARTS, "psu"), "psu:0": PARTS, "cpu:0": ()}, "node psu:0", "node", "psu:0"),
+        # All processors, and some of them.
+        ({"cpu": (), "cpu:0": (), "cpu:1": ()}, "cpu cpu:0 cpu:1", "cpu:0 cpu:1", "cpu"),
+        ({"cpu": (), "cpu:0": ()}, "cpu", "cpu", ""),
         # Nothing nests.
         ({"gpu:0": (), "gpu:1": (), "cpu:0": ()}, "gpu:0 gpu:1", "gpu:0 gpu:1 cpu:0", ""),
     ],

@@ -15,9 +15,9 @@ total and stays in the difference.
 
 What a component contains is stated by its channels (:attr:`Channel.contains`). A ``node`` contains
 all that is in it, whatever it states, and a ``psu`` the same; so does a ``plug`` that states
-nothing. Of two kinds of meters whose contents overlap, the one further out in :data:`KINDS`
-contains the other. Two of one kind (``psu:0`` and ``psu:1``) share what they contain: they enclose
-it together, and their energies add up.
+nothing. ``cpu`` contains every ``cpu:N``. Of two kinds of meters whose contents overlap, the one
+further out in :data:`KINDS` contains the other. Two of one kind (``psu:0`` and ``psu:1``) share
+what they contain: they enclose it together, and their energies add up.
 """
 
 from __future__ import annotations
@@ -161,6 +161,9 @@ def _inside(contains: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]
 
 def _contains(name: str, patterns: Collection[str], other: str, of_other: Collection[str]) -> bool:
     """Report whether one component contains another, by what both state and by their kinds."""
+    if name == kind_of(other):
+        # All of a kind, of which others are single ones.
+        return True
     whole = [one for one in (name, *patterns) if kind_of(one) in _WHOLE]
     if kind_of(name) == "plug" and not patterns:
         whole = [name]
