@@ -30,9 +30,11 @@ AMD_WRAP_J = 2.0**16
 """
 SHUNT_OHM = 0.005
 INA_STEP_V, INA_OFFSET_V, INA_GAIN_UNCERTAINTY = 40e-6, 80e-6, 0.01
-"""Texas Instruments, INA3221 data sheet (SBOS576): step and largest offset of the shunt voltage.
-Its gain is within 0.25 %; shunts are commonly within 1 %, rectangular, on either side of which the
-drop in the traces counts too. 5 milliohms is what Jetsons have where the driver does not say."""
+INA_RANGES_V = 0.1638, 26.0
+"""Texas Instruments, INA3221 data sheet (SBOS576): step and largest offset of the shunt's voltage,
+and the ranges of the shunt's and the rail's. The gain is within 0.25 %, and shunts are commonly
+within 1 %; the drop in the traces counts too. 5 milliohms is what Jetsons have where the driver
+does not say it."""
 LEAST_ACPI_UNCERTAINTY = 0.02
 """Some firmware states 100 % accuracy, which no meter has."""
 ACPI_INTERVAL_S = 1.0
@@ -62,6 +64,7 @@ def jetson_meters(devices: Sequence[Device]) -> Found:
             gain_uncertainty=INA_GAIN_UNCERTAINTY,
             resolution=INA_STEP_V / ohm * volts,
             offset_uncertainty_w=INA_OFFSET_V / ohm * volts / math.sqrt(3),
+            max_power_w=math.prod(INA_RANGES_V) / ohm,
             contains=inside,
             window_s=period_s,
             # Another measurement of an integrated GPU, as by NVML, is preferred.

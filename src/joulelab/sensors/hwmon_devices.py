@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,19 @@ def list_devices(root: Path, drivers: Iterable[str]) -> list[Device]:
         root: Where ``/sys`` is.
         drivers: What the file ``name`` says.
     """
-    paths: dict[str, Path] = {}
-    for place in PLACES:
-        for path in sorted(root.glob(place), key=_number):
-            paths.setdefault(path.name, path)
-    named = [(_driver(path), path) for path in paths.values()]
-    known = [(driver, path) for driver, path in named if driver in drivers]
-    alone = [driver for driver, _ in known]
+    known: list[Device] = []
+    for path in (path for place in PLACES for path in sorted(root.glob(place))):
+        driver, address = _driver(path), _address(root, path)
+        listed = {one.identity for one in known if one.path.name == path.name}
+        is_listed = "" in listed or address in listed or (listed and not address)
+        if driver in drivers and not is_listed:
+            known.append(Device(driver, address, path))
+    alone = [one.driver for one in known]
     devices = [
-        Device(driver, _identity(path) or ("" if alone.count(driver) == 1 else path.name), path)
-        for driver, path in known
+        replace(one, identity=one.identity or _self_description(one) or one.path.name)
+        if alone.count(one.driver) > 1
+        else one
+        for one in known
     ]
     return sorted(devices, key=lambda one: (one.identity, _number(one.path)))
 
@@ -107,12 +110,17 @@ def _driver(path: Path) -> str:
     return Device("", "", path).text("name")
 
 
-def _identity(path: Path) -> str:
-    """Return the address of the device, or what it says about itself; may be empty."""
-    device = Device("", "", path)
-    for text in ((path / "device").resolve(), path.resolve(), device.text("uevent")):
-        if found := _ADDRESS.findall(str(text)):
+def _address(root: Path, path: Path) -> str:
+    """Return the address of a directory's device; empty if it is not shown."""
+    within = str(root.resolve())
+    places = (str(place.resolve()).removeprefix(within) for place in (path / "device", path))
+    for text in (*places, Device("", "", path).text("uevent")):
+        if found := _ADDRESS.findall(text):
             return str(found[-1])
+    return ""
+
+
+def _self_description(device: Device) -> str:
     about = (device.text(name) for name in ("unique_id", "power1_oem_info", "in1_label"))
     return next(filter(None, about), "")
 
