@@ -166,7 +166,8 @@ def _discover(
     for some, missing in (
         _visible_amd_meters([gpu for gpu in gpus if gpu.device.driver == AMD_DRIVER]),
         intel_meters([gpu for gpu in gpus if gpu.device.driver != AMD_DRIVER]),
-        jetson_meters(jetson),
+        # No Jetson has a card of AMD or Intel, but a machine may have such a chip on its board.
+        jetson_meters(jetson, f"gpu:{count if gpus else 0}"),
         acpi_meters(by_driver["power_meter"], count),
         amd_energy_meters(by_driver["amd_energy"]),
         power_meters(by_driver["ibmpowernv"], count),

@@ -40,8 +40,11 @@ LEAST_ACPI_UNCERTAINTY = 0.02
 ACPI_INTERVAL_S = 1.0
 
 
-def jetson_meters(devices: Sequence[Device]) -> Found:
-    """Return the power of a Jetson's rails, from the layouts of JetPack 4 and later."""
+def jetson_meters(devices: Sequence[Device], own_gpu: str = "gpu:0") -> Found:
+    """Return the power of a Jetson's rails, from the layouts of JetPack 4 and later.
+
+    ``own_gpu`` is the component of the GPU that is on the chip.
+    """
     rails = [rail for device in devices for rail in _rails(device)]
     names = {label for label, *_ in rails}
     has_input = any(_is_input(label) for label in names)
@@ -49,7 +52,7 @@ def jetson_meters(devices: Sequence[Device]) -> Found:
     absent: list[Absence] = []
     taken: set[str] = set()
     for label, device, files, scale, number in rails:
-        component, inside = _rail_component(label, names)
+        component, inside = _rail_component(label, names, own_gpu)
         if component.startswith("rail:") and has_input:
             # Where it belongs is not known, and the input contains it.
             continue
@@ -109,21 +112,22 @@ def _is_input(label: str) -> bool:
 
 
 _RAIL_WORDS = (
-    (r"GPU", "gpu:0"),
     (r"CPU", "cpu:0"),
     (r"V?DDR.*|VDDQ.*|DRAM", "dram:0"),
     (r"SOC|CORE", "soc"),
 )
 
 
-def _rail_component(label: str, names: set[str]) -> tuple[str, tuple[str, ...]]:
+def _rail_component(
+    label: str, names: set[str], own_gpu: str = "gpu:0"
+) -> tuple[str, tuple[str, ...]]:
     """Return a rail's component, and what it contains.
 
     Combined rails count for the unit that uses most of them; one of processor and GPU is both.
 
     Example:
         >>> _rail_component("VDD_CPU_CV", set()), _rail_component("VDD_CPU_GPU_CV", set())
-        (('cpu:0', ()), ('cpu+gpu', ('cpu', 'gpu')))
+        (('cpu:0', ()), ('cpu+gpu', ('cpu:0', 'gpu:0')))
     """
     if _is_input(label):
         # A developer kit's multiplexer feeds the board, and through it the module.
@@ -132,7 +136,9 @@ def _rail_component(label: str, names: set[str]) -> tuple[str, tuple[str, ...]]:
         return "node", EVERYTHING
     words = re.split(r"[\W_]+", label.upper())
     if {"CPU", "GPU"} <= set(words):
-        return "cpu+gpu", ("cpu", "gpu")
+        return "cpu+gpu", ("cpu:0", own_gpu)
+    if "GPU" in words:
+        return own_gpu, ()
     for pattern, component in _RAIL_WORDS:
         if any(re.fullmatch(pattern, word) for word in words):
             return component, ()

@@ -94,14 +94,14 @@ def list_devices(root: Path, drivers: Iterable[str]) -> list[Device]:
         is_listed = "" in listed or address in listed or (listed and not address)
         if driver in drivers and not is_listed:
             known.append(Device(driver, address, path))
+    known.sort(key=lambda one: (one.identity, _number(one.path)))
     alone = [one.driver for one in known]
-    devices = [
+    return [
         replace(one, identity=one.identity or _self_description(one) or one.path.name)
         if alone.count(one.driver) > 1
         else one
         for one in known
     ]
-    return sorted(devices, key=lambda one: (one.identity, _number(one.path)))
 
 
 def _driver(path: Path) -> str:

@@ -122,7 +122,9 @@ def _amd_telemetry(gpu: Gpu) -> list[Meter]:
     meters = []
     for quantity, name, scale in _AMD_TELEMETRY:
         if file := gpu.device.find(name):
-            channel = polled_channel(gpu.component, f"amdgpu.{name}", quantity, update_period_s=1.0)
+            channel = polled_channel(
+                gpu.component, f"amdgpu.{name}", quantity, update_period_s=1.0, resolution=scale
+            )
             meters.append(Meter(channel=channel, device=gpu.device, files=(file,), scale=scale))
     return meters
 
