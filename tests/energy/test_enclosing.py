@@ -107,11 +107,11 @@ def test_a_part_that_is_lost_does_not_change_what_the_total_means():
     assert node.unmetered == "gpu:0, power supply, fans, board, disks"
 
 
-def test_a_meter_that_never_answers_leaves_the_estimates():
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_meter_that_hardly_answers_leaves_the_estimates(answers):
     trace = machine({"cpu:0?": 60.0, "node": 450.0})
-    silent = replace(
-        trace, series=(trace.series[0], Readings(*(one[:0] for one in trace.series[1])))
-    )
+    few = Readings(*(one[:answers] for one in trace.series[1]))
+    silent = replace(trace, series=(trace.series[0], few))
     [energy] = energies(silent, (2, 12))
     assert list(energy.components) == ["cpu:0"]
     assert "node" in energy.absent

@@ -16,7 +16,7 @@ from joulelab.energy.baseline import Baseline
 from joulelab.energy.energy import ROLES, ComponentEnergy, Energy
 from joulelab.energy.incident import Incident, notes_within_spans
 from joulelab.energy.incidents import find_incidents, reason_for_absence
-from joulelab.energy.nesting import Nesting
+from joulelab.energy.nesting import Nesting, may_contain
 from joulelab.energy.signal import (
     ChangePoints,
     ComponentCurve,
@@ -68,18 +68,18 @@ class EnergyEstimator:
         self._trace = trace
         self._incidents = find_incidents(trace)
         self._attribution = Attribution(trace)
-        self._foreign_gpus = foreign_gpus(trace)
+        self._left_out = foreign_gpus(trace)
         self._sources: dict[str, list[Source]] = {}
         self._refused: dict[str, list[Incident]] = {}
         self._failures: dict[str, str] = {}
         self._curves: dict[str, ComponentCurve | None] = {}
-        usable: list[Channel] = []
+        usable: list[tuple[Channel, Readings]] = []
         on_host, on_device = _change_points(trace, change_points_ns)
         intervals_s = trace.header.get("intervals_s")
         for _, i in sorted((channel.priority, i) for i, channel in enumerate(trace.channels)):
             channel = trace.channels[i]
-            if channel.component in self._foreign_gpus and _has_energy(channel, trace.series[i]):
-                usable.append(channel)
+            if channel.component in self._left_out:
+                usable.append((channel, trace.series[i]))
             elif channel.gives_energy:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
                 points = on_device if channel.component.startswith("gpu") else on_host
@@ -92,13 +92,20 @@ class EnergyEstimator:
                 readings = without_glitches(channel, trace.series[i])
                 source = Source(channel, readings, interval_s, points)
                 self._sources.setdefault(channel.component, []).append(source)
-                if _has_energy(channel, readings):
-                    usable.append(channel)
-        self._nesting = Nesting.of(usable)
-        for component in self._nesting.enclosing:
-            if self._nesting.inside[component] <= self._foreign_gpus.keys():
-                self._foreign_gpus[component] = NOT_USED
-                del self._sources[component]
+                usable.append((channel, readings))
+        self._nesting = Nesting.of(channel for channel, one in usable if _can_count(channel, one))
+        for component in [*self._sources]:
+            if may_contain(component) and component not in self._nesting.inside:
+                reason = reason_for_absence(trace, self._incidents, component)
+            elif (inside := self._inside(component)) and inside <= self._left_out.keys():
+                reason = NOT_USED
+            else:
+                continue
+            self._left_out[component] = reason
+            del self._sources[component]
+
+    def _inside(self, component: str) -> frozenset[str]:
+        return self._nesting.inside.get(component, frozenset())
 
     @property
     def sources(self) -> dict[str, Channel]:
@@ -192,7 +199,7 @@ class EnergyEstimator:
         reasons |= {absence.component: absence.brief for absence in self._trace.absent}
         for name, refused in self._refused.items():
             reasons[name] = "; ".join(one.text.removeprefix(f"{name}: ") for one in refused)
-        reasons |= self._foreign_gpus
+        reasons |= self._left_out
         on_host_s = windows.seconds("host")
         for component in sorted(self._sources):
             times_s, off_s = on_host_s, None
@@ -239,7 +246,7 @@ class EnergyEstimator:
             idle_uncertainty_j=idle_uncertainty_j,
             gap_s=float(np.sum(spans.energies.gap_s + spans.energies.unread_s)),
             share=spans.shares.combined(spans.energies.gross_j),
-            contains=tuple(sorted(self._nesting.inside.get(channel.component, ()))),
+            contains=tuple(sorted(self._inside(channel.component))),
         )
 
     def _idle_note(self, channel: Channel) -> str:
@@ -305,15 +312,15 @@ class _Spans(NamedTuple):
         return notes_within_spans(self.incidents, self.times_s)
 
 
-def _has_energy(channel: Channel, readings: Readings) -> bool:
-    """Report whether a channel has the two readings that an energy needs."""
+def _can_count(channel: Channel, readings: Readings) -> bool:
+    """Report whether a channel has readings: two, if it may take the place of what it contains."""
     if not channel.gives_energy:
         return False
-    found = 0
+    found, least = 0, 2 if may_contain(channel.component) else 1
     for first in range(0, readings.value.size, READINGS_AT_A_TIME):
         some = readings.value[first : first + READINGS_AT_A_TIME]
         found += int(np.count_nonzero(np.isfinite(some)))
-        if found > 1:
+        if found >= least:
             return True
     return False
 

@@ -56,6 +56,11 @@ def kind_of(component: str) -> str:
     return component.partition("@")[0].partition(":")[0]
 
 
+def may_contain(component: str) -> bool:
+    """Report whether a component is of a kind that may contain others."""
+    return kind_of(component) in KINDS
+
+
 class Nesting:
     """Which of a recording's components are added, and which enclose or lie within others.
 

@@ -172,7 +172,7 @@ def counter_steps(channel: Channel, t_s: Floats, value: Floats, spacing: float) 
 
 def _astray(channel: Channel, t_s: Floats, value: Floats, broken: NDArray[np.intp]) -> Bools:
     """Find where a counter left its course at one ``broken`` step and came back at the next."""
-    astray = np.zeros(value.size - 1, dtype=bool)
+    astray = np.zeros(max(value.size - 1, 0), dtype=bool)
     for left, back in pairwise(broken.tolist()):
         counted_j = value[back + 1] - value[left]
         took_s = t_s[back + 1] - t_s[left]
