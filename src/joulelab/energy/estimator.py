@@ -24,6 +24,7 @@ from joulelab.energy.signal import (
     energy_curve,
     implausible_power_w,
     is_long,
+    observed,
     without_glitches,
 )
 from joulelab.energy.signal.span_energies import SpanEnergies, span_energies
@@ -83,13 +84,14 @@ class EnergyEstimator:
             elif channel.gives_energy:
                 interval_s = intervals_s[i] if intervals_s else channel.update_period_s
                 points = on_device if channel.component.startswith("gpu") else on_host
-                power_w = implausible_power_w(channel, trace.series[i], interval_s)
+                channel, readings, interval_s = observed(channel, trace.series[i], interval_s)
+                power_w = implausible_power_w(channel, readings, interval_s)
                 if power_w is not None:
                     text = f"{channel.component}: {implausible(channel, power_w)}"
                     refused = Incident(-math.inf, math.inf, text)
                     self._refused.setdefault(channel.component, []).append(refused)
                     continue
-                readings = without_glitches(channel, trace.series[i])
+                readings = without_glitches(channel, readings)
                 source = Source(channel, readings, interval_s, points)
                 self._sources.setdefault(channel.component, []).append(source)
                 usable.append((channel, readings))

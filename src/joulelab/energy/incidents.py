@@ -9,9 +9,10 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from joulelab.energy.incident import Incident
-from joulelab.energy.signal import counter_faults, glitches, unread
+from joulelab.energy.signal import counter_faults, freezes, glitches, unread
 from joulelab.format import duration
 from joulelab.recording.trace import Readings, Trace
 from joulelab.sensors.plausibility import more_than_possible
@@ -42,7 +43,7 @@ def reason_for_absence(trace: Trace, incidents: Iterable[Incident], component: s
     """Explain why a component has too few readings for an energy."""
     own = (one.text for one in incidents if one.text.startswith(f"{component}: "))
     reasons = trace.gap_reasons(component) or dict.fromkeys(text.partition(": ")[2] for text in own)
-    return "; ".join(reasons) or "too few readings"
+    return "; ".join(reasons) or "too few readings, or too few steps of its counter"
 
 
 def _gaps(trace: Trace) -> Iterator[Incident]:
@@ -81,14 +82,23 @@ def _faulty_readings(trace: Trace) -> Iterator[Incident]:
             for start_s, stop_s, what in counter_faults(channel, readings, interval_s):
                 yield Incident(start_s, stop_s, f"{named} {what}")
             continue
+        for first, after in _runs(freezes(channel, readings.value)):
+            start_s, stop_s = (readings.t_ns[[first, after - 1]] * 1e-9).tolist()
+            what = f"did not change for {duration(stop_s - start_s)}, which it otherwise does"
+            yield Incident(start_s, stop_s, f"{named} {what}")
         found = glitches(channel, readings.value)
-        edges = np.flatnonzero(np.diff(found.astype(np.int8), prepend=0, append=0))
-        for first, after in edges.reshape(-1, 2).tolist():
+        for first, after in _runs(found):
             is_high = readings.value[first] > 0
             what = more_than_possible(channel) if is_high else "negative power, which nothing draws"
             around = [max(first - 1, 0), min(after, readings.t_ns.size - 1)]
             start_s, stop_s = (readings.t_ns[around] * 1e-9).tolist()
             yield Incident(start_s, stop_s, f"{named} read {what}")
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[list[int]]:
+    """Return the first position of each run of true values, and that after it."""
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    return list(edges.reshape(-1, 2).tolist())
 
 
 def _holes(trace: Trace) -> Iterator[Incident]:

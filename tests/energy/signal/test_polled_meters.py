@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from joulelab.energy.estimator import EnergyEstimator
-from joulelab.energy.signal import Source, energy_curve
-from joulelab.energy.signal.polled_meters import with_observed_pace
+from joulelab.energy.signal import Source, energy_curve, freezes, observed
 from joulelab.recording.trace import Readings, Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.meters.entries import parse_entry, sensors_file
@@ -112,25 +111,31 @@ def test_intervals_of_slow_meters_contain_the_truth(name):
 def test_the_update_period_shows_in_the_readings():
     rng = np.random.default_rng(1)
     meter = Meter(steps(rng), period_s=5.0, window_s=5.0)
-    channel, interval_s = with_observed_pace(REDFISH[0], meter.trace(REDFISH, rng).series[0], 1.0)
-    assert channel.update_period_s == pytest.approx(5.0, abs=0.2)
+    readings = meter.trace(REDFISH, rng).series[0]
+    channel, new, interval_s = observed(REDFISH[0], readings, 1.0)
+    assert channel.update_period_s == pytest.approx(5.0, abs=0.2) == interval_s
     assert channel.time_uncertainty_s > REDFISH[0].time_uncertainty_s
-    assert interval_s == 1.0
+    assert new.t_ns.size == pytest.approx(RECORDED_S / 5, abs=3)
+    # While it could not be asked nothing is new.
+    readings.value[40:80] = np.nan
+    _, new, _ = observed(REDFISH[0], readings, 1.0)
+    outage_ns = readings.t_ns[[41, 78]]
+    assert not np.any((new.t_ns > outage_ns[0]) & (new.t_ns < outage_ns[1]))
 
 
 def test_a_server_that_takes_three_seconds_has_no_gaps():
     t_ns = (np.arange(0, 60, 3.1) * 1e9).astype(np.int64)
     readings = Readings(t_ns, np.full(t_ns.size, 100.0))
-    channel, interval_s = with_observed_pace(REDFISH[0], readings, 1.0)
+    channel, _, interval_s = observed(REDFISH[0], readings, 1.0)
     assert interval_s == pytest.approx(3.1)
-    curve = energy_curve([Source(channel, readings, 1.0)], np.zeros(0))
+    curve = energy_curve([Source(channel, readings, interval_s)], np.zeros(0))
     assert not curve.curve.gap.any()
 
 
 def test_a_regular_load_is_not_taken_for_a_slow_meter():
     t_s = np.arange(0, 120, 1.0)
     readings = Readings((t_s * 1e9).astype(np.int64), np.where(t_s % 20 < 10, 300.0, 100.0))
-    channel, _ = with_observed_pace(TASMOTA[0], readings, 1.0)
+    channel, _, _ = observed(TASMOTA[0], readings, 1.0)
     assert channel.update_period_s == 1.0
     # But it may be one.
     assert channel.time_uncertainty_s > 3
@@ -140,7 +145,7 @@ def test_a_regular_load_is_not_taken_for_a_slow_meter():
 def test_a_counter_of_watt_hours_counts_between_its_steps_only(power_w):
     meter = Meter(np.full((RECORDED_S + 2 * BEFORE_S) * 100, power_w))
     trace = meter.trace(KWH, np.random.default_rng(2))
-    curve = energy_curve([Source(KWH[0], trace.series[0], 1.0)], np.zeros(0)).curve
+    curve = energy_curve([Source(*observed(KWH[0], trace.series[0], 1.0))], np.zeros(0)).curve
     assert curve.power_w == pytest.approx(np.full(curve.power_w.size, power_w), rel=0.09)
     assert not curve.gap.any()
 
@@ -148,7 +153,7 @@ def test_a_counter_of_watt_hours_counts_between_its_steps_only(power_w):
 def test_a_counter_that_does_not_reach_its_next_step_gives_no_energy():
     meter = Meter(np.full((RECORDED_S + 2 * BEFORE_S) * 100, 20.0))
     trace = meter.trace(KWH, np.random.default_rng(3))
-    assert energy_curve([Source(KWH[0], trace.series[0], 1.0)], np.zeros(0)) is None
+    assert energy_curve([Source(*observed(KWH[0], trace.series[0], 1.0))], np.zeros(0)) is None
 
 
 def test_a_fine_counter_that_stands_still_is_still_a_gap():
@@ -156,6 +161,34 @@ def test_a_fine_counter_that_stands_still_is_still_a_gap():
     t_s = np.arange(0, 120, 1.0)
     counted = np.where(t_s < 40, t_s, np.where(t_s < 80, 40, t_s - 40)) * 100.0
     readings = Readings((t_s * 1e9).astype(np.int64), np.floor(counted / 3.6) * 3.6)
-    curve = energy_curve([Source(fine[0], readings, 1.0)], np.zeros(0)).curve
+    curve = energy_curve([Source(*observed(fine[0], readings, 1.0))], np.zeros(0)).curve
     gap_s = float(curve.energy(np.array([10.0]), np.array([110.0]))[2][0])
     assert 35 < gap_s < 45
+
+
+def test_a_counter_that_updates_each_minute_counts_no_minute_as_a_second():
+    fine = channels(kind="http-json", energy="e", energy_unit="Wh", resolution_j=3.6)
+    t_s = np.arange(0, 400, 1.0)
+    readings = Readings((t_s * 1e9).astype(np.int64), np.floor((t_s + 20) / 60) * 60 * 400.0)
+    columns = readings.t_ns.tolist(), [0] * 400, readings.value.tolist()
+    trace = Trace.of(fine, [Reading(*one) for one in zip(*columns, strict=True)])
+    window = Window(round(100e9), round(160e9))
+    (energy,) = EnergyEstimator(trace).energies([window])
+    assert energy.gross_j == pytest.approx(400 * 60, rel=0.01)
+    assert energy.interval_j[0] < 400 * 60 < energy.interval_j[1]
+
+
+def test_a_frozen_meter_of_a_noisy_load_is_a_gap():
+    rng = np.random.default_rng(4)
+    value = np.round(300 + rng.normal(0, 8, 120), 1)
+    value[60:100] = value[60]
+    plug = channels(kind="shelly")
+    found = freezes(plug[0], value)
+    assert found[61:100].all()
+    assert not found[:60].any()
+    trace = Trace.of(plug[:1], [Reading(k * 10**9, 0, float(v)) for k, v in enumerate(value)])
+    (energy,) = EnergyEstimator(trace).energies([Window(10 * 10**9, 110 * 10**9)])
+    assert any("did not change for 38" in note for note in energy.notes)
+    # Whole watts of an idle machine may well repeat, and so do the values of a slow meter.
+    assert not freezes(TASMOTA[0], np.round(value / 10)).any()
+    assert not freezes(plug[0], np.repeat(value[:12], 10)).any()

@@ -1,8 +1,8 @@
 """From the readings of a component's sensors to its energy over time.
 
-:func:`energy_curve` is the entry. In order, it
+:func:`energy_curve` is the entry, for readings as slow meters' :func:`observed` paces leave them.
+In order, it
 
-0. sees how often slow meters update (``polled_meters``),
 1. restores steps in readings that average over many update periods (``averaged_readings``),
 2. thins long recordings to the surroundings of the spans' edges (``thinning``),
 3. aligns timestamps (``timestamp_alignment``) and gives each reading its interval (``intervals``;
@@ -62,7 +62,7 @@ from joulelab.energy.signal.implausible_power import (
     implausible_power_w,
     without_glitches,
 )
-from joulelab.energy.signal.polled_meters import with_observed_pace
+from joulelab.energy.signal.polled_meters import freezes, observed
 from joulelab.energy.signal.power_states import split_by_state
 from joulelab.energy.signal.reconciliation import (
     CHECK_UPDATES,
@@ -94,9 +94,9 @@ from joulelab.sensors.sensor import Channel, Quantity
 
 __all__ = [
     "AVERAGE_S", "INSPECTED_READINGS", "NO_CHANGE_POINTS", "ChangePoints", "ComponentCurve",
-    "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults", "energy_curve", "glitches",
-    "implausible_power_w", "integrate", "is_long", "is_moving_average", "pace_of", "unread",
-    "updates", "without_glitches",
+    "EnergyCurve", "Pace", "Source", "channel_role", "counter_faults", "energy_curve", "freezes",
+    "glitches", "implausible_power_w", "integrate", "is_long", "is_moving_average", "observed",
+    "pace_of", "unread", "updates", "without_glitches",
 ]  # fmt: skip
 
 
@@ -144,7 +144,6 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
     counter that contradicts the power is left out, or the power is. Of a long recording the curve
     is exact near the ``edges_s`` of spans.
     """
-    sources = [_with_observed_pace(source) for source in sources]
     sources, contradictions = _without_contradictions(sources)
     for position, first in enumerate(sources):
         others = [
@@ -166,11 +165,6 @@ def energy_curve(sources: Sequence[Source], edges_s: Floats) -> ComponentCurve |
         restored_s = points_s[sharpened.restored]
         return ComponentCurve(channel, curve, sharp and sharp[1], restored_s, incidents)
     return None
-
-
-def _with_observed_pace(source: Source) -> Source:
-    observed = with_observed_pace(source.channel, source.readings, source.interval_s)
-    return replace(source, channel=observed[0], interval_s=observed[1])
 
 
 def _without_contradictions(

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulelab.energy.signal.implausible_power import MAX_LATENCY_S
+from joulelab.energy.signal.polled_meters import observed
 from joulelab.energy.signal.timestamp_alignment import (
     GAP_FACTOR,
     Bools,
@@ -39,11 +40,8 @@ MAX_SUSTAINED_W = 1000.0
 this power, it wrapped at most once. RAPL is read often enough for that."""
 STUCK_S = 2.0
 STUCK_PERIODS = 20
-LEAST_W = 1.0
-"""A counter without a new value for this time and this number of update periods is stuck, unless
-its step is so coarse that it usually rises as rarely: any device that is switched on draws more
-than this power, and a step takes no longer than at this power."""
-MIN_RISES = 3
+"""A counter without a new value for this time and this number of update periods is stuck: any
+device that is switched on draws more than one step of a counter in that time."""
 READINGS_PER_BLOCK = 1 << 17
 NO_TIMES = np.zeros(0)
 
@@ -74,11 +72,6 @@ def counter_intervals(
     rises = np.concatenate(([True], np.diff(t) > 0))
     t, energy = t[rises], energy[rises]
     spacing = spacing_s(channel, interval_s)
-    is_coarse = _is_coarse(channel, t, energy, spacing)
-    if is_coarse:
-        t, energy = _from_first_rise(t, energy)
-        if t.size < 2 or not np.any(np.diff(energy)):
-            return None
     steps = counter_steps(channel, t, energy, spacing)
     holes = unread(np.diff(t), spacing) & ~np.isin(t[:-1], left_out_s)
     unread_at_s = (t[:-1] + t[1:])[holes] / 2
@@ -91,7 +84,7 @@ def counter_intervals(
     gap = steps.unknown[~within[:-1]]
     if np.all(gap):
         return None
-    if channel.polled and not np.any(gap) and not is_coarse:
+    if channel.polled and not np.any(gap):
         risen = np.concatenate(([0.0], np.cumsum(difference)))
         found = update_times(t - channel.delay_s, risen, channel.update_period_s)
         if found is not None:
@@ -201,9 +194,7 @@ def _stuck(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Boo
     """
     stuck, caught_up = (np.zeros(energy.size, dtype=bool) for _ in range(2))
     since = np.concatenate(([0.0], np.cumsum(length)))
-    usual_s = rise_every_s(energy, length)
-    coarse_s = min(channel.resolution / LEAST_W, STUCK_PERIODS * usual_s)
-    long_s = max(STUCK_S, STUCK_PERIODS * channel.update_period_s, coarse_s)
+    long_s = max(STUCK_S, STUCK_PERIODS * channel.update_period_s)
     for start, stop in _runs(energy == 0):
         length_s = since[stop] - since[start]
         if length_s < long_s:
@@ -219,30 +210,6 @@ def _stuck(channel: Channel, energy: Floats, length: Floats) -> tuple[Bools, Boo
     return stuck, caught_up
 
 
-def rise_every_s(energy: Floats, length: Floats) -> float:
-    """Return the usual time from one rise of a counter to the next; infinite if it is unknown."""
-    rises_s = np.cumsum(length)[energy > 0]
-    return float(np.median(np.diff(rises_s))) if rises_s.size >= MIN_RISES else math.inf
-
-
-def _is_coarse(channel: Channel, t: Floats, energy: Floats, spacing: float) -> bool:
-    """Report whether a counter rests for several readings between two of its steps."""
-    may_rest_s = max(STUCK_S, STUCK_PERIODS * channel.update_period_s)
-    rise_s = rise_every_s(np.diff(energy), np.diff(t))
-    return channel.resolution / LEAST_W > may_rest_s and rise_s > GAP_FACTOR * spacing
-
-
-def _from_first_rise(t: Floats, energy: Floats) -> tuple[Floats, Floats]:
-    """Leave out what a coarse counter's readings before its first rise do not show.
-
-    Only at a rise it is known how much of a step was counted: a counter of whole watt-hours that is
-    read 3 s before its first rise has not counted 1 Wh in 3 s.
-    """
-    rises = np.flatnonzero(np.diff(energy))
-    first = int(rises[0]) + 1 if rises.size else t.size
-    return t[first:], energy[first:]
-
-
 def _runs(flags: Bools) -> list[tuple[int, int]]:
     """Return the start and the end of each run of true values."""
     ends = np.diff(np.concatenate(([False], flags, [False])).astype(np.int8))
@@ -254,6 +221,7 @@ def counter_faults(
     channel: Channel, readings: Readings, interval_s: float
 ) -> Iterator[tuple[float, float, str]]:
     """Yield each stretch in which a counter lost energy: start, stop and what happened."""
+    channel, readings, interval_s = observed(channel, readings, interval_s)
     spacing = max(channel.update_period_s, interval_s)
     firsts = range(0, readings.t_ns.size - 1, READINGS_PER_BLOCK)
     for found in each(lambda first: _faults_in_block(channel, readings, first, spacing), firsts):

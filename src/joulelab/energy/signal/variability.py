@@ -46,6 +46,8 @@ and by more within longer ones. While an H100 trained and ran 16 models (93 span
 1 s: rectangular, sqrt(3) of these. Readings that are all equal do not prove that power is."""
 
 NOTABLE_STEP = 0.01  # A counter's step below this share of an interval's energy does not matter.
+SHORTEST_PHASE_S, PHASE_S = 5.0, 20.0
+"""Between two steps of a counter as far apart, a machine may work for a while and rest."""
 POOL = 32  # Number of intervals, or of windows' lengths, that share a variogram.
 MIN_POOL = 8  # With fewer of them, the variogram is unknown.
 SAMPLES_PER_WINDOW = 4  # Overlapping windows are sampled this often in each of their lengths.
@@ -102,8 +104,14 @@ def hidden_share(channel: Channel, length_s: Floats) -> Floats:
 
     A power sensor hides what happens within its own window: between windows, readings show it.
     """
-    over_interval = channel.quantity is Quantity.ENERGY or channel.window_s == 0
-    return hidden_within(length_s if over_interval else np.full_like(length_s, channel.window_s))
+    is_counter = channel.quantity is Quantity.ENERGY
+    if not is_counter and channel.window_s > 0:
+        return hidden_within(np.full_like(length_s, channel.window_s))
+    hidden = hidden_within(length_s)
+    if not is_counter:
+        return hidden
+    phases = np.minimum(length_s / PHASE_S, 1.0)
+    return np.where(length_s > SHORTEST_PHASE_S, np.maximum(hidden, phases), hidden)
 
 
 def hidden_within(window_s: Floats) -> Floats:
