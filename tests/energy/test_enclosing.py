@@ -89,6 +89,14 @@ def test_two_power_supplies_around_estimates_are_the_total():
     assert "in it, estimated: cpu:0 600 J" in str(energy)
 
 
+def test_a_plug_of_one_device_does_not_meter_the_machine():
+    trace = machine({"plug:egpu": 250.0, "cpu:0": 60.0})
+    plug = replace(trace.channels[0], contains=("gpu:1",))
+    [energy] = energies(replace(trace, channels=(plug, trace.channels[1])), (2, 12))
+    assert energy.gross_j == pytest.approx(3100)
+    assert energy.unmetered == "power supply, fans, board, disks, network"
+
+
 def test_two_power_supplies_enclose_together():
     [energy] = energies(machine({"psu:0": 200.0, "psu:1": 210.0, "gpu:0": 300.0}), (2, 12))
     [supplies] = energy.enclosures

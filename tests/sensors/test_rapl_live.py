@@ -124,3 +124,21 @@ def test_counters_that_only_root_may_read_are_absent_with_a_hint_and_power_is_es
         assert "chmod a+r" in one["hint"]
     [cpu] = [one for one in answer["sensors"] if one["component"] == "cpu:0"]
     assert (cpu["source"], cpu["provenance"]) == ("estimate.cpu", "estimated")
+
+
+def test_the_platform_is_next_to_its_package(rapl):
+    rapl.zone("intel-rapl:0", "package-0", PACKAGE_W)
+    rapl.zone("intel-rapl:1", "psys", 1.6 * PACKAGE_W)
+    with rapl, joulelab.Meter(sensors=["cpu", "soc"]) as meter:
+        read_new_values(rapl, meter)
+        with meter.span("work") as span:
+            time.sleep(1.0)
+        read_new_values(rapl, meter)
+        energy = span.energy
+    assert list(energy.components) == ["cpu:0"]
+    check(energy, "cpu:0", PACKAGE_W, 2 * rapl.slowest_s / energy.duration_s)
+    [platform] = energy.enclosures
+    assert platform.name == "soc"
+    low_j, high_j = platform.difference_interval_j
+    assert low_j < 0.6 * PACKAGE_W * energy.duration_s < high_j
+    assert not any("contains" in note for note in energy.notes)

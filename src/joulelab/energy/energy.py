@@ -227,8 +227,11 @@ without cpu:0
     @property
     def unmetered(self) -> str:
         """What no meter of this energy includes."""
-        kinds = {kind_of(name) for name in (*self.components, *self.enclosing)}
-        return "network" if kinds & {*MACHINE} else f"{UNMETERED_IN_NODE}, network"
+        shown = {**self.components, **self.enclosing}
+        meters = [part for name, part in shown.items() if kind_of(name) in MACHINE]
+        metered = {name for part in meters for name in part.contains}
+        others = {name for name in self.components if kind_of(name) not in MACHINE}
+        return "network" if meters and others <= metered else f"{UNMETERED_IN_NODE}, network"
 
     @property
     def provenance(self) -> Provenance:
