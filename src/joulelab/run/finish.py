@@ -103,7 +103,11 @@ class Finish:
         write_record(run.directory, run.to_json())
         self._show(run, trace, estimator, descriptor)
         tracking = start_tracking(self._options.trackers)
-        for text in () if tracking is None else tracking.finish(run, trace, estimator):
+        if tracking is None:
+            return
+        for descriptor in (0, 1):
+            os.set_inheritable(descriptor, True)  # Processes of trackers need open streams.
+        for text in tracking.finish(run, trace, estimator):
             write_lines([("tracker", text)], sys.stderr)
 
     def _show(

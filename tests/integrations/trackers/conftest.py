@@ -39,7 +39,7 @@ def run_program(folder):
                 "WANDB_MODE": "offline",
                 "NO_SERVER": f"http://127.0.0.1:{port}",
                 "HF_HUB_OFFLINE": "1",
-                "PYTHONPATH": str(HERE),
+                "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
             }
             removed = ("JOULELAB_RECORDING", "WANDB_DIR", "WANDB_RUN_ID", "MLFLOW_RUN_ID")
             environment = {key: os.environ[key] for key in os.environ if key not in removed}

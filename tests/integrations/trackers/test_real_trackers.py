@@ -202,6 +202,7 @@ def command(run_program):
     # Making the page takes seconds, and is tested with the meter.
     start = (
         "from joulelab.integrations.trackers import tracking; tracking._page = lambda _: None; "
+        "tracking.DEADLINE_S = 200; "
         "from joulelab.cli.app import main; main()"
     )
     return run_program(

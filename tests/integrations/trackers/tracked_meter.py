@@ -18,6 +18,8 @@ def main():
     import joulelab
     from joulelab.integrations.trackers import tracking
 
+    tracking.DEADLINE_S = 200.0  # The machine of the tests may be busy.
+
     def train(meter):
         for index in range(3):
             with meter.span("epoch", index=index, **({"step": 100} if index == 2 else {})):

@@ -55,11 +55,11 @@ class WandbTracker:
         run_id = os.environ.get(RUN_ID) or tracked.id
         settings = wandb.Settings(silent=True, console="off")
         begun = _begun(run_id) or {"name": tracked.name}
-        run = wandb.init(id=run_id, resume="allow", settings=settings, **begun)
         try:
-            _log(run, tracked)
+            with wandb.init(id=run_id, resume="allow", settings=settings, **begun) as run:
+                _log(run, tracked)
         finally:
-            run.finish()
+            wandb.teardown()  # Its process would outlive a program that skips Python's shutdown.
 
 
 def _log(run: Any, tracked: TrackedRun) -> None:
