@@ -105,8 +105,8 @@ class Finish:
         tracking = start_tracking(self._options.trackers)
         if tracking is None:
             return
-        for descriptor in (0, 1):
-            os.set_inheritable(descriptor, True)  # Processes of trackers need open streams.
+        for stream in (0, 1):
+            os.set_inheritable(stream, True)  # Processes of trackers need open streams.
         for text in tracking.finish(run, trace, estimator):
             write_lines([("tracker", text)], sys.stderr)
 
