@@ -98,6 +98,8 @@ def test_each_day_has_one_label_below_its_bar(tmp_path, days):
         entry(1e6, f"2026-{1 + i // 28:02d}-{1 + i % 28:02d}T12:00+00:00") for i in range(days)
     ]
     page = write_ledger_page(tmp_path / "a.html", Ledger(tuple(entries), "phase", ())).read_text()
+    # A single bar would show nothing.
+    assert page.count("<svg") == (0 if days == 1 else 2)
     for figure in page.split("<svg")[1:]:
         labels = re.findall(r">((?:Jan|Feb|Mar) \d+)<", figure)
         assert len(labels) == len(set(labels)) >= min(days, 2)

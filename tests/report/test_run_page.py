@@ -128,6 +128,35 @@ def test_the_page_answers(directory, page):
     assert "<img" not in page.read_text().split("<script")[0]
 
 
+def test_tables_are_sorted_by_the_values_of_show(directory, page, run):
+    code, out, _ = run("show", directory, "--json")
+    assert code == 0
+    shown = json.loads(out)
+    text = page.read_text()
+    rows = re.findall(r'<th scope="row" class="depth-\d">([^<]+)</th>(.*?)</tr>', text)
+    orders = {
+        html.unescape(name): re.findall(r'data-order="([^"]*)"', cells) for name, cells in rows
+    }
+
+    def nodes(tree):
+        for one in tree:
+            yield one
+            yield from nodes(one["children"])
+
+    found = {one["name"]: one for one in nodes(shown["span_tree"])}
+    assert orders.keys() == found.keys()
+    for name, (gross, share, own, net, count, *_) in orders.items():
+        gross_j = sum(part["gross_j"] for part in shown["energy"]["components"].values())
+        assert float(share) == pytest.approx(float(gross) / gross_j, rel=1e-8)
+        assert float(net) == pytest.approx(found[name]["net_j"], rel=1e-8)
+        assert float(gross) == pytest.approx(found[name]["gross_j"], rel=1e-8)
+        assert float(own) == pytest.approx(found[name]["self_j"], rel=1e-8)
+        assert int(count) == found[name]["count"]
+    epochs = text.split('aria-label="Table of epochs"')[1].split("</table>")[0]
+    energies = re.findall(r'</th><td class="nowrap" data-order="([^"]*)"', epochs)
+    assert len(energies) == len(shown["epochs"]) == 3
+
+
 def test_a_forecast_is_compared_with_what_came(tmp_path):
     with Meter(MACHINE, directory=tmp_path / "run") as meter:
         for _ in meter.epochs(range(6), within=1e-9, quiet=True):

@@ -7,10 +7,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from reading import Page
 
 from joulelab.cli.study import _print_table
 from joulelab.findings.tables import StudyTables
-from joulelab.format import finite_or_none, interval, number, relative_to, with_interval
+from joulelab.format import (
+    finite_or_none,
+    interval,
+    number,
+    quantity,
+    relative_to,
+    with_interval,
+)
 from joulelab.ledger.model_energy import request_energy, training_energy
 from joulelab.report.page import write_report
 
@@ -56,8 +64,8 @@ class ResultsTable(HTMLParser):
                 for one in others
             ]
         else:
-            for ((quantity, name), heading), cell in zip(self.columns, others, strict=True):
-                column = f"{quantity}_{name}" if quantity else heading[0]
+            for ((energy, name), heading), cell in zip(self.columns, others, strict=True):
+                column = f"{energy}_{name}" if energy else heading[0]
                 unit = heading[1] if len(heading) > 1 else ""
                 self.cells[self.phase, first["text"][0], column] = cell | {"unit": unit}
 
@@ -158,14 +166,14 @@ def test_values_and_intervals_are_those_of_the_summary(report, cells, column, na
         assert cell["text"] == [number(value), *filter(None, [ends])]
 
 
-@pytest.mark.parametrize("quantity", ["net", "gross"])
-def test_the_answer_is_in_the_table(report, cells, quantity):
+@pytest.mark.parametrize("energy", ["net", "gross"])
+def test_the_answer_is_in_the_table(report, cells, energy):
     findings = json.loads(report.page.with_name("findings.json").read_text())
     by_id = {one["id"]: one for one in findings}
-    differences = select(cells, f"{quantity}_difference")
-    energies = select(cells, f"{quantity}_j_per_unit")
+    differences = select(cells, f"{energy}_difference")
+    energies = select(cells, f"{energy}_j_per_unit")
     for phase in PHASES.values():
-        found = by_id[f"models.{phase}.{quantity}"]
+        found = by_id[f"models.{phase}.{energy}"]
         taken = re.search(r"[Tt]ake (\w+)", found["statement"])[1]
         order = sorted(
             (float(cell["order"]), key[1]) for key, cell in energies.items() if key[0] == phase
@@ -178,7 +186,7 @@ def test_the_answer_is_in_the_table(report, cells, quantity):
             cell = differences[phase, following]
             assert float(cell["order"]) == pytest.approx(found["estimate"], rel=1e-8)
         ratios = report.analysis.model_ratios
-        same = ratios["to_least"] & (ratios["phase"] == phase) & (ratios["quantity"] == quantity)
+        same = ratios["to_least"] & (ratios["phase"] == phase) & (ratios["quantity"] == energy)
         for row in ratios[same].to_dict("records"):
             cell = differences[phase, row["model"]]
             text, ends = relative_to(row["estimate"], row["low"], row["high"])
@@ -209,14 +217,14 @@ def test_the_ledger_has_the_energy_of_the_page(study, report, cells, run):
     assert f"20,000 requests per day, {with_interval(*ends, 'J')}" in out
 
 
-@pytest.mark.parametrize("quantity", ["net", "gross"])
-def test_a_comparison_has_the_means_and_the_ratio_of_the_page(study, report, cells, quantity, run):
-    energies = select(cells, f"{quantity}_j_per_unit")
-    differences = select(cells, f"{quantity}_difference")
+@pytest.mark.parametrize("energy", ["net", "gross"])
+def test_a_comparison_has_the_means_and_the_ratio_of_the_page(study, report, cells, energy, run):
+    energies = select(cells, f"{energy}_j_per_unit")
+    differences = select(cells, f"{energy}_difference")
     least = next(key[1] for key, cell in differences.items() if cell["text"] == ["least"])
     other = next(key[1] for key in differences if key[1] != least)
     for phase in PHASES.values():
-        metric = f"{quantity}_j_per_sample"
+        metric = f"{energy}_j_per_sample"
         sides = (f"{study}:{model},phase={phase}" for model in (least, other))
         code, out, _ = run("compare", *sides, "--metric", metric, "--json")
         assert code == 0
@@ -248,3 +256,46 @@ def test_the_table_in_the_terminal_has_the_numbers_of_the_page(study, cells, cap
                 assert values[heading] == number(value)
                 checked += 1
     assert checked == len(names) * len(rows)
+
+
+def test_the_first_screen_has_the_numbers_of_json_csv_and_terminal(report):
+    page = Page(report.page.read_text())
+    runs = pd.read_csv(report.page.with_name("results.csv"))
+    energies = [quantity(runs[f"{name}_j"].sum(), "J") for name in ("gross", "net")]
+    facts = re.findall(r"<dd>([^<]+?) <", report.page.read_text())
+    assert facts[:2] == energies
+    findings = json.loads(report.page.with_name("findings.json").read_text())
+    by_id = {one["id"]: one for one in findings}
+    ids = report.screen.to_json()
+    printed = [" ".join(text.split()) for label, text in report.screen.lines() if label == "found"]
+    assert len(ids) == len(printed) >= 2
+    for name, text in zip(ids, printed, strict=True):
+        assert text in page.words
+        value, unit = by_id[name]["estimate"], by_id[name]["unit"].removeprefix("1")
+        shown = {number(value), number(value, 2), quantity(value, unit), "cannot be determined"}
+        assert any(one in text for one in shown), (name, value, text)
+    for label, text in report.screen.lines():
+        if label == "energy":
+            assert text.startswith(energies[0])
+
+
+def test_findings_on_the_page_are_those_of_the_file(report):
+    page = Page(report.page.read_text())
+    findings = json.loads(report.page.with_name("findings.json").read_text())
+    stated = [one["statement"] for one in findings if not one["detail"]]
+    assert stated
+    for statement in stated:
+        assert " ".join(statement.split()) in page.words
+
+
+def test_rows_of_charts_are_those_of_their_files(report):
+    page = Page(report.page.read_text())
+    for name in page.data["charts"]:
+        file = pd.read_csv(report.page.parent / "figures" / f"{name}.csv")
+        rows = pd.DataFrame(page.rows(name))
+        assert len(rows) == len(file)
+        for column in set(file) & set(rows) - {"run"}:
+            if pd.api.types.is_float_dtype(file[column]):
+                found = pd.to_numeric(rows[column]).to_numpy(dtype=float)
+                expected = file[column].replace([np.inf, -np.inf], np.nan)
+                np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{name}.{column}")

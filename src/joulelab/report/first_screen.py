@@ -212,5 +212,4 @@ def _forecast(total: Total, measured: pd.DataFrame) -> str:
     ]
     if not runs:
         return ""
-    text = longer_training(runs[0].directory, "train")
-    return text and f"{text}, trained as in run {runs[0].id}"
+    return longer_training(runs[0].directory, "train")

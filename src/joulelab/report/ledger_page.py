@@ -73,8 +73,9 @@ def write_ledger_page(path: Path, ledger: Ledger) -> Path:
         simulated=ledger.total.energy.simulated,
         head=list(head_lines(ledger)),
         headline=_headline(ledger),
+        # The bar of a single period would show nothing that the table does not.
         figures={name: _figure(bars, width) for name, width in WIDTHS_PX.items()
-            if not bars.empty},
+            if bars["start"].nunique() > 1},
         alt=_alt(bars),
         period="" if bars.empty else _length(bars),
         tables=[_cells(one) for one in tables if one.rows],

@@ -351,7 +351,7 @@ def _notes(recorded: RecordedRun) -> list[str]:
     if network := local_network_energy(run.exchanged):
         notes.append(network.text())
     known = costs.text()
-    notes.append(known or SITE_HINT.replace("`", ""))
+    notes.append(known or SITE_HINT)
     if known and costs.no_carbon:
         notes.append(f"CO2e unknown: {costs.no_carbon}")
     return [*dict.fromkeys(notes), f"not metered: {energy.unmetered}"]

@@ -12,9 +12,11 @@ function unpack(columns) {
 
 async function drawChart(view, specification, config) {
   const font = getComputedStyle(document.body).fontFamily;
+  // Long names leave room for a plot on narrow screens.
+  const axis = { ...config.axis, labelLimit: Math.min(config.axis.labelLimit, view.clientWidth / 3) };
   const result = await vegaEmbed(view, specification, {
     mode: "vega-lite", renderer: "svg", actions: false, ast: true, hover: false, logLevel: 1,
-    config: { ...config, font }, tooltip: { theme: "page" },
+    config: { ...config, axis, font }, tooltip: { theme: "page" },
   });
   // The view has one description.
   view.querySelector("svg").setAttribute("aria-hidden", "true");
