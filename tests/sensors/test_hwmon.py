@@ -70,16 +70,37 @@ def test_a_gpu_has_power_its_bound_and_telemetry(tree):
 
 
 @pytest.mark.parametrize("shows", ["0", None])
-def test_a_die_without_a_meter_belongs_to_the_die_before_it(tree, shows):
-    for address in ("0000:c1:00.0", "0000:c9:00.0"):
-        tree.amdgpu(address, STEADY)
-        other = tree.amdgpu(address.replace("1:", "6:").replace("9:", "d:"))
-        if shows:
-            (other / "power1_average").write_text(f"{shows}\n")
-    assert contents(tree) == {"gpu:0": ("gpu:1",), "gpu:2": ("gpu:3",)}
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_die_without_a_meter_belongs_to_the_other_die_of_its_module(tree, shows, silent):
+    for number in range(4):
+        is_silent = number % 2 == silent
+        path = tree.amdgpu(f"0000:c{number}:00.0", None if is_silent else STEADY)
+        if is_silent and shows:
+            (path / "power1_average").write_text(f"{shows}\n")
+    meters = [f"gpu:{2 * module + 1 - silent}" for module in (0, 1)]
+    dies = [f"gpu:{2 * module + silent}" for module in (0, 1)]
+    assert contents(tree) == {meter: (die,) for meter, die in zip(meters, dies, strict=True)}
     _, absent = found_in(tree)
-    assert [one.component for one in absent] == ["gpu:1", "gpu:3"]
-    assert "gpu:2, which measures both dies" in absent[1].reason
+    assert [one.component for one in absent] == dies
+    assert f"{meters[1]}, which measures both dies" in absent[1].reason
+
+
+def test_a_gpu_that_sleeps_has_power_when_it_wakes_up(tree, monkeypatch):
+    tree.amdgpu("0000:0a:00.0", Wave(20, 20, 1.0))
+    sleeping = tree.amdgpu("0000:0b:00.0", STEADY)
+    asleep, real = [True], os.open
+
+    def opened(path, *arguments, **keywords):
+        file = str(path)
+        if asleep and file.endswith("power1_average") and file.startswith(str(sleeping)):
+            raise PermissionError(1, "Operation not permitted")
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", opened)
+    sensors, absent = found_in(tree)
+    assert absent == []
+    asleep.clear()
+    assert values(sensors) == {"gpu:0": 20.0, "gpu:1": 100.0}
 
 
 def test_a_gpu_that_alone_shows_nothing_is_absent_with_its_reason(tree):

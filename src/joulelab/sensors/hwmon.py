@@ -41,8 +41,8 @@ LEAST_INTERVAL_S, SLOWEST_INTERVAL_S = 0.02, 0.1
 READS_PER_PERIOD = 2
 POLLING_CPU_SHARE = 0.005
 """Power is polled as often as this share of a core allows."""
-WAKE_S = 60e-6
-"""CPU time of the recorder for one reading of one sensor, besides that of the files; measured."""
+WAKE_S, RECORD_S = 100e-6, 8e-6
+"""CPU time of the recorder to wake up for a sensor, and to write down a value; measured."""
 ANSWER_S = 10.0
 MAX_READ_NS = 200_000_000
 """A value that took longer has no time: the driver may have read it at any moment."""
@@ -250,6 +250,9 @@ def _refusal(meter: Meter) -> Absence | None:
                 value *= read_number(directory / file)
         except (OSError, ValueError) as error:
             reason = f"cannot read {directory / file}: {failure_reason(error)}"
+            if isinstance(error, PermissionError) and error.errno != errno.EACCES:
+                # amdgpu does not wake up a GPU that sleeps: it has power when it is used.
+                return None
             if isinstance(error, PermissionError):
                 hint = f"run as root, or until reboot: sudo chmod a+r {directory / file}"
         else:
@@ -303,7 +306,7 @@ def _sensors(meters: Sequence[Meter], root: Path) -> list[HwmonSensor]:
             interval_s = COUNTER_INTERVAL_S if is_counter else LEAST_INTERVAL_S
         groups.setdefault((meter.device.driver, interval_s), []).append(meter)
     cost_s = sum(
-        WAKE_S + sum(map(_read_cost_s, some))
+        WAKE_S + sum(RECORD_S + _read_cost_s(one) for one in some)
         for (_, interval_s), some in groups.items()
         if interval_s == LEAST_INTERVAL_S
     )

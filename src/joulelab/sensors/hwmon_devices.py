@@ -17,7 +17,7 @@ from joulelab.sensors.sensor import Absence, Channel, Provenance, Quantity
 from joulelab.sensors.sysfs_files import read_number_or_none, read_text
 
 MICRO, MILLI = 1e-6, 1e-3
-LEAST_PERIOD_S = 0.02
+ASSUMED_PERIOD_S = 0.01
 PLACES = (
     "class/hwmon/hwmon*",
     "class/drm/card*/device/hwmon/hwmon*",
@@ -133,7 +133,7 @@ def polled_channel(
     component: str, source: str, quantity: Quantity = Quantity.POWER, **fields: Any
 ) -> Channel:
     """Describe a file that is polled; its update period is observed later."""
-    known = {"update_period_s": LEAST_PERIOD_S, "polled": True, "resolution": 1e-6, **fields}
+    known = {"update_period_s": ASSUMED_PERIOD_S, "polled": True, "resolution": 1e-6, **fields}
     return Channel(
         component=component,
         quantity=quantity,

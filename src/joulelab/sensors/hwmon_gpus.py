@@ -10,6 +10,7 @@ and sysfs-driver-intel-i915-hwmon.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,9 +18,11 @@ from joulelab.sensors.hwmon_devices import MICRO, MILLI, Device, Found, Meter, p
 from joulelab.sensors.nvml_accuracy import GAIN_UNCERTAINTY
 from joulelab.sensors.plausibility import gpu_bound_w
 from joulelab.sensors.sensor import Absence, Quantity
+from joulelab.sensors.sysfs_files import read_number
 
 AMD_DRIVER = "amdgpu"
 GPU_DRIVERS = (AMD_DRIVER, "xe", "i915")
+NOT_SUPPORTED = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EINVAL})
 INTEL_WRAP_J = 2.0**18
 """The hardware's 32-bit register in steps of 2^-14 J. The driver adds up its differences when it is
 read: it loses as much if it is not read for so long."""
@@ -53,31 +56,47 @@ def part_of(gpus: int, parts: int, number: int) -> tuple[str, ...]:
 
 def amd_meters(gpus: Sequence[Gpu]) -> Found:
     """Return the power and the telemetry of AMD's GPUs, by ascending PCI address."""
+    files = [_power_file(gpu.device) for gpu in gpus]
     meters: list[Meter] = []
     absent: list[Absence] = []
     shared: dict[str, list[str]] = {}
-    for gpu in gpus:
-        device = gpu.device
-        files = [file for name in ("average", "input") if (file := device.find(f"power1_{name}"))]
-        powers = [device.number(file) for file in files]
+    for position, (gpu, file) in enumerate(zip(gpus, files, strict=True)):
         meters += _amd_telemetry(gpu)
-        own = next((k for k, power in enumerate(powers) if power), None)
-        before = [one for one in meters if one.channel.quantity is Quantity.POWER]
-        if own is None and before and _same_model(before[-1].device, device):
-            other = before[-1].channel.component
+        if file is not None:
+            meters.append(_amd_power(gpu, file))
+            continue
+        # Two dies of a module follow each other.
+        near = (position ^ 1, *range(position - 1, -1, -1), *range(position + 1, len(gpus)))
+        model = gpu.device.text("device")
+        others = (
+            gpus[k].component
+            for k in near
+            if k < len(gpus) and files[k] and gpus[k].device.text("device") == model
+        )
+        if other := next(others, None):
             shared.setdefault(other, []).append(gpu.component)
             reason = f"its meter is that of {other}, which measures both dies of the module"
-            absent.append(Absence(gpu.component, "amdgpu", reason))
-        elif not files:
-            reason = "amdgpu shows no power1_average or power1_input for this GPU"
-            hint = "a newer kernel may; otherwise `pip install amdsmi` where ROCm is installed"
-            absent.append(Absence(gpu.component, "amdgpu", reason, hint))
-        elif own is None and powers[0] == 0:
-            reason = f"amdgpu shows 0 W in {files[0]}, which nothing that is switched on draws"
-            absent.append(Absence(gpu.component, "amdgpu", reason, "update the driver"))
+            absent.append(Absence(gpu.component, AMD_DRIVER, reason))
         else:
-            meters.append(_amd_power(gpu, files[own or 0]))
+            reason = "amdgpu shows no power1_average or power1_input for this GPU, or 0 W"
+            hint = "a newer kernel may; otherwise `pip install amdsmi` where ROCm is installed"
+            absent.append(Absence(gpu.component, AMD_DRIVER, reason, hint))
     return [_with_dies(meter, shared) for meter in meters], absent
+
+
+def _power_file(device: Device) -> str | None:
+    """Return the file that shows the GPU's power; ``None`` if none does, or it shows 0."""
+    for name in ("power1_average", "power1_input"):
+        if file := device.find(name):
+            try:
+                if read_number(device.path / file) > 0:
+                    return file
+            except OSError as error:
+                if error.errno not in NOT_SUPPORTED:
+                    return file
+            except ValueError:
+                return file
+    return None
 
 
 def _amd_power(gpu: Gpu, file: str) -> Meter:
@@ -102,10 +121,6 @@ def _with_dies(meter: Meter, shared: dict[str, list[str]]) -> Meter:
         return meter
     note = f"the meter of a module of several dies: includes {', '.join(dies)}"
     return replace(meter, channel=replace(meter.channel, contains=tuple(dies), note=note))
-
-
-def _same_model(one: Device, other: Device) -> bool:
-    return one.text("device") == other.text("device")
 
 
 _AMD_TELEMETRY = (

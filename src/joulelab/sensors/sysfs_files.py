@@ -30,7 +30,8 @@ def read_number(path: str | Path, directory: int | None = None) -> int:
         OSError: It cannot be read.
         ValueError: It contains anything else.
     """
-    text = read_text(path, directory)
+    # A file may be empty for as long as it is being written.
+    text = read_text(path, directory) or read_text(path, directory)
     if not (text.isascii() and text.isdigit()):
         # A reason that has the number in it would be another one each time.
         found = "a negative number" if text.startswith("-") else f"{text!r}, not a number"
