@@ -124,6 +124,9 @@ class Baseline:
     points: tuple[IdlePoint, ...]
     problem: str = ""
     """Why idle power that was saved cannot be used, with the fix."""
+    _columns: dict[tuple[str, str], tuple[Floats, Floats, Floats]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(sorted(self.points, key=lambda p: p.time_s)))
@@ -142,14 +145,11 @@ class Baseline:
 
     def powers(self, component: str, source: str, time_s: Floats) -> tuple[Floats, Floats]:
         """Return :meth:`power` at many times. Shape: (times,)."""
-        points = self._points_of(component, source)
-        if not points:
+        at_s, power_w, own_w = self._columns_of(component, source)
+        if not at_s.size:
             return np.full(time_s.size, math.nan), np.full(time_s.size, math.nan)
-        at_s = np.array([point.time_s for point in points])
-        power_w = np.array([point.power_w[component] for point in points])
-        own_w = np.array([point.uncertainty_w[component] for point in points])
         after = np.searchsorted(at_s, time_s, side="right")
-        i, j = np.maximum(after - 1, 0), np.minimum(after, len(points) - 1)
+        i, j = np.maximum(after - 1, 0), np.minimum(after, at_s.size - 1)
         is_between = i < j
         length_s = np.where(is_between, at_s[j] - at_s[i], 1.0)
         share = np.where(is_between & (after > 0), (time_s - at_s[i]) / length_s, 0.0)
@@ -159,7 +159,7 @@ class Baseline:
         drift_w = np.abs(np.diff(power_w))
         nearest_drift_w = np.where(after > 0, drift_w[-1], drift_w[0]) if drift_w.size else 0.0
         unknown_w = np.maximum(UNKNOWN_DRIFT * power_w[i], nearest_drift_w / math.sqrt(3))
-        inside = (after > 0) & (after < len(points))
+        inside = (after > 0) & (after < at_s.size)
         return (
             np.where(inside, between_w, power_w[i]),
             np.where(inside, np.hypot(spread_w, point_w), np.hypot(unknown_w, own_w[i])),
@@ -176,6 +176,18 @@ class Baseline:
             f"{BUSY_IDLE} ({points[0].load_text}): net of idle is uncertain; measure idle again "
             "when no other process works"
         )
+
+    def _columns_of(self, component: str, source: str) -> tuple[Floats, Floats, Floats]:
+        """Return times, powers and standard uncertainties of a component's points, in order."""
+        key = component, source
+        if key not in self._columns:
+            rows = [
+                (point.time_s, point.power_w[component], point.uncertainty_w[component])
+                for point in self._points_of(component, source)
+            ]
+            at_s, power_w, own_w = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+            self._columns[key] = at_s, power_w, own_w
+        return self._columns[key]
 
     def _points_of(self, component: str, source: str) -> list[IdlePoint]:
         """Return the points of a component's sensor: those of an idle machine, if there are any."""

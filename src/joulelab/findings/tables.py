@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,8 +31,17 @@ from joulelab.machine import Machine
 from joulelab.runs.record import Run
 from joulelab.runs.shared_machine import was_shared
 from joulelab.runs.study_part import StudyPart
-from joulelab.runs.study_runs import DamagedRun, Study, idle_points, read_studies
+from joulelab.runs.study_runs import (
+    DamagedRun,
+    Position,
+    Study,
+    idle_points,
+    position,
+    read_studies,
+)
 from joulelab.storage import write_whole, writing
+
+ROWS_AT_A_TIME = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,25 +77,96 @@ class StudyTables:
     def read(cls, directories: Sequence[str | Path]) -> Self:
         """Read studies from their directories, once.
 
+        Of each run, its epochs and spans go to the tables and are not kept otherwise.
+
         Raises:
             StoreError: A directory is not a study, or cannot be read.
         """
-        return cls.of(read_studies(directories))
+        rows = _CellRows()
+        studies = read_studies(directories, each=rows.take)
+        return cls._of(studies, *rows.tables(studies))
 
     @classmethod
     def of(cls, studies: Sequence[Study]) -> Self:
         """Make the tables of studies."""
-        runs = run_table(studies)
+        return cls._of(studies, run_table(studies), epoch_table(studies))
+
+    @classmethod
+    def _of(cls, studies: Sequence[Study], runs: pd.DataFrame, epochs: pd.DataFrame) -> Self:
         means = summary(pool_hosts(runs))
         return cls(
             studies=tuple(studies),
             runs=runs,
-            epochs=epoch_table(studies),
+            epochs=epochs,
             summary=means,
             measurements=measurements(means),
             idle=idle_table(studies),
             failures=failure_table(studies),
         )
+
+
+class _CellRows:
+    """Collects the rows of cells while they are read: many runs do not fit in memory whole."""
+
+    def __init__(self) -> None:
+        self._runs, self._epochs = _Columns(RUN_COLUMNS), _Columns(EPOCH_COLUMNS)
+        self._machines: list[Machine] = []
+
+    def take(self, run: Run) -> Run:
+        """Take the rows of a run; return it without what is now in the tables."""
+        if run.study is None or run.study.is_idle:
+            return run
+        if run.status == "done":
+            self._runs.add(run, _run_rows(run))
+            self._epochs.add(run, _epoch_rows(run))
+        study = replace(run.study, spans=(), epochs=())
+        return replace(run, machine=self._shared(run.machine), study=study, spans=())
+
+    def tables(self, studies: Iterable[Study]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the tables of runs and epochs; the studies have labels now."""
+        labels = {study.directory: study.label for study in studies}
+        return self._runs.table(labels), self._epochs.table(labels)
+
+    def _shared(self, machine: Machine | None) -> Machine | None:
+        """Return an equal machine that another run has, if there is one."""
+        if machine is None:
+            return None
+        if machine not in self._machines:
+            self._machines.append(machine)
+        return self._machines[self._machines.index(machine)]
+
+
+class _Columns:
+    """Rows of cells as columns, in the order of the studies' designs."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._parts: list[pd.DataFrame] = []
+        self._rows: list[dict[str, Any]] = []
+        self._positions: list[tuple[Path, Position]] = []
+
+    def add(self, run: Run, rows: Iterable[dict[str, Any]]) -> None:
+        before = len(self._rows)
+        self._rows += rows
+        place = run.directory.parent.parent, position(run)
+        self._positions += [place] * (len(self._rows) - before)
+        if len(self._rows) >= ROWS_AT_A_TIME:
+            self._pack()
+
+    def table(self, labels: Mapping[Path, str]) -> pd.DataFrame:
+        if self._rows or not self._parts:
+            self._pack()
+        number = {directory: i for i, directory in enumerate(labels)}
+        keys = [(number[directory], own) for directory, own in self._positions]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        named = [labels[directory] for directory, _ in self._positions]
+        table = pd.concat(self._parts, ignore_index=True)
+        table["study"] = pd.Series(named, dtype=table["study"].dtype)
+        return table.iloc[order].reset_index(drop=True)
+
+    def _pack(self) -> None:
+        self._parts.append(frame(self._rows, self._names))
+        self._rows = []
 
 
 def run_table(studies: Iterable[Study]) -> pd.DataFrame:
@@ -98,8 +178,9 @@ def run_table(studies: Iterable[Study]) -> pd.DataFrame:
     Returns:
         Columns :data:`~joulelab.findings.schema.RUN_COLUMNS`.
     """
-    cells = [(study, run) for study in studies for run in study.cells()]
-    return frame([row for cell in cells for row in _run_rows(*cell)], RUN_COLUMNS)
+    cells = [(study.label, run) for study in studies for run in study.cells()]
+    rows = [row | {"study": label} for label, run in cells for row in _run_rows(run)]
+    return frame(rows, RUN_COLUMNS)
 
 
 def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
@@ -108,8 +189,9 @@ def epoch_table(studies: Iterable[Study]) -> pd.DataFrame:
     Returns:
         Columns :data:`~joulelab.findings.schema.EPOCH_COLUMNS`.
     """
-    cells = [(study, run) for study in studies for run in study.cells()]
-    return frame([row for cell in cells for row in _epoch_rows(*cell)], EPOCH_COLUMNS)
+    cells = [(study.label, run) for study in studies for run in study.cells()]
+    rows = [row | {"study": label} for label, run in cells for row in _epoch_rows(run)]
+    return frame(rows, EPOCH_COLUMNS)
 
 
 def failure_table(studies: Iterable[Study]) -> pd.DataFrame:
@@ -164,7 +246,7 @@ def _part(run: Run) -> StudyPart:
     return run.study
 
 
-def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
+def _run_rows(run: Run) -> Iterator[dict[str, Any]]:
     part = _part(run)
     for phase, result in part.results.items():
         samples, tokens = (result.values.get(name) for name in ("samples", "tokens"))
@@ -176,7 +258,6 @@ def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
             **_machine_columns(run.machine),
             **_energy_columns(energy),
             "run_id": run.id,
-            "study": study.label,
             "phase": phase,
             "status": run.status,
             "repeat": part.repeat,
@@ -190,12 +271,11 @@ def _run_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
         }
 
 
-def _epoch_rows(study: Study, run: Run) -> Iterator[dict[str, Any]]:
+def _epoch_rows(run: Run) -> Iterator[dict[str, Any]]:
     for epoch in _part(run).epochs:
         yield {
             **{name: epoch.values[name] for name in EPOCH_COLUMNS if name in epoch.values},
             "run_id": run.id,
-            "study": study.label,
             "model": run.model,
             "phase": epoch.phase,
             "epoch": epoch.index,

@@ -208,7 +208,7 @@ def _forecast(total: Total, measured: pd.DataFrame) -> str:
         for model in models
         for run in total.runs
         if run.model == model and run.study is not None
-        if any(one.phase == "train" for one in run.study.epochs)
+        if "train" in run.study.results
     ]
     if not runs:
         return ""

@@ -23,7 +23,6 @@ from joulelab.report.page_template import TABLES, fill_template, scripts
 from joulelab.report.renderer import Renderer, processes_for
 from joulelab.report.sections import results, study_section, text_table
 from joulelab.report.settings_section import setting_table, settings_sections
-from joulelab.runs.study_runs import Study, read_studies
 
 PAGE = "report.html"
 SCRIPT = "report.js"
@@ -78,14 +77,14 @@ def write_report(
         raise UserError("no study to report", hint="name one or more study directories")
     # This takes a second and releases the interpreter.
     Thread(target=scripts, args=[SCRIPT], daemon=True).start()
-    studies = _readable(directories)
+    tables = _readable(directories)
+    studies = tables.studies
     unknown = set(traces) - {run.id for study in studies for run in study.cells()}
     if unknown:
         hint = "see the directories under runs/ of the study"
         raise UserError(f"no finished run {min(unknown)!r}", hint=hint)
     processes = processes_for(sum(len(study.runs) for study in studies))
     with Renderer(renderer.FORMATS, processes) as warm:
-        tables = StudyTables.of(studies)
         analysis = analyze(tables)
         charts, missing = all_charts(analysis, traces)
         groups = tables.measurements.drop_duplicates("group")
@@ -107,16 +106,16 @@ def write_report(
     return Report(page, tuple(figures), tuple(rows), tuple(paper), analysis, screen)
 
 
-def _readable(directories: Sequence[str | Path]) -> list[Study]:
-    studies = read_studies(directories)
-    for study in studies:
+def _readable(directories: Sequence[str | Path]) -> StudyTables:
+    tables = StudyTables.read(directories)
+    for study in tables.studies:
         if not study.runs:
             raise StoreError(
                 f"{study.directory} has nothing to report",
                 why="no run has ended, or every record is damaged",
                 hint="run the study first",
             )
-    return studies
+    return tables
 
 
 def page_path(directory: Path, out: str | Path | None) -> Path:

@@ -6,8 +6,9 @@ The reader needs only TOML and JSON: :mod:`joulelab.study`, which checks plans, 
 from __future__ import annotations
 
 import gc
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,15 @@ from joulelab.errors import StoreError, UserError
 from joulelab.machine import Machine
 from joulelab.recording.trace_format import RUN_FILE
 from joulelab.runs import phase_name
-from joulelab.runs.record import Run, is_run, read_run
+from joulelab.runs.record import Run, read_record, read_run, run_of_record
 from joulelab.runs.study_part import PhaseRecord, SpanRecord
 from joulelab.storage import read_whole
 from joulelab.validation import Count, InvalidData, convert, decode, parse_toml
+
+_Clock = tuple[int, str, str]
+"""Block, host and boot of a run."""
+
+Position = tuple[int, int, str]
 
 PLAN_FILE = "plan.toml"
 LABELS_FILE = "ledger.json"
@@ -101,7 +107,7 @@ class Study:
 
     def cells(self) -> list[Run]:
         """Return the runs that measured something, by block and order."""
-        return sorted(self._done(idle=False), key=_position)
+        return sorted(self._done(idle=False), key=position)
 
     def idles(self) -> list[Run]:
         """Return the finished idle runs, in order of time."""
@@ -144,15 +150,19 @@ def read_study(directory: str | Path) -> Study:
     return read_studies([directory])[0]
 
 
-def read_studies(directories: Sequence[str | Path]) -> list[Study]:
+def read_studies(
+    directories: Sequence[str | Path], *, each: Callable[[Run], Run] = lambda run: run
+) -> list[Study]:
     """Read the studies in these directories; a directory that is given twice is read once.
+
+    ``each`` gets every run as it is read, and returns what of it the study keeps.
 
     Raises:
         StoreError: One of them is not a study, or cannot be read.
     """
     distinct = {Path(directory).resolve(): Path(directory) for directory in directories}
     with _collector_paused():
-        studies = [_read(directory) for directory in distinct.values()]
+        studies = [_read(directory, each) for directory in distinct.values()]
     names = [study.label for study in studies]
     labelled: list[Study] = []
     for study, resolved in zip(studies, distinct, strict=True):
@@ -167,9 +177,8 @@ def read_studies(directories: Sequence[str | Path]) -> list[Study]:
 
 def read_study_run(directory: Path) -> Run:
     """Read one run of a study, with net energies from the idle runs next to it."""
-    found = directory.resolve().parent.glob(f"*idle*/{RUN_FILE}")
-    idle, _ = _read_runs([path.parent for path in found])
-    return _net([read_run(directory), *idle])[0]
+    beside = filter(_is_named_idle, directory.resolve().parent.iterdir())
+    return _net(read_run(directory), _baselines(_read_runs(beside, [])))
 
 
 def idle_points(run: Run) -> list[IdlePoint]:
@@ -200,12 +209,17 @@ def study_labels(directory: Path) -> tuple[str | None, str | None]:
     return labels.get("project"), phase_name(labels.get("phase"))
 
 
-def _position(run: Run) -> tuple[int, int, str]:
+def _is_named_idle(directory: Path) -> bool:
+    return "idle" in directory.name
+
+
+def position(run: Run) -> Position:
+    """Return the block, order and id of a cell: cells sort by them."""
     assert run.study is not None
     return run.study.block, run.study.order or 0, run.id
 
 
-def _read(directory: Path) -> Study:
+def _read(directory: Path, each: Callable[[Run], Run]) -> Study:
     path = directory / PLAN_FILE
     try:
         data = read_whole(path)
@@ -220,50 +234,65 @@ def _read(directory: Path) -> Study:
         raise StoreError(
             f"{path} is damaged", why=str(error), hint="choose another directory"
         ) from None
-    runs, damaged = _read_runs([entry for entry in entries if entry.is_dir()])
     project, phase = study_labels(directory)
+    directories = [entry for entry in entries if entry.is_dir()]
+    damaged: list[DamagedRun] = []
+    idles = list(_read_runs(filter(_is_named_idle, directories), damaged))
+    baselines = _baselines(idles)
+    cells = _read_runs(itertools.filterfalse(_is_named_idle, directories), damaged)
+    runs = [
+        each(replace(_net(run, baselines), project=project, phase=phase))
+        for run in itertools.chain(idles, cells)
+    ]
     return Study(
         label=name,
         directory=directory,
         plan=plan,
         plan_text=data.decode(),
-        runs=tuple(replace(run, project=project, phase=phase) for run in _net(runs)),
-        damaged=tuple(damaged),
+        runs=tuple(sorted(runs, key=lambda run: run.id)),
+        damaged=tuple(sorted(damaged, key=lambda one: one.id)),
     )
 
 
-def _read_runs(directories: Sequence[Path]) -> tuple[list[Run], list[DamagedRun]]:
-    runs, damaged = [], []
+def _read_runs(directories: Iterable[Path], damaged: list[DamagedRun]) -> Iterator[Run]:
+    """Yield the runs in these directories; add those whose record cannot be used."""
     for directory in directories:
-        problem = f"{RUN_FILE} is missing"
-        if is_run(directory):
-            try:
-                run = read_run(directory)
-                is_own = run.study is not None and run.id == directory.name
-                problem = "" if is_own else f"{RUN_FILE} is of another run, {run.name!r}"
-                runs += [] if problem else [run]
-            except UserError as error:
-                problem = str(error).replace(f"{directory}/", "")
-        elif (directory / RUN_FILE).exists():
-            problem = f"{RUN_FILE} is not the record of a run"
-        if problem:
+        try:
+            yield _study_run(directory)
+        except UserError as error:
+            problem = str(error).replace(f"{directory}/", "")
             damaged.append(DamagedRun(id=directory.name, directory=directory, problem=problem))
-    return runs, damaged
 
 
-def _net(runs: Sequence[Run]) -> list[Run]:
-    """Subtract from each run the idle power of its own block, host and boot, whose clock is one."""
-    points: dict[tuple[Any, ...], list[IdlePoint]] = {}
-    for run in runs:
+def _study_run(directory: Path) -> Run:
+    data = read_record(directory)
+    if data is None:
+        is_there = (directory / RUN_FILE).exists()
+        raise UserError(f"{RUN_FILE} is {'not the record of a run' if is_there else 'missing'}")
+    run = run_of_record(directory, data)
+    if run.study is None or run.id != directory.name:
+        raise UserError(f"{RUN_FILE} is of another run, {run.name!r}")
+    return run
+
+
+def _baselines(idles: Iterable[Run]) -> dict[_Clock, Baseline]:
+    """Return the idle power of each block, host and boot, whose clock is one."""
+    points: dict[_Clock, list[IdlePoint]] = {}
+    for run in idles:
         if run.study and run.study.is_idle and run.status == "done" and run.boot_id:
-            key = (run.study.block, run.host, run.boot_id)
-            points.setdefault(key, []).extend(idle_points(run))
-    net = []
-    for run in runs:
-        found = points.get((run.study.block, run.host, run.boot_id)) if run.study else None
-        is_cell = run.study is not None and not run.study.is_idle
-        net.append(_with_baseline(run, Baseline(tuple(found))) if found and is_cell else run)
-    return net
+            points.setdefault(_clock_of(run), []).extend(idle_points(run))
+    return {key: Baseline(tuple(found)) for key, found in points.items() if found}
+
+
+def _clock_of(run: Run) -> _Clock:
+    return run.study.block if run.study else -1, run.host, run.boot_id
+
+
+def _net(run: Run, baselines: Mapping[_Clock, Baseline]) -> Run:
+    """Subtract idle power from a run that is a cell."""
+    baseline = baselines.get(_clock_of(run))
+    is_cell = run.study is not None and not run.study.is_idle
+    return _with_baseline(run, baseline) if baseline and is_cell else run
 
 
 @contextmanager

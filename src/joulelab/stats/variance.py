@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import linalg, optimize, sparse, special, stats
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
@@ -29,6 +29,7 @@ LEAST_CELLS = 5
 _FEWEST, _MOST = 0.5, 1000.0
 _FLOOR = 1e-5
 """Smallest variance relative to the median one: the density of smaller ones may be infinite."""
+_ROUNDING = 100  # Sums of many products are off by this many times a number's resolution.
 _DEVIANCE = float(stats.chi2.ppf(0.90, 1)) / 2
 """Drop of the log-likelihood at the end of a one-sided 95 % interval."""
 
@@ -66,24 +67,47 @@ def scatter(values: Array, cells: Codes, blocks: Codes) -> Scatter:
     repeats = len(values) - len(np.unique(cells))
     if repeats == 0:
         return Scatter(math.nan, 0.0, math.nan, math.nan)
-    present = np.unique(blocks)
-    dummies = np.stack([within(1.0 * (blocks == block), cells) for block in present], axis=1)
-    coefficients, _, rank, _ = np.linalg.lstsq(dummies, centred, rcond=None)
+    equations, right = _block_equations(centred, cells, blocks)
+    coefficients, rank = _least_squares(equations, right)
+    _, block = np.unique(blocks, return_inverse=True)
     total = float(centred @ centred)
-    residual = float(((centred - dummies @ coefficients) ** 2).sum())
-    between, residual_df = max(total - residual, 0.0), repeats - int(rank)
+    residual = float(((centred - within(coefficients[block], cells)) ** 2).sum())
+    between, residual_df = max(total - residual, 0.0), repeats - rank
     variance = total / repeats
     if rank == 0 or residual_df == 0:
         return Scatter(variance, float(rank or repeats), math.nan, math.nan)
-    block_square, square = between / int(rank), residual / residual_df
-    spread = int(rank) * block_square**2 + residual_df * square**2
-    weight = float((dummies**2).sum()) / int(rank)
+    block_square, square = between / rank, residual / residual_df
+    spread = rank * block_square**2 + residual_df * square**2
+    weight = float(np.trace(equations)) / rank
     return Scatter(
         variance,
         total**2 / spread if spread > 0 else float(repeats),
         max(0.0, (block_square - square) / weight),
         float(stats.f.sf(block_square / square, rank, residual_df)) if square > 0 else math.nan,
     )
+
+
+def _block_equations(centred: Array, cells: Codes, blocks: Codes) -> tuple[Array, Array]:
+    """Return the normal equations of the blocks' effects, given the cells.
+
+    Shapes: (blocks, blocks) and (blocks,): a column for each block would take the product of
+    repeats and blocks.
+    """
+    _, cell = np.unique(cells, return_inverse=True)
+    _, block, counts = np.unique(blocks, return_inverse=True, return_counts=True)
+    ones = np.ones(len(cell))
+    common = sparse.csr_matrix((ones, (cell, block)))
+    scaled = sparse.diags(1 / np.bincount(cell)) @ common
+    equations = np.diag(counts.astype(float)) - (common.T @ scaled).toarray()
+    return equations, np.bincount(block, weights=centred).astype(np.float64)
+
+
+def _least_squares(equations: Array, right: Array) -> tuple[Array, int]:
+    """Solve normal equations; return the least solution and their rank."""
+    values, vectors = linalg.eigh(equations)
+    known = values > max(values[-1], 1.0) * len(values) * np.finfo(float).eps * _ROUNDING
+    along = (vectors.T @ right)[known] / values[known]
+    return np.asarray(vectors[:, known] @ along), int(np.count_nonzero(known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from joulelab.report.charts.style import (
     with_shared,
     with_text,
 )
-from joulelab.runs.record import Run
+from joulelab.runs.record import Run, read_run
 from joulelab.runs.study_runs import Study
 from joulelab.sensors.sensor import Quantity
 
@@ -201,7 +201,7 @@ def _traces(runs: Sequence[Run]) -> Iterator[pd.DataFrame]:
         if not lines:
             continue
         zero_s = min(line["t_s"].iloc[0] for line in lines)
-        table = pd.concat([*lines, _epochs(run)], ignore_index=True)
+        table = pd.concat([*lines, _epochs(read_run(run.directory))], ignore_index=True)
         table["t_s"] -= zero_s
         table["stop_s"] -= zero_s
         yield table.assign(run=run.id)
