@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "runs": "List, label and delete runs",
         "ledger": "Add up energy, carbon and cost over all runs",
         "site": "Set the country, price and PUE for carbon and cost",
+        "export": "Serve energy and power to Prometheus and Grafana",
     },
     "Other": {
         "completion": "Print the shell completion script",

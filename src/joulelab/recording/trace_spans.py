@@ -93,6 +93,7 @@ class SpanFold:
         since_ns: Leave out spans that began before this time (CLOCK_MONOTONIC).
         most_per_name: Keep only the latest finished spans of each name; ``None`` keeps all.
         on_finish: Called once with each span that ends, in the order of the trace.
+        label: Returns the name under which a span is kept, from its own name.
 
     Attributes:
         open: The spans that have not ended.
@@ -106,6 +107,7 @@ class SpanFold:
         since_ns: int = 0,
         most_per_name: int | None = None,
         on_finish: Callable[[TraceSpan], None] | None = None,
+        label: Callable[[str], str] = str,
     ) -> None:
         self.open: dict[Key, TraceSpan] = {}
         self.damaged = 0
@@ -113,6 +115,7 @@ class SpanFold:
         self._since_ns = since_ns
         self._most_per_name = most_per_name
         self._on_finish = on_finish
+        self._label = label
         self._spans: dict[Key, TraceSpan] = {}
         self._latest: dict[str, deque[Key]] = {}
 
@@ -157,7 +160,8 @@ class SpanFold:
         key = pid, index
         # The enclosing span has begun before, so it has a smaller index.
         around = None if parent is None or parent >= index else (pid, parent)
-        span = TraceSpan(str(name), start_ns, stop_ns, key, around, thread or 0, attributes)
+        name = self._label(str(name))
+        span = TraceSpan(name, start_ns, stop_ns, key, around, thread or 0, attributes)
         before = self._spans.get(key)
         if before is not None and before.stop_ns is not None and stop_ns is None:
             return  # It was passed on in another way, which took longer.

@@ -140,6 +140,7 @@ class SimulatedSource:
         resolution: Values are rounded to this step, in W or J; 0 for none.
         wrap_j: A counter returns to 0 after this value.
         lost_s: Periods ``(start, stop)`` on CLOCK_MONOTONIC without answers.
+        contains: See :class:`~joulelab.sensors.sensor.Channel`.
     """
 
     component: str
@@ -157,6 +158,7 @@ class SimulatedSource:
     resolution: float = 0.0
     wrap_j: float | None = None
     lost_s: tuple[tuple[float, float], ...] = ()
+    contains: tuple[str, ...] = ()
 
     def drawn(self, seed: int) -> SimulatedSource:
         """Draw one board of many, with errors as large as their stated uncertainties.
@@ -191,6 +193,7 @@ class SimulatedSource:
             gain_uncertainty=self.gain_uncertainty,
             offset_uncertainty_w=self.offset_uncertainty_w,
             wrap=self.wrap_j,
+            contains=self.contains,
             note="simulated: a known waveform, not a measurement",
         )
 
@@ -233,7 +236,9 @@ class SimulatedSource:
     def from_json(cls, data: dict[str, Any]) -> SimulatedSource:
         """Read what :meth:`to_json` wrote."""
         lost_s = tuple((start, stop) for start, stop in data.get("lost_s", ()))
-        return cls(**{**data, "waveform": Waveform.from_json(data["waveform"]), "lost_s": lost_s})
+        contains = tuple(data.get("contains", ()))
+        known = {"waveform": Waveform.from_json(data["waveform"]), "lost_s": lost_s}
+        return cls(**{**data, **known, "contains": contains})
 
 
 @dataclass(frozen=True)

@@ -338,7 +338,7 @@ def _of_total(trace: Trace) -> frozenset[str]:
 def _energy_channels(trace: Trace) -> list[tuple[Channel, float]]:
     """Return the channels of the total, with how often each is read."""
     of_total = _of_total(trace)
-    pairs = zip(trace.channels, _intervals_s(trace), strict=True)
+    pairs = zip(trace.channels, reading_intervals_s(trace), strict=True)
     return [(one, s) for one, s in pairs if one.gives_energy and one.component in of_total]
 
 
@@ -346,7 +346,7 @@ def _gauges(trace: Trace) -> tuple[Gauge, ...]:
     """Return the latest reading of each other quantity of each component."""
     latest_ns = max((int(one.t_ns[-1]) for one in trace.series if one.t_ns.size), default=0)
     found: dict[tuple[str, Quantity], float] = {}
-    series = zip(trace.channels, trace.series, _intervals_s(trace), strict=True)
+    series = zip(trace.channels, trace.series, reading_intervals_s(trace), strict=True)
     for channel, readings, interval_s in series:
         key = channel.component, channel.quantity
         if channel.quantity not in _GAUGES or math.isfinite(found.get(key, math.nan)):
@@ -358,7 +358,8 @@ def _gauges(trace: Trace) -> tuple[Gauge, ...]:
     return tuple(Gauge(component=key[0], quantity=key[1], value=found[key]) for key in order)
 
 
-def _intervals_s(trace: Trace) -> list[float]:
+def reading_intervals_s(trace: Trace) -> list[float]:
+    """Return how often each channel is read, in seconds."""
     return trace.header.get("intervals_s") or [one.update_period_s for one in trace.channels]
 
 

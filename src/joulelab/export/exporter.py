@@ -1,0 +1,226 @@
+"""What is exported: this machine and the runs on it, measured at most once a second."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+
+import psutil
+
+from joulelab.carbon.costs import Costs
+from joulelab.carbon.site import local_costs
+from joulelab.errors import TraceError
+from joulelab.export.counters import EnergyCounters, Part
+from joulelab.export.live_recordings import LiveRecording, LiveRecordings
+from joulelab.export.machine_recording import MachineRecording
+from joulelab.export.span_counters import SpanPart
+from joulelab.forecast.loop import Pace
+from joulelab.recording.trace import TraceReader
+from joulelab.sensors.sensor import Absence
+
+LARGEST_SHARE, LEAST_S = 0.006, 0.9
+"""Largest share of one core for computing energies, and the minimum time between two updates."""
+UPDATE_S = 15.0
+"""Without scrapes, energies are updated this often, so that little is read at a time."""
+TICK_S = 5.0
+"""Time between two searches for runs."""
+MOST_RUNS = 32
+"""Number of runs that are followed; further ones are only counted."""
+MOST_SPAN_NAMES = 20
+"""Number of names of spans of each run; further ones are counted as one."""
+NEW_S = 60.0
+"""The counters of a run that is younger begin at 0."""
+ENDED_S = 60.0
+"""How long the last values of a run that ended are shown: a few scrapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What is exported of the machine or of a run; what is unknown is NaN or missing."""
+
+    parts: Sequence[Part]
+    spans: Sequence[SpanPart] = ()
+    emissions_g: float = math.nan
+    cost: float = math.nan
+    is_up: Mapping[str, bool] = field(default_factory=dict)
+    errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is exported at one time."""
+
+    machine: Exported
+    runs: Mapping[str, Exported]
+    running: int  # Number of runs, also those that are not followed.
+    costs: Costs  # Of no energy: the intensity and price of now.
+    absent: Sequence[Absence]
+    duration_s: float  # How long it took to compute.
+
+
+class Exporter:
+    """Measures when it is asked, and every few seconds what no scrape has asked for."""
+
+    def __init__(self, machine: MachineRecording) -> None:
+        self._machine, self._recordings = machine, LiveRecordings()
+        self._spent = _Spent()
+        self._runs: dict[LiveRecording, _Run] = {}
+        self._running = 0
+        self._lock = threading.Lock()
+        self._pace = Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time)
+        self._updated_s = -math.inf
+        self._started_ns = time.monotonic_ns()
+        self._snapshot: Snapshot | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Return the values of now, or the latest ones if these are very recent."""
+        with self._lock:
+            if self._snapshot is None or self._pace.due:
+                self._update()
+                self._snapshot = self._summarize()
+            return self._snapshot
+
+    def run(self, stop: threading.Event) -> None:
+        """Search for runs and measure what no scrape has asked for, until the event is set."""
+        while not stop.wait(TICK_S):
+            self.tick()
+
+    def tick(self) -> None:
+        """Do what is due."""
+        self._machine.maintain()
+        found = self._recordings.scan()
+        with self._lock:
+            self._follow(found)
+            if time.monotonic() - self._updated_s > UPDATE_S:
+                self._update()
+
+    def close(self) -> None:
+        """End the recorder."""
+        with self._lock:
+            self._machine.close()
+
+    def _follow(self, found: Sequence[LiveRecording]) -> None:
+        """Follow the runs that began last, and read on in those that are behind."""
+        live = [one for one in found if one.directory not in self._machine.directories]
+        self._running = len(live)
+        now_ns = time.monotonic_ns()
+        self._runs = {one: run for one, run in self._runs.items() if not run.is_over(now_ns)}
+        for one in sorted(live, key=lambda one: one.start_ns, reverse=True)[:MOST_RUNS]:
+            if one not in self._runs and len(self._runs) < MOST_RUNS:
+                names = {run.name for run in self._runs.values()}
+                is_new = one.start_ns > max(self._started_ns, now_ns - NEW_S * 1e9)
+                with contextlib.suppress(OSError, TraceError):
+                    self._runs[one] = _Run(one, names, is_new=is_new)
+        for run in self._runs.values():
+            if run.counters.is_behind:
+                run.update(now_ns, self._costs())
+
+    def _update(self) -> None:
+        begin_s, costs = time.monotonic(), self._costs()
+        with self._pace:
+            self._machine.update()
+            self._spent.add(self._machine.counters.total_j, costs)
+            for run in self._runs.values():
+                run.update(time.monotonic_ns(), costs)
+        self._updated_s = time.monotonic()
+        self._duration_s = self._updated_s - begin_s
+
+    def _summarize(self) -> Snapshot:
+        counters = self._machine.counters
+        return Snapshot(
+            machine=Exported(
+                counters.parts, (), self._spent.emissions_g, self._spent.cost,
+                dict(counters.is_up), dict(counters.errors),
+            ),
+            runs={run.name: run.exported() for run in self._runs.values() if run.is_shown},
+            running=self._running,
+            costs=self._costs(),
+            absent=self._machine.absent,
+            duration_s=self._duration_s,
+        )  # fmt: skip
+
+    def _costs(self) -> Costs:
+        """Return the carbon intensity and price of now; they may change while this runs."""
+        now_s = time.time()
+        return local_costs(math.nan, started_unix_s=now_s - 1, stopped_unix_s=now_s)
+
+
+class _Run:
+    """A run that is followed, until shortly after its end."""
+
+    def __init__(self, recording: LiveRecording, taken: Set[str], *, is_new: bool) -> None:
+        pid = recording.recorder_pid
+        self.name = f"{recording.name}-{pid}" if recording.name in taken else recording.name
+        self.counters = EnergyCounters(recording.start_ns, most_span_names=MOST_SPAN_NAMES)
+        self._reader = TraceReader(recording.directory)
+        self.counters.attach(self._reader)
+        self._recorder_pid, self._is_new = pid, is_new
+        self._ended_ns = 0
+        self._is_lost = False
+        self._spent = _Spent()
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether everything was read, and the recorder was not killed."""
+        return not (self.counters.is_behind or self._is_lost)
+
+    def is_over(self, now_ns: int) -> bool:
+        """Whether there is nothing more to show."""
+        return self._is_lost or 0 < self._ended_ns < now_ns - ENDED_S * 1e9
+
+    def update(self, now_ns: int, costs: Costs) -> None:
+        """Count up to the latest readings."""
+        if self._ended_ns:
+            return
+        has_recorder = psutil.pid_exists(self._recorder_pid)
+        try:
+            self.counters.update(self._reader, now_ns)
+        except (OSError, TraceError):
+            # A temporary recording is deleted when it ends, that of a study's cell is moved.
+            self._ended_ns = now_ns
+        self._spent.add(self.counters.total_j, costs)
+        if self.counters.is_complete:
+            self._ended_ns = now_ns
+        elif not has_recorder and not self._ended_ns:
+            self._is_lost = True
+
+    def exported(self) -> Exported:
+        """Return the values so far.
+
+        Those of a new run begin at 0, as the counters of a process do: otherwise, Prometheus
+        would not count what it used before it was found.
+        """
+        parts, spans = self.counters.parts, self.counters.spans
+        emissions_g, cost = self._spent.emissions_g, self._spent.cost
+        if self._ended_ns:
+            parts = [replace(part, power_w=math.nan) for part in parts]
+        if self._is_new:
+            self._is_new = False
+            parts = [replace(part, energy_j=0.0, uncertainty=math.nan) for part in parts]
+            spans = [SpanPart(span.name, 0.0, 0.0, 0) for span in spans]
+            emissions_g, cost = 0.0 * emissions_g, 0.0 * cost
+        return Exported(parts, spans, emissions_g, cost)
+
+
+class _Spent:
+    """Carbon and cost of an energy that grows, at the intensity and price of each moment."""
+
+    def __init__(self) -> None:
+        self.emissions_g = self.cost = math.nan
+        self._total_j = 0.0
+
+    def add(self, total_j: float, costs: Costs) -> None:
+        """Add what was used since the last call; nothing is added while a value is unknown."""
+        used_j, self._total_j = total_j - self._total_j, total_j
+        self.emissions_g = _grown(self.emissions_g, used_j * costs.carbon_g_per_j)
+        self.cost = _grown(self.cost, used_j * costs.price_per_j)
+
+
+def _grown(before: float, more: float) -> float:
+    if math.isnan(more):
+        return before
+    return more if math.isnan(before) else before + more

@@ -1,0 +1,104 @@
+"""Find what is recorded on this machine now, by whichever process: runs, studies and meters."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from joulelab.errors import JoulelabError
+from joulelab.recording.trace_format import READINGS_FILE, TEMPORARY
+from joulelab.runs import name_of
+from joulelab.runs.record import read_record
+from joulelab.validation import InvalidData, parse_json
+from joulelab.watch.sources import header_of, is_this_boot
+
+RECORDER = "joulelab.recording.recorder"
+WATCHER = "joulelab-watch-"
+"""Begins the name of the directory that `joulelab watch` records to: it watches, and is no run."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecording:
+    """A recording that is being written.
+
+    Attributes:
+        directory: Where its trace is.
+        name: That of its directory; that of the program and its process for a temporary one.
+        start_ns: When the run began, CLOCK_MONOTONIC.
+        recorder_pid: The process that writes it.
+    """
+
+    directory: Path
+    name: str
+    start_ns: int
+    recorder_pid: int
+
+
+class LiveRecordings:
+    """Finds recordings by their recorders' processes, whose arguments name the directory.
+
+    A recording is followed only if its recorder's user owns the trace and this process may read it.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, LiveRecording] = {}
+        self._seen: dict[int, int] = {}
+
+    def scan(self) -> list[LiveRecording]:
+        """Return what is being recorded. Each other process is looked at twice, then never again.
+
+        Twice because a process that was just forked has its parent's arguments.
+        """
+        pids = set(psutil.pids())
+        self._found = {pid: one for pid, one in self._found.items() if pid in pids}
+        self._seen = {pid: times for pid, times in self._seen.items() if pid in pids}
+        for pid in pids - self._found.keys():
+            if self._seen.get(pid, 0) < 2:
+                directory = None
+                with contextlib.suppress(psutil.Error, OSError, InvalidData, LookupError):
+                    directory = _recorded_directory(psutil.Process(pid))
+                if directory is None:
+                    self._seen[pid] = self._seen.get(pid, 0) + 1
+                    continue
+                with contextlib.suppress(JoulelabError, OSError, psutil.Error):
+                    if (found := _open(directory, pid)) is not None:
+                        self._found[pid] = found
+        return list(self._found.values())
+
+
+def _recorded_directory(process: psutil.Process) -> Path | None:
+    """Return the directory that a recorder writes to; ``None`` for any other process."""
+    command = process.cmdline()
+    if RECORDER not in command[-2:-1]:
+        return None
+    directory = Path(parse_json(command[-1])["directory"])
+    return directory if directory.is_absolute() else Path(process.cwd()) / directory
+
+
+def _open(directory: Path, pid: int) -> LiveRecording | None:
+    owner = (directory / READINGS_FILE).stat().st_uid
+    header = header_of(directory)
+    is_own = is_this_boot(header) and owner == psutil.Process(pid).uids().real
+    if not is_own or directory.parent.name.startswith(WATCHER):
+        return None
+    with contextlib.suppress(JoulelabError):
+        record = read_record(directory)
+    start_ns = (record or {}).get("start_ns") or header["start_ns"]
+    return LiveRecording(directory, _name(directory, header), int(start_ns), pid)
+
+
+def _name(directory: Path, header: Any) -> str:
+    if directory.name.startswith(TEMPORARY):
+        pid = header["parent_pid"]
+        try:
+            return f"{name_of(psutil.Process(pid).cmdline())}-{pid}"
+        except (psutil.Error, ValueError):
+            return f"process-{pid}"
+    if directory.name.isdigit():
+        # Of a job of several processes: DIRECTORY/HOST/NUMBER.
+        return "/".join(directory.parts[-3:])
+    return directory.name

@@ -1,0 +1,156 @@
+"""``joulelab export`` as a user starts it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+from prometheus_server import free_port, wait_for
+
+from joulelab.sensors.simulated import SimulatedMachine
+
+
+@pytest.fixture(autouse=True)
+def simulated(monkeypatch, tmp_path):
+    monkeypatch.setenv("JOULELAB_SENSORS", SimulatedMachine.default().spec())
+    monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def served():
+    """An exporter in a process of its own, its address and what it prints."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "joulelab", "export", "--port", str(port)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = process.stderr.readline()
+    yield process, f"http://127.0.0.1:{port}", line
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+def get(url, method="GET"):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method)) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_only_the_metrics_and_an_index_are_served_and_sigterm_ends(served):
+    process, address, line = served
+    assert line == f"joulelab: metrics are at {address}/metrics; Ctrl-C ends\n"
+    status, index = get(f"{address}/")
+    assert status == 200
+    assert '<a href="/metrics">' in index
+    for path in ("/other", "/metrics/", "/metrics/../etc/passwd"):
+        assert get(f"{address}{path}")[0] == 404
+    assert get(f"{address}/metrics", method="POST")[0] == 405
+    status, text = wait_for(
+        lambda: (
+            (found := get(f"{address}/metrics")) and "joulelab_power_watts{" in found[1] and found
+        )
+    )
+    assert status == 200
+    assert "# HELP joulelab_energy_joules_total Energy" in text
+    assert 'joulelab_power_watts{component="dram:0",provenance="simulated",role="part"' in text
+    # No site is configured: there are no emissions, rather than none of them.
+    assert "joulelab_emissions" not in text
+    (recorder,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    assert not recorder.is_running()
+
+
+def test_a_file_is_written_once_and_is_whole(run, tmp_path):
+    path = tmp_path / "joulelab.prom"
+    assert run("export", "--textfile", path, "--once") == (0, "", "")
+    text = path.read_text()
+    assert "joulelab_power_watts{" in text
+    assert text.endswith("\n")
+    assert path.stat().st_mode & 0o777 == 0o666 & ~get_umask()
+    assert [one.name for one in tmp_path.iterdir()] == ["joulelab.prom"]
+
+
+def get_umask():
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def test_a_file_is_updated_and_removed_at_the_end(tmp_path):
+    path = tmp_path / "joulelab.prom"
+    arguments = ["export", "--textfile", str(path), "--interval", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "joulelab", *arguments])
+    wait_for(path.exists)
+    first = path.read_text()
+    wait_for(lambda: path.read_text() != first)
+    process.terminate()
+    assert process.wait(timeout=20) == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--port", "99999"], "Invalid value for '--port': 99999 is not in the range 0<=x<=65535."),
+        (["--once"], "--once writes a file: add --textfile PATH"),
+        (["--textfile", "x", "--otlp", "http://x"], "--textfile and --otlp are two ways to export"),
+        (["--listen", "192.0.2.1", "--port", "0"], "cannot listen on 192.0.2.1:0: "),
+        (["--listen", "no such host"], "cannot listen on no such host:9836: "),
+        (["--textfile", "/missing/x.prom"], "cannot write /missing/x.prom: No such file"),
+        (["--sensors", "none"], "none"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(run, arguments, error):
+    code, output, errors = run("export", *arguments)
+    assert (code, output) == (2, "")
+    assert error in errors
+    assert errors.startswith("joulelab: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_port_that_is_in_use_is_one_line_and_exit_code_2(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, errors = run("export", "--port", port)
+    assert code == 2
+    assert errors == (
+        f"joulelab: cannot listen on 127.0.0.1:{port}: Address already in use; choose another "
+        "--port, or --listen on an address of this machine\n"
+    )
+
+
+def test_the_dashboard_needs_no_sensor(run, monkeypatch):
+    monkeypatch.setenv("JOULELAB_SENSORS", "unknown")
+    code, output, _ = run("export", "--dashboard")
+    assert code == 0
+    dashboard = json.loads(output)
+    edges = {(one["gridPos"]["x"], one["gridPos"]["y"]) for one in dashboard["panels"]}
+    assert len(edges) == len(dashboard["panels"])
+    assert all(one["gridPos"]["x"] + one["gridPos"]["w"] <= 24 for one in dashboard["panels"])
+
+
+def test_a_missing_package_is_named_with_its_extra():
+    code = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "from joulelab.cli.app import main; main(['export', '--port', '0'])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "joulelab: energy cannot be exported: prometheus_client is not installed; "
+        "pip install 'joulelab[export]'\n"
+    )
