@@ -50,23 +50,26 @@ def _name(item):
 
 
 def of_tensorboard(folder):
-    """Return the 64-bit scalars, the text and the files next to the events."""
+    """Return the tensors of 64 bits, the scalars, the text and the files next to the events."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
-    metrics, text = {}, ""
-    for name in events.Tags()["tensors"]:
-        for one in events.Tensors(name):
-            value = make_ndarray(one.tensor_proto)
-            if value.dtype.kind == "f":
-                metrics.setdefault(name, []).append((one.step, value.item()))
-            else:
-                text = value.item().decode()
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0}).Reload()
+    names = events.Tags()
+    tensors = {
+        name: [(one.step, make_ndarray(one.tensor_proto).item()) for one in events.Tensors(name)]
+        for name in names["tensors"]
+    }
     return {
-        "metrics": metrics,
-        "float32": {name: [one.step for one in events.Scalars(name)]
-                    for name in events.Tags()["scalars"]},
-        "text": text,
+        "metrics": {
+            name.removeprefix("float64/"): values
+            for name, values in tensors.items()
+            if name.startswith("float64/")
+        },
+        "scalars": {
+            name: [(one.step, one.value) for one in events.Scalars(name)]
+            for name in names["scalars"]
+        },
+        "text": tensors["joulelab"][0][1].decode() if "joulelab" in tensors else "",
         "files": sorted(one.name for one in Path(folder).glob("joulelab/*/*")),
-    }  # fmt: skip
+    }

@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stored_values import of_tensorboard, of_wandb
 
@@ -145,6 +146,16 @@ def test_labels_say_where_the_values_come_from(meter, summary_of, tracker):
     assert "Germany" in labels["joulelab.carbon_intensity"]
 
 
+def test_tensorboard_shows_the_same_values_in_32_bits(meter):
+    stored = meter["tensorboard"]
+    shown = {name: stored["scalars"][name] for name in stored["metrics"]}
+    rounded = {
+        name: [[step, float(np.float32(value))] for step, value in values]
+        for name, values in stored["metrics"].items()
+    }
+    assert shown == rounded
+
+
 def test_tensorboard_shows_the_labels_as_a_table(meter):
     assert f"| joulelab.run_directory | {meter['directory']} |" in meter["tensorboard"]["text"]
 
@@ -190,7 +201,7 @@ def test_loggers_of_frameworks_get_the_record_at_the_steps_of_the_loss(
     assert {name: totals(stored).get(name) for name in expected} == expected
     loss_steps = {
         "mlflow": [step for step, _ in stored["metrics"].get("loss", ())],
-        "tensorboard": stored.get("float32", {}).get(LOSS[framework]),
+        "tensorboard": [step for step, _ in stored.get("scalars", {}).get(LOSS[framework], ())],
     }[tracker]
     assert [step for step, _ in stored["metrics"]["joulelab/epoch_gross_j"]] == loss_steps
 
