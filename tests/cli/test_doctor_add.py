@@ -1,6 +1,7 @@
 """``joulelab doctor --add`` tries a meter and saves it; broken files are named."""
 
 import json
+import os
 import tomllib
 
 import pytest
@@ -11,6 +12,7 @@ from fake_meters import (
     served,
     shelly_second,
     tasmota,
+    write_ipmitool,
 )
 
 from joulelab.sensors.meters import adding
@@ -23,8 +25,8 @@ RISING = (lambda t_s: 20 * t_s + 40, lambda t_s: 10 * t_s**2 + 40 * t_s)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("JOULELAB_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JOULELAB_SENSORS", "plug,node")
-    monkeypatch.setattr(adding, "LEAST_S", 0.3)
-    monkeypatch.setattr(adding, "UNCHANGED_S", 1.0)
+    monkeypatch.setattr(adding, "LEAST_S", 0.2)
+    monkeypatch.setattr(adding, "UNCHANGED_S", 0.3)
     return tmp_path / "home"
 
 
@@ -57,7 +59,8 @@ def test_a_plug_is_tried_shown_and_saved(run, home):
         assert "shelly.desk.counter" in out
 
 
-def test_a_slow_meter_is_saved_with_its_update_period(run, home):
+def test_a_slow_meter_is_saved_with_its_update_period(run, home, monkeypatch):
+    monkeypatch.setattr(adding, "UNCHANGED_S", 5.0)
     with served(tasmota, RISING, update_s=0.6) as server:
         assert add(run, "tasmota", server.address)[0] == 0
     assert saved(home)["desk"]["update_period_s"] == pytest.approx(0.6, abs=0.15)
@@ -73,6 +76,17 @@ def test_redfish_is_saved_with_what_it_has(run, home):
     entries = saved(home)
     assert (entries["a"]["energy"], entries["a"]["chassis"]) == (True, "1U")
     assert (entries["b"]["power_supplies"], "energy" in entries["b"]) == (2, False)
+
+
+def test_the_sampling_period_of_a_controller_is_taken_from_its_answer(
+    run, home, tmp_path, monkeypatch
+):
+    text = "Instantaneous power reading: 220 Watts\nSampling period: {} Seconds.\n"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for stated, saved_s in (("00000005", 5.0), ("00699043", None), ("00000001", None)):
+        write_ipmitool(tmp_path / "bin", text.format(stated))
+        assert add(run, "ipmi", name=f"of{stated}")[0] == 0
+        assert saved(home)[f"of{stated}"].get("update_period_s") == saved_s
 
 
 def test_comments_and_broken_entries_stay(run, home):

@@ -130,6 +130,15 @@ def _report(text: str) -> None:
         sys.stderr.write(f"joulelab: {text}\n")
 
 
+def _name_broken_meters() -> None:
+    """Report wrong entries of the file of meters at the start: a training may take days."""
+    if (home() / "sensors.toml").exists():
+        from joulelab.sensors.meters.entries import read_entries  # noqa: PLC0415
+
+        for error in read_entries()[1].values():
+            _report(str(error))
+
+
 class _Measurement(threading.Thread):
     """Starts the recorder next to the command, and prepares what its end will need."""
 
@@ -151,7 +160,7 @@ class _Measurement(threading.Thread):
 
     def run(self) -> None:
         """Never raise: the command comes first."""
-        for step in (self._record, self._prepare):
+        for step in (self._record, _name_broken_meters, self._prepare):
             try:
                 step()
             except Exception as error:  # noqa: BLE001  (whatever it is, the command goes on)

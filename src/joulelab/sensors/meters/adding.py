@@ -183,10 +183,12 @@ def _trial(
     found = dict(table)
     if "power_supplies" in table:
         found["power_supplies"] = min(count, int(table["power_supplies"]))
-    found |= sensor.reader.findings()
+    found = sensor.reader.findings() | found
     period_s = _update_period_s(readings, entry.interval_s)
-    if period_s is not None and period_s > entry.interval_s:
-        found.setdefault("update_period_s", period_s)
+    if period_s is not None and "update_period_s" not in table:
+        found["update_period_s"] = period_s
+        if period_s <= entry.interval_s:
+            del found["update_period_s"]
     for position, channel in enumerate(sensor.channels):
         values = {one.value for one in readings if one.channel == position}
         key = "resolution_w" if channel.quantity is Quantity.POWER else "resolution_j"

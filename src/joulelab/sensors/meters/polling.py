@@ -90,7 +90,7 @@ class MeterSensor:
         failures = 0
         while not self._closed.is_set():
             start_s = time.monotonic()
-            found, wait_s = self._ask(start_s)
+            found, wait_s = self.ask()
             failures = 0 if wait_s is None else failures + 1
             self._found.extend(found)
             if wait_s is None:
@@ -101,10 +101,14 @@ class MeterSensor:
             self._closed.wait(max(start_s + wait_s - time.monotonic(), 0.0))
         self.reader.close()
 
-    def _ask(self, start_s: float) -> tuple[list[Reading | Gap], float | None]:
-        """Return readings, and how long at least to wait if there are none."""
-        start_ns = time.monotonic_ns()
-        self._asked_s = start_s
+    def ask(self) -> tuple[list[Reading | Gap], float | None]:
+        """Ask the meter once.
+
+        Returns:
+            The readings, and how long at least to leave it alone if it gave none; ``None`` if it
+            did.
+        """
+        self._asked_s, start_ns = time.monotonic(), time.monotonic_ns()
         try:
             values = self.reader.read()
         except MeterError as error:

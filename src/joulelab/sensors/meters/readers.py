@@ -132,10 +132,12 @@ class ProgramReader:
 
     def __init__(self, program: Program, parse: Callable[[str], list[Value]]) -> None:
         self._program, self._parse = program, parse
+        self._output = ""
 
     def read(self) -> list[Value]:
         """Run the program."""
-        return self._parse(self._program.run())
+        self._output = self._program.run()
+        return self._parse(self._output)
 
     def abort(self) -> None:
         """Do nothing: a run has its own limit."""
@@ -144,8 +146,13 @@ class ProgramReader:
         """Do nothing: nothing is open."""
 
     def findings(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
+        """Return the period in which a controller samples, if it states one of some seconds.
+
+        Many state the time since they were started.
+        """
+        found = _DCMI_PERIOD.search(self._output)
+        is_period = found is not None and 1 < int(found[1]) <= LONGEST_PERIOD_S
+        return {"update_period_s": float(found[1])} if found and is_period else {}
 
 
 def quantities(entry: AnyEntry) -> list[Quantity]:
@@ -341,6 +348,8 @@ def _ipmitool(entry: IpmiEntry) -> list[str]:
 
 
 _DCMI_WATTS = re.compile(r"Instantaneous power reading:\s*(\d+)\s*Watts")
+_DCMI_PERIOD = re.compile(r"Sampling period:\s*(\d+) Seconds")
+LONGEST_PERIOD_S = 60
 _DCMI_STATE = re.compile(r"Power reading state is:\s*(\w+)")
 _SENSOR_WATTS = re.compile(r"^[^|\n]+\|\s*([\d.]+)\s*$", re.MULTILINE)
 
