@@ -28,6 +28,7 @@ class Sensor:
         stamp_delay_s: Delay of the ring's timestamps after the end of their windows, s.
         stamp_jitter_s: Standard deviation of these timestamps about a grid, cut at 1.8 of it, s.
         busy: Calls take their time on the processor; otherwise asleep.
+        gpus: Number of equal GPUs.
     """
 
     gain: float = 1.0
@@ -37,6 +38,7 @@ class Sensor:
     stamp_delay_s: float = 0.0
     stamp_jitter_s: float = 0.0
     busy: bool = True
+    gpus: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
 /*
- * A stand-in for libnvidia-ml.so.1: one simulated GPU whose power is an exact function of
+ * A stand-in for libnvidia-ml.so.1: simulated GPUs, by default one, whose power is an exact function of
  * CLOCK_MONOTONIC, read through a real sensor's windows, update periods, delays and call costs.
  *
  * Any program that finds this file as libnvidia-ml.so.1 (LD_LIBRARY_PATH) reads this GPU. The
@@ -17,6 +17,7 @@
  *   has_controls 1         limits and clocks are supported (1), or not (0)
  *   limit_w 700            the power limit before anything is set
  *   idle_w 60              the part of the power that clocks do not change
+ *   gpus 1                 how many equal GPUs there are, all of this power
  *
  * Limits and clocks that are set have an effect from then on, in every process, since they are in
  * the file JOULELAB_STANDIN with ".controls" added: a line "T_S LIMIT_MW CLOCK_MHZ MEMORY_MHZ" a
@@ -112,18 +113,19 @@ static const unsigned int CLOCK_MHZ = 1980, LOWEST_CLOCK_MHZ = 345, CLOCK_STEP_M
 static const unsigned int MEMORY_CLOCKS_MHZ[] = {2619, 1593};
 enum { MEMORY_CLOCKS = 2, CLOCK_MEMORY = 2, MOST_CHANGES = 65536 };
 static const unsigned long long MEMORY_BYTES = 80ULL << 30, MEMORY_USED_BYTES = 1ULL << 30;
-static const char *UUID = "GPU-5a7d1e00-0000-4000-8000-000000000001";
-static const char *BUS_ID = "00000000:01:00.0";
+static const char *UUID = "GPU-5a7d1e00-0000-4000-8000-%012d";
+static const char *BUS_ID = "00000000:%02x:00.0";
 static const char *GPU_NAME = "NVIDIA H100 80GB HBM3 (stand-in)";
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int users;
-static int device;
+enum { MOST_GPUS = 16 };
+static char devices[MOST_GPUS];
 static int points;
 static double time_s[MOST_POINTS], power_w[MOST_POINTS], energy_j[MOST_POINTS];
 static double gain, noise_w, update_phase_s, ring_phase_s, stamp_delay_s, stamp_jitter_s, busy;
 static double wall_minus_monotonic_s;
-static double may_set, has_controls, limit_w, idle_w;
+static double may_set, has_controls, limit_w, idle_w, gpus;
 
 typedef struct {
     double t_s, energy_j; /* since when, and the energy up to then */
@@ -193,6 +195,7 @@ static ret_t load(void) {
     has_controls = 1.0;
     limit_w = LIMIT_MW / 1e3;
     idle_w = 60.0;
+    gpus = 1.0;
     while (fgets(line, sizeof line, file)) {
         char key[32];
         double a, b;
@@ -217,6 +220,7 @@ static ret_t load(void) {
             if (!strcmp(key, "has_controls")) has_controls = a;
             if (!strcmp(key, "limit_w")) limit_w = a;
             if (!strcmp(key, "idle_w")) idle_w = a;
+            if (!strcmp(key, "gpus")) gpus = fmin(a, MOST_GPUS);
         }
     }
     fclose(file);
@@ -394,9 +398,16 @@ static unsigned long long counter_mj(void) {
     return (unsigned long long)llround(1e3 * gain * energy_since_zero_j(t_s));
 }
 
+/* The number of a GPU; -1 if there is none. */
+static int number_of(device_t handle) {
+    for (int i = 0; i < (int)gpus; i++)
+        if (handle == &devices[i]) return i;
+    return -1;
+}
+
 #define NEEDS_DEVICE(handle)                        \
     if (users == 0) return UNINITIALIZED;           \
-    if ((handle) != &device) return INVALID_ARGUMENT
+    if (number_of(handle) < 0) return INVALID_ARGUMENT
 
 API ret_t nvmlDeviceGetPowerUsage(device_t handle, unsigned int *value_mw) {
     NEEDS_DEVICE(handle);
@@ -474,7 +485,7 @@ API ret_t nvmlDeviceGetSamples(device_t handle, int type, unsigned long long las
     return *count ? OK : NOT_FOUND;
 }
 
-/* The library and its one GPU. */
+/* The library and its GPUs. */
 
 API ret_t nvmlInitWithFlags(unsigned int flags) {
     (void)flags;
@@ -530,25 +541,35 @@ API ret_t nvmlSystemGetCudaDriverVersion_v2(int *version) { return cuda_version(
 
 API ret_t nvmlDeviceGetCount_v2(unsigned int *count) {
     if (users == 0) return UNINITIALIZED;
-    *count = 1;
+    *count = (unsigned int)gpus;
     return OK;
 }
 
-static ret_t found(int is_it, device_t *handle) {
+static ret_t found(int number, device_t *handle) {
     if (users == 0) return UNINITIALIZED;
-    if (!is_it) return NOT_FOUND;
-    *handle = &device;
+    if (number < 0 || number >= (int)gpus) return NOT_FOUND;
+    *handle = &devices[number];
     return OK;
 }
+
+/* The number of the GPU of which a format of its number gives this text; -1 without one. */
+static int named(const char *format, const char *name) {
+    char own[64];
+    for (int i = 0; i < (int)gpus; i++) {
+        snprintf(own, sizeof own, format, i + 1);
+        if (!strcmp(own, name)) return i;
+    }
+    return -1;
+}
 API ret_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, device_t *handle) {
-    ret_t status = found(index == 0, handle);
+    ret_t status = found((int)index, handle);
     return status == NOT_FOUND ? INVALID_ARGUMENT : status;
 }
 API ret_t nvmlDeviceGetHandleByUUID(const char *uuid, device_t *handle) {
-    return found(!strcmp(uuid, UUID), handle);
+    return found(named(UUID, uuid), handle);
 }
 API ret_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, device_t *handle) {
-    return found(!strcmp(bus_id, BUS_ID), handle);
+    return found(named(BUS_ID, bus_id), handle);
 }
 API ret_t nvmlDeviceGetName(device_t handle, char *into, unsigned int length) {
     NEEDS_DEVICE(handle);
@@ -556,7 +577,9 @@ API ret_t nvmlDeviceGetName(device_t handle, char *into, unsigned int length) {
 }
 API ret_t nvmlDeviceGetUUID(device_t handle, char *into, unsigned int length) {
     NEEDS_DEVICE(handle);
-    return text(into, length, UUID);
+    char uuid[64];
+    snprintf(uuid, sizeof uuid, UUID, number_of(handle) + 1);
+    return text(into, length, uuid);
 }
 API ret_t nvmlDeviceGetSerial(device_t handle, char *into, unsigned int length) {
     NEEDS_DEVICE(handle);
@@ -565,10 +588,10 @@ API ret_t nvmlDeviceGetSerial(device_t handle, char *into, unsigned int length) 
 API ret_t nvmlDeviceGetPciInfo_v3(device_t handle, pci_t *pci) {
     NEEDS_DEVICE(handle);
     memset(pci, 0, sizeof *pci);
-    pci->bus = 1;
+    pci->bus = (unsigned int)number_of(handle) + 1;
     pci->pci_device_id = 0x233010DE; /* H100 SXM5 80GB, in the PCI ID repository */
-    strcpy(pci->bus_id_legacy, "0000:01:00.0");
-    strcpy(pci->bus_id, BUS_ID);
+    snprintf(pci->bus_id_legacy, sizeof pci->bus_id_legacy, "0000:%02x:00.0", pci->bus & 0xff);
+    snprintf(pci->bus_id, sizeof pci->bus_id, BUS_ID, pci->bus & 0xff);
     return OK;
 }
 API ret_t nvmlDeviceGetMemoryInfo(device_t handle, memory_t *memory) {
@@ -618,7 +641,7 @@ CONSTANT(nvmlDeviceGetComputeMode, , unsigned int, 0)
 CONSTANT(nvmlDeviceGetPerformanceState, , unsigned int, 0)
 CONSTANT(nvmlDeviceGetArchitecture, , unsigned int, 9)
 CONSTANT(nvmlDeviceGetBrand, , unsigned int, 14)
-CONSTANT(nvmlDeviceGetIndex, , unsigned int, 0)
+CONSTANT(nvmlDeviceGetIndex, , unsigned int, (unsigned int)number_of(handle))
 CONSTANT(nvmlDeviceGetMaxMigDeviceCount, , unsigned int, 0)
 
 #define NEEDS_CONTROLS(handle) \

@@ -498,7 +498,7 @@ def test_the_power_of_a_superchips_module_is_read_next_to_its_counter(monkeypatc
     channel = sensor.channels[position]
     assert channel.component == "module:0"
     assert channel.contains == ("gpu:0", "cpu:0", "dram:0")
-    assert sensor.intervals_s[position] == (1.0 if counted else 0.1)
+    assert sensor.intervals_s[position] == (1.0 if counted else 0.5)
     [reading] = of(sensor, sensor.read(), "nvml.module_power")
     assert reading.value == 640.0
     sensor.close()
@@ -537,3 +537,41 @@ def test_the_bound_of_power_is_the_boards_highest_limit(monkeypatch, unsupported
     [sensor], _ = discover_gpus()
     assert {c.max_power_w for c in sensor.channels if c.gives_energy} == {bound_w}
     sensor.close()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ring_s", "counter_s", "telemetry_s"),
+    [(1, 0.5, 1.2, 1.0), (4, 0.8, 10.7, 1.0), (8, 1.5, 20.0, 1.5)],
+)
+def test_calls_of_many_gpus_share_a_part_of_a_core(
+    monkeypatch, gpus, ring_s, counter_s, telemetry_s
+):
+    """With the processor time of an H100's calls: a ring takes 0.6 ms, its counter 4 ms."""
+    machine(monkeypatch, *(FakeGpu(f"GPU-{index}") for index in range(gpus)))
+    costs = {"ring": 0.6e-3, "nvml.energy_counter": 4e-3}
+    monkeypatch.setattr(nvml_channels.PowerRing, "cpu_s", lambda ring, handle: costs["ring"])
+    monkeypatch.setattr(nvml, "cpu_s", lambda read, handle: read_cost(read))
+
+    def read_cost(read):
+        own = [scalar for one in opened for scalar in one._scalars if scalar.read is read]
+        return costs.get(own[0].channel.source, 10e-6)
+
+    opened = []
+    real = nvml.NvmlSensor.spare_processor
+    monkeypatch.setattr(
+        nvml.NvmlSensor,
+        "spare_processor",
+        lambda sensor, count: (opened.append(sensor), real(sensor, count)),
+    )
+    sensors, _ = discover_gpus()
+    assert len(sensors) == gpus
+    for sensor in sensors:
+        by_source = {
+            channel.source: interval_s
+            for channel, interval_s in zip(sensor.channels, sensor.intervals_s, strict=True)
+        }
+        assert sensor.interval_s == pytest.approx(ring_s)
+        assert by_source["nvml.samples"] == pytest.approx(ring_s)
+        assert by_source["nvml.energy_counter"] == pytest.approx(counter_s, abs=0.05)
+        assert by_source["nvml.temperature"] == pytest.approx(telemetry_s)
+        sensor.close()

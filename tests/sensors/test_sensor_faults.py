@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.recording.recorder import SensorThread
 from joulelab.recording.trace import Trace
 from joulelab.recording.trace_spans import Window
 from joulelab.sensors.nvml import discover_gpus
@@ -193,27 +195,29 @@ def test_a_reset_or_a_jump_of_rapl_is_a_gap(package, change_j):
     check(record(clock, sensor), "cpu:0")
 
 
-def test_a_read_of_rapl_that_hangs_gives_nothing_until_it_returns(tmp_path):
-    """A pipe without a writer: the recorder's thread waits, and the others go on."""
-    from joulelab.recording.recorder import SensorThread
-
+def test_a_read_of_rapl_that_hangs_gives_nothing_until_it_returns(monkeypatch, tmp_path):
+    """The recorder's thread of this sensor waits, and the others go on."""
     path = tmp_path / "class" / "powercap" / "intel-rapl:0"
     path.mkdir(parents=True)
     (path / "name").write_text("package-0\n")
     (path / "max_energy_range_uj").write_text("262143328850\n")
     (path / "energy_uj").write_text("1000\n")
     [sensor], _ = discover_rapl(["cpu"], root=tmp_path)
-    (path / "energy_uj").unlink()
-    os.mkfifo(path / "energy_uj")
+    real_open, released = os.open, threading.Event()
+
+    def hung(file, *arguments, **options):
+        if os.fspath(file).endswith("energy_uj"):
+            released.wait()
+        return real_open(file, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", hung)
     thread = SensorThread(sensor)
     assert thread.read(0.01) is None
     assert thread.read(0.01) is None
-    (path / "energy_uj").rename(path / "hung")
-    (path / "energy_uj").write_text("2000\n")
-    (path / "hung").write_text("1500\n")
-    while thread.is_busy:
-        found = thread.read(0.01)
-    assert [one.value for one in found] == [pytest.approx(0.0015)]
+    released.set()
+    while (found := thread.read(0.01)) is None:
+        pass
+    assert [one.value for one in found] == [pytest.approx(0.001)]
 
 
 # NVML

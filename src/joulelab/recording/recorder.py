@@ -190,8 +190,8 @@ class Recorder:
             now_s = time.monotonic()
             if now_s >= self._due_s[i]:
                 self._read(i)
-                # A recorder that was stopped or starved does not make up for what it missed.
-                self._due_s[i] = max(self._due_s[i] + interval_s, now_s + interval_s / 2)
+                # At multiples of the interval, so that one waking up serves many sensors.
+                self._due_s[i] = (math.floor(now_s / interval_s) + 1) * interval_s
         return min(self._due_s)
 
     def _read(self, i: int) -> bool:

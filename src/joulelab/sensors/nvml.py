@@ -26,7 +26,6 @@ from typing import Any
 from joulelab.format import duration
 from joulelab.sensors.calibration import calibrated
 from joulelab.sensors.interfaces import system_root
-from joulelab.sensors.nvml_accuracy import USUAL_PERIOD_S
 from joulelab.sensors.nvml_binding import (
     ANSWER_S,
     LIBRARY_NOT_FOUND,
@@ -43,6 +42,7 @@ from joulelab.sensors.nvml_channels import (
     Scalar,
     average_power,
     counter,
+    cpu_s,
     is_superchip,
     module_power,
     observe_periods,
@@ -51,10 +51,10 @@ from joulelab.sensors.nvml_channels import (
     telemetry,
     with_period,
 )
+from joulelab.sensors.nvml_pace import READ_INTERVAL_S, paced
 from joulelab.sensors.sensor import Absence, Channel, Gap, Reading
 from joulelab.sensors.visible_devices import GpuIdentity, visible_gpus
 
-READ_INTERVAL_S = 0.5
 LEAST_ANSWER_S = 1.0
 """Time for each GPU, also if the driver took long to start."""
 JOIN_ANSWER_S = 1.0
@@ -137,6 +137,16 @@ class NvmlSensor:
         ]
         self._due_ns = [0] * len(self._scalars)
 
+    def spare_processor(self, gpus: int) -> None:
+        """Read as often as the processor time of the calls of several GPUs allows."""
+        if self._ring is None:
+            return
+        calls_s = [cpu_s(scalar.read, self._handle) for scalar in self._scalars]
+        self.interval_s, self._scalars = paced(
+            self._ring.cpu_s(self._handle), list(zip(self._scalars, calls_s, strict=True)), gpus
+        )
+        self.intervals_s = [self.interval_s, *(scalar.interval_s for scalar in self._scalars)]
+
     def read(self) -> list[Reading | Gap]:
         """Return the ring's new readings, and one of each other channel that is due."""
         now_ns = time.monotonic_ns()
@@ -201,7 +211,7 @@ class NvmlSensor:
         counted = self._supported(board, [counter(component)])
         if is_superchip(model, self._handle):
             power = [] if ring else self._timed(self._polled(board), model, periods_s)
-            every_s = SLOW_INTERVAL_S if counted else USUAL_PERIOD_S
+            every_s = SLOW_INTERVAL_S if counted else READ_INTERVAL_S
             with contextlib.suppress(NvmlError):  # Drivers before R550 know no scopes.
                 counted += module_power(component, self._handle, every_s)
             power += [_of_module(one) for one in counted]
@@ -296,6 +306,9 @@ def discover_gpus(
             sensors.append(sensor)
         else:
             sensor.close()
+    for sensor in sensors:
+        with contextlib.suppress(NvmlError):
+            within(LEAST_ANSWER_S, partial(sensor.spare_processor, len(sensors)))
     return sensors, absences
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from statistics import median, quantiles
+from struct import Struct
 from typing import Any
 
 from joulelab.sensors.host import clock_offset_ns
@@ -40,10 +41,14 @@ RING_S = 3.0
 """More than the ring covers (120 readings of 20 ms are 2.4 s)."""
 CLOCK_STEP_S = 0.05
 """Wall and monotonic clock drift apart by at most 500 ppm unless the wall clock is set."""
+READ_S = 0.5
+"""Of this time are the readings by which the cost of a call is measured."""
 SILENCE_S = 1.0
 """No new reading for this long is a gap."""
-_VALUE_FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-"""By nvmlValueType_t."""
+_SAMPLES = tuple(
+    Struct(f"=Q{value}") for value in ("d", "I4x", "Q", "Q", "q", "i4x", "H6x")
+)  # fmt: skip
+"""nvmlSample_t by nvmlValueType_t: a time stamp, and a union of eight bytes."""
 
 SLOW_INTERVAL_S = 1.0
 LEAST_INTERVAL_S = 0.02
@@ -84,6 +89,12 @@ class PowerRing:
         """Open the ring of a GPU. Its own timestamps give its update period."""
         stamps_us = [stamp_us for stamp_us, _ in _samples(handle, 0)]
         return cls(ring_channel(component, stamps_us))
+
+    def cpu_s(self, handle: Any) -> float:
+        """Return the processor time of a call for a few readings."""
+        newest_us = _samples(handle, 0)[-1][0]
+        since_us = newest_us - int(READ_S * 1e6)
+        return cpu_s(lambda handle: _samples(handle, since_us)[-1][1], handle)
 
     def read(self, handle: Any, channel: int) -> list[Reading | Gap]:
         """Return the readings since the last call, oldest first; at first, the whole ring.
@@ -157,9 +168,9 @@ def ring_channel(
 def _samples(handle: Any, since_us: int) -> list[tuple[int, float]]:
     """(wall-clock microseconds, watts), oldest first."""
     kind, samples = call("nvmlDeviceGetSamples", handle, SAMPLES_TOTAL_POWER, since_us)
-    field = _VALUE_FIELDS[kind]
-    pairs = [(int(s.timeStamp), float(getattr(s.sampleValue, field)) / 1e3) for s in samples]
-    return sorted(pair for pair in pairs if pair[0] > 0)
+    # A field of a ctypes structure takes ten times as long, and there are 400 samples a second.
+    found = _SAMPLES[kind].iter_unpack(b"".join(samples))
+    return sorted((stamp_us, power_mw / 1e3) for stamp_us, power_mw in found if stamp_us > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +350,16 @@ def _call_s(read: Callable[[Any], float], handle: Any) -> float:
     start_s = time.perf_counter()
     read(handle)
     return time.perf_counter() - start_s
+
+
+def cpu_s(read: Callable[[Any], float], handle: Any) -> float:
+    """Return the median processor time of a call, which may wait without using it."""
+    used_s = []
+    for _ in range(3):
+        start_s = time.thread_time()
+        read(handle)
+        used_s.append(time.thread_time() - start_s)
+    return median(used_s)
 
 
 def observe_periods(scalars: Sequence[Scalar], handle: Any) -> list[float | None]:

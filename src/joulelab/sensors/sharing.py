@@ -41,7 +41,7 @@ from joulelab.sensors.sensor import (
 )
 
 READ_INTERVAL_S = 1.0
-CPU_SHARE = 0.003
+CPU_SHARE = 0.002
 """Scans take at most this share of one core."""
 CREDIT_S = 0.1
 """CPU time that requested scans may take in advance."""

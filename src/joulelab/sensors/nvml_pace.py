@@ -1,0 +1,51 @@
+"""How often GPUs are read, so that the calls of all of them use a small part of a core.
+
+On an H100 a call for the counter takes 4 ms of the processor, and one for the ring 0.6 ms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from joulelab.sensors.nvml_channels import Scalar
+
+READ_INTERVAL_S = 0.5
+LONGEST_READ_INTERVAL_S = 1.5
+"""The ring covers 2.4 s: no reading is lost if the recorder is somewhat late."""
+LONGEST_COUNTER_INTERVAL_S = 20.0
+"""Of a counter that only determines the scale of a ring's power."""
+LONGEST_TELEMETRY_INTERVAL_S = 5.0
+RINGS_CPU_SHARE = 0.003
+CALLS_CPU_SHARE = 0.0045
+"""Share of a core for the rings, and for rings and counters together, if calls for them can be rare
+enough."""
+TELEMETRY_CPU_SHARE = 0.001
+
+
+def paced(
+    ring_s: float, calls: Sequence[tuple[Scalar, float]], gpus: int
+) -> tuple[float, list[Scalar]]:
+    """Choose how often a GPU with a ring is read.
+
+    Args:
+        ring_s: Processor time of a call for the ring.
+        calls: The other channels, with the processor time of a call.
+        gpus: Number of GPUs that share the processor time.
+
+    Returns:
+        The interval of the ring, s, and the channels with theirs.
+    """
+    read_s = min(max(gpus * ring_s / RINGS_CPU_SHARE, READ_INTERVAL_S), LONGEST_READ_INTERVAL_S)
+    left = max(CALLS_CPU_SHARE - gpus * ring_s / read_s, CALLS_CPU_SHARE / 4)
+    telemetry_s = math.fsum(call_s for one, call_s in calls if not one.channel.gives_energy)
+    scalars = []
+    for scalar, call_s in calls:
+        wanted_s, longest_s = gpus * call_s / left, LONGEST_COUNTER_INTERVAL_S
+        if not scalar.channel.gives_energy:
+            wanted_s = gpus * telemetry_s / TELEMETRY_CPU_SHARE
+            longest_s = LONGEST_TELEMETRY_INTERVAL_S
+        interval_s = max(min(wanted_s, longest_s), scalar.interval_s, read_s)
+        scalars.append(replace(scalar, interval_s=interval_s))
+    return read_s, scalars
