@@ -17,11 +17,11 @@ LONGEST_READ_INTERVAL_S = 1.5
 LONGEST_COUNTER_INTERVAL_S = 20.0
 """Of a counter that only determines the scale of a ring's power."""
 LONGEST_TELEMETRY_INTERVAL_S = 5.0
-RINGS_CPU_SHARE = 0.003
+RINGS_CPU_SHARE = 0.0015
 CALLS_CPU_SHARE = 0.0045
 """Share of a core for the rings, and for rings and counters together, if calls for them can be rare
 enough."""
-TELEMETRY_CPU_SHARE = 0.001
+TELEMETRY_CPU_SHARE = 0.0005
 
 
 def paced(
