@@ -155,7 +155,7 @@ def _facts(total: Total, costs: Costs) -> Iterator[Fact]:
             yield Fact("Net of idle", "unknown", ("idle power was not measured",))
         else:
             yield energy_fact("Net of idle", net.value, net.interval)
-    for one in total.enclosures:
+    for one in total.enclosures[-1:]:  # The outermost; the others are on the runs' pages.
         name = " + ".join(map(component_name, one.meters))
         yield energy_fact(name, one.gross_j, one.interval_j, one.difference_text)
     runs = f"{count(len(total.runs), 'run')}, {quantity(gross.value / total.duration_s, 'W')}"
