@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from joulelab.energy.energy import ComponentEnergy, Energy, sensor_of
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.energy.nesting import Nesting
 from joulelab.export.span_counters import SpanCounters, SpanPart
 from joulelab.recording.trace import Timestamps, Trace, TraceReader
 from joulelab.recording.trace_spans import Window
@@ -28,7 +29,7 @@ from joulelab.watch.growing_trace import (
     reading_intervals_s,
 )
 
-SETTLE_NS = 60 * 10**9
+SETTLE_NS = 30 * 10**9
 """A stretch is settled when it is as long as this."""
 LONGEST_NS = 900 * 10**9
 """Longest stretch that one update reads, of a recording that began long before."""
@@ -42,6 +43,12 @@ ALWAYS_NS = 1 << 62
 Role = Literal["part", "enclosing", "enclosed"]
 """Parts add up to the machine. An enclosing meter includes parts, and a part includes what is
 enclosed (:mod:`joulelab.energy.nesting`)."""
+ROLES: Mapping[str, Role] = {
+    "components": "part",
+    "enclosing": "enclosing",
+    "enclosed": "enclosed",
+}
+"""The role of each field of an energy."""
 Edges = tuple[int, int]
 
 
@@ -90,7 +97,8 @@ class EnergyCounters:
         self._spans = SpanCounters(start_ns, most_span_names) if most_span_names else None
         self._events: list[Mapping[str, Any]] = []
         self._powers_w: dict[Key, float] = {}
-        self._roles: dict[str, Role] = {}
+        self._seen: set[str] = set()
+        self._nesting = Nesting.of(())
         self.slowest_ns = 0
         self.is_behind, self.is_complete = True, False
         self.is_up: dict[str, bool] = {}
@@ -104,6 +112,7 @@ class EnergyCounters:
         if since_ns is not None:
             self._newest_ns = self._span_edge_ns = since_ns
             self._edges_ns = dict.fromkeys(self._edges_ns, since_ns)
+            self._seen.clear()
 
     @property
     def parts(self) -> list[Part]:
@@ -169,6 +178,7 @@ class EnergyCounters:
                 # What was read before the sensor was lost.
                 plans.append(_Plan(name, [(self._edges_ns[name], latest_ns[name])]))
             self.is_up[name] = is_up
+        self._note_nesting(tail, latest_ns)
         self._powers_w = {}
         if plans:
             self._measure(reader, plans, common_ns, settle_ns)
@@ -188,6 +198,14 @@ class EnergyCounters:
             new = readings.value[np.searchsorted(readings.t_ns, self._newest_ns, "right") :]
             if failed := int(np.count_nonzero(np.isnan(new))):
                 self.errors[channel.component, channel.source] += failed
+
+    def _note_nesting(self, trace: Trace, answering: Iterable[str]) -> None:
+        """Decide what is added. That holds for a recording: what is lost stays a part."""
+        if not self._seen.issuperset(answering):
+            self._seen.update(answering)
+            self._nesting = Nesting.of(
+                one for one in trace.channels if one.gives_energy and one.component in self._seen
+            )
 
     def _plan(
         self, name: str, t_ns: Timestamps, latest_ns: int, timing: _Timing, settle_ns: int | None
@@ -216,35 +234,30 @@ class EnergyCounters:
         until_ns = max(start_ns, min(common_ns, start_ns + LONGEST_NS))
         settled_ns = max(start_ns, _settled_until_ns(start_ns, until_ns, settle_ns))
         until_ns = max(until_ns, settled_ns)
-        windows = dict.fromkeys(edges for plan in plans for edges in plan.windows())
-        current = [plan.current for plan in plans if plan.current is not None]
-        if current:
-            # Roles depend on what else is measured: they are those of a time that all cover.
-            shared_ns = min(stop for _, stop in current)
-            shared = shared_ns - max(stop - start for start, stop in current), shared_ns
-            windows[shared] = None
-        starts_ns, stops_ns = zip(*windows, (start_ns, until_ns), strict=True)
-        points_ns = () if self._spans is None else self._spans.edges_ns(start_ns, until_ns)
+        spans = [] if self._spans is None else self._spans.plan(start_ns, settled_ns, until_ns)
+        edges = list(dict.fromkeys(one for plan in plans for one in plan.edges()))
+        groups = [[Window(*one)] for one in edges] + [one.windows for one in spans]
+        starts_ns, stops_ns = zip(*edges, (start_ns, until_ns), strict=True)
+        points_ns = [
+            points for one in spans for points in (one.windows.start_ns, one.windows.stop_ns)
+        ]
         estimator = EnergyEstimator(
-            self._read(reader, min(starts_ns), max(stops_ns)), change_points_ns=points_ns
+            self._read(reader, min(starts_ns), max(stops_ns)),
+            change_points_ns=np.concatenate(points_ns) if points_ns else (),
         )
-        energies = dict(
-            zip(windows, estimator.energies([Window(*one) for one in windows]), strict=True)
-        )
-        if current:
-            self._roles |= _roles(energies[shared])
+        energies = estimator.totals(groups)
         for plan in plans:
-            self._apply(plan, energies)
-        if self._spans is not None and until_ns > start_ns:
-            parts = [name for name, role in self._roles.items() if role == "part"]
-            self._spans.count(estimator, parts, start_ns, settled_ns, until_ns)
+            self._apply(plan, dict(zip(edges, energies, strict=False)))
+        if self._spans is not None:
+            self._spans.count(spans, energies[len(edges) :], self._nesting.added)
+            self._spans.forget(settled_ns)
         self._span_edge_ns = settled_ns
 
     def _apply(self, plan: _Plan, energies: Mapping[Edges, Energy]) -> None:
         name = plan.component
-        for edges in plan.settled:
-            self._edges_ns[name] = edges[1]
-            if (part := energies[edges].all_parts.get(name)) is not None:
+        for one in plan.settled:
+            self._edges_ns[name] = one[1]
+            if (part := energies[one].all_parts.get(name)) is not None:
                 self._total(part).settle(part)
         if plan.live is None or plan.current is None:
             return
@@ -258,7 +271,7 @@ class EnergyCounters:
         return self._totals.setdefault(self._key(part), _Total())
 
     def _key(self, part: ComponentEnergy) -> Key:
-        role = self._roles.get(part.component, "part")
+        role = ROLES[self._nesting.role(part.component)]
         return Key(part.component, role, sensor_of(part.source), part.provenance)
 
 
@@ -295,7 +308,8 @@ class _Plan(NamedTuple):
     live: Edges | None = None
     current: Edges | None = None
 
-    def windows(self) -> Iterator[Edges]:
+    def edges(self) -> Iterator[Edges]:
+        """Return the edges of all stretches."""
         yield from self.settled
         yield from filter(None, (self.live, self.current))
 
@@ -339,10 +353,3 @@ def _settled_until_ns(edge_ns: int, until_ns: int, settle_ns: int | None) -> int
     if settle_ns is not None:
         return settle_ns
     return until_ns - MARGIN_NS if until_ns - MARGIN_NS - edge_ns >= SETTLE_NS else edge_ns
-
-
-def _roles(energy: Energy) -> dict[str, Role]:
-    """Return the role of each component in an energy."""
-    found: dict[str, Role] = dict.fromkeys(energy.components, "part")
-    found |= dict.fromkeys(energy.enclosing, "enclosing")
-    return found | dict.fromkeys(energy.enclosed, "enclosed")

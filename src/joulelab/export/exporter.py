@@ -16,14 +16,15 @@ from joulelab.carbon.site import local_costs
 from joulelab.errors import TraceError
 from joulelab.export.counters import EnergyCounters, Part
 from joulelab.export.live_recordings import LiveRecording, LiveRecordings
-from joulelab.export.machine_recording import MachineRecording
+from joulelab.export.machine_recording import MachineRecording, report
 from joulelab.export.span_counters import SpanPart
 from joulelab.forecast.loop import Pace
 from joulelab.recording.trace import TraceReader
 from joulelab.sensors.sensor import Absence
 
-LARGEST_SHARE, LEAST_S = 0.006, 0.9
-"""Largest share of one core for computing energies, and the minimum time between two updates."""
+LARGEST_SHARE, LEAST_S = 0.004, 0.9
+"""Largest share of one core for computing the energies of the machine, and again of all runs; and
+the minimum time between two updates."""
 UPDATE_S = 15.0
 """Without scrapes, energies are updated this often, so that little is read at a time."""
 TICK_S = 5.0
@@ -71,18 +72,18 @@ class Exporter:
         self._runs: dict[LiveRecording, _Run] = {}
         self._running = 0
         self._lock = threading.Lock()
-        self._pace = Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time)
+        self._machine_pace, self._run_pace = (
+            Pace(LARGEST_SHARE, least_s=LEAST_S, clock=time.thread_time) for _ in range(2)
+        )
         self._updated_s = -math.inf
+        self._duration_s = math.nan
         self._started_ns = time.monotonic_ns()
-        self._snapshot: Snapshot | None = None
 
     def snapshot(self) -> Snapshot:
         """Return the values of now, or the latest ones if these are very recent."""
         with self._lock:
-            if self._snapshot is None or self._pace.due:
-                self._update()
-                self._snapshot = self._summarize()
-            return self._snapshot
+            self._update()
+            return self._summarize()
 
     def run(self, stop: threading.Event) -> None:
         """Search for runs and measure what no scrape has asked for, until the event is set."""
@@ -121,13 +122,16 @@ class Exporter:
 
     def _update(self) -> None:
         begin_s, costs = time.monotonic(), self._costs()
-        with self._pace:
-            self._machine.update()
-            self._spent.add(self._machine.counters.total_j, costs)
-            for run in self._runs.values():
-                run.update(time.monotonic_ns(), costs)
-        self._updated_s = time.monotonic()
-        self._duration_s = self._updated_s - begin_s
+        if self._machine_pace.due:
+            with self._machine_pace:
+                self._machine.update()
+                self._spent.add(self._machine.counters.total_j, costs)
+            self._updated_s = begin_s
+        if self._run_pace.due:
+            with self._run_pace:
+                for run in self._runs.values():
+                    run.update(time.monotonic_ns(), costs)
+        self._duration_s = time.monotonic() - begin_s
 
     def _summarize(self) -> Snapshot:
         counters = self._machine.counters
@@ -182,6 +186,9 @@ class _Run:
         except (OSError, TraceError):
             # A temporary recording is deleted when it ends, that of a study's cell is moved.
             self._ended_ns = now_ns
+        except (ArithmeticError, ValueError) as error:
+            report(f"{self.name} is not followed any more: {error}")
+            self._is_lost = True
         self._spent.add(self.counters.total_j, costs)
         if self.counters.is_complete:
             self._ended_ns = now_ns

@@ -65,7 +65,7 @@ class MachineRecording:
                 self._change_to(self._next, edge_ns)
                 self._sync(now_ns)
             self.counters.update(self._current.reader, now_ns)
-        except (OSError, TraceError) as error:
+        except (OSError, TraceError, ArithmeticError, ValueError) as error:
             self._lose(f"its trace cannot be read: {error}")
         if not self._current.client.alive:
             self._lose(self._current.client.failure)

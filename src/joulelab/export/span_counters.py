@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from joulelab.energy.energy import Energy
-from joulelab.energy.estimator import EnergyEstimator, TimeRanges, merge_ranges
+from joulelab.energy.estimator import TimeRanges, merge_ranges
 from joulelab.recording.span_columns import Windows
 from joulelab.recording.trace_spans import SpanFold, TraceSpan
 
@@ -30,6 +29,14 @@ class SpanPart:
     energy_j: float
     duration_s: float
     finished: int
+
+
+class SpanStretch(NamedTuple):
+    """The times of the spans of a name whose energy is to be measured."""
+
+    name: str
+    windows: Windows
+    is_settled: bool
 
 
 class SpanCounters:
@@ -61,31 +68,32 @@ class SpanCounters:
             for name, one in sorted(self._totals.items())
         ]
 
-    def edges_ns(self, start_ns: int, stop_ns: int) -> NDArray[np.int64]:
-        """Return the times between two others at which spans began or ended."""
-        ranges = self._between(start_ns, stop_ns).values()
-        return np.concatenate([np.zeros(0, np.int64), *(one.reshape(-1) for one in ranges)])
+    def plan(self, start_ns: int, settled_ns: int, stop_ns: int) -> list[SpanStretch]:
+        """Plan the energies to measure in a stretch; what is before ``settled_ns`` for good."""
+        return [
+            SpanStretch(name, Windows(times[:, 0], times[:, 1]), is_settled)
+            for edges, is_settled in (
+                ((start_ns, settled_ns), True),
+                ((settled_ns, stop_ns), False),
+            )
+            for name, times in self._between(*edges).items()
+        ]
 
     def count(
-        self,
-        estimator: EnergyEstimator,
-        components: Sequence[str],
-        start_ns: int,
-        settled_ns: int,
-        stop_ns: int,
+        self, plans: Sequence[SpanStretch], energies: Sequence[Energy], components: Collection[str]
     ) -> None:
-        """Count the energy of components in a stretch; what is before ``settled_ns`` for good."""
-        settled, live = (
-            self._between(*edges) for edges in ((start_ns, settled_ns), (settled_ns, stop_ns))
-        )
-        groups = [*settled.values(), *live.values()]
-        energies = estimator.totals([Windows(one[:, 0], one[:, 1]) for one in groups])
-        for name, energy in zip(settled, energies, strict=False):
-            self._totals.setdefault(name, _Total()).settle(energy, components)
-        for name, energy in zip(live, energies[len(settled) :], strict=True):
-            self._totals.setdefault(name, _Total()).show(energy, components)
+        """Count what was planned, of the components of the total."""
+        for stretch, energy in zip(plans, energies, strict=True):
+            total = self._totals.setdefault(stretch.name, _Total())
+            found = (energy.all_parts.get(name) for name in components)
+            total.show(energy.duration_s, [part.gross_j for part in found if part is not None])
+            if stretch.is_settled:
+                total.keep()
+
+    def forget(self, until_ns: int) -> None:
+        """Forget the spans that ended before a time, which are settled."""
         for name, ranges in self._ended.items():
-            self._ended[name] = [one for one in ranges if one[1] > settled_ns]
+            self._ended[name] = [one for one in ranges if one[1] > until_ns]
 
     def _label(self, name: str) -> str:
         name = name[:LONGEST_NAME]
@@ -119,21 +127,19 @@ class _Total:
     """What is settled of a name, and the most that was ever shown."""
 
     def __init__(self) -> None:
-        self._settled_j = self._settled_s = 0.0
+        self._settled = self._latest = 0.0, 0.0  # Joules and seconds.
         self.energy_j, self.duration_s = math.nan, 0.0
 
-    def show(self, energy: Energy, components: Sequence[str]) -> float:
-        """Show the energy with a stretch that is not settled; return the stretch's joules."""
-        found = (energy.all_parts.get(name) for name in components)
-        parts_j = [part.gross_j for part in found if part is not None]
-        gross_j = math.fsum(parts_j)
+    def show(self, duration_s: float, parts_j: Sequence[float]) -> None:
+        """Show the energy with a stretch that is not settled."""
+        settled_j, settled_s = self._settled
+        self._latest = settled_j + math.fsum(parts_j), settled_s + duration_s
+        self.duration_s = max(self.duration_s, self._latest[1])
         if parts_j:
-            least_j = 0.0 if math.isnan(self.energy_j) else self.energy_j
-            self.energy_j = max(least_j, self._settled_j + gross_j)
-        self.duration_s = max(self.duration_s, self._settled_s + energy.duration_s)
-        return gross_j
+            self.energy_j = max(
+                self._latest[0], 0.0 if math.isnan(self.energy_j) else self.energy_j
+            )
 
-    def settle(self, energy: Energy, components: Sequence[str]) -> None:
-        """Add a stretch that will not be measured again."""
-        self._settled_j += self.show(energy, components)
-        self._settled_s += energy.duration_s
+    def keep(self) -> None:
+        """Settle what was shown last."""
+        self._settled = self._latest
