@@ -4,6 +4,7 @@ import json
 import math
 import random
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -12,16 +13,18 @@ from joulelab.cli.ledger import command
 from joulelab.energy.data_exchange import DataExchange, DataVolume
 from joulelab.energy.energy import Energy
 from joulelab.errors import UserError
+from joulelab.ledger import ledger
 from joulelab.ledger.group import KEYS
 from joulelab.ledger.ledger import read_ledger
+from joulelab.report.ledger_page import energy_over_time
 from joulelab.sensors.sensor import DataPlace, Quantity
 
 
 def read(*paths, **options):
     errors = []
-    ledger = read_ledger(paths, on_error=errors.append, **options)
+    found = read_ledger(paths, on_error=errors.append, **options)
     assert errors == []
-    return ledger
+    return found
 
 
 def assert_equal(found, expected):
@@ -147,9 +150,80 @@ def test_shares_of_machines_are_not_in_tables(tmp_path):
         read(tmp_path / "any.parquet", own_share=True)
 
 
-@pytest.mark.parametrize("option", ["--html", "--emissions", "--model-card"])
-def test_what_needs_each_record_refuses_tables(tmp_path, option):
-    arguments = ["show", str(tmp_path / "any.parquet"), option, str(tmp_path / "file")]
-    error = CliRunner().invoke(command, arguments).exception
-    assert isinstance(error, UserError)
-    assert str(error).startswith(f"{option} and tables of records cannot be combined")
+def of_both(records, tmp_path, *arguments):
+    """Run the command with the records, and with their table; return what it printed."""
+    table = tmp_path / "all.parquet"
+    read(records, table_file=table)
+    printed = []
+    for path in (records, table):
+        done = CliRunner().invoke(command, ["show", str(path), *arguments, "--country", "DE"])
+        assert done.exit_code == 0, done.output
+        printed.append(done.stdout)
+    return printed
+
+
+@pytest.mark.parametrize("by", ["phase", "week", "model"])
+def test_a_page_of_a_table_shows_the_same_energy_over_time(records, tmp_path, by):
+    table = tmp_path / "all.parquet"
+    read(records, table_file=table)
+    of_records, of_table = (
+        energy_over_time(read(path, by=by, over_time=True)) for path in (records, table)
+    )
+    pd.testing.assert_frame_equal(of_table, of_records)
+    assert len(of_records) > 3
+
+
+def test_a_table_makes_a_page(records, tmp_path):
+    read(records, table_file=tmp_path / "all.parquet")
+    arguments = ["show", str(tmp_path / "all.parquet"), "--html", str(tmp_path / "page.html")]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    assert "Energy ledger" in (tmp_path / "page.html").read_text()
+
+
+def test_a_table_has_a_row_of_emissions_for_each_record(records, tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_COUNTRY", "DE")
+    table = tmp_path / "all.parquet"
+    read(records, table_file=table)
+    found = []
+    for path in (records, table):
+        out = tmp_path / f"{path.name}.csv"
+        done = CliRunner().invoke(command, ["show", str(path), "--emissions", str(out)])
+        assert done.exit_code == 0, done.output
+        found.append(pd.read_csv(out).sort_values("run_id").reset_index(drop=True))
+    # Hardware is not in a table.
+    of_records, of_table = (one.dropna(axis=1, how="all") for one in found)
+    assert {"emissions", "country_iso_code", "gpu_energy"} <= set(of_table)
+    pd.testing.assert_frame_equal(of_table, of_records[list(of_table)])
+
+
+def test_a_table_makes_a_model_card(records, tmp_path, monkeypatch):
+    monkeypatch.setenv("JOULELAB_COUNTRY", "DE")
+    of_records, of_table = of_both(records, tmp_path, "--model-card", "-")
+    (emissions,) = (line for line in of_records.splitlines() if "emissions: " in line)
+    assert emissions in of_table
+    assert of_records.partition("used **")[2].partition(".")[0] in of_table
+
+
+def test_many_records_are_written_to_a_table_once(records, monkeypatch):
+    monkeypatch.setattr(ledger, "MANY_RECORDS", 60)
+    found = read(records, project="digits")
+    (said,) = [one for one in found.warnings if "ledger.parquet" in one]
+    assert said.startswith("60 records were written to")
+    assert_equal(
+        read(records / "ledger.parquet", project="digits").to_json()["total"],
+        found.to_json()["total"],
+    )
+    assert not [one for one in read(records).warnings if "ledger.parquet" in one]
+
+
+def test_a_directory_that_cannot_be_written_gets_no_table(records, monkeypatch):
+    monkeypatch.setattr(ledger, "MANY_RECORDS", 60)
+    (records / "ledger.parquet").mkdir()
+    assert not [one for one in read(records).warnings if "ledger.parquet" in one]
+
+
+def test_the_number_of_records_that_were_read_is_reported(records):
+    seen = []
+    read(records, on_read=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 59

@@ -22,7 +22,7 @@ from joulelab.cli.runs import tag
 from joulelab.errors import UserError
 from joulelab.ledger.emissions import emissions_csv
 from joulelab.ledger.group import KEYS, UNTAGGED, parse_day
-from joulelab.ledger.ledger import TABLE_SUFFIX, Ledger, read_ledger
+from joulelab.ledger.ledger import Ledger, read_ledger
 from joulelab.ledger.model_card import model_card as card_of
 from joulelab.ledger.terminal import print_ledger
 from joulelab.runs import PHASES
@@ -98,15 +98,7 @@ def show(
       joulelab ledger --emissions emissions.csv
       joulelab ledger latest --model-card - --country DE
     """
-    if table_file is not None or any(path.suffix == TABLE_SUFFIX for path in directories):
-        each = {"--html": html, "--emissions": emissions, "--model-card": model_card}
-        for option in (option for option, path in each.items() if path is not None):
-            raise UserError(
-                f"{option} and tables of records cannot be combined",
-                why="it needs each record",
-                hint="give the directories of the runs, without --table",
-            )
-    with progress("reading the records"):
+    with progress("reading the records") as on_read:
         ledger = read_ledger(
             directories,
             by=by,
@@ -117,7 +109,10 @@ def show(
             own_share=own_share,
             given=given,
             table_file=table_file,
+            over_time=html is not None,
+            every_record=emissions is not None,
             on_error=warn_skipped,
+            on_read=on_read,
         )
     if csv_path is not None:
         write_csv(csv_path, ledger.to_json()["rows"])

@@ -7,8 +7,8 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from joulelab.errors import JoulelabError
-from joulelab.format import csv_cell, finite_or_none, printable
+from joulelab.format import csv_cell, finite_or_none, number, printable
 from joulelab.layout import terminal_width, wrap
 from joulelab.storage import write_whole, writing
 
@@ -150,10 +150,18 @@ def value_table(first: str, headings: Sequence[str], title: str | None = None) -
     return table
 
 
-def progress(text: str) -> AbstractContextManager[object]:
-    """Show that work is in progress while standard error is a terminal."""
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[int], None]]:
+    """Show that work is in progress while standard error is a terminal.
+
+    What it returns may be called with how much is done.
+    """
     console = Console(stderr=True)
-    return console.status(text) if console.is_terminal else nullcontext()
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status(text) as status:
+        yield lambda done: status.update(f"{text} ({number(done)})")
 
 
 def warn_skipped(error: JoulelabError) -> None:

@@ -107,21 +107,25 @@ class Entry:
 
 
 def find_entries(
-    *paths: str | os.PathLike[str], given: Mapping[str, Any], on_error: OnError
+    *paths: str | os.PathLike[str],
+    given: Mapping[str, Any],
+    on_error: OnError,
+    on_read: Callable[[int], None],
 ) -> list[Entry]:
     """Find all runs in these directories and below, without energy and costs.
 
     The arguments are those of :func:`joulelab.ledger.ledger.read_ledger`.
     """
     found: list[Entry] = []
-    for root in _directories(paths):
+    for root in record_directories(paths):
         sites = _Sites(root, given, on_error)
-        runs = open_runs(root, on_error=on_error)
+        before = len(found)
+        runs = open_runs(root, on_error=on_error, on_read=lambda n, m=before: on_read(m + n))
         found += [Entry(run, sites.of(run.directory)) for run in runs]
     return found
 
 
-def _directories(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def record_directories(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Return the directories that paths and names of saved runs stand for."""
     found = [] if paths else saved_run_directories()
     for path in map(Path, paths):

@@ -15,6 +15,10 @@ from joulelab.ledger.entries import Entry
 from joulelab.runs.record import Run
 from joulelab.uncertain import UncertainValue
 
+DAY_S = 86400
+MOST_DAYS = {"day": 45, "week": 500}
+"""The longest time, in days, that a chart divides into days and into weeks; then come months."""
+
 UNTAGGED = "untagged"
 UNDATED = "undated"
 
@@ -187,6 +191,17 @@ def period_of(by: str, unix_s: float) -> str:
         return UNDATED
     day = datetime.fromtimestamp(unix_s, UTC).date()
     return _week(day) if by == "week" else f"{day:%Y-%m}"
+
+
+def period_of_bars(first_unix_s: float, last_unix_s: float) -> str:
+    """Return whether a chart of runs that started between two times shows days, weeks or months.
+
+    Example:
+        >>> period_of_bars(0.0, 86400.0), period_of_bars(0.0, 1e9)
+        ('day', 'month')
+    """
+    days = math.floor(last_unix_s / DAY_S) - math.floor(first_unix_s / DAY_S)
+    return next((name for name, most in MOST_DAYS.items() if days <= most), "month")
 
 
 def previous_period(key: str) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from joulelab.carbon.costs import J_PER_KWH
-from joulelab.errors import UserError
+from joulelab.errors import JoulelabError, UserError
 from joulelab.format import count, finite_or_none
-from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries
+from joulelab.ledger.entries import Entry, OnError, find_entries, price_entries, record_directories
 from joulelab.ledger.group import (
     PERIODS,
     LedgerRow,
@@ -25,6 +25,9 @@ from joulelab.ledger.warnings import find_warnings
 from joulelab.uncertain import UNKNOWN_RATIO, Ratio, UncertainValue, fieller_ratio, share
 
 TABLE_SUFFIX = ".parquet"
+TABLE_NAME = f"ledger{TABLE_SUFFIX}"
+MANY_RECORDS = 20_000
+"""As many records are written to a table: reading them takes ten seconds and more."""
 MOST_SHOWN = 10
 """Number of top consumers that are reported."""
 
@@ -226,7 +229,10 @@ def read_ledger(
     own_share: bool = False,
     given: Mapping[str, Any] | None = None,
     table_file: Path | None = None,
+    over_time: bool = False,
+    every_record: bool = False,
     on_error: OnError,
+    on_read: Callable[[int], None] = lambda _: None,
 ) -> Ledger:
     """Read the ledger of the runs in some directories.
 
@@ -236,26 +242,53 @@ def read_ledger(
     :class:`~joulelab.carbon.site.Site` that override every configured one. ``on_error`` is called
     with the error of a record that cannot be read, which is then left out. Tables
     (:mod:`joulelab.ledger.records_table`) may be among the directories, and all records are
-    written to ``table_file``.
+    written to ``table_file``. Records of tables are added up, except that days are kept apart where
+    they are asked for ``over_time``, and all where ``every_record`` is. ``on_read`` is called with
+    the number of records that were read, now and then. Very many records of one directory are
+    written to a table in it, so that the next time takes seconds.
     """
     tables = [path for path in directories if path.suffix == TABLE_SUFFIX]
     others = [path for path in directories if path not in tables]
     entries: list[Entry] = []
     if others or not tables:
-        entries = find_entries(*others, given=given or {}, on_error=on_error)
+        entries = find_entries(*others, given=given or {}, on_error=on_error, on_read=on_read)
     distinct, copies = without_copies(entries)
     if tables or table_file is not None:
         if own_share:
             raise UserError("--own-share and tables cannot be combined", why="tables lack shares")
-        selection = {"project": project, "phase": phase, "since": since, "until": until}
+        options = {"project": project, "phase": phase, "since": since, "until": until}
+        options |= {"over_time": over_time, "most_shown": None if every_record else MOST_SHOWN}
         priced = price_entries(distinct, on_error)
-        return _of_tables(tables, priced, copies, by, selection, table_file)
+        return _of_tables(tables, priced, copies, by, options, table_file)
     selected, undated = select_entries(
         distinct, project=project, phase=phase, since=since, until=until
     )
     priced = price_entries(selected, on_error, own_share=own_share)
     warnings = find_warnings(priced, copies, undated, own_share=own_share)
+    is_configured = all(value is None for value in (given or {}).values())
+    if len(distinct) >= MANY_RECORDS and not own_share and is_configured:
+        chosen = {id(entry.run): entry for entry in priced}
+        others_priced = [one for one in distinct if id(one.run) not in chosen]
+        every = [*priced, *price_entries(others_priced, on_error)]
+        warnings += _written(record_directories(others), every)
     return Ledger(tuple(priced), by, tuple(warnings))
+
+
+def _written(roots: Sequence[Path], entries: Sequence[Entry]) -> list[str]:
+    """Write a table of many records next to them if possible, and say so."""
+    path = roots[0] / TABLE_NAME
+    if len(roots) > 1 or path.exists():
+        return []
+    try:
+        from joulelab.ledger import records_table as table  # noqa: PLC0415
+
+        table.write_table(path, table.as_table(entries))
+    except (ModuleNotFoundError, JoulelabError):
+        return []
+    return [
+        f"{count(len(entries), 'record')} were written to {path}: `joulelab ledger {path}` answers "
+        "in seconds; remove it, or see --table, when there are new ones"
+    ]
 
 
 def _of_tables(
@@ -263,7 +296,7 @@ def _of_tables(
     entries: Sequence[Entry],
     copies: int,
     by: str,
-    selection: Mapping[str, Any],
+    options: Mapping[str, Any],
     table_file: Path | None,
 ) -> Ledger:
     """Add up tables, and entries that are not in them, by columns."""
@@ -278,7 +311,7 @@ def _of_tables(
     records, further = table.without_copies(records)
     if table_file is not None:
         table.write_table(table_file, records)
-    sums = table.add_up(records, by, most_shown=MOST_SHOWN, **selection)
+    sums = table.add_up(records, by, **options)
     warnings = find_warnings(sums.entries, copies + further, sums.undated, twice_j=sums.twice_j)
     if sums.shared:
         runs = count(sums.shared, "run")

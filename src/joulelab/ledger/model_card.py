@@ -24,6 +24,7 @@ from joulelab.format import (
 )
 from joulelab.ledger.emissions import count_models
 from joulelab.ledger.entries import Entry
+from joulelab.ledger.group import count_records
 from joulelab.ledger.ledger import Ledger
 
 
@@ -74,7 +75,7 @@ def _paragraph(ledger: Ledger) -> Iterator[str]:
     yield "## Energy and emissions"
     yield ""
     yield (
-        f"{count(len(measured), 'run')}{f' on {hardware}' if hardware else ''} used "
+        f"{count(count_records(measured), 'run')}{f' on {hardware}' if hardware else ''} used "
         f"**{with_interval(energy.value, *energy.interval, 'J')}**"
         f"{f', {wh},' if wh else ''} in {duration(total.duration_s)}: "
         f"{with_interval(carbon.value, *carbon.interval, 'g')} "

@@ -31,7 +31,7 @@ from joulelab.energy.data_exchange import DataExchange, DataVolume
 from joulelab.energy.energy import ComponentEnergy, Energy
 from joulelab.errors import UserError
 from joulelab.ledger.entries import Entry
-from joulelab.ledger.group import KEYS, PERIODS, UNTAGGED
+from joulelab.ledger.group import KEYS, PERIODS, UNTAGGED, period_of_bars
 from joulelab.ledger.warnings import Stretch, overlap_j
 from joulelab.runs.record import Run
 from joulelab.sensors.sensor import DataPlace, Provenance, Quantity
@@ -154,18 +154,23 @@ def add_up(
     table: pa.Table,
     by: str,
     *,
-    most_shown: int,
+    most_shown: int | None,
+    over_time: bool = False,
     project: str | None = None,
     phase: str | None = None,
     since: date | None = None,
     until: date | None = None,
 ) -> TableSums:
-    """Add up equal records; the arguments are those of ``select_entries`` and ``group_entries``."""
+    """Add up equal records; the arguments are those of ``select_entries`` and ``group_entries``.
+
+    ``most_shown`` of the top consumers stay entries of their own, or all records if it is ``None``.
+    ``over_time`` keeps the periods of :func:`~joulelab.ledger.group.period_of_bars` apart.
+    """
     table, undated = _select(table, project, phase, since, until)
     if not table.num_rows:
         return TableSums([], undated, 0.0, 0)
     table = table.combine_chunks()
-    groups = _Groups.of(table, by, most_shown)
+    groups = _Groups.of(table, by, most_shown, over_time=over_time)
     shared = int(pc.sum(table["shared"]).as_py() or 0)
     return TableSums(groups.entries(), undated, _twice_j(table), shared)
 
@@ -251,7 +256,7 @@ class _Groups:
     first: Integers
 
     @classmethod
-    def of(cls, table: pa.Table, by: str, most_shown: int) -> _Groups:
+    def of(cls, table: pa.Table, by: str, most_shown: int | None, *, over_time: bool) -> _Groups:
         code = np.zeros(table.num_rows, np.int64)
         keys = ["host", "project", "phase", "status", "meters", "costs", "network"]
         if by not in (*PERIODS, *keys):
@@ -260,8 +265,9 @@ class _Groups:
             column = table[name].combine_chunks()
             code = _combined(code, column.indices.fill_null(-1).to_numpy() + 1)
         started_s = table["started_unix_s"].to_numpy()
-        if by in PERIODS:
-            code = _combined(code, _period(by, started_s))
+        if by in PERIODS or over_time:
+            period = by if by in PERIODS else _period_of_bars(table, started_s)
+            code = _combined(code, _period(period, started_s))
         single = np.zeros(table.num_rows, np.int64)
         gross_j = _sum_of_lists(table["gross_j"])
         top = np.argsort(-gross_j, kind="stable")[:most_shown]
@@ -321,7 +327,8 @@ class _Groups:
                 exchanged=_exchanged(sums["network_bytes"][i]),
             )
             boards = {meter[0]: meter[5] for meter in meters[i]}
-            site = Site(network=texts["network"][i])
+            factor = (rates[i] or {}).get("factor") or {}
+            site = Site(network=texts["network"][i], country=factor.get("location") or None)
             entry = TableEntry(run, site, records=int(records[i]), meters=boards)
             energy = entry.gross_energy()
             costs = None
@@ -367,11 +374,20 @@ def _combined(code: Integers, further: Integers) -> Integers:
     return codes
 
 
+def _period_of_bars(table: pa.Table, started_s: Floats) -> str:
+    """Return the period that a page divides the measured records into."""
+    measured = pc.list_value_length(table["gross_j"]).to_numpy(zero_copy_only=False) > 0
+    dated_s = started_s[measured & np.isfinite(started_s)]
+    return period_of_bars(dated_s.min(), dated_s.max()) if dated_s.size else "day"
+
+
 def _period(by: str, started_s: Floats) -> Integers:
-    """Number the weeks or months of times (UTC); 0 for unknown ones. Weeks begin on Monday."""
+    """Number days, weeks or months (UTC), 0 for unknown times. Weeks begin on Monday."""
     known = np.isfinite(started_s)
     days = np.floor(np.where(known, started_s, 0.0) / 86400).astype(np.int64)
-    if by == "week":
+    if by == "day":
+        number = days
+    elif by == "week":
         number = (days + 3) // 7  # 1970-01-01 was a Thursday.
     else:
         number = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from joulelab.findings.tables import write_file
 from joulelab.format import join_words, scale, sentence
 from joulelab.ledger.entries import Entry
-from joulelab.ledger.group import KEYS, PERIODS, group_entries
+from joulelab.ledger.group import KEYS, PERIODS, group_entries, period_of_bars
 from joulelab.ledger.ledger import Ledger
 from joulelab.ledger.text import (
     TextTable,
@@ -45,8 +45,6 @@ _GAP = 0.06
 """Part of a period that is left free on each side of its bar."""
 
 _LENGTHS = {"day": 1, "week": 7, "month": 31}
-_DAYS = {"day": 45, "week": 500}
-"""The longest time, in days, that is divided into days and into weeks; then come months."""
 
 
 def write_ledger_page(path: Path, ledger: Ledger) -> Path:
@@ -95,7 +93,8 @@ def energy_over_time(ledger: Ledger) -> pd.DataFrame:
     names = [""] if is_timed else [row.key for row in group_entries(dated, ledger.by)]
     if len(names) > MOST_SERIES:
         names = names[: MOST_SERIES - 1]
-    period = ledger.by if is_timed else _period(dated)
+    starts_s = [one.run.started_unix_s for one in dated]
+    period = ledger.by if is_timed or not dated else period_of_bars(min(starts_s), max(starts_s))
     sums: dict[tuple[datetime, str], float] = {}
     for one in dated:
         assert one.energy is not None
@@ -117,12 +116,6 @@ def _day(one: Entry) -> datetime:
     return datetime.fromtimestamp(one.run.started_unix_s, UTC).replace(
         hour=0, minute=0, second=0, microsecond=0
     )
-
-
-def _period(dated: Sequence[Entry]) -> str:
-    days = sorted(map(_day, dated))
-    length = (days[-1] - days[0]).days if days else 0
-    return next((name for name, most in _DAYS.items() if length <= most), "month")
 
 
 def _start(day: datetime, period: str) -> datetime:

@@ -231,7 +231,11 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
         TraceError: The run is unfinished and its trace is damaged.
     """
     path = Path(directory)
-    data = read_record(path)
+    return run_of(path, read_record(path))
+
+
+def run_of(path: Path, data: Mapping[str, Any] | None) -> Run:
+    """Return :func:`read_run` of a directory whose record, if any, was read."""
     if data is None and (path / READINGS_FILE).is_file():
         return _of_trace(path)
     if data is None:

@@ -7,10 +7,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from joulelab.errors import JoulelabError, UserError, nearest
 from joulelab.recording.trace_format import READINGS_FILE
-from joulelab.runs.record import Run, is_recording, is_run, read_run, saved_run_directories
+from joulelab.runs.record import (
+    Run,
+    is_recording,
+    is_run,
+    read_record,
+    read_run,
+    run_of,
+    saved_run_directories,
+)
 from joulelab.runs.study_runs import is_study, read_study, read_study_run
 
 LATEST, PREVIOUS = "latest", "previous"
@@ -38,7 +47,7 @@ def open_run(name_or_path: str | os.PathLike[str]) -> Run:
         raise UserError(f"{path} is a study", hint=f"name one of its runs, {path}/runs/ID")
     if not path.exists():
         return select(str(name_or_path))[-1]
-    inside = list(_find([path])) if path.is_dir() else []
+    inside = [found for found, _ in _find([path])] if path.is_dir() else []
     if len(inside) > 1:
         raise UserError(
             f"{path} contains {len(inside)} runs or studies",
@@ -60,21 +69,27 @@ def saved_run(name: str) -> Run | None:
         return None
 
 
-def open_runs(*paths: str | os.PathLike[str], on_error: OnError | None = None) -> list[Run]:
+def open_runs(
+    *paths: str | os.PathLike[str],
+    on_error: OnError | None = None,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> list[Run]:
     """Open all runs in these directories and below, oldest first.
 
     Args:
         *paths: Runs, studies, or directories that contain them; none: the saved runs.
         on_error: Called with the error of a run that cannot be read, which is then left out.
+        on_read: Called with the number of runs that were read, now and then.
 
     Raises:
         UserError: There is no such directory, or a record is damaged and there is no ``on_error``.
     """
     runs: list[Run] = []
-    for path in _find(paths or saved_run_directories()):
+    for path, record in _find(paths or saved_run_directories()):
         try:
+            on_read(len(runs))
             if not is_study(path):
-                runs.append(_read(path))
+                runs.append(_run_of(path, record or read_record(path)))
                 continue
             study = read_study(path)
             runs += study.runs
@@ -146,7 +161,11 @@ def split_levels(name: str) -> tuple[str, dict[str, list[str]]]:
     return name, {}
 
 
-def _find(roots: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
+_Found = tuple[Path, dict[str, Any] | None]
+"""A directory and its record, if that can be read."""
+
+
+def _find(roots: Sequence[str | os.PathLike[str]]) -> Iterator[_Found]:
     """Find the directories of runs and of whole studies."""
     for root in map(Path, roots):
         if not root.is_dir():
@@ -156,16 +175,24 @@ def _find(roots: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
         for directory, below, _ in os.walk(root):
             below.sort()
             path = Path(directory)
-            if is_study(path) or is_run(path):
+            try:
+                record, is_damaged = read_record(path), False
+            except UserError:
+                record, is_damaged = None, True
+            if is_study(path) or record is not None or is_damaged:
                 below.clear()
-                yield path
+                yield path, record
             elif is_recording(path) and not (path / READINGS_FILE).is_symlink():
                 # Meters of child processes may write below it.
-                yield path
+                yield path, None
 
 
 def _read(path: Path) -> Run:
-    run = read_run(path)
+    return _run_of(path, read_record(path))
+
+
+def _run_of(path: Path, record: dict[str, Any] | None) -> Run:
+    run = run_of(path, record)
     return run if run.study is None else read_study_run(path)
 
 
