@@ -51,7 +51,7 @@ def main() -> None:
 def node(*, gpus: int, busy: bool) -> Iterator[None]:
     """Make this process and its children see the sensors of the simulated node."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "sensors"))
-    from fake_meters import served, tasmota  # noqa: PLC0415
+    from fake_meters import constant, served, tasmota  # noqa: PLC0415
     from live_hwmon import LiveFiles, Tree, Wave  # noqa: PLC0415
     from live_sysfs import LiveRapl  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def node(*, gpus: int, busy: bool) -> Iterator[None]:
             rapl.zone(f"intel-rapl:{package}:0", "dram", 20.0)
         live = stack.enter_context(LiveFiles())
         Tree(sysfs, live).meter("ACPI000D:00", Wave(900, 5000, 0.7), interval_s=1.0)
-        plug = stack.enter_context(served(tasmota))
+        plug = stack.enter_context(served(tasmota, constant(4000.0)))
         (home / "sensors.toml").write_text(PLUG.format(address=plug.address))
         os.environ |= standin.environment(library, waveform) | {
             "JOULELAB_SYSFS": str(sysfs),

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import fake_nvml
 import psutil
 import pytest
 from click.testing import CliRunner
 from live_sysfs import LiveRapl
 
 from joulelab.cli import doctor, doctor_check
+from joulelab.doctor import self_test
 from joulelab.sensors.simulated import SimulatedMachine, SimulatedSource, Waveform
 
 GPU = SimulatedSource(component="gpu:0", waveform=Waveform.constant(200.0), gain_uncertainty=0.02)
@@ -56,6 +59,27 @@ def test_a_planted_contradiction_exits_with_1(checked):
     assert 0 <= found["costs"]["cpu_share"] < 0.5
     assert 1e6 < found["costs"]["memory_bytes"] < 80e6
     assert found["loads"] == {}
+
+
+def test_a_gpu_of_the_driver(checked, monkeypatch, tmp_path):
+    """The driver's ring and counter, 200 W."""
+    site, faults = tmp_path / "site", tmp_path / "faults"
+    site.mkdir()
+    faults.mkdir()
+    (site / "sitecustomize.py").write_text("import faulty_world\nfaulty_world.install()\n")
+    sensors = str(Path(fake_nvml.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), sensors]))
+    monkeypatch.setenv("FAULTS", str(faults))
+    monkeypatch.setattr(self_test, "_loadable", lambda trace: ["cpu"])
+    result = checked("--json", sensors="gpu")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    [one] = found["components"]
+    assert (one["component"], one["verdict"]) == ("gpu:0", "trust")
+    assert one["idle_w"] == pytest.approx(200.0, rel=0.02)
+    by_source = {one["source"]: one for one in found["sources"]}
+    assert by_source["nvml.samples"]["update_period_s"] == pytest.approx(0.02, abs=0.002)
+    assert by_source["nvml.samples"]["noise_w"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_counters_of_the_kernel(checked, monkeypatch, tmp_path):

@@ -50,8 +50,8 @@ def _print(result: SelfTest) -> None:
         )
     console.print(power)
 
-    headings = ["new value every", "step", "noise", "delay", "mean of"]
-    sources = value_table("component source", headings, "Sensors, as observed")
+    headings = ["every", "step", "noise", "delay", "mean of"]
+    sources = value_table("sensor", headings, "Sensors, as observed")
     for source in found.sources:
         sources.add_row(
             f"{source.component} {source.source}",
@@ -76,5 +76,7 @@ def _print(result: SelfTest) -> None:
     for name in result.unknown:
         label = "the CPU" if name == "cpu" else name
         console.print(f"Whether other processes used {label} is unknown.")
+    stated = {f"{one.component}: {one.text}" for one in found.components}
     for note in found.notes:
-        console.print(f"{sentence(note)}")
+        if note not in stated:
+            console.print(sentence(note))
