@@ -13,8 +13,8 @@ from prometheus_server import Prometheus, wait_for, why_not
 
 from joulelab.carbon.site import ENVIRONMENT
 from joulelab.energy.estimator import EnergyEstimator
+from joulelab.export import counters, machine_recording, service
 from joulelab.export import exporter as exporter_module
-from joulelab.export import service
 from joulelab.export.dashboard import dashboard
 from joulelab.export.server import MetricsServer
 from joulelab.recording.trace import read_trace
@@ -53,7 +53,7 @@ with Meter(directory=sys.argv[1]) as meter:
         if os.path.exists(sys.argv[1] + ".stop"):
             break
 """
-SAMPLES = 12
+SAMPLES = 9
 
 
 class Watched:
@@ -75,11 +75,15 @@ class Watched:
         patch.setattr(exporter_module, "LEAST_S", 0.0)
         patch.setattr(exporter_module, "LARGEST_SHARE", 1e9)
         patch.setattr(exporter_module, "TICK_S", 0.5)
+        # Recorders are replaced every few seconds, instead of once an hour.
+        patch.setattr(machine_recording, "ROLL_NS", 2 * 10**9)
+        patch.setattr(counters, "MARGIN_NS", 10**9)
         self.directory, self.stop = directory, threading.Event()
 
     def __enter__(self):
         self._exporting = service.exporting(None, self.stop)
         self.exporter = self._exporting.__enter__()
+        self.first_pid = self.exporter._machine._current.client.pid
         self.server = MetricsServer(service.metrics_of(self.exporter), "127.0.0.1", 0)
         self.prometheus = Prometheus(self.directory / "prometheus", self.server.port).__enter__()
         self.job = self.start_job("job")
@@ -138,6 +142,7 @@ def test_the_increase_of_a_counter_is_the_true_energy(watched, component):
         true_j, rel=0.01, abs=0.1 * true_j / (last_s - first_s)
     )
     assert len(samples) >= SAMPLES
+    assert watched.exporter._machine._current.client.pid != watched.first_pid
 
 
 def test_the_counter_of_a_run_ends_at_the_energy_of_its_recording(watched):
@@ -219,6 +224,8 @@ def test_series_end_when_a_recorder_is_killed(watched):
     job.wait()
     # The exporter's own recorder: what it read of the machine ends, too.
     machine = watched.exporter._machine
+    machine_recording.ROLL_NS = 10**15
+    wait_for(lambda: machine._next is None)
     os.kill(machine._current.client.pid, signal.SIGKILL)
     wait_for(lambda: not watched.query("joulelab_energy_joules_total"))
     assert not watched.query("joulelab_power_watts")

@@ -224,7 +224,8 @@ class EnergyCounters:
         if (settled_ns := _settled_until_ns(edge_ns, until_ns, settle_ns)) > edge_ns:
             settled.append((edge_ns, settled_ns))
         live = max(edge_ns, settled_ns), max(until_ns, edge_ns, settled_ns)
-        return _Plan(name, settled, live, (until_ns - timing.current_ns, until_ns))
+        current = max(until_ns - timing.current_ns, self._start_ns), until_ns
+        return _Plan(name, settled, live, current)
 
     def _measure(
         self, reader: TraceReader, plans: Sequence[_Plan], common_ns: int, settle_ns: int | None

@@ -101,7 +101,8 @@ class MachineRecording:
 
     def _change_to(self, following: _Open, edge_ns: int) -> None:
         self.counters.attach(following.reader, edge_ns)
-        self._retired.append(self._current)
+        opened = (self._current, self._next)
+        self._retired += [one for one in opened if one is not None and one is not following]
         self._current, self._next = following, None
 
     def _lose(self, reason: str) -> None:
